@@ -1,0 +1,122 @@
+//! What happened, as the machine saw it, and what the exit code says about it (P13).
+
+use super::{GiveUp, HookIndex, HookResult, Moment, Phase, Stop};
+use alloc::vec::Vec;
+use core::fmt;
+
+/// What happened so far. Grows, never changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// Every phase entered, in order.
+    pub phases: Vec<PhaseSpan>,
+    /// The stop, once one was asked for.
+    pub stop: Option<Stop>,
+    /// Every hook that ended, start and stop, in the order of the ends.
+    pub hooks: Vec<HookRecord>,
+}
+
+/// When a phase was entered and left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PhaseSpan {
+    /// Which.
+    pub phase: Phase,
+    /// When it was entered.
+    pub from: Moment,
+    /// When it was left; `None` while it lasts.
+    pub to: Option<Moment>,
+}
+
+/// How one half of a hook pair ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HookRecord {
+    /// Which pair.
+    pub hook: HookIndex,
+    /// Start or stop half, and its end.
+    pub verdict: HookVerdict,
+}
+
+/// How a hook ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookVerdict {
+    /// The start half ended.
+    Started(HookResult),
+    /// The start half was dropped, because the start ended before it did.
+    StartDropped,
+    /// The stop half ended.
+    Stopped(HookResult),
+    /// The stop half was given up.
+    GivenUp(GiveUp),
+}
+
+impl HookVerdict {
+    /// Whether a stop hook failed or overran, which makes the exit code 4 unless something worse happened.
+    #[must_use]
+    pub const fn is_stop_failure(self) -> bool {
+        match self {
+            Self::Stopped(HookResult::Done) | Self::Started(_) | Self::StartDropped => false,
+            Self::Stopped(HookResult::Failed | HookResult::Panicked) | Self::GivenUp(_) => true,
+        }
+    }
+}
+
+/// The one-word truth about a life, and its exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Everything asked was done.
+    Clean,
+    /// It could not start, or a background task failed.
+    Failed,
+    /// Requests were aborted.
+    Aborted,
+    /// A stop hook failed or overran.
+    HookFailed,
+    /// The watchdog ended the process.
+    Watchdog,
+}
+
+impl Verdict {
+    /// The verdict on a life. If several apply, the worst counts: failed, then aborted, then hook.
+    #[must_use]
+    pub fn of(history: &History, requests_aborted: u64) -> Self {
+        if history.stop.is_some_and(|stop| stop.reason.is_failure()) {
+            Self::Failed
+        } else if requests_aborted > 0 {
+            Self::Aborted
+        } else if history.hooks.iter().any(|hook| hook.verdict.is_stop_failure()) {
+            Self::HookFailed
+        } else {
+            Self::Clean
+        }
+    }
+
+    /// The exit code: 0 clean, 1 could not start or a background task failed, 3 requests were aborted, 4 a hook failed or
+    /// overran, 5 the watchdog. (2 is bad usage or plan, which is said before there is a life to judge.)
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Clean => 0,
+            Self::Failed => 1,
+            Self::Aborted => 3,
+            Self::HookFailed => 4,
+            Self::Watchdog => 5,
+        }
+    }
+
+    /// The name used in logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Failed => "failed",
+            Self::Aborted => "aborted",
+            Self::HookFailed => "hook_failed",
+            Self::Watchdog => "watchdog",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,35 @@
+//! The life of a process, decided: a pure state machine without I/O, clock, locks or async.
+//!
+//! ```text
+//!             bound, start hooks done      stop request      lame duck over     nothing left, or drain over
+//!  Starting ───────────────▶ Serving ──────────▶ LameDuck ──────────▶ Draining ──────────▶ Cancelling
+//!     │                                                                                        │
+//!     └───────────── stop request, failure, limit ──────────────▶ CleaningUp ◀─────────────────┘
+//!                                                                     │ hooks done, internal server closed
+//!                                                                     ▼
+//!                                                                  Stopped
+//! ```
+//!
+//! Events go in with the moment they happened, actions come out; the host owns facts (sockets, tasks, time), this module owns
+//! decisions. So policy can be printed as a table, explored exhaustively in microseconds, and replayed from a log.
+//!
+//! This is floor 0: it imports `core` and `alloc` and nothing else, and `tests/architecture.rs` holds it to that.
+//! It knows no request and no connection: only the edges between phases pass through here.
+
+mod action;
+mod event;
+mod history;
+mod machine;
+mod moment;
+mod phase;
+mod plan;
+mod timer;
+
+pub use action::{Action, GiveUp};
+pub use event::{Event, HookIndex, HookResult, Outcome, Signal, StopReason};
+pub use history::{History, HookRecord, HookVerdict, PhaseSpan, Verdict};
+pub use machine::{Lifecycle, Stop};
+pub use moment::Moment;
+pub use phase::Phase;
+pub use plan::{ABORT_FLUSH, HookBudget, Plan, PlanError, WATCHDOG_SLACK};
+pub use timer::Timer;

@@ -1,0 +1,148 @@
+//! How long each step of a shutdown may take, and the worst case they add up to (P7).
+
+use alloc::vec::Vec;
+use core::{fmt, time::Duration};
+
+/// The end of the cancel wait that is kept for flushing the 503s of requests that were cut: 250 ms, or the whole wait if it
+/// is shorter.
+pub const ABORT_FLUSH: Duration = Duration::from_millis(250);
+
+/// How long after the worst case the watchdog ends the process: 500 ms.
+pub const WATCHDOG_SLACK: Duration = Duration::from_millis(500);
+
+/// How long each step of a life may take. Every step ends earlier the moment nothing is left to wait for (P8), but for the
+/// lame duck delay, which lasts in full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Limit of the start: start hooks and listening. Default 60 s.
+    pub start: Duration,
+    /// Delay between the stop request and the close of the listeners. Default 5 s; zero skips it.
+    pub lame_duck: Duration,
+    /// Limit of the drain: listeners closed, requests in flight finish. Default 10 s.
+    pub drain: Duration,
+    /// Limit of the wait for what was cancelled; its last [`ABORT_FLUSH`] flushes the answers to what was cut. Default 3 s.
+    pub cancel: Duration,
+    /// Budget of all stop hooks together. Default 5 s.
+    pub cleanup: Duration,
+    /// Limit of the internal server's own drain. Default 1 s.
+    pub internal_close: Duration,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            start: Duration::from_secs(60),
+            lame_duck: Duration::from_secs(5),
+            drain: Duration::from_secs(10),
+            cancel: Duration::from_secs(3),
+            cleanup: Duration::from_secs(5),
+            internal_close: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Plan {
+    /// The longest time from stop request to exit: `lame_duck + drain + cancel + cleanup + internal_close` (P7).
+    #[must_use]
+    pub fn worst_case(&self) -> Duration {
+        self.lame_duck
+            .saturating_add(self.drain)
+            .saturating_add(self.cancel)
+            .saturating_add(self.cleanup)
+            .saturating_add(self.internal_close)
+    }
+
+    /// Holds the worst case against the platform's grace period; zero means that there is none to hold it against.
+    ///
+    /// # Errors
+    /// [`PlanError::ExceedsGracePeriod`] if the worst case is longer.
+    pub fn check_grace_period(&self, grace_period: Duration) -> Result<(), PlanError> {
+        let worst_case = self.worst_case();
+        if grace_period.is_zero() || worst_case <= grace_period {
+            return Ok(());
+        }
+        Err(PlanError::ExceedsGracePeriod { worst_case, grace_period })
+    }
+
+    /// Holds the hooks' own budgets against the common one.
+    ///
+    /// # Errors
+    /// [`PlanError::HooksExceedCleanup`] if they add up to more: then one hook that hangs would rob another of its time (P11).
+    pub fn check_hooks(&self, hooks: &[HookBudget]) -> Result<(), PlanError> {
+        let hooks = own_budgets(hooks);
+        if hooks > self.cleanup {
+            return Err(PlanError::HooksExceedCleanup { hooks, cleanup: self.cleanup });
+        }
+        Ok(())
+    }
+
+    /// What each hook is sure to get, however the others behave: its own budget, or an equal share of what those leave.
+    pub(super) fn hook_shares(&self, hooks: &[HookBudget]) -> Vec<Duration> {
+        let open = hooks.iter().filter(|hook| **hook == HookBudget::Shared).count();
+        let left = self.cleanup.saturating_sub(own_budgets(hooks));
+        let share = u32::try_from(open).ok().and_then(|open| left.checked_div(open)).unwrap_or(Duration::ZERO);
+        hooks
+            .iter()
+            .map(|hook| match hook {
+                HookBudget::Own(own) => *own,
+                HookBudget::Shared => share,
+            })
+            .collect()
+    }
+}
+
+fn own_budgets(hooks: &[HookBudget]) -> Duration {
+    hooks.iter().fold(Duration::ZERO, |sum, hook| match hook {
+        HookBudget::Own(own) => sum.saturating_add(*own),
+        HookBudget::Shared => sum,
+    })
+}
+
+/// How long one stop hook may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HookBudget {
+    /// An equal share of what the hooks with a budget of their own leave, and what earlier hooks did not use. The default.
+    #[default]
+    Shared,
+    /// At most this long. All of these together must fit into [`Plan::cleanup`].
+    Own(Duration),
+}
+
+/// A plan that cannot be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The platform would kill the process before the plan is over.
+    ExceedsGracePeriod {
+        /// What the plan may take.
+        worst_case: Duration,
+        /// What the platform gives.
+        grace_period: Duration,
+    },
+    /// The stop hooks' own budgets do not fit into the common one.
+    HooksExceedCleanup {
+        /// The sum of the hooks' own budgets.
+        hooks: Duration,
+        /// The common budget.
+        cleanup: Duration,
+    },
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ExceedsGracePeriod { worst_case, grace_period } => write!(
+                f,
+                "worst-case shutdown {worst_case:?} exceeds the grace period {grace_period:?}; \
+                 lower --lame-duck, --drain, --cancel, --cleanup or --internal-close, or raise --grace-period"
+            ),
+            Self::HooksExceedCleanup { hooks, cleanup } => write!(
+                f,
+                "the stop hooks' own budgets add up to {hooks:?}, more than the {cleanup:?} they have together; \
+                 lower a hook's budget or raise --cleanup"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for PlanError {}

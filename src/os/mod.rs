@@ -1,0 +1,1 @@
+//! What only production has: TCP and Unix sockets, signals, threads, the watchdog.
