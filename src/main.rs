@@ -1,1 +1,65 @@
-fn main() {}
+//! The reference service: hello world on a lameduck host. Read it top to bottom: it is the life of a process.
+
+use lameduck::{
+    Host, Settings,
+    cli::{
+        args::{Args, ArgsError, Task},
+        drill::Service,
+        logging, plan,
+    },
+    os::stdio::say,
+};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // What was asked for: flags over environment over defaults.
+    let args = match Args::from_process() {
+        Ok(args) => args,
+        Err(error) => return refuse(error),
+    };
+    if let Err(error) = args.settings.check() {
+        say(&format!("error: {error}"));
+        return ExitCode::from(2);
+    }
+    if args.task == Task::PrintPlan {
+        return print_plan(&args.settings);
+    }
+
+    // A log that nobody can hold up.
+    let log = match logging::install(args.log_format, args.log_level.as_deref()) {
+        Ok(log) => log,
+        Err(error) => {
+            say(&format!("error: {error}"));
+            return ExitCode::from(2);
+        }
+    };
+
+    // The life: starting, serving, lame duck, draining, cancelling, cleaning up, stopped; then the exit, with a code that
+    // tells how it went.
+    let service = Service::new(&args.settings.app_version, args.drill);
+    lameduck::main(|| Ok(Host::builder().settings(args.settings).hyper(service)), |_| drop(log))
+}
+
+fn print_plan(settings: &Settings) -> ExitCode {
+    match plan::print(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: cannot write the plan: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn refuse(error: ArgsError) -> ExitCode {
+    match error {
+        ArgsError::Usage(error) => {
+            // `--help` and `--version` come this way too; clap knows where each belongs. A reader that is gone is no error.
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+        }
+        ArgsError::Setting(error) => {
+            say(&format!("error: {error}"));
+            ExitCode::from(2)
+        }
+    }
+}

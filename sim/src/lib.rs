@@ -1,1 +1,1 @@
-
+//! The simulation of lameduck.

@@ -1,0 +1,66 @@
+//! Log output: lines on stderr that no reader can hold up (P15).
+//!
+//! Lines go through a bounded queue to a thread of their own. A reader that is stuck costs lines, never a request and never
+//! the exit; one that is gone costs nothing at all.
+
+use std::io::IsTerminal;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Human-readable on a terminal, JSON elsewhere.
+    Auto,
+    /// For eyes.
+    Human,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+/// Lines that may wait for a slow reader; more are dropped.
+const LINES_WAITING_MAX: usize = 16_384;
+
+/// Flushes what waits when it is dropped, for about a second at most.
+#[derive(Debug)]
+#[must_use = "dropped at once, it would end the log"]
+pub struct Log(#[expect(dead_code, reason = "held for its drop")] WorkerGuard);
+
+/// Installs the log of this process.
+///
+/// # Errors
+/// If `filter` is none.
+pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, String> {
+    let filter = match filter {
+        Some(filter) => EnvFilter::try_new(filter).map_err(|error| format!("--log-level={filter}: {error}"))?,
+        None => match std::env::var("RUST_LOG") {
+            Ok(filter) if !filter.is_empty() => {
+                EnvFilter::try_new(&filter).map_err(|error| format!("RUST_LOG={filter}: {error}"))?
+            }
+            Ok(_) | Err(_) => EnvFilter::new("info"),
+        },
+    };
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LINES_WAITING_MAX)
+        .thread_name("lameduck-log")
+        .finish(std::io::stderr());
+    let is_terminal = std::io::stderr().is_terminal();
+    let json = match format {
+        LogFormat::Auto => !is_terminal,
+        LogFormat::Human => false,
+        LogFormat::Json => true,
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_target(false)
+        // It would say so by `eprintln!`, which panics when the reader is gone.
+        .log_internal_errors(false);
+    if json {
+        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+    } else {
+        builder.with_ansi(is_terminal).init();
+    }
+    Ok(Log(guard))
+}

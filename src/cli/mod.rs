@@ -1,0 +1,6 @@
+//! The binary's own: flags and environment, log output, and the service it hosts.
+
+pub mod args;
+pub mod drill;
+pub mod logging;
+pub mod plan;

@@ -1,0 +1,696 @@
+//! The driver: it tells the machine what happens, and performs what the machine asks. It decides nothing.
+//!
+//! One task, one `select!`, one reading of the clock a turn. A turn is: wait for a fact or a deadline; let deadlines that have
+//! passed act first; then the fact; then perform every action. Everything spawned is owned here, by a `JoinSet` or by a side's
+//! `TaskTracker`, so that "done" is a fact of ownership.
+
+use crate::{
+    background::TaskContext,
+    env::{Clock, Env, JobEnd, Network, Reservation, Room, Rooms, SignalSource},
+    hook::{BoxFuture, HookEnd, HookState, run_start, run_stop, unwind},
+    host::Parts,
+    http::{ConnectionTally, Crew, HttpService, Limits, Order, RequestTally, Sealing, Side, SideConfig, millis, work},
+    internal::{Board, Heartbeats, InternalService, watch},
+    lifecycle::{
+        Action, Event, HookBudget, HookIndex, HookResult, HookVerdict, Lifecycle, Moment, Outcome, Phase, Signal,
+        StopReason, Verdict,
+    },
+    report::{HookReport, Report, ReportVerdict},
+};
+use std::{
+    future::{Future, pending},
+    io,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::mpsc, task::JoinSet};
+
+/// Lives a life, in a given world.
+pub(crate) async fn run<S, N, G, R>(service: S, parts: Parts, env: Env<N, G, R>) -> Report
+where
+    S: HttpService,
+    N: Network,
+    G: SignalSource,
+    R: Rooms,
+{
+    let began = env.clock.now();
+    let worst_case = parts.settings.plan.worst_case();
+    let budgets: Vec<HookBudget> = parts.hooks.iter().map(|hook| hook.budget).collect();
+    let life = match parts.settings.check().and_then(|()| Lifecycle::new(parts.settings.plan, &budgets, began)) {
+        Ok(life) => life,
+        Err(error) => return bad_plan(error.to_string(), worst_case),
+    };
+    let reserved = match reserve(&parts, &env) {
+        Ok(reserved) => reserved,
+        Err(error) => return stillborn(Verdict::Failed, error, worst_case),
+    };
+    match Driver::new(life, service, parts, env, reserved).await {
+        Ok(driver) => driver.live().await,
+        Err(error) => stillborn(Verdict::Failed, error, worst_case),
+    }
+}
+
+/// A life that could not begin. Whoever asked for it says so: there is no log line here, since there is one line to say.
+pub(crate) fn stillborn(verdict: Verdict, error: String, worst_case: Duration) -> Report {
+    Report { verdict: ReportVerdict::Lived(verdict), ..bad_plan(error, worst_case) }
+}
+
+/// A life that was not even tried.
+fn bad_plan(error: String, worst_case: Duration) -> Report {
+    Report {
+        verdict: ReportVerdict::BadPlan,
+        reason: None,
+        error: Some(error),
+        phases: Vec::new(),
+        shutdown: Duration::ZERO,
+        worst_case,
+        requests: RequestTally::default(),
+        connections: ConnectionTally::default(),
+        aborts: Vec::new(),
+        hooks: Vec::new(),
+    }
+}
+
+/// Ports that are ours and do not listen yet.
+struct Reserved<N: Network> {
+    main: Vec<N::Reservation>,
+    internal: N::Reservation,
+}
+
+fn reserve<N: Network, G, R: Rooms>(parts: &Parts, env: &Env<N, G, R>) -> Result<Reserved<N>, String> {
+    let settings = &parts.settings;
+    let workers = env.rooms.workers().get();
+    let main = settings
+        .main_addresses
+        .iter()
+        .map(|address| {
+            env.network.reserve(address, workers).map_err(|error| {
+                format!("cannot bind the main address {address} (--addr, --port, APP_ADDR, APP_PORT): {error}")
+            })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let address = &settings.internal_address;
+    let internal = env.network.reserve(address, 1).map_err(|error| {
+        format!(
+            "cannot bind the internal address {address} (--internal-addr, --internal-port, INTERNAL_ADDR, INTERNAL_PORT): \
+             {error}"
+        )
+    })?;
+    Ok(Reserved { main, internal })
+}
+
+/// What a turn of the driver begins with.
+enum Wake<L> {
+    /// A deadline has come.
+    Time,
+    Signal(Signal),
+    StopAsked,
+    HookEnded(Half, HookIndex, HookEnd),
+    Listening(Result<Vec<Vec<L>>, String>),
+    BackgroundEnded(String, Result<(), String>),
+    MainEmpty,
+    InternalClosed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Half {
+    Start,
+    Stop,
+}
+
+/// The listeners of each address, one a worker.
+type Listeners<N> = Vec<Vec<<N as Network>::Listener>>;
+
+type HookTask = (Half, HookIndex, HookEnd);
+
+struct Driver<S, N: Network, G, R> {
+    /// Dropped first: a driver that is dropped before its life is over takes everything with it.
+    _guard: CutOnDrop,
+    life: Lifecycle,
+    clock: Arc<dyn Clock>,
+    signals: G,
+    rooms: R,
+    parts: Parts,
+    main: Arc<Side>,
+    internal: Arc<Side>,
+    board: Arc<Board>,
+    heartbeats: Arc<Heartbeats>,
+    service: Arc<S>,
+    /// Until they listen, or are given up.
+    reservations: Vec<N::Reservation>,
+    hooks: Vec<Slot>,
+    hook_tasks: JoinSet<HookTask>,
+    hook_reports: Vec<HookReport>,
+    listening: Option<BoxFuture<Result<Listeners<N>, String>>>,
+    background: JoinSet<(String, Result<(), String>)>,
+    checks: JoinSet<()>,
+    workers: Vec<Worker>,
+    /// Present while the main side is on its way to being empty.
+    emptying: Option<BoxFuture<()>>,
+    internal_orders: mpsc::UnboundedSender<Order>,
+    internal_end: Option<JobEnd>,
+    stop_asked: bool,
+    failure: Option<String>,
+}
+
+/// A hook pair at the driver.
+struct Slot {
+    name: String,
+    state: HookState,
+}
+
+/// A worker at the driver.
+struct Worker {
+    orders: mpsc::UnboundedSender<Order>,
+    end: Option<JobEnd>,
+}
+
+impl<S, N, G, R> Driver<S, N, G, R>
+where
+    S: HttpService,
+    N: Network,
+    G: SignalSource,
+    R: Rooms,
+{
+    /// Everything is in place before the first turn, and the internal server answers.
+    async fn new(
+        life: Lifecycle,
+        service: S,
+        mut parts: Parts,
+        env: Env<N, G, R>,
+        reserved: Reserved<N>,
+    ) -> Result<Self, String> {
+        let Env { clock, network: _, signals, rooms, seed } = env;
+        let settings = &parts.settings;
+        let main = Arc::new(Side::new(
+            clock.clone(),
+            SideConfig {
+                app_version: settings.app_version.as_str().into(),
+                request_timeout: settings.request_timeout,
+                lame_duck: settings.plan.lame_duck,
+                limits: settings.limits,
+                seed,
+            },
+        ));
+        let internal = Arc::new(Side::new(
+            clock.clone(),
+            SideConfig {
+                app_version: settings.app_version.as_str().into(),
+                request_timeout: None,
+                lame_duck: Duration::ZERO,
+                limits: Limits { connections_max: INTERNAL_CONNECTIONS_MAX, ..settings.limits },
+                seed,
+            },
+        ));
+        let heartbeats = Arc::new(Heartbeats::new(rooms.workers().get()));
+        let checks = std::mem::take(&mut parts.checks);
+        let boards: Vec<_> = checks.iter().map(crate::check::Check::result_board).collect();
+        let board = Arc::new(Board::new(
+            main.clone(),
+            heartbeats.clone(),
+            boards.clone(),
+            parts.settings.plan,
+            reserved.internal.local(),
+            reserved.main.iter().map(Reservation::local).collect(),
+        ));
+        let address = reserved.internal.local();
+        let listeners = reserved
+            .internal
+            .listen()
+            .await
+            .map_err(|error| format!("cannot listen on the internal address {address}: {error}"))?;
+        let routes = InternalService { board: board.clone(), routes: std::mem::take(&mut parts.routes) };
+        internal.publish(Phase::Serving, clock.now());
+        let (internal_orders, orders) = mpsc::unbounded_channel();
+        let crew = Arc::new(Crew::new(internal.clone(), Arc::new(routes), Arc::default()));
+        let serving = work(crew, listeners, orders, Arc::new(Sealing::new(1)));
+        let watching = watch(clock.clone(), main.clone(), heartbeats.clone());
+        let internal_end = rooms
+            .enter(
+                Room::Internal,
+                Box::pin(async move {
+                    tokio::select! {
+                        biased;
+                        () = serving => {}
+                        () = watching => {}
+                    }
+                }),
+            )
+            .map_err(|error| format!("cannot start the internal server: {error}"))?;
+        let mut check_tasks = JoinSet::new();
+        for (check, board) in checks.into_iter().zip(boards) {
+            check_tasks.spawn(check.run(clock.clone(), board));
+        }
+        let hooks = std::mem::take(&mut parts.hooks);
+        Ok(Self {
+            _guard: CutOnDrop([main.clone(), internal.clone()]),
+            life,
+            clock,
+            signals,
+            rooms,
+            main,
+            internal,
+            board,
+            heartbeats,
+            service: Arc::new(service),
+            reservations: reserved.main,
+            hooks: hooks.into_iter().map(|hook| Slot { name: hook.name, state: HookState::Waiting(hook.start) }).collect(),
+            hook_tasks: JoinSet::new(),
+            hook_reports: Vec::new(),
+            listening: None,
+            background: JoinSet::new(),
+            checks: check_tasks,
+            workers: Vec::new(),
+            emptying: None,
+            internal_orders,
+            internal_end: Some(internal_end),
+            stop_asked: false,
+            failure: None,
+            parts,
+        })
+    }
+
+    async fn live(mut self) -> Report {
+        self.announce();
+        let now = self.clock.now();
+        let mut exiting = self.perform_all(now);
+        while exiting == Exiting::No {
+            let wake = self.next_wake().await;
+            let now = self.clock.now();
+            self.life.handle_timeout(now);
+            exiting = self.perform_all(now);
+            if let Some(event) = self.event_of(wake)
+                && exiting == Exiting::No
+            {
+                let outcome = self.life.handle_event(now, event);
+                self.remark(event, outcome);
+                exiting = self.perform_all(now);
+            }
+        }
+        self.report()
+    }
+
+    /// The next fact or deadline. Whatever is not waited for now is not polled.
+    async fn next_wake(&mut self) -> Wake<N::Listener> {
+        let deadline = self.life.poll_timeout().map(|(at, _)| at);
+        tokio::select! {
+            biased;
+            () = sleep_until(&*self.clock, deadline) => Wake::Time,
+            signal = self.signals.recv() => Wake::Signal(signal),
+            () = self.parts.stop.asked(), if !self.stop_asked => Wake::StopAsked,
+            Some(ended) = self.hook_tasks.join_next() => match ended {
+                Ok((half, hook, end)) => Wake::HookEnded(half, hook, end),
+                // A hook that was given up.
+                Err(_) => Wake::Time,
+            },
+            listening = ready(&mut self.listening) => {
+                self.listening = None;
+                Wake::Listening(listening)
+            }
+            Some(Ok((name, result))) = self.background.join_next() => Wake::BackgroundEnded(name, result),
+            () = ready(&mut self.emptying) => {
+                self.emptying = None;
+                Wake::MainEmpty
+            }
+            () = ready(&mut self.internal_end), if self.life.phase() >= Phase::CleaningUp => {
+                self.internal_end = None;
+                Wake::InternalClosed
+            }
+        }
+    }
+
+    /// What a wake means to the machine; nothing, if it is only for the log.
+    fn event_of(&mut self, wake: Wake<N::Listener>) -> Option<Event> {
+        match wake {
+            Wake::Time => None,
+            Wake::Signal(signal) => Some(Event::StopRequested(StopReason::Signal(signal))),
+            Wake::StopAsked => {
+                self.stop_asked = true;
+                Some(Event::StopRequested(StopReason::Requested))
+            }
+            Wake::HookEnded(half, hook, end) => self.on_hook_ended(half, hook, end),
+            Wake::Listening(Ok(listeners)) => match self.staff(listeners) {
+                Ok(()) => Some(Event::Listening),
+                Err(error) => {
+                    self.fail(format!("cannot start a worker: {error}"));
+                    Some(Event::ListenFailed)
+                }
+            },
+            Wake::Listening(Err(error)) => {
+                self.fail(error);
+                Some(Event::ListenFailed)
+            }
+            Wake::BackgroundEnded(name, result) => self.on_background_ended(&name, result),
+            Wake::MainEmpty => Some(Event::MainEmpty),
+            Wake::InternalClosed => Some(Event::InternalClosed),
+        }
+    }
+
+    fn on_hook_ended(&mut self, half: Half, hook: HookIndex, end: HookEnd) -> Option<Event> {
+        let slot = self.hooks.get_mut(hook.0)?;
+        slot.state = end.stop.map_or(HookState::Over, HookState::Started);
+        let name = slot.name.clone();
+        let verdict = match half {
+            Half::Start => HookVerdict::Started(end.result),
+            Half::Stop => HookVerdict::Stopped(end.result),
+        };
+        if end.result == HookResult::Done {
+            tracing::info!(hook = name, half = half.name(), "hook done");
+        } else {
+            let message = end.message.clone().unwrap_or_default();
+            tracing::error!(hook = name, half = half.name(), result = ?end.result, message, "hook failed");
+            if half == Half::Start {
+                self.fail(format!("start hook {name} failed: {message}"));
+            }
+        }
+        self.hook_reports.push(HookReport { name, verdict, message: end.message });
+        Some(match half {
+            Half::Start => Event::StartHookEnded(hook, end.result),
+            Half::Stop => Event::StopHookEnded(hook, end.result),
+        })
+    }
+
+    fn on_background_ended(&mut self, name: &str, result: Result<(), String>) -> Option<Event> {
+        match result {
+            Ok(()) => {
+                tracing::info!(task = name, "background task ended");
+                None
+            }
+            Err(error) => {
+                tracing::error!(task = name, error, "background task failed");
+                if self.life.phase() != Phase::Serving {
+                    return None;
+                }
+                self.fail(format!("background task {name} failed: {error}"));
+                Some(Event::StopRequested(StopReason::TaskFailed))
+            }
+        }
+    }
+
+    // Actions.
+
+    fn perform_all(&mut self, now: Moment) -> Exiting {
+        while let Some(action) = self.life.poll_action() {
+            if self.perform(action, now) == Exiting::Yes {
+                return Exiting::Yes;
+            }
+        }
+        Exiting::No
+    }
+
+    fn perform(&mut self, action: Action, now: Moment) -> Exiting {
+        match action {
+            Action::Publish(phase) => self.publish(phase, now),
+            Action::RunStartHook(hook) => self.run_hook(hook, Half::Start),
+            Action::DropStartHook(hook) => self.drop_hook(hook, HookVerdict::StartDropped),
+            Action::Listen => self.listen(),
+            Action::Abandon => self.abandon(),
+            Action::ArmWatchdog(at) => self.rooms.arm_watchdog(at),
+            Action::Quiesce => self.quiesce(),
+            Action::CancelRoot => self.main.cancel_root(),
+            Action::Abort => {
+                self.main.abort();
+                self.order(Order::Look);
+            }
+            Action::Cut => {
+                self.main.cut();
+                self.order(Order::Abandon);
+            }
+            Action::RunStopHook(hook) => self.run_hook(hook, Half::Stop),
+            Action::GiveUpStopHook(hook, why) => self.drop_hook(hook, HookVerdict::GivenUp(why)),
+            Action::CloseInternal => {
+                self.internal.publish(Phase::Draining, now);
+                let _ = self.internal_orders.send(Order::Close);
+            }
+            Action::CutInternal => {
+                self.internal.cut();
+                let _ = self.internal_orders.send(Order::Abandon);
+            }
+            Action::Exit => return Exiting::Yes,
+        }
+        Exiting::No
+    }
+
+    fn publish(&mut self, phase: Phase, now: Moment) {
+        self.main.publish(phase, now);
+        let stop = self.life.history().stop;
+        self.board.note_phase(phase, now, stop.map(|stop| stop.deadline));
+        if phase == Phase::Serving {
+            self.start_background();
+        }
+        if phase >= Phase::LameDuck {
+            self.checks.abort_all();
+            self.order(Order::Look);
+        }
+        if phase == Phase::LameDuck
+            && let Some(StopReason::Signal(Signal::Interrupt)) = stop.map(|stop| stop.reason)
+        {
+            tracing::info!("press Ctrl-C again to skip the wait");
+        }
+        tracing::info!(
+            phase = phase.name(),
+            in_flight = self.main.tally.requests().in_flight(),
+            connections = self.main.tally.connections().open(),
+            since_stop_ms = stop.map(|stop| millis(now.since(stop.at))),
+            reason = stop.map(|stop| stop.reason.to_string()),
+            "{}",
+            meaning(phase)
+        );
+    }
+
+    fn run_hook(&mut self, hook: HookIndex, half: Half) {
+        let Some(slot) = self.hooks.get_mut(hook.0) else { return };
+        match std::mem::replace(&mut slot.state, HookState::Running) {
+            HookState::Waiting(start) if half == Half::Start => {
+                self.hook_tasks.spawn(async move { (half, hook, run_start(start).await) });
+            }
+            HookState::Started(stop) if half == Half::Stop => {
+                self.hook_tasks.spawn(async move { (half, hook, run_stop(stop).await) });
+            }
+            HookState::Waiting(_) | HookState::Started(_) | HookState::Running | HookState::Over => {
+                unreachable!("P11: {half:?} of {hook:?} is not its next half")
+            }
+        }
+    }
+
+    fn drop_hook(&mut self, hook: HookIndex, verdict: HookVerdict) {
+        self.hook_tasks.abort_all();
+        let Some(slot) = self.hooks.get_mut(hook.0) else { return };
+        slot.state = HookState::Over;
+        let name = slot.name.clone();
+        tracing::error!(hook = name, ?verdict, "hook given up");
+        self.hook_reports.push(HookReport { name, verdict, message: None });
+    }
+
+    fn listen(&mut self) {
+        let reservations = std::mem::take(&mut self.reservations);
+        self.listening = Some(Box::pin(async move {
+            let mut all = Vec::new();
+            for reservation in reservations {
+                let address = reservation.local();
+                let listeners = reservation.listen().await.map_err(|error| {
+                    format!("cannot listen on the main address {address} (--addr, --port, APP_ADDR, APP_PORT): {error}")
+                })?;
+                all.push(listeners);
+            }
+            Ok(all)
+        }));
+    }
+
+    /// Gives each worker one listener of each address.
+    fn staff(&mut self, addresses: Vec<Vec<N::Listener>>) -> io::Result<()> {
+        let count = self.rooms.workers().get();
+        let sealing = Arc::new(Sealing::new(count));
+        let mut shares: Vec<Vec<N::Listener>> = (0..count).map(|_| Vec::new()).collect();
+        for listeners in addresses {
+            for (share, listener) in shares.iter_mut().zip(listeners) {
+                share.push(listener);
+            }
+        }
+        for (n, listeners) in shares.into_iter().enumerate() {
+            let beats = self.heartbeats.of_worker(n).unwrap_or_default();
+            let crew = Arc::new(Crew::new(self.main.clone(), self.service.clone(), beats));
+            let (orders, received) = mpsc::unbounded_channel();
+            let working = work(crew, listeners, received, sealing.clone());
+            let end = self.rooms.enter(Room::Worker(n), Box::pin(working))?;
+            self.workers.push(Worker { orders, end: Some(end) });
+        }
+        Ok(())
+    }
+
+    fn start_background(&mut self) {
+        for task in std::mem::take(&mut self.parts.background) {
+            let name = task.name;
+            let running = (task.run)(TaskContext(self.main.clone()));
+            let abort = self.main.moments.abort.clone();
+            let counted = self.main.tasks.track_future(async move {
+                match abort.run_until_cancelled_owned(unwind(running)).await {
+                    Some(Ok(Ok(()))) => Ok(()),
+                    Some(Ok(Err(error))) => Err(error.to_string()),
+                    Some(Err(panic)) => Err(format!("panicked: {panic}")),
+                    None => Err("dropped: it did not return when its context was cancelled".to_owned()),
+                }
+            });
+            self.background.spawn(async move { (name, counted.await) });
+        }
+    }
+
+    fn quiesce(&mut self) {
+        self.order(Order::Quiesce);
+        let ends: Vec<JobEnd> = self.workers.iter_mut().filter_map(|worker| worker.end.take()).collect();
+        let main = self.main.clone();
+        self.emptying = Some(Box::pin(async move {
+            for end in ends {
+                end.await;
+            }
+            // Only now can no more work be tracked: whoever could spawn some is gone.
+            main.tasks.close();
+            main.tasks.wait().await;
+        }));
+    }
+
+    fn abandon(&mut self) {
+        self.reservations.clear();
+        self.listening = None;
+        self.main.cut();
+        self.order(Order::Abandon);
+    }
+
+    fn order(&self, order: Order) {
+        for worker in &self.workers {
+            // A worker that is done does not listen any more.
+            let _ = worker.orders.send(order);
+        }
+    }
+
+    fn fail(&mut self, failure: String) {
+        self.failure.get_or_insert(failure);
+    }
+
+    // Words.
+
+    fn announce(&self) {
+        let addresses: Vec<String> = self.board.main_addresses.iter().map(ToString::to_string).collect();
+        let settings = &self.parts.settings;
+        tracing::info!(
+            main = addresses.join(", "),
+            internal = %self.board.internal_address,
+            app_version = settings.app_version,
+            workers = self.rooms.workers().get(),
+            worst_case = %humantime::format_duration(settings.plan.worst_case()),
+            grace_period = %humantime::format_duration(settings.grace_period),
+            "bound"
+        );
+    }
+
+    /// What a person at the log should know beyond the phases.
+    fn remark(&self, event: Event, outcome: Outcome) {
+        if let Event::StopRequested(reason) = event
+            && let Some(stop) = self.life.history().stop
+            && (outcome == Outcome::Ignored || stop.reason != reason || self.life.phase() > Phase::LameDuck)
+        {
+            let effect = match outcome {
+                Outcome::Applied => "it ends the current wait",
+                Outcome::Ignored => "it changes nothing: the stop is under way",
+            };
+            tracing::info!(%reason, phase = self.life.phase().name(), "stop requested; {effect}");
+        }
+    }
+
+    fn report(self) -> Report {
+        let history = self.life.history();
+        let now = self.clock.now();
+        let mut requests = self.main.tally.requests();
+        // A handler that blocks its worker cannot even be dropped: whatever has no fate by now is cut by the exit.
+        let stuck = requests.in_flight();
+        requests.aborted += stuck;
+        let verdict = Verdict::of(history, self.main.aborted_by_stop.get() + stuck);
+        let stop = history.stop;
+        let error = self.failure.or_else(|| match stop.map(|stop| stop.reason) {
+            Some(StopReason::StartTimedOut) => {
+                let limit = humantime::format_duration(self.parts.settings.plan.start);
+                Some(format!("the start took longer than its limit of {limit} (--start, STARTUP_LIMIT)"))
+            }
+            Some(StopReason::Signal(_) | StopReason::Requested | StopReason::TaskFailed | StopReason::StartFailed)
+            | None => None,
+        });
+        let report = Report {
+            verdict: ReportVerdict::Lived(verdict),
+            reason: stop.map(|stop| stop.reason),
+            error,
+            phases: history.phases.iter().map(|span| (span.phase, span.to.unwrap_or(now).since(span.from))).collect(),
+            shutdown: stop.map(|stop| now.since(stop.at)).unwrap_or_default(),
+            worst_case: self.parts.settings.plan.worst_case(),
+            requests,
+            connections: self.main.tally.connections(),
+            aborts: self.main.aborts(),
+            hooks: self.hook_reports,
+        };
+        report.log();
+        report
+    }
+}
+
+/// Ends both sides when it is dropped; after a whole life there is nothing left to end.
+struct CutOnDrop([Arc<Side>; 2]);
+
+impl Drop for CutOnDrop {
+    fn drop(&mut self) {
+        for side in &self.0 {
+            side.cut();
+        }
+    }
+}
+
+/// Connections that the internal server takes at one time: probes, scrapers and a few people.
+const INTERNAL_CONNECTIONS_MAX: usize = 128;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exiting {
+    Yes,
+    No,
+}
+
+impl Half {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+/// What a phase means, for the log.
+const fn meaning(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Starting => "starting: not ready yet",
+        Phase::Serving => "serving: ready",
+        Phase::LameDuck => "lame duck: not ready any more, all is still served",
+        Phase::Draining => "draining: listeners close, requests in flight finish",
+        Phase::Cancelling => "cancelling: what still runs is asked to return",
+        Phase::CleaningUp => "cleaning up: stop hooks run",
+        Phase::Stopped => "stopped: nothing is left",
+    }
+}
+
+async fn sleep_until(clock: &dyn Clock, at: Option<Moment>) {
+    match at {
+        Some(at) => {
+            let mut sleep = clock.sleep_until(at);
+            // The clock decides, not the sleep.
+            while clock.now() < at {
+                sleep.as_mut().await;
+                sleep.as_mut().reset(at);
+            }
+        }
+        None => pending().await,
+    }
+}
+
+/// What an optional future yields; never, if there is none. It is polled where it lies, so dropping this loses nothing.
+async fn ready<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,226 @@
+//! The host: what it is told before it lives.
+
+use crate::{
+    background::{Background, TaskContext},
+    check::Check,
+    driver,
+    env::{Env, ListenAddress, Network, Rooms, SignalSource},
+    hook::Hook,
+    http::{Body, BoxError, HttpService, Limits},
+    internal::{InternalRoute, route},
+    lifecycle::Plan,
+    report::Report,
+    settings::Settings,
+};
+use bytes::Bytes;
+use hyper_util::service::TowerToHyperService;
+use std::{collections::BTreeMap, fmt, future::Future, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// A service and everything it needs to live and die well.
+///
+/// ```no_run
+/// # #[tokio::main]
+/// # async fn main() -> std::process::ExitCode {
+/// # let router = tower::service_fn(|_: http::Request<lameduck::Body>| async {
+/// #     Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
+/// # });
+/// let report = lameduck::Host::builder().app_version("1.2.3").tower(router).run().await;
+/// report.exit_code()
+/// # }
+/// ```
+#[must_use = "a host does nothing until it is run"]
+pub struct Host<S> {
+    pub(crate) service: S,
+    pub(crate) parts: Parts,
+}
+
+/// Tells a [`Host`] what it needs, before it gets its service.
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing until it gets a service and is run"]
+pub struct Builder {
+    parts: Parts,
+}
+
+/// All that a host is told, but for its service.
+#[derive(Default)]
+pub(crate) struct Parts {
+    pub(crate) settings: Settings,
+    pub(crate) hooks: Vec<Hook>,
+    pub(crate) background: Vec<Background>,
+    pub(crate) checks: Vec<Check>,
+    pub(crate) routes: BTreeMap<String, InternalRoute>,
+    pub(crate) stop: ShutdownHandle,
+}
+
+impl Host<()> {
+    /// A host with the default settings; see [`Settings`] for reading them from the environment.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
+impl Builder {
+    /// All settings at once, such as [`Settings::from_env`]. Call it first: it replaces what was set before.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.parts.settings = settings;
+        self
+    }
+
+    /// Adds an address of the main server. The first call replaces the default, `[::]:8080`.
+    pub fn main_address(mut self, address: ListenAddress) -> Self {
+        self.parts.settings.add_main_address(address);
+        self
+    }
+
+    /// The address of the internal server. Default `[::]:8081`.
+    pub fn internal_address(mut self, address: ListenAddress) -> Self {
+        self.parts.settings.internal_address = address;
+        self
+    }
+
+    /// The version of the app, which every handler can see. Default: empty.
+    pub fn app_version(mut self, version: impl Into<String>) -> Self {
+        self.parts.settings.app_version = version.into();
+        self
+    }
+
+    /// The deadline of every request, from its complete head to the head of its answer. Default 5 s; `None` for none.
+    pub fn request_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.parts.settings.request_timeout = timeout;
+        self
+    }
+
+    /// How long each step of the shutdown may take.
+    pub fn plan(mut self, plan: Plan) -> Self {
+        self.parts.settings.plan = plan;
+        self
+    }
+
+    /// The platform's grace period, which the plan's worst case must fit into. Default 30 s; zero for no check.
+    pub fn grace_period(mut self, grace_period: Duration) -> Self {
+        self.parts.settings.grace_period = grace_period;
+        self
+    }
+
+    /// Limits on connections and requests.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.parts.settings.limits = limits;
+        self
+    }
+
+    /// Adds a pair of hooks. Start hooks run in this order, stop hooks in the reverse.
+    pub fn hook(mut self, hook: Hook) -> Self {
+        self.parts.hooks.push(hook);
+        self
+    }
+
+    /// Adds a long-lived task. It begins with Serving, is told at the stop, and the drain waits for it. If it fails or panics
+    /// while Serving, the host stops with exit code 1; returning `Ok` early is fine.
+    pub fn background<F, Fut, E>(mut self, name: impl Into<String>, task: F) -> Self
+    where
+        F: FnOnce(TaskContext) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.parts.background.push(Background {
+            name: name.into(),
+            run: Box::new(move |context| {
+                let running = task(context);
+                Box::pin(async move { running.await.map_err(Into::into) })
+            }),
+        });
+        self
+    }
+
+    /// Adds a readiness check.
+    pub fn readiness_check(mut self, check: Check) -> Self {
+        self.parts.checks.push(check);
+        self
+    }
+
+    /// Mounts a route of your own on the internal server, at exactly this path. It may take the place of a built-in one.
+    pub fn internal_route<F, Fut, B>(mut self, path: impl Into<String>, handler: F) -> Self
+    where
+        F: Fn(http::Request<Body>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = http::Response<B>> + Send + 'static,
+        B: Into<Bytes>,
+    {
+        self.parts.routes.insert(path.into(), route(handler));
+        self
+    }
+
+    /// A handle that asks for a stop by code.
+    #[must_use]
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        self.parts.stop.clone()
+    }
+
+    /// Hosts a tower service, such as an axum `Router` as it is.
+    pub fn tower<S>(self, service: S) -> Host<TowerToHyperService<S>>
+    where
+        TowerToHyperService<S>: HttpService,
+    {
+        self.hyper(TowerToHyperService::new(service))
+    }
+
+    /// Hosts a hyper service, which takes `Request<lameduck::Body>`.
+    pub fn hyper<S: HttpService>(self, service: S) -> Host<S> {
+        Host { service, parts: self.parts }
+    }
+}
+
+impl<S: HttpService> Host<S> {
+    /// Lives in a given world, until it is over. [`run`](Self::run) does it in the real one.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops everything at once, without a drain.
+    pub async fn run_in<N, G, R>(self, env: Env<N, G, R>) -> Report
+    where
+        N: Network,
+        G: SignalSource,
+        R: Rooms,
+    {
+        driver::run(self.service, self.parts, env).await
+    }
+
+    /// A handle that asks for a stop by code.
+    #[must_use]
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        self.parts.stop.clone()
+    }
+}
+
+/// Asks a host to stop, like a signal would. Clones ask the same host.
+#[derive(Clone, Debug, Default)]
+pub struct ShutdownHandle(CancellationToken);
+
+impl ShutdownHandle {
+    /// Asks for the stop. A second call changes nothing.
+    pub fn stop(&self) {
+        self.0.cancel();
+    }
+
+    /// Ready once the stop was asked for.
+    pub(crate) async fn asked(&self) {
+        self.0.cancelled().await;
+    }
+}
+
+impl<S> fmt::Debug for Host<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("parts", &self.parts).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts")
+            .field("settings", &self.settings)
+            .field("hooks", &self.hooks)
+            .field("background", &self.background)
+            .field("checks", &self.checks)
+            .field("routes", &self.routes.keys())
+            .finish_non_exhaustive()
+    }
+}

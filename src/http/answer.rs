@@ -1,0 +1,247 @@
+//! The body of an answer, on its way to hyper: it carries the request's fate to its end.
+
+use super::{DrainClass, request::Flight};
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use std::{
+    any::Any,
+    error::Error,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+pin_project! {
+    /// The body of an answer.
+    #[derive(Debug)]
+    pub(crate) struct Answer<B> {
+        #[pin]
+        source: Source<B>,
+        progress: Progress,
+    }
+}
+
+pin_project! {
+    #[project = SourceProjection]
+    #[derive(Debug)]
+    enum Source<B> {
+        /// The handler's own.
+        Own { #[pin] body: B },
+        /// A line of ours.
+        Line { line: Option<Bytes> },
+    }
+}
+
+/// What became of the body so far. In a type of its own, so that it can have a `Drop`.
+#[derive(Debug)]
+struct Progress {
+    /// `None` once the request has its fate.
+    flight: Option<Flight>,
+    /// Whether dropping the body now means that it was sent whole.
+    whole: bool,
+    class: DrainClass,
+    waits: Option<Box<Waits>>,
+}
+
+/// What wakes a body that waits. Made at its first wait: most bodies never do.
+#[derive(Debug)]
+struct Waits {
+    abort: Pin<Box<WaitForCancellationFutureOwned>>,
+    end: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+/// Why a body broke off.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    Own(Box<dyn Error + Send + Sync>),
+    Panicked,
+    Cut,
+}
+
+impl<B> Answer<B> {
+    /// The handler's own. `bodyless`: HTTP forbids a body here (HEAD, 204, 304), so hyper will not ask for it.
+    pub(crate) fn own(body: B, flight: Flight, class: DrainClass, bodyless: bool) -> Self
+    where
+        B: HttpBody,
+    {
+        let whole = bodyless || body.is_end_stream();
+        let progress = Progress { flight: Some(flight), whole, class, waits: None };
+        Self { source: Source::Own { body }, progress }
+    }
+
+    /// A line of ours. Its request has its fate already, unless `flight` still awaits one.
+    pub(crate) fn line(line: Bytes, flight: Option<Flight>) -> Self {
+        let progress = Progress { flight, whole: true, class: DrainClass::Finish, waits: None };
+        Self { source: Source::Line { line: Some(line) }, progress }
+    }
+}
+
+impl<B> HttpBody for Answer<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let me = self.project();
+        let mut body = match me.source.project() {
+            SourceProjection::Line { line } => {
+                return Poll::Ready(line.take().map(|line| {
+                    me.progress.note_data(&line);
+                    Ok(Frame::data(line))
+                }));
+            }
+            SourceProjection::Own { body } => body,
+        };
+        if let Some(end) = me.progress.check_end() {
+            return Poll::Ready(end);
+        }
+        let polled = catch_unwind(AssertUnwindSafe(|| body.as_mut().poll_frame(cx)));
+        match polled {
+            Ok(Poll::Ready(Some(Ok(frame)))) => {
+                if let Some(data) = frame.data_ref() {
+                    me.progress.note_data(data);
+                }
+                me.progress.whole = body.is_end_stream();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Ok(Poll::Ready(None)) => {
+                me.progress.whole = true;
+                Poll::Ready(None)
+            }
+            Ok(Poll::Ready(Some(Err(error)))) => Poll::Ready(Some(Err(me.progress.tear(Broken::Own(error.into()))))),
+            Ok(Poll::Pending) => me.progress.wait(cx),
+            Err(panic) => Poll::Ready(Some(Err(me.progress.panicked(&*panic)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own { body } => body.is_end_stream(),
+            Source::Line { line } => line.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            // The class of an endless stream may end it early; what has an exact size is not endless.
+            Source::Own { body } => body.size_hint(),
+            Source::Line { line } => SizeHint::with_exact(line.as_ref().map_or(0, |line| line.len() as u64)),
+        }
+    }
+}
+
+impl Progress {
+    fn note_data(&self, data: &Bytes) {
+        if let Some(flight) = &self.flight {
+            flight.request().link.on_data_emitted(data.len() as u64);
+        }
+    }
+
+    /// Whether the shutdown ends this body here.
+    fn check_end(&mut self) -> Option<Option<Result<Frame<Bytes>, Broken>>> {
+        let side = &self.flight.as_ref()?.request().side;
+        if side.is_aborting() {
+            return Some(Some(Err(self.tear(Broken::Cut))));
+        }
+        let ended = match self.class {
+            DrainClass::Finish => false,
+            DrainClass::EndAtDraining => side.moments.draining.is_cancelled(),
+            DrainClass::EndAtCancel => side.moments.root.is_cancelled(),
+        };
+        if ended {
+            self.whole = true;
+            return Some(None);
+        }
+        None
+    }
+
+    /// Arranges to be woken when the shutdown ends this body.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let Some(flight) = &self.flight else { return Poll::Pending };
+        let moments = &flight.request().side.moments;
+        let class = self.class;
+        let waits = self.waits.get_or_insert_with(|| {
+            let end = match class {
+                DrainClass::Finish => None,
+                DrainClass::EndAtDraining => Some(&moments.draining),
+                DrainClass::EndAtCancel => Some(&moments.root),
+            };
+            Box::new(Waits {
+                abort: Box::pin(moments.abort.clone().cancelled_owned()),
+                end: end.map(|end| Box::pin(end.clone().cancelled_owned())),
+            })
+        });
+        let aborted = waits.abort.as_mut().poll(cx).is_ready();
+        let ended = waits.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready());
+        if aborted || ended {
+            // Told between the check and the wait.
+            return self.check_end().map_or(Poll::Pending, Poll::Ready);
+        }
+        Poll::Pending
+    }
+
+    fn panicked(&mut self, panic: &(dyn Any + Send)) -> Broken {
+        if let Some(flight) = &self.flight {
+            flight.request().side.tally.panicked.add_one();
+        }
+        tracing::error!(panic = panic_message(panic), "a response body panicked");
+        self.tear(Broken::Panicked)
+    }
+
+    /// Breaks the answer off, so that it cannot look whole.
+    fn tear(&mut self, why: Broken) -> Broken {
+        if let Some(flight) = self.flight.take() {
+            let link = flight.request().link.clone();
+            link.on_torn();
+            link.on_request_over();
+            flight.abort();
+        }
+        why
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        let Some(flight) = self.flight.take() else { return };
+        let link = flight.request().link.clone();
+        if self.whole {
+            link.on_answer_ended(flight);
+        } else {
+            link.on_request_over();
+        }
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no message)")
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(error) => write!(f, "the response body failed: {error}"),
+            Self::Panicked => f.write_str("the response body panicked"),
+            Self::Cut => f.write_str("the response was cut by the shutdown"),
+        }
+    }
+}
+
+impl Error for Broken {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Own(error) => Some(&**error),
+            Self::Panicked | Self::Cut => None,
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! One connection, from its accept to its close. It is ours; hyper is a guest in it.
+//!
+//! ```text
+//!            first bytes say HTTP/1            over, and bytes unread
+//!  Parked ───────────────────────▶ Http1 ─────────────────────▶ Lingering ──▶ closed
+//!    │  ▲                            │                              ▲
+//!    │  └──── idle, nothing buffered ┘                              │
+//!    │            the preface of HTTP/2                             │
+//!    ├───────────────────────────▶ Http2 ───────────────────────────┤
+//!    └──────────── told to go, and bytes unread ────────────────────┘
+//! ```
+//!
+//! In the drain each state is polled once before it is told anything, so that what the kernel already holds is seen (P5).
+
+use super::{
+    berth::Berth, crew::Crew, http1::Http1, http2::Http2, lingering::Lingering, parked::Parked, service::HttpService,
+};
+use crate::{env::Transport, lifecycle::Phase};
+use bytes::Bytes;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+/// The future of one connection.
+pub(crate) struct Connection<T: Transport, S: HttpService> {
+    crew: Arc<Crew<S>>,
+    berth: Arc<Berth>,
+    state: State<T, S>,
+}
+
+enum State<T: Transport, S: HttpService> {
+    Parked(Parked<T>),
+    Http1(Box<Http1<T, S>>),
+    Http2(Box<Http2<T, S>>),
+    Lingering(Box<Lingering<T>>),
+    Closed,
+}
+
+/// What a state wants after it was polled.
+pub(crate) enum Next<T> {
+    /// To be polled again when woken.
+    Wait,
+    /// To wait without a protocol.
+    Park(T),
+    /// To speak HTTP/1, having read these bytes.
+    SpeakHttp1(T, Bytes),
+    /// To speak HTTP/2, having read these bytes.
+    SpeakHttp2(T, Bytes),
+    /// To close without losing an answer, having said these last words.
+    Linger(T, Bytes),
+    /// To be dropped.
+    Close,
+}
+
+impl<T: Transport, S: HttpService> Connection<T, S> {
+    pub(crate) fn new(crew: Arc<Crew<S>>, berth: Arc<Berth>, io: T) -> Self {
+        crew.side.tally.accepted.add_one();
+        Self { crew, berth, state: State::Parked(Parked::fresh(io)) }
+    }
+}
+
+impl<T: Transport, S: HttpService> Future for Connection<T, S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let me = self.get_mut();
+        me.berth.register(cx.waker());
+        loop {
+            if me.crew.side.is_cutting() {
+                me.cut();
+                return Poll::Ready(());
+            }
+            let (crew, berth) = (&me.crew, &*me.berth);
+            let next = match &mut me.state {
+                State::Parked(parked) => parked.poll(cx, crew, berth),
+                State::Http1(http1) => http1.poll(cx, crew, berth),
+                State::Http2(http2) => http2.poll(cx, crew, berth),
+                State::Lingering(lingering) => lingering.poll(cx, crew, berth),
+                State::Closed => return Poll::Ready(()),
+            };
+            me.state = match next {
+                Next::Wait => return Poll::Pending,
+                Next::Park(io) => State::Parked(Parked::again(io)),
+                Next::SpeakHttp1(io, read) => State::Http1(Box::new(Http1::new(crew, berth, io, read))),
+                Next::SpeakHttp2(io, read) => State::Http2(Box::new(Http2::new(crew, berth, io, read))),
+                Next::Linger(io, farewell) => State::Lingering(Box::new(Lingering::new(io, farewell))),
+                Next::Close => {
+                    if crew.side.phase() >= Phase::Draining {
+                        crew.side.tally.drained.add_one();
+                    }
+                    State::Closed
+                }
+            };
+        }
+    }
+}
+
+impl<T: Transport, S: HttpService> Connection<T, S> {
+    /// The drain and the cancel wait are over: whatever is left ends here, and must not look whole.
+    fn cut(&mut self) {
+        let was_reset = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Http1(http1) => http1.cut(),
+            State::Http2(http2) => http2.cut(),
+            State::Parked(_) | State::Lingering(_) | State::Closed => false,
+        };
+        if was_reset {
+            self.crew.side.tally.reset.add_one();
+        }
+    }
+}
+
+impl<T: Transport, S: HttpService> Drop for Connection<T, S> {
+    fn drop(&mut self) {
+        self.berth.leave();
+        self.crew.side.tally.closed.add_one();
+        self.crew.on_connection_closed();
+    }
+}

@@ -1,0 +1,130 @@
+//! What a handler knows of the life it is part of.
+
+use super::request::Request;
+use crate::{
+    env::Address,
+    lifecycle::{Moment, Phase},
+};
+use std::{future::Future, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// The context of one request, derived from the host's root (P9): its deadline, its cancellation, the app's version, the phase
+/// of the process.
+///
+/// It is in the request's extensions: `request.extensions().get::<RequestContext>()`, or `Extension<RequestContext>` in axum.
+/// Clones are cheap and speak of the same request.
+///
+/// ```
+/// # async fn work() -> &'static str { "done" }
+/// async fn handler(context: lameduck::RequestContext) -> &'static str {
+///     tokio::select! {
+///         answer = work() => answer,
+///         () = context.cancelled() => "gave up in time",
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct RequestContext(pub(crate) Arc<Request>);
+
+impl RequestContext {
+    /// The version of the app, as the host was told it.
+    #[must_use]
+    pub fn app_version(&self) -> &str {
+        &self.0.side.config.app_version
+    }
+
+    /// The phase of the process, now.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.0.side.phase()
+    }
+
+    /// The client's address.
+    #[must_use]
+    pub fn peer(&self) -> &Address {
+        &self.0.link.peer
+    }
+
+    /// The address of ours that the client came to.
+    #[must_use]
+    pub fn local(&self) -> &Address {
+        &self.0.link.local
+    }
+
+    /// When the head of the answer must be there, by the host's clock; `None` if this request has no deadline. At it the
+    /// context is cancelled, the handler dropped, and the client gets a 503. A body that streams is not cut by it.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Moment> {
+        let at = self.0.deadline();
+        (at != Moment::NEVER).then_some(at)
+    }
+
+    /// The time left until the deadline; zero once it has passed, `None` if there is none.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        self.deadline().map(|at| at.since(self.0.side.clock.now()))
+    }
+
+    /// Gives this request a time of its own, counted from its complete head; `None` takes the deadline away. For a whole route
+    /// in axum or tower see [`RouteTimeout`](crate::RouteTimeout).
+    pub fn set_timeout(&self, timeout: Option<Duration>) {
+        self.0.set_deadline(timeout.map_or(Moment::NEVER, |timeout| self.0.arrived + timeout));
+    }
+
+    /// Ready when the context is cancelled: at the request's deadline, when its client is gone, or when the drain is over.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn cancelled(&self) {
+        self.0.cancellation().cancelled().await;
+    }
+
+    /// Whether the context is cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancellation().is_cancelled()
+    }
+
+    /// The cancellation as a token, to hand to libraries. Cancelling it cancels this request's context alone.
+    #[must_use]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.0.cancellation().clone()
+    }
+
+    /// Ready from the stop request on: readiness fails, all is still served.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn stopping(&self) {
+        self.0.side.moments.stopping.cancelled().await;
+    }
+
+    /// Ready once the drain begins: the moment for event streams to end. Ended earlier, a client would reconnect to the very
+    /// same lame duck.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn draining(&self) {
+        self.0.side.moments.draining.cancelled().await;
+    }
+
+    /// Runs work that may outlive the answer, and that the drain waits for. When the cancel wait is nearly over it is dropped;
+    /// to end in time, watch [`draining`](Self::draining), or the root's [`cancelled`](Self::root_cancelled).
+    ///
+    /// # Panics
+    /// If called outside a tokio runtime. A panic inside `work` ends that work alone.
+    pub fn spawn<F>(&self, work: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.0.side.spawn(work);
+    }
+
+    /// Ready once the root context is cancelled, after the drain: all that still runs is asked to return.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn root_cancelled(&self) {
+        self.0.side.moments.root.cancelled().await;
+    }
+}

@@ -1,0 +1,136 @@
+//! What the connections of one worker share beside their side.
+
+use super::{limits::LIVE_MAX, service::HttpService, side::Side, timer::HyperTimer};
+use crate::lifecycle::Phase;
+use hyper::{
+    rt::Executor,
+    server::conn::{http1, http2},
+};
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+};
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+/// A worker's service and protocol builders, and what it counts.
+pub(crate) struct Crew<S> {
+    pub(crate) side: Arc<Side>,
+    pub(crate) service: Arc<S>,
+    /// The tasks of this worker's connections and their streams.
+    pub(crate) tasks: TaskTracker,
+    /// Grows while the worker runs (P3).
+    pub(crate) beats: Arc<AtomicU64>,
+    http1: http1::Builder,
+    http1_last: http1::Builder,
+    http2: http2::Builder<TrackedExecutor>,
+    live: AtomicUsize,
+    numbers: AtomicU64,
+    full: AtomicBool,
+    freed: Notify,
+}
+
+/// Spawns HTTP/2 streams where the drain sees them.
+#[derive(Clone, Debug)]
+pub(crate) struct TrackedExecutor(TaskTracker);
+
+impl<F> Executor<F> for TrackedExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, stream: F) {
+        drop(self.0.spawn(stream));
+    }
+}
+
+impl<S: HttpService> Crew<S> {
+    pub(crate) fn new(side: Arc<Side>, service: Arc<S>, beats: Arc<AtomicU64>) -> Self {
+        let limits = side.config.limits;
+        let tasks = TaskTracker::new();
+        let mut http1 = http1::Builder::new();
+        http1
+            // A client may shut its side once it has asked, and still be answered.
+            .half_close(true)
+            // The sweep bounds the head, and a parked connection has none; hyper's timer costs every request.
+            .header_read_timeout(None)
+            .auto_date_header(false)
+            .max_headers(limits.headers_max)
+            .max_header_size(limits.header_bytes_max)
+            .max_buf_size(limits.header_bytes_max.max(64 * 1024));
+        let mut http1_last = http1.clone();
+        http1_last.keep_alive(false);
+        let mut http2 = http2::Builder::new(TrackedExecutor(tasks.clone()));
+        http2
+            .timer(HyperTimer(side.clock.clone()))
+            .auto_date_header(false)
+            .max_concurrent_streams(limits.http2_streams_max)
+            .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
+        Self {
+            side,
+            service,
+            tasks,
+            beats,
+            http1,
+            http1_last,
+            http2,
+            live: AtomicUsize::new(0),
+            numbers: AtomicU64::new(0),
+            full: AtomicBool::new(false),
+            freed: Notify::new(),
+        }
+    }
+
+    /// In the drain one answer is the last, whatever the client asks.
+    pub(crate) fn http1(&self) -> &http1::Builder {
+        if self.side.phase() >= Phase::Draining { &self.http1_last } else { &self.http1 }
+    }
+
+    pub(crate) fn http2(&self) -> &http2::Builder<TrackedExecutor> {
+        &self.http2
+    }
+
+    pub(crate) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Relaxed)
+    }
+
+    // HTTP/1 connections that are with hyper.
+
+    pub(crate) fn on_live(&self) {
+        self.live.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn on_not_live(&self) {
+        self.live.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.live.load(Relaxed) > LIVE_MAX
+    }
+
+    // The limit on connections.
+
+    pub(crate) fn on_full(&self) {
+        self.full.store(true, Relaxed);
+    }
+
+    pub(crate) fn on_connection_closed(&self) {
+        if self.full.swap(false, Relaxed) {
+            self.freed.notify_one();
+        }
+    }
+
+    pub(crate) async fn freed(&self) {
+        self.freed.notified().await;
+    }
+}
+
+impl<S> fmt::Debug for Crew<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Crew").field("connections", &self.tasks.len()).finish_non_exhaustive()
+    }
+}

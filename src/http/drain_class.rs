@@ -1,0 +1,34 @@
+//! When an answer that streams must end.
+
+use http::{HeaderMap, header};
+
+/// When an answer whose body streams is ended by the shutdown. Put it into the response's extensions to choose.
+///
+/// Without one, an answer of the type `text/event-stream` ends at draining, every other finishes.
+///
+/// ```
+/// # use http::Response;
+/// let mut response = Response::new("a long poll");
+/// response.extensions_mut().insert(lameduck::DrainClass::EndAtCancel);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DrainClass {
+    /// It runs to its own end, as long as the drain and the cancel wait last; then it is cut. The default.
+    #[default]
+    Finish,
+    /// It ends, whole, when the drain begins: event streams, whose clients reconnect to somebody else.
+    EndAtDraining,
+    /// It ends, whole, when the root context is cancelled.
+    EndAtCancel,
+}
+
+impl DrainClass {
+    pub(crate) fn of(extensions: &http::Extensions, headers: &HeaderMap) -> Self {
+        if let Some(class) = extensions.get::<Self>() {
+            return *class;
+        }
+        let is_event_stream =
+            headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        if is_event_stream { Self::EndAtDraining } else { Self::Finish }
+    }
+}

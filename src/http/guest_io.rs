@@ -1,0 +1,159 @@
+//! The io that hyper holds: a transport that leaves signs of what passes.
+
+use super::{frames::DataMeter, link::Link, side::Side};
+use crate::env::{Look, Transport};
+use bytes::{Buf, Bytes};
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+/// Where the transport returns to when hyper drops the io.
+pub(crate) type Home<T> = Arc<Mutex<Option<T>>>;
+
+/// A transport, lent to hyper. It replays what was sniffed, and tells the [`Link`] what it sees.
+pub(crate) struct GuestIo<T: Transport> {
+    /// `None` only inside `drop` and `into_transport`.
+    io: Option<T>,
+    prefix: Bytes,
+    link: Arc<Link>,
+    side: Arc<Side>,
+    home: Option<Home<T>>,
+    meter: Option<DataMeter>,
+    /// Once upgraded: ready when the connection must end.
+    ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+impl<T: Transport> GuestIo<T> {
+    /// For HTTP/1, which gives its io back by itself.
+    pub(crate) fn lent(io: T, prefix: Bytes, link: Arc<Link>, side: Arc<Side>) -> Self {
+        Self { io: Some(io), prefix, link, side, home: None, meter: None, ending: None }
+    }
+
+    /// For HTTP/2, which does not give its io back: dropped, the transport goes home. Its DATA frames are metered.
+    pub(crate) fn homing(io: T, prefix: Bytes, link: Arc<Link>, side: Arc<Side>) -> (Self, Home<T>) {
+        let home = Home::default();
+        let mut me = Self::lent(io, prefix, link, side);
+        me.home = Some(home.clone());
+        me.meter = Some(DataMeter::default());
+        (me, home)
+    }
+
+    /// Takes the transport back, with what hyper has not read of the prefix.
+    pub(crate) fn into_transport(mut self) -> Option<(T, Bytes)> {
+        let prefix = std::mem::take(&mut self.prefix);
+        self.io.take().map(|io| (io, prefix))
+    }
+
+    fn io(&mut self) -> io::Result<Pin<&mut T>> {
+        self.io.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// An upgraded connection is out of hyper's hands, not out of ours: when the drain is over it ends.
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if !self.link.is_upgraded() {
+            return Ok(());
+        }
+        let ending = self.ending.get_or_insert_with(|| Box::pin(self.side.moments.abort.clone().cancelled_owned()));
+        if ending.as_mut().poll(cx).is_ready() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the service is shutting down"));
+        }
+        Ok(())
+    }
+
+    fn look_if_wanted(&self) -> io::Result<()> {
+        if self.link.take_look_wanted() && self.io.as_ref().is_some_and(|io| io.look() == Look::Broken) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(())
+    }
+}
+
+impl<T: Transport> AsyncRead for GuestIo<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        me.poll_ending(cx)?;
+        if me.prefix.has_remaining() {
+            let now = me.prefix.len().min(buf.remaining());
+            buf.put_slice(&me.prefix.split_to(now));
+            me.link.on_read();
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(me.io()?.poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            me.link.on_read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: Transport> AsyncWrite for GuestIo<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let me = self.get_mut();
+        me.poll_ending(cx)?;
+        me.link.on_write();
+        let written = ready!(me.io()?.poll_write(cx, bytes))?;
+        if let Some(meter) = &mut me.meter {
+            me.link.on_data_written(meter.feed(&bytes[..written]));
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let me = self.get_mut();
+        me.poll_ending(cx)?;
+        me.link.on_write();
+        let written = ready!(me.io()?.poll_write_vectored(cx, slices))?;
+        if let Some(meter) = &mut me.meter {
+            let mut left = written;
+            for slice in slices {
+                let part = slice.len().min(left);
+                me.link.on_data_written(meter.feed(&slice[..part]));
+                left -= part;
+            }
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        me.look_if_wanted()?;
+        ready!(me.io()?.poll_flush(cx))?;
+        me.link.on_flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        if me.link.is_torn() {
+            // A FIN now would let a cut answer look whole; the connection is reset instead.
+            return Poll::Ready(Ok(()));
+        }
+        me.io()?.poll_shutdown(cx)
+    }
+}
+
+impl<T: Transport> Drop for GuestIo<T> {
+    fn drop(&mut self) {
+        self.link.on_io_dropped();
+        if self.link.end_upgrade() {
+            self.side.tally.upgraded_closed.add_one();
+        }
+        if let Some(home) = &self.home {
+            *home.lock().unwrap_or_else(PoisonError::into_inner) = self.io.take();
+        }
+    }
+}

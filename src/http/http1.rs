@@ -1,0 +1,206 @@
+//! A connection that speaks HTTP/1, with hyper as its guest.
+//!
+//! hyper is taken apart again (`into_parts`) once nothing is in flight, buffered or unflushed. It is never asked to shut down
+//! gracefully: that closes a connection from which it has not read yet, and one with half a second head, whatever the kernel
+//! holds for them. Instead every answer from the stop request on closes its connection, and idleness is ours to see.
+
+use super::{
+    berth::Berth,
+    connection::Next,
+    crew::Crew,
+    guest_io::GuestIo,
+    limits::{GONE_CHECK, HEAD_GRACE, PARK_AFTER},
+    link::Link,
+    service::{Guarded, HttpService},
+};
+use crate::{
+    env::{Look, Transport},
+    lifecycle::{Moment, Phase},
+};
+use bytes::Bytes;
+use hyper::server::conn::http1::UpgradeableConnection;
+use hyper_util::rt::TokioIo;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+type Guest<T, S> = UpgradeableConnection<TokioIo<GuestIo<T>>, Guarded<S>>;
+
+/// RFC 9110 §15.5.9: a server that ends a wait for a request says so, and closes.
+const HEAD_TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
+    connection: close\r\n\
+    content-type: text/plain; charset=utf-8\r\n\
+    content-length: 31\r\n\
+    \r\n\
+    the request head took too long\n";
+
+/// hyper's connection and what we see of it.
+pub(crate) struct Http1<T: Transport, S: HttpService> {
+    /// `None` only once it was taken apart.
+    guest: Option<Guest<T, S>>,
+    link: Arc<Link>,
+    mood: Mood,
+    /// Counts this connection among the live ones.
+    crew: Arc<Crew<S>>,
+}
+
+/// What the connection is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mood {
+    /// A request is in flight.
+    Busy,
+    /// Part of a head was read, the first of it then.
+    Reading { since: Moment },
+    /// Nothing was read since the last answer was flushed, which was then.
+    Idle { since: Moment },
+}
+
+impl<T: Transport, S: HttpService> Http1<T, S> {
+    pub(crate) fn new(crew: &Arc<Crew<S>>, berth: &Berth, io: T, read: Bytes) -> Self {
+        let link = Arc::new(Link::new(berth.peer.clone(), berth.local.clone()));
+        let service = Guarded { service: crew.service.clone(), side: crew.side.clone(), link: link.clone() };
+        let io = GuestIo::lent(io, read, link.clone(), crew.side.clone());
+        let guest = crew.http1().serve_connection(TokioIo::new(io), service).with_upgrades();
+        crew.on_live();
+        Self { guest: Some(guest), link, mood: Mood::Busy, crew: crew.clone() }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
+        let Some(guest) = &mut self.guest else { return Next::Close };
+        // Read before hyper runs: a body dropped elsewhere in the meantime is one that hyper has not seen dropped.
+        let bodies_held = self.link.are_bodies_held();
+        self.link.before_poll();
+        if let Poll::Ready(result) = Pin::new(guest).poll(cx) {
+            return self.end(crew, result.is_ok());
+        }
+        if self.link.is_flushed() {
+            self.link.settle_finished();
+        }
+        let quiet = !self.link.is_in_flight() && self.link.is_flushed() && !bodies_held;
+        let now = crew.side.clock.now();
+        if quiet { self.on_quiet(crew, berth, now) } else { self.on_busy(berth, now) }
+    }
+
+    fn on_busy(&mut self, berth: &Berth, now: Moment) -> Next<T> {
+        if self.mood == Mood::Busy {
+            self.link.want_look();
+        }
+        self.mood = Mood::Busy;
+        berth.wake_at(now + GONE_CHECK);
+        Next::Wait
+    }
+
+    fn on_quiet(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T> {
+        let called = self.link.take_called();
+        if self.mood == Mood::Busy && called {
+            // What was read since the call was the request's body. A next head that came with it stays in hyper's buffer, and
+            // is found there when the connection is taken apart.
+            self.link.clear_received();
+        }
+        let draining = crew.side.phase() >= Phase::Draining;
+        if self.link.has_received() {
+            let since = match self.mood {
+                Mood::Reading { since } => since,
+                Mood::Busy | Mood::Idle { .. } => now,
+            };
+            self.mood = Mood::Reading { since };
+            let limits = &crew.side.config.limits;
+            let until = if draining {
+                (since + limits.header_timeout).min(since.max(crew.side.draining_since()) + HEAD_GRACE)
+            } else {
+                since + limits.header_timeout
+            };
+            if now >= until {
+                return self
+                    .take_apart()
+                    .map_or(Next::Close, |(io, _)| Next::Linger(io, Bytes::from_static(HEAD_TIMED_OUT)));
+            }
+            berth.wake_at(until);
+            return Next::Wait;
+        }
+        let since = match self.mood {
+            Mood::Idle { since } => since,
+            Mood::Busy | Mood::Reading { .. } => now,
+        };
+        self.mood = Mood::Idle { since };
+        if draining || now >= since + PARK_AFTER || (called && crew.is_crowded()) {
+            return match self.take_apart() {
+                Some((io, read)) if read.is_empty() => Next::Park(io),
+                // Part of a next head: it gets a guest of its own, and the time for a head.
+                Some((io, read)) => Next::SpeakHttp1(io, read),
+                None => Next::Close,
+            };
+        }
+        berth.wake_at(since + PARK_AFTER);
+        Next::Wait
+    }
+
+    /// hyper is done with the connection.
+    fn end(&mut self, crew: &Crew<S>, clean: bool) -> Next<T> {
+        if clean || self.link.is_flushed() {
+            self.link.settle_finished();
+        } else {
+            self.link.settle_lost();
+        }
+        let Some((mut io, read)) = self.take_apart() else {
+            self.hand_over(crew);
+            return Next::Close;
+        };
+        if self.link.is_torn() {
+            io.reset_on_drop();
+            crew.side.tally.reset.add_one();
+            return Next::Close;
+        }
+        let unread =
+            self.link.is_body_unread() || self.link.are_bodies_held() || !read.is_empty() || io.look() == Look::Data;
+        if unread { Next::Linger(io, Bytes::new()) } else { Next::Close }
+    }
+
+    /// The connection speaks another protocol now. It stays in the drain until its io is dropped.
+    fn hand_over(&self, crew: &Crew<S>) {
+        crew.side.tally.upgraded.add_one();
+        self.link.begin_upgrade(crew.tasks.token());
+        if self.link.is_io_dropped() && self.link.end_upgrade() {
+            crew.side.tally.upgraded_closed.add_one();
+        }
+    }
+
+    /// The transport, and what was read of it but belongs to no request yet. `None` if it was upgraded.
+    fn take_apart(&mut self) -> Option<(T, Bytes)> {
+        let parts = self.guest.take()?.into_parts()?;
+        let (io, prefix) = parts.io.into_inner().into_transport()?;
+        let read = match (parts.read_buf.is_empty(), prefix.is_empty()) {
+            (_, true) => parts.read_buf,
+            (true, false) => prefix,
+            (false, false) => [parts.read_buf, prefix].concat().into(),
+        };
+        Some((io, read))
+    }
+
+    /// Ends whatever goes on; true if a request was cut by it.
+    pub(crate) fn cut(mut self) -> bool {
+        let is_cut = self.link.is_in_flight() || self.link.has_ended() || self.link.is_torn();
+        if is_cut {
+            self.link.on_torn();
+        }
+        let io = self.take_apart();
+        self.link.settle_lost();
+        if let Some((mut io, _)) = io
+            && is_cut
+        {
+            io.reset_on_drop();
+        }
+        is_cut
+    }
+}
+
+impl<T: Transport, S: HttpService> Drop for Http1<T, S> {
+    fn drop(&mut self) {
+        self.crew.on_not_live();
+        drop(self.guest.take());
+        // A flight that never left its buffer would keep the link, and the link it, for ever.
+        self.link.settle_lost();
+    }
+}

@@ -1,0 +1,193 @@
+//! A connection that speaks HTTP/2, with hyper as its guest.
+//!
+//! It is told to go with one graceful GOAWAY: in the lame duck delay at a moment of its own, drawn from the seed, so that a
+//! fleet of clients does not reconnect at once (P4). hyper waits without a timer for the PONG behind the GOAWAY and for a
+//! handshake that never ends; both have timers here (P6).
+
+use super::{
+    berth::Berth,
+    connection::Next,
+    crew::Crew,
+    guest_io::{GuestIo, Home},
+    limits::{HEAD_GRACE, PONG_WAIT},
+    link::Link,
+    service::{Guarded, HttpService},
+};
+use crate::{
+    env::{Look, Transport},
+    lifecycle::{Moment, Phase},
+};
+use bytes::Bytes;
+use hyper::server::conn::http2::Connection as Guest;
+use hyper_util::rt::TokioIo;
+use std::{
+    pin::Pin,
+    sync::{Arc, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+/// hyper's connection and what we see of it.
+pub(crate) struct Http2<T: Transport, S: HttpService> {
+    /// `None` only once it was dropped.
+    guest: Option<Guest<TokioIo<GuestIo<T>>, Guarded<S>, super::crew::TrackedExecutor>>,
+    home: Home<T>,
+    link: Arc<Link>,
+    /// This connection's part in choosing its moment for the GOAWAY.
+    chance: u64,
+    goaway: Goaway,
+    began: Moment,
+    /// When the last stream ended, or the connection began.
+    idle_since: Option<Moment>,
+    spoke: Spoke,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goaway {
+    NotYet,
+    Sent { at: Moment },
+}
+
+/// Whether the peer ever got as far as a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spoke {
+    No,
+    Yes,
+}
+
+impl<T: Transport, S: HttpService> Http2<T, S> {
+    pub(crate) fn new(crew: &Arc<Crew<S>>, berth: &Berth, io: T, read: Bytes) -> Self {
+        let link = Arc::new(Link::new(berth.peer.clone(), berth.local.clone()));
+        let service = Guarded { service: crew.service.clone(), side: crew.side.clone(), link: link.clone() };
+        let (io, home) = GuestIo::homing(io, read, link.clone(), crew.side.clone());
+        let guest = crew.http2().serve_connection(TokioIo::new(io), service);
+        Self {
+            guest: Some(guest),
+            home,
+            link,
+            chance: crew.side.config.seed.nth(crew.next_number()),
+            goaway: Goaway::NotYet,
+            began: crew.side.clock.now(),
+            idle_since: None,
+            spoke: Spoke::No,
+        }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
+        loop {
+            let Some(guest) = &mut self.guest else { return Next::Close };
+            self.link.before_poll();
+            if let Poll::Ready(result) = Pin::new(guest).poll(cx) {
+                return self.end(crew, result.is_ok());
+            }
+            if self.link.is_flushed() && self.link.is_data_written() {
+                self.link.settle_finished();
+            }
+            if self.link.take_called() {
+                self.spoke = Spoke::Yes;
+            }
+            let now = crew.side.clock.now();
+            if self.goaway == Goaway::NotYet && now >= self.goaway_moment(crew) {
+                self.goaway = Goaway::Sent { at: now };
+                if let Some(guest) = &mut self.guest {
+                    Pin::new(guest).graceful_shutdown();
+                }
+                // Polled once more, so that the GOAWAY leaves.
+                continue;
+            }
+            return self.wait(crew, berth, now);
+        }
+    }
+
+    fn wait(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T> {
+        let limits = &crew.side.config.limits;
+        let draining = crew.side.phase() >= Phase::Draining;
+        let busy = self.link.is_in_flight() || self.link.has_ended();
+        if busy {
+            self.idle_since = None;
+            berth.wake_at(self.goaway_moment(crew));
+            return Next::Wait;
+        }
+        let idle_since = *self.idle_since.get_or_insert(now);
+        let until = match (self.goaway, self.spoke) {
+            (Goaway::Sent { at }, Spoke::Yes) => idle_since.max(at) + PONG_WAIT,
+            (Goaway::Sent { at }, Spoke::No) => at + HEAD_GRACE,
+            (Goaway::NotYet, Spoke::Yes) => idle_since + limits.keep_alive,
+            (Goaway::NotYet, Spoke::No) => self.began + limits.keep_alive,
+        };
+        if now < until {
+            let goaway = if self.goaway == Goaway::NotYet { self.goaway_moment(crew) } else { Moment::NEVER };
+            berth.wake_at(until.min(goaway));
+            return Next::Wait;
+        }
+        if self.goaway == Goaway::NotYet && !draining {
+            // Idle for longer than anybody keeps a connection: told to go like in a stop.
+            self.goaway = Goaway::Sent { at: now };
+            if let Some(guest) = &mut self.guest {
+                Pin::new(guest).graceful_shutdown();
+            }
+            berth.wake_at(now + PONG_WAIT);
+            berth.wake();
+            return Next::Wait;
+        }
+        // A peer that owes us a PONG, or the rest of a handshake, and has no stream open.
+        self.end(crew, true)
+    }
+
+    /// When this connection is told to go; `NEVER` before a stop.
+    fn goaway_moment(&self, crew: &Crew<S>) -> Moment {
+        let side = &crew.side;
+        match side.phase() {
+            Phase::Starting | Phase::Serving => Moment::NEVER,
+            Phase::LameDuck => side.stopping_since() + spread(side.config.lame_duck, self.chance),
+            Phase::Draining | Phase::Cancelling | Phase::CleaningUp | Phase::Stopped => Moment::EPOCH,
+        }
+    }
+
+    /// hyper is done with the connection, or we are.
+    fn end(&mut self, crew: &Crew<S>, clean: bool) -> Next<T> {
+        drop(self.guest.take());
+        if clean || (self.link.is_flushed() && self.link.is_data_written()) {
+            self.link.settle_finished();
+        } else {
+            self.link.settle_lost();
+        }
+        match self.take_home() {
+            Some(io) if io.look() == Look::Data || crew.side.phase() < Phase::Draining => Next::Linger(io, Bytes::new()),
+            Some(_) | None => Next::Close,
+        }
+    }
+
+    fn take_home(&self) -> Option<T> {
+        self.home.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Ends whatever goes on; true if a request was cut by it.
+    pub(crate) fn cut(mut self) -> bool {
+        let is_cut = self.link.is_in_flight() || self.link.has_ended();
+        if is_cut {
+            self.link.on_torn();
+        }
+        drop(self.guest.take());
+        self.link.settle_lost();
+        if let Some(mut io) = self.take_home()
+            && is_cut
+        {
+            io.reset_on_drop();
+        }
+        is_cut
+    }
+}
+
+impl<T: Transport, S: HttpService> Drop for Http2<T, S> {
+    fn drop(&mut self) {
+        drop(self.guest.take());
+        self.link.settle_lost();
+    }
+}
+
+/// A moment within the first nine tenths of the delay: the last tenth is for the answer to it.
+fn spread(delay: Duration, chance: u64) -> Duration {
+    let fraction = f64::from(u32::try_from(chance >> 32).unwrap_or(0)) / f64::from(u32::MAX);
+    delay.mul_f64(fraction * 0.9)
+}

@@ -1,0 +1,56 @@
+//! What strangers may ask of us, and for how long they may take to ask.
+
+use std::time::Duration;
+
+/// Limits on connections and requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at one time. At the limit nothing more is accepted, so that the kernel's queue is the back-pressure.
+    /// Default: the process's descriptor limit less a reserve.
+    pub connections_max: usize,
+    /// Bytes of a request head. Default 32 KiB, least 8 KiB. More is answered with 431.
+    pub header_bytes_max: usize,
+    /// Header fields of a request. Default 100. More is answered with 431.
+    pub headers_max: usize,
+    /// From the first byte of a request head to its last. Default 10 s. Then the client gets a 408.
+    pub header_timeout: Duration,
+    /// How long an idle connection is kept. Default 620 s: longer than any balancer keeps its end (60 to 600 s), because the
+    /// side that closes first loses the requests that cross its close on the wire.
+    pub keep_alive: Duration,
+    /// Streams at one time on an HTTP/2 connection. Default 200.
+    pub http2_streams_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            header_bytes_max: 32 * 1024,
+            headers_max: 100,
+            header_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(620),
+            http2_streams_max: 200,
+        }
+    }
+}
+
+/// How long a connection may stay silent after its accept before the drain may close it.
+pub(crate) const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
+
+/// How long half a request head may take to become whole in the drain.
+pub(crate) const HEAD_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a close with unread bytes reads on, so that the kernel does not throw our answer away.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+
+/// How long a connection stays with hyper once it is idle, before it is taken apart and parked.
+pub(crate) const PARK_AFTER: Duration = Duration::from_secs(1);
+
+/// Idle connections that stay with hyper, a worker; above it they are parked at once. It bounds the memory of a burst.
+pub(crate) const LIVE_MAX: usize = 256;
+
+/// How long an HTTP/2 peer may take to answer the PING behind a GOAWAY, with no stream open.
+pub(crate) const PONG_WAIT: Duration = Duration::from_secs(1);
+
+/// How often a busy HTTP/1 connection is asked whether its client is still there.
+pub(crate) const GONE_CHECK: Duration = Duration::from_secs(1);

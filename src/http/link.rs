@@ -1,0 +1,237 @@
+//! What a connection and its guest (hyper, the service, bodies) tell each other while a protocol is spoken.
+//!
+//! hyper is not asked whether it is quiet; it shows. Bytes that it reads, writes and flushes pass our io, requests pass our
+//! service, bodies pass our wrappers, and each leaves a sign here. All of an HTTP/1 connection is polled in one task, so plain
+//! loads and stores do; HTTP/2 streams live in tasks of their own, so what they touch is counted.
+
+use super::request::Flight;
+use crate::env::Address;
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{
+        AtomicBool, AtomicU32, AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+/// Shared by a connection, the io that hyper holds, its service and its bodies.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) peer: Address,
+    pub(crate) local: Arc<Address>,
+    /// Everything written was flushed: hyper's own buffer is empty.
+    flushed: AtomicBool,
+    /// Bytes were read for hyper since this was last cleared.
+    received: AtomicBool,
+    /// A request began since this was last cleared.
+    called: AtomicBool,
+    /// Calls whose answer has not ended.
+    in_flight: AtomicU32,
+    /// Request bodies that somebody still holds.
+    bodies_held: AtomicU32,
+    /// A request body was left unread.
+    body_unread: AtomicBool,
+    /// An answer was cut after its head: the connection must be reset, so that it cannot look whole.
+    torn: AtomicBool,
+    /// Ask the kernel at the next chance whether the client is still there.
+    look_wanted: AtomicBool,
+    /// Requests whose answer ended but may still lie in a buffer.
+    ended: Mutex<Vec<Flight>>,
+    any_ended: AtomicBool,
+    /// HTTP/2: body bytes handed to hyper, and seen leaving in DATA frames.
+    data_emitted: AtomicU64,
+    data_written: AtomicU64,
+    upgraded: AtomicBool,
+    io_dropped: AtomicBool,
+    /// Present while the connection speaks another protocol.
+    upgrade: Mutex<Option<TaskTrackerToken>>,
+}
+
+impl Link {
+    pub(crate) fn new(peer: Address, local: Arc<Address>) -> Self {
+        Self {
+            peer,
+            local,
+            flushed: AtomicBool::new(true),
+            received: AtomicBool::new(false),
+            called: AtomicBool::new(false),
+            in_flight: AtomicU32::new(0),
+            bodies_held: AtomicU32::new(0),
+            body_unread: AtomicBool::new(false),
+            torn: AtomicBool::new(false),
+            look_wanted: AtomicBool::new(false),
+            ended: Mutex::new(Vec::new()),
+            any_ended: AtomicBool::new(false),
+            data_emitted: AtomicU64::new(0),
+            data_written: AtomicU64::new(0),
+            upgraded: AtomicBool::new(false),
+            io_dropped: AtomicBool::new(false),
+            upgrade: Mutex::new(None),
+        }
+    }
+
+    // Told by the io.
+
+    pub(crate) fn on_read(&self) {
+        self.received.store(true, Relaxed);
+    }
+
+    pub(crate) fn on_write(&self) {
+        self.flushed.store(false, Relaxed);
+    }
+
+    pub(crate) fn on_flushed(&self) {
+        self.flushed.store(true, Relaxed);
+    }
+
+    pub(crate) fn on_data_written(&self, bytes: u64) {
+        self.data_written.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn take_look_wanted(&self) -> bool {
+        self.look_wanted.load(Relaxed) && self.look_wanted.swap(false, Relaxed)
+    }
+
+    // Told by the service and the bodies.
+
+    pub(crate) fn on_call(&self) {
+        self.called.store(true, Relaxed);
+        self.received.store(false, Relaxed);
+        self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn on_data_emitted(&self, bytes: u64) {
+        self.data_emitted.fetch_add(bytes, Relaxed);
+    }
+
+    /// The answer of a request ended; it counts as finished once it is flushed.
+    pub(crate) fn on_answer_ended(&self, flight: Flight) {
+        self.lock_ended().push(flight);
+        self.any_ended.store(true, Relaxed);
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// The request is over in any other way.
+    pub(crate) fn on_request_over(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn on_torn(&self) {
+        self.torn.store(true, Relaxed);
+    }
+
+    pub(crate) fn on_body_held(&self) {
+        self.bodies_held.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn on_body_dropped(&self, unread: bool) {
+        if unread {
+            self.body_unread.store(true, Relaxed);
+        }
+        self.bodies_held.fetch_sub(1, Relaxed);
+    }
+
+    // Asked by the connection.
+
+    /// Before each poll of hyper, which flushes at least once in a poll that leaves nothing unwritten.
+    pub(crate) fn before_poll(&self) {
+        self.flushed.store(false, Relaxed);
+    }
+
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.flushed.load(Relaxed)
+    }
+
+    pub(crate) fn has_received(&self) -> bool {
+        self.received.load(Relaxed)
+    }
+
+    pub(crate) fn clear_received(&self) {
+        self.received.store(false, Relaxed);
+    }
+
+    pub(crate) fn take_called(&self) -> bool {
+        self.called.swap(false, Relaxed)
+    }
+
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.in_flight.load(Relaxed) > 0
+    }
+
+    pub(crate) fn are_bodies_held(&self) -> bool {
+        self.bodies_held.load(Relaxed) > 0
+    }
+
+    pub(crate) fn is_body_unread(&self) -> bool {
+        self.body_unread.load(Relaxed)
+    }
+
+    pub(crate) fn is_torn(&self) -> bool {
+        self.torn.load(Relaxed)
+    }
+
+    pub(crate) fn want_look(&self) {
+        self.look_wanted.store(true, Relaxed);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.any_ended.load(Relaxed)
+    }
+
+    /// Whether all body bytes that hyper took have left in DATA frames.
+    pub(crate) fn is_data_written(&self) -> bool {
+        self.data_written.load(Relaxed) >= self.data_emitted.load(Relaxed)
+    }
+
+    /// The answers that ended were handed to the kernel whole.
+    pub(crate) fn settle_finished(&self) {
+        if self.has_ended() {
+            self.any_ended.store(false, Relaxed);
+            let ended = std::mem::take(&mut *self.lock_ended());
+            for flight in ended {
+                flight.finish();
+            }
+        }
+    }
+
+    /// The answers that ended never left: their flights judge themselves as they drop.
+    pub(crate) fn settle_lost(&self) {
+        self.any_ended.store(false, Relaxed);
+        let ended = std::mem::take(&mut *self.lock_ended());
+        drop(ended);
+    }
+
+    // Upgrades.
+
+    /// The io is somebody else's now; the token keeps it in the drain until it is dropped.
+    pub(crate) fn begin_upgrade(&self, token: TaskTrackerToken) {
+        *self.lock_upgrade() = Some(token);
+        self.upgraded.store(true, Release);
+    }
+
+    /// True for the one who ends it.
+    pub(crate) fn end_upgrade(&self) -> bool {
+        self.is_upgraded() && self.lock_upgrade().take().is_some()
+    }
+
+    pub(crate) fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Acquire)
+    }
+
+    pub(crate) fn on_io_dropped(&self) {
+        self.io_dropped.store(true, Release);
+    }
+
+    pub(crate) fn is_io_dropped(&self) -> bool {
+        self.io_dropped.load(Acquire)
+    }
+
+    fn lock_ended(&self) -> MutexGuard<'_, Vec<Flight>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_upgrade(&self) -> MutexGuard<'_, Option<TaskTrackerToken>> {
+        self.upgrade.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,44 @@
+//! One connection, one request.
+//!
+//! A worker accepts connections and keeps each in a [`berth`]. A [`connection`] is ours from accept to close; while a protocol
+//! is spoken, hyper is a guest in it, and what the guest does is seen through the [`link`]. Every [`request`] has one fate (P5).
+
+mod answer;
+mod berth;
+mod body;
+mod connection;
+mod context;
+mod crew;
+mod date;
+mod drain_class;
+mod frames;
+mod guest_io;
+mod http1;
+mod http2;
+mod limits;
+mod lingering;
+mod link;
+mod parked;
+mod request;
+mod route_timeout;
+mod service;
+mod side;
+mod sniff;
+mod tally;
+mod timer;
+mod worker;
+
+pub use body::Body;
+pub use context::RequestContext;
+pub use drain_class::DrainClass;
+pub use limits::Limits;
+pub use route_timeout::{RouteTimeout, RouteTimeoutService};
+pub use service::HttpService;
+pub use side::AbortedRequest;
+pub use tally::{ConnectionTally, RequestTally};
+
+pub(crate) use answer::panic_message;
+pub(crate) use crew::Crew;
+pub(crate) use service::BoxError;
+pub(crate) use side::{Side, SideConfig, millis};
+pub(crate) use worker::{Order, Sealing, work};

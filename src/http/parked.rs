@@ -1,0 +1,124 @@
+//! A connection that waits for its first byte, or its next: no hyper, no buffer, no timer of its own.
+
+use super::{
+    berth::Berth,
+    connection::Next,
+    crew::Crew,
+    limits::{FIRST_BYTE_GRACE, HEAD_GRACE},
+    service::HttpService,
+    sniff::{PREFACE, Sniffed, sniff},
+};
+use crate::{
+    env::{Look, Transport},
+    lifecycle::{Moment, Phase},
+};
+use bytes::Bytes;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio::io::ReadBuf;
+
+/// A transport and the few bytes that do not yet tell a protocol.
+pub(crate) struct Parked<T> {
+    /// `None` only once it was handed on.
+    io: Option<T>,
+    bytes: [u8; PREFACE.len()],
+    len: u8,
+    history: Heard,
+    /// When the current wait began; set at its first poll.
+    since: Option<Moment>,
+}
+
+/// Whether the client has ever sent anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    Nothing,
+    Something,
+}
+
+impl<T: Transport> Parked<T> {
+    /// Just accepted.
+    pub(crate) fn fresh(io: T) -> Self {
+        Self { io: Some(io), bytes: [0; PREFACE.len()], len: 0, history: Heard::Nothing, since: None }
+    }
+
+    /// Idle after requests.
+    pub(crate) fn again(io: T) -> Self {
+        Self { history: Heard::Something, ..Self::fresh(io) }
+    }
+
+    pub(crate) fn poll<S: HttpService>(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
+        loop {
+            let len = usize::from(self.len);
+            let Some(io) = &mut self.io else { return Next::Close };
+            let mut unread = ReadBuf::new(&mut self.bytes[len..]);
+            match Pin::new(io).poll_read(cx, &mut unread) {
+                Poll::Pending => return self.wait(cx, crew, berth),
+                Poll::Ready(Err(_)) => return Next::Close,
+                Poll::Ready(Ok(())) => {
+                    let read = unread.filled().len();
+                    if read == 0 && len == 0 {
+                        return Next::Close;
+                    }
+                    if len == 0 {
+                        self.since = Some(crew.side.clock.now());
+                    }
+                    self.history = Heard::Something;
+                    self.len += u8::try_from(read).unwrap_or(u8::MAX);
+                    let bytes = &self.bytes[..len + read];
+                    match sniff(bytes) {
+                        Sniffed::Undecided if read > 0 => {}
+                        // A few bytes of the preface, then the end: HTTP/1's parser shall refuse it.
+                        Sniffed::Undecided | Sniffed::Http1 => {
+                            let bytes = Bytes::copy_from_slice(bytes);
+                            return self.io.take().map_or(Next::Close, |io| Next::SpeakHttp1(io, bytes));
+                        }
+                        Sniffed::Http2 => {
+                            let bytes = Bytes::copy_from_slice(bytes);
+                            return self.io.take().map_or(Next::Close, |io| Next::SpeakHttp2(io, bytes));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Nothing to read: whether to go on waiting is the phase's to say.
+    fn wait<S: HttpService>(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
+        let side = &crew.side;
+        let now = side.clock.now();
+        let since = *self.since.get_or_insert(now);
+        let draining = side.phase() >= Phase::Draining;
+        let until = match (draining, self.len, self.history) {
+            (false, 0, _) => since + side.config.limits.keep_alive,
+            (false, 1.., _) => since + side.config.limits.header_timeout,
+            (true, 0, Heard::Nothing) => berth.accepted + FIRST_BYTE_GRACE,
+            (true, 0, Heard::Something) => now,
+            (true, 1.., _) => since.max(side.draining_since()) + HEAD_GRACE,
+        };
+        if now < until {
+            berth.wake_at(until);
+            return Next::Wait;
+        }
+        self.close(cx, crew)
+    }
+
+    /// The last look, then a FIN (P5): what the kernel holds by now is still served; what comes later was sent into a close
+    /// that nobody can prevent.
+    fn close<S: HttpService>(&mut self, cx: &mut Context<'_>, crew: &Crew<S>) -> Next<T> {
+        let Some(mut io) = self.io.take() else { return Next::Close };
+        if io.look() == Look::Data {
+            // Its event is on the way.
+            self.io = Some(io);
+            cx.waker().wake_by_ref();
+            return Next::Wait;
+        }
+        let _ = Pin::new(&mut io).poll_shutdown(cx);
+        if io.look() == Look::Data {
+            crew.side.tally.raced.add_one();
+            return Next::Linger(io, Bytes::new());
+        }
+        Next::Close
+    }
+}

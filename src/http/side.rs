@@ -1,0 +1,198 @@
+//! One side of the service, main or internal: what all of its connections share.
+
+use super::{
+    Limits,
+    tally::{Counter, Tally},
+};
+use crate::{
+    env::{Clock, Seed},
+    lifecycle::{Moment, Phase},
+};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// What the connections of one side share: the phase they read, the moments they are told of, the counts they add to.
+#[derive(Debug)]
+pub(crate) struct Side {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: SideConfig,
+    pub(crate) tally: Tally,
+    /// Of the aborted, those that the shutdown cut: they make the exit code 3.
+    pub(crate) aborted_by_stop: Counter,
+    /// Work that handlers spawned; the drain waits for it.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) moments: Moments,
+    phase: AtomicU8,
+    stopping_since: AtomicU64,
+    draining_since: AtomicU64,
+    aborting: AtomicBool,
+    cutting: AtomicBool,
+    aborts: Mutex<Vec<AbortedRequest>>,
+}
+
+/// What a side is told once.
+#[derive(Debug)]
+pub(crate) struct SideConfig {
+    pub(crate) app_version: Arc<str>,
+    pub(crate) request_timeout: Option<Duration>,
+    pub(crate) lame_duck: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) seed: Seed,
+}
+
+/// Moments in the life of a side, each a token that is cancelled when it comes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Moments {
+    /// LameDuck begins.
+    pub(crate) stopping: CancellationToken,
+    /// Draining begins.
+    pub(crate) draining: CancellationToken,
+    /// The root context: cancelled once the drain is over (P10).
+    pub(crate) root: CancellationToken,
+    /// What ignored the cancellation is dropped.
+    pub(crate) abort: CancellationToken,
+    /// What is left is closed.
+    pub(crate) cut: CancellationToken,
+}
+
+/// A request that we cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbortedRequest {
+    /// Its method.
+    pub method: String,
+    /// Its path, without the query, which may hold secrets.
+    pub path: String,
+    /// From its complete head to the cut.
+    pub age: Duration,
+    /// The phase in which it was cut.
+    pub phase: Phase,
+    /// Whether its client had received the head of an answer, and so got a reset; otherwise it got a 503.
+    pub head_sent: bool,
+}
+
+/// More aborted requests than this are counted but not listed.
+const ABORTS_LISTED_MAX: usize = 1_000;
+
+impl Side {
+    pub(crate) fn new(clock: Arc<dyn Clock>, config: SideConfig) -> Self {
+        Self {
+            clock,
+            config,
+            tally: Tally::default(),
+            aborted_by_stop: Counter::default(),
+            tasks: TaskTracker::new(),
+            moments: Moments::default(),
+            phase: AtomicU8::new(Phase::Starting as u8),
+            stopping_since: AtomicU64::new(u64::MAX),
+            draining_since: AtomicU64::new(u64::MAX),
+            aborting: AtomicBool::new(false),
+            cutting: AtomicBool::new(false),
+            aborts: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        Phase::from_u8(self.phase.load(Ordering::Acquire)).unwrap_or(Phase::Stopped)
+    }
+
+    /// Makes the phase known: one store, which probes and connections read; then whoever waits for a moment is told.
+    pub(crate) fn publish(&self, phase: Phase, now: Moment) {
+        if phase >= Phase::LameDuck {
+            self.stopping_since.fetch_min(now.as_nanos(), Ordering::Relaxed);
+        }
+        if phase >= Phase::Draining {
+            self.draining_since.fetch_min(now.as_nanos(), Ordering::Relaxed);
+        }
+        self.phase.store(phase as u8, Ordering::Release);
+        if phase >= Phase::LameDuck {
+            self.moments.stopping.cancel();
+        }
+        if phase >= Phase::Draining {
+            self.moments.draining.cancel();
+        }
+    }
+
+    /// Cancels the root context (P10).
+    pub(crate) fn cancel_root(&self) {
+        self.moments.root.cancel();
+    }
+
+    /// Drops what ignored the cancellation; answers may still be flushed.
+    pub(crate) fn abort(&self) {
+        self.aborting.store(true, Ordering::Release);
+        self.moments.abort.cancel();
+    }
+
+    /// Closes what is left.
+    pub(crate) fn cut(&self) {
+        self.abort();
+        self.cutting.store(true, Ordering::Release);
+        self.moments.cut.cancel();
+    }
+
+    pub(crate) fn is_aborting(&self) -> bool {
+        self.aborting.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_cutting(&self) -> bool {
+        self.cutting.load(Ordering::Acquire)
+    }
+
+    /// When the stop was asked for; `NEVER` before.
+    pub(crate) fn stopping_since(&self) -> Moment {
+        Moment::from_nanos(self.stopping_since.load(Ordering::Relaxed))
+    }
+
+    /// When the drain began; `NEVER` before.
+    pub(crate) fn draining_since(&self) -> Moment {
+        Moment::from_nanos(self.draining_since.load(Ordering::Relaxed))
+    }
+
+    /// Whether the limit on connections is reached.
+    pub(crate) fn is_full(&self) -> bool {
+        self.tally.connections().open() >= self.config.limits.connections_max as u64
+    }
+
+    pub(crate) fn note_abort(&self, request: AbortedRequest) {
+        tracing::warn!(
+            method = request.method,
+            path = request.path,
+            age_ms = millis(request.age),
+            phase = request.phase.name(),
+            head_sent = request.head_sent,
+            "request aborted"
+        );
+        let mut aborts = self.aborts.lock().unwrap_or_else(PoisonError::into_inner);
+        if aborts.len() < ABORTS_LISTED_MAX {
+            aborts.push(request);
+        }
+    }
+
+    pub(crate) fn aborts(&self) -> Vec<AbortedRequest> {
+        self.aborts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Whole milliseconds, for logs.
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Side {
+    /// Runs work that the drain waits for, until it ends or the abort drops it.
+    pub(crate) fn spawn<F>(self: &Arc<Self>, work: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let abort = self.moments.abort.clone();
+        drop(self.tasks.spawn(async move {
+            let _ = abort.run_until_cancelled_owned(work).await;
+        }));
+    }
+}

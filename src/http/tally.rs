@@ -1,0 +1,120 @@
+//! Counts. Relaxed atomics: each number is exact, two of them need not be of the same instant.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// One number that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add_one(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Everything counted on one side of the service.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) started: Counter,
+    pub(crate) finished: Counter,
+    pub(crate) timed_out: Counter,
+    pub(crate) aborted: Counter,
+    pub(crate) gone: Counter,
+    pub(crate) panicked: Counter,
+    pub(crate) accepted: Counter,
+    pub(crate) closed: Counter,
+    pub(crate) drained: Counter,
+    pub(crate) reset: Counter,
+    pub(crate) raced: Counter,
+    pub(crate) upgraded: Counter,
+    pub(crate) upgraded_closed: Counter,
+    pub(crate) accept_errors: Counter,
+}
+
+impl Tally {
+    /// The requests, as P5 counts them.
+    pub(crate) fn requests(&self) -> RequestTally {
+        // The ends are read before the beginnings, so that what is in flight never comes out negative.
+        let finished = self.finished.get();
+        let timed_out = self.timed_out.get();
+        let aborted = self.aborted.get();
+        let gone = self.gone.get();
+        let panicked = self.panicked.get();
+        RequestTally { started: self.started.get(), finished, timed_out, aborted, gone, panicked }
+    }
+
+    /// The connections.
+    pub(crate) fn connections(&self) -> ConnectionTally {
+        let closed = self.closed.get();
+        let upgraded_closed = self.upgraded_closed.get();
+        ConnectionTally {
+            accepted: self.accepted.get(),
+            closed,
+            drained: self.drained.get(),
+            reset: self.reset.get(),
+            raced: self.raced.get(),
+            upgraded: self.upgraded.get(),
+            upgraded_closed,
+            accept_errors: self.accept_errors.get(),
+        }
+    }
+}
+
+/// Requests by their fate (P5): `started = finished + timed_out + aborted + gone + in flight`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestTally {
+    /// Heads that were complete.
+    pub started: u64,
+    /// The handler's own answer was handed to the kernel whole; a 500 after a panic included.
+    pub finished: u64,
+    /// The request's deadline came first; the client got a 503.
+    pub timed_out: u64,
+    /// We cut it: a 503 before the head, a reset after it.
+    pub aborted: u64,
+    /// The client left first.
+    pub gone: u64,
+    /// Handlers and bodies that panicked, counted beside the fates.
+    pub panicked: u64,
+}
+
+impl RequestTally {
+    /// Requests whose fate is open.
+    #[must_use]
+    pub const fn in_flight(&self) -> u64 {
+        let ended = self.finished + self.timed_out + self.aborted + self.gone;
+        self.started.saturating_sub(ended)
+    }
+}
+
+/// Connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionTally {
+    /// Accepted.
+    pub accepted: u64,
+    /// Closed, however. Upgraded ones leave this count when they are upgraded.
+    pub closed: u64,
+    /// Closed in the drain or later, nothing cut.
+    pub drained: u64,
+    /// Reset by us.
+    pub reset: u64,
+    /// Closed by us when the client's next bytes were already on their way: RFC 9112 §9.5. They got no byte of an answer.
+    pub raced: u64,
+    /// Upgraded to another protocol.
+    pub upgraded: u64,
+    /// Upgraded ones that ended.
+    pub upgraded_closed: u64,
+    /// Accepts that failed.
+    pub accept_errors: u64,
+}
+
+impl ConnectionTally {
+    /// Connections that are open, upgraded ones included.
+    #[must_use]
+    pub const fn open(&self) -> u64 {
+        (self.accepted + self.upgraded).saturating_sub(self.closed + self.upgraded_closed)
+    }
+}

@@ -1,0 +1,309 @@
+//! A worker: accepts connections, keeps them, wakes those that are due, and ends when the last is gone.
+
+use super::{berth::Berth, connection::Connection, crew::Crew, service::HttpService};
+use crate::{
+    env::{Address, Backlog, Listener},
+    lifecycle::Phase,
+};
+use std::{
+    future::{Future, pending, poll_fn},
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// What the driver asks of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// The phase changed: every connection shall look.
+    Look,
+    /// Stop the listeners without losing what they completed.
+    Quiesce,
+    /// Accept what the listeners hold, then close them at once: for a side whose clients may retry.
+    Close,
+    /// Stop the listeners, whatever they hold.
+    Abandon,
+}
+
+/// Lets each worker know when all listeners of all workers are sealed: a queue is emptied only after that, since a client that
+/// is kept out of one must not find its way into another that was emptied already.
+#[derive(Debug)]
+pub(crate) struct Sealing {
+    open: AtomicUsize,
+    all: CancellationToken,
+}
+
+impl Sealing {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self { open: AtomicUsize::new(workers), all: CancellationToken::new() }
+    }
+
+    fn seal_one(&self) {
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.all.cancel();
+        }
+    }
+}
+
+/// How long handshakes under way get to complete once newcomers are kept out: about a round trip.
+const SETTLE: Duration = Duration::from_millis(20);
+/// How long a worker waits for the others to seal; only one that is wedged takes longer.
+const SEALING_MAX: Duration = Duration::from_millis(200);
+/// The pause after an accept that failed for want of something that others may give back, such as descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// How often connections that are due are woken while serving, and once a stop was asked for.
+const SWEEP: Duration = Duration::from_millis(250);
+const SWEEP_STOPPING: Duration = Duration::from_millis(10);
+
+/// Works until the listeners are closed and the last connection is gone.
+pub(crate) async fn work<L, S>(
+    crew: Arc<Crew<S>>,
+    listeners: Vec<L>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    sealing: Arc<Sealing>,
+) where
+    L: Listener,
+    S: HttpService,
+{
+    let clock = crew.side.clock.clone();
+    let mut desk = Desk { crew: crew.clone(), berths: Vec::new(), listeners: Listeners::new(listeners) };
+    let mut sweep = clock.sleep_until(clock.now() + SWEEP);
+    let mut pause = clock.sleep_until(clock.now());
+    let mut accepting = Accepting::Yes;
+    let mut quiescing = pin!(None);
+    loop {
+        let is_full = crew.side.is_full();
+        if is_full && accepting == Accepting::Yes {
+            crew.on_full();
+        }
+        tokio::select! {
+            biased;
+            order = orders.recv() => match order {
+                Some(Order::Look) => desk.wake_all(),
+                Some(Order::Quiesce) => {
+                    desk.quiesce();
+                    sealing.seal_one();
+                    quiescing.set(Some(settle(clock.clone(), sealing.clone())));
+                    desk.wake_all();
+                }
+                Some(Order::Close) => {
+                    desk.empty_backlogs().await;
+                    crew.tasks.close();
+                    accepting = Accepting::Never;
+                    desk.wake_all();
+                }
+                Some(Order::Abandon) | None => {
+                    desk.listeners.close();
+                    crew.tasks.close();
+                    desk.wake_all();
+                    accepting = Accepting::Never;
+                    if order.is_none() {
+                        // Nobody is left to give orders: the host is gone, and so are we.
+                        return;
+                    }
+                }
+            },
+            () = sweep.as_mut() => {
+                desk.sweep();
+                let every = if crew.side.phase() >= Phase::LameDuck { SWEEP_STOPPING } else { SWEEP };
+                sweep.as_mut().reset(clock.now() + every);
+            }
+            () = settled(quiescing.as_mut()) => {
+                quiescing.set(None);
+                desk.empty_backlogs().await;
+                crew.tasks.close();
+                accepting = Accepting::Never;
+            }
+            () = pause.as_mut(), if accepting == Accepting::Paused => accepting = Accepting::Yes,
+            () = crew.freed(), if is_full => {}
+            accepted = desk.listeners.accept(), if accepting == Accepting::Yes && !is_full => {
+                if desk.admit(accepted) == Admitted::No {
+                    accepting = Accepting::Paused;
+                    pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
+                }
+            }
+            () = crew.tasks.wait(), if accepting == Accepting::Never => return,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accepting {
+    Yes,
+    Paused,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Admitted {
+    Yes,
+    No,
+}
+
+async fn settle(clock: Arc<dyn crate::env::Clock>, sealing: Arc<Sealing>) {
+    let mut late = clock.sleep_until(clock.now() + SEALING_MAX);
+    tokio::select! {
+        biased;
+        () = sealing.all.cancelled() => {}
+        () = late.as_mut() => {}
+    }
+    clock.sleep_until(clock.now() + SETTLE).await;
+}
+
+async fn settled<F: Future<Output = ()>>(quiescing: std::pin::Pin<&mut Option<F>>) {
+    match quiescing.as_pin_mut() {
+        Some(settling) => settling.await,
+        None => pending().await,
+    }
+}
+
+/// What a worker has at hand.
+struct Desk<L, S> {
+    crew: Arc<Crew<S>>,
+    berths: Vec<Arc<Berth>>,
+    listeners: Listeners<L>,
+}
+
+impl<L: Listener, S: HttpService> Desk<L, S> {
+    /// Registers a connection, then spawns it: there is no moment in which it is nobody's.
+    fn admit(&mut self, accepted: Accepted<L::Io>) -> Admitted {
+        match accepted.result {
+            Ok((io, peer)) => {
+                let berth = Arc::new(Berth::new(self.crew.side.clock.now(), peer, accepted.local));
+                self.berths.push(berth.clone());
+                drop(self.crew.tasks.spawn(Connection::new(self.crew.clone(), berth, io)));
+                Admitted::Yes
+            }
+            Err(error) if concerns_one_connection(&error) => Admitted::Yes,
+            Err(error) => {
+                self.crew.side.tally.accept_errors.add_one();
+                tracing::warn!(%error, address = %accepted.local, "cannot accept; pausing");
+                Admitted::No
+            }
+        }
+    }
+
+    fn quiesce(&mut self) {
+        for socket in &mut self.listeners.sockets {
+            match socket.listener.quiesce() {
+                Backlog::Sealed => {}
+                Backlog::Open(reason) => {
+                    let reason = reason.map_or_else(|| "not supported".to_owned(), |error| error.to_string());
+                    tracing::warn!(
+                        address = %socket.local,
+                        reason,
+                        "newcomers cannot be kept out while the queue is emptied; a few may be refused late"
+                    );
+                }
+                Backlog::Inherited => socket.queue = Queue::Successors,
+            }
+        }
+        self.listeners.sockets.retain(|socket| socket.queue == Queue::Ours);
+    }
+
+    /// Accepts what the kernel completed, then closes.
+    async fn empty_backlogs(&mut self) {
+        let clock = self.crew.side.clock.clone();
+        while let Some(accepted) = self.listeners.accept_if_any().await {
+            if self.admit(accepted) == Admitted::No {
+                if self.crew.side.is_aborting() {
+                    break;
+                }
+                clock.sleep_until(clock.now() + ACCEPT_PAUSE).await;
+            }
+        }
+        self.listeners.close();
+    }
+
+    fn wake_all(&mut self) {
+        self.berths.retain(|berth| !berth.has_left());
+        for berth in &self.berths {
+            berth.wake();
+        }
+    }
+
+    fn sweep(&mut self) {
+        self.crew.beats.fetch_add(1, Ordering::Relaxed);
+        let now = self.crew.side.clock.now();
+        self.berths.retain(|berth| !berth.has_left());
+        for berth in &self.berths {
+            berth.wake_if_due(now);
+        }
+    }
+}
+
+/// A failed accept says something about one connection that is gone already, or about us.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+}
+
+/// A worker's listeners. Each in turn may go first, so that a flood on one does not starve another.
+struct Listeners<L> {
+    sockets: Vec<Socket<L>>,
+    first: usize,
+}
+
+struct Socket<L> {
+    listener: L,
+    local: Arc<Address>,
+    queue: Queue,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Queue {
+    Ours,
+    Successors,
+}
+
+struct Accepted<T> {
+    result: io::Result<(T, Address)>,
+    local: Arc<Address>,
+}
+
+impl<L: Listener> Listeners<L> {
+    fn new(listeners: Vec<L>) -> Self {
+        let sockets = listeners
+            .into_iter()
+            .map(|listener| Socket { local: Arc::new(listener.local()), listener, queue: Queue::Ours })
+            .collect();
+        Self { sockets, first: 0 }
+    }
+
+    /// The next connection of any. Cancel safe: what was accepted is returned by the very poll that accepted it.
+    async fn accept(&mut self) -> Accepted<L::Io> {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// The next connection of any, or `None` if none waits.
+    async fn accept_if_any(&mut self) -> Option<Accepted<L::Io>> {
+        poll_fn(|cx| match self.poll_accept(cx) {
+            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    fn poll_accept(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Accepted<L::Io>> {
+        let count = self.sockets.len();
+        for n in 0..count {
+            let index = (self.first + n) % count;
+            let socket = &mut self.sockets[index];
+            if let Poll::Ready(result) = socket.listener.poll_accept(cx) {
+                self.first = (index + 1) % count;
+                return Poll::Ready(Accepted { result, local: socket.local.clone() });
+            }
+        }
+        Poll::Pending
+    }
+
+    fn close(&mut self) {
+        self.sockets.clear();
+    }
+}

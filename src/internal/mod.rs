@@ -1,0 +1,18 @@
+//! The internal server: what the world must not see. Answered from the published phase, on a thread of its own (P16).
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/liveness`, `/livez` | 200 as long as this server listens, unless a worker is wedged (P3) |
+//! | `/readiness`, `/readyz` | 200 while Serving and every check passes, else 503 with the reason (P2) |
+//! | `/startupz` | 200 once Serving was reached |
+//! | `/status` | what the process knows of itself, as JSON |
+//!
+//! Users mount routes of their own beside these. It runs on the same engine as the main server, and has a drain of its own.
+
+mod board;
+mod routes;
+mod wedge;
+
+pub(crate) use board::Board;
+pub(crate) use routes::{InternalRoute, InternalService, route};
+pub(crate) use wedge::{Heartbeats, watch};

@@ -1,0 +1,121 @@
+//! The internal server's answers.
+
+use super::Board;
+use crate::{hook::BoxFuture, http::Body};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use std::{collections::BTreeMap, convert::Infallible, fmt, future::Future, sync::Arc};
+
+/// The body of an internal answer: small, and whole.
+pub(crate) type InternalBody = Full<Bytes>;
+
+/// A route that users mounted.
+pub(crate) type InternalRoute = Arc<dyn Fn(Request<Body>) -> BoxFuture<Response<InternalBody>> + Send + Sync>;
+
+/// Answers the internal server's requests.
+pub(crate) struct InternalService {
+    pub(crate) board: Arc<Board>,
+    pub(crate) routes: BTreeMap<String, InternalRoute>,
+}
+
+impl hyper::service::Service<Request<Body>> for InternalService {
+    type Response = Response<InternalBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<Result<Response<InternalBody>, Infallible>>;
+
+    fn call(&self, request: Request<Body>) -> Self::Future {
+        let answering: Answering = match self.routes.get(request.uri().path()) {
+            Some(route) => Answering::Later(route(request)),
+            None => Answering::Now(self.answer(&request)),
+        };
+        Box::pin(async move {
+            Ok(match answering {
+                Answering::Now(response) => response,
+                Answering::Later(response) => response.await,
+            })
+        })
+    }
+}
+
+enum Answering {
+    Now(Response<InternalBody>),
+    Later(BoxFuture<Response<InternalBody>>),
+}
+
+impl InternalService {
+    fn answer(&self, request: &Request<Body>) -> Response<InternalBody> {
+        let endpoint = match request.uri().path() {
+            "/liveness" | "/livez" => Self::liveness,
+            "/readiness" | "/readyz" => Self::readiness,
+            "/startupz" => Self::startup,
+            "/status" => Self::status,
+            _ => return text(StatusCode::NOT_FOUND, "not found; there are /liveness, /readiness, /startupz and /status\n"),
+        };
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            // RFC 9110 §15.5.6: a 405 must say what is allowed.
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        endpoint(self)
+    }
+
+    fn liveness(&self) -> Response<InternalBody> {
+        match self.board.liveness_failure() {
+            None => text(StatusCode::OK, "alive\n"),
+            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        }
+    }
+
+    fn readiness(&self) -> Response<InternalBody> {
+        let failures = self.board.readiness_failures();
+        if failures.is_empty() {
+            return text(StatusCode::OK, "ready\n");
+        }
+        text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", failures.join("; ")))
+    }
+
+    fn startup(&self) -> Response<InternalBody> {
+        if self.board.is_started() {
+            text(StatusCode::OK, "started\n")
+        } else {
+            text(StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+        }
+    }
+
+    fn status(&self) -> Response<InternalBody> {
+        let mut response = text(StatusCode::OK, format!("{:#}\n", self.board.status()));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<InternalBody> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    // A probe's answer is true for a moment.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Boxes a user's handler.
+pub(crate) fn route<F, Fut, B>(handler: F) -> InternalRoute
+where
+    F: Fn(Request<Body>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Response<B>> + Send + 'static,
+    B: Into<Bytes>,
+{
+    Arc::new(move |request| {
+        let answering = handler(request);
+        Box::pin(async move { answering.await.map(|body| Full::new(body.into())) })
+    })
+}
+
+impl fmt::Debug for InternalService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InternalService").field("routes", &self.routes.keys()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,101 @@
+//! The wedge detector (P3): a worker that does not run any more is the one reason for liveness to fail.
+
+use crate::{env::Clock, http::Side, lifecycle::Phase};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// The internal thread's tick. A worker beats ten times in one.
+const TICK: Duration = Duration::from_millis(2_500);
+
+/// After this many ticks without a beat a worker is wedged. One alone may be a pause of the whole process: the tick that
+/// follows a pause comes before the workers had a chance.
+const TICKS_WITHOUT_BEAT: u64 = 2;
+
+/// What each worker beats, and what the internal thread makes of it.
+#[derive(Debug)]
+pub(crate) struct Heartbeats {
+    beats: Vec<Arc<AtomicU64>>,
+    silent_ticks: Vec<AtomicU64>,
+}
+
+impl Heartbeats {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self {
+            beats: (0..workers).map(|_| Arc::default()).collect(),
+            silent_ticks: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// What worker `n` adds to.
+    pub(crate) fn of_worker(&self, n: usize) -> Option<Arc<AtomicU64>> {
+        self.beats.get(n).cloned()
+    }
+
+    /// The first worker that is wedged, and for how long at least.
+    pub(crate) fn wedged(&self) -> Option<(usize, Duration)> {
+        self.silent_ticks.iter().enumerate().find_map(|(worker, silent)| {
+            let silent = silent.load(Relaxed);
+            let span = TICK.saturating_mul(u32::try_from(silent).unwrap_or(u32::MAX));
+            (silent >= TICKS_WITHOUT_BEAT).then_some((worker, span))
+        })
+    }
+
+    fn tick(&self, last: &mut [u64]) {
+        for ((beats, silent), last) in self.beats.iter().zip(&self.silent_ticks).zip(last) {
+            let now = beats.load(Relaxed);
+            if now == *last {
+                silent.fetch_add(1, Relaxed);
+            } else {
+                silent.store(0, Relaxed);
+            }
+            *last = now;
+        }
+    }
+
+    fn forgive(&self) {
+        for silent in &self.silent_ticks {
+            silent.store(0, Relaxed);
+        }
+    }
+}
+
+/// Ticks on the internal thread. Only while Serving is a silent worker judged: later the drain has limits of its own.
+pub(crate) async fn watch(clock: Arc<dyn Clock>, main: Arc<Side>, heartbeats: Arc<Heartbeats>) {
+    let mut last = vec![u64::MAX; heartbeats.beats.len()];
+    loop {
+        clock.sleep_until(clock.now() + TICK).await;
+        if main.phase() == Phase::Serving {
+            heartbeats.tick(&mut last);
+        } else {
+            heartbeats.forgive();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_silent_tick_is_a_pause_and_two_are_a_wedge() {
+        let heartbeats = Heartbeats::new(2);
+        let mut last = [u64::MAX; 2];
+        let beat = |n: usize| heartbeats.of_worker(n).unwrap().fetch_add(1, Relaxed);
+        heartbeats.tick(&mut last);
+        beat(1);
+        heartbeats.tick(&mut last);
+        assert_eq!(heartbeats.wedged(), None, "one silent tick");
+        beat(1);
+        heartbeats.tick(&mut last);
+        assert_eq!(heartbeats.wedged(), Some((0, TICK * 2)));
+        beat(0);
+        beat(1);
+        heartbeats.tick(&mut last);
+        assert_eq!(heartbeats.wedged(), None, "it runs again");
+    }
+}

@@ -1,0 +1,288 @@
+//! Accepts connections from a listening socket.
+//!
+//! A listener is made on one thread and used on another, so it joins a runtime only when it is first polled there. While it serves
+//! it asks the kernel only when the runtime says that there is something. Once it is quiesced it asks the kernel each time: "until
+//! it is empty" must mean the kernel's queue, not what the runtime has heard of it (P5a).
+
+use super::{
+    DescriptorReserve, SocketOptions, network::tcp_address, quiesce::drop_new_handshakes, reserve::is_out_of_descriptors,
+    transport::Socket, unix_path::UnixPath,
+};
+use crate::env::{Address, Backlog, Listener};
+use rustix::net::SocketAddrAny;
+use socket2::SockRef;
+use std::{
+    io, mem,
+    net::SocketAddr,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::PathBuf,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// A listening TCP or Unix socket.
+#[derive(Debug)]
+pub struct OsListener {
+    // The path before the socket, because fields are dropped in order: see `UnixPath`.
+    ownership: Ownership,
+    door: Door,
+    local: Address,
+    options: SocketOptions,
+    reserve: Option<DescriptorReserve>,
+    queue: Queue,
+}
+
+/// Whose socket it is, which decides how it ends.
+#[derive(Clone, Debug)]
+pub(super) enum Ownership {
+    /// A port that we bound.
+    Tcp,
+    /// A path that we bound.
+    Unix(Arc<UnixPath>),
+    /// Somebody handed it to us and will hand it to a successor.
+    Inherited,
+}
+
+/// The socket itself.
+#[derive(Debug)]
+enum Door {
+    /// Listening, but not polled yet.
+    Made(socket2::Socket),
+    /// On its runtime.
+    Tcp(TcpListener),
+    /// On its runtime.
+    Unix(UnixListener),
+    /// The runtime would not have it.
+    Refused,
+}
+
+/// Who knows whether somebody waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Queue {
+    /// The runtime, and the kernel only when that says so.
+    Watched,
+    /// The kernel.
+    Asked,
+}
+
+impl OsListener {
+    pub(super) fn new(socket: socket2::Socket, local: Address, ownership: Ownership, options: SocketOptions) -> Self {
+        Self { ownership, door: Door::Made(socket), local, options, reserve: None, queue: Queue::Watched }
+    }
+
+    /// A listener from a descriptor that somebody else bound and listens on, such as a service manager. At the end its queue is
+    /// left to the successor: [`quiesce`](Listener::quiesce) changes nothing on it.
+    ///
+    /// Of `options`, those that concern connections apply to them; the socket's own stay as they are, except that it
+    /// becomes non-blocking and close-on-exec.
+    ///
+    /// # Errors
+    /// `InvalidInput` if it is not a listening TCP or Unix stream socket, or the system's.
+    pub fn inherited(descriptor: OwnedFd, options: SocketOptions) -> io::Result<Self> {
+        let socket = socket2::Socket::from(descriptor);
+        let local = socket.local_addr()?;
+        let local = if local.is_unix() {
+            Address::Unix(local.as_pathname().map(PathBuf::from))
+        } else {
+            Address::Tcp(tcp_address(&socket)?)
+        };
+        if socket.r#type()? != socket2::Type::STREAM || !is_listening(&socket)? {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a listening stream socket"));
+        }
+        socket.set_cloexec(true)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self::new(socket, local, Ownership::Inherited, options))
+    }
+
+    /// When descriptors run out, accepts with those of `reserve`; they go back there when such a connection is dropped.
+    #[must_use]
+    pub fn with_reserve(self, reserve: DescriptorReserve) -> Self {
+        Self { reserve: Some(reserve), ..self }
+    }
+
+    fn poll_accept_once(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Address)>> {
+        // First the runtime, also when the kernel is to be asked: this is what arranges the wake-up.
+        let watched = self.door.poll_accept(cx);
+        match (watched, self.queue) {
+            (Poll::Pending, Queue::Asked) => match self.door.accept_now() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+                outcome => Poll::Ready(outcome),
+            },
+            (watched, Queue::Watched | Queue::Asked) => watched,
+        }
+    }
+
+    fn outfit(&self, stream: Stream) -> Socket {
+        match stream {
+            Stream::Tcp(stream) => {
+                if !self.options_are_inherited() {
+                    // It fails if the peer is gone already, which its reader will find out.
+                    let _ = self.options.apply_to_connection(&SockRef::from(&stream));
+                }
+                Socket::from(stream).with_reserve(self.reserve.clone())
+            }
+            Stream::Unix(stream) => Socket::from(stream).with_reserve(self.reserve.clone()),
+        }
+    }
+
+    fn refill_reserve(&self) {
+        if let Some(reserve) = &self.reserve {
+            reserve.refill();
+        }
+    }
+
+    /// Linux copies a listener's options to its connections. On an inherited socket we set none.
+    fn options_are_inherited(&self) -> bool {
+        match self.ownership {
+            Ownership::Tcp | Ownership::Unix(_) => cfg!(target_os = "linux"),
+            Ownership::Inherited => false,
+        }
+    }
+}
+
+impl Listener for OsListener {
+    type Io = Socket;
+
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Address)>> {
+        self.refill_reserve();
+        self.door.enter_runtime(&self.local)?;
+        loop {
+            let outcome = self.poll_accept_once(cx);
+            if let Poll::Ready(Err(error)) = &outcome {
+                if error.kind() == io::ErrorKind::Interrupted {
+                    continue;
+                }
+                // Without a descriptor the kernel does not even look whether somebody waits. Another thread may be faster with
+                // what is freed here: then the next spare goes, until there is none.
+                let reserve = self.reserve.as_ref().filter(|_| is_out_of_descriptors(error));
+                if reserve.is_some_and(DescriptorReserve::give_up_one) {
+                    continue;
+                }
+            }
+            if !matches!(outcome, Poll::Ready(Ok(_))) {
+                // Nobody came for what was given up.
+                self.refill_reserve();
+            }
+            return outcome.map_ok(|(stream, peer)| (self.outfit(stream), peer));
+        }
+    }
+
+    fn local(&self) -> Address {
+        self.local.clone()
+    }
+
+    fn quiesce(&mut self) -> Backlog {
+        self.queue = Queue::Asked;
+        let sealed = match &self.ownership {
+            Ownership::Tcp => self.door.descriptor().and_then(|socket| drop_new_handshakes(&SockRef::from(&socket))),
+            Ownership::Unix(path) => path.unlink(),
+            Ownership::Inherited => return Backlog::Inherited,
+        };
+        match sealed {
+            Ok(()) => Backlog::Sealed,
+            Err(error) => Backlog::Open(Some(error)),
+        }
+    }
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Door {
+    fn enter_runtime(&mut self, local: &Address) -> io::Result<()> {
+        if !matches!(self, Self::Made(_)) {
+            return Ok(());
+        }
+        if let Self::Made(socket) = mem::replace(self, Self::Refused) {
+            *self = match local {
+                Address::Tcp(_) => Self::Tcp(TcpListener::from_std(socket.into())?),
+                Address::Unix(_) => Self::Unix(UnixListener::from_std(socket.into())?),
+            };
+        }
+        Ok(())
+    }
+
+    fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
+        match self {
+            Self::Made(socket) => Ok(socket.as_fd()),
+            Self::Tcp(listener) => Ok(listener.as_fd()),
+            Self::Unix(listener) => Ok(listener.as_fd()),
+            Self::Refused => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// A connection that the runtime knows of.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Address)>> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.poll_accept(cx).map_ok(|(stream, peer)| (Stream::Tcp(stream), Address::Tcp(canonical(peer))))
+            }
+            Self::Unix(listener) => listener
+                .poll_accept(cx)
+                .map_ok(|(stream, peer)| (Stream::Unix(stream), Address::Unix(peer.as_pathname().map(PathBuf::from)))),
+            Self::Made(_) | Self::Refused => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    /// A connection that the kernel knows of, or `WouldBlock`.
+    fn accept_now(&self) -> io::Result<(Stream, Address)> {
+        let (descriptor, peer) = accept_nonblocking(self.descriptor()?)?;
+        match self {
+            Self::Unix(_) => {
+                let stream = UnixStream::from_std(descriptor.into())?;
+                Ok((Stream::Unix(stream), Address::Unix(peer.and_then(unix_path_of))))
+            }
+            Self::Tcp(_) | Self::Made(_) | Self::Refused => {
+                let peer = SocketAddr::try_from(peer.ok_or(io::ErrorKind::ConnectionAborted)?)?;
+                Ok((Stream::Tcp(TcpStream::from_std(descriptor.into())?), Address::Tcp(canonical(peer))))
+            }
+        }
+    }
+}
+
+/// An IPv4 peer of a dual-stack socket as what it is. Only then: an IPv6 address has a scope to keep.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    match peer {
+        SocketAddr::V4(_) => peer,
+        SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped().map_or(peer, |ip| SocketAddr::new(ip.into(), v6.port())),
+    }
+}
+
+fn unix_path_of(peer: SocketAddrAny) -> Option<PathBuf> {
+    let peer = rustix::net::SocketAddrUnix::try_from(peer).ok()?;
+    Some(PathBuf::from(std::ffi::OsStr::from_bytes(peer.path_bytes()?)))
+}
+
+#[cfg(target_os = "linux")]
+fn accept_nonblocking(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+    use rustix::net::{SocketFlags, acceptfrom_with};
+
+    Ok(acceptfrom_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn accept_nonblocking(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+    let (descriptor, peer) = rustix::net::acceptfrom(socket)?;
+    rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&descriptor, true)?;
+    Ok((descriptor, peer))
+}
+
+#[cfg(target_os = "linux")]
+fn is_listening(socket: &socket2::Socket) -> io::Result<bool> {
+    socket.is_listener()
+}
+
+/// Not to be asked here: the first accept will tell.
+#[cfg(not(target_os = "linux"))]
+fn is_listening(_: &socket2::Socket) -> io::Result<bool> {
+    Ok(true)
+}

@@ -1,0 +1,158 @@
+//! The door of the process: the real world, put together for a host.
+
+use crate::{
+    Host, HttpService, PortSharing, Report, Settings, driver,
+    env::{Clock, Env, Seed},
+    os::{
+        DescriptorReserve, OsNetwork, ReusePort, SocketOptions, Tasks, Threads, TokioClock, UnixSignals, cores,
+        descriptors_max, stdio::say,
+    },
+};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+use tokio::runtime::Handle;
+
+impl<S: HttpService> Host<S> {
+    /// Lives in the real world, inside the tokio runtime that calls it, until it is over. The worker is a task of that runtime;
+    /// only the internal server has a thread. There is no watchdog: the process is not ours to end. For a host that owns its
+    /// process, see [`main`](crate::main).
+    ///
+    /// SIGTERM, SIGINT, SIGQUIT and SIGHUP are heard from the first poll on, for the rest of the process's life.
+    ///
+    /// # Panics
+    /// If called outside a tokio runtime with its time and io drivers enabled.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops everything at once, without a drain.
+    pub async fn run(self) -> Report {
+        let signals = match UnixSignals::install() {
+            Ok(signals) => signals,
+            Err(error) => return self.not_started(format!("cannot listen to signals: {error}")),
+        };
+        let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
+        let rooms = Tasks::new(Handle::current());
+        let network = match network(&self.parts.settings) {
+            Ok(network) => network,
+            Err(error) => return self.not_started(error),
+        };
+        let seed = seed(&*clock);
+        self.run_in(Env { clock, network, signals, rooms, seed }).await
+    }
+
+    fn not_started(self, error: String) -> Report {
+        driver::stillborn(crate::lifecycle::Verdict::Failed, error, self.parts.settings.plan.worst_case())
+    }
+}
+
+/// Runs a host that owns its process: one single-threaded runtime a core for the main server, a thread for the internal one, a
+/// watchdog. Never returns: the process exits with the code of the [`Report`].
+///
+/// `build` runs in the context of the control runtime, where the hooks, the background tasks and the readiness checks will run;
+/// signals are heard before it is called. `finish` runs last, for what must happen before the exit, such as flushing a log; the
+/// watchdog bounds it.
+///
+/// ```no_run
+/// # fn router() -> tower::util::BoxCloneSyncService<http::Request<lameduck::Body>,
+/// #     http::Response<http_body_util::Full<bytes::Bytes>>, std::convert::Infallible> { unimplemented!() }
+/// fn main() -> ! {
+///     lameduck::main(|| Ok(lameduck::Host::builder().settings(lameduck::Settings::from_env()?).tower(router())), |_| {})
+/// }
+/// ```
+pub fn main<S, Build, Finish>(build: Build, finish: Finish) -> !
+where
+    S: HttpService,
+    Build: FnOnce() -> Result<Host<S>, crate::SettingsError>,
+    Finish: FnOnce(&Report),
+{
+    let code = match live(build) {
+        Ok(report) => {
+            let code = report.code();
+            if let Some(error) = &report.error {
+                say(&format!("error: {error}"));
+            }
+            finish(&report);
+            code
+        }
+        Err(Stillborn::Settings(error)) => {
+            say(&format!("error: {error}"));
+            2
+        }
+        Err(Stillborn::System(error)) => {
+            say(&format!("error: {error}"));
+            1
+        }
+    };
+    exit(code)
+}
+
+enum Stillborn {
+    Settings(crate::SettingsError),
+    System(String),
+}
+
+fn live<S, Build>(build: Build) -> Result<Report, Stillborn>
+where
+    S: HttpService,
+    Build: FnOnce() -> Result<Host<S>, crate::SettingsError>,
+{
+    // Two threads, so that a hook which blocks one does not hold the driver's timers.
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("lameduck-control")
+        .enable_all()
+        .build()
+        .map_err(|error| Stillborn::System(format!("cannot start the control runtime: {error}")))?;
+    let report = control.block_on(async {
+        // First of all: process 1 of a container has no default action for SIGTERM, and would be deaf until here.
+        let signals =
+            UnixSignals::install().map_err(|error| Stillborn::System(format!("cannot listen to signals: {error}")))?;
+        let host = build().map_err(Stillborn::Settings)?;
+        let settings = &host.parts.settings;
+        let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
+        let network = network(settings).map_err(Stillborn::System)?;
+        let workers = settings.workers.unwrap_or_else(cores);
+        let rooms = Threads::new(clock.clone(), workers)
+            .map_err(|error| Stillborn::System(format!("cannot start the watchdog: {error}")))?;
+        let seed = seed(&*clock);
+        Ok(host.run_in(Env { clock, network, signals, rooms, seed }).await)
+    });
+    // A `spawn_blocking` that is stuck would hold the drop of the runtime for ever.
+    control.shutdown_background();
+    report
+}
+
+/// Descriptors that only the internal server may use when all others are gone (P16).
+const SPARE_DESCRIPTORS: usize = 4;
+
+fn network(settings: &Settings) -> Result<OsNetwork, String> {
+    if let Some(most) = descriptors_max()
+        && settings.limits.connections_max > most
+    {
+        return Err(format!(
+            "--connections-max={} (APP_CONNECTIONS_MAX) exceeds the descriptor limit {most}; lower it or raise the limit \
+             (ulimit -n, LimitNOFILE)",
+            settings.limits.connections_max
+        ));
+    }
+    let reserve = DescriptorReserve::new(SPARE_DESCRIPTORS)
+        .map_err(|error: io::Error| format!("cannot keep descriptors in reserve: {error}"))?;
+    let reuse_port = match settings.port_sharing {
+        PortSharing::Exclusive => ReusePort::No,
+        PortSharing::Shared => ReusePort::Yes,
+    };
+    Ok(OsNetwork::new(SocketOptions { reuse_port, ..SocketOptions::default() }).with_reserve(reserve))
+}
+
+/// Chance in the real world: it spreads the moments at which clients are told to go, so it need not be hard to guess.
+fn seed(clock: &dyn Clock) -> Seed {
+    let nanos = clock.wall().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos();
+    Seed(u64::try_from(nanos & u128::from(u64::MAX)).unwrap_or(0) ^ u64::from(std::process::id()))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the door of the process")]
+fn exit(code: u8) -> ! {
+    std::process::exit(i32::from(code))
+}

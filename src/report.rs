@@ -1,0 +1,198 @@
+//! What became of a life (P13).
+
+use crate::{
+    http::{AbortedRequest, ConnectionTally, RequestTally, millis},
+    lifecycle::{HookVerdict, Phase, StopReason, Verdict},
+};
+use serde_json::{Value, json};
+use std::{fmt, process::ExitCode, time::Duration};
+
+/// What became of a life: returned by [`Host::run`](crate::Host::run), logged as one line, mapped to the exit code.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// The truth in one word.
+    pub verdict: ReportVerdict,
+    /// Why it stopped; `None` if it never began.
+    pub reason: Option<StopReason>,
+    /// What made it fail, in a sentence.
+    pub error: Option<String>,
+    /// Every phase and how long it lasted, in order.
+    pub phases: Vec<(Phase, Duration)>,
+    /// From the stop request to the end.
+    pub shutdown: Duration,
+    /// The longest it could have taken.
+    pub worst_case: Duration,
+    /// Requests of the main side, by fate.
+    pub requests: RequestTally,
+    /// Connections of the main side.
+    pub connections: ConnectionTally,
+    /// The requests that were aborted, the first thousand of them.
+    pub aborts: Vec<AbortedRequest>,
+    /// Every half of a hook pair that ran.
+    pub hooks: Vec<HookReport>,
+}
+
+/// How a life went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportVerdict {
+    /// It was lived, and judged.
+    Lived(Verdict),
+    /// It never began: the plan or a setting cannot be kept. Exit code 2.
+    BadPlan,
+}
+
+/// How one half of a hook pair went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HookReport {
+    /// The pair's name.
+    pub name: String,
+    /// Which half, and how it ended.
+    pub verdict: HookVerdict,
+    /// What its error or panic said.
+    pub message: Option<String>,
+}
+
+impl Report {
+    /// The exit code: 0 clean, 1 could not start or a background task failed, 2 bad plan, 3 requests were aborted by the
+    /// shutdown, 4 a hook failed or overran.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        match self.verdict {
+            ReportVerdict::Lived(verdict) => verdict.exit_code(),
+            ReportVerdict::BadPlan => 2,
+        }
+    }
+
+    /// The exit code, as `main` returns it.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code())
+    }
+
+    /// The report as JSON. Durations are milliseconds.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let phases: Vec<Value> =
+            self.phases.iter().map(|(phase, span)| json!({"phase": phase.name(), "ms": millis(*span)})).collect();
+        let aborts: Vec<Value> = self.aborts.iter().map(abort_json).collect();
+        let hooks: Vec<Value> = self
+            .hooks
+            .iter()
+            .map(|hook| json!({"name": hook.name, "end": hook_end(hook.verdict), "message": hook.message}))
+            .collect();
+        json!({
+            "verdict": self.verdict_name(),
+            "exit_code": self.code(),
+            "reason": self.reason.map(|reason| reason.to_string()),
+            "error": self.error,
+            "shutdown_ms": millis(self.shutdown),
+            "worst_case_ms": millis(self.worst_case),
+            "phases": phases,
+            "requests": requests_json(&self.requests),
+            "connections": connections_json(&self.connections),
+            "aborts": aborts,
+            "hooks": hooks,
+        })
+    }
+
+    fn verdict_name(&self) -> &'static str {
+        match self.verdict {
+            ReportVerdict::Lived(verdict) => verdict.name(),
+            ReportVerdict::BadPlan => "bad_plan",
+        }
+    }
+
+    /// Says it in one log line.
+    pub(crate) fn log(&self) {
+        let requests = &self.requests;
+        let hooks_failed = self.hooks.iter().filter(|hook| hook.verdict.is_stop_failure()).count();
+        tracing::info!(
+            verdict = self.verdict_name(),
+            exit_code = self.code(),
+            reason = self.reason.map(|reason| reason.to_string()),
+            error = self.error,
+            shutdown_ms = millis(self.shutdown),
+            worst_case_ms = millis(self.worst_case),
+            started = requests.started,
+            finished = requests.finished,
+            timed_out = requests.timed_out,
+            aborted = requests.aborted,
+            gone = requests.gone,
+            panicked = requests.panicked,
+            connections = self.connections.accepted,
+            drained = self.connections.drained,
+            reset = self.connections.reset,
+            raced = self.connections.raced,
+            hooks_failed,
+            report = %self.to_json(),
+            "report"
+        );
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let requests = &self.requests;
+        write!(
+            f,
+            "{}: {} finished, {} timed out, {} aborted, {} gone of {} requests; shutdown took {:?} of at most {:?}",
+            self.verdict_name(),
+            requests.finished,
+            requests.timed_out,
+            requests.aborted,
+            requests.gone,
+            requests.started,
+            self.shutdown,
+            self.worst_case
+        )?;
+        match &self.error {
+            Some(error) => write!(f, "; {error}"),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn requests_json(requests: &RequestTally) -> Value {
+    json!({
+        "started": requests.started,
+        "in_flight": requests.in_flight(),
+        "finished": requests.finished,
+        "timed_out": requests.timed_out,
+        "aborted": requests.aborted,
+        "gone": requests.gone,
+        "panicked": requests.panicked,
+    })
+}
+
+pub(crate) fn connections_json(connections: &ConnectionTally) -> Value {
+    json!({
+        "accepted": connections.accepted,
+        "open": connections.open(),
+        "drained": connections.drained,
+        "reset": connections.reset,
+        "raced": connections.raced,
+        "upgraded": connections.upgraded,
+        "accept_errors": connections.accept_errors,
+    })
+}
+
+fn abort_json(abort: &AbortedRequest) -> Value {
+    json!({
+        "method": abort.method,
+        "path": abort.path,
+        "age_ms": millis(abort.age),
+        "phase": abort.phase.name(),
+        "head_sent": abort.head_sent,
+    })
+}
+
+fn hook_end(verdict: HookVerdict) -> String {
+    match verdict {
+        HookVerdict::Started(result) => format!("start {result:?}").to_lowercase(),
+        HookVerdict::StartDropped => "start dropped".to_owned(),
+        HookVerdict::Stopped(result) => format!("stop {result:?}").to_lowercase(),
+        HookVerdict::GivenUp(why) => format!("stop given up: {why:?}").to_lowercase(),
+    }
+}
