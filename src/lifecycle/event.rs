@@ -57,11 +57,12 @@ pub enum StopReason {
     Signal(Signal),
     /// Code asked for it.
     Requested,
-    /// A background task of the host failed while it was needed.
+    /// A background task of the host failed while it was needed. After a stop request it is no cause any more, but until the
+    /// root context is cancelled it still counts for the exit code (P13).
     TaskFailed,
-    /// A start hook failed, or a listener could not listen.
+    /// A start hook failed, or a listener could not listen. The machine's own conclusion: a host has no need to say it.
     StartFailed,
-    /// The limit of the start ran out.
+    /// The limit of the start ran out. The machine's own conclusion, too.
     StartTimedOut,
 }
 
@@ -110,7 +111,7 @@ pub enum Event {
     ListenFailed,
     /// Somebody or something asks for a stop.
     StopRequested(StopReason),
-    /// Listeners are closed and neither a connection nor a tracked task is left.
+    /// Listeners are closed and neither a connection nor a tracked task is left. Counts only after `Quiesce` was asked for.
     MainEmpty,
     /// A stop hook ended.
     StopHookEnded(HookIndex, HookResult),
@@ -122,7 +123,7 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
 pub enum Outcome {
-    /// It changed the state.
+    /// It changed the state, or at least what history will say.
     Applied,
     /// It changed nothing: it came too late, twice, or is one that this phase does not listen to.
     Ignored,

@@ -1,16 +1,19 @@
 //! What happened, as the machine saw it, and what the exit code says about it (P13).
 
-use super::{GiveUp, HookIndex, HookResult, Moment, Phase, Stop};
+use super::{GiveUp, HookIndex, HookResult, Moment, Phase, Stop, StopReason};
 use alloc::vec::Vec;
 use core::fmt;
 
-/// What happened so far. Grows, never changes.
+/// What happened so far. It grows; what it said once, it goes on saying.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     /// Every phase entered, in order.
     pub phases: Vec<PhaseSpan>,
     /// The stop, once one was asked for.
     pub stop: Option<Stop>,
+    /// The first failure of the service itself: the reason of the stop, or of a task that failed after it and before the root
+    /// context was cancelled.
+    pub failure: Option<StopReason>,
     /// Every hook that ended, start and stop, in the order of the ends.
     pub hooks: Vec<HookRecord>,
 }
@@ -49,7 +52,7 @@ pub enum HookVerdict {
 }
 
 impl HookVerdict {
-    /// Whether a stop hook failed or overran, which makes the exit code 4 unless something worse happened.
+    /// Whether a stop hook failed or was given up, which makes the exit code 4 unless something worse happened.
     #[must_use]
     pub const fn is_stop_failure(self) -> bool {
         match self {
@@ -68,17 +71,18 @@ pub enum Verdict {
     Failed,
     /// Requests were aborted.
     Aborted,
-    /// A stop hook failed or overran.
+    /// A stop hook failed or was given up.
     HookFailed,
     /// The watchdog ended the process.
     Watchdog,
 }
 
 impl Verdict {
-    /// The verdict on a life. If several apply, the worst counts: failed, then aborted, then hook.
+    /// The verdict on a life. If several apply, the worst counts: failed, then aborted, then hook. Never
+    /// [`Watchdog`](Self::Watchdog): a life that the watchdog ended is not there to judge itself.
     #[must_use]
     pub fn of(history: &History, requests_aborted: u64) -> Self {
-        if history.stop.is_some_and(|stop| stop.reason.is_failure()) {
+        if history.failure.is_some() {
             Self::Failed
         } else if requests_aborted > 0 {
             Self::Aborted
@@ -90,7 +94,7 @@ impl Verdict {
     }
 
     /// The exit code: 0 clean, 1 could not start or a background task failed, 3 requests were aborted, 4 a hook failed or
-    /// overran, 5 the watchdog. (2 is bad usage or plan, which is said before there is a life to judge.)
+    /// was given up, 5 the watchdog. (2 is bad usage or plan, which is said before there is a life to judge.)
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {

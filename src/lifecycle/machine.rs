@@ -23,7 +23,9 @@ pub struct Stop {
 /// Its user tells it facts with [`handle_event`](Self::handle_event) and the passing of time with
 /// [`handle_timeout`](Self::handle_timeout), each with the moment of the clock, which must not go back. **After either, all of
 /// [`poll_action`](Self::poll_action) must be performed, in order, until it is `None`**; then
-/// [`poll_timeout`](Self::poll_timeout) says when to call again at the latest.
+/// [`poll_timeout`](Self::poll_timeout) says when to call again at the latest; it may say "now", or a moment that is past.
+///
+/// An event does not end the waits whose time is up: tell the time first, then what happened.
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     plan: Plan,
@@ -80,6 +82,7 @@ impl Lifecycle {
             history: History {
                 phases: vec![PhaseSpan { phase: Phase::Starting, from: now, to: None }],
                 stop: None,
+                failure: None,
                 hooks: Vec::new(),
             },
         };
@@ -108,7 +111,8 @@ impl Lifecycle {
         &self.history
     }
 
-    /// Takes note of a fact.
+    /// Takes note of a fact. One that this state does not listen to is ignored, so a host may tell what it saw without asking
+    /// whether it still matters; but it must not count on having said so once it does.
     pub fn handle_event(&mut self, now: Moment, event: Event) -> Outcome {
         match event {
             Event::StopRequested(reason) => self.on_stop_request(now, reason),
@@ -184,12 +188,37 @@ impl Lifecycle {
         Outcome::Applied
     }
 
-    /// P12: a further SIGINT or SIGQUIT ends the current wait; anything else changes nothing.
+    /// P12: a further SIGINT or SIGQUIT ends the current wait; a further SIGTERM or SIGHUP changes nothing.
     fn on_further_stop_request(&mut self, now: Moment, stop: Stop, reason: StopReason) -> Outcome {
-        let StopReason::Signal(signal) = reason else { return Outcome::Ignored };
-        if !signal.is_impatient() {
-            return Outcome::Ignored;
+        match reason {
+            StopReason::Signal(signal) if signal.is_impatient() => self.end_wait(now, stop),
+            StopReason::TaskFailed => self.on_task_failed_after_stop(),
+            StopReason::Signal(_) | StopReason::Requested | StopReason::StartFailed | StopReason::StartTimedOut => {
+                Outcome::Ignored
+            }
         }
+    }
+
+    /// P13: a task that fails during the shutdown changes nothing of its course, but the exit tells. Only until the root
+    /// context is cancelled: from then on every task is asked to end, and how it does is nobody's failure.
+    fn on_task_failed_after_stop(&mut self) -> Outcome {
+        match self.state {
+            State::LameDuck { .. } | State::Draining { .. } if self.history.failure.is_none() => {
+                self.history.failure = Some(StopReason::TaskFailed);
+                Outcome::Applied
+            }
+            State::Starting { .. }
+            | State::Serving
+            | State::LameDuck { .. }
+            | State::Draining { .. }
+            | State::Cancelling { .. }
+            | State::CleaningUp { .. }
+            | State::ClosingInternal { .. }
+            | State::Stopped { .. } => Outcome::Ignored,
+        }
+    }
+
+    fn end_wait(&mut self, now: Moment, stop: Stop) -> Outcome {
         match self.state {
             State::Starting { .. } | State::Serving | State::Stopped { .. } => return Outcome::Ignored,
             State::LameDuck { .. } => self.drain(now, stop),
@@ -331,19 +360,21 @@ impl Lifecycle {
         assert!(self.history.stop.is_none(), "P1: a life has one stop");
         let stop = Stop { reason, at: now, deadline: now + worst_case };
         self.history.stop = Some(stop);
+        self.history.failure = reason.is_failure().then_some(reason);
         self.actions.push_back(Action::ArmWatchdog(stop.deadline + WATCHDOG_SLACK));
         stop
     }
 
     fn drain(&mut self, now: Moment, stop: Stop) {
-        let until =
-            self.bounded(now, stop, self.plan.drain, self.plan.cancel + self.plan.cleanup + self.plan.internal_close);
+        let later = self.plan.cancel.saturating_add(self.plan.cleanup).saturating_add(self.plan.internal_close);
+        let until = self.bounded(now, stop, self.plan.drain, later);
         self.enter(now, Phase::Draining, State::Draining { stop, until });
         self.actions.push_back(Action::Quiesce);
     }
 
     fn cancel(&mut self, now: Moment, stop: Stop) {
-        let until = self.bounded(now, stop, self.plan.cancel, self.plan.cleanup + self.plan.internal_close);
+        let later = self.plan.cleanup.saturating_add(self.plan.internal_close);
+        let until = self.bounded(now, stop, self.plan.cancel, later);
         self.enter(now, Phase::Cancelling, State::Cancelling { stop, until, step: CancelStep::Asked });
         self.actions.push_back(Action::CancelRoot);
     }
@@ -381,7 +412,8 @@ impl Lifecycle {
         self.actions.push_back(Action::RunStopHook(HookIndex(next)));
     }
 
-    /// A hook may use what earlier ones left over, but never the share of one that is still to come (P11).
+    /// A hook may use what earlier ones left over, but never the share of one that is still to come (P11). After a pause of
+    /// the whole process this may lie in the past: then the hook is given up as soon as it is run.
     fn stop_hook_deadline(&self, now: Moment, stop: Stop, hook: usize) -> Moment {
         let common = self.clean_up_deadline(stop);
         let reserved = self.shares[..hook].iter().fold(Duration::ZERO, |sum, share| sum.saturating_add(*share));
@@ -390,7 +422,6 @@ impl Lifecycle {
             HookBudget::Own(own) => mine.min(now + own),
             HookBudget::Shared => mine,
         }
-        .max(now)
     }
 
     /// When the stop hooks' common budget ends.
@@ -424,7 +455,8 @@ impl Lifecycle {
     }
 
     /// The end of a wait that begins now: its budget, but never into what `later` phases need before the stop's deadline (P7).
-    /// Only a pause of the whole process makes the two differ.
+    /// Only a host that calls back late, say after a pause of the whole process, feels the second: what is late is taken from
+    /// the wait that follows, and the end may then lie in the past.
     fn bounded(&self, now: Moment, stop: Stop, budget: Duration, later: Duration) -> Moment {
         let until = (now + budget).min(stop.deadline.minus(later));
         assert!(until <= stop.deadline, "P7: a wait until {until:?} passes the deadline {:?}", stop.deadline);

@@ -10,8 +10,9 @@
 //!                                                                  Stopped
 //! ```
 //!
-//! Events go in with the moment they happened, actions come out; the host owns facts (sockets, tasks, time), this module owns
-//! decisions. So policy can be printed as a table, explored exhaustively in microseconds, and replayed from a log.
+//! Events go in with the moment they are told, actions come out; the host owns facts (sockets, tasks, time), this module owns
+//! decisions. So policy can be printed as a table, explored exhaustively, and replayed from a log: `tests/lifecycle/` does the first
+//! two, and keeps the table and its diagram in `tests/lifecycle/snapshots/`.
 //!
 //! This is floor 0: it imports `core` and `alloc` and nothing else, and `tests/architecture.rs` holds it to that.
 //! It knows no request and no connection: only the edges between phases pass through here.

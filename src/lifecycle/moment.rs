@@ -39,9 +39,13 @@ impl Moment {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The moment `span` before this one; the epoch if that lies before it.
+    /// The moment `span` before this one; the epoch if that lies before it. Before [`NEVER`](Self::NEVER) lies only
+    /// `NEVER`: it may be a sum that saturated, and what is taken from it would be taken from too little.
     #[must_use]
     pub fn minus(self, span: Duration) -> Self {
+        if self == Self::NEVER {
+            return self;
+        }
         Self(self.0.saturating_sub(nanos(span)))
     }
 }

@@ -42,7 +42,8 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// The longest time from stop request to exit: `lame_duck + drain + cancel + cleanup + internal_close` (P7).
+    /// The longest time from stop request to exit: `lame_duck + drain + cancel + cleanup + internal_close` (P7). A stop before
+    /// Serving skips the first three.
     #[must_use]
     pub fn worst_case(&self) -> Duration {
         self.lame_duck

@@ -1,0 +1,149 @@
+//! A life under test: the machine, a clock that only this test moves, and a witness that sees every action.
+
+use crate::witness::Witness;
+use core::time::Duration;
+use lameduck::lifecycle::{
+    Action, Event, HookBudget, HookIndex, HookResult, Lifecycle, Moment, Outcome, Phase, Plan, Signal, StopReason, Timer,
+};
+
+pub(crate) const MS: Duration = Duration::from_millis(1);
+
+pub(crate) const HOOK_RESULTS: [HookResult; 3] = [HookResult::Done, HookResult::Failed, HookResult::Panicked];
+
+/// Every step of a plan takes this long.
+pub(crate) fn even_plan(each: Duration) -> Plan {
+    Plan { start: each, lame_duck: each, drain: each, cancel: each, cleanup: each, internal_close: each }
+}
+
+/// Every event that a host with this many hooks can tell, whether it makes sense now or not.
+pub(crate) fn events(hooks: usize) -> Vec<Event> {
+    let mut events = Vec::new();
+    for hook in (0..hooks).map(HookIndex) {
+        events.extend(HOOK_RESULTS.map(|result| Event::StartHookEnded(hook, result)));
+    }
+    events.extend([Event::Listening, Event::ListenFailed]);
+    events.extend(Signal::ALL.map(|signal| Event::StopRequested(StopReason::Signal(signal))));
+    events.extend(
+        [StopReason::Requested, StopReason::TaskFailed, StopReason::StartFailed, StopReason::StartTimedOut]
+            .map(Event::StopRequested),
+    );
+    events.push(Event::MainEmpty);
+    for hook in (0..hooks).map(HookIndex) {
+        events.extend(HOOK_RESULTS.map(|result| Event::StopHookEnded(hook, result)));
+    }
+    events.push(Event::InternalClosed);
+    events
+}
+
+/// A signal, as an event.
+pub(crate) fn signal(signal: Signal) -> Event {
+    Event::StopRequested(StopReason::Signal(signal))
+}
+
+/// The machine, the moment of its clock, and who watches it.
+#[derive(Clone, Debug)]
+pub(crate) struct Life {
+    pub(crate) machine: Lifecycle,
+    pub(crate) now: Moment,
+    pub(crate) witness: Witness,
+}
+
+impl Life {
+    /// A life that begins at second 100, so that a moment before its begin can be told from the epoch.
+    pub(crate) fn begin(plan: Plan, hooks: &[HookBudget]) -> (Self, Vec<Action>) {
+        let now = Moment::EPOCH + Duration::from_secs(100);
+        let machine = Lifecycle::new(plan, hooks, now).expect("the hooks fit into the plan");
+        let mut life = Self { machine, now, witness: Witness::new(plan, hooks, now) };
+        let actions = life.settle();
+        (life, actions)
+    }
+
+    /// A life whose start hooks are all done and whose listeners listen.
+    pub(crate) fn serving(plan: Plan, hooks: &[HookBudget]) -> Self {
+        let (mut life, _) = Self::begin(plan, hooks);
+        for hook in 0..hooks.len() {
+            life.tell(Event::StartHookEnded(HookIndex(hook), HookResult::Done));
+        }
+        life.tell(Event::Listening);
+        assert_eq!(life.machine.phase(), Phase::Serving);
+        life
+    }
+
+    /// Tells an event that must count.
+    pub(crate) fn tell(&mut self, event: Event) -> Vec<Action> {
+        let place = self.place();
+        let (outcome, actions) = self.try_tell(event);
+        assert_eq!(outcome, Outcome::Applied, "{event:?} counts for nothing in {place}");
+        actions
+    }
+
+    /// Tells an event now.
+    pub(crate) fn try_tell(&mut self, event: Event) -> (Outcome, Vec<Action>) {
+        self.witness.before_event(event, &self.machine);
+        let outcome = self.machine.handle_event(self.now, event);
+        let actions = self.settle();
+        self.witness.after_event(self.now, event, outcome, &actions, &self.machine);
+        (outcome, actions)
+    }
+
+    /// Moves the clock and tells nobody: what comes next comes before the machine heard of it.
+    pub(crate) fn move_clock(&mut self, moment: Moment) {
+        assert!(moment >= self.now, "a clock does not go back");
+        self.now = moment;
+        self.witness.clock_moved(moment, self.machine.poll_timeout().map(|(until, _)| until));
+    }
+
+    /// Moves the clock and lets every wait end that is over by then.
+    pub(crate) fn wait_until(&mut self, moment: Moment) -> Vec<Action> {
+        self.move_clock(moment);
+        self.machine.handle_timeout(self.now);
+        self.settle()
+    }
+
+    /// Moves the clock by `span` and lets every wait end that is over by then.
+    pub(crate) fn wait(&mut self, span: Duration) -> Vec<Action> {
+        self.wait_until(self.now + span)
+    }
+
+    /// Waits until the current wait's time is up.
+    pub(crate) fn time_out(&mut self) -> Vec<Action> {
+        let (at, timer) = self.machine.poll_timeout().expect("this state waits for a time");
+        let actions = self.wait_until(at.max(self.now));
+        assert_ne!(actions, [], "P7: {timer:?} was due at {at:?}, and nothing came of it");
+        actions
+    }
+
+    /// The deadline of the current wait, as a span from now.
+    pub(crate) fn time_left(&self) -> Duration {
+        let (at, _) = self.machine.poll_timeout().expect("this state waits for a time");
+        at.since(self.now)
+    }
+
+    /// Where this life is, readably: `starting/hook 0 of 2`, `cancelling/asked`, `cleaning_up/hook 1`.
+    pub(crate) fn place(&self) -> String {
+        let phase = self.machine.phase();
+        match self.machine.poll_timeout().map(|(_, timer)| timer) {
+            Some(Timer::Start) => match self.witness.running_start_hook {
+                Some(hook) => format!("{phase}/hook {} of {}", hook.0, self.witness.hooks.len()),
+                None => format!("{phase}/listening"),
+            },
+            Some(Timer::Abort) => format!("{phase}/asked"),
+            Some(Timer::Flush) => format!("{phase}/aborted"),
+            Some(Timer::StopHook) => {
+                format!("{phase}/hook {}", self.witness.running_stop_hook.expect("P11: a hook that is waited for runs").0)
+            }
+            Some(Timer::InternalClose) => format!("{phase}/internal server"),
+            Some(Timer::LameDuck | Timer::Drain) | None => phase.to_string(),
+        }
+    }
+
+    fn settle(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        while let Some(action) = self.machine.poll_action() {
+            self.witness.saw(self.now, action);
+            actions.push(action);
+        }
+        self.witness.settled(&self.machine);
+        actions
+    }
+}

@@ -1,0 +1,214 @@
+//! Every state that can be reached, times every event and every timeout, at the edges of every wait: at once, 1 ms before its
+//! end, at its end, and 1 ms after, when the host is late. The witness asserts the promises at each step.
+
+use crate::common::{Life, MS, even_plan, events, signal};
+use core::time::Duration;
+use lameduck::lifecycle::{Action, HookBudget, Moment, Outcome, Phase, Plan, Signal, Timer};
+use std::collections::{BTreeSet, VecDeque};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Explores a plan from its first moment on, and returns every place that was reached.
+fn explore(plan: Plan, hooks: &[HookBudget]) -> BTreeSet<String> {
+    let events = events(hooks.len());
+    let (begin, _) = Life::begin(plan, hooks);
+    let mut places = BTreeSet::from([begin.place()]);
+    let mut seen = BTreeSet::from([digest(&begin)]);
+    let mut queue = VecDeque::from([begin]);
+    let mut reached = |life: Life, queue: &mut VecDeque<Life>| {
+        if seen.insert(digest(&life)) {
+            places.insert(life.place());
+            queue.push_back(life);
+        }
+    };
+    while let Some(life) = queue.pop_front() {
+        assert_timeouts_lead_out(&life);
+        for moment in moments(&life) {
+            let mut at = life.clone();
+            at.move_clock(moment);
+            for event in &events {
+                let mut next = at.clone();
+                let (outcome, actions) = next.try_tell(*event);
+                if life.witness.exited() {
+                    assert_eq!((outcome, actions.as_slice()), (Outcome::Ignored, [].as_slice()), "P1: {event:?} after Exit");
+                }
+                if outcome == Outcome::Applied {
+                    reached(next, &mut queue);
+                }
+            }
+            let actions = at.wait_until(moment);
+            let due = life.machine.poll_timeout().is_some_and(|(until, _)| until <= moment);
+            assert_eq!(due, !actions.is_empty(), "P8: a wait of {} ends when its time is up, and not before", life.place());
+            if due {
+                reached(at, &mut queue);
+            }
+        }
+    }
+    places
+}
+
+/// Now, and the edges of the current wait that are yet to come.
+fn moments(life: &Life) -> BTreeSet<Moment> {
+    let mut moments = BTreeSet::from([life.now]);
+    if let Some((until, _)) = life.machine.poll_timeout() {
+        moments.extend([until.minus(MS), until, until + MS].into_iter().filter(|moment| *moment >= life.now));
+    }
+    moments
+}
+
+/// All that decides the future of a life, relative to its own now: two lives with the same digest have the same future.
+fn digest(life: &Life) -> impl Ord + use<> {
+    let nanos = |moment: Moment| i128::from(moment.as_nanos()) - i128::from(life.now.as_nanos());
+    let history = life.machine.history();
+    let cleaning_up_since = history.phases.iter().find(|span| span.phase == Phase::CleaningUp).map(|span| nanos(span.from));
+    let timer = life.machine.poll_timeout().map(|(until, timer)| (nanos(until), format!("{timer:?}")));
+    let deadline = history.stop.map(|stop| nanos(stop.deadline));
+    (timer, deadline, cleaning_up_since, life.witness.digest(life.now))
+}
+
+/// P7: with nobody to tell anything, time alone leads out of every state but Serving, and by the deadline of the stop.
+fn assert_timeouts_lead_out(life: &Life) {
+    let mut life = life.clone();
+    let begin = life.now;
+    while life.machine.poll_timeout().is_some() {
+        life.time_out();
+    }
+    if life.machine.phase() == Phase::Serving {
+        return;
+    }
+    assert_eq!(life.machine.phase(), Phase::Stopped, "P7: {} has no way out", life.place());
+    let stop = life.machine.history().stop.expect("P13: what is stopped has a reason");
+    assert!(life.now <= stop.deadline.max(begin), "P7: stopped at {:?}, past its deadline {:?}", life.now, stop.deadline);
+}
+
+fn places_of(hooks: usize) -> BTreeSet<String> {
+    let mut places: BTreeSet<String> = [
+        "starting/listening",
+        "serving",
+        "lame_duck",
+        "draining",
+        "cancelling/asked",
+        "cancelling/aborted",
+        "cleaning_up/internal server",
+        "stopped",
+    ]
+    .map(String::from)
+    .into();
+    for hook in 0..hooks {
+        places.insert(format!("starting/hook {hook} of {hooks}"));
+        places.insert(format!("cleaning_up/hook {hook}"));
+    }
+    places
+}
+
+#[test]
+fn no_hook_breaks_no_promise() {
+    assert_eq!(explore(even_plan(SECOND), &[]), places_of(0));
+}
+
+#[test]
+fn one_hook_breaks_no_promise() {
+    assert_eq!(explore(even_plan(SECOND), &[HookBudget::Shared]), places_of(1));
+}
+
+#[test]
+fn two_hooks_break_no_promise() {
+    let hooks = [HookBudget::Own(SECOND / 2), HookBudget::Shared];
+    assert_eq!(explore(even_plan(SECOND), &hooks), places_of(2));
+}
+
+#[test]
+fn three_hooks_break_no_promise() {
+    let hooks = [HookBudget::Shared, HookBudget::Own(SECOND / 2), HookBudget::Shared];
+    assert_eq!(explore(even_plan(SECOND), &hooks), places_of(3));
+}
+
+#[test]
+fn the_default_plan_breaks_no_promise() {
+    assert_eq!(explore(Plan::default(), &[HookBudget::Shared; 2]), places_of(2));
+}
+
+#[test]
+fn a_plan_of_zeros_breaks_no_promise() {
+    assert_eq!(explore(even_plan(Duration::ZERO), &[HookBudget::Shared; 2]), places_of(2));
+}
+
+#[test]
+fn a_plan_with_any_one_zero_breaks_no_promise() {
+    for plan in plans_with_one_zero() {
+        assert_eq!(explore(plan, &[HookBudget::Shared]), places_of(1), "{plan:?}");
+    }
+}
+
+#[test]
+fn a_cancel_wait_shorter_than_the_flush_breaks_no_promise() {
+    let plan = Plan { cancel: Duration::from_millis(100), ..even_plan(SECOND) };
+    assert_eq!(explore(plan, &[HookBudget::Shared]), places_of(1));
+}
+
+fn plans_with_one_zero() -> [Plan; 6] {
+    let even = even_plan(SECOND);
+    let zero = Duration::ZERO;
+    [
+        Plan { start: zero, ..even },
+        Plan { lame_duck: zero, ..even },
+        Plan { drain: zero, ..even },
+        Plan { cancel: zero, ..even },
+        Plan { cleanup: zero, ..even },
+        Plan { internal_close: zero, ..even },
+    ]
+}
+
+#[test]
+fn waits_of_zero_do_not_linger() {
+    let mut life = Life::serving(even_plan(Duration::ZERO), &[HookBudget::Shared; 3]);
+    life.tell(signal(Signal::Terminate));
+    let actions = life.wait(Duration::ZERO);
+    assert_eq!(life.machine.phase(), Phase::Stopped, "P8: a plan of zeros is over in one turn");
+    assert_eq!(actions.last(), Some(&Action::Exit));
+    let took = life.now.since(life.machine.history().stop.expect("it was asked to stop").at);
+    assert_eq!(took, Duration::ZERO);
+}
+
+#[test]
+fn each_wait_lasts_its_budget_and_a_zero_among_them_is_passed_in_the_same_turn() {
+    for plan in plans_with_one_zero() {
+        let mut life = Life::serving(plan, &[HookBudget::Shared]);
+        life.tell(signal(Signal::Terminate));
+        while life.machine.poll_timeout().is_some() {
+            life.time_out();
+        }
+        let spans = &life.machine.history().phases;
+        let lasted = |phase| {
+            let span = spans.iter().find(|span| span.phase == phase).expect("every phase was entered");
+            span.to.expect("it was left").since(span.from)
+        };
+        assert_eq!(lasted(Phase::LameDuck), plan.lame_duck, "P4: {plan:?}");
+        assert_eq!(lasted(Phase::Draining), plan.drain, "P8: {plan:?}");
+        assert_eq!(lasted(Phase::Cancelling), plan.cancel, "P8: {plan:?}");
+        assert_eq!(lasted(Phase::CleaningUp), plan.cleanup + plan.internal_close, "P8: {plan:?}");
+        assert_eq!(life.now, life.machine.history().stop.expect("it stopped").deadline, "P7: {plan:?}");
+    }
+}
+
+#[test]
+fn a_pause_of_the_whole_process_ends_it_in_the_turn_in_which_it_wakes() {
+    for plan in plans_with_one_zero() {
+        let mut life = Life::serving(plan, &[HookBudget::Shared; 2]);
+        life.tell(signal(Signal::Terminate));
+        life.wait(Duration::from_secs(3600));
+        assert_eq!(life.machine.phase(), Phase::Stopped, "P7: {plan:?}");
+    }
+}
+
+#[test]
+fn a_late_host_takes_from_the_wait_it_is_late_for_and_never_from_the_deadline() {
+    let plan = even_plan(SECOND);
+    let mut life = Life::serving(plan, &[]);
+    life.tell(signal(Signal::Terminate));
+    life.wait(SECOND + 400 * MS);
+    assert_eq!(life.machine.phase(), Phase::Draining);
+    assert_eq!(life.time_left(), 600 * MS, "P7: the drain gives what the lame duck overran");
+    life.time_out();
+    assert_eq!(life.machine.poll_timeout(), Some((life.now + 750 * MS, Timer::Abort)), "P7: the cancel wait is whole again");
+}

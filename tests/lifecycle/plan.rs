@@ -1,0 +1,180 @@
+//! Budgets by example: what a plan adds up to, when it is refused, and what each stop hook gets of it.
+
+use crate::common::{Life, MS, even_plan, signal};
+use core::time::Duration;
+use lameduck::lifecycle::{
+    Action, Event, GiveUp, HookBudget, HookIndex, HookResult, Lifecycle, Moment, Plan, PlanError, Signal, StopReason,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A life in which the first of these stop hooks (the last of the list) has just begun.
+fn cleaning_up(plan: Plan, hooks: &[HookBudget]) -> Life {
+    let mut life = Life::serving(plan, hooks);
+    life.tell(signal(Signal::Interrupt));
+    life.tell(signal(Signal::Interrupt));
+    life.tell(Event::MainEmpty);
+    life
+}
+
+fn stop_hook_done(hook: usize) -> Event {
+    Event::StopHookEnded(HookIndex(hook), HookResult::Done)
+}
+
+#[test]
+fn the_default_plan_takes_at_most_24_seconds_and_fits_into_the_grace_period_of_kubernetes() {
+    let plan = Plan::default();
+    assert_eq!(plan.worst_case(), 24 * SECOND, "P7");
+    assert_eq!(plan.check_grace_period(30 * SECOND), Ok(()), "P7");
+}
+
+#[test]
+fn the_start_is_no_part_of_the_worst_case() {
+    let plan = Plan { start: 3600 * SECOND, ..Plan::default() };
+    assert_eq!(plan.worst_case(), Plan::default().worst_case(), "P7: the bound runs from the stop request");
+}
+
+#[test]
+fn a_plan_that_fits_the_grace_period_exactly_is_kept_and_one_longer_by_a_millisecond_is_refused() {
+    let plan = Plan::default();
+    assert_eq!(plan.check_grace_period(24 * SECOND), Ok(()), "P7");
+    let grace_period = 24 * SECOND - MS;
+    let refused = PlanError::ExceedsGracePeriod { worst_case: 24 * SECOND, grace_period };
+    assert_eq!(plan.check_grace_period(grace_period), Err(refused), "P7");
+}
+
+#[test]
+fn without_a_grace_period_every_plan_is_kept() {
+    assert_eq!(even_plan(Duration::MAX).check_grace_period(Duration::ZERO), Ok(()), "P7: zero is no check");
+}
+
+#[test]
+fn a_refusal_names_the_value_the_limit_and_the_knobs() {
+    let refused = Plan::default().check_grace_period(20 * SECOND).expect_err("24 s do not fit into 20 s");
+    assert_eq!(
+        refused.to_string(),
+        "worst-case shutdown 24s exceeds the grace period 20s; lower --lame-duck, --drain, --cancel, --cleanup or \
+         --internal-close, or raise --grace-period"
+    );
+    let hooks = [HookBudget::Own(3 * SECOND), HookBudget::Own(4 * SECOND)];
+    let refused = Plan::default().check_hooks(&hooks).expect_err("7 s do not fit into 5 s");
+    assert_eq!(
+        refused.to_string(),
+        "the stop hooks' own budgets add up to 7s, more than the 5s they have together; lower a hook's budget or raise --cleanup"
+    );
+}
+
+#[test]
+fn hooks_that_ask_for_more_than_there_is_cannot_begin_a_life() {
+    let hooks = [HookBudget::Own(3 * SECOND), HookBudget::Own(2 * SECOND + MS)];
+    let refused = PlanError::HooksExceedCleanup { hooks: 5 * SECOND + MS, cleanup: 5 * SECOND };
+    assert_eq!(Plan::default().check_hooks(&hooks), Err(refused), "P11");
+    assert_eq!(Lifecycle::new(Plan::default(), &hooks, Moment::EPOCH).err(), Some(refused), "P11");
+}
+
+#[test]
+fn hooks_that_ask_for_exactly_what_there_is_are_given_it() {
+    let hooks = [HookBudget::Own(3 * SECOND), HookBudget::Own(2 * SECOND)];
+    let mut life = cleaning_up(Plan::default(), &hooks);
+    assert_eq!(life.time_left(), 2 * SECOND, "P11");
+    life.time_out();
+    assert_eq!(life.time_left(), 3 * SECOND, "P11");
+}
+
+#[test]
+fn a_hook_that_hangs_takes_its_share_and_leaves_the_others_theirs() {
+    let mut life = cleaning_up(Plan { cleanup: 6 * SECOND, ..Plan::default() }, &[HookBudget::Shared; 3]);
+    for hook in [2, 1] {
+        assert_eq!(life.time_left(), 2 * SECOND, "P11: a third of 6 s");
+        let actions = life.time_out();
+        let next = Action::RunStopHook(HookIndex(hook - 1));
+        assert_eq!(actions, [Action::GiveUpStopHook(HookIndex(hook), GiveUp::Overran), next], "P11");
+    }
+    assert_eq!(life.time_left(), 2 * SECOND, "P11: the last has its third all the same");
+}
+
+#[test]
+fn what_a_quick_hook_leaves_over_is_there_for_the_next() {
+    let mut life = cleaning_up(Plan { cleanup: 6 * SECOND, ..Plan::default() }, &[HookBudget::Shared; 3]);
+    life.wait(500 * MS);
+    life.tell(stop_hook_done(2));
+    assert_eq!(life.time_left(), 3500 * MS, "P11: its own 2 s and the 1.5 s that were left over");
+}
+
+#[test]
+fn a_hook_with_a_budget_of_its_own_gets_no_more_than_that_whatever_is_left_over() {
+    let hooks = [HookBudget::Own(SECOND), HookBudget::Shared];
+    let mut life = cleaning_up(Plan::default(), &hooks);
+    assert_eq!(life.time_left(), 4 * SECOND, "P11: what the other's own budget leaves");
+    life.tell(stop_hook_done(1));
+    assert_eq!(life.time_left(), SECOND, "P11");
+}
+
+#[test]
+fn the_share_of_a_hook_that_never_started_goes_to_those_that_did() {
+    let (mut life, _) = Life::begin(Plan::default(), &[HookBudget::Shared; 5]);
+    life.tell(Event::StartHookEnded(HookIndex(0), HookResult::Done));
+    life.tell(Event::StartHookEnded(HookIndex(1), HookResult::Panicked));
+    assert_eq!(life.place(), "cleaning_up/hook 0", "P11: one stop for one start that finished");
+    assert_eq!(life.time_left(), 5 * SECOND, "P11: four of five shares nobody needs");
+}
+
+#[test]
+fn a_stop_before_serving_is_bounded_by_what_it_has_to_do() {
+    let (mut life, _) = Life::begin(Plan::default(), &[HookBudget::Shared]);
+    life.tell(Event::StopRequested(StopReason::Requested));
+    let stop = life.machine.history().stop.expect("it was asked to");
+    assert_eq!(stop.deadline.since(stop.at), 6 * SECOND, "P7: 5 s of clean-up and 1 s for the internal server");
+}
+
+#[test]
+fn impatience_moves_later_waits_forward_and_lengthens_none() {
+    let plan = Plan::default();
+    let mut life = Life::serving(plan, &[]);
+    life.tell(signal(Signal::Terminate));
+    life.wait(SECOND);
+    life.tell(signal(Signal::Interrupt));
+    assert_eq!((life.place().as_str(), life.time_left()), ("draining", plan.drain), "P12");
+    life.tell(signal(Signal::Quit));
+    assert_eq!((life.place().as_str(), life.time_left()), ("cancelling/asked", 2750 * MS), "P12");
+    life.tell(signal(Signal::Interrupt));
+    assert_eq!(
+        (life.place().as_str(), life.time_left()),
+        ("cancelling/aborted", 250 * MS),
+        "P12: answers are still flushed"
+    );
+    life.tell(signal(Signal::Interrupt));
+    assert_eq!((life.place().as_str(), life.time_left()), ("cleaning_up/internal server", SECOND), "P12");
+    life.tell(signal(Signal::Quit));
+    assert_eq!(life.place(), "stopped", "P12");
+}
+
+#[test]
+fn a_further_sigterm_changes_nothing() {
+    let mut life = Life::serving(Plan::default(), &[]);
+    life.tell(signal(Signal::Terminate));
+    life.wait(SECOND);
+    let left = life.time_left();
+    let heard = life.try_tell(signal(Signal::Terminate));
+    assert_eq!(heard, (lameduck::lifecycle::Outcome::Ignored, Vec::new()), "P12");
+    assert_eq!((life.place().as_str(), life.time_left()), ("lame_duck", left), "P12");
+}
+
+#[test]
+fn the_worst_that_happened_is_the_verdict() {
+    use lameduck::lifecycle::Verdict;
+    let mut life = cleaning_up(Plan::default(), &[HookBudget::Shared]);
+    let verdicts = |life: &Life| [0, 1].map(|aborted| Verdict::of(life.machine.history(), aborted));
+    assert_eq!(verdicts(&life), [Verdict::Clean, Verdict::Aborted], "P13");
+    life.tell(Event::StopHookEnded(HookIndex(0), HookResult::Failed));
+    assert_eq!(verdicts(&life), [Verdict::HookFailed, Verdict::Aborted], "P13: 3 before 4");
+
+    let mut life = Life::serving(Plan::default(), &[HookBudget::Shared]);
+    life.tell(Event::StopRequested(StopReason::TaskFailed));
+    while life.machine.poll_timeout().is_some() {
+        life.time_out();
+    }
+    assert_eq!(verdicts(&life), [Verdict::Failed; 2], "P13: 1 before 3 and 4");
+    let all = [Verdict::Clean, Verdict::Failed, Verdict::Aborted, Verdict::HookFailed, Verdict::Watchdog];
+    assert_eq!(all.map(Verdict::exit_code), [0, 1, 3, 4, 5], "P13");
+}

@@ -1,0 +1,111 @@
+//! Bugs that were found in the machine and are not to come back, each with its story.
+
+use crate::common::{Life, even_plan, signal};
+use core::time::Duration;
+use lameduck::lifecycle::{
+    Event, HookBudget, HookIndex, HookResult, Moment, Outcome, Phase, Plan, Signal, StopReason, Timer, Verdict,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Somebody who wants no limit at all sets the largest duration there is. The machine added up the budgets of later phases with
+/// `+`, which panics when a `Duration` overflows: such a process would have died as soon as a stop got as far as the drain, and
+/// every request in flight with it.
+#[test]
+fn the_longest_durations_there_are_do_not_panic() {
+    let hooks = [HookBudget::Own(Duration::MAX / 2), HookBudget::Shared, HookBudget::Shared];
+    let mut life = Life::serving(even_plan(Duration::MAX), &hooks);
+    for _ in 0..8 {
+        life.tell(signal(Signal::Interrupt));
+        life.wait(SECOND);
+    }
+    assert_eq!(life.machine.phase(), Phase::Stopped, "P12: impatience ends the longest wait");
+}
+
+/// Once the sums saturated instead, it was the drain that paid. Its end was the stop's deadline less what later phases need;
+/// with a clean-up that never ends the deadline was `NEVER` (a sum that saturated), less a span that saturated too: the epoch.
+/// A drain of ten seconds lasted none, and whatever was in flight would have been aborted.
+#[test]
+fn a_clean_up_without_end_takes_no_time_from_the_drain() {
+    let plan = Plan { cleanup: Duration::MAX, ..Plan::default() };
+    let mut life = Life::serving(plan, &[HookBudget::Shared; 2]);
+    life.tell(signal(Signal::Terminate));
+    life.time_out();
+    assert_eq!((life.machine.phase(), life.time_left()), (Phase::Draining, plan.drain), "P7: the drain has its budget");
+    life.time_out();
+    assert_eq!(life.machine.poll_timeout(), Some((life.now + Duration::from_millis(2750), Timer::Abort)));
+}
+
+/// The same saturation among the hooks: half of for ever was kept for the hook to come, which left the one before it a
+/// deadline at the epoch. It was given up in the turn in which it began.
+#[test]
+fn hooks_that_share_a_clean_up_without_end_all_have_their_time() {
+    let plan = Plan { cleanup: Duration::MAX, ..Plan::default() };
+    let mut life = Life::serving(plan, &[HookBudget::Shared; 2]);
+    life.tell(signal(Signal::Interrupt));
+    life.tell(signal(Signal::Interrupt));
+    life.tell(Event::MainEmpty);
+    for hook in [1, 0] {
+        life.wait(3600 * SECOND);
+        assert_eq!(life.place(), format!("cleaning_up/hook {hook}"), "P11: nobody may give it up for want of time");
+        life.tell(Event::StopHookEnded(HookIndex(hook), HookResult::Done));
+    }
+    assert_eq!(Verdict::of(life.machine.history(), 0), Verdict::Clean);
+}
+
+/// A SIGTERM comes, and while the lame duck still accepts, its accept loop fails. The stop had its reason already, so the failure
+/// was ignored like any further stop request, and a process that refused its last clients for seconds would have exited with 0.
+#[test]
+fn a_task_that_fails_during_the_shutdown_is_told_by_the_exit() {
+    let mut life = Life::serving(Plan::default(), &[]);
+    life.tell(signal(Signal::Terminate));
+    let left = life.time_left();
+    life.tell(Event::StopRequested(StopReason::TaskFailed));
+    assert_eq!((life.machine.phase(), life.time_left()), (Phase::LameDuck, left), "P4: the lame duck lasts its delay");
+    while life.machine.poll_timeout().is_some() {
+        life.time_out();
+    }
+    let history = life.machine.history();
+    assert_eq!(history.stop.map(|stop| stop.reason), Some(StopReason::Signal(Signal::Terminate)), "P13: the first reason");
+    assert_eq!(Verdict::of(history, 0), Verdict::Failed, "P13: a main task failed");
+}
+
+/// The other side of the story above: a task that was asked to end may end with an error, such as "cancelled". That is no
+/// failure of the service.
+#[test]
+fn a_task_that_fails_after_it_was_cancelled_failed_nobody() {
+    let mut life = Life::serving(Plan::default(), &[]);
+    life.tell(signal(Signal::Terminate));
+    life.time_out();
+    life.time_out();
+    assert_eq!(life.machine.phase(), Phase::Cancelling);
+    let (outcome, _) = life.try_tell(Event::StopRequested(StopReason::TaskFailed));
+    assert_eq!(outcome, Outcome::Ignored);
+    assert_eq!(Verdict::of(life.machine.history(), 0), Verdict::Clean, "P13");
+}
+
+/// A process that slept through its own deadline and was woken by the last connection's end, not by a timer, gave its next stop
+/// hook a deadline of "now": later than the deadline of the stop, in a state that claimed to lie within it.
+#[test]
+fn a_hook_that_begins_too_late_is_not_given_time_past_the_deadline() {
+    let mut life = Life::serving(Plan::default(), &[HookBudget::Shared]);
+    life.tell(signal(Signal::Terminate));
+    life.time_out();
+    life.move_clock(life.now + 3600 * SECOND);
+    life.tell(Event::MainEmpty);
+    let deadline = life.machine.history().stop.map_or(Moment::NEVER, |stop| stop.deadline);
+    let (until, timer) = life.machine.poll_timeout().expect("the hook runs, for a moment");
+    assert_eq!(timer, Timer::StopHook);
+    assert!(until <= deadline, "P7: a hook until {until:?}, past the deadline {deadline:?}");
+    life.wait(Duration::ZERO);
+    assert_eq!(life.machine.phase(), Phase::Stopped, "P7: it is over in the same turn");
+}
+
+/// `NEVER` stays `NEVER` whatever is taken from it or added to it, and other moments stop at the epoch.
+#[test]
+fn nothing_comes_before_the_epoch_and_never_has_no_eve() {
+    assert_eq!(Moment::NEVER.minus(SECOND), Moment::NEVER);
+    assert_eq!(Moment::NEVER + Duration::MAX, Moment::NEVER);
+    assert_eq!(Moment::EPOCH + Duration::MAX, Moment::NEVER);
+    assert_eq!((Moment::EPOCH + SECOND).minus(2 * SECOND), Moment::EPOCH);
+}
