@@ -112,6 +112,13 @@ enum Wake<L> {
     InternalClosed,
 }
 
+impl<L> Wake<L> {
+    /// Whether the start is further than the machine knows.
+    const fn is_deed(&self) -> bool {
+        matches!(self, Self::HookEnded(Half::Start, ..) | Self::Listening(_))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Half {
     Start,
@@ -277,8 +284,11 @@ where
         while exiting == Exiting::No {
             let wake = self.next_wake().await;
             let now = self.clock.now();
-            self.life.handle_timeout(now);
-            exiting = self.perform_all(now);
+            // What is done was done before the deadline was looked at; what is asked for comes after it.
+            if !wake.is_deed() {
+                self.life.handle_timeout(now);
+                exiting = self.perform_all(now);
+            }
             if let Some(event) = self.event_of(wake)
                 && exiting == Exiting::No
             {
@@ -290,14 +300,12 @@ where
         self.report()
     }
 
-    /// The next fact or deadline. Whatever is not waited for now is not polled.
+    /// The next fact or deadline. Whatever is not waited for now is not polled. What is done already goes before what asks for
+    /// an end: a start hook that has finished owes its stop hook (P11), and a listener that listens may hold connections (P5).
     async fn next_wake(&mut self) -> Wake<N::Listener> {
         let deadline = self.life.poll_timeout().map(|(at, _)| at);
         tokio::select! {
             biased;
-            () = sleep_until(&*self.clock, deadline) => Wake::Time,
-            signal = self.signals.recv() => Wake::Signal(signal),
-            () = self.parts.stop.asked(), if !self.stop_asked => Wake::StopAsked,
             Some(ended) = self.hook_tasks.join_next() => match ended {
                 Ok((half, hook, end)) => Wake::HookEnded(half, hook, end),
                 // A hook that was given up.
@@ -307,6 +315,9 @@ where
                 self.listening = None;
                 Wake::Listening(listening)
             }
+            () = sleep_until(&*self.clock, deadline) => Wake::Time,
+            signal = self.signals.recv() => Wake::Signal(signal),
+            () = self.parts.stop.asked(), if !self.stop_asked => Wake::StopAsked,
             Some(Ok((name, result))) = self.background.join_next() => Wake::BackgroundEnded(name, result),
             () = ready(&mut self.emptying) => {
                 self.emptying = None;
@@ -348,8 +359,15 @@ where
 
     fn on_hook_ended(&mut self, half: Half, hook: HookIndex, end: HookEnd) -> Option<Event> {
         let slot = self.hooks.get_mut(hook.0)?;
-        slot.state = end.stop.map_or(HookState::Over, HookState::Started);
         let name = slot.name.clone();
+        if matches!(slot.state, HookState::Over) {
+            // It finished in the very moment it was dropped. The machine has moved on, but what was started is stopped (P11).
+            if let Some(stop) = end.stop {
+                self.hook_tasks.spawn(async move { (Half::Stop, hook, run_stop(stop).await) });
+            }
+            return None;
+        }
+        slot.state = end.stop.map_or(HookState::Over, HookState::Started);
         let verdict = match half {
             Half::Start => HookVerdict::Started(end.result),
             Half::Stop => HookVerdict::Stopped(end.result),
@@ -378,7 +396,7 @@ where
             }
             Err(error) => {
                 tracing::error!(task = name, error, "background task failed");
-                if self.life.phase() != Phase::Serving {
+                if self.life.phase() > Phase::Draining {
                     return None;
                 }
                 self.fail(format!("background task {name} failed: {error}"));

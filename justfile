@@ -1,0 +1,32 @@
+# The one door. Each recipe is a plain cargo command that works without just, too.
+
+# What there is.
+default:
+    @just --list
+
+# All tests: the core, real sockets, the simulation.
+test:
+    cargo test --workspace
+
+# What CI checks before the tests: format, lints, documents, dependencies.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy --workspace --no-default-features -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# The reference service, with its drill routes: `just run --lame-duck 1s`.
+run *args:
+    cargo run --release -- --drill {{args}}
+
+# The simulation's scenarios.
+sim *args:
+    cargo test --release --test simulation {{args}}
+
+# The documents, opened.
+doc:
+    cargo doc --workspace --no-deps --open
+
+# Licences and advisories of all dependencies (needs cargo-deny).
+deny:
+    cargo deny check
