@@ -1,0 +1,57 @@
+//! How much of the machine is ours: descriptors and cores.
+
+use rustix::process::{Resource, getrlimit};
+use std::num::NonZeroUsize;
+
+/// Descriptors that connections never get: standard streams, listeners, the runtimes' own, log files, a few connections of
+/// the handlers to elsewhere, and the internal side's (P16).
+const KEPT_BACK: usize = 64;
+/// Below this a limit on connections would be a denial of service of our own making.
+const CONNECTIONS_AT_LEAST: usize = 16;
+/// Beyond this the limit on descriptors says nothing about what the machine can bear.
+const CONNECTIONS_AT_MOST: usize = 1_000_000;
+
+/// How many descriptors this process may have open (the soft limit); `None` if there is no limit.
+#[must_use]
+pub fn descriptors_max() -> Option<usize> {
+    getrlimit(Resource::Nofile).current.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// How many connections to hold at once, unless told otherwise: the limit on descriptors, less 64 that connections never get;
+/// at least 16, at most a million.
+#[must_use]
+pub fn connections_max() -> usize {
+    within(descriptors_max())
+}
+
+/// How many cores this process may use. Its affinity and, on Linux, its group's CPU quota are respected; 1 if nobody knows.
+#[must_use]
+pub fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+fn within(descriptors: Option<usize>) -> usize {
+    descriptors.unwrap_or(usize::MAX).saturating_sub(KEPT_BACK).clamp(CONNECTIONS_AT_LEAST, CONNECTIONS_AT_MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_a_reserve_of_descriptors() {
+        assert_eq!(within(Some(1024)), 960);
+    }
+
+    #[test]
+    fn a_tiny_limit_still_admits_some_and_none_is_not_endless() {
+        assert_eq!(within(Some(20)), 16);
+        assert_eq!(within(None), 1_000_000);
+    }
+
+    #[test]
+    fn this_process_has_a_core_and_a_connection() {
+        assert!(cores().get() >= 1);
+        assert!((16..=1_000_000).contains(&connections_max()));
+    }
+}

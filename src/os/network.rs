@@ -1,0 +1,259 @@
+//! Binds ports: exclusively, for several listeners each, and without listening yet.
+//!
+//! A reservation must keep a second instance out (P14), and yet several workers of this one shall listen on the port. Linux offers
+//! two options that are each too generous on their own:
+//! - `SO_REUSEADDR`, needed to restart while old connections linger in TIME_WAIT, also lets two sockets share a port as long as
+//!   neither listens;
+//! - `SO_REUSEPORT`, needed for one accept queue a worker, lets in whoever of the same user sets it too.
+//!
+//! So they are set only when they can do no harm:
+//!
+//! ```text
+//!  reserve   bind, without either option           a second instance: AddrInUse
+//!            (if there are leftovers in TIME_WAIT: bind again with SO_REUSEADDR)
+//!  listen    SO_REUSEADDR, listen                  alone on the port, or AddrInUse here at the latest
+//!            SO_REUSEPORT, and every sibling binds with it set, and listens
+//! ```
+//!
+//! A second instance binds without `SO_REUSEPORT` and is refused; a sibling binds with it and joins.
+
+use super::{DescriptorReserve, listener::OsListener, listener::Ownership, unix_path::UnixPath};
+use crate::env::{Address, ListenAddress, Network, Reservation};
+use rustix::io::Errno;
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+/// Whether other processes of the same user may listen on our ports too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ReusePort {
+    /// A second instance is refused with `AddrInUse`. The default.
+    #[default]
+    No,
+    /// Every process that says so shares the port, and the kernel spreads connections over them.
+    Yes,
+}
+
+/// Options of our sockets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SocketOptions {
+    /// Connections that the kernel completes and queues before we accept them, for each listener. Default 4096; the kernel caps it
+    /// at `net.core.somaxconn`.
+    pub backlog: u32,
+    /// Sends small writes at once (`TCP_NODELAY`). Default on: without it pipelined requests run at a tenth of the speed.
+    pub nodelay: bool,
+    /// After this much silence the kernel asks a TCP peer whether it is still there, four times at a quarter of it, and then gives
+    /// the connection up. Whole seconds, at least one. Default 60 s; `None` never asks.
+    pub keepalive: Option<Duration>,
+    /// Whether other processes may listen too. Default no.
+    pub reuse_port: ReusePort,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self { backlog: 4096, nodelay: true, keepalive: Some(Duration::from_secs(60)), reuse_port: ReusePort::No }
+    }
+}
+
+impl SocketOptions {
+    /// Sets what concerns a TCP connection. On Linux a connection inherits it from its listener, which saves the calls at
+    /// every accept.
+    pub(super) fn apply_to_connection(&self, socket: &Socket) -> io::Result<()> {
+        socket.set_tcp_nodelay(self.nodelay)?;
+        if let Some(silence) = self.keepalive {
+            let silence = silence.max(Duration::from_secs(1));
+            let interval = (silence / 4).max(Duration::from_secs(1));
+            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(silence).with_interval(interval).with_retries(4))?;
+        }
+        Ok(())
+    }
+
+    fn listen(&self, socket: &Socket) -> io::Result<()> {
+        socket.listen(i32::try_from(self.backlog).unwrap_or(i32::MAX))
+    }
+}
+
+/// The system's network: TCP and Unix sockets.
+#[derive(Clone, Debug, Default)]
+pub struct OsNetwork {
+    options: SocketOptions,
+    reserve: Option<DescriptorReserve>,
+}
+
+impl OsNetwork {
+    /// A network whose sockets have these options.
+    #[must_use]
+    pub fn new(options: SocketOptions) -> Self {
+        Self { options, reserve: None }
+    }
+
+    /// Gives every listener made here this reserve, as [`OsListener::with_reserve`] does for one.
+    #[must_use]
+    pub fn with_reserve(self, reserve: DescriptorReserve) -> Self {
+        Self { reserve: Some(reserve), ..self }
+    }
+}
+
+impl Network for OsNetwork {
+    type Listener = OsListener;
+    type Reservation = OsReservation;
+
+    fn reserve(&self, address: &ListenAddress, listeners: usize) -> io::Result<OsReservation> {
+        let (path, first, local) = match address {
+            ListenAddress::Unix(path) => {
+                let (path, socket) = UnixPath::bind(path)?;
+                let local = Address::Unix(Some(path.path().to_owned()));
+                (Some(Arc::new(path)), socket, local)
+            }
+            ListenAddress::Port(_) | ListenAddress::Tcp(_) => {
+                let socket = bind_one_of(&address.tcp_candidates(), self.options.reuse_port)?;
+                let local = Address::Tcp(tcp_address(&socket)?);
+                (None, socket, local)
+            }
+        };
+        first.set_nonblocking(true)?;
+        Ok(OsReservation { path, first, local, listeners: listeners.max(1), network: self.clone() })
+    }
+}
+
+/// A bound socket that does not listen yet.
+#[derive(Debug)]
+pub struct OsReservation {
+    // Before the socket, because fields are dropped in order: see `UnixPath`.
+    path: Option<Arc<UnixPath>>,
+    first: Socket,
+    local: Address,
+    listeners: usize,
+    network: OsNetwork,
+}
+
+impl OsReservation {
+    fn listen_now(self) -> io::Result<Vec<OsListener>> {
+        let Self { path, first, local, listeners, network } = self;
+        let options = &network.options;
+        let (ownership, sockets) = match (path, &local) {
+            (Some(path), _) => {
+                if !path.is_ours() {
+                    return Err(Errno::ADDRINUSE.into());
+                }
+                options.listen(&first)?;
+                (Ownership::Unix(path), share(first, listeners)?)
+            }
+            (None, Address::Tcp(address)) => (Ownership::Tcp, listen_tcp(first, *address, listeners, options)?),
+            (None, Address::Unix(_)) => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        Ok(sockets
+            .into_iter()
+            .map(|socket| {
+                let listener = OsListener::new(socket, local.clone(), ownership.clone(), options.clone());
+                match &network.reserve {
+                    Some(reserve) => listener.with_reserve(reserve.clone()),
+                    None => listener,
+                }
+            })
+            .collect())
+    }
+}
+
+impl Reservation for OsReservation {
+    type Listener = OsListener;
+
+    fn local(&self) -> Address {
+        self.local.clone()
+    }
+
+    fn listen(self) -> impl Future<Output = io::Result<Vec<OsListener>>> + Send {
+        std::future::ready(self.listen_now())
+    }
+}
+
+fn listen_tcp(first: Socket, local: SocketAddr, listeners: usize, options: &SocketOptions) -> io::Result<Vec<Socket>> {
+    first.set_reuse_address(true)?;
+    options.apply_to_connection(&first)?;
+    options.listen(&first)?;
+    if listeners == 1 {
+        return Ok(vec![first]);
+    }
+    join(first, local, listeners, options)
+}
+
+/// One queue a listener, between which the kernel spreads connections by their hash.
+#[cfg(target_os = "linux")]
+fn join(first: Socket, local: SocketAddr, listeners: usize, options: &SocketOptions) -> io::Result<Vec<Socket>> {
+    first.set_reuse_port(true)?;
+    let mut sockets = vec![first];
+    for _ in 1..listeners {
+        let sibling = tcp_socket(local)?;
+        sibling.set_nonblocking(true)?;
+        sibling.set_reuse_address(true)?;
+        sibling.set_reuse_port(true)?;
+        sibling.bind(&SockAddr::from(local))?;
+        options.apply_to_connection(&sibling)?;
+        options.listen(&sibling)?;
+        sockets.push(sibling);
+    }
+    Ok(sockets)
+}
+
+/// Elsewhere `SO_REUSEPORT` spreads nothing, or wants to be set by all before they bind: one queue for all.
+#[cfg(not(target_os = "linux"))]
+fn join(first: Socket, _: SocketAddr, listeners: usize, _: &SocketOptions) -> io::Result<Vec<Socket>> {
+    share(first, listeners)
+}
+
+/// One socket and its queue, with a descriptor for each listener.
+fn share(first: Socket, listeners: usize) -> io::Result<Vec<Socket>> {
+    let mut sockets = (1..listeners).map(|_| first.try_clone()).collect::<io::Result<Vec<_>>>()?;
+    sockets.push(first);
+    Ok(sockets)
+}
+
+fn bind_one_of(candidates: &[SocketAddr], reuse_port: ReusePort) -> io::Result<Socket> {
+    let mut outcome = Err(io::ErrorKind::InvalidInput.into());
+    for candidate in candidates {
+        outcome = bind_tcp(*candidate, reuse_port);
+        match &outcome {
+            Err(error) if is_family_missing(error) => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+    outcome
+}
+
+/// Whether an error says that this machine has no IPv6.
+fn is_family_missing(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+}
+
+fn bind_tcp(address: SocketAddr, reuse_port: ReusePort) -> io::Result<Socket> {
+    let socket = tcp_socket(address)?;
+    match reuse_port {
+        ReusePort::Yes => {
+            socket.set_reuse_address(true)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&address.into())?;
+        }
+        ReusePort::No => match socket.bind(&address.into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                socket.set_reuse_address(true)?;
+                socket.bind(&address.into())?;
+                socket.set_reuse_address(false)?;
+            }
+            bound => bound?,
+        },
+    }
+    Ok(socket)
+}
+
+fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+    // socket2 sets close-on-exec: a child that inherited a listener would keep its queue alive after us.
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    Ok(socket)
+}
+
+/// The TCP address a socket is bound to.
+pub(super) fn tcp_address(socket: &Socket) -> io::Result<SocketAddr> {
+    socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}

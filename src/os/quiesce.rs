@@ -1,0 +1,62 @@
+//! Keeps newcomers out of a listening TCP socket that still holds connections to be accepted (P5a).
+//!
+//! The kernel completes handshakes on its own and queues them until somebody accepts. Closing the listener resets the whole queue,
+//! and emptying it first races with whoever arrives in between. So the door is shut first: a packet filter on the listening
+//! socket drops every segment that asks for a new connection. Handshakes under way still complete, the queue is accepted until
+//! it is empty, and only then the socket is closed. A client whose SYN was dropped sends it again after a second, to a successor
+//! on the port or to nobody, who refuses; nothing of its request was sent, so it loses time and no request.
+//!
+//! Accepted connections inherit the filter. It does not harm them: no segment of an established connection is a bare SYN.
+//!
+//! Never used on a socket that we inherited: the filter belongs to the socket and not to us, and would stay on it for
+//! ever.
+
+use socket2::Socket;
+use std::io;
+
+/// From now on `socket` completes no handshake that has not begun.
+#[cfg(target_os = "linux")]
+pub(super) fn drop_new_handshakes(socket: &Socket) -> io::Result<()> {
+    socket.attach_filter(&filter::BARE_SYNS)
+}
+
+/// There is no such filter here.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn drop_new_handshakes(_: &Socket) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no filter for new connections"))
+}
+
+#[cfg(target_os = "linux")]
+mod filter {
+    use socket2::SockFilter;
+
+    // Classic BPF, `linux/bpf_common.h`: an instruction's code is its class (LD is 0) with what it does.
+    const LOAD_BYTE_AT: u16 = 0x10 /* B */ | 0x20 /* ABS */;
+    const AND: u16 = 0x04 /* ALU */ | 0x50 /* AND */;
+    const JUMP_IF_EQUAL: u16 = 0x05 /* JMP */ | 0x10 /* JEQ */;
+    const RETURN: u16 = 0x06 /* RET */;
+
+    // RFC 9293 §3.1: the flags are byte 13 of the TCP header.
+    const FLAGS_OFFSET: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+
+    const DROP: u32 = 0;
+    /// How many bytes of the packet to keep: all.
+    const PASS: u32 = u32::MAX;
+
+    /// Drops a segment with SYN and without ACK, passes every other. A filter on a TCP socket sees the segment from its TCP
+    /// header on, over IPv4 and IPv6 alike.
+    pub(super) const BARE_SYNS: [SockFilter; 5] = [
+        // 0: The accumulator becomes the flags. A segment too short to have them is dropped by the kernel.
+        SockFilter::new(LOAD_BYTE_AT, 0, 0, FLAGS_OFFSET),
+        // 1: Only SYN and ACK matter. ECN and other flags may come with a SYN.
+        SockFilter::new(AND, 0, 0, SYN | ACK),
+        // 2: SYN alone asks for a new connection: go on with 3. Anything else: skip one, to 4.
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+        // 3
+        SockFilter::new(RETURN, 0, 0, DROP),
+        // 4
+        SockFilter::new(RETURN, 0, 0, PASS),
+    ];
+}

@@ -1,0 +1,128 @@
+//! Descriptors kept back, so that a process without any left still answers its probes (P15, P16).
+//!
+//! A spare descriptor is open on `/dev/null` and does nothing but exist. When an accept fails for want of descriptors, the
+//! listener closes a spare and accepts with the number that this freed. When such a connection ends, its descriptor is not given
+//! back to the process, where the main side's backlog would have it within a moment: `/dev/null` is put in its place with one
+//! `dup2`, which closes the connection and keeps the number. So a reserve of four serves four probes at a time, for ever.
+
+use rustix::{
+    fs::{Mode, OFlags, open},
+    io::{Errno, fcntl_dupfd_cloexec},
+};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Spare descriptors. Clones share them.
+#[derive(Clone, Debug)]
+pub struct DescriptorReserve {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// What the spares are copies of. Never given away, so that a copy can be made without a descriptor to open a file with.
+    null: OwnedFd,
+    size: usize,
+    spares: Mutex<Vec<OwnedFd>>,
+}
+
+impl DescriptorReserve {
+    /// Keeps `size` descriptors back, and one more to copy them from.
+    ///
+    /// # Errors
+    /// The system's, such as that there are no descriptors left to keep.
+    pub fn new(size: usize) -> io::Result<Self> {
+        let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        let spares = (0..size).map(|_| copy(&null)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { shared: Arc::new(Shared { null, size, spares: Mutex::new(spares) }) })
+    }
+
+    /// How many spares there are now.
+    #[must_use]
+    pub fn spares(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Closes one spare. Whether there was one: then whoever asks next for a descriptor gets it.
+    pub(super) fn give_up_one(&self) -> bool {
+        self.lock().pop().is_some()
+    }
+
+    /// Takes back what was given up, as far as the process has descriptors again.
+    pub(super) fn refill(&self) {
+        let mut spares = self.lock();
+        while spares.len() < self.shared.size {
+            let Ok(spare) = copy(&self.shared.null) else { break };
+            spares.push(spare);
+        }
+    }
+
+    /// Closes what `descriptor` is open on. If spares are missing, it becomes one, and at no moment anybody else's.
+    pub(super) fn take_back(&self, mut descriptor: OwnedFd) {
+        let mut spares = self.lock();
+        if spares.len() < self.shared.size && replace(&self.shared.null, &mut descriptor).is_ok() {
+            spares.push(descriptor);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        self.shared.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an error says that there are no descriptors left, in the process or in the whole system.
+pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+fn copy(null: &OwnedFd) -> Result<OwnedFd, Errno> {
+    fcntl_dupfd_cloexec(null, 0)
+}
+
+#[cfg(target_os = "linux")]
+fn replace(null: &OwnedFd, descriptor: &mut OwnedFd) -> Result<(), Errno> {
+    rustix::io::dup3(null, descriptor, rustix::io::DupFlags::CLOEXEC)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn replace(null: &OwnedFd, descriptor: &mut OwnedFd) -> Result<(), Errno> {
+    rustix::io::dup2(null, descriptor)?;
+    rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{io::Read, os::unix::net::UnixStream};
+
+    #[test]
+    fn a_spare_that_was_given_up_comes_back() {
+        let reserve = DescriptorReserve::new(2).unwrap();
+        assert!(reserve.give_up_one() && reserve.give_up_one());
+        assert!(!reserve.give_up_one());
+        reserve.refill();
+        assert_eq!(reserve.spares(), 2);
+    }
+
+    #[test]
+    fn a_connection_taken_back_is_closed_and_becomes_a_spare() {
+        let reserve = DescriptorReserve::new(1).unwrap();
+        assert!(reserve.give_up_one());
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        reserve.take_back(ours.into());
+        assert_eq!(reserve.spares(), 1);
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_full_reserve_just_closes() {
+        let reserve = DescriptorReserve::new(1).unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        reserve.take_back(ours.into());
+        assert_eq!(reserve.spares(), 1);
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+    }
+}

@@ -1,0 +1,80 @@
+//! The thread that ends the process when its bound is over (P7).
+//!
+//! It shares nothing with the rest: no runtime, no log, no lock that anybody else holds for longer than a store. It is started
+//! before it is needed, because a process that is short of threads is one that needs it. It cannot be disarmed: either the
+//! process is over before its bound, or the watchdog ends it.
+
+use super::stdio::say;
+use std::{
+    io,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The exit code of a process that its watchdog had to end (P13).
+pub const WATCHDOG_EXIT_CODE: u8 = 5;
+
+/// A handle on the watchdog's thread. Dropping it leaves the thread as it is, armed or not.
+#[derive(Clone, Debug)]
+pub(super) struct Watchdog {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    ends_at: Mutex<Option<Instant>>,
+    armed: Condvar,
+}
+
+impl Watchdog {
+    /// Starts the thread; it waits to be armed.
+    pub(super) fn start() -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let watched = shared.clone();
+        thread::Builder::new().name("lameduck-watchd".into()).stack_size(64 * 1024).spawn(move || {
+            watched.wait();
+            say("watchdog: the shutdown is over its bound; exiting at once with code 5");
+            // Not `std::process::exit`: that runs exit handlers, flushes standard output, and waits for ever if another thread is
+            // stuck in doing so.
+            signal_hook::low_level::exit(i32::from(WATCHDOG_EXIT_CODE))
+        })?;
+        Ok(Self { shared })
+    }
+
+    /// Ends the process after `remaining`. Armed again, the earlier end counts (P1: a deadline never moves later).
+    pub(super) fn arm(&self, remaining: Duration) {
+        let Some(end) = real_now().checked_add(remaining) else { return };
+        let mut ends_at = self.shared.lock();
+        *ends_at = Some(ends_at.map_or(end, |earlier| earlier.min(end)));
+        self.shared.armed.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.ends_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when the end has come.
+    fn wait(&self) {
+        let mut ends_at = self.lock();
+        loop {
+            ends_at = match *ends_at {
+                None => self.armed.wait(ends_at).unwrap_or_else(PoisonError::into_inner),
+                Some(end) => {
+                    let remaining = end.saturating_duration_since(real_now());
+                    if remaining.is_zero() {
+                        return;
+                    }
+                    self.armed.wait_timeout(ends_at, remaining).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the bound holds in real time, whatever the injected clock believes")]
+fn real_now() -> Instant {
+    Instant::now()
+}
