@@ -10,26 +10,26 @@ use super::{
 };
 use crate::env::{Address, Backlog, Listener};
 use rustix::net::SocketAddrAny;
+use socket2::SockRef;
 use std::{
-    io,
+    io, mem,
     net::SocketAddr,
     os::{
-        fd::OwnedFd,
-        unix::{ffi::OsStrExt, net::UnixStream},
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
     },
     path::PathBuf,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// A listening TCP or Unix socket.
 #[derive(Debug)]
 pub struct OsListener {
-    // In this order, because fields are dropped in it: leave the runtime, remove the path, close the socket.
-    registered: Option<AsyncFd<Arc<socket2::Socket>>>,
+    // The path before the socket, because fields are dropped in order: see `UnixPath`.
     ownership: Ownership,
-    socket: Arc<socket2::Socket>,
+    door: Door,
     local: Address,
     options: SocketOptions,
     reserve: Option<DescriptorReserve>,
@@ -47,6 +47,19 @@ pub(super) enum Ownership {
     Inherited,
 }
 
+/// The socket itself.
+#[derive(Debug)]
+enum Door {
+    /// Listening, but not polled yet.
+    Made(socket2::Socket),
+    /// On its runtime.
+    Tcp(TcpListener),
+    /// On its runtime.
+    Unix(UnixListener),
+    /// The runtime would not have it.
+    Refused,
+}
+
 /// Who knows whether somebody waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Queue {
@@ -58,7 +71,7 @@ enum Queue {
 
 impl OsListener {
     pub(super) fn new(socket: socket2::Socket, local: Address, ownership: Ownership, options: SocketOptions) -> Self {
-        Self { registered: None, ownership, socket: Arc::new(socket), local, options, reserve: None, queue: Queue::Watched }
+        Self { ownership, door: Door::Made(socket), local, options, reserve: None, queue: Queue::Watched }
     }
 
     /// A listener from a descriptor that somebody else bound and listens on, such as a service manager. At the end its queue is
@@ -91,42 +104,28 @@ impl OsListener {
         Self { reserve: Some(reserve), ..self }
     }
 
-    fn accept_now(&self) -> io::Result<(Socket, Address)> {
-        let (descriptor, peer) = self.accept_descriptor()?;
-        let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
-        match &self.local {
-            Address::Tcp(_) => {
-                let peer = SocketAddr::try_from(peer)?;
-                let stream = std::net::TcpStream::from(descriptor);
-                if !self.options_are_inherited() {
-                    // It fails if the peer is gone already, which its reader will find out.
-                    let _ = self.options.apply_to_connection(&socket2::SockRef::from(&stream));
-                }
-                Ok((Socket::tcp(stream, self.reserve.clone())?, Address::Tcp(canonical(peer))))
-            }
-            Address::Unix(_) => {
-                let peer = Address::Unix(unix_path_of(peer));
-                Ok((Socket::unix(UnixStream::from(descriptor), self.reserve.clone())?, peer))
-            }
+    fn poll_accept_once(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Address)>> {
+        // First the runtime, also when the kernel is to be asked: this is what arranges the wake-up.
+        let watched = self.door.poll_accept(cx);
+        match (watched, self.queue) {
+            (Poll::Pending, Queue::Asked) => match self.door.accept_now() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+                outcome => Poll::Ready(outcome),
+            },
+            (watched, Queue::Watched | Queue::Asked) => watched,
         }
     }
 
-    fn accept_descriptor(&self) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
-        loop {
-            let error = match accept_nonblocking(&self.socket) {
-                Ok(accepted) => return Ok(accepted),
-                Err(error) => error,
-            };
-            if error.kind() == io::ErrorKind::Interrupted {
-                continue;
+    fn outfit(&self, stream: Stream) -> Socket {
+        match stream {
+            Stream::Tcp(stream) => {
+                if !self.options_are_inherited() {
+                    // It fails if the peer is gone already, which its reader will find out.
+                    let _ = self.options.apply_to_connection(&SockRef::from(&stream));
+                }
+                Socket::from(stream).with_reserve(self.reserve.clone())
             }
-            // Without a descriptor the kernel does not even look whether somebody waits. Another thread may be faster with
-            // what we freed: then the next spare goes, until there is none.
-            let freed = is_out_of_descriptors(&error) && self.reserve.as_ref().is_some_and(DescriptorReserve::give_up_one);
-            if !freed {
-                self.refill_reserve();
-                return Err(error);
-            }
+            Stream::Unix(stream) => Socket::from(stream).with_reserve(self.reserve.clone()),
         }
     }
 
@@ -152,23 +151,25 @@ impl Listener for OsListener {
     /// Outside of a tokio runtime with I/O enabled.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Address)>> {
         self.refill_reserve();
-        if self.registered.is_none() {
-            self.registered = Some(AsyncFd::register_with_interest(self.socket.clone(), Interest::READABLE)?);
-        }
-        let Some(registered) = &self.registered else { return Poll::Pending };
-        match self.queue {
-            Queue::Watched => {}
-            Queue::Asked => match self.accept_now() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                outcome => return Poll::Ready(outcome),
-            },
-        }
+        self.door.enter_runtime(&self.local)?;
         loop {
-            let mut readiness = ready!(registered.poll_read_ready(cx))?;
-            match self.accept_now() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => readiness.clear_ready(),
-                outcome => return Poll::Ready(outcome),
+            let outcome = self.poll_accept_once(cx);
+            if let Poll::Ready(Err(error)) = &outcome {
+                if error.kind() == io::ErrorKind::Interrupted {
+                    continue;
+                }
+                // Without a descriptor the kernel does not even look whether somebody waits. Another thread may be faster with
+                // what is freed here: then the next spare goes, until there is none.
+                let reserve = self.reserve.as_ref().filter(|_| is_out_of_descriptors(error));
+                if reserve.is_some_and(DescriptorReserve::give_up_one) {
+                    continue;
+                }
             }
+            if !matches!(outcome, Poll::Ready(Ok(_))) {
+                // Nobody came for what was given up.
+                self.refill_reserve();
+            }
+            return outcome.map_ok(|(stream, peer)| (self.outfit(stream), peer));
         }
     }
 
@@ -179,13 +180,70 @@ impl Listener for OsListener {
     fn quiesce(&mut self) -> Backlog {
         self.queue = Queue::Asked;
         let sealed = match &self.ownership {
-            Ownership::Tcp => drop_new_handshakes(&self.socket),
+            Ownership::Tcp => self.door.descriptor().and_then(|socket| drop_new_handshakes(&SockRef::from(&socket))),
             Ownership::Unix(path) => path.unlink(),
             Ownership::Inherited => return Backlog::Inherited,
         };
         match sealed {
             Ok(()) => Backlog::Sealed,
             Err(error) => Backlog::Open(Some(error)),
+        }
+    }
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Door {
+    fn enter_runtime(&mut self, local: &Address) -> io::Result<()> {
+        if !matches!(self, Self::Made(_)) {
+            return Ok(());
+        }
+        if let Self::Made(socket) = mem::replace(self, Self::Refused) {
+            *self = match local {
+                Address::Tcp(_) => Self::Tcp(TcpListener::from_std(socket.into())?),
+                Address::Unix(_) => Self::Unix(UnixListener::from_std(socket.into())?),
+            };
+        }
+        Ok(())
+    }
+
+    fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
+        match self {
+            Self::Made(socket) => Ok(socket.as_fd()),
+            Self::Tcp(listener) => Ok(listener.as_fd()),
+            Self::Unix(listener) => Ok(listener.as_fd()),
+            Self::Refused => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// A connection that the runtime knows of.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Address)>> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.poll_accept(cx).map_ok(|(stream, peer)| (Stream::Tcp(stream), Address::Tcp(canonical(peer))))
+            }
+            Self::Unix(listener) => listener
+                .poll_accept(cx)
+                .map_ok(|(stream, peer)| (Stream::Unix(stream), Address::Unix(peer.as_pathname().map(PathBuf::from)))),
+            Self::Made(_) | Self::Refused => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    /// A connection that the kernel knows of, or `WouldBlock`.
+    fn accept_now(&self) -> io::Result<(Stream, Address)> {
+        let (descriptor, peer) = accept_nonblocking(self.descriptor()?)?;
+        match self {
+            Self::Unix(_) => {
+                let stream = UnixStream::from_std(descriptor.into())?;
+                Ok((Stream::Unix(stream), Address::Unix(peer.and_then(unix_path_of))))
+            }
+            Self::Tcp(_) | Self::Made(_) | Self::Refused => {
+                let peer = SocketAddr::try_from(peer.ok_or(io::ErrorKind::ConnectionAborted)?)?;
+                Ok((Stream::Tcp(TcpStream::from_std(descriptor.into())?), Address::Tcp(canonical(peer))))
+            }
         }
     }
 }
@@ -204,13 +262,14 @@ fn unix_path_of(peer: SocketAddrAny) -> Option<PathBuf> {
 }
 
 #[cfg(target_os = "linux")]
-fn accept_nonblocking(socket: &socket2::Socket) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+fn accept_nonblocking(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
     use rustix::net::{SocketFlags, acceptfrom_with};
+
     Ok(acceptfrom_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn accept_nonblocking(socket: &socket2::Socket) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+fn accept_nonblocking(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
     let (descriptor, peer) = rustix::net::acceptfrom(socket)?;
     rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&descriptor, true)?;

@@ -34,14 +34,10 @@ enum Stream {
 }
 
 impl Socket {
-    /// A TCP connection that is non-blocking already. Must be called on the runtime it will be used on.
-    pub(super) fn tcp(stream: std::net::TcpStream, reserve: Option<DescriptorReserve>) -> io::Result<Self> {
-        Ok(Self { stream: Stream::Tcp(TcpStream::from_std(stream)?), reserve })
-    }
-
-    /// The same for a Unix connection.
-    pub(super) fn unix(stream: std::os::unix::net::UnixStream, reserve: Option<DescriptorReserve>) -> io::Result<Self> {
-        Ok(Self { stream: Stream::Unix(UnixStream::from_std(stream)?), reserve })
+    /// Its descriptor goes back to `reserve` in the end.
+    pub(super) fn with_reserve(mut self, reserve: Option<DescriptorReserve>) -> Self {
+        self.reserve = reserve;
+        self
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {

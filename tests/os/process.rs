@@ -1,0 +1,227 @@
+//! What needs a process of its own: its signals, its limits, its standard error, its end. Each test starts itself again.
+
+use crate::help::{accept, any_port, bounded, child, is_child, listen_one, tcp};
+use lameduck::{
+    env::{Clock, Listener, Rooms, SignalSource},
+    lifecycle::Signal,
+    os::{DescriptorReserve, Threads, TokioClock, UnixSignals, WATCHDOG_EXIT_CODE, stdio::say},
+};
+use rustix::process::{self, Resource, Rlimit};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    net::TcpStream,
+    num::NonZeroUsize,
+    process::{Child, ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::io::AsyncWriteExt;
+
+fn passes(test: &str) {
+    let output = child(test).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[tokio::test]
+async fn each_stop_signal_is_heard_and_none_kills() {
+    if !is_child() {
+        return passes("process::each_stop_signal_is_heard_and_none_kills");
+    }
+    let mut signals = UnixSignals::install().unwrap();
+    for (sent, heard) in [
+        (process::Signal::HUP, Signal::Hangup),
+        (process::Signal::TERM, Signal::Terminate),
+        (process::Signal::INT, Signal::Interrupt),
+        (process::Signal::QUIT, Signal::Quit),
+        (process::Signal::TERM, Signal::Terminate),
+    ] {
+        process::kill_process(process::getpid(), sent).unwrap();
+        assert_eq!(bounded(signals.recv()).await, heard);
+    }
+}
+
+#[tokio::test]
+async fn signals_that_wait_together_are_all_heard_in_a_fixed_order() {
+    if !is_child() {
+        return passes("process::signals_that_wait_together_are_all_heard_in_a_fixed_order");
+    }
+    let mut signals = UnixSignals::install().unwrap();
+    for signal in [process::Signal::HUP, process::Signal::QUIT, process::Signal::INT, process::Signal::TERM] {
+        process::kill_process(process::getpid(), signal).unwrap();
+    }
+    for expected in Signal::ALL {
+        assert_eq!(bounded(signals.recv()).await, expected);
+    }
+}
+
+#[test]
+fn signals_cannot_be_installed_without_a_runtime() {
+    UnixSignals::install().unwrap_err();
+}
+
+/// Opens files until the process may open none.
+fn exhaust_descriptors() -> Vec<File> {
+    let mut files = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        files.push(file);
+    }
+    files
+}
+
+/// P16. The reserve is smaller than the number of probes: each descriptor must come back when its connection ends.
+#[tokio::test]
+async fn a_process_without_descriptors_still_accepts_with_its_reserve_again_and_again() {
+    if !is_child() {
+        return passes("process::a_process_without_descriptors_still_accepts_with_its_reserve_again_and_again");
+    }
+    let reserve = DescriptorReserve::new(2).unwrap();
+    let mut listener = listen_one(&any_port()).await.with_reserve(reserve.clone());
+    let mut bare = listen_one(&any_port()).await;
+    let address = tcp(&listener.local());
+    // The client's descriptors come from before: it is the same process.
+    let clients: Vec<_> =
+        (0..6).map(|_| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap()).collect();
+    let queued = TcpStream::connect(tcp(&bare.local())).unwrap();
+    process::setrlimit(
+        Resource::Nofile,
+        Rlimit { current: Some(64), maximum: process::getrlimit(Resource::Nofile).maximum },
+    )
+    .unwrap();
+    let mut hoard = exhaust_descriptors();
+
+    let error = accept(&mut bare).await.unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::MFILE.raw_os_error()), "one without a reserve is out of luck");
+
+    for client in clients {
+        client.connect(&address.into()).unwrap();
+        let (mut probe, _) = accept(&mut listener).await.unwrap();
+        assert!(reserve.spares() < 2);
+        probe.write_all(b"alive").await.unwrap();
+        drop(probe);
+        assert_eq!(reserve.spares(), 2, "its descriptor came back");
+        assert!(File::open("/dev/null").is_err(), "and nobody else could have it");
+        let mut answer = String::new();
+        TcpStream::from(client).read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "alive");
+        // The client's own descriptor is free now. Nobody shall have it.
+        hoard.extend(exhaust_descriptors());
+    }
+
+    hoard.truncate(1);
+    accept(&mut bare).await.unwrap();
+    drop(queued);
+}
+
+/// A child whose standard error is a pipe that nobody reads, and full already.
+fn start_with_stuck_stderr(test: &str) -> (Child, impl Drop) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    while writer.write(b"x").is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    let child = child(test).stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+    (child, Held(Some(reader)))
+}
+
+struct Held(Option<std::io::PipeReader>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(self.0.take());
+    }
+}
+
+fn wait(mut child: Child) -> ExitStatus {
+    let (tell, told) = std::sync::mpsc::channel();
+    let pid = process::Pid::from_child(&child);
+    std::thread::Builder::new().spawn(move || tell.send(child.wait().unwrap())).unwrap();
+    told.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| {
+        process::kill_process(pid, process::Signal::KILL).unwrap();
+        panic!("the child hangs")
+    })
+}
+
+#[test]
+fn last_words_into_a_stuck_pipe_are_dropped_and_do_not_block() {
+    if is_child() {
+        for _ in 0..100 {
+            say("nobody reads this");
+        }
+        return;
+    }
+    let (child, _reader) = start_with_stuck_stderr("process::last_words_into_a_stuck_pipe_are_dropped_and_do_not_block");
+    assert!(wait(child).success());
+}
+
+#[test]
+fn last_words_into_a_dead_pipe_are_dropped_and_do_not_panic() {
+    if is_child() {
+        return say("nobody can read this");
+    }
+    let (child, reader) = start_with_stuck_stderr("process::last_words_into_a_dead_pipe_are_dropped_and_do_not_panic");
+    drop(reader);
+    assert!(wait(child).success());
+}
+
+#[test]
+fn last_words_are_one_line_of_at_most_a_pipes_atomic_write() {
+    if is_child() {
+        say("short");
+        return say(&"é".repeat(5000));
+    }
+    let output = child("process::last_words_are_one_line_of_at_most_a_pipes_atomic_write").output().unwrap();
+    let short = output.stderr.windows(6).position(|window| window == b"short\n").expect("the short line");
+    let long = &output.stderr[short + 6..];
+    assert_eq!(long.iter().position(|byte| *byte == b'\n'), Some(4095));
+}
+
+#[test]
+fn last_words_reach_a_file_too() {
+    if is_child() {
+        return say("into a file");
+    }
+    let scratch = crate::help::Scratch::new("say");
+    let path = scratch.path().join("stderr");
+    let file = File::create(&path).unwrap();
+    let status = child("process::last_words_reach_a_file_too").stdout(Stdio::null()).stderr(file).status().unwrap();
+    assert!(status.success());
+    assert!(std::fs::read_to_string(&path).unwrap().contains("into a file\n"));
+}
+
+/// P7. Standard error is stuck, standard output too and its lock is held, and a handler never returns.
+#[test]
+fn the_watchdog_ends_a_process_that_is_stuck_in_every_other_way() {
+    if is_child() {
+        let clock = Arc::new(TokioClock::new());
+        let rooms = Threads::new(clock.clone(), NonZeroUsize::MIN).unwrap();
+        rooms.arm_watchdog(clock.now() + Duration::from_millis(100));
+        rooms.arm_watchdog(clock.now() + Duration::from_secs(3600));
+        drop(rooms);
+        let _held = std::io::stdout().lock();
+        loop {
+            std::thread::park();
+        }
+    }
+    let (child, _reader) = start_with_stuck_stderr("process::the_watchdog_ends_a_process_that_is_stuck_in_every_other_way");
+    assert_eq!(wait(child).code(), Some(i32::from(WATCHDOG_EXIT_CODE)));
+}
+
+#[test]
+fn the_watchdog_says_why() {
+    if is_child() {
+        let clock = Arc::new(TokioClock::new());
+        let rooms = Threads::new(clock.clone(), NonZeroUsize::MIN).unwrap();
+        rooms.arm_watchdog(clock.now());
+        loop {
+            std::thread::park();
+        }
+    }
+    let output = child("process::the_watchdog_says_why").output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("watchdog: the shutdown is over its bound"));
+}
