@@ -286,3 +286,71 @@ fn is_listening(socket: &socket2::Socket) -> io::Result<bool> {
 fn is_listening(_: &socket2::Socket) -> io::Result<bool> {
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        env::{ListenAddress, Network, Reservation},
+        os::OsNetwork,
+    };
+    use std::{future::poll_fn, time::Duration};
+
+    fn is_private_and_nonblocking(descriptor: &BorrowedFd<'_>) -> bool {
+        let flags = rustix::io::fcntl_getfd(descriptor).unwrap();
+        flags.contains(rustix::io::FdFlags::CLOEXEC) && SockRef::from(descriptor).nonblocking().unwrap()
+    }
+
+    async fn options_of_a_connection_to(mut listener: OsListener) -> (bool, bool, Duration, bool) {
+        let address = listener.local().tcp().unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (connection, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+        let descriptor = connection.descriptor().unwrap();
+        let socket = SockRef::from(&descriptor);
+        (
+            socket.tcp_nodelay().unwrap(),
+            socket.keepalive().unwrap(),
+            socket.tcp_keepalive_time().unwrap(),
+            is_private_and_nonblocking(&descriptor),
+        )
+    }
+
+    #[tokio::test]
+    async fn connections_have_the_options_however_the_listener_came_to_be() {
+        let options = SocketOptions { keepalive: Some(Duration::from_secs(33)), ..SocketOptions::default() };
+        let expected = (true, true, Duration::from_secs(33), true);
+
+        let address: ListenAddress = "127.0.0.1:0".parse().unwrap();
+        for kept in 0..2 {
+            // The other is closed, so that the connection comes to this one.
+            let mut siblings = OsNetwork::new(options.clone()).reserve(&address, 2).unwrap().listen().await.unwrap();
+            let kept = siblings.swap_remove(kept);
+            drop(siblings);
+            assert_eq!(options_of_a_connection_to(kept).await, expected);
+        }
+
+        let inherited = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inherited = OsListener::inherited(inherited.into(), options).unwrap();
+        assert_eq!(options_of_a_connection_to(inherited).await, expected);
+    }
+
+    #[tokio::test]
+    async fn connections_of_a_quiesced_listener_are_close_on_exec_and_do_not_block() {
+        let address: ListenAddress = "127.0.0.1:0".parse().unwrap();
+        let mut listener = OsNetwork::default().reserve(&address, 1).unwrap().listen().await.unwrap().remove(0);
+        let _client = std::net::TcpStream::connect(listener.local().tcp().unwrap()).unwrap();
+        listener.quiesce();
+        let (connection, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+        let descriptor = connection.descriptor().unwrap();
+        assert!(is_private_and_nonblocking(&descriptor));
+        let door = listener.door.descriptor().unwrap();
+        assert!(is_private_and_nonblocking(&door));
+    }
+
+    #[test]
+    fn an_ipv6_peer_keeps_its_scope_and_a_mapped_one_becomes_ipv4() {
+        let scoped: SocketAddr = "[fe80::1%3]:80".parse().unwrap();
+        assert_eq!(canonical(scoped), scoped);
+        assert_eq!(canonical("[::ffff:192.0.2.7]:80".parse().unwrap()), "192.0.2.7:80".parse().unwrap());
+    }
+}

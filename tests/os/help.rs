@@ -46,7 +46,18 @@ pub(crate) fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
-/// This test again, alone in a process of its own.
+/// The name of the test it stands in, as the test runner knows it.
+macro_rules! this_test {
+    () => {{
+        fn here() {}
+        let path = std::any::type_name_of_val(&here);
+        let path = path.strip_suffix("::here").unwrap();
+        path.strip_suffix("::{{closure}}").unwrap_or(path).split_once("::").unwrap().1
+    }};
+}
+pub(crate) use this_test;
+
+/// The test of this name again, alone in a process of its own.
 pub(crate) fn child(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
