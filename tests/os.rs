@@ -5,8 +5,6 @@
 mod help;
 #[path = "os/network.rs"]
 mod network;
-#[path = "os/process.rs"]
-mod process;
 #[path = "os/quiesce.rs"]
 mod quiesce;
 #[path = "os/rooms.rs"]

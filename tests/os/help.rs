@@ -9,11 +9,8 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
-
-const CHILD: &str = "LAMEDUCK_TEST_CHILD";
 
 /// Fails instead of hanging.
 #[expect(clippy::disallowed_methods, reason = "the bound of a test on real sockets is real time")]
@@ -39,29 +36,6 @@ pub(crate) async fn accept(listener: &mut OsListener) -> io::Result<(Socket, Add
 
 pub(crate) fn tcp(address: &Address) -> SocketAddr {
     address.tcp().expect("a TCP address")
-}
-
-/// Whether this is the child that `child` started.
-pub(crate) fn is_child() -> bool {
-    std::env::var_os(CHILD).is_some()
-}
-
-/// The name of the test it stands in, as the test runner knows it.
-macro_rules! this_test {
-    () => {{
-        fn here() {}
-        let path = std::any::type_name_of_val(&here);
-        let path = path.strip_suffix("::here").unwrap();
-        path.strip_suffix("::{{closure}}").unwrap_or(path).split_once("::").unwrap().1
-    }};
-}
-pub(crate) use this_test;
-
-/// The test of this name again, alone in a process of its own.
-pub(crate) fn child(test: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
-    command
 }
 
 /// A directory that goes away with the test.

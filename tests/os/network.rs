@@ -65,15 +65,26 @@ async fn a_restart_is_not_held_up_by_connections_in_time_wait() {
     bounded(select(poll_fn(move |cx| one.poll_accept(cx)), poll_fn(move |cx| other.poll_accept(cx)))).await;
 }
 
-/// With leftovers in TIME_WAIT the kernel lets two bind. It must not let both listen.
 #[tokio::test]
-async fn two_instances_that_reserve_over_leftovers_do_not_both_listen() {
+async fn a_reservation_over_leftovers_is_exclusive_too() {
     let address = port_with_leftovers().await;
-    let first = OsNetwork::default().reserve(&address, 2).unwrap();
-    if let Ok(second) = OsNetwork::default().reserve(&address, 2) {
-        let _first = first.listen().await.unwrap();
-        assert_eq!(second.listen().await.unwrap_err().kind(), ErrorKind::AddrInUse);
-    }
+    let _first = OsNetwork::default().reserve(&address, 2).unwrap();
+    assert_eq!(OsNetwork::default().reserve(&address, 2).unwrap_err().kind(), ErrorKind::AddrInUse);
+}
+
+/// Two instances that bind over leftovers within the same moment both succeed, because both try again with `SO_REUSEADDR`. The
+/// rival does by hand what ours does, and is a step ahead.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn of_two_instances_that_bind_in_the_same_moment_only_one_listens() {
+    let rival = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    rival.set_reuse_address(true).unwrap();
+    rival.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let address = ListenAddress::Tcp(rival.local_addr().unwrap().as_socket().unwrap());
+    let ours = OsNetwork::default().reserve(&address, 2).unwrap();
+    rival.listen(16).unwrap();
+    rival.set_reuse_port(true).unwrap();
+    assert_eq!(ours.listen().await.unwrap_err().kind(), ErrorKind::AddrInUse);
 }
 
 #[tokio::test]

@@ -1,6 +1,13 @@
 //! What needs a process of its own: its signals, its limits, its standard error, its end. Each test starts itself again.
+//!
+//! Apart from the other tests of `os`, because between fork and exec a child holds every descriptor of its parent for a moment: a
+//! port that another test has just closed would still listen.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use crate::help::{accept, any_port, bounded, child, is_child, listen_one, tcp, this_test};
+#[path = "os/help.rs"]
+mod help;
+
+use help::{Scratch, accept, any_port, bounded, listen_one, tcp};
 use lameduck::{
     env::{Clock, Listener, Rooms, SignalSource},
     lifecycle::Signal,
@@ -12,20 +19,41 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     num::NonZeroUsize,
-    process::{Child, ExitStatus, Stdio},
+    os::fd::AsFd,
+    process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
 };
 use tokio::io::AsyncWriteExt;
 
+const CHILD: &str = "LAMEDUCK_TEST_CHILD";
+
+/// Whether this is the child that `child` started.
+fn is_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
+/// The name of the test it stands in, as the test runner knows it.
+macro_rules! this_test {
+    () => {{
+        fn here() {}
+        let path = std::any::type_name_of_val(&here);
+        let path = path.strip_suffix("::here").unwrap();
+        path.strip_suffix("::{{closure}}").unwrap_or(path).split_once("::").unwrap().1
+    }};
+}
+
+/// The test of this name again, alone in a process of its own.
+fn child(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
+    command
+}
+
 fn passes(test: &str) {
     let output = child(test).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("1 passed"), "{said}{complained}");
 }
 
 #[tokio::test]
@@ -121,23 +149,20 @@ async fn a_process_without_descriptors_still_accepts_with_its_reserve_again_and_
     drop(queued);
 }
 
-/// A child whose standard error is a pipe that nobody reads, and full already.
-fn start_with_stuck_stderr(test: &str) -> (Child, impl Drop) {
-    let (reader, mut writer) = std::io::pipe().unwrap();
-    rustix::io::ioctl_fionbio(&writer, true).unwrap();
-    while writer.write(&[b'x'; 4096]).is_ok() {}
-    while writer.write(b"x").is_ok() {}
-    rustix::io::ioctl_fionbio(&writer, false).unwrap();
-    let child = child(test).stdout(Stdio::null()).stderr(writer).spawn().unwrap();
-    (child, Held(Some(reader)))
+/// Writes into a pipe until it takes no more.
+fn fill(pipe: impl AsFd) {
+    rustix::io::ioctl_fionbio(&pipe, true).unwrap();
+    while rustix::io::write(&pipe, &[b'x'; 4096]).is_ok() {}
+    while rustix::io::write(&pipe, b"x").is_ok() {}
+    rustix::io::ioctl_fionbio(&pipe, false).unwrap();
 }
 
-struct Held(Option<std::io::PipeReader>);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        drop(self.0.take());
-    }
+/// A child whose standard error is a pipe that nobody reads, and full already.
+fn start_with_stuck_stderr(test: &str) -> (Child, std::io::PipeReader) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    fill(&writer);
+    let child = child(test).stdout(Stdio::piped()).stderr(writer).spawn().unwrap();
+    (child, reader)
 }
 
 fn wait(mut child: Child) -> ExitStatus {
@@ -189,7 +214,7 @@ fn last_words_reach_a_file_too() {
     if is_child() {
         return say("into a file");
     }
-    let scratch = crate::help::Scratch::new("say");
+    let scratch = Scratch::new("say");
     let path = scratch.path().join("stderr");
     let file = File::create(&path).unwrap();
     let status = child(this_test!()).stdout(Stdio::null()).stderr(file).status().unwrap();
@@ -197,19 +222,20 @@ fn last_words_reach_a_file_too() {
     assert!(std::fs::read_to_string(&path).unwrap().contains("into a file\n"));
 }
 
-/// P7. Standard error is stuck, standard output too and its lock is held, and a handler never returns.
+/// P7. Standard error is stuck, and so is standard output, into which the main thread flushes its last words for ever on its way
+/// out: whoever calls `std::process::exit` now waits for it.
 #[test]
-fn the_watchdog_ends_a_process_that_is_stuck_in_every_other_way() {
+#[expect(clippy::disallowed_methods, reason = "it is the exit of the user's process that is stuck")]
+fn the_watchdog_ends_a_process_that_is_stuck_in_its_own_exit() {
     if is_child() {
         let clock = Arc::new(TokioClock::new());
         let rooms = Threads::new(clock.clone(), NonZeroUsize::MIN).unwrap();
-        rooms.arm_watchdog(clock.now() + Duration::from_millis(100));
+        rooms.arm_watchdog(clock.now() + Duration::from_millis(200));
         rooms.arm_watchdog(clock.now() + Duration::from_secs(3600));
         drop(rooms);
-        let _held = std::io::stdout().lock();
-        loop {
-            std::thread::park();
-        }
+        fill(rustix::stdio::stdout());
+        std::io::stdout().write_all(b"half a line").unwrap();
+        std::process::exit(0);
     }
     let (child, _reader) = start_with_stuck_stderr(this_test!());
     assert_eq!(wait(child).code(), Some(i32::from(WATCHDOG_EXIT_CODE)));
