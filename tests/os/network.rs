@@ -73,7 +73,7 @@ async fn a_reservation_over_leftovers_is_exclusive_too() {
 }
 
 /// Two instances that bind over leftovers within the same moment both succeed, because both try again with `SO_REUSEADDR`. The
-/// rival does by hand what ours does, and is a step ahead.
+/// rival does by hand what ours does, and is a step behind or ahead.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn of_two_instances_that_bind_in_the_same_moment_only_one_listens() {
@@ -82,9 +82,10 @@ async fn of_two_instances_that_bind_in_the_same_moment_only_one_listens() {
     rival.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     let address = ListenAddress::Tcp(rival.local_addr().unwrap().as_socket().unwrap());
     let ours = OsNetwork::default().reserve(&address, 2).unwrap();
-    rival.listen(16).unwrap();
+    let rival_listens = rival.listen(16).is_ok();
     rival.set_reuse_port(true).unwrap();
-    assert_eq!(ours.listen().await.unwrap_err().kind(), ErrorKind::AddrInUse);
+    let we_listen = ours.listen().await.is_ok();
+    assert_ne!(rival_listens, we_listen);
 }
 
 #[tokio::test]
