@@ -1,7 +1,7 @@
 //! What needs a process of its own: its signals, its limits, its standard error, its end. Each test starts itself again.
 //!
-//! Apart from the other tests of `os`, because between fork and exec a child holds every descriptor of its parent for a moment: a
-//! port that another test has just closed would still listen.
+//! Apart from the other tests of `os`, because between fork and exec a child holds every descriptor of its parent for a
+//! moment: a port that another test has just closed would still listen.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "os/help.rs"]
@@ -222,8 +222,8 @@ fn last_words_reach_a_file_too() {
     assert!(std::fs::read_to_string(&path).unwrap().contains("into a file\n"));
 }
 
-/// P7. Standard error is stuck, and so is standard output, into which the main thread flushes its last words for ever on its way
-/// out: whoever calls `std::process::exit` now waits for it.
+/// P7. Standard error is stuck, and so is standard output, into which the main thread flushes its last words for ever on its
+/// way out: whoever calls `std::process::exit` now waits for it.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "it is the exit of the user's process that is stuck")]
 fn the_watchdog_ends_a_process_that_is_stuck_in_its_own_exit() {

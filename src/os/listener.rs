@@ -1,8 +1,8 @@
 //! Accepts connections from a listening socket.
 //!
-//! A listener is made on one thread and used on another, so it joins a runtime only when it is first polled there. While it serves
-//! it asks the kernel only when the runtime says that there is something. Once it is quiesced it asks the kernel each time: "until
-//! it is empty" must mean the kernel's queue, not what the runtime has heard of it (P5a).
+//! A listener is made on one thread and used on another, so it joins a runtime only when it is first polled there. While it
+//! serves it asks the kernel only when the runtime says that there is something. Once it is quiesced it asks the kernel each
+//! time: "until it is empty" must mean the kernel's queue, not what the runtime has heard of it (P5a).
 
 use super::{
     DescriptorReserve, SocketOptions, network::tcp_address, quiesce::drop_new_handshakes, reserve::is_out_of_descriptors,
@@ -74,8 +74,8 @@ impl OsListener {
         Self { ownership, door: Door::Made(socket), local, options, reserve: None, queue: Queue::Watched }
     }
 
-    /// A listener from a descriptor that somebody else bound and listens on, such as a service manager. At the end its queue is
-    /// left to the successor: [`quiesce`](Listener::quiesce) changes nothing on it.
+    /// A listener from a descriptor that somebody else bound and listens on, such as a service manager. At the end its queue
+    /// is left to the successor: [`quiesce`](Listener::quiesce) changes nothing on it.
     ///
     /// Of `options`, those that concern connections apply to them; the socket's own stay as they are, except that it
     /// becomes non-blocking and close-on-exec.
@@ -158,8 +158,8 @@ impl Listener for OsListener {
                 if error.kind() == io::ErrorKind::Interrupted {
                     continue;
                 }
-                // Without a descriptor the kernel does not even look whether somebody waits. Another thread may be faster with
-                // what is freed here: then the next spare goes, until there is none.
+                // Without a descriptor the kernel does not even look whether somebody waits. Another thread may be faster
+                // with what is freed here: then the next spare goes, until there is none.
                 let reserve = self.reserve.as_ref().filter(|_| is_out_of_descriptors(error));
                 if reserve.is_some_and(DescriptorReserve::give_up_one) {
                     continue;

@@ -72,8 +72,8 @@ async fn a_reservation_over_leftovers_is_exclusive_too() {
     assert_eq!(OsNetwork::default().reserve(&address, 2).unwrap_err().kind(), ErrorKind::AddrInUse);
 }
 
-/// Two instances that bind over leftovers within the same moment both succeed, because both try again with `SO_REUSEADDR`. The
-/// rival does by hand what ours does, and is a step behind or ahead.
+/// Two instances that bind over leftovers within the same moment both succeed, because both try again with `SO_REUSEADDR`.
+/// The rival does by hand what ours does, and is a step behind or ahead.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn of_two_instances_that_bind_in_the_same_moment_only_one_listens() {
