@@ -4,19 +4,19 @@
 //! request that meets an end anyway on a *reused* connection is sent again on another, as RFC 9112 §9.5 allows, and counted;
 //! on a fresh connection it is lost.
 
-use super::tally::Tally;
+use super::{tally::Tally, wire::Wire};
 use std::{
     io,
-    net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
     time::{sleep, timeout},
 };
 
@@ -32,8 +32,8 @@ pub enum Habit {
 /// What every client of a load shares.
 #[derive(Debug)]
 pub struct Load {
-    /// Where to send.
-    pub address: SocketAddr,
+    /// The way to the server.
+    pub wire: Wire,
     /// The request target, such as `/slow?ms=5`.
     pub target: String,
     /// A pause before every request.
@@ -45,10 +45,11 @@ pub struct Load {
 }
 
 impl Load {
-    /// A load on this address that asks for `target` without a pause.
-    pub fn new(address: SocketAddr, target: &str) -> Self {
+    /// A load over this wire that asks for `target` without a pause.
+    #[must_use]
+    pub fn new(wire: Wire, target: &str) -> Self {
         Self {
-            address,
+            wire,
             target: target.to_owned(),
             think: Duration::ZERO,
             tally: Tally::default(),
@@ -62,20 +63,17 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// Sends requests one after the other until the load is over.
 pub async fn run(load: Arc<Load>, habit: Habit) {
-    let mut kept: Option<TcpStream> = None;
+    let mut kept: Option<DuplexStream> = None;
     while !load.over.load(Relaxed) {
         if !load.think.is_zero() {
             sleep(load.think).await;
         }
-        let reused = kept.take().filter(is_open);
+        let reused = kept.take().and_then(|mut stream| is_open(&mut stream).then_some(stream));
         let is_reused = reused.is_some();
         let mut stream = match reused {
             Some(stream) => stream,
-            None => match TcpStream::connect(load.address).await {
-                Ok(stream) => {
-                    let _ = stream.set_nodelay(true);
-                    stream
-                }
+            None => match load.wire.connect().await {
+                Ok(stream) => stream,
                 Err(_) => {
                     load.tally.refused.fetch_add(1, Relaxed);
                     sleep(Duration::from_millis(2)).await;
@@ -112,10 +110,11 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
 }
 
 /// Whether the end of a kept connection has not arrived yet.
-fn is_open(stream: &TcpStream) -> bool {
-    match stream.try_read(&mut [0; 1]) {
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-        Ok(_) => false,
+fn is_open(stream: &mut DuplexStream) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    match Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut [0; 1])) {
+        Poll::Pending => true,
+        Poll::Ready(_) => false,
     }
 }
 
@@ -143,7 +142,7 @@ pub struct Failure {
 ///
 /// # Errors
 /// [`Failure`] if the answer does not come whole.
-pub async fn exchange(stream: &mut TcpStream, request: &str) -> Result<Answer, Failure> {
+pub async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str) -> Result<Answer, Failure> {
     let mut received = Vec::new();
     let fail = |error, received: &Vec<u8>| Failure { error, answer_bytes: received.len() };
     // A write that fails may still find an answer that was sent before.

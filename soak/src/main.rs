@@ -24,7 +24,7 @@ struct Args {
     /// Busy clients with a kept connection; as many again take a new one for every request.
     #[arg(long, default_value_t = 16)]
     clients: usize,
-    /// One-way latency in milliseconds, the most; each connection draws its own. 0: no wire between.
+    /// One-way latency in milliseconds, the most; each connection draws its own.
     #[arg(long, default_value_t = 3)]
     latency: u64,
     /// Milliseconds of load before each signal. A connect that was kept out is tried again after a second, so less than that
@@ -45,8 +45,8 @@ async fn main() -> io::Result<ExitCode> {
     let flags = ["--drill", "--lame-duck", &args.lame_duck];
     let mut service = Service::start(&args.binary, &flags)?;
     let address = service.main;
-    let wire = Wire::to(address, Duration::from_millis(1)..=Duration::from_millis(args.latency.max(1))).await?;
-    let load = Arc::new(Load::new(if args.latency == 0 { address } else { wire.address }, "/slow?ms=3"));
+    let wire = Wire::new(address, Duration::ZERO..=Duration::from_millis(args.latency));
+    let load = Arc::new(Load::new(wire, "/slow?ms=3"));
     let clients: Vec<_> = [Habit::KeepAlive, Habit::PerRequest]
         .into_iter()
         .flat_map(|habit| std::iter::repeat_n(habit, args.clients))

@@ -1,122 +1,88 @@
-//! A wire with latency: a proxy that hands on every byte, and every end, a fixed or random time later.
+//! A wire with latency: every byte, and every end, arrives a while after it was sent.
+//!
+//! It sits inside the client, not in a proxy between: a proxy would complete the client's connect before it knows whether the
+//! server takes the connection, and a refused connect would look like a lost request.
 
 use std::{
     io,
     net::SocketAddr,
     ops::RangeInclusive,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex, split},
+    net::TcpStream,
     sync::mpsc,
-    task::JoinHandle,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
-/// A running proxy; dropped, it takes no more connections.
+/// A way to a server.
 #[derive(Debug)]
 pub struct Wire {
-    /// Where clients connect.
-    pub address: SocketAddr,
-    accepting: JoinHandle<()>,
+    server: SocketAddr,
+    latency: RangeInclusive<Duration>,
+    drawn: AtomicU32,
 }
+
+/// What may be on the wire before the far end reads.
+const CAPACITY: usize = 1 << 20;
 
 impl Wire {
-    /// A wire to `server` with this one-way latency, drawn for each connection.
+    /// A wire to `server`; each connection draws its one-way latency from this range.
+    #[must_use]
+    pub fn new(server: SocketAddr, latency: RangeInclusive<Duration>) -> Self {
+        Self { server, latency, drawn: AtomicU32::new(0) }
+    }
+
+    /// Connects: the handshake takes a round trip, like everything else.
     ///
     /// # Errors
-    /// The system's, if no port is to be had.
-    pub async fn to(server: SocketAddr, latency: RangeInclusive<Duration>) -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let accepting = tokio::spawn(async move {
-            let mut n = 0_u32;
-            while let Ok((client, _)) = listener.accept().await {
-                n = n.wrapping_add(1);
-                let spread = *latency.end() - *latency.start();
-                let latency = *latency.start() + spread.mul_f64(f64::from(n.wrapping_mul(2_654_435_761) >> 8) / f64::from(1 << 24));
-                tokio::spawn(carry(client, server, latency));
-            }
+    /// The system's; nothing was sent then.
+    pub async fn connect(&self) -> io::Result<DuplexStream> {
+        let latency = self.draw();
+        sleep(latency).await;
+        let connected = TcpStream::connect(self.server).await;
+        sleep(latency).await;
+        let far = connected?;
+        far.set_nodelay(true)?;
+        let (near, end) = duplex(CAPACITY);
+        tokio::spawn(async move {
+            let (far_read, far_write) = far.into_split();
+            let (end_read, end_write) = split(end);
+            tokio::join!(carry(far_read, end_write, latency), carry(end_read, far_write, latency));
         });
-        Ok(Self { address, accepting })
+        Ok(near)
+    }
+
+    /// Spread evenly by the golden ratio, so that a few connections already cover the range.
+    fn draw(&self) -> Duration {
+        let n = self.drawn.fetch_add(1, Relaxed).wrapping_mul(2_654_435_769);
+        let spread = *self.latency.end() - *self.latency.start();
+        *self.latency.start() + spread.mul_f64(f64::from(n) / f64::from(u32::MAX))
     }
 }
 
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-/// What travels: bytes, or the end of them, and when it arrives.
-enum Parcel {
-    Bytes(Instant, Vec<u8>),
-    End(Instant),
-    Reset(Instant),
-}
-
-async fn carry(client: TcpStream, server: SocketAddr, latency: Duration) {
-    // The connect travels too.
-    sleep_until(Instant::now() + latency).await;
-    let Ok(server) = TcpStream::connect(server).await else {
-        reset(&client);
-        return;
-    };
-    let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let (client_read, client_write) = client.into_split();
-    let (server_read, server_write) = server.into_split();
-    tokio::join!(one_way(client_read, server_write, latency), one_way(server_read, client_write, latency));
-}
-
-fn reset(stream: &TcpStream) {
-    let _ = stream.set_zero_linger();
-}
-
-async fn one_way(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, latency: Duration) {
-    let (send, mut parcels) = mpsc::unbounded_channel();
+/// Carries one direction until its end. A reset arrives as an end: what matters is what came before it.
+async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, latency: Duration) {
+    let (send, mut parcels) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     let reading = async move {
         let mut buffer = vec![0; 64 * 1024];
-        loop {
-            let read = from.read(&mut buffer).await;
-            let at = Instant::now() + latency;
-            let sent = match read {
-                Ok(0) => {
-                    let _ = send.send(Parcel::End(at));
-                    return;
-                }
-                Ok(read) => send.send(Parcel::Bytes(at, buffer[..read].to_vec())),
-                Err(_) => {
-                    let _ = send.send(Parcel::Reset(at));
-                    return;
-                }
-            };
-            if sent.is_err() {
+        while let Ok(read @ 1..) = from.read(&mut buffer).await {
+            if send.send((Instant::now() + latency, buffer[..read].to_vec())).is_err() {
                 return;
             }
         }
+        let _ = send.send((Instant::now() + latency, Vec::new()));
     };
     let writing = async move {
-        while let Some(parcel) = parcels.recv().await {
-            match parcel {
-                Parcel::Bytes(at, bytes) => {
-                    sleep_until(at).await;
-                    if to.write_all(&bytes).await.is_err() {
-                        return;
-                    }
-                }
-                Parcel::End(at) => {
-                    sleep_until(at).await;
-                    let _ = to.shutdown().await;
-                    return;
-                }
-                Parcel::Reset(at) => {
-                    sleep_until(at).await;
-                    reset(to.as_ref());
-                    return;
-                }
+        while let Some((at, bytes)) = parcels.recv().await {
+            sleep_until(at).await;
+            if bytes.is_empty() || to.write_all(&bytes).await.is_err() {
+                break;
             }
         }
+        let _ = to.shutdown().await;
     };
     tokio::join!(reading, writing);
 }

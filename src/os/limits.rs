@@ -17,8 +17,8 @@ pub fn descriptors_max() -> Option<usize> {
     getrlimit(Resource::Nofile).current.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// How many connections to hold at once, unless told otherwise: the limit on descriptors, less 64 that connections never get;
-/// at least 16, at most a million.
+/// How many connections to hold at once, unless told otherwise: the limit on descriptors, less 64 that connections never
+/// get; at least 16, at most a million.
 #[must_use]
 pub fn connections_max() -> usize {
     within(descriptors_max())

@@ -1,8 +1,8 @@
 //! Accepts connections from a listening socket.
 //!
-//! A listener is made on one thread and used on another, so it joins a runtime only when it is first polled there. While it serves
-//! it asks the kernel only when the runtime says that there is something. Once it is quiesced it asks the kernel each time: "until
-//! it is empty" must mean the kernel's queue, not what the runtime has heard of it (P5a).
+//! A listener is made on one thread and used on another, so it joins a runtime only when it is first polled there. While it
+//! serves it asks the kernel only when the runtime says that there is something. Once it is quiesced it asks the kernel each
+//! time: "until it is empty" must mean the kernel's queue, not what the runtime has heard of it (P5a).
 
 use super::{
     DescriptorReserve, SocketOptions, network::tcp_address, quiesce::drop_new_handshakes, reserve::is_out_of_descriptors,
@@ -74,8 +74,8 @@ impl OsListener {
         Self { ownership, door: Door::Made(socket), local, options, reserve: None, queue: Queue::Watched }
     }
 
-    /// A listener from a descriptor that somebody else bound and listens on, such as a service manager. At the end its queue is
-    /// left to the successor: [`quiesce`](Listener::quiesce) changes nothing on it.
+    /// A listener from a descriptor that somebody else bound and listens on, such as a service manager. At the end its queue
+    /// is left to the successor: [`quiesce`](Listener::quiesce) changes nothing on it.
     ///
     /// Of `options`, those that concern connections apply to them; the socket's own stay as they are, except that it
     /// becomes non-blocking and close-on-exec.
@@ -158,8 +158,8 @@ impl Listener for OsListener {
                 if error.kind() == io::ErrorKind::Interrupted {
                     continue;
                 }
-                // Without a descriptor the kernel does not even look whether somebody waits. Another thread may be faster with
-                // what is freed here: then the next spare goes, until there is none.
+                // Without a descriptor the kernel does not even look whether somebody waits. Another thread may be faster
+                // with what is freed here: then the next spare goes, until there is none.
                 let reserve = self.reserve.as_ref().filter(|_| is_out_of_descriptors(error));
                 if reserve.is_some_and(DescriptorReserve::give_up_one) {
                     continue;
@@ -285,4 +285,72 @@ fn is_listening(socket: &socket2::Socket) -> io::Result<bool> {
 #[cfg(not(target_os = "linux"))]
 fn is_listening(_: &socket2::Socket) -> io::Result<bool> {
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        env::{ListenAddress, Network, Reservation},
+        os::OsNetwork,
+    };
+    use std::{future::poll_fn, time::Duration};
+
+    fn is_private_and_nonblocking(descriptor: &BorrowedFd<'_>) -> bool {
+        let flags = rustix::io::fcntl_getfd(descriptor).unwrap();
+        flags.contains(rustix::io::FdFlags::CLOEXEC) && SockRef::from(descriptor).nonblocking().unwrap()
+    }
+
+    async fn options_of_a_connection_to(mut listener: OsListener) -> (bool, bool, Duration, bool) {
+        let address = listener.local().tcp().unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (connection, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+        let descriptor = connection.descriptor().unwrap();
+        let socket = SockRef::from(&descriptor);
+        (
+            socket.tcp_nodelay().unwrap(),
+            socket.keepalive().unwrap(),
+            socket.tcp_keepalive_time().unwrap(),
+            is_private_and_nonblocking(&descriptor),
+        )
+    }
+
+    #[tokio::test]
+    async fn connections_have_the_options_however_the_listener_came_to_be() {
+        let options = SocketOptions { keepalive: Some(Duration::from_secs(33)), ..SocketOptions::default() };
+        let expected = (true, true, Duration::from_secs(33), true);
+
+        let address: ListenAddress = "127.0.0.1:0".parse().unwrap();
+        for kept in 0..2 {
+            // The other is closed, so that the connection comes to this one.
+            let mut siblings = OsNetwork::new(options.clone()).reserve(&address, 2).unwrap().listen().await.unwrap();
+            let kept = siblings.swap_remove(kept);
+            drop(siblings);
+            assert_eq!(options_of_a_connection_to(kept).await, expected);
+        }
+
+        let inherited = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inherited = OsListener::inherited(inherited.into(), options).unwrap();
+        assert_eq!(options_of_a_connection_to(inherited).await, expected);
+    }
+
+    #[tokio::test]
+    async fn connections_of_a_quiesced_listener_are_close_on_exec_and_do_not_block() {
+        let address: ListenAddress = "127.0.0.1:0".parse().unwrap();
+        let mut listener = OsNetwork::default().reserve(&address, 1).unwrap().listen().await.unwrap().remove(0);
+        let _client = std::net::TcpStream::connect(listener.local().tcp().unwrap()).unwrap();
+        listener.quiesce();
+        let (connection, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+        let descriptor = connection.descriptor().unwrap();
+        assert!(is_private_and_nonblocking(&descriptor));
+        let door = listener.door.descriptor().unwrap();
+        assert!(is_private_and_nonblocking(&door));
+    }
+
+    #[test]
+    fn an_ipv6_peer_keeps_its_scope_and_a_mapped_one_becomes_ipv4() {
+        let scoped: SocketAddr = "[fe80::1%3]:80".parse().unwrap();
+        assert_eq!(canonical(scoped), scoped);
+        assert_eq!(canonical("[::ffff:192.0.2.7]:80".parse().unwrap()), "192.0.2.7:80".parse().unwrap());
+    }
 }

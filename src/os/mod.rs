@@ -13,8 +13,8 @@
 //! | `limits` | how much of the machine is ours | P15 |
 //!
 //! Linux is what it is made for; other Unixes compile and get what they can: no SYN filter, no view of what is
-//! unacknowledged. There is no unsafe code here: socket options go through socket2, system calls through rustix. Nothing here
-//! decides anything: policy such as how long to back off after a failed accept belongs to the host.
+//! unacknowledged. There is no unsafe code here: socket options go through socket2, system calls through rustix. Nothing
+//! here decides anything: policy such as how long to back off after a failed accept belongs to the host.
 
 mod clock;
 mod limits;

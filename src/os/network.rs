@@ -1,7 +1,7 @@
 //! Binds ports: exclusively, for several listeners each, and without listening yet.
 //!
-//! A reservation must keep a second instance out (P14), and yet several workers of this one shall listen on the port. Linux offers
-//! two options that are each too generous on their own:
+//! A reservation must keep a second instance out (P14), and yet several workers of this one shall listen on the port. Linux
+//! offers two options that are each too generous on their own:
 //! - `SO_REUSEADDR`, needed to restart while old connections linger in TIME_WAIT, also lets two sockets share a port as long as
 //!   neither listens;
 //! - `SO_REUSEPORT`, needed for one accept queue a worker, lets in whoever of the same user sets it too.
@@ -36,13 +36,13 @@ pub enum ReusePort {
 /// Options of our sockets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SocketOptions {
-    /// Connections that the kernel completes and queues before we accept them, for each listener. Default 4096; the kernel caps it
-    /// at `net.core.somaxconn`.
+    /// Connections that the kernel completes and queues before we accept them, for each listener. Default 4096; the kernel
+    /// caps it at `net.core.somaxconn`.
     pub backlog: u32,
     /// Sends small writes at once (`TCP_NODELAY`). Default on: without it pipelined requests run at a tenth of the speed.
     pub nodelay: bool,
-    /// After this much silence the kernel asks a TCP peer whether it is still there, four times at a quarter of it, and then gives
-    /// the connection up. Whole seconds, at least one. Default 60 s; `None` never asks.
+    /// After this much silence the kernel asks a TCP peer whether it is still there, four times at a quarter of it, and then
+    /// gives the connection up. Whole seconds, at least one. Default 60 s; `None` never asks.
     pub keepalive: Option<Duration>,
     /// Whether other processes may listen too. Default no.
     pub reuse_port: ReusePort,

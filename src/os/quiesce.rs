@@ -1,10 +1,11 @@
 //! Keeps newcomers out of a listening TCP socket that still holds connections to be accepted (P5a).
 //!
-//! The kernel completes handshakes on its own and queues them until somebody accepts. Closing the listener resets the whole queue,
-//! and emptying it first races with whoever arrives in between. So the door is shut first: a packet filter on the listening
-//! socket drops every segment that asks for a new connection. Handshakes under way still complete, the queue is accepted until
-//! it is empty, and only then the socket is closed. A client whose SYN was dropped sends it again after a second, to a successor
-//! on the port or to nobody, who refuses; nothing of its request was sent, so it loses time and no request.
+//! The kernel completes handshakes on its own and queues them until somebody accepts. Closing the listener resets the whole
+//! queue, and emptying it first races with whoever arrives in between. So the door is shut first: a packet filter on the
+//! listening socket drops every segment that asks for a new connection. Handshakes under way still complete, the queue is
+//! accepted until it is empty, and only then the socket is closed. A client whose SYN was dropped sends it again after a
+//! second, to a successor on the port or to nobody, who refuses; nothing of its request was sent, so it loses time and no
+//! request.
 //!
 //! Accepted connections inherit the filter. It does not harm them: no segment of an established connection is a bare SYN.
 //!

@@ -1,9 +1,10 @@
 //! Descriptors kept back, so that a process without any left still answers its probes (P15, P16).
 //!
 //! A spare descriptor is open on `/dev/null` and does nothing but exist. When an accept fails for want of descriptors, the
-//! listener closes a spare and accepts with the number that this freed. When such a connection ends, its descriptor is not given
-//! back to the process, where the main side's backlog would have it within a moment: `/dev/null` is put in its place with one
-//! `dup2`, which closes the connection and keeps the number. So a reserve of four serves four probes at a time, for ever.
+//! listener closes a spare and accepts with the number that this freed. When such a connection ends, its descriptor is not
+//! given back to the process, where the main side's backlog would have it within a moment: `/dev/null` is put in its place
+//! with one `dup2`, which closes the connection and keeps the number. So a reserve of four serves four probes at a time, for
+//! ever.
 
 use rustix::{
     fs::{Mode, OFlags, open},

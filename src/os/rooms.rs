@@ -9,8 +9,8 @@
 //!            the caller's runtime   one worker, a task
 //! ```
 //!
-//! A room is left without waiting for what its job started: a `spawn_blocking` that is stuck would hold the drop of its runtime
-//! for ever.
+//! A room is left without waiting for what its job started: a `spawn_blocking` that is stuck would hold the drop of its
+//! runtime for ever.
 
 use super::watchdog::Watchdog;
 use crate::{
@@ -32,8 +32,8 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// Rooms for `workers` workers (see [`cores`](super::cores)). The watchdog's thread starts here and waits to be armed; `clock`
-    /// tells what its moment means.
+    /// Rooms for `workers` workers (see [`cores`](super::cores)). The watchdog's thread starts here and waits to be armed;
+    /// `clock` tells what its moment means.
     ///
     /// # Errors
     /// The system's, if the watchdog's thread cannot be had.
@@ -58,7 +58,7 @@ impl Rooms for Threads {
     }
 }
 
-/// Rooms inside somebody else's tokio runtime: its workers are tasks there, one unless told otherwise. Only the internal side
+/// Rooms inside somebody else's tokio runtime: its one worker is a task there. Only the internal side
 /// has a thread. The process is not ours to end, so there is no watchdog.
 #[derive(Clone, Debug)]
 pub struct Tasks {

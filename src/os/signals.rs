@@ -11,8 +11,8 @@ use tokio::signal::unix::{self, SignalKind};
 /// Hears SIGTERM, SIGINT, SIGQUIT and SIGHUP from the moment it is made.
 ///
 /// Keep it for the life of the process: tokio never puts a signal's default action back, so after a drop these four would be
-/// swallowed and a second Ctrl-C would do nothing. A signal that comes twice before it is received counts once, as signals do;
-/// of several that wait, SIGTERM is reported first, then SIGINT, SIGQUIT and SIGHUP.
+/// swallowed and a second Ctrl-C would do nothing. A signal that comes twice before it is received counts once, as signals
+/// do; of several that wait, SIGTERM is reported first, then SIGINT, SIGQUIT and SIGHUP.
 #[derive(Debug)]
 pub struct UnixSignals {
     heard: [(Signal, unix::Signal); Signal::ALL.len()],

@@ -13,8 +13,8 @@ use rustix::{
 /// A pipe that has room at all takes this much at once, or nothing (POSIX `PIPE_BUF`, as Linux has it).
 const LINE_BYTES_MAX: usize = 4096;
 
-/// Writes `line` and a newline to standard error, if that is possible at once, in one write. It is cut to 4096 bytes. It never
-/// blocks on a pipe, never panics and reports no error: there is nobody left to report it to.
+/// Writes `line` and a newline to standard error, if that is possible at once, in one write. It is cut to 4096 bytes. It
+/// never blocks on a pipe, never panics and reports no error: there is nobody left to report it to.
 pub fn say(line: &str) {
     let mut bytes = Vec::with_capacity(line.len().min(LINE_BYTES_MAX) + 1);
     bytes.extend_from_slice(&line.as_bytes()[..line.len().min(LINE_BYTES_MAX - 1)]);

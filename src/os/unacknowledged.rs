@@ -1,9 +1,9 @@
 //! How many bytes of a TCP connection its peer has not acknowledged.
 //!
-//! A write that was accepted says nothing about the peer: the kernel swallows megabytes. What the peer acknowledged is progress.
-//! The usual question is the `SIOCOUTQ` ioctl, which no crate offers as a safe call; the kernel gives the same number
-//! (`write_seq - snd_una`) to `sock_diag(7)`, the interface behind `ss`, and that is only messages. One question costs a few
-//! microseconds and needs no privilege. It is asked rarely: about peers that keep a drain waiting.
+//! A write that was accepted says nothing about the peer: the kernel swallows megabytes. What the peer acknowledged is
+//! progress. The usual question is the `SIOCOUTQ` ioctl, which no crate offers as a safe call; the kernel gives the same
+//! number (`write_seq - snd_una`) to `sock_diag(7)`, the interface behind `ss`, and that is only messages. One question
+//! costs a few microseconds and needs no privilege. It is asked rarely: about peers that keep a drain waiting.
 //!
 //! Where the kernel does not answer (a sandbox without netlink, a kernel without `inet_diag`) the answer is unknown.
 
@@ -96,8 +96,8 @@ fn question(number: u32, local: SocketAddr, peer: SocketAddr, cookie: u64) -> Ve
     message
 }
 
-/// The send queue in a `nlmsghdr` and an `inet_diag_msg`: 16 bytes of header, 4 of state, 48 of identity, the timer's expiry and
-/// the receive queue stand before it.
+/// The send queue in a `nlmsghdr` and an `inet_diag_msg`: 16 bytes of header, 4 of state, 48 of identity, the timer's expiry
+/// and the receive queue stand before it.
 fn answer(message: &[u8]) -> Option<usize> {
     const SEND_QUEUE_AT: usize = 16 + 4 + 48 + 4 + 4;
     let kind = u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?);

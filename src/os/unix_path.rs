@@ -1,8 +1,8 @@
 //! The path of a Unix socket: who owns it, and what to do with one that somebody left behind.
 //!
-//! A process that was killed leaves its socket's path in the file system, where nobody answers. Such a path is taken over. One
-//! where somebody answers is in use, and one that is not a socket is not ours to remove. At the end the path is unlinked only if
-//! it is still the socket we bound: a successor may have put its own there.
+//! A process that was killed leaves its socket's path in the file system, where nobody answers. Such a path is taken over.
+//! One where somebody answers is in use, and one that is not a socket is not ours to remove. At the end the path is unlinked
+//! only if it is still the socket we bound: a successor may have put its own there.
 
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -13,8 +13,8 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// A path with our socket. Dropping it unlinks it; keep the socket open until then, so that its inode's number cannot be given
-/// to a successor's.
+/// A path with our socket. Dropping it unlinks it; keep the socket open until then, so that its inode's number cannot be
+/// given to a successor's.
 #[derive(Debug)]
 pub(super) struct UnixPath {
     path: PathBuf,

@@ -1,8 +1,8 @@
 //! The thread that ends the process when its bound is over (P7).
 //!
-//! It shares nothing with the rest: no runtime, no log, no lock that anybody else holds for longer than a store. It is started
-//! before it is needed, because a process that is short of threads is one that needs it. It cannot be disarmed: either the
-//! process is over before its bound, or the watchdog ends it.
+//! It shares nothing with the rest: no runtime, no log, no lock that anybody else holds for longer than a store. It is
+//! started before it is needed, because a process that is short of threads is one that needs it. It cannot be disarmed:
+//! either the process is over before its bound, or the watchdog ends it.
 
 use super::stdio::say;
 use std::{
@@ -35,8 +35,8 @@ impl Watchdog {
         thread::Builder::new().name("lameduck-watchd".into()).stack_size(64 * 1024).spawn(move || {
             watched.wait();
             say("watchdog: the shutdown is over its bound; exiting at once with code 5");
-            // Not `std::process::exit`: that runs exit handlers, flushes standard output, and waits for ever if another thread is
-            // stuck in doing so.
+            // Not `std::process::exit`: that runs exit handlers, flushes standard output, and waits for ever if another
+            // thread is stuck in doing so.
             signal_hook::low_level::exit(i32::from(WATCHDOG_EXIT_CODE))
         })?;
         Ok(Self { shared })

@@ -1,0 +1,16 @@
+//! The production side of the ports, on real sockets, signals, threads and descriptors. Loopback only, ports of the system's
+//! choice.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "os/help.rs"]
+mod help;
+#[path = "os/network.rs"]
+mod network;
+#[path = "os/quiesce.rs"]
+mod quiesce;
+#[path = "os/rooms.rs"]
+mod rooms;
+#[path = "os/transport.rs"]
+mod transport;
+#[path = "os/unix_path.rs"]
+mod unix_path;
