@@ -24,8 +24,8 @@
 //!
 //! What it does not do: judge. Oracles read the trace elsewhere.
 
-//pub mod balancer;
-//pub mod client;
+pub mod balancer;
+pub mod client;
 mod clock;
 pub mod network;
 mod rooms;

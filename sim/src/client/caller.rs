@@ -115,6 +115,8 @@ pub struct Completion {
     pub status: u16,
     /// Whether it announced the end of the connection.
     pub closes: bool,
+    /// Whether the connection can carry another request.
+    pub keeps_alive: bool,
     /// The length of its body.
     pub body_bytes: u64,
     /// The FNV-1a hash of its body.
@@ -122,8 +124,8 @@ pub struct Completion {
 }
 
 impl Completion {
-    pub(super) const fn new(head: &Head, body_bytes: u64, body_hash: u64) -> Self {
-        Self { status: head.status, closes: head.closes, body_bytes, body_hash }
+    pub(super) fn new(head: &Head, body_bytes: u64, body_hash: u64) -> Self {
+        Self { status: head.status, closes: head.closes, keeps_alive: head.keeps_alive(), body_bytes, body_hash }
     }
 }
 

@@ -1,12 +1,18 @@
 //! One request and its answer on one HTTP/1 connection, at whatever pace.
 
 use super::{
-    Ask, Caller, Completion, Failure, Head, How,
+    Ask, Caller, Completion, Connect, Failure, Head, How,
     answer::{Body, Garbled},
+    http1,
 };
 use bytes::BytesMut;
 use http::Method;
-use std::{future, io, time::Duration};
+use std::{
+    future::{self, Future},
+    io,
+    task::{Context, Waker},
+    time::Duration,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// How fast bytes are handed over or taken.
@@ -71,9 +77,23 @@ pub(super) enum IdleEnd {
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Conversation<Io> {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Why it could not; the trace knows already.
+    pub async fn open<C: Connect<Io = Io>>(caller: &Caller, route: &C) -> Result<Self, Failure> {
+        Ok(Self::new(caller, http1::connect(caller, route).await?))
+    }
+
     /// Begins on a fresh connection.
     pub fn new(caller: &Caller, io: Io) -> Self {
         Self { io, buffer: BytesMut::new(), connection: caller.connected(), requests: 0 }
+    }
+
+    /// Whether the server has neither ended it nor said anything unasked, as far as can be seen from here.
+    pub fn is_open(&mut self) -> bool {
+        let idle = std::pin::pin!(self.idle_end());
+        idle.poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// Sends `ask` and reads its answer. What it returns is in the trace already. The connection is of no further use if it

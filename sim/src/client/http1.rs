@@ -28,7 +28,7 @@ pub async fn keep_alive<C: Connect>(
         loop {
             let mut conversation = match kept.take() {
                 Some(conversation) => conversation,
-                None => match open(caller, connect).await {
+                None => match Conversation::open(caller, connect).await {
                     Ok(conversation) => conversation,
                     Err(_) => return,
                 },
@@ -75,7 +75,7 @@ pub async fn one_request<C: Connect>(
     ask: &Ask,
     manner: Manner,
 ) -> Result<Completion, Failure> {
-    open(caller, connect).await?.exchange(caller, ask, manner).await
+    Conversation::open(caller, connect).await?.exchange(caller, ask, manner).await
 }
 
 /// Asks everything at once on one connection, without waiting for answers between.
@@ -87,22 +87,17 @@ pub async fn pipelined<C: Connect>(
     connect: &C,
     asks: &[Ask],
 ) -> Result<Vec<Result<Completion, Failure>>, Failure> {
-    Ok(open(caller, connect).await?.pipeline(caller, asks).await)
+    Ok(Conversation::open(caller, connect).await?.pipeline(caller, asks).await)
 }
 
-pub(super) async fn open<C: Connect>(caller: &Caller, connect: &C) -> Result<Conversation<C::Io>, Failure> {
+/// Connects, or records why not.
+pub(super) async fn connect<C: Connect>(caller: &Caller, route: &C) -> Result<C::Io, Failure> {
     let connected = tokio::select! {
         biased;
-        connected = connect.connect() => connected.map_err(|error| Failure::of_connect(&error)),
+        connected = route.connect() => connected.map_err(|error| Failure::of_connect(&error)),
         () = super::pause(caller.patience()) => Err(Failure::new(How::TimedOut, 0)),
     };
-    match connected {
-        Ok(io) => Ok(Conversation::new(caller, io)),
-        Err(failure) => {
-            caller.not_connected(&failure);
-            Err(failure)
-        }
-    }
+    connected.inspect_err(|failure| caller.not_connected(failure))
 }
 
 /// Pauses, and drops the connection if the server ends it meanwhile.

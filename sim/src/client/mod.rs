@@ -25,13 +25,13 @@ pub use http2::multiplexed;
 pub use silent::{Step, byte_less, raw};
 
 use crate::network::HostNetwork;
-use std::{future::Future, io};
+use std::{fmt, future::Future, io, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Where a client gets its connections from.
-pub trait Connect: Clone + Send + Sync + 'static {
+pub trait Connect: Clone + fmt::Debug + Send + Sync + 'static {
     /// A connection.
-    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Io: AsyncRead + AsyncWrite + Unpin + fmt::Debug + Send + 'static;
 
     /// Opens one.
     ///
@@ -60,5 +60,13 @@ impl<H: HostNetwork> Connect for Route<H> {
 
     fn connect(&self) -> impl Future<Output = io::Result<Self::Io>> + Send {
         self.from.connect(&self.to, self.port)
+    }
+}
+
+/// A pause in the world's time. A pause of zero does not even yield.
+#[expect(clippy::disallowed_methods, reason = "a client has no clock of its own, only the world's time")]
+pub(crate) async fn pause(span: Duration) {
+    if !span.is_zero() {
+        tokio::time::sleep(span).await;
     }
 }

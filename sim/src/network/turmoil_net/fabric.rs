@@ -24,6 +24,11 @@ use turmoil_net::{EnterGuard, HostId, Packet, TcpSegment, Transport};
 /// The first wait of a client whose SYN got no answer (Linux: 1 s, then doubled).
 const SYN_RETRY: Duration = Duration::from_secs(1);
 
+/// The kernel's receive buffer. A peer can be as much as twice this before its reader, for each read takes all there is.
+///
+/// No less: the first window of a connection is 65,535 whatever the buffer, and what does not fit is lost for ever.
+pub(super) const RECEIVE_BUFFER: usize = 64 * 1024;
+
 /// Two hosts, the lesser address first.
 type Link = (IpAddr, IpAddr);
 
@@ -33,6 +38,7 @@ pub(super) struct Fabric {
     guard: Weak<EnterGuard>,
     stirred: Notify,
     state: Mutex<State>,
+    scratch: Mutex<Box<[u8]>>,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +59,12 @@ struct Flight {
 
 impl Fabric {
     pub(super) fn new(guard: &Arc<EnterGuard>) -> Self {
-        Self { guard: Arc::downgrade(guard), stirred: Notify::new(), state: Mutex::default() }
+        Self {
+            guard: Arc::downgrade(guard),
+            stirred: Notify::new(),
+            state: Mutex::default(),
+            scratch: Mutex::new(vec![0; RECEIVE_BUFFER].into()),
+        }
     }
 
     /// Does `operation` on a socket of `host`, and lets the pump see what came of it; `None` once the world is over.
@@ -63,6 +74,11 @@ impl Fabric {
         let result = operation();
         self.stirred.notify_one();
         Some(result)
+    }
+
+    /// Room for all that a socket may have received, for the length of one read.
+    pub(super) fn scratch(&self) -> MutexGuard<'_, Box<[u8]>> {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn hold(&self, a: IpAddr, b: IpAddr) {

@@ -36,7 +36,8 @@ type Job = Box<dyn FnOnce(TurmoilNetHost) -> Pin<Box<dyn Future<Output = ()> + S
 /// RST for unread bytes, a SYN filter. Idle time costs nothing.
 ///
 /// Known to differ from Linux: an RST discards what the receiver had buffered, a write after the peer closed never fails, no
-/// packet is lost, latencies are whole milliseconds.
+/// packet is lost, latencies are whole milliseconds, and a port cannot be bound again while connections of its last listener
+/// live (use two hosts for a predecessor and a successor).
 #[derive(Debug)]
 pub struct TurmoilNetWorld {
     config: WorldConfig,
@@ -86,7 +87,8 @@ impl World for TurmoilNetWorld {
 
     fn run(self, limit: Duration) -> Result<Duration, Overrun> {
         // The kernel counts rounds, not time, before it sends again; nothing is lost here, so it never should.
-        let mut net = Net::with_config(KernelConfig::default().retx_threshold(u32::MAX));
+        let kernel = KernelConfig::default().retx_threshold(u32::MAX).recv_buf_cap(fabric::RECEIVE_BUFFER);
+        let mut net = Net::with_config(kernel);
         let mut hosts = BTreeMap::new();
         for task in &self.jobs {
             if !hosts.contains_key(&task.host) {

@@ -5,13 +5,14 @@
 
 use super::fabric::Fabric;
 use crate::network::{Lease, SynFilter};
+use bytes::BytesMut;
 use lameduck::env::{Address, Backlog, Listener, Look, Transport};
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil_net::{HostId, shim::tokio::net::TcpListener, shim::tokio::net::TcpStream};
@@ -47,13 +48,20 @@ pub struct TurmoilNetStream {
     local: SocketAddr,
     peer: SocketAddr,
     farewell: Farewell,
+    /// Read from the kernel, not yet by the owner.
+    ///
+    /// The kernel announces a window that opened only after a read of half its buffer. Readers of small pieces would starve
+    /// their peer for ever, so each read takes all there is.
+    ahead: BytesMut,
 }
 
 impl TurmoilNetStream {
     pub(super) fn new(inner: TcpStream, seat: Seat) -> io::Result<Self> {
         let ends = seat.act(|| Ok::<_, io::Error>((inner.local_addr()?, inner.peer_addr()?)));
         match ends {
-            Ok(Ok((local, peer))) => Ok(Self { inner: Some(inner), seat, local, peer, farewell: Farewell::Close }),
+            Ok(Ok((local, peer))) => {
+                Ok(Self { inner: Some(inner), seat, local, peer, farewell: Farewell::Close, ahead: BytesMut::new() })
+            }
             Ok(Err(error)) => {
                 // Closing is an operation, too.
                 seat.act(|| drop(inner))?;
@@ -97,7 +105,19 @@ impl fmt::Debug for TurmoilNetStream {
 
 impl AsyncRead for TurmoilNetStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.poll(|inner| inner.poll_read(cx, buffer))
+        if self.ahead.is_empty() {
+            let fabric = Arc::clone(&self.seat.fabric);
+            let mut scratch = fabric.scratch();
+            let mut all = ReadBuf::new(&mut scratch);
+            ready!(self.poll(|inner| inner.poll_read(cx, &mut all)))?;
+            let (now, later) = all.filled().split_at(buffer.remaining().min(all.filled().len()));
+            buffer.put_slice(now);
+            self.ahead.extend_from_slice(later);
+        } else {
+            let now = buffer.remaining().min(self.ahead.len());
+            buffer.put_slice(&self.ahead.split_to(now));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -118,6 +138,9 @@ impl AsyncWrite for TurmoilNetStream {
 impl Transport for TurmoilNetStream {
     fn look(&self) -> Look {
         let Some(inner) = self.inner.as_ref() else { return Look::Broken };
+        if !self.ahead.is_empty() {
+            return Look::Data;
+        }
         let mut byte = [0];
         let found = self.seat.act(|| {
             let mut buffer = ReadBuf::new(&mut byte);
@@ -146,7 +169,7 @@ impl Transport for TurmoilNetStream {
 impl Drop for TurmoilNetStream {
     fn drop(&mut self) {
         let Some(inner) = self.inner.take() else { return };
-        if self.farewell == Farewell::Reset {
+        if self.farewell == Farewell::Reset || !self.ahead.is_empty() {
             self.seat.fabric.reset(self.local, self.peer);
         }
         close(&self.seat, inner);
