@@ -15,6 +15,9 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+/// How much is read at once, at most.
+const READ_BYTES: usize = 8 * 1024;
+
 /// How fast bytes are handed over or taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
@@ -272,9 +275,13 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
 
     async fn more(&mut self) -> io::Result<usize> {
         let got = match self.pace {
-            Pace::AtOnce => self.io.read_buf(self.buffer).await?,
+            Pace::AtOnce => {
+                self.buffer.reserve(READ_BYTES);
+                self.io.read_buf(self.buffer).await?
+            }
             Pace::Trickle { bytes, pause } => {
                 super::pause(pause).await;
+                self.buffer.reserve(bytes.max(1));
                 (&mut self.io).take(bytes.max(1) as u64).read_buf(self.buffer).await?
             }
         };
