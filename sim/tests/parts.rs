@@ -3,7 +3,11 @@
 
 mod common;
 
+use bytes::Bytes;
 use common::{LIMIT, accept, listen, ms, now, serve_http, sleep, world};
+use http_body_util::Empty;
+use hyper::{Response, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use lameduck::{
     env::{Clock, Room, Rooms, SignalSource},
     lifecycle::{Moment, Signal},
@@ -11,15 +15,17 @@ use lameduck::{
 use lameduck_sim::{
     SimClock, SimRooms,
     balancer::{Balancer, Replica},
-    client::{Ask, Caller, Completion, How, Manner, Pace, Retry, Route, keep_alive, one_request},
+    client::{Ask, Caller, Completion, How, Manner, Pace, Retry, Route, keep_alive, multiplexed, one_request},
     network::{
         Attendance::{Awaited, Background},
-        TurmoilNetWorld, TurmoilWorld, World,
+        HostNetwork, TurmoilNetWorld, TurmoilWorld, World,
     },
     scripted_signals,
 };
 use std::{
+    convert::Infallible,
     future::poll_fn,
+    pin::pin,
     sync::{Arc, mpsc},
     time::Duration,
 };
@@ -181,6 +187,46 @@ fn a_client_retries_what_the_standard_lets_it_and_nothing_else() {
     }
 }
 
+/// Serves HTTP/2 and says goodbye after 100 ms, once a connection.
+async fn serve_and_say_goodbye<H: HostNetwork>(host: H) {
+    let mut listener = listen(&host, 80).await;
+    loop {
+        let io = TokioIo::new(accept(&mut listener).await);
+        let service = service_fn(async |_| {
+            sleep(ms(150)).await;
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        });
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let mut connection = pin!(builder.auto_date_header(false).serve_connection(io, service));
+        if common::within(ms(100), connection.as_mut()).await.is_none() {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
+
+#[test]
+fn an_http2_client_hears_a_goodbye_and_goes_on_elsewhere() {
+    fn hears<W: World>() {
+        let (mut world, trace) = world::<W>(1);
+        world.spawn("server", Background, serve_and_say_goodbye);
+        let me = Caller::new("client", trace.clone());
+        world.spawn("client", Awaited, async move |host: W::Host| {
+            let asks = [(ms(0), Ask::get("/1")), (ms(50), Ask::get("/2")), (ms(250), Ask::get("/3"))];
+            multiplexed(&me, &Route::new(host, "server", 80), asks).await;
+        });
+        world.run(LIMIT).unwrap();
+        assert_eq!(trace.events("completed").len(), 3, "{}", trace.text());
+        assert_eq!(trace.events("connected").len(), 2, "{}", trace.text());
+        let goodbyes = trace.events("goaway");
+        // Each connection hears two: one that announces, and one that names the last stream served.
+        assert_eq!(goodbyes[0].number("last_stream"), Some(0x7fff_ffff), "{}", trace.text());
+        assert!(goodbyes.iter().all(|goodbye| goodbye.number("code") == Some(0)));
+    }
+    hears::<TurmoilNetWorld>();
+    hears::<TurmoilWorld>();
+}
+
 #[test]
 fn a_slow_reader_gets_all_of_a_big_body_in_the_end() {
     fn reads<W: World>() {
@@ -199,7 +245,7 @@ fn a_slow_reader_gets_all_of_a_big_body_in_the_end() {
 }
 
 /// Serves HTTP on 80; readiness on 81 is 200 until 1 s, the listener closes at 2 s.
-async fn replica<H: lameduck_sim::network::HostNetwork>(host: H) {
+async fn replica<H: HostNetwork>(host: H) {
     let serving = host.clone();
     let main = async move {
         common::within(ms(2000), serve_http(serving, 80)).await;

@@ -1,7 +1,7 @@
 //! HTTP/2: requests at their times on one connection, side by side.
 #![expect(clippy::disallowed_methods, reason = "hyper's timer here is the world's time")]
 
-use super::{Ask, Caller, Completion, Connect, Failure, How, http1};
+use super::{Ask, Caller, Completion, Connect, Failure, How, goodbye::Goodbye, http1};
 use crate::trace::Fnv64;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -66,13 +66,14 @@ impl Link {
     ) -> Result<Self, Failure> {
         let io = http1::connect(caller, connect).await?;
         let executor = Tracked { tasks: tasks.clone(), over: over.clone() };
-        let handshake = Builder::new(executor.clone()).timer(WorldTimer).handshake(TokioIo::new(io)).await;
+        let connection = caller.connected();
+        let io = TokioIo::new(Goodbye::new(io, caller.clone(), connection));
+        let handshake = Builder::new(executor.clone()).timer(WorldTimer).handshake(io).await;
         let (sender, driver) = handshake.map_err(|_| {
             let failure = Failure::new(How::Unreachable, 0);
             caller.not_connected(&failure);
             failure
         })?;
-        let connection = caller.connected();
         let caller = caller.clone();
         executor.execute(async move {
             let how = if driver.await.is_ok() { "closed" } else { "broken" };

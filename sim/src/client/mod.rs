@@ -6,12 +6,13 @@
 //! ```
 //! Records, by the client's name: `connected`, `connect failed`, `asks`, `sent` (its last byte was handed over), `head` (with
 //! the status, and `close=yes` if it says `Connection: close`), `completed`, `failed`, `retries`, `closed idle` (the server
-//! closed a connection between requests), `ended`.
+//! closed a connection between requests), `goaway` (HTTP/2, with `last_stream` and `code`), `ended`.
 
 mod answer;
 mod ask;
 mod caller;
 mod exchange;
+mod goodbye;
 mod http1;
 mod http2;
 mod silent;
