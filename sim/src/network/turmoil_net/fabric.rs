@@ -9,6 +9,9 @@
 //! A packet's latency is drawn from the seed; packets of one direction between two hosts never overtake each other. A held
 //! link keeps what became due in order. A SYN for a sealed address is dropped as the filter on Linux does it, and its sender
 //! tries again after 1 s, 2 s, 4 s: this is the client's own retransmission, which the kernel here does not have.
+//!
+//! A listener that closes is not closed in the kernel, which would not bind its port again while one of its connections lives.
+//! It is retired: who waits in its queue is reset, who comes is refused, and a successor on the port takes it over.
 
 use crate::trace::{Direction, Trace};
 use lameduck::env::Seed;
@@ -16,10 +19,11 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
-use turmoil_net::{EnterGuard, HostId, Packet, TcpSegment, Transport};
+use turmoil_net::{EnterGuard, HostId, Packet, TcpSegment, Transport, shim::tokio::net::TcpListener};
 
 /// The first wait of a client whose SYN got no answer (Linux: 1 s, then doubled).
 const SYN_RETRY: Duration = Duration::from_secs(1);
@@ -46,6 +50,7 @@ struct State {
     held: BTreeMap<Link, VecDeque<Flight>>,
     released: VecDeque<Flight>,
     sealed: BTreeSet<SocketAddr>,
+    retired: BTreeMap<SocketAddr, (HostId, TcpListener)>,
     outbox: Vec<Packet>,
 }
 
@@ -101,6 +106,39 @@ impl Fabric {
 
     pub(super) fn unseal(&self, address: SocketAddr) {
         self.lock().sealed.remove(&address);
+    }
+
+    /// Closes a listener.
+    pub(super) fn retire(&self, address: SocketAddr, host: HostId, listener: TcpListener) {
+        self.lock().retired.insert(address, (host, listener));
+        self.turn_away(address);
+    }
+
+    /// The listener that was closed last at `address`, to listen again.
+    pub(super) fn reinstate(&self, address: SocketAddr) -> Option<TcpListener> {
+        self.lock().retired.remove(&address).map(|(_, listener)| listener)
+    }
+
+    /// Resets who waits in the queue of a closed listener.
+    fn turn_away(&self, address: SocketAddr) {
+        loop {
+            let accepted = {
+                let state = self.lock();
+                let Some((host, listener)) = state.retired.get(&address) else { return };
+                self.on(*host, || listener.poll_accept(&mut Context::from_waker(Waker::noop()))).map(|it| (*host, it))
+            };
+            let Some((host, Poll::Ready(Ok((stream, peer))))) = accepted else { return };
+            self.reset(address, peer);
+            self.on(host, || drop(stream));
+        }
+    }
+
+    /// Ends the sockets that only the fabric owns. To be called while the network is still there.
+    pub(super) fn end(&self) {
+        let retired = std::mem::take(&mut self.lock().retired);
+        for (host, listener) in retired.into_values() {
+            self.on(host, || drop(listener));
+        }
     }
 
     /// Breaks a connection as `SO_LINGER` with zero does: nothing more is sent of it but an RST. The kernel has no such option,
@@ -202,17 +240,26 @@ impl Pump {
                 held.push_back(flight);
                 return;
             }
-            if let Some(address) = bare_syn(&flight.packet)
-                && state.sealed.contains(&address)
-            {
-                drop(state);
-                let due = now + SYN_RETRY * 2_u32.saturating_pow(flight.attempts.min(6));
-                self.fly(due, Flight { packet: flight.packet, attempts: flight.attempts + 1 });
-                return;
+            if let Some((client, address)) = bare_syn(&flight.packet) {
+                if state.sealed.contains(&address) {
+                    drop(state);
+                    let due = now + SYN_RETRY * 2_u32.saturating_pow(flight.attempts.min(6));
+                    self.fly(due, Flight { packet: flight.packet, attempts: flight.attempts + 1 });
+                    return;
+                }
+                if state.retired.contains_key(&address) {
+                    state.outbox.push(rst(address, client));
+                    return;
+                }
             }
         }
         self.note(Direction::Received, &flight.packet);
+        let address = destination(&flight.packet);
         self.guard.deliver(flight.packet);
+        // A handshake may have been under way when the listener closed.
+        if let Some(address) = address {
+            self.fabric.turn_away(address);
+        }
     }
 
     /// Gives a latency to what the kernels want to send.
@@ -252,12 +299,20 @@ fn link(a: IpAddr, b: IpAddr) -> Link {
     (a.min(b), a.max(b))
 }
 
-fn bare_syn(packet: &Packet) -> Option<SocketAddr> {
+/// Who asks for a connection, and where to.
+fn bare_syn(packet: &Packet) -> Option<(SocketAddr, SocketAddr)> {
     match &packet.payload {
         Transport::Tcp(segment) if segment.flags.syn && !segment.flags.ack => {
-            Some(SocketAddr::new(packet.dst, segment.dst_port))
+            Some((SocketAddr::new(packet.src, segment.src_port), SocketAddr::new(packet.dst, segment.dst_port)))
         }
         Transport::Tcp(_) | Transport::Udp(_) => None,
+    }
+}
+
+fn destination(packet: &Packet) -> Option<SocketAddr> {
+    match &packet.payload {
+        Transport::Tcp(segment) => Some(SocketAddr::new(packet.dst, segment.dst_port)),
+        Transport::Udp(_) => None,
     }
 }
 

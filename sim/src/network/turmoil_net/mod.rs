@@ -15,7 +15,7 @@ use std::{
     fmt,
     future::Future,
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -36,8 +36,7 @@ type Job = Box<dyn FnOnce(TurmoilNetHost) -> Pin<Box<dyn Future<Output = ()> + S
 /// RST for unread bytes, a SYN filter. Idle time costs nothing.
 ///
 /// Known to differ from Linux: an RST discards what the receiver had buffered, a write after the peer closed never fails, no
-/// packet is lost, latencies are whole milliseconds, and a port cannot be bound again while connections of its last listener
-/// live (use two hosts for a predecessor and a successor).
+/// packet is lost, latencies are whole milliseconds.
 #[derive(Debug)]
 pub struct TurmoilNetWorld {
     config: WorldConfig,
@@ -98,6 +97,7 @@ impl World for TurmoilNetWorld {
         }
         let guard = Arc::new(net.enter());
         let fabric = Arc::new(Fabric::new(&guard));
+        let _ending = Ending(Arc::clone(&fabric));
         let pump = Pump::new(
             Arc::clone(&guard),
             Arc::clone(&fabric),
@@ -133,11 +133,17 @@ impl World for TurmoilNetWorld {
             running::await_jobs(awaited, background, names, epoch, limit).await
         });
         self.trace.end();
-        // Tasks close their sockets when they are dropped, so the network goes last.
-        drop(local);
-        drop(runtime);
-        drop(guard);
+        // From here on locals are dropped last to first: the tasks, which close their sockets, then the network.
         result
+    }
+}
+
+/// Ends the fabric when the world ends, by a panic too.
+struct Ending(Arc<Fabric>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -213,8 +219,12 @@ impl Reservation for TurmoilNetReservation {
     }
 
     async fn listen(self) -> io::Result<Vec<Self::Listener>> {
-        let binding = Seated::new(self.host.seat.clone(), TcpListener::bind(self.lease.address()));
-        let listener = binding.await??;
+        let seat = &self.host.seat;
+        let address = SocketAddr::new(seat.ip, self.lease.address().port());
+        let listener = match seat.fabric.reinstate(address) {
+            Some(listener) => listener,
+            None => Seated::new(seat.clone(), TcpListener::bind(self.lease.address())).await??,
+        };
         Ok(TurmoilNetListener::share(listener, self.host.seat, self.lease, self.listeners, self.host.syn_filter))
     }
 }

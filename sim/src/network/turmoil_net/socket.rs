@@ -251,10 +251,10 @@ impl Listener for TurmoilNetListener {
 
 impl Drop for ListeningSocket {
     fn drop(&mut self) {
-        self.seat.fabric.unseal(self.reachable_at());
         let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(inner) = inner {
-            close(&self.seat, inner);
+            self.seat.fabric.retire(self.reachable_at(), self.seat.host, inner);
         }
+        self.seat.fabric.unseal(self.reachable_at());
     }
 }
