@@ -1,1 +1,38 @@
-//! The simulation of lameduck.
+//! The simulation: a whole service, its clients and the network between them, replayed by seed.
+//!
+//! A [`World`](network::World) holds named hosts, a network that delays packets and may hold them back, and one virtual time
+//! that passes only when everybody waits. Two worlds exist and run the same scenarios:
+//!
+//! ```text
+//!                       scenario: servers, clients, link changes, a seed
+//!                                          │
+//!                     ┌────────────────────┴────────────────────┐
+//!          TurmoilNetWorld                                 TurmoilWorld
+//!   one paused runtime, a kernel with                one runtime a host, fixed ticks,
+//!   handshake, backlog, windows, RST, and            crash and bounce; connects wait
+//!   a pump that wakes only for packets               for the accept, RST is rare
+//!                     └────────────────────┬────────────────────┘
+//!                                          │
+//!                       Trace: records and wire bytes, one hash (P17)
+//! ```
+//!
+//! What a host needs besides the network comes from here too: [`SimClock`], [`SimRooms`], [`ScriptedSignals`]. What it is
+//! put through comes from [`client`] and [`balancer`]. Everything that happens is told to a [`Trace`].
+//!
+//! Determinism is by construction: no wall time, no hash map, no unbiased `select!`, no `watch`, one thread, chance from a
+//! [`Seed`](lameduck::env::Seed) only. The tests run each seed twice, the second time on a fresh thread.
+//!
+//! What it does not do: judge. Oracles read the trace elsewhere.
+
+pub mod balancer;
+pub mod client;
+mod clock;
+pub mod network;
+mod rooms;
+mod signals;
+pub mod trace;
+
+pub use clock::SimClock;
+pub use rooms::SimRooms;
+pub use signals::{ScriptedSignals, SignalSender, scripted_signals};
+pub use trace::Trace;

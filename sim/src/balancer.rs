@@ -1,0 +1,143 @@
+//! A load balancer: it believes what readiness says, a little late, and forwards.
+
+use crate::client::{Ask, Caller, Completion, Connect, Conversation, Failure, Manner, one_request};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+/// A server it may send requests to.
+#[derive(Clone, Debug)]
+pub struct Replica<C> {
+    /// Its name, in the trace.
+    pub name: String,
+    /// The way to its main port.
+    pub main: C,
+    /// The way to its internal port.
+    pub internal: C,
+}
+
+/// Balances over replicas: round robin over those whose last probe said ready. It keeps a pool of idle connections a replica,
+/// sends each request once, and counts what failed. It never retries: a lost request must show.
+#[derive(Debug)]
+pub struct Balancer<C: Connect> {
+    caller: Caller,
+    prober: Caller,
+    backends: Vec<Backend<C>>,
+    turn: AtomicUsize,
+    sent: AtomicU64,
+    failed: AtomicU64,
+    unserved: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Backend<C: Connect> {
+    replica: Replica<C>,
+    ready: AtomicBool,
+    idle: Mutex<Vec<Conversation<C::Io>>>,
+}
+
+/// What a balancer counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests that were given to a replica.
+    pub sent: u64,
+    /// Of those, the ones without a whole answer, or with a 5xx one.
+    pub failed: u64,
+    /// Requests for which no replica was ready.
+    pub unserved: u64,
+}
+
+impl<C: Connect> Balancer<C> {
+    /// One over `replicas`, none of which is ready yet. It sends as `caller`, and probes as `prober`.
+    pub fn new(caller: Caller, prober: Caller, replicas: impl IntoIterator<Item = Replica<C>>) -> Arc<Self> {
+        let backend = |replica| Backend { replica, ready: AtomicBool::new(false), idle: Mutex::new(Vec::new()) };
+        Arc::new(Self {
+            caller,
+            prober,
+            backends: replicas.into_iter().map(backend).collect(),
+            turn: AtomicUsize::new(0),
+            sent: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            unserved: AtomicU64::new(0),
+        })
+    }
+
+    /// Asks each replica for `/readiness` every `interval`, for ever. A probe that fails or says anything but 200 makes it
+    /// unready at once.
+    pub async fn probe(&self, interval: Duration) {
+        let ask = Ask::get("/readiness");
+        loop {
+            for backend in &self.backends {
+                let answer = one_request(&self.prober, &backend.replica.internal, &ask, Manner::PROMPT).await;
+                let ready = answer.is_ok_and(|done| done.status == 200);
+                if backend.ready.swap(ready, Ordering::Relaxed) != ready {
+                    let event = if ready { "in rotation" } else { "out of rotation" };
+                    self.prober.tell(event, &[("replica", backend.replica.name.as_str().into())]);
+                }
+            }
+            crate::client::pause(interval).await;
+        }
+    }
+
+    /// Forwards one request, to the replica whose turn it is; `None` if none is ready.
+    pub async fn forward(&self, ask: &Ask) -> Option<Result<Completion, Failure>> {
+        let Some(backend) = self.next_backend() else {
+            self.unserved.fetch_add(1, Ordering::Relaxed);
+            self.caller.tell("unserved", &[("target", ask.target.as_str().into())]);
+            return None;
+        };
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        let end = backend.send(&self.caller, ask).await;
+        if end.as_ref().map_or(true, |done| done.status >= 500) {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            self.caller
+                .tell("lost", &[("replica", backend.replica.name.as_str().into()), ("target", ask.target.as_str().into())]);
+        }
+        Some(end)
+    }
+
+    /// What it counted so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            sent: self.sent.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            unserved: self.unserved.load(Ordering::Relaxed),
+        }
+    }
+
+    fn next_backend(&self) -> Option<&Backend<C>> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let ready: Vec<_> = self.backends.iter().filter(|backend| backend.ready.load(Ordering::Relaxed)).collect();
+        ready.get(turn % ready.len().max(1)).copied()
+    }
+}
+
+impl<C: Connect> Backend<C> {
+    async fn send(&self, caller: &Caller, ask: &Ask) -> Result<Completion, Failure> {
+        let mut conversation = match self.idle_connection() {
+            Some(conversation) => conversation,
+            None => Conversation::open(caller, &self.replica.main).await?,
+        };
+        let done = conversation.exchange(caller, ask, Manner::PROMPT).await?;
+        if done.keeps_alive {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conversation);
+        }
+        Ok(done)
+    }
+
+    /// An idle connection that the replica has not closed, as far as can be seen from here.
+    fn idle_connection(&self) -> Option<Conversation<C::Io>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(mut conversation) = idle.pop() {
+            if conversation.is_open() {
+                return Some(conversation);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,207 @@
+//! An HTTP/1 answer, read strictly: what is cut must never look complete (RFC 9112 §6, §7, §8).
+
+use crate::trace::Fnv64;
+use bytes::{Buf, BytesMut};
+use http::Method;
+
+/// The head of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The status code.
+    pub status: u16,
+    /// Whether the server will close the connection after it: it said so, or speaks HTTP/1.0.
+    pub closes: bool,
+    framing: Framing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Length(u64),
+    Chunked,
+    UntilClose,
+}
+
+/// It was no HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Garbled;
+
+impl Head {
+    /// Takes a whole head out of `buffer`, if one is in it.
+    pub(super) fn take(buffer: &mut BytesMut, method: &Method) -> Result<Option<Self>, Garbled> {
+        let Some(end) = find(buffer, b"\r\n\r\n") else { return Ok(None) };
+        let bytes = buffer.split_to(end + 4);
+        let text = std::str::from_utf8(&bytes[..end]).map_err(|_| Garbled)?;
+        let mut lines = text.split("\r\n");
+        let status_line = lines.next().ok_or(Garbled)?;
+        let version = status_line.strip_prefix("HTTP/1.").ok_or(Garbled)?;
+        let status: u16 = status_line.get(9..12).and_then(|code| code.parse().ok()).ok_or(Garbled)?;
+        let mut closes = version.starts_with('0');
+        let mut framing = Framing::UntilClose;
+        for line in lines {
+            let (name, value) = line.split_once(':').ok_or(Garbled)?;
+            let value = value.trim();
+            if name.eq_ignore_ascii_case("connection") {
+                closes |= value.split(',').any(|option| option.trim().eq_ignore_ascii_case("close"));
+            } else if name.eq_ignore_ascii_case("transfer-encoding") {
+                framing = Framing::Chunked;
+            } else if name.eq_ignore_ascii_case("content-length") && framing != Framing::Chunked {
+                framing = Framing::Length(value.parse().map_err(|_| Garbled)?);
+            }
+        }
+        // RFC 9112 §6.3: these never have a body, whatever they say.
+        if method == Method::HEAD || status < 200 || status == 204 || status == 304 {
+            framing = Framing::Length(0);
+        }
+        Ok(Some(Self { status, closes, framing }))
+    }
+
+    /// Whether another head follows (RFC 9110 §15.2). After a 101 none does.
+    pub(super) const fn is_interim(&self) -> bool {
+        self.status < 200 && self.status != 101
+    }
+
+    /// Whether the connection can carry another request afterwards.
+    pub(super) fn keeps_alive(&self) -> bool {
+        !self.closes && self.status != 101 && self.framing != Framing::UntilClose
+    }
+}
+
+/// The body of an answer, as it comes.
+#[derive(Debug)]
+pub(super) struct Body {
+    state: State,
+    bytes: u64,
+    hash: Fnv64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Length(u64),
+    UntilClose,
+    ChunkSize,
+    Chunk(u64),
+    ChunkEnd,
+    Trailer,
+    Done,
+}
+
+impl Body {
+    pub(super) fn new(head: &Head) -> Self {
+        let state = match head.framing {
+            Framing::Length(length) => State::Length(length),
+            Framing::Chunked => State::ChunkSize,
+            Framing::UntilClose => State::UntilClose,
+        };
+        Self { state, bytes: 0, hash: Fnv64::new() }
+    }
+
+    /// How much of it came.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) const fn hash(&self) -> u64 {
+        self.hash.value()
+    }
+
+    /// Takes what it can out of `buffer`; whether the body is whole.
+    pub(super) fn take(&mut self, buffer: &mut BytesMut) -> Result<bool, Garbled> {
+        loop {
+            match self.state {
+                State::Done | State::Length(0) => return Ok(true),
+                State::Length(left) => match self.take_data(buffer, left) {
+                    0 => return Ok(false),
+                    taken => self.state = State::Length(left - taken),
+                },
+                State::UntilClose => {
+                    self.take_data(buffer, u64::MAX);
+                    return Ok(false);
+                }
+                State::ChunkSize => {
+                    let Some(line) = take_line(buffer) else { return Ok(false) };
+                    let size = std::str::from_utf8(&line).ok().and_then(|line| line.split(';').next()).ok_or(Garbled)?;
+                    self.state = match u64::from_str_radix(size.trim(), 16).map_err(|_| Garbled)? {
+                        0 => State::Trailer,
+                        size => State::Chunk(size),
+                    };
+                }
+                State::Chunk(0) => self.state = State::ChunkEnd,
+                State::Chunk(left) => match self.take_data(buffer, left) {
+                    0 => return Ok(false),
+                    taken => self.state = State::Chunk(left - taken),
+                },
+                State::ChunkEnd => match take_line(buffer) {
+                    None => return Ok(false),
+                    Some(line) if line.is_empty() => self.state = State::ChunkSize,
+                    Some(_) => return Err(Garbled),
+                },
+                State::Trailer => match take_line(buffer) {
+                    None => return Ok(false),
+                    Some(line) if line.is_empty() => self.state = State::Done,
+                    Some(_) => {}
+                },
+            }
+        }
+    }
+
+    /// Whether an end of the stream here ends the body rightly.
+    pub(super) fn may_end_here(&self) -> bool {
+        matches!(self.state, State::UntilClose | State::Done | State::Length(0))
+    }
+
+    fn take_data(&mut self, buffer: &mut BytesMut, most: u64) -> u64 {
+        let taken = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.len());
+        self.hash.feed(&buffer[..taken]);
+        buffer.advance(taken);
+        self.bytes += taken as u64;
+        taken as u64
+    }
+}
+
+fn take_line(buffer: &mut BytesMut) -> Option<BytesMut> {
+    let end = find(buffer, b"\r\n")?;
+    let line = buffer.split_to(end);
+    buffer.advance(2);
+    Some(line)
+}
+
+fn find(buffer: &[u8], what: &[u8]) -> Option<usize> {
+    buffer.windows(what.len()).position(|window| window == what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Body, Head};
+    use bytes::BytesMut;
+    use http::Method;
+
+    fn read(text: &str) -> (Head, bool, bool, u64) {
+        let mut buffer = BytesMut::from(text);
+        let head = Head::take(&mut buffer, &Method::GET).unwrap().unwrap();
+        let mut body = Body::new(&head);
+        let whole = body.take(&mut buffer).unwrap();
+        (head, whole, body.may_end_here(), body.bytes())
+    }
+
+    #[test]
+    fn a_body_of_known_length_is_whole_at_its_length_only() {
+        let (head, whole, _, bytes) = read("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc");
+        assert!(whole && bytes == 3 && head.keeps_alive());
+        let (_, whole, may_end, _) = read("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabc");
+        assert!(!whole && !may_end);
+    }
+
+    #[test]
+    fn a_chunked_body_without_its_last_chunk_is_cut() {
+        let (_, whole, _, bytes) = read("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+        assert!(whole && bytes == 3);
+        let (_, whole, may_end, _) = read("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+        assert!(!whole && !may_end);
+    }
+
+    #[test]
+    fn connection_close_is_seen() {
+        let (head, ..) = read("HTTP/1.1 503 Busy\r\nconnection: keep-alive, Close\r\ncontent-length: 0\r\n\r\n");
+        assert!(head.closes && head.status == 503);
+    }
+}

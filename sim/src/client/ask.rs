@@ -1,0 +1,60 @@
+//! What a client asks for.
+
+use bytes::Bytes;
+use http::Method;
+
+/// A request, before it is written in HTTP/1 or HTTP/2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    /// Header fields besides `Host` and `Content-Length`.
+    pub fields: Vec<(String, String)>,
+    /// The body; empty for none.
+    pub body: Bytes,
+}
+
+impl Ask {
+    /// `GET target`.
+    #[must_use]
+    pub fn get(target: impl Into<String>) -> Self {
+        Self { method: Method::GET, target: target.into(), fields: Vec::new(), body: Bytes::new() }
+    }
+
+    /// `POST target` with a body.
+    #[must_use]
+    pub fn post(target: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        Self { method: Method::POST, target: target.into(), fields: Vec::new(), body: body.into() }
+    }
+
+    /// With one more header field.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.fields.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Its HTTP/1.1 head, the empty line included.
+    #[must_use]
+    pub fn head(&self) -> Vec<u8> {
+        let mut head = format!("{} {} HTTP/1.1\r\nHost: sim\r\n", self.method, self.target);
+        for (name, value) in &self.fields {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if !self.body.is_empty() || self.method == Method::POST {
+            head.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
+        }
+        head.push_str("\r\n");
+        head.into_bytes()
+    }
+
+    /// All its bytes in HTTP/1.1.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.head();
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+}

@@ -1,0 +1,291 @@
+//! One request and its answer on one HTTP/1 connection, at whatever pace.
+
+use super::{
+    Ask, Caller, Completion, Connect, Failure, Head, How,
+    answer::{Body, Garbled},
+    http1,
+};
+use bytes::BytesMut;
+use http::Method;
+use std::{
+    future::{self, Future},
+    io,
+    task::{Context, Waker},
+    time::Duration,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// How much is read at once, at most.
+const READ_BYTES: usize = 8 * 1024;
+
+/// How fast bytes are handed over or taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As fast as the network takes them.
+    AtOnce,
+    /// `bytes` of them, then a pause, and so on.
+    Trickle {
+        /// How many at once; at least 1.
+        bytes: usize,
+        /// How long it pauses after each.
+        pause: Duration,
+    },
+}
+
+/// What a client does once its request is out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterRequest {
+    /// It waits for the answer.
+    Wait,
+    /// It shuts its side of the connection, and waits for the answer.
+    Fin,
+}
+
+/// How a client behaves in an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    /// Half of the head comes, then a pause, then the rest.
+    pub head_pause: Duration,
+    /// How the body is sent.
+    pub upload: Pace,
+    /// How the answer is read.
+    pub download: Pace,
+    /// What follows the request.
+    pub after: AfterRequest,
+}
+
+impl Manner {
+    /// At once, all of it.
+    pub const PROMPT: Self =
+        Self { head_pause: Duration::ZERO, upload: Pace::AtOnce, download: Pace::AtOnce, after: AfterRequest::Wait };
+}
+
+/// An HTTP/1 connection, seen by its client.
+#[derive(Debug)]
+pub struct Conversation<Io> {
+    io: Io,
+    buffer: BytesMut,
+    /// Its number in the trace.
+    pub(super) connection: u64,
+    /// How many requests it carried.
+    pub(super) requests: u64,
+}
+
+/// How an idle connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IdleEnd {
+    Fin,
+    Reset,
+    Unasked,
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin> Conversation<Io> {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Why it could not; the trace knows already.
+    pub async fn open<C: Connect<Io = Io>>(caller: &Caller, route: &C) -> Result<Self, Failure> {
+        Ok(Self::new(caller, http1::connect(caller, route).await?))
+    }
+
+    /// Begins on a fresh connection.
+    pub fn new(caller: &Caller, io: Io) -> Self {
+        Self { io, buffer: BytesMut::new(), connection: caller.connected(), requests: 0 }
+    }
+
+    /// Whether the server has neither ended it nor said anything unasked, as far as can be seen from here.
+    pub fn is_open(&mut self) -> bool {
+        let idle = std::pin::pin!(self.idle_end());
+        idle.poll(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// Sends `ask` and reads its answer. What it returns is in the trace already. The connection is of no further use if it
+    /// failed, or if the answer said so.
+    ///
+    /// # Errors
+    /// How it failed.
+    pub async fn exchange(&mut self, caller: &Caller, ask: &Ask, manner: Manner) -> Result<Completion, Failure> {
+        let request = caller.asks(ask, self.connection, self.requests);
+        self.requests += 1;
+        let Self { io, buffer, .. } = self;
+        let (read, mut write) = tokio::io::split(io);
+        let mut reader = Reader { io: read, buffer, seen: 0, pace: manner.download };
+
+        let sending = async {
+            if send(&mut write, ask, manner).await.is_ok() {
+                caller.sent(request);
+            }
+            // A server that answers early may not read the rest; whether that is a failure, the answer tells.
+            future::pending::<()>().await;
+        };
+        let receiving = async {
+            let head = reader.head(&ask.method, |head| caller.head(request, head.status, head.closes)).await?;
+            let body = reader.body(&head).await?;
+            Ok((head, body))
+        };
+        let answer = tokio::select! {
+            biased;
+            () = sending => return Err(Failure::new(How::Garbled, 0)),
+            answer = receiving => Some(answer),
+            () = super::pause(caller.patience()) => None,
+        };
+        let end = match answer {
+            Some(Ok((head, body))) => Ok(Completion::new(&head, body.bytes(), body.hash())),
+            Some(Err(how)) => Err(Failure::new(how, reader.seen)),
+            None => Err(Failure::new(How::TimedOut, reader.seen)),
+        };
+        caller.ended(request, &end);
+        end
+    }
+
+    /// Sends all of `asks` at once and reads the answers in order; stops at the first failure, which is that of the rest.
+    pub(super) async fn pipeline(&mut self, caller: &Caller, asks: &[Ask]) -> Vec<Result<Completion, Failure>> {
+        let mut bytes = Vec::new();
+        let mut requests = Vec::new();
+        for ask in asks {
+            requests.push(caller.asks(ask, self.connection, self.requests));
+            self.requests += 1;
+            bytes.extend_from_slice(&ask.bytes());
+        }
+        let Self { io, buffer, .. } = self;
+        let (read, mut write) = tokio::io::split(io);
+        let mut reader = Reader { io: read, buffer, seen: 0, pace: Pace::AtOnce };
+        let sending = async {
+            if write.write_all(&bytes).await.is_ok() {
+                requests.iter().for_each(|request| caller.sent(*request));
+            }
+            future::pending::<()>().await;
+        };
+        let receiving = async {
+            let mut ends = Vec::new();
+            for (request, ask) in requests.iter().zip(asks) {
+                reader.seen = 0;
+                let end = reader.answer(&ask.method, |head| caller.head(*request, head.status, head.closes)).await;
+                caller.ended(*request, &end);
+                let over = end.is_err() || end.is_ok_and(|done| done.closes);
+                ends.push(end);
+                if over {
+                    break;
+                }
+            }
+            for request in &requests[ends.len()..] {
+                let end = Err(Failure::new(How::EndBeforeHead, 0));
+                caller.ended(*request, &end);
+                ends.push(end);
+            }
+            ends
+        };
+        tokio::select! {
+            biased;
+            () = sending => Vec::new(),
+            ends = receiving => ends,
+        }
+    }
+
+    /// Waits until the server ends a connection nobody asks on.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: what was read stays in the buffer.
+    pub(super) async fn idle_end(&mut self) -> IdleEnd {
+        if !self.buffer.is_empty() {
+            return IdleEnd::Unasked;
+        }
+        match self.io.read_buf(&mut self.buffer).await {
+            Ok(0) => IdleEnd::Fin,
+            Ok(_) => IdleEnd::Unasked,
+            Err(_) => IdleEnd::Reset,
+        }
+    }
+}
+
+async fn send(io: &mut (impl AsyncWrite + Unpin), ask: &Ask, manner: Manner) -> io::Result<()> {
+    let head = ask.head();
+    if manner.head_pause.is_zero() && manner.upload == Pace::AtOnce {
+        io.write_all(&ask.bytes()).await?;
+    } else {
+        let (first, second) = head.split_at(if manner.head_pause.is_zero() { 0 } else { head.len() / 2 });
+        io.write_all(first).await?;
+        super::pause(manner.head_pause).await;
+        io.write_all(second).await?;
+        match manner.upload {
+            Pace::AtOnce => io.write_all(&ask.body).await?,
+            Pace::Trickle { bytes, pause } => {
+                for piece in ask.body.chunks(bytes.max(1)) {
+                    super::pause(pause).await;
+                    io.write_all(piece).await?;
+                }
+            }
+        }
+    }
+    io.flush().await?;
+    match manner.after {
+        AfterRequest::Wait => Ok(()),
+        AfterRequest::Fin => io.shutdown().await,
+    }
+}
+
+/// Reads answers, and counts their bytes.
+struct Reader<'a, R> {
+    io: R,
+    buffer: &'a mut BytesMut,
+    seen: u64,
+    pace: Pace,
+}
+
+impl<R: AsyncRead + Unpin> Reader<'_, R> {
+    async fn answer(&mut self, method: &Method, on_head: impl FnOnce(&Head)) -> Result<Completion, Failure> {
+        let head = self.head(method, on_head).await.map_err(|how| Failure::new(how, self.seen))?;
+        let body = self.body(&head).await.map_err(|how| Failure::new(how, self.seen))?;
+        Ok(Completion::new(&head, body.bytes(), body.hash()))
+    }
+
+    async fn head(&mut self, method: &Method, on_head: impl FnOnce(&Head)) -> Result<Head, How> {
+        loop {
+            match Head::take(self.buffer, method) {
+                Ok(Some(head)) if head.is_interim() => {}
+                Ok(Some(head)) => {
+                    on_head(&head);
+                    return Ok(head);
+                }
+                Ok(None) => match self.more().await {
+                    Ok(0) => return Err(How::EndBeforeHead),
+                    Ok(_) => {}
+                    Err(_) => return Err(How::ResetBeforeHead),
+                },
+                Err(Garbled) => return Err(How::Garbled),
+            }
+        }
+    }
+
+    async fn body(&mut self, head: &Head) -> Result<Body, How> {
+        let mut body = Body::new(head);
+        loop {
+            match body.take(self.buffer) {
+                Ok(true) => return Ok(body),
+                Ok(false) => match self.more().await {
+                    Ok(0) if body.may_end_here() => return Ok(body),
+                    Ok(0) => return Err(How::BodyCut),
+                    Ok(_) => {}
+                    Err(_) => return Err(How::ResetInBody),
+                },
+                Err(Garbled) => return Err(How::Garbled),
+            }
+        }
+    }
+
+    async fn more(&mut self) -> io::Result<usize> {
+        let got = match self.pace {
+            Pace::AtOnce => {
+                self.buffer.reserve(READ_BYTES);
+                self.io.read_buf(self.buffer).await?
+            }
+            Pace::Trickle { bytes, pause } => {
+                super::pause(pause).await;
+                self.buffer.reserve(bytes.max(1));
+                (&mut self.io).take(bytes.max(1) as u64).read_buf(self.buffer).await?
+            }
+        };
+        self.seen += got as u64;
+        Ok(got)
+    }
+}

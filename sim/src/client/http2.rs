@@ -1,0 +1,220 @@
+//! HTTP/2: requests at their times on one connection, side by side.
+#![expect(clippy::disallowed_methods, reason = "hyper's timer here is the world's time")]
+
+use super::{Ask, Caller, Completion, Connect, Failure, How, goodbye::Goodbye, http1};
+use crate::trace::Fnv64;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    body::Incoming,
+    client::conn::http2::{Builder, SendRequest},
+    rt::{Executor, Sleep, Timer},
+};
+use hyper_util::rt::TokioIo;
+use std::{
+    error::Error,
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+use tokio::task::JoinSet;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Starts each of `asks` a pause after the one before, without waiting for answers, on one connection; on a new one when the
+/// server said goodbye. Returns when every request ended. A request that a goodbye caught unsent goes on the new connection.
+pub async fn multiplexed<C: Connect>(caller: &Caller, connect: &C, asks: impl IntoIterator<Item = (Duration, Ask)>) {
+    let tasks = TaskTracker::new();
+    let over = CancellationToken::new();
+    let mut requests = JoinSet::new();
+    let mut open: Option<Link> = None;
+    for (pause, ask) in asks {
+        super::pause(pause).await;
+        let mut link = match open.take() {
+            Some(link) if !link.sender.is_closed() => link,
+            Some(_) | None => match Link::open(caller, connect, &tasks, &over).await {
+                Ok(link) => link,
+                Err(_) => break,
+            },
+        };
+        let (mut sender, connection, earlier) = (link.sender.clone(), link.connection, link.requests);
+        link.requests += 1;
+        open = Some(link);
+        let caller = caller.clone();
+        requests.spawn(async move { one(&caller, &mut sender, &ask, connection, earlier).await });
+    }
+    while requests.join_next().await.is_some() {}
+    drop(open);
+    over.cancel();
+    tasks.close();
+    tasks.wait().await;
+}
+
+struct Link {
+    sender: SendRequest<Full<Bytes>>,
+    connection: u64,
+    requests: u64,
+}
+
+impl Link {
+    async fn open<C: Connect>(
+        caller: &Caller,
+        connect: &C,
+        tasks: &TaskTracker,
+        over: &CancellationToken,
+    ) -> Result<Self, Failure> {
+        let io = http1::connect(caller, connect).await?;
+        let executor = Tracked { tasks: tasks.clone(), over: over.clone() };
+        let connection = caller.connected();
+        let io = TokioIo::new(Goodbye::new(io, caller.clone(), connection));
+        let handshake = Builder::new(executor.clone()).timer(WorldTimer).handshake(io).await;
+        let (sender, driver) = handshake.map_err(|_| {
+            let failure = Failure::new(How::Unreachable, 0);
+            caller.not_connected(&failure);
+            failure
+        })?;
+        let caller = caller.clone();
+        executor.execute(async move {
+            let how = if driver.await.is_ok() { "closed" } else { "broken" };
+            caller.tell("ended", &[("connection", connection.into()), ("how", how.into())]);
+        });
+        Ok(Self { sender, connection, requests: 0 })
+    }
+}
+
+async fn one(caller: &Caller, sender: &mut SendRequest<Full<Bytes>>, ask: &Ask, connection: u64, earlier: u64) {
+    let request = caller.asks(ask, connection, earlier);
+    let end = tokio::select! {
+        biased;
+        end = answer(caller, request, sender, ask) => end,
+        () = super::pause(caller.patience()) => Err(Failure::new(How::TimedOut, 0)),
+    };
+    caller.ended(request, &end);
+}
+
+async fn answer(
+    caller: &Caller,
+    request: u64,
+    sender: &mut SendRequest<Full<Bytes>>,
+    ask: &Ask,
+) -> Result<Completion, Failure> {
+    let response = sender.send_request(in_http2(ask)?).await.map_err(|error| Failure::new(how(&error, Stage::Head), 0))?;
+    let status = response.status().as_u16();
+    caller.head(request, status, false);
+    let mut body: Incoming = response.into_body();
+    let (mut bytes, mut hash) = (0, Fnv64::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Failure::new(how(&error, Stage::Body), bytes.max(1)))?;
+        if let Ok(data) = frame.into_data() {
+            bytes += data.len() as u64;
+            hash.feed(&data);
+        }
+    }
+    Ok(Completion { status, closes: false, keeps_alive: true, body_bytes: bytes, body_hash: hash.value() })
+}
+
+fn in_http2(ask: &Ask) -> Result<http::Request<Full<Bytes>>, Failure> {
+    let mut request = http::Request::builder().method(ask.method.clone()).uri(format!("http://sim{}", ask.target));
+    for (name, value) in &ask.fields {
+        request = request.header(name, value);
+    }
+    request.body(Full::new(ask.body.clone())).map_err(|_| Failure::new(How::NotSent, 0))
+}
+
+/// How far the answer had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Head,
+    Body,
+}
+
+fn how(error: &hyper::Error, stage: Stage) -> How {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(link) = cause {
+        if let Some(http2) = link.downcast_ref::<h2::Error>()
+            && let Some(reason) = http2.reason()
+        {
+            return match (reason, http2.is_go_away()) {
+                (h2::Reason::REFUSED_STREAM, _) => How::StreamRefused,
+                (h2::Reason::NO_ERROR, true) => How::StreamRefused,
+                (_, true) if stage == Stage::Head => How::EndBeforeHead,
+                (_, true) => How::BodyCut,
+                (_, false) => How::StreamReset,
+            };
+        }
+        if let Some(error) = link.downcast_ref::<io::Error>() {
+            return match (error.kind(), stage) {
+                (io::ErrorKind::ConnectionReset, Stage::Head) => How::ResetBeforeHead,
+                (io::ErrorKind::ConnectionReset, Stage::Body) => How::ResetInBody,
+                (_, Stage::Head) => How::EndBeforeHead,
+                (_, Stage::Body) => How::BodyCut,
+            };
+        }
+        cause = link.source();
+    }
+    match stage {
+        Stage::Head if error.is_canceled() => How::NotSent,
+        Stage::Head => How::EndBeforeHead,
+        Stage::Body => How::BodyCut,
+    }
+}
+
+/// Spawns what hyper needs, and ends it with the client.
+#[derive(Clone, Debug)]
+struct Tracked {
+    tasks: TaskTracker,
+    over: CancellationToken,
+}
+
+impl<F> Executor<F> for Tracked
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        let over = self.over.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = future => {}
+                () = over.cancelled() => {}
+            }
+        });
+    }
+}
+
+/// The world's time, in hyper's words.
+#[derive(Clone, Copy, Debug)]
+struct WorldTimer;
+
+impl Timer for WorldTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        Box::pin(WorldSleep(Box::pin(tokio::time::sleep(duration))))
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        Box::pin(WorldSleep(Box::pin(tokio::time::sleep_until(deadline.into()))))
+    }
+
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, deadline: Instant) {
+        if let Some(sleep) = sleep.as_mut().downcast_mut_pin::<WorldSleep>() {
+            sleep.get_mut().0.as_mut().reset(deadline.into());
+        }
+    }
+}
+
+struct WorldSleep(Pin<Box<tokio::time::Sleep>>);
+
+impl Future for WorldSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl Sleep for WorldSleep {}

@@ -1,0 +1,73 @@
+//! Clients, polite and otherwise, over any byte stream. Each tells the trace what became of its requests.
+//!
+//! ```text
+//! asks ──▶ sent ──▶ head ──▶ completed          one of the last two ends every request
+//!   └────────┴────────┴────▶ failed how=…
+//! ```
+//! Records, by the client's name: `connected`, `connect failed`, `asks`, `sent` (its last byte was handed over), `head` (with
+//! the status, and `close=yes` if it says `Connection: close`), `completed`, `failed`, `retries`, `closed idle` (the server
+//! closed a connection between requests), `goaway` (HTTP/2, with `last_stream` and `code`), `ended`.
+
+mod answer;
+mod ask;
+mod caller;
+mod exchange;
+mod goodbye;
+mod http1;
+mod http2;
+mod silent;
+
+pub use answer::Head;
+pub use ask::Ask;
+pub use caller::{Caller, Completion, Failure, How};
+pub use exchange::{AfterRequest, Conversation, Manner, Pace};
+pub use http1::{Retry, connection_per_request, keep_alive, one_request, pipelined};
+pub use http2::multiplexed;
+pub use silent::{Step, byte_less, raw};
+
+use crate::network::HostNetwork;
+use std::{fmt, future::Future, io, time::Duration};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Where a client gets its connections from.
+pub trait Connect: Clone + fmt::Debug + Send + Sync + 'static {
+    /// A connection.
+    type Io: AsyncRead + AsyncWrite + Unpin + fmt::Debug + Send + 'static;
+
+    /// Opens one.
+    ///
+    /// # Errors
+    /// The network's.
+    fn connect(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+}
+
+/// The way from a host to a port of another.
+#[derive(Clone, Debug)]
+pub struct Route<H> {
+    from: H,
+    to: String,
+    port: u16,
+}
+
+impl<H: HostNetwork> Route<H> {
+    /// From `from` to port `port` of the host called `to`.
+    pub fn new(from: H, to: impl Into<String>, port: u16) -> Self {
+        Self { from, to: to.into(), port }
+    }
+}
+
+impl<H: HostNetwork> Connect for Route<H> {
+    type Io = H::Stream;
+
+    fn connect(&self) -> impl Future<Output = io::Result<Self::Io>> + Send {
+        self.from.connect(&self.to, self.port)
+    }
+}
+
+/// A pause in the world's time. A pause of zero does not even yield.
+#[expect(clippy::disallowed_methods, reason = "a client has no clock of its own, only the world's time")]
+pub(crate) async fn pause(span: Duration) {
+    if !span.is_zero() {
+        tokio::time::sleep(span).await;
+    }
+}

@@ -1,0 +1,126 @@
+//! A clock on the paused runtime's time, which may run fast or slow.
+#![expect(clippy::disallowed_methods, reason = "this clock is what the rest asks instead of tokio's time")]
+
+use lameduck::{
+    env::{Clock, Sleep},
+    lifecycle::Moment,
+};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant, SystemTime},
+};
+
+/// 2030-01-01T00:00:00Z, what every wall shows when its clock is made.
+const WALL_AT_EPOCH: Duration = Duration::from_secs(1_893_456_000);
+
+/// Longer waits than this are cut to it. A simulation is over long before.
+const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Parts in a million.
+const MILLION: i128 = 1_000_000;
+
+/// A host's clock: epoch at its construction, wall clock from 2030-01-01T00:00:00Z.
+///
+/// With a skew it disagrees with the world about how fast time passes: at `skew_ppm = 100_000` it shows 1.1 s after one second
+/// of the world, so whatever its host waits for comes early, seen from outside. Moments, waits and the wall are all in the
+/// host's own time; only the runtime underneath counts the world's. State a host's bounds in its own clock.
+#[derive(Clone, Debug)]
+pub struct SimClock {
+    epoch: tokio::time::Instant,
+    skew_ppm: i64,
+}
+
+impl SimClock {
+    /// A clock that agrees with the world.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_skew(0)
+    }
+
+    /// A clock that runs `skew_ppm` parts in a million faster than the world; slower, if negative.
+    ///
+    /// # Panics
+    /// If it would stand still or go back: at -1,000,000 and below.
+    #[must_use]
+    pub fn with_skew(skew_ppm: i64) -> Self {
+        assert!(skew_ppm > -1_000_000, "a clock with a skew of {skew_ppm} ppm would not go forward");
+        Self { epoch: tokio::time::Instant::now(), skew_ppm }
+    }
+
+    /// How much faster than the world it runs, in parts in a million.
+    #[must_use]
+    pub const fn skew_ppm(&self) -> i64 {
+        self.skew_ppm
+    }
+
+    /// What this clock shows after `span` of the world, rounded down.
+    fn shown_after(&self, span: Duration) -> u64 {
+        let shown = i128::try_from(span.as_nanos()).unwrap_or(i128::MAX / (2 * MILLION)) * self.rate() / MILLION;
+        u64::try_from(shown).unwrap_or(u64::MAX)
+    }
+
+    /// How much of the world's time passes until this clock shows `at`, rounded up: a wait never ends early.
+    fn span_until_shown(&self, at: Moment) -> Duration {
+        let rate = self.rate();
+        let nanos = (i128::from(at.as_nanos()) * MILLION + rate - 1) / rate;
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    fn rate(&self) -> i128 {
+        MILLION + i128::from(self.skew_ppm)
+    }
+
+    fn wake_at(&self, at: Moment) -> tokio::time::Instant {
+        let latest = tokio::time::Instant::now() + WAIT_MAX;
+        self.epoch.checked_add(self.span_until_shown(at)).map_or(latest, |wake| wake.min(latest))
+    }
+}
+
+impl Default for SimClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SimClock {
+    fn now(&self) -> Moment {
+        Moment::from_nanos(self.shown_after(self.epoch.elapsed()))
+    }
+
+    fn sleep_until(&self, at: Moment) -> Pin<Box<dyn Sleep>> {
+        Box::pin(SimSleep { inner: Box::pin(tokio::time::sleep_until(self.wake_at(at))), clock: self.clone() })
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + WALL_AT_EPOCH + self.now().since_epoch()
+    }
+
+    fn epoch(&self) -> Instant {
+        self.epoch.into_std()
+    }
+}
+
+struct SimSleep {
+    inner: Pin<Box<tokio::time::Sleep>>,
+    clock: SimClock,
+}
+
+impl Future for SimSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.inner.as_mut().poll(cx)
+    }
+}
+
+impl Sleep for SimSleep {
+    fn reset(mut self: Pin<&mut Self>, at: Moment) {
+        let wake = self.clock.wake_at(at);
+        self.inner.as_mut().reset(wake);
+    }
+}

@@ -1,0 +1,62 @@
+//! What both worlds do to run: a runtime whose time is paused, and waiting for jobs.
+#![expect(clippy::disallowed_methods, reason = "a world's limit is in its own time")]
+
+use super::Overrun;
+use std::{collections::BTreeMap, panic, time::Duration};
+use tokio::{
+    runtime::Runtime,
+    task::{Id, JoinError, JoinSet},
+    time::Instant,
+};
+
+/// A runtime on this thread, with time only, which passes only when all its tasks wait.
+///
+/// # Panics
+/// If the system refuses one, which without I/O it has no reason to.
+pub(super) fn paused_runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without I/O asks nothing of the system")
+}
+
+/// Brings the runtime's time to a whole millisecond of its timer, so that rounding is the same in every run.
+pub(super) async fn settle_time() -> Instant {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    Instant::now()
+}
+
+/// Waits until all `awaited` jobs returned. A panic in any job goes on here.
+pub(super) async fn await_jobs(
+    mut awaited: JoinSet<()>,
+    mut background: JoinSet<()>,
+    mut names: BTreeMap<Id, String>,
+    epoch: Instant,
+    limit: Duration,
+) -> Result<Duration, Overrun> {
+    let deadline = tokio::time::sleep_until(epoch + limit);
+    tokio::pin!(deadline);
+    loop {
+        tokio::select! {
+            biased;
+            ended = awaited.join_next_with_id() => match ended {
+                None => return Ok(epoch.elapsed()),
+                Some(Ok((id, ()))) => drop(names.remove(&id)),
+                Some(Err(lost)) => go_on_panicking(lost),
+            },
+            Some(ended) = background.join_next() => {
+                if let Err(lost) = ended {
+                    go_on_panicking(lost);
+                }
+            }
+            () = &mut deadline => return Err(Overrun { limit, hosts: names.into_values().collect() }),
+        }
+    }
+}
+
+fn go_on_panicking(lost: JoinError) {
+    if let Ok(payload) = lost.try_into_panic() {
+        panic::resume_unwind(payload);
+    }
+}

@@ -1,0 +1,335 @@
+//! What moves packets: a pump that sleeps until a packet is due or a socket did something.
+//!
+//! ```text
+//!  socket op ──wake──▶ egress ──latency──▶ in flight ──due──▶ deliver ──▶ kernel of the receiver
+//!                                             │  ▲                          (may answer: egress)
+//!                                  link held  ▼  │ released, or the filter's retry
+//!                                           held back
+//! ```
+//! A packet's latency is drawn from the seed; packets of one direction between two hosts never overtake each other. A held
+//! link keeps what became due in order. A SYN for a sealed address is dropped as the filter on Linux does it, and its sender
+//! tries again after 1 s, 2 s, 4 s: this is the client's own retransmission, which the kernel here does not have.
+//!
+//! A listener that closes is not closed in the kernel, which would not bind its port again while one of its connections lives.
+//! It is retired: who waits in its queue is reset, who comes is refused, and a successor on the port takes it over.
+
+use crate::trace::{Direction, Trace};
+use lameduck::env::Seed;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use tokio::{sync::Notify, time::Instant};
+use turmoil_net::{EnterGuard, HostId, Packet, TcpSegment, Transport, shim::tokio::net::TcpListener};
+
+/// The first wait of a client whose SYN got no answer (Linux: 1 s, then doubled).
+const SYN_RETRY: Duration = Duration::from_secs(1);
+
+/// The kernel's receive buffer. A peer can be as much as twice this before its reader, for each read takes all there is.
+///
+/// No less: the first window of a connection is 65,535 whatever the buffer, and what does not fit is lost for ever.
+pub(super) const RECEIVE_BUFFER: usize = 64 * 1024;
+
+/// Two hosts, the lesser address first.
+type Link = (IpAddr, IpAddr);
+
+/// The network as its sockets see it.
+#[derive(Debug)]
+pub(super) struct Fabric {
+    guard: Weak<EnterGuard>,
+    stirred: Notify,
+    state: Mutex<State>,
+    scratch: Mutex<Box<[u8]>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: BTreeMap<Link, VecDeque<Flight>>,
+    released: VecDeque<Flight>,
+    sealed: BTreeSet<SocketAddr>,
+    retired: BTreeMap<SocketAddr, (HostId, TcpListener)>,
+    outbox: Vec<Packet>,
+}
+
+/// A packet on its way.
+#[derive(Debug)]
+struct Flight {
+    packet: Packet,
+    /// How often it was sent before.
+    attempts: u32,
+}
+
+impl Fabric {
+    pub(super) fn new(guard: &Arc<EnterGuard>) -> Self {
+        Self {
+            guard: Arc::downgrade(guard),
+            stirred: Notify::new(),
+            state: Mutex::default(),
+            scratch: Mutex::new(vec![0; RECEIVE_BUFFER].into()),
+        }
+    }
+
+    /// Does `operation` on a socket of `host`, and lets the pump see what came of it; `None` once the world is over.
+    pub(super) fn on<R>(&self, host: HostId, operation: impl FnOnce() -> R) -> Option<R> {
+        let guard = self.guard.upgrade()?;
+        guard.set_current(host);
+        let result = operation();
+        self.stirred.notify_one();
+        Some(result)
+    }
+
+    /// Room for all that a socket may have received, for the length of one read.
+    pub(super) fn scratch(&self) -> MutexGuard<'_, Box<[u8]>> {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn hold(&self, a: IpAddr, b: IpAddr) {
+        self.lock().held.entry(link(a, b)).or_default();
+    }
+
+    pub(super) fn release(&self, a: IpAddr, b: IpAddr) {
+        let mut state = self.lock();
+        if let Some(flights) = state.held.remove(&link(a, b)) {
+            state.released.extend(flights);
+        }
+        drop(state);
+        self.stirred.notify_one();
+    }
+
+    /// Keeps newcomers away from `address`.
+    pub(super) fn seal(&self, address: SocketAddr) {
+        self.lock().sealed.insert(address);
+    }
+
+    pub(super) fn unseal(&self, address: SocketAddr) {
+        self.lock().sealed.remove(&address);
+    }
+
+    /// Closes a listener.
+    pub(super) fn retire(&self, address: SocketAddr, host: HostId, listener: TcpListener) {
+        self.lock().retired.insert(address, (host, listener));
+        self.turn_away(address);
+    }
+
+    /// The listener that was closed last at `address`, to listen again.
+    pub(super) fn reinstate(&self, address: SocketAddr) -> Option<TcpListener> {
+        self.lock().retired.remove(&address).map(|(_, listener)| listener)
+    }
+
+    /// Resets who waits in the queue of a closed listener.
+    fn turn_away(&self, address: SocketAddr) {
+        loop {
+            let accepted = {
+                let state = self.lock();
+                let Some((host, listener)) = state.retired.get(&address) else { return };
+                self.on(*host, || listener.poll_accept(&mut Context::from_waker(Waker::noop()))).map(|it| (*host, it))
+            };
+            let Some((host, Poll::Ready(Ok((stream, peer))))) = accepted else { return };
+            self.reset(address, peer);
+            self.on(host, || drop(stream));
+        }
+    }
+
+    /// Ends the sockets that only the fabric owns. To be called while the network is still there.
+    pub(super) fn end(&self) {
+        let retired = std::mem::take(&mut self.lock().retired);
+        for (host, listener) in retired.into_values() {
+            self.on(host, || drop(listener));
+        }
+    }
+
+    /// Breaks a connection as `SO_LINGER` with zero does: nothing more is sent of it but an RST. The kernel has no such option,
+    /// so both ends are told in its name.
+    pub(super) fn reset(&self, local: SocketAddr, peer: SocketAddr) {
+        if let Some(guard) = self.guard.upgrade() {
+            guard.deliver(rst(peer, local));
+            self.lock().outbox.push(rst(local, peer));
+            self.stirred.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Moves the packets of one world.
+pub(super) struct Pump {
+    guard: Arc<EnterGuard>,
+    fabric: Arc<Fabric>,
+    trace: Trace,
+    seed: Seed,
+    latency_min_ms: u64,
+    latency_max_ms: u64,
+    draws: u64,
+    sent: u64,
+    in_flight: BTreeMap<(Instant, u64), Flight>,
+    latest: BTreeMap<(IpAddr, IpAddr), Instant>,
+    egress: Vec<Packet>,
+}
+
+impl Pump {
+    pub(super) fn new(
+        guard: Arc<EnterGuard>,
+        fabric: Arc<Fabric>,
+        trace: Trace,
+        seed: Seed,
+        latency: (Duration, Duration),
+    ) -> Self {
+        Self {
+            guard,
+            fabric,
+            trace,
+            seed,
+            latency_min_ms: millis(latency.0),
+            latency_max_ms: millis(latency.1.max(latency.0)),
+            draws: 0,
+            sent: 0,
+            in_flight: BTreeMap::new(),
+            latest: BTreeMap::new(),
+            egress: Vec::new(),
+        }
+    }
+
+    /// Pumps for ever.
+    #[expect(clippy::disallowed_methods, reason = "the network's time is the world's, not a host's")]
+    pub(super) async fn run(mut self) {
+        let fabric = Arc::clone(&self.fabric);
+        loop {
+            let now = Instant::now();
+            self.deliver_released();
+            self.deliver_due(now);
+            self.take_off(now);
+            match self.in_flight.first_key_value().map(|((due, _), _)| *due) {
+                Some(due) if due <= now => {}
+                Some(due) => tokio::select! {
+                    biased;
+                    () = fabric.stirred.notified() => {}
+                    () = tokio::time::sleep_until(due) => {}
+                },
+                None => fabric.stirred.notified().await,
+            }
+        }
+    }
+
+    /// What a link held back came due in the past, so it arrives before whatever still flies.
+    fn deliver_released(&mut self) {
+        let released = std::mem::take(&mut self.fabric.lock().released);
+        for flight in released {
+            self.arrive(flight, Instant::now());
+        }
+    }
+
+    fn deliver_due(&mut self, now: Instant) {
+        while let Some(entry) = self.in_flight.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let flight = entry.remove();
+            self.arrive(flight, now);
+        }
+    }
+
+    fn arrive(&mut self, flight: Flight, now: Instant) {
+        {
+            let mut state = self.fabric.lock();
+            if let Some(held) = state.held.get_mut(&link(flight.packet.src, flight.packet.dst)) {
+                held.push_back(flight);
+                return;
+            }
+            if let Some((client, address)) = bare_syn(&flight.packet) {
+                if state.sealed.contains(&address) {
+                    drop(state);
+                    let due = now + SYN_RETRY * 2_u32.saturating_pow(flight.attempts.min(6));
+                    self.fly(due, Flight { packet: flight.packet, attempts: flight.attempts + 1 });
+                    return;
+                }
+                if state.retired.contains_key(&address) {
+                    state.outbox.push(rst(address, client));
+                    return;
+                }
+            }
+        }
+        self.note(Direction::Received, &flight.packet);
+        let address = destination(&flight.packet);
+        self.guard.deliver(flight.packet);
+        // A handshake may have been under way when the listener closed.
+        if let Some(address) = address {
+            self.fabric.turn_away(address);
+        }
+    }
+
+    /// Gives a latency to what the kernels want to send.
+    fn take_off(&mut self, now: Instant) {
+        let mut packets = std::mem::take(&mut self.egress);
+        packets.append(&mut self.fabric.lock().outbox);
+        self.guard.egress_all(&mut packets);
+        for packet in packets.drain(..) {
+            self.note(Direction::Sent, &packet);
+            let latest = self.latest.entry((packet.src, packet.dst)).or_insert(now);
+            let span = self.latency_max_ms - self.latency_min_ms + 1;
+            let latency = self.latency_min_ms + self.seed.nth(self.draws) % span;
+            self.draws += 1;
+            let due = (now + Duration::from_millis(latency)).max(*latest);
+            *latest = due;
+            self.fly(due, Flight { packet, attempts: 0 });
+        }
+        self.egress = packets;
+    }
+
+    fn fly(&mut self, due: Instant, flight: Flight) {
+        self.in_flight.insert((due, self.sent), flight);
+        self.sent += 1;
+    }
+
+    fn note(&self, direction: Direction, packet: &Packet) {
+        if let Transport::Tcp(segment) = &packet.payload {
+            let flags = [segment.flags.syn, segment.flags.ack, segment.flags.fin, segment.flags.rst];
+            let bits = flags.iter().fold(0, |bits, flag| bits << 1 | u8::from(*flag));
+            let head = format!("{}:{}>{}:{} {bits}", packet.src, segment.src_port, packet.dst, segment.dst_port);
+            self.trace.wire(&head, direction, &segment.payload);
+        }
+    }
+}
+
+fn link(a: IpAddr, b: IpAddr) -> Link {
+    (a.min(b), a.max(b))
+}
+
+/// Who asks for a connection, and where to.
+fn bare_syn(packet: &Packet) -> Option<(SocketAddr, SocketAddr)> {
+    match &packet.payload {
+        Transport::Tcp(segment) if segment.flags.syn && !segment.flags.ack => {
+            Some((SocketAddr::new(packet.src, segment.src_port), SocketAddr::new(packet.dst, segment.dst_port)))
+        }
+        Transport::Tcp(_) | Transport::Udp(_) => None,
+    }
+}
+
+fn destination(packet: &Packet) -> Option<SocketAddr> {
+    match &packet.payload {
+        Transport::Tcp(segment) => Some(SocketAddr::new(packet.dst, segment.dst_port)),
+        Transport::Udp(_) => None,
+    }
+}
+
+fn rst(from: SocketAddr, to: SocketAddr) -> Packet {
+    let flags = turmoil_net::TcpFlags { rst: true, ..turmoil_net::TcpFlags::default() };
+    let segment = TcpSegment {
+        src_port: from.port(),
+        dst_port: to.port(),
+        seq: 0,
+        ack: 0,
+        flags,
+        window: 0,
+        payload: bytes::Bytes::new(),
+    };
+    Packet { src: from.ip(), dst: to.ip(), ttl: 64, payload: Transport::Tcp(segment) }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

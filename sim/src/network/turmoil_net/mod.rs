@@ -1,0 +1,267 @@
+//! The network of most scenarios: a simulated TCP kernel a host, all on one paused runtime.
+
+mod fabric;
+mod socket;
+
+pub use socket::{TurmoilNetListener, TurmoilNetStream};
+
+use super::{Attendance, HostNetwork, Lease, LinkChange, Overrun, SynFilter, World, WorldConfig, ports::Ports, running};
+use crate::trace::Trace;
+use fabric::{Fabric, Pump};
+use lameduck::env::{Address, ListenAddress, Network, Reservation};
+use socket::Seat;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    task::{JoinSet, LocalSet},
+    time::Instant,
+};
+use turmoil_net::{
+    KernelConfig, Net,
+    shim::tokio::net::{TcpListener, TcpStream},
+};
+
+type Job = Box<dyn FnOnce(TurmoilNetHost) -> Pin<Box<dyn Future<Output = ()> + Send>>>;
+
+/// Hosts with a TCP stack each, close to Linux where a shutdown lives: handshakes and the accept queue, half-close, windows,
+/// RST for unread bytes, a SYN filter. Idle time costs nothing.
+///
+/// Known to differ from Linux: an RST discards what the receiver had buffered, a write after the peer closed never fails, no
+/// packet is lost, latencies are whole milliseconds.
+#[derive(Debug)]
+pub struct TurmoilNetWorld {
+    config: WorldConfig,
+    trace: Trace,
+    jobs: Vec<Task>,
+    changes: Vec<Change>,
+}
+
+struct Task {
+    host: String,
+    attendance: Attendance,
+    job: Job,
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task").field("host", &self.host).field("attendance", &self.attendance).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Change {
+    at: Duration,
+    link: (String, String),
+    change: LinkChange,
+}
+
+impl World for TurmoilNetWorld {
+    type Host = TurmoilNetHost;
+
+    fn new(config: WorldConfig, trace: Trace) -> Self {
+        Self { config, trace, jobs: Vec::new(), changes: Vec::new() }
+    }
+
+    fn spawn<F, J>(&mut self, host: &str, attendance: Attendance, job: F)
+    where
+        F: FnOnce(Self::Host) -> J + 'static,
+        J: Future<Output = ()> + Send + 'static,
+    {
+        let job: Job = Box::new(move |host| Box::pin(job(host)));
+        self.jobs.push(Task { host: host.to_owned(), attendance, job });
+    }
+
+    fn change_link_at(&mut self, at: Duration, link: (&str, &str), change: LinkChange) {
+        self.changes.push(Change { at, link: (link.0.to_owned(), link.1.to_owned()), change });
+    }
+
+    fn run(self, limit: Duration) -> Result<Duration, Overrun> {
+        // The kernel counts rounds, not time, before it sends again; nothing is lost here, so it never should.
+        let kernel = KernelConfig::default().retx_threshold(u32::MAX).recv_buf_cap(fabric::RECEIVE_BUFFER);
+        let mut net = Net::with_config(kernel);
+        let mut hosts = BTreeMap::new();
+        for task in &self.jobs {
+            if !hosts.contains_key(&task.host) {
+                let id = net.add_host(task.host.as_str());
+                hosts.insert(task.host.clone(), (id, net.lookup(&task.host), Ports::default()));
+            }
+        }
+        let guard = Arc::new(net.enter());
+        let fabric = Arc::new(Fabric::new(&guard));
+        let _ending = Ending(Arc::clone(&fabric));
+        let pump = Pump::new(
+            Arc::clone(&guard),
+            Arc::clone(&fabric),
+            self.trace.clone(),
+            self.config.seed,
+            (self.config.latency_min, self.config.latency_max),
+        );
+        let syn_filter = self.config.syn_filter;
+        let host = |name: &str| {
+            let (id, ip, ports) = &hosts[name];
+            let seat = Seat { host: *id, ip: *ip, fabric: Arc::clone(&fabric) };
+            TurmoilNetHost { name: name.into(), seat, ports: ports.clone(), syn_filter }
+        };
+        let address = |name: &str| hosts.get(name).map(|(_, ip, _)| *ip);
+
+        let runtime = running::paused_runtime();
+        let local = LocalSet::new();
+        let result = local.block_on(&runtime, async {
+            let epoch = running::settle_time().await;
+            self.trace.begin(Box::new(move || Some(epoch.elapsed())));
+            let mut background = JoinSet::new();
+            background.spawn_local(pump.run());
+            background.spawn_local(change_links(links_by_address(self.changes, address), Arc::clone(&fabric), epoch));
+            let mut awaited = JoinSet::new();
+            let mut names = BTreeMap::new();
+            for task in self.jobs {
+                let job = (task.job)(host(&task.host));
+                match task.attendance {
+                    Attendance::Background => drop(background.spawn(job)),
+                    Attendance::Awaited => drop(names.insert(awaited.spawn(job).id(), task.host)),
+                }
+            }
+            running::await_jobs(awaited, background, names, epoch, limit).await
+        });
+        self.trace.end();
+        // From here on locals are dropped last to first: the tasks, which close their sockets, then the network.
+        result
+    }
+}
+
+/// Ends the fabric when the world ends, by a panic too.
+struct Ending(Arc<Fabric>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+fn links_by_address(
+    changes: Vec<Change>,
+    address: impl Fn(&str) -> Option<IpAddr>,
+) -> Vec<(Duration, (IpAddr, IpAddr), LinkChange)> {
+    let mut links: Vec<_> = changes
+        .into_iter()
+        .filter_map(|change| Some((change.at, (address(&change.link.0)?, address(&change.link.1)?), change.change)))
+        .collect();
+    links.sort_by_key(|(at, _, _)| *at);
+    links
+}
+
+#[expect(clippy::disallowed_methods, reason = "links change in the world's time")]
+async fn change_links(changes: Vec<(Duration, (IpAddr, IpAddr), LinkChange)>, fabric: Arc<Fabric>, epoch: Instant) {
+    for (at, (a, b), change) in changes {
+        tokio::time::sleep_until(epoch + at).await;
+        match change {
+            LinkChange::Hold => fabric.hold(a, b),
+            LinkChange::Release => fabric.release(a, b),
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+/// A host of a [`TurmoilNetWorld`].
+#[derive(Clone, Debug)]
+pub struct TurmoilNetHost {
+    name: Arc<str>,
+    seat: Seat,
+    ports: Ports,
+    syn_filter: SynFilter,
+}
+
+impl Network for TurmoilNetHost {
+    type Listener = TurmoilNetListener;
+    type Reservation = TurmoilNetReservation;
+
+    fn reserve(&self, address: &ListenAddress, listeners: usize) -> io::Result<Self::Reservation> {
+        Ok(TurmoilNetReservation { host: self.clone(), lease: self.ports.take(address)?, listeners })
+    }
+}
+
+impl HostNetwork for TurmoilNetHost {
+    type Stream = TurmoilNetStream;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn connect(&self, host: &str, port: u16) -> io::Result<Self::Stream> {
+        let name = host.to_owned();
+        let connecting = Seated::new(self.seat.clone(), async move { TcpStream::connect((name, port)).await });
+        TurmoilNetStream::new(connecting.await??, self.seat.clone())
+    }
+}
+
+/// A port that does not listen yet. Nothing is bound in the kernel: a connect is refused.
+#[derive(Debug)]
+pub struct TurmoilNetReservation {
+    host: TurmoilNetHost,
+    lease: Lease,
+    listeners: usize,
+}
+
+impl Reservation for TurmoilNetReservation {
+    type Listener = TurmoilNetListener;
+
+    fn local(&self) -> Address {
+        Address::Tcp(self.lease.address())
+    }
+
+    async fn listen(self) -> io::Result<Vec<Self::Listener>> {
+        let seat = &self.host.seat;
+        let address = SocketAddr::new(seat.ip, self.lease.address().port());
+        let listener = match seat.fabric.reinstate(address) {
+            Some(listener) => listener,
+            None => Seated::new(seat.clone(), TcpListener::bind(self.lease.address())).await??,
+        };
+        Ok(TurmoilNetListener::share(listener, self.host.seat, self.lease, self.listeners, self.host.syn_filter))
+    }
+}
+
+/// A future whose every poll, and whose drop, is done in a host's name.
+struct Seated<F> {
+    seat: Seat,
+    /// Taken in `Drop` only.
+    future: Option<Pin<Box<F>>>,
+}
+
+impl<F> Seated<F> {
+    fn new(seat: Seat, future: F) -> Self {
+        Self { seat, future: Some(Box::pin(future)) }
+    }
+}
+
+impl<F: Future> Future for Seated<F> {
+    type Output = io::Result<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(future) = this.future.as_mut() else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        match this.seat.act(|| future.as_mut().poll(cx)) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
+impl<F> Drop for Seated<F> {
+    fn drop(&mut self) {
+        if let Some(future) = self.future.take() {
+            socket::close(&self.seat, future);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Signals that a script sends.
+#![expect(clippy::disallowed_methods, reason = "a script follows the world's time, not a host's clock")]
+
+use crate::trace::Trace;
+use lameduck::{env::SignalSource, lifecycle::Signal};
+use std::{future, time::Duration};
+use tokio::sync::mpsc;
+
+/// A signal source and the hand that feeds it. `actor` is the process that receives them, in the trace.
+#[must_use]
+pub fn scripted_signals(actor: impl Into<String>, trace: Trace) -> (SignalSender, ScriptedSignals) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (SignalSender { actor: actor.into(), trace, sender }, ScriptedSignals { receiver })
+}
+
+/// Sends signals to one simulated process.
+#[derive(Clone, Debug)]
+pub struct SignalSender {
+    actor: String,
+    trace: Trace,
+    sender: mpsc::UnboundedSender<Signal>,
+}
+
+impl SignalSender {
+    /// Sends one now. To a process that is gone it is lost, as `kill` would say.
+    pub fn send(&self, signal: Signal) {
+        let fate = if self.sender.send(signal).is_ok() { "sent" } else { "nobody there" };
+        self.trace.record(&self.actor, "signal", &[("signal", signal.name().into()), ("fate", fate.into())]);
+    }
+
+    /// Sends each signal of `script` at its time after this call, in the order of the times.
+    ///
+    /// # Cancel safety
+    /// Dropped early, the rest of the script is not sent.
+    pub async fn play(&self, script: impl IntoIterator<Item = (Duration, Signal)>) {
+        let start = tokio::time::Instant::now();
+        let mut script: Vec<_> = script.into_iter().collect();
+        script.sort_by_key(|(at, _)| *at);
+        for (at, signal) in script {
+            tokio::time::sleep_until(start + at).await;
+            self.send(signal);
+        }
+    }
+}
+
+/// What a simulated process hears. Once all senders are gone it stays silent for ever.
+#[derive(Debug)]
+pub struct ScriptedSignals {
+    receiver: mpsc::UnboundedReceiver<Signal>,
+}
+
+impl SignalSource for ScriptedSignals {
+    async fn recv(&mut self) -> Signal {
+        match self.receiver.recv().await {
+            Some(signal) => signal,
+            None => future::pending().await,
+        }
+    }
+}

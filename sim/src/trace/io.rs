@@ -1,0 +1,71 @@
+//! A byte stream that tells the trace what passes.
+
+use super::{Direction, Trace};
+use lameduck::env::{Look, Transport};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Passes everything through, and feeds each byte read or written into the trace's hash, with its time.
+#[derive(Debug)]
+pub struct TracedIo<T> {
+    inner: T,
+    actor: Arc<str>,
+    trace: Trace,
+}
+
+impl<T> TracedIo<T> {
+    /// Wraps `inner`; `actor` is whose end this is.
+    pub fn new(inner: T, actor: impl Into<Arc<str>>, trace: Trace) -> Self {
+        Self { inner, actor: actor.into(), trace }
+    }
+
+    /// What is inside.
+    #[must_use]
+    pub const fn inner(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for TracedIo<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
+        self.trace.wire(&self.actor, Direction::Received, &buffer.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for TracedIo<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
+        self.trace.wire(&self.actor, Direction::Sent, &bytes[..written]);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+impl<T: Transport> Transport for TracedIo<T> {
+    fn look(&self) -> Look {
+        self.inner.look()
+    }
+
+    fn unacknowledged(&self) -> Option<usize> {
+        self.inner.unacknowledged()
+    }
+
+    fn reset_on_drop(&mut self) {
+        self.inner.reset_on_drop();
+    }
+}
