@@ -6,7 +6,7 @@
 
 use crate::{
     background::TaskContext,
-    env::{Clock, Env, JobEnd, Network, Reservation, Room, Rooms, SignalSource},
+    env::{Audience, Clock, Env, JobEnd, Network, Reservation, Room, Rooms, SignalSource},
     hook::{BoxFuture, HookEnd, HookState, run_start, run_stop, unwind},
     host::Parts,
     http::{ConnectionTally, Crew, HttpService, Limits, Order, RequestTally, Sealing, Side, SideConfig, millis, work},
@@ -84,13 +84,13 @@ fn reserve<N: Network, G, R: Rooms>(parts: &Parts, env: &Env<N, G, R>) -> Result
         .main_addresses
         .iter()
         .map(|address| {
-            env.network.reserve(address, workers).map_err(|error| {
+            env.network.reserve(address, Audience::World, workers).map_err(|error| {
                 format!("cannot bind the main address {address} (--addr, --port, APP_ADDR, APP_PORT): {error}")
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
     let address = &settings.internal_address;
-    let internal = env.network.reserve(address, 1).map_err(|error| {
+    let internal = env.network.reserve(address, Audience::Operators, 1).map_err(|error| {
         format!(
             "cannot bind the internal address {address} (--internal-addr, --internal-port, INTERNAL_ADDR, INTERNAL_PORT): \
              {error}"

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{LIMIT, accept, listen, ms, now, sleep, within, world};
-use lameduck::env::{Backlog, ListenAddress, Listener, Look, Network, Reservation, Seed, Transport};
+use lameduck::env::{Audience, Backlog, ListenAddress, Listener, Look, Network, Reservation, Seed, Transport};
 use lameduck_sim::{
     Trace,
     network::{Attendance::Awaited, HostNetwork, LinkChange, TurmoilNetWorld, TurmoilWorld, World, WorldConfig},
@@ -50,7 +50,7 @@ fn a_closed_port_refuses<W: World>() {
 fn a_reserved_port_refuses_until_it_listens<W: World>() {
     let (mut world, _) = world::<W>(1);
     world.spawn("server", Awaited, async |host: W::Host| {
-        let reservation = host.reserve(&ListenAddress::Port(80), 1).unwrap();
+        let reservation = host.reserve(&ListenAddress::Port(80), Audience::World, 1).unwrap();
         sleep(ms(100)).await;
         let mut listener = reservation.listen().await.unwrap().pop().unwrap();
         accept(&mut listener).await;
@@ -66,10 +66,10 @@ fn a_reserved_port_refuses_until_it_listens<W: World>() {
 fn a_port_is_reserved_once<W: World>() {
     let (mut world, _) = world::<W>(1);
     world.spawn("server", Awaited, async |host: W::Host| {
-        let first = host.reserve(&ListenAddress::Port(80), 1).unwrap();
-        assert_eq!(host.reserve(&ListenAddress::Port(80), 1).unwrap_err().kind(), ErrorKind::AddrInUse);
+        let first = host.reserve(&ListenAddress::Port(80), Audience::World, 1).unwrap();
+        assert_eq!(host.reserve(&ListenAddress::Port(80), Audience::World, 1).unwrap_err().kind(), ErrorKind::AddrInUse);
         let listeners = first.listen().await.unwrap();
-        assert_eq!(host.reserve(&ListenAddress::Port(80), 1).unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert_eq!(host.reserve(&ListenAddress::Port(80), Audience::World, 1).unwrap_err().kind(), ErrorKind::AddrInUse);
         drop(listeners);
         listen(&host, 80).await;
     });

@@ -103,7 +103,10 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
             }
             Err(failure) => {
                 let kind = if is_reused { "kept" } else { "fresh" };
-                load.tally.lose(format!("{habit:?} on a {kind} connection: {} after {} bytes", failure.error, failure.answer_bytes));
+                load.tally.lose(format!(
+                    "{habit:?} on a {kind} connection: {} after {} bytes",
+                    failure.error, failure.answer_bytes
+                ));
             }
         }
     }
@@ -197,9 +200,7 @@ fn parse(received: &[u8]) -> Parsed {
         };
     }
     match length {
-        Some(length) if body.len() >= length => {
-            Parsed::Whole(Answer { status, keeps_alive, body: body[..length].to_vec() })
-        }
+        Some(length) if body.len() >= length => Parsed::Whole(Answer { status, keeps_alive, body: body[..length].to_vec() }),
         Some(_) => Parsed::Part,
         None => Parsed::Broken("neither a length nor chunked"),
     }

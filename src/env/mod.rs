@@ -14,7 +14,7 @@ mod transport;
 
 pub use address::{Address, ListenAddress};
 pub use clock::{Clock, Sleep};
-pub use network::{Backlog, Listener, Network, Reservation};
+pub use network::{Audience, Backlog, Listener, Network, Reservation};
 pub use rooms::{Job, JobEnd, Room, Rooms};
 pub use seed::Seed;
 pub use signals::SignalSource;

@@ -15,12 +15,21 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// A port that is ours but does not listen yet.
     type Reservation: Reservation<Listener = Self::Listener>;
 
-    /// Makes `address` ours, for `listeners` listeners that share it, without listening yet: a connect is refused until
+    /// Makes `address` ours, for this audience and for `listeners` listeners that share it, without listening yet: a connect is refused until
     /// [`Reservation::listen`].
     ///
     /// # Errors
     /// The system's, such as `AddrInUse`.
-    fn reserve(&self, address: &ListenAddress, listeners: usize) -> io::Result<Self::Reservation>;
+    fn reserve(&self, address: &ListenAddress, audience: Audience, listeners: usize) -> io::Result<Self::Reservation>;
+}
+
+/// Who a port is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Audience {
+    /// The main server's clients.
+    World,
+    /// Probes and operators: the internal server, which must be reached when nothing else can be (P16).
+    Operators,
 }
 
 /// A port that is ours but does not listen yet. Dropping it gives it back.

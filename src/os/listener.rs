@@ -323,7 +323,8 @@ mod tests {
         let address: ListenAddress = "127.0.0.1:0".parse().unwrap();
         for kept in 0..2 {
             // The other is closed, so that the connection comes to this one.
-            let mut siblings = OsNetwork::new(options.clone()).reserve(&address, 2).unwrap().listen().await.unwrap();
+            let mut siblings =
+                OsNetwork::new(options.clone()).reserve(&address, Audience::World, 2).unwrap().listen().await.unwrap();
             let kept = siblings.swap_remove(kept);
             drop(siblings);
             assert_eq!(options_of_a_connection_to(kept).await, expected);
@@ -337,7 +338,8 @@ mod tests {
     #[tokio::test]
     async fn connections_of_a_quiesced_listener_are_close_on_exec_and_do_not_block() {
         let address: ListenAddress = "127.0.0.1:0".parse().unwrap();
-        let mut listener = OsNetwork::default().reserve(&address, 1).unwrap().listen().await.unwrap().remove(0);
+        let mut listener =
+            OsNetwork::default().reserve(&address, Audience::World, 1).unwrap().listen().await.unwrap().remove(0);
         let _client = std::net::TcpStream::connect(listener.local().tcp().unwrap()).unwrap();
         listener.quiesce();
         let (connection, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();

@@ -18,7 +18,7 @@
 //! A second instance binds without `SO_REUSEPORT` and is refused; a sibling binds with it and joins.
 
 use super::{DescriptorReserve, listener::OsListener, listener::Ownership, unix_path::UnixPath};
-use crate::env::{Address, ListenAddress, Network, Reservation};
+use crate::env::{Address, Audience, ListenAddress, Network, Reservation};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -86,7 +86,7 @@ impl OsNetwork {
         Self { options, reserve: None }
     }
 
-    /// Gives every listener made here this reserve, as [`OsListener::with_reserve`] does for one.
+    /// Gives the listeners of the internal server this reserve (P16), as [`OsListener::with_reserve`] does for one.
     #[must_use]
     pub fn with_reserve(self, reserve: DescriptorReserve) -> Self {
         Self { reserve: Some(reserve), ..self }
@@ -97,7 +97,7 @@ impl Network for OsNetwork {
     type Listener = OsListener;
     type Reservation = OsReservation;
 
-    fn reserve(&self, address: &ListenAddress, listeners: usize) -> io::Result<OsReservation> {
+    fn reserve(&self, address: &ListenAddress, audience: Audience, listeners: usize) -> io::Result<OsReservation> {
         let (path, first, local) = match address {
             ListenAddress::Unix(path) => {
                 let (path, socket) = UnixPath::bind(path)?;
@@ -111,7 +111,12 @@ impl Network for OsNetwork {
             }
         };
         first.set_nonblocking(true)?;
-        Ok(OsReservation { path, first, local, listeners: listeners.max(1), network: self.clone() })
+        let reserve = match audience {
+            Audience::World => None,
+            Audience::Operators => self.reserve.clone(),
+        };
+        let network = Self { options: self.options.clone(), reserve };
+        Ok(OsReservation { path, first, local, listeners: listeners.max(1), network })
     }
 }
 

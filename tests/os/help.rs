@@ -1,7 +1,7 @@
 //! What the tests of this family share.
 
 use lameduck::{
-    env::{Address, ListenAddress, Listener, Network, Reservation},
+    env::{Address, Audience, ListenAddress, Listener, Network, Reservation},
     os::{OsListener, OsNetwork, Socket},
 };
 use std::{
@@ -23,7 +23,7 @@ pub(crate) fn any_port() -> ListenAddress {
 }
 
 pub(crate) async fn listen(address: &ListenAddress, listeners: usize) -> io::Result<Vec<OsListener>> {
-    OsNetwork::default().reserve(address, listeners)?.listen().await
+    OsNetwork::default().reserve(address, Audience::World, listeners)?.listen().await
 }
 
 pub(crate) async fn listen_one(address: &ListenAddress) -> OsListener {

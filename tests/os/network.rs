@@ -3,7 +3,7 @@
 use crate::help::{accept, any_port, bounded, listen, listen_one, tcp};
 use futures_util::future::{Either, select};
 use lameduck::{
-    env::{Address, ListenAddress, Listener, Network, Reservation},
+    env::{Address, Audience, ListenAddress, Listener, Network, Reservation},
     os::{OsNetwork, ReusePort, SocketOptions},
 };
 use std::{
@@ -21,7 +21,7 @@ async fn a_second_instance_is_refused_while_the_first_listens_with_one_socket_or
     for count in [1, 3] {
         let first = listen(&any_port(), count).await.unwrap();
         for second in [1, 3] {
-            let error = OsNetwork::default().reserve(&same(&first[0].local()), second).unwrap_err();
+            let error = OsNetwork::default().reserve(&same(&first[0].local()), Audience::World, second).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::AddrInUse);
             assert!(error.raw_os_error().is_some(), "the system's reason is kept");
         }
@@ -30,19 +30,19 @@ async fn a_second_instance_is_refused_while_the_first_listens_with_one_socket_or
 
 #[tokio::test]
 async fn a_second_instance_is_refused_while_the_first_has_only_reserved() {
-    let first = OsNetwork::default().reserve(&any_port(), 2).unwrap();
-    let error = OsNetwork::default().reserve(&same(&first.local()), 2).unwrap_err();
+    let first = OsNetwork::default().reserve(&any_port(), Audience::World, 2).unwrap();
+    let error = OsNetwork::default().reserve(&same(&first.local()), Audience::World, 2).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
 }
 
 #[tokio::test]
 async fn one_port_on_all_addresses_excludes_the_same_port_on_one() {
-    let first = OsNetwork::default().reserve(&ListenAddress::Port(0), 2).unwrap();
+    let first = OsNetwork::default().reserve(&ListenAddress::Port(0), Audience::World, 2).unwrap();
     let port = tcp(&first.local()).port();
     let second = ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    assert_eq!(OsNetwork::default().reserve(&second, 1).unwrap_err().kind(), ErrorKind::AddrInUse);
+    assert_eq!(OsNetwork::default().reserve(&second, Audience::World, 1).unwrap_err().kind(), ErrorKind::AddrInUse);
     let _first = first.listen().await.unwrap();
-    assert_eq!(OsNetwork::default().reserve(&second, 1).unwrap_err().kind(), ErrorKind::AddrInUse);
+    assert_eq!(OsNetwork::default().reserve(&second, Audience::World, 1).unwrap_err().kind(), ErrorKind::AddrInUse);
 }
 
 /// A server that closes first leaves connections in TIME_WAIT on its port for a minute.
@@ -68,8 +68,8 @@ async fn a_restart_is_not_held_up_by_connections_in_time_wait() {
 #[tokio::test]
 async fn a_reservation_over_leftovers_is_exclusive_too() {
     let address = port_with_leftovers().await;
-    let _first = OsNetwork::default().reserve(&address, 2).unwrap();
-    assert_eq!(OsNetwork::default().reserve(&address, 2).unwrap_err().kind(), ErrorKind::AddrInUse);
+    let _first = OsNetwork::default().reserve(&address, Audience::World, 2).unwrap();
+    assert_eq!(OsNetwork::default().reserve(&address, Audience::World, 2).unwrap_err().kind(), ErrorKind::AddrInUse);
 }
 
 /// Two instances that bind over leftovers within the same moment both succeed, because both try again with `SO_REUSEADDR`.
@@ -81,7 +81,7 @@ async fn of_two_instances_that_bind_in_the_same_moment_only_one_listens() {
     rival.set_reuse_address(true).unwrap();
     rival.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     let address = ListenAddress::Tcp(rival.local_addr().unwrap().as_socket().unwrap());
-    let ours = OsNetwork::default().reserve(&address, 2).unwrap();
+    let ours = OsNetwork::default().reserve(&address, Audience::World, 2).unwrap();
     let rival_listens = rival.listen(16).is_ok();
     rival.set_reuse_port(true).unwrap();
     let we_listen = ours.listen().await.is_ok();
@@ -91,18 +91,18 @@ async fn of_two_instances_that_bind_in_the_same_moment_only_one_listens() {
 #[tokio::test]
 async fn instances_that_both_ask_for_it_share_a_port() {
     let shared = || OsNetwork::new(SocketOptions { reuse_port: ReusePort::Yes, ..SocketOptions::default() });
-    let first = shared().reserve(&any_port(), 2).unwrap();
+    let first = shared().reserve(&any_port(), Audience::World, 2).unwrap();
     let address = same(&first.local());
     let _first = first.listen().await.unwrap();
-    let second = shared().reserve(&address, 2).unwrap().listen().await.unwrap();
+    let second = shared().reserve(&address, Audience::World, 2).unwrap().listen().await.unwrap();
     assert_eq!(second.len(), 2);
-    let error = OsNetwork::default().reserve(&address, 1).unwrap_err();
+    let error = OsNetwork::default().reserve(&address, Audience::World, 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse, "one that did not ask is refused");
 }
 
 #[tokio::test]
 async fn a_reserved_port_refuses_connections_until_it_listens() {
-    let reservation = OsNetwork::default().reserve(&any_port(), 1).unwrap();
+    let reservation = OsNetwork::default().reserve(&any_port(), Audience::World, 1).unwrap();
     let address = tcp(&reservation.local());
     assert_ne!(address.port(), 0);
     assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
@@ -112,10 +112,10 @@ async fn a_reserved_port_refuses_connections_until_it_listens() {
 
 #[tokio::test]
 async fn a_dropped_reservation_gives_its_port_back() {
-    let reservation = OsNetwork::default().reserve(&any_port(), 1).unwrap();
+    let reservation = OsNetwork::default().reserve(&any_port(), Audience::World, 1).unwrap();
     let address = same(&reservation.local());
     drop(reservation);
-    OsNetwork::default().reserve(&address, 1).unwrap();
+    OsNetwork::default().reserve(&address, Audience::World, 1).unwrap();
 }
 
 #[tokio::test]
@@ -158,6 +158,6 @@ async fn a_port_on_all_addresses_serves_both_families_and_names_ipv4_peers_as_su
 #[tokio::test]
 async fn an_address_that_is_not_this_machines_is_refused_with_the_systems_reason() {
     // RFC 5737: documentation.
-    let error = OsNetwork::default().reserve(&"192.0.2.1:0".parse().unwrap(), 1).unwrap_err();
+    let error = OsNetwork::default().reserve(&"192.0.2.1:0".parse().unwrap(), Audience::World, 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
 }

@@ -3,7 +3,7 @@
 use crate::help::{Scratch, accept, bounded, listen, listen_one};
 use futures_util::future::{Either, select};
 use lameduck::{
-    env::{Address, ListenAddress, Listener, Network, Reservation},
+    env::{Address, Audience, ListenAddress, Listener, Network, Reservation},
     os::OsNetwork,
 };
 use std::{
@@ -31,7 +31,7 @@ async fn a_socket_where_somebody_answers_is_in_use() {
     let scratch = Scratch::new("in-use");
     let address = ListenAddress::Unix(scratch.path().join("app.sock"));
     let _first = listen_one(&address).await;
-    let error = OsNetwork::default().reserve(&address, 1).unwrap_err();
+    let error = OsNetwork::default().reserve(&address, Audience::World, 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
 }
 
@@ -40,7 +40,7 @@ async fn a_file_that_is_not_a_socket_is_left_alone() {
     let scratch = Scratch::new("file");
     let path = scratch.path().join("precious");
     std::fs::write(&path, "data").unwrap();
-    let error = OsNetwork::default().reserve(&ListenAddress::Unix(path.clone()), 1).unwrap_err();
+    let error = OsNetwork::default().reserve(&ListenAddress::Unix(path.clone()), Audience::World, 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert_eq!(std::fs::read(&path).unwrap(), b"data");
 }
@@ -61,9 +61,9 @@ async fn the_path_of_a_successor_is_not_unlinked() {
 async fn a_reservation_that_lost_its_path_does_not_listen_in_vain() {
     let scratch = Scratch::new("lost");
     let address = ListenAddress::Unix(scratch.path().join("app.sock"));
-    let first = OsNetwork::default().reserve(&address, 1).unwrap();
+    let first = OsNetwork::default().reserve(&address, Audience::World, 1).unwrap();
     // Until it listens it looks like a leftover.
-    let _second = OsNetwork::default().reserve(&address, 1).unwrap();
+    let _second = OsNetwork::default().reserve(&address, Audience::World, 1).unwrap();
     assert_eq!(first.listen().await.unwrap_err().kind(), ErrorKind::AddrInUse);
 }
 
@@ -71,7 +71,7 @@ async fn a_reservation_that_lost_its_path_does_not_listen_in_vain() {
 async fn a_dropped_reservation_removes_its_path() {
     let scratch = Scratch::new("reservation");
     let path = scratch.path().join("app.sock");
-    drop(OsNetwork::default().reserve(&ListenAddress::Unix(path.clone()), 2).unwrap());
+    drop(OsNetwork::default().reserve(&ListenAddress::Unix(path.clone()), Audience::World, 2).unwrap());
     assert!(!path.exists());
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use lameduck::env::{ListenAddress, Listener, Reservation, Seed};
+use lameduck::env::{Audience, ListenAddress, Listener, Reservation, Seed};
 use lameduck_sim::{
     Trace,
     network::{HostNetwork, World, WorldConfig},
@@ -40,7 +40,7 @@ pub(crate) fn world<W: World>(seed: u64) -> (W, Trace) {
 }
 
 pub(crate) async fn listen<H: HostNetwork>(host: &H, port: u16) -> H::Listener {
-    let reservation = host.reserve(&ListenAddress::Port(port), 1).unwrap();
+    let reservation = host.reserve(&ListenAddress::Port(port), Audience::World, 1).unwrap();
     reservation.listen().await.unwrap().pop().unwrap()
 }
 

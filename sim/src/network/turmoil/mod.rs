@@ -6,7 +6,7 @@ pub use socket::{TurmoilListener, TurmoilReservation, TurmoilStream};
 
 use super::{Attendance, HostNetwork, LinkChange, Overrun, World, WorldConfig, ports::Ports};
 use crate::trace::{Trace, TracedIo};
-use lameduck::env::{ListenAddress, Network};
+use lameduck::env::{Audience, ListenAddress, Network};
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -241,7 +241,7 @@ impl Network for TurmoilHost {
     type Listener = TurmoilListener;
     type Reservation = TurmoilReservation;
 
-    fn reserve(&self, address: &ListenAddress, listeners: usize) -> io::Result<Self::Reservation> {
+    fn reserve(&self, address: &ListenAddress, _: Audience, listeners: usize) -> io::Result<Self::Reservation> {
         Ok(TurmoilReservation::new(self.clone(), self.ports.take(address)?, listeners))
     }
 }

@@ -8,7 +8,7 @@ pub use socket::{TurmoilNetListener, TurmoilNetStream};
 use super::{Attendance, HostNetwork, Lease, LinkChange, Overrun, SynFilter, World, WorldConfig, ports::Ports, running};
 use crate::trace::Trace;
 use fabric::{Fabric, Pump};
-use lameduck::env::{Address, ListenAddress, Network, Reservation};
+use lameduck::env::{Address, Audience, ListenAddress, Network, Reservation};
 use socket::Seat;
 use std::{
     collections::BTreeMap,
@@ -184,7 +184,7 @@ impl Network for TurmoilNetHost {
     type Listener = TurmoilNetListener;
     type Reservation = TurmoilNetReservation;
 
-    fn reserve(&self, address: &ListenAddress, listeners: usize) -> io::Result<Self::Reservation> {
+    fn reserve(&self, address: &ListenAddress, _: Audience, listeners: usize) -> io::Result<Self::Reservation> {
         Ok(TurmoilNetReservation { host: self.clone(), lease: self.ports.take(address)?, listeners })
     }
 }
