@@ -291,7 +291,7 @@ fn is_listening(_: &socket2::Socket) -> io::Result<bool> {
 mod tests {
     use super::*;
     use crate::{
-        env::{ListenAddress, Network, Reservation},
+        env::{Audience, ListenAddress, Network, Reservation},
         os::OsNetwork,
     };
     use std::{future::poll_fn, time::Duration};
