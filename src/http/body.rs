@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 /// The body of a request.
@@ -43,13 +43,12 @@ impl HttpBody for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let me = self.get_mut();
-        let frame = ready!(Pin::new(&mut me.incoming).poll_frame(cx));
-        if (frame.is_none() || me.incoming.is_end_stream())
-            && let Some(held) = &mut me.held
-        {
-            held.unread = false;
+        let polled = Pin::new(&mut me.incoming).poll_frame(cx);
+        if let Some(held) = &mut me.held {
+            held.link.on_body_awaited(polled.is_pending());
+            held.unread &= !matches!(polled, Poll::Ready(None)) && !me.incoming.is_end_stream();
         }
-        Poll::Ready(frame)
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

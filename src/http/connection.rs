@@ -102,8 +102,8 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
     /// The drain and the cancel wait are over: whatever is left ends here, and must not look whole.
     fn cut(&mut self) {
         let was_reset = match std::mem::replace(&mut self.state, State::Closed) {
-            State::Http1(http1) => http1.cut(),
-            State::Http2(http2) => http2.cut(),
+            State::Http1(mut http1) => http1.cut(),
+            State::Http2(mut http2) => http2.cut(),
             State::Parked(_) | State::Lingering(_) | State::Closed => false,
         };
         if was_reset {

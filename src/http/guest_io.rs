@@ -65,9 +65,19 @@ impl<T: Transport> GuestIo<T> {
         Ok(())
     }
 
+    /// Asks the kernel on the connection's behalf, which cannot reach the transport while hyper holds it.
     fn look_if_wanted(&self) -> io::Result<()> {
-        if self.link.take_look_wanted() && self.io.as_ref().is_some_and(|io| io.look() == Look::Broken) {
+        if !self.link.take_look_wanted() {
+            return Ok(());
+        }
+        let Some(io) = &self.io else { return Ok(()) };
+        if io.look() == Look::Broken {
             return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if self.link.is_write_blocked()
+            && let Some(unacknowledged) = io.unacknowledged()
+        {
+            self.link.on_unacknowledged(unacknowledged);
         }
         Ok(())
     }
@@ -80,13 +90,14 @@ impl<T: Transport> AsyncRead for GuestIo<T> {
         if me.prefix.has_remaining() {
             let now = me.prefix.len().min(buf.remaining());
             buf.put_slice(&me.prefix.split_to(now));
-            me.link.on_read();
+            me.link.on_read(now);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         ready!(me.io()?.poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            me.link.on_read();
+        let read = buf.filled().len() - before;
+        if read > 0 {
+            me.link.on_read(read);
         }
         Poll::Ready(Ok(()))
     }
@@ -96,8 +107,10 @@ impl<T: Transport> AsyncWrite for GuestIo<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let me = self.get_mut();
         me.poll_ending(cx)?;
+        me.look_if_wanted()?;
         me.link.on_write();
         let written = ready!(me.io()?.poll_write(cx, bytes))?;
+        me.link.on_written(written);
         if let Some(meter) = &mut me.meter {
             me.link.on_data_written(meter.feed(&bytes[..written]));
         }
@@ -111,8 +124,10 @@ impl<T: Transport> AsyncWrite for GuestIo<T> {
     ) -> Poll<io::Result<usize>> {
         let me = self.get_mut();
         me.poll_ending(cx)?;
+        me.look_if_wanted()?;
         me.link.on_write();
         let written = ready!(me.io()?.poll_write_vectored(cx, slices))?;
+        me.link.on_written(written);
         if let Some(meter) = &mut me.meter {
             let mut left = written;
             for slice in slices {

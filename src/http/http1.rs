@@ -9,7 +9,7 @@ use super::{
     connection::Next,
     crew::Crew,
     guest_io::GuestIo,
-    limits::{GONE_CHECK, HEAD_GRACE, PARK_AFTER},
+    limits::{GONE_CHECK, HEAD_GRACE, PARK_AFTER, PROGRESS_WAIT, SENT_AT_ONCE},
     link::Link,
     service::{Guarded, HttpService},
 };
@@ -42,8 +42,18 @@ pub(crate) struct Http1<T: Transport, S: HttpService> {
     guest: Option<Guest<T, S>>,
     link: Arc<Link>,
     mood: Mood,
+    progress: Option<Progress>,
     /// Counts this connection among the live ones.
     crew: Arc<Crew<S>>,
+}
+
+/// How far the client was when it last got further, in the drain.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    read: u64,
+    written: u64,
+    unacknowledged: u64,
+    at: Moment,
 }
 
 /// What the connection is at.
@@ -64,7 +74,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         let io = GuestIo::lent(io, read, link.clone(), crew.side.clone());
         let guest = crew.http1().serve_connection(TokioIo::new(io), service).with_upgrades();
         crew.on_live();
-        Self { guest: Some(guest), link, mood: Mood::Busy, crew: crew.clone() }
+        Self { guest: Some(guest), link, mood: Mood::Busy, progress: None, crew: crew.clone() }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
@@ -80,16 +90,50 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
         let quiet = !self.link.is_in_flight() && self.link.is_flushed() && !bodies_held;
         let now = crew.side.clock.now();
-        if quiet { self.on_quiet(crew, berth, now) } else { self.on_busy(berth, now) }
+        if quiet { self.on_quiet(crew, berth, now) } else { self.on_busy(cx, crew, berth, now) }
     }
 
-    fn on_busy(&mut self, berth: &Berth, now: Moment) -> Next<T> {
+    fn on_busy(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T> {
         if self.mood == Mood::Busy {
             self.link.want_look();
         }
         self.mood = Mood::Busy;
         berth.wake_at(now + GONE_CHECK);
+        if crew.side.phase() < Phase::Draining || !self.is_stuck(now) {
+            return Next::Wait;
+        }
+        if self.link.is_write_blocked() {
+            // Its answer has begun, and nothing of it gets through any more: it is cut, and must not look whole.
+            self.cut_and_count(crew);
+            return Next::Close;
+        }
+        if !self.link.is_stalled() {
+            self.link.stall();
+            cx.waker().wake_by_ref();
+        }
         Next::Wait
+    }
+
+    /// Whether we wait for the client, and it has not moved for too long (P6). What a handler takes is not the client's fault.
+    fn is_stuck(&mut self, now: Moment) -> bool {
+        let is_waited_for = self.link.is_write_blocked() || self.link.is_body_awaited();
+        if !is_waited_for {
+            self.progress = None;
+            return false;
+        }
+        let (read, written, unacknowledged) = (self.link.read(), self.link.written(), self.link.unacknowledged());
+        let last = self.progress.get_or_insert(Progress { read, written, unacknowledged, at: now });
+        if read != last.read || written != last.written || unacknowledged < last.unacknowledged {
+            *last = Progress { read, written, unacknowledged, at: now };
+        }
+        last.unacknowledged = unacknowledged;
+        now.since(last.at) >= PROGRESS_WAIT
+    }
+
+    fn cut_and_count(&mut self, crew: &Crew<S>) {
+        if self.cut() {
+            crew.side.tally.reset.add_one();
+        }
     }
 
     fn on_quiet(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T> {
@@ -155,7 +199,9 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
         let unread =
             self.link.is_body_unread() || self.link.are_bodies_held() || !read.is_empty() || io.look() == Look::Data;
-        if unread { Next::Linger(io, Bytes::new()) } else { Next::Close }
+        // More of the client may still come, and the reset it would cause must find nothing left to destroy.
+        let on_its_way = || self.link.written() > SENT_AT_ONCE && io.unacknowledged().is_some_and(|bytes| bytes > 0);
+        if unread || on_its_way() { Next::Linger(io, Bytes::new()) } else { Next::Close }
     }
 
     /// The connection speaks another protocol now. It stays in the drain until its io is dropped.
@@ -180,7 +226,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     }
 
     /// Ends whatever goes on; true if a request was cut by it.
-    pub(crate) fn cut(mut self) -> bool {
+    pub(crate) fn cut(&mut self) -> bool {
         let is_cut = self.link.is_in_flight() || self.link.has_ended() || self.link.is_torn();
         if is_cut {
             self.link.on_torn();

@@ -163,7 +163,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     }
 
     /// Ends whatever goes on; true if a request was cut by it.
-    pub(crate) fn cut(mut self) -> bool {
+    pub(crate) fn cut(&mut self) -> bool {
         let is_cut = self.link.is_in_flight() || self.link.has_ended();
         if is_cut {
             self.link.on_torn();

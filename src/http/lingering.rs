@@ -1,9 +1,16 @@
 //! A close that destroys nothing.
 //!
-//! A socket that is closed while bytes of the client lie unread is reset by the kernel, and the reset throws away what we have
-//! written and the client has not read (RFC 9112 §9.6). So: last words, shut our side, read and discard for a while, close.
+//! A socket that is closed while bytes of the client lie unread, or that gets more of them after its close, is reset by the
+//! kernel, and the reset throws away what we have written and the client has not received (RFC 9112 §9.6). So: last words, shut
+//! our side, read and discard for a while, and go on as long as the client makes progress with the answer; then close.
 
-use super::{berth::Berth, connection::Next, crew::Crew, limits::LINGER, service::HttpService};
+use super::{
+    berth::Berth,
+    connection::Next,
+    crew::Crew,
+    limits::{ACKNOWLEDGED_CHECK, LINGER, PROGRESS_WAIT},
+    service::HttpService,
+};
 use crate::{env::Transport, lifecycle::Moment};
 use bytes::{Buf, Bytes};
 use std::{
@@ -17,7 +24,9 @@ pub(crate) struct Lingering<T> {
     io: T,
     farewell: Bytes,
     step: Step,
+    /// When to look whether it may be closed.
     until: Option<Moment>,
+    progress: Option<Progress>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,24 +36,45 @@ enum Step {
     Discarding,
 }
 
+/// How far the client was with the answer when it last got further.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    unacknowledged: usize,
+    at: Moment,
+}
+
 impl<T: Transport> Lingering<T> {
     pub(crate) fn new(io: T, farewell: Bytes) -> Self {
-        Self { io, farewell, step: Step::Saying, until: None }
+        Self { io, farewell, step: Step::Saying, until: None, progress: None }
     }
 
     pub(crate) fn poll<S: HttpService>(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
-        let now = crew.side.clock.now();
-        let until = *self.until.get_or_insert(now + LINGER);
-        if now >= until || crew.side.is_aborting() {
+        if crew.side.is_aborting() || self.poll_close(cx).is_ready() {
             return Next::Close;
         }
-        match self.poll_close(cx) {
-            Poll::Ready(()) => Next::Close,
-            Poll::Pending => {
-                berth.wake_at(until);
-                Next::Wait
-            }
+        let now = crew.side.clock.now();
+        let until = *self.until.get_or_insert(now + LINGER);
+        if now < until {
+            berth.wake_at(until);
+            return Next::Wait;
         }
+        if !self.is_awaited(now) {
+            return Next::Close;
+        }
+        let check = now + ACKNOWLEDGED_CHECK;
+        self.until = Some(check);
+        berth.wake_at(check);
+        Next::Wait
+    }
+
+    /// Whether the client is still busy receiving the answer.
+    fn is_awaited(&mut self, now: Moment) -> bool {
+        let Some(unacknowledged @ 1..) = self.io.unacknowledged() else { return false };
+        let progress = self.progress.get_or_insert(Progress { unacknowledged, at: now });
+        if unacknowledged < progress.unacknowledged {
+            *progress = Progress { unacknowledged, at: now };
+        }
+        now.since(progress.at) < PROGRESS_WAIT
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {

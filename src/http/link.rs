@@ -24,12 +24,24 @@ pub(crate) struct Link {
     flushed: AtomicBool,
     /// Bytes were read for hyper since this was last cleared.
     received: AtomicBool,
+    /// Bytes read for hyper, ever.
+    read: AtomicU64,
+    /// Bytes written by hyper since the last call.
+    written: AtomicU64,
+    /// hyper wants to write, and the kernel takes no more.
+    write_blocked: AtomicBool,
+    /// What the peer had not acknowledged when the kernel was last asked.
+    unacknowledged: AtomicU64,
+    /// The client stopped sending the body it owes.
+    stalled: AtomicBool,
     /// A request began since this was last cleared.
     called: AtomicBool,
     /// Calls whose answer has not ended.
     in_flight: AtomicU32,
     /// Request bodies that somebody still holds.
     bodies_held: AtomicU32,
+    /// The handler waits for more of a request's body.
+    body_awaited: AtomicBool,
     /// A request body was left unread.
     body_unread: AtomicBool,
     /// An answer was cut after its head: the connection must be reset, so that it cannot look whole.
@@ -55,9 +67,15 @@ impl Link {
             local,
             flushed: AtomicBool::new(true),
             received: AtomicBool::new(false),
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            write_blocked: AtomicBool::new(false),
+            unacknowledged: AtomicU64::new(0),
+            stalled: AtomicBool::new(false),
             called: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             bodies_held: AtomicU32::new(0),
+            body_awaited: AtomicBool::new(false),
             body_unread: AtomicBool::new(false),
             torn: AtomicBool::new(false),
             look_wanted: AtomicBool::new(false),
@@ -73,12 +91,23 @@ impl Link {
 
     // Told by the io.
 
-    pub(crate) fn on_read(&self) {
+    pub(crate) fn on_read(&self, bytes: usize) {
         self.received.store(true, Relaxed);
+        self.read.store(self.read() + bytes as u64, Relaxed);
     }
 
     pub(crate) fn on_write(&self) {
         self.flushed.store(false, Relaxed);
+        self.write_blocked.store(true, Relaxed);
+    }
+
+    pub(crate) fn on_written(&self, bytes: usize) {
+        self.write_blocked.store(false, Relaxed);
+        self.written.store(self.written() + bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn on_unacknowledged(&self, bytes: usize) {
+        self.unacknowledged.store(bytes as u64, Relaxed);
     }
 
     pub(crate) fn on_flushed(&self) {
@@ -98,6 +127,7 @@ impl Link {
     pub(crate) fn on_call(&self) {
         self.called.store(true, Relaxed);
         self.received.store(false, Relaxed);
+        self.written.store(0, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
     }
 
@@ -125,10 +155,15 @@ impl Link {
         self.bodies_held.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn on_body_awaited(&self, awaited: bool) {
+        self.body_awaited.store(awaited, Relaxed);
+    }
+
     pub(crate) fn on_body_dropped(&self, unread: bool) {
         if unread {
             self.body_unread.store(true, Relaxed);
         }
+        self.body_awaited.store(false, Relaxed);
         self.bodies_held.fetch_sub(1, Relaxed);
     }
 
@@ -141,6 +176,32 @@ impl Link {
 
     pub(crate) fn is_flushed(&self) -> bool {
         self.flushed.load(Relaxed)
+    }
+
+    pub(crate) fn read(&self) -> u64 {
+        self.read.load(Relaxed)
+    }
+
+    /// Bytes written since the last call.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Relaxed)
+    }
+
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        self.write_blocked.load(Relaxed)
+    }
+
+    pub(crate) fn unacknowledged(&self) -> u64 {
+        self.unacknowledged.load(Relaxed)
+    }
+
+    /// Gives up waiting for the rest of a request's body; its handler is answered for.
+    pub(crate) fn stall(&self) {
+        self.stalled.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled.load(Relaxed)
     }
 
     pub(crate) fn has_received(&self) -> bool {
@@ -161,6 +222,10 @@ impl Link {
 
     pub(crate) fn are_bodies_held(&self) -> bool {
         self.bodies_held.load(Relaxed) > 0
+    }
+
+    pub(crate) fn is_body_awaited(&self) -> bool {
+        self.body_awaited.load(Relaxed)
     }
 
     pub(crate) fn is_body_unread(&self) -> bool {

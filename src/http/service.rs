@@ -150,6 +150,7 @@ struct Waits {
 enum Instead {
     TimedOut(Duration),
     Aborted,
+    Stalled,
     Failed,
 }
 
@@ -218,6 +219,9 @@ impl HandlingState {
             }
             waits.sleep.as_mut().reset(deadline);
         }
+        if request.link.is_stalled() {
+            return Some(Instead::Stalled);
+        }
         if waits.abort.as_mut().poll(cx).is_ready() {
             return Some(Instead::Aborted);
         }
@@ -248,7 +252,7 @@ impl HandlingState {
     fn answer_instead<B>(&mut self, instead: Instead, shape: Shape) -> Response<Answer<B>> {
         let (mut parts, ()) = Response::new(()).into_parts();
         parts.status = match instead {
-            Instead::TimedOut(_) | Instead::Aborted => StatusCode::SERVICE_UNAVAILABLE,
+            Instead::TimedOut(_) | Instead::Aborted | Instead::Stalled => StatusCode::SERVICE_UNAVAILABLE,
             Instead::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         };
         parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -262,11 +266,11 @@ impl HandlingState {
                 flight.time_out();
                 None
             }
-            (Instead::Aborted, Some(flight)) => {
+            (Instead::Aborted | Instead::Stalled, Some(flight)) => {
                 flight.abort();
                 None
             }
-            (Instead::TimedOut(_) | Instead::Aborted, None) => None,
+            (Instead::TimedOut(_) | Instead::Aborted | Instead::Stalled, None) => None,
         };
         if left.is_none()
             && let Some(link) = link
@@ -312,6 +316,9 @@ impl fmt::Display for Instead {
                 write!(f, "request timed out: no answer within its deadline of {}", humantime::format_duration(*after))
             }
             Self::Aborted => f.write_str("request aborted: the service is shutting down and the drain is over"),
+            Self::Stalled => {
+                f.write_str("request aborted: its body stopped arriving while the service was shutting down")
+            }
             Self::Failed => f.write_str("internal server error"),
         }
     }
