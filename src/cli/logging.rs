@@ -58,7 +58,8 @@ pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, String> {
         // It would say so by `eprintln!`, which panics when the reader is gone.
         .log_internal_errors(false);
     if json {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+        // The host opens no span. An app's own, such as a request's with its id, belongs to its lines.
+        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init();
     } else {
         builder.with_ansi(is_terminal).init();
     }

@@ -94,6 +94,13 @@ impl<S: HttpService> Crew<S> {
         &self.http2
     }
 
+    /// No connection will be added: the worker may leave once all tasks are gone. Closing a tracker refuses nothing; it lets a
+    /// wait for its emptiness end.
+    pub(crate) fn close(&self) {
+        self.tasks.close();
+        self.side.tasks.close();
+    }
+
     pub(crate) fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Relaxed)
     }

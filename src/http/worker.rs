@@ -1,4 +1,4 @@
-//! A worker: accepts connections, keeps them, wakes those that are due, and ends when the last is gone.
+//! A worker: accepts connections, keeps them, wakes those that are due, and ends when the last is gone and no work is left.
 
 use super::{berth::Berth, connection::Connection, crew::Crew, service::HttpService};
 use crate::{
@@ -62,7 +62,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 const SWEEP: Duration = Duration::from_millis(250);
 const SWEEP_STOPPING: Duration = Duration::from_millis(10);
 
-/// Works until the listeners are closed and the last connection is gone.
+/// Works until the listeners are closed, and the last connection and all tracked work are gone.
 pub(crate) async fn work<L, S>(
     crew: Arc<Crew<S>>,
     listeners: Vec<L>,
@@ -95,13 +95,13 @@ pub(crate) async fn work<L, S>(
                 }
                 Some(Order::Close) => {
                     desk.empty_backlogs().await;
-                    crew.tasks.close();
+                    crew.close();
                     accepting = Accepting::Never;
                     desk.wake_all();
                 }
                 Some(Order::Abandon) | None => {
                     desk.listeners.close();
-                    crew.tasks.close();
+                    crew.close();
                     desk.wake_all();
                     accepting = Accepting::Never;
                     if order.is_none() {
@@ -118,7 +118,7 @@ pub(crate) async fn work<L, S>(
             () = settled(quiescing.as_mut()) => {
                 quiescing.set(None);
                 desk.empty_backlogs().await;
-                crew.tasks.close();
+                crew.close();
                 accepting = Accepting::Never;
             }
             () = pause.as_mut(), if accepting == Accepting::Paused => accepting = Accepting::Yes,
@@ -129,7 +129,7 @@ pub(crate) async fn work<L, S>(
                     pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
                 }
             }
-            () = crew.tasks.wait(), if accepting == Accepting::Never => return,
+            () = emptied(&crew), if accepting == Accepting::Never => return,
         }
     }
 }
@@ -155,6 +155,15 @@ async fn settle(clock: Arc<dyn crate::env::Clock>, sealing: Arc<Sealing>) {
         () = late.as_mut() => {}
     }
     clock.sleep_until(clock.now() + SETTLE).await;
+}
+
+/// Ready when the last connection is gone, and the work that handlers spawned after it: that work runs on this worker's runtime,
+/// which ends with the worker (P10).
+async fn emptied<S: HttpService>(crew: &Crew<S>) {
+    crew.tasks.wait().await;
+    // It may be another worker's work: then this one stays a little longer than it must. Not the other way round: without a
+    // connection, only work can spawn more work here.
+    crew.side.tasks.wait().await;
 }
 
 async fn settled<F: Future<Output = ()>>(quiescing: std::pin::Pin<&mut Option<F>>) {

@@ -1,0 +1,56 @@
+//! Hello world, with all of its life: the Go program that lameduck began with, in Rust.
+//!
+//! | there | here |
+//! |---|---|
+//! | `APP_PORT`, `INTERNAL_PORT`, `APP_VERSION` | the same, and more: [`lameduck::SETTINGS`] |
+//! | a context per request, derived from the root, with a timeout of 5 s | [`RequestContext`], in every request's extensions |
+//! | `/liveness`, `/readiness` and a mutex around `ready` | served by the host, on a thread of their own |
+//! | signal, readiness off, `Shutdown`, cancel, `Sleep(3 s)` | the host; nothing is slept but the lame duck delay |
+//! | "closing down database connections" | a stop hook |
+//! | "exiting cleanly!", whatever happened | a report, and an exit code that follows from it |
+//!
+//! ```text
+//! $ APP_VERSION=1.2.3 cargo run --example hello
+//! $ curl -i localhost:8080/             # hello world
+//! $ curl -i localhost:8081/readiness    # 200; after Ctrl-C 503, while / still answers and says `connection: close`
+//! $ curl -s localhost:8081/status       # all there is to know
+//! ```
+//!
+//! Ctrl-C once drains it: five seconds as a lame duck, which a second Ctrl-C cuts short. `echo $?` then says 0.
+
+use axum::{Extension, Router, routing::get};
+use lameduck::{
+    Hook, Host, RequestContext, Settings,
+    cli::logging::{self, LogFormat},
+};
+use std::convert::Infallible;
+
+fn main() -> Result<(), String> {
+    let log = logging::install(LogFormat::Auto, None)?;
+    lameduck::main(
+        || {
+            let router = Router::new().route("/", get(hello));
+            let host = Host::builder().settings(Settings::from_env()?);
+            Ok(host.hook(Hook::on_stop("database", close_database)).tower(router))
+        },
+        |_| drop(log),
+    )
+}
+
+async fn hello(Extension(context): Extension<RequestContext>) -> ([(&'static str, String); 1], &'static str) {
+    do_things(&context).await;
+    ([("app-version", context.app_version().to_owned())], "hello world")
+}
+
+/// Nothing, as in the seed. What takes its time gets the context and gives up when it is cancelled: at the request's deadline,
+/// when its client is gone, or when the drain is over.
+async fn do_things(context: &RequestContext) {
+    tracing::info!(phase = %context.phase(), remaining = ?context.remaining(), "doing things");
+    let things = std::future::ready(());
+    context.cancellation_token().run_until_cancelled(things).await;
+}
+
+async fn close_database() -> Result<(), Infallible> {
+    tracing::info!("closing down database connections");
+    Ok(())
+}
