@@ -56,7 +56,7 @@ pub(crate) fn stillborn(verdict: Verdict, error: String, worst_case: Duration) -
 }
 
 /// A life that was not even tried.
-fn bad_plan(error: String, worst_case: Duration) -> Report {
+pub(crate) fn bad_plan(error: String, worst_case: Duration) -> Report {
     Report {
         verdict: ReportVerdict::BadPlan,
         reason: None,
@@ -67,6 +67,7 @@ fn bad_plan(error: String, worst_case: Duration) -> Report {
         requests: RequestTally::default(),
         connections: ConnectionTally::default(),
         aborts: Vec::new(),
+        work_dropped: 0,
         hooks: Vec::new(),
     }
 }
@@ -540,13 +541,16 @@ where
         for task in std::mem::take(&mut self.parts.background) {
             let name = task.name;
             let running = (task.run)(TaskContext(self.main.clone()));
-            let abort = self.main.moments.abort.clone();
+            let side = self.main.clone();
             let counted = self.main.tasks.track_future(async move {
-                match abort.run_until_cancelled_owned(unwind(running)).await {
+                match side.moments.abort.run_until_cancelled(unwind(running)).await {
                     Some(Ok(Ok(()))) => Ok(()),
                     Some(Ok(Err(error))) => Err(error.to_string()),
                     Some(Err(panic)) => Err(format!("panicked: {panic}")),
-                    None => Err("dropped: it did not return when its context was cancelled".to_owned()),
+                    None => {
+                        side.note_work_dropped();
+                        Err("dropped: it did not return when its context was cancelled".to_owned())
+                    }
                 }
             });
             self.background.spawn(async move { (name, counted.await) });
@@ -622,7 +626,8 @@ where
         // A handler that blocks its worker cannot even be dropped: whatever has no fate by now is cut by the exit.
         let stuck = requests.in_flight();
         requests.aborted += stuck;
-        let verdict = Verdict::of(history, self.main.aborted_by_stop.get() + stuck);
+        let work_dropped = self.main.work_dropped.get();
+        let verdict = Verdict::of(history, self.main.aborted_by_stop.get() + stuck + work_dropped);
         let stop = history.stop;
         let error = self.failure.or_else(|| match stop.map(|stop| stop.reason) {
             Some(StopReason::StartTimedOut) => {
@@ -642,6 +647,7 @@ where
             requests,
             connections: self.main.tally.connections(),
             aborts: self.main.aborts(),
+            work_dropped,
             hooks: self.hook_reports,
         };
         report.log();

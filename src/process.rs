@@ -3,12 +3,14 @@
 use crate::{
     Host, HttpService, PortSharing, Report, Settings, driver,
     env::{Clock, Env, Seed},
+    lifecycle::Verdict,
     os::{
         DescriptorReserve, OsNetwork, ReusePort, SocketOptions, Tasks, Threads, TokioClock, UnixSignals, cores,
         descriptors_max, stdio::say,
     },
 };
 use std::{
+    error::Error,
     io,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
@@ -43,7 +45,7 @@ impl<S: HttpService> Host<S> {
     }
 
     fn not_started(self, error: String) -> Report {
-        driver::stillborn(crate::lifecycle::Verdict::Failed, error, self.parts.settings.plan.worst_case())
+        driver::stillborn(Verdict::Failed, error, self.parts.settings.plan.worst_case())
     }
 }
 
@@ -51,8 +53,9 @@ impl<S: HttpService> Host<S> {
 /// watchdog. Never returns: the process exits with the code of the [`Report`].
 ///
 /// `build` runs in the context of the control runtime, where the hooks, the background tasks and the readiness checks will run;
-/// signals are heard before it is called. `finish` runs last, for what must happen before the exit, such as flushing a log; the
-/// watchdog bounds it.
+/// signals are heard before it is called. If it fails with a [`SettingsError`](crate::SettingsError) the exit code is 2, with
+/// anything else 1. `finish` runs last, whatever happened, for what must be done before the exit, such as flushing a log; the
+/// watchdog bounds it. A report with an error is said in one line on stderr.
 ///
 /// ```no_run
 /// # fn router() -> tower::util::BoxCloneSyncService<http::Request<lameduck::Body>,
@@ -64,58 +67,51 @@ impl<S: HttpService> Host<S> {
 pub fn main<S, Build, Finish>(build: Build, finish: Finish) -> !
 where
     S: HttpService,
-    Build: FnOnce() -> Result<Host<S>, crate::SettingsError>,
+    Build: FnOnce() -> Result<Host<S>, Box<dyn Error + Send + Sync>>,
     Finish: FnOnce(&Report),
 {
-    let code = match live(build) {
-        Ok(report) => {
-            let code = report.code();
-            if let Some(error) = &report.error {
-                say(&format!("error: {error}"));
-            }
-            finish(&report);
-            code
-        }
-        Err(Stillborn::Settings(error)) => {
-            say(&format!("error: {error}"));
-            2
-        }
-        Err(Stillborn::System(error)) => {
-            say(&format!("error: {error}"));
-            1
-        }
-    };
-    exit(code)
+    let report = live(build).unwrap_or_else(|report| *report);
+    if let Some(error) = &report.error {
+        say(&format!("error: {error}"));
+    }
+    finish(&report);
+    exit(report.code())
 }
 
-enum Stillborn {
-    Settings(crate::SettingsError),
-    System(String),
-}
-
-fn live<S, Build>(build: Build) -> Result<Report, Stillborn>
+fn live<S, Build>(build: Build) -> Result<Report, Box<Report>>
 where
     S: HttpService,
-    Build: FnOnce() -> Result<Host<S>, crate::SettingsError>,
+    Build: FnOnce() -> Result<Host<S>, Box<dyn Error + Send + Sync>>,
 {
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        move |error: io::Error| Box::new(driver::stillborn(Verdict::Failed, format!("{what}: {error}"), Duration::ZERO))
+    };
     // Two threads, so that a hook which blocks one does not hold the driver's timers.
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("lameduck-control")
         .enable_all()
         .build()
-        .map_err(|error| Stillborn::System(format!("cannot start the control runtime: {error}")))?;
+        .map_err(failed("cannot start the control runtime"))?;
     let report = control.block_on(async {
         // First of all: process 1 of a container has no default action for SIGTERM, and would be deaf until here.
-        let signals =
-            UnixSignals::install().map_err(|error| Stillborn::System(format!("cannot listen to signals: {error}")))?;
-        let host = build().map_err(Stillborn::Settings)?;
+        let signals = UnixSignals::install().map_err(failed("cannot listen to signals"))?;
+        let host = build().map_err(|error| {
+            Box::new(if error.is::<crate::SettingsError>() {
+                driver::bad_plan(error.to_string(), Duration::ZERO)
+            } else {
+                driver::stillborn(Verdict::Failed, error.to_string(), Duration::ZERO)
+            })
+        })?;
         let settings = &host.parts.settings;
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
-        let network = network(settings).map_err(Stillborn::System)?;
+        let network = match network(settings) {
+            Ok(network) => network,
+            Err(error) => return Ok(driver::stillborn(Verdict::Failed, error, settings.plan.worst_case())),
+        };
         let workers = settings.workers.unwrap_or_else(cores);
-        let rooms = Threads::new(clock.clone(), workers)
-            .map_err(|error| Stillborn::System(format!("cannot start the watchdog: {error}")))?;
+        let rooms = Threads::new(clock.clone(), workers).map_err(failed("cannot start the watchdog"))?;
         let seed = seed(&*clock);
         Ok(host.run_in(Env { clock, network, signals, rooms, seed }).await)
     });

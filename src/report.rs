@@ -29,6 +29,8 @@ pub struct Report {
     pub connections: ConnectionTally,
     /// The requests that were aborted, the first thousand of them.
     pub aborts: Vec<AbortedRequest>,
+    /// Background work that did not end when it was cancelled, and was dropped. It counts like an aborted request.
+    pub work_dropped: u64,
     /// Every half of a hook pair that ran.
     pub hooks: Vec<HookReport>,
 }
@@ -55,8 +57,8 @@ pub struct HookReport {
 }
 
 impl Report {
-    /// The exit code: 0 clean, 1 could not start or a background task failed, 2 bad plan, 3 requests were aborted by the
-    /// shutdown, 4 a hook failed or overran.
+    /// The exit code: 0 clean, 1 could not start or a background task failed, 2 bad plan, 3 requests were aborted, or work
+    /// dropped, by the shutdown, 4 a hook failed or overran.
     #[must_use]
     pub fn code(&self) -> u8 {
         match self.verdict {
@@ -93,6 +95,7 @@ impl Report {
             "requests": requests_json(&self.requests),
             "connections": connections_json(&self.connections),
             "aborts": aborts,
+            "work_dropped": self.work_dropped,
             "hooks": hooks,
         })
     }
@@ -125,6 +128,7 @@ impl Report {
             drained = self.connections.drained,
             reset = self.connections.reset,
             raced = self.connections.raced,
+            work_dropped = self.work_dropped,
             hooks_failed,
             report = %self.to_json(),
             "report"

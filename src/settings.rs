@@ -65,15 +65,24 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`] names the variable and its value.
     pub fn from_env() -> Result<Self, SettingsError> {
-        Self::resolve(|_| Vec::new(), |name| std::env::var(name).ok())
+        Self::default().with_env()
     }
 
-    /// The defaults, over them the environment, over it the flags; an address over a port of the same source. An empty
+    /// These settings, and over them what the environment says: for an app with defaults of its own.
+    ///
+    /// # Errors
+    /// [`SettingsError`] names the variable and its value.
+    pub fn with_env(self) -> Result<Self, SettingsError> {
+        self.resolve(|_| Vec::new(), |name| std::env::var(name).ok())
+    }
+
+    /// These settings, over them the environment, over it the flags; an address over a port of the same source. An empty
     /// variable is an unset one.
     ///
     /// # Errors
     /// [`SettingsError`] names the flag or variable and its value.
     pub fn resolve(
+        self,
         flag: impl Fn(&Setting) -> Vec<String>,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, SettingsError> {
@@ -81,7 +90,7 @@ impl Settings {
             let value = variable(setting.variable).filter(|value| !value.is_empty());
             value.map(|value| setting.split(&value)).unwrap_or_default()
         };
-        let mut settings = Self::default();
+        let mut settings = Self { main_addresses_are_default: true, ..self };
         for setting in SETTINGS {
             let rival =
                 |given: &dyn Fn(&Setting) -> Vec<String>| setting.rival().is_some_and(|rival| !given(rival).is_empty());

@@ -69,7 +69,8 @@ impl Args {
         let flag = |flag: &str| -> Vec<String> {
             matches.get_many::<String>(flag).map(|values| values.cloned().collect()).unwrap_or_default()
         };
-        let mut settings = Settings::resolve(|setting| flag(setting.flag), &variable).map_err(ArgsError::Setting)?;
+        let mut settings =
+            Settings::default().resolve(|setting| flag(setting.flag), &variable).map_err(ArgsError::Setting)?;
         if settings.app_version.is_empty() {
             env!("CARGO_PKG_VERSION").clone_into(&mut settings.app_version);
         }

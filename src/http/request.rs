@@ -104,7 +104,7 @@ impl Flight {
         self.fate = Fate::Settled;
         let request = &self.request;
         request.side.tally.aborted.add_one();
-        if request.side.is_aborting() {
+        if request.side.phase() >= Phase::Draining {
             request.side.aborted_by_stop.add_one();
         }
         request.side.note_abort(AbortedRequest {

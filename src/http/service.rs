@@ -316,9 +316,7 @@ impl fmt::Display for Instead {
                 write!(f, "request timed out: no answer within its deadline of {}", humantime::format_duration(*after))
             }
             Self::Aborted => f.write_str("request aborted: the service is shutting down and the drain is over"),
-            Self::Stalled => {
-                f.write_str("request aborted: its body stopped arriving while the service was shutting down")
-            }
+            Self::Stalled => f.write_str("request aborted: its body stopped arriving while the service was shutting down"),
             Self::Failed => f.write_str("internal server error"),
         }
     }

@@ -25,6 +25,8 @@ pub(crate) struct Side {
     pub(crate) tally: Tally,
     /// Of the aborted, those that the shutdown cut: they make the exit code 3.
     pub(crate) aborted_by_stop: Counter,
+    /// Work that handlers or background tasks left running, and that the abort dropped.
+    pub(crate) work_dropped: Counter,
     /// Work that handlers spawned; the drain waits for it.
     pub(crate) tasks: TaskTracker,
     pub(crate) moments: Moments,
@@ -86,6 +88,7 @@ impl Side {
             config,
             tally: Tally::default(),
             aborted_by_stop: Counter::default(),
+            work_dropped: Counter::default(),
             tasks: TaskTracker::new(),
             moments: Moments::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
@@ -174,6 +177,11 @@ impl Side {
         }
     }
 
+    pub(crate) fn note_work_dropped(&self) {
+        self.work_dropped.add_one();
+        tracing::warn!("work that outlived its request was dropped: it did not end when its context was cancelled");
+    }
+
     pub(crate) fn aborts(&self) -> Vec<AbortedRequest> {
         self.aborts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -190,9 +198,11 @@ impl Side {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let abort = self.moments.abort.clone();
+        let side = self.clone();
         drop(self.tasks.spawn(async move {
-            let _ = abort.run_until_cancelled_owned(work).await;
+            if side.moments.abort.run_until_cancelled(work).await.is_none() {
+                side.note_work_dropped();
+            }
         }));
     }
 }
