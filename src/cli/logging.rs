@@ -63,5 +63,14 @@ pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, String> {
     } else {
         builder.with_ansi(is_terminal).init();
     }
+    log_panics();
     Ok(Log(guard))
+}
+
+/// The default hook writes to stderr by itself, and would wait for a reader that does not read.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let at = panic.location().map(ToString::to_string);
+        tracing::error!(at, message_of_panic = panic.payload_as_str(), "panic");
+    }));
 }
