@@ -1,0 +1,32 @@
+//! What is fuzzed, as plain functions: everything that reads bytes from strangers, and what reads settings.
+//!
+//! Each takes any bytes and must return; a broken promise is a panic that names it. `tests/fuzz.rs` replays the corpus and a
+//! few hundred drawn inputs with the stable toolchain; `fuzz/fuzz_targets` hands the same functions to cargo-fuzz.
+
+mod connection;
+mod life;
+mod pipe;
+mod settings;
+
+pub use connection::{http1, http2, raw};
+pub use life::lifecycle;
+pub use settings::settings;
+
+/// Every body by its name, which is also the name of its target and of its folder in the corpus.
+pub const BODIES: &[(&str, fn(&[u8]))] =
+    &[("http1", http1), ("http2", http2), ("raw", raw), ("lifecycle", lifecycle), ("settings", settings)];
+
+/// Takes bytes off the front; past the end there are zeros.
+pub(crate) struct Draw<'a>(pub(crate) &'a [u8]);
+
+impl Draw<'_> {
+    pub(crate) fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

@@ -1,0 +1,36 @@
+//! Settings: any text in any variable is taken, or refused in words that name the variable and the text.
+
+use lameduck::{SETTINGS, Settings, parse_duration};
+use std::time::Duration;
+
+/// Lines of `n=text`, where `n` picks a setting.
+pub fn settings(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let lines: Vec<(usize, &str)> = text
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(n, value)| (n.bytes().fold(0, |sum, byte| sum + usize::from(byte)) % SETTINGS.len(), value))
+        .collect();
+    let variable = |name: &str| {
+        let value = lines.iter().find(|(n, _)| SETTINGS[*n].variable == name).map(|(_, value)| (*value).to_owned());
+        value
+    };
+    let flag = |setting: &lameduck::Setting| {
+        let picked = lines.iter().rev().filter(|(n, _)| SETTINGS[*n].flag == setting.flag);
+        picked.map(|(_, value)| (*value).to_owned()).take(2).skip(1).collect()
+    };
+    match Settings::default().resolve(flag, variable) {
+        Ok(settings) => {
+            let _ = settings.check();
+            assert!(settings.plan.worst_case() <= Duration::from_secs(5 * 24 * 3600), "P7: the worst case is not bounded");
+        }
+        Err(error) => {
+            assert!(!error.source.is_empty() && !error.reason.is_empty(), "P14: {error:?} does not say what is wrong");
+            let said = error.to_string();
+            assert!(said.contains(&error.source) && said.contains(&error.value), "P14: {said}");
+        }
+    }
+    if let Ok(span) = parse_duration(&text) {
+        assert!(span <= Duration::from_secs(24 * 3600), "{text:?} is {span:?}");
+    }
+}
