@@ -1,6 +1,5 @@
 //! P1, P2, P3, P4: the order of a shutdown, seen from outside.
 
-#[expect(clippy::duplicate_mod, reason = "every test file is a crate")]
 mod support;
 
 use rustix::process::Signal;
