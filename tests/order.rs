@@ -87,7 +87,8 @@ fn the_log_shows_each_phase_once_and_in_order() {
     let all = ["starting", "serving", "lame_duck", "draining", "cancelling", "cleaning_up", "stopped"];
     assert_eq!(service.phases(), all);
     let report = service.report();
-    let reported: Vec<&str> = report["phases"].as_array().unwrap().iter().filter_map(|span| span["phase"].as_str()).collect();
+    let reported: Vec<&str> =
+        report["phases"].as_array().unwrap().iter().filter_map(|span| span["phase"].as_str()).collect();
     assert_eq!(reported, all);
     assert_eq!(report["reason"], "SIGTERM");
     assert_eq!(report["verdict"], "clean");

@@ -35,7 +35,8 @@ impl<T: Transport> Lingering<T> {
     pub(crate) fn poll<S: HttpService>(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
         let now = crew.side.clock.now();
         let until = *self.until.get_or_insert(now + LINGER);
-        if now >= until || crew.side.is_aborting() {
+        // The abort does not end it: what it guards may be the very 503 of a request that was just cut. The cut does.
+        if now >= until {
             return Next::Close;
         }
         match self.poll_close(cx) {
