@@ -296,13 +296,15 @@ where
         tokio::select! {
             biased;
             () = sleep_until(&*self.clock, deadline) => Wake::Time,
-            signal = self.signals.recv() => Wake::Signal(signal),
-            () = self.parts.stop.asked(), if !self.stop_asked => Wake::StopAsked,
+            // Before the stop requests: a start hook that has finished must not be taken for one that is dropped, or what it
+            // opened would never be closed (P11).
             Some(ended) = self.hook_tasks.join_next() => match ended {
                 Ok((half, hook, end)) => Wake::HookEnded(half, hook, end),
                 // A hook that was given up.
                 Err(_) => Wake::Time,
             },
+            signal = self.signals.recv() => Wake::Signal(signal),
+            () = self.parts.stop.asked(), if !self.stop_asked => Wake::StopAsked,
             listening = ready(&mut self.listening) => {
                 self.listening = None;
                 Wake::Listening(listening)
@@ -348,6 +350,10 @@ where
 
     fn on_hook_ended(&mut self, half: Half, hook: HookIndex, end: HookEnd) -> Option<Event> {
         let slot = self.hooks.get_mut(hook.0)?;
+        if matches!(slot.state, HookState::Over) {
+            // Given up, and reported as that; it ended all the same before the abort reached it.
+            return None;
+        }
         slot.state = end.stop.map_or(HookState::Over, HookState::Started);
         let name = slot.name.clone();
         let verdict = match half {
