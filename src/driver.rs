@@ -90,7 +90,7 @@ fn reserve<N: Network, G, R: Rooms>(parts: &Parts, env: &Env<N, G, R>) -> Result
         })
         .collect::<Result<Vec<_>, _>>()?;
     let address = &settings.internal_address;
-    let internal = env.network.reserve(address, 1).map_err(|error| {
+    let internal = env.network.reserve_internal(address).map_err(|error| {
         format!(
             "cannot bind the internal address {address} (--internal-addr, --internal-port, INTERNAL_ADDR, INTERNAL_PORT): \
              {error}"

@@ -21,6 +21,15 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The system's, such as `AddrInUse`.
     fn reserve(&self, address: &ListenAddress, listeners: usize) -> io::Result<Self::Reservation>;
+
+    /// The same for the internal server's one listener, which must answer when the main side has used up what the process may
+    /// have (P16). By default it is like any other.
+    ///
+    /// # Errors
+    /// The system's, such as `AddrInUse`.
+    fn reserve_internal(&self, address: &ListenAddress) -> io::Result<Self::Reservation> {
+        self.reserve(address, 1)
+    }
 }
 
 /// A port that is ours but does not listen yet. Dropping it gives it back.

@@ -86,7 +86,8 @@ impl OsNetwork {
         Self { options, reserve: None }
     }
 
-    /// Gives every listener made here this reserve, as [`OsListener::with_reserve`] does for one.
+    /// Gives the internal server's listener this reserve, as [`OsListener::with_reserve`] does. Main listeners get none: under a
+    /// flood they would use it up.
     #[must_use]
     pub fn with_reserve(self, reserve: DescriptorReserve) -> Self {
         Self { reserve: Some(reserve), ..self }
@@ -111,7 +112,12 @@ impl Network for OsNetwork {
             }
         };
         first.set_nonblocking(true)?;
-        Ok(OsReservation { path, first, local, listeners: listeners.max(1), network: self.clone() })
+        let network = Self { options: self.options.clone(), reserve: None };
+        Ok(OsReservation { path, first, local, listeners: listeners.max(1), network })
+    }
+
+    fn reserve_internal(&self, address: &ListenAddress) -> io::Result<OsReservation> {
+        Ok(OsReservation { network: self.clone(), ..self.reserve(address, 1)? })
     }
 }
 
