@@ -62,5 +62,19 @@ pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, String> {
     } else {
         builder.with_ansi(is_terminal).init();
     }
+    log_panics();
     Ok(Log(guard))
+}
+
+/// The default hook writes to stderr itself, and a reader that is stuck would hold whoever panics: a worker, mostly.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        tracing::error!(
+            panic = panic.payload_as_str().unwrap_or("(no message)"),
+            location = panic.location().map(tracing::field::display),
+            thread = thread.name(),
+            "panicked"
+        );
+    }));
 }
