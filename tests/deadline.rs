@@ -108,7 +108,9 @@ fn a_deadline_may_be_moved_away_while_the_handler_waits() {
         pause(600).await;
         "extended"
     }
-    let app = App::start(builder().request_timeout(Some(Duration::from_millis(300))).tower(Router::new().route("/", get(extends))));
+    let app = App::start(
+        builder().request_timeout(Some(Duration::from_millis(300))).tower(Router::new().route("/", get(extends))),
+    );
     assert_eq!(app.get("/").body(), "extended");
     assert_eq!(app.end().code(), 0);
 }

@@ -143,10 +143,7 @@ impl Http2 {
         match self.stream.read_exact(buffer) {
             Ok(()) => true,
             Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-                ) =>
+                if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) =>
             {
                 false
             }

@@ -33,8 +33,14 @@ pub(crate) fn command() -> Command {
 }
 
 /// Flags that every test wants: ports by the system, a log to read, no grace period in the way.
-pub(crate) const ANYWHERE: [&str; 6] =
-    ["--addr=127.0.0.1:0", "--internal-addr=127.0.0.1:0", "--log-format=json", "--drill", "--workers=2", "--grace-period=0s"];
+pub(crate) const ANYWHERE: [&str; 6] = [
+    "--addr=127.0.0.1:0",
+    "--internal-addr=127.0.0.1:0",
+    "--log-format=json",
+    "--drill",
+    "--workers=2",
+    "--grace-period=0s",
+];
 
 impl Service {
     /// Starts it with these flags more, and waits until it serves.
