@@ -17,8 +17,16 @@ struct Rule {
 
 const RULES: &[Rule] = &[
     Rule { module: "lifecycle", may: &[], sentence: "lifecycle is pure: it imports nothing of ours" },
-    Rule { module: "env", may: &["lifecycle"], sentence: "env is traits and nothing else: it imports the lifecycle's labels alone" },
-    Rule { module: "http", may: &["env", "lifecycle"], sentence: "http stands on the ports and the lifecycle's labels alone" },
+    Rule {
+        module: "env",
+        may: &["lifecycle"],
+        sentence: "env is traits and nothing else: it imports the lifecycle's labels alone",
+    },
+    Rule {
+        module: "http",
+        may: &["env", "lifecycle"],
+        sentence: "http stands on the ports and the lifecycle's labels alone",
+    },
     Rule { module: "hook", may: &["env", "lifecycle", "http"], sentence: "hook stands below the host" },
     Rule { module: "check", may: &["env", "lifecycle", "http", "hook"], sentence: "check stands below the host" },
     Rule { module: "background", may: &["env", "lifecycle", "http", "hook"], sentence: "background stands below the host" },
@@ -187,7 +195,11 @@ fn the_ports_are_traits_and_know_of_tokio_only_its_io() {
             continue;
         }
         for outside in ["hyper", "http", "tokio_util", "tracing", "socket2", "rustix"] {
-            assert!(paths_after(&code, outside).is_empty(), "{} names {outside}: env is traits and nothing else", path.display());
+            assert!(
+                paths_after(&code, outside).is_empty(),
+                "{} names {outside}: env is traits and nothing else",
+                path.display()
+            );
         }
         for name in paths_after(&code, "tokio") {
             assert!(name.starts_with("io::"), "{} names tokio::{name}: env knows of tokio only its io", path.display());
@@ -240,7 +252,8 @@ fn users_of_the_library_get_no_axum_no_turmoil_and_no_clap() {
             section = line.trim_matches(['[', ']']).to_owned();
             continue;
         }
-        let is_of_users = section == "dependencies" || (section.starts_with("target.") && section.ends_with(".dependencies"));
+        let is_of_users =
+            section == "dependencies" || (section.starts_with("target.") && section.ends_with(".dependencies"));
         let Some((name, value)) = line.split_once('=').filter(|_| is_of_users && !line.starts_with('#')) else { continue };
         let name = name.trim().trim_end_matches(".workspace");
         for banned in ["axum", "turmoil", "turmoil-net", "lameduck-sim"] {

@@ -1,5 +1,7 @@
 //! P15: what goes wrong costs the one it went wrong for.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
 mod support;
 
 use axum::{Router, body::Body, routing::get};
@@ -82,7 +84,7 @@ fn garbage_gets_a_400_or_a_close_and_others_are_served() {
             // An HTTP/2 peer that breaks the rules is told in frames, which are no HTTP/1 head.
             Ok(answer) => assert!((400..500).contains(&answer.status), "{answer:?}"),
             Err(end) => {
-                assert!(end != End::Reset || garbage.len() >= 50, "{end:?} after {:?}", String::from_utf8_lossy(garbage))
+                assert!(end != End::Reset || garbage.len() >= 50, "{end:?} after {:?}", String::from_utf8_lossy(garbage));
             }
         }
         assert_eq!(service.get("/").status, 200);

@@ -70,7 +70,7 @@ fn panicking() -> Hook {
 }
 
 fn hanging() -> Hook {
-    Hook::on_stop("hanging", || async { Done::Ok(std::future::pending().await) })
+    Hook::on_stop("hanging", std::future::pending::<Done>)
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn a_start_hook_that_fails_or_panics_ends_the_start_and_earlier_ones_are_stopped
 #[test]
 fn a_stop_during_the_start_drops_the_running_hook_and_stops_those_before_it() {
     let diary = Diary::default();
-    let waiting = Hook::on_start("waiting", || async { Done::Ok(std::future::pending().await) });
+    let waiting = Hook::on_start("waiting", std::future::pending::<Done>);
     let app = App::spawn(plain(builder().hook(diary.pair("early")).hook(waiting)), Workers::Task);
     until_holds("the first start hook", || diary.entries() == ["start early"]);
     assert_eq!(app.probe("/livez").status, 200);
@@ -212,7 +212,7 @@ fn a_stop_during_the_start_drops_the_running_hook_and_stops_those_before_it() {
 #[test]
 fn a_start_that_takes_longer_than_its_limit_fails_and_says_so() {
     let diary = Diary::default();
-    let waiting = Hook::on_start("waiting", || async { Done::Ok(std::future::pending().await) });
+    let waiting = Hook::on_start("waiting", std::future::pending::<Done>);
     let plan = Plan { start: Duration::from_millis(200), ..quick_plan() };
     let app = App::spawn(plain(builder().plan(plan).hook(diary.pair("early")).hook(waiting)), Workers::Task);
     let report = app.report();

@@ -7,7 +7,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::Signal;
 use support::{
     Client, End, Service,
-    frames::{GOAWAY, Http2},
+    frames::{Frame, GOAWAY, Http2},
     now,
 };
 
@@ -124,7 +124,7 @@ fn an_http2_client_gets_a_goaway_within_the_delay_and_its_streams_finish() {
     assert_eq!(client.body(slow), "slow done\n");
     assert!(client.body(stream).ends_with("end\n"));
     client.read_to_end();
-    let last: Vec<u32> = client.seen.iter().filter(|frame| frame.kind == GOAWAY).map(|frame| frame.last_stream()).collect();
+    let last: Vec<u32> = client.seen.iter().filter(|frame| frame.kind == GOAWAY).map(Frame::last_stream).collect();
     // RFC 9113 §6.8: the first warns, the last tells which streams were taken.
     assert_eq!(last, [0x7fff_ffff, stream], "one graceful GOAWAY");
     assert_eq!(service.exit_code(), 0);

@@ -1,5 +1,7 @@
 //! P7, P13: the bound holds, whatever hangs. The victims are this test binary, run again with a role.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
 mod support;
 
 use lameduck::{
@@ -9,7 +11,6 @@ use lameduck::{
 };
 use std::{
     io,
-    path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -40,7 +41,6 @@ fn assert_bounded(ended: &support::service::Ended) {
     assert!(ended.took < PLAN.worst_case() + Duration::from_secs(5), "{:?}", ended.took);
 }
 
-#[expect(clippy::panic, reason = "an unknown role is a mistake in this file")]
 fn victim_of(role: &str) -> (Vec<Hook>, fn()) {
     let blocking = |name: &'static str| {
         Hook::on_stop(name, || async {
@@ -69,7 +69,7 @@ fn victim_of(role: &str) -> (Vec<Hook>, fn()) {
 #[test]
 fn victim() {
     let Ok(role) = std::env::var(ROLE) else { return };
-    let path = |name: &str| ListenAddress::Unix(PathBuf::from(support::scratch_path(name)));
+    let path = |name: &str| ListenAddress::Unix(support::scratch_path(name));
     lameduck::main(
         || {
             let mut builder = Host::builder().main_address(path("main")).internal_address(path("internal")).plan(PLAN);

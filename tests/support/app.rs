@@ -66,6 +66,8 @@ impl App {
 
     pub(crate) fn start_on<S: HttpService>(host: Host<S>, workers: Workers) -> Self {
         let app = Self::spawn(host, workers);
+        // Bound is not yet listening.
+        until("the internal server", || wire::Client::try_connect(app.internal).ok());
         until("the start", || (wire::get(app.internal, "/startupz").status == 200).then_some(()));
         app
     }

@@ -116,7 +116,7 @@ impl Client {
         answer.bytes = match (chunked, length) {
             (true, _) => self.chunks()?,
             (false, Some(length)) => self.exactly(length)?,
-            (false, None) => self.to_the_end()?,
+            (false, None) => self.until_the_end()?,
         };
         Ok(answer)
     }
@@ -142,7 +142,7 @@ impl Client {
         Ok(self.unread.drain(..length).collect())
     }
 
-    fn to_the_end(&mut self) -> Result<Vec<u8>, End> {
+    fn until_the_end(&mut self) -> Result<Vec<u8>, End> {
         while self.read_more()? > 0 {}
         Ok(std::mem::take(&mut self.unread))
     }
