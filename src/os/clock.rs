@@ -114,7 +114,7 @@ mod tests {
     #[tokio::test]
     async fn the_epoch_is_moment_zero() {
         let clock = TokioClock::new();
-        assert!(clock.epoch().elapsed() >= clock.now().since_epoch() - clock.now().since_epoch());
-        assert!(clock.now() >= Moment::EPOCH);
+        let now = clock.now();
+        assert!(clock.epoch().elapsed() >= now.since_epoch());
     }
 }
