@@ -116,6 +116,8 @@ fn half_a_head_gets_a_408_after_the_header_timeout_however_slowly_it_trickles() 
     assert_eq!(client.end(), End::Closed);
 }
 
+// Each worker asked for the limit before it waited for a connection, and not again when one came: one that had waited since before the
+// others filled the house let one more in.
 #[test]
 fn at_the_limit_of_connections_the_next_one_waits_and_is_served_when_one_leaves() {
     let mut service = Service::start(&["--connections-max=4", "--lame-duck=0s"]);
