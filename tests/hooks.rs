@@ -245,3 +245,26 @@ fn a_start_hook_that_finished_is_stopped_even_if_the_stop_was_asked_for_in_the_s
     assert_eq!(diary.entries(), ["stop pool"]);
     assert_eq!(report.code(), 0);
 }
+
+#[test]
+fn a_further_sigint_while_cleaning_up_gives_up_the_running_hook_and_goes_on_with_the_next() {
+    // P12.
+    let diary = Diary::default();
+    let began = diary.clone();
+    let hanging = Hook::on_stop("hanging", move || async move {
+        began.note("stop hanging");
+        std::future::pending::<Done>().await
+    });
+    let plan = Plan { cleanup: Duration::from_secs(300), ..quick_plan() };
+    let app = App::start(plain(builder().plan(plan).grace_period(Duration::ZERO).hook(diary.pair("other")).hook(hanging)));
+    app.signal(Signal::Terminate);
+    until_holds("the hook that hangs", || diary.entries().last().is_some_and(|last| last == "stop hanging"));
+    app.signal(Signal::Terminate);
+    app.signal(Signal::Hangup);
+    assert_eq!(app.probe("/livez").status, 200, "these change nothing");
+    app.signal(Signal::Interrupt);
+    let report = app.report();
+    assert_eq!(diary.entries().last().map(String::as_str), Some("stop other"));
+    assert_eq!(report.code(), 4);
+    assert!(hook_ends(&report).contains(&"hanging: stop given up: impatience".to_owned()), "{:?}", hook_ends(&report));
+}
