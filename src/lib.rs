@@ -36,7 +36,7 @@
 //! ```
 //!
 //! [`main`] owns the process: a runtime a core, a thread for the probes, a watchdog. [`Host::run`] lives inside your own tokio
-//! runtime and returns the [`Report`]. [`Host::run_in`] lives in any world that implements [`env`]: that is how a simulation
+//! runtime and returns the [`Report`]. [`Host::run_in`] lives in any world that implements [`env`](mod@env): that is how a simulation
 //! replays signals, slow requests and timeouts against the very same host.
 //!
 //! # What it promises
