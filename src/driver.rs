@@ -298,7 +298,22 @@ where
                 exiting = self.perform_all(now);
             }
         }
+        self.wait_for_the_cut().await;
         self.report()
+    }
+
+    /// What was cut is reset, named and counted by its worker, a moment after the order. A worker that is blocked does not hold
+    /// the exit for longer than this, and never beyond the bound (P7).
+    async fn wait_for_the_cut(&mut self) {
+        let Some(stop) = self.life.history().stop else { return };
+        let until = (self.clock.now() + CUT_MAX).min(stop.deadline);
+        if self.emptying.is_some() {
+            tokio::select! {
+                biased;
+                () = ready(&mut self.emptying) => {}
+                () = sleep_until(&*self.clock, Some(until)) => {}
+            }
+        }
     }
 
     /// The next fact or deadline. Whatever is not waited for now is not polled. What is done already goes before what asks for
@@ -665,6 +680,9 @@ impl Drop for CutOnDrop {
         }
     }
 }
+
+/// How long workers get to carry out the cut before the report is made.
+const CUT_MAX: Duration = Duration::from_millis(50);
 
 /// Connections that the internal server takes at one time: probes, scrapers and a few people.
 const INTERNAL_CONNECTIONS_MAX: usize = 128;

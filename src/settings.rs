@@ -73,7 +73,7 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`] names the variable and its value.
     pub fn with_env(self) -> Result<Self, SettingsError> {
-        self.resolve(|_| Vec::new(), |name| std::env::var(name).ok())
+        self.resolve(|_| Vec::new(), variable)
     }
 
     /// These settings, over them the environment, over it the flags; an address over a port of the same source. An empty
@@ -124,11 +124,12 @@ impl Settings {
 
     fn apply(&mut self, setting: &Setting, source: &str, values: &[String]) -> Result<(), SettingsError> {
         for value in values {
-            (setting.apply)(self, value).map_err(|reason| SettingsError {
-                source: source.to_owned(),
-                value: value.clone(),
-                reason,
-            })?;
+            let applied = if value.contains(char::REPLACEMENT_CHARACTER) {
+                Err("not valid UTF-8".to_owned())
+            } else {
+                (setting.apply)(self, value)
+            };
+            applied.map_err(|reason| SettingsError { source: source.to_owned(), value: value.clone(), reason })?;
         }
         Ok(())
     }
@@ -411,6 +412,12 @@ fn default_limits() -> Limits {
 #[cfg(not(unix))]
 fn default_limits() -> Limits {
     Limits::default()
+}
+
+/// A variable of this process. One that is no text is not an unset one: it
+/// comes with replacement characters, which no setting takes.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 /// The longest duration that may be set.

@@ -54,7 +54,7 @@ impl Args {
     /// # Errors
     /// [`ArgsError`]; `--help` and `--version` are among them.
     pub fn from_process() -> Result<Self, ArgsError> {
-        Self::parse(std::env::args_os(), |name| std::env::var(name).ok())
+        Self::parse(std::env::args_os(), crate::settings::variable)
     }
 
     /// Reads a command line, whose first word is the program's name, and an environment.

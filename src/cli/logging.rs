@@ -67,10 +67,15 @@ pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, String> {
     Ok(Log(guard))
 }
 
-/// The default hook writes to stderr by itself, and would wait for a reader that does not read.
+/// The default hook writes to stderr itself, and a reader that is stuck would hold whoever panics: a worker, mostly.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let at = panic.location().map(ToString::to_string);
-        tracing::error!(at, message_of_panic = panic.payload_as_str(), "panic");
+        let thread = std::thread::current();
+        tracing::error!(
+            panic = panic.payload_as_str().unwrap_or("(no message)"),
+            location = panic.location().map(tracing::field::display),
+            thread = thread.name(),
+            "panicked"
+        );
     }));
 }

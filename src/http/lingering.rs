@@ -49,7 +49,8 @@ impl<T: Transport> Lingering<T> {
     }
 
     pub(crate) fn poll<S: HttpService>(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
-        if crew.side.is_aborting() || self.poll_close(cx).is_ready() {
+        // The abort does not end it: what it guards may be the very 503 of a request that was just cut. The cut does.
+        if self.poll_close(cx).is_ready() {
             return Next::Close;
         }
         let now = crew.side.clock.now();

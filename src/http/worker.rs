@@ -123,7 +123,7 @@ pub(crate) async fn work<L, S>(
             }
             () = pause.as_mut(), if accepting == Accepting::Paused => accepting = Accepting::Yes,
             () = crew.freed(), if is_full => {}
-            accepted = desk.listeners.accept(), if accepting == Accepting::Yes && !is_full => {
+            accepted = desk.accept(), if accepting == Accepting::Yes && !is_full => {
                 if desk.admit(accepted) == Admitted::No {
                     accepting = Accepting::Paused;
                     pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
@@ -197,6 +197,14 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
                 Admitted::No
             }
         }
+    }
+
+    /// The next connection of any, unless the limit is reached: other workers may have done that since this one last looked. The next
+    /// sweep finds it out. Cancel safe: what was accepted is returned by the very poll that accepted it.
+    async fn accept(&mut self) -> Accepted<L::Io> {
+        let side = &self.crew.side;
+        let listeners = &mut self.listeners;
+        poll_fn(|cx| if side.is_full() { Poll::Pending } else { listeners.poll_accept(cx) }).await
     }
 
     fn quiesce(&mut self) {
@@ -283,11 +291,6 @@ impl<L: Listener> Listeners<L> {
             .map(|listener| Socket { local: Arc::new(listener.local()), listener, queue: Queue::Ours })
             .collect();
         Self { sockets, first: 0 }
-    }
-
-    /// The next connection of any. Cancel safe: what was accepted is returned by the very poll that accepted it.
-    async fn accept(&mut self) -> Accepted<L::Io> {
-        poll_fn(|cx| self.poll_accept(cx)).await
     }
 
     /// The next connection of any, or `None` if none waits.

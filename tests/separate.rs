@@ -1,0 +1,225 @@
+//! P16, P2, P3: probes have a port, a thread and descriptors of their own.
+
+mod support;
+
+use axum::{Router, routing::get};
+use lameduck::Check;
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use support::{App, Client, Service, app::Workers, builder, now, quick_plan, until_holds, wire};
+
+fn request(address: std::net::SocketAddr, method: &str, path: &str) -> wire::Answer {
+    wire::request(address, &format!("{method} {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n"))
+}
+
+#[test]
+fn neither_server_answers_for_the_other() {
+    let service = Service::start(&[]);
+    for path in ["/liveness", "/readiness", "/livez", "/readyz", "/startupz", "/status"] {
+        assert_eq!(service.get(path).status, 404, "{path} on the main port");
+        assert_eq!(service.probe(path).status, 200, "{path} on the internal port");
+    }
+    for path in ["/", "/slow", "/metrics"] {
+        assert_eq!(service.probe(path).status, 404, "{path} on the internal port");
+    }
+}
+
+#[test]
+fn probes_answer_head_like_get_refuse_other_methods_and_are_never_stored() {
+    let service = Service::start(&[]);
+    for path in ["/liveness", "/readiness", "/startupz", "/status"] {
+        let mut client = Client::connect(service.internal);
+        client.send(format!("HEAD {path} HTTP/1.1\r\nhost: t\r\n\r\n"));
+        assert_eq!(client.head().unwrap().status, 200, "{path}");
+        assert_eq!(client.get(path).header("cache-control"), Some("no-store"), "no body lay between the two");
+        let refused = request(service.internal, "POST", path);
+        assert_eq!((refused.status, refused.header("allow")), (405, Some("GET, HEAD")));
+    }
+}
+
+#[test]
+fn the_status_is_json_and_tells_what_an_operator_asks() {
+    let service = Service::start(&["--app-version=1.2.3"]);
+    let mut slow = Client::connect(service.main);
+    slow.send_get("/slow?ms=800");
+    service.wait_for_in_flight(1);
+    let answer = service.probe("/status");
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let status: serde_json::Value = serde_json::from_str(&answer.body()).unwrap();
+    assert_eq!((&status["phase"], &status["app_version"]), (&"serving".into(), &"1.2.3".into()));
+    assert_eq!((&status["ready"], &status["live"]), (&true.into(), &true.into()));
+    assert_eq!((&status["in_flight"], &status["connections"]["open"]), (&1.into(), &1.into()));
+    assert_eq!(status["plan"]["worst_case_ms"], 24_000);
+    assert!(status["must_exit_within_ms"].is_null(), "nobody asked it to");
+    assert_eq!(slow.answer().status, 200);
+    service.terminate();
+    let left = service.status()["must_exit_within_ms"].as_u64().unwrap();
+    assert!(left > 10_000 && left <= 24_000, "{left}");
+}
+
+#[test]
+fn a_failing_check_makes_it_unready_is_named_in_the_body_and_recovers() {
+    let healthy = Arc::new(AtomicBool::new(true));
+    let seen = healthy.clone();
+    let check = Check::new("database", move || {
+        let healthy = seen.load(Relaxed);
+        async move { if healthy { Ok(()) } else { Err(io::Error::other("connection refused by db:5432")) } }
+    });
+    let hanging = Check::new("cache", || async { Ok::<(), io::Error>(()) }).interval(Duration::from_millis(20));
+    let app = App::start(
+        builder()
+            .readiness_check(check.interval(Duration::from_millis(20)))
+            .readiness_check(hanging)
+            .tower(Router::new().route("/", get(|| async { "hello" }))),
+    );
+    until_holds("readiness", || app.probe("/readiness").status == 200);
+    healthy.store(false, Relaxed);
+    until_holds("the failure", || app.probe("/readiness").status == 503);
+    let body = app.probe("/readyz").body();
+    assert!(
+        body.contains("database") && body.contains("connection refused by db:5432") && !body.contains("cache"),
+        "{body}"
+    );
+    assert_eq!(app.probe("/liveness").status, 200, "a failing dependency is no reason for a restart");
+    assert_eq!(app.get("/").body(), "hello", "nor for refusing anybody");
+    healthy.store(true, Relaxed);
+    until_holds("readiness again", || app.probe("/readiness").status == 200);
+    assert_eq!(app.end().code(), 0);
+}
+
+#[test]
+fn a_check_that_hangs_or_panics_fails_and_one_that_never_ran_is_not_ready() {
+    let hanging = Check::new("hanging", std::future::pending::<Result<(), io::Error>>);
+    let panicking = Check::new("panicking", || async {
+        assert!(now().elapsed() > Duration::MAX, "on purpose");
+        Ok::<(), io::Error>(())
+    });
+    let never = Check::new("never", std::future::pending::<Result<(), io::Error>>);
+    let app = App::start(
+        builder()
+            .readiness_check(hanging.timeout(Duration::from_millis(50)))
+            .readiness_check(panicking)
+            .readiness_check(never.timeout(Duration::from_secs(60)))
+            .tower(Router::new().route("/", get(|| async { "hello" }))),
+    );
+    until_holds("all three", || {
+        let body = app.probe("/readiness").body();
+        ["hanging fails: no result within 50ms", "panicked: on purpose", "never fails: has not run yet"]
+            .iter()
+            .all(|words| body.contains(words))
+    });
+    assert_eq!(app.end().code(), 0, "checks hold nothing");
+}
+
+#[test]
+fn probes_answer_while_every_worker_is_blocked_and_liveness_tells_of_it_until_they_run_again() {
+    let release = Arc::new(AtomicBool::new(false));
+    let released = release.clone();
+    let handler = move || {
+        let released = released.clone();
+        async move {
+            while !released.load(Relaxed) {
+                support::block(Duration::from_millis(10));
+            }
+            "blocked no more"
+        }
+    };
+    let host = builder().request_timeout(None).tower(Router::new().route("/block", get(handler)));
+    let app = App::start_on(host, Workers::Threads(2));
+    // Which worker gets a connection is the kernel's to choose: enough of them reach both.
+    let mut clients: Vec<Client> = (0..32).map(|_| Client::connect(app.main)).collect();
+    for client in &mut clients {
+        client.send_get("/block");
+    }
+    until_holds("both workers blocked", || app.status()["in_flight"] == 2);
+    let blocked = now();
+    assert_eq!(app.probe("/readiness").status, 200);
+    assert_eq!(app.probe("/liveness").status, 200, "a short block is none");
+    until_holds("the wedge", || app.probe("/liveness").status == 503);
+    assert!(blocked.elapsed() >= Duration::from_millis(2_500), "judged over two ticks: {:?}", blocked.elapsed());
+    assert!(app.probe("/livez").body().contains("worker"), "{}", app.probe("/livez").body());
+    release.store(true, Relaxed);
+    for client in &mut clients {
+        assert_eq!(client.answer().body(), "blocked no more");
+    }
+    until_holds("life again", || app.probe("/liveness").status == 200);
+    assert_eq!(app.end().code(), 0);
+}
+
+#[test]
+fn a_stop_with_every_worker_blocked_ends_in_time_and_counts_what_it_left() {
+    // Handlers that block their worker can be neither cancelled nor dropped: the exit cuts them.
+    let host = builder().tower(Router::new().route("/block", get(|| async { support::block(Duration::from_secs(30)) })));
+    let app = App::start_on(host, Workers::Threads(1));
+    let mut client = Client::connect(app.main);
+    client.send_get("/block");
+    until_holds("the block", || app.status()["in_flight"] == 1);
+    let asked = now();
+    app.stop();
+    app.wait_for_phase("draining");
+    assert_eq!(app.probe("/liveness").status, 200, "P3: judged while Serving alone");
+    let report = app.report();
+    assert_eq!((report.code(), report.requests.aborted), (3, 1), "{report:?}");
+    assert!(asked.elapsed() < quick_plan().worst_case() + Duration::from_secs(2), "P7: {:?}", asked.elapsed());
+}
+
+#[test]
+fn users_mount_internal_routes_of_their_own_and_replace_built_in_ones() {
+    let app = App::start(
+        builder()
+            .internal_route("/metrics", |request: http::Request<lameduck::Body>| async move {
+                http::Response::new(format!("up 1 # {}\n", request.method()))
+            })
+            .internal_route("/livez", |_| async { http::Response::new("mine") })
+            .internal_route("/panics", |_| async {
+                if now().elapsed() < Duration::MAX { panic!("on purpose") } else { http::Response::new("") }
+            })
+            .tower(Router::new().route("/", get(|| async { "hello" }))),
+    );
+    assert_eq!(app.probe("/metrics").body(), "up 1 # GET\n");
+    assert_eq!(request(app.internal, "POST", "/metrics").body(), "up 1 # POST\n");
+    assert_eq!(app.probe("/livez").body(), "mine");
+    assert_eq!(app.get("/metrics").status, 404);
+    assert_eq!(app.probe("/panics").status, 500);
+    assert_eq!(app.probe("/liveness").status, 200);
+    assert_eq!(app.end().code(), 0);
+}
+
+#[test]
+fn an_internal_route_that_never_ends_does_not_hold_the_exit() {
+    let app = App::start(
+        builder()
+            .internal_route("/hangs", |_| async {
+                std::future::pending::<()>().await;
+                http::Response::new("never")
+            })
+            .tower(Router::new()),
+    );
+    let mut client = Client::connect(app.internal);
+    client.send_get("/hangs");
+    let asked = now();
+    let report = app.end();
+    assert_eq!(report.code(), 0, "what the internal server cuts is no request of the service");
+    assert!(asked.elapsed() < quick_plan().worst_case() + Duration::from_secs(2), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn idle_and_half_spoken_probe_connections_do_not_hold_the_exit() {
+    let mut service = Service::start(&["--lame-duck=0s", "--internal-close=10s"]);
+    let _silent = Client::connect(service.internal);
+    let mut idle = Client::connect(service.internal);
+    assert_eq!(idle.get("/livez").status, 200);
+    let mut half = Client::connect(service.internal);
+    half.send("GET /livez HT");
+    let asked = now();
+    service.signal(rustix::process::Signal::TERM);
+    let (code, took) = service.exit_code_since(asked);
+    assert_eq!(code, 0);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}

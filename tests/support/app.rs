@@ -1,0 +1,203 @@
+//! The host in this process: on real sockets, on a runtime of its own, with signals by hand and without a watchdog, which
+//! would end the test with it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+use super::{PATIENCE, until, wire};
+use lameduck::{
+    Builder, Host, HttpService, Report, ShutdownHandle,
+    env::{Audience, Env, Job, JobEnd, ListenAddress, Network, Reservation, Room, Rooms, Seed, SignalSource},
+    lifecycle::{Moment, Plan, Signal},
+    os::{OsListener, OsNetwork, OsReservation, Tasks, Threads, TokioClock},
+};
+use std::{
+    io,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+use tokio::{runtime::Handle, sync::mpsc as tokio_mpsc};
+
+/// A plan for tests: short, and with room for a slow machine.
+pub(crate) const fn quick_plan() -> Plan {
+    Plan {
+        start: Duration::from_secs(10),
+        lame_duck: Duration::from_millis(50),
+        drain: Duration::from_secs(1),
+        cancel: Duration::from_millis(600),
+        cleanup: Duration::from_secs(2),
+        internal_close: Duration::from_secs(1),
+    }
+}
+
+/// A builder on ports that the system chooses, with the quick plan.
+pub(crate) fn builder() -> Builder {
+    let anywhere = || "127.0.0.1:0".parse::<ListenAddress>().unwrap();
+    Host::builder().main_address(anywhere()).internal_address(anywhere()).plan(quick_plan())
+}
+
+/// A host that runs.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) main: SocketAddr,
+    pub(crate) internal: SocketAddr,
+    signals: tokio_mpsc::UnboundedSender<Signal>,
+    stop: ShutdownHandle,
+    report: mpsc::Receiver<Report>,
+}
+
+/// How the host gets its workers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Workers {
+    /// One, a task of a runtime with two threads: as `Host::run` does it.
+    Task,
+    /// One, a task of a runtime with one thread.
+    OneThread,
+    /// So many, a thread each: as `lameduck::main` does it.
+    Threads(usize),
+}
+
+impl App {
+    /// Starts a host and waits until it serves.
+    pub(crate) fn start<S: HttpService>(host: Host<S>) -> Self {
+        Self::start_on(host, Workers::Task)
+    }
+
+    pub(crate) fn start_on<S: HttpService>(host: Host<S>, workers: Workers) -> Self {
+        let app = Self::spawn(host, workers);
+        // Bound is not yet listening.
+        until("the internal server", || wire::Client::try_connect(app.internal).ok());
+        until("the start", || (wire::get(app.internal, "/startupz").status == 200).then_some(()));
+        app
+    }
+
+    /// Starts a host and waits until its internal server answers.
+    pub(crate) fn spawn<S: HttpService>(host: Host<S>, workers: Workers) -> Self {
+        let stop = host.shutdown_handle();
+        let (signals, heard) = tokio_mpsc::unbounded_channel();
+        let (bound, addresses) = mpsc::channel();
+        let (reported, report) = mpsc::channel();
+        super::aside(move || {
+            let mut runtime = match workers {
+                Workers::OneThread => tokio::runtime::Builder::new_current_thread(),
+                Workers::Task | Workers::Threads(_) => tokio::runtime::Builder::new_multi_thread(),
+            };
+            let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
+            let lived = runtime.block_on(async move {
+                let clock = Arc::new(TokioClock::new());
+                let rooms = match workers {
+                    Workers::Task | Workers::OneThread => Quiet::Tasks(Tasks::new(Handle::current())),
+                    Workers::Threads(count) => {
+                        Quiet::Threads(Threads::new(clock.clone(), NonZeroUsize::new(count).unwrap()).unwrap())
+                    }
+                };
+                let network = Telling { network: OsNetwork::default(), bound };
+                host.run_in(Env { clock, network, signals: ByHand(heard), rooms, seed: Seed(7) }).await
+            });
+            // A hook that blocks must not hold the test.
+            runtime.shutdown_background();
+            let _ = reported.send(lived);
+        });
+        let mut addresses = addresses.into_iter();
+        let (main, internal) = (addresses.next().unwrap(), addresses.next().unwrap());
+        Self { main, internal, signals, stop, report }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> wire::Answer {
+        wire::get(self.main, path)
+    }
+
+    pub(crate) fn probe(&self, path: &str) -> wire::Answer {
+        wire::get(self.internal, path)
+    }
+
+    pub(crate) fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&self.probe("/status").body()).unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for_phase(&self, phase: &str) {
+        until(&format!("phase {phase}"), || (self.status()["phase"] == phase).then_some(()));
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.signals.send(signal).unwrap();
+    }
+
+    /// Asks for the stop by code.
+    pub(crate) fn stop(&self) {
+        self.stop.stop();
+    }
+
+    /// Waits until it is over.
+    #[track_caller]
+    pub(crate) fn report(&self) -> Report {
+        self.report.recv_timeout(PATIENCE).expect("it does not end")
+    }
+
+    /// Asks for the stop and waits until it is over.
+    #[track_caller]
+    pub(crate) fn end(&self) -> Report {
+        self.stop();
+        self.report()
+    }
+}
+
+/// The system's network; it tells what it bound.
+#[derive(Debug)]
+struct Telling {
+    network: OsNetwork,
+    bound: mpsc::Sender<SocketAddr>,
+}
+
+impl Network for Telling {
+    type Listener = OsListener;
+    type Reservation = OsReservation;
+
+    fn reserve(&self, address: &ListenAddress, audience: Audience, listeners: usize) -> io::Result<OsReservation> {
+        let reservation = self.network.reserve(address, audience, listeners)?;
+        if let Some(address) = reservation.local().tcp() {
+            let _ = self.bound.send(address);
+        }
+        Ok(reservation)
+    }
+}
+
+/// Signals that a test sends.
+#[derive(Debug)]
+struct ByHand(tokio_mpsc::UnboundedReceiver<Signal>);
+
+impl SignalSource for ByHand {
+    async fn recv(&mut self) -> Signal {
+        match self.0.recv().await {
+            Some(signal) => signal,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Rooms whose watchdog stays asleep.
+#[derive(Debug)]
+enum Quiet {
+    Tasks(Tasks),
+    Threads(Threads),
+}
+
+impl Rooms for Quiet {
+    fn workers(&self) -> NonZeroUsize {
+        match self {
+            Self::Tasks(rooms) => rooms.workers(),
+            Self::Threads(rooms) => rooms.workers(),
+        }
+    }
+
+    fn enter(&self, room: Room, job: Job) -> io::Result<JobEnd> {
+        match self {
+            Self::Tasks(rooms) => rooms.enter(room, job),
+            Self::Threads(rooms) => rooms.enter(room, job),
+        }
+    }
+
+    fn arm_watchdog(&self, _: Moment) {}
+}

@@ -1,0 +1,69 @@
+//! What the tests on real sockets share: the real process ([`service`]), the host in this process ([`app`]), clients that
+//! speak bytes ([`wire`], [`frames`]), and waiting with a bound.
+
+#![allow(dead_code, reason = "every test file takes what it needs")]
+#![allow(unused_imports, reason = "every test file takes what it needs")]
+
+pub(crate) mod app;
+pub(crate) mod frames;
+pub(crate) mod service;
+pub(crate) mod wire;
+
+pub(crate) use app::{App, builder, quick_plan};
+pub(crate) use service::{Service, run_to_end};
+pub(crate) use wire::{Answer, Client, End, get};
+
+use std::time::{Duration, Instant};
+
+/// The longest that anything here is waited for. Generous: a test that reaches it has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+#[expect(clippy::disallowed_methods, reason = "these tests live in real time")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// A handler's own wait.
+#[expect(clippy::disallowed_methods, reason = "these tests live in real time")]
+pub(crate) async fn pause(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+/// Blocks the thread it is called on, as a bad handler or hook does; also the tick of [`until`].
+#[expect(clippy::disallowed_methods, reason = "blocking is what is tested, or the pause between two looks")]
+pub(crate) fn block(span: Duration) {
+    std::thread::sleep(span);
+}
+
+/// Runs `work` on a thread of its own; `join` the result.
+#[expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+pub(crate) fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
+    std::thread::Builder::new().spawn(work).unwrap()
+}
+
+/// Looks until there is something to see, or fails with `what`.
+#[track_caller]
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begin = now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(begin.elapsed() < PATIENCE, "waited in vain: {what}");
+        block(Duration::from_millis(5));
+    }
+}
+
+/// Looks until it holds, or fails with `what`.
+#[track_caller]
+pub(crate) fn until_holds(what: &str, mut holds: impl FnMut() -> bool) {
+    until(what, || holds().then_some(()));
+}
+
+/// A path in the temporary directory that no other test has.
+pub(crate) fn scratch_path(name: &str) -> std::path::PathBuf {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("lameduck-{}-{number}-{name}", std::process::id()))
+}

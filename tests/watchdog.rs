@@ -1,0 +1,131 @@
+//! P7, P13: the bound holds, whatever hangs. The victims are this test binary, run again with a role.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+mod support;
+
+use lameduck::{
+    Hook, Host,
+    env::ListenAddress,
+    lifecycle::{Plan, StopReason},
+};
+use std::{
+    io,
+    process::{Command, Stdio},
+    time::Duration,
+};
+use support::{now, run_to_end};
+
+const ROLE: &str = "LAMEDUCK_TEST_ROLE";
+const FOR_EVER: Duration = Duration::from_secs(600);
+
+const PLAN: Plan = Plan {
+    start: Duration::from_secs(10),
+    lame_duck: Duration::ZERO,
+    drain: Duration::from_millis(500),
+    cancel: Duration::from_millis(500),
+    cleanup: Duration::from_millis(500),
+    internal_close: Duration::from_millis(500),
+};
+
+/// Runs the victim in a process of its own.
+fn run(role: &str) -> support::service::Ended {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "victim", "--nocapture"]).env(ROLE, role);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    run_to_end(&mut command)
+}
+
+/// What the bound of the plan and its watchdog are, and what a slow machine adds.
+fn assert_bounded(ended: &support::service::Ended) {
+    assert!(ended.took < PLAN.worst_case() + Duration::from_secs(5), "{:?}", ended.took);
+}
+
+fn victim_of(role: &str) -> (Vec<Hook>, fn()) {
+    let blocking = |name: &'static str| {
+        Hook::on_stop(name, || async {
+            support::block(FOR_EVER);
+            Ok::<(), io::Error>(())
+        })
+    };
+    match role {
+        "clean" => (Vec::new(), || {}),
+        "one_hook_blocks" => (vec![blocking("blocking")], || {}),
+        "hooks_block_every_thread" => (vec![blocking("first"), blocking("second")], || {}),
+        "the_end_blocks" => (Vec::new(), || support::block(FOR_EVER)),
+        "blocking_task" => (
+            vec![Hook::on_start("blocking task", || async {
+                #[expect(clippy::disallowed_methods, reason = "it is the very thing that must not hold the exit")]
+                drop(tokio::task::spawn_blocking(|| support::block(FOR_EVER)));
+                Ok::<(), io::Error>(())
+            })],
+            || {},
+        ),
+        _ => panic!("no role {role}"),
+    }
+}
+
+/// Does nothing unless it was given a role; then it never returns.
+#[test]
+fn victim() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let path = |name: &str| ListenAddress::Unix(support::scratch_path(name));
+    lameduck::main(
+        || {
+            let mut builder = Host::builder().main_address(path("main")).internal_address(path("internal")).plan(PLAN);
+            let stop = builder.shutdown_handle();
+            let (hooks, _) = victim_of(&role);
+            for hook in hooks {
+                builder = builder.hook(hook);
+            }
+            let builder = builder.background("stopper", move |_| async move {
+                stop.stop();
+                Ok::<(), io::Error>(())
+            });
+            Ok(builder.tower(axum::Router::new()))
+        },
+        |report| {
+            assert_eq!(report.reason, Some(StopReason::Requested));
+            victim_of(&role).1();
+        },
+    )
+}
+
+#[test]
+fn a_process_that_owns_itself_exits_with_the_code_of_its_report() {
+    let ended = run("clean");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_bounded(&ended);
+}
+
+#[test]
+fn one_hook_that_blocks_its_thread_is_given_up_and_costs_the_exit_code_alone() {
+    let ended = run("one_hook_blocks");
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert_bounded(&ended);
+}
+
+#[test]
+fn hooks_that_block_every_thread_meet_the_watchdog() {
+    let ended = run("hooks_block_every_thread");
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    assert!(ended.stderr.contains("watchdog"), "{}", ended.stderr);
+    assert!(ended.took >= PLAN.worst_case(), "never before the bound: {:?}", ended.took);
+    assert_bounded(&ended);
+}
+
+#[test]
+fn an_end_that_never_ends_meets_the_watchdog() {
+    let begin = now();
+    let ended = run("the_end_blocks");
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    assert!(begin.elapsed() >= PLAN.worst_case());
+    assert_bounded(&ended);
+}
+
+#[test]
+fn a_blocking_task_that_is_stuck_does_not_hold_the_exit() {
+    let ended = run("blocking_task");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_bounded(&ended);
+}
