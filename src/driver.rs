@@ -8,7 +8,7 @@ use crate::{
     background::TaskContext,
     env::{Audience, Clock, Env, JobEnd, Network, Reservation, Room, Rooms, SignalSource},
     hook::{BoxFuture, HookEnd, HookState, run_start, run_stop, unwind},
-    host::Parts,
+    host::{Bound, Parts},
     http::{ConnectionTally, Crew, HttpService, Limits, Order, RequestTally, Sealing, Side, SideConfig, millis, work},
     internal::{Board, Heartbeats, InternalService, watch},
     lifecycle::{
@@ -221,6 +221,9 @@ where
             reserved.internal.local(),
             reserved.main.iter().map(Reservation::local).collect(),
         ));
+        if let Some(tell) = parts.on_bound.take() {
+            tell(&Bound { main: board.main_addresses.clone(), internal: board.internal_address.clone() });
+        }
         let address = reserved.internal.local();
         let listeners = reserved
             .internal

@@ -4,7 +4,7 @@ use crate::{
     background::{Background, TaskContext},
     check::Check,
     driver,
-    env::{Env, ListenAddress, Network, Rooms, SignalSource},
+    env::{Address, Env, ListenAddress, Network, Rooms, SignalSource},
     hook::Hook,
     http::{Body, BoxError, HttpService, Limits},
     internal::{InternalRoute, route},
@@ -51,6 +51,19 @@ pub(crate) struct Parts {
     pub(crate) checks: Vec<Check>,
     pub(crate) routes: BTreeMap<String, InternalRoute>,
     pub(crate) stop: ShutdownHandle,
+    pub(crate) on_bound: Option<OnBound>,
+}
+
+pub(crate) type OnBound = Box<dyn FnOnce(&Bound) + Send>;
+
+/// The addresses a host has, once its ports are reserved: with port 0, those that the system chose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Bound {
+    /// Of the main server, in the order of the settings.
+    pub main: Vec<Address>,
+    /// Of the internal server.
+    pub internal: Address,
 }
 
 impl Host<()> {
@@ -147,6 +160,12 @@ impl Builder {
         B: Into<Bytes>,
     {
         self.parts.routes.insert(path.into(), route(handler));
+        self
+    }
+
+    /// Calls `tell` once the ports are reserved, before the start hooks: whoever listens on port 0 learns its port here.
+    pub fn on_bound(mut self, tell: impl FnOnce(&Bound) + Send + 'static) -> Self {
+        self.parts.on_bound = Some(Box::new(tell));
         self
     }
 

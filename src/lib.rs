@@ -92,7 +92,7 @@ pub use crate::http::{
 pub use background::TaskContext;
 pub use check::Check;
 pub use hook::Hook;
-pub use host::{Builder, Host, ShutdownHandle};
+pub use host::{Bound, Builder, Host, ShutdownHandle};
 #[cfg(unix)]
 pub use process::main;
 pub use report::{HookReport, Report, ReportVerdict};

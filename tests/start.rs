@@ -245,3 +245,13 @@ fn a_limit_on_connections_beyond_the_descriptors_is_refused() {
     shell.arg(env!("CARGO_BIN_EXE_lameduck")).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     assert_one_line(&run_to_end(&mut shell), 1, &["--connections-max", "5000", "100", "ulimit"]);
 }
+
+/// The workers of one instance share its port by `SO_REUSEPORT`, and that let in a second instance that set it too, although the
+/// first had never agreed to share: half of its connections went elsewhere, silently.
+#[test]
+fn a_second_instance_that_would_share_is_refused_by_one_that_would_not() {
+    let first = Service::start(&["--workers", "2"]);
+    let address = first.main.to_string();
+    let second = refused(&["--addr", &address, "--internal-addr", "127.0.0.1:0", "--reuse-port"], &[]);
+    assert_one_line(&second, 1, &[&address, "in use"]);
+}

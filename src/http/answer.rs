@@ -1,6 +1,6 @@
 //! The body of an answer, on its way to hyper: it carries the request's fate to its end.
 
-use super::{DrainClass, request::Flight};
+use super::{DrainClass, link::Protocol, request::Flight};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -198,7 +198,9 @@ impl Progress {
     fn tear(&mut self, why: Broken) -> Broken {
         if let Some(flight) = self.flight.take() {
             let link = flight.request().link.clone();
-            link.on_torn();
+            if link.protocol == Protocol::Http1 {
+                link.on_torn();
+            }
             link.on_request_over();
             flight.abort();
         }

@@ -10,7 +10,7 @@ use super::{
     crew::Crew,
     guest_io::GuestIo,
     limits::{GONE_CHECK, HEAD_GRACE, PARK_AFTER, PROGRESS_WAIT, SENT_AT_ONCE},
-    link::Link,
+    link::{Link, Protocol},
     service::{Guarded, HttpService},
 };
 use crate::{
@@ -69,7 +69,7 @@ enum Mood {
 
 impl<T: Transport, S: HttpService> Http1<T, S> {
     pub(crate) fn new(crew: &Arc<Crew<S>>, berth: &Berth, io: T, read: Bytes) -> Self {
-        let link = Arc::new(Link::new(berth.peer.clone(), berth.local.clone()));
+        let link = Arc::new(Link::new(Protocol::Http1, berth.peer.clone(), berth.local.clone()));
         let service = Guarded { service: crew.service.clone(), side: crew.side.clone(), link: link.clone() };
         let io = GuestIo::lent(io, read, link.clone(), crew.side.clone());
         let guest = crew.http1().serve_connection(TokioIo::new(io), service).with_upgrades();

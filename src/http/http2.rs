@@ -10,7 +10,7 @@ use super::{
     crew::Crew,
     guest_io::{GuestIo, Home},
     limits::{HEAD_GRACE, PONG_WAIT},
-    link::Link,
+    link::{Link, Protocol},
     service::{Guarded, HttpService},
 };
 use crate::{
@@ -57,7 +57,7 @@ enum Spoke {
 
 impl<T: Transport, S: HttpService> Http2<T, S> {
     pub(crate) fn new(crew: &Arc<Crew<S>>, berth: &Berth, io: T, read: Bytes) -> Self {
-        let link = Arc::new(Link::new(berth.peer.clone(), berth.local.clone()));
+        let link = Arc::new(Link::new(Protocol::Http2, berth.peer.clone(), berth.local.clone()));
         let service = Guarded { service: crew.service.clone(), side: crew.side.clone(), link: link.clone() };
         let (io, home) = GuestIo::homing(io, read, link.clone(), crew.side.clone());
         let guest = crew.http2().serve_connection(TokioIo::new(io), service);
@@ -105,7 +105,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         let busy = self.link.is_in_flight() || self.link.has_ended();
         if busy {
             self.idle_since = None;
-            berth.wake_at(self.goaway_moment(crew));
+            berth.wake_at(if self.goaway == Goaway::NotYet { self.goaway_moment(crew) } else { Moment::NEVER });
             return Next::Wait;
         }
         let idle_since = *self.idle_since.get_or_insert(now);

@@ -18,6 +18,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 /// Shared by a connection, the io that hyper holds, its service and its bodies.
 #[derive(Debug)]
 pub(crate) struct Link {
+    pub(crate) protocol: Protocol,
     pub(crate) peer: Address,
     pub(crate) local: Arc<Address>,
     /// Everything written was flushed: hyper's own buffer is empty.
@@ -60,9 +61,19 @@ pub(crate) struct Link {
     upgrade: Mutex<Option<TaskTrackerToken>>,
 }
 
+/// Whether an answer that is cut takes its connection with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// It does: there is no other way to say that it is not whole.
+    Http1,
+    /// It does not: a stream is reset alone.
+    Http2,
+}
+
 impl Link {
-    pub(crate) fn new(peer: Address, local: Arc<Address>) -> Self {
+    pub(crate) fn new(protocol: Protocol, peer: Address, local: Arc<Address>) -> Self {
         Self {
+            protocol,
             peer,
             local,
             flushed: AtomicBool::new(true),

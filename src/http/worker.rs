@@ -73,7 +73,8 @@ pub(crate) async fn work<L, S>(
     S: HttpService,
 {
     let clock = crew.side.clock.clone();
-    let mut desk = Desk { crew: crew.clone(), berths: Vec::new(), listeners: Listeners::new(listeners) };
+    let mut desk =
+        Desk { crew: crew.clone(), berths: Vec::new(), listeners: Listeners::new(listeners), last_accept: Admitted::Yes };
     let mut sweep = clock.sleep_until(clock.now() + SWEEP);
     let mut pause = clock.sleep_until(clock.now());
     let mut accepting = Accepting::Yes;
@@ -178,11 +179,14 @@ struct Desk<L, S> {
     crew: Arc<Crew<S>>,
     berths: Vec<Arc<Berth>>,
     listeners: Listeners<L>,
+    /// So that a want of descriptors is logged once, and not at every try.
+    last_accept: Admitted,
 }
 
 impl<L: Listener, S: HttpService> Desk<L, S> {
     /// Registers a connection, then spawns it: there is no moment in which it is nobody's.
     fn admit(&mut self, accepted: Accepted<L::Io>) -> Admitted {
+        let before = std::mem::replace(&mut self.last_accept, Admitted::Yes);
         match accepted.result {
             Ok((io, peer)) => {
                 let berth = Arc::new(Berth::new(self.crew.side.clock.now(), peer, accepted.local));
@@ -193,7 +197,10 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
             Err(error) if concerns_one_connection(&error) => Admitted::Yes,
             Err(error) => {
                 self.crew.side.tally.accept_errors.add_one();
-                tracing::warn!(%error, address = %accepted.local, "cannot accept; pausing");
+                if before == Admitted::Yes {
+                    tracing::warn!(%error, address = %accepted.local, "cannot accept; trying again every 20 ms");
+                }
+                self.last_accept = Admitted::No;
                 Admitted::No
             }
         }

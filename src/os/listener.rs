@@ -5,8 +5,8 @@
 //! time: "until it is empty" must mean the kernel's queue, not what the runtime has heard of it (P5a).
 
 use super::{
-    DescriptorReserve, SocketOptions, network::tcp_address, quiesce::drop_new_handshakes, reserve::is_out_of_descriptors,
-    transport::Socket, unix_path::UnixPath,
+    DescriptorReserve, SocketOptions, exclusive::Mark, network::tcp_address, quiesce::drop_new_handshakes,
+    reserve::is_out_of_descriptors, transport::Socket, unix_path::UnixPath,
 };
 use crate::env::{Address, Backlog, Listener};
 use rustix::net::SocketAddrAny;
@@ -39,13 +39,16 @@ pub struct OsListener {
 /// Whose socket it is, which decides how it ends.
 #[derive(Clone, Debug)]
 pub(super) enum Ownership {
-    /// A port that we bound.
-    Tcp,
+    /// A port that we bound, and whether it is ours alone.
+    Tcp(#[expect(dead_code, reason = "held: the mark lives as long as its port")] PortClaim),
     /// A path that we bound.
     Unix(Arc<UnixPath>),
     /// Somebody handed it to us and will hand it to a successor.
     Inherited,
 }
+
+/// Held as long as any listener of the port is: the mark that it is ours alone, if it is. (Off Linux the port itself is enough.)
+pub(super) type PortClaim = Option<Arc<Mark>>;
 
 /// The socket itself.
 #[derive(Debug)]
@@ -138,7 +141,7 @@ impl OsListener {
     /// Linux copies a listener's options to its connections. On an inherited socket we set none.
     fn options_are_inherited(&self) -> bool {
         match self.ownership {
-            Ownership::Tcp | Ownership::Unix(_) => cfg!(target_os = "linux"),
+            Ownership::Tcp(_) | Ownership::Unix(_) => cfg!(target_os = "linux"),
             Ownership::Inherited => false,
         }
     }
@@ -180,7 +183,7 @@ impl Listener for OsListener {
     fn quiesce(&mut self) -> Backlog {
         self.queue = Queue::Asked;
         let sealed = match &self.ownership {
-            Ownership::Tcp => self.door.descriptor().and_then(|socket| drop_new_handshakes(&SockRef::from(&socket))),
+            Ownership::Tcp(_) => self.door.descriptor().and_then(|socket| drop_new_handshakes(&SockRef::from(&socket))),
             Ownership::Unix(path) => path.unlink(),
             Ownership::Inherited => return Backlog::Inherited,
         };

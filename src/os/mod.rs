@@ -3,7 +3,7 @@
 //! | file | what it does | promises |
 //! |---|---|---|
 //! | `clock` | time, by tokio's clock and the system's calendar | P9 |
-//! | `network`, `unix_path` | binds ports exclusively, and Unix sockets with their stale leftovers | P2, P14 |
+//! | `network`, `exclusive`, `unix_path` | binds ports exclusively, and Unix sockets with their stale leftovers | P2, P14 |
 //! | `listener`, `quiesce` | accepts; keeps newcomers out at the end without losing who came | P5 |
 //! | `transport`, `unacknowledged` | bytes, the last look, what the peer has not acknowledged, the reset | P5, P6 |
 //! | `reserve` | descriptors kept back for the internal side | P15, P16 |
@@ -17,6 +17,7 @@
 //! here decides anything: policy such as how long to back off after a failed accept belongs to the host.
 
 mod clock;
+mod exclusive;
 mod limits;
 mod listener;
 mod network;

@@ -17,7 +17,12 @@
 //!
 //! A second instance binds without `SO_REUSEPORT` and is refused; a sibling binds with it and joins.
 
-use super::{DescriptorReserve, listener::OsListener, listener::Ownership, unix_path::UnixPath};
+use super::{
+    DescriptorReserve,
+    exclusive::Mark,
+    listener::{OsListener, Ownership, PortClaim},
+    unix_path::UnixPath,
+};
 use crate::env::{Address, Audience, ListenAddress, Network, Reservation};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
@@ -98,16 +103,16 @@ impl Network for OsNetwork {
     type Reservation = OsReservation;
 
     fn reserve(&self, address: &ListenAddress, audience: Audience, listeners: usize) -> io::Result<OsReservation> {
-        let (path, first, local) = match address {
+        let (path, claim, first, local) = match address {
             ListenAddress::Unix(path) => {
                 let (path, socket) = UnixPath::bind(path)?;
                 let local = Address::Unix(Some(path.path().to_owned()));
-                (Some(Arc::new(path)), socket, local)
+                (Some(Arc::new(path)), None, socket, local)
             }
             ListenAddress::Port(_) | ListenAddress::Tcp(_) => {
                 let socket = bind_one_of(&address.tcp_candidates(), self.options.reuse_port)?;
-                let local = Address::Tcp(tcp_address(&socket)?);
-                (None, socket, local)
+                let local = tcp_address(&socket)?;
+                (None, claim(local, self.options.reuse_port)?, socket, Address::Tcp(local))
             }
         };
         first.set_nonblocking(true)?;
@@ -116,7 +121,7 @@ impl Network for OsNetwork {
             Audience::Operators => self.reserve.clone(),
         };
         let network = Self { options: self.options.clone(), reserve };
-        Ok(OsReservation { path, first, local, listeners: listeners.max(1), network })
+        Ok(OsReservation { path, claim, first, local, listeners: listeners.max(1), network })
     }
 }
 
@@ -125,6 +130,7 @@ impl Network for OsNetwork {
 pub struct OsReservation {
     // Before the socket, because fields are dropped in order: see `UnixPath`.
     path: Option<Arc<UnixPath>>,
+    claim: PortClaim,
     first: Socket,
     local: Address,
     listeners: usize,
@@ -133,7 +139,7 @@ pub struct OsReservation {
 
 impl OsReservation {
     fn listen_now(self) -> io::Result<Vec<OsListener>> {
-        let Self { path, first, local, listeners, network } = self;
+        let Self { path, claim, first, local, listeners, network } = self;
         let options = &network.options;
         let (ownership, sockets) = match (path, &local) {
             (Some(path), _) => {
@@ -143,7 +149,7 @@ impl OsReservation {
                 options.listen(&first)?;
                 (Ownership::Unix(path), share(first, listeners)?)
             }
-            (None, Address::Tcp(address)) => (Ownership::Tcp, listen_tcp(first, *address, listeners, options)?),
+            (None, Address::Tcp(address)) => (Ownership::Tcp(claim), listen_tcp(first, *address, listeners, options)?),
             (None, Address::Unix(_)) => return Err(io::ErrorKind::InvalidInput.into()),
         };
         Ok(sockets
@@ -247,6 +253,22 @@ fn bind_tcp(address: SocketAddr, reuse_port: ReusePort) -> io::Result<Socket> {
         },
     }
     Ok(socket)
+}
+
+/// P14: a port is shared only if all who listen on it said so.
+#[cfg(target_os = "linux")]
+fn claim(local: SocketAddr, reuse_port: ReusePort) -> io::Result<PortClaim> {
+    match reuse_port {
+        ReusePort::No => Ok(Some(Arc::new(Mark::set(local)?))),
+        ReusePort::Yes if Mark::covers(local) => Err(Errno::ADDRINUSE.into()),
+        ReusePort::Yes => Ok(None),
+    }
+}
+
+/// Here an exclusive port never has `SO_REUSEPORT`.
+#[cfg(not(target_os = "linux"))]
+fn claim(_: SocketAddr, _: ReusePort) -> io::Result<PortClaim> {
+    Ok(None)
 }
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
