@@ -22,7 +22,8 @@
 //! Determinism is by construction: no wall time, no hash map, no unbiased `select!`, no `watch`, one thread, chance from a
 //! [`Seed`](lameduck::env::Seed) only. The tests run each seed twice, the second time on a fresh thread.
 //!
-//! The host under test is the real one: [`life`] gives it a world and an [`app`], [`scenario`] says what happens to it.
+//! The host under test is the real one: [`life`] gives it a world and an [`app`], [`scenario`] says what happens to it, and
+//! [`oracle`] judges.
 //!
 
 pub mod app;
@@ -33,6 +34,7 @@ pub mod hooks;
 pub mod life;
 pub mod network;
 mod observe;
+pub mod oracle;
 mod rooms;
 pub mod scenario;
 mod signals;
