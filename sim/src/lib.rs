@@ -35,6 +35,7 @@ pub mod life;
 pub mod network;
 mod observe;
 pub mod oracle;
+pub mod rollout;
 mod rooms;
 pub mod scenario;
 mod signals;
