@@ -77,11 +77,7 @@ impl hyper::service::Service<Request<Body>> for Drill {
         let handler = self.handlers.fetch_add(1, Ordering::Relaxed);
         let witness = Witness { seat: self.seat.clone(), handler };
         let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-        self.seat.trace.record(
-            &self.seat.name,
-            "handler begins",
-            &[("handler", handler.into()), ("target", target.into())],
-        );
+        self.seat.trace.record(&self.seat.name, "handler begins", &[("handler", handler.into()), ("target", target.into())]);
         Box::pin(async move { Ok(answer(request, witness).await) })
     }
 }

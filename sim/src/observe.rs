@@ -105,7 +105,7 @@ struct Said {
 impl Said {
     fn note(&mut self, field: &Field, value: Value) {
         match (field.name(), value) {
-            ("message", value) => self.message = value.to_string(),
+            ("message", Value::Text(message)) => self.message = message,
             // All of it is told as records of its own.
             ("report", _) => {}
             (name, value) => self.fields.push((name, value)),

@@ -9,7 +9,8 @@ use lameduck_sim::{
 #[test]
 fn a_request_deadline_is_kept_without_any_stop() {
     fn kept<W: World>() {
-        let mut scenario = Scenario::new("a deadline while serving").client(Client::once(100, Deed::Stuck(60_000, Half::Nothing)));
+        let mut scenario =
+            Scenario::new("a deadline while serving").client(Client::once(100, Deed::Stuck(60_000, Half::Nothing)));
         scenario.request_timeout_ms = Some(500);
         scenario.stops[0].at_ms = 3_000;
         let outcome = play::<W>(&scenario);

@@ -16,11 +16,7 @@ pub(crate) fn play<W: World>(scenario: &Scenario) -> Outcome {
 }
 
 /// Runs something twice, the second time on a fresh thread, and compares the traces (P17).
-pub(crate) fn twice<T: Send>(
-    about: &str,
-    run: impl Fn() -> T + Sync,
-    trace: impl Fn(&T) -> lameduck_sim::Trace,
-) -> T {
+pub(crate) fn twice<T: Send>(about: &str, run: impl Fn() -> T + Sync, trace: impl Fn(&T) -> lameduck_sim::Trace) -> T {
     let first = run();
     let again =
         std::thread::scope(|scope| scope.spawn(&run).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));

@@ -68,8 +68,11 @@ fn slow_heads_slow_uploads_and_half_closed_clients_are_served_through_the_drain(
 
 #[test]
 fn a_slow_reader_gets_all_of_its_answer_within_the_drain() {
-    let scenario = Scenario::new("a slow reader")
-        .client(Client::new(1_900, Deed::Echo(60_000), Traffic::Once(Pacing::SlowReader(4_000, 100))));
+    let scenario = Scenario::new("a slow reader").client(Client::new(
+        1_900,
+        Deed::Echo(60_000),
+        Traffic::Once(Pacing::SlowReader(4_000, 100)),
+    ));
     let outcome = play::<TurmoilNetWorld>(&scenario);
     assert_eq!((code(&outcome), tally(&outcome).finished), (0, 1), "{}", outcome.trace.text());
     assert_eq!(only(&outcome, "client-0", "completed").number("body_bytes"), Some(60_000));

@@ -3,10 +3,13 @@
 use super::{Asked, End, Exercise, Judgement, Story};
 use crate::{
     app::{SLOW_DONE, STUCK_HALVES},
-    scenario::{Deed, Half, Pacing, Traffic},
+    scenario::{Deed, Filter, Half, Pacing, Traffic},
 };
 use lameduck::lifecycle::Phase;
 use std::time::Duration;
+
+/// How long handshakes under way have, once newcomers are kept out.
+const SETTLE: Duration = Duration::from_millis(20);
 
 /// P5: every request has one fate, and what was cut does not look whole.
 pub(super) fn one_fate_per_request(story: &Story<'_>) -> Judgement {
@@ -60,7 +63,8 @@ fn looks_whole_only_if_it_is(story: &Story<'_>, asked: &Asked) -> Result<(), Str
 fn is_not_lost(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
     let Some((at, End::Failed(how))) = &asked.end else { return Ok(()) };
     let Some(client) = story.client(asked) else { return Ok(()) };
-    let lost = matches!(how.as_str(), "reset-before-head" | "end-before-head" | "stream-refused" | "stream-reset" | "not-sent");
+    // A stream that was refused or never sent may be tried again (RFC 9113 §8.7).
+    let lost = matches!(how.as_str(), "reset-before-head" | "end-before-head" | "stream-reset");
     let prompt = match client.traffic {
         Traffic::Once(Pacing::Prompt | Pacing::HalfClosed | Pacing::SlowReader(..))
         | Traffic::KeepAlive { .. }
@@ -77,8 +81,11 @@ fn is_not_lost(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
     }
     let draining = story.began(Phase::Draining).unwrap_or(Duration::MAX);
     let arrived_before = asked.asked + story.under_way() < draining;
-    // The first-byte grace is 250 ms: a connection that asks at once is never closed unheard.
-    let fresh = asked.earlier == 0 && story.under_way() * 2 < Duration::from_millis(250);
+    // The first-byte grace is 250 ms: a connection that asks at once is never closed unheard. One whose handshake was under way
+    // when newcomers were shut out is complete for its client first: it is ours if a round trip fits into the settling.
+    let settles =
+        story.scenario.syn_filter == Filter::Available && Duration::from_millis(story.scenario.latency_ms.1) * 2 < SETTLE;
+    let fresh = asked.earlier == 0 && settles;
     if arrived_before || fresh {
         return Err(format!(
             "client-{} asked for {} at {:?} and lost it at {at:?}: {how}",
@@ -105,7 +112,9 @@ pub(super) fn a_deadline_per_request(story: &Story<'_>) -> Judgement {
             | Deed::Get(_) => continue,
         };
         let Some((head, status, _)) = asked.head else { continue };
-        if status == 503 && head < cancelling && timeout.is_none_or(|timeout| head + Duration::from_millis(1) < asked.asked + timeout)
+        if status == 503
+            && head < cancelling
+            && timeout.is_none_or(|timeout| head + Duration::from_millis(1) < asked.asked + timeout)
         {
             return Err(format!("a request asked for at {:?} was cut at {head:?}, before its deadline", asked.asked));
         }
@@ -138,8 +147,10 @@ pub(super) fn cancel_after_drain(story: &Story<'_>) -> Judgement {
             return Err(format!("{} was aborted in {phase}", record.text("path").unwrap_or_default()));
         }
     }
-    let first_hook = story.records.iter().position(|record| record.event == "hook begins" && record.text("half") == Some("stop"));
-    let time_was_up = story.is_impatient() || story.span(Phase::Cancelling).is_none_or(|span| span >= story.scenario.plan().cancel);
+    let first_hook =
+        story.records.iter().position(|record| record.event == "hook begins" && record.text("half") == Some("stop"));
+    let time_was_up =
+        story.is_impatient() || story.span(Phase::Cancelling).is_none_or(|span| span >= story.scenario.plan().cancel);
     if let Some(place) = first_hook
         && !time_was_up
     {

@@ -48,8 +48,7 @@ pub(super) fn bounded(story: &Story<'_>) -> Judgement {
     if let Err(overrun) = &story.outcome.ended {
         return Err(overrun.to_string());
     }
-    let (Some(report), Some(stop), Some((exit, _))) =
-        (&story.outcome.report, story.scenario.first_stop_ms(), story.exit())
+    let (Some(report), Some(stop), Some((exit, _))) = (&story.outcome.report, story.scenario.first_stop_ms(), story.exit())
     else {
         return Ok(Exercise::No);
     };
@@ -102,9 +101,7 @@ pub(super) fn hooks_in_pairs(story: &Story<'_>) -> Judgement {
         records.filter_map(|record: &Record| record.text("hook")).collect()
     };
     let started: Vec<&str> = {
-        let fails = |name: &str| {
-            story.scenario.hooks.iter().any(|hook| hook.name == name && hook.start.end != ActEnd::Done)
-        };
+        let fails = |name: &str| story.scenario.hooks.iter().any(|hook| hook.name == name && hook.start.end != ActEnd::Done);
         of("hook ends", "start").into_iter().filter(|name| !fails(name)).collect()
     };
     let mut expected = started.clone();
@@ -140,17 +137,18 @@ pub(super) fn the_exit_tells_the_truth(story: &Story<'_>) -> Judgement {
     if code != truth {
         return Err(format!("the exit code is {code}, and the report's particulars make it {truth}"));
     }
-    let torn = story.requests.iter().filter(|asked| {
-        matches!(&asked.end, Some((_, End::Failed(how))) if how == "reset-in-body" || how == "body-cut")
-    });
+    let torn = story
+        .requests
+        .iter()
+        .filter(|asked| matches!(&asked.end, Some((_, End::Failed(how))) if how == "reset-in-body" || how == "body-cut"));
     if torn.count() > 0 && report.requests.aborted == 0 {
         return Err("a client's answer was cut, and the report knows of no abort".to_owned());
     }
     let broke = story.scenario.hooks.iter().find(|hook| {
         hook.stop.end != ActEnd::Done
-            && story.server("hook begins").any(|record| {
-                record.text("half") == Some("stop") && record.text("hook") == Some(hook.name.as_str())
-            })
+            && story
+                .server("hook begins")
+                .any(|record| record.text("half") == Some("stop") && record.text("hook") == Some(hook.name.as_str()))
     });
     if let Some(hook) = broke
         && code == 0

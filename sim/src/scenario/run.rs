@@ -55,10 +55,7 @@ pub fn run<W: World>(scenario: &Scenario) -> Outcome {
 /// # Panics
 /// If something panics that should not: the host, or a client.
 #[must_use]
-pub fn run_with<W: World, S: HttpService>(
-    scenario: &Scenario,
-    factory: impl FnOnce(Seat) -> S + Send + 'static,
-) -> Outcome {
+pub fn run_with<W: World, S: HttpService>(scenario: &Scenario, factory: impl FnOnce(Seat) -> S + Send + 'static) -> Outcome {
     let trace = Trace::new();
     let mut world = W::new(config(scenario), trace.clone());
     let (sender, signals) = scripted_signals(SERVER, trace.clone());
@@ -112,7 +109,8 @@ pub(crate) fn client_name(n: usize) -> String {
 
 fn config(scenario: &Scenario) -> WorldConfig {
     let (min, max) = scenario.latency_ms;
-    let mut config = WorldConfig::new(Seed(scenario.seed)).with_latency(Duration::from_millis(min), Duration::from_millis(max));
+    let mut config =
+        WorldConfig::new(Seed(scenario.seed)).with_latency(Duration::from_millis(min), Duration::from_millis(max));
     config.syn_filter = match scenario.syn_filter {
         Filter::Available => SynFilter::Available,
         Filter::Missing => SynFilter::Missing,
