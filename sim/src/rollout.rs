@@ -65,7 +65,7 @@ pub struct Rolled {
 }
 
 impl Rollout {
-    /// Three replicas, a lame duck delay of 1 s, readiness asked for every 200 ms, eight clients.
+    /// Three replicas, a lame duck delay of 1 s, readiness asked for every 200 ms, four clients.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
@@ -74,9 +74,9 @@ impl Rollout {
             replicas: 3,
             plan: Plan { lame_duck: Duration::from_secs(1), ..Plan::default() },
             begins: Duration::from_secs(1),
-            step: Duration::from_secs(3),
+            step: Duration::from_secs(2),
             probe_every: Duration::from_millis(200),
-            clients: 8,
+            clients: 4,
             every: Duration::from_millis(10),
             asks: vec![Ask::get("/fast"), Ask::get("/slow?ms=30")],
         }

@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
     time::Duration,
 };
 use tokio::{
@@ -115,10 +115,7 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
 /// Whether the end of a kept connection has not arrived yet.
 fn is_open(stream: &mut DuplexStream) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
-    match Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut [0; 1])) {
-        Poll::Pending => true,
-        Poll::Ready(_) => false,
-    }
+    Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut [0; 1])).is_pending()
 }
 
 /// What an answer said.
