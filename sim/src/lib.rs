@@ -22,13 +22,22 @@
 //! Determinism is by construction: no wall time, no hash map, no unbiased `select!`, no `watch`, one thread, chance from a
 //! [`Seed`](lameduck::env::Seed) only. The tests run each seed twice, the second time on a fresh thread.
 //!
-//! What it does not do: judge. Oracles read the trace elsewhere.
+//! The host under test is the real one: [`life`] gives it a world and an [`app`], [`scenario`] says what happens to it, and
+//! [`oracle`] judges.
+//!
 
+pub mod app;
 pub mod balancer;
 pub mod client;
 mod clock;
+pub mod hooks;
+pub mod life;
 pub mod network;
+mod observe;
+pub mod oracle;
+pub mod rollout;
 mod rooms;
+pub mod scenario;
 mod signals;
 pub mod trace;
 

@@ -28,6 +28,11 @@ impl SignalSender {
         self.trace.record(&self.actor, "signal", &[("signal", signal.name().into()), ("fate", fate.into())]);
     }
 
+    /// Records that the process is asked to stop in another way.
+    pub(crate) fn note(&self, event: &'static str) {
+        self.trace.record(&self.actor, event, &[]);
+    }
+
     /// Sends each signal of `script` at its time after this call, in the order of the times.
     ///
     /// # Cancel safety

@@ -77,6 +77,12 @@ impl Trace {
         inner.records.push(record);
     }
 
+    /// The time since the world began; `None` before that and once it is over.
+    #[must_use]
+    pub fn now(&self) -> Option<Duration> {
+        self.lock().stamp()
+    }
+
     /// Adds bytes on the wire to the hash.
     pub fn wire(&self, actor: &str, direction: Direction, bytes: &[u8]) {
         let mut inner = self.lock();

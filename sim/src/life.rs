@@ -1,0 +1,198 @@
+//! One life of the real host in a simulated world, from its start to its exit code.
+//!
+//! Records, by the process's name: what the host logs (`phase`, `log`), and once it is over `report`, `phase span` (by the
+//! host's own clock), `tally`, `connections`, `abort`, `hook report` and at last `exit`. The prober's records are `probe`.
+
+use crate::{
+    SimClock, SimRooms,
+    app::Seat,
+    client::{self, Ask, Caller, Conversation, Manner, Route},
+    hooks::HookScript,
+    network::HostNetwork,
+    observe,
+    signals::ScriptedSignals,
+    trace::Trace,
+};
+use lameduck::{
+    Host, HttpService, Report, ShutdownHandle,
+    env::{Env, ListenAddress, Seed},
+    lifecycle::Plan,
+};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+use tracing::instrument::WithSubscriber;
+
+/// The port of the main server.
+pub const MAIN_PORT: u16 = 80;
+/// The port of the internal server.
+pub const INTERNAL_PORT: u16 = 81;
+/// The exit code of a process that the watchdog ended (P13).
+const WATCHDOG_CODE: u8 = 5;
+
+/// What a life is made of.
+#[derive(Clone, Debug)]
+pub struct Life {
+    /// The process's name in the trace.
+    pub name: String,
+    /// How long each step may take.
+    pub plan: Plan,
+    /// The deadline of every request.
+    pub request_timeout: Option<Duration>,
+    /// Hooks, in order.
+    pub hooks: Vec<HookScript>,
+    /// How much faster than the world its clock runs, in parts in a million.
+    pub clock_skew_ppm: i64,
+    /// How many workers.
+    pub workers: NonZeroUsize,
+    /// Where its chance comes from.
+    pub seed: Seed,
+}
+
+impl Life {
+    /// Lives on `host`, with the app that `factory` makes, and returns the report; `None` if the watchdog ended it.
+    ///
+    /// `asks` is told a handle that asks for a stop by code, before the life begins.
+    pub async fn live<H, S>(
+        self,
+        host: H,
+        factory: impl FnOnce(Seat) -> S + Send,
+        signals: ScriptedSignals,
+        trace: Trace,
+        asks: impl FnOnce(ShutdownHandle) + Send,
+    ) -> Option<Report>
+    where
+        H: HostNetwork,
+        S: HttpService,
+    {
+        let seat = Seat { name: self.name.clone(), trace: trace.clone() };
+        let clock = Arc::new(SimClock::with_skew(self.clock_skew_ppm));
+        let rooms = SimRooms::with_workers(&self.name, trace.clone(), clock.clone(), self.workers);
+        let bitten = CancellationToken::new();
+        rooms.on_watchdog({
+            let bitten = bitten.clone();
+            move || bitten.cancel()
+        });
+        let mut builder = Host::builder()
+            .main_address(ListenAddress::Port(MAIN_PORT))
+            .internal_address(ListenAddress::Port(INTERNAL_PORT))
+            .app_version("simulated")
+            .request_timeout(self.request_timeout)
+            .plan(self.plan)
+            .grace_period(Duration::ZERO);
+        for hook in &self.hooks {
+            builder = builder.hook(hook.hook(&seat));
+        }
+        asks(builder.shutdown_handle());
+        let process = builder.hyper(factory(seat));
+        let env = Env { clock, network: host, signals, rooms: rooms.clone(), seed: self.seed };
+        let living = process.run_in(env).with_subscriber(observe::observer(&self.name, trace.clone()));
+        let report = tokio::select! {
+            biased;
+            report = living => Some(report),
+            () = bitten.cancelled() => None,
+        };
+        rooms.process_over();
+        if let Some(report) = &report {
+            tell_report(&self.name, &trace, report);
+        }
+        let code = report.as_ref().map_or(WATCHDOG_CODE, Report::code);
+        trace.record(&self.name, "exit", &[("code", u64::from(code).into())]);
+        report
+    }
+}
+
+fn tell_report(name: &str, trace: &Trace, report: &Report) {
+    let mut fields = vec![
+        ("verdict", format!("{:?}", report.verdict).into()),
+        ("shutdown_us", micros(report.shutdown).into()),
+        ("worst_case_us", micros(report.worst_case).into()),
+    ];
+    fields.extend(report.reason.map(|reason| ("reason", reason.to_string().into())));
+    fields.extend(report.error.clone().map(|error| ("error", error.into())));
+    trace.record(name, "report", &fields);
+    for (phase, span) in &report.phases {
+        trace.record(name, "phase span", &[("phase", phase.name().into()), ("us", micros(*span).into())]);
+    }
+    let requests = &report.requests;
+    trace.record(
+        name,
+        "tally",
+        &[
+            ("started", requests.started.into()),
+            ("finished", requests.finished.into()),
+            ("timed_out", requests.timed_out.into()),
+            ("aborted", requests.aborted.into()),
+            ("gone", requests.gone.into()),
+            ("panicked", requests.panicked.into()),
+        ],
+    );
+    let connections = &report.connections;
+    trace.record(
+        name,
+        "connections",
+        &[
+            ("accepted", connections.accepted.into()),
+            ("open", connections.open().into()),
+            ("drained", connections.drained.into()),
+            ("reset", connections.reset.into()),
+            ("raced", connections.raced.into()),
+        ],
+    );
+    for abort in &report.aborts {
+        trace.record(
+            name,
+            "abort",
+            &[
+                ("path", abort.path.as_str().into()),
+                ("age_us", micros(abort.age).into()),
+                ("phase", abort.phase.name().into()),
+                ("head_sent", if abort.head_sent { "yes" } else { "no" }.into()),
+            ],
+        );
+    }
+    for hook in &report.hooks {
+        trace.record(
+            name,
+            "hook report",
+            &[("hook", hook.name.as_str().into()), ("verdict", format!("{:?}", hook.verdict).into())],
+        );
+    }
+}
+
+/// Asks the internal server of `process` for readiness and liveness every `interval`, for ever, and records each answer: the
+/// status, or `none` and how it failed. `asked_us` is when it was asked: an answer is as old as that at most.
+pub async fn probe<H: HostNetwork>(host: H, process: String, trace: Trace, interval: Duration) {
+    let mute = Caller::new("prober", Trace::new()).with_patience(Duration::from_secs(1));
+    let mut lines = ["/readiness", "/liveness"].map(|path| (path, None));
+    loop {
+        for (path, kept) in &mut lines {
+            let asked = world_time(&trace);
+            let route = Route::new(host.clone(), process.clone(), INTERNAL_PORT);
+            let mut conversation = match kept.take() {
+                Some(conversation) => Ok(conversation),
+                None => Conversation::open(&mute, &route).await,
+            };
+            let answer = match &mut conversation {
+                Ok(conversation) => conversation.exchange(&mute, &Ask::get(*path), Manner::PROMPT).await,
+                Err(failure) => Err(*failure),
+            };
+            let told = match answer {
+                Ok(done) => ("status", done.status.into()),
+                Err(failure) => ("none", failure.how.name().into()),
+            };
+            trace.record("prober", "probe", &[("path", (*path).into()), ("asked_us", asked.into()), told]);
+            if answer.is_ok_and(|done| done.keeps_alive) {
+                *kept = conversation.ok();
+            }
+        }
+        client::pause(interval).await;
+    }
+}
+
+fn world_time(trace: &Trace) -> u64 {
+    trace.now().map_or(0, micros)
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}

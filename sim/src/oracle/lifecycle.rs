@@ -1,0 +1,117 @@
+//! Judges of the phases: P1, P4, P12.
+
+use super::{Exercise, Judgement, Story};
+use crate::scenario::Traffic;
+use lameduck::lifecycle::{ABORT_FLUSH, Phase};
+use std::time::Duration;
+
+/// Timers are exact to this.
+const MOMENT: Duration = Duration::from_millis(2);
+
+/// P1: a process never goes back, and skips nothing but what may be skipped.
+pub(super) fn forward_only(story: &Story<'_>) -> Judgement {
+    for pair in story.phases.windows(2) {
+        let [(from, _, _), (to, _, at)] = pair else { continue };
+        let may_follow = match from {
+            Phase::Starting => matches!(to, Phase::Serving | Phase::CleaningUp),
+            // A delay of zero has no phase.
+            Phase::Serving => matches!(to, Phase::LameDuck | Phase::Draining),
+            Phase::LameDuck => *to == Phase::Draining,
+            Phase::Draining => *to == Phase::Cancelling,
+            Phase::Cancelling => *to == Phase::CleaningUp,
+            Phase::CleaningUp => *to == Phase::Stopped,
+            Phase::Stopped => false,
+        };
+        if !may_follow {
+            return Err(format!("{to} followed {from} at {at:?}"));
+        }
+    }
+    Ok(Exercise::of(story.phases.len()))
+}
+
+/// P4: the whole delay, nobody refused, everybody told to go.
+pub(super) fn a_lame_duck_serves(story: &Story<'_>) -> Judgement {
+    let Some(left) = story.left_serving() else { return Ok(Exercise::No) };
+    if let Some(span) = story.span(Phase::LameDuck) {
+        let delay = story.scenario.plan().lame_duck;
+        if span < delay && !story.is_impatient() {
+            return Err(format!("the lame duck delay lasted {span:?} instead of {delay:?}"));
+        }
+        if span > delay + MOMENT {
+            return Err(format!("the lame duck delay of {delay:?} lasted {span:?}"));
+        }
+    }
+    if story.delivers() {
+        nobody_is_refused(story)?;
+        everybody_is_told(story, left)?;
+        goodbyes_are_said(story)?;
+    }
+    let served = story.requests.iter().filter(|asked| asked.head.is_some_and(|(at, _, _)| at > left));
+    Ok(Exercise::of(served.count()))
+}
+
+fn nobody_is_refused(story: &Story<'_>) -> Result<(), String> {
+    let Some(serving) = story.began(Phase::Serving) else { return Ok(()) };
+    let open_until = story.began(Phase::Draining).unwrap_or(Duration::MAX);
+    for record in story.records.iter().filter(|record| record.event == "connect failed") {
+        if record.actor.starts_with("client-") && record.at > serving + story.under_way() * 2 && record.at <= open_until {
+            return Err(format!("{} could not connect at {:?}, before the drain", record.actor, record.at));
+        }
+    }
+    Ok(())
+}
+
+fn everybody_is_told(story: &Story<'_>, left: Duration) -> Result<(), String> {
+    for asked in &story.requests {
+        let is_http2 = story.client(asked).is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }));
+        if let Some((at, status, false)) = asked.head
+            && !is_http2
+            && at > left + story.under_way()
+        {
+            let (client, target) = (asked.client, &asked.target);
+            return Err(format!("client-{client} got a {status} for {target} at {at:?} without `Connection: close`"));
+        }
+    }
+    Ok(())
+}
+
+fn goodbyes_are_said(story: &Story<'_>) -> Result<(), String> {
+    let Some(draining) = story.began(Phase::Draining) else { return Ok(()) };
+    for asked in &story.requests {
+        let is_http2 = story.client(asked).is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }));
+        let by = draining + story.under_way() + MOMENT * 10;
+        if !is_http2 || asked.asked > draining || asked.end.as_ref().is_none_or(|(at, _)| *at <= by) {
+            continue;
+        }
+        let heard = story.records.iter().any(|record| {
+            record.event == "goaway"
+                && *record.actor == *format!("client-{}", asked.client)
+                && record.number("connection") == Some(asked.connection)
+                && record.at <= by
+        });
+        if !heard {
+            return Err(format!("client-{} heard no GOAWAY by {by:?}", asked.client));
+        }
+    }
+    Ok(())
+}
+
+/// P12: a further SIGINT or SIGQUIT ends the current wait at once.
+pub(super) fn impatience_is_heard(story: &Story<'_>) -> Judgement {
+    let mut heard = 0;
+    for (place, signal) in story.impatient() {
+        let Some((phase, _, _)) = story.phases.iter().rfind(|(_, entered, _)| *entered < place) else { continue };
+        let patience = match phase {
+            Phase::LameDuck | Phase::Draining => Duration::ZERO,
+            // What is cut still gets its answer flushed.
+            Phase::Cancelling => story.world(ABORT_FLUSH),
+            Phase::Starting | Phase::Serving | Phase::CleaningUp | Phase::Stopped => continue,
+        };
+        let next = story.phases.iter().find(|(_, entered, _)| *entered > place);
+        if next.is_none_or(|(_, _, at)| *at > signal.at + patience + MOMENT) {
+            return Err(format!("a further signal at {:?} did not end {phase}", signal.at));
+        }
+        heard += 1;
+    }
+    Ok(Exercise::of(heard))
+}

@@ -1,0 +1,56 @@
+//! Judges of the probes: P2, P3.
+
+use super::{Exercise, Judgement, Story};
+use crate::trace::Record;
+use lameduck::lifecycle::Phase;
+use std::time::Duration;
+
+/// P2: 200 only while Serving, and always then.
+pub(super) fn ready_means_ready(story: &Story<'_>) -> Judgement {
+    let serving = story.began(Phase::Serving);
+    let left = story.left_serving();
+    let mut judged = 0;
+    for probe in probes(story, "/readiness") {
+        let (asked, answered) = (asked(probe), probe.at);
+        // The answer was made somewhere between the two.
+        let may_be_ready = serving.is_some_and(|serving| answered >= serving) && left.is_none_or(|left| asked <= left);
+        let must_be_ready = serving.is_some_and(|serving| asked > serving) && left.is_none_or(|left| answered < left);
+        match probe.number("status") {
+            Some(200) if !may_be_ready => {
+                return Err(format!("readiness asked for at {asked:?} was 200 outside Serving"));
+            }
+            Some(status) if status != 200 && must_be_ready => {
+                return Err(format!("readiness asked for at {asked:?} was {status} while Serving"));
+            }
+            Some(_) => judged += 1,
+            None => {}
+        }
+    }
+    Ok(Exercise::of(judged))
+}
+
+/// P3: 200 until the internal server closes, last of all.
+pub(super) fn alive_to_the_last(story: &Story<'_>) -> Judgement {
+    let closes = story.began(Phase::CleaningUp).or(story.exit().map(|(at, _)| at)).unwrap_or(Duration::MAX);
+    let bound = story.server("log").next().map_or(Duration::ZERO, |record| record.at);
+    let mut judged = 0;
+    for probe in probes(story, "/liveness") {
+        match (probe.number("status"), probe.text("none")) {
+            (Some(200), _) => judged += 1,
+            (Some(status), _) => return Err(format!("liveness asked for at {:?} was {status}", asked(probe))),
+            (None, how) if asked(probe) > bound && probe.at < closes => {
+                return Err(format!("liveness asked for at {:?} got no answer: {}", asked(probe), how.unwrap_or_default()));
+            }
+            (None, _) => {}
+        }
+    }
+    Ok(Exercise::of(judged))
+}
+
+fn probes<'a>(story: &'a Story<'_>, path: &'static str) -> impl Iterator<Item = &'a Record> {
+    story.records.iter().filter(move |record| record.event == "probe" && record.text("path") == Some(path))
+}
+
+fn asked(probe: &Record) -> Duration {
+    Duration::from_micros(probe.number("asked_us").unwrap_or(0))
+}

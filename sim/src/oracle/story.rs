@@ -1,0 +1,185 @@
+//! A trace, read once: what every judge asks for.
+
+use crate::{
+    scenario::{Client, Outcome, SERVER, Scenario, StopBy},
+    trace::Record,
+};
+use lameduck::lifecycle::Phase;
+use std::{collections::BTreeMap, time::Duration};
+
+/// A scenario and what came of it, in the words of the promises.
+#[derive(Debug)]
+pub struct Story<'a> {
+    /// What was played.
+    pub scenario: &'a Scenario,
+    /// What came of it.
+    pub outcome: &'a Outcome,
+    /// The whole trace.
+    pub records: Vec<Record>,
+    /// Phases, each with the place of its record and the world's time.
+    pub phases: Vec<(Phase, usize, Duration)>,
+    /// Requests, by client and number.
+    pub requests: Vec<Asked>,
+}
+
+/// A request, as its client saw it.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Which client.
+    pub client: usize,
+    /// Which connection of it.
+    pub connection: u64,
+    /// How many requests went before it on its connection.
+    pub earlier: u64,
+    /// Path and query.
+    pub target: String,
+    /// When it was begun.
+    pub asked: Duration,
+    /// When its last byte was handed over, as far as the client can tell.
+    pub sent: Option<Duration>,
+    /// When the head of its answer came, the status, and whether it says that the connection closes.
+    pub head: Option<(Duration, u64, bool)>,
+    /// How it ended, and when.
+    pub end: Option<(Duration, End)>,
+}
+
+/// How a request ended for its client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With a whole answer: status, length.
+    Completed(u64, u64),
+    /// Without.
+    Failed(String),
+}
+
+/// How much later than a latency something may be seen: one of the worlds moves packets in ticks.
+const GRAIN: Duration = Duration::from_millis(10);
+
+impl<'a> Story<'a> {
+    /// Reads the trace.
+    #[must_use]
+    pub fn read(scenario: &'a Scenario, outcome: &'a Outcome) -> Self {
+        let records = outcome.trace.records();
+        let phases = records
+            .iter()
+            .enumerate()
+            .filter(|(_, record)| record.event == "phase" && &*record.actor == SERVER)
+            .filter_map(|(place, record)| Some((phase_called(record.text("phase")?)?, place, record.at)))
+            .collect();
+        let requests = requests(&records);
+        Self { scenario, outcome, records, phases, requests }
+    }
+
+    /// When a phase began, in the world's time.
+    #[must_use]
+    pub fn began(&self, phase: Phase) -> Option<Duration> {
+        self.phases.iter().find(|(entered, _, _)| *entered == phase).map(|(_, _, at)| *at)
+    }
+
+    /// When the drain, or what takes its place, began.
+    #[must_use]
+    pub fn left_serving(&self) -> Option<Duration> {
+        self.phases.iter().find(|(phase, _, _)| *phase > Phase::Serving).map(|(_, _, at)| *at)
+    }
+
+    /// How long a phase lasted by the host's clock, as its report says.
+    #[must_use]
+    pub fn span(&self, phase: Phase) -> Option<Duration> {
+        let report = self.outcome.report.as_ref()?;
+        report.phases.iter().find(|(lived, _)| *lived == phase).map(|(_, span)| *span)
+    }
+
+    /// When the host exited, and how.
+    #[must_use]
+    pub fn exit(&self) -> Option<(Duration, u64)> {
+        self.server("exit").find_map(|record| Some((record.at, record.number("code")?)))
+    }
+
+    /// What the host, or its app, did of this kind.
+    pub fn server(&self, event: &'static str) -> impl Iterator<Item = &Record> {
+        self.records.iter().filter(move |record| record.event == event && &*record.actor == SERVER)
+    }
+
+    /// A span of the host's clock in the world's time, rounded up.
+    #[must_use]
+    pub fn world(&self, span: Duration) -> Duration {
+        let rate = 1_000_000 + i128::from(self.scenario.clock_skew_ppm);
+        let nanos = i128::try_from(span.as_nanos()).unwrap_or(i128::MAX / 1_000_000) * 1_000_000;
+        Duration::from_nanos(u64::try_from((nanos + rate - 1) / rate).unwrap_or(u64::MAX))
+    }
+
+    /// The longest that a packet is under way, where no fault holds it.
+    #[must_use]
+    pub const fn under_way(&self) -> Duration {
+        Duration::from_millis(self.scenario.latency_ms.1).saturating_add(GRAIN)
+    }
+
+    /// Whether the network delivers all the time.
+    #[must_use]
+    pub const fn delivers(&self) -> bool {
+        self.scenario.faults.is_empty()
+    }
+
+    /// The client of a request.
+    #[must_use]
+    pub fn client(&self, asked: &Asked) -> Option<&Client> {
+        self.scenario.clients.get(asked.client)
+    }
+
+    /// The further stop requests that end a wait, each with the place of its record.
+    pub fn impatient(&self) -> impl Iterator<Item = (usize, &Record)> {
+        let asked = |record: &Record| &*record.actor == SERVER && matches!(record.event, "signal" | "asked by code");
+        let stops = self.records.iter().enumerate().filter(move |(_, record)| asked(record));
+        stops.skip(1).filter(|(_, record)| matches!(record.text("signal"), Some("SIGINT" | "SIGQUIT")))
+    }
+
+    /// Whether somebody may have been impatient.
+    #[must_use]
+    pub fn is_impatient(&self) -> bool {
+        self.scenario.stops.len() > 1
+            && self.scenario.stops.iter().any(|stop| matches!(stop.by, StopBy::Sigint | StopBy::Sigquit))
+    }
+}
+
+fn phase_called(name: &str) -> Option<Phase> {
+    Phase::ALL.into_iter().find(|phase| phase.name() == name)
+}
+
+fn requests(records: &[Record]) -> Vec<Asked> {
+    let mut requests: BTreeMap<(usize, u64), Asked> = BTreeMap::new();
+    for record in records {
+        let Some(client) = record.actor.strip_prefix("client-").and_then(|n| n.parse().ok()) else { continue };
+        let Some(request) = record.number("request") else { continue };
+        if record.event == "asks" {
+            let asked = Asked {
+                client,
+                connection: record.number("connection").unwrap_or(0),
+                earlier: record.number("earlier").unwrap_or(0),
+                target: record.text("target").unwrap_or_default().to_owned(),
+                asked: record.at,
+                sent: None,
+                head: None,
+                end: None,
+            };
+            requests.insert((client, request), asked);
+            continue;
+        }
+        let Some(asked) = requests.get_mut(&(client, request)) else { continue };
+        match record.event {
+            "sent" => asked.sent = Some(record.at),
+            "head" => {
+                let status = record.number("status").unwrap_or(0);
+                asked.head = Some((record.at, status, record.text("close") == Some("yes")));
+            }
+            "completed" => {
+                let (status, bytes) = (record.number("status"), record.number("body_bytes"));
+                asked.end = Some((record.at, End::Completed(status.unwrap_or(0), bytes.unwrap_or(0))));
+            }
+            "failed" => {
+                asked.end = Some((record.at, End::Failed(record.text("how").unwrap_or_default().to_owned())));
+            }
+            _ => {}
+        }
+    }
+    requests.into_values().collect()
+}

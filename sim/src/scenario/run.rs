@@ -1,0 +1,161 @@
+//! Runs a scenario in a world, and keeps what came of it.
+
+use super::{Client, Fault, Filter, Scenario, StopBy};
+use crate::{
+    app::{Drill, Seat},
+    client::{self, Caller, Route},
+    life::{self, Life, MAIN_PORT},
+    network::{
+        Attendance::{Awaited, Background},
+        HostNetwork, LinkChange, Overrun, SynFilter, World, WorldConfig,
+    },
+    scripted_signals,
+    signals::SignalSender,
+    trace::Trace,
+};
+use lameduck::{HttpService, Report, ShutdownHandle, env::Seed};
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// The name of the host.
+pub const SERVER: &str = "server";
+/// Where the clients live. They are called `client-0`, `client-1`, …, in the order of the scenario.
+pub const CLIENTS: &str = "clients";
+/// Where the prober lives.
+pub const PROBER: &str = "prober";
+
+/// How long a client waits for anything.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What came of a scenario.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Everything that happened.
+    pub trace: Trace,
+    /// What the host said of itself; `None` if it did not live to say it.
+    pub report: Option<Report>,
+    /// When everybody was done, in the world's time; or who was not.
+    pub ended: Result<Duration, Overrun>,
+}
+
+/// Runs `scenario` with the default app.
+///
+/// # Panics
+/// If something panics that should not: the host, or a client.
+#[must_use]
+pub fn run<W: World>(scenario: &Scenario) -> Outcome {
+    run_with::<W, _>(scenario, Drill::new)
+}
+
+/// Runs `scenario` with another app.
+///
+/// # Panics
+/// If something panics that should not: the host, or a client.
+#[must_use]
+pub fn run_with<W: World, S: HttpService>(scenario: &Scenario, factory: impl FnOnce(Seat) -> S + Send + 'static) -> Outcome {
+    let trace = Trace::new();
+    let mut world = W::new(config(scenario), trace.clone());
+    let (sender, signals) = scripted_signals(SERVER, trace.clone());
+    let report = Arc::new(Mutex::new(None));
+    let life = life(scenario);
+    world.spawn(SERVER, Awaited, {
+        let (report, trace, stops) = (Arc::clone(&report), trace.clone(), scenario.stops.clone());
+        move |host| async move {
+            let (handle, handed) = tokio::sync::oneshot::channel();
+            let asking = async move {
+                if let Ok(handle) = handed.await {
+                    ask_to_stop(stops, sender, handle).await;
+                }
+                std::future::pending::<()>().await;
+            };
+            let living = life.live(host, factory, signals, trace, |asker| drop(handle.send(asker)));
+            let lived = tokio::select! {
+                biased;
+                () = asking => None,
+                lived = living => lived,
+            };
+            *report.lock().unwrap_or_else(PoisonError::into_inner) = lived;
+        }
+    });
+    for (n, client) in scenario.clients.iter().enumerate() {
+        let caller = Caller::new(client_name(n), trace.clone()).with_patience(PATIENCE);
+        world.spawn(CLIENTS, Awaited, use_host(client.clone(), caller));
+    }
+    let every = Duration::from_millis(scenario.probe_every_ms);
+    world.spawn(PROBER, Background, {
+        let trace = trace.clone();
+        move |host| life::probe(host, SERVER.to_owned(), trace, every)
+    });
+    for Fault::Hold { at_ms, for_ms } in &scenario.faults {
+        if scenario.clients.is_empty() {
+            continue;
+        }
+        let link = (CLIENTS, SERVER);
+        world.change_link_at(Duration::from_millis(*at_ms), link, LinkChange::Hold);
+        world.change_link_at(Duration::from_millis(at_ms + for_ms), link, LinkChange::Release);
+    }
+    let ended = world.run(scenario.limit());
+    let report = report.lock().unwrap_or_else(PoisonError::into_inner).take();
+    Outcome { trace, report, ended }
+}
+
+/// The name of the n-th client in the trace.
+pub(crate) fn client_name(n: usize) -> String {
+    format!("client-{n}")
+}
+
+fn config(scenario: &Scenario) -> WorldConfig {
+    let (min, max) = scenario.latency_ms;
+    let mut config =
+        WorldConfig::new(Seed(scenario.seed)).with_latency(Duration::from_millis(min), Duration::from_millis(max));
+    config.syn_filter = match scenario.syn_filter {
+        Filter::Available => SynFilter::Available,
+        Filter::Missing => SynFilter::Missing,
+    };
+    config
+}
+
+fn life(scenario: &Scenario) -> Life {
+    Life {
+        name: SERVER.to_owned(),
+        plan: scenario.plan(),
+        request_timeout: scenario.request_timeout_ms.map(Duration::from_millis),
+        hooks: scenario.hooks.clone(),
+        clock_skew_ppm: scenario.clock_skew_ppm,
+        workers: NonZeroUsize::new(scenario.workers).unwrap_or(NonZeroUsize::MIN),
+        seed: Seed(scenario.seed),
+    }
+}
+
+async fn ask_to_stop(mut stops: Vec<super::StopRequest>, signals: SignalSender, handle: ShutdownHandle) {
+    stops.sort_by_key(|stop| stop.at_ms);
+    let mut now_ms = 0;
+    for stop in stops {
+        client::pause(Duration::from_millis(stop.at_ms - now_ms)).await;
+        now_ms = stop.at_ms;
+        match stop.by {
+            StopBy::Handle => {
+                signals.note("asked by code");
+                handle.stop();
+            }
+            StopBy::Sigterm | StopBy::Sigint | StopBy::Sigquit | StopBy::Sighup => {
+                stop.by.signal().into_iter().for_each(|signal| signals.send(signal));
+            }
+        }
+    }
+}
+
+/// A client on any host. A function of its own, so that the compiler sees that what it returns can be sent.
+fn use_host<H: HostNetwork>(
+    client: Client,
+    caller: Caller,
+) -> impl FnOnce(H) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + 'static {
+    move |host| {
+        Box::pin(async move {
+            client.use_host(&caller, &Route::new(host, SERVER, MAIN_PORT)).await;
+        })
+    }
+}

@@ -1,0 +1,192 @@
+//! Who uses the host, and how.
+
+use crate::client::{
+    AfterRequest, Ask, Caller, Connect, Conversation, Manner, Pace, Retry, Step, byte_less, connection_per_request,
+    keep_alive, multiplexed, one_request, pause, pipelined, raw,
+};
+use serde::{Deserialize, Serialize};
+use std::{iter, time::Duration};
+
+/// Somebody who uses the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// When it begins.
+    pub at_ms: u64,
+    /// What it asks for.
+    pub deed: Deed,
+    /// How it asks.
+    pub traffic: Traffic,
+}
+
+/// What a client asks for: a route of the [drill](crate::app).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Deed {
+    /// An answer at once.
+    Fast,
+    /// An answer after so many milliseconds, or when it is cancelled.
+    Slow(u64),
+    /// An answer after so many milliseconds, whatever happens.
+    Stuck(u64, Half),
+    /// So many bytes back.
+    Echo(usize),
+    /// Pieces for so many milliseconds.
+    Stream(u64),
+    /// A panic.
+    Panic,
+    /// Anything else, by path and query: for other apps.
+    Get(String),
+}
+
+/// What a stuck handler sends first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Half {
+    /// Nothing.
+    Nothing,
+    /// The head, with a length, and half of the body.
+    Length,
+    /// The head and half of the body, chunked.
+    Chunked,
+}
+
+/// How a client asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Traffic {
+    /// One request on one connection.
+    Once(Pacing),
+    /// One after the other on one connection.
+    KeepAlive {
+        /// How many.
+        requests: u64,
+        /// The pause between.
+        every_ms: u64,
+        /// Whether it tries again where the standard lets it.
+        retries: bool,
+    },
+    /// One after the other, each on its own connection.
+    PerRequest {
+        /// How many.
+        requests: u64,
+        /// The pause between.
+        every_ms: u64,
+    },
+    /// On one HTTP/2 connection, without waiting for answers.
+    Http2 {
+        /// How many.
+        requests: u64,
+        /// The pause between.
+        every_ms: u64,
+    },
+    /// All at once on one connection.
+    Pipelined {
+        /// How many.
+        requests: u64,
+    },
+    /// Connects, waits, then asks.
+    Late {
+        /// How long it says nothing.
+        after_ms: u64,
+    },
+    /// Connects, and never says anything.
+    ByteLess,
+    /// Connects, sends half a request head, and no more.
+    HalfHead,
+}
+
+/// How one request is paced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pacing {
+    /// At once.
+    Prompt,
+    /// Half a head, a pause, the rest.
+    HeadPause(u64),
+    /// So many bytes of the body, a pause of so many milliseconds, and so on.
+    SlowUpload(usize, u64),
+    /// So many bytes of the answer, a pause of so many milliseconds, and so on.
+    SlowReader(usize, u64),
+    /// It shuts its side once it has asked.
+    HalfClosed,
+}
+
+impl Client {
+    /// One prompt request.
+    #[must_use]
+    pub const fn once(at_ms: u64, deed: Deed) -> Self {
+        Self::new(at_ms, deed, Traffic::Once(Pacing::Prompt))
+    }
+
+    /// Any client.
+    #[must_use]
+    pub const fn new(at_ms: u64, deed: Deed, traffic: Traffic) -> Self {
+        Self { at_ms, deed, traffic }
+    }
+
+    pub(super) async fn use_host<C: Connect>(&self, caller: &Caller, route: &C) {
+        pause(Duration::from_millis(self.at_ms)).await;
+        let ask = self.deed.ask();
+        let many = |requests: u64, every_ms: u64| {
+            let every = Duration::from_millis(every_ms);
+            let pauses = iter::once(Duration::ZERO).chain(iter::repeat(every));
+            let ask = ask.clone();
+            (0..requests).zip(pauses).map(move |(_, pause)| (pause, ask.clone()))
+        };
+        // The trace has what becomes of it.
+        match self.traffic {
+            Traffic::Once(pacing) => drop(one_request(caller, route, &ask, pacing.manner()).await),
+            Traffic::KeepAlive { requests, every_ms, retries } => {
+                let retry = if retries { Retry::AsAllowed } else { Retry::Never };
+                keep_alive(caller, route, many(requests, every_ms), retry).await;
+            }
+            Traffic::PerRequest { requests, every_ms } => {
+                connection_per_request(caller, route, many(requests, every_ms)).await;
+            }
+            Traffic::Http2 { requests, every_ms } => multiplexed(caller, route, many(requests, every_ms)).await,
+            Traffic::Pipelined { requests } => {
+                let asks: Vec<Ask> = many(requests, 0).map(|(_, ask)| ask).collect();
+                drop(pipelined(caller, route, &asks).await);
+            }
+            Traffic::Late { after_ms } => {
+                if let Ok(mut conversation) = Conversation::open(caller, route).await {
+                    pause(Duration::from_millis(after_ms)).await;
+                    let _ = conversation.exchange(caller, &ask, Manner::PROMPT).await;
+                }
+            }
+            Traffic::ByteLess => byte_less(caller, route, caller.patience()).await,
+            Traffic::HalfHead => {
+                let mut head = ask.head();
+                head.truncate(head.len() / 2);
+                raw(caller, route, &[Step::Send(head.into()), Step::ReadToEnd { at_most: caller.patience() }]).await;
+            }
+        }
+    }
+}
+
+impl Deed {
+    /// The request.
+    #[must_use]
+    pub fn ask(&self) -> Ask {
+        match self {
+            Self::Fast => Ask::get("/fast"),
+            Self::Slow(ms) => Ask::get(format!("/slow?ms={ms}")),
+            Self::Stuck(ms, Half::Nothing) => Ask::get(format!("/stuck?ms={ms}")),
+            Self::Stuck(ms, Half::Length) => Ask::get(format!("/stuck?ms={ms}&half=length")),
+            Self::Stuck(ms, Half::Chunked) => Ask::get(format!("/stuck?ms={ms}&half=chunked")),
+            Self::Echo(bytes) => Ask::post("/echo", vec![b'e'; *bytes]),
+            Self::Stream(ms) => Ask::get(format!("/stream?ms={ms}")),
+            Self::Panic => Ask::get("/panic"),
+            Self::Get(target) => Ask::get(target.clone()),
+        }
+    }
+}
+
+impl Pacing {
+    fn manner(self) -> Manner {
+        let trickle = |bytes: usize, ms| Pace::Trickle { bytes: bytes.max(1), pause: Duration::from_millis(ms) };
+        match self {
+            Self::Prompt => Manner::PROMPT,
+            Self::HeadPause(ms) => Manner { head_pause: Duration::from_millis(ms), ..Manner::PROMPT },
+            Self::SlowUpload(bytes, ms) => Manner { upload: trickle(bytes, ms), ..Manner::PROMPT },
+            Self::SlowReader(bytes, ms) => Manner { download: trickle(bytes, ms), ..Manner::PROMPT },
+            Self::HalfClosed => Manner { after: AfterRequest::Fin, ..Manner::PROMPT },
+        }
+    }
+}

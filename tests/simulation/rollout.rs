@@ -1,0 +1,42 @@
+//! A rolling restart of three replicas behind a balancer that polls readiness and does not retry.
+
+use crate::stage::twice;
+use lameduck::lifecycle::Plan;
+use lameduck_sim::{
+    network::{TurmoilNetWorld, TurmoilWorld, World},
+    rollout::{Rolled, Rollout},
+};
+use std::time::Duration;
+
+fn roll<W: World>(rollout: &Rollout) -> Rolled {
+    let rolled = twice("a rolling restart", || rollout.run::<W>(), |rolled| rolled.trace.clone());
+    assert!(rolled.ended.is_ok(), "{:?}", rolled.ended);
+    assert_eq!(rolled.codes, [0, 0, 0], "every process that was replaced exited clean");
+    rolled
+}
+
+fn lost_with_a_delay<W: World>(seed: u64) -> u64 {
+    let rolled = roll::<W>(&Rollout::new(seed));
+    assert!(rolled.counts.sent > 500 && rolled.counts.unserved == 0, "{:?}", rolled.counts);
+    rolled.counts.failed
+}
+
+fn lost_without_a_delay<W: World>(seed: u64) -> u64 {
+    let mut rollout = Rollout::new(seed);
+    rollout.plan = Plan { lame_duck: Duration::ZERO, ..rollout.plan };
+    roll::<W>(&rollout).counts.failed
+}
+
+#[test]
+fn a_rolling_restart_loses_no_request() {
+    for seed in [1, 2] {
+        assert_eq!(lost_with_a_delay::<TurmoilNetWorld>(seed), 0);
+    }
+    assert_eq!(lost_with_a_delay::<TurmoilWorld>(1), 0);
+}
+
+#[test]
+fn without_a_lame_duck_delay_a_rolling_restart_loses_some() {
+    assert!(lost_without_a_delay::<TurmoilNetWorld>(1) > 0);
+    assert!(lost_without_a_delay::<TurmoilWorld>(1) > 0);
+}

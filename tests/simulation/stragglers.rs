@@ -1,0 +1,79 @@
+//! P6: connections that say little or nothing.
+
+use crate::stage::{code, entered, only, play, tally};
+use lameduck_sim::{
+    network::{TurmoilNetWorld, TurmoilWorld, World},
+    scenario::{Client, Deed, Pacing, Scenario, Traffic},
+};
+
+#[test]
+fn a_byte_less_connection_delays_the_drain_by_its_grace_and_no_more() {
+    fn delays<W: World>() {
+        for (at_ms, until) in [(100, 2_040), (1_700, 2_040), (1_900, 2_190), (1_990, 2_290), (1_998, 2_300)] {
+            let scenario = Scenario::new(format!("a connection that is opened at {at_ms} ms and says nothing"))
+                .client(Client::new(at_ms, Deed::Fast, Traffic::ByteLess));
+            let outcome = play::<W>(&scenario);
+            assert_eq!(code(&outcome), 0);
+            assert!(entered(&outcome, "cancelling") <= until, "opened at {at_ms}:\n{}", outcome.trace.text());
+            assert_eq!(only(&outcome, "client-0", "ended").text("how"), Some("fin"));
+        }
+    }
+    delays::<TurmoilNetWorld>();
+    delays::<TurmoilWorld>();
+}
+
+#[test]
+fn a_first_byte_within_the_grace_is_answered_and_after_it_is_not() {
+    fn answered<W: World>() {
+        for (after_ms, whole) in [(50, true), (200, true), (400, false), (3_000, false)] {
+            let scenario = Scenario::new(format!("accepted just before the drain, first byte after {after_ms} ms"))
+                .client(Client::new(1_985, Deed::Slow(100), Traffic::Late { after_ms }));
+            let outcome = play::<W>(&scenario);
+            let completed = outcome.trace.events("completed").len();
+            assert_eq!(completed, usize::from(whole), "{after_ms} ms:\n{}", outcome.trace.text());
+            assert_eq!((code(&outcome), tally(&outcome).started), (0, u64::from(whole)));
+        }
+    }
+    answered::<TurmoilNetWorld>();
+    answered::<TurmoilWorld>();
+}
+
+#[test]
+fn half_a_head_is_told_so_within_the_drain() {
+    fn told<W: World>() {
+        let scenario = Scenario::new("half a head").client(Client::new(1_500, Deed::Fast, Traffic::HalfHead));
+        let outcome = play::<W>(&scenario);
+        assert_eq!(code(&outcome), 0);
+        assert!(only(&outcome, "client-0", "ended").number("answer_bytes").unwrap() > 0, "a 408");
+        assert!(entered(&outcome, "cancelling") <= 3_100, "{}", outcome.trace.text());
+    }
+    told::<TurmoilNetWorld>();
+    told::<TurmoilWorld>();
+}
+
+#[test]
+fn slow_heads_slow_uploads_and_half_closed_clients_are_served_through_the_drain() {
+    fn served<W: World>() {
+        let scenario = Scenario::new("clients at their own pace")
+            .client(Client::new(1_900, Deed::Fast, Traffic::Once(Pacing::HeadPause(300))))
+            .client(Client::new(1_900, Deed::Echo(4_000), Traffic::Once(Pacing::SlowUpload(500, 100))))
+            .client(Client::new(1_900, Deed::Slow(500), Traffic::Once(Pacing::HalfClosed)));
+        let outcome = play::<W>(&scenario);
+        assert_eq!((code(&outcome), tally(&outcome).finished), (0, 3), "{}", outcome.trace.text());
+        assert_eq!(outcome.trace.events("completed").len(), 3);
+    }
+    served::<TurmoilNetWorld>();
+    served::<TurmoilWorld>();
+}
+
+#[test]
+fn a_slow_reader_gets_all_of_its_answer_within_the_drain() {
+    let scenario = Scenario::new("a slow reader").client(Client::new(
+        1_900,
+        Deed::Echo(60_000),
+        Traffic::Once(Pacing::SlowReader(4_000, 100)),
+    ));
+    let outcome = play::<TurmoilNetWorld>(&scenario);
+    assert_eq!((code(&outcome), tally(&outcome).finished), (0, 1), "{}", outcome.trace.text());
+    assert_eq!(only(&outcome, "client-0", "completed").number("body_bytes"), Some(60_000));
+}
