@@ -250,7 +250,7 @@ fn a_limit_on_connections_beyond_the_descriptors_is_refused() {
 /// first had never agreed to share: half of its connections went elsewhere, silently.
 #[test]
 fn a_second_instance_that_would_share_is_refused_by_one_that_would_not() {
-    let first = Service::start(&["--workers", "2"]);
+    let first = Service::start(&[]);
     let address = first.main.to_string();
     let second = refused(&["--addr", &address, "--internal-addr", "127.0.0.1:0", "--reuse-port"], &[]);
     assert_one_line(&second, 1, &[&address, "in use"]);
