@@ -297,6 +297,7 @@ where
                 exiting = self.perform_all(now);
             }
         }
+        self.await_cut().await;
         self.report()
     }
 
@@ -567,6 +568,21 @@ where
         }));
     }
 
+    /// A cut is an order to other threads. Until they have carried it out, its requests have no line in the report; and if the
+    /// process ended before, the kernel would close their connections with a FIN, after which a cut answer may look whole (P5c).
+    async fn await_cut(&mut self) {
+        if self.emptying.is_none() {
+            return;
+        }
+        let now = self.clock.now();
+        let until = self.life.history().stop.map_or(now, |stop| stop.deadline.min(now + CUT_WAIT));
+        tokio::select! {
+            biased;
+            () = ready(&mut self.emptying) => self.emptying = None,
+            () = sleep_until(&*self.clock, Some(until)) => {}
+        }
+    }
+
     fn abandon(&mut self) {
         self.reservations.clear();
         self.listening = None;
@@ -659,6 +675,9 @@ impl Drop for CutOnDrop {
         }
     }
 }
+
+/// How long the exit waits for the workers to carry out a cut. They need next to nothing; one that a handler blocks never does.
+const CUT_WAIT: Duration = Duration::from_millis(100);
 
 /// Connections that the internal server takes at one time: probes, scrapers and a few people.
 const INTERNAL_CONNECTIONS_MAX: usize = 128;
