@@ -166,3 +166,24 @@ fn an_answer_in_the_drain_ends_without_a_reset_though_the_client_sends_on() {
     let exit = server.exit_clean();
     assert_eq!(exit.requests("started"), 1);
 }
+
+/// The big answer is still on its way to a late reader when the connection closes over the rest of the pipeline, and over more
+/// requests that come after it. A linger of fixed length gives up in the middle: then the kernel resets the connection, and
+/// what it still held of the answer is gone.
+#[test]
+fn a_big_answer_to_a_late_reader_is_not_destroyed_by_the_requests_behind_it() {
+    const BYTES: usize = 3_000_000;
+    let mut server = Server::start(&["--lame-duck", "300ms"]);
+    let mut client = server.connect();
+    client.read_slowly();
+    server.stop_and_await("lame_duck");
+    client.send(request(&format!("/big?bytes={BYTES}")) + &times("/", 50));
+    pass(ms(1_000));
+    for _ in 0..30 {
+        let _ = client.stream.write_all(times("/", 5).as_bytes());
+        pass(ms(10));
+    }
+    assert_eq!(client.answer().body.len(), BYTES);
+    client.is_closed();
+    server.exit_clean();
+}
