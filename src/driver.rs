@@ -305,8 +305,9 @@ where
         self.report()
     }
 
-    /// What was cut is reset, named and counted by its worker, a moment after the order. A worker that is blocked does not hold
-    /// the exit for longer than this, and never beyond the bound (P7).
+    /// A cut is an order to other threads. Until they have carried it out its requests have no line in the report; and if the
+    /// process ended before, the kernel would close their connections with a FIN, after which a cut answer may look whole (P5c).
+    /// A worker that is blocked does not hold the exit for longer than this, and never beyond the bound (P7).
     async fn wait_for_the_cut(&mut self) {
         let Some(stop) = self.life.history().stop else { return };
         let until = (self.clock.now() + CUT_MAX).min(stop.deadline);

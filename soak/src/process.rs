@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -15,12 +15,27 @@ use std::{
 #[derive(Debug)]
 pub struct Service {
     child: Child,
-    /// Where its main server listens.
+    /// Where its main server listens: the first TCP address of several.
     pub main: SocketAddr,
+    /// All addresses of its main server, as it says them.
+    pub addresses: Vec<String>,
     /// Where its internal server listens.
     pub internal: SocketAddr,
-    log: Arc<Mutex<Vec<serde_json::Value>>>,
+    log: Arc<Log>,
     reader: Option<thread::JoinHandle<()>>,
+}
+
+/// What it logged, and who waits for more of it.
+#[derive(Debug, Default)]
+struct Log {
+    lines: Mutex<Vec<serde_json::Value>>,
+    grew: Condvar,
+}
+
+impl Log {
+    fn lock(&self) -> MutexGuard<'_, Vec<serde_json::Value>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How long a start may take.
@@ -40,41 +55,49 @@ impl Service {
     /// # Errors
     /// If it cannot be started, or does not serve in time.
     pub fn start_on(binary: &Path, address: &str, args: &[&str]) -> io::Result<Self> {
-        let mut child = Command::new(binary)
-            .args(["--addr", address, "--internal-addr", "127.0.0.1:0", "--log-format", "json"])
-            .args(args)
+        Self::launch(Command::new(binary).args(["--addr", address]).args(args))
+    }
+
+    /// Starts what `command` says, a whole command line but for the internal address and the log's format, and waits until it
+    /// serves.
+    ///
+    /// # Errors
+    /// If it cannot be started, or does not serve in time.
+    pub fn launch(command: &mut Command) -> io::Result<Self> {
+        let mut child = command
+            .args(["--internal-addr", "127.0.0.1:0", "--log-format", "json"])
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()?;
         let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (bound, addresses) = mpsc::channel();
+        let log = Arc::new(Log::default());
         let written = log.clone();
         let reader = thread::Builder::new().name("log".into()).spawn(move || {
-            let mut found = (None, false);
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let Ok(line) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
-                let address = |field: &str| line[field].as_str().and_then(|text| text.parse::<SocketAddr>().ok());
-                if line["message"] == "bound" {
-                    found.0 = address("main").zip(address("internal"));
-                }
-                if line["phase"] == "serving" && !found.1 {
-                    found.1 = true;
-                    let _ = bound.send(found.0);
-                }
-                written.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+                written.lock().push(line);
+                written.grew.notify_all();
             }
         })?;
-        match addresses.recv_timeout(START_MAX) {
-            Ok(Some((main, internal))) => Ok(Self { child, main, internal, log, reader: Some(reader) }),
-            Ok(None) | Err(_) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(io::Error::other("it did not say that it serves"))
-            }
+        let unbound = SocketAddr::from(([0; 4], 0));
+        let mut me = Self { child, main: unbound, addresses: Vec::new(), internal: unbound, log, reader: Some(reader) };
+        // From here on, a failure kills it.
+        if !me.await_log(START_MAX, |line| line["phase"] == "serving") {
+            return Err(io::Error::other("it did not say that it serves"));
         }
+        let bound = me.log().into_iter().find(|line| line["message"] == "bound").ok_or(io::ErrorKind::InvalidData)?;
+        me.addresses = bound["main"].as_str().unwrap_or_default().split(", ").map(str::to_owned).collect();
+        let parse = |address: &str| address.parse::<SocketAddr>().ok();
+        me.main = me.addresses.iter().find_map(|address| parse(address)).unwrap_or(unbound);
+        me.internal = bound["internal"].as_str().and_then(parse).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(me)
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends it a signal.
@@ -110,7 +133,14 @@ impl Service {
 
     /// What it logged so far.
     pub fn log(&self) -> Vec<serde_json::Value> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.log.lock().clone()
+    }
+
+    /// Waits until it has logged such a line; false if it does not in time.
+    pub fn await_log(&self, most: Duration, such: impl Fn(&serde_json::Value) -> bool) -> bool {
+        let waited = self.log.grew.wait_timeout_while(self.log.lock(), most, |lines| !lines.iter().any(&such));
+        let (lines, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        lines.iter().any(such)
     }
 
     /// Its report, once it has exited.

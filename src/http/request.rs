@@ -111,7 +111,8 @@ impl Flight {
             method: request.method.to_string(),
             path: request.uri.path().to_owned(),
             age: request.side.clock.now().since(request.arrived),
-            phase: request.side.phase(),
+            // The cut ends the cancel wait; that its workers carry it out a moment later is nobody's business.
+            phase: request.side.phase().min(Phase::Cancelling),
             head_sent: request.head_sent.load(Relaxed),
         });
         request.cancellation().cancel();

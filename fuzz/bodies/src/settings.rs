@@ -11,10 +11,8 @@ pub fn settings(bytes: &[u8]) {
         .filter_map(|line| line.split_once('='))
         .map(|(n, value)| (n.bytes().fold(0, |sum, byte| sum + usize::from(byte)) % SETTINGS.len(), value))
         .collect();
-    let variable = |name: &str| {
-        let value = lines.iter().find(|(n, _)| SETTINGS[*n].variable == name).map(|(_, value)| (*value).to_owned());
-        value
-    };
+    let variable =
+        |name: &str| lines.iter().find(|(n, _)| SETTINGS[*n].variable == name).map(|(_, value)| (*value).to_owned());
     let flag = |setting: &lameduck::Setting| {
         let picked = lines.iter().rev().filter(|(n, _)| SETTINGS[*n].flag == setting.flag);
         picked.map(|(_, value)| (*value).to_owned()).take(2).skip(1).collect()

@@ -1,0 +1,33 @@
+//! Not one request lost, on real sockets: a real process with its drill routes, raw sockets, real signals.
+//!
+//! Here is seen what a simulation cannot see: the kernel's accept queue, its resets, Unix sockets, descriptors, a stopped
+//! process. Each module is a family of connection shapes and holds P4, P5 and P6 against it. Times are asserted as orders or
+//! with seconds of slack; what can be awaited (a phase, a request in flight, an open connection) is asked of `/status`.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::disallowed_methods, reason = "clients of a real process live in real time")]
+
+#[path = "drain/answers.rs"]
+mod answers;
+#[path = "drain/cut.rs"]
+mod cut;
+#[path = "drain/heads.rs"]
+mod heads;
+#[path = "drain/help.rs"]
+mod help;
+#[path = "drain/http2.rs"]
+mod http2;
+#[path = "drain/http2_client.rs"]
+mod http2_client;
+#[path = "drain/idle.rs"]
+mod idle;
+#[path = "drain/listener.rs"]
+mod listener;
+#[path = "drain/load.rs"]
+mod load;
+#[path = "drain/pipelined.rs"]
+mod pipelined;
+#[path = "drain/upgraded.rs"]
+mod upgraded;
+#[path = "drain/uploads.rs"]
+mod uploads;

@@ -1,0 +1,111 @@
+//! Requests that outlast the drain and ignore the cancellation: each is cut, told, counted, and no cut answer looks whole.
+
+use super::help::{End, Exit, Server, ms, pass, s};
+
+/// All of them past the drain in two seconds.
+const HURRIED: [&str; 6] = ["--lame-duck", "0s", "--drain", "500ms", "--cancel", "600ms"];
+
+#[track_caller]
+fn tells_of(exit: &Exit, head_sent: bool) {
+    assert_eq!((exit.code, exit.requests("aborted")), (3, 1), "{exit:?}");
+    let abort = &exit.report["aborts"][0];
+    assert_eq!((&abort["method"], &abort["path"]), (&"GET".into(), &"/stuck".into()), "{exit:?}");
+    assert_eq!(abort["head_sent"], head_sent, "{exit:?}");
+    assert_eq!(abort["phase"], "cancelling", "{exit:?}");
+    assert!(abort["age_ms"].as_u64().unwrap() >= 500, "{exit:?}");
+    assert_eq!(exit.connections("reset"), u64::from(head_sent), "{exit:?}");
+}
+
+#[test]
+fn a_request_cut_before_its_head_gets_a_503_that_says_why() {
+    let mut server = Server::start(&HURRIED);
+    let mut client = server.ask("/stuck?ms=60000");
+    server.await_in_flight(1);
+    server.stop();
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.says_close()), (503, true), "{answer:?}");
+    assert!(answer.text().contains("shutting down"), "{answer:?}");
+    client.is_closed();
+    tells_of(&server.exit().within(s(5)), false);
+}
+
+#[track_caller]
+fn is_reset_after_its_head(request: &str) {
+    let mut server = Server::start(&HURRIED);
+    let mut client = server.connect();
+    client.send(request);
+    assert!(client.head().starts_with("HTTP/1.1 200 OK") || request.contains("HTTP/1.0"));
+    server.stop();
+    let (bytes, end) = client.rest();
+    assert_eq!(end, End::Reset, "a cut answer that looks whole: {:?}", String::from_utf8_lossy(&bytes));
+    assert!(!bytes.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&bytes));
+    tells_of(&server.exit().within(s(5)), true);
+}
+
+#[test]
+fn an_answer_with_a_length_is_reset_when_it_is_cut() {
+    is_reset_after_its_head("GET /stuck?ms=60000&head=1 HTTP/1.1\r\nhost: test\r\n\r\n");
+}
+
+#[test]
+fn a_chunked_answer_is_reset_when_it_is_cut() {
+    is_reset_after_its_head("GET /stuck?ms=60000&chunked=1 HTTP/1.1\r\nhost: test\r\n\r\n");
+}
+
+/// Its end is the close itself: a FIN would say that all of it came.
+#[test]
+fn an_answer_until_close_is_reset_when_it_is_cut() {
+    is_reset_after_its_head("GET /stuck?ms=60000&chunked=1 HTTP/1.0\r\n\r\n");
+}
+
+#[test]
+fn an_answer_to_a_half_closed_client_is_reset_when_it_is_cut() {
+    let mut server = Server::start(&HURRIED);
+    let mut client = server.ask("/stuck?ms=60000&chunked=1");
+    client.finish_sending();
+    client.head();
+    server.stop();
+    let (bytes, end) = client.rest();
+    assert_eq!(end, End::Reset, "{:?}", String::from_utf8_lossy(&bytes));
+    tells_of(&server.exit().within(s(5)), true);
+}
+
+#[test]
+fn the_report_tells_each_of_many() {
+    let mut server = Server::start(&HURRIED);
+    let mut silent: Vec<_> = (0..20).map(|_| server.ask("/stuck?ms=60000")).collect();
+    let mut begun: Vec<_> = (0..20).map(|_| server.ask("/stuck?ms=60000&head=1")).collect();
+    let mut polite: Vec<_> = (0..20).map(|_| server.ask("/slow?ms=60000")).collect();
+    server.await_in_flight(60);
+    server.stop();
+    for client in &mut silent {
+        assert_eq!(client.answer().status, 503);
+    }
+    for client in &mut begun {
+        assert_eq!(client.rest().1, End::Reset);
+    }
+    for client in &mut polite {
+        // It heard of the cancellation and answered for itself.
+        assert_eq!(client.answer().text(), "cancelled\n");
+    }
+    let exit = server.exit().within(s(5));
+    assert_eq!((exit.code, exit.requests("aborted"), exit.requests("finished")), (3, 40, 20), "{exit:?}");
+    let aborts = exit.report["aborts"].as_array().unwrap();
+    assert_eq!(aborts.len(), 40);
+    assert_eq!(aborts.iter().filter(|abort| abort["head_sent"] == true).count(), 20);
+    assert_eq!(exit.connections("reset"), 20);
+}
+
+/// Requests behind the cut one were never begun: no answer to them, and none of their bytes makes the 503 disappear.
+#[test]
+fn a_503_is_not_destroyed_by_the_requests_behind_the_one_that_was_cut() {
+    let mut server = Server::start(&HURRIED);
+    let mut client = server.connect();
+    client.send("GET /stuck?ms=60000 HTTP/1.1\r\nhost: test\r\n\r\n".to_owned() + &super::help::request("/").repeat(50));
+    server.await_in_flight(1);
+    server.stop();
+    pass(ms(1_200));
+    assert_eq!(client.answer().status, 503);
+    let exit = server.exit().within(s(5));
+    assert_eq!((exit.code, exit.requests("started")), (3, 1), "{exit:?}");
+}

@@ -1,0 +1,273 @@
+//! The end of the listeners: whom the kernel let in is served, and whoever comes later is refused before he has sent anything.
+
+use super::help::{Client, PATIENCE, Server, binary, connect, ms, pass, s};
+use std::{
+    io,
+    net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+/// A path for a socket, which goes away with the test.
+struct Socket(PathBuf);
+
+impl Socket {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("lameduck-drain-{}-{name}.sock", std::process::id())))
+    }
+
+    fn address(&self) -> String {
+        format!("unix:{}", self.0.display())
+    }
+
+    fn connect(&self) -> io::Result<Client<UnixStream>> {
+        let stream = UnixStream::connect(&self.0)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Client::new(stream))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn new_connections_are_served_for_the_whole_lame_duck_delay_and_then_refused() {
+    let mut server = Server::start(&["--lame-duck", "1s"]);
+    server.stop_and_await("lame_duck");
+    let mut served = 0;
+    let refused = loop {
+        // One that was kept out hears of it when the process is gone: its SYN comes again after a second.
+        match connect(server.service.main) {
+            Ok(stream) => {
+                let mut client = Client::new(stream);
+                client.get("/");
+                let answer = client.answer();
+                answer.is_hello();
+                assert!(answer.says_close(), "{answer:?}");
+                served += 1;
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    assert!(server.since_stop() >= s(1));
+    let exit = server.exit_clean();
+    assert!(exit.took >= s(1), "P4: {exit:?}");
+    assert_eq!(exit.requests("finished"), served);
+}
+
+/// P5a. A process that is stopped, or starved, finds a full accept queue and the signal in the same moment.
+#[test]
+fn connections_in_the_accept_queue_of_a_stopped_process_are_all_answered() {
+    for lame_duck in ["0s", "300ms", "0s", "300ms", "0s"] {
+        let mut server = Server::start(&["--lame-duck", lame_duck]);
+        server.freeze();
+        let mut clients: Vec<_> = (0..100).map(|_| server.ask("/")).collect();
+        server.stop_and_thaw();
+        for client in &mut clients {
+            client.answer().is_hello();
+        }
+        drop(clients);
+        let exit = server.exit_clean();
+        assert_eq!(exit.requests("finished"), 100);
+    }
+}
+
+/// The same, but the requests follow only after the process goes on: each connection is fresh and silent at the stop.
+#[test]
+fn silent_connections_in_the_accept_queue_of_a_stopped_process_get_their_grace() {
+    let mut server = Server::start(&["--lame-duck", "0s"]);
+    server.freeze();
+    let mut clients: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    server.stop_and_thaw();
+    pass(ms(60));
+    for client in &mut clients {
+        client.get("/");
+    }
+    for client in &mut clients {
+        client.answer().is_hello();
+    }
+    server.exit_clean();
+}
+
+#[test]
+fn four_hundred_connections_at_the_instant_of_the_signal_are_all_answered() {
+    for _ in 0..3 {
+        let mut server = Server::start(&["--lame-duck", "0s"]);
+        let mut clients: Vec<_> = (0..400).map(|_| server.connect()).collect();
+        let (busy, silent) = clients.split_at_mut(200);
+        for client in busy {
+            client.get("/slow?ms=300");
+        }
+        server.stop();
+        for client in silent {
+            client.get("/");
+        }
+        for client in &mut clients {
+            assert_eq!(client.answer().status, 200);
+        }
+        let exit = server.exit_clean();
+        assert_eq!(exit.requests("finished"), 400);
+    }
+}
+
+#[test]
+fn a_unix_socket_answers_its_queue_and_takes_its_path_away() {
+    let socket = Socket::new("queue");
+    let mut server = Server::launch(Command::new(binary()).args(["--addr", &socket.address(), "--lame-duck", "200ms"]));
+    server.freeze();
+    let mut clients: Vec<_> = (0..50).map(|_| socket.connect().unwrap()).collect();
+    for client in &mut clients {
+        client.get("/");
+    }
+    server.stop_and_thaw();
+    for client in &mut clients {
+        client.answer().is_hello();
+    }
+    server.exit_clean();
+    assert!(!socket.0.exists());
+}
+
+#[test]
+fn a_unix_socket_serves_in_the_lame_duck_delay_and_then_its_path_is_gone_before_anybody_is_turned_away() {
+    let socket = Socket::new("lame-duck");
+    let mut server = Server::launch(Command::new(binary()).args(["--addr", &socket.address(), "--lame-duck", "500ms"]));
+    server.stop_and_await("lame_duck");
+    let refused = loop {
+        match socket.connect() {
+            Ok(mut client) => {
+                client.get("/");
+                client.answer().is_hello();
+            }
+            Err(error) => break error,
+        }
+    };
+    // Nobody there, rather than somebody who does not answer: a client may go elsewhere at once.
+    assert_eq!(refused.kind(), io::ErrorKind::NotFound);
+    server.exit_clean();
+}
+
+/// All are sealed before any is emptied: a client that one of them keeps out must not find its way into another that nobody
+/// looks at any more.
+#[test]
+fn several_listeners_at_once_all_answer_their_queues() {
+    let socket = Socket::new("several");
+    for lame_duck in ["0s", "200ms"] {
+        let mut server = Server::launch(Command::new(binary()).args([
+            "--addr",
+            "127.0.0.1:0",
+            "--addr",
+            "127.0.0.1:0",
+            "--addr",
+            &socket.address(),
+            "--lame-duck",
+            lame_duck,
+        ]));
+        let addresses: Vec<_> = server.service.addresses.iter().filter_map(|address| address.parse().ok()).collect();
+        assert_eq!(addresses.len(), 2, "{:?}", server.service.addresses);
+        server.freeze();
+        let mut over_tcp: Vec<_> = (0..60).map(|n: usize| Client::new(connect(addresses[n % 2]).unwrap())).collect();
+        let mut over_unix: Vec<_> = (0..30).map(|_| socket.connect().unwrap()).collect();
+        over_tcp.iter_mut().for_each(|client| client.get("/"));
+        over_unix.iter_mut().for_each(|client| client.get("/"));
+        server.stop_and_thaw();
+        over_tcp.iter_mut().for_each(|client| client.answer().is_hello());
+        over_unix.iter_mut().for_each(|client| client.answer().is_hello());
+        let exit = server.exit_clean();
+        assert_eq!(exit.requests("finished"), 90);
+        assert!(!Path::new(&socket.0).exists());
+    }
+}
+
+/// P5a. A connection that the kernel completes between the last accept and the close of its listener is reset with it. The
+/// moment is short, so it is stretched: many listeners are emptied and closed one after the other, and the process is stopped
+/// again and again while it does so. Whoever gets in meanwhile has asked, and must be answered; what saves him is the filter
+/// that keeps everybody out before the first queue is emptied.
+#[test]
+fn whoever_gets_in_while_many_listeners_close_is_answered() {
+    const LISTENERS: usize = 24;
+    let mut args = vec!["--lame-duck", "0s", "--workers", "2"];
+    args.extend(["--addr", "127.0.0.1:0"].repeat(LISTENERS - 1));
+    for _ in 0..30 {
+        let mut server = Server::start(&args);
+        let addresses: Vec<SocketAddr> = server.service.addresses.iter().map(|address| address.parse().unwrap()).collect();
+        assert_eq!(addresses.len(), LISTENERS);
+        let mut clients = Vec::new();
+        server.stop();
+        for round in 0..400 {
+            server.freeze();
+            // A SYN that is dropped comes again after a second. Nobody waits for that here.
+            let some = addresses.iter().skip(round % 8).step_by(8);
+            let let_in = some.filter_map(|address| TcpStream::connect_timeout(address, ms(2)).ok());
+            let mut newcomers: Vec<_> = let_in.map(Client::new).collect();
+            for client in &mut newcomers {
+                client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                client.get("/");
+            }
+            server.thaw();
+            let all_are_kept_out = newcomers.is_empty();
+            clients.extend(newcomers);
+            if all_are_kept_out {
+                break;
+            }
+            pass(Duration::from_micros(20 * (round % 16) as u64));
+        }
+        for client in &mut clients {
+            client.answer().is_hello();
+        }
+        let exit = server.exit_clean();
+        assert_eq!(exit.requests("finished"), clients.len() as u64);
+    }
+}
+
+/// A server with no descriptor left, and more clients than that at its door.
+struct Flooded {
+    server: Server,
+    flood: Vec<Client>,
+}
+
+fn flooded(lame_duck: &str) -> Flooded {
+    const LIMIT: &str = "ulimit -n 80 && exec \"$@\"";
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", LIMIT, "sh"]).arg(binary()).args(["--addr", "127.0.0.1:0", "--lame-duck", lame_duck]);
+    // As many as the limit, some of which are in use for other things: so descriptors are what runs out.
+    let server = Server::launch(command.args(["--connections-max", "80", "--workers", "2"]));
+    let flood = (0..200).map(|_| server.ask("/")).collect();
+    server.await_status(|status| status["connections"]["accept_errors"].as_u64() > Some(0));
+    Flooded { server, flood }
+}
+
+/// P15, P16.
+#[test]
+fn without_descriptors_probes_are_answered_nothing_spins_and_it_recovers() {
+    let Flooded { server, mut flood } = flooded("0s");
+    let before = server.cpu_time();
+    for _ in 0..10 {
+        assert_eq!(server.status()["ready"], true);
+        pass(ms(100));
+    }
+    let used = server.cpu_time() - before;
+    assert!(used < ms(500), "it spins: {used:?} of processor time in a second");
+    flood.truncate(1);
+    // The one from before, and a new one.
+    flood[0].answer().is_hello();
+    server.keep();
+}
+
+#[test]
+fn whoever_waits_at_the_door_of_a_server_without_descriptors_is_served_as_others_leave() {
+    let Flooded { mut server, mut flood } = flooded("300ms");
+    server.stop();
+    // Each answer closes its connection from now on, or its client does, and the next one's turn has come.
+    for mut client in flood.drain(..) {
+        client.answer().is_hello();
+    }
+    let exit = server.exit_clean();
+    assert_eq!(exit.requests("finished"), 200);
+    assert!(exit.connections("accept_errors") > 0, "{exit:?}");
+}
