@@ -23,6 +23,15 @@ run *args:
 sim *args:
     cargo test --release --test simulation {{args}}
 
+# The real binary restarted under constant load: `just soak --restarts 200 --latency 10`.
+soak *args:
+    cargo build --release --bin lameduck
+    cargo run --release -p lameduck-soak -- {{args}}
+
+# The fuzzed bodies with a fuzzer (needs cargo-fuzz and a nightly toolchain): `just fuzz http1`.
+fuzz target:
+    cargo fuzz run --fuzz-dir fuzz/targets {{target}} fuzz/corpus/{{target}}
+
 # The documents, opened.
 doc:
     cargo doc --workspace --no-deps --open

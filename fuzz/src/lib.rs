@@ -1,7 +1,7 @@
 //! What is fuzzed, as plain functions: everything that reads bytes from strangers, and what reads settings.
 //!
 //! Each takes any bytes and must return; a broken promise is a panic that names it. `tests/fuzz.rs` replays the corpus and a
-//! few hundred drawn inputs with the stable toolchain; `fuzz/fuzz_targets` hands the same functions to cargo-fuzz.
+//! few hundred drawn inputs with the stable toolchain; `fuzz/targets` hands the same functions to cargo-fuzz.
 
 mod connection;
 mod life;
