@@ -5,8 +5,9 @@ mod support;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::Signal;
+use std::io::{Read, Write};
 use support::{
-    Client, End, Service,
+    Client, End, PATIENCE, Service,
     frames::{Frame, GOAWAY, Http2},
     now,
 };
@@ -108,6 +109,30 @@ fn a_request_on_a_fresh_connection_accepted_in_the_drain_is_answered() {
         }
     }
     assert_eq!(service.exit_code(), 0);
+}
+
+/// A client far away, as loopback can have one: it does not hear the first answer to its SYN, and the kernel sends the next
+/// after a second. Meanwhile the listeners are sealed.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_whose_handshake_was_under_way_when_newcomers_were_shut_out_is_served() {
+    const DROP_ALL: socket2::SockFilter = socket2::SockFilter::new(0x06 /* RET */, 0, 0, 0);
+    let mut service = Service::start(&["--lame-duck=900ms"]);
+    let mut client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    client.attach_filter(&[DROP_ALL]).unwrap();
+    client.set_nonblocking(true).unwrap();
+    client.connect(&service.main.into()).unwrap_err();
+    service.terminate();
+    client.detach_filter().unwrap();
+    client.set_nonblocking(false).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    // This waits for the handshake.
+    client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(service.exit_code(), 0);
+    assert_eq!(service.report()["requests"]["started"], 1);
 }
 
 #[test]

@@ -83,4 +83,8 @@ impl Listener for PipeListener {
         }
         Backlog::Sealed
     }
+
+    fn handshakes(&self) -> Option<usize> {
+        Some(0)
+    }
 }

@@ -65,12 +65,22 @@ pub trait Listener: fmt::Debug + Send + 'static {
     /// Keeps newcomers out without losing who already came, as far as this listener can. Called once; afterwards connections
     /// are accepted as the answer says, and the listener is dropped.
     fn quiesce(&mut self) -> Backlog;
+
+    /// How many clients are about to enter the queue: their handshake with this address has begun and is not complete. Asked
+    /// after [`quiesce`](Self::quiesce), a few times at most; it must not wait. Those of other listeners at the same address
+    /// are counted, too.
+    ///
+    /// Those that are complete must be in the queue: after `Some(0)` of a sealed listener nobody enters it any more. `None`
+    /// if it cannot tell.
+    fn handshakes(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// What to do with the queue of a listener that was quiesced.
 #[derive(Debug)]
 pub enum Backlog {
-    /// No newcomer enters any more. Give handshakes under way about a round trip, then accept until it is empty.
+    /// No newcomer enters any more. Let the [handshakes](Listener::handshakes) under way complete, then accept until it is empty.
     Sealed,
     /// Newcomers still enter, because this could not be prevented (the system's reason is inside). Accept until it is empty.
     Open(Option<io::Error>),

@@ -1,23 +1,24 @@
 //! A worker: accepts connections, keeps them, wakes those that are due, and ends when the last is gone and no work is left.
 
-use super::{berth::Berth, connection::Connection, crew::Crew, service::HttpService};
+use super::{
+    berth::Berth,
+    connection::Connection,
+    crew::Crew,
+    service::HttpService,
+    settling::{Sealing, Settled, Settling},
+};
 use crate::{
     env::{Address, Backlog, Listener},
     lifecycle::Phase,
 };
 use std::{
-    future::{Future, pending, poll_fn},
+    future::poll_fn,
     io,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::Poll,
     time::Duration,
 };
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 /// What the driver asks of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,30 +33,6 @@ pub(crate) enum Order {
     Abandon,
 }
 
-/// Lets each worker know when all listeners of all workers are sealed: a queue is emptied only after that, since a client that
-/// is kept out of one must not find its way into another that was emptied already.
-#[derive(Debug)]
-pub(crate) struct Sealing {
-    open: AtomicUsize,
-    all: CancellationToken,
-}
-
-impl Sealing {
-    pub(crate) fn new(workers: usize) -> Self {
-        Self { open: AtomicUsize::new(workers), all: CancellationToken::new() }
-    }
-
-    fn seal_one(&self) {
-        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.all.cancel();
-        }
-    }
-}
-
-/// How long handshakes under way get to complete once newcomers are kept out: about a round trip.
-const SETTLE: Duration = Duration::from_millis(20);
-/// How long a worker waits for the others to seal; only one that is wedged takes longer.
-const SEALING_MAX: Duration = Duration::from_millis(200);
 /// The pause after an accept that failed for want of something that others may give back, such as descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// How often connections that are due are woken while serving, and once a stop was asked for.
@@ -78,7 +55,7 @@ pub(crate) async fn work<L, S>(
     let mut sweep = clock.sleep_until(clock.now() + SWEEP);
     let mut pause = clock.sleep_until(clock.now());
     let mut accepting = Accepting::Yes;
-    let mut quiescing = pin!(None);
+    let mut settling = None;
     loop {
         let is_full = crew.side.is_full();
         if is_full && accepting == Accepting::Yes {
@@ -91,7 +68,7 @@ pub(crate) async fn work<L, S>(
                 Some(Order::Quiesce) => {
                     desk.quiesce();
                     sealing.seal_one();
-                    quiescing.set(Some(settle(clock.clone(), sealing.clone())));
+                    settling = Some(Settling::new(clock.clone(), sealing.clone()));
                     desk.wake_all();
                 }
                 Some(Order::Close) => {
@@ -116,11 +93,14 @@ pub(crate) async fn work<L, S>(
                 let every = if crew.side.phase() >= Phase::LameDuck { SWEEP_STOPPING } else { SWEEP };
                 sweep.as_mut().reset(clock.now() + every);
             }
-            () = settled(quiescing.as_mut()) => {
-                quiescing.set(None);
-                desk.empty_backlogs().await;
-                crew.close();
-                accepting = Accepting::Never;
+            () = Settling::is_due(settling.as_mut()) => {
+                let looked = settling.as_mut().map(|settling| settling.look(crew.side.phase(), desk.listeners.handshakes()));
+                if looked == Some(Settled::Yes) {
+                    settling = None;
+                    desk.empty_backlogs().await;
+                    crew.close();
+                    accepting = Accepting::Never;
+                }
             }
             () = pause.as_mut(), if accepting == Accepting::Paused => accepting = Accepting::Yes,
             () = crew.freed(), if is_full => {}
@@ -148,16 +128,6 @@ enum Admitted {
     No,
 }
 
-async fn settle(clock: Arc<dyn crate::env::Clock>, sealing: Arc<Sealing>) {
-    let mut late = clock.sleep_until(clock.now() + SEALING_MAX);
-    tokio::select! {
-        biased;
-        () = sealing.all.cancelled() => {}
-        () = late.as_mut() => {}
-    }
-    clock.sleep_until(clock.now() + SETTLE).await;
-}
-
 /// Ready when the last connection is gone, and the work that handlers spawned after it: that work runs on this worker's runtime,
 /// which ends with the worker (P10).
 async fn emptied<S: HttpService>(crew: &Crew<S>) {
@@ -165,13 +135,6 @@ async fn emptied<S: HttpService>(crew: &Crew<S>) {
     // It may be another worker's work: then this one stays a little longer than it must. Not the other way round: without a
     // connection, only work can spawn more work here.
     crew.side.tasks.wait().await;
-}
-
-async fn settled<F: Future<Output = ()>>(quiescing: std::pin::Pin<&mut Option<F>>) {
-    match quiescing.as_pin_mut() {
-        Some(settling) => settling.await,
-        None => pending().await,
-    }
 }
 
 /// What a worker has at hand.
@@ -320,6 +283,11 @@ impl<L: Listener> Listeners<L> {
             }
         }
         Poll::Pending
+    }
+
+    /// What each says of its handshakes under way, asked one after the other.
+    fn handshakes(&self) -> impl Iterator<Item = Option<usize>> {
+        self.sockets.iter().map(|socket| socket.listener.handshakes())
     }
 
     fn close(&mut self) {

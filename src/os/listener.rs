@@ -192,6 +192,14 @@ impl Listener for OsListener {
             Err(error) => Backlog::Open(Some(error)),
         }
     }
+
+    /// A Unix socket has no handshakes: a connect is complete or did not happen.
+    fn handshakes(&self) -> Option<usize> {
+        match &self.local {
+            Address::Tcp(local) => handshakes_with(*local),
+            Address::Unix(_) => Some(0),
+        }
+    }
 }
 
 enum Stream {
@@ -277,6 +285,17 @@ fn accept_nonblocking(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<Soc
     rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&descriptor, true)?;
     Ok((descriptor, peer))
+}
+
+#[cfg(target_os = "linux")]
+fn handshakes_with(local: SocketAddr) -> Option<usize> {
+    super::handshakes::under_way(local)
+}
+
+/// Not to be known here.
+#[cfg(not(target_os = "linux"))]
+fn handshakes_with(_: SocketAddr) -> Option<usize> {
+    None
 }
 
 #[cfg(target_os = "linux")]

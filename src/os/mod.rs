@@ -4,20 +4,22 @@
 //! |---|---|---|
 //! | `clock` | time, by tokio's clock and the system's calendar | P9 |
 //! | `network`, `exclusive`, `unix_path` | binds ports exclusively, and Unix sockets with their stale leftovers | P2, P14 |
-//! | `listener`, `quiesce` | accepts; keeps newcomers out at the end without losing who came | P5 |
-//! | `transport`, `unacknowledged` | bytes, the last look, what the peer has not acknowledged, the reset | P5, P6 |
+//! | `listener`, `quiesce`, `handshakes` | accepts; keeps newcomers out at the end without losing who came | P5, P8 |
+//! | `transport`, `unacknowledged`, `sock_diag` | bytes, the last look, what the peer has not acknowledged, the reset | P5, P6 |
 //! | `reserve` | descriptors kept back for the internal side | P15, P16 |
 //! | `signals` | the four stop signals | P12 |
 //! | `rooms`, `watchdog` | threads with a runtime each, and the thread that ends the process | P7, P16 |
 //! | `stdio` | one line to standard error, without waiting for its reader | P7, P15 |
 //! | `limits` | how much of the machine is ours | P15 |
 //!
-//! Linux is what it is made for; other Unixes compile and get what they can: no SYN filter, no view of what is
-//! unacknowledged. There is no unsafe code here: socket options go through socket2, system calls through rustix. Nothing
+//! Linux is what it is made for; other Unixes compile and get what they can: no SYN filter, no view of handshakes
+//! and of what is unacknowledged. There is no unsafe code here: socket options go through socket2, system calls through rustix. Nothing
 //! here decides anything: policy such as how long to back off after a failed accept belongs to the host.
 
 mod clock;
 mod exclusive;
+#[cfg(target_os = "linux")]
+mod handshakes;
 mod limits;
 mod listener;
 mod network;
@@ -25,6 +27,8 @@ mod quiesce;
 mod reserve;
 mod rooms;
 mod signals;
+#[cfg(target_os = "linux")]
+mod sock_diag;
 pub mod stdio;
 mod transport;
 #[cfg(target_os = "linux")]

@@ -1,6 +1,6 @@
 //! P5a: a connection whose handshake the kernel completed before the listener closed is accepted.
 
-use crate::help::{Scratch, accept, any_port, listen_one, tcp};
+use crate::help::{Scratch, accept, any_port, bounded, listen_one, tcp};
 use lameduck::{
     env::{Address, Backlog, ListenAddress, Listener, Look, Transport},
     os::{OsListener, SocketOptions},
@@ -8,7 +8,7 @@ use lameduck::{
 use std::{
     future::poll_fn,
     io::{ErrorKind, Read, Write},
-    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     task::Poll,
     time::Duration,
@@ -55,6 +55,92 @@ async fn a_sealed_ipv6_listener_gives_its_queue_and_lets_nobody_in() {
     if TcpListener::bind(address).is_ok() {
         a_sealed_listener_gives_its_queue_and_lets_nobody_in(ListenAddress::Tcp(address)).await;
     }
+}
+
+/// A client whose SYN has arrived and who does not get the answer until it takes its ears off: then it hears the next, which the
+/// listener's side sends a second after the first.
+#[cfg(target_os = "linux")]
+fn deaf_client(address: SocketAddr) -> socket2::Socket {
+    const DROP_ALL: socket2::SockFilter = socket2::SockFilter::new(0x06 /* RET */, 0, 0, 0);
+    let client = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).unwrap();
+    client.attach_filter(&[DROP_ALL]).unwrap();
+    client.set_nonblocking(true).unwrap();
+    let error = client.connect(&address.into()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::INPROGRESS.raw_os_error()));
+    client
+}
+
+/// Polls in real time until `handshakes` says so.
+#[cfg(target_os = "linux")]
+#[expect(clippy::disallowed_methods, reason = "the kernel completes a handshake in real time")]
+async fn until_handshakes(listener: &OsListener, count: usize) {
+    let counted = async {
+        while listener.handshakes() != Some(count) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    bounded(counted).await;
+}
+
+/// `at` is what the client connects to, if it is not what the listener is bound to.
+#[cfg(target_os = "linux")]
+async fn a_handshake_is_counted_until_it_is_complete_and_then_in_the_queue(address: ListenAddress, at: Option<Ipv4Addr>) {
+    let mut listener = listen_one(&address).await;
+    let local = tcp(&listener.local());
+    let at = at.map_or(local, |at| SocketAddr::from((at, local.port())));
+    assert_eq!(listener.handshakes(), Some(0));
+    let client = deaf_client(at);
+    until_handshakes(&listener, 1).await;
+    assert!(matches!(listener.quiesce(), Backlog::Sealed));
+    assert_eq!(listener.handshakes(), Some(1), "the filter harms none that has begun");
+    assert_eq!(accept_until_empty(&mut listener).await, 0);
+    client.detach_filter().unwrap();
+    until_handshakes(&listener, 0).await;
+    assert_eq!(accept_until_empty(&mut listener).await, 1);
+    assert_eq!(listener.handshakes(), Some(0));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_handshake_under_way_is_counted_until_it_is_in_the_queue_of_a_sealed_ipv4_listener() {
+    a_handshake_is_counted_until_it_is_complete_and_then_in_the_queue(any_port(), None).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_handshake_of_either_family_is_counted_by_a_dual_stack_listener() {
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+        let dual_stack = || ListenAddress::Port(0);
+        a_handshake_is_counted_until_it_is_complete_and_then_in_the_queue(dual_stack(), Some(Ipv4Addr::LOCALHOST)).await;
+        a_handshake_is_counted_until_it_is_complete_and_then_in_the_queue(dual_stack(), None).await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn handshakes_with_others_are_not_counted() {
+    let listener = listen_one(&any_port()).await;
+    let same_address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let same_port = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), tcp(&listener.local()).port()));
+    for other in [same_address, same_port] {
+        // Somebody else may have the port there.
+        let Ok(other) = TcpListener::bind(other) else { continue };
+        let address = other.local_addr().unwrap();
+        let other = OsListener::inherited(other.into(), SocketOptions::default()).unwrap();
+        let _deaf = deaf_client(address);
+        until_handshakes(&other, 1).await;
+        assert_eq!(listener.handshakes(), Some(0));
+    }
+}
+
+/// Those who have connected are in the queue, and no handshakes.
+#[tokio::test]
+async fn a_unix_listener_has_no_handshakes() {
+    let scratch = Scratch::new("handshakes");
+    let path = scratch.path().join("app.sock");
+    let listener = listen_one(&ListenAddress::Unix(path.clone())).await;
+    let _queued = UnixStream::connect(&path).unwrap();
+    assert_eq!(listener.handshakes(), Some(0));
 }
 
 /// The runtime hears of a connection only when its driver runs. A queue must not look empty until then.

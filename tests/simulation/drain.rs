@@ -31,19 +31,20 @@ fn body_bytes(outcome: &Outcome) -> (u64, u64) {
     (done.number("status").unwrap(), done.number("body_bytes").unwrap())
 }
 
-fn a_signal_while_idle<W: World>() {
+fn a_signal_while_idle<W: World>(settling_ms: u64) {
     let outcome = play::<W>(&Scenario::new("a signal while idle"));
     assert_eq!(code(&outcome), 0);
     assert_eq!(entered(&outcome, "lame_duck"), 1_000);
     assert_eq!(entered(&outcome, "draining"), 2_000);
     // P8: but for the settling of the listeners nothing is waited for.
-    assert!(entered(&outcome, "stopped") <= 2_040, "{}", outcome.trace.text());
+    assert!(entered(&outcome, "stopped") <= 2_000 + settling_ms, "{}", outcome.trace.text());
 }
 
 #[test]
 fn a_signal_while_idle_ends_the_process_when_the_lame_duck_delay_is_over() {
-    a_signal_while_idle::<TurmoilNetWorld>();
-    a_signal_while_idle::<TurmoilWorld>();
+    a_signal_while_idle::<TurmoilNetWorld>(5);
+    // Here nobody knows whether a handshake is under way.
+    a_signal_while_idle::<TurmoilWorld>(70);
 }
 
 fn a_slow_request<W: World>() {

@@ -8,8 +8,8 @@ use crate::{
 use lameduck::lifecycle::Phase;
 use std::time::Duration;
 
-/// How long handshakes under way have, once newcomers are kept out.
-const SETTLE: Duration = Duration::from_millis(20);
+/// How long handshakes under way have at most, once newcomers are kept out.
+const SETTLE_MAX: Duration = Duration::from_millis(250);
 
 /// P5: every request has one fate, and what was cut does not look whole.
 pub(super) fn one_fate_per_request(story: &Story<'_>) -> Judgement {
@@ -82,9 +82,11 @@ fn is_not_lost(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
     let draining = story.began(Phase::Draining).unwrap_or(Duration::MAX);
     let arrived_before = asked.asked + story.under_way() < draining;
     // The first-byte grace is 250 ms: a connection that asks at once is never closed unheard. One whose handshake was under way
-    // when newcomers were shut out is complete for its client first: it is ours if a round trip fits into the settling.
-    let settles =
-        story.scenario.syn_filter == Filter::Available && Duration::from_millis(story.scenario.latency_ms.1) * 2 < SETTLE;
+    // when newcomers were shut out is complete for its client first: it is waited for, unless the client is farther away than
+    // anybody waits for, or somebody who is impatient may have ended the wait.
+    let settles = story.scenario.syn_filter == Filter::Available
+        && !story.is_impatient()
+        && story.under_way() * 2 < story.world(SETTLE_MAX);
     let fresh = asked.earlier == 0 && settles;
     if arrived_before || fresh {
         return Err(format!(

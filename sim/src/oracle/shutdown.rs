@@ -11,8 +11,8 @@ use std::time::Duration;
 
 /// How long a connection may be silent, and the sweep that sees it.
 const GRACE: Duration = Duration::from_millis(250 + 20);
-/// Sealing the listeners, settling, a sweep.
-const QUIESCE: Duration = Duration::from_millis(40);
+/// Sealing the listeners, settling where nobody knows whether a handshake is under way, a sweep.
+const QUIESCE: Duration = Duration::from_millis(70);
 /// Timers are exact to this.
 const MOMENT: Duration = Duration::from_millis(2);
 
@@ -32,8 +32,8 @@ pub(super) fn no_straggler_holds_the_exit(story: &Story<'_>) -> Judgement {
     if !simple || busy || !story.delivers() {
         return Ok(Exercise::No);
     }
-    // A connection that is on its way when the listeners settle has its grace from its accept.
-    let most = GRACE + QUIESCE;
+    // A connection that is on its way when the listeners settle is waited for, and has its grace from its accept.
+    let most = GRACE + QUIESCE + story.under_way() * 2;
     if span > most {
         return Err(format!("with no request left the drain took {span:?}, more than {most:?}"));
     }

@@ -137,7 +137,7 @@ impl Listener for TurmoilListener {
         Address::Tcp(self.lease.address())
     }
 
-    /// No filter here: newcomers enter until the listener is dropped.
+    /// No filter here: newcomers enter until the listener is dropped. How many are about to, nobody tells.
     fn quiesce(&mut self) -> Backlog {
         Backlog::Open(None)
     }

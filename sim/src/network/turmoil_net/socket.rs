@@ -247,6 +247,16 @@ impl Listener for TurmoilNetListener {
             SynFilter::Missing => Backlog::Open(None),
         }
     }
+
+    /// Whose SYN arrived, and whose ACK did not yet. The kernel here knows as well as the one of Linux.
+    fn handshakes(&self) -> Option<usize> {
+        let local = self.socket.reachable_at();
+        let table = self.socket.seat.act(|| turmoil_net::netstat(local.ip())).ok()?;
+        let under_way = |entry: &&turmoil_net::NetstatEntry| {
+            entry.state == Some(turmoil_net::NetstatState::SynReceived) && entry.local.port() == local.port()
+        };
+        Some(table.entries.iter().filter(under_way).count())
+    }
 }
 
 impl Drop for ListeningSocket {
