@@ -9,7 +9,9 @@ use crate::{
     env::{Audience, Clock, Env, JobEnd, Network, Reservation, Room, Rooms, SignalSource},
     hook::{BoxFuture, HookEnd, HookState, run_start, run_stop, unwind},
     host::{Bound, Parts},
-    http::{ConnectionTally, Crew, HttpService, Limits, Order, RequestTally, Sealing, Side, SideConfig, millis, work},
+    http::{
+        ConnectionTally, Crew, HttpService, Limits, Order, RequestTally, Sealing, Side, SideConfig, WhenFull, millis, work,
+    },
     internal::{Board, Heartbeats, InternalService, watch},
     lifecycle::{
         Action, Event, HookBudget, HookIndex, HookResult, HookVerdict, Lifecycle, Moment, Outcome, Phase, Signal,
@@ -203,10 +205,16 @@ where
         let internal = Arc::new(Side::new(
             clock.clone(),
             SideConfig {
+                when_full: WhenFull::Wait,
                 app_version: settings.app_version.as_str().into(),
                 request_timeout: None,
                 lame_duck: Duration::ZERO,
-                limits: Limits { connections_max: INTERNAL_CONNECTIONS_MAX, ..settings.limits },
+                limits: Limits {
+                    connections_max: INTERNAL_CONNECTIONS_MAX,
+                    header_timeout: settings.limits.header_timeout.min(INTERNAL_HEADER_TIMEOUT),
+                    ..settings.limits
+                },
+                when_full: WhenFull::MakeRoom,
                 seed,
             },
         ));
@@ -740,3 +748,6 @@ async fn ready<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
         None => pending().await,
     }
 }
+/// How long a request head may take there: its clients are near, and few.
+const INTERNAL_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
+

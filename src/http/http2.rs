@@ -112,8 +112,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         let until = match (self.goaway, self.spoke) {
             (Goaway::Sent { at }, Spoke::Yes) => idle_since.max(at) + PONG_WAIT,
             (Goaway::Sent { at }, Spoke::No) => at + HEAD_GRACE,
-            (Goaway::NotYet, Spoke::Yes) => idle_since + limits.keep_alive,
-            (Goaway::NotYet, Spoke::No) => self.began + limits.keep_alive,
+            (Goaway::NotYet, Spoke::Yes) => idle_since + crew.side.keep_alive(),
+            (Goaway::NotYet, Spoke::No) => self.began + crew.side.keep_alive(),
         };
         if now < until {
             let goaway = if self.goaway == Goaway::NotYet { self.goaway_moment(crew) } else { Moment::NEVER };

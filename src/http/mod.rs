@@ -40,5 +40,5 @@ pub use tally::{ConnectionTally, RequestTally};
 pub(crate) use answer::panic_message;
 pub(crate) use crew::Crew;
 pub(crate) use service::BoxError;
-pub(crate) use side::{Side, SideConfig, millis};
+pub(crate) use side::{Side, SideConfig, WhenFull, millis};
 pub(crate) use worker::{Order, Sealing, work};
