@@ -64,7 +64,7 @@ impl Check {
     pub(crate) fn result_board(&self) -> Arc<CheckResult> {
         Arc::new(CheckResult {
             name: self.name.clone(),
-            stale_after: (self.interval + self.timeout) * 2 + Duration::from_secs(1),
+            stale_after: self.interval.saturating_add(self.timeout).saturating_mul(2).saturating_add(Duration::from_secs(1)),
             last: Mutex::new(None),
         })
     }
@@ -75,9 +75,8 @@ impl Check {
             let mut late = clock.sleep_until(clock.now() + self.timeout);
             let outcome = tokio::select! {
                 biased;
-                probed = unwind(async { (self.probe)().await }) => match probed {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(error)) => Err(error.to_string()),
+                probed = unwind(async { (self.probe)().await.map_err(|error| error.to_string()) }) => match probed {
+                    Ok(outcome) => outcome,
                     Err(panic) => Err(format!("panicked: {panic}")),
                 },
                 () = late.as_mut() => Err(format!("no result within {:?}", self.timeout)),

@@ -9,10 +9,12 @@ use crate::{
     env::{Audience, Clock, Env, JobEnd, Network, Reservation, Room, Rooms, SignalSource},
     hook::{BoxFuture, HookEnd, HookState, run_start, run_stop, unwind},
     host::{Bound, Parts},
-    http::{ConnectionTally, Crew, HttpService, Limits, Order, RequestTally, Sealing, Side, SideConfig, millis, work},
+    http::{
+        ConnectionTally, Crew, HttpService, Limits, Order, RequestTally, Sealing, Side, SideConfig, WhenFull, millis, work,
+    },
     internal::{Board, Heartbeats, InternalService, watch},
     lifecycle::{
-        Action, Event, HookBudget, HookIndex, HookResult, HookVerdict, Lifecycle, Moment, Outcome, Phase, Signal,
+        Action, Event, GiveUp, HookBudget, HookIndex, HookResult, HookVerdict, Lifecycle, Moment, Outcome, Phase, Signal,
         StopReason, Verdict,
     },
     report::{HookReport, Report, ReportVerdict},
@@ -23,7 +25,8 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{runtime::Handle, sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
 /// Lives a life, in a given world.
 pub(crate) async fn run<S, N, G, R>(service: S, parts: Parts, env: Env<N, G, R>) -> Report
@@ -106,7 +109,7 @@ enum Wake<L> {
     Time,
     Signal(Signal),
     StopAsked,
-    HookEnded(Half, HookIndex, HookEnd),
+    HookEnded(Half, HookIndex, Option<HookEnd>),
     Listening(Result<Vec<Vec<L>>, String>),
     BackgroundEnded(String, Result<(), String>),
     MainEmpty,
@@ -129,7 +132,8 @@ enum Half {
 /// The listeners of each address, one a worker.
 type Listeners<N> = Vec<Vec<<N as Network>::Listener>>;
 
-type HookTask = (Half, HookIndex, HookEnd);
+/// How a hook's task ended: `None` if it was given up.
+type HookTask = (Half, HookIndex, Option<HookEnd>);
 
 struct Driver<S, N: Network, G, R> {
     /// Dropped first: a driver that is dropped before its life is over takes everything with it.
@@ -138,6 +142,8 @@ struct Driver<S, N: Network, G, R> {
     clock: Arc<dyn Clock>,
     signals: G,
     rooms: R,
+    /// Where users' hooks, tasks and checks run.
+    guests: Handle,
     parts: Parts,
     main: Arc<Side>,
     internal: Arc<Side>,
@@ -165,6 +171,8 @@ struct Driver<S, N: Network, G, R> {
 struct Slot {
     name: String,
     state: HookState,
+    /// Gives up the half that runs.
+    give_up: CancellationToken,
 }
 
 /// A worker at the driver.
@@ -197,6 +205,7 @@ where
                 request_timeout: settings.request_timeout,
                 lame_duck: settings.plan.lame_duck,
                 limits: settings.limits,
+                when_full: WhenFull::Wait,
                 seed,
             },
         ));
@@ -206,7 +215,12 @@ where
                 app_version: settings.app_version.as_str().into(),
                 request_timeout: None,
                 lame_duck: Duration::ZERO,
-                limits: Limits { connections_max: INTERNAL_CONNECTIONS_MAX, ..settings.limits },
+                limits: Limits {
+                    connections_max: INTERNAL_CONNECTIONS_MAX,
+                    header_timeout: settings.limits.header_timeout.min(INTERNAL_HEADER_TIMEOUT),
+                    ..settings.limits
+                },
+                when_full: WhenFull::MakeRoom,
                 seed,
             },
         ));
@@ -222,7 +236,8 @@ where
             reserved.main.iter().map(Reservation::local).collect(),
         ));
         if let Some(tell) = parts.on_bound.take() {
-            tell(&Bound { main: board.main_addresses.clone(), internal: board.internal_address.clone() });
+            let bound = Bound { main: board.main_addresses.clone(), internal: board.internal_address.clone() };
+            unwind(async move { tell(&bound) }).await.map_err(|panic| format!("on_bound panicked: {panic}"))?;
         }
         let address = reserved.internal.local();
         let listeners = reserved
@@ -248,9 +263,10 @@ where
                 }),
             )
             .map_err(|error| format!("cannot start the internal server: {error}"))?;
+        let guests = rooms.guests();
         let mut check_tasks = JoinSet::new();
         for (check, board) in checks.into_iter().zip(boards) {
-            check_tasks.spawn(check.run(clock.clone(), board));
+            check_tasks.spawn_on(check.run(clock.clone(), board), &guests);
         }
         let hooks = std::mem::take(&mut parts.hooks);
         Ok(Self {
@@ -259,13 +275,21 @@ where
             clock,
             signals,
             rooms,
+            guests,
             main,
             internal,
             board,
             heartbeats,
             service: Arc::new(service),
             reservations: reserved.main,
-            hooks: hooks.into_iter().map(|hook| Slot { name: hook.name, state: HookState::Waiting(hook.start) }).collect(),
+            hooks: hooks
+                .into_iter()
+                .map(|hook| Slot {
+                    name: hook.name,
+                    state: HookState::Waiting(hook.start),
+                    give_up: CancellationToken::new(),
+                })
+                .collect(),
             hook_tasks: JoinSet::new(),
             hook_reports: Vec::new(),
             listening: None,
@@ -302,6 +326,7 @@ where
             }
         }
         self.wait_for_the_cut().await;
+        self.wait_for_late_hooks().await;
         self.report()
     }
 
@@ -320,6 +345,32 @@ where
         }
     }
 
+    /// A start hook that does not yield cannot be dropped. If it finishes after it was given up, it owes its stop hook all the same
+    /// (P11), and the exit waits for both, but never beyond the bound (P7), nor for somebody impatient (P12).
+    async fn wait_for_late_hooks(&mut self) {
+        let Some(stop) = self.life.history().stop else { return };
+        while self.hooks.iter().any(|hook| matches!(hook.state, HookState::Dropped | HookState::Late)) {
+            tokio::select! {
+                biased;
+                Some(Ok((half, hook, end))) = self.hook_tasks.join_next() => {
+                    let _ = self.on_hook_ended(half, hook, end);
+                }
+                () = sleep_until(&*self.clock, Some(stop.deadline)) => return self.give_up_late_hook(GiveUp::Overran),
+                signal = self.signals.recv() => {
+                    if signal.is_impatient() {
+                        return self.give_up_late_hook(GiveUp::Impatience);
+                    }
+                }
+            }
+        }
+    }
+
+    fn give_up_late_hook(&mut self, why: GiveUp) {
+        if let Some(late) = self.hooks.iter().position(|hook| matches!(hook.state, HookState::Late)) {
+            self.drop_hook(HookIndex(late), HookVerdict::GivenUp(why));
+        }
+    }
+
     /// The next fact or deadline. Whatever is not waited for now is not polled. What is done already goes before what asks for
     /// an end: a start hook that has finished owes its stop hook (P11), and a listener that listens may hold connections (P5).
     async fn next_wake(&mut self) -> Wake<N::Listener> {
@@ -328,7 +379,7 @@ where
             biased;
             Some(ended) = self.hook_tasks.join_next() => match ended {
                 Ok((half, hook, end)) => Wake::HookEnded(half, hook, end),
-                // A hook that was given up.
+                // Its runtime is gone.
                 Err(_) => Wake::Time,
             },
             listening = ready(&mut self.listening) => {
@@ -377,17 +428,25 @@ where
         }
     }
 
-    fn on_hook_ended(&mut self, half: Half, hook: HookIndex, end: HookEnd) -> Option<Event> {
+    fn on_hook_ended(&mut self, half: Half, hook: HookIndex, end: Option<HookEnd>) -> Option<Event> {
         let slot = self.hooks.get_mut(hook.0)?;
         let name = slot.name.clone();
-        if matches!(slot.state, HookState::Over) {
-            // It finished in the very moment it was dropped. The machine has moved on, but what was started is stopped (P11).
-            if let Some(stop) = end.stop {
-                self.hook_tasks.spawn(async move { (Half::Stop, hook, run_stop(stop).await) });
+        let before = std::mem::replace(&mut slot.state, HookState::Over);
+        let end = match (before, end) {
+            (HookState::Dropped, Some(HookEnd { stop: Some(stop), .. })) => {
+                // It finished all the same. The machine has moved on, but what was started is stopped (P11).
+                slot.state = HookState::Late;
+                self.spawn_hook(hook, Half::Stop, run_stop(stop));
+                return None;
             }
-            return None;
+            (HookState::Running | HookState::Late, Some(end)) => end,
+            (HookState::Waiting(_) | HookState::Started(_) | HookState::Dropped | HookState::Over, Some(_)) | (_, None) => {
+                return None;
+            }
+        };
+        if let Some(stop) = end.stop {
+            slot.state = HookState::Started(stop);
         }
-        slot.state = end.stop.map_or(HookState::Over, HookState::Started);
         let verdict = match half {
             Half::Start => HookVerdict::Started(end.result),
             Half::Stop => HookVerdict::Stopped(end.result),
@@ -499,22 +558,30 @@ where
     fn run_hook(&mut self, hook: HookIndex, half: Half) {
         let Some(slot) = self.hooks.get_mut(hook.0) else { return };
         match std::mem::replace(&mut slot.state, HookState::Running) {
-            HookState::Waiting(start) if half == Half::Start => {
-                self.hook_tasks.spawn(async move { (half, hook, run_start(start).await) });
-            }
-            HookState::Started(stop) if half == Half::Stop => {
-                self.hook_tasks.spawn(async move { (half, hook, run_stop(stop).await) });
-            }
-            HookState::Waiting(_) | HookState::Started(_) | HookState::Running | HookState::Over => {
-                unreachable!("P11: {half:?} of {hook:?} is not its next half")
-            }
+            HookState::Waiting(start) if half == Half::Start => self.spawn_hook(hook, half, run_start(start)),
+            HookState::Started(stop) if half == Half::Stop => self.spawn_hook(hook, half, run_stop(stop)),
+            HookState::Waiting(_)
+            | HookState::Started(_)
+            | HookState::Running
+            | HookState::Dropped
+            | HookState::Late
+            | HookState::Over => unreachable!("P11: {half:?} of {hook:?} is not its next half"),
         }
     }
 
-    fn drop_hook(&mut self, hook: HookIndex, verdict: HookVerdict) {
-        self.hook_tasks.abort_all();
+    fn spawn_hook(&mut self, hook: HookIndex, half: Half, work: impl Future<Output = HookEnd> + Send + 'static) {
         let Some(slot) = self.hooks.get_mut(hook.0) else { return };
-        slot.state = HookState::Over;
+        slot.give_up = CancellationToken::new();
+        let give_up = slot.give_up.clone();
+        // What it held is dropped in here too, and may panic.
+        let running = unwind(async move { give_up.run_until_cancelled(work).await });
+        self.hook_tasks.spawn_on(async move { (half, hook, running.await.ok().flatten()) }, &self.guests);
+    }
+
+    fn drop_hook(&mut self, hook: HookIndex, verdict: HookVerdict) {
+        let Some(slot) = self.hooks.get_mut(hook.0) else { return };
+        slot.give_up.cancel();
+        slot.state = if verdict == HookVerdict::StartDropped { HookState::Dropped } else { HookState::Over };
         let name = slot.name.clone();
         tracing::error!(hook = name, ?verdict, "hook given up");
         self.hook_reports.push(HookReport { name, verdict, message: None });
@@ -559,12 +626,14 @@ where
     fn start_background(&mut self) {
         for task in std::mem::take(&mut self.parts.background) {
             let name = task.name;
-            let running = (task.run)(TaskContext(self.main.clone()));
             let side = self.main.clone();
             let counted = self.main.tasks.track_future(async move {
-                match side.moments.abort.run_until_cancelled(unwind(running)).await {
+                let context = TaskContext(side.clone());
+                // All of it is users' code: making the future, running it, and putting its error into words.
+                let running = unwind(async move { (task.run)(context).await.map_err(|error| error.to_string()) });
+                match side.moments.abort.run_until_cancelled(running).await {
                     Some(Ok(Ok(()))) => Ok(()),
-                    Some(Ok(Err(error))) => Err(error.to_string()),
+                    Some(Ok(Err(error))) => Err(error),
                     Some(Err(panic)) => Err(format!("panicked: {panic}")),
                     None => {
                         side.note_work_dropped();
@@ -572,7 +641,7 @@ where
                     }
                 }
             });
-            self.background.spawn(async move { (name, counted.await) });
+            self.background.spawn_on(async move { (name, counted.await) }, &self.guests);
         }
     }
 
@@ -645,8 +714,13 @@ where
         // A handler that blocks its worker cannot even be dropped: whatever has no fate by now is cut by the exit.
         let stuck = requests.in_flight();
         requests.aborted += stuck;
-        let work_dropped = self.main.work_dropped.get();
-        let verdict = Verdict::of(history, self.main.aborted_by_stop.get() + stuck + work_dropped);
+        // The same goes for work that blocks its thread.
+        let work_dropped = self.main.work_dropped.get() + self.main.tasks.len() as u64;
+        let mut verdict = Verdict::of(history, self.main.aborted_by_stop.get() + stuck + work_dropped);
+        if verdict == Verdict::Clean && self.hook_reports.iter().any(|hook| hook.verdict.is_stop_failure()) {
+            // The machine knows nothing of a stop hook that came late.
+            verdict = Verdict::HookFailed;
+        }
         let stop = history.stop;
         let error = self.failure.or_else(|| match stop.map(|stop| stop.reason) {
             Some(StopReason::StartTimedOut) => {
@@ -690,6 +764,9 @@ const CUT_MAX: Duration = Duration::from_millis(50);
 
 /// Connections that the internal server takes at one time: probes, scrapers and a few people.
 const INTERNAL_CONNECTIONS_MAX: usize = 128;
+
+/// How long a request head may take there: its clients are near, and few.
+const INTERNAL_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exiting {

@@ -102,6 +102,10 @@ pub(crate) enum HookState {
     Waiting(StartHook),
     Running,
     Started(StopHook),
+    /// Its start was given up, but may be busy until it sees that.
+    Dropped,
+    /// Its start finished although it was given up, and its stop runs after all others.
+    Late,
     Over,
 }
 
@@ -116,18 +120,18 @@ pub(crate) struct HookEnd {
 
 /// Runs a start hook; a panic is its result, not ours.
 pub(crate) async fn run_start(start: StartHook) -> HookEnd {
-    match unwind(async move { start().await }).await {
+    match unwind(async move { start().await.map_err(|error| error.to_string()) }).await {
         Ok(Ok(stop)) => HookEnd { result: HookResult::Done, message: None, stop: Some(stop) },
-        Ok(Err(error)) => HookEnd { result: HookResult::Failed, message: Some(error.to_string()), stop: None },
+        Ok(Err(error)) => HookEnd { result: HookResult::Failed, message: Some(error), stop: None },
         Err(panic) => HookEnd { result: HookResult::Panicked, message: Some(panic), stop: None },
     }
 }
 
 /// Runs a stop hook; a panic is its result, not ours.
 pub(crate) async fn run_stop(stop: StopHook) -> HookEnd {
-    match unwind(async move { stop().await }).await {
+    match unwind(async move { stop().await.map_err(|error| error.to_string()) }).await {
         Ok(Ok(())) => HookEnd { result: HookResult::Done, message: None, stop: None },
-        Ok(Err(error)) => HookEnd { result: HookResult::Failed, message: Some(error.to_string()), stop: None },
+        Ok(Err(error)) => HookEnd { result: HookResult::Failed, message: Some(error), stop: None },
         Err(panic) => HookEnd { result: HookResult::Panicked, message: Some(panic), stop: None },
     }
 }

@@ -87,17 +87,26 @@ where
         let what = what.to_owned();
         move |error: io::Error| Box::new(driver::stillborn(Verdict::Failed, format!("{what}: {error}"), Duration::ZERO))
     };
-    // Two threads, so that a hook which blocks one does not hold the driver's timers.
+    // The driver has this thread to itself: nothing of the user's runs here, so nothing of the user's makes it deaf (P7).
+    let driving = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed("cannot start the driver's runtime"))?;
+    // Two threads, so that a hook which blocks one does not hold the others.
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("lameduck-control")
         .enable_all()
         .build()
         .map_err(failed("cannot start the control runtime"))?;
-    let report = control.block_on(async {
+    let report = driving.block_on(async {
         // First of all: process 1 of a container has no default action for SIGTERM, and would be deaf until here.
         let signals = UnixSignals::install().map_err(failed("cannot listen to signals"))?;
-        let host = build().map_err(|error| {
+        let built = {
+            let _context = control.enter();
+            build()
+        };
+        let host = built.map_err(|error| {
             Box::new(if error.is::<crate::SettingsError>() {
                 driver::bad_plan(error.to_string(), Duration::ZERO)
             } else {
@@ -111,12 +120,15 @@ where
             Err(error) => return Ok(driver::stillborn(Verdict::Failed, error, settings.plan.worst_case())),
         };
         let workers = settings.workers.unwrap_or_else(cores);
-        let rooms = Threads::new(clock.clone(), workers).map_err(failed("cannot start the watchdog"))?;
+        let rooms = Threads::new(clock.clone(), workers)
+            .map_err(failed("cannot start the watchdog"))?
+            .with_guests(control.handle().clone());
         let seed = seed(&*clock);
         Ok(host.run_in(Env { clock, network, signals, rooms, seed }).await)
     });
     // A `spawn_blocking` that is stuck would hold the drop of the runtime for ever.
     control.shutdown_background();
+    driving.shutdown_background();
     report
 }
 

@@ -239,3 +239,42 @@ fn a_host_that_is_dropped_takes_everything_with_it() {
     until_holds("the drop of its task", || dropped.load(Relaxed));
     until_holds("the close of its listener", || std::os::unix::net::UnixStream::connect(&main).is_err());
 }
+
+#[test]
+fn one_that_panics_before_there_is_a_future_stops_the_host_like_any_other() {
+    // The closure ran on the driver itself, outside of what contains users' panics: the host was gone with it, undrained.
+    let panicking = |context: TaskContext| {
+        assert!(context.phase() > Phase::Stopped, "no queue to consume");
+        async { Ok::<(), io::Error>(()) }
+    };
+    let report = App::spawn(builder().background("consumer", panicking).tower(hello()), Workers::Task).report();
+    assert_eq!((report.code(), report.reason), (1, Some(StopReason::TaskFailed)));
+    let error = report.error.unwrap();
+    assert!(error.contains("consumer") && error.contains("no queue to consume"), "{error}");
+}
+
+/// An error that cannot even be told.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("unspeakable")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+#[test]
+fn an_error_that_panics_when_it_is_told_is_a_failure_all_the_same() {
+    // It was asked for its words outside of what contains panics: the task was lost, and nobody noticed that it had failed.
+    let failing = |_: TaskContext| async { Err::<(), _>(Unspeakable) };
+    let report = App::spawn(builder().background("consumer", failing).tower(hello()), Workers::Task).report();
+    assert_eq!((report.code(), report.reason), (1, Some(StopReason::TaskFailed)));
+
+    let hook = lameduck::Hook::on_start("broken", || async { Err::<(), _>(Unspeakable) });
+    let begin = now();
+    let report = App::spawn(builder().hook(hook).tower(hello()), Workers::Task).report();
+    assert_eq!((report.code(), report.reason), (1, Some(StopReason::StartFailed)));
+    assert!(begin.elapsed() < Duration::from_secs(5), "P14: at once, not at the limit of the start");
+}

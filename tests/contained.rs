@@ -220,3 +220,11 @@ fn an_error_line_at_a_stuck_or_dead_stderr_does_not_hold_the_exit() {
     assert_eq!(wait(&mut child), Some(1));
     end(&mut child);
 }
+
+#[test]
+fn a_log_reader_that_is_stuck_does_not_turn_an_exit_at_the_bound_into_the_watchdogs() {
+    // P13. The last lines got a second and more to be written, and the watchdog waits for half of one: exit code 5 instead of 3.
+    let (child, stderr, addresses) = with_log_pipe(&["--log-level=trace", "--cleanup=0s", "--internal-close=0s"]);
+    assert_serves_and_exits(child, addresses);
+    drop(stderr);
+}

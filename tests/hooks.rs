@@ -268,3 +268,47 @@ fn a_further_sigint_while_cleaning_up_gives_up_the_running_hook_and_goes_on_with
     assert_eq!(report.code(), 4);
     assert!(hook_ends(&report).contains(&"hanging: stop given up: impatience".to_owned()), "{:?}", hook_ends(&report));
 }
+
+#[test]
+fn a_start_hook_that_blocks_through_the_stop_and_then_finishes_owes_its_stop_hook() {
+    // P11. A start that does not yield cannot be dropped: it opened its pool after the stop request, when the machine had long
+    // given it up, and the process was gone before anybody closed what it had opened.
+    let diary = Diary::default();
+    let (opening, closing) = (diary.clone(), diary.clone());
+    let blocking = Hook::pair(
+        "blocking",
+        move || async move {
+            opening.note("start begins");
+            support::block(Duration::from_millis(500));
+            opening.note("start ends");
+            Ok::<_, io::Error>(())
+        },
+        move |()| async move {
+            pause(50).await;
+            closing.note("stop blocking");
+            Done::Ok(())
+        },
+    );
+    let app = App::spawn(plain(builder().hook(diary.pair("other")).hook(blocking)), Workers::Task);
+    until_holds("the start", || diary.entries().last().is_some_and(|last| last == "start begins"));
+    let report = app.end();
+    let entries = diary.entries();
+    assert!(entries.contains(&"stop other".to_owned()), "{entries:?}");
+    assert_eq!(entries.last().map(String::as_str), Some("stop blocking"), "{entries:?}");
+    assert_eq!(report.code(), 0, "{report:?}");
+    assert!(hook_ends(&report).contains(&"blocking: stop done".to_owned()), "{:?}", hook_ends(&report));
+}
+
+#[test]
+fn a_start_hook_that_never_yields_is_not_waited_for_beyond_the_bound() {
+    let stuck = Hook::on_start("stuck", || async {
+        support::block(Duration::from_secs(30));
+        Done::Ok(())
+    });
+    let app = App::spawn(plain(builder().hook(stuck)), Workers::Task);
+    support::block(Duration::from_millis(100));
+    let asked = now();
+    let report = app.end();
+    assert_eq!(report.code(), 0, "{report:?}");
+    assert!(asked.elapsed() < Duration::from_secs(4), "P7: cleanup and internal close: {:?}", asked.elapsed());
+}

@@ -5,11 +5,16 @@ mod support;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::Signal;
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
 use support::{
-    Client, End, PATIENCE, Service,
-    frames::{Frame, GOAWAY, Http2},
-    now,
+    App, Client, End, PATIENCE, Service,
+    app::Workers,
+    builder,
+    frames::{DATA, Frame, GOAWAY, Http2, RST_STREAM, WINDOW_UPDATE},
+    now, until_holds,
 };
 
 #[test]
@@ -206,4 +211,69 @@ fn an_upgraded_connection_lives_through_the_drain_and_ends_with_the_cancel_wait(
     let report = service.report();
     assert_eq!(report["connections"]["upgraded"], 1, "{report}");
     assert_eq!(report["requests"]["aborted"], 0, "{report}");
+}
+
+#[test]
+fn a_stream_that_its_client_resets_halfway_leaves_the_connections_other_requests_their_fates() {
+    // It once left behind, for ever, the bytes that hyper had taken and the client's window had not: "all that was taken has
+    // left" never held again, so every later answer of the connection stayed in flight, and in memory. The report called them
+    // gone, or aborted with exit code 3.
+    let mut service = Service::start(&["--lame-duck=0s"]);
+    let mut client = Http2::connect(service.main);
+    // RFC 9113 §6.9: room on the connection, so that the stream's own window is the one that closes.
+    client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 20).to_be_bytes());
+    let big = client.get("/big?bytes=1000000");
+    client.wait_for("the window's last byte", |frame| frame.stream == big && frame.kind == DATA);
+    client.send(RST_STREAM, 0, big, &8_u32.to_be_bytes());
+    for _ in 0..10 {
+        let small = client.get("/");
+        assert_eq!(client.body(small), "hello world");
+    }
+    until_holds("nothing in flight", || service.status()["in_flight"] == 0);
+    drop(client);
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 0);
+    let requests = &service.report()["requests"];
+    assert_eq!((&requests["finished"], &requests["gone"]), (&10.into(), &1.into()), "{requests}");
+}
+
+#[test]
+fn an_answer_that_is_small_does_not_wait_for_a_big_one_to_be_called_finished() {
+    let mut service = Service::start(&["--lame-duck=0s", "--drain=300ms", "--cancel=300ms"]);
+    let mut client = Http2::connect(service.main);
+    client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 20).to_be_bytes());
+    let big = client.get("/big?bytes=1000000");
+    client.wait_for("the window's last byte", |frame| frame.stream == big && frame.kind == DATA);
+    for _ in 0..10 {
+        let small = client.get("/");
+        assert_eq!(client.body(small), "hello world");
+    }
+    until_holds("the big one alone in flight", || service.status()["in_flight"] == 1);
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 3);
+    let requests = &service.report()["requests"];
+    assert_eq!((&requests["finished"], &requests["aborted"]), (&10.into(), &1.into()), "{requests}");
+}
+
+#[test]
+fn an_answer_that_comes_when_its_http2_connection_is_gone_still_gets_a_fate() {
+    // Its stream outlives the connection by a moment. An answer without a body that was ready in that moment was put among
+    // those to be settled once they are flushed, by a connection that was no more: in flight for ever, and exit code 3.
+    let handler = || async {
+        // Meanwhile the client leaves; then the connection is polled before this is.
+        support::block(Duration::from_millis(300));
+        tokio::task::yield_now().await;
+        http::StatusCode::NO_CONTENT
+    };
+    let router = axum::Router::new().route("/", axum::routing::get(handler));
+    let app = App::start_on(builder().tower(router), Workers::Threads(1));
+    let mut stream = std::net::TcpStream::connect(app.main).unwrap();
+    // RFC 9113 §3.4: the preface, empty SETTINGS; then HEADERS that ask for `/`.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    stream.write_all(b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x01\x04test").unwrap();
+    until_holds("the request", || app.status()["in_flight"] == 1);
+    drop(stream);
+    until_holds("its fate", || app.status()["in_flight"] == 0);
+    let report = app.end();
+    assert_eq!((report.code(), report.requests.gone), (0, 1), "{report:?}");
 }

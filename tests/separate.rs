@@ -223,3 +223,23 @@ fn idle_and_half_spoken_probe_connections_do_not_hold_the_exit() {
     assert_eq!(code, 0);
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
+
+#[test]
+fn silent_connections_that_fill_the_internal_server_do_not_silence_the_probes() {
+    // P16. It takes 128 connections, and kept silent ones as long as the main server does, for 620 s: whoever reached the port
+    // and said nothing had the platform restart the process.
+    let service = Service::start(&[]);
+    let _silent: Vec<Client> = (0..300).map(|_| Client::connect(service.internal)).collect();
+    let asked = now();
+    assert_eq!(service.probe("/livez").status, 200);
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn a_check_may_be_meant_to_run_once() {
+    // Twice the interval, for what counts as stale, overflowed: the host panicked before it was bound.
+    let once = Check::new("migrated", || async { Ok::<(), io::Error>(()) }).interval(Duration::MAX);
+    let app = App::start(builder().readiness_check(once).tower(Router::new()));
+    until_holds("readiness", || app.probe("/readiness").status == 200);
+    assert_eq!(app.end().code(), 0);
+}

@@ -3,7 +3,7 @@
 //! Lines go through a bounded queue to a thread of their own. A reader that is stuck costs lines, never a request and never
 //! the exit; one that is gone costs nothing at all.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, sync::mpsc, time::Duration};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
@@ -21,10 +21,30 @@ pub enum LogFormat {
 /// Lines that may wait for a slow reader; more are dropped.
 const LINES_WAITING_MAX: usize = 16_384;
 
-/// Flushes what waits when it is dropped, for about a second at most.
+/// How long the last lines get to be written. Less than the watchdog's 500 ms, so that a reader that is stuck does not turn an
+/// exit at the very end of the bound into the watchdog's.
+const FLUSH_MAX: Duration = Duration::from_millis(400);
+
+/// Flushes what waits when it is dropped, for 400 ms at most.
 #[derive(Debug)]
 #[must_use = "dropped at once, it would end the log"]
-pub struct Log(#[expect(dead_code, reason = "held for its drop")] WorkerGuard);
+pub struct Log(Option<WorkerGuard>);
+
+impl Drop for Log {
+    /// On a thread of its own: with a full queue, the guard tells standard output of it, which may be the same pipe.
+    fn drop(&mut self) {
+        let guard = self.0.take();
+        let (flushed, end) = mpsc::channel::<()>();
+        let flushing = std::thread::Builder::new().name("lameduck-flush".into()).spawn(move || {
+            drop(guard);
+            drop(flushed);
+        });
+        if flushing.is_ok() {
+            // A hang-up is what is waited for.
+            let _ = end.recv_timeout(FLUSH_MAX);
+        }
+    }
+}
 
 /// Installs the log of this process.
 ///
@@ -64,7 +84,7 @@ pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, String> {
         builder.with_ansi(is_terminal).init();
     }
     log_panics();
-    Ok(Log(guard))
+    Ok(Log(Some(guard)))
 }
 
 /// The default hook writes to stderr itself, and a reader that is stuck would hold whoever panics: a worker, mostly.

@@ -1,6 +1,6 @@
 //! The body of an answer, on its way to hyper: it carries the request's fate to its end.
 
-use super::{DrainClass, link::Protocol, request::Flight};
+use super::{DrainClass, link::Protocol, piece::Piece, request::Flight};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -84,17 +84,14 @@ where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = Broken;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Broken>>> {
         let me = self.project();
         let mut body = match me.source.project() {
             SourceProjection::Line { line } => {
-                return Poll::Ready(line.take().map(|line| {
-                    me.progress.note_data(&line);
-                    Ok(Frame::data(line))
-                }));
+                return Poll::Ready(line.take().map(|line| Ok(Frame::data(me.progress.piece(line)))));
             }
             SourceProjection::Own { body } => body,
         };
@@ -104,11 +101,8 @@ where
         let polled = catch_unwind(AssertUnwindSafe(|| body.as_mut().poll_frame(cx)));
         match polled {
             Ok(Poll::Ready(Some(Ok(frame)))) => {
-                if let Some(data) = frame.data_ref() {
-                    me.progress.note_data(data);
-                }
                 me.progress.whole = body.is_end_stream();
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(frame.map_data(|bytes| me.progress.piece(bytes)))))
             }
             Ok(Poll::Ready(None)) => {
                 me.progress.whole = true;
@@ -137,14 +131,12 @@ where
 }
 
 impl Progress {
-    fn note_data(&self, data: &Bytes) {
-        if let Some(flight) = &self.flight {
-            flight.request().link.on_data_emitted(data.len() as u64);
-        }
+    fn piece(&self, bytes: Bytes) -> Piece {
+        Piece::of(self.flight.as_ref().map(Flight::request), bytes)
     }
 
     /// Whether the shutdown ends this body here.
-    fn check_end(&mut self) -> Option<Option<Result<Frame<Bytes>, Broken>>> {
+    fn check_end(&mut self) -> Option<Option<Result<Frame<Piece>, Broken>>> {
         let side = &self.flight.as_ref()?.request().side;
         if side.is_aborting() {
             return Some(Some(Err(self.tear(Broken::Cut))));
@@ -162,7 +154,7 @@ impl Progress {
     }
 
     /// Arranges to be woken when the shutdown ends this body.
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Broken>>> {
         let Some(flight) = &self.flight else { return Poll::Pending };
         let moments = &flight.request().side.moments;
         let class = self.class;

@@ -1,6 +1,6 @@
 //! The io that hyper holds: a transport that leaves signs of what passes.
 
-use super::{frames::DataMeter, link::Link, side::Side};
+use super::{link::Link, side::Side};
 use crate::env::{Look, Transport};
 use bytes::{Buf, Bytes};
 use std::{
@@ -23,7 +23,6 @@ pub(crate) struct GuestIo<T: Transport> {
     link: Arc<Link>,
     side: Arc<Side>,
     home: Option<Home<T>>,
-    meter: Option<DataMeter>,
     /// Once upgraded: ready when the connection must end.
     ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
@@ -31,15 +30,14 @@ pub(crate) struct GuestIo<T: Transport> {
 impl<T: Transport> GuestIo<T> {
     /// For HTTP/1, which gives its io back by itself.
     pub(crate) fn lent(io: T, prefix: Bytes, link: Arc<Link>, side: Arc<Side>) -> Self {
-        Self { io: Some(io), prefix, link, side, home: None, meter: None, ending: None }
+        Self { io: Some(io), prefix, link, side, home: None, ending: None }
     }
 
-    /// For HTTP/2, which does not give its io back: dropped, the transport goes home. Its DATA frames are metered.
+    /// For HTTP/2, which does not give its io back: dropped, the transport goes home.
     pub(crate) fn homing(io: T, prefix: Bytes, link: Arc<Link>, side: Arc<Side>) -> (Self, Home<T>) {
         let home = Home::default();
         let mut me = Self::lent(io, prefix, link, side);
         me.home = Some(home.clone());
-        me.meter = Some(DataMeter::default());
         (me, home)
     }
 
@@ -111,9 +109,6 @@ impl<T: Transport> AsyncWrite for GuestIo<T> {
         me.link.on_write();
         let written = ready!(me.io()?.poll_write(cx, bytes))?;
         me.link.on_written(written);
-        if let Some(meter) = &mut me.meter {
-            me.link.on_data_written(meter.feed(&bytes[..written]));
-        }
         Poll::Ready(Ok(written))
     }
 
@@ -128,14 +123,6 @@ impl<T: Transport> AsyncWrite for GuestIo<T> {
         me.link.on_write();
         let written = ready!(me.io()?.poll_write_vectored(cx, slices))?;
         me.link.on_written(written);
-        if let Some(meter) = &mut me.meter {
-            let mut left = written;
-            for slice in slices {
-                let part = slice.len().min(left);
-                me.link.on_data_written(meter.feed(&slice[..part]));
-                left -= part;
-            }
-        }
         Poll::Ready(Ok(written))
     }
 

@@ -86,7 +86,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             return self.end(crew, result.is_ok());
         }
         if self.link.is_flushed() {
-            self.link.settle_finished();
+            self.link.settle_flushed();
         }
         let quiet = !self.link.is_in_flight() && self.link.is_flushed() && !bodies_held;
         let now = crew.side.clock.now();
@@ -184,10 +184,9 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     /// hyper is done with the connection.
     fn end(&mut self, crew: &Crew<S>, clean: bool) -> Next<T> {
         if clean || self.link.is_flushed() {
-            self.link.settle_finished();
-        } else {
-            self.link.settle_lost();
+            self.link.settle_flushed();
         }
+        self.link.settle_lost();
         let Some((mut io, read)) = self.take_apart() else {
             self.hand_over(crew);
             return Next::Close;
@@ -246,7 +245,6 @@ impl<T: Transport, S: HttpService> Drop for Http1<T, S> {
     fn drop(&mut self) {
         self.crew.on_not_live();
         drop(self.guest.take());
-        // A flight that never left its buffer would keep the link, and the link it, for ever.
         self.link.settle_lost();
     }
 }

@@ -80,8 +80,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             if let Poll::Ready(result) = Pin::new(guest).poll(cx) {
                 return self.end(crew, result.is_ok());
             }
-            if self.link.is_flushed() && self.link.is_data_written() {
-                self.link.settle_finished();
+            if self.link.is_flushed() {
+                self.link.settle_flushed();
             }
             if self.link.take_called() {
                 self.spoke = Spoke::Yes;
@@ -100,7 +100,6 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     }
 
     fn wait(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T> {
-        let limits = &crew.side.config.limits;
         let draining = crew.side.phase() >= Phase::Draining;
         let busy = self.link.is_in_flight() || self.link.has_ended();
         if busy {
@@ -112,8 +111,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         let until = match (self.goaway, self.spoke) {
             (Goaway::Sent { at }, Spoke::Yes) => idle_since.max(at) + PONG_WAIT,
             (Goaway::Sent { at }, Spoke::No) => at + HEAD_GRACE,
-            (Goaway::NotYet, Spoke::Yes) => idle_since + limits.keep_alive,
-            (Goaway::NotYet, Spoke::No) => self.began + limits.keep_alive,
+            (Goaway::NotYet, Spoke::Yes) => idle_since + crew.side.keep_alive(),
+            (Goaway::NotYet, Spoke::No) => self.began + crew.side.keep_alive(),
         };
         if now < until {
             let goaway = if self.goaway == Goaway::NotYet { self.goaway_moment(crew) } else { Moment::NEVER };
@@ -147,11 +146,10 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// hyper is done with the connection, or we are.
     fn end(&mut self, crew: &Crew<S>, clean: bool) -> Next<T> {
         drop(self.guest.take());
-        if clean || (self.link.is_flushed() && self.link.is_data_written()) {
-            self.link.settle_finished();
-        } else {
-            self.link.settle_lost();
+        if clean || self.link.is_flushed() {
+            self.link.settle_flushed();
         }
+        self.link.settle_lost();
         match self.take_home() {
             Some(io) if io.look() == Look::Data || crew.side.phase() < Phase::Draining => Next::Linger(io, Bytes::new()),
             Some(_) | None => Next::Close,

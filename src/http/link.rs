@@ -4,7 +4,7 @@
 //! service, bodies pass our wrappers, and each leaves a sign here. All of an HTTP/1 connection is polled in one task, so plain
 //! loads and stores do; HTTP/2 streams live in tasks of their own, so what they touch is counted.
 
-use super::request::Flight;
+use super::request::{Flight, Sent};
 use crate::env::Address;
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -49,12 +49,9 @@ pub(crate) struct Link {
     torn: AtomicBool,
     /// Ask the kernel at the next chance whether the client is still there.
     look_wanted: AtomicBool,
-    /// Requests whose answer ended but may still lie in a buffer.
-    ended: Mutex<Vec<Flight>>,
+    /// Requests whose answer ended but may still lie in a buffer; `None` once the connection settles none any more.
+    ended: Mutex<Option<Vec<Flight>>>,
     any_ended: AtomicBool,
-    /// HTTP/2: body bytes handed to hyper, and seen leaving in DATA frames.
-    data_emitted: AtomicU64,
-    data_written: AtomicU64,
     upgraded: AtomicBool,
     io_dropped: AtomicBool,
     /// Present while the connection speaks another protocol.
@@ -90,10 +87,8 @@ impl Link {
             body_unread: AtomicBool::new(false),
             torn: AtomicBool::new(false),
             look_wanted: AtomicBool::new(false),
-            ended: Mutex::new(Vec::new()),
+            ended: Mutex::new(Some(Vec::new())),
             any_ended: AtomicBool::new(false),
-            data_emitted: AtomicU64::new(0),
-            data_written: AtomicU64::new(0),
             upgraded: AtomicBool::new(false),
             io_dropped: AtomicBool::new(false),
             upgrade: Mutex::new(None),
@@ -125,10 +120,6 @@ impl Link {
         self.flushed.store(true, Relaxed);
     }
 
-    pub(crate) fn on_data_written(&self, bytes: u64) {
-        self.data_written.fetch_add(bytes, Relaxed);
-    }
-
     pub(crate) fn take_look_wanted(&self) -> bool {
         self.look_wanted.load(Relaxed) && self.look_wanted.swap(false, Relaxed)
     }
@@ -142,15 +133,19 @@ impl Link {
         self.in_flight.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn on_data_emitted(&self, bytes: u64) {
-        self.data_emitted.fetch_add(bytes, Relaxed);
-    }
-
-    /// The answer of a request ended; it counts as finished once it is flushed.
+    /// The answer of a request ended; it counts as finished once it is flushed. An HTTP/2 stream may outlive its connection by a
+    /// moment: what ends then never leaves, and judges itself.
     pub(crate) fn on_answer_ended(&self, flight: Flight) {
-        self.lock_ended().push(flight);
-        self.any_ended.store(true, Relaxed);
+        let late = match &mut *self.lock_ended() {
+            Some(ended) => {
+                ended.push(flight);
+                self.any_ended.store(true, Relaxed);
+                None
+            }
+            None => Some(flight),
+        };
         self.in_flight.fetch_sub(1, Relaxed);
+        drop(late);
     }
 
     /// The request is over in any other way.
@@ -255,26 +250,32 @@ impl Link {
         self.any_ended.load(Relaxed)
     }
 
-    /// Whether all body bytes that hyper took have left in DATA frames.
-    pub(crate) fn is_data_written(&self) -> bool {
-        self.data_written.load(Relaxed) >= self.data_emitted.load(Relaxed)
-    }
-
-    /// The answers that ended were handed to the kernel whole.
-    pub(crate) fn settle_finished(&self) {
-        if self.has_ended() {
-            self.any_ended.store(false, Relaxed);
-            let ended = std::mem::take(&mut *self.lock_ended());
-            for flight in ended {
+    /// Everything written was flushed: the answers that ended were handed to the kernel whole, but for those that HTTP/2 still
+    /// holds a part of. Those it threw a part away of judge themselves as they drop.
+    pub(crate) fn settle_flushed(&self) {
+        if !self.has_ended() {
+            return;
+        }
+        let over: Vec<Flight> = {
+            let mut ended = self.lock_ended();
+            let over =
+                ended.iter_mut().flat_map(|ended| ended.extract_if(.., |flight| flight.request().sent() != Sent::NotYet));
+            let over = over.collect();
+            self.any_ended.store(ended.as_ref().is_some_and(|ended| !ended.is_empty()), Relaxed);
+            over
+        };
+        for flight in over {
+            if flight.request().sent() == Sent::All {
                 flight.finish();
             }
         }
     }
 
-    /// The answers that ended never left: their flights judge themselves as they drop.
+    /// The connection is over: answers that ended and were not settled never left, and their flights judge themselves as they
+    /// drop. A flight that stayed would keep the link, and the link it, for ever.
     pub(crate) fn settle_lost(&self) {
         self.any_ended.store(false, Relaxed);
-        let ended = std::mem::take(&mut *self.lock_ended());
+        let ended = self.lock_ended().take();
         drop(ended);
     }
 
@@ -303,7 +304,7 @@ impl Link {
         self.io_dropped.load(Acquire)
     }
 
-    fn lock_ended(&self) -> MutexGuard<'_, Vec<Flight>> {
+    fn lock_ended(&self) -> MutexGuard<'_, Option<Vec<Flight>>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -91,7 +91,7 @@ impl<T: Transport> Parked<T> {
         let since = *self.since.get_or_insert(now);
         let draining = side.phase() >= Phase::Draining;
         let until = match (draining, self.len, self.history) {
-            (false, 0, _) => since + side.config.limits.keep_alive,
+            (false, 0, _) => since + side.keep_alive(),
             (false, 1.., _) => since + side.config.limits.header_timeout,
             (true, 0, Heard::Nothing) => berth.accepted + FIRST_BYTE_GRACE,
             (true, 0, Heard::Something) => now,

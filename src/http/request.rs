@@ -22,6 +22,10 @@ pub(crate) struct Request {
     uri: Uri,
     deadline: AtomicU64,
     head_sent: AtomicBool,
+    /// Bytes of the answer that HTTP/2 holds and has not written.
+    unwritten: AtomicU64,
+    /// HTTP/2 threw some of them away.
+    thrown_away: AtomicBool,
     cancellation: OnceLock<CancellationToken>,
 }
 
@@ -36,6 +40,8 @@ impl Request {
             uri,
             deadline: AtomicU64::new(deadline.as_nanos()),
             head_sent: AtomicBool::new(false),
+            unwritten: AtomicU64::new(0),
+            thrown_away: AtomicBool::new(false),
             cancellation: OnceLock::new(),
         }
     }
@@ -49,10 +55,45 @@ impl Request {
         self.deadline.store(at.as_nanos(), Relaxed);
     }
 
+    // Told by the pieces of the answer.
+
+    pub(crate) fn note_taken(&self, bytes: usize) {
+        self.unwritten.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn note_written(&self, bytes: usize) {
+        self.unwritten.fetch_sub(bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn note_thrown_away(&self, bytes: usize) {
+        self.thrown_away.store(true, Relaxed);
+        self.unwritten.fetch_sub(bytes as u64, Relaxed);
+    }
+
+    /// How much of an answer that has ended was written.
+    pub(crate) fn sent(&self) -> Sent {
+        if self.thrown_away.load(Relaxed) {
+            Sent::NeverWhole
+        } else if self.unwritten.load(Relaxed) > 0 {
+            Sent::NotYet
+        } else {
+            Sent::All
+        }
+    }
+
     /// Made when somebody asks: most handlers never do.
     pub(crate) fn cancellation(&self) -> &CancellationToken {
         self.cancellation.get_or_init(|| self.side.moments.root.child_token())
     }
+}
+
+/// How much of an answer was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    All,
+    NotYet,
+    /// Its stream was reset.
+    NeverWhole,
 }
 
 /// A request in flight. Whoever holds it owes it a fate; dropped without one, it was cut or the client left.

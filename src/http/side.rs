@@ -2,6 +2,7 @@
 
 use super::{
     Limits,
+    limits::FIRST_BYTE_GRACE,
     tally::{Counter, Tally},
 };
 use crate::{
@@ -45,7 +46,17 @@ pub(crate) struct SideConfig {
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) lame_duck: Duration,
     pub(crate) limits: Limits,
+    pub(crate) when_full: WhenFull,
     pub(crate) seed: Seed,
+}
+
+/// What becomes of newcomers once the limit on connections is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WhenFull {
+    /// They wait in the kernel's queue, which is the back-pressure.
+    Wait,
+    /// Those that are idle make room: a probe must not wait for somebody who says nothing (P16).
+    MakeRoom,
 }
 
 /// Moments in the life of a side, each a token that is cancelled when it comes.
@@ -160,6 +171,16 @@ impl Side {
     /// Whether the limit on connections is reached.
     pub(crate) fn is_full(&self) -> bool {
         self.tally.connections().open() >= self.config.limits.connections_max as u64
+    }
+
+    /// Whether idle connections shall go to make room for others.
+    pub(crate) fn wants_room(&self) -> bool {
+        self.config.when_full == WhenFull::MakeRoom && self.is_full()
+    }
+
+    /// How long a connection may be idle.
+    pub(crate) fn keep_alive(&self) -> Duration {
+        if self.wants_room() { FIRST_BYTE_GRACE } else { self.config.limits.keep_alive }
     }
 
     pub(crate) fn note_abort(&self, request: AbortedRequest) {

@@ -60,6 +60,9 @@ pub(crate) async fn work<L, S>(
         let is_full = crew.side.is_full();
         if is_full && accepting == Accepting::Yes {
             crew.on_full();
+            if crew.side.wants_room() {
+                desk.wake_all();
+            }
         }
         tokio::select! {
             biased;

@@ -4,6 +4,7 @@
 //!  Threads   lameduck-internal      one runtime, the internal server       (P16: answers when every worker is blocked)
 //!            lameduck-worker-0..n   one single-threaded runtime a core     (no work stealing, no lock between cores)
 //!            lameduck-watchd        no runtime at all                      (P7)
+//!            the guests' runtime    hooks, tasks and checks of the user, if it is another than the host's
 //!
 //!  Tasks     lameduck-internal      as above
 //!            the caller's runtime   one worker, a task
@@ -29,6 +30,7 @@ pub struct Threads {
     clock: Arc<dyn Clock>,
     workers: NonZeroUsize,
     watchdog: Watchdog,
+    guests: Option<Handle>,
 }
 
 impl Threads {
@@ -38,7 +40,13 @@ impl Threads {
     /// # Errors
     /// The system's, if the watchdog's thread cannot be had.
     pub fn new(clock: Arc<dyn Clock>, workers: NonZeroUsize) -> io::Result<Self> {
-        Ok(Self { clock, workers, watchdog: Watchdog::start()? })
+        Ok(Self { clock, workers, watchdog: Watchdog::start()?, guests: None })
+    }
+
+    /// Lets users' hooks, tasks and checks run on `guests`, and not on the runtime that the host is run on.
+    #[must_use]
+    pub fn with_guests(self, guests: Handle) -> Self {
+        Self { guests: Some(guests), ..self }
     }
 }
 
@@ -49,6 +57,10 @@ impl Rooms for Threads {
 
     fn enter(&self, room: Room, job: Job) -> io::Result<JobEnd> {
         on_its_own_thread(room, job)
+    }
+
+    fn guests(&self) -> Handle {
+        self.guests.clone().unwrap_or_else(Handle::current)
     }
 
     fn arm_watchdog(&self, at: Moment) {
