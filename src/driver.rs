@@ -4,6 +4,8 @@
 //! passed act first; then the fact; then perform every action. Everything spawned is owned here, by a `JoinSet` or by a side's
 //! `TaskTracker`, so that "done" is a fact of ownership.
 
+#[cfg(feature = "metrics")]
+use crate::internal::Metrics;
 use crate::{
     background::TaskContext,
     env::{Audience, Clock, Env, JobEnd, Network, Reservation, Room, Rooms, SignalSource},
@@ -15,7 +17,7 @@ use crate::{
         Action, Event, HookBudget, HookIndex, HookResult, HookVerdict, Lifecycle, Moment, Outcome, Phase, Signal,
         StopReason, Verdict,
     },
-    report::{HookReport, Report, ReportVerdict},
+    report::{Report, ReportVerdict},
 };
 use std::{
     future::{Future, pending},
@@ -148,7 +150,6 @@ struct Driver<S, N: Network, G, R> {
     reservations: Vec<N::Reservation>,
     hooks: Vec<Slot>,
     hook_tasks: JoinSet<HookTask>,
-    hook_reports: Vec<HookReport>,
     listening: Option<BoxFuture<Result<Listeners<N>, String>>>,
     background: JoinSet<(String, Result<(), String>)>,
     checks: JoinSet<()>,
@@ -230,7 +231,12 @@ where
             .listen()
             .await
             .map_err(|error| format!("cannot listen on the internal address {address}: {error}"))?;
-        let routes = InternalService { board: board.clone(), routes: std::mem::take(&mut parts.routes) };
+        let routes = InternalService {
+            board: board.clone(),
+            routes: std::mem::take(&mut parts.routes),
+            #[cfg(feature = "metrics")]
+            metrics: Metrics::new(board.clone(), parts.meter.take()),
+        };
         internal.publish(Phase::Serving, clock.now());
         let (internal_orders, orders) = mpsc::unbounded_channel();
         let crew = Arc::new(Crew::new(internal.clone(), Arc::new(routes), Arc::default()));
@@ -267,7 +273,6 @@ where
             reservations: reserved.main,
             hooks: hooks.into_iter().map(|hook| Slot { name: hook.name, state: HookState::Waiting(hook.start) }).collect(),
             hook_tasks: JoinSet::new(),
-            hook_reports: Vec::new(),
             listening: None,
             background: JoinSet::new(),
             checks: check_tasks,
@@ -293,7 +298,7 @@ where
                 self.life.handle_timeout(now);
                 exiting = self.perform_all(now);
             }
-            if let Some(event) = self.event_of(wake)
+            if let Some(event) = self.event_of(wake, now)
                 && exiting == Exiting::No
             {
                 let outcome = self.life.handle_event(now, event);
@@ -351,7 +356,7 @@ where
     }
 
     /// What a wake means to the machine; nothing, if it is only for the log.
-    fn event_of(&mut self, wake: Wake<N::Listener>) -> Option<Event> {
+    fn event_of(&mut self, wake: Wake<N::Listener>, now: Moment) -> Option<Event> {
         match wake {
             Wake::Time => None,
             Wake::Signal(signal) => Some(Event::StopRequested(StopReason::Signal(signal))),
@@ -359,7 +364,7 @@ where
                 self.stop_asked = true;
                 Some(Event::StopRequested(StopReason::Requested))
             }
-            Wake::HookEnded(half, hook, end) => self.on_hook_ended(half, hook, end),
+            Wake::HookEnded(half, hook, end) => self.on_hook_ended(half, hook, end, now),
             Wake::Listening(Ok(listeners)) => match self.staff(listeners) {
                 Ok(()) => Some(Event::Listening),
                 Err(error) => {
@@ -377,7 +382,7 @@ where
         }
     }
 
-    fn on_hook_ended(&mut self, half: Half, hook: HookIndex, end: HookEnd) -> Option<Event> {
+    fn on_hook_ended(&mut self, half: Half, hook: HookIndex, end: HookEnd, now: Moment) -> Option<Event> {
         let slot = self.hooks.get_mut(hook.0)?;
         let name = slot.name.clone();
         if matches!(slot.state, HookState::Over) {
@@ -401,7 +406,7 @@ where
                 self.fail(format!("start hook {name} failed: {message}"));
             }
         }
-        self.hook_reports.push(HookReport { name, verdict, message: end.message });
+        self.board.note_hook_ended(name, verdict, end.message, now);
         Some(match half {
             Half::Start => Event::StartHookEnded(hook, end.result),
             Half::Stop => Event::StopHookEnded(hook, end.result),
@@ -439,8 +444,8 @@ where
     fn perform(&mut self, action: Action, now: Moment) -> Exiting {
         match action {
             Action::Publish(phase) => self.publish(phase, now),
-            Action::RunStartHook(hook) => self.run_hook(hook, Half::Start),
-            Action::DropStartHook(hook) => self.drop_hook(hook, HookVerdict::StartDropped),
+            Action::RunStartHook(hook) => self.run_hook(hook, Half::Start, now),
+            Action::DropStartHook(hook) => self.drop_hook(hook, HookVerdict::StartDropped, now),
             Action::Listen => self.listen(),
             Action::Abandon => self.abandon(),
             Action::ArmWatchdog(at) => self.rooms.arm_watchdog(at),
@@ -454,8 +459,8 @@ where
                 self.main.cut();
                 self.order(Order::Abandon);
             }
-            Action::RunStopHook(hook) => self.run_hook(hook, Half::Stop),
-            Action::GiveUpStopHook(hook, why) => self.drop_hook(hook, HookVerdict::GivenUp(why)),
+            Action::RunStopHook(hook) => self.run_hook(hook, Half::Stop, now),
+            Action::GiveUpStopHook(hook, why) => self.drop_hook(hook, HookVerdict::GivenUp(why), now),
             Action::CloseInternal => {
                 self.internal.publish(Phase::Draining, now);
                 let _ = self.internal_orders.send(Order::Close);
@@ -496,8 +501,9 @@ where
         );
     }
 
-    fn run_hook(&mut self, hook: HookIndex, half: Half) {
+    fn run_hook(&mut self, hook: HookIndex, half: Half, now: Moment) {
         let Some(slot) = self.hooks.get_mut(hook.0) else { return };
+        self.board.note_hook_running(&slot.name, half.name(), now);
         match std::mem::replace(&mut slot.state, HookState::Running) {
             HookState::Waiting(start) if half == Half::Start => {
                 self.hook_tasks.spawn(async move { (half, hook, run_start(start).await) });
@@ -511,13 +517,13 @@ where
         }
     }
 
-    fn drop_hook(&mut self, hook: HookIndex, verdict: HookVerdict) {
+    fn drop_hook(&mut self, hook: HookIndex, verdict: HookVerdict, now: Moment) {
         self.hook_tasks.abort_all();
         let Some(slot) = self.hooks.get_mut(hook.0) else { return };
         slot.state = HookState::Over;
         let name = slot.name.clone();
         tracing::error!(hook = name, ?verdict, "hook given up");
-        self.hook_reports.push(HookReport { name, verdict, message: None });
+        self.board.note_hook_ended(name, verdict, None, now);
     }
 
     fn listen(&mut self) {
@@ -667,7 +673,7 @@ where
             connections: self.main.tally.connections(),
             aborts: self.main.aborts(),
             work_dropped,
-            hooks: self.hook_reports,
+            hooks: self.board.hooks(),
         };
         report.log();
         report

@@ -4,8 +4,8 @@
 //! service, bodies pass our wrappers, and each leaves a sign here. All of an HTTP/1 connection is polled in one task, so plain
 //! loads and stores do; HTTP/2 streams live in tasks of their own, so what they touch is counted.
 
-use super::request::Flight;
-use crate::env::Address;
+use super::{counts::Counts, request::Flight};
+use crate::{env::Address, lifecycle::Moment};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
     atomic::{
@@ -261,11 +261,12 @@ impl Link {
     }
 
     /// The answers that ended were handed to the kernel whole.
-    pub(crate) fn settle_finished(&self) {
+    pub(crate) fn settle_finished(&self, counts: &Counts, now: impl Fn() -> Moment) {
         if self.has_ended() {
             self.any_ended.store(false, Relaxed);
             let ended = std::mem::take(&mut *self.lock_ended());
             for flight in ended {
+                counts.on_finished(&flight, &now);
                 flight.finish();
             }
         }

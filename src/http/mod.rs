@@ -8,6 +8,7 @@ mod berth;
 mod body;
 mod connection;
 mod context;
+mod counts;
 mod crew;
 mod date;
 mod drain_class;
@@ -15,6 +16,8 @@ mod frames;
 mod guest_io;
 mod http1;
 mod http2;
+#[cfg(feature = "metrics")]
+mod latency;
 mod limits;
 mod lingering;
 mod link;
@@ -39,6 +42,8 @@ pub use tally::{ConnectionTally, RequestTally};
 
 pub(crate) use answer::panic_message;
 pub(crate) use crew::Crew;
+#[cfg(feature = "metrics")]
+pub(crate) use latency::{BOUNDS, LatencySum};
 pub(crate) use service::BoxError;
 pub(crate) use side::{Side, SideConfig, millis};
 pub(crate) use worker::{Order, Sealing, work};
