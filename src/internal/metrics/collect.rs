@@ -66,7 +66,10 @@ fn life(page: &mut Page<'_>, board: &Board, now: Moment) -> Result {
     page.gauge(things("ready", "1 if the readiness probe answers 200"), ready)?;
     let live = flag(board.liveness_failure().is_none());
     page.gauge(things("live", "1 if the liveness probe answers 200"), live)?;
-    let checks = board.checks.iter().map(|check| ([("check", check.name.as_str())], flag(check.failure(now).is_none())));
+    let names: Vec<_> = board.checks.iter().map(|check| (check.name.as_str(), "")).collect();
+    let names = told_apart(&names);
+    let checks = board.checks.iter().zip(&names);
+    let checks = checks.map(|(check, name)| ([("check", name.as_str())], flag(check.failure(now).is_none())));
     page.gauges(things("check_passing", "1 if the readiness check passed when it last ran"), checks)
 }
 
@@ -141,13 +144,23 @@ fn hooks(page: &mut Page<'_>, board: &Board, now: Moment) -> Result {
     let (ended, running) = (board.hooks(), board.hook_running());
     let ended = ended.iter().map(|hook| {
         let (half, outcome) = half_and_outcome(hook.verdict);
-        ([("hook", hook.name.as_str()), ("half", half), ("outcome", outcome)], hook.took.as_secs_f64())
+        (hook.name.as_str(), half, outcome, hook.took)
     });
-    let running = running.iter().map(|hook| {
-        let labels = [("hook", hook.name.as_str()), ("half", hook.half), ("outcome", "running")];
-        (labels, now.since(hook.since).as_secs_f64())
+    let running = running.iter().map(|hook| (hook.name.as_str(), hook.half, "running", now.since(hook.since)));
+    let halves: Vec<_> = ended.chain(running).collect();
+    let names: Vec<_> = halves.iter().map(|(name, half, ..)| (*name, *half)).collect();
+    let names = told_apart(&names);
+    let rows = halves.iter().zip(&names).map(|((_, half, outcome, took), name)| {
+        ([("hook", name.as_str()), ("half", *half), ("outcome", *outcome)], took.as_secs_f64())
     });
-    page.gauges(seconds("hook_duration", "How long each half of a hook pair took, or has run so far"), ended.chain(running))
+    page.gauges(seconds("hook_duration", "How long each half of a hook pair took, or has run so far"), rows)
+}
+
+/// Names are the user's, and two may be the same; rows must not be. The second `db` is `db#2`.
+fn told_apart(names: &[(&str, &str)]) -> Vec<String> {
+    let before = |n: usize| names[..n].iter().filter(|earlier| **earlier == names[n]).count();
+    let numbered = names.iter().enumerate().map(|(n, (name, _))| (name, before(n)));
+    numbered.map(|(name, before)| if before == 0 { (*name).to_owned() } else { format!("{name}#{}", before + 1) }).collect()
 }
 
 const fn half_and_outcome(verdict: HookVerdict) -> (&'static str, &'static str) {
