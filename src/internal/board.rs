@@ -133,6 +133,11 @@ impl Board {
         self.main.phase() >= Phase::Serving
     }
 
+    /// The half of a hook pair that runs.
+    pub(crate) fn hook_running(&self) -> Option<HookRunning> {
+        self.course().hook_running.clone()
+    }
+
     /// When the shutdown must be over; `None` before a stop request.
     pub(crate) fn deadline(&self) -> Option<Moment> {
         self.course().deadline
@@ -141,7 +146,11 @@ impl Board {
     pub(crate) fn status(&self) -> Value {
         let now = self.clock.now();
         let (phase, since) = self.course().phases.last().copied().unwrap_or((Phase::Starting, self.began));
-        let deadline = self.deadline();
+        let (deadline, hook_running) = (self.deadline(), self.hook_running());
+        let hook_running = hook_running.map(|hook| {
+            let (name, half, ms) = (hook.name, hook.half, millis(now.since(hook.since)));
+            json!({"name": name, "half": half, "running_for_ms": ms})
+        });
         let requests = self.main.tally.requests();
         let checks: Vec<Value> = self
             .checks
@@ -164,6 +173,7 @@ impl Board {
             "requests": requests_json(&requests),
             "connections": connections_json(&self.main.tally.connections()),
             "checks": checks,
+            "hook": hook_running,
             "plan": {
                 "start_ms": millis(self.plan.start),
                 "lame_duck_ms": millis(self.plan.lame_duck),
@@ -190,10 +200,5 @@ impl Board {
             spans[usize::from(*phase as u8)].1 += to.since(*from);
         }
         spans
-    }
-
-    /// The half of a hook pair that runs.
-    pub(crate) fn hook_running(&self) -> Option<HookRunning> {
-        self.course().hook_running.clone()
     }
 }

@@ -41,6 +41,8 @@ fn a_stop_hook_that_takes_its_time_is_seen_while_it_runs() {
         page.try_sample(&format!("lameduck_{}", row("queue", "stop", "running"))).is_some_and(|seconds| seconds > 0.02)
     });
     assert!(Page::scrape(app.internal, CLASSIC).of_host(&row("bus", "stop", "failed")) < 1.0);
+    let status = app.status();
+    assert_eq!((&status["hook"]["name"], &status["hook"]["half"]), (&"queue".into(), &"stop".into()));
     released.notify_one();
     let report = app.report();
     let queue = report.hooks.iter().rfind(|hook| hook.name == "queue").expect("its stop half is reported");
