@@ -13,6 +13,7 @@ check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
     cargo clippy --workspace --no-default-features -- -D warnings
+    cargo clippy --no-default-features --features metrics -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 # The reference service, with its drill routes: `just run --lame-duck 1s`.

@@ -4,6 +4,8 @@
 //! passed act first; then the fact; then perform every action. Everything spawned is owned here, by a `JoinSet` or by a side's
 //! `TaskTracker`, so that "done" is a fact of ownership.
 
+#[cfg(feature = "metrics")]
+use crate::internal::Metrics;
 use crate::{
     background::TaskContext,
     env::{Audience, Clock, Env, JobEnd, Network, Reservation, Room, Rooms, SignalSource},
@@ -17,7 +19,7 @@ use crate::{
         Action, Event, GiveUp, HookBudget, HookIndex, HookResult, HookVerdict, Lifecycle, Moment, Outcome, Phase, Signal,
         StopReason, Verdict,
     },
-    report::{HookReport, Report, ReportVerdict},
+    report::{Report, ReportVerdict},
 };
 use std::{
     future::{Future, pending},
@@ -154,7 +156,6 @@ struct Driver<S, N: Network, G, R> {
     reservations: Vec<N::Reservation>,
     hooks: Vec<Slot>,
     hook_tasks: JoinSet<HookTask>,
-    hook_reports: Vec<HookReport>,
     listening: Option<BoxFuture<Result<Listeners<N>, String>>>,
     background: JoinSet<(String, Result<(), String>)>,
     checks: JoinSet<()>,
@@ -245,7 +246,12 @@ where
             .listen()
             .await
             .map_err(|error| format!("cannot listen on the internal address {address}: {error}"))?;
-        let routes = InternalService { board: board.clone(), routes: std::mem::take(&mut parts.routes) };
+        let routes = InternalService {
+            board: board.clone(),
+            routes: std::mem::take(&mut parts.routes),
+            #[cfg(feature = "metrics")]
+            metrics: Metrics::new(board.clone(), parts.meter.take()),
+        };
         internal.publish(Phase::Serving, clock.now());
         let (internal_orders, orders) = mpsc::unbounded_channel();
         let crew = Arc::new(Crew::new(internal.clone(), Arc::new(routes), Arc::default()));
@@ -291,7 +297,6 @@ where
                 })
                 .collect(),
             hook_tasks: JoinSet::new(),
-            hook_reports: Vec::new(),
             listening: None,
             background: JoinSet::new(),
             checks: check_tasks,
@@ -317,7 +322,7 @@ where
                 self.life.handle_timeout(now);
                 exiting = self.perform_all(now);
             }
-            if let Some(event) = self.event_of(wake)
+            if let Some(event) = self.event_of(wake, now)
                 && exiting == Exiting::No
             {
                 let outcome = self.life.handle_event(now, event);
@@ -353,7 +358,8 @@ where
             tokio::select! {
                 biased;
                 Some(Ok((half, hook, end))) = self.hook_tasks.join_next() => {
-                    let _ = self.on_hook_ended(half, hook, end);
+                    let now = self.clock.now();
+                    let _ = self.on_hook_ended(half, hook, end, now);
                 }
                 () = sleep_until(&*self.clock, Some(stop.deadline)) => return self.give_up_late_hook(GiveUp::Overran),
                 signal = self.signals.recv() => {
@@ -367,7 +373,8 @@ where
 
     fn give_up_late_hook(&mut self, why: GiveUp) {
         if let Some(late) = self.hooks.iter().position(|hook| matches!(hook.state, HookState::Late)) {
-            self.drop_hook(HookIndex(late), HookVerdict::GivenUp(why));
+            let now = self.clock.now();
+            self.drop_hook(HookIndex(late), HookVerdict::GivenUp(why), now);
         }
     }
 
@@ -402,7 +409,7 @@ where
     }
 
     /// What a wake means to the machine; nothing, if it is only for the log.
-    fn event_of(&mut self, wake: Wake<N::Listener>) -> Option<Event> {
+    fn event_of(&mut self, wake: Wake<N::Listener>, now: Moment) -> Option<Event> {
         match wake {
             Wake::Time => None,
             Wake::Signal(signal) => Some(Event::StopRequested(StopReason::Signal(signal))),
@@ -410,7 +417,7 @@ where
                 self.stop_asked = true;
                 Some(Event::StopRequested(StopReason::Requested))
             }
-            Wake::HookEnded(half, hook, end) => self.on_hook_ended(half, hook, end),
+            Wake::HookEnded(half, hook, end) => self.on_hook_ended(half, hook, end, now),
             Wake::Listening(Ok(listeners)) => match self.staff(listeners) {
                 Ok(()) => Some(Event::Listening),
                 Err(error) => {
@@ -428,7 +435,7 @@ where
         }
     }
 
-    fn on_hook_ended(&mut self, half: Half, hook: HookIndex, end: Option<HookEnd>) -> Option<Event> {
+    fn on_hook_ended(&mut self, half: Half, hook: HookIndex, end: Option<HookEnd>, now: Moment) -> Option<Event> {
         let slot = self.hooks.get_mut(hook.0)?;
         let name = slot.name.clone();
         let before = std::mem::replace(&mut slot.state, HookState::Over);
@@ -460,7 +467,7 @@ where
                 self.fail(format!("start hook {name} failed: {message}"));
             }
         }
-        self.hook_reports.push(HookReport { name, verdict, message: end.message });
+        self.board.note_hook_ended(name, verdict, end.message, now);
         Some(match half {
             Half::Start => Event::StartHookEnded(hook, end.result),
             Half::Stop => Event::StopHookEnded(hook, end.result),
@@ -498,8 +505,8 @@ where
     fn perform(&mut self, action: Action, now: Moment) -> Exiting {
         match action {
             Action::Publish(phase) => self.publish(phase, now),
-            Action::RunStartHook(hook) => self.run_hook(hook, Half::Start),
-            Action::DropStartHook(hook) => self.drop_hook(hook, HookVerdict::StartDropped),
+            Action::RunStartHook(hook) => self.run_hook(hook, Half::Start, now),
+            Action::DropStartHook(hook) => self.drop_hook(hook, HookVerdict::StartDropped, now),
             Action::Listen => self.listen(),
             Action::Abandon => self.abandon(),
             Action::ArmWatchdog(at) => self.rooms.arm_watchdog(at),
@@ -513,8 +520,8 @@ where
                 self.main.cut();
                 self.order(Order::Abandon);
             }
-            Action::RunStopHook(hook) => self.run_hook(hook, Half::Stop),
-            Action::GiveUpStopHook(hook, why) => self.drop_hook(hook, HookVerdict::GivenUp(why)),
+            Action::RunStopHook(hook) => self.run_hook(hook, Half::Stop, now),
+            Action::GiveUpStopHook(hook, why) => self.drop_hook(hook, HookVerdict::GivenUp(why), now),
             Action::CloseInternal => {
                 self.internal.publish(Phase::Draining, now);
                 let _ = self.internal_orders.send(Order::Close);
@@ -555,8 +562,9 @@ where
         );
     }
 
-    fn run_hook(&mut self, hook: HookIndex, half: Half) {
+    fn run_hook(&mut self, hook: HookIndex, half: Half, now: Moment) {
         let Some(slot) = self.hooks.get_mut(hook.0) else { return };
+        self.board.note_hook_running(&slot.name, half.name(), now);
         match std::mem::replace(&mut slot.state, HookState::Running) {
             HookState::Waiting(start) if half == Half::Start => self.spawn_hook(hook, half, run_start(start)),
             HookState::Started(stop) if half == Half::Stop => self.spawn_hook(hook, half, run_stop(stop)),
@@ -578,13 +586,13 @@ where
         self.hook_tasks.spawn_on(async move { (half, hook, running.await.ok().flatten()) }, &self.guests);
     }
 
-    fn drop_hook(&mut self, hook: HookIndex, verdict: HookVerdict) {
+    fn drop_hook(&mut self, hook: HookIndex, verdict: HookVerdict, now: Moment) {
         let Some(slot) = self.hooks.get_mut(hook.0) else { return };
         slot.give_up.cancel();
         slot.state = if verdict == HookVerdict::StartDropped { HookState::Dropped } else { HookState::Over };
         let name = slot.name.clone();
         tracing::error!(hook = name, ?verdict, "hook given up");
-        self.hook_reports.push(HookReport { name, verdict, message: None });
+        self.board.note_hook_ended(name, verdict, None, now);
     }
 
     fn listen(&mut self) {
@@ -717,7 +725,7 @@ where
         // The same goes for work that blocks its thread.
         let work_dropped = self.main.work_dropped.get() + self.main.tasks.len() as u64;
         let mut verdict = Verdict::of(history, self.main.aborted_by_stop.get() + stuck + work_dropped);
-        if verdict == Verdict::Clean && self.hook_reports.iter().any(|hook| hook.verdict.is_stop_failure()) {
+        if verdict == Verdict::Clean && self.board.hooks().iter().any(|hook| hook.verdict.is_stop_failure()) {
             // The machine knows nothing of a stop hook that came late.
             verdict = Verdict::HookFailed;
         }
@@ -741,7 +749,7 @@ where
             connections: self.main.tally.connections(),
             aborts: self.main.aborts(),
             work_dropped,
-            hooks: self.hook_reports,
+            hooks: self.board.hooks(),
         };
         report.log();
         report

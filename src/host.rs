@@ -52,6 +52,9 @@ pub(crate) struct Parts {
     pub(crate) routes: BTreeMap<String, InternalRoute>,
     pub(crate) stop: ShutdownHandle,
     pub(crate) on_bound: Option<OnBound>,
+    /// What reads the use of the machine; the door brings it.
+    #[cfg(feature = "metrics")]
+    pub(crate) meter: Option<Box<dyn crate::env::Meter>>,
 }
 
 pub(crate) type OnBound = Box<dyn FnOnce(&Bound) + Send>;

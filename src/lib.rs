@@ -63,7 +63,12 @@
 //!
 //! # Features
 //!
-//! `cli` (default): what the binary needs, flags and log output. A library needs none of it.
+//! Both are on by default, for the binary; a library needs neither. A feature adds, and changes nothing.
+//!
+//! | | |
+//! |---|---|
+//! | `cli` | What the binary needs: flags and log output. |
+//! | `metrics` | `GET /metrics` on the internal server, as OpenMetrics or in the classic text format; `docs/metrics.md` has the table. |
 
 extern crate alloc;
 

@@ -41,7 +41,22 @@ impl<S: HttpService> Host<S> {
             Err(error) => return self.not_started(error),
         };
         let seed = seed(&*clock);
-        self.run_in(Env { clock, network, signals, rooms, seed }).await
+        self.metered().run_in(Env { clock, network, signals, rooms, seed }).await
+    }
+
+    /// Only a process in the real world has something to measure.
+    #[cfg(feature = "metrics")]
+    fn metered(mut self) -> Self {
+        #[cfg(target_os = "linux")]
+        {
+            self.parts.meter = crate::os::ProcMeter::new().ok().map(|meter| Box::new(meter) as Box<dyn crate::env::Meter>);
+        }
+        self
+    }
+
+    #[cfg(not(feature = "metrics"))]
+    fn metered(self) -> Self {
+        self
     }
 
     fn not_started(self, error: String) -> Report {
@@ -124,7 +139,7 @@ where
             .map_err(failed("cannot start the watchdog"))?
             .with_guests(control.handle().clone());
         let seed = seed(&*clock);
-        Ok(host.run_in(Env { clock, network, signals, rooms, seed }).await)
+        Ok(host.metered().run_in(Env { clock, network, signals, rooms, seed }).await)
     });
     // A `spawn_blocking` that is stuck would hold the drop of the runtime for ever.
     control.shutdown_background();

@@ -52,6 +52,8 @@ pub struct HookReport {
     pub name: String,
     /// Which half, and how it ended.
     pub verdict: HookVerdict,
+    /// From its start to its end.
+    pub took: Duration,
     /// What its error or panic said.
     pub message: Option<String>,
 }
@@ -82,7 +84,10 @@ impl Report {
         let hooks: Vec<Value> = self
             .hooks
             .iter()
-            .map(|hook| json!({"name": hook.name, "end": hook_end(hook.verdict), "message": hook.message}))
+            .map(|hook| {
+                let (name, end, ms) = (&hook.name, hook_end(hook.verdict), millis(hook.took));
+                json!({"name": name, "end": end, "ms": ms, "message": hook.message})
+            })
             .collect();
         json!({
             "verdict": self.verdict_name(),

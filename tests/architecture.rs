@@ -226,6 +226,15 @@ fn only_os_and_the_doors_touch_the_operating_system() {
 }
 
 #[test]
+fn only_the_page_of_metrics_knows_who_writes_it() {
+    for (path, code) in sources() {
+        let is_the_page = path.starts_with("internal/metrics");
+        let names = paths_after(&code, "prometheus_client");
+        assert!(is_the_page || names.is_empty(), "{} names prometheus_client: counting needs no crate", path.display());
+    }
+}
+
+#[test]
 fn the_binary_uses_what_everybody_can_use() {
     let main = fs::read_to_string(root().join("src/main.rs")).unwrap();
     let code = code_of(&main);
@@ -259,8 +268,8 @@ fn users_of_the_library_get_no_axum_no_turmoil_and_no_clap() {
         for banned in ["axum", "turmoil", "turmoil-net", "lameduck-sim"] {
             assert_ne!(name, banned, "no user of the library shall get {banned}");
         }
-        let is_for_the_binary = ["clap", "tracing-subscriber", "tracing-appender"].contains(&name);
-        assert!(!is_for_the_binary || value.contains("optional = true"), "{name} is for the binary: optional, behind `cli`");
+        let is_of_a_feature = ["clap", "tracing-subscriber", "tracing-appender", "prometheus-client"].contains(&name);
+        assert!(!is_of_a_feature || value.contains("optional = true"), "{name} is optional: behind `cli` or `metrics`");
     }
 }
 

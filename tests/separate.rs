@@ -21,11 +21,11 @@ fn request(address: std::net::SocketAddr, method: &str, path: &str) -> wire::Ans
 #[test]
 fn neither_server_answers_for_the_other() {
     let service = Service::start(&[]);
-    for path in ["/liveness", "/readiness", "/livez", "/readyz", "/startupz", "/status"] {
+    for path in ["/liveness", "/readiness", "/livez", "/readyz", "/startupz", "/status", "/metrics"] {
         assert_eq!(service.get(path).status, 404, "{path} on the main port");
         assert_eq!(service.probe(path).status, 200, "{path} on the internal port");
     }
-    for path in ["/", "/slow", "/metrics"] {
+    for path in ["/", "/slow", "/metrics/"] {
         assert_eq!(service.probe(path).status, 404, "{path} on the internal port");
     }
 }
@@ -33,7 +33,7 @@ fn neither_server_answers_for_the_other() {
 #[test]
 fn probes_answer_head_like_get_refuse_other_methods_and_are_never_stored() {
     let service = Service::start(&[]);
-    for path in ["/liveness", "/readiness", "/startupz", "/status"] {
+    for path in ["/liveness", "/readiness", "/startupz", "/status", "/metrics"] {
         let mut client = Client::connect(service.internal);
         client.send(format!("HEAD {path} HTTP/1.1\r\nhost: t\r\n\r\n"));
         assert_eq!(client.head().unwrap().status, 200, "{path}");

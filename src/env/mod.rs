@@ -6,6 +6,8 @@
 
 mod address;
 mod clock;
+#[cfg(feature = "metrics")]
+mod meter;
 mod network;
 mod rooms;
 mod seed;
@@ -14,6 +16,8 @@ mod transport;
 
 pub use address::{Address, ListenAddress};
 pub use clock::{Clock, Sleep};
+#[cfg(feature = "metrics")]
+pub(crate) use meter::{Meter, Usage};
 pub use network::{Audience, Backlog, Listener, Network, Reservation};
 pub use rooms::{Job, JobEnd, Room, Rooms};
 pub use seed::Seed;

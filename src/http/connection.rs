@@ -13,7 +13,14 @@
 //! In the drain each state is polled once before it is told anything, so that what the kernel already holds is seen (P5).
 
 use super::{
-    berth::Berth, crew::Crew, http1::Http1, http2::Http2, lingering::Lingering, parked::Parked, service::HttpService,
+    berth::Berth,
+    counts::{Counts, Gauge},
+    crew::Crew,
+    http1::Http1,
+    http2::Http2,
+    lingering::Lingering,
+    parked::Parked,
+    service::HttpService,
 };
 use crate::{env::Transport, lifecycle::Phase};
 use bytes::Bytes;
@@ -37,6 +44,18 @@ enum State<T: Transport, S: HttpService> {
     Http2(Box<Http2<T, S>>),
     Lingering(Box<Lingering<T>>),
     Closed,
+}
+
+impl<T: Transport, S: HttpService> State<T, S> {
+    /// Where a connection in this state is counted. HTTP/1 counts itself, since it does so anyway; those that are in none are
+    /// parked.
+    const fn gauge<'a>(&self, counts: &'a Counts) -> Option<&'a Gauge> {
+        match self {
+            Self::Http2(_) => Some(&counts.http2),
+            Self::Lingering(_) => Some(&counts.lingering),
+            Self::Parked(_) | Self::Http1(_) | Self::Closed => None,
+        }
+    }
 }
 
 /// What a state wants after it was polled.
@@ -81,7 +100,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                 State::Lingering(lingering) => lingering.poll(cx, crew, berth),
                 State::Closed => return Poll::Ready(()),
             };
-            me.state = match next {
+            let state = match next {
                 Next::Wait => return Poll::Pending,
                 Next::Park(io) => State::Parked(Parked::again(io)),
                 Next::SpeakHttp1(io, read) => State::Http1(Box::new(Http1::new(crew, berth, io, read))),
@@ -94,14 +113,27 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                     State::Closed
                 }
             };
+            drop(me.enter(state));
         }
     }
 }
 
 impl<T: Transport, S: HttpService> Connection<T, S> {
+    /// Goes over to another state; the one it was in.
+    fn enter(&mut self, state: State<T, S>) -> State<T, S> {
+        let counts = &self.crew.counts;
+        if let Some(gauge) = state.gauge(counts) {
+            gauge.add_one();
+        }
+        if let Some(gauge) = self.state.gauge(counts) {
+            gauge.take_one();
+        }
+        std::mem::replace(&mut self.state, state)
+    }
+
     /// The drain and the cancel wait are over: whatever is left ends here, and must not look whole.
     fn cut(&mut self) {
-        let was_reset = match std::mem::replace(&mut self.state, State::Closed) {
+        let was_reset = match self.enter(State::Closed) {
             State::Http1(mut http1) => http1.cut(),
             State::Http2(mut http2) => http2.cut(),
             State::Parked(_) | State::Lingering(_) | State::Closed => false,
@@ -114,6 +146,8 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
 
 impl<T: Transport, S: HttpService> Drop for Connection<T, S> {
     fn drop(&mut self) {
+        // Counted out first, dropped last.
+        let _last = self.enter(State::Closed);
         self.berth.leave();
         self.crew.side.tally.closed.add_one();
         self.crew.on_connection_closed();

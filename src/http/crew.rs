@@ -1,6 +1,6 @@
 //! What the connections of one worker share beside their side.
 
-use super::{limits::LIVE_MAX, service::HttpService, side::Side, timer::HyperTimer};
+use super::{counts::Counts, limits::LIVE_MAX, service::HttpService, side::Side, timer::HyperTimer};
 use crate::lifecycle::Phase;
 use hyper::{
     rt::Executor,
@@ -11,7 +11,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 use tokio::sync::Notify;
@@ -28,7 +28,7 @@ pub(crate) struct Crew<S> {
     http1: http1::Builder,
     http1_last: http1::Builder,
     http2: http2::Builder<TrackedExecutor>,
-    live: AtomicUsize,
+    pub(crate) counts: Arc<Counts>,
     numbers: AtomicU64,
     full: AtomicBool,
     freed: Notify,
@@ -70,6 +70,8 @@ impl<S: HttpService> Crew<S> {
             .auto_date_header(false)
             .max_concurrent_streams(limits.http2_streams_max)
             .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
+        let counts = Arc::new(Counts::default());
+        side.enlist(counts.clone());
         Self {
             side,
             service,
@@ -78,7 +80,7 @@ impl<S: HttpService> Crew<S> {
             http1,
             http1_last,
             http2,
-            live: AtomicUsize::new(0),
+            counts,
             numbers: AtomicU64::new(0),
             full: AtomicBool::new(false),
             freed: Notify::new(),
@@ -105,18 +107,9 @@ impl<S: HttpService> Crew<S> {
         self.numbers.fetch_add(1, Relaxed)
     }
 
-    // HTTP/1 connections that are with hyper.
-
-    pub(crate) fn on_live(&self) {
-        self.live.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn on_not_live(&self) {
-        self.live.fetch_sub(1, Relaxed);
-    }
-
+    /// Whether more HTTP/1 connections are with hyper than should stay there idle.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.live.load(Relaxed) > LIVE_MAX
+        self.counts.http1.get() > LIVE_MAX
     }
 
     // The limit on connections.

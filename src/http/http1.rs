@@ -73,7 +73,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         let service = Guarded { service: crew.service.clone(), side: crew.side.clone(), link: link.clone() };
         let io = GuestIo::lent(io, read, link.clone(), crew.side.clone());
         let guest = crew.http1().serve_connection(TokioIo::new(io), service).with_upgrades();
-        crew.on_live();
+        crew.counts.http1.add_one();
         Self { guest: Some(guest), link, mood: Mood::Busy, progress: None, crew: crew.clone() }
     }
 
@@ -85,11 +85,11 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         if let Poll::Ready(result) = Pin::new(guest).poll(cx) {
             return self.end(crew, result.is_ok());
         }
+        let now = crew.side.clock.now();
         if self.link.is_flushed() {
-            self.link.settle_flushed();
+            self.link.settle_flushed(&crew.counts, || now);
         }
         let quiet = !self.link.is_in_flight() && self.link.is_flushed() && !bodies_held;
-        let now = crew.side.clock.now();
         if quiet { self.on_quiet(crew, berth, now) } else { self.on_busy(cx, crew, berth, now) }
     }
 
@@ -184,7 +184,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     /// hyper is done with the connection.
     fn end(&mut self, crew: &Crew<S>, clean: bool) -> Next<T> {
         if clean || self.link.is_flushed() {
-            self.link.settle_flushed();
+            self.link.settle_flushed(&crew.counts, || crew.side.clock.now());
         }
         self.link.settle_lost();
         let Some((mut io, read)) = self.take_apart() else {
@@ -243,7 +243,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
 
 impl<T: Transport, S: HttpService> Drop for Http1<T, S> {
     fn drop(&mut self) {
-        self.crew.on_not_live();
+        self.crew.counts.http1.take_one();
         drop(self.guest.take());
         self.link.settle_lost();
     }

@@ -80,13 +80,13 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             if let Poll::Ready(result) = Pin::new(guest).poll(cx) {
                 return self.end(crew, result.is_ok());
             }
+            let now = crew.side.clock.now();
             if self.link.is_flushed() {
-                self.link.settle_flushed();
+                self.link.settle_flushed(&crew.counts, || now);
             }
             if self.link.take_called() {
                 self.spoke = Spoke::Yes;
             }
-            let now = crew.side.clock.now();
             if self.goaway == Goaway::NotYet && now >= self.goaway_moment(crew) {
                 self.goaway = Goaway::Sent { at: now };
                 if let Some(guest) = &mut self.guest {
@@ -147,7 +147,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     fn end(&mut self, crew: &Crew<S>, clean: bool) -> Next<T> {
         drop(self.guest.take());
         if clean || self.link.is_flushed() {
-            self.link.settle_flushed();
+            self.link.settle_flushed(&crew.counts, || crew.side.clock.now());
         }
         self.link.settle_lost();
         match self.take_home() {

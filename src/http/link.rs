@@ -4,8 +4,11 @@
 //! service, bodies pass our wrappers, and each leaves a sign here. All of an HTTP/1 connection is polled in one task, so plain
 //! loads and stores do; HTTP/2 streams live in tasks of their own, so what they touch is counted.
 
-use super::request::{Flight, Sent};
-use crate::env::Address;
+use super::{
+    counts::Counts,
+    request::{Flight, Sent},
+};
+use crate::{env::Address, lifecycle::Moment};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
     atomic::{
@@ -252,7 +255,7 @@ impl Link {
 
     /// Everything written was flushed: the answers that ended were handed to the kernel whole, but for those that HTTP/2 still
     /// holds a part of. Those it threw a part away of judge themselves as they drop.
-    pub(crate) fn settle_flushed(&self) {
+    pub(crate) fn settle_flushed(&self, counts: &Counts, now: impl Fn() -> Moment) {
         if !self.has_ended() {
             return;
         }
@@ -266,6 +269,7 @@ impl Link {
         };
         for flight in over {
             if flight.request().sent() == Sent::All {
+                counts.on_finished(&flight, &now);
                 flight.finish();
             }
         }

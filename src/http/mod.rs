@@ -8,12 +8,15 @@ mod berth;
 mod body;
 mod connection;
 mod context;
+mod counts;
 mod crew;
 mod date;
 mod drain_class;
 mod guest_io;
 mod http1;
 mod http2;
+#[cfg(feature = "metrics")]
+mod latency;
 mod limits;
 mod lingering;
 mod link;
@@ -40,6 +43,8 @@ pub use tally::{ConnectionTally, RequestTally};
 
 pub(crate) use answer::panic_message;
 pub(crate) use crew::Crew;
+#[cfg(feature = "metrics")]
+pub(crate) use latency::{BOUNDS, LatencySum};
 pub(crate) use service::BoxError;
 pub(crate) use settling::Sealing;
 pub(crate) use side::{Side, SideConfig, WhenFull, millis};

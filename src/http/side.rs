@@ -2,6 +2,7 @@
 
 use super::{
     Limits,
+    counts::Counts,
     limits::FIRST_BYTE_GRACE,
     tally::{Counter, Tally},
 };
@@ -37,6 +38,8 @@ pub(crate) struct Side {
     aborting: AtomicBool,
     cutting: AtomicBool,
     aborts: Mutex<Vec<AbortedRequest>>,
+    /// What each worker counts for itself.
+    workers: Mutex<Vec<Arc<Counts>>>,
 }
 
 /// What a side is told once.
@@ -108,6 +111,7 @@ impl Side {
             aborting: AtomicBool::new(false),
             cutting: AtomicBool::new(false),
             aborts: Mutex::new(Vec::new()),
+            workers: Mutex::new(Vec::new()),
         }
     }
 
@@ -201,6 +205,16 @@ impl Side {
     pub(crate) fn note_work_dropped(&self) {
         self.work_dropped.add_one();
         tracing::warn!("work that outlived its request was dropped: it did not end when its context was cancelled");
+    }
+
+    /// Adds a worker's counts to those that are read.
+    pub(crate) fn enlist(&self, worker: Arc<Counts>) {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn workers(&self) -> Vec<Arc<Counts>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn aborts(&self) -> Vec<AbortedRequest> {

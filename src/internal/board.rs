@@ -5,11 +5,14 @@ use crate::{
     check::CheckResult,
     env::{Address, Clock},
     http::{Side, millis},
-    lifecycle::{Moment, Phase, Plan},
-    report::{connections_json, requests_json},
+    lifecycle::{HookVerdict, Moment, Phase, Plan},
+    report::{HookReport, connections_json, requests_json},
 };
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 /// Shared by the internal server, which reads it, and the driver, which tells it what changes.
 #[derive(Debug)]
@@ -22,8 +25,28 @@ pub(crate) struct Board {
     pub(crate) began: Moment,
     pub(crate) internal_address: Address,
     pub(crate) main_addresses: Vec<Address>,
-    /// The phase and when it was entered, and when the shutdown must be over.
-    entered: Mutex<(Phase, Moment, Option<Moment>)>,
+    course: Mutex<Course>,
+}
+
+/// What happened so far, as the driver told it.
+#[derive(Debug)]
+struct Course {
+    /// Every phase and when it was entered, in order; never empty.
+    phases: Vec<(Phase, Moment)>,
+    /// When the shutdown must be over.
+    deadline: Option<Moment>,
+    /// Every half of a hook pair that ended: what the report will say.
+    hooks: Vec<HookReport>,
+    /// The one that runs.
+    hook_running: Option<HookRunning>,
+}
+
+/// A half of a hook pair that runs, and since when.
+#[derive(Clone, Debug)]
+pub(crate) struct HookRunning {
+    pub(crate) name: String,
+    pub(crate) half: &'static str,
+    pub(crate) since: Moment,
 }
 
 impl Board {
@@ -46,12 +69,41 @@ impl Board {
             began,
             internal_address,
             main_addresses,
-            entered: Mutex::new((Phase::Starting, began, None)),
+            course: Mutex::new(Course {
+                phases: vec![(Phase::Starting, began)],
+                deadline: None,
+                hooks: Vec::new(),
+                hook_running: None,
+            }),
         }
     }
 
     pub(crate) fn note_phase(&self, phase: Phase, at: Moment, deadline: Option<Moment>) {
-        *self.entered.lock().unwrap_or_else(PoisonError::into_inner) = (phase, at, deadline);
+        let mut course = self.course();
+        if course.phases.last().is_none_or(|(last, _)| *last != phase) {
+            course.phases.push((phase, at));
+        }
+        course.deadline = deadline;
+    }
+
+    pub(crate) fn note_hook_running(&self, name: &str, half: &'static str, since: Moment) {
+        self.course().hook_running = Some(HookRunning { name: name.to_owned(), half, since });
+    }
+
+    /// A half of a hook pair ended, `now`.
+    pub(crate) fn note_hook_ended(&self, name: String, verdict: HookVerdict, message: Option<String>, now: Moment) {
+        let mut course = self.course();
+        let took = course.hook_running.take().map_or(Duration::ZERO, |running| now.since(running.since));
+        course.hooks.push(HookReport { name, verdict, took, message });
+    }
+
+    /// Every half of a hook pair that ended, in the order of the ends.
+    pub(crate) fn hooks(&self) -> Vec<HookReport> {
+        self.course().hooks.clone()
+    }
+
+    fn course(&self) -> MutexGuard<'_, Course> {
+        self.course.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why the process should be restarted; `None` if it should not.
@@ -81,9 +133,24 @@ impl Board {
         self.main.phase() >= Phase::Serving
     }
 
+    /// The half of a hook pair that runs.
+    pub(crate) fn hook_running(&self) -> Option<HookRunning> {
+        self.course().hook_running.clone()
+    }
+
+    /// When the shutdown must be over; `None` before a stop request.
+    pub(crate) fn deadline(&self) -> Option<Moment> {
+        self.course().deadline
+    }
+
     pub(crate) fn status(&self) -> Value {
         let now = self.clock.now();
-        let (phase, since, deadline) = *self.entered.lock().unwrap_or_else(PoisonError::into_inner);
+        let (phase, since) = self.course().phases.last().copied().unwrap_or((Phase::Starting, self.began));
+        let (deadline, hook_running) = (self.deadline(), self.hook_running());
+        let hook_running = hook_running.map(|hook| {
+            let (name, half, ms) = (hook.name, hook.half, millis(now.since(hook.since)));
+            json!({"name": name, "half": half, "running_for_ms": ms})
+        });
         let requests = self.main.tally.requests();
         let checks: Vec<Value> = self
             .checks
@@ -106,6 +173,7 @@ impl Board {
             "requests": requests_json(&requests),
             "connections": connections_json(&self.main.tally.connections()),
             "checks": checks,
+            "hook": hook_running,
             "plan": {
                 "start_ms": millis(self.plan.start),
                 "lame_duck_ms": millis(self.plan.lame_duck),
@@ -118,5 +186,19 @@ impl Board {
             },
             "must_exit_within_ms": deadline.map(|deadline| millis(deadline.since(now))),
         })
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Board {
+    /// How long each phase lasted, up to `now`.
+    pub(crate) fn phase_spans(&self, now: Moment) -> [(Phase, Duration); Phase::ALL.len()] {
+        let course = self.course();
+        let ends = course.phases.iter().skip(1).map(|(_, at)| *at).chain([now]);
+        let mut spans = Phase::ALL.map(|phase| (phase, Duration::ZERO));
+        for ((phase, from), to) in course.phases.iter().zip(ends) {
+            spans[usize::from(*phase as u8)].1 += to.since(*from);
+        }
+        spans
     }
 }

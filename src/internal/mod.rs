@@ -6,13 +6,18 @@
 //! | `/readiness`, `/readyz` | 200 while Serving and every check passes, else 503 with the reason (P2) |
 //! | `/startupz` | 200 once Serving was reached |
 //! | `/status` | what the process knows of itself, as JSON |
+//! | `/metrics` | the same and more for Prometheus, behind the feature `metrics` |
 //!
 //! Users mount routes of their own beside these. It runs on the same engine as the main server, and has a drain of its own.
 
 mod board;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod routes;
 mod wedge;
 
 pub(crate) use board::Board;
+#[cfg(feature = "metrics")]
+pub(crate) use metrics::Metrics;
 pub(crate) use routes::{InternalRoute, InternalService, route};
 pub(crate) use wedge::{Heartbeats, watch};

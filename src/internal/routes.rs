@@ -17,6 +17,8 @@ pub(crate) type InternalRoute = Arc<dyn Fn(Request<Body>) -> BoxFuture<Response<
 pub(crate) struct InternalService {
     pub(crate) board: Arc<Board>,
     pub(crate) routes: BTreeMap<String, InternalRoute>,
+    #[cfg(feature = "metrics")]
+    pub(crate) metrics: super::Metrics,
 }
 
 impl hyper::service::Service<Request<Body>> for InternalService {
@@ -50,7 +52,9 @@ impl InternalService {
             "/readiness" | "/readyz" => Self::readiness,
             "/startupz" => Self::startup,
             "/status" => Self::status,
-            _ => return text(StatusCode::NOT_FOUND, "not found; there are /liveness, /readiness, /startupz and /status\n"),
+            #[cfg(feature = "metrics")]
+            "/metrics" => Self::metrics,
+            _ => return text(StatusCode::NOT_FOUND, NOT_FOUND),
         };
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
@@ -58,17 +62,17 @@ impl InternalService {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
-        endpoint(self)
+        endpoint(self, request)
     }
 
-    fn liveness(&self) -> Response<InternalBody> {
+    fn liveness(&self, _: &Request<Body>) -> Response<InternalBody> {
         match self.board.liveness_failure() {
             None => text(StatusCode::OK, "alive\n"),
             Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         }
     }
 
-    fn readiness(&self) -> Response<InternalBody> {
+    fn readiness(&self, _: &Request<Body>) -> Response<InternalBody> {
         let failures = self.board.readiness_failures();
         if failures.is_empty() {
             return text(StatusCode::OK, "ready\n");
@@ -76,7 +80,7 @@ impl InternalService {
         text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", failures.join("; ")))
     }
 
-    fn startup(&self) -> Response<InternalBody> {
+    fn startup(&self, _: &Request<Body>) -> Response<InternalBody> {
         if self.board.is_started() {
             text(StatusCode::OK, "started\n")
         } else {
@@ -84,12 +88,32 @@ impl InternalService {
         }
     }
 
-    fn status(&self) -> Response<InternalBody> {
+    fn status(&self, _: &Request<Body>) -> Response<InternalBody> {
         let mut response = text(StatusCode::OK, format!("{:#}\n", self.board.status()));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }
 }
+
+#[cfg(feature = "metrics")]
+impl InternalService {
+    fn metrics(&self, request: &Request<Body>) -> Response<InternalBody> {
+        let format = super::metrics::Format::of(request.headers());
+        let Ok(page) = self.metrics.encode(format) else {
+            return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n");
+        };
+        let mut response = text(StatusCode::OK, page);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+        headers.insert(header::VARY, HeaderValue::from_static("accept"));
+        response
+    }
+}
+
+#[cfg(feature = "metrics")]
+const NOT_FOUND: &str = "not found; there are /liveness, /readiness, /startupz, /status and /metrics\n";
+#[cfg(not(feature = "metrics"))]
+const NOT_FOUND: &str = "not found; there are /liveness, /readiness, /startupz and /status\n";
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<InternalBody> {
     let mut response = Response::new(Full::new(body.into()));

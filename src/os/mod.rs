@@ -11,6 +11,7 @@
 //! | `rooms`, `watchdog` | threads with a runtime each, and the thread that ends the process | P7, P16 |
 //! | `stdio` | one line to standard error, without waiting for its reader | P7, P15 |
 //! | `limits` | how much of the machine is ours | P15 |
+//! | `meter` | how much of it we use, for the metrics | |
 //!
 //! Linux is what it is made for; other Unixes compile and get what they can: no SYN filter, no view of handshakes
 //! and of what is unacknowledged. There is no unsafe code here: socket options go through socket2, system calls through rustix. Nothing
@@ -22,6 +23,8 @@ mod exclusive;
 mod handshakes;
 mod limits;
 mod listener;
+#[cfg(all(feature = "metrics", target_os = "linux"))]
+mod meter;
 mod network;
 mod quiesce;
 mod reserve;
@@ -39,6 +42,8 @@ mod watchdog;
 pub use clock::TokioClock;
 pub use limits::{connections_max, cores, descriptors_max};
 pub use listener::OsListener;
+#[cfg(all(feature = "metrics", target_os = "linux"))]
+pub(crate) use meter::ProcMeter;
 pub use network::{OsNetwork, OsReservation, ReusePort, SocketOptions};
 pub use reserve::DescriptorReserve;
 pub use rooms::{Tasks, Threads};

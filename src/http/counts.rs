@@ -1,0 +1,45 @@
+//! What one worker counts for itself: a cache line of its own, so that counting costs no other worker anything.
+
+use super::request::Flight;
+use crate::lifecycle::Moment;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// A worker's own counts. It adds; whoever scrapes reads, and adds the workers up.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Counts {
+    /// HTTP/1 connections that are with hyper.
+    pub(crate) http1: Gauge,
+    pub(crate) http2: Gauge,
+    pub(crate) lingering: Gauge,
+    #[cfg(feature = "metrics")]
+    pub(crate) latency: super::latency::Latency,
+}
+
+impl Counts {
+    /// An answer was handed to the kernel whole, `now`: asked only if somebody keeps the time.
+    pub(crate) fn on_finished(&self, flight: &Flight, now: &impl Fn() -> Moment) {
+        #[cfg(feature = "metrics")]
+        self.latency.observe(now().since(flight.request().arrived));
+        #[cfg(not(feature = "metrics"))]
+        let _ = (flight, now);
+    }
+}
+
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge(AtomicUsize);
+
+impl Gauge {
+    pub(crate) fn add_one(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn take_one(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+}

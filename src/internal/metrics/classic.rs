@@ -1,0 +1,44 @@
+//! OpenMetrics text, turned into the format 0.0.4 that came before it.
+//!
+//! The samples are the same in both. What differs is said about them: the old format names a family as its samples are named,
+//! `_total` and `_info` included, has no type `info` or `unknown`, no units, and no end mark.
+
+/// The same page in the older format.
+pub(super) fn translate(page: &str) -> String {
+    let mut translated = String::with_capacity(page.len());
+    // Its name depends on the type, which comes after it.
+    let mut help = None;
+    for line in page.lines() {
+        if let Some(said) = line.strip_prefix("# HELP ") {
+            help = said.split_once(' ').map(|(_, text)| text);
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|said| said.split_once(' ')) {
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", "counter"),
+                "info" => ("_info", "gauge"),
+                "unknown" => ("", "untyped"),
+                other => ("", other),
+            };
+            if let Some(help) = help.take() {
+                translated.extend(["# HELP ", name, suffix, " ", help, "\n"]);
+            }
+            translated.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
+        } else if !line.starts_with('#') {
+            translated.extend([line, "\n"]);
+        }
+    }
+    translated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_are_named_as_their_samples_and_units_and_the_end_are_left_out() {
+        let page = "# HELP a_seconds How long.\n# TYPE a_seconds counter\n# UNIT a_seconds seconds\na_seconds_total{b=\"# c\"} 1\n\
+                    # HELP d What.\n# TYPE d info\nd_info{e=\"f\"} 1\n# HELP g Now.\n# TYPE g gauge\ng 2\n# EOF\n";
+        let expected = "# HELP a_seconds_total How long.\n# TYPE a_seconds_total counter\na_seconds_total{b=\"# c\"} 1\n\
+                        # HELP d_info What.\n# TYPE d_info gauge\nd_info{e=\"f\"} 1\n# HELP g Now.\n# TYPE g gauge\ng 2\n";
+        assert_eq!(translate(page), expected);
+    }
+}

@@ -1,0 +1,198 @@
+//! What is said on the page, read from where it is known. `docs/metrics.md` has it as a table, with what to do about it.
+
+use super::page::{Family, Measure, Page};
+use crate::{
+    env::Meter,
+    http::{BOUNDS, ConnectionTally, LatencySum, RequestTally, Side},
+    internal::Board,
+    lifecycle::{HookResult, HookVerdict, Moment},
+};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+use std::{fmt::Result, sync::Arc, time::UNIX_EPOCH};
+
+/// The host: its phase, its requests, its connections, its shutdown, its hooks.
+#[derive(Debug)]
+pub(super) struct OfHost(pub(super) Arc<Board>);
+
+/// The process, by the names that every exporter uses.
+#[derive(Debug)]
+pub(super) struct OfProcess(pub(super) Box<dyn Meter>);
+
+const fn things(name: &'static str, help: &'static str) -> Family {
+    Family { name, unit: Measure::Things, help }
+}
+
+const fn seconds(name: &'static str, help: &'static str) -> Family {
+    Family { name, unit: Measure::Seconds, help }
+}
+
+const fn bytes(name: &'static str, help: &'static str) -> Family {
+    Family { name, unit: Measure::Bytes, help }
+}
+
+const fn flag(holds: bool) -> f64 {
+    if holds { 1.0 } else { 0.0 }
+}
+
+/// As a gauge; above 2^53 it is rounded.
+#[expect(clippy::cast_precision_loss, reason = "no gauge of ours comes near 2^53")]
+const fn float(count: u64) -> f64 {
+    count as f64
+}
+
+impl Collector for OfHost {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result {
+        let mut page = Page(encoder);
+        let board = &*self.0;
+        let now = board.clock.now();
+        life(&mut page, board, now)?;
+        requests(&mut page, &board.main)?;
+        connections(&mut page, &board.main)?;
+        shutdown(&mut page, board, now)?;
+        hooks(&mut page, board, now)
+    }
+}
+
+fn life(page: &mut Page<'_>, board: &Board, now: Moment) -> Result {
+    let versions = [("app_version", &*board.main.config.app_version), ("version", env!("CARGO_PKG_VERSION"))];
+    page.info(things("build", "What runs: the app's version and lameduck's"), versions)?;
+    let spans = board.phase_spans(now);
+    let current = board.main.phase();
+    let phases = spans.iter().map(|(phase, _)| ([("phase", phase.name())], flag(*phase == current)));
+    page.gauges(things("phase", "1 for the phase the process is in, 0 for the others"), phases)?;
+    let lasted = spans.iter().map(|(phase, span)| (("phase", phase.name()), span.as_secs_f64()));
+    page.counters(seconds("phase", "How long each phase has lasted"), lasted)?;
+    let ready = flag(board.readiness_failures().is_empty());
+    page.gauge(things("ready", "1 if the readiness probe answers 200"), ready)?;
+    let live = flag(board.liveness_failure().is_none());
+    page.gauge(things("live", "1 if the liveness probe answers 200"), live)?;
+    let names: Vec<_> = board.checks.iter().map(|check| (check.name.as_str(), "")).collect();
+    let names = told_apart(&names);
+    let checks = board.checks.iter().zip(&names);
+    let checks = checks.map(|(check, name)| ([("check", name.as_str())], flag(check.failure(now).is_none())));
+    page.gauges(things("check_passing", "1 if the readiness check passed when it last ran"), checks)
+}
+
+fn requests(page: &mut Page<'_>, main: &Side) -> Result {
+    let aborted_by_stop = main.aborted_by_stop.get();
+    let requests = main.tally.requests();
+    let RequestTally { started, finished, timed_out, aborted, gone, panicked } = requests;
+    page.counter(things("requests_started", "Requests whose head was complete"), started)?;
+    let outcomes = [("finished", finished), ("timed_out", timed_out), ("aborted", aborted), ("gone", gone)];
+    let outcomes = outcomes.map(|(outcome, count)| (("outcome", outcome), count));
+    page.counters(things("requests", "Requests that ended, by their one fate"), outcomes)?;
+    let by_stop = things("requests_aborted_by_stop", "Of the aborted, those that the shutdown cut: exit code 3");
+    page.counter(by_stop, aborted_by_stop)?;
+    page.gauge(things("requests_in_flight", "Requests whose fate is open"), float(requests.in_flight()))?;
+    page.counter(
+        things("panics", "Handlers and bodies that panicked; their requests have a fate like all others"),
+        panicked,
+    )?;
+    page.counter(things("work_dropped", "Background work that the abort dropped: exit code 3"), main.work_dropped.get())?;
+    let mut latency = LatencySum::default();
+    for worker in main.workers() {
+        latency.add(&worker.latency);
+    }
+    let bounds = BOUNDS.iter().map(std::time::Duration::as_secs_f64).chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(latency.buckets).collect();
+    let family = seconds("request_duration", "From the complete head to the answer handed to the kernel, of the finished");
+    page.histogram(family, latency.sum.as_secs_f64(), latency.count(), &buckets)
+}
+
+fn connections(page: &mut Page<'_>, main: &Side) -> Result {
+    let connections = main.tally.connections();
+    let states = by_state(main, &connections).map(|(state, count)| ([("state", state)], float(count)));
+    page.gauges(things("connections", "Connections that are open, by what they are at"), states)?;
+    let limit = u64::try_from(main.config.limits.connections_max).unwrap_or(u64::MAX);
+    page.gauge(things("connections_max", "How many may be open at a time"), float(limit))?;
+    page.counter(things("connections_accepted", "Connections accepted"), connections.accepted)?;
+    page.counter(things("connections_drained", "Closed by the shutdown with nothing cut"), connections.drained)?;
+    page.counter(things("connections_reset", "Reset by us, because an answer was cut"), connections.reset)?;
+    let raced = "Closed when the client's next bytes were on their way; it got no byte of an answer and may retry";
+    page.counter(things("connections_raced", raced), connections.raced)?;
+    page.counter(things("connections_upgraded", "Upgraded to another protocol"), connections.upgraded)?;
+    page.counter(things("accept_errors", "Accepts that failed, as for want of descriptors"), connections.accept_errors)
+}
+
+/// What is not counted in a state of its own is parked.
+fn by_state(main: &Side, connections: &ConnectionTally) -> [(&'static str, u64); 5] {
+    let (mut http1, mut http2, mut lingering) = (0, 0, 0);
+    for worker in main.workers() {
+        http1 += worker.http1.get() as u64;
+        http2 += worker.http2.get() as u64;
+        lingering += worker.lingering.get() as u64;
+    }
+    let upgraded = connections.upgraded.saturating_sub(connections.upgraded_closed);
+    let parked = connections.open().saturating_sub(http1 + http2 + lingering + upgraded);
+    [("parked", parked), ("http1", http1), ("http2", http2), ("lingering", lingering), ("upgraded", upgraded)]
+}
+
+fn shutdown(page: &mut Page<'_>, board: &Board, now: Moment) -> Result {
+    let worst_case = board.plan.worst_case().as_secs_f64();
+    page.gauge(seconds("shutdown_worst_case", "The longest that a stop may take, by the plan"), worst_case)?;
+    // Before a stop request that moment is never, and nothing has passed since.
+    let elapsed = now.since(board.main.stopping_since()).as_secs_f64();
+    page.gauge(seconds("shutdown_elapsed", "Since the stop request; 0 before it"), elapsed)?;
+    let deadline = board.deadline().and_then(|deadline| {
+        let at = board.clock.wall().checked_add(deadline.since(now))?;
+        Some(at.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())
+    });
+    page.gauge(seconds("shutdown_deadline_timestamp", "When the process must have exited; absent before a stop"), deadline)
+}
+
+fn hooks(page: &mut Page<'_>, board: &Board, now: Moment) -> Result {
+    let (ended, running) = (board.hooks(), board.hook_running());
+    let ended = ended.iter().map(|hook| {
+        let (half, outcome) = half_and_outcome(hook.verdict);
+        (hook.name.as_str(), half, outcome, hook.took)
+    });
+    let running = running.iter().map(|hook| (hook.name.as_str(), hook.half, "running", now.since(hook.since)));
+    let halves: Vec<_> = ended.chain(running).collect();
+    let names: Vec<_> = halves.iter().map(|(name, half, ..)| (*name, *half)).collect();
+    let names = told_apart(&names);
+    let rows = halves.iter().zip(&names).map(|((_, half, outcome, took), name)| {
+        ([("hook", name.as_str()), ("half", *half), ("outcome", *outcome)], took.as_secs_f64())
+    });
+    page.gauges(seconds("hook_duration", "How long each half of a hook pair took, or has run so far"), rows)
+}
+
+/// Names are the user's, and two may be the same; rows must not be. The second `db` is `db#2`.
+fn told_apart(names: &[(&str, &str)]) -> Vec<String> {
+    let before = |n: usize| names[..n].iter().filter(|earlier| **earlier == names[n]).count();
+    let numbered = names.iter().enumerate().map(|(n, (name, _))| (name, before(n)));
+    numbered.map(|(name, before)| if before == 0 { (*name).to_owned() } else { format!("{name}#{}", before + 1) }).collect()
+}
+
+const fn half_and_outcome(verdict: HookVerdict) -> (&'static str, &'static str) {
+    match verdict {
+        HookVerdict::Started(result) => ("start", outcome(result)),
+        HookVerdict::StartDropped => ("start", "dropped"),
+        HookVerdict::Stopped(result) => ("stop", outcome(result)),
+        HookVerdict::GivenUp(_) => ("stop", "given_up"),
+    }
+}
+
+const fn outcome(result: HookResult) -> &'static str {
+    match result {
+        HookResult::Done => "done",
+        HookResult::Failed => "failed",
+        HookResult::Panicked => "panicked",
+    }
+}
+
+impl Collector for OfProcess {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result {
+        let mut page = Page(encoder);
+        let Some(usage) = self.0.read() else { return Ok(()) };
+        let began = usage.began.and_then(|began| began.duration_since(UNIX_EPOCH).ok());
+        page.counter(seconds("cpu", "Time that its threads ran, in user code and in the kernel"), usage.cpu.as_secs_f64())?;
+        page.gauge(bytes("resident_memory", "Memory that lies in RAM"), float(usage.resident_bytes))?;
+        page.gauge(bytes("virtual_memory", "Memory that it has addresses for"), float(usage.virtual_bytes))?;
+        page.gauge(things("open_fds", "Descriptors that are open"), usage.descriptors.map(float))?;
+        page.gauge(
+            things("max_fds", "Descriptors that may be open; absent for no limit"),
+            usage.descriptors_max.map(float),
+        )?;
+        page.gauge(seconds("start_time", "When it began, since 1970"), began.map(|began| began.as_secs_f64()))
+    }
+}

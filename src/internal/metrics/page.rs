@@ -1,0 +1,112 @@
+//! A page of metrics as it is written: families of a name, a unit and rows.
+
+use prometheus_client::{
+    encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet},
+    metrics::MetricType,
+    registry::Unit,
+};
+use std::fmt::{Error, Result};
+
+/// What a row is told apart by. The values are escaped on the way out.
+type Label<'a> = (&'static str, &'a str);
+
+/// A page that is being written.
+#[derive(Debug)]
+pub(super) struct Page<'a>(pub(super) DescriptorEncoder<'a>);
+
+/// What is said of a family.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Family {
+    /// Without prefix, unit and `_total`.
+    pub(super) name: &'static str,
+    pub(super) unit: Measure,
+    pub(super) help: &'static str,
+}
+
+/// The base units there are, and the count of things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Measure {
+    Things,
+    Seconds,
+    Bytes,
+}
+
+impl Measure {
+    const fn unit(self) -> Option<Unit> {
+        match self {
+            Self::Things => None,
+            Self::Seconds => Some(Unit::Seconds),
+            Self::Bytes => Some(Unit::Bytes),
+        }
+    }
+}
+
+impl Page<'_> {
+    pub(super) fn counter(&mut self, family: Family, value: impl EncodeCounterValue + Copy) -> Result {
+        let unit = family.unit.unit();
+        let mut metric = self.0.encode_descriptor(family.name, family.help, unit.as_ref(), MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    pub(super) fn counters<'r, V: EncodeCounterValue>(
+        &mut self,
+        family: Family,
+        rows: impl IntoIterator<Item = (Label<'r>, V)>,
+    ) -> Result {
+        let unit = family.unit.unit();
+        let mut metric = self.0.encode_descriptor(family.name, family.help, unit.as_ref(), MetricType::Counter)?;
+        for (label, value) in rows {
+            metric.encode_family(&[label])?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    /// A family of one row, or of none if there is nothing to say.
+    pub(super) fn gauge(&mut self, family: Family, value: impl Into<Option<f64>>) -> Result {
+        let unit = family.unit.unit();
+        let mut metric = self.0.encode_descriptor(family.name, family.help, unit.as_ref(), MetricType::Gauge)?;
+        value.into().map_or(Ok(()), |value| metric.encode_gauge(&Plain(value)))
+    }
+
+    pub(super) fn gauges<'r, const N: usize>(
+        &mut self,
+        family: Family,
+        rows: impl IntoIterator<Item = ([Label<'r>; N], f64)>,
+    ) -> Result {
+        let unit = family.unit.unit();
+        let mut metric = self.0.encode_descriptor(family.name, family.help, unit.as_ref(), MetricType::Gauge)?;
+        for (labels, value) in rows {
+            metric.encode_family(&labels)?.encode_gauge(&Plain(value))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn info<const N: usize>(&mut self, family: Family, labels: [Label<'_>; N]) -> Result {
+        self.0.encode_descriptor(family.name, family.help, None, MetricType::Info)?.encode_info(&labels)
+    }
+
+    /// `buckets` are upper bounds in seconds, each with what lies in it alone; the last is without a bound.
+    pub(super) fn histogram(&mut self, family: Family, sum: f64, count: u64, buckets: &[(f64, u64)]) -> Result {
+        let unit = family.unit.unit();
+        let mut metric = self.0.encode_descriptor(family.name, family.help, unit.as_ref(), MetricType::Histogram)?;
+        metric.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
+    }
+}
+
+/// A number of which a whole one has no point: `1`, not `1.0`, is how many there are.
+struct Plain(f64);
+
+impl EncodeGaugeValue for Plain {
+    fn encode(&self, encoder: &mut prometheus_client::encoding::GaugeValueEncoder<'_>) -> Result {
+        const WHOLE_BELOW: f64 = 9_007_199_254_740_992.0;
+        if !self.0.is_finite() {
+            return Err(Error);
+        }
+        if self.0.fract() == 0.0 && self.0.abs() < WHOLE_BELOW {
+            #[expect(clippy::cast_possible_truncation, reason = "a whole number, and an f64 holds all up to this one")]
+            let whole = self.0 as i64;
+            return EncodeGaugeValue::encode(&whole, encoder);
+        }
+        EncodeGaugeValue::encode(&self.0, encoder)
+    }
+}
