@@ -236,6 +236,14 @@ where
         let crew = Arc::new(Crew::new(internal.clone(), Arc::new(routes), Arc::default()));
         let serving = work(crew, listeners, orders, Arc::new(Sealing::new(1)));
         let watching = watch(clock.clone(), main.clone(), heartbeats.clone());
+        let observing = parts.observer.take().map(|observe| observe(board.clone()));
+        // Whether it ends is its own affair: the internal server goes on.
+        let observing = async move {
+            if let Some(observing) = observing {
+                observing.await;
+            }
+            pending::<()>().await;
+        };
         let internal_end = rooms
             .enter(
                 Room::Internal,
@@ -244,6 +252,7 @@ where
                         biased;
                         () = serving => {}
                         () = watching => {}
+                        () = observing => {}
                     }
                 }),
             )

@@ -63,7 +63,10 @@
 //!
 //! # Features
 //!
-//! `cli` (default): what the binary needs, flags and log output. A library needs none of it.
+//! - `cli` (default): what the binary needs, flags and log output. A library needs none of it.
+//! - `systemd` (default; nothing outside Linux): [`main`] and [`Host::run`] tell the service manager at `NOTIFY_SOCKET` when the
+//!   service is ready, when it stops and what is in flight, feed its watchdog, and serve the sockets that `LISTEN_FDS` hands over
+//!   in place of the configured addresses; one named `internal` is the internal server's.
 
 extern crate alloc;
 
@@ -84,6 +87,8 @@ pub mod os;
 mod process;
 mod report;
 mod settings;
+#[cfg(all(feature = "systemd", target_os = "linux"))]
+mod systemd;
 
 pub use crate::http::{
     AbortedRequest, Body, ConnectionTally, DrainClass, HttpService, Limits, RequestContext, RequestTally, RouteTimeout,

@@ -1,8 +1,11 @@
 //! The door of the process: the real world, put together for a host.
 
+#[cfg(all(feature = "systemd", target_os = "linux"))]
+use crate::systemd::ServiceManager;
 use crate::{
-    Host, HttpService, PortSharing, Report, Settings, driver,
+    Host, HttpService, PortSharing, Report, driver,
     env::{Clock, Env, Seed},
+    host::Parts,
     lifecycle::Verdict,
     os::{
         DescriptorReserve, OsNetwork, ReusePort, SocketOptions, Tasks, Threads, TokioClock, UnixSignals, cores,
@@ -29,14 +32,15 @@ impl<S: HttpService> Host<S> {
     ///
     /// # Cancel safety
     /// Dropping the future drops everything at once, without a drain.
-    pub async fn run(self) -> Report {
+    pub async fn run(mut self) -> Report {
         let signals = match UnixSignals::install() {
             Ok(signals) => signals,
             Err(error) => return self.not_started(format!("cannot listen to signals: {error}")),
         };
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
         let rooms = Tasks::new(Handle::current());
-        let network = match network(&self.parts.settings) {
+        let manager = ServiceManager::from_env();
+        let network = match manager.and_then(|manager| network(&mut self.parts, manager)) {
             Ok(network) => network,
             Err(error) => return self.not_started(error),
         };
@@ -87,6 +91,9 @@ where
         let what = what.to_owned();
         move |error: io::Error| Box::new(driver::stillborn(Verdict::Failed, format!("{what}: {error}"), Duration::ZERO))
     };
+    // Before anything is opened: see there.
+    let manager =
+        ServiceManager::from_env().map_err(|error| Box::new(driver::stillborn(Verdict::Failed, error, Duration::ZERO)))?;
     // Two threads, so that a hook which blocks one does not hold the driver's timers.
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -97,20 +104,19 @@ where
     let report = control.block_on(async {
         // First of all: process 1 of a container has no default action for SIGTERM, and would be deaf until here.
         let signals = UnixSignals::install().map_err(failed("cannot listen to signals"))?;
-        let host = build().map_err(|error| {
+        let mut host = build().map_err(|error| {
             Box::new(if error.is::<crate::SettingsError>() {
                 driver::bad_plan(error.to_string(), Duration::ZERO)
             } else {
                 driver::stillborn(Verdict::Failed, error.to_string(), Duration::ZERO)
             })
         })?;
-        let settings = &host.parts.settings;
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
-        let network = match network(settings) {
+        let network = match network(&mut host.parts, manager) {
             Ok(network) => network,
-            Err(error) => return Ok(driver::stillborn(Verdict::Failed, error, settings.plan.worst_case())),
+            Err(error) => return Ok(host.not_started(error)),
         };
-        let workers = settings.workers.unwrap_or_else(cores);
+        let workers = host.parts.settings.workers.unwrap_or_else(cores);
         let rooms = Threads::new(clock.clone(), workers).map_err(failed("cannot start the watchdog"))?;
         let seed = seed(&*clock);
         Ok(host.run_in(Env { clock, network, signals, rooms, seed }).await)
@@ -123,7 +129,9 @@ where
 /// Descriptors that only the internal server may use when all others are gone (P16).
 const SPARE_DESCRIPTORS: usize = 4;
 
-fn network(settings: &Settings) -> Result<OsNetwork, String> {
+/// The system's network, with what the service manager hands over.
+fn network(parts: &mut Parts, manager: ServiceManager) -> Result<OsNetwork, String> {
+    let settings = &parts.settings;
     if let Some(most) = descriptors_max()
         && settings.limits.connections_max > most
     {
@@ -139,7 +147,26 @@ fn network(settings: &Settings) -> Result<OsNetwork, String> {
         PortSharing::Exclusive => ReusePort::No,
         PortSharing::Shared => ReusePort::Yes,
     };
-    Ok(OsNetwork::new(SocketOptions { reuse_port, ..SocketOptions::default() }).with_reserve(reserve))
+    let network = OsNetwork::new(SocketOptions { reuse_port, ..SocketOptions::default() }).with_reserve(reserve);
+    manager.attend(parts, &network)?;
+    Ok(network)
+}
+
+/// Nobody: the feature `systemd` is off, or there is none on this system.
+#[cfg(not(all(feature = "systemd", target_os = "linux")))]
+struct ServiceManager;
+
+#[cfg(not(all(feature = "systemd", target_os = "linux")))]
+impl ServiceManager {
+    #[expect(clippy::unnecessary_wraps, reason = "as the real one")]
+    const fn from_env() -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as the real one")]
+    const fn attend(self, _: &mut Parts, _: &OsNetwork) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Chance in the real world: it spreads the moments at which clients are told to go, so it need not be hard to guess.

@@ -10,6 +10,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
 
 /// Shared by the internal server, which reads it, and the driver, which tells it what changes.
 #[derive(Debug)]
@@ -22,8 +23,9 @@ pub(crate) struct Board {
     pub(crate) began: Moment,
     pub(crate) internal_address: Address,
     pub(crate) main_addresses: Vec<Address>,
-    /// The phase and when it was entered, and when the shutdown must be over.
     entered: Mutex<(Phase, Moment, Option<Moment>)>,
+    /// Wakes the one who observes the phases; a phase that was entered meanwhile wakes it at once.
+    pub(crate) changed: Notify,
 }
 
 impl Board {
@@ -47,11 +49,18 @@ impl Board {
             internal_address,
             main_addresses,
             entered: Mutex::new((Phase::Starting, began, None)),
+            changed: Notify::new(),
         }
     }
 
     pub(crate) fn note_phase(&self, phase: Phase, at: Moment, deadline: Option<Moment>) {
         *self.entered.lock().unwrap_or_else(PoisonError::into_inner) = (phase, at, deadline);
+        self.changed.notify_one();
+    }
+
+    /// The phase and when it was entered, and when the shutdown must be over.
+    pub(crate) fn entered(&self) -> (Phase, Moment, Option<Moment>) {
+        *self.entered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why the process should be restarted; `None` if it should not.
@@ -83,7 +92,7 @@ impl Board {
 
     pub(crate) fn status(&self) -> Value {
         let now = self.clock.now();
-        let (phase, since, deadline) = *self.entered.lock().unwrap_or_else(PoisonError::into_inner);
+        let (phase, since, deadline) = self.entered();
         let requests = self.main.tally.requests();
         let checks: Vec<Value> = self
             .checks

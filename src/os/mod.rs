@@ -10,6 +10,7 @@
 //! | `signals` | the four stop signals | P12 |
 //! | `rooms`, `watchdog` | threads with a runtime each, and the thread that ends the process | P7, P16 |
 //! | `stdio` | one line to standard error, without waiting for its reader | P7, P15 |
+//! | `notify` | the datagram socket of a service manager | P15 |
 //! | `limits` | how much of the machine is ours | P15 |
 //!
 //! Linux is what it is made for; other Unixes compile and get what they can: no SYN filter, no view of what is
@@ -21,6 +22,8 @@ mod exclusive;
 mod limits;
 mod listener;
 mod network;
+#[cfg(all(feature = "systemd", target_os = "linux"))]
+mod notify;
 mod quiesce;
 mod reserve;
 mod rooms;
@@ -36,6 +39,8 @@ pub use clock::TokioClock;
 pub use limits::{connections_max, cores, descriptors_max};
 pub use listener::OsListener;
 pub use network::{OsNetwork, OsReservation, ReusePort, SocketOptions};
+#[cfg(all(feature = "systemd", target_os = "linux"))]
+pub(crate) use notify::NotifySocket;
 pub use reserve::DescriptorReserve;
 pub use rooms::{Tasks, Threads};
 pub use signals::UnixSignals;
