@@ -250,9 +250,10 @@ where
                 Box::pin(async move {
                     tokio::select! {
                         biased;
+                        // Before the end, so that the last phase is told, too.
+                        () = observing => {}
                         () = serving => {}
                         () = watching => {}
-                        () = observing => {}
                     }
                 }),
             )
