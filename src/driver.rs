@@ -257,12 +257,22 @@ where
         let crew = Arc::new(Crew::new(internal.clone(), Arc::new(routes), Arc::default()));
         let serving = work(crew, listeners, orders, Arc::new(Sealing::new(1)));
         let watching = watch(clock.clone(), main.clone(), heartbeats.clone());
+        let observing = parts.observer.take().map(|observe| observe(board.clone()));
+        // Whether it ends is its own affair: the internal server goes on.
+        let observing = async move {
+            if let Some(observing) = observing {
+                observing.await;
+            }
+            pending::<()>().await;
+        };
         let internal_end = rooms
             .enter(
                 Room::Internal,
                 Box::pin(async move {
                     tokio::select! {
                         biased;
+                        // Before the end, so that the last phase is told, too.
+                        () = observing => {}
                         () = serving => {}
                         () = watching => {}
                     }

@@ -5,16 +5,16 @@ use crate::{
     check::Check,
     driver,
     env::{Address, Env, ListenAddress, Network, Rooms, SignalSource},
-    hook::Hook,
+    hook::{BoxFuture, Hook},
     http::{Body, BoxError, HttpService, Limits},
-    internal::{InternalRoute, route},
+    internal::{Board, InternalRoute, route},
     lifecycle::Plan,
     report::Report,
     settings::Settings,
 };
 use bytes::Bytes;
 use hyper_util::service::TowerToHyperService;
-use std::{collections::BTreeMap, fmt, future::Future, time::Duration};
+use std::{collections::BTreeMap, fmt, future::Future, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// A service and everything it needs to live and die well.
@@ -55,9 +55,14 @@ pub(crate) struct Parts {
     /// What reads the use of the machine; the door brings it.
     #[cfg(feature = "metrics")]
     pub(crate) meter: Option<Box<dyn crate::env::Meter>>,
+    pub(crate) observer: Option<Observer>,
 }
 
 pub(crate) type OnBound = Box<dyn FnOnce(&Bound) + Send>;
+
+/// Tells somebody outside how the life goes, from what the board says. It runs on the internal thread, which a blocked worker
+/// does not stop, and ends with the internal server.
+pub(crate) type Observer = Box<dyn FnOnce(Arc<Board>) -> BoxFuture<()> + Send>;
 
 /// The addresses a host has, once its ports are reserved: with port 0, those that the system chose.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -63,12 +63,13 @@
 //!
 //! # Features
 //!
-//! Both are on by default, for the binary; a library needs neither. A feature adds, and changes nothing.
+//! All are on by default, for the binary; a library needs none. A feature adds, and changes nothing.
 //!
 //! | | |
 //! |---|---|
 //! | `cli` | What the binary needs: flags and log output. |
 //! | `metrics` | `GET /metrics` on the internal server, as OpenMetrics or in the classic text format; `docs/metrics.md` has the table. |
+//! | `systemd` | On Linux: [`main`] and [`Host::run`] tell the service manager at `NOTIFY_SOCKET` when the service is ready, when it stops and what is in flight, feed its watchdog, and serve the sockets that `LISTEN_FDS` hands over in place of the configured addresses; one named `internal` is the internal server's. |
 
 extern crate alloc;
 
@@ -89,6 +90,8 @@ pub mod os;
 mod process;
 mod report;
 mod settings;
+#[cfg(all(feature = "systemd", target_os = "linux"))]
+mod systemd;
 
 pub use crate::http::{
     AbortedRequest, Body, ConnectionTally, DrainClass, HttpService, Limits, RequestContext, RequestTally, RouteTimeout,

@@ -1,8 +1,11 @@
 //! The door of the process: the real world, put together for a host.
 
+#[cfg(all(feature = "systemd", target_os = "linux"))]
+use crate::systemd::ServiceManager;
 use crate::{
-    Host, HttpService, PortSharing, Report, Settings, driver,
+    Host, HttpService, PortSharing, Report, driver,
     env::{Clock, Env, Seed},
+    host::Parts,
     lifecycle::Verdict,
     os::{
         DescriptorReserve, OsNetwork, ReusePort, SocketOptions, Tasks, Threads, TokioClock, UnixSignals, cores,
@@ -29,14 +32,15 @@ impl<S: HttpService> Host<S> {
     ///
     /// # Cancel safety
     /// Dropping the future drops everything at once, without a drain.
-    pub async fn run(self) -> Report {
+    pub async fn run(mut self) -> Report {
         let signals = match UnixSignals::install() {
             Ok(signals) => signals,
             Err(error) => return self.not_started(format!("cannot listen to signals: {error}")),
         };
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
         let rooms = Tasks::new(Handle::current());
-        let network = match network(&self.parts.settings) {
+        let manager = ServiceManager::from_env();
+        let network = match manager.and_then(|manager| network(&mut self.parts, manager)) {
             Ok(network) => network,
             Err(error) => return self.not_started(error),
         };
@@ -102,6 +106,9 @@ where
         let what = what.to_owned();
         move |error: io::Error| Box::new(driver::stillborn(Verdict::Failed, format!("{what}: {error}"), Duration::ZERO))
     };
+    // Before anything is opened: see there.
+    let manager =
+        ServiceManager::from_env().map_err(|error| Box::new(driver::stillborn(Verdict::Failed, error, Duration::ZERO)))?;
     // The driver has this thread to itself: nothing of the user's runs here, so nothing of the user's makes it deaf (P7).
     let driving = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -121,20 +128,19 @@ where
             let _context = control.enter();
             build()
         };
-        let host = built.map_err(|error| {
+        let mut host = built.map_err(|error| {
             Box::new(if error.is::<crate::SettingsError>() {
                 driver::bad_plan(error.to_string(), Duration::ZERO)
             } else {
                 driver::stillborn(Verdict::Failed, error.to_string(), Duration::ZERO)
             })
         })?;
-        let settings = &host.parts.settings;
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
-        let network = match network(settings) {
+        let network = match network(&mut host.parts, manager) {
             Ok(network) => network,
-            Err(error) => return Ok(driver::stillborn(Verdict::Failed, error, settings.plan.worst_case())),
+            Err(error) => return Ok(host.not_started(error)),
         };
-        let workers = settings.workers.unwrap_or_else(cores);
+        let workers = host.parts.settings.workers.unwrap_or_else(cores);
         let rooms = Threads::new(clock.clone(), workers)
             .map_err(failed("cannot start the watchdog"))?
             .with_guests(control.handle().clone());
@@ -150,7 +156,9 @@ where
 /// Descriptors that only the internal server may use when all others are gone (P16).
 const SPARE_DESCRIPTORS: usize = 4;
 
-fn network(settings: &Settings) -> Result<OsNetwork, String> {
+/// The system's network, with what the service manager hands over.
+fn network(parts: &mut Parts, manager: ServiceManager) -> Result<OsNetwork, String> {
+    let settings = &parts.settings;
     if let Some(most) = descriptors_max()
         && settings.limits.connections_max > most
     {
@@ -166,7 +174,26 @@ fn network(settings: &Settings) -> Result<OsNetwork, String> {
         PortSharing::Exclusive => ReusePort::No,
         PortSharing::Shared => ReusePort::Yes,
     };
-    Ok(OsNetwork::new(SocketOptions { reuse_port, ..SocketOptions::default() }).with_reserve(reserve))
+    let network = OsNetwork::new(SocketOptions { reuse_port, ..SocketOptions::default() }).with_reserve(reserve);
+    manager.attend(parts, &network)?;
+    Ok(network)
+}
+
+/// Nobody: the feature `systemd` is off, or there is none on this system.
+#[cfg(not(all(feature = "systemd", target_os = "linux")))]
+struct ServiceManager;
+
+#[cfg(not(all(feature = "systemd", target_os = "linux")))]
+impl ServiceManager {
+    #[expect(clippy::unnecessary_wraps, reason = "as the real one")]
+    const fn from_env() -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as the real one")]
+    const fn attend(self, _: &mut Parts, _: &OsNetwork) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Chance in the real world: it spreads the moments at which clients are told to go, so it need not be hard to guess.

@@ -52,6 +52,11 @@ const RULES: &[Rule] = &[
         may: &["env", "lifecycle", "http", "hook", "check", "background", "report", "internal", "settings", "host"],
         sentence: "the driver stands on ports: it knows no operating system",
     },
+    Rule {
+        module: "systemd",
+        may: &["env", "lifecycle", "internal", "settings", "host", "os"],
+        sentence: "systemd tells what the board says and hands over what it was handed: it decides nothing",
+    },
 ];
 
 /// Modules that may import anything of the crate: its doors.

@@ -8,6 +8,7 @@
 )]
 
 pub mod client;
+pub mod hand_over;
 pub mod process;
 pub mod tally;
 pub mod wire;

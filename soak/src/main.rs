@@ -1,6 +1,6 @@
 //! `just soak`: the real binary, restarted again and again under constant load.
 //!
-//! Every restart: signal, lame duck, drain, exit, and a successor on the same port. Clients follow the rules of HTTP. At the
+//! Every restart: signal, lame duck, drain, exit, and a successor on the same port, by one of three ways. Clients follow the rules of HTTP. At the
 //! end: what was answered, what was refused before being sent (and could go elsewhere), and what was lost.
 #![expect(clippy::disallowed_methods, reason = "a harness outside the host: it lives in real time")]
 #![expect(clippy::print_stdout, clippy::disallowed_macros, reason = "a command whose output is its purpose")]
@@ -9,10 +9,9 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use lameduck_soak::{
     client::{Habit, Load, run},
-    process::Service,
+    hand_over::{HandOver, Relay},
     wire::Wire,
 };
-use rustix::process::Signal;
 use std::{io, path::PathBuf, process::ExitCode, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
 
 /// Restarts the service under load and counts what was lost.
@@ -34,6 +33,10 @@ struct Args {
     /// Lame duck delay.
     #[arg(long, default_value = "300ms")]
     lame_duck: String,
+    /// How one process hands over to the next: `restart` (the old one exits, then the new one starts), `socket` (the same, with a
+    /// socket that stays with its holder) or `reuse-port` (the new one starts beside the old one).
+    #[arg(long, default_value = "restart")]
+    hand_over: HandOver,
     /// The service's binary.
     #[arg(long, default_value = "target/release/lameduck")]
     binary: PathBuf,
@@ -43,8 +46,8 @@ struct Args {
 async fn main() -> io::Result<ExitCode> {
     let args = Args::parse();
     let flags = ["--drill", "--lame-duck", &args.lame_duck];
-    let mut service = Service::start(&args.binary, &flags)?;
-    let address = service.main;
+    let mut relay = Relay::start(args.hand_over, args.binary.clone(), &flags)?;
+    let address = relay.address;
     let wire = Wire::new(address, Duration::ZERO..=Duration::from_millis(args.latency));
     let load = Arc::new(Load::new(wire, "/slow?ms=3"));
     let clients: Vec<_> = [Habit::KeepAlive, Habit::PerRequest]
@@ -59,18 +62,16 @@ async fn main() -> io::Result<ExitCode> {
     let mut unclean = 0;
     for _ in 0..args.restarts {
         tokio::time::sleep(Duration::from_millis(args.every)).await;
-        service.signal(Signal::TERM)?;
-        let (stopped, status) = tokio::task::spawn_blocking(move || {
-            let status = service.wait(Duration::from_secs(40));
-            (service, status)
+        let (passed, result) = tokio::task::spawn_blocking(move || {
+            let result = relay.pass_on();
+            (relay, result)
         })
         .await
         .map_err(io::Error::other)?;
-        if !status?.success() {
+        relay = passed;
+        if !result?.0.success() {
             unclean += 1;
         }
-        drop(stopped);
-        service = Service::start_on(&args.binary, &address.to_string(), &flags)?;
         bar.set_message(load.tally.line());
         bar.inc(1);
     }
@@ -81,6 +82,8 @@ async fn main() -> io::Result<ExitCode> {
     bar.finish_and_clear();
     println!("{} restarts: {}; {unclean} exits were not clean", args.restarts, load.tally.line());
     println!("{}", load.tally.stories());
-    drop(service);
-    Ok(if load.tally.lost() == 0 && unclean == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    drop(relay);
+    let may_refuse = args.hand_over == HandOver::Restart;
+    let refused = if may_refuse { 0 } else { load.tally.refused.load(Relaxed) };
+    Ok(if load.tally.lost() == 0 && refused == 0 && unclean == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -4,6 +4,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::{
     io::{self, BufRead, BufReader},
     net::SocketAddr,
+    os::fd::OwnedFd,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -58,16 +59,31 @@ impl Service {
         Self::launch(Command::new(binary).args(["--addr", address]).args(args))
     }
 
+    /// Starts `binary` with a socket that somebody else holds, as a service manager hands it over: descriptor 3, and the
+    /// variables that say so.
+    ///
+    /// # Errors
+    /// If it cannot be started, or does not serve in time.
+    pub fn start_with(binary: &Path, socket: OwnedFd, args: &[&str]) -> io::Result<Self> {
+        // The shell becomes the service, and so its process id is the one to name.
+        let become_it = "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 0</dev/null";
+        Self::launch_from(Command::new("/bin/sh").args(["-c", become_it]).arg(binary).args(args), socket.into())
+    }
+
     /// Starts what `command` says, a whole command line but for the internal address and the log's format, and waits until it
     /// serves.
     ///
     /// # Errors
     /// If it cannot be started, or does not serve in time.
     pub fn launch(command: &mut Command) -> io::Result<Self> {
+        Self::launch_from(command, Stdio::null())
+    }
+
+    fn launch_from(command: &mut Command, stdin: Stdio) -> io::Result<Self> {
         let mut child = command
             .args(["--internal-addr", "127.0.0.1:0", "--log-format", "json"])
             .env_clear()
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()?;

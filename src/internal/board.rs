@@ -13,6 +13,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use tokio::sync::Notify;
 
 /// Shared by the internal server, which reads it, and the driver, which tells it what changes.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct Board {
     pub(crate) internal_address: Address,
     pub(crate) main_addresses: Vec<Address>,
     course: Mutex<Course>,
+    /// Wakes the one who observes the phases; a phase that was entered meanwhile wakes it at once.
+    pub(crate) changed: Notify,
 }
 
 /// What happened so far, as the driver told it.
@@ -75,15 +78,26 @@ impl Board {
                 hooks: Vec::new(),
                 hook_running: None,
             }),
+            changed: Notify::new(),
         }
     }
 
     pub(crate) fn note_phase(&self, phase: Phase, at: Moment, deadline: Option<Moment>) {
-        let mut course = self.course();
-        if course.phases.last().is_none_or(|(last, _)| *last != phase) {
-            course.phases.push((phase, at));
+        {
+            let mut course = self.course();
+            if course.phases.last().is_none_or(|(last, _)| *last != phase) {
+                course.phases.push((phase, at));
+            }
+            course.deadline = deadline;
         }
-        course.deadline = deadline;
+        self.changed.notify_one();
+    }
+
+    /// The phase and when it was entered, and when the shutdown must be over.
+    pub(crate) fn entered(&self) -> (Phase, Moment, Option<Moment>) {
+        let course = self.course();
+        let (phase, since) = course.phases.last().copied().unwrap_or((Phase::Starting, self.began));
+        (phase, since, course.deadline)
     }
 
     pub(crate) fn note_hook_running(&self, name: &str, half: &'static str, since: Moment) {
@@ -145,9 +159,8 @@ impl Board {
 
     pub(crate) fn status(&self) -> Value {
         let now = self.clock.now();
-        let (phase, since) = self.course().phases.last().copied().unwrap_or((Phase::Starting, self.began));
-        let (deadline, hook_running) = (self.deadline(), self.hook_running());
-        let hook_running = hook_running.map(|hook| {
+        let (phase, since, deadline) = self.entered();
+        let hook_running = self.hook_running().map(|hook| {
             let (name, half, ms) = (hook.name, hook.half, millis(now.since(hook.since)));
             json!({"name": name, "half": half, "running_for_ms": ms})
         });

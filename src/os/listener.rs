@@ -86,18 +86,7 @@ impl OsListener {
     /// # Errors
     /// `InvalidInput` if it is not a listening TCP or Unix stream socket, or the system's.
     pub fn inherited(descriptor: OwnedFd, options: SocketOptions) -> io::Result<Self> {
-        let socket = socket2::Socket::from(descriptor);
-        let local = socket.local_addr()?;
-        let local = if local.is_unix() {
-            Address::Unix(local.as_pathname().map(PathBuf::from))
-        } else {
-            Address::Tcp(tcp_address(&socket)?)
-        };
-        if socket.r#type()? != socket2::Type::STREAM || !is_listening(&socket)? {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a listening stream socket"));
-        }
-        socket.set_cloexec(true)?;
-        socket.set_nonblocking(true)?;
+        let (socket, local) = listening_socket(descriptor)?;
         Ok(Self::new(socket, local, Ownership::Inherited, options))
     }
 
@@ -257,6 +246,23 @@ impl Door {
             }
         }
     }
+}
+
+/// A descriptor as the listening stream socket that it must be, non-blocking and close-on-exec, with its address.
+pub(super) fn listening_socket(descriptor: OwnedFd) -> io::Result<(socket2::Socket, Address)> {
+    let socket = socket2::Socket::from(descriptor);
+    let local = socket.local_addr()?;
+    let local = if local.is_unix() {
+        Address::Unix(local.as_pathname().map(PathBuf::from))
+    } else {
+        Address::Tcp(tcp_address(&socket)?)
+    };
+    if socket.r#type()? != socket2::Type::STREAM || !is_listening(&socket)? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a listening stream socket"));
+    }
+    socket.set_cloexec(true)?;
+    socket.set_nonblocking(true)?;
+    Ok((socket, local))
 }
 
 /// An IPv4 peer of a dual-stack socket as what it is. Only then: an IPv6 address has a scope to keep.

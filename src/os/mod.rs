@@ -10,6 +10,7 @@
 //! | `signals` | the four stop signals | P12 |
 //! | `rooms`, `watchdog` | threads with a runtime each, and the thread that ends the process | P7, P16 |
 //! | `stdio` | one line to standard error, without waiting for its reader | P7, P15 |
+//! | `notify` | the datagram socket of a service manager | P15 |
 //! | `limits` | how much of the machine is ours | P15 |
 //! | `meter` | how much of it we use, for the metrics | |
 //!
@@ -26,6 +27,8 @@ mod listener;
 #[cfg(all(feature = "metrics", target_os = "linux"))]
 mod meter;
 mod network;
+#[cfg(all(feature = "systemd", target_os = "linux"))]
+mod notify;
 mod quiesce;
 mod reserve;
 mod rooms;
@@ -45,6 +48,8 @@ pub use listener::OsListener;
 #[cfg(all(feature = "metrics", target_os = "linux"))]
 pub(crate) use meter::ProcMeter;
 pub use network::{OsNetwork, OsReservation, ReusePort, SocketOptions};
+#[cfg(all(feature = "systemd", target_os = "linux"))]
+pub(crate) use notify::NotifySocket;
 pub use reserve::DescriptorReserve;
 pub use rooms::{Tasks, Threads};
 pub use signals::UnixSignals;

@@ -16,17 +16,26 @@
 //! ```
 //!
 //! A second instance binds without `SO_REUSEPORT` and is refused; a sibling binds with it and joins.
+//!
+//! A socket that was inherited is bound already, and listens: reserving its address gives it, as it is.
 
 use super::{
     DescriptorReserve,
     exclusive::Mark,
-    listener::{OsListener, Ownership, PortClaim},
+    listener::{OsListener, Ownership, PortClaim, listening_socket},
     unix_path::UnixPath,
 };
 use crate::env::{Address, Audience, ListenAddress, Network, Reservation};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 /// Whether other processes of the same user may listen on our ports too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -82,13 +91,62 @@ impl SocketOptions {
 pub struct OsNetwork {
     options: SocketOptions,
     reserve: Option<DescriptorReserve>,
+    /// Handed to us, until they are reserved.
+    inherited: Arc<Mutex<Vec<Inherited>>>,
+}
+
+/// A listening socket that somebody else bound.
+#[derive(Debug)]
+struct Inherited {
+    audience: Audience,
+    socket: Socket,
+    local: Address,
 }
 
 impl OsNetwork {
     /// A network whose sockets have these options.
     #[must_use]
     pub fn new(options: SocketOptions) -> Self {
-        Self { options, reserve: None }
+        Self { options, reserve: None, inherited: Arc::default() }
+    }
+
+    /// Takes over a socket that somebody else bound and listens on, such as a service manager, for this audience. Whoever
+    /// [reserves](Network::reserve) the address that this returns gets it, instead of a port of our own; several listeners share its one
+    /// queue. It ends as [`OsListener::inherited`] says.
+    ///
+    /// # Errors
+    /// As those of [`OsListener::inherited`].
+    pub fn inherit(&self, audience: Audience, descriptor: OwnedFd) -> io::Result<ListenAddress> {
+        let (socket, local) = listening_socket(descriptor)?;
+        let address = name_of(&local);
+        self.lock_inherited().push(Inherited { audience, socket, local });
+        Ok(address)
+    }
+
+    fn take_inherited(&self, address: &ListenAddress, audience: Audience) -> Option<Inherited> {
+        let mut inherited = self.lock_inherited();
+        let wanted = |socket: &Inherited| socket.audience == audience && name_of(&socket.local) == *address;
+        let at = inherited.iter().position(wanted)?;
+        Some(inherited.remove(at))
+    }
+
+    fn lock_inherited(&self) -> MutexGuard<'_, Vec<Inherited>> {
+        self.inherited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bind(&self, address: &ListenAddress) -> io::Result<(Ownership, Socket, Address)> {
+        match address {
+            ListenAddress::Unix(path) => {
+                let (path, socket) = UnixPath::bind(path)?;
+                let local = Address::Unix(Some(path.path().to_owned()));
+                Ok((Ownership::Unix(Arc::new(path)), socket, local))
+            }
+            ListenAddress::Port(_) | ListenAddress::Tcp(_) => {
+                let socket = bind_one_of(&address.tcp_candidates(), self.options.reuse_port)?;
+                let local = tcp_address(&socket)?;
+                Ok((Ownership::Tcp(claim(local, self.options.reuse_port)?), socket, Address::Tcp(local)))
+            }
+        }
     }
 
     /// Gives the listeners of the internal server this reserve (P16), as [`OsListener::with_reserve`] does for one.
@@ -103,60 +161,52 @@ impl Network for OsNetwork {
     type Reservation = OsReservation;
 
     fn reserve(&self, address: &ListenAddress, audience: Audience, listeners: usize) -> io::Result<OsReservation> {
-        let (path, claim, first, local) = match address {
-            ListenAddress::Unix(path) => {
-                let (path, socket) = UnixPath::bind(path)?;
-                let local = Address::Unix(Some(path.path().to_owned()));
-                (Some(Arc::new(path)), None, socket, local)
-            }
-            ListenAddress::Port(_) | ListenAddress::Tcp(_) => {
-                let socket = bind_one_of(&address.tcp_candidates(), self.options.reuse_port)?;
-                let local = tcp_address(&socket)?;
-                (None, claim(local, self.options.reuse_port)?, socket, Address::Tcp(local))
-            }
+        let (ownership, first, local) = match self.take_inherited(address, audience) {
+            Some(Inherited { socket, local, .. }) => (Ownership::Inherited, socket, local),
+            None => self.bind(address)?,
         };
         first.set_nonblocking(true)?;
         let reserve = match audience {
             Audience::World => None,
             Audience::Operators => self.reserve.clone(),
         };
-        let network = Self { options: self.options.clone(), reserve };
-        Ok(OsReservation { path, claim, first, local, listeners: listeners.max(1), network })
+        let options = self.options.clone();
+        Ok(OsReservation { ownership, first, local, listeners: listeners.max(1), options, reserve })
     }
 }
 
-/// A bound socket that does not listen yet.
+/// A socket that is ours and, unless it is inherited, does not listen yet.
 #[derive(Debug)]
 pub struct OsReservation {
     // Before the socket, because fields are dropped in order: see `UnixPath`.
-    path: Option<Arc<UnixPath>>,
-    claim: PortClaim,
+    ownership: Ownership,
     first: Socket,
     local: Address,
     listeners: usize,
-    network: OsNetwork,
+    options: SocketOptions,
+    reserve: Option<DescriptorReserve>,
 }
 
 impl OsReservation {
     fn listen_now(self) -> io::Result<Vec<OsListener>> {
-        let Self { path, claim, first, local, listeners, network } = self;
-        let options = &network.options;
-        let (ownership, sockets) = match (path, &local) {
-            (Some(path), _) => {
+        let Self { ownership, first, local, listeners, options, reserve } = self;
+        let sockets = match (&ownership, &local) {
+            (Ownership::Unix(path), _) => {
                 if !path.is_ours() {
                     return Err(Errno::ADDRINUSE.into());
                 }
                 options.listen(&first)?;
-                (Ownership::Unix(path), share(first, listeners)?)
+                share(first, listeners)?
             }
-            (None, Address::Tcp(address)) => (Ownership::Tcp(claim), listen_tcp(first, *address, listeners, options)?),
-            (None, Address::Unix(_)) => return Err(io::ErrorKind::InvalidInput.into()),
+            (Ownership::Tcp(_), Address::Tcp(address)) => listen_tcp(first, *address, listeners, &options)?,
+            (Ownership::Tcp(_), Address::Unix(_)) => return Err(io::ErrorKind::InvalidInput.into()),
+            (Ownership::Inherited, _) => share(first, listeners)?,
         };
         Ok(sockets
             .into_iter()
             .map(|socket| {
                 let listener = OsListener::new(socket, local.clone(), ownership.clone(), options.clone());
-                match &network.reserve {
+                match &reserve {
                     Some(reserve) => listener.with_reserve(reserve.clone()),
                     None => listener,
                 }
@@ -209,6 +259,14 @@ fn join(first: Socket, local: SocketAddr, listeners: usize, options: &SocketOpti
 #[cfg(not(target_os = "linux"))]
 fn join(first: Socket, _: SocketAddr, listeners: usize, _: &SocketOptions) -> io::Result<Vec<Socket>> {
     share(first, listeners)
+}
+
+/// What to reserve in order to get the inherited socket that is bound to `local`. A Unix socket without a path has an empty one.
+fn name_of(local: &Address) -> ListenAddress {
+    match local {
+        Address::Tcp(address) => ListenAddress::Tcp(*address),
+        Address::Unix(path) => ListenAddress::Unix(path.clone().unwrap_or_default()),
+    }
 }
 
 /// One socket and its queue, with a descriptor for each listener.

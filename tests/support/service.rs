@@ -28,6 +28,10 @@ pub(crate) fn command() -> Command {
     for setting in lameduck::SETTINGS {
         command.env_remove(setting.variable);
     }
+    // Nor of the service manager that may have started the tests.
+    for variable in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
+        command.env_remove(variable);
+    }
     command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

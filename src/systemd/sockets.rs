@@ -1,0 +1,97 @@
+//! Socket activation: sockets that the manager bound, listens on, and keeps for our successor.
+//!
+//! One named `internal` is the internal server's; all others are the main server's, and take the place of its configured
+//! addresses. What becomes of them at a stop is the listener's business: they are left as they are, queue and all (P5a).
+
+use crate::{
+    env::{Audience, ListenAddress},
+    os::OsNetwork,
+    settings::Settings,
+};
+use std::{
+    os::fd::OwnedFd,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+/// The first descriptor that is handed over; the others follow it.
+const FIRST: usize = 3;
+/// More sockets than this are a mistake in `LISTEN_FDS`.
+const HANDED_MAX: usize = 64;
+/// The name of the internal server's socket (`FileDescriptorName=`).
+const INTERNAL: &str = "internal";
+
+/// A descriptor that was handed to us.
+#[derive(Debug)]
+pub(super) struct Handed {
+    number: usize,
+    name: String,
+    descriptor: OwnedFd,
+}
+
+/// The sockets of this process's environment, the first time; then none.
+pub(super) fn take() -> Result<Vec<Handed>, String> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+
+    let pid = std::env::var("LISTEN_PID").unwrap_or_default();
+    let count = std::env::var("LISTEN_FDS").unwrap_or_default();
+    if count.is_empty() || pid != std::process::id().to_string() || TAKEN.swap(true, Ordering::AcqRel) {
+        return Ok(Vec::new());
+    }
+    let number = count.parse::<usize>().ok().filter(|number| *number <= HANDED_MAX);
+    let number = number.ok_or_else(|| format!("LISTEN_FDS={count}: expected a number of sockets, at most {HANDED_MAX}"))?;
+    for descriptor in FIRST..FIRST + number {
+        // Asked before it becomes ours: what is not open must not be owned, and so not be closed.
+        if !is_a_socket(descriptor) {
+            return Err(format!("LISTEN_FDS={count}: descriptor {descriptor} is not a socket"));
+        }
+    }
+    let descriptors = sd_listen_fds::get().map_err(|error| format!("LISTEN_FDS={count}: {error}"))?;
+    Ok(descriptors
+        .into_iter()
+        .enumerate()
+        .map(|(n, (name, descriptor))| Handed {
+            number: FIRST + n,
+            name: name.unwrap_or_default(),
+            descriptor: descriptor.into_std(),
+        })
+        .collect())
+}
+
+/// Puts them in the place of the configured addresses.
+pub(super) fn inherit(handed: Vec<Handed>, settings: &mut Settings, network: &OsNetwork) -> Result<(), String> {
+    let (mut main, mut internal) = (Vec::new(), None);
+    for Handed { number, name, descriptor } in handed {
+        let audience = if name == INTERNAL { Audience::Operators } else { Audience::World };
+        let address = network
+            .inherit(audience, descriptor)
+            .map_err(|error| format!("cannot use descriptor {number} ({name:?}) that LISTEN_FDS hands over: {error}"))?;
+        match audience {
+            Audience::World => main.push(address),
+            Audience::Operators if internal.is_none() => internal = Some(address),
+            Audience::Operators => {
+                return Err(format!("descriptor {number} is the second {name:?} in LISTEN_FDNAMES; there can be one"));
+            }
+        }
+    }
+    if main.is_empty() && internal.is_none() {
+        return Ok(());
+    }
+    let text = |addresses: &[ListenAddress]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    tracing::info!(main = text(&main), internal = text(internal.as_slice()), "sockets inherited");
+    if !main.is_empty() {
+        settings.main_addresses = main;
+    }
+    if let Some(address) = internal {
+        settings.internal_address = address;
+    }
+    Ok(())
+}
+
+/// Whether it is open, and a socket; yes, where `/proc` cannot tell.
+fn is_a_socket(descriptor: usize) -> bool {
+    let links = std::path::Path::new("/proc/self/fd");
+    match std::fs::read_link(links.join(descriptor.to_string())) {
+        Ok(target) => target.to_string_lossy().starts_with("socket:"),
+        Err(_) => !links.exists(),
+    }
+}

@@ -1,0 +1,67 @@
+//! From one process to the next on one host, without a balancer, under load: nothing lost, nobody refused.
+//!
+//! `lameduck-soak --hand-over …` does the same for as long as one likes.
+
+use crate::support::wire;
+use lameduck_soak::{
+    client::{Habit, Load, run},
+    hand_over::{HandOver, Relay},
+    wire::Wire,
+};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+use tokio::{runtime::Runtime, task::JoinSet};
+
+const CLIENTS: usize = 8;
+const ROUNDS: usize = 5;
+
+/// Passes on under the load of busy clients a few milliseconds away, several times.
+fn loses_nothing(hand_over: HandOver) -> Relay {
+    let flags = ["--drill", "--lame-duck", "200ms", "--workers", "2"];
+    let relay = Relay::start(hand_over, env!("CARGO_BIN_EXE_lameduck").into(), &flags).unwrap();
+    let wire = Wire::new(relay.address, Duration::from_millis(1)..=Duration::from_millis(3));
+    let load = Arc::new(Load::new(wire, "/slow?ms=3"));
+    Runtime::new().unwrap().block_on(async {
+        let mut clients = JoinSet::new();
+        for habit in [Habit::KeepAlive, Habit::PerRequest] {
+            for _ in 0..CLIENTS {
+                clients.spawn(run(load.clone(), habit));
+            }
+        }
+        let mut relay = relay;
+        for round in 0..ROUNDS {
+            // Until each has been served a few times by this one.
+            let served = load.tally.answered() + 10 * CLIENTS as u64;
+            crate::support::until_holds("answers", || load.tally.answered() >= served);
+            let passing = tokio::task::block_in_place(|| relay.pass_on());
+            let (status, report) = passing.unwrap();
+            assert_eq!(status.code(), Some(0), "round {round}: {report:#?}");
+        }
+        load.over.store(true, Relaxed);
+        clients.join_all().await;
+        let tally = &load.tally;
+        assert_eq!(tally.lost(), 0, "{}\n{}", tally.line(), tally.stories());
+        let refused = (tally.refused.load(Relaxed), tally.refused_by_status.load(Relaxed));
+        assert_eq!(refused, (0, 0), "{}", tally.line());
+        relay
+    })
+}
+
+#[test]
+fn a_socket_that_stays_with_its_holder_loses_nothing_and_refuses_nobody() {
+    let relay = loses_nothing(HandOver::Socket);
+    let address = relay.address;
+    assert_eq!(wire::get(address, "/").status, 200);
+    // Without anybody to serve it, it still takes connections: no filter is left on it.
+    let held = relay.held().unwrap().try_clone().unwrap();
+    drop(relay);
+    drop(wire::Client::try_connect(address).unwrap());
+    drop(held);
+}
+
+#[test]
+fn a_new_process_beside_the_old_one_loses_nothing_and_refuses_nobody() {
+    loses_nothing(HandOver::ReusePort);
+}

@@ -1,0 +1,162 @@
+//! Sockets that the manager bound: taken as descriptor 3 and up, served, and left as they were.
+
+use super::is_installed;
+use crate::support::{
+    PATIENCE, Service, aside, scratch_path,
+    service::{ANYWHERE, run_to_end},
+    until, wire,
+};
+use rustix::process::Signal;
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::Path,
+    process::{Command, Stdio},
+};
+
+/// The binary, with what comes as its standard input as descriptor 3, and as its standard output as descriptor 4.
+fn handed(variables: &str, third: OwnedFd, fourth: Option<OwnedFd>) -> Command {
+    let become_it = format!("{variables} exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null");
+    let mut command = Command::new("/bin/sh");
+    command.env_clear().args(["-c", &become_it, env!("CARGO_BIN_EXE_lameduck")]).args(ANYWHERE).arg("--lame-duck=0s");
+    command.stdin(third).stdout(fourth.map_or_else(Stdio::piped, Stdio::from)).stderr(Stdio::piped());
+    command
+}
+
+fn ask(path: &Path) -> String {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+#[test]
+fn an_inherited_socket_takes_the_place_of_the_configured_addresses_and_is_left_as_it_was() {
+    let (held, address) = listener();
+    let mut command = handed("LISTEN_FDS=1 LISTEN_PID=$$", held.try_clone().unwrap().into(), None);
+    // One that cannot be had: it is not even tried.
+    let mut service = Service::watch(command.arg(format!("--addr={address}")));
+    assert_eq!(service.main, address);
+    let line = service.wait_for_line("sockets inherited");
+    assert_eq!((&line["main"], &line["internal"]), (&address.to_string().into(), &"".into()));
+    service.wait_for_phase("serving");
+    for _ in 0..20 {
+        assert_eq!(wire::get(address, "/").body(), "hello world", "by any worker");
+    }
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 0);
+    // No filter was left behind: a handshake completes, and the holder gets it.
+    let waiting = aside(move || wire::Client::try_connect(address).map(drop));
+    held.set_nonblocking(false).unwrap();
+    held.accept().unwrap();
+    waiting.join().unwrap().unwrap();
+}
+
+#[test]
+fn one_that_is_named_internal_is_the_internal_servers() {
+    let ((main, main_address), (internal, internal_address)) = (listener(), listener());
+    let variables = "LISTEN_FDS=2 LISTEN_FDNAMES=internal:web LISTEN_PID=$$";
+    let service = Service::watch(&mut handed(variables, internal.into(), Some(main.into())));
+    assert_eq!((service.main, service.internal), (main_address, internal_address));
+    service.wait_for_phase("serving");
+    assert_eq!((service.get("/").status, service.probe("/readiness").status), (200, 200));
+    let line = service.wait_for_line("sockets inherited");
+    let (main, internal) = (main_address.to_string(), internal_address.to_string());
+    assert_eq!((&line["main"], &line["internal"]), (&main.into(), &internal.into()));
+}
+
+#[test]
+fn an_inherited_unix_socket_keeps_its_path_for_the_successor() {
+    let path = scratch_path("held.sock");
+    let held = UnixListener::bind(&path).unwrap();
+    for _ in 0..2 {
+        let mut command = handed("LISTEN_FDS=1 LISTEN_PID=$$", held.try_clone().unwrap().into(), None);
+        let mut service = Service::watch(&mut command);
+        assert!(ask(&path).ends_with("hello world"));
+        service.signal(Signal::TERM);
+        assert_eq!(service.exit_code(), 0);
+    }
+    // Between the two, and after them, connects wait in its queue.
+    drop(UnixStream::connect(&path).unwrap());
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn sockets_for_another_process_are_not_ours() {
+    let (held, address) = listener();
+    for variables in ["LISTEN_FDS=1 LISTEN_PID=1", "LISTEN_FDS=1", "LISTEN_PID=$$"] {
+        let service = Service::watch(&mut handed(variables, held.try_clone().unwrap().into(), None));
+        assert_ne!(service.main, address, "{variables}");
+    }
+}
+
+#[test]
+fn what_is_no_listening_socket_is_refused_in_one_line() {
+    let file = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+    let unconnected = || OwnedFd::from(UnixStream::pair().unwrap().0);
+    let two = || Some(OwnedFd::from(listener().0));
+    let cases = [
+        ("LISTEN_FDS=1 LISTEN_PID=$$", file(), None, "descriptor 3 is not a socket"),
+        ("LISTEN_FDS=1 LISTEN_PID=$$", unconnected(), None, "not a listening stream socket"),
+        ("LISTEN_FDS=many LISTEN_PID=$$", listener().0.into(), None, "LISTEN_FDS=many"),
+        ("LISTEN_FDS=1000 LISTEN_PID=$$", listener().0.into(), None, "at most 64"),
+        ("LISTEN_FDS=2 LISTEN_FDNAMES=internal:internal LISTEN_PID=$$", listener().0.into(), two(), "there can be one"),
+    ];
+    for (variables, third, fourth, words) in cases {
+        let mut command = handed(variables, third, fourth);
+        // The line comes by standard error; standard output may be a socket.
+        let mut child = command.spawn().unwrap();
+        let code = crate::support::service::wait(&mut child);
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!(code, Some(1), "{variables}: {stderr}");
+        assert!(stderr.lines().count() == 1 && stderr.contains(words) && stderr.contains("LISTEN_FD"), "{stderr}");
+    }
+}
+
+/// It executes the program at the first connection, which is then the first of the queue.
+#[test]
+fn systemd_socket_activate_hands_its_sockets_over() {
+    if !is_installed("systemd-socket-activate") {
+        return;
+    }
+    let (main, internal) = (scratch_path("main.sock"), scratch_path("internal.sock"));
+    let mut command = Command::new("systemd-socket-activate");
+    command.arg("-l").arg(&main).arg("-l").arg(&internal).arg("--fdname=web:internal");
+    command.arg(env!("CARGO_BIN_EXE_lameduck")).args(ANYWHERE).arg("--lame-duck=0s");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let first = {
+        let main = main.clone();
+        aside(move || {
+            until("the socket", || UnixStream::connect(&main).ok());
+            ask(&main)
+        })
+    };
+    let mut service = Service::watch(&mut command);
+    assert!(first.join().unwrap().ends_with("hello world"));
+    assert!(ask(&internal).contains("404"), "the other one is the internal server's");
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 0);
+    assert!(main.exists() && internal.exists(), "they are not ours to unlink");
+    for path in [main, internal] {
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
+fn without_the_variables_nothing_is_taken() {
+    let ended = run_to_end(handed("", listener().0.into(), None).arg("--print-plan"));
+    assert_eq!(ended.code, Some(0));
+}
