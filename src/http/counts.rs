@@ -20,7 +20,7 @@ impl Counts {
     /// An answer was handed to the kernel whole, `now`: asked only if somebody keeps the time.
     pub(crate) fn on_finished(&self, flight: &Flight, now: &impl Fn() -> Moment) {
         #[cfg(feature = "metrics")]
-        self.latency.observe(now().since(flight.request().arrived));
+        self.latency.observe(now().as_nanos().saturating_sub(flight.request().arrived.as_nanos()));
         #[cfg(not(feature = "metrics"))]
         let _ = (flight, now);
     }

@@ -2,27 +2,28 @@
 //!
 //! Each worker has its own, so that workers do not take a cache line from each other. Whoever reads adds them up.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The upper bounds of all buckets but the last, which has none.
-pub(crate) const BOUNDS: [Duration; 14] = [
-    Duration::from_micros(500),
-    Duration::from_millis(1),
-    Duration::from_micros(2_500),
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(25),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_millis(2_500),
-    Duration::from_secs(5),
-    Duration::from_secs(10),
+const MICROSECOND: u64 = 1_000;
+const MILLISECOND: u64 = 1_000 * MICROSECOND;
+const SECOND: u64 = 1_000 * MILLISECOND;
+
+/// The upper bounds of all buckets but the last, which has none, in nanoseconds.
+pub(crate) const BOUNDS: [u64; 14] = [
+    500 * MICROSECOND,
+    MILLISECOND,
+    2_500 * MICROSECOND,
+    5 * MILLISECOND,
+    10 * MILLISECOND,
+    25 * MILLISECOND,
+    50 * MILLISECOND,
+    100 * MILLISECOND,
+    250 * MILLISECOND,
+    500 * MILLISECOND,
+    SECOND,
+    2_500 * MILLISECOND,
+    5 * SECOND,
+    10 * SECOND,
 ];
 
 const BUCKETS: usize = BOUNDS.len() + 1;
@@ -35,11 +36,11 @@ pub(crate) struct Latency {
 }
 
 impl Latency {
-    pub(crate) fn observe(&self, took: Duration) {
-        // A bucket holds what is not above its bound.
-        let bucket = BOUNDS.partition_point(|bound| *bound < took);
+    pub(crate) fn observe(&self, nanos: u64) {
+        // A bucket holds what is not above its bound. From below, since most answers are quick.
+        let bucket = BOUNDS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS.len());
         self.buckets[bucket].fetch_add(1, Relaxed);
-        self.sum_nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.sum_nanos.fetch_add(nanos, Relaxed);
     }
 }
 
@@ -48,7 +49,7 @@ impl Latency {
 pub(crate) struct LatencySum {
     /// How many answers lie in each bucket alone; the last is the one without a bound.
     pub(crate) buckets: [u64; BUCKETS],
-    pub(crate) sum: Duration,
+    pub(crate) sum_nanos: u64,
 }
 
 impl LatencySum {
@@ -56,7 +57,7 @@ impl LatencySum {
         for (sum, bucket) in self.buckets.iter_mut().zip(&latency.buckets) {
             *sum += bucket.load(Relaxed);
         }
-        self.sum += Duration::from_nanos(latency.sum_nanos.load(Relaxed));
+        self.sum_nanos = self.sum_nanos.wrapping_add(latency.sum_nanos.load(Relaxed));
     }
 
     /// How many answers there were: by the buckets, so that it agrees with them in every scrape.
@@ -72,27 +73,25 @@ mod tests {
     #[test]
     fn an_answer_lies_in_the_first_bucket_whose_bound_it_does_not_exceed() {
         let latency = Latency::default();
-        latency.observe(Duration::ZERO);
-        latency.observe(Duration::from_micros(500));
-        latency.observe(Duration::from_nanos(500_001));
-        latency.observe(Duration::from_secs(10));
-        latency.observe(Duration::from_secs(11));
+        for nanos in [0, 500_000, 500_001, 10 * SECOND, 11 * SECOND] {
+            latency.observe(nanos);
+        }
         let mut sum = LatencySum::default();
         sum.add(&latency);
         assert_eq!((sum.buckets[0], sum.buckets[1], sum.buckets[13], sum.buckets[14]), (2, 1, 1, 1));
         assert_eq!(sum.count(), 5);
-        assert_eq!(sum.sum, Duration::from_secs(21) + Duration::from_nanos(1_000_001));
+        assert_eq!(sum.sum_nanos, 21 * SECOND + 1_000_001);
     }
 
     #[test]
     fn workers_are_added_up() {
         let [one, other] = [Latency::default(), Latency::default()];
-        one.observe(Duration::from_millis(3));
-        other.observe(Duration::from_millis(4));
+        one.observe(3 * MILLISECOND);
+        other.observe(4 * MILLISECOND);
         let mut sum = LatencySum::default();
         sum.add(&one);
         sum.add(&other);
-        assert_eq!((sum.count(), sum.sum), (2, Duration::from_millis(7)));
+        assert_eq!((sum.count(), sum.sum_nanos), (2, 7 * MILLISECOND));
     }
 
     #[test]

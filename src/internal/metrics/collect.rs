@@ -8,7 +8,11 @@ use crate::{
     lifecycle::{HookResult, HookVerdict, Moment},
 };
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
-use std::{fmt::Result, sync::Arc, time::UNIX_EPOCH};
+use std::{
+    fmt::Result,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 /// The host: its phase, its requests, its connections, its shutdown, its hooks.
 #[derive(Debug)]
@@ -93,10 +97,11 @@ fn requests(page: &mut Page<'_>, main: &Side) -> Result {
     for worker in main.workers() {
         latency.add(&worker.latency);
     }
-    let bounds = BOUNDS.iter().map(std::time::Duration::as_secs_f64).chain([f64::INFINITY]);
+    let in_seconds = |nanos: u64| Duration::from_nanos(nanos).as_secs_f64();
+    let bounds = BOUNDS.iter().map(|bound| in_seconds(*bound)).chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(latency.buckets).collect();
     let family = seconds("request_duration", "From the complete head to the answer handed to the kernel, of the finished");
-    page.histogram(family, latency.sum.as_secs_f64(), latency.count(), &buckets)
+    page.histogram(family, in_seconds(latency.sum_nanos), latency.count(), &buckets)
 }
 
 fn connections(page: &mut Page<'_>, main: &Side) -> Result {
