@@ -291,6 +291,10 @@ impl HandlingState {
         // has GOAWAY for it and forbids the header (RFC 9113 §8.2.2).
         if shape.version < Version::HTTP_2 && parts.status != StatusCode::SWITCHING_PROTOCOLS && tells_to_go(side.phase()) {
             parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            if shape.version == Version::HTTP_10 {
+                // Or hyper, which has not looked at the header yet, would say `keep-alive` beside it.
+                parts.version = Version::HTTP_10;
+            }
         }
     }
 }

@@ -185,3 +185,20 @@ fn twenty_kept_connections_with_a_request_each_all_hear_of_the_stop() {
     assert!(began.elapsed() < s(6));
     server.exit_clean();
 }
+
+/// hyper reads an answer of ours to HTTP/1.0 as one that does not say `keep-alive` yet, and said it beside our `close`.
+#[test]
+fn a_client_of_http_1_0_that_wants_to_keep_its_connection_is_told_to_go_and_nothing_else() {
+    let mut server = Server::start(&["--lame-duck", "500ms"]);
+    let request = "GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n";
+    let mut client = server.connect();
+    client.send(request);
+    let kept = client.answer();
+    assert!(kept.head.contains("connection: keep-alive"), "{kept:?}");
+    server.stop_and_await("lame_duck");
+    client.send(request);
+    let last = client.answer();
+    assert!(last.says_close() && !last.head.contains("keep-alive"), "{last:?}");
+    client.is_closed();
+    server.exit_clean();
+}
