@@ -13,7 +13,7 @@
 
 use crate::{Body, RequestContext};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
@@ -191,7 +191,9 @@ fn big(bytes: u64) -> Answer {
 }
 
 fn upgrade(mut request: Request<Body>) -> Answer {
-    let Some(protocol) = request.headers().get(header::UPGRADE).cloned() else {
+    // RFC 9110 §7.8: on HTTP/1.0 the header is to be ignored.
+    let offered = request.headers().get(header::UPGRADE).filter(|_| request.version() == Version::HTTP_11).cloned();
+    let Some(protocol) = offered else {
         return text(StatusCode::UPGRADE_REQUIRED, "send `connection: upgrade` and `upgrade: <protocol>`\n");
     };
     let Some(context) = request.extensions().get::<RequestContext>().cloned() else {
