@@ -64,8 +64,16 @@ impl Service {
     /// # Errors
     /// If it cannot be started, or does not serve in time.
     pub fn launch(command: &mut Command) -> io::Result<Self> {
+        Self::launch_probed_on(command, "127.0.0.1:0")
+    }
+
+    /// Starts what `command` says with its internal server on `internal`, and waits until it serves.
+    ///
+    /// # Errors
+    /// If it cannot be started, or does not serve in time.
+    pub fn launch_probed_on(command: &mut Command, internal: &str) -> io::Result<Self> {
         let mut child = command
-            .args(["--internal-addr", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--internal-addr", internal, "--log-format", "json"])
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
