@@ -156,7 +156,7 @@ fn a_life_with_losses() -> Vec<Value> {
     let ask = |target: &'static str| {
         aside(move || {
             let mut client = Client::connect(address);
-            client.send(&format!("GET {target} HTTP/1.1\r\nhost: t\r\n\r\n"));
+            client.send(format!("GET {target} HTTP/1.1\r\nhost: t\r\n\r\n"));
             client.try_answer()
         })
     };
