@@ -29,6 +29,11 @@ soak *args:
     cargo build --release --bin lameduck
     cargo run --release -p lameduck-soak -- {{args}}
 
+# Rolling restarts behind HAProxy and nginx (Debian's packages): `just rollout --restarts 50 --behind nginx`.
+rollout *args:
+    cargo build --release --bin lameduck
+    cargo run --release -p lameduck-soak --bin lameduck-rollout -- {{args}}
+
 # The fuzzed bodies with a fuzzer (needs cargo-fuzz and a nightly toolchain): `just fuzz http1`.
 fuzz target:
     cargo fuzz run --fuzz-dir fuzz/targets {{target}} fuzz/corpus/{{target}}

@@ -19,7 +19,7 @@ use crate::{
         Action, Event, GiveUp, HookBudget, HookIndex, HookResult, HookVerdict, Lifecycle, Moment, Outcome, Phase, Signal,
         StopReason, Verdict,
     },
-    report::{Report, ReportVerdict},
+    report::{Report, ReportVerdict, hook_end},
 };
 use std::{
     future::{Future, pending},
@@ -472,7 +472,7 @@ where
             tracing::info!(hook = name, half = half.name(), "hook done");
         } else {
             let message = end.message.clone().unwrap_or_default();
-            tracing::error!(hook = name, half = half.name(), result = ?end.result, message, "hook failed");
+            tracing::error!(hook = name, half = half.name(), end = hook_end(verdict), error = message, "hook failed");
             if half == Half::Start {
                 self.fail(format!("start hook {name} failed: {message}"));
             }
@@ -601,7 +601,7 @@ where
         slot.give_up.cancel();
         slot.state = if verdict == HookVerdict::StartDropped { HookState::Dropped } else { HookState::Over };
         let name = slot.name.clone();
-        tracing::error!(hook = name, ?verdict, "hook given up");
+        tracing::error!(hook = name, end = hook_end(verdict), "hook given up");
         self.board.note_hook_ended(name, verdict, None, now);
     }
 
@@ -721,7 +721,7 @@ where
                 Outcome::Applied => "it ends the current wait",
                 Outcome::Ignored => "it changes nothing: the stop is under way",
             };
-            tracing::info!(%reason, phase = self.life.phase().name(), "stop requested; {effect}");
+            tracing::info!(%reason, phase = self.life.phase().name(), effect, "further stop request");
         }
     }
 
@@ -732,6 +732,9 @@ where
         // A handler that blocks its worker cannot even be dropped: whatever has no fate by now is cut by the exit.
         let stuck = requests.in_flight();
         requests.aborted += stuck;
+        if stuck > 0 {
+            tracing::error!(requests = stuck, "requests cut by the exit: their handlers block their worker");
+        }
         // The same goes for work that blocks its thread.
         let work_dropped = self.main.work_dropped.get() + self.main.tasks.len() as u64;
         let mut verdict = Verdict::of(history, self.main.aborted_by_stop.get() + stuck + work_dropped);

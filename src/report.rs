@@ -197,7 +197,8 @@ fn abort_json(abort: &AbortedRequest) -> Value {
     })
 }
 
-fn hook_end(verdict: HookVerdict) -> String {
+/// How a hook ended, as logs and reports say it.
+pub(crate) fn hook_end(verdict: HookVerdict) -> String {
     match verdict {
         HookVerdict::Started(result) => format!("start {result:?}").to_lowercase(),
         HookVerdict::StartDropped => "start dropped".to_owned(),

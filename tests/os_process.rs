@@ -105,6 +105,21 @@ fn exhaust_descriptors() -> Vec<File> {
     files
 }
 
+/// An image made of one static binary has no files. The reserve once opened `/dev/null`, and the service did not start where
+/// nobody had mounted a `/dev`.
+#[test]
+fn a_process_whose_root_has_no_dev_has_its_reserve() {
+    if !is_child() {
+        return passes(this_test!());
+    }
+    match process::chroot(concat!(env!("CARGO_MANIFEST_DIR"), "/src")) {
+        Ok(()) => assert!(!std::path::Path::new("/dev").exists()),
+        // Only root may; the rest holds anyway.
+        Err(error) => assert_eq!(error, rustix::io::Errno::PERM),
+    }
+    assert_eq!(DescriptorReserve::new(4).unwrap().spares(), 4);
+}
+
 /// P16. The reserve is smaller than the number of probes: each descriptor must come back when its connection ends.
 #[tokio::test]
 async fn a_process_without_descriptors_still_accepts_with_its_reserve_again_and_again() {

@@ -4,19 +4,22 @@
 //! request that meets an end anyway on a *reused* connection is sent again on another, as RFC 9112 §9.5 allows, and counted;
 //! on a fresh connection it is lost.
 
-use super::{tally::Tally, wire::Wire};
+use crate::{
+    tally::Tally,
+    wire::{Line, Wire},
+};
 use std::{
     io,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Waker},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::{sleep, timeout},
 };
 
@@ -29,31 +32,93 @@ pub enum Habit {
     PerRequest,
 }
 
+/// A request, and what its answer must be.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    method: &'static str,
+    target: String,
+    body: Vec<u8>,
+    expected: Option<Vec<u8>>,
+}
+
+impl Ask {
+    /// `GET target`; any answer below 500 will do.
+    #[must_use]
+    pub fn get(target: &str) -> Self {
+        Self { method: "GET", target: target.to_owned(), body: Vec::new(), expected: None }
+    }
+
+    /// `POST target` with this body; any answer below 500 will do.
+    #[must_use]
+    pub fn post(target: &str, body: Vec<u8>) -> Self {
+        Self { method: "POST", target: target.to_owned(), body, expected: None }
+    }
+
+    /// Only a 200 with this body is an answer.
+    #[must_use]
+    pub fn expecting(mut self, body: &[u8]) -> Self {
+        self.expected = Some(body.to_vec());
+        self
+    }
+
+    /// Its bytes on the wire.
+    fn bytes(&self, habit: Habit) -> Vec<u8> {
+        let connection = match habit {
+            Habit::KeepAlive => "keep-alive",
+            Habit::PerRequest => "close",
+        };
+        let mut bytes =
+            format!("{} {} HTTP/1.1\r\nhost: soak\r\nconnection: {connection}\r\n", self.method, self.target).into_bytes();
+        if self.method == "POST" {
+            bytes.extend_from_slice(format!("content-length: {}\r\n", self.body.len()).as_bytes());
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+
+    fn is_answered_by(&self, answer: &Answer) -> bool {
+        self.expected.as_ref().is_none_or(|expected| answer.status == 200 && answer.body == *expected)
+    }
+}
+
 /// What every client of a load shares.
 #[derive(Debug)]
 pub struct Load {
     /// The way to the server.
     pub wire: Wire,
-    /// The request target, such as `/slow?ms=5`.
-    pub target: String,
+    /// What is asked for, in turn; each client begins at a place of its own.
+    pub asks: Vec<Ask>,
     /// A pause before every request.
     pub think: Duration,
     /// Counts.
     pub tally: Tally,
     /// Set to end all clients after their current request.
     pub over: AtomicBool,
+    clients: AtomicUsize,
 }
 
 impl Load {
     /// A load over this wire that asks for `target` without a pause.
     #[must_use]
     pub fn new(wire: Wire, target: &str) -> Self {
+        Self::of(wire, vec![Ask::get(target)])
+    }
+
+    /// A load over this wire of these requests, in turn, without a pause.
+    ///
+    /// # Panics
+    /// If there is nothing to ask for.
+    #[must_use]
+    pub fn of(wire: Wire, asks: Vec<Ask>) -> Self {
+        assert!(!asks.is_empty(), "a load asks for something");
         Self {
             wire,
-            target: target.to_owned(),
+            asks,
             think: Duration::ZERO,
             tally: Tally::default(),
             over: AtomicBool::new(false),
+            clients: AtomicUsize::new(0),
         }
     }
 }
@@ -63,8 +128,12 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// Sends requests one after the other until the load is over.
 pub async fn run(load: Arc<Load>, habit: Habit) {
-    let mut kept: Option<DuplexStream> = None;
-    while !load.over.load(Relaxed) {
+    let mut kept: Option<Line> = None;
+    let place = load.clients.fetch_add(1, Relaxed);
+    for ask in load.asks.iter().cycle().skip(place % load.asks.len()) {
+        if load.over.load(Relaxed) {
+            return;
+        }
         if !load.think.is_zero() {
             sleep(load.think).await;
         }
@@ -81,31 +150,33 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
                 }
             },
         };
-        let connection = match habit {
-            Habit::KeepAlive => "keep-alive",
-            Habit::PerRequest => "close",
-        };
-        let request = format!("GET {} HTTP/1.1\r\nhost: soak\r\nconnection: {connection}\r\n\r\n", load.target);
-        let answered = match timeout(ANSWER_MAX, exchange(&mut stream, &request)).await {
+        let answered = match timeout(ANSWER_MAX, exchange_bytes(&mut stream, &ask.bytes(habit))).await {
             Ok(answered) => answered,
             Err(_) => Err(Failure { error: io::ErrorKind::TimedOut.into(), answer_bytes: 0 }),
         };
         match answered {
             Ok(answer) => {
-                let count = if answer.status < 500 { &load.tally.answered } else { &load.tally.refused_by_status };
-                count.fetch_add(1, Relaxed);
+                if answer.status >= 500 {
+                    load.tally.refused_by_status.fetch_add(1, Relaxed);
+                    load.tally.tell(format!("{habit:?} {} {}: {}", ask.method, ask.target, answer.status));
+                } else if ask.is_answered_by(&answer) {
+                    load.tally.answered.fetch_add(1, Relaxed);
+                } else {
+                    load.tally.lose(format!("{} {}: {} with another body", ask.method, ask.target, answer.status));
+                }
                 if answer.keeps_alive && habit == Habit::KeepAlive {
                     kept = Some(stream);
                 }
             }
             Err(failure) if failure.answer_bytes == 0 && is_reused => {
                 load.tally.raced.fetch_add(1, Relaxed);
+                load.tally.tell(format!("{habit:?} {} {}: closed under the request", ask.method, ask.target));
             }
             Err(failure) => {
                 let kind = if is_reused { "kept" } else { "fresh" };
                 load.tally.lose(format!(
-                    "{habit:?} on a {kind} connection: {} after {} bytes",
-                    failure.error, failure.answer_bytes
+                    "{habit:?} {} {} on a {kind} connection: {} after {} bytes",
+                    ask.method, ask.target, failure.error, failure.answer_bytes
                 ));
             }
         }
@@ -113,7 +184,7 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
 }
 
 /// Whether the end of a kept connection has not arrived yet.
-fn is_open(stream: &mut DuplexStream) -> bool {
+fn is_open(stream: &mut Line) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut [0; 1])).is_pending()
 }
@@ -143,10 +214,14 @@ pub struct Failure {
 /// # Errors
 /// [`Failure`] if the answer does not come whole.
 pub async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str) -> Result<Answer, Failure> {
+    exchange_bytes(stream, request.as_bytes()).await
+}
+
+async fn exchange_bytes(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &[u8]) -> Result<Answer, Failure> {
     let mut received = Vec::new();
     let fail = |error, received: &Vec<u8>| Failure { error, answer_bytes: received.len() };
     // A write that fails may still find an answer that was sent before.
-    let written = stream.write_all(request.as_bytes()).await;
+    let written = stream.write_all(request).await;
     let mut buffer = [0; 16 * 1024];
     loop {
         match parse(&received) {

@@ -1,14 +1,16 @@
 //! A process to restart, clients that follow the rules of HTTP, and a wire with latency between them.
 //!
 //! What a simulation cannot see is seen from here: the kernel's accept queue, its resets, and the real binary under real
-//! signals. The tests on real sockets use these parts, and `just soak` puts them together.
+//! signals. The tests on real sockets use these parts; `just soak` puts them together, and `just rollout` adds a real balancer.
 #![expect(
     clippy::disallowed_methods,
     reason = "a harness outside the host: it lives in real time, and its tasks end with their runtime"
 )]
 
+pub mod balancer;
 pub mod client;
 pub mod hand_over;
 pub mod process;
+pub mod rollout;
 pub mod tally;
 pub mod wire;

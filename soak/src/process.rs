@@ -67,7 +67,11 @@ impl Service {
     pub fn start_with(binary: &Path, socket: OwnedFd, args: &[&str]) -> io::Result<Self> {
         // The shell becomes the service, and so its process id is the one to name.
         let become_it = "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 0</dev/null";
-        Self::launch_from(Command::new("/bin/sh").args(["-c", become_it]).arg(binary).args(args), socket.into())
+        Self::launch_from(
+            Command::new("/bin/sh").args(["-c", become_it]).arg(binary).args(args),
+            socket.into(),
+            "127.0.0.1:0",
+        )
     }
 
     /// Starts what `command` says, a whole command line but for the internal address and the log's format, and waits until it
@@ -76,12 +80,20 @@ impl Service {
     /// # Errors
     /// If it cannot be started, or does not serve in time.
     pub fn launch(command: &mut Command) -> io::Result<Self> {
-        Self::launch_from(command, Stdio::null())
+        Self::launch_from(command, Stdio::null(), "127.0.0.1:0")
     }
 
-    fn launch_from(command: &mut Command, stdin: Stdio) -> io::Result<Self> {
+    /// Starts what `command` says with its internal server on `internal`, and waits until it serves.
+    ///
+    /// # Errors
+    /// If it cannot be started, or does not serve in time.
+    pub fn launch_probed_on(command: &mut Command, internal: &str) -> io::Result<Self> {
+        Self::launch_from(command, Stdio::null(), internal)
+    }
+
+    fn launch_from(command: &mut Command, stdin: Stdio, internal: &str) -> io::Result<Self> {
         let mut child = command
-            .args(["--internal-addr", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--internal-addr", internal, "--log-format", "json"])
             .env_clear()
             .stdin(stdin)
             .stdout(Stdio::null())

@@ -15,7 +15,7 @@ pub struct Tally {
     pub raced: AtomicU64,
     /// Sent, and not answered.
     pub lost: AtomicU64,
-    /// How the first lost ones were lost.
+    /// How the first ones failed that did.
     pub stories: std::sync::Mutex<Vec<String>>,
 }
 
@@ -23,6 +23,11 @@ impl Tally {
     /// Counts one more lost request, with its story.
     pub fn lose(&self, story: String) {
         self.lost.fetch_add(1, Relaxed);
+        self.tell(story);
+    }
+
+    /// Keeps a story, unless there are many.
+    pub fn tell(&self, story: String) {
         let mut stories = self.stories.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if stories.len() < 20 {
             stories.push(story);
@@ -39,6 +44,12 @@ impl Tally {
         self.lost.load(Relaxed)
     }
 
+    /// Requests that a client of a balancer would call failed: whatever was not answered by a handler. A balancer is there to
+    /// stay, so nothing is forgiven: not a refused connect, and not a kept connection that was closed.
+    pub fn failed(&self) -> u64 {
+        [&self.lost, &self.raced, &self.refused, &self.refused_by_status].into_iter().map(|count| count.load(Relaxed)).sum()
+    }
+
     /// Everything in one line.
     pub fn line(&self) -> String {
         format!(
@@ -51,7 +62,7 @@ impl Tally {
         )
     }
 
-    /// How the first lost ones were lost, a line each.
+    /// How the first ones failed that did, a line each.
     pub fn stories(&self) -> String {
         self.stories.lock().unwrap_or_else(std::sync::PoisonError::into_inner).join("\n")
     }

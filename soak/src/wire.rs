@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex, split},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex, split},
     net::TcpStream,
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
@@ -25,6 +25,14 @@ pub struct Wire {
     drawn: AtomicU32,
 }
 
+/// A connection: as the system has it, or with latency.
+pub type Line = Box<dyn Stream>;
+
+/// What can be read and written.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug> Stream for S {}
+
 /// What may be on the wire before the far end reads.
 const CAPACITY: usize = 1 << 20;
 
@@ -35,11 +43,22 @@ impl Wire {
         Self { server, latency, drawn: AtomicU32::new(0) }
     }
 
+    /// A wire to `server` without latency.
+    #[must_use]
+    pub fn direct(server: SocketAddr) -> Self {
+        Self::new(server, Duration::ZERO..=Duration::ZERO)
+    }
+
     /// Connects: the handshake takes a round trip, like everything else.
     ///
     /// # Errors
     /// The system's; nothing was sent then.
-    pub async fn connect(&self) -> io::Result<DuplexStream> {
+    pub async fn connect(&self) -> io::Result<Line> {
+        if self.latency.end().is_zero() {
+            let near = TcpStream::connect(self.server).await?;
+            near.set_nodelay(true)?;
+            return Ok(Box::new(near));
+        }
         let latency = self.draw();
         sleep(latency).await;
         let connected = TcpStream::connect(self.server).await;
@@ -52,7 +71,7 @@ impl Wire {
             let (end_read, end_write) = split(end);
             tokio::join!(carry(far_read, end_write, latency), carry(end_read, far_write, latency));
         });
-        Ok(near)
+        Ok(Box::new(near))
     }
 
     /// Spread evenly by the golden ratio, so that a few connections already cover the range.

@@ -182,7 +182,8 @@ impl Progress {
         if let Some(flight) = &self.flight {
             flight.request().side.tally.panicked.add_one();
         }
-        tracing::error!(panic = panic_message(panic), "a response body panicked");
+        let (method, path) = self.flight.as_ref().map(|flight| flight.request().name()).unzip();
+        tracing::error!(panic = panic_message(panic), method, path, "a response body panicked");
         self.tear(Broken::Panicked)
     }
 

@@ -46,6 +46,11 @@ impl Request {
         }
     }
 
+    /// Its method, and its path without the query, which may be nobody's business: what logs call it.
+    pub(crate) fn name(&self) -> (&str, &str) {
+        (self.method.as_str(), self.uri.path())
+    }
+
     /// When the head of the answer must be there; `NEVER` if it need not.
     pub(crate) fn deadline(&self) -> Moment {
         Moment::from_nanos(self.deadline.load(Relaxed))

@@ -172,7 +172,8 @@ where
             Ok(Poll::Ready(Ok(response))) => return Poll::Ready(Ok(me.state.answer(response, *me.shape))),
             Ok(Poll::Ready(Err(error))) => {
                 let error: BoxError = error.into();
-                tracing::error!(%error, "a handler failed");
+                let (method, path) = me.state.flight.as_ref().map(|flight| flight.request().name()).unzip();
+                tracing::error!(%error, method, path, "a handler failed");
                 Some(Instead::Failed)
             }
             Err(panic) => {
@@ -310,7 +311,8 @@ impl Drop for HandlingState {
 
 fn note_panic(flight: &Flight, message: &str) {
     flight.request().side.tally.panicked.add_one();
-    tracing::error!(panic = message, "a handler panicked");
+    let (method, path) = flight.request().name();
+    tracing::error!(panic = message, method, path, "a handler panicked");
 }
 
 impl fmt::Display for Instead {

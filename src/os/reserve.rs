@@ -1,18 +1,15 @@
 //! Descriptors kept back, so that a process without any left still answers its probes (P15, P16).
 //!
-//! A spare descriptor is open on `/dev/null` and does nothing but exist. When an accept fails for want of descriptors, the
-//! listener closes a spare and accepts with the number that this freed. When such a connection ends, its descriptor is not
-//! given back to the process, where the main side's backlog would have it within a moment: `/dev/null` is put in its place
-//! with one `dup2`, which closes the connection and keeps the number. So a reserve of four serves four probes at a time, for
-//! ever.
+//! A spare descriptor is a socket that is bound to nothing (a file would have to exist, and an empty image has none, not even
+//! `/dev/null`) and does nothing but exist. When an accept fails for want of descriptors, the listener closes a spare and
+//! accepts with the number that this freed. When such a connection ends, its descriptor is not given back to the process,
+//! where the main side's backlog would have it within a moment: such a socket is put in its place with one `dup2`, which
+//! closes the connection and keeps the number. So a reserve of four serves four probes at a time, for ever.
 
-use rustix::{
-    fs::{Mode, OFlags, open},
-    io::{Errno, fcntl_dupfd_cloexec},
-};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::net::UnixDatagram},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -25,7 +22,7 @@ pub struct DescriptorReserve {
 #[derive(Debug)]
 struct Shared {
     /// What the spares are copies of. Never given away, so that a copy can be made without a descriptor to open a file with.
-    null: OwnedFd,
+    blank: OwnedFd,
     size: usize,
     spares: Mutex<Vec<OwnedFd>>,
 }
@@ -36,9 +33,9 @@ impl DescriptorReserve {
     /// # Errors
     /// The system's, such as that there are no descriptors left to keep.
     pub fn new(size: usize) -> io::Result<Self> {
-        let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        let spares = (0..size).map(|_| copy(&null)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { shared: Arc::new(Shared { null, size, spares: Mutex::new(spares) }) })
+        let blank = OwnedFd::from(UnixDatagram::unbound()?);
+        let spares = (0..size).map(|_| copy(&blank)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { shared: Arc::new(Shared { blank, size, spares: Mutex::new(spares) }) })
     }
 
     /// How many spares there are now.
@@ -56,7 +53,7 @@ impl DescriptorReserve {
     pub(super) fn refill(&self) {
         let mut spares = self.lock();
         while spares.len() < self.shared.size {
-            let Ok(spare) = copy(&self.shared.null) else { break };
+            let Ok(spare) = copy(&self.shared.blank) else { break };
             spares.push(spare);
         }
     }
@@ -64,7 +61,7 @@ impl DescriptorReserve {
     /// Closes what `descriptor` is open on. If spares are missing, it becomes one, and at no moment anybody else's.
     pub(super) fn take_back(&self, mut descriptor: OwnedFd) {
         let mut spares = self.lock();
-        if spares.len() < self.shared.size && replace(&self.shared.null, &mut descriptor).is_ok() {
+        if spares.len() < self.shared.size && replace(&self.shared.blank, &mut descriptor).is_ok() {
             spares.push(descriptor);
         }
     }
@@ -79,18 +76,18 @@ pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
-fn copy(null: &OwnedFd) -> Result<OwnedFd, Errno> {
-    fcntl_dupfd_cloexec(null, 0)
+fn copy(blank: &OwnedFd) -> Result<OwnedFd, Errno> {
+    fcntl_dupfd_cloexec(blank, 0)
 }
 
 #[cfg(target_os = "linux")]
-fn replace(null: &OwnedFd, descriptor: &mut OwnedFd) -> Result<(), Errno> {
-    rustix::io::dup3(null, descriptor, rustix::io::DupFlags::CLOEXEC)
+fn replace(blank: &OwnedFd, descriptor: &mut OwnedFd) -> Result<(), Errno> {
+    rustix::io::dup3(blank, descriptor, rustix::io::DupFlags::CLOEXEC)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn replace(null: &OwnedFd, descriptor: &mut OwnedFd) -> Result<(), Errno> {
-    rustix::io::dup2(null, descriptor)?;
+fn replace(blank: &OwnedFd, descriptor: &mut OwnedFd) -> Result<(), Errno> {
+    rustix::io::dup2(blank, descriptor)?;
     rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)
 }
 

@@ -67,3 +67,14 @@ pub(crate) fn scratch_path(name: &str) -> std::path::PathBuf {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     std::env::temp_dir().join(format!("lameduck-{}-{number}-{name}", std::process::id()))
 }
+
+/// Whether a tool is there that not every machine has. In CI it must be; elsewhere its absence is said.
+#[expect(clippy::print_stderr, clippy::disallowed_macros, reason = "for whoever runs the tests")]
+pub(crate) fn is_at_hand(tool: &str, found: bool) -> bool {
+    if !found {
+        let is_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+        assert!(!is_ci, "{tool} is missing, and in CI it must be there: see .ci/run");
+        eprintln!("NOT TRIED: {tool} is missing");
+    }
+    found
+}

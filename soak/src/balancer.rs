@@ -1,0 +1,231 @@
+//! A real balancer in front of real processes: HAProxy or nginx, as the distribution ships them.
+//!
+//! Each is started from a configuration written for the run, in a directory of its own, on a port of the system's choice, and
+//! is never reloaded: what fails behind it is the servers' doing. The settings are fair, and known to see losses: nothing is
+//! tried twice that a careful operator would not let be tried twice.
+//!
+//! | | HAProxy | nginx |
+//! |---|---|---|
+//! | learns that a server goes | active check of `/readiness`, every 100 ms, fall 1, rise 1 | not at all: a connect fails, and it tries the next |
+//! | tries again elsewhere | never: `retries 0`, `no option redispatch` | its default, `error timeout`: not a POST that was sent |
+//! | keeps connections | `http-reuse always` | `keepalive 32` |
+//! | waits for a connect | 5 s | 5 s: a dropped SYN is sent again after one second |
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Which balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// HAProxy: active checks.
+    Haproxy,
+    /// nginx: none.
+    Nginx,
+}
+
+impl Kind {
+    /// Its name, which is also its program's.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Haproxy => "haproxy",
+            Self::Nginx => "nginx",
+        }
+    }
+
+    /// Whether its program can be found.
+    #[must_use]
+    pub fn is_installed(self) -> bool {
+        Command::new(self.name()).arg("-v").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+    }
+}
+
+/// One server behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct Backend {
+    /// Where requests go.
+    pub main: SocketAddr,
+    /// Where probes go.
+    pub internal: SocketAddr,
+}
+
+/// A running balancer. Dropped, it is ended.
+#[derive(Debug)]
+pub struct Balancer {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+    directory: PathBuf,
+}
+
+/// A port that was free a moment ago may be taken; then another is tried.
+const PORTS_TRIED_MAX: u32 = 5;
+const START_MAX: Duration = Duration::from_secs(10);
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+impl Balancer {
+    /// Starts one in front of these, and waits until it listens.
+    ///
+    /// # Errors
+    /// If its program is not there, refuses its configuration, or does not listen in time.
+    pub fn start(kind: Kind, backends: &[Backend]) -> io::Result<Self> {
+        let mut failed = io::Error::other("no port was tried");
+        for attempt in 0..PORTS_TRIED_MAX {
+            // An address of its own: no client's port can stand in its way.
+            let address = TcpListener::bind("127.0.0.9:0")?.local_addr()?;
+            let directory = std::env::temp_dir().join(format!(
+                "lameduck-{}-{}-{}-{attempt}",
+                kind.name(),
+                std::process::id(),
+                address.port()
+            ));
+            fs::create_dir_all(&directory)?;
+            match Self::start_on(kind, address, directory, backends) {
+                Ok(balancer) => return Ok(balancer),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    fn start_on(kind: Kind, address: SocketAddr, directory: PathBuf, backends: &[Backend]) -> io::Result<Self> {
+        let config = directory.join("conf");
+        let mut command = Command::new(kind.name());
+        match kind {
+            Kind::Haproxy => {
+                fs::write(&config, haproxy(address, backends))?;
+                command.arg("-db").arg("-f").arg(&config);
+            }
+            Kind::Nginx => {
+                fs::write(&config, nginx(address, &directory, backends))?;
+                command.arg("-e").arg(directory.join("error.log")).arg("-p").arg(&directory).arg("-c").arg(&config);
+            }
+        }
+        let said = fs::File::create(directory.join("said"))?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(said.try_clone()?)
+            .stderr(said)
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot start {}: {error}", kind.name())))?;
+        let mut me = Self { child, address, directory };
+        let end = now() + START_MAX;
+        while TcpStream::connect(address).is_err() {
+            if me.child.try_wait()?.is_some() || now() >= end {
+                return Err(io::Error::other(format!("{} does not listen: {}", kind.name(), me.said())));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(me)
+    }
+
+    /// What it complained of.
+    #[must_use]
+    pub fn said(&self) -> String {
+        let read = |name| fs::read_to_string(self.directory.join(name)).unwrap_or_default();
+        format!("{}{}", read("said"), read("error.log"))
+    }
+}
+
+impl Drop for Balancer {
+    /// Asks first: an nginx that is killed leaves its workers behind.
+    fn drop(&mut self) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let end = now() + STOP_MAX;
+        while matches!(self.child.try_wait(), Ok(None)) && now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn haproxy(address: SocketAddr, backends: &[Backend]) -> String {
+    let mut config = format!(
+        "global
+    maxconn 2000
+    nbthread 1
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    timeout http-keep-alive 60s
+    timeout check 1s
+    retries 0
+    no option redispatch
+    http-reuse always
+frontend front
+    bind {address}
+    default_backend app
+backend app
+    balance roundrobin
+    option httpchk
+    http-check send meth GET uri /readiness ver HTTP/1.1 hdr host check
+    http-check expect status 200
+    default-server check inter 100ms fall 1 rise 1
+"
+    );
+    for (n, backend) in backends.iter().enumerate() {
+        config +=
+            &format!("    server s{n} {} addr {} port {}\n", backend.main, backend.internal.ip(), backend.internal.port());
+    }
+    config
+}
+
+fn nginx(address: SocketAddr, directory: &Path, backends: &[Backend]) -> String {
+    let servers: String =
+        backends.iter().map(|backend| format!("        server {} fail_timeout=1s;\n", backend.main)).collect();
+    let at = |name: &str| directory.join(name).display().to_string();
+    format!(
+        "daemon off;
+worker_processes 1;
+pid {pid};
+error_log {error} warn;
+events {{ worker_connections 2000; }}
+http {{
+    access_log off;
+    client_body_temp_path {body};
+    proxy_temp_path {proxy};
+    fastcgi_temp_path {fastcgi};
+    uwsgi_temp_path {uwsgi};
+    scgi_temp_path {scgi};
+    keepalive_requests 1000000;
+    upstream app {{
+{servers}        keepalive 32;
+    }}
+    server {{
+        listen {address};
+        location / {{
+            proxy_pass http://app;
+            proxy_http_version 1.1;
+            proxy_set_header connection \"\";
+            proxy_connect_timeout 5s;
+        }}
+    }}
+}}
+",
+        pid = at("pid"),
+        error = at("error.log"),
+        body = at("body"),
+        proxy = at("proxy"),
+        fastcgi = at("fastcgi"),
+        uwsgi = at("uwsgi"),
+        scgi = at("scgi"),
+    )
+}
+
+fn now() -> Instant {
+    Instant::now()
+}
