@@ -30,6 +30,7 @@ pub mod app;
 pub mod balancer;
 pub mod client;
 mod clock;
+pub mod draw;
 pub mod hooks;
 pub mod life;
 pub mod network;

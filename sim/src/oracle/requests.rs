@@ -73,6 +73,7 @@ fn is_not_lost(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
         Traffic::Once(Pacing::HeadPause(_) | Pacing::SlowUpload(..))
         | Traffic::Pipelined { .. }
         | Traffic::Late { .. }
+        | Traffic::Leaves { .. }
         | Traffic::ByteLess
         | Traffic::HalfHead => false,
     };

@@ -23,9 +23,12 @@ pub(super) fn no_straggler_holds_the_exit(story: &Story<'_>) -> Judgement {
     };
     let simple = story.scenario.clients.iter().all(|client| match client.traffic {
         Traffic::Once(Pacing::Prompt) | Traffic::KeepAlive { .. } | Traffic::PerRequest { .. } | Traffic::ByteLess => true,
-        Traffic::Once(_) | Traffic::Http2 { .. } | Traffic::Pipelined { .. } | Traffic::Late { .. } | Traffic::HalfHead => {
-            false
-        }
+        Traffic::Once(_)
+        | Traffic::Http2 { .. }
+        | Traffic::Pipelined { .. }
+        | Traffic::Late { .. }
+        | Traffic::Leaves { .. }
+        | Traffic::HalfHead => false,
     });
     let since = draining.saturating_sub(story.under_way() * 2);
     let busy = story.requests.iter().any(|asked| asked.end.as_ref().is_none_or(|(at, _)| *at > since));

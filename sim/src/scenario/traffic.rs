@@ -86,6 +86,11 @@ pub enum Traffic {
         /// How long it says nothing.
         after_ms: u64,
     },
+    /// Asks, and closes the connection whatever came by then.
+    Leaves {
+        /// How long it waits for its answer.
+        after_ms: u64,
+    },
     /// Connects, and never says anything.
     ByteLess,
     /// Connects, sends half a request head, and no more.
@@ -148,6 +153,13 @@ impl Client {
                 if let Ok(mut conversation) = Conversation::open(caller, route).await {
                     pause(Duration::from_millis(after_ms)).await;
                     let _ = conversation.exchange(caller, &ask, Manner::PROMPT).await;
+                }
+            }
+            Traffic::Leaves { after_ms } => {
+                tokio::select! {
+                    biased;
+                    _ = one_request(caller, route, &ask, Manner::PROMPT) => {}
+                    () = pause(Duration::from_millis(after_ms)) => caller.tell("leaves", &[]),
                 }
             }
             Traffic::ByteLess => byte_less(caller, route, caller.patience()).await,
