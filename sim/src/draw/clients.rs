@@ -73,7 +73,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         }
         Kind::ByteLess => Traffic::ByteLess,
         Kind::HalfHead => Traffic::HalfHead,
-        Kind::Leaves => Traffic::Leaves { after_ms: dice.pick(&[1, 5, 20, 100, 500]) },
+        Kind::Leaves => Traffic::Leaves { after_ms: dice.pick(&[1, 5, 20, 100, 500]), resets: dice.one_in(2) },
     };
     let deed = match traffic {
         Traffic::Once(Pacing::SlowUpload(..) | Pacing::SlowReader(..)) => Deed::Echo(dice.pick(&[100, 4_000, 60_000])),

@@ -53,10 +53,12 @@ mod tests {
 
     #[test]
     fn throws_follow_from_the_seed_and_stay_in_their_bounds() {
-        let throws = |seed| (0..100).map(|_| ()).fold((Dice::new(seed), Vec::new()), |(mut dice, mut all), ()| {
-            all.push(dice.between(3, 7));
-            (dice, all)
-        });
+        let throws = |seed| {
+            (0..100).map(|_| ()).fold((Dice::new(seed), Vec::new()), |(mut dice, mut all), ()| {
+                all.push(dice.between(3, 7));
+                (dice, all)
+            })
+        };
         assert_eq!(throws(1).1, throws(1).1);
         assert_ne!(throws(1).1, throws(2).1);
         assert!((3..=7).all(|n| throws(1).1.contains(&n)));

@@ -34,7 +34,8 @@ impl Edges {
         let close = abort + world(plan.cleanup);
         let end = cleanup + world(plan.cleanup + plan.internal_close);
         // Listeners settle for 20 ms; a connection may be silent for 250.
-        let all = vec![stop, drain, drain, drain + world(20), drain + world(250), cancel, cancel, abort, cleanup, close, end];
+        let all =
+            vec![stop, drain, drain, drain + world(20), drain + world(250), cancel, cancel, abort, cleanup, close, end];
         Self { stop, drain, cancel, abort, end, all }
     }
 

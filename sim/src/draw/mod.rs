@@ -7,7 +7,7 @@
 //! ```
 //! A scenario with a bit of everything is always the same scenario; one that has only some features finds what needs them to be
 //! alone. Uniform times almost never meet the millisecond in which a phase changes, so most are aimed at it. What a mask or an
-//! aim cannot reach is found out by the [sometimes-table](crate::explore::Sometimes).
+//! aim cannot reach is found out by the [sometimes-table](crate::explore::sometimes).
 
 mod clients;
 mod dice;

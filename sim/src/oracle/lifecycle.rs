@@ -64,9 +64,9 @@ fn nobody_is_refused(story: &Story<'_>) -> Result<(), String> {
 fn everybody_is_told(story: &Story<'_>, left: Duration) -> Result<(), String> {
     for asked in &story.requests {
         // A slow reader sees the head long after it came.
-        let is_exempt = story.client(asked).is_some_and(|client| {
-            matches!(client.traffic, Traffic::Http2 { .. } | Traffic::Once(Pacing::SlowReader(..)))
-        });
+        let is_exempt = story
+            .client(asked)
+            .is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. } | Traffic::Once(Pacing::SlowReader(..))));
         if let Some((at, status, false)) = asked.head
             && !is_exempt
             && at > left + story.under_way()

@@ -117,7 +117,8 @@ pub(super) fn hooks_in_pairs(story: &Story<'_>) -> Judgement {
     // One whose time was over before its turn came is reported as given up, and does not begin.
     let late = |name: &str| {
         story.outcome.report.as_ref().is_some_and(|report| {
-            let given_up = |hook: &lameduck::HookReport| hook.name == name && matches!(hook.verdict, HookVerdict::GivenUp(_));
+            let given_up =
+                |hook: &lameduck::HookReport| hook.name == name && matches!(hook.verdict, HookVerdict::GivenUp(_));
             report.hooks.iter().any(given_up) && (story.is_impatient() || story.has_no_time(name))
         })
     };

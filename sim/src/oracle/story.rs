@@ -129,7 +129,8 @@ impl<'a> Story<'a> {
         let cancelling = self.phases.iter().find(|(phase, _, _)| *phase == Phase::Cancelling).map(|(_, place, _)| *place);
         let hurried = self.impatient().filter(|(place, _)| cancelling.is_some_and(|cancelling| *place > cancelling));
         // One ends the wait for the handlers; the next ends the flush. Signals are recorded before they are heard.
-        let hurried = hurried.count() + self.impatient().filter(|(_, signal)| Some(signal.at) == self.began(Phase::Cancelling)).count();
+        let hurried = hurried.count()
+            + self.impatient().filter(|(_, signal)| Some(signal.at) == self.began(Phase::Cancelling)).count();
         let enough = if self.scenario.plan().cancel > ABORT_FLUSH { 2 } else { 1 };
         self.scenario.plan().cancel >= FLUSH && hurried < enough
     }

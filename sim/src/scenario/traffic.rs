@@ -90,6 +90,8 @@ pub enum Traffic {
     Leaves {
         /// How long it waits for its answer.
         after_ms: u64,
+        /// Whether it resets the connection, as a process that dies does.
+        resets: bool,
     },
     /// Connects, and never says anything.
     ByteLess,
@@ -155,11 +157,15 @@ impl Client {
                     let _ = conversation.exchange(caller, &ask, Manner::PROMPT).await;
                 }
             }
-            Traffic::Leaves { after_ms } => {
+            Traffic::Leaves { after_ms, resets } => {
+                let Ok(mut conversation) = Conversation::open(caller, route).await else { return };
                 tokio::select! {
                     biased;
-                    _ = one_request(caller, route, &ask, Manner::PROMPT) => {}
+                    _ = conversation.exchange(caller, &ask, Manner::PROMPT) => return,
                     () = pause(Duration::from_millis(after_ms)) => caller.tell("leaves", &[]),
+                }
+                if resets {
+                    C::reset(conversation.into_io());
                 }
             }
             Traffic::ByteLess => byte_less(caller, route, caller.patience()).await,
