@@ -43,6 +43,7 @@ mod rooms;
 pub mod scenario;
 pub mod shrink;
 mod signals;
+pub mod timeline;
 pub mod trace;
 
 pub use case::Case;

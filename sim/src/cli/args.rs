@@ -29,10 +29,13 @@ pub(crate) struct Args {
     /// With --seed or --replay: the full trace on stdout
     #[arg(long)]
     pub(crate) trace: bool,
-    /// With --seed or --replay: draw the timeline into this file
+    /// With --seed, --replay or --log: draw the timeline into this file
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
-    /// The summary as JSON on stdout
+    /// Draw the shutdown of a real process from its JSON log
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "replay", "time"])]
+    pub(crate) log: Option<PathBuf>,
+    /// The summary as JSON on stdout; with --seed or --replay, the scenario
     #[arg(long)]
     pub(crate) json: bool,
 }

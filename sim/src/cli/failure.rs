@@ -5,6 +5,7 @@ use lameduck_sim::{
     Case,
     explore::{Found, Network, examine, play_on},
     shrink::shrink,
+    timeline::Picture,
 };
 use std::{fs, io, path::PathBuf};
 
@@ -32,6 +33,7 @@ pub(super) fn tell(network: Network, found: &Found) -> io::Result<()> {
     fs::write(&file, case.to_json())?;
     if let Some(outcome) = &examined.outcome {
         fs::write(stem.with_extension("trace"), outcome.trace.text())?;
+        fs::write(stem.with_extension("svg"), Picture::of(&case.scenario, outcome).svg())?;
     }
     say(&format!("shrunk: {why}\nreplay: cargo run --release -p lameduck-sim -- --replay {} --trace", file.display()));
     Ok(())

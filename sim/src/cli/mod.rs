@@ -14,9 +14,10 @@ use std::{
 /// Does what was asked for.
 pub(crate) fn main() -> ExitCode {
     let args = args::Args::parse();
-    let done = match args.one() {
-        Some(one) => replay::replay(&args, &one),
-        None => explore::explore(&args),
+    let done = match (&args.log, args.one()) {
+        (Some(log), _) => replay::draw_log(&args, log),
+        (None, Some(one)) => replay::replay(&args, &one),
+        (None, None) => explore::explore(&args),
     };
     match done {
         Ok(Held::Yes) => ExitCode::SUCCESS,

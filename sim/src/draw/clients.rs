@@ -75,10 +75,8 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         Kind::HalfHead => Traffic::HalfHead,
         Kind::Leaves => Traffic::Leaves { after_ms: dice.pick(&[1, 5, 20, 100, 500]), resets: dice.one_in(2) },
     };
-    let deed = match traffic {
-        Traffic::Once(Pacing::SlowUpload(..) | Pacing::SlowReader(..)) => Deed::Echo(dice.pick(&[100, 4_000, 60_000])),
-        _ => deed,
-    };
+    let has_a_body = matches!(traffic, Traffic::Once(Pacing::SlowUpload(..) | Pacing::SlowReader(..)));
+    let deed = if has_a_body { Deed::Echo(dice.pick(&[100, 4_000, 60_000])) } else { deed };
     Client { at_ms, deed, traffic }
 }
 

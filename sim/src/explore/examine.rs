@@ -53,7 +53,6 @@ impl FromStr for Network {
 }
 
 /// Plays with the default app on a network.
-#[must_use]
 pub fn play_on(network: Network) -> &'static Play {
     match network {
         Network::TurmoilNet => &run::<TurmoilNetWorld>,

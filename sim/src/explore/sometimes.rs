@@ -118,8 +118,11 @@ fn edges(all: &mut Vec<Sometimes>) {
     }
 }
 
+/// Whether a client is of a kind.
+type Is = fn(&Traffic) -> bool;
+
 fn clients(all: &mut Vec<Sometimes>) {
-    let kinds: [(&str, fn(&Traffic) -> bool); 13] = [
+    let kinds: [(&str, Is); 13] = [
         ("one request", |traffic| *traffic == Traffic::Once(Pacing::Prompt)),
         ("a head in halves", |traffic| matches!(traffic, Traffic::Once(Pacing::HeadPause(_)))),
         ("a slow upload", |traffic| matches!(traffic, Traffic::Once(Pacing::SlowUpload(..)))),
@@ -139,6 +142,7 @@ fn clients(all: &mut Vec<Sometimes>) {
     }
 }
 
+#[expect(clippy::redundant_closure_for_method_calls, reason = "a method's path is not general enough over lifetimes")]
 fn requests(all: &mut Vec<Sometimes>) {
     let mut fate = |what: &str, test: fn(&Glance<'_>) -> bool| all.push(Sometimes::new(format!("request: {what}"), test));
     fate("finished", |glance| glance.tally().is_some_and(|tally| tally.finished > 0));
@@ -181,6 +185,7 @@ fn hooks(all: &mut Vec<Sometimes>) {
     all.push(Sometimes::new("hook: a start dropped", |glance| glance.hook(|verdict| verdict == HookVerdict::StartDropped)));
 }
 
+#[expect(clippy::redundant_closure_for_method_calls, reason = "a method's path is not general enough over lifetimes")]
 fn meetings(all: &mut Vec<Sometimes>) {
     let mut meets = |what: &str, test: fn(&Glance<'_>) -> bool| all.push(Sometimes::new(format!("meets: {what}"), test));
     meets("a request within 2 ms of the drain's beginning", |glance| glance.handler_near("handler begins", Phase::Draining));
