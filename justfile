@@ -19,9 +19,17 @@ check:
 run *args:
     cargo run --release -- --drill {{args}}
 
-# The simulation's scenarios.
+# Explores: scenarios drawn from seeds, held against every promise. `just sim --seeds 0..5000`, `just sim --time 10m`.
 sim *args:
+    cargo run --release -p lameduck-sim -- {{args}}
+
+# The simulation's named scenarios.
+scenarios *args:
     cargo test --release --test simulation {{args}}
+
+# The bug zoo: wrong variants of the host, each of which exploration must find.
+zoo *args:
+    cargo run --release -p lameduck-sim -- zoo {{args}}
 
 # The documents, opened.
 doc:

@@ -1,13 +1,15 @@
 //! The flags.
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use lameduck_sim::{Case, draw::draw, explore::Network};
 use std::{io, ops::Range, path::PathBuf, time::Duration};
 
 /// Finds shutdown bugs: draws scenarios from seeds, plays them in a simulated world, and holds them against every promise.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
     /// Which seeds to explore: FROM..TO, without TO itself
     #[arg(long, value_name = "FROM..TO", value_parser = seeds, default_value = "0..5000")]
     pub(crate) seeds: Range<u64>,
@@ -38,6 +40,22 @@ pub(crate) struct Args {
     /// The summary as JSON on stdout; with --seed or --replay, the scenario
     #[arg(long)]
     pub(crate) json: bool,
+    /// Play all seeds whatever they break, and print those that broke something, a line each
+    #[arg(long, hide = true)]
+    pub(crate) census: bool,
+}
+
+/// What else there is to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Apply each patch of sim/zoo to a copy of the tree, and see how many seeds it takes to find what it breaks
+    Zoo {
+        /// Only those whose names contain one of these
+        names: Vec<String>,
+        /// How many seeds each is given
+        #[arg(long, value_name = "COUNT", default_value_t = 2_000)]
+        seeds: u64,
+    },
 }
 
 impl Args {

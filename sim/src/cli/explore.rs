@@ -33,12 +33,21 @@ pub(super) fn explore(args: &Args) -> io::Result<Held> {
     };
     let mut exploration = Exploration::new(play_on(args.network), seeds, &stop);
     exploration.threads = args.threads.unwrap_or(exploration.threads).max(1);
+    if args.census {
+        exploration.found_max = usize::MAX;
+    }
     exploration.on_progress = &on_progress;
     let mut summary = exploration.run();
     summary.real = began.elapsed();
     summary.cpu = Some(cpu_time().saturating_sub(cpu));
     life.over();
 
+    if args.census {
+        let lines =
+            summary.found.iter().flat_map(|found| found.broken.iter().map(move |broken| (found.seed, broken.promise)));
+        print(&lines.map(|(seed, promise)| format!("{seed} {promise}\n")).collect::<String>())?;
+        return Ok(if summary.is_good() { Held::Yes } else { Held::No });
+    }
     for found in &summary.found {
         failure::tell(args.network, found)?;
     }

@@ -4,6 +4,7 @@ mod args;
 mod explore;
 mod failure;
 mod replay;
+mod zoo;
 
 use clap::Parser;
 use std::{
@@ -14,10 +15,11 @@ use std::{
 /// Does what was asked for.
 pub(crate) fn main() -> ExitCode {
     let args = args::Args::parse();
-    let done = match (&args.log, args.one()) {
-        (Some(log), _) => replay::draw_log(&args, log),
-        (None, Some(one)) => replay::replay(&args, &one),
-        (None, None) => explore::explore(&args),
+    let done = match (&args.command, &args.log, args.one()) {
+        (Some(args::Command::Zoo { names, seeds }), _, _) => zoo::zoo(names, *seeds),
+        (None, Some(log), _) => replay::draw_log(&args, log),
+        (None, None, Some(one)) => replay::replay(&args, &one),
+        (None, None, None) => explore::explore(&args),
     };
     match done {
         Ok(Held::Yes) => ExitCode::SUCCESS,

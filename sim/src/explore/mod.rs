@@ -28,7 +28,7 @@ use std::{
 
 /// One seed in so many is played twice.
 const REPLAY_EVERY: u64 = 50;
-/// After so many failing scenarios there is no point in going on.
+/// The usual [`Exploration::found_max`].
 const FOUND_MAX: usize = 5;
 
 /// What to explore, and how far.
@@ -39,6 +39,8 @@ pub struct Exploration<'a> {
     pub draw: &'a (dyn Fn(u64) -> Scenario + Sync),
     /// Which seeds, in their order.
     pub seeds: Range<u64>,
+    /// After so many failing scenarios there is no point in going on.
+    pub found_max: usize,
     /// How many worlds at one time, each on a thread.
     pub threads: usize,
     /// Set by anybody, it ends the exploration before the next scenario.
@@ -57,7 +59,7 @@ impl<'a> Exploration<'a> {
     /// All of `seeds`, drawn as usual, on all cores.
     pub fn new(play: &'a Play, seeds: Range<u64>, stop: &'a AtomicBool) -> Self {
         let threads = thread::available_parallelism().map_or(1, usize::from);
-        Self { play, draw: &draw, seeds, threads, stop, on_progress: &|| {} }
+        Self { play, draw: &draw, seeds, found_max: FOUND_MAX, threads, stop, on_progress: &|| {} }
     }
 
     /// Explores until all seeds are played, enough failures are found, or it is stopped.
@@ -88,7 +90,7 @@ impl<'a> Exploration<'a> {
         if self.stop.load(Ordering::Relaxed) {
             return None;
         }
-        if whole.lock().unwrap_or_else(PoisonError::into_inner).found.len() >= FOUND_MAX {
+        if whole.lock().unwrap_or_else(PoisonError::into_inner).found.len() >= self.found_max {
             return None;
         }
         let seed = next.fetch_add(1, Ordering::Relaxed);
