@@ -20,8 +20,12 @@ check:
 run *args:
     cargo run --release -- --drill {{args}}
 
-# The simulation's scenarios.
+# Explores: scenarios drawn from seeds, held against every promise. `just sim --seeds 0..5000`, `just sim --time 10m`.
 sim *args:
+    cargo run --release -p lameduck-sim -- {{args}}
+
+# The simulation's named scenarios.
+scenarios *args:
     cargo test --release --test simulation {{args}}
 
 # The real binary restarted under constant load: `just soak --restarts 200 --latency 10`.
@@ -37,6 +41,9 @@ rollout *args:
 # The fuzzed bodies with a fuzzer (needs cargo-fuzz and a nightly toolchain): `just fuzz http1`.
 fuzz target:
     cargo fuzz run --fuzz-dir fuzz/targets {{target}} fuzz/corpus/{{target}}
+# The bug zoo: wrong variants of the host, each of which exploration must find.
+zoo *args:
+    cargo run --release -p lameduck-sim -- zoo {{args}}
 
 # The documents, opened.
 doc:

@@ -28,8 +28,11 @@
 
 pub mod app;
 pub mod balancer;
+mod case;
 pub mod client;
 mod clock;
+pub mod draw;
+pub mod explore;
 pub mod hooks;
 pub mod life;
 pub mod network;
@@ -38,9 +41,12 @@ pub mod oracle;
 pub mod rollout;
 mod rooms;
 pub mod scenario;
+pub mod shrink;
 mod signals;
+pub mod timeline;
 pub mod trace;
 
+pub use case::Case;
 pub use clock::SimClock;
 pub use rooms::SimRooms;
 pub use signals::{ScriptedSignals, SignalSender, scripted_signals};

@@ -53,6 +53,13 @@ struct Waits {
     end: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
+/// Whether a body can be seen to end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    OfItsEnd,
+    OfNone,
+}
+
 /// Why a body broke off.
 #[derive(Debug)]
 pub(crate) enum Broken {
@@ -95,7 +102,10 @@ where
             }
             SourceProjection::Own { body } => body,
         };
-        if let Some(end) = me.progress.check_end() {
+        // What a handler answered when it was cancelled may meet the abort in the same instant: what is ready and ends is sent
+        // all the same, as a handler that is ready is heard. Only what is waited for, or has no end in sight, is cut.
+        let ends = body.is_end_stream() || body.size_hint().exact().is_some();
+        if let Some(end) = me.progress.check_end(if ends { Sight::OfItsEnd } else { Sight::OfNone }) {
             return Poll::Ready(end);
         }
         let polled = catch_unwind(AssertUnwindSafe(|| body.as_mut().poll_frame(cx)));
@@ -136,9 +146,9 @@ impl Progress {
     }
 
     /// Whether the shutdown ends this body here.
-    fn check_end(&mut self) -> Option<Option<Result<Frame<Piece>, Broken>>> {
+    fn check_end(&mut self, sight: Sight) -> Option<Option<Result<Frame<Piece>, Broken>>> {
         let side = &self.flight.as_ref()?.request().side;
-        if side.is_aborting() {
+        if side.is_aborting() && sight == Sight::OfNone {
             return Some(Some(Err(self.tear(Broken::Cut))));
         }
         let ended = match self.class {
@@ -173,7 +183,7 @@ impl Progress {
         let ended = waits.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready());
         if aborted || ended {
             // Told between the check and the wait.
-            return self.check_end().map_or(Poll::Pending, Poll::Ready);
+            return self.check_end(Sight::OfNone).map_or(Poll::Pending, Poll::Ready);
         }
         Poll::Pending
     }

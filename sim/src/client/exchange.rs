@@ -93,6 +93,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Conversation<Io> {
         Self { io, buffer: BytesMut::new(), connection: caller.connected(), requests: 0 }
     }
 
+    /// The connection itself.
+    pub fn into_io(self) -> Io {
+        self.io
+    }
+
     /// Whether the server has neither ended it nor said anything unasked, as far as can be seen from here.
     pub fn is_open(&mut self) -> bool {
         let idle = std::pin::pin!(self.idle_end());

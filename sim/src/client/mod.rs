@@ -26,6 +26,7 @@ pub use http2::multiplexed;
 pub use silent::{Step, byte_less, raw};
 
 use crate::network::HostNetwork;
+use lameduck::env::Transport;
 use std::{fmt, future::Future, io, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -39,6 +40,11 @@ pub trait Connect: Clone + fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The network's.
     fn connect(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+
+    /// Breaks one off.
+    fn reset(io: Self::Io) {
+        drop(io);
+    }
 }
 
 /// The way from a host to a port of another.
@@ -61,6 +67,10 @@ impl<H: HostNetwork> Connect for Route<H> {
 
     fn connect(&self) -> impl Future<Output = io::Result<Self::Io>> + Send {
         self.from.connect(&self.to, self.port)
+    }
+
+    fn reset(mut io: Self::Io) {
+        io.reset_on_drop();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Judges of the phases: P1, P4, P12.
 
 use super::{Exercise, Judgement, Story};
-use crate::scenario::Traffic;
+use crate::scenario::{Pacing, Traffic};
 use lameduck::lifecycle::{ABORT_FLUSH, Phase};
 use std::time::Duration;
 
@@ -63,9 +63,12 @@ fn nobody_is_refused(story: &Story<'_>) -> Result<(), String> {
 
 fn everybody_is_told(story: &Story<'_>, left: Duration) -> Result<(), String> {
     for asked in &story.requests {
-        let is_http2 = story.client(asked).is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }));
+        // A slow reader sees the head long after it came.
+        let is_exempt = story
+            .client(asked)
+            .is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. } | Traffic::Once(Pacing::SlowReader(..))));
         if let Some((at, status, false)) = asked.head
-            && !is_http2
+            && !is_exempt
             && at > left + story.under_way()
         {
             let (client, target) = (asked.client, &asked.target);
@@ -79,7 +82,8 @@ fn goodbyes_are_said(story: &Story<'_>) -> Result<(), String> {
     let Some(draining) = story.began(Phase::Draining) else { return Ok(()) };
     for asked in &story.requests {
         let is_http2 = story.client(asked).is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }));
-        let by = draining + story.under_way() + MOMENT * 10;
+        // A connection that speaks only now is told once it did.
+        let by = draining.max(asked.asked + story.under_way() * 2) + story.under_way() + MOMENT * 10;
         if !is_http2 || asked.asked > draining || asked.end.as_ref().is_none_or(|(at, _)| *at <= by) {
             continue;
         }

@@ -43,6 +43,16 @@ pub struct Oracle {
     judge: fn(&Story<'_>) -> Judgement,
 }
 
+impl Oracle {
+    /// What it says of a story.
+    ///
+    /// # Errors
+    /// What happened instead of what was promised.
+    pub fn judge(&self, story: &Story<'_>) -> Judgement {
+        (self.judge)(story)
+    }
+}
+
 impl fmt::Debug for Oracle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Oracle").field("promise", &self.promise).finish_non_exhaustive()

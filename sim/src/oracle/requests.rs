@@ -11,6 +11,9 @@ use std::time::Duration;
 /// How long handshakes under way have at most, once newcomers are kept out.
 const SETTLE_MAX: Duration = Duration::from_millis(250);
 
+/// How long an upload may stand still in the drain, by the host's clock.
+const PROGRESS_WAIT_US: u64 = 5_000_000;
+
 /// P5: every request has one fate, and what was cut does not look whole.
 pub(super) fn one_fate_per_request(story: &Story<'_>) -> Judgement {
     if let Some(report) = &story.outcome.report {
@@ -63,6 +66,11 @@ fn looks_whole_only_if_it_is(story: &Story<'_>, asked: &Asked) -> Result<(), Str
 fn is_not_lost(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
     let Some((at, End::Failed(how))) = &asked.end else { return Ok(()) };
     let Some(client) = story.client(asked) else { return Ok(()) };
+    // What breaks off in the very moment in which its head was ready takes the head with it.
+    let halved = matches!(client.deed, Deed::Stuck(_, Half::Length | Half::Chunked) | Deed::Stream(_));
+    if halved && story.began(Phase::Cancelling).is_some_and(|cancelling| *at >= cancelling) {
+        return Ok(());
+    }
     // A stream that was refused or never sent may be tried again (RFC 9113 §8.7).
     let lost = matches!(how.as_str(), "reset-before-head" | "end-before-head" | "stream-reset");
     let prompt = match client.traffic {
@@ -73,10 +81,11 @@ fn is_not_lost(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
         Traffic::Once(Pacing::HeadPause(_) | Pacing::SlowUpload(..))
         | Traffic::Pipelined { .. }
         | Traffic::Late { .. }
+        | Traffic::Leaves { .. }
         | Traffic::ByteLess
         | Traffic::HalfHead => false,
     };
-    if !lost || !prompt || !story.delivers() {
+    if !lost || asked.head.is_some() || !prompt || !story.delivers() || !story.flushes() {
         return Ok(());
     }
     let draining = story.began(Phase::Draining).unwrap_or(Duration::MAX);
@@ -145,7 +154,9 @@ pub(super) fn cancel_after_drain(story: &Story<'_>) -> Judgement {
     }
     for record in story.server("abort") {
         let phase = record.text("phase").unwrap_or_default();
-        if !matches!(phase, "cancelling" | "cleaning_up") {
+        // An upload that stopped arriving is given up in the drain (P6).
+        let stalled = phase == "draining" && record.number("age_us") >= Some(PROGRESS_WAIT_US);
+        if !stalled && !matches!(phase, "cancelling" | "cleaning_up") {
             return Err(format!("{} was aborted in {phase}", record.text("path").unwrap_or_default()));
         }
     }

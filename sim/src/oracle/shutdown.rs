@@ -23,9 +23,12 @@ pub(super) fn no_straggler_holds_the_exit(story: &Story<'_>) -> Judgement {
     };
     let simple = story.scenario.clients.iter().all(|client| match client.traffic {
         Traffic::Once(Pacing::Prompt) | Traffic::KeepAlive { .. } | Traffic::PerRequest { .. } | Traffic::ByteLess => true,
-        Traffic::Once(_) | Traffic::Http2 { .. } | Traffic::Pipelined { .. } | Traffic::Late { .. } | Traffic::HalfHead => {
-            false
-        }
+        Traffic::Once(_)
+        | Traffic::Http2 { .. }
+        | Traffic::Pipelined { .. }
+        | Traffic::Late { .. }
+        | Traffic::Leaves { .. }
+        | Traffic::HalfHead => false,
     });
     let since = draining.saturating_sub(story.under_way() * 2);
     let busy = story.requests.iter().any(|asked| asked.end.as_ref().is_none_or(|(at, _)| *at > since));
@@ -73,10 +76,14 @@ pub(super) fn prompt(story: &Story<'_>) -> Judgement {
             matches!(record.event, "connected" | "connect failed")
                 && record.actor.starts_with("client-")
                 && record.at + story.under_way() * 2 > *at
+                && record.at < *at + span + story.under_way() * 2
         });
         let most = match phase {
             Phase::Draining if is_empty && !newcomers && story.delivers() => QUIESCE,
-            Phase::Cancelling if is_empty && story.scenario.plan().drain > QUIESCE * 10 => MOMENT,
+            // Whoever is impatient does not wait for the listeners to settle; the cancel wait then does.
+            Phase::Cancelling if is_empty && !newcomers && story.scenario.plan().drain > QUIESCE * 10 => {
+                MOMENT + QUIESCE.saturating_sub(story.span(Phase::Draining).unwrap_or_default())
+            }
             Phase::CleaningUp if story.scenario.hooks.is_empty() => GRACE + QUIESCE,
             Phase::Starting
             | Phase::Serving
@@ -107,6 +114,15 @@ pub(super) fn hooks_in_pairs(story: &Story<'_>) -> Judgement {
     let mut expected = started.clone();
     expected.reverse();
     let stopped = of("hook begins", "stop");
+    // One whose time was over before its turn came is reported as given up, and does not begin.
+    let late = |name: &str| {
+        story.outcome.report.as_ref().is_some_and(|report| {
+            let given_up =
+                |hook: &lameduck::HookReport| hook.name == name && matches!(hook.verdict, HookVerdict::GivenUp(_));
+            report.hooks.iter().any(given_up) && (story.is_impatient() || story.has_no_time(name))
+        })
+    };
+    expected.retain(|name| stopped.contains(name) || !late(name));
     if story.exit().is_some_and(|(_, code)| code != 5) && stopped != expected {
         return Err(format!("start hooks that finished: {started:?}; stop hooks that ran: {stopped:?}"));
     }
@@ -120,7 +136,9 @@ pub(super) fn hooks_in_pairs(story: &Story<'_>) -> Judgement {
 pub(super) fn the_exit_tells_the_truth(story: &Story<'_>) -> Judgement {
     let (Some((_, code)), Some(report)) = (story.exit(), &story.outcome.report) else { return Ok(Exercise::No) };
     let failed = report.reason.is_some_and(lameduck::lifecycle::StopReason::is_failure);
-    let cut = report.aborts.iter().any(|abort| abort.phase >= Phase::Cancelling);
+    // What a worker could not even drop by the exit is counted, and has no particulars.
+    let unlisted = report.requests.aborted > report.aborts.len() as u64;
+    let cut = unlisted || report.aborts.iter().any(|abort| abort.phase >= Phase::Draining);
     let hook_failed = report.hooks.iter().any(|hook| match hook.verdict {
         HookVerdict::Stopped(HookResult::Failed | HookResult::Panicked) | HookVerdict::GivenUp(_) => true,
         HookVerdict::Stopped(HookResult::Done) | HookVerdict::Started(_) | HookVerdict::StartDropped => false,

@@ -4,7 +4,7 @@ use crate::{
     scenario::{Client, Outcome, SERVER, Scenario, StopBy},
     trace::Record,
 };
-use lameduck::lifecycle::Phase;
+use lameduck::lifecycle::{ABORT_FLUSH, Phase};
 use std::{collections::BTreeMap, time::Duration};
 
 /// A scenario and what came of it, in the words of the promises.
@@ -54,6 +54,9 @@ pub enum End {
 
 /// How much later than a latency something may be seen: one of the worlds moves packets in ticks.
 const GRAIN: Duration = Duration::from_millis(10);
+
+/// The least time in which a 503 gets out.
+const FLUSH: Duration = Duration::from_millis(20);
 
 impl<'a> Story<'a> {
     /// Reads the trace.
@@ -120,6 +123,18 @@ impl<'a> Story<'a> {
         self.scenario.faults.is_empty()
     }
 
+    /// Whether there is time to flush an answer before what is left is cut.
+    #[must_use]
+    pub fn flushes(&self) -> bool {
+        let cancelling = self.phases.iter().find(|(phase, _, _)| *phase == Phase::Cancelling).map(|(_, place, _)| *place);
+        let hurried = self.impatient().filter(|(place, _)| cancelling.is_some_and(|cancelling| *place > cancelling));
+        // One ends the wait for the handlers; the next ends the flush. Signals are recorded before they are heard.
+        let hurried = hurried.count()
+            + self.impatient().filter(|(_, signal)| Some(signal.at) == self.began(Phase::Cancelling)).count();
+        let enough = if self.scenario.plan().cancel > ABORT_FLUSH { 2 } else { 1 };
+        self.scenario.plan().cancel >= FLUSH && hurried < enough
+    }
+
     /// The client of a request.
     #[must_use]
     pub fn client(&self, asked: &Asked) -> Option<&Client> {
@@ -131,6 +146,17 @@ impl<'a> Story<'a> {
         let asked = |record: &Record| &*record.actor == SERVER && matches!(record.event, "signal" | "asked by code");
         let stops = self.records.iter().enumerate().filter(move |(_, record)| asked(record));
         stops.skip(1).filter(|(_, record)| matches!(record.text("signal"), Some("SIGINT" | "SIGQUIT")))
+    }
+
+    /// Whether a stop hook may find its time over before it begins: what it is sure to get is within the rounding of timers.
+    #[must_use]
+    pub fn has_no_time(&self, hook: &str) -> bool {
+        let hooks = &self.scenario.hooks;
+        let own = hooks.iter().filter_map(|hook| hook.budget_ms).sum::<u64>();
+        let sharing = hooks.iter().filter(|hook| hook.budget_ms.is_none()).count().max(1) as u64;
+        let share = self.scenario.plan.cleanup.saturating_sub(own) / sharing;
+        let mine = hooks.iter().find(|script| script.name == hook).and_then(|script| script.budget_ms).unwrap_or(share);
+        mine <= 2
     }
 
     /// Whether somebody may have been impatient.

@@ -76,7 +76,7 @@ pub struct StopRequest {
 }
 
 /// How a stop is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the signals' own names")]
 pub enum StopBy {
     Sigterm,

@@ -86,6 +86,13 @@ pub enum Traffic {
         /// How long it says nothing.
         after_ms: u64,
     },
+    /// Asks, and closes the connection whatever came by then.
+    Leaves {
+        /// How long it waits for its answer.
+        after_ms: u64,
+        /// Whether it resets the connection, as a process that dies does.
+        resets: bool,
+    },
     /// Connects, and never says anything.
     ByteLess,
     /// Connects, sends half a request head, and no more.
@@ -148,6 +155,17 @@ impl Client {
                 if let Ok(mut conversation) = Conversation::open(caller, route).await {
                     pause(Duration::from_millis(after_ms)).await;
                     let _ = conversation.exchange(caller, &ask, Manner::PROMPT).await;
+                }
+            }
+            Traffic::Leaves { after_ms, resets } => {
+                let Ok(mut conversation) = Conversation::open(caller, route).await else { return };
+                tokio::select! {
+                    biased;
+                    _ = conversation.exchange(caller, &ask, Manner::PROMPT) => return,
+                    () = pause(Duration::from_millis(after_ms)) => caller.tell("leaves", &[]),
+                }
+                if resets {
+                    C::reset(conversation.into_io());
                 }
             }
             Traffic::ByteLess => byte_less(caller, route, caller.patience()).await,

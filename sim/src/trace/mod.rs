@@ -23,6 +23,15 @@ pub enum Direction {
     Sent,
 }
 
+impl Direction {
+    const fn number(self) -> u64 {
+        match self {
+            Self::Received => 1,
+            Self::Sent => 2,
+        }
+    }
+}
+
 /// Tells the virtual time since the world began; `None` while no host runs.
 pub(crate) type Now = Box<dyn Fn() -> Option<Duration> + Send>;
 
@@ -89,10 +98,19 @@ impl Trace {
         let Some(at) = inner.stamp() else { return };
         inner.hash.feed_number(micros(at));
         inner.hash.feed_text(actor);
-        inner.hash.feed_number(match direction {
-            Direction::Received => 1,
-            Direction::Sent => 2,
-        });
+        inner.hash.feed_number(direction.number());
+        inner.hash.feed_number(bytes.len() as u64);
+        inner.hash.feed(bytes);
+        inner.wire_bytes += bytes.len() as u64;
+    }
+
+    /// The same, for what has no name but numbers: a packet's addresses and flags, say.
+    pub(crate) fn packet(&self, label: &[u64], direction: Direction, bytes: &[u8]) {
+        let mut inner = self.lock();
+        let Some(at) = inner.stamp() else { return };
+        inner.hash.feed_number(micros(at));
+        label.iter().for_each(|number| inner.hash.feed_number(*number));
+        inner.hash.feed_number(direction.number());
         inner.hash.feed_number(bytes.len() as u64);
         inner.hash.feed(bytes);
         inner.wire_bytes += bytes.len() as u64;

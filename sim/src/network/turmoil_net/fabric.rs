@@ -288,9 +288,9 @@ impl Pump {
     fn note(&self, direction: Direction, packet: &Packet) {
         if let Transport::Tcp(segment) = &packet.payload {
             let flags = [segment.flags.syn, segment.flags.ack, segment.flags.fin, segment.flags.rst];
-            let bits = flags.iter().fold(0, |bits, flag| bits << 1 | u8::from(*flag));
-            let head = format!("{}:{}>{}:{} {bits}", packet.src, segment.src_port, packet.dst, segment.dst_port);
-            self.trace.wire(&head, direction, &segment.payload);
+            let bits = flags.iter().fold(0, |bits, flag| bits << 1 | u64::from(*flag));
+            let ports = u64::from(segment.src_port) << 32 | u64::from(segment.dst_port) << 16 | bits;
+            self.trace.packet(&[number(packet.src), number(packet.dst), ports], direction, &segment.payload);
         }
     }
 }
@@ -328,6 +328,15 @@ fn rst(from: SocketAddr, to: SocketAddr) -> Packet {
         payload: bytes::Bytes::new(),
     };
     Packet { src: from.ip(), dst: to.ip(), ttl: 64, payload: Transport::Tcp(segment) }
+}
+
+/// An address as a number. Simulated hosts differ in its low half.
+fn number(ip: IpAddr) -> u64 {
+    match ip {
+        IpAddr::V4(ip) => ip.to_bits().into(),
+        // Truncation is meant.
+        IpAddr::V6(ip) => ip.to_bits() as u64,
+    }
 }
 
 fn millis(span: Duration) -> u64 {

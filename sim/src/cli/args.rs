@@ -1,0 +1,97 @@
+//! The flags.
+
+use clap::{Parser, Subcommand};
+use lameduck_sim::{Case, draw::draw, explore::Network};
+use std::{io, ops::Range, path::PathBuf, time::Duration};
+
+/// Finds shutdown bugs: draws scenarios from seeds, plays them in a simulated world, and holds them against every promise.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// Which seeds to explore: FROM..TO, without TO itself
+    #[arg(long, value_name = "FROM..TO", value_parser = seeds, default_value = "0..5000")]
+    pub(crate) seeds: Range<u64>,
+    /// Explore for so long instead, from the first seed on: 90s, 10m, 8h
+    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
+    pub(crate) time: Option<Duration>,
+    /// The simulated network: turmoil-net or turmoil
+    #[arg(long, value_name = "NAME", default_value = "turmoil-net")]
+    pub(crate) network: Network,
+    /// How many worlds at one time; as many as there are cores unless said
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) threads: Option<usize>,
+    /// Play the scenario of one seed
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["replay", "time"])]
+    pub(crate) seed: Option<u64>,
+    /// Play the scenario of a file, such as those in sim/corpus and sim/failures
+    #[arg(long, value_name = "FILE", conflicts_with = "time")]
+    pub(crate) replay: Option<PathBuf>,
+    /// With --seed or --replay: the full trace on stdout
+    #[arg(long)]
+    pub(crate) trace: bool,
+    /// With --seed, --replay or --log: draw the timeline into this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Draw the shutdown of a real process from its JSON log
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "replay", "time"])]
+    pub(crate) log: Option<PathBuf>,
+    /// The summary as JSON on stdout; with --seed or --replay, the scenario
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Play all seeds whatever they break, and print those that broke something, a line each
+    #[arg(long, hide = true)]
+    pub(crate) census: bool,
+}
+
+/// What else there is to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Apply each patch of sim/zoo to a copy of the tree, and see how many seeds it takes to find what it breaks
+    Zoo {
+        /// Only those whose names contain one of these
+        names: Vec<String>,
+        /// How many seeds each is given
+        #[arg(long, value_name = "COUNT", default_value_t = 2_000)]
+        seeds: u64,
+    },
+}
+
+impl Args {
+    /// The one scenario that was asked for, if it was one.
+    pub(crate) fn one(&self) -> Option<io::Result<Case>> {
+        if let Some(path) = &self.replay {
+            let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            return Some(Case::read(path).map_err(named));
+        }
+        self.seed.map(|seed| {
+            let scenario = draw(seed);
+            Ok(Case { story: String::new(), promise: String::new(), network: self.network, scenario })
+        })
+    }
+}
+
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let (from, to) = text.split_once("..").ok_or("FROM..TO is two numbers, such as 0..5000")?;
+    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
+    let range = number(from)?..number(to)?;
+    if range.is_empty() {
+        return Err(format!("there is no seed in {text}"));
+    }
+    Ok(range)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Args, seeds};
+    use clap::{CommandFactory, Parser};
+
+    #[test]
+    fn the_flags_are_well_formed() {
+        Args::command().debug_assert();
+        let args = Args::parse_from(["lameduck-sim", "--seeds", "5..9", "--network", "turmoil"]);
+        assert_eq!(args.seeds, 5..9);
+        assert!(seeds("9..5").is_err() && seeds("nine").is_err());
+    }
+}

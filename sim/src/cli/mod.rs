@@ -1,0 +1,51 @@
+//! What the command line asks for.
+
+mod args;
+mod explore;
+mod failure;
+mod replay;
+mod zoo;
+
+use clap::Parser;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+/// Does what was asked for.
+pub(crate) fn main() -> ExitCode {
+    let args = args::Args::parse();
+    let done = match (&args.command, &args.log, args.one()) {
+        (Some(args::Command::Zoo { names, seeds }), _, _) => zoo::zoo(names, *seeds),
+        (None, Some(log), _) => replay::draw_log(&args, log),
+        (None, None, Some(one)) => replay::replay(&args, &one),
+        (None, None, None) => explore::explore(&args),
+    };
+    match done {
+        Ok(Held::Yes) => ExitCode::SUCCESS,
+        Ok(Held::No) => ExitCode::FAILURE,
+        Err(error) => {
+            say(&format!("lameduck-sim: {error}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether every promise held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    Yes,
+    No,
+}
+
+/// A line for people, on stderr. A reader that is gone is not worth a panic.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// What was asked for, on stdout.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}

@@ -1,0 +1,49 @@
+//! One scenario, played and told.
+
+use super::{Held, args::Args, print, say};
+use lameduck_sim::{
+    Case,
+    explore::{examine, play_on, quiet_panics},
+    timeline::Picture,
+};
+use std::{fs, io, path::Path};
+
+/// Draws a real process.
+pub(super) fn draw_log(args: &Args, log: &Path) -> io::Result<Held> {
+    let text =
+        fs::read_to_string(log).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", log.display())))?;
+    let picture = Picture::of_log(&text)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", log.display())))?;
+    print(&picture.to_string())?;
+    save(args, &picture)?;
+    Ok(Held::Yes)
+}
+
+fn save(args: &Args, picture: &Picture) -> io::Result<()> {
+    args.svg.as_ref().map_or(Ok(()), |path| fs::write(path, picture.svg()))
+}
+
+pub(super) fn replay(args: &Args, case: &io::Result<Case>) -> io::Result<Held> {
+    let case = case.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+    quiet_panics();
+    let examined = examine(play_on(case.network), &case.scenario);
+    if let Some(outcome) = &examined.outcome {
+        let picture = Picture::of(&case.scenario, outcome);
+        if args.json {
+            print(&case.to_json())?;
+        } else if args.trace {
+            print(&format!("{}trace {:016x}\n", outcome.trace.text(), examined.hash))?;
+        } else {
+            print(&picture.to_string())?;
+        }
+        save(args, &picture)?;
+    }
+    for broken in &examined.broken {
+        say(&broken.to_string());
+    }
+    if examined.broken.is_empty() {
+        say(&format!("{}: all promises held", case.scenario.about));
+        return Ok(Held::Yes);
+    }
+    Ok(Held::No)
+}

@@ -1,0 +1,177 @@
+//! The bug zoo: wrong variants of the host, as patches, each of which exploration must find.
+//!
+//! ```text
+//!  sim/zoo/*.patch ──▶ a copy of the tree ──▶ build ──▶ census of the seeds that break something ──▶ seeds to detect
+//! ```
+//! Production code has no switches for it. A patch that does not apply any more is an error: then the zoo has to move with the
+//! code. Seeds to detect is the median over blocks of seeds: how many from the block's beginning until one fails.
+#![expect(clippy::disallowed_methods, reason = "how long a build takes is no matter of a simulated world")]
+
+use super::{Held, print, say};
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+/// A block begins at each multiple of this.
+const BLOCK: u64 = 100;
+
+/// Tries all patches whose names contain one of `names`, each on so many seeds.
+pub(super) fn zoo(names: &[String], seeds: u64) -> io::Result<Held> {
+    let root = root();
+    let mut patches: Vec<PathBuf> = fs::read_dir(root.join("sim/zoo"))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| is_patch(path))
+        .collect();
+    patches.sort();
+    patches.retain(|path| names.is_empty() || names.iter().any(|name| path.to_string_lossy().contains(name.as_str())));
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("zoo");
+    print(&format!("{:<38} {:<8} {:<8} {:>6} {:>7} {:>9}\n", "bug", "promise", "found by", "first", "median", "of seeds"))?;
+    let mut held = Held::Yes;
+    for patch in &patches {
+        let began = Instant::now();
+        let tree = copy(&root, &target.join("tree"))?;
+        apply(&tree, patch)?;
+        let binary = build(&tree, &target)?;
+        let census = Census::take(&binary, seeds)?;
+        say(&format!("{}: {:.0?}", name(patch), began.elapsed()));
+        print(&census.line(patch)?)?;
+        if census.failing.is_empty() {
+            held = Held::No;
+        }
+    }
+    print(&format!(
+        "{} bugs, {}\n",
+        patches.len(),
+        if held == Held::Yes { "each was found" } else { "not all were found" }
+    ))?;
+    Ok(held)
+}
+
+/// The workspace: this folder, or where this binary was built.
+fn root() -> PathBuf {
+    let here = PathBuf::from(".");
+    if here.join("sim/zoo").is_dir() { here } else { Path::new(env!("CARGO_MANIFEST_DIR")).join("..") }
+}
+
+fn is_patch(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "patch")
+}
+
+fn name(patch: &Path) -> String {
+    patch.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// A fresh copy of what git knows, with whatever was changed since.
+fn copy(root: &Path, tree: &Path) -> io::Result<PathBuf> {
+    if tree.exists() {
+        fs::remove_dir_all(tree)?;
+    }
+    let files = run(Command::new("git").current_dir(root).args(["ls-files", "-z"]))?;
+    for file in files.split('\0').filter(|file| !file.is_empty()) {
+        let (from, to) = (root.join(file), tree.join(file));
+        if let Some(folder) = to.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        if from.is_file() {
+            fs::copy(from, to)?;
+        }
+    }
+    fs::canonicalize(tree)
+}
+
+fn apply(tree: &Path, patch: &Path) -> io::Result<()> {
+    let patch = fs::canonicalize(patch)?;
+    // Inside of a repository, git would pass over files that it does not know.
+    let ceiling = tree.parent().unwrap_or(tree);
+    run(Command::new("git").current_dir(tree).env("GIT_CEILING_DIRECTORIES", ceiling).arg("apply").arg(patch)).map(drop)
+}
+
+/// Built to be built quickly: what is measured is seeds, not time.
+fn build(tree: &Path, target: &Path) -> io::Result<PathBuf> {
+    let target = target.join("target");
+    run(Command::new("cargo")
+        .current_dir(tree)
+        .args(["build", "--quiet", "--release", "--package", "lameduck-sim"])
+        .env("CARGO_TARGET_DIR", &target)
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+        .env("CARGO_PROFILE_RELEASE_INCREMENTAL", "true"))?;
+    Ok(target.join("release/lameduck-sim"))
+}
+
+/// Runs a command to its good end, and returns what it printed.
+fn run(command: &mut Command) -> io::Result<String> {
+    let output = command.output()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(io::Error::other(format!("{:?} failed: {}", command.get_program(), said.trim_end())));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Which seeds broke which promises.
+struct Census {
+    seeds: u64,
+    /// In order; a seed that broke several promises is in it several times.
+    failing: Vec<(u64, String)>,
+}
+
+impl Census {
+    fn take(binary: &Path, seeds: u64) -> io::Result<Self> {
+        let output = Command::new(binary).args(["--census", "--seeds", &format!("0..{seeds}")]).output()?;
+        // 0: nothing broke; 1: something did.
+        if !matches!(output.status.code(), Some(0 | 1)) {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(io::Error::other(format!("{} failed: {}", binary.display(), said.trim_end())));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = |line: &str| {
+            let (seed, promise) = line.split_once(' ')?;
+            Some((seed.parse().ok()?, promise.to_owned()))
+        };
+        Ok(Self { seeds, failing: text.lines().filter_map(line).collect() })
+    }
+
+    fn first_from(&self, from: u64) -> Option<u64> {
+        self.failing.iter().find(|(seed, _)| *seed >= from).map(|(seed, _)| seed - from + 1)
+    }
+
+    /// The median over blocks; `None` if half of them and more end without a finding.
+    fn median(&self) -> Option<u64> {
+        let mut all: Vec<u64> =
+            (0..self.seeds / BLOCK).map(|block| self.first_from(block * BLOCK).unwrap_or(u64::MAX)).collect();
+        all.sort_unstable();
+        all.get(all.len() / 2).copied().filter(|median| *median < u64::MAX)
+    }
+
+    fn line(&self, patch: &Path) -> io::Result<String> {
+        let text = fs::read_to_string(patch)?;
+        let promise = text.lines().find_map(|line| line.strip_prefix("Promise: ")).unwrap_or("?");
+        let (mut seeds, mut by): (Vec<u64>, Vec<&str>) =
+            self.failing.iter().map(|(seed, promise)| (*seed, promise.as_str())).unzip();
+        seeds.dedup();
+        by.sort_by_key(|promise| promise.trim_start_matches('P').parse::<u32>().unwrap_or(0));
+        by.dedup();
+        let number = |number: Option<u64>| number.map_or_else(|| "never".to_owned(), |number| number.to_string());
+        let (first, median) = (number(self.first_from(0)), number(self.median()));
+        let by = by.join(",");
+        Ok(format!("{:<38} {promise:<8} {by:<8} {first:>6} {median:>7} {:>9}\n", name(patch), seeds.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Census;
+
+    #[test]
+    fn seeds_to_detect_is_counted_from_the_beginning_of_a_block() {
+        let census = Census { seeds: 300, failing: [4, 150, 299].map(|seed| (seed, "P1".to_owned())).into() };
+        assert_eq!((census.first_from(0), census.first_from(100), census.first_from(200)), (Some(5), Some(51), Some(100)));
+        assert_eq!(census.median(), Some(51));
+        assert_eq!(Census { seeds: 300, failing: Vec::new() }.median(), None);
+    }
+}

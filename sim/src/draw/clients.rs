@@ -1,0 +1,122 @@
+//! Who uses a drawn host.
+
+use super::{Dice, Edges};
+use crate::scenario::{Client, Deed, Half, Pacing, Scenario, Traffic};
+
+/// The kinds of clients, for the mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Once,
+    Paced,
+    KeepAlive,
+    PerRequest,
+    Http2,
+    Pipelined,
+    Late,
+    ByteLess,
+    HalfHead,
+    Leaves,
+}
+
+const KINDS: [Kind; 10] = [
+    Kind::Once,
+    Kind::Paced,
+    Kind::KeepAlive,
+    Kind::PerRequest,
+    Kind::Http2,
+    Kind::Pipelined,
+    Kind::Late,
+    Kind::ByteLess,
+    Kind::HalfHead,
+    Kind::Leaves,
+];
+
+/// A few clients, of some kinds only. With `clingers` one of them makes every phase last.
+pub(super) fn draw(dice: &mut Dice, scenario: &Scenario, edges: &Edges, clingers: bool) -> Vec<Client> {
+    let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| dice.one_in(3)).collect();
+    if kinds.is_empty() {
+        kinds.push(dice.pick(&KINDS));
+    }
+    let count = dice.pick(&[0, 1, 1, 2, 3, 4, 6]);
+    let mut clients: Vec<Client> = (0..count).map(|_| client(dice, scenario, edges, &kinds)).collect();
+    if clingers {
+        let deed = match dice.below(4) {
+            0 => Deed::Slow(60_000),
+            1 => Deed::Stuck(60_000, Half::Chunked),
+            2 => Deed::Stuck(60_000, Half::Length),
+            _ => Deed::Stuck(60_000, Half::Nothing),
+        };
+        let at = edges.stop.saturating_sub(dice.pick(&[0, 50, 90]));
+        clients.push(Client::once(at, deed));
+    }
+    clients
+}
+
+fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -> Client {
+    let kind = dice.pick(kinds);
+    // A packet, a handshake, a handshake and a request before the edge: so they are under way when it comes.
+    let lead = scenario.latency_ms.1 * dice.below(5);
+    let many = matches!(kind, Kind::KeepAlive | Kind::PerRequest | Kind::Http2);
+    let at_ms = if many { dice.below(edges.drain) } else { edges.aim(dice).saturating_sub(lead) };
+    let deed = deed(dice, scenario, edges, at_ms);
+    let (requests, every_ms) = if many { many_requests(dice, edges, at_ms) } else { (dice.between(2, 6), 0) };
+    let traffic = match kind {
+        Kind::Once => Traffic::Once(Pacing::Prompt),
+        Kind::Paced => Traffic::Once(pacing(dice)),
+        Kind::KeepAlive => Traffic::KeepAlive { requests, every_ms, retries: dice.one_in(2) },
+        Kind::PerRequest => Traffic::PerRequest { requests, every_ms },
+        Kind::Http2 => Traffic::Http2 { requests, every_ms },
+        Kind::Pipelined => Traffic::Pipelined { requests },
+        Kind::Late => {
+            let after_ms = dice.pick(&[20, 100, 200, 250, 300, 1_000]);
+            Traffic::Late { after_ms: dice.about(after_ms) }
+        }
+        Kind::ByteLess => Traffic::ByteLess,
+        Kind::HalfHead => Traffic::HalfHead,
+        Kind::Leaves => Traffic::Leaves { after_ms: dice.pick(&[1, 5, 20, 100, 500]), resets: dice.one_in(2) },
+    };
+    let has_a_body = matches!(traffic, Traffic::Once(Pacing::SlowUpload(..) | Pacing::SlowReader(..)));
+    let deed = if has_a_body { Deed::Echo(dice.pick(&[100, 4_000, 60_000])) } else { deed };
+    Client { at_ms, deed, traffic }
+}
+
+/// So many, so often, that they reach into the drain.
+fn many_requests(dice: &mut Dice, edges: &Edges, at_ms: u64) -> (u64, u64) {
+    let requests = dice.pick(&[3, 8, 20]);
+    let reach = (edges.drain + dice.pick(&[0, 50, 300])).saturating_sub(at_ms);
+    (requests, (reach / requests).max(1))
+}
+
+fn pacing(dice: &mut Dice) -> Pacing {
+    match dice.below(4) {
+        0 => Pacing::HeadPause(dice.pick(&[5, 50, 300, 950, 1_100, 12_000])),
+        1 => Pacing::SlowUpload(dice.pick(&[10, 500, 8_000]), dice.pick(&[10, 100, 400, 6_000])),
+        2 => Pacing::SlowReader(dice.pick(&[1_000, 4_000]), dice.pick(&[10, 100])),
+        _ => Pacing::HalfClosed,
+    }
+}
+
+fn deed(dice: &mut Dice, scenario: &Scenario, edges: &Edges, at_ms: u64) -> Deed {
+    // When the handler begins: a handshake and a request after the client.
+    let begins = at_ms + scenario.latency_ms.0 * 3;
+    let until = |dice: &mut Dice, edge: u64| dice.about(edge).saturating_sub(begins);
+    let ms = match dice.below(8) {
+        0 => until(dice, edges.drain),
+        1 => until(dice, edges.cancel),
+        2 => until(dice, edges.abort),
+        3 => {
+            let deadline = scenario.request_timeout_ms.unwrap_or(100);
+            dice.about(deadline)
+        }
+        4 => 60_000,
+        _ => dice.pick(&[1, 5, 30, 200, 1_000]),
+    };
+    match dice.below(10) {
+        0..=2 => Deed::Fast,
+        3..=5 => Deed::Slow(ms),
+        6 => Deed::Stuck(ms, dice.pick(&[Half::Nothing, Half::Length, Half::Chunked])),
+        7 => Deed::Stream(ms.min(3_000)),
+        8 => Deed::Echo(dice.pick(&[10, 1_000, 30_000])),
+        _ => Deed::Panic,
+    }
+}

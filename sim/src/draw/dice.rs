@@ -1,0 +1,68 @@
+//! Chance for the drawing of scenarios: one number after the other, from a seed.
+
+use lameduck::env::Seed;
+
+/// Throws that follow from a seed.
+#[derive(Clone, Debug)]
+pub(super) struct Dice {
+    seed: Seed,
+    thrown: u64,
+}
+
+impl Dice {
+    /// Dice that do not fall as the world's own chance does, which has the same seed.
+    pub(super) const fn new(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x5ce_a210)), thrown: 0 }
+    }
+
+    const fn throw(&mut self) -> u64 {
+        self.thrown += 1;
+        self.seed.nth(self.thrown)
+    }
+
+    /// A number below `end`; 0 if there is none.
+    pub(super) fn below(&mut self, end: u64) -> u64 {
+        self.throw() % end.max(1)
+    }
+
+    /// A number from `from` to `to`, both of them possible.
+    pub(super) fn between(&mut self, from: u64, to: u64) -> u64 {
+        from + self.below(to.saturating_sub(from) + 1)
+    }
+
+    /// True once in `n` throws.
+    pub(super) fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    /// One of several.
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        let place = usize::try_from(self.below(from.len() as u64)).unwrap_or(0);
+        from[place]
+    }
+
+    /// A few milliseconds before or after `at`, or the very one.
+    pub(super) fn about(&mut self, at: u64) -> u64 {
+        (at + self.below(5)).saturating_sub(2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Dice;
+
+    #[test]
+    fn throws_follow_from_the_seed_and_stay_in_their_bounds() {
+        let throws = |seed| {
+            (0..100).map(|_| ()).fold((Dice::new(seed), Vec::new()), |(mut dice, mut all), ()| {
+                all.push(dice.between(3, 7));
+                (dice, all)
+            })
+        };
+        assert_eq!(throws(1).1, throws(1).1);
+        assert_ne!(throws(1).1, throws(2).1);
+        assert!((3..=7).all(|n| throws(1).1.contains(&n)));
+        assert!((0..100).all(|_| (98..=102).contains(&Dice::new(4).about(100))));
+        assert_eq!(Dice::new(1).below(0), 0);
+    }
+}

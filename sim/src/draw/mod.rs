@@ -1,0 +1,200 @@
+//! Scenarios, drawn from a seed.
+//!
+//! ```text
+//! seed ──▶ features: which of them this one has (a swarm, not a bit of everything)
+//!      ──▶ plan, clock, link, hooks ──▶ edges: when each phase would begin
+//!      ──▶ stops, clients, faults: when? around an edge ± 2 ms, or anywhere
+//! ```
+//! A scenario with a bit of everything is always the same scenario; one that has only some features finds what needs them to be
+//! alone. Uniform times almost never meet the millisecond in which a phase changes, so most are aimed at it. What a mask or an
+//! aim cannot reach is found out by the [sometimes-table](crate::explore::sometimes).
+
+mod clients;
+mod dice;
+mod edges;
+
+use crate::{
+    hooks::{Act, ActEnd, HookScript},
+    scenario::{Fault, Filter, PlanMs, Scenario, StopBy, StopRequest},
+};
+use dice::Dice;
+use edges::Edges;
+
+/// All ways to ask for a stop.
+pub const STOPS: [StopBy; 5] = [StopBy::Sigterm, StopBy::Sigint, StopBy::Sigquit, StopBy::Sighup, StopBy::Handle];
+
+/// What a scenario may have beyond one stop and some clients.
+#[derive(Clone, Copy, Debug)]
+struct Features {
+    zeros: bool,
+    brief: bool,
+    skew: bool,
+    far: bool,
+    held: bool,
+    no_filter: bool,
+    workers: bool,
+    hooks: bool,
+    bad_hooks: bool,
+    start: bool,
+    further_stops: bool,
+    no_deadline: bool,
+    short_deadline: bool,
+    clingers: bool,
+}
+
+impl Features {
+    fn draw(dice: &mut Dice) -> Self {
+        Self {
+            zeros: dice.one_in(6),
+            brief: dice.one_in(3),
+            skew: dice.one_in(5),
+            far: dice.one_in(5),
+            held: dice.one_in(8),
+            no_filter: dice.one_in(6),
+            workers: dice.one_in(5),
+            hooks: dice.one_in(2),
+            bad_hooks: dice.one_in(2),
+            start: dice.one_in(8),
+            further_stops: dice.one_in(2),
+            no_deadline: dice.one_in(3),
+            short_deadline: dice.one_in(4),
+            clingers: dice.one_in(2),
+        }
+    }
+}
+
+/// The scenario of a seed.
+#[must_use]
+pub fn draw(seed: u64) -> Scenario {
+    let dice = &mut Dice::new(seed);
+    let features = Features::draw(dice);
+    let mut scenario = Scenario::new(format!("drawn from seed {seed}"));
+    scenario.seed = seed;
+    scenario.plan = plan(dice, features);
+    scenario.latency_ms = latency(dice, features);
+    if features.skew {
+        scenario.clock_skew_ppm = dice.pick(&[-100_000, -50_000, -1_000, 1_000, 50_000, 100_000]);
+    }
+    if features.no_filter {
+        scenario.syn_filter = Filter::Missing;
+    }
+    if features.workers {
+        scenario.workers = dice.pick(&[2, 3]);
+    }
+    scenario.probe_every_ms = dice.pick(&[97, 250, 500, 1_000]);
+    scenario.request_timeout_ms = deadline(dice, features);
+    scenario.hooks = hooks(dice, features, scenario.plan.cleanup);
+    scenario.stops = vec![first_stop(dice, features, &scenario)];
+    let edges = Edges::of(&scenario);
+    if features.further_stops {
+        let more = dice.pick(&[1, 1, 1, 2, 3, 6]);
+        scenario.stops.extend((0..more).map(|_| StopRequest { at_ms: edges.after_stop(dice), by: dice.pick(&STOPS) }));
+    }
+    scenario.clients = clients::draw(dice, &scenario, &edges, features.clingers);
+    if features.held {
+        let at_ms = edges.aim(dice);
+        scenario.faults.push(Fault::Hold { at_ms, for_ms: dice.pick(&[1, 20, 100, 300, 1_000]) });
+    }
+    scenario
+}
+
+fn plan(dice: &mut Dice, features: Features) -> PlanMs {
+    let mut span = |usual: &[u64], brief: &[u64]| {
+        if features.zeros && dice.one_in(2) {
+            dice.pick(&[0, 0, 1, 2])
+        } else if features.brief {
+            dice.pick(brief)
+        } else {
+            dice.pick(usual)
+        }
+    };
+    PlanMs {
+        start: span(&[2_000, 10_000], &[500, 1_000]).max(100),
+        lame_duck: span(&[500, 1_000, 3_000], &[10, 50, 200]),
+        drain: span(&[1_000, 2_000, 7_000], &[20, 100, 249, 300, 600]),
+        cancel: span(&[500, 1_000, 3_000], &[20, 249, 250, 251, 300]),
+        cleanup: span(&[500, 1_000, 3_000], &[20, 100, 300]),
+        internal_close: span(&[500, 1_000], &[20, 100, 300]),
+    }
+}
+
+fn latency(dice: &mut Dice, features: Features) -> (u64, u64) {
+    if features.far {
+        dice.pick(&[(10, 20), (20, 40), (40, 40), (1, 60)])
+    } else {
+        dice.pick(&[(1, 1), (1, 1), (1, 3), (2, 2), (1, 9), (5, 9)])
+    }
+}
+
+fn deadline(dice: &mut Dice, features: Features) -> Option<u64> {
+    if features.no_deadline {
+        None
+    } else if features.short_deadline {
+        Some(dice.pick(&[1, 20, 100, 300, 700]))
+    } else {
+        Some(dice.pick(&[2_000, 5_000]))
+    }
+}
+
+fn hooks(dice: &mut Dice, features: Features, cleanup_ms: u64) -> Vec<HookScript> {
+    if !features.hooks && !features.start {
+        return Vec::new();
+    }
+    let count = dice.pick(&[1, 2, 2, 3, 4]);
+    // All budgets together must fit.
+    let own_most = cleanup_ms / count;
+    (0..count)
+        .map(|n| {
+            let mut hook = HookScript::new(&format!("hook-{n}"));
+            hook.start.after_ms = dice.pick(&[0, 0, 1, 20, 150]);
+            if features.start && dice.one_in(3) {
+                hook.start.end = dice.pick(&[ActEnd::Fails, ActEnd::Hangs, ActEnd::Panics]);
+            }
+            let budget = if dice.one_in(4) { Some(dice.between(0, own_most)) } else { None };
+            // What a hook is sure to get, and about that.
+            let share = budget.unwrap_or(own_most);
+            hook.stop.after_ms = if dice.one_in(3) { dice.about(share) } else { dice.pick(&[0, 0, 1, 20, 150, share / 2]) };
+            if features.bad_hooks && dice.one_in(2) {
+                let end = dice.pick(&[ActEnd::Fails, ActEnd::Hangs, ActEnd::Panics]);
+                hook.stop = Act { after_ms: dice.pick(&[0, 0, 20]), end };
+            }
+            hook.budget_ms = budget;
+            hook
+        })
+        .collect()
+}
+
+fn first_stop(dice: &mut Dice, features: Features, scenario: &Scenario) -> StopRequest {
+    let ready = edges::start_takes(scenario);
+    let at_ms = if features.start {
+        match dice.below(4) {
+            0 => dice.about(ready),
+            1 => dice.about(scenario.plan.start),
+            _ => dice.below(ready + 2),
+        }
+    } else {
+        ready + dice.between(100, 900)
+    };
+    StopRequest { at_ms, by: dice.pick(&STOPS) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::draw;
+
+    #[test]
+    fn the_same_seed_draws_the_same_scenario_and_another_another() {
+        assert_eq!(draw(7), draw(7));
+        assert_ne!(draw(7), draw(8));
+    }
+
+    #[test]
+    fn every_drawn_scenario_can_be_written_down_and_read_again() {
+        for seed in 0..200 {
+            let scenario = draw(seed);
+            let text = serde_json::to_string(&scenario).unwrap();
+            assert_eq!(serde_json::from_str::<crate::scenario::Scenario>(&text).unwrap(), scenario);
+            assert!(scenario.first_stop_ms().is_some(), "without a stop it would never end");
+        }
+    }
+}

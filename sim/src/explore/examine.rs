@@ -1,0 +1,171 @@
+//! One scenario, played and judged; a panic that gets out of a world is a finding like any other.
+
+use super::sometimes::{Glance, sometimes};
+use crate::{
+    network::{TurmoilNetWorld, TurmoilWorld},
+    oracle::{Broken, Exercise, ORACLES, Story},
+    scenario::{Outcome, Scenario, run},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    panic::{self, AssertUnwindSafe},
+    str::FromStr,
+    sync::Once,
+    time::Duration,
+};
+
+/// How a scenario is played: in a world, with an app.
+pub type Play = dyn Fn(&Scenario) -> Outcome + Sync;
+
+/// Which of the worlds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// [`TurmoilNetWorld`]: close to Linux, and fast.
+    #[default]
+    TurmoilNet,
+    /// [`TurmoilWorld`].
+    Turmoil,
+}
+
+impl Network {
+    /// Its name on a command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TurmoilNet => "turmoil-net",
+            Self::Turmoil => "turmoil",
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        [Self::TurmoilNet, Self::Turmoil]
+            .into_iter()
+            .find(|network| network.name() == name)
+            .ok_or_else(|| format!("no network is called {name}; there are turmoil-net and turmoil"))
+    }
+}
+
+/// Plays with the default app on a network.
+pub fn play_on(network: Network) -> &'static Play {
+    match network {
+        Network::TurmoilNet => &run::<TurmoilNetWorld>,
+        Network::Turmoil => &run::<TurmoilWorld>,
+    }
+}
+
+/// What came of one scenario.
+#[derive(Debug)]
+pub struct Examined {
+    /// The promises that did not hold.
+    pub broken: Vec<Broken>,
+    /// For each oracle, whether the scenario put its promise to the test.
+    pub exercised: Vec<bool>,
+    /// For each of the [`sometimes`] states, whether it was reached.
+    pub reached: Vec<bool>,
+    /// How long it took in its world.
+    pub simulated: Duration,
+    /// The hash of its trace.
+    pub hash: u64,
+    /// Whether it was played twice.
+    pub replayed: bool,
+    /// All that happened, unless it panicked.
+    pub outcome: Option<Outcome>,
+}
+
+/// A scenario that broke promises.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The seed it was drawn from.
+    pub seed: u64,
+    /// The scenario.
+    pub scenario: Scenario,
+    /// What it broke.
+    pub broken: Vec<Broken>,
+}
+
+/// Plays a scenario and judges it.
+#[must_use]
+pub fn examine(play: &Play, scenario: &Scenario) -> Examined {
+    EXPLORING.set(true);
+    let played = panic::catch_unwind(AssertUnwindSafe(|| play(scenario)));
+    EXPLORING.set(false);
+    let outcome = match played {
+        Ok(outcome) => outcome,
+        Err(payload) => return Examined::panicked(&*payload),
+    };
+    let story = Story::read(scenario, &outcome);
+    let mut broken = Vec::new();
+    let mut exercised = vec![false; ORACLES.len()];
+    for (oracle, exercised) in ORACLES.iter().zip(&mut exercised) {
+        match oracle.judge(&story) {
+            Ok(exercise) => *exercised = exercise == Exercise::Yes,
+            Err(why) => broken.push(Broken { promise: oracle.promise, words: oracle.words, why }),
+        }
+    }
+    let glance = Glance::new(&story);
+    let reached = sometimes().iter().map(|state| state.is_reached(&glance)).collect();
+    let simulated = match &outcome.ended {
+        Ok(span) => *span,
+        Err(overrun) => overrun.limit,
+    };
+    let hash = outcome.trace.hash();
+    Examined { broken, exercised, reached, simulated, hash, replayed: false, outcome: Some(outcome) }
+}
+
+impl Examined {
+    fn panicked(payload: &(dyn Any + Send)) -> Self {
+        let said = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref::<&str>().copied());
+        let said = said.unwrap_or("(no message)");
+        let at = LAST_PANIC.with_borrow(Clone::clone);
+        // Our own assertions name the promise.
+        let named = ORACLES.iter().find(|oracle| said.starts_with(&format!("{}:", oracle.promise)));
+        let (promise, words) = named.map_or(("P15", "contained"), |oracle| (oracle.promise, oracle.words));
+        Self {
+            broken: vec![Broken { promise, words, why: format!("a panic at {at}: {said}") }],
+            exercised: vec![false; ORACLES.len()],
+            reached: vec![false; sometimes().len()],
+            simulated: Duration::ZERO,
+            hash: 0,
+            replayed: false,
+            outcome: None,
+        }
+    }
+
+    /// P17: the same scenario, played again.
+    pub(super) fn hold_against(&mut self, hash: u64) {
+        self.replayed = true;
+        if hash != self.hash {
+            let why = format!("played again its trace hashes to {hash:016x} instead of {:016x}", self.hash);
+            self.broken.push(Broken { promise: "P17", words: "replayable", why });
+        }
+    }
+}
+
+thread_local! {
+    static EXPLORING: Cell<bool> = const { Cell::new(false) };
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// From now on panics inside of a scenario are not printed: most are part of it, and what gets out is a finding. Panics elsewhere
+/// are printed as before.
+pub fn quiet_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if EXPLORING.get() {
+                let at = info.location().map(ToString::to_string).unwrap_or_default();
+                LAST_PANIC.set(at);
+            } else {
+                before(info);
+            }
+        }));
+    });
+}

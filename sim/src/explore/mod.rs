@@ -1,0 +1,116 @@
+//! Exploration: many scenarios, each from a seed, on all cores, each held against every promise.
+//!
+//! ```text
+//!  seeds ──▶ draw ──▶ play ──▶ judge ──▶ promises exercised, states reached ──▶ summary
+//!              (one world a thread)  └──▶ a promise broken: shrink, write it down
+//! ```
+//! What is explored is a [`Play`]: a function that plays a scenario in some world, with some app. Every few seeds one is played
+//! again on a fresh thread, and the traces must be equal (P17). The machine's time is asked for nothing but the speed.
+
+mod examine;
+mod sometimes;
+mod summary;
+
+pub use examine::{Examined, Found, Network, Play, examine, play_on, quiet_panics};
+pub use sometimes::{Sometimes, sometimes};
+pub use summary::{REACHES_ALL, Summary};
+
+use crate::{draw::draw, scenario::Scenario};
+use std::{
+    ops::Range,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+/// One seed in so many is played twice.
+const REPLAY_EVERY: u64 = 50;
+/// The usual [`Exploration::found_max`].
+const FOUND_MAX: usize = 5;
+
+/// What to explore, and how far.
+pub struct Exploration<'a> {
+    /// How a scenario is played.
+    pub play: &'a Play,
+    /// What the scenario of a seed is.
+    pub draw: &'a (dyn Fn(u64) -> Scenario + Sync),
+    /// Which seeds, in their order.
+    pub seeds: Range<u64>,
+    /// After so many failing scenarios there is no point in going on.
+    pub found_max: usize,
+    /// How many worlds at one time, each on a thread.
+    pub threads: usize,
+    /// Set by anybody, it ends the exploration before the next scenario.
+    pub stop: &'a AtomicBool,
+    /// Told after each scenario.
+    pub on_progress: &'a (dyn Fn() + Sync),
+}
+
+impl std::fmt::Debug for Exploration<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exploration").field("seeds", &self.seeds).field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Exploration<'a> {
+    /// All of `seeds`, drawn as usual, on all cores.
+    pub fn new(play: &'a Play, seeds: Range<u64>, stop: &'a AtomicBool) -> Self {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        Self { play, draw: &draw, seeds, found_max: FOUND_MAX, threads, stop, on_progress: &|| {} }
+    }
+
+    /// Explores until all seeds are played, enough failures are found, or it is stopped.
+    #[must_use]
+    pub fn run(&self) -> Summary {
+        quiet_panics();
+        let next = AtomicU64::new(self.seeds.start);
+        let whole = Mutex::new(Summary::new());
+        thread::scope(|scope| {
+            for _ in 0..self.threads {
+                scope.spawn(|| {
+                    while let Some(seed) = self.take(&next, &whole) {
+                        let (scenario, examined) = self.examine(seed);
+                        let mut whole = whole.lock().unwrap_or_else(PoisonError::into_inner);
+                        whole.add(seed, scenario, examined);
+                        drop(whole);
+                        (self.on_progress)();
+                    }
+                });
+            }
+        });
+        let mut whole = whole.into_inner().unwrap_or_else(PoisonError::into_inner);
+        whole.found.sort_by_key(|found| found.seed);
+        whole
+    }
+
+    fn take(&self, next: &AtomicU64, whole: &Mutex<Summary>) -> Option<u64> {
+        if self.stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        if whole.lock().unwrap_or_else(PoisonError::into_inner).found.len() >= self.found_max {
+            return None;
+        }
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        self.seeds.contains(&seed).then_some(seed)
+    }
+
+    fn examine(&self, seed: u64) -> (Scenario, Examined) {
+        let scenario = (self.draw)(seed);
+        let mut examined = examine(self.play, &scenario);
+        if seed.is_multiple_of(REPLAY_EVERY) && examined.broken.is_empty() {
+            let again = thread::scope(|scope| scope.spawn(|| examine(self.play, &scenario)).join());
+            examined.hold_against(again.ok().map_or(0, |again| again.hash));
+        }
+        (scenario, examined)
+    }
+}
+
+/// A rate, in words: scenarios a second.
+#[must_use]
+pub fn per_second(count: u64, span: Duration) -> f64 {
+    let seconds = span.as_secs_f64();
+    if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
+}

@@ -1,0 +1,241 @@
+//! The sometimes-table: states that exploration must reach, each a sentence and a test.
+//!
+//! An oracle that is never put to the test proves nothing, and a generator does not tell what it never draws. So what must be
+//! met is declared here, by hand, and a run of some length that misses one of it fails.
+
+mod glance;
+
+pub(super) use glance::Glance;
+
+use crate::{
+    draw::STOPS,
+    oracle::Story,
+    scenario::{Pacing, StopBy, Traffic},
+};
+use lameduck::lifecycle::{GiveUp, HookResult, HookVerdict, Phase};
+use std::{fmt, sync::OnceLock, time::Duration};
+
+/// A state that must be reached sometimes.
+pub struct Sometimes {
+    /// What it is.
+    pub what: String,
+    test: Box<dyn Fn(&Glance<'_>) -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for Sometimes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sometimes").field("what", &self.what).finish_non_exhaustive()
+    }
+}
+
+impl Sometimes {
+    fn new(what: impl Into<String>, test: impl Fn(&Glance<'_>) -> bool + Send + Sync + 'static) -> Self {
+        Self { what: what.into(), test: Box::new(test) }
+    }
+
+    pub(super) fn is_reached(&self, glance: &Glance<'_>) -> bool {
+        (self.test)(glance)
+    }
+}
+
+/// All of them.
+#[must_use]
+pub fn sometimes() -> &'static [Sometimes] {
+    static ALL: OnceLock<Vec<Sometimes>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let mut all = Vec::new();
+        stops(&mut all);
+        edges(&mut all);
+        clients(&mut all);
+        requests(&mut all);
+        hooks(&mut all);
+        meetings(&mut all);
+        all
+    })
+}
+
+fn stops(all: &mut Vec<Sometimes>) {
+    for by in STOPS {
+        for phase in [Phase::Starting, Phase::Serving] {
+            all.push(Sometimes::new(format!("stop: the first by {by:?} in {phase}"), move |glance| {
+                glance.stops.first() == Some(&(phase, by))
+            }));
+        }
+        // What comes in the instant in which the process leaves is not heard any more.
+        for phase in [Phase::LameDuck, Phase::Draining, Phase::Cancelling, Phase::CleaningUp] {
+            all.push(Sometimes::new(format!("stop: a further one by {by:?} in {phase}"), move |glance| {
+                glance.stops.iter().skip(1).any(|stop| *stop == (phase, by))
+            }));
+        }
+    }
+    all.push(Sometimes::new("stop: four impatient ones", |glance| {
+        glance.stops.iter().skip(1).filter(|(_, by)| matches!(by, StopBy::Sigint | StopBy::Sigquit)).count() >= 4
+    }));
+}
+
+fn edges(all: &mut Vec<Sometimes>) {
+    let mut edge = |what: &str, test: fn(&Glance<'_>) -> bool| all.push(Sometimes::new(format!("edge: {what}"), test));
+    edge("starting, serving", |glance| glance.story.began(Phase::Serving).is_some());
+    edge("starting, cleaning up: a stop", |glance| glance.ended_in_start() && glance.code() == Some(0));
+    edge("starting, cleaning up: a start hook that failed", |glance| glance.started_with(&[HookResult::Failed]));
+    edge("starting, cleaning up: the limit of the start", |glance| {
+        glance.error().is_some_and(|error| error.contains("--start"))
+    });
+    edge("lame duck, draining: the delay is over", |glance| {
+        let delay = glance.story.scenario.plan().lame_duck;
+        !delay.is_zero() && glance.lasted(Phase::LameDuck, delay)
+    });
+    edge("lame duck, draining: no delay", |glance| {
+        glance.story.scenario.plan.lame_duck == 0 && glance.story.began(Phase::Draining).is_some()
+    });
+    edge("lame duck, draining: impatience", |glance| glance.hurried(Phase::LameDuck));
+    edge("draining, cancelling: empty", |glance| {
+        glance.in_flight_at(Phase::Cancelling) == Some(0)
+            && !glance.lasted(Phase::Draining, glance.story.scenario.plan().drain)
+    });
+    edge("draining, cancelling: the limit", |glance| {
+        let limit = glance.story.scenario.plan().drain;
+        !limit.is_zero() && glance.lasted(Phase::Draining, limit) && glance.in_flight_at(Phase::Cancelling) > Some(0)
+    });
+    edge("draining, cancelling: impatience", |glance| glance.hurried(Phase::Draining));
+    edge("cancelling, cleaning up: all returned", |glance| {
+        glance.story.server("handler cancelled").next().is_some() && glance.code() == Some(0)
+    });
+    edge("cancelling, cleaning up: the abort", |glance| {
+        glance.story.scenario.plan.cancel > 250
+            && glance.lasted(Phase::Cancelling, glance.story.scenario.plan().cancel - Duration::from_millis(250))
+    });
+    edge("cancelling, cleaning up: the cut", |glance| {
+        glance.story.scenario.plan.cancel > 0 && glance.lasted(Phase::Cancelling, glance.story.scenario.plan().cancel)
+    });
+    edge("cancelling, cleaning up: impatience", |glance| glance.hurried(Phase::Cancelling));
+    edge("cleaning up, stopped: the hooks' time was up", |glance| {
+        let plan = glance.story.scenario.plan();
+        !plan.cleanup.is_zero() && glance.lasted(Phase::CleaningUp, plan.cleanup)
+    });
+    for code in [0, 1, 3, 4] {
+        all.push(Sometimes::new(format!("exit code {code}"), move |glance| glance.code() == Some(code)));
+    }
+}
+
+/// Whether a client is of a kind.
+type Is = fn(&Traffic) -> bool;
+
+fn clients(all: &mut Vec<Sometimes>) {
+    let kinds: [(&str, Is); 13] = [
+        ("one request", |traffic| *traffic == Traffic::Once(Pacing::Prompt)),
+        ("a head in halves", |traffic| matches!(traffic, Traffic::Once(Pacing::HeadPause(_)))),
+        ("a slow upload", |traffic| matches!(traffic, Traffic::Once(Pacing::SlowUpload(..)))),
+        ("a slow reader", |traffic| matches!(traffic, Traffic::Once(Pacing::SlowReader(..)))),
+        ("a half-closed client", |traffic| *traffic == Traffic::Once(Pacing::HalfClosed)),
+        ("keep-alive", |traffic| matches!(traffic, Traffic::KeepAlive { .. })),
+        ("a connection per request", |traffic| matches!(traffic, Traffic::PerRequest { .. })),
+        ("HTTP/2", |traffic| matches!(traffic, Traffic::Http2 { .. })),
+        ("pipelined requests", |traffic| matches!(traffic, Traffic::Pipelined { .. })),
+        ("a late first byte", |traffic| matches!(traffic, Traffic::Late { .. })),
+        ("no byte at all", |traffic| *traffic == Traffic::ByteLess),
+        ("half a head", |traffic| *traffic == Traffic::HalfHead),
+        ("a client that leaves", |traffic| matches!(traffic, Traffic::Leaves { .. })),
+    ];
+    for (kind, is) in kinds {
+        all.push(Sometimes::new(format!("across the drain: {kind}"), move |glance| glance.is_across(is)));
+    }
+}
+
+#[expect(clippy::redundant_closure_for_method_calls, reason = "a method's path is not general enough over lifetimes")]
+fn requests(all: &mut Vec<Sometimes>) {
+    let mut fate = |what: &str, test: fn(&Glance<'_>) -> bool| all.push(Sometimes::new(format!("request: {what}"), test));
+    fate("finished", |glance| glance.tally().is_some_and(|tally| tally.finished > 0));
+    fate("timed out", |glance| glance.tally().is_some_and(|tally| tally.timed_out > 0));
+    fate("aborted before its head", |glance| glance.aborted("no"));
+    fate("aborted after its head", |glance| glance.aborted("yes"));
+    fate("gone", |glance| glance.tally().is_some_and(|tally| tally.gone > 0));
+    fate("panicked", |glance| glance.tally().is_some_and(|tally| tally.panicked > 0));
+    fate("cancelled, and answered", |glance| glance.story.server("handler cancelled").next().is_some());
+    fate("a 408", |glance| glance.completed(408) || glance.story.records.iter().any(glance::is_answered_half_head));
+    fate("a 500", |glance| glance.completed(500));
+    fate("a 503", |glance| glance.completed(503));
+    fate("tried again", |glance| glance.clients_did("retries"));
+    fate("refused, for nobody listens", |glance| glance.clients_did("connect failed"));
+    fate("an idle connection closed", |glance| glance.clients_did("closed idle"));
+    fate("an upload given up in the drain", |glance| {
+        glance.story.server("abort").any(|abort| abort.text("phase") == Some("draining"))
+    });
+    let mut link = |what: &str, test: fn(&Glance<'_>) -> bool| all.push(Sometimes::new(format!("connection: {what}"), test));
+    link("drained", |glance| glance.report().is_some_and(|report| report.connections.drained > 0));
+    link("reset", |glance| glance.report().is_some_and(|report| report.connections.reset > 0));
+    // Not here: *raced*. The host shuts its side and looks once more in one breath, and no simulated packet comes in between.
+    link("GOAWAY in the lame duck delay", |glance| glance.goaway_in(Phase::LameDuck));
+    link("GOAWAY in the drain", |glance| glance.goaway_in(Phase::Draining));
+    link("GOAWAY with streams open", |glance| glance.goaway_with_streams());
+}
+
+fn hooks(all: &mut Vec<Sometimes>) {
+    for result in [HookResult::Done, HookResult::Failed, HookResult::Panicked] {
+        all.push(Sometimes::new(format!("hook: a start {result:?}"), move |glance| glance.started_with(&[result])));
+        all.push(Sometimes::new(format!("hook: a stop {result:?}"), move |glance| {
+            glance.hook(|verdict| verdict == HookVerdict::Stopped(result))
+        }));
+    }
+    for why in [GiveUp::Overran, GiveUp::Impatience] {
+        all.push(Sometimes::new(format!("hook: a stop given up for {why:?}"), move |glance| {
+            glance.hook(|verdict| verdict == HookVerdict::GivenUp(why))
+        }));
+    }
+    all.push(Sometimes::new("hook: a start dropped", |glance| glance.hook(|verdict| verdict == HookVerdict::StartDropped)));
+}
+
+#[expect(clippy::redundant_closure_for_method_calls, reason = "a method's path is not general enough over lifetimes")]
+fn meetings(all: &mut Vec<Sometimes>) {
+    let mut meets = |what: &str, test: fn(&Glance<'_>) -> bool| all.push(Sometimes::new(format!("meets: {what}"), test));
+    meets("a request within 2 ms of the drain's beginning", |glance| glance.handler_near("handler begins", Phase::Draining));
+    meets("an end within 2 ms of the drain's", |glance| glance.handler_near("handler ends", Phase::Cancelling));
+    meets("an end within 2 ms of the cancel wait's", |glance| glance.handler_near("handler ends", Phase::CleaningUp));
+    meets("a connection while the listeners settle", |glance| glance.connected_while_settling());
+    meets("a signal in the instant the drain begins", |glance| glance.signal_at(Phase::Draining));
+    meets("a signal in the instant the drain ends", |glance| glance.signal_at(Phase::Cancelling));
+    meets("a signal in the instant cleaning up begins", |glance| glance.signal_at(Phase::CleaningUp));
+    meets("nobody connected as the drain begins", |glance| {
+        glance.story.phases.iter().any(|(phase, place, _)| {
+            *phase == Phase::Draining && glance.story.records[*place].number("connections") == Some(0)
+        })
+    });
+    meets("a link held as the drain begins", |glance| glance.held_at(Phase::Draining));
+    meets("a link held as the drain ends", |glance| glance.held_at(Phase::Cancelling));
+    meets("no filter for newcomers, and some come", |glance| {
+        glance.story.scenario.syn_filter == crate::scenario::Filter::Missing && glance.connected_while_settling()
+    });
+    meets("several workers in the drain", |glance| {
+        glance.story.scenario.workers > 1 && glance.in_flight_at(Phase::Draining) > Some(0)
+    });
+    meets("a clock that runs fast in a long shutdown", |glance| {
+        glance.story.scenario.clock_skew_ppm > 0 && glance.in_flight_at(Phase::Cancelling) > Some(0)
+    });
+    meets("a clock that runs slow in a long shutdown", |glance| {
+        glance.story.scenario.clock_skew_ppm < 0 && glance.in_flight_at(Phase::Cancelling) > Some(0)
+    });
+    for phase in [Phase::Starting, Phase::LameDuck, Phase::Draining, Phase::Cancelling, Phase::CleaningUp] {
+        all.push(Sometimes::new(format!("probe: readiness 503 in {phase}"), move |glance| {
+            glance.probed("/readiness", 503, phase)
+        }));
+        all.push(Sometimes::new(format!("probe: liveness 200 in {phase}"), move |glance| {
+            glance.probed("/liveness", 200, phase)
+        }));
+    }
+    all.push(Sometimes::new("probe: readiness 200", |glance| glance.probed("/readiness", 200, Phase::Serving)));
+}
+
+/// Within this of an edge is at it.
+const NEAR: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use super::sometimes;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_state_is_declared_once() {
+        let names: BTreeSet<&str> = sometimes().iter().map(|state| state.what.as_str()).collect();
+        assert_eq!(names.len(), sometimes().len());
+    }
+}

@@ -1,0 +1,191 @@
+//! A story, looked at for what the sometimes-table asks.
+
+use super::{NEAR, Story};
+use crate::{
+    draw::STOPS,
+    oracle::End,
+    scenario::{Fault, SERVER, StopBy, Traffic},
+    trace::Record,
+};
+use lameduck::{
+    Report, RequestTally,
+    lifecycle::{HookResult, HookVerdict, Phase},
+};
+use std::time::Duration;
+
+/// A story and what is asked of it often.
+pub(in crate::explore) struct Glance<'a> {
+    pub(super) story: &'a Story<'a>,
+    /// All stop requests that were made, with the phase they came in.
+    pub(super) stops: Vec<(Phase, StopBy)>,
+    /// For each client, when it was first and last heard of.
+    spans: Vec<Option<(Duration, Duration)>>,
+}
+
+impl<'a> Glance<'a> {
+    pub(in crate::explore) fn new(story: &'a Story<'a>) -> Self {
+        let mut spans = vec![None; story.scenario.clients.len()];
+        let mut stops = Vec::new();
+        for (place, record) in story.records.iter().enumerate() {
+            let client = record.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
+            if let Some(span) = client.and_then(|n| spans.get_mut(n)) {
+                let (from, _) = span.unwrap_or((record.at, record.at));
+                *span = Some((from, record.at));
+            } else if let Some(by) = asked_by(record) {
+                let phase = story.phases.iter().rfind(|(_, entered, _)| *entered < place);
+                stops.push((phase.map_or(Phase::Starting, |(phase, _, _)| *phase), by));
+            }
+        }
+        Self { story, stops, spans }
+    }
+
+    pub(super) fn report(&self) -> Option<&Report> {
+        self.story.outcome.report.as_ref()
+    }
+
+    pub(super) fn tally(&self) -> Option<&RequestTally> {
+        self.report().map(|report| &report.requests)
+    }
+
+    pub(super) fn error(&self) -> Option<&str> {
+        self.report()?.error.as_deref()
+    }
+
+    pub(super) fn code(&self) -> Option<u64> {
+        self.story.exit().map(|(_, code)| code)
+    }
+
+    pub(super) fn ended_in_start(&self) -> bool {
+        self.story.began(Phase::Serving).is_none() && self.story.began(Phase::CleaningUp).is_some()
+    }
+
+    pub(super) fn lasted(&self, phase: Phase, at_least: Duration) -> bool {
+        self.story.span(phase).is_some_and(|span| span >= at_least)
+    }
+
+    /// Whether a further signal came in this phase and the phase ended then.
+    pub(super) fn hurried(&self, phase: Phase) -> bool {
+        let left = self.story.phases.iter().find(|(entered, _, _)| *entered > phase).map(|(_, _, at)| *at);
+        self.stops.iter().skip(1).any(|(at, by)| *at == phase && matches!(by, StopBy::Sigint | StopBy::Sigquit))
+            && self.story.impatient().any(|(_, signal)| Some(signal.at) == left)
+    }
+
+    fn number_at(&self, phase: Phase, name: &str) -> Option<u64> {
+        let (_, place, _) = self.story.phases.iter().find(|(entered, _, _)| *entered == phase)?;
+        self.story.records.get(*place)?.number(name)
+    }
+
+    pub(super) fn in_flight_at(&self, phase: Phase) -> Option<u64> {
+        self.number_at(phase, "in_flight")
+    }
+
+    pub(super) fn is_across(&self, is: fn(&Traffic) -> bool) -> bool {
+        let Some(draining) = self.story.began(Phase::Draining) else { return false };
+        self.story
+            .scenario
+            .clients
+            .iter()
+            .zip(&self.spans)
+            .any(|(client, span)| is(&client.traffic) && span.is_some_and(|(from, to)| from < draining && draining < to))
+    }
+
+    pub(super) fn aborted(&self, head_sent: &str) -> bool {
+        self.story.server("abort").any(|abort| abort.text("head_sent") == Some(head_sent))
+    }
+
+    pub(super) fn completed(&self, wanted: u64) -> bool {
+        let ends = self.story.requests.iter().filter_map(|asked| asked.end.as_ref());
+        ends.into_iter().any(|(_, end)| matches!(end, End::Completed(status, _) if *status == wanted))
+    }
+
+    pub(super) fn clients_did(&self, event: &str) -> bool {
+        self.story.records.iter().any(|record| record.event == event && record.actor.starts_with("client-"))
+    }
+
+    fn goaways(&self) -> impl Iterator<Item = &Record> {
+        self.story.records.iter().filter(|record| record.event == "goaway")
+    }
+
+    pub(super) fn goaway_in(&self, phase: Phase) -> bool {
+        let Some(began) = self.story.began(phase) else { return false };
+        let next = self.story.phases.iter().find(|(entered, _, _)| *entered > phase).map(|(_, _, at)| *at);
+        self.goaways().any(|record| record.at > began && next.is_none_or(|next| record.at < next))
+    }
+
+    pub(super) fn goaway_with_streams(&self) -> bool {
+        self.goaways().any(|goaway| {
+            let client = goaway.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
+            self.story.requests.iter().any(|asked| {
+                Some(asked.client) == client
+                    && Some(asked.connection) == goaway.number("connection")
+                    && asked.asked < goaway.at
+                    && asked.end.as_ref().is_none_or(|(at, _)| *at > goaway.at)
+            })
+        })
+    }
+
+    pub(super) fn hook(&self, test: impl Fn(HookVerdict) -> bool) -> bool {
+        self.report().is_some_and(|report| report.hooks.iter().any(|hook| test(hook.verdict)))
+    }
+
+    pub(super) fn started_with(&self, results: &[HookResult]) -> bool {
+        self.hook(|verdict| results.iter().any(|result| verdict == HookVerdict::Started(*result)))
+    }
+
+    pub(super) fn handler_near(&self, event: &'static str, phase: Phase) -> bool {
+        let Some(edge) = self.story.began(phase) else { return false };
+        self.story.server(event).any(|record| record.at.abs_diff(edge) <= NEAR)
+    }
+
+    pub(super) fn connected_while_settling(&self) -> bool {
+        let Some(draining) = self.story.began(Phase::Draining) else { return false };
+        self.story.records.iter().any(|record| {
+            record.event == "connected" && record.at >= draining && record.at <= draining + Duration::from_millis(20)
+        })
+    }
+
+    pub(super) fn signal_at(&self, phase: Phase) -> bool {
+        let Some(edge) = self.story.began(phase) else { return false };
+        let asked = self.story.records.iter().filter(|record| asked_by(record).is_some());
+        asked.skip(1).any(|record| record.at == edge)
+    }
+
+    pub(super) fn held_at(&self, phase: Phase) -> bool {
+        let Some(edge) = self.story.began(phase) else { return false };
+        self.story.scenario.faults.iter().any(|Fault::Hold { at_ms, for_ms }| {
+            let from = Duration::from_millis(*at_ms);
+            from <= edge && edge <= from + Duration::from_millis(*for_ms)
+        })
+    }
+
+    pub(super) fn probed(&self, path: &str, status: u64, phase: Phase) -> bool {
+        let Some(from) = self.story.began(phase) else { return false };
+        let to = self.story.phases.iter().find(|(entered, _, _)| *entered > phase).map_or(Duration::MAX, |(_, _, at)| *at);
+        self.story.records.iter().any(|record| {
+            let asked = Duration::from_micros(record.number("asked_us").unwrap_or(0));
+            record.event == "probe"
+                && record.text("path") == Some(path)
+                && record.number("status") == Some(status)
+                && asked >= from
+                && record.at <= to
+        })
+    }
+}
+
+fn asked_by(record: &Record) -> Option<StopBy> {
+    if &*record.actor != SERVER || record.text("fate") == Some("nobody there") {
+        return None;
+    }
+    match record.event {
+        "asked by code" => Some(StopBy::Handle),
+        "signal" => {
+            STOPS.into_iter().find(|by| by.signal().is_some_and(|signal| Some(signal.name()) == record.text("signal")))
+        }
+        _ => None,
+    }
+}
+
+/// A client that sent half a head, and was told something.
+pub(super) fn is_answered_half_head(record: &Record) -> bool {
+    record.event == "ended" && record.number("answer_bytes") > Some(0)
+}

@@ -1,0 +1,157 @@
+//! What an exploration came to, in numbers and in words.
+
+use super::{Examined, Found, per_second, sometimes};
+use crate::{oracle::ORACLES, scenario::Scenario};
+use serde_json::{Value, json};
+use std::{fmt, time::Duration};
+
+/// A run of so many scenarios must have reached every state; a shorter one may have missed some.
+pub const REACHES_ALL: u64 = 5_000;
+
+/// What an exploration came to.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// How many scenarios were played and judged.
+    pub scenarios: u64,
+    /// How many of them were played twice (P17).
+    pub replayed: u64,
+    /// How long they took in their worlds, together.
+    pub simulated: Duration,
+    /// For each oracle, how many scenarios put its promise to the test.
+    pub exercised: Vec<u64>,
+    /// For each of the [`sometimes`] states, how many scenarios reached it.
+    pub reached: Vec<u64>,
+    /// What broke promises.
+    pub found: Vec<Found>,
+    /// How long it took on the wall. The caller's to measure.
+    pub real: Duration,
+    /// How much of the processors it took. The caller's to measure.
+    pub cpu: Option<Duration>,
+}
+
+impl Summary {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            scenarios: 0,
+            replayed: 0,
+            simulated: Duration::ZERO,
+            exercised: vec![0; ORACLES.len()],
+            reached: vec![0; sometimes().len()],
+            found: Vec::new(),
+            real: Duration::ZERO,
+            cpu: None,
+        }
+    }
+
+    pub(super) fn add(&mut self, seed: u64, scenario: Scenario, examined: Examined) {
+        self.scenarios += 1;
+        self.replayed += u64::from(examined.replayed);
+        self.simulated += examined.simulated;
+        let count = |counts: &mut Vec<u64>, seen: &[bool]| {
+            counts.iter_mut().zip(seen).for_each(|(count, seen)| *count += u64::from(*seen));
+        };
+        count(&mut self.exercised, &examined.exercised);
+        count(&mut self.reached, &examined.reached);
+        if !examined.broken.is_empty() {
+            self.found.push(Found { seed, scenario, broken: examined.broken });
+        }
+    }
+
+    /// The states that no scenario reached.
+    #[must_use]
+    pub fn missed(&self) -> Vec<&'static str> {
+        let missed = sometimes().iter().zip(&self.reached).filter(|(_, count)| **count == 0);
+        missed.map(|(state, _)| state.what.as_str()).collect()
+    }
+
+    /// Whether every promise held and, in a run that is long enough for it, every state was reached.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.found.is_empty() && (self.scenarios < REACHES_ALL || self.missed().is_empty())
+    }
+
+    /// The processors' time a scenario, in milliseconds.
+    #[must_use]
+    pub fn cpu_ms_each(&self) -> Option<f64> {
+        let played = self.scenarios + self.replayed;
+        self.cpu.filter(|_| played > 0).map(|cpu| cpu.as_secs_f64() * 1_000.0 / played as f64)
+    }
+
+    /// For machines.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let promises: serde_json::Map<String, Value> =
+            ORACLES.iter().zip(&self.exercised).map(|(oracle, count)| (oracle.promise.to_owned(), json!(count))).collect();
+        let states: serde_json::Map<String, Value> =
+            sometimes().iter().zip(&self.reached).map(|(state, count)| (state.what.clone(), json!(count))).collect();
+        let found: Vec<Value> = self
+            .found
+            .iter()
+            .map(|found| {
+                let broken: Vec<String> = found.broken.iter().map(ToString::to_string).collect();
+                json!({"seed": found.seed, "broken": broken, "scenario": found.scenario})
+            })
+            .collect();
+        json!({
+            "good": self.is_good(),
+            "scenarios": self.scenarios,
+            "replayed": self.replayed,
+            "simulated_s": self.simulated.as_secs_f64(),
+            "real_s": self.real.as_secs_f64(),
+            "cpu_ms_each": self.cpu_ms_each(),
+            "exercised": promises,
+            "sometimes": states,
+            "found": found,
+        })
+    }
+
+    /// All in one line.
+    #[must_use]
+    pub fn last_line(&self) -> String {
+        let missed = self.missed().len();
+        let promises = match self.found.len() {
+            0 => "all promises held".to_owned(),
+            found => format!("{found} broke a promise"),
+        };
+        let states = match missed {
+            0 => format!("all {} states reached", self.reached.len()),
+            missed => format!("{missed} of {} states not reached", self.reached.len()),
+        };
+        format!("{} scenarios, {promises}, {states}", self.scenarios)
+    }
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "promise                                          exercised by")?;
+        for (oracle, count) in ORACLES.iter().zip(&self.exercised) {
+            writeln!(f, "  {:<4} {:<42} {count:>9}", oracle.promise, oracle.words)?;
+        }
+        writeln!(f, "  {:<4} {:<42} {:>9}", "P17", "replayable", self.replayed)?;
+        writeln!(f, "\nsometimes                                        reached by")?;
+        for (state, count) in sometimes().iter().zip(&self.reached) {
+            let mark = if *count == 0 { "  never" } else { "" };
+            writeln!(f, "  {:<62} {count:>9}{mark}", state.what)?;
+        }
+        let ratio = per_second(1, self.real) * self.simulated.as_secs_f64();
+        write!(
+            f,
+            "\n{:.0} scenarios a second; {:.1} simulated seconds each, {ratio:.0} times as fast as real time",
+            per_second(self.scenarios, self.real),
+            self.simulated.as_secs_f64() / self.scenarios.max(1) as f64,
+        )?;
+        if let Some(cpu) = self.cpu_ms_each() {
+            write!(f, "; {cpu:.2} ms of CPU each")?;
+        }
+        writeln!(f)?;
+        write!(f, "{}", self.last_line())
+    }
+}

@@ -1,0 +1,186 @@
+//! From a scenario that fails to the least that still does.
+//!
+//! Greedy: of all ways to make it a little simpler, the first that still fails is taken, until none does. Every way makes it
+//! strictly simpler (something less of it, or a smaller or rounder number), so it ends; the boldest are tried first. The seed
+//! stays: another one would be another scenario.
+
+use crate::{
+    hooks::{Act, ActEnd},
+    scenario::{Deed, Fault, Filter, Half, Pacing, Scenario, Traffic},
+};
+
+/// Shrinks `scenario` as long as `fails` says that it still does, with at most `tries` questions.
+pub fn shrink(scenario: &Scenario, mut tries: u32, mut fails: impl FnMut(&Scenario) -> bool) -> Scenario {
+    let mut least = scenario.clone();
+    'again: loop {
+        for candidate in simpler(&least) {
+            if tries == 0 {
+                return least;
+            }
+            tries -= 1;
+            if fails(&candidate) {
+                least = candidate;
+                continue 'again;
+            }
+        }
+        return least;
+    }
+}
+
+/// All that is a little simpler, the boldest first.
+fn simpler(scenario: &Scenario) -> Vec<Scenario> {
+    let mut all = Vec::new();
+    without(scenario, &mut all, scenario.clients.len(), |scenario, n| drop(scenario.clients.remove(n)));
+    without(scenario, &mut all, scenario.hooks.len(), |scenario, n| drop(scenario.hooks.remove(n)));
+    without(scenario, &mut all, scenario.faults.len(), |scenario, n| {
+        let _ = scenario.faults.remove(n);
+    });
+    if scenario.stops.len() > 1 {
+        without(scenario, &mut all, scenario.stops.len(), |scenario, n| {
+            let _ = scenario.stops.remove(n);
+        });
+    }
+    let mut change = |change: &dyn Fn(&mut Scenario)| {
+        let mut candidate = scenario.clone();
+        change(&mut candidate);
+        if candidate != *scenario {
+            all.push(candidate);
+        }
+    };
+    change(&|scenario| scenario.clock_skew_ppm = 0);
+    change(&|scenario| scenario.workers = 1);
+    change(&|scenario| scenario.syn_filter = Filter::Available);
+    change(&|scenario| scenario.latency_ms = (1, 1));
+    change(&|scenario| scenario.request_timeout_ms = None);
+    change(&|scenario| scenario.probe_every_ms = scenario.probe_every_ms.max(1_000));
+    for n in 0..scenario.clients.len() {
+        change(&|scenario| scenario.clients[n].traffic = plainer(scenario.clients[n].traffic));
+        change(&|scenario| scenario.clients[n].deed = easier(&scenario.clients[n].deed));
+    }
+    for n in 0..scenario.hooks.len() {
+        change(&|scenario| scenario.hooks[n].start.end = ActEnd::Done);
+        change(&|scenario| scenario.hooks[n].stop.end = ActEnd::Done);
+        change(&|scenario| scenario.hooks[n].start = Act::PROMPT);
+        change(&|scenario| scenario.hooks[n].budget_ms = None);
+    }
+    for place in 0..numbers(&mut scenario.clone()).len() {
+        for round in ROUNDINGS {
+            change(&|scenario| {
+                if let Some(number) = numbers(scenario).into_iter().nth(place) {
+                    *number = round(*number);
+                }
+            });
+        }
+    }
+    all
+}
+
+/// Half of them away, then each alone.
+fn without(scenario: &Scenario, all: &mut Vec<Scenario>, count: usize, remove: impl Fn(&mut Scenario, usize)) {
+    if count > 2 {
+        for from in [0, count / 2] {
+            let mut candidate = scenario.clone();
+            (0..count / 2).for_each(|_| remove(&mut candidate, from.min(count - count / 2)));
+            all.push(candidate);
+        }
+    }
+    for n in (0..count).rev() {
+        let mut candidate = scenario.clone();
+        remove(&mut candidate, n);
+        all.push(candidate);
+    }
+}
+
+fn plainer(traffic: Traffic) -> Traffic {
+    match traffic {
+        Traffic::KeepAlive { requests, every_ms, retries: true } => {
+            Traffic::KeepAlive { requests, every_ms, retries: false }
+        }
+        Traffic::KeepAlive { .. } | Traffic::PerRequest { .. } | Traffic::Pipelined { .. } | Traffic::Once(_) => {
+            Traffic::Once(Pacing::Prompt)
+        }
+        Traffic::Http2 { .. } | Traffic::Late { .. } | Traffic::Leaves { .. } | Traffic::ByteLess | Traffic::HalfHead => {
+            traffic
+        }
+    }
+}
+
+fn easier(deed: &Deed) -> Deed {
+    match deed {
+        Deed::Stuck(ms, Half::Length | Half::Chunked) => Deed::Stuck(*ms, Half::Nothing),
+        Deed::Stuck(ms, Half::Nothing) | Deed::Stream(ms) => Deed::Slow(*ms),
+        Deed::Slow(_) | Deed::Echo(_) | Deed::Panic | Deed::Get(_) | Deed::Fast => Deed::Fast,
+    }
+}
+
+/// None of them makes a number greater.
+const ROUNDINGS: [fn(u64) -> u64; 5] = [
+    |_| 0,
+    |number| number / 2,
+    |number| number - number % 1_000,
+    |number| number - number % 100,
+    |number| number - number % 10,
+];
+
+/// All numbers that may become smaller: times, counts, sizes.
+fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
+    let plan = &mut scenario.plan;
+    let mut all = vec![&mut plan.lame_duck, &mut plan.drain, &mut plan.cancel, &mut plan.cleanup, &mut plan.internal_close];
+    all.extend(scenario.request_timeout_ms.as_mut());
+    all.extend(scenario.stops.iter_mut().map(|stop| &mut stop.at_ms));
+    for Fault::Hold { at_ms, for_ms } in &mut scenario.faults {
+        all.extend([at_ms, for_ms]);
+    }
+    for hook in &mut scenario.hooks {
+        all.extend([&mut hook.start.after_ms, &mut hook.stop.after_ms]);
+        all.extend(hook.budget_ms.as_mut());
+    }
+    for client in &mut scenario.clients {
+        all.push(&mut client.at_ms);
+        match &mut client.deed {
+            Deed::Slow(ms) | Deed::Stuck(ms, _) | Deed::Stream(ms) => all.push(ms),
+            Deed::Fast | Deed::Echo(_) | Deed::Panic | Deed::Get(_) => {}
+        }
+        match &mut client.traffic {
+            Traffic::KeepAlive { requests, every_ms, .. }
+            | Traffic::PerRequest { requests, every_ms }
+            | Traffic::Http2 { requests, every_ms } => all.extend([requests, every_ms]),
+            Traffic::Pipelined { requests } => all.push(requests),
+            Traffic::Late { after_ms } | Traffic::Leaves { after_ms, .. } => all.push(after_ms),
+            Traffic::Once(Pacing::HeadPause(ms) | Pacing::SlowUpload(_, ms) | Pacing::SlowReader(_, ms)) => all.push(ms),
+            Traffic::Once(Pacing::Prompt | Pacing::HalfClosed) | Traffic::ByteLess | Traffic::HalfHead => {}
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shrink;
+    use crate::{
+        draw::draw,
+        scenario::{Client, Deed, Scenario, Traffic},
+    };
+
+    #[test]
+    fn what_fails_for_one_reason_shrinks_to_that_reason() {
+        let is_late = |client: &Client| client.at_ms >= 1_234 && matches!(client.traffic, Traffic::Http2 { .. });
+        let fails = |scenario: &Scenario| scenario.clients.iter().any(is_late);
+        let mut shrunk = 0;
+        for scenario in (0..2_000).map(draw).filter(fails) {
+            let least = shrink(&scenario, 10_000, fails);
+            assert!(fails(&least));
+            assert_eq!((least.clients.len(), least.hooks.len(), least.stops.len(), least.faults.len()), (1, 0, 1, 0));
+            assert_eq!(least.clients[0].deed, Deed::Fast);
+            assert!(least.clients[0].at_ms < 2 * 1_234 + 1_000, "{least:?}");
+            shrunk += 1;
+        }
+        assert!(shrunk > 20, "{shrunk}");
+    }
+
+    #[test]
+    fn what_always_fails_shrinks_to_one_stop_of_nothing() {
+        let least = shrink(&draw(3), 10_000, |_| true);
+        assert_eq!((least.clients.len(), least.stops[0].at_ms, least.plan.drain), (0, 0, 0));
+    }
+}

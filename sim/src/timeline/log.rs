@@ -1,0 +1,162 @@
+//! A picture of a real process, from its JSON log: the lines of the phases, the stops, the aborts, the hooks, and the report.
+
+use super::{Band, Bar, Kind, Mark, Picture, Row, Sign};
+use lameduck::lifecycle::Phase;
+use serde_json::Value;
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+/// A log that tells of no life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoPhases;
+
+impl fmt::Display for NoPhases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("there is no phase in it; a log as JSON is wanted (--log-format json), with the level info")
+    }
+}
+
+impl std::error::Error for NoPhases {}
+
+impl Picture {
+    /// What the log of one life tells. Lines that are no JSON, or of others, are passed over.
+    ///
+    /// # Errors
+    /// If no line tells of a phase.
+    pub fn of_log(log: &str) -> Result<Self, NoPhases> {
+        let lines: Vec<(SystemTime, Value)> = log.lines().filter_map(line).collect();
+        let epoch = lines.first().ok_or(NoPhases)?.0;
+        let at = |time: SystemTime| time.duration_since(epoch).unwrap_or_default();
+        let last = at(lines.last().ok_or(NoPhases)?.0);
+
+        let entered: Vec<(Phase, Duration)> =
+            lines.iter().filter_map(|(time, line)| Some((phase(line)?, at(*time)))).collect();
+        let began = |wanted: Phase| entered.iter().find(|(phase, _)| *phase >= wanted).map(|(_, at)| *at);
+        if entered.is_empty() {
+            return Err(NoPhases);
+        }
+        let ends = entered.iter().skip(1).map(|(_, at)| *at).chain([last]);
+        let bands = entered.iter().zip(ends).map(|((phase, from), to)| Band { phase: *phase, from: *from, to }).collect();
+
+        let mut stops = Vec::new();
+        let mut rows = Vec::new();
+        let mut outcome = String::from("it has not ended");
+        let mut deadlines = Vec::new();
+        for (time, line) in &lines {
+            let at = at(*time);
+            let is_first = phase(line).is_some() && began(Phase::LameDuck) == Some(at);
+            if (is_first || said(line).starts_with("stop requested"))
+                && let Some(reason) = line["reason"].as_str()
+            {
+                stops.push(Mark { at, what: reason.to_owned() });
+            }
+            match said(line) {
+                "request aborted" => rows.push(abort(line, at)),
+                "hook done" | "hook failed" | "hook given up" => rows.push(hook(line, at, began(Phase::CleaningUp))),
+                "report" => {
+                    outcome = report(line);
+                    let shutdown = span(line, "shutdown_ms");
+                    deadlines.push(Mark {
+                        at: at.saturating_sub(shutdown) + span(line, "worst_case_ms"),
+                        what: "worst case".to_owned(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        let stop = began(Phase::LameDuck).unwrap_or_default();
+        let shutdown = last.saturating_sub(stop).max(Duration::from_millis(10));
+        let (from, to) = (stop.saturating_sub(shutdown.mul_f64(0.25)), last + shutdown.mul_f64(0.04));
+        Ok(Self { title: "A shutdown, from its log".to_owned(), outcome, from, to, bands, stops, deadlines, rows })
+    }
+}
+
+fn line(text: &str) -> Option<(SystemTime, Value)> {
+    let line: Value = serde_json::from_str(text).ok()?;
+    let time = humantime::parse_rfc3339(line["timestamp"].as_str()?).ok()?;
+    Some((time, line))
+}
+
+fn said(line: &Value) -> &str {
+    line["message"].as_str().unwrap_or_default()
+}
+
+/// A line of a phase change tells of what is in flight; others may name a phase, too.
+fn phase(line: &Value) -> Option<Phase> {
+    line["in_flight"].as_u64()?;
+    let name = line["phase"].as_str()?;
+    Phase::ALL.into_iter().find(|phase| phase.name() == name)
+}
+
+fn span(line: &Value, name: &str) -> Duration {
+    Duration::from_millis(line[name].as_u64().unwrap_or(0))
+}
+
+fn abort(line: &Value, at: Duration) -> Row {
+    let label = line["path"].as_str().unwrap_or_default().to_owned();
+    let told = line["head_sent"].as_bool() == Some(false);
+    let from = at.saturating_sub(span(line, "age_ms"));
+    let (kind, marks) = if told { (Kind::Refused, Vec::new()) } else { (Kind::Broken, vec![(at, Sign::Reset)]) };
+    Row { bars: vec![Bar { from, to: at, kind, label: label.clone() }], label, marks }
+}
+
+fn hook(line: &Value, at: Duration, cleaning_up: Option<Duration>) -> Row {
+    let half = line["half"].as_str().unwrap_or("stop");
+    let from = if half == "stop" { cleaning_up.unwrap_or(at) } else { Duration::ZERO };
+    let kind = if said(line) == "hook done" { Kind::Hook } else { Kind::HookBroken };
+    let label = format!("hook {}", line["hook"].as_str().unwrap_or_default());
+    Row { label, bars: vec![Bar { from, to: at, kind, label: half.to_owned() }], marks: Vec::new() }
+}
+
+fn report(line: &Value) -> String {
+    let number = |name: &str| line[name].as_u64().unwrap_or(0);
+    format!(
+        "{} requests: {} finished, {} timed out, {} aborted, {} gone · shutdown {:?} of at most {:?} · exit code {}",
+        number("started"),
+        number("finished"),
+        number("timed_out"),
+        number("aborted"),
+        number("gone"),
+        span(line, "shutdown_ms"),
+        span(line, "worst_case_ms"),
+        number("exit_code"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NoPhases, Picture};
+    use crate::timeline::{Kind, Phase};
+    use std::time::Duration;
+
+    const LOG: &str = r#"
+{"timestamp":"2026-01-01T00:00:00.000000Z","level":"INFO","message":"starting","phase":"starting","in_flight":0}
+{"timestamp":"2026-01-01T00:00:00.010000Z","level":"INFO","message":"serving: ready","phase":"serving","in_flight":0}
+not a line of ours
+{"timestamp":"2026-01-01T00:00:01.000000Z","level":"INFO","message":"lame duck","phase":"lame_duck","in_flight":1,"reason":"SIGINT"}
+{"timestamp":"2026-01-01T00:00:01.500000Z","level":"INFO","message":"stop requested; it ends the current wait","phase":"draining","reason":"SIGINT"}
+{"timestamp":"2026-01-01T00:00:01.500000Z","level":"INFO","message":"draining","phase":"draining","in_flight":1,"reason":"SIGINT"}
+{"timestamp":"2026-01-01T00:00:02.000000Z","level":"INFO","message":"cancelling","phase":"cancelling","in_flight":1}
+{"timestamp":"2026-01-01T00:00:02.750000Z","level":"WARN","message":"request aborted","path":"/stuck","age_ms":2000,"phase":"cancelling","head_sent":false}
+{"timestamp":"2026-01-01T00:00:02.760000Z","level":"INFO","message":"report","started":1,"aborted":1,"shutdown_ms":1760,"worst_case_ms":4000,"exit_code":3}
+"#;
+
+    #[test]
+    fn a_process_is_drawn_from_its_log() {
+        let picture = Picture::of_log(LOG).unwrap();
+        let phases: Vec<_> = picture.bands.iter().map(|band| band.phase).collect();
+        assert_eq!(phases, [Phase::Starting, Phase::Serving, Phase::LameDuck, Phase::Draining, Phase::Cancelling]);
+        assert_eq!(picture.stops.len(), 2);
+        assert_eq!((picture.rows.len(), picture.rows[0].bars[0].kind), (1, Kind::Refused));
+        assert_eq!(picture.rows[0].bars[0].from, Duration::from_millis(750));
+        assert!(picture.outcome.ends_with("exit code 3"), "{}", picture.outcome);
+        assert!(picture.svg().contains("/stuck") && picture.to_string().contains("▒"));
+    }
+
+    #[test]
+    fn a_text_without_a_phase_is_no_log() {
+        assert_eq!(Picture::of_log("hello\n"), Err(NoPhases));
+    }
+}
