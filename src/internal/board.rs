@@ -153,6 +153,7 @@ impl Board {
     }
 
     /// When the shutdown must be over; `None` before a stop request.
+    #[cfg(feature = "metrics")]
     pub(crate) fn deadline(&self) -> Option<Moment> {
         self.course().deadline
     }
