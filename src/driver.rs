@@ -1,7 +1,7 @@
 //! The driver: it tells the machine what happens, and performs what the machine asks. It decides nothing.
 //!
 //! One task, one `select!`, one reading of the clock a turn. A turn is: wait for a fact or a deadline; let deadlines that have
-//! passed act first; then the fact; then perform every action. Everything spawned is owned here, by a `JoinSet` or by a side's
+//! passed act first; then the fact; then perform every action. Everything spawned is owned here, by [`Guests`] or by a side's
 //! `TaskTracker`, so that "done" is a fact of ownership.
 
 #[cfg(feature = "metrics")]
@@ -9,6 +9,7 @@ use crate::internal::Metrics;
 use crate::{
     background::TaskContext,
     env::{Audience, Clock, Env, JobEnd, Network, Reservation, Room, Rooms, SignalSource},
+    guests::Guests,
     hook::{BoxFuture, HookEnd, HookState, run_start, run_stop, unwind},
     host::{Bound, Parts},
     http::{
@@ -27,7 +28,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{runtime::Handle, sync::mpsc, task::JoinSet};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Lives a life, in a given world.
@@ -144,8 +145,6 @@ struct Driver<S, N: Network, G, R> {
     clock: Arc<dyn Clock>,
     signals: G,
     rooms: R,
-    /// Where users' hooks, tasks and checks run.
-    guests: Handle,
     parts: Parts,
     main: Arc<Side>,
     internal: Arc<Side>,
@@ -155,10 +154,10 @@ struct Driver<S, N: Network, G, R> {
     /// Until they listen, or are given up.
     reservations: Vec<N::Reservation>,
     hooks: Vec<Slot>,
-    hook_tasks: JoinSet<HookTask>,
+    hook_tasks: Guests<HookTask>,
     listening: Option<BoxFuture<Result<Listeners<N>, String>>>,
-    background: JoinSet<(String, Result<(), String>)>,
-    checks: JoinSet<()>,
+    background: Guests<(String, Result<(), String>)>,
+    checks: Guests<()>,
     workers: Vec<Worker>,
     /// Present while the main side is on its way to being empty.
     emptying: Option<BoxFuture<()>>,
@@ -279,10 +278,11 @@ where
                 }),
             )
             .map_err(|error| format!("cannot start the internal server: {error}"))?;
-        let guests = rooms.guests();
-        let mut check_tasks = JoinSet::new();
+        let check_tasks = Guests::new();
         for (check, board) in checks.into_iter().zip(boards) {
-            check_tasks.spawn_on(check.run(clock.clone(), board), &guests);
+            check_tasks
+                .admit(&rooms, check.run(clock.clone(), board))
+                .map_err(|error| format!("cannot run the checks: {error}"))?;
         }
         let hooks = std::mem::take(&mut parts.hooks);
         Ok(Self {
@@ -291,7 +291,6 @@ where
             clock,
             signals,
             rooms,
-            guests,
             main,
             internal,
             board,
@@ -306,9 +305,9 @@ where
                     give_up: CancellationToken::new(),
                 })
                 .collect(),
-            hook_tasks: JoinSet::new(),
+            hook_tasks: Guests::new(),
             listening: None,
-            background: JoinSet::new(),
+            background: Guests::new(),
             checks: check_tasks,
             workers: Vec::new(),
             emptying: None,
@@ -367,7 +366,7 @@ where
         while self.hooks.iter().any(|hook| matches!(hook.state, HookState::Dropped | HookState::Late)) {
             tokio::select! {
                 biased;
-                Some(Ok((half, hook, end))) = self.hook_tasks.join_next() => {
+                (half, hook, end) = self.hook_tasks.next_end() => {
                     let now = self.clock.now();
                     let _ = self.on_hook_ended(half, hook, end, now);
                 }
@@ -394,11 +393,7 @@ where
         let deadline = self.life.poll_timeout().map(|(at, _)| at);
         tokio::select! {
             biased;
-            Some(ended) = self.hook_tasks.join_next() => match ended {
-                Ok((half, hook, end)) => Wake::HookEnded(half, hook, end),
-                // Its runtime is gone.
-                Err(_) => Wake::Time,
-            },
+            (half, hook, end) = self.hook_tasks.next_end() => Wake::HookEnded(half, hook, end),
             listening = ready(&mut self.listening) => {
                 self.listening = None;
                 Wake::Listening(listening)
@@ -406,7 +401,7 @@ where
             () = sleep_until(&*self.clock, deadline) => Wake::Time,
             signal = self.signals.recv() => Wake::Signal(signal),
             () = self.parts.stop.asked(), if !self.stop_asked => Wake::StopAsked,
-            Some(Ok((name, result))) = self.background.join_next() => Wake::BackgroundEnded(name, result),
+            (name, result) = self.background.next_end() => Wake::BackgroundEnded(name, result),
             () = ready(&mut self.emptying) => {
                 self.emptying = None;
                 Wake::MainEmpty
@@ -553,7 +548,7 @@ where
             self.start_background();
         }
         if phase >= Phase::LameDuck {
-            self.checks.abort_all();
+            self.checks.dismiss();
             self.order(Order::Look);
         }
         if phase == Phase::LameDuck
@@ -593,7 +588,10 @@ where
         let give_up = slot.give_up.clone();
         // What it held is dropped in here too, and may panic.
         let running = unwind(async move { give_up.run_until_cancelled(work).await });
-        self.hook_tasks.spawn_on(async move { (half, hook, running.await.ok().flatten()) }, &self.guests);
+        let work = async move { (half, hook, running.await.ok().flatten()) };
+        if let Err(error) = self.hook_tasks.admit(&self.rooms, work) {
+            tracing::error!(%error, "cannot run a hook");
+        }
     }
 
     fn drop_hook(&mut self, hook: HookIndex, verdict: HookVerdict, now: Moment) {
@@ -659,7 +657,9 @@ where
                     }
                 }
             });
-            self.background.spawn_on(async move { (name, counted.await) }, &self.guests);
+            if let Err(error) = self.background.admit(&self.rooms, async move { (name, counted.await) }) {
+                tracing::error!(%error, "cannot run a background task");
+            }
         }
     }
 

@@ -79,6 +79,7 @@ mod check;
 pub mod cli;
 mod driver;
 pub mod env;
+mod guests;
 mod hook;
 mod host;
 mod http;

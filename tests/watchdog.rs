@@ -150,9 +150,9 @@ fn a_blocking_task_that_is_stuck_does_not_hold_the_exit() {
 }
 
 #[test]
-fn tasks_that_block_every_thread_of_their_runtime_do_not_make_the_process_deaf() {
-    // P7. Users' tasks, hooks and checks shared two threads with the driver's signals and timers: two consumers that block
-    // theirs, as synchronous clients do, and SIGTERM was never heard. Nor was the watchdog armed: it ran until it was killed.
+fn tasks_that_block_every_thread_of_their_runtime_do_not_hold_the_shutdown() {
+    // P7, P13. Users' tasks, hooks and checks shared two threads with the driver's timers: two consumers that block theirs, as
+    // synchronous clients do, and no deadline of the shutdown came any more. Only the watchdog ended it, without a report.
     let ended = run("tasks_block_every_thread");
     assert_eq!(ended.code, Some(3), "P13: what blocks its thread cannot be dropped, and is counted: {ended:?}");
     assert_bounded(&ended);

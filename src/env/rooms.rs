@@ -2,7 +2,6 @@
 
 use crate::lifecycle::Moment;
 use std::{fmt, future::Future, io, num::NonZeroUsize, pin::Pin};
-use tokio::runtime::Handle;
 
 /// A future that keeps a room busy.
 pub type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -17,6 +16,9 @@ pub enum Room {
     Internal,
     /// Worker number n of the main side.
     Worker(usize),
+    /// A start or stop hook, a background task or a readiness check: users' code, which may block its thread. Best not where the host
+    /// itself runs.
+    Guest,
 }
 
 /// Hands out rooms.
@@ -29,12 +31,6 @@ pub trait Rooms: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The system's, if the room cannot be had.
     fn enter(&self, room: Room, job: Job) -> io::Result<JobEnd>;
-
-    /// The runtime where users' start and stop hooks, background tasks and readiness checks run. Best not the one that the host
-    /// itself is run on: code that blocks its threads must not hold the host's timers and signals (P7). Default: the current one.
-    fn guests(&self) -> Handle {
-        Handle::current()
-    }
 
     /// Ends the process at `at`, with exit code 5, whatever happens (P7). Where the process is not ours to end, it does
     /// nothing.

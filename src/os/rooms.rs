@@ -56,11 +56,11 @@ impl Rooms for Threads {
     }
 
     fn enter(&self, room: Room, job: Job) -> io::Result<JobEnd> {
-        on_its_own_thread(room, job)
-    }
-
-    fn guests(&self) -> Handle {
-        self.guests.clone().unwrap_or_else(Handle::current)
+        match room {
+            Room::Internal => on_its_own_thread("lameduck-internal".to_owned(), job),
+            Room::Worker(n) => on_its_own_thread(format!("lameduck-worker-{n}"), job),
+            Room::Guest => Ok(as_a_task(&self.guests.clone().unwrap_or_else(Handle::current), job)),
+        }
     }
 
     fn arm_watchdog(&self, at: Moment) {
@@ -92,25 +92,23 @@ impl Rooms for Tasks {
 
     fn enter(&self, room: Room, job: Job) -> io::Result<JobEnd> {
         match room {
-            Room::Internal => on_its_own_thread(room, job),
-            Room::Worker(_) => {
-                let task = self.runtime.spawn(job);
-                Ok(Box::pin(async move {
-                    // Returned, panicked or lost with its runtime: the room is empty.
-                    let _ = task.await;
-                }))
-            }
+            Room::Internal => on_its_own_thread("lameduck-internal".to_owned(), job),
+            Room::Worker(_) | Room::Guest => Ok(as_a_task(&self.runtime, job)),
         }
     }
 
     fn arm_watchdog(&self, _: Moment) {}
 }
 
-fn on_its_own_thread(room: Room, job: Job) -> io::Result<JobEnd> {
-    let name = match room {
-        Room::Internal => "lameduck-internal".to_owned(),
-        Room::Worker(n) => format!("lameduck-worker-{n}"),
-    };
+fn as_a_task(runtime: &Handle, job: Job) -> JobEnd {
+    let task = runtime.spawn(job);
+    Box::pin(async move {
+        // Returned, panicked or lost with its runtime: the room is empty.
+        let _ = task.await;
+    })
+}
+
+fn on_its_own_thread(name: String, job: Job) -> io::Result<JobEnd> {
     let runtime = Left(Some(Builder::new_current_thread().enable_all().build()?));
     let (ended, end) = oneshot::channel::<()>();
     thread::Builder::new().name(name).spawn(move || {
