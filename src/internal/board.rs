@@ -100,6 +100,13 @@ impl Board {
         (phase, since, course.deadline)
     }
 
+    /// When `phase` was entered, and when the shutdown must be over. A phase is published before it is noted here.
+    fn since(&self, phase: Phase, now: Moment) -> (Moment, Option<Moment>) {
+        let course = self.course();
+        let since = course.phases.iter().rev().find(|(noted, _)| *noted == phase).map_or(now, |(_, at)| *at);
+        (since, course.deadline)
+    }
+
     pub(crate) fn note_hook_running(&self, name: &str, half: &'static str, since: Moment) {
         self.course().hook_running = Some(HookRunning { name: name.to_owned(), half, since });
     }
@@ -122,7 +129,12 @@ impl Board {
 
     /// Why the process should be restarted; `None` if it should not.
     pub(crate) fn liveness_failure(&self) -> Option<String> {
-        if self.main.phase() != Phase::Serving {
+        self.liveness_failure_in(self.main.phase())
+    }
+
+    /// The same for a phase that was read already, so that a page never says two things of one moment.
+    pub(crate) fn liveness_failure_in(&self, phase: Phase) -> Option<String> {
+        if phase != Phase::Serving {
             return None;
         }
         self.heartbeats
@@ -132,7 +144,10 @@ impl Board {
 
     /// Why no traffic should be sent here, a line a reason; empty if it should.
     pub(crate) fn readiness_failures(&self) -> Vec<String> {
-        let phase = self.main.phase();
+        self.readiness_failures_in(self.main.phase())
+    }
+
+    pub(crate) fn readiness_failures_in(&self, phase: Phase) -> Vec<String> {
         if phase != Phase::Serving {
             return vec![format!("phase is {phase}")];
         }
@@ -160,7 +175,8 @@ impl Board {
 
     pub(crate) fn status(&self) -> Value {
         let now = self.clock.now();
-        let (phase, since, deadline) = self.entered();
+        let phase = self.main.phase();
+        let (since, deadline) = self.since(phase, now);
         let hook_running = self.hook_running().map(|hook| {
             let (name, half, ms) = (hook.name, hook.half, millis(now.since(hook.since)));
             json!({"name": name, "half": half, "running_for_ms": ms})
@@ -180,8 +196,8 @@ impl Board {
             "phase_for_ms": millis(now.since(since)),
             "up_for_ms": millis(now.since(self.began)),
             "app_version": &*self.main.config.app_version,
-            "ready": self.readiness_failures().is_empty(),
-            "live": self.liveness_failure().is_none(),
+            "ready": self.readiness_failures_in(phase).is_empty(),
+            "live": self.liveness_failure_in(phase).is_none(),
             "addresses": {"main": main_addresses, "internal": self.internal_address.to_string()},
             "in_flight": requests.in_flight(),
             "requests": requests_json(&requests),

@@ -66,9 +66,9 @@ fn life(page: &mut Page<'_>, board: &Board, now: Moment) -> Result {
     page.gauges(things("phase", "1 for the phase the process is in, 0 for the others"), phases)?;
     let lasted = spans.iter().map(|(phase, span)| (("phase", phase.name()), span.as_secs_f64()));
     page.counters(seconds("phase", "How long each phase has lasted"), lasted)?;
-    let ready = flag(board.readiness_failures().is_empty());
+    let ready = flag(board.readiness_failures_in(current).is_empty());
     page.gauge(things("ready", "1 if the readiness probe answers 200"), ready)?;
-    let live = flag(board.liveness_failure().is_none());
+    let live = flag(board.liveness_failure_in(current).is_none());
     page.gauge(things("live", "1 if the liveness probe answers 200"), live)?;
     let names: Vec<_> = board.checks.iter().map(|check| (check.name.as_str(), "")).collect();
     let names = told_apart(&names);
