@@ -240,6 +240,8 @@ impl<S: Read + Write> Client<S> {
                 None
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Some(End::Reset),
+            // A process that was stopped and goes on: a read with a timeout is not begun again by the kernel, `signal(7)`.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
             Err(error) => panic!("{error}, after {:?}", String::from_utf8_lossy(&self.received)),
         }
     }

@@ -152,6 +152,7 @@ impl Http2 {
                 Ok(0) => self.end = Some(End::Closed),
                 Ok(read) => self.received.extend_from_slice(&buffer[..read]),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.end = Some(End::Reset),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("{error}: {self:?}"),
             }
             if self.end.is_some() {
