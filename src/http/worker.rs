@@ -67,7 +67,12 @@ pub(crate) async fn work<L, S>(
         tokio::select! {
             biased;
             order = orders.recv() => match order {
-                Some(Order::Look) => desk.wake_all(),
+                Some(Order::Look) => {
+                    desk.wake_all();
+                    if crew.side.phase() >= Phase::LameDuck {
+                        sweep.as_mut().reset(clock.now() + SWEEP_STOPPING);
+                    }
+                }
                 Some(Order::Quiesce) => {
                     desk.quiesce();
                     sealing.seal_one();
@@ -75,9 +80,8 @@ pub(crate) async fn work<L, S>(
                     desk.wake_all();
                 }
                 Some(Order::Close) => {
-                    desk.empty_backlogs().await;
-                    crew.close();
-                    accepting = Accepting::Never;
+                    accepting = desk.empty_backlogs().await;
+                    pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
                     desk.wake_all();
                 }
                 Some(Order::Abandon) | None => {
@@ -100,12 +104,14 @@ pub(crate) async fn work<L, S>(
                 let looked = settling.as_mut().map(|settling| settling.look(crew.side.phase(), desk.listeners.handshakes()));
                 if looked == Some(Settled::Yes) {
                     settling = None;
-                    desk.empty_backlogs().await;
-                    crew.close();
-                    accepting = Accepting::Never;
+                    accepting = desk.empty_backlogs().await;
+                    pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
                 }
             }
-            () = pause.as_mut(), if accepting == Accepting::Paused => accepting = Accepting::Yes,
+            () = pause.as_mut(), if matches!(accepting, Accepting::Paused | Accepting::Emptying) => {
+                accepting = if accepting == Accepting::Paused { Accepting::Yes } else { desk.empty_backlogs().await };
+                pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
+            }
             () = crew.freed(), if is_full => {}
             accepted = desk.accept(), if accepting == Accepting::Yes && !is_full => {
                 if desk.admit(accepted) == Admitted::No {
@@ -122,6 +128,8 @@ pub(crate) async fn work<L, S>(
 enum Accepting {
     Yes,
     Paused,
+    /// The queues are being emptied, and what that takes has run out for now.
+    Emptying,
     Never,
 }
 
@@ -198,18 +206,20 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
         self.listeners.sockets.retain(|socket| socket.queue == Queue::Ours);
     }
 
-    /// Accepts what the kernel completed, then closes.
-    async fn empty_backlogs(&mut self) {
-        let clock = self.crew.side.clock.clone();
+    /// Accepts what the kernel completed, then closes. It never waits for what has run out: meanwhile the sweep must go on, or those
+    /// that only time can end would keep their descriptors.
+    async fn empty_backlogs(&mut self) -> Accepting {
         while let Some(accepted) = self.listeners.accept_if_any().await {
             if self.admit(accepted) == Admitted::No {
                 if self.crew.side.is_aborting() {
                     break;
                 }
-                clock.sleep_until(clock.now() + ACCEPT_PAUSE).await;
+                return Accepting::Emptying;
             }
         }
         self.listeners.close();
+        self.crew.close();
+        Accepting::Never
     }
 
     fn wake_all(&mut self) {
