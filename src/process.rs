@@ -174,7 +174,13 @@ fn network(parts: &mut Parts, manager: ServiceManager) -> Result<OsNetwork, Stri
         PortSharing::Exclusive => ReusePort::No,
         PortSharing::Shared => ReusePort::Yes,
     };
-    let network = OsNetwork::new(SocketOptions { reuse_port, ..SocketOptions::default() }).with_reserve(reserve);
+    let options = SocketOptions {
+        backlog: settings.backlog,
+        nodelay: settings.tcp_nodelay,
+        keepalive: settings.tcp_keepalive,
+        reuse_port,
+    };
+    let network = OsNetwork::new(options).with_reserve(reserve);
     manager.attend(parts, &network)?;
     Ok(network)
 }

@@ -1,0 +1,293 @@
+//! The one table for flags, environment and documents.
+
+use super::{
+    Settings,
+    parse::{parse_address, parse_count, parse_duration, parse_port, parse_some_duration, parse_switch},
+};
+use crate::env::ListenAddress;
+use std::{fmt, num::NonZeroUsize, time::Duration};
+
+/// One row of the table.
+#[derive(Clone, Copy)]
+pub struct Setting {
+    /// The flag, without its dashes.
+    pub flag: &'static str,
+    /// The environment variable.
+    pub variable: &'static str,
+    /// What a value looks like, for help texts.
+    pub value: &'static str,
+    /// The default, in words.
+    pub default: &'static str,
+    /// What it does.
+    pub help: &'static str,
+    pub(super) apply: fn(&mut Settings, &str) -> Result<(), String>,
+}
+
+impl Setting {
+    /// Whether it may be given several times (in the environment: separated by commas).
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        self.flag == "addr"
+    }
+
+    /// The address that goes before this port, or the port that this address goes before.
+    pub(super) fn rival(&self) -> Option<&'static Self> {
+        let flag = match self.flag {
+            "port" => "addr",
+            "addr" => "port",
+            "internal-port" => "internal-addr",
+            "internal-addr" => "internal-port",
+            _ => return None,
+        };
+        SETTINGS.iter().find(|setting| setting.flag == flag)
+    }
+
+    pub(super) fn is_port(&self) -> bool {
+        self.flag.ends_with("port")
+    }
+
+    pub(super) fn split(&self, value: &str) -> Vec<String> {
+        if self.is_repeatable() {
+            value.split(',').map(|part| part.trim().to_owned()).collect()
+        } else {
+            vec![value.to_owned()]
+        }
+    }
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setting").field("flag", &self.flag).field("variable", &self.variable).finish_non_exhaustive()
+    }
+}
+
+/// Every setting, in the order of `--help`.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        flag: "port",
+        variable: "APP_PORT",
+        value: "PORT",
+        default: "8080",
+        help: "Port of the main server, on every address (IPv6 and IPv4); 0 lets the system choose",
+        apply: |settings, value| {
+            settings.add_main_address(ListenAddress::Port(parse_port(value, "APP_ADDR")?));
+            Ok(())
+        },
+    },
+    Setting {
+        flag: "addr",
+        variable: "APP_ADDR",
+        value: "ADDRESS",
+        default: "[::]:8080",
+        help: "Address of the main server: [::]:8080, 127.0.0.1:0 or unix:/run/app.sock; may be repeated (in the variable: \
+               separated by commas); goes before a port",
+        apply: |settings, value| {
+            settings.add_main_address(parse_address(value)?);
+            Ok(())
+        },
+    },
+    Setting {
+        flag: "internal-port",
+        variable: "INTERNAL_PORT",
+        value: "PORT",
+        default: "8081",
+        help: "Port of the internal server (probes, status), on every address",
+        apply: |settings, value| {
+            settings.internal_address = ListenAddress::Port(parse_port(value, "INTERNAL_ADDR")?);
+            Ok(())
+        },
+    },
+    Setting {
+        flag: "internal-addr",
+        variable: "INTERNAL_ADDR",
+        value: "ADDRESS",
+        default: "[::]:8081",
+        help: "Address of the internal server; goes before a port",
+        apply: |settings, value| {
+            settings.internal_address = parse_address(value)?;
+            Ok(())
+        },
+    },
+    Setting {
+        flag: "app-version",
+        variable: "APP_VERSION",
+        value: "VERSION",
+        default: "the crate's",
+        help: "Version of the app, seen by every handler",
+        apply: |settings, value| {
+            if http::HeaderValue::from_str(value).is_err() {
+                return Err("expected visible characters, since it is sent in a header".to_owned());
+            }
+            value.clone_into(&mut settings.app_version);
+            Ok(())
+        },
+    },
+    Setting {
+        flag: "request-timeout",
+        variable: "APP_REQUEST_TIMEOUT",
+        value: "DURATION",
+        default: "5s",
+        help: "Deadline of every request, from its complete head to the head of the answer; 0s for none",
+        apply: |settings, value| {
+            let timeout = parse_duration(value)?;
+            settings.request_timeout = (!timeout.is_zero()).then_some(timeout);
+            Ok(())
+        },
+    },
+    Setting {
+        flag: "start",
+        variable: "STARTUP_LIMIT",
+        value: "DURATION",
+        default: "60s",
+        help: "Limit of the start: start hooks and listening",
+        apply: |settings, value| parse_duration(value).map(|span| settings.plan.start = span),
+    },
+    Setting {
+        flag: "lame-duck",
+        variable: "SHUTDOWN_LAME_DUCK",
+        value: "DURATION",
+        default: "5s",
+        help: "Lame duck delay: from the stop request until the listeners close; readiness fails, all is served",
+        apply: |settings, value| parse_duration(value).map(|span| settings.plan.lame_duck = span),
+    },
+    Setting {
+        flag: "drain",
+        variable: "SHUTDOWN_DRAIN",
+        value: "DURATION",
+        default: "10s",
+        help: "Drain limit: requests in flight finish",
+        apply: |settings, value| parse_duration(value).map(|span| settings.plan.drain = span),
+    },
+    Setting {
+        flag: "cancel",
+        variable: "SHUTDOWN_CANCEL",
+        value: "DURATION",
+        default: "3s",
+        help: "Cancel wait: contexts are cancelled, what still runs may return; then it is cut",
+        apply: |settings, value| parse_duration(value).map(|span| settings.plan.cancel = span),
+    },
+    Setting {
+        flag: "cleanup",
+        variable: "SHUTDOWN_CLEANUP",
+        value: "DURATION",
+        default: "5s",
+        help: "Budget of all stop hooks together",
+        apply: |settings, value| parse_duration(value).map(|span| settings.plan.cleanup = span),
+    },
+    Setting {
+        flag: "internal-close",
+        variable: "SHUTDOWN_INTERNAL_CLOSE",
+        value: "DURATION",
+        default: "1s",
+        help: "Limit of the internal server's own drain, last of all",
+        apply: |settings, value| parse_duration(value).map(|span| settings.plan.internal_close = span),
+    },
+    Setting {
+        flag: "grace-period",
+        variable: "SHUTDOWN_GRACE_PERIOD",
+        value: "DURATION",
+        default: "30s",
+        help: "The platform's grace period, which the worst case must fit into; 0s for no check",
+        apply: |settings, value| parse_duration(value).map(|span| settings.grace_period = span),
+    },
+    Setting {
+        flag: "connections-max",
+        variable: "APP_CONNECTIONS_MAX",
+        value: "COUNT",
+        default: "the descriptor limit less 64",
+        help: "Connections at one time; at the limit nothing more is accepted",
+        apply: |settings, value| parse_count(value, 1, 10_000_000).map(|count| settings.limits.connections_max = count),
+    },
+    Setting {
+        flag: "header-bytes-max",
+        variable: "APP_HEADER_BYTES_MAX",
+        value: "BYTES",
+        default: "32768",
+        help: "Bytes of a request head; more is answered with 431",
+        apply: |settings, value| {
+            parse_count(value, 8 * 1024, 1024 * 1024).map(|count| settings.limits.header_bytes_max = count)
+        },
+    },
+    Setting {
+        flag: "headers-max",
+        variable: "APP_HEADERS_MAX",
+        value: "COUNT",
+        default: "100",
+        help: "Header fields of a request; more is answered with 431",
+        apply: |settings, value| parse_count(value, 1, 10_000).map(|count| settings.limits.headers_max = count),
+    },
+    Setting {
+        flag: "header-timeout",
+        variable: "APP_HEADER_TIMEOUT",
+        value: "DURATION",
+        default: "10s",
+        help: "From the first byte of a request head to its last; then the client gets a 408",
+        apply: |settings, value| parse_some_duration(value).map(|span| settings.limits.header_timeout = span),
+    },
+    Setting {
+        flag: "keep-alive",
+        variable: "APP_KEEP_ALIVE",
+        value: "DURATION",
+        default: "620s",
+        help: "How long an idle connection is kept: longer than any balancer keeps its end",
+        apply: |settings, value| parse_some_duration(value).map(|span| settings.limits.keep_alive = span),
+    },
+    Setting {
+        flag: "http2-streams-max",
+        variable: "APP_HTTP2_STREAMS_MAX",
+        value: "COUNT",
+        default: "200",
+        help: "Streams at one time on an HTTP/2 connection",
+        apply: |settings, value| {
+            let count = parse_count(value, 1, 1_000_000)?;
+            settings.limits.http2_streams_max = u32::try_from(count).unwrap_or(u32::MAX);
+            Ok(())
+        },
+    },
+    Setting {
+        flag: "backlog",
+        variable: "APP_BACKLOG",
+        value: "COUNT",
+        default: "4096",
+        help: "Connections that the kernel completes before they are accepted, for each worker; net.core.somaxconn caps it",
+        apply: |settings, value| {
+            settings.backlog = u32::try_from(parse_count(value, 1, 1_000_000)?).unwrap_or(u32::MAX);
+            Ok(())
+        },
+    },
+    Setting {
+        flag: "tcp-nodelay",
+        variable: "APP_TCP_NODELAY",
+        value: "on|off",
+        default: "on",
+        help: "Sends small writes at once; without it pipelined requests run at a tenth of the speed",
+        apply: |settings, value| parse_switch(value).map(|on| settings.tcp_nodelay = on),
+    },
+    Setting {
+        flag: "tcp-keepalive",
+        variable: "APP_TCP_KEEPALIVE",
+        value: "DURATION",
+        default: "60s",
+        help: "After this much silence the kernel asks a peer whether it is still there, four times at a quarter of it, and then \
+               gives the connection up; at least 1s, 0s never asks",
+        apply: |settings, value| {
+            let silence = parse_duration(value)?;
+            if !silence.is_zero() && silence < Duration::from_secs(1) {
+                return Err("shorter than 1s".to_owned());
+            }
+            settings.tcp_keepalive = (!silence.is_zero()).then_some(silence);
+            Ok(())
+        },
+    },
+    Setting {
+        flag: "workers",
+        variable: "APP_WORKERS",
+        value: "COUNT",
+        default: "the cores the process may use",
+        help: "Worker threads of the main server",
+        apply: |settings, value| {
+            settings.workers = NonZeroUsize::new(parse_count(value, 1, 1024)?);
+            Ok(())
+        },
+    },
+];
