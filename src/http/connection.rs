@@ -7,7 +7,7 @@
 //!    │  └──── idle, nothing buffered ┘                              │
 //!    │            the preface of HTTP/2                             │
 //!    ├───────────────────────────▶ Http2 ───────────────────────────┤
-//!    └──────────── told to go, and bytes unread ────────────────────┘
+//!    └──────────── told to go ──────────────────────────────────────┘
 //! ```
 //!
 //! In the drain each state is polled once before it is told anything, so that what the kernel already holds is seen (P5).
@@ -70,8 +70,12 @@ pub(crate) enum Next<T> {
     SpeakHttp2(T, Bytes),
     /// To close without losing an answer, having said these last words.
     Linger(T, Bytes),
+    /// To close, and to count what the client sent into the close.
+    Watch(T),
     /// To be dropped.
     Close,
+    /// To be dropped, and with it an answer that was cut: the drop resets it.
+    Reset,
 }
 
 impl<T: Transport, S: HttpService> Connection<T, S> {
@@ -106,6 +110,11 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                 Next::SpeakHttp1(io, read) => State::Http1(Box::new(Http1::new(crew, berth, io, read))),
                 Next::SpeakHttp2(io, read) => State::Http2(Box::new(Http2::new(crew, berth, io, read))),
                 Next::Linger(io, farewell) => State::Lingering(Box::new(Lingering::new(io, farewell))),
+                Next::Watch(io) => State::Lingering(Box::new(Lingering::watching(io))),
+                Next::Reset => {
+                    crew.side.tally.reset.add_one();
+                    State::Closed
+                }
                 Next::Close => {
                     if crew.side.phase() >= Phase::Draining {
                         crew.side.tally.drained.add_one();

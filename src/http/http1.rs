@@ -104,8 +104,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
         if self.link.is_write_blocked() {
             // Its answer has begun, and nothing of it gets through any more: it is cut, and must not look whole.
-            self.cut_and_count(crew);
-            return Next::Close;
+            return if self.cut() { Next::Reset } else { Next::Close };
         }
         if !self.link.is_stalled() {
             self.link.stall();
@@ -128,12 +127,6 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
         last.unacknowledged = unacknowledged;
         now.since(last.at) >= PROGRESS_WAIT
-    }
-
-    fn cut_and_count(&mut self, crew: &Crew<S>) {
-        if self.cut() {
-            crew.side.tally.reset.add_one();
-        }
     }
 
     fn on_quiet(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T> {
@@ -193,8 +186,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         };
         if self.link.is_torn() {
             io.reset_on_drop();
-            crew.side.tally.reset.add_one();
-            return Next::Close;
+            return Next::Reset;
         }
         let unread =
             self.link.is_body_unread() || self.link.are_bodies_held() || !read.is_empty() || io.look() == Look::Data;

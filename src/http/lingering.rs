@@ -8,7 +8,7 @@ use super::{
     berth::Berth,
     connection::Next,
     crew::Crew,
-    limits::{ACKNOWLEDGED_CHECK, LINGER, PROGRESS_WAIT},
+    limits::{ACKNOWLEDGED_CHECK, LINGER, PROGRESS_WAIT, RACE_WATCH},
     service::HttpService,
 };
 use crate::{env::Transport, lifecycle::Moment};
@@ -16,6 +16,7 @@ use bytes::{Buf, Bytes};
 use std::{
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::io::ReadBuf;
 
@@ -24,6 +25,9 @@ pub(crate) struct Lingering<T> {
     io: T,
     farewell: Bytes,
     step: Step,
+    /// How long it takes, if the client does not end it earlier.
+    least: Duration,
+    race: Race,
     /// When to look whether it may be closed.
     until: Option<Moment>,
     progress: Option<Progress>,
@@ -36,6 +40,14 @@ enum Step {
     Discarding,
 }
 
+/// Whether bytes of the client are the race of RFC 9112 §9.5, to be counted once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Race {
+    NotOurs,
+    Open,
+    Seen,
+}
+
 /// How far the client was with the answer when it last got further.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
@@ -45,16 +57,26 @@ struct Progress {
 
 impl<T: Transport> Lingering<T> {
     pub(crate) fn new(io: T, farewell: Bytes) -> Self {
-        Self { io, farewell, step: Step::Saying, until: None, progress: None }
+        Self { io, farewell, step: Step::Saying, least: LINGER, race: Race::NotOurs, until: None, progress: None }
+    }
+
+    /// Of a connection that is idle: what its client sends into the close gets no byte of an answer, but is counted.
+    pub(crate) fn watching(io: T) -> Self {
+        Self { least: RACE_WATCH, race: Race::Open, ..Self::new(io, Bytes::new()) }
     }
 
     pub(crate) fn poll<S: HttpService>(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
         // The abort does not end it: what it guards may be the very 503 of a request that was just cut. The cut does.
-        if self.poll_close(cx).is_ready() {
+        let closed = self.poll_close(cx);
+        if self.race == Race::Seen {
+            self.race = Race::NotOurs;
+            crew.side.tally.raced.add_one();
+        }
+        if closed.is_ready() {
             return Next::Close;
         }
         let now = crew.side.clock.now();
-        let until = *self.until.get_or_insert(now + LINGER);
+        let until = *self.until.get_or_insert(now + self.least);
         if now < until {
             berth.wake_at(until);
             return Next::Wait;
@@ -70,7 +92,8 @@ impl<T: Transport> Lingering<T> {
 
     /// Whether the client is still busy receiving the answer.
     fn is_awaited(&mut self, now: Moment) -> bool {
-        let Some(unacknowledged @ 1..) = self.io.unacknowledged() else { return false };
+        // Our FIN counts as one byte, and nothing is lost with it.
+        let Some(unacknowledged @ 2..) = self.io.unacknowledged() else { return false };
         let progress = self.progress.get_or_insert(Progress { unacknowledged, at: now });
         if unacknowledged < progress.unacknowledged {
             *progress = Progress { unacknowledged, at: now };
@@ -99,6 +122,7 @@ impl<T: Transport> Lingering<T> {
                     let mut unread = ReadBuf::new(&mut waste);
                     match io.poll_read(cx, &mut unread) {
                         Poll::Ready(Ok(())) if unread.filled().is_empty() => return Poll::Ready(()),
+                        Poll::Ready(Ok(())) if self.race == Race::Open => self.race = Race::Seen,
                         Poll::Ready(Ok(())) => {}
                         Poll::Ready(Err(_)) => return Poll::Ready(()),
                         Poll::Pending => return Poll::Pending,

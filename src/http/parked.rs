@@ -114,11 +114,10 @@ impl<T: Transport> Parked<T> {
             cx.waker().wake_by_ref();
             return Next::Wait;
         }
-        let _ = Pin::new(&mut io).poll_shutdown(cx);
-        if io.look() == Look::Data {
-            crew.side.tally.raced.add_one();
-            return Next::Linger(io, Bytes::new());
+        if crew.side.counts_races() {
+            return Next::Watch(io);
         }
-        Next::Close
+        let _ = Pin::new(&mut io).poll_shutdown(cx);
+        if io.look() == Look::Data { Next::Linger(io, Bytes::new()) } else { Next::Close }
     }
 }

@@ -182,6 +182,11 @@ impl Side {
         self.config.when_full == WhenFull::MakeRoom && self.is_full()
     }
 
+    /// Whether a request that crosses a close is counted. Who asks the internal server asks again, and the exit waits for it.
+    pub(crate) fn counts_races(&self) -> bool {
+        self.config.when_full == WhenFull::Wait
+    }
+
     /// How long a connection may be idle.
     pub(crate) fn keep_alive(&self) -> Duration {
         if self.wants_room() { FIRST_BYTE_GRACE } else { self.config.limits.keep_alive }

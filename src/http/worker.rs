@@ -52,7 +52,8 @@ pub(crate) async fn work<L, S>(
     let clock = crew.side.clock.clone();
     let mut desk =
         Desk { crew: crew.clone(), berths: Vec::new(), listeners: Listeners::new(listeners), last_accept: Admitted::Yes };
-    let mut sweep = clock.sleep_until(clock.now() + SWEEP);
+    let mut pace = SWEEP;
+    let mut sweep = clock.sleep_until(clock.now() + pace);
     let mut pause = clock.sleep_until(clock.now());
     let mut accepting = Accepting::Yes;
     let mut settling = None;
@@ -64,15 +65,14 @@ pub(crate) async fn work<L, S>(
                 desk.wake_all();
             }
         }
+        if pace == SWEEP && crew.side.phase() >= Phase::LameDuck {
+            pace = SWEEP_STOPPING;
+            sweep.as_mut().reset(clock.now() + pace);
+        }
         tokio::select! {
             biased;
             order = orders.recv() => match order {
-                Some(Order::Look) => {
-                    desk.wake_all();
-                    if crew.side.phase() >= Phase::LameDuck {
-                        sweep.as_mut().reset(clock.now() + SWEEP_STOPPING);
-                    }
-                }
+                Some(Order::Look) => desk.wake_all(),
                 Some(Order::Quiesce) => {
                     desk.quiesce();
                     sealing.seal_one();
@@ -97,8 +97,7 @@ pub(crate) async fn work<L, S>(
             },
             () = sweep.as_mut() => {
                 desk.sweep();
-                let every = if crew.side.phase() >= Phase::LameDuck { SWEEP_STOPPING } else { SWEEP };
-                sweep.as_mut().reset(clock.now() + every);
+                sweep.as_mut().reset(clock.now() + pace);
             }
             () = Settling::is_due(settling.as_mut()) => {
                 let looked = settling.as_mut().map(|settling| settling.look(crew.side.phase(), desk.listeners.handshakes()));

@@ -14,6 +14,8 @@ fn tells_of(exit: &Exit, head_sent: bool) {
     assert_eq!(abort["phase"], "cancelling", "{exit:?}");
     assert!(abort["age_ms"].as_u64().unwrap() >= 500, "{exit:?}");
     assert_eq!(exit.connections("reset"), u64::from(head_sent), "{exit:?}");
+    // A connection that was reset used to be counted as drained as well.
+    assert_eq!(exit.connections("drained"), u64::from(!head_sent), "{exit:?}");
 }
 
 #[test]
