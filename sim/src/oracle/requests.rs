@@ -103,10 +103,10 @@ fn is_not_lost(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
     let arrived_before = asked.asked + story.under_way() < draining;
     // The first-byte grace is 250 ms: a connection that asks at once is never closed unheard. One whose handshake was under way
     // when newcomers were shut out is complete for its client first: it is waited for, unless the client is farther away than
-    // anybody waits for, or somebody who is impatient may have ended the wait.
+    // anybody waits for, the drain is shorter than that, or somebody who is impatient may have ended the wait.
     let settles = story.scenario.syn_filter == Filter::Available
         && !story.is_impatient()
-        && story.under_way() * 2 < story.world(SETTLE_MAX);
+        && story.under_way() * 2 < story.world(SETTLE_MAX.min(story.scenario.plan().drain));
     let fresh = asked.earlier == 0 && settles;
     if arrived_before || fresh {
         return Err(format!(
