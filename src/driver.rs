@@ -127,6 +127,11 @@ impl<L> Wake<L> {
     const fn is_deed(&self) -> bool {
         matches!(self, Self::HookEnded(Half::Start, ..) | Self::Listening(_))
     }
+
+    /// Whether it would end a start that is under way.
+    const fn ends_the_start(&self) -> bool {
+        matches!(self, Self::Time | Self::Signal(_) | Self::StopAsked)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,8 +334,11 @@ where
         while exiting == Exiting::No {
             let wake = self.next_wake().await;
             let now = self.clock.now();
+            if wake.ends_the_start() {
+                exiting = self.hear_out_start_hooks(now).await;
+            }
             // What is done was done before the deadline was looked at; what is asked for comes after it.
-            if !wake.is_deed() {
+            if !wake.is_deed() && exiting == Exiting::No {
                 self.life.handle_timeout(now);
                 exiting = self.perform_all(now);
             }
@@ -345,6 +353,30 @@ where
         self.wait_for_the_cut().await;
         self.wait_for_late_hooks().await;
         self.report()
+    }
+
+    /// Before the start is given up, so is the hook that runs, and it is heard out: one that finishes in this very moment is started
+    /// for the machine, too, and its stop hook has its turn, before those of the hooks that it may need (P11). One that is in the
+    /// midst of its work and does not yield is late.
+    async fn hear_out_start_hooks(&mut self, now: Moment) -> Exiting {
+        let until = now + HEAR_OUT_MAX;
+        while self.life.phase() == Phase::Starting
+            && let Some(running) = self.running_hook()
+        {
+            self.hooks[running].give_up.cancel();
+            let (half, hook, end) = tokio::select! {
+                biased;
+                ended = self.hook_tasks.next_end() => ended,
+                () = sleep_until(&*self.clock, Some(until)) => break,
+            };
+            if let Some(event) = self.on_hook_ended(half, hook, end, now) {
+                let _ = self.life.handle_event(now, event);
+                if self.perform_all(now) == Exiting::Yes {
+                    return Exiting::Yes;
+                }
+            }
+        }
+        Exiting::No
     }
 
     /// A cut is an order to other threads. Until they have carried it out its requests have no line in the report; and if the
@@ -363,10 +395,16 @@ where
     }
 
     /// A start hook that does not yield cannot be dropped. If it finishes after it was given up, it owes its stop hook all the same
-    /// (P11), and the exit waits for both, but never beyond the bound (P7), nor for somebody impatient (P12).
+    /// (P11), after all others, since theirs have begun. The exit waits for both, but never beyond the bound (P7), nor for somebody
+    /// impatient (P12).
     async fn wait_for_late_hooks(&mut self) {
         let Some(stop) = self.life.history().stop else { return };
-        while self.hooks.iter().any(|hook| matches!(hook.state, HookState::Dropped | HookState::Late)) {
+        loop {
+            self.run_late_hook();
+            let is_awaited = |slot: &Slot| matches!(slot.state, HookState::Dropped | HookState::Running);
+            if !self.hooks.iter().any(is_awaited) {
+                return;
+            }
             tokio::select! {
                 biased;
                 (half, hook, end) = self.hook_tasks.next_end() => {
@@ -383,8 +421,21 @@ where
         }
     }
 
+    /// There is one at most: only one start hook runs at a time.
+    fn run_late_hook(&mut self) {
+        let late = |slot: &mut Slot| matches!(slot.state, HookState::Late(_));
+        let Some(late) = self.hooks.iter_mut().position(late) else { return };
+        if let HookState::Late(stop) = std::mem::replace(&mut self.hooks[late].state, HookState::Running) {
+            self.spawn_hook(HookIndex(late), Half::Stop, run_stop(stop));
+        }
+    }
+
+    fn running_hook(&self) -> Option<usize> {
+        self.hooks.iter().position(|slot| matches!(slot.state, HookState::Running))
+    }
+
     fn give_up_late_hook(&mut self, why: GiveUp) {
-        if let Some(late) = self.hooks.iter().position(|hook| matches!(hook.state, HookState::Late)) {
+        if let Some(late) = self.running_hook() {
             let now = self.clock.now();
             self.drop_hook(HookIndex(late), HookVerdict::GivenUp(why), now);
         }
@@ -450,14 +501,15 @@ where
         let end = match (before, end) {
             (HookState::Dropped, Some(HookEnd { stop: Some(stop), .. })) => {
                 // It finished all the same. The machine has moved on, but what was started is stopped (P11).
-                slot.state = HookState::Late;
-                self.spawn_hook(hook, Half::Stop, run_stop(stop));
+                slot.state = HookState::Late(stop);
                 return None;
             }
-            (HookState::Running | HookState::Late, Some(end)) => end,
-            (HookState::Waiting(_) | HookState::Started(_) | HookState::Dropped | HookState::Over, Some(_)) | (_, None) => {
-                return None;
-            }
+            (HookState::Running, Some(end)) => end,
+            (
+                HookState::Waiting(_) | HookState::Started(_) | HookState::Dropped | HookState::Late(_) | HookState::Over,
+                Some(_),
+            )
+            | (_, None) => return None,
         };
         if let Some(stop) = end.stop {
             slot.state = HookState::Started(stop);
@@ -580,7 +632,7 @@ where
             | HookState::Started(_)
             | HookState::Running
             | HookState::Dropped
-            | HookState::Late
+            | HookState::Late(_)
             | HookState::Over => unreachable!("P11: {half:?} of {hook:?} is not its next half"),
         }
     }
@@ -590,7 +642,10 @@ where
         slot.give_up = CancellationToken::new();
         let give_up = slot.give_up.clone();
         // What it held is dropped in here too, and may panic.
-        let running = unwind(async move { give_up.run_until_cancelled(work).await });
+        let running = unwind(async move {
+            // What was given up before it began does not begin.
+            if give_up.is_cancelled() { None } else { give_up.run_until_cancelled(work).await }
+        });
         let work = async move { (half, hook, running.await.ok().flatten()) };
         if let Err(error) = self.hook_tasks.admit(&self.rooms, work) {
             tracing::error!(%error, "cannot run a hook");
@@ -600,7 +655,8 @@ where
     fn drop_hook(&mut self, hook: HookIndex, verdict: HookVerdict, now: Moment) {
         let Some(slot) = self.hooks.get_mut(hook.0) else { return };
         slot.give_up.cancel();
-        slot.state = if verdict == HookVerdict::StartDropped { HookState::Dropped } else { HookState::Over };
+        let may_finish = verdict == HookVerdict::StartDropped && matches!(slot.state, HookState::Running);
+        slot.state = if may_finish { HookState::Dropped } else { HookState::Over };
         let name = slot.name.clone();
         tracing::error!(hook = name, end = hook_end(verdict), "hook given up");
         self.board.note_hook_ended(name, verdict, None, now);
@@ -782,6 +838,9 @@ impl Drop for CutOnDrop {
         }
     }
 }
+
+/// How long a start hook that is given up gets to see it, or to finish.
+const HEAR_OUT_MAX: Duration = Duration::from_millis(50);
 
 /// How long workers get to carry out the cut before the report is made.
 const CUT_MAX: Duration = Duration::from_millis(50);

@@ -104,8 +104,8 @@ pub(crate) enum HookState {
     Started(StopHook),
     /// Its start was given up, but may be busy until it sees that.
     Dropped,
-    /// Its start finished although it was given up, and its stop runs after all others.
-    Late,
+    /// Its start finished although it was given up; its stop waits until all others are over.
+    Late(StopHook),
     Over,
 }
 

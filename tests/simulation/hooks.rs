@@ -104,3 +104,18 @@ fn a_stop_hook_within_its_own_budget_waits_for_nobody() {
     assert!(entered(&outcome, "stopped") - began <= 300 + 300);
     assert_eq!(code(&outcome), 4);
 }
+
+#[test]
+fn a_start_hook_that_finishes_in_the_instant_of_the_signal_stops_before_those_it_may_need() {
+    // P11. The machine had given it up and run the stop hook below it by the time it was known to have finished: its own ran beside
+    // the other, and after it. Seed 244 of the exploration.
+    let scenario = Scenario::new("a stop as the second hook finishes")
+        .hook(HookScript::new("first").stop(Act::takes(50)))
+        .hook(HookScript::new("second").start(Act::takes(1_000)).stop(Act::takes(50)));
+    let outcome = play::<TurmoilNetWorld>(&scenario);
+    assert_eq!(hooks_that(&outcome, "hook ends", "start"), ["first", "second"]);
+    let mut stops = outcome.trace.records();
+    stops.retain(|record| record.event.starts_with("hook ") && record.text("half") == Some("stop"));
+    let told: Vec<_> = stops.iter().map(|record| (record.event, record.text("hook").unwrap_or_default())).collect();
+    assert_eq!(told, [("hook begins", "second"), ("hook ends", "second"), ("hook begins", "first"), ("hook ends", "first")]);
+}

@@ -3,16 +3,21 @@
 use super::{Asked, End, Exercise, Judgement, Story};
 use crate::{
     app::{SLOW_DONE, STUCK_HALVES},
-    scenario::{Deed, Filter, Half, Pacing, Traffic},
+    scenario::{Client, Deed, Filter, Half, Pacing, Traffic},
 };
 use lameduck::lifecycle::Phase;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// How long handshakes under way have at most, once newcomers are kept out.
 const SETTLE_MAX: Duration = Duration::from_millis(250);
 
 /// How long an upload may stand still in the drain, by the host's clock.
 const PROGRESS_WAIT_US: u64 = 5_000_000;
+
+/// How long after its deadline a request may go on, by the host's clock, with the rounding of timers.
+const LATE: Duration = Duration::from_millis(10 + 2);
+/// A request arrives a poll before its handler begins, and clocks round.
+const EARLY: Duration = Duration::from_millis(1);
 
 /// P5: every request has one fate, and what was cut does not look whole.
 pub(super) fn one_fate_per_request(story: &Story<'_>) -> Judgement {
@@ -42,7 +47,13 @@ fn counts_agree(story: &Story<'_>, tally: &lameduck::RequestTally) -> Result<(),
     if answered > tally.finished + tally.timed_out + tally.aborted {
         return Err(format!("clients got {answered} answers, more than the host counts: {tally:?}"));
     }
-    if !unended && !gave_up && answered < tally.finished + tally.timed_out {
+    // A reset that cuts one request of a connection may overtake the whole answers of others.
+    let overtaken = story.requests.iter().any(|asked| {
+        let shares = |client: &Client| matches!(client.traffic, Traffic::Http2 { .. } | Traffic::Pipelined { .. });
+        story.client(asked).is_some_and(shares)
+            && matches!(&asked.end, Some((_, End::Failed(how))) if how.starts_with("reset"))
+    });
+    if !unended && !gave_up && !overtaken && answered < tally.finished + tally.timed_out {
         return Err(format!("clients got {answered} whole answers, fewer than the host says it gave: {tally:?}"));
     }
     Ok(())
@@ -92,10 +103,10 @@ fn is_not_lost(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
     let arrived_before = asked.asked + story.under_way() < draining;
     // The first-byte grace is 250 ms: a connection that asks at once is never closed unheard. One whose handshake was under way
     // when newcomers were shut out is complete for its client first: it is waited for, unless the client is farther away than
-    // anybody waits for, or somebody who is impatient may have ended the wait.
+    // anybody waits for, the drain is shorter than that, or somebody who is impatient may have ended the wait.
     let settles = story.scenario.syn_filter == Filter::Available
         && !story.is_impatient()
-        && story.under_way() * 2 < story.world(SETTLE_MAX);
+        && story.under_way() * 2 < story.world(SETTLE_MAX.min(story.scenario.plan().drain));
     let fresh = asked.earlier == 0 && settles;
     if arrived_before || fresh {
         return Err(format!(
@@ -139,7 +150,33 @@ pub(super) fn a_deadline_per_request(story: &Story<'_>) -> Judgement {
         }
         judged += usize::from(timeout.is_some_and(|timeout| work >= timeout));
     }
+    handlers_have_their_time(story, timeout, cancelling)?;
     Ok(Exercise::of(judged))
+}
+
+/// The same, seen from the handlers that answer in one piece: they know to the millisecond.
+fn handlers_have_their_time(story: &Story<'_>, timeout: Option<Duration>, cancelling: Duration) -> Result<(), String> {
+    let leaves = story.scenario.clients.iter().any(|client| matches!(client.traffic, Traffic::Leaves { .. }));
+    if leaves || !story.delivers() {
+        return Ok(());
+    }
+    let mut ends: BTreeMap<u64, Duration> = BTreeMap::new();
+    ends.extend(story.server("handler ends").filter_map(|record| Some((record.number("handler")?, record.at))));
+    for begins in story.server("handler begins") {
+        let target = begins.text("target").unwrap_or_default();
+        let work = target.strip_prefix("/slow?ms=").or_else(|| target.strip_prefix("/stuck?ms="));
+        let Some(work) = work.and_then(|ms| ms.parse().ok()).map(Duration::from_millis) else { continue };
+        let Some(end) = begins.number("handler").and_then(|handler| ends.get(&handler)) else { continue };
+        let took = *end - begins.at;
+        let due = timeout.map_or(work, |timeout| work.min(timeout));
+        if took > due + story.world(LATE) {
+            return Err(format!("the handler of {target} at {:?} was at work for {took:?} instead of {due:?}", begins.at));
+        }
+        if took + EARLY < due && *end < cancelling {
+            return Err(format!("the handler of {target} at {:?} was ended after {took:?}, before its time", begins.at));
+        }
+    }
+    Ok(())
 }
 
 /// P10: the root context is cancelled after the drain; stop hooks run after the handlers.

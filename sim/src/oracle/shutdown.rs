@@ -98,7 +98,57 @@ pub(super) fn prompt(story: &Story<'_>) -> Judgement {
         }
         judged += 1;
     }
+    hooks_follow_each_other(story)?;
+    nobody_waits_for_what_is_over(story)?;
     Ok(Exercise::of(judged))
+}
+
+/// The next stop hook begins when the one before it ended.
+fn hooks_follow_each_other(story: &Story<'_>) -> Result<(), String> {
+    let is_stop = |record: &&Record| record.text("half") == Some("stop");
+    let mut free = story.began(Phase::CleaningUp);
+    for record in story.records.iter().filter(|record| matches!(record.event, "hook begins" | "hook ends")).filter(is_stop) {
+        if record.event == "hook ends" {
+            free = Some(record.at);
+        } else if free.take().is_some_and(|free| record.at > free + MOMENT) {
+            return Err(format!("{} was kept waiting until {:?}", record.text("hook").unwrap_or("a hook"), record.at));
+        }
+    }
+    Ok(())
+}
+
+/// Once the last request ended and nobody comes any more, the drain is over, and so is the cancel wait.
+fn nobody_waits_for_what_is_over(story: &Story<'_>) -> Result<(), String> {
+    let silent = |n: usize| story.scenario.clients.get(n).is_some_and(|client| client.traffic == Traffic::ByteLess);
+    let simple = story.scenario.clients.iter().all(|client| {
+        matches!(
+            client.traffic,
+            Traffic::Once(Pacing::Prompt) | Traffic::KeepAlive { .. } | Traffic::PerRequest { .. } | Traffic::ByteLess
+        )
+    });
+    let (Some(draining), Some(cleaning_up)) = (story.began(Phase::Draining), story.began(Phase::CleaningUp)) else {
+        return Ok(());
+    };
+    let mut last = draining + story.world(QUIESCE);
+    for record in &story.records {
+        let Some(client) = record.actor.strip_prefix("client-").and_then(|n| n.parse().ok()) else { continue };
+        // Whoever is refused was not there, and whoever is silent does not end anything by himself.
+        let counts = match record.event {
+            "connected" => true,
+            "connect failed" | "retries" => false,
+            _ => !silent(client),
+        };
+        if counts && record.at <= cleaning_up {
+            last = last.max(record.at);
+        }
+    }
+    let unended = story.requests.iter().any(|asked| asked.end.as_ref().is_none_or(|(at, _)| *at > cleaning_up));
+    // Packets under way, a grace for who came and said nothing, a look at what the peer has acknowledged.
+    let most = last + story.under_way() * 3 + story.world(GRACE);
+    if simple && !unended && story.delivers() && cleaning_up > most {
+        return Err(format!("the last of all clients was heard of at {last:?}, and cleaning up began at {cleaning_up:?}"));
+    }
+    Ok(())
 }
 
 /// P11: a stop hook runs if its start finished, once, in reverse order.

@@ -145,7 +145,15 @@ impl<'a> Story<'a> {
     pub fn impatient(&self) -> impl Iterator<Item = (usize, &Record)> {
         let asked = |record: &Record| &*record.actor == SERVER && matches!(record.event, "signal" | "asked by code");
         let stops = self.records.iter().enumerate().filter(move |(_, record)| asked(record));
-        stops.skip(1).filter(|(_, record)| matches!(record.text("signal"), Some("SIGINT" | "SIGQUIT")))
+        stops
+            .skip(self.stops_heard_first())
+            .filter(|(_, record)| matches!(record.text("signal"), Some("SIGINT" | "SIGQUIT")))
+    }
+
+    /// How many stop requests were the first: none, if the start failed before anybody asked.
+    fn stops_heard_first(&self) -> usize {
+        let reason = self.outcome.report.as_ref().and_then(|report| report.reason);
+        usize::from(!reason.is_some_and(lameduck::lifecycle::StopReason::is_failure))
     }
 
     /// Whether a stop hook may find its time over before it begins: what it is sure to get is within the rounding of timers.
@@ -162,7 +170,7 @@ impl<'a> Story<'a> {
     /// Whether somebody may have been impatient.
     #[must_use]
     pub fn is_impatient(&self) -> bool {
-        self.scenario.stops.len() > 1
+        self.scenario.stops.len() > self.stops_heard_first()
             && self.scenario.stops.iter().any(|stop| matches!(stop.by, StopBy::Sigint | StopBy::Sigquit))
     }
 }
