@@ -1,5 +1,7 @@
 //! P5a: a connection whose handshake the kernel completed before the listener closed is accepted.
 
+#[cfg(target_os = "linux")]
+use crate::deaf;
 use crate::help::{Scratch, accept, any_port, bounded, listen, listen_one, tcp};
 use lameduck::{
     env::{Address, Backlog, ListenAddress, Listener, Look, Transport},
@@ -125,19 +127,6 @@ async fn a_client_with_the_largest_ttl_is_accepted_from_a_listener_sealed_withou
     }
 }
 
-/// A client whose SYN has arrived and who does not get the answer until it takes its ears off: then it hears the next, which the
-/// listener's side sends a second after the first.
-#[cfg(target_os = "linux")]
-fn deaf_client(address: SocketAddr) -> socket2::Socket {
-    const DROP_ALL: socket2::SockFilter = socket2::SockFilter::new(0x06 /* RET */, 0, 0, 0);
-    let client = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).unwrap();
-    client.attach_filter(&[DROP_ALL]).unwrap();
-    client.set_nonblocking(true).unwrap();
-    let error = client.connect(&address.into()).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::INPROGRESS.raw_os_error()));
-    client
-}
-
 /// Polls in real time until `handshakes` says so.
 #[cfg(target_os = "linux")]
 #[expect(clippy::disallowed_methods, reason = "the kernel completes a handshake in real time")]
@@ -157,12 +146,12 @@ async fn a_handshake_is_counted_until_it_is_complete_and_then_in_the_queue(addre
     let local = tcp(&listener.local());
     let at = at.map_or(local, |at| SocketAddr::from((at, local.port())));
     assert_eq!(listener.handshakes(), Some(0));
-    let client = deaf_client(at);
+    let client = deaf::connect(at);
     until_handshakes(&listener, 1).await;
     assert!(matches!(listener.quiesce(), Backlog::Sealed));
     assert_eq!(listener.handshakes(), Some(1), "the filter harms none that has begun");
     assert_eq!(accept_until_empty(&mut listener).await, 0);
-    client.detach_filter().unwrap();
+    deaf::hear(&client);
     until_handshakes(&listener, 0).await;
     assert_eq!(accept_until_empty(&mut listener).await, 1);
     assert_eq!(listener.handshakes(), Some(0));
@@ -195,7 +184,7 @@ async fn handshakes_with_others_are_not_counted() {
         let Ok(other) = TcpListener::bind(other) else { continue };
         let address = other.local_addr().unwrap();
         let other = OsListener::inherited(other.into(), SocketOptions::default()).unwrap();
-        let _deaf = deaf_client(address);
+        let _deaf = deaf::connect(address);
         until_handshakes(&other, 1).await;
         assert_eq!(listener.handshakes(), Some(0));
     }
