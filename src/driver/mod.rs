@@ -158,7 +158,9 @@ where
     /// A worker that is blocked does not hold the exit for longer than this, and never beyond the bound (P7).
     async fn wait_for_the_cut(&mut self) {
         let Some(stop) = self.life.history().stop else { return };
-        let until = (self.clock.now() + CUT_MAX).min(stop.deadline);
+        let now = self.clock.now();
+        // Past the bound already, after a pause of the whole process, workers must still get to run once.
+        let until = (now + CUT_MAX).min(stop.deadline.max(now + CUT_LEAST));
         if self.emptying.is_some() {
             tokio::select! {
                 biased;
@@ -256,6 +258,9 @@ impl Drop for CutOnDrop {
 
 /// How long workers get to carry out the cut before the report is made.
 const CUT_MAX: Duration = Duration::from_millis(50);
+
+/// How long they get even if the bound is reached.
+const CUT_LEAST: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exiting {

@@ -55,7 +55,7 @@ pub(crate) const PROGRESS_WAIT: Duration = Duration::from_secs(5);
 pub(crate) const SENT_AT_ONCE: u64 = 10 * 1460;
 
 /// How often a close that waits for acknowledgements looks for them.
-pub(crate) const ACKNOWLEDGED_CHECK: Duration = Duration::from_millis(50);
+pub(crate) const ACKNOWLEDGED_CHECK: Duration = Duration::from_millis(10);
 
 /// How long a connection stays with hyper once it is idle, before it is taken apart and parked.
 pub(crate) const PARK_AFTER: Duration = Duration::from_secs(1);

@@ -20,6 +20,14 @@ use std::{
 };
 use tokio::io::ReadBuf;
 
+/// RFC 9110 §15.5.9: a server that ends a wait for a request says so, and closes.
+pub(crate) const HEAD_TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
+    connection: close\r\n\
+    content-type: text/plain; charset=utf-8\r\n\
+    content-length: 31\r\n\
+    \r\n\
+    the request head took too long\n";
+
 /// A transport on its way out.
 pub(crate) struct Lingering<T> {
     io: T,
@@ -27,6 +35,8 @@ pub(crate) struct Lingering<T> {
     step: Step,
     /// How long it takes, if the client does not end it earlier.
     least: Duration,
+    /// How long it goes on after that without progress of the client.
+    patience: Duration,
     race: Race,
     /// When to look whether it may be closed.
     until: Option<Moment>,
@@ -56,13 +66,25 @@ struct Progress {
 }
 
 impl<T: Transport> Lingering<T> {
-    pub(crate) fn new(io: T, farewell: Bytes) -> Self {
-        Self { io, farewell, step: Step::Saying, least: LINGER, race: Race::NotOurs, until: None, progress: None }
+    /// Bytes of the client lie unread. These are the last words.
+    pub(crate) fn saying(io: T, farewell: Bytes) -> Self {
+        let (least, patience) = (LINGER, PROGRESS_WAIT);
+        Self { io, farewell, step: Step::Saying, least, patience, race: Race::NotOurs, until: None, progress: None }
     }
 
-    /// Of a connection that is idle: what its client sends into the close gets no byte of an answer, but is counted.
+    /// Nothing lies unread: it is over once the client has all of the answer.
+    pub(crate) fn delivering(io: T) -> Self {
+        Self { least: ACKNOWLEDGED_CHECK, ..Self::saying(io, Bytes::new()) }
+    }
+
+    /// There was no request, so there is no answer that the client should get.
+    pub(crate) fn dismissing(io: T) -> Self {
+        Self { patience: Duration::ZERO, ..Self::saying(io, Bytes::new()) }
+    }
+
+    /// The connection is idle: what its client sends into the close gets no byte of an answer, but is counted.
     pub(crate) fn watching(io: T) -> Self {
-        Self { least: RACE_WATCH, race: Race::Open, ..Self::new(io, Bytes::new()) }
+        Self { least: RACE_WATCH, race: Race::Open, ..Self::saying(io, Bytes::new()) }
     }
 
     pub(crate) fn poll<S: HttpService>(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
@@ -98,7 +120,7 @@ impl<T: Transport> Lingering<T> {
         if unacknowledged < progress.unacknowledged {
             *progress = Progress { unacknowledged, at: now };
         }
-        now.since(progress.at) < PROGRESS_WAIT
+        now.since(progress.at) < self.patience
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {

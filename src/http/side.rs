@@ -212,9 +212,11 @@ impl Side {
         tracing::warn!("work that outlived its request was dropped: it did not end when its context was cancelled");
     }
 
-    /// Adds a worker's counts to those that are read.
-    pub(crate) fn enlist(&self, worker: Arc<Counts>) {
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
+    /// Adds a worker's counts to those that are read. Returns its number among the workers.
+    pub(crate) fn enlist(&self, worker: Arc<Counts>) -> u64 {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.push(worker);
+        workers.len() as u64 - 1
     }
 
     #[cfg(feature = "metrics")]

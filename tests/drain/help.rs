@@ -316,6 +316,11 @@ impl Client {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
+    /// As little room as the kernel gives.
+    pub(crate) fn read_little(&self) {
+        SockRef::from(&self.stream).set_recv_buffer_size(1).unwrap();
+    }
+
     /// Little room for what is sent to it.
     pub(crate) fn read_slowly(&self) {
         SockRef::from(&self.stream).set_recv_buffer_size(64 * 1024).unwrap();
