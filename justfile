@@ -41,9 +41,14 @@ rollout *args:
 # The fuzzed bodies with a fuzzer (needs cargo-fuzz and a nightly toolchain): `just fuzz http1`.
 fuzz target:
     cargo fuzz run --fuzz-dir fuzz/targets {{target}} fuzz/corpus/{{target}}
+
 # The bug zoo: wrong variants of the host, each of which exploration must find.
 zoo *args:
     cargo run --release -p lameduck-sim -- zoo {{args}}
+
+# A real process's shutdown as a picture, from its JSON log: `just timeline service.log --svg shutdown.svg`.
+timeline log *args:
+    cargo run --release -p lameduck-sim -- --log {{log}} {{args}}
 
 # The documents, opened.
 doc:

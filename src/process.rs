@@ -6,6 +6,7 @@ use crate::{
     Host, HttpService, PortSharing, Report, driver,
     env::{Clock, Env, Seed},
     host::Parts,
+    http::panic_message,
     lifecycle::Verdict,
     os::{
         DescriptorReserve, OsNetwork, ReusePort, SocketOptions, Tasks, Threads, TokioClock, UnixSignals, cores,
@@ -15,6 +16,7 @@ use crate::{
 use std::{
     error::Error,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
@@ -73,7 +75,7 @@ impl<S: HttpService> Host<S> {
 ///
 /// `build` runs in the context of the control runtime, where the hooks, the background tasks and the readiness checks will run;
 /// signals are heard before it is called. If it fails with a [`SettingsError`](crate::SettingsError) the exit code is 2, with
-/// anything else 1. `finish` runs last, whatever happened, for what must be done before the exit, such as flushing a log; the
+/// anything else, a panic included, 1. `finish` runs last, whatever happened, for what must be done before the exit, such as flushing a log; the
 /// watchdog bounds it. A report with an error is said in one line on stderr.
 ///
 /// ```no_run
@@ -93,7 +95,8 @@ where
     if let Some(error) = &report.error {
         say(&format!("error: {error}"));
     }
-    finish(&report);
+    // A panic here must not change what the exit says (P13).
+    let _ = catch_unwind(AssertUnwindSafe(|| finish(&report)));
     exit(report.code())
 }
 
@@ -126,7 +129,8 @@ where
         let signals = UnixSignals::install().map_err(failed("cannot listen to signals"))?;
         let built = {
             let _context = control.enter();
-            build()
+            catch_unwind(AssertUnwindSafe(build))
+                .unwrap_or_else(|panic| Err(format!("panicked while the host was built: {}", panic_message(&*panic)).into()))
         };
         let mut host = built.map_err(|error| {
             Box::new(if error.is::<crate::SettingsError>() {
@@ -174,7 +178,13 @@ fn network(parts: &mut Parts, manager: ServiceManager) -> Result<OsNetwork, Stri
         PortSharing::Exclusive => ReusePort::No,
         PortSharing::Shared => ReusePort::Yes,
     };
-    let network = OsNetwork::new(SocketOptions { reuse_port, ..SocketOptions::default() }).with_reserve(reserve);
+    let options = SocketOptions {
+        backlog: settings.backlog,
+        nodelay: settings.tcp_nodelay,
+        keepalive: settings.tcp_keepalive,
+        reuse_port,
+    };
+    let network = OsNetwork::new(options).with_reserve(reserve);
     manager.attend(parts, &network)?;
     Ok(network)
 }
@@ -205,4 +215,21 @@ fn seed(clock: &dyn Clock) -> Seed {
 #[expect(clippy::disallowed_methods, reason = "this is the door of the process")]
 fn exit(code: u8) -> ! {
     std::process::exit(i32::from(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_while_the_host_is_built_is_a_failed_start() {
+        // It ended the process with 101, which tells an operator nothing.
+        type Answers = tower::util::BoxCloneSyncService<http::Request<crate::Body>, http::Response<String>, io::Error>;
+        fn built<T>(_: impl FnOnce(Answers) -> T) -> Result<T, Box<dyn Error + Send + Sync>> {
+            panic!("no such file")
+        }
+        let report = live(|| built(|service| Host::builder().tower(service))).unwrap_err();
+        assert_eq!(report.code(), 1);
+        assert_eq!(report.error.as_deref(), Some("panicked while the host was built: no such file"));
+    }
 }

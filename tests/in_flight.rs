@@ -9,6 +9,8 @@ use std::{
     io::{Read, Write},
     time::Duration,
 };
+#[cfg(target_os = "linux")]
+use support::deaf;
 use support::{
     App, Client, End, PATIENCE, Service,
     app::Workers,
@@ -121,14 +123,10 @@ fn a_request_on_a_fresh_connection_accepted_in_the_drain_is_answered() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_client_whose_handshake_was_under_way_when_newcomers_were_shut_out_is_served() {
-    const DROP_ALL: socket2::SockFilter = socket2::SockFilter::new(0x06 /* RET */, 0, 0, 0);
     let mut service = Service::start(&["--lame-duck=900ms"]);
-    let mut client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    client.attach_filter(&[DROP_ALL]).unwrap();
-    client.set_nonblocking(true).unwrap();
-    client.connect(&service.main.into()).unwrap_err();
+    let mut client = deaf::connect(service.main);
     service.terminate();
-    client.detach_filter().unwrap();
+    deaf::hear(&client);
     client.set_nonblocking(false).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     // This waits for the handshake.

@@ -2,6 +2,9 @@
 //! choice.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[cfg(target_os = "linux")]
+#[path = "support/deaf.rs"]
+mod deaf;
 #[path = "os/help.rs"]
 mod help;
 #[path = "os/network.rs"]

@@ -89,6 +89,9 @@ fn a_bad_value_exits_with_2_and_names_setting_and_value() {
         ("--workers=0", ["--workers", "0"]),
         ("--connections-max=none", ["--connections-max", "none"]),
         ("--header-timeout=0s", ["--header-timeout", "0s"]),
+        ("--backlog=0", ["--backlog", "1000000"]),
+        ("--tcp-nodelay=yes", ["--tcp-nodelay", "on or off"]),
+        ("--tcp-keepalive=10ms", ["--tcp-keepalive", "1s"]),
         ("--app-version=a\nb", ["--app-version", "visible"]),
         ("--grace-period=3s", ["--grace-period", "3s"]),
     ] {
@@ -99,6 +102,9 @@ fn a_bad_value_exits_with_2_and_names_setting_and_value() {
         }
     }
     assert_one_line(&refused(&[], &[("SHUTDOWN_DRAIN", "soon")]), 2, &["SHUTDOWN_DRAIN", "soon"]);
+    // The value was left out of the line, since the part that is wrong is nothing.
+    let ended = refused(&[], &[("APP_ADDR", "127.0.0.1:1,")]);
+    assert_one_line(&ended, 2, &["APP_ADDR=127.0.0.1:1,:", "number 2 of 2"]);
     assert_one_line(&refused(&["--grace-period=3s"], &[]), 2, &["24s", "3s", "--grace-period", "--lame-duck"]);
 }
 

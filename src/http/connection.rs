@@ -7,7 +7,7 @@
 //!    │  └──── idle, nothing buffered ┘                              │
 //!    │            the preface of HTTP/2                             │
 //!    ├───────────────────────────▶ Http2 ───────────────────────────┤
-//!    └──────────── told to go, and bytes unread ────────────────────┘
+//!    └──────────── told to go ──────────────────────────────────────┘
 //! ```
 //!
 //! In the drain each state is polled once before it is told anything, so that what the kernel already holds is seen (P5).
@@ -26,17 +26,23 @@ use crate::{env::Transport, lifecycle::Phase};
 use bytes::Bytes;
 use std::{
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
 };
+use tokio::task::yield_now;
 
 /// The future of one connection.
 pub(crate) struct Connection<T: Transport, S: HttpService> {
     crew: Arc<Crew<S>>,
     berth: Arc<Berth>,
     state: State<T, S>,
+    /// Polls that are left once the connection is to be cut. The abort may have come in the same breath, and its 503s want to be
+    /// written: by HTTP/2 streams, which are tasks of their own, and then by their connection.
+    last_turns: u8,
 }
+
+const LAST_TURNS: u8 = 3;
 
 enum State<T: Transport, S: HttpService> {
     Parked(Parked<T>),
@@ -68,16 +74,24 @@ pub(crate) enum Next<T> {
     SpeakHttp1(T, Bytes),
     /// To speak HTTP/2, having read these bytes.
     SpeakHttp2(T, Bytes),
-    /// To close without losing an answer, having said these last words.
-    Linger(T, Bytes),
+    /// To close without losing an answer.
+    Linger(Box<Lingering<T>>),
     /// To be dropped.
     Close,
+    /// To be dropped, and with it an answer that was cut: the drop resets it.
+    Reset,
+}
+
+impl<T> Next<T> {
+    pub(crate) fn linger(lingering: Lingering<T>) -> Self {
+        Self::Linger(Box::new(lingering))
+    }
 }
 
 impl<T: Transport, S: HttpService> Connection<T, S> {
     pub(crate) fn new(crew: Arc<Crew<S>>, berth: Arc<Berth>, io: T) -> Self {
         crew.side.tally.accepted.add_one();
-        Self { crew, berth, state: State::Parked(Parked::fresh(io)) }
+        Self { crew, berth, state: State::Parked(Parked::fresh(io)), last_turns: LAST_TURNS }
     }
 }
 
@@ -88,7 +102,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
         let me = self.get_mut();
         me.berth.register(cx.waker());
         loop {
-            if me.crew.side.is_cutting() {
+            if me.crew.side.is_cutting() && me.last_turns == 0 {
                 me.cut();
                 return Poll::Ready(());
             }
@@ -101,11 +115,22 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                 State::Closed => return Poll::Ready(()),
             };
             let state = match next {
-                Next::Wait => return Poll::Pending,
+                Next::Wait => {
+                    if me.crew.side.is_cutting() {
+                        me.last_turns -= 1;
+                        // After all who were woken before: a plain wake could overtake them.
+                        let _ = pin!(yield_now()).poll(cx);
+                    }
+                    return Poll::Pending;
+                }
                 Next::Park(io) => State::Parked(Parked::again(io)),
                 Next::SpeakHttp1(io, read) => State::Http1(Box::new(Http1::new(crew, berth, io, read))),
                 Next::SpeakHttp2(io, read) => State::Http2(Box::new(Http2::new(crew, berth, io, read))),
-                Next::Linger(io, farewell) => State::Lingering(Box::new(Lingering::new(io, farewell))),
+                Next::Linger(lingering) => State::Lingering(lingering),
+                Next::Reset => {
+                    crew.side.tally.reset.add_one();
+                    State::Closed
+                }
                 Next::Close => {
                     if crew.side.phase() >= Phase::Draining {
                         crew.side.tally.drained.add_one();
@@ -135,12 +160,14 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
     fn cut(&mut self) {
         let was_reset = match self.enter(State::Closed) {
             State::Http1(mut http1) => http1.cut(),
-            State::Http2(mut http2) => http2.cut(),
+            State::Http2(mut http2) => {
+                http2.cut();
+                false
+            }
             State::Parked(_) | State::Lingering(_) | State::Closed => false,
         };
-        if was_reset {
-            self.crew.side.tally.reset.add_one();
-        }
+        let tally = &self.crew.side.tally;
+        if was_reset { tally.reset.add_one() } else { tally.drained.add_one() }
     }
 }
 

@@ -71,7 +71,8 @@ impl<S: HttpService> Crew<S> {
             .max_concurrent_streams(limits.http2_streams_max)
             .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
         let counts = Arc::new(Counts::default());
-        side.enlist(counts.clone());
+        // Far enough from the others', so that no two connections have the same chance.
+        let numbers = AtomicU64::new(side.enlist(counts.clone()) << 40);
         Self {
             side,
             service,
@@ -81,7 +82,7 @@ impl<S: HttpService> Crew<S> {
             http1_last,
             http2,
             counts,
-            numbers: AtomicU64::new(0),
+            numbers,
             full: AtomicBool::new(false),
             freed: Notify::new(),
         }

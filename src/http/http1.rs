@@ -10,6 +10,7 @@ use super::{
     crew::Crew,
     guest_io::GuestIo,
     limits::{GONE_CHECK, HEAD_GRACE, PARK_AFTER, PROGRESS_WAIT, SENT_AT_ONCE},
+    lingering::{HEAD_TIMED_OUT, Lingering},
     link::{Link, Protocol},
     service::{Guarded, HttpService},
 };
@@ -27,14 +28,6 @@ use std::{
 };
 
 type Guest<T, S> = UpgradeableConnection<TokioIo<GuestIo<T>>, Guarded<S>>;
-
-/// RFC 9110 §15.5.9: a server that ends a wait for a request says so, and closes.
-const HEAD_TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
-    connection: close\r\n\
-    content-type: text/plain; charset=utf-8\r\n\
-    content-length: 31\r\n\
-    \r\n\
-    the request head took too long\n";
 
 /// hyper's connection and what we see of it.
 pub(crate) struct Http1<T: Transport, S: HttpService> {
@@ -104,8 +97,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
         if self.link.is_write_blocked() {
             // Its answer has begun, and nothing of it gets through any more: it is cut, and must not look whole.
-            self.cut_and_count(crew);
-            return Next::Close;
+            return if self.cut() { Next::Reset } else { Next::Close };
         }
         if !self.link.is_stalled() {
             self.link.stall();
@@ -128,12 +120,6 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
         last.unacknowledged = unacknowledged;
         now.since(last.at) >= PROGRESS_WAIT
-    }
-
-    fn cut_and_count(&mut self, crew: &Crew<S>) {
-        if self.cut() {
-            crew.side.tally.reset.add_one();
-        }
     }
 
     fn on_quiet(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T> {
@@ -159,7 +145,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             if now >= until {
                 return self
                     .take_apart()
-                    .map_or(Next::Close, |(io, _)| Next::Linger(io, Bytes::from_static(HEAD_TIMED_OUT)));
+                    .map_or(Next::Close, |(io, _)| Next::linger(Lingering::saying(io, Bytes::from_static(HEAD_TIMED_OUT))));
             }
             berth.wake_at(until);
             return Next::Wait;
@@ -193,14 +179,25 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         };
         if self.link.is_torn() {
             io.reset_on_drop();
-            crew.side.tally.reset.add_one();
-            return Next::Close;
+            return Next::Reset;
         }
-        let unread =
-            self.link.is_body_unread() || self.link.are_bodies_held() || !read.is_empty() || io.look() == Look::Data;
-        // More of the client may still come, and the reset it would cause must find nothing left to destroy.
-        let on_its_way = || self.link.written() > SENT_AT_ONCE && io.unacknowledged().is_some_and(|bytes| bytes > 0);
-        if unread || on_its_way() { Next::Linger(io, Bytes::new()) } else { Next::Close }
+        let is_own_unread = self.link.is_body_unread() || self.link.are_bodies_held();
+        let is_next_unread = !read.is_empty() || io.look() == Look::Data;
+        let stopping = crew.side.phase() >= Phase::LameDuck;
+        if is_next_unread && !is_own_unread && stopping {
+            // Requests behind the last answer are left for the client to send again, as if they had come after the close.
+            crew.side.tally.raced.add_one();
+        }
+        if is_own_unread || is_next_unread {
+            return Next::linger(Lingering::saying(io, Bytes::new()));
+        }
+        // If we end the connection, more of the client may still come, and the reset it would cause must find nothing left to
+        // destroy. So too if it is the client who ends it, with an answer that did not leave at once.
+        let is_at_risk = stopping || self.link.written() > SENT_AT_ONCE;
+        if is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > 0) {
+            return Next::linger(Lingering::delivering(io));
+        }
+        Next::Close
     }
 
     /// The connection speaks another protocol now. It stays in the drain until its io is dropped.

@@ -9,7 +9,8 @@ use super::{
     connection::Next,
     crew::Crew,
     guest_io::{GuestIo, Home},
-    limits::{HEAD_GRACE, PONG_WAIT},
+    limits::{FIRST_BYTE_GRACE, HEAD_GRACE, PONG_WAIT},
+    lingering::Lingering,
     link::{Link, Protocol},
     service::{Guarded, HttpService},
 };
@@ -23,9 +24,10 @@ use hyper_util::rt::TokioIo;
 use std::{
     pin::Pin,
     sync::{Arc, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
+use tokio::io::ReadBuf;
 
 /// hyper's connection and what we see of it.
 pub(crate) struct Http2<T: Transport, S: HttpService> {
@@ -109,7 +111,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
         let idle_since = *self.idle_since.get_or_insert(now);
         let until = match (self.goaway, self.spoke) {
-            (Goaway::Sent { at }, Spoke::Yes) => idle_since.max(at) + PONG_WAIT,
+            // However busy it was meanwhile: a peer that never answers may ask for more as long as it likes.
+            (Goaway::Sent { at }, Spoke::Yes) => idle_since.max(at + PONG_WAIT),
             (Goaway::Sent { at }, Spoke::No) => at + HEAD_GRACE,
             (Goaway::NotYet, Spoke::Yes) => idle_since + crew.side.keep_alive(),
             (Goaway::NotYet, Spoke::No) => self.began + crew.side.keep_alive(),
@@ -138,8 +141,20 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         let side = &crew.side;
         match side.phase() {
             Phase::Starting | Phase::Serving => Moment::NEVER,
-            Phase::LameDuck => side.stopping_since() + spread(side.config.lame_duck, self.chance),
-            Phase::Draining | Phase::Cancelling | Phase::CleaningUp | Phase::Stopped => Moment::EPOCH,
+            Phase::LameDuck => {
+                (side.stopping_since() + spread(side.config.lame_duck, self.chance)).max(self.first_request_until())
+            }
+            Phase::Draining => self.first_request_until(),
+            Phase::Cancelling | Phase::CleaningUp | Phase::Stopped => Moment::EPOCH,
+        }
+    }
+
+    /// Who has just connected may wait for our SETTINGS before it asks. Told to go at once it would never ask anything, here nor
+    /// at its next connect.
+    fn first_request_until(&self) -> Moment {
+        match self.spoke {
+            Spoke::Yes => Moment::EPOCH,
+            Spoke::No => self.began + FIRST_BYTE_GRACE,
         }
     }
 
@@ -150,30 +165,42 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             self.link.settle_flushed(&crew.counts, || crew.side.clock.now());
         }
         self.link.settle_lost();
-        match self.take_home() {
-            Some(io) if io.look() == Look::Data || crew.side.phase() < Phase::Draining => Next::Linger(io, Bytes::new()),
-            Some(_) | None => Next::Close,
+        let Some(io) = self.take_home() else { return Next::Close };
+        if self.spoke == Spoke::No {
+            return Next::linger(Lingering::dismissing(io));
         }
+        if io.look() == Look::Data || crew.side.phase() < Phase::Draining {
+            return Next::linger(Lingering::saying(io, Bytes::new()));
+        }
+        // A client that receives sends, too: the windows that it opens would meet a closed connection, and the reset destroys what
+        // it has not received.
+        if io.unacknowledged().is_some_and(|bytes| bytes > 0) {
+            return Next::linger(Lingering::delivering(io));
+        }
+        Next::Close
     }
 
     fn take_home(&self) -> Option<T> {
         self.home.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Ends whatever goes on; true if a request was cut by it.
-    pub(crate) fn cut(&mut self) -> bool {
-        let is_cut = self.link.is_in_flight() || self.link.has_ended();
-        if is_cut {
-            self.link.on_torn();
-        }
+    /// Ends whatever goes on. A stream that did not come to its end is whole to nobody, so that the connection need not be reset: that
+    /// would destroy answers on other streams that are whole, and still on their way.
+    pub(crate) fn cut(&mut self) {
         drop(self.guest.take());
         self.link.settle_lost();
-        if let Some(mut io) = self.take_home()
-            && is_cut
-        {
-            io.reset_on_drop();
+        let Some(mut io) = self.take_home() else { return };
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut waste = [0; 4096];
+        for _ in 0..64 {
+            // Bytes that lie unread would turn the close into a reset.
+            let mut unread = ReadBuf::new(&mut waste);
+            let read = Pin::new(&mut io).poll_read(cx, &mut unread);
+            if !matches!(read, Poll::Ready(Ok(()))) || unread.filled().is_empty() {
+                break;
+            }
         }
-        is_cut
+        let _ = Pin::new(&mut io).poll_shutdown(cx);
     }
 }
 

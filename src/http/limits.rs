@@ -43,6 +43,9 @@ pub(crate) const HEAD_GRACE: Duration = Duration::from_secs(1);
 /// How long a close with unread bytes reads on, so that the kernel does not throw our answer away.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
+/// How long the close of an idle connection looks for a request that crossed it on the wire, if the client does not close too.
+pub(crate) const RACE_WATCH: Duration = Duration::from_millis(10);
+
 /// How long a peer may go without any progress in the drain: nothing acknowledged of an answer, or nothing more of a request's
 /// body.
 pub(crate) const PROGRESS_WAIT: Duration = Duration::from_secs(5);
@@ -52,7 +55,7 @@ pub(crate) const PROGRESS_WAIT: Duration = Duration::from_secs(5);
 pub(crate) const SENT_AT_ONCE: u64 = 10 * 1460;
 
 /// How often a close that waits for acknowledgements looks for them.
-pub(crate) const ACKNOWLEDGED_CHECK: Duration = Duration::from_millis(50);
+pub(crate) const ACKNOWLEDGED_CHECK: Duration = Duration::from_millis(10);
 
 /// How long a connection stays with hyper once it is idle, before it is taken apart and parked.
 pub(crate) const PARK_AFTER: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use super::{
     berth::Berth,
     connection::Next,
     crew::Crew,
-    limits::{ACKNOWLEDGED_CHECK, LINGER, PROGRESS_WAIT},
+    limits::{ACKNOWLEDGED_CHECK, LINGER, PROGRESS_WAIT, RACE_WATCH},
     service::HttpService,
 };
 use crate::{env::Transport, lifecycle::Moment};
@@ -16,14 +16,28 @@ use bytes::{Buf, Bytes};
 use std::{
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::io::ReadBuf;
+
+/// RFC 9110 §15.5.9: a server that ends a wait for a request says so, and closes.
+pub(crate) const HEAD_TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
+    connection: close\r\n\
+    content-type: text/plain; charset=utf-8\r\n\
+    content-length: 31\r\n\
+    \r\n\
+    the request head took too long\n";
 
 /// A transport on its way out.
 pub(crate) struct Lingering<T> {
     io: T,
     farewell: Bytes,
     step: Step,
+    /// How long it takes, if the client does not end it earlier.
+    least: Duration,
+    /// How long it goes on after that without progress of the client.
+    patience: Duration,
+    race: Race,
     /// When to look whether it may be closed.
     until: Option<Moment>,
     progress: Option<Progress>,
@@ -36,6 +50,14 @@ enum Step {
     Discarding,
 }
 
+/// Whether bytes of the client are the race of RFC 9112 §9.5, to be counted once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Race {
+    NotOurs,
+    Open,
+    Seen,
+}
+
 /// How far the client was with the answer when it last got further.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
@@ -44,17 +66,39 @@ struct Progress {
 }
 
 impl<T: Transport> Lingering<T> {
-    pub(crate) fn new(io: T, farewell: Bytes) -> Self {
-        Self { io, farewell, step: Step::Saying, until: None, progress: None }
+    /// Bytes of the client lie unread. These are the last words.
+    pub(crate) fn saying(io: T, farewell: Bytes) -> Self {
+        let (least, patience) = (LINGER, PROGRESS_WAIT);
+        Self { io, farewell, step: Step::Saying, least, patience, race: Race::NotOurs, until: None, progress: None }
+    }
+
+    /// Nothing lies unread: it is over once the client has all of the answer.
+    pub(crate) fn delivering(io: T) -> Self {
+        Self { least: ACKNOWLEDGED_CHECK, ..Self::saying(io, Bytes::new()) }
+    }
+
+    /// There was no request, so there is no answer that the client should get.
+    pub(crate) fn dismissing(io: T) -> Self {
+        Self { patience: Duration::ZERO, ..Self::saying(io, Bytes::new()) }
+    }
+
+    /// The connection is idle: what its client sends into the close gets no byte of an answer, but is counted.
+    pub(crate) fn watching(io: T) -> Self {
+        Self { least: RACE_WATCH, race: Race::Open, ..Self::saying(io, Bytes::new()) }
     }
 
     pub(crate) fn poll<S: HttpService>(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
         // The abort does not end it: what it guards may be the very 503 of a request that was just cut. The cut does.
-        if self.poll_close(cx).is_ready() {
+        let closed = self.poll_close(cx);
+        if self.race == Race::Seen {
+            self.race = Race::NotOurs;
+            crew.side.tally.raced.add_one();
+        }
+        if closed.is_ready() {
             return Next::Close;
         }
         let now = crew.side.clock.now();
-        let until = *self.until.get_or_insert(now + LINGER);
+        let until = *self.until.get_or_insert(now + self.least);
         if now < until {
             berth.wake_at(until);
             return Next::Wait;
@@ -70,12 +114,13 @@ impl<T: Transport> Lingering<T> {
 
     /// Whether the client is still busy receiving the answer.
     fn is_awaited(&mut self, now: Moment) -> bool {
-        let Some(unacknowledged @ 1..) = self.io.unacknowledged() else { return false };
+        // Our FIN counts as one byte, and nothing is lost with it.
+        let Some(unacknowledged @ 2..) = self.io.unacknowledged() else { return false };
         let progress = self.progress.get_or_insert(Progress { unacknowledged, at: now });
         if unacknowledged < progress.unacknowledged {
             *progress = Progress { unacknowledged, at: now };
         }
-        now.since(progress.at) < PROGRESS_WAIT
+        now.since(progress.at) < self.patience
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -99,6 +144,7 @@ impl<T: Transport> Lingering<T> {
                     let mut unread = ReadBuf::new(&mut waste);
                     match io.poll_read(cx, &mut unread) {
                         Poll::Ready(Ok(())) if unread.filled().is_empty() => return Poll::Ready(()),
+                        Poll::Ready(Ok(())) if self.race == Race::Open => self.race = Race::Seen,
                         Poll::Ready(Ok(())) => {}
                         Poll::Ready(Err(_)) => return Poll::Ready(()),
                         Poll::Pending => return Poll::Pending,

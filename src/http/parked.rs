@@ -5,6 +5,7 @@ use super::{
     connection::Next,
     crew::Crew,
     limits::{FIRST_BYTE_GRACE, HEAD_GRACE},
+    lingering::{HEAD_TIMED_OUT, Lingering},
     service::HttpService,
     sniff::{PREFACE, Sniffed, sniff},
 };
@@ -114,11 +115,17 @@ impl<T: Transport> Parked<T> {
             cx.waker().wake_by_ref();
             return Next::Wait;
         }
-        let _ = Pin::new(&mut io).poll_shutdown(cx);
-        if io.look() == Look::Data {
-            crew.side.tally.raced.add_one();
-            return Next::Linger(io, Bytes::new());
+        match self.len {
+            0 => {}
+            // Perhaps the beginning of a POST.
+            1..4 => return Next::linger(Lingering::saying(io, Bytes::from_static(HEAD_TIMED_OUT))),
+            // RFC 9113 §3.4: only a client of HTTP/2 begins with "PRI ".
+            4.. => return Next::linger(Lingering::dismissing(io)),
         }
-        Next::Close
+        if crew.side.counts_races() {
+            return Next::linger(Lingering::watching(io));
+        }
+        let _ = Pin::new(&mut io).poll_shutdown(cx);
+        if io.look() == Look::Data { Next::linger(Lingering::dismissing(io)) } else { Next::Close }
     }
 }

@@ -182,6 +182,11 @@ impl Side {
         self.config.when_full == WhenFull::MakeRoom && self.is_full()
     }
 
+    /// Whether a request that crosses a close is counted. Who asks the internal server asks again, and the exit waits for it.
+    pub(crate) fn counts_races(&self) -> bool {
+        self.config.when_full == WhenFull::Wait
+    }
+
     /// How long a connection may be idle.
     pub(crate) fn keep_alive(&self) -> Duration {
         if self.wants_room() { FIRST_BYTE_GRACE } else { self.config.limits.keep_alive }
@@ -207,9 +212,11 @@ impl Side {
         tracing::warn!("work that outlived its request was dropped: it did not end when its context was cancelled");
     }
 
-    /// Adds a worker's counts to those that are read.
-    pub(crate) fn enlist(&self, worker: Arc<Counts>) {
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
+    /// Adds a worker's counts to those that are read. Returns its number among the workers.
+    pub(crate) fn enlist(&self, worker: Arc<Counts>) -> u64 {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.push(worker);
+        workers.len() as u64 - 1
     }
 
     #[cfg(feature = "metrics")]

@@ -52,7 +52,8 @@ pub(crate) async fn work<L, S>(
     let clock = crew.side.clock.clone();
     let mut desk =
         Desk { crew: crew.clone(), berths: Vec::new(), listeners: Listeners::new(listeners), last_accept: Admitted::Yes };
-    let mut sweep = clock.sleep_until(clock.now() + SWEEP);
+    let mut pace = SWEEP;
+    let mut sweep = clock.sleep_until(clock.now() + pace);
     let mut pause = clock.sleep_until(clock.now());
     let mut accepting = Accepting::Yes;
     let mut settling = None;
@@ -63,6 +64,10 @@ pub(crate) async fn work<L, S>(
             if crew.side.wants_room() {
                 desk.wake_all();
             }
+        }
+        if pace == SWEEP && crew.side.phase() >= Phase::LameDuck {
+            pace = SWEEP_STOPPING;
+            sweep.as_mut().reset(clock.now() + pace);
         }
         tokio::select! {
             biased;
@@ -79,9 +84,8 @@ pub(crate) async fn work<L, S>(
                     desk.wake_all();
                 }
                 Some(Order::Close) => {
-                    desk.empty_backlogs().await;
-                    crew.close();
-                    accepting = Accepting::Never;
+                    accepting = desk.empty_backlogs().await;
+                    pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
                     desk.wake_all();
                     sweep.as_mut().reset(clock.now() + SWEEP_STOPPING);
                 }
@@ -98,19 +102,20 @@ pub(crate) async fn work<L, S>(
             },
             () = sweep.as_mut() => {
                 desk.sweep();
-                let every = if crew.side.phase() >= Phase::LameDuck { SWEEP_STOPPING } else { SWEEP };
-                sweep.as_mut().reset(clock.now() + every);
+                sweep.as_mut().reset(clock.now() + pace);
             }
             () = Settling::is_due(settling.as_mut()) => {
                 let looked = settling.as_mut().map(|settling| settling.look(crew.side.phase(), desk.listeners.handshakes()));
                 if looked == Some(Settled::Yes) {
                     settling = None;
-                    desk.empty_backlogs().await;
-                    crew.close();
-                    accepting = Accepting::Never;
+                    accepting = desk.empty_backlogs().await;
+                    pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
                 }
             }
-            () = pause.as_mut(), if accepting == Accepting::Paused => accepting = Accepting::Yes,
+            () = pause.as_mut(), if matches!(accepting, Accepting::Paused | Accepting::Emptying) => {
+                accepting = if accepting == Accepting::Paused { Accepting::Yes } else { desk.empty_backlogs().await };
+                pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
+            }
             () = crew.freed(), if is_full => {}
             accepted = desk.accept(), if accepting == Accepting::Yes && !is_full => {
                 if desk.admit(accepted) == Admitted::No {
@@ -127,6 +132,8 @@ pub(crate) async fn work<L, S>(
 enum Accepting {
     Yes,
     Paused,
+    /// The queues are being emptied, and what that takes has run out for now.
+    Emptying,
     Never,
 }
 
@@ -203,18 +210,20 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
         self.listeners.sockets.retain(|socket| socket.queue == Queue::Ours);
     }
 
-    /// Accepts what the kernel completed, then closes.
-    async fn empty_backlogs(&mut self) {
-        let clock = self.crew.side.clock.clone();
+    /// Accepts what the kernel completed, then closes. It never waits for what has run out: meanwhile the sweep must go on, or those
+    /// that only time can end would keep their descriptors.
+    async fn empty_backlogs(&mut self) -> Accepting {
         while let Some(accepted) = self.listeners.accept_if_any().await {
             if self.admit(accepted) == Admitted::No {
                 if self.crew.side.is_aborting() {
                     break;
                 }
-                clock.sleep_until(clock.now() + ACCEPT_PAUSE).await;
+                return Accepting::Emptying;
             }
         }
         self.listeners.close();
+        self.crew.close();
+        Accepting::Never
     }
 
     fn wake_all(&mut self) {

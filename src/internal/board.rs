@@ -93,11 +93,11 @@ impl Board {
         self.changed.notify_one();
     }
 
-    /// The phase and when it was entered, and when the shutdown must be over.
-    pub(crate) fn entered(&self) -> (Phase, Moment, Option<Moment>) {
+    /// The phase and when the shutdown must be over, as they were noted together.
+    #[cfg(feature = "systemd")]
+    pub(crate) fn entered(&self) -> (Phase, Option<Moment>) {
         let course = self.course();
-        let (phase, since) = course.phases.last().copied().unwrap_or((Phase::Starting, self.began));
-        (phase, since, course.deadline)
+        (course.phases.last().map_or(Phase::Starting, |(phase, _)| *phase), course.deadline)
     }
 
     /// When `phase` was entered, and when the shutdown must be over. A phase is published before it is noted here.

@@ -5,8 +5,13 @@
 //! time: "until it is empty" must mean the kernel's queue, not what the runtime has heard of it (P5a).
 
 use super::{
-    DescriptorReserve, SocketOptions, exclusive::Mark, network::tcp_address, quiesce::drop_new_handshakes,
-    reserve::is_out_of_descriptors, transport::Socket, unix_path::UnixPath,
+    DescriptorReserve, SocketOptions,
+    exclusive::Mark,
+    network::tcp_address,
+    quiesce::{Seal, SideDoor},
+    reserve::is_out_of_descriptors,
+    transport::Socket,
+    unix_path::UnixPath,
 };
 use crate::env::{Address, Backlog, Listener};
 use rustix::net::SocketAddrAny;
@@ -34,6 +39,9 @@ pub struct OsListener {
     options: SocketOptions,
     reserve: Option<DescriptorReserve>,
     queue: Queue,
+    // After the socket: whoever is kept out must not find it open.
+    seal: Seal,
+    side_door: SideDoor,
 }
 
 /// Whose socket it is, which decides how it ends.
@@ -73,8 +81,15 @@ enum Queue {
 }
 
 impl OsListener {
-    pub(super) fn new(socket: socket2::Socket, local: Address, ownership: Ownership, options: SocketOptions) -> Self {
-        Self { ownership, door: Door::Made(socket), local, options, reserve: None, queue: Queue::Watched }
+    pub(super) fn new(
+        socket: socket2::Socket,
+        local: Address,
+        ownership: Ownership,
+        options: SocketOptions,
+        seal: Seal,
+    ) -> Self {
+        let door = Door::Made(socket);
+        Self { ownership, door, local, options, reserve: None, queue: Queue::Watched, seal, side_door: None }
     }
 
     /// A listener from a descriptor that somebody else bound and listens on, such as a service manager. At the end its queue
@@ -87,7 +102,8 @@ impl OsListener {
     /// `InvalidInput` if it is not a listening TCP or Unix stream socket, or the system's.
     pub fn inherited(descriptor: OwnedFd, options: SocketOptions) -> io::Result<Self> {
         let (socket, local) = listening_socket(descriptor)?;
-        Ok(Self::new(socket, local, Ownership::Inherited, options))
+        let seal = Seal::new(1, &options);
+        Ok(Self::new(socket, local, Ownership::Inherited, options, seal))
     }
 
     /// When descriptors run out, accepts with those of `reserve`; they go back there when such a connection is dropped.
@@ -100,10 +116,13 @@ impl OsListener {
         // First the runtime, also when the kernel is to be asked: this is what arranges the wake-up.
         let watched = self.door.poll_accept(cx);
         match (watched, self.queue) {
-            (Poll::Pending, Queue::Asked) => match self.door.accept_now() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-                outcome => Poll::Ready(outcome),
-            },
+            (Poll::Pending, Queue::Asked) => {
+                let outcome = match (self.door.accept_now(), &self.side_door) {
+                    (Err(error), Some(side_door)) if is_empty(&error) => accept_tcp(side_door.as_fd()),
+                    (outcome, _) => outcome,
+                };
+                if outcome.as_ref().is_err_and(is_empty) { Poll::Pending } else { Poll::Ready(outcome) }
+            }
             (watched, Queue::Watched | Queue::Asked) => watched,
         }
     }
@@ -171,10 +190,15 @@ impl Listener for OsListener {
 
     fn quiesce(&mut self) -> Backlog {
         self.queue = Queue::Asked;
-        let sealed = match &self.ownership {
-            Ownership::Tcp(_) => self.door.descriptor().and_then(|socket| drop_new_handshakes(&SockRef::from(&socket))),
-            Ownership::Unix(path) => path.unlink(),
-            Ownership::Inherited => return Backlog::Inherited,
+        let sealed = match (&self.ownership, &self.local) {
+            (Ownership::Tcp(_), Address::Tcp(local)) => self
+                .door
+                .descriptor()
+                .and_then(|socket| self.seal.drop_new_handshakes(socket, *local))
+                .map(|side_door| self.side_door = side_door),
+            (Ownership::Unix(path), _) => path.unlink(),
+            (Ownership::Tcp(_), Address::Unix(_)) => Err(io::ErrorKind::InvalidInput.into()),
+            (Ownership::Inherited, _) => return Backlog::Inherited,
         };
         match sealed {
             Ok(()) => Backlog::Sealed,
@@ -234,18 +258,26 @@ impl Door {
 
     /// A connection that the kernel knows of, or `WouldBlock`.
     fn accept_now(&self) -> io::Result<(Stream, Address)> {
-        let (descriptor, peer) = accept_nonblocking(self.descriptor()?)?;
         match self {
-            Self::Unix(_) => {
-                let stream = UnixStream::from_std(descriptor.into())?;
-                Ok((Stream::Unix(stream), Address::Unix(peer.and_then(unix_path_of))))
-            }
-            Self::Tcp(_) | Self::Made(_) | Self::Refused => {
-                let peer = SocketAddr::try_from(peer.ok_or(io::ErrorKind::ConnectionAborted)?)?;
-                Ok((Stream::Tcp(TcpStream::from_std(descriptor.into())?), Address::Tcp(canonical(peer))))
-            }
+            Self::Unix(listener) => accept_unix(listener.as_fd()),
+            Self::Tcp(_) | Self::Made(_) | Self::Refused => accept_tcp(self.descriptor()?),
         }
     }
+}
+
+fn is_empty(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+fn accept_tcp(listener: BorrowedFd<'_>) -> io::Result<(Stream, Address)> {
+    let (descriptor, peer) = accept_nonblocking(listener)?;
+    let peer = SocketAddr::try_from(peer.ok_or(io::ErrorKind::ConnectionAborted)?)?;
+    Ok((Stream::Tcp(TcpStream::from_std(descriptor.into())?), Address::Tcp(canonical(peer))))
+}
+
+fn accept_unix(listener: BorrowedFd<'_>) -> io::Result<(Stream, Address)> {
+    let (descriptor, peer) = accept_nonblocking(listener)?;
+    Ok((Stream::Unix(UnixStream::from_std(descriptor.into())?), Address::Unix(peer.and_then(unix_path_of))))
 }
 
 /// A descriptor as the listening stream socket that it must be, non-blocking and close-on-exec, with its address.

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `clock` | time, by tokio's clock and the system's calendar | P9 |
 //! | `network`, `exclusive`, `unix_path` | binds ports exclusively, and Unix sockets with their stale leftovers | P2, P14 |
-//! | `listener`, `quiesce`, `handshakes` | accepts; keeps newcomers out at the end without losing who came | P5, P8 |
+//! | `listener`, `quiesce`, `shunt`, `handshakes` | accepts; keeps newcomers out at the end without losing who came | P5, P8 |
 //! | `transport`, `unacknowledged`, `sock_diag` | bytes, the last look, what the peer has not acknowledged, the reset | P5, P6 |
 //! | `reserve` | descriptors kept back for the internal side | P15, P16 |
 //! | `signals` | the four stop signals | P12 |
@@ -14,8 +14,8 @@
 //! | `limits` | how much of the machine is ours | P15 |
 //! | `meter` | how much of it we use, for the metrics | |
 //!
-//! Linux is what it is made for; other Unixes compile and get what they can: no SYN filter, no view of handshakes
-//! and of what is unacknowledged. There is no unsafe code here: socket options go through socket2, system calls through rustix. Nothing
+//! Linux is what it is made for; other Unixes compile and get what they can: newcomers come until the end, no view of handshakes
+//! and of what is unacknowledged. There is no unsafe code here: socket options go through socket2 and nix, system calls through rustix. Nothing
 //! here decides anything: policy such as how long to back off after a failed accept belongs to the host.
 
 mod clock;
@@ -32,6 +32,8 @@ mod notify;
 mod quiesce;
 mod reserve;
 mod rooms;
+#[cfg(target_os = "linux")]
+mod shunt;
 mod signals;
 #[cfg(target_os = "linux")]
 mod sock_diag;

@@ -23,6 +23,7 @@ use super::{
     DescriptorReserve,
     exclusive::Mark,
     listener::{OsListener, Ownership, PortClaim, listening_socket},
+    quiesce::Seal,
     unix_path::UnixPath,
 };
 use crate::env::{Address, Audience, ListenAddress, Network, Reservation};
@@ -81,7 +82,7 @@ impl SocketOptions {
         Ok(())
     }
 
-    fn listen(&self, socket: &Socket) -> io::Result<()> {
+    pub(super) fn listen(&self, socket: &Socket) -> io::Result<()> {
         socket.listen(i32::try_from(self.backlog).unwrap_or(i32::MAX))
     }
 }
@@ -202,10 +203,12 @@ impl OsReservation {
             (Ownership::Tcp(_), Address::Unix(_)) => return Err(io::ErrorKind::InvalidInput.into()),
             (Ownership::Inherited, _) => share(first, listeners)?,
         };
+        let seal = Seal::new(listeners, &options);
         Ok(sockets
             .into_iter()
             .map(|socket| {
-                let listener = OsListener::new(socket, local.clone(), ownership.clone(), options.clone());
+                let (local, ownership, options) = (local.clone(), ownership.clone(), options.clone());
+                let listener = OsListener::new(socket, local, ownership, options, seal.clone());
                 match &reserve {
                     Some(reserve) => listener.with_reserve(reserve.clone()),
                     None => listener,
@@ -329,7 +332,7 @@ fn claim(_: SocketAddr, _: ReusePort) -> io::Result<PortClaim> {
     Ok(None)
 }
 
-fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+pub(super) fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
     // socket2 sets close-on-exec: a child that inherited a listener would keep its queue alive after us.
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() && address.ip().is_unspecified() {

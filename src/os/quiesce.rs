@@ -9,22 +9,49 @@
 //!
 //! Accepted connections inherit the filter. It does not harm them: no segment of an established connection is a bare SYN.
 //!
+//! Where a filter is forbidden, newcomers are led elsewhere: see `shunt`.
+//!
 //! Never used on a socket that we inherited: the filter belongs to the socket and not to us, and would stay on it for
 //! ever.
 
+use super::SocketOptions;
 use socket2::Socket;
-use std::io;
+use std::{io, net::SocketAddr, os::fd::BorrowedFd, sync::Arc};
 
-/// From now on `socket` completes no handshake that has not begun.
-#[cfg(target_os = "linux")]
-pub(super) fn drop_new_handshakes(socket: &Socket) -> io::Result<()> {
-    socket.attach_filter(&filter::BARE_SYNS)
+/// What keeps newcomers out of a port. Its listeners share it, and each holds it for longer than its own socket.
+#[derive(Clone, Debug)]
+pub(super) struct Seal {
+    #[cfg(target_os = "linux")]
+    shunts: super::shunt::Shunts,
 }
 
-/// There is no such filter here.
+/// A socket beside the listener to accept from, too.
+pub(super) type SideDoor = Option<Arc<Socket>>;
+
+#[cfg(target_os = "linux")]
+impl Seal {
+    /// For a port with so many listeners.
+    pub(super) fn new(listeners: usize, options: &SocketOptions) -> Self {
+        Self { shunts: super::shunt::Shunts::new(listeners, options.clone()) }
+    }
+
+    /// From now on `listener`, which is bound to `local`, completes no handshake that has not begun.
+    pub(super) fn drop_new_handshakes(&self, listener: BorrowedFd<'_>, local: SocketAddr) -> io::Result<SideDoor> {
+        let Err(forbidden) = socket2::SockRef::from(&listener).attach_filter(&filter::BARE_SYNS) else { return Ok(None) };
+        let shunted = self.shunts.turn_newcomers_away(listener, local);
+        shunted.map(Some).map_err(|reason| io::Error::new(forbidden.kind(), format!("{forbidden}; {reason}")))
+    }
+}
+
 #[cfg(not(target_os = "linux"))]
-pub(super) fn drop_new_handshakes(_: &Socket) -> io::Result<()> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no filter for new connections"))
+impl Seal {
+    pub(super) fn new(_: usize, _: &SocketOptions) -> Self {
+        Self {}
+    }
+
+    pub(super) fn drop_new_handshakes(&self, _: BorrowedFd<'_>, _: SocketAddr) -> io::Result<SideDoor> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no filter for new connections"))
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -107,7 +107,7 @@ struct View {
 
 impl View {
     fn of(board: &Board, now: Moment) -> Self {
-        let (phase, _, deadline) = board.entered();
+        let (phase, deadline) = board.entered();
         Self {
             phase,
             remaining: deadline.map(|deadline| deadline.since(now)),

@@ -1,6 +1,9 @@
 //! Requests that outlast the drain and ignore the cancellation: each is cut, told, counted, and no cut answer looks whole.
 
-use super::help::{End, Exit, Server, ms, pass, s};
+use super::{
+    help::{End, Exit, Server, ms, pass, s},
+    http2_client::{Http2, Manners},
+};
 
 /// All of them past the drain in two seconds.
 const HURRIED: [&str; 6] = ["--lame-duck", "0s", "--drain", "500ms", "--cancel", "600ms"];
@@ -14,6 +17,8 @@ fn tells_of(exit: &Exit, head_sent: bool) {
     assert_eq!(abort["phase"], "cancelling", "{exit:?}");
     assert!(abort["age_ms"].as_u64().unwrap() >= 500, "{exit:?}");
     assert_eq!(exit.connections("reset"), u64::from(head_sent), "{exit:?}");
+    // A connection that was reset used to be counted as drained as well.
+    assert_eq!(exit.connections("drained"), u64::from(!head_sent), "{exit:?}");
 }
 
 #[test]
@@ -108,4 +113,21 @@ fn a_503_is_not_destroyed_by_the_requests_behind_the_one_that_was_cut() {
     assert_eq!(client.answer().status, 503);
     let exit = server.exit().within(s(5));
     assert_eq!((exit.code, exit.requests("started")), (3, 1), "{exit:?}");
+}
+
+/// With no time between the abort and the cut, connections were cut before the 503s of their requests were made: an empty reset.
+#[test]
+fn a_request_that_is_cut_without_any_cancel_wait_is_told_so_too() {
+    let mut server = Server::start(&["--lame-duck", "0s", "--drain", "500ms", "--cancel", "0s"]);
+    let mut clients: Vec<_> = (0..10).map(|_| server.ask("/stuck?ms=60000")).collect();
+    let mut http2 = Http2::connect(server.service.main, Manners::Good);
+    let id = http2.get("/stuck?ms=60000");
+    server.await_in_flight(11);
+    server.stop();
+    for client in &mut clients {
+        assert_eq!(client.answer().status, 503);
+    }
+    assert_eq!(http2.read_stream(id).status, Some(503));
+    let exit = server.exit();
+    assert_eq!((exit.code, exit.requests("aborted")), (3, 11), "{exit:?}");
 }

@@ -106,3 +106,19 @@ fn half_a_head_in_the_lame_duck_delay_has_all_of_it_and_more() {
     client.answer().is_hello();
     server.exit_clean();
 }
+
+/// A `P` may be the beginning of a POST, or of the preface of HTTP/2, so it waits where idle connections do, and was closed as one: with
+/// no byte, and counted nowhere.
+#[test]
+fn half_a_method_is_told_so_like_half_a_head() {
+    for half in ["P", "PR", "PO", "G"] {
+        let mut server = Server::start(&["--lame-duck", "0s"]);
+        let mut client = server.connect();
+        client.send(half);
+        server.await_accepted(1);
+        server.stop();
+        assert_eq!(client.answer().status, 408, "{half}");
+        client.is_closed();
+        server.exit_clean().within(s(6));
+    }
+}

@@ -240,6 +240,8 @@ impl<S: Read + Write> Client<S> {
                 None
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Some(End::Reset),
+            // A process that was stopped and goes on: a read with a timeout is not begun again by the kernel, `signal(7)`.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
             Err(error) => panic!("{error}, after {:?}", String::from_utf8_lossy(&self.received)),
         }
     }
@@ -312,6 +314,11 @@ impl Client {
     /// Leaves with a reset, as a process that crashed would.
     pub(crate) fn vanish(self) {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    /// As little room as the kernel gives.
+    pub(crate) fn read_little(&self) {
+        SockRef::from(&self.stream).set_recv_buffer_size(1).unwrap();
     }
 
     /// Little room for what is sent to it.

@@ -225,3 +225,82 @@ fn streams_that_outlast_the_drain_get_a_503_or_a_reset_of_their_own() {
     assert!(aborts.iter().all(|abort| abort["path"] == "/stuck" && abort["method"] == "GET"), "{exit:?}");
     assert_eq!(aborts.iter().filter(|abort| abort["head_sent"] == true).count(), 2, "{exit:?}");
 }
+
+/// An answer that was handed to the kernel lay there when the drain closed its connection. A client that receives opens its windows;
+/// the first WINDOW_UPDATE met the closed socket, and the reset threw the rest of the answer away, with a report that said
+/// finished and clean: 35 of 3,429 requests of well-behaved clients.
+#[test]
+fn an_answer_that_lies_in_the_kernel_is_not_destroyed_by_the_windows_that_its_client_opens() {
+    const BYTES: usize = 1_500_000;
+    let mut server = Server::start(&["--lame-duck", "0s"]);
+    let mut client = Http2::connect(server.service.main, Manners::Good);
+    client.open_windows_wide();
+    let id = client.get(&format!("/big?bytes={BYTES}"));
+    server.await_status(|status| status["requests"]["finished"] == 1);
+    server.stop_and_await("draining");
+    // Longer than a PONG is waited for.
+    pass(ms(1_500));
+    let stream = client.read_stream(id);
+    assert_eq!((stream.end, stream.body.len()), (Some(StreamEnd::Whole), BYTES));
+    drop(client);
+    let exit = server.exit_clean();
+    assert_eq!(exit.connections("reset"), 0, "{exit:?}");
+}
+
+/// A stream that waits for a window until the cut took the whole connection with it by a reset, and on another stream an answer that
+/// was finished.
+#[test]
+fn a_stream_that_is_cut_behind_its_window_does_not_take_a_finished_one_with_it() {
+    const BYTES: usize = 1_000_000;
+    let mut server = Server::start(&["--lame-duck", "0s", "--drain", "500ms", "--cancel", "500ms"]);
+    let mut client = Http2::connect(server.service.main, Manners::Mute);
+    client.open_windows_wide();
+    let whole = client.get(&format!("/big?bytes={BYTES}"));
+    server.await_status(|status| status["requests"]["finished"] == 1);
+    // More than the rest of the connection's window.
+    let blocked = client.get("/big?bytes=20000000");
+    server.await_in_flight(1);
+    server.stop();
+    pass(ms(1_200));
+    let stream = client.read_stream(whole);
+    assert_eq!((stream.end, stream.body.len()), (Some(StreamEnd::Whole), BYTES));
+    client.read_to_the_end();
+    assert_ne!(client.streams[&blocked].end, Some(StreamEnd::Whole));
+    let exit = server.exit();
+    assert_eq!((exit.code, exit.requests("finished"), exit.requests("aborted")), (3, 1, 1), "{exit:?}");
+}
+
+/// Many clients wait for the server's SETTINGS before they ask. One that came late in the lame duck delay was told to go before it
+/// could, again and again at each connect, and was never served.
+#[test]
+fn a_client_that_connects_late_in_the_lame_duck_delay_and_waits_for_the_settings_is_served() {
+    let mut server = Server::start(&["--lame-duck", "500ms"]);
+    server.stop_and_await("lame_duck");
+    pass(ms(400));
+    let mut client = Http2::connect(server.service.main, Manners::Good);
+    client.read_greeting();
+    pass(ms(50));
+    let id = client.get("/");
+    is_whole(&mut client, id, b"hello world");
+    client.read_to_the_end();
+    was_told_gracefully(&client, id);
+    server.exit_clean().within(s(4));
+}
+
+/// Each request began the wait for the PONG anew: one that never came, but small requests all the time, held the whole drain.
+#[test]
+fn a_client_that_answers_no_ping_and_asks_all_the_time_does_not_hold_the_exit() {
+    let mut server = Server::start(&["--lame-duck", "0s"]);
+    let mut client = server.http2(Manners::NoPong);
+    server.stop();
+    client.read_until(|client| !client.goaways.is_empty());
+    for _ in 0..40 {
+        if client.end.is_some() {
+            break;
+        }
+        let id = client.get("/");
+        client.read_until(|client| client.streams[&id].end.is_some());
+        pass(ms(100));
+    }
+    server.exit_clean().within(s(4));
+}

@@ -33,6 +33,8 @@ pub(crate) enum Manners {
     NoPong,
     /// It answers PINGs and opens no window.
     NoWindow,
+    /// It only asks.
+    Mute,
 }
 
 /// What came of a stream so far.
@@ -88,6 +90,20 @@ impl Http2 {
     pub(crate) fn get(&mut self, path: &str) -> u32 {
         // RFC 7541 appendix A: 2 is `:method: GET`.
         self.open(0x82, path, END_STREAM | END_HEADERS)
+    }
+
+    /// Room for whole answers without another word from the client, in its windows but hardly in its socket.
+    pub(crate) fn open_windows_wide(&mut self) {
+        socket2::SockRef::from(&self.socket).set_recv_buffer_size(64 * 1024).unwrap();
+        let room = (1_u32 << 24).to_be_bytes();
+        // RFC 9113 §6.5.2: SETTINGS_INITIAL_WINDOW_SIZE is 4.
+        self.send(SETTINGS, 0, 0, &[&[0, 4], &room[..]].concat());
+        self.send(WINDOW_UPDATE, 0, 0, &room);
+    }
+
+    /// Reads until the server has spoken.
+    pub(crate) fn read_greeting(&mut self) {
+        self.read_frame();
     }
 
     /// Opens a stream whose body follows.
@@ -152,6 +168,7 @@ impl Http2 {
                 Ok(0) => self.end = Some(End::Closed),
                 Ok(read) => self.received.extend_from_slice(&buffer[..read]),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.end = Some(End::Reset),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("{error}: {self:?}"),
             }
             if self.end.is_some() {
@@ -171,15 +188,17 @@ impl Http2 {
             HEADERS => self.stream(id).status = Some(status(&payload)),
             DATA => {
                 self.stream(id).body.extend_from_slice(&payload);
-                if self.manners != Manners::NoWindow && !payload.is_empty() {
+                if matches!(self.manners, Manners::Good | Manners::NoPong) && !payload.is_empty() {
                     let credit = u32::try_from(payload.len()).unwrap().to_be_bytes();
                     self.send(WINDOW_UPDATE, 0, 0, &credit);
                     self.send(WINDOW_UPDATE, 0, id, &credit);
                 }
             }
             RST_STREAM => self.stream(id).end = Some(StreamEnd::Reset),
-            SETTINGS if flags & ACK == 0 => self.send(SETTINGS, ACK, 0, &[]),
-            PING if flags & ACK == 0 && self.manners == Manners::NoPong => self.unanswered_ping = Some(payload),
+            SETTINGS if flags & ACK == 0 && self.manners != Manners::Mute => self.send(SETTINGS, ACK, 0, &[]),
+            PING if flags & ACK == 0 && matches!(self.manners, Manners::NoPong | Manners::Mute) => {
+                self.unanswered_ping = Some(payload);
+            }
             PING if flags & ACK == 0 => self.send(PING, ACK, 0, &payload),
             GOAWAY => {
                 self.goaways.push(Goaway { last: number(&payload[..4]) & ANY_STREAM, code: number(&payload[4..8]) });

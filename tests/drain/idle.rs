@@ -1,6 +1,7 @@
 //! Connections on which nothing is asked: they do not hold the exit, and none of them loses a request.
 
 use super::help::{Server, ms, pass, s};
+use std::io::Write;
 
 #[test]
 fn an_idle_connection_is_closed_and_does_not_delay_the_exit() {
@@ -124,4 +125,29 @@ fn a_thousand_idle_connections_do_not_hold_up_the_fifty_requests_in_flight_nor_t
     let exit = server.exit_clean();
     assert_eq!(exit.requests("finished"), 1_050);
     assert!(exit.took < answered + s(2), "P8: {answered:?}, {exit:?}");
+}
+
+/// A request that crosses our FIN gets no byte of an answer, so that its client may send it again. It was counted only if it came
+/// within the microseconds of the close itself: of hundreds, none.
+#[test]
+fn a_request_that_crosses_the_close_on_the_wire_is_counted() {
+    // On a busy machine a client may be too late, or a whole round.
+    for _ in 0..20 {
+        let mut server = Server::start(&["--lame-duck", "0s"]);
+        let mut clients: Vec<_> = (0..10).map(|_| server.keep()).collect();
+        server.stop();
+        let mut sent_into_the_close = 0;
+        for client in &mut clients {
+            // The FIN has come, but the server cannot know that its client saw it.
+            client.is_closed();
+            sent_into_the_close += u64::from(client.stream.write_all(b"GET / HTTP/1.1\r\n").is_ok());
+        }
+        let exit = server.exit_clean().within(s(3));
+        let raced = exit.connections("raced");
+        assert!(raced <= sent_into_the_close, "{exit:?}");
+        if raced > 0 {
+            return;
+        }
+    }
+    panic!("none was counted");
 }

@@ -271,3 +271,26 @@ fn whoever_waits_at_the_door_of_a_server_without_descriptors_is_served_as_others
     assert_eq!(exit.requests("finished"), 200);
     assert!(exit.connections("accept_errors") > 0, "{exit:?}");
 }
+
+/// A worker that had no descriptor for those in its queue slept until there was one, and did nothing else: whoever holds one until
+/// his time is up, such as the senders of half a head, then held it for the whole drain, and the queue was thrown away with an
+/// exit of 0.
+#[test]
+fn those_whose_time_is_up_make_room_for_the_queue_of_a_server_without_descriptors() {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "ulimit -n 60 && exec \"$@\"", "sh"]).arg(binary());
+    let mut server = Server::launch(command.args(["--addr", "127.0.0.1:0", "--lame-duck", "0s", "--workers", "1"]));
+    let mut clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send("GET / HT");
+    }
+    server.await_status(|status| status["connections"]["accepted"] == 16);
+    server.stop();
+    for client in &mut clients {
+        let answer = client.answer();
+        assert_eq!(answer.status, 408, "{answer:?}");
+    }
+    let exit = server.exit_clean().within(s(9));
+    assert!(exit.connections("accept_errors") > 0, "they were to run out: {exit:?}");
+    assert_eq!(exit.connections("accepted"), 60);
+}

@@ -79,3 +79,13 @@ fn busy_clients_twenty_milliseconds_away_lose_nothing() {
 fn busy_clients_forty_milliseconds_away_lose_nothing() {
     several_lose_nothing(40..=40);
 }
+
+/// A service in a container, where no filter keeps newcomers out of a listener.
+#[cfg(target_os = "linux")]
+#[test]
+fn busy_clients_of_a_process_without_privilege_lose_nothing() {
+    use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+    // What this thread starts cannot have it. Who may not even give it up has not got it.
+    let _ = remove_capability_from_bounding_set(CapabilitySet::NET_ADMIN);
+    several_lose_nothing(1..=3);
+}

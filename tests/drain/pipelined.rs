@@ -187,3 +187,58 @@ fn a_big_answer_to_a_late_reader_is_not_destroyed_by_the_requests_behind_it() {
     client.is_closed();
     server.exit_clean();
 }
+
+/// A small answer made the connection forget that a big one before it was still on its way: it closed at once, and the reset that the
+/// next request caused threw half of the big one away, with a report that said finished and clean.
+#[test]
+fn a_big_answer_is_not_destroyed_because_a_small_one_follows_it() {
+    const BYTES: usize = 1_500_000;
+    let mut server = Server::start(&["--lame-duck", "0s"]);
+    let mut client = server.connect();
+    client.read_slowly();
+    client.send(request(&format!("/big?bytes={BYTES}")) + &request("/slow?ms=400"));
+    server.await_status(|status| status["requests"]["finished"] == 1);
+    server.stop();
+    server.await_status(|status| status["requests"]["finished"] == 2);
+    pass(ms(300));
+    let _ = client.stream.write_all(request("/").as_bytes());
+    pass(ms(100));
+    assert_eq!(client.answer().body.len(), BYTES);
+    assert_eq!(client.answer().body, b"slow done\n");
+    client.is_closed();
+    server.exit_clean();
+}
+
+/// It was taken for granted that ten segments leave at once. Into a receive buffer smaller than that they do not, and the reset
+/// that the next request caused took back what lay behind.
+#[test]
+fn an_answer_is_not_destroyed_by_the_requests_behind_it_though_the_client_has_little_room() {
+    for bytes in [3_000, 12_000] {
+        let mut server = Server::start(&["--lame-duck", "300ms"]);
+        let mut client = server.connect();
+        client.read_little();
+        server.stop_and_await("lame_duck");
+        client.get(&format!("/big?bytes={bytes}"));
+        pass(ms(100));
+        let _ = client.stream.write_all(times("/", 3).as_bytes());
+        pass(ms(100));
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.body.len()), (200, bytes));
+        drop(client);
+        server.exit_clean();
+    }
+}
+
+/// What a connection holds behind its last answer was neither answered nor counted.
+#[test]
+fn requests_behind_the_last_answer_are_counted_as_raced() {
+    let mut server = Server::start(&["--lame-duck", "0s"]);
+    let mut client = server.connect();
+    client.send(request("/slow?ms=500") + &times("/", 3));
+    server.await_in_flight(1);
+    server.stop();
+    assert_eq!(client.answer().body, b"slow done\n");
+    client.is_closed();
+    let exit = server.exit_clean();
+    assert_eq!((exit.requests("started"), exit.connections("raced")), (1, 1), "{exit:?}");
+}

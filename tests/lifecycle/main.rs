@@ -5,6 +5,7 @@
 //! - [`random`]: random lives against [`model`], a naive model that was written from the promises.
 //! - [`plan`]: budgets and their refusal, by example.
 //! - [`stories`]: bugs that were, each with its story.
+//! - [`words`]: names and numbers that others read.
 //!
 //! [`witness`] watches a life from outside and knows the promises; [`common`] drives it. Neither looks into the machine.
 
@@ -16,3 +17,4 @@ mod random;
 mod stories;
 mod table;
 mod witness;
+mod words;

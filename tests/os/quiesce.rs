@@ -1,6 +1,8 @@
 //! P5a: a connection whose handshake the kernel completed before the listener closed is accepted.
 
-use crate::help::{Scratch, accept, any_port, bounded, listen_one, tcp};
+#[cfg(target_os = "linux")]
+use crate::deaf;
+use crate::help::{Scratch, accept, any_port, bounded, listen, listen_one, tcp};
 use lameduck::{
     env::{Address, Backlog, ListenAddress, Listener, Look, Transport},
     os::{OsListener, SocketOptions},
@@ -26,6 +28,15 @@ async fn accept_until_empty(listener: &mut OsListener) -> usize {
         Poll::Ready(accepted)
     })
     .await
+}
+
+/// From now on this thread may not attach a filter, as a service in a container.
+#[cfg(target_os = "linux")]
+fn without_net_admin() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let mut sets = capabilities(None).unwrap();
+    sets.effective.remove(CapabilitySet::NET_ADMIN);
+    set_capabilities(None, sets).unwrap();
 }
 
 #[cfg(target_os = "linux")]
@@ -57,17 +68,63 @@ async fn a_sealed_ipv6_listener_gives_its_queue_and_lets_nobody_in() {
     }
 }
 
-/// A client whose SYN has arrived and who does not get the answer until it takes its ears off: then it hears the next, which the
-/// listener's side sends a second after the first.
 #[cfg(target_os = "linux")]
-fn deaf_client(address: SocketAddr) -> socket2::Socket {
-    const DROP_ALL: socket2::SockFilter = socket2::SockFilter::new(0x06 /* RET */, 0, 0, 0);
-    let client = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).unwrap();
-    client.attach_filter(&[DROP_ALL]).unwrap();
-    client.set_nonblocking(true).unwrap();
-    let error = client.connect(&address.into()).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::INPROGRESS.raw_os_error()));
-    client
+#[tokio::test]
+async fn a_listener_is_sealed_without_privilege_too() {
+    without_net_admin();
+    a_sealed_listener_gives_its_queue_and_lets_nobody_in(any_port()).await;
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+        let address = ListenAddress::Tcp((Ipv6Addr::LOCALHOST, 0).into());
+        a_sealed_listener_gives_its_queue_and_lets_nobody_in(address).await;
+    }
+}
+
+/// Listeners that are closed one by one leave holes, into which the kernel moves others: whatever it moves, whoever comes must not
+/// find one that still listens.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn siblings_sealed_without_privilege_let_nobody_in_until_the_last_is_closed() {
+    without_net_admin();
+    for first_closed in 0..3 {
+        let mut listeners = listen(&any_port(), 3).await.unwrap();
+        let local = tcp(&listeners[0].local());
+        let _queued: Vec<_> = (0..30).map(|_| TcpStream::connect(local).unwrap()).collect();
+        for listener in &mut listeners {
+            assert!(matches!(listener.quiesce(), Backlog::Sealed));
+        }
+        let mut accepted = 0;
+        for close in [first_closed, 0, 0] {
+            for _ in 0..10 {
+                // The kernel would spread them over the listeners.
+                let error = TcpStream::connect_timeout(&local, Duration::from_millis(5)).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::TimedOut);
+            }
+            accepted += accept_until_empty(&mut listeners.remove(close)).await;
+        }
+        assert_eq!(accepted, 30);
+        assert_eq!(TcpStream::connect(local).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    }
+}
+
+/// Some systems send with the largest TTL there is, which is not turned away.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_with_the_largest_ttl_is_accepted_from_a_listener_sealed_without_privilege() {
+    without_net_admin();
+    for address in [any_port(), ListenAddress::Port(0)] {
+        let mut listener = listen_one(&address).await;
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, tcp(&listener.local()).port()));
+        assert!(matches!(listener.quiesce(), Backlog::Sealed));
+        let near = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        near.set_ttl_v4(255).unwrap();
+        near.connect(&local.into()).unwrap();
+        let (mut server, _) = accept(&mut listener).await.unwrap();
+        drop(listener);
+        near.send(b"asked").unwrap();
+        let mut asked = [0; 5];
+        bounded(server.read_exact(&mut asked)).await.unwrap();
+        assert_eq!(&asked, b"asked");
+    }
 }
 
 /// Polls in real time until `handshakes` says so.
@@ -89,12 +146,12 @@ async fn a_handshake_is_counted_until_it_is_complete_and_then_in_the_queue(addre
     let local = tcp(&listener.local());
     let at = at.map_or(local, |at| SocketAddr::from((at, local.port())));
     assert_eq!(listener.handshakes(), Some(0));
-    let client = deaf_client(at);
+    let client = deaf::connect(at);
     until_handshakes(&listener, 1).await;
     assert!(matches!(listener.quiesce(), Backlog::Sealed));
     assert_eq!(listener.handshakes(), Some(1), "the filter harms none that has begun");
     assert_eq!(accept_until_empty(&mut listener).await, 0);
-    client.detach_filter().unwrap();
+    deaf::hear(&client);
     until_handshakes(&listener, 0).await;
     assert_eq!(accept_until_empty(&mut listener).await, 1);
     assert_eq!(listener.handshakes(), Some(0));
@@ -127,7 +184,7 @@ async fn handshakes_with_others_are_not_counted() {
         let Ok(other) = TcpListener::bind(other) else { continue };
         let address = other.local_addr().unwrap();
         let other = OsListener::inherited(other.into(), SocketOptions::default()).unwrap();
-        let _deaf = deaf_client(address);
+        let _deaf = deaf::connect(address);
         until_handshakes(&other, 1).await;
         assert_eq!(listener.handshakes(), Some(0));
     }

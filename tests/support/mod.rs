@@ -5,6 +5,8 @@
 #![allow(unused_imports, reason = "every test file takes what it needs")]
 
 pub(crate) mod app;
+#[cfg(target_os = "linux")]
+pub(crate) mod deaf;
 pub(crate) mod frames;
 pub(crate) mod service;
 pub(crate) mod wire;

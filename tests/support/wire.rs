@@ -182,6 +182,8 @@ impl Client {
                 self.unread.extend_from_slice(&buffer[..read]);
                 Ok(read)
             }
+            // A process that was stopped and goes on: a read with a timeout is not begun again by the kernel, `signal(7)`.
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.read_more(),
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => Err(End::Reset),
             Err(error) => panic!("cannot read: {error}"),
         }

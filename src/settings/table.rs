@@ -1,139 +1,11 @@
-//! The settings: one table for flags, environment and documents.
+//! The one table for flags, environment and documents.
 
-use crate::{
-    env::ListenAddress,
-    http::Limits,
-    lifecycle::{Plan, PlanError},
+use super::{
+    Settings,
+    parse::{parse_address, parse_count, parse_duration, parse_port, parse_some_duration, parse_switch},
 };
-use std::{error::Error, fmt, num::NonZeroUsize, time::Duration};
-
-/// Everything an operator may set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Settings {
-    /// The main server's addresses. Default: `[::]:8080`, dual stack, or `0.0.0.0:8080` where IPv6 is not to be had.
-    pub main_addresses: Vec<ListenAddress>,
-    /// The internal server's address. Default: `[::]:8081`.
-    pub internal_address: ListenAddress,
-    /// The version of the app, which every handler can see.
-    pub app_version: String,
-    /// The deadline of every request. Default 5 s; `None` for none.
-    pub request_timeout: Option<Duration>,
-    /// How long each step of a life may take.
-    pub plan: Plan,
-    /// The platform's grace period. Default 30 s; zero for no check.
-    pub grace_period: Duration,
-    /// Limits on connections and requests.
-    pub limits: Limits,
-    /// Worker threads of a host that owns its process. Default: the cores the process may use.
-    pub workers: Option<NonZeroUsize>,
-    /// Whether another process may listen on the same port beside this one.
-    pub port_sharing: PortSharing,
-    main_addresses_are_default: bool,
-}
-
-/// Whether two processes may listen on one port (P14).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PortSharing {
-    /// A second instance is refused. The default.
-    #[default]
-    Exclusive,
-    /// A second instance that says the same may listen beside this one.
-    Shared,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            main_addresses: vec![ListenAddress::Port(8080)],
-            internal_address: ListenAddress::Port(8081),
-            app_version: String::new(),
-            request_timeout: Some(Duration::from_secs(5)),
-            plan: Plan::default(),
-            grace_period: Duration::from_secs(30),
-            limits: default_limits(),
-            workers: None,
-            port_sharing: PortSharing::Exclusive,
-            main_addresses_are_default: true,
-        }
-    }
-}
-
-impl Settings {
-    /// The defaults, and over them what the environment says. See [`SETTINGS`] for the variables.
-    ///
-    /// # Errors
-    /// [`SettingsError`] names the variable and its value.
-    pub fn from_env() -> Result<Self, SettingsError> {
-        Self::default().with_env()
-    }
-
-    /// These settings, and over them what the environment says: for an app with defaults of its own.
-    ///
-    /// # Errors
-    /// [`SettingsError`] names the variable and its value.
-    pub fn with_env(self) -> Result<Self, SettingsError> {
-        self.resolve(|_| Vec::new(), variable)
-    }
-
-    /// These settings, over them the environment, over it the flags; an address over a port of the same source. An empty
-    /// variable is an unset one.
-    ///
-    /// # Errors
-    /// [`SettingsError`] names the flag or variable and its value.
-    pub fn resolve(
-        self,
-        flag: impl Fn(&Setting) -> Vec<String>,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, SettingsError> {
-        let variable = |setting: &Setting| {
-            let value = variable(setting.variable).filter(|value| !value.is_empty());
-            value.map(|value| setting.split(&value)).unwrap_or_default()
-        };
-        let mut settings = Self { main_addresses_are_default: true, ..self };
-        for setting in SETTINGS {
-            let rival =
-                |given: &dyn Fn(&Setting) -> Vec<String>| setting.rival().is_some_and(|rival| !given(rival).is_empty());
-            let by_flag = flag(setting);
-            if !by_flag.is_empty() {
-                if !(setting.is_port() && rival(&flag)) {
-                    settings.apply(setting, &format!("--{}", setting.flag), &by_flag)?;
-                }
-            } else if !(rival(&flag) || setting.is_port() && rival(&variable)) {
-                settings.apply(setting, setting.variable, &variable(setting))?;
-            }
-        }
-        Ok(settings)
-    }
-
-    /// Adds an address of the main server; the first takes the place of the default.
-    pub fn add_main_address(&mut self, address: ListenAddress) {
-        if std::mem::take(&mut self.main_addresses_are_default) {
-            self.main_addresses.clear();
-        }
-        self.main_addresses.push(address);
-    }
-
-    /// Holds the plan against the grace period.
-    ///
-    /// # Errors
-    /// [`PlanError`], with the two values and what to change.
-    pub fn check(&self) -> Result<(), PlanError> {
-        self.plan.check_grace_period(self.grace_period)
-    }
-
-    fn apply(&mut self, setting: &Setting, source: &str, values: &[String]) -> Result<(), SettingsError> {
-        for value in values {
-            let applied = if value.contains(char::REPLACEMENT_CHARACTER) {
-                Err("not valid UTF-8".to_owned())
-            } else {
-                (setting.apply)(self, value)
-            };
-            applied.map_err(|reason| SettingsError { source: source.to_owned(), value: value.clone(), reason })?;
-        }
-        Ok(())
-    }
-}
+use crate::env::ListenAddress;
+use std::{fmt, num::NonZeroUsize, time::Duration};
 
 /// One row of the table.
 #[derive(Clone, Copy)]
@@ -148,7 +20,7 @@ pub struct Setting {
     pub default: &'static str,
     /// What it does.
     pub help: &'static str,
-    apply: fn(&mut Settings, &str) -> Result<(), String>,
+    pub(super) apply: fn(&mut Settings, &str) -> Result<(), String>,
 }
 
 impl Setting {
@@ -159,7 +31,7 @@ impl Setting {
     }
 
     /// The address that goes before this port, or the port that this address goes before.
-    fn rival(&self) -> Option<&'static Self> {
+    pub(super) fn rival(&self) -> Option<&'static Self> {
         let flag = match self.flag {
             "port" => "addr",
             "addr" => "port",
@@ -170,11 +42,11 @@ impl Setting {
         SETTINGS.iter().find(|setting| setting.flag == flag)
     }
 
-    fn is_port(&self) -> bool {
+    pub(super) fn is_port(&self) -> bool {
         self.flag.ends_with("port")
     }
 
-    fn split(&self, value: &str) -> Vec<String> {
+    pub(super) fn split(&self, value: &str) -> Vec<String> {
         if self.is_repeatable() {
             value.split(',').map(|part| part.trim().to_owned()).collect()
         } else {
@@ -188,25 +60,6 @@ impl fmt::Debug for Setting {
         f.debug_struct("Setting").field("flag", &self.flag).field("variable", &self.variable).finish_non_exhaustive()
     }
 }
-
-/// A setting that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettingsError {
-    /// The flag or variable it came from.
-    pub source: String,
-    /// What it said.
-    pub value: String,
-    /// Why that cannot be used.
-    pub reason: String,
-}
-
-impl fmt::Display for SettingsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}: {}", self.source, self.value, self.reason)
-    }
-}
-
-impl Error for SettingsError {}
 
 /// Every setting, in the order of `--help`.
 pub const SETTINGS: &[Setting] = &[
@@ -392,6 +245,41 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        flag: "backlog",
+        variable: "APP_BACKLOG",
+        value: "COUNT",
+        default: "4096",
+        help: "Connections that the kernel completes before they are accepted, for each worker; net.core.somaxconn caps it",
+        apply: |settings, value| {
+            settings.backlog = u32::try_from(parse_count(value, 1, 1_000_000)?).unwrap_or(u32::MAX);
+            Ok(())
+        },
+    },
+    Setting {
+        flag: "tcp-nodelay",
+        variable: "APP_TCP_NODELAY",
+        value: "on|off",
+        default: "on",
+        help: "Sends small writes at once; without it pipelined requests run at a tenth of the speed",
+        apply: |settings, value| parse_switch(value).map(|on| settings.tcp_nodelay = on),
+    },
+    Setting {
+        flag: "tcp-keepalive",
+        variable: "APP_TCP_KEEPALIVE",
+        value: "DURATION",
+        default: "60s",
+        help: "After this much silence the kernel asks a peer whether it is still there, four times at a quarter of it, and then \
+               gives the connection up; at least 1s, 0s never asks",
+        apply: |settings, value| {
+            let silence = parse_duration(value)?;
+            if !silence.is_zero() && silence < Duration::from_secs(1) {
+                return Err("shorter than 1s".to_owned());
+            }
+            settings.tcp_keepalive = (!silence.is_zero()).then_some(silence);
+            Ok(())
+        },
+    },
+    Setting {
         flag: "workers",
         variable: "APP_WORKERS",
         value: "COUNT",
@@ -403,68 +291,3 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
 ];
-
-#[cfg(unix)]
-fn default_limits() -> Limits {
-    Limits { connections_max: crate::os::connections_max(), ..Limits::default() }
-}
-
-#[cfg(not(unix))]
-fn default_limits() -> Limits {
-    Limits::default()
-}
-
-/// A variable of this process. One that is no text is not an unset one: it
-/// comes with replacement characters, which no setting takes.
-pub(crate) fn variable(name: &str) -> Option<String> {
-    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-}
-
-/// The longest duration that may be set.
-const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A duration with a unit: `500ms`, `5s`, `1m 30s`. At most 24 hours.
-///
-/// # Errors
-/// What is wrong with it, in words.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let span = humantime::parse_duration(text)
-        .map_err(|_| "expected a duration with a unit, such as 500ms, 5s or 1m".to_owned())?;
-    if span > DURATION_MAX {
-        return Err("longer than 24h".to_owned());
-    }
-    Ok(span)
-}
-
-fn parse_some_duration(text: &str) -> Result<Duration, String> {
-    let span = parse_duration(text)?;
-    if span.is_zero() {
-        return Err("must be longer than 0s".to_owned());
-    }
-    Ok(span)
-}
-
-fn parse_count(text: &str, least: usize, most: usize) -> Result<usize, String> {
-    text.parse()
-        .ok()
-        .filter(|count| (least..=most).contains(count))
-        .ok_or_else(|| format!("expected a whole number from {least} to {most}"))
-}
-
-fn parse_address(text: &str) -> Result<ListenAddress, String> {
-    text.parse().map_err(|error: std::io::Error| error.to_string())
-}
-
-fn parse_port(text: &str, address_variable: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| {
-        if text.contains("://") {
-            // Kubernetes sets NAME_PORT for every Service of the namespace (Docker links did): a Service named `app` is enough.
-            format!(
-                "expected a port from 0 to 65535; this looks like what Kubernetes injects for a Service of that name: set \
-                 enableServiceLinks: false in the pod, rename the Service, or set {address_variable}, which goes before it"
-            )
-        } else {
-            "expected a port from 0 to 65535".to_owned()
-        }
-    })
-}

@@ -1,0 +1,177 @@
+//! Performs what the machine asks for.
+
+use super::{Driver, Exiting, Worker, hooks::Half, words::meaning};
+use crate::{
+    background::TaskContext,
+    env::{JobEnd, Network, Reservation, Room, Rooms, SignalSource},
+    hook::unwind,
+    http::{Crew, HttpService, Order, Sealing, millis, work},
+    lifecycle::{Action, HookVerdict, Moment, Phase, Signal, StopReason},
+};
+use std::{io, sync::Arc};
+use tokio::sync::mpsc;
+
+impl<S, N, G, R> Driver<S, N, G, R>
+where
+    S: HttpService,
+    N: Network,
+    G: SignalSource,
+    R: Rooms,
+{
+    pub(super) fn perform_all(&mut self, now: Moment) -> Exiting {
+        while let Some(action) = self.life.poll_action() {
+            if self.perform(action, now) == Exiting::Yes {
+                return Exiting::Yes;
+            }
+        }
+        Exiting::No
+    }
+
+    pub(super) fn perform(&mut self, action: Action, now: Moment) -> Exiting {
+        match action {
+            Action::Publish(phase) => self.publish(phase, now),
+            Action::RunStartHook(hook) => self.run_hook(hook, Half::Start, now),
+            Action::DropStartHook(hook) => self.drop_hook(hook, HookVerdict::StartDropped, now),
+            Action::Listen => self.listen(),
+            Action::Abandon => self.abandon(),
+            Action::ArmWatchdog(at) => self.rooms.arm_watchdog(at),
+            Action::Quiesce => self.quiesce(),
+            Action::CancelRoot => self.main.cancel_root(),
+            Action::Abort => {
+                self.main.abort();
+                self.order(Order::Look);
+            }
+            Action::Cut => {
+                self.main.cut();
+                self.order(Order::Abandon);
+            }
+            Action::RunStopHook(hook) => self.run_hook(hook, Half::Stop, now),
+            Action::GiveUpStopHook(hook, why) => self.drop_hook(hook, HookVerdict::GivenUp(why), now),
+            Action::CloseInternal => {
+                self.internal.publish(Phase::Draining, now);
+                let _ = self.internal_orders.send(Order::Close);
+            }
+            Action::CutInternal => {
+                self.internal.cut();
+                let _ = self.internal_orders.send(Order::Abandon);
+            }
+            Action::Exit => return Exiting::Yes,
+        }
+        Exiting::No
+    }
+
+    pub(super) fn publish(&mut self, phase: Phase, now: Moment) {
+        self.main.publish(phase, now);
+        let stop = self.life.history().stop;
+        self.board.note_phase(phase, now, stop.map(|stop| stop.deadline));
+        if phase == Phase::Serving {
+            self.start_background();
+        }
+        if phase >= Phase::LameDuck {
+            self.checks.dismiss();
+            self.order(Order::Look);
+        }
+        if phase == Phase::LameDuck
+            && let Some(StopReason::Signal(Signal::Interrupt)) = stop.map(|stop| stop.reason)
+        {
+            tracing::info!("press Ctrl-C again to skip the wait");
+        }
+        tracing::info!(
+            phase = phase.name(),
+            in_flight = self.main.tally.requests().in_flight(),
+            connections = self.main.tally.connections().open(),
+            since_stop_ms = stop.map(|stop| millis(now.since(stop.at))),
+            reason = stop.map(|stop| stop.reason.to_string()),
+            "{}",
+            meaning(phase)
+        );
+    }
+
+    pub(super) fn listen(&mut self) {
+        let reservations = std::mem::take(&mut self.reservations);
+        self.listening = Some(Box::pin(async move {
+            let mut all = Vec::new();
+            for reservation in reservations {
+                let address = reservation.local();
+                let listeners = reservation.listen().await.map_err(|error| {
+                    format!("cannot listen on the main address {address} (--addr, --port, APP_ADDR, APP_PORT): {error}")
+                })?;
+                all.push(listeners);
+            }
+            Ok(all)
+        }));
+    }
+
+    /// Gives each worker one listener of each address.
+    pub(super) fn staff(&mut self, addresses: Vec<Vec<N::Listener>>) -> io::Result<()> {
+        let count = self.rooms.workers().get();
+        let sealing = Arc::new(Sealing::new(count));
+        let mut shares: Vec<Vec<N::Listener>> = (0..count).map(|_| Vec::new()).collect();
+        for listeners in addresses {
+            for (share, listener) in shares.iter_mut().zip(listeners) {
+                share.push(listener);
+            }
+        }
+        for (n, listeners) in shares.into_iter().enumerate() {
+            let beats = self.heartbeats.of_worker(n).unwrap_or_default();
+            let crew = Arc::new(Crew::new(self.main.clone(), self.service.clone(), beats));
+            let (orders, received) = mpsc::unbounded_channel();
+            let working = work(crew, listeners, received, sealing.clone());
+            let end = self.rooms.enter(Room::Worker(n), Box::pin(working))?;
+            self.workers.push(Worker { orders, end: Some(end) });
+        }
+        Ok(())
+    }
+
+    pub(super) fn start_background(&mut self) {
+        for task in std::mem::take(&mut self.parts.background) {
+            let name = task.name;
+            let side = self.main.clone();
+            let counted = self.main.tasks.track_future(async move {
+                let context = TaskContext(side.clone());
+                // All of it is users' code: making the future, running it, and putting its error into words.
+                let running = unwind(async move { (task.run)(context).await.map_err(|error| error.to_string()) });
+                match side.moments.abort.run_until_cancelled(running).await {
+                    Some(Ok(Ok(()))) => Ok(()),
+                    Some(Ok(Err(error))) => Err(error),
+                    Some(Err(panic)) => Err(format!("panicked: {panic}")),
+                    None => {
+                        side.note_work_dropped();
+                        Err("dropped: it did not return when its context was cancelled".to_owned())
+                    }
+                }
+            });
+            if let Err(error) = self.background.admit(&self.rooms, async move { (name, counted.await) }) {
+                tracing::error!(%error, "cannot run a background task");
+            }
+        }
+    }
+
+    pub(super) fn quiesce(&mut self) {
+        self.order(Order::Quiesce);
+        let ends: Vec<JobEnd> = self.workers.iter_mut().filter_map(|worker| worker.end.take()).collect();
+        let main = self.main.clone();
+        self.emptying = Some(Box::pin(async move {
+            for end in ends {
+                end.await;
+            }
+            // Only now can no more work be tracked: whoever could spawn some is gone.
+            main.tasks.close();
+            main.tasks.wait().await;
+        }));
+    }
+
+    pub(super) fn abandon(&mut self) {
+        self.reservations.clear();
+        self.listening = None;
+        self.main.cut();
+        self.order(Order::Abandon);
+    }
+
+    pub(super) fn order(&self, order: Order) {
+        for worker in &self.workers {
+            // A worker that is done does not listen any more.
+            let _ = worker.orders.send(order);
+        }
+    }
+}

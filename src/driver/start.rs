@@ -1,0 +1,202 @@
+//! What must be there before the first turn: ports that are ours, and an internal server that answers.
+
+use super::{CutOnDrop, Driver, hooks::Slot};
+#[cfg(feature = "metrics")]
+use crate::internal::Metrics;
+use crate::{
+    env::{Audience, Clock, Env, JobEnd, Listener, Network, Reservation, Room, Rooms, Seed, SignalSource},
+    guests::Guests,
+    hook::{HookState, unwind},
+    host::{Bound, Parts},
+    http::{Crew, HttpService, Limits, Order, Sealing, Side, SideConfig, WhenFull, work},
+    internal::{Board, Heartbeats, InternalService, watch},
+    lifecycle::{Lifecycle, Phase},
+    settings::Settings,
+};
+use std::{future::pending, sync::Arc, time::Duration};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Ports that are ours and do not listen yet.
+pub(super) struct Reserved<N: Network> {
+    pub(super) main: Vec<N::Reservation>,
+    pub(super) internal: N::Reservation,
+}
+
+pub(super) fn reserve<N: Network, G, R: Rooms>(parts: &Parts, env: &Env<N, G, R>) -> Result<Reserved<N>, String> {
+    let settings = &parts.settings;
+    if settings.main_addresses.is_empty() {
+        return Err("no main address is set (--addr, --port, APP_ADDR, APP_PORT)".to_owned());
+    }
+    let workers = env.rooms.workers().get();
+    let main = settings
+        .main_addresses
+        .iter()
+        .map(|address| {
+            env.network.reserve(address, Audience::World, workers).map_err(|error| {
+                format!("cannot bind the main address {address} (--addr, --port, APP_ADDR, APP_PORT): {error}")
+            })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let address = &settings.internal_address;
+    let internal = env.network.reserve(address, Audience::Operators, 1).map_err(|error| {
+        format!(
+            "cannot bind the internal address {address} (--internal-addr, --internal-port, INTERNAL_ADDR, INTERNAL_PORT): \
+             {error}"
+        )
+    })?;
+    Ok(Reserved { main, internal })
+}
+
+impl<S, N, G, R> Driver<S, N, G, R>
+where
+    S: HttpService,
+    N: Network,
+    G: SignalSource,
+    R: Rooms,
+{
+    /// Everything is in place before the first turn, and the internal server answers.
+    pub(super) async fn new(
+        life: Lifecycle,
+        service: S,
+        mut parts: Parts,
+        env: Env<N, G, R>,
+        reserved: Reserved<N>,
+    ) -> Result<Self, String> {
+        let Env { clock, network: _, signals, rooms, seed } = env;
+        let (main, internal) = sides(&parts.settings, &clock, seed);
+        let heartbeats = Arc::new(Heartbeats::new(rooms.workers().get()));
+        let checks = std::mem::take(&mut parts.checks);
+        let boards: Vec<_> = checks.iter().map(crate::check::Check::result_board).collect();
+        let board = Arc::new(Board::new(
+            main.clone(),
+            heartbeats.clone(),
+            boards.clone(),
+            parts.settings.plan,
+            reserved.internal.local(),
+            reserved.main.iter().map(Reservation::local).collect(),
+        ));
+        if let Some(tell) = parts.on_bound.take() {
+            let bound = Bound { main: board.main_addresses.clone(), internal: board.internal_address.clone() };
+            unwind(async move { tell(&bound) }).await.map_err(|panic| format!("on_bound panicked: {panic}"))?;
+        }
+        let address = reserved.internal.local();
+        let listeners = reserved
+            .internal
+            .listen()
+            .await
+            .map_err(|error| format!("cannot listen on the internal address {address}: {error}"))?;
+        let (internal_orders, orders) = mpsc::unbounded_channel();
+        let internal_end = open_internal(&mut parts, &rooms, &internal, &board, listeners, orders)?;
+        let check_tasks = Guests::new();
+        for (check, board) in checks.into_iter().zip(boards) {
+            check_tasks
+                .admit(&rooms, check.run(clock.clone(), board))
+                .map_err(|error| format!("cannot run the checks: {error}"))?;
+        }
+        let hooks = std::mem::take(&mut parts.hooks);
+        Ok(Self {
+            _guard: CutOnDrop([main.clone(), internal.clone()]),
+            life,
+            clock,
+            signals,
+            rooms,
+            main,
+            internal,
+            board,
+            heartbeats,
+            service: Arc::new(service),
+            reservations: reserved.main,
+            hooks: hooks
+                .into_iter()
+                .map(|hook| Slot {
+                    name: hook.name,
+                    state: HookState::Waiting(hook.start),
+                    give_up: CancellationToken::new(),
+                })
+                .collect(),
+            hook_tasks: Guests::new(),
+            listening: None,
+            background: Guests::new(),
+            checks: check_tasks,
+            workers: Vec::new(),
+            emptying: None,
+            internal_orders,
+            internal_end: Some(internal_end),
+            stop_asked: false,
+            failure: None,
+            parts,
+        })
+    }
+}
+
+/// What the connections of each side share, main and internal.
+fn sides(settings: &Settings, clock: &Arc<dyn Clock>, seed: Seed) -> (Arc<Side>, Arc<Side>) {
+    let main = SideConfig {
+        app_version: settings.app_version.as_str().into(),
+        request_timeout: settings.request_timeout,
+        lame_duck: settings.plan.lame_duck,
+        limits: settings.limits,
+        when_full: WhenFull::Wait,
+        seed,
+    };
+    let internal = SideConfig {
+        app_version: main.app_version.clone(),
+        request_timeout: None,
+        lame_duck: Duration::ZERO,
+        limits: Limits {
+            connections_max: INTERNAL_CONNECTIONS_MAX,
+            header_timeout: settings.limits.header_timeout.min(INTERNAL_HEADER_TIMEOUT),
+            ..settings.limits
+        },
+        when_full: WhenFull::MakeRoom,
+        seed,
+    };
+    (Arc::new(Side::new(clock.clone(), main)), Arc::new(Side::new(clock.clone(), internal)))
+}
+
+/// The internal server in its room, with whoever watches from there; the end of it.
+fn open_internal<L: Listener>(
+    parts: &mut Parts,
+    rooms: &impl Rooms,
+    side: &Arc<Side>,
+    board: &Arc<Board>,
+    listeners: Vec<L>,
+    orders: mpsc::UnboundedReceiver<Order>,
+) -> Result<JobEnd, String> {
+    let routes = InternalService {
+        board: board.clone(),
+        routes: std::mem::take(&mut parts.routes),
+        #[cfg(feature = "metrics")]
+        metrics: Metrics::new(board.clone(), parts.meter.take()),
+    };
+    let clock = board.clock.clone();
+    side.publish(Phase::Serving, clock.now());
+    let crew = Arc::new(Crew::new(side.clone(), Arc::new(routes), Arc::default()));
+    let serving = work(crew, listeners, orders, Arc::new(Sealing::new(1)));
+    let watching = watch(clock, board.main.clone(), board.heartbeats.clone());
+    let observing = parts.observer.take().map(|observe| observe(board.clone()));
+    // Whether it ends is its own affair: the internal server goes on.
+    let observing = async move {
+        if let Some(observing) = observing {
+            observing.await;
+        }
+        pending::<()>().await;
+    };
+    let room = Box::pin(async move {
+        tokio::select! {
+            biased;
+            // Before the end, so that the last phase is told, too.
+            () = observing => {}
+            () = serving => {}
+            () = watching => {}
+        }
+    });
+    rooms.enter(Room::Internal, room).map_err(|error| format!("cannot start the internal server: {error}"))
+}
+
+/// Connections that the internal server takes at one time: probes, scrapers and a few people.
+const INTERNAL_CONNECTIONS_MAX: usize = 128;
+
+/// How long a request head may take there: its clients are near, and few.
+const INTERNAL_HEADER_TIMEOUT: Duration = Duration::from_secs(2);

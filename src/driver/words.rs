@@ -1,0 +1,124 @@
+//! What the driver says: in the log while it lives, and in the report at the end.
+
+use super::Driver;
+use crate::{
+    env::{Network, Rooms, SignalSource},
+    http::{ConnectionTally, HttpService, RequestTally},
+    lifecycle::{Event, Outcome, Phase, StopReason, Verdict},
+    report::{Report, ReportVerdict},
+};
+use std::time::Duration;
+
+impl<S, N, G, R> Driver<S, N, G, R>
+where
+    S: HttpService,
+    N: Network,
+    G: SignalSource,
+    R: Rooms,
+{
+    pub(super) fn announce(&self) {
+        let addresses: Vec<String> = self.board.main_addresses.iter().map(ToString::to_string).collect();
+        let settings = &self.parts.settings;
+        tracing::info!(
+            main = addresses.join(", "),
+            internal = %self.board.internal_address,
+            app_version = settings.app_version,
+            workers = self.rooms.workers().get(),
+            worst_case = %humantime::format_duration(settings.plan.worst_case()),
+            grace_period = %humantime::format_duration(settings.grace_period),
+            "bound"
+        );
+    }
+
+    /// What a person at the log should know beyond the phases.
+    pub(super) fn remark(&self, event: Event, outcome: Outcome) {
+        if let Event::StopRequested(reason) = event
+            && let Some(stop) = self.life.history().stop
+            && (outcome == Outcome::Ignored || stop.reason != reason || self.life.phase() > Phase::LameDuck)
+        {
+            let effect = match outcome {
+                Outcome::Applied => "it ends the current wait",
+                Outcome::Ignored => "it changes nothing: the stop is under way",
+            };
+            tracing::info!(%reason, phase = self.life.phase().name(), effect, "further stop request");
+        }
+    }
+
+    pub(super) fn report(self) -> Report {
+        let history = self.life.history();
+        let now = self.clock.now();
+        let mut requests = self.main.tally.requests();
+        // A handler that blocks its worker cannot even be dropped: whatever has no fate by now is cut by the exit.
+        let stuck = requests.in_flight();
+        requests.aborted += stuck;
+        if stuck > 0 {
+            tracing::error!(requests = stuck, "requests cut by the exit: their handlers block their worker");
+        }
+        // The same goes for work that blocks its thread.
+        let work_dropped = self.main.work_dropped.get() + self.main.tasks.len() as u64;
+        let mut verdict = Verdict::of(history, self.main.aborted_by_stop.get() + stuck + work_dropped);
+        if verdict == Verdict::Clean && self.board.hooks().iter().any(|hook| hook.verdict.is_stop_failure()) {
+            // The machine knows nothing of a stop hook that came late.
+            verdict = Verdict::HookFailed;
+        }
+        let stop = history.stop;
+        let error = self.failure.or_else(|| match stop.map(|stop| stop.reason) {
+            Some(StopReason::StartTimedOut) => {
+                let limit = humantime::format_duration(self.parts.settings.plan.start);
+                Some(format!("the start took longer than its limit of {limit} (--start, STARTUP_LIMIT)"))
+            }
+            Some(StopReason::Signal(_) | StopReason::Requested | StopReason::TaskFailed | StopReason::StartFailed)
+            | None => None,
+        });
+        let report = Report {
+            verdict: ReportVerdict::Lived(verdict),
+            reason: stop.map(|stop| stop.reason),
+            error,
+            phases: history.phases.iter().map(|span| (span.phase, span.to.unwrap_or(now).since(span.from))).collect(),
+            shutdown: stop.map(|stop| now.since(stop.at)).unwrap_or_default(),
+            worst_case: self.parts.settings.plan.worst_case(),
+            requests,
+            connections: self.main.tally.connections(),
+            aborts: self.main.aborts(),
+            work_dropped,
+            hooks: self.board.hooks(),
+        };
+        report.log();
+        report
+    }
+}
+
+/// A life that could not begin. Whoever asked for it says so: there is no log line here, since there is one line to say.
+pub(crate) fn stillborn(verdict: Verdict, error: String, worst_case: Duration) -> Report {
+    Report { verdict: ReportVerdict::Lived(verdict), ..bad_plan(error, worst_case) }
+}
+
+/// A life that was not even tried.
+pub(crate) fn bad_plan(error: String, worst_case: Duration) -> Report {
+    Report {
+        verdict: ReportVerdict::BadPlan,
+        reason: None,
+        error: Some(error),
+        phases: Vec::new(),
+        shutdown: Duration::ZERO,
+        worst_case,
+        requests: RequestTally::default(),
+        connections: ConnectionTally::default(),
+        aborts: Vec::new(),
+        work_dropped: 0,
+        hooks: Vec::new(),
+    }
+}
+
+/// What a phase means, for the log.
+pub(super) const fn meaning(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Starting => "starting: not ready yet",
+        Phase::Serving => "serving: ready",
+        Phase::LameDuck => "lame duck: not ready any more, all is still served",
+        Phase::Draining => "draining: listeners close, requests in flight finish",
+        Phase::Cancelling => "cancelling: what still runs is asked to return",
+        Phase::CleaningUp => "cleaning up: stop hooks run",
+        Phase::Stopped => "stopped: nothing is left",
+    }
+}

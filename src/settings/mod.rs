@@ -1,0 +1,206 @@
+//! The settings, and where they come from: flags over environment over defaults.
+
+mod parse;
+mod table;
+
+pub use parse::parse_duration;
+pub use table::{SETTINGS, Setting};
+
+use crate::{
+    env::ListenAddress,
+    http::Limits,
+    lifecycle::{Plan, PlanError},
+};
+use std::{error::Error, fmt, num::NonZeroUsize, time::Duration};
+
+/// Everything an operator may set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The main server's addresses. Default: `[::]:8080`, dual stack, or `0.0.0.0:8080` where IPv6 is not to be had.
+    pub main_addresses: Vec<ListenAddress>,
+    /// The internal server's address. Default: `[::]:8081`.
+    pub internal_address: ListenAddress,
+    /// The version of the app, which every handler can see.
+    pub app_version: String,
+    /// The deadline of every request. Default 5 s; `None` for none.
+    pub request_timeout: Option<Duration>,
+    /// How long each step of a life may take.
+    pub plan: Plan,
+    /// The platform's grace period. Default 30 s; zero for no check.
+    pub grace_period: Duration,
+    /// Limits on connections and requests.
+    pub limits: Limits,
+    /// Worker threads of a host that owns its process. Default: the cores the process may use.
+    pub workers: Option<NonZeroUsize>,
+    /// Whether another process may listen on the same port beside this one.
+    pub port_sharing: PortSharing,
+    /// Connections that the kernel completes and queues before they are accepted, for each worker. Default 4096; the kernel
+    /// caps it at `net.core.somaxconn`.
+    pub backlog: u32,
+    /// Sends small writes at once (`TCP_NODELAY`). Default on.
+    pub tcp_nodelay: bool,
+    /// After this much silence the kernel asks a TCP peer whether it is still there. Default 60 s, at least one; `None` never
+    /// asks.
+    pub tcp_keepalive: Option<Duration>,
+    main_addresses_are_default: bool,
+}
+
+/// Whether two processes may listen on one port (P14).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PortSharing {
+    /// A second instance is refused. The default.
+    #[default]
+    Exclusive,
+    /// A second instance that says the same may listen beside this one.
+    Shared,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            main_addresses: vec![ListenAddress::Port(8080)],
+            internal_address: ListenAddress::Port(8081),
+            app_version: String::new(),
+            request_timeout: Some(Duration::from_secs(5)),
+            plan: Plan::default(),
+            grace_period: Duration::from_secs(30),
+            limits: default_limits(),
+            workers: None,
+            port_sharing: PortSharing::Exclusive,
+            backlog: 4096,
+            tcp_nodelay: true,
+            tcp_keepalive: Some(Duration::from_secs(60)),
+            main_addresses_are_default: true,
+        }
+    }
+}
+
+impl Settings {
+    /// The defaults, and over them what the environment says. See [`SETTINGS`] for the variables.
+    ///
+    /// # Errors
+    /// [`SettingsError`] names the variable and its value.
+    pub fn from_env() -> Result<Self, SettingsError> {
+        Self::default().with_env()
+    }
+
+    /// These settings, and over them what the environment says: for an app with defaults of its own.
+    ///
+    /// # Errors
+    /// [`SettingsError`] names the variable and its value.
+    pub fn with_env(self) -> Result<Self, SettingsError> {
+        self.resolve(|_| Vec::new(), variable)
+    }
+
+    /// These settings, over them the environment, over it the flags; an address over a port of the same source. An empty
+    /// variable is an unset one.
+    ///
+    /// # Errors
+    /// [`SettingsError`] names the flag or variable and its value.
+    pub fn resolve(
+        self,
+        flag: impl Fn(&Setting) -> Vec<String>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, SettingsError> {
+        let variable = |setting: &Setting| {
+            let value = variable(setting.variable).filter(|value| !value.is_empty());
+            Vec::from_iter(value)
+        };
+        let mut settings = Self { main_addresses_are_default: true, ..self };
+        for setting in SETTINGS {
+            let rival =
+                |given: &dyn Fn(&Setting) -> Vec<String>| setting.rival().is_some_and(|rival| !given(rival).is_empty());
+            let by_flag = flag(setting);
+            if !by_flag.is_empty() {
+                if !(setting.is_port() && rival(&flag)) {
+                    settings.apply(setting, &format!("--{}", setting.flag), &by_flag, |value| vec![value.to_owned()])?;
+                }
+            } else if !(rival(&flag) || setting.is_port() && rival(&variable)) {
+                settings.apply(setting, setting.variable, &variable(setting), |value| setting.split(value))?;
+            }
+        }
+        Ok(settings)
+    }
+
+    /// Adds an address of the main server; the first takes the place of the default.
+    pub fn add_main_address(&mut self, address: ListenAddress) {
+        if std::mem::take(&mut self.main_addresses_are_default) {
+            self.main_addresses.clear();
+        }
+        self.main_addresses.push(address);
+    }
+
+    /// Holds the plan against the grace period.
+    ///
+    /// # Errors
+    /// [`PlanError`], with the two values and what to change.
+    pub fn check(&self) -> Result<(), PlanError> {
+        self.plan.check_grace_period(self.grace_period)
+    }
+
+    fn apply(
+        &mut self,
+        setting: &Setting,
+        source: &str,
+        values: &[String],
+        split: impl Fn(&str) -> Vec<String>,
+    ) -> Result<(), SettingsError> {
+        for value in values {
+            self.apply_one(setting, &split(value)).map_err(|reason| SettingsError {
+                source: source.to_owned(),
+                value: value.clone(),
+                reason,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn apply_one(&mut self, setting: &Setting, parts: &[String]) -> Result<(), String> {
+        for (n, part) in parts.iter().enumerate() {
+            if part.contains(char::REPLACEMENT_CHARACTER) {
+                return Err("not valid UTF-8".to_owned());
+            }
+            (setting.apply)(self, part).map_err(|reason| match parts.len() {
+                1 => reason,
+                count => format!("number {} of {count}, {part:?}: {reason}", n + 1),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// A setting that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingsError {
+    /// The flag or variable it came from.
+    pub source: String,
+    /// What it said.
+    pub value: String,
+    /// Why that cannot be used.
+    pub reason: String,
+}
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}: {}", self.source, self.value, self.reason)
+    }
+}
+
+impl Error for SettingsError {}
+
+#[cfg(unix)]
+fn default_limits() -> Limits {
+    Limits { connections_max: crate::os::connections_max(), ..Limits::default() }
+}
+
+#[cfg(not(unix))]
+fn default_limits() -> Limits {
+    Limits::default()
+}
+
+/// A variable of this process. One that is no text is not an unset one: it
+/// comes with replacement characters, which no setting takes.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}

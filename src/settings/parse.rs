@@ -1,0 +1,61 @@
+//! Values of settings, from text.
+
+use crate::env::ListenAddress;
+use std::time::Duration;
+
+/// The longest duration that may be set.
+const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A duration with a unit: `500ms`, `5s`, `1m 30s`. At most 24 hours.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let span = humantime::parse_duration(text)
+        .map_err(|_| "expected a duration with a unit, such as 500ms, 5s or 1m".to_owned())?;
+    if span > DURATION_MAX {
+        return Err("longer than 24h".to_owned());
+    }
+    Ok(span)
+}
+
+pub(super) fn parse_some_duration(text: &str) -> Result<Duration, String> {
+    let span = parse_duration(text)?;
+    if span.is_zero() {
+        return Err("must be longer than 0s".to_owned());
+    }
+    Ok(span)
+}
+
+pub(super) fn parse_count(text: &str, least: usize, most: usize) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|count| (least..=most).contains(count))
+        .ok_or_else(|| format!("expected a whole number from {least} to {most}"))
+}
+
+pub(super) fn parse_address(text: &str) -> Result<ListenAddress, String> {
+    text.parse().map_err(|error: std::io::Error| error.to_string())
+}
+
+pub(super) fn parse_port(text: &str, address_variable: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| {
+        if text.contains("://") {
+            // Kubernetes sets NAME_PORT for every Service of the namespace (Docker links did): a Service named `app` is enough.
+            format!(
+                "expected a port from 0 to 65535; this looks like what Kubernetes injects for a Service of that name: set \
+                 enableServiceLinks: false in the pod, rename the Service, or set {address_variable}, which goes before it"
+            )
+        } else {
+            "expected a port from 0 to 65535".to_owned()
+        }
+    })
+}
+
+pub(super) fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("expected on or off".to_owned()),
+    }
+}
