@@ -58,7 +58,7 @@ pub(super) fn no_straggler_holds_the_exit(story: &Story<'_>) -> Judgement {
 fn silent_clients_are_bounded(story: &Story<'_>, span: Duration) -> Result<(), String> {
     let of_its_own = |client: &Client| match client.traffic {
         Traffic::ByteLess => Some(GRACE),
-        Traffic::HalfHead | Traffic::SilentHttp2 => Some(HEAD_GRACE),
+        Traffic::HalfHead | Traffic::SilentHttp2 => Some(GRACE + HEAD_GRACE),
         Traffic::Once(_)
         | Traffic::KeepAlive { .. }
         | Traffic::PerRequest { .. }
@@ -90,7 +90,8 @@ fn each_silent_client_is_let_go(story: &Story<'_>, draining: Duration) -> Result
         let by = if client.traffic == Traffic::ByteLess {
             (connected + story.world(GRACE)).max(draining + story.world(QUIESCE))
         } else {
-            connected.max(draining) + story.world(HEAD_GRACE)
+            // Who has just begun to speak HTTP/2 has the first-byte grace for it.
+            (connected + story.world(GRACE)).max(draining) + story.world(HEAD_GRACE)
         };
         let by = by + story.under_way() * 3;
         if story.delivers() && by < exit && when("ended").is_none_or(|ended| ended > by) {
@@ -236,7 +237,7 @@ fn nobody_waits_for_what_is_over(story: &Story<'_>) -> Result<(), String> {
                     story.world(GRACE)
                 } else {
                     // Counted from the drain's beginning, if they were there before it.
-                    draining.saturating_sub(record.at) + story.world(HEAD_GRACE)
+                    draining.saturating_sub(record.at) + story.world(GRACE + HEAD_GRACE)
                 };
                 (event == "connected", grace)
             }
