@@ -33,7 +33,6 @@ pub(super) fn one_fate_per_request(story: &Story<'_>) -> Judgement {
         counts_agree(story, tally)?;
         counts_agree_with_handlers(story, tally)?;
     }
-    nothing_is_raced(story)?;
     for asked in &story.requests {
         looks_whole_only_if_it_is(story, asked)?;
         is_not_lost(story, asked)?;
@@ -42,27 +41,6 @@ pub(super) fn one_fate_per_request(story: &Story<'_>) -> Judgement {
         events_end_at_the_drain(story, asked)?;
     }
     Ok(Exercise::of(story.requests.len()))
-}
-
-/// No simulated packet comes between a last look and the FIN behind it. Only requests behind a last answer are left for their
-/// client to send again.
-fn nothing_is_raced(story: &Story<'_>) -> Result<(), String> {
-    let raced = story.outcome.report.as_ref().map_or(0, |report| report.connections.raced);
-    let leaves_none = |client: &Client| match client.traffic {
-        Traffic::Pipelined { .. } | Traffic::Once(_) | Traffic::Leaves { .. } => false,
-        Traffic::KeepAlive { .. }
-        | Traffic::PerRequest { .. }
-        | Traffic::Http2 { .. }
-        | Traffic::Late { .. }
-        | Traffic::ByteLess
-        | Traffic::HalfHead
-        | Traffic::SilentHttp2
-        | Traffic::Upgraded { .. } => !matches!(client.deed, Deed::Echo(_) | Deed::Unread(_)),
-    };
-    if raced > 0 && story.scenario.clients.iter().all(leaves_none) {
-        return Err(format!("bytes that lay in the kernel at the last look were called raced: {raced}"));
-    }
-    Ok(())
 }
 
 /// What the host counts is what clients saw.
