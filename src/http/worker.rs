@@ -65,6 +65,7 @@ pub(crate) async fn work<L, S>(
                 desk.wake_all();
             }
         }
+        // The last sweep arranged the next for a quarter of a second after it, which a stop cannot spare.
         if pace == SWEEP && crew.side.phase() >= Phase::LameDuck {
             pace = SWEEP_STOPPING;
             sweep.as_mut().reset(clock.now() + pace);
@@ -72,11 +73,7 @@ pub(crate) async fn work<L, S>(
         tokio::select! {
             biased;
             order = orders.recv() => match order {
-                Some(Order::Look) => {
-                    desk.wake_all();
-                    // The last one may have arranged the next for a quarter of a second from now, which a stop cannot spare.
-                    sweep.as_mut().reset(clock.now() + SWEEP_STOPPING);
-                }
+                Some(Order::Look) => desk.wake_all(),
                 Some(Order::Quiesce) => {
                     desk.quiesce();
                     sealing.seal_one();
@@ -87,7 +84,6 @@ pub(crate) async fn work<L, S>(
                     accepting = desk.empty_backlogs().await;
                     pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
                     desk.wake_all();
-                    sweep.as_mut().reset(clock.now() + SWEEP_STOPPING);
                 }
                 Some(Order::Abandon) | None => {
                     desk.listeners.close();
