@@ -109,3 +109,14 @@ fn nothing_comes_before_the_epoch_and_never_has_no_eve() {
     assert_eq!(Moment::EPOCH + Duration::MAX, Moment::NEVER);
     assert_eq!((Moment::EPOCH + SECOND).minus(2 * SECOND), Moment::EPOCH);
 }
+
+/// A second failure says nothing that the first has not said.
+#[test]
+fn a_task_that_fails_after_another_changes_nothing() {
+    let mut life = Life::serving(Plan::default(), &[]);
+    life.tell(signal(Signal::Terminate));
+    let failed = Event::StopRequested(StopReason::TaskFailed);
+    assert_eq!(life.try_tell(failed).0, Outcome::Applied, "P13");
+    assert_eq!(life.try_tell(failed).0, Outcome::Ignored);
+    assert_eq!(Verdict::of(life.machine.history(), 0), Verdict::Failed, "P13");
+}
