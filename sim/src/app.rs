@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use lameduck::{Body, RequestContext};
+use lameduck::Body;
 use std::{
     collections::VecDeque,
     convert::Infallible,
@@ -117,9 +117,7 @@ async fn answer(request: Request<Body>, witness: Witness) -> Response<Pieces> {
 }
 
 async fn slow(request: &Request<Body>, ms: Duration, witness: Witness) -> Response<Pieces> {
-    let Some(context) = request.extensions().get::<RequestContext>() else {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "no context\n", witness);
-    };
+    let context = request.body().context();
     tokio::select! {
         biased;
         () = client::pause(ms) => text(StatusCode::OK, SLOW_DONE, witness),
