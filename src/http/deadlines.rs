@@ -4,7 +4,7 @@
 //! comes next. So a request that waits costs a place in a tree, and a timer only if its deadline comes before all others.
 
 use super::side::Side;
-use crate::{env::Clock, lifecycle::Moment};
+use crate::lifecycle::Moment;
 use std::{
     collections::BTreeMap,
     pin::pin,
@@ -76,18 +76,17 @@ impl Deadlines {
                 }
                 () = self.changed.notified() => sleep.as_mut().reset(self.set_for()),
                 () = sleep.as_mut() => {
-                    self.wake_due(clock);
+                    self.wake_due(clock.now());
                     sleep.as_mut().reset(self.set_for());
                 }
             }
         }
     }
 
-    fn wake_due(&self, clock: &dyn Clock) {
-        let now = clock.now();
+    fn wake_due(&self, now: Moment) {
         let due = {
             let mut places = self.lock();
-            // Of a moment that is not over yet nobody is left out: `number` starts at one.
+            // Who is due at this very moment is due.
             let later = places.wakers.split_off(&Place { deadline: now, number: u64::MAX });
             let due = std::mem::replace(&mut places.wakers, later);
             let next = places.wakers.first_key_value().map_or(Moment::NEVER, |(place, _)| place.deadline);
@@ -108,5 +107,65 @@ impl Deadlines {
 
     fn lock(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        sync::{Arc, atomic::AtomicUsize},
+        task::Wake,
+    };
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn sleeper() -> (Arc<Woken>, Waker) {
+        let woken = Arc::new(Woken::default());
+        (woken.clone(), woken.into())
+    }
+
+    fn at(nanos: u64) -> Moment {
+        Moment::from_nanos(nanos)
+    }
+
+    #[test]
+    fn who_is_due_is_woken_and_nobody_else() {
+        let deadlines = Deadlines::new();
+        let [(early, first), (equal, second), (late, third)] = [sleeper(), sleeper(), sleeper()];
+        deadlines.wait(at(20), second);
+        deadlines.wait(at(21), third);
+        deadlines.wait(at(10), first);
+        deadlines.wake_due(at(20));
+        assert_eq!([early, equal, late].map(|woken| woken.0.load(Relaxed)), [1, 1, 0]);
+        assert_eq!(deadlines.set_for(), at(21), "the timer is set for who is next");
+    }
+
+    #[test]
+    fn who_left_is_not_woken_and_costs_no_timer() {
+        let deadlines = Deadlines::new();
+        let (woken, waker) = sleeper();
+        let place = deadlines.wait(at(10), waker);
+        deadlines.leave(place);
+        assert_eq!(deadlines.set_for(), at(10), "the timer stays set");
+        deadlines.wake_due(at(10));
+        assert_eq!(woken.0.load(Relaxed), 0);
+        assert_eq!(deadlines.set_for(), Moment::NEVER);
+    }
+
+    #[test]
+    fn at_the_abort_all_are_woken() {
+        let deadlines = Deadlines::new();
+        let (woken, waker) = sleeper();
+        deadlines.wait(Moment::NEVER, waker);
+        deadlines.wake_all();
+        assert_eq!(woken.0.load(Relaxed), 1);
     }
 }
