@@ -7,11 +7,14 @@ use lameduck::{
         drill::Service,
         logging, plan,
     },
-    os::stdio::say,
+    os::{hold_signals, stdio::say},
 };
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // From now on no signal is lost, though the handlers are not in place yet.
+    hold_signals();
+
     // What was asked for: flags over environment over defaults.
     let args = match Args::from_process() {
         Ok(args) => args,
@@ -53,8 +56,12 @@ fn print_plan(settings: &Settings) -> ExitCode {
 fn refuse(error: ArgsError) -> ExitCode {
     match error {
         ArgsError::Usage(error) => {
-            // `--help` and `--version` come this way too; clap knows where each belongs. A reader that is gone is no error.
-            let _ = error.print();
+            if error.use_stderr() {
+                say(error.render().to_string().trim_end());
+            } else {
+                // `--help` and `--version` come this way too. A reader that is gone is no error.
+                let _ = error.print();
+            }
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
         }
         ArgsError::Setting(error) => {

@@ -10,7 +10,7 @@ use crate::{
     lifecycle::Verdict,
     os::{
         DescriptorReserve, OsNetwork, ReusePort, SocketOptions, Tasks, Threads, TokioClock, UnixSignals, cores,
-        descriptors_max, stdio::say,
+        descriptors_max, hold_signals, stdio::say,
     },
 };
 use std::{
@@ -91,6 +91,7 @@ where
     Build: FnOnce() -> Result<Host<S>, Box<dyn Error + Send + Sync>>,
     Finish: FnOnce(&Report),
 {
+    hold_signals();
     let report = live(build).unwrap_or_else(|report| *report);
     if let Some(error) = &report.error {
         say(&format!("error: {error}"));

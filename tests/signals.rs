@@ -3,8 +3,11 @@
 mod support;
 
 use rustix::process::Signal;
-use std::time::Duration;
-use support::{Client, Service, now};
+use std::{process::Stdio, time::Duration};
+use support::{
+    Client, Service, now,
+    service::{ANYWHERE, command},
+};
 
 /// Waits so long that only a signal can end them within a test's patience.
 const ENDLESS: [&str; 3] = ["--lame-duck=300s", "--drain=300s", "--cancel=300s"];
@@ -98,7 +101,7 @@ fn a_signal_right_after_the_exec_is_never_lost() {
     // The handlers are in place before anything is bound, so that process 1 of a container is never deaf; before them the signal
     // has its default action, which ends the process too.
     for delay in 0..10 {
-        let mut child = support::service::command().args(support::service::ANYWHERE).arg("--lame-duck=0s").spawn().unwrap();
+        let mut child = command().args(ANYWHERE).arg("--lame-duck=0s").spawn().unwrap();
         support::block(Duration::from_millis(delay));
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
         let code = support::service::wait(&mut child);
@@ -113,4 +116,26 @@ fn a_signal_that_asks_for_nothing_changes_nothing() {
     assert_eq!(service.get("/").status, 200);
     assert!(service.is_running());
     assert_eq!(service.status()["phase"], "serving");
+}
+
+/// A blocked signal stays blocked over an exec, and was never heard: whoever was started like that could only be killed.
+#[cfg(target_os = "linux")]
+#[test]
+fn signals_that_the_parent_blocked_are_heard() {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP] {
+        let service = command();
+        let mut blocked = std::process::Command::new("env");
+        blocked.arg("--block-signal=TERM,INT,QUIT,HUP").arg(service.get_program()).args(ANYWHERE).arg("--lame-duck=20ms");
+        for (name, value) in service.get_envs() {
+            match value {
+                Some(value) => blocked.env(name, value),
+                None => blocked.env_remove(name),
+            };
+        }
+        blocked.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut service = Service::watch(&mut blocked);
+        service.wait_for_phase("serving");
+        service.signal(signal);
+        assert_eq!(service.exit_code(), 0, "{signal:?}");
+    }
 }

@@ -123,7 +123,7 @@ fn what_kubernetes_injects_is_explained() {
 fn a_value_that_is_no_text_is_refused_and_not_ignored() {
     // A variable with bytes that are no UTF-8 was taken for an unset one, and the default served in its place.
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
-    for name in ["APP_PORT", "APP_ADDR", "SHUTDOWN_DRAIN", "APP_VERSION"] {
+    for name in ["APP_PORT", "APP_ADDR", "SHUTDOWN_DRAIN", "APP_VERSION", "RUST_LOG"] {
         let mut command = command();
         command.args(["--internal-addr=127.0.0.1:0"]).env("APP_ADDR", "127.0.0.1:0");
         if name == "APP_PORT" {
@@ -196,6 +196,9 @@ fn help_version_and_plan_are_printed_and_an_unknown_flag_is_bad_usage() {
     assert!(unknown.stderr.contains("--nonsense"));
     assert_eq!(refused(&["--log-format=xml"], &[]).code, Some(2));
     assert_eq!(refused(&["--log-level=a=b=c"], &[]).code, Some(2));
+    // It was taken for the name of a module: no line was logged, not even the report.
+    assert_one_line(&refused(&["--log-level=inof"], &[]), 2, &["--log-level=inof", "info", "debug"]);
+    assert_one_line(&refused(&[], &[("RUST_LOG", "inof")]), 2, &["RUST_LOG=inof", "info"]);
 }
 
 #[test]

@@ -3,22 +3,26 @@
 //! | route | what it does |
 //! |---|---|
 //! | `/fast` | answers at once |
-//! | `/slow?ms=N` | answers after N ms; when its context is cancelled, at once, with a 503 that says so |
+//! | `/slow?ms=N` | answers after N ms, with `&within=M` by a deadline of its own; when its context is cancelled, at once, with a 503 that says so |
 //! | `/stuck?ms=N` | answers after N ms, whatever happens; `&half=length` and `&half=chunked` send the head and half of the body first |
 //! | `/echo` | reads it all, then answers it |
 //! | `/stream?ms=N` | a piece each 100 ms for N ms, then `end` |
 //! | `/panic` | panics |
+//! | `/events` | an event each 100 ms, for ever: the host ends it |
+//! | `/work?ms=N` | answers at once; what it leaves behind works for N ms, or with `&heeds=yes` until the root context is cancelled |
+//! | `/upgrade` | changes to an echo; with `&heeds=yes` it says farewell when the drain begins |
 //!
 //! Every handler tells the trace: `handler begins`, `handler cancelled` (with the reason, as far as a handler can know it),
 //! `handler ends` (when it and its body are gone, however). Any other [`HttpService`](lameduck::HttpService) can take its
 //! place: see [`Seat`].
 
-use crate::{client, trace::Trace};
+use crate::{client, tasks, trace::Trace};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use lameduck::Body;
+use hyper_util::rt::TokioIo;
+use lameduck::{Body, RequestContext};
 use std::{
     collections::VecDeque,
     convert::Infallible,
@@ -31,6 +35,7 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Where an app lives: what a factory of apps is given.
 #[derive(Clone, Debug)]
@@ -112,12 +117,19 @@ async fn answer(request: Request<Body>, witness: Witness) -> Response<Pieces> {
         "/echo" => echo(request, witness).await,
         "/stream" => stream(ms, witness),
         "/panic" => panic!("asked to, by /panic"),
+        "/events" => events(witness),
+        "/work" => work(&request, ms, heeds(&query), witness),
+        "/upgrade" => upgrade(request, heeds(&query), witness),
         _ => text(StatusCode::NOT_FOUND, "not found\n", witness),
     }
 }
 
 async fn slow(request: &Request<Body>, ms: Duration, witness: Witness) -> Response<Pieces> {
     let context = request.body().context();
+    let within = request.uri().query().and_then(|query| parameter(query, "within")).and_then(|ms| ms.parse().ok());
+    if let Some(within) = within {
+        context.set_timeout(Some(Duration::from_millis(within)));
+    }
     tokio::select! {
         biased;
         () = client::pause(ms) => text(StatusCode::OK, SLOW_DONE, witness),
@@ -153,6 +165,85 @@ fn stream(ms: Duration, witness: Witness) -> Response<Pieces> {
     let count = ms.as_millis() / PIECE_EVERY.as_millis();
     let pieces = (0..count).map(|n| (PIECE_EVERY, Bytes::from(format!("piece {n}\n"))));
     Response::new(Pieces::new(pieces.chain([(PIECE_EVERY, Bytes::from_static(b"end\n"))]), None, witness))
+}
+
+fn events(witness: Witness) -> Response<Pieces> {
+    // More than any scenario lasts.
+    let events = (0..100_000).map(|n| (PIECE_EVERY, Bytes::from(format!("data: {n}\n\n"))));
+    let mut response = Response::new(Pieces::new(events, None, witness));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/event-stream"));
+    response
+}
+
+fn work(request: &Request<Body>, span: Duration, heeds: bool, witness: Witness) -> Response<Pieces> {
+    let context = request.body().context();
+    // It may be dropped before it is polled.
+    let left = tasks::Witness::begins(witness.seat.clone(), format!("left by {}", witness.handler));
+    context.spawn(tasks::leftover(left, context.clone(), span, heeds));
+    text(StatusCode::OK, "begun\n", witness)
+}
+
+/// The io alone keeps what follows in the drain: nobody tracks the task.
+#[expect(clippy::disallowed_methods, reason = "that the host does without is what is practised")]
+fn upgrade(mut request: Request<Body>, heeds: bool, witness: Witness) -> Response<Pieces> {
+    let context = request.body().context().clone();
+    let upgrading = hyper::upgrade::on(&mut request);
+    let told = Conversation { seat: witness.seat.clone() };
+    drop(tokio::spawn(async move {
+        let Ok(upgraded) = upgrading.await else { return };
+        told.begins();
+        echo_lines(TokioIo::new(upgraded), &context, heeds).await;
+    }));
+    let mut response = text(StatusCode::SWITCHING_PROTOCOLS, Bytes::new(), witness);
+    response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("echo"));
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    response
+}
+
+/// Tells the trace of an upgraded connection: `conversation begins` and, when its task is gone, `conversation ends`.
+struct Conversation {
+    seat: Seat,
+}
+
+impl Conversation {
+    fn begins(&self) {
+        self.seat.trace.record(&self.seat.name, "conversation begins", &[]);
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        self.seat.trace.record(&self.seat.name, "conversation ends", &[]);
+    }
+}
+
+async fn echo_lines(mut io: TokioIo<hyper::upgrade::Upgraded>, context: &RequestContext, heeds: bool) {
+    let mut line = [0; client::PING.len()];
+    loop {
+        let told = async {
+            if heeds {
+                context.draining().await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = told => {
+                let _ = io.write_all(client::FAREWELL).await;
+                let _ = io.shutdown().await;
+                return;
+            }
+            read = io.read_exact(&mut line) => if read.is_err() || io.write_all(&line).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn heeds(query: &str) -> bool {
+    parameter(query, "heeds") == Some("yes")
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>, witness: Witness) -> Response<Pieces> {

@@ -29,11 +29,13 @@
 pub mod app;
 pub mod balancer;
 mod case;
+pub mod checks;
 pub mod client;
 mod clock;
 pub mod draw;
 pub mod explore;
 pub mod hooks;
+pub mod kit;
 pub mod life;
 pub mod network;
 mod observe;
@@ -43,11 +45,13 @@ mod rooms;
 pub mod scenario;
 pub mod shrink;
 mod signals;
+pub mod tasks;
 pub mod timeline;
 pub mod trace;
 
 pub use case::Case;
 pub use clock::SimClock;
+pub use kit::explore;
 pub use rooms::SimRooms;
 pub use signals::{ScriptedSignals, SignalSender, scripted_signals};
 pub use trace::Trace;

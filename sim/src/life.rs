@@ -6,15 +6,17 @@
 use crate::{
     SimClock, SimRooms,
     app::Seat,
+    checks::CheckScript,
     client::{self, Ask, Caller, Conversation, Manner, Route},
     hooks::HookScript,
     network::HostNetwork,
     observe,
     signals::ScriptedSignals,
+    tasks::TaskScript,
     trace::Trace,
 };
 use lameduck::{
-    Host, HttpService, Report, ShutdownHandle,
+    Builder, Host, HttpService, Report, ShutdownHandle,
     env::{Env, ListenAddress, Seed},
     lifecycle::Plan,
 };
@@ -40,6 +42,10 @@ pub struct Life {
     pub request_timeout: Option<Duration>,
     /// Hooks, in order.
     pub hooks: Vec<HookScript>,
+    /// Background tasks.
+    pub tasks: Vec<TaskScript>,
+    /// Readiness checks.
+    pub checks: Vec<CheckScript>,
     /// How much faster than the world its clock runs, in parts in a million.
     pub clock_skew_ppm: i64,
     /// How many workers.
@@ -49,13 +55,13 @@ pub struct Life {
 }
 
 impl Life {
-    /// Lives on `host`, with the app that `factory` makes, and returns the report; `None` if the watchdog ended it.
+    /// Lives on `host`, as the host that `found` founds with its settings, and returns the report; `None` if the watchdog ended it.
     ///
     /// `asks` is told a handle that asks for a stop by code, before the life begins.
     pub async fn live<H, S>(
         self,
         host: H,
-        factory: impl FnOnce(Seat) -> S + Send,
+        found: impl FnOnce(Builder, Seat) -> Host<S> + Send,
         signals: ScriptedSignals,
         trace: Trace,
         asks: impl FnOnce(ShutdownHandle) + Send,
@@ -82,8 +88,15 @@ impl Life {
         for hook in &self.hooks {
             builder = builder.hook(hook.hook(&seat));
         }
+        for task in self.tasks {
+            let seat = seat.clone();
+            builder = builder.background(task.name.clone(), move |context| task.run(seat, context));
+        }
+        for check in &self.checks {
+            builder = builder.readiness_check(check.check(&seat));
+        }
         asks(builder.shutdown_handle());
-        let process = builder.hyper(factory(seat));
+        let process = found(builder, seat);
         let env = Env { clock, network: host, signals, rooms: rooms.clone(), seed: self.seed };
         let living = process.run_in(env).with_subscriber(observe::observer(&self.name, trace.clone()));
         let report = tokio::select! {

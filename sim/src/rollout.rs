@@ -125,11 +125,19 @@ impl Rollout {
                         plan,
                         request_timeout: Some(Duration::from_secs(5)),
                         hooks: Vec::new(),
+                        tasks: Vec::new(),
+                        checks: Vec::new(),
                         clock_skew_ppm: 0,
                         workers: NonZeroUsize::MIN,
                         seed: Seed(seed ^ (n as u64) << 8 ^ generation),
                     };
-                    let living = life.live(host.clone(), Drill::new, signals, trace.clone(), drop);
+                    let living = life.live(
+                        host.clone(),
+                        |builder, seat| builder.hyper(Drill::new(seat)),
+                        signals,
+                        trace.clone(),
+                        drop,
+                    );
                     let stopping = async move {
                         if generation == 0 {
                             sender.play([(stops, Signal::Terminate)]).await;

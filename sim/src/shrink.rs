@@ -32,6 +32,8 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     let mut all = Vec::new();
     without(scenario, &mut all, scenario.clients.len(), |scenario, n| drop(scenario.clients.remove(n)));
     without(scenario, &mut all, scenario.hooks.len(), |scenario, n| drop(scenario.hooks.remove(n)));
+    without(scenario, &mut all, scenario.tasks.len(), |scenario, n| drop(scenario.tasks.remove(n)));
+    without(scenario, &mut all, scenario.checks.len(), |scenario, n| drop(scenario.checks.remove(n)));
     without(scenario, &mut all, scenario.faults.len(), |scenario, n| {
         let _ = scenario.faults.remove(n);
     });
@@ -99,17 +101,29 @@ fn plainer(traffic: Traffic) -> Traffic {
         Traffic::KeepAlive { .. } | Traffic::PerRequest { .. } | Traffic::Pipelined { .. } | Traffic::Once(_) => {
             Traffic::Once(Pacing::Prompt)
         }
-        Traffic::Http2 { .. } | Traffic::Late { .. } | Traffic::Leaves { .. } | Traffic::ByteLess | Traffic::HalfHead => {
-            traffic
-        }
+        Traffic::Http2 { .. }
+        | Traffic::Late { .. }
+        | Traffic::Leaves { .. }
+        | Traffic::ByteLess
+        | Traffic::HalfHead
+        | Traffic::SilentHttp2
+        | Traffic::Upgraded { .. } => traffic,
     }
 }
 
 fn easier(deed: &Deed) -> Deed {
     match deed {
         Deed::Stuck(ms, Half::Length | Half::Chunked) => Deed::Stuck(*ms, Half::Nothing),
-        Deed::Stuck(ms, Half::Nothing) | Deed::Stream(ms) => Deed::Slow(*ms),
-        Deed::Slow(_) | Deed::Echo(_) | Deed::Panic | Deed::Get(_) | Deed::Fast => Deed::Fast,
+        Deed::Stuck(ms, Half::Nothing) | Deed::Stream(ms) | Deed::Within(ms, _) => Deed::Slow(*ms),
+        Deed::Slow(_)
+        | Deed::Echo(_)
+        | Deed::Unread(_)
+        | Deed::Panic
+        | Deed::Events
+        | Deed::Work(..)
+        | Deed::Get(_)
+        | Deed::Post(..)
+        | Deed::Fast => Deed::Fast,
     }
 }
 
@@ -135,20 +149,32 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
         all.extend([&mut hook.start.after_ms, &mut hook.stop.after_ms]);
         all.extend(hook.budget_ms.as_mut());
     }
+    all.extend(scenario.tasks.iter_mut().map(|task| &mut task.then.after_ms));
+    for check in &mut scenario.checks {
+        all.extend([&mut check.takes_ms, &mut check.fails_from, &mut check.fails]);
+    }
     for client in &mut scenario.clients {
         all.push(&mut client.at_ms);
         match &mut client.deed {
-            Deed::Slow(ms) | Deed::Stuck(ms, _) | Deed::Stream(ms) => all.push(ms),
-            Deed::Fast | Deed::Echo(_) | Deed::Panic | Deed::Get(_) => {}
+            Deed::Slow(ms) | Deed::Stuck(ms, _) | Deed::Stream(ms) | Deed::Work(ms, _) => all.push(ms),
+            Deed::Within(ms, within) => all.extend([ms, within]),
+            Deed::Fast | Deed::Echo(_) | Deed::Unread(_) | Deed::Panic | Deed::Events | Deed::Get(_) | Deed::Post(..) => {}
         }
         match &mut client.traffic {
             Traffic::KeepAlive { requests, every_ms, .. }
             | Traffic::PerRequest { requests, every_ms }
             | Traffic::Http2 { requests, every_ms } => all.extend([requests, every_ms]),
             Traffic::Pipelined { requests } => all.push(requests),
-            Traffic::Late { after_ms } | Traffic::Leaves { after_ms, .. } => all.push(after_ms),
+            Traffic::Late { after_ms: ms }
+            | Traffic::Leaves { after_ms: ms, .. }
+            | Traffic::Upgraded { every_ms: ms, .. } => {
+                all.push(ms);
+            }
             Traffic::Once(Pacing::HeadPause(ms) | Pacing::SlowUpload(_, ms) | Pacing::SlowReader(_, ms)) => all.push(ms),
-            Traffic::Once(Pacing::Prompt | Pacing::HalfClosed) | Traffic::ByteLess | Traffic::HalfHead => {}
+            Traffic::Once(Pacing::Prompt | Pacing::HalfClosed)
+            | Traffic::ByteLess
+            | Traffic::HalfHead
+            | Traffic::SilentHttp2 => {}
         }
     }
     all

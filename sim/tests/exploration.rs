@@ -24,7 +24,7 @@ fn corpus() -> Vec<(PathBuf, Case)> {
 fn every_scenario_of_the_corpus_keeps_every_promise_on_both_networks() {
     quiet_panics();
     let corpus = corpus();
-    assert!(corpus.len() >= 13);
+    assert!(corpus.len() >= 14);
     for (path, case) in corpus {
         assert!(case.story.len() > 80, "{}: a scenario is kept with its story", path.display());
         for network in [Network::TurmoilNet, Network::Turmoil] {

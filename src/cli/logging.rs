@@ -5,7 +5,7 @@
 
 use std::{io::IsTerminal, sync::mpsc, time::Duration};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,15 +51,7 @@ impl Drop for Log {
 /// # Errors
 /// If `filter` is none.
 pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, String> {
-    let filter = match filter {
-        Some(filter) => EnvFilter::try_new(filter).map_err(|error| format!("--log-level={filter}: {error}"))?,
-        None => match std::env::var("RUST_LOG") {
-            Ok(filter) if !filter.is_empty() => {
-                EnvFilter::try_new(&filter).map_err(|error| format!("RUST_LOG={filter}: {error}"))?
-            }
-            Ok(_) | Err(_) => EnvFilter::new("info"),
-        },
-    };
+    let filter = log_filter(filter)?;
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LINES_WAITING_MAX)
@@ -85,6 +77,29 @@ pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, String> {
     }
     log_panics();
     Ok(Log(Some(guard)))
+}
+
+/// The flag's, else the variable's, else `info`.
+fn log_filter(flag: Option<&str>) -> Result<EnvFilter, String> {
+    let (source, filter) = match flag {
+        Some(filter) => ("--log-level", filter.to_owned()),
+        None => match crate::settings::variable("RUST_LOG") {
+            Some(filter) if !filter.is_empty() => ("RUST_LOG", filter),
+            Some(_) | None => return Ok(EnvFilter::new("info")),
+        },
+    };
+    let refused = |reason: String| format!("{source}={filter}: {reason}");
+    if filter.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(refused("not valid UTF-8".to_owned()));
+    }
+    // A word alone would be taken for the name of a module, and all else would be silent: a slip of the pen, and no log at all.
+    let is_word = !filter.contains(['=', ',', ':', '[', '/']);
+    if is_word && filter.parse::<LevelFilter>().is_err() {
+        return Err(refused(
+            "expected off, error, warn, info, debug, trace, or a filter such as info,hyper=debug".to_owned(),
+        ));
+    }
+    EnvFilter::try_new(&filter).map_err(|error| refused(error.to_string()))
 }
 
 /// The default hook writes to stderr itself, and a reader that is stuck would hold whoever panics: a worker, mostly.

@@ -85,7 +85,11 @@ where
         tokio::select! {
             biased;
             order = orders.recv() => match order {
-                Some(Order::Look) => desk.wake_all(),
+                Some(Order::Look) => {
+                    desk.wake_all();
+                    // The last one may have arranged the next for a quarter of a second from now, which a stop cannot spare.
+                    sweep.as_mut().reset(clock.now() + SWEEP_STOPPING);
+                }
                 Some(Order::Quiesce) => {
                     desk.quiesce();
                     sealing.seal_one();
@@ -96,6 +100,7 @@ where
                     accepting = desk.empty_backlogs().await;
                     pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
                     desk.wake_all();
+                    sweep.as_mut().reset(clock.now() + SWEEP_STOPPING);
                 }
                 Some(Order::Abandon) | None => {
                     desk.listeners.close();

@@ -29,19 +29,33 @@ impl Mark {
         }
     }
 
-    /// Whether somebody has marked this address, or all addresses with its port.
+    /// The mark of a port that is shared: none.
+    pub(super) const fn none() -> Self {
+        Self(None)
+    }
+
+    /// Whether somebody has marked this address, one that it covers, or one that covers it.
     pub(super) fn covers(address: SocketAddr) -> bool {
         let everywhere = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
         let marked = [address.ip()].into_iter().chain(everywhere);
-        marked
-            .map(|ip| SocketAddr::new(ip, address.port()))
-            .any(|address| take(address).is_err_and(|error| error == Errno::ADDRINUSE))
+        let is_marked = |ip| take(SocketAddr::new(ip, address.port())).is_err_and(|error| error == Errno::ADDRINUSE);
+        marked.into_iter().any(is_marked) || address.ip().is_unspecified() && is_any_marked(address.port())
     }
 }
 
+/// Whether any address with this port is marked, as the system's list of names tells (`proc(5)`). Where that is not to be had the
+/// kernel may still refuse the port.
+fn is_any_marked(port: u16) -> bool {
+    let names = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let marked = names.lines().filter_map(|line| line.split_once(&format!("@{MARK}"))?.1.parse::<SocketAddr>().ok());
+    marked.into_iter().any(|marked| marked.port() == port)
+}
+
+const MARK: &str = "lameduck exclusive ";
+
 fn take(address: SocketAddr) -> Result<OwnedFd, Errno> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    let name = format!("lameduck exclusive {address}");
+    let name = format!("{MARK}{address}");
     bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
     Ok(socket)
 }

@@ -54,6 +54,6 @@ pub use network::{OsNetwork, OsReservation, ReusePort, SocketOptions};
 pub(crate) use notify::NotifySocket;
 pub use reserve::DescriptorReserve;
 pub use rooms::{Tasks, Threads};
-pub use signals::UnixSignals;
+pub use signals::{UnixSignals, hold_signals};
 pub use transport::Socket;
 pub use watchdog::WATCHDOG_EXIT_CODE;

@@ -34,7 +34,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -94,7 +94,14 @@ pub struct OsNetwork {
     reserve: Option<DescriptorReserve>,
     /// Handed to us, until they are reserved.
     inherited: Arc<Mutex<Vec<Inherited>>>,
+    /// What we share with other processes, as long as it is held: they may listen there too, but we not twice.
+    #[cfg(target_os = "linux")]
+    shared: Arc<Mutex<Vec<Shared>>>,
 }
+
+/// An address that we share, and whether we still hold it.
+#[cfg(target_os = "linux")]
+type Shared = (SocketAddr, Weak<Mark>);
 
 /// A listening socket that somebody else bound.
 #[derive(Debug)]
@@ -108,7 +115,7 @@ impl OsNetwork {
     /// A network whose sockets have these options.
     #[must_use]
     pub fn new(options: SocketOptions) -> Self {
-        Self { options, reserve: None, inherited: Arc::default() }
+        Self { options, ..Self::default() }
     }
 
     /// Takes over a socket that somebody else bound and listens on, such as a service manager, for this audience. Whoever
@@ -145,7 +152,7 @@ impl OsNetwork {
             ListenAddress::Port(_) | ListenAddress::Tcp(_) => {
                 let socket = bind_one_of(&address.tcp_candidates(), self.options.reuse_port)?;
                 let local = tcp_address(&socket)?;
-                Ok((Ownership::Tcp(claim(local, self.options.reuse_port)?), socket, Address::Tcp(local)))
+                Ok((Ownership::Tcp(self.claim(local)?), socket, Address::Tcp(local)))
             }
         }
     }
@@ -316,20 +323,39 @@ fn bind_tcp(address: SocketAddr, reuse_port: ReusePort) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// P14: a port is shared only if all who listen on it said so.
 #[cfg(target_os = "linux")]
-fn claim(local: SocketAddr, reuse_port: ReusePort) -> io::Result<PortClaim> {
-    match reuse_port {
-        ReusePort::No => Ok(Some(Arc::new(Mark::set(local)?))),
-        ReusePort::Yes if Mark::covers(local) => Err(Errno::ADDRINUSE.into()),
-        ReusePort::Yes => Ok(None),
+impl OsNetwork {
+    /// P14: a port is shared only if all who listen on it said so. And only with others: two servers of one process on one port
+    /// would get each other's clients (P16).
+    fn claim(&self, local: SocketAddr) -> io::Result<PortClaim> {
+        if self.options.reuse_port == ReusePort::No {
+            return Ok(Some(Arc::new(Mark::set(local)?)));
+        }
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.retain(|(_, held)| held.strong_count() > 0);
+        if shared.iter().any(|(ours, _)| overlap(*ours, local)) || Mark::covers(local) {
+            return Err(Errno::ADDRINUSE.into());
+        }
+        let claim = Arc::new(Mark::none());
+        shared.push((local, Arc::downgrade(&claim)));
+        Ok(Some(claim))
     }
 }
 
-/// Here an exclusive port never has `SO_REUSEPORT`.
+/// Whether a client could mean both.
+#[cfg(target_os = "linux")]
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers = |one: SocketAddr, other: SocketAddr| one.ip().is_unspecified() && (one.is_ipv6() || other.is_ipv4());
+    one.port() == other.port() && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
+}
+
 #[cfg(not(target_os = "linux"))]
-fn claim(_: SocketAddr, _: ReusePort) -> io::Result<PortClaim> {
-    Ok(None)
+impl OsNetwork {
+    /// Here an exclusive port never has `SO_REUSEPORT`.
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Linux")]
+    fn claim(&self, _: SocketAddr) -> io::Result<PortClaim> {
+        Ok(None)
+    }
 }
 
 pub(super) fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {

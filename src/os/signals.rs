@@ -1,12 +1,25 @@
 //! The four signals that ask for a stop.
 
 use crate::{env::SignalSource, lifecycle::Signal};
+use nix::sys::signal::{SigSet, Signal as Unix};
 use std::{
     future::poll_fn,
     io,
     task::{Context, Poll},
 };
 use tokio::signal::unix::{self, SignalKind};
+
+/// Holds the four signals back until [`UnixSignals::install`] lets them through on the same thread: none that comes in between is
+/// lost, not even to process 1 of a container, for which the kernel throws away what has no handler. Call it first of all, before
+/// there is a second thread; threads that are made until then leave these signals to this one.
+pub fn hold_signals() {
+    // It cannot fail: the set is a valid one.
+    let _ = the_four().thread_block();
+}
+
+fn the_four() -> SigSet {
+    SigSet::from_iter([Unix::SIGTERM, Unix::SIGINT, Unix::SIGQUIT, Unix::SIGHUP])
+}
 
 /// Hears SIGTERM, SIGINT, SIGQUIT and SIGHUP from the moment it is made.
 ///
@@ -23,7 +36,7 @@ impl UnixSignals {
     /// would be deaf until then (P14).
     ///
     /// They report to the tokio runtime that this is called on, which must have I/O enabled and must be the one that
-    /// [`recv`](SignalSource::recv) is awaited on.
+    /// [`recv`](SignalSource::recv) is awaited on. The calling thread takes the four even if whoever started the process had blocked them.
     ///
     /// # Errors
     /// If this is not called on a tokio runtime, or the system refuses a handler.
@@ -33,7 +46,10 @@ impl UnixSignals {
     pub fn install() -> io::Result<Self> {
         tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
         let [terminate, interrupt, quit, hangup] = Signal::ALL;
-        Ok(Self { heard: [listen(terminate)?, listen(interrupt)?, listen(quit)?, listen(hangup)?] })
+        let heard = [listen(terminate)?, listen(interrupt)?, listen(quit)?, listen(hangup)?];
+        // Held back by us, or by a parent: a blocked signal is inherited, and would never come.
+        the_four().thread_unblock()?;
+        Ok(Self { heard })
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Signal> {

@@ -54,18 +54,20 @@ impl UnixPath {
     /// Whether the path leads to our socket. Until it listens, our socket looks like one that was left behind, and a second
     /// process may have taken it over.
     pub(super) fn is_ours(&self) -> bool {
-        !self.unlinked.load(Ordering::Acquire)
-            && fs::symlink_metadata(&self.path).is_ok_and(|now| Inode::of(&now) == self.inode)
+        !self.unlinked.load(Ordering::Acquire) && self.leads_to_us()
     }
 
-    /// Removes the path, if it is still ours. Then nobody new can find the socket.
+    fn leads_to_us(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|now| Inode::of(&now) == self.inode)
+    }
+
+    /// Removes the path, if it is still ours. Then nobody new can find the socket. Of several workers that share it, the first does
+    /// it: a second look could mistake a successor's path for ours.
     pub(super) fn unlink(&self) -> io::Result<()> {
-        if !self.is_ours() {
+        if self.unlinked.swap(true, Ordering::AcqRel) || !self.leads_to_us() {
             return Ok(());
         }
-        fs::remove_file(&self.path)?;
-        self.unlinked.store(true, Ordering::Release);
-        Ok(())
+        fs::remove_file(&self.path).inspect_err(|_| self.unlinked.store(false, Ordering::Release))
     }
 }
 

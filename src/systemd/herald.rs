@@ -126,7 +126,7 @@ impl View {
                 "{phase}: {} in flight, {} connections, at most {} left",
                 self.in_flight,
                 self.connections,
-                format_duration(Duration::from_secs(remaining.as_secs()))
+                format_duration(Duration::from_secs(remaining.as_millis().div_ceil(1000) as u64))
             ),
         }
     }

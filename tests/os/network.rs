@@ -161,3 +161,37 @@ async fn an_address_that_is_not_this_machines_is_refused_with_the_systems_reason
     let error = OsNetwork::default().reserve(&"192.0.2.1:0".parse().unwrap(), Audience::World, 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
 }
+
+fn sharing() -> OsNetwork {
+    OsNetwork::new(SocketOptions { reuse_port: ReusePort::Yes, ..SocketOptions::default() })
+}
+
+/// `--reuse-port` let the main and the internal server of one process have the same port: each got some of the other's clients, and
+/// strangers the internal routes.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_shared_port_is_shared_with_other_processes_and_not_by_two_servers_of_one() {
+    let network = sharing();
+    let main = network.reserve(&ListenAddress::Port(0), Audience::World, 2).unwrap();
+    let port = tcp(&main.local()).port();
+    let both = [ListenAddress::Port(port), ListenAddress::Tcp((Ipv4Addr::LOCALHOST, port).into())];
+    for internal in &both {
+        let error = network.reserve(internal, Audience::Operators, 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse, "{internal}");
+        sharing().reserve(internal, Audience::Operators, 1).unwrap();
+    }
+    drop(main);
+    network.reserve(&both[0], Audience::Operators, 1).unwrap();
+}
+
+/// A second instance that shares was refused on the very address of one that does not, but not on all addresses.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn one_port_on_one_address_is_not_shared_by_who_takes_it_on_all() {
+    let first = listen(&any_port(), 2).await.unwrap();
+    let port = tcp(&first[0].local()).port();
+    for everywhere in [ListenAddress::Port(port), ListenAddress::Tcp((Ipv4Addr::UNSPECIFIED, port).into())] {
+        let error = sharing().reserve(&everywhere, Audience::World, 2).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse, "{everywhere}");
+    }
+}

@@ -39,9 +39,10 @@ fn a_request_deadline_at_the_very_instant_the_drain_ends_is_decided_once() {
             assert_eq!(tally.timed_out + tally.finished, 1, "{}", outcome.trace.text());
             assert_eq!(only(&outcome, "client-0", "completed").number("status"), Some(503));
             assert_eq!(code(&outcome), 0);
+            assert!(offset != -1 || tally.timed_out == 1);
             match offset {
-                -1 => assert_eq!((tally.timed_out, entered(&outcome, "cancelling")), (1, 3_999)),
-                0 => assert!((3_999..=4_000).contains(&entered(&outcome, "cancelling"))),
+                // The answer of the first is still on its way to its client when the drain ends.
+                -1 | 0 => assert!((3_999..=4_000).contains(&entered(&outcome, "cancelling"))),
                 _ => assert_eq!(entered(&outcome, "cancelling"), 4_000),
             }
         }

@@ -24,6 +24,9 @@ fn lost_with_a_delay<W: World>(seed: u64) -> u64 {
 fn lost_without_a_delay<W: World>(seed: u64) -> u64 {
     let mut rollout = Rollout::new(seed);
     rollout.plan = Plan { lame_duck: Duration::ZERO, ..rollout.plan };
+    // Nobody listens for a few milliseconds only: enough clients that some meet them.
+    rollout.clients = 8;
+    rollout.every = Duration::from_millis(5);
     roll::<W>(&rollout).counts.failed
 }
 

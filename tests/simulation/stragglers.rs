@@ -25,6 +25,21 @@ fn a_byte_less_connection_delays_the_drain_by_its_grace_and_no_more() {
 }
 
 #[test]
+fn a_grace_that_ends_between_two_sweeps_of_the_time_before_the_stop_is_over_all_the_same() {
+    // P6. A sweep that was arranged while serving, up to a quarter of a second ahead, was the first that saw the grace end, unless
+    // the lame duck delay was longer than that. Seed 17297 of the exploration.
+    let mut scenario = Scenario::new("a stop without a delay, and a connection that says nothing").client(Client::new(
+        80,
+        Deed::Fast,
+        Traffic::ByteLess,
+    ));
+    scenario.plan.lame_duck = 0;
+    scenario.stops[0].at_ms = 260;
+    let outcome = play::<TurmoilNetWorld>(&scenario);
+    assert!(entered(&outcome, "cancelling") <= 350, "{}", outcome.trace.text());
+}
+
+#[test]
 fn a_first_byte_within_the_grace_is_answered_and_after_it_is_not() {
     fn answered<W: World>() {
         for (after_ms, whole) in [(50, true), (200, true), (400, false), (3_000, false)] {

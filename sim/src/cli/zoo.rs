@@ -53,7 +53,9 @@ pub(super) fn zoo(names: &[String], seeds: u64) -> io::Result<Held> {
 /// The workspace: this folder, or where this binary was built.
 fn root() -> PathBuf {
     let here = PathBuf::from(".");
-    if here.join("sim/zoo").is_dir() { here } else { Path::new(env!("CARGO_MANIFEST_DIR")).join("..") }
+    let root = if here.join("sim/zoo").is_dir() { here } else { Path::new(env!("CARGO_MANIFEST_DIR")).join("..") };
+    // The copy is built from within itself.
+    fs::canonicalize(&root).unwrap_or(root)
 }
 
 fn is_patch(path: &Path) -> bool {

@@ -16,6 +16,7 @@ mod goodbye;
 mod http1;
 mod http2;
 mod silent;
+mod upgraded;
 
 pub use answer::Head;
 pub use ask::Ask;
@@ -23,7 +24,8 @@ pub use caller::{Caller, Completion, Failure, How};
 pub use exchange::{AfterRequest, Conversation, Manner, Pace};
 pub use http1::{Retry, connection_per_request, keep_alive, one_request, pipelined};
 pub use http2::multiplexed;
-pub use silent::{Step, byte_less, raw};
+pub use silent::{Step, byte_less, raw, silent_http2};
+pub use upgraded::{FAREWELL, PING, upgraded};
 
 use crate::network::HostNetwork;
 use lameduck::env::Transport;

@@ -10,6 +10,15 @@ pub async fn byte_less<C: Connect>(caller: &Caller, connect: &C, patience: Durat
     raw(caller, connect, &[Step::ReadToEnd { at_most: patience }]).await;
 }
 
+/// The preface of HTTP/2 and empty settings (RFC 9113 §3.4): the least that makes a connection speak it.
+const HTTP2_HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// Begins to speak HTTP/2, then answers nothing, no PING either, and waits for the server to end it.
+pub async fn silent_http2<C: Connect>(caller: &Caller, connect: &C, patience: Duration) {
+    let hello = Bytes::from_static(HTTP2_HELLO);
+    raw(caller, connect, &[Step::Send(hello), Step::ReadToEnd { at_most: patience }]).await;
+}
+
 /// A step of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {

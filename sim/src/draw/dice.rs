@@ -15,6 +15,11 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0x5ce_a210)), thrown: 0 }
     }
 
+    /// Others.
+    pub(super) const fn of_company(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0xc03_9a47)), thrown: 0 }
+    }
+
     const fn throw(&mut self) -> u64 {
         self.thrown += 1;
         self.seed.nth(self.thrown)

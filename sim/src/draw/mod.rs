@@ -10,6 +10,7 @@
 //! aim cannot reach is found out by the [sometimes-table](crate::explore::sometimes).
 
 mod clients;
+mod company;
 mod dice;
 mod edges;
 
@@ -63,6 +64,29 @@ impl Features {
     }
 }
 
+/// A scenario of somebody's own service, which has its plan and its deadline: clients, faults, and one stop.
+pub(crate) fn draw_with(seed: u64, plan: PlanMs, request_timeout_ms: Option<u64>) -> Scenario {
+    let dice = &mut Dice::new(seed);
+    let features = Features { start: false, ..Features::draw(dice) };
+    let mut scenario = Scenario::new(format!("drawn from seed {seed}"));
+    scenario.seed = seed;
+    scenario.plan = plan;
+    scenario.request_timeout_ms = request_timeout_ms;
+    scenario.latency_ms = latency(dice, features);
+    if features.workers {
+        scenario.workers = dice.pick(&[2, 3]);
+    }
+    scenario.probe_every_ms = 1_000;
+    scenario.stops = vec![first_stop(dice, features, &scenario)];
+    let edges = Edges::of(&scenario);
+    scenario.clients = clients::draw(dice, &scenario, &edges, false);
+    if features.held {
+        let at_ms = edges.aim(dice);
+        scenario.faults.push(Fault::Hold { at_ms, for_ms: dice.pick(&[1, 20, 100, 300]) });
+    }
+    scenario
+}
+
 /// The scenario of a seed.
 #[must_use]
 pub fn draw(seed: u64) -> Scenario {
@@ -95,6 +119,7 @@ pub fn draw(seed: u64) -> Scenario {
         let at_ms = edges.aim(dice);
         scenario.faults.push(Fault::Hold { at_ms, for_ms: dice.pick(&[1, 20, 100, 300, 1_000]) });
     }
+    company::draw(&mut Dice::of_company(seed), &mut scenario, &edges);
     scenario
 }
 

@@ -3,7 +3,7 @@
 use super::sometimes::{Glance, sometimes};
 use crate::{
     network::{TurmoilNetWorld, TurmoilWorld},
-    oracle::{Broken, Exercise, ORACLES, Story},
+    oracle::{Broken, Exercise, ORACLES, Oracle, Story},
     scenario::{Outcome, Scenario, run},
 };
 use serde::{Deserialize, Serialize};
@@ -90,9 +90,15 @@ pub struct Found {
     pub broken: Vec<Broken>,
 }
 
-/// Plays a scenario and judges it.
+/// Plays a scenario and judges it by the promises.
 #[must_use]
 pub fn examine(play: &Play, scenario: &Scenario) -> Examined {
+    examine_by(ORACLES, play, scenario)
+}
+
+/// Plays a scenario; `judges` judge it.
+#[must_use]
+pub fn examine_by(judges: &[Oracle], play: &Play, scenario: &Scenario) -> Examined {
     EXPLORING.set(true);
     let played = panic::catch_unwind(AssertUnwindSafe(|| play(scenario)));
     EXPLORING.set(false);
@@ -102,8 +108,8 @@ pub fn examine(play: &Play, scenario: &Scenario) -> Examined {
     };
     let story = Story::read(scenario, &outcome);
     let mut broken = Vec::new();
-    let mut exercised = vec![false; ORACLES.len()];
-    for (oracle, exercised) in ORACLES.iter().zip(&mut exercised) {
+    let mut exercised = vec![false; judges.len()];
+    for (oracle, exercised) in judges.iter().zip(&mut exercised) {
         match oracle.judge(&story) {
             Ok(exercise) => *exercised = exercise == Exercise::Yes,
             Err(why) => broken.push(Broken { promise: oracle.promise, words: oracle.words, why }),

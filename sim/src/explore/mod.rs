@@ -11,11 +11,15 @@ mod examine;
 mod sometimes;
 mod summary;
 
-pub use examine::{Examined, Found, Network, Play, examine, play_on, quiet_panics};
+pub use examine::{Examined, Found, Network, Play, examine, examine_by, play_on, quiet_panics};
 pub use sometimes::{Sometimes, sometimes};
 pub use summary::{REACHES_ALL, Summary};
 
-use crate::{draw::draw, scenario::Scenario};
+use crate::{
+    draw::draw,
+    oracle::{ORACLES, Oracle},
+    scenario::Scenario,
+};
 use std::{
     ops::Range,
     sync::{
@@ -27,7 +31,7 @@ use std::{
 };
 
 /// One seed in so many is played twice.
-const REPLAY_EVERY: u64 = 50;
+const REPLAY_EVERY: Option<u64> = Some(50);
 /// The usual [`Exploration::found_max`].
 const FOUND_MAX: usize = 5;
 
@@ -39,6 +43,10 @@ pub struct Exploration<'a> {
     pub draw: &'a (dyn Fn(u64) -> Scenario + Sync),
     /// Which seeds, in their order.
     pub seeds: Range<u64>,
+    /// Who judges.
+    pub judges: &'static [Oracle],
+    /// One seed in so many is played twice (P17).
+    pub replay_every: Option<u64>,
     /// After so many failing scenarios there is no point in going on.
     pub found_max: usize,
     /// How many worlds at one time, each on a thread.
@@ -59,7 +67,17 @@ impl<'a> Exploration<'a> {
     /// All of `seeds`, drawn as usual, on all cores.
     pub fn new(play: &'a Play, seeds: Range<u64>, stop: &'a AtomicBool) -> Self {
         let threads = thread::available_parallelism().map_or(1, usize::from);
-        Self { play, draw: &draw, seeds, found_max: FOUND_MAX, threads, stop, on_progress: &|| {} }
+        Self {
+            play,
+            draw: &draw,
+            seeds,
+            judges: ORACLES,
+            replay_every: REPLAY_EVERY,
+            found_max: FOUND_MAX,
+            threads,
+            stop,
+            on_progress: &|| {},
+        }
     }
 
     /// Explores until all seeds are played, enough failures are found, or it is stopped.
@@ -99,9 +117,10 @@ impl<'a> Exploration<'a> {
 
     fn examine(&self, seed: u64) -> (Scenario, Examined) {
         let scenario = (self.draw)(seed);
-        let mut examined = examine(self.play, &scenario);
-        if seed.is_multiple_of(REPLAY_EVERY) && examined.broken.is_empty() {
-            let again = thread::scope(|scope| scope.spawn(|| examine(self.play, &scenario)).join());
+        let mut examined = examine_by(self.judges, self.play, &scenario);
+        let replays = self.replay_every.is_some_and(|every| seed.is_multiple_of(every));
+        if replays && examined.broken.is_empty() {
+            let again = thread::scope(|scope| scope.spawn(|| examine_by(self.judges, self.play, &scenario)).join());
             examined.hold_against(again.ok().map_or(0, |again| again.hash));
         }
         (scenario, examined)

@@ -11,8 +11,9 @@ use crate::{
     draw::STOPS,
     oracle::Story,
     scenario::{Pacing, StopBy, Traffic},
+    tasks::Until,
 };
-use lameduck::lifecycle::{GiveUp, HookResult, HookVerdict, Phase};
+use lameduck::lifecycle::{GiveUp, HookResult, HookVerdict, Phase, StopReason};
 use std::{fmt, sync::OnceLock, time::Duration};
 
 /// A state that must be reached sometimes.
@@ -49,6 +50,7 @@ pub fn sometimes() -> &'static [Sometimes] {
         clients(&mut all);
         requests(&mut all);
         hooks(&mut all);
+        company(&mut all);
         meetings(&mut all);
         all
     })
@@ -122,7 +124,7 @@ fn edges(all: &mut Vec<Sometimes>) {
 type Is = fn(&Traffic) -> bool;
 
 fn clients(all: &mut Vec<Sometimes>) {
-    let kinds: [(&str, Is); 13] = [
+    let kinds: [(&str, Is); 15] = [
         ("one request", |traffic| *traffic == Traffic::Once(Pacing::Prompt)),
         ("a head in halves", |traffic| matches!(traffic, Traffic::Once(Pacing::HeadPause(_)))),
         ("a slow upload", |traffic| matches!(traffic, Traffic::Once(Pacing::SlowUpload(..)))),
@@ -135,6 +137,8 @@ fn clients(all: &mut Vec<Sometimes>) {
         ("a late first byte", |traffic| matches!(traffic, Traffic::Late { .. })),
         ("no byte at all", |traffic| *traffic == Traffic::ByteLess),
         ("half a head", |traffic| *traffic == Traffic::HalfHead),
+        ("a silent HTTP/2 peer", |traffic| *traffic == Traffic::SilentHttp2),
+        ("an upgraded connection", |traffic| matches!(traffic, Traffic::Upgraded { .. })),
         ("a client that leaves", |traffic| matches!(traffic, Traffic::Leaves { .. })),
     ];
     for (kind, is) in kinds {
@@ -183,6 +187,40 @@ fn hooks(all: &mut Vec<Sometimes>) {
         }));
     }
     all.push(Sometimes::new("hook: a start dropped", |glance| glance.hook(|verdict| verdict == HookVerdict::StartDropped)));
+}
+
+#[expect(clippy::redundant_closure_for_method_calls, reason = "a method's path is not general enough over lifetimes")]
+fn company(all: &mut Vec<Sometimes>) {
+    for how in ["done", "failed", "panicked", "dropped"] {
+        all.push(Sometimes::new(format!("task: {how}"), move |glance| glance.task(how)));
+    }
+    for until in [Until::Stopping, Until::Draining, Until::Cancelled] {
+        all.push(Sometimes::new(format!("task: told of {}", until.name()), move |glance| glance.task_told(until)));
+    }
+    let mut state = |what: &str, test: fn(&Glance<'_>) -> bool| all.push(Sometimes::new(what, test));
+    state("task: one that failed was the reason of the stop", |glance| {
+        glance.report().is_some_and(|report| report.reason == Some(StopReason::TaskFailed))
+    });
+    state("task: one failed after the stop request", |glance| {
+        glance.story.a_task_failed() == Some(true)
+            && glance.report().is_some_and(|report| report.reason != Some(StopReason::TaskFailed))
+    });
+    state("task: left behind by a handler, in the drain", |glance| glance.leftover_in_the_drain());
+    state("upgraded: said farewell", |glance| glance.clients_did("farewell"));
+    state("upgraded: cut", |glance| {
+        glance.clients_did("upgraded")
+            && !glance.clients_did("farewell")
+            && glance.story.server("conversation ends").count() > 0
+    });
+    state("check: failed while serving", |glance| glance.probed("/readiness", 503, Phase::Serving));
+    state("request: events that the drain ended", |glance| glance.completed_target("/events"));
+    state("request: a deadline of its own", |glance| {
+        glance
+            .story
+            .requests
+            .iter()
+            .any(|asked| asked.target.contains("within=") && asked.head.is_some_and(|(_, status, _)| status == 503))
+    });
 }
 
 #[expect(clippy::redundant_closure_for_method_calls, reason = "a method's path is not general enough over lifetimes")]

@@ -1,8 +1,11 @@
 //! Judges of the phases: P1, P4, P12.
 
 use super::{Exercise, Judgement, Story};
-use crate::scenario::{Pacing, Traffic};
-use lameduck::lifecycle::{ABORT_FLUSH, Phase};
+use crate::{
+    scenario::{Pacing, Traffic},
+    trace::Record,
+};
+use lameduck::lifecycle::{ABORT_FLUSH, GiveUp, HookVerdict, Phase};
 use std::time::Duration;
 
 /// Timers are exact to this.
@@ -80,6 +83,7 @@ fn everybody_is_told(story: &Story<'_>, left: Duration) -> Result<(), String> {
 
 fn goodbyes_are_said(story: &Story<'_>) -> Result<(), String> {
     let Some(draining) = story.began(Phase::Draining) else { return Ok(()) };
+    goodbyes_are_said_in_the_delay(story)?;
     for asked in &story.requests {
         let is_http2 = story.client(asked).is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }));
         // A connection that speaks only now is told once it did.
@@ -100,17 +104,49 @@ fn goodbyes_are_said(story: &Story<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// Who spoke HTTP/2 before the stop is told within the first nine tenths of the delay.
+fn goodbyes_are_said_in_the_delay(story: &Story<'_>) -> Result<(), String> {
+    let (Some(stopping), false) = (story.began(Phase::LameDuck), story.is_impatient()) else { return Ok(()) };
+    let delay = story.scenario.plan().lame_duck;
+    let by = stopping + story.world(delay.mul_f64(0.9)) + story.under_way() + MOMENT * 10;
+    for asked in &story.requests {
+        let is_http2 = story.client(asked).is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }));
+        let spoke = asked.head.is_some_and(|(head, ..)| head < stopping);
+        let heard = story.records.iter().find(|record| {
+            record.event == "goaway"
+                && *record.actor == *format!("client-{}", asked.client)
+                && record.number("connection") == Some(asked.connection)
+        });
+        if let Some(heard) = heard
+            && is_http2
+            && spoke
+            && heard.at > by
+        {
+            return Err(format!("client-{} heard its GOAWAY at {:?}, later than {by:?}", asked.client, heard.at));
+        }
+    }
+    Ok(())
+}
+
 /// P12: a further SIGINT or SIGQUIT ends the current wait at once.
 pub(super) fn impatience_is_heard(story: &Story<'_>) -> Judgement {
+    nobody_else_is_heard(story)?;
     let mut heard = 0;
+    let mut hurried = false;
     for (place, signal) in story.impatient() {
         let Some((phase, _, _)) = story.phases.iter().rfind(|(_, entered, _)| *entered < place) else { continue };
         let patience = match phase {
             Phase::LameDuck | Phase::Draining => Duration::ZERO,
             // What is cut still gets its answer flushed.
+            Phase::Cancelling if hurried || is_flushing(story, signal.at) => Duration::ZERO,
             Phase::Cancelling => story.world(ABORT_FLUSH),
-            Phase::Starting | Phase::Serving | Phase::CleaningUp | Phase::Stopped => continue,
+            Phase::CleaningUp => {
+                the_running_hook_is_given_up(story, place, signal.at)?;
+                continue;
+            }
+            Phase::Starting | Phase::Serving | Phase::Stopped => continue,
         };
+        hurried = *phase == Phase::Cancelling;
         let next = story.phases.iter().find(|(_, entered, _)| *entered > place);
         if next.is_none_or(|(_, _, at)| *at > signal.at + patience + MOMENT) {
             return Err(format!("a further signal at {:?} did not end {phase}", signal.at));
@@ -118,4 +154,54 @@ pub(super) fn impatience_is_heard(story: &Story<'_>) -> Judgement {
         heard += 1;
     }
     Ok(Exercise::of(heard))
+}
+
+/// Without anybody impatient a wait ends with its time, or with nothing left to wait for; a hook is given up for its time alone.
+fn nobody_else_is_heard(story: &Story<'_>) -> Result<(), String> {
+    if story.is_impatient() {
+        return Ok(());
+    }
+    let plan = story.scenario.plan();
+    for (phase, limit, next) in
+        [(Phase::Draining, plan.drain, Phase::Cancelling), (Phase::Cancelling, plan.cancel, Phase::CleaningUp)]
+    {
+        let (Some(span), Some((_, place, at))) =
+            (story.span(phase), story.phases.iter().find(|(entered, ..)| *entered == next))
+        else {
+            continue;
+        };
+        if span + MOMENT < limit && story.records[*place].number("in_flight") > Some(0) {
+            return Err(format!("{phase} ended at {at:?}, after {span:?} of {limit:?}, with requests in flight"));
+        }
+    }
+    let hooks = story.outcome.report.iter().flat_map(|report| &report.hooks);
+    match hooks.into_iter().find(|hook| hook.verdict == HookVerdict::GivenUp(GiveUp::Impatience)) {
+        Some(hook) => Err(format!("the hook {} was given up for impatience, and nobody was impatient", hook.name)),
+        None => Ok(()),
+    }
+}
+
+/// Whether what ignored the cancellation has been cut by then, and only answers are flushed.
+fn is_flushing(story: &Story<'_>, at: Duration) -> bool {
+    let asked = story.world(story.scenario.plan().cancel.saturating_sub(ABORT_FLUSH));
+    story.began(Phase::Cancelling).is_some_and(|cancelling| at > cancelling + asked + MOMENT)
+}
+
+/// In CleaningUp a further signal gives up the hook that runs; with none left it ends the internal server's close.
+fn the_running_hook_is_given_up(story: &Story<'_>, place: usize, at: Duration) -> Result<(), String> {
+    let of_a_stop = |record: &&Record| record.text("half") == Some("stop") && record.event.starts_with("hook ");
+    let (before, after) = story.records.split_at(place);
+    let hook = before.iter().rfind(of_a_stop).filter(|last| last.event == "hook begins");
+    let Some(hook) = hook.and_then(|hook| hook.text("hook")) else { return Ok(()) };
+    // Its end, or what the host says of one that panicked, failed or was given up.
+    let is_over = |record: &&Record| {
+        let said = record.text("end").is_some_and(|end| end.starts_with("stop"));
+        record.text("hook") == Some(hook) && (said || (record.event == "hook ends" && record.text("half") == Some("stop")))
+    };
+    let was_over = before.iter().any(|record| is_over(&record));
+    let by = after.iter().find(is_over).map(|over| over.at);
+    if was_over || by.is_some_and(|by| by <= at + MOMENT) {
+        return Ok(());
+    }
+    Err(format!("a further signal at {at:?} did not give up the hook {hook}"))
 }

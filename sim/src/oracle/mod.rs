@@ -44,6 +44,10 @@ pub struct Oracle {
 }
 
 impl Oracle {
+    pub(crate) const fn new(promise: &'static str, words: &'static str, judge: fn(&Story<'_>) -> Judgement) -> Self {
+        Self { promise, words, judge }
+    }
+
     /// What it says of a story.
     ///
     /// # Errors
@@ -75,6 +79,9 @@ pub const ORACLES: &[Oracle] = &[
     Oracle { promise: "P12", words: "impatience is heard", judge: lifecycle::impatience_is_heard },
     Oracle { promise: "P13", words: "the exit tells the truth", judge: shutdown::the_exit_tells_the_truth },
 ];
+
+/// Of these, what can be judged without knowing the app, its hooks and its checks.
+pub(crate) const HOST_ORACLES: [Oracle; 5] = [ORACLES[0], ORACLES[2], ORACLES[3], ORACLES[4], ORACLES[6]];
 
 /// A promise that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]

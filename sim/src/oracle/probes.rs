@@ -16,10 +16,13 @@ pub(super) fn ready_means_ready(story: &Story<'_>) -> Judgement {
         let may_be_ready = serving.is_some_and(|serving| answered >= serving) && left.is_none_or(|left| asked <= left);
         let must_be_ready = serving.is_some_and(|serving| asked > serving) && left.is_none_or(|left| answered < left);
         match probe.number("status") {
+            Some(200) if may_be_ready && checks_say(story, asked, answered) == Some(false) => {
+                return Err(format!("readiness asked for at {asked:?} was 200 while a check failed"));
+            }
             Some(200) if !may_be_ready => {
                 return Err(format!("readiness asked for at {asked:?} was 200 outside Serving"));
             }
-            Some(status) if status != 200 && must_be_ready => {
+            Some(status) if status != 200 && must_be_ready && checks_say(story, asked, answered) == Some(true) => {
                 return Err(format!("readiness asked for at {asked:?} was {status} while Serving"));
             }
             Some(_) => judged += 1,
@@ -29,9 +32,27 @@ pub(super) fn ready_means_ready(story: &Story<'_>) -> Judgement {
     Ok(Exercise::of(judged))
 }
 
+/// Whether all checks passed when they last ran; `None` if one ran between the question and the answer.
+fn checks_say(story: &Story<'_>, asked: Duration, answered: Duration) -> Option<bool> {
+    let mut all = true;
+    for check in &story.scenario.checks {
+        let mut runs = story.server("checked").filter(|record| record.text("check") == Some(check.name.as_str()));
+        if runs.clone().any(|record| record.at >= asked && record.at <= answered) {
+            return None;
+        }
+        let last = runs.rfind(|record| record.at < asked);
+        all &= last.is_some_and(|record| record.text("passes") == Some("yes"));
+    }
+    Some(all)
+}
+
 /// P3: 200 until the internal server closes, last of all.
 pub(super) fn alive_to_the_last(story: &Story<'_>) -> Judgement {
-    let closes = story.began(Phase::CleaningUp).or(story.exit().map(|(at, _)| at)).unwrap_or(Duration::MAX);
+    // It closes when the last hook is over.
+    let hooks = story.records.iter().filter(|record| record.event.starts_with("hook ") || record.text("hook").is_some());
+    let last_hook = hooks.filter(|record| record.event != "hook report").map(|record| record.at).max();
+    let cleaning_up = story.began(Phase::CleaningUp).or(story.exit().map(|(at, _)| at)).unwrap_or(Duration::MAX);
+    let closes = last_hook.map_or(cleaning_up, |last| last.max(cleaning_up));
     let bound = story.server("log").next().map_or(Duration::ZERO, |record| record.at);
     let mut judged = 0;
     for probe in probes(story, "/liveness") {

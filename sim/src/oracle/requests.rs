@@ -5,11 +5,14 @@ use crate::{
     app::{SLOW_DONE, STUCK_HALVES},
     scenario::{Client, Deed, Filter, Half, Pacing, Traffic},
 };
-use lameduck::lifecycle::Phase;
+use lameduck::lifecycle::{ABORT_FLUSH, Phase};
 use std::{collections::BTreeMap, time::Duration};
 
 /// How long handshakes under way have at most, once newcomers are kept out.
 const SETTLE_MAX: Duration = Duration::from_millis(250);
+
+/// The least time in which what ends gets out.
+const FLUSH: Duration = Duration::from_millis(20);
 
 /// How long an upload may stand still in the drain, by the host's clock.
 const PROGRESS_WAIT_US: u64 = 5_000_000;
@@ -28,10 +31,14 @@ pub(super) fn one_fate_per_request(story: &Story<'_>) -> Judgement {
             return Err(format!("{} requests started and {ended} ended", tally.started));
         }
         counts_agree(story, tally)?;
+        counts_agree_with_handlers(story, tally)?;
     }
     for asked in &story.requests {
         looks_whole_only_if_it_is(story, asked)?;
         is_not_lost(story, asked)?;
+        says_why(asked)?;
+        is_not_cut_early(story, asked)?;
+        events_end_at_the_drain(story, asked)?;
     }
     Ok(Exercise::of(story.requests.len()))
 }
@@ -41,7 +48,8 @@ fn counts_agree(story: &Story<'_>, tally: &lameduck::RequestTally) -> Result<(),
     let ends = || story.requests.iter().filter_map(|asked| asked.end.as_ref());
     // What never became a request is answered, and not counted.
     let answered = ends().filter(|(_, end)| matches!(end, End::Completed(status, _) if ![400, 408, 431].contains(status)));
-    let answered = answered.count() as u64;
+    let upgraded = story.records.iter().filter(|record| record.event == "upgraded");
+    let answered = (answered.count() + upgraded.count()) as u64;
     let unended = story.requests.iter().any(|asked| asked.end.is_none());
     let gave_up = ends().any(|(_, end)| matches!(end, End::Failed(how) if how == "timed-out"));
     if answered > tally.finished + tally.timed_out + tally.aborted {
@@ -59,13 +67,99 @@ fn counts_agree(story: &Story<'_>, tally: &lameduck::RequestTally) -> Result<(),
     Ok(())
 }
 
+/// What the host counts is what its handlers saw.
+fn counts_agree_with_handlers(story: &Story<'_>, tally: &lameduck::RequestTally) -> Result<(), String> {
+    let others = |client: &Client| matches!(client.deed, Deed::Get(_) | Deed::Post(..));
+    if story.scenario.clients.iter().any(others) {
+        // Another app's handlers do not tell.
+        return Ok(());
+    }
+    let begun = story.server("handler begins").count() as u64;
+    if tally.started != begun {
+        return Err(format!("{begun} handlers began, and the host counts {} requests", tally.started));
+    }
+    let panicked = story.server("handler begins").filter(|record| record.text("target") == Some("/panic")).count() as u64;
+    if tally.panicked != panicked {
+        return Err(format!("{panicked} handlers panicked, and the host counts {}", tally.panicked));
+    }
+    let leaves = |client: &Client| matches!(client.traffic, Traffic::Leaves { .. } | Traffic::Upgraded { .. });
+    let stays = !story.scenario.clients.iter().any(leaves)
+        && story.requests.iter().all(|asked| matches!(&asked.end, Some((_, End::Completed(..)))));
+    if stays && tally.gone > 0 {
+        return Err(format!("nobody left, and the host counts {} clients as gone", tally.gone));
+    }
+    Ok(())
+}
+
+/// What was cut before its head says why.
+fn says_why(asked: &Asked) -> Result<(), String> {
+    match asked.end {
+        Some((at, End::Completed(503, 0))) => Err(format!("a 503 for {} at {at:?} does not say why", asked.target)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// An answer that has begun goes on to its end until the cancel wait.
+fn is_not_cut_early(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
+    let Some((at, End::Failed(how))) = &asked.end else { return Ok(()) };
+    let early = story.began(Phase::Cancelling).is_none_or(|cancelling| *at < cancelling);
+    let patient = |client: &Client| match client.traffic {
+        Traffic::Leaves { .. } | Traffic::Once(Pacing::SlowReader(..)) => false,
+        Traffic::Once(_)
+        | Traffic::KeepAlive { .. }
+        | Traffic::PerRequest { .. }
+        | Traffic::Http2 { .. }
+        | Traffic::Pipelined { .. }
+        | Traffic::Late { .. }
+        | Traffic::ByteLess
+        | Traffic::HalfHead
+        | Traffic::SilentHttp2
+        | Traffic::Upgraded { .. } => true,
+    };
+    let cut = matches!(how.as_str(), "reset-in-body" | "body-cut" | "stream-reset");
+    if early && cut && asked.head.is_some() && story.client(asked).is_some_and(patient) && story.delivers() {
+        return Err(format!("the answer to {} was cut at {at:?}, before the cancel wait", asked.target));
+    }
+    Ok(())
+}
+
+/// Events end with the drain's beginning, and whole.
+fn events_end_at_the_drain(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
+    let is_events = story.client(asked).is_some_and(|client| client.deed == Deed::Events);
+    let (Some((head, ..)), Some(draining), Some((at, end))) = (asked.head, story.began(Phase::Draining), &asked.end) else {
+        return Ok(());
+    };
+    // Where there is no time for it, nothing ends well.
+    let hurried = story.scenario.plan().drain < FLUSH || story.is_impatient();
+    if !is_events || hurried || !story.delivers() {
+        return Ok(());
+    }
+    let by = draining.max(head) + story.under_way() * 2;
+    if *at < draining || !matches!(end, End::Completed(..)) || *at > by {
+        return Err(format!("events that were to end with the drain, at {draining:?}, ended at {at:?} with {end:?}"));
+    }
+    Ok(())
+}
+
 fn looks_whole_only_if_it_is(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
     let Some((at, End::Completed(200, bytes))) = &asked.end else { return Ok(()) };
     let whole = match story.client(asked).map(|client| &client.deed) {
-        Some(Deed::Slow(_)) => SLOW_DONE.len() as u64,
+        Some(Deed::Slow(_) | Deed::Within(..)) => SLOW_DONE.len() as u64,
         Some(Deed::Stuck(..)) => STUCK_HALVES.concat().len() as u64,
         Some(Deed::Echo(bytes)) => *bytes as u64,
-        Some(Deed::Fast | Deed::Stream(_) | Deed::Panic | Deed::Get(_)) | None => return Ok(()),
+        Some(
+            Deed::Fast
+            | Deed::Stream(_)
+            | Deed::Unread(_)
+            | Deed::Panic
+            | Deed::Events
+            | Deed::Work(..)
+            | Deed::Get(_)
+            | Deed::Post(..),
+        )
+        | None => {
+            return Ok(());
+        }
     };
     if *bytes != whole {
         return Err(format!("an answer to {} at {at:?} looked whole with {bytes} of {whole} bytes", asked.target));
@@ -78,7 +172,7 @@ fn is_not_lost(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
     let Some((at, End::Failed(how))) = &asked.end else { return Ok(()) };
     let Some(client) = story.client(asked) else { return Ok(()) };
     // What breaks off in the very moment in which its head was ready takes the head with it.
-    let halved = matches!(client.deed, Deed::Stuck(_, Half::Length | Half::Chunked) | Deed::Stream(_));
+    let halved = matches!(client.deed, Deed::Stuck(_, Half::Length | Half::Chunked) | Deed::Stream(_) | Deed::Events);
     if halved && story.began(Phase::Cancelling).is_some_and(|cancelling| *at >= cancelling) {
         return Ok(());
     }
@@ -94,8 +188,12 @@ fn is_not_lost(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
         | Traffic::ByteLess
-        | Traffic::HalfHead => false,
+        | Traffic::HalfHead
+        | Traffic::SilentHttp2
+        | Traffic::Upgraded { .. } => false,
     };
+    // Nobody waits for the rest of a body that nobody reads, and whoever sends it gets the answer all the same.
+    let prompt = prompt || matches!(client.deed, Deed::Unread(_));
     if !lost || asked.head.is_some() || !prompt || !story.delivers() || !story.flushes() {
         return Ok(());
     }
@@ -129,9 +227,14 @@ pub(super) fn a_deadline_per_request(story: &Story<'_>) -> Judgement {
             Deed::Fast
             | Deed::Stuck(_, Half::Length | Half::Chunked)
             | Deed::Echo(_)
+            | Deed::Unread(_)
             | Deed::Stream(_)
             | Deed::Panic
-            | Deed::Get(_) => continue,
+            | Deed::Events
+            | Deed::Work(..)
+            | Deed::Within(..)
+            | Deed::Get(_)
+            | Deed::Post(..) => continue,
         };
         let Some((head, status, _)) = asked.head else { continue };
         if status == 503
@@ -165,7 +268,11 @@ fn handlers_have_their_time(story: &Story<'_>, timeout: Option<Duration>, cancel
     for begins in story.server("handler begins") {
         let target = begins.text("target").unwrap_or_default();
         let work = target.strip_prefix("/slow?ms=").or_else(|| target.strip_prefix("/stuck?ms="));
-        let Some(work) = work.and_then(|ms| ms.parse().ok()).map(Duration::from_millis) else { continue };
+        let (work, within) = work.map(|ms| ms.split_once("&within=").unwrap_or((ms, ""))).unzip();
+        let Some(work) = work.and_then(|ms: &str| ms.parse().ok()).map(Duration::from_millis) else { continue };
+        // A route's own deadline takes the place of the host's.
+        let own = within.and_then(|ms: &str| ms.parse().ok()).map(|ms| story.world(Duration::from_millis(ms)));
+        let timeout = own.or(timeout);
         let Some(end) = begins.number("handler").and_then(|handler| ends.get(&handler)) else { continue };
         let took = *end - begins.at;
         let due = timeout.map_or(work, |timeout| work.min(timeout));
@@ -197,6 +304,8 @@ pub(super) fn cancel_after_drain(story: &Story<'_>) -> Judgement {
             return Err(format!("{} was aborted in {phase}", record.text("path").unwrap_or_default()));
         }
     }
+    told_at_their_moments(story)?;
+    aborted_in_time(story)?;
     let first_hook =
         story.records.iter().position(|record| record.event == "hook begins" && record.text("half") == Some("stop"));
     let time_was_up =
@@ -209,7 +318,54 @@ pub(super) fn cancel_after_drain(story: &Story<'_>) -> Judgement {
         if begun != ended {
             return Err(format!("stop hooks began while {} handlers were at work", begun - ended));
         }
+        let (begun, ended) = (count("task begins"), count("task ends"));
+        if begun != ended {
+            return Err(format!("stop hooks began while {} tasks were at work", begun - ended));
+        }
+        let hook_began = story.records[place].at;
+        let begun = story.server("conversation begins").count();
+        let ended = story.server("conversation ends").filter(|record| record.at <= hook_began).count();
+        if begun > ended {
+            return Err(format!("stop hooks began while {} upgraded connections were open", begun - ended));
+        }
         judged += 1;
     }
     Ok(Exercise::of(judged))
+}
+
+/// Tasks are told of each moment when it comes, and not before.
+fn told_at_their_moments(story: &Story<'_>) -> Result<(), String> {
+    let moments = [
+        ("stopping", story.left_serving()),
+        ("draining", story.began(Phase::Draining)),
+        ("cancelled", story.began(Phase::Cancelling)),
+    ];
+    for record in story.server("task told") {
+        let of = record.text("of").unwrap_or_default();
+        let Some((_, came)) = moments.iter().find(|(moment, _)| *moment == of) else { continue };
+        // One that begins later is told at once.
+        let task = record.text("task");
+        let begun = story.server("task begins").filter(|begun| begun.text("task") == task).map(|begun| begun.at).max();
+        let due = came.map(|came| came.max(begun.unwrap_or_default()));
+        if due != Some(record.at) {
+            return Err(format!("{} was told of {of} at {:?} instead of {due:?}", task.unwrap_or_default(), record.at));
+        }
+    }
+    Ok(())
+}
+
+/// What ignores the cancellation has the cancel wait but for the flush.
+fn aborted_in_time(story: &Story<'_>) -> Result<(), String> {
+    let (Some(cancelling), false) = (story.began(Phase::Cancelling), story.is_impatient()) else { return Ok(()) };
+    let until = cancelling + story.world(story.scenario.plan().cancel.saturating_sub(ABORT_FLUSH));
+    let tasks = story.server("task ends").filter(|record| record.text("how") == Some("dropped"));
+    // An upload that stands still is cut in the drain.
+    let requests = story.server("log").filter(|record| record.text("message") == Some("request aborted"));
+    let requests = requests.filter(|record| record.text("phase") != Some("draining"));
+    for cut in tasks.chain(requests) {
+        if cut.at + EARLY < until {
+            return Err(format!("what was at work was cut at {:?}, and had until {until:?} to return", cut.at));
+        }
+    }
+    Ok(())
 }

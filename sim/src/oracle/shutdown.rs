@@ -3,16 +3,23 @@
 use super::{End, Exercise, Judgement, Story};
 use crate::{
     hooks::ActEnd,
-    scenario::{Pacing, Traffic},
+    scenario::{Client, Pacing, Traffic, client_name},
     trace::Record,
 };
-use lameduck::lifecycle::{HookResult, HookVerdict, Phase};
+use lameduck::{
+    Report,
+    lifecycle::{HookResult, HookVerdict, Phase, StopReason, WATCHDOG_SLACK},
+};
 use std::time::Duration;
 
 /// How long a connection may be silent, and the sweep that sees it.
 const GRACE: Duration = Duration::from_millis(250 + 20);
+/// How long half a head and a handshake of HTTP/2 may take in the drain, and the sweep that sees it.
+const HEAD_GRACE: Duration = Duration::from_millis(1_000 + 20);
 /// Sealing the listeners, settling where nobody knows whether a handshake is under way, a sweep.
 const QUIESCE: Duration = Duration::from_millis(70);
+/// A sweep, and a look at what a peer has acknowledged.
+const LOOKS: Duration = Duration::from_millis(20 + 50);
 /// Timers are exact to this.
 const MOMENT: Duration = Duration::from_millis(2);
 
@@ -28,11 +35,15 @@ pub(super) fn no_straggler_holds_the_exit(story: &Story<'_>) -> Judgement {
         | Traffic::Pipelined { .. }
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
-        | Traffic::HalfHead => false,
+        | Traffic::HalfHead
+        | Traffic::SilentHttp2
+        | Traffic::Upgraded { .. } => false,
     });
+    silent_clients_are_bounded(story, span)?;
+    each_silent_client_is_let_go(story, draining)?;
     let since = draining.saturating_sub(story.under_way() * 2);
     let busy = story.requests.iter().any(|asked| asked.end.as_ref().is_none_or(|(at, _)| *at > since));
-    if !simple || busy || !story.delivers() {
+    if !simple || busy || story.has_company() || !story.delivers() {
         return Ok(Exercise::No);
     }
     // A connection that is on its way when the listeners settle is waited for, and has its grace from its accept.
@@ -41,6 +52,58 @@ pub(super) fn no_straggler_holds_the_exit(story: &Story<'_>) -> Judgement {
         return Err(format!("with no request left the drain took {span:?}, more than {most:?}"));
     }
     Ok(Exercise::of(usize::from(story.scenario.clients.iter().any(|client| client.traffic == Traffic::ByteLess))))
+}
+
+/// With nobody but those who never ask for anything whole, the drain lasts as long as the slowest kind of them may take.
+fn silent_clients_are_bounded(story: &Story<'_>, span: Duration) -> Result<(), String> {
+    let of_its_own = |client: &Client| match client.traffic {
+        Traffic::ByteLess => Some(GRACE),
+        Traffic::HalfHead | Traffic::SilentHttp2 => Some(GRACE + HEAD_GRACE),
+        Traffic::Once(_)
+        | Traffic::KeepAlive { .. }
+        | Traffic::PerRequest { .. }
+        | Traffic::Http2 { .. }
+        | Traffic::Pipelined { .. }
+        | Traffic::Late { .. }
+        | Traffic::Leaves { .. }
+        | Traffic::Upgraded { .. } => None,
+    };
+    let all: Option<Vec<Duration>> = story.scenario.clients.iter().map(of_its_own).collect();
+    let Some(longest) = all.and_then(|all| all.into_iter().max()) else { return Ok(()) };
+    // Its answer, and the close of the client behind it.
+    let most = longest + QUIESCE + story.under_way() * 4;
+    if story.delivers() && story.scenario.tasks.is_empty() && span > most {
+        return Err(format!("with nobody but silent clients the drain took {span:?}, more than {most:?}"));
+    }
+    Ok(())
+}
+
+/// Whatever others do, a client that never asks for anything whole has its own time in the drain, and no more.
+fn each_silent_client_is_let_go(story: &Story<'_>, draining: Duration) -> Result<(), String> {
+    let exit = story.exit().map_or(Duration::MAX, |(at, _)| at);
+    for (n, client) in story.scenario.clients.iter().enumerate().filter(|(_, client)| is_silent(client)) {
+        let when = |event: &str| {
+            let is_its = |record: &&Record| record.event == event && *record.actor == *client_name(n);
+            story.records.iter().find(is_its).map(|record| record.at)
+        };
+        let Some(connected) = when("connected") else { continue };
+        let by = if client.traffic == Traffic::ByteLess {
+            (connected + story.world(GRACE)).max(draining + story.world(QUIESCE))
+        } else {
+            // Who has just begun to speak HTTP/2 has the first-byte grace for it.
+            (connected + story.world(GRACE)).max(draining) + story.world(HEAD_GRACE)
+        };
+        let by = by + story.under_way() * 3;
+        if story.delivers() && by < exit && when("ended").is_none_or(|ended| ended > by) {
+            return Err(format!("{}, who said nothing whole, was not let go by {by:?}", client_name(n)));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a client never asks for anything whole.
+const fn is_silent(client: &Client) -> bool {
+    matches!(client.traffic, Traffic::ByteLess | Traffic::HalfHead | Traffic::SilentHttp2)
 }
 
 /// P7: from the stop request to the exit it takes no longer than the plan says.
@@ -58,11 +121,45 @@ pub(super) fn bounded(story: &Story<'_>) -> Judgement {
     if report.shutdown > report.worst_case + MOMENT {
         return Err(format!("the shutdown took {:?} of at most {:?}", report.shutdown, report.worst_case));
     }
+    each_phase_is_bounded(story, report)?;
+    the_watchdog_is_armed(story, report)?;
     let by = Duration::from_millis(stop) + story.world(report.worst_case) + MOMENT;
     if exit > by {
         return Err(format!("a stop was asked for at {stop} ms and the process exited at {exit:?}, later than {by:?}"));
     }
     Ok(Exercise::Yes)
+}
+
+/// No phase takes what is another's.
+fn each_phase_is_bounded(story: &Story<'_>, report: &Report) -> Result<(), String> {
+    let plan = story.scenario.plan();
+    for (phase, span) in &report.phases {
+        let most = match phase {
+            Phase::Draining => plan.drain,
+            Phase::Cancelling => plan.cancel,
+            Phase::CleaningUp => plan.cleanup + plan.internal_close,
+            Phase::Starting => plan.start,
+            Phase::Serving | Phase::LameDuck | Phase::Stopped => continue,
+        };
+        if *span > most + MOMENT {
+            return Err(format!("{phase} lasted {span:?} of at most {most:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// The watchdog bites 500 ms after the bound, by the host's clock, which began with the world.
+fn the_watchdog_is_armed(story: &Story<'_>, report: &Report) -> Result<(), String> {
+    let plan = story.scenario.plan();
+    let before = report.phases.iter().take_while(|(phase, _)| *phase <= Phase::Serving).map(|(_, span)| *span);
+    let bound = if story.began(Phase::Serving).is_some() { plan.worst_case() } else { plan.cleanup + plan.internal_close };
+    let due = before.sum::<Duration>() + bound + WATCHDOG_SLACK;
+    let armed: Vec<Duration> =
+        story.server("watchdog armed").filter_map(|record| record.number("at_us")).map(Duration::from_micros).collect();
+    match armed.as_slice() {
+        [at] if at.abs_diff(due) <= MOMENT => Ok(()),
+        _ => Err(format!("the watchdog was to be armed once, for {due:?}, and was for {armed:?}")),
+    }
 }
 
 /// P8: nothing is slept that can be waited for.
@@ -79,6 +176,7 @@ pub(super) fn prompt(story: &Story<'_>) -> Judgement {
                 && record.at < *at + span + story.under_way() * 2
         });
         let most = match phase {
+            Phase::Draining | Phase::Cancelling if story.has_company() => continue,
             Phase::Draining if is_empty && !newcomers && story.delivers() => QUIESCE,
             // Whoever is impatient does not wait for the listeners to settle; the cancel wait then does.
             Phase::Cancelling if is_empty && !newcomers && story.scenario.plan().drain > QUIESCE * 10 => {
@@ -119,33 +217,42 @@ fn hooks_follow_each_other(story: &Story<'_>) -> Result<(), String> {
 
 /// Once the last request ended and nobody comes any more, the drain is over, and so is the cancel wait.
 fn nobody_waits_for_what_is_over(story: &Story<'_>) -> Result<(), String> {
-    let silent = |n: usize| story.scenario.clients.get(n).is_some_and(|client| client.traffic == Traffic::ByteLess);
     let simple = story.scenario.clients.iter().all(|client| {
-        matches!(
-            client.traffic,
-            Traffic::Once(Pacing::Prompt) | Traffic::KeepAlive { .. } | Traffic::PerRequest { .. } | Traffic::ByteLess
-        )
+        let asks =
+            matches!(client.traffic, Traffic::Once(Pacing::Prompt) | Traffic::KeepAlive { .. } | Traffic::PerRequest { .. });
+        asks || is_silent(client)
     });
     let (Some(draining), Some(cleaning_up)) = (story.began(Phase::Draining), story.began(Phase::CleaningUp)) else {
         return Ok(());
     };
     let mut last = draining + story.world(QUIESCE);
     for record in &story.records {
-        let Some(client) = record.actor.strip_prefix("client-").and_then(|n| n.parse().ok()) else { continue };
-        // Whoever is refused was not there, and whoever is silent does not end anything by himself.
-        let counts = match record.event {
-            "connected" => true,
-            "connect failed" | "retries" => false,
-            _ => !silent(client),
+        let client = record.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
+        // Whoever is refused was not there. Whoever is silent does not end anything by himself, and has his grace from his accept;
+        // whoever asked once has none.
+        let (counts, grace) = match (client, record.event) {
+            (None, event) => (event == "task ends", Duration::ZERO),
+            (Some(n), event) if story.scenario.clients.get(n).is_some_and(is_silent) => {
+                let grace = if story.scenario.clients[n].traffic == Traffic::ByteLess {
+                    story.world(GRACE)
+                } else {
+                    // Counted from the drain's beginning, if they were there before it.
+                    draining.saturating_sub(record.at) + story.world(GRACE + HEAD_GRACE)
+                };
+                (event == "connected", grace)
+            }
+            (Some(_), "connect failed" | "retries") => (false, Duration::ZERO),
+            (Some(_), _) => (true, Duration::ZERO),
         };
         if counts && record.at <= cleaning_up {
-            last = last.max(record.at);
+            last = last.max(record.at + grace);
         }
     }
     let unended = story.requests.iter().any(|asked| asked.end.as_ref().is_none_or(|(at, _)| *at > cleaning_up));
-    // Packets under way, a grace for who came and said nothing, a look at what the peer has acknowledged.
-    let most = last + story.under_way() * 3 + story.world(GRACE);
-    if simple && !unended && story.delivers() && cleaning_up > most {
+    // Packets under way, a sweep, a look at what the peer has acknowledged.
+    let most = last + story.under_way() * 3 + story.world(LOOKS);
+    let hangs = story.server("task ends").any(|record| record.text("how") == Some("dropped"));
+    if simple && !unended && !hangs && story.delivers() && cleaning_up > most {
         return Err(format!("the last of all clients was heard of at {last:?}, and cleaning up began at {cleaning_up:?}"));
     }
     Ok(())
@@ -179,16 +286,45 @@ pub(super) fn hooks_in_pairs(story: &Story<'_>) -> Judgement {
     if !expected.starts_with(&stopped) {
         return Err(format!("start hooks that finished: {started:?}; stop hooks that ran: {stopped:?}"));
     }
+    what_is_given_up_is_over(story)?;
     Ok(Exercise::of(stopped.len()))
+}
+
+/// A stop hook that was given up does not go on beside the next.
+fn what_is_given_up_is_over(story: &Story<'_>) -> Result<(), String> {
+    let given_up = |record: &Record| record.text("end").is_some_and(|end| end.starts_with("stop given up"));
+    for (place, record) in story.records.iter().enumerate().filter(|(_, record)| given_up(record)) {
+        let hook = record.text("hook");
+        let ends = |later: &&Record| {
+            later.event == "hook ends"
+                && later.text("half") == Some("stop")
+                && later.text("hook") == hook
+                && later.at > record.at
+        };
+        if let Some(later) = story.records[place..].iter().find(ends) {
+            return Err(format!("{} was given up at {:?} and ended at {:?}", hook.unwrap_or_default(), record.at, later.at));
+        }
+    }
+    Ok(())
 }
 
 /// P13: the exit code follows from what happened.
 pub(super) fn the_exit_tells_the_truth(story: &Story<'_>) -> Judgement {
     let (Some((_, code)), Some(report)) = (story.exit(), &story.outcome.report) else { return Ok(Exercise::No) };
-    let failed = report.reason.is_some_and(lameduck::lifecycle::StopReason::is_failure);
+    the_reason_is_the_first(story, report)?;
+    let Some(task_failed) = story.a_task_failed() else { return Ok(Exercise::No) };
+    let failed = report.reason.is_some_and(StopReason::is_failure) || task_failed;
     // What a worker could not even drop by the exit is counted, and has no particulars.
     let unlisted = report.requests.aborted > report.aborts.len() as u64;
-    let cut = unlisted || report.aborts.iter().any(|abort| abort.phase >= Phase::Draining);
+    let dropped = story.server("task ends").filter(|record| record.text("how") == Some("dropped")).count() as u64;
+    // A background task may be dropped before it begins.
+    let begun =
+        story.server("task begins").filter(|record| !record.text("task").is_some_and(|task| task.starts_with("left")));
+    let unbegun = (story.scenario.tasks.len() as u64).saturating_sub(begun.count() as u64);
+    if dropped > report.work_dropped || report.work_dropped > dropped + unbegun {
+        return Err(format!("{dropped} tasks were dropped, and the report knows of {}", report.work_dropped));
+    }
+    let cut = unlisted || report.work_dropped > 0 || report.aborts.iter().any(|abort| abort.phase >= Phase::Draining);
     let hook_failed = report.hooks.iter().any(|hook| match hook.verdict {
         HookVerdict::Stopped(HookResult::Failed | HookResult::Panicked) | HookVerdict::GivenUp(_) => true,
         HookVerdict::Stopped(HookResult::Done) | HookVerdict::Started(_) | HookVerdict::StartDropped => false,
@@ -224,4 +360,28 @@ pub(super) fn the_exit_tells_the_truth(story: &Story<'_>) -> Judgement {
         return Err(format!("the stop hook {} did not end well, and the exit code is 0", hook.name));
     }
     Ok(Exercise::Yes)
+}
+
+/// The report's reason is the first that asked, and its spans add up.
+fn the_reason_is_the_first(story: &Story<'_>, report: &Report) -> Result<(), String> {
+    let spans = report.phases.iter().filter(|(phase, _)| *phase > Phase::Serving).map(|(_, span)| *span);
+    let sum: Duration = spans.sum();
+    if sum.abs_diff(report.shutdown) > MOMENT {
+        return Err(format!("the phases of the shutdown add up to {sum:?}, and the report says {:?}", report.shutdown));
+    }
+    let asks =
+        |record: &&Record| matches!(record.event, "signal" | "asked by code") && record.text("fate") != Some("nobody there");
+    let mut asked = story.records.iter().filter(asks);
+    let (Some(first), Some(reason)) = (asked.next(), report.reason) else { return Ok(()) };
+    let named = match reason {
+        StopReason::Signal(signal) => Some(signal.name()),
+        StopReason::Requested => None,
+        StopReason::TaskFailed | StopReason::StartFailed | StopReason::StartTimedOut => return Ok(()),
+    };
+    // What is asked for in one instant is heard in the host's order.
+    let ties = asked.next().is_some_and(|second| second.at == first.at);
+    if !ties && first.text("signal") != named {
+        return Err(format!("the stop was asked for by {:?}, and the report says {reason}", first.text("signal")));
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! A trace, read once: what every judge asks for.
 
 use crate::{
-    scenario::{Client, Outcome, SERVER, Scenario, StopBy},
+    scenario::{Client, Deed, Outcome, SERVER, Scenario, StopBy, Traffic},
     trace::Record,
 };
 use lameduck::lifecycle::{ABORT_FLUSH, Phase};
@@ -99,7 +99,7 @@ impl<'a> Story<'a> {
     }
 
     /// What the host, or its app, did of this kind.
-    pub fn server(&self, event: &'static str) -> impl Iterator<Item = &Record> {
+    pub fn server(&self, event: &'static str) -> impl DoubleEndedIterator<Item = &Record> + Clone {
         self.records.iter().filter(move |record| record.event == event && &*record.actor == SERVER)
     }
 
@@ -154,6 +154,27 @@ impl<'a> Story<'a> {
     fn stops_heard_first(&self) -> usize {
         let reason = self.outcome.report.as_ref().and_then(|report| report.reason);
         usize::from(!reason.is_some_and(lameduck::lifecycle::StopReason::is_failure))
+    }
+
+    /// Whether a background task failed while it was needed; `None` if that cannot be told to the millisecond.
+    #[must_use]
+    pub fn a_task_failed(&self) -> Option<bool> {
+        let cancelling = self.began(Phase::Cancelling).unwrap_or(Duration::MAX);
+        let fails = |record: &&Record| {
+            matches!(record.text("how"), Some("failed" | "panicked"))
+                && self.scenario.tasks.iter().any(|task| Some(task.name.as_str()) == record.text("task"))
+        };
+        let at = self.server("task ends").filter(fails).map(|record| record.at).min();
+        (at != Some(cancelling)).then_some(at < Some(cancelling) && at.is_some())
+    }
+
+    /// Whether anything but requests and idle connections may be at work in the drain.
+    #[must_use]
+    pub fn has_company(&self) -> bool {
+        let keeps = |client: &Client| {
+            matches!(client.deed, Deed::Work(..) | Deed::Events) || matches!(client.traffic, Traffic::Upgraded { .. })
+        };
+        !self.scenario.tasks.is_empty() || self.scenario.clients.iter().any(keeps)
     }
 
     /// Whether a stop hook may find its time over before it begins: what it is sure to get is within the rounding of timers.

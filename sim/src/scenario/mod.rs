@@ -7,9 +7,10 @@ mod run;
 mod traffic;
 
 pub use run::{CLIENTS, Outcome, PROBER, SERVER, run, run_with};
-pub use traffic::{Client, Deed, Half, Pacing, Traffic};
+pub(crate) use run::{client_name, run_life};
+pub use traffic::{Client, Deed, Half, Heed, Pacing, Traffic};
 
-use crate::hooks::HookScript;
+use crate::{checks::CheckScript, hooks::HookScript, tasks::TaskScript};
 use lameduck::lifecycle::{Plan, Signal};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -35,6 +36,12 @@ pub struct Scenario {
     pub workers: usize,
     /// Its hooks.
     pub hooks: Vec<HookScript>,
+    /// Its background tasks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskScript>,
+    /// Its readiness checks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckScript>,
     /// Who asks it to stop. Without any it never ends.
     pub stops: Vec<StopRequest>,
     /// Who uses it.
@@ -55,6 +62,22 @@ pub struct PlanMs {
     pub cancel: u64,
     pub cleanup: u64,
     pub internal_close: u64,
+}
+
+impl PlanMs {
+    /// The same, in whole milliseconds.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            start: ms(plan.start),
+            lame_duck: ms(plan.lame_duck),
+            drain: ms(plan.drain),
+            cancel: ms(plan.cancel),
+            cleanup: ms(plan.cleanup),
+            internal_close: ms(plan.internal_close),
+        }
+    }
 }
 
 /// Whether a listener can keep newcomers out.
@@ -121,6 +144,8 @@ impl Scenario {
             request_timeout_ms: Some(5_000),
             workers: 1,
             hooks: Vec::new(),
+            tasks: Vec::new(),
+            checks: Vec::new(),
             stops: vec![StopRequest { at_ms: 1_000, by: StopBy::Sigterm }],
             clients: Vec::new(),
             faults: Vec::new(),

@@ -13,7 +13,7 @@ use crate::{
     signals::SignalSender,
     trace::Trace,
 };
-use lameduck::{HttpService, Report, ShutdownHandle, env::Seed};
+use lameduck::{Builder, Host, HttpService, Report, ShutdownHandle, env::Seed};
 use std::{
     num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
@@ -56,6 +56,21 @@ pub fn run<W: World>(scenario: &Scenario) -> Outcome {
 /// If something panics that should not: the host, or a client.
 #[must_use]
 pub fn run_with<W: World, S: HttpService>(scenario: &Scenario, factory: impl FnOnce(Seat) -> S + Send + 'static) -> Outcome {
+    run_life::<W, S, _, _>(scenario, |builder, seat| builder.hyper(factory(seat)), |_| std::future::ready(()))
+}
+
+/// Runs `scenario` with the host that `found` founds; `at_exit` is called in the moment in which its process exits.
+pub(crate) fn run_life<W, S, Exit, Exiting>(
+    scenario: &Scenario,
+    found: impl FnOnce(Builder, Seat) -> Host<S> + Send + 'static,
+    at_exit: Exit,
+) -> Outcome
+where
+    W: World,
+    S: HttpService,
+    Exit: FnOnce(Trace) -> Exiting + Send + 'static,
+    Exiting: Future<Output = ()> + Send + 'static,
+{
     let trace = Trace::new();
     let mut world = W::new(config(scenario), trace.clone());
     let (sender, signals) = scripted_signals(SERVER, trace.clone());
@@ -71,12 +86,13 @@ pub fn run_with<W: World, S: HttpService>(scenario: &Scenario, factory: impl FnO
                 }
                 std::future::pending::<()>().await;
             };
-            let living = life.live(host, factory, signals, trace, |asker| drop(handle.send(asker)));
+            let living = life.live(host, found, signals, trace.clone(), |asker| drop(handle.send(asker)));
             let lived = tokio::select! {
                 biased;
                 () = asking => None,
                 lived = living => lived,
             };
+            at_exit(trace).await;
             *report.lock().unwrap_or_else(PoisonError::into_inner) = lived;
         }
     });
@@ -124,6 +140,8 @@ fn life(scenario: &Scenario) -> Life {
         plan: scenario.plan(),
         request_timeout: scenario.request_timeout_ms.map(Duration::from_millis),
         hooks: scenario.hooks.clone(),
+        tasks: scenario.tasks.clone(),
+        checks: scenario.checks.clone(),
         clock_skew_ppm: scenario.clock_skew_ppm,
         workers: NonZeroUsize::new(scenario.workers).unwrap_or(NonZeroUsize::MIN),
         seed: Seed(scenario.seed),

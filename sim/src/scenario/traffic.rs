@@ -2,7 +2,7 @@
 
 use crate::client::{
     AfterRequest, Ask, Caller, Connect, Conversation, Manner, Pace, Retry, Step, byte_less, connection_per_request,
-    keep_alive, multiplexed, one_request, pause, pipelined, raw,
+    keep_alive, multiplexed, one_request, pause, pipelined, raw, silent_http2, upgraded,
 };
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
@@ -31,10 +31,29 @@ pub enum Deed {
     Echo(usize),
     /// Pieces for so many milliseconds.
     Stream(u64),
+    /// An answer at once to so many bytes, which nobody reads.
+    Unread(usize),
     /// A panic.
     Panic,
+    /// Events without end, which the drain ends.
+    Events,
+    /// An answer at once, and work for so many milliseconds that outlives it.
+    Work(u64, Heed),
+    /// An answer after so many milliseconds, within a deadline of the route's own.
+    Within(u64, u64),
     /// Anything else, by path and query: for other apps.
     Get(String),
+    /// The same with a body: path and query, the body.
+    Post(String, String),
+}
+
+/// Whether something ends when it is told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Heed {
+    /// It does.
+    Heeds,
+    /// It does not.
+    Ignores,
 }
 
 /// What a stuck handler sends first.
@@ -97,6 +116,15 @@ pub enum Traffic {
     ByteLess,
     /// Connects, sends half a request head, and no more.
     HalfHead,
+    /// Begins to speak HTTP/2, and answers nothing.
+    SilentHttp2,
+    /// Changes to another protocol, and says something every so often until the server closes.
+    Upgraded {
+        /// The pause between.
+        every_ms: u64,
+        /// Whether the handler ends it when the drain begins.
+        heed: Heed,
+    },
 }
 
 /// How one request is paced.
@@ -169,6 +197,13 @@ impl Client {
                 }
             }
             Traffic::ByteLess => byte_less(caller, route, caller.patience()).await,
+            Traffic::SilentHttp2 => silent_http2(caller, route, caller.patience()).await,
+            Traffic::Upgraded { every_ms, heed } => {
+                let ask = Ask::get(format!("/upgrade?heeds={}", heed.name()))
+                    .with("Connection", "upgrade")
+                    .with("Upgrade", "echo");
+                upgraded(caller, route, &ask, Duration::from_millis(every_ms)).await;
+            }
             Traffic::HalfHead => {
                 let mut head = ask.head();
                 head.truncate(head.len() / 2);
@@ -190,8 +225,22 @@ impl Deed {
             Self::Stuck(ms, Half::Chunked) => Ask::get(format!("/stuck?ms={ms}&half=chunked")),
             Self::Echo(bytes) => Ask::post("/echo", vec![b'e'; *bytes]),
             Self::Stream(ms) => Ask::get(format!("/stream?ms={ms}")),
+            Self::Unread(bytes) => Ask::post("/fast", vec![b'u'; *bytes]),
             Self::Panic => Ask::get("/panic"),
+            Self::Events => Ask::get("/events"),
+            Self::Work(ms, heed) => Ask::get(format!("/work?ms={ms}&heeds={}", heed.name())),
+            Self::Within(ms, within) => Ask::get(format!("/slow?ms={ms}&within={within}")),
             Self::Get(target) => Ask::get(target.clone()),
+            Self::Post(target, body) => Ask::post(target.clone(), body.clone()),
+        }
+    }
+}
+
+impl Heed {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Heeds => "yes",
+            Self::Ignores => "no",
         }
     }
 }

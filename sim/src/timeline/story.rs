@@ -173,5 +173,7 @@ const fn name(traffic: &Traffic) -> &'static str {
         Traffic::Leaves { .. } => "leaves",
         Traffic::ByteLess => "no byte",
         Traffic::HalfHead => "half a head",
+        Traffic::SilentHttp2 => "silent HTTP/2",
+        Traffic::Upgraded { .. } => "upgraded",
     }
 }

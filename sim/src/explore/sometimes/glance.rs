@@ -5,6 +5,7 @@ use crate::{
     draw::STOPS,
     oracle::End,
     scenario::{Fault, SERVER, StopBy, Traffic},
+    tasks::Until,
     trace::Record,
 };
 use lameduck::{
@@ -130,6 +131,28 @@ impl<'a> Glance<'a> {
 
     pub(super) fn started_with(&self, results: &[HookResult]) -> bool {
         self.hook(|verdict| results.iter().any(|result| verdict == HookVerdict::Started(*result)))
+    }
+
+    pub(super) fn task(&self, how: &str) -> bool {
+        self.story.server("task ends").any(|record| record.text("how") == Some(how))
+    }
+
+    pub(super) fn task_told(&self, of: Until) -> bool {
+        self.story.server("task told").any(|record| record.text("of") == Some(of.name()))
+    }
+
+    /// Whether work that outlives its answer ended in the drain.
+    pub(super) fn leftover_in_the_drain(&self) -> bool {
+        let (Some(from), Some(to)) = (self.story.began(Phase::Draining), self.story.began(Phase::Cancelling)) else {
+            return false;
+        };
+        let is_left = |record: &&Record| record.text("task").is_some_and(|task| task.starts_with("left"));
+        self.story.server("task ends").filter(is_left).any(|record| record.at > from && record.at <= to)
+    }
+
+    pub(super) fn completed_target(&self, target: &str) -> bool {
+        let whole = |end: &Option<(Duration, End)>| matches!(end, Some((_, End::Completed(200, _))));
+        self.story.requests.iter().any(|asked| asked.target == target && whole(&asked.end))
     }
 
     pub(super) fn handler_near(&self, event: &'static str, phase: Phase) -> bool {

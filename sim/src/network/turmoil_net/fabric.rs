@@ -13,6 +13,7 @@
 //! A listener that closes is not closed in the kernel, which would not bind its port again while one of its connections lives.
 //! It is retired: who waits in its queue is reset, who comes is refused, and a successor on the port takes it over.
 
+use super::bell::Tower;
 use crate::trace::{Direction, Trace};
 use lameduck::env::Seed;
 use std::{
@@ -43,6 +44,7 @@ pub(super) struct Fabric {
     stirred: Notify,
     state: Mutex<State>,
     scratch: Mutex<Box<[u8]>>,
+    tower: Arc<Tower>,
 }
 
 #[derive(Debug, Default)]
@@ -63,13 +65,18 @@ struct Flight {
 }
 
 impl Fabric {
-    pub(super) fn new(guard: &Arc<EnterGuard>) -> Self {
+    pub(super) fn new(guard: &Arc<EnterGuard>, tower: Arc<Tower>) -> Self {
         Self {
             guard: Arc::downgrade(guard),
             stirred: Notify::new(),
             state: Mutex::default(),
             scratch: Mutex::new(vec![0; RECEIVE_BUFFER].into()),
+            tower,
         }
+    }
+
+    pub(super) fn tower(&self) -> Arc<Tower> {
+        Arc::clone(&self.tower)
     }
 
     /// Does `operation` on a socket of `host`, and lets the pump see what came of it; `None` once the world is over.

@@ -1,5 +1,6 @@
 //! The network of most scenarios: a simulated TCP kernel a host, all on one paused runtime.
 
+mod bell;
 mod fabric;
 mod socket;
 
@@ -7,6 +8,7 @@ pub use socket::{TurmoilNetListener, TurmoilNetStream};
 
 use super::{Attendance, HostNetwork, Lease, LinkChange, Overrun, SynFilter, World, WorldConfig, ports::Ports, running};
 use crate::trace::Trace;
+use bell::Tower;
 use fabric::{Fabric, Pump};
 use lameduck::env::{Address, Audience, ListenAddress, Network, Reservation};
 use socket::Seat;
@@ -96,7 +98,8 @@ impl World for TurmoilNetWorld {
             }
         }
         let guard = Arc::new(net.enter());
-        let fabric = Arc::new(Fabric::new(&guard));
+        let tower = Arc::new(Tower::new(self.config.seed));
+        let fabric = Arc::new(Fabric::new(&guard, Arc::clone(&tower)));
         let _ending = Ending(Arc::clone(&fabric));
         let pump = Pump::new(
             Arc::clone(&guard),
@@ -120,6 +123,7 @@ impl World for TurmoilNetWorld {
             self.trace.begin(Box::new(move || Some(epoch.elapsed())));
             let mut background = JoinSet::new();
             background.spawn_local(pump.run());
+            background.spawn_local(tower.run());
             background.spawn_local(change_links(links_by_address(self.changes, address), Arc::clone(&fabric), epoch));
             let mut awaited = JoinSet::new();
             let mut names = BTreeMap::new();

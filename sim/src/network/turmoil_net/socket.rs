@@ -3,7 +3,7 @@
 //! The kernel serves whichever host is current on the thread, so every operation names its host first, the closing in `Drop`
 //! included. Once the world is over nothing can be closed any more, and what is left is forgotten.
 
-use super::fabric::Fabric;
+use super::{bell::Bell, fabric::Fabric};
 use crate::network::{Lease, SynFilter};
 use bytes::BytesMut;
 use lameduck::env::{Address, Backlog, Listener, Look, Transport};
@@ -53,6 +53,7 @@ pub struct TurmoilNetStream {
     /// The kernel announces a window that opened only after a read of half its buffer. Readers of small pieces would starve
     /// their peer for ever, so each read takes all there is.
     ahead: BytesMut,
+    bell: Arc<Bell>,
 }
 
 impl TurmoilNetStream {
@@ -60,7 +61,8 @@ impl TurmoilNetStream {
         let ends = seat.act(|| Ok::<_, io::Error>((inner.local_addr()?, inner.peer_addr()?)));
         match ends {
             Ok(Ok((local, peer))) => {
-                Ok(Self { inner: Some(inner), seat, local, peer, farewell: Farewell::Close, ahead: BytesMut::new() })
+                let bell = Bell::new(seat.fabric.tower());
+                Ok(Self { inner: Some(inner), seat, local, peer, farewell: Farewell::Close, ahead: BytesMut::new(), bell })
             }
             Ok(Err(error)) => {
                 // Closing is an operation, too.
@@ -106,10 +108,18 @@ impl fmt::Debug for TurmoilNetStream {
 impl AsyncRead for TurmoilNetStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
+            if !self.bell.is_rung(cx.waker()) {
+                return Poll::Pending;
+            }
             let fabric = Arc::clone(&self.seat.fabric);
             let mut scratch = fabric.scratch();
             let mut all = ReadBuf::new(&mut scratch);
-            ready!(self.poll(|inner| inner.poll_read(cx, &mut all)))?;
+            let events = Waker::from(Arc::clone(&self.bell));
+            let read = self.poll(|inner| inner.poll_read(&mut Context::from_waker(&events), &mut all));
+            if read.is_pending() {
+                self.bell.muffle(cx.waker());
+            }
+            ready!(read)?;
             let (now, later) = all.filled().split_at(buffer.remaining().min(all.filled().len()));
             buffer.put_slice(now);
             self.ahead.extend_from_slice(later);

@@ -1,0 +1,41 @@
+//! Readiness checks that pass and fail as a script says, and tell the trace: `checked`, with whether it `passes`.
+
+use crate::{app::Seat, client};
+use lameduck::Check;
+use serde::{Deserialize, Serialize};
+use std::{io, time::Duration};
+
+/// A readiness check, as a script.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckScript {
+    /// Its name.
+    pub name: String,
+    /// The pause between two runs, by the host's clock.
+    pub every_ms: u64,
+    /// How long a run takes.
+    pub takes_ms: u64,
+    /// Runs that fail, counted from 0: from this one on, …
+    pub fails_from: u64,
+    /// … and so many.
+    pub fails: u64,
+}
+
+impl CheckScript {
+    pub(crate) fn check(&self, seat: &Seat) -> Check {
+        let (script, seat) = (self.clone(), seat.clone());
+        let runs = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let every = Duration::from_millis(self.every_ms);
+        Check::new(self.name.clone(), move || {
+            let (script, seat) = (script.clone(), seat.clone());
+            let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            async move {
+                client::pause(Duration::from_millis(script.takes_ms)).await;
+                let passes = run < script.fails_from || run - script.fails_from >= script.fails;
+                let fields = [("check", script.name.into()), ("passes", if passes { "yes" } else { "no" }.into())];
+                seat.trace.record(&seat.name, "checked", &fields);
+                if passes { Ok(()) } else { Err(io::Error::other("as its script says")) }
+            }
+        })
+        .interval(every)
+    }
+}

@@ -1,0 +1,55 @@
+//! A client that changes the protocol: afterwards what it says is said back to it, until somebody closes.
+//!
+//! Records beside the usual ones: `upgraded`, `farewell` (the server said goodbye), and `ended` with how.
+
+use super::{Ask, Caller, Connect, http1, pause};
+use std::{io, time::Duration};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// What it says.
+pub const PING: &[u8] = b"ping\n";
+/// What a server says last that was told to go.
+pub const FAREWELL: &[u8] = b"bye!\n";
+
+/// Asks for the other protocol, and then says something every so often, until the server closes.
+pub async fn upgraded<C: Connect>(caller: &Caller, connect: &C, ask: &Ask, every: Duration) {
+    let Ok(mut io) = http1::connect(caller, connect).await else { return };
+    let connection = caller.connected();
+    let how = tokio::select! {
+        biased;
+        said = converse(caller, &mut io, ask, every) => if said.is_ok() { "fin" } else { "reset" },
+        () = pause(caller.patience()) => "timed-out",
+    };
+    caller.tell("ended", &[("connection", connection.into()), ("how", how.into())]);
+}
+
+async fn converse<I>(caller: &Caller, io: &mut I, ask: &Ask, every: Duration) -> io::Result<()>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    io.write_all(&ask.bytes()).await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if io.read(&mut byte).await? == 0 {
+            return Ok(());
+        }
+        head.push(byte[0]);
+    }
+    if !head.starts_with(b"HTTP/1.1 101 ") {
+        return Ok(());
+    }
+    caller.tell("upgraded", &[]);
+    loop {
+        io.write_all(PING).await?;
+        let mut line = [0; PING.len()];
+        if let Err(error) = io.read_exact(&mut line).await {
+            return if error.kind() == io::ErrorKind::UnexpectedEof { Ok(()) } else { Err(error) };
+        }
+        if line == FAREWELL {
+            caller.tell("farewell", &[]);
+            return Ok(());
+        }
+        pause(every).await;
+    }
+}

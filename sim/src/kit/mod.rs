@@ -1,0 +1,196 @@
+//! Your own service, put through shutdowns: does it survive them?
+//!
+//! ```
+//! # use axum::{Router, routing::get};
+//! # fn router() -> Router { Router::new().route("/orders", get(|| async { "tea" }).post(|| async {})) }
+//! lameduck_sim::explore(|host| host.tower(router()))
+//!     .get("/orders")
+//!     .post("/orders", "tea")
+//!     .seeds(0..50)
+//!     .run()
+//!     .unwrap();
+//! ```
+//! [`explore`] builds the service anew for each seed, with the very [`Builder`] that a `main` would use: hooks, background tasks
+//! and checks come along. Clients drawn from the seed ask for what you named, over HTTP/1 and HTTP/2, patiently and otherwise, across
+//! a stop request at some moment. What must hold is the host's part (every request has one fate, the bound, …) and the service's:
+//!
+//! | | |
+//! |---|---|
+//! | S1 | **Its work is finished.** No request and no tracked work is cut by the shutdown: they end within the drain, or see the cancellation. |
+//! | S2 | **Nothing is left behind.** At the exit no task of its is alive: work that nobody waits for dies with the process. |
+//! | S3 | **It ends well.** No handler and no hook fails or panics. |
+//! | S4 | **What it said is so.** What [`Trial::at_exit`] holds of its state is true in the moment of the exit. |
+//!
+//! Time is the world's: what sleeps by tokio's clock sleeps here too, and costs nothing. Threads, real sockets and
+//! `spawn_blocking` are outside of it.
+
+mod draw;
+mod flaw;
+mod judge;
+mod play;
+mod trial;
+
+pub use flaw::Flaw;
+pub use trial::{Told, Trial};
+
+use crate::{
+    explore::{Exploration, Found, Play, examine_by},
+    scenario::{Deed, PlanMs, Scenario},
+    shrink::shrink,
+};
+use judge::JUDGES;
+use lameduck::{Builder, HttpService, lifecycle::Plan};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+/// How many plays shrinking may take.
+const TRIES: u32 = 400;
+
+/// Puts a service through shutdowns. `setup` makes it, anew for each of them; the builder that it gets has a plan, ports and a deadline
+/// already, and they must stay.
+pub fn explore<T, S>(setup: impl Fn(Builder) -> T + Send + Sync + 'static) -> Trials<S>
+where
+    T: Into<Trial<S>>,
+    S: HttpService,
+{
+    Trials {
+        setup: Arc::new(move |builder| setup(builder).into()),
+        deeds: Vec::new(),
+        seeds: 0..100,
+        plan: Plan::default(),
+        request_timeout: Some(Duration::from_secs(5)),
+        replay: None,
+    }
+}
+
+/// Makes a service.
+type Setup<S> = Arc<dyn Fn(Builder) -> Trial<S> + Send + Sync>;
+
+/// What a service is put through. [`run`](Self::run) does it.
+#[must_use = "nothing is tried until it is run"]
+pub struct Trials<S> {
+    setup: Setup<S>,
+    deeds: Vec<Deed>,
+    seeds: Range<u64>,
+    plan: Plan,
+    request_timeout: Option<Duration>,
+    replay: Option<String>,
+}
+
+/// What a service survived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Survived {
+    /// How many shutdowns.
+    pub scenarios: u64,
+}
+
+impl<S> std::fmt::Debug for Trials<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trials").field("deeds", &self.deeds).field("seeds", &self.seeds).finish_non_exhaustive()
+    }
+}
+
+impl<S: HttpService> Trials<S> {
+    /// Clients ask for this, too. Without any they ask for `/`.
+    pub fn get(mut self, target: impl Into<String>) -> Self {
+        self.deeds.push(Deed::Get(target.into()));
+        self
+    }
+
+    /// Clients send this, too.
+    pub fn post(mut self, target: impl Into<String>, body: impl Into<String>) -> Self {
+        self.deeds.push(Deed::Post(target.into(), body.into()));
+        self
+    }
+
+    /// One shutdown a seed. Default `0..100`.
+    pub fn seeds(mut self, seeds: Range<u64>) -> Self {
+        self.seeds = seeds;
+        self
+    }
+
+    /// The plan of the service. Default [`Plan::default`].
+    pub fn plan(mut self, plan: Plan) -> Self {
+        self.plan = plan;
+        self
+    }
+
+    /// The deadline of its requests. Default 5 s.
+    pub fn request_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// Instead of all seeds, this scenario alone: what a [`Flaw`] printed.
+    pub fn replay(mut self, scenario: impl Into<String>) -> Self {
+        self.replay = Some(scenario.into());
+        self
+    }
+
+    /// Puts it through all of them, on all cores.
+    ///
+    /// # Errors
+    /// The first [`Flaw`], shrunk.
+    ///
+    /// # Panics
+    /// If what is to be replayed is no scenario.
+    pub fn run(self) -> Result<Survived, Flaw> {
+        let setup = Arc::clone(&self.setup);
+        let play = move |scenario: &Scenario| play::play(scenario, Arc::clone(&setup));
+        if let Some(text) = &self.replay {
+            let scenario = serde_json::from_str(text).expect("a scenario to replay is what a flaw printed");
+            return self.judge_one(&play, &scenario);
+        }
+        let draw = |seed| draw::draw(seed, self.plan_ms(), self.request_timeout_ms(), &self.deeds);
+        let never = AtomicBool::new(false);
+        let mut exploration = Exploration::new(&play, self.seeds.clone(), &never);
+        exploration.draw = &draw;
+        exploration.judges = JUDGES;
+        exploration.found_max = 1;
+        // A service may make up identifiers: its answers are its own affair.
+        exploration.replay_every = None;
+        let summary = exploration.run();
+        match summary.found.first() {
+            None => Ok(Survived { scenarios: summary.scenarios }),
+            Some(found) => Err(self.shrunk(&play, found)),
+        }
+    }
+
+    fn judge_one(&self, play: &Play, scenario: &Scenario) -> Result<Survived, Flaw> {
+        match examine_by(JUDGES, play, scenario).broken.into_iter().next() {
+            None => Ok(Survived { scenarios: 1 }),
+            Some(broken) => Err(Flaw { seed: scenario.seed, broken, scenario: Box::new(scenario.clone()) }),
+        }
+    }
+
+    fn shrunk(&self, play: &Play, found: &Found) -> Flaw {
+        let first = &found.broken[0];
+        let breaks = |candidate: &Scenario| {
+            examine_by(JUDGES, play, candidate).broken.into_iter().find(|broken| broken.promise == first.promise)
+        };
+        // The plan and what is asked for are the service's.
+        let least = shrink(&found.scenario, TRIES, |candidate| {
+            candidate.plan == found.scenario.plan
+                && candidate.request_timeout_ms == found.scenario.request_timeout_ms
+                && candidate.clients.iter().all(|client| self.deeds().contains(&client.deed))
+                && breaks(candidate).is_some()
+        });
+        let broken = breaks(&least).unwrap_or_else(|| first.clone());
+        Flaw { seed: found.seed, broken, scenario: Box::new(least) }
+    }
+
+    fn deeds(&self) -> Vec<Deed> {
+        draw::deeds(&self.deeds)
+    }
+
+    fn plan_ms(&self) -> PlanMs {
+        PlanMs::of(&self.plan)
+    }
+
+    fn request_timeout_ms(&self) -> Option<u64> {
+        self.request_timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
+    }
+}

@@ -1,0 +1,125 @@
+//! Work that no client waits for, as a script that tells the trace: background tasks of the host, and what handlers leave behind.
+//!
+//! Records, by the process's name: `task begins`, `task told` (of which moment), and `task ends` with how: `done`, `failed`,
+//! `panicked`, or `dropped` if it was not let finish.
+
+use crate::{
+    app::Seat,
+    client,
+    hooks::{Act, ActEnd},
+};
+use lameduck::{RequestContext, TaskContext};
+use serde::{Deserialize, Serialize};
+use std::{future, io, time::Duration};
+
+/// A background task, as a script.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskScript {
+    /// Its name.
+    pub name: String,
+    /// What it waits for first.
+    pub until: Until,
+    /// What it does then.
+    pub then: Act,
+}
+
+/// A moment that a task waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Until {
+    /// None: it works at once.
+    Begun,
+    /// The stop request.
+    Stopping,
+    /// The beginning of the drain.
+    Draining,
+    /// The end of the drain.
+    Cancelled,
+}
+
+impl Until {
+    /// Its name in the trace.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Stopping => "stopping",
+            Self::Draining => "draining",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl TaskScript {
+    /// Does as it says.
+    pub(crate) async fn run(self, seat: Seat, context: TaskContext) -> io::Result<()> {
+        let mut witness = Witness::begins(seat, self.name);
+        match self.until {
+            Until::Begun => {}
+            Until::Stopping => context.stopping().await,
+            Until::Draining => context.draining().await,
+            Until::Cancelled => context.cancelled().await,
+        }
+        if self.until != Until::Begun {
+            witness.told(self.until);
+        }
+        client::pause(Duration::from_millis(self.then.after_ms)).await;
+        match self.then.end {
+            ActEnd::Done => {
+                witness.how = "done";
+                Ok(())
+            }
+            ActEnd::Fails => {
+                witness.how = "failed";
+                Err(io::Error::other("as its script says"))
+            }
+            ActEnd::Hangs => future::pending().await,
+            ActEnd::Panics => {
+                witness.how = "panicked";
+                panic!("as its script says")
+            }
+        }
+    }
+}
+
+/// What a handler leaves behind when it has answered: it works for a while, or until the root context is cancelled if it heeds that.
+pub(crate) async fn leftover(mut witness: Witness, context: RequestContext, span: Duration, heeds: bool) {
+    let cancelled = async {
+        if heeds {
+            context.root_cancelled().await;
+        } else {
+            future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = client::pause(span) => {}
+        () = cancelled => witness.told(Until::Cancelled),
+    }
+    witness.how = "done";
+}
+
+/// Tells the trace when a task is gone, however.
+pub(crate) struct Witness {
+    seat: Seat,
+    task: String,
+    how: &'static str,
+}
+
+impl Witness {
+    pub(crate) fn begins(seat: Seat, task: String) -> Self {
+        seat.trace.record(&seat.name, "task begins", &[("task", task.as_str().into())]);
+        Self { seat, task, how: "dropped" }
+    }
+
+    fn told(&self, of: Until) {
+        let fields = [("task", self.task.as_str().into()), ("of", of.name().into())];
+        self.seat.trace.record(&self.seat.name, "task told", &fields);
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        let fields = [("task", self.task.as_str().into()), ("how", self.how.into())];
+        self.seat.trace.record(&self.seat.name, "task ends", &fields);
+    }
+}
