@@ -28,6 +28,12 @@ sim *args:
 scenarios *args:
     cargo test --release --test simulation {{args}}
 
+# lameduck beside its peers, on one core (needs `wrk`, `valgrind` and two cores; with fewer than 10,100 descriptors say
+# `--connections 900`): `just bench --rounds 5 --json bench.json`.
+bench *args:
+    cargo build --release --manifest-path benches/peers/Cargo.toml
+    cargo run --release --manifest-path benches/peers/Cargo.toml --bin bench -- {{args}}
+
 # The real binary restarted under constant load: `just soak --restarts 200 --latency 10`.
 soak *args:
     cargo build --release --bin lameduck

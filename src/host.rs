@@ -6,14 +6,13 @@ use crate::{
     driver,
     env::{Address, Env, ListenAddress, Network, Rooms, SignalSource},
     hook::{BoxFuture, Hook},
-    http::{Body, BoxError, HttpService, Limits},
+    http::{Body, BoxError, HttpService, Limits, TowerService},
     internal::{Board, InternalRoute, route},
     lifecycle::Plan,
     report::Report,
     settings::Settings,
 };
 use bytes::Bytes;
-use hyper_util::service::TowerToHyperService;
 use std::{collections::BTreeMap, fmt, future::Future, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -184,11 +183,11 @@ impl Builder {
     }
 
     /// Hosts a tower service, such as an axum `Router` as it is.
-    pub fn tower<S>(self, service: S) -> Host<TowerToHyperService<S>>
+    pub fn tower<S>(self, service: S) -> Host<TowerService<S>>
     where
-        TowerToHyperService<S>: HttpService,
+        TowerService<S>: HttpService,
     {
-        self.hyper(TowerToHyperService::new(service))
+        self.hyper(TowerService::new(service))
     }
 
     /// Hosts a hyper service, which takes `Request<lameduck::Body>`.

@@ -96,7 +96,7 @@ mod systemd;
 
 pub use crate::http::{
     AbortedRequest, Body, ConnectionTally, DrainClass, HttpService, Limits, RequestContext, RequestTally, RouteTimeout,
-    RouteTimeoutService,
+    RouteTimeoutService, TowerService,
 };
 pub use background::TaskContext;
 pub use check::Check;

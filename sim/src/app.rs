@@ -125,9 +125,7 @@ async fn answer(request: Request<Body>, witness: Witness) -> Response<Pieces> {
 }
 
 async fn slow(request: &Request<Body>, ms: Duration, witness: Witness) -> Response<Pieces> {
-    let Some(context) = request.extensions().get::<RequestContext>() else {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "no context\n", witness);
-    };
+    let context = request.body().context();
     let within = request.uri().query().and_then(|query| parameter(query, "within")).and_then(|ms| ms.parse().ok());
     if let Some(within) = within {
         context.set_timeout(Some(Duration::from_millis(within)));
@@ -178,9 +176,7 @@ fn events(witness: Witness) -> Response<Pieces> {
 }
 
 fn work(request: &Request<Body>, span: Duration, heeds: bool, witness: Witness) -> Response<Pieces> {
-    let Some(context) = request.extensions().get::<RequestContext>() else {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "no context\n", witness);
-    };
+    let context = request.body().context();
     // It may be dropped before it is polled.
     let left = tasks::Witness::begins(witness.seat.clone(), format!("left by {}", witness.handler));
     context.spawn(tasks::leftover(left, context.clone(), span, heeds));
@@ -190,9 +186,7 @@ fn work(request: &Request<Body>, span: Duration, heeds: bool, witness: Witness) 
 /// The io alone keeps what follows in the drain: nobody tracks the task.
 #[expect(clippy::disallowed_methods, reason = "that the host does without is what is practised")]
 fn upgrade(mut request: Request<Body>, heeds: bool, witness: Witness) -> Response<Pieces> {
-    let Some(context) = request.extensions().get::<RequestContext>().cloned() else {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "no context\n", witness);
-    };
+    let context = request.body().context().clone();
     let upgrading = hyper::upgrade::on(&mut request);
     let told = Conversation { seat: witness.seat.clone() };
     drop(tokio::spawn(async move {

@@ -11,7 +11,7 @@
 //! | `GET /upgrade` | 101 with the offered protocol, then echo |
 //! | `GET /panic` | panics |
 
-use crate::{Body, RequestContext};
+use crate::Body;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -132,7 +132,7 @@ fn sleep(ms: u64) -> tokio::time::Sleep {
 
 async fn slow(request: &Request<Body>, ms: u64) -> Answer {
     let done = text(StatusCode::OK, "slow done\n");
-    let Some(context) = request.extensions().get::<RequestContext>() else { return done };
+    let context = request.body().context();
     tokio::select! {
         biased;
         () = sleep(ms) => done,
@@ -196,9 +196,7 @@ fn upgrade(mut request: Request<Body>) -> Answer {
     let Some(protocol) = offered else {
         return text(StatusCode::UPGRADE_REQUIRED, "send `connection: upgrade` and `upgrade: <protocol>`\n");
     };
-    let Some(context) = request.extensions().get::<RequestContext>().cloned() else {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "no context\n");
-    };
+    let context = request.body().context().clone();
     let upgrading = hyper::upgrade::on(&mut request);
     context.spawn(async move {
         let Ok(upgraded) = upgrading.await else { return };

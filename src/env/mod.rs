@@ -15,7 +15,7 @@ mod signals;
 mod transport;
 
 pub use address::{Address, ListenAddress};
-pub use clock::{Clock, Sleep};
+pub use clock::{Calendar, Clock, Sleep};
 #[cfg(feature = "metrics")]
 pub(crate) use meter::{Meter, Usage};
 pub use network::{Audience, Backlog, Listener, Network, Reservation};

@@ -1,6 +1,6 @@
 //! The body of an answer, on its way to hyper: it carries the request's fate to its end.
 
-use super::{DrainClass, link::Protocol, piece::Piece, request::Flight};
+use super::{DrainClass, berth::Writes, link::Protocol, piece::Piece, request::Flight};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -40,6 +40,8 @@ pin_project! {
 struct Progress {
     /// `None` once the request has its fate.
     flight: Option<Flight>,
+    /// What is left of a piece that is handed over in parts.
+    rest: Option<Box<Bytes>>,
     /// Whether dropping the body now means that it was sent whole.
     whole: bool,
     class: DrainClass,
@@ -75,13 +77,13 @@ impl<B> Answer<B> {
         B: HttpBody,
     {
         let whole = bodyless || body.is_end_stream();
-        let progress = Progress { flight: Some(flight), whole, class, waits: None };
+        let progress = Progress { flight: Some(flight), rest: None, whole, class, waits: None };
         Self { source: Source::Own { body }, progress }
     }
 
     /// A line of ours. Its request has its fate already, unless `flight` still awaits one.
     pub(crate) fn line(line: Bytes, flight: Option<Flight>) -> Self {
-        let progress = Progress { flight, whole: true, class: DrainClass::Finish, waits: None };
+        let progress = Progress { flight, rest: None, whole: true, class: DrainClass::Finish, waits: None };
         Self { source: Source::Line { line: Some(line) }, progress }
     }
 }
@@ -102,6 +104,10 @@ where
             }
             SourceProjection::Own { body } => body,
         };
+        if let Some(rest) = me.progress.rest.take() {
+            let piece = me.progress.hand_over(*rest, body.is_end_stream());
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
         // What a handler answered when it was cancelled may meet the abort in the same instant: what is ready and ends is sent
         // all the same, as a handler that is ready is heard. Only what is waited for, or has no end in sight, is cut.
         let ends = body.is_end_stream() || body.size_hint().exact().is_some();
@@ -111,8 +117,9 @@ where
         let polled = catch_unwind(AssertUnwindSafe(|| body.as_mut().poll_frame(cx)));
         match polled {
             Ok(Poll::Ready(Some(Ok(frame)))) => {
-                me.progress.whole = body.is_end_stream();
-                Poll::Ready(Some(Ok(frame.map_data(|bytes| me.progress.piece(bytes)))))
+                let is_last = body.is_end_stream();
+                me.progress.whole = is_last;
+                Poll::Ready(Some(Ok(frame.map_data(|bytes| me.progress.hand_over(bytes, is_last)))))
             }
             Ok(Poll::Ready(None)) => {
                 me.progress.whole = true;
@@ -126,7 +133,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Own { body } => body.is_end_stream(),
+            Source::Own { body } => self.progress.rest.is_none() && body.is_end_stream(),
             Source::Line { line } => line.is_none(),
         }
     }
@@ -140,14 +147,35 @@ where
     }
 }
 
+/// More than this is not copied together with its head, but for the first answer of a connection.
+const COPIED_BYTES_MAX: usize = 16 * 1024;
+
+/// And of that no more at once than this.
+const PIECE_BYTES_MAX: usize = 64 * 1024;
+
 impl Progress {
     fn piece(&self, bytes: Bytes) -> Piece {
         Piece::of(self.flight.as_ref().map(Flight::request), bytes)
     }
 
+    /// A piece of the handler's, or its beginning.
+    fn hand_over(&mut self, mut bytes: Bytes, is_last: bool) -> Piece {
+        if bytes.len() > COPIED_BYTES_MAX
+            && let Some(link) = self.flight.as_ref().map(Flight::link)
+            && link.writes == Writes::AsOne
+        {
+            link.on_large();
+            if bytes.len() > PIECE_BYTES_MAX {
+                self.rest = Some(Box::new(bytes.split_off(PIECE_BYTES_MAX)));
+            }
+        }
+        self.whole = is_last && self.rest.is_none();
+        self.piece(bytes)
+    }
+
     /// Whether the shutdown ends this body here.
     fn check_end(&mut self, sight: Sight) -> Option<Option<Result<Frame<Piece>, Broken>>> {
-        let side = &self.flight.as_ref()?.request().side;
+        let side = self.flight.as_ref()?.side();
         if side.is_aborting() && sight == Sight::OfNone {
             return Some(Some(Err(self.tear(Broken::Cut))));
         }
@@ -166,7 +194,7 @@ impl Progress {
     /// Arranges to be woken when the shutdown ends this body.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Broken>>> {
         let Some(flight) = &self.flight else { return Poll::Pending };
-        let moments = &flight.request().side.moments;
+        let moments = &flight.side().moments;
         let class = self.class;
         let waits = self.waits.get_or_insert_with(|| {
             let end = match class {
@@ -190,9 +218,9 @@ impl Progress {
 
     fn panicked(&mut self, panic: &(dyn Any + Send)) -> Broken {
         if let Some(flight) = &self.flight {
-            flight.request().side.tally.panicked.add_one();
+            flight.note_panicked();
         }
-        let (method, path) = self.flight.as_ref().map(|flight| flight.request().name()).unzip();
+        let (method, path) = self.flight.as_ref().map(Flight::name).unzip();
         tracing::error!(panic = panic_message(panic), method, path, "a response body panicked");
         self.tear(Broken::Panicked)
     }
@@ -200,7 +228,7 @@ impl Progress {
     /// Breaks the answer off, so that it cannot look whole.
     fn tear(&mut self, why: Broken) -> Broken {
         if let Some(flight) = self.flight.take() {
-            let link = flight.request().link.clone();
+            let link = flight.link().clone();
             if link.protocol == Protocol::Http1 {
                 link.on_torn();
             }
@@ -214,7 +242,7 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         let Some(flight) = self.flight.take() else { return };
-        let link = flight.request().link.clone();
+        let link = flight.link().clone();
         if self.whole {
             link.on_answer_ended(flight);
         } else {

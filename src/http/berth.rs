@@ -1,10 +1,9 @@
 //! A connection's place in its worker's table: how to wake it, and when at the latest.
 
 use crate::{env::Address, lifecycle::Moment};
-use atomic_waker::AtomicWaker;
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
@@ -16,9 +15,20 @@ pub(crate) struct Berth {
     pub(crate) accepted: Moment,
     pub(crate) peer: Address,
     pub(crate) local: Arc<Address>,
-    waker: AtomicWaker,
+    /// A connection is a task of its own, and a task has one waker from its first poll to its last.
+    waker: OnceLock<Waker>,
     wake_at: AtomicU64,
     left: AtomicBool,
+    sends_large: AtomicBool,
+}
+
+/// How answers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writes {
+    /// Head and body copied together, then written: for small answers it is cheaper than to name the parts to the kernel.
+    AsOne,
+    /// As they are.
+    InPieces,
 }
 
 impl Berth {
@@ -27,14 +37,15 @@ impl Berth {
             accepted,
             peer,
             local,
-            waker: AtomicWaker::new(),
+            waker: OnceLock::new(),
             wake_at: AtomicU64::new(Moment::NEVER.as_nanos()),
             left: AtomicBool::new(false),
+            sends_large: AtomicBool::new(false),
         }
     }
 
     pub(crate) fn register(&self, waker: &Waker) {
-        self.waker.register(waker);
+        self.waker.get_or_init(|| waker.clone());
     }
 
     /// Asks the sweep to wake the connection at its first round from `at` on.
@@ -42,15 +53,27 @@ impl Berth {
         self.wake_at.store(at.as_nanos(), Relaxed);
     }
 
+    /// Wakes the connection; one that was never polled is about to be.
     pub(crate) fn wake(&self) {
-        self.waker.wake();
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
     }
 
     pub(crate) fn wake_if_due(&self, now: Moment) {
         if self.wake_at.load(Relaxed) <= now.as_nanos() {
             self.wake_at.store(Moment::NEVER.as_nanos(), Relaxed);
-            self.waker.wake();
+            self.wake();
         }
+    }
+
+    /// The answers on this connection are large, as far as it is known.
+    pub(crate) fn note_large(&self) {
+        self.sends_large.store(true, Relaxed);
+    }
+
+    pub(crate) fn writes(&self) -> Writes {
+        if self.sends_large.load(Relaxed) { Writes::InPieces } else { Writes::AsOne }
     }
 
     pub(crate) fn leave(&self) {

@@ -1,6 +1,6 @@
 //! The body of a request, on its way to the handler.
 
-use super::link::Link;
+use super::{RequestContext, request::Request};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -17,23 +17,39 @@ use std::{
 #[derive(Debug)]
 pub struct Body {
     incoming: Incoming,
-    /// Absent where there is nothing to read.
-    held: Option<Held>,
+    // After what is hyper's, so that hyper sees it dropped before the connection does.
+    held: Held,
 }
 
+/// Tells the connection when the body is dropped.
 #[derive(Debug)]
 struct Held {
-    link: Arc<Link>,
-    unread: bool,
+    context: RequestContext,
+    rest: Rest,
+}
+
+/// What of it the handler has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// There was nothing to read.
+    NeverAny,
+    Unread,
+    Read,
 }
 
 impl Body {
-    pub(crate) fn new(incoming: Incoming, link: &Arc<Link>) -> Self {
-        let held = (!incoming.is_end_stream()).then(|| {
-            link.on_body_held();
-            Held { link: link.clone(), unread: true }
-        });
-        Self { incoming, held }
+    pub(crate) fn new(incoming: Incoming, request: Arc<Request>) -> Self {
+        let rest = if incoming.is_end_stream() { Rest::NeverAny } else { Rest::Unread };
+        if rest == Rest::Unread {
+            request.link.on_body_held();
+        }
+        Self { incoming, held: Held { context: RequestContext(request), rest } }
+    }
+
+    /// The context of the request that this is the body of.
+    #[must_use]
+    pub fn context(&self) -> &RequestContext {
+        &self.held.context
     }
 }
 
@@ -44,9 +60,11 @@ impl HttpBody for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let me = self.get_mut();
         let polled = Pin::new(&mut me.incoming).poll_frame(cx);
-        if let Some(held) = &mut me.held {
-            held.link.on_body_awaited(polled.is_pending());
-            held.unread &= !matches!(polled, Poll::Ready(None)) && !me.incoming.is_end_stream();
+        if me.held.rest != Rest::NeverAny {
+            me.held.context.0.link.on_body_awaited(polled.is_pending());
+            if matches!(polled, Poll::Ready(None)) || me.incoming.is_end_stream() {
+                me.held.rest = Rest::Read;
+            }
         }
         polled
     }
@@ -62,6 +80,8 @@ impl HttpBody for Body {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.link.on_body_dropped(self.unread);
+        if self.rest != Rest::NeverAny {
+            self.context.0.link.on_body_dropped(self.rest == Rest::Unread);
+        }
     }
 }

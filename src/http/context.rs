@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 /// The context of one request, derived from the host's root (P9): its deadline, its cancellation, the app's version, the phase
 /// of the process.
 ///
-/// It is in the request's extensions: `request.extensions().get::<RequestContext>()`, or `Extension<RequestContext>` in axum.
+/// A hyper service finds it in the request's [`Body`](crate::Body::context); a tower service in the request's extensions, which is
+/// `Extension<RequestContext>` in axum.
 /// Clones are cheap and speak of the same request.
 ///
 /// ```
@@ -30,13 +31,13 @@ impl RequestContext {
     /// The version of the app, as the host was told it.
     #[must_use]
     pub fn app_version(&self) -> &str {
-        &self.0.side.config.app_version
+        &self.0.side().config.app_version
     }
 
     /// The phase of the process, now.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        self.0.side.phase()
+        self.0.side().phase()
     }
 
     /// The client's address.
@@ -62,7 +63,7 @@ impl RequestContext {
     /// The time left until the deadline; zero once it has passed, `None` if there is none.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
-        self.deadline().map(|at| at.since(self.0.side.clock.now()))
+        self.deadline().map(|at| at.since(self.0.side().clock.now()))
     }
 
     /// Gives this request a time of its own, counted from its complete head; `None` takes the deadline away. For a whole route
@@ -96,7 +97,7 @@ impl RequestContext {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn stopping(&self) {
-        self.0.side.moments.stopping.cancelled().await;
+        self.0.side().moments.stopping.cancelled().await;
     }
 
     /// Ready once the drain begins: the moment for event streams to end. Ended earlier, a client would reconnect to the very
@@ -105,7 +106,7 @@ impl RequestContext {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn draining(&self) {
-        self.0.side.moments.draining.cancelled().await;
+        self.0.side().moments.draining.cancelled().await;
     }
 
     /// Runs work that may outlive the answer, and that the drain waits for. When the cancel wait is nearly over it is dropped;
@@ -117,7 +118,7 @@ impl RequestContext {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.0.side.spawn(work);
+        self.0.side().spawn(work);
     }
 
     /// Ready once the root context is cancelled, after the drain: all that still runs is asked to return.
@@ -125,6 +126,6 @@ impl RequestContext {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn root_cancelled(&self) {
-        self.0.side.moments.root.cancelled().await;
+        self.0.side().moments.root.cancelled().await;
     }
 }

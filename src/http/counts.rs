@@ -1,6 +1,6 @@
 //! What one worker counts for itself: a cache line of its own, so that counting costs no other worker anything.
 
-use super::request::Flight;
+use super::{request::Flight, tally::RequestCounters};
 use crate::lifecycle::Moment;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Counts {
+    pub(crate) requests: RequestCounters,
     /// HTTP/1 connections that are with hyper.
     pub(crate) http1: Gauge,
     pub(crate) http2: Gauge,

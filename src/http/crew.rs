@@ -1,7 +1,7 @@
 //! What the connections of one worker share beside their side.
 
-use super::{counts::Counts, limits::LIVE_MAX, service::HttpService, side::Side, timer::HyperTimer};
-use crate::lifecycle::Phase;
+use super::{counts::Counts, deadlines::Deadlines, limits::LIVE_MAX, service::HttpService, side::Side, timer::HyperTimer};
+use crate::{env::Calendar, lifecycle::Phase};
 use hyper::{
     rt::Executor,
     server::conn::{http1, http2},
@@ -29,6 +29,7 @@ pub(crate) struct Crew<S> {
     http1_last: http1::Builder,
     http2: http2::Builder<TrackedExecutor>,
     pub(crate) counts: Arc<Counts>,
+    pub(crate) deadlines: Arc<Deadlines>,
     numbers: AtomicU64,
     full: AtomicBool,
     freed: Notify,
@@ -51,6 +52,8 @@ where
 impl<S: HttpService> Crew<S> {
     pub(crate) fn new(side: Arc<Side>, service: Arc<S>, beats: Arc<AtomicU64>) -> Self {
         let limits = side.config.limits;
+        // hyper writes the date of the system, at next to no cost. Of any other calendar it knows nothing, and we write it.
+        let writes_date = side.calendar == Calendar::System;
         let tasks = TaskTracker::new();
         let mut http1 = http1::Builder::new();
         http1
@@ -58,7 +61,7 @@ impl<S: HttpService> Crew<S> {
             .half_close(true)
             // The sweep bounds the head, and a parked connection has none; hyper's timer costs every request.
             .header_read_timeout(None)
-            .auto_date_header(false)
+            .auto_date_header(writes_date)
             .max_headers(limits.headers_max)
             .max_header_size(limits.header_bytes_max)
             .max_buf_size(limits.header_bytes_max.max(64 * 1024));
@@ -67,12 +70,12 @@ impl<S: HttpService> Crew<S> {
         let mut http2 = http2::Builder::new(TrackedExecutor(tasks.clone()));
         http2
             .timer(HyperTimer(side.clock.clone()))
-            .auto_date_header(false)
+            .auto_date_header(writes_date)
             .max_concurrent_streams(limits.http2_streams_max)
             .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
         let counts = Arc::new(Counts::default());
         // Far enough from the others', so that no two connections have the same chance.
-        let numbers = AtomicU64::new(side.enlist(counts.clone()) << 40);
+        let numbers = AtomicU64::new(side.tally.enlist(counts.clone()) << 40);
         Self {
             side,
             service,
@@ -82,6 +85,7 @@ impl<S: HttpService> Crew<S> {
             http1_last,
             http2,
             counts,
+            deadlines: Arc::new(Deadlines::new()),
             numbers,
             full: AtomicBool::new(false),
             freed: Notify::new(),

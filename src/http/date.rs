@@ -1,4 +1,4 @@
-//! The `Date` header (RFC 9110 §6.6.1), from the injected clock, formatted once a second.
+//! The `Date` header (RFC 9110 §6.6.1), from an injected clock whose calendar is its own, formatted once a second.
 
 use http::HeaderValue;
 use std::{

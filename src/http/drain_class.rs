@@ -1,10 +1,11 @@
 //! When an answer that streams must end.
 
-use http::{HeaderMap, header};
+use http::{Response, header};
+use http_body::Body;
 
 /// When an answer whose body streams is ended by the shutdown. Put it into the response's extensions to choose.
 ///
-/// Without one, an answer of the type `text/event-stream` ends at draining, every other finishes.
+/// Without one, an answer of the type `text/event-stream` whose length is not known ends at draining, every other finishes.
 ///
 /// ```
 /// # use http::Response;
@@ -23,12 +24,17 @@ pub enum DrainClass {
 }
 
 impl DrainClass {
-    pub(crate) fn of(extensions: &http::Extensions, headers: &HeaderMap) -> Self {
-        if let Some(class) = extensions.get::<Self>() {
+    pub(crate) fn of<B: Body>(response: &Response<B>) -> Self {
+        if let Some(class) = response.extensions().get::<Self>() {
             return *class;
         }
-        let is_event_stream =
-            headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        if response.body().size_hint().exact().is_some() {
+            return Self::Finish;
+        }
+        let is_event_stream = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         if is_event_stream { Self::EndAtDraining } else { Self::Finish }
     }
 }

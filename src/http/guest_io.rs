@@ -1,6 +1,6 @@
 //! The io that hyper holds: a transport that leaves signs of what passes.
 
-use super::{link::Link, side::Side};
+use super::{berth::Writes, link::Link};
 use crate::env::{Look, Transport};
 use bytes::{Buf, Bytes};
 use std::{
@@ -21,7 +21,6 @@ pub(crate) struct GuestIo<T: Transport> {
     io: Option<T>,
     prefix: Bytes,
     link: Arc<Link>,
-    side: Arc<Side>,
     home: Option<Home<T>>,
     /// Once upgraded: ready when the connection must end.
     ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -29,14 +28,14 @@ pub(crate) struct GuestIo<T: Transport> {
 
 impl<T: Transport> GuestIo<T> {
     /// For HTTP/1, which gives its io back by itself.
-    pub(crate) fn lent(io: T, prefix: Bytes, link: Arc<Link>, side: Arc<Side>) -> Self {
-        Self { io: Some(io), prefix, link, side, home: None, ending: None }
+    pub(crate) fn lent(io: T, prefix: Bytes, link: Arc<Link>) -> Self {
+        Self { io: Some(io), prefix, link, home: None, ending: None }
     }
 
     /// For HTTP/2, which does not give its io back: dropped, the transport goes home.
-    pub(crate) fn homing(io: T, prefix: Bytes, link: Arc<Link>, side: Arc<Side>) -> (Self, Home<T>) {
+    pub(crate) fn homing(io: T, prefix: Bytes, link: Arc<Link>) -> (Self, Home<T>) {
         let home = Home::default();
-        let mut me = Self::lent(io, prefix, link, side);
+        let mut me = Self::lent(io, prefix, link);
         me.home = Some(home.clone());
         (me, home)
     }
@@ -52,11 +51,14 @@ impl<T: Transport> GuestIo<T> {
     }
 
     /// An upgraded connection is out of hyper's hands, not out of ours: when the drain is over it ends.
+    #[inline]
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if !self.link.is_upgraded() {
-            return Ok(());
-        }
-        let ending = self.ending.get_or_insert_with(|| Box::pin(self.side.moments.abort.clone().cancelled_owned()));
+        if self.link.is_upgraded() { self.poll_upgraded_ending(cx) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn poll_upgraded_ending(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let ending = self.ending.get_or_insert_with(|| Box::pin(self.link.side.moments.abort.clone().cancelled_owned()));
         if ending.as_mut().poll(cx).is_ready() {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the service is shutting down"));
         }
@@ -64,10 +66,13 @@ impl<T: Transport> GuestIo<T> {
     }
 
     /// Asks the kernel on the connection's behalf, which cannot reach the transport while hyper holds it.
+    #[inline]
     fn look_if_wanted(&self) -> io::Result<()> {
-        if !self.link.take_look_wanted() {
-            return Ok(());
-        }
+        if self.link.take_look_wanted() { self.look() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn look(&self) -> io::Result<()> {
         let Some(io) = &self.io else { return Ok(()) };
         if io.look() == Look::Broken {
             return Err(io::ErrorKind::ConnectionReset.into());
@@ -127,7 +132,7 @@ impl<T: Transport> AsyncWrite for GuestIo<T> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+        self.link.writes == Writes::InPieces && self.io.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -152,7 +157,7 @@ impl<T: Transport> Drop for GuestIo<T> {
     fn drop(&mut self) {
         self.link.on_io_dropped();
         if self.link.end_upgrade() {
-            self.side.tally.upgraded_closed.add_one();
+            self.link.side.tally.upgraded_closed.add_one();
         }
         if let Some(home) = &self.home {
             *home.lock().unwrap_or_else(PoisonError::into_inner) = self.io.take();

@@ -62,9 +62,9 @@ enum Mood {
 
 impl<T: Transport, S: HttpService> Http1<T, S> {
     pub(crate) fn new(crew: &Arc<Crew<S>>, berth: &Berth, io: T, read: Bytes) -> Self {
-        let link = Arc::new(Link::new(Protocol::Http1, berth.peer.clone(), berth.local.clone()));
-        let service = Guarded { service: crew.service.clone(), side: crew.side.clone(), link: link.clone() };
-        let io = GuestIo::lent(io, read, link.clone(), crew.side.clone());
+        let link = Arc::new(Link::new(Protocol::Http1, crew, berth));
+        let service = Guarded::new(crew.service.clone(), link.clone());
+        let io = GuestIo::lent(io, read, link.clone());
         let guest = crew.http1().serve_connection(TokioIo::new(io), service).with_upgrades();
         crew.counts.http1.add_one();
         Self { guest: Some(guest), link, mood: Mood::Busy, progress: None, crew: crew.clone() }
@@ -80,7 +80,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
         let now = crew.side.clock.now();
         if self.link.is_flushed() {
-            self.link.settle_flushed(&crew.counts, || now);
+            self.link.settle_flushed(|| now);
         }
         let quiet = !self.link.is_in_flight() && self.link.is_flushed() && !bodies_held;
         if quiet { self.on_quiet(crew, berth, now) } else { self.on_busy(cx, crew, berth, now) }
@@ -163,6 +163,11 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
                 None => Next::Close,
             };
         }
+        if self.link.has_sent_large() {
+            // hyper decides for the life of a guest how it writes; the next one knows better.
+            berth.note_large();
+            return self.take_apart().map_or(Next::Close, |(io, read)| Next::SpeakHttp1(io, read));
+        }
         berth.wake_at(since + PARK_AFTER);
         Next::Wait
     }
@@ -170,7 +175,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     /// hyper is done with the connection.
     fn end(&mut self, crew: &Crew<S>, clean: bool) -> Next<T> {
         if clean || self.link.is_flushed() {
-            self.link.settle_flushed(&crew.counts, || crew.side.clock.now());
+            self.link.settle_flushed(|| crew.side.clock.now());
         }
         self.link.settle_lost();
         let Some((mut io, read)) = self.take_apart() else {

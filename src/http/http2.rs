@@ -59,9 +59,9 @@ enum Spoke {
 
 impl<T: Transport, S: HttpService> Http2<T, S> {
     pub(crate) fn new(crew: &Arc<Crew<S>>, berth: &Berth, io: T, read: Bytes) -> Self {
-        let link = Arc::new(Link::new(Protocol::Http2, berth.peer.clone(), berth.local.clone()));
-        let service = Guarded { service: crew.service.clone(), side: crew.side.clone(), link: link.clone() };
-        let (io, home) = GuestIo::homing(io, read, link.clone(), crew.side.clone());
+        let link = Arc::new(Link::new(Protocol::Http2, crew, berth));
+        let service = Guarded::new(crew.service.clone(), link.clone());
+        let (io, home) = GuestIo::homing(io, read, link.clone());
         let guest = crew.http2().serve_connection(TokioIo::new(io), service);
         Self {
             guest: Some(guest),
@@ -84,7 +84,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             }
             let now = crew.side.clock.now();
             if self.link.is_flushed() {
-                self.link.settle_flushed(&crew.counts, || now);
+                self.link.settle_flushed(|| now);
             }
             if self.link.take_called() {
                 self.spoke = Spoke::Yes;
@@ -162,7 +162,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     fn end(&mut self, crew: &Crew<S>, clean: bool) -> Next<T> {
         drop(self.guest.take());
         if clean || self.link.is_flushed() {
-            self.link.settle_flushed(&crew.counts, || crew.side.clock.now());
+            self.link.settle_flushed(|| crew.side.clock.now());
         }
         self.link.settle_lost();
         let Some(io) = self.take_home() else { return Next::Close };

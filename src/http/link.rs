@@ -5,8 +5,12 @@
 //! loads and stores do; HTTP/2 streams live in tasks of their own, so what they touch is counted.
 
 use super::{
+    berth::{Berth, Writes},
     counts::Counts,
+    crew::Crew,
+    deadlines::Deadlines,
     request::{Flight, Sent},
+    side::Side,
 };
 use crate::{env::Address, lifecycle::Moment};
 use std::sync::{
@@ -21,7 +25,11 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 /// Shared by a connection, the io that hyper holds, its service and its bodies.
 #[derive(Debug)]
 pub(crate) struct Link {
+    pub(crate) side: Arc<Side>,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) deadlines: Arc<Deadlines>,
     pub(crate) protocol: Protocol,
+    pub(crate) writes: Writes,
     pub(crate) peer: Address,
     pub(crate) local: Arc<Address>,
     /// Everything written was flushed: hyper's own buffer is empty.
@@ -32,6 +40,8 @@ pub(crate) struct Link {
     read: AtomicU64,
     /// Bytes written by hyper since the last call.
     written: AtomicU64,
+    /// A piece of an answer was too large to be copied.
+    sent_large: AtomicBool,
     /// hyper wants to write, and the kernel takes no more.
     write_blocked: AtomicBool,
     /// What the peer had not acknowledged when the kernel was last asked.
@@ -71,15 +81,20 @@ pub(crate) enum Protocol {
 }
 
 impl Link {
-    pub(crate) fn new(protocol: Protocol, peer: Address, local: Arc<Address>) -> Self {
+    pub(crate) fn new<S>(protocol: Protocol, crew: &Crew<S>, berth: &Berth) -> Self {
         Self {
+            side: crew.side.clone(),
+            counts: crew.counts.clone(),
+            deadlines: crew.deadlines.clone(),
             protocol,
-            peer,
-            local,
+            writes: if protocol == Protocol::Http1 { berth.writes() } else { Writes::InPieces },
+            peer: berth.peer.clone(),
+            local: berth.local.clone(),
             flushed: AtomicBool::new(true),
             received: AtomicBool::new(false),
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            sent_large: AtomicBool::new(false),
             write_blocked: AtomicBool::new(false),
             unacknowledged: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
@@ -156,6 +171,10 @@ impl Link {
         self.in_flight.fetch_sub(1, Relaxed);
     }
 
+    pub(crate) fn on_large(&self) {
+        self.sent_large.store(true, Relaxed);
+    }
+
     pub(crate) fn on_torn(&self) {
         self.torn.store(true, Relaxed);
     }
@@ -194,6 +213,10 @@ impl Link {
     /// Bytes written since the last call.
     pub(crate) fn written(&self) -> u64 {
         self.written.load(Relaxed)
+    }
+
+    pub(crate) fn has_sent_large(&self) -> bool {
+        self.sent_large.load(Relaxed)
     }
 
     pub(crate) fn is_write_blocked(&self) -> bool {
@@ -255,24 +278,33 @@ impl Link {
 
     /// Everything written was flushed: the answers that ended were handed to the kernel whole, but for those that HTTP/2 still
     /// holds a part of. Those it threw a part away of judge themselves as they drop.
-    pub(crate) fn settle_flushed(&self, counts: &Counts, now: impl Fn() -> Moment) {
+    pub(crate) fn settle_flushed(&self, now: impl Fn() -> Moment) {
         if !self.has_ended() {
             return;
         }
-        let over: Vec<Flight> = {
-            let mut ended = self.lock_ended();
-            let over =
-                ended.iter_mut().flat_map(|ended| ended.extract_if(.., |flight| flight.request().sent() != Sent::NotYet));
-            let over = over.collect();
-            self.any_ended.store(ended.as_ref().is_some_and(|ended| !ended.is_empty()), Relaxed);
-            over
-        };
-        for flight in over {
-            if flight.request().sent() == Sent::All {
-                counts.on_finished(&flight, &now);
-                flight.finish();
+        let mut ended = self.lock_ended();
+        let Some(flights) = &mut *ended else { return };
+        match self.protocol {
+            // What was flushed has left.
+            Protocol::Http1 => {
+                while let Some(flight) = flights.pop() {
+                    self.settle(flight, &now);
+                }
+            }
+            Protocol::Http2 => {
+                for flight in flights.extract_if(.., |flight| flight.request().sent() != Sent::NotYet) {
+                    if flight.request().sent() == Sent::All {
+                        self.settle(flight, &now);
+                    }
+                }
             }
         }
+        self.any_ended.store(!flights.is_empty(), Relaxed);
+    }
+
+    fn settle(&self, flight: Flight, now: &impl Fn() -> Moment) {
+        self.counts.on_finished(&flight, now);
+        flight.finish();
     }
 
     /// The connection is over: answers that ended and were not settled never left, and their flights judge themselves as they

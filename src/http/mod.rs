@@ -11,6 +11,7 @@ mod context;
 mod counts;
 mod crew;
 mod date;
+mod deadlines;
 mod drain_class;
 mod guest_io;
 mod http1;
@@ -30,6 +31,7 @@ mod side;
 mod sniff;
 mod tally;
 mod timer;
+mod tower_service;
 mod worker;
 
 pub use body::Body;
@@ -40,6 +42,7 @@ pub use route_timeout::{RouteTimeout, RouteTimeoutService};
 pub use service::HttpService;
 pub use side::AbortedRequest;
 pub use tally::{ConnectionTally, RequestTally};
+pub use tower_service::TowerService;
 
 pub(crate) use answer::panic_message;
 pub(crate) use crew::Crew;

@@ -12,14 +12,14 @@ use std::sync::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What is known of a request. The handler sees it as a [`RequestContext`](super::RequestContext).
+/// What a request shares with its answer. The handler sees it as a [`RequestContext`](super::RequestContext).
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) side: Arc<Side>,
     pub(crate) link: Arc<Link>,
     pub(crate) arrived: Moment,
     method: Method,
-    uri: Uri,
+    /// A copy: a part of hyper's buffer would keep hyper from using it again.
+    path: String,
     deadline: AtomicU64,
     head_sent: AtomicBool,
     /// Bytes of the answer that HTTP/2 holds and has not written.
@@ -29,16 +29,17 @@ pub(crate) struct Request {
     cancellation: OnceLock<CancellationToken>,
 }
 
+/// A longer path does not stay for the next request.
+const PATH_KEPT_MAX: usize = 256;
+
 impl Request {
-    pub(crate) fn new(side: Arc<Side>, link: Arc<Link>, arrived: Moment, method: Method, uri: Uri) -> Self {
-        let deadline = side.config.request_timeout.map_or(Moment::NEVER, |timeout| arrived + timeout);
+    fn new(link: Arc<Link>) -> Self {
         Self {
-            side,
             link,
-            arrived,
-            method,
-            uri,
-            deadline: AtomicU64::new(deadline.as_nanos()),
+            arrived: Moment::EPOCH,
+            method: Method::GET,
+            path: String::new(),
+            deadline: AtomicU64::new(0),
             head_sent: AtomicBool::new(false),
             unwritten: AtomicU64::new(0),
             thrown_away: AtomicBool::new(false),
@@ -46,9 +47,46 @@ impl Request {
         }
     }
 
+    /// The next request of a connection. It takes the place of the `last` one, if nobody speaks of that any more: most requests
+    /// are over by then, and so cost no allocation.
+    pub(crate) fn next(last: Option<Arc<Self>>, link: &Arc<Link>, arrived: Moment, method: &Method, uri: &Uri) -> Arc<Self> {
+        let mut place = last.unwrap_or_else(|| Arc::new(Self::new(link.clone())));
+        if Arc::get_mut(&mut place).is_none() {
+            place = Arc::new(Self::new(link.clone()));
+        }
+        if let Some(request) = Arc::get_mut(&mut place) {
+            request.begin(arrived, method, uri);
+        }
+        place
+    }
+
+    fn begin(&mut self, arrived: Moment, method: &Method, uri: &Uri) {
+        self.arrived = arrived;
+        self.method.clone_from(method);
+        if self.path.capacity() > PATH_KEPT_MAX {
+            self.path = String::new();
+        }
+        self.path.clear();
+        self.path.push_str(uri.path());
+        let deadline = self.side().config.request_timeout.map_or(Moment::NEVER, |timeout| arrived + timeout);
+        *self.deadline.get_mut() = deadline.as_nanos();
+        *self.head_sent.get_mut() = false;
+        *self.unwritten.get_mut() = 0;
+        *self.thrown_away.get_mut() = false;
+        drop(self.cancellation.take());
+    }
+
+    pub(crate) const fn method(&self) -> &Method {
+        &self.method
+    }
+
     /// Its method, and its path without the query, which may be nobody's business: what logs call it.
     pub(crate) fn name(&self) -> (&str, &str) {
-        (self.method.as_str(), self.uri.path())
+        (self.method.as_str(), &self.path)
+    }
+
+    pub(crate) fn side(&self) -> &Arc<Side> {
+        &self.link.side
     }
 
     /// When the head of the answer must be there; `NEVER` if it need not.
@@ -88,7 +126,7 @@ impl Request {
 
     /// Made when somebody asks: most handlers never do.
     pub(crate) fn cancellation(&self) -> &CancellationToken {
-        self.cancellation.get_or_init(|| self.side.moments.root.child_token())
+        self.cancellation.get_or_init(|| self.side().moments.root.child_token())
     }
 }
 
@@ -116,28 +154,44 @@ enum Fate {
 
 impl Flight {
     pub(crate) fn begin(request: Arc<Request>) -> Self {
-        request.side.tally.started.add_one();
+        request.link.counts.requests.started.add_one();
         Self { request, fate: Fate::Open }
     }
 
-    pub(crate) fn request(&self) -> &Arc<Request> {
+    pub(crate) const fn request(&self) -> &Arc<Request> {
         &self.request
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.request.link
+    }
+
+    pub(crate) fn side(&self) -> &Arc<Side> {
+        &self.request.link.side
+    }
+
+    pub(crate) fn name(&self) -> (&str, &str) {
+        self.request.name()
     }
 
     pub(crate) fn note_head_sent(&self) {
         self.request.head_sent.store(true, Relaxed);
     }
 
+    pub(crate) fn note_panicked(&self) {
+        self.link().counts.requests.panicked.add_one();
+    }
+
     /// The handler's own answer was handed to the kernel whole.
     pub(crate) fn finish(mut self) {
         self.fate = Fate::Settled;
-        self.request.side.tally.finished.add_one();
+        self.link().counts.requests.finished.add_one();
     }
 
     /// Its deadline came first.
     pub(crate) fn time_out(mut self) {
         self.fate = Fate::Settled;
-        self.request.side.tally.timed_out.add_one();
+        self.link().counts.requests.timed_out.add_one();
         self.request.cancellation().cancel();
     }
 
@@ -148,20 +202,21 @@ impl Flight {
 
     fn settle_aborted(&mut self) {
         self.fate = Fate::Settled;
-        let request = &self.request;
-        request.side.tally.aborted.add_one();
-        if request.side.phase() >= Phase::Draining {
-            request.side.aborted_by_stop.add_one();
+        let side = self.side();
+        self.link().counts.requests.aborted.add_one();
+        if side.phase() >= Phase::Draining {
+            side.aborted_by_stop.add_one();
         }
-        request.side.note_abort(AbortedRequest {
-            method: request.method.to_string(),
-            path: request.uri.path().to_owned(),
-            age: request.side.clock.now().since(request.arrived),
+        let (method, path) = self.name();
+        side.note_abort(AbortedRequest {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            age: side.clock.now().since(self.request.arrived),
             // The cut ends the cancel wait; that its workers carry it out a moment later is nobody's business.
-            phase: request.side.phase().min(Phase::Cancelling),
-            head_sent: request.head_sent.load(Relaxed),
+            phase: side.phase().min(Phase::Cancelling),
+            head_sent: self.request.head_sent.load(Relaxed),
         });
-        request.cancellation().cancel();
+        self.request.cancellation().cancel();
     }
 }
 
@@ -170,10 +225,10 @@ impl Drop for Flight {
         if self.fate == Fate::Settled {
             return;
         }
-        if self.request.side.is_aborting() || self.request.link.is_torn() {
+        if self.side().is_aborting() || self.link().is_torn() {
             self.settle_aborted();
         } else {
-            self.request.side.tally.gone.add_one();
+            self.link().counts.requests.gone.add_one();
             self.request.cancellation().cancel();
         }
     }

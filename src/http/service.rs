@@ -1,20 +1,25 @@
 //! The guest's service: it gives each request its context, its deadline and its fate.
 
 use super::{
-    Body, DrainClass, RequestContext,
+    Body, DrainClass,
     answer::{Answer, panic_message},
     date,
+    deadlines::Place,
     link::Link,
     request::{Flight, Request, tells_to_go},
-    side::Side,
 };
-use crate::{env::Sleep, lifecycle::Moment};
+use crate::{env::Calendar, lifecycle::Moment};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, Version, header};
+use http::{
+    HeaderValue, Method, Response, StatusCode, Version,
+    header::{self, Entry},
+};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use std::{
+    any::Any,
+    cell::Cell,
     convert::Infallible,
     error::Error,
     fmt,
@@ -24,7 +29,6 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// A boxed error of a service or a body.
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
@@ -66,9 +70,16 @@ where
 
 /// The service that hyper calls, one a connection.
 pub(crate) struct Guarded<S> {
-    pub(crate) service: Arc<S>,
-    pub(crate) side: Arc<Side>,
-    pub(crate) link: Arc<Link>,
+    service: Arc<S>,
+    link: Arc<Link>,
+    /// The last request; the next one takes its place.
+    last: Cell<Option<Arc<Request>>>,
+}
+
+impl<S> Guarded<S> {
+    pub(crate) const fn new(service: Arc<S>, link: Arc<Link>) -> Self {
+        Self { service, link, last: Cell::new(None) }
+    }
 }
 
 impl<S: HttpService> hyper::service::Service<http::Request<Incoming>> for Guarded<S> {
@@ -78,71 +89,38 @@ impl<S: HttpService> hyper::service::Service<http::Request<Incoming>> for Guarde
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         self.link.on_call();
-        let arrived = self.side.clock.now();
-        let about = Arc::new(Request::new(
-            self.side.clone(),
-            self.link.clone(),
-            arrived,
-            request.method().clone(),
-            request.uri().clone(),
-        ));
+        let arrived = self.link.side.clock.now();
+        let about = Request::next(self.last.take(), &self.link, arrived, request.method(), request.uri());
+        self.last.set(Some(about.clone()));
         let flight = Flight::begin(about.clone());
-        let shape = Shape { method: bodyless_method(request.method()), version: request.version() };
-        let (mut parts, incoming) = request.into_parts();
-        parts.extensions.insert(RequestContext(about));
-        let request = http::Request::from_parts(parts, Body::new(incoming, &self.link));
+        let state = HandlingState { flight: Some(flight), place: None, version: request.version() };
+        // Nothing large is returned from inside the catch: it is made where it stays.
+        let mut handling = Handling { handler: None, state };
         // A service may panic before it returns its future.
-        let handler = catch_unwind(AssertUnwindSafe(|| self.service.call(request)));
-        let (handler, failure) = match handler {
-            Ok(handler) => (Some(handler), None),
-            Err(panic) => {
-                note_panic(&flight, panic_message(&*panic));
-                (None, Some(()))
-            }
-        };
-        Handling { handler, failure, state: HandlingState { flight: Some(flight), waits: None }, shape }
+        let called = catch_unwind(AssertUnwindSafe(|| {
+            handling.handler = Some(self.service.call(request.map(|incoming| Body::new(incoming, about))));
+        }));
+        if let Err(panic) = called {
+            handling.state.note_panic(&*panic);
+        }
+        handling
     }
 }
 
-/// What of the request shapes its answer.
-#[derive(Clone, Copy, Debug)]
-struct Shape {
-    method: BodylessMethod,
-    version: Version,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum BodylessMethod {
-    Yes,
-    No,
-}
-
-fn bodyless_method(method: &Method) -> BodylessMethod {
-    // RFC 9110 §9.3.2: an answer to HEAD has no content.
-    if *method == Method::HEAD { BodylessMethod::Yes } else { BodylessMethod::No }
-}
-
 pin_project! {
-    /// A handler at work.
+    /// A handler at work; `None` if it panicked, or was dropped.
     pub(crate) struct Handling<F> {
         #[pin]
         handler: Option<F>,
-        failure: Option<()>,
         state: HandlingState,
-        shape: Shape,
     }
 }
 
 struct HandlingState {
     flight: Option<Flight>,
-    waits: Option<Box<Waits>>,
-}
-
-/// What wakes a handler that waits. Made at its first wait: a handler that answers at once needs no timer.
-struct Waits {
-    deadline: Moment,
-    sleep: Pin<Box<dyn Sleep>>,
-    abort: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Where it waits. A handler that answers at once needs no place.
+    place: Option<Place>,
+    version: Version,
 }
 
 /// Why we answer in a handler's place.
@@ -164,35 +142,30 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut me = self.project();
-        let polled = match me.handler.as_mut().as_pin_mut() {
-            Some(handler) => catch_unwind(AssertUnwindSafe(|| handler.poll(cx))),
-            None => Ok(Poll::Pending),
+        let Some(handler) = me.handler.as_mut().as_pin_mut() else {
+            return Poll::Ready(Ok(me.state.answer_instead(Instead::Failed)));
         };
-        let instead = match polled {
-            Ok(Poll::Ready(Ok(response))) => return Poll::Ready(Ok(me.state.answer(response, *me.shape))),
+        let mut polled = Poll::Pending;
+        let instead = match catch_unwind(AssertUnwindSafe(|| polled = handler.poll(cx))).map(|()| polled) {
+            Ok(Poll::Ready(Ok(response))) => return Poll::Ready(Ok(me.state.answer(response))),
             Ok(Poll::Ready(Err(error))) => {
                 let error: BoxError = error.into();
-                let (method, path) = me.state.flight.as_ref().map(|flight| flight.request().name()).unzip();
+                let (method, path) = me.state.flight.as_ref().map(Flight::name).unzip();
                 tracing::error!(%error, method, path, "a handler failed");
                 Some(Instead::Failed)
             }
             Err(panic) => {
-                if let Some(flight) = &me.state.flight {
-                    note_panic(flight, panic_message(&*panic));
-                }
+                me.state.note_panic(&*panic);
                 Some(Instead::Failed)
             }
-            Ok(Poll::Pending) if me.failure.take().is_some() => Some(Instead::Failed),
             Ok(Poll::Pending) => me.state.wait(cx),
         };
         let Some(instead) = instead else { return Poll::Pending };
         // Dropping a handler runs its code, which may panic like any other.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| me.handler.set(None)))
-            && let Some(flight) = &me.state.flight
-        {
-            note_panic(flight, panic_message(&*panic));
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| me.handler.set(None))) {
+            me.state.note_panic(&*panic);
         }
-        Poll::Ready(Ok(me.state.answer_instead(instead, *me.shape)))
+        Poll::Ready(Ok(me.state.answer_instead(instead)))
     }
 }
 
@@ -200,102 +173,104 @@ impl HandlingState {
     /// Whether the wait is over for the deadline or the abort; if not, both will wake us.
     fn wait(&mut self, cx: &mut Context<'_>) -> Option<Instead> {
         let request = self.flight.as_ref()?.request();
-        let side = &request.side;
+        let (link, side) = (&request.link, request.side());
         let deadline = request.deadline();
-        let waits = self.waits.get_or_insert_with(|| {
-            Box::new(Waits {
-                deadline,
-                sleep: side.clock.sleep_until(deadline),
-                abort: Box::pin(side.moments.abort.clone().cancelled_owned()),
-            })
-        });
-        if waits.deadline != deadline {
-            waits.deadline = deadline;
-            waits.sleep.as_mut().reset(deadline);
+        // A future of hyper's has one waker from its first poll to its last.
+        if self.place.is_none_or(|place| place.deadline != deadline) {
+            if let Some(place) = self.place.take() {
+                link.deadlines.leave(place);
+            }
+            self.place = Some(link.deadlines.wait(deadline, cx.waker().clone()));
         }
         // The clock decides, not the timer (P9: never before): a timer may be early by its rounding, or late.
-        while deadline != Moment::NEVER && waits.sleep.as_mut().poll(cx).is_ready() {
-            if side.clock.now() >= deadline {
-                return Some(Instead::TimedOut(deadline.since(request.arrived)));
-            }
-            waits.sleep.as_mut().reset(deadline);
+        if deadline != Moment::NEVER && side.clock.now() >= deadline {
+            return Some(Instead::TimedOut(deadline.since(request.arrived)));
         }
-        if request.link.is_stalled() {
+        if link.is_stalled() {
             return Some(Instead::Stalled);
         }
-        if waits.abort.as_mut().poll(cx).is_ready() {
+        if side.is_aborting() {
             return Some(Instead::Aborted);
         }
         None
     }
 
-    fn answer<B>(&mut self, response: Response<B>, shape: Shape) -> Response<Answer<B>>
+    fn answer<B>(&mut self, mut response: Response<B>) -> Response<Answer<B>>
     where
         B: HttpBody<Data = Bytes>,
     {
-        let (mut parts, body) = response.into_parts();
-        let class = DrainClass::of(&parts.extensions, &parts.headers);
-        self.dress(&mut parts, shape);
-        let bodyless = shape.method == BodylessMethod::Yes
-            || parts.status == StatusCode::NO_CONTENT
-            || parts.status == StatusCode::NOT_MODIFIED
-            || parts.status.is_informational();
-        let body = match self.flight.take() {
-            Some(flight) => {
-                flight.note_head_sent();
-                Answer::own(body, flight, class, bodyless)
-            }
-            None => Answer::line(Bytes::new(), None),
-        };
-        Response::from_parts(parts, body)
+        let Some(flight) = self.take_flight() else { return response.map(|_| Answer::line(Bytes::new(), None)) };
+        dress(&mut response, &flight, self.version);
+        let status = response.status();
+        // RFC 9110 §9.3.2: an answer to HEAD has no content.
+        let bodyless = *flight.request().method() == Method::HEAD
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED
+            || status.is_informational();
+        let class = DrainClass::of(&response);
+        flight.note_head_sent();
+        response.map(|body| Answer::own(body, flight, class, bodyless))
     }
 
-    fn answer_instead<B>(&mut self, instead: Instead, shape: Shape) -> Response<Answer<B>> {
-        let (mut parts, ()) = Response::new(()).into_parts();
-        parts.status = match instead {
+    fn answer_instead<B>(&mut self, instead: Instead) -> Response<Answer<B>> {
+        let Some(flight) = self.take_flight() else { return Response::new(Answer::line(Bytes::new(), None)) };
+        let mut response = Response::new(());
+        *response.status_mut() = match instead {
             Instead::TimedOut(_) | Instead::Aborted | Instead::Stalled => StatusCode::SERVICE_UNAVAILABLE,
             Instead::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        self.dress(&mut parts, shape);
-        let flight = self.flight.take();
-        let link = flight.as_ref().map(|flight| flight.request().link.clone());
-        let left = match (instead, flight) {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        dress(&mut response, &flight, self.version);
+        let link = flight.link().clone();
+        let left = match instead {
             // The 500 is the handler's own answer, in its way: it is finished once it has left (P5).
-            (Instead::Failed, flight) => flight,
-            (Instead::TimedOut(_), Some(flight)) => {
+            Instead::Failed => Some(flight),
+            Instead::TimedOut(_) => {
                 flight.time_out();
+                link.on_request_over();
                 None
             }
-            (Instead::Aborted | Instead::Stalled, Some(flight)) => {
+            Instead::Aborted | Instead::Stalled => {
                 flight.abort();
+                link.on_request_over();
                 None
             }
-            (Instead::TimedOut(_) | Instead::Aborted | Instead::Stalled, None) => None,
         };
-        if left.is_none()
-            && let Some(link) = link
-        {
-            link.on_request_over();
-        }
-        Response::from_parts(parts, Answer::line(Bytes::from(format!("{instead}\n")), left))
+        response.map(|()| Answer::line(Bytes::from(format!("{instead}\n")), left))
     }
 
-    /// What every answer of ours wears.
-    fn dress(&self, parts: &mut http::response::Parts, shape: Shape) {
+    fn note_panic(&self, panic: &(dyn Any + Send)) {
         let Some(flight) = &self.flight else { return };
-        let side = &flight.request().side;
-        if !parts.headers.contains_key(header::DATE) {
-            parts.headers.insert(header::DATE, date::header(side.clock.wall()));
+        flight.note_panicked();
+        let (method, path) = flight.name();
+        tracing::error!(panic = panic_message(panic), method, path, "a handler panicked");
+    }
+
+    /// Takes the flight; whoever waited for it does no more.
+    fn take_flight(&mut self) -> Option<Flight> {
+        let flight = self.flight.take()?;
+        if let Some(place) = self.place.take() {
+            flight.link().deadlines.leave(place);
         }
-        // P4: from the stop request on every HTTP/1 answer says that it is the last on its connection (RFC 9112 §9.6). HTTP/2
-        // has GOAWAY for it and forbids the header (RFC 9113 §8.2.2).
-        if shape.version < Version::HTTP_2 && parts.status != StatusCode::SWITCHING_PROTOCOLS && tells_to_go(side.phase()) {
-            parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-            if shape.version == Version::HTTP_10 {
-                // Or hyper, which has not looked at the header yet, would say `keep-alive` beside it.
-                parts.version = Version::HTTP_10;
-            }
+        Some(flight)
+    }
+}
+
+/// What every answer of ours wears.
+fn dress<B>(response: &mut Response<B>, flight: &Flight, version: Version) {
+    let side = flight.side();
+    if side.calendar == Calendar::Own
+        && let Entry::Vacant(date) = response.headers_mut().entry(header::DATE)
+    {
+        date.insert(date::header(side.clock.wall()));
+    }
+    // P4: from the stop request on every HTTP/1 answer says that it is the last on its connection (RFC 9112 §9.6). HTTP/2
+    // has GOAWAY for it and forbids the header (RFC 9113 §8.2.2).
+    if tells_to_go(side.phase()) && version < Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if version == Version::HTTP_10 {
+            // Or hyper, which has not looked at the header yet, would say `keep-alive` beside it.
+            *response.version_mut() = Version::HTTP_10;
         }
     }
 }
@@ -303,16 +278,10 @@ impl HandlingState {
 /// Dropped by hyper before it answered: the client left, or we cut the connection.
 impl Drop for HandlingState {
     fn drop(&mut self) {
-        if let Some(flight) = self.flight.take() {
-            flight.request().link.clone().on_request_over();
+        if let Some(flight) = self.take_flight() {
+            flight.link().on_request_over();
         }
     }
-}
-
-fn note_panic(flight: &Flight, message: &str) {
-    flight.request().side.tally.panicked.add_one();
-    let (method, path) = flight.request().name();
-    tracing::error!(panic = message, method, path, "a handler panicked");
 }
 
 impl fmt::Display for Instead {

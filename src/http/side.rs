@@ -2,12 +2,11 @@
 
 use super::{
     Limits,
-    counts::Counts,
     limits::FIRST_BYTE_GRACE,
     tally::{Counter, Tally},
 };
 use crate::{
-    env::{Clock, Seed},
+    env::{Calendar, Clock, Seed},
     lifecycle::{Moment, Phase},
 };
 use std::{
@@ -23,6 +22,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 #[derive(Debug)]
 pub(crate) struct Side {
     pub(crate) clock: Arc<dyn Clock>,
+    /// The clock's, asked once.
+    pub(crate) calendar: Calendar,
     pub(crate) config: SideConfig,
     pub(crate) tally: Tally,
     /// Of the aborted, those that the shutdown cut: they make the exit code 3.
@@ -38,8 +39,6 @@ pub(crate) struct Side {
     aborting: AtomicBool,
     cutting: AtomicBool,
     aborts: Mutex<Vec<AbortedRequest>>,
-    /// What each worker counts for itself.
-    workers: Mutex<Vec<Arc<Counts>>>,
 }
 
 /// What a side is told once.
@@ -98,6 +97,7 @@ const ABORTS_LISTED_MAX: usize = 1_000;
 impl Side {
     pub(crate) fn new(clock: Arc<dyn Clock>, config: SideConfig) -> Self {
         Self {
+            calendar: clock.calendar(),
             clock,
             config,
             tally: Tally::default(),
@@ -111,7 +111,6 @@ impl Side {
             aborting: AtomicBool::new(false),
             cutting: AtomicBool::new(false),
             aborts: Mutex::new(Vec::new()),
-            workers: Mutex::new(Vec::new()),
         }
     }
 
@@ -210,18 +209,6 @@ impl Side {
     pub(crate) fn note_work_dropped(&self) {
         self.work_dropped.add_one();
         tracing::warn!("work that outlived its request was dropped: it did not end when its context was cancelled");
-    }
-
-    /// Adds a worker's counts to those that are read. Returns its number among the workers.
-    pub(crate) fn enlist(&self, worker: Arc<Counts>) -> u64 {
-        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        workers.push(worker);
-        workers.len() as u64 - 1
-    }
-
-    #[cfg(feature = "metrics")]
-    pub(crate) fn workers(&self) -> Vec<Arc<Counts>> {
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn aborts(&self) -> Vec<AbortedRequest> {

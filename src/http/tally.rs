@@ -1,6 +1,10 @@
 //! Counts. Relaxed atomics: each number is exact, two of them need not be of the same instant.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use super::counts::Counts;
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// One number that only grows.
 #[derive(Debug, Default)]
@@ -16,15 +20,22 @@ impl Counter {
     }
 }
 
-/// Everything counted on one side of the service.
+/// The requests of one worker, as P5 counts them.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct RequestCounters {
     pub(crate) started: Counter,
     pub(crate) finished: Counter,
     pub(crate) timed_out: Counter,
     pub(crate) aborted: Counter,
     pub(crate) gone: Counter,
     pub(crate) panicked: Counter,
+}
+
+/// Everything counted on one side of the service.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// What each worker counts for itself.
+    workers: Mutex<Vec<Arc<Counts>>>,
     pub(crate) accepted: Counter,
     pub(crate) closed: Counter,
     pub(crate) drained: Counter,
@@ -36,15 +47,30 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// Adds a worker's counts to those that are read. Returns its number among the workers.
+    pub(crate) fn enlist(&self, worker: Arc<Counts>) -> u64 {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.push(worker);
+        workers.len() as u64 - 1
+    }
+
+    pub(crate) fn workers(&self) -> Vec<Arc<Counts>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The requests, as P5 counts them.
     pub(crate) fn requests(&self) -> RequestTally {
+        let workers = self.workers();
+        let sum = |counter: fn(&RequestCounters) -> &Counter| {
+            workers.iter().map(|worker| counter(&worker.requests).get()).sum::<u64>()
+        };
         // The ends are read before the beginnings, so that what is in flight never comes out negative.
-        let finished = self.finished.get();
-        let timed_out = self.timed_out.get();
-        let aborted = self.aborted.get();
-        let gone = self.gone.get();
-        let panicked = self.panicked.get();
-        RequestTally { started: self.started.get(), finished, timed_out, aborted, gone, panicked }
+        let finished = sum(|requests| &requests.finished);
+        let timed_out = sum(|requests| &requests.timed_out);
+        let aborted = sum(|requests| &requests.aborted);
+        let gone = sum(|requests| &requests.gone);
+        let panicked = sum(|requests| &requests.panicked);
+        RequestTally { started: sum(|requests| &requests.started), finished, timed_out, aborted, gone, panicked }
     }
 
     /// The connections.

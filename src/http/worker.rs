@@ -43,9 +43,22 @@ const SWEEP_STOPPING: Duration = Duration::from_millis(10);
 pub(crate) async fn work<L, S>(
     crew: Arc<Crew<S>>,
     listeners: Vec<L>,
-    mut orders: mpsc::UnboundedReceiver<Order>,
+    orders: mpsc::UnboundedReceiver<Order>,
     sealing: Arc<Sealing>,
 ) where
+    L: Listener,
+    S: HttpService,
+{
+    // Beside all else, so that no wait of the worker's makes a deadline late.
+    tokio::select! {
+        biased;
+        () = crew.deadlines.watch(&crew.side) => {}
+        () = keep(crew.clone(), listeners, orders, sealing) => {}
+    }
+}
+
+async fn keep<L, S>(crew: Arc<Crew<S>>, listeners: Vec<L>, mut orders: mpsc::UnboundedReceiver<Order>, sealing: Arc<Sealing>)
+where
     L: Listener,
     S: HttpService,
 {

@@ -4,7 +4,7 @@
 //! calendar is never paused.
 
 use crate::{
-    env::{Clock, Sleep},
+    env::{Calendar, Clock, Sleep},
     lifecycle::Moment,
 };
 use pin_project_lite::pin_project;
@@ -56,6 +56,10 @@ impl Clock for TokioClock {
     #[expect(clippy::disallowed_methods, reason = "this is the injected clock")]
     fn wall(&self) -> SystemTime {
         SystemTime::now()
+    }
+
+    fn calendar(&self) -> Calendar {
+        Calendar::System
     }
 
     fn epoch(&self) -> Instant {

@@ -94,7 +94,7 @@ fn requests(page: &mut Page<'_>, main: &Side) -> Result {
     )?;
     page.counter(things("work_dropped", "Background work that the abort dropped: exit code 3"), main.work_dropped.get())?;
     let mut latency = LatencySum::default();
-    for worker in main.workers() {
+    for worker in main.tally.workers() {
         latency.add(&worker.latency);
     }
     let in_seconds = |nanos: u64| Duration::from_nanos(nanos).as_secs_f64();
@@ -122,7 +122,7 @@ fn connections(page: &mut Page<'_>, main: &Side) -> Result {
 /// What is not counted in a state of its own is parked.
 fn by_state(main: &Side, connections: &ConnectionTally) -> [(&'static str, u64); 5] {
     let (mut http1, mut http2, mut lingering) = (0, 0, 0);
-    for worker in main.workers() {
+    for worker in main.tally.workers() {
         http1 += worker.http1.get() as u64;
         http2 += worker.http2.get() as u64;
         lingering += worker.lingering.get() as u64;

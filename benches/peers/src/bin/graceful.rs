@@ -1,0 +1,36 @@
+//! hyper-util: its `auto` builder and `GracefulShutdown`, on tokio's multi-threaded runtime, as its example has it.
+
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use lameduck_peers::{address, announce, cores, hello, listen, stopped};
+use std::{convert::Infallible, io, pin::pin};
+use tokio::{net::TcpListener, runtime::Builder};
+
+fn main() -> io::Result<()> {
+    Builder::new_multi_thread().worker_threads(cores().get()).enable_all().build()?.block_on(async {
+        let listener = TcpListener::from_std(listen(address()?)?)?;
+        announce(listener.local_addr()?)?;
+        let builder = auto::Builder::new(TokioExecutor::new());
+        let graceful = GracefulShutdown::new();
+        let mut stopped = pin!(stopped());
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => {
+                    let (stream, _) = accepted?;
+                    stream.set_nodelay(true)?;
+                    let service = service_fn(|_| async { Ok::<_, Infallible>(hello()) });
+                    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+                    let connection = graceful.watch(connection.into_owned());
+                    tokio::spawn(connection);
+                }
+                stopped = &mut stopped => break stopped?,
+            }
+        }
+        drop(listener);
+        graceful.shutdown().await;
+        Ok(())
+    })
+}

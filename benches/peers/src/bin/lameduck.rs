@@ -1,0 +1,12 @@
+//! lameduck with a hyper service: the host as it comes, with all of its promises; no lame duck delay, so that its drain is
+//! compared with the others' drains.
+
+use hyper::service::service_fn;
+use lameduck::Body;
+use lameduck_peers::{hello, host};
+use std::convert::Infallible;
+
+fn main() -> ! {
+    let service = service_fn(|_: http::Request<Body>| async { Ok::<_, Infallible>(hello()) });
+    lameduck::main(|| Ok(host()?.hyper(service)), |_| {})
+}
