@@ -47,7 +47,7 @@ where
 }
 
 /// Holds the orders that were acknowledged against those that are kept.
-fn trial<H, T>(order: H) -> impl Fn(lameduck::Builder) -> Trial<hyper_util::service::TowerToHyperService<Router>>
+fn trial<H, T>(order: H) -> impl Fn(lameduck::Builder) -> Trial<lameduck::TowerService<Router>>
 where
     H: axum::handler::Handler<T, Store> + Sync,
     T: 'static,
