@@ -86,7 +86,7 @@ fn events_of_the_sources() -> BTreeMap<String, BTreeSet<String>> {
                         let mut parts = arguments(rest);
                         let message = parts.iter().position(|part| part.starts_with('"')).expect("a message");
                         let messages = match parts[message].trim_matches('"') {
-                            "{}" => phases_of(&code),
+                            "{}" => phases(),
                             message => vec![message.to_owned()],
                         };
                         parts.truncate(message);
@@ -127,7 +127,8 @@ fn field(argument: &str) -> String {
     argument.split('=').next().unwrap().trim().trim_start_matches(['%', '?']).to_owned()
 }
 
-fn phases_of(code: &str) -> Vec<String> {
+fn phases() -> Vec<String> {
+    let code = include_str!("../src/driver/words.rs");
     let table = code.split("const fn meaning(").nth(1).unwrap().split("\n}").next().unwrap();
     table.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
