@@ -167,8 +167,8 @@ fn requests(all: &mut Vec<Sometimes>) {
     });
     let mut link = |what: &str, test: fn(&Glance<'_>) -> bool| all.push(Sometimes::new(format!("connection: {what}"), test));
     link("drained", |glance| glance.report().is_some_and(|report| report.connections.drained > 0));
+    link("raced", |glance| glance.report().is_some_and(|report| report.connections.raced > 0));
     link("reset", |glance| glance.report().is_some_and(|report| report.connections.reset > 0));
-    // Not here: *raced*. The host shuts its side and looks once more in one breath, and no simulated packet comes in between.
     link("GOAWAY in the lame duck delay", |glance| glance.goaway_in(Phase::LameDuck));
     link("GOAWAY in the drain", |glance| glance.goaway_in(Phase::Draining));
     link("GOAWAY with streams open", |glance| glance.goaway_with_streams());
