@@ -139,3 +139,19 @@ fn signals_that_the_parent_blocked_are_heard() {
         assert_eq!(service.exit_code(), 0, "{signal:?}");
     }
 }
+
+/// Of two signals that wait nobody can know which came first. SIGINT was taken for a further one if a SIGTERM came with it, as when a
+/// Ctrl-C meets a parent that passes its own end on: the whole lame duck delay was skipped.
+#[test]
+fn sigint_with_a_sigterm_behind_it_is_one_stop_and_not_impatience() {
+    let mut service = Service::start(&["--lame-duck=700ms"]);
+    let asked = now();
+    service.signal(Signal::STOP);
+    service.signal(Signal::INT);
+    service.signal(Signal::TERM);
+    service.signal(Signal::CONT);
+    let (code, took) = service.exit_code_since(asked);
+    assert_eq!(code, 0);
+    assert!(took >= Duration::from_millis(700), "P4: {took:?}");
+    assert_eq!(service.report()["reason"], "SIGINT");
+}

@@ -10,7 +10,7 @@ use super::{
     crew::Crew,
     guest_io::GuestIo,
     limits::{GONE_CHECK, HEAD_GRACE, PARK_AFTER, PROGRESS_WAIT, SENT_AT_ONCE},
-    lingering::{HEAD_TIMED_OUT, Lingering},
+    lingering::{Lingering, head_timed_out},
     link::{Link, Protocol},
     service::{Guarded, HttpService},
 };
@@ -145,7 +145,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             if now >= until {
                 return self
                     .take_apart()
-                    .map_or(Next::Close, |(io, _)| Next::linger(Lingering::saying(io, Bytes::from_static(HEAD_TIMED_OUT))));
+                    .map_or(Next::Close, |(io, _)| Next::linger(Lingering::saying(io, head_timed_out(&crew.side))));
             }
             berth.wake_at(until);
             return Next::Wait;

@@ -169,12 +169,13 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         if self.spoke == Spoke::No {
             return Next::linger(Lingering::dismissing(io));
         }
-        if io.look() == Look::Data || crew.side.phase() < Phase::Draining {
+        if io.look() == Look::Data {
             return Next::linger(Lingering::saying(io, Bytes::new()));
         }
         // A client that receives sends, too: the windows that it opens would meet a closed connection, and the reset destroys what
         // it has not received.
-        if io.unacknowledged().is_some_and(|bytes| bytes > 0) {
+        let may_send = crew.side.phase() < Phase::Draining;
+        if may_send || io.unacknowledged().is_some_and(|bytes| bytes > 0) {
             return Next::linger(Lingering::delivering(io));
         }
         Next::Close

@@ -8,8 +8,10 @@ use super::{
     berth::Berth,
     connection::Next,
     crew::Crew,
+    date,
     limits::{ACKNOWLEDGED_CHECK, LINGER, PROGRESS_WAIT, RACE_WATCH},
     service::HttpService,
+    side::Side,
 };
 use crate::{env::Transport, lifecycle::Moment};
 use bytes::{Buf, Bytes};
@@ -20,13 +22,16 @@ use std::{
 };
 use tokio::io::ReadBuf;
 
-/// RFC 9110 §15.5.9: a server that ends a wait for a request says so, and closes.
-pub(crate) const HEAD_TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
-    connection: close\r\n\
-    content-type: text/plain; charset=utf-8\r\n\
-    content-length: 31\r\n\
-    \r\n\
-    the request head took too long\n";
+/// RFC 9110 §15.5.9: a server that ends a wait for a request says so, and closes; §6.6.1: with the date.
+pub(crate) fn head_timed_out(side: &Side) -> Bytes {
+    const LINE: &str = "the request head took too long\n";
+    let (date, length) = (date::header(side.clock.wall()), LINE.len());
+    let date = date.to_str().unwrap_or_default();
+    Bytes::from(format!(
+        "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ndate: {date}\r\n\
+         content-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n\r\n{LINE}"
+    ))
+}
 
 /// A transport on its way out.
 pub(crate) struct Lingering<T> {
@@ -77,9 +82,9 @@ impl<T: Transport> Lingering<T> {
         Self { least: ACKNOWLEDGED_CHECK, ..Self::saying(io, Bytes::new()) }
     }
 
-    /// There was no request, so there is no answer that the client should get.
+    /// There was no request, so there is no answer that the client should get: only a moment for the last words of HTTP/2.
     pub(crate) fn dismissing(io: T) -> Self {
-        Self { patience: Duration::ZERO, ..Self::saying(io, Bytes::new()) }
+        Self { least: RACE_WATCH, patience: Duration::ZERO, ..Self::saying(io, Bytes::new()) }
     }
 
     /// The connection is idle: what its client sends into the close gets no byte of an answer, but is counted.

@@ -147,6 +147,8 @@ impl Link {
     pub(crate) fn on_call(&self) {
         self.called.store(true, Relaxed);
         self.received.store(false, Relaxed);
+        // Whatever was left of the last body, hyper has read past it.
+        self.body_unread.store(false, Relaxed);
         self.written.store(0, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
     }

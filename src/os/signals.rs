@@ -25,7 +25,8 @@ fn the_four() -> SigSet {
 ///
 /// Keep it for the life of the process: tokio never puts a signal's default action back, so after a drop these four would be
 /// swallowed and a second Ctrl-C would do nothing. A signal that comes twice before it is received counts once, as signals
-/// do; of several that wait, SIGTERM is reported first, then SIGINT, SIGQUIT and SIGHUP.
+/// do; of several that wait, SIGINT and SIGQUIT are reported first. Nobody can know which came first; one that is taken for
+/// the first does the least harm, since as a further one it would end a wait (P12).
 #[derive(Debug)]
 pub struct UnixSignals {
     heard: [(Signal, unix::Signal); Signal::ALL.len()],
@@ -46,7 +47,7 @@ impl UnixSignals {
     pub fn install() -> io::Result<Self> {
         tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
         let [terminate, interrupt, quit, hangup] = Signal::ALL;
-        let heard = [listen(terminate)?, listen(interrupt)?, listen(quit)?, listen(hangup)?];
+        let heard = [listen(interrupt)?, listen(quit)?, listen(terminate)?, listen(hangup)?];
         // Held back by us, or by a parent: a blocked signal is inherited, and would never come.
         the_four().thread_unblock()?;
         Ok(Self { heard })

@@ -28,6 +28,7 @@ fn half_a_head_that_is_never_finished_is_told_so_and_bounded() {
     let answer = client.answer();
     assert_eq!(answer.status, 408, "{answer:?}");
     assert!(answer.says_close(), "{answer:?}");
+    assert!(answer.head.contains(" GMT\r\n"), "RFC 9110 §6.6.1: {answer:?}");
     client.is_closed();
     let exit = server.exit_clean().within(s(6));
     assert_eq!(exit.requests("started"), 0, "a request begins with its whole head");

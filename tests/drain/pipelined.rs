@@ -242,3 +242,20 @@ fn requests_behind_the_last_answer_are_counted_as_raced() {
     let exit = server.exit_clean();
     assert_eq!((exit.requests("started"), exit.connections("raced")), (1, 1), "{exit:?}");
 }
+
+/// A body that one handler did not read was held against every later request of its connection: what stood behind the last answer was
+/// taken for the rest of that body, and not counted.
+#[test]
+fn a_body_that_nobody_read_is_forgotten_with_its_request() {
+    let mut server = Server::start(&["--lame-duck", "0s"]);
+    let mut client = server.connect();
+    client.send("POST /nowhere HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\nhello");
+    assert_eq!(client.answer().status, 404);
+    client.send(request("/slow?ms=500") + &times("/", 3));
+    server.await_in_flight(1);
+    server.stop();
+    assert_eq!(client.answer().body, b"slow done\n");
+    client.is_closed();
+    let exit = server.exit_clean();
+    assert_eq!((exit.requests("started"), exit.connections("raced")), (2, 1), "{exit:?}");
+}
