@@ -93,7 +93,7 @@ impl Subscriber for Company {
 
 /// What lameduck says, and not its libraries.
 fn is_of_interest(metadata: &Metadata<'_>) -> bool {
-    metadata.is_event() && metadata.target().starts_with("lameduck") && *metadata.level() <= tracing::Level::DEBUG
+    metadata.is_event() && metadata.target().starts_with("lameduck") && *metadata.level() <= tracing::Level::INFO
 }
 
 #[derive(Default)]
