@@ -4,7 +4,7 @@
 //! started before it is needed, because a process that is short of threads is one that needs it. It cannot be disarmed:
 //! either the process is over before its bound, or the watchdog ends it.
 
-use super::stdio::say;
+use super::{signals::hold_signals, stdio::say};
 use std::{
     io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -33,6 +33,7 @@ impl Watchdog {
         let shared = Arc::new(Shared::default());
         let watched = shared.clone();
         thread::Builder::new().name("lameduck-watchd".into()).stack_size(64 * 1024).spawn(move || {
+            hold_signals();
             watched.wait();
             say("watchdog: the shutdown is over its bound; exiting at once with code 5");
             // Not `std::process::exit`: that runs exit handlers, flushes standard output, and waits for ever if another
