@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 /// # async fn work() -> &'static str { "done" }
 /// async fn handler(context: lameduck::RequestContext) -> &'static str {
 ///     tokio::select! {
+///         biased;
 ///         answer = work() => answer,
 ///         () = context.cancelled() => "gave up in time",
 ///     }
