@@ -123,11 +123,12 @@ pub struct ConnectionTally {
     pub accepted: u64,
     /// Closed, however. Upgraded ones leave this count when they are upgraded.
     pub closed: u64,
-    /// Closed in the drain or later, nothing cut.
+    /// Closed in the drain or later, and not reset. A stream of HTTP/2 that was cut is reset alone.
     pub drained: u64,
     /// Reset by us.
     pub reset: u64,
-    /// Closed by us when the client's next bytes were already on their way: RFC 9112 §9.5. They got no byte of an answer.
+    /// Closed by us when the client's next bytes were already on their way, or stood behind the last answer: RFC 9112 §9.5. They got
+    /// no byte of an answer.
     pub raced: u64,
     /// Upgraded to another protocol.
     pub upgraded: u64,
