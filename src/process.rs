@@ -140,7 +140,7 @@ where
                 driver::stillborn(Verdict::Failed, error.to_string(), Duration::ZERO)
             })
         })?;
-        let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
+        let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
         let network = match network(&mut host.parts, manager) {
             Ok(network) => network,
             Err(error) => return Ok(host.not_started(error)),

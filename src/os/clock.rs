@@ -1,12 +1,15 @@
 //! Time in production: tokio's clock for spans, the system's calendar for dates.
 //!
-//! It asks tokio and not the system for the moment, so that a test that pauses tokio's time pauses this clock too. The
-//! calendar is never paused.
+//! In somebody else's runtime it asks tokio and not the system for the moment, so that a test that pauses tokio's time pauses this
+//! clock too. In a process of our own nobody can pause it, and the kernel is asked without a detour: each request is stamped twice.
+//! The calendar is never paused.
 
 use crate::{
     env::{Calendar, Clock, Sleep},
     lifecycle::Moment,
 };
+#[cfg(target_os = "linux")]
+use nix::time::{ClockId, clock_gettime};
 use pin_project_lite::pin_project;
 use std::{
     future::Future,
@@ -19,13 +22,34 @@ use std::{
 #[derive(Clone, Copy, Debug)]
 pub struct TokioClock {
     epoch: tokio::time::Instant,
+    source: Source,
+}
+
+/// Who is asked for the moment.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Tokio,
+    /// The kernel; its clock showed these nanoseconds at the epoch.
+    #[cfg(target_os = "linux")]
+    Kernel(u64),
 }
 
 impl TokioClock {
     /// A clock that starts now.
     #[must_use]
     pub fn new() -> Self {
-        Self { epoch: tokio::time::Instant::now() }
+        Self { epoch: tokio::time::Instant::now(), source: Source::Tokio }
+    }
+
+    /// A clock that starts now and that nobody can pause: a reading costs a third.
+    #[must_use]
+    pub fn unpausable() -> Self {
+        // Before tokio's: then it shows a little more than tokio's timers go by, and none of them is early by it.
+        #[cfg(target_os = "linux")]
+        let source = Source::Kernel(kernel_nanos());
+        #[cfg(not(target_os = "linux"))]
+        let source = Source::Tokio;
+        Self { epoch: tokio::time::Instant::now(), source }
     }
 
     /// The instant of `at`; for one that no instant can hold, an instant that is as good as never.
@@ -33,6 +57,15 @@ impl TokioClock {
         const AS_GOOD_AS_NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
         self.epoch.checked_add(at.since_epoch()).unwrap_or_else(|| self.epoch + AS_GOOD_AS_NEVER)
     }
+}
+
+/// The clock that `std::time::Instant` reads, too.
+#[cfg(target_os = "linux")]
+fn kernel_nanos() -> u64 {
+    // The clock is there on every Linux; without it, tokio's would panic.
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or_else(|error| panic!("no monotonic clock: {error}"));
+    // It counts from the boot of the machine, and is not negative.
+    now.tv_sec().cast_unsigned() * 1_000_000_000 + now.tv_nsec().cast_unsigned()
 }
 
 impl Default for TokioClock {
@@ -43,7 +76,11 @@ impl Default for TokioClock {
 
 impl Clock for TokioClock {
     fn now(&self) -> Moment {
-        Moment::EPOCH + self.epoch.elapsed()
+        match self.source {
+            Source::Tokio => Moment::EPOCH + self.epoch.elapsed(),
+            #[cfg(target_os = "linux")]
+            Source::Kernel(epoch) => Moment::from_nanos(kernel_nanos().saturating_sub(epoch)),
+        }
     }
 
     /// # Panics
@@ -113,6 +150,16 @@ mod tests {
         sleep.as_mut().reset(at);
         sleep.await;
         assert!(clock.now() >= at && clock.now() <= at + Duration::from_millis(2));
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_nobody_can_pause_goes_as_the_others_do() {
+        let [kernel, tokio] = [TokioClock::unpausable(), TokioClock::new()];
+        let at = kernel.now() + Duration::from_millis(20);
+        kernel.sleep_until(at).await;
+        assert!(kernel.now() >= at, "a sleep of its own is not early by it");
+        let apart = kernel.now().since_epoch().abs_diff(tokio.now().since_epoch());
+        assert!(apart < Duration::from_secs(1), "they are {apart:?} apart");
     }
 
     #[tokio::test(start_paused = true)]
