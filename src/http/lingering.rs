@@ -77,9 +77,9 @@ impl<T: Transport> Lingering<T> {
         Self { io, farewell, step: Step::Saying, least, patience, race: Race::NotOurs, until: None, progress: None }
     }
 
-    /// Nothing lies unread: it is over once the client has all of the answer.
+    /// Nothing lies unread: it is over once the client has all of the answer, which our end often makes it say at once.
     pub(crate) fn delivering(io: T) -> Self {
-        Self { least: ACKNOWLEDGED_CHECK, ..Self::saying(io, Bytes::new()) }
+        Self { least: Duration::ZERO, ..Self::saying(io, Bytes::new()) }
     }
 
     /// There was no request, so there is no answer that the client should get: only a moment for the last words of HTTP/2.
