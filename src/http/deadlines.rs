@@ -1,9 +1,10 @@
 //! The handlers of one worker that wait, and when each must have answered (P9).
 //!
 //! They wait behind one timer. Most deadlines are met: the timer stays set for one that was, and when it is due it finds out which
-//! comes next. So a request that waits costs a place in a tree, and a timer only if its deadline comes before all others.
+//! comes next. Nearly all have the host's timeout, so they come in the order in which they are due, and stand in line: to wait and to
+//! leave costs a few links. A deadline of a request's own costs a place in a tree.
 
-use super::side::Side;
+use super::{line::Line, side::Side};
 use crate::lifecycle::Moment;
 use std::{
     collections::BTreeMap,
@@ -27,15 +28,27 @@ pub(crate) struct Deadlines {
 
 #[derive(Debug, Default)]
 struct Places {
-    wakers: BTreeMap<Place, Waker>,
+    in_line: Line,
+    apart: BTreeMap<(Moment, u64), Waker>,
     taken: u64,
 }
 
-/// Where a handler waits: by its deadline, and among equals by the order in which they came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Whose deadline it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timeout {
+    /// Every request's: who comes later is due later.
+    Common,
+    /// This request's own.
+    Own,
+}
+
+/// Where a handler waits. Nobody else ever has its number.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) deadline: Moment,
     number: u64,
+    /// `None`: apart.
+    seat: Option<u32>,
 }
 
 impl Deadlines {
@@ -44,20 +57,31 @@ impl Deadlines {
     }
 
     /// Whoever `waker` wakes is woken at `deadline`, and at the abort.
-    pub(crate) fn wait(&self, deadline: Moment, waker: Waker) -> Place {
+    pub(crate) fn wait(&self, deadline: Moment, timeout: Timeout, waker: Waker) -> Place {
         let mut places = self.lock();
         places.taken += 1;
-        let place = Place { deadline, number: places.taken };
-        places.wakers.insert(place, waker);
+        let number = places.taken;
+        // What was read of the clock before the lock may be out of order, by a little.
+        let seat = if timeout == Timeout::Common && deadline >= places.in_line.last_deadline() {
+            Some(places.in_line.join(deadline, number, waker))
+        } else {
+            places.apart.insert((deadline, number), waker);
+            None
+        };
         if deadline < self.set_for() {
             self.set_for.store(deadline.as_nanos(), Relaxed);
             self.changed.notify_one();
         }
-        place
+        Place { deadline, number, seat }
     }
 
     pub(crate) fn leave(&self, place: Place) {
-        let waker = self.lock().wakers.remove(&place);
+        let mut places = self.lock();
+        let waker = match place.seat {
+            Some(seat) => places.in_line.leave(seat, place.number),
+            None => places.apart.remove(&(place.deadline, place.number)),
+        };
+        drop(places);
         drop(waker);
     }
 
@@ -86,19 +110,23 @@ impl Deadlines {
     fn wake_due(&self, now: Moment) {
         let due = {
             let mut places = self.lock();
+            let in_line = places.in_line.take_due(now);
             // Who is due at this very moment is due.
-            let later = places.wakers.split_off(&Place { deadline: now, number: u64::MAX });
-            let due = std::mem::replace(&mut places.wakers, later);
-            let next = places.wakers.first_key_value().map_or(Moment::NEVER, |(place, _)| place.deadline);
-            self.set_for.store(next.as_nanos(), Relaxed);
-            due
+            let later = places.apart.split_off(&(now, u64::MAX));
+            let apart = std::mem::replace(&mut places.apart, later);
+            let next = places.apart.first_key_value().map_or(Moment::NEVER, |((deadline, _), _)| *deadline);
+            self.set_for.store(next.min(places.in_line.first_deadline()).as_nanos(), Relaxed);
+            in_line.into_iter().chain(apart.into_values())
         };
-        due.into_values().for_each(Waker::wake);
+        due.for_each(Waker::wake);
     }
 
     fn wake_all(&self) {
-        let all = std::mem::take(&mut self.lock().wakers);
-        all.into_values().for_each(Waker::wake);
+        let (in_line, apart) = {
+            let mut places = self.lock();
+            (places.in_line.take_due(Moment::NEVER), std::mem::take(&mut places.apart))
+        };
+        in_line.into_iter().chain(apart.into_values()).for_each(Waker::wake);
     }
 
     fn set_for(&self) -> Moment {
@@ -138,34 +166,68 @@ mod tests {
 
     #[test]
     fn who_is_due_is_woken_and_nobody_else() {
-        let deadlines = Deadlines::new();
-        let [(early, first), (equal, second), (late, third)] = [sleeper(), sleeper(), sleeper()];
-        deadlines.wait(at(20), second);
-        deadlines.wait(at(21), third);
-        deadlines.wait(at(10), first);
-        deadlines.wake_due(at(20));
-        assert_eq!([early, equal, late].map(|woken| woken.0.load(Relaxed)), [1, 1, 0]);
-        assert_eq!(deadlines.set_for(), at(21), "the timer is set for who is next");
+        for timeout in [Timeout::Common, Timeout::Own] {
+            let deadlines = Deadlines::new();
+            let [(early, first), (equal, second), (late, third)] = [sleeper(), sleeper(), sleeper()];
+            deadlines.wait(at(20), timeout, second);
+            deadlines.wait(at(21), timeout, third);
+            deadlines.wait(at(10), timeout, first);
+            deadlines.wake_due(at(20));
+            assert_eq!([early, equal, late].map(|woken| woken.0.load(Relaxed)), [1, 1, 0], "{timeout:?}");
+            assert_eq!(deadlines.set_for(), at(21), "the timer is set for who is next");
+        }
+    }
+
+    #[test]
+    fn the_timer_is_set_for_the_first_of_both_kinds() {
+        for (common, own) in [(10, 20), (20, 10)] {
+            let deadlines = Deadlines::new();
+            deadlines.wait(at(common), Timeout::Common, sleeper().1);
+            deadlines.wait(at(own), Timeout::Own, sleeper().1);
+            assert_eq!(deadlines.set_for(), at(10));
+            deadlines.wake_due(at(10));
+            assert_eq!(deadlines.set_for(), at(20));
+            deadlines.wake_due(at(20));
+            assert_eq!(deadlines.set_for(), Moment::NEVER);
+        }
     }
 
     #[test]
     fn who_left_is_not_woken_and_costs_no_timer() {
-        let deadlines = Deadlines::new();
-        let (woken, waker) = sleeper();
-        let place = deadlines.wait(at(10), waker);
-        deadlines.leave(place);
-        assert_eq!(deadlines.set_for(), at(10), "the timer stays set");
-        deadlines.wake_due(at(10));
-        assert_eq!(woken.0.load(Relaxed), 0);
-        assert_eq!(deadlines.set_for(), Moment::NEVER);
+        for timeout in [Timeout::Common, Timeout::Own] {
+            let deadlines = Deadlines::new();
+            let (woken, waker) = sleeper();
+            let place = deadlines.wait(at(10), timeout, waker);
+            deadlines.leave(place);
+            assert_eq!(deadlines.set_for(), at(10), "the timer stays set");
+            deadlines.wake_due(at(10));
+            assert_eq!(woken.0.load(Relaxed), 0);
+            assert_eq!(deadlines.set_for(), Moment::NEVER);
+        }
+    }
+
+    /// Who was woken finds out that it is late, answers, and leaves: by then another may wait where it did.
+    #[test]
+    fn who_leaves_late_takes_nobody_elses_place() {
+        for timeout in [Timeout::Common, Timeout::Own] {
+            let deadlines = Deadlines::new();
+            let gone = deadlines.wait(at(10), timeout, sleeper().1);
+            deadlines.wake_all();
+            let (woken, waker) = sleeper();
+            deadlines.wait(at(10), timeout, waker);
+            deadlines.leave(gone);
+            deadlines.wake_due(at(10));
+            assert_eq!(woken.0.load(Relaxed), 1, "{timeout:?}");
+        }
     }
 
     #[test]
     fn at_the_abort_all_are_woken() {
         let deadlines = Deadlines::new();
-        let (woken, waker) = sleeper();
-        deadlines.wait(Moment::NEVER, waker);
+        let [(own, first), (common, second)] = [sleeper(), sleeper()];
+        deadlines.wait(Moment::NEVER, Timeout::Own, first);
+        deadlines.wait(at(10), Timeout::Common, second);
         deadlines.wake_all();
-        assert_eq!(woken.0.load(Relaxed), 1);
+        assert_eq!([own, common].map(|woken| woken.0.load(Relaxed)), [1, 1]);
     }
 }

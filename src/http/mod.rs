@@ -19,6 +19,7 @@ mod http2;
 #[cfg(feature = "metrics")]
 mod latency;
 mod limits;
+mod line;
 mod lingering;
 mod link;
 mod parked;

@@ -1,6 +1,7 @@
 //! One request: what is known of it, and its one fate (P5).
 
 use super::{
+    deadlines::Timeout,
     link::Link,
     side::{AbortedRequest, Side},
 };
@@ -21,6 +22,8 @@ pub(crate) struct Request {
     /// A copy: a part of hyper's buffer would keep hyper from using it again.
     path: String,
     deadline: AtomicU64,
+    /// What the host's timeout makes of it.
+    common_deadline: Moment,
     head_sent: AtomicBool,
     /// Bytes of the answer that HTTP/2 holds and has not written.
     unwritten: AtomicU64,
@@ -40,6 +43,7 @@ impl Request {
             method: Method::GET,
             path: String::new(),
             deadline: AtomicU64::new(0),
+            common_deadline: Moment::NEVER,
             head_sent: AtomicBool::new(false),
             unwritten: AtomicU64::new(0),
             thrown_away: AtomicBool::new(false),
@@ -68,8 +72,8 @@ impl Request {
         }
         self.path.clear();
         self.path.push_str(uri.path());
-        let deadline = self.side().config.request_timeout.map_or(Moment::NEVER, |timeout| arrived + timeout);
-        *self.deadline.get_mut() = deadline.as_nanos();
+        self.common_deadline = self.side().config.request_timeout.map_or(Moment::NEVER, |timeout| arrived + timeout);
+        *self.deadline.get_mut() = self.common_deadline.as_nanos();
         *self.head_sent.get_mut() = false;
         *self.unwritten.get_mut() = 0;
         *self.thrown_away.get_mut() = false;
@@ -92,6 +96,11 @@ impl Request {
     /// When the head of the answer must be there; `NEVER` if it need not.
     pub(crate) fn deadline(&self) -> Moment {
         Moment::from_nanos(self.deadline.load(Relaxed))
+    }
+
+    /// Whose `deadline` is.
+    pub(crate) fn timeout(&self, deadline: Moment) -> Timeout {
+        if deadline == self.common_deadline { Timeout::Common } else { Timeout::Own }
     }
 
     pub(crate) fn set_deadline(&self, at: Moment) {

@@ -180,7 +180,7 @@ impl HandlingState {
             if let Some(place) = self.place.take() {
                 link.deadlines.leave(place);
             }
-            self.place = Some(link.deadlines.wait(deadline, cx.waker().clone()));
+            self.place = Some(link.deadlines.wait(deadline, request.timeout(deadline), cx.waker().clone()));
         }
         // The clock decides, not the timer (P9: never before): a timer may be early by its rounding, or late.
         if deadline != Moment::NEVER && side.clock.now() >= deadline {
