@@ -15,6 +15,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
+    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -24,12 +25,18 @@ use tokio::io::ReadBuf;
 pub(crate) struct Parked<T> {
     /// `None` only once it was handed on.
     io: Option<T>,
-    bytes: [u8; PREFACE.len()],
+    bytes: [u8; UNDECIDED_MAX],
     len: u8,
     history: Heard,
     /// When the current wait began; set at its first poll.
     since: Option<Moment>,
 }
+
+/// One byte more, and it is either the whole preface or none.
+const UNDECIDED_MAX: usize = PREFACE.len() - 1;
+
+/// Nearly every head is shorter, and so is read by one call and parsed once.
+const READ_AT_ONCE: usize = 4096;
 
 /// Whether the client has ever sent anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +48,7 @@ enum Heard {
 impl<T: Transport> Parked<T> {
     /// Just accepted.
     pub(crate) fn fresh(io: T) -> Self {
-        Self { io: Some(io), bytes: [0; PREFACE.len()], len: 0, history: Heard::Nothing, since: None }
+        Self { io: Some(io), bytes: [0; UNDECIDED_MAX], len: 0, history: Heard::Nothing, since: None }
     }
 
     /// Idle after requests.
@@ -49,16 +56,21 @@ impl<T: Transport> Parked<T> {
         Self { history: Heard::Something, ..Self::fresh(io) }
     }
 
+    /// Not inlined, so that only those who are parked have its large frame.
+    #[inline(never)]
     pub(crate) fn poll<S: HttpService>(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
         loop {
             let len = usize::from(self.len);
             let Some(io) = &mut self.io else { return Next::Close };
-            let mut unread = ReadBuf::new(&mut self.bytes[len..]);
-            match Pin::new(io).poll_read(cx, &mut unread) {
+            let mut room = [MaybeUninit::uninit(); READ_AT_ONCE];
+            let mut room = ReadBuf::uninit(&mut room);
+            room.put_slice(&self.bytes[..len]);
+            match Pin::new(io).poll_read(cx, &mut room) {
                 Poll::Pending => return self.wait(cx, crew, berth),
                 Poll::Ready(Err(_)) => return Next::Close,
                 Poll::Ready(Ok(())) => {
-                    let read = unread.filled().len();
+                    let bytes = room.filled();
+                    let read = bytes.len() - len;
                     if read == 0 && len == 0 {
                         return Next::Close;
                     }
@@ -66,10 +78,11 @@ impl<T: Transport> Parked<T> {
                         self.since = Some(crew.side.clock.now());
                     }
                     self.history = Heard::Something;
-                    self.len += u8::try_from(read).unwrap_or(u8::MAX);
-                    let bytes = &self.bytes[..len + read];
                     match sniff(bytes) {
-                        Sniffed::Undecided if read > 0 => {}
+                        Sniffed::Undecided if read > 0 => {
+                            self.bytes[..bytes.len()].copy_from_slice(bytes);
+                            self.len = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
+                        }
                         // A few bytes of the preface, then the end: HTTP/1's parser shall refuse it.
                         Sniffed::Undecided | Sniffed::Http1 => {
                             let bytes = Bytes::copy_from_slice(bytes);

@@ -35,6 +35,8 @@ pub(crate) enum Order {
 
 /// The pause after an accept that failed for want of something that others may give back, such as descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// Connections accepted in one turn of the loop, which has others to serve.
+const ACCEPTS_AT_ONCE: usize = 16;
 /// How often connections that are due are woken while serving, and once a stop was asked for.
 const SWEEP: Duration = Duration::from_millis(250);
 const SWEEP_STOPPING: Duration = Duration::from_millis(10);
@@ -127,7 +129,7 @@ where
             }
             () = crew.freed(), if is_full => {}
             accepted = desk.accept(), if accepting == Accepting::Yes && !is_full => {
-                if desk.admit(accepted) == Admitted::No {
+                if desk.admit_at_hand(accepted).await == Admitted::No {
                     accepting = Accepting::Paused;
                     pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
                 }
@@ -199,6 +201,19 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
         let side = &self.crew.side;
         let listeners = &mut self.listeners;
         poll_fn(|cx| if side.is_full() { Poll::Pending } else { listeners.poll_accept(cx) }).await
+    }
+
+    /// Admits this one and those that wait behind it, up to a number: in a crowd the turns of the worker's loop are not for one alone.
+    async fn admit_at_hand(&mut self, first: Accepted<L::Io>) -> Admitted {
+        let mut admitted = self.admit(first);
+        for _ in 1..ACCEPTS_AT_ONCE {
+            if admitted == Admitted::No || self.crew.side.is_full() {
+                break;
+            }
+            let Some(next) = self.listeners.accept_if_any().await else { break };
+            admitted = self.admit(next);
+        }
+        admitted
     }
 
     fn quiesce(&mut self) {
