@@ -3,16 +3,18 @@
 //! | route | what it does |
 //! |---|---|
 //! | `/fast` | answers at once |
-//! | `/slow?ms=N` | answers after N ms, with `&within=M` by a deadline of its own; when its context is cancelled, at once, with a 503 that says so |
+//! | `/slow?ms=N` | answers after N ms, with `&within=M` by a deadline of its own, with `&within=none` by none; when its context is cancelled, at once, with a 503 that says so |
 //! | `/stuck?ms=N` | answers after N ms, whatever happens; `&half=length` and `&half=chunked` send the head and half of the body first |
 //! | `/echo` | reads it all, then answers it |
 //! | `/stream?ms=N` | a piece each 100 ms for N ms, then `end` |
+//! | `/bytes?n=N` | N bytes at once |
 //! | `/panic` | panics |
+//! | `/breaks` | sends a piece, and panics 100 ms later |
 //! | `/events` | an event each 100 ms, for ever: the host ends it |
 //! | `/work?ms=N` | answers at once; what it leaves behind works for N ms, or with `&heeds=yes` until the root context is cancelled |
 //! | `/upgrade` | changes to an echo; with `&heeds=yes` it says farewell when the drain begins |
 //!
-//! Every handler tells the trace: `handler begins`, `handler cancelled` (with the reason, as far as a handler can know it),
+//! Every handler tells the trace: `handler begins` (with the phase that it sees, and the time it has by the host's clock), `handler cancelled` (with the reason, as far as a handler can know it),
 //! `handler ends` (when it and its body are gone, however). Any other [`HttpService`](lameduck::HttpService) can take its
 //! place: see [`Seat`].
 
@@ -82,7 +84,13 @@ impl hyper::service::Service<Request<Body>> for Drill {
         let handler = self.handlers.fetch_add(1, Ordering::Relaxed);
         let witness = Witness { seat: self.seat.clone(), handler };
         let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-        self.seat.trace.record(&self.seat.name, "handler begins", &[("handler", handler.into()), ("target", target.into())]);
+        let context = request.body().context();
+        let mut fields =
+            vec![("handler", handler.into()), ("target", target.into()), ("phase", context.phase().name().into())];
+        // By the host's clock.
+        let left = context.remaining().map(|left| u64::try_from(left.as_micros()).unwrap_or(u64::MAX));
+        fields.extend(left.map(|left| ("left_us", left.into())));
+        self.seat.trace.record(&self.seat.name, "handler begins", &fields);
         Box::pin(async move { Ok(answer(request, witness).await) })
     }
 }
@@ -117,6 +125,11 @@ async fn answer(request: Request<Body>, witness: Witness) -> Response<Pieces> {
         "/echo" => echo(request, witness).await,
         "/stream" => stream(ms, witness),
         "/panic" => panic!("asked to, by /panic"),
+        "/breaks" => breaks(witness),
+        "/bytes" => {
+            let bytes = parameter(&query, "n").and_then(|n| n.parse().ok()).unwrap_or(0);
+            text(StatusCode::OK, vec![b'b'; bytes], witness)
+        }
         "/events" => events(witness),
         "/work" => work(&request, ms, heeds(&query), witness),
         "/upgrade" => upgrade(request, heeds(&query), witness),
@@ -126,9 +139,9 @@ async fn answer(request: Request<Body>, witness: Witness) -> Response<Pieces> {
 
 async fn slow(request: &Request<Body>, ms: Duration, witness: Witness) -> Response<Pieces> {
     let context = request.body().context();
-    let within = request.uri().query().and_then(|query| parameter(query, "within")).and_then(|ms| ms.parse().ok());
-    if let Some(within) = within {
-        context.set_timeout(Some(Duration::from_millis(within)));
+    // `none` takes the deadline away.
+    if let Some(within) = request.uri().query().and_then(|query| parameter(query, "within")) {
+        context.set_timeout(within.parse().ok().map(Duration::from_millis));
     }
     tokio::select! {
         biased;
@@ -165,6 +178,14 @@ fn stream(ms: Duration, witness: Witness) -> Response<Pieces> {
     let count = ms.as_millis() / PIECE_EVERY.as_millis();
     let pieces = (0..count).map(|n| (PIECE_EVERY, Bytes::from(format!("piece {n}\n"))));
     Response::new(Pieces::new(pieces.chain([(PIECE_EVERY, Bytes::from_static(b"end\n"))]), None, witness))
+}
+
+/// A head and a piece, then a panic.
+fn breaks(witness: Witness) -> Response<Pieces> {
+    let piece = (Duration::ZERO, Bytes::from_static(b"as far as this\n"));
+    let mut body = Pieces::new([piece, (PIECE_EVERY, Bytes::new())], None, witness);
+    body.breaks = true;
+    Response::new(body)
 }
 
 fn events(witness: Witness) -> Response<Pieces> {
@@ -265,13 +286,15 @@ pub struct Pieces {
     left: VecDeque<(Duration, Bytes)>,
     size: Option<u64>,
     pause: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// Its last piece is a panic.
+    breaks: bool,
     /// Held until the body is gone.
     _witness: Witness,
 }
 
 impl Pieces {
     fn new(pieces: impl IntoIterator<Item = (Duration, Bytes)>, size: Option<u64>, witness: Witness) -> Self {
-        Self { left: pieces.into_iter().collect(), size, pause: None, _witness: witness }
+        Self { left: pieces.into_iter().collect(), size, pause: None, breaks: false, _witness: witness }
     }
 }
 
@@ -288,6 +311,7 @@ impl HttpBody for Pieces {
             ready!(me.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause))).as_mut().poll(cx));
             me.pause = None;
         }
+        assert!(!me.breaks || me.left.len() > 1, "asked to, by /breaks");
         Poll::Ready(me.left.pop_front().map(|(_, piece)| Ok(Frame::data(piece))))
     }
 

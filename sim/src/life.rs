@@ -17,7 +17,7 @@ use crate::{
 };
 use lameduck::{
     Builder, Host, HttpService, Report, ShutdownHandle,
-    env::{Env, ListenAddress, Seed},
+    env::{Env, ListenAddress, Network, Seed},
     lifecycle::Plan,
 };
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
@@ -55,19 +55,19 @@ pub struct Life {
 }
 
 impl Life {
-    /// Lives on `host`, as the host that `found` founds with its settings, and returns the report; `None` if the watchdog ended it.
+    /// Lives on `network`, as the host that `found` founds with its settings, and returns the report; `None` if the watchdog ended it.
     ///
     /// `asks` is told a handle that asks for a stop by code, before the life begins.
-    pub async fn live<H, S>(
+    pub async fn live<N, S>(
         self,
-        host: H,
+        network: N,
         found: impl FnOnce(Builder, Seat) -> Host<S> + Send,
         signals: ScriptedSignals,
         trace: Trace,
         asks: impl FnOnce(ShutdownHandle) + Send,
     ) -> Option<Report>
     where
-        H: HostNetwork,
+        N: Network,
         S: HttpService,
     {
         let seat = Seat { name: self.name.clone(), trace: trace.clone() };
@@ -97,7 +97,7 @@ impl Life {
         }
         asks(builder.shutdown_handle());
         let process = found(builder, seat);
-        let env = Env { clock, network: host, signals, rooms: rooms.clone(), seed: self.seed };
+        let env = Env { clock, network, signals, rooms: rooms.clone(), seed: self.seed };
         let living = process.run_in(env).with_subscriber(observe::observer(&self.name, trace.clone()));
         let report = tokio::select! {
             biased;
@@ -149,6 +149,8 @@ fn tell_report(name: &str, trace: &Trace, report: &Report) {
             ("drained", connections.drained.into()),
             ("reset", connections.reset.into()),
             ("raced", connections.raced.into()),
+            ("upgraded", connections.upgraded.into()),
+            ("accept_errors", connections.accept_errors.into()),
         ],
     );
     for abort in &report.aborts {
@@ -172,35 +174,55 @@ fn tell_report(name: &str, trace: &Trace, report: &Report) {
     }
 }
 
-/// Asks the internal server of `process` for readiness and liveness every `interval`, for ever, and records each answer: the
-/// status, or `none` and how it failed. `asked_us` is when it was asked: an answer is as old as that at most.
-pub async fn probe<H: HostNetwork>(host: H, process: String, trace: Trace, interval: Duration) {
+/// Asks the internal server of `process` for readiness and liveness, and now and then whether it has started, for ever: `pauses.0`
+/// apart where the phase has just changed, and up to `pauses.1` apart where nothing does. It records each answer: the status and the
+/// hash of the body, or `none` and how it failed. `asked_us` is when it was asked: an answer is as old as that at most.
+pub async fn probe<H: HostNetwork>(host: H, process: String, trace: Trace, pauses: (Duration, Duration)) {
     let mute = Caller::new("prober", Trace::new()).with_patience(Duration::from_secs(1));
-    let mut lines = ["/readiness", "/liveness"].map(|path| (path, None));
+    let mut lines = PROBED.map(|names| (names, None));
+    let changed = trace.phase_changed();
+    let (mut round, mut quiet) = (0_u32, 0_u32);
     loop {
-        for (path, kept) in &mut lines {
+        for ([path, alias], kept) in &mut lines {
+            if *path == STARTUP && !round.is_multiple_of(4) {
+                continue;
+            }
             let asked = world_time(&trace);
             let route = Route::new(host.clone(), process.clone(), INTERNAL_PORT);
             let mut conversation = match kept.take() {
                 Some(conversation) => Ok(conversation),
                 None => Conversation::open(&mute, &route).await,
             };
+            let target = if round.is_multiple_of(3) { *alias } else { *path };
             let answer = match &mut conversation {
-                Ok(conversation) => conversation.exchange(&mute, &Ask::get(*path), Manner::PROMPT).await,
+                Ok(conversation) => conversation.exchange(&mute, &Ask::get(target), Manner::PROMPT).await,
                 Err(failure) => Err(*failure),
             };
-            let told = match answer {
-                Ok(done) => ("status", done.status.into()),
-                Err(failure) => ("none", failure.how.name().into()),
-            };
-            trace.record("prober", "probe", &[("path", (*path).into()), ("asked_us", asked.into()), told]);
+            let mut told = vec![("path", (*path).into()), ("asked_us", asked.into())];
+            match answer {
+                Ok(done) => told.extend([("status", done.status.into()), ("body_hash", done.body_hash.into())]),
+                Err(failure) => told.push(("none", failure.how.name().into())),
+            }
+            trace.record("prober", "probe", &told);
             if answer.is_ok_and(|done| done.keeps_alive) {
                 *kept = conversation.ok();
             }
         }
-        client::pause(interval).await;
+        round = round.wrapping_add(1);
+        let pause = pauses.0.saturating_mul(1 << (quiet / 3).min(6)).min(pauses.1);
+        tokio::select! {
+            biased;
+            () = changed.notified() => quiet = 0,
+            () = client::pause(pause) => quiet = quiet.saturating_add(1),
+        }
     }
 }
+
+/// Whether it has started.
+const STARTUP: &str = "/startupz";
+
+/// What is probed, each with another name of it.
+const PROBED: [[&str; 2]; 3] = [["/readiness", "/readyz"], ["/liveness", "/livez"], [STARTUP, STARTUP]];
 
 fn world_time(trace: &Trace) -> u64 {
     trace.now().map_or(0, micros)

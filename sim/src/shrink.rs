@@ -58,6 +58,7 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     for n in 0..scenario.clients.len() {
         change(&|scenario| scenario.clients[n].traffic = plainer(scenario.clients[n].traffic));
         change(&|scenario| scenario.clients[n].deed = easier(&scenario.clients[n].deed));
+        change(&|scenario| scenario.clients[n].then = None);
     }
     for n in 0..scenario.hooks.len() {
         change(&|scenario| scenario.hooks[n].start.end = ActEnd::Done);
@@ -101,11 +102,13 @@ fn plainer(traffic: Traffic) -> Traffic {
         Traffic::KeepAlive { .. } | Traffic::PerRequest { .. } | Traffic::Pipelined { .. } | Traffic::Once(_) => {
             Traffic::Once(Pacing::Prompt)
         }
+        Traffic::Http2Leaves { requests, .. } => Traffic::Http2 { requests, every_ms: 0 },
         Traffic::Http2 { .. }
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
         | Traffic::ByteLess
         | Traffic::HalfHead
+        | Traffic::InternalHalfHead
         | Traffic::SilentHttp2
         | Traffic::Upgraded { .. } => traffic,
     }
@@ -114,11 +117,14 @@ fn plainer(traffic: Traffic) -> Traffic {
 fn easier(deed: &Deed) -> Deed {
     match deed {
         Deed::Stuck(ms, Half::Length | Half::Chunked) => Deed::Stuck(*ms, Half::Nothing),
-        Deed::Stuck(ms, Half::Nothing) | Deed::Stream(ms) | Deed::Within(ms, _) => Deed::Slow(*ms),
+        Deed::Stuck(ms, Half::Nothing) | Deed::Stream(ms) | Deed::Within(ms, _) | Deed::Unlimited(ms) => Deed::Slow(*ms),
         Deed::Slow(_)
         | Deed::Echo(_)
         | Deed::Unread(_)
         | Deed::Panic
+        | Deed::Breaks
+        | Deed::Head
+        | Deed::Bytes(_)
         | Deed::Events
         | Deed::Work(..)
         | Deed::Get(_)
@@ -142,8 +148,13 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
     let mut all = vec![&mut plan.lame_duck, &mut plan.drain, &mut plan.cancel, &mut plan.cleanup, &mut plan.internal_close];
     all.extend(scenario.request_timeout_ms.as_mut());
     all.extend(scenario.stops.iter_mut().map(|stop| &mut stop.at_ms));
-    for Fault::Hold { at_ms, for_ms } in &mut scenario.faults {
-        all.extend([at_ms, for_ms]);
+    for fault in &mut scenario.faults {
+        match fault {
+            Fault::Hold { at_ms, for_ms } | Fault::NoDescriptors { at_ms, for_ms } => all.extend([at_ms, for_ms]),
+            Fault::ResetAll { at_ms } => all.push(at_ms),
+            // More bytes are simpler.
+            Fault::Torn { .. } | Fault::OthersAbort => {}
+        }
     }
     for hook in &mut scenario.hooks {
         all.extend([&mut hook.start.after_ms, &mut hook.stop.after_ms]);
@@ -156,14 +167,24 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
     for client in &mut scenario.clients {
         all.push(&mut client.at_ms);
         match &mut client.deed {
-            Deed::Slow(ms) | Deed::Stuck(ms, _) | Deed::Stream(ms) | Deed::Work(ms, _) => all.push(ms),
+            Deed::Slow(ms) | Deed::Stuck(ms, _) | Deed::Stream(ms) | Deed::Work(ms, _) | Deed::Unlimited(ms) => all.push(ms),
             Deed::Within(ms, within) => all.extend([ms, within]),
-            Deed::Fast | Deed::Echo(_) | Deed::Unread(_) | Deed::Panic | Deed::Events | Deed::Get(_) | Deed::Post(..) => {}
+            Deed::Fast
+            | Deed::Echo(_)
+            | Deed::Unread(_)
+            | Deed::Bytes(_)
+            | Deed::Panic
+            | Deed::Breaks
+            | Deed::Head
+            | Deed::Events
+            | Deed::Get(_)
+            | Deed::Post(..) => {}
         }
         match &mut client.traffic {
             Traffic::KeepAlive { requests, every_ms, .. }
             | Traffic::PerRequest { requests, every_ms }
             | Traffic::Http2 { requests, every_ms } => all.extend([requests, every_ms]),
+            Traffic::Http2Leaves { requests, after_ms } => all.extend([requests, after_ms]),
             Traffic::Pipelined { requests } => all.push(requests),
             Traffic::Late { after_ms: ms }
             | Traffic::Leaves { after_ms: ms, .. }
@@ -174,6 +195,7 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
             Traffic::Once(Pacing::Prompt | Pacing::HalfClosed)
             | Traffic::ByteLess
             | Traffic::HalfHead
+            | Traffic::InternalHalfHead
             | Traffic::SilentHttp2 => {}
         }
     }

@@ -103,7 +103,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
 
     fn wait(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T> {
         let draining = crew.side.phase() >= Phase::Draining;
-        let busy = self.link.is_in_flight() || self.link.has_ended();
+        // An answer in a handler's place is nobody's any more, and may not have left yet.
+        let busy = self.link.is_in_flight() || self.link.has_ended() || !self.link.is_flushed();
         if busy {
             self.idle_since = None;
             berth.wake_at(if self.goaway == Goaway::NotYet { self.goaway_moment(crew) } else { Moment::NEVER });

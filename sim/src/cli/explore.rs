@@ -42,6 +42,10 @@ pub(super) fn explore(args: &Args) -> io::Result<Held> {
     summary.cpu = Some(cpu_time().saturating_sub(cpu));
     life.over();
 
+    if args.census && args.json {
+        print(&format!("{}\n", summary.to_json()))?;
+        return Ok(if summary.is_good() { Held::Yes } else { Held::No });
+    }
     if args.census {
         let lines =
             summary.found.iter().flat_map(|found| found.broken.iter().map(move |broken| (found.seed, broken.promise)));

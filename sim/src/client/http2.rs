@@ -33,7 +33,7 @@ pub async fn multiplexed<C: Connect>(caller: &Caller, connect: &C, asks: impl In
         super::pause(pause).await;
         let mut link = match open.take() {
             Some(link) if !link.sender.is_closed() => link,
-            Some(_) | None => match Link::open(caller, connect, &tasks, &over).await {
+            Some(_) | None => match Link::open(caller, connect, &tasks, &over, None).await {
                 Ok(link) => link,
                 Err(_) => break,
             },
@@ -51,35 +51,98 @@ pub async fn multiplexed<C: Connect>(caller: &Caller, connect: &C, asks: impl In
     tasks.wait().await;
 }
 
+/// Asks for everything at once on one connection, waits for the heads of the answers and reads no more of them. After `leave` it
+/// gives them up, which resets what had not ended, and waits for the server to end the connection.
+pub async fn given_up<C: Connect>(caller: &Caller, connect: &C, asks: &[Ask], leave: Duration) {
+    let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
+    let Ok(link) = Link::open(caller, connect, &tasks, &over, Some(UNREAD_WINDOW)).await else { return };
+    let mut requests = JoinSet::new();
+    for (ask, earlier) in asks.iter().zip(0_u64..) {
+        let (caller, mut sender, ask, connection) = (caller.clone(), link.sender.clone(), ask.clone(), link.connection);
+        requests.spawn(async move {
+            let request = caller.asks(&ask, connection, earlier);
+            let Ok(ask) = in_http2(&ask) else { return };
+            let asked = async {
+                match sender.send_request(ask).await {
+                    Ok(response) => {
+                        caller.head(request, response.status().as_u16(), false);
+                        super::pause(leave).await;
+                        Ok(response)
+                    }
+                    Err(error) => Err(Failure::new(how(&error, Stage::Head), 0)),
+                }
+            };
+            tokio::select! {
+                biased;
+                end = asked => match end {
+                    Ok(_unread) => caller.tell("leaves", &[("stream", request.into())]),
+                    Err(failure) => caller.ended(request, &Err(failure)),
+                },
+                () = super::pause(caller.patience()) => {
+                    caller.ended(request, &Err(Failure::new(How::TimedOut, 0)));
+                }
+            }
+        });
+    }
+    while requests.join_next().await.is_some() {}
+    // The connection stays open as long as somebody could ask.
+    tokio::select! {
+        biased;
+        () = link.closed() => {}
+        () = super::pause(caller.patience()) => {}
+    }
+    drop(link);
+    over.cancel();
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// What the server may send of an answer that nobody reads: the initial window of RFC 9113 §6.9.2.
+pub(crate) const UNREAD_WINDOW: u32 = 65_535;
+
 struct Link {
+    ended: CancellationToken,
     sender: SendRequest<Full<Bytes>>,
     connection: u64,
     requests: u64,
 }
 
 impl Link {
+    /// Ready when the connection is over.
+    async fn closed(&self) {
+        self.ended.cancelled().await;
+    }
+
     async fn open<C: Connect>(
         caller: &Caller,
         connect: &C,
         tasks: &TaskTracker,
         over: &CancellationToken,
+        window: Option<u32>,
     ) -> Result<Self, Failure> {
         let io = http1::connect(caller, connect).await?;
         let executor = Tracked { tasks: tasks.clone(), over: over.clone() };
         let connection = caller.connected();
         let io = TokioIo::new(Goodbye::new(io, caller.clone(), connection));
-        let handshake = Builder::new(executor.clone()).timer(WorldTimer).handshake(io).await;
+        let mut builder = Builder::new(executor.clone());
+        builder.timer(WorldTimer);
+        if window.is_some() {
+            builder.initial_stream_window_size(window);
+        }
+        let handshake = builder.handshake(io).await;
         let (sender, driver) = handshake.map_err(|_| {
             let failure = Failure::new(How::Unreachable, 0);
             caller.not_connected(&failure);
             failure
         })?;
-        let caller = caller.clone();
+        let (caller, ended) = (caller.clone(), CancellationToken::new());
+        let end = ended.clone().drop_guard();
         executor.execute(async move {
+            let _end = end;
             let how = if driver.await.is_ok() { "closed" } else { "broken" };
             caller.tell("ended", &[("connection", connection.into()), ("how", how.into())]);
         });
-        Ok(Self { sender, connection, requests: 0 })
+        Ok(Self { ended, sender, connection, requests: 0 })
     }
 }
 

@@ -23,7 +23,8 @@ pub use ask::Ask;
 pub use caller::{Caller, Completion, Failure, How};
 pub use exchange::{AfterRequest, Conversation, Manner, Pace};
 pub use http1::{Retry, connection_per_request, keep_alive, one_request, pipelined};
-pub use http2::multiplexed;
+pub(crate) use http2::UNREAD_WINDOW;
+pub use http2::{given_up, multiplexed};
 pub use silent::{Step, byte_less, raw, silent_http2};
 pub use upgraded::{FAREWELL, PING, upgraded};
 

@@ -11,23 +11,27 @@ enum Kind {
     KeepAlive,
     PerRequest,
     Http2,
+    Http2Leaves,
     Pipelined,
     Late,
     ByteLess,
     HalfHead,
+    InternalHalfHead,
     Leaves,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 12] = [
     Kind::Once,
     Kind::Paced,
     Kind::KeepAlive,
     Kind::PerRequest,
     Kind::Http2,
+    Kind::Http2Leaves,
     Kind::Pipelined,
     Kind::Late,
     Kind::ByteLess,
     Kind::HalfHead,
+    Kind::InternalHalfHead,
     Kind::Leaves,
 ];
 
@@ -66,18 +70,35 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         Kind::KeepAlive => Traffic::KeepAlive { requests, every_ms, retries: dice.one_in(2) },
         Kind::PerRequest => Traffic::PerRequest { requests, every_ms },
         Kind::Http2 => Traffic::Http2 { requests, every_ms },
+        Kind::Http2Leaves => {
+            let after_ms = dice.pick(&[1, 50, 400, 60_000]);
+            Traffic::Http2Leaves { requests, after_ms }
+        }
         Kind::Pipelined => Traffic::Pipelined { requests },
         Kind::Late => {
-            let after_ms = dice.pick(&[20, 100, 200, 250, 300, 1_000]);
+            let after_ms = dice.pick(&[20, 100, 200, 235, 240, 245, 250, 300, 1_000]);
             Traffic::Late { after_ms: dice.about(after_ms) }
         }
         Kind::ByteLess => Traffic::ByteLess,
         Kind::HalfHead => Traffic::HalfHead,
+        Kind::InternalHalfHead => Traffic::InternalHalfHead,
         Kind::Leaves => Traffic::Leaves { after_ms: dice.pick(&[1, 5, 20, 100, 500]), resets: dice.one_in(2) },
     };
-    let has_a_body = matches!(traffic, Traffic::Once(Pacing::SlowUpload(..) | Pacing::SlowReader(..)));
-    let deed = if has_a_body { Deed::Echo(dice.pick(&[100, 4_000, 60_000])) } else { deed };
-    Client { at_ms, deed, traffic }
+    let deed = match traffic {
+        Traffic::Once(Pacing::SlowUpload(..)) if dice.one_in(3) => Deed::Unread(dice.pick(&[4_000, 60_000, 100_000])),
+        Traffic::Once(Pacing::SlowUpload(..) | Pacing::SlowReader(..)) => Deed::Echo(dice.pick(&[100, 4_000, 60_000])),
+        // More than the window of a stream, or less.
+        Traffic::Http2Leaves { .. } => Deed::Bytes(dice.pick(&[5, 30_000, 90_000, 90_000])),
+        _ => deed,
+    };
+    let varies = many || matches!(traffic, Traffic::Pipelined { .. });
+    let then = (varies && dice.one_in(2)).then(|| self::deed(dice, scenario, edges, at_ms));
+    // Who asked for what is known by its target.
+    let then = then.filter(|then| then.ask().target != deed.ask().target);
+    // hyper lets a service answer HEAD with a body in HTTP/2, which no client takes.
+    let headless = |deed: Deed| if kind == Kind::Http2 && deed == Deed::Head { Deed::Fast } else { deed };
+    let (deed, then) = (headless(deed), then.map(headless));
+    Client { at_ms, deed, traffic, then }
 }
 
 /// So many, so often, that they reach into the drain.
@@ -89,8 +110,8 @@ fn many_requests(dice: &mut Dice, edges: &Edges, at_ms: u64) -> (u64, u64) {
 
 fn pacing(dice: &mut Dice) -> Pacing {
     match dice.below(4) {
-        0 => Pacing::HeadPause(dice.pick(&[5, 50, 300, 950, 1_100, 12_000])),
-        1 => Pacing::SlowUpload(dice.pick(&[10, 500, 8_000]), dice.pick(&[10, 100, 400, 6_000])),
+        0 => Pacing::HeadPause(dice.pick(&[5, 50, 300, 950, 970, 1_050, 1_100, 9_900, 10_400, 12_000])),
+        1 => Pacing::SlowUpload(dice.pick(&[10, 500, 8_000]), dice.pick(&[10, 100, 400, 4_800, 6_000])),
         2 => Pacing::SlowReader(dice.pick(&[1_000, 4_000]), dice.pick(&[10, 100])),
         _ => Pacing::HalfClosed,
     }
@@ -111,12 +132,17 @@ fn deed(dice: &mut Dice, scenario: &Scenario, edges: &Edges, at_ms: u64) -> Deed
         4 => 60_000,
         _ => dice.pick(&[1, 5, 30, 200, 1_000]),
     };
-    match dice.below(10) {
-        0..=2 => Deed::Fast,
+    match dice.below(14) {
+        0..=1 => Deed::Fast,
+        2 => Deed::Head,
+        10 => Deed::Unlimited(ms),
+        11 => Deed::Unread(dice.pick(&[10, 4_000, 70_000])),
+        12 => Deed::Bytes(dice.pick(&[10, 2_000, 2_000, 20_000, 70_000])),
+        13 => Deed::Breaks,
         3..=5 => Deed::Slow(ms),
         6 => Deed::Stuck(ms, dice.pick(&[Half::Nothing, Half::Length, Half::Chunked])),
         7 => Deed::Stream(ms.min(3_000)),
-        8 => Deed::Echo(dice.pick(&[10, 1_000, 30_000])),
+        8 => Deed::Echo(dice.pick(&[10, 10, 1_000, 20_000])),
         _ => Deed::Panic,
     }
 }

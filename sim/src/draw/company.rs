@@ -9,9 +9,9 @@ use crate::{
     tasks::{TaskScript, Until},
 };
 
-/// Adds some of it to one scenario in three.
+/// Adds some of it to one scenario in two.
 pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
-    if !dice.one_in(3) {
+    if !dice.one_in(2) {
         return;
     }
     if dice.one_in(3) {
@@ -21,7 +21,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         scenario.checks = (0..dice.between(1, 2)).map(|n| check(dice, n)).collect();
         scenario.probe_every_ms = dice.pick(&[29, 53, 97]);
     }
-    for _ in 0..dice.below(4) {
+    for _ in 0..dice.below(5) {
         let client = client(dice, scenario, edges);
         scenario.clients.push(client);
     }
@@ -47,7 +47,8 @@ fn check(dice: &mut Dice, n: u64) -> CheckScript {
     CheckScript {
         name: format!("check-{n}"),
         every_ms: dice.pick(&[50, 120, 300]),
-        takes_ms: dice.pick(&[0, 0, 5]),
+        // Three seconds are more than a check may take.
+        takes_ms: dice.pick(&[0, 0, 0, 5, 5, 3_000]),
         fails_from: dice.below(4),
         fails: dice.pick(&[0, 1, 2, 100]),
     }
@@ -58,7 +59,13 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges) -> Client {
     // Long enough before the edge to be at work at it.
     let lead = scenario.latency_ms.1 * 4 + dice.pick(&[0, 10, 100]);
     let early = edges.aim(dice).saturating_sub(lead);
-    match dice.below(8) {
+    match dice.below(9) {
+        8 => {
+            // Its deadline falls on an edge.
+            let begins = early + scenario.latency_ms.0 * 3;
+            let edge = dice.pick(&[edges.cancel, edges.abort, edges.abort]);
+            Client::once(early, Deed::Within(60_000, dice.about(edge).saturating_sub(begins).max(1)))
+        }
         0 => Client::once(early.min(edges.drain), Deed::Events),
         1 => {
             let ms = match dice.below(3) {
@@ -80,6 +87,6 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges) -> Client {
             let every_ms = dice.about(edges.drain).saturating_sub(at_ms + scenario.latency_ms.0 * 5);
             Client::new(at_ms, Deed::Fast, Traffic::KeepAlive { requests: 2, every_ms, retries: false })
         }
-        _ => Client::new(early.min(edges.drain), Deed::Fast, Traffic::Upgraded { every_ms: dice.pick(&[10, 100]), heed }),
+        _ => Client::new(early.min(edges.drain), Deed::Fast, Traffic::Upgraded { every_ms: dice.pick(&[100, 700]), heed }),
     }
 }

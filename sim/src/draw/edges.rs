@@ -33,9 +33,22 @@ impl Edges {
         let cleanup = cancel + world(plan.cancel);
         let close = abort + world(plan.cleanup);
         let end = cleanup + world(plan.cleanup + plan.internal_close);
-        // Listeners settle for 20 ms; a connection may be silent for 250.
-        let all =
-            vec![stop, drain, drain, drain + world(20), drain + world(250), cancel, cancel, abort, cleanup, close, end];
+        // Listeners settle for 20 ms; a connection may be silent for 250, and half a head for a second.
+        let all = vec![
+            stop,
+            drain,
+            drain,
+            drain + world(20),
+            drain + world(250),
+            drain + world(1_000),
+            cancel,
+            cancel,
+            abort,
+            abort,
+            cleanup,
+            close,
+            end,
+        ];
         Self { stop, drain, cancel, abort, end, all }
     }
 

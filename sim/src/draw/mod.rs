@@ -41,6 +41,11 @@ struct Features {
     no_deadline: bool,
     short_deadline: bool,
     clingers: bool,
+    long_service: bool,
+    torn: bool,
+    no_descriptors: bool,
+    others_abort: bool,
+    reset_all: bool,
 }
 
 impl Features {
@@ -60,6 +65,11 @@ impl Features {
             no_deadline: dice.one_in(3),
             short_deadline: dice.one_in(4),
             clingers: dice.one_in(2),
+            long_service: dice.one_in(4),
+            torn: dice.one_in(6),
+            no_descriptors: dice.one_in(12),
+            others_abort: dice.one_in(12),
+            reset_all: dice.one_in(16),
         }
     }
 }
@@ -115,10 +125,7 @@ pub fn draw(seed: u64) -> Scenario {
         scenario.stops.extend((0..more).map(|_| StopRequest { at_ms: edges.after_stop(dice), by: dice.pick(&STOPS) }));
     }
     scenario.clients = clients::draw(dice, &scenario, &edges, features.clingers);
-    if features.held {
-        let at_ms = edges.aim(dice);
-        scenario.faults.push(Fault::Hold { at_ms, for_ms: dice.pick(&[1, 20, 100, 300, 1_000]) });
-    }
+    scenario.faults = faults(dice, features, &edges);
     company::draw(&mut Dice::of_company(seed), &mut scenario, &edges);
     scenario
 }
@@ -135,12 +142,38 @@ fn plan(dice: &mut Dice, features: Features) -> PlanMs {
     };
     PlanMs {
         start: span(&[2_000, 10_000], &[500, 1_000]).max(100),
-        lame_duck: span(&[500, 1_000, 3_000], &[10, 50, 200]),
-        drain: span(&[1_000, 2_000, 7_000], &[20, 100, 249, 300, 600]),
-        cancel: span(&[500, 1_000, 3_000], &[20, 249, 250, 251, 300]),
-        cleanup: span(&[500, 1_000, 3_000], &[20, 100, 300]),
-        internal_close: span(&[500, 1_000], &[20, 100, 300]),
+        // What a host has that was told nothing else, as often as not: 5 s, 10 s, 3 s, 5 s, 1 s.
+        lame_duck: span(&[1_000, 3_000, 5_000, 5_000, 5_000, 15_000], &[10, 50, 200]),
+        drain: span(&[2_000, 7_000, 10_000, 10_000, 10_000, 25_000], &[20, 100, 249, 300, 600, 1_500]),
+        cancel: span(&[1_000, 3_000, 3_000], &[20, 249, 250, 251, 300]),
+        cleanup: span(&[1_000, 5_000, 5_000, 9_000], &[20, 100, 300]),
+        internal_close: span(&[500, 1_000, 1_000], &[20, 100, 300]),
     }
+}
+
+/// What goes wrong around the host, and at its own end of the network.
+fn faults(dice: &mut Dice, features: Features, edges: &Edges) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if features.held {
+        let at_ms = edges.aim(dice);
+        faults.push(Fault::Hold { at_ms, for_ms: dice.pick(&[1, 20, 100, 300, 1_000]) });
+    }
+    if features.torn {
+        faults.push(Fault::Torn { bytes: dice.pick(&[1, 3, 20, 500]) });
+    }
+    if features.no_descriptors {
+        // Over before the drain, so that nobody has an excuse; or whenever.
+        let at_ms = if dice.one_in(2) { dice.below(edges.drain) } else { edges.aim(dice) };
+        faults.push(Fault::NoDescriptors { at_ms, for_ms: dice.pick(&[1, 25, 100, 400]) });
+    }
+    if features.others_abort {
+        faults.push(Fault::OthersAbort);
+    }
+    if features.reset_all {
+        let at_ms = edges.aim(dice);
+        faults.push(Fault::ResetAll { at_ms });
+    }
+    faults
 }
 
 fn latency(dice: &mut Dice, features: Features) -> (u64, u64) {
@@ -198,7 +231,9 @@ fn first_stop(dice: &mut Dice, features: Features, scenario: &Scenario) -> StopR
             _ => dice.below(ready + 2),
         }
     } else {
-        ready + dice.between(100, 900)
+        // Long enough for what was idle to be parked, and for half a head to be too old.
+        let serves = if features.long_service { dice.between(1_000, 14_000) } else { dice.between(100, 900) };
+        ready + serves
     };
     StopRequest { at_ms, by: dice.pick(&STOPS) }
 }

@@ -16,6 +16,7 @@ pub(super) fn draw(seed: u64, plan: PlanMs, request_timeout_ms: Option<u64>, ask
     for (n, client) in (1..).zip(&mut scenario.clients) {
         let chance = Seed(seed ^ 0x5e1f).nth(n);
         client.deed = usize::try_from(chance % deeds.len() as u64).map_or(Deed::Fast, |place| deeds[place].clone());
+        client.then = None;
         client.traffic = fair(client.traffic);
     }
     scenario
@@ -32,7 +33,9 @@ const fn fair(traffic: Traffic) -> Traffic {
         Traffic::Once(Pacing::HeadPause(_) | Pacing::SlowUpload(..) | Pacing::SlowReader(..)) => {
             Traffic::Once(Pacing::Prompt)
         }
+        Traffic::Http2Leaves { requests, .. } => Traffic::Http2 { requests, every_ms: 0 },
         Traffic::Once(Pacing::Prompt | Pacing::HalfClosed)
+        | Traffic::InternalHalfHead
         | Traffic::KeepAlive { .. }
         | Traffic::PerRequest { .. }
         | Traffic::Http2 { .. }

@@ -4,12 +4,14 @@
 //! [`env::Network`](lameduck::env::Network) for servers and a `connect` for clients. What they do not: see
 //! [`TurmoilNetWorld`] and [`TurmoilWorld`].
 
+mod faulty;
 mod ports;
 mod running;
 mod turmoil;
 mod turmoil_net;
 
 pub use self::{
+    faulty::{Faults, FaultyListener, FaultyNetwork, FaultyReservation, FaultyStream},
     ports::Lease,
     turmoil::{TurmoilHost, TurmoilListener, TurmoilReservation, TurmoilStream, TurmoilWorld},
     turmoil_net::{TurmoilNetHost, TurmoilNetListener, TurmoilNetReservation, TurmoilNetStream, TurmoilNetWorld},
@@ -26,6 +28,9 @@ use std::{fmt, future::Future, io, time::Duration};
 pub trait World: Sized {
     /// One host's end of the network.
     type Host: HostNetwork;
+
+    /// How much later than its latency a packet may arrive, where packets move in ticks.
+    const GRAIN: Duration;
 
     /// A world without hosts.
     fn new(config: WorldConfig, trace: Trace) -> Self;

@@ -1,12 +1,15 @@
 //! Judges of the phases: P1, P4, P12.
 
-use super::{Exercise, Judgement, Story};
+use super::{Exercise, Judgement, Story, exact};
 use crate::{
-    scenario::{Pacing, Traffic},
+    scenario::{Client, Deed, Pacing, Traffic},
     trace::Record,
 };
 use lameduck::lifecycle::{ABORT_FLUSH, GiveUp, HookVerdict, Phase};
 use std::time::Duration;
+
+/// So many bytes of a body leave at once.
+const SENT_AT_ONCE: usize = 10_000;
 
 /// Timers are exact to this.
 const MOMENT: Duration = Duration::from_millis(2);
@@ -40,10 +43,12 @@ pub(super) fn a_lame_duck_serves(story: &Story<'_>) -> Judgement {
         if span < delay && !story.is_impatient() {
             return Err(format!("the lame duck delay lasted {span:?} instead of {delay:?}"));
         }
-        if span > delay + MOMENT {
+        if span > delay + story.rounding() {
             return Err(format!("the lame duck delay of {delay:?} lasted {span:?}"));
         }
     }
+    exact::nobody_is_told_early(story)?;
+    exact::goodbyes_are_spread(story)?;
     if story.delivers() {
         nobody_is_refused(story)?;
         everybody_is_told(story, left)?;
@@ -67,9 +72,12 @@ fn nobody_is_refused(story: &Story<'_>) -> Result<(), String> {
 fn everybody_is_told(story: &Story<'_>, left: Duration) -> Result<(), String> {
     for asked in &story.requests {
         // A slow reader sees the head long after it came.
-        let is_exempt = story
-            .client(asked)
-            .is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. } | Traffic::Once(Pacing::SlowReader(..))));
+        let is_exempt = story.client(asked).is_some_and(|client| {
+            matches!(
+                client.traffic,
+                Traffic::Http2 { .. } | Traffic::Http2Leaves { .. } | Traffic::Once(Pacing::SlowReader(..))
+            )
+        });
         if let Some((at, status, false)) = asked.head
             && !is_exempt
             && at > left + story.under_way()
@@ -84,8 +92,12 @@ fn everybody_is_told(story: &Story<'_>, left: Duration) -> Result<(), String> {
 fn goodbyes_are_said(story: &Story<'_>) -> Result<(), String> {
     let Some(draining) = story.began(Phase::Draining) else { return Ok(()) };
     goodbyes_are_said_in_the_delay(story)?;
+    // A goodbye does not overtake what was written before it.
+    let is_large = |deed: &Deed| matches!(deed, Deed::Bytes(bytes) | Deed::Echo(bytes) if *bytes > SENT_AT_ONCE);
     for asked in &story.requests {
-        let is_http2 = story.client(asked).is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }));
+        let is_small = |client: &Client| !is_large(&client.deed) && !client.then.as_ref().is_some_and(is_large);
+        let is_http2 =
+            story.client(asked).is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }) && is_small(client));
         // A connection that speaks only now is told once it did.
         let by = draining.max(asked.asked + story.under_way() * 2) + story.under_way() + MOMENT * 10;
         if !is_http2 || asked.asked > draining || asked.end.as_ref().is_none_or(|(at, _)| *at <= by) {
@@ -187,12 +199,23 @@ fn is_flushing(story: &Story<'_>, at: Duration) -> bool {
     story.began(Phase::Cancelling).is_some_and(|cancelling| at > cancelling + asked + MOMENT)
 }
 
+/// With no hook left only the internal server is waited for, and not by somebody impatient.
+fn nothing_is_waited_for(story: &Story<'_>, place: usize, at: Duration) -> Result<(), String> {
+    let hook_follows = story.records[place..].iter().any(|record| record.event == "hook begins");
+    let unbegun = story.records[place..].iter().any(|record| record.text("end").is_some_and(|end| end.starts_with("stop")));
+    let stopped = story.phases.iter().find(|(phase, _, _)| *phase == Phase::Stopped).map(|(_, _, at)| *at);
+    if !hook_follows && !unbegun && stopped.is_some_and(|stopped| stopped > at + MOMENT) {
+        return Err(format!("a further signal at {at:?} did not end the internal server's close"));
+    }
+    Ok(())
+}
+
 /// In CleaningUp a further signal gives up the hook that runs; with none left it ends the internal server's close.
 fn the_running_hook_is_given_up(story: &Story<'_>, place: usize, at: Duration) -> Result<(), String> {
     let of_a_stop = |record: &&Record| record.text("half") == Some("stop") && record.event.starts_with("hook ");
     let (before, after) = story.records.split_at(place);
     let hook = before.iter().rfind(of_a_stop).filter(|last| last.event == "hook begins");
-    let Some(hook) = hook.and_then(|hook| hook.text("hook")) else { return Ok(()) };
+    let Some(hook) = hook.and_then(|hook| hook.text("hook")) else { return nothing_is_waited_for(story, place, at) };
     // Its end, or what the host says of one that panicked, failed or was given up.
     let is_over = |record: &&Record| {
         let said = record.text("end").is_some_and(|end| end.starts_with("stop"));

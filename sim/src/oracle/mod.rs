@@ -4,13 +4,15 @@
 //! depends on a network that delivers is judged only where the scenario has no fault. A bound of the host is held against the
 //! host's own clock. What a judge cannot tell from outside it lets pass: a false alarm costs more trust than a miss.
 
+mod exact;
+mod ledger;
 mod lifecycle;
 mod probes;
 mod requests;
 mod shutdown;
 mod story;
 
-pub use story::{Asked, End, Story};
+pub use story::{Asked, End, Said, Story};
 
 use crate::scenario::{Outcome, Scenario};
 use std::fmt;

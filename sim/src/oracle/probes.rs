@@ -1,9 +1,12 @@
 //! Judges of the probes: P2, P3.
 
 use super::{Exercise, Judgement, Story};
-use crate::trace::Record;
+use crate::trace::{Fnv64, Record};
 use lameduck::lifecycle::Phase;
 use std::time::Duration;
+
+/// How long a check may take, if nobody says otherwise.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// P2: 200 only while Serving, and always then.
 pub(super) fn ready_means_ready(story: &Story<'_>) -> Judgement {
@@ -28,14 +31,68 @@ pub(super) fn ready_means_ready(story: &Story<'_>) -> Judgement {
             Some(_) => judged += 1,
             None => {}
         }
+        says_why(story, probe)?;
     }
+    it_has_started(story)?;
     Ok(Exercise::of(judged))
+}
+
+/// What readiness says beside its status.
+fn says_why(story: &Story<'_>, probe: &Record) -> Result<(), String> {
+    let (asked, answered) = (asked(probe), probe.at);
+    let (Some(status), Some(hash)) = (probe.number("status"), probe.number("body_hash")) else { return Ok(()) };
+    if status == 200 && hash != hash_of("ready\n") {
+        return Err(format!("readiness asked for at {asked:?} was 200, and did not say that it is ready"));
+    }
+    let mut phases = vec![Phase::Starting];
+    phases.extend(story.phases.iter().filter(|(_, _, at)| *at <= answered).map(|(phase, _, _)| *phase));
+    let since = |phase: Phase| story.phases.iter().find(|(_, _, at)| *at >= asked).is_none_or(|(next, _, _)| phase <= *next);
+    let last = story.phases.iter().rfind(|(_, _, at)| *at < asked).map_or(Phase::Starting, |(phase, _, _)| *phase);
+    let mut may_be = phases.into_iter().filter(|phase| *phase >= last && (since(*phase) || *phase > last));
+    let serving = last <= Phase::Serving && story.left_serving().is_none_or(|left| asked <= left);
+    let checked = serving && !story.scenario.checks.is_empty();
+    if status == 503 && !checked && !may_be.any(|phase| hash == hash_of(&format!("not ready: phase is {phase}\n"))) {
+        return Err(format!("readiness asked for at {asked:?} named another phase than {last}"));
+    }
+    if status != 200 && status != 503 {
+        return Err(format!("readiness asked for at {asked:?} was {status}"));
+    }
+    Ok(())
+}
+
+/// Whether it has started is told as it is.
+fn it_has_started(story: &Story<'_>) -> Result<(), String> {
+    let (Some(serving), left) = (story.began(Phase::Serving), story.left_serving().unwrap_or(Duration::MAX)) else {
+        return Ok(());
+    };
+    for probe in probes(story, "/startupz") {
+        let (asked, answered) = (asked(probe), probe.at);
+        let due = if answered < serving { 503 } else { 200 };
+        let is_clear = answered < serving || (asked > serving && answered < left);
+        if is_clear && probe.number("status").is_some_and(|status| status != due) {
+            return Err(format!(
+                "whether it has started was asked at {asked:?}, and was {:?} instead of {due}",
+                probe.number("status")
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn hash_of(text: &str) -> u64 {
+    let mut hash = Fnv64::new();
+    hash.feed(text.as_bytes());
+    hash.value()
 }
 
 /// Whether all checks passed when they last ran; `None` if one ran between the question and the answer.
 fn checks_say(story: &Story<'_>, asked: Duration, answered: Duration) -> Option<bool> {
     let mut all = true;
     for check in &story.scenario.checks {
+        if story.host(Duration::from_millis(check.takes_ms)) > CHECK_TIMEOUT {
+            all = false;
+            continue;
+        }
         let mut runs = story.server("checked").filter(|record| record.text("check") == Some(check.name.as_str()));
         if runs.clone().any(|record| record.at >= asked && record.at <= answered) {
             return None;
@@ -57,6 +114,9 @@ pub(super) fn alive_to_the_last(story: &Story<'_>) -> Judgement {
     let mut judged = 0;
     for probe in probes(story, "/liveness") {
         match (probe.number("status"), probe.text("none")) {
+            (Some(200), _) if probe.number("body_hash").is_some_and(|hash| hash != hash_of("alive\n")) => {
+                return Err(format!("liveness asked for at {:?} did not say that it is alive", asked(probe)));
+            }
             (Some(200), _) => judged += 1,
             (Some(status), _) => return Err(format!("liveness asked for at {:?} was {status}", asked(probe))),
             (None, how) if asked(probe) > bound && probe.at < closes => {

@@ -1,6 +1,6 @@
 //! Judges of the requests: P5, P9, P10.
 
-use super::{Asked, End, Exercise, Judgement, Story};
+use super::{Asked, End, Exercise, Judgement, Story, exact, ledger};
 use crate::{
     app::{SLOW_DONE, STUCK_HALVES},
     scenario::{Client, Deed, Filter, Half, Pacing, Traffic},
@@ -18,9 +18,9 @@ const FLUSH: Duration = Duration::from_millis(20);
 const PROGRESS_WAIT_US: u64 = 5_000_000;
 
 /// How long after its deadline a request may go on, by the host's clock, with the rounding of timers.
-const LATE: Duration = Duration::from_millis(10 + 2);
-/// A request arrives a poll before its handler begins, and clocks round.
-const EARLY: Duration = Duration::from_millis(1);
+const LATE: Duration = Duration::from_millis(10 + 1);
+/// Clocks round.
+const EARLY: Duration = Duration::from_micros(1);
 
 /// P5: every request has one fate, and what was cut does not look whole.
 pub(super) fn one_fate_per_request(story: &Story<'_>) -> Judgement {
@@ -32,7 +32,11 @@ pub(super) fn one_fate_per_request(story: &Story<'_>) -> Judgement {
         }
         counts_agree(story, tally)?;
         counts_agree_with_handlers(story, tally)?;
+        ledger::fates_are_counted(story, report)?;
     }
+    exact::heads_have_their_time(story)?;
+    exact::late_words_are_heard(story)?;
+    exact::the_gone_are_noticed(story)?;
     for asked in &story.requests {
         looks_whole_only_if_it_is(story, asked)?;
         is_not_lost(story, asked)?;
@@ -61,7 +65,7 @@ fn counts_agree(story: &Story<'_>, tally: &lameduck::RequestTally) -> Result<(),
         story.client(asked).is_some_and(shares)
             && matches!(&asked.end, Some((_, End::Failed(how))) if how.starts_with("reset"))
     });
-    if !unended && !gave_up && !overtaken && answered < tally.finished + tally.timed_out {
+    if story.everybody_stays() && !unended && !gave_up && !overtaken && answered < tally.finished + tally.timed_out {
         return Err(format!("clients got {answered} whole answers, fewer than the host says it gave: {tally:?}"));
     }
     Ok(())
@@ -79,10 +83,17 @@ fn counts_agree_with_handlers(story: &Story<'_>, tally: &lameduck::RequestTally)
         return Err(format!("{begun} handlers began, and the host counts {} requests", tally.started));
     }
     let panicked = story.server("handler begins").filter(|record| record.text("target") == Some("/panic")).count() as u64;
-    if tally.panicked != panicked {
+    let broke = story
+        .scenario
+        .clients
+        .iter()
+        .any(|client| [Some(&client.deed), client.then.as_ref()].contains(&Some(&Deed::Breaks)));
+    if !broke && tally.panicked != panicked {
         return Err(format!("{panicked} handlers panicked, and the host counts {}", tally.panicked));
     }
-    let leaves = |client: &Client| matches!(client.traffic, Traffic::Leaves { .. } | Traffic::Upgraded { .. });
+    let leaves = |client: &Client| {
+        matches!(client.traffic, Traffic::Leaves { .. } | Traffic::Http2Leaves { .. } | Traffic::Upgraded { .. })
+    };
     let stays = !story.scenario.clients.iter().any(leaves)
         && story.requests.iter().all(|asked| matches!(&asked.end, Some((_, End::Completed(..)))));
     if stays && tally.gone > 0 {
@@ -102,9 +113,14 @@ fn says_why(asked: &Asked) -> Result<(), String> {
 /// An answer that has begun goes on to its end until the cancel wait.
 fn is_not_cut_early(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
     let Some((at, End::Failed(how))) = &asked.end else { return Ok(()) };
+    // A body that breaks off takes its connection with it.
+    let breaks = |client: &Client| client.deed == Deed::Breaks || client.then == Some(Deed::Breaks);
+    if story.client(asked).is_some_and(breaks) {
+        return Ok(());
+    }
     let early = story.began(Phase::Cancelling).is_none_or(|cancelling| *at < cancelling);
     let patient = |client: &Client| match client.traffic {
-        Traffic::Leaves { .. } | Traffic::Once(Pacing::SlowReader(..)) => false,
+        Traffic::Leaves { .. } | Traffic::Http2Leaves { .. } | Traffic::Once(Pacing::SlowReader(..)) => false,
         Traffic::Once(_)
         | Traffic::KeepAlive { .. }
         | Traffic::PerRequest { .. }
@@ -113,6 +129,7 @@ fn is_not_cut_early(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
         | Traffic::Late { .. }
         | Traffic::ByteLess
         | Traffic::HalfHead
+        | Traffic::InternalHalfHead
         | Traffic::SilentHttp2
         | Traffic::Upgraded { .. } => true,
     };
@@ -125,7 +142,7 @@ fn is_not_cut_early(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
 
 /// Events end with the drain's beginning, and whole.
 fn events_end_at_the_drain(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
-    let is_events = story.client(asked).is_some_and(|client| client.deed == Deed::Events);
+    let is_events = story.deed(asked) == Some(&Deed::Events);
     let (Some((head, ..)), Some(draining), Some((at, end))) = (asked.head, story.began(Phase::Draining), &asked.end) else {
         return Ok(());
     };
@@ -143,15 +160,18 @@ fn events_end_at_the_drain(story: &Story<'_>, asked: &Asked) -> Result<(), Strin
 
 fn looks_whole_only_if_it_is(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
     let Some((at, End::Completed(200, bytes))) = &asked.end else { return Ok(()) };
-    let whole = match story.client(asked).map(|client| &client.deed) {
+    let whole = match story.deed(asked) {
         Some(Deed::Slow(_) | Deed::Within(..)) => SLOW_DONE.len() as u64,
         Some(Deed::Stuck(..)) => STUCK_HALVES.concat().len() as u64,
-        Some(Deed::Echo(bytes)) => *bytes as u64,
+        Some(Deed::Echo(bytes) | Deed::Bytes(bytes)) => *bytes as u64,
+        Some(Deed::Unlimited(_)) => SLOW_DONE.len() as u64,
+        Some(Deed::Head) => 0,
         Some(
             Deed::Fast
             | Deed::Stream(_)
             | Deed::Unread(_)
             | Deed::Panic
+            | Deed::Breaks
             | Deed::Events
             | Deed::Work(..)
             | Deed::Get(_)
@@ -172,7 +192,10 @@ fn is_not_lost(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
     let Some((at, End::Failed(how))) = &asked.end else { return Ok(()) };
     let Some(client) = story.client(asked) else { return Ok(()) };
     // What breaks off in the very moment in which its head was ready takes the head with it.
-    let halved = matches!(client.deed, Deed::Stuck(_, Half::Length | Half::Chunked) | Deed::Stream(_) | Deed::Events);
+    let halved = matches!(
+        client.deed_of(&asked.target),
+        Deed::Stuck(_, Half::Length | Half::Chunked) | Deed::Stream(_) | Deed::Events | Deed::Breaks
+    );
     if halved && story.began(Phase::Cancelling).is_some_and(|cancelling| *at >= cancelling) {
         return Ok(());
     }
@@ -184,20 +207,26 @@ fn is_not_lost(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
         | Traffic::PerRequest { .. }
         | Traffic::Http2 { .. } => true,
         Traffic::Once(Pacing::HeadPause(_) | Pacing::SlowUpload(..))
+        | Traffic::Http2Leaves { .. }
         | Traffic::Pipelined { .. }
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
         | Traffic::ByteLess
         | Traffic::HalfHead
+        | Traffic::InternalHalfHead
         | Traffic::SilentHttp2
         | Traffic::Upgraded { .. } => false,
     };
     // Nobody waits for the rest of a body that nobody reads, and whoever sends it gets the answer all the same.
-    let prompt = prompt || matches!(client.deed, Deed::Unread(_));
-    if !lost || asked.head.is_some() || !prompt || !story.delivers() || !story.flushes() {
+    let unread = matches!(client.deed_of(&asked.target), Deed::Unread(_));
+    let prompt = prompt || (unread && matches!(client.traffic, Traffic::Once(Pacing::SlowUpload(..))));
+    if !lost || asked.head.is_some() || !prompt || !story.flushes() {
         return Ok(());
     }
     let draining = story.began(Phase::Draining).unwrap_or(Duration::MAX);
+    if !story.delivers_by(draining) || (draining == Duration::MAX && !story.delivers()) {
+        return Ok(());
+    }
     let arrived_before = asked.asked + story.under_way() < draining;
     // The first-byte grace is 250 ms: a connection that asks at once is never closed unheard. One whose handshake was under way
     // when newcomers were shut out is complete for its client first: it is waited for, unless the client is farther away than
@@ -222,7 +251,7 @@ pub(super) fn a_deadline_per_request(story: &Story<'_>) -> Judgement {
     let mut judged = 0;
     for asked in &story.requests {
         let Some(client) = story.client(asked) else { continue };
-        let work = match &client.deed {
+        let work = match client.deed_of(&asked.target) {
             Deed::Slow(ms) | Deed::Stuck(ms, Half::Nothing) => Duration::from_millis(*ms),
             Deed::Fast
             | Deed::Stuck(_, Half::Length | Half::Chunked)
@@ -230,9 +259,13 @@ pub(super) fn a_deadline_per_request(story: &Story<'_>) -> Judgement {
             | Deed::Unread(_)
             | Deed::Stream(_)
             | Deed::Panic
+            | Deed::Breaks
             | Deed::Events
             | Deed::Work(..)
             | Deed::Within(..)
+            | Deed::Unlimited(_)
+            | Deed::Head
+            | Deed::Bytes(_)
             | Deed::Get(_)
             | Deed::Post(..) => continue,
         };
@@ -254,13 +287,14 @@ pub(super) fn a_deadline_per_request(story: &Story<'_>) -> Judgement {
         judged += usize::from(timeout.is_some_and(|timeout| work >= timeout));
     }
     handlers_have_their_time(story, timeout, cancelling)?;
+    exact::contexts_are_true(story)?;
+    exact::the_deadline_goes_first(story)?;
     Ok(Exercise::of(judged))
 }
 
 /// The same, seen from the handlers that answer in one piece: they know to the millisecond.
 fn handlers_have_their_time(story: &Story<'_>, timeout: Option<Duration>, cancelling: Duration) -> Result<(), String> {
-    let leaves = story.scenario.clients.iter().any(|client| matches!(client.traffic, Traffic::Leaves { .. }));
-    if leaves || !story.delivers() {
+    if !story.everybody_stays() {
         return Ok(());
     }
     let mut ends: BTreeMap<u64, Duration> = BTreeMap::new();
@@ -270,9 +304,9 @@ fn handlers_have_their_time(story: &Story<'_>, timeout: Option<Duration>, cancel
         let work = target.strip_prefix("/slow?ms=").or_else(|| target.strip_prefix("/stuck?ms="));
         let (work, within) = work.map(|ms| ms.split_once("&within=").unwrap_or((ms, ""))).unzip();
         let Some(work) = work.and_then(|ms: &str| ms.parse().ok()).map(Duration::from_millis) else { continue };
-        // A route's own deadline takes the place of the host's.
+        // A route's own deadline takes the place of the host's; or none does.
         let own = within.and_then(|ms: &str| ms.parse().ok()).map(|ms| story.world(Duration::from_millis(ms)));
-        let timeout = own.or(timeout);
+        let timeout = if within == Some("none") { None } else { own.or(timeout) };
         let Some(end) = begins.number("handler").and_then(|handler| ends.get(&handler)) else { continue };
         let took = *end - begins.at;
         let due = timeout.map_or(work, |timeout| work.min(timeout));
@@ -300,12 +334,17 @@ pub(super) fn cancel_after_drain(story: &Story<'_>) -> Judgement {
         let phase = record.text("phase").unwrap_or_default();
         // An upload that stopped arriving is given up in the drain (P6).
         let stalled = phase == "draining" && record.number("age_us") >= Some(PROGRESS_WAIT_US);
-        if !stalled && !matches!(phase, "cancelling" | "cleaning_up") {
+        // A body that breaks off is nobody's doing.
+        let breaks = record.text("path") == Some("/breaks");
+        if !stalled && !breaks && !matches!(phase, "cancelling" | "cleaning_up") {
             return Err(format!("{} was aborted in {phase}", record.text("path").unwrap_or_default()));
         }
     }
     told_at_their_moments(story)?;
     aborted_in_time(story)?;
+    exact::cancelled_on_time(story)?;
+    exact::tasks_are_told(story)?;
+    exact::nothing_is_left_behind(story)?;
     let first_hook =
         story.records.iter().position(|record| record.event == "hook begins" && record.text("half") == Some("stop"));
     let time_was_up =
@@ -363,7 +402,7 @@ fn aborted_in_time(story: &Story<'_>) -> Result<(), String> {
     let requests = story.server("log").filter(|record| record.text("message") == Some("request aborted"));
     let requests = requests.filter(|record| record.text("phase") != Some("draining"));
     for cut in tasks.chain(requests) {
-        if cut.at + EARLY < until {
+        if cut.at + EARLY + story.rounding() < until {
             return Err(format!("what was at work was cut at {:?}, and had until {until:?} to return", cut.at));
         }
     }

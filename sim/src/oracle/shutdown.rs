@@ -1,6 +1,6 @@
 //! Judges of the shutdown: P6, P7, P8, P11, P13.
 
-use super::{End, Exercise, Judgement, Story};
+use super::{End, Exercise, Judgement, Story, exact, ledger};
 use crate::{
     hooks::ActEnd,
     scenario::{Client, Pacing, Traffic, client_name},
@@ -32,15 +32,18 @@ pub(super) fn no_straggler_holds_the_exit(story: &Story<'_>) -> Judgement {
         Traffic::Once(Pacing::Prompt) | Traffic::KeepAlive { .. } | Traffic::PerRequest { .. } | Traffic::ByteLess => true,
         Traffic::Once(_)
         | Traffic::Http2 { .. }
+        | Traffic::Http2Leaves { .. }
         | Traffic::Pipelined { .. }
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
         | Traffic::HalfHead
+        | Traffic::InternalHalfHead
         | Traffic::SilentHttp2
         | Traffic::Upgraded { .. } => false,
     });
     silent_clients_are_bounded(story, span)?;
     each_silent_client_is_let_go(story, draining)?;
+    exact::silence_has_its_time(story)?;
     let since = draining.saturating_sub(story.under_way() * 2);
     let busy = story.requests.iter().any(|asked| asked.end.as_ref().is_none_or(|(at, _)| *at > since));
     if !simple || busy || story.has_company() || !story.delivers() {
@@ -57,12 +60,15 @@ pub(super) fn no_straggler_holds_the_exit(story: &Story<'_>) -> Judgement {
 /// With nobody but those who never ask for anything whole, the drain lasts as long as the slowest kind of them may take.
 fn silent_clients_are_bounded(story: &Story<'_>, span: Duration) -> Result<(), String> {
     let of_its_own = |client: &Client| match client.traffic {
+        // It has nothing to do with the drain.
+        Traffic::InternalHalfHead => Some(Duration::ZERO),
         Traffic::ByteLess => Some(GRACE),
         Traffic::HalfHead | Traffic::SilentHttp2 => Some(GRACE + HEAD_GRACE),
         Traffic::Once(_)
         | Traffic::KeepAlive { .. }
         | Traffic::PerRequest { .. }
         | Traffic::Http2 { .. }
+        | Traffic::Http2Leaves { .. }
         | Traffic::Pipelined { .. }
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
@@ -72,7 +78,8 @@ fn silent_clients_are_bounded(story: &Story<'_>, span: Duration) -> Result<(), S
     let Some(longest) = all.and_then(|all| all.into_iter().max()) else { return Ok(()) };
     // Its answer, and the close of the client behind it.
     let most = longest + QUIESCE + story.under_way() * 4;
-    if story.delivers() && story.scenario.tasks.is_empty() && span > most {
+    let outside = story.scenario.clients.iter().all(|client| client.traffic == Traffic::InternalHalfHead);
+    if !outside && story.delivers() && story.scenario.tasks.is_empty() && span > most {
         return Err(format!("with nobody but silent clients the drain took {span:?}, more than {most:?}"));
     }
     Ok(())
@@ -152,7 +159,8 @@ fn each_phase_is_bounded(story: &Story<'_>, report: &Report) -> Result<(), Strin
 fn the_watchdog_is_armed(story: &Story<'_>, report: &Report) -> Result<(), String> {
     let plan = story.scenario.plan();
     let before = report.phases.iter().take_while(|(phase, _)| *phase <= Phase::Serving).map(|(_, span)| *span);
-    let bound = if story.began(Phase::Serving).is_some() { plan.worst_case() } else { plan.cleanup + plan.internal_close };
+    let bound =
+        if story.began(Phase::Serving).is_some() { ledger::worst_case(story) } else { plan.cleanup + plan.internal_close };
     let due = before.sum::<Duration>() + bound + WATCHDOG_SLACK;
     let armed: Vec<Duration> =
         story.server("watchdog armed").filter_map(|record| record.number("at_us")).map(Duration::from_micros).collect();
@@ -182,7 +190,7 @@ pub(super) fn prompt(story: &Story<'_>) -> Judgement {
             Phase::Cancelling if is_empty && !newcomers && story.scenario.plan().drain > QUIESCE * 10 => {
                 MOMENT + QUIESCE.saturating_sub(story.span(Phase::Draining).unwrap_or_default())
             }
-            Phase::CleaningUp if story.scenario.hooks.is_empty() => GRACE + QUIESCE,
+            Phase::CleaningUp if story.scenario.hooks.is_empty() && !story.is_lurked_on() => GRACE + QUIESCE,
             Phase::Starting
             | Phase::Serving
             | Phase::LameDuck
@@ -312,8 +320,11 @@ fn what_is_given_up_is_over(story: &Story<'_>) -> Result<(), String> {
 pub(super) fn the_exit_tells_the_truth(story: &Story<'_>) -> Judgement {
     let (Some((_, code)), Some(report)) = (story.exit(), &story.outcome.report) else { return Ok(Exercise::No) };
     the_reason_is_the_first(story, report)?;
+    ledger::the_books_agree(story, report)?;
+    ledger::races_are_counted(story, report)?;
+    ledger::the_exit_follows(story)?;
     let Some(task_failed) = story.a_task_failed() else { return Ok(Exercise::No) };
-    let failed = report.reason.is_some_and(StopReason::is_failure) || task_failed;
+    let failed = report.reason.is_some_and(ledger::is_failure) || task_failed;
     // What a worker could not even drop by the exit is counted, and has no particulars.
     let unlisted = report.requests.aborted > report.aborts.len() as u64;
     let dropped = story.server("task ends").filter(|record| record.text("how") == Some("dropped")).count() as u64;
@@ -345,7 +356,7 @@ pub(super) fn the_exit_tells_the_truth(story: &Story<'_>) -> Judgement {
         .requests
         .iter()
         .filter(|asked| matches!(&asked.end, Some((_, End::Failed(how))) if how == "reset-in-body" || how == "body-cut"));
-    if torn.count() > 0 && report.requests.aborted == 0 {
+    if story.delivers() && torn.count() > 0 && report.requests.aborted == 0 {
         return Err("a client's answer was cut, and the report knows of no abort".to_owned());
     }
     let broke = story.scenario.hooks.iter().find(|hook| {

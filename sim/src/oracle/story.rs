@@ -1,8 +1,9 @@
 //! A trace, read once: what every judge asks for.
 
 use crate::{
-    scenario::{Client, Deed, Outcome, SERVER, Scenario, StopBy, Traffic},
-    trace::Record,
+    app::SLOW_CANCELLED,
+    scenario::{Client, Deed, Fault, Outcome, SERVER, Scenario, StopBy, Traffic},
+    trace::{Fnv64, Record},
 };
 use lameduck::lifecycle::{ABORT_FLUSH, Phase};
 use std::{collections::BTreeMap, time::Duration};
@@ -41,6 +42,40 @@ pub struct Asked {
     pub head: Option<(Duration, u64, bool)>,
     /// How it ended, and when.
     pub end: Option<(Duration, End)>,
+    /// What its answer said, if it was whole.
+    pub said: Said,
+}
+
+/// What a whole answer said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// What the handler said, or nothing.
+    Anything,
+    /// That the request was too slow: a 503 that is none of the others.
+    TimedOut,
+    /// That the shutdown cut it.
+    Aborted,
+    /// That its body stopped arriving.
+    Stalled,
+}
+
+impl Said {
+    fn of(status: u64, body_hash: &str) -> Self {
+        let is = |line: &str| {
+            let mut hash = Fnv64::new();
+            hash.feed(line.as_bytes());
+            format!("{:016x}", hash.value()) == body_hash
+        };
+        if status != 503 || is(SLOW_CANCELLED) {
+            Self::Anything
+        } else if is("request aborted: the service is shutting down and the drain is over\n") {
+            Self::Aborted
+        } else if is("request aborted: its body stopped arriving while the service was shutting down\n") {
+            Self::Stalled
+        } else {
+            Self::TimedOut
+        }
+    }
 }
 
 /// How a request ended for its client.
@@ -52,8 +87,8 @@ pub enum End {
     Failed(String),
 }
 
-/// How much later than a latency something may be seen: one of the worlds moves packets in ticks.
-const GRAIN: Duration = Duration::from_millis(10);
+/// The pause after an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// The least time in which a 503 gets out.
 const FLUSH: Duration = Duration::from_millis(20);
@@ -98,6 +133,33 @@ impl<'a> Story<'a> {
         self.server("exit").find_map(|record| Some((record.at, record.number("code")?)))
     }
 
+    /// A span of the world's time in the host's clock, rounded down.
+    #[must_use]
+    pub fn host(&self, span: Duration) -> Duration {
+        let rate = 1_000_000 + i128::from(self.scenario.clock_skew_ppm);
+        let nanos = i128::try_from(span.as_nanos()).unwrap_or(i128::MAX / 2_000_000) * rate / 1_000_000;
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// How exact timers are. The world's go by whole milliseconds, so that only a clock that disagrees with it rounds.
+    #[must_use]
+    pub const fn rounding(&self) -> Duration {
+        if self.scenario.clock_skew_ppm == 0 { Duration::ZERO } else { Duration::from_millis(2) }
+    }
+
+    /// Whether somebody holds the internal server up.
+    #[must_use]
+    pub fn is_lurked_on(&self) -> bool {
+        self.scenario.clients.iter().any(|client| client.traffic == Traffic::InternalHalfHead)
+    }
+
+    /// Whether nobody but clients that ask and stay are there, and nothing on the way is in their way.
+    #[must_use]
+    pub fn everybody_stays(&self) -> bool {
+        let stays = |client: &Client| !matches!(client.traffic, Traffic::Leaves { .. } | Traffic::Http2Leaves { .. });
+        self.delivers() && self.scenario.clients.iter().all(stays)
+    }
+
     /// What the host, or its app, did of this kind.
     pub fn server(&self, event: &'static str) -> impl DoubleEndedIterator<Item = &Record> + Clone {
         self.records.iter().filter(move |record| record.event == event && &*record.actor == SERVER)
@@ -114,13 +176,30 @@ impl<'a> Story<'a> {
     /// The longest that a packet is under way, where no fault holds it.
     #[must_use]
     pub const fn under_way(&self) -> Duration {
-        Duration::from_millis(self.scenario.latency_ms.1).saturating_add(GRAIN)
+        Duration::from_millis(self.scenario.latency_ms.1).saturating_add(self.outcome.grain)
     }
 
     /// Whether the network delivers all the time.
     #[must_use]
-    pub const fn delivers(&self) -> bool {
-        self.scenario.faults.is_empty()
+    pub fn delivers(&self) -> bool {
+        self.scenario.faults.iter().all(|fault| fault.delivers())
+    }
+
+    /// Whether nothing that reaches the host before `by` is lost on the way, or left lying for want of descriptors.
+    #[must_use]
+    pub fn delivers_by(&self, by: Duration) -> bool {
+        let over_by = |at_ms: &u64, for_ms: &u64| Duration::from_millis(at_ms + for_ms) + ACCEPT_PAUSE * 2 < by;
+        self.scenario.faults.iter().all(|fault| match fault {
+            Fault::NoDescriptors { at_ms, for_ms } => over_by(at_ms, for_ms),
+            Fault::Hold { .. } | Fault::ResetAll { .. } => false,
+            Fault::Torn { .. } | Fault::OthersAbort => true,
+        })
+    }
+
+    /// What a request asks for.
+    #[must_use]
+    pub fn deed(&self, asked: &Asked) -> Option<&Deed> {
+        self.client(asked).map(|client| client.deed_of(&asked.target))
     }
 
     /// Whether there is time to flush an answer before what is left is cut.
@@ -153,7 +232,7 @@ impl<'a> Story<'a> {
     /// How many stop requests were the first: none, if the start failed before anybody asked.
     fn stops_heard_first(&self) -> usize {
         let reason = self.outcome.report.as_ref().and_then(|report| report.reason);
-        usize::from(!reason.is_some_and(lameduck::lifecycle::StopReason::is_failure))
+        usize::from(!reason.is_some_and(super::ledger::is_failure))
     }
 
     /// Whether a background task failed while it was needed; `None` if that cannot be told to the millisecond.
@@ -172,7 +251,10 @@ impl<'a> Story<'a> {
     #[must_use]
     pub fn has_company(&self) -> bool {
         let keeps = |client: &Client| {
-            matches!(client.deed, Deed::Work(..) | Deed::Events) || matches!(client.traffic, Traffic::Upgraded { .. })
+            let lasts = |deed: &Deed| matches!(deed, Deed::Work(..) | Deed::Events);
+            lasts(&client.deed)
+                || client.then.as_ref().is_some_and(lasts)
+                || matches!(client.traffic, Traffic::Upgraded { .. })
         };
         !self.scenario.tasks.is_empty() || self.scenario.clients.iter().any(keeps)
     }
@@ -215,6 +297,7 @@ fn requests(records: &[Record]) -> Vec<Asked> {
                 sent: None,
                 head: None,
                 end: None,
+                said: Said::Anything,
             };
             requests.insert((client, request), asked);
             continue;
@@ -229,6 +312,7 @@ fn requests(records: &[Record]) -> Vec<Asked> {
             "completed" => {
                 let (status, bytes) = (record.number("status"), record.number("body_bytes"));
                 asked.end = Some((record.at, End::Completed(status.unwrap_or(0), bytes.unwrap_or(0))));
+                asked.said = Said::of(status.unwrap_or(0), record.text("body_hash").unwrap_or_default());
             }
             "failed" => {
                 asked.end = Some((record.at, End::Failed(record.text("how").unwrap_or_default().to_owned())));

@@ -120,6 +120,36 @@ pub enum Fault {
         /// For how long.
         for_ms: u64,
     },
+    /// The host's reads and writes move so many bytes at most, and sometimes none.
+    Torn {
+        /// How many.
+        bytes: u64,
+    },
+    /// The host's accepts fail for want of descriptors.
+    NoDescriptors {
+        /// From.
+        at_ms: u64,
+        /// For how long.
+        for_ms: u64,
+    },
+    /// Each accept of the host's fails once: somebody else's connection was gone by then.
+    OthersAbort,
+    /// Something between clients and host resets all connections.
+    ResetAll {
+        /// When.
+        at_ms: u64,
+    },
+}
+
+impl Fault {
+    /// Whether all that is sent arrives, in its time, and is taken.
+    #[must_use]
+    pub const fn delivers(self) -> bool {
+        match self {
+            Self::Torn { .. } | Self::OthersAbort => true,
+            Self::Hold { .. } | Self::NoDescriptors { .. } | Self::ResetAll { .. } => false,
+        }
+    }
 }
 
 impl Scenario {

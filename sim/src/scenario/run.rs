@@ -4,10 +4,10 @@ use super::{Client, Fault, Filter, Scenario, StopBy};
 use crate::{
     app::{Drill, Seat},
     client::{self, Caller, Route},
-    life::{self, Life, MAIN_PORT},
+    life::{self, INTERNAL_PORT, Life, MAIN_PORT},
     network::{
         Attendance::{Awaited, Background},
-        HostNetwork, LinkChange, Overrun, SynFilter, World, WorldConfig,
+        Faults, FaultyNetwork, HostNetwork, LinkChange, Overrun, SynFilter, World, WorldConfig,
     },
     scripted_signals,
     signals::SignalSender,
@@ -30,6 +30,9 @@ pub const PROBER: &str = "prober";
 /// How long a client waits for anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The longest pause of the prober where nothing changes.
+const PROBE_PAUSE_MAX: Duration = Duration::from_secs(2);
+
 /// What came of a scenario.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -39,6 +42,8 @@ pub struct Outcome {
     pub report: Option<Report>,
     /// When everybody was done, in the world's time; or who was not.
     pub ended: Result<Duration, Overrun>,
+    /// How much later than its latency a packet may arrive in this world.
+    pub grain: Duration,
 }
 
 /// Runs `scenario` with the default app.
@@ -76,6 +81,8 @@ where
     let (sender, signals) = scripted_signals(SERVER, trace.clone());
     let report = Arc::new(Mutex::new(None));
     let life = life(scenario);
+    let faults = Arc::new(faults(scenario, &trace));
+    let resets = resets(scenario);
     world.spawn(SERVER, Awaited, {
         let (report, trace, stops) = (Arc::clone(&report), trace.clone(), scenario.stops.clone());
         move |host| async move {
@@ -86,10 +93,12 @@ where
                 }
                 std::future::pending::<()>().await;
             };
-            let living = life.live(host, found, signals, trace.clone(), |asker| drop(handle.send(asker)));
+            let network = FaultyNetwork::new(host, Arc::clone(&faults));
+            let living = life.live(network, found, signals, trace.clone(), |asker| drop(handle.send(asker)));
             let lived = tokio::select! {
                 biased;
                 () = asking => None,
+                () = reset_all(resets, faults) => None,
                 lived = living => lived,
             };
             at_exit(trace).await;
@@ -103,19 +112,62 @@ where
     let every = Duration::from_millis(scenario.probe_every_ms);
     world.spawn(PROBER, Background, {
         let trace = trace.clone();
-        move |host| life::probe(host, SERVER.to_owned(), trace, every)
+        // A check may fail at any time; else what was said goes on to be said until the phase changes.
+        let pause_max = if scenario.checks.is_empty() { PROBE_PAUSE_MAX.max(every) } else { every };
+        move |host| life::probe(host, SERVER.to_owned(), trace, (every, pause_max))
     });
-    for Fault::Hold { at_ms, for_ms } in &scenario.faults {
-        if scenario.clients.is_empty() {
-            continue;
+    for fault in &scenario.faults {
+        if let Fault::Hold { at_ms, for_ms } = fault
+            && !scenario.clients.is_empty()
+        {
+            let link = (CLIENTS, SERVER);
+            world.change_link_at(Duration::from_millis(*at_ms), link, LinkChange::Hold);
+            world.change_link_at(Duration::from_millis(at_ms + for_ms), link, LinkChange::Release);
         }
-        let link = (CLIENTS, SERVER);
-        world.change_link_at(Duration::from_millis(*at_ms), link, LinkChange::Hold);
-        world.change_link_at(Duration::from_millis(at_ms + for_ms), link, LinkChange::Release);
     }
     let ended = world.run(scenario.limit());
     let report = report.lock().unwrap_or_else(PoisonError::into_inner).take();
-    Outcome { trace, report, ended }
+    Outcome { trace, report, ended, grain: W::GRAIN }
+}
+
+/// What goes wrong at the host's own end of the network.
+fn faults(scenario: &Scenario, trace: &Trace) -> Faults {
+    let mut faults = Faults::new(SERVER, trace.clone(), Seed(scenario.seed));
+    for fault in &scenario.faults {
+        match fault {
+            Fault::Torn { bytes } => faults.tear(usize::try_from(*bytes).unwrap_or(usize::MAX)),
+            Fault::NoDescriptors { at_ms, for_ms } => {
+                faults.run_out(Duration::from_millis(*at_ms), Duration::from_millis(at_ms + for_ms));
+            }
+            Fault::OthersAbort => faults.let_others_abort(),
+            Fault::Hold { .. } | Fault::ResetAll { .. } => {}
+        }
+    }
+    faults
+}
+
+/// When all connections are reset, in order.
+fn resets(scenario: &Scenario) -> Vec<u64> {
+    let mut resets: Vec<u64> = scenario
+        .faults
+        .iter()
+        .filter_map(|fault| match fault {
+            Fault::ResetAll { at_ms } => Some(*at_ms),
+            Fault::Hold { .. } | Fault::Torn { .. } | Fault::NoDescriptors { .. } | Fault::OthersAbort => None,
+        })
+        .collect();
+    resets.sort_unstable();
+    resets
+}
+
+async fn reset_all(resets: Vec<u64>, faults: Arc<Faults>) {
+    let mut now_ms = 0;
+    for at_ms in resets {
+        client::pause(Duration::from_millis(at_ms - now_ms)).await;
+        now_ms = at_ms;
+        faults.reset_all();
+    }
+    std::future::pending::<()>().await;
 }
 
 /// The name of the n-th client in the trace.
@@ -173,7 +225,8 @@ fn use_host<H: HostNetwork>(
 ) -> impl FnOnce(H) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + 'static {
     move |host| {
         Box::pin(async move {
-            client.use_host(&caller, &Route::new(host, SERVER, MAIN_PORT)).await;
+            let internal = Route::new(host.clone(), SERVER, INTERNAL_PORT);
+            client.use_host(&caller, &Route::new(host, SERVER, MAIN_PORT), &internal).await;
         })
     }
 }

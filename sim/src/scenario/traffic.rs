@@ -2,7 +2,7 @@
 
 use crate::client::{
     AfterRequest, Ask, Caller, Connect, Conversation, Manner, Pace, Retry, Step, byte_less, connection_per_request,
-    keep_alive, multiplexed, one_request, pause, pipelined, raw, silent_http2, upgraded,
+    given_up, keep_alive, multiplexed, one_request, pause, pipelined, raw, silent_http2, upgraded,
 };
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
@@ -16,6 +16,9 @@ pub struct Client {
     pub deed: Deed,
     /// How it asks.
     pub traffic: Traffic,
+    /// What every second request asks for, if it is not the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<Deed>,
 }
 
 /// What a client asks for: a route of the [drill](crate::app).
@@ -35,6 +38,14 @@ pub enum Deed {
     Unread(usize),
     /// A panic.
     Panic,
+    /// A head, a piece, and then the body panics.
+    Breaks,
+    /// The head of an answer at once.
+    Head,
+    /// So many bytes at once.
+    Bytes(usize),
+    /// An answer after so many milliseconds, without a deadline.
+    Unlimited(u64),
     /// Events without end, which the drain ends.
     Events,
     /// An answer at once, and work for so many milliseconds that outlives it.
@@ -95,6 +106,13 @@ pub enum Traffic {
         /// The pause between.
         every_ms: u64,
     },
+    /// All at once on one HTTP/2 connection; it reads nothing of the answers but their heads, and gives them up after a while.
+    Http2Leaves {
+        /// How many.
+        requests: u64,
+        /// How long it leaves them unread.
+        after_ms: u64,
+    },
     /// All at once on one connection.
     Pipelined {
         /// How many.
@@ -116,6 +134,8 @@ pub enum Traffic {
     ByteLess,
     /// Connects, sends half a request head, and no more.
     HalfHead,
+    /// The same on the internal server's port.
+    InternalHalfHead,
     /// Begins to speak HTTP/2, and answers nothing.
     SilentHttp2,
     /// Changes to another protocol, and says something every so often until the server closes.
@@ -152,17 +172,30 @@ impl Client {
     /// Any client.
     #[must_use]
     pub const fn new(at_ms: u64, deed: Deed, traffic: Traffic) -> Self {
-        Self { at_ms, deed, traffic }
+        Self { at_ms, deed, traffic, then: None }
     }
 
-    pub(super) async fn use_host<C: Connect>(&self, caller: &Caller, route: &C) {
+    /// One whose every second request asks for something else.
+    #[must_use]
+    pub fn then(mut self, deed: Deed) -> Self {
+        self.then = Some(deed);
+        self
+    }
+
+    /// What is asked for by `target`.
+    #[must_use]
+    pub fn deed_of(&self, target: &str) -> &Deed {
+        self.then.as_ref().filter(|then| then.ask().target == target).unwrap_or(&self.deed)
+    }
+
+    pub(super) async fn use_host<C: Connect>(&self, caller: &Caller, route: &C, internal: &C) {
         pause(Duration::from_millis(self.at_ms)).await;
         let ask = self.deed.ask();
         let many = |requests: u64, every_ms: u64| {
             let every = Duration::from_millis(every_ms);
             let pauses = iter::once(Duration::ZERO).chain(iter::repeat(every));
-            let ask = ask.clone();
-            (0..requests).zip(pauses).map(move |(_, pause)| (pause, ask.clone()))
+            let asks = [ask.clone(), self.then.as_ref().map_or_else(|| ask.clone(), Deed::ask)];
+            (0..requests).zip(pauses).map(move |(n, pause)| (pause, asks[usize::from(n % 2 == 1)].clone()))
         };
         // The trace has what becomes of it.
         match self.traffic {
@@ -175,6 +208,10 @@ impl Client {
                 connection_per_request(caller, route, many(requests, every_ms)).await;
             }
             Traffic::Http2 { requests, every_ms } => multiplexed(caller, route, many(requests, every_ms)).await,
+            Traffic::Http2Leaves { requests, after_ms } => {
+                let asks: Vec<Ask> = many(requests, 0).map(|(_, ask)| ask).collect();
+                given_up(caller, route, &asks, Duration::from_millis(after_ms)).await;
+            }
             Traffic::Pipelined { requests } => {
                 let asks: Vec<Ask> = many(requests, 0).map(|(_, ask)| ask).collect();
                 drop(pipelined(caller, route, &asks).await);
@@ -204,9 +241,10 @@ impl Client {
                     .with("Upgrade", "echo");
                 upgraded(caller, route, &ask, Duration::from_millis(every_ms)).await;
             }
-            Traffic::HalfHead => {
+            Traffic::HalfHead | Traffic::InternalHalfHead => {
                 let mut head = ask.head();
                 head.truncate(head.len() / 2);
+                let route = if self.traffic == Traffic::HalfHead { route } else { internal };
                 raw(caller, route, &[Step::Send(head.into()), Step::ReadToEnd { at_most: caller.patience() }]).await;
             }
         }
@@ -227,6 +265,10 @@ impl Deed {
             Self::Stream(ms) => Ask::get(format!("/stream?ms={ms}")),
             Self::Unread(bytes) => Ask::post("/fast", vec![b'u'; *bytes]),
             Self::Panic => Ask::get("/panic"),
+            Self::Breaks => Ask::get("/breaks"),
+            Self::Head => Ask { method: http::Method::HEAD, ..Ask::get("/fast?head") },
+            Self::Bytes(bytes) => Ask::get(format!("/bytes?n={bytes}")),
+            Self::Unlimited(ms) => Ask::get(format!("/slow?ms={ms}&within=none")),
             Self::Events => Ask::get("/events"),
             Self::Work(ms, heed) => Ask::get(format!("/work?ms={ms}&heeds={}", heed.name())),
             Self::Within(ms, within) => Ask::get(format!("/slow?ms={ms}&within={within}")),

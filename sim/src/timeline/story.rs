@@ -168,6 +168,8 @@ const fn name(traffic: &Traffic) -> &'static str {
         Traffic::KeepAlive { .. } => "keep-alive",
         Traffic::PerRequest { .. } => "per request",
         Traffic::Http2 { .. } => "HTTP/2",
+        Traffic::Http2Leaves { .. } => "HTTP/2, unread",
+        Traffic::InternalHalfHead => "half a head, internal",
         Traffic::Pipelined { .. } => "pipelined",
         Traffic::Late { .. } => "late first byte",
         Traffic::Leaves { .. } => "leaves",

@@ -13,6 +13,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use tokio::sync::Notify;
 
 /// Which way bytes went, seen from the actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +50,7 @@ struct Inner {
     records: Vec<Record>,
     hash: Fnv64,
     wire_bytes: u64,
+    phase_changed: Arc<Notify>,
 }
 
 impl Trace {
@@ -62,6 +64,7 @@ impl Trace {
                 records: Vec::new(),
                 hash: Fnv64::new(),
                 wire_bytes: 0,
+                phase_changed: Arc::default(),
             })),
         }
     }
@@ -84,6 +87,14 @@ impl Trace {
         let record = Record { at, actor: actor.into(), event, fields: fields.to_vec() };
         record.feed(&mut inner.hash);
         inner.records.push(record);
+        if event == "phase" {
+            inner.phase_changed.notify_one();
+        }
+    }
+
+    /// Rung when a phase was recorded, for one who waits for it.
+    pub(crate) fn phase_changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.lock().phase_changed)
     }
 
     /// The time since the world began; `None` before that and once it is over.

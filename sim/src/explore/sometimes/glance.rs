@@ -175,7 +175,8 @@ impl<'a> Glance<'a> {
 
     pub(super) fn held_at(&self, phase: Phase) -> bool {
         let Some(edge) = self.story.began(phase) else { return false };
-        self.story.scenario.faults.iter().any(|Fault::Hold { at_ms, for_ms }| {
+        self.story.scenario.faults.iter().any(|fault| {
+            let Fault::Hold { at_ms, for_ms } = fault else { return false };
             let from = Duration::from_millis(*at_ms);
             from <= edge && edge <= from + Duration::from_millis(*for_ms)
         })

@@ -110,6 +110,7 @@ struct Progress {
 
 impl World for TurmoilWorld {
     type Host = TurmoilHost;
+    const GRAIN: Duration = Duration::from_millis(10);
 
     fn new(config: WorldConfig, trace: Trace) -> Self {
         Self { config, trace, hosts: Vec::new(), changes: Vec::new() }

@@ -88,6 +88,18 @@ impl Fabric {
         Some(result)
     }
 
+    /// Looks at a socket of `host`, which sends nothing by it.
+    pub(super) fn look<R>(&self, host: HostId, look: impl FnOnce() -> R) -> Option<R> {
+        let guard = self.guard.upgrade()?;
+        guard.set_current(host);
+        Some(look())
+    }
+
+    /// The pump has something to see.
+    pub(super) fn stir(&self) {
+        self.stirred.notify_one();
+    }
+
     /// Room for all that a socket may have received, for the length of one read.
     pub(super) fn scratch(&self) -> MutexGuard<'_, Box<[u8]>> {
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner)

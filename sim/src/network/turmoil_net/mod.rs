@@ -68,6 +68,7 @@ struct Change {
 
 impl World for TurmoilNetWorld {
     type Host = TurmoilNetHost;
+    const GRAIN: Duration = Duration::ZERO;
 
     fn new(config: WorldConfig, trace: Trace) -> Self {
         Self { config, trace, jobs: Vec::new(), changes: Vec::new() }

@@ -26,6 +26,20 @@ pub(super) struct Seat {
 }
 
 impl Seat {
+    /// A look that sends nothing.
+    fn look<R>(&self, look: impl FnOnce() -> R) -> io::Result<R> {
+        self.fabric.look(self.host, look).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// What sends something only if it does not have to wait: who waits costs the pump no turn.
+    fn attempt<R>(&self, operation: impl FnOnce() -> Poll<R>) -> io::Result<Poll<R>> {
+        let polled = self.look(operation)?;
+        if polled.is_ready() {
+            self.fabric.stir();
+        }
+        Ok(polled)
+    }
+
     pub(super) fn act<R>(&self, operation: impl FnOnce() -> R) -> io::Result<R> {
         self.fabric.on(self.host, operation).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -92,7 +106,7 @@ impl TurmoilNetStream {
         let Some(inner) = self.inner.as_mut() else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        match self.seat.act(|| operation(Pin::new(inner))) {
+        match self.seat.attempt(|| operation(Pin::new(inner))) {
             Ok(result) => result,
             Err(error) => Poll::Ready(Err(error)),
         }
@@ -152,7 +166,7 @@ impl Transport for TurmoilNetStream {
             return Look::Data;
         }
         let mut byte = [0];
-        let found = self.seat.act(|| {
+        let found = self.seat.look(|| {
             let mut buffer = ReadBuf::new(&mut byte);
             inner.poll_peek(&mut Context::from_waker(Waker::noop()), &mut buffer)
         });
@@ -165,7 +179,7 @@ impl Transport for TurmoilNetStream {
     }
 
     fn unacknowledged(&self) -> Option<usize> {
-        let table = self.seat.act(|| turmoil_net::netstat(self.local.ip())).ok()?;
+        let table = self.seat.look(|| turmoil_net::netstat(self.local.ip())).ok()?;
         let ours =
             |entry: &&turmoil_net::NetstatEntry| entry.peer == Some(self.peer) && entry.local.port() == self.local.port();
         table.entries.iter().find(ours).map(|entry| entry.send_q)
@@ -234,7 +248,7 @@ impl Listener for TurmoilNetListener {
         let Some(inner) = inner.as_ref() else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        match self.socket.seat.act(|| inner.poll_accept(cx))? {
+        match self.socket.seat.attempt(|| inner.poll_accept(cx))? {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok((stream, peer))) => {
@@ -261,7 +275,7 @@ impl Listener for TurmoilNetListener {
     /// Whose SYN arrived, and whose ACK did not yet. The kernel here knows as well as the one of Linux.
     fn handshakes(&self) -> Option<usize> {
         let local = self.socket.reachable_at();
-        let table = self.socket.seat.act(|| turmoil_net::netstat(local.ip())).ok()?;
+        let table = self.socket.seat.look(|| turmoil_net::netstat(local.ip())).ok()?;
         let under_way = |entry: &&turmoil_net::NetstatEntry| {
             entry.state == Some(turmoil_net::NetstatState::SynReceived) && entry.local.port() == local.port()
         };

@@ -1,0 +1,363 @@
+//! What goes wrong at a server's own end of the network, whichever network it is: reads and writes that move only a part, accepts
+//! that fail, connections that something on the way breaks off.
+//!
+//! Only what the server sees of the world is faulty. Its internal port is not: it has descriptors of its own in reserve (P16), and
+//! whoever judges a shutdown must be able to ask.
+
+use crate::trace::Trace;
+use lameduck::env::{Address, Audience, Backlog, ListenAddress, Listener, Look, Network, Reservation, Seed, Transport};
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Errors that accepts of one instant may give before they are a loop without a pause.
+const ERRORS_AN_INSTANT: u64 = 1_000;
+
+/// So many reads, and so many writes, of a connection are torn. What is large enough to be more has been torn enough.
+const TORN_MAX: u32 = 48;
+
+/// What goes wrong.
+#[derive(Debug)]
+pub struct Faults {
+    name: String,
+    trace: Trace,
+    seed: Seed,
+    draws: AtomicU64,
+    /// The most bytes that a read or a write moves; `None` for as many as it can.
+    torn: Option<usize>,
+    /// When accepts fail for want of descriptors: from, until.
+    out_of_descriptors: Vec<(Duration, Duration)>,
+    /// Each accept fails once before it succeeds, because somebody else's connection was gone before it was accepted.
+    others_abort: bool,
+    /// When, and how often then, an accept failed last.
+    failed: Mutex<(Duration, u64)>,
+    breakable: Mutex<Vec<Weak<dyn Break>>>,
+}
+
+impl Faults {
+    /// None yet, for the host called `name`.
+    #[must_use]
+    pub fn new(name: impl Into<String>, trace: Trace, seed: Seed) -> Self {
+        Self {
+            name: name.into(),
+            trace,
+            seed,
+            draws: AtomicU64::new(0),
+            torn: None,
+            out_of_descriptors: Vec::new(),
+            others_abort: false,
+            failed: Mutex::default(),
+            breakable: Mutex::default(),
+        }
+    }
+
+    /// Reads and writes move at most so many bytes, at first, and sometimes none.
+    pub const fn tear(&mut self, bytes_max: usize) {
+        self.torn = Some(bytes_max);
+    }
+
+    /// Accepts fail in this span of the world's time.
+    pub fn run_out(&mut self, from: Duration, until: Duration) {
+        self.out_of_descriptors.push((from, until));
+    }
+
+    /// Each accept fails once before it succeeds.
+    pub const fn let_others_abort(&mut self) {
+        self.others_abort = true;
+    }
+
+    /// Breaks off every connection that is open: both ends are reset.
+    pub fn reset_all(&self) {
+        let all = std::mem::take(&mut *lock(&self.breakable));
+        let broken = all.iter().filter_map(Weak::upgrade).filter(|io| io.break_off()).count();
+        self.trace.record(&self.name, "all reset", &[("connections", broken.into())]);
+    }
+
+    /// How much of `bytes` moves now; nothing, if it is not the time for it.
+    fn part_of(&self, bytes: usize, torn: &mut u32) -> Option<usize> {
+        let Some(most) = self.torn.filter(|_| *torn < TORN_MAX) else { return Some(bytes) };
+        *torn += 1;
+        let chance = self.seed.nth(self.draws.fetch_add(1, Relaxed)) >> 8;
+        if chance.is_multiple_of(5) {
+            return None;
+        }
+        let part = 1 + usize::try_from(chance / 5).unwrap_or(0) % most.max(1);
+        Some(part.min(bytes))
+    }
+
+    fn is_out_of_descriptors(&self) -> bool {
+        let Some(now) = self.trace.now() else { return false };
+        self.out_of_descriptors.iter().any(|(from, until)| *from <= now && now < *until)
+    }
+
+    /// # Panics
+    /// If accepts are tried again and again in one instant (P15): time would not go on.
+    fn note_failed(&self, how: &'static str) {
+        let now = self.trace.now().unwrap_or_default();
+        let mut failed = lock(&self.failed);
+        *failed = if failed.0 == now { (now, failed.1 + 1) } else { (now, 1) };
+        assert!(failed.1 < ERRORS_AN_INSTANT, "P15: accepts that fail are tried again without a pause");
+        drop(failed);
+        self.trace.record(&self.name, "accept failed", &[("how", how.into())]);
+    }
+}
+
+/// A connection that can be broken off.
+trait Break: fmt::Debug + Send + Sync {
+    /// False if it was over already.
+    fn break_off(&self) -> bool;
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A network of which the world's side is faulty.
+#[derive(Clone, Debug)]
+pub struct FaultyNetwork<N> {
+    inner: N,
+    faults: Arc<Faults>,
+}
+
+impl<N> FaultyNetwork<N> {
+    /// `inner`, with faults.
+    pub const fn new(inner: N, faults: Arc<Faults>) -> Self {
+        Self { inner, faults }
+    }
+}
+
+impl<N: Network> Network for FaultyNetwork<N> {
+    type Listener = FaultyListener<N::Listener>;
+    type Reservation = FaultyReservation<N::Reservation>;
+
+    fn reserve(&self, address: &ListenAddress, audience: Audience, listeners: usize) -> io::Result<Self::Reservation> {
+        let inner = self.inner.reserve(address, audience, listeners)?;
+        let faults = (audience == Audience::World).then(|| Arc::clone(&self.faults));
+        Ok(FaultyReservation { inner, faults })
+    }
+}
+
+/// A port of a [`FaultyNetwork`].
+#[derive(Debug)]
+pub struct FaultyReservation<R> {
+    inner: R,
+    faults: Option<Arc<Faults>>,
+}
+
+impl<R: Reservation> Reservation for FaultyReservation<R> {
+    type Listener = FaultyListener<R::Listener>;
+
+    fn local(&self) -> Address {
+        self.inner.local()
+    }
+
+    async fn listen(self) -> io::Result<Vec<Self::Listener>> {
+        let faults = self.faults;
+        let listeners = self.inner.listen().await?.into_iter();
+        Ok(listeners.map(|inner| FaultyListener { inner, faults: faults.clone(), waiting: VecDeque::new() }).collect())
+    }
+}
+
+/// A listener of a [`FaultyNetwork`].
+pub struct FaultyListener<L: Listener> {
+    inner: L,
+    faults: Option<Arc<Faults>>,
+    /// Taken out of the kernel's queue, and not given out because an accept failed.
+    waiting: VecDeque<(FaultyStream<L::Io>, Address)>,
+}
+
+impl<L: Listener> fmt::Debug for FaultyListener<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyListener").field("inner", &self.inner).field("faults", &self.faults).finish_non_exhaustive()
+    }
+}
+
+impl<L: Listener> Listener for FaultyListener<L> {
+    type Io = FaultyStream<L::Io>;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Io, Address)>> {
+        let fresh = self.waiting.is_empty();
+        if fresh {
+            match self.inner.poll_accept(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok((io, peer))) => {
+                    self.waiting.push_back((FaultyStream::new(io, self.faults.clone()), peer));
+                }
+            }
+        }
+        if let Some(faults) = &self.faults {
+            // EMFILE has no kind of its own.
+            if faults.is_out_of_descriptors() {
+                faults.note_failed("descriptors");
+                return Poll::Ready(Err(io::Error::other("too many open files")));
+            }
+            if fresh && faults.others_abort {
+                faults.note_failed("aborted");
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+        }
+        match self.waiting.pop_front() {
+            Some((io, peer)) => Poll::Ready(Ok((io, peer))),
+            None => Poll::Pending,
+        }
+    }
+
+    fn local(&self) -> Address {
+        self.inner.local()
+    }
+
+    fn quiesce(&mut self) -> Backlog {
+        self.inner.quiesce()
+    }
+
+    fn handshakes(&self) -> Option<usize> {
+        self.inner.handshakes()
+    }
+}
+
+/// A connection of a [`FaultyNetwork`].
+pub struct FaultyStream<T> {
+    shared: Arc<Mutex<Breakable<T>>>,
+    faults: Option<Arc<Faults>>,
+    reads: u32,
+    writes: u32,
+}
+
+struct Breakable<T> {
+    /// `None` once it was broken off.
+    io: Option<T>,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl<T: Transport> FaultyStream<T> {
+    fn new(io: T, faults: Option<Arc<Faults>>) -> Self {
+        let shared = Arc::new(Mutex::new(Breakable { io: Some(io), reader: None, writer: None }));
+        if let Some(faults) = &faults {
+            let weak: Weak<Mutex<Breakable<T>>> = Arc::downgrade(&shared);
+            lock(&faults.breakable).push(weak);
+        }
+        Self { shared, faults, reads: 0, writes: 0 }
+    }
+}
+
+impl<T> fmt::Debug for FaultyStream<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyStream").finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Breakable<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Breakable").finish_non_exhaustive()
+    }
+}
+
+impl<T: Transport> Break for Mutex<Breakable<T>> {
+    fn break_off(&self) -> bool {
+        let (io, wakers) = {
+            let mut shared = lock(self);
+            (shared.io.take(), [shared.reader.take(), shared.writer.take()])
+        };
+        let Some(mut io) = io else { return false };
+        io.reset_on_drop();
+        drop(io);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+        true
+    }
+}
+
+fn reset<R>() -> Poll<io::Result<R>> {
+    Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+}
+
+impl<T: Transport> AsyncRead for FaultyStream<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        let mut shared = lock(&me.shared);
+        let Some(io) = shared.io.as_mut() else { return reset() };
+        let part = match &me.faults {
+            None => Some(buffer.remaining()),
+            Some(faults) => faults.part_of(buffer.remaining(), &mut me.reads),
+        };
+        let Some(part) = part else {
+            // An event that was for nothing.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        };
+        let polled = if part >= buffer.remaining() {
+            Pin::new(io).poll_read(cx, buffer)
+        } else {
+            let mut some = buffer.take(part);
+            let polled = Pin::new(io).poll_read(cx, &mut some);
+            let read = some.filled().to_vec();
+            buffer.put_slice(&read);
+            polled
+        };
+        if polled.is_pending() && me.faults.is_some() {
+            shared.reader = Some(cx.waker().clone());
+        }
+        polled
+    }
+}
+
+impl<T: Transport> AsyncWrite for FaultyStream<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let me = self.get_mut();
+        let mut shared = lock(&me.shared);
+        let Some(io) = shared.io.as_mut() else { return reset() };
+        let part = match &me.faults {
+            None => Some(bytes.len()),
+            Some(faults) => faults.part_of(bytes.len(), &mut me.writes),
+        };
+        let Some(part) = part else {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        };
+        let polled = Pin::new(io).poll_write(cx, &bytes[..part.min(bytes.len())]);
+        if polled.is_pending() && me.faults.is_some() {
+            shared.writer = Some(cx.waker().clone());
+        }
+        polled
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match lock(&self.shared).io.as_mut() {
+            Some(io) => Pin::new(io).poll_flush(cx),
+            None => reset(),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match lock(&self.shared).io.as_mut() {
+            Some(io) => Pin::new(io).poll_shutdown(cx),
+            None => reset(),
+        }
+    }
+}
+
+impl<T: Transport> Transport for FaultyStream<T> {
+    fn look(&self) -> Look {
+        lock(&self.shared).io.as_ref().map_or(Look::Broken, Transport::look)
+    }
+
+    fn unacknowledged(&self) -> Option<usize> {
+        lock(&self.shared).io.as_ref().and_then(Transport::unacknowledged)
+    }
+
+    fn reset_on_drop(&mut self) {
+        if let Some(io) = lock(&self.shared).io.as_mut() {
+            io.reset_on_drop();
+        }
+    }
+}

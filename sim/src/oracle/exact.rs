@@ -1,0 +1,319 @@
+//! What is so to the millisecond: moments that handlers, tasks and silent clients are told, and what each of them has until then
+//! (P6, P9, P10, P12).
+
+use super::{End, Said, Story, ledger::is_http2};
+use crate::{
+    scenario::{Deed, Half, Pacing, Traffic, client_name},
+    tasks::Until,
+    trace::Record,
+};
+use lameduck::lifecycle::{ABORT_FLUSH, Phase};
+use std::time::Duration;
+
+/// How long a fresh connection may be silent in the drain, and half a head may take then, and at all.
+const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
+const HEAD_GRACE: Duration = Duration::from_secs(1);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often connections are looked at while serving, and once a stop was asked for.
+const SWEEP: Duration = Duration::from_millis(250);
+const SWEEP_STOPPING: Duration = Duration::from_millis(10);
+/// How long a client that is gone stays unnoticed at most.
+const GONE_CHECK: Duration = Duration::from_secs(1);
+
+/// What a handler is given is what holds: the phase of that moment, and all of its deadline.
+pub(super) fn contexts_are_true(story: &Story<'_>) -> Result<(), String> {
+    let own = story.scenario.request_timeout_ms.map(|ms| ms * 1_000);
+    for (place, record) in story.records.iter().enumerate().filter(|(_, record)| record.event == "handler begins") {
+        let Some(phase) = record.text("phase") else { continue };
+        let entered = story.phases.iter().rfind(|(_, entered, _)| *entered < place).map(|(phase, _, _)| *phase);
+        if entered.is_some_and(|entered| entered.name() != phase) {
+            return Err(format!("a handler at {:?} was told {phase}, and it was {entered:?}", record.at));
+        }
+        let left = record.number("left_us");
+        // A clock that disagrees with the world shows parts of a microsecond.
+        if left.zip(own).map_or(left != own, |(left, own)| left.abs_diff(own) > 1) {
+            return Err(format!("a handler at {:?} had {left:?} µs left, and not {own:?}", record.at));
+        }
+    }
+    Ok(())
+}
+
+/// Whoever looks at its context sees it cancelled when the drain ends, and what does not look is dropped when its time is up.
+pub(super) fn cancelled_on_time(story: &Story<'_>) -> Result<(), String> {
+    let Some(cancelling) = story.began(Phase::Cancelling) else { return Ok(()) };
+    let Some(cleaning_up) = story.began(Phase::CleaningUp) else { return Ok(()) };
+    let flush = ABORT_FLUSH.min(story.scenario.plan().cancel);
+    let impatient = story.impatient().map(|(_, signal)| signal.at).find(|at| *at > cancelling);
+    let abort = cancelling + story.world(story.scenario.plan().cancel - flush);
+    let abort = impatient.map_or(abort, |at| abort.min(at)) + story.rounding();
+    for record in story.server("handler begins") {
+        let target = record.text("target").unwrap_or_default();
+        let handler = record.number("handler");
+        let of_it = |event: &'static str| {
+            story.server(event).find(|record| record.number("handler") == handler).map(|record| record.at)
+        };
+        let ends = of_it("handler ends").unwrap_or(Duration::MAX);
+        let heeds = target.starts_with("/slow?");
+        let waits = heeds || (target.starts_with("/stuck?") && !target.contains("half="));
+        if !waits || record.at >= cancelling {
+            continue;
+        }
+        if heeds && ends > cancelling + story.rounding() && cleaning_up > cancelling {
+            // It answers; with HTTP/1 the witness stays in the answer until that is written.
+            let told = of_it("handler cancelled");
+            if told.is_none_or(|told| told > cancelling + story.rounding()) {
+                return Err(format!("{target}, at work since {:?}, was not told to return at {cancelling:?}", record.at));
+            }
+        }
+        if !heeds && ends > abort && cleaning_up > abort {
+            return Err(format!("{target}, at work since {:?}, was to be cut by {abort:?}, and was at {ends:?}", record.at));
+        }
+    }
+    // What cannot be flushed is cut at the end, and told then.
+    let cut =
+        |record: &&Record| record.text("message") == Some("request aborted") && record.text("phase") != Some("draining");
+    let late = |record: &&Record| record.at > abort && record.at < cleaning_up;
+    for record in story.server("log").filter(cut).filter(late) {
+        let fresh = story.server("handler begins").any(|begins| begins.at >= abort);
+        if record.text("head_sent") == Some("false") && !fresh && story.delivers() {
+            return Err(format!("a request was cut at {:?}, and its time was up at {abort:?}", record.at));
+        }
+    }
+    for record in story.server("task ends").filter(|record| record.text("how") == Some("dropped")) {
+        if record.at > abort && record.at > cancelling {
+            let begun = story.server("task begins").filter(|begun| begun.text("task") == record.text("task"));
+            if begun.map(|begun| begun.at).max().is_some_and(|begun| begun < abort) {
+                return Err(format!("a task was dropped at {:?}, and its time was up at {abort:?}", record.at));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Background tasks begin with Serving, and each is told what it waits for.
+pub(super) fn tasks_are_told(story: &Story<'_>) -> Result<(), String> {
+    let serving = story.began(Phase::Serving);
+    for task in &story.scenario.tasks {
+        let of_it = |event: &'static str| {
+            let mine = |record: &&Record| record.text("task") == Some(task.name.as_str());
+            story.server(event).find(mine).map(|record| record.at)
+        };
+        let (begins, ends) = (of_it("task begins"), of_it("task ends"));
+        if begins != serving && (begins.is_some() || ends.is_some()) {
+            return Err(format!("{} began at {begins:?}, and Serving at {serving:?}", task.name));
+        }
+        let due = match task.until {
+            Until::Begun => None,
+            Until::Stopping => story.left_serving(),
+            Until::Draining => story.began(Phase::Draining),
+            Until::Cancelled => story.began(Phase::Cancelling),
+        };
+        if let (Some(due), Some(_), Some(ends)) = (due, begins, ends)
+            && ends > due
+            && of_it("task told").is_none()
+        {
+            return Err(format!("{} was not told of {} at {due:?}", task.name, task.until.name()));
+        }
+    }
+    Ok(())
+}
+
+/// A connection that may still say something is not closed before its time, and half a head is not refused before it.
+pub(super) fn silence_has_its_time(story: &Story<'_>) -> Result<(), String> {
+    let Some(draining) = story.began(Phase::Draining) else { return Ok(()) };
+    let cut = story.began(Phase::CleaningUp).or(story.exit().map(|(at, _)| at)).unwrap_or(Duration::MAX);
+    let near = Duration::from_millis(story.scenario.latency_ms.0);
+    if !story.delivers() {
+        return Ok(());
+    }
+    for (n, client) in story.scenario.clients.iter().enumerate() {
+        let when = |event: &str| {
+            let is_its = |record: &&Record| record.event == event && *record.actor == *client_name(n);
+            story.records.iter().find(is_its).map(|record| record.at)
+        };
+        let (Some(connected), Some(ended)) = (when("connected"), when("ended")) else { continue };
+        // Its ACK is under way when it is connected in its own eyes.
+        let accepted = connected + near;
+        let least = match client.traffic {
+            Traffic::ByteLess => draining.max(accepted + story.world(FIRST_BYTE_GRACE)),
+            Traffic::HalfHead => {
+                (accepted + story.world(HEADER_TIMEOUT)).min(draining.max(accepted) + story.world(HEAD_GRACE))
+            }
+            _ => continue,
+        };
+        if connected + story.under_way() < draining && ended < cut && ended + story.rounding() < least + near {
+            return Err(format!("{}, who had until {least:?}, was told to go by {ended:?}", client_name(n)));
+        }
+    }
+    Ok(())
+}
+
+/// A head that comes in halves is heard if it is whole in time, and only then.
+pub(super) fn heads_have_their_time(story: &Story<'_>) -> Result<(), String> {
+    let draining = story.began(Phase::Draining).unwrap_or(Duration::MAX);
+    let cut = story.began(Phase::Cancelling).or(story.exit().map(|(at, _)| at)).unwrap_or(Duration::MAX);
+    if !story.delivers() {
+        return Ok(());
+    }
+    let (near, far) = (Duration::from_millis(story.scenario.latency_ms.0), story.under_way());
+    for asked in &story.requests {
+        let (Some(client), Some((_, end))) = (story.client(asked), &asked.end) else { continue };
+        let Traffic::Once(Pacing::HeadPause(pause)) = client.traffic else { continue };
+        let pause = Duration::from_millis(pause);
+        let limit = |first: Duration| {
+            let usual = first + story.world(HEADER_TIMEOUT);
+            let drained = draining.max(first).saturating_add(story.world(HEAD_GRACE));
+            usual.min(drained)
+        };
+        // The connection's first packet goes before the request's.
+        let (first, last) = (asked.asked + near, asked.asked + far + pause);
+        let heard = asked.head.is_some_and(|(_, status, _)| status != 408);
+        // Connected while the listeners settle, or not at all.
+        let was_there = asked.asked + far < draining;
+        if !heard && was_there && last + SWEEP_STOPPING < limit(first).min(cut) {
+            return Err(format!("a head whole by {last:?} had until {:?}, and got {end:?}", limit(first)));
+        }
+        let latest = limit(asked.asked + far) + story.world(SWEEP) + SWEEP_STOPPING + story.rounding();
+        let whole = asked.asked + near + pause;
+        if heard && whole > latest {
+            return Err(format!("half a head had until {latest:?}, and was heard out until {whole:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Whoever speaks within the first-byte grace is heard.
+pub(super) fn late_words_are_heard(story: &Story<'_>) -> Result<(), String> {
+    let (Some(draining), true) = (story.began(Phase::Draining), story.delivers()) else { return Ok(()) };
+    let cut = story.began(Phase::Cancelling).unwrap_or(Duration::MAX);
+    for asked in &story.requests {
+        let (Some(client), Some((at, End::Failed(how)))) = (story.client(asked), &asked.end) else { continue };
+        let connected = story.records.iter().find(|record| {
+            record.event == "connected"
+                && *record.actor == *client_name(asked.client)
+                && record.number("connection") == Some(asked.connection)
+        });
+        let (Traffic::Late { .. }, Some(connected)) = (client.traffic, connected) else { continue };
+        let arrives = asked.asked + story.under_way();
+        let accepted = connected.at + Duration::from_millis(story.scenario.latency_ms.0);
+        let until = draining.max(accepted + story.world(FIRST_BYTE_GRACE));
+        let lost = asked.head.is_none() && matches!(how.as_str(), "reset-before-head" | "end-before-head");
+        if lost && connected.at + story.under_way() < draining && arrives < until.min(cut) && *at < cut {
+            return Err(format!(
+                "client-{} spoke at {:?}, had until {until:?}, and was not heard",
+                asked.client, asked.asked
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A client that resets its connection ends its handler soon.
+pub(super) fn the_gone_are_noticed(story: &Story<'_>) -> Result<(), String> {
+    for (n, client) in story.scenario.clients.iter().enumerate() {
+        let Traffic::Leaves { resets: true, .. } = client.traffic else { continue };
+        let target = client.deed.ask().target;
+        let alone = story.requests.iter().filter(|asked| asked.target == target).count() == 1;
+        let waits = matches!(client.deed, Deed::Slow(_) | Deed::Stuck(_, Half::Nothing));
+        let left = story.records.iter().find(|record| record.event == "leaves" && *record.actor == *client_name(n));
+        let (Some(left), true, true) = (left, alone && waits, story.delivers()) else { continue };
+        let Some(begins) = story.server("handler begins").find(|record| record.text("target") == Some(target.as_str()))
+        else {
+            continue;
+        };
+        let by = left.at.max(begins.at) + story.under_way() + story.world(GONE_CHECK * 2 + SWEEP) + SWEEP_STOPPING;
+        let ends = story.server("handler ends").find(|record| record.number("handler") == begins.number("handler"));
+        if ends.is_some_and(|ends| ends.at > by) {
+            return Err(format!("client-{n} was gone at {:?}, and its handler was at work after {by:?}", left.at));
+        }
+    }
+    Ok(())
+}
+
+/// HTTP/1 connections are kept while the service is served.
+pub(super) fn nobody_is_told_early(story: &Story<'_>) -> Result<(), String> {
+    let left = story.left_serving().unwrap_or(Duration::MAX);
+    for asked in story.requests.iter().filter(|asked| !is_http2(story.client(asked))) {
+        let unread = matches!(story.deed(asked), Some(Deed::Unread(_) | Deed::Get(_) | Deed::Post(..)) | None);
+        let closed = story.client(asked).is_some_and(|client| client.traffic == Traffic::Once(Pacing::HalfClosed));
+        if let Some((at, 200 | 500 | 503, true)) = asked.head
+            && at < left
+            && !unread
+            && !closed
+        {
+            return Err(format!("an answer to {} said `Connection: close` at {at:?}, while serving", asked.target));
+        }
+    }
+    Ok(())
+}
+
+/// A handler whose deadline comes with the abort has met its deadline first.
+pub(super) fn the_deadline_goes_first(story: &Story<'_>) -> Result<(), String> {
+    let Some(cancelling) = story.began(Phase::Cancelling) else { return Ok(()) };
+    for asked in story.requests.iter().filter(|asked| asked.said == Said::Aborted) {
+        let Some(Deed::Stuck(_, Half::Nothing)) = story.deed(asked) else { continue };
+        let Some(timeout) = story.scenario.request_timeout_ms.map(Duration::from_millis) else { continue };
+        let begins = story.server("handler begins").filter(|record| record.text("target") == Some(asked.target.as_str()));
+        let [begins] = begins.collect::<Vec<_>>()[..] else { continue };
+        let due = begins.at + story.world(timeout);
+        let ends = story.server("handler ends").find(|record| record.number("handler") == begins.number("handler"));
+        if ends.is_some_and(|ends| ends.at >= due + story.rounding() && ends.at > cancelling) {
+            return Err(format!("{} met its deadline at {due:?}, and was told that it was cut", asked.target));
+        }
+    }
+    Ok(())
+}
+
+/// Nothing of a request is left in the process when it cleans up before its time.
+pub(super) fn nothing_is_left_behind(story: &Story<'_>) -> Result<(), String> {
+    let Some((_, place, at)) = story.phases.iter().find(|(phase, _, _)| *phase == Phase::CleaningUp) else { return Ok(()) };
+    let time_was_up =
+        story.is_impatient() || story.span(Phase::Cancelling).is_none_or(|span| span >= story.scenario.plan().cancel);
+    if time_was_up {
+        return Ok(());
+    }
+    for what in
+        [["handler begins", "handler ends"], ["task begins", "task ends"], ["conversation begins", "conversation ends"]]
+    {
+        let [begun, ended] = what.map(|event| {
+            let said = story.records.iter().enumerate().filter(|(_, record)| record.event == event);
+            // What ends in the same instant may say so a moment later.
+            said.filter(|(n, record)| n < place || (event.ends_with("ends") && record.at <= *at)).count()
+        });
+        if begun > ended {
+            return Err(format!("cleaning up began at {at:?}, and {} of {begun} were not over: {}", begun - ended, what[0]));
+        }
+    }
+    Ok(())
+}
+
+/// Two GOAWAYs are not said in one moment, or all clients would come back in one.
+pub(super) fn goodbyes_are_spread(story: &Story<'_>) -> Result<(), String> {
+    let (Some(stopping), false) = (story.began(Phase::LameDuck), story.is_impatient()) else { return Ok(()) };
+    let delay = story.world(story.scenario.plan().lame_duck);
+    let (near, far) = story.scenario.latency_ms;
+    if delay < Duration::from_secs(1) || far - near > 2 || !story.delivers() {
+        return Ok(());
+    }
+    let spoke = |record: &&Record| {
+        story.requests.iter().any(|asked| {
+            *record.actor == *client_name(asked.client)
+                && record.number("connection") == Some(asked.connection)
+                && asked.head.is_some_and(|(head, ..)| head < stopping)
+        })
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    let said: Vec<Duration> = story
+        .records
+        .iter()
+        .filter(|record| record.event == "goaway" && record.at > stopping)
+        .filter(spoke)
+        .filter(|record| seen.insert((record.actor.clone(), record.number("connection"))))
+        .map(|record| record.at)
+        .collect();
+    let at_once = |at: &Duration| *at <= stopping + story.under_way() + SWEEP_STOPPING / 2;
+    if said.len() > 1 && said.iter().all(at_once) {
+        return Err(format!("{} clients of HTTP/2 were told to go in the moment of the stop, {stopping:?}", said.len()));
+    }
+    Ok(())
+}
