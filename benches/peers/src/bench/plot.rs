@@ -32,8 +32,8 @@ const PANELS: [Panel; 6] = [
     },
     Panel {
         title: "Requests lost at a stop",
-        unit: "written, never answered; open loop at 30 %",
-        path: "draining/lost",
+        unit: "written, never answered; at 30 % of capacity",
+        path: "draining_kept/lost",
         text: thousands,
     },
     Panel { title: "10,000 idle connections closed", unit: "ms from the stop", path: "idle/close_millis", text: thousands },
@@ -64,7 +64,7 @@ const GAP: f64 = 30.0;
 const PANEL_WIDTH: f64 = 336.0;
 const HEAD: f64 = 46.0;
 const ROW: f64 = 23.0;
-const NAMES: f64 = 112.0;
+const NAMES: f64 = 122.0;
 /// Kept for the number behind the longest bar.
 const NUMBER: f64 = 52.0;
 
@@ -111,10 +111,9 @@ fn draw_panel(svg: &mut String, panel: &Panel, rows: &[(&str, &Value)], x: f64, 
     let Panel { title, unit, path, text } = panel;
     let most = rows.iter().filter_map(|(_, server)| number(server, path)).fold(0.0, f64::max);
     let left = x + NAMES;
-    let _ = write!(
+    let _ = writeln!(
         svg,
-        r#"<text class="head" x="{x}" y="{}">{title}</text><text class="quiet" x="{x}" y="{}">{unit}</text>
-"#,
+        r#"<text class="head" x="{x}" y="{}">{title}</text><text class="quiet" x="{x}" y="{}">{unit}</text>"#,
         y + 12.0,
         y + 29.0,
     );
@@ -123,9 +122,8 @@ fn draw_panel(svg: &mut String, panel: &Panel, rows: &[(&str, &Value)], x: f64, 
         let ours = name.starts_with("lameduck");
         let _ = write!(
             svg,
-            r#"<text class="name{}" x="{}" y="{:.1}" text-anchor="end">{name}</text>"#,
+            r#"<text class="name{}" x="{x}" y="{:.1}">{name}</text>"#,
             if ours { " ours" } else { "" },
-            left - 9.0,
             middle + 4.0,
         );
         let Some(value) = number(server, path) else {
