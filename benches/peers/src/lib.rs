@@ -1,13 +1,15 @@
 //! What all servers of the comparison share: one answer, one way to be started, one way to be stopped.
 //!
 //! Each server takes the address to listen on as its only argument, prints `listening <address>` once it does, uses a thread for
-//! each core it may run on, sets `TCP_NODELAY`, and ends at SIGTERM.
+//! each core it may run on, sets `TCP_NODELAY`, and ends at SIGTERM. Those that drain have a second route, [`SLOW`], of which the
+//! answer takes a while. One that cannot tell HTTP/2 from HTTP/1 by itself speaks the former if [`speaks_http2`].
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use lameduck::{Host, Settings, env::ListenAddress};
 use std::{
+    convert::Infallible,
     env,
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
@@ -23,9 +25,25 @@ pub const HELLO: &str = "hello world";
 /// Its type, as axum says it.
 pub const KIND: &str = "text/plain; charset=utf-8";
 
-/// The answer, as a hyper service gives it.
-#[must_use]
-pub fn hello() -> Response<Full<Bytes>> {
+/// The path of the answer that takes a while.
+pub const SLOW: &str = "/slow";
+
+/// How long it takes.
+pub const SLOW_TIME: Duration = Duration::from_millis(200);
+
+/// A hyper service's answer. What takes a while is in a box, so that it costs the others nothing.
+pub fn answer<B>(request: &Request<B>) -> impl Future<Output = Result<Response<Full<Bytes>>, Infallible>> + use<B> {
+    let slow = request.uri().path() == SLOW;
+    async move {
+        if slow {
+            Box::pin(tokio::time::sleep(SLOW_TIME)).await;
+        }
+        Ok(hello())
+    }
+}
+
+/// The answer.
+fn hello() -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from_static(HELLO.as_bytes())));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(KIND));
     response
@@ -70,16 +88,22 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// lameduck as it comes, but for its delay.
+/// Whether clients will begin with the preface of HTTP/2 at once, without TLS or an upgrade: if `PEER_HTTP2` is set.
+#[must_use]
+pub fn speaks_http2() -> bool {
+    env::var_os("PEER_HTTP2").is_some()
+}
+
+/// lameduck as it comes, but for its delay, unless the environment sets one.
 ///
 /// # Errors
-/// If the first argument is no address.
-pub fn host() -> io::Result<lameduck::Builder> {
+/// If the first argument is no address, or the environment has a bad setting.
+pub fn host() -> Result<lameduck::Builder, Box<dyn std::error::Error + Send + Sync>> {
     let mut settings = Settings::default();
     settings.plan.lame_duck = Duration::ZERO;
     settings.limits.connections_max = CONNECTIONS_MAX;
     let host = Host::builder()
-        .settings(settings)
+        .settings(settings.with_env()?)
         .main_address(ListenAddress::Tcp(address()?))
         .internal_address(ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))
         .on_bound(|bound| drop(bound.main.first().map(announce)));

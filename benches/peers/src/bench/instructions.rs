@@ -1,51 +1,51 @@
 //! Instructions a request, by callgrind: the difference between a long run and a short one, so that the start costs nothing.
 
-use crate::server::Server;
-use lameduck_peers::HELLO;
-use std::{
-    env,
-    error::Error,
-    fs,
-    io::{Read as _, Write as _},
-    net::TcpStream,
+use crate::{
+    Result, client,
+    measure::{Sample, sample},
+    options::Options,
+    peer::Peer,
+    server::{Server, Setup},
 };
+use std::{env, fs, io, io::Write as _, net::TcpStream, os::unix::fs::PermissionsExt as _};
 
 const CONNECTIONS: usize = 64;
 const ROUNDS: [usize; 2] = [20, 120];
 
-/// In the whole process, kernel excluded.
-pub fn measure(name: &str) -> Result<f64, Box<dyn Error>> {
+/// In the whole process and its children, kernel excluded.
+pub fn take(peer: &'static Peer, _: &Options) -> Result<Sample> {
     let [short, long] = ROUNDS;
-    let instructions = run(name, long)? - run(name, short)?;
-    Ok(instructions / ((long - short) * CONNECTIONS) as f64)
+    let instructions = run(peer, long)? - run(peer, short)?;
+    Ok(sample([("per_request", instructions / ((long - short) * CONNECTIONS) as f64)]))
 }
 
-fn run(name: &str, rounds: usize) -> Result<f64, Box<dyn Error>> {
-    let out = env::temp_dir().join(format!("lameduck-bench-{name}-{rounds}.callgrind"));
-    let wrapper = ["valgrind".to_owned(), "--tool=callgrind".to_owned(), format!("--callgrind-out-file={}", out.display())];
-    let server = Server::start(name, &wrapper)?;
-    let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS {
-        let stream = TcpStream::connect(server.address)?;
-        stream.set_nodelay(true)?;
-        connections.push(stream);
-    }
-    let mut buffer = [0; 4096];
+fn run(peer: &'static Peer, rounds: usize) -> Result<f64> {
+    let directory = env::temp_dir().join(format!("lameduck-bench-callgrind-{}", std::process::id()));
+    fs::create_dir_all(&directory)?;
+    // A worker of nginx is somebody else.
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777))?;
+    let out = format!("--callgrind-out-file={}/%p", directory.display());
+    let wrapper = ["valgrind", "--tool=callgrind", "--trace-children=yes", &out].map(str::to_owned);
+    let server = Server::start(peer, &Setup { wrapper: &wrapper, ..Setup::default() })?;
+    let mut connections =
+        (0..CONNECTIONS).map(|_| client::connect(server.address)).collect::<io::Result<Vec<TcpStream>>>()?;
     for _ in 0..rounds {
         for stream in &mut connections {
-            stream.write_all(b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n")?;
+            stream.write_all(client::REQUEST)?;
         }
         for stream in &mut connections {
-            let mut read = 0;
-            while !buffer[..read].ends_with(HELLO.as_bytes()) {
-                read += stream.read(&mut buffer[read..])?;
-            }
+            client::hear(stream)?;
         }
     }
     drop(connections);
     server.ask_to_stop()?;
     server.wait()?;
-    let text = fs::read_to_string(&out)?;
+    let total = fs::read_dir(&directory)?.map(|file| counted(&fs::read_to_string(file?.path())?)).sum::<Result<f64>>();
+    fs::remove_dir_all(&directory)?;
+    total
+}
+
+fn counted(text: &str) -> Result<f64> {
     let total = text.lines().find_map(|line| line.strip_prefix("summary: ").or_else(|| line.strip_prefix("totals: ")));
-    Ok(total.ok_or("callgrind counted nothing")?.trim().parse()?)
+    Ok(total.ok_or("callgrind (Debian's package `valgrind`) counted nothing")?.trim().parse()?)
 }

@@ -1,125 +1,90 @@
-//! The bench: every server answers the same request in one interleaved run, and one table tells what it cost.
+//! The bench: every server answers the same request in one interleaved run, and tables tell what it cost.
 //!
-//! The servers have one core, the load generator (`wrk`) another. The rounds go through all servers in turn, so that a noisy minute
-//! hurts all alike; what is printed are medians, and how far the rounds lay apart. Instructions are counted by callgrind, which no
-//! noise reaches.
-//!
-//! `bench [--rounds N] [--seconds N] [--connections N] [--skip-load] [--skip-idle] [--skip-instructions] [--json FILE] [SERVER…]`
+//! The servers have one core, the load generators (`wrk`, `h2load`, clients of our own) another. The rounds go through all servers
+//! in turn, so that a noisy minute hurts all alike; what is printed are medians, and how far the rounds lay apart. Instructions are
+//! counted by callgrind, which no noise reaches. `USAGE` in `options.rs` has the flags.
 
+mod client;
+mod conditions;
+mod cores;
+mod draining;
+mod h2load;
 mod idle;
 mod instructions;
-mod load;
+mod lane;
+mod last_answer;
+mod measure;
+mod open_loop;
+mod options;
+mod peer;
+mod plot;
 mod server;
+mod slopes;
+mod start;
 mod table;
+mod watch;
+mod wrk;
 
+use crate::{cores::Noise, measure::Sample, options::Options, peer::Peer};
 use serde_json::{Value, json};
 use std::{env, error::Error, fs, io::Write as _};
 
-/// In the order of the table.
-const SERVERS: [&str; 7] = ["lameduck", "bare", "lameduck_axum", "axum", "graceful", "actix", "floor"];
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-struct Options {
-    rounds: usize,
-    seconds: u64,
-    connections: usize,
-    load: bool,
-    idle: bool,
-    instructions: bool,
-    json: Option<String>,
-    servers: Vec<String>,
-}
-
-impl Options {
-    fn parse() -> Result<Self, Box<dyn Error>> {
-        let mut options = Self {
-            rounds: 5,
-            seconds: 3,
-            connections: 10_000,
-            load: true,
-            idle: true,
-            instructions: true,
-            json: None,
-            servers: Vec::new(),
-        };
-        let mut words = env::args().skip(1);
-        while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or(format!("{word} needs a value"));
-            match word.as_str() {
-                "--rounds" => options.rounds = value()?.parse()?,
-                "--seconds" => options.seconds = value()?.parse()?,
-                "--connections" => options.connections = value()?.parse()?,
-                "--json" => options.json = Some(value()?),
-                "--skip-load" => options.load = false,
-                "--skip-idle" => options.idle = false,
-                "--skip-instructions" => options.instructions = false,
-                flag if flag.starts_with('-') => return Err(format!("no such flag: {flag}").into()),
-                _ => options.servers.push(word),
-            }
-        }
-        if options.servers.is_empty() {
-            options.servers = SERVERS.map(str::to_owned).to_vec();
-        }
-        Ok(options)
+fn main() -> Result<()> {
+    let options = Options::parse(env::args().skip(1))?;
+    let results = match &options.from {
+        Some(path) => serde_json::from_str(&fs::read_to_string(path)?)?,
+        None => run(&options)?,
+    };
+    if let Some(path) = &options.json {
+        fs::write(path, serde_json::to_string_pretty(&results)? + "\n")?;
     }
-}
-
-fn main() -> Result<(), Box<dyn Error>> {
-    let options = Options::parse()?;
-    let mut results: Vec<Value> = options.servers.iter().map(|name| json!({ "server": name })).collect();
-    for (result, name) in results.iter_mut().zip(&options.servers) {
-        result["binary_bytes"] = server::binary(name)?.metadata()?.len().into();
+    if let Some(path) = &options.plot {
+        fs::write(path, plot::draw(&results))?;
     }
-    if options.load {
-        let mut samples = vec![Vec::new(); options.servers.len()];
-        for round in 0..options.rounds {
-            for (samples, name) in samples.iter_mut().zip(&options.servers) {
-                progress(&format!("load: round {round}, {name}"));
-                samples.push(load::measure(name, options.seconds)?);
-            }
-        }
-        for (result, samples) in results.iter_mut().zip(&samples) {
-            result["load"] = load::summary(samples);
-        }
-    }
-    if options.idle {
-        for history in [idle::History::ServedOnce, idle::History::Byteless] {
-            let mut samples = vec![Vec::new(); options.servers.len()];
-            for round in 0..options.rounds.min(3) {
-                for (samples, name) in samples.iter_mut().zip(&options.servers) {
-                    progress(&format!("idle connections, {history:?}: round {round}, {name}"));
-                    samples.push(idle::measure(name, options.connections, history)?);
-                }
-            }
-            for (result, samples) in results.iter_mut().zip(&samples) {
-                result[history.name()] = idle::summary(samples);
-            }
-        }
-    }
-    if options.instructions {
-        for (result, name) in results.iter_mut().zip(&options.servers) {
-            progress(&format!("instructions: {name}"));
-            result["instructions"] = instructions::measure(name)?.into();
-        }
-    }
-    progress("");
     table::print(&results, &mut std::io::stdout().lock())?;
-    if let Some(path) = options.json {
-        fs::write(path, serde_json::to_string_pretty(&results)?)?;
-    }
     Ok(())
 }
 
+fn run(options: &Options) -> Result<Value> {
+    let mut run = conditions::describe(options.rounds, options.seconds, options.connections);
+    cores::pin_client()?;
+    let mut peers = Vec::new();
+    for peer in &options.peers {
+        match peer.missing() {
+            None => peers.push(*peer),
+            Some(why) => say(&format!("{} is left out: {why}\n", peer.name)),
+        }
+    }
+    let mut noise = Noise::listen();
+    let mut servers = peers.iter().map(|peer| begin(peer)).collect::<Result<Vec<Value>>>()?;
+    for measure in &options.measures {
+        let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); peers.len()];
+        let rounds = options.rounds.min(measure.rounds_max);
+        for round in 1..=rounds {
+            for (samples, peer) in samples.iter_mut().zip(&peers).filter(|(_, peer)| (measure.suits)(peer)) {
+                say(&format!("{}: round {round} of {rounds}, {}", measure.name, peer.name));
+                noise.look()?;
+                samples.push((measure.take)(peer, options)?);
+            }
+        }
+        for (server, samples) in servers.iter_mut().zip(&samples) {
+            server[measure.name] = measure::summary(samples);
+        }
+    }
+    say("");
+    run["noise"] = noise.summary();
+    Ok(json!({ "run": run, "servers": servers }))
+}
+
+fn begin(peer: &Peer) -> Result<Value> {
+    Ok(json!({ "name": peer.name, "binary": { "bytes": { "median": peer.binary()?.metadata()?.len() } } }))
+}
+
 /// On one line of the terminal.
-fn progress(what: &str) {
+fn say(what: &str) {
     let mut out = std::io::stderr().lock();
     // Nobody may be watching.
     let _ = write!(out, "\r\x1b[K{what}").and_then(|()| out.flush());
-}
-
-/// The middle one, and how far the farthest lie apart, as a part of it.
-fn median(mut samples: Vec<f64>) -> Value {
-    samples.sort_by(f64::total_cmp);
-    let Some((first, last)) = samples.first().zip(samples.last()) else { return Value::Null };
-    let middle = samples[samples.len() / 2];
-    json!({ "median": middle, "spread": if middle > 0.0 { (last - first) / middle } else { 0.0 } })
 }

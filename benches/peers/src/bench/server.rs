@@ -1,26 +1,39 @@
-//! A server under measurement: started on a core of its own, watched through `/proc`, stopped by SIGTERM.
+//! A server under measurement: started on a core of its own, watched through `/proc`, stopped by its signal.
 
+use crate::{
+    Result, client,
+    cores::{TICKS, on_server_core},
+    peer::Peer,
+};
+use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open};
 use std::{
-    env, fs,
-    io::{self, BufRead as _, BufReader},
-    net::{SocketAddr, TcpStream},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
+    fs, io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-/// What measures, and what is measured, each have a core.
-pub const SERVER_CORE: &str = "0";
-pub const CLIENT_CORE: &str = "1";
-
-/// Ticks of a process's times in a second; Linux has no other number here.
-const TICKS: f64 = 100.0;
-
 /// A running server.
 pub struct Server {
     child: Child,
+    peer: &'static Peer,
     pub address: SocketAddr,
+    /// When it was started.
+    pub began: Instant,
+    /// Readable once it is gone.
+    pub exit: OwnedFd,
+}
+
+/// How it is started.
+#[derive(Default)]
+pub struct Setup<'a> {
+    /// The program that runs it; none if empty.
+    pub wrapper: &'a [String],
+    /// For those that are lameduck.
+    pub variables: &'a [(&'static str, String)],
+    pub http2: bool,
 }
 
 /// Time on the core, in seconds.
@@ -30,62 +43,112 @@ pub struct Cpu {
     pub system: f64,
 }
 
-/// Where a server's binary is: beside ours.
-pub fn binary(name: &str) -> io::Result<PathBuf> {
-    Ok(env::current_exe()?.with_file_name(name))
-}
+/// Under valgrind a start takes seconds.
+const START_TIME: Duration = Duration::from_secs(60);
 
 impl Server {
-    /// Starts it, under `wrapper` if that names a program.
-    pub fn start(name: &str, wrapper: &[String]) -> io::Result<Self> {
-        let mut command = Command::new("taskset");
-        command.args(["-c", SERVER_CORE]).args(wrapper).arg(binary(name)?).arg("127.0.0.1:0");
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let out = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        let mut line = String::new();
-        BufReader::new(out).read_line(&mut line)?;
-        let address = line.trim().strip_prefix("listening ").and_then(|address| address.parse().ok());
-        let address = address.ok_or_else(|| io::Error::other(format!("{name} did not start: {line:?}")))?;
-        let server = Self { child, address };
-        // Bound is not yet listening.
-        while TcpStream::connect(address).is_err() {
-            thread::sleep(Duration::from_millis(5));
+    /// Starts it, and waits until it accepts.
+    pub fn start(peer: &'static Peer, setup: &Setup<'_>) -> Result<Self> {
+        let mut server = Self::spawn(peer, setup)?;
+        while client::connect(server.address).is_err() {
+            server.check_start()?;
+            thread::sleep(Duration::from_millis(1));
         }
         Ok(server)
     }
 
-    pub fn cpu(&self) -> io::Result<Cpu> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The second field is the name, in parentheses, and may hold anything.
-        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-        let seconds = |index: usize| fields.get(index).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0) / TICKS;
-        Ok(Cpu { user: seconds(11), system: seconds(12) })
+    /// Starts it.
+    pub fn spawn(peer: &'static Peer, setup: &Setup<'_>) -> Result<Self> {
+        // Nobody else takes it in between: ports are given out in turn.
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let mut command = peer.command(setup.wrapper, address, setup.http2)?;
+        if peer.is_lameduck() {
+            command.envs(setup.variables.iter().map(|(name, value)| (name, value)));
+        }
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let (began, child) = on_server_core(|| (Instant::now(), command.spawn()))?;
+        let child = child.map_err(|error| format!("{}: {error}", peer.name))?;
+        let exit = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        Ok(Self { child, peer, address, began, exit })
     }
 
-    /// A line of `/proc/<pid>/status`, in bytes: `VmRSS` is what is resident now, `VmHWM` the most that ever was.
-    pub fn memory(&self, line: &str) -> io::Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':'));
-        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-        Ok(kilobytes.unwrap_or(0.0) * 1024.0)
+    /// Fails if it will not start any more.
+    pub fn check_start(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            return Err(format!("{} did not start: {status}", self.peer.name).into());
+        }
+        if self.began.elapsed() > START_TIME {
+            return Err(format!("{} did not start within {START_TIME:?}", self.peer.name).into());
+        }
+        Ok(())
+    }
+
+    /// Of the process and its children, so far.
+    pub fn cpu(&self) -> io::Result<Cpu> {
+        let mut cpu = Cpu { user: 0.0, system: 0.0 };
+        for process in self.processes() {
+            let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+            // The second field is the name, in parentheses, and may hold anything.
+            let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+            let seconds =
+                |index: usize| fields.get(index).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0) / TICKS;
+            cpu.user += seconds(11);
+            cpu.system += seconds(12);
+        }
+        Ok(cpu)
+    }
+
+    /// The resident bytes of the process and its children, now.
+    pub fn resident(&self) -> io::Result<f64> {
+        self.memory("VmRSS")
+    }
+
+    /// The most that there ever were.
+    pub fn resident_peak(&self) -> io::Result<f64> {
+        self.memory("VmHWM")
+    }
+
+    fn memory(&self, line: &str) -> io::Result<f64> {
+        let mut bytes = 0.0;
+        for process in self.processes() {
+            let text = fs::read_to_string(format!("/proc/{process}/status"))?;
+            let line = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':'));
+            let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+            bytes += kilobytes.unwrap_or(0.0) * 1024.0;
+        }
+        Ok(bytes)
+    }
+
+    /// The process, and its workers if those are processes, too.
+    fn processes(&self) -> Vec<u32> {
+        let id = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+        [id].into_iter().chain(children).collect()
     }
 
     /// Asks it to stop; when.
     pub fn ask_to_stop(&self) -> io::Result<Instant> {
-        let process = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(process, rustix::process::Signal::TERM)?;
-        Ok(Instant::now())
+        let asked = Instant::now();
+        kill_process(Pid::from_child(&self.child), self.peer.stop_signal())?;
+        Ok(asked)
     }
 
     /// Waits for its end.
-    pub fn wait(mut self) -> io::Result<()> {
-        self.child.wait().map(drop)
+    pub fn wait(mut self) -> io::Result<Instant> {
+        self.child.wait()?;
+        Ok(Instant::now())
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Gone already, or in the way of the next.
+        // Gone already, or in the way of the next. One that asks its workers to go, too.
+        let _ = kill_process(Pid::from_child(&self.child), rustix::process::Signal::TERM);
+        let patience = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && patience.elapsed() < Duration::from_millis(500) {
+            thread::sleep(Duration::from_millis(5));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,56 +1,123 @@
-//! The table, as Markdown: medians, and each as a ratio to the two servers that lameduck wants to be held against.
+//! The tables, as Markdown: medians, and each as a ratio to the two servers that lameduck wants to be held against.
 
+use crate::conditions;
 use serde_json::Value;
 use std::io::{self, Write};
 
 /// A row: its name, where it is found in a server's results, how it is printed.
 type Row = (&'static str, &'static str, fn(f64) -> String);
 
-const ROWS: [Row; 16] = [
-    ("instructions a request (callgrind, 64 connections)", "/instructions", whole),
-    ("CPU a request, µs", "/load/cpu_micros/median", fine),
-    ("– user, µs", "/load/user_micros/median", fine),
-    ("– system, µs", "/load/system_micros/median", fine),
-    ("requests/s, 64 connections, one core", "/load/per_second/median", whole),
-    ("p50, µs", "/load/p50_micros/median", whole),
-    ("p99, µs", "/load/p99_micros/median", whole),
-    ("bytes an idle connection, served once", "/idle_served_once/bytes/median", whole),
-    ("– at the peak of the burst", "/idle_served_once/peak_bytes/median", whole),
-    ("bytes an idle connection, byte-less", "/idle_byteless/bytes/median", whole),
-    ("– at the peak of the burst", "/idle_byteless/peak_bytes/median", whole),
-    ("idle connections closed after the stop, ms", "/idle_served_once/close_millis/median", fine),
-    ("– byte-less ones, ms", "/idle_byteless/close_millis/median", fine),
-    ("last of them closed to exit, ms", "/idle_served_once/exit_millis/median", fine),
-    ("binary, MB", "/binary_bytes", |bytes| fine(bytes / 1e6)),
-    ("spread of CPU a request over the rounds, %", "/load/cpu_micros/spread", |spread| whole(spread * 100.0)),
+const COSTS: [Row; 44] = [
+    ("CPU a request, µs (64 connections)", "load/cpu_micros", fine),
+    ("– user, µs", "load/user_micros", fine),
+    ("– system, µs", "load/system_micros", fine),
+    ("requests/s", "load/per_second", whole),
+    ("p50, µs", "load/p50_micros", whole),
+    ("p99, µs", "load/p99_micros", whole),
+    ("one connection: p50, µs", "one/p50_micros", whole),
+    ("– p99, µs", "one/p99_micros", whole),
+    ("– requests/s", "one/per_second", whole),
+    ("pipelined × 16: requests/s", "pipelined/per_second", whole),
+    ("– CPU a request, µs", "pipelined/cpu_micros", fine),
+    ("HTTP/2, 8 × 32 streams: requests/s", "http2/per_second", whole),
+    ("– CPU a request, µs", "http2/cpu_micros", fine),
+    ("first answer after exec, ms", "start/millis", fine),
+    ("bytes an idle connection, served once", "idle/bytes", whole),
+    ("– at the peak of the burst", "idle/peak_bytes", whole),
+    ("bytes an idle connection, byte-less", "byteless/bytes", whole),
+    ("– at the peak of the burst", "byteless/peak_bytes", whole),
+    ("idle connections closed after the stop, ms", "idle/close_millis", whole),
+    ("– the last of them to exit, ms", "idle/exit_millis", fine),
+    ("– stop to exit, ms", "idle/stop_millis", whole),
+    ("byte-less ones closed, ms", "byteless/close_millis", whole),
+    ("– stop to exit, ms", "byteless/stop_millis", whole),
+    ("last answer to exit, ms", "last_answer/exit_millis", fine),
+    ("– of 64 answers, lost", "last_answer/lost", whole),
+    ("open loop at 30 % of a connection a request: requests/s", "draining/rate", whole),
+    ("– p50 steady, µs", "draining/steady_p50_micros", whole),
+    ("– p99 steady, µs", "draining/steady_p99_micros", whole),
+    ("– p50 between stop and exit, µs", "draining/draining_p50_micros", whole),
+    ("– p99 between stop and exit, µs", "draining/draining_p99_micros", whole),
+    ("– p99, stop to exit ÷ steady", "draining/p99_ratio", fine),
+    ("– answered between stop and exit", "draining/answered_draining", whole),
+    ("– **lost**", "draining/lost", whole),
+    ("– stop to exit, ms", "draining/stop_millis", whole),
+    ("open loop at 30 % of kept connections: requests/s", "draining_kept/rate", whole),
+    ("– p99 steady, µs", "draining_kept/steady_p99_micros", whole),
+    ("– p99 between stop and exit, µs", "draining_kept/draining_p99_micros", whole),
+    ("– p99, stop to exit ÷ steady", "draining_kept/p99_ratio", fine),
+    ("– answered between stop and exit", "draining_kept/answered_draining", whole),
+    ("– **lost**", "draining_kept/lost", whole),
+    ("binary, MB", "binary/bytes", |bytes| fine(bytes / 1e6)),
+    ("spread of CPU a request, %", "load/cpu_micros|spread", |spread| whole(spread * 100.0)),
+    ("– of one connection's p50, %", "one/p50_micros|spread", |spread| whole(spread * 100.0)),
+    ("– of the time to close idle ones, %", "idle/close_millis|spread", |spread| whole(spread * 100.0)),
+];
+
+const COUNTS: [Row; 1] = [("instructions a request (callgrind, 64 connections)", "instructions/per_request", whole)];
+
+const SLOPES: [Row; 14] = [
+    ("KB with 1,000 idle connections", "slopes/resident_1000", kilobytes),
+    ("KB with 5,000", "slopes/resident_5000", kilobytes),
+    ("KB with 10,000", "slopes/resident_10000", kilobytes),
+    ("stop to exit with 100, ms", "slopes/stop_millis_100", fine),
+    ("– with 1,000, ms", "slopes/stop_millis_1000", fine),
+    ("– with 10,000, ms", "slopes/stop_millis_10000", fine),
+    ("all 100 closed, ms", "slopes/close_millis_100", fine),
+    ("– 10,000, ms", "slopes/close_millis_10000", fine),
+    ("KB with 1 worker", "workers/resident_1", kilobytes),
+    ("KB with 2", "workers/resident_2", kilobytes),
+    ("KB with 4", "workers/resident_4", kilobytes),
+    ("first answer with 1 worker, ms", "workers/start_millis_1", fine),
+    ("– with 2, ms", "workers/start_millis_2", fine),
+    ("– with 4, ms", "workers/start_millis_4", fine),
 ];
 
 /// Printed beside the numbers of lameduck.
 const HELD_AGAINST: [&str; 2] = ["bare", "axum"];
 
-pub fn print(results: &[Value], out: &mut impl Write) -> io::Result<()> {
-    let name = |result: &Value| result["server"].as_str().unwrap_or_default().to_owned();
-    let find = |server: &str| results.iter().find(|result| name(result) == server);
-    let (ours, others) = (find("lameduck"), HELD_AGAINST.map(|server| (server, find(server))));
-    write!(out, "| |")?;
-    for result in results {
-        write!(out, " {} |", name(result))?;
+pub fn print(results: &Value, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{}", conditions::sentence(&results["run"]))?;
+    let servers = results["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    rows(&COSTS, servers, out)?;
+    rows(&COUNTS, servers, out)?;
+    rows(&SLOPES, servers, out)
+}
+
+/// The median at `path`; after a bar in the path, something else.
+pub fn number(server: &Value, path: &str) -> Option<f64> {
+    let (path, what) = path.split_once('|').unwrap_or((path, "median"));
+    server.pointer(&format!("/{path}/{what}"))?.as_f64()
+}
+
+fn rows(rows: &[Row], servers: &[Value], out: &mut impl Write) -> io::Result<()> {
+    let told = |row: &&Row| servers.iter().any(|server| number(server, row.1).is_some());
+    let rows: Vec<&Row> = rows.iter().filter(told).collect();
+    let servers: Vec<&Value> =
+        servers.iter().filter(|server| rows.iter().any(|row| number(server, row.1).is_some())).collect();
+    if rows.is_empty() {
+        return Ok(());
     }
-    for (server, _) in others {
+    let name = |server: &Value| server["name"].as_str().unwrap_or_default().to_owned();
+    let find = |wanted: &str| servers.iter().copied().find(|server| name(server) == wanted);
+    let (ours, others) = (find("lameduck"), HELD_AGAINST.map(|server| (server, find(server))));
+    let others: Vec<_> =
+        others.into_iter().filter_map(|(server, other)| ours.zip(other).map(|pair| (server, pair))).collect();
+    write!(out, "\n| |")?;
+    for server in &servers {
+        write!(out, " {} |", name(server))?;
+    }
+    for (server, _) in &others {
         write!(out, " lameduck ÷ {server} |")?;
     }
-    writeln!(out, "\n|---|{}", "---:|".repeat(results.len() + others.len()))?;
-    for (title, path, text) in ROWS {
-        let value = |result: &Value| result.pointer(path).and_then(Value::as_f64);
-        if results.iter().all(|result| value(result).is_none()) {
-            continue;
-        }
+    writeln!(out, "\n|---|{}", "---:|".repeat(servers.len() + others.len()))?;
+    for (title, path, text) in rows {
         write!(out, "| {title} |")?;
-        for result in results {
-            write!(out, " {} |", value(result).map(text).unwrap_or_default())?;
+        for server in &servers {
+            write!(out, " {} |", number(server, path).map(text).unwrap_or_default())?;
         }
-        for (_, other) in others {
-            let ratio = ours.and_then(value).zip(other.and_then(value)).filter(|(_, other)| *other > 0.0);
+        for (_, (ours, other)) in &others {
+            let ratio = number(ours, path).zip(number(other, path)).filter(|(_, other)| *other > 0.0);
             write!(out, " {} |", ratio.map(|(ours, other)| fine(ours / other)).unwrap_or_default())?;
         }
         writeln!(out)?;
@@ -64,4 +131,8 @@ fn whole(number: f64) -> String {
 
 fn fine(number: f64) -> String {
     format!("{number:.2}")
+}
+
+fn kilobytes(bytes: f64) -> String {
+    whole(bytes / 1024.0)
 }

@@ -1,7 +1,7 @@
 //! `axum::serve` on tokio's multi-threaded runtime, with its own graceful shutdown.
 
 use axum::{Router, routing::get, serve::ListenerExt};
-use lameduck_peers::{HELLO, address, announce, cores, listen, stopped};
+use lameduck_peers::{HELLO, SLOW, SLOW_TIME, address, announce, cores, listen, stopped};
 use std::io;
 use tokio::{net::TcpListener, runtime::Builder};
 
@@ -10,7 +10,12 @@ fn main() -> io::Result<()> {
         let listener = TcpListener::from_std(listen(address()?)?)?;
         announce(listener.local_addr()?)?;
         let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-        let router = Router::new().route("/", get(|| async { HELLO }));
+        let router = Router::new().route("/", get(|| async { HELLO })).route(SLOW, get(slow));
         axum::serve(listener, router).with_graceful_shutdown(async { drop(stopped().await) }).await
     })
+}
+
+async fn slow() -> &'static str {
+    tokio::time::sleep(SLOW_TIME).await;
+    HELLO
 }

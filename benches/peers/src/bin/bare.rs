@@ -1,10 +1,15 @@
 //! Bare hyper: a thread with a single-threaded runtime for each core, `serve_connection` and nothing else. At SIGTERM it is simply
 //! gone.
 
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use lameduck_peers::{address, announce, cores, hello, listen, stopped};
-use std::{convert::Infallible, io, thread};
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use lameduck_peers::{address, announce, answer, cores, listen, speaks_http2, stopped};
+use std::{io, thread};
 use tokio::{net::TcpListener, runtime::Builder};
 
 fn main() -> io::Result<()> {
@@ -20,12 +25,16 @@ fn main() -> io::Result<()> {
 
 async fn serve(listener: std::net::TcpListener) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
+    let http2 = speaks_http2();
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         tokio::spawn(async move {
-            let service = service_fn(|_| async { Ok::<_, Infallible>(hello()) });
-            http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
+            let (io, service) = (TokioIo::new(stream), service_fn(|request: Request<Incoming>| answer(&request)));
+            match http2 {
+                true => http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await,
+                false => http1::Builder::new().serve_connection(io, service).await,
+            }
         });
     }
 }

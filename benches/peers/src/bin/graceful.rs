@@ -1,12 +1,12 @@
 //! hyper-util: its `auto` builder and `GracefulShutdown`, on tokio's multi-threaded runtime, as its example has it.
 
-use hyper::service::service_fn;
+use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use lameduck_peers::{address, announce, cores, hello, listen, stopped};
-use std::{convert::Infallible, io, pin::pin};
+use lameduck_peers::{address, announce, answer, cores, listen, stopped};
+use std::{io, pin::pin};
 use tokio::{net::TcpListener, runtime::Builder};
 
 fn main() -> io::Result<()> {
@@ -21,7 +21,7 @@ fn main() -> io::Result<()> {
                 accepted = listener.accept() => {
                     let (stream, _) = accepted?;
                     stream.set_nodelay(true)?;
-                    let service = service_fn(|_| async { Ok::<_, Infallible>(hello()) });
+                    let service = service_fn(|request: Request<Incoming>| answer(&request));
                     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
                     let connection = graceful.watch(connection.into_owned());
                     tokio::spawn(connection);

@@ -3,10 +3,9 @@
 
 use hyper::service::service_fn;
 use lameduck::Body;
-use lameduck_peers::{hello, host};
-use std::convert::Infallible;
+use lameduck_peers::{answer, host};
 
 fn main() -> ! {
-    let service = service_fn(|_: http::Request<Body>| async { Ok::<_, Infallible>(hello()) });
+    let service = service_fn(|request: http::Request<Body>| answer(&request));
     lameduck::main(|| Ok(host()?.hyper(service)), |_| {})
 }

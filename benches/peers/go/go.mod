@@ -1,0 +1,3 @@
+module lameduck-peer
+
+go 1.24

@@ -1,0 +1,87 @@
+//! Two cores: what is measured has one, what measures the other. And how much of them others took.
+
+use crate::{Result, measure::median_of};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use std::{
+    fs, hint,
+    time::{Duration, Instant},
+};
+
+/// What measures, and what is measured, each have a core.
+pub const SERVER_CORE: usize = 0;
+const CLIENT_CORE: usize = 1;
+
+/// Ticks of a process's times in a second; Linux has no other number here.
+pub const TICKS: f64 = 100.0;
+
+/// Runs this thread, and what it starts, on the client's core.
+pub fn pin_client() -> Result<()> {
+    pin(CLIENT_CORE)
+}
+
+/// Runs `start` on the server's core: what it starts stays there.
+pub fn on_server_core<T>(start: impl FnOnce() -> T) -> Result<T> {
+    pin(SERVER_CORE)?;
+    let started = start();
+    pin(CLIENT_CORE)?;
+    Ok(started)
+}
+
+fn pin(core: usize) -> Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).map_err(|error| format!("the bench needs two cores; no core {core}: {error}").into())
+}
+
+/// How noisy the machine is: the same piece of arithmetic, timed on the server's core again and again, and the time that the host
+/// of a virtual machine took away.
+pub struct Noise {
+    spins: Vec<f64>,
+    stolen: f64,
+    began: Instant,
+}
+
+impl Noise {
+    pub fn listen() -> Self {
+        Self { spins: Vec::new(), stolen: stolen(), began: Instant::now() }
+    }
+
+    /// Another look.
+    pub fn look(&mut self) -> Result<()> {
+        self.spins.push(on_server_core(spin)?.as_secs_f64() * 1e3);
+        Ok(())
+    }
+
+    /// The middle spin in milliseconds, how far the slowest of them and the slowest but a tenth lay above it, and the part of the
+    /// time that was stolen.
+    pub fn summary(mut self) -> serde_json::Value {
+        self.spins.sort_by(f64::total_cmp);
+        let middle = median_of(&self.spins);
+        let above = |spin: Option<&f64>| spin.map_or(0.0, |spin| spin / middle - 1.0);
+        serde_json::json!({
+            "spin_millis": middle,
+            "spins": self.spins.len(),
+            "slowest_above": above(self.spins.last()),
+            "ninetieth_above": above(self.spins.get(self.spins.len() * 9 / 10)),
+            "stolen": (stolen() - self.stolen) / self.began.elapsed().as_secs_f64(),
+            "seconds": self.began.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+/// Some 20 ms of arithmetic.
+fn spin() -> Duration {
+    let began = Instant::now();
+    let mut word = 1_u64;
+    for _ in 0..20_000_000 {
+        word = hint::black_box(word).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    }
+    began.elapsed()
+}
+
+/// Seconds that were stolen from both cores since the machine began.
+fn stolen() -> f64 {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let ticks = stat.lines().next().and_then(|line| line.split_whitespace().nth(8)?.parse::<f64>().ok());
+    ticks.unwrap_or(0.0) / TICKS
+}

@@ -1,0 +1,61 @@
+//! Last answer to exit: busy keep-alive connections are asked for an answer that takes a while, the stop comes meanwhile, and the
+//! clock runs from the moment the client has read the last of them to the end of the process.
+//!
+//! The client does what RFC 9112 §9.6 asks of it: it closes once it has read an answer that says `Connection: close`, and waits for
+//! the server's end otherwise.
+
+use crate::{
+    Result, client,
+    measure::{Sample, sample},
+    options::Options,
+    peer::Peer,
+    server::{Server, Setup},
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::{
+    io::{self, Read as _, Write as _},
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+const CONNECTIONS: usize = 64;
+
+/// From the last request to the stop: all are in the handler's hands by then, and none is finished.
+const UNDER_WAY: Duration = Duration::from_millis(50);
+
+/// Longer than any drain of the comparison.
+const PATIENCE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
+
+pub fn take(peer: &'static Peer, _: &Options) -> Result<Sample> {
+    let server = Server::start(peer, &Setup::default())?;
+    let mut open = (0..CONNECTIONS).map(|_| client::served_once(server.address)).collect::<io::Result<Vec<TcpStream>>>()?;
+    for stream in &mut open {
+        stream.write_all(b"GET /slow HTTP/1.1\r\nhost: bench\r\n\r\n")?;
+    }
+    thread::sleep(UNDER_WAY);
+    let asked = server.ask_to_stop()?;
+    let (mut lost, mut last) = (0.0, asked);
+    let mut left = Vec::new();
+    for mut stream in open {
+        match client::hear(&mut stream) {
+            Ok(answer) => {
+                last = Instant::now();
+                if !client::closes(&answer) {
+                    left.push(stream);
+                }
+            }
+            Err(_) => lost += 1.0,
+        }
+    }
+    // Whatever holds the exit now is the server's own.
+    if poll(&mut [PollFd::new(&server.exit, PollFlags::IN)], Some(&PATIENCE))? == 0 {
+        return Err(format!("{} is still there {} s after its last answer", peer.name, PATIENCE.tv_sec).into());
+    }
+    let exit = Instant::now();
+    for mut stream in left {
+        // An end or a reset: it is over either way.
+        let _ = stream.read(&mut [0; 64]);
+    }
+    Ok(sample([("exit_millis", (exit - last).as_secs_f64() * 1e3), ("lost", lost)]))
+}

@@ -1,0 +1,73 @@
+//! What is measured: each measure takes one sample of one server, and a sample is a few numbers with names.
+
+use crate::{Result, draining, h2load, idle, instructions, last_answer, options::Options, peer::Peer, slopes, start, wrk};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// One round of one server.
+pub type Sample = BTreeMap<String, f64>;
+
+pub struct Measure {
+    pub name: &'static str,
+    /// The most rounds that it is worth.
+    pub rounds_max: usize,
+    pub suits: fn(&Peer) -> bool,
+    pub take: fn(&'static Peer, &Options) -> Result<Sample>,
+}
+
+/// In the order of the run.
+pub const MEASURES: [Measure; 13] = [
+    Measure { name: "load", rounds_max: usize::MAX, suits: any, take: wrk::many },
+    Measure { name: "one", rounds_max: usize::MAX, suits: any, take: wrk::one },
+    Measure { name: "pipelined", rounds_max: usize::MAX, suits: parses, take: wrk::pipelined },
+    Measure { name: "http2", rounds_max: usize::MAX, suits: |peer| peer.http2, take: h2load::streams },
+    Measure { name: "start", rounds_max: usize::MAX, suits: any, take: start::first_answer },
+    Measure { name: "idle", rounds_max: usize::MAX, suits: any, take: idle::served_once },
+    Measure { name: "byteless", rounds_max: 3, suits: any, take: idle::byteless },
+    Measure { name: "last_answer", rounds_max: usize::MAX, suits: |peer| peer.drains, take: last_answer::take },
+    Measure { name: "draining", rounds_max: usize::MAX, suits: parses, take: draining::with_new_connections },
+    Measure { name: "draining_kept", rounds_max: 3, suits: parses, take: draining::with_kept_connections },
+    Measure { name: "slopes", rounds_max: 3, suits: slopes::suits, take: slopes::connections },
+    Measure { name: "workers", rounds_max: 3, suits: |peer| peer.name == "lameduck", take: slopes::workers },
+    Measure { name: "instructions", rounds_max: 1, suits: any, take: instructions::take },
+];
+
+fn any(_: &Peer) -> bool {
+    true
+}
+
+/// The floor answers what it reads, not what it was asked.
+fn parses(peer: &Peer) -> bool {
+    peer.name != "floor"
+}
+
+/// A sample of these numbers.
+pub fn sample<const N: usize>(numbers: [(&str, f64); N]) -> Sample {
+    numbers.into_iter().map(|(name, number)| (name.to_owned(), number)).collect()
+}
+
+/// Of each number the middle one, how far the farthest lie apart as a part of it, and all of them in the order of the rounds.
+pub fn summary(samples: &[Sample]) -> Value {
+    let names = samples.iter().flat_map(|sample| sample.keys()).collect::<std::collections::BTreeSet<_>>();
+    let of = |name: &String| {
+        let rounds: Vec<f64> = samples.iter().filter_map(|sample| sample.get(name).copied()).collect();
+        let (least, most) = rounds.iter().fold((f64::MAX, f64::MIN), |(least, most), n| (least.min(*n), most.max(*n)));
+        let middle = median_of(&rounds);
+        let spread = if middle > 0.0 { (most - least) / middle } else { 0.0 };
+        json!({ "median": middle, "spread": spread, "rounds": rounds })
+    };
+    names.into_iter().map(|name| (name.clone(), of(name))).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// The middle one.
+pub fn median_of(numbers: &[f64]) -> f64 {
+    percentile(numbers, 0.5)
+}
+
+/// The number that this part of them does not exceed; 0 if there are none.
+pub fn percentile(numbers: &[f64], part: f64) -> f64 {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let index = (sorted.len() as f64 * part) as usize;
+    sorted.get(index.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
+}

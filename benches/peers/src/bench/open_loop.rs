@@ -1,0 +1,164 @@
+//! An open loop: requests are written when their time has come, whether or not others were answered, as the clients of a real
+//! service do who know nothing of each other. The gaps between them are drawn from an exponential distribution.
+//!
+//! A request takes the connection that has been idle longest, or a new one if all are busy or gone. One that cannot be written any
+//! more, because the connection is refused or was closed before, is not the server's: in a deploy it is its successor's. One that
+//! was written and has no whole answer is *lost*.
+
+use crate::{
+    Result, client,
+    lane::{Lane, News},
+};
+use lameduck::env::Seed;
+use rustix::event::{
+    Timespec,
+    epoll::{self, CreateFlags, Event, EventData, EventFlags},
+};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+const CONNECTIONS: usize = 64;
+
+/// No more are opened at once: a client has its limits, too.
+const CONNECTIONS_MAX: usize = 4096;
+
+pub struct OpenLoop {
+    address: SocketAddr,
+    epoll: OwnedFd,
+    lanes: Vec<Option<Lane>>,
+    free: Vec<usize>,
+    idle: VecDeque<usize>,
+    record: Record,
+}
+
+/// What happened.
+#[derive(Default)]
+pub struct Record {
+    /// When each request was answered, and what it took.
+    pub answered: Vec<(Instant, Duration)>,
+    pub lost: usize,
+    /// The server's end, if it has come.
+    pub exit: Option<Instant>,
+}
+
+/// The number of the process among the events.
+const PROCESS: u64 = u64::MAX;
+
+impl OpenLoop {
+    pub fn new(address: SocketAddr, exit: &OwnedFd) -> Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, exit, EventData::new_u64(PROCESS), EventFlags::IN | EventFlags::ET)?;
+        let (lanes, free, idle) = (Vec::new(), Vec::new(), VecDeque::new());
+        let mut this = Self { address, epoll, lanes, free, idle, record: Record::default() };
+        for _ in 0..CONNECTIONS {
+            let lane = this.board(Lane::idle(client::served_once(address)?)?)?;
+            this.idle.push_back(lane);
+        }
+        Ok(this)
+    }
+
+    /// Asks `rate` times a second, for `span` or until the process is gone.
+    pub fn run(&mut self, rate: f64, span: Duration) -> Result<()> {
+        let (began, seed) = (Instant::now(), Seed(7));
+        let mut due = Duration::ZERO;
+        for n in 0.. {
+            while began.elapsed() < due {
+                self.turn(Timespec { tv_sec: 0, tv_nsec: 0 })?;
+            }
+            if self.record.exit.is_some() || began.elapsed() >= span {
+                break;
+            }
+            self.ask()?;
+            // Evenly spread over (0, 1].
+            let chance = (seed.nth(n) >> 11) as f64 / (1_u64 << 53) as f64;
+            due += Duration::from_secs_f64(-(1.0 - chance).ln() / rate);
+        }
+        Ok(())
+    }
+
+    /// Reads what is still on the way; what is left then is lost.
+    pub fn finish(mut self) -> Result<Record> {
+        let patience = Instant::now();
+        while self.waiting() > 0 && patience.elapsed() < Duration::from_millis(200) {
+            self.turn(Timespec { tv_sec: 0, tv_nsec: 1_000_000 })?;
+        }
+        self.record.lost += self.waiting();
+        Ok(self.record)
+    }
+
+    fn waiting(&self) -> usize {
+        self.lanes.iter().flatten().filter(|lane| lane.is_waiting()).count()
+    }
+
+    /// One request: on an idle connection if one can be written to, else on a new one.
+    fn ask(&mut self) -> Result<()> {
+        while let Some(number) = self.idle.pop_front() {
+            let Some(lane) = &mut self.lanes[number] else { continue };
+            match lane.send() {
+                News::Unsent => self.leave(number),
+                _ => return Ok(()),
+            }
+        }
+        if self.lanes.len() - self.free.len() < CONNECTIONS_MAX
+            && let Ok(lane) = Lane::connect(self.address)
+        {
+            let number = self.board(lane)?;
+            self.settle(number, |lane| lane.send());
+        }
+        Ok(())
+    }
+
+    /// Takes note of what came, waiting for it this long.
+    fn turn(&mut self, timeout: Timespec) -> Result<()> {
+        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 256];
+        let count = epoll::wait(&self.epoll, &mut events, Some(&timeout))?;
+        for event in &events[..count] {
+            match event.data.u64() {
+                PROCESS => self.record.exit = Some(Instant::now()),
+                number => self.settle(number as usize, Lane::look),
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, number: usize, step: impl FnOnce(&mut Lane) -> News) {
+        let Some(lane) = self.lanes.get_mut(number).and_then(Option::as_mut) else { return };
+        match step(lane) {
+            News::None => {}
+            News::Answered { written, took, closes } => {
+                self.record.answered.push((written + took, took));
+                match closes {
+                    true => self.leave(number),
+                    false => self.idle.push_back(number),
+                }
+            }
+            News::Lost => {
+                self.record.lost += 1;
+                self.leave(number);
+            }
+            News::Unsent | News::Ended => self.leave(number),
+        }
+    }
+
+    fn board(&mut self, lane: Lane) -> Result<usize> {
+        let number = self.free.pop().unwrap_or(self.lanes.len());
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(&self.epoll, &lane.socket, EventData::new_u64(number as u64), flags)?;
+        match self.lanes.get_mut(number) {
+            Some(place) => *place = Some(lane),
+            None => self.lanes.push(Some(lane)),
+        }
+        Ok(number)
+    }
+
+    /// Closes it.
+    fn leave(&mut self, number: usize) {
+        self.lanes[number] = None;
+        self.free.push(number);
+        self.idle.retain(|idle| *idle != number);
+    }
+}

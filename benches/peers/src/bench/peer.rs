@@ -1,0 +1,116 @@
+//! Who is measured, and how each is started.
+
+use crate::Result;
+use std::{env, fs, net::SocketAddr, path::PathBuf, process::Command};
+
+/// A server of the comparison.
+#[derive(Debug)]
+pub struct Peer {
+    pub name: &'static str,
+    kind: Kind,
+    /// Whether it finishes what it began when it is asked to stop.
+    pub drains: bool,
+    pub http2: bool,
+    /// Whether it closes at the stop what never sent a byte. nginx waits for its header timeout, 60 s.
+    pub closes_byteless: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// A binary of this package.
+    Ours,
+    /// The system's.
+    Nginx,
+    /// `go/main.go`, built by the bench.
+    Go,
+}
+
+/// In the order of the table.
+pub const PEERS: [Peer; 9] = [
+    Peer { name: "lameduck", ..OURS },
+    Peer { name: "bare", drains: false, ..OURS },
+    Peer { name: "lameduck_axum", ..OURS },
+    Peer { name: "axum", ..OURS },
+    Peer { name: "graceful", ..OURS },
+    Peer { name: "actix", ..OURS },
+    Peer { name: "nginx", kind: Kind::Nginx, closes_byteless: false, ..OURS },
+    Peer { name: "go", kind: Kind::Go, ..OURS },
+    Peer { name: "floor", drains: false, http2: false, ..OURS },
+];
+
+const OURS: Peer = Peer { name: "", kind: Kind::Ours, drains: true, http2: true, closes_byteless: true };
+
+const NGINX: &str = "/usr/sbin/nginx";
+
+impl Peer {
+    /// The one of this name.
+    pub fn named(name: &str) -> Result<&'static Self> {
+        PEERS.iter().find(|peer| peer.name == name).ok_or_else(|| format!("no such server: {name}").into())
+    }
+
+    /// Whether it is one of the two that keep this crate's promises.
+    pub fn is_lameduck(&self) -> bool {
+        self.name.starts_with("lameduck")
+    }
+
+    /// Why it cannot be measured here; `None` if it can. The Go program is built.
+    pub fn missing(&self) -> Option<String> {
+        match self.kind {
+            Kind::Ours => {
+                (!self.binary().ok()?.exists()).then(|| "it is not built: `cargo build --release` does it".to_owned())
+            }
+            Kind::Nginx => {
+                (!self.binary().ok()?.exists()).then(|| "it is not installed: Debian's package `nginx-core`".to_owned())
+            }
+            Kind::Go => self.build_go().err().map(|error| format!("go is not installed, or cannot build it: {error}")),
+        }
+    }
+
+    pub fn binary(&self) -> Result<PathBuf> {
+        Ok(match self.kind {
+            Kind::Ours | Kind::Go => env::current_exe()?.with_file_name(self.name),
+            Kind::Nginx => PathBuf::from(NGINX),
+        })
+    }
+
+    /// The command that runs it under `wrapper`, which may be empty.
+    pub fn command(&self, wrapper: &[String], address: SocketAddr, http2: bool) -> Result<Command> {
+        let mut words = wrapper.to_vec();
+        words.push(self.binary()?.display().to_string());
+        match self.kind {
+            Kind::Ours | Kind::Go => words.push(address.to_string()),
+            Kind::Nginx => words.extend(["-c".to_owned(), nginx_config(address, http2)?.display().to_string()]),
+        }
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        if http2 {
+            command.env("PEER_HTTP2", "1");
+        }
+        Ok(command)
+    }
+
+    /// The signal that asks it for a graceful stop.
+    pub const fn stop_signal(&self) -> rustix::process::Signal {
+        match self.kind {
+            Kind::Ours | Kind::Go => rustix::process::Signal::TERM,
+            Kind::Nginx => rustix::process::Signal::QUIT,
+        }
+    }
+
+    fn build_go(&self) -> Result<()> {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/go");
+        let built = Command::new("go").args(["build", "-o"]).arg(self.binary()?).arg(".").current_dir(source).output()?;
+        if built.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&built.stderr).into_owned().into()) }
+    }
+}
+
+fn nginx_config(address: SocketAddr, http2: bool) -> Result<PathBuf> {
+    let directory = env::temp_dir().join(format!("lameduck-bench-nginx-{}", std::process::id()));
+    fs::create_dir_all(&directory)?;
+    let listen = if http2 { format!("{address} http2") } else { address.to_string() };
+    let text = include_str!("../../nginx.conf").lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
+    let text = text.replace("LISTEN", &listen).replace("DIRECTORY", &directory.display().to_string());
+    let path = directory.join("nginx.conf");
+    fs::write(&path, text)?;
+    Ok(path)
+}

@@ -1,0 +1,64 @@
+//! How cost grows, measured at three sizes each: what a connection, a worker, and a stop with N connections cost.
+
+use crate::{
+    Result, client,
+    idle::{self, History},
+    measure::{Sample, median_of},
+    options::Options,
+    peer::Peer,
+    server::{Server, Setup},
+    start,
+};
+use std::{thread, time::Duration};
+
+/// Of each kind of server, one.
+pub fn suits(peer: &Peer) -> bool {
+    ["lameduck", "bare", "axum", "nginx"].contains(&peer.name)
+}
+
+/// Of these, resident memory is read at the last three, and the stop timed at the first two and the last.
+const CONNECTIONS: [usize; 4] = [100, 1_000, 5_000, 10_000];
+
+/// Resident bytes, and milliseconds from the stop to the exit, with N idle connections.
+pub fn connections(peer: &'static Peer, options: &Options) -> Result<Sample> {
+    let mut found = Sample::new();
+    for connections in CONNECTIONS.into_iter().filter(|connections| *connections <= options.connections) {
+        let idle = idle::take(peer, connections, History::ServedOnce)?;
+        for number in ["resident", "close_millis", "stop_millis"] {
+            found.insert(format!("{number}_{connections}"), idle[number]);
+        }
+    }
+    Ok(found)
+}
+
+/// All on one core: what a worker costs, not what it brings.
+const WORKERS: [usize; 3] = [1, 2, 4];
+
+const STARTS: usize = 10;
+
+/// Resident bytes and milliseconds to the first answer, with N workers.
+pub fn workers(peer: &'static Peer, _: &Options) -> Result<Sample> {
+    let mut found = Sample::new();
+    for workers in WORKERS {
+        let variables = [("APP_WORKERS", workers.to_string())];
+        let setup = Setup { variables: &variables, ..Setup::default() };
+        let starts = (0..STARTS).map(|_| start::once(peer, &setup)).collect::<Result<Vec<_>>>()?;
+        found.insert(format!("start_millis_{workers}"), median_of(&starts));
+        let resident = (0..STARTS).map(|_| resident(peer, &setup)).collect::<Result<Vec<_>>>()?;
+        found.insert(format!("resident_{workers}"), median_of(&resident));
+    }
+    Ok(found)
+}
+
+/// Once every worker has served somebody.
+fn resident(peer: &'static Peer, setup: &Setup<'_>) -> Result<f64> {
+    let server = Server::start(peer, setup)?;
+    for _ in 0..CLIENTS {
+        drop(client::served_once(server.address)?);
+    }
+    thread::sleep(Duration::from_millis(100));
+    Ok(server.resident()?)
+}
+
+/// The kernel spreads them over the workers.
+const CLIENTS: usize = 32;

@@ -1,0 +1,114 @@
+//! Keep-alive connections in a closed loop, by `wrk` (Debian's package of that name).
+
+use crate::{
+    Result,
+    measure::{Sample, sample},
+    options::Options,
+    peer::Peer,
+    server::{Server, Setup},
+};
+use std::{env, fs, process::Command};
+
+/// What one run said.
+pub struct Run {
+    pub requests: f64,
+    pub per_second: f64,
+    p50_micros: f64,
+    p99_micros: f64,
+}
+
+const MANY: usize = 64;
+
+/// 64 connections, each asks when it was answered.
+pub fn many(peer: &'static Peer, options: &Options) -> Result<Sample> {
+    take(peer, options.seconds, MANY, &[])
+}
+
+/// One connection: what an answer takes when nobody else asks.
+pub fn one(peer: &'static Peer, options: &Options) -> Result<Sample> {
+    take(peer, options.seconds, 1, &[])
+}
+
+/// 64 connections, each with 16 requests on the wire at once.
+pub fn pipelined(peer: &'static Peer, options: &Options) -> Result<Sample> {
+    let script = env::temp_dir().join(format!("lameduck-bench-{}.lua", std::process::id()));
+    fs::write(&script, PIPELINED)?;
+    let sample = take(peer, options.seconds, MANY, &["-s".to_owned(), script.display().to_string()]);
+    fs::remove_file(script)?;
+    sample
+}
+
+const PIPELINED: &str = "init = function()
+  local one = wrk.format()
+  all = string.rep(one, 16)
+end
+request = function() return all end
+";
+
+fn take(peer: &'static Peer, seconds: u64, connections: usize, more: &[String]) -> Result<Sample> {
+    let server = Server::start(peer, &Setup::default())?;
+    // Warm: allocators, branch predictors, the kernel's buffers.
+    run(&server, 1, connections, more)?;
+    let before = server.cpu()?;
+    let run = run(&server, seconds, connections, more)?;
+    let after = server.cpu()?;
+    let (user, system) = (after.user - before.user, after.system - before.system);
+    Ok(sample([
+        ("cpu_micros", (user + system) * 1e6 / run.requests),
+        ("user_micros", user * 1e6 / run.requests),
+        ("system_micros", system * 1e6 / run.requests),
+        ("per_second", run.per_second),
+        ("p50_micros", run.p50_micros),
+        ("p99_micros", run.p99_micros),
+    ]))
+}
+
+/// What the server can do: answers a second to 64 clients, each on a connection that is kept, or on a new one each time.
+pub fn capacity(server: &Server, seconds: u64, connections: Connections) -> Result<f64> {
+    let more: &[&str] = match connections {
+        Connections::Kept => &[],
+        Connections::New => &["-H", "Connection: close"],
+    };
+    Ok(run(server, seconds, MANY, &more.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())?.per_second)
+}
+
+/// What a request is sent on.
+#[derive(Clone, Copy, Debug)]
+pub enum Connections {
+    Kept,
+    New,
+}
+
+fn run(server: &Server, seconds: u64, connections: usize, more: &[String]) -> Result<Run> {
+    let mut command = Command::new("wrk");
+    command.args(["-t1", "-c", &connections.to_string(), "--latency", "-d", &format!("{seconds}s")]).args(more);
+    let output = command.arg(format!("http://{}/", server.address)).output();
+    let output = output.map_err(|error| format!("wrk (Debian's package `wrk`): {error}"))?;
+    let text = String::from_utf8(output.stdout)?;
+    if text.contains("Socket errors") || text.contains("Non-2xx") {
+        return Err(format!("wrk met errors:\n{text}").into());
+    }
+    let word = |line: &str, index: usize| {
+        let line = text.lines().find(|text| text.contains(line))?;
+        line.split_whitespace().nth(index)
+    };
+    let missing = || format!("wrk said:\n{text}{}", String::from_utf8_lossy(&output.stderr));
+    Ok(Run {
+        requests: word("requests in", 0).ok_or_else(missing)?.parse()?,
+        per_second: word("Requests/sec", 1).ok_or_else(missing)?.parse()?,
+        p50_micros: word(" 50% ", 1).and_then(micros).ok_or_else(missing)?,
+        p99_micros: word(" 99% ", 1).and_then(micros).ok_or_else(missing)?,
+    })
+}
+
+/// `12.34us`, `1.20ms`, `0.91s`.
+fn micros(text: &str) -> Option<f64> {
+    let (number, unit) = text.split_at(text.find(|letter: char| letter.is_ascii_alphabetic())?);
+    let unit = match unit {
+        "us" => 1.0,
+        "ms" => 1e3,
+        "s" => 1e6,
+        _ => return None,
+    };
+    Some(number.parse::<f64>().ok()? * unit)
+}
