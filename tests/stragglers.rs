@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use std::time::Duration;
 use support::{
     Client, End, Service,
-    frames::{GOAWAY, Http2},
+    frames::{GOAWAY, Http2, WINDOW_UPDATE},
     now, until_holds,
 };
 
@@ -104,6 +104,69 @@ fn an_http2_client_with_a_closed_window_is_bounded_by_the_cancel_wait() {
     client.read_to_end();
     assert!(!client.seen.iter().any(|frame| frame.stream == stream && frame.ends_stream()), "it must not look whole");
     assert_eq!(service.report()["requests"]["aborted"], 1);
+}
+
+/// Far longer than the five seconds that a client may stand still.
+const FAR: [&str; 3] = ["--lame-duck=0s", "--drain=20s", "--request-timeout=15s"];
+
+/// More than the 65,535 bytes that a stream may send before the client says that it may go on.
+const MORE_THAN_A_WINDOW: &str = "/big?bytes=1000000";
+
+#[test]
+fn an_http2_client_that_stops_reading_is_cut_though_it_asks_whether_we_are_there() {
+    // Its connection was held until the drain was over: 20 s of it here, with nothing to be done.
+    let mut service = Service::start(&FAR);
+    let mut client = Http2::connect(service.main);
+    let stream = client.get(MORE_THAN_A_WINDOW);
+    service.wait_for_in_flight(1);
+    let asked = now();
+    service.signal(Signal::TERM);
+    while service.is_running() && asked.elapsed() < Duration::from_secs(15) {
+        client.ping();
+        support::block(Duration::from_millis(500));
+    }
+    let (code, took) = service.exit_code_since(asked);
+    assert_eq!(code, 3, "{}", service.report());
+    assert!(took >= Duration::from_secs(5), "it has five seconds: {took:?}");
+    assert!(took < Duration::from_secs(12), "{took:?}");
+    client.read_to_end();
+    assert!(!client.seen.iter().any(|frame| frame.stream == stream && frame.ends_stream()), "it must not look whole");
+    assert_eq!(service.report()["requests"]["aborted"], 1);
+}
+
+#[test]
+fn an_http2_client_that_stops_reading_one_answer_gets_the_other() {
+    let mut service = Service::start(&FAR);
+    let mut client = Http2::connect(service.main);
+    let (slow, _) = (client.get("/slow?ms=8000"), client.get(MORE_THAN_A_WINDOW));
+    service.wait_for_in_flight(2);
+    // The one stream stands still, not the whole connection: that has room for the other answer.
+    client.send(WINDOW_UPDATE, 0, 0, &1_000_u32.to_be_bytes());
+    service.signal(Signal::TERM);
+    assert_eq!(client.body(slow), "slow done\n", "what a handler takes is not its client's fault");
+    assert_eq!(service.exit_code(), 3);
+    let requests = &service.report()["requests"];
+    assert_eq!((&requests["finished"], &requests["aborted"]), (&1.into(), &1.into()), "{requests}");
+}
+
+#[test]
+fn an_http2_client_that_reads_slowly_is_not_cut() {
+    let mut service = Service::start(&FAR);
+    let mut client = Http2::connect(service.main);
+    let stream = client.get("/big?bytes=150000");
+    service.wait_for_in_flight(1);
+    service.signal(Signal::TERM);
+    let mut opened = 65_535;
+    while opened < 150_000 {
+        // Each time later than half of what it may take, and all in all far more.
+        support::block(Duration::from_secs(3));
+        let more = 30_000_u32.to_be_bytes();
+        client.send(WINDOW_UPDATE, 0, 0, &more);
+        client.send(WINDOW_UPDATE, 0, stream, &more);
+        opened += 30_000;
+    }
+    assert_eq!(client.body(stream).len(), 150_000);
+    assert_eq!(service.exit_code(), 0);
 }
 
 #[test]

@@ -45,7 +45,17 @@ struct Progress {
     /// Whether dropping the body now means that it was sent whole.
     whole: bool,
     class: DrainClass,
+    turn: Turn,
     waits: Option<Box<Waits>>,
+}
+
+/// Whose move it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The client's: there is something for it, or there was.
+    Clients,
+    /// Ours: the body waits for its next piece.
+    Ours,
 }
 
 /// What wakes a body that waits. Made at its first wait: most bodies never do.
@@ -77,13 +87,14 @@ impl<B> Answer<B> {
         B: HttpBody,
     {
         let whole = bodyless || body.is_end_stream();
-        let progress = Progress { flight: Some(flight), rest: None, whole, class, waits: None };
+        let progress = Progress { flight: Some(flight), rest: None, whole, class, turn: Turn::Clients, waits: None };
         Self { source: Source::Own { body }, progress }
     }
 
     /// A line of ours. Its request has its fate already, unless `flight` still awaits one.
     pub(crate) fn line(line: Bytes, flight: Option<Flight>) -> Self {
-        let progress = Progress { flight, rest: None, whole: true, class: DrainClass::Finish, waits: None };
+        let progress =
+            Progress { flight, rest: None, whole: true, class: DrainClass::Finish, turn: Turn::Clients, waits: None };
         Self { source: Source::Line { line: Some(line) }, progress }
     }
 }
@@ -115,6 +126,7 @@ where
             return Poll::Ready(end);
         }
         let polled = catch_unwind(AssertUnwindSafe(|| body.as_mut().poll_frame(cx)));
+        me.progress.pass(if matches!(polled, Ok(Poll::Pending)) { Turn::Ours } else { Turn::Clients });
         match polled {
             Ok(Poll::Ready(Some(Ok(frame)))) => {
                 let is_last = body.is_end_stream();
@@ -173,6 +185,17 @@ impl Progress {
         self.piece(bytes)
     }
 
+    /// It is the other's move now.
+    fn pass(&mut self, turn: Turn) {
+        if let Some(flight) = self.flight.as_ref().filter(|_| self.turn != turn) {
+            match turn {
+                Turn::Ours => flight.link().on_our_turn(),
+                Turn::Clients => flight.link().on_our_turn_over(),
+            }
+            self.turn = turn;
+        }
+    }
+
     /// Whether the shutdown ends this body here.
     fn check_end(&mut self, sight: Sight) -> Option<Option<Result<Frame<Piece>, Broken>>> {
         let side = self.flight.as_ref()?.side();
@@ -227,6 +250,7 @@ impl Progress {
 
     /// Breaks the answer off, so that it cannot look whole.
     fn tear(&mut self, why: Broken) -> Broken {
+        self.pass(Turn::Clients);
         if let Some(flight) = self.flight.take() {
             let link = flight.link().clone();
             if link.protocol == Protocol::Http1 {
@@ -241,6 +265,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
+        self.pass(Turn::Clients);
         let Some(flight) = self.flight.take() else { return };
         let link = flight.link().clone();
         if self.whole {

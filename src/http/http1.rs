@@ -9,9 +9,10 @@ use super::{
     connection::Next,
     crew::Crew,
     guest_io::GuestIo,
-    limits::{GONE_CHECK, HEAD_GRACE, PARK_AFTER, PROGRESS_WAIT, SENT_AT_ONCE},
+    limits::{GONE_CHECK, HEAD_GRACE, PARK_AFTER, SENT_AT_ONCE},
     lingering::{Lingering, head_timed_out},
     link::{Link, Protocol},
+    patience::{Patience, Signs},
     service::{Guarded, HttpService},
 };
 use crate::{
@@ -35,18 +36,9 @@ pub(crate) struct Http1<T: Transport, S: HttpService> {
     guest: Option<Guest<T, S>>,
     link: Arc<Link>,
     mood: Mood,
-    progress: Option<Progress>,
+    patience: Patience,
     /// Counts this connection among the live ones.
     crew: Arc<Crew<S>>,
-}
-
-/// How far the client was when it last got further, in the drain.
-#[derive(Clone, Copy, Debug)]
-struct Progress {
-    read: u64,
-    written: u64,
-    unacknowledged: u64,
-    at: Moment,
 }
 
 /// What the connection is at.
@@ -67,7 +59,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         let io = GuestIo::lent(io, read, link.clone());
         let guest = crew.http1().serve_connection(TokioIo::new(io), service).with_upgrades();
         crew.counts.http1.add_one();
-        Self { guest: Some(guest), link, mood: Mood::Busy, progress: None, crew: crew.clone() }
+        Self { guest: Some(guest), link, mood: Mood::Busy, patience: Patience::default(), crew: crew.clone() }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
@@ -106,20 +98,15 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         Next::Wait
     }
 
-    /// Whether we wait for the client, and it has not moved for too long (P6). What a handler takes is not the client's fault.
+    /// Whether we wait for the client, and it has not moved for too long.
     fn is_stuck(&mut self, now: Moment) -> bool {
-        let is_waited_for = self.link.is_write_blocked() || self.link.is_body_awaited();
-        if !is_waited_for {
-            self.progress = None;
+        let link = &self.link;
+        if !link.is_write_blocked() && !link.is_body_awaited() {
+            self.patience.rest();
             return false;
         }
-        let (read, written, unacknowledged) = (self.link.read(), self.link.written(), self.link.unacknowledged());
-        let last = self.progress.get_or_insert(Progress { read, written, unacknowledged, at: now });
-        if read != last.read || written != last.written || unacknowledged < last.unacknowledged {
-            *last = Progress { read, written, unacknowledged, at: now };
-        }
-        last.unacknowledged = unacknowledged;
-        now.since(last.at) >= PROGRESS_WAIT
+        let signs = Signs { moved: [link.read(), link.written()], unacknowledged: link.unacknowledged() };
+        self.patience.is_over(signs, now)
     }
 
     fn on_quiet(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T> {

@@ -9,9 +9,10 @@ use super::{
     connection::Next,
     crew::Crew,
     guest_io::{GuestIo, Home},
-    limits::{FIRST_BYTE_GRACE, HEAD_GRACE, PONG_WAIT},
+    limits::{FIRST_BYTE_GRACE, GONE_CHECK, HEAD_GRACE, PONG_WAIT},
     lingering::Lingering,
     link::{Link, Protocol},
+    patience::{Patience, Signs},
     service::{Guarded, HttpService},
 };
 use crate::{
@@ -42,6 +43,7 @@ pub(crate) struct Http2<T: Transport, S: HttpService> {
     /// When the last stream ended, or the connection began.
     idle_since: Option<Moment>,
     spoke: Spoke,
+    patience: Patience,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +74,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             began: crew.side.clock.now(),
             idle_since: None,
             spoke: Spoke::No,
+            patience: Patience::default(),
         }
     }
 
@@ -107,7 +110,19 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         let busy = self.link.is_in_flight() || self.link.has_ended() || !self.link.is_flushed();
         if busy {
             self.idle_since = None;
-            berth.wake_at(if self.goaway == Goaway::NotYet { self.goaway_moment(crew) } else { Moment::NEVER });
+            let goaway = if self.goaway == Goaway::NotYet { self.goaway_moment(crew) } else { Moment::NEVER };
+            if !draining {
+                berth.wake_at(goaway);
+                return Next::Wait;
+            }
+            if self.is_stuck(now) {
+                // Nothing of an answer gets through any more, and nobody of ours is at work: it is cut.
+                self.link.on_torn();
+                self.cut();
+                return Next::Close;
+            }
+            self.link.want_look();
+            berth.wake_at(goaway.min(now + GONE_CHECK));
             return Next::Wait;
         }
         let idle_since = *self.idle_since.get_or_insert(now);
@@ -135,6 +150,20 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
         // A peer that owes us a PONG, or the rest of a handshake, and has no stream open.
         self.end(crew, true)
+    }
+
+    /// Whether we wait for the client alone, on all of its streams, and it has not moved for too long. What is flushed may still be
+    /// held back by the client's windows; then a PING that it sends, and we answer, is no sign that it reads.
+    fn is_stuck(&mut self, now: Moment) -> bool {
+        let link = &self.link;
+        let is_waited_for = !link.is_flushed() || link.is_held_back();
+        if !is_waited_for || link.is_anybody_at_work() {
+            self.patience.rest();
+            return false;
+        }
+        let written = if link.is_flushed() { 0 } else { link.written() };
+        let signs = Signs { moved: [link.delivered(), written], unacknowledged: link.unacknowledged() };
+        self.patience.is_over(signs, now)
     }
 
     /// When this connection is told to go; `NEVER` before a stop.

@@ -52,6 +52,11 @@ pub(crate) struct Link {
     called: AtomicBool,
     /// Calls whose answer has not ended.
     in_flight: AtomicU32,
+    /// HTTP/2 streams on which the next step is ours: handlers, and bodies that wait for their next piece.
+    at_work: AtomicU32,
+    /// Bytes of answers that HTTP/2 holds, and that it has written.
+    held: AtomicU64,
+    delivered: AtomicU64,
     /// Request bodies that somebody still holds.
     bodies_held: AtomicU32,
     /// The handler waits for more of a request's body.
@@ -100,6 +105,9 @@ impl Link {
             stalled: AtomicBool::new(false),
             called: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
+            at_work: AtomicU32::new(0),
+            held: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
             bodies_held: AtomicU32::new(0),
             body_awaited: AtomicBool::new(false),
             body_unread: AtomicBool::new(false),
@@ -151,6 +159,7 @@ impl Link {
         self.body_unread.store(false, Relaxed);
         self.written.store(0, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
+        self.on_our_turn();
     }
 
     /// The answer of a request ended; it counts as finished once it is flushed. An HTTP/2 stream may outlive its connection by a
@@ -171,6 +180,36 @@ impl Link {
     /// The request is over in any other way.
     pub(crate) fn on_request_over(&self) {
         self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// On a stream of HTTP/2 the next step is ours.
+    pub(crate) fn on_our_turn(&self) {
+        if self.protocol == Protocol::Http2 {
+            self.at_work.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// We have made it.
+    pub(crate) fn on_our_turn_over(&self) {
+        if self.protocol == Protocol::Http2 {
+            self.at_work.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// HTTP/2 took bytes of an answer.
+    pub(crate) fn on_held(&self, bytes: usize) {
+        self.held.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// It wrote them.
+    pub(crate) fn on_delivered(&self, bytes: usize) {
+        self.delivered.fetch_add(bytes as u64, Relaxed);
+        self.on_let_go(bytes);
+    }
+
+    /// It holds them no more.
+    pub(crate) fn on_let_go(&self, bytes: usize) {
+        self.held.fetch_sub(bytes as u64, Relaxed);
     }
 
     pub(crate) fn on_large(&self) {
@@ -252,6 +291,18 @@ impl Link {
 
     pub(crate) fn is_in_flight(&self) -> bool {
         self.in_flight.load(Relaxed) > 0
+    }
+
+    pub(crate) fn is_anybody_at_work(&self) -> bool {
+        self.at_work.load(Relaxed) > 0
+    }
+
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.held.load(Relaxed) > 0
+    }
+
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered.load(Relaxed)
     }
 
     pub(crate) fn are_bodies_held(&self) -> bool {

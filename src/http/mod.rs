@@ -23,6 +23,7 @@ mod line;
 mod lingering;
 mod link;
 mod parked;
+mod patience;
 mod piece;
 mod request;
 mod route_timeout;

@@ -111,15 +111,18 @@ impl Request {
 
     pub(crate) fn note_taken(&self, bytes: usize) {
         self.unwritten.fetch_add(bytes as u64, Relaxed);
+        self.link.on_held(bytes);
     }
 
     pub(crate) fn note_written(&self, bytes: usize) {
         self.unwritten.fetch_sub(bytes as u64, Relaxed);
+        self.link.on_delivered(bytes);
     }
 
     pub(crate) fn note_thrown_away(&self, bytes: usize) {
         self.thrown_away.store(true, Relaxed);
         self.unwritten.fetch_sub(bytes as u64, Relaxed);
+        self.link.on_let_go(bytes);
     }
 
     /// How much of an answer that has ended was written.

@@ -249,6 +249,7 @@ impl HandlingState {
     /// Takes the flight; whoever waited for it does no more.
     fn take_flight(&mut self) -> Option<Flight> {
         let flight = self.flight.take()?;
+        flight.link().on_our_turn_over();
         if let Some(place) = self.place.take() {
             flight.link().deadlines.leave(place);
         }
