@@ -28,11 +28,15 @@ sim *args:
 scenarios *args:
     cargo test --release --test simulation {{args}}
 
-# lameduck beside its peers, on one core (needs `wrk`, `valgrind` and two cores; with fewer than 10,100 descriptors say
-# `--connections 900`): `just bench --rounds 5 --json bench.json`.
+# lameduck beside its peers, each on one core (`benches/README.md` says what it needs): `just bench --quick`,
+# `just bench --json bench.json --plot docs/peers.svg`.
 bench *args:
     cargo build --release --manifest-path benches/peers/Cargo.toml
     cargo run --release --manifest-path benches/peers/Cargo.toml --bin bench -- {{args}}
+
+# What the core's transitions and the guard of a request cost, by divan.
+micro *args:
+    cargo bench --manifest-path benches/peers/Cargo.toml --bench lifecycle --bench request -- {{args}}
 
 # The real binary restarted under constant load: `just soak --restarts 200 --latency 10`.
 soak *args:

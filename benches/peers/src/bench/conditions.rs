@@ -37,7 +37,7 @@ pub fn sentence(run: &Value) -> String {
         run["connections"],
         run["cores"],
         text("processor"),
-        text("kernel"),
+        kernel(run),
         text("rust").split(" (").next().unwrap_or_default(),
         text("wrk").split(" [").next().unwrap_or_default(),
         text("h2load"),
@@ -57,8 +57,13 @@ pub fn caption(run: &Value) -> String {
         "one core for the server, another for its clients · medians of {} rounds · commit {} · Linux {}",
         run["rounds"],
         text("commit"),
-        text("kernel")
+        kernel(run)
     )
+}
+
+/// Without what its builder added.
+fn kernel(run: &Value) -> &str {
+    run["kernel"].as_str().and_then(|kernel| kernel.split('-').next()).unwrap_or_default()
 }
 
 /// The first line that the command says; nothing if it cannot be run.

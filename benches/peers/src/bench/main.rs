@@ -73,6 +73,7 @@ fn run(options: &Options) -> Result<Value> {
             server[measure.name] = measure::summary(samples);
         }
     }
+    peer::clean_up();
     say("");
     run["noise"] = noise.summary();
     Ok(json!({ "run": run, "servers": servers }))

@@ -104,8 +104,18 @@ impl Peer {
     }
 }
 
+/// Removes what was written for them.
+pub fn clean_up() {
+    // There is nothing if nginx was not measured.
+    let _ = fs::remove_dir_all(nginx_directory());
+}
+
+fn nginx_directory() -> PathBuf {
+    env::temp_dir().join(format!("lameduck-bench-nginx-{}", std::process::id()))
+}
+
 fn nginx_config(address: SocketAddr, http2: bool) -> Result<PathBuf> {
-    let directory = env::temp_dir().join(format!("lameduck-bench-nginx-{}", std::process::id()));
+    let directory = nginx_directory();
     fs::create_dir_all(&directory)?;
     let listen = if http2 { format!("{address} http2") } else { address.to_string() };
     let text = include_str!("../../nginx.conf").lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");

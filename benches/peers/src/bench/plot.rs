@@ -64,7 +64,7 @@ const GAP: f64 = 30.0;
 const PANEL_WIDTH: f64 = 336.0;
 const HEAD: f64 = 46.0;
 const ROW: f64 = 23.0;
-const NAMES: f64 = 122.0;
+const NAMES: f64 = 136.0;
 /// Kept for the number behind the longest bar.
 const NUMBER: f64 = 52.0;
 
