@@ -118,6 +118,9 @@ where
         .enable_all()
         .build()
         .map_err(failed("cannot start the driver's runtime"))?;
+    // First of all: process 1 of a container has no default action for SIGTERM, and would be deaf until here. And before there is
+    // another thread: what a thread blocks its children inherit, and a user's child process could not be ended any more.
+    let signals = driving.block_on(async { UnixSignals::install() }).map_err(failed("cannot listen to signals"))?;
     // Two threads, so that a hook which blocks one does not hold the others.
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -126,8 +129,6 @@ where
         .build()
         .map_err(failed("cannot start the control runtime"))?;
     let report = driving.block_on(async {
-        // First of all: process 1 of a container has no default action for SIGTERM, and would be deaf until here.
-        let signals = UnixSignals::install().map_err(failed("cannot listen to signals"))?;
         let built = {
             let _context = control.enter();
             catch_unwind(AssertUnwindSafe(build))

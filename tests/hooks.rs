@@ -9,10 +9,11 @@ use lameduck::{
 };
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
-use support::{App, app::Workers, builder, now, pause, quick_plan, until_holds};
+use support::{App, Client, app::Workers, builder, now, pause, quick_plan, until, until_holds};
+use tokio::sync::{mpsc, oneshot};
 
 type Done = Result<(), io::Error>;
 
@@ -311,4 +312,69 @@ fn a_start_hook_that_never_yields_is_not_waited_for_beyond_the_bound() {
     let report = app.end();
     assert_eq!(report.code(), 0, "{report:?}");
     assert!(asked.elapsed() < Duration::from_secs(4), "P7: cleanup and internal close: {:?}", asked.elapsed());
+}
+
+/// What many clients of databases are: a task that is spawned where it is first needed, and asked by everybody.
+#[derive(Clone, Debug, Default)]
+struct SharedClient(Arc<OnceLock<mpsc::UnboundedSender<oneshot::Sender<()>>>>);
+
+impl SharedClient {
+    async fn ask(&self) -> Result<(), io::Error> {
+        let connection = self.0.get_or_init(|| {
+            let (questions, mut asked) = mpsc::unbounded_channel::<oneshot::Sender<()>>();
+            #[expect(clippy::disallowed_methods, reason = "what libraries do")]
+            tokio::spawn(async move {
+                while let Some(answer) = asked.recv().await {
+                    let _ = answer.send(());
+                }
+            });
+            questions
+        });
+        let dead = |_| io::Error::other("the connection's task is dead");
+        let (answer, answered) = oneshot::channel();
+        connection.send(answer).map_err(|_| io::Error::other("the connection's task is gone"))?;
+        answered.await.map_err(dead)
+    }
+}
+
+fn thread_name() -> String {
+    std::thread::current().name().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn what_a_handler_left_on_its_worker_lives_until_the_stop_hooks_are_over() {
+    // The first worker to be empty took its runtime with it: a request on another worker, and the hook that flushed, found the
+    // connection dead that a handler had opened there.
+    let client = SharedClient::default();
+    let (quick, slow, flushing) = (client.clone(), client.clone(), client);
+    let router = Router::new()
+        .route("/where", get(|| async { thread_name() }))
+        .route(
+            "/ask",
+            get(|| async move {
+                quick.ask().await.unwrap();
+                thread_name()
+            }),
+        )
+        .route(
+            "/slow",
+            get(|| async move {
+                pause(600).await;
+                slow.ask().await.map_or_else(|error| error.to_string(), |()| "answered".to_owned())
+            }),
+        );
+    let flush = Hook::on_stop("flush", move || async move { flushing.ask().await });
+    let app = App::start_on(builder().hook(flush).tower(router), Workers::Threads(2));
+    let home = app.get("/ask").body();
+    // The kernel spreads connections over the workers as it likes.
+    let mut elsewhere = until("a connection to the other worker", || {
+        let mut client = Client::connect(app.main);
+        (client.get("/where").body() != home).then_some(client)
+    });
+    elsewhere.send_get("/slow");
+    until_holds("the request", || app.status()["requests"]["in_flight"] == 1);
+    app.signal(Signal::Terminate);
+    assert_eq!(elsewhere.answer().body(), "answered");
+    let report = app.report();
+    assert_eq!(report.code(), 0, "{report:?}");
 }

@@ -155,3 +155,26 @@ fn sigint_with_a_sigterm_behind_it_is_one_stop_and_not_impatience() {
     assert!(took >= Duration::from_millis(700), "P4: {took:?}");
     assert_eq!(service.report()["reason"], "SIGINT");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn no_thread_on_which_users_code_runs_blocks_a_signal() {
+    // Children inherit what the thread that starts them blocks: `timeout 1 sleep 6`, run by a handler, took six seconds, and what a
+    // service had started could not be ended by SIGTERM.
+    let service = Service::start(&[]);
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", service.pid().as_raw_nonzero())).unwrap();
+    let mut seen = Vec::new();
+    for task in tasks {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        let name = field("Name:");
+        if name.starts_with("lameduck-work") || name.starts_with("lameduck-cont") || name.starts_with("lameduck-inte") {
+            assert_eq!(field("SigBlk:"), "0000000000000000", "{name}");
+            seen.push(name);
+        }
+    }
+    // The kernel keeps fifteen letters of a name.
+    for name in ["lameduck-worker", "lameduck-contro", "lameduck-intern"] {
+        assert!(seen.iter().any(|seen| seen == name), "{name} is not among {seen:?}");
+    }
+}

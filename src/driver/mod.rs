@@ -28,7 +28,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Lives a life, in a given world.
 pub(crate) async fn run<S, N, G, R>(service: S, parts: Parts, env: Env<N, G, R>) -> Report
@@ -114,8 +114,11 @@ struct Driver<S, N: Network, G, R> {
 
 /// A worker at the driver.
 struct Worker {
+    /// It stays as long as this is not dropped.
     orders: mpsc::UnboundedSender<Order>,
-    end: Option<JobEnd>,
+    /// Dropped at the other end when its last connection is gone.
+    empty: Option<oneshot::Receiver<()>>,
+    end: JobEnd,
 }
 
 impl<S, N, G, R> Driver<S, N, G, R>
@@ -150,6 +153,8 @@ where
         }
         self.wait_for_the_cut().await;
         self.wait_for_late_hooks().await;
+        let until = self.last_moment();
+        self.dismiss(until).await;
         self.report()
     }
 
@@ -157,10 +162,7 @@ where
     /// process ended before, the kernel would close their connections with a FIN, after which a cut answer may look whole (P5c).
     /// A worker that is blocked does not hold the exit for longer than this, and never beyond the bound (P7).
     async fn wait_for_the_cut(&mut self) {
-        let Some(stop) = self.life.history().stop else { return };
-        let now = self.clock.now();
-        // Past the bound already, after a pause of the whole process, workers must still get to run once.
-        let until = (now + CUT_MAX).min(stop.deadline.max(now + CUT_LEAST));
+        let until = self.last_moment();
         if self.emptying.is_some() {
             tokio::select! {
                 biased;
@@ -168,6 +170,14 @@ where
                 () = sleep_until(&*self.clock, Some(until)) => {}
             }
         }
+    }
+
+    /// How long an order to other threads may take that is given when all is over.
+    fn last_moment(&self) -> Moment {
+        let now = self.clock.now();
+        let deadline = self.life.history().stop.map_or(Moment::NEVER, |stop| stop.deadline);
+        // Past the bound already, after a pause of the whole process, workers must still get to run once.
+        (now + CUT_MAX).min(deadline.max(now + CUT_LEAST))
     }
 
     /// The next fact or deadline. Whatever is not waited for now is not polled. What is done already goes before what asks for

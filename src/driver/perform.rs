@@ -1,15 +1,15 @@
 //! Performs what the machine asks for.
 
-use super::{Driver, Exiting, Worker, hooks::Half, words::meaning};
+use super::{Driver, Exiting, Worker, hooks::Half, sleep_until, words::meaning};
 use crate::{
     background::TaskContext,
-    env::{JobEnd, Network, Reservation, Room, Rooms, SignalSource},
+    env::{Network, Reservation, Room, Rooms, SignalSource},
     hook::unwind,
-    http::{Crew, HttpService, Order, Sealing, millis, work},
+    http::{Crew, HttpService, Order, Sealing, millis, work_and_stay},
     lifecycle::{Action, HookVerdict, Moment, Phase, Signal, StopReason},
 };
 use std::{io, sync::Arc};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 impl<S, N, G, R> Driver<S, N, G, R>
 where
@@ -116,9 +116,10 @@ where
             let beats = self.heartbeats.of_worker(n).unwrap_or_default();
             let crew = Arc::new(Crew::new(self.main.clone(), self.service.clone(), beats));
             let (orders, received) = mpsc::unbounded_channel();
-            let working = work(crew, listeners, received, sealing.clone());
+            let (emptied, empty) = oneshot::channel();
+            let working = work_and_stay(crew, listeners, received, sealing.clone(), emptied);
             let end = self.rooms.enter(Room::Worker(n), Box::pin(working))?;
-            self.workers.push(Worker { orders, end: Some(end) });
+            self.workers.push(Worker { orders, empty: Some(empty), end });
         }
         Ok(())
     }
@@ -149,13 +150,14 @@ where
 
     pub(super) fn quiesce(&mut self) {
         self.order(Order::Quiesce);
-        let ends: Vec<JobEnd> = self.workers.iter_mut().filter_map(|worker| worker.end.take()).collect();
+        let empties: Vec<_> = self.workers.iter_mut().filter_map(|worker| worker.empty.take()).collect();
         let main = self.main.clone();
         self.emptying = Some(Box::pin(async move {
-            for end in ends {
-                end.await;
+            for empty in empties {
+                // Nothing is ever sent: it is told by the drop, and so by a worker that panicked, too.
+                let _ = empty.await;
             }
-            // Only now can no more work be tracked: whoever could spawn some is gone.
+            // Only now can no handler track more work.
             main.tasks.close();
             main.tasks.wait().await;
         }));
@@ -166,6 +168,22 @@ where
         self.listening = None;
         self.main.cut();
         self.order(Order::Abandon);
+    }
+
+    /// Lets the workers go, and their runtimes with all that users left on them. One that is blocked goes with the process.
+    pub(super) async fn dismiss(&mut self, until: Moment) {
+        let workers = std::mem::take(&mut self.workers);
+        let gone = async {
+            for Worker { orders, end, .. } in workers {
+                drop(orders);
+                end.await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = gone => {}
+            () = sleep_until(&*self.clock, Some(until)) => {}
+        }
     }
 
     pub(super) fn order(&self, order: Order) {

@@ -162,7 +162,7 @@ fn open_internal<L: Listener>(
     side: &Arc<Side>,
     board: &Arc<Board>,
     listeners: Vec<L>,
-    orders: mpsc::UnboundedReceiver<Order>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
 ) -> Result<JobEnd, String> {
     let routes = InternalService {
         board: board.clone(),
@@ -173,7 +173,7 @@ fn open_internal<L: Listener>(
     let clock = board.clock.clone();
     side.publish(Phase::Serving, clock.now());
     let crew = Arc::new(Crew::new(side.clone(), Arc::new(routes), Arc::default()));
-    let serving = work(crew, listeners, orders, Arc::new(Sealing::new(1)));
+    let serving = async move { work(crew, listeners, &mut orders, Arc::new(Sealing::new(1))).await };
     let watching = watch(clock, board.main.clone(), board.heartbeats.clone());
     let observing = parts.observer.take().map(|observe| observe(board.clone()));
     // Whether it ends is its own affair: the internal server goes on.

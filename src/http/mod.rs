@@ -53,4 +53,4 @@ pub(crate) use latency::{BOUNDS, LatencySum};
 pub(crate) use service::BoxError;
 pub(crate) use settling::Sealing;
 pub(crate) use side::{Side, SideConfig, WhenFull, millis};
-pub(crate) use worker::{Order, work};
+pub(crate) use worker::{Order, work, work_and_stay};

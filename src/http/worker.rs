@@ -18,7 +18,7 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// What the driver asks of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,11 +41,29 @@ const ACCEPTS_AT_ONCE: usize = 16;
 const SWEEP: Duration = Duration::from_millis(250);
 const SWEEP_STOPPING: Duration = Duration::from_millis(10);
 
+/// Works, then stays until nobody gives orders any more, and its runtime with it: what a handler spawned there, untracked, say the
+/// connection of a client that all share, may be what a handler elsewhere or a stop hook is waiting for (P10). `emptied` is dropped
+/// when the work is done.
+pub(crate) async fn work_and_stay<L, S>(
+    crew: Arc<Crew<S>>,
+    listeners: Vec<L>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    sealing: Arc<Sealing>,
+    emptied: oneshot::Sender<()>,
+) where
+    L: Listener,
+    S: HttpService,
+{
+    work(crew, listeners, &mut orders, sealing).await;
+    drop(emptied);
+    while orders.recv().await.is_some() {}
+}
+
 /// Works until the listeners are closed, and the last connection and all tracked work are gone.
 pub(crate) async fn work<L, S>(
     crew: Arc<Crew<S>>,
     listeners: Vec<L>,
-    orders: mpsc::UnboundedReceiver<Order>,
+    orders: &mut mpsc::UnboundedReceiver<Order>,
     sealing: Arc<Sealing>,
 ) where
     L: Listener,
@@ -59,8 +77,12 @@ pub(crate) async fn work<L, S>(
     }
 }
 
-async fn keep<L, S>(crew: Arc<Crew<S>>, listeners: Vec<L>, mut orders: mpsc::UnboundedReceiver<Order>, sealing: Arc<Sealing>)
-where
+async fn keep<L, S>(
+    crew: Arc<Crew<S>>,
+    listeners: Vec<L>,
+    orders: &mut mpsc::UnboundedReceiver<Order>,
+    sealing: Arc<Sealing>,
+) where
     L: Listener,
     S: HttpService,
 {
@@ -154,8 +176,7 @@ enum Admitted {
     No,
 }
 
-/// Ready when the last connection is gone, and the work that handlers spawned after it: that work runs on this worker's runtime,
-/// which ends with the worker (P10).
+/// Ready when the last connection is gone, and the work that handlers spawned after it (P10).
 async fn emptied<S: HttpService>(crew: &Crew<S>) {
     crew.tasks.wait().await;
     // It may be another worker's work: then this one stays a little longer than it must. Not the other way round: without a

@@ -13,7 +13,7 @@
 //! A room is left without waiting for what its job started: a `spawn_blocking` that is stuck would hold the drop of its
 //! runtime for ever.
 
-use super::{signals::hold_signals, watchdog::Watchdog};
+use super::watchdog::Watchdog;
 use crate::{
     env::{Clock, Job, JobEnd, Room, Rooms},
     lifecycle::Moment,
@@ -112,8 +112,6 @@ fn on_its_own_thread(name: String, job: Job) -> io::Result<JobEnd> {
     let runtime = Left(Some(Builder::new_current_thread().enable_all().build()?));
     let (ended, end) = oneshot::channel::<()>();
     thread::Builder::new().name(name).spawn(move || {
-        // One thread takes them, or two that came together could be heard in any order.
-        hold_signals();
         // Dropped last, by a panic too: the end is known only when the runtime and all its tasks are gone.
         let _ended = ended;
         let runtime = runtime;
