@@ -110,9 +110,9 @@ impl CheckResult {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let before = last.as_ref().map(|(_, outcome)| outcome.is_ok());
         match &outcome {
-            Ok(()) if before == Some(false) => tracing::info!(check = self.name, "readiness check passes again"),
+            Ok(()) if before == Some(false) => crate::log::info!(check = self.name, "readiness check passes again"),
             Err(reason) if before != Some(false) => {
-                tracing::warn!(check = self.name, reason, "readiness check fails");
+                crate::log::warn!(check = self.name, reason, "readiness check fails");
             }
             Ok(()) | Err(_) => {}
         }

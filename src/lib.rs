@@ -85,6 +85,7 @@ mod host;
 mod http;
 mod internal;
 pub mod lifecycle;
+mod log;
 #[cfg(unix)]
 pub mod os;
 #[cfg(unix)]

@@ -116,7 +116,7 @@ impl Report {
     pub(crate) fn log(&self) {
         let requests = &self.requests;
         let hooks_failed = self.hooks.iter().filter(|hook| hook.verdict.is_stop_failure()).count();
-        tracing::info!(
+        crate::log::info!(
             verdict = self.verdict_name(),
             exit_code = self.code(),
             reason = self.reason.map(|reason| reason.to_string()),

@@ -22,19 +22,24 @@ const RULES: &[Rule] = &[
         may: &["lifecycle"],
         sentence: "env is traits and nothing else: it imports the lifecycle's labels alone",
     },
+    Rule { module: "log", may: &[], sentence: "log is for everybody, and knows nobody" },
     Rule {
         module: "http",
-        may: &["env", "lifecycle"],
+        may: &["env", "lifecycle", "log"],
         sentence: "http stands on the ports and the lifecycle's labels alone",
     },
-    Rule { module: "guests", may: &["env", "lifecycle"], sentence: "guests stands below the host" },
-    Rule { module: "hook", may: &["env", "lifecycle", "http"], sentence: "hook stands below the host" },
-    Rule { module: "check", may: &["env", "lifecycle", "http", "hook"], sentence: "check stands below the host" },
-    Rule { module: "background", may: &["env", "lifecycle", "http", "hook"], sentence: "background stands below the host" },
-    Rule { module: "report", may: &["env", "lifecycle", "http"], sentence: "report stands below the host" },
+    Rule { module: "guests", may: &["env", "lifecycle", "log"], sentence: "guests stands below the host" },
+    Rule { module: "hook", may: &["env", "lifecycle", "log", "http"], sentence: "hook stands below the host" },
+    Rule { module: "check", may: &["env", "lifecycle", "log", "http", "hook"], sentence: "check stands below the host" },
+    Rule {
+        module: "background",
+        may: &["env", "lifecycle", "log", "http", "hook"],
+        sentence: "background stands below the host",
+    },
+    Rule { module: "report", may: &["env", "lifecycle", "log", "http"], sentence: "report stands below the host" },
     Rule {
         module: "internal",
-        may: &["env", "lifecycle", "http", "hook", "check", "report"],
+        may: &["env", "lifecycle", "log", "http", "hook", "check", "report"],
         sentence: "internal reads what the host publishes, and knows no host",
     },
     Rule {
@@ -42,12 +47,13 @@ const RULES: &[Rule] = &[
         may: &["env", "lifecycle", "http", "os::connections_max"],
         sentence: "settings know limits and plans, and of the system only its limit on connections",
     },
-    Rule { module: "os", may: &["env", "lifecycle"], sentence: "os implements the ports, and decides nothing" },
+    Rule { module: "os", may: &["env", "lifecycle", "log"], sentence: "os implements the ports, and decides nothing" },
     Rule {
         module: "host",
         may: &[
             "env",
             "lifecycle",
+            "log",
             "http",
             "guests",
             "hook",
@@ -65,6 +71,7 @@ const RULES: &[Rule] = &[
         may: &[
             "env",
             "lifecycle",
+            "log",
             "http",
             "guests",
             "hook",
@@ -79,7 +86,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "systemd",
-        may: &["env", "lifecycle", "internal", "settings", "host", "os"],
+        may: &["env", "lifecycle", "log", "internal", "settings", "host", "os"],
         sentence: "systemd tells what the board says and hands over what it was handed: it decides nothing",
     },
 ];

@@ -82,7 +82,7 @@ fn events_of_the_sources() -> BTreeMap<String, BTreeSet<String>> {
             } else {
                 let code = fs::read_to_string(path).unwrap();
                 for level in ["error", "warn", "info"] {
-                    for rest in code.split(&format!("tracing::{level}!(")).skip(1) {
+                    for rest in code.split(&format!("log::{level}!(")).skip(1) {
                         let mut parts = arguments(rest);
                         let message = parts.iter().position(|part| part.starts_with('"')).expect("a message");
                         let messages = match parts[message].trim_matches('"') {

@@ -106,7 +106,7 @@ fn log_filter(flag: Option<&str>) -> Result<EnvFilter, String> {
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
-        tracing::error!(
+        crate::log::error!(
             panic = panic.payload_as_str().unwrap_or("(no message)"),
             location = panic.location().map(tracing::field::display),
             thread = thread.name(),

@@ -120,10 +120,10 @@ where
             Half::Stop => HookVerdict::Stopped(end.result),
         };
         if end.result == HookResult::Done {
-            tracing::info!(hook = name, half = half.name(), "hook done");
+            crate::log::info!(hook = name, half = half.name(), "hook done");
         } else {
             let message = end.message.clone().unwrap_or_default();
-            tracing::error!(hook = name, half = half.name(), end = hook_end(verdict), error = message, "hook failed");
+            crate::log::error!(hook = name, half = half.name(), end = hook_end(verdict), error = message, "hook failed");
             if half == Half::Start {
                 self.fail(format!("start hook {name} failed: {message}"));
             }
@@ -161,7 +161,7 @@ where
         });
         let work = async move { (half, hook, running.await.ok().flatten()) };
         if let Err(error) = self.hook_tasks.admit(&self.rooms, work) {
-            tracing::error!(%error, "cannot run a hook");
+            crate::log::error!(%error, "cannot run a hook");
         }
     }
 
@@ -171,7 +171,7 @@ where
         let may_finish = verdict == HookVerdict::StartDropped && matches!(slot.state, HookState::Running);
         slot.state = if may_finish { HookState::Dropped } else { HookState::Over };
         let name = slot.name.clone();
-        tracing::error!(hook = name, end = hook_end(verdict), "hook given up");
+        crate::log::error!(hook = name, end = hook_end(verdict), "hook given up");
         self.board.note_hook_ended(name, verdict, None, now);
     }
 

@@ -236,11 +236,11 @@ where
     fn on_background_ended(&mut self, name: &str, result: Result<(), String>) -> Option<Event> {
         match result {
             Ok(()) => {
-                tracing::info!(task = name, "background task ended");
+                crate::log::info!(task = name, "background task ended");
                 None
             }
             Err(error) => {
-                tracing::error!(task = name, error, "background task failed");
+                crate::log::error!(task = name, error, "background task failed");
                 if self.life.phase() > Phase::Draining {
                     return None;
                 }

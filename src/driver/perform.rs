@@ -74,9 +74,9 @@ where
         if phase == Phase::LameDuck
             && let Some(StopReason::Signal(Signal::Interrupt)) = stop.map(|stop| stop.reason)
         {
-            tracing::info!("press Ctrl-C again to skip the wait");
+            crate::log::info!("press Ctrl-C again to skip the wait");
         }
-        tracing::info!(
+        crate::log::info!(
             phase = phase.name(),
             in_flight = self.main.tally.requests().in_flight(),
             connections = self.main.tally.connections().open(),
@@ -143,7 +143,7 @@ where
                 }
             });
             if let Err(error) = self.background.admit(&self.rooms, async move { (name, counted.await) }) {
-                tracing::error!(%error, "cannot run a background task");
+                crate::log::error!(%error, "cannot run a background task");
             }
         }
     }

@@ -19,7 +19,7 @@ where
     pub(super) fn announce(&self) {
         let addresses: Vec<String> = self.board.main_addresses.iter().map(ToString::to_string).collect();
         let settings = &self.parts.settings;
-        tracing::info!(
+        crate::log::info!(
             main = addresses.join(", "),
             internal = %self.board.internal_address,
             app_version = settings.app_version,
@@ -40,7 +40,7 @@ where
                 Outcome::Applied => "it ends the current wait",
                 Outcome::Ignored => "it changes nothing: the stop is under way",
             };
-            tracing::info!(%reason, phase = self.life.phase().name(), effect, "further stop request");
+            crate::log::info!(%reason, phase = self.life.phase().name(), effect, "further stop request");
         }
     }
 
@@ -52,7 +52,7 @@ where
         let stuck = requests.in_flight();
         requests.aborted += stuck;
         if stuck > 0 {
-            tracing::error!(requests = stuck, "requests cut by the exit: their handlers block their worker");
+            crate::log::error!(requests = stuck, "requests cut by the exit: their handlers block their worker");
         }
         // The same goes for work that blocks its thread.
         let work_dropped = self.main.work_dropped.get() + self.main.tasks.len() as u64;

@@ -244,7 +244,7 @@ impl Progress {
             flight.note_panicked();
         }
         let (method, path) = self.flight.as_ref().map(Flight::name).unzip();
-        tracing::error!(panic = panic_message(panic), method, path, "a response body panicked");
+        crate::log::error!(panic = panic_message(panic), method, path, "a response body panicked");
         self.tear(Broken::Panicked)
     }
 

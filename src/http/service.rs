@@ -151,7 +151,7 @@ where
             Ok(Poll::Ready(Err(error))) => {
                 let error: BoxError = error.into();
                 let (method, path) = me.state.flight.as_ref().map(Flight::name).unzip();
-                tracing::error!(%error, method, path, "a handler failed");
+                crate::log::error!(%error, method, path, "a handler failed");
                 Some(Instead::Failed)
             }
             Err(panic) => {
@@ -243,7 +243,7 @@ impl HandlingState {
         let Some(flight) = &self.flight else { return };
         flight.note_panicked();
         let (method, path) = flight.name();
-        tracing::error!(panic = panic_message(panic), method, path, "a handler panicked");
+        crate::log::error!(panic = panic_message(panic), method, path, "a handler panicked");
     }
 
     /// Takes the flight; whoever waited for it does no more.

@@ -192,7 +192,7 @@ impl Side {
     }
 
     pub(crate) fn note_abort(&self, request: AbortedRequest) {
-        tracing::warn!(
+        crate::log::warn!(
             method = request.method,
             path = request.path,
             age_ms = millis(request.age),
@@ -208,7 +208,7 @@ impl Side {
 
     pub(crate) fn note_work_dropped(&self) {
         self.work_dropped.add_one();
-        tracing::warn!("work that outlived its request was dropped: it did not end when its context was cancelled");
+        crate::log::warn!("work that outlived its request was dropped: it did not end when its context was cancelled");
     }
 
     pub(crate) fn aborts(&self) -> Vec<AbortedRequest> {

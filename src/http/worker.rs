@@ -208,7 +208,7 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
             Err(error) => {
                 self.crew.side.tally.accept_errors.add_one();
                 if before == Admitted::Yes {
-                    tracing::warn!(%error, address = %accepted.local, "cannot accept; trying again every 20 ms");
+                    crate::log::warn!(%error, address = %accepted.local, "cannot accept; trying again every 20 ms");
                 }
                 self.last_accept = Admitted::No;
                 Admitted::No
@@ -243,7 +243,7 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
                 Backlog::Sealed => {}
                 Backlog::Open(reason) => {
                     let reason = reason.map_or_else(|| "not supported".to_owned(), |error| error.to_string());
-                    tracing::warn!(
+                    crate::log::warn!(
                         address = %socket.local,
                         reason,
                         "newcomers cannot be kept out while the queue is emptied; a few may be refused late"

@@ -87,7 +87,7 @@ impl Herald {
             Err(error) => {
                 self.speech.status.clear();
                 if std::mem::replace(&mut self.was_heard, false) {
-                    tracing::warn!(%error, "the service manager does not hear us; trying again");
+                    crate::log::warn!(%error, "the service manager does not hear us; trying again");
                 }
             }
         }

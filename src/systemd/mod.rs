@@ -56,7 +56,7 @@ impl ServiceManager {
                 let herald = Herald::new(socket, self.watchdog);
                 parts.observer = Some(Box::new(move |board| Box::pin(herald.observe(board))));
             }
-            Some(Err(error)) => tracing::warn!(error, "the service manager cannot be told anything"),
+            Some(Err(error)) => crate::log::warn!(error, "the service manager cannot be told anything"),
             None => {}
         }
         Ok(())

@@ -77,7 +77,7 @@ pub(super) fn inherit(handed: Vec<Handed>, settings: &mut Settings, network: &Os
         return Ok(());
     }
     let text = |addresses: &[ListenAddress]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    tracing::info!(main = text(&main), internal = text(internal.as_slice()), "sockets inherited");
+    crate::log::info!(main = text(&main), internal = text(internal.as_slice()), "sockets inherited");
     if !main.is_empty() {
         settings.main_addresses = main;
     }
