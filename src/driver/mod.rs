@@ -153,8 +153,12 @@ where
         }
         self.wait_for_the_cut().await;
         self.wait_for_late_hooks().await;
-        let until = self.last_moment();
-        self.dismiss(until).await;
+        if self.emptying.is_some() {
+            self.rooms.reset_connections(&self.board.main_addresses);
+        } else {
+            let until = self.last_moment();
+            self.dismiss(until).await;
+        }
         self.report()
     }
 

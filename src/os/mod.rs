@@ -29,6 +29,8 @@ mod meter;
 mod network;
 #[cfg(all(feature = "systemd", target_os = "linux"))]
 mod notify;
+#[cfg(target_os = "linux")]
+mod orphans;
 mod quiesce;
 mod reserve;
 mod rooms;
