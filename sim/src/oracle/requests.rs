@@ -14,6 +14,9 @@ const SETTLE_MAX: Duration = Duration::from_millis(250);
 /// The least time in which what ends gets out.
 const FLUSH: Duration = Duration::from_millis(20);
 
+/// How long a client may be still in the drain, and about that.
+const PATIENCE_MS: u64 = 4_000;
+
 /// How long an upload may stand still in the drain, by the host's clock.
 const PROGRESS_WAIT_US: u64 = 5_000_000;
 
@@ -35,6 +38,7 @@ pub(super) fn one_fate_per_request(story: &Story<'_>) -> Judgement {
         ledger::fates_are_counted(story, report)?;
     }
     exact::heads_have_their_time(story)?;
+    exact::uploads_have_their_time(story)?;
     exact::late_words_are_heard(story)?;
     exact::the_gone_are_noticed(story)?;
     for asked in &story.requests {
@@ -201,7 +205,13 @@ fn is_not_lost(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
     }
     // A stream that was refused or never sent may be tried again (RFC 9113 §8.7).
     let lost = matches!(how.as_str(), "reset-before-head" | "end-before-head" | "stream-reset");
+    // Who left a body unread before may have been told nothing of it: hyper closes behind such an answer.
+    if matches!(client.deed, Deed::Unread(_)) && asked.earlier > 0 {
+        return Ok(());
+    }
     let prompt = match client.traffic {
+        // It takes so long to read that it is given up.
+        Traffic::Once(Pacing::SlowReader(_, pause)) if pause > PATIENCE_MS => false,
         Traffic::Once(Pacing::Prompt | Pacing::HalfClosed | Pacing::SlowReader(..))
         | Traffic::KeepAlive { .. }
         | Traffic::PerRequest { .. }
@@ -288,6 +298,7 @@ pub(super) fn a_deadline_per_request(story: &Story<'_>) -> Judgement {
     }
     handlers_have_their_time(story, timeout, cancelling)?;
     exact::contexts_are_true(story)?;
+    exact::cancelled_at_the_deadline(story)?;
     exact::the_deadline_goes_first(story)?;
     Ok(Exercise::of(judged))
 }

@@ -196,6 +196,13 @@ impl<'a> Story<'a> {
         })
     }
 
+    /// Whether whoever connects is sure to reach the host's queue, and to stay in it.
+    #[must_use]
+    pub fn reaches(&self) -> bool {
+        let lost = |fault: &Fault| matches!(fault, Fault::Hold { .. } | Fault::ResetAll { .. });
+        !self.scenario.faults.iter().any(lost)
+    }
+
     /// What a request asks for.
     #[must_use]
     pub fn deed(&self, asked: &Asked) -> Option<&Deed> {
