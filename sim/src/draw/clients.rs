@@ -99,7 +99,18 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         Traffic::Once(Pacing::SlowReader(..)) if stalls => Deed::Bytes(400_000),
         // More than the window of a stream, or less.
         Traffic::Http2Leaves { .. } => Deed::Bytes(dice.pick(&[5, 30_000, 90_000, 90_000])),
-        _ => deed,
+        Traffic::Once(_)
+        | Traffic::KeepAlive { .. }
+        | Traffic::PerRequest { .. }
+        | Traffic::Http2 { .. }
+        | Traffic::Pipelined { .. }
+        | Traffic::Late { .. }
+        | Traffic::Leaves { .. }
+        | Traffic::InternalHalfHead
+        | Traffic::SilentHttp2
+        | Traffic::Upgraded { .. }
+        | Traffic::ByteLess
+        | Traffic::HalfHead => deed,
     };
     let varies = many || matches!(traffic, Traffic::Pipelined { .. });
     let then = (varies && dice.one_in(2)).then(|| self::deed(dice, scenario, edges, at_ms));
@@ -123,7 +134,8 @@ fn pacing(dice: &mut Dice) -> Pacing {
         0 => Pacing::HeadPause(dice.pick(&[5, 50, 300, 950, 970, 1_050, 1_100, 9_900, 10_400, 12_000])),
         1 => Pacing::SlowUpload(dice.pick(&[10, 500, 8_000]), dice.pick(&[10, 100, 400, 4_800, 6_000, 12_000])),
         // The last pause is longer than anybody waits for progress.
-        2 => Pacing::SlowReader(dice.pick(&[1_000, 4_000]), dice.pick(&[10, 100, 12_000])),
+        2 if dice.one_in(2) => Pacing::SlowReader(1_000_000, 12_000),
+        2 => Pacing::SlowReader(dice.pick(&[1_000, 4_000]), dice.pick(&[10, 100])),
         _ => Pacing::HalfClosed,
     }
 }

@@ -41,6 +41,14 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
 fn rush(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     let (near, far) = scenario.latency_ms;
     let at_ms = dice.about(edges.drain).saturating_sub(dice.between(0, near * 2 + far * 2));
+    if near == far && dice.one_in(2) {
+        // Their handshakes are complete in the very instant of a look at the queue, and began before the seal.
+        let look = [30, 14, 6, 2].into_iter().find(|look| *look <= near * 2).unwrap_or(2);
+        let at_ms = (edges.drain + look).saturating_sub(near * 3);
+        let rushing = (0..dice.between(2, 6)).map(|_| Client::once(at_ms, Deed::Fast));
+        scenario.clients.extend(rushing);
+        return;
+    }
     for _ in 0..dice.between(2, 6) {
         let at_ms = at_ms + dice.below(near + 1);
         scenario.clients.push(Client::once(at_ms, Deed::Fast));
@@ -105,7 +113,7 @@ fn client(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) -> Client {
     // Long enough before the edge to be at work at it.
     let lead = scenario.latency_ms.1 * 4 + dice.pick(&[0, 10, 100]);
     let early = edges.aim(dice).saturating_sub(lead);
-    match dice.below(12) {
+    match dice.below(13) {
         // What its first request left behind is no part of its second, which is cut.
         9 => {
             let keeps = Traffic::KeepAlive { requests: 2, every_ms: dice.pick(&[1, 300, 1_500]), retries: false };
@@ -129,6 +137,16 @@ fn client(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) -> Client {
             }
             scenario.clients.push(Client::new(at_ms, Deed::Fast, Traffic::Http2 { requests: 2, every_ms }));
             Client::new(at_ms, Deed::Fast, Traffic::Http2 { requests: 2, every_ms })
+        }
+        // It stands still in the drain.
+        11 => {
+            let at_ms = edges.drain.saturating_sub(dice.between(20, 2_000));
+            if dice.one_in(2) {
+                return Client::new(at_ms, Deed::Bytes(400_000), Traffic::Once(Pacing::SlowReader(1_000_000, 12_000)));
+            }
+            scenario.request_timeout_ms = None;
+            let pause = dice.pick(&[4_800, 12_000, 12_000]);
+            Client::new(at_ms, Deed::Echo(60_000), Traffic::Once(Pacing::SlowUpload(8_000, pause)))
         }
         8 => {
             // Its deadline falls on an edge.

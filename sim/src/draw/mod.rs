@@ -16,7 +16,7 @@ mod edges;
 
 use crate::{
     hooks::{Act, ActEnd, HookScript},
-    scenario::{Client, Fault, Filter, PlanMs, Scenario, StopBy, StopRequest},
+    scenario::{Client, Fault, Filter, Pacing, PlanMs, Scenario, StopBy, StopRequest, Traffic},
 };
 use dice::Dice;
 use edges::Edges;
@@ -126,6 +126,11 @@ pub fn draw(seed: u64) -> Scenario {
     }
     scenario.clients = clients::draw(dice, &scenario, &edges, features.clingers);
     scenario.faults = faults(dice, features, &edges, &scenario.clients);
+    // What stands still is given up by the drain, unless its deadline comes first.
+    let stands_still = |client: &Client| matches!(client.traffic, Traffic::Once(Pacing::SlowUpload(_, 4_800..)));
+    if scenario.clients.iter().any(stands_still) && dice.one_in(2) {
+        scenario.request_timeout_ms = None;
+    }
     company::draw(&mut Dice::of_company(seed), &mut scenario, &edges);
     scenario
 }

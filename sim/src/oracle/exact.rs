@@ -3,7 +3,7 @@
 
 use super::{End, Said, Story, ledger::is_http2};
 use crate::{
-    scenario::{Deed, Half, Pacing, Traffic, client_name},
+    scenario::{Client, Deed, Filter, Half, Pacing, Traffic, client_name},
     tasks::Until,
     trace::Record,
 };
@@ -96,8 +96,11 @@ pub(super) fn cancelled_on_time(story: &Story<'_>) -> Result<(), String> {
         }
     }
     // What cannot be flushed is cut at the end, and told then.
-    let cut =
-        |record: &&Record| record.text("message") == Some("request aborted") && record.text("phase") != Some("draining");
+    let cut = |record: &&Record| {
+        record.text("message") == Some("request aborted")
+            && record.text("phase") != Some("draining")
+            && record.text("path") != Some("/breaks")
+    };
     let late = |record: &&Record| record.at > abort && record.at < cleaning_up;
     for record in story.server("log").filter(cut).filter(late) {
         let fresh = story.server("handler begins").any(|begins| begins.at >= abort);
@@ -165,9 +168,22 @@ pub(super) fn silence_has_its_time(story: &Story<'_>) -> Result<(), String> {
             Traffic::HalfHead => {
                 (accepted + story.world(HEADER_TIMEOUT)).min(draining.max(accepted) + story.world(HEAD_GRACE))
             }
-            _ => continue,
+            Traffic::Once(_)
+            | Traffic::KeepAlive { .. }
+            | Traffic::PerRequest { .. }
+            | Traffic::Http2 { .. }
+            | Traffic::Pipelined { .. }
+            | Traffic::Late { .. }
+            | Traffic::Leaves { .. }
+            | Traffic::InternalHalfHead
+            | Traffic::SilentHttp2
+            | Traffic::Upgraded { .. }
+            | Traffic::Http2Leaves { .. } => continue,
         };
-        if connected + story.under_way() < draining && ended < cut && ended + story.rounding() < least + near {
+        if connected + story.under_way() < draining
+            && ended < cut
+            && ended + story.rounding() + story.outcome.grain < least + near
+        {
             return Err(format!("{}, who had until {least:?}, was told to go by {ended:?}", client_name(n)));
         }
     }
@@ -195,6 +211,41 @@ pub(super) fn uploads_have_their_time(story: &Story<'_>) -> Result<(), String> {
         }
         if still > most {
             return Err(format!("an upload stood still for {still:?} in the drain, and had {most:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// A reader that stands still in the drain is given up after its time, and not before.
+pub(super) fn readers_have_their_time(story: &Story<'_>) -> Result<(), String> {
+    let (Some(draining), Some(cancelling), true) =
+        (story.began(Phase::Draining), story.began(Phase::Cancelling), story.delivers())
+    else {
+        return Ok(());
+    };
+    let stalls = |client: &Client| matches!(client.traffic, Traffic::Once(Pacing::SlowReader(_, pause)) if pause > 7_000);
+    let aborted = |record: &&Record| {
+        record.text("message") == Some("request aborted")
+            && record.text("phase") == Some("draining")
+            && record.text("path") != Some("/breaks")
+    };
+    for record in story.server("log").filter(aborted) {
+        if record.at + story.rounding() < draining + story.world(PROGRESS_WAIT) {
+            return Err(format!("a client was given up at {:?}, and the drain began at {draining:?}", record.at));
+        }
+    }
+    for asked in &story.requests {
+        let (Some(client), Some(Deed::Bytes(300_000..))) = (story.client(asked), story.deed(asked)) else { continue };
+        let Traffic::Once(Pacing::SlowReader(_, pause)) = client.traffic else { continue };
+        // It reads after each pause, and moves then.
+        let mut reads = (1..20).map(|n| asked.asked + Duration::from_millis(pause) * n);
+        let moved = reads.rfind(|at| *at <= draining + story.under_way() * 2).unwrap_or(asked.asked);
+        let next = moved + Duration::from_millis(pause);
+        let by = draining + story.world(PROGRESS_WAIT + GONE_CHECK * 2) + SWEEP_STOPPING * 4 + story.under_way() * 6;
+        let was_there = asked.asked + story.under_way() * 4 < draining;
+        let given_up = story.server("log").filter(aborted).any(|record| record.at <= by);
+        if stalls(client) && was_there && by < next && by < cancelling && !given_up {
+            return Err(format!("client-{} read nothing from {moved:?} on, and was not given up by {by:?}", asked.client));
         }
     }
     Ok(())
@@ -248,6 +299,22 @@ pub(super) fn lurkers_have_their_time(story: &Story<'_>) -> Result<(), String> {
                 "the internal server had until {until:?} to hear {} out, and closed at {stopped:?}",
                 client_name(n)
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Once the listeners are sealed nobody is let in whose first packet comes later.
+pub(super) fn nobody_comes_after_the_seal(story: &Story<'_>) -> Result<(), String> {
+    let (near, far) = story.scenario.latency_ms;
+    let sealed = story.scenario.syn_filter == Filter::Available && near == far && story.resets() && story.delivers();
+    let (Some(draining), true) = (story.began(Phase::Draining), sealed) else { return Ok(()) };
+    for record in story.records.iter().filter(|record| record.event == "connected") {
+        let client = record.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
+        let Some(client) = client.and_then(|n| story.scenario.clients.get(n)) else { continue };
+        let came = record.at.saturating_sub(Duration::from_millis(near));
+        if client.traffic != Traffic::InternalHalfHead && came > draining {
+            return Err(format!("{} came at {came:?}, after the drain began at {draining:?}, and was let in", record.actor));
         }
     }
     Ok(())
@@ -316,7 +383,7 @@ pub(super) fn late_words_are_heard(story: &Story<'_>) -> Result<(), String> {
 /// A client that resets its connection ends its handler soon.
 pub(super) fn the_gone_are_noticed(story: &Story<'_>) -> Result<(), String> {
     for (n, client) in story.scenario.clients.iter().enumerate() {
-        let Traffic::Leaves { resets: true, .. } = client.traffic else { continue };
+        let (Traffic::Leaves { resets: true, .. }, true) = (client.traffic, story.resets()) else { continue };
         let target = client.deed.ask().target;
         let alone = story.requests.iter().filter(|asked| asked.target == target).count() == 1;
         let waits = matches!(client.deed, Deed::Slow(_) | Deed::Unlimited(_) | Deed::Stuck(_, Half::Nothing));
@@ -372,8 +439,8 @@ pub(super) fn the_deadline_goes_first(story: &Story<'_>) -> Result<(), String> {
 /// Nothing of a request is left in the process when it cleans up before its time.
 pub(super) fn nothing_is_left_behind(story: &Story<'_>) -> Result<(), String> {
     let Some((_, place, at)) = story.phases.iter().find(|(phase, _, _)| *phase == Phase::CleaningUp) else { return Ok(()) };
-    let time_was_up =
-        story.is_impatient() || story.span(Phase::Cancelling).is_none_or(|span| span >= story.scenario.plan().cancel);
+    let time_was_up = story.is_impatient()
+        || story.span(Phase::Cancelling).is_none_or(|span| span + story.rounding() >= story.scenario.plan().cancel);
     if time_was_up {
         return Ok(());
     }

@@ -49,7 +49,7 @@ pub(super) fn a_lame_duck_serves(story: &Story<'_>) -> Judgement {
     }
     exact::nobody_is_told_early(story)?;
     exact::goodbyes_are_spread(story)?;
-    if story.reaches() {
+    if story.delivers() || (story.reaches() && story.resets()) {
         nobody_is_refused(story)?;
     }
     if story.delivers() {

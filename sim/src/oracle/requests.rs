@@ -1,6 +1,7 @@
 //! Judges of the requests: P5, P9, P10.
 
 use super::{Asked, End, Exercise, Judgement, Story, exact, ledger};
+use crate::trace::Record;
 use crate::{
     app::{SLOW_DONE, STUCK_HALVES},
     scenario::{Client, Deed, Filter, Half, Pacing, Traffic},
@@ -13,6 +14,9 @@ const SETTLE_MAX: Duration = Duration::from_millis(250);
 
 /// The least time in which what ends gets out.
 const FLUSH: Duration = Duration::from_millis(20);
+
+/// A head may wait behind as many bytes of another stream for longer than anybody flushes.
+const BEYOND_THE_FLUSH: usize = 10_000;
 
 /// How long a client may be still in the drain, and about that.
 const PATIENCE_MS: u64 = 4_000;
@@ -39,7 +43,9 @@ pub(super) fn one_fate_per_request(story: &Story<'_>) -> Judgement {
     }
     exact::heads_have_their_time(story)?;
     exact::uploads_have_their_time(story)?;
+    exact::readers_have_their_time(story)?;
     exact::late_words_are_heard(story)?;
+    exact::nobody_comes_after_the_seal(story)?;
     exact::the_gone_are_noticed(story)?;
     for asked in &story.requests {
         looks_whole_only_if_it_is(story, asked)?;
@@ -69,7 +75,14 @@ fn counts_agree(story: &Story<'_>, tally: &lameduck::RequestTally) -> Result<(),
         story.client(asked).is_some_and(shares)
             && matches!(&asked.end, Some((_, End::Failed(how))) if how.starts_with("reset"))
     });
-    if story.everybody_stays() && !unended && !gave_up && !overtaken && answered < tally.finished + tally.timed_out {
+    // What is torn may be cut with a 503 half written.
+    if story.everybody_stays()
+        && !story.is_torn()
+        && !unended
+        && !gave_up
+        && !overtaken
+        && answered < tally.finished + tally.timed_out
+    {
         return Err(format!("clients got {answered} whole answers, fewer than the host says it gave: {tally:?}"));
     }
     Ok(())
@@ -198,7 +211,11 @@ fn is_not_lost(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
     // What breaks off in the very moment in which its head was ready takes the head with it.
     let halved = matches!(
         client.deed_of(&asked.target),
-        Deed::Stuck(_, Half::Length | Half::Chunked) | Deed::Stream(_) | Deed::Events | Deed::Breaks
+        Deed::Stuck(_, Half::Length | Half::Chunked)
+            | Deed::Stream(_)
+            | Deed::Events
+            | Deed::Breaks
+            | Deed::Bytes(BEYOND_THE_FLUSH..)
     );
     if halved && story.began(Phase::Cancelling).is_some_and(|cancelling| *at >= cancelling) {
         return Ok(());
@@ -358,8 +375,8 @@ pub(super) fn cancel_after_drain(story: &Story<'_>) -> Judgement {
     exact::nothing_is_left_behind(story)?;
     let first_hook =
         story.records.iter().position(|record| record.event == "hook begins" && record.text("half") == Some("stop"));
-    let time_was_up =
-        story.is_impatient() || story.span(Phase::Cancelling).is_none_or(|span| span >= story.scenario.plan().cancel);
+    let time_was_up = story.is_impatient()
+        || story.span(Phase::Cancelling).is_none_or(|span| span + story.rounding() >= story.scenario.plan().cancel);
     if let Some(place) = first_hook
         && !time_was_up
     {
@@ -410,7 +427,9 @@ fn aborted_in_time(story: &Story<'_>) -> Result<(), String> {
     let until = cancelling + story.world(story.scenario.plan().cancel.saturating_sub(ABORT_FLUSH));
     let tasks = story.server("task ends").filter(|record| record.text("how") == Some("dropped"));
     // An upload that stands still is cut in the drain.
-    let requests = story.server("log").filter(|record| record.text("message") == Some("request aborted"));
+    // What breaks off does so by itself.
+    let cut = |record: &&Record| record.text("message") == Some("request aborted") && record.text("path") != Some("/breaks");
+    let requests = story.server("log").filter(cut);
     let requests = requests.filter(|record| record.text("phase") != Some("draining"));
     for cut in tasks.chain(requests) {
         if cut.at + EARLY + story.rounding() < until {
