@@ -175,6 +175,6 @@ fn client(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) -> Client {
             let every_ms = dice.about(edges.drain).saturating_sub(at_ms + scenario.latency_ms.0 * 5);
             Client::new(at_ms, Deed::Fast, Traffic::KeepAlive { requests: 2, every_ms, retries: false })
         }
-        _ => Client::new(early.min(edges.drain), Deed::Fast, Traffic::Upgraded { every_ms: dice.pick(&[100, 700]), heed }),
+        _ => Client::new(early.min(edges.drain), Deed::Fast, Traffic::Upgraded { every_ms: dice.pick(&[300, 1_000]), heed }),
     }
 }

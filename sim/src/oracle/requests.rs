@@ -431,6 +431,10 @@ fn aborted_in_time(story: &Story<'_>) -> Result<(), String> {
     let cut = |record: &&Record| record.text("message") == Some("request aborted") && record.text("path") != Some("/breaks");
     let requests = story.server("log").filter(cut);
     let requests = requests.filter(|record| record.text("phase") != Some("draining"));
+    // Nor has it more time because the cancel wait began meanwhile.
+    let uploads = |client: &Client| matches!(client.traffic, Traffic::Once(Pacing::SlowUpload(..)));
+    let uploads = story.scenario.clients.iter().any(uploads);
+    let requests = requests.filter(move |record| !uploads || record.number("age_ms") < Some(PROGRESS_WAIT_US / 1_000));
     for cut in tasks.chain(requests) {
         if cut.at + EARLY + story.rounding() < until {
             return Err(format!("what was at work was cut at {:?}, and had until {until:?} to return", cut.at));
