@@ -142,6 +142,7 @@ async fn slow(request: &Request<Body>, ms: Duration, witness: Witness) -> Respon
     // `none` takes the deadline away.
     if let Some(within) = request.uri().query().and_then(|query| parameter(query, "within")) {
         context.set_timeout(within.parse().ok().map(Duration::from_millis));
+        watch(context.clone(), witness.seat.clone(), witness.handler);
     }
     tokio::select! {
         biased;
@@ -155,6 +156,15 @@ async fn slow(request: &Request<Body>, ms: Duration, witness: Witness) -> Respon
             text(StatusCode::SERVICE_UNAVAILABLE, SLOW_CANCELLED, witness)
         }
     }
+}
+
+/// Tells the trace when a context is cancelled, whatever became of its handler.
+#[expect(clippy::disallowed_methods, reason = "nobody waits for who only looks on")]
+fn watch(context: RequestContext, seat: Seat, handler: u64) {
+    drop(tokio::spawn(async move {
+        context.cancelled().await;
+        seat.trace.record(&seat.name, "context cancelled", &[("handler", handler.into())]);
+    }));
 }
 
 async fn stuck(ms: Duration, half: Option<&str>, witness: Witness) -> Response<Pieces> {

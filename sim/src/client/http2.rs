@@ -31,9 +31,11 @@ pub async fn multiplexed<C: Connect>(caller: &Caller, connect: &C, asks: impl In
     let mut open: Option<Link> = None;
     for (pause, ask) in asks {
         super::pause(pause).await;
+        // Of what is large it opens its window as it reads.
+        let window = ask.target.starts_with("/bytes").then_some(UNREAD_WINDOW);
         let mut link = match open.take() {
             Some(link) if !link.sender.is_closed() => link,
-            Some(_) | None => match Link::open(caller, connect, &tasks, &over, None).await {
+            Some(_) | None => match Link::open(caller, connect, &tasks, &over, window).await {
                 Ok(link) => link,
                 Err(_) => break,
             },

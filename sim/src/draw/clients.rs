@@ -61,7 +61,9 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
     // A packet, a handshake, a handshake and a request before the edge: so they are under way when it comes.
     let lead = scenario.latency_ms.1 * dice.below(5);
     let many = matches!(kind, Kind::KeepAlive | Kind::PerRequest | Kind::Http2);
-    let at_ms = if many { dice.below(edges.drain) } else { edges.aim(dice).saturating_sub(lead) };
+    // Half a head has its time while serving, too.
+    let long_before = many || (kind == Kind::HalfHead && dice.one_in(2));
+    let at_ms = if long_before { dice.below(edges.drain) } else { edges.aim(dice).saturating_sub(lead) };
     let deed = deed(dice, scenario, edges, at_ms);
     let (requests, every_ms) = if many { many_requests(dice, edges, at_ms) } else { (dice.between(2, 6), 0) };
     let traffic = match kind {
@@ -82,14 +84,33 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         Kind::ByteLess => Traffic::ByteLess,
         Kind::HalfHead => Traffic::HalfHead,
         Kind::InternalHalfHead => Traffic::InternalHalfHead,
-        Kind::Leaves => Traffic::Leaves { after_ms: dice.pick(&[1, 5, 20, 100, 500]), resets: dice.one_in(2) },
+        Kind::Leaves => Traffic::Leaves { after_ms: dice.pick(&[1, 5, 20, 100, 500]), resets: !dice.one_in(3) },
     };
+    let stalls = matches!(traffic, Traffic::Once(Pacing::SlowReader(_, pause)) if pause >= 1_000);
     let deed = match traffic {
         Traffic::Once(Pacing::SlowUpload(..)) if dice.one_in(3) => Deed::Unread(dice.pick(&[4_000, 60_000, 100_000])),
-        Traffic::Once(Pacing::SlowUpload(..) | Pacing::SlowReader(..)) => Deed::Echo(dice.pick(&[100, 4_000, 60_000])),
+        Traffic::Once(Pacing::SlowUpload(..)) => Deed::Echo(dice.pick(&[100, 4_000, 60_000])),
+        Traffic::Once(Pacing::SlowReader(..)) if !stalls => Deed::Echo(dice.pick(&[100, 4_000, 60_000])),
+        // Whether anybody notices that it is gone.
+        Traffic::Leaves { .. } if dice.one_in(2) => {
+            let ms = 20_000 + dice.below(10_000);
+            if dice.one_in(2) { Deed::Unlimited(ms) } else { Deed::Stuck(ms, Half::Nothing) }
+        }
+        Traffic::Once(Pacing::SlowReader(..)) if stalls => Deed::Bytes(400_000),
         // More than the window of a stream, or less.
         Traffic::Http2Leaves { .. } => Deed::Bytes(dice.pick(&[5, 30_000, 90_000, 90_000])),
-        _ => deed,
+        Traffic::Once(_)
+        | Traffic::KeepAlive { .. }
+        | Traffic::PerRequest { .. }
+        | Traffic::Http2 { .. }
+        | Traffic::Pipelined { .. }
+        | Traffic::Late { .. }
+        | Traffic::Leaves { .. }
+        | Traffic::InternalHalfHead
+        | Traffic::SilentHttp2
+        | Traffic::Upgraded { .. }
+        | Traffic::ByteLess
+        | Traffic::HalfHead => deed,
     };
     let varies = many || matches!(traffic, Traffic::Pipelined { .. });
     let then = (varies && dice.one_in(2)).then(|| self::deed(dice, scenario, edges, at_ms));
@@ -103,7 +124,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
 
 /// So many, so often, that they reach into the drain.
 fn many_requests(dice: &mut Dice, edges: &Edges, at_ms: u64) -> (u64, u64) {
-    let requests = dice.pick(&[3, 8, 20]);
+    let requests = dice.pick(&[3, 5, 12]);
     let reach = (edges.drain + dice.pick(&[0, 50, 300])).saturating_sub(at_ms);
     (requests, (reach / requests).max(1))
 }
@@ -111,7 +132,9 @@ fn many_requests(dice: &mut Dice, edges: &Edges, at_ms: u64) -> (u64, u64) {
 fn pacing(dice: &mut Dice) -> Pacing {
     match dice.below(4) {
         0 => Pacing::HeadPause(dice.pick(&[5, 50, 300, 950, 970, 1_050, 1_100, 9_900, 10_400, 12_000])),
-        1 => Pacing::SlowUpload(dice.pick(&[10, 500, 8_000]), dice.pick(&[10, 100, 400, 4_800, 6_000])),
+        1 => Pacing::SlowUpload(dice.pick(&[10, 500, 8_000]), dice.pick(&[10, 100, 400, 4_800, 6_000, 12_000])),
+        // The last pause is longer than anybody waits for progress.
+        2 if dice.one_in(2) => Pacing::SlowReader(1_000_000, 12_000),
         2 => Pacing::SlowReader(dice.pick(&[1_000, 4_000]), dice.pick(&[10, 100])),
         _ => Pacing::HalfClosed,
     }

@@ -4,8 +4,9 @@
 use super::{Dice, Edges};
 use crate::{
     checks::CheckScript,
+    draw::STOPS,
     hooks::{Act, ActEnd},
-    scenario::{Client, Deed, Heed, Pacing, Scenario, Traffic},
+    scenario::{Client, Deed, Half, Heed, Pacing, Scenario, StopRequest, Traffic},
     tasks::{TaskScript, Until},
 };
 
@@ -13,6 +14,15 @@ use crate::{
 pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     if !dice.one_in(2) {
         return;
+    }
+    if dice.one_in(3) {
+        rush(dice, scenario, edges);
+    }
+    if dice.one_in(4) {
+        lurk(dice, scenario, edges);
+    }
+    if dice.one_in(4) {
+        meet_at_the_abort(dice, scenario, edges);
     }
     if dice.one_in(3) {
         scenario.tasks = (0..dice.between(1, 2)).map(|n| task(dice, n, edges)).collect();
@@ -25,6 +35,50 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         let client = client(dice, scenario, edges);
         scenario.clients.push(client);
     }
+}
+
+/// Some who come at once, so that the drain begins while they shake hands, wait in the queue, or have just asked.
+fn rush(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    let (near, far) = scenario.latency_ms;
+    let at_ms = dice.about(edges.drain).saturating_sub(dice.between(0, near * 2 + far * 2));
+    if near == far && dice.one_in(2) {
+        // Their handshakes are complete in the very instant of a look at the queue, and began before the seal.
+        let look = [30, 14, 6, 2].into_iter().find(|look| *look <= near * 2).unwrap_or(2);
+        let at_ms = (edges.drain + look).saturating_sub(near * 3);
+        let rushing = (0..dice.between(2, 6)).map(|_| Client::once(at_ms, Deed::Fast));
+        scenario.clients.extend(rushing);
+        return;
+    }
+    for _ in 0..dice.between(2, 6) {
+        let at_ms = at_ms + dice.below(near + 1);
+        scenario.clients.push(Client::once(at_ms, Deed::Fast));
+    }
+}
+
+/// Somebody holds the internal server up at the end, and somebody else does not want to wait for it.
+fn lurk(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    // When all are gone early, and when nobody is.
+    for ends in [edges.drain, edges.abort] {
+        let at_ms = ends.saturating_sub(dice.below(30));
+        scenario.clients.push(Client::new(at_ms, Deed::Fast, Traffic::InternalHalfHead));
+        if dice.one_in(2) {
+            scenario.stops.push(StopRequest { at_ms: ends + dice.between(30, 900), by: dice.pick(&STOPS) });
+        }
+    }
+}
+
+/// A request whose deadline comes with the abort.
+fn meet_at_the_abort(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    let (near, far) = scenario.latency_ms;
+    let at_ms = edges.stop.saturating_sub(near * 3);
+    // A handshake and a request after the client came.
+    let begins = at_ms + near * 3;
+    if near != far || scenario.clock_skew_ppm != 0 || edges.abort <= begins {
+        return;
+    }
+    scenario.request_timeout_ms = Some(edges.abort - begins);
+    let half = dice.pick(&[Half::Nothing, Half::Nothing, Half::Length]);
+    scenario.clients.push(Client::once(at_ms, Deed::Stuck(60_000, half)));
 }
 
 fn task(dice: &mut Dice, n: u64, edges: &Edges) -> TaskScript {
@@ -54,12 +108,46 @@ fn check(dice: &mut Dice, n: u64) -> CheckScript {
     }
 }
 
-fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges) -> Client {
+fn client(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) -> Client {
     let heed = dice.pick(&[Heed::Heeds, Heed::Ignores]);
     // Long enough before the edge to be at work at it.
     let lead = scenario.latency_ms.1 * 4 + dice.pick(&[0, 10, 100]);
     let early = edges.aim(dice).saturating_sub(lead);
-    match dice.below(9) {
+    match dice.below(13) {
+        // What its first request left behind is no part of its second, which is cut.
+        9 => {
+            let keeps = Traffic::KeepAlive { requests: 2, every_ms: dice.pick(&[1, 300, 1_500]), retries: false };
+            let first = dice.pick(&[0, 1, 2, 3]);
+            let first = match first {
+                0 => Deed::Fast,
+                1 => Deed::Unread(4_000),
+                2 => Deed::Within(dice.pick(&[1, 200]), 100),
+                _ => Deed::Unlimited(5),
+            };
+            Client::new(early, first, keeps).then(Deed::Stuck(60_000, Half::Nothing))
+        }
+        // They speak before the stop, and are told to go each at a moment of its own.
+        10 => {
+            let at_ms = edges.stop.saturating_sub(scenario.latency_ms.1 * 8 + dice.below(100));
+            let every_ms = dice.pick(&[5, 400]);
+            if dice.one_in(3) {
+                // Its answers are under way as the connection ends.
+                let at_ms = dice.pick(&[edges.stop, edges.drain]).saturating_sub(scenario.latency_ms.1 * dice.between(1, 8));
+                return Client::new(at_ms, Deed::Bytes(70_000), Traffic::Http2 { requests: 2, every_ms: 1 });
+            }
+            scenario.clients.push(Client::new(at_ms, Deed::Fast, Traffic::Http2 { requests: 2, every_ms }));
+            Client::new(at_ms, Deed::Fast, Traffic::Http2 { requests: 2, every_ms })
+        }
+        // It stands still in the drain.
+        11 => {
+            let at_ms = edges.drain.saturating_sub(dice.between(20, 2_000));
+            if dice.one_in(2) {
+                return Client::new(at_ms, Deed::Bytes(400_000), Traffic::Once(Pacing::SlowReader(1_000_000, 12_000)));
+            }
+            scenario.request_timeout_ms = None;
+            let pause = dice.pick(&[4_800, 12_000, 12_000]);
+            Client::new(at_ms, Deed::Echo(60_000), Traffic::Once(Pacing::SlowUpload(8_000, pause)))
+        }
         8 => {
             // Its deadline falls on an edge.
             let begins = early + scenario.latency_ms.0 * 3;
@@ -87,6 +175,6 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges) -> Client {
             let every_ms = dice.about(edges.drain).saturating_sub(at_ms + scenario.latency_ms.0 * 5);
             Client::new(at_ms, Deed::Fast, Traffic::KeepAlive { requests: 2, every_ms, retries: false })
         }
-        _ => Client::new(early.min(edges.drain), Deed::Fast, Traffic::Upgraded { every_ms: dice.pick(&[100, 700]), heed }),
+        _ => Client::new(early.min(edges.drain), Deed::Fast, Traffic::Upgraded { every_ms: dice.pick(&[300, 1_000]), heed }),
     }
 }

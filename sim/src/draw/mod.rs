@@ -16,7 +16,7 @@ mod edges;
 
 use crate::{
     hooks::{Act, ActEnd, HookScript},
-    scenario::{Fault, Filter, PlanMs, Scenario, StopBy, StopRequest},
+    scenario::{Client, Fault, Filter, Pacing, PlanMs, Scenario, StopBy, StopRequest, Traffic},
 };
 use dice::Dice;
 use edges::Edges;
@@ -67,7 +67,7 @@ impl Features {
             clingers: dice.one_in(2),
             long_service: dice.one_in(4),
             torn: dice.one_in(6),
-            no_descriptors: dice.one_in(12),
+            no_descriptors: dice.one_in(7),
             others_abort: dice.one_in(12),
             reset_all: dice.one_in(16),
         }
@@ -125,7 +125,12 @@ pub fn draw(seed: u64) -> Scenario {
         scenario.stops.extend((0..more).map(|_| StopRequest { at_ms: edges.after_stop(dice), by: dice.pick(&STOPS) }));
     }
     scenario.clients = clients::draw(dice, &scenario, &edges, features.clingers);
-    scenario.faults = faults(dice, features, &edges);
+    scenario.faults = faults(dice, features, &edges, &scenario.clients);
+    // What stands still is given up by the drain, unless its deadline comes first.
+    let stands_still = |client: &Client| matches!(client.traffic, Traffic::Once(Pacing::SlowUpload(_, 4_800..)));
+    if scenario.clients.iter().any(stands_still) && dice.one_in(2) {
+        scenario.request_timeout_ms = None;
+    }
     company::draw(&mut Dice::of_company(seed), &mut scenario, &edges);
     scenario
 }
@@ -152,7 +157,7 @@ fn plan(dice: &mut Dice, features: Features) -> PlanMs {
 }
 
 /// What goes wrong around the host, and at its own end of the network.
-fn faults(dice: &mut Dice, features: Features, edges: &Edges) -> Vec<Fault> {
+fn faults(dice: &mut Dice, features: Features, edges: &Edges, clients: &[Client]) -> Vec<Fault> {
     let mut faults = Vec::new();
     if features.held {
         let at_ms = edges.aim(dice);
@@ -162,9 +167,13 @@ fn faults(dice: &mut Dice, features: Features, edges: &Edges) -> Vec<Fault> {
         faults.push(Fault::Torn { bytes: dice.pick(&[1, 3, 20, 500]) });
     }
     if features.no_descriptors {
-        // Over before the drain, so that nobody has an excuse; or whenever.
-        let at_ms = if dice.one_in(2) { dice.below(edges.drain) } else { edges.aim(dice) };
-        faults.push(Fault::NoDescriptors { at_ms, for_ms: dice.pick(&[1, 25, 100, 400]) });
+        // As somebody comes, and over before the drain, so that nobody has an excuse; or whenever.
+        let comes = clients.iter().map(|client| client.at_ms).filter(|at| *at < edges.drain).max();
+        let at_ms = match comes {
+            Some(at_ms) if !dice.one_in(4) => at_ms.saturating_sub(dice.below(20)),
+            Some(_) | None => edges.aim(dice),
+        };
+        faults.push(Fault::NoDescriptors { at_ms, for_ms: dice.pick(&[25, 60, 100, 400]) });
     }
     if features.others_abort {
         faults.push(Fault::OthersAbort);

@@ -10,7 +10,7 @@ pub(super) use glance::Glance;
 use crate::{
     draw::STOPS,
     oracle::Story,
-    scenario::{Pacing, StopBy, Traffic},
+    scenario::{Fault, Pacing, StopBy, Traffic},
     tasks::Until,
 };
 use lameduck::lifecycle::{GiveUp, HookResult, HookVerdict, Phase, StopReason};
@@ -225,6 +225,7 @@ fn company(all: &mut Vec<Sometimes>) {
 
 #[expect(clippy::redundant_closure_for_method_calls, reason = "a method's path is not general enough over lifetimes")]
 fn meetings(all: &mut Vec<Sometimes>) {
+    faults(all);
     let mut meets = |what: &str, test: fn(&Glance<'_>) -> bool| all.push(Sometimes::new(format!("meets: {what}"), test));
     meets("a request within 2 ms of the drain's beginning", |glance| glance.handler_near("handler begins", Phase::Draining));
     meets("an end within 2 ms of the drain's", |glance| glance.handler_near("handler ends", Phase::Cancelling));
@@ -261,6 +262,54 @@ fn meetings(all: &mut Vec<Sometimes>) {
         }));
     }
     all.push(Sometimes::new("probe: readiness 200", |glance| glance.probed("/readiness", 200, Phase::Serving)));
+}
+
+/// What goes wrong around the host, and that it does while it matters.
+#[expect(clippy::redundant_closure_for_method_calls, reason = "a method's path is not general enough over lifetimes")]
+fn faults(all: &mut Vec<Sometimes>) {
+    let mut fault = |what: &str, test: fn(&Glance<'_>) -> bool| all.push(Sometimes::new(format!("fault: {what}"), test));
+    fault("reads and writes torn, and answers whole", |glance| {
+        glance.has_fault(|fault| matches!(fault, Fault::Torn { .. }))
+            && glance.tally().is_some_and(|tally| tally.finished > 0)
+    });
+    fault("an accept fails while serving", |glance| glance.accept_failed_in("descriptors", Phase::Serving));
+    fault("an accept fails in the lame duck delay", |glance| glance.accept_failed_in("descriptors", Phase::LameDuck));
+    fault("an accept fails in the drain", |glance| glance.accept_failed_in("descriptors", Phase::Draining));
+    fault("somebody else's connection is gone before its accept", |glance| {
+        glance.accept_failed_in("aborted", Phase::Serving)
+    });
+    fault("all connections reset, with requests in flight", |glance| {
+        glance.has_fault(|fault| matches!(fault, Fault::ResetAll { .. }))
+            && glance.tally().is_some_and(|tally| tally.gone > 0)
+    });
+    fault("a reset by a client whose handler is at work", |glance| {
+        let resets = |traffic: &Traffic| matches!(traffic, Traffic::Leaves { resets: true, .. });
+        glance.story.scenario.clients.iter().any(|client| resets(&client.traffic)) && glance.clients_did("leaves")
+    });
+    fault("HTTP/2 answers thrown away", |glance| {
+        let leaves = |traffic: &Traffic| matches!(traffic, Traffic::Http2Leaves { .. });
+        glance.story.scenario.clients.iter().any(|client| leaves(&client.traffic))
+            && glance.clients_did("leaves")
+            && glance.tally().is_some_and(|tally| tally.gone > 0)
+    });
+    fault("a body that panics", |glance| glance.story.server("abort").any(|abort| abort.text("path") == Some("/breaks")));
+    fault("a reader given up in the drain", |glance| {
+        glance
+            .story
+            .server("abort")
+            .any(|abort| abort.text("phase") == Some("draining") && abort.text("path") == Some("/bytes"))
+    });
+    fault("half a head in the internal server's close", |glance| glance.lurked());
+    fault("a request cut in the instant of its deadline", |glance| {
+        glance.story.scenario.request_timeout_ms.is_some_and(|ms| {
+            glance.story.server("handler begins").any(|record| {
+                let due = record.at + glance.story.world(Duration::from_millis(ms));
+                let ends = |end: &&crate::trace::Record| end.number("handler") == record.number("handler") && end.at == due;
+                glance.story.server("handler ends").any(|end| ends(&end))
+                    && glance.story.server("log").any(|log| log.at == due && log.text("message") == Some("request aborted"))
+            })
+        })
+    });
 }
 
 /// Within this of an edge is at it.

@@ -3,7 +3,7 @@
 
 use super::{End, Said, Story, ledger::is_http2};
 use crate::{
-    scenario::{Deed, Half, Pacing, Traffic, client_name},
+    scenario::{Client, Deed, Filter, Half, Pacing, Traffic, client_name},
     tasks::Until,
     trace::Record,
 };
@@ -14,6 +14,10 @@ use std::time::Duration;
 const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
 const HEAD_GRACE: Duration = Duration::from_secs(1);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an upload may stand still in the drain.
+const PROGRESS_WAIT: Duration = Duration::from_secs(5);
+/// How long half a head may take on the internal port.
+const INTERNAL_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often connections are looked at while serving, and once a stop was asked for.
 const SWEEP: Duration = Duration::from_millis(250);
 const SWEEP_STOPPING: Duration = Duration::from_millis(10);
@@ -33,6 +37,28 @@ pub(super) fn contexts_are_true(story: &Story<'_>) -> Result<(), String> {
         // A clock that disagrees with the world shows parts of a microsecond.
         if left.zip(own).map_or(left != own, |(left, own)| left.abs_diff(own) > 1) {
             return Err(format!("a handler at {:?} had {left:?} µs left, and not {own:?}", record.at));
+        }
+    }
+    Ok(())
+}
+
+/// At a deadline the context is cancelled, for whoever holds it.
+pub(super) fn cancelled_at_the_deadline(story: &Story<'_>) -> Result<(), String> {
+    let exit = story.exit().map_or(Duration::MAX, |(at, _)| at);
+    for record in story.server("handler begins") {
+        let target = record.text("target").unwrap_or_default();
+        let within = target.split_once("within=").and_then(|(_, within)| within.parse().ok());
+        let Some(due) = within.map(|ms| record.at + story.world(Duration::from_millis(ms))) else { continue };
+        let of_it = |event: &'static str| {
+            story.server(event).find(|told| told.number("handler") == record.number("handler")).map(|told| told.at)
+        };
+        // It ended in the moment of its deadline because of that.
+        let met = of_it("handler ends").is_some_and(|ends| ends >= due) && of_it("handler cancelled").is_none();
+        let late = of_it("context cancelled").is_none_or(|at| at > due + Duration::from_millis(10) + story.rounding());
+        let worked = target.split_once("ms=").and_then(|(_, ms)| ms.split('&').next()?.parse().ok());
+        let is_longer = worked.is_some_and(|ms| record.at + Duration::from_millis(ms) > due + story.rounding());
+        if met && late && is_longer && due + story.rounding() < exit {
+            return Err(format!("{target} met its deadline at {due:?}, and its context was not cancelled then"));
         }
     }
     Ok(())
@@ -70,8 +96,11 @@ pub(super) fn cancelled_on_time(story: &Story<'_>) -> Result<(), String> {
         }
     }
     // What cannot be flushed is cut at the end, and told then.
-    let cut =
-        |record: &&Record| record.text("message") == Some("request aborted") && record.text("phase") != Some("draining");
+    let cut = |record: &&Record| {
+        record.text("message") == Some("request aborted")
+            && record.text("phase") != Some("draining")
+            && record.text("path") != Some("/breaks")
+    };
     let late = |record: &&Record| record.at > abort && record.at < cleaning_up;
     for record in story.server("log").filter(cut).filter(late) {
         let fresh = story.server("handler begins").any(|begins| begins.at >= abort);
@@ -120,6 +149,9 @@ pub(super) fn tasks_are_told(story: &Story<'_>) -> Result<(), String> {
 
 /// A connection that may still say something is not closed before its time, and half a head is not refused before it.
 pub(super) fn silence_has_its_time(story: &Story<'_>) -> Result<(), String> {
+    if !story.resets() {
+        return Ok(());
+    }
     let Some(draining) = story.began(Phase::Draining) else { return Ok(()) };
     let cut = story.began(Phase::CleaningUp).or(story.exit().map(|(at, _)| at)).unwrap_or(Duration::MAX);
     let near = Duration::from_millis(story.scenario.latency_ms.0);
@@ -139,10 +171,156 @@ pub(super) fn silence_has_its_time(story: &Story<'_>) -> Result<(), String> {
             Traffic::HalfHead => {
                 (accepted + story.world(HEADER_TIMEOUT)).min(draining.max(accepted) + story.world(HEAD_GRACE))
             }
-            _ => continue,
+            Traffic::Once(_)
+            | Traffic::KeepAlive { .. }
+            | Traffic::PerRequest { .. }
+            | Traffic::Http2 { .. }
+            | Traffic::Pipelined { .. }
+            | Traffic::Late { .. }
+            | Traffic::Leaves { .. }
+            | Traffic::InternalHalfHead
+            | Traffic::SilentHttp2
+            | Traffic::Upgraded { .. }
+            | Traffic::Http2Leaves { .. } => continue,
         };
-        if connected + story.under_way() < draining && ended < cut && ended + story.rounding() < least + near {
+        if connected + story.under_way() < draining
+            && ended < cut
+            && ended + story.rounding() + story.outcome.grain < least + near
+        {
             return Err(format!("{}, who had until {least:?}, was told to go by {ended:?}", client_name(n)));
+        }
+    }
+    Ok(())
+}
+
+/// An upload that stands still in the drain is given up after its time, and not before.
+pub(super) fn uploads_have_their_time(story: &Story<'_>) -> Result<(), String> {
+    let (Some(draining), true) = (story.began(Phase::Draining), story.delivers()) else { return Ok(()) };
+    let (near, far) = (Duration::from_millis(story.scenario.latency_ms.0), story.under_way());
+    for asked in story.requests.iter().filter(|asked| asked.said == Said::Stalled) {
+        let (Some(client), Some((head, ..))) = (story.client(asked), asked.head) else { continue };
+        let Traffic::Once(Pacing::SlowUpload(_, pause)) = client.traffic else { continue };
+        let pause = Duration::from_millis(pause.max(1));
+        // A piece after each pause.
+        let piece_before = |at: Duration| {
+            let count = at.saturating_sub(asked.asked).as_micros() / pause.as_micros();
+            asked.asked + pause * u32::try_from(count).unwrap_or(0)
+        };
+        let still =
+            head.saturating_sub(near) - draining.max(piece_before(head.saturating_sub(near + far)) + near).min(head - near);
+        let most = story.world(PROGRESS_WAIT + GONE_CHECK) + SWEEP_STOPPING * 2 + (far - near) * 2 + story.rounding();
+        if pause + (far - near) + story.rounding() < story.world(PROGRESS_WAIT) {
+            return Err(format!("an upload that went on every {pause:?} was given up at {head:?}"));
+        }
+        if still > most {
+            return Err(format!("an upload stood still for {still:?} in the drain, and had {most:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// A reader that stands still in the drain is given up after its time, and not before.
+pub(super) fn readers_have_their_time(story: &Story<'_>) -> Result<(), String> {
+    if !story.resets() {
+        return Ok(());
+    }
+    let (Some(draining), Some(cancelling), true) =
+        (story.began(Phase::Draining), story.began(Phase::Cancelling), story.delivers())
+    else {
+        return Ok(());
+    };
+    let stalls = |client: &Client| matches!(client.traffic, Traffic::Once(Pacing::SlowReader(_, pause)) if pause > 7_000);
+    let aborted = |record: &&Record| {
+        record.text("message") == Some("request aborted")
+            && record.text("phase") == Some("draining")
+            && record.text("path") != Some("/breaks")
+    };
+    for record in story.server("log").filter(aborted) {
+        if record.at + story.rounding() < draining + story.world(PROGRESS_WAIT) {
+            return Err(format!("a client was given up at {:?}, and the drain began at {draining:?}", record.at));
+        }
+    }
+    for asked in &story.requests {
+        let (Some(client), Some(Deed::Bytes(300_000..))) = (story.client(asked), story.deed(asked)) else { continue };
+        let Traffic::Once(Pacing::SlowReader(_, pause)) = client.traffic else { continue };
+        // It reads after each pause, and moves then.
+        let mut reads = (1..20).map(|n| asked.asked + Duration::from_millis(pause) * n);
+        let moved = reads.rfind(|at| *at <= draining + story.under_way() * 2).unwrap_or(asked.asked);
+        let next = moved + Duration::from_millis(pause);
+        let by = draining + story.world(PROGRESS_WAIT + GONE_CHECK * 2) + SWEEP_STOPPING * 4 + story.under_way() * 6;
+        let was_there = asked.asked + story.under_way() * 4 < draining;
+        let given_up = story.server("log").filter(aborted).any(|record| record.at <= by);
+        if stalls(client) && was_there && by < next && by < cancelling && !given_up {
+            return Err(format!("client-{} read nothing from {moved:?} on, and was not given up by {by:?}", asked.client));
+        }
+    }
+    Ok(())
+}
+
+/// While serving, half a head is not waited for longer than it may take.
+pub(super) fn half_heads_are_refused(story: &Story<'_>) -> Result<(), String> {
+    let left = story.left_serving().unwrap_or(Duration::MAX);
+    for (n, _) in story.scenario.clients.iter().enumerate().filter(|(_, client)| client.traffic == Traffic::HalfHead) {
+        let when = |event: &str| {
+            let is_its = |record: &&Record| record.event == event && *record.actor == *client_name(n);
+            story.records.iter().find(is_its).map(|record| record.at)
+        };
+        let Some(connected) = when("connected") else { continue };
+        let by = connected + story.world(HEADER_TIMEOUT + SWEEP) + SWEEP_STOPPING + story.under_way() * 3 + story.rounding();
+        if story.delivers() && by < left && when("ended").is_none_or(|ended| ended > by) {
+            return Err(format!("{} sent half a head at {connected:?}, and was not refused by {by:?}", client_name(n)));
+        }
+    }
+    Ok(())
+}
+
+/// The internal server waits for half a head as long as it may take, and no further SIGTERM changes that.
+pub(super) fn lurkers_have_their_time(story: &Story<'_>) -> Result<(), String> {
+    let (Some(cleaning_up), Some(stopped)) = (story.began(Phase::CleaningUp), story.began(Phase::Stopped)) else {
+        return Ok(());
+    };
+    let impatient = story.impatient().any(|(_, signal)| signal.at >= cleaning_up && signal.at <= stopped);
+    let is_stop = |record: &&Record| {
+        let said = record.text("end").is_some_and(|end| end.starts_with("stop"));
+        said || (record.text("half") == Some("stop") && record.event != "hook report")
+    };
+    let last = story.records.iter().filter(is_stop).map(|record| record.at).max();
+    let closes = last.map_or(cleaning_up, |last| last.max(cleaning_up));
+    for (n, client) in story.scenario.clients.iter().enumerate() {
+        let when = |event: &str| {
+            let is_its = |record: &&Record| record.event == event && *record.actor == *client_name(n);
+            story.records.iter().find(is_its)
+        };
+        let (Traffic::InternalHalfHead, Some(connected), Some(ended)) = (client.traffic, when("connected"), when("ended"))
+        else {
+            continue;
+        };
+        let came = connected.at + Duration::from_millis(story.scenario.latency_ms.0);
+        let own = (came + story.world(INTERNAL_HEADER_TIMEOUT)).min(closes + story.world(HEAD_GRACE));
+        let until = own.min(closes + story.world(story.scenario.plan().internal_close));
+        // The bound takes what is late from the last wait.
+        let is_there = connected.at + story.under_way() < closes && ended.at >= stopped;
+        if is_there && story.delivers() && !impatient && stopped + Duration::from_millis(1) + story.rounding() * 3 < until {
+            return Err(format!(
+                "the internal server had until {until:?} to hear {} out, and closed at {stopped:?}",
+                client_name(n)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Once the listeners are sealed nobody is let in whose first packet comes later.
+pub(super) fn nobody_comes_after_the_seal(story: &Story<'_>) -> Result<(), String> {
+    let (near, far) = story.scenario.latency_ms;
+    let sealed = story.scenario.syn_filter == Filter::Available && near == far && story.resets() && story.delivers();
+    let (Some(draining), true) = (story.began(Phase::Draining), sealed) else { return Ok(()) };
+    for record in story.records.iter().filter(|record| record.event == "connected") {
+        let client = record.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
+        let Some(client) = client.and_then(|n| story.scenario.clients.get(n)) else { continue };
+        let came = record.at.saturating_sub(Duration::from_millis(near));
+        if client.traffic != Traffic::InternalHalfHead && came > draining {
+            return Err(format!("{} came at {came:?}, after the drain began at {draining:?}, and was let in", record.actor));
         }
     }
     Ok(())
@@ -211,10 +389,10 @@ pub(super) fn late_words_are_heard(story: &Story<'_>) -> Result<(), String> {
 /// A client that resets its connection ends its handler soon.
 pub(super) fn the_gone_are_noticed(story: &Story<'_>) -> Result<(), String> {
     for (n, client) in story.scenario.clients.iter().enumerate() {
-        let Traffic::Leaves { resets: true, .. } = client.traffic else { continue };
+        let (Traffic::Leaves { resets: true, .. }, true) = (client.traffic, story.resets()) else { continue };
         let target = client.deed.ask().target;
         let alone = story.requests.iter().filter(|asked| asked.target == target).count() == 1;
-        let waits = matches!(client.deed, Deed::Slow(_) | Deed::Stuck(_, Half::Nothing));
+        let waits = matches!(client.deed, Deed::Slow(_) | Deed::Unlimited(_) | Deed::Stuck(_, Half::Nothing));
         let left = story.records.iter().find(|record| record.event == "leaves" && *record.actor == *client_name(n));
         let (Some(left), true, true) = (left, alone && waits, story.delivers()) else { continue };
         let Some(begins) = story.server("handler begins").find(|record| record.text("target") == Some(target.as_str()))
@@ -267,8 +445,8 @@ pub(super) fn the_deadline_goes_first(story: &Story<'_>) -> Result<(), String> {
 /// Nothing of a request is left in the process when it cleans up before its time.
 pub(super) fn nothing_is_left_behind(story: &Story<'_>) -> Result<(), String> {
     let Some((_, place, at)) = story.phases.iter().find(|(phase, _, _)| *phase == Phase::CleaningUp) else { return Ok(()) };
-    let time_was_up =
-        story.is_impatient() || story.span(Phase::Cancelling).is_none_or(|span| span >= story.scenario.plan().cancel);
+    let time_was_up = story.is_impatient()
+        || story.span(Phase::Cancelling).is_none_or(|span| span + story.rounding() >= story.scenario.plan().cancel);
     if time_was_up {
         return Ok(());
     }

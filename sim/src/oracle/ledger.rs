@@ -86,7 +86,7 @@ fn failures_are_said(story: &Story<'_>, report: &Report) -> Result<(), String> {
     let reason_holds = match report.reason {
         Some(StopReason::StartFailed) => start_failed,
         Some(StopReason::StartTimedOut) => timed_out,
-        Some(StopReason::TaskFailed) => story.server("task ends").any(|record| has_failed(record)),
+        Some(StopReason::TaskFailed) => story.server("task ends").any(has_failed),
         Some(StopReason::Signal(_) | StopReason::Requested) => !start_failed || timed_out || limit.is_zero(),
         None => false,
     };
@@ -186,6 +186,8 @@ pub(super) fn fates_are_counted(story: &Story<'_>, report: &Report) -> Result<()
         return Err(format!("{cut} requests were cut before their head, and the report has {}", aborts(false)));
     }
     unread_is_not_finished(story, report)?;
+    cut_short_is_reset(story)?;
+    aborts_are_as_old_as_they_were(story)?;
     if !story.everybody_stays() || story.requests.iter().any(|asked| asked.end.is_none()) {
         return Ok(());
     }
@@ -210,6 +212,49 @@ pub(super) fn fates_are_counted(story: &Story<'_>, report: &Report) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Each abort is told with the path and the age of a handler that was at work.
+fn aborts_are_as_old_as_they_were(story: &Story<'_>) -> Result<(), String> {
+    let others = |client: &Client| matches!(client.deed, Deed::Get(_) | Deed::Post(..));
+    if story.scenario.clients.iter().any(others) {
+        // Another app's handlers do not tell.
+        return Ok(());
+    }
+    for record in story.server("log").filter(|record| record.text("message") == Some("request aborted")) {
+        let (Some(path), Some(age)) = (record.text("path"), record.number("age_ms").map(Duration::from_millis)) else {
+            continue;
+        };
+        let is_it = |begins: &Record| {
+            let target = begins.text("target").unwrap_or_default();
+            let lived = story.host(record.at) - story.host(begins.at.min(record.at));
+            target.split('?').next() == Some(path) && lived.abs_diff(age) <= Duration::from_millis(1) + story.rounding()
+        };
+        if !story.server("handler begins").any(is_it) {
+            return Err(format!(
+                "{path} is said to be cut at {:?} after {age:?}, and no handler of it was that old",
+                record.at
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// With HTTP/1 an answer that is cut in its body is reset: an end could be taken for its own.
+fn cut_short_is_reset(story: &Story<'_>) -> Result<(), String> {
+    // One of the worlds knows no reset.
+    if !story.resets() {
+        return Ok(());
+    }
+    let ended = story.requests.iter().find(|asked| {
+        // The length of a 503 tells that it is not whole.
+        let is_ours = asked.head.is_some_and(|(_, status, _)| status == 503);
+        !is_ours && !is_http2(story.client(asked)) && matches!(&asked.end, Some((_, End::Failed(how))) if how == "body-cut")
+    });
+    match ended {
+        Some(asked) => Err(format!("an answer to {} was cut in its body, and ended as if it were whole", asked.target)),
+        None => Ok(()),
+    }
 }
 
 /// An answer that is larger than the window of a client that reads nothing is never handed over whole.

@@ -49,8 +49,10 @@ pub(super) fn a_lame_duck_serves(story: &Story<'_>) -> Judgement {
     }
     exact::nobody_is_told_early(story)?;
     exact::goodbyes_are_spread(story)?;
-    if story.delivers() {
+    if story.delivers() || (story.reaches() && story.resets()) {
         nobody_is_refused(story)?;
+    }
+    if story.delivers() {
         everybody_is_told(story, left)?;
         goodbyes_are_said(story)?;
     }
@@ -92,10 +94,7 @@ fn everybody_is_told(story: &Story<'_>, left: Duration) -> Result<(), String> {
 fn goodbyes_are_said(story: &Story<'_>) -> Result<(), String> {
     let Some(draining) = story.began(Phase::Draining) else { return Ok(()) };
     goodbyes_are_said_in_the_delay(story)?;
-    // A goodbye does not overtake what was written before it.
-    let is_large = |deed: &Deed| matches!(deed, Deed::Bytes(bytes) | Deed::Echo(bytes) if *bytes > SENT_AT_ONCE);
     for asked in &story.requests {
-        let is_small = |client: &Client| !is_large(&client.deed) && !client.then.as_ref().is_some_and(is_large);
         let is_http2 =
             story.client(asked).is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }) && is_small(client));
         // A connection that speaks only now is told once it did.
@@ -116,13 +115,20 @@ fn goodbyes_are_said(story: &Story<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// A goodbye does not overtake what was written before it.
+fn is_small(client: &Client) -> bool {
+    let is_large = |deed: &Deed| matches!(deed, Deed::Bytes(bytes) | Deed::Echo(bytes) if *bytes > SENT_AT_ONCE);
+    !is_large(&client.deed) && !client.then.as_ref().is_some_and(is_large)
+}
+
 /// Who spoke HTTP/2 before the stop is told within the first nine tenths of the delay.
 fn goodbyes_are_said_in_the_delay(story: &Story<'_>) -> Result<(), String> {
     let (Some(stopping), false) = (story.began(Phase::LameDuck), story.is_impatient()) else { return Ok(()) };
     let delay = story.scenario.plan().lame_duck;
     let by = stopping + story.world(delay.mul_f64(0.9)) + story.under_way() + MOMENT * 10;
     for asked in &story.requests {
-        let is_http2 = story.client(asked).is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }));
+        let is_http2 =
+            story.client(asked).is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }) && is_small(client));
         let spoke = asked.head.is_some_and(|(head, ..)| head < stopping);
         let heard = story.records.iter().find(|record| {
             record.event == "goaway"
@@ -143,6 +149,7 @@ fn goodbyes_are_said_in_the_delay(story: &Story<'_>) -> Result<(), String> {
 /// P12: a further SIGINT or SIGQUIT ends the current wait at once.
 pub(super) fn impatience_is_heard(story: &Story<'_>) -> Judgement {
     nobody_else_is_heard(story)?;
+    exact::lurkers_have_their_time(story)?;
     let mut heard = 0;
     let mut hurried = false;
     for (place, signal) in story.impatient() {

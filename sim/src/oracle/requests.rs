@@ -1,6 +1,7 @@
 //! Judges of the requests: P5, P9, P10.
 
 use super::{Asked, End, Exercise, Judgement, Story, exact, ledger};
+use crate::trace::Record;
 use crate::{
     app::{SLOW_DONE, STUCK_HALVES},
     scenario::{Client, Deed, Filter, Half, Pacing, Traffic},
@@ -13,6 +14,12 @@ const SETTLE_MAX: Duration = Duration::from_millis(250);
 
 /// The least time in which what ends gets out.
 const FLUSH: Duration = Duration::from_millis(20);
+
+/// A head may wait behind as many bytes of another stream for longer than anybody flushes.
+const BEYOND_THE_FLUSH: usize = 10_000;
+
+/// How long a client may be still in the drain, and about that.
+const PATIENCE_MS: u64 = 4_000;
 
 /// How long an upload may stand still in the drain, by the host's clock.
 const PROGRESS_WAIT_US: u64 = 5_000_000;
@@ -35,7 +42,10 @@ pub(super) fn one_fate_per_request(story: &Story<'_>) -> Judgement {
         ledger::fates_are_counted(story, report)?;
     }
     exact::heads_have_their_time(story)?;
+    exact::uploads_have_their_time(story)?;
+    exact::readers_have_their_time(story)?;
     exact::late_words_are_heard(story)?;
+    exact::nobody_comes_after_the_seal(story)?;
     exact::the_gone_are_noticed(story)?;
     for asked in &story.requests {
         looks_whole_only_if_it_is(story, asked)?;
@@ -65,7 +75,14 @@ fn counts_agree(story: &Story<'_>, tally: &lameduck::RequestTally) -> Result<(),
         story.client(asked).is_some_and(shares)
             && matches!(&asked.end, Some((_, End::Failed(how))) if how.starts_with("reset"))
     });
-    if story.everybody_stays() && !unended && !gave_up && !overtaken && answered < tally.finished + tally.timed_out {
+    // What is torn may be cut with a 503 half written.
+    if story.everybody_stays()
+        && !story.is_torn()
+        && !unended
+        && !gave_up
+        && !overtaken
+        && answered < tally.finished + tally.timed_out
+    {
         return Err(format!("clients got {answered} whole answers, fewer than the host says it gave: {tally:?}"));
     }
     Ok(())
@@ -194,14 +211,24 @@ fn is_not_lost(story: &Story<'_>, asked: &Asked) -> Result<(), String> {
     // What breaks off in the very moment in which its head was ready takes the head with it.
     let halved = matches!(
         client.deed_of(&asked.target),
-        Deed::Stuck(_, Half::Length | Half::Chunked) | Deed::Stream(_) | Deed::Events | Deed::Breaks
+        Deed::Stuck(_, Half::Length | Half::Chunked)
+            | Deed::Stream(_)
+            | Deed::Events
+            | Deed::Breaks
+            | Deed::Bytes(BEYOND_THE_FLUSH..)
     );
     if halved && story.began(Phase::Cancelling).is_some_and(|cancelling| *at >= cancelling) {
         return Ok(());
     }
     // A stream that was refused or never sent may be tried again (RFC 9113 §8.7).
     let lost = matches!(how.as_str(), "reset-before-head" | "end-before-head" | "stream-reset");
+    // Who left a body unread before may have been told nothing of it: hyper closes behind such an answer.
+    if matches!(client.deed, Deed::Unread(_)) && asked.earlier > 0 {
+        return Ok(());
+    }
     let prompt = match client.traffic {
+        // It takes so long to read that it is given up.
+        Traffic::Once(Pacing::SlowReader(_, pause)) if pause > PATIENCE_MS => false,
         Traffic::Once(Pacing::Prompt | Pacing::HalfClosed | Pacing::SlowReader(..))
         | Traffic::KeepAlive { .. }
         | Traffic::PerRequest { .. }
@@ -288,6 +315,7 @@ pub(super) fn a_deadline_per_request(story: &Story<'_>) -> Judgement {
     }
     handlers_have_their_time(story, timeout, cancelling)?;
     exact::contexts_are_true(story)?;
+    exact::cancelled_at_the_deadline(story)?;
     exact::the_deadline_goes_first(story)?;
     Ok(Exercise::of(judged))
 }
@@ -347,8 +375,8 @@ pub(super) fn cancel_after_drain(story: &Story<'_>) -> Judgement {
     exact::nothing_is_left_behind(story)?;
     let first_hook =
         story.records.iter().position(|record| record.event == "hook begins" && record.text("half") == Some("stop"));
-    let time_was_up =
-        story.is_impatient() || story.span(Phase::Cancelling).is_none_or(|span| span >= story.scenario.plan().cancel);
+    let time_was_up = story.is_impatient()
+        || story.span(Phase::Cancelling).is_none_or(|span| span + story.rounding() >= story.scenario.plan().cancel);
     if let Some(place) = first_hook
         && !time_was_up
     {
@@ -399,8 +427,14 @@ fn aborted_in_time(story: &Story<'_>) -> Result<(), String> {
     let until = cancelling + story.world(story.scenario.plan().cancel.saturating_sub(ABORT_FLUSH));
     let tasks = story.server("task ends").filter(|record| record.text("how") == Some("dropped"));
     // An upload that stands still is cut in the drain.
-    let requests = story.server("log").filter(|record| record.text("message") == Some("request aborted"));
+    // What breaks off does so by itself.
+    let cut = |record: &&Record| record.text("message") == Some("request aborted") && record.text("path") != Some("/breaks");
+    let requests = story.server("log").filter(cut);
     let requests = requests.filter(|record| record.text("phase") != Some("draining"));
+    // Nor has it more time because the cancel wait began meanwhile.
+    let uploads = |client: &Client| matches!(client.traffic, Traffic::Once(Pacing::SlowUpload(..)));
+    let uploads = story.scenario.clients.iter().any(uploads);
+    let requests = requests.filter(move |record| !uploads || record.number("age_ms") < Some(PROGRESS_WAIT_US / 1_000));
     for cut in tasks.chain(requests) {
         if cut.at + EARLY + story.rounding() < until {
             return Err(format!("what was at work was cut at {:?}, and had until {until:?} to return", cut.at));

@@ -44,6 +44,7 @@ pub(super) fn no_straggler_holds_the_exit(story: &Story<'_>) -> Judgement {
     silent_clients_are_bounded(story, span)?;
     each_silent_client_is_let_go(story, draining)?;
     exact::silence_has_its_time(story)?;
+    exact::half_heads_are_refused(story)?;
     let since = draining.saturating_sub(story.under_way() * 2);
     let busy = story.requests.iter().any(|asked| asked.end.as_ref().is_none_or(|(at, _)| *at > since));
     if !simple || busy || story.has_company() || !story.delivers() {
@@ -187,7 +188,9 @@ pub(super) fn prompt(story: &Story<'_>) -> Judgement {
             Phase::Draining | Phase::Cancelling if story.has_company() => continue,
             Phase::Draining if is_empty && !newcomers && story.delivers() => QUIESCE,
             // Whoever is impatient does not wait for the listeners to settle; the cancel wait then does.
-            Phase::Cancelling if is_empty && !newcomers && story.scenario.plan().drain > QUIESCE * 10 => {
+            Phase::Cancelling
+                if is_empty && !newcomers && story.delivers() && story.scenario.plan().drain > QUIESCE * 10 =>
+            {
                 MOMENT + QUIESCE.saturating_sub(story.span(Phase::Draining).unwrap_or_default())
             }
             Phase::CleaningUp if story.scenario.hooks.is_empty() && !story.is_lurked_on() => GRACE + QUIESCE,

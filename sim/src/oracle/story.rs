@@ -147,6 +147,18 @@ impl<'a> Story<'a> {
         if self.scenario.clock_skew_ppm == 0 { Duration::ZERO } else { Duration::from_millis(2) }
     }
 
+    /// Whether the world's packets are close to Linux: it knows resets, and a queue of connections.
+    #[must_use]
+    pub const fn resets(&self) -> bool {
+        self.outcome.grain.is_zero()
+    }
+
+    /// Whether the host's writes move only a part.
+    #[must_use]
+    pub fn is_torn(&self) -> bool {
+        self.scenario.faults.iter().any(|fault| matches!(fault, Fault::Torn { .. }))
+    }
+
     /// Whether somebody holds the internal server up.
     #[must_use]
     pub fn is_lurked_on(&self) -> bool {
@@ -194,6 +206,13 @@ impl<'a> Story<'a> {
             Fault::Hold { .. } | Fault::ResetAll { .. } => false,
             Fault::Torn { .. } | Fault::OthersAbort => true,
         })
+    }
+
+    /// Whether whoever connects is sure to reach the host's queue, and to stay in it.
+    #[must_use]
+    pub fn reaches(&self) -> bool {
+        let lost = |fault: &Fault| matches!(fault, Fault::Hold { .. } | Fault::ResetAll { .. });
+        !self.scenario.faults.iter().any(lost)
     }
 
     /// What a request asks for.

@@ -9,7 +9,7 @@ use crate::{
         Attendance::{Awaited, Background},
         Faults, FaultyNetwork, HostNetwork, LinkChange, Overrun, SynFilter, World, WorldConfig,
     },
-    scripted_signals,
+    observe, scripted_signals,
     signals::SignalSender,
     trace::Trace,
 };
@@ -125,7 +125,10 @@ where
             world.change_link_at(Duration::from_millis(at_ms + for_ms), link, LinkChange::Release);
         }
     }
+    // Connections are tasks that nobody gave a listener: what they say is heard here.
+    let listening = tracing::dispatcher::set_default(&observe::observer(SERVER, trace.clone()));
     let ended = world.run(scenario.limit());
+    drop(listening);
     let report = report.lock().unwrap_or_else(PoisonError::into_inner).take();
     Outcome { trace, report, ended, grain: W::GRAIN }
 }

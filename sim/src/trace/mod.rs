@@ -122,8 +122,7 @@ impl Trace {
         inner.hash.feed_number(micros(at));
         label.iter().for_each(|number| inner.hash.feed_number(*number));
         inner.hash.feed_number(direction.number());
-        inner.hash.feed_number(bytes.len() as u64);
-        inner.hash.feed(bytes);
+        inner.hash.feed_bulk(bytes);
         inner.wire_bytes += bytes.len() as u64;
     }
 

@@ -182,6 +182,26 @@ impl<'a> Glance<'a> {
         })
     }
 
+    pub(super) fn has_fault(&self, is: impl Fn(&Fault) -> bool) -> bool {
+        self.story.scenario.faults.iter().any(is)
+    }
+
+    pub(super) fn accept_failed_in(&self, how: &str, phase: Phase) -> bool {
+        let Some(from) = self.story.began(phase) else { return false };
+        let to = self.story.phases.iter().find(|(entered, _, _)| *entered > phase).map_or(Duration::MAX, |(_, _, at)| *at);
+        self.story
+            .server("accept failed")
+            .any(|record| record.text("how") == Some(how) && record.at >= from && record.at < to)
+    }
+
+    /// Whether the internal server's close waited for somebody.
+    pub(super) fn lurked(&self) -> bool {
+        let (Some(from), Some(to)) = (self.story.began(Phase::CleaningUp), self.story.began(Phase::Stopped)) else {
+            return false;
+        };
+        self.story.scenario.hooks.is_empty() && self.story.is_lurked_on() && to > from + Duration::from_millis(200)
+    }
+
     pub(super) fn probed(&self, path: &str, status: u64, phase: Phase) -> bool {
         let Some(from) = self.story.began(phase) else { return false };
         let to = self.story.phases.iter().find(|(entered, _, _)| *entered > phase).map_or(Duration::MAX, |(_, _, at)| *at);

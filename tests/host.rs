@@ -1,0 +1,62 @@
+//! What a builder is told is what its host knows.
+
+use lameduck::{Body, Check, Hook, Host, Limits, Settings, env::ListenAddress, lifecycle::Plan};
+use std::{convert::Infallible, time::Duration};
+
+fn ok() -> impl Future<Output = Result<(), std::io::Error>> + Send {
+    std::future::ready(Ok(()))
+}
+
+fn service() -> impl lameduck::HttpService {
+    hyper::service::service_fn(|_: http::Request<Body>| async {
+        Ok::<_, Infallible>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
+    })
+}
+
+#[test]
+fn what_a_builder_is_told_its_host_knows() {
+    let mut settings = Settings::default();
+    settings.app_version = "0.0.1".to_owned();
+    let early = format!("{:?}", Host::builder().settings(settings.clone()));
+    assert!(early.contains("0.0.1"), "{early}");
+    let builder = Host::builder()
+        .settings(settings)
+        .main_address(ListenAddress::Port(4_321))
+        .internal_address(ListenAddress::Port(4_322))
+        .app_version("9.8.7")
+        .request_timeout(Some(Duration::from_millis(1_234)))
+        .plan(Plan { lame_duck: Duration::from_millis(1_777), ..Plan::default() })
+        .grace_period(Duration::from_secs(98))
+        .limits(Limits { headers_max: 55, ..Limits::default() })
+        .hook(Hook::on_stop("the-hook", ok))
+        .background("the-task", |_| ok())
+        .readiness_check(Check::new("the-check", ok))
+        .internal_route("/the-route", |_| async { http::Response::new("here") });
+    let wanted = [
+        "4321",
+        "4322",
+        "9.8.7",
+        "1.234s",
+        "1.777s",
+        "98s",
+        "headers_max: 55",
+        "the-hook",
+        "the-task",
+        "the-check",
+        "/the-route",
+    ];
+    let told = format!("{builder:?}");
+    wanted.iter().for_each(|what| assert!(told.contains(what), "no {what} in {told}"));
+    let told = format!("{:?}", builder.hyper(service()));
+    wanted.iter().for_each(|what| assert!(told.contains(what), "no {what} in {told}"));
+}
+
+#[test]
+fn all_handles_of_a_host_ask_the_same_one() {
+    let builder = Host::builder();
+    let first = builder.shutdown_handle();
+    assert!(format!("{first:?}").contains("is_cancelled: false"), "{first:?}");
+    first.stop();
+    assert!(format!("{:?}", builder.shutdown_handle()).contains("is_cancelled: true"));
+    assert!(format!("{:?}", builder.hyper(service()).shutdown_handle()).contains("is_cancelled: true"));
+}
