@@ -48,8 +48,8 @@ impl Berth {
         self.waker.get_or_init(|| waker.clone());
     }
 
-    /// Asks the sweep to wake the connection at its first round from `at` on.
-    pub(crate) fn wake_at(&self, at: Moment) {
+    /// The sweep wakes the connection at its first round from `at` on: see [`Crew::wake_at`](super::Crew::wake_at).
+    pub(crate) fn set_due(&self, at: Moment) {
         self.wake_at.store(at.as_nanos(), Relaxed);
     }
 
@@ -60,11 +60,15 @@ impl Berth {
         }
     }
 
-    pub(crate) fn wake_if_due(&self, now: Moment) {
-        if self.wake_at.load(Relaxed) <= now.as_nanos() {
-            self.wake_at.store(Moment::NEVER.as_nanos(), Relaxed);
-            self.wake();
+    /// When it is due, if it is not yet; `NEVER` once it was woken.
+    pub(crate) fn wake_if_due(&self, now: Moment) -> Moment {
+        let due = Moment::from_nanos(self.wake_at.load(Relaxed));
+        if due > now {
+            return due;
         }
+        self.wake_at.store(Moment::NEVER.as_nanos(), Relaxed);
+        self.wake();
+        Moment::NEVER
     }
 
     /// The answers on this connection are large, as far as it is known.

@@ -1,7 +1,13 @@
 //! What the connections of one worker share beside their side.
 
-use super::{counts::Counts, deadlines::Deadlines, limits::LIVE_MAX, service::HttpService, side::Side, timer::HyperTimer};
-use crate::{env::Calendar, lifecycle::Phase};
+use super::{
+    berth::Berth, counts::Counts, deadlines::Deadlines, limits::LIVE_MAX, service::HttpService, side::Side,
+    timer::HyperTimer,
+};
+use crate::{
+    env::Calendar,
+    lifecycle::{Moment, Phase},
+};
 use hyper::{
     rt::Executor,
     server::conn::{http1, http2},
@@ -33,6 +39,9 @@ pub(crate) struct Crew<S> {
     numbers: AtomicU64,
     full: AtomicBool,
     freed: Notify,
+    /// What the sweep is set for, once a stop was asked for; the epoch before, when nobody can be sooner.
+    sweep_at: AtomicU64,
+    sooner: Notify,
 }
 
 /// Spawns HTTP/2 streams where the drain sees them.
@@ -89,6 +98,8 @@ impl<S: HttpService> Crew<S> {
             numbers,
             full: AtomicBool::new(false),
             freed: Notify::new(),
+            sweep_at: AtomicU64::new(Moment::EPOCH.as_nanos()),
+            sooner: Notify::new(),
         }
     }
 
@@ -115,6 +126,36 @@ impl<S: HttpService> Crew<S> {
     /// Whether more HTTP/1 connections are with hyper than should stay there idle.
     pub(crate) fn is_crowded(&self) -> bool {
         self.counts.http1.get() > LIVE_MAX
+    }
+
+    // The sweep.
+
+    /// Asks the sweep to wake a connection at its first round from `at` on.
+    pub(crate) fn wake_at(&self, berth: &Berth, at: Moment) {
+        berth.set_due(at);
+        if at < self.sweep_at() {
+            self.sweep_at.fetch_min(at.as_nanos(), Relaxed);
+            self.sooner.notify_one();
+        }
+    }
+
+    pub(crate) fn sweep_at(&self) -> Moment {
+        Moment::from_nanos(self.sweep_at.load(Relaxed))
+    }
+
+    /// From here on whoever is due is sooner than the sweep.
+    pub(crate) fn begin_sweep(&self) {
+        self.sweep_at.store(Moment::NEVER.as_nanos(), Relaxed);
+    }
+
+    /// The next sweep is at `at`, or sooner. On a runtime with several threads a connection may have missed that: it is found `at`.
+    pub(crate) fn end_sweep(&self, at: Moment) {
+        self.sweep_at.fetch_min(at.as_nanos(), Relaxed);
+    }
+
+    /// Ready when somebody is due before the next sweep.
+    pub(crate) async fn sooner(&self) {
+        self.sooner.notified().await;
     }
 
     // The limit on connections.

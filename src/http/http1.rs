@@ -83,7 +83,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             self.link.want_look();
         }
         self.mood = Mood::Busy;
-        berth.wake_at(now + GONE_CHECK);
+        crew.wake_at(berth, now + GONE_CHECK);
         if crew.side.phase() < Phase::Draining || !self.is_stuck(now) {
             return Next::Wait;
         }
@@ -134,7 +134,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
                     .take_apart()
                     .map_or(Next::Close, |(io, _)| Next::linger(Lingering::saying(io, head_timed_out(&crew.side))));
             }
-            berth.wake_at(until);
+            crew.wake_at(berth, until);
             return Next::Wait;
         }
         let since = match self.mood {
@@ -155,7 +155,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             berth.note_large();
             return self.take_apart().map_or(Next::Close, |(io, read)| Next::SpeakHttp1(io, read));
         }
-        berth.wake_at(since + PARK_AFTER);
+        crew.wake_at(berth, since + PARK_AFTER);
         Next::Wait
     }
 

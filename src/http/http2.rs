@@ -112,7 +112,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             self.idle_since = None;
             let goaway = if self.goaway == Goaway::NotYet { self.goaway_moment(crew) } else { Moment::NEVER };
             if !draining {
-                berth.wake_at(goaway);
+                crew.wake_at(berth, goaway);
                 return Next::Wait;
             }
             if self.is_stuck(now) {
@@ -122,7 +122,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 return Next::Close;
             }
             self.link.want_look();
-            berth.wake_at(goaway.min(now + GONE_CHECK));
+            crew.wake_at(berth, goaway.min(now + GONE_CHECK));
             return Next::Wait;
         }
         let idle_since = *self.idle_since.get_or_insert(now);
@@ -135,7 +135,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         };
         if now < until {
             let goaway = if self.goaway == Goaway::NotYet { self.goaway_moment(crew) } else { Moment::NEVER };
-            berth.wake_at(until.min(goaway));
+            crew.wake_at(berth, until.min(goaway));
             return Next::Wait;
         }
         if self.goaway == Goaway::NotYet && !draining {
@@ -144,7 +144,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             if let Some(guest) = &mut self.guest {
                 Pin::new(guest).graceful_shutdown();
             }
-            berth.wake_at(now + PONG_WAIT);
+            crew.wake_at(berth, now + PONG_WAIT);
             berth.wake();
             return Next::Wait;
         }

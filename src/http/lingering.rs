@@ -105,7 +105,7 @@ impl<T: Transport> Lingering<T> {
         let now = crew.side.clock.now();
         let until = *self.until.get_or_insert(now + self.least);
         if now < until {
-            berth.wake_at(until);
+            crew.wake_at(berth, until);
             return Next::Wait;
         }
         if !self.is_awaited(now) {
@@ -113,7 +113,7 @@ impl<T: Transport> Lingering<T> {
         }
         let check = now + ACKNOWLEDGED_CHECK;
         self.until = Some(check);
-        berth.wake_at(check);
+        crew.wake_at(berth, check);
         Next::Wait
     }
 

@@ -112,7 +112,7 @@ impl<T: Transport> Parked<T> {
             (true, 1.., _) => since.max(side.draining_since()) + HEAD_GRACE,
         };
         if now < until {
-            berth.wake_at(until);
+            crew.wake_at(berth, until);
             return Next::Wait;
         }
         self.close(cx, crew)

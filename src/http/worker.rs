@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     env::{Address, Backlog, Listener},
-    lifecycle::Phase,
+    lifecycle::{Moment, Phase},
 };
 use std::{
     future::poll_fn,
@@ -37,9 +37,10 @@ pub(crate) enum Order {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// Connections accepted in one turn of the loop, which has others to serve.
 const ACCEPTS_AT_ONCE: usize = 16;
-/// How often connections that are due are woken while serving, and once a stop was asked for.
+/// How often connections that are due are woken while serving. Once a stop was asked for, they are when they are due.
 const SWEEP: Duration = Duration::from_millis(250);
-const SWEEP_STOPPING: Duration = Duration::from_millis(10);
+/// The longest time between two sweeps then.
+const SWEEP_STOPPING: Duration = Duration::from_millis(100);
 
 /// Works, then stays until nobody gives orders any more, and its runtime with it: what a handler spawned there, untracked, say the
 /// connection of a client that all share, may be what a handler elsewhere or a stop hook is waiting for (P10). `emptied` is dropped
@@ -89,8 +90,8 @@ async fn keep<L, S>(
     let clock = crew.side.clock.clone();
     let mut desk =
         Desk { crew: crew.clone(), berths: Vec::new(), listeners: Listeners::new(listeners), last_accept: Admitted::Yes };
-    let mut pace = SWEEP;
-    let mut sweep = clock.sleep_until(clock.now() + pace);
+    let mut pace = Pace::Even;
+    let mut sweep = clock.sleep_until(clock.now() + SWEEP);
     let mut pause = clock.sleep_until(clock.now());
     let mut accepting = Accepting::Yes;
     let mut settling = None;
@@ -103,9 +104,9 @@ async fn keep<L, S>(
             }
         }
         // The last sweep arranged the next for a quarter of a second after it, which a stop cannot spare.
-        if pace == SWEEP && crew.side.phase() >= Phase::LameDuck {
-            pace = SWEEP_STOPPING;
-            sweep.as_mut().reset(clock.now() + pace);
+        if pace == Pace::Even && crew.side.phase() >= Phase::LameDuck {
+            pace = Pace::AsDue;
+            sweep.as_mut().reset(desk.sweep(pace));
         }
         tokio::select! {
             biased;
@@ -133,10 +134,8 @@ async fn keep<L, S>(
                     }
                 }
             },
-            () = sweep.as_mut() => {
-                desk.sweep();
-                sweep.as_mut().reset(clock.now() + pace);
-            }
+            () = sweep.as_mut() => sweep.as_mut().reset(desk.sweep(pace)),
+            () = crew.sooner() => sweep.as_mut().reset(crew.sweep_at()),
             () = Settling::is_due(settling.as_mut()) => {
                 let looked = settling.as_mut().map(|settling| settling.look(crew.side.phase(), desk.listeners.handshakes()));
                 if looked == Some(Settled::Yes) {
@@ -159,6 +158,15 @@ async fn keep<L, S>(
             () = emptied(&crew), if accepting == Accepting::Never => return,
         }
     }
+}
+
+/// When the next sweep is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// A quarter of a second after the last: nobody is in a hurry.
+    Even,
+    /// When the first connection is due: the exit may wait for it (P8).
+    AsDue,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,13 +286,21 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
         }
     }
 
-    fn sweep(&mut self) {
+    /// Wakes who is due; when to do so again.
+    fn sweep(&mut self, pace: Pace) -> Moment {
         self.crew.beats.fetch_add(1, Ordering::Relaxed);
-        let now = self.crew.side.clock.now();
         self.berths.retain(|berth| !berth.has_left());
-        for berth in &self.berths {
-            berth.wake_if_due(now);
+        let now = self.crew.side.clock.now();
+        if pace == Pace::Even {
+            for berth in &self.berths {
+                berth.wake_if_due(now);
+            }
+            return now + SWEEP;
         }
+        self.crew.begin_sweep();
+        let first = self.berths.iter().map(|berth| berth.wake_if_due(now)).min();
+        self.crew.end_sweep(first.unwrap_or(Moment::NEVER).min(now + SWEEP_STOPPING));
+        self.crew.sweep_at()
     }
 }
 
