@@ -89,9 +89,9 @@ where
         let (internal_orders, orders) = mpsc::unbounded_channel();
         let internal_end = open_internal(&mut parts, &rooms, &internal, &board, listeners, orders)?;
         let check_tasks = Guests::new();
-        for (check, board) in checks.into_iter().zip(boards) {
+        for (check, result) in checks.into_iter().zip(boards) {
             check_tasks
-                .admit(&rooms, check.run(clock.clone(), board))
+                .admit(&rooms, check.run(clock.clone(), result, board.serving.clone()))
                 .map_err(|error| format!("cannot run the checks: {error}"))?;
         }
         let hooks = std::mem::take(&mut parts.hooks);
