@@ -25,12 +25,9 @@ pub(super) struct Reserved<N: Network> {
 
 pub(super) fn reserve<N: Network, G, R: Rooms>(parts: &Parts, env: &Env<N, G, R>) -> Result<Reserved<N>, String> {
     let settings = &parts.settings;
-    if settings.main_addresses.is_empty() {
-        return Err("no main address is set (--addr, --port, APP_ADDR, APP_PORT)".to_owned());
-    }
     let workers = env.rooms.workers().get();
     let main = settings
-        .main_addresses
+        .main_addresses_or_default()
         .iter()
         .map(|address| {
             env.network.reserve(address, Audience::World, workers).map_err(|error| {
