@@ -4,7 +4,7 @@
 use crate::systemd::ServiceManager;
 use crate::{
     Host, HttpService, PortSharing, Report, driver,
-    env::{Clock, Env, Seed},
+    env::{Clock, Env, Rooms, Seed},
     host::Parts,
     http::panic_message,
     lifecycle::Verdict,
@@ -16,6 +16,7 @@ use crate::{
 use std::{
     error::Error,
     io,
+    num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
@@ -74,9 +75,12 @@ impl<S: HttpService> Host<S> {
 /// watchdog. Never returns: the process exits with the code of the [`Report`].
 ///
 /// `build` runs in the context of the control runtime, where the hooks, the background tasks and the readiness checks will run;
-/// signals are heard before it is called. If it fails with a [`SettingsError`](crate::SettingsError) the exit code is 2, with
-/// anything else, a panic included, 1. `finish` runs last, whatever happened, for what must be done before the exit, such as flushing a log; the
-/// watchdog bounds it. A report with an error is said in one line on stderr.
+/// a signal that comes meanwhile is heard once it returns. If it fails with a
+/// [`SettingsError`](crate::SettingsError) the exit code is 2, with anything else, a panic included, 1.
+///
+/// `finish` runs last, whatever happened, for what must be done before the exit, such as flushing a log. The watchdog bounds it: at
+/// the bound of the stop, or, after a start that failed before there was anything to stop, after five seconds. A report with an error
+/// is said in one line on stderr, before it.
 ///
 /// ```no_run
 /// # fn router() -> tower::util::BoxCloneSyncService<http::Request<lameduck::Body>,
@@ -94,7 +98,11 @@ where
     hold_signals();
     let report = live(build).unwrap_or_else(|report| *report);
     if let Some(error) = &report.error {
-        say(&format!("error: {error}"));
+        say(&format!("error: {}", one_line(error)));
+    }
+    if report.reason.is_none() {
+        // There was no life, and so no stop that would have armed a watchdog.
+        bound_the_end();
     }
     // A panic here must not change what the exit says (P13).
     let _ = catch_unwind(AssertUnwindSafe(|| finish(&report)));
@@ -156,6 +164,23 @@ where
     control.shutdown_background();
     driving.shutdown_background();
     report
+}
+
+/// How long `finish` may take after a start that failed before there was a life with a plan (P14).
+const FINISH_MAX: Duration = Duration::from_secs(5);
+
+/// A process that is out of threads gets no watchdog; its `finish` is run all the same.
+fn bound_the_end() {
+    let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
+    if let Ok(rooms) = Threads::new(clock.clone(), NonZeroUsize::MIN) {
+        rooms.arm_watchdog(clock.now() + FINISH_MAX);
+    }
+}
+
+/// Users' errors may have several lines; standard error gets one (P14).
+fn one_line(text: &str) -> String {
+    let lines = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// Descriptors that only the internal server may use when all others are gone (P16).
