@@ -1,5 +1,7 @@
 //! P14: a failed start is loud. And the settings: flag over environment over default.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
 mod support;
 
 use lameduck::{Builder, Host, Limits, Settings, env::ListenAddress};
@@ -157,7 +159,7 @@ fn an_address_goes_before_a_port_of_the_same_source_and_any_flag_before_any_vari
             flags.iter().filter_map(|flag| flag.strip_prefix(&prefix)).map(str::to_owned).collect()
         };
         let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-        let settings = lameduck::Settings::default().resolve(flag, variable).unwrap();
+        let settings = Settings::default().resolve(flag, variable).unwrap();
         settings.main_addresses_or_default().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(text(&[], &[]), "[::]:8080");

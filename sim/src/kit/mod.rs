@@ -221,7 +221,7 @@ mod tests {
         trials: impl FnOnce(Trials<lameduck::TowerService<Router>>) -> Trials<lameduck::TowerService<Router>>,
     ) -> String {
         let tried = std::panic::AssertUnwindSafe(|| trials(explore(|host| host.tower(Router::new()))).run());
-        let panic = std::panic::catch_unwind(tried).err().expect("it proves nothing, and passed");
+        let panic = std::panic::catch_unwind(tried).expect_err("it proves nothing, and passed");
         let said = panic.downcast_ref::<String>().map(String::as_str);
         said.or(panic.downcast_ref::<&str>().copied()).unwrap_or_default().to_owned()
     }
