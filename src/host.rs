@@ -18,15 +18,20 @@ use tokio_util::sync::CancellationToken;
 
 /// A service and everything it needs to live and die well.
 ///
+/// In a process of its own, [`main`](crate::main) runs it. In a tokio runtime of yours:
 /// ```no_run
-/// # #[tokio::main]
-/// # async fn main() -> std::process::ExitCode {
-/// # let router = tower::service_fn(|_: http::Request<lameduck::Body>| async {
-/// #     Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
-/// # });
-/// let report = lameduck::Host::builder().app_version("1.2.3").tower(router).run().await;
-/// report.exit_code()
-/// # }
+/// # fn router() -> tower::util::BoxCloneSyncService<http::Request<lameduck::Body>,
+/// #     http::Response<http_body_util::Full<bytes::Bytes>>, std::convert::Infallible> { unimplemented!() }
+/// #[tokio::main]
+/// async fn main() {
+///     let report = lameduck::Host::builder().app_version("1.2.3").tower(router()).run().await;
+///     // Without a subscriber for the log, nothing else says why.
+///     if let Some(error) = &report.error {
+///         eprintln!("error: {error}");
+///     }
+///     // To return would wait for a `spawn_blocking` that is stuck, for ever.
+///     std::process::exit(report.code().into())
+/// }
 /// ```
 #[must_use = "a host does nothing until it is run"]
 pub struct Host<S> {
@@ -176,6 +181,8 @@ impl Builder {
     }
 
     /// Calls `tell` once the ports are reserved, before the start hooks: whoever listens on port 0 learns its port here.
+    ///
+    /// It runs on the driver's thread, which hears the signals, and must not block: send the addresses to whoever waits for them.
     pub fn on_bound(mut self, tell: impl FnOnce(&Bound) + Send + 'static) -> Self {
         self.parts.on_bound = Some(Box::new(tell));
         self

@@ -28,13 +28,24 @@ impl<S: HttpService> Host<S> {
     /// only the internal server has a thread. There is no watchdog: the process is not ours to end. For a host that owns its
     /// process, see [`main`](crate::main).
     ///
-    /// SIGTERM, SIGINT, SIGQUIT and SIGHUP are heard from the first poll on, for the rest of the process's life.
+    /// SIGTERM, SIGINT, SIGQUIT and SIGHUP are heard from the first poll on. Their handlers stay for the rest of the process's life:
+    /// after the report, none of them ends it.
+    ///
+    /// # What it leaves to you
+    /// - The end. A `spawn_blocking` that is stuck holds the drop of your runtime for ever, which is where `#[tokio::main]` waits, and
+    ///   no signal ends that. End with `std::process::exit(report.code().into())`, as the example at [`Host`] does, or by
+    ///   `runtime.shutdown_background()` if the runtime is yours to build.
+    /// - The words. Without a subscriber for the log, only [`Report::error`] says why it failed; [`main`](crate::main#the-log) says
+    ///   what one of your own must not do.
+    /// - The threads. The driver and its signals share your runtime with the handlers: one that blocks a thread, in a runtime of
+    ///   several too, can keep a signal and a deadline from being heard for as long as it blocks. [`main`](crate::main) is immune.
     ///
     /// # Panics
     /// If called outside a tokio runtime with its time and io drivers enabled.
     ///
     /// # Cancel safety
-    /// Dropping the future drops everything at once, without a drain.
+    /// Dropping the future drops everything without a drain. What other threads and tasks hold, the addresses among it, is free a
+    /// moment later, not at once.
     pub async fn run(mut self) -> Report {
         let signals = match UnixSignals::install() {
             Ok(signals) => signals,
@@ -89,6 +100,47 @@ impl<S: HttpService> Host<S> {
 ///     lameduck::main(|| Ok(lameduck::Host::builder().settings(lameduck::Settings::from_env()?).tower(router())), |_| {})
 /// }
 /// ```
+///
+/// # What may block, and what may await
+/// `build`, and what [`on_bound`](crate::Builder::on_bound) is given, run on the driver's thread: until they return, no stop is
+/// carried out. They must not block, nor can they await. A client that connects lazily can be made in `build`; what must be awaited is
+/// made by a start hook, which runs before the first request, and handed on in a cell:
+/// ```no_run
+/// use axum::{Router, extract::State, routing::get};
+/// use lameduck::{Hook, Host};
+/// use std::sync::{Arc, OnceLock};
+///
+/// # struct Pool;
+/// # impl Pool {
+/// #     async fn connect() -> std::io::Result<Self> { Ok(Self) }
+/// #     async fn name(&self) -> String { String::new() }
+/// # }
+/// async fn hello(State(pool): State<Arc<OnceLock<Pool>>>) -> String {
+///     pool.get().expect("the start hook has filled it").name().await
+/// }
+///
+/// fn main() -> ! {
+///     lameduck::main(
+///         || {
+///             let pool = Arc::new(OnceLock::new());
+///             let router = Router::new().route("/", get(hello)).with_state(pool.clone());
+///             let connect = || async move { Pool::connect().await.map(|connected| drop(pool.set(connected))) };
+///             Ok(Host::builder().hook(Hook::on_start("pool", connect)).tower(router))
+///         },
+///         |_| {},
+///     )
+/// }
+/// ```
+/// A handler may await. If it blocks, it blocks its worker, a single-threaded runtime with all of its connections: that is what
+/// `spawn_blocking` is for. `block_in_place` panics there; in hooks, background tasks and checks it works.
+///
+/// # The log
+/// The host logs by `tracing`, from its own threads, too. A subscriber of your own must neither block them nor panic when the reader of
+/// the log is gone: give `tracing_subscriber::fmt` a writer that does not block, such as `tracing_appender::non_blocking`, and
+/// `log_internal_errors(false)`, since it tells its errors by `eprintln!`.
+///
+/// # Panics
+/// If called inside a tokio runtime, such as under `#[tokio::main]`: there, [`Host::run`] is the way.
 pub fn main<S, Build, Finish>(build: Build, finish: Finish) -> !
 where
     S: HttpService,
