@@ -48,7 +48,7 @@ impl TaskContext {
         self.0.moments.root.cancelled().await;
     }
 
-    /// Runs work that the drain waits for, like this task.
+    /// Runs work that the drain waits for, like this task, on the runtime of whoever calls it.
     ///
     /// # Panics
     /// If called outside a tokio runtime. A panic inside `work` ends that work alone.

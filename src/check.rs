@@ -1,4 +1,5 @@
-//! Readiness checks (P2): taken on the main runtime at an interval; the probe only reads the last result.
+//! Readiness checks (P2): taken on the main runtime at an interval, and anew when Serving begins; the probe only reads the last
+//! result.
 
 use crate::{
     env::Clock,
@@ -12,8 +13,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio_util::sync::CancellationToken;
 
 /// A check that must pass for the service to be ready.
+///
+/// It runs from before the start hooks on, once an interval, and anew in the moment in which Serving begins, so that what a hook has
+/// opened counts at once. A run that is under way then is dropped, as one is that takes too long.
 ///
 /// ```
 /// use lameduck::Check;
@@ -69,8 +74,14 @@ impl Check {
         })
     }
 
-    /// Runs the check again and again, until it is dropped.
-    pub(crate) async fn run(self, clock: Arc<dyn Clock>, board: Arc<CheckResult>) {
+    /// Runs the check again and again, until it is dropped. What it said before Serving was of a service whose hooks had not run:
+    /// `serving` begins it anew.
+    pub(crate) async fn run(self, clock: Arc<dyn Clock>, board: Arc<CheckResult>, serving: CancellationToken) {
+        let _ = serving.run_until_cancelled(self.repeat(&*clock, &board)).await;
+        self.repeat(&*clock, &board).await;
+    }
+
+    async fn repeat(&self, clock: &dyn Clock, board: &CheckResult) {
         loop {
             let mut late = clock.sleep_until(clock.now() + self.timeout);
             let outcome = tokio::select! {

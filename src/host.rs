@@ -18,15 +18,20 @@ use tokio_util::sync::CancellationToken;
 
 /// A service and everything it needs to live and die well.
 ///
+/// In a process of its own, [`main`](crate::main) runs it. In a tokio runtime of yours:
 /// ```no_run
-/// # #[tokio::main]
-/// # async fn main() -> std::process::ExitCode {
-/// # let router = tower::service_fn(|_: http::Request<lameduck::Body>| async {
-/// #     Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
-/// # });
-/// let report = lameduck::Host::builder().app_version("1.2.3").tower(router).run().await;
-/// report.exit_code()
-/// # }
+/// # fn router() -> tower::util::BoxCloneSyncService<http::Request<lameduck::Body>,
+/// #     http::Response<http_body_util::Full<bytes::Bytes>>, std::convert::Infallible> { unimplemented!() }
+/// #[tokio::main]
+/// async fn main() {
+///     let report = lameduck::Host::builder().app_version("1.2.3").tower(router()).run().await;
+///     // Without a subscriber for the log, nothing else says why.
+///     if let Some(error) = &report.error {
+///         eprintln!("error: {error}");
+///     }
+///     // To return would wait for a `spawn_blocking` that is stuck, for ever.
+///     std::process::exit(report.code().into())
+/// }
 /// ```
 #[must_use = "a host does nothing until it is run"]
 pub struct Host<S> {
@@ -87,7 +92,7 @@ impl Builder {
         self
     }
 
-    /// Adds an address of the main server. The first call replaces the default, `[::]:8080`.
+    /// Adds an address of the main server to those that are chosen already; without any it is `[::]:8080`.
     pub fn main_address(mut self, address: ListenAddress) -> Self {
         self.parts.settings.add_main_address(address);
         self
@@ -105,7 +110,8 @@ impl Builder {
         self
     }
 
-    /// The deadline of every request, from its complete head to the head of its answer. Default 5 s; `None` for none.
+    /// The deadline of every request, from its complete head to the head of its answer. Default 5 s; `None` or zero
+    /// for none.
     pub fn request_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.parts.settings.request_timeout = timeout;
         self
@@ -123,7 +129,7 @@ impl Builder {
         self
     }
 
-    /// Limits on connections and requests.
+    /// Limits on connections and requests. What no connection could live with, such as a zero, is refused at the start.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.parts.settings.limits = limits;
         self
@@ -159,7 +165,11 @@ impl Builder {
         self
     }
 
-    /// Mounts a route of your own on the internal server, at exactly this path. It may take the place of a built-in one.
+    /// Mounts a route of your own on the internal server, at exactly this path, which begins with a slash: one that does not is
+    /// refused at the start. It may take the place of a built-in one.
+    ///
+    /// `handler` runs on the one thread that answers the probes. If it blocks that thread, it silences them: `await`, or leave what
+    /// blocks to a thread of its own.
     pub fn internal_route<F, Fut, B>(mut self, path: impl Into<String>, handler: F) -> Self
     where
         F: Fn(http::Request<Body>) -> Fut + Send + Sync + 'static,
@@ -171,6 +181,8 @@ impl Builder {
     }
 
     /// Calls `tell` once the ports are reserved, before the start hooks: whoever listens on port 0 learns its port here.
+    ///
+    /// It runs on the driver's thread, which hears the signals, and must not block: send the addresses to whoever waits for them.
     pub fn on_bound(mut self, tell: impl FnOnce(&Bound) + Send + 'static) -> Self {
         self.parts.on_bound = Some(Box::new(tell));
         self
@@ -191,7 +203,8 @@ impl Builder {
     }
 
     /// Hosts a hyper service, which takes `Request<lameduck::Body>`.
-    pub fn hyper<S: HttpService>(self, service: S) -> Host<S> {
+    pub fn hyper<S: HttpService>(mut self, service: S) -> Host<S> {
+        self.parts.settings.read_zero_as_none();
         Host { service, parts: self.parts }
     }
 }
@@ -207,6 +220,9 @@ impl<S: HttpService> Host<S> {
         G: SignalSource,
         R: Rooms,
     {
+        if let Some(refusal) = self.parts.refusal() {
+            return driver::bad_plan(refusal, self.parts.settings.plan.worst_case());
+        }
         driver::run(self.service, self.parts, env).await
     }
 
@@ -214,6 +230,17 @@ impl<S: HttpService> Host<S> {
     #[must_use]
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         self.parts.stop.clone()
+    }
+}
+
+impl Parts {
+    /// Why no host can live with what it was told (P14).
+    fn refusal(&self) -> Option<String> {
+        if let Err(error) = self.settings.check_least() {
+            return Some(error.to_string());
+        }
+        let path = self.routes.keys().find(|path| !path.starts_with('/'))?;
+        Some(format!("internal route {path:?}: a path begins with a slash"))
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::systemd::ServiceManager;
 use crate::{
     Host, HttpService, PortSharing, Report, driver,
-    env::{Clock, Env, Seed},
+    env::{Clock, Env, Rooms, Seed},
     host::Parts,
     http::panic_message,
     lifecycle::Verdict,
@@ -16,6 +16,7 @@ use crate::{
 use std::{
     error::Error,
     io,
+    num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
@@ -27,13 +28,24 @@ impl<S: HttpService> Host<S> {
     /// only the internal server has a thread. There is no watchdog: the process is not ours to end. For a host that owns its
     /// process, see [`main`](crate::main).
     ///
-    /// SIGTERM, SIGINT, SIGQUIT and SIGHUP are heard from the first poll on, for the rest of the process's life.
+    /// SIGTERM, SIGINT, SIGQUIT and SIGHUP are heard from the first poll on. Their handlers stay for the rest of the process's life:
+    /// after the report, none of them ends it.
+    ///
+    /// # What it leaves to you
+    /// - The end. A `spawn_blocking` that is stuck holds the drop of your runtime for ever, which is where `#[tokio::main]` waits, and
+    ///   no signal ends that. End with `std::process::exit(report.code().into())`, as the example at [`Host`] does, or by
+    ///   `runtime.shutdown_background()` if the runtime is yours to build.
+    /// - The words. Without a subscriber for the log, only [`Report::error`] says why it failed; [`main`](crate::main#the-log) says
+    ///   what one of your own must not do.
+    /// - The threads. The driver and its signals share your runtime with the handlers: one that blocks a thread, in a runtime of
+    ///   several too, can keep a signal and a deadline from being heard for as long as it blocks. [`main`](crate::main) is immune.
     ///
     /// # Panics
     /// If called outside a tokio runtime with its time and io drivers enabled.
     ///
     /// # Cancel safety
-    /// Dropping the future drops everything at once, without a drain.
+    /// Dropping the future drops everything without a drain. What other threads and tasks hold, the addresses among it, is free a
+    /// moment later, not at once.
     pub async fn run(mut self) -> Report {
         let signals = match UnixSignals::install() {
             Ok(signals) => signals,
@@ -74,9 +86,12 @@ impl<S: HttpService> Host<S> {
 /// watchdog. Never returns: the process exits with the code of the [`Report`].
 ///
 /// `build` runs in the context of the control runtime, where the hooks, the background tasks and the readiness checks will run;
-/// signals are heard before it is called. If it fails with a [`SettingsError`](crate::SettingsError) the exit code is 2, with
-/// anything else, a panic included, 1. `finish` runs last, whatever happened, for what must be done before the exit, such as flushing a log; the
-/// watchdog bounds it. A report with an error is said in one line on stderr.
+/// a signal that comes meanwhile is heard once it returns. If it fails with a
+/// [`SettingsError`](crate::SettingsError) the exit code is 2, with anything else, a panic included, 1.
+///
+/// `finish` runs last, whatever happened, for what must be done before the exit, such as flushing a log. The watchdog bounds it: at
+/// the bound of the stop, or, after a start that failed before there was anything to stop, after five seconds. A report with an error
+/// is said in one line on stderr, before it.
 ///
 /// ```no_run
 /// # fn router() -> tower::util::BoxCloneSyncService<http::Request<lameduck::Body>,
@@ -85,6 +100,47 @@ impl<S: HttpService> Host<S> {
 ///     lameduck::main(|| Ok(lameduck::Host::builder().settings(lameduck::Settings::from_env()?).tower(router())), |_| {})
 /// }
 /// ```
+///
+/// # What may block, and what may await
+/// `build`, and what [`on_bound`](crate::Builder::on_bound) is given, run on the driver's thread: until they return, no stop is
+/// carried out. They must not block, nor can they await. A client that connects lazily can be made in `build`; what must be awaited is
+/// made by a start hook, which runs before the first request, and handed on in a cell:
+/// ```no_run
+/// use axum::{Router, extract::State, routing::get};
+/// use lameduck::{Hook, Host};
+/// use std::sync::{Arc, OnceLock};
+///
+/// # struct Pool;
+/// # impl Pool {
+/// #     async fn connect() -> std::io::Result<Self> { Ok(Self) }
+/// #     async fn name(&self) -> String { String::new() }
+/// # }
+/// async fn hello(State(pool): State<Arc<OnceLock<Pool>>>) -> String {
+///     pool.get().expect("the start hook has filled it").name().await
+/// }
+///
+/// fn main() -> ! {
+///     lameduck::main(
+///         || {
+///             let pool = Arc::new(OnceLock::new());
+///             let router = Router::new().route("/", get(hello)).with_state(pool.clone());
+///             let connect = || async move { Pool::connect().await.map(|connected| drop(pool.set(connected))) };
+///             Ok(Host::builder().hook(Hook::on_start("pool", connect)).tower(router))
+///         },
+///         |_| {},
+///     )
+/// }
+/// ```
+/// A handler may await. If it blocks, it blocks its worker, a single-threaded runtime with all of its connections: that is what
+/// `spawn_blocking` is for. `block_in_place` panics there; in hooks, background tasks and checks it works.
+///
+/// # The log
+/// The host logs by `tracing`, from its own threads, too. A subscriber of your own must neither block them nor panic when the reader of
+/// the log is gone: give `tracing_subscriber::fmt` a writer that does not block, such as `tracing_appender::non_blocking`, and
+/// `log_internal_errors(false)`, since it tells its errors by `eprintln!`.
+///
+/// # Panics
+/// If called inside a tokio runtime, such as under `#[tokio::main]`: there, [`Host::run`] is the way.
 pub fn main<S, Build, Finish>(build: Build, finish: Finish) -> !
 where
     S: HttpService,
@@ -94,7 +150,11 @@ where
     hold_signals();
     let report = live(build).unwrap_or_else(|report| *report);
     if let Some(error) = &report.error {
-        say(&format!("error: {error}"));
+        say(&format!("error: {}", one_line(error)));
+    }
+    if report.reason.is_none() {
+        // There was no life, and so no stop that would have armed a watchdog.
+        bound_the_end();
     }
     // A panic here must not change what the exit says (P13).
     let _ = catch_unwind(AssertUnwindSafe(|| finish(&report)));
@@ -157,6 +217,23 @@ where
     control.shutdown_background();
     driving.shutdown_background();
     report
+}
+
+/// How long `finish` may take after a start that failed before there was a life with a plan (P14).
+const FINISH_MAX: Duration = Duration::from_secs(5);
+
+/// A process that is out of threads gets no watchdog; its `finish` is run all the same.
+fn bound_the_end() {
+    let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
+    if let Ok(rooms) = Threads::new(clock.clone(), NonZeroUsize::MIN) {
+        rooms.arm_watchdog(clock.now() + FINISH_MAX);
+    }
+}
+
+/// Users' errors may have several lines; standard error gets one (P14).
+fn one_line(text: &str) -> String {
+    let lines = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// Descriptors that only the internal server may use when all others are gone (P16).

@@ -94,6 +94,38 @@ fn a_failing_check_makes_it_unready_is_named_in_the_body_and_recovers() {
 }
 
 #[test]
+fn a_check_counts_what_the_start_hooks_opened_as_soon_as_it_serves() {
+    // The first run was before the hooks, and the next a whole interval later: a pool that was open after 0.3 s made the service
+    // ready after 5 s, and one whose check ran once only, never. One check hung on what was not open, and was waited for.
+    let is_open = Arc::new(AtomicBool::new(false));
+    let (opened, asked, waited) = (is_open.clone(), is_open.clone(), is_open.clone());
+    let open = move || async move {
+        support::pause(300).await;
+        opened.store(true, Relaxed);
+        Ok::<(), io::Error>(())
+    };
+    let fails = Check::new("pool", move || {
+        let is_open = asked.load(Relaxed);
+        async move { if is_open { Ok(()) } else { Err(io::Error::other("not open")) } }
+    });
+    let hangs = Check::new("query", move || {
+        let is_open = waited.load(Relaxed);
+        async move { if is_open { Ok::<(), io::Error>(()) } else { std::future::pending().await } }
+    });
+    let app = App::start(
+        builder()
+            .hook(lameduck::Hook::on_start("pool", open))
+            .readiness_check(fails)
+            .readiness_check(hangs.timeout(Duration::from_secs(60)).interval(Duration::MAX))
+            .tower(Router::new()),
+    );
+    let serving = now();
+    until_holds("readiness", || app.probe("/readiness").status == 200);
+    assert!(serving.elapsed() < Duration::from_secs(3), "{:?}", serving.elapsed());
+    assert_eq!(app.end().code(), 0);
+}
+
+#[test]
 fn a_check_that_hangs_or_panics_fails_and_one_that_never_ran_is_not_ready() {
     let hanging = Check::new("hanging", std::future::pending::<Result<(), io::Error>>);
     let panicking = Check::new("panicking", || async {

@@ -1,7 +1,10 @@
 //! P14: a failed start is loud. And the settings: flag over environment over default.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
 mod support;
 
+use lameduck::{Builder, Host, Limits, Settings, env::ListenAddress};
 use rustix::process::Signal;
 use std::{net::TcpListener, process::Command, time::Duration};
 use support::{
@@ -92,7 +95,7 @@ fn a_bad_value_exits_with_2_and_names_setting_and_value() {
         ("--backlog=0", ["--backlog", "1000000"]),
         ("--tcp-nodelay=yes", ["--tcp-nodelay", "on or off"]),
         ("--tcp-keepalive=10ms", ["--tcp-keepalive", "1s"]),
-        ("--app-version=a\nb", ["--app-version", "visible"]),
+        ("--app-version=a\nb", ["--app-version=a\\nb:", "visible"]),
         ("--grace-period=3s", ["--grace-period", "3s"]),
     ] {
         assert_eq!(refused(&[flag], &[]).code, Some(2), "{flag}");
@@ -156,8 +159,8 @@ fn an_address_goes_before_a_port_of_the_same_source_and_any_flag_before_any_vari
             flags.iter().filter_map(|flag| flag.strip_prefix(&prefix)).map(str::to_owned).collect()
         };
         let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-        let settings = lameduck::Settings::default().resolve(flag, variable).unwrap();
-        settings.main_addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        let settings = Settings::default().resolve(flag, variable).unwrap();
+        settings.main_addresses_or_default().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(text(&[], &[]), "[::]:8080");
     assert_eq!(text(&["--port=1"], &[]), "[::]:1");
@@ -169,6 +172,107 @@ fn an_address_goes_before_a_port_of_the_same_source_and_any_flag_before_any_vari
         text(&["--addr=127.0.0.1:1", "--addr=127.0.0.1:2"], &[("APP_ADDR", "127.0.0.1:3")]),
         "127.0.0.1:1 127.0.0.1:2"
     );
+}
+
+/// What a host that is to be refused says.
+#[track_caller]
+fn refusal(builder: Builder) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let anywhere = || "127.0.0.1:0".parse().unwrap();
+    let host = builder.main_address(anywhere()).internal_address(anywhere()).tower(axum::Router::new());
+    let report = runtime.block_on(host.run());
+    assert_eq!(report.code(), 2, "{report:?}");
+    report.error.unwrap()
+}
+
+#[test]
+fn what_a_variable_may_not_say_code_may_not_say() {
+    // Code went around the table: a host with no connection to give, or none to keep, started and served nobody.
+    let limits = |set: fn(&mut Limits)| {
+        let mut limits = Limits::default();
+        set(&mut limits);
+        refusal(Host::builder().limits(limits))
+    };
+    for (said, words) in [
+        (limits(|limits| limits.connections_max = 0), ["limits.connections_max=0:", "at least 1 ", "APP_CONNECTIONS_MAX"]),
+        (
+            limits(|limits| limits.header_bytes_max = 512),
+            ["limits.header_bytes_max=512:", "at least 8192 ", "--header-bytes-max"],
+        ),
+        (limits(|limits| limits.headers_max = 0), ["limits.headers_max=0:", "at least 1 ", "APP_HEADERS_MAX"]),
+        (
+            limits(|limits| limits.http2_streams_max = 0),
+            ["limits.http2_streams_max=0:", "at least 1 ", "APP_HTTP2_STREAMS_MAX"],
+        ),
+        (
+            limits(|limits| limits.header_timeout = Duration::ZERO),
+            ["limits.header_timeout=0s:", "longer than 0s ", "--header-timeout"],
+        ),
+        (
+            limits(|limits| limits.keep_alive = Duration::ZERO),
+            ["limits.keep_alive=0s:", "longer than 0s ", "APP_KEEP_ALIVE"],
+        ),
+        (refusal(Host::builder().app_version("a\nb")), ["app_version=a\\nb:", "visible", "APP_VERSION"]),
+    ] {
+        for word in words {
+            assert!(said.contains(word), "no {word:?} in {said}");
+        }
+    }
+    let mut settings = Settings::default();
+    settings.backlog = 0;
+    assert_eq!(
+        refusal(Host::builder().settings(settings.clone())),
+        "backlog=0: must be at least 1 (--backlog, APP_BACKLOG)"
+    );
+    settings.backlog = 1;
+    settings.tcp_keepalive = Some(Duration::from_millis(10));
+    assert!(refusal(Host::builder().settings(settings)).starts_with("tcp_keepalive=10ms: must be at least 1s"));
+}
+
+#[test]
+fn an_internal_route_without_its_slash_is_refused() {
+    // It was mounted, and never found: no request has such a path.
+    let builder = Host::builder().internal_route("outage", |_| async { http::Response::new("") });
+    assert_eq!(refusal(builder), "internal route \"outage\": a path begins with a slash");
+}
+
+#[test]
+fn a_zero_that_means_none_in_a_variable_means_none_in_code() {
+    // A deadline of zero was a deadline, and every request timed out.
+    let mut settings = Settings::default();
+    settings.tcp_keepalive = Some(Duration::ZERO);
+    let builder = support::builder().request_timeout(Some(Duration::ZERO));
+    let slow = axum::routing::get(|| async { support::pause(50).await });
+    let app = support::App::start(builder.tower(axum::Router::new().route("/", slow)));
+    assert_eq!(app.get("/").status, 200);
+    assert!(app.status()["plan"]["request_timeout_ms"].is_null());
+    assert_eq!(app.end().code(), 0);
+    assert_eq!(
+        format!("{:?}", Host::builder().settings(settings).tower(axum::Router::new()))
+            .matches("tcp_keepalive: None")
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn an_address_that_was_chosen_stays() {
+    // The default was known by a hidden mark, which did not see an address that code had set: the next one took its place.
+    let (first, second): (ListenAddress, ListenAddress) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
+    let mut settings = Settings::default();
+    settings.add_main_address(first.clone());
+    assert_eq!(settings.main_addresses_or_default(), std::slice::from_ref(&first), "the default has gone");
+    let mut settings = Settings::default();
+    settings.main_addresses = vec![first.clone()];
+    let mut settings = settings.resolve(|_| Vec::new(), |_| None).unwrap();
+    settings.add_main_address(second.clone());
+    assert_eq!(settings.main_addresses, [first, second.clone()]);
+    // What an operator says goes before what code has chosen.
+    let by_variable = |name: &str| (name == "APP_PORT").then(|| "3".to_owned());
+    let mut settings = settings.resolve(|_| Vec::new(), by_variable).unwrap();
+    assert_eq!(settings.main_addresses, [ListenAddress::Port(3)]);
+    settings.add_main_address(second.clone());
+    assert_eq!(settings.main_addresses, [ListenAddress::Port(3), second]);
 }
 
 #[test]

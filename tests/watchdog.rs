@@ -76,6 +76,11 @@ fn victim_of(role: &str) -> (Vec<Hook>, fn()) {
             })],
             || {},
         ),
+        "the_start_fails_and_the_end_blocks" => (Vec::new(), || support::block(FOR_EVER)),
+        "a_hook_complains_at_length" => {
+            let complaint = || async { Err::<(), _>(io::Error::other("no pool:\r\n  host unknown\n\n  is it 10.0.0.1?\n")) };
+            (vec![Hook::on_start("pool", complaint)], || {})
+        }
         _ => panic!("no role {role}"),
     }
 }
@@ -85,10 +90,14 @@ fn victim_of(role: &str) -> (Vec<Hook>, fn()) {
 fn victim() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let path = |name: &str| ListenAddress::Unix(support::scratch_path(name));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     lameduck::main(
         || {
             let mut builder = Host::builder().main_address(path("main")).internal_address(path("internal")).plan(PLAN);
             let stop = builder.shutdown_handle();
+            if role == "the_start_fails_and_the_end_blocks" {
+                builder = builder.main_address(ListenAddress::Tcp(taken.local_addr().unwrap()));
+            }
             let (hooks, _) = victim_of(&role);
             for hook in hooks {
                 builder = builder.hook(hook);
@@ -103,9 +112,13 @@ fn victim() {
             Ok(builder.tower(axum::Router::new()))
         },
         |report| {
-            if role != "tasks_block_every_thread" {
-                assert_eq!(report.reason, Some(StopReason::Requested));
-            }
+            let reason = match &*role {
+                "tasks_block_every_thread" => report.reason,
+                "the_start_fails_and_the_end_blocks" => None,
+                "a_hook_complains_at_length" => Some(StopReason::StartFailed),
+                _ => Some(StopReason::Requested),
+            };
+            assert_eq!(report.reason, reason);
             victim_of(&role).1();
         },
     )
@@ -140,6 +153,26 @@ fn an_end_that_never_ends_meets_the_watchdog() {
     assert_eq!(ended.code, Some(5), "{ended:?}");
     assert!(begin.elapsed() >= PLAN.worst_case());
     assert_bounded(&ended);
+}
+
+#[test]
+fn an_end_that_never_ends_is_bounded_after_a_start_that_failed_too() {
+    // P14. The watchdog is armed by the stop, and a start that fails before there is anything to stop has none: with the port in
+    // use and a `finish` that hung, the process stayed for ever.
+    let begin = now();
+    let ended = run("the_start_fails_and_the_end_blocks");
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    assert!(ended.stderr.contains("in use"), "{ended:?}");
+    assert!((4..12).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn an_error_of_several_lines_is_said_in_one() {
+    // P14. A start hook's error was said as it came, and what collects logs took its second line for another's.
+    let ended = run("a_hook_complains_at_length");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let said = "error: start hook pool failed: no pool:; host unknown; is it 10.0.0.1?\n";
+    assert!(ended.stderr.ends_with(said) && ended.stderr.lines().count() == 1, "{}", ended.stderr);
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn a_handler_that_heeds_its_cancellation_survives() {
 #[test]
 fn a_pool_that_does_not_close_is_found() {
     let failing = || Hook::on_stop("pool", || async { Err(io::Error::other("connections are still in use")) });
-    let found = explore(move |host| host.hook(failing()).tower(Router::new())).seeds(SEEDS).run();
+    let found = explore(move |host| host.hook(failing()).tower(Router::new())).get("/").seeds(SEEDS).run();
     let flaw = flaw_of(found);
     assert_eq!(flaw.broken.promise, "S3", "{flaw}");
     assert!(flaw.to_string().contains("connections are still in use"), "{flaw}");

@@ -25,12 +25,9 @@ pub(super) struct Reserved<N: Network> {
 
 pub(super) fn reserve<N: Network, G, R: Rooms>(parts: &Parts, env: &Env<N, G, R>) -> Result<Reserved<N>, String> {
     let settings = &parts.settings;
-    if settings.main_addresses.is_empty() {
-        return Err("no main address is set (--addr, --port, APP_ADDR, APP_PORT)".to_owned());
-    }
     let workers = env.rooms.workers().get();
     let main = settings
-        .main_addresses
+        .main_addresses_or_default()
         .iter()
         .map(|address| {
             env.network.reserve(address, Audience::World, workers).map_err(|error| {
@@ -89,9 +86,9 @@ where
         let (internal_orders, orders) = mpsc::unbounded_channel();
         let internal_end = open_internal(&mut parts, &rooms, &internal, &board, listeners, orders)?;
         let check_tasks = Guests::new();
-        for (check, board) in checks.into_iter().zip(boards) {
+        for (check, result) in checks.into_iter().zip(boards) {
             check_tasks
-                .admit(&rooms, check.run(clock.clone(), board))
+                .admit(&rooms, check.run(clock.clone(), result, board.serving.clone()))
                 .map_err(|error| format!("cannot run the checks: {error}"))?;
         }
         let hooks = std::mem::take(&mut parts.hooks);

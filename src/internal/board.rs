@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// Shared by the internal server, which reads it, and the driver, which tells it what changes.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct Board {
     pub(crate) internal_address: Address,
     pub(crate) main_addresses: Vec<Address>,
     course: Mutex<Course>,
+    /// Cancelled when Serving begins.
+    pub(crate) serving: CancellationToken,
     /// Wakes the one who observes the phases; a phase that was entered meanwhile wakes it at once.
     pub(crate) changed: Notify,
 }
@@ -78,6 +81,7 @@ impl Board {
                 hooks: Vec::new(),
                 hook_running: None,
             }),
+            serving: CancellationToken::new(),
             changed: Notify::new(),
         }
     }
@@ -89,6 +93,9 @@ impl Board {
                 course.phases.push((phase, at));
             }
             course.deadline = deadline;
+        }
+        if phase == Phase::Serving {
+            self.serving.cancel();
         }
         self.changed.notify_one();
     }

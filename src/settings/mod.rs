@@ -1,5 +1,6 @@
 //! The settings, and where they come from: flags over environment over defaults.
 
+mod least;
 mod parse;
 mod table;
 
@@ -11,19 +12,25 @@ use crate::{
     http::Limits,
     lifecycle::{Plan, PlanError},
 };
-use std::{error::Error, fmt, num::NonZeroUsize, time::Duration};
+use std::{
+    error::Error,
+    fmt::{self, Write as _},
+    num::NonZeroUsize,
+    time::Duration,
+};
 
 /// Everything an operator may set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settings {
-    /// The main server's addresses. Default: `[::]:8080`, dual stack, or `0.0.0.0:8080` where IPv6 is not to be had.
+    /// The main server's addresses. Empty, as it is by default, means `[::]:8080`, dual stack, or `0.0.0.0:8080` where IPv6 is not
+    /// to be had.
     pub main_addresses: Vec<ListenAddress>,
     /// The internal server's address. Default: `[::]:8081`.
     pub internal_address: ListenAddress,
     /// The version of the app, which every handler can see.
     pub app_version: String,
-    /// The deadline of every request. Default 5 s; `None` for none.
+    /// The deadline of every request. Default 5 s; `None` or zero for none.
     pub request_timeout: Option<Duration>,
     /// How long each step of a life may take.
     pub plan: Plan,
@@ -35,15 +42,14 @@ pub struct Settings {
     pub workers: Option<NonZeroUsize>,
     /// Whether another process may listen on the same port beside this one.
     pub port_sharing: PortSharing,
-    /// Connections that the kernel completes and queues before they are accepted, for each worker. Default 4096; the kernel
-    /// caps it at `net.core.somaxconn`.
+    /// Connections that the kernel completes and queues before they are accepted, for each worker. Default 4096, least 1; the
+    /// kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
     /// Sends small writes at once (`TCP_NODELAY`). Default on.
     pub tcp_nodelay: bool,
-    /// After this much silence the kernel asks a TCP peer whether it is still there. Default 60 s, at least one; `None` never
-    /// asks.
+    /// After this much silence the kernel asks a TCP peer whether it is still there. Default 60 s, at least one; `None`
+    /// or zero never asks.
     pub tcp_keepalive: Option<Duration>,
-    main_addresses_are_default: bool,
 }
 
 /// Whether two processes may listen on one port (P14).
@@ -59,7 +65,7 @@ pub enum PortSharing {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            main_addresses: vec![ListenAddress::Port(8080)],
+            main_addresses: Vec::new(),
             internal_address: ListenAddress::Port(8081),
             app_version: String::new(),
             request_timeout: Some(Duration::from_secs(5)),
@@ -71,7 +77,6 @@ impl Default for Settings {
             backlog: 4096,
             tcp_nodelay: true,
             tcp_keepalive: Some(Duration::from_secs(60)),
-            main_addresses_are_default: true,
         }
     }
 }
@@ -107,7 +112,9 @@ impl Settings {
             let value = variable(setting.variable).filter(|value| !value.is_empty());
             Vec::from_iter(value)
         };
-        let mut settings = Self { main_addresses_are_default: true, ..self };
+        let mut settings = self;
+        // What the environment or a flag says takes their place.
+        let own_addresses = std::mem::take(&mut settings.main_addresses);
         for setting in SETTINGS {
             let rival =
                 |given: &dyn Fn(&Setting) -> Vec<String>| setting.rival().is_some_and(|rival| !given(rival).is_empty());
@@ -120,15 +127,22 @@ impl Settings {
                 settings.apply(setting, setting.variable, &variable(setting), |value| setting.split(value))?;
             }
         }
+        if settings.main_addresses.is_empty() {
+            settings.main_addresses = own_addresses;
+        }
         Ok(settings)
     }
 
-    /// Adds an address of the main server; the first takes the place of the default.
+    /// Adds an address of the main server. The first takes the place of the default, and of nothing that was chosen.
     pub fn add_main_address(&mut self, address: ListenAddress) {
-        if std::mem::take(&mut self.main_addresses_are_default) {
-            self.main_addresses.clear();
-        }
         self.main_addresses.push(address);
+    }
+
+    /// Where the main server is to listen: [`main_addresses`](Self::main_addresses), or the default if there is none.
+    #[must_use]
+    pub fn main_addresses_or_default(&self) -> &[ListenAddress] {
+        const DEFAULT: &[ListenAddress] = &[ListenAddress::Port(8080)];
+        if self.main_addresses.is_empty() { DEFAULT } else { &self.main_addresses }
     }
 
     /// Holds the plan against the grace period.
@@ -183,7 +197,12 @@ pub struct SettingsError {
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}: {}", self.source, self.value, self.reason)
+        // A value may hold anything, and this is one line (P14).
+        write!(f, "{}=", self.source)?;
+        for char in self.value.chars() {
+            if char.is_control() { write!(f, "{}", char.escape_default())? } else { f.write_char(char)? }
+        }
+        write!(f, ": {}", self.reason)
     }
 }
 

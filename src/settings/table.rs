@@ -2,10 +2,11 @@
 
 use super::{
     Settings,
+    least::{HEADER_BYTES_LEAST, TCP_KEEPALIVE_LEAST},
     parse::{parse_address, parse_count, parse_duration, parse_port, parse_some_duration, parse_switch},
 };
 use crate::env::ListenAddress;
-use std::{fmt, num::NonZeroUsize, time::Duration};
+use std::{fmt, num::NonZeroUsize};
 
 /// One row of the table.
 #[derive(Clone, Copy)]
@@ -205,7 +206,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "32768",
         help: "Bytes of a request head; more is answered with 431",
         apply: |settings, value| {
-            parse_count(value, 8 * 1024, 1024 * 1024).map(|count| settings.limits.header_bytes_max = count)
+            parse_count(value, HEADER_BYTES_LEAST, 1024 * 1024).map(|count| settings.limits.header_bytes_max = count)
         },
     },
     Setting {
@@ -272,7 +273,7 @@ pub const SETTINGS: &[Setting] = &[
                gives the connection up; at least 1s, 0s never asks",
         apply: |settings, value| {
             let silence = parse_duration(value)?;
-            if !silence.is_zero() && silence < Duration::from_secs(1) {
+            if !silence.is_zero() && silence < TCP_KEEPALIVE_LEAST {
                 return Err("shorter than 1s".to_owned());
             }
             settings.tcp_keepalive = (!silence.is_zero()).then_some(silence);

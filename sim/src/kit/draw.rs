@@ -6,25 +6,20 @@ use crate::{
 };
 use lameduck::env::Seed;
 
+/// `asked` is not empty.
 pub(super) fn draw(seed: u64, plan: PlanMs, request_timeout_ms: Option<u64>, asked: &[Deed]) -> Scenario {
     let mut scenario = draw_with(seed, plan, request_timeout_ms);
-    let deeds = deeds(asked);
     if scenario.clients.is_empty() {
         let before = scenario.first_stop_ms().unwrap_or(0).saturating_sub(10);
         scenario.clients.push(Client::once(before, Deed::Fast));
     }
     for (n, client) in (1..).zip(&mut scenario.clients) {
         let chance = Seed(seed ^ 0x5e1f).nth(n);
-        client.deed = usize::try_from(chance % deeds.len() as u64).map_or(Deed::Fast, |place| deeds[place].clone());
+        client.deed = usize::try_from(chance % asked.len() as u64).map_or(Deed::Fast, |place| asked[place].clone());
         client.then = None;
         client.traffic = fair(client.traffic);
     }
     scenario
-}
-
-/// What clients ask for.
-pub(super) fn deeds(asked: &[Deed]) -> Vec<Deed> {
-    if asked.is_empty() { vec![Deed::Get("/".to_owned())] } else { asked.to_vec() }
 }
 
 /// A client that is so slow that the drain gives it up is no fault of the service.

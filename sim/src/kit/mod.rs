@@ -94,19 +94,27 @@ impl<S> std::fmt::Debug for Trials<S> {
 }
 
 impl<S: HttpService> Trials<S> {
-    /// Clients ask for this, too. Without any they ask for `/`.
+    /// Clients ask for this, too: a path with its query.
+    ///
+    /// # Panics
+    /// If nobody can ask for it, since it does not begin with a slash or is no part of a URI.
+    #[track_caller]
     pub fn get(mut self, target: impl Into<String>) -> Self {
-        self.deeds.push(Deed::Get(target.into()));
+        self.deeds.push(Deed::Get(checked(target.into())));
         self
     }
 
     /// Clients send this, too.
+    ///
+    /// # Panics
+    /// As [`get`](Self::get).
+    #[track_caller]
     pub fn post(mut self, target: impl Into<String>, body: impl Into<String>) -> Self {
-        self.deeds.push(Deed::Post(target.into(), body.into()));
+        self.deeds.push(Deed::Post(checked(target.into()), body.into()));
         self
     }
 
-    /// One shutdown a seed. Default `0..100`.
+    /// One shutdown a seed, so at least one. Default `0..100`.
     pub fn seeds(mut self, seeds: Range<u64>) -> Self {
         self.seeds = seeds;
         self
@@ -136,7 +144,8 @@ impl<S: HttpService> Trials<S> {
     /// The first [`Flaw`], shrunk.
     ///
     /// # Panics
-    /// If what is to be replayed is no scenario.
+    /// If it would prove nothing: no request is named, or no seed. If what is to be replayed is no scenario.
+    #[track_caller]
     pub fn run(self) -> Result<Survived, Flaw> {
         let setup = Arc::clone(&self.setup);
         let play = move |scenario: &Scenario| play::play(scenario, Arc::clone(&setup));
@@ -144,6 +153,8 @@ impl<S: HttpService> Trials<S> {
             let scenario = serde_json::from_str(text).expect("a scenario to replay is what a flaw printed");
             return self.judge_one(&play, &scenario);
         }
+        assert!(!self.deeds.is_empty(), "nothing is asked of the service: name requests with .get(\"/path\") or .post(…)");
+        assert!(!self.seeds.is_empty(), "no seed in {:?}: nothing would be tried", self.seeds);
         let draw = |seed| draw::draw(seed, self.plan_ms(), self.request_timeout_ms(), &self.deeds);
         let never = AtomicBool::new(false);
         let mut exploration = Exploration::new(&play, self.seeds.clone(), &never);
@@ -175,15 +186,11 @@ impl<S: HttpService> Trials<S> {
         let least = shrink(&found.scenario, TRIES, |candidate| {
             candidate.plan == found.scenario.plan
                 && candidate.request_timeout_ms == found.scenario.request_timeout_ms
-                && candidate.clients.iter().all(|client| self.deeds().contains(&client.deed))
+                && candidate.clients.iter().all(|client| self.deeds.contains(&client.deed))
                 && breaks(candidate).is_some()
         });
         let broken = breaks(&least).unwrap_or_else(|| first.clone());
         Flaw { seed: found.seed, broken, scenario: Box::new(least) }
-    }
-
-    fn deeds(&self) -> Vec<Deed> {
-        draw::deeds(&self.deeds)
     }
 
     fn plan_ms(&self) -> PlanMs {
@@ -192,5 +199,42 @@ impl<S: HttpService> Trials<S> {
 
     fn request_timeout_ms(&self) -> Option<u64> {
         self.request_timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// A typo would be answered with 400 or not even sent, and a service survives that.
+#[track_caller]
+fn checked(target: String) -> String {
+    assert!(target.starts_with('/'), "nobody can ask for {target:?}: a target begins with a slash");
+    let whole = target.parse::<http::uri::PathAndQuery>().is_ok_and(|parsed| parsed.as_str() == target);
+    assert!(whole, "nobody can ask for {target:?}: it is no path with a query");
+    target
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+
+    /// What it says as it fails.
+    fn complaint(
+        trials: impl FnOnce(Trials<lameduck::TowerService<Router>>) -> Trials<lameduck::TowerService<Router>>,
+    ) -> String {
+        let tried = std::panic::AssertUnwindSafe(|| trials(explore(|host| host.tower(Router::new()))).run());
+        let panic = std::panic::catch_unwind(tried).expect_err("it proves nothing, and passed");
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        said.or(panic.downcast_ref::<&str>().copied()).unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn what_would_prove_nothing_fails() {
+        // A target without its slash, no request and no seed passed: a typo in a test of one's own was a test that holds.
+        let said = complaint(|trials| trials.get("no slash here").seeds(0..1));
+        assert_eq!(said, "nobody can ask for \"no slash here\": a target begins with a slash");
+        assert!(complaint(|trials| trials.post("orders", "tea")).contains("\"orders\""));
+        assert!(complaint(|trials| trials.get("/two words")).contains("no path with a query"));
+        assert!(complaint(|trials| trials.get("/orders#first")).contains("no path with a query"));
+        assert!(complaint(|trials| trials.seeds(0..1)).starts_with("nothing is asked of the service"));
+        assert_eq!(complaint(|trials| trials.get("/").seeds(0..0)), "no seed in 0..0: nothing would be tried");
     }
 }

@@ -1,0 +1,63 @@
+//! The least that a setting may be: refused in a flag or variable by the table, and at the start where code has set it.
+
+use super::{SETTINGS, Settings, SettingsError};
+use std::time::Duration;
+
+/// A head of any browser fits, and hyper's own least.
+pub(super) const HEADER_BYTES_LEAST: usize = 8 * 1024;
+
+/// The kernel counts in seconds.
+pub(super) const TCP_KEEPALIVE_LEAST: Duration = Duration::from_secs(1);
+
+impl Settings {
+    /// Reads a zero that code has set as the environment reads it: a time that may be none is none.
+    pub(crate) fn read_zero_as_none(&mut self) {
+        for span in [&mut self.request_timeout, &mut self.tcp_keepalive] {
+            *span = span.filter(|span| !span.is_zero());
+        }
+    }
+
+    /// Holds what code may have set against what a flag or variable may say.
+    ///
+    /// # Errors
+    /// [`SettingsError`] names the setting, its value and the least that it may be.
+    pub(crate) fn check_least(&self) -> Result<(), SettingsError> {
+        let limits = &self.limits;
+        let counts = [
+            ("connections-max", "limits.connections_max", limits.connections_max, 1),
+            ("header-bytes-max", "limits.header_bytes_max", limits.header_bytes_max, HEADER_BYTES_LEAST),
+            ("headers-max", "limits.headers_max", limits.headers_max, 1),
+            ("http2-streams-max", "limits.http2_streams_max", limits.http2_streams_max as usize, 1),
+            ("backlog", "backlog", self.backlog as usize, 1),
+        ];
+        for (flag, field, count, least) in counts {
+            if count < least {
+                return Err(refused(flag, field, count.to_string(), &format!("must be at least {least}")));
+            }
+        }
+        let spans = [
+            ("header-timeout", "limits.header_timeout", limits.header_timeout),
+            ("keep-alive", "limits.keep_alive", limits.keep_alive),
+        ];
+        for (flag, field, span) in spans {
+            if span.is_zero() {
+                return Err(refused(flag, field, "0s".to_owned(), "must be longer than 0s"));
+            }
+        }
+        if let Some(silence) = self.tcp_keepalive
+            && silence < TCP_KEEPALIVE_LEAST
+        {
+            return Err(refused("tcp-keepalive", "tcp_keepalive", format!("{silence:?}"), "must be at least 1s"));
+        }
+        if http::HeaderValue::from_str(&self.app_version).is_err() {
+            let reason = "expected visible characters, since it is sent in a header";
+            return Err(refused("app-version", "app_version", self.app_version.clone(), reason));
+        }
+        Ok(())
+    }
+}
+
+fn refused(flag: &str, field: &str, value: String, reason: &str) -> SettingsError {
+    let variable = SETTINGS.iter().find(|setting| setting.flag == flag).map_or("", |setting| setting.variable);
+    SettingsError { source: field.to_owned(), value, reason: format!("{reason} (--{flag}, {variable})") }
+}
