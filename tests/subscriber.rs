@@ -48,7 +48,7 @@ fn a_subscriber_that_panics_costs_its_lines_alone() {
     tracing::subscriber::set_global_default(Broken).unwrap();
     static ASKED: AtomicU32 = AtomicU32::new(0);
     let flapping = Check::new("flapping", || async {
-        if ASKED.fetch_add(1, Ordering::Relaxed) % 2 == 0 { Err(io::Error::other("not now")) } else { Ok(()) }
+        if ASKED.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) { Err(io::Error::other("not now")) } else { Ok(()) }
     })
     .interval(Duration::from_millis(50));
     let router = Router::new().route("/slow", get(|| async { pause(300).await })).route("/panic", get(panics));
