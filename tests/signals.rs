@@ -162,19 +162,22 @@ fn no_thread_on_which_users_code_runs_blocks_a_signal() {
     // Children inherit what the thread that starts them blocks: `timeout 1 sleep 6`, run by a handler, took six seconds, and what a
     // service had started could not be ended by SIGTERM.
     let service = Service::start(&[]);
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", service.pid().as_raw_nonzero())).unwrap();
-    let mut seen = Vec::new();
-    for task in tasks {
-        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
-        let name = field("Name:");
-        if name.starts_with("lameduck-work") || name.starts_with("lameduck-cont") || name.starts_with("lameduck-inte") {
-            assert_eq!(field("SigBlk:"), "0000000000000000", "{name}");
-            seen.push(name);
-        }
-    }
-    // The kernel keeps fifteen letters of a name.
+    let threads = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", service.pid().as_raw_nonzero())).unwrap();
+        // One that ends meanwhile has no status any more.
+        let statuses = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).ok());
+        let field = |status: &str, name: &str| {
+            status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
+        };
+        statuses.map(|status| (field(&status, "Name:"), field(&status, "SigBlk:"))).collect::<Vec<_>>()
+    };
+    // The kernel keeps fifteen letters of a name, and a thread gives itself its own once it runs.
     for name in ["lameduck-worker", "lameduck-contro", "lameduck-intern"] {
-        assert!(seen.iter().any(|seen| seen == name), "{name} is not among {seen:?}");
+        let blocked = support::until(name, || {
+            let blocked: Vec<_> =
+                threads().into_iter().filter(|(found, _)| found == name).map(|(_, blocked)| blocked).collect();
+            (!blocked.is_empty()).then_some(blocked)
+        });
+        assert!(blocked.iter().all(|blocked| blocked == "0000000000000000"), "{name}: {blocked:?}");
     }
 }
