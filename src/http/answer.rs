@@ -1,6 +1,12 @@
 //! The body of an answer, on its way to hyper: it carries the request's fate to its end.
 
-use super::{DrainClass, berth::Writes, link::Protocol, piece::Piece, request::Flight};
+use super::{
+    DrainClass,
+    berth::Writes,
+    link::Protocol,
+    piece::Piece,
+    request::{Cutter, Flight},
+};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -252,12 +258,16 @@ impl Progress {
     fn tear(&mut self, why: Broken) -> Broken {
         self.pass(Turn::Clients);
         if let Some(flight) = self.flight.take() {
+            let cutter = match why {
+                Broken::Cut => Cutter::Shutdown,
+                Broken::Own(_) | Broken::Panicked => Cutter::Body,
+            };
             let link = flight.link().clone();
             if link.protocol == Protocol::Http1 {
-                link.on_torn();
+                link.on_torn(cutter);
             }
             link.on_request_over();
-            flight.abort();
+            flight.abort(cutter);
         }
         why
     }

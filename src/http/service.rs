@@ -6,7 +6,7 @@ use super::{
     date,
     deadlines::Place,
     link::Link,
-    request::{Flight, Request, tells_to_go},
+    request::{Cutter, Flight, Request, tells_to_go},
 };
 use crate::{env::Calendar, lifecycle::Moment};
 use bytes::Bytes;
@@ -231,7 +231,7 @@ impl HandlingState {
                 None
             }
             Instead::Aborted | Instead::Stalled => {
-                flight.abort();
+                flight.abort(Cutter::Shutdown);
                 link.on_request_over();
                 None
             }
