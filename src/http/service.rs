@@ -11,7 +11,7 @@ use super::{
 use crate::{env::Calendar, lifecycle::Moment};
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Response, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, Response, StatusCode, Version,
     header::{self, Entry},
 };
 use http_body::Body as HttpBody;
@@ -114,6 +114,12 @@ pin_project! {
         handler: Option<F>,
         state: HandlingState,
     }
+
+    impl<F> PinnedDrop for Handling<F> {
+        fn drop(this: Pin<&mut Self>) {
+            this.drop_handler();
+        }
+    }
 }
 
 struct HandlingState {
@@ -140,14 +146,17 @@ where
 {
     type Output = Result<Response<Answer<B>>, Infallible>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut me = self.project();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut me = self.as_mut().project();
         let Some(handler) = me.handler.as_mut().as_pin_mut() else {
             return Poll::Ready(Ok(me.state.answer_instead(Instead::Failed)));
         };
         let mut polled = Poll::Pending;
         let instead = match catch_unwind(AssertUnwindSafe(|| polled = handler.poll(cx))).map(|()| polled) {
-            Ok(Poll::Ready(Ok(response))) => return Poll::Ready(Ok(me.state.answer(response))),
+            Ok(Poll::Ready(Ok(response))) => {
+                self.as_mut().drop_handler();
+                return Poll::Ready(Ok(self.project().state.answer(response)));
+            }
             Ok(Poll::Ready(Err(error))) => {
                 let error: BoxError = error.into();
                 let (method, path) = me.state.flight.as_ref().map(Flight::name).unzip();
@@ -161,11 +170,19 @@ where
             Ok(Poll::Pending) => me.state.wait(cx),
         };
         let Some(instead) = instead else { return Poll::Pending };
-        // Dropping a handler runs its code, which may panic like any other.
+        self.as_mut().drop_handler();
+        Poll::Ready(Ok(self.project().state.answer_instead(instead)))
+    }
+}
+
+impl<F> Handling<F> {
+    /// Dropping a handler runs its code, which may panic like any other: here, and not where hyper drops what it has no more use
+    /// for, and would go down with it.
+    fn drop_handler(self: Pin<&mut Self>) {
+        let mut me = self.project();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| me.handler.set(None))) {
             me.state.note_panic(&*panic);
         }
-        Poll::Ready(Ok(me.state.answer_instead(instead)))
     }
 }
 
@@ -209,7 +226,14 @@ impl HandlingState {
             || status.is_informational();
         let class = DrainClass::of(&response);
         flight.note_head_sent();
-        response.map(|body| Answer::own(body, flight, class, bodyless))
+        if bodyless {
+            return response.map(|body| Answer::bodyless(body, flight));
+        }
+        // As hyper sees it: what the body says goes before what its head says.
+        let promised = response.body().size_hint().exact().or_else(|| content_length(response.headers()));
+        // An early end would be no end of what has a length.
+        let class = if promised.is_some() { DrainClass::Finish } else { class };
+        response.map(|body| Answer::own(body, flight, class, promised))
     }
 
     fn answer_instead<B>(&mut self, instead: Instead) -> Response<Answer<B>> {
@@ -255,6 +279,10 @@ impl HandlingState {
         }
         Some(flight)
     }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// What every answer of ours wears.
