@@ -59,8 +59,8 @@ pub struct HookReport {
 }
 
 impl Report {
-    /// The exit code: 0 clean, 1 could not start or a background task failed, 2 bad plan, 3 requests were aborted, or work
-    /// dropped, by the shutdown, 4 a hook failed or overran.
+    /// The exit code: 0 clean, 1 could not start or a background task failed, 2 bad plan, 3 the shutdown cut requests, or
+    /// work, 4 a hook failed or overran.
     #[must_use]
     pub fn code(&self) -> u8 {
         match self.verdict {
@@ -194,6 +194,7 @@ fn abort_json(abort: &AbortedRequest) -> Value {
         "age_ms": millis(abort.age),
         "phase": abort.phase.name(),
         "head_sent": abort.head_sent,
+        "by_shutdown": abort.by_shutdown,
     })
 }
 

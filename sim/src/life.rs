@@ -162,6 +162,7 @@ fn tell_report(name: &str, trace: &Trace, report: &Report) {
                 ("age_us", micros(abort.age).into()),
                 ("phase", abort.phase.name().into()),
                 ("head_sent", if abort.head_sent { "yes" } else { "no" }.into()),
+                ("by_shutdown", if abort.by_shutdown { "yes" } else { "no" }.into()),
             ],
         );
     }

@@ -1,6 +1,12 @@
 //! The body of an answer, on its way to hyper: it carries the request's fate to its end.
 
-use super::{DrainClass, berth::Writes, link::Protocol, piece::Piece, request::Flight};
+use super::{
+    DrainClass,
+    berth::Writes,
+    link::Protocol,
+    piece::Piece,
+    request::{Cutter, Flight},
+};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -22,6 +28,12 @@ pin_project! {
         source: Source<B>,
         progress: Progress,
     }
+
+    impl<B> PinnedDrop for Answer<B> {
+        fn drop(this: Pin<&mut Self>) {
+            this.drop_body();
+        }
+    }
 }
 
 pin_project! {
@@ -30,6 +42,8 @@ pin_project! {
     enum Source<B> {
         /// The handler's own.
         Own { #[pin] body: B },
+        /// The handler's own, of which nothing is sent.
+        Unsent { #[pin] body: B },
         /// A line of ours.
         Line { line: Option<Bytes> },
     }
@@ -42,6 +56,8 @@ struct Progress {
     flight: Option<Flight>,
     /// What is left of a piece that is handed over in parts.
     rest: Option<Box<Bytes>>,
+    /// What is left of the length that the head promised, if it did.
+    owed: Option<u64>,
     /// Whether dropping the body now means that it was sent whole.
     whole: bool,
     class: DrainClass,
@@ -77,42 +93,71 @@ enum Sight {
 pub(crate) enum Broken {
     Own(Box<dyn Error + Send + Sync>),
     Panicked,
+    /// It ended so many bytes before the length that its head promised.
+    Short(u64),
+    /// It goes on behind that.
+    Long,
     Cut,
 }
 
 impl<B> Answer<B> {
-    /// The handler's own. `bodyless`: HTTP forbids a body here (HEAD, 204, 304), so hyper will not ask for it.
-    pub(crate) fn own(body: B, flight: Flight, class: DrainClass, bodyless: bool) -> Self
+    /// The handler's own. `promised`: how long the body will be, by its head.
+    pub(crate) fn own(body: B, flight: Flight, class: DrainClass, promised: Option<u64>) -> Self
     where
         B: HttpBody,
     {
-        let whole = bodyless || body.is_end_stream();
-        let progress = Progress { flight: Some(flight), rest: None, whole, class, turn: Turn::Clients, waits: None };
+        let mut progress = Progress::whole(Some(flight));
+        progress.class = class;
+        progress.owed = promised;
+        progress.whole = progress.is_last(body.is_end_stream());
         Self { source: Source::Own { body }, progress }
     }
 
-    /// A line of ours. Its request has its fate already, unless `flight` still awaits one.
-    pub(crate) fn line(line: Bytes, flight: Option<Flight>) -> Self {
-        let progress =
-            Progress { flight, rest: None, whole: true, class: DrainClass::Finish, turn: Turn::Clients, waits: None };
-        Self { source: Source::Line { line: Some(line) }, progress }
+    /// The handler's own, where HTTP forbids a body (HEAD, 204, 304). HTTP/1 will not ask for it, but for its length; HTTP/2 would send
+    /// it all the same.
+    pub(crate) fn bodyless(body: B, flight: Flight) -> Self {
+        let source = match flight.link().protocol {
+            Protocol::Http1 => Source::Own { body },
+            Protocol::Http2 => Source::Unsent { body },
+        };
+        Self { source, progress: Progress::whole(Some(flight)) }
+    }
+
+    /// A line of ours, if there may be one. Its request has its fate already, unless `flight` still awaits one.
+    pub(crate) fn line(line: Option<Bytes>, flight: Option<Flight>) -> Self {
+        Self { source: Source::Line { line }, progress: Progress::whole(flight) }
+    }
+
+    /// Dropping a body runs its code, which may panic like any other: here, and not where hyper drops what it has no more use for,
+    /// and would go down with it. What was sent whole stays whole.
+    fn drop_body(self: Pin<&mut Self>) {
+        let mut me = self.project();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| me.source.set(Source::Line { line: None }))) {
+            me.progress.note_panic(&*panic);
+        }
+    }
+
+    /// Breaks the answer off, so that it cannot look whole.
+    #[cold]
+    fn break_off(mut self: Pin<&mut Self>, why: &Broken) {
+        // While the request is known by its name.
+        self.as_mut().drop_body();
+        self.project().progress.tear(why);
     }
 }
 
-impl<B> HttpBody for Answer<B>
+impl<B> Answer<B>
 where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    type Data = Piece;
-    type Error = Broken;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Broken>>> {
+    fn poll_own(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Broken>>> {
         let me = self.project();
         let mut body = match me.source.project() {
             SourceProjection::Line { line } => {
                 return Poll::Ready(line.take().map(|line| Ok(Frame::data(me.progress.piece(line)))));
             }
+            SourceProjection::Unsent { .. } => return Poll::Ready(None),
             SourceProjection::Own { body } => body,
         };
         if let Some(rest) = me.progress.rest.take() {
@@ -129,23 +174,48 @@ where
         me.progress.pass(if matches!(polled, Ok(Poll::Pending)) { Turn::Ours } else { Turn::Clients });
         match polled {
             Ok(Poll::Ready(Some(Ok(frame)))) => {
-                let is_last = body.is_end_stream();
-                me.progress.whole = is_last;
-                Poll::Ready(Some(Ok(frame.map_data(|bytes| me.progress.hand_over(bytes, is_last)))))
-            }
-            Ok(Poll::Ready(None)) => {
+                if let Err(broken) = me.progress.keep_promise(&frame) {
+                    return Poll::Ready(Some(Err(broken)));
+                }
+                // Trailers end it.
                 me.progress.whole = true;
-                Poll::Ready(None)
+                let ends = body.is_end_stream();
+                Poll::Ready(Some(Ok(frame.map_data(|bytes| me.progress.hand_over(bytes, ends)))))
             }
-            Ok(Poll::Ready(Some(Err(error)))) => Poll::Ready(Some(Err(me.progress.tear(Broken::Own(error.into()))))),
+            Ok(Poll::Ready(None)) => Poll::Ready(me.progress.end().err().map(Err)),
+            Ok(Poll::Ready(Some(Err(error)))) => Poll::Ready(Some(Err(Broken::Own(error.into())))),
             Ok(Poll::Pending) => me.progress.wait(cx),
-            Err(panic) => Poll::Ready(Some(Err(me.progress.panicked(&*panic)))),
+            Err(panic) => {
+                me.progress.note_panic(&*panic);
+                Poll::Ready(Some(Err(Broken::Panicked)))
+            }
         }
+    }
+}
+
+impl<B> HttpBody for Answer<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Data = Piece;
+    type Error = Broken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Broken>>> {
+        let polled = self.as_mut().poll_own(cx);
+        if let Poll::Ready(Some(Err(why))) = &polled {
+            self.break_off(why);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Own { body } => self.progress.rest.is_none() && body.is_end_stream(),
+            // One that ends too soon is asked once more, to say so.
+            Source::Own { body } => {
+                self.progress.rest.is_none() && self.progress.owed.is_none_or(|owed| owed == 0) && body.is_end_stream()
+            }
+            Source::Unsent { .. } => true,
             Source::Line { line } => line.is_none(),
         }
     }
@@ -153,7 +223,7 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             // The class of an endless stream may end it early; what has an exact size is not endless.
-            Source::Own { body } => body.size_hint(),
+            Source::Own { body } | Source::Unsent { body } => body.size_hint(),
             Source::Line { line } => SizeHint::with_exact(line.as_ref().map_or(0, |line| line.len() as u64)),
         }
     }
@@ -166,12 +236,51 @@ const COPIED_BYTES_MAX: usize = 16 * 1024;
 const PIECE_BYTES_MAX: usize = 64 * 1024;
 
 impl Progress {
+    /// Of an answer that would be whole without another byte.
+    const fn whole(flight: Option<Flight>) -> Self {
+        let class = DrainClass::Finish;
+        Self { flight, rest: None, owed: None, whole: true, class, turn: Turn::Clients, waits: None }
+    }
+
     fn piece(&self, bytes: Bytes) -> Piece {
         Piece::of(self.flight.as_ref().map(Flight::request), bytes)
     }
 
-    /// A piece of the handler's, or its beginning.
-    fn hand_over(&mut self, mut bytes: Bytes, is_last: bool) -> Piece {
+    /// Holds a frame against the length that was promised.
+    fn keep_promise(&mut self, frame: &Frame<Bytes>) -> Result<(), Broken> {
+        let Some(owed) = &mut self.owed else { return Ok(()) };
+        let Some(bytes) = frame.data_ref() else { return self.end() };
+        match owed.checked_sub(bytes.len() as u64) {
+            Some(left) => *owed = left,
+            // hyper sends what was promised and no more.
+            None if self.flight.as_ref().is_some_and(|flight| flight.link().protocol == Protocol::Http1) => *owed = 0,
+            None => return Err(Broken::Long),
+        }
+        Ok(())
+    }
+
+    /// The body has ended.
+    const fn end(&mut self) -> Result<(), Broken> {
+        match self.owed {
+            None | Some(0) => {
+                self.whole = true;
+                Ok(())
+            }
+            Some(owed) => Err(Broken::Short(owed)),
+        }
+    }
+
+    /// Whether hyper will not ask for more. With HTTP/1 it does not once it has what was promised, whether the body has ended or not.
+    fn is_last(&self, ends: bool) -> bool {
+        match self.owed {
+            None => ends,
+            Some(0) => ends || self.flight.as_ref().is_some_and(|flight| flight.link().protocol == Protocol::Http1),
+            Some(_) => false,
+        }
+    }
+
+    /// A piece of the handler's, or its beginning. `ends`: the body has no other behind it.
+    fn hand_over(&mut self, mut bytes: Bytes, ends: bool) -> Piece {
         if bytes.len() > COPIED_BYTES_MAX
             && let Some(link) = self.flight.as_ref().map(Flight::link)
             && link.writes == Writes::AsOne
@@ -181,7 +290,7 @@ impl Progress {
                 self.rest = Some(Box::new(bytes.split_off(PIECE_BYTES_MAX)));
             }
         }
-        self.whole = is_last && self.rest.is_none();
+        self.whole = self.rest.is_none() && self.is_last(ends);
         self.piece(bytes)
     }
 
@@ -200,7 +309,7 @@ impl Progress {
     fn check_end(&mut self, sight: Sight) -> Option<Option<Result<Frame<Piece>, Broken>>> {
         let side = self.flight.as_ref()?.side();
         if side.is_aborting() && sight == Sight::OfNone {
-            return Some(Some(Err(self.tear(Broken::Cut))));
+            return Some(Some(Err(Broken::Cut)));
         }
         let ended = match self.class {
             DrainClass::Finish => false,
@@ -239,27 +348,38 @@ impl Progress {
         Poll::Pending
     }
 
-    fn panicked(&mut self, panic: &(dyn Any + Send)) -> Broken {
+    fn note_panic(&self, panic: &(dyn Any + Send)) {
         if let Some(flight) = &self.flight {
             flight.note_panicked();
         }
         let (method, path) = self.flight.as_ref().map(Flight::name).unzip();
         crate::log::error!(panic = panic_message(panic), method, path, "a response body panicked");
-        self.tear(Broken::Panicked)
     }
 
-    /// Breaks the answer off, so that it cannot look whole.
-    fn tear(&mut self, why: Broken) -> Broken {
+    /// The request ends here, and on HTTP/1 its connection with it.
+    fn tear(&mut self, why: &Broken) {
         self.pass(Turn::Clients);
-        if let Some(flight) = self.flight.take() {
-            let link = flight.link().clone();
-            if link.protocol == Protocol::Http1 {
-                link.on_torn();
-            }
-            link.on_request_over();
-            flight.abort();
+        let Some(flight) = self.flight.take() else { return };
+        let cutter = match why {
+            Broken::Cut => Cutter::Shutdown,
+            Broken::Own(_) | Broken::Panicked | Broken::Short(_) | Broken::Long => Cutter::Body,
+        };
+        let error: Option<&dyn fmt::Display> = match why {
+            Broken::Own(error) => Some(error),
+            Broken::Short(_) | Broken::Long => Some(why),
+            // The panic said more, and the shutdown says it as it aborts.
+            Broken::Panicked | Broken::Cut => None,
+        };
+        if let Some(error) = error {
+            let (method, path) = flight.name();
+            crate::log::error!(%error, method, path, "a response body failed");
         }
-        why
+        let link = flight.link().clone();
+        if link.protocol == Protocol::Http1 {
+            link.on_torn(cutter);
+        }
+        link.on_request_over();
+        flight.abort(cutter);
     }
 }
 
@@ -290,6 +410,8 @@ impl fmt::Display for Broken {
         match self {
             Self::Own(error) => write!(f, "the response body failed: {error}"),
             Self::Panicked => f.write_str("the response body panicked"),
+            Self::Short(missing) => write!(f, "the response body ended {missing} bytes before its content-length"),
+            Self::Long => f.write_str("the response body is longer than its content-length"),
             Self::Cut => f.write_str("the response was cut by the shutdown"),
         }
     }
@@ -299,7 +421,7 @@ impl Error for Broken {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Own(error) => Some(&**error),
-            Self::Panicked | Self::Cut => None,
+            Self::Panicked | Self::Short(_) | Self::Long | Self::Cut => None,
         }
     }
 }

@@ -5,7 +5,8 @@ use http_body::Body;
 
 /// When an answer whose body streams is ended by the shutdown. Put it into the response's extensions to choose.
 ///
-/// Without one, an answer of the type `text/event-stream` whose length is not known ends at draining, every other finishes.
+/// Without one, an answer of the type `text/event-stream` whose length is not known ends at draining, every other finishes. So does,
+/// whatever its class, one whose head says how long it is: an early end would be no end of it.
 ///
 /// ```
 /// # use http::Response;

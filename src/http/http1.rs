@@ -13,6 +13,7 @@ use super::{
     lingering::{Lingering, head_timed_out},
     link::{Link, Protocol},
     patience::{Patience, Signs},
+    request::Cutter,
     service::{Guarded, HttpService},
 };
 use crate::{
@@ -217,7 +218,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     pub(crate) fn cut(&mut self) -> bool {
         let is_cut = self.link.is_in_flight() || self.link.has_ended() || self.link.is_torn();
         if is_cut {
-            self.link.on_torn();
+            self.link.on_torn(Cutter::Shutdown);
         }
         let io = self.take_apart();
         self.link.settle_lost();

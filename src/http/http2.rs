@@ -13,6 +13,7 @@ use super::{
     lingering::Lingering,
     link::{Link, Protocol},
     patience::{Patience, Signs},
+    request::Cutter,
     service::{Guarded, HttpService},
 };
 use crate::{
@@ -117,7 +118,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             }
             if self.is_stuck(now) {
                 // Nothing of an answer gets through any more, and nobody of ours is at work: it is cut.
-                self.link.on_torn();
+                self.link.on_torn(Cutter::Shutdown);
                 self.cut();
                 return Next::Close;
             }

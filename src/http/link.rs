@@ -9,12 +9,12 @@ use super::{
     counts::Counts,
     crew::Crew,
     deadlines::Deadlines,
-    request::{Flight, Sent},
+    request::{Cutter, Flight, Sent},
     side::Side,
 };
 use crate::{env::Address, lifecycle::Moment};
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{
         AtomicBool, AtomicU32, AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
@@ -63,8 +63,8 @@ pub(crate) struct Link {
     body_awaited: AtomicBool,
     /// A request body was left unread.
     body_unread: AtomicBool,
-    /// An answer was cut after its head: the connection must be reset, so that it cannot look whole.
-    torn: AtomicBool,
+    /// An answer was cut after its head, by whom: the connection must be reset, so that it cannot look whole.
+    torn: OnceLock<Cutter>,
     /// Ask the kernel at the next chance whether the client is still there.
     look_wanted: AtomicBool,
     /// Requests whose answer ended but may still lie in a buffer; `None` once the connection settles none any more.
@@ -111,7 +111,7 @@ impl Link {
             bodies_held: AtomicU32::new(0),
             body_awaited: AtomicBool::new(false),
             body_unread: AtomicBool::new(false),
-            torn: AtomicBool::new(false),
+            torn: OnceLock::new(),
             look_wanted: AtomicBool::new(false),
             ended: Mutex::new(Some(Vec::new())),
             any_ended: AtomicBool::new(false),
@@ -216,8 +216,9 @@ impl Link {
         self.sent_large.store(true, Relaxed);
     }
 
-    pub(crate) fn on_torn(&self) {
-        self.torn.store(true, Relaxed);
+    /// The first who tears it has torn it.
+    pub(crate) fn on_torn(&self, cutter: Cutter) {
+        let _ = self.torn.set(cutter);
     }
 
     pub(crate) fn on_body_held(&self) {
@@ -318,7 +319,11 @@ impl Link {
     }
 
     pub(crate) fn is_torn(&self) -> bool {
-        self.torn.load(Relaxed)
+        self.torn_by().is_some()
+    }
+
+    pub(crate) fn torn_by(&self) -> Option<Cutter> {
+        self.torn.get().copied()
     }
 
     pub(crate) fn want_look(&self) {

@@ -164,6 +164,14 @@ enum Fate {
     Settled,
 }
 
+/// Who cut a request. Only what the shutdown cut makes the exit code 3 (P13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cutter {
+    Shutdown,
+    /// A body that failed, panicked, or broke the promise of its head: its own, or on HTTP/1 one behind it.
+    Body,
+}
+
 impl Flight {
     pub(crate) fn begin(request: Arc<Request>) -> Self {
         request.link.counts.requests.started.add_one();
@@ -207,16 +215,16 @@ impl Flight {
         self.request.cancellation().cancel();
     }
 
-    /// We cut it.
-    pub(crate) fn abort(mut self) {
-        self.settle_aborted();
+    /// It was cut.
+    pub(crate) fn abort(mut self, cutter: Cutter) {
+        self.settle_aborted(cutter);
     }
 
-    fn settle_aborted(&mut self) {
+    fn settle_aborted(&mut self, cutter: Cutter) {
         self.fate = Fate::Settled;
         let side = self.side();
         self.link().counts.requests.aborted.add_one();
-        if side.phase() >= Phase::Draining {
+        if cutter == Cutter::Shutdown {
             side.aborted_by_stop.add_one();
         }
         let (method, path) = self.name();
@@ -227,6 +235,7 @@ impl Flight {
             // The cut ends the cancel wait; that its workers carry it out a moment later is nobody's business.
             phase: side.phase().min(Phase::Cancelling),
             head_sent: self.request.head_sent.load(Relaxed),
+            by_shutdown: cutter == Cutter::Shutdown,
         });
         self.request.cancellation().cancel();
     }
@@ -238,7 +247,7 @@ impl Drop for Flight {
             return;
         }
         if self.side().is_aborting() || self.link().is_torn() {
-            self.settle_aborted();
+            self.settle_aborted(self.link().torn_by().unwrap_or(Cutter::Shutdown));
         } else {
             self.link().counts.requests.gone.add_one();
             self.request.cancellation().cancel();

@@ -5,13 +5,13 @@ use super::{
     answer::{Answer, panic_message},
     date,
     deadlines::Place,
-    link::Link,
-    request::{Flight, Request, tells_to_go},
+    link::{Link, Protocol},
+    request::{Cutter, Flight, Request, tells_to_go},
 };
 use crate::{env::Calendar, lifecycle::Moment};
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Response, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, Response, StatusCode, Version,
     header::{self, Entry},
 };
 use http_body::Body as HttpBody;
@@ -114,6 +114,12 @@ pin_project! {
         handler: Option<F>,
         state: HandlingState,
     }
+
+    impl<F> PinnedDrop for Handling<F> {
+        fn drop(this: Pin<&mut Self>) {
+            this.drop_handler();
+        }
+    }
 }
 
 struct HandlingState {
@@ -140,14 +146,17 @@ where
 {
     type Output = Result<Response<Answer<B>>, Infallible>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut me = self.project();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut me = self.as_mut().project();
         let Some(handler) = me.handler.as_mut().as_pin_mut() else {
             return Poll::Ready(Ok(me.state.answer_instead(Instead::Failed)));
         };
         let mut polled = Poll::Pending;
         let instead = match catch_unwind(AssertUnwindSafe(|| polled = handler.poll(cx))).map(|()| polled) {
-            Ok(Poll::Ready(Ok(response))) => return Poll::Ready(Ok(me.state.answer(response))),
+            Ok(Poll::Ready(Ok(response))) => {
+                self.as_mut().drop_handler();
+                return Poll::Ready(Ok(self.project().state.answer(response)));
+            }
             Ok(Poll::Ready(Err(error))) => {
                 let error: BoxError = error.into();
                 let (method, path) = me.state.flight.as_ref().map(Flight::name).unzip();
@@ -161,11 +170,19 @@ where
             Ok(Poll::Pending) => me.state.wait(cx),
         };
         let Some(instead) = instead else { return Poll::Pending };
-        // Dropping a handler runs its code, which may panic like any other.
+        self.as_mut().drop_handler();
+        Poll::Ready(Ok(self.project().state.answer_instead(instead)))
+    }
+}
+
+impl<F> Handling<F> {
+    /// Dropping a handler runs its code, which may panic like any other: here, and not where hyper drops what it has no more use
+    /// for, and would go down with it.
+    fn drop_handler(self: Pin<&mut Self>) {
+        let mut me = self.project();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| me.handler.set(None))) {
             me.state.note_panic(&*panic);
         }
-        Poll::Ready(Ok(me.state.answer_instead(instead)))
     }
 }
 
@@ -199,7 +216,7 @@ impl HandlingState {
     where
         B: HttpBody<Data = Bytes>,
     {
-        let Some(flight) = self.take_flight() else { return response.map(|_| Answer::line(Bytes::new(), None)) };
+        let Some(flight) = self.take_flight() else { return response.map(|_| Answer::line(None, None)) };
         dress(&mut response, &flight, self.version);
         let status = response.status();
         // RFC 9110 §9.3.2: an answer to HEAD has no content.
@@ -209,11 +226,25 @@ impl HandlingState {
             || status.is_informational();
         let class = DrainClass::of(&response);
         flight.note_head_sent();
-        response.map(|body| Answer::own(body, flight, class, bodyless))
+        if bodyless {
+            if self.version == Version::HTTP_2
+                && *flight.request().method() == Method::HEAD
+                && let Some(length) = response.body().size_hint().exact()
+            {
+                // RFC 9110 §9.3.2: the head says what it would to GET. HTTP/1 sees to that by itself.
+                response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
+            }
+            return response.map(|body| Answer::bodyless(body, flight));
+        }
+        // As hyper sees it: what the body says goes before what its head says.
+        let promised = response.body().size_hint().exact().or_else(|| content_length(response.headers()));
+        // An early end would be no end of what has a length.
+        let class = if promised.is_some() { DrainClass::Finish } else { class };
+        response.map(|body| Answer::own(body, flight, class, promised))
     }
 
     fn answer_instead<B>(&mut self, instead: Instead) -> Response<Answer<B>> {
-        let Some(flight) = self.take_flight() else { return Response::new(Answer::line(Bytes::new(), None)) };
+        let Some(flight) = self.take_flight() else { return Response::new(Answer::line(None, None)) };
         let mut response = Response::new(());
         *response.status_mut() = match instead {
             Instead::TimedOut(_) | Instead::Aborted | Instead::Stalled => StatusCode::SERVICE_UNAVAILABLE,
@@ -222,6 +253,9 @@ impl HandlingState {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         dress(&mut response, &flight, self.version);
         let link = flight.link().clone();
+        // HTTP/1 leaves it out by itself, and says how long it would be.
+        let is_unsent = link.protocol == Protocol::Http2 && *flight.request().method() == Method::HEAD;
+        let line = (!is_unsent).then(|| Bytes::from(format!("{instead}\n")));
         let left = match instead {
             // The 500 is the handler's own answer, in its way: it is finished once it has left (P5).
             Instead::Failed => Some(flight),
@@ -231,12 +265,12 @@ impl HandlingState {
                 None
             }
             Instead::Aborted | Instead::Stalled => {
-                flight.abort();
+                flight.abort(Cutter::Shutdown);
                 link.on_request_over();
                 None
             }
         };
-        response.map(|()| Answer::line(Bytes::from(format!("{instead}\n")), left))
+        response.map(|()| Answer::line(line, left))
     }
 
     fn note_panic(&self, panic: &(dyn Any + Send)) {
@@ -255,6 +289,10 @@ impl HandlingState {
         }
         Some(flight)
     }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// What every answer of ours wears.

@@ -76,7 +76,7 @@ pub(crate) struct Moments {
     pub(crate) cut: CancellationToken,
 }
 
-/// A request that we cut.
+/// A request that was cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AbortedRequest {
     /// Its method.
@@ -89,6 +89,9 @@ pub struct AbortedRequest {
     pub phase: Phase,
     /// Whether its client had received the head of an answer, and so got a reset; otherwise it got a 503.
     pub head_sent: bool,
+    /// Whether the shutdown cut it, which makes the exit code 3; otherwise a response body failed, panicked or was not as long as its
+    /// `content-length`, in whatever phase.
+    pub by_shutdown: bool,
 }
 
 /// More aborted requests than this are counted but not listed.
@@ -198,6 +201,7 @@ impl Side {
             age_ms = millis(request.age),
             phase = request.phase.name(),
             head_sent = request.head_sent,
+            by_shutdown = request.by_shutdown,
             "request aborted"
         );
         let mut aborts = self.aborts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -69,7 +69,7 @@ pub enum Verdict {
     Clean,
     /// It could not start, or a background task failed.
     Failed,
-    /// Requests were aborted.
+    /// The shutdown cut requests, or work.
     Aborted,
     /// A stop hook failed or was given up.
     HookFailed,
@@ -93,7 +93,7 @@ impl Verdict {
         }
     }
 
-    /// The exit code: 0 clean, 1 could not start or a background task failed, 3 requests were aborted, 4 a hook failed or
+    /// The exit code: 0 clean, 1 could not start or a background task failed, 3 the shutdown cut requests or work, 4 a hook failed or
     /// was given up, 5 the watchdog. (2 is bad usage or plan, which is said before there is a life to judge.)
     #[must_use]
     pub const fn exit_code(self) -> u8 {

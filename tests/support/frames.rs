@@ -72,10 +72,20 @@ impl Http2 {
 
     /// Asks with GET; the stream's id.
     pub(crate) fn get(&mut self, path: &str) -> u32 {
+        self.ask(&[0x82], path)
+    }
+
+    /// Asks with HEAD.
+    pub(crate) fn ask_head(&mut self, path: &str) -> u32 {
+        self.ask(b"\x02\x04HEAD", path)
+    }
+
+    fn ask(&mut self, method: &[u8], path: &str) -> u32 {
         let stream = self.next_stream;
         self.next_stream += 2;
         // RFC 7541: `:method: GET` and `:scheme: http` by their index, `:path` and `:authority` as literals without indexing.
-        let mut block = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
+        let mut block = method.to_vec();
+        block.extend_from_slice(&[0x86, 0x04, u8::try_from(path.len()).unwrap()]);
         block.extend_from_slice(path.as_bytes());
         block.extend_from_slice(&[0x01, 4]);
         block.extend_from_slice(b"test");

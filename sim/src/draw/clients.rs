@@ -116,9 +116,6 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
     let then = (varies && dice.one_in(2)).then(|| self::deed(dice, scenario, edges, at_ms));
     // Who asked for what is known by its target.
     let then = then.filter(|then| then.ask().target != deed.ask().target);
-    // hyper lets a service answer HEAD with a body in HTTP/2, which no client takes.
-    let headless = |deed: Deed| if kind == Kind::Http2 && deed == Deed::Head { Deed::Fast } else { deed };
-    let (deed, then) = (headless(deed), then.map(headless));
     Client { at_ms, deed, traffic, then }
 }
 

@@ -362,8 +362,11 @@ pub(super) fn cancel_after_drain(story: &Story<'_>) -> Judgement {
         let phase = record.text("phase").unwrap_or_default();
         // An upload that stopped arriving is given up in the drain (P6).
         let stalled = phase == "draining" && record.number("age_us") >= Some(PROGRESS_WAIT_US);
-        // A body that breaks off is nobody's doing.
-        let breaks = record.text("path") == Some("/breaks");
+        // A body that breaks off is nobody's doing: on HTTP/1 it takes answers with it that had not left.
+        let breaks = record.text("by_shutdown") == Some("no");
+        if breaks && !story.requests.iter().any(|asked| asked.target == "/breaks") {
+            return Err(format!("{} broke off by itself", record.text("path").unwrap_or_default()));
+        }
         if !stalled && !breaks && !matches!(phase, "cancelling" | "cleaning_up") {
             return Err(format!("{} was aborted in {phase}", record.text("path").unwrap_or_default()));
         }

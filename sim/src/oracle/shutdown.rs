@@ -338,7 +338,7 @@ pub(super) fn the_exit_tells_the_truth(story: &Story<'_>) -> Judgement {
     if dropped > report.work_dropped || report.work_dropped > dropped + unbegun {
         return Err(format!("{dropped} tasks were dropped, and the report knows of {}", report.work_dropped));
     }
-    let cut = unlisted || report.work_dropped > 0 || report.aborts.iter().any(|abort| abort.phase >= Phase::Draining);
+    let cut = unlisted || report.work_dropped > 0 || report.aborts.iter().any(|abort| abort.by_shutdown);
     let hook_failed = report.hooks.iter().any(|hook| match hook.verdict {
         HookVerdict::Stopped(HookResult::Failed | HookResult::Panicked) | HookVerdict::GivenUp(_) => true,
         HookVerdict::Stopped(HookResult::Done) | HookVerdict::Started(_) | HookVerdict::StartDropped => false,

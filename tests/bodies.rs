@@ -1,0 +1,359 @@
+//! P5, P13, P15: what goes wrong in a body, or as it is dropped, costs its request, is counted as what it was, and never looks whole.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+mod support;
+
+use axum::{
+    Extension, Router,
+    body::{Body, Bytes},
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use futures_util::{Stream, StreamExt, stream};
+use http_body_util::StreamBody;
+use hyper::body::{Frame, SizeHint};
+use lameduck::{Report, RequestContext};
+use std::{
+    convert::Infallible,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, OnceLock},
+    task::{Context, Poll},
+};
+use support::{
+    App, Client, End, builder,
+    frames::{Http2, RST_STREAM},
+    until_holds,
+};
+
+type Piece = Result<&'static str, io::Error>;
+
+/// Panics when it is dropped.
+struct Grudge;
+
+impl Drop for Grudge {
+    fn drop(&mut self) {
+        panic!("dropped, on purpose");
+    }
+}
+
+/// A body of these pieces that panics when it is dropped.
+fn grudging(pieces: impl Stream<Item = Piece> + Send + 'static) -> Body {
+    let grudge = Grudge;
+    Body::from_stream(pieces.inspect(move |_| {
+        let _held = &grudge;
+    }))
+}
+
+async fn drops_badly() -> Body {
+    grudging(stream::iter(["all ", "of it"]).map(Ok))
+}
+
+async fn never_ends() -> Body {
+    grudging(stream::iter([Ok("some of it")]).chain(stream::pending()))
+}
+
+async fn waits_with_a_grudge() -> &'static str {
+    let _grudge = Grudge;
+    std::future::pending().await
+}
+
+/// Says that it is so long, and is `pieces`.
+fn promising(length: u64, pieces: &'static [&'static str]) -> Response {
+    let pieces = stream::iter(pieces).map(|piece| Piece::Ok(piece));
+    ([(header::CONTENT_LENGTH, length.to_string())], Body::from_stream(pieces)).into_response()
+}
+
+async fn short() -> Response {
+    promising(10, &["four"])
+}
+
+async fn exact() -> Response {
+    promising(9, &["all ", "of it"])
+}
+
+async fn long() -> Response {
+    promising(6, &["all ", "of it"])
+}
+
+/// A body that knows its length, and not when it is at its end: it leaves `is_end_stream` as it is.
+struct Known {
+    piece: Option<&'static str>,
+    length: u64,
+}
+
+impl http_body::Body for Known {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.piece.take().map(|piece| Ok(Frame::data(piece.into()))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.length)
+    }
+}
+
+async fn known() -> Body {
+    Body::new(Known { piece: Some("all of it"), length: 9 })
+}
+
+async fn known_and_short() -> Body {
+    Body::new(Known { piece: Some("some of it"), length: 90 })
+}
+
+async fn with_trailers() -> Response {
+    let trailers = HeaderMap::from_iter([(header::ETAG, "x".parse().unwrap())]);
+    let frames = [Frame::data("all of it".into()), Frame::trailers(trailers)].map(Ok::<Frame<Bytes>, Infallible>);
+    Body::new(StreamBody::new(stream::iter(frames))).into_response()
+}
+
+/// Fails once the drain has begun.
+async fn fails_in_the_drain(Extension(context): Extension<RequestContext>) -> Body {
+    let end = stream::once(async move {
+        context.draining().await;
+        Piece::Err(io::Error::other("the upstream broke"))
+    });
+    Body::from_stream(stream::iter([Ok("some of it")]).chain(end))
+}
+
+fn app() -> App {
+    let _ = log();
+    let routes = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route("/drops-badly", get(drops_badly))
+        .route("/never-ends", get(never_ends))
+        .route("/waits", get(waits_with_a_grudge))
+        .route("/short", get(short))
+        .route("/exact", get(exact))
+        .route("/long", get(long))
+        .route("/known", get(known))
+        .route("/known-and-short", get(known_and_short))
+        .route("/trailers", get(with_trailers))
+        .route("/fails", get(fails_in_the_drain));
+    App::start(builder().tower(routes))
+}
+
+/// What is logged in this process.
+fn log() -> &'static Arc<Mutex<Vec<u8>>> {
+    static LOG: OnceLock<Arc<Mutex<Vec<u8>>>> = OnceLock::new();
+    LOG.get_or_init(|| {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let written = log.clone();
+        let writer = move || Tee(written.clone());
+        tracing_subscriber::fmt().with_ansi(false).with_writer(writer).init();
+        log
+    })
+}
+
+struct Tee(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Tee {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits for a line with all of these.
+#[track_caller]
+fn wait_for_line(texts: &[&str]) {
+    until_holds(&format!("a line with {texts:?}"), || {
+        let log = String::from_utf8_lossy(&log().lock().unwrap()).into_owned();
+        log.lines().any(|line| texts.iter().all(|text| line.contains(text)))
+    });
+}
+
+/// Finished, aborted, gone, panicked; and the exit code.
+fn fates(report: &Report) -> ([u64; 4], u8) {
+    let requests = &report.requests;
+    ([requests.finished, requests.aborted, requests.gone, requests.panicked], report.code())
+}
+
+#[track_caller]
+fn wait_for_gone(app: &App, count: u64) {
+    until_holds("requests that are gone", || app.status()["requests"]["gone"] == count);
+}
+
+/// A client of HTTP/1 asks for this and is gone, with an answer unread: its kernel sends a reset.
+fn leave(app: &App, path: &str) {
+    // A client may have its answer before we have counted it.
+    until_holds("all have their fate", || app.status()["in_flight"] == 0);
+    let finished = app.status()["requests"]["finished"].as_u64().unwrap();
+    let mut client = Client::connect(app.main);
+    client.send_get("/");
+    until_holds("an answer", || app.status()["requests"]["finished"] == finished + 1);
+    client.send_get(path);
+    until_holds("the request", || app.status()["in_flight"] == 1);
+    drop(client);
+}
+
+// A body that had yielded all it had and then panicked as it was dropped unwound through hyper: its client got no byte of the answer
+// and a FIN, it was counted gone, and no panic was counted.
+#[test]
+fn a_body_that_panics_as_it_is_dropped_was_sent_whole_and_is_counted() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    for _ in 0..2 {
+        assert_eq!(client.get("/drops-badly").body(), "all of it", "the connection goes on");
+    }
+    let mut http2 = Http2::connect(app.main);
+    let badly = http2.get("/drops-badly");
+    assert_eq!(http2.body(badly), "all of it");
+    let report = app.end();
+    assert_eq!(fates(&report), ([3, 0, 0, 3], 0), "{report:?}");
+    wait_for_line(&["ERROR", "a response body panicked", "GET", "/drops-badly"]);
+}
+
+// To an HTTP/1.0 client the end of the connection is the end of the answer. The panic came before the reset: half an answer and a FIN.
+#[test]
+fn a_body_that_panics_as_it_is_cut_does_not_look_whole() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    client.send("GET /never-ends HTTP/1.0\r\n\r\n");
+    client.head().unwrap();
+    assert_eq!(client.exactly(10).unwrap(), b"some of it");
+    app.stop();
+    assert_eq!(client.end(), End::Reset);
+    let report = app.report();
+    assert_eq!(fates(&report), ([0, 1, 0, 1], 3), "{report:?}");
+    assert_eq!(report.connections.reset, 1, "{report:?}");
+}
+
+#[test]
+fn a_body_that_panics_when_its_client_leaves_costs_its_request_alone() {
+    let app = app();
+    let mut http2 = Http2::connect(app.main);
+    let left = http2.get("/never-ends");
+    http2.wait_for("data", |frame| frame.stream == left && frame.kind == support::frames::DATA);
+    http2.send(RST_STREAM, 0, left, &8_u32.to_be_bytes());
+    wait_for_gone(&app, 1);
+    let stays = http2.get("/");
+    assert_eq!(http2.body(stays), "hello");
+    leave(&app, "/never-ends");
+    let report = app.end();
+    assert_eq!(fates(&report), ([2, 0, 2, 2], 0), "{report:?}");
+}
+
+// The panic of a handler that was dropped with its connection was hyper's to bear: nobody counted it.
+#[test]
+fn a_handler_that_panics_when_its_client_leaves_costs_its_request_alone() {
+    let app = app();
+    let mut http2 = Http2::connect(app.main);
+    let left = http2.get("/waits");
+    until_holds("the request", || app.status()["in_flight"] == 1);
+    http2.send(RST_STREAM, 0, left, &8_u32.to_be_bytes());
+    wait_for_gone(&app, 1);
+    let stays = http2.get("/");
+    assert_eq!(http2.body(stays), "hello");
+    leave(&app, "/waits");
+    let report = app.end();
+    assert_eq!(fates(&report), ([2, 0, 2, 2], 0), "{report:?}");
+    wait_for_line(&["ERROR", "a handler panicked", "GET", "/waits"]);
+}
+
+// A proxy whose upstream broke, a file that was truncated: the client got a FIN and was counted gone though it waited, or was counted
+// finished though its stream was in error.
+#[test]
+fn a_body_shorter_than_its_content_length_is_aborted_and_named() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    client.send_get("/short");
+    assert_eq!(client.try_answer().unwrap_err(), End::Reset);
+    let mut client = Client::connect(app.main);
+    client.send_get("/known-and-short");
+    assert_eq!(client.try_answer().unwrap_err(), End::Reset);
+    let mut http2 = Http2::connect(app.main);
+    for path in ["/short", "/known-and-short"] {
+        let broken = http2.get(path);
+        http2.wait_for("RST_STREAM", |frame| frame.stream == broken && frame.kind == RST_STREAM);
+        assert!(!http2.seen.iter().any(|frame| frame.stream == broken && frame.ends_stream()), "{:?}", http2.seen);
+    }
+    let whole = http2.get("/exact");
+    assert_eq!(http2.body(whole), "all of it");
+    let report = app.end();
+    assert_eq!(fates(&report), ([1, 4, 0, 0], 0), "{report:?}");
+    assert_eq!(report.connections.reset, 2, "{report:?}");
+    wait_for_line(&["ERROR", "a response body failed", "GET", "/short", "ended 6 bytes before its content-length"]);
+}
+
+// hyper drops a body that has sent what its head promised, and does not wait for its end: it was counted gone.
+#[test]
+fn a_body_as_long_as_its_content_length_is_finished() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    for _ in 0..2 {
+        assert_eq!(client.get("/exact").body(), "all of it");
+        assert_eq!(client.get("/known").body(), "all of it");
+    }
+    client.send("HEAD /short HTTP/1.1\r\nhost: test\r\n\r\n");
+    assert_eq!(client.head().unwrap().header("content-length"), Some("10"));
+    assert_eq!(client.get("/").body(), "hello");
+    let report = app.end();
+    assert_eq!(fates(&report), ([6, 0, 0, 0], 0), "{report:?}");
+}
+
+#[test]
+fn a_body_longer_than_its_content_length_is_as_long_as_promised_or_broken_off() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    assert_eq!(client.get("/long").body(), "all of", "HTTP/1 sends what the head says");
+    assert_eq!(client.get("/").body(), "hello");
+    let mut http2 = Http2::connect(app.main);
+    let broken = http2.get("/long");
+    http2.wait_for("RST_STREAM", |frame| frame.stream == broken && frame.kind == RST_STREAM);
+    let report = app.end();
+    assert_eq!(fates(&report), ([2, 1, 0, 0], 0), "{report:?}");
+    wait_for_line(&["ERROR", "a response body failed", "GET", "/long", "longer than its content-length"]);
+}
+
+// Trailers are the end of a body; one that does not say so before it is asked again was counted gone.
+#[test]
+fn a_body_that_ends_with_trailers_is_finished() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    assert_eq!(client.get("/trailers").body(), "all of it");
+    let mut http2 = Http2::connect(app.main);
+    let stream = http2.get("/trailers");
+    assert_eq!(http2.body(stream), "all of it");
+    let report = app.end();
+    assert_eq!(fates(&report), ([2, 0, 0, 0], 0), "{report:?}");
+}
+
+// A body that failed by itself made the exit code 3 in the drain, and 0 a moment before it: whoever was on call looked for a drain that
+// was too short.
+#[test]
+fn a_body_that_fails_by_itself_in_the_drain_is_not_the_shutdowns() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    client.send_get("/fails");
+    client.head().unwrap();
+    let mut http2 = Http2::connect(app.main);
+    let broken = http2.get("/fails");
+    http2.wait_for("data", |frame| frame.stream == broken && frame.kind == support::frames::DATA);
+    app.stop();
+    assert_eq!(client.end(), End::Reset);
+    http2.wait_for("RST_STREAM", |frame| frame.stream == broken && frame.kind == RST_STREAM);
+    let report = app.report();
+    assert_eq!(fates(&report), ([0, 2, 0, 0], 0), "{report:?}");
+    assert!(report.aborts.iter().all(|abort| !abort.by_shutdown), "{report:?}");
+    wait_for_line(&["ERROR", "a response body failed", "GET", "/fails", "the upstream broke"]);
+}
+
+#[test]
+fn a_body_that_the_shutdown_cuts_is_the_shutdowns() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    client.send_get("/never-ends");
+    client.head().unwrap();
+    let report = app.end();
+    assert_eq!(fates(&report).1, 3, "{report:?}");
+    assert!(report.aborts.iter().all(|abort| abort.by_shutdown), "{report:?}");
+}
