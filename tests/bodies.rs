@@ -24,7 +24,7 @@ use std::{
 };
 use support::{
     App, Client, End, builder,
-    frames::{Http2, RST_STREAM},
+    frames::{HEADERS, Http2, RST_STREAM},
     until_holds,
 };
 
@@ -356,4 +356,32 @@ fn a_body_that_the_shutdown_cuts_is_the_shutdowns() {
     let report = app.end();
     assert_eq!(fates(&report).1, 3, "{report:?}");
     assert!(report.aborts.iter().all(|abort| abort.by_shutdown), "{report:?}");
+}
+
+#[test]
+fn an_answer_to_head_has_no_body_whatever_the_service_gives() {
+    // Over HTTP/2 hyper sent it: the client reset the stream, or the whole connection, and the request counted as finished.
+    let service = hyper::service::service_fn(|request: http::Request<lameduck::Body>| async move {
+        if request.uri().path() == "/never" {
+            std::future::pending::<()>().await;
+        }
+        Ok::<_, Infallible>(http::Response::new(http_body_util::Full::from("eleven long")))
+    });
+    let app = App::start(builder().request_timeout(Some(std::time::Duration::from_millis(100))).hyper(service));
+    let mut http2 = Http2::connect(app.main);
+    for path in ["/", "/never"] {
+        let stream = http2.ask_head(path);
+        let last =
+            http2.wait_for("the end", |frame| frame.stream == stream && (frame.ends_stream() || frame.kind == RST_STREAM));
+        assert_eq!((last.kind, last.payload.is_empty()), (HEADERS, false), "{path}: its head ends it: {last:?}");
+    }
+    let stream = http2.get("/");
+    assert_eq!(http2.body(stream), "eleven long");
+    let mut http1 = Client::connect(app.main);
+    http1.send("HEAD / HTTP/1.1\r\nhost: t\r\n\r\n");
+    let head = http1.head().unwrap();
+    assert_eq!(head.header("content-length"), Some("11"), "{head:?}");
+    assert_eq!(http1.get("/").body(), "eleven long", "and the next answer is where it belongs");
+    let report = app.end();
+    assert_eq!((report.requests.finished, report.requests.timed_out), (4, 1), "{report:?}");
 }
