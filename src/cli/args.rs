@@ -111,8 +111,8 @@ pub fn command() -> Command {
         .after_help(
             "A flag goes before its variable. Durations carry a unit: 500ms, 5s, 1m.\n\n\
              SIGTERM, SIGINT, SIGQUIT and SIGHUP ask for a stop; a further SIGINT or SIGQUIT ends the current wait.\n\n\
-             Exit codes: 0 clean, 1 could not start or a background task failed, 2 bad usage or plan, 3 requests were \
-             aborted,\n4 a stop hook failed or overran, 5 the watchdog ended the process.",
+             Exit codes: 0 clean, 1 could not start or a background task failed, 2 bad usage or plan, 3 the shutdown \
+             cut requests,\n4 a stop hook failed or overran, 5 the watchdog ended the process.",
         )
         .args(settings)
         .arg(
