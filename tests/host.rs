@@ -60,3 +60,10 @@ fn all_handles_of_a_host_ask_the_same_one() {
     assert!(format!("{:?}", builder.shutdown_handle()).contains("is_cancelled: true"));
     assert!(format!("{:?}", builder.hyper(service()).shutdown_handle()).contains("is_cancelled: true"));
 }
+
+#[test]
+fn who_is_told_of_the_addresses_changes_nothing_else() {
+    let builder = Host::builder().app_version("9.8.7").on_bound(|_| {});
+    let told = format!("{builder:?}");
+    assert!(told.contains("9.8.7"), "{told}");
+}
