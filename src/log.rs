@@ -1,6 +1,6 @@
 //! What the host says to whoever listens, which is users' code: a subscriber whose reader is gone may panic, and that must cost its
-//! line alone, not the driver, a check or a request (P15). One that blocks holds up who speaks: see
-//! the README for writers that do not.
+//! line alone, not the driver, a check or a request (P15). One that blocks holds up who speaks:
+//! [`main`](crate::main) says which writers do not.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
