@@ -7,7 +7,6 @@
 #[path = "os/help.rs"]
 mod help;
 
-use futures_util::future::Either;
 use help::{Scratch, accept, any_port, bounded, listen_one, tcp};
 use lameduck::{
     env::{Clock, Listener, Rooms, SignalSource},
@@ -64,11 +63,11 @@ async fn each_stop_signal_is_heard_and_none_kills() {
     }
     let mut signals = UnixSignals::install().unwrap();
     for (sent, heard) in [
-        (process::Signal::INT, Signal::Interrupt),
-        (process::Signal::QUIT, Signal::Quit),
         (process::Signal::HUP, Signal::Hangup),
         (process::Signal::TERM, Signal::Terminate),
         (process::Signal::INT, Signal::Interrupt),
+        (process::Signal::QUIT, Signal::Quit),
+        (process::Signal::TERM, Signal::Terminate),
     ] {
         process::kill_process(process::getpid(), sent).unwrap();
         assert_eq!(bounded(signals.recv()).await, heard);
@@ -90,30 +89,6 @@ async fn signals_that_come_together_are_all_heard() {
     }
     heard.sort();
     assert_eq!(heard, Signal::ALL);
-}
-
-/// What was sent with the first one came after it, and would end a wait that had just begun. Later it is heard.
-#[tokio::test]
-async fn an_impatient_signal_that_was_sent_with_the_first_is_not_one_more() {
-    if !is_child() {
-        return passes(this_test!());
-    }
-    let mut signals = UnixSignals::install().unwrap();
-    let clock = TokioClock::new();
-    process::kill_process(process::getpid(), process::Signal::TERM).unwrap();
-    assert_eq!(bounded(signals.recv()).await, Signal::Terminate, "nobody waits for others");
-    let first = clock.now();
-    process::kill_process(process::getpid(), process::Signal::INT).unwrap();
-    let mut waiting = Box::pin(signals.recv());
-    let early = futures_util::future::select(waiting.as_mut(), clock.sleep_until(first + Duration::from_millis(100))).await;
-    if let Either::Left((heard, _)) = early {
-        // The test was held up meanwhile: then it is one more.
-        assert_eq!(heard, Signal::Interrupt);
-        assert!(clock.now().since(first) >= Duration::from_millis(2), "it was sent with the first");
-    }
-    drop(waiting);
-    process::kill_process(process::getpid(), process::Signal::QUIT).unwrap();
-    assert_eq!(bounded(signals.recv()).await, Signal::Quit, "an impatient one that comes later is");
 }
 
 #[test]

@@ -2,15 +2,16 @@
 
 use super::TokioClock;
 use crate::{
-    env::{Clock, SignalSource},
-    lifecycle::{Moment, Signal},
+    env::{Clock, SignalSource, Sleep},
+    lifecycle::Signal,
 };
 use nix::sys::signal::{SigSet, Signal as Unix};
 use std::{
     fmt,
     future::poll_fn,
     io,
-    task::{Context, Poll},
+    pin::Pin,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::signal::unix::{self, SignalKind};
@@ -31,26 +32,23 @@ fn the_four() -> SigSet {
 ///
 /// Keep it for the life of the process: tokio never puts a signal's default action back, so after a drop these four would be
 /// swallowed and a second Ctrl-C would do nothing. A signal that comes twice before it is received counts once, as signals
-/// do; of several that wait, SIGINT and SIGQUIT are reported first. A SIGINT or SIGQUIT within 2 ms of the SIGTERM or SIGHUP that was
-/// the first of all was sent with it and ends no wait (P12): nobody can know which of them came first.
+/// do; of several that wait, SIGINT and SIGQUIT are reported first. Nobody can know which came first; one that is taken for
+/// the first does the least harm, since as a further one it would end a wait (P12). So the first SIGTERM or SIGHUP is reported after 2 ms.
 pub struct UnixSignals {
     /// Those that are impatient as further ones first.
     heard: [(Signal, unix::Signal); Signal::ALL.len()],
     first: First,
-    clock: TokioClock,
 }
 
-/// The first signal of all.
+/// The first signal of all. A patient one waits a moment for an impatient one that was sent with it: each runtime of the process may be
+/// the one that passes a signal on, so that two come in any order.
 enum First {
     Awaited,
-    /// It was a patient one, then. What is sent with it may come after it: each runtime of the process may be the one that passes a signal on.
-    Patient(Moment),
-    /// It was an impatient one; a patient one that was sent with it changes nothing.
-    Impatient,
+    Held(Signal, Pin<Box<dyn Sleep>>),
+    Reported,
 }
 
-/// For so long after a patient first signal an impatient one was sent with it: what the kernel and the runtimes may need to pass on what
-/// was sent at once.
+/// How long it waits: what the kernel and the runtimes may need to pass on what was sent at once.
 const TOGETHER: Duration = Duration::from_millis(2);
 
 impl UnixSignals {
@@ -71,23 +69,33 @@ impl UnixSignals {
         let heard = [listen(interrupt)?, listen(quit)?, listen(terminate)?, listen(hangup)?];
         // Held back by us, or by a parent: a blocked signal is inherited, and would never come.
         the_four().thread_unblock()?;
-        Ok(Self { heard, first: First::Awaited, clock: TokioClock::new() })
+        Ok(Self { heard, first: First::Awaited })
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Signal> {
         for (signal, stream) in &mut self.heard {
+            // One that is held comes before others of its kind, and after those that are not.
+            if !signal.is_impatient() && matches!(self.first, First::Held(..)) {
+                break;
+            }
             // A stream that ended cannot hear any more; the others can.
-            while let Poll::Ready(Some(())) = stream.poll_recv(cx) {
-                match (&self.first, signal.is_impatient()) {
-                    (First::Patient(at), true) if self.clock.now().since(*at) < TOGETHER => continue,
-                    (First::Awaited, false) => self.first = First::Patient(self.clock.now()),
-                    (First::Awaited, true) => self.first = First::Impatient,
-                    (First::Patient(_) | First::Impatient, _) => {}
+            if let Poll::Ready(Some(())) = stream.poll_recv(cx) {
+                if signal.is_impatient() && matches!(self.first, First::Awaited) {
+                    self.first = First::Reported;
                 }
-                return Poll::Ready(*signal);
+                // One that is still held is a further one from then on.
+                if signal.is_impatient() || matches!(self.first, First::Reported) {
+                    return Poll::Ready(*signal);
+                }
+                let clock = TokioClock::new();
+                self.first = First::Held(*signal, clock.sleep_until(clock.now() + TOGETHER));
             }
         }
-        Poll::Pending
+        let First::Held(signal, wait) = &mut self.first else { return Poll::Pending };
+        let signal = *signal;
+        ready!(wait.as_mut().poll(cx));
+        self.first = First::Reported;
+        Poll::Ready(signal)
     }
 }
 
