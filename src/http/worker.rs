@@ -39,8 +39,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 const ACCEPTS_AT_ONCE: usize = 16;
 /// How often connections that are due are woken while serving. Once a stop was asked for, they are when they are due.
 const SWEEP: Duration = Duration::from_millis(250);
-/// The longest time between two sweeps then.
+/// The longest time between two sweeps then, and the shortest: whoever asks for a moment that has passed must not keep us spinning.
 const SWEEP_STOPPING: Duration = Duration::from_millis(100);
+const SWEEP_LEAST: Duration = Duration::from_millis(1);
 
 /// Works, then stays until nobody gives orders any more, and its runtime with it: what a handler spawned there, untracked, say the
 /// connection of a client that all share, may be what a handler elsewhere or a stop hook is waiting for (P10). `emptied` is dropped
@@ -88,8 +89,13 @@ async fn keep<L, S>(
     S: HttpService,
 {
     let clock = crew.side.clock.clone();
-    let mut desk =
-        Desk { crew: crew.clone(), berths: Vec::new(), listeners: Listeners::new(listeners), last_accept: Admitted::Yes };
+    let mut desk = Desk {
+        crew: crew.clone(),
+        berths: Vec::new(),
+        listeners: Listeners::new(listeners),
+        last_accept: Admitted::Yes,
+        swept: Moment::EPOCH,
+    };
     let mut pace = Pace::Even;
     let mut sweep = clock.sleep_until(clock.now() + SWEEP);
     let mut pause = clock.sleep_until(clock.now());
@@ -135,7 +141,7 @@ async fn keep<L, S>(
                 }
             },
             () = sweep.as_mut() => sweep.as_mut().reset(desk.sweep(pace)),
-            () = crew.sooner() => sweep.as_mut().reset(crew.sweep_at()),
+            () = crew.sooner() => sweep.as_mut().reset(desk.next_sweep()),
             () = Settling::is_due(settling.as_mut()) => {
                 let looked = settling.as_mut().map(|settling| settling.look(crew.side.phase(), desk.listeners.handshakes()));
                 if looked == Some(Settled::Yes) {
@@ -199,6 +205,8 @@ struct Desk<L, S> {
     listeners: Listeners<L>,
     /// So that a want of descriptors is logged once, and not at every try.
     last_accept: Admitted,
+    /// When the last sweep was, once a stop was asked for.
+    swept: Moment,
 }
 
 impl<L: Listener, S: HttpService> Desk<L, S> {
@@ -300,7 +308,12 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
         self.crew.begin_sweep();
         let first = self.berths.iter().map(|berth| berth.wake_if_due(now)).min();
         self.crew.end_sweep(first.unwrap_or(Moment::NEVER).min(now + SWEEP_STOPPING));
-        self.crew.sweep_at()
+        self.swept = now;
+        self.next_sweep()
+    }
+
+    fn next_sweep(&self) -> Moment {
+        self.crew.sweep_at().max(self.swept + SWEEP_LEAST)
     }
 }
 
