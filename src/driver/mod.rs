@@ -170,7 +170,7 @@ where
         if self.emptying.is_some() {
             tokio::select! {
                 biased;
-                () = ready(&mut self.emptying) => {}
+                () = ready(&mut self.emptying) => self.emptying = None,
                 () = sleep_until(&*self.clock, Some(until)) => {}
             }
         }
