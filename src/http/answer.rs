@@ -7,7 +7,7 @@ use super::{
     piece::Piece,
     request::{Cutter, Flight},
 };
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
@@ -16,7 +16,7 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -46,8 +46,13 @@ pin_project! {
         Unsent { #[pin] body: B },
         /// A line of ours.
         Line { line: Option<Bytes> },
+        /// An answer that was begun elsewhere, and could not be ended there. It sees to its request's fate.
+        Begun { answer: BegunAnswer<B> },
     }
 }
+
+/// An answer that was polled, and must stay where it is.
+pub(crate) type BegunAnswer<B> = Pin<Box<Option<Answer<B>>>>;
 
 /// What became of the body so far. In a type of its own, so that it can have a `Drop`.
 #[derive(Debug)]
@@ -128,6 +133,11 @@ impl<B> Answer<B> {
         Self { source: Source::Line { line }, progress: Progress::whole(flight) }
     }
 
+    /// One that was begun elsewhere.
+    pub(crate) fn begun(answer: BegunAnswer<B>) -> Self {
+        Self { source: Source::Begun { answer }, progress: Progress::whole(None) }
+    }
+
     /// Dropping a body runs its code, which may panic like any other: here, and not where hyper drops what it has no more use for,
     /// and would go down with it. What was sent whole stays whole.
     fn drop_body(self: Pin<&mut Self>) {
@@ -158,6 +168,9 @@ where
                 return Poll::Ready(line.take().map(|line| Ok(Frame::data(me.progress.piece(line)))));
             }
             SourceProjection::Unsent { .. } => return Poll::Ready(None),
+            SourceProjection::Begun { answer } => {
+                return answer.as_mut().as_pin_mut().map_or(Poll::Ready(None), |answer| answer.poll_frame(cx));
+            }
             SourceProjection::Own { body } => body,
         };
         if let Some(rest) = me.progress.rest.take() {
@@ -193,6 +206,33 @@ where
     }
 }
 
+// For whoever writes an answer without hyper.
+impl<B> Answer<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// The body, if one poll gets all of it, and `None` if it broke off. Pending, it goes on as if it had not been asked.
+    pub(crate) fn poll_whole(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Some(Ok(frame)) = ready!(self.as_mut().poll_frame(cx)) else { return Poll::Ready(None) };
+        let Ok(mut piece) = frame.into_data() else { return Poll::Ready(None) };
+        let bytes = piece.copy_to_bytes(piece.remaining());
+        let progress = self.project().progress;
+        if progress.whole {
+            return Poll::Ready(Some(bytes));
+        }
+        progress.rest = Some(Box::new(bytes));
+        Poll::Pending
+    }
+
+    /// All of it was taken: its request, unless that has its fate.
+    pub(crate) fn end(mut self: Pin<&mut Self>) -> Option<Flight> {
+        // While the request is known by its name.
+        self.as_mut().drop_body();
+        self.project().progress.flight.take()
+    }
+}
+
 impl<B> HttpBody for Answer<B>
 where
     B: HttpBody<Data = Bytes>,
@@ -217,14 +257,23 @@ where
             }
             Source::Unsent { .. } => true,
             Source::Line { line } => line.is_none(),
+            Source::Begun { answer } => answer.as_ref().get_ref().as_ref().is_none_or(HttpBody::is_end_stream),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             // The class of an endless stream may end it early; what has an exact size is not endless.
-            Source::Own { body } | Source::Unsent { body } => body.size_hint(),
+            Source::Own { body } | Source::Unsent { body } => match (&self.progress.rest, self.progress.owed) {
+                // Begun elsewhere: of what was taken of it, nothing was sent.
+                (Some(rest), Some(owed)) => SizeHint::with_exact(rest.len() as u64 + owed),
+                (Some(_), None) | (None, _) => body.size_hint(),
+            },
             Source::Line { line } => SizeHint::with_exact(line.as_ref().map_or(0, |line| line.len() as u64)),
+            Source::Begun { answer } => match answer.as_ref().get_ref() {
+                Some(answer) => answer.size_hint(),
+                None => SizeHint::with_exact(0),
+            },
         }
     }
 }

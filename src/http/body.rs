@@ -16,7 +16,8 @@ use std::{
 /// idle.
 #[derive(Debug)]
 pub struct Body {
-    incoming: Incoming,
+    /// `None` if there is nothing to read, and never was.
+    incoming: Option<Incoming>,
     // After what is hyper's, so that hyper sees it dropped before the connection does.
     held: Held,
 }
@@ -38,8 +39,9 @@ enum Rest {
 }
 
 impl Body {
-    pub(crate) fn new(incoming: Incoming, request: Arc<Request>) -> Self {
-        let rest = if incoming.is_end_stream() { Rest::NeverAny } else { Rest::Unread };
+    pub(crate) fn new(incoming: Option<Incoming>, request: Arc<Request>) -> Self {
+        let incoming = incoming.filter(|incoming| !incoming.is_end_stream());
+        let rest = if incoming.is_none() { Rest::NeverAny } else { Rest::Unread };
         if rest == Rest::Unread {
             request.link.on_body_held();
         }
@@ -59,22 +61,21 @@ impl HttpBody for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let me = self.get_mut();
-        let polled = Pin::new(&mut me.incoming).poll_frame(cx);
-        if me.held.rest != Rest::NeverAny {
-            me.held.context.0.link.on_body_awaited(polled.is_pending());
-            if matches!(polled, Poll::Ready(None)) || me.incoming.is_end_stream() {
-                me.held.rest = Rest::Read;
-            }
+        let Some(incoming) = &mut me.incoming else { return Poll::Ready(None) };
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        me.held.context.0.link.on_body_awaited(polled.is_pending());
+        if matches!(polled, Poll::Ready(None)) || incoming.is_end_stream() {
+            me.held.rest = Rest::Read;
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming.as_ref().map_or(SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
 

@@ -1,12 +1,12 @@
 //! One connection, from its accept to its close. It is ours; hyper is a guest in it.
 //!
 //! ```text
-//!            first bytes say HTTP/1            over, and bytes unread
+//!        HTTP/1 that is not plain, or takes time     over, and bytes unread
 //!  Parked ───────────────────────▶ Http1 ─────────────────────▶ Lingering ──▶ closed
-//!    │  ▲                            │                              ▲
-//!    │  └──── idle, nothing buffered ┘                              │
-//!    │            the preface of HTTP/2                             │
-//!    ├───────────────────────────▶ Http2 ───────────────────────────┤
+//!  │ │  ▲                            │                              ▲
+//!  │ │  └──── idle, nothing buffered ┘                              │
+//!  └─┘              the preface of HTTP/2                           │
+//!  plain ├───────────────────────▶ Http2 ───────────────────────────┤
 //!    └──────────── told to go ──────────────────────────────────────┘
 //! ```
 //!
@@ -16,6 +16,7 @@ use super::{
     berth::Berth,
     counts::{Counts, Gauge},
     crew::Crew,
+    direct::Handover,
     http1::Http1,
     http2::Http2,
     lingering::Lingering,
@@ -45,7 +46,7 @@ pub(crate) struct Connection<T: Transport, S: HttpService> {
 const LAST_TURNS: u8 = 3;
 
 enum State<T: Transport, S: HttpService> {
-    Parked(Parked<T>),
+    Parked(Parked<T, S>),
     Http1(Box<Http1<T, S>>),
     Http2(Box<Http2<T, S>>),
     Lingering(Box<Lingering<T>>),
@@ -65,13 +66,15 @@ impl<T: Transport, S: HttpService> State<T, S> {
 }
 
 /// What a state wants after it was polled.
-pub(crate) enum Next<T> {
+pub(crate) enum Next<T, S: HttpService> {
     /// To be polled again when woken.
     Wait,
     /// To wait without a protocol.
     Park(T),
     /// To speak HTTP/1, having read these bytes.
     SpeakHttp1(T, Bytes),
+    /// To speak HTTP/1, where it was spoken without hyper so far.
+    HandOver(T, Box<Handover<S>>),
     /// To speak HTTP/2, having read these bytes.
     SpeakHttp2(T, Bytes),
     /// To close without losing an answer.
@@ -82,7 +85,7 @@ pub(crate) enum Next<T> {
     Reset,
 }
 
-impl<T> Next<T> {
+impl<T, S: HttpService> Next<T, S> {
     pub(crate) fn linger(lingering: Lingering<T>) -> Self {
         Self::Linger(Box::new(lingering))
     }
@@ -125,6 +128,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                 }
                 Next::Park(io) => State::Parked(Parked::again(io)),
                 Next::SpeakHttp1(io, read) => State::Http1(Box::new(Http1::new(crew, berth, io, read))),
+                Next::HandOver(io, handover) => State::Http1(Box::new(Http1::taking_over(crew, io, *handover))),
                 Next::SpeakHttp2(io, read) => State::Http2(Box::new(Http2::new(crew, berth, io, read))),
                 Next::Linger(lingering) => State::Lingering(lingering),
                 Next::Reset => {

@@ -11,6 +11,8 @@ pub(crate) struct Counts {
     pub(crate) requests: RequestCounters,
     /// HTTP/1 connections that are with hyper.
     pub(crate) http1: Gauge,
+    /// Those that are not, and keep what it takes to answer plain requests.
+    pub(crate) direct: Gauge,
     pub(crate) http2: Gauge,
     pub(crate) lingering: Gauge,
     #[cfg(feature = "metrics")]

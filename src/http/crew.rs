@@ -128,6 +128,11 @@ impl<S: HttpService> Crew<S> {
         self.counts.http1.get() > LIVE_MAX
     }
 
+    /// Whether more connections keep what it takes to answer plain requests than should while they are idle.
+    pub(crate) fn is_crowded_directly(&self) -> bool {
+        self.counts.direct.get() > LIVE_MAX
+    }
+
     // The sweep.
 
     /// Asks the sweep to wake a connection at its first round from `at` on.

@@ -1,5 +1,6 @@
-//! The `Date` header (RFC 9110 §6.6.1), from an injected clock whose calendar is its own, formatted once a second.
+//! The `Date` header (RFC 9110 §6.6.1), from an injected clock, formatted once a second.
 
+use crate::{env::Clock, lifecycle::Moment};
 use http::HeaderValue;
 use std::{
     cell::RefCell,
@@ -22,6 +23,30 @@ pub(crate) fn header(wall: SystemTime) -> HeaderValue {
         }
         text.clone()
     })
+}
+
+/// The date of a while: the calendar is asked again when its second is over.
+#[derive(Debug)]
+pub(crate) struct Today {
+    text: HeaderValue,
+    until: Moment,
+}
+
+impl Today {
+    pub(crate) const fn unknown() -> Self {
+        Self { text: HeaderValue::from_static(""), until: Moment::EPOCH }
+    }
+
+    /// The date at `now` of `clock`.
+    pub(crate) fn at(&mut self, now: Moment, clock: &dyn Clock) -> &[u8] {
+        if now >= self.until {
+            let wall = clock.wall();
+            let into_the_second = wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+            self.text = header(wall);
+            self.until = now + Duration::from_nanos(u64::from(1_000_000_000 - into_the_second));
+        }
+        self.text.as_bytes()
+    }
 }
 
 #[cfg(test)]

@@ -20,16 +20,27 @@ pub(crate) struct GuestIo<T: Transport> {
     /// `None` only inside `drop` and `into_transport`.
     io: Option<T>,
     prefix: Bytes,
+    /// To be written before anything of hyper's.
+    unwritten: Bytes,
+    reading: Reading,
     link: Arc<Link>,
     home: Option<Home<T>>,
     /// Once upgraded: ready when the connection must end.
     ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
+/// Whether hyper may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    Open,
+    /// It sees an end, whatever the client sends.
+    Ended,
+}
+
 impl<T: Transport> GuestIo<T> {
     /// For HTTP/1, which gives its io back by itself.
     pub(crate) fn lent(io: T, prefix: Bytes, link: Arc<Link>) -> Self {
-        Self { io: Some(io), prefix, link, home: None, ending: None }
+        Self { io: Some(io), prefix, unwritten: Bytes::new(), reading: Reading::Open, link, home: None, ending: None }
     }
 
     /// For HTTP/2, which does not give its io back: dropped, the transport goes home.
@@ -40,10 +51,41 @@ impl<T: Transport> GuestIo<T> {
         (me, home)
     }
 
+    /// These bytes go before anything that hyper writes.
+    pub(crate) fn write_first(&mut self, unwritten: Bytes) {
+        self.unwritten = unwritten;
+    }
+
+    /// What was read stays unread: the last answer is on its way.
+    pub(crate) fn end_reading(&mut self) {
+        self.reading = Reading::Ended;
+    }
+
     /// Takes the transport back, with what hyper has not read of the prefix.
     pub(crate) fn into_transport(mut self) -> Option<(T, Bytes)> {
         let prefix = std::mem::take(&mut self.prefix);
         self.io.take().map(|io| (io, prefix))
+    }
+
+    /// Writes what goes first.
+    #[inline]
+    fn poll_unwritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unwritten.is_empty() { Poll::Ready(Ok(())) } else { self.poll_write_first(cx) }
+    }
+
+    #[cold]
+    fn poll_write_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(io) = &mut self.io else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        while self.unwritten.has_remaining() {
+            self.link.on_write();
+            let written = ready!(Pin::new(&mut *io).poll_write(cx, &self.unwritten))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.link.on_written(written);
+            self.unwritten.advance(written);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn io(&mut self) -> io::Result<Pin<&mut T>> {
@@ -90,6 +132,9 @@ impl<T: Transport> AsyncRead for GuestIo<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         me.poll_ending(cx)?;
+        if me.reading == Reading::Ended {
+            return Poll::Ready(Ok(()));
+        }
         if me.prefix.has_remaining() {
             let now = me.prefix.len().min(buf.remaining());
             buf.put_slice(&me.prefix.split_to(now));
@@ -111,6 +156,7 @@ impl<T: Transport> AsyncWrite for GuestIo<T> {
         let me = self.get_mut();
         me.poll_ending(cx)?;
         me.look_if_wanted()?;
+        ready!(me.poll_unwritten(cx))?;
         me.link.on_write();
         let written = ready!(me.io()?.poll_write(cx, bytes))?;
         me.link.on_written(written);
@@ -125,6 +171,7 @@ impl<T: Transport> AsyncWrite for GuestIo<T> {
         let me = self.get_mut();
         me.poll_ending(cx)?;
         me.look_if_wanted()?;
+        ready!(me.poll_unwritten(cx))?;
         me.link.on_write();
         let written = ready!(me.io()?.poll_write_vectored(cx, slices))?;
         me.link.on_written(written);
@@ -138,6 +185,7 @@ impl<T: Transport> AsyncWrite for GuestIo<T> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         me.look_if_wanted()?;
+        ready!(me.poll_unwritten(cx))?;
         ready!(me.io()?.poll_flush(cx))?;
         me.link.on_flushed();
         Poll::Ready(Ok(()))
@@ -149,6 +197,7 @@ impl<T: Transport> AsyncWrite for GuestIo<T> {
             // A FIN now would let a cut answer look whole; the connection is reset instead.
             return Poll::Ready(Ok(()));
         }
+        ready!(me.poll_unwritten(cx))?;
         me.io()?.poll_shutdown(cx)
     }
 }

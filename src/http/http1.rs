@@ -8,11 +8,13 @@ use super::{
     berth::Berth,
     connection::Next,
     crew::Crew,
+    direct::Handover,
     guest_io::GuestIo,
     limits::{GONE_CHECK, HEAD_GRACE, PARK_AFTER, SENT_AT_ONCE},
     lingering::{Lingering, head_timed_out},
     link::{Link, Protocol},
     patience::{Patience, Signs},
+    plain::After,
     request::Cutter,
     service::{Guarded, HttpService},
 };
@@ -58,12 +60,28 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         let link = Arc::new(Link::new(Protocol::Http1, crew, berth));
         let service = Guarded::new(crew.service.clone(), link.clone());
         let io = GuestIo::lent(io, read, link.clone());
+        Self::serving(crew, io, service, link)
+    }
+
+    /// Goes on with what was begun without hyper.
+    pub(crate) fn taking_over(crew: &Arc<Crew<S>>, io: T, handover: Handover<S>) -> Self {
+        let Handover { service, read, unwritten, after } = handover;
+        let link = service.link().clone();
+        let mut io = GuestIo::lent(io, read, link.clone());
+        io.write_first(unwritten);
+        if after == After::Ends {
+            io.end_reading();
+        }
+        Self::serving(crew, io, service, link)
+    }
+
+    fn serving(crew: &Arc<Crew<S>>, io: GuestIo<T>, service: Guarded<S>, link: Arc<Link>) -> Self {
         let guest = crew.http1().serve_connection(TokioIo::new(io), service).with_upgrades();
         crew.counts.http1.add_one();
         Self { guest: Some(guest), link, mood: Mood::Busy, patience: Patience::default(), crew: crew.clone() }
     }
 
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T, S> {
         let Some(guest) = &mut self.guest else { return Next::Close };
         // Read before hyper runs: a body dropped elsewhere in the meantime is one that hyper has not seen dropped.
         let bodies_held = self.link.are_bodies_held();
@@ -79,7 +97,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         if quiet { self.on_quiet(crew, berth, now) } else { self.on_busy(cx, crew, berth, now) }
     }
 
-    fn on_busy(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T> {
+    fn on_busy(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T, S> {
         if self.mood == Mood::Busy {
             self.link.want_look();
         }
@@ -110,7 +128,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         self.patience.is_over(signs, now)
     }
 
-    fn on_quiet(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T> {
+    fn on_quiet(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T, S> {
         let called = self.link.take_called();
         if self.mood == Mood::Busy && called {
             // What was read since the call was the request's body. A next head that came with it stays in hyper's buffer, and
@@ -161,7 +179,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     }
 
     /// hyper is done with the connection.
-    fn end(&mut self, crew: &Crew<S>, clean: bool) -> Next<T> {
+    fn end(&mut self, crew: &Crew<S>, clean: bool) -> Next<T, S> {
         if clean || self.link.is_flushed() {
             self.link.settle_flushed(|| crew.side.clock.now());
         }
@@ -174,23 +192,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             io.reset_on_drop();
             return Next::Reset;
         }
-        let is_own_unread = self.link.is_body_unread() || self.link.are_bodies_held();
-        let is_next_unread = !read.is_empty() || io.look() == Look::Data;
-        let stopping = crew.side.phase() >= Phase::LameDuck;
-        if is_next_unread && !is_own_unread && stopping {
-            // Requests behind the last answer are left for the client to send again, as if they had come after the close.
-            crew.side.tally.raced.add_one();
-        }
-        if is_own_unread || is_next_unread {
-            return Next::linger(Lingering::saying(io, Bytes::new()));
-        }
-        // If we end the connection, more of the client may still come, and the reset it would cause must find nothing left to
-        // destroy. So too if it is the client who ends it, with an answer that did not leave at once.
-        let is_at_risk = stopping || self.link.written() > SENT_AT_ONCE;
-        if is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > 0) {
-            return Next::linger(Lingering::delivering(io));
-        }
-        Next::Close
+        after_the_last_answer(io, &read, &self.link)
     }
 
     /// The connection speaks another protocol now. It stays in the drain until its io is dropped.
@@ -229,6 +231,27 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
         is_cut
     }
+}
+
+/// Our side of the connection is shut. `read`: what was read behind the last request.
+pub(super) fn after_the_last_answer<T: Transport, S: HttpService>(io: T, read: &Bytes, link: &Link) -> Next<T, S> {
+    let is_own_unread = link.is_body_unread() || link.are_bodies_held();
+    let is_next_unread = !read.is_empty() || io.look() == Look::Data;
+    let stopping = link.side.phase() >= Phase::LameDuck;
+    if is_next_unread && !is_own_unread && stopping {
+        // Requests behind the last answer are left for the client to send again, as if they had come after the close.
+        link.side.tally.raced.add_one();
+    }
+    if is_own_unread || is_next_unread {
+        return Next::linger(Lingering::saying(io, Bytes::new()));
+    }
+    // If we end the connection, more of the client may still come, and the reset it would cause must find nothing left to
+    // destroy. So too if it is the client who ends it, with an answer that did not leave at once.
+    let is_at_risk = stopping || link.written() > SENT_AT_ONCE;
+    if is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > 0) {
+        return Next::linger(Lingering::delivering(io));
+    }
+    Next::Close
 }
 
 impl<T: Transport, S: HttpService> Drop for Http1<T, S> {

@@ -79,7 +79,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
     }
 
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T, S> {
         loop {
             let Some(guest) = &mut self.guest else { return Next::Close };
             self.link.before_poll();
@@ -105,7 +105,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
     }
 
-    fn wait(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T> {
+    fn wait(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T, S> {
         let draining = crew.side.phase() >= Phase::Draining;
         // An answer in a handler's place is nobody's any more, and may not have left yet.
         let busy = self.link.is_in_flight() || self.link.has_ended() || !self.link.is_flushed();
@@ -190,7 +190,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     }
 
     /// hyper is done with the connection, or we are.
-    fn end(&mut self, crew: &Crew<S>, clean: bool) -> Next<T> {
+    fn end(&mut self, crew: &Crew<S>, clean: bool) -> Next<T, S> {
         drop(self.guest.take());
         if clean || self.link.is_flushed() {
             self.link.settle_flushed(|| crew.side.clock.now());

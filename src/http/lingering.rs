@@ -92,7 +92,7 @@ impl<T: Transport> Lingering<T> {
         Self { least: RACE_WATCH, race: Race::Open, ..Self::saying(io, Bytes::new()) }
     }
 
-    pub(crate) fn poll<S: HttpService>(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
+    pub(crate) fn poll<S: HttpService>(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T, S> {
         // The abort does not end it: what it guards may be the very 503 of a request that was just cut. The cut does.
         let closed = self.poll_close(cx);
         if self.race == Race::Seen {

@@ -177,6 +177,12 @@ impl Link {
         drop(late);
     }
 
+    /// The answer of a request was written and flushed in the very turn in which it ended.
+    pub(crate) fn on_answer_sent(&self, flight: Flight, now: Moment) {
+        self.in_flight.fetch_sub(1, Relaxed);
+        self.settle(flight, &|| now);
+    }
+
     /// The request is over in any other way.
     pub(crate) fn on_request_over(&self) {
         self.in_flight.fetch_sub(1, Relaxed);

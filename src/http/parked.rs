@@ -1,11 +1,16 @@
 //! A connection that waits for its first byte, or its next: no hyper, no buffer, no timer of its own.
+//!
+//! Plain requests are answered from here, and do not end the wait: see [`direct`](super::direct).
 
 use super::{
     berth::Berth,
     connection::Next,
     crew::Crew,
-    limits::{FIRST_BYTE_GRACE, HEAD_GRACE},
+    direct::{Direct, Served},
+    http1::after_the_last_answer,
+    limits::{FIRST_BYTE_GRACE, HEAD_GRACE, PARK_AFTER},
     lingering::{Lingering, head_timed_out},
+    plain,
     service::HttpService,
     sniff::{PREFACE, Sniffed, sniff},
 };
@@ -22,7 +27,7 @@ use std::{
 use tokio::io::ReadBuf;
 
 /// A transport and the few bytes that do not yet tell a protocol.
-pub(crate) struct Parked<T> {
+pub(crate) struct Parked<T, S: HttpService> {
     /// `None` only once it was handed on.
     io: Option<T>,
     bytes: [u8; UNDECIDED_MAX],
@@ -30,6 +35,8 @@ pub(crate) struct Parked<T> {
     history: Heard,
     /// When the current wait began; set at its first poll.
     since: Option<Moment>,
+    /// Kept for a while after a plain request: the next one may be near.
+    direct: Option<Box<Direct<S>>>,
 }
 
 /// One byte more, and it is either the whole preface or none.
@@ -45,10 +52,10 @@ enum Heard {
     Something,
 }
 
-impl<T: Transport> Parked<T> {
+impl<T: Transport, S: HttpService> Parked<T, S> {
     /// Just accepted.
     pub(crate) fn fresh(io: T) -> Self {
-        Self { io: Some(io), bytes: [0; UNDECIDED_MAX], len: 0, history: Heard::Nothing, since: None }
+        Self { io: Some(io), bytes: [0; UNDECIDED_MAX], len: 0, history: Heard::Nothing, since: None, direct: None }
     }
 
     /// Idle after requests.
@@ -58,7 +65,7 @@ impl<T: Transport> Parked<T> {
 
     /// Not inlined, so that only those who are parked have its large frame.
     #[inline(never)]
-    pub(crate) fn poll<S: HttpService>(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T, S> {
         loop {
             let len = usize::from(self.len);
             let Some(io) = &mut self.io else { return Next::Close };
@@ -74,19 +81,21 @@ impl<T: Transport> Parked<T> {
                     if read == 0 && len == 0 {
                         return Next::Close;
                     }
-                    if len == 0 {
-                        self.since = Some(crew.side.clock.now());
-                    }
                     self.history = Heard::Something;
                     match sniff(bytes) {
                         Sniffed::Undecided if read > 0 => {
+                            if len == 0 {
+                                self.since = Some(crew.side.clock.now());
+                            }
                             self.bytes[..bytes.len()].copy_from_slice(bytes);
                             self.len = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
                         }
                         // A few bytes of the preface, then the end: HTTP/1's parser shall refuse it.
                         Sniffed::Undecided | Sniffed::Http1 => {
-                            let bytes = Bytes::copy_from_slice(bytes);
-                            return self.io.take().map_or(Next::Close, |io| Next::SpeakHttp1(io, bytes));
+                            let bytes = plain::shelve(bytes);
+                            if let Some(next) = self.serve(cx, bytes, crew, berth) {
+                                return next;
+                            }
                         }
                         Sniffed::Http2 => {
                             let bytes = Bytes::copy_from_slice(bytes);
@@ -98,8 +107,41 @@ impl<T: Transport> Parked<T> {
         }
     }
 
+    /// Answers what is plain; `None` if that was all.
+    fn serve(&mut self, cx: &mut Context<'_>, read: Bytes, crew: &Crew<S>, berth: &Berth) -> Option<Next<T, S>> {
+        let Some(io) = &mut self.io else { return Some(Next::Close) };
+        let direct = self.direct.get_or_insert_with(|| Box::new(Direct::new(crew, berth)));
+        let served = direct.serve(cx, io, read);
+        if let Served::All(now) = served {
+            self.len = 0;
+            self.since = Some(now);
+            if crew.is_crowded_directly() {
+                self.direct = None;
+            }
+            return None;
+        }
+        let (Some(mut io), Some(direct)) = (self.io.take(), self.direct.take()) else { return Some(Next::Close) };
+        Some(match served {
+            Served::All(_) | Served::Lost => Next::Close,
+            Served::Last(read) => {
+                let _ = Pin::new(&mut io).poll_shutdown(cx);
+                after_the_last_answer(io, &read, direct.link())
+            }
+            Served::NotOurs(read, begun) => Next::HandOver(io, direct.hand_over(read, begun)),
+            Served::InPart { read, unwritten, after } => {
+                let mut handover = direct.hand_over(read, None);
+                (handover.unwritten, handover.after) = (unwritten, after);
+                Next::HandOver(io, handover)
+            }
+            Served::Torn => {
+                io.reset_on_drop();
+                Next::Reset
+            }
+        })
+    }
+
     /// Nothing to read: whether to go on waiting is the phase's to say.
-    fn wait<S: HttpService>(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T> {
+    fn wait(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T, S> {
         let side = &crew.side;
         let now = side.clock.now();
         let since = *self.since.get_or_insert(now);
@@ -112,7 +154,11 @@ impl<T: Transport> Parked<T> {
             (true, 1.., _) => since.max(side.draining_since()) + HEAD_GRACE,
         };
         if now < until {
-            crew.wake_at(berth, until);
+            if self.direct.is_some() && now >= since + PARK_AFTER {
+                self.direct = None;
+            }
+            let again = if self.direct.is_some() { until.min(since + PARK_AFTER) } else { until };
+            crew.wake_at(berth, again);
             return Next::Wait;
         }
         self.close(cx, crew)
@@ -120,7 +166,7 @@ impl<T: Transport> Parked<T> {
 
     /// The last look, then a FIN (P5): what the kernel holds by now is still served; what comes later was sent into a close
     /// that nobody can prevent.
-    fn close<S: HttpService>(&mut self, cx: &mut Context<'_>, crew: &Crew<S>) -> Next<T> {
+    fn close(&mut self, cx: &mut Context<'_>, crew: &Crew<S>) -> Next<T, S> {
         let Some(mut io) = self.io.take() else { return Next::Close };
         if io.look() == Look::Data {
             // Its event is on the way.

@@ -11,7 +11,7 @@ use super::{
 use crate::{env::Calendar, lifecycle::Moment};
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version,
     header::{self, Entry},
 };
 use http_body::Body as HttpBody;
@@ -22,7 +22,7 @@ use std::{
     cell::Cell,
     convert::Infallible,
     error::Error,
-    fmt,
+    fmt, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
@@ -68,42 +68,129 @@ where
     type ServiceFuture = S::Future;
 }
 
-/// The service that hyper calls, one a connection.
-pub(crate) struct Guarded<S> {
+/// The service of one connection, which hyper calls.
+pub(crate) struct Guarded<S: HttpService> {
     service: Arc<S>,
     link: Arc<Link>,
     /// The last request; the next one takes its place.
     last: Cell<Option<Arc<Request>>>,
+    /// What hyper's first call gets: its request began before hyper came.
+    begun: Cell<Option<Begun<S>>>,
 }
 
-impl<S> Guarded<S> {
+/// A request that began before hyper came, and that hyper shall see to its end.
+pub(crate) enum Begun<S: HttpService> {
+    Handler(BegunHandling<S>),
+    Answer(Box<Response<Answer<S::ResponseBody>>>),
+}
+
+/// A handler that was polled, and must stay where it is.
+pub(crate) type BegunHandling<S> = Pin<Box<Option<Handling<<S as HttpService>::ServiceFuture>>>>;
+
+impl<S: HttpService> Guarded<S> {
     pub(crate) const fn new(service: Arc<S>, link: Arc<Link>) -> Self {
-        Self { service, link, last: Cell::new(None) }
+        Self { service, link, last: Cell::new(None), begun: Cell::new(None) }
+    }
+
+    pub(crate) const fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// The next call is for a request that has begun.
+    pub(crate) fn resume(&mut self, begun: Begun<S>) {
+        self.begun = Cell::new(Some(begun));
+    }
+
+    /// A request begins, with no handler yet.
+    fn begin(&self, method: &Method, uri: &Uri, version: Version) -> (HandlingState, Arc<Request>) {
+        self.link.on_call();
+        let arrived = self.link.side.clock.now();
+        let about = Request::next(self.last.take(), &self.link, arrived, method, uri);
+        self.last.set(Some(about.clone()));
+        (HandlingState { flight: Some(Flight::begin(about.clone())), place: None, version }, about)
+    }
+
+    /// Calls the handler for a request that hyper read.
+    fn handle(&self, request: http::Request<Incoming>) -> Handling<S::ServiceFuture> {
+        let (state, about) = self.begin(request.method(), request.uri(), request.version());
+        // Nothing large is returned from inside the catch: it is made where it stays.
+        let mut handling = Handling { handler: None, state };
+        // A service may panic before it returns its future.
+        let called = catch_unwind(AssertUnwindSafe(|| {
+            handling.handler = Some(self.service.call(request.map(|incoming| Body::new(Some(incoming), about))));
+        }));
+        if let Err(panic) = called {
+            handling.state.note_panic(&*panic);
+        }
+        handling
+    }
+
+    /// Calls the handler for a plain `GET`, which begins in `place`. The fields are taken from `headers`.
+    pub(crate) fn handle_in(&self, place: &mut BegunHandling<S>, uri: Uri, headers: &mut HeaderMap) {
+        let (state, about) = self.begin(&Method::GET, &uri, Version::HTTP_11);
+        place.set(Some(Handling { handler: None, state }));
+        let Some(mut handling) = place.as_mut().as_pin_mut().map(Handling::project) else { return };
+        let called = catch_unwind(AssertUnwindSafe(|| {
+            let mut request = http::Request::new(Body::new(None, about));
+            *request.uri_mut() = uri;
+            mem::swap(request.headers_mut(), headers);
+            handling.handler.set(Some(self.service.call(request)));
+        }));
+        if let Err(panic) = called {
+            handling.state.note_panic(&*panic);
+        }
     }
 }
 
 impl<S: HttpService> hyper::service::Service<http::Request<Incoming>> for Guarded<S> {
     type Response = Response<Answer<S::ResponseBody>>;
     type Error = Infallible;
-    type Future = Handling<S::ServiceFuture>;
+    type Future = Called<S>;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        self.link.on_call();
-        let arrived = self.link.side.clock.now();
-        let about = Request::next(self.last.take(), &self.link, arrived, request.method(), request.uri());
-        self.last.set(Some(about.clone()));
-        let flight = Flight::begin(about.clone());
-        let state = HandlingState { flight: Some(flight), place: None, version: request.version() };
-        // Nothing large is returned from inside the catch: it is made where it stays.
-        let mut handling = Handling { handler: None, state };
-        // A service may panic before it returns its future.
-        let called = catch_unwind(AssertUnwindSafe(|| {
-            handling.handler = Some(self.service.call(request.map(|incoming| Body::new(incoming, about))));
-        }));
-        if let Err(panic) = called {
-            handling.state.note_panic(&*panic);
+        match self.begun.take() {
+            None => Called::Now { handling: self.handle(request) },
+            Some(begun) => {
+                // What was read for it is the head that we have read.
+                self.link.clear_received();
+                Called::Before { begun: Some(begun) }
+            }
         }
-        handling
+    }
+}
+
+pin_project! {
+    /// A call of hyper's, under way.
+    #[project = CalledProjection]
+    pub(crate) enum Called<S: HttpService> {
+        /// For a request that hyper read.
+        Now {
+            #[pin]
+            handling: Handling<S::ServiceFuture>,
+        },
+        /// For one that began before hyper came.
+        Before { begun: Option<Begun<S>> },
+    }
+}
+
+impl<S: HttpService> Future for Called<S> {
+    type Output = Result<Response<Answer<S::ResponseBody>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            CalledProjection::Now { handling } => handling.poll(cx),
+            CalledProjection::Before { begun } => match begun.take() {
+                Some(Begun::Answer(answer)) => Poll::Ready(Ok(*answer)),
+                Some(Begun::Handler(mut handling)) => {
+                    let polled = handling.as_mut().as_pin_mut().map_or(Poll::Pending, |handling| handling.poll(cx));
+                    if polled.is_pending() {
+                        *begun = Some(Begun::Handler(handling));
+                    }
+                    polled
+                }
+                None => Poll::Pending,
+            },
+        }
     }
 }
 

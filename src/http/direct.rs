@@ -1,0 +1,258 @@
+//! Plain requests, answered at once and without a guest.
+//!
+//! ```text
+//!  bytes ──▶ plain? ──▶ handler polled once ──▶ answer plain? ──▶ body polled once ──▶ written at once ──▶ next bytes
+//!              │ no          │ pending              │ no              │ not whole           │ not all
+//!              └─────────────┴──────────────────────┴─────────────────┴─────────────────────┴──▶ handed over to hyper
+//! ```
+//!
+//! hyper is handed over what it would have had in its hands: bytes not answered yet, a handler or an answer that has begun, bytes not
+//! written yet. Nothing is done twice, and whatever takes time, goes wrong or is unusual is seen to in one place.
+
+use super::{
+    answer::{Answer, BegunAnswer},
+    berth::Berth,
+    counts::Counts,
+    crew::Crew,
+    date::Today,
+    limits::SENT_AT_ONCE,
+    link::{Link, Protocol},
+    plain::{self, After, PlainRequest, Wish},
+    service::{Begun, BegunHandling, Guarded, HttpService},
+};
+use crate::{
+    env::{Calendar, Transport},
+    lifecycle::Moment,
+};
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, Response};
+use http_body::Body as HttpBody;
+use std::{
+    cell::Cell,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+/// What a connection keeps to answer plain requests with.
+pub(super) struct Direct<S: HttpService> {
+    service: Guarded<S>,
+    handling: BegunHandling<S>,
+    answer: BegunAnswer<S::ResponseBody>,
+    /// The last answer's, to use again.
+    headers: HeaderMap,
+    today: Today,
+    _counted: Counted,
+}
+
+/// What became of the bytes that were read.
+pub(super) enum Served<S: HttpService> {
+    /// All of them are answered, the last of them then.
+    All(Moment),
+    /// The last answer of the connection was written; these bytes were read behind its request.
+    Last(Bytes),
+    /// These are for hyper to read. The request that they begin with may have begun.
+    NotOurs(Bytes, Option<Begun<S>>),
+    /// And these are for hyper to write first.
+    InPart { read: Bytes, unwritten: Bytes, after: After },
+    /// An answer broke off: the connection must not end as if it were whole.
+    Torn,
+    /// The connection is broken.
+    Lost,
+}
+
+/// What hyper gets.
+pub(crate) struct Handover<S: HttpService> {
+    pub(super) service: Guarded<S>,
+    /// To be read, and if its first request has begun, again.
+    pub(super) read: Bytes,
+    /// To be written first.
+    pub(super) unwritten: Bytes,
+    pub(super) after: After,
+}
+
+/// What became of an answer.
+enum Sent<S: HttpService> {
+    Whole(After, Moment),
+    /// It is in its place, with these bytes not yet written.
+    InPart(After, Bytes),
+    /// It was not plain.
+    NotOurs(Begun<S>),
+    Torn,
+    Lost,
+}
+
+/// What the memory that answers are put together in may hold on to.
+const OUT_BYTES_KEPT: usize = 64 * 1024;
+
+thread_local! {
+    /// Where answers are put together, one at a time.
+    static OUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl<S: HttpService> Direct<S> {
+    pub(super) fn new(crew: &Crew<S>, berth: &Berth) -> Self {
+        let link = Arc::new(Link::new(Protocol::Http1, crew, berth));
+        Self {
+            service: Guarded::new(crew.service.clone(), link),
+            handling: Box::pin(None),
+            answer: Box::pin(None),
+            headers: HeaderMap::new(),
+            today: Today::unknown(),
+            _counted: Counted::new(crew.counts.clone()),
+        }
+    }
+
+    /// What hyper gets of it.
+    pub(super) fn hand_over(self, read: Bytes, begun: Option<Begun<S>>) -> Box<Handover<S>> {
+        let mut service = self.service;
+        if let Some(begun) = begun {
+            service.resume(begun);
+        }
+        Box::new(Handover { service, read, unwritten: Bytes::new(), after: After::GoesOn })
+    }
+
+    pub(super) const fn link(&self) -> &Arc<Link> {
+        self.service.link()
+    }
+
+    /// Answers the plain requests that `read` begins with, as far as that can be done at once.
+    pub(super) fn serve<T: Transport>(&mut self, cx: &mut Context<'_>, io: &mut T, mut read: Bytes) -> Served<S> {
+        loop {
+            let fields_max = self.link().side.config.limits.headers_max;
+            let Some(plain) = plain::read(&read, fields_max, &mut self.headers) else {
+                return Served::NotOurs(read, None);
+            };
+            let PlainRequest { uri, len, wish } = plain;
+            self.service.handle_in(&mut self.handling, uri, &mut self.headers);
+            let polled = self.handling.as_mut().as_pin_mut().map_or(Poll::Pending, |handling| handling.poll(cx));
+            let Poll::Ready(Ok(response)) = polled else {
+                let handling = mem::replace(&mut self.handling, Box::pin(None));
+                return Served::NotOurs(read, Some(Begun::Handler(handling)));
+            };
+            self.handling.set(None);
+            let mut out = OUT.take();
+            let sent = self.answer(cx, io, response, wish, &mut out);
+            if out.capacity() <= OUT_BYTES_KEPT {
+                out.clear();
+                OUT.set(out);
+            }
+            match sent {
+                Sent::Whole(after, now) => {
+                    read.advance(len);
+                    if after == After::Ends {
+                        return Served::Last(read);
+                    }
+                    if read.is_empty() {
+                        return Served::All(now);
+                    }
+                }
+                Sent::InPart(after, unwritten) => {
+                    read.advance(len);
+                    return Served::InPart { read, unwritten, after };
+                }
+                Sent::NotOurs(begun) => return Served::NotOurs(read, Some(begun)),
+                Sent::Torn => return Served::Torn,
+                Sent::Lost => return Served::Lost,
+            }
+        }
+    }
+
+    /// Sends an answer, if it is plain and whole.
+    fn answer<T: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut T,
+        mut response: Response<Answer<S::ResponseBody>>,
+        wish: Wish,
+        out: &mut Vec<u8>,
+    ) -> Sent<S> {
+        let side = &self.service.link().side;
+        let now = side.clock.now();
+        let date = (side.calendar == Calendar::System).then(|| self.today.at(now, &*side.clock));
+        let length = response.body().size_hint().exact().filter(|length| *length <= SENT_AT_ONCE);
+        let after = length.and_then(|length| plain::write(out, &mut response, length, wish, date));
+        let (Some(length), Some(after)) = (length, after) else {
+            return Sent::NotOurs(Begun::Answer(Box::new(response)));
+        };
+        if out.len() as u64 + length > SENT_AT_ONCE {
+            return Sent::NotOurs(Begun::Answer(Box::new(response)));
+        }
+        let (mut head, answer) = response.into_parts();
+        self.answer.set(Some(answer));
+        if length > 0 {
+            match self.answer.as_mut().as_pin_mut().map_or(Poll::Pending, |answer| answer.poll_whole(cx)) {
+                Poll::Ready(Some(bytes)) => out.extend_from_slice(&bytes),
+                Poll::Ready(None) => return Sent::Torn,
+                Poll::Pending => {
+                    let answer = mem::replace(&mut self.answer, Box::pin(None));
+                    return Sent::NotOurs(Begun::Answer(Box::new(Response::from_parts(head, Answer::begun(answer)))));
+                }
+            }
+        }
+        let flight = self.answer.as_mut().as_pin_mut().and_then(Answer::end);
+        self.answer.set(None);
+        mem::swap(&mut self.headers, &mut head.headers);
+        let link = self.service.link();
+        match send(cx, io, out) {
+            Poll::Ready(Ok(())) => {
+                if let Some(flight) = flight {
+                    link.on_answer_sent(flight, now);
+                }
+                Sent::Whole(after, now)
+            }
+            Poll::Ready(Err(Broken)) => {
+                if flight.is_some() {
+                    link.on_request_over();
+                }
+                Sent::Lost
+            }
+            Poll::Pending => {
+                if let Some(flight) = flight {
+                    link.on_answer_ended(flight);
+                }
+                Sent::InPart(after, Bytes::from(mem::take(out)))
+            }
+        }
+    }
+}
+
+/// The connection is broken.
+struct Broken;
+
+/// Writes and flushes; what is not written yet is left in `out`.
+fn send<T: Transport>(cx: &mut Context<'_>, io: &mut T, out: &mut Vec<u8>) -> Poll<Result<(), Broken>> {
+    let mut written = 0;
+    while written < out.len() {
+        match Pin::new(&mut *io).poll_write(cx, &out[written..]) {
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Broken)),
+            Poll::Ready(Ok(more)) => written += more,
+            Poll::Pending => {
+                drop(out.drain(..written));
+                return Poll::Pending;
+            }
+        }
+    }
+    let flushed = Pin::new(io).poll_flush(cx);
+    if flushed.is_pending() {
+        out.clear();
+    }
+    flushed.map_err(|_| Broken)
+}
+
+/// Counts a connection while it has what it takes to answer plain requests.
+struct Counted(Arc<Counts>);
+
+impl Counted {
+    fn new(counts: Arc<Counts>) -> Self {
+        counts.direct.add_one();
+        Self(counts)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.direct.take_one();
+    }
+}

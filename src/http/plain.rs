@@ -1,0 +1,178 @@
+//! Plain requests and plain answers: the part of HTTP/1.1 that we read and write ourselves.
+//!
+//! Most requests are a `GET` without a body, and most answers are short and known whole. These need no protocol state, and so no
+//! guest. Whatever is not as plain as that, or not quite right, is hyper's to read, to write or to refuse: here it is only told
+//! apart, and what is written here is what hyper would have written, to the byte.
+
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version,
+    header::{self, Entry},
+};
+use std::{cell::RefCell, mem::MaybeUninit};
+
+/// A plain request: a `GET` of HTTP/1.1 for a path, without a body and without anything that concerns the connection but its end.
+#[derive(Debug)]
+pub(super) struct PlainRequest {
+    pub(super) uri: Uri,
+    /// How long its head is.
+    pub(super) len: usize,
+    pub(super) wish: Wish,
+}
+
+/// What a client wants of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    ToStay,
+    /// It said `Connection: close`.
+    ToClose,
+}
+
+/// More fields than this are not plain.
+const FIELDS_MAX: usize = 32;
+
+thread_local! {
+    /// Where heads lie while their requests are spoken of; used again once nobody does.
+    static SHELF: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}
+
+/// What is made at a time.
+const SHELF_BYTES: usize = 8 * 1024;
+
+/// A copy that requests can be made of.
+pub(super) fn shelve(read: &[u8]) -> Bytes {
+    SHELF.with_borrow_mut(|shelf| {
+        if shelf.capacity() < read.len() {
+            shelf.reserve(read.len().max(SHELF_BYTES));
+        }
+        shelf.extend_from_slice(read);
+        shelf.split().freeze()
+    })
+}
+
+/// The request that `read` begins with, if all of its head is there and it is plain. Its fields go into `headers`, from which others
+/// are gone.
+pub(super) fn read(read: &Bytes, fields_max: usize, headers: &mut HeaderMap) -> Option<PlainRequest> {
+    headers.clear();
+    let mut room = [MaybeUninit::uninit(); FIELDS_MAX];
+    let room = &mut room[..fields_max.min(FIELDS_MAX)];
+    let mut head = httparse::Request::new(&mut []);
+    let Ok(httparse::Status::Complete(len)) = head.parse_with_uninit_headers(read, room) else { return None };
+    if head.method != Some("GET") || head.version != Some(1) {
+        return None;
+    }
+    let target = head.path.filter(|target| target.starts_with('/'))?;
+    let uri = Uri::from_maybe_shared(read.slice_ref(target.as_bytes())).ok()?;
+    let mut wish = Wish::ToStay;
+    headers.reserve(head.headers.len());
+    for field in &*head.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        if name == header::CONNECTION {
+            // Whatever else it may list is not plain.
+            wish = match field.value {
+                b"close" => Wish::ToClose,
+                value if value.eq_ignore_ascii_case(b"keep-alive") => wish,
+                _ => return None,
+            };
+        } else if matters_to_the_connection(&name) {
+            return None;
+        }
+        headers.append(name, HeaderValue::from_maybe_shared(read.slice_ref(field.value)).ok()?);
+    }
+    Some(PlainRequest { uri, len, wish })
+}
+
+/// Whether a field of a request says something about its body, or about what is spoken next.
+fn matters_to_the_connection(name: &HeaderName) -> bool {
+    *name == header::CONTENT_LENGTH
+        || *name == header::TRANSFER_ENCODING
+        || *name == header::UPGRADE
+        || *name == header::EXPECT
+}
+
+/// Whether the connection goes on after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    GoesOn,
+    /// The answer says `Connection: close`.
+    Ends,
+}
+
+/// Writes the head of an answer whose body is `length` bytes long, if it is plain, with a `date` unless it has one. If it is not
+/// plain, what was added to `out` is worth nothing.
+pub(super) fn write<B>(
+    out: &mut Vec<u8>,
+    response: &mut Response<B>,
+    length: u64,
+    wish: Wish,
+    date: Option<&[u8]>,
+) -> Option<After> {
+    let status = response.status();
+    let reason = status.canonical_reason().filter(|_| may_have_content(status))?;
+    if response.version() != Version::HTTP_11 || response.extensions().get::<hyper::ext::ReasonPhrase>().is_some() {
+        return None;
+    }
+    if wish == Wish::ToClose
+        && let Entry::Vacant(connection) = response.headers_mut().entry(header::CONNECTION)
+    {
+        connection.insert(HeaderValue::from_static("close"));
+    }
+    if status == StatusCode::OK {
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    } else {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(status.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(reason.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    let mut after = After::GoesOn;
+    let (mut says_length, mut says_date) = (false, false);
+    let mut digits = itoa::Buffer::new();
+    let length = digits.format(length).as_bytes();
+    for (name, value) in response.headers() {
+        if *name == header::CONTENT_LENGTH {
+            if says_length || value.as_bytes() != length {
+                return None;
+            }
+            says_length = true;
+        } else if *name == header::CONNECTION {
+            if after == After::Ends || value != "close" {
+                return None;
+            }
+            after = After::Ends;
+        } else if *name == header::DATE {
+            says_date = true;
+        } else if *name == header::TRANSFER_ENCODING || *name == header::TRAILER || *name == header::UPGRADE {
+            return None;
+        }
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    // A client that asked for the end gets it, and is told.
+    if wish == Wish::ToClose && after == After::GoesOn {
+        return None;
+    }
+    if !says_length {
+        out.extend_from_slice(b"content-length: ");
+        out.extend_from_slice(length);
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Some(date) = date.filter(|_| !says_date) {
+        out.extend_from_slice(b"date: ");
+        out.extend_from_slice(date);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    Some(after)
+}
+
+/// RFC 9110 §15.3.5, §15.3.6 and §15.4.5: 204, 205 and 304 have none, and no interim answer has.
+fn may_have_content(status: StatusCode) -> bool {
+    !status.is_informational()
+        && status != StatusCode::NO_CONTENT
+        && status != StatusCode::RESET_CONTENT
+        && status != StatusCode::NOT_MODIFIED
+}
