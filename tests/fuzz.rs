@@ -1,7 +1,7 @@
 //! The fuzzed bodies, replayed with the stable toolchain: the corpus, and a few hundred inputs drawn from fixed seeds.
 
 use lameduck::env::Seed;
-use lameduck_fuzz_bodies::BODIES;
+use lameduck_fuzz_bodies::{BODIES, same};
 use std::path::Path;
 
 #[test]
@@ -20,10 +20,21 @@ fn every_input_of_the_corpus_still_holds() {
 #[test]
 fn drawn_inputs_hold() {
     for (name, body) in BODIES {
+        if std::env::var("B").is_ok_and(|b| b != *name) {
+            continue;
+        }
         for n in 0..150 {
             let input = draw(Seed(n), vocabulary(name));
             eprint_on_failure(name, &format!("drawn input {n}: {input:?}"), || body(&input));
         }
+    }
+}
+
+#[test]
+fn a_client_cannot_tell_the_host_from_hyper() {
+    for n in 0..1000 {
+        let input = draw_requests(Seed(n));
+        eprint_on_failure("same", &format!("drawn requests {n}: {}", input.escape_ascii()), || same(&input));
     }
 }
 
@@ -49,9 +60,57 @@ fn draw(seed: Seed, words: &[&[u8]]) -> Vec<u8> {
     input
 }
 
+/// Requests that a parser takes, for the most part: what is behind it is of interest here.
+fn draw_requests(seed: Seed) -> Vec<u8> {
+    let mut taken = 0;
+    let mut one_of = |words: &[&'static [u8]]| {
+        taken += 1;
+        words[usize::try_from(seed.nth(taken) % words.len() as u64).unwrap_or(0)]
+    };
+    let mut input = Vec::new();
+    for _ in 0..3 {
+        input.extend_from_slice(one_of(&[b"\0", b"\0", b"\x01", b"\x02", b"\x03", b"\x04"]));
+    }
+    let requests = one_of(&[b"1", b"12", b"123", b"12345678"]).len();
+    for _ in 0..requests {
+        input.extend_from_slice(one_of(&[b"GET /", b"GET /", b"GET /", b"GET /", b"HEAD /", b"DELETE /", b"GET x/"]));
+        for _ in 0..one_of(&[b"", b"123456", b"123456", b"123456"]).len() {
+            input.extend_from_slice(one_of(&[b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h", b"h", b"h"]));
+        }
+        input.extend_from_slice(one_of(&[b"", b"", b"?a=b"]));
+        input.extend_from_slice(one_of(&[
+            b" HTTP/1.1\r\n",
+            b" HTTP/1.1\r\n",
+            b" HTTP/1.1\r\n",
+            b" HTTP/1.0\r\n",
+            b" HTTP/1.1\n",
+        ]));
+        for _ in 0..one_of(&[b"", b"1", b"12"]).len() {
+            input.extend_from_slice(one_of(&[
+                b"host: x\r\n",
+                b"Host:  x\t \r\n",
+                b"host: x\r\n",
+                b"x-a: \xe4\r\nx-A: b\r\n",
+                b"connection: close\r\n",
+                b"Connection: Keep-Alive\r\n",
+                b"connection: Close, x\r\n",
+                b"upgrade: x\r\n",
+                b"content-length: 0\r\n",
+                b"content-length: 2\r\n",
+                b"transfer-encoding: chunked\r\n",
+                b"expect: 100-continue\r\n",
+                b"x-empty:\r\n",
+                b"bad header\r\n",
+            ]));
+        }
+        input.extend_from_slice(one_of(&[b"\r\n", b"\r\n", b"\r\n", b"\r\n", b"\r\nab", b"\n", b""]));
+    }
+    input
+}
+
 fn vocabulary(name: &str) -> &'static [&'static [u8]] {
     match name {
-        "http1" | "raw" => &[
+        "http1" | "raw" | "same" => &[
             b"GET /aaa HTTP/1.1\r\nhost: x\r\n\r\n",
             b"POST /abc HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello",
             b"POST /abc HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",

@@ -6,10 +6,12 @@
 mod connection;
 mod life;
 mod pipe;
+mod same;
 mod settings;
 
 pub use connection::{http1, http2, raw};
 pub use life::lifecycle;
+pub use same::same;
 pub use settings::settings;
 
 /// Something that takes any bytes, and panics if a promise is broken by them.
@@ -17,7 +19,7 @@ pub type FuzzBody = fn(&[u8]);
 
 /// Every body by its name, which is also the name of its target and of its folder in the corpus.
 pub const BODIES: &[(&str, FuzzBody)] =
-    &[("http1", http1), ("http2", http2), ("raw", raw), ("lifecycle", lifecycle), ("settings", settings)];
+    &[("http1", http1), ("http2", http2), ("raw", raw), ("same", same), ("lifecycle", lifecycle), ("settings", settings)];
 
 /// Takes bytes off the front; past the end there are zeros.
 pub(crate) struct Draw<'a>(pub(crate) &'a [u8]);

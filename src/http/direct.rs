@@ -171,12 +171,13 @@ impl<S: HttpService> Direct<S> {
         let side = &self.service.link().side;
         let now = side.clock.now();
         let date = (side.calendar == Calendar::System).then(|| self.today.at(now, &*side.clock));
-        let length = response.body().size_hint().exact().filter(|length| *length <= SENT_AT_ONCE);
+        let body = response.body();
+        let length = body.size_hint().exact().filter(|length| *length > 0 || body.is_end_stream());
         let after = length.and_then(|length| plain::write(out, &mut response, length, wish, date));
         let (Some(length), Some(after)) = (length, after) else {
             return Sent::NotOurs(Begun::Answer(Box::new(response)));
         };
-        if out.len() as u64 + length > SENT_AT_ONCE {
+        if length.saturating_add(out.len() as u64) > SENT_AT_ONCE {
             return Sent::NotOurs(Begun::Answer(Box::new(response)));
         }
         let (mut head, answer) = response.into_parts();

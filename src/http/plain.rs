@@ -135,6 +135,10 @@ pub(super) fn write<B>(
             if says_length || value.as_bytes() != length {
                 return None;
             }
+            if length == b"0" {
+                // Nothing to announce: it is said at the end.
+                continue;
+            }
             says_length = true;
         } else if *name == header::CONNECTION {
             if after == After::Ends || value != "close" {
