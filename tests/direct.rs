@@ -1,0 +1,357 @@
+//! P4, P5, P9, P15: plain requests, which are answered without hyper, and the instants at which hyper takes over.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+mod support;
+
+use axum::body::{Body, Bytes};
+use http::{Request, Response, header};
+use hyper::{
+    body::{Frame, SizeHint},
+    service::service_fn,
+};
+use lameduck::{Host, HttpService, Limits, Report};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use support::{App, Client, End, app::Workers, block, builder, now, pause, until_holds};
+use tokio::sync::Notify;
+
+/// A body in one piece that says of itself what it likes.
+struct Odd {
+    piece: Option<Bytes>,
+    says: u64,
+    /// How long the handing over of the piece takes.
+    takes: Duration,
+    panics: Panics,
+}
+
+/// Where a body panics.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Panics {
+    Nowhere,
+    AsItIsAskedForItsEnd,
+    AfterItsPiece,
+}
+
+impl Odd {
+    fn new(piece: impl Into<Bytes>, says: u64) -> Self {
+        Self { piece: Some(piece.into()), says, takes: Duration::ZERO, panics: Panics::Nowhere }
+    }
+}
+
+impl http_body::Body for Odd {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        block(self.takes);
+        Poll::Ready(self.piece.take().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let panics = match self.panics {
+            Panics::Nowhere => false,
+            Panics::AsItIsAskedForItsEnd => true,
+            Panics::AfterItsPiece => self.piece.is_none(),
+        };
+        assert!(!panics, "asked for its end, on purpose");
+        self.piece.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.says)
+    }
+}
+
+/// What the service answers at a path, with its number among the requests.
+fn host<A, F>(answer: A) -> Host<impl HttpService>
+where
+    A: Fn(String, usize) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Body> + Send + 'static,
+{
+    let count = Arc::new(AtomicUsize::new(0));
+    builder().hyper(service_fn(move |request: Request<lameduck::Body>| {
+        let answer = answer(request.uri().path().to_owned(), count.fetch_add(1, SeqCst));
+        async move { Ok::<_, Infallible>(Response::new(answer.await)) }
+    }))
+}
+
+/// Started, finished, timed out, aborted, gone.
+fn fates(report: &Report) -> [u64; 5] {
+    let requests = &report.requests;
+    [requests.started, requests.finished, requests.timed_out, requests.aborted, requests.gone]
+}
+
+const GET: &str = "GET / HTTP/1.1\r\n\r\n";
+
+// A body that said it was shorter than it was went out whole, behind a head with the shorter length: its client took the rest for
+// the next answer. hyper leaves it out; but of one that is large it dropped what was left, and the request was counted gone.
+#[test]
+fn a_body_longer_than_it_says_sends_no_byte_behind_its_length() {
+    let app = App::start(host(async |path, _| match &*path {
+        "/long" => Body::new(Odd::new("all of it", 3)),
+        "/very-long" => Body::new(Odd::new(vec![b'x'; 100_000], 3)),
+        _ => Body::from("hello"),
+    }));
+    for (path, sent) in [("/long", "all"), ("/very-long", "xxx")] {
+        let mut client = Client::connect(app.main);
+        assert_eq!(client.get(path).body(), sent);
+        assert_eq!(client.get("/").body(), "hello");
+    }
+    assert_eq!(fates(&app.end()), [4, 4, 0, 0, 0]);
+}
+
+// The request that was answered was taken for the one whose head was half there, and the half for a part of its body: the time for the
+// head began a second late.
+#[test]
+fn half_a_head_behind_a_plain_answer_gets_its_408_in_time() {
+    let limits = Limits { header_timeout: Duration::from_millis(300), ..Limits::default() };
+    let service = service_fn(async |_: Request<lameduck::Body>| Ok::<_, Infallible>(Response::new(Body::from("hello"))));
+    let app = App::start(builder().limits(limits).hyper(service));
+    let mut client = Client::connect(app.main);
+    assert_eq!(client.get("/").body(), "hello");
+    let begin = now();
+    client.send("GET / HTTP/1.1\r\n");
+    assert_eq!(client.answer().status, 408);
+    let took = begin.elapsed();
+    assert!((300..1_000).contains(&took.as_millis()), "{took:?}");
+    app.end();
+}
+
+// A task of tokio's may do a hundred and some things at once; then its socket pretends to be full. What could not be written is left to
+// hyper together with the requests behind it, of which one is garbage: hyper ends the connection, and must not do so too soon.
+#[test]
+fn plain_requests_before_garbage_are_answered_however_many_they_are() {
+    for count in [1, 100, 127, 128, 130, 140, 200] {
+        let app = App::start(host(async |_, _| Body::from("hello")));
+        let mut client = Client::connect(app.main);
+        client.send(format!("{}\0garbage\r\n\r\n", GET.repeat(count)));
+        for nth in 1..=count {
+            assert_eq!(client.try_answer().map(|answer| answer.body()).as_deref(), Ok("hello"), "{nth} of {count}");
+        }
+        assert_eq!(client.end(), End::Closed);
+        let count = count as u64;
+        assert_eq!(fates(&app.end()), [count, count, 0, 0, 0]);
+    }
+}
+
+// All that one client had asked was answered in one turn of its task, up to a hundred and some requests; hyper answers sixteen.
+#[test]
+fn a_client_that_asks_much_at_once_leaves_others_their_turn() {
+    let (before, woken) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let seen = before.clone();
+    let app = App::start_on(
+        host(move |path, _| {
+            let (before, woken) = (before.clone(), woken.clone());
+            async move {
+                match &*path {
+                    "/wait" => {
+                        woken.notified().await;
+                        return Body::from(before.load(SeqCst).to_string());
+                    }
+                    "/wake" => woken.notify_one(),
+                    _ => drop(before.fetch_add(1, SeqCst)),
+                }
+                Body::from("hello")
+            }
+        }),
+        Workers::OneThread,
+    );
+    let mut other = Client::connect(app.main);
+    other.send_get("/wait");
+    until_holds("it waits", || app.status()["requests"]["in_flight"] == 1);
+    let mut client = Client::connect(app.main);
+    client.send(format!("GET /wake HTTP/1.1\r\n\r\n{}", GET.repeat(200)));
+    let answer = other.answer().body();
+    assert!(answer.parse::<usize>().unwrap() <= 32, "{answer} of one client's before the other's first");
+    for _ in 0..201 {
+        assert_eq!(client.answer().body(), "hello");
+    }
+    assert_eq!(seen.load(SeqCst), 200);
+    assert_eq!(fates(&app.end()), [202, 202, 0, 0, 0]);
+}
+
+// Its request kept its link, and the link the request: nobody dropped them, the request was in flight for ever, and the report called
+// it aborted by the stop (exit code 3).
+#[test]
+fn a_body_that_panics_as_it_is_asked_for_its_end_has_a_fate() {
+    let app = App::start(host(async |path, _| {
+        let panics = match &*path {
+            "/at-once" => Panics::AsItIsAskedForItsEnd,
+            _ => Panics::AfterItsPiece,
+        };
+        Body::new(Odd { panics, ..Odd::new("all of it", 9) })
+    }));
+    for path in ["/at-once", "/after"] {
+        let mut client = Client::connect(app.main);
+        client.send_get(path);
+        let _ = client.end();
+    }
+    let report = app.end();
+    assert_eq!((fates(&report), report.code()), ([2, 0, 0, 0, 2], 0), "{report:?}");
+}
+
+// The time was read when the handler had answered, and not when its body was sent.
+#[test]
+fn latency_runs_to_the_end_of_a_plain_answer() {
+    let app =
+        App::start(host(async |_, _| Body::new(Odd { takes: Duration::from_millis(120), ..Odd::new("all of it", 9) })));
+    assert_eq!(app.get("/").body(), "all of it");
+    let page = app.probe("/metrics").body();
+    let sum = page.lines().find_map(|line| line.split_once("request_duration_seconds_sum ")?.1.parse::<f64>().ok());
+    assert!(sum.unwrap() >= 0.12, "{sum:?}");
+    app.end();
+}
+
+// hyper polled the handler that had just waited once more, so that whoever had only made room for others had made none.
+#[test]
+fn a_handler_that_yields_lets_others_have_their_turn() {
+    let app = App::start_on(
+        host(async |_, _| {
+            let turn = Arc::new(AtomicBool::new(false));
+            let others = turn.clone();
+            let other = tokio::spawn(async move { others.store(true, SeqCst) });
+            tokio::task::yield_now().await;
+            let had = turn.load(SeqCst);
+            other.await.unwrap();
+            Body::from(had.to_string())
+        }),
+        Workers::OneThread,
+    );
+    assert_eq!(app.get("/").body(), "true");
+    app.end();
+}
+
+/// Asks for so many large answers and reads none.
+fn stuff(app: &App, count: usize) -> Client {
+    let mut client = Client::connect(app.main);
+    client.send(GET.repeat(count));
+    // Until the kernel takes no more, for which there is no sign but that nothing moves.
+    let mut last = u64::MAX;
+    until_holds("full buffers", || {
+        block(Duration::from_millis(200));
+        let started = app.status()["requests"]["started"].as_u64().unwrap();
+        std::mem::replace(&mut last, started) == started && started > 1
+    });
+    client
+}
+
+#[test]
+fn plain_answers_that_the_kernel_does_not_take_at_once_come_whole() {
+    let app = App::start(host(async |_, number| Body::from(number.to_string().repeat(13_000 / number.to_string().len()))));
+    let mut client = stuff(&app, 1_000);
+    for number in 0..1_000_usize {
+        let number = number.to_string();
+        assert_eq!(client.answer().body(), number.repeat(13_000 / number.len()));
+    }
+    assert_eq!(client.get("/").status, 200, "the connection goes on");
+    assert_eq!(fates(&app.end()), [1_001, 1_001, 0, 0, 0]);
+}
+
+#[test]
+fn a_plain_answer_that_is_not_read_through_the_stop_is_reset_and_counted() {
+    let app = App::start(host(async |_, _| Body::from(vec![b'x'; 13_000])));
+    let mut client = stuff(&app, 1_000);
+    app.stop();
+    let report = app.report();
+    let [started, finished, timed_out, aborted, gone] = fates(&report);
+    assert_eq!((started, timed_out, gone), (finished + aborted, 0, 0), "{report:?}");
+    assert!(finished > 0 && aborted > 0, "{report:?}");
+    assert_eq!(report.connections.reset, 1, "{report:?}");
+    assert_eq!(client.end(), End::Reset);
+}
+
+#[test]
+fn a_plain_answer_whose_client_leaves_while_it_is_sent_is_gone() {
+    let app = App::start(host(async |_, _| Body::from(vec![b'x'; 13_000])));
+    drop(stuff(&app, 1_000));
+    until_holds("gone", || app.status()["requests"]["in_flight"] == 0);
+    let report = app.end();
+    let [started, finished, timed_out, aborted, gone] = fates(&report);
+    assert_eq!((started, timed_out, aborted), (finished + gone, 0, 0), "{report:?}");
+    assert!(finished > 0 && gone > 0, "{report:?}");
+}
+
+// The stop is asked for while a handler blocks its worker: its answer is the last all the same, and says so.
+#[test]
+fn a_stop_while_a_plain_handler_blocks_is_told_with_its_answer() {
+    let (begun, heard) = mpsc::channel();
+    let app = App::start_on(
+        host(move |path, _| {
+            if path == "/block" {
+                begun.send(()).unwrap();
+                block(Duration::from_millis(400));
+            }
+            async { Body::from("hello") }
+        }),
+        Workers::Threads(1),
+    );
+    let mut client = Client::connect(app.main);
+    client.send(format!("GET /block HTTP/1.1\r\n\r\n{GET}"));
+    heard.recv().unwrap();
+    app.stop();
+    assert!(client.answer().says_close());
+    assert_eq!(client.end(), End::Closed);
+    let report = app.report();
+    assert_eq!(fates(&report), [1, 1, 0, 0, 0], "{report:?}");
+    assert_eq!(report.connections.raced, 1, "{report:?}");
+}
+
+// A handler that begins plain and ends with hyper has one fate, whoever ends it.
+#[test]
+fn a_plain_handler_that_waits_is_timed_out_cancelled_and_counted_once() {
+    let contexts = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let kept = contexts.clone();
+    let service = service_fn(move |request: Request<lameduck::Body>| {
+        let context = request.body().context().clone();
+        kept.lock().unwrap().push(context.clone());
+        async move {
+            match request.uri().path() {
+                "/zero" => context.set_timeout(Some(Duration::ZERO)),
+                "/own" => context.set_timeout(Some(Duration::from_millis(100))),
+                "/none" => context.set_timeout(None),
+                _ => {}
+            }
+            if request.uri().path() == "/none" {
+                pause(500).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, Infallible>(Response::new(Body::from("hello")))
+        }
+    });
+    let app = App::start(builder().request_timeout(Some(Duration::from_millis(300))).hyper(service));
+    for (path, status, least) in [("/zero", 503, 0), ("/own", 503, 100), ("/", 503, 300), ("/none", 200, 500)] {
+        let begin = now();
+        assert_eq!(app.get(path).status, status, "{path}");
+        let took = begin.elapsed().as_millis();
+        assert!((least..least + 150).contains(&took), "{path} took {took} ms");
+    }
+    let cancelled: Vec<_> = contexts.lock().unwrap().iter().map(lameduck::RequestContext::is_cancelled).collect();
+    assert_eq!(cancelled, [true, true, true, false]);
+    assert_eq!(fates(&app.end()), [4, 1, 3, 0, 0]);
+}
+
+// What the client leaves unread must not be torn from it: it says that it is done, and the answer's end is ours.
+#[test]
+fn a_plain_request_that_asks_for_the_end_gets_it_with_its_answer() {
+    let app = App::start(host(async |_, _| Body::from("hello")));
+    let mut client = Client::connect(app.main);
+    client.send(format!("{GET}GET / HTTP/1.1\r\nconnection: close\r\n\r\n{GET}"));
+    assert!(!client.answer().says_close());
+    let last = client.answer();
+    assert!(last.says_close() && last.header(header::DATE.as_str()).is_some());
+    assert_eq!(client.end(), End::Closed);
+    let report = app.end();
+    assert_eq!(fates(&report), [2, 2, 0, 0, 0], "{report:?}");
+    assert_eq!(report.connections.raced, 0, "the client's own end is no race");
+}
