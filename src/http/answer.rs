@@ -187,9 +187,10 @@ where
         me.progress.pass(if matches!(polled, Ok(Poll::Pending)) { Turn::Ours } else { Turn::Clients });
         match polled {
             Ok(Poll::Ready(Some(Ok(frame)))) => {
-                if let Err(broken) = me.progress.keep_promise(&frame) {
-                    return Poll::Ready(Some(Err(broken)));
-                }
+                let frame = match me.progress.keep_promise(frame) {
+                    Ok(frame) => frame,
+                    Err(broken) => return Poll::Ready(Some(Err(broken))),
+                };
                 // Trailers end it.
                 me.progress.whole = true;
                 let ends = body.is_end_stream();
@@ -296,16 +297,22 @@ impl Progress {
     }
 
     /// Holds a frame against the length that was promised.
-    fn keep_promise(&mut self, frame: &Frame<Bytes>) -> Result<(), Broken> {
-        let Some(owed) = &mut self.owed else { return Ok(()) };
-        let Some(bytes) = frame.data_ref() else { return self.end() };
-        match owed.checked_sub(bytes.len() as u64) {
-            Some(left) => *owed = left,
-            // hyper sends what was promised and no more.
-            None if self.flight.as_ref().is_some_and(|flight| flight.link().protocol == Protocol::Http1) => *owed = 0,
-            None => return Err(Broken::Long),
+    fn keep_promise(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Broken> {
+        let Some(owed) = &mut self.owed else { return Ok(frame) };
+        let Some(bytes) = frame.data_ref() else { return self.end().map(|()| frame) };
+        if let Some(left) = owed.checked_sub(bytes.len() as u64) {
+            *owed = left;
+            return Ok(frame);
         }
-        Ok(())
+        if self.flight.as_ref().is_none_or(|flight| flight.link().protocol == Protocol::Http2) {
+            return Err(Broken::Long);
+        }
+        // What was promised, and no more: behind it the client expects the next answer.
+        let promised = usize::try_from(std::mem::take(owed)).unwrap_or(usize::MAX);
+        Ok(frame.map_data(|mut bytes| {
+            bytes.truncate(promised);
+            bytes
+        }))
     }
 
     /// The body has ended.
