@@ -122,6 +122,8 @@ impl<S: HttpService> Direct<S> {
         loop {
             let fields_max = self.link().side.config.limits.headers_max;
             let Some(plain) = plain::read(&read, fields_max, &mut self.headers) else {
+                // Nobody was called for these: they may be half a head, which has a time of its own.
+                self.link().take_called();
                 return Served::NotOurs(read, None);
             };
             let PlainRequest { uri, len, wish } = plain;
