@@ -60,7 +60,9 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
 
     /// Idle after requests.
     pub(crate) fn again(io: T) -> Self {
-        Self { history: Heard::Something, ..Self::fresh(io) }
+        let mut parked = Self::fresh(io);
+        parked.history = Heard::Something;
+        parked
     }
 
     /// Not inlined, so that only those who are parked have its large frame.
@@ -186,5 +188,16 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         }
         let _ = Pin::new(&mut io).poll_shutdown(cx);
         if io.look() == Look::Data { Next::linger(Lingering::dismissing(io)) } else { Next::Close }
+    }
+}
+
+impl<T, S: HttpService> Drop for Parked<T, S> {
+    /// If a service or a body panicked where nobody catches it, its request may wait to be settled, and would for ever.
+    fn drop(&mut self) {
+        if let Some(direct) = self.direct.take() {
+            let link = direct.link().clone();
+            drop(direct);
+            link.settle_lost();
+        }
     }
 }
