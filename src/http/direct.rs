@@ -117,15 +117,24 @@ impl<S: HttpService> Direct<S> {
         self.service.link()
     }
 
-    /// Answers the plain requests that `read` begins with, as far as that can be done at once.
-    pub(super) fn serve<T: Transport>(&mut self, cx: &mut Context<'_>, io: &mut T, mut read: Bytes) -> Served<S> {
+    /// Answers the plain requests that `read` begins with, as far as that can be done at once, and no more of them than `turns`, which it
+    /// counts down.
+    pub(super) fn serve<T: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut T,
+        mut read: Bytes,
+        turns: &mut u8,
+    ) -> Served<S> {
         loop {
             let fields_max = self.link().side.config.limits.headers_max;
-            let Some(plain) = plain::read(&read, fields_max, &mut self.headers) else {
+            let plain = if *turns == 0 { None } else { plain::read(&read, fields_max, &mut self.headers) };
+            let Some(plain) = plain else {
                 // Nobody was called for these: they may be half a head, which has a time of its own.
                 self.link().take_called();
                 return Served::NotOurs(read, None);
             };
+            *turns -= 1;
             let PlainRequest { uri, len, wish } = plain;
             self.service.handle_in(&mut self.handling, uri, &mut self.headers);
             let polled = self.handling.as_mut().as_pin_mut().map_or(Poll::Pending, |handling| handling.poll(cx));

@@ -45,6 +45,9 @@ const UNDECIDED_MAX: usize = PREFACE.len() - 1;
 /// Nearly every head is shorter, and so is read by one call and parsed once.
 const READ_AT_ONCE: usize = 4096;
 
+/// Requests that are answered in one turn of the connection's task, as many as hyper answers: others want to be served too.
+const TURNS: u8 = 16;
+
 /// Whether the client has ever sent anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heard {
@@ -68,7 +71,13 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     /// Not inlined, so that only those who are parked have its large frame.
     #[inline(never)]
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T, S> {
+        let mut turns = TURNS;
         loop {
+            if turns == 0 {
+                // Others first.
+                cx.waker().wake_by_ref();
+                return Next::Wait;
+            }
             let len = usize::from(self.len);
             let Some(io) = &mut self.io else { return Next::Close };
             let mut room = [MaybeUninit::uninit(); READ_AT_ONCE];
@@ -95,7 +104,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                         // A few bytes of the preface, then the end: HTTP/1's parser shall refuse it.
                         Sniffed::Undecided | Sniffed::Http1 => {
                             let bytes = plain::shelve(bytes);
-                            if let Some(next) = self.serve(cx, bytes, crew, berth) {
+                            if let Some(next) = self.serve(cx, bytes, crew, berth, &mut turns) {
                                 return next;
                             }
                         }
@@ -110,10 +119,17 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     }
 
     /// Answers what is plain; `None` if that was all.
-    fn serve(&mut self, cx: &mut Context<'_>, read: Bytes, crew: &Crew<S>, berth: &Berth) -> Option<Next<T, S>> {
+    fn serve(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: Bytes,
+        crew: &Crew<S>,
+        berth: &Berth,
+        turns: &mut u8,
+    ) -> Option<Next<T, S>> {
         let Some(io) = &mut self.io else { return Some(Next::Close) };
         let direct = self.direct.get_or_insert_with(|| Box::new(Direct::new(crew, berth)));
-        let served = direct.serve(cx, io, read);
+        let served = direct.serve(cx, io, read, turns);
         if let Served::All(now) = served {
             self.len = 0;
             self.since = Some(now);
