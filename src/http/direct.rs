@@ -136,7 +136,7 @@ impl<S: HttpService> Direct<S> {
             };
             *turns -= 1;
             let PlainRequest { uri, len, wish } = plain;
-            self.service.handle_in(&mut self.handling, uri, &mut self.headers);
+            let arrived = self.service.handle_in(&mut self.handling, uri, &mut self.headers);
             let polled = self.handling.as_mut().as_pin_mut().map_or(Poll::Pending, |handling| handling.poll(cx));
             let Poll::Ready(Ok(response)) = polled else {
                 let handling = mem::replace(&mut self.handling, Box::pin(None));
@@ -144,7 +144,7 @@ impl<S: HttpService> Direct<S> {
             };
             self.handling.set(None);
             let mut out = OUT.take();
-            let sent = self.answer(cx, io, response, wish, &mut out);
+            let sent = self.answer(cx, io, response, arrived, wish, &mut out);
             if out.capacity() <= OUT_BYTES_KEPT {
                 out.clear();
                 OUT.set(out);
@@ -176,12 +176,13 @@ impl<S: HttpService> Direct<S> {
         cx: &mut Context<'_>,
         io: &mut T,
         mut response: Response<Answer<S::ResponseBody>>,
+        arrived: Moment,
         wish: Wish,
         out: &mut Vec<u8>,
     ) -> Sent<S> {
         let side = &self.service.link().side;
-        let now = side.clock.now();
-        let date = (side.calendar == Calendar::System).then(|| self.today.at(now, &*side.clock));
+        // The handler has answered at once, so that this will do, and the clock is read once more when all is sent.
+        let date = (side.calendar == Calendar::System).then(|| self.today.at(arrived, &*side.clock));
         let body = response.body();
         let length = body.size_hint().exact().filter(|length| *length > 0 || body.is_end_stream());
         let after = length.and_then(|length| plain::write(out, &mut response, length, wish, date));
@@ -209,6 +210,7 @@ impl<S: HttpService> Direct<S> {
         let link = self.service.link();
         match send(cx, io, out) {
             Poll::Ready(Ok(())) => {
+                let now = link.side.clock.now();
                 if let Some(flight) = flight {
                     link.on_answer_sent(flight, now);
                 }

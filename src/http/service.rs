@@ -125,11 +125,12 @@ impl<S: HttpService> Guarded<S> {
         handling
     }
 
-    /// Calls the handler for a plain `GET`, which begins in `place`. The fields are taken from `headers`.
-    pub(crate) fn handle_in(&self, place: &mut BegunHandling<S>, uri: Uri, headers: &mut HeaderMap) {
+    /// Calls the handler for a plain `GET`, which begins in `place`. The fields are taken from `headers`. When it arrived.
+    pub(crate) fn handle_in(&self, place: &mut BegunHandling<S>, uri: Uri, headers: &mut HeaderMap) -> Moment {
         let (state, about) = self.begin(&Method::GET, &uri, Version::HTTP_11);
+        let arrived = about.arrived;
         place.set(Some(Handling { handler: None, state }));
-        let Some(mut handling) = place.as_mut().as_pin_mut().map(Handling::project) else { return };
+        let Some(mut handling) = place.as_mut().as_pin_mut().map(Handling::project) else { return arrived };
         let called = catch_unwind(AssertUnwindSafe(|| {
             let mut request = http::Request::new(Body::new(None, about));
             *request.uri_mut() = uri;
@@ -139,6 +140,7 @@ impl<S: HttpService> Guarded<S> {
         if let Err(panic) = called {
             handling.state.note_panic(&*panic);
         }
+        arrived
     }
 }
 
