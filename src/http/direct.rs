@@ -140,7 +140,7 @@ impl<S: HttpService> Direct<S> {
             let polled = self.handling.as_mut().as_pin_mut().map_or(Poll::Pending, |handling| handling.poll(cx));
             let Poll::Ready(Ok(response)) = polled else {
                 let handling = mem::replace(&mut self.handling, Box::pin(None));
-                return Served::NotOurs(read, Some(Begun::Handler(handling)));
+                return Served::NotOurs(read, Some(Begun::Waits(handling)));
             };
             self.handling.set(None);
             let mut out = OUT.take();

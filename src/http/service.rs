@@ -80,6 +80,8 @@ pub(crate) struct Guarded<S: HttpService> {
 
 /// A request that began before hyper came, and that hyper shall see to its end.
 pub(crate) enum Begun<S: HttpService> {
+    /// Polled in this very turn of the connection's task, which it wakes: before that there is nothing to poll it for.
+    Waits(BegunHandling<S>),
     Handler(BegunHandling<S>),
     Answer(Box<Response<Answer<S::ResponseBody>>>),
 }
@@ -182,6 +184,10 @@ impl<S: HttpService> Future for Called<S> {
         match self.project() {
             CalledProjection::Now { handling } => handling.poll(cx),
             CalledProjection::Before { begun } => match begun.take() {
+                Some(Begun::Waits(handling)) => {
+                    *begun = Some(Begun::Handler(handling));
+                    Poll::Pending
+                }
                 Some(Begun::Answer(answer)) => Poll::Ready(Ok(*answer)),
                 Some(Begun::Handler(mut handling)) => {
                     let polled = handling.as_mut().as_pin_mut().map_or(Poll::Pending, |handling| handling.poll(cx));
