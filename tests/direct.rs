@@ -201,11 +201,13 @@ fn a_body_that_panics_as_it_is_asked_for_its_end_has_a_fate() {
 }
 
 // The time was read when the handler had answered, and not when its body was sent.
+#[cfg(feature = "metrics")]
 #[test]
 fn latency_runs_to_the_end_of_a_plain_answer() {
     let app =
         App::start(host(async |_, _| Body::new(Odd { takes: Duration::from_millis(120), ..Odd::new("all of it", 9) })));
     assert_eq!(app.get("/").body(), "all of it");
+    until_holds("it is counted", || app.status()["requests"]["finished"] == 1);
     let page = app.probe("/metrics").body();
     let sum = page.lines().find_map(|line| line.split_once("request_duration_seconds_sum ")?.1.parse::<f64>().ok());
     assert!(sum.unwrap() >= 0.12, "{sum:?}");
