@@ -15,14 +15,14 @@ use std::{
     convert::Infallible,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
     task::{Context, Poll},
     time::Duration,
 };
-use support::{App, Client, End, app::Workers, block, builder, now, pause, until_holds};
+use support::{App, Client, End, app::Workers, aside, block, builder, now, pause, until_holds};
 use tokio::sync::Notify;
 
 /// A body in one piece that says of itself what it likes.
@@ -311,7 +311,7 @@ fn a_stop_while_a_plain_handler_blocks_is_told_with_its_answer() {
 // A handler that begins plain and ends with hyper has one fate, whoever ends it.
 #[test]
 fn a_plain_handler_that_waits_is_timed_out_cancelled_and_counted_once() {
-    let contexts = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let contexts = Arc::new(Mutex::new(Vec::new()));
     let kept = contexts.clone();
     let service = service_fn(move |request: Request<lameduck::Body>| {
         let context = request.body().context().clone();
@@ -356,4 +356,126 @@ fn a_plain_request_that_asks_for_the_end_gets_it_with_its_answer() {
     let report = app.end();
     assert_eq!(fates(&report), [2, 2, 0, 0, 0], "{report:?}");
     assert_eq!(report.connections.raced, 0, "the client's own end is no race");
+}
+
+// Whoever panics before there is a handler at all costs that request alone, and the requests behind it are answered.
+#[test]
+fn a_service_that_panics_as_it_is_called_costs_its_request_alone() {
+    let app = App::start(host(|path, _| {
+        assert_ne!(path, "/panic", "on purpose");
+        async { Body::from("hello") }
+    }));
+    let mut client = Client::connect(app.main);
+    client.send(format!("{GET}GET /panic HTTP/1.1\r\n\r\n{GET}"));
+    assert_eq!([client.answer().status, client.answer().status, client.answer().status], [200, 500, 200]);
+    let report = app.end();
+    assert_eq!((fates(&report), report.requests.panicked), ([3, 3, 0, 0, 0], 1), "{report:?}");
+}
+
+// What a handler was told outlives its answer: no later request of the connection may be taken for it.
+#[test]
+fn the_context_and_the_fields_of_a_plain_request_outlive_its_answer() {
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let keeper = kept.clone();
+    let service = service_fn(move |request: Request<lameduck::Body>| {
+        let (head, body) = request.into_parts();
+        body.context().set_timeout(Some(Duration::from_secs(head.uri.path()[1..].parse().unwrap())));
+        keeper.lock().unwrap().push((body, head));
+        async { Ok::<_, Infallible>(Response::new(Body::from("hello"))) }
+    });
+    let app = App::start(builder().hyper(service));
+    let mut client = Client::connect(app.main);
+    for number in 1..=200 {
+        client.send(format!("GET /{number} HTTP/1.1\r\nx-number: {number}\r\nx-long: {}\r\n\r\n", "y".repeat(number * 7)));
+        assert_eq!(client.answer().body(), "hello");
+    }
+    let mut last = None;
+    for (number, (body, head)) in (1..).zip(kept.lock().unwrap().iter()) {
+        assert_eq!(head.uri.path(), format!("/{number}"));
+        assert_eq!(head.headers["x-number"], number.to_string());
+        assert_eq!(head.headers["x-long"].len(), number * 7);
+        let deadline = body.context().deadline();
+        assert!(deadline > last && !body.context().is_cancelled(), "{number}");
+        last = deadline;
+    }
+    assert_eq!(fates(&app.end()), [200, 200, 0, 0, 0]);
+}
+
+// Its last answer was a moment ago, and nothing of it is left: the exit waits for no such connection, however many there are.
+#[test]
+fn connections_that_were_just_answered_do_not_delay_the_exit() {
+    let app = App::start(host(async |_, _| Body::from("hello")));
+    let mut clients: Vec<_> = (0..300).map(|_| Client::connect(app.main)).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").body(), "hello");
+    }
+    let status = app.status();
+    assert_eq!((&status["connections"]["open"], &status["requests"]["in_flight"]), (&300.into(), &0.into()), "{status}");
+    let report = app.end();
+    assert!(report.shutdown < Duration::from_millis(900), "{report:?}");
+    assert_eq!((fates(&report), report.connections.drained), ([300, 300, 0, 0, 0], 300), "{report:?}");
+    for client in &mut clients {
+        assert_eq!(client.end(), End::Closed);
+    }
+}
+
+// A handler may hand its thread's other tasks to another thread, and so begin on one thread what it ends there alone.
+#[test]
+fn a_plain_handler_may_block_in_place() {
+    let app = App::start(host(|_, number| async move {
+        tokio::task::block_in_place(|| block(Duration::from_millis(30)));
+        Body::from(number.to_string())
+    }));
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = Client::connect(app.main);
+            aside(move || {
+                client.send(GET.repeat(4));
+                (0..4).map(|_| client.answer().body()).collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let mut answers: Vec<usize> =
+        clients.into_iter().flat_map(|client| client.join().unwrap()).map(|answer| answer.parse().unwrap()).collect();
+    answers.sort_unstable();
+    assert_eq!(answers, (0..32).collect::<Vec<_>>());
+    assert_eq!(fates(&app.end()), [32, 32, 0, 0, 0]);
+}
+
+// The client of a handler that waits leaves: its context is cancelled, its handler dropped, though hyper has never called it.
+#[test]
+fn a_plain_handler_whose_client_leaves_is_told_and_gone() {
+    let contexts = Arc::new(Mutex::new(Vec::new()));
+    let kept = contexts.clone();
+    let service = service_fn(move |request: Request<lameduck::Body>| {
+        kept.lock().unwrap().push(request.body().context().clone());
+        async move {
+            if request.uri().path() == "/wait" {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, Infallible>(Response::new(Body::from("hello")))
+        }
+    });
+    let app = App::start(builder().request_timeout(None).hyper(service));
+    let mut client = Client::connect(app.main);
+    client.send(format!("{GET}GET /wait HTTP/1.1\r\n\r\n"));
+    until_holds("it waits", || app.status()["requests"]["started"] == 2 && app.status()["requests"]["finished"] == 1);
+    // With an answer unread: its kernel sends a reset.
+    drop(client);
+    until_holds("it is gone", || app.status()["requests"]["gone"] == 1);
+    let cancelled: Vec<_> = contexts.lock().unwrap().iter().map(lameduck::RequestContext::is_cancelled).collect();
+    assert_eq!(cancelled, [false, true]);
+    assert_eq!(fates(&app.end()), [2, 1, 0, 0, 1]);
+}
+
+// Who speaks HTTP/2 after plain requests speaks it as anybody would on a parked connection.
+#[test]
+fn a_preface_after_a_plain_answer_is_heard() {
+    let app = App::start(host(async |_, _| Body::from("hello")));
+    let mut client = Client::connect(app.main);
+    assert_eq!(client.get("/").body(), "hello");
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    assert_eq!(client.exactly(9).map(|frame| frame[3]), Ok(4), "SETTINGS");
+    drop(client);
+    assert_eq!(fates(&app.end()), [1, 1, 0, 0, 0]);
 }
