@@ -10,7 +10,7 @@ use hyper::{
     body::{Frame, SizeHint},
     service::service_fn,
 };
-use lameduck::{Host, HttpService, Limits, Report};
+use lameduck::{Host, HttpService, Limits, Report, lifecycle::Plan};
 use std::{
     convert::Infallible,
     pin::Pin,
@@ -22,8 +22,8 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use support::{App, Client, End, app::Workers, aside, block, builder, now, pause, until_holds};
-use tokio::sync::Notify;
+use support::{App, Client, End, app::Workers, aside, block, builder, now, pause, quick_plan, until_holds};
+use tokio::{sync::Notify, task::JoinSet};
 
 /// A body in one piece that says of itself what it likes.
 struct Odd {
@@ -78,8 +78,17 @@ where
     A: Fn(String, usize) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Body> + Send + 'static,
 {
+    planned(quick_plan(), answer)
+}
+
+/// The same, with a plan of its own.
+fn planned<A, F>(plan: Plan, answer: A) -> Host<impl HttpService>
+where
+    A: Fn(String, usize) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Body> + Send + 'static,
+{
     let count = Arc::new(AtomicUsize::new(0));
-    builder().hyper(service_fn(move |request: Request<lameduck::Body>| {
+    builder().plan(plan).hyper(service_fn(move |request: Request<lameduck::Body>| {
         let answer = answer(request.uri().path().to_owned(), count.fetch_add(1, SeqCst));
         async move { Ok::<_, Infallible>(Response::new(answer.await)) }
     }))
@@ -221,10 +230,11 @@ fn a_handler_that_yields_lets_others_have_their_turn() {
         host(async |_, _| {
             let turn = Arc::new(AtomicBool::new(false));
             let others = turn.clone();
-            let other = tokio::spawn(async move { others.store(true, SeqCst) });
+            let mut tasks = JoinSet::new();
+            tasks.spawn(async move { others.store(true, SeqCst) });
             tokio::task::yield_now().await;
             let had = turn.load(SeqCst);
-            other.await.unwrap();
+            tasks.join_all().await;
             Body::from(had.to_string())
         }),
         Workers::OneThread,
@@ -478,4 +488,43 @@ fn a_preface_after_a_plain_answer_is_heard() {
     assert_eq!(client.exactly(9).map(|frame| frame[3]), Ok(4), "SETTINGS");
     drop(client);
     assert_eq!(fates(&app.end()), [1, 1, 0, 0, 0]);
+}
+
+// Its kernel takes no more, in the middle of a plain answer: in the drain it has five seconds, and then is cut, though more would be left.
+#[test]
+fn a_client_that_stops_reading_plain_answers_is_cut_after_five_seconds_of_the_drain() {
+    let plan = Plan { drain: Duration::from_secs(15), ..quick_plan() };
+    let app = App::start(planned(plan, async |_, _| Body::from(vec![b'x'; 13_000])));
+    let mut client = stuff(&app, 1_000);
+    app.stop();
+    let report = app.report();
+    assert!((5..8).contains(&report.shutdown.as_secs()), "{report:?}");
+    let [started, finished, timed_out, aborted, gone] = fates(&report);
+    assert_eq!((started, timed_out, gone), (finished + aborted, 0, 0), "{report:?}");
+    assert_eq!(client.end(), End::Reset);
+}
+
+// The same client, which reads on when the drain has begun: what had begun comes whole, what had not is left, and counted as a race.
+#[test]
+fn a_client_that_reads_its_plain_answers_in_the_drain_gets_what_had_begun() {
+    let plan = Plan { drain: Duration::from_secs(15), ..quick_plan() };
+    let app = App::start(planned(plan, async |_, _| Body::from(vec![b'x'; 13_000])));
+    let mut client = stuff(&app, 1_000);
+    app.stop();
+    app.wait_for_phase("draining");
+    let mut whole = 0;
+    let end = loop {
+        match client.try_answer() {
+            Ok(answer) => {
+                assert_eq!(answer.bytes.len(), 13_000);
+                whole += 1;
+            }
+            Err(end) => break end,
+        }
+    };
+    assert_eq!(end, End::Closed);
+    let report = app.report();
+    assert_eq!(fates(&report), [whole, whole, 0, 0, 0], "{report:?}");
+    assert_eq!(report.connections.raced, 1, "{report:?}");
+    assert!(report.shutdown < Duration::from_secs(5), "{report:?}");
 }
