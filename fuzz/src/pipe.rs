@@ -1,6 +1,6 @@
 //! A network of in-memory pipes: the host's own end is a listener that pipes are handed to.
 
-use lameduck::env::{Address, Audience, Backlog, ListenAddress, Listener, Network, Reservation};
+use lameduck::env::{Address, Audience, Backlog, ListenAddress, Listener, Network, NoLot, Reservation};
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
@@ -64,6 +64,7 @@ pub(crate) struct PipeListener(Option<UnboundedReceiver<DuplexStream>>);
 
 impl Listener for PipeListener {
     type Io = DuplexStream;
+    type Lot = NoLot<DuplexStream>;
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(DuplexStream, Address)>> {
         let Some(accept) = &mut self.0 else { return Poll::Pending };

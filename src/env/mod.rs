@@ -6,6 +6,7 @@
 
 mod address;
 mod clock;
+mod lot;
 #[cfg(feature = "metrics")]
 mod meter;
 mod network;
@@ -16,6 +17,7 @@ mod transport;
 
 pub use address::{Address, ListenAddress};
 pub use clock::{Calendar, Clock, Sleep};
+pub use lot::{Lot, NoLot, Nobody};
 #[cfg(feature = "metrics")]
 pub(crate) use meter::{Meter, Usage};
 pub use network::{Audience, Backlog, Listener, Network, Reservation};

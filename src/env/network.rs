@@ -1,6 +1,6 @@
 //! Where listeners come from, and how they end.
 
-use super::{Address, ListenAddress, Transport};
+use super::{Address, ListenAddress, Lot, Transport};
 use std::{
     fmt,
     future::Future,
@@ -51,6 +51,8 @@ pub trait Reservation: fmt::Debug + Send + 'static {
 pub trait Listener: fmt::Debug + Send + 'static {
     /// Its connections.
     type Io: Transport;
+    /// Where they wait while they are idle; [`NoLot`](super::NoLot) if each keeps its task.
+    type Lot: Lot<Io = Self::Io>;
 
     /// The next connection. Errors are the caller's to judge: some concern one connection, some the whole process (out of
     /// descriptors), and how long to back off is policy.
@@ -65,6 +67,11 @@ pub trait Listener: fmt::Debug + Send + 'static {
     /// Keeps newcomers out without losing who already came, as far as this listener can. Called once; afterwards connections
     /// are accepted as the answer says, and the listener is dropped.
     fn quiesce(&mut self) -> Backlog;
+
+    /// A place for idle connections, on the runtime that it is called on. `None` if each keeps its task. Default: `None`.
+    fn lot(&self) -> Option<Self::Lot> {
+        None
+    }
 
     /// How many clients are about to enter the queue: their handshake with this address has begun and is not complete. Asked
     /// after [`quiesce`](Self::quiesce), a few times at most; it must not wait. Those of other listeners at the same address

@@ -16,14 +16,18 @@ use super::{
     berth::Berth,
     counts::{Counts, Gauge},
     crew::Crew,
+    deep::{Gate, Stay},
     direct::Handover,
     http1::Http1,
     http2::Http2,
     lingering::Lingering,
-    parked::Parked,
+    parked::{Heard, Parked},
     service::HttpService,
 };
-use crate::{env::Transport, lifecycle::Phase};
+use crate::{
+    env::Transport,
+    lifecycle::{Moment, Phase},
+};
 use bytes::Bytes;
 use std::{
     future::Future,
@@ -37,6 +41,7 @@ use tokio::task::yield_now;
 pub(crate) struct Connection<T: Transport, S: HttpService> {
     crew: Arc<Crew<S>>,
     berth: Arc<Berth>,
+    gate: Arc<Gate<T>>,
     state: State<T, S>,
     /// Polls that are left once the connection is to be cut. The abort may have come in the same breath, and its 503s want to be
     /// written: by HTTP/2 streams, which are tasks of their own, and then by their connection.
@@ -45,11 +50,13 @@ pub(crate) struct Connection<T: Transport, S: HttpService> {
 
 const LAST_TURNS: u8 = 3;
 
-enum State<T: Transport, S: HttpService> {
+pub(super) enum State<T: Transport, S: HttpService> {
     Parked(Parked<T, S>),
     Http1(Box<Http1<T, S>>),
     Http2(Box<Http2<T, S>>),
     Lingering(Box<Lingering<T>>),
+    /// Somebody else's by now: see [`deep`](super::deep).
+    Asleep,
     Closed,
 }
 
@@ -60,7 +67,7 @@ impl<T: Transport, S: HttpService> State<T, S> {
         match self {
             Self::Http2(_) => Some(&counts.http2),
             Self::Lingering(_) => Some(&counts.lingering),
-            Self::Parked(_) | Self::Http1(_) | Self::Closed => None,
+            Self::Parked(_) | Self::Http1(_) | Self::Asleep | Self::Closed => None,
         }
     }
 }
@@ -77,6 +84,8 @@ pub(crate) enum Next<T, S: HttpService> {
     HandOver(T, Box<Handover<S>>),
     /// To speak HTTP/2, having read these bytes.
     SpeakHttp2(T, Bytes),
+    /// To be parked deep, without a task: since when it waits, and whether it has ever sent anything.
+    Sleep(T, Moment, Heard),
     /// To close without losing an answer.
     Linger(Box<Lingering<T>>),
     /// To be dropped.
@@ -92,9 +101,17 @@ impl<T, S: HttpService> Next<T, S> {
 }
 
 impl<T: Transport, S: HttpService> Connection<T, S> {
-    pub(crate) fn new(crew: Arc<Crew<S>>, berth: Arc<Berth>, io: T) -> Self {
+    pub(super) fn new(crew: Arc<Crew<S>>, berth: Arc<Berth>, gate: Arc<Gate<T>>, io: T) -> Self {
         crew.side.tally.accepted.add_one();
-        Self { crew, berth, state: State::Parked(Parked::fresh(io)), last_turns: LAST_TURNS }
+        Self::woken(crew, berth, gate, State::Parked(Parked::fresh(io)))
+    }
+
+    /// One that was accepted before.
+    pub(super) fn woken(crew: Arc<Crew<S>>, berth: Arc<Berth>, gate: Arc<Gate<T>>, state: State<T, S>) -> Self {
+        if let Some(gauge) = state.gauge(&crew.counts) {
+            gauge.add_one();
+        }
+        Self { crew, berth, gate, state, last_turns: LAST_TURNS }
     }
 }
 
@@ -111,11 +128,11 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
             }
             let (crew, berth) = (&me.crew, &*me.berth);
             let next = match &mut me.state {
-                State::Parked(parked) => parked.poll(cx, crew, berth),
+                State::Parked(parked) => parked.poll(cx, crew, berth, &me.gate),
                 State::Http1(http1) => http1.poll(cx, crew, berth),
                 State::Http2(http2) => http2.poll(cx, crew, berth),
                 State::Lingering(lingering) => lingering.poll(cx, crew, berth),
-                State::Closed => return Poll::Ready(()),
+                State::Asleep | State::Closed => return Poll::Ready(()),
             };
             let state = match next {
                 Next::Wait => {
@@ -130,6 +147,15 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                 Next::SpeakHttp1(io, read) => State::Http1(Box::new(Http1::new(crew, berth, io, read))),
                 Next::HandOver(io, handover) => State::Http1(Box::new(Http1::taking_over(crew, io, *handover))),
                 Next::SpeakHttp2(io, read) => State::Http2(Box::new(Http2::new(crew, berth, io, read))),
+                Next::Sleep(io, since, heard) => {
+                    let (peer, local) = (berth.peer.clone(), berth.local.clone());
+                    // Its first poll may have come late.
+                    let since = if heard == Heard::Nothing { berth.accepted } else { since };
+                    match me.gate.pass(io, Stay { since, peer, local, heard }) {
+                        Ok(()) => State::Asleep,
+                        Err(io) => State::Parked(Parked::woken(io, &[], heard, since)),
+                    }
+                }
                 Next::Linger(lingering) => State::Lingering(lingering),
                 Next::Reset => {
                     crew.side.tally.reset.add_one();
@@ -168,7 +194,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
                 http2.cut();
                 false
             }
-            State::Parked(_) | State::Lingering(_) | State::Closed => false,
+            State::Parked(_) | State::Lingering(_) | State::Asleep | State::Closed => false,
         };
         let tally = &self.crew.side.tally;
         if was_reset { tally.reset.add_one() } else { tally.drained.add_one() }
@@ -178,8 +204,11 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
 impl<T: Transport, S: HttpService> Drop for Connection<T, S> {
     fn drop(&mut self) {
         // Counted out first, dropped last.
-        let _last = self.enter(State::Closed);
+        let last = self.enter(State::Closed);
         self.berth.leave();
+        if matches!(last, State::Asleep) {
+            return;
+        }
         self.crew.side.tally.closed.add_one();
         self.crew.on_connection_closed();
     }

@@ -133,11 +133,21 @@ impl<S: HttpService> Crew<S> {
         self.counts.direct.get() > LIVE_MAX
     }
 
+    /// Whether more connections have tasks than should while they are idle.
+    pub(crate) fn has_many_tasks(&self) -> bool {
+        self.tasks.len() > LIVE_MAX
+    }
+
     // The sweep.
 
     /// Asks the sweep to wake a connection at its first round from `at` on.
     pub(crate) fn wake_at(&self, berth: &Berth, at: Moment) {
         berth.set_due(at);
+        self.sweep_by(at);
+    }
+
+    /// Asks for a round of the sweep at `at`, or sooner.
+    pub(crate) fn sweep_by(&self, at: Moment) {
         if at < self.sweep_at() {
             self.sweep_at.fetch_min(at.as_nanos(), Relaxed);
             self.sooner.notify_one();

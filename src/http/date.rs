@@ -1,6 +1,6 @@
 //! The `Date` header (RFC 9110 §6.6.1), from an injected clock, formatted once a second.
 
-use crate::{env::Clock, lifecycle::Moment};
+use crate::lifecycle::Moment;
 use http::HeaderValue;
 use std::{
     cell::RefCell,
@@ -37,10 +37,10 @@ impl Today {
         Self { text: HeaderValue::from_static(""), until: Moment::EPOCH }
     }
 
-    /// The date at `now` of `clock`.
-    pub(crate) fn at(&mut self, now: Moment, clock: &dyn Clock) -> &[u8] {
+    /// The date at `now`, when the calendar says what `wall` returns.
+    pub(crate) fn at(&mut self, now: Moment, wall: impl FnOnce() -> SystemTime) -> &[u8] {
         if now >= self.until {
-            let wall = clock.wall();
+            let wall = wall();
             let into_the_second = wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
             self.text = header(wall);
             self.until = now + Duration::from_nanos(u64::from(1_000_000_000 - into_the_second));
@@ -59,5 +59,17 @@ mod tests {
         assert_eq!(at(784_111_777_000), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(at(784_111_777_999), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(at(784_111_778_000), "Sun, 06 Nov 1994 08:49:38 GMT");
+    }
+
+    #[test]
+    fn the_calendar_is_asked_again_when_its_second_is_over() {
+        let mut today = Today::unknown();
+        let now = Moment::from_nanos(5_000_000_000);
+        let wall = UNIX_EPOCH + Duration::from_millis(784_111_777_400);
+        assert_eq!(today.at(now, || wall), b"Sun, 06 Nov 1994 08:49:37 GMT");
+        let last = now + Duration::from_nanos(599_999_999);
+        assert_eq!(today.at(last, || unreachable!("its second is not over")), b"Sun, 06 Nov 1994 08:49:37 GMT");
+        let next = now + Duration::from_millis(600);
+        assert_eq!(today.at(next, || wall + Duration::from_millis(600)), b"Sun, 06 Nov 1994 08:49:38 GMT");
     }
 }

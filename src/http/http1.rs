@@ -192,7 +192,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             io.reset_on_drop();
             return Next::Reset;
         }
-        after_the_last_answer(io, &read, &self.link)
+        after_the_last_answer(io, &read, &self.link).map_or(Next::Close, Next::linger)
     }
 
     /// The connection speaks another protocol now. It stays in the drain until its io is dropped.
@@ -233,8 +233,9 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     }
 }
 
-/// Our side of the connection is shut. `read`: what was read behind the last request.
-pub(super) fn after_the_last_answer<T: Transport, S: HttpService>(io: T, read: &Bytes, link: &Link) -> Next<T, S> {
+/// What becomes of a connection whose last answer was written, and whose side of ours is shut; `None`: it may be closed. `read`: what was
+/// read behind the last request.
+pub(super) fn after_the_last_answer<T: Transport>(io: T, read: &Bytes, link: &Link) -> Option<Lingering<T>> {
     let is_own_unread = link.is_body_unread() || link.are_bodies_held();
     let is_next_unread = !read.is_empty() || io.look() == Look::Data;
     let stopping = link.side.phase() >= Phase::LameDuck;
@@ -243,15 +244,15 @@ pub(super) fn after_the_last_answer<T: Transport, S: HttpService>(io: T, read: &
         link.side.tally.raced.add_one();
     }
     if is_own_unread || is_next_unread {
-        return Next::linger(Lingering::saying(io, Bytes::new()));
+        return Some(Lingering::saying(io, Bytes::new()));
     }
     // If we end the connection, more of the client may still come, and the reset it would cause must find nothing left to
     // destroy. So too if it is the client who ends it, with an answer that did not leave at once.
     let is_at_risk = stopping || link.written() > SENT_AT_ONCE;
     if is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > 0) {
-        return Next::linger(Lingering::delivering(io));
+        return Some(Lingering::delivering(io));
     }
-    Next::Close
+    None
 }
 
 impl<T: Transport, S: HttpService> Drop for Http1<T, S> {

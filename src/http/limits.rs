@@ -57,10 +57,11 @@ pub(crate) const SENT_AT_ONCE: u64 = 10 * 1460;
 /// How often a close that waits for acknowledgements looks for them.
 pub(crate) const ACKNOWLEDGED_CHECK: Duration = Duration::from_millis(10);
 
-/// How long a connection stays with hyper once it is idle, before it is taken apart and parked.
+/// How long an idle connection keeps what it takes to answer the next request: hyper, or what plain requests are answered with, and its
+/// task.
 pub(crate) const PARK_AFTER: Duration = Duration::from_secs(1);
 
-/// Idle connections that stay with hyper, a worker; above it they are parked at once. It bounds the memory of a burst.
+/// Idle connections that keep it, a worker; above it they are parked at once. It bounds the memory of a burst.
 pub(crate) const LIVE_MAX: usize = 256;
 
 /// How long an HTTP/2 peer may take to answer the PING behind a GOAWAY, with no stream open.

@@ -12,6 +12,7 @@ mod counts;
 mod crew;
 mod date;
 mod deadlines;
+mod deep;
 mod direct;
 mod drain_class;
 mod guest_io;

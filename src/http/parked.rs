@@ -6,6 +6,7 @@ use super::{
     berth::Berth,
     connection::Next,
     crew::Crew,
+    deep::Gate,
     direct::{Direct, Served},
     http1::after_the_last_answer,
     limits::{FIRST_BYTE_GRACE, HEAD_GRACE, PARK_AFTER},
@@ -43,14 +44,14 @@ pub(crate) struct Parked<T, S: HttpService> {
 const UNDECIDED_MAX: usize = PREFACE.len() - 1;
 
 /// Nearly every head is shorter, and so is read by one call and parsed once.
-const READ_AT_ONCE: usize = 4096;
+pub(super) const READ_AT_ONCE: usize = 4096;
 
 /// Requests that are answered in one turn of the connection's task, as many as hyper answers: others want to be served too.
-const TURNS: u8 = 16;
+pub(super) const TURNS: u8 = 16;
 
 /// Whether the client has ever sent anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Heard {
+pub(super) enum Heard {
     Nothing,
     Something,
 }
@@ -68,10 +69,21 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         parked
     }
 
+    /// Awake again, with the first bytes of something.
+    pub(super) fn woken(io: T, read: &[u8], heard: Heard, since: Moment) -> Self {
+        let mut me = Self::fresh(io);
+        (me.history, me.since) = (heard, Some(since));
+        let len = read.len().min(UNDECIDED_MAX);
+        me.bytes[..len].copy_from_slice(&read[..len]);
+        me.len = u8::try_from(len).unwrap_or(u8::MAX);
+        me
+    }
+
     /// Not inlined, so that only those who are parked have its large frame.
     #[inline(never)]
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T, S> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth, gate: &Gate<T>) -> Next<T, S> {
         let mut turns = TURNS;
+        let mut answered = None;
         loop {
             if turns == 0 {
                 // Others first.
@@ -84,7 +96,10 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             let mut room = ReadBuf::uninit(&mut room);
             room.put_slice(&self.bytes[..len]);
             match Pin::new(io).poll_read(cx, &mut room) {
-                Poll::Pending => return self.wait(cx, crew, berth),
+                Poll::Pending => {
+                    let now = answered.unwrap_or_else(|| crew.side.clock.now());
+                    return self.wait(now, cx, crew, berth, gate);
+                }
                 Poll::Ready(Err(_)) => return Next::Close,
                 Poll::Ready(Ok(())) => {
                     let bytes = room.filled();
@@ -104,8 +119,9 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                         // A few bytes of the preface, then the end: HTTP/1's parser shall refuse it.
                         Sniffed::Undecided | Sniffed::Http1 => {
                             let bytes = plain::shelve(bytes);
-                            if let Some(next) = self.serve(cx, bytes, crew, berth, &mut turns) {
-                                return next;
+                            match self.serve(cx, bytes, crew, berth, &mut turns) {
+                                Ok(now) => answered = Some(now),
+                                Err(next) => return next,
                             }
                         }
                         Sniffed::Http2 => {
@@ -118,7 +134,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         }
     }
 
-    /// Answers what is plain; `None` if that was all.
+    /// Answers what is plain, and if that was all, it was then.
     fn serve(
         &mut self,
         cx: &mut Context<'_>,
@@ -126,8 +142,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         crew: &Crew<S>,
         berth: &Berth,
         turns: &mut u8,
-    ) -> Option<Next<T, S>> {
-        let Some(io) = &mut self.io else { return Some(Next::Close) };
+    ) -> Result<Moment, Next<T, S>> {
+        let Some(io) = &mut self.io else { return Err(Next::Close) };
         let direct = self.direct.get_or_insert_with(|| Box::new(Direct::new(crew, berth)));
         let served = direct.serve(cx, io, read, turns);
         if let Served::All(now) = served {
@@ -136,14 +152,14 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             if crew.is_crowded_directly() {
                 self.direct = None;
             }
-            return None;
+            return Ok(now);
         }
-        let (Some(mut io), Some(direct)) = (self.io.take(), self.direct.take()) else { return Some(Next::Close) };
-        Some(match served {
+        let (Some(mut io), Some(direct)) = (self.io.take(), self.direct.take()) else { return Err(Next::Close) };
+        Err(match served {
             Served::All(_) | Served::Lost => Next::Close,
             Served::Last(read) => {
                 let _ = Pin::new(&mut io).poll_shutdown(cx);
-                after_the_last_answer(io, &read, direct.link())
+                after_the_last_answer(io, &read, direct.link()).map_or(Next::Close, Next::linger)
             }
             Served::NotOurs(read, begun) => Next::HandOver(io, direct.hand_over(read, begun)),
             Served::InPart { read, unwritten, after } => {
@@ -159,9 +175,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     }
 
     /// Nothing to read: whether to go on waiting is the phase's to say.
-    fn wait(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T, S> {
+    fn wait(&mut self, now: Moment, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth, gate: &Gate<T>) -> Next<T, S> {
         let side = &crew.side;
-        let now = side.clock.now();
         let since = *self.since.get_or_insert(now);
         let draining = side.phase() >= Phase::Draining;
         let until = match (draining, self.len, self.history) {
@@ -172,10 +187,16 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             (true, 1.., _) => since.max(side.draining_since()) + HEAD_GRACE,
         };
         if now < until {
-            if self.direct.is_some() && now >= since + PARK_AFTER {
+            let mut again = until;
+            if now < since + PARK_AFTER {
+                again = until.min(since + PARK_AFTER);
+            } else {
                 self.direct = None;
             }
-            let again = if self.direct.is_some() { until.min(since + PARK_AFTER) } else { until };
+            let is_long = now >= since + PARK_AFTER || crew.has_many_tasks();
+            if is_long && !draining && self.len == 0 && gate.is_open() {
+                return self.io.take().map_or(Next::Close, |io| Next::Sleep(io, since, self.history));
+            }
             crew.wake_at(berth, again);
             return Next::Wait;
         }

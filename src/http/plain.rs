@@ -67,27 +67,21 @@ pub(super) fn read(read: &Bytes, fields_max: usize, headers: &mut HeaderMap) -> 
     headers.reserve(head.headers.len());
     for field in &*head.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        if name == header::CONNECTION {
+        match name.as_str() {
             // Whatever else it may list is not plain.
-            wish = match field.value {
-                b"close" => Wish::ToClose,
-                value if value.eq_ignore_ascii_case(b"keep-alive") => wish,
+            "connection" if wish == Wish::ToClose => return None,
+            "connection" => match field.value {
+                b"close" => wish = Wish::ToClose,
+                value if value.eq_ignore_ascii_case(b"keep-alive") => {}
                 _ => return None,
-            };
-        } else if matters_to_the_connection(&name) {
-            return None;
+            },
+            // Something about a body, or about what is spoken next.
+            "content-length" | "transfer-encoding" | "upgrade" | "expect" => return None,
+            _ => {}
         }
         headers.append(name, HeaderValue::from_maybe_shared(read.slice_ref(field.value)).ok()?);
     }
     Some(PlainRequest { uri, len, wish })
-}
-
-/// Whether a field of a request says something about its body, or about what is spoken next.
-fn matters_to_the_connection(name: &HeaderName) -> bool {
-    *name == header::CONTENT_LENGTH
-        || *name == header::TRANSFER_ENCODING
-        || *name == header::UPGRADE
-        || *name == header::EXPECT
 }
 
 /// Whether the connection goes on after an answer.
@@ -108,7 +102,6 @@ pub(super) fn write<B>(
     date: Option<&[u8]>,
 ) -> Option<After> {
     let status = response.status();
-    let reason = status.canonical_reason().filter(|_| may_have_content(status))?;
     if response.version() != Version::HTTP_11 || response.extensions().get::<hyper::ext::ReasonPhrase>().is_some() {
         return None;
     }
@@ -120,6 +113,7 @@ pub(super) fn write<B>(
     if status == StatusCode::OK {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
     } else {
+        let reason = status.canonical_reason().filter(|_| may_have_content(status))?;
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(status.as_str().as_bytes());
         out.push(b' ');
@@ -131,26 +125,19 @@ pub(super) fn write<B>(
     let mut digits = itoa::Buffer::new();
     let length = digits.format(length).as_bytes();
     for (name, value) in response.headers() {
-        if *name == header::CONTENT_LENGTH {
-            if says_length || value.as_bytes() != length {
-                return None;
-            }
-            if length == b"0" {
-                // Nothing to announce: it is said at the end.
-                continue;
-            }
-            says_length = true;
-        } else if *name == header::CONNECTION {
-            if after == After::Ends || value != "close" {
-                return None;
-            }
-            after = After::Ends;
-        } else if *name == header::DATE {
-            says_date = true;
-        } else if *name == header::TRANSFER_ENCODING || *name == header::TRAILER || *name == header::UPGRADE {
-            return None;
+        let name = name.as_str();
+        match name {
+            "content-length" if says_length || value.as_bytes() != length => return None,
+            // Nothing to announce: it is said at the end.
+            "content-length" if length == b"0" => continue,
+            "content-length" => says_length = true,
+            "connection" if after == After::Ends || value != "close" => return None,
+            "connection" => after = After::Ends,
+            "date" => says_date = true,
+            "transfer-encoding" | "trailer" | "upgrade" => return None,
+            _ => {}
         }
-        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");

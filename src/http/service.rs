@@ -86,6 +86,21 @@ pub(crate) enum Begun<S: HttpService> {
     Answer(Box<Response<Answer<S::ResponseBody>>>),
 }
 
+impl<S: HttpService> Begun<S> {
+    /// For another task than the one that it was polled in: it must hear whom to wake.
+    pub(crate) fn on_another_task(self) -> Self {
+        match self {
+            Self::Waits(mut handling) | Self::Handler(mut handling) => {
+                if let Some(handling) = handling.as_mut().as_pin_mut() {
+                    handling.project().state.leave_place();
+                }
+                Self::Handler(handling)
+            }
+            Self::Answer(answer) => Self::Answer(answer),
+        }
+    }
+}
+
 /// A handler that was polled, and must stay where it is.
 pub(crate) type BegunHandling<S> = Pin<Box<Option<Handling<<S as HttpService>::ServiceFuture>>>>;
 
@@ -377,12 +392,17 @@ impl HandlingState {
 
     /// Takes the flight; whoever waited for it does no more.
     fn take_flight(&mut self) -> Option<Flight> {
+        self.leave_place();
         let flight = self.flight.take()?;
         flight.link().on_our_turn_over();
-        if let Some(place) = self.place.take() {
+        Some(flight)
+    }
+
+    /// Waits no more for the deadline and the abort.
+    fn leave_place(&mut self) {
+        if let (Some(flight), Some(place)) = (&self.flight, self.place.take()) {
             flight.link().deadlines.leave(place);
         }
-        Some(flight)
     }
 }
 

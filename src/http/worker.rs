@@ -4,6 +4,7 @@ use super::{
     berth::Berth,
     connection::Connection,
     crew::Crew,
+    deep::{Deep, Gate},
     service::HttpService,
     settling::{Sealing, Settled, Settling},
 };
@@ -18,7 +19,10 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::yield_now,
+};
 
 /// What the driver asks of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub(crate) enum Order {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// Connections accepted in one turn of the loop, which has others to serve.
 const ACCEPTS_AT_ONCE: usize = 16;
+/// So many berths of connections that have left are let be.
+const BERTHS_LEFT_MAX: usize = 64;
 /// How often connections that are due are woken while serving. Once a stop was asked for, they are when they are due.
 const SWEEP: Duration = Duration::from_millis(250);
 /// The longest time between two sweeps then, and the shortest: whoever asks for a moment that has passed must not keep us spinning.
@@ -89,8 +95,11 @@ async fn keep<L, S>(
     S: HttpService,
 {
     let clock = crew.side.clock.clone();
+    let mut deep = Deep::new(crew.clone(), listeners.iter().find_map(Listener::lot));
+    let gate = deep.gate().clone();
     let mut desk = Desk {
         crew: crew.clone(),
+        gate: gate.clone(),
         berths: Vec::new(),
         listeners: Listeners::new(listeners),
         last_accept: Admitted::Yes,
@@ -106,33 +115,35 @@ async fn keep<L, S>(
         if is_full && accepting == Accepting::Yes {
             crew.on_full();
             if crew.side.wants_room() {
-                desk.wake_all();
+                desk.wake_all(&mut deep);
             }
         }
         // The last sweep arranged the next for a quarter of a second after it, which a stop cannot spare.
         if pace == Pace::Even && crew.side.phase() >= Phase::LameDuck {
             pace = Pace::AsDue;
-            sweep.as_mut().reset(desk.sweep(pace));
+            sweep.as_mut().reset(desk.sweep(pace, &mut deep));
         }
+        desk.berths.extend(deep.awakened());
+        desk.tidy();
         tokio::select! {
             biased;
             order = orders.recv() => match order {
-                Some(Order::Look) => desk.wake_all(),
+                Some(Order::Look) => desk.wake_all(&mut deep),
                 Some(Order::Quiesce) => {
                     desk.quiesce();
                     sealing.seal_one();
                     settling = Some(Settling::new(clock.clone(), sealing.clone()));
-                    desk.wake_all();
+                    desk.wake_all(&mut deep);
                 }
                 Some(Order::Close) => {
                     accepting = desk.empty_backlogs().await;
                     pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
-                    desk.wake_all();
+                    desk.wake_all(&mut deep);
                 }
                 Some(Order::Abandon) | None => {
                     desk.listeners.close();
                     crew.close();
-                    desk.wake_all();
+                    desk.wake_all(&mut deep);
                     accepting = Accepting::Never;
                     if order.is_none() {
                         // Nobody is left to give orders: the host is gone, and so are we.
@@ -140,7 +151,7 @@ async fn keep<L, S>(
                     }
                 }
             },
-            () = sweep.as_mut() => sweep.as_mut().reset(desk.sweep(pace)),
+            () = sweep.as_mut() => sweep.as_mut().reset(desk.sweep(pace, &mut deep)),
             () = crew.sooner() => sweep.as_mut().reset(desk.next_sweep()),
             () = Settling::is_due(settling.as_mut()) => {
                 let looked = settling.as_mut().map(|settling| settling.look(crew.side.phase(), desk.listeners.handshakes()));
@@ -155,13 +166,25 @@ async fn keep<L, S>(
                 pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
             }
             () = crew.freed(), if is_full => {}
+            () = gate.come() => deep.take_in(),
             accepted = desk.accept(), if accepting == Accepting::Yes && !is_full => {
                 if desk.admit_at_hand(accepted).await == Admitted::No {
                     accepting = Accepting::Paused;
                     pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
                 }
+                // A crowd of newcomers must not keep those waiting who were here before, nor pile up before any of them had a turn.
+                deep.serve_if_any().await;
+                if crew.has_many_tasks() {
+                    yield_now().await;
+                }
             }
-            () = emptied(&crew), if accepting == Accepting::Never => return,
+            () = deep.ready() => {
+                deep.serve().await;
+                // Whoever has a task has a turn, too.
+                yield_now().await;
+            }
+            () = yield_now(), if deep.is_behind() => crew.sweep_by(deep.end_due(clock.now())),
+            () = emptied(&crew), if accepting == Accepting::Never && deep.is_empty() => return,
         }
     }
 }
@@ -199,8 +222,9 @@ async fn emptied<S: HttpService>(crew: &Crew<S>) {
 }
 
 /// What a worker has at hand.
-struct Desk<L, S> {
+struct Desk<L: Listener, S> {
     crew: Arc<Crew<S>>,
+    gate: Arc<Gate<L::Io>>,
     berths: Vec<Arc<Berth>>,
     listeners: Listeners<L>,
     /// So that a want of descriptors is logged once, and not at every try.
@@ -217,7 +241,7 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
             Ok((io, peer)) => {
                 let berth = Arc::new(Berth::new(self.crew.side.clock.now(), peer, accepted.local));
                 self.berths.push(berth.clone());
-                drop(self.crew.tasks.spawn(Connection::new(self.crew.clone(), berth, io)));
+                drop(self.crew.tasks.spawn(Connection::new(self.crew.clone(), berth, self.gate.clone(), io)));
                 Admitted::Yes
             }
             Err(error) if concerns_one_connection(&error) => Admitted::Yes,
@@ -287,7 +311,16 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
         Accepting::Never
     }
 
-    fn wake_all(&mut self) {
+    /// A berth keeps the memory of its task: in a crowd of those that come, are answered and go on waiting without one, the next
+    /// sweep is far away.
+    fn tidy(&mut self) {
+        if self.berths.len() > 2 * self.crew.tasks.len() + BERTHS_LEFT_MAX {
+            self.berths.retain(|berth| !berth.has_left());
+        }
+    }
+
+    fn wake_all(&mut self, deep: &mut Deep<L::Lot, S>) {
+        self.crew.sweep_by(deep.sweep(self.crew.side.clock.now()));
         self.berths.retain(|berth| !berth.has_left());
         for berth in &self.berths {
             berth.wake();
@@ -295,10 +328,11 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
     }
 
     /// Wakes who is due; when to do so again.
-    fn sweep(&mut self, pace: Pace) -> Moment {
+    fn sweep(&mut self, pace: Pace, deep: &mut Deep<L::Lot, S>) -> Moment {
         self.crew.beats.fetch_add(1, Ordering::Relaxed);
         self.berths.retain(|berth| !berth.has_left());
         let now = self.crew.side.clock.now();
+        let sleepers = deep.sweep(now);
         if pace == Pace::Even {
             for berth in &self.berths {
                 berth.wake_if_due(now);
@@ -307,7 +341,7 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
         }
         self.crew.begin_sweep();
         let first = self.berths.iter().map(|berth| berth.wake_if_due(now)).min();
-        self.crew.end_sweep(first.unwrap_or(Moment::NEVER).min(now + SWEEP_STOPPING));
+        self.crew.end_sweep(first.unwrap_or(Moment::NEVER).min(sleepers).min(now + SWEEP_STOPPING));
         self.swept = now;
         self.next_sweep()
     }

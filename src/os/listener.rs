@@ -28,6 +28,8 @@ use std::{
     task::{Context, Poll},
 };
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+#[cfg(target_os = "linux")]
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// A listening TCP or Unix socket.
 #[derive(Debug)]
@@ -157,6 +159,18 @@ impl OsListener {
 
 impl Listener for OsListener {
     type Io = Socket;
+    #[cfg(target_os = "linux")]
+    type Lot = super::EpollLot;
+    #[cfg(not(target_os = "linux"))]
+    type Lot = crate::env::NoLot<Socket>;
+
+    /// None where descriptors are promised to a reserve, and on a runtime of several threads: all who wait in a lot are answered by
+    /// one.
+    #[cfg(target_os = "linux")]
+    fn lot(&self) -> Option<super::EpollLot> {
+        let has_one_thread = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
+        if self.reserve.is_none() && has_one_thread { super::EpollLot::new().ok() } else { None }
+    }
 
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled.

@@ -24,6 +24,8 @@ mod exclusive;
 mod handshakes;
 mod limits;
 mod listener;
+#[cfg(target_os = "linux")]
+mod lot;
 #[cfg(all(feature = "metrics", target_os = "linux"))]
 mod meter;
 mod network;
@@ -49,6 +51,8 @@ mod watchdog;
 pub use clock::TokioClock;
 pub use limits::{connections_max, cores, descriptors_max};
 pub use listener::OsListener;
+#[cfg(target_os = "linux")]
+pub use lot::{DeepSocket, EpollLot};
 #[cfg(all(feature = "metrics", target_os = "linux"))]
 pub(crate) use meter::ProcMeter;
 pub use network::{OsNetwork, OsReservation, ReusePort, SocketOptions};

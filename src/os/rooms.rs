@@ -143,7 +143,8 @@ struct Left(Option<Runtime>);
 impl Left {
     fn run(&self, job: Job) {
         if let Some(runtime) = &self.0 {
-            runtime.block_on(job);
+            // In a task, as on a runtime that all share: what it polls may ask for its id.
+            let _ = runtime.block_on(runtime.spawn(job));
         }
     }
 }

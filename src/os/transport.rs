@@ -33,11 +33,51 @@ enum Stream {
     Gone,
 }
 
+/// What kind of socket it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Tcp,
+    Unix,
+}
+
 impl Socket {
     /// Its descriptor goes back to `reserve` in the end.
     pub(super) fn with_reserve(mut self, reserve: Option<DescriptorReserve>) -> Self {
         self.reserve = reserve;
         self
+    }
+
+    pub(super) const fn kind(&self) -> Kind {
+        match self.stream {
+            Stream::Tcp(_) | Stream::Gone => Kind::Tcp,
+            Stream::Unix(_) => Kind::Unix,
+        }
+    }
+
+    /// Takes it out of the runtime.
+    ///
+    /// # Errors
+    /// Itself, if its descriptor is promised to a reserve, or the runtime will not let go of it.
+    #[cfg(target_os = "linux")]
+    pub(super) fn into_descriptor(mut self) -> Result<OwnedFd, Self> {
+        if self.reserve.is_some() {
+            return Err(self);
+        }
+        let descriptor = match mem::replace(&mut self.stream, Stream::Gone) {
+            Stream::Tcp(stream) => stream.into_std().map(OwnedFd::from),
+            Stream::Unix(stream) => stream.into_std().map(OwnedFd::from),
+            Stream::Gone => return Err(self),
+        };
+        descriptor.map_err(|_| self)
+    }
+
+    /// On the runtime that it is called on.
+    #[cfg(target_os = "linux")]
+    pub(super) fn from_descriptor(descriptor: OwnedFd, kind: Kind) -> io::Result<Self> {
+        Ok(match kind {
+            Kind::Tcp => TcpStream::from_std(descriptor.into())?.into(),
+            Kind::Unix => UnixStream::from_std(descriptor.into())?.into(),
+        })
     }
 
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
@@ -63,17 +103,7 @@ impl From<UnixStream> for Socket {
 
 impl Transport for Socket {
     fn look(&self) -> Look {
-        let Some(descriptor) = self.descriptor() else { return Look::Broken };
-        loop {
-            let mut byte = [0];
-            return match recv(descriptor, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-                Ok((_, 0)) => Look::Ended,
-                Ok(_) => Look::Data,
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(rustix::io::Errno::WOULDBLOCK) => Look::Empty,
-                Err(_) => Look::Broken,
-            };
-        }
+        self.descriptor().map_or(Look::Broken, look)
     }
 
     #[cfg(target_os = "linux")]
@@ -84,15 +114,35 @@ impl Transport for Socket {
         }
     }
 
-    /// A Unix socket cannot be reset; its peer sees an end.
     fn reset_on_drop(&mut self) {
-        match &self.stream {
-            Stream::Tcp(stream) => {
-                // It fails only on a connection that is broken already.
-                let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
-            }
-            Stream::Unix(_) | Stream::Gone => {}
+        if let Some(descriptor) = self.descriptor() {
+            reset_on_drop(descriptor, self.kind());
         }
+    }
+}
+
+/// A look into the kernel's buffer.
+pub(super) fn look(descriptor: BorrowedFd<'_>) -> Look {
+    loop {
+        let mut byte = [0];
+        return match recv(descriptor, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Look::Ended,
+            Ok(_) => Look::Data,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(rustix::io::Errno::WOULDBLOCK) => Look::Empty,
+            Err(_) => Look::Broken,
+        };
+    }
+}
+
+/// A Unix socket cannot be reset; its peer sees an end.
+pub(super) fn reset_on_drop(descriptor: BorrowedFd<'_>, kind: Kind) {
+    match kind {
+        Kind::Tcp => {
+            // It fails only on a connection that is broken already.
+            let _ = SockRef::from(&descriptor).set_linger(Some(Duration::ZERO));
+        }
+        Kind::Unix => {}
     }
 }
 

@@ -7,18 +7,19 @@
 
 use super::sock_diag::{self, Question, REQUEST, SOCK_DIAG_BY_FAMILY, u16_at, u32_at};
 use socket2::SockRef;
+use std::os::fd::AsFd;
 use std::{
     cell::{Cell, OnceCell},
     net::SocketAddr,
     os::fd::OwnedFd,
 };
-use tokio::net::TcpStream;
 
 /// The bytes of `stream` that were written and not acknowledged, if the kernel tells.
-pub(super) fn ask(stream: &TcpStream) -> Option<usize> {
-    let local = stream.local_addr().ok()?;
-    let peer = stream.peer_addr().ok()?;
-    let cookie = SockRef::from(stream).cookie().ok()?;
+pub(super) fn ask(stream: &impl AsFd) -> Option<usize> {
+    let socket = SockRef::from(stream);
+    let local = socket.local_addr().ok()?.as_socket()?;
+    let peer = socket.peer_addr().ok()?.as_socket()?;
+    let cookie = socket.cookie().ok()?;
     DESK.with(|desk| desk.ask(local, peer, cookie))
 }
 

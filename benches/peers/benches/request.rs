@@ -6,7 +6,7 @@ use hyper::{Request, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use lameduck::{
     Body, Host,
-    env::{Address, Audience, Backlog, Env, ListenAddress, Listener, Network, Reservation, Seed, SignalSource},
+    env::{Address, Audience, Backlog, Env, ListenAddress, Listener, Network, NoLot, Reservation, Seed, SignalSource},
     lifecycle::Signal,
     os::{Tasks, TokioClock},
 };
@@ -113,6 +113,7 @@ impl Reservation for End {
 
 impl Listener for End {
     type Io = DuplexStream;
+    type Lot = NoLot<DuplexStream>;
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(DuplexStream, Address)>> {
         match &mut self.0 {

@@ -4,6 +4,7 @@
 //! Only what the server sees of the world is faulty. Its internal port is not: it has descriptors of its own in reserve (P16), and
 //! whoever judges a shutdown must be able to ask.
 
+use super::lot::PolledLot;
 use crate::trace::Trace;
 use lameduck::env::{Address, Audience, Backlog, ListenAddress, Listener, Look, Network, Reservation, Seed, Transport};
 use std::{
@@ -183,6 +184,12 @@ impl<L: Listener> fmt::Debug for FaultyListener<L> {
 
 impl<L: Listener> Listener for FaultyListener<L> {
     type Io = FaultyStream<L::Io>;
+    type Lot = PolledLot<FaultyStream<L::Io>>;
+
+    /// For the world's connections, as in production.
+    fn lot(&self) -> Option<Self::Lot> {
+        self.faults.as_ref().map(|_| PolledLot::new())
+    }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Io, Address)>> {
         let fresh = self.waiting.is_empty();

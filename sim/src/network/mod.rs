@@ -5,6 +5,7 @@
 //! [`TurmoilNetWorld`] and [`TurmoilWorld`].
 
 mod faulty;
+mod lot;
 mod ports;
 mod running;
 mod turmoil;

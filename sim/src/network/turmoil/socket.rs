@@ -2,7 +2,7 @@
 
 use super::TurmoilHost;
 use crate::{network::Lease, trace::TracedIo};
-use lameduck::env::{Address, Backlog, Listener, Reservation, Transport};
+use lameduck::env::{Address, Backlog, Listener, NoLot, Reservation, Transport};
 use std::{
     fmt,
     future::Future,
@@ -116,6 +116,7 @@ pub struct TurmoilListener {
 
 impl Listener for TurmoilListener {
     type Io = TurmoilStream;
+    type Lot = NoLot<TurmoilStream>;
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Io, Address)>> {
         let socket = &self.socket;

@@ -6,7 +6,7 @@
 use super::{bell::Bell, fabric::Fabric};
 use crate::network::{Lease, SynFilter};
 use bytes::BytesMut;
-use lameduck::env::{Address, Backlog, Listener, Look, Transport};
+use lameduck::env::{Address, Backlog, Listener, Look, NoLot, Transport};
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
@@ -242,6 +242,7 @@ impl fmt::Debug for TurmoilNetListener {
 
 impl Listener for TurmoilNetListener {
     type Io = TurmoilNetStream;
+    type Lot = NoLot<TurmoilNetStream>;
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Io, Address)>> {
         let inner = self.socket.inner.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,0 +1,155 @@
+//! Idle connections in an epoll of their own, which the runtime watches as one descriptor.
+//!
+//! A connection here is its descriptor and no more: no task, no place in the runtime's books. The kernel remembers the key by which its
+//! owner knows it.
+
+use super::transport::{self, Kind, Socket};
+use crate::env::{Look, Lot, Transport};
+use bytes::Bytes;
+use rustix::{
+    event::{
+        Timespec,
+        epoll::{self, CreateFlags, Event, EventData, EventFlags},
+    },
+    io::Errno,
+    net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown},
+};
+use std::{
+    io,
+    mem::MaybeUninit,
+    os::fd::{AsFd, OwnedFd},
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd};
+
+/// An epoll for idle connections.
+#[derive(Debug)]
+pub struct EpollLot {
+    epoll: AsyncFd<OwnedFd>,
+}
+
+/// So many are found at a time.
+const EVENTS_AT_ONCE: usize = 64;
+
+impl EpollLot {
+    /// On the runtime that it is called on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn new() -> io::Result<Self> {
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe to call with an owner that swaps descriptors; an OwnedFd does not"
+        )]
+        let epoll = AsyncFd::with_interest(epoll::create(CreateFlags::CLOEXEC)?, Interest::READABLE)?;
+        Ok(Self { epoll })
+    }
+}
+
+impl Lot for EpollLot {
+    type Io = Socket;
+    type Deep = DeepSocket;
+
+    fn enter(&mut self, io: Socket, key: usize) -> Result<DeepSocket, Socket> {
+        let Some(descriptor) = io.descriptor() else { return Err(io) };
+        let flags = EventFlags::IN | EventFlags::RDHUP;
+        // The runtime's epoll holds the descriptor, too, until it is taken from there: nobody is woken for nothing in between.
+        if epoll::add(&self.epoll, descriptor, EventData::new_u64(key as u64), flags).is_err() {
+            return Err(io);
+        }
+        let kind = io.kind();
+        match io.into_descriptor() {
+            Ok(descriptor) => Ok(DeepSocket { descriptor, kind }),
+            Err(io) => {
+                if let Some(descriptor) = io.descriptor() {
+                    let _ = epoll::delete(&self.epoll, descriptor);
+                }
+                Err(io)
+            }
+        }
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>, found: &mut Vec<usize>) -> Poll<()> {
+        loop {
+            let mut ready = match self.epoll.poll_read_ready(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(ready)) => ready,
+                // The runtime is being shut down.
+                Poll::Ready(Err(_)) => return Poll::Pending,
+            };
+            let mut events = [const { MaybeUninit::<Event>::uninit() }; EVENTS_AT_ONCE];
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            match epoll::wait(self.epoll.get_ref(), &mut events[..], Some(&now)) {
+                Ok(([], _)) => ready.clear_ready(),
+                Ok((events, _)) => {
+                    found.extend(events.iter().filter_map(|event| usize::try_from(event.data.u64()).ok()));
+                    return Poll::Ready(());
+                }
+                Err(Errno::INTR) => {}
+                Err(_) => return Poll::Pending,
+            }
+        }
+    }
+
+    fn leave(&mut self, deep: DeepSocket) -> io::Result<(Socket, Bytes)> {
+        let DeepSocket { descriptor, kind } = deep;
+        epoll::delete(&self.epoll, &descriptor)?;
+        Ok((Socket::from_descriptor(descriptor, kind)?, Bytes::new()))
+    }
+}
+
+/// A connection that waits in an [`EpollLot`].
+#[derive(Debug)]
+pub struct DeepSocket {
+    descriptor: OwnedFd,
+    kind: Kind,
+}
+
+/// Nobody is woken for what cannot be done at once.
+fn at_once<R>(result: Result<R, Errno>) -> Poll<io::Result<R>> {
+    match result {
+        Err(Errno::WOULDBLOCK | Errno::INTR) => Poll::Pending,
+        result => Poll::Ready(result.map_err(io::Error::from)),
+    }
+}
+
+impl AsyncRead for DeepSocket {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut room = [MaybeUninit::uninit(); 4096];
+        let most = buf.remaining().min(room.len());
+        let read = recv(&self.descriptor, &mut room[..most], RecvFlags::DONTWAIT);
+        at_once(read).map_ok(|((read, _), _)| buf.put_slice(read))
+    }
+}
+
+impl AsyncWrite for DeepSocket {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        at_once(send(&self.descriptor, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(shutdown(&self.descriptor, Shutdown::Write).map_err(io::Error::from))
+    }
+}
+
+impl Transport for DeepSocket {
+    fn look(&self) -> Look {
+        transport::look(self.descriptor.as_fd())
+    }
+
+    fn unacknowledged(&self) -> Option<usize> {
+        match self.kind {
+            Kind::Tcp => super::unacknowledged::ask(&self.descriptor),
+            Kind::Unix => None,
+        }
+    }
+
+    fn reset_on_drop(&mut self) {
+        transport::reset_on_drop(self.descriptor.as_fd(), self.kind);
+    }
+}
