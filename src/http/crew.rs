@@ -1,7 +1,12 @@
 //! What the connections of one worker share beside their side.
 
 use super::{
-    berth::Berth, counts::Counts, deadlines::Deadlines, limits::LIVE_MAX, service::HttpService, side::Side,
+    berth::Berth,
+    counts::Counts,
+    deadlines::Deadlines,
+    limits::{LIVE_MAX, TASKS_MAX},
+    service::HttpService,
+    side::Side,
     timer::HyperTimer,
 };
 use crate::{
@@ -135,7 +140,7 @@ impl<S: HttpService> Crew<S> {
 
     /// Whether more connections have tasks than should while they are idle.
     pub(crate) fn has_many_tasks(&self) -> bool {
-        self.tasks.len() > LIVE_MAX
+        self.tasks.len() > TASKS_MAX
     }
 
     // The sweep.

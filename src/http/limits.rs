@@ -61,8 +61,12 @@ pub(crate) const ACKNOWLEDGED_CHECK: Duration = Duration::from_millis(10);
 /// task.
 pub(crate) const PARK_AFTER: Duration = Duration::from_secs(1);
 
-/// Idle connections that keep it, a worker; above it they are parked at once. It bounds the memory of a burst.
+/// Idle connections that keep hyper, or what plain requests are answered with, a worker; above it they are parked at once. It bounds the
+/// memory of a burst.
 pub(crate) const LIVE_MAX: usize = 256;
+
+/// Tasks of a worker, above which connections that wait are parked deep at once: plain requests are answered there as well.
+pub(crate) const TASKS_MAX: usize = 128;
 
 /// How long an HTTP/2 peer may take to answer the PING behind a GOAWAY, with no stream open.
 pub(crate) const PONG_WAIT: Duration = Duration::from_secs(1);

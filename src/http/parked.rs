@@ -193,14 +193,19 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             } else {
                 self.direct = None;
             }
-            let is_long = now >= since + PARK_AFTER || crew.has_many_tasks();
-            if is_long && !draining && self.len == 0 && gate.is_open() {
+            let may_sleep = !draining && self.len == 0 && gate.is_open();
+            // The runtime may not have heard yet of what is there, of a newcomer above all.
+            if may_sleep && (now >= since + PARK_AFTER || crew.has_many_tasks() && !self.has_data()) {
                 return self.io.take().map_or(Next::Close, |io| Next::Sleep(io, since, self.history));
             }
             crew.wake_at(berth, again);
             return Next::Wait;
         }
         self.close(cx, crew)
+    }
+
+    fn has_data(&self) -> bool {
+        self.io.as_ref().is_some_and(|io| io.look() == Look::Data)
     }
 
     /// The last look, then a FIN (P5): what the kernel holds by now is still served; what comes later was sent into a close
