@@ -1,7 +1,8 @@
 //! One connection, one request.
 //!
-//! A worker accepts connections and keeps each in a [`berth`]. A [`connection`] is ours from accept to close; while a protocol
-//! is spoken, hyper is a guest in it, and what the guest does is seen through the [`link`]. Every [`request`] has one fate (P5).
+//! A worker accepts connections and keeps each in a [`berth`]. A [`connection`] is ours from accept to close. What is [`plain`] is
+//! answered by ourselves ([`direct`]), also while its connection is parked [`deep`], without a task; for all else hyper is a guest, and
+//! what the guest does is seen through the [`link`]. Every [`request`] has one fate (P5).
 
 mod answer;
 mod berth;
