@@ -158,8 +158,16 @@ impl Link {
         // Whatever was left of the last body, hyper has read past it.
         self.body_unread.store(false, Relaxed);
         self.written.store(0, Relaxed);
-        self.in_flight.fetch_add(1, Relaxed);
+        self.count_in_flight(1);
         self.on_our_turn();
+    }
+
+    fn count_in_flight(&self, more: i32) {
+        match self.protocol {
+            // One task, which also holds whatever counts itself out.
+            Protocol::Http1 => self.in_flight.store(self.in_flight.load(Relaxed).wrapping_add_signed(more), Relaxed),
+            Protocol::Http2 => drop(self.in_flight.fetch_add(more.cast_unsigned(), Relaxed)),
+        }
     }
 
     /// The answer of a request ended; it counts as finished once it is flushed. An HTTP/2 stream may outlive its connection by a
@@ -173,19 +181,19 @@ impl Link {
             }
             None => Some(flight),
         };
-        self.in_flight.fetch_sub(1, Relaxed);
+        self.count_in_flight(-1);
         drop(late);
     }
 
     /// The answer of a request was written and flushed in the very turn in which it ended.
     pub(crate) fn on_answer_sent(&self, flight: Flight, now: Moment) {
-        self.in_flight.fetch_sub(1, Relaxed);
+        self.count_in_flight(-1);
         self.settle(flight, &|| now);
     }
 
     /// The request is over in any other way.
     pub(crate) fn on_request_over(&self) {
-        self.in_flight.fetch_sub(1, Relaxed);
+        self.count_in_flight(-1);
     }
 
     /// On a stream of HTTP/2 the next step is ours.

@@ -54,14 +54,15 @@ impl Request {
     /// The next request of a connection. It takes the place of the `last` one, if nobody speaks of that any more: most requests
     /// are over by then, and so cost no allocation.
     pub(crate) fn next(last: Option<Arc<Self>>, link: &Arc<Link>, arrived: Moment, method: &Method, uri: &Uri) -> Arc<Self> {
-        let mut place = last.unwrap_or_else(|| Arc::new(Self::new(link.clone())));
-        if Arc::get_mut(&mut place).is_none() {
-            place = Arc::new(Self::new(link.clone()));
-        }
-        if let Some(request) = Arc::get_mut(&mut place) {
+        if let Some(mut place) = last
+            && let Some(request) = Arc::get_mut(&mut place)
+        {
             request.begin(arrived, method, uri);
+            return place;
         }
-        place
+        let mut request = Self::new(link.clone());
+        request.begin(arrived, method, uri);
+        Arc::new(request)
     }
 
     fn begin(&mut self, arrived: Moment, method: &Method, uri: &Uri) {
