@@ -3,7 +3,11 @@
 //! The first bytes say how: pieces, pauses, where the stop is, how the client ends. What must hold: the host stops within its
 //! bound, every request that was counted in is counted out (P5), and nothing panics but handlers that are asked to.
 
-use super::{Draw, pipe::Pipes};
+use super::{
+    Draw,
+    client_time::{pause_for, within},
+    pipe::Pipes,
+};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -134,14 +138,4 @@ async fn answer(request: Request<Body>) -> Result<Response<Full<Bytes>>, Infalli
         _ => Bytes::from_static(b"hello"),
     };
     Ok(Response::new(Full::new(body)))
-}
-
-#[expect(clippy::disallowed_methods, reason = "the client lives on the paused runtime's time, not on the host's clock")]
-async fn pause_for(span: Duration) {
-    tokio::time::sleep(span).await;
-}
-
-#[expect(clippy::disallowed_methods, reason = "the client lives on the paused runtime's time, not on the host's clock")]
-async fn within<F: Future>(span: Duration, future: F) -> Option<F::Output> {
-    tokio::time::timeout(span, future).await.ok()
 }

@@ -3,6 +3,7 @@
 //! Each takes any bytes and must return; a broken promise is a panic that names it. `tests/fuzz.rs` replays the corpus and a
 //! few hundred drawn inputs with the stable toolchain; `fuzz/targets` hands the same functions to cargo-fuzz.
 
+mod client_time;
 mod connection;
 mod life;
 mod pipe;

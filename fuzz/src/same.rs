@@ -2,7 +2,11 @@
 //!
 //! The host writes and reads plain messages itself and hands hyper over what is not. Nobody must be able to tell.
 
-use super::{Draw, pipe::Pipes};
+use super::{
+    Draw,
+    client_time::{pause_for, within},
+    pipe::Pipes,
+};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -259,14 +263,4 @@ impl HttpBody for Pieces {
             Says::Nothing => SizeHint::default(),
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the client lives on the paused runtime's time, not on the host's clock")]
-async fn pause_for(span: Duration) {
-    tokio::time::sleep(span).await;
-}
-
-#[expect(clippy::disallowed_methods, reason = "the client lives on the paused runtime's time, not on the host's clock")]
-async fn within<F: Future>(span: Duration, future: F) -> Option<F::Output> {
-    tokio::time::timeout(span, future).await.ok()
 }
