@@ -10,6 +10,8 @@
 //!    └──────────── told to go ──────────────────────────────────────┘
 //! ```
 //!
+//! A parked connection may go to sleep, which ends its task and not the connection: see [`deep`](super::deep).
+//!
 //! In the drain each state is polled once before it is told anything, so that what the kernel already holds is seen (P5).
 
 use super::{

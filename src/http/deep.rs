@@ -18,7 +18,7 @@ use super::{
     connection::{Connection, State},
     crew::Crew,
     direct::{Direct, Handover, Served},
-    http1::{Http1, after_the_last_answer},
+    http1::{Http1, after_the_last_answer, joined},
     http2::Http2,
     limits::{FIRST_BYTE_GRACE, RACE_WATCH},
     lingering::Lingering,
@@ -466,12 +466,4 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
 
 fn berth_of(stay: &Stay) -> Berth {
     Berth::new(stay.since, stay.peer.clone(), stay.local.clone())
-}
-
-fn joined(read: Bytes, more: Bytes) -> Bytes {
-    match (read.is_empty(), more.is_empty()) {
-        (_, true) => read,
-        (true, false) => more,
-        (false, false) => [read, more].concat().into(),
-    }
 }

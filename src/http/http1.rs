@@ -208,12 +208,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     fn take_apart(&mut self) -> Option<(T, Bytes)> {
         let parts = self.guest.take()?.into_parts()?;
         let (io, prefix) = parts.io.into_inner().into_transport()?;
-        let read = match (parts.read_buf.is_empty(), prefix.is_empty()) {
-            (_, true) => parts.read_buf,
-            (true, false) => prefix,
-            (false, false) => [parts.read_buf, prefix].concat().into(),
-        };
-        Some((io, read))
+        Some((io, joined(parts.read_buf, prefix)))
     }
 
     /// Ends whatever goes on; true if a request was cut by it.
@@ -230,6 +225,15 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             io.reset_on_drop();
         }
         is_cut
+    }
+}
+
+/// What was read, and what is to be read behind it.
+pub(super) fn joined(read: Bytes, more: Bytes) -> Bytes {
+    match (read.is_empty(), more.is_empty()) {
+        (_, true) => read,
+        (true, false) => more,
+        (false, false) => [read, more].concat().into(),
     }
 }
 
