@@ -114,7 +114,7 @@ where
         }
         for (n, listeners) in shares.into_iter().enumerate() {
             let beats = self.heartbeats.of_worker(n).unwrap_or_default();
-            let crew = Arc::new(Crew::new(self.main.clone(), self.service.clone(), beats));
+            let crew = Arc::new(Crew::new(self.main.clone(), self.service.clone(), beats, self.rooms.worker_threads()));
             let (orders, received) = mpsc::unbounded_channel();
             let (emptied, empty) = oneshot::channel();
             let working = work_and_stay(crew, listeners, received, sealing.clone(), emptied);

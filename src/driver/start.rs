@@ -4,7 +4,7 @@ use super::{CutOnDrop, Driver, hooks::Slot};
 #[cfg(feature = "metrics")]
 use crate::internal::Metrics;
 use crate::{
-    env::{Audience, Clock, Env, JobEnd, Listener, Network, Reservation, Room, Rooms, Seed, SignalSource},
+    env::{Audience, Clock, Env, JobEnd, Listener, Network, Reservation, Room, Rooms, Seed, SignalSource, WorkerThreads},
     guests::Guests,
     hook::{HookState, unwind},
     host::{Bound, Parts},
@@ -169,7 +169,7 @@ fn open_internal<L: Listener>(
     };
     let clock = board.clock.clone();
     side.publish(Phase::Serving, clock.now());
-    let crew = Arc::new(Crew::new(side.clone(), Arc::new(routes), Arc::default()));
+    let crew = Arc::new(Crew::new(side.clone(), Arc::new(routes), Arc::default(), WorkerThreads::Several));
     let serving = async move { work(crew, listeners, &mut orders, Arc::new(Sealing::new(1))).await };
     let watching = watch(clock, board.main.clone(), board.heartbeats.clone());
     let observing = parts.observer.take().map(|observe| observe(board.clone()));

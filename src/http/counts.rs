@@ -1,13 +1,17 @@
 //! What one worker counts for itself: a cache line of its own, so that counting costs no other worker anything.
 
-use super::{request::Flight, tally::RequestCounters};
-use crate::lifecycle::Moment;
+use super::{
+    request::Flight,
+    tally::{Counter, RequestCounters},
+};
+use crate::{env::WorkerThreads, lifecycle::Moment};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// A worker's own counts. It adds; whoever scrapes reads, and adds the workers up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Counts {
+    threads: WorkerThreads,
     pub(crate) requests: RequestCounters,
     /// HTTP/1 connections that are with hyper.
     pub(crate) http1: Gauge,
@@ -20,10 +24,29 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// Of a worker whose tasks run on so many threads.
+    pub(crate) fn new(threads: WorkerThreads) -> Self {
+        Self {
+            threads,
+            requests: RequestCounters::default(),
+            http1: Gauge::default(),
+            direct: Gauge::default(),
+            http2: Gauge::default(),
+            lingering: Gauge::default(),
+            #[cfg(feature = "metrics")]
+            latency: super::latency::Latency::default(),
+        }
+    }
+
+    /// One request more of which `which` is true.
+    pub(crate) fn count(&self, which: fn(&RequestCounters) -> &Counter) {
+        which(&self.requests).add(1, self.threads);
+    }
+
     /// An answer was handed to the kernel whole, `now`: asked only if somebody keeps the time.
     pub(crate) fn on_finished(&self, flight: &Flight, now: &impl Fn() -> Moment) {
         #[cfg(feature = "metrics")]
-        self.latency.observe(now().as_nanos().saturating_sub(flight.request().arrived.as_nanos()));
+        self.latency.observe(now().as_nanos().saturating_sub(flight.request().arrived.as_nanos()), self.threads);
         #[cfg(not(feature = "metrics"))]
         let _ = (flight, now);
     }

@@ -10,7 +10,7 @@ use super::{
     timer::HyperTimer,
 };
 use crate::{
-    env::Calendar,
+    env::{Calendar, WorkerThreads},
     lifecycle::{Moment, Phase},
 };
 use hyper::{
@@ -64,7 +64,7 @@ where
 }
 
 impl<S: HttpService> Crew<S> {
-    pub(crate) fn new(side: Arc<Side>, service: Arc<S>, beats: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(side: Arc<Side>, service: Arc<S>, beats: Arc<AtomicU64>, threads: WorkerThreads) -> Self {
         let limits = side.config.limits;
         // hyper writes the date of the system, at next to no cost. Of any other calendar it knows nothing, and we write it.
         let writes_date = side.calendar == Calendar::System;
@@ -87,7 +87,7 @@ impl<S: HttpService> Crew<S> {
             .auto_date_header(writes_date)
             .max_concurrent_streams(limits.http2_streams_max)
             .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
-        let counts = Arc::new(Counts::default());
+        let counts = Arc::new(Counts::new(threads));
         // Far enough from the others', so that no two connections have the same chance.
         let numbers = AtomicU64::new(side.tally.enlist(counts.clone()) << 40);
         Self {

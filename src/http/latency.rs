@@ -1,8 +1,9 @@
-//! How long answers took: a histogram that the request path adds to with two relaxed additions.
+//! How long answers took: a histogram that the request path adds to with two additions.
 //!
 //! Each worker has its own, so that workers do not take a cache line from each other. Whoever reads adds them up.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use super::tally::Counter;
+use crate::env::WorkerThreads;
 
 const MICROSECOND: u64 = 1_000;
 const MILLISECOND: u64 = 1_000 * MICROSECOND;
@@ -31,16 +32,16 @@ const BUCKETS: usize = BOUNDS.len() + 1;
 /// What answers took, from the complete head to the moment the kernel had the answer whole.
 #[derive(Debug, Default)]
 pub(crate) struct Latency {
-    buckets: [AtomicU64; BUCKETS],
-    sum_nanos: AtomicU64,
+    buckets: [Counter; BUCKETS],
+    sum_nanos: Counter,
 }
 
 impl Latency {
-    pub(crate) fn observe(&self, nanos: u64) {
+    pub(crate) fn observe(&self, nanos: u64, threads: WorkerThreads) {
         // A bucket holds what is not above its bound. From below, since most answers are quick.
         let bucket = BOUNDS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS.len());
-        self.buckets[bucket].fetch_add(1, Relaxed);
-        self.sum_nanos.fetch_add(nanos, Relaxed);
+        self.buckets[bucket].add(1, threads);
+        self.sum_nanos.add(nanos, threads);
     }
 }
 
@@ -55,9 +56,9 @@ pub(crate) struct LatencySum {
 impl LatencySum {
     pub(crate) fn add(&mut self, latency: &Latency) {
         for (sum, bucket) in self.buckets.iter_mut().zip(&latency.buckets) {
-            *sum += bucket.load(Relaxed);
+            *sum += bucket.get();
         }
-        self.sum_nanos = self.sum_nanos.wrapping_add(latency.sum_nanos.load(Relaxed));
+        self.sum_nanos = self.sum_nanos.wrapping_add(latency.sum_nanos.get());
     }
 
     /// How many answers there were: by the buckets, so that it agrees with them in every scrape.
@@ -74,7 +75,7 @@ mod tests {
     fn an_answer_lies_in_the_first_bucket_whose_bound_it_does_not_exceed() {
         let latency = Latency::default();
         for nanos in [0, 500_000, 500_001, 10 * SECOND, 11 * SECOND] {
-            latency.observe(nanos);
+            latency.observe(nanos, WorkerThreads::One);
         }
         let mut sum = LatencySum::default();
         sum.add(&latency);
@@ -86,8 +87,8 @@ mod tests {
     #[test]
     fn workers_are_added_up() {
         let [one, other] = [Latency::default(), Latency::default()];
-        one.observe(3 * MILLISECOND);
-        other.observe(4 * MILLISECOND);
+        one.observe(3 * MILLISECOND, WorkerThreads::One);
+        other.observe(4 * MILLISECOND, WorkerThreads::Several);
         let mut sum = LatencySum::default();
         sum.add(&one);
         sum.add(&other);

@@ -175,7 +175,7 @@ pub(crate) enum Cutter {
 
 impl Flight {
     pub(crate) fn begin(request: Arc<Request>) -> Self {
-        request.link.counts.requests.started.add_one();
+        request.link.counts.count(|requests| &requests.started);
         Self { request, fate: Fate::Open }
     }
 
@@ -200,19 +200,19 @@ impl Flight {
     }
 
     pub(crate) fn note_panicked(&self) {
-        self.link().counts.requests.panicked.add_one();
+        self.link().counts.count(|requests| &requests.panicked);
     }
 
     /// The handler's own answer was handed to the kernel whole.
     pub(crate) fn finish(mut self) {
         self.fate = Fate::Settled;
-        self.link().counts.requests.finished.add_one();
+        self.link().counts.count(|requests| &requests.finished);
     }
 
     /// Its deadline came first.
     pub(crate) fn time_out(mut self) {
         self.fate = Fate::Settled;
-        self.link().counts.requests.timed_out.add_one();
+        self.link().counts.count(|requests| &requests.timed_out);
         self.request.cancellation().cancel();
     }
 
@@ -224,7 +224,7 @@ impl Flight {
     fn settle_aborted(&mut self, cutter: Cutter) {
         self.fate = Fate::Settled;
         let side = self.side();
-        self.link().counts.requests.aborted.add_one();
+        self.link().counts.count(|requests| &requests.aborted);
         if cutter == Cutter::Shutdown {
             side.aborted_by_stop.add_one();
         }
@@ -250,7 +250,7 @@ impl Drop for Flight {
         if self.side().is_aborting() || self.link().is_torn() {
             self.settle_aborted(self.link().torn_by().unwrap_or(Cutter::Shutdown));
         } else {
-            self.link().counts.requests.gone.add_one();
+            self.link().counts.count(|requests| &requests.gone);
             self.request.cancellation().cancel();
         }
     }

@@ -1,6 +1,7 @@
 //! Counts. Relaxed atomics: each number is exact, two of them need not be of the same instant.
 
 use super::counts::Counts;
+use crate::env::WorkerThreads;
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering::Relaxed},
@@ -13,6 +14,15 @@ pub(crate) struct Counter(AtomicU64);
 impl Counter {
     pub(crate) fn add_one(&self) {
         self.0.fetch_add(1, Relaxed);
+    }
+
+    /// Adds to what only a worker adds to, whose tasks run on so many threads.
+    pub(crate) fn add(&self, more: u64, threads: WorkerThreads) {
+        match threads {
+            // Nobody comes in between.
+            WorkerThreads::One => self.0.store(self.get().wrapping_add(more), Relaxed),
+            WorkerThreads::Several => drop(self.0.fetch_add(more, Relaxed)),
+        }
     }
 
     pub(crate) fn get(&self) -> u64 {
