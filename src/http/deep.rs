@@ -23,8 +23,7 @@ use super::{
     limits::{FIRST_BYTE_GRACE, RACE_WATCH},
     lingering::Lingering,
     parked::{Heard, Parked, READ_AT_ONCE, TURNS},
-    plain,
-    service::{Begun, HttpService},
+    service::HttpService,
     sniff::{Sniffed, sniff},
 };
 use crate::{
@@ -358,10 +357,10 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
             Poll::Ready(Ok(())) if !room.filled().is_empty() => {}
             Poll::Ready(Ok(()) | Err(_)) => return self.close(key),
         }
-        let read = plain::shelve(room.filled());
-        match sniff(&read) {
+        let read = room.filled();
+        match sniff(read) {
             Sniffed::Http1 => {}
-            Sniffed::Undecided | Sniffed::Http2 => return self.wake(key, read),
+            Sniffed::Undecided | Sniffed::Http2 => return self.wake(key, Bytes::copy_from_slice(read)),
         }
         stay.heard = Heard::Something;
         let mut direct = Direct::new(&self.crew, &berth_of(stay));
@@ -375,14 +374,7 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
         };
         match served {
             Served::All(now) => stay.since = now,
-            Served::NotOurs(read, begun) => {
-                self.hand_over(key, *direct.hand_over(read, begun.map(Begun::on_another_task)));
-            }
-            Served::InPart { read, unwritten, after } => {
-                let mut handover = direct.hand_over(read, None);
-                (handover.unwritten, handover.after) = (unwritten, after);
-                self.hand_over(key, *handover);
-            }
+            Served::NotOurs(rest) => self.hand_over(key, *direct.hand_over(rest.on_another_task())),
             Served::Last(read) => {
                 let _ = Pin::new(io).poll_shutdown(cx);
                 let Some((_, berth, io, more)) = self.leave(key) else { return };

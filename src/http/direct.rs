@@ -24,7 +24,7 @@ use crate::{
     env::{Calendar, Transport},
     lifecycle::Moment,
 };
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::Body as HttpBody;
 use std::{
@@ -52,14 +52,34 @@ pub(super) enum Served<S: HttpService> {
     All(Moment),
     /// The last answer of the connection was written; these bytes were read behind its request.
     Last(Bytes),
-    /// These are for hyper to read. The request that they begin with may have begun.
-    NotOurs(Bytes, Option<Begun<S>>),
-    /// And these are for hyper to write first.
-    InPart { read: Bytes, unwritten: Bytes, after: After },
+    /// The rest is for hyper.
+    NotOurs(Rest<S>),
     /// An answer broke off: the connection must not end as if it were whole.
     Torn,
     /// The connection is broken.
     Lost,
+}
+
+/// What is left to do for hyper.
+pub(super) struct Rest<S: HttpService> {
+    /// To be read.
+    read: Bytes,
+    /// The request that it begins with, if that has begun.
+    begun: Option<Begun<S>>,
+    /// To be written first.
+    unwritten: Bytes,
+    after: After,
+}
+
+impl<S: HttpService> Rest<S> {
+    fn new(read: &[u8], begun: Option<Begun<S>>) -> Self {
+        Self { read: plain::shelve(read), begun, unwritten: Bytes::new(), after: After::GoesOn }
+    }
+
+    /// For another task than the one that was polled so far.
+    pub(super) fn on_another_task(self) -> Self {
+        Self { begun: self.begun.map(Begun::on_another_task), ..self }
+    }
 }
 
 /// What hyper gets.
@@ -105,12 +125,13 @@ impl<S: HttpService> Direct<S> {
     }
 
     /// What hyper gets of it.
-    pub(super) fn hand_over(self, read: Bytes, begun: Option<Begun<S>>) -> Box<Handover<S>> {
+    pub(super) fn hand_over(self, rest: Rest<S>) -> Box<Handover<S>> {
+        let Rest { read, begun, unwritten, after } = rest;
         let mut service = self.service;
         if let Some(begun) = begun {
             service.resume(begun);
         }
-        Box::new(Handover { service, read, unwritten: Bytes::new(), after: After::GoesOn })
+        Box::new(Handover { service, read, unwritten, after })
     }
 
     pub(super) const fn link(&self) -> &Arc<Link> {
@@ -123,16 +144,16 @@ impl<S: HttpService> Direct<S> {
         &mut self,
         cx: &mut Context<'_>,
         io: &mut T,
-        mut read: Bytes,
+        mut read: &[u8],
         turns: &mut u8,
     ) -> Served<S> {
         loop {
             let fields_max = self.link().side.config.limits.headers_max;
-            let plain = if *turns == 0 { None } else { plain::read(&read, fields_max, &mut self.headers) };
+            let plain = if *turns == 0 { None } else { plain::read(read, fields_max, &mut self.headers) };
             let Some(plain) = plain else {
                 // Nobody was called for these: they may be half a head, which has a time of its own.
                 self.link().take_called();
-                return Served::NotOurs(read, None);
+                return Served::NotOurs(Rest::new(read, None));
             };
             *turns -= 1;
             let PlainRequest { uri, len, wish } = plain;
@@ -140,7 +161,7 @@ impl<S: HttpService> Direct<S> {
             let polled = self.handling.as_mut().as_pin_mut().map_or(Poll::Pending, |handling| handling.poll(cx));
             let Poll::Ready(Ok(response)) = polled else {
                 let handling = mem::replace(&mut self.handling, Box::pin(None));
-                return Served::NotOurs(read, Some(Begun::Waits(handling)));
+                return Served::NotOurs(Rest::new(read, Some(Begun::Waits(handling))));
             };
             self.handling.set(None);
             let mut out = OUT.take();
@@ -151,19 +172,19 @@ impl<S: HttpService> Direct<S> {
             }
             match sent {
                 Sent::Whole(after, now) => {
-                    read.advance(len);
+                    read = &read[len..];
                     if after == After::Ends {
-                        return Served::Last(read);
+                        return Served::Last(plain::shelve(read));
                     }
                     if read.is_empty() {
                         return Served::All(now);
                     }
                 }
                 Sent::InPart(after, unwritten) => {
-                    read.advance(len);
-                    return Served::InPart { read, unwritten, after };
+                    read = &read[len..];
+                    return Served::NotOurs(Rest { unwritten, after, ..Rest::new(read, None) });
                 }
-                Sent::NotOurs(begun) => return Served::NotOurs(read, Some(begun)),
+                Sent::NotOurs(begun) => return Served::NotOurs(Rest::new(read, Some(begun))),
                 Sent::Torn => return Served::Torn,
                 Sent::Lost => return Served::Lost,
             }

@@ -11,7 +11,6 @@ use super::{
     http1::after_the_last_answer,
     limits::{FIRST_BYTE_GRACE, HEAD_GRACE, PARK_AFTER},
     lingering::{Lingering, head_timed_out},
-    plain,
     service::HttpService,
     sniff::{PREFACE, Sniffed, sniff},
 };
@@ -117,13 +116,10 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                             self.len = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
                         }
                         // A few bytes of the preface, then the end: HTTP/1's parser shall refuse it.
-                        Sniffed::Undecided | Sniffed::Http1 => {
-                            let bytes = plain::shelve(bytes);
-                            match self.serve(cx, bytes, crew, berth, &mut turns) {
-                                Ok(now) => answered = Some(now),
-                                Err(next) => return next,
-                            }
-                        }
+                        Sniffed::Undecided | Sniffed::Http1 => match self.serve(cx, bytes, crew, berth, &mut turns) {
+                            Ok(now) => answered = Some(now),
+                            Err(next) => return next,
+                        },
                         Sniffed::Http2 => {
                             let bytes = Bytes::copy_from_slice(bytes);
                             return self.io.take().map_or(Next::Close, |io| Next::SpeakHttp2(io, bytes));
@@ -138,7 +134,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     fn serve(
         &mut self,
         cx: &mut Context<'_>,
-        read: Bytes,
+        read: &[u8],
         crew: &Crew<S>,
         berth: &Berth,
         turns: &mut u8,
@@ -161,12 +157,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                 let _ = Pin::new(&mut io).poll_shutdown(cx);
                 after_the_last_answer(io, &read, direct.link()).map_or(Next::Close, Next::linger)
             }
-            Served::NotOurs(read, begun) => Next::HandOver(io, direct.hand_over(read, begun)),
-            Served::InPart { read, unwritten, after } => {
-                let mut handover = direct.hand_over(read, None);
-                (handover.unwritten, handover.after) = (unwritten, after);
-                Next::HandOver(io, handover)
-            }
+            Served::NotOurs(rest) => Next::HandOver(io, direct.hand_over(rest)),
             Served::Torn => {
                 io.reset_on_drop();
                 Next::Reset

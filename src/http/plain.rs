@@ -4,7 +4,7 @@
 //! guest. Whatever is not as plain as that, or not quite right, is hyper's to read, to write or to refuse: here it is only told
 //! apart, and what is written here is what hyper would have written, to the byte.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version,
     header::{self, Entry},
@@ -52,7 +52,7 @@ pub(super) fn shelve(read: &[u8]) -> Bytes {
 
 /// The request that `read` begins with, if all of its head is there and it is plain. Its fields go into `headers`, from which others
 /// are gone.
-pub(super) fn read(read: &Bytes, fields_max: usize, headers: &mut HeaderMap) -> Option<PlainRequest> {
+pub(super) fn read(read: &[u8], fields_max: usize, headers: &mut HeaderMap) -> Option<PlainRequest> {
     headers.clear();
     let mut room = [MaybeUninit::uninit(); FIELDS_MAX];
     let room = &mut room[..fields_max.min(FIELDS_MAX)];
@@ -62,7 +62,11 @@ pub(super) fn read(read: &Bytes, fields_max: usize, headers: &mut HeaderMap) -> 
         return None;
     }
     let target = head.path.filter(|target| target.starts_with('/'))?;
-    let uri = Uri::from_maybe_shared(read.slice_ref(target.as_bytes())).ok()?;
+    let mut shelved = shelve(&read[..len]);
+    let place = |part: &[u8]| {
+        let start = part.as_ptr().addr() - read.as_ptr().addr();
+        start..start + part.len()
+    };
     let mut wish = Wish::ToStay;
     headers.reserve(head.headers.len());
     for field in &*head.headers {
@@ -79,8 +83,13 @@ pub(super) fn read(read: &Bytes, fields_max: usize, headers: &mut HeaderMap) -> 
             "content-length" | "transfer-encoding" | "upgrade" | "expect" => return None,
             _ => {}
         }
-        headers.append(name, HeaderValue::from_maybe_shared(read.slice_ref(field.value)).ok()?);
+        headers.append(name, HeaderValue::from_maybe_shared(shelved.slice(place(field.value))).ok()?);
     }
+    // All that is left of the head is its target: one who holds it less.
+    let place = place(target.as_bytes());
+    shelved.truncate(place.end);
+    shelved.advance(place.start);
+    let uri = Uri::from_maybe_shared(shelved).ok()?;
     Some(PlainRequest { uri, len, wish })
 }
 

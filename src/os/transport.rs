@@ -2,18 +2,21 @@
 
 use super::DescriptorReserve;
 use crate::env::{Look, Transport};
-use rustix::net::{RecvFlags, recv};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendFlags, recv, send},
+};
 use socket2::SockRef;
 use std::{
     io::{self, IoSlice},
-    mem,
+    mem::{self, MaybeUninit},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 
@@ -89,6 +92,83 @@ impl Socket {
     }
 }
 
+/// So little is read and written by the system's calls themselves: those of the C library are points of cancellation, which costs
+/// more than the copy.
+const SHORT: usize = 4096;
+
+#[cfg(target_os = "linux")]
+const WITHOUT_SIGPIPE: SendFlags = SendFlags::NOSIGNAL;
+/// It is an option of the socket.
+#[cfg(not(target_os = "linux"))]
+const WITHOUT_SIGPIPE: SendFlags = SendFlags::empty();
+
+impl Stream {
+    fn poll_read_short(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut room = [MaybeUninit::uninit(); SHORT];
+        let room = &mut room[..buf.remaining()];
+        loop {
+            let mut had = None;
+            let tried = match self {
+                Self::Tcp(stream) => {
+                    ready!(stream.poll_read_ready(cx))?;
+                    stream.try_io(Interest::READABLE, || receive(stream.as_fd(), room, buf, &mut had))
+                }
+                Self::Unix(stream) => {
+                    ready!(stream.poll_read_ready(cx))?;
+                    stream.try_io(Interest::READABLE, || receive(stream.as_fd(), room, buf, &mut had))
+                }
+                Self::Gone => return gone(),
+            };
+            match tried {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if had.is_some() {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                tried => return Poll::Ready(tried),
+            }
+        }
+    }
+
+    fn poll_write_short(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let tried = match self {
+                Self::Tcp(stream) => {
+                    ready!(stream.poll_write_ready(cx))?;
+                    stream.try_io(Interest::WRITABLE, || Ok(send(stream, bytes, WITHOUT_SIGPIPE)?))
+                }
+                Self::Unix(stream) => {
+                    ready!(stream.poll_write_ready(cx))?;
+                    stream.try_io(Interest::WRITABLE, || Ok(send(stream, bytes, WITHOUT_SIGPIPE)?))
+                }
+                Self::Gone => return gone(),
+            };
+            match tried {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                tried => return Poll::Ready(tried),
+            }
+        }
+    }
+}
+
+/// Reads once. What does not fill the room has emptied the kernel's buffer: that it would block next is told at once, with what was
+/// `had`.
+fn receive(
+    from: BorrowedFd<'_>,
+    room: &mut [MaybeUninit<u8>],
+    to: &mut ReadBuf<'_>,
+    had: &mut Option<usize>,
+) -> io::Result<()> {
+    let most = room.len();
+    let ((bytes, _), len) = recv(from, room, RecvFlags::empty())?;
+    to.put_slice(bytes);
+    if 0 < len && len < most {
+        *had = Some(len);
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    Ok(())
+}
+
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
         Self { stream: Stream::Tcp(stream), reserve: None }
@@ -128,8 +208,8 @@ pub(super) fn look(descriptor: BorrowedFd<'_>) -> Look {
         return match recv(descriptor, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok((_, 0)) => Look::Ended,
             Ok(_) => Look::Data,
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(rustix::io::Errno::WOULDBLOCK) => Look::Empty,
+            Err(Errno::INTR) => continue,
+            Err(Errno::WOULDBLOCK) => Look::Empty,
             Err(_) => Look::Broken,
         };
     }
@@ -168,6 +248,7 @@ fn gone<T>() -> Poll<io::Result<T>> {
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().stream {
+            stream if buf.remaining() <= SHORT => stream.poll_read_short(cx, buf),
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Gone => gone(),
@@ -178,6 +259,7 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().stream {
+            stream if buf.len() <= SHORT => stream.poll_write_short(cx, buf),
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Gone => gone(),
