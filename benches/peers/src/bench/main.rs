@@ -17,6 +17,7 @@ mod measure;
 mod open_loop;
 mod options;
 mod peer;
+mod perf;
 mod plot;
 mod server;
 mod slopes;

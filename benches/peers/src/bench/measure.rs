@@ -1,6 +1,8 @@
 //! What is measured: each measure takes one sample of one server, and a sample is a few numbers with names.
 
-use crate::{Result, draining, h2load, idle, instructions, last_answer, options::Options, peer::Peer, slopes, start, wrk};
+use crate::{
+    Result, draining, h2load, idle, instructions, last_answer, options::Options, peer::Peer, perf, slopes, start, wrk,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -16,8 +18,9 @@ pub struct Measure {
 }
 
 /// In the order of the run.
-pub const MEASURES: [Measure; 13] = [
+pub const MEASURES: [Measure; 14] = [
     Measure { name: "load", rounds_max: usize::MAX, suits: any, take: wrk::many },
+    Measure { name: "sampled", rounds_max: usize::MAX, suits: |_| perf::works(), take: perf::take },
     Measure { name: "one", rounds_max: usize::MAX, suits: any, take: wrk::one },
     Measure { name: "pipelined", rounds_max: usize::MAX, suits: parses, take: wrk::pipelined },
     Measure { name: "http2", rounds_max: usize::MAX, suits: |peer| peer.http2, take: h2load::streams },

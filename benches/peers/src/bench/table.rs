@@ -7,10 +7,12 @@ use std::io::{self, Write};
 /// A row: its name, where it is found in a server's results, how it is printed.
 type Row = (&'static str, &'static str, fn(f64) -> String);
 
-const COSTS: [Row; 44] = [
+const COSTS: [Row; 46] = [
     ("CPU a request, µs (64 connections)", "load/cpu_micros", fine),
     ("– user, µs", "load/user_micros", fine),
     ("– system, µs", "load/system_micros", fine),
+    ("user CPU a request by samples, µs", "sampled/user_micros", fine),
+    ("– system", "sampled/system_micros", fine),
     ("requests/s", "load/per_second", whole),
     ("p50, µs", "load/p50_micros", whole),
     ("p99, µs", "load/p99_micros", whole),

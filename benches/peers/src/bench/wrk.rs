@@ -17,7 +17,7 @@ pub struct Run {
     p99_micros: f64,
 }
 
-const MANY: usize = 64;
+pub const MANY: usize = 64;
 
 /// 64 connections, each asks when it was answered.
 pub fn many(peer: &'static Peer, options: &Options) -> Result<Sample> {
@@ -48,9 +48,9 @@ request = function() return all end
 fn take(peer: &'static Peer, seconds: u64, connections: usize, more: &[String]) -> Result<Sample> {
     let server = Server::start(peer, &Setup::default())?;
     // Warm: allocators, branch predictors, the kernel's buffers.
-    run(&server, 1, connections, more)?;
+    run(&server, &[], 1, connections, more)?;
     let before = server.cpu()?;
-    let run = run(&server, seconds, connections, more)?;
+    let run = run(&server, &[], seconds, connections, more)?;
     let after = server.cpu()?;
     let (user, system) = (after.user - before.user, after.system - before.system);
     Ok(sample([
@@ -69,7 +69,7 @@ pub fn capacity(server: &Server, seconds: u64, connections: Connections) -> Resu
         Connections::Kept => &[],
         Connections::New => &["-H", "Connection: close"],
     };
-    Ok(run(server, seconds, MANY, &more.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())?.per_second)
+    Ok(run(server, &[], seconds, MANY, &more.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())?.per_second)
 }
 
 /// What a request is sent on.
@@ -79,11 +79,15 @@ pub enum Connections {
     New,
 }
 
-fn run(server: &Server, seconds: u64, connections: usize, more: &[String]) -> Result<Run> {
-    let mut command = Command::new("wrk");
-    command.args(["-t1", "-c", &connections.to_string(), "--latency", "-d", &format!("{seconds}s")]).args(more);
+/// Runs `wrk`, by `wrapper` if there is one.
+pub fn run(server: &Server, wrapper: &[&str], seconds: u64, connections: usize, more: &[String]) -> Result<Run> {
+    let mut words = wrapper.iter().chain(&["wrk"]);
+    let mut command = Command::new(words.next().unwrap_or(&"wrk"));
+    command.args(words).args(["-t1", "-c", &connections.to_string(), "--latency", "-d", &format!("{seconds}s")]).args(more);
     let output = command.arg(format!("http://{}/", server.address)).output();
-    let output = output.map_err(|error| format!("wrk (Debian's package `wrk`): {error}"))?;
+    let output = output.map_err(|error| {
+        format!("{} (Debian's package `wrk`, and `linux-perf`): {error}", wrapper.first().unwrap_or(&"wrk"))
+    })?;
     let text = String::from_utf8(output.stdout)?;
     if text.contains("Socket errors") || text.contains("Non-2xx") {
         return Err(format!("wrk met errors:\n{text}").into());
