@@ -107,21 +107,21 @@ impl Stream {
         let mut room = [MaybeUninit::uninit(); SHORT];
         let room = &mut room[..buf.remaining()];
         loop {
-            let mut had = None;
+            let mut had_some = false;
             let tried = match self {
                 Self::Tcp(stream) => {
                     ready!(stream.poll_read_ready(cx))?;
-                    stream.try_io(Interest::READABLE, || receive(stream.as_fd(), room, buf, &mut had))
+                    stream.try_io(Interest::READABLE, || receive(stream.as_fd(), room, buf, &mut had_some))
                 }
                 Self::Unix(stream) => {
                     ready!(stream.poll_read_ready(cx))?;
-                    stream.try_io(Interest::READABLE, || receive(stream.as_fd(), room, buf, &mut had))
+                    stream.try_io(Interest::READABLE, || receive(stream.as_fd(), room, buf, &mut had_some))
                 }
                 Self::Gone => return gone(),
             };
             match tried {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if had.is_some() {
+                    if had_some {
                         return Poll::Ready(Ok(()));
                     }
                 }
@@ -151,19 +151,14 @@ impl Stream {
     }
 }
 
-/// Reads once. What does not fill the room has emptied the kernel's buffer: that it would block next is told at once, with what was
-/// `had`.
-fn receive(
-    from: BorrowedFd<'_>,
-    room: &mut [MaybeUninit<u8>],
-    to: &mut ReadBuf<'_>,
-    had: &mut Option<usize>,
-) -> io::Result<()> {
+/// Reads once. What does not fill the room has emptied the kernel's buffer: that it would block next is told at once, if there
+/// was anything (`had_some`).
+fn receive(from: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>], to: &mut ReadBuf<'_>, had_some: &mut bool) -> io::Result<()> {
     let most = room.len();
     let ((bytes, _), len) = recv(from, room, RecvFlags::empty())?;
     to.put_slice(bytes);
     if 0 < len && len < most {
-        *had = Some(len);
+        *had_some = true;
         return Err(io::ErrorKind::WouldBlock.into());
     }
     Ok(())

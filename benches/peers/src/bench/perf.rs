@@ -1,7 +1,8 @@
 //! Whose the CPU time of the load is, the server's own or the kernel's on its behalf, by `perf` (Debian's package `linux-perf`).
 //!
 //! `/proc` tells it too, by which of the two a tick of the kernel's found: a hundred or two of them in a run, so that a tenth more or
-//! less means nothing. Here the server is looked at 4,000 times a second, which costs it next to nothing; five times as often would double what it measures.
+//! less means nothing. Here the server is looked at 4,000 times a second, which costs it next to nothing; five times as often would
+//! double what it measures.
 
 use crate::{
     Result,
