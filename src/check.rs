@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 /// A check that must pass for the service to be ready.
 ///
 /// It runs from before the start hooks on, once an interval, and anew in the moment in which Serving begins, so that what a hook has
-/// opened counts at once. A run that is under way then is dropped, as one is that takes too long.
+/// opened counts at once. A run that is under way then is dropped, as one is that takes too long. Checks go on through the lame duck
+/// delay, because `/serving` depends on them (P2b), and end when the drain begins.
 ///
 /// ```
 /// use lameduck::Check;

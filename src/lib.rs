@@ -7,6 +7,7 @@
 //!             bound, start hooks done      stop request       lame duck over        nothing left, or drain over
 //!  Starting ───────────────▶ Serving ───────────▶ LameDuck ───────────▶ Draining ───────────▶ Cancelling ──▶ CleaningUp ──▶ Stopped
 //!  ready      503             200 (checks)         503                   503                   503            503
+//!  serving    503             200 (checks)         200                   503                   503            503
 //!  alive      200             200                  200                   200                   200            200
 //!  listeners  reserved        open                 open                  quiesced, closed      –              –
 //!  requests   –               served               served, told to go    finish                cancelled      –
@@ -44,7 +45,8 @@
 //! | | |
 //! |---|---|
 //! | P1 | **Forward only.** A process never goes back to an earlier [`Phase`](lifecycle::Phase), and a deadline never moves later. |
-//! | P2 | **Ready means ready.** `/readiness` is 200 only while Serving, and every [`Check`] passes. |
+//! | P2a | **Ready means "send me traffic".** `/readiness` is 200 only while Serving, and every [`Check`] passes. |
+//! | P2b | **Serving means "I respond to what arrives".** `/serving` is 200 until the listeners start to close. |
 //! | P3 | **Alive to the last.** `/liveness` is 200 until the internal server closes, last of all; a wedged worker is the one exception. |
 //! | P4 | **A lame duck serves.** For its whole delay everything is served, and clients are told to go. |
 //! | P5 | **One fate per request.** Finished, timed out, aborted or gone; nothing that was cut looks whole. |

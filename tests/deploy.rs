@@ -130,6 +130,18 @@ fn its_probes_ask_for_paths_that_the_binary_has() {
 }
 
 #[test]
+fn its_readiness_probe_passes_while_the_deleted_pod_still_serves() {
+    // The manifest sent the kubelet to /readiness, which fails from SIGTERM on. The endpoint of the deleted pod was then
+    // `serving: false`: no fallback of kube-proxy to it, and with some versions of Cilium its connections were cut.
+    let path = container()["readinessProbe"]["httpGet"]["path"].as_str().unwrap().to_owned();
+    let service = Service::start(&["--lame-duck=30s"]);
+    assert_eq!(service.probe(&path).status, 200, "{path}");
+    service.terminate();
+    assert_eq!(service.probe(&path).status, 200, "{path} in the lame duck delay");
+    assert_eq!(service.probe("/readiness").status, 503, "for balancers that probe the process themselves");
+}
+
+#[test]
 fn its_probes_are_in_step_with_the_plan() {
     let settings = lameduck::Settings::default();
     assert!(patience("startupProbe") > settings.plan.start, "the start's own limit comes first, and says why");

@@ -3,12 +3,15 @@
 mod support;
 
 use axum::{Router, routing::get};
-use lameduck::Check;
+use lameduck::{
+    Check,
+    lifecycle::{Plan, Signal},
+};
 use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -21,7 +24,7 @@ fn request(address: std::net::SocketAddr, method: &str, path: &str) -> wire::Ans
 #[test]
 fn neither_server_answers_for_the_other() {
     let service = Service::start(&[]);
-    for path in ["/liveness", "/readiness", "/livez", "/readyz", "/startupz", "/status", "/metrics"] {
+    for path in ["/liveness", "/readiness", "/livez", "/readyz", "/serving", "/startupz", "/status", "/metrics"] {
         assert_eq!(service.get(path).status, 404, "{path} on the main port");
         assert_eq!(service.probe(path).status, 200, "{path} on the internal port");
     }
@@ -33,7 +36,7 @@ fn neither_server_answers_for_the_other() {
 #[test]
 fn probes_answer_head_like_get_refuse_other_methods_and_are_never_stored() {
     let service = Service::start(&[]);
-    for path in ["/liveness", "/readiness", "/startupz", "/status", "/metrics"] {
+    for path in ["/liveness", "/readiness", "/serving", "/startupz", "/status", "/metrics"] {
         let mut client = Client::connect(service.internal);
         client.send(format!("HEAD {path} HTTP/1.1\r\nhost: t\r\n\r\n"));
         assert_eq!(client.head().unwrap().status, 200, "{path}");
@@ -54,11 +57,14 @@ fn the_status_is_json_and_tells_what_an_operator_asks() {
     let status: serde_json::Value = serde_json::from_str(&answer.body()).unwrap();
     assert_eq!((&status["phase"], &status["app_version"]), (&"serving".into(), &"1.2.3".into()));
     assert_eq!((&status["ready"], &status["live"]), (&true.into(), &true.into()));
+    assert_eq!(status["serving"], true);
     assert_eq!((&status["in_flight"], &status["connections"]["open"]), (&1.into(), &1.into()));
     assert_eq!(status["plan"]["worst_case_ms"], 24_000);
     assert!(status["must_exit_within_ms"].is_null(), "nobody asked it to");
     assert_eq!(slow.answer().status, 200);
     service.terminate();
+    let status = service.status();
+    assert_eq!((&status["ready"], &status["serving"]), (&false.into(), &true.into()));
     let left = service.status()["must_exit_within_ms"].as_u64().unwrap();
     assert!(left > 10_000 && left <= 24_000, "{left}");
 }
@@ -274,4 +280,125 @@ fn a_check_may_be_meant_to_run_once() {
     let app = App::start(builder().readiness_check(once).tower(Router::new()));
     until_holds("readiness", || app.probe("/readiness").status == 200);
     assert_eq!(app.end().code(), 0);
+}
+
+/// A plan whose lame duck delay outlasts what a test does in it. A further SIGINT ends it.
+fn long_delay() -> Plan {
+    Plan { lame_duck: Duration::from_secs(60), ..quick_plan() }
+}
+
+#[test]
+fn serving_holds_through_the_lame_duck_delay_and_ends_before_the_listeners() {
+    // The manifest's kubelet probe failed from SIGTERM on, so the endpoint was terminating and not serving: kube-proxy does not fall
+    // back to such an endpoint, and Cilium cut its connections, while the process would have served them all.
+    let app = App::start(
+        builder().plan(long_delay()).grace_period(Duration::ZERO).tower(Router::new().route("/", get(|| async { "hello" }))),
+    );
+    assert_eq!((app.probe("/serving").status, app.probe("/serving").body().as_str()), (200, "serving\n"));
+    app.signal(Signal::Terminate);
+    app.wait_for_phase("lame_duck");
+    assert_eq!((app.probe("/readiness").status, app.probe("/serving").status), (503, 200));
+    assert_eq!(app.get("/").status, 200);
+    let mut held = Client::connect(app.main);
+    held.send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 2\r\n\r\n1");
+    app.signal(Signal::Interrupt);
+    app.wait_for_phase("draining");
+    let refused = app.probe("/serving");
+    assert_eq!((refused.status, refused.body().as_str()), (503, "not serving: phase is draining\n"));
+    assert_eq!(app.report().code(), 0);
+}
+
+#[test]
+fn serving_ends_at_once_after_a_stop_that_the_process_began_itself() {
+    // A background task fails, or code calls the shutdown handle: no platform knows, so the probe must say so.
+    let app = App::start(builder().plan(long_delay()).grace_period(Duration::ZERO).tower(Router::new()));
+    app.stop();
+    app.wait_for_phase("lame_duck");
+    let refused = app.probe("/serving");
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.body(), "not serving: phase is lame_duck, and the process began the stop itself\n");
+    app.signal(Signal::Interrupt);
+    assert_eq!(app.report().code(), 0);
+
+    let fail = Arc::new(tokio::sync::Notify::new());
+    let failing = fail.clone();
+    let app = App::start(
+        builder()
+            .plan(long_delay())
+            .grace_period(Duration::ZERO)
+            .background("feed", move |_| async move {
+                failing.notified().await;
+                Err::<(), _>(io::Error::other("on purpose"))
+            })
+            .tower(Router::new()),
+    );
+    assert_eq!(app.probe("/serving").status, 200);
+    fail.notify_one();
+    app.wait_for_phase("lame_duck");
+    assert_eq!(app.probe("/serving").status, 503);
+    app.signal(Signal::Interrupt);
+    assert_eq!(app.report().code(), 1);
+}
+
+#[test]
+fn checks_are_made_through_the_lame_duck_delay_and_serving_follows_them() {
+    // The checks ended at the stop request. In a delay of 35 s their last results became stale, and a probe that
+    // needs them would have failed while all was well; or passed on a database that was lost meanwhile.
+    let (healthy, runs) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let (seen, counted) = (healthy.clone(), runs.clone());
+    let check = Check::new("database", move || {
+        counted.fetch_add(1, Relaxed);
+        let healthy = seen.load(Relaxed);
+        async move { if healthy { Ok(()) } else { Err(io::Error::other("lost")) } }
+    });
+    let app = App::start(
+        builder()
+            .plan(long_delay())
+            .grace_period(Duration::ZERO)
+            .readiness_check(check.interval(Duration::from_millis(20)))
+            .tower(Router::new()),
+    );
+    until_holds("the first check", || app.probe("/serving").status == 200);
+    app.signal(Signal::Terminate);
+    app.wait_for_phase("lame_duck");
+    let before = runs.load(Relaxed);
+    until_holds("a check in the delay", || runs.load(Relaxed) > before + 1);
+    assert_eq!(app.probe("/serving").status, 200);
+    healthy.store(false, Relaxed);
+    until_holds("its failure", || app.probe("/serving").body() == "not serving: check database fails: lost\n");
+    healthy.store(true, Relaxed);
+    until_holds("its recovery", || app.probe("/serving").status == 200);
+    app.signal(Signal::Interrupt);
+    assert_eq!(app.report().code(), 0);
+}
+
+#[test]
+fn a_worker_that_is_wedged_is_not_serving_in_the_lame_duck_delay_either_and_stays_alive() {
+    let release = Arc::new(AtomicBool::new(false));
+    let released = release.clone();
+    let handler = move || {
+        let released = released.clone();
+        async move {
+            while !released.load(Relaxed) {
+                support::block(Duration::from_millis(10));
+            }
+        }
+    };
+    let host = builder()
+        .plan(long_delay())
+        .grace_period(Duration::ZERO)
+        .request_timeout(None)
+        .tower(Router::new().route("/block", get(handler)));
+    let app = App::start_on(host, Workers::Threads(1));
+    app.signal(Signal::Terminate);
+    app.wait_for_phase("lame_duck");
+    let mut client = Client::connect(app.main);
+    client.send_get("/block");
+    until_holds("the wedge", || app.probe("/serving").body().contains("worker 0"));
+    assert_eq!(app.probe("/liveness").status, 200, "P3: a restart would only cut what is served");
+    release.store(true, Relaxed);
+    until_holds("its end", || app.probe("/serving").status == 200);
+    assert_eq!(client.answer().status, 200);
+    app.signal(Signal::Interrupt);
+    assert_eq!(app.report().code(), 0);
 }

@@ -175,7 +175,7 @@ fn tell_report(name: &str, trace: &Trace, report: &Report) {
     }
 }
 
-/// Asks the internal server of `process` for readiness and liveness, and now and then whether it has started, for ever: `pauses.0`
+/// Asks the internal server of `process` for readiness, liveness and whether it serves, and now and then whether it has started, for ever: `pauses.0`
 /// apart where the phase has just changed, and up to `pauses.1` apart where nothing does. It records each answer: the status and the
 /// hash of the body, or `none` and how it failed. `asked_us` is when it was asked: an answer is as old as that at most.
 pub async fn probe<H: HostNetwork>(host: H, process: String, trace: Trace, pauses: (Duration, Duration)) {
@@ -223,7 +223,8 @@ pub async fn probe<H: HostNetwork>(host: H, process: String, trace: Trace, pause
 const STARTUP: &str = "/startupz";
 
 /// What is probed, each with another name of it.
-const PROBED: [[&str; 2]; 3] = [["/readiness", "/readyz"], ["/liveness", "/livez"], [STARTUP, STARTUP]];
+const PROBED: [[&str; 2]; 4] =
+    [["/readiness", "/readyz"], ["/liveness", "/livez"], ["/serving", "/serving"], [STARTUP, STARTUP]];
 
 fn world_time(trace: &Trace) -> u64 {
     trace.now().map_or(0, micros)

@@ -61,6 +61,8 @@ where
     }
 
     pub(super) fn publish(&mut self, phase: Phase, now: Moment) {
+        // First, so that no probe reads the new phase with the old value.
+        self.board.note_serving(self.life.is_serving());
         self.main.publish(phase, now);
         let stop = self.life.history().stop;
         self.board.note_phase(phase, now, stop.map(|stop| stop.deadline));
@@ -68,8 +70,10 @@ where
             self.start_background();
         }
         if phase >= Phase::LameDuck {
-            self.checks.dismiss();
             self.order(Order::Look);
+        }
+        if phase >= Phase::Draining {
+            self.checks.dismiss();
         }
         if phase == Phase::LameDuck
             && let Some(StopReason::Signal(Signal::Interrupt)) = stop.map(|stop| stop.reason)

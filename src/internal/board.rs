@@ -10,7 +10,10 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::Notify;
@@ -28,6 +31,8 @@ pub(crate) struct Board {
     pub(crate) internal_address: Address,
     pub(crate) main_addresses: Vec<Address>,
     course: Mutex<Course>,
+    /// The lifecycle's `is_serving`, stored before the phase is published.
+    is_serving: AtomicBool,
     /// Cancelled when Serving begins.
     pub(crate) serving: CancellationToken,
     /// Wakes the one who observes the phases; a phase that was entered meanwhile wakes it at once.
@@ -81,9 +86,15 @@ impl Board {
                 hooks: Vec::new(),
                 hook_running: None,
             }),
+            is_serving: AtomicBool::new(false),
             serving: CancellationToken::new(),
             changed: Notify::new(),
         }
+    }
+
+    /// Records whether the lifecycle lets the process respond to what arrives (P2b). Call it before the phase is published.
+    pub(crate) fn note_serving(&self, is_serving: bool) {
+        self.is_serving.store(is_serving, Ordering::Release);
     }
 
     pub(crate) fn note_phase(&self, phase: Phase, at: Moment, deadline: Option<Moment>) {
@@ -144,6 +155,10 @@ impl Board {
         if phase != Phase::Serving {
             return None;
         }
+        self.wedged_worker()
+    }
+
+    fn wedged_worker(&self) -> Option<String> {
         self.heartbeats
             .wedged()
             .map(|(worker, span)| format!("worker {worker} of the main runtime has not run for at least {span:?}"))
@@ -158,11 +173,31 @@ impl Board {
         if phase != Phase::Serving {
             return vec![format!("phase is {phase}")];
         }
+        self.failing_checks().collect()
+    }
+
+    fn failing_checks(&self) -> impl Iterator<Item = String> {
         let now = self.clock.now();
         self.checks
             .iter()
-            .filter_map(|check| check.failure(now).map(|reason| format!("check {} fails: {reason}", check.name)))
-            .collect()
+            .filter_map(move |check| check.failure(now).map(|reason| format!("check {} fails: {reason}", check.name)))
+    }
+
+    /// Reasons why arriving requests are not responded to, or soon will not be (P2b); empty if they are.
+    pub(crate) fn serving_failures(&self) -> Vec<String> {
+        self.serving_failures_in(self.main.phase())
+    }
+
+    pub(crate) fn serving_failures_in(&self, phase: Phase) -> Vec<String> {
+        match phase {
+            Phase::Serving | Phase::LameDuck if self.is_serving.load(Ordering::Acquire) => {
+                self.wedged_worker().into_iter().chain(self.failing_checks()).collect()
+            }
+            Phase::LameDuck => vec![format!("phase is {phase}, and the process began the stop itself")],
+            Phase::Starting | Phase::Serving | Phase::Draining | Phase::Cancelling | Phase::CleaningUp | Phase::Stopped => {
+                vec![format!("phase is {phase}")]
+            }
+        }
     }
 
     pub(crate) fn is_started(&self) -> bool {
@@ -204,6 +239,7 @@ impl Board {
             "up_for_ms": millis(now.since(self.began)),
             "app_version": &*self.main.config.app_version,
             "ready": self.readiness_failures_in(phase).is_empty(),
+            "serving": self.serving_failures_in(phase).is_empty(),
             "live": self.liveness_failure_in(phase).is_none(),
             "addresses": {"main": main_addresses, "internal": self.internal_address.to_string()},
             "in_flight": requests.in_flight(),

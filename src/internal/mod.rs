@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/liveness`, `/livez` | 200 as long as this server listens, unless a worker is wedged (P3) |
 //! | `/readiness`, `/readyz` | 200 while Serving and every check passes, else 503 with the reason (P2) |
+//! | `/serving` | 200 from Serving to the end of the lame duck delay while every check passes and no worker is wedged (P2b) |
 //! | `/startupz` | 200 once Serving was reached |
 //! | `/status` | what the process knows of itself, as JSON |
 //! | `/metrics` | the same and more for Prometheus, behind the feature `metrics` |

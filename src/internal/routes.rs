@@ -50,6 +50,7 @@ impl InternalService {
         let endpoint = match request.uri().path() {
             "/liveness" | "/livez" => Self::liveness,
             "/readiness" | "/readyz" => Self::readiness,
+            "/serving" => Self::serving,
             "/startupz" => Self::startup,
             "/status" => Self::status,
             #[cfg(feature = "metrics")]
@@ -78,6 +79,14 @@ impl InternalService {
             return text(StatusCode::OK, "ready\n");
         }
         text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", failures.join("; ")))
+    }
+
+    fn serving(&self, _: &Request<Body>) -> Response<InternalBody> {
+        let failures = self.board.serving_failures();
+        if failures.is_empty() {
+            return text(StatusCode::OK, "serving\n");
+        }
+        text(StatusCode::SERVICE_UNAVAILABLE, format!("not serving: {}\n", failures.join("; ")))
     }
 
     fn startup(&self, _: &Request<Body>) -> Response<InternalBody> {
@@ -111,9 +120,9 @@ impl InternalService {
 }
 
 #[cfg(feature = "metrics")]
-const NOT_FOUND: &str = "not found; there are /liveness, /readiness, /startupz, /status and /metrics\n";
+const NOT_FOUND: &str = "not found; there are /liveness, /readiness, /serving, /startupz, /status and /metrics\n";
 #[cfg(not(feature = "metrics"))]
-const NOT_FOUND: &str = "not found; there are /liveness, /readiness, /startupz and /status\n";
+const NOT_FOUND: &str = "not found; there are /liveness, /readiness, /serving, /startupz and /status\n";
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<InternalBody> {
     let mut response = Response::new(Full::new(body.into()));

@@ -64,12 +64,12 @@ impl Heartbeats {
     }
 }
 
-/// Ticks on the internal thread. Only while Serving is a silent worker judged: later the drain has limits of its own.
+/// Ticks on the internal thread. A silent worker is judged until the drain begins, which has its own limits.
 pub(crate) async fn watch(clock: Arc<dyn Clock>, main: Arc<Side>, heartbeats: Arc<Heartbeats>) {
     let mut last = vec![u64::MAX; heartbeats.beats.len()];
     loop {
         clock.sleep_until(clock.now() + TICK).await;
-        if main.phase() == Phase::Serving {
+        if matches!(main.phase(), Phase::Serving | Phase::LameDuck) {
             heartbeats.tick(&mut last);
         } else {
             heartbeats.forgive();

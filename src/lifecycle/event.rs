@@ -67,6 +67,16 @@ pub enum StopReason {
 }
 
 impl StopReason {
+    /// Whether the stop was requested from outside the process. Such a request usually comes from the platform, which
+    /// also withdraws the endpoint. A stop that the process began itself is known to nothing else (P2b).
+    #[must_use]
+    pub const fn is_external(self) -> bool {
+        match self {
+            Self::Signal(_) => true,
+            Self::Requested | Self::TaskFailed | Self::StartFailed | Self::StartTimedOut => false,
+        }
+    }
+
     /// Whether this is a failure of the service itself, which makes the exit code 1 (P13).
     #[must_use]
     pub const fn is_failure(self) -> bool {

@@ -105,6 +105,23 @@ impl Lifecycle {
         }
     }
 
+    /// Whether the lifecycle lets the process respond to what arrives (P2b): from Serving until the listeners start to
+    /// close. After a stop that the process began itself it does not, although the lame duck still serves: the failing
+    /// probe is then the only way to withdraw the endpoint.
+    #[must_use]
+    pub const fn is_serving(&self) -> bool {
+        match self.state {
+            State::Serving => true,
+            State::LameDuck { stop, .. } => stop.reason.is_external(),
+            State::Starting { .. }
+            | State::Draining { .. }
+            | State::Cancelling { .. }
+            | State::CleaningUp { .. }
+            | State::ClosingInternal { .. }
+            | State::Stopped { .. } => false,
+        }
+    }
+
     /// What happened so far.
     #[must_use]
     pub fn history(&self) -> &History {

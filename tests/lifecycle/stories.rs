@@ -120,3 +120,45 @@ fn a_task_that_fails_after_another_changes_nothing() {
     assert_eq!(life.try_tell(failed).0, Outcome::Ignored);
     assert_eq!(Verdict::of(life.machine.history(), 0), Verdict::Failed, "P13");
 }
+
+/// A Deployment of one pod was deleted. Its only probe failed from SIGTERM on, so its endpoint was not `serving`, and kube-proxy
+/// refused new connections during a delay in which the process would have responded to all of them (P2b).
+#[test]
+fn it_serves_through_the_delay_of_an_external_stop_and_not_after_one_that_it_began() {
+    let reasons = [
+        (signal(Signal::Terminate), true),
+        (signal(Signal::Interrupt), true),
+        (signal(Signal::Quit), true),
+        (signal(Signal::Hangup), true),
+        (Event::StopRequested(StopReason::Requested), false),
+        (Event::StopRequested(StopReason::TaskFailed), false),
+    ];
+    for (request, serves) in reasons {
+        let (mut life, _) = Life::begin(Plan::default(), &[HookBudget::Shared]);
+        assert!(!life.machine.is_serving(), "start hooks run");
+        life.tell(Event::StartHookEnded(HookIndex(0), HookResult::Done));
+        assert!(!life.machine.is_serving(), "the listeners do not listen yet");
+        life.tell(Event::Listening);
+        assert!(life.machine.is_serving());
+        life.tell(request);
+        assert_eq!((life.machine.phase(), life.machine.is_serving()), (Phase::LameDuck, serves), "{request:?}");
+        // The first request decides: what comes later changes nothing, in either direction.
+        let _ = life.try_tell(Event::StopRequested(StopReason::TaskFailed));
+        let _ = life.try_tell(signal(Signal::Terminate));
+        assert_eq!(life.machine.is_serving(), serves, "{request:?}");
+        life.time_out();
+        assert_eq!((life.machine.phase(), life.machine.is_serving()), (Phase::Draining, false), "{request:?}");
+    }
+}
+
+/// A delay of zero has no moment in which it serves; neither has a start that was stopped.
+#[test]
+fn it_does_not_serve_after_a_stop_before_serving_nor_without_a_delay() {
+    let (mut life, _) = Life::begin(Plan::default(), &[]);
+    life.tell(signal(Signal::Terminate));
+    assert!(!life.machine.is_serving());
+    let mut life = Life::serving(Plan { lame_duck: Duration::ZERO, ..Plan::default() }, &[]);
+    life.tell(signal(Signal::Terminate));
+    life.wait(Duration::ZERO);
+    assert_eq!((life.machine.phase(), life.machine.is_serving()), (Phase::Draining, false));
+}

@@ -75,12 +75,14 @@ fn a_stop_is_seen_phase_by_phase() {
     service.wait_for_in_flight(1);
     let serving = Page::scrape(service.internal, CLASSIC);
     assert_eq!((serving.of_host("ready"), serving.of_host("live")), (1.0, 1.0));
+    assert_eq!(serving.of_host("serving"), 1.0);
     assert_eq!(serving.of_host("shutdown_elapsed_seconds"), 0.0);
     assert_eq!(serving.try_sample("lameduck_shutdown_deadline_timestamp_seconds"), None, "nobody asked it to stop");
     service.terminate();
     service.wait_for_phase("draining");
     let draining = Page::scrape(service.internal, CLASSIC);
     assert_eq!((draining.of_host("ready"), draining.of_host("live")), (0.0, 1.0));
+    assert_eq!(draining.of_host("serving"), 0.0);
     let current: Vec<_> = draining.like("lameduck_phase{").into_iter().filter(|(_, value)| *value > 0.0).collect();
     assert_eq!(current, [("lameduck_phase{phase=\"draining\"}", 1.0)]);
     assert!(draining.of_host("shutdown_elapsed_seconds") >= 0.1);

@@ -156,7 +156,7 @@ impl Census {
         let (mut seeds, mut by): (Vec<u64>, Vec<&str>) =
             self.failing.iter().map(|(seed, promise)| (*seed, promise.as_str())).unzip();
         seeds.dedup();
-        by.sort_by_key(|promise| promise.trim_start_matches('P').parse::<u32>().unwrap_or(0));
+        by.sort_by_key(|promise| promise.trim_matches(char::is_alphabetic).parse::<u32>().unwrap_or(0));
         by.dedup();
         let number = |number: Option<u64>| number.map_or_else(|| "never".to_owned(), |number| number.to_string());
         let (first, median) = (number(self.first_from(0)), number(self.median()));

@@ -261,6 +261,11 @@ fn meetings(all: &mut Vec<Sometimes>) {
             glance.probed("/liveness", 200, phase)
         }));
     }
+    for (status, phase) in [(200, Phase::Serving), (200, Phase::LameDuck), (503, Phase::LameDuck), (503, Phase::Draining)] {
+        all.push(Sometimes::new(format!("probe: serving {status} in {phase}"), move |glance| {
+            glance.probed("/serving", status, phase)
+        }));
+    }
     all.push(Sometimes::new("probe: readiness 200", |glance| glance.probed("/readiness", 200, Phase::Serving)));
 }
 

@@ -69,6 +69,7 @@ impl fmt::Debug for Oracle {
 pub const ORACLES: &[Oracle] = &[
     Oracle { promise: "P1", words: "forward only", judge: lifecycle::forward_only },
     Oracle { promise: "P2", words: "ready means ready", judge: probes::ready_means_ready },
+    Oracle { promise: "P2b", words: "serving means responding", judge: probes::serving_means_responding },
     Oracle { promise: "P3", words: "alive to the last", judge: probes::alive_to_the_last },
     Oracle { promise: "P4", words: "a lame duck serves", judge: lifecycle::a_lame_duck_serves },
     Oracle { promise: "P5", words: "one fate per request", judge: requests::one_fate_per_request },
@@ -83,7 +84,7 @@ pub const ORACLES: &[Oracle] = &[
 ];
 
 /// Of these, what can be judged without knowing the app, its hooks and its checks.
-pub(crate) const HOST_ORACLES: [Oracle; 5] = [ORACLES[0], ORACLES[2], ORACLES[3], ORACLES[4], ORACLES[6]];
+pub(crate) const HOST_ORACLES: [Oracle; 5] = [ORACLES[0], ORACLES[3], ORACLES[4], ORACLES[5], ORACLES[7]];
 
 /// A promise that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Judges of the probes: P2, P3.
+//! Judges of the probes: P2, P2b, P3.
 
 use super::{Exercise, Judgement, Story};
 use crate::trace::{Fnv64, Record};
@@ -58,6 +58,39 @@ fn says_why(story: &Story<'_>, probe: &Record) -> Result<(), String> {
         return Err(format!("readiness asked for at {asked:?} was {status}"));
     }
     Ok(())
+}
+
+/// P2b: 200 from Serving until the listeners start to close, and not after a stop that the process began itself.
+pub(super) fn serving_means_responding(story: &Story<'_>) -> Judgement {
+    let serving = story.began(Phase::Serving);
+    let is_external = story.outcome.report.as_ref().and_then(|report| report.reason).is_none_or(|by| by.is_external());
+    let ends = if is_external { story.left_lame_duck() } else { story.left_serving() };
+    let mut judged = 0;
+    for probe in probes(story, "/serving") {
+        let (asked, answered) = (asked(probe), probe.at);
+        let (Some(status), Some(hash)) = (probe.number("status"), probe.number("body_hash")) else { continue };
+        // The response was made between the two moments.
+        let may_serve = serving.is_some_and(|serving| answered >= serving) && ends.is_none_or(|ends| asked <= ends);
+        let must_serve = serving.is_some_and(|serving| asked > serving) && ends.is_none_or(|ends| answered < ends);
+        let checks = checks_say(story, asked, answered);
+        if status == 200 && hash != hash_of("serving\n") {
+            return Err(format!("serving asked for at {asked:?} was 200, and the body does not say so"));
+        }
+        match status {
+            200 if !may_serve => return Err(format!("serving asked for at {asked:?} was 200 when nothing had to respond")),
+            200 if checks == Some(false) => {
+                return Err(format!("serving asked for at {asked:?} was 200 while a check failed"));
+            }
+            200 => {}
+            503 if must_serve && checks == Some(true) => {
+                return Err(format!("serving asked for at {asked:?} was 503 before the listeners closed"));
+            }
+            503 => {}
+            _ => return Err(format!("serving asked for at {asked:?} was {status}")),
+        }
+        judged += 1;
+    }
+    Ok(Exercise::of(judged))
 }
 
 /// Whether it has started is told as it is.

@@ -120,6 +120,12 @@ impl<'a> Story<'a> {
         self.phases.iter().find(|(phase, _, _)| *phase > Phase::Serving).map(|(_, _, at)| *at)
     }
 
+    /// The begin of the first phase after the lame duck delay: the moment from which the listeners close.
+    #[must_use]
+    pub fn left_lame_duck(&self) -> Option<Duration> {
+        self.phases.iter().find(|(phase, _, _)| *phase > Phase::LameDuck).map(|(_, _, at)| *at)
+    }
+
     /// How long a phase lasted by the host's clock, as its report says.
     #[must_use]
     pub fn span(&self, phase: Phase) -> Option<Duration> {

@@ -68,6 +68,8 @@ fn life(page: &mut Page<'_>, board: &Board, now: Moment) -> Result {
     page.counters(seconds("phase", "How long each phase has lasted"), lasted)?;
     let ready = flag(board.readiness_failures_in(current).is_empty());
     page.gauge(things("ready", "1 if the readiness probe answers 200"), ready)?;
+    let serving = flag(board.serving_failures_in(current).is_empty());
+    page.gauge(things("serving", "1 if the serving probe responds 200"), serving)?;
     let live = flag(board.liveness_failure_in(current).is_none());
     page.gauge(things("live", "1 if the liveness probe answers 200"), live)?;
     let names: Vec<_> = board.checks.iter().map(|check| (check.name.as_str(), "")).collect();
