@@ -2,26 +2,30 @@
 
 use crate::{
     hook::BoxFuture,
-    http::{BoxError, Side},
+    http::{BoxError, Side, WorkOrigin},
     lifecycle::Phase,
 };
 use std::{fmt, future::Future, sync::Arc};
 
 /// What a background task knows of the life it is part of.
 #[derive(Clone, Debug)]
-pub struct TaskContext(pub(crate) Arc<Side>);
+pub struct TaskContext {
+    pub(crate) side: Arc<Side>,
+    /// The name of the task.
+    pub(crate) origin: WorkOrigin,
+}
 
 impl TaskContext {
     /// The version of the app, as the host was told it.
     #[must_use]
     pub fn app_version(&self) -> &str {
-        &self.0.config.app_version
+        &self.side.config.app_version
     }
 
     /// The phase of the process, now.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        self.0.phase()
+        self.side.phase()
     }
 
     /// Ready from the stop request on: take no new work, finish what was begun.
@@ -29,7 +33,7 @@ impl TaskContext {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn stopping(&self) {
-        self.0.moments.stopping.cancelled().await;
+        self.side.moments.stopping.cancelled().await;
     }
 
     /// Ready once the drain begins: no new request will come.
@@ -37,7 +41,7 @@ impl TaskContext {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn draining(&self) {
-        self.0.moments.draining.cancelled().await;
+        self.side.moments.draining.cancelled().await;
     }
 
     /// Ready once the drain is over: return now. What does not is dropped shortly before the cancel wait ends.
@@ -45,18 +49,19 @@ impl TaskContext {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn cancelled(&self) {
-        self.0.moments.root.cancelled().await;
+        self.side.moments.root.cancelled().await;
     }
 
     /// Runs work that the drain waits for, like this task, on the runtime of whoever calls it.
     ///
     /// # Panics
-    /// If called outside a tokio runtime. A panic inside `work` ends that work alone.
+    /// If called outside a tokio runtime. A panic inside `work` ends that work alone; it is logged with the task's name, and makes
+    /// the exit code 1.
     pub fn spawn<F>(&self, work: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.0.spawn(work);
+        self.side.spawn(self.origin.clone(), work);
     }
 }
 

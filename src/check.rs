@@ -1,12 +1,7 @@
 //! Readiness checks (P2): taken on the main runtime at an interval, and anew when Serving begins; the probe only reads the last
 //! result.
 
-use crate::{
-    env::Clock,
-    hook::{BoxFuture, unwind},
-    http::BoxError,
-    lifecycle::Moment,
-};
+use crate::{env::Clock, hook::BoxFuture, http::BoxError, lifecycle::Moment, unwind::unwind};
 use std::{
     fmt,
     future::Future,

@@ -24,19 +24,25 @@ impl<T: Send + 'static> Guests<T> {
         Self { ends, tell, _leave_on_drop: leave.clone().drop_guard(), leave }
     }
 
-    /// Begins `work`, which must not panic: that would be its end without a word.
-    pub(crate) fn admit<F>(&self, rooms: &impl Rooms, work: F) -> io::Result<()>
+    /// Spawns `work`, which must not panic: a panic would send no result. Drops `held` once the result was sent.
+    pub(crate) fn admit<F>(&self, rooms: &impl Rooms, held: impl Send + 'static, work: F) -> io::Result<()>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let (tell, leave) = (self.tell.clone(), self.leave.clone());
         let job = async move {
+            let _held = held;
             if let Some(end) = leave.run_until_cancelled_owned(work).await {
                 // Nobody listens any more: nobody misses it.
                 let _ = tell.send(end);
             }
         };
         rooms.enter(Room::Guest, Box::pin(job)).map(drop)
+    }
+
+    /// A result that was sent already.
+    pub(crate) fn take_end(&mut self) -> Option<T> {
+        self.ends.try_recv().ok()
     }
 
     /// What the next one yields. Ready only if one ends.

@@ -3,6 +3,7 @@
 use crate::{
     http::BoxError,
     lifecycle::{HookBudget, HookResult},
+    unwind::unwind,
 };
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -134,17 +135,4 @@ pub(crate) async fn run_stop(stop: StopHook) -> HookEnd {
         Ok(Err(error)) => HookEnd { result: HookResult::Failed, message: Some(error), stop: None },
         Err(panic) => HookEnd { result: HookResult::Panicked, message: Some(panic), stop: None },
     }
-}
-
-/// Runs users' code; a panic in it becomes its message.
-pub(crate) async fn unwind<F: Future>(work: F) -> Result<F::Output, String> {
-    let mut work = Box::pin(work);
-    std::future::poll_fn(move |cx| {
-        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work.as_mut().poll(cx)));
-        match polled {
-            Ok(poll) => poll.map(Ok),
-            Err(panic) => std::task::Poll::Ready(Err(crate::http::panic_message(&*panic).to_owned())),
-        }
-    })
-    .await
 }

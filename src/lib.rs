@@ -96,6 +96,7 @@ mod report;
 mod settings;
 #[cfg(all(feature = "systemd", target_os = "linux"))]
 mod systemd;
+mod unwind;
 
 pub use crate::http::{
     AbortedRequest, Body, ConnectionTally, DrainClass, HttpService, Limits, RequestContext, RequestTally, RouteTimeout,

@@ -6,18 +6,17 @@ use crate::{
     Host, HttpService, PortSharing, Report, driver,
     env::{Clock, Env, Rooms, Seed},
     host::Parts,
-    http::panic_message,
     lifecycle::Verdict,
     os::{
         DescriptorReserve, OsNetwork, ReusePort, SocketOptions, Tasks, Threads, TokioClock, UnixSignals, cores,
         descriptors_max, hold_signals, stdio::say,
     },
+    unwind::catch,
 };
 use std::{
     error::Error,
     io,
     num::NonZeroUsize,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
@@ -157,7 +156,7 @@ where
         bound_the_end();
     }
     // A panic here must not change what the exit says (P13).
-    let _ = catch_unwind(AssertUnwindSafe(|| finish(&report)));
+    let _ = catch(|| finish(&report));
     exit(report.code())
 }
 
@@ -191,8 +190,7 @@ where
     let report = driving.block_on(async {
         let built = {
             let _context = control.enter();
-            catch_unwind(AssertUnwindSafe(build))
-                .unwrap_or_else(|panic| Err(format!("panicked while the host was built: {}", panic_message(&*panic)).into()))
+            catch(build).unwrap_or_else(|panic| Err(format!("panicked while the host was built: {panic}").into()))
         };
         let mut host = built.map_err(|error| {
             Box::new(if error.is::<crate::SettingsError>() {

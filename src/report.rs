@@ -31,6 +31,8 @@ pub struct Report {
     pub aborts: Vec<AbortedRequest>,
     /// Background work that did not end when it was cancelled, and was dropped. It counts like an aborted request.
     pub work_dropped: u64,
+    /// Background tasks, and work that they or handlers spawned, that panicked, in whatever phase.
+    pub work_panicked: u64,
     /// Every half of a hook pair that ran.
     pub hooks: Vec<HookReport>,
 }
@@ -59,8 +61,8 @@ pub struct HookReport {
 }
 
 impl Report {
-    /// The exit code: 0 clean, 1 could not start or a background task failed, 2 bad plan, 3 the shutdown cut requests, or
-    /// work, 4 a hook failed or overran.
+    /// The exit code: 0 clean, 1 could not start, a background task failed or tracked work panicked, 2 bad plan, 3 the
+    /// shutdown cut requests, or work, 4 a hook failed or overran.
     #[must_use]
     pub fn code(&self) -> u8 {
         match self.verdict {
@@ -101,6 +103,7 @@ impl Report {
             "connections": connections_json(&self.connections),
             "aborts": aborts,
             "work_dropped": self.work_dropped,
+            "work_panicked": self.work_panicked,
             "hooks": hooks,
         })
     }
@@ -134,6 +137,7 @@ impl Report {
             reset = self.connections.reset,
             raced = self.connections.raced,
             work_dropped = self.work_dropped,
+            work_panicked = self.work_panicked,
             hooks_failed,
             report = %self.to_json(),
             "report"

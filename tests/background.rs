@@ -278,3 +278,100 @@ fn an_error_that_panics_when_it_is_told_is_a_failure_all_the_same() {
     assert_eq!((report.code(), report.reason), (1, Some(StopReason::StartFailed)));
     assert!(begin.elapsed() < Duration::from_secs(5), "P14: at once, not at the limit of the start");
 }
+
+/// Panics when it is dropped.
+struct PanicsOnDrop;
+
+impl Drop for PanicsOnDrop {
+    fn drop(&mut self) {
+        panic!("dropped, on purpose");
+    }
+}
+
+// A service lost the e-mails that it sent after its responses. Their task panicked; the exit code was 0, the verdict `clean`, and no
+// line said so.
+#[test]
+fn tracked_work_that_panics_is_counted_and_named_and_makes_the_exit_code_1() {
+    let handler = |Extension(context): Extension<RequestContext>| async move {
+        context.spawn(async { panic!("no mail server") });
+        "accepted"
+    };
+    let task = |context: TaskContext| async move {
+        context.clone().spawn(async move {
+            context.draining().await;
+            panic!("no queue");
+        });
+        Ok::<(), io::Error>(())
+    };
+    for workers in [Workers::Task, Workers::Threads(2)] {
+        let host = builder().background("queue", task).tower(Router::new().route("/mail", get(handler)));
+        let app = App::start_on(host, workers);
+        assert_eq!(app.get("/mail?to=x").body(), "accepted");
+        let report = app.end();
+        assert_eq!((report.code(), report.work_panicked, report.work_dropped), (1, 2, 0), "{report:?}");
+        let error = report.error.unwrap();
+        assert!(error.contains("panicked 2 times") && error.contains("GET /mail: no mail server"), "{error}");
+    }
+}
+
+// The driver could read the end of the drain before the result of the task that ended it: exit code 0.
+#[test]
+fn a_task_that_fails_or_panics_as_the_last_of_the_drain_makes_the_exit_code_1() {
+    for _ in 0..20 {
+        let failing = |context: TaskContext| async move {
+            context.draining().await;
+            Err::<(), _>(io::Error::other("the queue is gone"))
+        };
+        let panicking = |context: TaskContext| async move {
+            context.draining().await;
+            assert!(context.phase() < Phase::Draining, "the queue is gone");
+            Ok::<(), io::Error>(())
+        };
+        let plan = Plan { lame_duck: Duration::ZERO, ..quick_plan() };
+        let first = App::start_on(builder().plan(plan).background("queue", failing).tower(hello()), Workers::Threads(1));
+        let second = App::start_on(builder().plan(plan).background("queue", panicking).tower(hello()), Workers::Threads(1));
+        for (app, panicked) in [(first, 0), (second, 1)] {
+            let report = app.end();
+            assert_eq!((report.code(), report.work_panicked), (1, panicked), "{report:?}");
+            assert!(report.error.as_ref().unwrap().contains("queue"), "{report:?}");
+        }
+    }
+}
+
+// From the cancellation on, a task may end as it likes. A panic was taken for such an end: exit code 0.
+#[test]
+fn a_task_that_panics_when_it_is_cancelled_makes_the_exit_code_1() {
+    let panicking = |context: TaskContext| async move {
+        context.cancelled().await;
+        assert!(context.phase() < Phase::Draining, "no flush");
+        Ok::<(), io::Error>(())
+    };
+    let failing = |context: TaskContext| async move {
+        context.cancelled().await;
+        Err::<(), _>(io::Error::other("cancelled"))
+    };
+    let host = builder().background("panicking", panicking).background("failing", failing).tower(hello());
+    let report = App::start(host).end();
+    assert_eq!((report.code(), report.work_panicked, report.work_dropped), (1, 1, 0), "{report:?}");
+    assert!(report.error.as_ref().unwrap().contains("task panicking: no flush"), "{report:?}");
+}
+
+// The panic of a destructor hid that the work had been dropped: exit code 0.
+#[test]
+fn work_that_panics_as_the_abort_drops_it_is_counted_as_dropped_and_as_panicked() {
+    let handler = |Extension(context): Extension<RequestContext>| async move {
+        context.spawn(async {
+            let _held = PanicsOnDrop;
+            std::future::pending::<()>().await;
+        });
+        "accepted"
+    };
+    let task = |_: TaskContext| async {
+        let _held = PanicsOnDrop;
+        std::future::pending::<Result<(), io::Error>>().await
+    };
+    let app = App::start(builder().background("queue", task).tower(Router::new().route("/", get(handler))));
+    assert_eq!(app.get("/").body(), "accepted");
+    let report = app.end();
+    assert_eq!((report.code(), report.work_panicked, report.work_dropped), (3, 2, 2), "{report:?}");
+}

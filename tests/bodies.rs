@@ -120,6 +120,10 @@ async fn fails_in_the_drain(Extension(context): Extension<RequestContext>) -> Bo
     Body::from_stream(stream::iter([Ok("some of it")]).chain(end))
 }
 
+async fn spawns_a_panic(Extension(context): Extension<RequestContext>) {
+    context.spawn(async { panic!("after the response, on purpose") });
+}
+
 fn app() -> App {
     let _ = log();
     let routes = Router::new()
@@ -133,6 +137,7 @@ fn app() -> App {
         .route("/known", get(known))
         .route("/known-and-short", get(known_and_short))
         .route("/trailers", get(with_trailers))
+        .route("/spawns", get(spawns_a_panic))
         .route("/fails", get(fails_in_the_drain));
     App::start(builder().tower(routes))
 }
@@ -384,4 +389,13 @@ fn an_answer_to_head_has_no_body_whatever_the_service_gives() {
     assert_eq!(http1.get("/").body(), "eleven long", "and the next answer is where it belongs");
     let report = app.end();
     assert_eq!((report.requests.finished, report.requests.timed_out), (4, 1), "{report:?}");
+}
+
+// Work that a handler left behind panicked, and the log had no line.
+#[test]
+fn tracked_work_that_panics_is_logged_with_its_request() {
+    let app = app();
+    assert_eq!(app.get("/spawns?secret=x").status, 200);
+    wait_for_line(&["ERROR", "tracked work panicked", "work=GET /spawns phase", "after the response, on purpose"]);
+    assert_eq!(app.end().code(), 1);
 }

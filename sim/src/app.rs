@@ -11,14 +11,14 @@
 //! | `/panic` | panics |
 //! | `/breaks` | sends a piece, and panics 100 ms later |
 //! | `/events` | an event each 100 ms, for ever: the host ends it |
-//! | `/work?ms=N` | answers at once; what it leaves behind works for N ms, or with `&heeds=yes` until the root context is cancelled |
+//! | `/work?ms=N` | answers at once; what it leaves behind works for N ms, or with `&heeds=yes` until the root context is cancelled; with `&heeds=panics` it panics after N ms |
 //! | `/upgrade` | changes to an echo; with `&heeds=yes` it says farewell when the drain begins |
 //!
 //! Every handler tells the trace: `handler begins` (with the phase that it sees, and the time it has by the host's clock), `handler cancelled` (with the reason, as far as a handler can know it),
 //! `handler ends` (when it and its body are gone, however). Any other [`HttpService`](lameduck::HttpService) can take its
 //! place: see [`Seat`].
 
-use crate::{client, tasks, trace::Trace};
+use crate::{client, scenario::Heed, tasks, trace::Trace};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -131,7 +131,7 @@ async fn answer(request: Request<Body>, witness: Witness) -> Response<Pieces> {
             text(StatusCode::OK, vec![b'b'; bytes], witness)
         }
         "/events" => events(witness),
-        "/work" => work(&request, ms, heeds(&query), witness),
+        "/work" => work(&request, ms, &query, witness),
         "/upgrade" => upgrade(request, heeds(&query), witness),
         _ => text(StatusCode::NOT_FOUND, "not found\n", witness),
     }
@@ -206,11 +206,16 @@ fn events(witness: Witness) -> Response<Pieces> {
     response
 }
 
-fn work(request: &Request<Body>, span: Duration, heeds: bool, witness: Witness) -> Response<Pieces> {
+fn work(request: &Request<Body>, span: Duration, query: &str, witness: Witness) -> Response<Pieces> {
     let context = request.body().context();
     // It may be dropped before it is polled.
     let left = tasks::Witness::begins(witness.seat.clone(), format!("left by {}", witness.handler));
-    context.spawn(tasks::leftover(left, context.clone(), span, heeds));
+    let end = match parameter(query, "heeds") {
+        Some("yes") => Heed::Heeds,
+        Some("panics") => Heed::Panics,
+        Some(_) | None => Heed::Ignores,
+    };
+    context.spawn(tasks::leftover(left, context.clone(), span, end));
     text(StatusCode::OK, "begun\n", witness)
 }
 

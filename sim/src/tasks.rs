@@ -7,6 +7,7 @@ use crate::{
     app::Seat,
     client,
     hooks::{Act, ActEnd},
+    scenario::Heed,
 };
 use lameduck::{RequestContext, TaskContext};
 use serde::{Deserialize, Serialize};
@@ -81,10 +82,11 @@ impl TaskScript {
     }
 }
 
-/// What a handler leaves behind when it has answered: it works for a while, or until the root context is cancelled if it heeds that.
-pub(crate) async fn leftover(mut witness: Witness, context: RequestContext, span: Duration, heeds: bool) {
+/// Work that a handler spawns and that outlives its response: it lasts `span`, or until the root context is cancelled if it heeds
+/// that.
+pub(crate) async fn leftover(mut witness: Witness, context: RequestContext, span: Duration, heed: Heed) {
     let cancelled = async {
-        if heeds {
+        if heed == Heed::Heeds {
             context.root_cancelled().await;
         } else {
             future::pending::<()>().await;
@@ -94,6 +96,10 @@ pub(crate) async fn leftover(mut witness: Witness, context: RequestContext, span
         biased;
         () = client::pause(span) => {}
         () = cancelled => witness.told(Until::Cancelled),
+    }
+    if heed == Heed::Panics {
+        witness.how = "panicked";
+        panic!("as its request says");
     }
     witness.how = "done";
 }

@@ -3,10 +3,11 @@
 use super::{Driver, Exiting, sleep_until};
 use crate::{
     env::{Network, Rooms, SignalSource},
-    hook::{HookEnd, HookState, run_start, run_stop, unwind},
+    hook::{HookEnd, HookState, run_start, run_stop},
     http::HttpService,
     lifecycle::{Event, GiveUp, HookIndex, HookResult, HookVerdict, Moment, Phase},
     report::hook_end,
+    unwind::unwind,
 };
 use std::{future::Future, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -160,7 +161,7 @@ where
             if give_up.is_cancelled() { None } else { give_up.run_until_cancelled(work).await }
         });
         let work = async move { (half, hook, running.await.ok().flatten()) };
-        if let Err(error) = self.hook_tasks.admit(&self.rooms, work) {
+        if let Err(error) = self.hook_tasks.admit(&self.rooms, (), work) {
             crate::log::error!(%error, "cannot run a hook");
         }
     }

@@ -232,7 +232,16 @@ where
                 Some(Event::ListenFailed)
             }
             Wake::BackgroundEnded(name, result) => self.on_background_ended(&name, result),
-            Wake::MainEmpty => Some(Event::MainEmpty),
+            Wake::MainEmpty => {
+                // A task sends its result before the drain may end. Without this a failure could be read after the drain.
+                while let Some((name, result)) = self.background.take_end() {
+                    if let Some(event) = self.on_background_ended(&name, result) {
+                        let outcome = self.life.handle_event(now, event);
+                        self.remark(event, outcome);
+                    }
+                }
+                Some(Event::MainEmpty)
+            }
             Wake::InternalClosed => Some(Event::InternalClosed),
         }
     }

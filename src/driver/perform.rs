@@ -4,8 +4,7 @@ use super::{Driver, Exiting, Worker, hooks::Half, sleep_until, words::meaning};
 use crate::{
     background::TaskContext,
     env::{Network, Reservation, Room, Rooms, SignalSource},
-    hook::unwind,
-    http::{Crew, HttpService, Order, Sealing, millis, work_and_stay},
+    http::{Crew, HttpService, Order, Sealing, WorkOrigin, millis, work_and_stay},
     lifecycle::{Action, HookVerdict, Moment, Phase, Signal, StopReason},
 };
 use std::{io, sync::Arc};
@@ -132,21 +131,15 @@ where
         for task in std::mem::take(&mut self.parts.background) {
             let name = task.name;
             let side = self.main.clone();
-            let counted = self.main.tasks.track_future(async move {
-                let context = TaskContext(side.clone());
-                // All of it is users' code: making the future, running it, and putting its error into words.
-                let running = unwind(async move { (task.run)(context).await.map_err(|error| error.to_string()) });
-                match side.moments.abort.run_until_cancelled(running).await {
-                    Some(Ok(Ok(()))) => Ok(()),
-                    Some(Ok(Err(error))) => Err(error),
-                    Some(Err(panic)) => Err(format!("panicked: {panic}")),
-                    None => {
-                        side.note_work_dropped();
-                        Err("dropped: it did not return when its context was cancelled".to_owned())
-                    }
-                }
-            });
-            if let Err(error) = self.background.admit(&self.rooms, async move { (name, counted.await) }) {
+            let origin = WorkOrigin::Task(name.as_str().into());
+            let work = async move {
+                let context = TaskContext { side: side.clone(), origin: origin.clone() };
+                // All of it is the app's code: making the future, running it, and formatting its error.
+                let running = async move { (task.run)(context).await.map_err(|error| error.to_string()) };
+                (name, side.run_tracked(&origin, running).await.flatten())
+            };
+            // The drain waits until the driver has the result, so that no failure in the drain comes too late.
+            if let Err(error) = self.background.admit(&self.rooms, self.main.tasks.token(), work) {
                 crate::log::error!(%error, "cannot run a background task");
             }
         }

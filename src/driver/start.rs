@@ -6,12 +6,13 @@ use crate::internal::Metrics;
 use crate::{
     env::{Audience, Clock, Env, JobEnd, Listener, Network, Reservation, Room, Rooms, Seed, SignalSource, WorkerThreads},
     guests::Guests,
-    hook::{HookState, unwind},
+    hook::HookState,
     host::{Bound, Parts},
     http::{Crew, HttpService, Limits, Order, Sealing, Side, SideConfig, WhenFull, work},
     internal::{Board, Heartbeats, InternalService, watch},
     lifecycle::{Lifecycle, Phase},
     settings::Settings,
+    unwind::unwind,
 };
 use std::{future::pending, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
@@ -88,7 +89,7 @@ where
         let check_tasks = Guests::new();
         for (check, result) in checks.into_iter().zip(boards) {
             check_tasks
-                .admit(&rooms, check.run(clock.clone(), result, board.serving.clone()))
+                .admit(&rooms, (), check.run(clock.clone(), result, board.serving.clone()))
                 .map_err(|error| format!("cannot run the checks: {error}"))?;
         }
         let hooks = std::mem::take(&mut parts.hooks);

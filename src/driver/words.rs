@@ -56,13 +56,14 @@ where
         }
         // The same goes for work that blocks its thread.
         let work_dropped = self.main.work_dropped.get() + self.main.tasks.len() as u64;
-        let mut verdict = Verdict::of(history, self.main.aborted_by_stop.get() + stuck + work_dropped);
+        let mut verdict =
+            Verdict::of(history, self.main.aborted_by_stop.get() + stuck + work_dropped, self.main.work_panicked.get());
         if verdict == Verdict::Clean && self.board.hooks().iter().any(|hook| hook.verdict.is_stop_failure()) {
             // The machine knows nothing of a stop hook that came late.
             verdict = Verdict::HookFailed;
         }
         let stop = history.stop;
-        let error = self.failure.or_else(|| match stop.map(|stop| stop.reason) {
+        let error = self.failure.or_else(|| self.main.work_panic_summary()).or_else(|| match stop.map(|stop| stop.reason) {
             Some(StopReason::StartTimedOut) => {
                 let limit = humantime::format_duration(self.parts.settings.plan.start);
                 Some(format!("the start took longer than its limit of {limit} (--start, STARTUP_LIMIT)"))
@@ -81,6 +82,7 @@ where
             connections: self.main.tally.connections(),
             aborts: self.main.aborts(),
             work_dropped,
+            work_panicked: self.main.work_panicked.get(),
             hooks: self.board.hooks(),
         };
         report.log();
@@ -106,6 +108,7 @@ pub(crate) fn bad_plan(error: String, worst_case: Duration) -> Report {
         connections: ConnectionTally::default(),
         aborts: Vec::new(),
         work_dropped: 0,
+        work_panicked: 0,
         hooks: Vec::new(),
     }
 }

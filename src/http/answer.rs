@@ -7,14 +7,13 @@ use super::{
     piece::Piece,
     request::{Cutter, Flight},
 };
+use crate::unwind::catch;
 use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
-    any::Any,
     error::Error,
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -142,8 +141,8 @@ impl<B> Answer<B> {
     /// and would go down with it. What was sent whole stays whole.
     fn drop_body(self: Pin<&mut Self>) {
         let mut me = self.project();
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| me.source.set(Source::Line { line: None }))) {
-            me.progress.note_panic(&*panic);
+        if let Err(panic) = catch(|| me.source.set(Source::Line { line: None })) {
+            me.progress.note_panic(&panic);
         }
     }
 
@@ -183,7 +182,7 @@ where
         if let Some(end) = me.progress.check_end(if ends { Sight::OfItsEnd } else { Sight::OfNone }) {
             return Poll::Ready(end);
         }
-        let polled = catch_unwind(AssertUnwindSafe(|| body.as_mut().poll_frame(cx)));
+        let polled = catch(|| body.as_mut().poll_frame(cx));
         me.progress.pass(if matches!(polled, Ok(Poll::Pending)) { Turn::Ours } else { Turn::Clients });
         match polled {
             Ok(Poll::Ready(Some(Ok(frame)))) => {
@@ -200,7 +199,7 @@ where
             Ok(Poll::Ready(Some(Err(error)))) => Poll::Ready(Some(Err(Broken::Own(error.into())))),
             Ok(Poll::Pending) => me.progress.wait(cx),
             Err(panic) => {
-                me.progress.note_panic(&*panic);
+                me.progress.note_panic(&panic);
                 Poll::Ready(Some(Err(Broken::Panicked)))
             }
         }
@@ -404,12 +403,12 @@ impl Progress {
         Poll::Pending
     }
 
-    fn note_panic(&self, panic: &(dyn Any + Send)) {
+    fn note_panic(&self, panic: &str) {
         if let Some(flight) = &self.flight {
             flight.note_panicked();
         }
         let (method, path) = self.flight.as_ref().map(Flight::name).unzip();
-        crate::log::error!(panic = panic_message(panic), method, path, "a response body panicked");
+        crate::log::error!(panic, method, path, "a response body panicked");
     }
 
     /// The request ends here, and on HTTP/1 its connection with it.
@@ -450,15 +449,6 @@ impl Drop for Progress {
             link.on_request_over();
         }
     }
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no message)")
 }
 
 impl fmt::Display for Broken {

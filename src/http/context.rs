@@ -1,6 +1,6 @@
 //! What a handler knows of the life it is part of.
 
-use super::request::Request;
+use super::{request::Request, side::WorkOrigin};
 use crate::{
     env::Address,
     lifecycle::{Moment, Phase},
@@ -117,12 +117,15 @@ impl RequestContext {
     /// worker and its connections. Leave what blocks to `spawn_blocking`.
     ///
     /// # Panics
-    /// If called outside a tokio runtime. A panic inside `work` ends that work alone.
+    /// If called outside a tokio runtime. A panic inside `work` ends that work alone; it is logged with the request's method and
+    /// path, and makes the exit code 1.
     pub fn spawn<F>(&self, work: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.0.side().spawn(work);
+        let (method, path) = self.0.name();
+        let origin = WorkOrigin::Request { method: method.to_owned(), path: path.to_owned() };
+        self.0.side().spawn(origin, work);
     }
 
     /// Ready once the root context is cancelled, after the drain: all that still runs is asked to return.

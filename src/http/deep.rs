@@ -29,13 +29,13 @@ use super::{
 use crate::{
     env::{Address, Look, Lot, Transport},
     lifecycle::{Moment, Phase},
+    unwind::catch,
 };
 use bytes::Bytes;
 use slab::Slab;
 use std::{
     future::poll_fn,
     mem::{self, MaybeUninit},
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -366,7 +366,7 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
         let mut direct = Direct::new(&self.crew, &berth_of(stay));
         let mut turns = TURNS;
         // What a body panics where nobody else catches it costs a connection its task; this task is everybody's.
-        let Ok(served) = catch_unwind(AssertUnwindSafe(|| direct.serve(cx, io, read, &mut turns))) else {
+        let Ok(served) = catch(|| direct.serve(cx, io, read, &mut turns)) else {
             let link = direct.link().clone();
             drop(direct);
             link.settle_lost();

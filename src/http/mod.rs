@@ -50,11 +50,10 @@ pub use side::AbortedRequest;
 pub use tally::{ConnectionTally, RequestTally};
 pub use tower_service::TowerService;
 
-pub(crate) use answer::panic_message;
 pub(crate) use crew::Crew;
 #[cfg(feature = "metrics")]
 pub(crate) use latency::{BOUNDS, LatencySum};
 pub(crate) use service::BoxError;
 pub(crate) use settling::Sealing;
-pub(crate) use side::{Side, SideConfig, WhenFull, millis};
+pub(crate) use side::{Side, SideConfig, WhenFull, WorkOrigin, millis};
 pub(crate) use worker::{Order, work, work_and_stay};

@@ -2,13 +2,13 @@
 
 use super::{
     Body, DrainClass,
-    answer::{Answer, panic_message},
+    answer::Answer,
     date,
     deadlines::Place,
     link::{Link, Protocol},
     request::{Cutter, Flight, Request, tells_to_go},
 };
-use crate::{env::Calendar, lifecycle::Moment};
+use crate::{env::Calendar, lifecycle::Moment, unwind::catch};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version,
@@ -18,12 +18,10 @@ use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use std::{
-    any::Any,
     cell::Cell,
     convert::Infallible,
     error::Error,
     fmt, mem,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -133,11 +131,11 @@ impl<S: HttpService> Guarded<S> {
         // Nothing large is returned from inside the catch: it is made where it stays.
         let mut handling = Handling { handler: None, state };
         // A service may panic before it returns its future.
-        let called = catch_unwind(AssertUnwindSafe(|| {
+        let called = catch(|| {
             handling.handler = Some(self.service.call(request.map(|incoming| Body::new(Some(incoming), about))));
-        }));
+        });
         if let Err(panic) = called {
-            handling.state.note_panic(&*panic);
+            handling.state.note_panic(&panic);
         }
         handling
     }
@@ -148,14 +146,14 @@ impl<S: HttpService> Guarded<S> {
         let arrived = about.arrived;
         place.set(Some(Handling { handler: None, state }));
         let Some(mut handling) = place.as_mut().as_pin_mut().map(Handling::project) else { return arrived };
-        let called = catch_unwind(AssertUnwindSafe(|| {
+        let called = catch(|| {
             let mut request = http::Request::new(Body::new(None, about));
             *request.uri_mut() = uri;
             mem::swap(request.headers_mut(), headers);
             handling.handler.set(Some(self.service.call(request)));
-        }));
+        });
         if let Err(panic) = called {
-            handling.state.note_panic(&*panic);
+            handling.state.note_panic(&panic);
         }
         arrived
     }
@@ -262,7 +260,7 @@ where
             return Poll::Ready(Ok(me.state.answer_instead(Instead::Failed)));
         };
         let mut polled = Poll::Pending;
-        let instead = match catch_unwind(AssertUnwindSafe(|| polled = handler.poll(cx))).map(|()| polled) {
+        let instead = match catch(|| polled = handler.poll(cx)).map(|()| polled) {
             Ok(Poll::Ready(Ok(response))) => {
                 self.as_mut().drop_handler();
                 return Poll::Ready(Ok(self.project().state.answer(response)));
@@ -274,7 +272,7 @@ where
                 Some(Instead::Failed)
             }
             Err(panic) => {
-                me.state.note_panic(&*panic);
+                me.state.note_panic(&panic);
                 Some(Instead::Failed)
             }
             Ok(Poll::Pending) => me.state.wait(cx),
@@ -290,8 +288,8 @@ impl<F> Handling<F> {
     /// for, and would go down with it.
     fn drop_handler(self: Pin<&mut Self>) {
         let mut me = self.project();
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| me.handler.set(None))) {
-            me.state.note_panic(&*panic);
+        if let Err(panic) = catch(|| me.handler.set(None)) {
+            me.state.note_panic(&panic);
         }
     }
 }
@@ -383,11 +381,11 @@ impl HandlingState {
         response.map(|()| Answer::line(line, left))
     }
 
-    fn note_panic(&self, panic: &(dyn Any + Send)) {
+    fn note_panic(&self, panic: &str) {
         let Some(flight) = &self.flight else { return };
         flight.note_panicked();
         let (method, path) = flight.name();
-        crate::log::error!(panic = panic_message(panic), method, path, "a handler panicked");
+        crate::log::error!(panic, method, path, "a handler panicked");
     }
 
     /// Takes the flight; whoever waited for it does no more.

@@ -8,10 +8,12 @@ use super::{
 use crate::{
     env::{Calendar, Clock, Seed},
     lifecycle::{Moment, Phase},
+    unwind::unwind,
 };
 use std::{
+    fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
@@ -30,6 +32,9 @@ pub(crate) struct Side {
     pub(crate) aborted_by_stop: Counter,
     /// Work that handlers or background tasks left running, and that the abort dropped.
     pub(crate) work_dropped: Counter,
+    /// Tracked work and background tasks that panicked, and what the first of them said.
+    pub(crate) work_panicked: Counter,
+    first_work_panic: OnceLock<String>,
     /// Work that handlers spawned; the drain waits for it.
     pub(crate) tasks: TaskTracker,
     pub(crate) moments: Moments,
@@ -106,6 +111,8 @@ impl Side {
             tally: Tally::default(),
             aborted_by_stop: Counter::default(),
             work_dropped: Counter::default(),
+            work_panicked: Counter::default(),
+            first_work_panic: OnceLock::new(),
             tasks: TaskTracker::new(),
             moments: Moments::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
@@ -210,9 +217,27 @@ impl Side {
         }
     }
 
-    pub(crate) fn note_work_dropped(&self) {
+    fn note_work_dropped(&self, origin: &WorkOrigin) {
         self.work_dropped.add_one();
-        crate::log::warn!("work that outlived its request was dropped: it did not end when its context was cancelled");
+        crate::log::warn!(
+            work = %origin,
+            "work that outlived its request was dropped: it did not end when its context was cancelled"
+        );
+    }
+
+    fn note_work_panicked(&self, origin: &WorkOrigin, panic: &str) {
+        self.work_panicked.add_one();
+        crate::log::error!(work = %origin, phase = self.phase().name(), panic, "tracked work panicked");
+        let _ = self.first_work_panic.set(format!("{origin}: {panic}"));
+    }
+
+    /// A sentence for the report if tracked work panicked.
+    pub(crate) fn work_panic_summary(&self) -> Option<String> {
+        let first = self.first_work_panic.get()?;
+        match self.work_panicked.get() {
+            0 | 1 => Some(format!("tracked work panicked: {first}")),
+            count => Some(format!("tracked work panicked {count} times, at first {first}")),
+        }
     }
 
     pub(crate) fn aborts(&self) -> Vec<AbortedRequest> {
@@ -226,16 +251,53 @@ pub(crate) fn millis(span: Duration) -> u64 {
 }
 
 impl Side {
-    /// Runs work that the drain waits for, until it ends or the abort drops it.
-    pub(crate) fn spawn<F>(self: &Arc<Self>, work: F)
+    /// Spawns work that the drain waits for, until it ends or the abort drops it.
+    pub(crate) fn spawn<F>(self: &Arc<Self>, origin: WorkOrigin, work: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let side = self.clone();
-        drop(self.tasks.spawn(async move {
-            if side.moments.abort.run_until_cancelled(work).await.is_none() {
-                side.note_work_dropped();
+        // How it ended is counted and logged.
+        drop(self.tasks.spawn(async move { drop(side.run_tracked(&origin, work).await) }));
+    }
+
+    /// Runs `work` until it ends or the abort drops it. A panic in it is counted and logged (P13), and so is one as it is dropped.
+    ///
+    /// # Errors
+    /// The reason why `work` did not return.
+    pub(crate) async fn run_tracked<F: Future>(&self, origin: &WorkOrigin, work: F) -> Result<F::Output, String> {
+        let mut work = unwind(work);
+        let ended = self.moments.abort.run_until_cancelled(&mut work).await;
+        let panic = match ended {
+            Some(Ok(output)) => return Ok(output),
+            Some(Err(panic)) => panic,
+            None => {
+                self.note_work_dropped(origin);
+                match work.discard() {
+                    Ok(()) => return Err("dropped: it did not return when its context was cancelled".to_owned()),
+                    Err(panic) => panic,
+                }
             }
-        }));
+        };
+        self.note_work_panicked(origin, &panic);
+        Err(format!("panicked: {panic}"))
+    }
+}
+
+/// The origin of tracked work, which is its name in the log and in the report.
+#[derive(Clone, Debug)]
+pub(crate) enum WorkOrigin {
+    /// The request whose context spawned it, by method and path.
+    Request { method: String, path: String },
+    /// A background task, or work that it spawned.
+    Task(Arc<str>),
+}
+
+impl fmt::Display for WorkOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request { method, path } => write!(f, "{method} {path}"),
+            Self::Task(name) => write!(f, "task {name}"),
+        }
     }
 }

@@ -67,7 +67,7 @@ impl HookVerdict {
 pub enum Verdict {
     /// Everything asked was done.
     Clean,
-    /// It could not start, or a background task failed.
+    /// It could not start, a background task failed, or tracked work panicked.
     Failed,
     /// The shutdown cut requests, or work.
     Aborted,
@@ -78,14 +78,17 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The verdict on a life. If several apply, the worst counts: failed, then aborted, then hook. Never
+    /// The verdict on a life. If several apply, the worst counts: failed, then aborted, then panicked work, which is failed too, then
+    /// hook. Never
     /// [`Watchdog`](Self::Watchdog): a life that the watchdog ended is not there to judge itself.
     #[must_use]
-    pub fn of(history: &History, requests_aborted: u64) -> Self {
+    pub fn of(history: &History, requests_aborted: u64, work_panicked: u64) -> Self {
         if history.failure.is_some() {
             Self::Failed
         } else if requests_aborted > 0 {
             Self::Aborted
+        } else if work_panicked > 0 {
+            Self::Failed
         } else if history.hooks.iter().any(|hook| hook.verdict.is_stop_failure()) {
             Self::HookFailed
         } else {
@@ -93,7 +96,7 @@ impl Verdict {
         }
     }
 
-    /// The exit code: 0 clean, 1 could not start or a background task failed, 3 the shutdown cut requests or work, 4 a hook failed or
+    /// The exit code: 0 clean, 1 could not start, a background task failed or tracked work panicked, 3 the shutdown cut requests or work, 4 a hook failed or
     /// was given up, 5 the watchdog. (2 is bad usage or plan, which is said before there is a life to judge.)
     #[must_use]
     pub const fn exit_code(self) -> u8 {

@@ -164,10 +164,12 @@ fn a_further_sigterm_changes_nothing() {
 fn the_worst_that_happened_is_the_verdict() {
     use lameduck::lifecycle::Verdict;
     let mut life = cleaning_up(Plan::default(), &[HookBudget::Shared]);
-    let verdicts = |life: &Life| [0, 1].map(|aborted| Verdict::of(life.machine.history(), aborted));
+    let verdicts = |life: &Life| [0, 1].map(|aborted| Verdict::of(life.machine.history(), aborted, 0));
     assert_eq!(verdicts(&life), [Verdict::Clean, Verdict::Aborted], "P13");
     life.tell(Event::StopHookEnded(HookIndex(0), HookResult::Failed));
     assert_eq!(verdicts(&life), [Verdict::HookFailed, Verdict::Aborted], "P13: 3 before 4");
+    let panicked = [0, 1].map(|aborted| Verdict::of(life.machine.history(), aborted, 1));
+    assert_eq!(panicked, [Verdict::Failed, Verdict::Aborted], "P13: work that panicked is a failure, after 3 and before 4");
 
     let mut life = Life::serving(Plan::default(), &[HookBudget::Shared]);
     life.tell(Event::StopRequested(StopReason::TaskFailed));

@@ -121,7 +121,7 @@ proptest! {
             }
             prop_assert_eq!(life.machine.phase(), model.phase());
             prop_assert_eq!(life.machine.poll_timeout().map(|(until, _)| until), model.deadline(), "{:?}", life.place());
-            prop_assert_eq!(Verdict::of(life.machine.history(), 0), model.verdict());
+            prop_assert_eq!(Verdict::of(life.machine.history(), 0, 0), model.verdict());
         }
     }
 }

@@ -50,7 +50,7 @@ fn hooks_that_share_a_clean_up_without_end_all_have_their_time() {
         assert_eq!(life.place(), format!("cleaning_up/hook {hook}"), "P11: nobody may give it up for want of time");
         life.tell(Event::StopHookEnded(HookIndex(hook), HookResult::Done));
     }
-    assert_eq!(Verdict::of(life.machine.history(), 0), Verdict::Clean);
+    assert_eq!(Verdict::of(life.machine.history(), 0, 0), Verdict::Clean);
 }
 
 /// A SIGTERM comes, and while the lame duck still accepts, its accept loop fails. The stop had its reason already, so the failure
@@ -67,7 +67,7 @@ fn a_task_that_fails_during_the_shutdown_is_told_by_the_exit() {
     }
     let history = life.machine.history();
     assert_eq!(history.stop.map(|stop| stop.reason), Some(StopReason::Signal(Signal::Terminate)), "P13: the first reason");
-    assert_eq!(Verdict::of(history, 0), Verdict::Failed, "P13: a main task failed");
+    assert_eq!(Verdict::of(history, 0, 0), Verdict::Failed, "P13: a main task failed");
 }
 
 /// The other side of the story above: a task that was asked to end may end with an error, such as "cancelled". That is no
@@ -81,7 +81,7 @@ fn a_task_that_fails_after_it_was_cancelled_failed_nobody() {
     assert_eq!(life.machine.phase(), Phase::Cancelling);
     let (outcome, _) = life.try_tell(Event::StopRequested(StopReason::TaskFailed));
     assert_eq!(outcome, Outcome::Ignored);
-    assert_eq!(Verdict::of(life.machine.history(), 0), Verdict::Clean, "P13");
+    assert_eq!(Verdict::of(life.machine.history(), 0, 0), Verdict::Clean, "P13");
 }
 
 /// A process that slept through its own deadline and was woken by the last connection's end, not by a timer, gave its next stop
@@ -118,7 +118,7 @@ fn a_task_that_fails_after_another_changes_nothing() {
     let failed = Event::StopRequested(StopReason::TaskFailed);
     assert_eq!(life.try_tell(failed).0, Outcome::Applied, "P13");
     assert_eq!(life.try_tell(failed).0, Outcome::Ignored);
-    assert_eq!(Verdict::of(life.machine.history(), 0), Verdict::Failed, "P13");
+    assert_eq!(Verdict::of(life.machine.history(), 0, 0), Verdict::Failed, "P13");
 }
 
 /// A Deployment of one pod was deleted. Its only probe failed from SIGTERM on, so its endpoint was not `serving`, and kube-proxy

@@ -223,9 +223,9 @@ impl Witness {
         } else {
             Verdict::Clean
         };
-        assert_eq!(Verdict::of(history, 0), verdict, "P13: {history:?}");
+        assert_eq!(Verdict::of(history, 0, 0), verdict, "P13: {history:?}");
         let verdict = if self.failed { Verdict::Failed } else { Verdict::Aborted };
-        assert_eq!(Verdict::of(history, 1), verdict, "P13: {history:?}");
+        assert_eq!(Verdict::of(history, 1, 0), verdict, "P13: {history:?}");
         if self.exited {
             assert_eq!(machine.poll_timeout(), None, "P8: nothing is waited for once stopped");
         }

@@ -40,6 +40,7 @@ fn assert_agrees(page: &Page, report: &Value) {
         ("request_duration_seconds_bucket{le=\"+Inf\"}", &requests["finished"]),
         ("panics_total", &requests["panicked"]),
         ("work_dropped_total", &report["work_dropped"]),
+        ("work_panicked_total", &report["work_panicked"]),
         ("connections_accepted_total", &connections["accepted"]),
         ("connections_drained_total", &connections["drained"]),
         ("connections_reset_total", &connections["reset"]),

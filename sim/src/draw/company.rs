@@ -161,6 +161,7 @@ fn client(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) -> Client {
                 1 => dice.about(edges.abort).saturating_sub(early),
                 _ => dice.pick(&[1, 50, 500, 60_000]),
             };
+            let heed = if dice.one_in(4) { Heed::Panics } else { heed };
             Client::once(early, Deed::Work(ms, heed))
         }
         2 => Client::once(early, Deed::Within(dice.pick(&[20, 200, 60_000]), dice.pick(&[1, 20, 100, 700]))),

@@ -297,6 +297,10 @@ fn faults(all: &mut Vec<Sometimes>) {
             && glance.clients_did("leaves")
             && glance.tally().is_some_and(|tally| tally.gone > 0)
     });
+    fault("work that outlives its response and panics", |glance| {
+        let left = |record: &&crate::trace::Record| record.text("task").is_some_and(|task| task.starts_with("left"));
+        glance.story.server("task ends").filter(left).any(|record| record.text("how") == Some("panicked"))
+    });
     fault("a body that panics", |glance| glance.story.server("abort").any(|abort| abort.text("path") == Some("/breaks")));
     fault("a reader given up in the drain", |glance| {
         glance

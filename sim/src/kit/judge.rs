@@ -30,6 +30,9 @@ fn its_work_is_finished(story: &Story<'_>) -> Judgement {
     if report.requests.aborted > 0 {
         return Err(format!("the shutdown cut {} requests", report.requests.aborted));
     }
+    if report.work_panicked > 0 {
+        return Err(format!("tracked work or background tasks panicked: {}", report.error.as_deref().unwrap_or_default()));
+    }
     if report.work_dropped > 0 {
         let work = report.work_dropped;
         return Err(format!("tracked work that did not end when its context was cancelled was dropped: {work}"));

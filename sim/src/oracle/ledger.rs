@@ -94,7 +94,7 @@ fn failures_are_said(story: &Story<'_>, report: &Report) -> Result<(), String> {
         return Err(format!("the report's reason is {:?}, and nothing of that kind happened", report.reason));
     }
     let Some(task_failed) = story.a_task_failed() else { return Ok(()) };
-    let failed = task_failed || report.reason.is_none_or(is_failure);
+    let failed = task_failed || report.work_panicked > 0 || report.reason.is_none_or(is_failure);
     if failed != report.error.is_some() {
         return Err(format!(
             "the service {}failed, and the error is {:?}",

@@ -338,6 +338,10 @@ pub(super) fn the_exit_tells_the_truth(story: &Story<'_>) -> Judgement {
     if dropped > report.work_dropped || report.work_dropped > dropped + unbegun {
         return Err(format!("{dropped} tasks were dropped, and the report knows of {}", report.work_dropped));
     }
+    let panicked = story.server("task ends").filter(|record| record.text("how") == Some("panicked")).count() as u64;
+    if panicked != report.work_panicked {
+        return Err(format!("{panicked} tasks panicked, and the report knows of {}", report.work_panicked));
+    }
     let cut = unlisted || report.work_dropped > 0 || report.aborts.iter().any(|abort| abort.by_shutdown);
     let hook_failed = report.hooks.iter().any(|hook| match hook.verdict {
         HookVerdict::Stopped(HookResult::Failed | HookResult::Panicked) | HookVerdict::GivenUp(_) => true,
@@ -347,6 +351,8 @@ pub(super) fn the_exit_tells_the_truth(story: &Story<'_>) -> Judgement {
         1
     } else if cut {
         3
+    } else if report.work_panicked > 0 {
+        1
     } else if hook_failed {
         4
     } else {

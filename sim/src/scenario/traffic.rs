@@ -65,6 +65,8 @@ pub enum Heed {
     Heeds,
     /// It does not.
     Ignores,
+    /// It does not, and at its end it panics. Only of [`Deed::Work`].
+    Panics,
 }
 
 /// What a stuck handler sends first.
@@ -283,6 +285,7 @@ impl Heed {
         match self {
             Self::Heeds => "yes",
             Self::Ignores => "no",
+            Self::Panics => "panics",
         }
     }
 }

@@ -95,6 +95,7 @@ fn requests(page: &mut Page<'_>, main: &Side) -> Result {
         panicked,
     )?;
     page.counter(things("work_dropped", "Background work that the abort dropped: exit code 3"), main.work_dropped.get())?;
+    page.counter(things("work_panicked", "Background tasks and tracked work that panicked"), main.work_panicked.get())?;
     let mut latency = LatencySum::default();
     for worker in main.tally.workers() {
         latency.add(&worker.latency);

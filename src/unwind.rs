@@ -1,0 +1,106 @@
+//! Runs an app's code so that a panic in it costs that code alone (P15).
+
+use std::{
+    any::Any,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+/// Runs `code`. Returns the message of its panic if it panics.
+pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|payload| {
+        let message = message_of(&*payload).to_owned();
+        // The payload is the app's too, and its destructor may panic.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        message
+    })
+}
+
+fn message_of(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no message)")
+}
+
+/// A future that returns the message of a panic in `work`. A panic while `work` is dropped is contained too.
+pub(crate) fn unwind<F: Future>(work: F) -> Unwind<F> {
+    Unwind { work: Some(Box::pin(work)) }
+}
+
+/// The future that [`unwind`] returns.
+pub(crate) struct Unwind<F> {
+    /// `None` once it has ended or was dropped.
+    work: Option<Pin<Box<F>>>,
+}
+
+impl<F> Unwind<F> {
+    /// Drops the work. Returns the message of its panic if that panics.
+    pub(crate) fn discard(&mut self) -> Result<(), String> {
+        let work = self.work.take();
+        catch(|| drop(work))
+    }
+}
+
+impl<F: Future> Future for Unwind<F> {
+    type Output = Result<F::Output, String>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(work) = &mut self.work else { return Poll::Pending };
+        match catch(|| work.as_mut().poll(cx)) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(self.discard().map(|()| output)),
+            Err(panic) => {
+                // The first panic is the cause.
+                let _ = self.discard();
+                Poll::Ready(Err(panic))
+            }
+        }
+    }
+}
+
+impl<F> Drop for Unwind<F> {
+    fn drop(&mut self) {
+        if let Err(panic) = self.discard() {
+            crate::log::error!(panic, "the app's code panicked as it was dropped");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{future::pending, task::Waker};
+
+    /// Panics when it is dropped.
+    struct PanicsOnDrop;
+
+    impl Drop for PanicsOnDrop {
+        fn drop(&mut self) {
+            panic!("dropped, on purpose");
+        }
+    }
+
+    // A readiness check that timed out and panicked as it was dropped ended the task that repeats the check.
+    #[test]
+    fn a_panic_costs_no_more_than_the_code_it_is_in() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut waits = unwind(async {
+            let _held = PanicsOnDrop;
+            pending::<()>().await;
+        });
+        assert!(Pin::new(&mut waits).poll(cx).is_pending());
+        assert_eq!(waits.discard(), Err("dropped, on purpose".to_owned()));
+        let mut waits = unwind(async {
+            let _held = PanicsOnDrop;
+            pending::<()>().await;
+        });
+        assert!(Pin::new(&mut waits).poll(cx).is_pending());
+        drop(waits);
+        let payload = catch(|| std::panic::panic_any(PanicsOnDrop));
+        assert_eq!(payload, Err("(no message)".to_owned()));
+    }
+}
