@@ -188,6 +188,10 @@ pub(crate) fn connections_json(connections: &ConnectionTally) -> Value {
         "raced": connections.raced,
         "upgraded": connections.upgraded,
         "accept_errors": connections.accept_errors,
+        "evicted": connections.evicted,
+        "first_byte_timeouts": connections.first_byte_timeouts,
+        "send_timeouts": connections.send_timeouts,
+        "body_timeouts": connections.body_timeouts,
     })
 }
 

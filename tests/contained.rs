@@ -123,7 +123,8 @@ fn at_the_limit_of_connections_the_next_one_waits_and_is_served_when_one_leaves(
     let mut service = Service::start(&["--connections-max=4", "--lame-duck=0s"]);
     let mut held: Vec<Client> = (0..4).map(|_| Client::connect(service.main)).collect();
     for client in &mut held {
-        assert_eq!(client.get("/").status, 200);
+        // An idle one would make room.
+        client.send_get("/slow?ms=4000");
     }
     until_holds("the limit", || service.status()["connections"]["open"].as_u64() >= Some(4));
     let mut next = Client::connect(service.main);

@@ -205,6 +205,18 @@ fn what_a_variable_may_not_say_code_may_not_say() {
             ["limits.http2_streams_max=0:", "at least 1 ", "APP_HTTP2_STREAMS_MAX"],
         ),
         (
+            limits(|limits| limits.first_byte_timeout = Duration::ZERO),
+            ["limits.first_byte_timeout=0s:", "longer than 0s ", "--first-byte-timeout"],
+        ),
+        (
+            limits(|limits| limits.send_timeout = Duration::ZERO),
+            ["limits.send_timeout=0s:", "longer than 0s ", "--send-timeout"],
+        ),
+        (
+            limits(|limits| limits.body_timeout = Duration::ZERO),
+            ["limits.body_timeout=0s:", "longer than 0s ", "APP_BODY_TIMEOUT"],
+        ),
+        (
             limits(|limits| limits.header_timeout = Duration::ZERO),
             ["limits.header_timeout=0s:", "longer than 0s ", "--header-timeout"],
         ),

@@ -8,7 +8,7 @@ use crate::{
     guests::Guests,
     hook::HookState,
     host::{Bound, Parts},
-    http::{Crew, HttpService, Limits, Order, Sealing, Side, SideConfig, WhenFull, work},
+    http::{CloseRaces, Crew, EvictionGrace, HttpService, Limits, Order, Sealing, Side, SideConfig, work},
     internal::{Board, Heartbeats, InternalService, watch},
     lifecycle::{Lifecycle, Phase},
     settings::Settings,
@@ -135,7 +135,8 @@ fn sides(settings: &Settings, clock: &Arc<dyn Clock>, seed: Seed) -> (Arc<Side>,
         request_timeout: settings.request_timeout,
         lame_duck: settings.plan.lame_duck,
         limits: settings.limits,
-        when_full: WhenFull::Wait,
+        close_races: CloseRaces::Counted,
+        eviction_grace: EvictionGrace::MAIN,
         seed,
     };
     let internal = SideConfig {
@@ -147,7 +148,8 @@ fn sides(settings: &Settings, clock: &Arc<dyn Clock>, seed: Seed) -> (Arc<Side>,
             header_timeout: settings.limits.header_timeout.min(INTERNAL_HEADER_TIMEOUT),
             ..settings.limits
         },
-        when_full: WhenFull::MakeRoom,
+        close_races: CloseRaces::Ignored,
+        eviction_grace: EvictionGrace::INTERNAL,
         seed,
     };
     (Arc::new(Side::new(clock.clone(), main)), Arc::new(Side::new(clock.clone(), internal)))

@@ -1,5 +1,6 @@
 //! A connection's place in its worker's table: how to wake it, and when at the latest.
 
+use super::idle_policy::{Awaited, Idle};
 use crate::{env::Address, lifecycle::Moment};
 use std::{
     sync::{
@@ -18,9 +19,15 @@ pub(crate) struct Berth {
     /// A connection is a task of its own, and a task has one waker from its first poll to its last.
     waker: OnceLock<Waker>,
     wake_at: AtomicU64,
+    /// See [`Self::set_idle`]; `NEVER` while busy.
+    idle: AtomicU64,
+    evicted: AtomicBool,
     left: AtomicBool,
     sends_large: AtomicBool,
 }
+
+/// In place of a moment: not idle.
+const BUSY: u64 = u64::MAX;
 
 /// How answers are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +46,8 @@ impl Berth {
             local,
             waker: OnceLock::new(),
             wake_at: AtomicU64::new(Moment::NEVER.as_nanos()),
+            idle: AtomicU64::new(BUSY),
+            evicted: AtomicBool::new(false),
             left: AtomicBool::new(false),
             sends_large: AtomicBool::new(false),
         }
@@ -69,6 +78,43 @@ impl Berth {
         self.wake_at.store(Moment::NEVER.as_nanos(), Relaxed);
         self.wake();
         Moment::NEVER
+    }
+
+    /// The connection is idle, and may be closed to make room.
+    pub(crate) fn set_idle(&self, idle: Idle) {
+        let packed = match idle.awaited {
+            Awaited::FirstByte => idle.since.as_nanos() << 1 | 1,
+            Awaited::NextRequest => idle.since.as_nanos() << 1,
+            Awaited::Head => BUSY,
+        };
+        self.idle.store(packed, Relaxed);
+    }
+
+    /// The connection is not idle.
+    pub(crate) fn set_busy(&self) {
+        self.idle.store(BUSY, Relaxed);
+    }
+
+    /// What the connection waits for, unless it is busy. It may have become busy meanwhile.
+    pub(crate) fn idle(&self) -> Option<Idle> {
+        let packed = self.idle.load(Relaxed);
+        let awaited = if packed & 1 == 1 { Awaited::FirstByte } else { Awaited::NextRequest };
+        (packed != BUSY).then_some(Idle { awaited, since: Moment::from_nanos(packed >> 1) })
+    }
+
+    /// Lets the connection close if it is idle when it is polled.
+    pub(crate) fn evict(&self) {
+        self.evicted.store(true, Relaxed);
+        self.wake();
+    }
+
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.evicted.load(Relaxed)
+    }
+
+    /// Whether the connection shall make room. Asked once: a connection that was found busy stays.
+    pub(crate) fn take_evicted(&self) -> bool {
+        self.is_evicted() && self.evicted.swap(false, Relaxed)
     }
 
     /// The answers on this connection are large, as far as it is known.

@@ -185,6 +185,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
         if let Some(gauge) = self.state.gauge(counts) {
             gauge.take_one();
         }
+        self.berth.set_busy();
         std::mem::replace(&mut self.state, state)
     }
 

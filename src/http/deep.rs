@@ -20,7 +20,8 @@ use super::{
     direct::{Direct, Handover, Served},
     http1::{Http1, after_the_last_answer, joined},
     http2::Http2,
-    limits::{FIRST_BYTE_GRACE, RACE_WATCH},
+    idle_policy::{Awaited, Idle},
+    limits::RACE_WATCH,
     lingering::Lingering,
     parked::{Heard, Parked, READ_AT_ONCE, TURNS},
     service::HttpService,
@@ -56,6 +57,23 @@ pub(super) struct Stay {
     pub(super) peer: Address,
     pub(super) local: Arc<Address>,
     pub(super) heard: Heard,
+}
+
+impl Stay {
+    const fn idle(&self) -> Idle {
+        let awaited = match self.heard {
+            Heard::Nothing => Awaited::FirstByte,
+            Heard::Something => Awaited::NextRequest,
+        };
+        Idle { awaited, since: self.since }
+    }
+}
+
+/// Whether a connection makes room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Evicted {
+    Yes,
+    No,
 }
 
 /// The way from a task into the lot.
@@ -281,13 +299,31 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
     /// Until when a sleeper may stay as it is.
     fn until(&self, sleeper: &Sleeper<L::Deep>, now: Moment) -> Moment {
         let side = &self.crew.side;
-        match (sleeper.state, sleeper.stay.heard) {
+        match sleeper.state {
             _ if side.is_cutting() => now,
-            (Sleep::Leaving(_), _) => sleeper.stay.since + RACE_WATCH,
-            (Sleep::Asleep, _) if !self.is_draining() => sleeper.stay.since + side.keep_alive(),
-            (Sleep::Asleep, Heard::Nothing) => sleeper.stay.since + FIRST_BYTE_GRACE,
-            (Sleep::Asleep, Heard::Something) => now,
+            Sleep::Leaving(_) => sleeper.stay.since + RACE_WATCH,
+            Sleep::Asleep => sleeper.stay.idle().deadline(&side.config.limits, side.draining_since()),
         }
+    }
+
+    /// Connections that may be closed to make room, by their keys.
+    pub(super) fn idle(&self) -> impl Iterator<Item = (Idle, usize)> {
+        let waiting = self.sleepers.iter().filter(|(_, sleeper)| sleeper.state == Sleep::Asleep);
+        waiting.map(|(key, sleeper)| (sleeper.stay.idle(), key))
+    }
+
+    /// Closes a connection to make room, if it is still as idle as it was.
+    pub(super) fn evict(&mut self, key: usize, idle: Idle) -> Evicted {
+        let sleeper = self.sleepers.get(key).filter(|sleeper| sleeper.state == Sleep::Asleep && sleeper.stay.idle() == idle);
+        if sleeper.is_none_or(|sleeper| sleeper.io.look() == Look::Data) {
+            return Evicted::No;
+        }
+        let Some((stay, berth, io, read)) = self.leave(key) else { return Evicted::Yes };
+        if read.is_empty() {
+            berth.evict();
+        }
+        self.resume(&stay, berth, io, read);
+        Evicted::Yes
     }
 
     /// Its time has come; when it comes again.
@@ -403,7 +439,10 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
     /// Gives it a task again, and these bytes to begin with.
     fn wake(&mut self, key: usize, read: Bytes) {
         let Some((stay, berth, io, more)) = self.leave(key) else { return };
-        let read = joined(read, more);
+        self.resume(&stay, berth, io, joined(read, more));
+    }
+
+    fn resume(&mut self, stay: &Stay, berth: Berth, io: L::Io, read: Bytes) {
         let state = match sniff(&read) {
             Sniffed::Undecided if read.is_empty() => State::Parked(Parked::woken(io, &read, stay.heard, stay.since)),
             Sniffed::Undecided => State::Parked(Parked::woken(io, &read, Heard::Something, self.crew.side.clock.now())),

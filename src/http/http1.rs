@@ -10,7 +10,8 @@ use super::{
     crew::Crew,
     direct::Handover,
     guest_io::GuestIo,
-    limits::{GONE_CHECK, HEAD_GRACE, PARK_AFTER, SENT_AT_ONCE},
+    idle_policy::{Awaited, Idle},
+    limits::{GONE_CHECK, PARK_AFTER, SENT_AT_ONCE},
     lingering::{Lingering, head_timed_out},
     link::{Link, Protocol},
     patience::{Patience, Signs},
@@ -102,6 +103,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             self.link.want_look();
         }
         self.mood = Mood::Busy;
+        berth.set_busy();
         crew.wake_at(berth, now + GONE_CHECK);
         if crew.side.phase() < Phase::Draining || !self.is_stuck(now) {
             return Next::Wait;
@@ -142,12 +144,9 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
                 Mood::Busy | Mood::Idle { .. } => now,
             };
             self.mood = Mood::Reading { since };
-            let limits = &crew.side.config.limits;
-            let until = if draining {
-                (since + limits.header_timeout).min(since.max(crew.side.draining_since()) + HEAD_GRACE)
-            } else {
-                since + limits.header_timeout
-            };
+            berth.set_busy();
+            let head = Idle { awaited: Awaited::Head, since };
+            let until = head.deadline(&crew.side.config.limits, crew.side.draining_since());
             if now >= until {
                 return self
                     .take_apart()
@@ -161,7 +160,8 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             Mood::Busy | Mood::Reading { .. } => now,
         };
         self.mood = Mood::Idle { since };
-        if draining || now >= since + PARK_AFTER || (called && crew.is_crowded()) {
+        berth.set_idle(Idle { awaited: Awaited::NextRequest, since });
+        if draining || now >= since + PARK_AFTER || (called && crew.is_crowded()) || berth.is_evicted() {
             return match self.take_apart() {
                 Some((io, read)) if read.is_empty() => Next::Park(io),
                 // Part of a next head: it gets a guest of its own, and the time for a head.

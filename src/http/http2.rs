@@ -9,6 +9,7 @@ use super::{
     connection::Next,
     crew::Crew,
     guest_io::{GuestIo, Home},
+    idle_policy::{Awaited, Idle},
     limits::{FIRST_BYTE_GRACE, GONE_CHECK, HEAD_GRACE, PONG_WAIT},
     lingering::Lingering,
     link::{Link, Protocol},
@@ -110,6 +111,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         // An answer in a handler's place is nobody's any more, and may not have left yet.
         let busy = self.link.is_in_flight() || self.link.has_ended() || !self.link.is_flushed();
         if busy {
+            berth.set_busy();
             self.idle_since = None;
             let goaway = if self.goaway == Goaway::NotYet { self.goaway_moment(crew) } else { Moment::NEVER };
             if !draining {
@@ -127,21 +129,30 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             return Next::Wait;
         }
         let idle_since = *self.idle_since.get_or_insert(now);
+        let evicted = self.goaway == Goaway::NotYet && berth.take_evicted();
         let until = match (self.goaway, self.spoke) {
             // However busy it was meanwhile: a peer that never answers may ask for more as long as it likes.
             (Goaway::Sent { at }, Spoke::Yes) => idle_since.max(at + PONG_WAIT),
             (Goaway::Sent { at }, Spoke::No) => at + HEAD_GRACE,
-            (Goaway::NotYet, Spoke::Yes) => idle_since + crew.side.keep_alive(),
-            (Goaway::NotYet, Spoke::No) => self.began + crew.side.keep_alive(),
+            (Goaway::NotYet, _) if evicted => now,
+            (Goaway::NotYet, Spoke::Yes) => idle_since + crew.side.config.limits.keep_alive,
+            (Goaway::NotYet, Spoke::No) => self.began + crew.side.config.limits.keep_alive,
         };
         if now < until {
+            if self.goaway == Goaway::NotYet {
+                berth.set_idle(Idle { awaited: Awaited::NextRequest, since: idle_since });
+            }
             let goaway = if self.goaway == Goaway::NotYet { self.goaway_moment(crew) } else { Moment::NEVER };
             crew.wake_at(berth, until.min(goaway));
             return Next::Wait;
         }
         if self.goaway == Goaway::NotYet && !draining {
-            // Idle for longer than anybody keeps a connection: told to go like in a stop.
+            // Idle for longer than anybody keeps a connection, or to make room: told to go like in a stop.
             self.goaway = Goaway::Sent { at: now };
+            berth.set_busy();
+            if evicted {
+                crew.side.tally.evicted.add_one();
+            }
             if let Some(guest) = &mut self.guest {
                 Pin::new(guest).graceful_shutdown();
             }

@@ -5,15 +5,24 @@ use std::time::Duration;
 /// Limits on connections and requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at one time. At the limit nothing more is accepted, so that the kernel's queue is the back-pressure.
+    /// Connections at one time. At the limit idle ones make room, those first that never sent a byte, then the longest idle. If
+    /// there is none, nothing more is accepted, so that the kernel's queue is the back-pressure.
     /// Default: the process's descriptor limit less a reserve.
     pub connections_max: usize,
     /// Bytes of a request head. Default 32 KiB, least 8 KiB. More is answered with 431.
     pub header_bytes_max: usize,
     /// Header fields of a request. Default 100. More is answered with 431.
     pub headers_max: usize,
+    /// From the accept of a connection to its first byte. Default 60 s, since balancers and browsers connect ahead. Then it is closed.
+    pub first_byte_timeout: Duration,
     /// From the first byte of a request head to its last. Default 10 s. Then the client gets a 408.
     pub header_timeout: Duration,
+    /// How long a client may take nothing of a response while bytes of it wait to leave. Default 30 s. Then the response is cut.
+    /// The drain waits for 5 s at most.
+    pub send_timeout: Duration,
+    /// How long a client may send nothing of a request body while the handler waits for it. Default 30 s. Then the client gets a
+    /// 503. The drain waits for 5 s at most.
+    pub body_timeout: Duration,
     /// How long an idle connection is kept. Default 620 s: longer than any balancer keeps its end (60 to 600 s), because the
     /// side that closes first loses the requests that cross its close on the wire.
     pub keep_alive: Duration,
@@ -27,7 +36,10 @@ impl Default for Limits {
             connections_max: 10_000,
             header_bytes_max: 32 * 1024,
             headers_max: 100,
+            first_byte_timeout: Duration::from_secs(60),
             header_timeout: Duration::from_secs(10),
+            send_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(620),
             http2_streams_max: 200,
         }
@@ -36,6 +48,10 @@ impl Default for Limits {
 
 /// How long a connection may stay silent after its accept before the drain may close it.
 pub(crate) const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
+
+/// Connections at one time above the limit, while those that make room for them close. They need descriptors that the default limit
+/// leaves free.
+pub(crate) const EVICTED_AT_ONCE: u64 = 8;
 
 /// How long half a request head may take to become whole in the drain.
 pub(crate) const HEAD_GRACE: Duration = Duration::from_secs(1);

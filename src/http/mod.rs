@@ -19,6 +19,7 @@ mod drain_class;
 mod guest_io;
 mod http1;
 mod http2;
+mod idle_policy;
 #[cfg(feature = "metrics")]
 mod latency;
 mod limits;
@@ -51,9 +52,10 @@ pub use tally::{ConnectionTally, RequestTally};
 pub use tower_service::TowerService;
 
 pub(crate) use crew::Crew;
+pub(crate) use idle_policy::EvictionGrace;
 #[cfg(feature = "metrics")]
 pub(crate) use latency::{BOUNDS, LatencySum};
 pub(crate) use service::BoxError;
 pub(crate) use settling::Sealing;
-pub(crate) use side::{Side, SideConfig, WhenFull, WorkOrigin, millis};
+pub(crate) use side::{CloseRaces, Side, SideConfig, WorkOrigin, millis};
 pub(crate) use worker::{Order, work, work_and_stay};

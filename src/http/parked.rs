@@ -9,7 +9,8 @@ use super::{
     deep::Gate,
     direct::{Direct, Served},
     http1::after_the_last_answer,
-    limits::{FIRST_BYTE_GRACE, HEAD_GRACE, PARK_AFTER},
+    idle_policy::{Awaited, Idle},
+    limits::PARK_AFTER,
     lingering::{Lingering, head_timed_out},
     service::HttpService,
     sniff::{PREFACE, Sniffed, sniff},
@@ -170,14 +171,11 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         let side = &crew.side;
         let since = *self.since.get_or_insert(now);
         let draining = side.phase() >= Phase::Draining;
-        let until = match (draining, self.len, self.history) {
-            (false, 0, _) => since + side.keep_alive(),
-            (false, 1.., _) => since + side.config.limits.header_timeout,
-            (true, 0, Heard::Nothing) => berth.accepted + FIRST_BYTE_GRACE,
-            (true, 0, Heard::Something) => now,
-            (true, 1.., _) => since.max(side.draining_since()) + HEAD_GRACE,
-        };
-        if now < until {
+        let idle = self.idle(since, berth);
+        let until = idle.deadline(&side.config.limits, side.draining_since());
+        let evicted = idle.awaited != Awaited::Head && berth.take_evicted();
+        if now < until && !evicted {
+            berth.set_idle(idle);
             let mut again = until;
             if now < since + PARK_AFTER {
                 again = until.min(since + PARK_AFTER);
@@ -192,7 +190,23 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             crew.wake_at(berth, again);
             return Next::Wait;
         }
-        self.close(cx, crew)
+        let next = self.close(cx, crew);
+        if self.io.is_none() && !draining {
+            match idle.awaited {
+                _ if evicted => side.tally.evicted.add_one(),
+                Awaited::FirstByte => side.tally.first_byte_timeouts.add_one(),
+                Awaited::NextRequest | Awaited::Head => {}
+            }
+        }
+        next
+    }
+
+    fn idle(&self, since: Moment, berth: &Berth) -> Idle {
+        match (self.len, self.history) {
+            (0, Heard::Nothing) => Idle { awaited: Awaited::FirstByte, since: berth.accepted },
+            (0, Heard::Something) => Idle { awaited: Awaited::NextRequest, since },
+            (1.., _) => Idle { awaited: Awaited::Head, since },
+        }
     }
 
     fn has_data(&self) -> bool {

@@ -2,7 +2,8 @@
 
 use super::{
     Limits,
-    limits::FIRST_BYTE_GRACE,
+    idle_policy::EvictionGrace,
+    limits::EVICTED_AT_ONCE,
     tally::{Counter, Tally},
 };
 use crate::{
@@ -53,17 +54,17 @@ pub(crate) struct SideConfig {
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) lame_duck: Duration,
     pub(crate) limits: Limits,
-    pub(crate) when_full: WhenFull,
+    pub(crate) close_races: CloseRaces,
+    pub(crate) eviction_grace: EvictionGrace,
     pub(crate) seed: Seed,
 }
 
-/// What becomes of newcomers once the limit on connections is reached.
+/// Whether requests that race with a close are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WhenFull {
-    /// They wait in the kernel's queue, which is the back-pressure.
-    Wait,
-    /// Those that are idle make room: a probe must not wait for somebody who says nothing (P16).
-    MakeRoom,
+pub(crate) enum CloseRaces {
+    Counted,
+    /// The internal server's clients retry, and watching for the race would delay the exit.
+    Ignored,
 }
 
 /// Moments in the life of a side, each a token that is cancelled when it comes.
@@ -186,19 +187,15 @@ impl Side {
         self.tally.connections().open() >= self.config.limits.connections_max as u64
     }
 
-    /// Whether idle connections shall go to make room for others.
-    pub(crate) fn wants_room(&self) -> bool {
-        self.config.when_full == WhenFull::MakeRoom && self.is_full()
+    /// Whether even a connection whose place another one leaves would be one too many. A connection is accepted before the one
+    /// that makes room has closed.
+    pub(crate) fn is_over_full(&self) -> bool {
+        self.tally.connections().open() >= self.config.limits.connections_max as u64 + EVICTED_AT_ONCE
     }
 
-    /// Whether a request that crosses a close is counted. Who asks the internal server asks again, and the exit waits for it.
+    /// Whether requests that race with a close are counted.
     pub(crate) fn counts_races(&self) -> bool {
-        self.config.when_full == WhenFull::Wait
-    }
-
-    /// How long a connection may be idle.
-    pub(crate) fn keep_alive(&self) -> Duration {
-        if self.wants_room() { FIRST_BYTE_GRACE } else { self.config.limits.keep_alive }
+        self.config.close_races == CloseRaces::Counted
     }
 
     pub(crate) fn note_abort(&self, request: AbortedRequest) {

@@ -54,6 +54,10 @@ pub(crate) struct Tally {
     pub(crate) upgraded: Counter,
     pub(crate) upgraded_closed: Counter,
     pub(crate) accept_errors: Counter,
+    pub(crate) evicted: Counter,
+    pub(crate) first_byte_timeouts: Counter,
+    pub(crate) send_timeouts: Counter,
+    pub(crate) body_timeouts: Counter,
 }
 
 impl Tally {
@@ -96,6 +100,10 @@ impl Tally {
             upgraded: self.upgraded.get(),
             upgraded_closed,
             accept_errors: self.accept_errors.get(),
+            evicted: self.evicted.get(),
+            first_byte_timeouts: self.first_byte_timeouts.get(),
+            send_timeouts: self.send_timeouts.get(),
+            body_timeouts: self.body_timeouts.get(),
         }
     }
 }
@@ -147,6 +155,14 @@ pub struct ConnectionTally {
     pub upgraded_closed: u64,
     /// Accepts that failed.
     pub accept_errors: u64,
+    /// Idle ones that were closed at the connection limit to make room.
+    pub evicted: u64,
+    /// Closed because no byte came within the first-byte timeout.
+    pub first_byte_timeouts: u64,
+    /// Connections and HTTP/2 streams that were cut because their client took nothing of a response for the send timeout.
+    pub send_timeouts: u64,
+    /// Requests whose client sent nothing of the body for the body timeout.
+    pub body_timeouts: u64,
 }
 
 impl ConnectionTally {

@@ -4,7 +4,8 @@ use super::{
     berth::Berth,
     connection::Connection,
     crew::Crew,
-    deep::{Deep, Gate},
+    deep::{Deep, Evicted, Gate},
+    idle_policy::{Idle, evictable},
     service::HttpService,
     settling::{Sealing, Settled, Settling},
 };
@@ -48,6 +49,8 @@ const SWEEP: Duration = Duration::from_millis(250);
 /// The longest time between two sweeps then, and the shortest: whoever asks for a moment that has passed must not keep us spinning.
 const SWEEP_STOPPING: Duration = Duration::from_millis(100);
 const SWEEP_LEAST: Duration = Duration::from_millis(1);
+/// The shortest time between two looks for connections that may make room.
+const LOOK_LEAST: Duration = Duration::from_millis(10);
 
 /// Works, then stays until nobody gives orders any more, and its runtime with it: what a handler spawned there, untracked, say the
 /// connection of a client that all share, may be what a handler elsewhere or a stop hook is waiting for (P10). `emptied` is dropped
@@ -101,6 +104,7 @@ async fn keep<L, S>(
         crew: crew.clone(),
         gate: gate.clone(),
         berths: Vec::new(),
+        room: Room::default(),
         listeners: Listeners::new(listeners),
         last_accept: Admitted::Yes,
         swept: Moment::EPOCH,
@@ -108,16 +112,19 @@ async fn keep<L, S>(
     let mut pace = Pace::Even;
     let mut sweep = clock.sleep_until(clock.now() + SWEEP);
     let mut pause = clock.sleep_until(clock.now());
+    let mut look_again = clock.sleep_until(clock.now());
     let mut accepting = Accepting::Yes;
     let mut settling = None;
     loop {
         let is_full = crew.side.is_full();
         if is_full && accepting == Accepting::Yes {
             crew.on_full();
-            if crew.side.wants_room() {
-                desk.wake_all(&mut deep);
-            }
+            desk.look_for_room(&deep);
+            look_again.as_mut().reset(desk.room.look_again);
+        } else {
+            desk.room = Room::default();
         }
+        let may_accept = accepting == Accepting::Yes && (!is_full || desk.may_exceed());
         // The last sweep arranged the next for a quarter of a second after it, which a stop cannot spare.
         if pace == Pace::Even && crew.side.phase() >= Phase::LameDuck {
             pace = Pace::AsDue;
@@ -166,8 +173,12 @@ async fn keep<L, S>(
                 pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
             }
             () = crew.freed(), if is_full => {}
+            () = look_again.as_mut(), if is_full && accepting == Accepting::Yes && desk.room.is_empty() => {}
             () = gate.come() => deep.take_in(),
-            accepted = desk.accept(), if accepting == Accepting::Yes && !is_full => {
+            accepted = desk.accept(), if may_accept => {
+                if crew.side.is_full() && accepted.result.is_ok() {
+                    desk.make_room(&mut deep);
+                }
                 if desk.admit_at_hand(accepted).await == Admitted::No {
                     accepting = Accepting::Paused;
                     pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
@@ -226,6 +237,8 @@ struct Desk<L: Listener, S> {
     crew: Arc<Crew<S>>,
     gate: Arc<Gate<L::Io>>,
     berths: Vec<Arc<Berth>>,
+    /// At the connection limit: the connections that make room for new ones.
+    room: Room,
     listeners: Listeners<L>,
     /// So that a want of descriptors is logged once, and not at every try.
     last_accept: Admitted,
@@ -256,12 +269,55 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
         }
     }
 
-    /// The next connection of any, unless the limit is reached: other workers may have done that since this one last looked. The next
-    /// sweep finds it out. Cancel safe: what was accepted is returned by the very poll that accepted it.
+    /// The next connection of any, unless the limit is reached and none makes room: other workers may have done that since this one last
+    /// looked. The next sweep finds it out. Cancel safe: what was accepted is returned by the very poll that accepted it.
     async fn accept(&mut self) -> Accepted<L::Io> {
+        poll_fn(
+            |cx| {
+                if self.crew.side.is_full() && !self.may_exceed() { Poll::Pending } else { self.listeners.poll_accept(cx) }
+            },
+        )
+        .await
+    }
+
+    /// Whether one connection more may be accepted at the limit, since another one makes room for it.
+    fn may_exceed(&self) -> bool {
+        !self.room.is_empty() && !self.crew.side.is_over_full()
+    }
+
+    /// Looks which connections may make room, if it is time to.
+    fn look_for_room(&mut self, deep: &Deep<L::Lot, S>) {
         let side = &self.crew.side;
-        let listeners = &mut self.listeners;
-        poll_fn(|cx| if side.is_full() { Poll::Pending } else { listeners.poll_accept(cx) }).await
+        let now = side.clock.now();
+        if now < self.room.look_again {
+            return;
+        }
+        let tasks = self.berths.iter().filter(|berth| !berth.has_left());
+        let tasks = tasks.filter_map(|berth| Some((berth.idle()?, Place::Task(berth.clone()))));
+        let sleepers = deep.idle().map(|(idle, key)| (idle, Place::IdleSet(key)));
+        let found = evictable(tasks.chain(sleepers), side.config.eviction_grace, now);
+        let look_again = found.look_again.clamp(now + LOOK_LEAST, now + SWEEP);
+        self.room = Room { order: found.order, looked: now, look_again };
+    }
+
+    /// Closes an idle connection, the first in the order of [`idle_policy`](super::idle_policy).
+    fn make_room(&mut self, deep: &mut Deep<L::Lot, S>) {
+        while let Some((idle, place)) = self.room.order.pop() {
+            let evicted = match place {
+                Place::IdleSet(key) => deep.evict(key, idle),
+                Place::Task(berth) if berth.idle() == Some(idle) => {
+                    berth.evict();
+                    Evicted::Yes
+                }
+                Place::Task(_) => Evicted::No,
+            };
+            if evicted == Evicted::Yes {
+                break;
+            }
+        }
+        if self.room.is_empty() {
+            self.room.look_again = self.room.looked + LOOK_LEAST;
+        }
     }
 
     /// Admits this one and those that wait behind it, up to a number: in a crowd the turns of the worker's loop are not for one alone.
@@ -348,6 +404,26 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
 
     fn next_sweep(&self) -> Moment {
         self.crew.sweep_at().max(self.swept + SWEEP_LEAST)
+    }
+}
+
+/// The connections of this worker that make room, once the connection limit is reached.
+#[derive(Default)]
+struct Room {
+    order: Vec<(Idle, Place)>,
+    looked: Moment,
+    /// When to look for others.
+    look_again: Moment,
+}
+
+enum Place {
+    Task(Arc<Berth>),
+    IdleSet(usize),
+}
+
+impl Room {
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
     }
 }
 

@@ -36,7 +36,10 @@ impl Settings {
             }
         }
         let spans = [
+            ("first-byte-timeout", "limits.first_byte_timeout", limits.first_byte_timeout),
             ("header-timeout", "limits.header_timeout", limits.header_timeout),
+            ("send-timeout", "limits.send_timeout", limits.send_timeout),
+            ("body-timeout", "limits.body_timeout", limits.body_timeout),
             ("keep-alive", "limits.keep_alive", limits.keep_alive),
         ];
         for (flag, field, span) in spans {

@@ -119,6 +119,15 @@ fn connections(page: &mut Page<'_>, main: &Side) -> Result {
     let raced = "Closed when the client's next bytes were on their way; it got no byte of an answer and may retry";
     page.counter(things("connections_raced", raced), connections.raced)?;
     page.counter(things("connections_upgraded", "Upgraded to another protocol"), connections.upgraded)?;
+    let evicted = "Idle connections closed at the connection limit to make room";
+    page.counter(things("connections_evicted", evicted), connections.evicted)?;
+    let timeouts = [
+        ("first_byte", connections.first_byte_timeouts),
+        ("send", connections.send_timeouts),
+        ("body", connections.body_timeouts),
+    ];
+    let timeouts = timeouts.map(|(timeout, count)| (("timeout", timeout), count));
+    page.counters(things("client_timeouts", "Waits on a client that were ended, by the setting"), timeouts)?;
     page.counter(things("accept_errors", "Accepts that failed, as for want of descriptors"), connections.accept_errors)
 }
 
