@@ -2,7 +2,7 @@
 
 use super::{Exercise, Judgement, Story};
 use crate::trace::{Fnv64, Record};
-use lameduck::lifecycle::Phase;
+use lameduck::lifecycle::{Phase, StopReason};
 use std::time::Duration;
 
 /// How long a check may take, if nobody says otherwise.
@@ -63,7 +63,7 @@ fn says_why(story: &Story<'_>, probe: &Record) -> Result<(), String> {
 /// P2b: 200 from Serving until the listeners start to close, and not after a stop that the process began itself.
 pub(super) fn serving_means_responding(story: &Story<'_>) -> Judgement {
     let serving = story.began(Phase::Serving);
-    let is_external = story.outcome.report.as_ref().and_then(|report| report.reason).is_none_or(|by| by.is_external());
+    let is_external = story.outcome.report.as_ref().and_then(|report| report.reason).is_none_or(StopReason::is_external);
     let ends = if is_external { story.left_lame_duck() } else { story.left_serving() };
     let mut judged = 0;
     for probe in probes(story, "/serving") {
