@@ -6,7 +6,7 @@ use crate::{
     driver,
     env::{Address, Env, ListenAddress, Network, Rooms, SignalSource},
     hook::{BoxFuture, Hook},
-    http::{Body, BoxError, HttpService, Limits, TowerService},
+    http::{Body, BoxError, HttpService, IntoHttpService, Limits},
     internal::{Board, InternalRoute, route},
     lifecycle::Plan,
     report::Report,
@@ -195,11 +195,29 @@ impl Builder {
     }
 
     /// Hosts a tower service, such as an axum `Router` as it is.
-    pub fn tower<S>(self, service: S) -> Host<TowerService<S>>
+    ///
+    /// Each request carries its [`RequestContext`](crate::RequestContext) in its extensions. For axum's `ConnectInfo<SocketAddr>`
+    /// hand over what you would hand to `axum::serve`:
+    ///
+    /// ```
+    /// use axum::{Router, extract::ConnectInfo, routing::get};
+    /// use std::net::SocketAddr;
+    ///
+    /// async fn whoami(ConnectInfo(client): ConnectInfo<SocketAddr>) -> String {
+    ///     client.to_string()
+    /// }
+    ///
+    /// let router = Router::new().route("/whoami", get(whoami));
+    /// let host = lameduck::Host::builder().tower(router.into_make_service_with_connect_info::<SocketAddr>());
+    /// ```
+    ///
+    /// The service is made for each request, which only such a host pays for. Clients of a Unix socket have no `SocketAddr`: they
+    /// get a 500, and the log says why. A type of yours that implements `Connected<lameduck::env::Address>` takes both.
+    pub fn tower<S, Kind>(self, service: S) -> Host<S::Service>
     where
-        TowerService<S>: HttpService,
+        S: IntoHttpService<Kind>,
     {
-        self.hyper(TowerService::new(service))
+        self.hyper(service.into_http_service())
     }
 
     /// Hosts a hyper service, which takes `Request<lameduck::Body>`.

@@ -70,6 +70,7 @@
 //! | | |
 //! |---|---|
 //! | `cli` | What the binary needs: flags and log output. |
+//! | `axum` | [`RequestContext`] is an extractor: `async fn handler(context: RequestContext)`. It depends on axum-core alone. |
 //! | `metrics` | `GET /metrics` on the internal server, as OpenMetrics or in the classic text format; `docs/metrics.md` has the table. |
 //! | `systemd` | On Linux: [`main`] and [`Host::run`] tell the service manager at `NOTIFY_SOCKET` when the service is ready, when it stops and what is in flight, feed its watchdog, and serve the sockets that `LISTEN_FDS` hands over in place of the configured addresses; one named `internal` is the internal server's. |
 
@@ -98,9 +99,11 @@ mod settings;
 mod systemd;
 mod unwind;
 
+#[cfg(feature = "axum")]
+pub use crate::http::MissingRequestContext;
 pub use crate::http::{
-    AbortedRequest, Body, ConnectionTally, DrainClass, HttpService, Limits, RequestContext, RequestTally, RouteTimeout,
-    RouteTimeoutService, TowerService,
+    AbortedRequest, Body, ConnectionTally, DrainClass, HttpService, IntoHttpService, Limits, OfPeers, OfRequests,
+    RequestContext, RequestTally, RouteTimeout, RouteTimeoutService, TestHost, TowerMakeService, TowerService,
 };
 pub use background::TaskContext;
 pub use check::Check;

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 ///
 /// A hyper service finds it in the request's [`Body`](crate::Body::context); a tower service in the request's extensions, which is
 /// `Extension<RequestContext>` in axum.
-/// Clones are cheap and speak of the same request.
+/// With the feature `axum` it is an extractor of its own: `async fn handler(context: RequestContext)`.
+/// Clones are cheap and refer to the same request. For unit tests of handlers, [`TestHost`](crate::TestHost) makes contexts.
 ///
 /// ```
 /// # async fn work() -> &'static str { "done" }

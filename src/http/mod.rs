@@ -16,6 +16,8 @@ mod deadlines;
 mod deep;
 mod direct;
 mod drain_class;
+#[cfg(feature = "axum")]
+mod extract;
 mod guest_io;
 mod http1;
 mod http2;
@@ -37,6 +39,7 @@ mod settling;
 mod side;
 mod sniff;
 mod tally;
+mod test_host;
 mod timer;
 mod tower_service;
 mod worker;
@@ -44,12 +47,15 @@ mod worker;
 pub use body::Body;
 pub use context::RequestContext;
 pub use drain_class::DrainClass;
+#[cfg(feature = "axum")]
+pub use extract::MissingRequestContext;
 pub use limits::Limits;
 pub use route_timeout::{RouteTimeout, RouteTimeoutService};
 pub use service::HttpService;
 pub use side::AbortedRequest;
 pub use tally::{ConnectionTally, RequestTally};
-pub use tower_service::TowerService;
+pub use test_host::TestHost;
+pub use tower_service::{IntoHttpService, OfPeers, OfRequests, TowerMakeService, TowerService};
 
 pub(crate) use crew::Crew;
 pub(crate) use idle_policy::EvictionGrace;

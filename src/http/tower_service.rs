@@ -1,11 +1,15 @@
 //! A tower service as a hyper service, which finds the context of its request where tower looks for such things.
 
-use super::Body;
+use super::{Body, HttpService, service::BoxError};
+use crate::env::Address;
 use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
 use pin_project_lite::pin_project;
 use std::{
+    error::Error,
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
+    marker::PhantomData,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, Waker},
 };
@@ -96,3 +100,122 @@ impl<S: Service<http::Request<Body>>> fmt::Debug for Answering<S> {
         })
     }
 }
+
+/// What [`Builder::tower`](crate::Builder::tower) takes: a tower service, or a service that makes one for a client's address.
+///
+/// `Kind` tells the two apart, and is always inferred.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be hosted by `Builder::tower`",
+    note = "it takes a `tower::Service<http::Request<lameduck::Body>>` that is `Clone + Send + Sync + 'static`, such as an axum \
+            `Router`, or a `Router::into_make_service_with_connect_info`"
+)]
+pub trait IntoHttpService<Kind> {
+    /// The hyper service that is hosted.
+    type Service: HttpService;
+
+    /// Converts it.
+    fn into_http_service(self) -> Self::Service;
+}
+
+/// The kind of [`IntoHttpService`] that is a service.
+#[derive(Clone, Copy, Debug)]
+pub struct OfRequests(());
+
+/// The kind of [`IntoHttpService`] that makes a service for an address of type `A`.
+#[derive(Clone, Copy, Debug)]
+pub struct OfPeers<A>(PhantomData<A>);
+
+impl<S> IntoHttpService<OfRequests> for S
+where
+    TowerService<S>: HttpService,
+{
+    type Service = TowerService<S>;
+
+    fn into_http_service(self) -> TowerService<S> {
+        TowerService::new(self)
+    }
+}
+
+/// As with axum's `serve`. Clients of a Unix socket have no such address: they get a 500, and the log says why.
+impl<M> IntoHttpService<OfPeers<SocketAddr>> for M
+where
+    TowerMakeService<M, SocketAddr>: HttpService,
+{
+    type Service = TowerMakeService<M, SocketAddr>;
+
+    fn into_http_service(self) -> Self::Service {
+        TowerMakeService { make: self, address: |peer| peer.tcp().ok_or_else(|| NoTcpAddress(peer.clone())) }
+    }
+}
+
+/// For `impl axum::extract::connect_info::Connected<lameduck::env::Address>`, which can tell both kinds of clients.
+impl<M> IntoHttpService<OfPeers<Address>> for M
+where
+    TowerMakeService<M, Address>: HttpService,
+{
+    type Service = TowerMakeService<M, Address>;
+
+    fn into_http_service(self) -> Self::Service {
+        TowerMakeService { make: self, address: |peer| Ok(peer.clone()) }
+    }
+}
+
+/// A service that makes a tower service from a client's address, hosted: such as axum's
+/// `Router::into_make_service_with_connect_info`.
+#[derive(Clone, Copy)]
+pub struct TowerMakeService<M, A> {
+    make: M,
+    address: fn(&Address) -> Result<A, NoTcpAddress>,
+}
+
+impl<M, A, S> hyper::service::Service<http::Request<Body>> for TowerMakeService<M, A>
+where
+    M: Service<A, Response = S> + Clone + Send + 'static,
+    M::Error: Into<BoxError>,
+    M::Future: Send,
+    A: Send + 'static,
+    S: Service<http::Request<Body>> + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
+
+    fn call(&self, mut request: http::Request<Body>) -> Self::Future {
+        let context = request.body().context().clone();
+        let address = (self.address)(context.peer());
+        request.extensions_mut().insert(context);
+        let mut make = self.make.clone();
+        Box::pin(async move {
+            let address = address?;
+            poll_fn(|cx| make.poll_ready(cx)).await.map_err(Into::into)?;
+            let mut service = make.call(address).await.map_err(Into::into)?;
+            poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
+            service.call(request).await.map_err(Into::into)
+        })
+    }
+}
+
+impl<M: fmt::Debug, A> fmt::Debug for TowerMakeService<M, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TowerMakeService").field("make", &self.make).finish_non_exhaustive()
+    }
+}
+
+/// A client that has no TCP address, where the service asks for one.
+#[derive(Clone, Debug)]
+struct NoTcpAddress(Address);
+
+impl fmt::Display for NoTcpAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the client at {} has no TCP address for ConnectInfo<SocketAddr>: use RequestContext::peer, or a ConnectInfo of a \
+             type that implements Connected<lameduck::env::Address>",
+            self.0
+        )
+    }
+}
+
+impl Error for NoTcpAddress {}

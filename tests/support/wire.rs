@@ -82,6 +82,11 @@ impl Client {
         self.answer()
     }
 
+    /// The address that the server sees as its peer.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
     pub(crate) fn shut_write(&self) {
         self.stream.shutdown(std::net::Shutdown::Write).unwrap();
     }

@@ -1,0 +1,244 @@
+//! A stand-in for a host in unit tests of handlers.
+
+use super::{
+    Body, Limits, RequestContext,
+    berth::Berth,
+    crew::Crew,
+    link::{Link, Protocol},
+    request::Request,
+    side::{Side, SideConfig, WhenFull},
+};
+use crate::{
+    env::{Address, Clock, Seed, Sleep, WorkerThreads},
+    lifecycle::{Moment, Phase},
+};
+use http::{Method, Response, Uri};
+use hyper::service::service_fn;
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// Makes [`RequestContext`]s for unit tests of handlers. The test controls the phase, the time and the cancellation; there is no
+/// server, no socket and no real time.
+///
+/// A new one is in [`Phase::Serving`], and its requests have a deadline of 5 s, as a host's have by default.
+///
+/// ```
+/// use axum::{Extension, Router, routing::get};
+/// use lameduck::{RequestContext, TestHost, lifecycle::Phase};
+/// use std::time::Duration;
+/// use tower::ServiceExt;
+///
+/// async fn report(Extension(context): Extension<RequestContext>) -> String {
+///     format!("{} in {} with {:?} left", context.app_version(), context.phase(), context.remaining())
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let host = TestHost::new().app_version("1.2.3");
+/// let router = Router::new().route("/report", get(report));
+///
+/// // `request` makes a GET; into a request of your own, insert `host.context()` as an extension.
+/// let request = host.request("/report");
+/// host.enter(Phase::LameDuck);
+/// host.advance(Duration::from_secs(2));
+/// let response = router.oneshot(request).await.unwrap();
+/// let body = axum::body::to_bytes(response.into_body(), 100).await.unwrap();
+/// assert_eq!(body, "1.2.3 in lame_duck with Some(3s) left");
+///
+/// let context = host.context();
+/// host.advance(Duration::from_secs(5));
+/// assert!(context.is_cancelled(), "at its deadline");
+/// # });
+/// ```
+#[derive(Debug)]
+pub struct TestHost {
+    clock: Arc<ManualClock>,
+    side: Arc<Side>,
+    peer: Address,
+    local: Arc<Address>,
+    requests: Mutex<Vec<Weak<Request>>>,
+}
+
+impl TestHost {
+    /// A host that serves.
+    #[must_use]
+    pub fn new() -> Self {
+        let clock = Arc::new(ManualClock::new());
+        let loopback = |port| Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)));
+        let side = serving_side(&clock, Arc::from(""), Some(Duration::from_secs(5)));
+        Self { clock, side, peer: loopback(50_000), local: Arc::new(loopback(8080)), requests: Mutex::default() }
+    }
+
+    /// Sets the version of the app. Default: empty. Call it before a context is made.
+    #[must_use]
+    pub fn app_version(mut self, version: impl Into<String>) -> Self {
+        self.side = serving_side(&self.clock, version.into().into(), self.side.config.request_timeout);
+        self
+    }
+
+    /// Sets the deadline of every request; `None` for none. Default: 5 s. Call it before a context is made.
+    #[must_use]
+    pub fn request_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.side = serving_side(&self.clock, self.side.config.app_version.clone(), timeout);
+        self
+    }
+
+    /// Sets the client's address of the contexts that are made from now on.
+    #[must_use]
+    pub fn peer(mut self, peer: Address) -> Self {
+        self.peer = peer;
+        self
+    }
+
+    /// The context of a request whose head is complete now.
+    #[must_use]
+    pub fn context(&self) -> RequestContext {
+        RequestContext(self.begin(&Method::GET, &Uri::from_static("/")))
+    }
+
+    /// A `GET` without a body. It carries its context as every hosted request does: in its extensions, for tower services, and in
+    /// its [`Body`], for hyper services.
+    ///
+    /// # Panics
+    /// If `uri` is none.
+    #[must_use]
+    pub fn request(&self, uri: &str) -> http::Request<Body> {
+        let uri: Uri = uri.parse().unwrap_or_else(|error| panic!("{uri:?} is no URI: {error}"));
+        let state = self.begin(&Method::GET, &uri);
+        let context = RequestContext(state.clone());
+        let mut request = http::Request::new(Body::new(None, state));
+        *request.uri_mut() = uri;
+        request.extensions_mut().insert(context);
+        request
+    }
+
+    /// Enters a later phase, with all that it means for contexts: from [`Phase::LameDuck`] on `stopping()` is ready, from
+    /// [`Phase::Draining`] on `draining()`, from [`Phase::Cancelling`] on `cancelled()`. [`Phase::CleaningUp`] drops tracked work.
+    ///
+    /// # Panics
+    /// If it would go back.
+    pub fn enter(&self, phase: Phase) {
+        let current = self.side.phase();
+        assert!(phase >= current, "P1: {phase} cannot follow {current}");
+        self.side.publish(phase, self.clock.now());
+        if phase >= Phase::Cancelling {
+            self.side.cancel_root();
+        }
+        if phase >= Phase::CleaningUp {
+            self.side.abort();
+        }
+    }
+
+    /// Moves the clock. Contexts whose deadline has come are cancelled.
+    pub fn advance(&self, span: Duration) {
+        let now = self.clock.advance(span);
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.retain(|request| request.strong_count() > 0);
+        for request in requests.iter().filter_map(Weak::upgrade).filter(|request| request.deadline() <= now) {
+            request.cancellation().cancel();
+        }
+    }
+
+    /// Ready when no work that handlers spawned on their contexts is left.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn tracked_work_done(&self) {
+        self.side.tasks.close();
+        self.side.tasks.wait().await;
+        self.side.tasks.reopen();
+    }
+
+    fn begin(&self, method: &Method, uri: &Uri) -> Arc<Request> {
+        let now = self.clock.now();
+        let service = service_fn(|_: http::Request<Body>| async { Ok::<_, Infallible>(Response::new(String::new())) });
+        let crew = Crew::new(self.side.clone(), Arc::new(service), Arc::default(), WorkerThreads::Several);
+        let berth = Berth::new(now, self.peer.clone(), self.local.clone());
+        let link = Arc::new(Link::new(Protocol::Http1, &crew, &berth));
+        let request = Request::next(None, &link, now, method, uri);
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&request));
+        request
+    }
+}
+
+impl Default for TestHost {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn serving_side(clock: &Arc<ManualClock>, app_version: Arc<str>, request_timeout: Option<Duration>) -> Arc<Side> {
+    let config = SideConfig {
+        app_version,
+        request_timeout,
+        lame_duck: Duration::ZERO,
+        limits: Limits::default(),
+        when_full: WhenFull::Wait,
+        seed: Seed(0),
+    };
+    let side = Side::new(clock.clone(), config);
+    side.publish(Phase::Serving, clock.now());
+    Arc::new(side)
+}
+
+/// A clock that only a test moves.
+#[derive(Debug)]
+struct ManualClock {
+    nanos: AtomicU64,
+    epoch: Instant,
+}
+
+impl ManualClock {
+    #[expect(clippy::disallowed_methods, reason = "an epoch has to be some instant; no moment is measured from it")]
+    fn new() -> Self {
+        Self { nanos: AtomicU64::new(0), epoch: Instant::now() }
+    }
+
+    fn advance(&self, span: Duration) -> Moment {
+        let later = self.now() + span;
+        self.nanos.store(later.as_nanos(), Relaxed);
+        later
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Moment {
+        Moment::from_nanos(self.nanos.load(Relaxed))
+    }
+
+    /// Never ready: contexts are cancelled by [`TestHost::advance`], and no server waits here.
+    fn sleep_until(&self, _: Moment) -> Pin<Box<dyn Sleep>> {
+        Box::pin(Never)
+    }
+
+    fn wall(&self) -> SystemTime {
+        UNIX_EPOCH + self.now().since_epoch()
+    }
+
+    fn epoch(&self) -> Instant {
+        self.epoch
+    }
+}
+
+struct Never;
+
+impl Future for Never {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
+impl Sleep for Never {
+    fn reset(self: Pin<&mut Self>, _: Moment) {}
+}
