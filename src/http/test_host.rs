@@ -4,9 +4,10 @@ use super::{
     Body, Limits, RequestContext,
     berth::Berth,
     crew::Crew,
+    idle_policy::EvictionGrace,
     link::{Link, Protocol},
     request::Request,
-    side::{Side, SideConfig, WhenFull},
+    side::{CloseRaces, Side, SideConfig},
 };
 use crate::{
     env::{Address, Clock, Seed, Sleep, WorkerThreads},
@@ -182,7 +183,8 @@ fn serving_side(clock: &Arc<ManualClock>, app_version: Arc<str>, request_timeout
         request_timeout,
         lame_duck: Duration::ZERO,
         limits: Limits::default(),
-        when_full: WhenFull::Wait,
+        close_races: CloseRaces::Ignored,
+        eviction_grace: EvictionGrace::MAIN,
         seed: Seed(0),
     };
     let side = Side::new(clock.clone(), config);
