@@ -1,7 +1,7 @@
 //! Readiness checks (P2): taken on the main runtime at an interval, and anew when Serving begins; the probe only reads the last
 //! result.
 
-use crate::{env::Clock, hook::BoxFuture, http::BoxError, lifecycle::Moment, unwind::unwind};
+use crate::{env::Clock, errors::chain, hook::BoxFuture, http::BoxError, lifecycle::Moment, unwind::unwind};
 use std::{
     fmt,
     future::Future,
@@ -82,7 +82,7 @@ impl Check {
             let mut late = clock.sleep_until(clock.now() + self.timeout);
             let outcome = tokio::select! {
                 biased;
-                probed = unwind(async { (self.probe)().await.map_err(|error| error.to_string()) }) => match probed {
+                probed = unwind(async { (self.probe)().await.map_err(|error| chain(&*error)) }) => match probed {
                     Ok(outcome) => outcome,
                     Err(panic) => Err(format!("panicked: {panic}")),
                 },

@@ -1,6 +1,7 @@
 //! Hooks: what is opened at the start and closed at the stop, in pairs (P11).
 
 use crate::{
+    errors::{chain, is_bad_setting},
     http::BoxError,
     lifecycle::{HookBudget, HookResult},
     unwind::unwind,
@@ -113,26 +114,34 @@ pub(crate) enum HookState {
 /// What a hook's task returns.
 pub(crate) struct HookEnd {
     pub(crate) result: HookResult,
-    /// What its error or panic said.
+    /// Its error with all causes, or its panic.
     pub(crate) message: Option<String>,
+    /// Whether a setting is the cause of its error.
+    pub(crate) bad_setting: bool,
     /// From a start hook that is done: its other half.
     pub(crate) stop: Option<StopHook>,
 }
 
-/// Runs a start hook; a panic is its result, not ours.
-pub(crate) async fn run_start(start: StartHook) -> HookEnd {
-    match unwind(async move { start().await.map_err(|error| error.to_string()) }).await {
-        Ok(Ok(stop)) => HookEnd { result: HookResult::Done, message: None, stop: Some(stop) },
-        Ok(Err(error)) => HookEnd { result: HookResult::Failed, message: Some(error), stop: None },
-        Err(panic) => HookEnd { result: HookResult::Panicked, message: Some(panic), stop: None },
+impl HookEnd {
+    /// Runs half of a hook; a panic is its result, not ours.
+    async fn of<T>(half: impl Future<Output = Result<T, BoxError>>, stop: impl FnOnce(T) -> Option<StopHook>) -> Self {
+        // To put an error into words is to run user code.
+        let told = async { half.await.map_err(|error| (chain(&*error), is_bad_setting(&*error))) };
+        let (result, message, bad_setting, stop) = match unwind(told).await {
+            Ok(Ok(done)) => (HookResult::Done, None, false, stop(done)),
+            Ok(Err((error, bad_setting))) => (HookResult::Failed, Some(error), bad_setting, None),
+            Err(panic) => (HookResult::Panicked, Some(panic), false, None),
+        };
+        Self { result, message, bad_setting, stop }
     }
 }
 
-/// Runs a stop hook; a panic is its result, not ours.
+/// Runs a start hook.
+pub(crate) async fn run_start(start: StartHook) -> HookEnd {
+    HookEnd::of(async move { start().await }, Some).await
+}
+
+/// Runs a stop hook.
 pub(crate) async fn run_stop(stop: StopHook) -> HookEnd {
-    match unwind(async move { stop().await.map_err(|error| error.to_string()) }).await {
-        Ok(Ok(())) => HookEnd { result: HookResult::Done, message: None, stop: None },
-        Ok(Err(error)) => HookEnd { result: HookResult::Failed, message: Some(error), stop: None },
-        Err(panic) => HookEnd { result: HookResult::Panicked, message: Some(panic), stop: None },
-    }
+    HookEnd::of(async move { stop().await }, |()| None).await
 }

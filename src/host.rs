@@ -25,10 +25,6 @@ use tokio_util::sync::CancellationToken;
 /// #[tokio::main]
 /// async fn main() {
 ///     let report = lameduck::Host::builder().app_version("1.2.3").tower(router()).run().await;
-///     // Without a subscriber for the log, nothing else says why.
-///     if let Some(error) = &report.error {
-///         eprintln!("error: {error}");
-///     }
 ///     // To return would wait for a `spawn_blocking` that is stuck, for ever.
 ///     std::process::exit(report.code().into())
 /// }
@@ -230,9 +226,23 @@ impl Builder {
 impl<S: HttpService> Host<S> {
     /// Lives in a given world, until it is over. [`run`](Self::run) does it in the real one.
     ///
+    /// A failure is logged through `tracing`, and is the report's [`error`](Report::error) (P14).
+    ///
     /// # Cancel safety
     /// Dropping the future drops everything at once, without a drain.
     pub async fn run_in<N, G, R>(self, env: Env<N, G, R>) -> Report
+    where
+        N: Network,
+        G: SignalSource,
+        R: Rooms,
+    {
+        let report = self.run_quietly(env).await;
+        report.log_failure();
+        report
+    }
+
+    /// The same, for a caller that says itself why it failed.
+    pub(crate) async fn run_quietly<N, G, R>(self, env: Env<N, G, R>) -> Report
     where
         N: Network,
         G: SignalSource,

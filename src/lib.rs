@@ -82,6 +82,7 @@ mod check;
 pub mod cli;
 mod driver;
 pub mod env;
+mod errors;
 mod guests;
 mod hook;
 mod host;

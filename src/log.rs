@@ -9,6 +9,12 @@ pub(crate) fn contained(say: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(say));
 }
 
+/// Whether an error of the host reaches a log. A subscriber that cannot say so does not.
+pub(crate) fn takes_errors() -> bool {
+    let enabled = || tracing::event_enabled!(target: "lameduck", tracing::Level::ERROR);
+    catch_unwind(AssertUnwindSafe(enabled)).unwrap_or(false)
+}
+
 macro_rules! info_event {
     ($($said:tt)*) => { $crate::log::contained(|| ::tracing::info!($($said)*)) };
 }

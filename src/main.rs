@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(error),
     };
     if let Err(error) = args.settings.check() {
-        say(&format!("error: {error}"));
+        say(&format!("error: {}", args.settings.explain(&error)));
         return ExitCode::from(2);
     }
     if args.task == Task::PrintPlan {

@@ -5,6 +5,7 @@ use crate::systemd::ServiceManager;
 use crate::{
     Host, HttpService, PortSharing, Report, driver,
     env::{Clock, Env, Rooms, Seed},
+    errors::{chain, is_bad_setting},
     host::Parts,
     lifecycle::Verdict,
     os::{
@@ -31,11 +32,11 @@ impl<S: HttpService> Host<S> {
     /// after the report, none of them ends it.
     ///
     /// # What it leaves to you
-    /// - The end. A `spawn_blocking` that is stuck holds the drop of your runtime for ever, which is where `#[tokio::main]` waits, and
+    /// - The end. Return the report from your `main`, or its exit code is lost. A `spawn_blocking` that is stuck holds the drop of your runtime for ever, which is where `#[tokio::main]` waits, and
     ///   no signal ends that. End with `std::process::exit(report.code().into())`, as the example at [`Host`] does, or by
     ///   `runtime.shutdown_background()` if the runtime is yours to build.
-    /// - The words. Without a subscriber for the log, only [`Report::error`] says why it failed; [`main`](crate::main#the-log) says
-    ///   what one of your own must not do.
+    /// - The log. A failure is logged as `the host failed`. If no subscriber takes that, it is one line `error: …` on
+    ///   stderr (P14). [`main`](crate::main#the-log) says what a subscriber of your own must not do.
     /// - The threads. The driver and its signals share your runtime with the handlers: one that blocks a thread, in a runtime of
     ///   several too, can keep a signal and a deadline from being heard for as long as it blocks. [`main`](crate::main) is immune.
     ///
@@ -45,10 +46,19 @@ impl<S: HttpService> Host<S> {
     /// # Cancel safety
     /// Dropping the future drops everything without a drain. What other threads and tasks hold, the addresses among it, is free a
     /// moment later, not at once.
-    pub async fn run(mut self) -> Report {
+    pub async fn run(self) -> Report {
+        let report = self.run_here().await;
+        report.log_failure();
+        if !crate::log::takes_errors() {
+            say_failure(&report);
+        }
+        report
+    }
+
+    async fn run_here(mut self) -> Report {
         let signals = match UnixSignals::install() {
             Ok(signals) => signals,
-            Err(error) => return self.not_started(format!("cannot listen to signals: {error}")),
+            Err(error) => return self.not_started(format!("cannot listen to signals: {}", chain(&error))),
         };
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
         let rooms = Tasks::new(Handle::current());
@@ -58,7 +68,7 @@ impl<S: HttpService> Host<S> {
             Err(error) => return self.not_started(error),
         };
         let seed = seed(&*clock);
-        self.metered().run_in(Env { clock, network, signals, rooms, seed }).await
+        self.metered().run_quietly(Env { clock, network, signals, rooms, seed }).await
     }
 
     /// Only a process in the real world has something to measure.
@@ -85,8 +95,9 @@ impl<S: HttpService> Host<S> {
 /// watchdog. Never returns: the process exits with the code of the [`Report`].
 ///
 /// `build` runs in the context of the control runtime, where the hooks, the background tasks and the readiness checks will run;
-/// a signal that comes meanwhile is heard once it returns. If it fails with a
-/// [`SettingsError`](crate::SettingsError) the exit code is 2, with anything else, a panic included, 1.
+/// a signal that comes meanwhile is heard once it returns. If it fails and a
+/// [`SettingsError`](crate::SettingsError) is anywhere in its error's chain of causes, the exit code is 2; with anything
+/// else, a panic included, it is 1. An `anyhow::Error` is as good as any: `.map_err(Into::into)`.
 ///
 /// `finish` runs last, whatever happened, for what must be done before the exit, such as flushing a log. The watchdog bounds it: at
 /// the bound of the stop, or, after a start that failed before there was anything to stop, after five seconds. A report with an error
@@ -148,9 +159,7 @@ where
 {
     hold_signals();
     let report = live(build).unwrap_or_else(|report| *report);
-    if let Some(error) = &report.error {
-        say(&format!("error: {}", one_line(error)));
-    }
+    say_failure(&report);
     if report.reason.is_none() {
         // There was no life, and so no stop that would have armed a watchdog.
         bound_the_end();
@@ -167,7 +176,9 @@ where
 {
     let failed = |what: &str| {
         let what = what.to_owned();
-        move |error: io::Error| Box::new(driver::stillborn(Verdict::Failed, format!("{what}: {error}"), Duration::ZERO))
+        move |error: io::Error| {
+            Box::new(driver::stillborn(Verdict::Failed, format!("{what}: {}", chain(&error)), Duration::ZERO))
+        }
     };
     // Before anything is opened: see there.
     let manager =
@@ -193,10 +204,11 @@ where
             catch(build).unwrap_or_else(|panic| Err(format!("panicked while the host was built: {panic}").into()))
         };
         let mut host = built.map_err(|error| {
-            Box::new(if error.is::<crate::SettingsError>() {
-                driver::bad_plan(error.to_string(), Duration::ZERO)
+            let text = catch(|| chain(&*error)).unwrap_or_else(|panic| format!("panicked: {panic}"));
+            Box::new(if is_bad_setting(&*error) {
+                driver::bad_plan(text, Duration::ZERO)
             } else {
-                driver::stillborn(Verdict::Failed, error.to_string(), Duration::ZERO)
+                driver::stillborn(Verdict::Failed, text, Duration::ZERO)
             })
         })?;
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
@@ -209,7 +221,7 @@ where
             .map_err(failed("cannot start the watchdog"))?
             .with_guests(control.handle().clone());
         let seed = seed(&*clock);
-        Ok(host.metered().run_in(Env { clock, network, signals, rooms, seed }).await)
+        Ok(host.metered().run_quietly(Env { clock, network, signals, rooms, seed }).await)
     });
     // A `spawn_blocking` that is stuck would hold the drop of the runtime for ever.
     control.shutdown_background();
@@ -225,6 +237,13 @@ fn bound_the_end() {
     let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
     if let Ok(rooms) = Threads::new(clock.clone(), NonZeroUsize::MIN) {
         rooms.arm_watchdog(clock.now() + FINISH_MAX);
+    }
+}
+
+/// Writes the failure, if there is one, as one line to standard error (P14).
+fn say_failure(report: &Report) {
+    if let Some(error) = &report.error {
+        say(&format!("error: {}", one_line(error)));
     }
 }
 
@@ -244,13 +263,14 @@ fn network(parts: &mut Parts, manager: ServiceManager) -> Result<OsNetwork, Stri
         && settings.limits.connections_max > most
     {
         return Err(format!(
-            "--connections-max={} (APP_CONNECTIONS_MAX) exceeds the descriptor limit {most}; lower it or raise the limit \
-             (ulimit -n, LimitNOFILE)",
-            settings.limits.connections_max
+            "limits.connections_max={}{} exceeds the descriptor limit {most}; lower it or raise the limit (ulimit -n, \
+             LimitNOFILE)",
+            settings.limits.connections_max,
+            settings.knobs(&["connections-max"])
         ));
     }
     let reserve = DescriptorReserve::new(SPARE_DESCRIPTORS)
-        .map_err(|error: io::Error| format!("cannot keep descriptors in reserve: {error}"))?;
+        .map_err(|error: io::Error| format!("cannot keep descriptors in reserve: {}", chain(&error)))?;
     let reuse_port = match settings.port_sharing {
         PortSharing::Exclusive => ReusePort::No,
         PortSharing::Shared => ReusePort::Yes,

@@ -5,17 +5,24 @@ use crate::{
     lifecycle::{HookVerdict, Phase, StopReason, Verdict},
 };
 use serde_json::{Value, json};
-use std::{fmt, process::ExitCode, time::Duration};
+use std::{
+    fmt,
+    process::{ExitCode, Termination},
+    time::Duration,
+};
 
 /// What became of a life: returned by [`Host::run`](crate::Host::run), logged as one line, mapped to the exit code.
+///
+/// A `main` may return it: it is a [`Termination`], with the exit code of P13.
 #[derive(Clone, Debug)]
+#[must_use = "a host that failed must not exit with 0: return the report from `main`, or exit with its code"]
 #[non_exhaustive]
 pub struct Report {
     /// The truth in one word.
     pub verdict: ReportVerdict,
     /// Why it stopped; `None` if it never began.
     pub reason: Option<StopReason>,
-    /// What made it fail, in a sentence.
+    /// What made it fail: one sentence, then the whole chain of causes.
     pub error: Option<String>,
     /// Every phase and how long it lasted, in order.
     pub phases: Vec<(Phase, Duration)>,
@@ -42,7 +49,7 @@ pub struct Report {
 pub enum ReportVerdict {
     /// It was lived, and judged.
     Lived(Verdict),
-    /// It never began: the plan or a setting cannot be kept. Exit code 2.
+    /// It served nothing: the plan or a setting cannot be kept. Exit code 2.
     BadPlan,
 }
 
@@ -56,7 +63,7 @@ pub struct HookReport {
     pub verdict: HookVerdict,
     /// From its start to its end.
     pub took: Duration,
-    /// What its error or panic said.
+    /// Its error with the whole chain of causes, or its panic.
     pub message: Option<String>,
 }
 
@@ -115,6 +122,13 @@ impl Report {
         }
     }
 
+    /// Logs what made it fail (P14).
+    pub(crate) fn log_failure(&self) {
+        if let Some(error) = &self.error {
+            crate::log::error!(error, exit_code = self.code(), "the host failed");
+        }
+    }
+
     /// Says it in one log line.
     pub(crate) fn log(&self) {
         let requests = &self.requests;
@@ -142,6 +156,13 @@ impl Report {
             report = %self.to_json(),
             "report"
         );
+    }
+}
+
+/// So that `main` can return a report.
+impl Termination for Report {
+    fn report(self) -> ExitCode {
+        self.exit_code()
     }
 }
 

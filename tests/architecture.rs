@@ -22,29 +22,38 @@ const RULES: &[Rule] = &[
         may: &["lifecycle"],
         sentence: "env is traits and nothing else: it imports the lifecycle's labels alone",
     },
+    Rule { module: "errors", may: &["lifecycle"], sentence: "errors puts any error into words, and knows its mark alone" },
     Rule { module: "log", may: &[], sentence: "log is for everybody, and knows nobody" },
     Rule { module: "unwind", may: &["log"], sentence: "unwind is for everybody, and knows nobody" },
     Rule {
         module: "http",
-        may: &["env", "lifecycle", "log", "unwind"],
+        may: &["env", "errors", "lifecycle", "log", "unwind"],
         sentence: "http stands on the ports and the lifecycle's labels alone",
     },
     Rule { module: "guests", may: &["env", "lifecycle", "log", "unwind"], sentence: "guests stands below the host" },
-    Rule { module: "hook", may: &["env", "lifecycle", "log", "unwind", "http"], sentence: "hook stands below the host" },
+    Rule {
+        module: "hook",
+        may: &["env", "errors", "lifecycle", "log", "unwind", "http"],
+        sentence: "hook stands below the host",
+    },
     Rule {
         module: "check",
-        may: &["env", "lifecycle", "log", "unwind", "http", "hook"],
+        may: &["env", "errors", "lifecycle", "log", "unwind", "http", "hook"],
         sentence: "check stands below the host",
     },
     Rule {
         module: "background",
-        may: &["env", "lifecycle", "log", "unwind", "http", "hook"],
+        may: &["env", "errors", "lifecycle", "log", "unwind", "http", "hook"],
         sentence: "background stands below the host",
     },
-    Rule { module: "report", may: &["env", "lifecycle", "log", "unwind", "http"], sentence: "report stands below the host" },
+    Rule {
+        module: "report",
+        may: &["env", "errors", "lifecycle", "log", "unwind", "http"],
+        sentence: "report stands below the host",
+    },
     Rule {
         module: "internal",
-        may: &["env", "lifecycle", "log", "unwind", "http", "hook", "check", "report"],
+        may: &["env", "errors", "lifecycle", "log", "unwind", "http", "hook", "check", "report"],
         sentence: "internal reads what the host publishes, and knows no host",
     },
     Rule {
@@ -52,11 +61,16 @@ const RULES: &[Rule] = &[
         may: &["env", "lifecycle", "http", "os::connections_max"],
         sentence: "settings know limits and plans, and of the system only its limit on connections",
     },
-    Rule { module: "os", may: &["env", "lifecycle", "log"], sentence: "os implements the ports, and decides nothing" },
+    Rule {
+        module: "os",
+        may: &["env", "errors", "lifecycle", "log"],
+        sentence: "os implements the ports, and decides nothing",
+    },
     Rule {
         module: "host",
         may: &[
             "env",
+            "errors",
             "lifecycle",
             "log",
             "unwind",
@@ -76,6 +90,7 @@ const RULES: &[Rule] = &[
         module: "driver",
         may: &[
             "env",
+            "errors",
             "lifecycle",
             "log",
             "unwind",
@@ -93,7 +108,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "systemd",
-        may: &["env", "lifecycle", "log", "internal", "settings", "host", "os"],
+        may: &["env", "errors", "lifecycle", "log", "internal", "settings", "host", "os"],
         sentence: "systemd tells what the board says and hands over what it was handed: it decides nothing",
     },
 ];

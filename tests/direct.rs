@@ -133,7 +133,7 @@ fn half_a_head_behind_a_plain_answer_gets_its_408_in_time() {
     assert_eq!(client.answer().status, 408);
     let took = begin.elapsed();
     assert!((300..1_000).contains(&took.as_millis()), "{took:?}");
-    app.end();
+    let _ = app.end();
 }
 
 // A task of tokio's may do a hundred and some things at once; then its socket pretends to be full. What could not be written is left to
@@ -220,7 +220,7 @@ fn latency_runs_to_the_end_of_a_plain_answer() {
     let page = app.probe("/metrics").body();
     let sum = page.lines().find_map(|line| line.split_once("request_duration_seconds_sum ")?.1.parse::<f64>().ok());
     assert!(sum.unwrap() >= 0.12, "{sum:?}");
-    app.end();
+    let _ = app.end();
 }
 
 // hyper polled the handler that had just waited once more, so that whoever had only made room for others had made none.
@@ -240,7 +240,7 @@ fn a_handler_that_yields_lets_others_have_their_turn() {
         Workers::OneThread,
     );
     assert_eq!(app.get("/").body(), "true");
-    app.end();
+    let _ = app.end();
 }
 
 /// Asks for so many large answers and reads none.

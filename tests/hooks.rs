@@ -153,7 +153,7 @@ fn budgets_that_do_not_fit_together_are_refused_before_anything_starts() {
     let report = runtime.block_on(plain(too_much).run());
     assert_eq!(report.code(), 2);
     let error = report.error.unwrap();
-    assert!(error.contains("60s") && error.contains("2s") && error.contains("--cleanup"), "{error}");
+    assert!(error.contains("60s") && error.contains("2s") && error.contains("raise cleanup"), "{error}");
     assert_eq!(diary.entries(), [""; 0]);
 }
 
@@ -219,7 +219,7 @@ fn a_start_that_takes_longer_than_its_limit_fails_and_says_so() {
     let report = app.report();
     assert_eq!((report.code(), report.reason), (1, Some(StopReason::StartTimedOut)));
     let error = report.error.unwrap();
-    assert!(error.contains("200ms") && error.contains("STARTUP_LIMIT"), "{error}");
+    assert!(error.contains("200ms") && error.contains("plan.start"), "{error}");
     assert_eq!(diary.entries(), ["start early", "stop early"]);
 }
 

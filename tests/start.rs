@@ -194,48 +194,31 @@ fn what_a_variable_may_not_say_code_may_not_say() {
         refusal(Host::builder().limits(limits))
     };
     for (said, words) in [
-        (limits(|limits| limits.connections_max = 0), ["limits.connections_max=0:", "at least 1 ", "APP_CONNECTIONS_MAX"]),
-        (
-            limits(|limits| limits.header_bytes_max = 512),
-            ["limits.header_bytes_max=512:", "at least 8192 ", "--header-bytes-max"],
-        ),
-        (limits(|limits| limits.headers_max = 0), ["limits.headers_max=0:", "at least 1 ", "APP_HEADERS_MAX"]),
-        (
-            limits(|limits| limits.http2_streams_max = 0),
-            ["limits.http2_streams_max=0:", "at least 1 ", "APP_HTTP2_STREAMS_MAX"],
-        ),
+        (limits(|limits| limits.connections_max = 0), "limits.connections_max=0: must be at least 1"),
+        (limits(|limits| limits.header_bytes_max = 512), "limits.header_bytes_max=512: must be at least 8192"),
+        (limits(|limits| limits.headers_max = 0), "limits.headers_max=0: must be at least 1"),
+        (limits(|limits| limits.http2_streams_max = 0), "limits.http2_streams_max=0: must be at least 1"),
+        (limits(|limits| limits.header_timeout = Duration::ZERO), "limits.header_timeout=0s: must be longer than 0s"),
+        (limits(|limits| limits.keep_alive = Duration::ZERO), "limits.keep_alive=0s: must be longer than 0s"),
         (
             limits(|limits| limits.first_byte_timeout = Duration::ZERO),
-            ["limits.first_byte_timeout=0s:", "longer than 0s ", "--first-byte-timeout"],
+            "limits.first_byte_timeout=0s: must be longer than 0s",
         ),
-        (
-            limits(|limits| limits.send_timeout = Duration::ZERO),
-            ["limits.send_timeout=0s:", "longer than 0s ", "--send-timeout"],
-        ),
-        (
-            limits(|limits| limits.body_timeout = Duration::ZERO),
-            ["limits.body_timeout=0s:", "longer than 0s ", "APP_BODY_TIMEOUT"],
-        ),
-        (
-            limits(|limits| limits.header_timeout = Duration::ZERO),
-            ["limits.header_timeout=0s:", "longer than 0s ", "--header-timeout"],
-        ),
-        (
-            limits(|limits| limits.keep_alive = Duration::ZERO),
-            ["limits.keep_alive=0s:", "longer than 0s ", "APP_KEEP_ALIVE"],
-        ),
-        (refusal(Host::builder().app_version("a\nb")), ["app_version=a\\nb:", "visible", "APP_VERSION"]),
+        (limits(|limits| limits.send_timeout = Duration::ZERO), "limits.send_timeout=0s: must be longer than 0s"),
+        (limits(|limits| limits.body_timeout = Duration::ZERO), "limits.body_timeout=0s: must be longer than 0s"),
     ] {
-        for word in words {
-            assert!(said.contains(word), "no {word:?} in {said}");
-        }
+        assert_eq!(said, words);
     }
+    let said = refusal(Host::builder().app_version("a\nb"));
+    assert!(said.starts_with("app_version=a\\nb: expected visible characters"), "{said}");
+    // What reads the environment names the variable, too.
+    let settings = Settings::default().with_env().unwrap();
+    let none = Limits { headers_max: 0, ..Limits::default() };
+    let said = refusal(Host::builder().settings(settings).limits(none));
+    assert_eq!(said, "limits.headers_max=0: must be at least 1 (APP_HEADERS_MAX)");
     let mut settings = Settings::default();
     settings.backlog = 0;
-    assert_eq!(
-        refusal(Host::builder().settings(settings.clone())),
-        "backlog=0: must be at least 1 (--backlog, APP_BACKLOG)"
-    );
+    assert_eq!(refusal(Host::builder().settings(settings.clone())), "backlog=0: must be at least 1");
     settings.backlog = 1;
     settings.tcp_keepalive = Some(Duration::from_millis(10));
     assert!(refusal(Host::builder().settings(settings)).starts_with("tcp_keepalive=10ms: must be at least 1s"));

@@ -13,6 +13,7 @@ pub(crate) use words::{bad_plan, stillborn};
 
 use crate::{
     env::{Clock, Env, JobEnd, Network, Rooms, SignalSource},
+    errors::chain,
     guests::Guests,
     hook::{BoxFuture, HookEnd},
     host::Parts,
@@ -43,7 +44,7 @@ where
     let budgets: Vec<HookBudget> = parts.hooks.iter().map(|hook| hook.budget).collect();
     let life = match parts.settings.check().and_then(|()| Lifecycle::new(parts.settings.plan, &budgets, began)) {
         Ok(life) => life,
-        Err(error) => return bad_plan(error.to_string(), worst_case),
+        Err(error) => return bad_plan(parts.settings.explain(&error), worst_case),
     };
     let reserved = match reserve(&parts, &env) {
         Ok(reserved) => reserved,
@@ -110,6 +111,8 @@ struct Driver<S, N: Network, G, R> {
     internal_end: Option<JobEnd>,
     stop_asked: bool,
     failure: Option<String>,
+    /// A setting made the start fail.
+    bad_setting: bool,
 }
 
 /// A worker at the driver.
@@ -146,8 +149,11 @@ where
             if let Some(event) = self.event_of(wake, now)
                 && exiting == Exiting::No
             {
+                let is_stopping = self.life.history().stop.is_some();
                 let outcome = self.life.handle_event(now, event);
-                self.remark(event, outcome);
+                if is_stopping {
+                    self.log_further_stop(event, outcome);
+                }
                 exiting = self.perform_all(now);
             }
         }
@@ -223,7 +229,7 @@ where
             Wake::Listening(Ok(listeners)) => match self.staff(listeners) {
                 Ok(()) => Some(Event::Listening),
                 Err(error) => {
-                    self.fail(format!("cannot start a worker: {error}"));
+                    self.fail(format!("cannot start a worker: {}", chain(&error)));
                     Some(Event::ListenFailed)
                 }
             },
@@ -236,8 +242,7 @@ where
                 // A task sends its result before the drain may end. Without this a failure could be read after the drain.
                 while let Some((name, result)) = self.background.take_end() {
                     if let Some(event) = self.on_background_ended(&name, result) {
-                        let outcome = self.life.handle_event(now, event);
-                        self.remark(event, outcome);
+                        let _ = self.life.handle_event(now, event);
                     }
                 }
                 Some(Event::MainEmpty)

@@ -4,6 +4,7 @@ use super::{Driver, Exiting, Worker, hooks::Half, sleep_until, words::meaning};
 use crate::{
     background::TaskContext,
     env::{Network, Reservation, Room, Rooms, SignalSource},
+    errors::chain,
     http::{Crew, HttpService, Order, Sealing, WorkOrigin, millis, work_and_stay},
     lifecycle::{Action, HookVerdict, Moment, Phase, Signal, StopReason},
 };
@@ -92,13 +93,15 @@ where
 
     pub(super) fn listen(&mut self) {
         let reservations = std::mem::take(&mut self.reservations);
+        let knobs = self.parts.settings.knobs(&["addr", "port"]);
         self.listening = Some(Box::pin(async move {
             let mut all = Vec::new();
             for reservation in reservations {
                 let address = reservation.local();
-                let listeners = reservation.listen().await.map_err(|error| {
-                    format!("cannot listen on the main address {address} (--addr, --port, APP_ADDR, APP_PORT): {error}")
-                })?;
+                let listeners = reservation
+                    .listen()
+                    .await
+                    .map_err(|error| format!("cannot listen on the main address {address}{knobs}: {}", chain(&error)))?;
                 all.push(listeners);
             }
             Ok(all)
@@ -135,7 +138,7 @@ where
             let work = async move {
                 let context = TaskContext { side: side.clone(), origin: origin.clone() };
                 // All of it is the app's code: making the future, running it, and formatting its error.
-                let running = async move { (task.run)(context).await.map_err(|error| error.to_string()) };
+                let running = async move { (task.run)(context).await.map_err(|error| chain(&*error)) };
                 (name, side.run_tracked(&origin, running).await.flatten())
             };
             // The drain waits until the driver has the result, so that no failure in the drain comes too late.

@@ -5,6 +5,7 @@ use super::{CutOnDrop, Driver, hooks::Slot};
 use crate::internal::Metrics;
 use crate::{
     env::{Audience, Clock, Env, JobEnd, Listener, Network, Reservation, Room, Rooms, Seed, SignalSource, WorkerThreads},
+    errors::chain,
     guests::Guests,
     hook::HookState,
     host::{Bound, Parts},
@@ -32,16 +33,15 @@ pub(super) fn reserve<N: Network, G, R: Rooms>(parts: &Parts, env: &Env<N, G, R>
         .iter()
         .map(|address| {
             env.network.reserve(address, Audience::World, workers).map_err(|error| {
-                format!("cannot bind the main address {address} (--addr, --port, APP_ADDR, APP_PORT): {error}")
+                let knobs = settings.knobs(&["addr", "port"]);
+                format!("cannot bind the main address {address}{knobs}: {}", chain(&error))
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
     let address = &settings.internal_address;
     let internal = env.network.reserve(address, Audience::Operators, 1).map_err(|error| {
-        format!(
-            "cannot bind the internal address {address} (--internal-addr, --internal-port, INTERNAL_ADDR, INTERNAL_PORT): \
-             {error}"
-        )
+        let knobs = settings.knobs(&["internal-addr", "internal-port"]);
+        format!("cannot bind the internal address {address}{knobs}: {}", chain(&error))
     })?;
     Ok(Reserved { main, internal })
 }
@@ -83,14 +83,14 @@ where
             .internal
             .listen()
             .await
-            .map_err(|error| format!("cannot listen on the internal address {address}: {error}"))?;
+            .map_err(|error| format!("cannot listen on the internal address {address}: {}", chain(&error)))?;
         let (internal_orders, orders) = mpsc::unbounded_channel();
         let internal_end = open_internal(&mut parts, &rooms, &internal, &board, listeners, orders)?;
         let check_tasks = Guests::new();
         for (check, result) in checks.into_iter().zip(boards) {
             check_tasks
                 .admit(&rooms, (), check.run(clock.clone(), result, board.serving.clone()))
-                .map_err(|error| format!("cannot run the checks: {error}"))?;
+                .map_err(|error| format!("cannot run the checks: {}", chain(&error)))?;
         }
         let hooks = std::mem::take(&mut parts.hooks);
         Ok(Self {
@@ -123,6 +123,7 @@ where
             internal_end: Some(internal_end),
             stop_asked: false,
             failure: None,
+            bad_setting: false,
             parts,
         })
     }
@@ -192,7 +193,7 @@ fn open_internal<L: Listener>(
             () = watching => {}
         }
     });
-    rooms.enter(Room::Internal, room).map_err(|error| format!("cannot start the internal server: {error}"))
+    rooms.enter(Room::Internal, room).map_err(|error| format!("cannot start the internal server: {}", chain(&error)))
 }
 
 /// Connections that the internal server takes at one time: probes, scrapers and a few people.

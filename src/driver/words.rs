@@ -30,11 +30,10 @@ where
         );
     }
 
-    /// What a person at the log should know beyond the phases.
-    pub(super) fn remark(&self, event: Event, outcome: Outcome) {
+    /// Logs a stop request that found a stop under way.
+    pub(super) fn log_further_stop(&self, event: Event, outcome: Outcome) {
         if let Event::StopRequested(reason) = event
-            && let Some(stop) = self.life.history().stop
-            && (outcome == Outcome::Ignored || stop.reason != reason || self.life.phase() > Phase::LameDuck)
+            && reason != StopReason::TaskFailed
         {
             let effect = match outcome {
                 Outcome::Applied => "it ends the current wait",
@@ -63,16 +62,18 @@ where
             verdict = Verdict::HookFailed;
         }
         let stop = history.stop;
+        let verdict = if self.bad_setting { ReportVerdict::BadPlan } else { ReportVerdict::Lived(verdict) };
         let error = self.failure.or_else(|| self.main.work_panic_summary()).or_else(|| match stop.map(|stop| stop.reason) {
             Some(StopReason::StartTimedOut) => {
-                let limit = humantime::format_duration(self.parts.settings.plan.start);
-                Some(format!("the start took longer than its limit of {limit} (--start, STARTUP_LIMIT)"))
+                let settings = &self.parts.settings;
+                let limit = humantime::format_duration(settings.plan.start);
+                Some(format!("the start took longer than its limit plan.start={limit}{}", settings.knobs(&["start"])))
             }
             Some(StopReason::Signal(_) | StopReason::Requested | StopReason::TaskFailed | StopReason::StartFailed)
             | None => None,
         });
         let report = Report {
-            verdict: ReportVerdict::Lived(verdict),
+            verdict,
             reason: stop.map(|stop| stop.reason),
             error,
             phases: history.phases.iter().map(|span| (span.phase, span.to.unwrap_or(now).since(span.from))).collect(),

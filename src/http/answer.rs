@@ -7,7 +7,7 @@ use super::{
     piece::Piece,
     request::{Cutter, Flight},
 };
-use crate::unwind::catch;
+use crate::{errors::Chain, unwind::catch};
 use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -419,15 +419,15 @@ impl Progress {
             Broken::Cut => Cutter::Shutdown,
             Broken::Own(_) | Broken::Panicked | Broken::Short(_) | Broken::Long => Cutter::Body,
         };
-        let error: Option<&dyn fmt::Display> = match why {
-            Broken::Own(error) => Some(error),
+        let error: Option<&(dyn Error + 'static)> = match why {
+            Broken::Own(error) => Some(&**error),
             Broken::Short(_) | Broken::Long => Some(why),
             // The panic said more, and the shutdown says it as it aborts.
             Broken::Panicked | Broken::Cut => None,
         };
         if let Some(error) = error {
             let (method, path) = flight.name();
-            crate::log::error!(%error, method, path, "a response body failed");
+            crate::log::error!(error = %Chain(error), method, path, "a response body failed");
         }
         let link = flight.link().clone();
         if link.protocol == Protocol::Http1 {

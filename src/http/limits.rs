@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-/// Limits on connections and requests.
+/// Limits on connections and requests. The defaults are those of [`Settings`](crate::Settings).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at one time. At the limit idle ones make room, those first that never sent a byte, then the longest idle. If
     /// there is none, nothing more is accepted, so that the kernel's queue is the back-pressure.
-    /// Default: the process's descriptor limit less a reserve.
+    /// Default: the process's limit on descriptors less 64, at least 16, at most a million.
     pub connections_max: usize,
     /// Bytes of a request head. Default 32 KiB, least 8 KiB. More is answered with 431.
     pub header_bytes_max: usize,
@@ -28,22 +28,6 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// Streams at one time on an HTTP/2 connection. Default 200.
     pub http2_streams_max: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: 10_000,
-            header_bytes_max: 32 * 1024,
-            headers_max: 100,
-            first_byte_timeout: Duration::from_secs(60),
-            header_timeout: Duration::from_secs(10),
-            send_timeout: Duration::from_secs(30),
-            body_timeout: Duration::from_secs(30),
-            keep_alive: Duration::from_secs(620),
-            http2_streams_max: 200,
-        }
-    }
 }
 
 /// How long a connection may stay silent after its accept before the drain may close it.

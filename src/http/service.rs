@@ -8,7 +8,7 @@ use super::{
     link::{Link, Protocol},
     request::{Cutter, Flight, Request, tells_to_go},
 };
-use crate::{env::Calendar, lifecycle::Moment, unwind::catch};
+use crate::{env::Calendar, errors::Chain, lifecycle::Moment, unwind::catch};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version,
@@ -268,7 +268,7 @@ where
             Ok(Poll::Ready(Err(error))) => {
                 let error: BoxError = error.into();
                 let (method, path) = me.state.flight.as_ref().map(Flight::name).unzip();
-                crate::log::error!(%error, method, path, "a handler failed");
+                crate::log::error!(error = %Chain(&*error), method, path, "a handler failed");
                 Some(Instead::Failed)
             }
             Err(panic) => {

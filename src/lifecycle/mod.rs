@@ -32,5 +32,6 @@ pub use history::{History, HookRecord, HookVerdict, PhaseSpan, Verdict};
 pub use machine::{Lifecycle, Stop};
 pub use moment::Moment;
 pub use phase::Phase;
+pub(crate) use plan::BadSetting;
 pub use plan::{ABORT_FLUSH, HookBudget, Plan, PlanError, WATCHDOG_SLACK};
 pub use timer::Timer;

@@ -135,15 +135,32 @@ impl fmt::Display for PlanError {
             Self::ExceedsGracePeriod { worst_case, grace_period } => write!(
                 f,
                 "worst-case shutdown {worst_case:?} exceeds the grace period {grace_period:?}; \
-                 lower --lame-duck, --drain, --cancel, --cleanup or --internal-close, or raise --grace-period"
+                 lower lame_duck, drain, cancel, cleanup or internal_close, or raise the grace period"
             ),
             Self::HooksExceedCleanup { hooks, cleanup } => write!(
                 f,
                 "the stop hooks' own budgets add up to {hooks:?}, more than the {cleanup:?} they have together; \
-                 lower a hook's budget or raise --cleanup"
+                 lower a hook's budget or raise cleanup"
             ),
         }
     }
 }
 
-impl core::error::Error for PlanError {}
+impl core::error::Error for PlanError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        Some(&BadSetting)
+    }
+}
+
+/// The last cause of every error that makes the exit code 2 (P13). An error that a library has wrapped is no longer
+/// found by its type, but its causes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BadSetting;
+
+impl fmt::Display for BadSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bad setting")
+    }
+}
+
+impl core::error::Error for BadSetting {}

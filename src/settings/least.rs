@@ -1,6 +1,6 @@
 //! The least that a setting may be: refused in a flag or variable by the table, and at the start where code has set it.
 
-use super::{SETTINGS, Settings, SettingsError};
+use super::{Settings, SettingsError};
 use std::time::Duration;
 
 /// A head of any browser fits, and hyper's own least.
@@ -32,7 +32,7 @@ impl Settings {
         ];
         for (flag, field, count, least) in counts {
             if count < least {
-                return Err(refused(flag, field, count.to_string(), &format!("must be at least {least}")));
+                return Err(self.refused(flag, field, count.to_string(), &format!("must be at least {least}")));
             }
         }
         let spans = [
@@ -44,23 +44,22 @@ impl Settings {
         ];
         for (flag, field, span) in spans {
             if span.is_zero() {
-                return Err(refused(flag, field, "0s".to_owned(), "must be longer than 0s"));
+                return Err(self.refused(flag, field, "0s".to_owned(), "must be longer than 0s"));
             }
         }
         if let Some(silence) = self.tcp_keepalive
             && silence < TCP_KEEPALIVE_LEAST
         {
-            return Err(refused("tcp-keepalive", "tcp_keepalive", format!("{silence:?}"), "must be at least 1s"));
+            return Err(self.refused("tcp-keepalive", "tcp_keepalive", format!("{silence:?}"), "must be at least 1s"));
         }
         if http::HeaderValue::from_str(&self.app_version).is_err() {
             let reason = "expected visible characters, since it is sent in a header";
-            return Err(refused("app-version", "app_version", self.app_version.clone(), reason));
+            return Err(self.refused("app-version", "app_version", self.app_version.clone(), reason));
         }
         Ok(())
     }
-}
 
-fn refused(flag: &str, field: &str, value: String, reason: &str) -> SettingsError {
-    let variable = SETTINGS.iter().find(|setting| setting.flag == flag).map_or("", |setting| setting.variable);
-    SettingsError { source: field.to_owned(), value, reason: format!("{reason} (--{flag}, {variable})") }
+    fn refused(&self, flag: &str, field: &str, value: String, reason: &str) -> SettingsError {
+        SettingsError { source: field.to_owned(), value, reason: format!("{reason}{}", self.knobs(&[flag])) }
+    }
 }

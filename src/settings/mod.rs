@@ -1,16 +1,18 @@
 //! The settings, and where they come from: flags over environment over defaults.
 
+mod knobs;
 mod least;
 mod parse;
 mod table;
 
+use knobs::Knobs;
 pub use parse::parse_duration;
 pub use table::{SETTINGS, Setting};
 
 use crate::{
     env::ListenAddress,
     http::Limits,
-    lifecycle::{Plan, PlanError},
+    lifecycle::{BadSetting, Plan, PlanError},
 };
 use std::{
     error::Error,
@@ -50,6 +52,8 @@ pub struct Settings {
     /// After this much silence the kernel asks a TCP peer whether it is still there. Default 60 s, at least one; `None`
     /// or zero never asks.
     pub tcp_keepalive: Option<Duration>,
+    /// What else than code may have set them.
+    knobs: Knobs,
 }
 
 /// Whether two processes may listen on one port (P14).
@@ -71,12 +75,13 @@ impl Default for Settings {
             request_timeout: Some(Duration::from_secs(5)),
             plan: Plan::default(),
             grace_period: Duration::from_secs(30),
-            limits: default_limits(),
+            limits: Limits::default(),
             workers: None,
             port_sharing: PortSharing::Exclusive,
             backlog: 4096,
             tcp_nodelay: true,
             tcp_keepalive: Some(Duration::from_secs(60)),
+            knobs: Knobs::Fields,
         }
     }
 }
@@ -95,7 +100,9 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`] names the variable and its value.
     pub fn with_env(self) -> Result<Self, SettingsError> {
-        self.resolve(|_| Vec::new(), variable)
+        let knobs = self.knobs.max(Knobs::Variables);
+        let settings = self.resolve(|_| Vec::new(), variable)?;
+        Ok(Self { knobs, ..settings })
     }
 
     /// These settings, over them the environment, over it the flags; an address over a port of the same source. An empty
@@ -130,6 +137,7 @@ impl Settings {
         if settings.main_addresses.is_empty() {
             settings.main_addresses = own_addresses;
         }
+        settings.knobs = Knobs::Flags;
         Ok(settings)
     }
 
@@ -206,16 +214,35 @@ impl fmt::Display for SettingsError {
     }
 }
 
-impl Error for SettingsError {}
-
-#[cfg(unix)]
-fn default_limits() -> Limits {
-    Limits { connections_max: crate::os::connections_max(), ..Limits::default() }
+impl Error for SettingsError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&BadSetting)
+    }
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: connections_max(),
+            header_bytes_max: 32 * 1024,
+            headers_max: 100,
+            first_byte_timeout: Duration::from_secs(60),
+            header_timeout: Duration::from_secs(10),
+            send_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(620),
+            http2_streams_max: 200,
+        }
+    }
+}
+
+#[cfg(unix)]
+use crate::os::connections_max;
+
+/// Other systems have no such limit that could be read.
 #[cfg(not(unix))]
-fn default_limits() -> Limits {
-    Limits::default()
+const fn connections_max() -> usize {
+    10_000
 }
 
 /// A variable of this process. One that is no text is not an unset one: it

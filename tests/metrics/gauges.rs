@@ -114,7 +114,7 @@ fn a_check_that_fails_is_named() {
     until_holds("it passes", || sees(1.0));
     healthy.store(false, Relaxed);
     until_holds("it fails", || sees(0.0));
-    app.end();
+    let _ = app.end();
 }
 
 #[test]
@@ -165,5 +165,5 @@ fn workers_that_are_all_blocked_do_not_silence_the_page() {
     assert_eq!(Page::scrape(app.internal, CLASSIC).try_sample("process_open_fds"), None, "a host in somebody's world");
     held.store(false, Relaxed);
     assert_eq!(client.answer().status, 200);
-    app.end();
+    let _ = app.end();
 }

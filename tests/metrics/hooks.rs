@@ -62,5 +62,5 @@ fn names_may_hold_anything_and_two_may_be_the_same() {
     assert_eq!(page.like("lameduck_check_passing").len(), 2);
     promtool(&["check", "metrics"], &page.text);
     openmetrics_parser(&Page::scrape(app.internal, OPENMETRICS).text);
-    app.end();
+    let _ = app.end();
 }
