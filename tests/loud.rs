@@ -268,8 +268,9 @@ fn stopped_in_its_start() {
     tracing_subscriber::fmt().with_writer(io::stderr).init();
     let slow = Hook::on_start("slow", std::future::pending::<Result<(), io::Error>>);
     // The second signal finds a stop hook at work.
+    let (let_go, held) = tokio::sync::oneshot::channel::<()>();
     let stop = Hook::on_stop("stop", || async {
-        support::pause(500).await;
+        let _ = held.await;
         Ok::<(), io::Error>(())
     });
     let router = Router::new().route("/", get(|| async { "hello" }));
@@ -279,7 +280,8 @@ fn stopped_in_its_start() {
     until("the stop hook", || (app.status()["hook"]["half"] == "stop").then_some(()));
     for _ in 1..signals {
         app.signal(Terminate);
-        block(Duration::from_millis(10));
+        block(Duration::from_millis(300));
     }
+    drop(let_go);
     assert_eq!(app.report().code(), 0);
 }
