@@ -164,7 +164,7 @@ where
         let me = self.project();
         let mut body = match me.source.project() {
             SourceProjection::Line { line } => {
-                return Poll::Ready(line.take().map(|line| Ok(Frame::data(me.progress.piece(line)))));
+                return Poll::Ready(line.take().map(|line| Ok(Frame::data(me.progress.piece(line, true)))));
             }
             SourceProjection::Unsent { .. } => return Poll::Ready(None),
             SourceProjection::Begun { answer } => {
@@ -291,8 +291,8 @@ impl Progress {
         Self { flight, rest: None, owed: None, whole: true, class, turn: Turn::Clients, waits: None }
     }
 
-    fn piece(&self, bytes: Bytes) -> Piece {
-        Piece::of(self.flight.as_ref().map(Flight::request), bytes)
+    fn piece(&self, bytes: Bytes, ends: bool) -> Piece {
+        Piece::of(self.flight.as_ref().map(Flight::request), bytes, ends)
     }
 
     /// Holds a frame against the length that was promised.
@@ -346,7 +346,7 @@ impl Progress {
             }
         }
         self.whole = self.rest.is_none() && self.is_last(ends);
-        self.piece(bytes)
+        self.piece(bytes, self.whole)
     }
 
     /// It is the other's move now.

@@ -4,7 +4,10 @@ use super::{
     berth::Berth,
     counts::Counts,
     deadlines::Deadlines,
-    limits::{LIVE_MAX, TASKS_MAX},
+    limits::{
+        HPACK_TABLE, HTTP1_BUFFER, HTTP2_ERROR_RESETS_MAX, HTTP2_FRAME_MAX, HTTP2_RECEIVE_WINDOW, HTTP2_RESETS_PENDING_MAX,
+        HTTP2_SEND_BUFFER, LIVE_MAX, TASKS_MAX,
+    },
     service::HttpService,
     side::Side,
     timer::HyperTimer,
@@ -78,7 +81,7 @@ impl<S: HttpService> Crew<S> {
             .auto_date_header(writes_date)
             .max_headers(limits.headers_max)
             .max_header_size(limits.header_bytes_max)
-            .max_buf_size(limits.header_bytes_max.max(64 * 1024));
+            .max_buf_size(limits.header_bytes_max.max(HTTP1_BUFFER));
         let mut http1_last = http1.clone();
         http1_last.keep_alive(false);
         let mut http2 = http2::Builder::new(TrackedExecutor(tasks.clone()));
@@ -86,6 +89,13 @@ impl<S: HttpService> Crew<S> {
             .timer(HyperTimer(side.clock.clone()))
             .auto_date_header(writes_date)
             .max_concurrent_streams(limits.http2_streams_max)
+            .initial_stream_window_size(HTTP2_RECEIVE_WINDOW)
+            .initial_connection_window_size(HTTP2_RECEIVE_WINDOW)
+            .max_frame_size(HTTP2_FRAME_MAX)
+            .max_send_buf_size(HTTP2_SEND_BUFFER)
+            .header_table_size(HPACK_TABLE)
+            .max_pending_accept_reset_streams(HTTP2_RESETS_PENDING_MAX)
+            .max_local_error_reset_streams(HTTP2_ERROR_RESETS_MAX)
             .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
         let counts = Arc::new(Counts::new(threads));
         // Far enough from the others', so that no two connections have the same chance.

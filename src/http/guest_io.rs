@@ -1,6 +1,6 @@
 //! The io that hyper holds: a transport that leaves signs of what passes.
 
-use super::{berth::Writes, link::Link};
+use super::{berth::Writes, inflow::FrameScanner, limits::READ_IN_TURN_MAX, link::Link};
 use crate::env::{Look, Transport};
 use bytes::{Buf, Bytes};
 use std::{
@@ -23,6 +23,8 @@ pub(crate) struct GuestIo<T: Transport> {
     /// To be written before anything of hyper's.
     unwritten: Bytes,
     reading: Reading,
+    /// Of HTTP/2.
+    frames: Option<Box<FrameScanner>>,
     link: Arc<Link>,
     home: Option<Home<T>>,
     /// Once upgraded: ready when the connection must end.
@@ -40,7 +42,16 @@ enum Reading {
 impl<T: Transport> GuestIo<T> {
     /// For HTTP/1, which gives its io back by itself.
     pub(crate) fn lent(io: T, prefix: Bytes, link: Arc<Link>) -> Self {
-        Self { io: Some(io), prefix, unwritten: Bytes::new(), reading: Reading::Open, link, home: None, ending: None }
+        Self {
+            io: Some(io),
+            prefix,
+            unwritten: Bytes::new(),
+            reading: Reading::Open,
+            frames: None,
+            link,
+            home: None,
+            ending: None,
+        }
     }
 
     /// For HTTP/2, which does not give its io back: dropped, the transport goes home.
@@ -48,6 +59,7 @@ impl<T: Transport> GuestIo<T> {
         let home = Home::default();
         let mut me = Self::lent(io, prefix, link);
         me.home = Some(home.clone());
+        me.frames = Some(Box::new(FrameScanner::new()));
         (me, home)
     }
 
@@ -86,6 +98,28 @@ impl<T: Transport> GuestIo<T> {
             self.unwritten.advance(written);
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn note_read(&mut self, read: &[u8]) {
+        self.link.on_read(read.len());
+        if let Some(frames) = &mut self.frames {
+            self.link.inflow.on_read(frames, read);
+        }
+    }
+
+    /// Keeps hyper from reading more requests than may wait for a client that does not read, and from reading for so long that other
+    /// connections wait.
+    #[inline]
+    fn poll_may_read(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.link.must_hold_reads() {
+            self.link.inflow.on_held();
+            return Poll::Pending;
+        }
+        if self.link.inflow.read_in_turn() >= READ_IN_TURN_MAX {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
     }
 
     fn io(&mut self) -> io::Result<Pin<&mut T>> {
@@ -137,15 +171,20 @@ impl<T: Transport> AsyncRead for GuestIo<T> {
         }
         if me.prefix.has_remaining() {
             let now = me.prefix.len().min(buf.remaining());
-            buf.put_slice(&me.prefix.split_to(now));
-            me.link.on_read(now);
+            let read = me.prefix.split_to(now);
+            buf.put_slice(&read);
+            me.note_read(&read);
             return Poll::Ready(Ok(()));
         }
+        ready!(me.poll_may_read(cx));
         let before = buf.filled().len();
-        ready!(me.io()?.poll_read(cx, buf))?;
-        let read = buf.filled().len() - before;
-        if read > 0 {
-            me.link.on_read(read);
+        if me.io()?.poll_read(cx, buf)?.is_pending() {
+            me.link.inflow.on_awaited();
+            return Poll::Pending;
+        }
+        let read = &buf.filled()[before..];
+        if !read.is_empty() {
+            me.note_read(read);
         }
         Poll::Ready(Ok(()))
     }

@@ -81,6 +81,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T, S> {
+        self.link.inflow.begin_turn();
         loop {
             let Some(guest) = &mut self.guest else { return Next::Close };
             self.link.before_poll();
@@ -90,6 +91,10 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             let now = crew.side.clock.now();
             if self.link.is_flushed() {
                 self.link.settle_flushed(|| now);
+            }
+            self.link.settle_thrown_away();
+            if self.link.inflow.take_held() && !self.link.must_hold_reads() {
+                continue;
             }
             if self.link.take_called() {
                 self.spoke = Spoke::Yes;

@@ -73,3 +73,43 @@ pub(crate) const PONG_WAIT: Duration = Duration::from_secs(1);
 
 /// How often a busy HTTP/1 connection is asked whether its client is still there.
 pub(crate) const GONE_CHECK: Duration = Duration::from_secs(1);
+
+// The bound of each queue, table and buffer that is kept for a client. Together they bound the memory of a connection (P15).
+
+/// Bytes that hyper reads of an HTTP/2 connection in one poll of its task. h2 decodes all that it can read before hyper takes the
+/// first request, so this bounds the requests and fields that are decoded and not yet checked; and other connections wait for no
+/// longer than it takes to decode them.
+pub(crate) const READ_IN_TURN_MAX: u32 = 64 * 1024;
+
+/// Least size of hyper's read buffer and of its write buffer for HTTP/1; `header_bytes_max` if that is more. At the limit nothing more is
+/// read, or taken of a response.
+pub(crate) const HTTP1_BUFFER: usize = 64 * 1024;
+
+/// Responses that wait for a flush and are settled one by one, because the client of an HTTP/2 connection reads so slowly that its write
+/// buffer does not run empty.
+pub(crate) const ENDED_UNSENT_SETTLED: u32 = 16;
+
+/// Rounds of `http2_streams_max` requests that are read while the client does not read: it may reset streams and open others. h2 keeps
+/// some 400 bytes of each until it can write again.
+pub(crate) const UNREAD_ROUNDS_MAX: u32 = 4;
+
+/// Bytes of a response body that h2 holds for one stream whose client does not read. A single larger piece of the handler's is held
+/// whole: it is in memory anyway.
+pub(crate) const HTTP2_SEND_BUFFER: usize = 64 * 1024;
+
+/// Bytes of request bodies that a client may send on an HTTP/2 connection before its handlers read any, on all streams together and
+/// on one: the bandwidth-delay product of 100 Mbit/s and 80 ms.
+pub(crate) const HTTP2_RECEIVE_WINDOW: u32 = 1024 * 1024;
+
+/// The largest HTTP/2 frame that is accepted (RFC 9113 §4.2: the least that may be chosen).
+pub(crate) const HTTP2_FRAME_MAX: u32 = 16 * 1024;
+
+/// Bytes of the table that a client's HPACK encoder may fill (RFC 7541 §4.2: the default).
+pub(crate) const HPACK_TABLE: u32 = 4 * 1024;
+
+/// Streams that a client resets before hyper has taken their requests; one more ends the connection with ENHANCE_YOUR_CALM
+/// (CVE-2023-44487).
+pub(crate) const HTTP2_RESETS_PENDING_MAX: usize = 20;
+
+/// Streams that h2 resets for errors of the client in the lifetime of a connection; one more ends it with ENHANCE_YOUR_CALM.
+pub(crate) const HTTP2_ERROR_RESETS_MAX: usize = 1024;

@@ -9,7 +9,9 @@ use super::{
     counts::Counts,
     crew::Crew,
     deadlines::Deadlines,
-    request::{Cutter, Flight, Sent},
+    inflow::Inflow,
+    limits::{ENDED_UNSENT_SETTLED, UNREAD_ROUNDS_MAX},
+    request::{Cutter, Flight, Request, Sent},
     side::Side,
 };
 use crate::{env::Address, lifecycle::Moment};
@@ -40,6 +42,8 @@ pub(crate) struct Link {
     read: AtomicU64,
     /// Bytes written by hyper since the last call.
     written: AtomicU64,
+    /// What an HTTP/2 client has sent.
+    pub(crate) inflow: Inflow,
     /// A piece of an answer was too large to be copied.
     sent_large: AtomicBool,
     /// hyper wants to write, and the kernel takes no more.
@@ -69,7 +73,9 @@ pub(crate) struct Link {
     look_wanted: AtomicBool,
     /// Requests whose answer ended but may still lie in a buffer; `None` once the connection settles none any more.
     ended: Mutex<Option<Vec<Flight>>>,
-    any_ended: AtomicBool,
+    ended_count: AtomicU32,
+    /// HTTP/2 threw away bytes of an answer since they were last settled.
+    thrown_away: AtomicBool,
     upgraded: AtomicBool,
     io_dropped: AtomicBool,
     /// Present while the connection speaks another protocol.
@@ -99,6 +105,7 @@ impl Link {
             received: AtomicBool::new(false),
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            inflow: Inflow::default(),
             sent_large: AtomicBool::new(false),
             write_blocked: AtomicBool::new(false),
             unacknowledged: AtomicU64::new(0),
@@ -114,7 +121,8 @@ impl Link {
             torn: OnceLock::new(),
             look_wanted: AtomicBool::new(false),
             ended: Mutex::new(Some(Vec::new())),
-            any_ended: AtomicBool::new(false),
+            ended_count: AtomicU32::new(0),
+            thrown_away: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
             io_dropped: AtomicBool::new(false),
             upgrade: Mutex::new(None),
@@ -142,8 +150,25 @@ impl Link {
         self.unacknowledged.store(bytes as u64, Relaxed);
     }
 
+    /// hyper's write buffer is empty. Of HTTP/2 there may be more that waits to be put there, for as long as the client reads
+    /// slowly: requests that certainly have left are settled at once if there are many.
     pub(crate) fn on_flushed(&self) {
         self.flushed.store(true, Relaxed);
+        self.inflow.on_flushed();
+        if self.protocol == Protocol::Http2 && self.ended_count() >= ENDED_UNSENT_SETTLED {
+            self.settle_written();
+        }
+    }
+
+    /// Whether hyper must not read more of HTTP/2, because the client does not read either: responses to what it requests could
+    /// not leave. hyper is polled again once it could write. For HTTP/1 hyper itself takes 16 requests of a pipeline at most.
+    pub(crate) fn must_hold_reads(&self) -> bool {
+        if self.protocol == Protocol::Http1 || !self.is_write_blocked() {
+            return false;
+        }
+        let max = self.side.config.limits.http2_streams_max;
+        let kept = self.in_flight.load(Relaxed).saturating_add(self.ended_count());
+        kept > max || self.inflow.requests_unflushed() > max.saturating_mul(UNREAD_ROUNDS_MAX)
     }
 
     pub(crate) fn take_look_wanted(&self) -> bool {
@@ -173,13 +198,15 @@ impl Link {
     /// The answer of a request ended; it counts as finished once it is flushed. An HTTP/2 stream may outlive its connection by a
     /// moment: what ends then never leaves, and judges itself.
     pub(crate) fn on_answer_ended(&self, flight: Flight) {
+        // Its stream was reset: nothing of it waits for a flush.
+        let is_lost = self.protocol == Protocol::Http2 && flight.request().sent() == Sent::NeverWhole;
         let late = match &mut *self.lock_ended() {
-            Some(ended) => {
+            Some(ended) if !is_lost => {
                 ended.push(flight);
-                self.any_ended.store(true, Relaxed);
+                self.count_ended(ended);
                 None
             }
-            None => Some(flight),
+            Some(_) | None => Some(flight),
         };
         self.count_in_flight(-1);
         drop(late);
@@ -218,12 +245,13 @@ impl Link {
     /// It wrote them.
     pub(crate) fn on_delivered(&self, bytes: usize) {
         self.delivered.fetch_add(bytes as u64, Relaxed);
-        self.on_let_go(bytes);
+        self.held.fetch_sub(bytes as u64, Relaxed);
     }
 
-    /// It holds them no more.
+    /// It threw them away.
     pub(crate) fn on_let_go(&self, bytes: usize) {
         self.held.fetch_sub(bytes as u64, Relaxed);
+        self.thrown_away.store(true, Relaxed);
     }
 
     pub(crate) fn on_large(&self) {
@@ -345,7 +373,15 @@ impl Link {
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        self.any_ended.load(Relaxed)
+        self.ended_count() > 0
+    }
+
+    fn ended_count(&self) -> u32 {
+        self.ended_count.load(Relaxed)
+    }
+
+    fn count_ended(&self, ended: &[Flight]) {
+        self.ended_count.store(u32::try_from(ended.len()).unwrap_or(u32::MAX), Relaxed);
     }
 
     /// Everything written was flushed: the answers that ended were handed to the kernel whole, but for those that HTTP/2 still
@@ -371,7 +407,36 @@ impl Link {
                 }
             }
         }
-        self.any_ended.store(!flights.is_empty(), Relaxed);
+        self.count_ended(flights);
+    }
+
+    /// hyper's write buffer is empty, and of HTTP/2 more waits to be put there: that is not the end of an answer whose last piece was
+    /// written, if that piece carried the end of the stream.
+    #[cold]
+    fn settle_written(&self) {
+        let now = self.side.clock.now();
+        self.settle_some(
+            |request| request.sent() == Sent::All && request.ends_with_piece(),
+            |flight| {
+                self.settle(flight, &|| now);
+            },
+        );
+    }
+
+    /// Answers of which HTTP/2 threw a part away wait for no flush, which might never come.
+    pub(crate) fn settle_thrown_away(&self) {
+        if self.thrown_away.load(Relaxed) && self.thrown_away.swap(false, Relaxed) {
+            self.settle_some(|request| request.sent() == Sent::NeverWhole, drop);
+        }
+    }
+
+    fn settle_some(&self, which: impl Fn(&Request) -> bool, settle: impl Fn(Flight)) {
+        let mut ended = self.lock_ended();
+        let Some(flights) = &mut *ended else { return };
+        for flight in flights.extract_if(.., |flight| which(flight.request())) {
+            settle(flight);
+        }
+        self.count_ended(flights);
     }
 
     fn settle(&self, flight: Flight, now: &impl Fn() -> Moment) {
@@ -382,7 +447,7 @@ impl Link {
     /// The connection is over: answers that ended and were not settled never left, and their flights judge themselves as they
     /// drop. A flight that stayed would keep the link, and the link it, for ever.
     pub(crate) fn settle_lost(&self) {
-        self.any_ended.store(false, Relaxed);
+        self.ended_count.store(0, Relaxed);
         let ended = self.lock_ended().take();
         drop(ended);
     }

@@ -22,6 +22,7 @@ mod guest_io;
 mod http1;
 mod http2;
 mod idle_policy;
+mod inflow;
 #[cfg(feature = "metrics")]
 mod latency;
 mod limits;

@@ -17,10 +17,14 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    pub(crate) fn of(request: Option<&Arc<Request>>, bytes: Bytes) -> Self {
+    /// `ends`: hyper gives it the end of the stream.
+    pub(crate) fn of(request: Option<&Arc<Request>>, bytes: Bytes, ends: bool) -> Self {
         let watched = request.filter(|request| request.link.protocol == Protocol::Http2).cloned();
         if let Some(request) = &watched {
             request.note_taken(bytes.len());
+            if ends && !bytes.is_empty() {
+                request.note_last_piece();
+            }
         }
         Self { bytes, watched }
     }

@@ -29,6 +29,8 @@ pub(crate) struct Request {
     unwritten: AtomicU64,
     /// HTTP/2 threw some of them away.
     thrown_away: AtomicBool,
+    /// The last piece of the answer carries the end of its HTTP/2 stream.
+    ends_with_piece: AtomicBool,
     cancellation: OnceLock<CancellationToken>,
 }
 
@@ -47,6 +49,7 @@ impl Request {
             head_sent: AtomicBool::new(false),
             unwritten: AtomicU64::new(0),
             thrown_away: AtomicBool::new(false),
+            ends_with_piece: AtomicBool::new(false),
             cancellation: OnceLock::new(),
         }
     }
@@ -78,6 +81,7 @@ impl Request {
         *self.head_sent.get_mut() = false;
         *self.unwritten.get_mut() = 0;
         *self.thrown_away.get_mut() = false;
+        *self.ends_with_piece.get_mut() = false;
         drop(self.cancellation.take());
     }
 
@@ -124,6 +128,14 @@ impl Request {
         self.thrown_away.store(true, Relaxed);
         self.unwritten.fetch_sub(bytes as u64, Relaxed);
         self.link.on_let_go(bytes);
+    }
+
+    pub(crate) fn note_last_piece(&self) {
+        self.ends_with_piece.store(true, Relaxed);
+    }
+
+    pub(crate) fn ends_with_piece(&self) -> bool {
+        self.ends_with_piece.load(Relaxed)
     }
 
     /// How much of an answer that has ended was written.

@@ -17,9 +17,11 @@ pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
 
-const END_STREAM: u8 = 1;
+pub(crate) const CONTINUATION: u8 = 9;
+
+pub(crate) const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_HEADERS: u8 = 4;
 
 /// One frame.
 #[derive(Clone, PartialEq, Eq)]
@@ -48,6 +50,15 @@ impl Frame {
     pub(crate) fn last_stream(&self) -> u32 {
         u32::from_be_bytes(self.payload[..4].try_into().unwrap()) & 0x7fff_ffff
     }
+}
+
+/// The bytes of a frame.
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![a, b, c, kind, flags];
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
 }
 
 /// One connection. It acknowledges settings and answers pings, as a client must.
@@ -81,8 +92,7 @@ impl Http2 {
     }
 
     fn ask(&mut self, method: &[u8], path: &str) -> u32 {
-        let stream = self.next_stream;
-        self.next_stream += 2;
+        let stream = self.take_stream();
         // RFC 7541: `:method: GET` and `:scheme: http` by their index, `:path` and `:authority` as literals without indexing.
         let mut block = method.to_vec();
         block.extend_from_slice(&[0x86, 0x04, u8::try_from(path.len()).unwrap()]);
@@ -93,12 +103,35 @@ impl Http2 {
         stream
     }
 
+    /// Windows of 1 GiB, and a socket that takes little: what is sent stays at the sender.
+    pub(crate) fn read_nothing(&mut self) {
+        socket2::SockRef::from(&self.stream).set_recv_buffer_size(64 * 1024).unwrap();
+        let window = (1_u32 << 30).to_be_bytes();
+        // RFC 9113 §6.5.2: SETTINGS_INITIAL_WINDOW_SIZE is 4.
+        self.send(SETTINGS, 0, 0, &[&[0, 4], &window[..]].concat());
+        self.send(WINDOW_UPDATE, 0, 0, &window);
+    }
+
+    /// A socket that takes much again.
+    pub(crate) fn read_again(&self) {
+        socket2::SockRef::from(&self.stream).set_recv_buffer_size(1 << 20).unwrap();
+    }
+
+    /// The id of the next stream, which is taken by the call.
+    pub(crate) const fn take_stream(&mut self) -> u32 {
+        let stream = self.next_stream;
+        self.next_stream += 2;
+        stream
+    }
+
+    /// Sends bytes unless the peer takes no more for this long.
+    pub(crate) fn try_send(&mut self, bytes: &[u8], within: std::time::Duration) -> std::io::Result<()> {
+        self.stream.set_write_timeout(Some(within)).unwrap();
+        self.stream.write_all(bytes)
+    }
+
     pub(crate) fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut bytes = vec![a, b, c, kind, flags];
-        bytes.extend_from_slice(&stream.to_be_bytes());
-        bytes.extend_from_slice(payload);
-        self.stream.write_all(&bytes).unwrap();
+        self.stream.write_all(&frame(kind, flags, stream, payload)).unwrap();
     }
 
     /// Asks whether the peer is there; it may be gone.

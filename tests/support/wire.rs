@@ -68,6 +68,17 @@ impl Client {
         self.stream.write_all(bytes.as_ref())
     }
 
+    /// Sends bytes unless the peer takes no more for this long.
+    pub(crate) fn try_send_within(&mut self, bytes: &[u8], within: std::time::Duration) -> io::Result<()> {
+        self.stream.set_write_timeout(Some(within)).unwrap();
+        self.stream.write_all(bytes)
+    }
+
+    /// A socket that takes little: what is sent stays at the sender.
+    pub(crate) fn read_nothing(&self) {
+        socket2::SockRef::from(&self.stream).set_recv_buffer_size(64 * 1024).unwrap();
+    }
+
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).unwrap();
     }
