@@ -6,9 +6,9 @@ mod support;
 
 use std::time::Duration;
 use support::{
-    Client, Service, block,
-    frames::{END_HEADERS, END_STREAM, HEADERS, Http2, RST_STREAM, frame},
-    until_holds,
+    Client, End, Service, block,
+    frames::{CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2, RST_STREAM, frame},
+    now, until_holds,
 };
 
 /// Resident memory of the process, in KiB.
@@ -110,4 +110,103 @@ fn a_client_that_reads_at_last_is_served_on() {
     assert_eq!(client.body(big).len(), 8_000_000);
     assert_eq!(client.body(last), "hello world");
     until_holds("nothing in flight", || in_flight(&service) == 0);
+}
+
+/// The preface alone, half a frame or a head without its end kept an HTTP/2 connection for 620 s, where `--header-timeout` bounds a
+/// head of HTTP/1 by 10 s.
+#[test]
+fn what_an_http2_client_has_begun_to_send_must_be_complete_within_the_header_timeout() {
+    const TIMEOUT: Duration = Duration::from_millis(700);
+    let service = Service::start(&["--header-timeout=700ms"]);
+    let preface = &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..];
+    let settings = [preface, &frame(4, 0, 0, &[])].concat();
+    let head = b"\x82\x86\x04\x01/";
+    let begun = frame(HEADERS, END_STREAM, 1, head);
+    let went_on = [&begun[..], &frame(CONTINUATION, 0, 1, &[])].concat();
+    let asked = [&settings[..], &frame(HEADERS, END_HEADERS | END_STREAM, 1, head)].concat();
+    let uploads = [&settings[..], &frame(HEADERS, END_HEADERS, 1, b"\x83\x86\x04\x05/echo")].concat();
+    let cases = [
+        ("the preface alone", preface.to_vec()),
+        ("no request", settings.clone()),
+        ("half the head of a frame", [&settings[..], &[0, 0, 4]].concat()),
+        ("half a frame", [&settings[..], &begun[..12]].concat()),
+        ("half a frame that is no head", [&settings[..], &frame(6, 0, 0, b"12345678")[..13]].concat()),
+        ("a head without END_HEADERS", [&settings[..], &begun].concat()),
+        ("a head that goes on", [&settings[..], &went_on].concat()),
+        ("half a frame after a response", [&asked[..], &frame(HEADERS, 4, 3, head)[..12]].concat()),
+        ("a head without END_HEADERS after a response", [&asked[..], &frame(HEADERS, 1, 3, head)].concat()),
+        ("half a PING in an upload", [&uploads[..], &frame(6, 0, 0, b"12345678")[..10]].concat()),
+    ];
+    let begin = now();
+    let mut clients: Vec<_> = cases
+        .iter()
+        .map(|(_, bytes)| {
+            let mut client = Client::connect(service.main);
+            client.send(bytes);
+            client
+        })
+        .collect();
+    // These have sent all that they began to send, or send on.
+    let mut idle = Client::connect(service.main);
+    idle.send(&asked);
+    let mut body = Client::connect(service.main);
+    body.send([&uploads[..], &frame(DATA, 0, 1, b"half a frame of data")[..15]].concat());
+    for ((what, _), client) in cases.iter().zip(&mut clients) {
+        assert_eq!(client.end(), End::Closed, "{what}");
+        assert!(begin.elapsed() >= TIMEOUT, "{what} after {:?}", begin.elapsed());
+        assert!(begin.elapsed() < TIMEOUT * 6, "{what} after {:?}", begin.elapsed());
+    }
+    for client in [&mut idle, &mut body] {
+        assert!(client.exactly(9).is_ok());
+        client.try_send(b"").unwrap();
+    }
+    body.send([&frame(DATA, 0, 1, b"half a frame of data")[15..], &frame(DATA, END_STREAM, 1, b"")].concat());
+    until_holds("the echo", || service.status()["requests"]["finished"] == 4);
+    idle.send(frame(HEADERS, END_HEADERS | END_STREAM, 3, head));
+    until_holds("the second response", || service.status()["requests"]["finished"] == 5);
+}
+
+/// A client that is told why: GOAWAY with ENHANCE_YOUR_CALM, and the last stream that was read.
+#[test]
+fn a_client_that_does_not_complete_its_head_is_told_so_by_goaway() {
+    let service = Service::start(&["--header-timeout=300ms"]);
+    let mut client = Http2::connect(service.main);
+    let id = client.get("/");
+    assert_eq!(client.body(id), "hello world");
+    client.send(HEADERS, END_STREAM, 3, b"\x82\x86");
+    let goaway = client.wait_for("GOAWAY", |frame| frame.kind == GOAWAY);
+    assert_eq!((goaway.last_stream(), goaway.payload[7]), (1, 11), "{goaway:?}");
+    client.read_to_end();
+}
+
+/// 500 fields passed a limit of 10, and 1.8 MB of fields of one byte each cost 143 MB.
+#[test]
+fn header_fields_above_the_limit_are_refused_on_their_stream_and_cost_nothing() {
+    let service = Service::start(&["--headers-max=10"]);
+    let mut client = Http2::connect(service.main);
+    // RFC 7541 appendix A: 21 is `age` with an empty value.
+    let head = |fields: usize| [&b"\x82\x86\x04\x01/"[..], &vec![0x80 | 21; fields]].concat();
+    let ask = |client: &mut Http2, fields: usize| {
+        let id = client.take_stream();
+        client.send(HEADERS, END_STREAM | END_HEADERS, id, &head(fields));
+        let body = client.body(id);
+        (id, body)
+    };
+    assert_eq!(ask(&mut client, 10).1, "hello world");
+    assert_eq!(ask(&mut client, 11).1, "the request has 11 header fields, above the limit of 10\n");
+    let before = resident(&service);
+    let mut clients: Vec<Http2> = (0..9).map(|_| Http2::connect(service.main)).collect();
+    for client in &mut clients {
+        for _ in 0..200 {
+            let id = client.take_stream();
+            client.send(HEADERS, END_HEADERS, id, &head(900));
+        }
+    }
+    for client in &mut clients {
+        client.wait_for("the last 431", |frame| frame.stream == 399 && frame.ends_stream());
+    }
+    let growth = resident(&service) - before;
+    assert!(growth < GROWTH_MAX, "{growth} KiB");
+    assert_eq!(ask(&mut client, 3).1, "hello world", "the connection goes on");
+    assert_eq!(service.status()["requests"]["started"], 2, "what is refused is no request, as with HTTP/1");
 }

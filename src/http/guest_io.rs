@@ -107,6 +107,16 @@ impl<T: Transport> GuestIo<T> {
         }
     }
 
+    fn on_nothing_read(&self, cx: &Context<'_>) {
+        let inflow = &self.link.inflow;
+        if inflow.take_look_wanted() && self.io.as_ref().is_some_and(|io| io.look() == Look::Data) {
+            // The runtime has not noticed yet.
+            cx.waker().wake_by_ref();
+        } else {
+            inflow.on_awaited();
+        }
+    }
+
     /// Keeps hyper from reading more requests than may wait for a client that does not read, and from reading for so long that other
     /// connections wait.
     #[inline]
@@ -179,7 +189,7 @@ impl<T: Transport> AsyncRead for GuestIo<T> {
         ready!(me.poll_may_read(cx));
         let before = buf.filled().len();
         if me.io()?.poll_read(cx, buf)?.is_pending() {
-            me.link.inflow.on_awaited();
+            me.on_nothing_read(cx);
             return Poll::Pending;
         }
         let read = &buf.filled()[before..];

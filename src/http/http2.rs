@@ -10,6 +10,7 @@ use super::{
     crew::Crew,
     guest_io::{GuestIo, Home},
     idle_policy::{Awaited, Idle},
+    inflow::Partial,
     limits::{FIRST_BYTE_GRACE, GONE_CHECK, HEAD_GRACE, PONG_WAIT},
     lingering::Lingering,
     link::{Link, Protocol},
@@ -45,6 +46,8 @@ pub(crate) struct Http2<T: Transport, S: HttpService> {
     /// When the last stream ended, or the connection began.
     idle_since: Option<Moment>,
     spoke: Spoke,
+    /// A frame or a header block is incomplete, since then: its kind, what it is known by, and when it was first seen so.
+    partial: Option<(Partial, u64, Moment)>,
     patience: Patience,
 }
 
@@ -76,12 +79,14 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             began: crew.side.clock.now(),
             idle_since: None,
             spoke: Spoke::No,
+            partial: None,
             patience: Patience::default(),
         }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T, S> {
         self.link.inflow.begin_turn();
+        let mut looked = false;
         loop {
             let Some(guest) = &mut self.guest else { return Next::Close };
             self.link.before_poll();
@@ -107,11 +112,48 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 // Polled once more, so that the GOAWAY leaves.
                 continue;
             }
+            if now >= self.partial_until(crew, now) {
+                if looked {
+                    return self.give_up();
+                }
+                // What has arrived by now is read first.
+                looked = true;
+                self.link.inflow.want_look();
+                self.link.inflow.begin_turn();
+                continue;
+            }
             return self.wait(crew, berth, now);
         }
     }
 
+    /// When the frame or the header block must be complete that the client has begun; `NEVER` if it has begun none, or is not read
+    /// from. A body may come slowly: for a frame of it only the time counts in which no byte comes.
+    fn partial_until(&mut self, crew: &Crew<S>, now: Moment) -> Moment {
+        let limits = &crew.side.config.limits;
+        let partial = self.link.inflow.awaited();
+        let (unit, wait) = match partial {
+            Partial::None => (0, Duration::MAX),
+            Partial::Head => (self.link.inflow.whole(), limits.header_timeout),
+            Partial::Data => (self.link.read(), limits.body_timeout.max(limits.header_timeout)),
+        };
+        let since = match self.partial {
+            Some((last, of, since)) if (last, of) == (partial, unit) => since,
+            _ => now,
+        };
+        self.partial = (partial != Partial::None).then_some((partial, unit, since));
+        since + wait
+    }
+
+    /// The client takes too long for a head or a frame. Nothing else can come of it: HTTP/2 has no way around an incomplete frame.
+    fn give_up(&mut self) -> Next<T, S> {
+        let goaway = if self.link.is_write_blocked() { Bytes::new() } else { self.link.inflow.goaway() };
+        drop(self.guest.take());
+        self.link.settle_lost();
+        self.take_home().map_or(Next::Close, |io| Next::linger(Lingering::saying(io, goaway)))
+    }
+
     fn wait(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T, S> {
+        let partial_until = self.partial_until(crew, now);
         let draining = crew.side.phase() >= Phase::Draining;
         // An answer in a handler's place is nobody's any more, and may not have left yet.
         let busy = self.link.is_in_flight() || self.link.has_ended() || !self.link.is_flushed();
@@ -120,7 +162,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             self.idle_since = None;
             let goaway = if self.goaway == Goaway::NotYet { self.goaway_moment(crew) } else { Moment::NEVER };
             if !draining {
-                crew.wake_at(berth, goaway);
+                crew.wake_at(berth, goaway.min(partial_until));
                 return Next::Wait;
             }
             if self.is_stuck(now) {
@@ -130,7 +172,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 return Next::Close;
             }
             self.link.want_look();
-            crew.wake_at(berth, goaway.min(now + GONE_CHECK));
+            crew.wake_at(berth, goaway.min(partial_until).min(now + GONE_CHECK));
             return Next::Wait;
         }
         let idle_since = *self.idle_since.get_or_insert(now);
@@ -141,14 +183,14 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             (Goaway::Sent { at }, Spoke::No) => at + HEAD_GRACE,
             (Goaway::NotYet, _) if evicted => now,
             (Goaway::NotYet, Spoke::Yes) => idle_since + crew.side.config.limits.keep_alive,
-            (Goaway::NotYet, Spoke::No) => self.began + crew.side.config.limits.keep_alive,
+            (Goaway::NotYet, Spoke::No) => self.began + crew.side.config.limits.header_timeout,
         };
         if now < until {
             if self.goaway == Goaway::NotYet {
                 berth.set_idle(Idle { awaited: Awaited::NextRequest, since: idle_since });
             }
             let goaway = if self.goaway == Goaway::NotYet { self.goaway_moment(crew) } else { Moment::NEVER };
-            crew.wake_at(berth, until.min(goaway));
+            crew.wake_at(berth, until.min(goaway).min(partial_until));
             return Next::Wait;
         }
         if self.goaway == Goaway::NotYet && !draining {

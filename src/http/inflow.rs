@@ -4,13 +4,17 @@
 //! header block that stays incomplete, and requests whose responses the client does not read.
 
 use super::sniff::PREFACE;
+use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 const FRAME_HEAD: usize = 9;
+/// RFC 9113 §7: ENHANCE_YOUR_CALM.
+const CALM: u8 = 11;
 
 /// Finds the frames in what a client sends.
 #[derive(Debug)]
@@ -21,6 +25,8 @@ pub(crate) struct FrameScanner {
     payload_left: usize,
     /// A header block has begun, and END_HEADERS has not come.
     in_block: bool,
+    /// The stream of the last header block that is complete.
+    last_stream: [u8; 4],
     /// The first frame of the client, which completes its preface, has ended.
     greeted: bool,
 }
@@ -44,6 +50,7 @@ impl FrameScanner {
             head_len: 0,
             payload_left: 0,
             in_block: false,
+            last_stream: [0; 4],
             greeted: false,
         }
     }
@@ -78,6 +85,10 @@ impl FrameScanner {
             if self.payload_left == 0 {
                 self.head_len = 0;
                 self.greeted = true;
+                let [_, _, _, kind, _, stream @ ..] = self.head;
+                if matches!(kind, HEADERS | CONTINUATION) && !self.in_block {
+                    self.last_stream = stream;
+                }
                 whole += u32::from(!self.in_block);
             }
         }
@@ -110,6 +121,9 @@ pub(crate) struct Inflow {
     awaited: AtomicBool,
     /// hyper was kept from reading.
     held: AtomicBool,
+    last_stream: AtomicU32,
+    /// The kernel shall be asked whether bytes wait that the runtime has not noticed yet.
+    look_wanted: AtomicBool,
 }
 
 impl Inflow {
@@ -124,8 +138,17 @@ impl Inflow {
         self.whole.store(self.whole().wrapping_add(u64::from(whole)), Relaxed);
         self.partial.store(scanner.partial() as u8, Relaxed);
         self.requests_unflushed.store(self.requests_unflushed().saturating_add(requests), Relaxed);
+        self.last_stream.store(u32::from_be_bytes(scanner.last_stream), Relaxed);
         let read = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.read_in_turn.store(self.read_in_turn().saturating_add(read), Relaxed);
+    }
+
+    pub(crate) fn want_look(&self) {
+        self.look_wanted.store(true, Relaxed);
+    }
+
+    pub(crate) fn take_look_wanted(&self) -> bool {
+        self.look_wanted.load(Relaxed) && self.look_wanted.swap(false, Relaxed)
     }
 
     pub(crate) fn on_awaited(&self) {
@@ -153,11 +176,19 @@ impl Inflow {
         self.read_in_turn.load(Relaxed)
     }
 
+    /// The last frame of a connection whose client has taken too long to complete what it sends.
+    pub(crate) fn goaway(&self) -> Bytes {
+        const WHY: &[u8; 30] = b"the request head took too long";
+        const LENGTH: u8 = 8 + 30;
+        let last = self.last_stream.load(Relaxed).to_be_bytes();
+        [&[0, 0, LENGTH, GOAWAY, 0, 0, 0, 0, 0][..], &last, &[0, 0, 0, CALM], WHY].concat().into()
+    }
+
     pub(crate) fn whole(&self) -> u64 {
         self.whole.load(Relaxed)
     }
 
-    /// What the client has begun to send and not completed, while hyper waits for the rest.
+    /// The part of a unit that the client has begun to send and not completed, while hyper waits for the rest.
     pub(crate) fn awaited(&self) -> Partial {
         match self.partial.load(Relaxed) {
             _ if !self.awaited.load(Relaxed) => Partial::None,
@@ -201,6 +232,7 @@ mod tests {
             let counted = bytes.chunks(size).map(|chunk| scanner.scan(chunk));
             let (whole, requests) = counted.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
             assert_eq!((whole, requests, scanner.partial()), (6, 2, Partial::None), "{size} bytes at a time");
+            assert_eq!(scanner.last_stream, [0, 0, 0, 1]);
         }
     }
 

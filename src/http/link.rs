@@ -187,6 +187,11 @@ impl Link {
         self.on_our_turn();
     }
 
+    /// A request was refused before it was counted.
+    pub(crate) fn on_refused(&self) {
+        self.called.store(true, Relaxed);
+    }
+
     fn count_in_flight(&self, more: i32) {
         match self.protocol {
             // One task, which also holds whatever counts itself out.

@@ -140,6 +140,25 @@ impl<S: HttpService> Guarded<S> {
         handling
     }
 
+    /// The response to a request with too many header fields. hyper counts those of HTTP/1; h2 only adds up their sizes.
+    fn refusal(&self, request: &http::Request<Incoming>) -> Option<Response<Answer<S::ResponseBody>>> {
+        let side = &self.link.side;
+        let (count, max) = (request.headers().len(), side.config.limits.headers_max);
+        if self.link.protocol == Protocol::Http1 || count <= max {
+            return None;
+        }
+        self.link.on_refused();
+        let line = (*request.method() != Method::HEAD)
+            .then(|| Bytes::from(format!("the request has {count} header fields, above the limit of {max}\n")));
+        let mut response = Response::new(Answer::line(line, None));
+        *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if side.calendar == Calendar::Own {
+            response.headers_mut().insert(header::DATE, date::header(side.clock.wall()));
+        }
+        Some(response)
+    }
+
     /// Calls the handler for a plain `GET`, which begins in `place`. The fields are taken from `headers`. When it arrived.
     pub(crate) fn handle_in(&self, place: &mut BegunHandling<S>, uri: Uri, headers: &mut HeaderMap) -> Moment {
         let (state, about) = self.begin(&Method::GET, &uri, Version::HTTP_11);
@@ -166,7 +185,10 @@ impl<S: HttpService> hyper::service::Service<http::Request<Incoming>> for Guarde
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         match self.begun.take() {
-            None => Called::Now { handling: self.handle(request) },
+            None => match self.refusal(&request) {
+                None => Called::Now { handling: self.handle(request) },
+                Some(refusal) => Called::Before { begun: Some(Begun::Answer(Box::new(refusal))) },
+            },
             Some(begun) => {
                 // What was read for it is the head that we have read.
                 self.link.clear_received();
