@@ -11,11 +11,12 @@ pub struct Limits {
     pub connections_max: usize,
     /// Bytes of a request head. Default 32 KiB, least 8 KiB. More is answered with 431.
     pub header_bytes_max: usize,
-    /// Header fields of a request. Default 100. More is answered with 431.
+    /// Header fields of a request. Default 100. More is answered with 431, on HTTP/2 on the stream.
     pub headers_max: usize,
     /// From the accept of a connection to its first byte. Default 60 s, since balancers and browsers connect ahead. Then it is closed.
     pub first_byte_timeout: Duration,
-    /// From the first byte of a request head to its last. Default 10 s. Then the client gets a 408.
+    /// From the first byte of a request head to its last. Default 10 s. Then the client gets a 408. On HTTP/2 also the longest time
+    /// for a frame that carries no data, and from the preface to the first request; then the client gets a GOAWAY.
     pub header_timeout: Duration,
     /// How long a client may take nothing of a response while bytes of it wait to leave. Default 30 s. Then the response is cut.
     /// The drain waits for 5 s at most.
