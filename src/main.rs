@@ -5,7 +5,8 @@ use lameduck::{
     cli::{
         args::{Args, ArgsError, Task},
         drill::Service,
-        logging, plan,
+        logging::{self, LogError},
+        plan,
     },
     os::{hold_signals, stdio::say},
 };
@@ -33,7 +34,10 @@ fn main() -> ExitCode {
         Ok(log) => log,
         Err(error) => {
             say(&format!("error: {error}"));
-            return ExitCode::from(2);
+            return ExitCode::from(match error {
+                LogError::Filter(_) => 2,
+                LogError::Thread(_) => 1,
+            });
         }
     };
 

@@ -10,7 +10,7 @@ use crate::{
     lifecycle::Verdict,
     os::{
         DescriptorReserve, OsNetwork, ReusePort, SocketOptions, Tasks, Threads, TokioClock, UnixSignals, cores,
-        descriptors_max, hold_signals, stdio::say,
+        descriptors_max, hold_signals, preflight, stdio::say, with_limit,
     },
     unwind::catch,
 };
@@ -177,6 +177,7 @@ where
     let failed = |what: &str| {
         let what = what.to_owned();
         move |error: io::Error| {
+            let error = with_limit(error);
             Box::new(driver::stillborn(Verdict::Failed, format!("{what}: {}", chain(&error)), Duration::ZERO))
         }
     };
@@ -184,20 +185,12 @@ where
     let manager =
         ServiceManager::from_env().map_err(|error| Box::new(driver::stillborn(Verdict::Failed, error, Duration::ZERO)))?;
     // The driver has this thread to itself: nothing of the user's runs here, so nothing of the user's makes it deaf (P7).
-    let driving = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(failed("cannot start the driver's runtime"))?;
+    let driving = preflight::single_threaded().map_err(failed("cannot start the driver's runtime"))?;
     // First of all: process 1 of a container has no default action for SIGTERM, and would be deaf until here. And before there is
     // another thread: what a thread blocks its children inherit, and a user's child process could not be ended any more.
     let signals = driving.block_on(async { UnixSignals::install() }).map_err(failed("cannot listen to signals"))?;
     // Two threads, so that a hook which blocks one does not hold the others.
-    let control = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("lameduck-control")
-        .enable_all()
-        .build()
-        .map_err(failed("cannot start the control runtime"))?;
+    let control = preflight::multi_threaded("lameduck-control", 2).map_err(failed("cannot start the control runtime"))?;
     let report = driving.block_on(async {
         let built = {
             let _context = control.enter();
@@ -270,7 +263,7 @@ fn network(parts: &mut Parts, manager: ServiceManager) -> Result<OsNetwork, Stri
         ));
     }
     let reserve = DescriptorReserve::new(SPARE_DESCRIPTORS)
-        .map_err(|error: io::Error| format!("cannot keep descriptors in reserve: {}", chain(&error)))?;
+        .map_err(|error| format!("cannot keep descriptors in reserve: {}", chain(&with_limit(error))))?;
     let reuse_port = match settings.port_sharing {
         PortSharing::Exclusive => ReusePort::No,
         PortSharing::Shared => ReusePort::Yes,

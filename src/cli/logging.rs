@@ -3,7 +3,14 @@
 //! Lines go through a bounded queue to a thread of their own. A reader that is stuck costs lines, never a request and never
 //! the exit; one that is gone costs nothing at all.
 
-use std::{io::IsTerminal, sync::mpsc, time::Duration};
+use crate::os::{preflight, with_limit};
+use std::{
+    error::Error,
+    fmt,
+    io::{self, IsTerminal},
+    sync::mpsc,
+    time::Duration,
+};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -46,18 +53,38 @@ impl Drop for Log {
     }
 }
 
+/// Why there is no log.
+#[derive(Debug)]
+pub enum LogError {
+    /// The filter is not one: the setting, its value and the reason.
+    Filter(String),
+    /// The system refused the thread that writes the lines.
+    Thread(io::Error),
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Filter(reason) => f.write_str(reason),
+            Self::Thread(error) => write!(f, "cannot start the log's thread: {error}"),
+        }
+    }
+}
+
+impl Error for LogError {}
+
 /// Installs the log of this process.
 ///
 /// # Errors
-/// If `filter` is none.
-pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, String> {
-    let filter = log_filter(filter)?;
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(LINES_WAITING_MAX)
-        .thread_name("lameduck-log")
-        .finish(std::io::stderr());
-    let is_terminal = std::io::stderr().is_terminal();
+/// [`LogError`] if `filter` is not a filter, or the system refuses a thread.
+pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, LogError> {
+    let filter = log_filter(filter).map_err(LogError::Filter)?;
+    preflight::threads(1).map_err(no_thread)?;
+    let writing =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX).thread_name("lameduck-log");
+    let started = preflight::catch(|| Ok(writing.finish(io::stderr())));
+    let (writer, guard) = started.map_err(no_thread)?;
+    let is_terminal = io::stderr().is_terminal();
     let json = match format {
         LogFormat::Auto => !is_terminal,
         LogFormat::Human => false,
@@ -77,6 +104,10 @@ pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, String> {
     }
     log_panics();
     Ok(Log(Some(guard)))
+}
+
+fn no_thread(error: io::Error) -> LogError {
+    LogError::Thread(with_limit(error))
 }
 
 /// The flag's, else the variable's, else `info`.

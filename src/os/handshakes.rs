@@ -10,7 +10,10 @@
 //! Under a flood the kernel may answer with SYN cookies. It keeps nothing of such a handshake, so it is not counted.
 
 use super::sock_diag::{self, DUMP, NO_COOKIE, Question, REQUEST, SOCK_DIAG_BY_FAMILY, sixteen_bytes, u16_at, u32_at};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
+};
 
 /// `TCP_SYN_RECV`, of `linux/tcp_states.h`, as a bit. The kernel takes it to mean its `TCP_NEW_SYN_RECV` as well.
 const SYN_RECEIVED: u32 = 1 << 3;
@@ -19,12 +22,11 @@ const DATAGRAM_MAX: usize = 16 * 1024;
 /// Some thousand handshakes. Whether there are even more makes no difference to anybody.
 const DATAGRAMS_MAX: usize = 64;
 
-/// The handshakes under way with whoever listens at `local`, if the kernel tells.
+/// The handshakes under way with whoever listens at `local`, if the kernel tells. `netlink` is a new [`sock_diag`] socket: an
+/// earlier dump that was not read to its end would be in the way.
 ///
 /// Its walk through all connections costs about a millisecond on a machine with a large table of them.
-pub(super) fn under_way(local: SocketAddr) -> Option<usize> {
-    // Not kept for the next time: a dump that is not read to its end would be in that one's way.
-    let netlink = sock_diag::open()?;
+pub(super) fn under_way(netlink: &OwnedFd, local: SocketAddr) -> Option<usize> {
     // A handshake has the family of its listener: that of an IPv4 client with a dual-stack one is IPv6, as is the connection.
     let (asked, anybody) = match local {
         SocketAddr::V4(local) => {
@@ -36,11 +38,11 @@ pub(super) fn under_way(local: SocketAddr) -> Option<usize> {
     };
     let question =
         Question { flags: REQUEST | DUMP, number: 1, states: SYN_RECEIVED, local: asked, peer: anybody, cookie: NO_COOKIE };
-    question.send(&netlink)?;
+    question.send(netlink)?;
     let mut bytes = vec![0; DATAGRAM_MAX];
     let mut count = 0;
     for _ in 0..DATAGRAMS_MAX {
-        match read(sock_diag::receive(&netlink, &mut bytes)?, local)? {
+        match read(sock_diag::receive(netlink, &mut bytes)?, local)? {
             Part::More(found) => count += found,
             Part::Last(found) => return Some(count + found),
         }

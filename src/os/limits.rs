@@ -1,7 +1,10 @@
 //! How much of the machine is ours: descriptors and cores.
 
-use rustix::process::{Resource, getrlimit};
-use std::num::NonZeroUsize;
+use rustix::{
+    io::Errno,
+    process::{Resource, getrlimit},
+};
+use std::{io, num::NonZeroUsize};
 
 /// Descriptors that connections never get: standard streams, listeners, the runtimes' own, log files, a few connections of
 /// the handlers to elsewhere, and the internal side's (P16).
@@ -28,6 +31,20 @@ pub fn connections_max() -> usize {
 #[must_use]
 pub fn cores() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Adds to an error of the start which limit was reached, and how to raise it.
+pub(crate) fn with_limit(error: io::Error) -> io::Error {
+    let limit = match Errno::from_io_error(&error) {
+        Some(Errno::MFILE) => {
+            let most = descriptors_max().map_or_else(|| "few".to_owned(), |most| most.to_string());
+            format!("at most {most} descriptors are allowed; raise the limit (ulimit -n, LimitNOFILE)")
+        }
+        Some(Errno::NFILE) => "the system has no descriptor left; raise fs.file-max".to_owned(),
+        Some(Errno::AGAIN) => "no more threads are allowed; raise the limit (ulimit -u, TasksMax, pids.max)".to_owned(),
+        Some(_) | None => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}: {limit}"))
 }
 
 fn within(descriptors: Option<usize>) -> usize {

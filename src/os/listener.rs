@@ -14,7 +14,10 @@ use super::{
     unix_path::UnixPath,
 };
 use crate::env::{Address, Backlog, Listener};
-use rustix::net::SocketAddrAny;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::SocketAddrAny,
+};
 use socket2::SockRef;
 use std::{
     io, mem,
@@ -129,6 +132,16 @@ impl OsListener {
         }
     }
 
+    /// Whether a connection can be accepted, as the kernel sees it. Needs no descriptor.
+    fn has_queued(&self) -> bool {
+        let Ok(door) = self.door.descriptor() else { return false };
+        let mut sockets = vec![PollFd::from_borrowed_fd(door, PollFlags::IN)];
+        sockets.extend(self.side_door.iter().map(|decoy| PollFd::new(&**decoy, PollFlags::IN)));
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // A call that fails says nothing: better to try again than to lose a connection.
+        poll(&mut sockets, Some(&at_once)).map_or(true, |readable| readable > 0)
+    }
+
     fn outfit(&self, stream: Stream) -> Socket {
         match stream {
             Stream::Tcp(stream) => {
@@ -169,7 +182,16 @@ impl Listener for OsListener {
     #[cfg(target_os = "linux")]
     fn lot(&self) -> Option<super::EpollLot> {
         let has_one_thread = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
-        if self.reserve.is_none() && has_one_thread { super::EpollLot::new().ok() } else { None }
+        if self.reserve.is_some() || !has_one_thread {
+            return None;
+        }
+        match super::EpollLot::new() {
+            Ok(lot) => Some(lot),
+            Err(error) => {
+                crate::log::warn!(%error, "idle connections keep a task each: no epoll for them");
+                None
+            }
+        }
     }
 
     /// # Panics
@@ -183,11 +205,16 @@ impl Listener for OsListener {
                 if error.kind() == io::ErrorKind::Interrupted {
                     continue;
                 }
-                // Without a descriptor the kernel does not even look whether somebody waits. Another thread may be faster
-                // with what is freed here: then the next spare goes, until there is none.
-                let reserve = self.reserve.as_ref().filter(|_| is_out_of_descriptors(error));
-                if reserve.is_some_and(DescriptorReserve::give_up_one) {
-                    continue;
+                if is_out_of_descriptors(error) {
+                    // Without a free descriptor the kernel returns an error even if the queue is empty.
+                    if self.queue == Queue::Asked && !self.has_queued() {
+                        self.refill_reserve();
+                        return Poll::Pending;
+                    }
+                    // Another thread may take the descriptor that is freed here. Then the next spare goes, until none is left.
+                    if self.reserve.as_ref().is_some_and(DescriptorReserve::give_up_one) {
+                        continue;
+                    }
                 }
             }
             if !matches!(outcome, Poll::Ready(Ok(_))) {
@@ -223,7 +250,7 @@ impl Listener for OsListener {
     /// A Unix socket has no handshakes: a connect is complete or did not happen.
     fn handshakes(&self) -> Option<usize> {
         match &self.local {
-            Address::Tcp(local) => handshakes_with(*local),
+            Address::Tcp(local) => self.seal.handshakes(*local),
             Address::Unix(_) => Some(0),
         }
     }
@@ -337,17 +364,6 @@ fn accept_nonblocking(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<Soc
     rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&descriptor, true)?;
     Ok((descriptor, peer))
-}
-
-#[cfg(target_os = "linux")]
-fn handshakes_with(local: SocketAddr) -> Option<usize> {
-    super::handshakes::under_way(local)
-}
-
-/// Not to be known here.
-#[cfg(not(target_os = "linux"))]
-fn handshakes_with(_: SocketAddr) -> Option<usize> {
-    None
 }
 
 #[cfg(target_os = "linux")]

@@ -11,6 +11,7 @@
 //! | `rooms`, `watchdog` | threads with a runtime each, and the thread that ends the process | P7, P16 |
 //! | `stdio` | one line to standard error, without waiting for its reader | P7, P15 |
 //! | `notify` | the datagram socket of a service manager | P15 |
+//! | `preflight` | checks that threads and descriptors can be had before a runtime is built | P14 |
 //! | `limits` | how much of the machine is ours | P15 |
 //! | `meter` | how much of it we use, for the metrics | |
 //!
@@ -33,6 +34,7 @@ mod network;
 mod notify;
 #[cfg(target_os = "linux")]
 mod orphans;
+pub(crate) mod preflight;
 mod quiesce;
 mod reserve;
 mod rooms;
@@ -49,6 +51,7 @@ mod unix_path;
 mod watchdog;
 
 pub use clock::TokioClock;
+pub(crate) use limits::with_limit;
 pub use limits::{connections_max, cores, descriptors_max};
 pub use listener::OsListener;
 #[cfg(target_os = "linux")]

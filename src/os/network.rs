@@ -25,6 +25,7 @@ use super::{
     listener::{OsListener, Ownership, PortClaim, listening_socket},
     quiesce::Seal,
     unix_path::UnixPath,
+    with_limit,
 };
 use crate::env::{Address, Audience, ListenAddress, Network, Reservation};
 use rustix::io::Errno;
@@ -169,6 +170,12 @@ impl Network for OsNetwork {
     type Reservation = OsReservation;
 
     fn reserve(&self, address: &ListenAddress, audience: Audience, listeners: usize) -> io::Result<OsReservation> {
+        self.try_reserve(address, audience, listeners).map_err(with_limit)
+    }
+}
+
+impl OsNetwork {
+    fn try_reserve(&self, address: &ListenAddress, audience: Audience, listeners: usize) -> io::Result<OsReservation> {
         let (ownership, first, local) = match self.take_inherited(address, audience) {
             Some(Inherited { socket, local, .. }) => (Ownership::Inherited, socket, local),
             None => self.bind(address)?,
@@ -178,8 +185,13 @@ impl Network for OsNetwork {
             Audience::World => None,
             Audience::Operators => self.reserve.clone(),
         };
-        let options = self.options.clone();
-        Ok(OsReservation { ownership, first, local, listeners: listeners.max(1), options, reserve })
+        let (options, listeners) = (self.options.clone(), listeners.max(1));
+        let seal = Seal::new(listeners, &options);
+        let seal = match (&ownership, audience) {
+            (Ownership::Tcp(_), Audience::World) => seal.with_spares(listeners)?,
+            (Ownership::Tcp(_) | Ownership::Unix(_) | Ownership::Inherited, _) => seal,
+        };
+        Ok(OsReservation { ownership, first, local, listeners, options, reserve, seal })
     }
 }
 
@@ -193,11 +205,12 @@ pub struct OsReservation {
     listeners: usize,
     options: SocketOptions,
     reserve: Option<DescriptorReserve>,
+    seal: Seal,
 }
 
 impl OsReservation {
     fn listen_now(self) -> io::Result<Vec<OsListener>> {
-        let Self { ownership, first, local, listeners, options, reserve } = self;
+        let Self { ownership, first, local, listeners, options, reserve, seal } = self;
         let sockets = match (&ownership, &local) {
             (Ownership::Unix(path), _) => {
                 if !path.is_ours() {
@@ -210,7 +223,6 @@ impl OsReservation {
             (Ownership::Tcp(_), Address::Unix(_)) => return Err(io::ErrorKind::InvalidInput.into()),
             (Ownership::Inherited, _) => share(first, listeners)?,
         };
-        let seal = Seal::new(listeners, &options);
         Ok(sockets
             .into_iter()
             .map(|socket| {
@@ -233,7 +245,7 @@ impl Reservation for OsReservation {
     }
 
     fn listen(self) -> impl Future<Output = io::Result<Vec<OsListener>>> + Send {
-        std::future::ready(self.listen_now())
+        std::future::ready(self.listen_now().map_err(with_limit))
     }
 }
 

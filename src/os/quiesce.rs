@@ -14,6 +14,8 @@
 //! Never used on a socket that we inherited: the filter belongs to the socket and not to us, and would stay on it for
 //! ever.
 
+#[cfg(target_os = "linux")]
+use super::DescriptorReserve;
 use super::SocketOptions;
 use socket2::Socket;
 use std::{io, net::SocketAddr, os::fd::BorrowedFd, sync::Arc};
@@ -23,6 +25,9 @@ use std::{io, net::SocketAddr, os::fd::BorrowedFd, sync::Arc};
 pub(super) struct Seal {
     #[cfg(target_os = "linux")]
     shunts: super::shunt::Shunts,
+    /// Descriptors for the seal itself: a process may have none left when it is asked to stop.
+    #[cfg(target_os = "linux")]
+    spares: Option<DescriptorReserve>,
 }
 
 /// A socket beside the listener to accept from, too.
@@ -30,15 +35,41 @@ pub(super) type SideDoor = Option<Arc<Socket>>;
 
 #[cfg(target_os = "linux")]
 impl Seal {
-    /// For a port with so many listeners.
+    /// A seal for a port with `listeners` listeners.
     pub(super) fn new(listeners: usize, options: &SocketOptions) -> Self {
-        Self { shunts: super::shunt::Shunts::new(listeners, options.clone()) }
+        Self { shunts: super::shunt::Shunts::new(listeners, options.clone()), spares: None }
+    }
+
+    /// Keeps descriptors back: one for each listener's decoy, and one for the view of handshakes.
+    ///
+    /// # Errors
+    /// The system's, if no descriptors are left.
+    pub(super) fn with_spares(self, listeners: usize) -> io::Result<Self> {
+        Ok(Self { spares: Some(DescriptorReserve::new(listeners + 1)?), ..self })
+    }
+
+    /// Returns the number of handshakes under way with `local`, if the kernel tells.
+    pub(super) fn handshakes(&self, local: SocketAddr) -> Option<usize> {
+        let netlink = self.open(super::sock_diag::open).ok()?;
+        let count = super::handshakes::under_way(&netlink, local);
+        drop(netlink);
+        if let Some(spares) = &self.spares {
+            spares.refill();
+        }
+        count
+    }
+
+    fn open<T>(&self, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        match &self.spares {
+            Some(spares) => spares.open(open),
+            None => open(),
+        }
     }
 
     /// From now on `listener`, which is bound to `local`, completes no handshake that has not begun.
     pub(super) fn drop_new_handshakes(&self, listener: BorrowedFd<'_>, local: SocketAddr) -> io::Result<SideDoor> {
         let Err(forbidden) = socket2::SockRef::from(&listener).attach_filter(&filter::BARE_SYNS) else { return Ok(None) };
-        let shunted = self.shunts.turn_newcomers_away(listener, local);
+        let shunted = self.open(|| self.shunts.turn_newcomers_away(listener, local));
         shunted.map(Some).map_err(|reason| io::Error::new(forbidden.kind(), format!("{forbidden}; {reason}")))
     }
 }
@@ -47,6 +78,16 @@ impl Seal {
 impl Seal {
     pub(super) fn new(_: usize, _: &SocketOptions) -> Self {
         Self {}
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as on Linux")]
+    pub(super) fn with_spares(self, _: usize) -> io::Result<Self> {
+        Ok(self)
+    }
+
+    /// The system has no view of handshakes.
+    pub(super) fn handshakes(&self, _: SocketAddr) -> Option<usize> {
+        None
     }
 
     pub(super) fn drop_new_handshakes(&self, _: BorrowedFd<'_>, _: SocketAddr) -> io::Result<SideDoor> {

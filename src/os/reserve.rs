@@ -49,6 +49,17 @@ impl DescriptorReserve {
         self.lock().pop().is_some()
     }
 
+    /// Runs `open`. While it fails because no descriptor is free, closes a spare and tries again.
+    #[cfg(target_os = "linux")]
+    pub(super) fn open<T>(&self, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match open() {
+                Err(error) if is_out_of_descriptors(&error) && self.give_up_one() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Takes back what was given up, as far as the process has descriptors again.
     pub(super) fn refill(&self) {
         let mut spares = self.lock();

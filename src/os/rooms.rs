@@ -13,7 +13,7 @@
 //! A room is left without waiting for what its job started: a `spawn_blocking` that is stuck would hold the drop of its
 //! runtime for ever.
 
-use super::watchdog::Watchdog;
+use super::{watchdog::Watchdog, with_limit};
 use crate::{
     env::{Address, Clock, Job, JobEnd, Room, Rooms, WorkerThreads},
     lifecycle::Moment,
@@ -135,6 +135,10 @@ fn as_a_task(runtime: &Handle, job: Job) -> JobEnd {
 }
 
 fn on_its_own_thread(name: String, job: Job) -> io::Result<JobEnd> {
+    try_on_its_own_thread(name, job).map_err(with_limit)
+}
+
+fn try_on_its_own_thread(name: String, job: Job) -> io::Result<JobEnd> {
     let runtime = Left(Some(Builder::new_current_thread().enable_all().build()?));
     let (ended, end) = oneshot::channel::<()>();
     thread::Builder::new().name(name).spawn(move || {

@@ -8,6 +8,7 @@ use rustix::{
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with},
 };
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
 };
@@ -39,8 +40,8 @@ pub(super) struct Question {
     pub(super) cookie: u64,
 }
 
-pub(super) fn open() -> Option<OwnedFd> {
-    socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG)).ok()
+pub(super) fn open() -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?)
 }
 
 impl Question {

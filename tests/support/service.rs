@@ -61,6 +61,18 @@ impl Service {
 
     /// Starts a command and waits until it is bound.
     pub(crate) fn watch(command: &mut Command) -> Self {
+        let mut service = Self::launch(command);
+        let bound = until("the line that tells the addresses", || {
+            assert!(service.child.try_wait().unwrap().is_none(), "it is gone: {:?}", service.lines());
+            service.lines().into_iter().find(|line| line["message"] == "bound")
+        });
+        let address = |server: &str| bound[server].as_str().unwrap().parse().unwrap_or(service.main);
+        (service.main, service.internal) = (address("main"), address("internal"));
+        service
+    }
+
+    /// Starts a command that may end before it is bound.
+    pub(crate) fn launch(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -72,14 +84,7 @@ impl Service {
             }
         });
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut service = Self { child, main: nowhere, internal: nowhere, log };
-        let bound = until("the line that tells the addresses", || {
-            assert!(service.child.try_wait().unwrap().is_none(), "it is gone: {:?}", service.lines());
-            service.lines().into_iter().find(|line| line["message"] == "bound")
-        });
-        service.main = bound["main"].as_str().unwrap().parse().unwrap_or(nowhere);
-        service.internal = bound["internal"].as_str().unwrap().parse().unwrap_or(nowhere);
-        service
+        Self { child, main: nowhere, internal: nowhere, log }
     }
 
     pub(crate) fn pid(&self) -> Pid {
