@@ -8,6 +8,8 @@ mod support;
 
 #[path = "refused/limits.rs"]
 mod limits;
+#[path = "refused/syscalls.rs"]
+mod syscalls;
 
 use std::{
     os::unix::process::CommandExt,
@@ -44,6 +46,7 @@ fn restricted() {
     match kind {
         "descriptors" => limits::descriptors(value),
         "threads" => limits::threads(value, &mut service),
+        "calls" => syscalls::refuse(value),
         _ => panic!("{refused}"),
     }
     let flags = std::env::var(FLAGS).unwrap();

@@ -159,9 +159,8 @@ where
         }
         self.wait_for_the_cut().await;
         self.wait_for_late_hooks().await;
-        if self.emptying.is_some() {
-            self.rooms.reset_connections(&self.board.main_addresses);
-        } else {
+        // A worker that is blocked goes with the process, and the kernel resets its connections.
+        if self.emptying.is_none() {
             let until = self.last_moment();
             self.dismiss(until).await;
         }

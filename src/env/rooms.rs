@@ -1,6 +1,5 @@
 //! Where code runs: in production threads, in simulation tasks.
 
-use super::Address;
 use crate::lifecycle::Moment;
 use std::{fmt, future::Future, io, num::NonZeroUsize, pin::Pin};
 
@@ -51,10 +50,4 @@ pub trait Rooms: fmt::Debug + Send + Sync + 'static {
     /// Ends the process at `at`, with exit code 5, whatever happens (P7). Where the process is not ours to end, it does
     /// nothing.
     fn arm_watchdog(&self, at: Moment);
-
-    /// Resets all connections to `addresses` of ours, whoever holds them: their worker is blocked and cannot, and what it was
-    /// answering must not look whole once the process is gone (P5). Where that cannot be done, nothing is. Default: nothing.
-    fn reset_connections(&self, addresses: &[Address]) {
-        let _ = addresses;
-    }
 }

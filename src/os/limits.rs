@@ -1,9 +1,7 @@
 //! How much of the machine is ours: descriptors and cores.
 
-use rustix::{
-    io::Errno,
-    process::{Resource, getrlimit},
-};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use rustix::io::Errno;
 use std::{io, num::NonZeroUsize};
 
 /// Descriptors that connections never get: standard streams, listeners, the runtimes' own, log files, a few connections of
@@ -14,10 +12,18 @@ const CONNECTIONS_AT_LEAST: usize = 16;
 /// Beyond this the limit on descriptors says nothing about what the machine can bear.
 const CONNECTIONS_AT_MOST: usize = 1_000_000;
 
+/// The limit on descriptors where the system does not tell it: the usual soft limit.
+const DESCRIPTORS_USUALLY: usize = 1024;
+
 /// How many descriptors this process may have open (the soft limit); `None` if there is no limit.
 #[must_use]
 pub fn descriptors_max() -> Option<usize> {
-    getrlimit(Resource::Nofile).current.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
+    // Not by rustix, which takes it for granted that the call succeeds.
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((RLIM_INFINITY, _)) => None,
+        Ok((limit, _)) => Some(usize::try_from(limit).unwrap_or(usize::MAX)),
+        Err(_) => Some(DESCRIPTORS_USUALLY),
+    }
 }
 
 /// How many connections to hold at once, unless told otherwise: the limit on descriptors, less 64 that connections never

@@ -3,7 +3,7 @@
 //! A connection here is its descriptor and no more: no task, no place in the runtime's books. The kernel remembers the key by which its
 //! owner knows it.
 
-use super::transport::{self, Kind, Socket};
+use super::transport::{self, Close, Kind, Socket};
 use crate::env::{Look, Lot, Transport};
 use bytes::Bytes;
 use rustix::{
@@ -17,7 +17,7 @@ use rustix::{
 use std::{
     io,
     mem::MaybeUninit,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     pin::Pin,
     task::{Context, Poll},
 };
@@ -60,7 +60,7 @@ impl Lot for EpollLot {
         }
         let kind = io.kind();
         match io.into_descriptor() {
-            Ok(descriptor) => Ok(DeepSocket { descriptor, kind }),
+            Ok((descriptor, close)) => Ok(DeepSocket { descriptor: Some(descriptor), kind, close }),
             Err(io) => {
                 if let Some(descriptor) = io.descriptor() {
                     let _ = epoll::delete(&self.epoll, descriptor);
@@ -92,18 +92,34 @@ impl Lot for EpollLot {
         }
     }
 
-    fn leave(&mut self, deep: DeepSocket) -> io::Result<(Socket, Bytes)> {
-        let DeepSocket { descriptor, kind } = deep;
-        epoll::delete(&self.epoll, &descriptor)?;
-        Ok((Socket::from_descriptor(descriptor, kind)?, Bytes::new()))
+    fn leave(&mut self, mut deep: DeepSocket) -> io::Result<(Socket, Bytes)> {
+        epoll::delete(&self.epoll, deep.descriptor()?)?;
+        let descriptor = deep.descriptor.take().ok_or(Errno::BADF)?;
+        Ok((Socket::from_descriptor(descriptor, deep.kind, deep.close)?, Bytes::new()))
     }
 }
 
 /// A connection that waits in an [`EpollLot`].
 #[derive(Debug)]
 pub struct DeepSocket {
-    descriptor: OwnedFd,
+    /// `None` only while it leaves.
+    descriptor: Option<OwnedFd>,
     kind: Kind,
+    close: Close,
+}
+
+impl DeepSocket {
+    fn descriptor(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.descriptor.as_ref().map(OwnedFd::as_fd).ok_or(Errno::BADF)
+    }
+}
+
+impl Drop for DeepSocket {
+    fn drop(&mut self) {
+        if let Some(descriptor) = &self.descriptor {
+            self.close.cleanly(descriptor.as_fd());
+        }
+    }
 }
 
 /// Nobody is woken for what cannot be done at once.
@@ -118,14 +134,15 @@ impl AsyncRead for DeepSocket {
     fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut room = [MaybeUninit::uninit(); 4096];
         let most = buf.remaining().min(room.len());
-        let read = recv(&self.descriptor, &mut room[..most], RecvFlags::DONTWAIT);
+        let read = self.descriptor().and_then(|socket| recv(socket, &mut room[..most], RecvFlags::DONTWAIT));
         at_once(read).map_ok(|((read, _), _)| buf.put_slice(read))
     }
 }
 
 impl AsyncWrite for DeepSocket {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        at_once(send(&self.descriptor, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        at_once(self.descriptor().and_then(|socket| send(socket, bytes, flags)))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -133,23 +150,29 @@ impl AsyncWrite for DeepSocket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(shutdown(&self.descriptor, Shutdown::Write).map_err(io::Error::from))
+        let Self { descriptor: Some(descriptor), close, .. } = self.get_mut() else {
+            return Poll::Ready(Err(Errno::BADF.into()));
+        };
+        close.cleanly(descriptor.as_fd());
+        Poll::Ready(shutdown(descriptor, Shutdown::Write).map_err(io::Error::from))
     }
 }
 
 impl Transport for DeepSocket {
     fn look(&self) -> Look {
-        transport::look(self.descriptor.as_fd())
+        self.descriptor().map_or(Look::Broken, transport::look)
     }
 
     fn unacknowledged(&self) -> Option<usize> {
         match self.kind {
-            Kind::Tcp => super::unacknowledged::ask(&self.descriptor),
+            Kind::Tcp => super::unacknowledged::ask(self.descriptor.as_ref()?),
             Kind::Unix => None,
         }
     }
 
     fn reset_on_drop(&mut self) {
-        transport::reset_on_drop(self.descriptor.as_fd(), self.kind);
+        if let Some(descriptor) = &self.descriptor {
+            self.close.with_reset(descriptor.as_fd(), self.kind);
+        }
     }
 }

@@ -32,8 +32,6 @@ mod meter;
 mod network;
 #[cfg(all(feature = "systemd", target_os = "linux"))]
 mod notify;
-#[cfg(target_os = "linux")]
-mod orphans;
 pub(crate) mod preflight;
 mod quiesce;
 mod reserve;

@@ -74,6 +74,8 @@ impl SocketOptions {
     /// Sets what concerns a TCP connection. On Linux a connection inherits it from its listener, which saves the calls at
     /// every accept.
     pub(super) fn apply_to_connection(&self, socket: &Socket) -> io::Result<()> {
+        // A connection that this process does not close itself ends with a reset: see `transport::Close`.
+        socket.set_linger(Some(Duration::ZERO))?;
         socket.set_tcp_nodelay(self.nodelay)?;
         if let Some(silence) = self.keepalive {
             let silence = silence.max(Duration::from_secs(1));

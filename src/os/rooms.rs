@@ -15,7 +15,7 @@
 
 use super::{watchdog::Watchdog, with_limit};
 use crate::{
-    env::{Address, Clock, Job, JobEnd, Room, Rooms, WorkerThreads},
+    env::{Clock, Job, JobEnd, Room, Rooms, WorkerThreads},
     lifecycle::Moment,
 };
 use std::{io, num::NonZeroUsize, sync::Arc, thread};
@@ -73,10 +73,6 @@ impl Rooms for Threads {
             self.watchdog.arm(at.since(self.clock.now()));
         }
     }
-
-    fn reset_connections(&self, addresses: &[Address]) {
-        reset(addresses);
-    }
 }
 
 /// Rooms inside somebody else's tokio runtime: its one worker is a task there. Only the internal side
@@ -113,18 +109,7 @@ impl Rooms for Tasks {
     }
 
     fn arm_watchdog(&self, _: Moment) {}
-
-    /// The process is likely to end next.
-    fn reset_connections(&self, addresses: &[Address]) {
-        reset(addresses);
-    }
 }
-
-#[cfg(target_os = "linux")]
-use super::orphans::reset;
-
-#[cfg(not(target_os = "linux"))]
-fn reset(_: &[Address]) {}
 
 fn as_a_task(runtime: &Handle, job: Job) -> JobEnd {
     let task = runtime.spawn(job);

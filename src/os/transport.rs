@@ -24,6 +24,7 @@ use tokio::{
 #[derive(Debug)]
 pub struct Socket {
     stream: Stream,
+    close: Close,
     /// Where the descriptor goes in the end.
     reserve: Option<DescriptorReserve>,
 }
@@ -34,6 +35,43 @@ enum Stream {
     Unix(UnixStream),
     /// Only while it is dropped.
     Gone,
+}
+
+/// How a connection ends when the kernel closes its descriptor.
+///
+/// An accepted TCP connection inherits `SO_LINGER` with a timeout of zero: if the process dies, by whatever end, a response
+/// that was cut ends in a reset and does not look complete (P5d). A close by this process clears the option first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Close {
+    /// With a reset, if the process dies. A drop clears that first.
+    ResetByExit,
+    /// With a FIN. Our side is shut, or the socket has no reset, as a Unix socket.
+    Fin,
+    /// With a reset, by a drop too.
+    Reset,
+}
+
+impl Close {
+    /// From now on the connection ends with a FIN, however the process ends.
+    pub(super) fn cleanly(&mut self, descriptor: BorrowedFd<'_>) {
+        if *self == Self::ResetByExit {
+            // It fails only on a connection that is broken already.
+            let _ = SockRef::from(&descriptor).set_linger(None);
+            *self = Self::Fin;
+        }
+    }
+
+    /// From now on the connection ends with a reset.
+    pub(super) fn with_reset(&mut self, descriptor: BorrowedFd<'_>, kind: Kind) {
+        match kind {
+            Kind::Tcp => {
+                let _ = SockRef::from(&descriptor).set_linger(Some(Duration::ZERO));
+                *self = Self::Reset;
+            }
+            // It cannot be reset; its peer sees an end.
+            Kind::Unix => {}
+        }
+    }
 }
 
 /// What kind of socket it is.
@@ -62,7 +100,7 @@ impl Socket {
     /// # Errors
     /// Itself, if its descriptor is promised to a reserve, or the runtime will not let go of it.
     #[cfg(target_os = "linux")]
-    pub(super) fn into_descriptor(mut self) -> Result<OwnedFd, Self> {
+    pub(super) fn into_descriptor(mut self) -> Result<(OwnedFd, Close), Self> {
         if self.reserve.is_some() {
             return Err(self);
         }
@@ -71,16 +109,27 @@ impl Socket {
             Stream::Unix(stream) => stream.into_std().map(OwnedFd::from),
             Stream::Gone => return Err(self),
         };
-        descriptor.map_err(|_| self)
+        let close = self.close;
+        descriptor.map(|descriptor| (descriptor, close)).map_err(|_| self)
     }
 
     /// On the runtime that it is called on.
     #[cfg(target_os = "linux")]
-    pub(super) fn from_descriptor(descriptor: OwnedFd, kind: Kind) -> io::Result<Self> {
-        Ok(match kind {
-            Kind::Tcp => TcpStream::from_std(descriptor.into())?.into(),
-            Kind::Unix => UnixStream::from_std(descriptor.into())?.into(),
-        })
+    pub(super) fn from_descriptor(descriptor: OwnedFd, kind: Kind, close: Close) -> io::Result<Self> {
+        let stream = match kind {
+            Kind::Tcp => Stream::Tcp(TcpStream::from_std(descriptor.into())?),
+            Kind::Unix => Stream::Unix(UnixStream::from_std(descriptor.into())?),
+        };
+        Ok(Self { stream, close, reserve: None })
+    }
+
+    /// Before our FIN: what was written by then is complete, and is delivered also if the process dies meanwhile.
+    fn close_cleanly(&mut self) {
+        let descriptor = match &self.stream {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(_) | Stream::Gone => return,
+        };
+        self.close.cleanly(descriptor);
     }
 
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
@@ -166,13 +215,13 @@ fn receive(from: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>], to: &mut ReadBuf<
 
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
-        Self { stream: Stream::Tcp(stream), reserve: None }
+        Self { stream: Stream::Tcp(stream), close: Close::ResetByExit, reserve: None }
     }
 }
 
 impl From<UnixStream> for Socket {
     fn from(stream: UnixStream) -> Self {
-        Self { stream: Stream::Unix(stream), reserve: None }
+        Self { stream: Stream::Unix(stream), close: Close::Fin, reserve: None }
     }
 }
 
@@ -190,9 +239,13 @@ impl Transport for Socket {
     }
 
     fn reset_on_drop(&mut self) {
-        if let Some(descriptor) = self.descriptor() {
-            reset_on_drop(descriptor, self.kind());
-        }
+        let kind = self.kind();
+        let descriptor = match &self.stream {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
+            Stream::Gone => return,
+        };
+        self.close.with_reset(descriptor, kind);
     }
 }
 
@@ -210,19 +263,9 @@ pub(super) fn look(descriptor: BorrowedFd<'_>) -> Look {
     }
 }
 
-/// A Unix socket cannot be reset; its peer sees an end.
-pub(super) fn reset_on_drop(descriptor: BorrowedFd<'_>, kind: Kind) {
-    match kind {
-        Kind::Tcp => {
-            // It fails only on a connection that is broken already.
-            let _ = SockRef::from(&descriptor).set_linger(Some(Duration::ZERO));
-        }
-        Kind::Unix => {}
-    }
-}
-
 impl Drop for Socket {
     fn drop(&mut self) {
+        self.close_cleanly();
         let Some(reserve) = self.reserve.take() else { return };
         // Out of the runtime first: what becomes of the descriptor next is not its business any more.
         let descriptor: Option<OwnedFd> = match mem::replace(&mut self.stream, Stream::Gone) {
@@ -270,7 +313,9 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
+        let this = self.get_mut();
+        this.close_cleanly();
+        match &mut this.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Gone => gone(),

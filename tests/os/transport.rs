@@ -121,3 +121,24 @@ async fn an_answer_in_two_small_writes_is_not_held_back() {
     client.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"abc");
 }
+
+/// An accepted connection is reset if its process dies. A close by the process itself must not do that to a response of which
+/// the peer has not acknowledged a byte.
+#[tokio::test]
+async fn a_response_that_the_peer_has_no_room_for_survives_the_drop() {
+    for shut in [false, true] {
+        let (mut server, mut client) = pair(any_port()).await;
+        let chunk = vec![0; 1 << 20];
+        let mut sent = 0;
+        while let Some(Ok(n)) = server.write(&chunk).now_or_never() {
+            sent += n;
+        }
+        if shut {
+            server.shutdown().await.unwrap();
+        }
+        drop(server);
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer.len(), sent);
+    }
+}
