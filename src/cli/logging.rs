@@ -73,6 +73,12 @@ impl fmt::Display for LogError {
 
 impl Error for LogError {}
 
+impl From<LogError> for String {
+    fn from(error: LogError) -> Self {
+        error.to_string()
+    }
+}
+
 /// Installs the log of this process.
 ///
 /// # Errors
