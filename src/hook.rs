@@ -106,8 +106,6 @@ pub(crate) enum HookState {
     Started(StopHook),
     /// Its start was given up, but may be busy until it sees that.
     Dropped,
-    /// Its start finished although it was given up; its stop waits until all others are over.
-    Late(StopHook),
     Over,
 }
 

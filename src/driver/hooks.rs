@@ -1,15 +1,15 @@
 //! Hooks, as the driver runs them: one half at a time, each in a task of its own that can be given up (P11).
 
-use super::{Driver, Exiting, sleep_until};
+use super::Driver;
 use crate::{
     env::{Network, Rooms, SignalSource},
     hook::{HookEnd, HookState, run_start, run_stop},
     http::HttpService,
-    lifecycle::{Event, GiveUp, HookIndex, HookResult, HookVerdict, Moment, Phase},
+    lifecycle::{Event, HookIndex, HookResult, HookVerdict, Moment},
     report::hook_end,
     unwind::unwind,
 };
-use std::{future::Future, time::Duration};
+use std::future::Future;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,81 +45,26 @@ where
     G: SignalSource,
     R: Rooms,
 {
-    /// Before the start is given up, so is the hook that runs, and it is heard out: one that finishes in this very moment is started
-    /// for the machine, too, and its stop hook has its turn, before those of the hooks that it may need (P11). One that is in the
-    /// midst of its work and does not yield is late.
-    pub(super) async fn hear_out_start_hooks(&mut self, now: Moment) -> Exiting {
-        let until = now + HEAR_OUT_MAX;
-        while self.life.phase() == Phase::Starting
-            && let Some(running) = self.running_hook()
-        {
-            self.hooks[running].give_up.cancel();
-            let (half, hook, end) = tokio::select! {
-                biased;
-                ended = self.hook_tasks.next_end() => ended,
-                () = sleep_until(&*self.clock, Some(until)) => break,
-            };
-            if let Some(event) = self.on_hook_ended(half, hook, end, now) {
-                let _ = self.life.handle_event(now, event);
-                if self.perform_all(now) == Exiting::Yes {
-                    return Exiting::Yes;
-                }
-            }
-        }
-        Exiting::No
-    }
-
-    /// A start hook that does not yield cannot be dropped. If it finishes after it was given up, it owes its stop hook all the same
-    /// (P11), after all others, since theirs have begun. The exit waits for both, but never beyond the bound (P7), nor for somebody
-    /// impatient (P12).
-    pub(super) async fn wait_for_late_hooks(&mut self) {
-        let Some(stop) = self.life.history().stop else { return };
-        loop {
-            self.run_late_hook();
-            let is_awaited = |slot: &Slot| matches!(slot.state, HookState::Dropped | HookState::Running);
-            if !self.hooks.iter().any(is_awaited) {
-                return;
-            }
-            tokio::select! {
-                biased;
-                (half, hook, end) = self.hook_tasks.next_end() => {
-                    let now = self.clock.now();
-                    let _ = self.on_hook_ended(half, hook, end, now);
-                }
-                () = sleep_until(&*self.clock, Some(stop.deadline)) => return self.give_up_late_hook(GiveUp::Overran),
-                signal = self.signals.recv() => {
-                    if signal.is_impatient() {
-                        return self.give_up_late_hook(GiveUp::Impatience);
-                    }
-                }
-            }
-        }
-    }
-
+    /// The machine's event for the result of a hook's task.
     pub(super) fn on_hook_ended(&mut self, half: Half, hook: HookIndex, end: Option<HookEnd>, now: Moment) -> Option<Event> {
         let slot = self.hooks.get_mut(hook.0)?;
-        let name = slot.name.clone();
-        let before = std::mem::replace(&mut slot.state, HookState::Over);
-        let end = match (before, end) {
-            (HookState::Dropped, Some(HookEnd { stop: Some(stop), .. })) => {
-                // It finished all the same. The machine has moved on, but what was started is stopped (P11).
-                slot.state = HookState::Late(stop);
-                return None;
-            }
-            (HookState::Running, Some(end)) => end,
-            (
-                HookState::Waiting(_) | HookState::Started(_) | HookState::Dropped | HookState::Late(_) | HookState::Over,
-                Some(_),
-            )
-            | (_, None) => return None,
-        };
-        if let Some(stop) = end.stop {
-            slot.state = HookState::Started(stop);
+        let Some(end) = end else { return (half == Half::Start).then_some(Event::StartHookCancelled(hook)) };
+        // A stop hook that was given up may return all the same; that changes nothing.
+        let is_awaited = matches!(slot.state, HookState::Running | HookState::Dropped);
+        let was_dropped = matches!(slot.state, HookState::Dropped);
+        slot.state = end.stop.map_or(HookState::Over, HookState::Started);
+        if !is_awaited {
+            return None;
         }
-        let verdict = match half {
-            Half::Start => HookVerdict::Started(end.result),
-            Half::Stop => HookVerdict::Stopped(end.result),
+        let (verdict, event) = match half {
+            Half::Start => (HookVerdict::Started(end.result), Event::StartHookEnded(hook, end.result)),
+            Half::Stop => (HookVerdict::Stopped(end.result), Event::StopHookEnded(hook, end.result)),
         };
+        let name = slot.name.clone();
+        if was_dropped {
+            crate::log::info!(hook = name, end = hook_end(verdict), "a dropped start hook returned");
+            return Some(event);
+        }
         if end.result == HookResult::Done {
             crate::log::info!(hook = name, half = half.name(), "hook done");
         } else {
@@ -131,10 +76,7 @@ where
             }
         }
         self.board.note_hook_ended(name, verdict, end.message, now);
-        Some(match half {
-            Half::Start => Event::StartHookEnded(hook, end.result),
-            Half::Stop => Event::StopHookEnded(hook, end.result),
-        })
+        Some(event)
     }
 
     pub(super) fn run_hook(&mut self, hook: HookIndex, half: Half, now: Moment) {
@@ -143,12 +85,9 @@ where
         match std::mem::replace(&mut slot.state, HookState::Running) {
             HookState::Waiting(start) if half == Half::Start => self.spawn_hook(hook, half, run_start(start)),
             HookState::Started(stop) if half == Half::Stop => self.spawn_hook(hook, half, run_stop(stop)),
-            HookState::Waiting(_)
-            | HookState::Started(_)
-            | HookState::Running
-            | HookState::Dropped
-            | HookState::Late(_)
-            | HookState::Over => unreachable!("P11: {half:?} of {hook:?} is not its next half"),
+            HookState::Waiting(_) | HookState::Started(_) | HookState::Running | HookState::Dropped | HookState::Over => {
+                unreachable!("P11: {half:?} of {hook:?} is not its next half")
+            }
         }
     }
 
@@ -167,36 +106,19 @@ where
         }
     }
 
+    pub(super) fn cancel_hook(&mut self, hook: HookIndex) {
+        if let Some(slot) = self.hooks.get(hook.0) {
+            slot.give_up.cancel();
+        }
+    }
+
     pub(super) fn drop_hook(&mut self, hook: HookIndex, verdict: HookVerdict, now: Moment) {
+        self.cancel_hook(hook);
         let Some(slot) = self.hooks.get_mut(hook.0) else { return };
-        slot.give_up.cancel();
-        let may_finish = verdict == HookVerdict::StartDropped && matches!(slot.state, HookState::Running);
-        slot.state = if may_finish { HookState::Dropped } else { HookState::Over };
+        let may_return = verdict == HookVerdict::StartDropped;
+        slot.state = if may_return { HookState::Dropped } else { HookState::Over };
         let name = slot.name.clone();
         crate::log::error!(hook = name, end = hook_end(verdict), "hook given up");
         self.board.note_hook_ended(name, verdict, None, now);
     }
-
-    /// There is one at most: only one start hook runs at a time.
-    pub(super) fn run_late_hook(&mut self) {
-        let late = |slot: &mut Slot| matches!(slot.state, HookState::Late(_));
-        let Some(late) = self.hooks.iter_mut().position(late) else { return };
-        if let HookState::Late(stop) = std::mem::replace(&mut self.hooks[late].state, HookState::Running) {
-            self.spawn_hook(HookIndex(late), Half::Stop, run_stop(stop));
-        }
-    }
-
-    pub(super) fn running_hook(&self) -> Option<usize> {
-        self.hooks.iter().position(|slot| matches!(slot.state, HookState::Running))
-    }
-
-    pub(super) fn give_up_late_hook(&mut self, why: GiveUp) {
-        if let Some(late) = self.running_hook() {
-            let now = self.clock.now();
-            self.drop_hook(HookIndex(late), HookVerdict::GivenUp(why), now);
-        }
-    }
 }
-
-/// How long a start hook that is given up gets to see it, or to finish.
-const HEAR_OUT_MAX: Duration = Duration::from_millis(50);

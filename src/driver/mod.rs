@@ -27,7 +27,6 @@ use start::reserve;
 use std::{
     future::{Future, pending},
     sync::Arc,
-    time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -66,6 +65,7 @@ enum Wake<L> {
     Listening(Result<Vec<Vec<L>>, String>),
     BackgroundEnded(String, Result<(), String>),
     MainEmpty,
+    WorkersReleased,
     InternalClosed,
 }
 
@@ -73,11 +73,6 @@ impl<L> Wake<L> {
     /// Whether the start is further than the machine knows.
     const fn is_deed(&self) -> bool {
         matches!(self, Self::HookEnded(Half::Start, ..) | Self::Listening(_))
-    }
-
-    /// Whether it would end a start that is under way.
-    const fn ends_the_start(&self) -> bool {
-        matches!(self, Self::Time | Self::Signal(_) | Self::StopAsked)
     }
 }
 
@@ -107,6 +102,8 @@ struct Driver<S, N: Network, G, R> {
     workers: Vec<Worker>,
     /// Present while the main side is on its way to being empty.
     emptying: Option<BoxFuture<()>>,
+    /// Present while the workers end.
+    releasing: Option<BoxFuture<()>>,
     internal_orders: mpsc::UnboundedSender<Order>,
     internal_end: Option<JobEnd>,
     stop_asked: bool,
@@ -138,11 +135,8 @@ where
         while exiting == Exiting::No {
             let wake = self.next_wake().await;
             let now = self.clock.now();
-            if wake.ends_the_start() {
-                exiting = self.hear_out_start_hooks(now).await;
-            }
             // What is done was done before the deadline was looked at; what is asked for comes after it.
-            if !wake.is_deed() && exiting == Exiting::No {
+            if !wake.is_deed() {
                 self.life.handle_timeout(now);
                 exiting = self.perform_all(now);
             }
@@ -157,36 +151,7 @@ where
                 exiting = self.perform_all(now);
             }
         }
-        self.wait_for_the_cut().await;
-        self.wait_for_late_hooks().await;
-        // A worker that is blocked goes with the process, and the kernel resets its connections.
-        if self.emptying.is_none() {
-            let until = self.last_moment();
-            self.dismiss(until).await;
-        }
         self.report()
-    }
-
-    /// A cut is an order to other threads. Until they have carried it out its requests have no line in the report; and if the
-    /// process ended before, the kernel would close their connections with a FIN, after which a cut answer may look whole (P5c).
-    /// A worker that is blocked does not hold the exit for longer than this, and never beyond the bound (P7).
-    async fn wait_for_the_cut(&mut self) {
-        let until = self.last_moment();
-        if self.emptying.is_some() {
-            tokio::select! {
-                biased;
-                () = ready(&mut self.emptying) => self.emptying = None,
-                () = sleep_until(&*self.clock, Some(until)) => {}
-            }
-        }
-    }
-
-    /// How long an order to other threads may take that is given when all is over.
-    fn last_moment(&self) -> Moment {
-        let now = self.clock.now();
-        let deadline = self.life.history().stop.map_or(Moment::NEVER, |stop| stop.deadline);
-        // Past the bound already, after a pause of the whole process, workers must still get to run once.
-        (now + CUT_MAX).min(deadline.max(now + CUT_LEAST))
     }
 
     /// The next fact or deadline. Whatever is not waited for now is not polled. What is done already goes before what asks for
@@ -207,6 +172,10 @@ where
             () = ready(&mut self.emptying) => {
                 self.emptying = None;
                 Wake::MainEmpty
+            }
+            () = ready(&mut self.releasing) => {
+                self.releasing = None;
+                Wake::WorkersReleased
             }
             () = ready(&mut self.internal_end), if self.life.phase() >= Phase::CleaningUp => {
                 self.internal_end = None;
@@ -246,6 +215,7 @@ where
                 }
                 Some(Event::MainEmpty)
             }
+            Wake::WorkersReleased => Some(Event::WorkersReleased),
             Wake::InternalClosed => Some(Event::InternalClosed),
         }
     }
@@ -282,12 +252,6 @@ impl Drop for CutOnDrop {
         }
     }
 }
-
-/// How long workers get to carry out the cut before the report is made.
-const CUT_MAX: Duration = Duration::from_millis(50);
-
-/// How long they get even if the bound is reached.
-const CUT_LEAST: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exiting {

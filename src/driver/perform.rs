@@ -1,6 +1,6 @@
 //! Performs what the machine asks for.
 
-use super::{Driver, Exiting, Worker, hooks::Half, sleep_until, words::meaning};
+use super::{Driver, Exiting, Worker, hooks::Half, words::meaning};
 use crate::{
     background::TaskContext,
     env::{Network, Reservation, Room, Rooms, SignalSource},
@@ -31,6 +31,7 @@ where
         match action {
             Action::Publish(phase) => self.publish(phase, now),
             Action::RunStartHook(hook) => self.run_hook(hook, Half::Start, now),
+            Action::CancelStartHook(hook) => self.cancel_hook(hook),
             Action::DropStartHook(hook) => self.drop_hook(hook, HookVerdict::StartDropped, now),
             Action::Listen => self.listen(),
             Action::Abandon => self.abandon(),
@@ -47,6 +48,8 @@ where
             }
             Action::RunStopHook(hook) => self.run_hook(hook, Half::Stop, now),
             Action::GiveUpStopHook(hook, why) => self.drop_hook(hook, HookVerdict::GivenUp(why), now),
+            Action::ReleaseWorkers => self.release_workers(),
+            Action::ResetConnections => self.rooms.reset_connections(&self.board.main_addresses),
             Action::CloseInternal => {
                 self.internal.publish(Phase::Draining, now);
                 let _ = self.internal_orders.send(Order::Close);
@@ -170,20 +173,20 @@ where
         self.order(Order::Abandon);
     }
 
-    /// Lets the workers go, and their runtimes with all that users left on them. One that is blocked goes with the process.
-    pub(super) async fn dismiss(&mut self, until: Moment) {
+    /// Lets the workers end, and with them the runtimes that untracked tasks may still use. A blocked worker does not.
+    pub(super) fn release_workers(&mut self) {
         let workers = std::mem::take(&mut self.workers);
-        let gone = async {
+        let emptying = self.emptying.take();
+        self.releasing = Some(Box::pin(async move {
+            // What was cut is counted only when the workers have carried it out.
+            if let Some(emptying) = emptying {
+                emptying.await;
+            }
             for Worker { orders, end, .. } in workers {
                 drop(orders);
                 end.await;
             }
-        };
-        tokio::select! {
-            biased;
-            () = gone => {}
-            () = sleep_until(&*self.clock, Some(until)) => {}
-        }
+        }));
     }
 
     pub(super) fn order(&self, order: Order) {

@@ -119,6 +119,7 @@ where
             checks: check_tasks,
             workers: Vec::new(),
             emptying: None,
+            releasing: None,
             internal_orders,
             internal_end: Some(internal_end),
             stop_asked: false,

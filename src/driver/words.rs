@@ -55,12 +55,8 @@ where
         }
         // The same goes for work that blocks its thread.
         let work_dropped = self.main.work_dropped.get() + self.main.tasks.len() as u64;
-        let mut verdict =
-            Verdict::of(history, self.main.aborted_by_stop.get() + stuck + work_dropped, self.main.work_panicked.get());
-        if verdict == Verdict::Clean && self.board.hooks().iter().any(|hook| hook.verdict.is_stop_failure()) {
-            // The machine knows nothing of a stop hook that came late.
-            verdict = Verdict::HookFailed;
-        }
+        let cut = self.main.aborted_by_stop.get() + stuck + work_dropped;
+        let verdict = Verdict::of(history, cut, self.main.work_panicked.get());
         let stop = history.stop;
         let verdict = if self.bad_setting { ReportVerdict::BadPlan } else { ReportVerdict::Lived(verdict) };
         let error = self.failure.or_else(|| self.main.work_panic_summary()).or_else(|| match stop.map(|stop| stop.reason) {

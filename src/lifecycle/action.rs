@@ -9,7 +9,9 @@ pub enum Action {
     Publish(Phase),
     /// Start this hook; answer with `StartHookEnded`.
     RunStartHook(HookIndex),
-    /// Drop the running start hook: its end does not matter any more.
+    /// Cancel the running start hook; answer with `StartHookEnded` or `StartHookCancelled` once it returns.
+    CancelStartHook(HookIndex),
+    /// Report that this start hook was dropped. If it has not returned yet, its result still matters.
     DropStartHook(HookIndex),
     /// Listen on the reserved ports; answer with `Listening` or `ListenFailed`.
     Listen,
@@ -29,6 +31,10 @@ pub enum Action {
     RunStopHook(HookIndex),
     /// Drop this hook and report it.
     GiveUpStopHook(HookIndex, GiveUp),
+    /// End the workers and their runtimes; answer with `WorkersReleased`.
+    ReleaseWorkers,
+    /// Reset the connections that blocked workers still hold, so that no response which was cut looks complete (P5d).
+    ResetConnections,
     /// Close the internal server after its own short drain; answer with `InternalClosed`.
     CloseInternal,
     /// Close the internal server now, drained or not.

@@ -115,6 +115,8 @@ pub enum HookResult {
 pub enum Event {
     /// A start hook ended.
     StartHookEnded(HookIndex, HookResult),
+    /// A cancelled start hook returned without a result.
+    StartHookCancelled(HookIndex),
     /// Every main listener listens.
     Listening,
     /// A main listener could not listen.
@@ -125,6 +127,8 @@ pub enum Event {
     MainEmpty,
     /// A stop hook ended.
     StopHookEnded(HookIndex, HookResult),
+    /// Every worker ended, and with it its runtime.
+    WorkersReleased,
     /// The internal server is closed.
     InternalClosed,
 }

@@ -2,7 +2,8 @@
 
 use super::{
     ABORT_FLUSH, Action, Event, GiveUp, History, HookBudget, HookIndex, HookRecord, HookResult, HookVerdict, Moment,
-    Outcome, Phase, PhaseSpan, Plan, PlanError, StopReason, Timer, WATCHDOG_SLACK,
+    Outcome, Phase, PhaseSpan, Plan, PlanError, START_RESULT_WAIT, StopReason, Timer, WATCHDOG_SLACK, WORKER_RELEASE_MAX,
+    WORKER_RELEASE_MIN,
 };
 use alloc::{collections::VecDeque, vec, vec::Vec};
 use core::time::Duration;
@@ -37,17 +38,42 @@ pub struct Lifecycle {
     history: History,
 }
 
-/// One variant a phase (two for `CleaningUp`), its data inside it, no flags beside it.
+/// One variant for each phase (two for `Starting`). All data is inside the variants; there are no flags in addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Starting { until: Moment, step: StartStep },
+    Starting {
+        until: Moment,
+        step: StartStep,
+    },
+    /// The start is abandoned. Its running hook was cancelled, and its result is awaited.
+    EndingStart {
+        stop: Stop,
+        hook: HookIndex,
+        until: Moment,
+    },
     Serving,
-    LameDuck { stop: Stop, until: Moment },
-    Draining { stop: Stop, until: Moment },
-    Cancelling { stop: Stop, until: Moment, step: CancelStep },
-    CleaningUp { stop: Stop, hook: HookIndex, until: Moment },
-    ClosingInternal { stop: Stop, until: Moment },
-    Stopped { stop: Stop },
+    LameDuck {
+        stop: Stop,
+        until: Moment,
+    },
+    Draining {
+        stop: Stop,
+        until: Moment,
+    },
+    Cancelling {
+        stop: Stop,
+        until: Moment,
+        step: CancelStep,
+    },
+    CleaningUp {
+        stop: Stop,
+        until: Moment,
+        step: CleanUpStep,
+        late: LateStart,
+    },
+    Stopped {
+        stop: Stop,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +90,28 @@ enum CancelStep {
     Asked,
     /// What did not was dropped; answers are being flushed.
     Aborted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CleanUpStep {
+    /// This stop hook runs; those below it follow.
+    Hook(HookIndex),
+    /// All other stop hooks are done. The dropped start of this hook has not returned yet.
+    LateStart(HookIndex),
+    /// The stop hook of a start that finished late runs, after all others.
+    LateHook(HookIndex),
+    /// The workers end, and their runtimes.
+    Workers,
+    /// The internal server closes.
+    Internal,
+}
+
+/// A start hook that was dropped and did not return in time. If it finishes all the same, its stop hook runs (P11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LateStart {
+    None,
+    Running(HookIndex),
+    Finished(HookIndex),
 }
 
 impl Lifecycle {
@@ -95,12 +143,12 @@ impl Lifecycle {
     #[must_use]
     pub fn phase(&self) -> Phase {
         match self.state {
-            State::Starting { .. } => Phase::Starting,
+            State::Starting { .. } | State::EndingStart { .. } => Phase::Starting,
             State::Serving => Phase::Serving,
             State::LameDuck { .. } => Phase::LameDuck,
             State::Draining { .. } => Phase::Draining,
             State::Cancelling { .. } => Phase::Cancelling,
-            State::CleaningUp { .. } | State::ClosingInternal { .. } => Phase::CleaningUp,
+            State::CleaningUp { .. } => Phase::CleaningUp,
             State::Stopped { .. } => Phase::Stopped,
         }
     }
@@ -114,10 +162,10 @@ impl Lifecycle {
             State::Serving => true,
             State::LameDuck { stop, .. } => stop.reason.is_external(),
             State::Starting { .. }
+            | State::EndingStart { .. }
             | State::Draining { .. }
             | State::Cancelling { .. }
             | State::CleaningUp { .. }
-            | State::ClosingInternal { .. }
             | State::Stopped { .. } => false,
         }
     }
@@ -134,10 +182,12 @@ impl Lifecycle {
         match event {
             Event::StopRequested(reason) => self.on_stop_request(now, reason),
             Event::StartHookEnded(hook, result) => self.on_start_hook_ended(now, hook, result),
+            Event::StartHookCancelled(hook) => self.on_start_hook_cancelled(now, hook),
             Event::Listening => self.on_listening(now),
             Event::ListenFailed => self.on_listen_failed(now),
             Event::MainEmpty => self.on_main_empty(now),
             Event::StopHookEnded(hook, result) => self.on_stop_hook_ended(now, hook, result),
+            Event::WorkersReleased => self.on_workers_released(now),
             Event::InternalClosed => self.on_internal_closed(now),
         }
     }
@@ -148,15 +198,16 @@ impl Lifecycle {
             && at <= now
         {
             match (self.state, timer) {
-                (State::Starting { step, .. }, Timer::Start) => self.fail_start(now, step, StopReason::StartTimedOut),
+                (State::Starting { step, .. }, Timer::Start) => self.abandon_start(now, step, StopReason::StartTimedOut),
+                (State::EndingStart { stop, hook, .. }, Timer::StartResult) => {
+                    self.drop_start(now, stop, hook, LateStart::Running(hook));
+                }
                 (State::LameDuck { stop, .. }, Timer::LameDuck) => self.drain(now, stop),
                 (State::Draining { stop, .. }, Timer::Drain) => self.cancel(now, stop),
                 (State::Cancelling { stop, until, .. }, Timer::Abort) => self.abort(stop, until),
                 (State::Cancelling { stop, .. }, Timer::Flush) => self.cut(now, stop),
-                (State::CleaningUp { stop, hook, .. }, Timer::StopHook) => self.give_up(now, stop, hook, GiveUp::Overran),
-                (State::ClosingInternal { stop, .. }, Timer::InternalClose) => {
-                    self.actions.push_back(Action::CutInternal);
-                    self.finish(now, stop);
+                (State::CleaningUp { stop, step, late, .. }, _) => {
+                    self.end_clean_up_step(now, stop, step, late, GiveUp::Overran);
                 }
                 (state, timer) => unreachable!("{timer:?} is no timer of {state:?}"),
             }
@@ -173,13 +224,13 @@ impl Lifecycle {
     pub fn poll_timeout(&self) -> Option<(Moment, Timer)> {
         match self.state {
             State::Starting { until, .. } => Some((until, Timer::Start)),
+            State::EndingStart { until, .. } => Some((until, Timer::StartResult)),
             State::Serving | State::Stopped { .. } => None,
             State::LameDuck { until, .. } => Some((until, Timer::LameDuck)),
             State::Draining { until, .. } => Some((until, Timer::Drain)),
             State::Cancelling { until, step: CancelStep::Asked, .. } => Some((self.abort_moment(until), Timer::Abort)),
             State::Cancelling { until, step: CancelStep::Aborted, .. } => Some((until, Timer::Flush)),
-            State::CleaningUp { until, .. } => Some((until, Timer::StopHook)),
-            State::ClosingInternal { until, .. } => Some((until, Timer::InternalClose)),
+            State::CleaningUp { until, step, .. } => Some((until, step.timer())),
         }
     }
 
@@ -190,16 +241,16 @@ impl Lifecycle {
             return self.on_further_stop_request(now, stop, reason);
         }
         match self.state {
-            State::Starting { step, .. } => self.fail_start(now, step, reason),
+            State::Starting { step, .. } => self.abandon_start(now, step, reason),
             State::Serving => {
                 let stop = self.stop(now, reason, self.plan.worst_case());
                 self.enter(now, Phase::LameDuck, State::LameDuck { stop, until: now + self.plan.lame_duck });
             }
-            State::LameDuck { .. }
+            State::EndingStart { .. }
+            | State::LameDuck { .. }
             | State::Draining { .. }
             | State::Cancelling { .. }
             | State::CleaningUp { .. }
-            | State::ClosingInternal { .. }
             | State::Stopped { .. } => unreachable!("{:?} without a stop", self.state),
         }
         Outcome::Applied
@@ -220,17 +271,19 @@ impl Lifecycle {
     /// context is cancelled: from then on every task is asked to end, and how it does is nobody's failure.
     fn on_task_failed_after_stop(&mut self) -> Outcome {
         match self.state {
-            State::LameDuck { .. } | State::Draining { .. } if self.history.failure.is_none() => {
+            State::EndingStart { .. } | State::LameDuck { .. } | State::Draining { .. }
+                if self.history.failure.is_none() =>
+            {
                 self.history.failure = Some(StopReason::TaskFailed);
                 Outcome::Applied
             }
             State::Starting { .. }
+            | State::EndingStart { .. }
             | State::Serving
             | State::LameDuck { .. }
             | State::Draining { .. }
             | State::Cancelling { .. }
             | State::CleaningUp { .. }
-            | State::ClosingInternal { .. }
             | State::Stopped { .. } => Outcome::Ignored,
         }
     }
@@ -238,6 +291,7 @@ impl Lifecycle {
     fn end_wait(&mut self, now: Moment, stop: Stop) -> Outcome {
         match self.state {
             State::Starting { .. } | State::Serving | State::Stopped { .. } => return Outcome::Ignored,
+            State::EndingStart { hook, .. } => self.drop_start(now, stop, hook, LateStart::Running(hook)),
             State::LameDuck { .. } => self.drain(now, stop),
             State::Draining { .. } => self.cancel(now, stop),
             State::Cancelling { step: CancelStep::Asked, until, .. } => {
@@ -245,10 +299,8 @@ impl Lifecycle {
                 self.abort(stop, until.min(flushed));
             }
             State::Cancelling { step: CancelStep::Aborted, .. } => self.cut(now, stop),
-            State::CleaningUp { hook, .. } => self.give_up(now, stop, hook, GiveUp::Impatience),
-            State::ClosingInternal { .. } => {
-                self.actions.push_back(Action::CutInternal);
-                self.finish(now, stop);
+            State::CleaningUp { step, late, .. } => {
+                self.end_clean_up_step(now, stop, step, late, GiveUp::Impatience);
             }
         }
         Outcome::Applied
@@ -264,16 +316,60 @@ impl Lifecycle {
                         self.stop_before_serving(now, StopReason::StartFailed, hook);
                     }
                 }
-                Outcome::Applied
+            }
+            // The hook finished in spite of the cancellation, so its stop hook is due (P11).
+            State::EndingStart { stop, hook, .. } if hook == ended => {
+                self.record(hook, HookVerdict::Started(result));
+                let is_started = result == HookResult::Done;
+                if !is_started {
+                    self.history.failure.get_or_insert(StopReason::StartFailed);
+                }
+                self.abandon(now, stop, HookIndex(hook.0 + usize::from(is_started)), LateStart::None);
+            }
+            State::CleaningUp { stop, until, step, late: LateStart::Running(hook) } if hook == ended => {
+                let late = match result {
+                    HookResult::Done => LateStart::Finished(hook),
+                    HookResult::Failed | HookResult::Panicked => LateStart::None,
+                };
+                self.on_late_start(now, State::CleaningUp { stop, until, step, late });
             }
             State::Starting { .. }
+            | State::EndingStart { .. }
             | State::Serving
             | State::LameDuck { .. }
             | State::Draining { .. }
             | State::Cancelling { .. }
             | State::CleaningUp { .. }
-            | State::ClosingInternal { .. }
-            | State::Stopped { .. } => Outcome::Ignored,
+            | State::Stopped { .. } => return Outcome::Ignored,
+        }
+        Outcome::Applied
+    }
+
+    fn on_start_hook_cancelled(&mut self, now: Moment, ended: HookIndex) -> Outcome {
+        match self.state {
+            State::EndingStart { stop, hook, .. } if hook == ended => {
+                self.drop_start(now, stop, hook, LateStart::None);
+            }
+            State::CleaningUp { stop, until, step, late: LateStart::Running(hook) } if hook == ended => {
+                self.on_late_start(now, State::CleaningUp { stop, until, step, late: LateStart::None });
+            }
+            State::Starting { .. }
+            | State::EndingStart { .. }
+            | State::Serving
+            | State::LameDuck { .. }
+            | State::Draining { .. }
+            | State::Cancelling { .. }
+            | State::CleaningUp { .. }
+            | State::Stopped { .. } => return Outcome::Ignored,
+        }
+        Outcome::Applied
+    }
+
+    /// A dropped start hook returned. Nothing changes now, unless the clean-up waits for exactly this.
+    fn on_late_start(&mut self, now: Moment, state: State) {
+        self.state = state;
+        if let State::CleaningUp { stop, step: CleanUpStep::LateStart(_), late, .. } = state {
+            self.after_stop_hooks(now, stop, late);
         }
     }
 
@@ -307,34 +403,38 @@ impl Lifecycle {
                 Outcome::Applied
             }
             State::Starting { .. }
+            | State::EndingStart { .. }
             | State::Serving
             | State::LameDuck { .. }
             | State::CleaningUp { .. }
-            | State::ClosingInternal { .. }
             | State::Stopped { .. } => Outcome::Ignored,
         }
     }
 
     fn on_stop_hook_ended(&mut self, now: Moment, ended: HookIndex, result: HookResult) -> Outcome {
-        match self.state {
-            State::CleaningUp { stop, hook, .. } if hook == ended => {
+        let State::CleaningUp { stop, step, late, .. } = self.state else { return Outcome::Ignored };
+        match step {
+            CleanUpStep::Hook(hook) | CleanUpStep::LateHook(hook) if hook == ended => {
                 self.record(hook, HookVerdict::Stopped(result));
-                self.stop_hooks_below(now, stop, hook);
+                self.after_stop_hook(now, stop, step, late);
                 Outcome::Applied
             }
-            State::Starting { .. }
-            | State::Serving
-            | State::LameDuck { .. }
-            | State::Draining { .. }
-            | State::Cancelling { .. }
-            | State::CleaningUp { .. }
-            | State::ClosingInternal { .. }
-            | State::Stopped { .. } => Outcome::Ignored,
+            CleanUpStep::Hook(_)
+            | CleanUpStep::LateStart(_)
+            | CleanUpStep::LateHook(_)
+            | CleanUpStep::Workers
+            | CleanUpStep::Internal => Outcome::Ignored,
         }
     }
 
+    fn on_workers_released(&mut self, now: Moment) -> Outcome {
+        let State::CleaningUp { stop, step: CleanUpStep::Workers, .. } = self.state else { return Outcome::Ignored };
+        self.close_internal(now, stop);
+        Outcome::Applied
+    }
+
     fn on_internal_closed(&mut self, now: Moment) -> Outcome {
-        let State::ClosingInternal { stop, .. } = self.state else { return Outcome::Ignored };
+        let State::CleaningUp { stop, step: CleanUpStep::Internal, .. } = self.state else { return Outcome::Ignored };
         self.finish(now, stop);
         Outcome::Applied
     }
@@ -352,25 +452,43 @@ impl Lifecycle {
         self.actions.push_back(action);
     }
 
-    /// Ends the start before it is done, whatever it is doing.
-    fn fail_start(&mut self, now: Moment, step: StartStep, reason: StopReason) {
-        let started = match step {
+    /// Ends the start before it is done. A running hook is cancelled first: it may finish at this moment, and then its stop
+    /// hook must run (P11).
+    fn abandon_start(&mut self, now: Moment, step: StartStep, reason: StopReason) {
+        match step {
             StartStep::Hook(hook) => {
-                self.actions.push_back(Action::DropStartHook(hook));
-                self.record(hook, HookVerdict::StartDropped);
-                hook
+                let clean_up = self.clean_up_budget();
+                let worst_case = clean_up.saturating_add(START_RESULT_WAIT).min(self.plan.worst_case());
+                let stop = self.stop(now, reason, worst_case);
+                let until = self.bounded(now, stop, START_RESULT_WAIT, clean_up);
+                self.state = State::EndingStart { stop, hook, until };
+                self.actions.push_back(Action::CancelStartHook(hook));
             }
-            StartStep::Listen => HookIndex(self.shares.len()),
-        };
-        self.stop_before_serving(now, reason, started);
+            StartStep::Listen => self.stop_before_serving(now, reason, HookIndex(self.shares.len())),
+        }
+    }
+
+    /// Stops waiting for the result of the cancelled start hook.
+    fn drop_start(&mut self, now: Moment, stop: Stop, hook: HookIndex, late: LateStart) {
+        self.actions.push_back(Action::DropStartHook(hook));
+        self.record(hook, HookVerdict::StartDropped);
+        self.abandon(now, stop, hook, late);
+    }
+
+    fn stop_before_serving(&mut self, now: Moment, reason: StopReason, started: HookIndex) {
+        let stop = self.stop(now, reason, self.clean_up_budget());
+        self.abandon(now, stop, started, LateStart::None);
+    }
+
+    const fn clean_up_budget(&self) -> Duration {
+        self.plan.cleanup.saturating_add(self.plan.internal_close)
     }
 
     /// P1: a stop before Serving skips to CleaningUp. `started` is the first hook whose start did not finish.
-    fn stop_before_serving(&mut self, now: Moment, reason: StopReason, started: HookIndex) {
-        let stop = self.stop(now, reason, self.plan.cleanup.saturating_add(self.plan.internal_close));
+    fn abandon(&mut self, now: Moment, stop: Stop, started: HookIndex, late: LateStart) {
         self.actions.push_back(Action::Abandon);
         self.actions.push_back(Action::CancelRoot);
-        self.enter_clean_up(now, stop, started);
+        self.enter_clean_up(now, stop, started, late);
     }
 
     fn stop(&mut self, now: Moment, reason: StopReason, worst_case: Duration) -> Stop {
@@ -383,15 +501,14 @@ impl Lifecycle {
     }
 
     fn drain(&mut self, now: Moment, stop: Stop) {
-        let later = self.plan.cancel.saturating_add(self.plan.cleanup).saturating_add(self.plan.internal_close);
+        let later = self.plan.cancel.saturating_add(self.clean_up_budget());
         let until = self.bounded(now, stop, self.plan.drain, later);
         self.enter(now, Phase::Draining, State::Draining { stop, until });
         self.actions.push_back(Action::Quiesce);
     }
 
     fn cancel(&mut self, now: Moment, stop: Stop) {
-        let later = self.plan.cleanup.saturating_add(self.plan.internal_close);
-        let until = self.bounded(now, stop, self.plan.cancel, later);
+        let until = self.bounded(now, stop, self.plan.cancel, self.clean_up_budget());
         self.enter(now, Phase::Cancelling, State::Cancelling { stop, until, step: CancelStep::Asked });
         self.actions.push_back(Action::CancelRoot);
     }
@@ -408,25 +525,74 @@ impl Lifecycle {
     }
 
     fn clean_up(&mut self, now: Moment, stop: Stop) {
-        self.enter_clean_up(now, stop, HookIndex(self.shares.len()));
+        self.enter_clean_up(now, stop, HookIndex(self.shares.len()), LateStart::None);
     }
 
     /// Runs the stop hooks below `started`, last first.
-    fn enter_clean_up(&mut self, now: Moment, stop: Stop, started: HookIndex) {
-        self.enter(now, Phase::CleaningUp, State::CleaningUp { stop, hook: started, until: now });
-        self.stop_hooks_below(now, stop, started);
+    fn enter_clean_up(&mut self, now: Moment, stop: Stop, started: HookIndex, late: LateStart) {
+        let step = CleanUpStep::Hook(started);
+        self.enter(now, Phase::CleaningUp, State::CleaningUp { stop, until: now, step, late });
+        self.after_stop_hook(now, stop, step, late);
     }
 
-    fn stop_hooks_below(&mut self, now: Moment, stop: Stop, done: HookIndex) {
-        let Some(next) = done.0.checked_sub(1) else {
-            let until = self.bounded(now, stop, self.plan.internal_close, Duration::ZERO);
-            self.state = State::ClosingInternal { stop, until };
-            self.actions.push_back(Action::CloseInternal);
-            return;
-        };
-        let until = self.stop_hook_deadline(now, stop, next);
-        self.state = State::CleaningUp { stop, hook: HookIndex(next), until };
-        self.actions.push_back(Action::RunStopHook(HookIndex(next)));
+    /// The stop hook of this step is over; the one below it is next.
+    fn after_stop_hook(&mut self, now: Moment, stop: Stop, step: CleanUpStep, late: LateStart) {
+        let CleanUpStep::Hook(HookIndex(done @ 1..)) = step else { return self.after_stop_hooks(now, stop, late) };
+        let until = self.stop_hook_deadline(now, stop, done - 1);
+        let hook = HookIndex(done - 1);
+        self.state = State::CleaningUp { stop, until, step: CleanUpStep::Hook(hook), late };
+        self.actions.push_back(Action::RunStopHook(hook));
+    }
+
+    /// All stop hooks are over that were due when the clean-up began. One may have become due since then.
+    fn after_stop_hooks(&mut self, now: Moment, stop: Stop, late: LateStart) {
+        match late {
+            LateStart::None => self.release_workers(now, stop),
+            LateStart::Running(hook) => {
+                let (until, step) = (self.clean_up_deadline(stop), CleanUpStep::LateStart(hook));
+                self.state = State::CleaningUp { stop, until, step, late };
+            }
+            LateStart::Finished(hook) => {
+                let until = self.own_deadline(now, self.clean_up_deadline(stop), hook.0);
+                let (step, late) = (CleanUpStep::LateHook(hook), LateStart::None);
+                self.state = State::CleaningUp { stop, until, step, late };
+                self.actions.push_back(Action::RunStopHook(hook));
+            }
+        }
+    }
+
+    /// Ends the wait of a clean-up step by force.
+    fn end_clean_up_step(&mut self, now: Moment, stop: Stop, step: CleanUpStep, late: LateStart, why: GiveUp) {
+        match step {
+            CleanUpStep::Hook(hook) | CleanUpStep::LateHook(hook) => {
+                self.actions.push_back(Action::GiveUpStopHook(hook, why));
+                self.record(hook, HookVerdict::GivenUp(why));
+                self.after_stop_hook(now, stop, step, late);
+            }
+            CleanUpStep::LateStart(_) => self.release_workers(now, stop),
+            CleanUpStep::Workers => {
+                self.actions.push_back(Action::ResetConnections);
+                self.close_internal(now, stop);
+            }
+            CleanUpStep::Internal => {
+                self.actions.push_back(Action::CutInternal);
+                self.finish(now, stop);
+            }
+        }
+    }
+
+    /// The workers kept their runtimes for the stop hooks (P10). Now they end, and what they still hold was cut. After a pause
+    /// of the whole process this may be past the deadline; each worker must get to run once all the same.
+    fn release_workers(&mut self, now: Moment, stop: Stop) {
+        let until = self.bounded(now, stop, WORKER_RELEASE_MAX, Duration::ZERO).max(now + WORKER_RELEASE_MIN);
+        self.state = State::CleaningUp { stop, until, step: CleanUpStep::Workers, late: LateStart::None };
+        self.actions.push_back(Action::ReleaseWorkers);
+    }
+
+    fn close_internal(&mut self, now: Moment, stop: Stop) {
+        let until = self.bounded(now, stop, self.plan.internal_close, Duration::ZERO);
+        self.state = State::CleaningUp { stop, until, step: CleanUpStep::Internal, late: LateStart::None };
+        self.actions.push_back(Action::CloseInternal);
     }
 
     /// A hook may use what earlier ones left over, but never the share of one that is still to come (P11). After a pause of
@@ -434,10 +600,13 @@ impl Lifecycle {
     fn stop_hook_deadline(&self, now: Moment, stop: Stop, hook: usize) -> Moment {
         let common = self.clean_up_deadline(stop);
         let reserved = self.shares[..hook].iter().fold(Duration::ZERO, |sum, share| sum.saturating_add(*share));
-        let mine = common.minus(reserved);
+        self.own_deadline(now, common.minus(reserved), hook)
+    }
+
+    fn own_deadline(&self, now: Moment, common: Moment, hook: usize) -> Moment {
         match self.own_budgets[hook] {
-            HookBudget::Own(own) => mine.min(now + own),
-            HookBudget::Shared => mine,
+            HookBudget::Own(own) => common.min(now + own),
+            HookBudget::Shared => common,
         }
     }
 
@@ -446,12 +615,6 @@ impl Lifecycle {
         let entered =
             self.history.phases.iter().find(|span| span.phase == Phase::CleaningUp).map_or(stop.at, |span| span.from);
         self.bounded(entered, stop, self.plan.cleanup, self.plan.internal_close)
-    }
-
-    fn give_up(&mut self, now: Moment, stop: Stop, hook: HookIndex, why: GiveUp) {
-        self.actions.push_back(Action::GiveUpStopHook(hook, why));
-        self.record(hook, HookVerdict::GivenUp(why));
-        self.stop_hooks_below(now, stop, hook);
     }
 
     fn finish(&mut self, now: Moment, stop: Stop) {
@@ -493,6 +656,17 @@ impl Lifecycle {
             .any(|record| record.hook == hook && is_stop_half(record.verdict) == is_stop_half(verdict));
         assert!(!twice, "P11: {hook:?} ended twice");
         self.history.hooks.push(HookRecord { hook, verdict });
+    }
+}
+
+impl CleanUpStep {
+    const fn timer(self) -> Timer {
+        match self {
+            Self::Hook(_) | Self::LateHook(_) => Timer::StopHook,
+            Self::LateStart(_) => Timer::LateStart,
+            Self::Workers => Timer::WorkerRelease,
+            Self::Internal => Timer::InternalClose,
+        }
     }
 }
 

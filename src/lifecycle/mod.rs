@@ -33,5 +33,7 @@ pub use machine::{Lifecycle, Stop};
 pub use moment::Moment;
 pub use phase::Phase;
 pub(crate) use plan::BadSetting;
-pub use plan::{ABORT_FLUSH, HookBudget, Plan, PlanError, WATCHDOG_SLACK};
+pub use plan::{
+    ABORT_FLUSH, HookBudget, Plan, PlanError, START_RESULT_WAIT, WATCHDOG_SLACK, WORKER_RELEASE_MAX, WORKER_RELEASE_MIN,
+};
 pub use timer::Timer;

@@ -10,6 +10,17 @@ pub const ABORT_FLUSH: Duration = Duration::from_millis(250);
 /// How long after the worst case the watchdog ends the process: 500 ms.
 pub const WATCHDOG_SLACK: Duration = Duration::from_millis(500);
 
+/// How long a cancelled start hook has to return: 50 ms, or the sum of the three waits that a stop before Serving skips if that
+/// is less. If it finishes in this time, its stop hook runs in order; if it finishes later, its stop hook runs after all others.
+pub const START_RESULT_WAIT: Duration = Duration::from_millis(50);
+
+/// How long workers have to end after the stop hooks: 50 ms, as far as the deadline of the stop allows.
+pub const WORKER_RELEASE_MAX: Duration = Duration::from_millis(50);
+
+/// How long they have even past that deadline, after a pause of the whole process: 20 ms, which is less than
+/// [`WATCHDOG_SLACK`].
+pub const WORKER_RELEASE_MIN: Duration = Duration::from_millis(20);
+
 /// How long each step of a life may take. Every step ends earlier the moment nothing is left to wait for (P8), but for the
 /// lame duck delay, which lasts in full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,8 @@
 pub enum Timer {
     /// The limit of the start.
     Start,
+    /// The limit of the wait for the result of a cancelled start hook.
+    StartResult,
     /// The end of the lame duck delay.
     LameDuck,
     /// The limit of the drain.
@@ -15,6 +17,10 @@ pub enum Timer {
     Flush,
     /// The limit of the running stop hook.
     StopHook,
+    /// The limit of the wait for a dropped start hook that has not returned.
+    LateStart,
+    /// The limit of the workers' end.
+    WorkerRelease,
     /// The limit of the internal server's drain.
     InternalClose,
 }

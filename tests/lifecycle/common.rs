@@ -20,6 +20,7 @@ pub(crate) fn events(hooks: usize) -> Vec<Event> {
     let mut events = Vec::new();
     for hook in (0..hooks).map(HookIndex) {
         events.extend(HOOK_RESULTS.map(|result| Event::StartHookEnded(hook, result)));
+        events.push(Event::StartHookCancelled(hook));
     }
     events.extend([Event::Listening, Event::ListenFailed]);
     events.extend(Signal::ALL.map(|signal| Event::StopRequested(StopReason::Signal(signal))));
@@ -31,7 +32,7 @@ pub(crate) fn events(hooks: usize) -> Vec<Event> {
     for hook in (0..hooks).map(HookIndex) {
         events.extend(HOOK_RESULTS.map(|result| Event::StopHookEnded(hook, result)));
     }
-    events.push(Event::InternalClosed);
+    events.extend([Event::WorkersReleased, Event::InternalClosed]);
     events
 }
 
@@ -113,6 +114,14 @@ impl Life {
         actions
     }
 
+    /// Waits until the current wait's time is up; workers end at once.
+    pub(crate) fn time_out_with_prompt_workers(&mut self) -> Vec<Action> {
+        match self.machine.poll_timeout() {
+            Some((_, Timer::WorkerRelease)) => self.tell(Event::WorkersReleased),
+            _ => self.time_out(),
+        }
+    }
+
     /// The deadline of the current wait, as a span from now.
     pub(crate) fn time_left(&self) -> Duration {
         let (at, _) = self.machine.poll_timeout().expect("this state waits for a time");
@@ -127,11 +136,17 @@ impl Life {
                 Some(hook) => format!("{phase}/hook {} of {}", hook.0, self.witness.hooks.len()),
                 None => format!("{phase}/listening"),
             },
+            Some(Timer::StartResult) => {
+                let hook = self.witness.running_start_hook.expect("P11: a start hook that is waited for runs");
+                format!("{phase}/hook {} cancelled", hook.0)
+            }
             Some(Timer::Abort) => format!("{phase}/asked"),
             Some(Timer::Flush) => format!("{phase}/aborted"),
             Some(Timer::StopHook) => {
                 format!("{phase}/hook {}", self.witness.running_stop_hook.expect("P11: a hook that is waited for runs").0)
             }
+            Some(Timer::LateStart) => format!("{phase}/late start hook"),
+            Some(Timer::WorkerRelease) => format!("{phase}/workers"),
             Some(Timer::InternalClose) => format!("{phase}/internal server"),
             Some(Timer::LameDuck | Timer::Drain) | None => phase.to_string(),
         }
@@ -143,7 +158,7 @@ impl Life {
             self.witness.saw(self.now, action);
             actions.push(action);
         }
-        self.witness.settled(&self.machine);
+        self.witness.settled(self.now, &self.machine);
         actions
     }
 }

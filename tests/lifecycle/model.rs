@@ -9,6 +9,10 @@ use lameduck::lifecycle::{
     Action, Event, GiveUp, HookBudget, HookIndex, HookResult, Moment, Phase, Plan, Signal, StopReason, Verdict,
 };
 
+/// How long a cancelled start hook has to return.
+const START_RESULT: Duration = Duration::from_millis(50);
+/// How long the workers have to end, past the deadline and before it.
+const RELEASE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(50));
 const FLUSH: Duration = Duration::from_millis(250);
 
 /// A wait of a shutdown: what it is, how long it may take, and when it must be over.
@@ -25,7 +29,13 @@ pub(crate) enum What {
     Drain,
     Cancelled,
     Flush,
+    /// A start hook was cancelled and has not returned.
+    StartResult,
     StopHook(usize),
+    /// A start hook was dropped and has not returned.
+    LateStart,
+    LateStopHook(usize),
+    Workers,
     Internal,
 }
 
@@ -41,6 +51,13 @@ pub(crate) struct Model {
     to_do: Vec<Wait>,
     until: Moment,
     cleaned_up_by: Option<Moment>,
+    /// When the clean-up begins at the latest, and when all must be over.
+    clean_up_from: Moment,
+    deadline: Moment,
+    /// The start hook that was cancelled or dropped and has not returned.
+    pub(crate) unreturned: Option<usize>,
+    /// A start hook that returned too late, and whose stop hook has yet to run.
+    late: Option<usize>,
     failed: bool,
     hook_failed: bool,
     pub(crate) actions: Vec<Action>,
@@ -58,6 +75,10 @@ impl Model {
             to_do: Vec::new(),
             until: now,
             cleaned_up_by: None,
+            clean_up_from: now,
+            deadline: now,
+            unreturned: None,
+            late: None,
             failed: false,
             hook_failed: false,
             actions: vec![Action::Publish(Phase::Starting)],
@@ -80,7 +101,10 @@ impl Model {
             Some(What::LameDuck) => Phase::LameDuck,
             Some(What::Drain) => Phase::Draining,
             Some(What::Cancelled | What::Flush) => Phase::Cancelling,
-            Some(What::StopHook(_) | What::Internal) => Phase::CleaningUp,
+            Some(What::StartResult) => Phase::Starting,
+            Some(What::StopHook(_) | What::LateStart | What::LateStopHook(_) | What::Workers | What::Internal) => {
+                Phase::CleaningUp
+            }
             None if self.stop.is_some() => Phase::Stopped,
             None if self.serving => Phase::Serving,
             None => Phase::Starting,
@@ -89,9 +113,9 @@ impl Model {
 
     pub(crate) fn deadline(&self) -> Option<Moment> {
         match self.phase() {
-            Phase::Starting => Some(self.start_by),
+            Phase::Starting if self.stop.is_none() => Some(self.start_by),
             Phase::Serving | Phase::Stopped => None,
-            Phase::LameDuck | Phase::Draining | Phase::Cancelling | Phase::CleaningUp => Some(self.until),
+            Phase::Starting | Phase::LameDuck | Phase::Draining | Phase::Cancelling | Phase::CleaningUp => Some(self.until),
         }
     }
 
@@ -110,49 +134,95 @@ impl Model {
         }
     }
 
+    fn shares_below(&self, hook: usize) -> Duration {
+        (0..hook).map(|below| self.share(below)).sum()
+    }
+
+    /// Ends a start that is under way. A running start hook is cancelled, and may still finish.
+    fn stop_start(&mut self, now: Moment, reason: StopReason) {
+        self.unreturned = (self.started < self.hooks.len()).then_some(self.started);
+        self.stop(now, reason);
+    }
+
     /// Writes the to-do list.
     fn stop(&mut self, now: Moment, reason: StopReason) {
+        let left = self.phase();
         self.stop = Some(reason);
         self.failed |= matches!(reason, StopReason::TaskFailed | StopReason::StartFailed | StopReason::StartTimedOut);
         let Plan { lame_duck, drain, cancel, cleanup, internal_close, .. } = self.plan;
         let mut over_by = now;
         let mut list = Vec::new();
-        let mut add = |what, budget, takes| {
+        let mut add = |what, takes| {
             over_by = over_by + takes;
-            list.push(Wait { what, budget, over_by });
+            list.push(Wait { what, budget: takes, over_by });
         };
         if self.serving {
             let flush = cancel.min(FLUSH);
-            add(What::LameDuck, lame_duck, lame_duck);
-            add(What::Drain, drain, drain);
-            add(What::Cancelled, cancel - flush, cancel - flush);
-            add(What::Flush, flush, flush);
+            add(What::LameDuck, lame_duck);
+            add(What::Drain, drain);
+            add(What::Cancelled, cancel - flush);
+            add(What::Flush, flush);
+        } else if self.unreturned.is_some() {
+            add(What::StartResult, START_RESULT.min(lame_duck + drain + cancel));
         }
-        // What the hooks that never started would have got is there for the others.
-        let mut left = cleanup;
+        self.clean_up_from = over_by;
+        self.deadline = over_by + cleanup + internal_close;
+        self.to_do = list;
+        self.add_clean_up();
+        self.actions.push(Action::ArmWatchdog(self.deadline + Duration::from_millis(500)));
+        if !self.serving && self.unreturned.is_none() {
+            self.actions.extend([Action::Abandon, Action::CancelRoot]);
+        }
+        self.enter(now, left);
+    }
+
+    /// What the hooks that never started would have got is there for the others.
+    fn add_clean_up(&mut self) {
+        let Plan { cleanup, internal_close, .. } = self.plan;
         for hook in (0..self.started).rev() {
-            let below: Duration = (0..hook).map(|below| self.share(below)).sum();
             let budget = match self.hooks[hook] {
                 HookBudget::Own(own) => own,
                 HookBudget::Shared => cleanup,
             };
-            add(What::StopHook(hook), budget, left - below);
-            left = below;
+            let over_by = self.clean_up_from + (cleanup - self.shares_below(hook));
+            self.to_do.push(Wait { what: What::StopHook(hook), budget, over_by });
         }
-        add(What::Internal, internal_close, left + internal_close);
-        self.to_do = list;
-        self.actions.push(Action::ArmWatchdog(over_by + Duration::from_millis(500)));
-        if !self.serving {
-            self.actions.extend([Action::Abandon, Action::CancelRoot]);
-        }
-        self.enter(now, if self.serving { Phase::Serving } else { Phase::Starting });
+        self.to_do.push(Wait { what: What::Workers, budget: RELEASE.1, over_by: self.deadline });
+        self.to_do.push(Wait { what: What::Internal, budget: internal_close, over_by: self.deadline });
     }
 
     /// Strikes the current wait and begins the next.
     fn strike(&mut self, now: Moment) {
         let left = self.phase();
-        self.to_do.remove(0);
+        let struck = self.to_do.remove(0);
+        if struck.what == What::StartResult {
+            self.to_do.clear();
+            self.add_clean_up();
+            self.actions.extend([Action::Abandon, Action::CancelRoot]);
+        }
+        if self.current() == Some(What::Workers) && struck.what != What::LateStart {
+            self.add_late();
+        } else if self.current() == Some(What::Workers) && self.late.is_some() {
+            self.add_late();
+        }
         self.enter(now, left);
+    }
+
+    /// A start hook that was dropped may return, and then has a stop hook, which runs after all others.
+    fn add_late(&mut self) {
+        let what = match (self.unreturned, self.late.take()) {
+            (Some(_), _) => What::LateStart,
+            (None, Some(hook)) => What::LateStopHook(hook),
+            (None, None) => return,
+        };
+        let budget = match what {
+            What::LateStopHook(hook) => match self.hooks[hook] {
+                HookBudget::Own(own) => own,
+                HookBudget::Shared => self.plan.cleanup,
+            },
+            _ => self.plan.cleanup,
+        };
+        self.to_do.insert(0, Wait { what, budget, over_by: self.clean_up_from + self.plan.cleanup });
     }
 
     fn enter(&mut self, now: Moment, left: Phase) {
@@ -166,6 +236,11 @@ impl Model {
         };
         let flush_ends = self.until + self.plan.cancel.min(FLUSH);
         self.until = (now + wait.budget).min(wait.over_by);
+        // The common budget of the hooks runs from the beginning of the clean-up.
+        let common = match phase {
+            Phase::CleaningUp => *self.cleaned_up_by.get_or_insert(now + self.plan.cleanup),
+            _ => Moment::NEVER,
+        };
         match wait.what {
             What::LameDuck => {}
             What::Drain => self.actions.push(Action::Quiesce),
@@ -175,12 +250,23 @@ impl Model {
                 self.until = flush_ends.min(self.until);
                 self.actions.push(Action::Abort);
             }
+            What::StartResult => self.actions.push(Action::CancelStartHook(HookIndex(self.started))),
             What::StopHook(hook) => {
-                // The common budget runs from the first hook on; what lower hooks are sure to get is not this one's.
-                let common = *self.cleaned_up_by.get_or_insert(now + self.plan.cleanup);
-                let below: Duration = (0..hook).map(|below| self.share(below)).sum();
-                self.until = self.until.min(common.minus(below));
+                // What lower hooks are sure to get is not this one's.
+                self.until = self.until.min(common.minus(self.shares_below(hook)));
                 self.actions.push(Action::RunStopHook(HookIndex(hook)));
+            }
+            What::LateStart => self.until = wait.over_by.min(common),
+            What::LateStopHook(hook) => {
+                self.until = self.until.min(common);
+                self.actions.push(Action::RunStopHook(HookIndex(hook)));
+            }
+            What::Workers => {
+                // Each must get to run once, even past the deadline.
+                self.until = self.until.max(now + RELEASE.0);
+                self.unreturned = None;
+                self.late = None;
+                self.actions.push(Action::ReleaseWorkers);
             }
             What::Internal => self.actions.push(Action::CloseInternal),
         }
@@ -189,19 +275,16 @@ impl Model {
     /// Ends the current wait by force: its time is up, or somebody is impatient.
     fn force(&mut self, now: Moment, why: GiveUp) {
         match self.current() {
-            Some(What::LameDuck | What::Drain | What::Cancelled) => {}
+            Some(What::LameDuck | What::Drain | What::Cancelled | What::LateStart) => {}
             Some(What::Flush) => self.actions.push(Action::Cut),
-            Some(What::StopHook(hook)) => {
+            Some(What::StartResult) => self.actions.push(Action::DropStartHook(HookIndex(self.started))),
+            Some(What::StopHook(hook) | What::LateStopHook(hook)) => {
                 self.hook_failed = true;
                 self.actions.push(Action::GiveUpStopHook(HookIndex(hook), why));
             }
+            Some(What::Workers) => self.actions.push(Action::ResetConnections),
             Some(What::Internal) => self.actions.push(Action::CutInternal),
-            None => {
-                if self.started < self.hooks.len() {
-                    self.actions.push(Action::DropStartHook(HookIndex(self.started)));
-                }
-                return self.stop(now, StopReason::StartTimedOut);
-            }
+            None => return self.stop_start(now, StopReason::StartTimedOut),
         }
         self.strike(now);
     }
@@ -217,10 +300,11 @@ impl Model {
         let phase = self.phase();
         match event {
             Event::StopRequested(reason) if self.stop.is_none() => {
-                if phase == Phase::Starting && self.started < self.hooks.len() {
-                    self.actions.push(Action::DropStartHook(HookIndex(self.started)));
+                if phase == Phase::Starting {
+                    self.stop_start(now, reason)
+                } else {
+                    self.stop(now, reason)
                 }
-                self.stop(now, reason);
             }
             Event::StopRequested(StopReason::Signal(Signal::Interrupt | Signal::Quit)) if phase != Phase::Stopped => {
                 if self.current() == Some(What::Cancelled) {
@@ -229,8 +313,29 @@ impl Model {
                 self.force(now, GiveUp::Impatience);
             }
             Event::StopRequested(StopReason::TaskFailed) if phase < Phase::Cancelling && !self.failed => self.failed = true,
+            Event::StartHookEnded(HookIndex(hook), result) if self.unreturned == Some(hook) => {
+                self.unreturned = None;
+                match (self.current(), result) {
+                    (Some(What::StartResult), HookResult::Done) => self.started += 1,
+                    (Some(What::StartResult), HookResult::Failed | HookResult::Panicked) => self.failed = true,
+                    (_, HookResult::Done) => self.late = Some(hook),
+                    (_, HookResult::Failed | HookResult::Panicked) => {}
+                }
+                if matches!(self.current(), Some(What::StartResult | What::LateStart)) {
+                    self.strike(now);
+                }
+            }
+            Event::StartHookCancelled(HookIndex(hook)) if self.unreturned == Some(hook) => {
+                self.unreturned = None;
+                if self.current() == Some(What::StartResult) {
+                    self.actions.push(Action::DropStartHook(HookIndex(hook)));
+                }
+                if matches!(self.current(), Some(What::StartResult | What::LateStart)) {
+                    self.strike(now);
+                }
+            }
             Event::StartHookEnded(HookIndex(hook), result)
-                if phase == Phase::Starting && hook == self.started && hook < self.hooks.len() =>
+                if phase == Phase::Starting && self.stop.is_none() && hook == self.started && hook < self.hooks.len() =>
             {
                 if result == HookResult::Done {
                     self.started += 1;
@@ -239,11 +344,11 @@ impl Model {
                     self.stop(now, StopReason::StartFailed);
                 }
             }
-            Event::Listening if phase == Phase::Starting && self.started == self.hooks.len() => {
+            Event::Listening if phase == Phase::Starting && self.stop.is_none() && self.started == self.hooks.len() => {
                 self.serving = true;
                 self.actions.push(Action::Publish(Phase::Serving));
             }
-            Event::ListenFailed if phase == Phase::Starting && self.started == self.hooks.len() => {
+            Event::ListenFailed if phase == Phase::Starting && self.stop.is_none() && self.started == self.hooks.len() => {
                 self.stop(now, StopReason::StartFailed);
             }
             Event::MainEmpty if phase == Phase::Draining => {
@@ -259,17 +364,22 @@ impl Model {
                     self.enter(now, Phase::Cancelling);
                 }
             }
-            Event::StopHookEnded(HookIndex(hook), result) if self.current() == Some(What::StopHook(hook)) => {
+            Event::StopHookEnded(HookIndex(hook), result)
+                if [What::StopHook(hook), What::LateStopHook(hook)].map(Some).contains(&self.current()) =>
+            {
                 self.hook_failed |= result != HookResult::Done;
                 self.strike(now);
             }
+            Event::WorkersReleased if self.current() == Some(What::Workers) => self.strike(now),
             Event::InternalClosed if self.current() == Some(What::Internal) => self.strike(now),
             Event::StartHookEnded(..)
+            | Event::StartHookCancelled(_)
             | Event::Listening
             | Event::ListenFailed
             | Event::StopRequested(_)
             | Event::MainEmpty
             | Event::StopHookEnded(..)
+            | Event::WorkersReleased
             | Event::InternalClosed => return false,
         }
         true

@@ -121,10 +121,14 @@ fn the_share_of_a_hook_that_never_started_goes_to_those_that_did() {
 
 #[test]
 fn a_stop_before_serving_is_bounded_by_what_it_has_to_do() {
-    let (mut life, _) = Life::begin(Plan::default(), &[HookBudget::Shared]);
-    life.tell(Event::StopRequested(StopReason::Requested));
-    let stop = life.machine.history().stop.expect("it was asked to");
-    assert_eq!(stop.deadline.since(stop.at), 6 * SECOND, "P7: 5 s of clean-up and 1 s for the internal server");
+    let takes = |hooks: &[HookBudget]| {
+        let (mut life, _) = Life::begin(Plan::default(), hooks);
+        life.tell(Event::StopRequested(StopReason::Requested));
+        let stop = life.machine.history().stop.expect("it was asked to");
+        stop.deadline.since(stop.at)
+    };
+    assert_eq!(takes(&[]), 6 * SECOND, "P7: 5 s of clean-up and 1 s for the internal server");
+    assert_eq!(takes(&[HookBudget::Shared]), 6 * SECOND + 50 * MS, "P7: and 50 ms for the start hook that runs");
 }
 
 #[test]
@@ -144,6 +148,8 @@ fn impatience_moves_later_waits_forward_and_lengthens_none() {
         "P12: answers are still flushed"
     );
     life.tell(signal(Signal::Interrupt));
+    assert_eq!((life.place().as_str(), life.time_left()), ("cleaning_up/workers", 50 * MS), "P12");
+    life.tell(signal(Signal::Quit));
     assert_eq!((life.place().as_str(), life.time_left()), ("cleaning_up/internal server", SECOND), "P12");
     life.tell(signal(Signal::Quit));
     assert_eq!(life.place(), "stopped", "P12");

@@ -140,7 +140,11 @@ fn event_of(telling: Telling, model: &Model) -> Option<Event> {
             None if result == HookResult::Done => Event::Listening,
             None => Event::ListenFailed,
             Some(What::LameDuck | What::Drain | What::Cancelled | What::Flush) => Event::MainEmpty,
-            Some(What::StopHook(hook)) => Event::StopHookEnded(HookIndex(hook), result),
+            Some(What::StartResult | What::LateStart) => {
+                Event::StartHookEnded(HookIndex(model.unreturned.expect("it is awaited")), result)
+            }
+            Some(What::StopHook(hook) | What::LateStopHook(hook)) => Event::StopHookEnded(HookIndex(hook), result),
+            Some(What::Workers) => Event::WorkersReleased,
             Some(What::Internal) => Event::InternalClosed,
         }),
     }

@@ -3,7 +3,7 @@
 use crate::common::{Life, even_plan, signal};
 use core::time::Duration;
 use lameduck::lifecycle::{
-    Event, HookBudget, HookIndex, HookResult, Moment, Outcome, Phase, Plan, Signal, StopReason, Timer, Verdict,
+    Action, Event, HookBudget, HookIndex, HookResult, Moment, Outcome, Phase, Plan, Signal, StopReason, Timer, Verdict,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -98,6 +98,8 @@ fn a_hook_that_begins_too_late_is_not_given_time_past_the_deadline() {
     assert_eq!(timer, Timer::StopHook);
     assert!(until <= deadline, "P7: a hook until {until:?}, past the deadline {deadline:?}");
     life.wait(Duration::ZERO);
+    life.tell(Event::WorkersReleased);
+    life.wait(Duration::ZERO);
     assert_eq!(life.machine.phase(), Phase::Stopped, "P7: it is over in the same turn");
 }
 
@@ -161,4 +163,48 @@ fn it_does_not_serve_after_a_stop_before_serving_nor_without_a_delay() {
     life.tell(signal(Signal::Terminate));
     life.wait(Duration::ZERO);
     assert_eq!((life.machine.phase(), life.machine.is_serving()), (Phase::Draining, false));
+}
+
+/// A stop came while a start hook was running, and the hook had just opened the database. Its result was dropped with the start, and
+/// the database stayed open: the stop hook of a start that finished must run, before those of the hooks it may need.
+#[test]
+fn a_start_hook_that_finishes_as_it_is_cancelled_is_stopped_first() {
+    let (mut life, _) = Life::begin(Plan::default(), &[HookBudget::Shared; 2]);
+    life.tell(Event::StartHookEnded(HookIndex(0), HookResult::Done));
+    assert!(life.tell(signal(Signal::Terminate)).contains(&Action::CancelStartHook(HookIndex(1))));
+    let actions = life.tell(Event::StartHookEnded(HookIndex(1), HookResult::Done));
+    assert_eq!(actions.last(), Some(&Action::RunStopHook(HookIndex(1))), "P11");
+    let actions = life.tell(Event::StopHookEnded(HookIndex(1), HookResult::Done));
+    assert_eq!(actions, [Action::RunStopHook(HookIndex(0))], "P11");
+}
+
+/// The wait for a late start hook and the verdict on its stop hook were outside the machine: the internal server had closed by then, and
+/// probes failed while a stop hook still ran.
+#[test]
+fn a_start_hook_that_finishes_late_is_stopped_after_the_others_and_before_the_internal_server_closes() {
+    let (mut life, _) = Life::begin(Plan::default(), &[HookBudget::Shared; 2]);
+    life.tell(Event::StartHookEnded(HookIndex(0), HookResult::Done));
+    life.tell(signal(Signal::Terminate));
+    assert!(life.time_out().ends_with(&[Action::RunStopHook(HookIndex(0))]), "P11: the others do not wait for it");
+    life.tell(Event::StopHookEnded(HookIndex(0), HookResult::Done));
+    assert_eq!(life.place(), "cleaning_up/late start hook");
+    let actions = life.tell(Event::StartHookEnded(HookIndex(1), HookResult::Done));
+    assert_eq!(actions, [Action::RunStopHook(HookIndex(1))], "P11");
+    let actions = life.tell(Event::StopHookEnded(HookIndex(1), HookResult::Failed));
+    assert_eq!(actions, [Action::ReleaseWorkers], "P10");
+    assert_eq!(life.tell(Event::WorkersReleased), [Action::CloseInternal], "P3");
+    assert_eq!(Verdict::of(life.machine.history(), 0, 0), Verdict::HookFailed, "P13");
+}
+
+/// One that never returns holds the exit no longer than the clean-up, and not at all for somebody impatient.
+#[test]
+fn a_start_hook_that_never_returns_holds_the_exit_for_the_clean_up_and_no_longer() {
+    for impatient in [false, true] {
+        let (mut life, _) = Life::begin(Plan::default(), &[HookBudget::Shared]);
+        life.tell(signal(Signal::Terminate));
+        life.time_out();
+        assert_eq!((life.place().as_str(), life.time_left()), ("cleaning_up/late start hook", 5 * SECOND), "P11");
+        let actions = if impatient { life.tell(signal(Signal::Interrupt)) } else { life.time_out() };
+        assert_eq!(actions, [Action::ReleaseWorkers], "P7, P12");
+    }
 }

@@ -92,6 +92,7 @@ fn list(actions: &[Action], now: Moment) -> String {
         list.push(match action {
             Action::ArmWatchdog(at) => format!("ArmWatchdog(in {:?})", at.since(now)),
             Action::RunStartHook(HookIndex(hook)) => format!("RunStartHook({hook})"),
+            Action::CancelStartHook(HookIndex(hook)) => format!("CancelStartHook({hook})"),
             Action::DropStartHook(HookIndex(hook)) => format!("DropStartHook({hook})"),
             Action::RunStopHook(HookIndex(hook)) => format!("RunStopHook({hook})"),
             Action::GiveUpStopHook(HookIndex(hook), why) => format!("GiveUpStopHook({hook}, {why:?})"),
@@ -102,6 +103,8 @@ fn list(actions: &[Action], now: Moment) -> String {
             | Action::CancelRoot
             | Action::Abort
             | Action::Cut
+            | Action::ReleaseWorkers
+            | Action::ResetConnections
             | Action::CloseInternal
             | Action::CutInternal
             | Action::Exit => format!("{action:?}"),
@@ -140,6 +143,8 @@ fn name(trigger: Trigger) -> String {
         Trigger::Timeout => "timeout".into(),
         Trigger::Event(Event::StartHookEnded(hook, end)) => format!("start hook {} {}", hook.0, result(end)),
         Trigger::Event(Event::StopHookEnded(hook, end)) => format!("stop hook {} {}", hook.0, result(end)),
+        Trigger::Event(Event::StartHookCancelled(hook)) => format!("start hook {} cancelled", hook.0),
+        Trigger::Event(Event::WorkersReleased) => "workers released".into(),
         Trigger::Event(Event::Listening) => "listening".into(),
         Trigger::Event(Event::ListenFailed) => "listen failed".into(),
         Trigger::Event(Event::StopRequested(StopReason::Signal(signal))) => signal.name().into(),

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use lameduck::lifecycle::{
     Action, Event, GiveUp, HookBudget, HookIndex, HookResult, HookVerdict, Lifecycle, Moment, Outcome, Phase, Plan,
-    StopReason, Verdict, WATCHDOG_SLACK,
+    StopReason, Timer, Verdict, WATCHDOG_SLACK, WORKER_RELEASE_MIN,
 };
 
 /// What was seen so far.
@@ -13,11 +13,18 @@ pub(crate) struct Witness {
     pub(crate) hooks: Vec<HookBudget>,
     pub(crate) running_start_hook: Option<HookIndex>,
     pub(crate) running_stop_hook: Option<HookIndex>,
+    /// A start hook that was dropped and has not returned.
+    late_start: Option<HookIndex>,
+    /// A start hook that finished after it was dropped, and whose stop hook has yet to run.
+    late_stop: Option<HookIndex>,
+    /// The stop hook that runs is one that was late: it gets what the others left.
+    stop_hook_is_late: bool,
     /// Start hooks that finished, and whose stop hooks have yet to run. A stack: P11 says reverse order.
     to_stop: Vec<HookIndex>,
     phase: Option<Phase>,
     root: Root,
     main: Main,
+    workers: Workers,
     watchdog: Option<Moment>,
     failed: bool,
     hook_failed: bool,
@@ -26,10 +33,11 @@ pub(crate) struct Witness {
     stop_hook_began: Moment,
     host: Host,
     place_before: Option<Place>,
+    stopped_before: bool,
 }
 
 /// The public face of a machine, to see whether it changed.
-type Place = (Phase, Option<(Moment, lameduck::lifecycle::Timer)>);
+type Place = (Phase, Option<(Moment, Timer)>);
 
 /// Only a host that calls back in time can expect every hook to have its share in full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +61,12 @@ enum Main {
     Gone,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Workers {
+    Running,
+    Released,
+}
+
 impl Witness {
     pub(crate) fn new(plan: Plan, hooks: &[HookBudget], now: Moment) -> Self {
         Self {
@@ -60,10 +74,14 @@ impl Witness {
             hooks: hooks.to_vec(),
             running_start_hook: None,
             running_stop_hook: None,
+            late_start: None,
+            late_stop: None,
+            stop_hook_is_late: false,
             to_stop: Vec::new(),
             phase: None,
             root: Root::Alive,
             main: Main::Reserved,
+            workers: Workers::Running,
             watchdog: None,
             failed: false,
             hook_failed: false,
@@ -72,6 +90,7 @@ impl Witness {
             stop_hook_began: now,
             host: Host::Punctual,
             place_before: None,
+            stopped_before: false,
         }
     }
 
@@ -84,7 +103,7 @@ impl Witness {
     pub(crate) fn digest(&self, now: Moment) -> impl Ord + use<> {
         let hook_ran = self.running_stop_hook.map(|hook| (hook, now.since(self.stop_hook_began)));
         let flags = (self.failed, self.hook_failed, self.host == Host::Late);
-        (self.phase, self.running_start_hook, self.to_stop.len(), hook_ran, flags)
+        (self.phase, self.running_start_hook, self.to_stop.len(), hook_ran, (self.late_start, self.late_stop), flags)
     }
 
     /// The clock was moved to `now`, while the machine waited until `until`.
@@ -92,6 +111,11 @@ impl Witness {
         if until.is_some_and(|until| until < now) {
             self.host = Host::Late;
         }
+    }
+
+    /// Whether the result of a dropped start hook still matters.
+    fn is_cleaning_up(&self) -> bool {
+        self.phase == Some(Phase::CleaningUp) && self.workers == Workers::Running
     }
 
     /// What a stop hook is sure to get, as [`HookBudget`] says.
@@ -115,8 +139,13 @@ impl Witness {
                 assert_eq!(self.running_start_hook, None, "P11: one start hook at a time");
                 self.running_start_hook = Some(hook);
             }
+            Action::CancelStartHook(hook) => {
+                assert_eq!(self.running_start_hook, Some(hook), "P11: only a hook that runs is cancelled");
+            }
             Action::DropStartHook(hook) => {
-                assert_eq!(self.running_start_hook.take(), Some(hook), "P11: only a hook that runs is dropped");
+                if self.running_start_hook.take().is_some_and(|running| running == hook) {
+                    self.late_start = Some(hook);
+                }
             }
             Action::Listen => {
                 assert_eq!(self.running_start_hook, None, "P2: ports listen after the start hooks");
@@ -158,20 +187,41 @@ impl Witness {
                 assert_eq!(self.phase, Some(Phase::CleaningUp), "P10: a stop hook runs in CleaningUp");
                 assert_eq!(self.root, Root::Cancelled, "P10: clean up after cancel");
                 assert_eq!(self.running_stop_hook, None, "P11: one stop hook at a time");
-                assert_eq!(self.to_stop.pop(), Some(hook), "P11: reverse order, exactly once, only if its start finished");
+                self.stop_hook_is_late = self.to_stop.is_empty();
+                let next = self.to_stop.pop().or_else(|| self.late_stop.take());
+                assert_eq!(next, Some(hook), "P11: reverse order, exactly once, only if its start finished");
                 self.running_stop_hook = Some(hook);
                 self.stop_hook_began = now;
             }
             Action::GiveUpStopHook(hook, why) => {
                 assert_eq!(self.running_stop_hook.take(), Some(hook), "P11: only a hook that runs is given up");
-                if why == GiveUp::Overran && self.host == Host::Punctual {
+                if why == GiveUp::Overran && self.host == Host::Punctual && !self.stop_hook_is_late {
                     let ran = now.since(self.stop_hook_began);
                     assert!(ran >= self.share(hook), "P11: {hook:?} was robbed: it got {ran:?} of {:?}", self.share(hook));
                 }
                 self.hook_failed = true;
             }
+            Action::ReleaseWorkers => {
+                assert_eq!(self.running_stop_hook, None, "P10: a stop hook may use what runs on the workers");
+                assert_eq!(
+                    (self.to_stop.len(), self.late_stop),
+                    (0, None),
+                    "P10: a stop hook may use what runs on the workers"
+                );
+                assert_eq!(self.workers, Workers::Running, "P10: the workers are released once");
+                self.workers = Workers::Released;
+            }
+            Action::ResetConnections => {
+                assert_eq!(
+                    self.workers,
+                    Workers::Released,
+                    "P5d: what blocked workers hold is reset once they should have ended"
+                );
+            }
             Action::CloseInternal => {
                 assert_eq!(self.running_stop_hook, None, "P3: the internal server closes last of all");
+                assert_eq!(self.workers, Workers::Released, "P3: the internal server closes last of all");
+                assert_eq!(self.late_stop, None, "P11: every hook that was started is stopped");
                 assert_eq!(self.to_stop, [], "P11: every hook that was started is stopped");
             }
             Action::CutInternal => assert_eq!(self.phase, Some(Phase::CleaningUp), "P3: alive to the last"),
@@ -195,7 +245,7 @@ impl Witness {
     }
 
     /// After all actions of a call were performed.
-    pub(crate) fn settled(&mut self, machine: &Lifecycle) {
+    pub(crate) fn settled(&mut self, now: Moment, machine: &Lifecycle) {
         let history = machine.history();
         assert_eq!(self.phase, Some(machine.phase()), "P2: every phase is published");
         assert_eq!(self.exited, machine.phase() == Phase::Stopped, "P8: stopped is when the exit is asked for");
@@ -207,7 +257,10 @@ impl Witness {
             let worst = stop.at + self.plan.worst_case();
             assert!(stop.deadline <= worst, "P7: a deadline of {:?} for a worst case of {worst:?}", stop.deadline);
             if let Some((until, timer)) = machine.poll_timeout() {
-                assert!(until <= stop.deadline, "P7: {timer:?} waits until {until:?}, past {:?}", stop.deadline);
+                // After a pause of the whole process each worker must get to run once.
+                let latest =
+                    if timer == Timer::WorkerRelease { stop.deadline.max(now + WORKER_RELEASE_MIN) } else { stop.deadline };
+                assert!(until <= latest, "P7: {timer:?} waits until {until:?}, past {:?}", stop.deadline);
             }
         } else {
             assert_eq!(self.watchdog, None, "P7: no watchdog without a stop");
@@ -234,13 +287,25 @@ impl Witness {
     /// Takes note of what the host is about to tell.
     pub(crate) fn before_event(&mut self, event: Event, machine: &Lifecycle) {
         self.place_before = Some((machine.phase(), machine.poll_timeout()));
+        self.stopped_before = machine.history().stop.is_some();
         match event {
             Event::StartHookEnded(hook, result) if self.running_start_hook == Some(hook) => {
                 self.running_start_hook = None;
                 match result {
                     HookResult::Done => self.to_stop.push(hook),
-                    HookResult::Failed | HookResult::Panicked => {}
+                    // During the start this is its end; while it ends for another reason, it is a failure of its own (P13).
+                    HookResult::Failed | HookResult::Panicked => self.failed = true,
                 }
+            }
+            Event::StartHookEnded(hook, result) if self.late_start == Some(hook) && self.is_cleaning_up() => {
+                self.late_start = None;
+                self.late_stop = (result == HookResult::Done).then_some(hook);
+            }
+            Event::StartHookCancelled(hook) if self.running_start_hook == Some(hook) && machine.history().stop.is_some() => {
+                self.running_start_hook = None;
+            }
+            Event::StartHookCancelled(hook) if self.late_start == Some(hook) && self.is_cleaning_up() => {
+                self.late_start = None
             }
             Event::StopHookEnded(hook, result) if self.running_stop_hook == Some(hook) => {
                 self.running_stop_hook = None;
@@ -249,11 +314,13 @@ impl Witness {
             // P13: a task that fails before the root is cancelled was still needed.
             Event::StopRequested(StopReason::TaskFailed) => self.failed |= self.root == Root::Alive,
             Event::StartHookEnded(..)
+            | Event::StartHookCancelled(_)
             | Event::Listening
             | Event::ListenFailed
             | Event::StopRequested(_)
             | Event::MainEmpty
             | Event::StopHookEnded(..)
+            | Event::WorkersReleased
             | Event::InternalClosed => {}
         }
     }
@@ -265,7 +332,7 @@ impl Witness {
         if outcome == Outcome::Ignored {
             assert_eq!((before, actions), (place, [].as_slice()), "P12: {event:?} was ignored and changed something");
         }
-        let stopped_before = before.0 > Phase::Serving;
+        let stopped_before = self.stopped_before;
         match event {
             Event::MainEmpty if matches!(before.0, Phase::Draining | Phase::Cancelling) => {
                 assert!(place.0 > Phase::Cancelling, "P8: nothing is left, and still {}", place.0);
@@ -282,21 +349,26 @@ impl Witness {
             Event::StopRequested(_) if stopped_before => {
                 assert_eq!((before, actions), (place, [].as_slice()), "P12: a further {event:?} changes nothing");
             }
-            Event::StopRequested(_) => assert!(place.0 > Phase::Serving, "P12: the first stop request is heard"),
+            Event::StopRequested(_) => assert!(machine.history().stop.is_some(), "P12: the first stop request is heard"),
             Event::StartHookEnded(..)
+            | Event::StartHookCancelled(_)
             | Event::Listening
             | Event::ListenFailed
             | Event::MainEmpty
             | Event::StopHookEnded(..)
+            | Event::WorkersReleased
             | Event::InternalClosed => {}
         }
-        let ended =
-            machine.history().hooks.iter().filter(|hook| matches!(hook.verdict, HookVerdict::Started(HookResult::Done)));
-        let stopped = machine.history().hooks.iter().filter(|hook| match hook.verdict {
-            HookVerdict::Stopped(_) | HookVerdict::GivenUp(_) => true,
+        // A start hook that finished after it was dropped has only a stop half in the history.
+        let history = machine.history();
+        let is_started = |verdict| matches!(verdict, HookVerdict::Started(HookResult::Done));
+        let was_started = |hook| history.hooks.iter().any(|record| record.hook == hook && is_started(record.verdict));
+        let ended = history.hooks.iter().filter(|record| is_started(record.verdict));
+        let stopped = history.hooks.iter().filter(|record| match record.verdict {
+            HookVerdict::Stopped(_) | HookVerdict::GivenUp(_) => was_started(record.hook),
             HookVerdict::Started(_) | HookVerdict::StartDropped => false,
         });
-        let left = self.to_stop.len() + usize::from(self.running_stop_hook.is_some());
+        let left = self.to_stop.len() + usize::from(self.running_stop_hook.is_some_and(was_started));
         assert_eq!(ended.count(), stopped.count() + left, "P11: {:?}", machine.history().hooks);
     }
 }
