@@ -460,7 +460,7 @@ impl Lifecycle {
                 let clean_up = self.clean_up_budget();
                 let worst_case = clean_up.saturating_add(START_RESULT_WAIT).min(self.plan.worst_case());
                 let stop = self.stop(now, reason, worst_case);
-                let until = self.bounded(now, stop, START_RESULT_WAIT, clean_up);
+                let until = self.bounded(now, stop, START_RESULT_WAIT, self.plan.internal_close);
                 self.state = State::EndingStart { stop, hook, until };
                 self.actions.push_back(Action::CancelStartHook(hook));
             }

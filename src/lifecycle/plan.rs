@@ -10,8 +10,8 @@ pub const ABORT_FLUSH: Duration = Duration::from_millis(250);
 /// How long after the worst case the watchdog ends the process: 500 ms.
 pub const WATCHDOG_SLACK: Duration = Duration::from_millis(500);
 
-/// How long a cancelled start hook has to return: 50 ms, or the sum of the three waits that a stop before Serving skips if that
-/// is less. If it finishes in this time, its stop hook runs in order; if it finishes later, its stop hook runs after all others.
+/// How long a cancelled start hook has to return: 50 ms. A plan whose first three waits are shorter than this takes the rest from
+/// the clean-up. If the hook finishes in this time, its stop hook runs in order; if it finishes later, after all others.
 pub const START_RESULT_WAIT: Duration = Duration::from_millis(50);
 
 /// How long workers have to end after the stop hooks: 50 ms, as far as the deadline of the stop allows.

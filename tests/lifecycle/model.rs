@@ -167,6 +167,10 @@ impl Model {
         }
         self.clean_up_from = over_by;
         self.deadline = over_by + cleanup + internal_close;
+        // It may take from the clean-up, if the plan leaves nothing else.
+        for wait in list.iter_mut().filter(|wait| wait.what == What::StartResult) {
+            (wait.budget, wait.over_by) = (START_RESULT, over_by + cleanup);
+        }
         self.to_do = list;
         self.add_clean_up();
         self.actions.push(Action::ArmWatchdog(self.deadline + Duration::from_millis(500)));

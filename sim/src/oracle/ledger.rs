@@ -75,26 +75,33 @@ fn the_bound_is_the_plans(story: &Story<'_>, report: &Report) -> Result<(), Stri
     Ok(())
 }
 
+/// Whether the first hook that failed did so after the stop request: a start hook that was cancelled has a moment to return.
+fn a_cancelled_start_failed(story: &Story<'_>, report: &Report) -> bool {
+    let exit = report.phases.iter().map(|(_, span)| *span).sum::<Duration>();
+    let stop = exit.saturating_sub(report.shutdown);
+    let failed = story.server("log").find(|record| record.text("message") == Some("hook failed"));
+    failed.is_some_and(|record| story.host(record.at) + story.rounding() >= stop)
+}
+
 /// Why a life failed, and that it did.
 fn failures_are_said(story: &Story<'_>, report: &Report) -> Result<(), String> {
-    let started_badly = |hook: &lameduck::HookReport| {
-        matches!(hook.verdict, HookVerdict::Started(HookResult::Failed | HookResult::Panicked))
-    };
-    let start_failed = report.hooks.iter().any(started_badly);
+    let start_failed = report.hooks.iter().any(is_failed_start);
     let limit = Duration::from_millis(story.scenario.plan.start);
     let timed_out = story.began(Phase::Serving).is_none() && story.span(Phase::Starting).is_some_and(|span| span >= limit);
     let reason_holds = match report.reason {
         Some(StopReason::StartFailed) => start_failed,
         Some(StopReason::StartTimedOut) => timed_out,
         Some(StopReason::TaskFailed) => story.server("task ends").any(has_failed),
-        Some(StopReason::Signal(_) | StopReason::Requested) => !start_failed || timed_out || limit.is_zero(),
+        Some(StopReason::Signal(_) | StopReason::Requested) => {
+            !start_failed || timed_out || limit.is_zero() || a_cancelled_start_failed(story, report)
+        }
         None => false,
     };
     if !reason_holds {
         return Err(format!("the report's reason is {:?}, and nothing of that kind happened", report.reason));
     }
     let Some(task_failed) = story.a_task_failed() else { return Ok(()) };
-    let failed = task_failed || report.work_panicked > 0 || report.reason.is_none_or(is_failure);
+    let failed = task_failed || start_failed || report.work_panicked > 0 || report.reason.is_none_or(is_failure);
     if failed != report.error.is_some() {
         return Err(format!(
             "the service {}failed, and the error is {:?}",
@@ -103,6 +110,10 @@ fn failures_are_said(story: &Story<'_>, report: &Report) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+pub(super) const fn is_failed_start(hook: &lameduck::HookReport) -> bool {
+    matches!(hook.verdict, HookVerdict::Started(HookResult::Failed | HookResult::Panicked))
 }
 
 fn has_failed(record: &Record) -> bool {

@@ -8,7 +8,7 @@ use crate::{
 };
 use lameduck::{
     Report,
-    lifecycle::{HookResult, HookVerdict, Phase, StopReason, WATCHDOG_SLACK},
+    lifecycle::{HookResult, HookVerdict, Phase, START_RESULT_WAIT, StopReason, WATCHDOG_SLACK},
 };
 use std::time::Duration;
 
@@ -156,19 +156,32 @@ fn each_phase_is_bounded(story: &Story<'_>, report: &Report) -> Result<(), Strin
     Ok(())
 }
 
-/// The watchdog bites 500 ms after the bound, by the host's clock, which began with the world.
+/// The watchdog bites 500 ms after the bound, by the host's clock, which began with the world. A stop before Serving skips the
+/// first waits, but for a moment in which a start hook that runs may return.
 fn the_watchdog_is_armed(story: &Story<'_>, report: &Report) -> Result<(), String> {
     let plan = story.scenario.plan();
-    let before = report.phases.iter().take_while(|(phase, _)| *phase <= Phase::Serving).map(|(_, span)| *span);
-    let bound =
-        if story.began(Phase::Serving).is_some() { ledger::worst_case(story) } else { plan.cleanup + plan.internal_close };
-    let due = before.sum::<Duration>() + bound + WATCHDOG_SLACK;
+    let bound = if story.began(Phase::Serving).is_some() {
+        ledger::worst_case(story)
+    } else if started_hook_at_the_stop(story) {
+        (plan.cleanup + plan.internal_close + START_RESULT_WAIT).min(plan.worst_case())
+    } else {
+        plan.cleanup + plan.internal_close
+    };
+    let exit = report.phases.iter().map(|(_, span)| *span).sum::<Duration>();
+    let due = exit.saturating_sub(report.shutdown) + bound + WATCHDOG_SLACK;
     let armed: Vec<Duration> =
         story.server("watchdog armed").filter_map(|record| record.number("at_us")).map(Duration::from_micros).collect();
     match armed.as_slice() {
         [at] if at.abs_diff(due) <= MOMENT => Ok(()),
         _ => Err(format!("the watchdog was to be armed once, for {due:?}, and was for {armed:?}")),
     }
+}
+
+/// Whether a start hook was running when the stop was requested: none had failed, and not all were done.
+fn started_hook_at_the_stop(story: &Story<'_>) -> bool {
+    let armed = story.records.iter().position(|record| record.event == "watchdog armed").unwrap_or(0);
+    let logged = |message| story.records[..armed].iter().filter(move |record| record.text("message") == Some(message));
+    logged("hook failed").next().is_none() && logged("hook done").count() < story.scenario.hooks.len()
 }
 
 /// P8: nothing is slept that can be waited for.
@@ -327,7 +340,8 @@ pub(super) fn the_exit_tells_the_truth(story: &Story<'_>) -> Judgement {
     ledger::races_are_counted(story, report)?;
     ledger::the_exit_follows(story)?;
     let Some(task_failed) = story.a_task_failed() else { return Ok(Exercise::No) };
-    let failed = report.reason.is_some_and(ledger::is_failure) || task_failed;
+    let start_failed = report.hooks.iter().any(ledger::is_failed_start);
+    let failed = report.reason.is_some_and(ledger::is_failure) || task_failed || start_failed;
     // What a worker could not even drop by the exit is counted, and has no particulars.
     let unlisted = report.requests.aborted > report.aborts.len() as u64;
     let dropped = story.server("task ends").filter(|record| record.text("how") == Some("dropped")).count() as u64;
