@@ -299,6 +299,14 @@ impl Lifecycle {
                 self.abort(stop, until.min(flushed));
             }
             State::Cancelling { step: CancelStep::Aborted, .. } => self.cut(now, stop),
+            // What was cut must still be carried out, so the workers keep their least time.
+            State::CleaningUp { until, step: step @ CleanUpStep::Workers, late, .. } => {
+                let least = now + WORKER_RELEASE_MIN;
+                if until <= least {
+                    return Outcome::Ignored;
+                }
+                self.state = State::CleaningUp { stop, until: least, step, late };
+            }
             State::CleaningUp { step, late, .. } => {
                 self.end_clean_up_step(now, stop, step, late, GiveUp::Impatience);
             }

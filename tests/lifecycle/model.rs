@@ -310,6 +310,15 @@ impl Model {
                     self.stop(now, reason)
                 }
             }
+            Event::StopRequested(StopReason::Signal(Signal::Interrupt | Signal::Quit))
+                if self.current() == Some(What::Workers) =>
+            {
+                let least = now + RELEASE.0;
+                if self.until <= least {
+                    return false;
+                }
+                self.until = least;
+            }
             Event::StopRequested(StopReason::Signal(Signal::Interrupt | Signal::Quit)) if phase != Phase::Stopped => {
                 if self.current() == Some(What::Cancelled) {
                     self.until = self.until.min(now);

@@ -150,6 +150,8 @@ fn impatience_moves_later_waits_forward_and_lengthens_none() {
     life.tell(signal(Signal::Interrupt));
     assert_eq!((life.place().as_str(), life.time_left()), ("cleaning_up/workers", 50 * MS), "P12");
     life.tell(signal(Signal::Quit));
+    assert_eq!((life.place().as_str(), life.time_left()), ("cleaning_up/workers", 20 * MS), "P12: the cut is carried out");
+    life.time_out();
     assert_eq!((life.place().as_str(), life.time_left()), ("cleaning_up/internal server", SECOND), "P12");
     life.tell(signal(Signal::Quit));
     assert_eq!(life.place(), "stopped", "P12");

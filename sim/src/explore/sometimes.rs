@@ -81,7 +81,8 @@ fn edges(all: &mut Vec<Sometimes>) {
     edge("starting, cleaning up: a stop", |glance| glance.ended_in_start() && glance.code() == Some(0));
     edge("starting, cleaning up: a start hook that failed", |glance| glance.started_with(&[HookResult::Failed]));
     edge("starting, cleaning up: the limit of the start", |glance| {
-        glance.error().is_some_and(|error| error.contains("--start"))
+        let report = glance.story.outcome.report.as_ref();
+        report.is_some_and(|report| report.reason == Some(StopReason::StartTimedOut))
     });
     edge("lame duck, draining: the delay is over", |glance| {
         let delay = glance.story.scenario.plan().lame_duck;

@@ -329,7 +329,9 @@ fn hooks_are_told_as_they_were(story: &Story<'_>, report: &Report) -> Result<(),
             }
         }
         let (HookVerdict::GivenUp(_) | HookVerdict::Stopped(_), Some(begins)) = (hook.verdict, begins) else { continue };
-        let reserved: Duration = shares[..n].iter().sum();
+        // A late one runs after all others, and gets what they left.
+        let below = if story.was_dropped(&hook.name) { 0 } else { n };
+        let reserved: Duration = shares[..below].iter().sum();
         let until = common.saturating_sub(reserved);
         let until = script.budget_ms.map_or(until, |own| until.min(story.host(begins) + Duration::from_millis(own)));
         let over = story.host(begins) + hook.took;

@@ -5,7 +5,7 @@ use crate::{
     scenario::{Client, Deed, Fault, Outcome, SERVER, Scenario, StopBy, Traffic},
     trace::{Fnv64, Record},
 };
-use lameduck::lifecycle::{ABORT_FLUSH, Phase};
+use lameduck::lifecycle::{ABORT_FLUSH, HookVerdict, Phase};
 use std::{collections::BTreeMap, time::Duration};
 
 /// A scenario and what came of it, in the words of the promises.
@@ -270,6 +270,13 @@ impl<'a> Story<'a> {
         };
         let at = self.server("task ends").filter(fails).map(|record| record.at).min();
         (at != Some(cancelling)).then_some(at < Some(cancelling) && at.is_some())
+    }
+
+    /// Whether the start of this hook was dropped. It may have finished all the same.
+    #[must_use]
+    pub fn was_dropped(&self, hook: &str) -> bool {
+        let dropped = |report: &lameduck::HookReport| report.name == hook && report.verdict == HookVerdict::StartDropped;
+        self.outcome.report.as_ref().is_some_and(|report| report.hooks.iter().any(dropped))
     }
 
     /// Whether anything but requests and idle connections may be at work in the drain.

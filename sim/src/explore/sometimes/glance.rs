@@ -48,10 +48,6 @@ impl<'a> Glance<'a> {
         self.report().map(|report| &report.requests)
     }
 
-    pub(super) fn error(&self) -> Option<&str> {
-        self.report()?.error.as_deref()
-    }
-
     pub(super) fn code(&self) -> Option<u64> {
         self.story.exit().map(|(_, code)| code)
     }
