@@ -49,7 +49,6 @@ where
             Action::RunStopHook(hook) => self.run_hook(hook, Half::Stop, now),
             Action::GiveUpStopHook(hook, why) => self.drop_hook(hook, HookVerdict::GivenUp(why), now),
             Action::ReleaseWorkers => self.release_workers(),
-            Action::ResetConnections => self.rooms.reset_connections(&self.board.main_addresses),
             Action::CloseInternal => {
                 self.internal.publish(Phase::Draining, now);
                 let _ = self.internal_orders.send(Order::Close);

@@ -33,8 +33,6 @@ pub enum Action {
     GiveUpStopHook(HookIndex, GiveUp),
     /// End the workers and their runtimes; answer with `WorkersReleased`.
     ReleaseWorkers,
-    /// Reset the connections that blocked workers still hold, so that no response which was cut looks complete (P5d).
-    ResetConnections,
     /// Close the internal server after its own short drain; answer with `InternalClosed`.
     CloseInternal,
     /// Close the internal server now, drained or not.

@@ -578,10 +578,8 @@ impl Lifecycle {
                 self.after_stop_hook(now, stop, step, late);
             }
             CleanUpStep::LateStart(_) => self.release_workers(now, stop),
-            CleanUpStep::Workers => {
-                self.actions.push_back(Action::ResetConnections);
-                self.close_internal(now, stop);
-            }
+            // A worker that is blocked ends with the process.
+            CleanUpStep::Workers => self.close_internal(now, stop),
             CleanUpStep::Internal => {
                 self.actions.push_back(Action::CutInternal);
                 self.finish(now, stop);

@@ -279,14 +279,13 @@ impl Model {
     /// Ends the current wait by force: its time is up, or somebody is impatient.
     fn force(&mut self, now: Moment, why: GiveUp) {
         match self.current() {
-            Some(What::LameDuck | What::Drain | What::Cancelled | What::LateStart) => {}
+            Some(What::LameDuck | What::Drain | What::Cancelled | What::LateStart | What::Workers) => {}
             Some(What::Flush) => self.actions.push(Action::Cut),
             Some(What::StartResult) => self.actions.push(Action::DropStartHook(HookIndex(self.started))),
             Some(What::StopHook(hook) | What::LateStopHook(hook)) => {
                 self.hook_failed = true;
                 self.actions.push(Action::GiveUpStopHook(HookIndex(hook), why));
             }
-            Some(What::Workers) => self.actions.push(Action::ResetConnections),
             Some(What::Internal) => self.actions.push(Action::CutInternal),
             None => return self.stop_start(now, StopReason::StartTimedOut),
         }

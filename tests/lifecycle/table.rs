@@ -104,7 +104,6 @@ fn list(actions: &[Action], now: Moment) -> String {
             | Action::Abort
             | Action::Cut
             | Action::ReleaseWorkers
-            | Action::ResetConnections
             | Action::CloseInternal
             | Action::CutInternal
             | Action::Exit => format!("{action:?}"),

@@ -221,13 +221,6 @@ impl Witness {
                 assert_eq!(self.workers, Workers::Running, "P10: the workers are released once");
                 self.workers = Workers::Released;
             }
-            Action::ResetConnections => {
-                assert_eq!(
-                    self.workers,
-                    Workers::Released,
-                    "P5d: what blocked workers hold is reset once they should have ended"
-                );
-            }
             Action::CloseInternal => {
                 assert_eq!(self.running_stop_hook, None, "P3: the internal server closes last of all");
                 assert_eq!(self.workers, Workers::Released, "P3: the internal server closes last of all");
