@@ -16,7 +16,7 @@
 //! The answer arrives, and only then the log says `pool closed`, with nothing in use. To see the check at work:
 //!
 //! ```text
-//! $ curl localhost:8081/outage                    # pretend that the database went away; again, and it is back
+//! $ curl -X POST localhost:8081/outage            # pretend that the database went away; again, and it is back
 //! $ curl -i localhost:8081/readiness              # 503, and why, within a second
 //! ```
 #![expect(clippy::disallowed_methods, reason = "an app lives on tokio's time; only the host must not")]
@@ -24,7 +24,7 @@
 use axum::{
     Router,
     extract::{Path, State},
-    http::{Response, StatusCode},
+    http::{Method, Response, StatusCode},
     routing::get,
 };
 use lameduck::{
@@ -66,8 +66,9 @@ fn main() -> Result<(), String> {
                     .interval(Duration::from_millis(500)),
                 )
                 // The internal server takes routes of one's own; here, a switch for the pretence.
-                .internal_route("/outage", move |_| {
-                    let is_down = broken.toggle_outage();
+                .internal_route("/outage", move |request| {
+                    // A GET changes nothing: a browser may send one for any web page.
+                    let is_down = if request.method() == Method::POST { broken.toggle_outage() } else { broken.is_down() };
                     async move { Response::new(if is_down { "the database is down\n" } else { "the database is up\n" }) }
                 })
                 .tower(router))
@@ -139,6 +140,10 @@ impl Pool {
         sleep(Duration::from_millis(50)).await;
         tracing::info!(in_use, queries = self.0.queries.load(Relaxed), "pool closed");
         Ok(())
+    }
+
+    fn is_down(&self) -> bool {
+        self.0.is_down.load(Relaxed)
     }
 
     fn toggle_outage(&self) -> bool {

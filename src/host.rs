@@ -100,6 +100,14 @@ impl Builder {
         self
     }
 
+    /// Adds a host name that the internal server responds to, in addition to IP addresses and `localhost`. `.example` stands for
+    /// every name below it, `*` for any. A request for another name gets a 421, so that no web page can read `/status` by DNS
+    /// rebinding. Requests by a Unix socket, and those without a host (HTTP/1.0), are not checked.
+    pub fn internal_host(mut self, name: impl Into<String>) -> Self {
+        self.parts.settings.internal_hosts.push(name.into());
+        self
+    }
+
     /// The version of the app, which every handler can see. Default: empty.
     pub fn app_version(mut self, version: impl Into<String>) -> Self {
         self.parts.settings.app_version = version.into();
@@ -163,6 +171,9 @@ impl Builder {
 
     /// Mounts a route of your own on the internal server, at exactly this path, which begins with a slash: one that does not is
     /// refused at the start. It may take the place of a built-in one.
+    ///
+    /// It gets every method. Change nothing on a `GET`, which prefetchers, crawlers and web pages may send: check for `POST`, as
+    /// `examples/axum_pool.rs` does. The [host name](Self::internal_host) is checked before.
     ///
     /// `handler` runs on the one thread that answers the probes. If it blocks that thread, it silences them: `await`, or leave what
     /// blocks to a thread of its own.

@@ -51,10 +51,11 @@ async fn axum_pool_is_closed_after_the_last_handler() {
     assert!(app.has_logged("pool opened"), "the start hook runs before anything is served");
     app.poll_readiness(200).await;
 
-    assert_eq!(app.get_internal("/outage").await.text(), "the database is down\n");
+    assert_eq!(app.get_internal("/outage").await.text(), "the database is up\n", "a GET changes nothing");
+    assert_eq!(app.post_internal("/outage").await.text(), "the database is down\n");
     let unready = app.poll_readiness(503).await;
     assert!(unready.contains("database"), "the answer names the check: {unready}");
-    assert_eq!(app.get_internal("/outage").await.text(), "the database is up\n");
+    assert_eq!(app.post_internal("/outage").await.text(), "the database is up\n");
     app.poll_readiness(200).await;
 
     // Longer than the lame duck delay, so that its handler is at work when the drain begins.
@@ -228,6 +229,10 @@ impl Example {
         Answer::read(&mut send(&self.internal, "GET", path, "").await).await
     }
 
+    async fn post_internal(&self, path: &str) -> Answer {
+        Answer::read(&mut send(&self.internal, "POST", path, "").await).await
+    }
+
     /// Asks until readiness has this status; returns what it said.
     async fn poll_readiness(&self, status: u16) -> String {
         in_time("readiness", async {
@@ -330,7 +335,7 @@ impl Answer {
 
 async fn send(address: &str, method: &str, path: &str, headers: &str) -> TcpStream {
     let mut stream = in_time("a connection", TcpStream::connect(address)).await.expect("it listens");
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: example\r\nconnection: close\r\n{headers}\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n");
     in_time("room for a request", stream.write_all(request.as_bytes())).await.expect("it can be sent");
     stream
 }

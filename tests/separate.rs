@@ -18,7 +18,7 @@ use std::{
 use support::{App, Client, Service, app::Workers, builder, now, quick_plan, until_holds, wire};
 
 fn request(address: std::net::SocketAddr, method: &str, path: &str) -> wire::Answer {
-    wire::request(address, &format!("{method} {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n"))
+    wire::request(address, &format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn probes_answer_head_like_get_refuse_other_methods_and_are_never_stored() {
     let service = Service::start(&[]);
     for path in ["/liveness", "/readiness", "/serving", "/startupz", "/status", "/metrics"] {
         let mut client = Client::connect(service.internal);
-        client.send(format!("HEAD {path} HTTP/1.1\r\nhost: t\r\n\r\n"));
+        client.send(format!("HEAD {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"));
         assert_eq!(client.head().unwrap().status, 200, "{path}");
         assert_eq!(client.get(path).header("cache-control"), Some("no-store"), "no body lay between the two");
         let refused = request(service.internal, "POST", path);
@@ -300,7 +300,7 @@ fn serving_holds_through_the_lame_duck_delay_and_ends_before_the_listeners() {
     assert_eq!((app.probe("/readiness").status, app.probe("/serving").status), (503, 200));
     assert_eq!(app.get("/").status, 200);
     let mut held = Client::connect(app.main);
-    held.send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 2\r\n\r\n1");
+    held.send("POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n1");
     app.signal(Signal::Interrupt);
     app.wait_for_phase("draining");
     let refused = app.probe("/serving");
@@ -401,4 +401,78 @@ fn a_worker_that_is_wedged_is_not_serving_in_the_lame_duck_delay_either_and_stay
     assert_eq!(client.answer().status, 200);
     app.signal(Signal::Interrupt);
     assert_eq!(app.report().code(), 0);
+}
+
+/// The status of a request with these lines, on a connection of its own.
+fn status_of(address: std::net::SocketAddr, head: &str) -> u16 {
+    wire::request(address, &format!("{head}\r\nconnection: close\r\n\r\n")).status
+}
+
+#[test]
+fn a_page_cannot_read_the_status_by_a_name_of_its_own() {
+    // DNS rebinding: a web page's own name resolves to an address inside, and the browser there sends the page's requests to it.
+    // `/status` responded to any Host, and tells addresses, version and plan.
+    let app = App::start(
+        builder()
+            .internal_host("app.default.svc")
+            .internal_host(".pods.example")
+            .internal_route("/mine", |_| async { http::Response::new("mine") })
+            .tower(Router::new().route("/", get(|| async { "hello" }))),
+    );
+    let internal = app.internal;
+    for path in ["/status", "/metrics", "/readiness", "/serving", "/liveness", "/mine", "/nowhere"] {
+        let refused =
+            wire::request(internal, &format!("GET {path} HTTP/1.1\r\nhost: evil.example:8081\r\nconnection: close\r\n\r\n"));
+        assert_eq!(refused.status, 421, "{path}");
+        let text = refused.body();
+        assert!(text.contains("evil.example:8081") && text.contains("internal_hosts"), "{text}");
+    }
+    assert_eq!(status_of(internal, "POST /mine HTTP/1.1\r\nhost: evil.example\r\ncontent-length: 0"), 421);
+    assert_eq!(status_of(internal, "GET http://evil.example/status HTTP/1.1\r\nhost: 127.0.0.1"), 421, "absolute form");
+    // A kubelet, Prometheus by address and by a configured name, people, and what has no Host.
+    for host in [internal.to_string(), "127.0.0.1".into(), "[::1]:8081".into(), "localhost:8081".into()] {
+        assert_eq!(status_of(internal, &format!("GET /status HTTP/1.1\r\nhost: {host}")), 200, "{host}");
+    }
+    for host in ["app.default.svc:8081", "APP.default.svc.", "app-0.pods.example:8081"] {
+        assert_eq!(status_of(internal, &format!("GET /metrics HTTP/1.1\r\nhost: {host}")), 200, "{host}");
+    }
+    assert_eq!(status_of(internal, "GET /readiness HTTP/1.0"), 200, "HAProxy's httpchk");
+    assert_eq!(status_of(app.main, "GET / HTTP/1.1\r\nhost: www.example"), 200, "the main server serves every name");
+    assert_eq!(app.end().code(), 0);
+}
+
+#[test]
+fn a_rebound_name_is_refused_over_http2_too() {
+    let app = App::start(builder().tower(Router::new()));
+    let mut http2 = support::frames::Http2::connect(app.internal);
+    let stream = http2.get_from("evil.example", "/status");
+    assert!(http2.body(stream).contains("is not allowed here"));
+    let stream = http2.get_from("localhost", "/serving");
+    assert_eq!(http2.body(stream), "serving\n");
+    assert_eq!(app.end().code(), 0);
+}
+
+#[test]
+fn an_internal_unix_socket_responds_to_any_name() {
+    // No web page reaches a Unix socket, and clients make up a name for it.
+    use std::{
+        io::{Read, Write},
+        os::unix::net::UnixStream,
+    };
+    let path = support::scratch_path("internal.sock");
+    let mut service = Service::watch(support::service::command().args([
+        "--addr=127.0.0.1:0",
+        "--log-format=json",
+        "--lame-duck=0s",
+        &format!("--internal-addr=unix:{}", path.display()),
+    ]));
+    service.wait_for_phase("serving");
+    let mut stream = UnixStream::connect(&path).expect("it listens");
+    stream.write_all(b"GET /serving HTTP/1.1\r\nhost: made-up.example\r\nconnection: close\r\n\r\n").expect("it reads");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).expect("it responds");
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+    let asked = now();
+    service.signal(rustix::process::Signal::TERM);
+    assert_eq!(service.exit_code_since(asked).0, 0);
 }

@@ -172,7 +172,7 @@ frontend front
 backend app
     balance roundrobin
     option httpchk
-    http-check send meth GET uri /readiness ver HTTP/1.1 hdr host check
+    http-check send meth GET uri /readiness ver HTTP/1.1 hdr host localhost
     http-check expect status 200
     default-server check inter 100ms fall 1 rise 1
 "

@@ -10,7 +10,7 @@ use crate::{
     hook::HookState,
     host::{Bound, Parts},
     http::{CloseRaces, Crew, EvictionGrace, HttpService, Limits, Order, Sealing, Side, SideConfig, work},
-    internal::{Board, Heartbeats, InternalService, watch},
+    internal::{AllowedHosts, Board, Heartbeats, InternalService, watch},
     lifecycle::{Lifecycle, Phase},
     settings::Settings,
     unwind::unwind,
@@ -169,6 +169,7 @@ fn open_internal<L: Listener>(
     let routes = InternalService {
         board: board.clone(),
         routes: std::mem::take(&mut parts.routes),
+        hosts: AllowedHosts::new(&parts.settings.internal_hosts, parts.settings.knobs(&["internal-hosts"])),
         #[cfg(feature = "metrics")]
         metrics: Metrics::new(board.clone(), parts.meter.take()),
     };

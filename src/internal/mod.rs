@@ -9,15 +9,19 @@
 //! | `/status` | what the process knows of itself, as JSON |
 //! | `/metrics` | the same and more for Prometheus, behind the feature `metrics` |
 //!
+//! Requests that are directed to a name which was not configured get a 421 ([`AllowedHosts`]). No built-in route changes anything.
+//!
 //! Users mount routes of their own beside these. It runs on the same engine as the main server, and has a drain of its own.
 
 mod board;
+mod hosts;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod routes;
 mod wedge;
 
 pub(crate) use board::Board;
+pub(crate) use hosts::AllowedHosts;
 #[cfg(feature = "metrics")]
 pub(crate) use metrics::Metrics;
 pub(crate) use routes::{InternalRoute, InternalService, route};

@@ -1,7 +1,7 @@
 //! The internal server's answers.
 
-use super::Board;
-use crate::{hook::BoxFuture, http::Body};
+use super::{AllowedHosts, Board};
+use crate::{env::Address, hook::BoxFuture, http::Body};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -17,6 +17,7 @@ pub(crate) type InternalRoute = Arc<dyn Fn(Request<Body>) -> BoxFuture<Response<
 pub(crate) struct InternalService {
     pub(crate) board: Arc<Board>,
     pub(crate) routes: BTreeMap<String, InternalRoute>,
+    pub(crate) hosts: AllowedHosts,
     #[cfg(feature = "metrics")]
     pub(crate) metrics: super::Metrics,
 }
@@ -27,9 +28,10 @@ impl hyper::service::Service<Request<Body>> for InternalService {
     type Future = BoxFuture<Result<Response<InternalBody>, Infallible>>;
 
     fn call(&self, request: Request<Body>) -> Self::Future {
-        let answering: Answering = match self.routes.get(request.uri().path()) {
-            Some(route) => Answering::Later(route(request)),
-            None => Answering::Now(self.answer(&request)),
+        let answering: Answering = match (self.misdirected(&request), self.routes.get(request.uri().path())) {
+            (Some(refusal), _) => Answering::Now(refusal),
+            (None, Some(route)) => Answering::Later(route(request)),
+            (None, None) => Answering::Now(self.answer(&request)),
         };
         Box::pin(async move {
             Ok(match answering {
@@ -46,6 +48,15 @@ enum Answering {
 }
 
 impl InternalService {
+    /// The refusal of a request for a host that is not ours. A Unix socket has no name that could be rebound.
+    fn misdirected(&self, request: &Request<Body>) -> Option<Response<InternalBody>> {
+        if matches!(request.body().context().local(), Address::Unix(_)) {
+            return None;
+        }
+        let host = self.hosts.refused(request)?;
+        Some(text(StatusCode::MISDIRECTED_REQUEST, self.hosts.reason(&host)))
+    }
+
     fn answer(&self, request: &Request<Body>) -> Response<InternalBody> {
         let endpoint = match request.uri().path() {
             "/liveness" | "/livez" => Self::liveness,

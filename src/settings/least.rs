@@ -1,6 +1,6 @@
 //! The least that a setting may be: refused in a flag or variable by the table, and at the start where code has set it.
 
-use super::{Settings, SettingsError};
+use super::{Settings, SettingsError, parse::parse_host_name};
 use std::time::Duration;
 
 /// A head of any browser fits, and hyper's own least.
@@ -51,6 +51,11 @@ impl Settings {
             && silence < TCP_KEEPALIVE_LEAST
         {
             return Err(self.refused("tcp-keepalive", "tcp_keepalive", format!("{silence:?}"), "must be at least 1s"));
+        }
+        for name in &self.internal_hosts {
+            if let Err(reason) = parse_host_name(name) {
+                return Err(self.refused("internal-hosts", "internal_hosts", name.clone(), &reason));
+            }
         }
         if http::HeaderValue::from_str(&self.app_version).is_err() {
             let reason = "expected visible characters, since it is sent in a header";

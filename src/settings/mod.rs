@@ -30,6 +30,9 @@ pub struct Settings {
     pub main_addresses: Vec<ListenAddress>,
     /// The internal server's address. Default: `[::]:8081`.
     pub internal_address: ListenAddress,
+    /// Host names that the internal server responds to, in addition to IP addresses and `localhost`: `app.default.svc`,
+    /// `.default.svc` for every name below it, `*` for any. Default: none.
+    pub internal_hosts: Vec<String>,
     /// The version of the app, which every handler can see.
     pub app_version: String,
     /// The deadline of every request. Default 5 s; `None` or zero for none.
@@ -71,6 +74,7 @@ impl Default for Settings {
         Self {
             main_addresses: Vec::new(),
             internal_address: ListenAddress::Port(8081),
+            internal_hosts: Vec::new(),
             app_version: String::new(),
             request_timeout: Some(Duration::from_secs(5)),
             plan: Plan::default(),
@@ -122,6 +126,7 @@ impl Settings {
         let mut settings = self;
         // What the environment or a flag says takes their place.
         let own_addresses = std::mem::take(&mut settings.main_addresses);
+        let own_hosts = std::mem::take(&mut settings.internal_hosts);
         for setting in SETTINGS {
             let rival =
                 |given: &dyn Fn(&Setting) -> Vec<String>| setting.rival().is_some_and(|rival| !given(rival).is_empty());
@@ -136,6 +141,9 @@ impl Settings {
         }
         if settings.main_addresses.is_empty() {
             settings.main_addresses = own_addresses;
+        }
+        if settings.internal_hosts.is_empty() {
+            settings.internal_hosts = own_hosts;
         }
         settings.knobs = Knobs::Flags;
         Ok(settings)

@@ -38,6 +38,14 @@ pub(super) fn parse_address(text: &str) -> Result<ListenAddress, String> {
     text.parse().map_err(|error: std::io::Error| error.to_string())
 }
 
+pub(super) fn parse_host_name(text: &str) -> Result<String, String> {
+    let is_of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if text == "*" || (!text.trim_matches('.').is_empty() && text.bytes().all(is_of_a_name)) {
+        return Ok(text.to_owned());
+    }
+    Err("expected a host name without a port, such as app.default.svc or .default.svc, or *".to_owned())
+}
+
 pub(super) fn parse_port(text: &str, address_variable: &str) -> Result<u16, String> {
     text.parse().map_err(|_| {
         if text.contains("://") {

@@ -3,7 +3,7 @@
 use super::{
     Settings,
     least::{HEADER_BYTES_LEAST, TCP_KEEPALIVE_LEAST},
-    parse::{parse_address, parse_count, parse_duration, parse_port, parse_some_duration, parse_switch},
+    parse::{parse_address, parse_count, parse_duration, parse_host_name, parse_port, parse_some_duration, parse_switch},
 };
 use crate::env::ListenAddress;
 use std::{fmt, num::NonZeroUsize};
@@ -28,7 +28,7 @@ impl Setting {
     /// Whether it may be given several times (in the environment: separated by commas).
     #[must_use]
     pub fn is_repeatable(&self) -> bool {
-        self.flag == "addr"
+        matches!(self.flag, "addr" | "internal-hosts")
     }
 
     /// The address that goes before this port, or the port that this address goes before.
@@ -106,6 +106,18 @@ pub const SETTINGS: &[Setting] = &[
         help: "Address of the internal server; goes before a port",
         apply: |settings, value| {
             settings.internal_address = parse_address(value)?;
+            Ok(())
+        },
+    },
+    Setting {
+        flag: "internal-hosts",
+        variable: "INTERNAL_HOSTS",
+        value: "NAME",
+        default: "none",
+        help: "Host name that the internal server responds to, in addition to IP addresses and localhost: app.default.svc, \
+               .default.svc for all below it, * for any; may be repeated (in the variable: separated by commas)",
+        apply: |settings, value| {
+            settings.internal_hosts.push(parse_host_name(value)?);
             Ok(())
         },
     },

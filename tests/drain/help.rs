@@ -328,7 +328,7 @@ impl Client {
 }
 
 pub(crate) fn request(target: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nhost: test\r\n\r\n")
+    format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n")
 }
 
 /// A connection whose reads fail rather than hang.

@@ -15,7 +15,7 @@ struct LastScrape(Client);
 impl LastScrape {
     fn prepare(service: &Service, accept: &str) -> Self {
         let mut client = Client::connect(service.internal);
-        client.send(format!("GET /metrics HTTP/1.1\r\nhost: t\r\naccept: {accept}\r\n"));
+        client.send(format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n"));
         Self(client)
     }
 

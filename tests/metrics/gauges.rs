@@ -34,7 +34,7 @@ fn connections_are_counted_by_what_they_are_at() {
     assert_eq!(http2.body(stream), "hello world");
     until_holds("one that speaks HTTP/2", || states(&service) == [1.0, 1.0, 1.0, 0.0, 0.0]);
     let mut upgraded = Client::connect(service.main);
-    upgraded.send("GET /upgrade HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+    upgraded.send("GET /upgrade HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
     assert_eq!(upgraded.head().map(|head| head.status), Ok(101));
     until_holds("one that speaks something else", || states(&service) == [1.0, 1.0, 1.0, 0.0, 1.0]);
     drop((silent, slow, http2, upgraded));

@@ -28,7 +28,7 @@ impl Page {
     /// Asks for it, as somebody who accepts this.
     pub(crate) fn scrape(internal: SocketAddr, accept: &str) -> Self {
         let mut client = Client::connect(internal);
-        client.send(format!("GET /metrics HTTP/1.1\r\nhost: t\r\naccept: {accept}\r\nconnection: close\r\n\r\n"));
+        client.send(format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\nconnection: close\r\n\r\n"));
         Self::of(&client.answer())
     }
 

@@ -83,22 +83,27 @@ impl Http2 {
 
     /// Asks with GET; the stream's id.
     pub(crate) fn get(&mut self, path: &str) -> u32 {
-        self.ask(&[0x82], path)
+        self.ask(&[0x82], "localhost", path)
+    }
+
+    /// Asks with GET and this `:authority`.
+    pub(crate) fn get_from(&mut self, authority: &str, path: &str) -> u32 {
+        self.ask(&[0x82], authority, path)
     }
 
     /// Asks with HEAD.
     pub(crate) fn ask_head(&mut self, path: &str) -> u32 {
-        self.ask(b"\x02\x04HEAD", path)
+        self.ask(b"\x02\x04HEAD", "localhost", path)
     }
 
-    fn ask(&mut self, method: &[u8], path: &str) -> u32 {
+    fn ask(&mut self, method: &[u8], authority: &str, path: &str) -> u32 {
         let stream = self.take_stream();
         // RFC 7541: `:method: GET` and `:scheme: http` by their index, `:path` and `:authority` as literals without indexing.
         let mut block = method.to_vec();
         block.extend_from_slice(&[0x86, 0x04, u8::try_from(path.len()).unwrap()]);
         block.extend_from_slice(path.as_bytes());
-        block.extend_from_slice(&[0x01, 4]);
-        block.extend_from_slice(b"test");
+        block.extend_from_slice(&[0x01, u8::try_from(authority.len()).unwrap()]);
+        block.extend_from_slice(authority.as_bytes());
         self.send(HEADERS, END_STREAM | END_HEADERS, stream, &block);
         stream
     }

@@ -85,7 +85,7 @@ impl Client {
 
     /// Sends a GET that leaves the connection open.
     pub(crate) fn send_get(&mut self, path: &str) {
-        self.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"));
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"));
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Answer {
@@ -224,7 +224,7 @@ impl Client {
 /// One request on a connection of its own.
 #[track_caller]
 pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
-    request(address, &format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"))
+    request(address, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
 }
 
 /// Any bytes on a connection of their own; the answer.

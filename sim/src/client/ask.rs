@@ -39,7 +39,7 @@ impl Ask {
     /// Its HTTP/1.1 head, the empty line included.
     #[must_use]
     pub fn head(&self) -> Vec<u8> {
-        let mut head = format!("{} {} HTTP/1.1\r\nHost: sim\r\n", self.method, self.target);
+        let mut head = format!("{} {} HTTP/1.1\r\nHost: localhost\r\n", self.method, self.target);
         for (name, value) in &self.fields {
             head.push_str(&format!("{name}: {value}\r\n"));
         }

@@ -180,7 +180,7 @@ async fn answer(
 }
 
 fn in_http2(ask: &Ask) -> Result<http::Request<Full<Bytes>>, Failure> {
-    let mut request = http::Request::builder().method(ask.method.clone()).uri(format!("http://sim{}", ask.target));
+    let mut request = http::Request::builder().method(ask.method.clone()).uri(format!("http://localhost{}", ask.target));
     for (name, value) in &ask.fields {
         request = request.header(name, value);
     }
