@@ -125,7 +125,7 @@ fn connections(report: &Report) -> [u64; 4] {
     [connections.accepted, connections.drained, connections.raced, connections.reset]
 }
 
-const GET: &str = "GET / HTTP/1.1\r\n\r\n";
+const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
 #[test]
 fn an_idle_connection_sleeps_and_is_answered_there() {
@@ -151,10 +151,10 @@ fn what_is_not_plain_wakes_a_sleeper() {
     let [mut burst, mut post, mut half, mut scrap, mut garbage, mut last] = sleepers(&app);
     burst.send(GET.repeat(40));
     post.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 3\r\n\r\nabc");
-    half.send("GET / HTTP/1.1\r\n");
+    half.send("GET / HTTP/1.1\r\nhost: test\r\n");
     scrap.send("P");
     garbage.send("\0\0\0\0 garbage\r\n\r\n");
-    last.send("GET / HTTP/1.1\r\nconnection: close\r\n\r\n");
+    last.send("GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     for _ in 0..40 {
         assert_eq!(burst.answer().body(), "hello");
     }
@@ -195,7 +195,7 @@ fn the_drain_takes_its_last_look_at_each_sleeper() {
     app.stop();
     until_holds("the drain", || app.status()["phase"] == "draining");
     whole.send(GET);
-    half.send("GET / HTTP/1.1\r\n");
+    half.send("GET / HTTP/1.1\r\nhost: test\r\n");
     drop(gone);
     shut.send(GET);
     shut.shut_write();

@@ -100,7 +100,7 @@ fn fates(report: &Report) -> [u64; 5] {
     [requests.started, requests.finished, requests.timed_out, requests.aborted, requests.gone]
 }
 
-const GET: &str = "GET / HTTP/1.1\r\n\r\n";
+const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
 // A body that said it was shorter than it was went out whole, behind a head with the shorter length: its client took the rest for
 // the next answer. hyper leaves it out; but of one that is large it dropped what was left, and the request was counted gone.
@@ -129,7 +129,7 @@ fn half_a_head_behind_a_plain_answer_gets_its_408_in_time() {
     let mut client = Client::connect(app.main);
     assert_eq!(client.get("/").body(), "hello");
     let begin = now();
-    client.send("GET / HTTP/1.1\r\n");
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n");
     assert_eq!(client.answer().status, 408);
     let took = begin.elapsed();
     assert!((300..1_000).contains(&took.as_millis()), "{took:?}");
@@ -179,7 +179,7 @@ fn a_client_that_asks_much_at_once_leaves_others_their_turn() {
     other.send_get("/wait");
     until_holds("it waits", || app.status()["requests"]["in_flight"] == 1);
     let mut client = Client::connect(app.main);
-    client.send(format!("GET /wake HTTP/1.1\r\n\r\n{}", GET.repeat(200)));
+    client.send(format!("GET /wake HTTP/1.1\r\nhost: test\r\n\r\n{}", GET.repeat(200)));
     let answer = other.answer().body();
     assert!(answer.parse::<usize>().unwrap() <= 32, "{answer} of one client's before the other's first");
     for _ in 0..201 {
@@ -308,7 +308,7 @@ fn a_stop_while_a_plain_handler_blocks_is_told_with_its_answer() {
         Workers::Threads(1),
     );
     let mut client = Client::connect(app.main);
-    client.send(format!("GET /block HTTP/1.1\r\n\r\n{GET}"));
+    client.send(format!("GET /block HTTP/1.1\r\nhost: test\r\n\r\n{GET}"));
     heard.recv().unwrap();
     app.stop();
     assert!(client.answer().says_close());
@@ -358,7 +358,7 @@ fn a_plain_handler_that_waits_is_timed_out_cancelled_and_counted_once() {
 fn a_plain_request_that_asks_for_the_end_gets_it_with_its_answer() {
     let app = App::start(host(async |_, _| Body::from("hello")));
     let mut client = Client::connect(app.main);
-    client.send(format!("{GET}GET / HTTP/1.1\r\nconnection: close\r\n\r\n{GET}"));
+    client.send(format!("{GET}GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n{GET}"));
     assert!(!client.answer().says_close());
     let last = client.answer();
     assert!(last.says_close() && last.header(header::DATE.as_str()).is_some());
@@ -376,7 +376,7 @@ fn a_service_that_panics_as_it_is_called_costs_its_request_alone() {
         async { Body::from("hello") }
     }));
     let mut client = Client::connect(app.main);
-    client.send(format!("{GET}GET /panic HTTP/1.1\r\n\r\n{GET}"));
+    client.send(format!("{GET}GET /panic HTTP/1.1\r\nhost: test\r\n\r\n{GET}"));
     assert_eq!([client.answer().status, client.answer().status, client.answer().status], [200, 500, 200]);
     let report = app.end();
     assert_eq!((fates(&report), report.requests.panicked), ([3, 3, 0, 0, 0], 1), "{report:?}");
@@ -396,7 +396,10 @@ fn the_context_and_the_fields_of_a_plain_request_outlive_its_answer() {
     let app = App::start(builder().hyper(service));
     let mut client = Client::connect(app.main);
     for number in 1..=200 {
-        client.send(format!("GET /{number} HTTP/1.1\r\nx-number: {number}\r\nx-long: {}\r\n\r\n", "y".repeat(number * 7)));
+        client.send(format!(
+            "GET /{number} HTTP/1.1\r\nhost: test\r\nx-number: {number}\r\nx-long: {}\r\n\r\n",
+            "y".repeat(number * 7)
+        ));
         assert_eq!(client.answer().body(), "hello");
     }
     let mut last = None;
@@ -468,7 +471,7 @@ fn a_plain_handler_whose_client_leaves_is_told_and_gone() {
     });
     let app = App::start(builder().request_timeout(None).hyper(service));
     let mut client = Client::connect(app.main);
-    client.send(format!("{GET}GET /wait HTTP/1.1\r\n\r\n"));
+    client.send(format!("{GET}GET /wait HTTP/1.1\r\nhost: test\r\n\r\n"));
     until_holds("it waits", || app.status()["requests"]["started"] == 2 && app.status()["requests"]["finished"] == 1);
     // With an answer unread: its kernel sends a reset.
     drop(client);

@@ -29,7 +29,7 @@ fn drawn_inputs_hold() {
 
 #[test]
 fn a_client_cannot_tell_the_host_from_hyper() {
-    for n in 0..1000 {
+    for n in 0..2000 {
         let input = draw_requests(Seed(n));
         eprint_on_failure("same", &format!("drawn requests {n}: {}", input.escape_ascii()), || same(&input));
     }
@@ -66,12 +66,12 @@ fn draw_requests(seed: Seed) -> Vec<u8> {
     };
     let mut input = Vec::new();
     for _ in 0..3 {
-        input.extend_from_slice(one_of(&[b"\0", b"\0", b"\x01", b"\x02", b"\x03", b"\x04"]));
+        input.extend_from_slice(one_of(&[b"\0", b"\0", b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"]));
     }
     let requests = one_of(&[b"1", b"12", b"123", b"12345678"]).len();
     for _ in 0..requests {
-        input.extend_from_slice(one_of(&[b"GET /", b"GET /", b"GET /", b"GET /", b"HEAD /", b"DELETE /", b"GET x/"]));
-        for _ in 0..one_of(&[b"", b"123456", b"123456", b"123456"]).len() {
+        input.extend_from_slice(one_of(METHODS));
+        for _ in 0..one_of(&[b"", b"123456", b"1234567", b"1234567"]).len() {
             input.extend_from_slice(one_of(&[b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h", b"h", b"h"]));
         }
         input.extend_from_slice(one_of(&[b"", b"", b"?a=b"]));
@@ -82,10 +82,18 @@ fn draw_requests(seed: Seed) -> Vec<u8> {
             b" HTTP/1.0\r\n",
             b" HTTP/1.1\n",
         ]));
+        input.extend_from_slice(one_of(&[
+            b"host: x\r\n",
+            b"host: x\r\n",
+            b"Host:  x\t \r\n",
+            b"host: x:80\r\n",
+            b"hOst:x\n",
+            b"host: [::1]:80\r\n",
+            b"host: a b\r\n",
+            b"",
+        ]));
         for _ in 0..one_of(&[b"", b"1", b"12"]).len() {
             input.extend_from_slice(one_of(&[
-                b"host: x\r\n",
-                b"Host:  x\t \r\n",
                 b"host: x\r\n",
                 b"x-a: \xe4\r\nx-A: b\r\n",
                 b"connection: close\r\n",
@@ -95,15 +103,55 @@ fn draw_requests(seed: Seed) -> Vec<u8> {
                 b"content-length: 0\r\n",
                 b"content-length: 2\r\n",
                 b"transfer-encoding: chunked\r\n",
+                b"content-length: 2\r\ncontent-length: 2\r\n",
+                b"content-length: 2\r\ncontent-length: 3\r\n",
+                b"content-length: 200000\r\n",
                 b"expect: 100-continue\r\n",
                 b"x-empty:\r\n",
                 b"bad header\r\n",
+                b"x-folded: a\r\n b\r\n",
+                b"x-space : a\r\n",
+                b"x-cr: a\rb\r\n",
+                b"x-nul: a\0b\r\n",
+                b" x-first: a\r\n",
             ]));
         }
-        input.extend_from_slice(one_of(&[b"\r\n", b"\r\n", b"\r\n", b"\r\n", b"\r\nab", b"\n", b""]));
+        input.extend_from_slice(one_of(&[
+            b"\r\n",
+            b"\r\n",
+            b"\r\n",
+            b"\r\n",
+            b"\r\nab",
+            b"\r\nab\r\n",
+            b"\r\n\r\n",
+            b"\r\n\n\n",
+            b"\r\n2\r\nab\r\n0\r\n\r\n",
+            b"\r\n2\r\nab\r\n0\r\na: b\r\n\r\n",
+            b"\r\n0\r\na: b\n\n",
+            b"\n",
+            b"",
+        ]));
     }
     input
 }
+
+const METHODS: &[&[u8]] = &[
+    b"GET /",
+    b"GET /",
+    b"GET /",
+    b"GET /",
+    b"POST /",
+    b"HEAD /",
+    b"DELETE /",
+    b"CONNECT x/",
+    b"CONNECT x:80",
+    b"GET x/",
+    b"GET http://x/",
+    b"\r\nGET /",
+    b"\nGET /",
+    b"\rGET /",
+    b"G\0T /",
+];
 
 fn vocabulary(name: &str) -> &'static [&'static [u8]] {
     match name {

@@ -1,13 +1,16 @@
 //! A network of in-memory pipes: the host's own end is a listener that pipes are handed to.
 
-use lameduck::env::{Address, Audience, Backlog, ListenAddress, Listener, Network, NoLot, Reservation};
+use bytes::Bytes;
+use lameduck::env::{Address, Audience, Backlog, ListenAddress, Listener, Lot, Network, Reservation, Transport};
+use lameduck_sim::network::{PolledLot, PolledStream};
 use std::{
     io,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 use tokio::{
-    io::DuplexStream,
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
@@ -63,13 +66,17 @@ impl Reservation for PipeReservation {
 pub(crate) struct PipeListener(Option<UnboundedReceiver<DuplexStream>>);
 
 impl Listener for PipeListener {
-    type Io = DuplexStream;
-    type Lot = NoLot<DuplexStream>;
+    type Io = Pipe;
+    type Lot = PipeLot;
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(DuplexStream, Address)>> {
+    fn lot(&self) -> Option<PipeLot> {
+        self.0.as_ref().map(|_| PipeLot(PolledLot::new()))
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Pipe, Address)>> {
         let Some(accept) = &mut self.0 else { return Poll::Pending };
         match accept.poll_recv(cx) {
-            Poll::Ready(Some(pipe)) => Poll::Ready(Ok((pipe, Address::Unix(None)))),
+            Poll::Ready(Some(io)) => Poll::Ready(Ok((Pipe { io, may_write: true }, Address::Unix(None)))),
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
@@ -87,5 +94,61 @@ impl Listener for PipeListener {
 
     fn handshakes(&self) -> Option<usize> {
         Some(0)
+    }
+}
+
+/// The host's end of a pipe. As with a socket, the first write after the idle set cannot be done at once.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    io: DuplexStream,
+    may_write: bool,
+}
+
+impl Transport for Pipe {}
+
+impl AsyncRead for Pipe {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Pipe {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if !std::mem::replace(&mut self.may_write, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// The idle set of pipes.
+#[derive(Debug)]
+pub(crate) struct PipeLot(PolledLot<Pipe>);
+
+impl Lot for PipeLot {
+    type Io = Pipe;
+    type Deep = PolledStream<Pipe>;
+
+    fn enter(&mut self, io: Pipe, key: usize) -> Result<PolledStream<Pipe>, Pipe> {
+        self.0.enter(io, key)
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>, found: &mut Vec<usize>) -> Poll<()> {
+        self.0.poll_ready(cx, found)
+    }
+
+    fn leave(&mut self, deep: PolledStream<Pipe>) -> io::Result<(Pipe, Bytes)> {
+        let (mut pipe, read) = self.0.leave(deep)?;
+        pipe.may_write = false;
+        Ok((pipe, read))
     }
 }

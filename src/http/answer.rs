@@ -3,18 +3,20 @@
 use super::{
     DrainClass,
     berth::Writes,
-    link::Protocol,
+    link::{Link, Protocol},
     piece::Piece,
     request::{Cutter, Flight},
 };
 use crate::{errors::Chain, unwind::catch};
 use bytes::{Buf, Bytes};
+use http::StatusCode;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
     error::Error,
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -135,6 +137,12 @@ impl<B> Answer<B> {
     /// One that was begun elsewhere.
     pub(crate) fn begun(answer: BegunAnswer<B>) -> Self {
         Self { source: Source::Begun { answer }, progress: Progress::whole(None) }
+    }
+
+    /// The connection, if this response makes it speak another protocol.
+    pub(crate) fn switching(&self, status: StatusCode) -> Option<&Arc<Link>> {
+        let flight = self.progress.flight.as_ref()?;
+        flight.request().switches_protocol(status).then(|| flight.link())
     }
 
     /// Dropping a body runs its code, which may panic like any other: here, and not where hyper drops what it has no more use for,

@@ -1,6 +1,10 @@
 //! The body of a request, on its way to the handler.
 
-use super::{RequestContext, request::Request};
+use super::{
+    RequestContext,
+    link::Protocol,
+    request::{BodyRead, Request},
+};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -26,26 +30,23 @@ pub struct Body {
 #[derive(Debug)]
 struct Held {
     context: RequestContext,
-    rest: Rest,
-}
-
-/// What of it the handler has left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
-    /// There was nothing to read.
-    NeverAny,
-    Unread,
-    Read,
+    read: BodyRead,
 }
 
 impl Body {
     pub(crate) fn new(incoming: Option<Incoming>, request: Arc<Request>) -> Self {
         let incoming = incoming.filter(|incoming| !incoming.is_end_stream());
-        let rest = if incoming.is_none() { Rest::NeverAny } else { Rest::Unread };
-        if rest == Rest::Unread {
+        let is_http1 = request.link.protocol == Protocol::Http1;
+        let read = match &incoming {
+            None => BodyRead::Absent,
+            Some(incoming) if is_http1 && incoming.size_hint().exact().is_none() => BodyRead::ChunksUnread,
+            Some(_) => BodyRead::Unread,
+        };
+        if read != BodyRead::Absent {
             request.link.on_body_held();
+            request.set_body(read);
         }
-        Self { incoming, held: Held { context: RequestContext(request), rest } }
+        Self { incoming, held: Held { context: RequestContext(request), read } }
     }
 
     /// The context of the request that this is the body of.
@@ -64,8 +65,11 @@ impl HttpBody for Body {
         let Some(incoming) = &mut me.incoming else { return Poll::Ready(None) };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         me.held.context.0.link.on_body_awaited(polled.is_pending());
-        if matches!(polled, Poll::Ready(None)) || incoming.is_end_stream() {
-            me.held.rest = Rest::Read;
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => me.held.set(BodyRead::WithTrailers),
+            Poll::Ready(None) => me.held.set(BodyRead::All),
+            Poll::Ready(_) if incoming.is_end_stream() => me.held.set(BodyRead::All),
+            Poll::Ready(_) | Poll::Pending => {}
         }
         polled
     }
@@ -79,10 +83,20 @@ impl HttpBody for Body {
     }
 }
 
+impl Held {
+    fn set(&mut self, read: BodyRead) {
+        if self.read != BodyRead::WithTrailers {
+            self.read = read;
+            self.context.0.set_body(read);
+        }
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.rest != Rest::NeverAny {
-            self.context.0.link.on_body_dropped(self.rest == Rest::Unread);
+        if self.read != BodyRead::Absent {
+            let unread = matches!(self.read, BodyRead::Unread | BodyRead::ChunksUnread);
+            self.context.0.link.on_body_dropped(unread);
         }
     }
 }

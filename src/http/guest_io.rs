@@ -90,7 +90,11 @@ impl<T: Transport> GuestIo<T> {
         let Some(io) = &mut self.io else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
         while self.unwritten.has_remaining() {
             self.link.on_write();
-            let written = ready!(Pin::new(&mut *io).poll_write(cx, &self.unwritten))?;
+            let polled = Pin::new(&mut *io).poll_write(cx, &self.unwritten);
+            if let Poll::Ready(Err(_)) = &polled {
+                self.link.on_broken();
+            }
+            let written = ready!(polled)?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -151,6 +155,15 @@ impl<T: Transport> GuestIo<T> {
         Ok(())
     }
 
+    /// An error of the transport ends the connection: nothing more can be flushed.
+    #[inline]
+    fn noting<R>(&self, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        if let Poll::Ready(Err(_)) = &polled {
+            self.link.on_broken();
+        }
+        polled
+    }
+
     /// Asks the kernel on the connection's behalf, which cannot reach the transport while hyper holds it.
     #[inline]
     fn look_if_wanted(&self) -> io::Result<()> {
@@ -161,6 +174,7 @@ impl<T: Transport> GuestIo<T> {
     fn look(&self) -> io::Result<()> {
         let Some(io) = &self.io else { return Ok(()) };
         if io.look() == Look::Broken {
+            self.link.on_broken();
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         if self.link.is_write_blocked()
@@ -188,7 +202,8 @@ impl<T: Transport> AsyncRead for GuestIo<T> {
         }
         ready!(me.poll_may_read(cx));
         let before = buf.filled().len();
-        if me.io()?.poll_read(cx, buf)?.is_pending() {
+        let polled = me.io()?.poll_read(cx, buf);
+        if me.noting(polled)?.is_pending() {
             me.on_nothing_read(cx);
             return Poll::Pending;
         }
@@ -207,7 +222,8 @@ impl<T: Transport> AsyncWrite for GuestIo<T> {
         me.look_if_wanted()?;
         ready!(me.poll_unwritten(cx))?;
         me.link.on_write();
-        let written = ready!(me.io()?.poll_write(cx, bytes))?;
+        let polled = me.io()?.poll_write(cx, bytes);
+        let written = ready!(me.noting(polled))?;
         me.link.on_written(written);
         Poll::Ready(Ok(written))
     }
@@ -222,7 +238,8 @@ impl<T: Transport> AsyncWrite for GuestIo<T> {
         me.look_if_wanted()?;
         ready!(me.poll_unwritten(cx))?;
         me.link.on_write();
-        let written = ready!(me.io()?.poll_write_vectored(cx, slices))?;
+        let polled = me.io()?.poll_write_vectored(cx, slices);
+        let written = ready!(me.noting(polled))?;
         me.link.on_written(written);
         Poll::Ready(Ok(written))
     }
@@ -235,7 +252,8 @@ impl<T: Transport> AsyncWrite for GuestIo<T> {
         let me = self.get_mut();
         me.look_if_wanted()?;
         ready!(me.poll_unwritten(cx))?;
-        ready!(me.io()?.poll_flush(cx))?;
+        let polled = me.io()?.poll_flush(cx);
+        ready!(me.noting(polled))?;
         me.link.on_flushed();
         Poll::Ready(Ok(()))
     }
@@ -247,7 +265,8 @@ impl<T: Transport> AsyncWrite for GuestIo<T> {
             return Poll::Ready(Ok(()));
         }
         ready!(me.poll_unwritten(cx))?;
-        me.io()?.poll_shutdown(cx)
+        let polled = me.io()?.poll_shutdown(cx);
+        me.noting(polled)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     lifecycle::{Moment, Phase},
 };
 use bytes::Bytes;
-use hyper::server::conn::http1::UpgradeableConnection;
+use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::{
     pin::Pin,
@@ -32,12 +32,45 @@ use std::{
     task::{Context, Poll},
 };
 
-type Guest<T, S> = UpgradeableConnection<TokioIo<GuestIo<T>>, Guarded<S>>;
+type Connection<T, S> = http1::Connection<TokioIo<GuestIo<T>>, Guarded<S>>;
+
+/// hyper's connection, with upgrades only once a handler has agreed to one: a request that merely asked for one may let hyper give
+/// the transport away before it has flushed the response.
+enum Hyper<T: Transport, S: HttpService> {
+    Plain(Connection<T, S>),
+    Upgradeable(http1::UpgradeableConnection<TokioIo<GuestIo<T>>, Guarded<S>>),
+}
+
+impl<T: Transport, S: HttpService> Hyper<T, S> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        match self {
+            Self::Plain(connection) => Pin::new(connection).poll(cx),
+            Self::Upgradeable(connection) => Pin::new(connection).poll(cx),
+        }
+    }
+
+    fn with_upgrades(self) -> Self {
+        match self {
+            Self::Plain(connection) => Self::Upgradeable(connection.with_upgrades()),
+            Self::Upgradeable(_) => self,
+        }
+    }
+
+    /// The transport, and what was read of it but belongs to no request yet. `None` if it was upgraded.
+    fn into_transport(self) -> Option<(T, Bytes)> {
+        let parts = match self {
+            Self::Plain(connection) => connection.into_parts(),
+            Self::Upgradeable(connection) => connection.into_parts()?,
+        };
+        let (io, prefix) = parts.io.into_inner().into_transport()?;
+        Some((io, joined(parts.read_buf, prefix)))
+    }
+}
 
 /// hyper's connection and what we see of it.
 pub(crate) struct Http1<T: Transport, S: HttpService> {
     /// `None` only once it was taken apart.
-    guest: Option<Guest<T, S>>,
+    guest: Option<Hyper<T, S>>,
     link: Arc<Link>,
     mood: Mood,
     patience: Patience,
@@ -77,18 +110,17 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     }
 
     fn serving(crew: &Arc<Crew<S>>, io: GuestIo<T>, service: Guarded<S>, link: Arc<Link>) -> Self {
-        let guest = crew.http1().serve_connection(TokioIo::new(io), service).with_upgrades();
+        let guest = crew.http1().serve_connection(TokioIo::new(io), service);
         crew.counts.http1.add_one();
-        Self { guest: Some(guest), link, mood: Mood::Busy, patience: Patience::default(), crew: crew.clone() }
+        Self { guest: Some(Hyper::Plain(guest)), link, mood: Mood::Busy, patience: Patience::default(), crew: crew.clone() }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T, S> {
-        let Some(guest) = &mut self.guest else { return Next::Close };
         // Read before hyper runs: a body dropped elsewhere in the meantime is one that hyper has not seen dropped.
         let bodies_held = self.link.are_bodies_held();
         self.link.before_poll();
-        if let Poll::Ready(result) = Pin::new(guest).poll(cx) {
-            return self.end(crew, result.is_ok());
+        if self.poll_hyper(cx).is_ready() {
+            return self.end(crew);
         }
         let now = crew.side.clock.now();
         if self.link.is_flushed() {
@@ -96,6 +128,24 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
         let quiet = !self.link.is_in_flight() && self.link.is_flushed() && !bodies_held;
         if quiet { self.on_quiet(crew, berth, now) } else { self.on_busy(cx, crew, berth, now) }
+    }
+
+    /// Ready when hyper is done with the connection, and all that it had to write is flushed, or never will be.
+    fn poll_hyper(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(guest) = &mut self.guest else { return Poll::Ready(()) };
+        let mut polled = guest.poll(cx);
+        if polled.is_pending() && self.link.take_switching() {
+            // A handler agreed to another protocol, and its response waits for this.
+            self.guest = self.guest.take().map(Hyper::with_upgrades);
+            polled = self.guest.as_mut().map_or(Poll::Ready(Ok(())), |guest| guest.poll(cx));
+        }
+        let is_final = self.link.is_flushed() || self.link.is_broken() || self.link.is_torn();
+        if polled.is_pending() || is_final {
+            return polled.map(drop);
+        }
+        // hyper returns an upgrade that a client asked for, and errors, without flushing what it has buffered. Polled once more it
+        // flushes, and then shuts the connection down.
+        self.guest.as_mut().map_or(Poll::Ready(()), |guest| guest.poll(cx).map(drop))
     }
 
     fn on_busy(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T, S> {
@@ -179,8 +229,8 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     }
 
     /// hyper is done with the connection.
-    fn end(&mut self, crew: &Crew<S>, clean: bool) -> Next<T, S> {
-        if clean || self.link.is_flushed() {
+    fn end(&mut self, crew: &Crew<S>) -> Next<T, S> {
+        if self.link.is_flushed() {
             self.link.settle_flushed(|| crew.side.clock.now());
         }
         self.link.settle_lost();
@@ -206,9 +256,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
 
     /// The transport, and what was read of it but belongs to no request yet. `None` if it was upgraded.
     fn take_apart(&mut self) -> Option<(T, Bytes)> {
-        let parts = self.guest.take()?.into_parts()?;
-        let (io, prefix) = parts.io.into_inner().into_transport()?;
-        Some((io, joined(parts.read_buf, prefix)))
+        self.guest.take()?.into_transport()
     }
 
     /// Ends whatever goes on; true if a request was cut by it.

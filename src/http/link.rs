@@ -76,6 +76,10 @@ pub(crate) struct Link {
     ended_count: AtomicU32,
     /// HTTP/2 threw away bytes of an answer since they were last settled.
     thrown_away: AtomicBool,
+    /// The transport failed.
+    broken: AtomicBool,
+    /// A handler agreed to another protocol, and its response waits until hyper may hand the transport over.
+    switching: AtomicBool,
     upgraded: AtomicBool,
     io_dropped: AtomicBool,
     /// Present while the connection speaks another protocol.
@@ -123,6 +127,8 @@ impl Link {
             ended: Mutex::new(Some(Vec::new())),
             ended_count: AtomicU32::new(0),
             thrown_away: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            switching: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
             io_dropped: AtomicBool::new(false),
             upgrade: Mutex::new(None),
@@ -169,6 +175,10 @@ impl Link {
         let max = self.side.config.limits.http2_streams_max;
         let kept = self.in_flight.load(Relaxed).saturating_add(self.ended_count());
         kept > max || self.inflow.requests_unflushed() > max.saturating_mul(UNREAD_ROUNDS_MAX)
+    }
+
+    pub(crate) fn on_broken(&self) {
+        self.broken.store(true, Relaxed);
     }
 
     pub(crate) fn take_look_wanted(&self) -> bool {
@@ -373,6 +383,10 @@ impl Link {
         self.torn.get().copied()
     }
 
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Relaxed)
+    }
+
     pub(crate) fn want_look(&self) {
         self.look_wanted.store(true, Relaxed);
     }
@@ -458,6 +472,14 @@ impl Link {
     }
 
     // Upgrades.
+
+    pub(crate) fn set_switching(&self) {
+        self.switching.store(true, Relaxed);
+    }
+
+    pub(crate) fn take_switching(&self) -> bool {
+        self.switching.load(Relaxed) && self.switching.swap(false, Relaxed)
+    }
 
     /// The io is somebody else's now; the token keeps it in the drain until it is dropped.
     pub(crate) fn begin_upgrade(&self, token: TaskTrackerToken) {

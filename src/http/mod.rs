@@ -5,6 +5,7 @@
 //! what the guest does is seen through the [`link`]. Every [`request`] has one fate (P5).
 
 mod answer;
+mod authority;
 mod berth;
 mod body;
 mod connection;

@@ -4,6 +4,7 @@
 //! guest. Whatever is not as plain as that, or not quite right, is hyper's to read, to write or to refuse: here it is only told
 //! apart, and what is written here is what hyper would have written, to the byte.
 
+use super::authority;
 use bytes::{Buf, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version,
@@ -67,7 +68,7 @@ pub(super) fn read(read: &[u8], fields_max: usize, headers: &mut HeaderMap) -> O
         let start = part.as_ptr().addr() - read.as_ptr().addr();
         start..start + part.len()
     };
-    let mut wish = Wish::ToStay;
+    let (mut wish, mut has_host) = (Wish::ToStay, false);
     headers.reserve(head.headers.len());
     for field in &*head.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
@@ -81,9 +82,15 @@ pub(super) fn read(read: &[u8], fields_max: usize, headers: &mut HeaderMap) -> O
             },
             // Something about a body, or about what is spoken next.
             "content-length" | "transfer-encoding" | "upgrade" | "expect" => return None,
+            // Or it is refused elsewhere.
+            "host" if has_host || !authority::is_valid(field.value) => return None,
+            "host" => has_host = true,
             _ => {}
         }
         headers.append(name, HeaderValue::from_maybe_shared(shelved.slice(place(field.value))).ok()?);
+    }
+    if !has_host {
+        return None;
     }
     // All that is left of the head is its target: one who holds it less.
     let place = place(target.as_bytes());

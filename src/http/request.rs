@@ -2,14 +2,14 @@
 
 use super::{
     deadlines::Timeout,
-    link::Link,
+    link::{Link, Protocol},
     side::{AbortedRequest, Side},
 };
 use crate::lifecycle::{Moment, Phase};
-use http::{Method, Uri};
+use http::{Method, StatusCode, Uri};
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,7 @@ pub(crate) struct Request {
     /// What the host's timeout makes of it.
     common_deadline: Moment,
     head_sent: AtomicBool,
+    body: AtomicU8,
     /// Bytes of the answer that HTTP/2 holds and has not written.
     unwritten: AtomicU64,
     /// HTTP/2 threw some of them away.
@@ -47,6 +48,7 @@ impl Request {
             deadline: AtomicU64::new(0),
             common_deadline: Moment::NEVER,
             head_sent: AtomicBool::new(false),
+            body: AtomicU8::new(BodyRead::Absent as u8),
             unwritten: AtomicU64::new(0),
             thrown_away: AtomicBool::new(false),
             ends_with_piece: AtomicBool::new(false),
@@ -79,6 +81,7 @@ impl Request {
         self.common_deadline = self.side().config.request_timeout.map_or(Moment::NEVER, |timeout| arrived + timeout);
         *self.deadline.get_mut() = self.common_deadline.as_nanos();
         *self.head_sent.get_mut() = false;
+        *self.body.get_mut() = BodyRead::Absent as u8;
         *self.unwritten.get_mut() = 0;
         *self.thrown_away.get_mut() = false;
         *self.ends_with_piece.get_mut() = false;
@@ -110,6 +113,34 @@ impl Request {
 
     pub(crate) fn set_deadline(&self, at: Moment) {
         self.deadline.store(at.as_nanos(), Relaxed);
+    }
+
+    // Its body.
+
+    pub(crate) fn set_body(&self, read: BodyRead) {
+        self.body.store(read as u8, Relaxed);
+    }
+
+    fn is_body(&self, among: &[BodyRead]) -> bool {
+        let body = self.body.load(Relaxed);
+        among.iter().any(|read| *read as u8 == body)
+    }
+
+    /// Whether a reader that frames trailers in another way than hyper may see another end of this request. hyper looks for CRLF,
+    /// and other readers for LF as well. Then nothing behind it is served.
+    pub(crate) fn is_body_end_unclear(&self) -> bool {
+        self.is_body(&[BodyRead::ChunksUnread, BodyRead::WithTrailers])
+    }
+
+    /// Whether a response with this status makes its connection speak another protocol.
+    pub(crate) fn switches_protocol(&self, status: StatusCode) -> bool {
+        let is_switch = status == StatusCode::SWITCHING_PROTOCOLS || status.is_success() && self.method == Method::CONNECT;
+        is_switch && self.link.protocol == Protocol::Http1
+    }
+
+    /// Whether it would do so before all of the body was read.
+    pub(crate) fn switches_too_soon(&self, status: StatusCode) -> bool {
+        self.is_body(&[BodyRead::Unread, BodyRead::ChunksUnread]) && self.switches_protocol(status)
     }
 
     // Told by the pieces of the answer.
@@ -153,6 +184,20 @@ impl Request {
     pub(crate) fn cancellation(&self) -> &CancellationToken {
         self.cancellation.get_or_init(|| self.side().moments.root.child_token())
     }
+}
+
+/// How much of a request's body was read by its handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyRead {
+    /// There is none.
+    Absent,
+    /// Not all. Its length is known.
+    Unread,
+    /// Not all. HTTP/1 sends it in chunks.
+    ChunksUnread,
+    All,
+    /// All, and a trailer section behind it.
+    WithTrailers,
 }
 
 /// How much of an answer was written.

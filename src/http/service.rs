@@ -3,7 +3,7 @@
 use super::{
     Body, DrainClass,
     answer::Answer,
-    date,
+    authority, date,
     deadlines::Place,
     link::{Link, Protocol},
     request::{Cutter, Flight, Request, tells_to_go},
@@ -24,7 +24,7 @@ use std::{
     fmt, mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -122,14 +122,21 @@ impl<S: HttpService> Guarded<S> {
         let arrived = self.link.side.clock.now();
         let about = Request::next(self.last.take(), &self.link, arrived, method, uri);
         self.last.set(Some(about.clone()));
-        (HandlingState { flight: Some(Flight::begin(about.clone())), place: None, version }, about)
+        let flight = Some(Flight::begin(about.clone()));
+        (HandlingState { flight, place: None, version, without_handler: Instead::Failed }, about)
     }
 
     /// Calls the handler for a request that hyper read.
-    fn handle(&self, request: http::Request<Incoming>) -> Handling<S::ServiceFuture> {
+    fn handle(&self, mut request: http::Request<Incoming>) -> Handling<S::ServiceFuture> {
         let (state, about) = self.begin(request.method(), request.uri(), request.version());
         // Nothing large is returned from inside the catch: it is made where it stays.
         let mut handling = Handling { handler: None, state };
+        if let Err(why) = authority::check(&mut request) {
+            handling.state.without_handler = Instead::Refused(why);
+            // Its connection learns what was left unread.
+            drop(Body::new(Some(request.into_body()), about));
+            return handling;
+        }
         // A service may panic before it returns its future.
         let called = catch(|| {
             handling.handler = Some(self.service.call(request.map(|incoming| Body::new(Some(incoming), about))));
@@ -215,9 +222,18 @@ pin_project! {
 impl<S: HttpService> Future for Called<S> {
     type Output = Result<Response<Answer<S::ResponseBody>>, Infallible>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            CalledProjection::Now { handling } => handling.poll(cx),
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.as_mut().project() {
+            CalledProjection::Now { handling } => {
+                let Ok(response) = ready!(handling.poll(cx));
+                let Some(link) = response.body().switching(response.status()) else {
+                    return Poll::Ready(Ok(response));
+                };
+                // The connection polls hyper again at once, with upgrades.
+                link.set_switching();
+                self.set(Self::Before { begun: Some(Begun::Answer(Box::new(response))) });
+                Poll::Pending
+            }
             CalledProjection::Before { begun } => match begun.take() {
                 Some(Begun::Waits(handling)) => {
                     *begun = Some(Begun::Handler(handling));
@@ -257,6 +273,8 @@ struct HandlingState {
     /// Where it waits. A handler that answers at once needs no place.
     place: Option<Place>,
     version: Version,
+    /// Why we answer if there is no handler.
+    without_handler: Instead,
 }
 
 /// Why we answer in a handler's place.
@@ -266,6 +284,8 @@ enum Instead {
     Aborted,
     Stalled,
     Failed,
+    /// It must not be served, for this reason.
+    Refused(&'static str),
 }
 
 impl<F, B, E> Future for Handling<F>
@@ -279,7 +299,8 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut me = self.as_mut().project();
         let Some(handler) = me.handler.as_mut().as_pin_mut() else {
-            return Poll::Ready(Ok(me.state.answer_instead(Instead::Failed)));
+            let instead = me.state.without_handler;
+            return Poll::Ready(Ok(me.state.answer_instead(instead)));
         };
         let mut polled = Poll::Pending;
         let instead = match catch(|| polled = handler.poll(cx)).map(|()| polled) {
@@ -346,6 +367,9 @@ impl HandlingState {
     where
         B: HttpBody<Data = Bytes>,
     {
+        if self.flight.as_ref().is_some_and(|flight| flight.request().switches_too_soon(response.status())) {
+            return self.answer_instead(Instead::Refused(SWITCHED_TOO_SOON));
+        }
         let Some(flight) = self.take_flight() else { return response.map(|_| Answer::line(None, None)) };
         dress(&mut response, &flight, self.version);
         let status = response.status();
@@ -379,16 +403,20 @@ impl HandlingState {
         *response.status_mut() = match instead {
             Instead::TimedOut(_) | Instead::Aborted | Instead::Stalled => StatusCode::SERVICE_UNAVAILABLE,
             Instead::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            Instead::Refused(_) => StatusCode::BAD_REQUEST,
         };
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         dress(&mut response, &flight, self.version);
+        if matches!(instead, Instead::Refused(_)) {
+            announce_close(&mut response, self.version);
+        }
         let link = flight.link().clone();
         // HTTP/1 leaves it out by itself, and says how long it would be.
         let is_unsent = link.protocol == Protocol::Http2 && *flight.request().method() == Method::HEAD;
         let line = (!is_unsent).then(|| Bytes::from(format!("{instead}\n")));
         let left = match instead {
             // The 500 is the handler's own answer, in its way: it is finished once it has left (P5).
-            Instead::Failed => Some(flight),
+            Instead::Failed | Instead::Refused(_) => Some(flight),
             Instead::TimedOut(_) => {
                 flight.time_out();
                 link.on_request_over();
@@ -440,14 +468,26 @@ fn dress<B>(response: &mut Response<B>, flight: &Flight, version: Version) {
     }
     // P4: from the stop request on every HTTP/1 answer says that it is the last on its connection (RFC 9112 §9.6). HTTP/2
     // has GOAWAY for it and forbids the header (RFC 9113 §8.2.2).
-    if tells_to_go(side.phase()) && version < Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        if version == Version::HTTP_10 {
-            // Or hyper, which has not looked at the header yet, would say `keep-alive` beside it.
-            *response.version_mut() = Version::HTTP_10;
-        }
+    let is_last = tells_to_go(side.phase()) || flight.request().is_body_end_unclear();
+    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        announce_close(response, version);
     }
 }
+
+/// Makes this HTTP/1 response the last on its connection.
+fn announce_close<B>(response: &mut Response<B>, version: Version) {
+    if version >= Version::HTTP_2 {
+        return;
+    }
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if version == Version::HTTP_10 {
+        // Or hyper, which has not looked at the header yet, would say `keep-alive` beside it.
+        *response.version_mut() = Version::HTTP_10;
+    }
+}
+
+/// A handler's 101, or its 2xx to CONNECT, for a request whose body it has not read: the new protocol would begin with that body.
+const SWITCHED_TOO_SOON: &str = "the protocol cannot change before the request body has been read";
 
 /// Dropped by hyper before it answered: the client left, or we cut the connection.
 impl Drop for HandlingState {
@@ -467,6 +507,7 @@ impl fmt::Display for Instead {
             Self::Aborted => f.write_str("request aborted: the service is shutting down and the drain is over"),
             Self::Stalled => f.write_str("request aborted: its body stopped arriving while the service was shutting down"),
             Self::Failed => f.write_str("internal server error"),
+            Self::Refused(why) => write!(f, "bad request: {why}"),
         }
     }
 }

@@ -39,7 +39,7 @@ fn half_a_head_that_is_never_finished_is_told_so_and_bounded() {
 fn a_head_that_trickles_is_bounded_too() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.connect();
-    client.send("GET / HTTP/1.1\r\n");
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n");
     server.stop_and_await("draining");
     for _ in 0..40 {
         if std::io::Write::write_all(&mut client.stream, b"a: b\r\n").is_err() {

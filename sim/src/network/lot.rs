@@ -29,8 +29,16 @@ struct Place<T> {
 /// More is left to the network until somebody reads.
 const READ_AHEAD: usize = 64;
 
+impl<T> Default for PolledLot<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> PolledLot<T> {
-    pub(super) const fn new() -> Self {
+    /// An empty one.
+    #[must_use]
+    pub const fn new() -> Self {
         Self { places: Vec::new() }
     }
 }

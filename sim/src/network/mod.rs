@@ -13,6 +13,7 @@ mod turmoil_net;
 
 pub use self::{
     faulty::{Faults, FaultyListener, FaultyNetwork, FaultyReservation, FaultyStream},
+    lot::{PolledLot, PolledStream},
     ports::Lease,
     turmoil::{TurmoilHost, TurmoilListener, TurmoilReservation, TurmoilStream, TurmoilWorld},
     turmoil_net::{TurmoilNetHost, TurmoilNetListener, TurmoilNetReservation, TurmoilNetStream, TurmoilNetWorld},

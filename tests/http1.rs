@@ -1,0 +1,206 @@
+//! P4, P5, P6: what clients of HTTP/1 send that is unusual, and what comes of it, wherever the connection waits.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+mod support;
+
+use axum::body::Body;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::service::service_fn;
+use lameduck::{Host, HttpService, Limits, Report, lifecycle::Plan};
+use std::{convert::Infallible, time::Duration};
+use support::{App, Client, End, app::Workers, block, builder, quick_plan, until_holds};
+
+/// Paths say what comes of a request: `/405` refuses it unread, `/echo` returns its body, `/101` changes the protocol at
+/// once and `/read-101` once the body was read.
+fn paths() -> Host<impl HttpService> {
+    limited(Limits::default())
+}
+
+fn limited(limits: Limits) -> Host<impl HttpService> {
+    let plan = Plan { lame_duck: Duration::ZERO, drain: Duration::from_secs(15), ..quick_plan() };
+    builder().plan(plan).limits(limits).hyper(service_fn(async |request: Request<lameduck::Body>| {
+        let status = |status| Ok::<_, Infallible>(Response::builder().status(status).body(Body::empty()).unwrap());
+        let switch = || {
+            let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+            response.header(header::UPGRADE, "echo").header(header::CONNECTION, "upgrade").body(Body::empty())
+        };
+        match request.uri().path() {
+            "/405" => status(StatusCode::METHOD_NOT_ALLOWED),
+            "/101" => {
+                echo(hyper::upgrade::on(request));
+                Ok(switch().unwrap())
+            }
+            "/read-101" => {
+                let (head, body) = request.into_parts();
+                let read = body.collect().await.unwrap().to_bytes();
+                echo(hyper::upgrade::on(Request::from_parts(head, ())));
+                let mut response = switch().unwrap();
+                response.headers_mut().insert("x-body", http::HeaderValue::from_bytes(&read).unwrap());
+                Ok(response)
+            }
+            "/echo" => Ok(Response::new(Body::new(request.into_body()))),
+            "/read" => Ok(Response::new(Body::from(request.into_body().collect().await.unwrap().to_bytes()))),
+            _ if request.method() == http::Method::CONNECT => status(StatusCode::METHOD_NOT_ALLOWED),
+            _ => Ok(Response::new(Body::from("hello"))),
+        }
+    }))
+}
+
+fn echo(upgrade: hyper::upgrade::OnUpgrade) {
+    drop(tokio::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let (mut reading, mut writing) = tokio::io::split(hyper_util::rt::TokioIo::new(upgraded));
+        let _ = tokio::io::copy(&mut reading, &mut writing).await;
+    }));
+}
+
+/// With one worker, on a thread of its own, as `lameduck::main` does it.
+fn start<S: HttpService>(host: Host<S>) -> App {
+    App::start_on(host, Workers::Threads(1))
+}
+
+/// Started, finished, timed out, aborted, gone.
+fn fates(report: &Report) -> [u64; 5] {
+    let requests = &report.requests;
+    [requests.started, requests.finished, requests.timed_out, requests.aborted, requests.gone]
+}
+
+/// Clients whose connections wait for their next request, in the idle set where there is one.
+fn idle<const N: usize>(app: &App) -> [Client; N] {
+    let clients = std::array::from_fn(|_| {
+        let mut client = Client::connect(app.main);
+        assert_eq!(client.get("/").body(), "hello");
+        client
+    });
+    block(Duration::from_millis(1_500));
+    clients
+}
+
+// An idle connection sent a request with `Upgrade: h2c` and a part of its body. The 405 was never sent, the connection ended without a
+// byte, and the request was counted as finished: hyper returns an upgrade that was asked for before it has flushed, and a connection
+// that has just left the idle set cannot write at once.
+#[test]
+fn a_response_to_a_request_that_asked_for_an_upgrade_is_sent_before_the_connection_ends() {
+    let app = start(paths());
+    let requests = [
+        "POST /405 HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 200000\r\n\r\n",
+        "CONNECT test:80 HTTP/1.1\r\nhost: test\r\ncontent-length: 200000\r\n\r\n",
+    ];
+    for request in requests {
+        let [idle] = idle(&app);
+        for mut client in [idle, Client::connect(app.main)] {
+            client.send(format!("{request}{}", "x".repeat(100)));
+            assert_eq!(client.answer().status, 405);
+            assert_eq!(client.end(), End::Closed);
+        }
+    }
+    let report = app.end();
+    assert_eq!(fates(&report), [6, 6, 0, 0, 0]);
+    assert_eq!(report.connections.upgraded, 0);
+}
+
+// A request asked for an upgrade in vain, and its connection was kept. When it ended, hyper gave the transport away as if it had been
+// upgraded then, and it was counted so.
+#[test]
+fn an_upgrade_that_was_asked_for_in_vain_is_not_counted_when_its_connection_ends() {
+    let app = start(paths());
+    let mut client = Client::connect(app.main);
+    client.send("GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n");
+    assert_eq!(client.answer().body(), "hello");
+    client.send("bad request\r\n\r\n");
+    assert_eq!(client.answer().status, 400);
+    assert_eq!(client.end(), End::Closed);
+    let report = app.end();
+    assert_eq!(report.connections.upgraded, 0);
+    assert_eq!(report.connections.open(), 0);
+}
+
+// The body of a request that changed the protocol was taken for the first bytes of the new one.
+#[test]
+fn the_protocol_does_not_change_before_the_body_was_read() {
+    let app = start(paths());
+    let request = |path| format!("POST {path} HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n");
+    for body in ["content-length: 4\r\n\r\nbody", "transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"] {
+        let mut client = Client::connect(app.main);
+        client.send(format!("{}{body}new protocol", request("/101")));
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.says_close()), (400, true));
+        assert_eq!(client.end(), End::Closed);
+        let mut client = Client::connect(app.main);
+        client.send(format!("{}{body}new protocol", request("/read-101")));
+        let head = client.head().unwrap();
+        assert_eq!((head.status, head.header("x-body")), (101, Some("body")));
+        assert_eq!(client.exactly(12).unwrap(), b"new protocol");
+    }
+    let mut client = Client::connect(app.main);
+    client.send("GET /101 HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nnew protocol");
+    assert_eq!(client.head().unwrap().status, 101);
+    assert_eq!(client.exactly(12).unwrap(), b"new protocol");
+    drop(client);
+    until_holds("the end of all", || app.status()["connections"]["open"] == 0);
+    assert_eq!(app.end().connections.upgraded, 3);
+}
+
+// A trailer section that ends with bare LF swallowed the request behind it: hyper looks for CRLF, and its parser of fields reads LF as
+// well. A proxy that reads LF saw two requests where one was served, and matched the responses with the wrong requests.
+#[test]
+fn nothing_is_served_behind_a_trailer_section() {
+    let app = start(paths());
+    let chunked = "HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
+    let next = "GET /405 HTTP/1.1\r\nhost: test\r\n\r\n";
+    for trailers in ["a: b\n\n", "\n", "a: b\r\n\n", "a: b\r\n\r\n"] {
+        for path in ["/read", "/echo", "/405"] {
+            let mut client = Client::connect(app.main);
+            client.send(format!("POST {path} {chunked}4\r\nbody\r\n0\r\n{trailers}{next}{next}"));
+            let answer = client.answer();
+            assert!(answer.says_close(), "{path} {trailers:?} {answer:?}");
+            assert_eq!(client.end(), End::Closed);
+        }
+        let mut client = Client::connect(app.main);
+        client.send(format!("POST / {chunked}0\r\n{trailers}{next}{next}"));
+        assert!(client.answer().says_close());
+        assert_eq!(client.end(), End::Closed);
+    }
+    // Without trailers the connection goes on.
+    let mut client = Client::connect(app.main);
+    client.send(format!("POST /read {chunked}4\r\nbody\r\n0\r\n\r\n{next}"));
+    let answer = client.answer();
+    assert_eq!((&*answer.body(), answer.says_close()), ("body", false));
+    assert_eq!(client.answer().status, 405);
+    drop(client);
+    app.end();
+}
+
+// RFC 9112 §3.2: a request of HTTP/1.1 whose host is missing, said twice or not valid was served.
+#[test]
+fn a_request_without_one_valid_host_is_refused() {
+    let app = start(paths());
+    let refused =
+        ["", "host: a\r\nhost: a\r\n", "host: a\r\nhost: b\r\n", "host: a b\r\n", "host: u@a\r\n", "host: a/b\r\n"];
+    for method in ["GET", "POST"] {
+        let idle = idle::<6>(&app);
+        for (fields, idle) in refused.iter().zip(idle) {
+            for mut client in [Client::connect(app.main), idle] {
+                client.send(format!("{method} / HTTP/1.1\r\n{fields}\r\nGET / HTTP/1.1\r\nhost: test\r\n\r\n"));
+                let answer = client.answer();
+                assert_eq!((answer.status, answer.says_close()), (400, true), "{method} {fields:?}");
+                assert_eq!(client.end(), End::Closed);
+            }
+        }
+    }
+    for request in [
+        "GET / HTTP/1.1\r\nHOST:test:80\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost:\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: [::1]:80\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+        "GET http://test/ HTTP/1.1\r\nhost: test\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nhost: test\r\n\r\n",
+    ] {
+        let mut client = Client::connect(app.main);
+        client.send(request);
+        assert_eq!(client.answer().status, 200, "{request:?}");
+    }
+    app.end();
+}
