@@ -48,6 +48,7 @@ fn limited(limits: Limits) -> Host<impl HttpService> {
     }))
 }
 
+#[expect(clippy::disallowed_methods, reason = "an upgraded connection ends with its client")]
 fn echo(upgrade: hyper::upgrade::OnUpgrade) {
     drop(tokio::spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
@@ -170,7 +171,7 @@ fn nothing_is_served_behind_a_trailer_section() {
     assert_eq!((&*answer.body(), answer.says_close()), ("body", false));
     assert_eq!(client.answer().status, 405);
     drop(client);
-    app.end();
+    let _ = app.end();
 }
 
 // RFC 9112 §3.2: a request of HTTP/1.1 whose host is missing, said twice or not valid was served.
@@ -202,5 +203,5 @@ fn a_request_without_one_valid_host_is_refused() {
         client.send(request);
         assert_eq!(client.answer().status, 200, "{request:?}");
     }
-    app.end();
+    let _ = app.end();
 }

@@ -81,10 +81,10 @@ impl Request {
         self.common_deadline = self.side().config.request_timeout.map_or(Moment::NEVER, |timeout| arrived + timeout);
         *self.deadline.get_mut() = self.common_deadline.as_nanos();
         *self.head_sent.get_mut() = false;
-        *self.body.get_mut() = BodyRead::Absent as u8;
         *self.unwritten.get_mut() = 0;
         *self.thrown_away.get_mut() = false;
         *self.ends_with_piece.get_mut() = false;
+        *self.body.get_mut() = BodyRead::Absent as u8;
         drop(self.cancellation.take());
     }
 
