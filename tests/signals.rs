@@ -181,3 +181,36 @@ fn no_thread_on_which_users_code_runs_blocks_a_signal() {
         assert!(blocked.iter().all(|blocked| blocked == "0000000000000000"), "{name}: {blocked:?}");
     }
 }
+
+/// Under `nohup` SIGHUP is ignored from the start. The service took it back, and the end of the terminal stopped it. A background
+/// job of a shell has SIGINT and SIGQUIT ignored: those must stop it all the same.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hangup_that_was_ignored_at_the_start_stays_ignored_and_no_other_signal_does() {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
+        let service = command();
+        let mut ignoring = std::process::Command::new("sh");
+        ignoring.args(["-c", "trap '' HUP INT QUIT TERM; exec \"$0\" \"$@\""]).arg(service.get_program());
+        ignoring.args(ANYWHERE).arg("--lame-duck=20ms");
+        for (name, value) in service.get_envs() {
+            match value {
+                Some(value) => ignoring.env(name, value),
+                None => ignoring.env_remove(name),
+            };
+        }
+        ignoring.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut service = Service::watch(&mut ignoring);
+        service.wait_for_phase("serving");
+        service.signal(Signal::HUP);
+        assert_eq!(service.get("/").status, 200);
+        assert_eq!(service.status()["phase"], "serving");
+        service.signal(signal);
+        assert_eq!(service.exit_code(), 0, "{signal:?}");
+        let name = match signal {
+            Signal::TERM => "SIGTERM",
+            Signal::INT => "SIGINT",
+            _ => "SIGQUIT",
+        };
+        assert_eq!(service.report()["reason"], name);
+    }
+}

@@ -36,7 +36,7 @@ fn the_four() -> SigSet {
 /// the first does the least harm, since as a further one it would end a wait (P12). So the first SIGTERM or SIGHUP is reported after 2 ms.
 pub struct UnixSignals {
     /// Those that are impatient as further ones first.
-    heard: [(Signal, unix::Signal); Signal::ALL.len()],
+    heard: Vec<(Signal, unix::Signal)>,
     first: First,
 }
 
@@ -55,6 +55,9 @@ impl UnixSignals {
     /// Puts the four handlers in place. Do it before anything is bound: process 1 of a container has no default action, and
     /// would be deaf until then (P14).
     ///
+    /// SIGHUP stays ignored if it was when the process started, as `nohup` has it. SIGINT and SIGQUIT do not: a shell without
+    /// job control starts every background job with both ignored, and they must still stop it.
+    ///
     /// They report to the tokio runtime that this is called on, which must have I/O enabled and must be the one that
     /// [`recv`](SignalSource::recv) is awaited on. The calling thread takes the four even if whoever started the process had blocked them.
     ///
@@ -66,7 +69,10 @@ impl UnixSignals {
     pub fn install() -> io::Result<Self> {
         tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
         let [terminate, interrupt, quit, hangup] = Signal::ALL;
-        let heard = [listen(interrupt)?, listen(quit)?, listen(terminate)?, listen(hangup)?];
+        let mut heard = vec![listen(interrupt)?, listen(quit)?, listen(terminate)?];
+        if !is_hangup_ignored() {
+            heard.push(listen(hangup)?);
+        }
         // Held back by us, or by a parent: a blocked signal is inherited, and would never come.
         the_four().thread_unblock()?;
         Ok(Self { heard, first: First::Awaited })
@@ -109,6 +115,14 @@ impl SignalSource for UnixSignals {
     async fn recv(&mut self) -> Signal {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
+}
+
+/// Whether SIGHUP is ignored now, by `proc(5)`; no, where that cannot be read.
+fn is_hangup_ignored() -> bool {
+    const HANGUP: u64 = 1 << (Unix::SIGHUP as u64 - 1);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_some_and(|ignored| ignored & HANGUP != 0)
 }
 
 fn listen(signal: Signal) -> io::Result<(Signal, unix::Signal)> {
