@@ -273,6 +273,7 @@ fn network(parts: &mut Parts, manager: ServiceManager) -> Result<OsNetwork, Stri
         nodelay: settings.tcp_nodelay,
         keepalive: settings.tcp_keepalive,
         reuse_port,
+        unix_mode: settings.unix_mode,
     };
     let network = OsNetwork::new(options).with_reserve(reserve);
     manager.attend(parts, &network)?;

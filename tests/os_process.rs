@@ -9,9 +9,12 @@ mod help;
 
 use help::{Scratch, accept, any_port, bounded, listen_one, tcp};
 use lameduck::{
-    env::{Clock, Listener, Rooms, SignalSource},
+    env::{Audience, Clock, ListenAddress, Listener, Network, Rooms, SignalSource},
     lifecycle::Signal,
-    os::{DescriptorReserve, Threads, TokioClock, UnixSignals, WATCHDOG_EXIT_CODE, stdio::say},
+    os::{
+        DescriptorReserve, OsNetwork, ReusePort, SocketOptions, Threads, TokioClock, UnixSignals, WATCHDOG_EXIT_CODE,
+        stdio::say,
+    },
 };
 use rustix::process::{self, Resource, Rlimit};
 use std::{
@@ -268,4 +271,42 @@ fn the_watchdog_says_why() {
     }
     let output = child(this_test!()).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("watchdog: the shutdown is over its bound"));
+}
+
+/// The same by a user that is really another one, and whose socket says so.
+#[cfg(target_os = "linux")]
+#[test]
+fn another_user_cannot_keep_a_port_from_being_shared() {
+    use std::os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            net::{SocketAddr as UnixAddress, UnixListener},
+            process::CommandExt,
+        },
+    };
+    const NAME: &str = "LAMEDUCK_TEST_NAME";
+    if is_child() {
+        let name = UnixAddress::from_abstract_name(std::env::var(NAME).unwrap()).unwrap();
+        let _squatted = UnixListener::bind_addr(&name).unwrap();
+        say("squatted");
+        let _ = std::io::stdin().read(&mut [0]);
+        return;
+    }
+    if !process::geteuid().is_root() {
+        // Nobody else can be had.
+        return;
+    }
+    let scratch = Scratch::new("squatter");
+    let copy = scratch.path().join("tests");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut squatter = Command::new(copy);
+    squatter.args([this_test!(), "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, "1").uid(100_000);
+    squatter.env(NAME, format!("lameduck exclusive {free} 1.0")).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut squatter = squatter.stdout(Stdio::null()).spawn().unwrap();
+    squatter.stderr.take().unwrap().read_exact(&mut [0; 8]).unwrap();
+    let options = SocketOptions { reuse_port: ReusePort::Yes, ..SocketOptions::default() };
+    OsNetwork::new(options).reserve(&ListenAddress::Tcp(free), Audience::World, 1).unwrap();
+    drop(squatter.stdin.take());
+    assert!(squatter.wait().unwrap().success());
 }

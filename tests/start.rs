@@ -89,6 +89,11 @@ fn a_bad_value_exits_with_2_and_names_setting_and_value() {
         ("--port=70000", ["--port", "70000"]),
         ("--addr=localhost", ["--addr", "localhost"]),
         ("--addr=unix:", ["--addr", "path"]),
+        // It made a file of that name.
+        ("--addr=unix:@app", ["--addr=unix:@app:", "abstract"]),
+        ("--internal-addr=unix:@app", ["--internal-addr=unix:@app:", "abstract"]),
+        ("--unix-mode=rw", ["--unix-mode=rw:", "octal"]),
+        ("--unix-mode=1777", ["--unix-mode=1777:", "777"]),
         ("--workers=0", ["--workers", "0"]),
         ("--connections-max=none", ["--connections-max", "none"]),
         ("--header-timeout=0s", ["--header-timeout", "0s"]),
@@ -222,6 +227,29 @@ fn what_a_variable_may_not_say_code_may_not_say() {
     settings.backlog = 1;
     settings.tcp_keepalive = Some(Duration::from_millis(10));
     assert!(refusal(Host::builder().settings(settings)).starts_with("tcp_keepalive=10ms: must be at least 1s"));
+}
+
+#[test]
+fn an_abstract_socket_is_refused_whoever_asks_for_it() {
+    let ended = refused(&[], &[("APP_ADDR", "127.0.0.1:0,unix:@app")]);
+    assert_one_line(&ended, 2, &["APP_ADDR", "number 2 of 2", "abstract", "./@name"]);
+    for name in ["@app", "\0app"] {
+        let said = refusal(Host::builder().main_address(ListenAddress::Unix(name.into())));
+        assert!(said.starts_with("main_addresses=unix:") && said.contains("abstract"), "{said}");
+    }
+    let mut settings = Settings::default();
+    settings.unix_mode = Some(0o1777);
+    assert!(refusal(Host::builder().settings(settings)).starts_with("unix_mode=1777: must be at most 777"));
+}
+
+#[test]
+fn the_mode_of_a_unix_socket_is_a_setting() {
+    use std::os::unix::fs::PermissionsExt;
+    let path = support::scratch_path("mode.sock");
+    let mut service = Service::start(&[&format!("--addr=unix:{}", path.display()), "--unix-mode=620", "--lame-duck=0s"]);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o620);
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 0);
 }
 
 #[test]

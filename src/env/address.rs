@@ -19,6 +19,19 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
+    /// Refuses a name in the abstract namespace. Other programs write it with an `@`, and any user of the machine may bind it.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        let path = match self {
+            Self::Unix(path) => path.as_os_str().as_encoded_bytes(),
+            Self::Port(_) | Self::Tcp(_) => return Ok(()),
+        };
+        if path.starts_with(b"@") || path.contains(&0) {
+            let reason = "abstract socket names are not supported; expected a path (`./@name` for a file of that name)";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
+        Ok(())
+    }
+
     /// The TCP addresses to try, in order; empty for a Unix socket.
     #[must_use]
     pub fn tcp_candidates(&self) -> Vec<SocketAddr> {
@@ -53,7 +66,9 @@ impl FromStr for ListenAddress {
             if path.is_empty() {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "no path after `unix:`"));
             }
-            return Ok(Self::Unix(PathBuf::from(path)));
+            let address = Self::Unix(PathBuf::from(path));
+            address.check()?;
+            return Ok(address);
         }
         text.parse().map(Self::Tcp).map_err(|_| {
             io::Error::new(

@@ -4,29 +4,43 @@
 //! whenever it was set: a second instance with `--reuse-port` would join one that never agreed (P14). The kernel keeps no record
 //! of what we meant, so we do: a name in the abstract Unix namespace, which belongs to the same network namespace as the port and
 //! vanishes with its socket, however the process ends.
+//!
+//! Every user of the machine may bind such names. So nothing depends on a name that another user could take first: the holder adds its
+//! process id, the others find it in the system's list, and only a holder of the same user counts. Another user's sockets cannot share
+//! the port anyway.
 
 use rustix::{
     fd::OwnedFd,
     io::Errno,
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with},
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with, sockopt::socket_peercred,
+    },
+    process::geteuid,
 };
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-};
+use std::{io, net::SocketAddr};
 
 /// Set on an address for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Mark(#[expect(dead_code, reason = "held: the name lives as long as its socket")] Option<OwnedFd>);
 
 impl Mark {
-    /// Marks `address`. If somebody has marked it already, it stays marked by them: then one of us will not get the port.
+    /// Marks `address`. Without a free name the port is not marked: a later process of the same user may then share it.
     pub(super) fn set(address: SocketAddr) -> io::Result<Self> {
-        match take(address) {
-            Ok(name) => Ok(Self(Some(name))),
-            Err(Errno::ADDRINUSE) => Ok(Self(None)),
-            Err(error) => Err(error.into()),
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        for number in 0..NAMES {
+            // Processes of several containers may have the same id and the same network.
+            let name = format!("{MARK}{address} {}.{number}", std::process::id());
+            match bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?) {
+                Err(Errno::ADDRINUSE) => {}
+                bound => {
+                    bound?;
+                    // Only a socket that listens tells others its user.
+                    listen(&socket, QUEUE)?;
+                    return Ok(Self(Some(socket)));
+                }
+            }
         }
+        Ok(Self(None))
     }
 
     /// The mark of a port that is shared: none.
@@ -34,28 +48,39 @@ impl Mark {
         Self(None)
     }
 
-    /// Whether somebody has marked this address, one that it covers, or one that covers it.
+    /// Whether a process of this user has marked this address, one that it covers, or one that covers it. The list of names is that of
+    /// `proc(5)`; where it cannot be read the kernel may still refuse the port.
     pub(super) fn covers(address: SocketAddr) -> bool {
-        let everywhere = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
-        let marked = [address.ip()].into_iter().chain(everywhere);
-        let is_marked = |ip| take(SocketAddr::new(ip, address.port())).is_err_and(|error| error == Errno::ADDRINUSE);
-        marked.into_iter().any(is_marked) || address.ip().is_unspecified() && is_any_marked(address.port())
+        let names = std::fs::read("/proc/net/unix").unwrap_or_default();
+        let names = String::from_utf8_lossy(&names);
+        let marked = names.lines().filter_map(|line| line.split_once(&format!("@{MARK}")));
+        let is_meant = |rest: &str| {
+            let marked = rest.split(' ').next().and_then(|address| address.parse().ok());
+            marked.is_some_and(|marked| overlap(marked, address))
+        };
+        marked.into_iter().any(|(_, rest)| is_meant(rest) && is_held_by_this_user(&format!("{MARK}{rest}")))
     }
 }
 
-/// Whether any address with this port is marked, as the system's list of names tells (`proc(5)`). Where that is not to be had the
-/// kernel may still refuse the port.
-fn is_any_marked(port: u16) -> bool {
-    let names = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    let marked = names.lines().filter_map(|line| line.split_once(&format!("@{MARK}"))?.1.parse::<SocketAddr>().ok());
-    marked.into_iter().any(|marked| marked.port() == port)
+/// Whether a client could mean both.
+pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers = |one: SocketAddr, other: SocketAddr| one.ip().is_unspecified() && (one.is_ipv6() || other.is_ipv4());
+    one.port() == other.port() && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
+}
+
+/// No name that a stranger can hold counts, nor one that does not say whose it is.
+fn is_held_by_this_user(name: &str) -> bool {
+    let holder = || {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        connect(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+        socket_peercred(&socket)
+    };
+    holder().is_ok_and(|holder| holder.uid == geteuid())
 }
 
 const MARK: &str = "lameduck exclusive ";
-
-fn take(address: SocketAddr) -> Result<OwnedFd, Errno> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    let name = format!("{MARK}{address}");
-    bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
-    Ok(socket)
-}
+/// Names that are tried for one mark.
+const NAMES: u32 = 16;
+/// Processes that may ask for a mark in its life; nothing is ever accepted.
+const QUEUE: i32 = 4096;

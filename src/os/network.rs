@@ -62,11 +62,14 @@ pub struct SocketOptions {
     pub keepalive: Option<Duration>,
     /// Whether other processes may listen too. Default no.
     pub reuse_port: ReusePort,
+    /// Permissions of the Unix sockets that are bound, such as `0o660`. Default: `None`, as the umask has it.
+    pub unix_mode: Option<u32>,
 }
 
 impl Default for SocketOptions {
     fn default() -> Self {
-        Self { backlog: 4096, nodelay: true, keepalive: Some(Duration::from_secs(60)), reuse_port: ReusePort::No }
+        let keepalive = Some(Duration::from_secs(60));
+        Self { backlog: 4096, nodelay: true, keepalive, reuse_port: ReusePort::No, unix_mode: None }
     }
 }
 
@@ -146,9 +149,10 @@ impl OsNetwork {
     }
 
     fn bind(&self, address: &ListenAddress) -> io::Result<(Ownership, Socket, Address)> {
+        address.check()?;
         match address {
             ListenAddress::Unix(path) => {
-                let (path, socket) = UnixPath::bind(path)?;
+                let (path, socket) = UnixPath::bind(path, self.options.unix_mode)?;
                 let local = Address::Unix(Some(path.path().to_owned()));
                 Ok((Ownership::Unix(Arc::new(path)), socket, local))
             }
@@ -347,20 +351,13 @@ impl OsNetwork {
         }
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.retain(|(_, held)| held.strong_count() > 0);
-        if shared.iter().any(|(ours, _)| overlap(*ours, local)) || Mark::covers(local) {
+        if shared.iter().any(|(ours, _)| super::exclusive::overlap(*ours, local)) || Mark::covers(local) {
             return Err(Errno::ADDRINUSE.into());
         }
         let claim = Arc::new(Mark::none());
         shared.push((local, Arc::downgrade(&claim)));
         Ok(Some(claim))
     }
-}
-
-/// Whether a client could mean both.
-#[cfg(target_os = "linux")]
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    let covers = |one: SocketAddr, other: SocketAddr| one.ip().is_unspecified() && (one.is_ipv6() || other.is_ipv4());
-    one.port() == other.port() && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
     fs, io,
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -29,11 +29,11 @@ struct Inode {
 }
 
 impl UnixPath {
-    /// Binds a socket at `path`, which does not listen yet.
+    /// Binds a socket at `path`, with these permissions, which does not listen yet.
     ///
     /// # Errors
     /// `AddrInUse` if somebody answers there, `AlreadyExists` if there is something else than a socket, or the system's.
-    pub(super) fn bind(path: &Path) -> io::Result<(Self, Socket)> {
+    pub(super) fn bind(path: &Path, mode: Option<u32>) -> io::Result<(Self, Socket)> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         let address = SockAddr::unix(path)?;
         match socket.bind(&address) {
@@ -44,7 +44,12 @@ impl UnixPath {
             bound => bound?,
         }
         let inode = Inode::of(&fs::symlink_metadata(path)?);
-        Ok((Self { path: path.to_owned(), inode, unlinked: AtomicBool::new(false) }, socket))
+        let bound = Self { path: path.to_owned(), inode, unlinked: AtomicBool::new(false) };
+        if let Some(mode) = mode {
+            // Before it listens: until then nobody can connect, whatever the umask allows.
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        }
+        Ok((bound, socket))
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -1,6 +1,9 @@
 //! The least that a setting may be: refused in a flag or variable by the table, and at the start where code has set it.
 
-use super::{Settings, SettingsError, parse::parse_host_name};
+use super::{
+    Settings, SettingsError,
+    parse::{MODE_MAX, parse_host_name},
+};
 use std::time::Duration;
 
 /// A head of any browser fits, and hyper's own least.
@@ -56,6 +59,20 @@ impl Settings {
             if let Err(reason) = parse_host_name(name) {
                 return Err(self.refused("internal-hosts", "internal_hosts", name.clone(), &reason));
             }
+        }
+        if let Some(mode) = self.unix_mode
+            && mode > MODE_MAX
+        {
+            return Err(self.refused("unix-mode", "unix_mode", format!("{mode:o}"), "must be at most 777, in octal"));
+        }
+        for address in &self.main_addresses {
+            if let Err(error) = address.check() {
+                return Err(self.refused("addr", "main_addresses", address.to_string(), &error.to_string()));
+            }
+        }
+        if let Err(error) = self.internal_address.check() {
+            let address = self.internal_address.to_string();
+            return Err(self.refused("internal-addr", "internal_address", address, &error.to_string()));
         }
         if http::HeaderValue::from_str(&self.app_version).is_err() {
             let reason = "expected visible characters, since it is sent in a header";

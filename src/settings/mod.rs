@@ -47,6 +47,9 @@ pub struct Settings {
     pub workers: Option<NonZeroUsize>,
     /// Whether another process may listen on the same port beside this one.
     pub port_sharing: PortSharing,
+    /// Permissions of the Unix sockets that this process binds, such as `0o660`; at most `0o777`. Default: `None`, as the umask has
+    /// it.
+    pub unix_mode: Option<u32>,
     /// Connections that the kernel completes and queues before they are accepted, for each worker. Default 4096, least 1; the
     /// kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
@@ -82,6 +85,7 @@ impl Default for Settings {
             limits: Limits::default(),
             workers: None,
             port_sharing: PortSharing::Exclusive,
+            unix_mode: None,
             backlog: 4096,
             tcp_nodelay: true,
             tcp_keepalive: Some(Duration::from_secs(60)),

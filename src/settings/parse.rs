@@ -60,6 +60,14 @@ pub(super) fn parse_port(text: &str, address_variable: &str) -> Result<u16, Stri
     })
 }
 
+/// Permissions of a file, without the bits that mean nothing for a socket.
+pub(super) const MODE_MAX: u32 = 0o777;
+
+pub(super) fn parse_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= MODE_MAX && !text.starts_with('+'));
+    mode.ok_or_else(|| "expected permissions in octal, from 0 to 777, such as 660".to_owned())
+}
+
 pub(super) fn parse_switch(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),

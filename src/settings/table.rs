@@ -3,7 +3,10 @@
 use super::{
     Settings,
     least::{HEADER_BYTES_LEAST, TCP_KEEPALIVE_LEAST},
-    parse::{parse_address, parse_count, parse_duration, parse_host_name, parse_port, parse_some_duration, parse_switch},
+    parse::{
+        parse_address, parse_count, parse_duration, parse_host_name, parse_mode, parse_port, parse_some_duration,
+        parse_switch,
+    },
 };
 use crate::env::ListenAddress;
 use std::{fmt, num::NonZeroUsize};
@@ -86,6 +89,14 @@ pub const SETTINGS: &[Setting] = &[
             settings.add_main_address(parse_address(value)?);
             Ok(())
         },
+    },
+    Setting {
+        flag: "unix-mode",
+        variable: "APP_UNIX_MODE",
+        value: "MODE",
+        default: "by the umask",
+        help: "Permissions of the Unix sockets that this process binds, in octal: 660 lets the owner and the group connect",
+        apply: |settings, value| parse_mode(value).map(|mode| settings.unix_mode = Some(mode)),
     },
     Setting {
         flag: "internal-port",

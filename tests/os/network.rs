@@ -195,3 +195,23 @@ async fn one_port_on_one_address_is_not_shared_by_who_takes_it_on_all() {
         assert_eq!(error.kind(), ErrorKind::AddrInUse, "{everywhere}");
     }
 }
+
+/// Any user may bind the name by which a port was known to be exclusive, and a start with `--reuse-port` then failed.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_name_that_does_not_belong_to_this_user_keeps_no_port_from_being_shared() {
+    use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr as UnixAddress};
+    let free = tcp(&listen_one(&any_port()).await.local());
+    let squatted = |suffix: &str| {
+        let name = UnixAddress::from_abstract_name(format!("lameduck exclusive {free}{suffix}")).unwrap();
+        // Bound, and no more: whose it is cannot be known.
+        std::os::unix::net::UnixDatagram::bind_addr(&name).unwrap()
+    };
+    let _names = ["", " 1.0", &format!(" {}.0", std::process::id())].map(squatted);
+    let shared = sharing().reserve(&ListenAddress::Tcp(free), Audience::World, 1).unwrap();
+    drop(shared);
+    // An exclusive one takes another name, and is found.
+    let _exclusive = listen(&ListenAddress::Tcp(free), 2).await.unwrap();
+    let error = sharing().reserve(&ListenAddress::Tcp(free), Audience::World, 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+}

@@ -91,3 +91,25 @@ async fn siblings_share_one_queue_and_the_path_stays_until_the_last() {
     drop(other);
     assert!(!path.exists());
 }
+
+/// The umask decided who may connect, and nothing else could.
+#[tokio::test]
+async fn a_socket_has_the_permissions_that_were_asked_for_before_it_listens() {
+    use lameduck::os::SocketOptions;
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new("mode");
+    let path = scratch.path().join("app.sock");
+    for mode in [0o600, 0o666] {
+        let network = OsNetwork::new(SocketOptions { unix_mode: Some(mode), ..SocketOptions::default() });
+        let _reserved = network.reserve(&ListenAddress::Unix(path.clone()), Audience::World, 1).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+    }
+}
+
+#[test]
+fn an_abstract_name_is_not_a_path() {
+    for name in ["@app", "\0app"] {
+        let error = OsNetwork::default().reserve(&ListenAddress::Unix(name.into()), Audience::World, 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    }
+}
