@@ -1,5 +1,5 @@
-//! P7, P14: the operating system refuses something: a thread, a descriptor, a system call. The service says so and exits, or it
-//! serves and stops as ever.
+//! P7, P14: the operating system refuses something: a thread, a descriptor, a system call. The
+//! service says so and exits, or it serves and stops as ever.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
@@ -37,7 +37,8 @@ fn service_without(refused: &str, flags: &[&str]) -> Command {
     restricted
 }
 
-/// Does nothing unless it was given its role. Then this process restricts itself, and becomes the service.
+/// Does nothing unless it was given its role. Then this process restricts itself, and becomes the
+/// service.
 #[test]
 fn restricted() {
     let Ok(refused) = std::env::var(REFUSED) else { return };

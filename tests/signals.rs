@@ -182,8 +182,9 @@ fn no_thread_on_which_users_code_runs_blocks_a_signal() {
     }
 }
 
-/// Under `nohup` SIGHUP is ignored from the start. The service took it back, and the end of the terminal stopped it. A background
-/// job of a shell has SIGINT and SIGQUIT ignored: those must stop it all the same.
+/// Under `nohup` SIGHUP is ignored from the start. The service took it back, and the end of the
+/// terminal stopped it. A background job of a shell has SIGINT and SIGQUIT ignored: those must stop
+/// it all the same.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_hangup_that_was_ignored_at_the_start_stays_ignored_and_no_other_signal_does() {

@@ -19,7 +19,8 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
-    /// Refuses a name in the abstract namespace. Other programs write it with an `@`, and any user of the machine may bind it.
+    /// Refuses a name in the abstract namespace. Other programs write it with an `@`, and any user
+    /// of the machine may bind it.
     pub(crate) fn check(&self) -> io::Result<()> {
         let path = match self {
             Self::Unix(path) => path.as_os_str().as_encoded_bytes(),

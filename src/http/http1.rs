@@ -310,7 +310,8 @@ pub(super) fn after_the_last_answer<T: Transport>(io: T, read: &Bytes, link: &Li
 impl<T: Transport, S: HttpService> Drop for Http1<T, S> {
     fn drop(&mut self) {
         self.crew.counts.http1.take_one();
-        // Its runtime may be dropped, and the connection with it: a response that is cut by that must not look complete (P5d).
+        // Its runtime may be dropped, and the connection with it: a response that is cut by that
+        // must not look complete (P5d).
         let is_cut = self.link.is_in_flight() || self.link.has_ended() || self.link.is_torn();
         if let Some((mut io, _)) = self.take_apart()
             && is_cut

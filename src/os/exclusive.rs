@@ -5,9 +5,9 @@
 //! of what we meant, so we do: a name in the abstract Unix namespace, which belongs to the same network namespace as the port and
 //! vanishes with its socket, however the process ends.
 //!
-//! Every user of the machine may bind such names. So nothing depends on a name that another user could take first: the holder adds its
-//! process id, the others find it in the system's list, and only a holder of the same user counts. Another user's sockets cannot share
-//! the port anyway.
+//! Every user of the machine may bind such names. So nothing depends on a name that another user
+//! could take first: the holder adds its process id, the others find it in the system's list, and
+//! only a holder of the same user counts. Another user's sockets cannot share the port anyway.
 
 use rustix::{
     fd::OwnedFd,
@@ -24,7 +24,8 @@ use std::{io, net::SocketAddr};
 pub(super) struct Mark(#[expect(dead_code, reason = "held: the name lives as long as its socket")] Option<OwnedFd>);
 
 impl Mark {
-    /// Marks `address`. Without a free name the port is not marked: a later process of the same user may then share it.
+    /// Marks `address`. Without a free name the port is not marked: a later process of the same
+    /// user may then share it.
     pub(super) fn set(address: SocketAddr) -> io::Result<Self> {
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         for number in 0..NAMES {
@@ -48,8 +49,9 @@ impl Mark {
         Self(None)
     }
 
-    /// Whether a process of this user has marked this address, one that it covers, or one that covers it. The list of names is that of
-    /// `proc(5)`; where it cannot be read the kernel may still refuse the port.
+    /// Whether a process of this user has marked this address, one that it covers, or one that
+    /// covers it. The list of names is that of `proc(5)`; where it cannot be read the kernel may
+    /// still refuse the port.
     pub(super) fn covers(address: SocketAddr) -> bool {
         let names = std::fs::read("/proc/net/unix").unwrap_or_default();
         let names = String::from_utf8_lossy(&names);

@@ -22,8 +22,8 @@ const DATAGRAM_MAX: usize = 16 * 1024;
 /// Some thousand handshakes. Whether there are even more makes no difference to anybody.
 const DATAGRAMS_MAX: usize = 64;
 
-/// The handshakes under way with whoever listens at `local`, if the kernel tells. `netlink` is a new [`sock_diag`] socket: an
-/// earlier dump that was not read to its end would be in the way.
+/// The handshakes under way with whoever listens at `local`, if the kernel tells. `netlink` is a
+/// new [`sock_diag`] socket: an earlier dump that was not read to its end would be in the way.
 ///
 /// Its walk through all connections costs about a millisecond on a machine with a large table of them.
 pub(super) fn under_way(netlink: &OwnedFd, local: SocketAddr) -> Option<usize> {

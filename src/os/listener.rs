@@ -206,12 +206,14 @@ impl Listener for OsListener {
                     continue;
                 }
                 if is_out_of_descriptors(error) {
-                    // Without a free descriptor the kernel returns an error even if the queue is empty.
+                    // Without a free descriptor the kernel returns an error even if the queue is
+                    // empty.
                     if self.queue == Queue::Asked && !self.has_queued() {
                         self.refill_reserve();
                         return Poll::Pending;
                     }
-                    // Another thread may take the descriptor that is freed here. Then the next spare goes, until none is left.
+                    // Another thread may take the descriptor that is freed here. Then the next
+                    // spare goes, until none is left.
                     if self.reserve.as_ref().is_some_and(DescriptorReserve::give_up_one) {
                         continue;
                     }

@@ -62,7 +62,8 @@ pub struct SocketOptions {
     pub keepalive: Option<Duration>,
     /// Whether other processes may listen too. Default no.
     pub reuse_port: ReusePort,
-    /// Permissions of the Unix sockets that are bound, such as `0o660`. Default: `None`, as the umask has it.
+    /// Permissions of the Unix sockets that are bound, such as `0o660`. Default: `None`, as the
+    /// umask has it.
     pub unix_mode: Option<u32>,
 }
 
@@ -77,7 +78,8 @@ impl SocketOptions {
     /// Sets what concerns a TCP connection. On Linux a connection inherits it from its listener, which saves the calls at
     /// every accept.
     pub(super) fn apply_to_connection(&self, socket: &Socket) -> io::Result<()> {
-        // A connection that this process does not close itself ends with a reset: see `transport::Close`.
+        // A connection that this process does not close itself ends with a reset: see
+        // `transport::Close`.
         socket.set_linger(Some(Duration::ZERO))?;
         socket.set_tcp_nodelay(self.nodelay)?;
         if let Some(silence) = self.keepalive {

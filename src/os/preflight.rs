@@ -1,7 +1,8 @@
 //! Checks that threads and descriptors can be had before code runs that panics without them (P14).
 //!
-//! tokio panics when the system refuses a thread or a socket pair, and so does the writer thread of the log. A
-//! multi-threaded runtime that got only some of its threads is worse: its drop waits for them for ever.
+//! tokio panics when the system refuses a thread or a socket pair, and so does the writer thread of
+//! the log. A multi-threaded runtime that got only some of its threads is worse: its drop waits for
+//! them for ever.
 
 use rustix::io::fcntl_dupfd_cloexec;
 use std::{
@@ -14,10 +15,12 @@ use std::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-/// More descriptors than a runtime opens: an epoll and a copy, an eventfd, and a socket pair for signals and a copy.
+/// More descriptors than a runtime opens: an epoll and a copy, an eventfd, and a socket pair for
+/// signals and a copy.
 const RUNTIME_DESCRIPTORS: usize = 12;
 
-/// The longest wait for a multi-threaded runtime. Only a lost race with other processes for the last thread takes so long.
+/// The longest wait for a multi-threaded runtime. Only a lost race with other processes for the
+/// last thread takes so long.
 const BUILD_MAX: Duration = Duration::from_secs(5);
 
 /// Builds the first single-threaded runtime of the process, or returns why that is not possible.
@@ -30,7 +33,8 @@ pub(crate) fn single_threaded() -> io::Result<Runtime> {
 pub(crate) fn multi_threaded(name: &'static str, workers: usize) -> io::Result<Runtime> {
     descriptors(RUNTIME_DESCRIPTORS)?;
     let (built, build) = mpsc::channel();
-    // On a thread of its own: if another process takes the last thread after the check, the build never returns.
+    // On a thread of its own: if another process takes the last thread after the check, the build
+    // never returns.
     let building = thread::Builder::new().name("lameduck-start".into()).spawn(move || {
         let runtime = threads(workers).and_then(|()| {
             catch(|| Builder::new_multi_thread().worker_threads(workers).thread_name(name).enable_all().build())

@@ -55,8 +55,9 @@ impl UnixSignals {
     /// Puts the four handlers in place. Do it before anything is bound: process 1 of a container has no default action, and
     /// would be deaf until then (P14).
     ///
-    /// SIGHUP stays ignored if it was when the process started, as `nohup` has it. SIGINT and SIGQUIT do not: a shell without
-    /// job control starts every background job with both ignored, and they must still stop it.
+    /// SIGHUP stays ignored if it was when the process started, as `nohup` has it. SIGINT and
+    /// SIGQUIT do not: a shell without job control starts every background job with both ignored,
+    /// and they must still stop it.
     ///
     /// They report to the tokio runtime that this is called on, which must have I/O enabled and must be the one that
     /// [`recv`](SignalSource::recv) is awaited on. The calling thread takes the four even if whoever started the process had blocked them.

@@ -39,8 +39,9 @@ enum Stream {
 
 /// How a connection ends when the kernel closes its descriptor.
 ///
-/// An accepted TCP connection inherits `SO_LINGER` with a timeout of zero: if the process dies, by whatever end, a response
-/// that was cut ends in a reset and does not look complete (P5d). A close by this process clears the option first.
+/// An accepted TCP connection inherits `SO_LINGER` with a timeout of zero: if the process dies, by
+/// whatever end, a response that was cut ends in a reset and does not look complete (P5d). A close
+/// by this process clears the option first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Close {
     /// With a reset, if the process dies. A drop clears that first.
@@ -123,7 +124,8 @@ impl Socket {
         Ok(Self { stream, close, reserve: None })
     }
 
-    /// Before our FIN: what was written by then is complete, and is delivered also if the process dies meanwhile.
+    /// Before our FIN: what was written by then is complete, and is delivered also if the process
+    /// dies meanwhile.
     fn close_cleanly(&mut self) {
         let descriptor = match &self.stream {
             Stream::Tcp(stream) => stream.as_fd(),

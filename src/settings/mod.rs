@@ -47,8 +47,8 @@ pub struct Settings {
     pub workers: Option<NonZeroUsize>,
     /// Whether another process may listen on the same port beside this one.
     pub port_sharing: PortSharing,
-    /// Permissions of the Unix sockets that this process binds, such as `0o660`; at most `0o777`. Default: `None`, as the umask has
-    /// it.
+    /// Permissions of the Unix sockets that this process binds, such as `0o660`; at most `0o777`.
+    /// Default: `None`, as the umask has it.
     pub unix_mode: Option<u32>,
     /// Connections that the kernel completes and queues before they are accepted, for each worker. Default 4096, least 1; the
     /// kernel caps it at `net.core.somaxconn`.

@@ -196,7 +196,8 @@ async fn one_port_on_one_address_is_not_shared_by_who_takes_it_on_all() {
     }
 }
 
-/// Any user may bind the name by which a port was known to be exclusive, and a start with `--reuse-port` then failed.
+/// Any user may bind the name by which a port was known to be exclusive, and a start with
+/// `--reuse-port` then failed.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_name_that_does_not_belong_to_this_user_keeps_no_port_from_being_shared() {

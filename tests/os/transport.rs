@@ -122,8 +122,8 @@ async fn an_answer_in_two_small_writes_is_not_held_back() {
     assert_eq!(&answer, b"abc");
 }
 
-/// An accepted connection is reset if its process dies. A close by the process itself must not do that to a response of which
-/// the peer has not acknowledged a byte.
+/// An accepted connection is reset if its process dies. A close by the process itself must not do
+/// that to a response of which the peer has not acknowledged a byte.
 #[tokio::test]
 async fn a_response_that_the_peer_has_no_room_for_survives_the_drop() {
     for shut in [false, true] {

@@ -61,7 +61,8 @@ fn start(mut service: Service, what: &str) -> Start {
     Start::Failed(plain.into_iter().next().unwrap())
 }
 
-/// Starts it with ever more of something, until it has served three times in a row. Returns what it said until then.
+/// Starts it with ever more of something, until it has served three times in a row. Returns what it
+/// said until then.
 fn sweep(from: u32, mut command: impl FnMut(u32) -> Command) -> Vec<String> {
     let mut said = Vec::new();
     let mut served = 0;
@@ -79,8 +80,9 @@ fn sweep(from: u32, mut command: impl FnMut(u32) -> Command) -> Vec<String> {
 
 const FLAGS: [&str; 2] = ["--connections-max=1", "--lame-duck=0s"];
 
-/// With a limit of 6 or 7 descriptors tokio panicked over its socket pair: exit code 101 and no `error:` line. With a few more, the
-/// service started and could not stop: each accept of the drain failed for want of a descriptor, also with an empty queue.
+/// With a limit of 6 or 7 descriptors tokio panicked over its socket pair: exit code 101 and no
+/// `error:` line. With a few more, the service started and could not stop: each accept of the drain
+/// failed for want of a descriptor, also with an empty queue.
 #[test]
 fn whatever_descriptor_is_refused_the_start_fails_in_one_line_or_the_service_serves_and_stops_at_once() {
     let said = sweep(4, |most| service_without(&format!("descriptors={most}"), &FLAGS));
@@ -90,8 +92,9 @@ fn whatever_descriptor_is_refused_the_start_fails_in_one_line_or_the_service_ser
     assert!(said.iter().all(|line| line.contains("ulimit -n")), "{said:#?}");
 }
 
-/// A limit that allowed three threads hung the start for ever, deaf to SIGTERM: tokio had panicked over the second thread of a runtime,
-/// whose drop waited for the first. With one or two it exited with code 101.
+/// A limit that allowed three threads hung the start for ever, deaf to SIGTERM: tokio had panicked
+/// over the second thread of a runtime, whose drop waited for the first. With one or two it exited
+/// with code 101.
 #[test]
 fn whatever_thread_is_refused_the_start_fails_in_one_line_or_the_service_serves_and_stops_at_once() {
     let copy = std::env::temp_dir().join(format!("lameduck-{}-threads", std::process::id()));
@@ -119,7 +122,8 @@ fn whatever_thread_is_refused_the_start_fails_in_one_line_or_the_service_serves_
     }
 }
 
-/// An idle process that had used up its descriptors took 12.8 s to stop, the whole of drain and cancel.
+/// An idle process that had used up its descriptors took 12.8 s to stop, the whole of drain and
+/// cancel.
 #[test]
 fn a_stop_without_a_free_descriptor_takes_no_longer_than_any() {
     let mut service = Service::start(&["--lame-duck=0s"]);

@@ -1,4 +1,5 @@
-//! System calls that the service can do without. A container's profile or sandbox refuses some of them.
+//! System calls that the service can do without. A container's profile or sandbox refuses some of
+//! them.
 
 use super::service_without;
 use crate::support::{Client, End, Service, aside, until};
@@ -114,8 +115,8 @@ fn with_none_of_the_optional_calls_as_in_a_sandbox_nothing_is_lost() {
     }
 }
 
-/// Docker's profile refuses the call that took copies of our sockets to reset them at the exit: of 1,000 responses that a dying process
-/// had cut, 927 ended in a FIN and looked complete.
+/// Docker's profile refuses the call that took copies of our sockets to reset them at the exit: of
+/// 1,000 responses that a dying process had cut, 927 ended in a FIN and looked complete.
 #[test]
 fn what_a_killed_process_has_cut_does_not_look_complete_without_any_optional_call() {
     for (what, signal) in [(format!("EPERM:{}", all()), Signal::KILL), ("ENOSYS:copies".to_owned(), Signal::ABORT)] {
@@ -135,7 +136,8 @@ fn what_a_killed_process_has_cut_does_not_look_complete_without_any_optional_cal
     }
 }
 
-/// A response that is complete, and of which the client has not acknowledged a byte, is not destroyed by the exit.
+/// A response that is complete, and of which the client has not acknowledged a byte, is not
+/// destroyed by the exit.
 #[test]
 fn a_complete_response_outlives_the_process() {
     let mut service = Service::start(&["--lame-duck=0s"]);
