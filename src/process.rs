@@ -31,6 +31,14 @@ impl<S: HttpService> Host<S> {
     /// SIGTERM, SIGINT, SIGQUIT and SIGHUP are heard from the first poll on. Their handlers stay for the rest of the process's life:
     /// after the report, none of them ends it.
     ///
+    /// # One worker
+    /// There is one accept loop, a task, and each connection is a task of your runtime. In a multi-threaded runtime these tasks are
+    /// spread over its threads as there is work: a handler that blocks stalls one thread, and others take over its tasks. That is the
+    /// difference to [`main`](crate::main#one-thread-a-worker), whose workers are single-threaded and share nothing. It costs: tasks
+    /// that move, counters that are shared, a task for each idle connection (about 1 KB) and one accept loop for all. One HTTP/1
+    /// connection, and the framing of one HTTP/2 connection, still use one core at a time; the handlers of HTTP/2 streams are tasks of
+    /// their own and spread. In a `current_thread` runtime everything said there of one worker is true of the whole service.
+    ///
     /// # What it leaves to you
     /// - The end. Return the report from your `main`, or its exit code is lost. A `spawn_blocking` that is stuck holds the drop of your runtime for ever, which is where `#[tokio::main]` waits, and
     ///   no signal ends that. End with `std::process::exit(report.code().into())`, as the example at [`Host`] does, or by
@@ -143,6 +151,23 @@ impl<S: HttpService> Host<S> {
 /// ```
 /// A handler may await. If it blocks, it blocks its worker, a single-threaded runtime with all of its connections: that is what
 /// `spawn_blocking` is for. `block_in_place` panics there; in hooks, background tasks and checks it works.
+///
+/// # One thread a worker
+/// Each worker is a runtime of one thread with listeners of its own, which is what makes requests cheap: no lock, no stealing, no
+/// cache line that two cores write. It has costs:
+/// - A handler that blocks, or computes for long, stalls every connection of its worker. And it can stall requests of *other*
+///   workers: a client that all handlers share (hyper's, reqwest's, tonic's) drives each pooled connection by a task on the worker
+///   that opened it. A request elsewhere that is given this connection waits until that worker runs again. Use `spawn_blocking`, or
+///   build the client in `build`, behind a service that runs its requests on the control runtime
+///   (`tokio::runtime::Handle::current()` there).
+/// - One connection is served by one worker. An HTTP/2 client that sends everything by one connection, such as a gRPC channel or a
+///   proxy with `h2` upstreams, uses one core, however many there are. Let it open several connections.
+/// - The kernel spreads connections by a hash of their addresses (`SO_REUSEPORT`), not by load. Few connections are spread
+///   unevenly: of 8 among 4 workers, one worker has 4 or more in 45 of 100 cases. A worker with slow requests goes on
+///   getting its share, and no other takes work from it.
+///
+/// Choose [`Host::run`] in a multi-threaded runtime if handlers compute, if few connections carry most of the traffic, or if the app
+/// needs work stealing. Choose this function for many connections and short handlers.
 ///
 /// # The log
 /// The host logs by `tracing`, from its own threads, too. A subscriber of your own must neither block them nor panic when the reader of

@@ -80,7 +80,7 @@ impl Server {
     /// What its internal server says of it.
     pub(crate) fn status(&self) -> Value {
         let mut probe = Client::new(connect(self.service.internal).unwrap());
-        probe.send("GET /status HTTP/1.1\r\nhost: probe\r\nconnection: close\r\n\r\n");
+        probe.send("GET /status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         serde_json::from_slice(&probe.answer().body).unwrap()
     }
 
