@@ -41,7 +41,7 @@ impl Victim {
     pub(crate) fn ask(&self, server: &str, path: &str) -> io::Result<String> {
         let mut stream = UnixStream::connect(self.directory.join(server))?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n").as_bytes())?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
