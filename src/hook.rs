@@ -114,8 +114,6 @@ pub(crate) struct HookEnd {
     pub(crate) result: HookResult,
     /// Its error with all causes, or its panic.
     pub(crate) message: Option<String>,
-    /// Whether a setting is the cause of its error.
-    pub(crate) bad_setting: bool,
     /// From a start hook that is done: its other half.
     pub(crate) stop: Option<StopHook>,
 }
@@ -124,13 +122,18 @@ impl HookEnd {
     /// Runs half of a hook; a panic is its result, not ours.
     async fn of<T>(half: impl Future<Output = Result<T, BoxError>>, stop: impl FnOnce(T) -> Option<StopHook>) -> Self {
         // To put an error into words is to run user code.
-        let told = async { half.await.map_err(|error| (chain(&*error), is_bad_setting(&*error))) };
-        let (result, message, bad_setting, stop) = match unwind(told).await {
-            Ok(Ok(done)) => (HookResult::Done, None, false, stop(done)),
-            Ok(Err((error, bad_setting))) => (HookResult::Failed, Some(error), bad_setting, None),
-            Err(panic) => (HookResult::Panicked, Some(panic), false, None),
+        let told = async {
+            half.await.map_err(|error| {
+                let result = if is_bad_setting(&*error) { HookResult::BadSetting } else { HookResult::Failed };
+                (result, chain(&*error))
+            })
         };
-        Self { result, message, bad_setting, stop }
+        let (result, message, stop) = match unwind(told).await {
+            Ok(Ok(done)) => (HookResult::Done, None, stop(done)),
+            Ok(Err((result, error))) => (result, Some(error), None),
+            Err(panic) => (HookResult::Panicked, Some(panic), None),
+        };
+        Self { result, message, stop }
     }
 }
 

@@ -112,5 +112,5 @@ pub use hook::Hook;
 pub use host::{Bound, Builder, Host, ShutdownHandle};
 #[cfg(unix)]
 pub use process::main;
-pub use report::{HookReport, Report, ReportVerdict};
+pub use report::{HookReport, Report};
 pub use settings::{PortSharing, SETTINGS, Setting, Settings, SettingsError, parse_duration};

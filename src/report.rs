@@ -19,7 +19,7 @@ use std::{
 #[non_exhaustive]
 pub struct Report {
     /// The truth in one word.
-    pub verdict: ReportVerdict,
+    pub verdict: Verdict,
     /// Why it stopped; `None` if it never began.
     pub reason: Option<StopReason>,
     /// What made it fail: one sentence, then the whole chain of causes.
@@ -44,15 +44,6 @@ pub struct Report {
     pub hooks: Vec<HookReport>,
 }
 
-/// How a life went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReportVerdict {
-    /// It was lived, and judged.
-    Lived(Verdict),
-    /// It served nothing: the plan or a setting cannot be kept. Exit code 2.
-    BadPlan,
-}
-
 /// How one half of a hook pair went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -72,10 +63,7 @@ impl Report {
     /// shutdown cut requests, or work, 4 a hook failed or overran.
     #[must_use]
     pub fn code(&self) -> u8 {
-        match self.verdict {
-            ReportVerdict::Lived(verdict) => verdict.exit_code(),
-            ReportVerdict::BadPlan => 2,
-        }
+        self.verdict.exit_code()
     }
 
     /// The exit code, as `main` returns it.
@@ -99,7 +87,7 @@ impl Report {
             })
             .collect();
         json!({
-            "verdict": self.verdict_name(),
+            "verdict": self.verdict.name(),
             "exit_code": self.code(),
             "reason": self.reason.map(|reason| reason.to_string()),
             "error": self.error,
@@ -115,13 +103,6 @@ impl Report {
         })
     }
 
-    fn verdict_name(&self) -> &'static str {
-        match self.verdict {
-            ReportVerdict::Lived(verdict) => verdict.name(),
-            ReportVerdict::BadPlan => "bad_plan",
-        }
-    }
-
     /// Logs what made it fail (P14).
     pub(crate) fn log_failure(&self) {
         if let Some(error) = &self.error {
@@ -134,7 +115,7 @@ impl Report {
         let requests = &self.requests;
         let hooks_failed = self.hooks.iter().filter(|hook| hook.verdict.is_stop_failure()).count();
         crate::log::info!(
-            verdict = self.verdict_name(),
+            verdict = self.verdict.name(),
             exit_code = self.code(),
             reason = self.reason.map(|reason| reason.to_string()),
             error = self.error,
@@ -172,7 +153,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "{}: {} finished, {} timed out, {} aborted, {} gone of {} requests; shutdown took {:?} of at most {:?}",
-            self.verdict_name(),
+            self.verdict.name(),
             requests.finished,
             requests.timed_out,
             requests.aborted,
@@ -230,9 +211,9 @@ fn abort_json(abort: &AbortedRequest) -> Value {
 /// How a hook ended, as logs and reports say it.
 pub(crate) fn hook_end(verdict: HookVerdict) -> String {
     match verdict {
-        HookVerdict::Started(result) => format!("start {result:?}").to_lowercase(),
+        HookVerdict::Started(result) => format!("start {}", result.name()),
         HookVerdict::StartDropped => "start dropped".to_owned(),
-        HookVerdict::Stopped(result) => format!("stop {result:?}").to_lowercase(),
+        HookVerdict::Stopped(result) => format!("stop {}", result.name()),
         HookVerdict::GivenUp(why) => format!("stop given up: {why:?}").to_lowercase(),
     }
 }

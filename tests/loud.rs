@@ -7,7 +7,10 @@ mod support;
 
 use anyhow::Context;
 use axum::{Router, routing::get};
-use lameduck::{Builder, Check, Hook, Host, Limits, Report, ReportVerdict, Settings, lifecycle::Plan};
+use lameduck::{
+    Builder, Check, Hook, Host, Limits, Report, Settings,
+    lifecycle::{Plan, Verdict},
+};
 use std::{
     io,
     net::TcpListener,
@@ -147,7 +150,7 @@ fn a_host_does_not_name_flags_and_variables_that_its_program_does_not_have() {
     let told = |builder: Builder| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let report = runtime.block_on(builder.tower(Router::new()).run());
-        assert_eq!(report.verdict, ReportVerdict::BadPlan, "{report:?}");
+        assert_eq!(report.verdict, Verdict::BadPlan, "{report:?}");
         report.error.unwrap()
     };
     let plan = told(builder().plan(Plan::default()).grace_period(Duration::from_secs(3)));
@@ -235,7 +238,7 @@ fn a_hook_a_check_and_a_task_are_reported_with_the_causes_of_their_errors() {
     let bad = || async { Settings::default().resolve(|_| Vec::new(), |_| Some("x".into())).map(drop).context("settings") };
     let app = App::spawn(builder().hook(Hook::on_start("settings", bad)).tower(Router::new()), Workers::Task);
     let report = app.report();
-    assert_eq!((report.code(), report.verdict), (2, ReportVerdict::BadPlan), "{report:?}");
+    assert_eq!((report.code(), report.verdict), (2, Verdict::BadPlan), "{report:?}");
 }
 
 #[test]

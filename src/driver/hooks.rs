@@ -71,7 +71,6 @@ where
             let message = end.message.clone().unwrap_or_default();
             crate::log::error!(hook = name, half = half.name(), end = hook_end(verdict), error = message, "hook failed");
             if half == Half::Start {
-                self.bad_setting = end.bad_setting;
                 self.fail(format!("start hook {name} failed: {message}"));
             }
         }

@@ -108,8 +108,6 @@ struct Driver<S, N: Network, G, R> {
     internal_end: Option<JobEnd>,
     stop_asked: bool,
     failure: Option<String>,
-    /// A setting made the start fail.
-    bad_setting: bool,
 }
 
 /// A worker at the driver.

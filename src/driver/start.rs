@@ -124,7 +124,6 @@ where
             internal_end: Some(internal_end),
             stop_asked: false,
             failure: None,
-            bad_setting: false,
             parts,
         })
     }

@@ -5,7 +5,7 @@ use crate::{
     env::{Network, Rooms, SignalSource},
     http::{ConnectionTally, HttpService, RequestTally},
     lifecycle::{Event, Outcome, Phase, StopReason, Verdict},
-    report::{Report, ReportVerdict},
+    report::Report,
 };
 use std::time::Duration;
 
@@ -58,7 +58,6 @@ where
         let cut = self.main.aborted_by_stop.get() + stuck + work_dropped;
         let verdict = Verdict::of(history, cut, self.main.work_panicked.get());
         let stop = history.stop;
-        let verdict = if self.bad_setting { ReportVerdict::BadPlan } else { ReportVerdict::Lived(verdict) };
         let error = self.failure.or_else(|| self.main.work_panic_summary()).or_else(|| match stop.map(|stop| stop.reason) {
             Some(StopReason::StartTimedOut) => {
                 let settings = &self.parts.settings;
@@ -89,13 +88,13 @@ where
 
 /// A life that could not begin. Whoever asked for it says so: there is no log line here, since there is one line to say.
 pub(crate) fn stillborn(verdict: Verdict, error: String, worst_case: Duration) -> Report {
-    Report { verdict: ReportVerdict::Lived(verdict), ..bad_plan(error, worst_case) }
+    Report { verdict, ..bad_plan(error, worst_case) }
 }
 
 /// A life that was not even tried.
 pub(crate) fn bad_plan(error: String, worst_case: Duration) -> Report {
     Report {
-        verdict: ReportVerdict::BadPlan,
+        verdict: Verdict::BadPlan,
         reason: None,
         error: Some(error),
         phases: Vec::new(),

@@ -106,8 +106,22 @@ pub enum HookResult {
     Done,
     /// It returned an error.
     Failed,
+    /// It returned an error that a setting caused. Failed, and told apart by the exit code (P13).
+    BadSetting,
     /// It panicked.
     Panicked,
+}
+
+impl HookResult {
+    /// The name used in logs and metrics: `done`, `failed` or `panicked`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed | Self::BadSetting => "failed",
+            Self::Panicked => "panicked",
+        }
+    }
 }
 
 /// A fact, told by the host.

@@ -57,7 +57,7 @@ impl HookVerdict {
     pub const fn is_stop_failure(self) -> bool {
         match self {
             Self::Stopped(HookResult::Done) | Self::Started(_) | Self::StartDropped => false,
-            Self::Stopped(HookResult::Failed | HookResult::Panicked) | Self::GivenUp(_) => true,
+            Self::Stopped(HookResult::Failed | HookResult::BadSetting | HookResult::Panicked) | Self::GivenUp(_) => true,
         }
     }
 }
@@ -75,15 +75,19 @@ pub enum Verdict {
     HookFailed,
     /// The watchdog ended the process.
     Watchdog,
+    /// The plan or a setting cannot be used, so nothing was served.
+    BadPlan,
 }
 
 impl Verdict {
-    /// The verdict on a life. If several apply, the worst counts: failed, then aborted, then panicked work, which is failed too, then
-    /// hook. Never
-    /// [`Watchdog`](Self::Watchdog): a life that the watchdog ended is not there to judge itself.
+    /// The verdict on a run. If several apply, the first of these counts: a bad setting, a failure, cut requests or work, panicked
+    /// work (which is a failure), a failed hook. Never [`Watchdog`](Self::Watchdog): the watchdog leaves nobody to judge.
     #[must_use]
     pub fn of(history: &History, requests_aborted: u64, work_panicked: u64) -> Self {
-        if history.failure.is_some() {
+        let bad_setting = HookVerdict::Started(HookResult::BadSetting);
+        if history.hooks.iter().any(|hook| hook.verdict == bad_setting) {
+            Self::BadPlan
+        } else if history.failure.is_some() {
             Self::Failed
         } else if requests_aborted > 0 {
             Self::Aborted
@@ -96,8 +100,8 @@ impl Verdict {
         }
     }
 
-    /// The exit code: 0 clean, 1 could not start, a background task failed or tracked work panicked, 3 the shutdown cut requests or work, 4 a hook failed or
-    /// was given up, 5 the watchdog. (2 is bad usage or plan, which is said before there is a life to judge.)
+    /// The exit code: 0 clean, 1 could not start, a background task failed or tracked work panicked, 2 bad plan or setting,
+    /// 3 the shutdown cut requests or work, 4 a hook failed or was given up, 5 the watchdog.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {
@@ -106,6 +110,7 @@ impl Verdict {
             Self::Aborted => 3,
             Self::HookFailed => 4,
             Self::Watchdog => 5,
+            Self::BadPlan => 2,
         }
     }
 
@@ -118,6 +123,7 @@ impl Verdict {
             Self::Aborted => "aborted",
             Self::HookFailed => "hook_failed",
             Self::Watchdog => "watchdog",
+            Self::BadPlan => "bad_plan",
         }
     }
 }

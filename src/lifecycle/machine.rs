@@ -320,7 +320,7 @@ impl Lifecycle {
                 self.record(hook, HookVerdict::Started(result));
                 match result {
                     HookResult::Done => self.start_from(HookIndex(hook.0 + 1), until),
-                    HookResult::Failed | HookResult::Panicked => {
+                    HookResult::Failed | HookResult::BadSetting | HookResult::Panicked => {
                         self.stop_before_serving(now, StopReason::StartFailed, hook);
                     }
                 }
@@ -337,7 +337,7 @@ impl Lifecycle {
             State::CleaningUp { stop, until, step, late: LateStart::Running(hook) } if hook == ended => {
                 let late = match result {
                     HookResult::Done => LateStart::Finished(hook),
-                    HookResult::Failed | HookResult::Panicked => LateStart::None,
+                    HookResult::Failed | HookResult::BadSetting | HookResult::Panicked => LateStart::None,
                 };
                 self.on_late_start(now, State::CleaningUp { stop, until, step, late });
             }

@@ -8,7 +8,8 @@ use lameduck::lifecycle::{
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
 
-pub(crate) const HOOK_RESULTS: [HookResult; 3] = [HookResult::Done, HookResult::Failed, HookResult::Panicked];
+pub(crate) const HOOK_RESULTS: [HookResult; 4] =
+    [HookResult::Done, HookResult::Failed, HookResult::BadSetting, HookResult::Panicked];
 
 /// Every step of a plan takes this long.
 pub(crate) fn even_plan(each: Duration) -> Plan {

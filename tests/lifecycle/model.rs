@@ -59,6 +59,7 @@ pub(crate) struct Model {
     /// A start hook that returned too late, and whose stop hook has yet to run.
     late: Option<usize>,
     failed: bool,
+    bad_setting: bool,
     hook_failed: bool,
     pub(crate) actions: Vec<Action>,
 }
@@ -80,6 +81,7 @@ impl Model {
             unreturned: None,
             late: None,
             failed: false,
+            bad_setting: false,
             hook_failed: false,
             actions: vec![Action::Publish(Phase::Starting)],
         };
@@ -327,11 +329,14 @@ impl Model {
             Event::StopRequested(StopReason::TaskFailed) if phase < Phase::Cancelling && !self.failed => self.failed = true,
             Event::StartHookEnded(HookIndex(hook), result) if self.unreturned == Some(hook) => {
                 self.unreturned = None;
+                self.bad_setting |= self.current() == Some(What::StartResult) && result == HookResult::BadSetting;
                 match (self.current(), result) {
                     (Some(What::StartResult), HookResult::Done) => self.started += 1,
-                    (Some(What::StartResult), HookResult::Failed | HookResult::Panicked) => self.failed = true,
+                    (Some(What::StartResult), HookResult::Failed | HookResult::BadSetting | HookResult::Panicked) => {
+                        self.failed = true
+                    }
                     (_, HookResult::Done) => self.late = Some(hook),
-                    (_, HookResult::Failed | HookResult::Panicked) => {}
+                    (_, HookResult::Failed | HookResult::BadSetting | HookResult::Panicked) => {}
                 }
                 if matches!(self.current(), Some(What::StartResult | What::LateStart)) {
                     self.strike(now);
@@ -353,6 +358,7 @@ impl Model {
                     self.started += 1;
                     self.go_on_starting();
                 } else {
+                    self.bad_setting = result == HookResult::BadSetting;
                     self.stop(now, StopReason::StartFailed);
                 }
             }
@@ -399,6 +405,7 @@ impl Model {
 
     pub(crate) fn verdict(&self) -> Verdict {
         match (self.failed, self.hook_failed) {
+            _ if self.bad_setting => Verdict::BadPlan,
             (true, _) => Verdict::Failed,
             (false, true) => Verdict::HookFailed,
             (false, false) => Verdict::Clean,

@@ -46,7 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn telling() -> impl Strategy<Value = Telling> {
     prop_oneof![
         2 => any::<Index>().prop_map(|index| Telling::Anything(index.index(1 << 16))),
-        6 => prop_oneof![8 => Just(HookResult::Done), 1 => Just(HookResult::Failed), 1 => Just(HookResult::Panicked)]
+        6 => prop_oneof![8 => Just(HookResult::Done), 1 => Just(HookResult::Failed), 1 => Just(HookResult::BadSetting), 1 => Just(HookResult::Panicked)]
             .prop_map(Telling::Sensible),
         2 => Just(Telling::Nothing),
         2 => any::<Index>().prop_map(|index| Telling::Signal(*index.get(&Signal::ALL))),

@@ -136,6 +136,7 @@ fn name(trigger: Trigger) -> String {
     let result = |result| match result {
         HookResult::Done => "done",
         HookResult::Failed => "failed",
+        HookResult::BadSetting => "failed by a setting",
         HookResult::Panicked => "panicked",
     };
     match trigger {

@@ -29,6 +29,7 @@ pub(crate) struct Witness {
     workers: Workers,
     watchdog: Option<Moment>,
     failed: bool,
+    bad_setting: bool,
     hook_failed: bool,
     exited: bool,
     start_by: Moment,
@@ -87,6 +88,7 @@ impl Witness {
             workers: Workers::Running,
             watchdog: None,
             failed: false,
+            bad_setting: false,
             hook_failed: false,
             exited: false,
             start_by: now + plan.start,
@@ -105,7 +107,7 @@ impl Witness {
     /// Everything that decides what this witness will accept from now on.
     pub(crate) fn digest(&self, now: Moment) -> impl Ord + use<> {
         let hook_ran = self.running_stop_hook.map(|hook| (hook, now.since(self.stop_hook_began)));
-        let flags = (self.failed, self.hook_failed, self.host == Host::Late);
+        let flags = (self.failed, self.bad_setting, self.hook_failed, self.host == Host::Late);
         (self.phase, self.running_start_hook, self.to_stop.len(), hook_ran, (self.late_start, self.late_stop), flags)
     }
 
@@ -272,7 +274,9 @@ impl Witness {
             let starting = machine.phase() == Phase::Starting;
             assert_eq!(until, starting.then_some(self.start_by), "P1: the limit of the start never moves");
         }
-        let verdict = if self.failed {
+        let verdict = if self.bad_setting {
+            Verdict::BadPlan
+        } else if self.failed {
             Verdict::Failed
         } else if self.hook_failed {
             Verdict::HookFailed
@@ -280,7 +284,11 @@ impl Witness {
             Verdict::Clean
         };
         assert_eq!(Verdict::of(history, 0, 0), verdict, "P13: {history:?}");
-        let verdict = if self.failed { Verdict::Failed } else { Verdict::Aborted };
+        let verdict = match (self.bad_setting, self.failed) {
+            (true, _) => Verdict::BadPlan,
+            (false, true) => Verdict::Failed,
+            (false, false) => Verdict::Aborted,
+        };
         assert_eq!(Verdict::of(history, 1, 0), verdict, "P13: {history:?}");
         if self.exited {
             assert_eq!(machine.poll_timeout(), None, "P8: nothing is waited for once stopped");
@@ -297,7 +305,10 @@ impl Witness {
                 match result {
                     HookResult::Done => self.to_stop.push(hook),
                     // During the start this is its end; while it ends for another reason, it is a failure of its own (P13).
-                    HookResult::Failed | HookResult::Panicked => self.failed = true,
+                    HookResult::Failed | HookResult::BadSetting | HookResult::Panicked => {
+                        self.failed = true;
+                        self.bad_setting |= result == HookResult::BadSetting;
+                    }
                 }
             }
             Event::StartHookEnded(hook, result) if self.late_start == Some(hook) && self.is_cleaning_up() => {

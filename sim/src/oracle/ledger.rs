@@ -113,7 +113,7 @@ fn failures_are_said(story: &Story<'_>, report: &Report) -> Result<(), String> {
 }
 
 pub(super) const fn is_failed_start(hook: &lameduck::HookReport) -> bool {
-    matches!(hook.verdict, HookVerdict::Started(HookResult::Failed | HookResult::Panicked))
+    matches!(hook.verdict, HookVerdict::Started(HookResult::Failed | HookResult::BadSetting | HookResult::Panicked))
 }
 
 fn has_failed(record: &Record) -> bool {

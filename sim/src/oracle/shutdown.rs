@@ -360,7 +360,8 @@ pub(super) fn the_exit_tells_the_truth(story: &Story<'_>) -> Judgement {
     }
     let cut = unlisted || report.work_dropped > 0 || report.aborts.iter().any(|abort| abort.by_shutdown);
     let hook_failed = report.hooks.iter().any(|hook| match hook.verdict {
-        HookVerdict::Stopped(HookResult::Failed | HookResult::Panicked) | HookVerdict::GivenUp(_) => true,
+        HookVerdict::Stopped(HookResult::Failed | HookResult::BadSetting | HookResult::Panicked)
+        | HookVerdict::GivenUp(_) => true,
         HookVerdict::Stopped(HookResult::Done) | HookVerdict::Started(_) | HookVerdict::StartDropped => false,
     });
     let truth = if failed {

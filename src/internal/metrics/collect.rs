@@ -5,7 +5,7 @@ use crate::{
     env::Meter,
     http::{BOUNDS, ConnectionTally, LatencySum, RequestTally, Side},
     internal::Board,
-    lifecycle::{HookResult, HookVerdict, Moment},
+    lifecycle::{HookVerdict, Moment},
 };
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use std::{
@@ -182,18 +182,10 @@ fn told_apart(names: &[(&str, &str)]) -> Vec<String> {
 
 const fn half_and_outcome(verdict: HookVerdict) -> (&'static str, &'static str) {
     match verdict {
-        HookVerdict::Started(result) => ("start", outcome(result)),
+        HookVerdict::Started(result) => ("start", result.name()),
         HookVerdict::StartDropped => ("start", "dropped"),
-        HookVerdict::Stopped(result) => ("stop", outcome(result)),
+        HookVerdict::Stopped(result) => ("stop", result.name()),
         HookVerdict::GivenUp(_) => ("stop", "given_up"),
-    }
-}
-
-const fn outcome(result: HookResult) -> &'static str {
-    match result {
-        HookResult::Done => "done",
-        HookResult::Failed => "failed",
-        HookResult::Panicked => "panicked",
     }
 }
 
