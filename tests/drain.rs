@@ -7,6 +7,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::disallowed_methods, reason = "clients of a real process live in real time")]
 
+#[path = "drain/announcements.rs"]
+mod announcements;
 #[path = "drain/answers.rs"]
 mod answers;
 #[path = "drain/cut.rs"]

@@ -2,6 +2,8 @@
 //! against every promise that can be judged from outside.
 #![expect(clippy::unwrap_used, reason = "a test says what must not fail by unwrapping it")]
 
+#[path = "simulation/announcements.rs"]
+mod announcements;
 #[path = "simulation/deadlines.rs"]
 mod deadlines;
 #[path = "simulation/drain.rs"]

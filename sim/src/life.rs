@@ -149,6 +149,7 @@ fn tell_report(name: &str, trace: &Trace, report: &Report) {
             ("drained", connections.drained.into()),
             ("reset", connections.reset.into()),
             ("raced", connections.raced.into()),
+            ("untold", connections.untold.into()),
             ("upgraded", connections.upgraded.into()),
             ("accept_errors", connections.accept_errors.into()),
         ],

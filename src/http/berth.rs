@@ -1,6 +1,10 @@
 //! A connection's place in its worker's table: how to wake it, and when at the latest.
 
-use super::idle_policy::{Awaited, Idle};
+use super::{
+    announcement::Announcement,
+    idle_policy::{Awaited, Idle},
+    link::Link,
+};
 use crate::{env::Address, lifecycle::Moment};
 use std::{
     sync::{
@@ -16,6 +20,11 @@ pub(crate) struct Berth {
     pub(crate) accepted: Moment,
     pub(crate) peer: Address,
     pub(crate) local: Arc<Address>,
+    pub(crate) announcement: Announcement,
+    /// A response began since the stop request.
+    responded: AtomicBool,
+    /// A response announced the close of the connection.
+    announced: AtomicBool,
     /// A connection is a task of its own, and a task has one waker from its first poll to its last.
     waker: OnceLock<Waker>,
     wake_at: AtomicU64,
@@ -39,11 +48,14 @@ pub(crate) enum Writes {
 }
 
 impl Berth {
-    pub(crate) fn new(accepted: Moment, peer: Address, local: Arc<Address>) -> Self {
+    pub(crate) fn new(accepted: Moment, peer: Address, local: Arc<Address>, announcement: Announcement) -> Self {
         Self {
             accepted,
             peer,
             local,
+            announcement,
+            responded: AtomicBool::new(false),
+            announced: AtomicBool::new(false),
             waker: OnceLock::new(),
             wake_at: AtomicU64::new(Moment::NEVER.as_nanos()),
             idle: AtomicU64::new(BUSY),
@@ -124,6 +136,26 @@ impl Berth {
 
     pub(crate) fn writes(&self) -> Writes {
         if self.sends_large.load(Relaxed) { Writes::InPieces } else { Writes::AsOne }
+    }
+
+    /// Keeps for the next protocol state of the connection what its responses were.
+    pub(crate) fn note_responses(&self, link: &Link) {
+        if link.has_responded() {
+            self.responded.store(true, Relaxed);
+            self.announced.store(link.has_announced(), Relaxed);
+        }
+    }
+
+    pub(crate) fn note_responded(&self) {
+        self.responded.store(true, Relaxed);
+    }
+
+    pub(crate) fn has_responded(&self) -> bool {
+        self.responded.load(Relaxed)
+    }
+
+    pub(crate) fn has_announced(&self) -> bool {
+        self.announced.load(Relaxed)
     }
 
     pub(crate) fn leave(&self) {

@@ -153,7 +153,8 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                     let (peer, local) = (berth.peer.clone(), berth.local.clone());
                     // Its first poll may have come late.
                     let since = if heard == Heard::Nothing { berth.accepted } else { since };
-                    match me.gate.pass(io, Stay { since, peer, local, heard }) {
+                    let (announcement, responded) = (berth.announcement, berth.has_responded());
+                    match me.gate.pass(io, Stay { since, peer, local, heard, announcement, responded }) {
                         Ok(()) => State::Asleep,
                         Err(io) => State::Parked(Parked::woken(io, &[], heard, since)),
                     }
@@ -197,7 +198,13 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
                 http2.cut();
                 false
             }
-            State::Parked(_) | State::Lingering(_) | State::Asleep | State::Closed => false,
+            State::Parked(parked) => {
+                if parked.is_idle() {
+                    self.crew.side.tally.note_untold(&self.berth);
+                }
+                false
+            }
+            State::Lingering(_) | State::Asleep | State::Closed => false,
         };
         let tally = &self.crew.side.tally;
         if was_reset { tally.reset.add_one() } else { tally.drained.add_one() }

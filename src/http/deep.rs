@@ -14,6 +14,7 @@
 //! is to say gets a task again, for whatever takes more than one turn.
 
 use super::{
+    announcement::Announcement,
     berth::Berth,
     connection::{Connection, State},
     crew::Crew,
@@ -57,6 +58,9 @@ pub(super) struct Stay {
     pub(super) peer: Address,
     pub(super) local: Arc<Address>,
     pub(super) heard: Heard,
+    pub(super) announcement: Announcement,
+    /// A response began since the stop request.
+    pub(super) responded: bool,
 }
 
 impl Stay {
@@ -331,6 +335,9 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
         let is_draining = self.is_draining();
         let Some(sleeper) = self.sleepers.get(key) else { return Moment::NEVER };
         if self.crew.side.is_cutting() {
+            if sleeper.state == Sleep::Asleep {
+                self.crew.side.tally.untold.add_one();
+            }
             self.close(key);
             return Moment::NEVER;
         }
@@ -360,6 +367,7 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
                     let _ = Pin::new(&mut sleeper.io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
                     sleeper.stay.since = now;
                     sleeper.state = Sleep::Leaving(Race::Open);
+                    self.crew.side.tally.untold.add_one();
                     return now + RACE_WATCH;
                 }
             },
@@ -409,7 +417,10 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
             return self.close(key);
         };
         match served {
-            Served::All(now) => stay.since = now,
+            Served::All(now) => {
+                stay.since = now;
+                stay.responded |= direct.link().has_responded();
+            }
             Served::NotOurs(rest) => self.hand_over(key, *direct.hand_over(rest.on_another_task())),
             Served::Last(read) => {
                 let _ = Pin::new(io).poll_shutdown(cx);
@@ -496,5 +507,10 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
 }
 
 fn berth_of(stay: &Stay) -> Berth {
-    Berth::new(stay.since, stay.peer.clone(), stay.local.clone())
+    let (peer, local) = (stay.peer.clone(), stay.local.clone());
+    let berth = Berth::new(stay.since, peer, local, stay.announcement);
+    if stay.responded {
+        berth.note_responded();
+    }
+    berth
 }

@@ -2,7 +2,8 @@
 //!
 //! hyper is taken apart again (`into_parts`) once nothing is in flight, buffered or unflushed. It is never asked to shut down
 //! gracefully: that closes a connection from which it has not read yet, and one with half a second head, whatever the kernel
-//! holds for them. Instead every answer from the stop request on closes its connection, and idleness is ours to see.
+//! holds for them. Instead responses after the stop request close their connections (see
+//! [`announcement`](super::announcement)), and idleness is ours to see.
 
 use super::{
     berth::Berth,
@@ -182,6 +183,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
 
     fn on_quiet(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T, S> {
         let called = self.link.take_called();
+        berth.note_responses(&self.link);
         if self.mood == Mood::Busy && called {
             // What was read since the call was the request's body. A next head that came with it stays in hyper's buffer, and
             // is found there when the connection is taken apart.
@@ -290,8 +292,8 @@ pub(super) fn joined(read: Bytes, more: Bytes) -> Bytes {
 pub(super) fn after_the_last_answer<T: Transport>(io: T, read: &Bytes, link: &Link) -> Option<Lingering<T>> {
     let is_own_unread = link.is_body_unread() || link.are_bodies_held();
     let is_next_unread = !read.is_empty() || io.look() == Look::Data;
-    let stopping = link.side.phase() >= Phase::LameDuck;
-    if is_next_unread && !is_own_unread && stopping {
+    let is_our_end = link.has_announced();
+    if is_next_unread && !is_own_unread && is_our_end {
         // Requests behind the last answer are left for the client to send again, as if they had come after the close.
         link.side.tally.raced.add_one();
     }
@@ -300,7 +302,7 @@ pub(super) fn after_the_last_answer<T: Transport>(io: T, read: &Bytes, link: &Li
     }
     // If we end the connection, more of the client may still come, and the reset it would cause must find nothing left to
     // destroy. So too if it is the client who ends it, with an answer that did not leave at once.
-    let is_at_risk = stopping || link.written() > SENT_AT_ONCE;
+    let is_at_risk = is_our_end || link.written() > SENT_AT_ONCE;
     if is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > 0) {
         return Some(Lingering::delivering(io));
     }

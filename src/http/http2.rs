@@ -1,10 +1,12 @@
 //! A connection that speaks HTTP/2, with hyper as its guest.
 //!
-//! It is told to go with one graceful GOAWAY: in the lame duck delay at a moment of its own, drawn from the seed, so that a
-//! fleet of clients does not reconnect at once (P4). hyper waits without a timer for the PONG behind the GOAWAY and for a
+//! It announces its close with one graceful GOAWAY: in the lame duck delay at a moment that is drawn
+//! from the seed, so that a fleet of clients does not reconnect at once (P4, see
+//! [`announcement`](super::announcement)). hyper waits without a timer for the PONG behind the GOAWAY and for a
 //! handshake that never ends; both have timers here (P6).
 
 use super::{
+    announcement::Announcement,
     berth::Berth,
     connection::Next,
     crew::Crew,
@@ -29,7 +31,6 @@ use std::{
     pin::Pin,
     sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 use tokio::io::ReadBuf;
 
@@ -39,8 +40,11 @@ pub(crate) struct Http2<T: Transport, S: HttpService> {
     guest: Option<Guest<TokioIo<GuestIo<T>>, Guarded<S>, super::crew::TrackedExecutor>>,
     home: Home<T>,
     link: Arc<Link>,
-    /// This connection's part in choosing its moment for the GOAWAY.
-    chance: u64,
+    /// Chooses the moment of the GOAWAY within the delay.
+    jitter: u64,
+    announcement: Announcement,
+    /// A response was handed to hyper before it was last polled, and so has left before a GOAWAY.
+    responded: bool,
     goaway: Goaway,
     began: Moment,
     /// When the last stream ended, or the connection began.
@@ -70,13 +74,17 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         let service = Guarded::new(crew.service.clone(), link.clone());
         let (io, home) = GuestIo::homing(io, read, link.clone());
         let guest = crew.http2().serve_connection(TokioIo::new(io), service);
+        let (began, number) = (crew.side.clock.now(), crew.next_number());
         Self {
             guest: Some(guest),
             home,
             link,
-            chance: crew.side.config.seed.nth(crew.next_number()),
+            jitter: crew.side.config.seed.nth(number),
+            // One that was opened earlier and is only now used for HTTP/2 begins now.
+            announcement: crew.side.announcement(began, || number),
+            responded: false,
             goaway: Goaway::NotYet,
-            began: crew.side.clock.now(),
+            began,
             idle_since: None,
             spoke: Spoke::No,
             partial: None,
@@ -90,6 +98,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         loop {
             let Some(guest) = &mut self.guest else { return Next::Close };
             self.link.before_poll();
+            self.responded = self.link.has_responded();
             if let Poll::Ready(result) = Pin::new(guest).poll(cx) {
                 return self.end(crew, result.is_ok());
             }
@@ -231,7 +240,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         match side.phase() {
             Phase::Starting | Phase::Serving => Moment::NEVER,
             Phase::LameDuck => {
-                (side.stopping_since() + spread(side.config.lame_duck, self.chance)).max(self.first_request_until())
+                self.announcement.goaway_at(side.lame_duck(), self.jitter, self.responded).max(self.first_request_until())
             }
             Phase::Draining => self.first_request_until(),
             Phase::Cancelling | Phase::CleaningUp | Phase::Stopped => Moment::EPOCH,
@@ -299,10 +308,4 @@ impl<T: Transport, S: HttpService> Drop for Http2<T, S> {
         drop(self.guest.take());
         self.link.settle_lost();
     }
-}
-
-/// A moment within the first nine tenths of the delay: the last tenth is for the answer to it.
-fn spread(delay: Duration, chance: u64) -> Duration {
-    let fraction = f64::from(u32::try_from(chance >> 32).unwrap_or(0)) / f64::from(u32::MAX);
-    delay.mul_f64(fraction * 0.9)
 }

@@ -5,6 +5,7 @@
 //! loads and stores do; HTTP/2 streams live in tasks of their own, so what they touch is counted.
 
 use super::{
+    announcement::Announcement,
     berth::{Berth, Writes},
     counts::Counts,
     crew::Crew,
@@ -14,7 +15,10 @@ use super::{
     request::{Cutter, Flight, Request, Sent},
     side::Side,
 };
-use crate::{env::Address, lifecycle::Moment};
+use crate::{
+    env::Address,
+    lifecycle::{Moment, Phase},
+};
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{
@@ -34,6 +38,11 @@ pub(crate) struct Link {
     pub(crate) writes: Writes,
     pub(crate) peer: Address,
     pub(crate) local: Arc<Address>,
+    announcement: Announcement,
+    /// A response began since the stop request.
+    responded: AtomicBool,
+    /// A response of HTTP/1 announced the close of the connection.
+    announced: AtomicBool,
     /// Everything written was flushed: hyper's own buffer is empty.
     flushed: AtomicBool,
     /// Bytes were read for hyper since this was last cleared.
@@ -105,6 +114,9 @@ impl Link {
             writes: if protocol == Protocol::Http1 { berth.writes() } else { Writes::InPieces },
             peer: berth.peer.clone(),
             local: berth.local.clone(),
+            announcement: berth.announcement,
+            responded: AtomicBool::new(berth.has_responded()),
+            announced: AtomicBool::new(false),
             flushed: AtomicBool::new(true),
             received: AtomicBool::new(false),
             read: AtomicU64::new(0),
@@ -210,6 +222,25 @@ impl Link {
         }
     }
 
+    /// The head of a response is ready. Returns whether it announces the close of an HTTP/1
+    /// connection (P4).
+    pub(crate) fn on_response_head(&self) -> bool {
+        let phase = self.side.phase();
+        if phase < Phase::LameDuck {
+            return false;
+        }
+        let responded = self.responded.swap(true, Relaxed);
+        if self.protocol == Protocol::Http2 {
+            return false;
+        }
+        let announces =
+            phase > Phase::LameDuck || self.announcement.is_due(self.side.lame_duck(), self.side.clock.now(), responded);
+        if announces {
+            self.announced.store(true, Relaxed);
+        }
+        announces
+    }
+
     /// The answer of a request ended; it counts as finished once it is flushed. An HTTP/2 stream may outlive its connection by a
     /// moment: what ends then never leaves, and judges itself.
     pub(crate) fn on_answer_ended(&self, flight: Flight) {
@@ -299,6 +330,16 @@ impl Link {
     /// Before each poll of hyper, which flushes at least once in a poll that leaves nothing unwritten.
     pub(crate) fn before_poll(&self) {
         self.flushed.store(false, Relaxed);
+    }
+
+    /// Whether a response began since the stop request.
+    pub(crate) fn has_responded(&self) -> bool {
+        self.responded.load(Relaxed)
+    }
+
+    /// Whether the last response announced the close of the connection, on HTTP/1.
+    pub(crate) fn has_announced(&self) -> bool {
+        self.announced.load(Relaxed)
     }
 
     pub(crate) fn is_flushed(&self) -> bool {

@@ -4,6 +4,7 @@
 //! answered by ourselves ([`direct`]), also while its connection is parked [`deep`], without a task; for all else hyper is a guest, and
 //! what the guest does is seen through the [`link`]. Every [`request`] has one fate (P5).
 
+mod announcement;
 mod answer;
 mod authority;
 mod berth;

@@ -146,6 +146,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         if let Served::All(now) = served {
             self.len = 0;
             self.since = Some(now);
+            berth.note_responses(direct.link());
             if crew.is_crowded_directly() {
                 self.direct = None;
             }
@@ -182,7 +183,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             } else {
                 self.direct = None;
             }
-            let may_sleep = !draining && self.len == 0 && gate.is_open();
+            // A connection that has announced its close is not kept as an idle one.
+            let may_sleep = !draining && self.len == 0 && gate.is_open() && !berth.has_announced();
             // The runtime may not have heard yet of what is there, of a newcomer above all.
             if may_sleep && (now >= since + PARK_AFTER || crew.has_many_tasks() && !self.has_data()) {
                 return self.io.take().map_or(Next::Close, |io| Next::Sleep(io, since, self.history));
@@ -190,7 +192,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             crew.wake_at(berth, again);
             return Next::Wait;
         }
-        let next = self.close(cx, crew);
+        let next = self.close(cx, crew, berth);
         if self.io.is_none() && !draining {
             match idle.awaited {
                 _ if evicted => side.tally.evicted.add_one(),
@@ -209,13 +211,18 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         }
     }
 
+    /// Whether it waits for a request of which no byte has come.
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.len == 0
+    }
+
     fn has_data(&self) -> bool {
         self.io.as_ref().is_some_and(|io| io.look() == Look::Data)
     }
 
     /// The last look, then a FIN (P5): what the kernel holds by now is still served; what comes later was sent into a close
     /// that nobody can prevent.
-    fn close(&mut self, cx: &mut Context<'_>, crew: &Crew<S>) -> Next<T, S> {
+    fn close(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T, S> {
         let Some(mut io) = self.io.take() else { return Next::Close };
         if io.look() == Look::Data {
             // Its event is on the way.
@@ -224,6 +231,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             return Next::Wait;
         }
         match self.len {
+            0 if crew.side.phase() >= Phase::Draining => crew.side.tally.note_untold(berth),
             0 => {}
             // Perhaps the beginning of a POST.
             1..4 => return Next::linger(Lingering::saying(io, head_timed_out(&crew.side))),

@@ -312,8 +312,3 @@ impl Drop for Flight {
         }
     }
 }
-
-/// Whether answers must tell their client to go.
-pub(crate) fn tells_to_go(phase: Phase) -> bool {
-    phase >= Phase::LameDuck
-}

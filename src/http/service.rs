@@ -6,7 +6,7 @@ use super::{
     authority, date,
     deadlines::Place,
     link::{Link, Protocol},
-    request::{Cutter, Flight, Request, tells_to_go},
+    request::{Cutter, Flight, Request},
 };
 use crate::{env::Calendar, errors::Chain, lifecycle::Moment, unwind::catch};
 use bytes::Bytes;
@@ -466,9 +466,10 @@ fn dress<B>(response: &mut Response<B>, flight: &Flight, version: Version) {
     {
         date.insert(date::header(side.clock.wall()));
     }
-    // P4: from the stop request on every HTTP/1 answer says that it is the last on its connection (RFC 9112 §9.6). HTTP/2
-    // has GOAWAY for it and forbids the header (RFC 9113 §8.2.2).
-    let is_last = tells_to_go(side.phase()) || flight.request().is_body_end_unclear();
+    // P4: an HTTP/1 response announces that it is the last on its connection (RFC 9112 §9.6).
+    // HTTP/2 has GOAWAY for that and forbids the header (RFC 9113 §8.2.2).
+    let announces = flight.link().on_response_head();
+    let is_last = announces || flight.request().is_body_end_unclear();
     if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         announce_close(response, version);
     }

@@ -2,6 +2,7 @@
 
 use super::{
     Limits,
+    announcement::{Announcement, LameDuck},
     idle_policy::EvictionGrace,
     limits::EVICTED_AT_ONCE,
     tally::{Counter, Tally},
@@ -175,6 +176,20 @@ impl Side {
     /// When the stop was asked for; `NEVER` before.
     pub(crate) fn stopping_since(&self) -> Moment {
         Moment::from_nanos(self.stopping_since.load(Ordering::Relaxed))
+    }
+
+    /// The lame duck delay, once a stop was requested.
+    pub(crate) fn lame_duck(&self) -> LameDuck {
+        LameDuck::new(self.stopping_since(), self.config.lame_duck)
+    }
+
+    /// The announcement of a connection that is opened `now`. `number` is unique to it.
+    pub(crate) fn announcement(&self, now: Moment, number: impl FnOnce() -> u64) -> Announcement {
+        if self.phase() == Phase::LameDuck {
+            Announcement::opened_in(self.lame_duck(), now, self.config.seed.nth(number()))
+        } else {
+            Announcement::OPENED_BEFORE
+        }
     }
 
     /// When the drain began; `NEVER` before.

@@ -1,6 +1,6 @@
 //! Counts. Relaxed atomics: each number is exact, two of them need not be of the same instant.
 
-use super::counts::Counts;
+use super::{berth::Berth, counts::Counts};
 use crate::env::WorkerThreads;
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -51,6 +51,7 @@ pub(crate) struct Tally {
     pub(crate) drained: Counter,
     pub(crate) reset: Counter,
     pub(crate) raced: Counter,
+    pub(crate) untold: Counter,
     pub(crate) upgraded: Counter,
     pub(crate) upgraded_closed: Counter,
     pub(crate) accept_errors: Counter,
@@ -70,6 +71,13 @@ impl Tally {
 
     pub(crate) fn workers(&self) -> Vec<Arc<Counts>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// An idle connection is closed by the shutdown.
+    pub(crate) fn note_untold(&self, berth: &Berth) {
+        if !berth.has_announced() {
+            self.untold.add_one();
+        }
     }
 
     /// The requests, as P5 counts them.
@@ -97,6 +105,7 @@ impl Tally {
             drained: self.drained.get(),
             reset: self.reset.get(),
             raced: self.raced.get(),
+            untold: self.untold.get(),
             upgraded: self.upgraded.get(),
             upgraded_closed,
             accept_errors: self.accept_errors.get(),
@@ -149,6 +158,9 @@ pub struct ConnectionTally {
     /// Closed by us when the client's next bytes were already on their way, or stood behind the last answer: RFC 9112 §9.5. They got
     /// no byte of an answer.
     pub raced: u64,
+    /// Closed by the shutdown without an announcement before (P4): idle connections on which no response was sent in the lame duck
+    /// delay, or none after the moment at which the connection was to announce its close.
+    pub untold: u64,
     /// Upgraded to another protocol.
     pub upgraded: u64,
     /// Upgraded ones that ended.

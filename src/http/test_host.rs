@@ -2,6 +2,7 @@
 
 use super::{
     Body, Limits, RequestContext,
+    announcement::Announcement,
     berth::Berth,
     crew::Crew,
     idle_policy::EvictionGrace,
@@ -163,7 +164,8 @@ impl TestHost {
         let now = self.clock.now();
         let service = service_fn(|_: http::Request<Body>| async { Ok::<_, Infallible>(Response::new(String::new())) });
         let crew = Crew::new(self.side.clone(), Arc::new(service), Arc::default(), WorkerThreads::Several);
-        let berth = Berth::new(now, self.peer.clone(), self.local.clone());
+        let (peer, local) = (self.peer.clone(), self.local.clone());
+        let berth = Berth::new(now, peer, local, Announcement::OPENED_BEFORE);
         let link = Arc::new(Link::new(Protocol::Http1, &crew, &berth));
         let request = Request::next(None, &link, now, method, uri);
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&request));

@@ -252,7 +252,9 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
         let before = std::mem::replace(&mut self.last_accept, Admitted::Yes);
         match accepted.result {
             Ok((io, peer)) => {
-                let berth = Arc::new(Berth::new(self.crew.side.clock.now(), peer, accepted.local));
+                let (side, now) = (&self.crew.side, self.crew.side.clock.now());
+                let announcement = side.announcement(now, || self.crew.next_number());
+                let berth = Arc::new(Berth::new(now, peer, accepted.local, announcement));
                 self.berths.push(berth.clone());
                 drop(self.crew.tasks.spawn(Connection::new(self.crew.clone(), berth, self.gate.clone(), io)));
                 Admitted::Yes

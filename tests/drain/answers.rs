@@ -147,7 +147,7 @@ fn a_panic_costs_its_request_and_the_connection_says_500() {
     let mut client = server.ask("/panic");
     assert_eq!(client.answer().status, 500);
     server.stop_and_await("lame_duck");
-    let mut client = server.ask("/panic");
+    client.get("/panic");
     let answer = client.answer();
     assert_eq!((answer.status, answer.says_close()), (500, true), "{answer:?}");
     let exit = server.exit_clean();

@@ -20,6 +20,11 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0xc03_9a47)), thrown: 0 }
     }
 
+    /// Dice for the clients of the lame duck delay.
+    pub(super) const fn of_latecomers(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x1a7_ec0e)), thrown: 0 }
+    }
+
     const fn throw(&mut self) -> u64 {
         self.thrown += 1;
         self.seed.nth(self.thrown)

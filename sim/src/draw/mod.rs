@@ -13,6 +13,7 @@ mod clients;
 mod company;
 mod dice;
 mod edges;
+mod latecomers;
 
 use crate::{
     hooks::{Act, ActEnd, HookScript},
@@ -132,6 +133,7 @@ pub fn draw(seed: u64) -> Scenario {
         scenario.request_timeout_ms = None;
     }
     company::draw(&mut Dice::of_company(seed), &mut scenario, &edges);
+    latecomers::draw(&mut Dice::of_latecomers(seed), &mut scenario, &edges);
     scenario
 }
 

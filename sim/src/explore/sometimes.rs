@@ -171,6 +171,13 @@ fn requests(all: &mut Vec<Sometimes>) {
     link("raced", |glance| glance.report().is_some_and(|report| report.connections.raced > 0));
     link("reset", |glance| glance.report().is_some_and(|report| report.connections.reset > 0));
     link("GOAWAY in the lame duck delay", |glance| glance.goaway_in(Phase::LameDuck));
+    link("untold", |glance| glance.report().is_some_and(|report| report.connections.untold > 0));
+    link("opened in the delay, and announced in it by GOAWAY", |glance| {
+        glance.announced_late(|asked| glance.has_goaway(asked))
+    });
+    link("opened in the delay, kept for a request, and announced in it by `Connection: close`", |glance| {
+        glance.announced_late(|asked| asked.earlier > 0 && matches!(asked.head, Some((_, _, true))))
+    });
     link("GOAWAY in the drain", |glance| glance.goaway_in(Phase::Draining));
     link("GOAWAY with streams open", |glance| glance.goaway_with_streams());
 }

@@ -1,7 +1,7 @@
 //! What is so to the millisecond: moments that handlers, tasks and silent clients are told, and what each of them has until then
 //! (P6, P9, P10, P12).
 
-use super::{End, Said, Story, ledger::is_http2};
+use super::{End, Said, Story};
 use crate::{
     scenario::{Client, Deed, Filter, Half, Pacing, Traffic, client_name},
     tasks::Until,
@@ -408,23 +408,6 @@ pub(super) fn the_gone_are_noticed(story: &Story<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// HTTP/1 connections are kept while the service is served.
-pub(super) fn nobody_is_told_early(story: &Story<'_>) -> Result<(), String> {
-    let left = story.left_serving().unwrap_or(Duration::MAX);
-    for asked in story.requests.iter().filter(|asked| !is_http2(story.client(asked))) {
-        let unread = matches!(story.deed(asked), Some(Deed::Unread(_) | Deed::Get(_) | Deed::Post(..)) | None);
-        let closed = story.client(asked).is_some_and(|client| client.traffic == Traffic::Once(Pacing::HalfClosed));
-        if let Some((at, 200 | 500 | 503, true)) = asked.head
-            && at < left
-            && !unread
-            && !closed
-        {
-            return Err(format!("an answer to {} said `Connection: close` at {at:?}, while serving", asked.target));
-        }
-    }
-    Ok(())
-}
-
 /// A handler whose deadline comes with the abort has met its deadline first.
 pub(super) fn the_deadline_goes_first(story: &Story<'_>) -> Result<(), String> {
     let Some(cancelling) = story.began(Phase::Cancelling) else { return Ok(()) };
@@ -461,37 +444,6 @@ pub(super) fn nothing_is_left_behind(story: &Story<'_>) -> Result<(), String> {
         if begun > ended {
             return Err(format!("cleaning up began at {at:?}, and {} of {begun} were not over: {}", begun - ended, what[0]));
         }
-    }
-    Ok(())
-}
-
-/// Two GOAWAYs are not said in one moment, or all clients would come back in one.
-pub(super) fn goodbyes_are_spread(story: &Story<'_>) -> Result<(), String> {
-    let (Some(stopping), false) = (story.began(Phase::LameDuck), story.is_impatient()) else { return Ok(()) };
-    let delay = story.world(story.scenario.plan().lame_duck);
-    let (near, far) = story.scenario.latency_ms;
-    if delay < Duration::from_secs(1) || far - near > 2 || !story.delivers() {
-        return Ok(());
-    }
-    let spoke = |record: &&Record| {
-        story.requests.iter().any(|asked| {
-            *record.actor == *client_name(asked.client)
-                && record.number("connection") == Some(asked.connection)
-                && asked.head.is_some_and(|(head, ..)| head < stopping)
-        })
-    };
-    let mut seen = std::collections::BTreeSet::new();
-    let said: Vec<Duration> = story
-        .records
-        .iter()
-        .filter(|record| record.event == "goaway" && record.at > stopping)
-        .filter(spoke)
-        .filter(|record| seen.insert((record.actor.clone(), record.number("connection"))))
-        .map(|record| record.at)
-        .collect();
-    let at_once = |at: &Duration| *at <= stopping + story.under_way() + SWEEP_STOPPING / 2;
-    if said.len() > 1 && said.iter().all(at_once) {
-        return Err(format!("{} clients of HTTP/2 were told to go in the moment of the stop, {stopping:?}", said.len()));
     }
     Ok(())
 }

@@ -173,6 +173,57 @@ pub(super) fn races_are_counted(story: &Story<'_>, report: &Report) -> Result<()
     Ok(())
 }
 
+/// Connections that the drain closed without an announcement are counted, and no others.
+pub(super) fn untold_are_counted(story: &Story<'_>, report: &Report) -> Result<(), String> {
+    let connections = &report.connections;
+    let announced = |asked: &&Asked| matches!(asked.head, Some((_, _, true)));
+    let key = |asked: &Asked| (asked.client, asked.connection);
+    let mut told: BTreeSet<(usize, u64)> = story.requests.iter().filter(announced).map(key).collect();
+    let number = |record: &Record| {
+        let client = record.actor.strip_prefix("client-").and_then(|n| n.parse().ok());
+        client.zip(record.number("connection"))
+    };
+    told.extend(story.records.iter().filter(|record| record.event == "goaway").filter_map(number));
+    if connections.untold + told.len() as u64 > connections.accepted {
+        return Err(format!(
+            "{} of {} connections saw an announcement, and the host counts {} untold",
+            told.len(),
+            connections.accepted,
+            connections.untold
+        ));
+    }
+    let (Some(draining), Some(exit)) = (story.began(Phase::Draining), story.exit()) else {
+        return if connections.untold == 0 { Ok(()) } else { Err(untold_without_drain(connections.untold)) };
+    };
+    // What a body that was left unread closes was never idle.
+    let keeps = |client: &Client| {
+        let tears = |deed: &Deed| matches!(deed, Deed::Unread(_) | Deed::Breaks | Deed::Get(_) | Deed::Post(..));
+        matches!(client.traffic, Traffic::KeepAlive { .. })
+            && !tears(&client.deed)
+            && !client.then.as_ref().is_some_and(tears)
+    };
+    let closed = story.records.iter().filter(|record| {
+        let client = number(record).and_then(|(n, _)| story.scenario.clients.get(n));
+        record.event == "closed idle"
+            && record.text("how") == Some("fin")
+            && record.at >= draining
+            && record.at < exit.0
+            && client.is_some_and(keeps)
+    });
+    let closed = closed.filter_map(number).filter(|key| !told.contains(key)).count() as u64;
+    if story.delivers() && closed > connections.untold {
+        return Err(format!(
+            "{closed} idle connections were closed without an announcement, and the host counts {}",
+            connections.untold
+        ));
+    }
+    Ok(())
+}
+
+fn untold_without_drain(untold: u64) -> String {
+    format!("nothing was drained, and the host counts {untold} connections that it closed untold")
+}
+
 pub(super) fn is_http2(client: Option<&Client>) -> bool {
     client.is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. } | Traffic::Http2Leaves { .. }))
 }

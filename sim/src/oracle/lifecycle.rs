@@ -1,15 +1,9 @@
 //! Judges of the phases: P1, P4, P12.
 
-use super::{Exercise, Judgement, Story, exact};
-use crate::{
-    scenario::{Client, Deed, Pacing, Traffic},
-    trace::Record,
-};
+use super::{Exercise, Judgement, Story, announcements, exact};
+use crate::trace::Record;
 use lameduck::lifecycle::{ABORT_FLUSH, GiveUp, HookVerdict, Phase};
 use std::time::Duration;
-
-/// So many bytes of a body leave at once.
-const SENT_AT_ONCE: usize = 10_000;
 
 /// Timers are exact to this.
 const MOMENT: Duration = Duration::from_millis(2);
@@ -47,14 +41,9 @@ pub(super) fn a_lame_duck_serves(story: &Story<'_>) -> Judgement {
             return Err(format!("the lame duck delay of {delay:?} lasted {span:?}"));
         }
     }
-    exact::nobody_is_told_early(story)?;
-    exact::goodbyes_are_spread(story)?;
+    announcements::closes_are_announced(story)?;
     if story.delivers() || (story.reaches() && story.resets()) {
         nobody_is_refused(story)?;
-    }
-    if story.delivers() {
-        everybody_is_told(story, left)?;
-        goodbyes_are_said(story)?;
     }
     let served = story.requests.iter().filter(|asked| asked.head.is_some_and(|(at, _, _)| at > left));
     Ok(Exercise::of(served.count()))
@@ -66,81 +55,6 @@ fn nobody_is_refused(story: &Story<'_>) -> Result<(), String> {
     for record in story.records.iter().filter(|record| record.event == "connect failed") {
         if record.actor.starts_with("client-") && record.at > serving + story.under_way() * 2 && record.at < open_until {
             return Err(format!("{} could not connect at {:?}, before the drain", record.actor, record.at));
-        }
-    }
-    Ok(())
-}
-
-fn everybody_is_told(story: &Story<'_>, left: Duration) -> Result<(), String> {
-    for asked in &story.requests {
-        // A slow reader sees the head long after it came.
-        let is_exempt = story.client(asked).is_some_and(|client| {
-            matches!(
-                client.traffic,
-                Traffic::Http2 { .. } | Traffic::Http2Leaves { .. } | Traffic::Once(Pacing::SlowReader(..))
-            )
-        });
-        if let Some((at, status, false)) = asked.head
-            && !is_exempt
-            && at > left + story.under_way()
-        {
-            let (client, target) = (asked.client, &asked.target);
-            return Err(format!("client-{client} got a {status} for {target} at {at:?} without `Connection: close`"));
-        }
-    }
-    Ok(())
-}
-
-fn goodbyes_are_said(story: &Story<'_>) -> Result<(), String> {
-    let Some(draining) = story.began(Phase::Draining) else { return Ok(()) };
-    goodbyes_are_said_in_the_delay(story)?;
-    for asked in &story.requests {
-        let is_http2 =
-            story.client(asked).is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }) && is_small(client));
-        // A connection that speaks only now is told once it did.
-        let by = draining.max(asked.asked + story.under_way() * 2) + story.under_way() + MOMENT * 10;
-        if !is_http2 || asked.asked > draining || asked.end.as_ref().is_none_or(|(at, _)| *at <= by) {
-            continue;
-        }
-        let heard = story.records.iter().any(|record| {
-            record.event == "goaway"
-                && *record.actor == *format!("client-{}", asked.client)
-                && record.number("connection") == Some(asked.connection)
-                && record.at <= by
-        });
-        if !heard {
-            return Err(format!("client-{} heard no GOAWAY by {by:?}", asked.client));
-        }
-    }
-    Ok(())
-}
-
-/// A goodbye does not overtake what was written before it.
-fn is_small(client: &Client) -> bool {
-    let is_large = |deed: &Deed| matches!(deed, Deed::Bytes(bytes) | Deed::Echo(bytes) if *bytes > SENT_AT_ONCE);
-    !is_large(&client.deed) && !client.then.as_ref().is_some_and(is_large)
-}
-
-/// Who spoke HTTP/2 before the stop is told within the first nine tenths of the delay.
-fn goodbyes_are_said_in_the_delay(story: &Story<'_>) -> Result<(), String> {
-    let (Some(stopping), false) = (story.began(Phase::LameDuck), story.is_impatient()) else { return Ok(()) };
-    let delay = story.scenario.plan().lame_duck;
-    let by = stopping + story.world(delay.mul_f64(0.9)) + story.under_way() + MOMENT * 10;
-    for asked in &story.requests {
-        let is_http2 =
-            story.client(asked).is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }) && is_small(client));
-        let spoke = asked.head.is_some_and(|(head, ..)| head < stopping);
-        let heard = story.records.iter().find(|record| {
-            record.event == "goaway"
-                && *record.actor == *format!("client-{}", asked.client)
-                && record.number("connection") == Some(asked.connection)
-        });
-        if let Some(heard) = heard
-            && is_http2
-            && spoke
-            && heard.at > by
-        {
-            return Err(format!("client-{} heard its GOAWAY at {:?}, later than {by:?}", asked.client, heard.at));
         }
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! depends on a network that delivers is judged only where the scenario has no fault. A bound of the host is held against the
 //! host's own clock. What a judge cannot tell from outside it lets pass: a false alarm costs more trust than a miss.
 
+mod announcements;
 mod exact;
 mod ledger;
 mod lifecycle;

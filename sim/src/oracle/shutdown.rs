@@ -340,6 +340,7 @@ pub(super) fn the_exit_tells_the_truth(story: &Story<'_>) -> Judgement {
     the_reason_is_the_first(story, report)?;
     ledger::the_books_agree(story, report)?;
     ledger::races_are_counted(story, report)?;
+    ledger::untold_are_counted(story, report)?;
     ledger::the_exit_follows(story)?;
     let Some(task_failed) = story.a_task_failed() else { return Ok(Exercise::No) };
     let start_failed = report.hooks.iter().any(ledger::is_failed_start);

@@ -118,6 +118,8 @@ fn connections(page: &mut Page<'_>, main: &Side) -> Result {
     page.counter(things("connections_reset", "Reset by us, because an answer was cut"), connections.reset)?;
     let raced = "Closed when the client's next bytes were on their way; it got no byte of an answer and may retry";
     page.counter(things("connections_raced", raced), connections.raced)?;
+    let untold = "Closed by the shutdown while idle, without an announcement of the close before";
+    page.counter(things("connections_untold", untold), connections.untold)?;
     page.counter(things("connections_upgraded", "Upgraded to another protocol"), connections.upgraded)?;
     let evicted = "Idle connections closed at the connection limit to make room";
     page.counter(things("connections_evicted", evicted), connections.evicted)?;

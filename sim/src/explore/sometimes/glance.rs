@@ -3,8 +3,8 @@
 use super::{NEAR, Story};
 use crate::{
     draw::STOPS,
-    oracle::End,
-    scenario::{Fault, SERVER, StopBy, Traffic},
+    oracle::{Asked, End},
+    scenario::{Fault, SERVER, StopBy, Traffic, client_name},
     tasks::Until,
     trace::Record,
 };
@@ -101,6 +101,35 @@ impl<'a> Glance<'a> {
 
     fn goaways(&self) -> impl Iterator<Item = &Record> {
         self.story.records.iter().filter(|record| record.event == "goaway")
+    }
+
+    /// Whether something holds for a request on a connection that was opened in the lame duck delay,
+    /// and had its response there.
+    pub(super) fn announced_late(&self, such: impl Fn(&Asked) -> bool) -> bool {
+        let began = |phase| self.story.began(phase);
+        let (Some(stop), Some(drain)) = (began(Phase::LameDuck), began(Phase::Draining)) else {
+            return false;
+        };
+        let in_delay = |asked: &&Asked| asked.head.is_some_and(|(at, ..)| at < drain);
+        let opened_late = |asked: &Asked| {
+            self.story.records.iter().any(|record| {
+                record.event == "connected"
+                    && record.at > stop
+                    && record.number("connection") == Some(asked.connection)
+                    && *record.actor == *client_name(asked.client)
+            })
+        };
+        let all = self.story.requests.iter();
+        all.filter(in_delay).any(|asked| such(asked) && opened_late(asked))
+    }
+
+    pub(super) fn has_goaway(&self, asked: &Asked) -> bool {
+        let drain = self.story.began(Phase::Draining);
+        self.goaways().any(|goaway| {
+            drain.is_none_or(|drain| goaway.at < drain)
+                && goaway.number("connection") == Some(asked.connection)
+                && *goaway.actor == *client_name(asked.client)
+        })
     }
 
     pub(super) fn goaway_in(&self, phase: Phase) -> bool {

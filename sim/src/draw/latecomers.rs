@@ -1,0 +1,70 @@
+//! Clients of the lame duck delay: connections that are opened in it, requests without a pause, and
+//! requests at its very end. Drawn from dice of their own, so that the rest falls as it does without
+//! them.
+
+use super::{Dice, Edges};
+use crate::scenario::{Client, Deed, Scenario, Traffic};
+
+/// Adds some of them to one scenario in four, if its delay is long enough.
+pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    let delay = edges.drain - edges.stop;
+    if delay < 50 || !dice.one_in(4) {
+        return;
+    }
+    match dice.below(4) {
+        0 => opened_at_many_instants(dice, scenario, edges, delay),
+        1 => without_a_pause(dice, scenario, edges, delay),
+        _ => at_the_very_end(dice, scenario, edges, delay),
+    }
+}
+
+/// Their moments must be spread over what is left of the delay.
+fn opened_at_many_instants(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges, delay: u64) {
+    let from = edges.stop + dice.below(delay * 3 / 4);
+    for _ in 0..dice.between(3, 6) {
+        let at_ms = dice.between(from, edges.stop + delay * 4 / 5);
+        let deed = if dice.one_in(3) { Deed::Slow(dice.between(1, delay / 2)) } else { Deed::Fast };
+        let (requests, every_ms) = (dice.between(2, 6), dice.between(1, delay / 3));
+        let traffic = if dice.one_in(4) {
+            Traffic::KeepAlive { requests, every_ms, retries: true }
+        } else {
+            Traffic::Http2 { requests, every_ms }
+        };
+        scenario.clients.push(Client::new(at_ms, deed, traffic));
+    }
+}
+
+/// Their connections must not close with each response.
+fn without_a_pause(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges, delay: u64) {
+    for _ in 0..dice.between(1, 2) {
+        let at_ms = dice.between(edges.stop.saturating_sub(50), edges.stop + delay / 2);
+        let requests = dice.pick(&[60, 120]);
+        let every_ms = (edges.drain - at_ms).div_ceil(requests).min(dice.pick(&[1, 5, 40]));
+        let deed = if dice.one_in(2) { Deed::Fast } else { Deed::Slow(dice.pick(&[2, 10])) };
+        let traffic = if dice.one_in(2) {
+            Traffic::KeepAlive { requests, every_ms, retries: true }
+        } else {
+            Traffic::Http2 { requests, every_ms }
+        };
+        scenario.clients.push(Client::new(at_ms, deed, traffic));
+    }
+}
+
+/// They change their pace, so that they were not told, and come back as the drain begins.
+fn at_the_very_end(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges, delay: u64) {
+    for _ in 0..dice.between(1, 3) {
+        let at_ms = dice.between(edges.stop.saturating_sub(20), edges.stop + delay * 9 / 10);
+        // On its way at the edge, in the kernel, or a moment early.
+        let lead = dice.pick(&[0, 1, scenario.latency_ms.0, scenario.latency_ms.1 * 2]);
+        let last = dice.about(edges.drain).saturating_sub(lead);
+        let requests = dice.pick(&[2, 2, 3]);
+        let every_ms = (last.saturating_sub(at_ms) / (requests - 1)).max(1);
+        let retries = dice.one_in(2);
+        let traffic = if dice.one_in(3) {
+            Traffic::Http2 { requests, every_ms }
+        } else {
+            Traffic::KeepAlive { requests, every_ms, retries }
+        };
+        scenario.clients.push(Client::new(at_ms, Deed::Fast, traffic));
+    }
+}

@@ -1,0 +1,294 @@
+//! Judges of P4's announcements: `Connection: close` and GOAWAY, at the moment that the policy says.
+//!
+//! A judge knows no seed. Where a moment is drawn, it holds what must be so for each connection, and
+//! what would be a miracle for several.
+
+use super::{Asked, Story, ledger::is_http2};
+use crate::scenario::{Client, Deed, Fault, Pacing, Traffic};
+use lameduck::lifecycle::Phase;
+use std::{collections::BTreeMap, time::Duration};
+
+/// Timers are exact to this, with a sweep and a write.
+const MOMENT: Duration = Duration::from_millis(20);
+
+/// An announcement within this of the first response came at once.
+const AT_ONCE: Duration = Duration::from_millis(5);
+
+/// What is left of the delay, so that a drawn moment is unlikely to be at once.
+const LEFT_LEAST: Duration = Duration::from_millis(500);
+
+/// The last part of the delay, in which everything announces, is its last tenth, but not shorter than
+/// this, if that is not more than its half.
+const LAST_PART_LEAST: Duration = Duration::from_millis(250);
+
+/// At most this many bytes of a body leave at once.
+const SENT_AT_ONCE: usize = 10_000;
+
+/// The number of connections that one client opens before the last part. A client that asks without
+/// a pause opens about ln(delay / round trip) of them, which is 10 at most.
+const CONNECTIONS_MAX: usize = 40;
+
+/// What a client saw of one connection.
+#[derive(Debug, Default)]
+struct Connection<'a> {
+    opened: Duration,
+    /// Its requests, in order.
+    requests: Vec<&'a Asked>,
+    goaway: Option<Duration>,
+}
+
+impl Connection<'_> {
+    /// When the first head of a response came.
+    fn first_head(&self) -> Option<Duration> {
+        self.requests.iter().filter_map(|asked| asked.head).map(|(at, ..)| at).min()
+    }
+}
+
+/// The lame duck delay and the connections, as clients saw them.
+struct Delay<'a> {
+    story: &'a Story<'a>,
+    stop: Duration,
+    last_part: Duration,
+    drain: Duration,
+    connections: BTreeMap<(usize, u64), Connection<'a>>,
+}
+
+/// Holds all that P4 says of announcements.
+pub(super) fn closes_are_announced(story: &Story<'_>) -> Result<(), String> {
+    let Some(stop) = story.left_serving() else { return Ok(()) };
+    let delay = Delay::read(story, stop);
+    delay.nothing_is_announced_early()?;
+    if !story.delivers() {
+        return Ok(());
+    }
+    delay.responses_announce()?;
+    delay.goaways_are_sent_in_time()?;
+    delay.goaways_are_sent_by_the_drain()?;
+    delay.moments_of_the_stop_are_spread()?;
+    delay.moments_of_late_connections_are_spread()?;
+    delay.connections_are_bounded()
+}
+
+impl<'a> Delay<'a> {
+    fn read(story: &'a Story<'a>, stop: Duration) -> Self {
+        let delay = story.scenario.plan().lame_duck;
+        let drain = story.began(Phase::Draining).unwrap_or(Duration::MAX);
+        let last_part = (delay / 10).max(LAST_PART_LEAST.min(delay / 2));
+        let last_part = stop + story.world(delay - last_part);
+        let mut connections: BTreeMap<(usize, u64), Connection<'a>> = BTreeMap::new();
+        for record in &story.records {
+            let client = record.actor.strip_prefix("client-").and_then(|n| n.parse().ok());
+            let key = client.zip(record.number("connection"));
+            let Some(key) = key.filter(|_| matches!(record.event, "connected" | "goaway")) else {
+                continue;
+            };
+            let connection = connections.entry(key).or_default();
+            match record.event {
+                "connected" => connection.opened = record.at,
+                _ => connection.goaway = connection.goaway.or(Some(record.at)),
+            }
+        }
+        for asked in &story.requests {
+            if let Some(connection) = connections.get_mut(&(asked.client, asked.connection)) {
+                connection.requests.push(asked);
+            }
+        }
+        Self { story, stop, last_part: last_part.min(drain), drain, connections }
+    }
+
+    /// Whether the host accepted it before the stop request.
+    fn is_early(&self, connection: &Connection<'_>) -> bool {
+        let starved = |fault: &Fault| matches!(fault, Fault::NoDescriptors { .. });
+        let waits = self.story.scenario.faults.iter().any(starved);
+        !waits && connection.opened + self.story.under_way() + MOMENT < self.stop
+    }
+
+    /// Whether the host accepted it after the stop request.
+    fn is_late(&self, connection: &Connection<'_>) -> bool {
+        connection.opened > self.stop + self.story.under_way() * 2
+    }
+
+    fn late(&self) -> impl Iterator<Item = &Connection<'a>> {
+        self.connections.values().filter(|connection| self.is_late(connection))
+    }
+
+    fn is_http2(&self, connection: &Connection<'_>) -> bool {
+        connection.requests.first().is_some_and(|asked| is_http2(self.story.client(asked)))
+    }
+
+    /// Before the stop nothing announces. Later, no connection that was opened in the delay does
+    /// with its first response, before the last part.
+    fn nothing_is_announced_early(&self) -> Result<(), String> {
+        for connection in self.connections.values() {
+            let until =
+                if self.is_late(connection) { self.last_part.saturating_sub(self.story.rounding()) } else { self.stop };
+            for asked in connection.requests.iter().filter(|asked| asked.earlier == 0 || until == self.stop) {
+                if let Some((at, 200 | 500 | 503, true)) = asked.head
+                    && at < until
+                    && !self.closes_for_itself(asked)
+                {
+                    return Err(format!(
+                        "client-{} got a response to {} at {at:?} with `Connection: close`, too early",
+                        asked.client, asked.target
+                    ));
+                }
+            }
+            let told = connection.goaway.filter(|told| *told < until);
+            if let Some(told) = told
+                && connection.first_head().is_none_or(|head| told < head)
+            {
+                return Err(format!(
+                    "a connection opened at {:?} got a GOAWAY at {told:?}, before any response",
+                    connection.opened
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether its response ends the connection whatever the phase is.
+    fn closes_for_itself(&self, asked: &Asked) -> bool {
+        let unread = matches!(self.story.deed(asked), Some(Deed::Unread(_) | Deed::Get(_) | Deed::Post(..)) | None);
+        let half_closed = |client: &Client| client.traffic == Traffic::Once(Pacing::HalfClosed);
+        unread || self.story.client(asked).is_some_and(half_closed)
+    }
+
+    /// HTTP/1: the first response in the delay of a connection of before, and every response of the
+    /// last part and after it.
+    fn responses_announce(&self) -> Result<(), String> {
+        let under_way = self.story.under_way();
+        for connection in self.connections.values() {
+            let from = if self.is_early(connection) { self.stop } else { self.last_part };
+            for asked in &connection.requests {
+                // A slow reader sees the head long after it was sent.
+                let is_exempt = self.story.client(asked).is_some_and(|client| {
+                    is_http2(Some(client)) || matches!(client.traffic, Traffic::Once(Pacing::SlowReader(..)))
+                });
+                if let Some((at, status, false)) = asked.head
+                    && !is_exempt
+                    && at > from + under_way + self.story.rounding()
+                {
+                    let (client, target) = (asked.client, &asked.target);
+                    return Err(format!(
+                        "client-{client} got a {status} for {target} at {at:?} without `Connection: close`"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// HTTP/2: a connection that had a response gets its GOAWAY before the last part is over, or
+    /// behind that response.
+    fn goaways_are_sent_in_time(&self) -> Result<(), String> {
+        if self.story.is_impatient() {
+            return Ok(());
+        }
+        for connection in self.connections.values().filter(|connection| self.is_http2(connection)) {
+            let Some(head) = connection.first_head() else { continue };
+            let by = (self.last_part + self.story.under_way()).max(head) + MOMENT;
+            // The last word of a connection that its client ends is none of the delay's.
+            if let Some(told) = connection.goaway
+                && self.are_small(connection)
+                && head < self.drain
+                && told > by
+            {
+                return Err(format!(
+                    "a connection with a response at {head:?} got its GOAWAY at {told:?}, later than {by:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// HTTP/2: by the drain every connection got it, or behind its first request.
+    fn goaways_are_sent_by_the_drain(&self) -> Result<(), String> {
+        if self.drain == Duration::MAX {
+            return Ok(());
+        }
+        for connection in self.connections.values().filter(|connection| self.are_small(connection)) {
+            for asked in &connection.requests {
+                let under_way = self.story.under_way();
+                let by = self.drain.max(asked.asked + under_way * 2) + under_way + MOMENT;
+                let is_http2 =
+                    self.story.client(asked).is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }));
+                let is_over = asked.end.as_ref().is_some_and(|(at, _)| *at <= by);
+                if is_http2 && asked.asked <= self.drain && !is_over && connection.goaway.is_none_or(|told| told > by) {
+                    return Err(format!("client-{} got no GOAWAY by {by:?}", asked.client));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A GOAWAY does not overtake what was written before it.
+    fn are_small(&self, connection: &Connection<'_>) -> bool {
+        let is_large = |deed: &Deed| matches!(deed, Deed::Bytes(bytes) | Deed::Echo(bytes) if *bytes > SENT_AT_ONCE);
+        let has_large = |client: &Client| is_large(&client.deed) || client.then.as_ref().is_some_and(is_large);
+        let client = connection.requests.first().and_then(|asked| self.story.client(asked));
+        client.is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }) && !has_large(client))
+    }
+
+    /// Whether moments can be told from chance: a long delay, and packets that take the same time.
+    fn can_be_told_apart(&self) -> bool {
+        let (near, far) = self.story.scenario.latency_ms;
+        let long = self.story.world(self.story.scenario.plan().lame_duck) >= Duration::from_secs(1);
+        long && far - near <= 2 && !self.story.is_impatient()
+    }
+
+    /// Connections of before the stop do not get their GOAWAY in one moment, or all clients would
+    /// come back in one.
+    fn moments_of_the_stop_are_spread(&self) -> Result<(), String> {
+        if !self.can_be_told_apart() {
+            return Ok(());
+        }
+        let spoke = |connection: &&Connection<'_>| connection.first_head().is_some_and(|head| head < self.stop);
+        let told = self.connections.values().filter(spoke).filter_map(|connection| connection.goaway);
+        let told: Vec<Duration> = told.filter(|told| *told > self.stop).collect();
+        let at_once = |told: &Duration| *told <= self.stop + self.story.under_way() + AT_ONCE;
+        if told.len() > 1 && told.iter().all(at_once) {
+            return Err(format!("{} connections got their GOAWAY in the moment of the stop, {:?}", told.len(), self.stop));
+        }
+        Ok(())
+    }
+
+    /// Connections that were opened in the delay do not all announce right after their first
+    /// response.
+    fn moments_of_late_connections_are_spread(&self) -> Result<(), String> {
+        if !self.can_be_told_apart() {
+            return Ok(());
+        }
+        let (mut all, mut at_once) = (0, 0);
+        for connection in self.late().filter(|connection| self.is_http2(connection)) {
+            let Some(head) = connection.first_head() else { continue };
+            if head + LEFT_LEAST > self.last_part {
+                continue;
+            }
+            all += 1;
+            at_once += usize::from(connection.goaway.is_some_and(|told| told <= head + AT_ONCE));
+        }
+        if all > 2 && at_once == all {
+            return Err(format!("{all} connections that were opened in the delay got their GOAWAY at once"));
+        }
+        Ok(())
+    }
+
+    /// What the announcements cost in new connections follows from the number of clients, and not of
+    /// requests.
+    fn connections_are_bounded(&self) -> Result<(), String> {
+        let keeps = |n: &usize| {
+            let client = self.story.scenario.clients.get(*n);
+            client.is_some_and(|client| matches!(client.traffic, Traffic::KeepAlive { .. } | Traffic::Http2 { .. }))
+        };
+        let mut opened: BTreeMap<usize, usize> = BTreeMap::new();
+        for ((n, _), connection) in self.connections.iter().filter(|((n, _), _)| keeps(n)) {
+            if self.is_late(connection) && connection.opened < self.last_part {
+                *opened.entry(*n).or_default() += 1;
+            }
+        }
+        match opened.into_iter().find(|(_, count)| *count > CONNECTIONS_MAX) {
+            Some((n, count)) => Err(format!("client-{n} opened {count} connections in the delay")),
+            None => Ok(()),
+        }
+    }
+}
