@@ -31,6 +31,7 @@ use std::{
     pin::Pin,
     sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 use tokio::io::ReadBuf;
 
