@@ -99,3 +99,31 @@ fn a_neighbour_of_a_handler_that_blocks_is_reset_at_the_exit_and_does_not_look_w
     assert_eq!(end.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
     assert_eq!(victim.wait().unwrap().code(), Some(3));
 }
+
+/// Under `Host::run` the runtime is the caller's. Dropped in the middle of a response, it closed the
+/// connection with a FIN, and half a response looked complete.
+#[test]
+fn a_response_that_its_runtime_drops_is_reset() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (bound, address) = std::sync::mpsc::channel();
+    let anywhere = || "127.0.0.1:0".parse::<ListenAddress>().unwrap();
+    let builder = Host::builder().main_address(anywhere()).internal_address(anywhere()).plan(PLAN);
+    let builder = builder.on_bound(move |to| bound.send(to.main[0].tcp().unwrap()).unwrap());
+    let host = builder.tower(Router::new().route("/drip", get(drip)));
+    let running = runtime.spawn(host.run());
+    let address = address.recv_timeout(PATIENCE).unwrap();
+    let mut stream = support::until("the host", || TcpStream::connect(address).ok());
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET /drip HTTP/1.0\r\n\r\n").unwrap();
+    let mut seen = String::new();
+    while !seen.contains("drop") {
+        let mut part = [0; 256];
+        let read = stream.read(&mut part).unwrap();
+        assert!(read > 0, "{seen}");
+        seen.push_str(std::str::from_utf8(&part[..read]).unwrap());
+    }
+    runtime.shutdown_background();
+    drop(running);
+    let end = stream.read_to_end(&mut Vec::new());
+    assert_eq!(end.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
+}
