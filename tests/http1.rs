@@ -9,8 +9,9 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use lameduck::{Host, HttpService, Limits, Report, lifecycle::Plan};
+use rustix::process::Signal;
 use std::{convert::Infallible, time::Duration};
-use support::{App, Client, End, app::Workers, block, builder, quick_plan, until_holds};
+use support::{App, Client, End, Service, app::Workers, block, builder, now, quick_plan, until_holds};
 
 /// Paths say what comes of a request: `/405` refuses it unread, `/echo` returns its body, `/101` changes the protocol at
 /// once and `/read-101` once the body was read.
@@ -172,6 +173,117 @@ fn nothing_is_served_behind_a_trailer_section() {
     assert_eq!(client.answer().status, 405);
     drop(client);
     let _ = app.end();
+}
+
+/// A head has little time here, so that a wait for one is soon found out.
+fn hasty() -> Host<impl HttpService> {
+    limited(Limits { header_timeout: Duration::from_millis(400), ..Limits::default() })
+}
+
+// An empty line after a request, or after its body, made a kept connection one that waits for the rest of a head, and it got a 408 that
+// no request had asked for. RFC 9112 §2.2: ignore it.
+#[test]
+fn an_empty_line_is_no_request() {
+    let app = start(hasty());
+    let post = "POST /read HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\nbody";
+    for lines in ["\r\n", "\n", "\r\n\r\n\n", "\r"] {
+        let mut new = Client::connect(app.main);
+        let mut kept = Client::connect(app.main);
+        assert_eq!(kept.get("/").body(), "hello");
+        let mut through_hyper = Client::connect(app.main);
+        through_hyper.send(format!("{post}{lines}"));
+        assert_eq!(through_hyper.answer().body(), "body");
+        let mut pipelined = Client::connect(app.main);
+        pipelined.send(format!("GET / HTTP/1.1\r\nhost: test\r\n\r\n{lines}"));
+        assert_eq!(pipelined.answer().body(), "hello");
+        let [mut idle] = idle(&app);
+        for client in [&mut new, &mut kept, &mut idle] {
+            client.send(lines);
+        }
+        block(Duration::from_millis(1_500));
+        for client in [&mut new, &mut kept, &mut through_hyper, &mut pipelined, &mut idle] {
+            assert!(client.is_silent_for(Duration::from_millis(1)), "{lines:?}");
+            if lines == "\r" {
+                client.send("\n");
+            }
+            client.send(post);
+            assert_eq!(client.answer().body(), "body", "{lines:?}");
+            client.send(format!("{lines}{}GET / HTTP/1.1\r\nhost: test\r\n\r\n", if lines == "\r" { "\n" } else { "" }));
+            assert_eq!(client.answer().body(), "hello", "{lines:?}");
+        }
+    }
+    let _ = app.end();
+}
+
+// An empty line in the kernel was taken for a request as the drain began: it was waited for, and answered with a 408.
+#[test]
+fn an_empty_line_holds_no_drain_and_is_no_race() {
+    let app = start(paths());
+    let [mut idle] = idle(&app);
+    let mut new = Client::connect(app.main);
+    let mut kept = Client::connect(app.main);
+    assert_eq!(kept.get("/").body(), "hello");
+    let mut last = Client::connect(app.main);
+    for client in [&mut idle, &mut new, &mut kept] {
+        client.send("\r\n");
+    }
+    last.send("GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n\r\n");
+    assert_eq!(last.answer().body(), "hello");
+    app.stop();
+    let begin = now();
+    for client in [&mut idle, &mut new, &mut kept, &mut last] {
+        assert!(client.try_answer().is_err());
+        assert_eq!(client.end(), End::Closed);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert_eq!(app.report().connections.raced, 0);
+}
+
+// A client that sends empty lines for ever kept its connection for ever.
+#[test]
+fn empty_lines_do_not_keep_a_connection() {
+    let app = start(limited(Limits { keep_alive: Duration::from_secs(2), ..Limits::default() }));
+    let mut client = Client::connect(app.main);
+    assert_eq!(client.get("/").body(), "hello");
+    let begin = now();
+    while client.try_send("\r\n").is_ok() && begin.elapsed() < Duration::from_secs(10) {
+        block(Duration::from_millis(50));
+    }
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    let _ = app.end();
+}
+
+// The rest of a head arrived while the process was stopped. As it went on its timers had expired, and it sent a 408 before it looked.
+#[test]
+fn what_arrived_while_the_process_was_stopped_is_read_before_a_timer_speaks() {
+    let mut service = Service::start(&["--header-timeout=500ms", "--lame-duck=0s"]);
+    let half = || {
+        let mut client = Client::connect(service.main);
+        client.send("GET / HTTP/1.1\r\nhost: te");
+        client
+    };
+    let served = |mut clients: Vec<Client>| {
+        service.signal(Signal::STOP);
+        block(Duration::from_millis(1_500));
+        for client in &mut clients {
+            client.send("st\r\n\r\n");
+        }
+        service.signal(Signal::CONT);
+        for mut client in clients {
+            assert_eq!(client.answer().status, 200);
+        }
+    };
+    for _ in 0..3 {
+        let clients: Vec<_> = (0..20).map(|_| half()).collect();
+        block(Duration::from_millis(100));
+        served(clients);
+    }
+    let clients: Vec<_> = (0..20).map(|_| half()).collect();
+    block(Duration::from_millis(100));
+    service.signal(Signal::TERM);
+    service.wait_for_phase("draining");
+    served(clients);
+    assert_eq!(service.exit_code(), 0);
 }
 
 // RFC 9112 §3.2: a request of HTTP/1.1 whose host is missing, said twice or not valid was served.

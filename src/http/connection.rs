@@ -78,8 +78,8 @@ impl<T: Transport, S: HttpService> State<T, S> {
 pub(crate) enum Next<T, S: HttpService> {
     /// To be polled again when woken.
     Wait,
-    /// To wait without a protocol.
-    Park(T),
+    /// To wait without a protocol, having read these bytes, which are at most half an empty line.
+    Park(T, Bytes),
     /// To speak HTTP/1, having read these bytes.
     SpeakHttp1(T, Bytes),
     /// To speak HTTP/1, where it was spoken without hyper so far.
@@ -145,7 +145,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                     }
                     return Poll::Pending;
                 }
-                Next::Park(io) => State::Parked(Parked::again(io)),
+                Next::Park(io, read) => State::Parked(Parked::again(io, &read)),
                 Next::SpeakHttp1(io, read) => State::Http1(Box::new(Http1::new(crew, berth, io, read))),
                 Next::HandOver(io, handover) => State::Http1(Box::new(Http1::taking_over(crew, io, *handover))),
                 Next::SpeakHttp2(io, read) => State::Http2(Box::new(Http2::new(crew, berth, io, read))),

@@ -26,7 +26,7 @@ use super::{
     lingering::Lingering,
     parked::{Heard, Parked, READ_AT_ONCE, TURNS},
     service::HttpService,
-    sniff::{Sniffed, sniff},
+    sniff::{Sniffed, after_empty_lines, is_blank, sniff},
 };
 use crate::{
     env::{Address, Look, Lot, Transport},
@@ -383,7 +383,7 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
         match Pin::new(io).poll_read(cx, &mut unread) {
             Poll::Pending => {}
             Poll::Ready(Ok(())) if !unread.filled().is_empty() => {
-                if mem::replace(race, Race::Seen) == Race::Open {
+                if !is_blank(unread.filled()) && mem::replace(race, Race::Seen) == Race::Open {
                     self.crew.side.tally.raced.add_one();
                 }
             }
@@ -401,7 +401,10 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
             Poll::Ready(Ok(())) if !room.filled().is_empty() => {}
             Poll::Ready(Ok(()) | Err(_)) => return self.close(key),
         }
-        let read = room.filled();
+        let read = after_empty_lines(room.filled());
+        if read.is_empty() {
+            return;
+        }
         match sniff(read) {
             Sniffed::Http1 => {}
             Sniffed::Undecided | Sniffed::Http2 => return self.wake(key, Bytes::copy_from_slice(read)),
@@ -454,8 +457,9 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
     }
 
     fn resume(&mut self, stay: &Stay, berth: Berth, io: L::Io, read: Bytes) {
+        let read = read.slice_ref(after_empty_lines(&read));
         let state = match sniff(&read) {
-            Sniffed::Undecided if read.is_empty() => State::Parked(Parked::woken(io, &read, stay.heard, stay.since)),
+            Sniffed::Undecided if is_blank(&read) => State::Parked(Parked::woken(io, &read, stay.heard, stay.since)),
             Sniffed::Undecided => State::Parked(Parked::woken(io, &read, Heard::Something, self.crew.side.clock.now())),
             Sniffed::Http1 => State::Http1(Box::new(Http1::new(&self.crew, &berth, io, read))),
             Sniffed::Http2 => State::Http2(Box::new(Http2::new(&self.crew, &berth, io, read))),

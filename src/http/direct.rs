@@ -19,6 +19,7 @@ use super::{
     link::{Link, Protocol},
     plain::{self, After, PlainRequest, Wish},
     service::{Begun, BegunHandling, Guarded, HttpService},
+    sniff::after_empty_lines,
 };
 use crate::{
     env::{Calendar, Transport},
@@ -172,7 +173,7 @@ impl<S: HttpService> Direct<S> {
             }
             match sent {
                 Sent::Whole(after, now) => {
-                    read = &read[len..];
+                    read = after_empty_lines(&read[len..]);
                     if after == After::Ends {
                         return Served::Last(plain::shelve(read));
                     }
@@ -181,7 +182,7 @@ impl<S: HttpService> Direct<S> {
                     }
                 }
                 Sent::InPart(after, unwritten) => {
-                    read = &read[len..];
+                    read = after_empty_lines(&read[len..]);
                     return Served::NotOurs(Rest { unwritten, after, ..Rest::new(read, None) });
                 }
                 Sent::NotOurs(begun) => return Served::NotOurs(Rest::new(read, Some(begun))),

@@ -105,7 +105,7 @@ impl<T: Transport> GuestIo<T> {
     }
 
     fn note_read(&mut self, read: &[u8]) {
-        self.link.on_read(read.len());
+        self.link.on_read(read);
         if let Some(frames) = &mut self.frames {
             self.link.inflow.on_read(frames, read);
         }
@@ -113,7 +113,13 @@ impl<T: Transport> GuestIo<T> {
 
     fn on_nothing_read(&self, cx: &Context<'_>) {
         let inflow = &self.link.inflow;
-        if inflow.take_look_wanted() && self.io.as_ref().is_some_and(|io| io.look() == Look::Data) {
+        let is_final = self.link.is_final_read_wanted();
+        let is_look_wanted = inflow.take_look_wanted() || is_final;
+        let has_data = is_look_wanted && self.io.as_ref().is_some_and(|io| io.look() == Look::Data);
+        if is_final {
+            self.link.on_final_read(has_data);
+        }
+        if has_data {
             // The runtime has not noticed yet.
             cx.waker().wake_by_ref();
         } else {

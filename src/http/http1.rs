@@ -19,6 +19,7 @@ use super::{
     plain::After,
     request::Cutter,
     service::{Guarded, HttpService},
+    sniff::{after_empty_lines, is_blank},
 };
 use crate::{
     env::{Look, Transport},
@@ -156,7 +157,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         self.mood = Mood::Busy;
         berth.set_busy();
         crew.wake_at(berth, now + GONE_CHECK);
-        if crew.side.phase() < Phase::Draining || !self.is_stuck(now) {
+        if crew.side.phase() < Phase::Draining || !self.is_stuck(berth, now) {
             return Next::Wait;
         }
         if self.link.is_write_blocked() {
@@ -171,14 +172,21 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     }
 
     /// Whether we wait for the client, and it has not moved for too long.
-    fn is_stuck(&mut self, now: Moment) -> bool {
+    fn is_stuck(&mut self, berth: &Berth, now: Moment) -> bool {
         let link = &self.link;
         if !link.is_write_blocked() && !link.is_body_awaited() {
             self.patience.rest();
             return false;
         }
         let signs = Signs { moved: [link.read(), link.written()], unacknowledged: link.unacknowledged() };
-        self.patience.is_over(signs, now)
+        if !self.patience.is_over(signs, now) {
+            return false;
+        }
+        if !link.is_write_blocked() && link.may_have_unread() {
+            berth.wake();
+            return false;
+        }
+        true
     }
 
     fn on_quiet(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T, S> {
@@ -200,6 +208,10 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             let head = Idle { awaited: Awaited::Head, since };
             let until = head.deadline(&crew.side.config.limits, crew.side.draining_since());
             if now >= until {
+                if self.link.may_have_unread() {
+                    berth.wake();
+                    return Next::Wait;
+                }
                 return self
                     .take_apart()
                     .map_or(Next::Close, |(io, _)| Next::linger(Lingering::saying(io, head_timed_out(&crew.side))));
@@ -215,7 +227,10 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         berth.set_idle(Idle { awaited: Awaited::NextRequest, since });
         if draining || now >= since + PARK_AFTER || (called && crew.is_crowded()) || berth.is_evicted() {
             return match self.take_apart() {
-                Some((io, read)) if read.is_empty() => Next::Park(io),
+                Some((io, read)) if is_blank(&read) => {
+                    let rest = read.slice_ref(after_empty_lines(&read));
+                    Next::Park(io, rest)
+                }
                 // Part of a next head: it gets a guest of its own, and the time for a head.
                 Some((io, read)) => Next::SpeakHttp1(io, read),
                 None => Next::Close,
@@ -291,7 +306,7 @@ pub(super) fn joined(read: Bytes, more: Bytes) -> Bytes {
 /// read behind the last request.
 pub(super) fn after_the_last_answer<T: Transport>(io: T, read: &Bytes, link: &Link) -> Option<Lingering<T>> {
     let is_own_unread = link.is_body_unread() || link.are_bodies_held();
-    let is_next_unread = !read.is_empty() || io.look() == Look::Data;
+    let is_next_unread = !is_blank(read) || io.look() == Look::Data;
     let is_our_end = link.has_announced();
     if is_next_unread && !is_own_unread && is_our_end {
         // Requests behind the last answer are left for the client to send again, as if they had come after the close.

@@ -218,6 +218,10 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             return Next::Wait;
         }
         // A peer that owes us a PONG, or the rest of a handshake, and has no stream open.
+        if self.link.may_have_unread() {
+            berth.wake();
+            return Next::Wait;
+        }
         self.end(crew, true)
     }
 

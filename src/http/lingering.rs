@@ -12,6 +12,7 @@ use super::{
     limits::{ACKNOWLEDGED_CHECK, LINGER, PROGRESS_WAIT, RACE_WATCH},
     service::HttpService,
     side::Side,
+    sniff::is_blank,
 };
 use crate::{env::Transport, lifecycle::Moment};
 use bytes::{Buf, Bytes};
@@ -149,7 +150,9 @@ impl<T: Transport> Lingering<T> {
                     let mut unread = ReadBuf::new(&mut waste);
                     match io.poll_read(cx, &mut unread) {
                         Poll::Ready(Ok(())) if unread.filled().is_empty() => return Poll::Ready(()),
-                        Poll::Ready(Ok(())) if self.race == Race::Open => self.race = Race::Seen,
+                        Poll::Ready(Ok(())) if self.race == Race::Open && !is_blank(unread.filled()) => {
+                            self.race = Race::Seen;
+                        }
                         Poll::Ready(Ok(())) => {}
                         Poll::Ready(Err(_)) => return Poll::Ready(()),
                         Poll::Pending => return Poll::Pending,

@@ -14,6 +14,7 @@ use super::{
     limits::{ENDED_UNSENT_SETTLED, UNREAD_ROUNDS_MAX},
     request::{Cutter, Flight, Request, Sent},
     side::Side,
+    sniff::is_blank,
 };
 use crate::{
     env::Address,
@@ -22,7 +23,7 @@ use crate::{
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{
-        AtomicBool, AtomicU32, AtomicU64,
+        AtomicBool, AtomicU8, AtomicU32, AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
@@ -85,6 +86,8 @@ pub(crate) struct Link {
     ended_count: AtomicU32,
     /// HTTP/2 threw away bytes of an answer since they were last settled.
     thrown_away: AtomicBool,
+    /// What is known of bytes that the runtime has not noticed.
+    final_read: AtomicU8,
     /// The transport failed.
     broken: AtomicBool,
     /// A handler agreed to another protocol, and its response waits until hyper may hand the transport over.
@@ -93,6 +96,16 @@ pub(crate) struct Link {
     io_dropped: AtomicBool,
     /// Present while the connection speaks another protocol.
     upgrade: Mutex<Option<TaskTrackerToken>>,
+}
+
+/// The last read before a time that has run out has consequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FinalRead {
+    NotWanted,
+    /// At the next read that finds nothing the kernel is asked.
+    Wanted,
+    Data,
+    Nothing,
 }
 
 /// Whether an answer that is cut takes its connection with it.
@@ -139,6 +152,7 @@ impl Link {
             ended: Mutex::new(Some(Vec::new())),
             ended_count: AtomicU32::new(0),
             thrown_away: AtomicBool::new(false),
+            final_read: AtomicU8::new(FinalRead::NotWanted as u8),
             broken: AtomicBool::new(false),
             switching: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
@@ -149,9 +163,12 @@ impl Link {
 
     // Told by the io.
 
-    pub(crate) fn on_read(&self, bytes: usize) {
-        self.received.store(true, Relaxed);
-        self.read.store(self.read() + bytes as u64, Relaxed);
+    pub(crate) fn on_read(&self, bytes: &[u8]) {
+        if !is_blank(bytes) {
+            self.received.store(true, Relaxed);
+        }
+        self.final_read.store(FinalRead::NotWanted as u8, Relaxed);
+        self.read.store(self.read() + bytes.len() as u64, Relaxed);
     }
 
     pub(crate) fn on_write(&self) {
@@ -187,6 +204,15 @@ impl Link {
         let max = self.side.config.limits.http2_streams_max;
         let kept = self.in_flight.load(Relaxed).saturating_add(self.ended_count());
         kept > max || self.inflow.requests_unflushed() > max.saturating_mul(UNREAD_ROUNDS_MAX)
+    }
+
+    pub(crate) fn is_final_read_wanted(&self) -> bool {
+        self.final_read.load(Relaxed) == FinalRead::Wanted as u8
+    }
+
+    pub(crate) fn on_final_read(&self, has_data: bool) {
+        let found = if has_data { FinalRead::Data } else { FinalRead::Nothing };
+        self.final_read.store(found as u8, Relaxed);
     }
 
     pub(crate) fn on_broken(&self) {
@@ -422,6 +448,17 @@ impl Link {
 
     pub(crate) fn torn_by(&self) -> Option<Cutter> {
         self.torn.get().copied()
+    }
+
+    /// Whether the kernel may hold bytes that were not read, now that a time has run out in which they should have come: a process
+    /// that was stopped finds its timers expired before it finds what has arrived. If so, the connection is to be polled again.
+    pub(crate) fn may_have_unread(&self) -> bool {
+        let found = self.final_read.load(Relaxed);
+        let may_have = found == FinalRead::NotWanted as u8 || found == FinalRead::Data as u8;
+        if may_have {
+            self.final_read.store(FinalRead::Wanted as u8, Relaxed);
+        }
+        may_have
     }
 
     pub(crate) fn is_broken(&self) -> bool {

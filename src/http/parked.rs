@@ -13,7 +13,7 @@ use super::{
     limits::PARK_AFTER,
     lingering::{Lingering, head_timed_out},
     service::HttpService,
-    sniff::{PREFACE, Sniffed, sniff},
+    sniff::{PREFACE, Sniffed, after_empty_lines, is_blank, sniff},
 };
 use crate::{
     env::{Look, Transport},
@@ -62,10 +62,11 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         Self { io: Some(io), bytes: [0; UNDECIDED_MAX], len: 0, history: Heard::Nothing, since: None, direct: None }
     }
 
-    /// Idle after requests.
-    pub(crate) fn again(io: T) -> Self {
+    /// Idle after requests. `read`: at most the first byte of an empty line.
+    pub(crate) fn again(io: T, read: &[u8]) -> Self {
         let mut parked = Self::fresh(io);
         parked.history = Heard::Something;
+        parked.keep(read);
         parked
     }
 
@@ -73,10 +74,19 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     pub(super) fn woken(io: T, read: &[u8], heard: Heard, since: Moment) -> Self {
         let mut me = Self::fresh(io);
         (me.history, me.since) = (heard, Some(since));
-        let len = read.len().min(UNDECIDED_MAX);
-        me.bytes[..len].copy_from_slice(&read[..len]);
-        me.len = u8::try_from(len).unwrap_or(u8::MAX);
+        me.keep(read);
         me
+    }
+
+    fn keep(&mut self, read: &[u8]) {
+        let len = read.len().min(UNDECIDED_MAX);
+        self.bytes[..len].copy_from_slice(&read[..len]);
+        self.len = u8::try_from(len).unwrap_or(u8::MAX);
+    }
+
+    /// How much of a request was read: half an empty line is none.
+    fn begun(&self) -> u8 {
+        if is_blank(&self.bytes[..usize::from(self.len)]) { 0 } else { self.len }
     }
 
     /// Not inlined, so that only those who are parked have its large frame.
@@ -102,19 +112,24 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                 }
                 Poll::Ready(Err(_)) => return Next::Close,
                 Poll::Ready(Ok(())) => {
-                    let bytes = room.filled();
-                    let read = bytes.len() - len;
-                    if read == 0 && len == 0 {
-                        return Next::Close;
+                    let read = room.filled().len() - len;
+                    let bytes = after_empty_lines(room.filled());
+                    if is_blank(bytes) {
+                        if read == 0 {
+                            return Next::Close;
+                        }
+                        // No request yet, so the wait goes on, but not for as long as a client likes to send these.
+                        self.keep(bytes);
+                        turns -= 1;
+                        continue;
                     }
                     self.history = Heard::Something;
                     match sniff(bytes) {
                         Sniffed::Undecided if read > 0 => {
-                            if len == 0 {
+                            if self.begun() == 0 {
                                 self.since = Some(crew.side.clock.now());
                             }
-                            self.bytes[..bytes.len()].copy_from_slice(bytes);
-                            self.len = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
+                            self.keep(bytes);
                         }
                         // A few bytes of the preface, then the end: HTTP/1's parser shall refuse it.
                         Sniffed::Undecided | Sniffed::Http1 => match self.serve(cx, bytes, crew, berth, &mut turns) {
@@ -204,7 +219,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     }
 
     fn idle(&self, since: Moment, berth: &Berth) -> Idle {
-        match (self.len, self.history) {
+        match (self.begun(), self.history) {
             (0, Heard::Nothing) => Idle { awaited: Awaited::FirstByte, since: berth.accepted },
             (0, Heard::Something) => Idle { awaited: Awaited::NextRequest, since },
             (1.., _) => Idle { awaited: Awaited::Head, since },
@@ -230,7 +245,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             cx.waker().wake_by_ref();
             return Next::Wait;
         }
-        match self.len {
+        match self.begun() {
             0 if crew.side.phase() >= Phase::Draining => crew.side.tally.note_untold(berth),
             0 => {}
             // Perhaps the beginning of a POST.

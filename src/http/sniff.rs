@@ -14,10 +14,24 @@ pub(crate) enum Sniffed {
     Undecided,
 }
 
+/// What follows the empty lines that a client may send before a request: they are ignored (RFC 9112 §2.2).
+pub(crate) fn after_empty_lines(mut bytes: &[u8]) -> &[u8] {
+    while let [b'\r', b'\n', rest @ ..] | [b'\n', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// Whether no request begins in these bytes: they are empty lines, of which the last may not be complete.
+pub(crate) fn is_blank(bytes: &[u8]) -> bool {
+    matches!(after_empty_lines(bytes), b"" | b"\r")
+}
+
+/// Without the empty lines before it.
 pub(crate) fn sniff(bytes: &[u8]) -> Sniffed {
     if bytes.starts_with(PREFACE) {
         Sniffed::Http2
-    } else if PREFACE.starts_with(bytes) {
+    } else if PREFACE.starts_with(bytes) || bytes == b"\r" {
         Sniffed::Undecided
     } else {
         Sniffed::Http1
@@ -34,6 +48,17 @@ mod tests {
             assert_eq!(sniff(&PREFACE[..end]), Sniffed::Undecided, "{end} bytes");
         }
         assert_eq!(sniff(PREFACE), Sniffed::Http2);
+    }
+
+    #[test]
+    fn empty_lines_are_no_request() {
+        assert_eq!(after_empty_lines(b"\r\n\n\r\nGET"), b"GET");
+        assert_eq!(after_empty_lines(b"\rGET"), b"\rGET", "a bare CR is no line");
+        for blank in [&b""[..], b"\r", b"\r\n", b"\n", b"\n\r\n\r"] {
+            assert!(is_blank(blank), "{}", blank.escape_ascii());
+        }
+        assert!(!is_blank(b"\r\r") && !is_blank(b"\r\nG") && !is_blank(b" "));
+        assert_eq!(sniff(b"\r"), Sniffed::Undecided);
     }
 
     #[test]
