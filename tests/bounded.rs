@@ -1,6 +1,7 @@
 //! P15: what a client can make the process hold is bounded.
 
 #![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
 mod support;
 

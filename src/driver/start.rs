@@ -9,7 +9,7 @@ use crate::{
     guests::Guests,
     hook::HookState,
     host::{Bound, Parts},
-    http::{CloseRaces, Crew, EvictionGrace, HttpService, Limits, Order, Sealing, Side, SideConfig, work},
+    http::{CloseRaces, Crew, EvictionGrace, HttpService, Order, Sealing, Side, SideConfig, work},
     internal::{AllowedHosts, Board, Heartbeats, InternalService, watch},
     lifecycle::{Lifecycle, Phase},
     settings::Settings,
@@ -144,11 +144,7 @@ fn sides(settings: &Settings, clock: &Arc<dyn Clock>, seed: Seed) -> (Arc<Side>,
         app_version: main.app_version.clone(),
         request_timeout: None,
         lame_duck: Duration::ZERO,
-        limits: Limits {
-            connections_max: INTERNAL_CONNECTIONS_MAX,
-            header_timeout: settings.limits.header_timeout.min(INTERNAL_HEADER_TIMEOUT),
-            ..settings.limits
-        },
+        limits: settings.limits.internal(),
         close_races: CloseRaces::Ignored,
         eviction_grace: EvictionGrace::INTERNAL,
         seed,
@@ -165,13 +161,13 @@ fn open_internal<L: Listener>(
     listeners: Vec<L>,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) -> Result<JobEnd, String> {
-    let routes = InternalService {
-        board: board.clone(),
-        routes: std::mem::take(&mut parts.routes),
-        hosts: AllowedHosts::new(&parts.settings.internal_hosts, parts.settings.knobs(&["internal-hosts"])),
+    let routes = InternalService::new(
+        board.clone(),
+        std::mem::take(&mut parts.routes),
+        AllowedHosts::new(&parts.settings.internal_hosts, parts.settings.knobs(&["internal-hosts"])),
         #[cfg(feature = "metrics")]
-        metrics: Metrics::new(board.clone(), parts.meter.take()),
-    };
+        Metrics::new(board.clone(), parts.meter.take()),
+    );
     let clock = board.clock.clone();
     side.publish(Phase::Serving, clock.now());
     let crew = Arc::new(Crew::new(side.clone(), Arc::new(routes), Arc::default(), WorkerThreads::Several));
@@ -196,9 +192,3 @@ fn open_internal<L: Listener>(
     });
     rooms.enter(Room::Internal, room).map_err(|error| format!("cannot start the internal server: {}", chain(&error)))
 }
-
-/// Connections that the internal server takes at one time: probes, scrapers and a few people.
-const INTERNAL_CONNECTIONS_MAX: usize = 128;
-
-/// How long a request head may take there: its clients are near, and few.
-const INTERNAL_HEADER_TIMEOUT: Duration = Duration::from_secs(2);

@@ -30,6 +30,8 @@ pub(crate) struct Berth {
     wake_at: AtomicU64,
     /// See [`Self::set_idle`]; `NEVER` while busy.
     idle: AtomicU64,
+    /// See [`Self::set_waiting`].
+    waiting: AtomicU64,
     evicted: AtomicBool,
     left: AtomicBool,
     sends_large: AtomicBool,
@@ -59,6 +61,7 @@ impl Berth {
             waker: OnceLock::new(),
             wake_at: AtomicU64::new(Moment::NEVER.as_nanos()),
             idle: AtomicU64::new(BUSY),
+            waiting: AtomicU64::new(BUSY),
             evicted: AtomicBool::new(false),
             left: AtomicBool::new(false),
             sends_large: AtomicBool::new(false),
@@ -97,7 +100,7 @@ impl Berth {
         let packed = match idle.awaited {
             Awaited::FirstByte => idle.since.as_nanos() << 1 | 1,
             Awaited::NextRequest => idle.since.as_nanos() << 1,
-            Awaited::Head => BUSY,
+            Awaited::Head | Awaited::Client | Awaited::Handler => BUSY,
         };
         self.idle.store(packed, Relaxed);
     }
@@ -107,14 +110,36 @@ impl Berth {
         self.idle.store(BUSY, Relaxed);
     }
 
-    /// What the connection waits for, unless it is busy. It may have become busy meanwhile.
+    /// The connection is in the middle of something, and may be closed to make room all the same.
+    pub(crate) fn set_waiting(&self, awaited: Awaited, now: Moment) {
+        let kind = u64::from(awaited == Awaited::Handler);
+        let last = self.waiting.load(Relaxed);
+        if last == BUSY || last & 1 != kind {
+            self.waiting.store(now.as_nanos() << 1 | kind, Relaxed);
+        }
+    }
+
+    pub(crate) fn clear_waiting(&self) {
+        self.waiting.store(BUSY, Relaxed);
+    }
+
+    /// What the connection waits for, if it may be closed to make room. It may have become busy meanwhile.
+    pub(crate) fn evictable(&self) -> Option<Idle> {
+        self.idle().or_else(|| {
+            let packed = self.waiting.load(Relaxed);
+            let awaited = if packed & 1 == 1 { Awaited::Handler } else { Awaited::Client };
+            (packed != BUSY).then_some(Idle { awaited, since: Moment::from_nanos(packed >> 1) })
+        })
+    }
+
+    /// What the connection waits for, if it is idle.
     pub(crate) fn idle(&self) -> Option<Idle> {
         let packed = self.idle.load(Relaxed);
         let awaited = if packed & 1 == 1 { Awaited::FirstByte } else { Awaited::NextRequest };
         (packed != BUSY).then_some(Idle { awaited, since: Moment::from_nanos(packed >> 1) })
     }
 
-    /// Lets the connection close if it is idle when it is polled.
+    /// Lets the connection close if it still waits when it is polled.
     pub(crate) fn evict(&self) {
         self.evicted.store(true, Relaxed);
         self.wake();

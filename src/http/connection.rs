@@ -22,6 +22,7 @@ use super::{
     direct::Handover,
     http1::Http1,
     http2::Http2,
+    idle_policy::Awaited,
     lingering::Lingering,
     parked::{Heard, Parked},
     service::HttpService,
@@ -138,6 +139,10 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
             };
             let state = match next {
                 Next::Wait => {
+                    if me.crew.side.evicts_busy() && me.makes_room() {
+                        me.oust();
+                        return Poll::Ready(());
+                    }
                     if me.crew.side.is_cutting() {
                         me.last_turns -= 1;
                         // After all who were woken before: a plain wake could overtake them.
@@ -188,6 +193,33 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
         }
         self.berth.set_busy();
         std::mem::replace(&mut self.state, state)
+    }
+
+    /// Whether the connection is closed in the middle of something, to make room for another.
+    fn makes_room(&self) -> bool {
+        let berth = &self.berth;
+        if berth.idle().is_some() {
+            berth.clear_waiting();
+            return false;
+        }
+        if berth.evictable().is_some() && berth.take_evicted() {
+            return true;
+        }
+        let awaits_handler = match &self.state {
+            State::Http1(http1) => http1.awaits_handler(),
+            State::Http2(http2) => http2.awaits_handler(),
+            State::Parked(_) | State::Lingering(_) | State::Asleep | State::Closed => false,
+        };
+        let awaited = if awaits_handler { Awaited::Handler } else { Awaited::Client };
+        berth.set_waiting(awaited, self.crew.side.clock.now());
+        false
+    }
+
+    fn oust(&mut self) {
+        self.crew.side.tally.evicted.add_one();
+        if let State::Http1(mut http1) = self.enter(State::Closed) {
+            http1.oust();
+        }
     }
 
     /// The drain and the cancel wait are over: whatever is left ends here, and must not look whole.

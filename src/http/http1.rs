@@ -276,6 +276,23 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         self.guest.take()?.into_transport()
     }
 
+    /// Whether the next step is the service's, and not the client's.
+    pub(crate) fn awaits_handler(&self) -> bool {
+        self.mood == Mood::Busy && !self.link.is_write_blocked() && !self.link.is_body_awaited()
+    }
+
+    /// Makes room for another connection. A response that was begun must not look whole.
+    pub(crate) fn oust(&mut self) {
+        let is_cut = self.link.is_in_flight() || self.link.has_ended();
+        let io = self.take_apart();
+        self.link.settle_lost();
+        if let Some((mut io, _)) = io
+            && is_cut
+        {
+            io.reset_on_drop();
+        }
+    }
+
     /// Ends whatever goes on; true if a request was cut by it.
     pub(crate) fn cut(&mut self) -> bool {
         let is_cut = self.link.is_in_flight() || self.link.has_ended() || self.link.is_torn();

@@ -197,11 +197,19 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         };
         if now < until {
             if self.goaway == Goaway::NotYet {
-                berth.set_idle(Idle { awaited: Awaited::NextRequest, since: idle_since });
+                berth.set_idle(match self.spoke {
+                    Spoke::Yes => Idle { awaited: Awaited::NextRequest, since: idle_since },
+                    Spoke::No => Idle { awaited: Awaited::FirstByte, since: self.began },
+                });
             }
             let goaway = if self.goaway == Goaway::NotYet { self.goaway_moment(crew) } else { Moment::NEVER };
             crew.wake_at(berth, until.min(goaway).min(partial_until));
             return Next::Wait;
+        }
+        if evicted && !crew.side.counts_races() {
+            // A client of the internal server asks again; a new connection waits for the place.
+            crew.side.tally.evicted.add_one();
+            return Next::Close;
         }
         if self.goaway == Goaway::NotYet && !draining {
             // Idle for longer than anybody keeps a connection, or to make room: told to go like in a stop.
@@ -223,6 +231,11 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             return Next::Wait;
         }
         self.end(crew, true)
+    }
+
+    /// Whether the next step is the service's on a stream, and not the client's.
+    pub(crate) fn awaits_handler(&self) -> bool {
+        self.link.is_anybody_at_work()
     }
 
     /// Whether we wait for the client alone, on all of its streams, and it has not moved for too long. What is flushed may still be

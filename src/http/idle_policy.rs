@@ -16,6 +16,10 @@ pub(crate) enum Awaited {
     NextRequest,
     /// The rest of a head that has begun. Its own timer ends it.
     Head,
+    /// The client, which has begun a head, sends a body, or does not take a response.
+    Client,
+    /// A handler.
+    Handler,
 }
 
 /// An idle connection: what it waits for, and since when. A connection without a byte waits since
@@ -35,6 +39,7 @@ impl Idle {
                 Awaited::FirstByte => limits.first_byte_timeout,
                 Awaited::NextRequest => limits.keep_alive,
                 Awaited::Head => limits.header_timeout,
+                Awaited::Client | Awaited::Handler => Duration::MAX,
             };
         if draining_since == Moment::NEVER {
             return serving;
@@ -43,6 +48,7 @@ impl Idle {
             Awaited::FirstByte => since + FIRST_BYTE_GRACE,
             Awaited::NextRequest => Moment::EPOCH,
             Awaited::Head => serving.min(since.max(draining_since) + HEAD_GRACE),
+            Awaited::Client | Awaited::Handler => serving,
         }
     }
 }
@@ -52,20 +58,31 @@ impl Idle {
 pub(crate) struct EvictionGrace {
     pub(crate) first_byte: Duration,
     pub(crate) next_request: Duration,
+    /// In the middle of a request or a response, if it may be closed then at all.
+    pub(crate) client: Option<Duration>,
+    pub(crate) handler: Option<Duration>,
 }
 
 impl EvictionGrace {
     /// The main server's: as long as a new connection has for its first byte in the drain.
-    pub(crate) const MAIN: Self = Self { first_byte: FIRST_BYTE_GRACE, next_request: FIRST_BYTE_GRACE };
+    pub(crate) const MAIN: Self =
+        Self { first_byte: FIRST_BYTE_GRACE, next_request: FIRST_BYTE_GRACE, client: None, handler: None };
     /// The internal server's: a probe is answered within 100 ms (P16).
-    pub(crate) const INTERNAL: Self =
-        Self { first_byte: Duration::from_millis(20), next_request: Duration::from_millis(20) };
+    /// A new connection has some time for its request; whatever strangers do after that, one of them makes room.
+    pub(crate) const INTERNAL: Self = Self {
+        first_byte: Duration::from_millis(20),
+        next_request: Duration::ZERO,
+        client: Some(Duration::from_millis(20)),
+        handler: Some(Duration::from_millis(50)),
+    };
 
     fn ends(&self, idle: Idle) -> Moment {
         match idle.awaited {
             Awaited::FirstByte => idle.since + self.first_byte,
             Awaited::NextRequest => idle.since + self.next_request,
             Awaited::Head => Moment::NEVER,
+            Awaited::Client => self.client.map_or(Moment::NEVER, |grace| idle.since + grace),
+            Awaited::Handler => self.handler.map_or(Moment::NEVER, |grace| idle.since + grace),
         }
     }
 }
@@ -82,7 +99,8 @@ pub(crate) struct Evictable<K> {
 /// Connections that one look finds at most.
 const FOUND_MAX: usize = 64;
 
-/// Chooses the connections that make room: those without a byte first, then the longest idle.
+/// Chooses the connections that make room: those without a byte first, then the longest idle, then
+/// those that have waited longest in the middle of something, where these may go.
 ///
 /// A new connection is silent at first. So of those that wait for their next request only as many
 /// go that the silent ones stay about a quarter of them: strangers that connect and say nothing
@@ -100,17 +118,27 @@ pub(crate) fn evictable<K>(
             Awaited::FirstByte => silent += 1,
             Awaited::NextRequest => waiting += 1,
             Awaited::Head => continue,
+            Awaited::Client | Awaited::Handler => {}
         }
         let ends = grace.ends(idle);
         if ends <= now { order.push((idle, key)) } else { look_again = look_again.min(ends) }
     }
     let silent_found = order.iter().filter(|(idle, _)| idle.awaited == Awaited::FirstByte).count();
-    let most = (silent_found + (waiting / 4 + 1).saturating_sub(silent)).min(FOUND_MAX);
-    if order.len() > most {
+    let waiting_found = order.iter().filter(|(idle, _)| idle.awaited == Awaited::NextRequest).count();
+    let waiting_most = waiting_found.min((waiting / 4 + 1).saturating_sub(silent));
+    let most = silent_found + waiting_most;
+    if waiting_most < waiting_found {
+        // Those in the middle of something come after all that are idle.
+        let stuck = order.extract_if(.., |(idle, _)| idle.awaited > Awaited::NextRequest).collect::<Vec<_>>();
         if most > 0 {
             order.select_nth_unstable_by_key(most - 1, |(idle, _)| *idle);
         }
         order.truncate(most);
+        order.extend(stuck);
+    }
+    if order.len() > FOUND_MAX {
+        order.select_nth_unstable_by_key(FOUND_MAX - 1, |(idle, _)| *idle);
+        order.truncate(FOUND_MAX);
     }
     order.sort_by_key(|(idle, _)| Reverse(*idle));
     Evictable { order, look_again }
@@ -193,6 +221,24 @@ mod tests {
         assert_eq!(found(0, 3), (0, at(1_150)));
         assert_eq!(found(1, 1), (0, at(1_150)));
         assert_eq!(found(0, 0), (0, Moment::NEVER));
+    }
+
+    #[test]
+    fn on_the_internal_server_a_client_that_is_waited_for_goes_after_the_idle_ones_and_before_a_handler() {
+        let connections = [
+            (idle(Awaited::Handler, 1), 'a'),
+            (idle(Awaited::Client, 30), 'b'),
+            (idle(Awaited::Client, 20), 'c'),
+            (idle(Awaited::NextRequest, 900), 'd'),
+            (idle(Awaited::NextRequest, 800), 'e'),
+            (idle(Awaited::Client, 990), 'f'),
+        ];
+        let order = |grace| {
+            let mut order = evictable(connections, grace, at(1_000)).order;
+            std::iter::from_fn(|| order.pop()).map(|(_, key)| key).collect::<String>()
+        };
+        assert_eq!(order(EvictionGrace::INTERNAL), "ecba", "of two that work, one goes in a look");
+        assert_eq!(order(EvictionGrace::MAIN), "", "they work, or were idle for too short");
     }
 
     #[test]

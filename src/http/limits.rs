@@ -31,6 +31,20 @@ pub struct Limits {
     pub http2_streams_max: u32,
 }
 
+impl Limits {
+    /// The internal server's.
+    pub(crate) fn internal(self) -> Self {
+        Self {
+            connections_max: INTERNAL_CONNECTIONS_MAX,
+            header_timeout: self.header_timeout.min(INTERNAL_PROGRESS_WAIT),
+            send_timeout: self.send_timeout.min(INTERNAL_PROGRESS_WAIT),
+            body_timeout: self.body_timeout.min(INTERNAL_PROGRESS_WAIT),
+            http2_streams_max: self.http2_streams_max.min(INTERNAL_STREAMS_MAX),
+            ..self
+        }
+    }
+}
+
 /// How long a connection may stay silent after its accept before the drain may close it.
 pub(crate) const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
 
@@ -74,6 +88,17 @@ pub(crate) const PONG_WAIT: Duration = Duration::from_secs(1);
 
 /// How often a busy HTTP/1 connection is asked whether its client is still there.
 pub(crate) const GONE_CHECK: Duration = Duration::from_secs(1);
+
+/// Connections that the internal server takes at one time: probes, scrapers and a few people. One more is accepted all the same, and
+/// another makes room.
+pub(crate) const INTERNAL_CONNECTIONS_MAX: usize = 128;
+
+/// Streams of an HTTP/2 connection to the internal server: so many requests of one client at most go before a probe.
+pub(crate) const INTERNAL_STREAMS_MAX: u32 = 16;
+
+/// How long a client of the internal server may take for a request head, and how long it may make no progress with a body or a
+/// response: its clients are near, and few.
+pub(crate) const INTERNAL_PROGRESS_WAIT: Duration = Duration::from_secs(2);
 
 // The bound of each queue, table and buffer that is kept for a client. Together they bound the memory of a connection (P15).
 

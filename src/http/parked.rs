@@ -212,7 +212,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             match idle.awaited {
                 _ if evicted => side.tally.evicted.add_one(),
                 Awaited::FirstByte => side.tally.first_byte_timeouts.add_one(),
-                Awaited::NextRequest | Awaited::Head => {}
+                Awaited::NextRequest | Awaited::Head | Awaited::Client | Awaited::Handler => {}
             }
         }
         next

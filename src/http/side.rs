@@ -208,6 +208,11 @@ impl Side {
         self.tally.connections().open() >= self.config.limits.connections_max as u64 + EVICTED_AT_ONCE
     }
 
+    /// Whether a connection makes room also in the middle of a request or a response.
+    pub(crate) const fn evicts_busy(&self) -> bool {
+        self.config.eviction_grace.client.is_some()
+    }
+
     /// Whether requests that race with a close are counted.
     pub(crate) fn counts_races(&self) -> bool {
         self.config.close_races == CloseRaces::Counted

@@ -295,10 +295,12 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
             return;
         }
         let tasks = self.berths.iter().filter(|berth| !berth.has_left());
-        let tasks = tasks.filter_map(|berth| Some((berth.idle()?, Place::Task(berth.clone()))));
+        let tasks = tasks.filter_map(|berth| Some((berth.evictable()?, Place::Task(berth.clone()))));
         let sleepers = deep.idle().map(|(idle, key)| (idle, Place::IdleSet(key)));
         let found = evictable(tasks.chain(sleepers), side.config.eviction_grace, now);
-        let look_again = found.look_again.clamp(now + LOOK_LEAST, now + SWEEP);
+        // Where also busy connections make room, one that was not polled yet soon may.
+        let latest = if side.evicts_busy() { LOOK_LEAST } else { SWEEP };
+        let look_again = found.look_again.clamp(now + LOOK_LEAST, now + latest);
         self.room = Room { order: found.order, looked: now, look_again };
     }
 
@@ -307,7 +309,7 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
         while let Some((idle, place)) = self.room.order.pop() {
             let evicted = match place {
                 Place::IdleSet(key) => deep.evict(key, idle),
-                Place::Task(berth) if berth.idle() == Some(idle) => {
+                Place::Task(berth) if berth.evictable() == Some(idle) => {
                     berth.evict();
                     Evicted::Yes
                 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use std::{collections::BTreeMap, convert::Infallible, fmt, future::Future, sync::Arc};
+use tokio::{sync::Mutex, task::yield_now};
 
 /// The body of an internal answer: small, and whole.
 pub(crate) type InternalBody = Full<Bytes>;
@@ -15,11 +16,13 @@ pub(crate) type InternalRoute = Arc<dyn Fn(Request<Body>) -> BoxFuture<Response<
 
 /// Answers the internal server's requests.
 pub(crate) struct InternalService {
-    pub(crate) board: Arc<Board>,
-    pub(crate) routes: BTreeMap<String, InternalRoute>,
-    pub(crate) hosts: AllowedHosts,
+    board: Arc<Board>,
+    routes: BTreeMap<String, InternalRoute>,
+    hosts: AllowedHosts,
+    /// Held by the page that is being written: see [`Self::page`].
+    turn: Arc<Mutex<()>>,
     #[cfg(feature = "metrics")]
-    pub(crate) metrics: super::Metrics,
+    metrics: Arc<super::Metrics>,
 }
 
 impl hyper::service::Service<Request<Body>> for InternalService {
@@ -31,7 +34,7 @@ impl hyper::service::Service<Request<Body>> for InternalService {
         let answering: Answering = match (self.misdirected(&request), self.routes.get(request.uri().path())) {
             (Some(refusal), _) => Answering::Now(refusal),
             (None, Some(route)) => Answering::Later(route(request)),
-            (None, None) => Answering::Now(self.answer(&request)),
+            (None, None) => self.answer(&request),
         };
         Box::pin(async move {
             Ok(match answering {
@@ -48,6 +51,22 @@ enum Answering {
 }
 
 impl InternalService {
+    pub(crate) fn new(
+        board: Arc<Board>,
+        routes: BTreeMap<String, InternalRoute>,
+        hosts: AllowedHosts,
+        #[cfg(feature = "metrics")] metrics: super::Metrics,
+    ) -> Self {
+        Self {
+            board,
+            routes,
+            hosts,
+            turn: Arc::default(),
+            #[cfg(feature = "metrics")]
+            metrics: Arc::new(metrics),
+        }
+    }
+
     /// The refusal of a request for a host that is not ours. A Unix socket has no name that could be rebound.
     fn misdirected(&self, request: &Request<Body>) -> Option<Response<InternalBody>> {
         if matches!(request.body().context().local(), Address::Unix(_)) {
@@ -57,34 +76,34 @@ impl InternalService {
         Some(text(StatusCode::MISDIRECTED_REQUEST, self.hosts.reason(&host)))
     }
 
-    fn answer(&self, request: &Request<Body>) -> Response<InternalBody> {
-        let endpoint = match request.uri().path() {
-            "/liveness" | "/livez" => Self::liveness,
-            "/readiness" | "/readyz" => Self::readiness,
-            "/serving" => Self::serving,
-            "/startupz" => Self::startup,
-            "/status" => Self::status,
+    fn answer(&self, request: &Request<Body>) -> Answering {
+        let endpoint: fn(&Self, &Request<Body>) -> Answering = match request.uri().path() {
+            "/liveness" | "/livez" => |me, _| Answering::Now(me.liveness()),
+            "/readiness" | "/readyz" => |me, _| Answering::Now(me.readiness()),
+            "/serving" => |me, _| Answering::Now(me.serving()),
+            "/startupz" => |me, _| Answering::Now(me.startup()),
+            "/status" => |me, _| me.status(),
             #[cfg(feature = "metrics")]
             "/metrics" => Self::metrics,
-            _ => return text(StatusCode::NOT_FOUND, NOT_FOUND),
+            _ => return Answering::Now(text(StatusCode::NOT_FOUND, NOT_FOUND)),
         };
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
             // RFC 9110 §15.5.6: a 405 must say what is allowed.
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
+            return Answering::Now(response);
         }
         endpoint(self, request)
     }
 
-    fn liveness(&self, _: &Request<Body>) -> Response<InternalBody> {
+    fn liveness(&self) -> Response<InternalBody> {
         match self.board.liveness_failure() {
             None => text(StatusCode::OK, "alive\n"),
             Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         }
     }
 
-    fn readiness(&self, _: &Request<Body>) -> Response<InternalBody> {
+    fn readiness(&self) -> Response<InternalBody> {
         let failures = self.board.readiness_failures();
         if failures.is_empty() {
             return text(StatusCode::OK, "ready\n");
@@ -92,7 +111,7 @@ impl InternalService {
         text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", failures.join("; ")))
     }
 
-    fn serving(&self, _: &Request<Body>) -> Response<InternalBody> {
+    fn serving(&self) -> Response<InternalBody> {
         let failures = self.board.serving_failures();
         if failures.is_empty() {
             return text(StatusCode::OK, "serving\n");
@@ -100,7 +119,7 @@ impl InternalService {
         text(StatusCode::SERVICE_UNAVAILABLE, format!("not serving: {}\n", failures.join("; ")))
     }
 
-    fn startup(&self, _: &Request<Body>) -> Response<InternalBody> {
+    fn startup(&self) -> Response<InternalBody> {
         if self.board.is_started() {
             text(StatusCode::OK, "started\n")
         } else {
@@ -108,25 +127,45 @@ impl InternalService {
         }
     }
 
-    fn status(&self, _: &Request<Body>) -> Response<InternalBody> {
-        let mut response = text(StatusCode::OK, format!("{:#}\n", self.board.status()));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
+    /// A page that takes longer to write than a probe. One is written in a turn of the internal
+    /// thread, so that a flood of requests for them does not keep the probes waiting (P16).
+    fn page<F>(&self, write: F) -> Answering
+    where
+        F: FnOnce() -> Response<InternalBody> + Send + 'static,
+    {
+        let turn = self.turn.clone();
+        Answering::Later(Box::pin(async move {
+            let _turn = turn.lock().await;
+            yield_now().await;
+            write()
+        }))
     }
-}
 
-#[cfg(feature = "metrics")]
-impl InternalService {
-    fn metrics(&self, request: &Request<Body>) -> Response<InternalBody> {
+    fn status(&self) -> Answering {
+        let board = self.board.clone();
+        self.page(move || {
+            let mut response = text(StatusCode::OK, format!("{:#}\n", board.status()));
+            let json = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(header::CONTENT_TYPE, json);
+            response
+        })
+    }
+
+    #[cfg(feature = "metrics")]
+    fn metrics(&self, request: &Request<Body>) -> Answering {
         let format = super::metrics::Format::of(request.headers());
-        let Ok(page) = self.metrics.encode(format) else {
-            return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n");
-        };
-        let mut response = text(StatusCode::OK, page);
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
-        headers.insert(header::VARY, HeaderValue::from_static("accept"));
-        response
+        let metrics = self.metrics.clone();
+        self.page(move || {
+            let Ok(page) = metrics.encode(format) else {
+                return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n");
+            };
+            let mut response = text(StatusCode::OK, page);
+            let headers = response.headers_mut();
+            let kind = HeaderValue::from_static(format.content_type());
+            headers.insert(header::CONTENT_TYPE, kind);
+            headers.insert(header::VARY, HeaderValue::from_static("accept"));
+            response
+        })
     }
 }
 
