@@ -510,7 +510,7 @@ fn report(line: &str) {
 }
 
 fn per_second(count: u64, begin: std::time::Instant) -> u64 {
-    count * 1_000 / u64::try_from(begin.elapsed().as_millis()).unwrap().max(1)
+    count * 1_000 / u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 #[test]
