@@ -78,6 +78,11 @@ async fn long() -> Response {
     promising(6, &["all ", "of it"])
 }
 
+async fn waits_at_its_end() -> Response {
+    let pieces = stream::iter([Piece::Ok("all "), Piece::Ok("of it")]).chain(stream::pending());
+    ([(header::CONTENT_LENGTH, "9")], Body::from_stream(pieces)).into_response()
+}
+
 /// A body that knows its length, and not when it is at its end: it leaves `is_end_stream` as it is.
 struct Known {
     piece: Option<&'static str>,
@@ -134,6 +139,9 @@ fn app() -> App {
         .route("/short", get(short))
         .route("/exact", get(exact))
         .route("/long", get(long))
+        .route("/long-in-pieces", get(async || promising(4, &["all ", "of it"])))
+        .route("/long-after-nothing", get(async || promising(4, &["all ", "", "", "of it"])))
+        .route("/waits-at-its-end", get(waits_at_its_end))
         .route("/known", get(known))
         .route("/known-and-short", get(known_and_short))
         .route("/trailers", get(with_trailers))
@@ -305,18 +313,243 @@ fn a_body_as_long_as_its_content_length_is_finished() {
     assert_eq!(fates(&report), ([6, 0, 0, 0], 0), "{report:?}");
 }
 
+// A body that went on after its content-length was cut there. Its client took the beginning for all of it.
 #[test]
-fn a_body_longer_than_its_content_length_is_as_long_as_promised_or_broken_off() {
+fn a_body_longer_than_its_content_length_is_aborted_and_named() {
+    let app = app();
+    for path in ["/long", "/long-in-pieces", "/long-after-nothing"] {
+        let mut client = Client::connect(app.main);
+        client.send_get(path);
+        assert_eq!(client.try_answer().unwrap_err(), End::Reset, "{path}");
+    }
+    let mut http2 = Http2::connect(app.main);
+    for path in ["/long", "/long-in-pieces", "/long-after-nothing"] {
+        let broken = http2.get(path);
+        http2.wait_for("RST_STREAM", |frame| frame.stream == broken && frame.kind == RST_STREAM);
+    }
+    let report = app.end();
+    assert_eq!(fates(&report), ([0, 6, 0, 0], 0), "{report:?}");
+    wait_for_line(&["ERROR", "a response body failed", "GET", "/long", "longer than its content-length"]);
+}
+
+// A body that waits after its last byte was waited for by nobody, and must not be: it may wait for ever.
+#[test]
+fn a_body_that_waits_after_its_content_length_is_finished_over_http1() {
     let app = app();
     let mut client = Client::connect(app.main);
-    assert_eq!(client.get("/long").body(), "all of", "HTTP/1 sends what the head says");
+    assert_eq!(client.get("/waits-at-its-end").body(), "all of it");
     assert_eq!(client.get("/").body(), "hello");
-    let mut http2 = Http2::connect(app.main);
-    let broken = http2.get("/long");
-    http2.wait_for("RST_STREAM", |frame| frame.stream == broken && frame.kind == RST_STREAM);
     let report = app.end();
-    assert_eq!(fates(&report), ([2, 1, 0, 0], 0), "{report:?}");
-    wait_for_line(&["ERROR", "a response body failed", "GET", "/long", "longer than its content-length"]);
+    assert_eq!(fates(&report), ([2, 0, 0, 0], 0), "{report:?}");
+}
+
+/// Heads that contradict their bodies or themselves. What the path says, then `=`, then values of `content-length` with `;` between.
+const CONTRADICTIONS: [&str; 11] = [
+    "/full=3",
+    "/full=10",
+    "/full=0",
+    "/stream=4;5",
+    "/stream=4, 5",
+    "/stream=four",
+    "/stream=+4",
+    "/stream=-4",
+    "/stream=",
+    "/empty=4",
+    "/chunked=4",
+];
+
+/// A service whose heads are as the path says: a body of four bytes, full or streamed, or none.
+fn framed(request: &http::Request<lameduck::Body>) -> Response {
+    let (kind, lengths) = request.uri().path().split_once('=').unwrap();
+    let body = match kind {
+        "/full" => Body::from("four"),
+        "/empty" => Body::empty(),
+        _ => Body::from_stream(stream::iter([Piece::Ok("fo"), Piece::Ok("ur")])),
+    };
+    let mut response = Response::new(body);
+    for length in lengths.split(';') {
+        response.headers_mut().append(header::CONTENT_LENGTH, length.replace("%20", " ").parse().unwrap());
+    }
+    if kind == "/chunked" {
+        response.headers_mut().insert(header::TRANSFER_ENCODING, "chunked".parse().unwrap());
+    }
+    response
+}
+
+// A handler set a content-length of 3 on a body of 4 bytes. Both went out as they were, and the next response was out of step.
+#[test]
+fn a_head_that_contradicts_its_body_or_itself_becomes_a_500_that_is_logged_and_counted() {
+    let _ = log();
+    let service =
+        hyper::service::service_fn(async |request: http::Request<lameduck::Body>| Ok::<_, Infallible>(framed(&request)));
+    let app = App::start(builder().hyper(service));
+    let mut client = Client::connect(app.main);
+    let mut http2 = Http2::connect(app.main);
+    for path in CONTRADICTIONS {
+        let path = path.replace(' ', "%20");
+        for head in ["", "x: y\r\n", "expect: 100-continue\r\ncontent-length: 0\r\n"] {
+            client.send(format!("GET {path} HTTP/1.1\r\nhost: t\r\n{head}\r\n"));
+            let response = client.answer();
+            assert_eq!((response.status, response.body().as_str()), (500, "internal server error\n"), "{path}");
+            assert!(response.header("date").is_some(), "{response:?}");
+        }
+        let stream = http2.get(&path);
+        assert_eq!(http2.body(stream), "internal server error\n", "{path}");
+        wait_for_line(&["ERROR", "a response cannot be sent; the client gets a 500", "GET", &path]);
+    }
+    for path in ["/full=4", "/full=4;4", "/stream=4", "/stream=4,%204", "/stream=004"] {
+        assert_eq!(client.get(path).body(), "four", "{path}");
+        let stream = http2.get(path);
+        assert_eq!(http2.body(stream), "four", "{path}");
+    }
+    // To HEAD, the length is that of another body.
+    client.send("HEAD /empty=4 HTTP/1.1\r\nhost: t\r\n\r\n");
+    assert_eq!(client.head().unwrap().header("content-length"), Some("4"));
+    client.send("HEAD /full=10 HTTP/1.1\r\nhost: t\r\n\r\n");
+    assert_eq!(client.head().unwrap().header("content-length"), Some("10"));
+    client.send("HEAD /full=4;5 HTTP/1.1\r\nhost: t\r\n\r\n");
+    assert_eq!(client.head().unwrap().status, 500);
+    assert_eq!(client.get("/full=4").body(), "four", "and the next response is in step");
+    let report = app.end();
+    assert_eq!(fates(&report), ([13, 45, 0, 0], 0), "{report:?}");
+    assert!(report.aborts.iter().all(|abort| !abort.head_sent && !abort.by_shutdown), "{report:?}");
+}
+
+// A 1xx from a handler ended an HTTP/2 stream without a response, and over HTTP/1 became a 500 that nobody logged.
+#[test]
+fn a_status_that_is_not_final_becomes_a_500_that_is_logged() {
+    let _ = log();
+    let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
+        let status = request.uri().path()[1..].parse::<u16>().unwrap();
+        Ok::<_, Infallible>(http::Response::builder().status(status).body(Body::from("content")).unwrap())
+    });
+    let app = App::start(builder().hyper(service));
+    let mut client = Client::connect(app.main);
+    let mut http2 = Http2::connect(app.main);
+    for status in [100, 101, 102, 103, 199] {
+        for head in ["", "expect: 100-continue\r\n"] {
+            client.send(format!("GET /{status} HTTP/1.1\r\nhost: t\r\n{head}\r\n"));
+            assert_eq!(client.answer().status, 500, "{status}");
+        }
+        let stream = http2.get(&format!("/{status}"));
+        assert_eq!(http2.body(stream), "internal server error\n", "{status}");
+        wait_for_line(&[
+            "ERROR",
+            "a response cannot be sent; the client gets a 500",
+            "GET",
+            &format!("/{status}"),
+            "status",
+        ]);
+    }
+    // 101 over HTTP/1.0, where an upgrade is ignored (RFC 9110 §7.8).
+    let mut old = Client::connect(app.main);
+    old.send("GET /101 HTTP/1.0\r\nupgrade: echo\r\nconnection: upgrade\r\n\r\n");
+    assert_eq!(old.answer().status, 500);
+    assert_eq!(client.get("/200").body(), "content");
+    let report = app.end();
+    assert_eq!(fates(&report), ([17, 0, 0, 0], 0), "{report:?}");
+}
+
+// HEAD over HTTP/2 added `content-length: 0` to 204 and 304; 205 kept its content.
+#[test]
+fn a_status_without_content_has_none_and_says_no_length() {
+    let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
+        let status = request.uri().path()[1..].parse::<u16>().unwrap();
+        let body = if request.uri().query().is_some() { Body::from("content") } else { Body::empty() };
+        let response = http::Response::builder().status(status);
+        let length = if request.uri().query() == Some("length") { Some("7") } else { None };
+        Ok::<_, Infallible>(
+            length
+                .into_iter()
+                .fold(response, |response, length| response.header("content-length", length))
+                .body(body)
+                .unwrap(),
+        )
+    });
+    let app = App::start(builder().hyper(service));
+    let mut client = Client::connect(app.main);
+    let mut http2 = Http2::connect(app.main);
+    let mut count = 0;
+    for status in [204, 205, 304] {
+        for query in ["", "?content", "?length"] {
+            for method in ["GET", "HEAD", "POST"] {
+                count += 1;
+                client.send(format!("{method} /{status}{query} HTTP/1.1\r\nhost: t\r\n\r\n"));
+                let head = client.head().unwrap();
+                assert_eq!(head.status, status);
+                let length = head.header("content-length");
+                let says = match (status, method) {
+                    (205, "GET" | "POST") => length == Some("0"),
+                    (304, _) => length.is_none() || (query == "?length" && length == Some("7")),
+                    _ => length.is_none(),
+                };
+                assert!(says, "{method} {status}{query}: {head:?}");
+                assert!(head.header("transfer-encoding").is_none(), "{method} {status}{query}: {head:?}");
+            }
+            let path = format!("/{status}{query}");
+            for stream in [http2.get(&path), http2.ask_head(&path)] {
+                count += 1;
+                let last = http2.wait_for("the end", |frame| {
+                    frame.stream == stream && (frame.ends_stream() || frame.kind == RST_STREAM)
+                });
+                assert_eq!(last.kind, HEADERS, "{path}: its head ends it: {last:?}");
+                // `content-length` is no 28 (of the static table) with a value, or indexed.
+                let says = last.payload.windows(2).any(|bytes| bytes == [0x0f, 0x0d]) || last.payload.contains(&0x5c);
+                assert_eq!(says, status == 304 && query == "?length", "{path}: {last:?}");
+            }
+        }
+    }
+    assert_eq!(client.get("/200?content").body(), "content", "and the next response is in step");
+    let report = app.end();
+    assert_eq!(fates(&report), ([count + 1, 0, 0, 0], 0), "{report:?}");
+}
+
+// A response version of 0.9 or 3, as from a client library behind a proxy, panicked inside hyper, and its request counted as gone.
+#[test]
+fn the_version_of_a_response_is_that_of_its_connection() {
+    let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
+        let version = match request.uri().path() {
+            "/0.9" => http::Version::HTTP_09,
+            "/1.0" => http::Version::HTTP_10,
+            "/2" => http::Version::HTTP_2,
+            _ => http::Version::HTTP_3,
+        };
+        let body = Body::from_stream(stream::iter([Piece::Ok("all "), Piece::Ok("of it")]));
+        let body = if request.uri().query().is_some() { body } else { Body::from("all of it") };
+        Ok::<_, Infallible>(http::Response::builder().version(version).body(body).unwrap())
+    });
+    let app = App::start(builder().hyper(service));
+    let mut client = Client::connect(app.main);
+    let mut http2 = Http2::connect(app.main);
+    for path in ["/0.9", "/1.0", "/2", "/3"] {
+        for path in [path.to_owned(), format!("{path}?stream")] {
+            assert_eq!(client.get(&path).body(), "all of it", "{path}, and the connection goes on");
+            let stream = http2.get(&path);
+            assert_eq!(http2.body(stream), "all of it");
+            let mut old = Client::connect(app.main);
+            old.send(format!("GET {path} HTTP/1.0\r\n\r\n"));
+            old.head().unwrap();
+            assert_eq!((old.exactly(9).unwrap().as_slice(), old.end()), (&b"all of it"[..], End::Closed), "{path}");
+        }
+    }
+    let report = app.end();
+    assert_eq!(fates(&report), ([24, 0, 0, 0], 0), "{report:?}");
+}
+
+// A 2xx to CONNECT opens a tunnel. With a content-length and content its client read them as the tunnel's bytes.
+#[test]
+fn a_success_to_connect_has_neither_length_nor_content() {
+    let service = hyper::service::service_fn(async |_: http::Request<lameduck::Body>| {
+        Ok::<_, Infallible>(http::Response::builder().header("content-length", "7").body(Body::from("content")).unwrap())
+    });
+    let app = App::start(builder().hyper(service));
+    let mut client = Client::connect(app.main);
+    client.send("CONNECT t:80 HTTP/1.1\r\nhost: t:80\r\n\r\n");
+    let head = client.head().unwrap();
+    assert_eq!((head.status, head.header("content-length"), head.header("transfer-encoding")), (200, None, None));
+    assert_eq!(client.end(), End::Closed, "nobody took the tunnel");
+    let report = app.end();
+    assert_eq!(fates(&report), ([1, 0, 0, 0], 0), "{report:?}");
 }
 
 // Trailers are the end of a body; one that does not say so before it is asked again was counted gone.

@@ -102,21 +102,27 @@ fn fates(report: &Report) -> [u64; 5] {
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
-// A body that said it was shorter than it was went out whole, behind a head with the shorter length: its client took the rest for
-// the next answer. hyper leaves it out; but of one that is large it dropped what was left, and the request was counted gone.
+// A body that was longer than it said went out as long as its head, and its client took it for whole; it was counted finished.
 #[test]
-fn a_body_longer_than_it_says_sends_no_byte_behind_its_length() {
+fn a_body_longer_than_it_says_is_reset_and_never_looks_whole() {
     let app = App::start(host(async |path, _| match &*path {
         "/long" => Body::new(Odd::new("all of it", 3)),
         "/very-long" => Body::new(Odd::new(vec![b'x'; 100_000], 3)),
+        "/empty" => Body::new(Odd::new("all of it", 0)),
         _ => Body::from("hello"),
     }));
-    for (path, sent) in [("/long", "all"), ("/very-long", "xxx")] {
+    for path in ["/long", "/very-long"] {
         let mut client = Client::connect(app.main);
-        assert_eq!(client.get(path).body(), sent);
         assert_eq!(client.get("/").body(), "hello");
+        client.send_get(path);
+        assert_eq!(client.try_answer().unwrap_err(), End::Reset, "{path}");
     }
-    assert_eq!(fates(&app.end()), [4, 4, 0, 0, 0]);
+    let mut client = Client::connect(app.main);
+    assert_eq!(client.get("/empty").status, 500, "nothing would poll it after its head");
+    assert_eq!(client.get("/").body(), "hello");
+    let report = app.end();
+    assert_eq!(fates(&report), [6, 3, 0, 3, 0], "{report:?}");
+    assert!(report.aborts.iter().all(|abort| !abort.by_shutdown), "{report:?}");
 }
 
 // The request that was answered was taken for the one whose head was half there, and the half for a part of its body: the time for the

@@ -20,22 +20,8 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The time of day, for the `Date` header and logs.
     fn wall(&self) -> SystemTime;
 
-    /// Whose time of day [`wall`](Self::wall) tells. Default: its own.
-    fn calendar(&self) -> Calendar {
-        Calendar::Own
-    }
-
     /// This clock's epoch as an [`Instant`], for libraries that speak in those.
     fn epoch(&self) -> Instant;
-}
-
-/// Whose time of day a clock tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Calendar {
-    /// Its own: nobody else can tell it.
-    Own,
-    /// The system's: `SystemTime::now` tells the same.
-    System,
 }
 
 /// A wait that can be set anew without a new allocation.

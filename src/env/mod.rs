@@ -16,7 +16,7 @@ mod signals;
 mod transport;
 
 pub use address::{Address, ListenAddress};
-pub use clock::{Calendar, Clock, Sleep};
+pub use clock::{Clock, Sleep};
 pub use lot::{Lot, NoLot, Nobody};
 #[cfg(feature = "metrics")]
 pub(crate) use meter::{Meter, Usage};

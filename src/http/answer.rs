@@ -3,13 +3,14 @@
 use super::{
     DrainClass,
     berth::Writes,
+    framing::{LengthError, check_length},
     link::{Link, Protocol},
     piece::Piece,
     request::{Cutter, Flight},
 };
 use crate::{errors::Chain, unwind::catch};
 use bytes::{Buf, Bytes};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
@@ -68,7 +69,16 @@ struct Progress {
     whole: bool,
     class: DrainClass,
     turn: Turn,
+    ahead: Ahead,
     waits: Option<Box<Waits>>,
+}
+
+/// What was polled of the body after the bytes that its head promised.
+#[derive(Debug)]
+enum Ahead {
+    Nothing,
+    End,
+    Trailers(Box<HeaderMap>),
 }
 
 /// Whose move it is.
@@ -101,7 +111,7 @@ pub(crate) enum Broken {
     Panicked,
     /// It ended so many bytes before the length that its head promised.
     Short(u64),
-    /// It goes on behind that.
+    /// It has more bytes than its head promised.
     Long,
     Cut,
 }
@@ -119,14 +129,14 @@ impl<B> Answer<B> {
         Self { source: Source::Own { body }, progress }
     }
 
-    /// The handler's own, where HTTP forbids a body (HEAD, 204, 304). HTTP/1 will not ask for it, but for its length; HTTP/2 would send
-    /// it all the same.
-    pub(crate) fn bodyless(body: B, flight: Flight) -> Self {
-        let source = match flight.link().protocol {
-            Protocol::Http1 => Source::Own { body },
-            Protocol::Http2 => Source::Unsent { body },
-        };
-        Self { source, progress: Progress::whole(Some(flight)) }
+    /// A body where HTTP forbids content. None of it is sent.
+    pub(crate) fn unsent(body: B, flight: Flight) -> Self {
+        Self { source: Source::Unsent { body }, progress: Progress::whole(Some(flight)) }
+    }
+
+    /// The body of a response to HEAD over HTTP/1. hyper asks for its length and not for its bytes.
+    pub(crate) fn asked_for_its_length(body: B, flight: Flight) -> Self {
+        Self { source: Source::Own { body }, progress: Progress::whole(Some(flight)) }
     }
 
     /// A line of ours, if there may be one. Its request has its fate already, unless `flight` still awaits one.
@@ -184,6 +194,17 @@ where
             let piece = me.progress.hand_over(*rest, body.is_end_stream());
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
+        match std::mem::replace(&mut me.progress.ahead, Ahead::Nothing) {
+            Ahead::Nothing => {}
+            Ahead::End => {
+                me.progress.ahead = Ahead::End;
+                return Poll::Ready(None);
+            }
+            Ahead::Trailers(trailers) => {
+                me.progress.ahead = Ahead::End;
+                return Poll::Ready(Some(Ok(Frame::trailers(*trailers))));
+            }
+        }
         // What a handler answered when it was cancelled may meet the abort in the same instant: what is ready and ends is sent
         // all the same, as a handler that is ready is heard. Only what is waited for, or has no end in sight, is cut.
         let ends = body.is_end_stream() || body.size_hint().exact().is_some();
@@ -200,7 +221,13 @@ where
                 };
                 // Trailers end it.
                 me.progress.whole = true;
-                let ends = body.is_end_stream();
+                let mut ends = body.is_end_stream();
+                if !ends && me.progress.is_all_promised() {
+                    match me.progress.look_ahead(body.as_mut(), cx) {
+                        Ok(ended) => ends = ended,
+                        Err(broken) => return Poll::Ready(Some(Err(broken))),
+                    }
+                }
                 Poll::Ready(Some(Ok(frame.map_data(|bytes| me.progress.hand_over(bytes, ends)))))
             }
             Ok(Poll::Ready(None)) => Poll::Ready(me.progress.end().err().map(Err)),
@@ -211,6 +238,58 @@ where
                 Poll::Ready(Some(Err(Broken::Panicked)))
             }
         }
+    }
+}
+
+// Before the head is sent.
+impl<B> Answer<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// The request, unless it has its outcome.
+    pub(super) fn flight(&self) -> Option<&Flight> {
+        match &self.source {
+            Source::Begun { answer } => answer.as_ref().get_ref().as_ref()?.flight(),
+            Source::Own { .. } | Source::Unsent { .. } | Source::Line { .. } => self.progress.flight.as_ref(),
+        }
+    }
+
+    /// Whether the body may be as long as the head `says`.
+    pub(super) fn check_length(&self, says: u64) -> Result<(), LengthError> {
+        match &self.source {
+            Source::Own { body } => check_length(says, body),
+            Source::Unsent { .. } | Source::Line { .. } | Source::Begun { .. } => Ok(()),
+        }
+    }
+
+    /// Whether the head promises no byte and the body may have some. hyper would not poll it.
+    pub(super) fn may_break_an_empty_promise(&self) -> bool {
+        matches!(self.source, Source::Own { .. }) && self.progress.is_all_promised() && !HttpBody::is_end_stream(self)
+    }
+
+    /// Polls a body that may break an empty promise. Ready if it did, and its request is aborted.
+    #[cold]
+    pub(super) fn poll_before_the_head(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let note = |answer: &Self, sent| answer.flight().map(|flight| flight.note_head_sent(sent));
+        note(&self, false);
+        let polled = self.as_mut().poll_frame(cx);
+        note(&self, true);
+        if matches!(polled, Poll::Ready(Some(Err(_)))) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Aborts the request, and drops the body unsent.
+    #[cold]
+    pub(super) fn refuse(self, why: &LengthError) {
+        let mut answer = Box::pin(self);
+        answer.as_mut().drop_body();
+        let progress = answer.as_mut().project().progress;
+        progress.pass(Turn::Clients);
+        let Some(flight) = progress.flight.take() else { return };
+        flight.log_refusal(why);
+        flight.note_head_sent(false);
+        flight.link().on_request_over();
+        flight.abort(Cutter::Body);
     }
 }
 
@@ -261,7 +340,9 @@ where
         match &self.source {
             // One that ends too soon is asked once more, to say so.
             Source::Own { body } => {
-                self.progress.rest.is_none() && self.progress.owed.is_none_or(|owed| owed == 0) && body.is_end_stream()
+                self.progress.rest.is_none()
+                    && self.progress.owed.is_none_or(|owed| owed == 0)
+                    && (matches!(self.progress.ahead, Ahead::End) || body.is_end_stream())
             }
             Source::Unsent { .. } => true,
             Source::Line { line } => line.is_none(),
@@ -271,8 +352,9 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
+            Source::Unsent { .. } => SizeHint::with_exact(0),
             // The class of an endless stream may end it early; what has an exact size is not endless.
-            Source::Own { body } | Source::Unsent { body } => match (&self.progress.rest, self.progress.owed) {
+            Source::Own { body } => match (&self.progress.rest, self.progress.owed) {
                 // Begun elsewhere: of what was taken of it, nothing was sent.
                 (Some(rest), Some(owed)) => SizeHint::with_exact(rest.len() as u64 + owed),
                 (Some(_), None) | (None, _) => body.size_hint(),
@@ -289,6 +371,9 @@ where
 /// More than this is not copied together with its head, but for the first answer of a connection.
 const COPIED_BYTES_MAX: usize = 16 * 1024;
 
+/// The number of empty frames after the promised bytes that are skipped in search of the end.
+const EMPTY_FRAMES_MAX: usize = 16;
+
 /// And of that no more at once than this.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
 
@@ -296,7 +381,7 @@ impl Progress {
     /// Of an answer that would be whole without another byte.
     const fn whole(flight: Option<Flight>) -> Self {
         let class = DrainClass::Finish;
-        Self { flight, rest: None, owed: None, whole: true, class, turn: Turn::Clients, waits: None }
+        Self { flight, rest: None, owed: None, whole: true, class, turn: Turn::Clients, ahead: Ahead::Nothing, waits: None }
     }
 
     fn piece(&self, bytes: Bytes, ends: bool) -> Piece {
@@ -307,19 +392,46 @@ impl Progress {
     fn keep_promise(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Broken> {
         let Some(owed) = &mut self.owed else { return Ok(frame) };
         let Some(bytes) = frame.data_ref() else { return self.end().map(|()| frame) };
-        if let Some(left) = owed.checked_sub(bytes.len() as u64) {
-            *owed = left;
-            return Ok(frame);
+        *owed = owed.checked_sub(bytes.len() as u64).ok_or(Broken::Long)?;
+        Ok(frame)
+    }
+
+    /// Whether the bytes that were promised are all there. With HTTP/1 hyper then polls no more.
+    fn is_all_promised(&self) -> bool {
+        self.owed == Some(0) && self.flight.as_ref().is_some_and(|flight| flight.link().protocol == Protocol::Http1)
+    }
+
+    /// Polls the body for what comes after the promised bytes, before the last of them are sent: once sent, they look whole.
+    /// Returns whether the body has ended. A body that waits there is taken for whole, since it may wait for ever.
+    fn look_ahead<B>(&mut self, mut body: Pin<&mut B>, cx: &mut Context<'_>) -> Result<bool, Broken>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        for _ in 0..EMPTY_FRAMES_MAX {
+            let polled = catch(|| body.as_mut().poll_frame(cx)).map_err(|panic| {
+                self.note_panic(&panic);
+                Broken::Panicked
+            })?;
+            match polled {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(None) => {
+                    self.ahead = Ahead::End;
+                    return Ok(true);
+                }
+                Poll::Ready(Some(Err(error))) => return Err(Broken::Own(error.into())),
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(bytes) if bytes.is_empty() => {}
+                    Ok(_) => return Err(Broken::Long),
+                    Err(frame) => {
+                        self.ahead =
+                            frame.into_trailers().map_or(Ahead::End, |trailers| Ahead::Trailers(Box::new(trailers)));
+                        return Ok(false);
+                    }
+                },
+            }
         }
-        if self.flight.as_ref().is_none_or(|flight| flight.link().protocol == Protocol::Http2) {
-            return Err(Broken::Long);
-        }
-        // What was promised, and no more: behind it the client expects the next answer.
-        let promised = usize::try_from(std::mem::take(owed)).unwrap_or(usize::MAX);
-        Ok(frame.map_data(|mut bytes| {
-            bytes.truncate(promised);
-            bytes
-        }))
+        Ok(false)
     }
 
     /// The body has ended.
@@ -337,7 +449,7 @@ impl Progress {
     fn is_last(&self, ends: bool) -> bool {
         match self.owed {
             None => ends,
-            Some(0) => ends || self.flight.as_ref().is_some_and(|flight| flight.link().protocol == Protocol::Http1),
+            Some(0) => ends || self.is_all_promised(),
             Some(_) => false,
         }
     }

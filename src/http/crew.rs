@@ -13,7 +13,7 @@ use super::{
     timer::HyperTimer,
 };
 use crate::{
-    env::{Calendar, WorkerThreads},
+    env::WorkerThreads,
     lifecycle::{Moment, Phase},
 };
 use hyper::{
@@ -69,8 +69,6 @@ where
 impl<S: HttpService> Crew<S> {
     pub(crate) fn new(side: Arc<Side>, service: Arc<S>, beats: Arc<AtomicU64>, threads: WorkerThreads) -> Self {
         let limits = side.config.limits;
-        // hyper writes the date of the system, at next to no cost. Of any other calendar it knows nothing, and we write it.
-        let writes_date = side.calendar == Calendar::System;
         let tasks = TaskTracker::new();
         let mut http1 = http1::Builder::new();
         http1
@@ -78,7 +76,8 @@ impl<S: HttpService> Crew<S> {
             .half_close(true)
             // The sweep bounds the head, and a parked connection has none; hyper's timer costs every request.
             .header_read_timeout(None)
-            .auto_date_header(writes_date)
+            // hyper's own date stays as it is when the system's clock is set back.
+            .auto_date_header(false)
             .max_headers(limits.headers_max)
             .max_header_size(limits.header_bytes_max)
             .max_buf_size(limits.header_bytes_max.max(HTTP1_BUFFER));
@@ -87,7 +86,7 @@ impl<S: HttpService> Crew<S> {
         let mut http2 = http2::Builder::new(TrackedExecutor(tasks.clone()));
         http2
             .timer(HyperTimer(side.clock.clone()))
-            .auto_date_header(writes_date)
+            .auto_date_header(false)
             .max_concurrent_streams(limits.http2_streams_max)
             .initial_stream_window_size(HTTP2_RECEIVE_WINDOW)
             .initial_connection_window_size(HTTP2_RECEIVE_WINDOW)

@@ -21,10 +21,7 @@ use super::{
     service::{Begun, BegunHandling, Guarded, HttpService},
     sniff::after_empty_lines,
 };
-use crate::{
-    env::{Calendar, Transport},
-    lifecycle::Moment,
-};
+use crate::{env::Transport, lifecycle::Moment};
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::Body as HttpBody;
@@ -204,7 +201,7 @@ impl<S: HttpService> Direct<S> {
     ) -> Sent<S> {
         let side = &self.service.link().side;
         // The handler has answered at once, so that this will do, and the clock is read once more when all is sent.
-        let date = (side.calendar == Calendar::System).then(|| self.today.at(arrived, || side.clock.wall()));
+        let date = self.today.at(arrived, || side.clock.wall());
         let body = response.body();
         let length = body.size_hint().exact().filter(|length| *length > 0 || body.is_end_stream());
         let after = length.and_then(|length| plain::write(out, &mut response, length, wish, date));

@@ -1,6 +1,12 @@
 //! The io that hyper holds: a transport that leaves signs of what passes.
 
-use super::{berth::Writes, inflow::FrameScanner, limits::READ_IN_TURN_MAX, link::Link};
+use super::{
+    berth::Writes,
+    date,
+    inflow::FrameScanner,
+    limits::READ_IN_TURN_MAX,
+    link::{Link, Protocol},
+};
 use crate::env::{Look, Transport};
 use bytes::{Buf, Bytes};
 use std::{
@@ -30,6 +36,9 @@ pub(crate) struct GuestIo<T: Transport> {
     /// Once upgraded: ready when the connection must end.
     ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
+
+/// The begin of a response that hyper makes itself.
+const ERROR_BEGINS: &[u8] = b"HTTP/1.1 4";
 
 /// Whether hyper may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +151,30 @@ impl<T: Transport> GuestIo<T> {
         Poll::Ready(())
     }
 
+    /// Whether a response is hyper's own, to a head that it cannot read: no call of the service awaits one.
+    fn is_by_hyper(&self) -> bool {
+        let link = &self.link;
+        link.protocol == Protocol::Http1 && !link.is_in_flight() && !link.has_ended() && !link.is_upgraded()
+    }
+
+    /// Writes a head that hyper made, with a date (RFC 9110 §6.6.1).
+    #[cold]
+    fn write_dated(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut dated = bytes.to_vec();
+        if bytes.ends_with(b"\r\n\r\n") {
+            dated.truncate(bytes.len() - 2);
+            dated.extend_from_slice(b"date: ");
+            dated.extend_from_slice(date::header(self.link.side.clock.wall()).as_bytes());
+            dated.extend_from_slice(b"\r\n\r\n");
+        }
+        self.unwritten = dated.into();
+        // What the kernel does not take now leaves before the next write or flush.
+        match self.poll_unwritten(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(bytes.len())),
+        }
+    }
+
     fn io(&mut self) -> io::Result<Pin<&mut T>> {
         self.io.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -227,6 +260,9 @@ impl<T: Transport> AsyncWrite for GuestIo<T> {
         me.poll_ending(cx)?;
         me.look_if_wanted()?;
         ready!(me.poll_unwritten(cx))?;
+        if bytes.starts_with(ERROR_BEGINS) && me.is_by_hyper() {
+            return me.write_dated(cx, bytes);
+        }
         me.link.on_write();
         let polled = me.io()?.poll_write(cx, bytes);
         let written = ready!(me.noting(polled))?;
@@ -243,6 +279,12 @@ impl<T: Transport> AsyncWrite for GuestIo<T> {
         me.poll_ending(cx)?;
         me.look_if_wanted()?;
         ready!(me.poll_unwritten(cx))?;
+        if let [bytes] = slices
+            && bytes.starts_with(ERROR_BEGINS)
+            && me.is_by_hyper()
+        {
+            return me.write_dated(cx, bytes);
+        }
         me.link.on_write();
         let polled = me.io()?.poll_write_vectored(cx, slices);
         let written = ready!(me.noting(polled))?;

@@ -20,6 +20,7 @@ mod direct;
 mod drain_class;
 #[cfg(feature = "axum")]
 mod extract;
+mod framing;
 mod guest_io;
 mod http1;
 mod http2;

@@ -7,7 +7,7 @@
 use super::authority;
 use bytes::{Buf, Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri,
     header::{self, Entry},
 };
 use std::{cell::RefCell, mem::MaybeUninit};
@@ -115,10 +115,10 @@ pub(super) fn write<B>(
     response: &mut Response<B>,
     length: u64,
     wish: Wish,
-    date: Option<&[u8]>,
+    date: &[u8],
 ) -> Option<After> {
     let status = response.status();
-    if response.version() != Version::HTTP_11 || response.extensions().get::<hyper::ext::ReasonPhrase>().is_some() {
+    if response.extensions().get::<hyper::ext::ReasonPhrase>().is_some() {
         return None;
     }
     if wish == Wish::ToClose
@@ -167,7 +167,7 @@ pub(super) fn write<B>(
         out.extend_from_slice(length);
         out.extend_from_slice(b"\r\n");
     }
-    if let Some(date) = date.filter(|_| !says_date) {
+    if !says_date {
         out.extend_from_slice(b"date: ");
         out.extend_from_slice(date);
         out.extend_from_slice(b"\r\n");

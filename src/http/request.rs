@@ -7,9 +7,12 @@ use super::{
 };
 use crate::lifecycle::{Moment, Phase};
 use http::{Method, StatusCode, Uri};
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -226,7 +229,7 @@ enum Fate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cutter {
     Shutdown,
-    /// A body that failed, panicked, or broke the promise of its head: its own, or on HTTP/1 one behind it.
+    /// A body that failed, panicked, or was not as long as its head said: its own, or on HTTP/1 one behind it.
     Body,
 }
 
@@ -252,8 +255,15 @@ impl Flight {
         self.request.name()
     }
 
-    pub(crate) fn note_head_sent(&self) {
-        self.request.head_sent.store(true, Relaxed);
+    pub(crate) fn note_head_sent(&self, sent: bool) {
+        self.request.head_sent.store(sent, Relaxed);
+    }
+
+    /// Logs why the client gets a 500 instead of the handler's response.
+    #[cold]
+    pub(crate) fn log_refusal(&self, why: &dyn fmt::Display) {
+        let (method, path) = self.name();
+        crate::log::error!(error = %why, method, path, "a response cannot be sent; the client gets a 500");
     }
 
     pub(crate) fn note_panicked(&self) {

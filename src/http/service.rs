@@ -5,15 +5,13 @@ use super::{
     answer::Answer,
     authority, date,
     deadlines::Place,
+    framing::{Content, said_length},
     link::{Link, Protocol},
     request::{Cutter, Flight, Request},
 };
-use crate::{env::Calendar, errors::Chain, lifecycle::Moment, unwind::catch};
+use crate::{errors::Chain, lifecycle::Moment, unwind::catch};
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version,
-    header::{self, Entry},
-};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -117,18 +115,23 @@ impl<S: HttpService> Guarded<S> {
     }
 
     /// A request begins, with no handler yet.
-    fn begin(&self, method: &Method, uri: &Uri, version: Version) -> (HandlingState, Arc<Request>) {
+    fn begin(&self, method: &Method, uri: &Uri, version: Version, upgrade: Upgrade) -> (HandlingState, Arc<Request>) {
         self.link.on_call();
         let arrived = self.link.side.clock.now();
         let about = Request::next(self.last.take(), &self.link, arrived, method, uri);
         self.last.set(Some(about.clone()));
         let flight = Some(Flight::begin(about.clone()));
-        (HandlingState { flight, place: None, version, without_handler: Instead::Failed }, about)
+        (HandlingState { flight, place: None, version, without_handler: Instead::Failed, upgrade }, about)
     }
 
     /// Calls the handler for a request that hyper read.
     fn handle(&self, mut request: http::Request<Incoming>) -> Handling<S::ServiceFuture> {
-        let (state, about) = self.begin(request.method(), request.uri(), request.version());
+        // hyper has an upgrade for CONNECT too, and for HTTP/2, where 101 is no response (RFC 9113 §8.6).
+        let asks = request.extensions().get::<hyper::upgrade::OnUpgrade>().is_some()
+            && request.version() == Version::HTTP_11
+            && request.headers().contains_key(header::UPGRADE);
+        let upgrade = if asks { Upgrade::Asked } else { Upgrade::No };
+        let (state, about) = self.begin(request.method(), request.uri(), request.version(), upgrade);
         // Nothing large is returned from inside the catch: it is made where it stays.
         let mut handling = Handling { handler: None, state };
         if let Err(why) = authority::check(&mut request) {
@@ -160,15 +163,13 @@ impl<S: HttpService> Guarded<S> {
         let mut response = Response::new(Answer::line(line, None));
         *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        if side.calendar == Calendar::Own {
-            response.headers_mut().insert(header::DATE, date::header(side.clock.wall()));
-        }
+        response.headers_mut().insert(header::DATE, date::header(side.clock.wall()));
         Some(response)
     }
 
     /// Calls the handler for a plain `GET`, which begins in `place`. The fields are taken from `headers`. When it arrived.
     pub(crate) fn handle_in(&self, place: &mut BegunHandling<S>, uri: Uri, headers: &mut HeaderMap) -> Moment {
-        let (state, about) = self.begin(&Method::GET, &uri, Version::HTTP_11);
+        let (state, about) = self.begin(&Method::GET, &uri, Version::HTTP_11, Upgrade::No);
         let arrived = about.arrived;
         place.set(Some(Handling { handler: None, state }));
         let Some(mut handling) = place.as_mut().as_pin_mut().map(Handling::project) else { return arrived };
@@ -227,7 +228,7 @@ impl<S: HttpService> Future for Called<S> {
             CalledProjection::Now { handling } => {
                 let Ok(response) = ready!(handling.poll(cx));
                 let Some(link) = response.body().switching(response.status()) else {
-                    return Poll::Ready(Ok(response));
+                    return Poll::Ready(Ok(for_hyper(cx, response)));
                 };
                 // The connection polls hyper again at once, with upgrades.
                 link.set_switching();
@@ -239,13 +240,13 @@ impl<S: HttpService> Future for Called<S> {
                     *begun = Some(Begun::Handler(handling));
                     Poll::Pending
                 }
-                Some(Begun::Answer(answer)) => Poll::Ready(Ok(*answer)),
+                Some(Begun::Answer(answer)) => Poll::Ready(Ok(for_hyper(cx, *answer))),
                 Some(Begun::Handler(mut handling)) => {
                     let polled = handling.as_mut().as_pin_mut().map_or(Poll::Pending, |handling| handling.poll(cx));
                     if polled.is_pending() {
                         *begun = Some(Begun::Handler(handling));
                     }
-                    polled
+                    polled.map_ok(|response| for_hyper(cx, response))
                 }
                 None => Poll::Pending,
             },
@@ -275,6 +276,14 @@ struct HandlingState {
     version: Version,
     /// Why we answer if there is no handler.
     without_handler: Instead,
+    upgrade: Upgrade,
+}
+
+/// Whether a request may be answered by 101.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upgrade {
+    Asked,
+    No,
 }
 
 /// Why we answer in a handler's place.
@@ -306,7 +315,11 @@ where
         let instead = match catch(|| polled = handler.poll(cx)).map(|()| polled) {
             Ok(Poll::Ready(Ok(response))) => {
                 self.as_mut().drop_handler();
-                return Poll::Ready(Ok(self.project().state.answer(response)));
+                let state = self.project().state;
+                if response.status().is_informational() && !state.may_switch(&response) {
+                    return Poll::Ready(Ok(state.refuse_status(response)));
+                }
+                return Poll::Ready(Ok(state.answer(response)));
             }
             Ok(Poll::Ready(Err(error))) => {
                 let error: BoxError = error.into();
@@ -371,30 +384,43 @@ impl HandlingState {
             return self.answer_instead(Instead::Refused(SWITCHED_TOO_SOON));
         }
         let Some(flight) = self.take_flight() else { return response.map(|_| Answer::line(None, None)) };
+        // hyper panics at some versions, and frames by others. HTTP/2 sends none.
+        *response.version_mut() = Version::HTTP_11;
         dress(&mut response, &flight, self.version);
-        let status = response.status();
-        // RFC 9110 §9.3.2: an answer to HEAD has no content.
-        let bodyless = *flight.request().method() == Method::HEAD
-            || status == StatusCode::NO_CONTENT
-            || status == StatusCode::NOT_MODIFIED
-            || status.is_informational();
-        let class = DrainClass::of(&response);
-        flight.note_head_sent();
-        if bodyless {
-            if self.version == Version::HTTP_2
-                && *flight.request().method() == Method::HEAD
-                && let Some(length) = response.body().size_hint().exact()
-            {
-                // RFC 9110 §9.3.2: the head says what it would to GET. HTTP/1 sees to that by itself.
-                response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
-            }
-            return response.map(|body| Answer::bodyless(body, flight));
+        let content = Content::of(flight.request().method(), response.status());
+        flight.note_head_sent(true);
+        if content != Content::Allowed {
+            return without_content(response, content, flight);
         }
-        // As hyper sees it: what the body says goes before what its head says.
-        let promised = response.body().size_hint().exact().or_else(|| content_length(response.headers()));
+        let class = DrainClass::of(&response);
+        // The head and the body agree, or the response is not sent.
+        let exact = response.body().size_hint().exact();
+        let promised = exact.or_else(|| said_length(response.headers_mut()).ok().flatten());
         // An early end would be no end of what has a length.
         let class = if promised.is_some() { DrainClass::Finish } else { class };
         response.map(|body| Answer::own(body, flight, class, promised))
+    }
+
+    /// Whether a response is a 101 that its request asks for.
+    fn may_switch<B>(&self, response: &Response<B>) -> bool {
+        response.status() == StatusCode::SWITCHING_PROTOCOLS && self.upgrade == Upgrade::Asked
+    }
+
+    /// Responds with a 500 in place of a status that is not final.
+    #[cold]
+    fn refuse_status<B>(&mut self, response: Response<B>) -> Response<Answer<B>> {
+        let status = response.status();
+        if let Some(flight) = &self.flight {
+            if status == StatusCode::SWITCHING_PROTOCOLS {
+                flight.log_refusal(&"status 101 without a request to upgrade");
+            } else {
+                flight.log_refusal(&format_args!("status {} is not final", status.as_u16()));
+            }
+        }
+        if let Err(panic) = catch(|| drop(response)) {
+            self.note_panic(&panic);
+        }
+        self.answer_instead(Instead::Failed)
     }
 
     fn answer_instead<B>(&mut self, instead: Instead) -> Response<Answer<B>> {
@@ -406,6 +432,7 @@ impl HandlingState {
             Instead::Refused(_) => StatusCode::BAD_REQUEST,
         };
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        add_date(response.headers_mut(), &flight);
         dress(&mut response, &flight, self.version);
         if matches!(instead, Instead::Refused(_)) {
             announce_close(&mut response, self.version);
@@ -454,18 +481,90 @@ impl HandlingState {
     }
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+/// Returns a response whose status or method allows no content.
+fn without_content<B>(mut response: Response<B>, content: Content, flight: Flight) -> Response<Answer<B>>
+where
+    B: HttpBody<Data = Bytes>,
+{
+    let status = response.status();
+    if content == Content::Forbidden {
+        // RFC 9110 §8.6. Of 205 hyper says that it is empty.
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        response.headers_mut().remove(header::TRANSFER_ENCODING);
+    } else if status != StatusCode::NOT_MODIFIED && !response.headers().contains_key(header::CONTENT_LENGTH) {
+        // RFC 9110 §9.3.2: the head says what it would to GET. Over HTTP/1 hyper sees to that.
+        if flight.link().protocol == Protocol::Http1 {
+            return response.map(|body| Answer::asked_for_its_length(body, flight));
+        }
+        if let Some(length) = response.body().size_hint().exact() {
+            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        }
+    }
+    response.map(|body| Answer::unsent(body, flight))
 }
 
-/// What every answer of ours wears.
-fn dress<B>(response: &mut Response<B>, flight: &Flight, version: Version) {
-    let side = flight.side();
-    if side.calendar == Calendar::Own
-        && let Entry::Vacant(date) = response.headers_mut().entry(header::DATE)
-    {
-        date.insert(date::header(side.clock.wall()));
+/// Adds what a response that hyper writes needs, and replaces it by a 500 if its length is a contradiction (P5d).
+fn for_hyper<B>(cx: &mut Context<'_>, mut response: Response<Answer<B>>) -> Response<Answer<B>>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let Some(flight) = response.body().flight() else { return response };
+    let (protocol, method) = (flight.link().protocol, flight.request().method().clone());
+    let wall = flight.side().clock.wall();
+    response.headers_mut().entry(header::DATE).or_insert_with(|| date::header(wall));
+    let checked = match said_length(response.headers_mut()) {
+        Ok(None) => Ok(()),
+        Ok(Some(says)) => response.body().check_length(says),
+        Err(why) => Err(why),
+    };
+    let is_broken = match checked {
+        Err(why) => {
+            let (head, answer) = response.into_parts();
+            answer.refuse(&why);
+            response = Response::from_parts(head, Answer::line(None, None));
+            true
+        }
+        Ok(()) if response.body().may_break_an_empty_promise() => {
+            let (head, answer) = response.into_parts();
+            let mut answer = Box::pin(Some(answer));
+            let polled = answer.as_mut().as_pin_mut().map_or(Poll::Pending, |answer| answer.poll_before_the_head(cx));
+            response = Response::from_parts(head, Answer::begun(answer));
+            polled.is_ready()
+        }
+        Ok(()) => false,
+    };
+    if !is_broken {
+        return response;
     }
+    // hyper writes no content of a response to HEAD over HTTP/1, and says how long it would be.
+    let is_unsent = protocol == Protocol::Http2 && method == Method::HEAD;
+    failed_instead(&response, (!is_unsent).then(|| Bytes::from(format!("{}\n", Instead::Failed))))
+}
+
+/// Returns the 500 that takes the place of a response, with what its head says of the connection.
+#[cold]
+fn failed_instead<B>(response: &Response<Answer<B>>, line: Option<Bytes>) -> Response<Answer<B>> {
+    let mut instead = Response::new(Answer::line(line, None));
+    *instead.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    *instead.version_mut() = response.version();
+    let headers = instead.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if let Some(date) = response.headers().get(header::DATE) {
+        headers.insert(header::DATE, date.clone());
+    }
+    if response.headers().get(header::CONNECTION).is_some_and(|value| value == "close") {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    instead
+}
+
+fn add_date(headers: &mut HeaderMap, flight: &Flight) {
+    headers.insert(header::DATE, date::header(flight.side().clock.wall()));
+}
+
+/// Adds the headers that concern the connection.
+fn dress<B>(response: &mut Response<B>, flight: &Flight, version: Version) {
     // P4: an HTTP/1 response announces that it is the last on its connection (RFC 9112 §9.6).
     // HTTP/2 has GOAWAY for that and forbids the header (RFC 9113 §8.2.2).
     let announces = flight.link().on_response_head();

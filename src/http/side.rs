@@ -8,7 +8,7 @@ use super::{
     tally::{Counter, Tally},
 };
 use crate::{
-    env::{Calendar, Clock, Seed},
+    env::{Clock, Seed},
     lifecycle::{Moment, Phase},
     unwind::unwind,
 };
@@ -26,8 +26,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 #[derive(Debug)]
 pub(crate) struct Side {
     pub(crate) clock: Arc<dyn Clock>,
-    /// The clock's, asked once.
-    pub(crate) calendar: Calendar,
     pub(crate) config: SideConfig,
     pub(crate) tally: Tally,
     /// Of the aborted, those that the shutdown cut: they make the exit code 3.
@@ -94,7 +92,8 @@ pub struct AbortedRequest {
     pub age: Duration,
     /// The phase in which it was cut.
     pub phase: Phase,
-    /// Whether its client had received the head of an answer, and so got a reset; otherwise it got a 503.
+    /// Whether its client had received the head of an answer, and so got a reset; otherwise it got a 503, or a 500 if the length of
+    /// its response was a contradiction.
     pub head_sent: bool,
     /// Whether the shutdown cut it, which makes the exit code 3; otherwise a response body failed, panicked or was not as long as its
     /// `content-length`, in whatever phase.
@@ -107,7 +106,6 @@ const ABORTS_LISTED_MAX: usize = 1_000;
 impl Side {
     pub(crate) fn new(clock: Arc<dyn Clock>, config: SideConfig) -> Self {
         Self {
-            calendar: clock.calendar(),
             clock,
             config,
             tally: Tally::default(),

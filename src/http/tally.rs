@@ -126,8 +126,8 @@ pub struct RequestTally {
     pub finished: u64,
     /// The request's deadline came first; the client got a 503.
     pub timed_out: u64,
-    /// It was cut, by the shutdown or by a body that failed, panicked or was not as long as its `content-length`: a 503 before the
-    /// head, a reset after it.
+    /// It was cut, by the shutdown or by a body that failed, panicked or was not as long as its `content-length`: a 503 or 500
+    /// before the head, a reset after it.
     pub aborted: u64,
     /// The client left first.
     pub gone: u64,

@@ -5,7 +5,7 @@
 //! The calendar is never paused.
 
 use crate::{
-    env::{Calendar, Clock, Sleep},
+    env::{Clock, Sleep},
     lifecycle::Moment,
 };
 #[cfg(target_os = "linux")]
@@ -93,10 +93,6 @@ impl Clock for TokioClock {
     #[expect(clippy::disallowed_methods, reason = "this is the injected clock")]
     fn wall(&self) -> SystemTime {
         SystemTime::now()
-    }
-
-    fn calendar(&self) -> Calendar {
-        Calendar::System
     }
 
     fn epoch(&self) -> Instant {

@@ -6,7 +6,7 @@
 use super::{PATIENCE, until, wire};
 use lameduck::{
     Builder, Host, HttpService, Report, ShutdownHandle,
-    env::{Audience, Env, Job, JobEnd, ListenAddress, Network, Reservation, Room, Rooms, Seed, SignalSource},
+    env::{Audience, Clock, Env, Job, JobEnd, ListenAddress, Network, Reservation, Room, Rooms, Seed, SignalSource},
     lifecycle::{Moment, Plan, Signal},
     os::{OsListener, OsNetwork, OsReservation, Tasks, Threads, TokioClock},
 };
@@ -74,6 +74,19 @@ impl App {
 
     /// Starts a host and waits until its internal server answers.
     pub(crate) fn spawn<S: HttpService>(host: Host<S>, workers: Workers) -> Self {
+        Self::spawn_by(host, workers, |clock| clock)
+    }
+
+    /// The same, by the clock that `clock` makes of the real one.
+    pub(crate) fn spawn_by<S, C>(
+        host: Host<S>,
+        workers: Workers,
+        clock: impl FnOnce(TokioClock) -> C + Send + 'static,
+    ) -> Self
+    where
+        S: HttpService,
+        C: Clock,
+    {
         let stop = host.shutdown_handle();
         let (signals, heard) = tokio_mpsc::unbounded_channel();
         let (bound, addresses) = mpsc::channel();
@@ -85,7 +98,7 @@ impl App {
             };
             let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
             let lived = runtime.block_on(async move {
-                let clock = Arc::new(TokioClock::new());
+                let clock = Arc::new(clock(TokioClock::new()));
                 let rooms = match workers {
                     Workers::Task | Workers::OneThread => Quiet::Tasks(Tasks::new(Handle::current())),
                     Workers::Threads(count) => {
