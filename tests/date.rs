@@ -95,5 +95,5 @@ fn a_clock_that_is_set_shows_on_every_response_within_a_second() {
             assert!(head > with_a_known_date + 10, "{head} bytes are no new date");
         }
     }
-    app.end();
+    let _ = app.end();
 }
