@@ -238,8 +238,8 @@ where
     let how = draw.byte();
     let status = response.status();
     let pieces = if status == StatusCode::RESET_CONTENT { Pieces::new(&[], 0) } else { Pieces::new(pieces, how) };
-    let has_content =
-        !matches!(status.as_u16(), 204 | 205 | 304) && !(status.is_success() && request.method() == Method::CONNECT);
+    let is_tunnel = status.is_success() && request.method() == Method::CONNECT;
+    let has_content = !is_tunnel && !matches!(status.as_u16(), 204 | 205 | 304);
     // hyper asserts that a length is said once.
     let length = pieces.size_hint().exact().unwrap_or(pieces.left);
     let headers = response.headers_mut();
