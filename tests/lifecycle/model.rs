@@ -206,9 +206,8 @@ impl Model {
             self.add_clean_up();
             self.actions.extend([Action::Abandon, Action::CancelRoot]);
         }
-        if self.current() == Some(What::Workers) && struck.what != What::LateStart {
-            self.add_late();
-        } else if self.current() == Some(What::Workers) && self.late.is_some() {
+        let waited_for_it = struck.what == What::LateStart;
+        if self.current() == Some(What::Workers) && (!waited_for_it || self.late.is_some()) {
             self.add_late();
         }
         self.enter(now, left);
@@ -221,13 +220,12 @@ impl Model {
             (None, Some(hook)) => What::LateStopHook(hook),
             (None, None) => return,
         };
-        let budget = match what {
-            What::LateStopHook(hook) => match self.hooks[hook] {
-                HookBudget::Own(own) => own,
-                HookBudget::Shared => self.plan.cleanup,
-            },
-            _ => self.plan.cleanup,
-        };
+        let mut budget = self.plan.cleanup;
+        if let What::LateStopHook(hook) = what
+            && let HookBudget::Own(own) = self.hooks[hook]
+        {
+            budget = own;
+        }
         self.to_do.insert(0, Wait { what, budget, over_by: self.clean_up_from + self.plan.cleanup });
     }
 
@@ -243,9 +241,10 @@ impl Model {
         let flush_ends = self.until + self.plan.cancel.min(FLUSH);
         self.until = (now + wait.budget).min(wait.over_by);
         // The common budget of the hooks runs from the beginning of the clean-up.
-        let common = match phase {
-            Phase::CleaningUp => *self.cleaned_up_by.get_or_insert(now + self.plan.cleanup),
-            _ => Moment::NEVER,
+        let common = if phase == Phase::CleaningUp {
+            *self.cleaned_up_by.get_or_insert(now + self.plan.cleanup)
+        } else {
+            Moment::NEVER
         };
         match wait.what {
             What::LameDuck => {}
@@ -306,9 +305,9 @@ impl Model {
         match event {
             Event::StopRequested(reason) if self.stop.is_none() => {
                 if phase == Phase::Starting {
-                    self.stop_start(now, reason)
+                    self.stop_start(now, reason);
                 } else {
-                    self.stop(now, reason)
+                    self.stop(now, reason);
                 }
             }
             Event::StopRequested(StopReason::Signal(Signal::Interrupt | Signal::Quit))
@@ -333,7 +332,7 @@ impl Model {
                 match (self.current(), result) {
                     (Some(What::StartResult), HookResult::Done) => self.started += 1,
                     (Some(What::StartResult), HookResult::Failed | HookResult::BadSetting | HookResult::Panicked) => {
-                        self.failed = true
+                        self.failed = true;
                     }
                     (_, HookResult::Done) => self.late = Some(hook),
                     (_, HookResult::Failed | HookResult::BadSetting | HookResult::Panicked) => {}
