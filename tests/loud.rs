@@ -278,6 +278,7 @@ fn stopped_in_its_start() {
     });
     let router = Router::new().route("/", get(|| async { "hello" }));
     let app = App::spawn(builder().hook(stop).hook(slow).tower(router), Workers::Task);
+    until("the internal server", || support::Client::try_connect(app.internal).ok());
     until("the hook", || (app.status()["hook"]["name"] == "slow").then_some(()));
     app.signal(Terminate);
     until("the stop hook", || (app.status()["hook"]["half"] == "stop").then_some(()));
