@@ -4,7 +4,7 @@ use lameduck::{
     Host, Settings,
     cli::{
         args::{Args, ArgsError, Task},
-        drill::Service,
+        drill::{self, Service},
         logging::{self, LogError},
         plan,
     },
@@ -44,7 +44,15 @@ fn main() -> ExitCode {
     // The life: starting, serving, lame duck, draining, cancelling, cleaning up, stopped; then the exit, with a code that
     // tells how it went.
     let service = Service::new(&args.settings.app_version, args.drill);
-    lameduck::main(|| Ok(Host::builder().settings(args.settings).hyper(service)), |_| drop(log))
+    let fault = args.fault;
+    let builder = drill::with_fault(Host::builder().settings(args.settings), fault);
+    lameduck::main(
+        || Ok(builder.hyper(service)),
+        |_| {
+            drop(log);
+            drill::at_exit(fault);
+        },
+    )
 }
 
 fn print_plan(settings: &Settings) -> ExitCode {

@@ -38,7 +38,7 @@ fn without_the_flag_there_are_no_drill_routes() {
     let flags = ["--addr=127.0.0.1:0", "--internal-addr=127.0.0.1:0", "--log-format=json"];
     let service = Service::watch(service::command().args(flags));
     service.wait_for_phase("serving");
-    for path in ["/slow", "/stuck", "/stream", "/big", "/upgrade", "/panic", "/echo"] {
+    for path in ["/slow", "/stuck", "/work", "/stream", "/big", "/upgrade", "/panic", "/echo"] {
         assert_eq!(service.get(path).status, 404, "{path}");
     }
     assert_eq!(service.get("/").status, 200);
@@ -58,6 +58,8 @@ fn each_route_does_what_it_says() {
     assert_eq!((known.body().as_str(), known.header("content-length")), ("stuck half done\n", Some("16")));
     let chunked = service.get("/stuck?ms=100&chunked=1");
     assert_eq!((chunked.body().as_str(), chunked.header("transfer-encoding")), ("stuck half done\n", Some("chunked")));
+    let work = service.get("/work?ms=1");
+    assert_eq!((work.status, work.body().as_str()), (202, "work begun\n"));
     let stream = service.get("/stream?ms=250");
     assert_eq!((stream.body().as_str(), stream.header("transfer-encoding")), ("piece 0\npiece 1\nend\n", Some("chunked")));
     assert_eq!(service.get("/stream").body(), "end\n");
@@ -138,10 +140,75 @@ fn a_bad_parameter_gets_a_400_that_says_which() {
 #[test]
 fn the_wrong_method_gets_a_405_that_says_which_is_right() {
     let service = Service::start(&[]);
-    for path in ["/slow", "/stuck", "/stream", "/big", "/upgrade", "/panic"] {
+    for path in ["/slow", "/stuck", "/work", "/stream", "/big", "/upgrade", "/panic"] {
         let answer = ask(&service, "POST", path);
         assert_eq!((answer.status, answer.header("allow")), (405, Some("GET")), "{path}");
     }
     let answer = ask(&service, "GET", "/echo");
     assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
+}
+
+/// The rows of the README's table of exit codes: code, flags, path, whether it is stopped by Ctrl-C.
+fn practice() -> Vec<(i32, Vec<String>, Option<String>, bool)> {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let section = readme.split("### Every exit code, practised\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| code"));
+    let row = |row: &str| {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let flags = cells[1].strip_prefix("lameduck ").unwrap().split(' ').map(str::to_owned).collect();
+        let path = cells[2].strip_prefix("curl localhost:8080").map(str::to_owned);
+        (cells[0].parse().unwrap(), flags, path, cells[3] == "Ctrl-C")
+    };
+    rows.map(row).collect()
+}
+
+#[test]
+fn every_exit_code_can_be_practised_as_the_readme_says() {
+    // With the defaults no drill ended with 3, since the deadline of 5 s came first, and none with 1, 4 or 5.
+    let rows = practice();
+    let codes: std::collections::BTreeSet<i32> = rows.iter().map(|(code, ..)| *code).collect();
+    assert_eq!(codes.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+    let practised = rows.into_iter().map(|row| support::aside(move || (practise(&row), row)));
+    for practised in practised.collect::<Vec<_>>() {
+        let (code, row) = practised.join().unwrap();
+        assert_eq!(code, row.0, "{row:?}");
+    }
+}
+
+/// The exit code of a row.
+fn practise((_, flags, path, is_stopped): &(i32, Vec<String>, Option<String>, bool)) -> i32 {
+    let mut command = service::command();
+    command.args(["--addr=127.0.0.1:0", "--internal-addr=127.0.0.1:0", "--log-format=json"]).args(flags);
+    if !is_stopped {
+        return support::run_to_end(&mut command).code.unwrap();
+    }
+    let mut service = Service::watch(&mut command);
+    service.wait_for_phase("serving");
+    let mut client = Client::connect(service.main);
+    if let Some(path) = path {
+        client.send_get(path);
+        support::until_holds("what is asked for", || service.status()["requests"]["started"] == 1);
+    }
+    service.signal(rustix::process::Signal::INT);
+    service.exit_code()
+}
+
+#[test]
+fn a_report_for_people_is_one_short_line() {
+    // On a terminal the last line was 1,300 characters of JSON.
+    let mut command = service::command();
+    command.args([
+        "--addr=127.0.0.1:0",
+        "--internal-addr=127.0.0.1:0",
+        "--log-format=human",
+        "--drill=task",
+        "--lame-duck=0s",
+    ]);
+    let ended = support::run_to_end(&mut command);
+    let report = ended.stderr.lines().find(|line| line.contains("report: ")).unwrap_or_else(|| panic!("{ended:?}"));
+    let told = report.split("report: ").nth(1).unwrap();
+    assert!(told.starts_with("exit code 1 (failed), task failed, stopped in "), "{report}");
+    assert!(told.contains("; 0 requests; error: background task drill failed: asked to by --drill=task"), "{report}");
+    assert!(report.len() < 300 && !report.contains('{'), "{report}");
+    assert!(ended.stderr.contains("serving: ready"), "other lines are as ever: {}", ended.stderr);
 }

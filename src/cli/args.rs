@@ -13,6 +13,8 @@ pub struct Args {
     pub settings: Settings,
     /// Whether to serve the routes for practising shutdowns.
     pub drill: Drill,
+    /// What shall go wrong, to practise the exit codes.
+    pub fault: Fault,
     /// Whether to print the plan instead of serving.
     pub task: Task,
     /// How log lines look.
@@ -28,6 +30,19 @@ pub enum Drill {
     Yes,
     /// Only hello world is.
     No,
+}
+
+/// What goes wrong in a drill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// A background task fails: exit code 1.
+    Task,
+    /// A stop hook fails: exit code 4.
+    Hook,
+    /// What comes last before the exit blocks: the watchdog's exit code 5.
+    Exit,
 }
 
 /// What to do.
@@ -79,11 +94,21 @@ impl Args {
         }
         Ok(Self {
             settings,
-            drill: if matches.get_flag("drill") { Drill::Yes } else { Drill::No },
+            drill: if matches.contains_id("drill") { Drill::Yes } else { Drill::No },
+            fault: fault(&matches),
             task: if matches.get_flag("print-plan") { Task::PrintPlan } else { Task::Serve },
             log_format: log_format(&matches),
             log_level: matches.get_one::<String>("log-level").cloned(),
         })
+    }
+}
+
+fn fault(matches: &ArgMatches) -> Fault {
+    match matches.get_one::<String>("drill").map(String::as_str) {
+        Some("task") => Fault::Task,
+        Some("hook") => Fault::Hook,
+        Some("exit") => Fault::Exit,
+        Some(_) | None => Fault::None,
     }
 }
 
@@ -124,8 +149,16 @@ pub fn command() -> Command {
         .arg(
             Arg::new("drill")
                 .long("drill")
-                .action(ArgAction::SetTrue)
-                .help("Serve routes to practise shutdowns with: /slow, /stuck, /echo, /stream, /big, /upgrade, /panic"),
+                .value_name("FAULT")
+                .num_args(0..=1)
+                .require_equals(true)
+                .overrides_with("drill")
+                .default_missing_value("none")
+                .value_parser(PossibleValuesParser::new(["none", "task", "hook", "exit"]))
+                .help(
+                    "Serve routes to practise shutdowns with: /slow, /stuck, /work, /echo, /stream, /big, /upgrade, /panic. With \
+                     a fault that happens: task (exit code 1), hook (4), exit (5)",
+                ),
         )
         .arg(
             Arg::new("print-plan")

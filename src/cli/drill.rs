@@ -5,13 +5,15 @@
 //! | `GET /` | `hello world`, the version in the header `app-version` |
 //! | `GET /slow?ms=N` | answers after N ms; honours cancellation |
 //! | `GET /stuck?ms=N` | the same, but ignores cancellation; `&head=1` sends the head and half of the body first, `&chunked=1` the same chunked |
+//! | `GET /work?ms=N` | answers at once, and leaves work behind that takes N ms and ignores cancellation |
 //! | `POST /echo` | reads it all, then answers it |
 //! | `GET /stream?ms=N` | a piece each 100 ms, the last is `end` |
 //! | `GET /big?bytes=N` | N bytes |
 //! | `GET /upgrade` | 101 with the offered protocol, then echo |
 //! | `GET /panic` | panics |
 
-use crate::Body;
+use super::args::Fault;
+use crate::{Body, Builder, Hook};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -33,6 +35,22 @@ const BYTES_MAX: u64 = 1 << 30;
 const ECHO_BYTES_MAX: usize = 16 << 20;
 const PIECE_EVERY: Duration = Duration::from_millis(100);
 const BIG_PIECE: usize = 64 * 1024;
+
+/// Lets go wrong what is to be practised.
+pub fn with_fault(builder: Builder, fault: Fault) -> Builder {
+    match fault {
+        Fault::None | Fault::Exit => builder,
+        Fault::Task => builder.background("drill", |_| async { Err::<(), _>("asked to by --drill=task") }),
+        Fault::Hook => builder.hook(Hook::on_stop("drill", || async { Err::<(), _>("asked to by --drill=hook") })),
+    }
+}
+
+/// The last thing that a process does: with this fault, it never ends.
+pub fn at_exit(fault: Fault) {
+    while fault == Fault::Exit {
+        std::thread::park();
+    }
+}
 
 /// The service of the binary.
 #[derive(Debug)]
@@ -106,7 +124,7 @@ impl std::fmt::Debug for Answering {
 async fn drill(request: Request<Body>) -> Result<Answer, Box<Answer>> {
     let path = request.uri().path().to_owned();
     let expected = if path == "/echo" { Method::POST } else { Method::GET };
-    let known = ["/slow", "/stuck", "/echo", "/stream", "/big", "/upgrade", "/panic"].contains(&path.as_str());
+    let known = ["/slow", "/stuck", "/work", "/echo", "/stream", "/big", "/upgrade", "/panic"].contains(&path.as_str());
     if !known {
         return Err(Box::new(text(StatusCode::NOT_FOUND, "not found\n")));
     }
@@ -117,6 +135,7 @@ async fn drill(request: Request<Body>) -> Result<Answer, Box<Answer>> {
     match path.as_str() {
         "/slow" => Ok(slow(&request, query.ms).await),
         "/stuck" => Ok(stuck(&query).await),
+        "/work" => Ok(work(&request, query.ms)),
         "/echo" => Ok(echo(request).await),
         "/stream" => Ok(stream(query.ms)),
         "/big" => Ok(big(query.bytes)),
@@ -155,6 +174,11 @@ async fn stuck(query: &Query) -> Answer {
     }
     sleep(query.ms).await;
     text(StatusCode::OK, HALVES.concat())
+}
+
+fn work(request: &Request<Body>, ms: u64) -> Answer {
+    request.body().context().spawn(sleep(ms));
+    text(StatusCode::ACCEPTED, "work begun\n")
 }
 
 async fn echo(request: Request<Body>) -> Answer {

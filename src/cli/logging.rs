@@ -3,6 +3,7 @@
 //! Lines go through a bounded queue to a thread of their own. A reader that is stuck costs lines, never a request and never
 //! the exit; one that is gone costs nothing at all.
 
+use super::readable::Readable;
 use crate::os::{preflight, with_limit};
 use std::{
     error::Error,
@@ -106,7 +107,7 @@ pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, LogError>
         // The host opens no span. An app's own, such as a request's with its id, belongs to its lines.
         builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init();
     } else {
-        builder.with_ansi(is_terminal).init();
+        builder.fmt_fields(Readable::default()).with_ansi(is_terminal).init();
     }
     log_panics();
     Ok(Log(Some(guard)))

@@ -4,3 +4,4 @@ pub mod args;
 pub mod drill;
 pub mod logging;
 pub mod plan;
+mod readable;

@@ -5,7 +5,7 @@ use crate::{
     background::TaskContext,
     env::{Network, Reservation, Room, Rooms, SignalSource},
     errors::chain,
-    http::{Crew, HttpService, Order, Sealing, WorkOrigin, millis, work_and_stay},
+    http::{Crew, HttpService, Kind, Order, Outstanding, Sealing, TrackedWork, WorkOrigin, millis, work_and_stay},
     lifecycle::{Action, HookVerdict, Moment, Phase, Signal, StopReason},
 };
 use std::{io, sync::Arc};
@@ -82,12 +82,15 @@ where
         {
             crate::log::info!("press Ctrl-C again to skip the wait");
         }
+        let waits = matches!(phase, Phase::Draining | Phase::Cancelling);
+        let outstanding = waits.then(|| Outstanding::of(&self.main));
         crate::log::info!(
             phase = phase.name(),
             in_flight = self.main.tally.requests().in_flight(),
             connections = self.main.tally.connections().open(),
             since_stop_ms = stop.map(|stop| millis(now.since(stop.at))),
             reason = stop.map(|stop| stop.reason.to_string()),
+            waiting_for = outstanding.and_then(|outstanding| outstanding.to_text()),
             "{}",
             meaning(phase)
         );
@@ -137,11 +140,12 @@ where
             let name = task.name;
             let side = self.main.clone();
             let origin = WorkOrigin::Task(name.as_str().into());
+            let tracked = TrackedWork::new(&side, Kind::Task, origin.clone());
             let work = async move {
-                let context = TaskContext { side: side.clone(), origin: origin.clone() };
+                let context = TaskContext { side: side.clone(), origin };
                 // All of it is the app's code: making the future, running it, and formatting its error.
                 let running = async move { (task.run)(context).await.map_err(|error| chain(&*error)) };
-                (name, side.run_tracked(&origin, running).await.flatten())
+                (name, side.run_tracked(&tracked, running).await.flatten())
             };
             // The drain waits until the driver has the result, so that no failure in the drain comes too late.
             if let Err(error) = self.background.admit(&self.rooms, self.main.tasks.token(), work) {

@@ -3,7 +3,7 @@
 use super::Driver;
 use crate::{
     env::{Network, Rooms, SignalSource},
-    http::{ConnectionTally, HttpService, RequestTally},
+    http::{ConnectionTally, HttpService, Outstanding, RequestTally},
     lifecycle::{Event, Outcome, Phase, StopReason, Verdict},
     report::Report,
 };
@@ -51,10 +51,16 @@ where
         let stuck = requests.in_flight();
         requests.aborted += stuck;
         if stuck > 0 {
-            crate::log::error!(requests = stuck, "requests cut by the exit: their handlers block their worker");
+            let waiting_for = Outstanding::of(&self.main).to_text();
+            crate::log::error!(requests = stuck, waiting_for, "requests cut by the exit: their handlers block their worker");
         }
         // The same goes for work that blocks its thread.
-        let work_dropped = self.main.work_dropped.get() + self.main.tasks.len() as u64;
+        let stuck_work = self.main.tasks.len() as u64;
+        if stuck_work > 0 {
+            let waiting_for = Outstanding::of(&self.main).to_text();
+            crate::log::error!(work = stuck_work, waiting_for, "work cut by the exit: it blocks its thread");
+        }
+        let work_dropped = self.main.work_dropped.get() + stuck_work;
         let cut = self.main.aborted_by_stop.get() + stuck + work_dropped;
         let verdict = Verdict::of(history, cut, self.main.work_panicked.get());
         let stop = history.stop;

@@ -466,6 +466,9 @@ impl Progress {
             }
         }
         self.whole = self.rest.is_none() && self.is_last(ends);
+        if let Some(flight) = self.flight.as_mut().filter(|_| !self.whole) {
+            flight.list();
+        }
         self.piece(bytes, self.whole)
     }
 
@@ -500,7 +503,8 @@ impl Progress {
 
     /// Arranges to be woken when the shutdown ends this body.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Broken>>> {
-        let Some(flight) = &self.flight else { return Poll::Pending };
+        let Some(flight) = &mut self.flight else { return Poll::Pending };
+        flight.list();
         let moments = &flight.side().moments;
         let class = self.class;
         let waits = self.waits.get_or_insert_with(|| {

@@ -124,8 +124,7 @@ impl RequestContext {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (method, path) = self.0.name();
-        let origin = WorkOrigin::Request { method: method.to_owned(), path: path.to_owned() };
+        let origin = WorkOrigin::of(&self.0);
         self.0.side().spawn(origin, work);
     }
 

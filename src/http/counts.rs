@@ -1,11 +1,15 @@
 //! What one worker counts for itself: a cache line of its own, so that counting costs no other worker anything.
 
 use super::{
-    request::Flight,
+    outstanding::Listed,
+    request::{Flight, Request},
     tally::{Counter, RequestCounters},
 };
 use crate::{env::WorkerThreads, lifecycle::Moment};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 /// A worker's own counts. It adds; whoever scrapes reads, and adds the workers up.
 #[derive(Debug)]
@@ -13,6 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 pub(crate) struct Counts {
     threads: WorkerThreads,
     pub(crate) requests: RequestCounters,
+    /// Requests in flight that take time.
+    pub(crate) listed: Listed<Arc<Request>>,
     /// HTTP/1 connections that are with hyper.
     pub(crate) http1: Gauge,
     /// Those that are not, and keep what it takes to answer plain requests.
@@ -29,6 +35,7 @@ impl Counts {
         Self {
             threads,
             requests: RequestCounters::default(),
+            listed: Listed::default(),
             http1: Gauge::default(),
             direct: Gauge::default(),
             http2: Gauge::default(),

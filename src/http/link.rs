@@ -5,6 +5,7 @@
 //! loads and stores do; HTTP/2 streams live in tasks of their own, so what they touch is counted.
 
 use super::{
+    Kind, TrackedWork, WorkOrigin,
     announcement::Announcement,
     berth::{Berth, Writes},
     counts::Counts,
@@ -95,7 +96,9 @@ pub(crate) struct Link {
     upgraded: AtomicBool,
     io_dropped: AtomicBool,
     /// Present while the connection speaks another protocol.
-    upgrade: Mutex<Option<TaskTrackerToken>>,
+    upgrade: Mutex<Option<(TaskTrackerToken, TrackedWork)>>,
+    /// The request that asked for it.
+    upgrade_origin: OnceLock<WorkOrigin>,
 }
 
 /// The last read before a time that has run out has consequences.
@@ -158,6 +161,7 @@ impl Link {
             upgraded: AtomicBool::new(false),
             io_dropped: AtomicBool::new(false),
             upgrade: Mutex::new(None),
+            upgrade_origin: OnceLock::new(),
         }
     }
 
@@ -559,9 +563,15 @@ impl Link {
         self.switching.load(Relaxed) && self.switching.swap(false, Relaxed)
     }
 
+    /// The name of the upgrade that may follow.
+    pub(crate) fn name_upgrade(&self, origin: WorkOrigin) {
+        let _ = self.upgrade_origin.set(origin);
+    }
+
     /// The io is somebody else's now; the token keeps it in the drain until it is dropped.
     pub(crate) fn begin_upgrade(&self, token: TaskTrackerToken) {
-        *self.lock_upgrade() = Some(token);
+        let origin = self.upgrade_origin.get().cloned().unwrap_or(WorkOrigin::Unknown);
+        *self.lock_upgrade() = Some((token, TrackedWork::new(&self.side, Kind::Upgrade, origin)));
         self.upgraded.store(true, Release);
     }
 
@@ -586,7 +596,7 @@ impl Link {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_upgrade(&self) -> MutexGuard<'_, Option<TaskTrackerToken>> {
+    fn lock_upgrade(&self) -> MutexGuard<'_, Option<(TaskTrackerToken, TrackedWork)>> {
         self.upgrade.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

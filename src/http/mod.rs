@@ -32,6 +32,7 @@ mod limits;
 mod line;
 mod lingering;
 mod link;
+mod outstanding;
 mod parked;
 mod patience;
 mod piece;
@@ -65,6 +66,7 @@ pub(crate) use crew::Crew;
 pub(crate) use idle_policy::EvictionGrace;
 #[cfg(feature = "metrics")]
 pub(crate) use latency::{BOUNDS, LatencySum};
+pub(crate) use outstanding::{Kind, Outstanding, TrackedWork};
 pub(crate) use service::BoxError;
 pub(crate) use settling::Sealing;
 pub(crate) use side::{CloseRaces, Side, SideConfig, WorkOrigin, millis};

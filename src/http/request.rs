@@ -104,6 +104,10 @@ impl Request {
         &self.link.side
     }
 
+    pub(crate) fn is_head_sent(&self) -> bool {
+        self.head_sent.load(Relaxed)
+    }
+
     /// When the head of the answer must be there; `NEVER` if it need not.
     pub(crate) fn deadline(&self) -> Moment {
         Moment::from_nanos(self.deadline.load(Relaxed))
@@ -217,6 +221,8 @@ pub(crate) enum Sent {
 pub(crate) struct Flight {
     request: Arc<Request>,
     fate: Fate,
+    /// Its key in its worker's list of requests that take time.
+    listed: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,7 +242,7 @@ pub(crate) enum Cutter {
 impl Flight {
     pub(crate) fn begin(request: Arc<Request>) -> Self {
         request.link.counts.count(|requests| &requests.started);
-        Self { request, fate: Fate::Open }
+        Self { request, fate: Fate::Open, listed: None }
     }
 
     pub(crate) const fn request(&self) -> &Arc<Request> {
@@ -253,6 +259,13 @@ impl Flight {
 
     pub(crate) fn name(&self) -> (&str, &str) {
         self.request.name()
+    }
+
+    /// It takes time: a shutdown would wait for it, and tell its name.
+    pub(crate) fn list(&mut self) {
+        if self.listed.is_none() {
+            self.listed = Some(self.link().counts.listed.insert(self.request.clone()));
+        }
     }
 
     pub(crate) fn note_head_sent(&self, sent: bool) {
@@ -311,6 +324,9 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
+        if let Some(key) = self.listed.take() {
+            self.link().counts.listed.remove(key);
+        }
         if self.fate == Fate::Settled {
             return;
         }

@@ -1,7 +1,7 @@
 //! The guest's service: it gives each request its context, its deadline and its fate.
 
 use super::{
-    Body, DrainClass,
+    Body, DrainClass, WorkOrigin,
     answer::Answer,
     authority, date,
     deadlines::Place,
@@ -353,6 +353,7 @@ impl<F> Handling<F> {
 impl HandlingState {
     /// Whether the wait is over for the deadline or the abort; if not, both will wake us.
     fn wait(&mut self, cx: &mut Context<'_>) -> Option<Instead> {
+        self.flight.as_mut()?.list();
         let request = self.flight.as_ref()?.request();
         let (link, side) = (&request.link, request.side());
         let deadline = request.deadline();
@@ -389,6 +390,9 @@ impl HandlingState {
         dress(&mut response, &flight, self.version);
         let content = Content::of(flight.request().method(), response.status());
         flight.note_head_sent(true);
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS || *flight.request().method() == Method::CONNECT {
+            flight.link().name_upgrade(WorkOrigin::of(flight.request()));
+        }
         if content != Content::Allowed {
             return without_content(response, content, flight);
         }

@@ -5,6 +5,8 @@ use super::{
     announcement::{Announcement, LameDuck},
     idle_policy::EvictionGrace,
     limits::EVICTED_AT_ONCE,
+    outstanding::{Kind, Listed, TrackedWork, Work},
+    request::Request,
     tally::{Counter, Tally},
 };
 use crate::{
@@ -37,6 +39,8 @@ pub(crate) struct Side {
     first_work_panic: OnceLock<String>,
     /// Work that handlers spawned; the drain waits for it.
     pub(crate) tasks: TaskTracker,
+    /// The same and background tasks, by name.
+    pub(crate) work: Listed<Arc<Work>>,
     pub(crate) moments: Moments,
     phase: AtomicU8,
     stopping_since: AtomicU64,
@@ -114,6 +118,7 @@ impl Side {
             work_panicked: Counter::default(),
             first_work_panic: OnceLock::new(),
             tasks: TaskTracker::new(),
+            work: Listed::default(),
             moments: Moments::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
             stopping_since: AtomicU64::new(u64::MAX),
@@ -232,10 +237,15 @@ impl Side {
         }
     }
 
-    fn note_work_dropped(&self, origin: &WorkOrigin) {
+    fn note_work_dropped(&self, work: &Work) {
         self.work_dropped.add_one();
+        if self.work_dropped.get() > ABORTS_LISTED_MAX as u64 {
+            return;
+        }
         crate::log::warn!(
-            work = %origin,
+            work = %work.origin,
+            kind = work.kind.name(),
+            age_ms = millis(self.clock.now().since(work.since)),
             "work that outlived its request was dropped: it did not end when its context was cancelled"
         );
     }
@@ -272,29 +282,30 @@ impl Side {
         F: Future<Output = ()> + Send + 'static,
     {
         let side = self.clone();
+        let tracked = TrackedWork::new(self, Kind::Work, origin);
         // How it ended is counted and logged.
-        drop(self.tasks.spawn(async move { drop(side.run_tracked(&origin, work).await) }));
+        drop(self.tasks.spawn(async move { drop(side.run_tracked(&tracked, work).await) }));
     }
 
     /// Runs `work` until it ends or the abort drops it. A panic in it is counted and logged (P13), and so is one as it is dropped.
     ///
     /// # Errors
     /// The reason why `work` did not return.
-    pub(crate) async fn run_tracked<F: Future>(&self, origin: &WorkOrigin, work: F) -> Result<F::Output, String> {
+    pub(crate) async fn run_tracked<F: Future>(&self, tracked: &TrackedWork, work: F) -> Result<F::Output, String> {
         let mut work = unwind(work);
         let ended = self.moments.abort.run_until_cancelled(&mut work).await;
         let panic = match ended {
             Some(Ok(output)) => return Ok(output),
             Some(Err(panic)) => panic,
             None => {
-                self.note_work_dropped(origin);
+                self.note_work_dropped(&tracked.work);
                 match work.discard() {
                     Ok(()) => return Err("dropped: it did not return when its context was cancelled".to_owned()),
                     Err(panic) => panic,
                 }
             }
         };
-        self.note_work_panicked(origin, &panic);
+        self.note_work_panicked(&tracked.work.origin, &panic);
         Err(format!("panicked: {panic}"))
     }
 }
@@ -306,6 +317,24 @@ pub(crate) enum WorkOrigin {
     Request { method: String, path: String },
     /// A background task, or work that it spawned.
     Task(Arc<str>),
+    /// Nothing is known of it.
+    Unknown,
+}
+
+impl WorkOrigin {
+    pub(crate) fn of(request: &Request) -> Self {
+        let (method, path) = request.name();
+        Self::Request { method: method.to_owned(), path: path.to_owned() }
+    }
+
+    /// A task's own name.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn short_name(&self) -> String {
+        match self {
+            Self::Task(name) => (**name).to_owned(),
+            Self::Request { .. } | Self::Unknown => self.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for WorkOrigin {
@@ -313,6 +342,7 @@ impl fmt::Display for WorkOrigin {
         match self {
             Self::Request { method, path } => write!(f, "{method} {path}"),
             Self::Task(name) => write!(f, "task {name}"),
+            Self::Unknown => f.write_str("(unknown)"),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::Heartbeats;
 use crate::{
     check::CheckResult,
     env::{Address, Clock},
-    http::{Side, millis},
+    http::{Outstanding, Side, millis},
     lifecycle::{HookVerdict, Moment, Phase, Plan},
     report::{HookReport, connections_json, requests_json},
 };
@@ -243,6 +243,7 @@ impl Board {
             "live": self.liveness_failure_in(phase).is_none(),
             "addresses": {"main": main_addresses, "internal": self.internal_address.to_string()},
             "in_flight": requests.in_flight(),
+            "waiting_for": Outstanding::of(&self.main).to_json(),
             "requests": requests_json(&requests),
             "connections": connections_json(&self.main.tally.connections()),
             "checks": checks,

@@ -47,7 +47,7 @@ impl Picture {
         for (time, line) in &lines {
             let at = at(*time);
             let is_first = phase(line).is_some() && began(Phase::LameDuck) == Some(at);
-            if (is_first || said(line).starts_with("stop requested"))
+            if (is_first || said(line) == "further stop request")
                 && let Some(reason) = line["reason"].as_str()
             {
                 stops.push(Mark { at, what: reason.to_owned() });
@@ -73,9 +73,14 @@ impl Picture {
     }
 }
 
+/// A line of either form: fields beside the timestamp, or nested in `fields`, as `tracing_subscriber::fmt().json()`
+/// has them without `flatten_event(true)`.
 fn line(text: &str) -> Option<(SystemTime, Value)> {
-    let line: Value = serde_json::from_str(text).ok()?;
+    let mut line: Value = serde_json::from_str(text).ok()?;
     let time = humantime::parse_rfc3339(line["timestamp"].as_str()?).ok()?;
+    if let fields @ Value::Object(_) = line["fields"].take() {
+        line = fields;
+    }
     Some((time, line))
 }
 
@@ -129,6 +134,7 @@ fn report(line: &Value) -> String {
 mod tests {
     use super::{NoPhases, Picture};
     use crate::timeline::{Kind, Phase};
+    use serde_json::{Value, json};
     use std::time::Duration;
 
     const LOG: &str = r#"
@@ -136,7 +142,7 @@ mod tests {
 {"timestamp":"2026-01-01T00:00:00.010000Z","level":"INFO","message":"serving: ready","phase":"serving","in_flight":0}
 not a line of ours
 {"timestamp":"2026-01-01T00:00:01.000000Z","level":"INFO","message":"lame duck","phase":"lame_duck","in_flight":1,"reason":"SIGINT"}
-{"timestamp":"2026-01-01T00:00:01.500000Z","level":"INFO","message":"stop requested; it ends the current wait","phase":"draining","reason":"SIGINT"}
+{"timestamp":"2026-01-01T00:00:01.500000Z","level":"INFO","message":"further stop request","effect":"it ends the current wait","phase":"draining","reason":"SIGINT"}
 {"timestamp":"2026-01-01T00:00:01.500000Z","level":"INFO","message":"draining","phase":"draining","in_flight":1,"reason":"SIGINT"}
 {"timestamp":"2026-01-01T00:00:02.000000Z","level":"INFO","message":"cancelling","phase":"cancelling","in_flight":1}
 {"timestamp":"2026-01-01T00:00:02.750000Z","level":"WARN","message":"request aborted","path":"/stuck","age_ms":2000,"phase":"cancelling","head_sent":false}
@@ -153,6 +159,18 @@ not a line of ours
         assert_eq!(picture.rows[0].bars[0].from, Duration::from_millis(750));
         assert!(picture.outcome.ends_with("exit code 3"), "{}", picture.outcome);
         assert!(picture.svg().contains("/stuck") && picture.to_string().contains("▒"));
+    }
+
+    #[test]
+    fn a_log_with_nested_fields_is_drawn_the_same() {
+        // An app with a log set-up of its own had `tracing_subscriber::fmt().json()`, and nothing of its log was read.
+        let nested = LOG.lines().map(|line| {
+            let Ok(Value::Object(mut fields)) = serde_json::from_str(line) else { return line.to_owned() };
+            let (timestamp, level) = (fields.remove("timestamp"), fields.remove("level"));
+            json!({"timestamp": timestamp, "level": level, "fields": fields, "target": "lameduck"}).to_string()
+        });
+        let nested = Picture::of_log(&nested.collect::<Vec<_>>().join("\n")).unwrap();
+        assert_eq!(nested.svg(), Picture::of_log(LOG).unwrap().svg());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::page::{Family, Measure, Page};
 use crate::{
     env::Meter,
-    http::{BOUNDS, ConnectionTally, LatencySum, RequestTally, Side},
+    http::{BOUNDS, ConnectionTally, Kind, LatencySum, Outstanding, RequestTally, Side},
     internal::Board,
     lifecycle::{HookVerdict, Moment},
 };
@@ -53,6 +53,7 @@ impl Collector for OfHost {
         requests(&mut page, &board.main)?;
         connections(&mut page, &board.main)?;
         shutdown(&mut page, board, now)?;
+        waiting(&mut page, &board.main)?;
         hooks(&mut page, board, now)
     }
 }
@@ -157,6 +158,21 @@ fn shutdown(page: &mut Page<'_>, board: &Board, now: Moment) -> Result {
         Some(at.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())
     });
     page.gauge(seconds("shutdown_deadline_timestamp", "When the process must have exited; absent before a stop"), deadline)
+}
+
+/// Names of requests have no bound, and are not here; those of background tasks are the builder's.
+fn waiting(page: &mut Page<'_>, main: &Side) -> Result {
+    let outstanding = Outstanding::of(main);
+    let counts = Kind::ALL.iter().zip(outstanding.counts).map(|(kind, count)| ([("kind", kind.name())], float(count)));
+    page.gauges(things("waiting_for", "What a stop waits for, or would, by kind"), counts)?;
+    let ages = Kind::ALL.iter().zip(outstanding.oldest_ages);
+    let ages = ages.map(|(kind, age)| ([("kind", kind.name())], age.as_secs_f64()));
+    page.gauges(seconds("waiting_for_oldest", "The age of the oldest of a kind; 0 if there is none"), ages)?;
+    let tasks = Outstanding::tasks_of(main);
+    let names: Vec<_> = tasks.iter().map(|(name, _)| (name.as_str(), "")).collect();
+    let names = told_apart(&names);
+    let tasks = tasks.iter().zip(&names).map(|((_, age), name)| ([("task", name.as_str())], age.as_secs_f64()));
+    page.gauges(seconds("background_task_running", "How long each background task that runs has run"), tasks)
 }
 
 fn hooks(page: &mut Page<'_>, board: &Board, now: Moment) -> Result {
