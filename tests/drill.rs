@@ -1,5 +1,7 @@
 //! The binary's routes: hello world, and what one practises shutdowns with.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
 mod support;
 
 use std::time::Duration;

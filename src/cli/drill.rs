@@ -47,8 +47,10 @@ pub fn with_fault(builder: Builder, fault: Fault) -> Builder {
 
 /// The last thing that a process does: with this fault, it never ends.
 pub fn at_exit(fault: Fault) {
-    while fault == Fault::Exit {
-        std::thread::park();
+    if fault == Fault::Exit {
+        loop {
+            std::thread::park();
+        }
     }
 }
 

@@ -46,12 +46,10 @@ fn sentence(report: &Value) -> String {
         humantime::format_duration(ms).to_string()
     };
     let mut told = format!("report: exit code {} ({})", report["exit_code"], text(&report["verdict"]));
-    match report["reason"].as_str() {
-        Some(reason) => {
-            told += &format!(", {reason}, stopped in {} of at most {}", span("shutdown_ms"), span("worst_case_ms"))
-        }
-        None => told += ", never started",
-    }
+    told += &match report["reason"].as_str() {
+        Some(reason) => format!(", {reason}, stopped in {} of at most {}", span("shutdown_ms"), span("worst_case_ms")),
+        None => ", never started".to_owned(),
+    };
     let requests = &report["requests"];
     told += &format!("; {} requests", requests["started"]);
     for name in ["finished", "timed_out", "aborted", "gone", "panicked"] {
