@@ -456,8 +456,8 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
         self.resume(&stay, berth, io, joined(read, more));
     }
 
-    fn resume(&mut self, stay: &Stay, berth: Berth, io: L::Io, read: Bytes) {
-        let read = read.slice_ref(after_empty_lines(&read));
+    fn resume(&mut self, stay: &Stay, berth: Berth, io: L::Io, mut read: Bytes) {
+        read = read.slice_ref(after_empty_lines(&read));
         let state = match sniff(&read) {
             Sniffed::Undecided if is_blank(&read) => State::Parked(Parked::woken(io, &read, stay.heard, stay.since)),
             Sniffed::Undecided => State::Parked(Parked::woken(io, &read, Heard::Something, self.crew.side.clock.now())),
