@@ -5,7 +5,7 @@ use crate::{
     background::TaskContext,
     env::{Network, Reservation, Room, Rooms, SignalSource},
     errors::chain,
-    http::{Crew, HttpService, Kind, Order, Outstanding, Sealing, TrackedWork, WorkOrigin, millis, work_and_stay},
+    http::{CrewParts, HttpService, Kind, Order, Outstanding, Sealing, TrackedWork, WorkOrigin, millis, work_and_stay},
     lifecycle::{Action, HookVerdict, Moment, Phase, Signal, StopReason},
 };
 use std::{io, sync::Arc};
@@ -125,10 +125,10 @@ where
         }
         for (n, listeners) in shares.into_iter().enumerate() {
             let beats = self.heartbeats.of_worker(n).unwrap_or_default();
-            let crew = Arc::new(Crew::new(self.main.clone(), self.service.clone(), beats, self.rooms.worker_threads()));
+            let parts = CrewParts { side: self.main.clone(), service: self.service.clone(), beats };
             let (orders, received) = mpsc::unbounded_channel();
             let (emptied, empty) = oneshot::channel();
-            let working = work_and_stay(crew, listeners, received, sealing.clone(), emptied);
+            let working = work_and_stay(parts, listeners, received, sealing.clone(), emptied);
             let end = self.rooms.enter(Room::Worker(n), Box::pin(working))?;
             self.workers.push(Worker { orders, empty: Some(empty), end });
         }

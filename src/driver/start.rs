@@ -4,12 +4,12 @@ use super::{CutOnDrop, Driver, hooks::Slot};
 #[cfg(feature = "metrics")]
 use crate::internal::Metrics;
 use crate::{
-    env::{Audience, Clock, Env, JobEnd, Listener, Network, Reservation, Room, Rooms, Seed, SignalSource, WorkerThreads},
+    env::{Audience, Clock, Env, JobEnd, Listener, Network, Reservation, Room, Rooms, Seed, SignalSource},
     errors::chain,
     guests::Guests,
     hook::HookState,
     host::{Bound, Parts},
-    http::{CloseRaces, Crew, EvictionGrace, HttpService, Order, Sealing, Side, SideConfig, work},
+    http::{CloseRaces, Crew, EvictionGrace, HttpService, Order, Sealing, Side, SideConfig, WorkerRuntime, work},
     internal::{AllowedHosts, Board, Heartbeats, InternalService, watch},
     lifecycle::{Lifecycle, Phase},
     settings::Settings,
@@ -170,8 +170,11 @@ fn open_internal<L: Listener>(
     );
     let clock = board.clock.clone();
     side.publish(Phase::Serving, clock.now());
-    let crew = Arc::new(Crew::new(side.clone(), Arc::new(routes), Arc::default(), WorkerThreads::Several));
-    let serving = async move { work(crew, listeners, &mut orders, Arc::new(Sealing::new(1))).await };
+    let side = side.clone();
+    let serving = async move {
+        let crew = Arc::new(Crew::new(side, Arc::new(routes), Arc::default(), WorkerRuntime::current()));
+        work(crew, listeners, &mut orders, Arc::new(Sealing::new(1))).await;
+    };
     let watching = watch(clock, board.main.clone(), board.heartbeats.clone());
     let observing = parts.observer.take().map(|observe| observe(board.clone()));
     // Whether it ends is its own affair: the internal server goes on.

@@ -21,7 +21,7 @@ pub use lot::{Lot, NoLot, Nobody};
 #[cfg(feature = "metrics")]
 pub(crate) use meter::{Meter, Usage};
 pub use network::{Audience, Backlog, Listener, Network, Reservation};
-pub use rooms::{Job, JobEnd, Room, Rooms, WorkerThreads};
+pub use rooms::{Job, JobEnd, Room, Rooms};
 pub use seed::Seed;
 pub use signals::SignalSource;
 pub use transport::{Look, Transport};

@@ -21,27 +21,13 @@ pub enum Room {
     Guest,
 }
 
-/// How many threads run the tasks of one worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WorkerThreads {
-    /// One at a time: what the worker counts for itself, nobody else adds to meanwhile.
-    One,
-    /// Several, as in a runtime that shares its tasks out.
-    Several,
-}
-
 /// Hands out rooms.
 pub trait Rooms: fmt::Debug + Send + Sync + 'static {
     /// How many workers the main side has.
     fn workers(&self) -> NonZeroUsize;
 
-    /// How many threads run the tasks of one worker. `One` makes counting cheaper, and wrong where it is not true. Default:
-    /// [`Several`](WorkerThreads::Several).
-    fn worker_threads(&self) -> WorkerThreads {
-        WorkerThreads::Several
-    }
-
-    /// Runs `job` in `room`.
+    /// Runs `job` in `room`, inside a tokio runtime. A worker spawns all of its tasks on the runtime in which its job is first
+    /// polled, whatever an app's code makes the current one later.
     ///
     /// # Errors
     /// The system's, if the room cannot be had.

@@ -3,9 +3,9 @@
 use super::{
     outstanding::Listed,
     request::{Flight, Request},
-    tally::{Counter, RequestCounters},
+    tally::{Counter, RequestCounters, WorkerThreads},
 };
-use crate::{env::WorkerThreads, lifecycle::Moment};
+use crate::lifecycle::Moment;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::Relaxed},

@@ -8,14 +8,12 @@ use super::{
         HPACK_TABLE, HTTP1_BUFFER, HTTP2_ERROR_RESETS_MAX, HTTP2_FRAME_MAX, HTTP2_RECEIVE_WINDOW, HTTP2_RESETS_PENDING_MAX,
         HTTP2_SEND_BUFFER, LIVE_MAX, TASKS_MAX,
     },
+    runtime::WorkerRuntime,
     service::HttpService,
     side::Side,
     timer::HyperTimer,
 };
-use crate::{
-    env::WorkerThreads,
-    lifecycle::{Moment, Phase},
-};
+use crate::lifecycle::{Moment, Phase};
 use hyper::{
     rt::Executor,
     server::conn::{http1, http2},
@@ -37,6 +35,7 @@ pub(crate) struct Crew<S> {
     pub(crate) service: Arc<S>,
     /// The tasks of this worker's connections and their streams.
     pub(crate) tasks: TaskTracker,
+    runtime: WorkerRuntime,
     /// Grows while the worker runs (P3).
     pub(crate) beats: Arc<AtomicU64>,
     http1: http1::Builder,
@@ -54,7 +53,7 @@ pub(crate) struct Crew<S> {
 
 /// Spawns HTTP/2 streams where the drain sees them.
 #[derive(Clone, Debug)]
-pub(crate) struct TrackedExecutor(TaskTracker);
+pub(crate) struct TrackedExecutor(TaskTracker, WorkerRuntime);
 
 impl<F> Executor<F> for TrackedExecutor
 where
@@ -62,12 +61,12 @@ where
     F::Output: Send,
 {
     fn execute(&self, stream: F) {
-        drop(self.0.spawn(stream));
+        self.1.spawn(&self.0, stream);
     }
 }
 
 impl<S: HttpService> Crew<S> {
-    pub(crate) fn new(side: Arc<Side>, service: Arc<S>, beats: Arc<AtomicU64>, threads: WorkerThreads) -> Self {
+    pub(crate) fn new(side: Arc<Side>, service: Arc<S>, beats: Arc<AtomicU64>, runtime: WorkerRuntime) -> Self {
         let limits = side.config.limits;
         let tasks = TaskTracker::new();
         let mut http1 = http1::Builder::new();
@@ -83,7 +82,7 @@ impl<S: HttpService> Crew<S> {
             .max_buf_size(limits.header_bytes_max.max(HTTP1_BUFFER));
         let mut http1_last = http1.clone();
         http1_last.keep_alive(false);
-        let mut http2 = http2::Builder::new(TrackedExecutor(tasks.clone()));
+        let mut http2 = http2::Builder::new(TrackedExecutor(tasks.clone(), runtime.clone()));
         http2
             .timer(HyperTimer(side.clock.clone()))
             .auto_date_header(false)
@@ -96,13 +95,14 @@ impl<S: HttpService> Crew<S> {
             .max_pending_accept_reset_streams(HTTP2_RESETS_PENDING_MAX)
             .max_local_error_reset_streams(HTTP2_ERROR_RESETS_MAX)
             .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
-        let counts = Arc::new(Counts::new(threads));
+        let counts = Arc::new(Counts::new(runtime.threads));
         // Far enough from the others', so that no two connections have the same chance.
         let numbers = AtomicU64::new(side.tally.enlist(counts.clone()) << 40);
         Self {
             side,
             service,
             tasks,
+            runtime,
             beats,
             http1,
             http1_last,
@@ -124,6 +124,11 @@ impl<S: HttpService> Crew<S> {
 
     pub(crate) fn http2(&self) -> &http2::Builder<TrackedExecutor> {
         &self.http2
+    }
+
+    /// Spawns the task of a connection.
+    pub(crate) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(&self.tasks, connection);
     }
 
     /// No connection will be added: the worker may leave once all tasks are gone. Closing a tracker refuses nothing; it lets a

@@ -475,7 +475,7 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
         let berth = Arc::new(berth);
         self.awake.push(berth.clone());
         let connection = Connection::woken(self.crew.clone(), berth, gate, state);
-        drop(self.crew.tasks.spawn(connection));
+        self.crew.spawn(connection);
     }
 
     /// Takes a sleeper out; `None` if it was lost.

@@ -3,7 +3,7 @@
 //! Each worker has its own, so that workers do not take a cache line from each other. Whoever reads adds them up.
 
 use super::tally::Counter;
-use crate::env::WorkerThreads;
+use super::tally::WorkerThreads;
 
 const MICROSECOND: u64 = 1_000;
 const MILLISECOND: u64 = 1_000 * MICROSECOND;

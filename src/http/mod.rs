@@ -39,6 +39,7 @@ mod piece;
 mod plain;
 mod request;
 mod route_timeout;
+mod runtime;
 mod service;
 mod settling;
 mod side;
@@ -67,7 +68,8 @@ pub(crate) use idle_policy::EvictionGrace;
 #[cfg(feature = "metrics")]
 pub(crate) use latency::{BOUNDS, LatencySum};
 pub(crate) use outstanding::{Kind, Outstanding, TrackedWork};
+pub(crate) use runtime::WorkerRuntime;
 pub(crate) use service::BoxError;
 pub(crate) use settling::Sealing;
 pub(crate) use side::{CloseRaces, Side, SideConfig, WorkOrigin, millis};
-pub(crate) use worker::{Order, work, work_and_stay};
+pub(crate) use worker::{CrewParts, Order, work, work_and_stay};

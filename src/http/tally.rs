@@ -1,11 +1,18 @@
 //! Counts. Relaxed atomics: each number is exact, two of them need not be of the same instant.
 
 use super::{berth::Berth, counts::Counts};
-use crate::env::WorkerThreads;
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
+
+/// How many threads run the tasks of one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WorkerThreads {
+    /// One at a time: no other thread adds to the worker's own counts meanwhile.
+    One,
+    Several,
+}
 
 /// One number that only grows.
 #[derive(Debug, Default)]

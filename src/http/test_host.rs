@@ -8,10 +8,11 @@ use super::{
     idle_policy::EvictionGrace,
     link::{Link, Protocol},
     request::Request,
+    runtime::WorkerRuntime,
     side::{CloseRaces, Side, SideConfig},
 };
 use crate::{
-    env::{Address, Clock, Seed, Sleep, WorkerThreads},
+    env::{Address, Clock, Seed, Sleep},
     lifecycle::{Moment, Phase},
 };
 use http::{Method, Response, Uri};
@@ -163,7 +164,7 @@ impl TestHost {
     fn begin(&self, method: &Method, uri: &Uri) -> Arc<Request> {
         let now = self.clock.now();
         let service = service_fn(|_: http::Request<Body>| async { Ok::<_, Infallible>(Response::new(String::new())) });
-        let crew = Crew::new(self.side.clone(), Arc::new(service), Arc::default(), WorkerThreads::Several);
+        let crew = Crew::new(self.side.clone(), Arc::new(service), Arc::default(), WorkerRuntime::none());
         let (peer, local) = (self.peer.clone(), self.local.clone());
         let berth = Berth::new(now, peer, local, Announcement::OPENED_BEFORE);
         let link = Arc::new(Link::new(Protocol::Http1, &crew, &berth));

@@ -6,8 +6,10 @@ use super::{
     crew::Crew,
     deep::{Deep, Evicted, Gate},
     idle_policy::{Idle, evictable},
+    runtime::WorkerRuntime,
     service::HttpService,
     settling::{Sealing, Settled, Settling},
+    side::Side,
 };
 use crate::{
     env::{Address, Backlog, Listener},
@@ -16,7 +18,10 @@ use crate::{
 use std::{
     future::poll_fn,
     io,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
@@ -56,7 +61,7 @@ const LOOK_LEAST: Duration = Duration::from_millis(10);
 /// connection of a client that all share, may be what a handler elsewhere or a stop hook is waiting for (P10). `emptied` is dropped
 /// when the work is done.
 pub(crate) async fn work_and_stay<L, S>(
-    crew: Arc<Crew<S>>,
+    parts: CrewParts<S>,
     listeners: Vec<L>,
     mut orders: mpsc::UnboundedReceiver<Order>,
     sealing: Arc<Sealing>,
@@ -65,9 +70,22 @@ pub(crate) async fn work_and_stay<L, S>(
     L: Listener,
     S: HttpService,
 {
-    work(crew, listeners, &mut orders, sealing).await;
-    drop(emptied);
-    while orders.recv().await.is_some() {}
+    let runtime = WorkerRuntime::of_tasks();
+    let CrewParts { side, service, beats } = parts;
+    let crew = Arc::new(Crew::new(side, service, beats, runtime.clone()));
+    let working = async move {
+        work(crew, listeners, &mut orders, sealing).await;
+        drop(emptied);
+        while orders.recv().await.is_some() {}
+    };
+    runtime.run(working).await;
+}
+
+/// What a worker's crew is made of, once its runtime is known.
+pub(crate) struct CrewParts<S> {
+    pub(crate) side: Arc<Side>,
+    pub(crate) service: Arc<S>,
+    pub(crate) beats: Arc<AtomicU64>,
 }
 
 /// Works until the listeners are closed, and the last connection and all tracked work are gone.
@@ -256,7 +274,7 @@ impl<L: Listener, S: HttpService> Desk<L, S> {
                 let announcement = side.announcement(now, || self.crew.next_number());
                 let berth = Arc::new(Berth::new(now, peer, accepted.local, announcement));
                 self.berths.push(berth.clone());
-                drop(self.crew.tasks.spawn(Connection::new(self.crew.clone(), berth, self.gate.clone(), io)));
+                self.crew.spawn(Connection::new(self.crew.clone(), berth, self.gate.clone(), io));
                 Admitted::Yes
             }
             Err(error) if concerns_one_connection(&error) => Admitted::Yes,

@@ -15,12 +15,12 @@
 
 use super::{watchdog::Watchdog, with_limit};
 use crate::{
-    env::{Clock, Job, JobEnd, Room, Rooms, WorkerThreads},
+    env::{Clock, Job, JobEnd, Room, Rooms},
     lifecycle::Moment,
 };
 use std::{io, num::NonZeroUsize, sync::Arc, thread};
 use tokio::{
-    runtime::{Builder, Handle, Runtime, RuntimeFlavor},
+    runtime::{Builder, Handle, Runtime},
     sync::oneshot,
 };
 
@@ -53,11 +53,6 @@ impl Threads {
 impl Rooms for Threads {
     fn workers(&self) -> NonZeroUsize {
         self.workers
-    }
-
-    /// A worker's runtime has the thread that it is run on, and no other.
-    fn worker_threads(&self) -> WorkerThreads {
-        WorkerThreads::One
     }
 
     fn enter(&self, room: Room, job: Job) -> io::Result<JobEnd> {
@@ -93,12 +88,6 @@ impl Tasks {
 impl Rooms for Tasks {
     fn workers(&self) -> NonZeroUsize {
         NonZeroUsize::MIN
-    }
-
-    fn worker_threads(&self) -> WorkerThreads {
-        // Several threads may wait on a runtime of one; its tasks are polled by one of them at a time.
-        let is_alone = self.runtime.runtime_flavor() == RuntimeFlavor::CurrentThread;
-        if is_alone { WorkerThreads::One } else { WorkerThreads::Several }
     }
 
     fn enter(&self, room: Room, job: Job) -> io::Result<JobEnd> {
@@ -154,19 +143,5 @@ impl Drop for Left {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Counts would be lost where two threads add to them as one does.
-    #[test]
-    fn only_a_runtime_of_one_thread_says_so() {
-        let threads = |runtime: &Runtime| Tasks::new(runtime.handle().clone()).worker_threads();
-        let [one, several] = [Builder::new_current_thread(), Builder::new_multi_thread()]
-            .map(|mut builder| builder.build().expect("a runtime can be had"));
-        assert_eq!((threads(&one), threads(&several)), (WorkerThreads::One, WorkerThreads::Several));
     }
 }
