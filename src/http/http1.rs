@@ -127,6 +127,8 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         let now = crew.side.clock.now();
         if self.link.is_flushed() {
             self.link.settle_flushed(|| now);
+        } else {
+            self.link.list_ended();
         }
         let quiet = !self.link.is_in_flight() && self.link.is_flushed() && !bodies_held;
         if quiet { self.on_quiet(crew, berth, now) } else { self.on_busy(cx, crew, berth, now) }

@@ -106,6 +106,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             let now = crew.side.clock.now();
             if self.link.is_flushed() {
                 self.link.settle_flushed(|| now);
+            } else {
+                self.link.list_ended();
             }
             self.link.settle_thrown_away();
             if self.link.inflow.take_held() && !self.link.must_hold_reads() {

@@ -506,9 +506,19 @@ impl Link {
                         self.settle(flight, &now);
                     }
                 }
+                flights.iter_mut().for_each(Flight::list);
             }
         }
         self.count_ended(flights);
+    }
+
+    /// Names the responses that have ended and cannot be sent: their client does not read.
+    pub(crate) fn list_ended(&self) {
+        if self.has_ended()
+            && let Some(flights) = &mut *self.lock_ended()
+        {
+            flights.iter_mut().for_each(Flight::list);
+        }
     }
 
     /// hyper's write buffer is empty, and of HTTP/2 more waits to be put there: that is not the end of an answer whose last piece was
