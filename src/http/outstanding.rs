@@ -12,7 +12,6 @@ use crate::lifecycle::Moment;
 use serde_json::{Value, json};
 use slab::Slab;
 use std::{
-    cmp::Reverse,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -186,7 +185,9 @@ impl Outstanding {
             .iter()
             .map(|waited| json!({"kind": waited.kind.name(), "name": waited.name, "age_ms": millis(waited.age)}))
             .collect();
-        json!({"total": self.total(), "by_kind": by_kind, "oldest": oldest})
+        let ages: serde_json::Map<String, Value> =
+            Kind::ALL.iter().zip(self.oldest_ages).map(|(kind, age)| (kind.name().to_owned(), millis(age).into())).collect();
+        json!({"total": self.total(), "by_kind": by_kind, "oldest_age_ms": ages, "oldest": oldest})
     }
 
     /// As the log has it; `None` if there is nothing.
@@ -199,7 +200,7 @@ impl Outstanding {
     pub(crate) fn tasks_of(side: &Side) -> Vec<(String, Duration)> {
         let now = side.clock.now();
         let mut tasks: Vec<_> = side.work.entries().into_iter().filter(|work| work.kind == Kind::Task).collect();
-        tasks.sort_by_key(|work| Reverse(now.since(work.since)));
+        tasks.sort_by_key(|work| work.since);
         let named = |work: &Arc<Work>| (work.origin.short_name(), now.since(work.since));
         tasks.iter().map(named).collect()
     }
