@@ -88,7 +88,7 @@ fn silent_strangers_do_not_push_out_working_clients() {
         for client in &mut working {
             assert_eq!(client.get("/").body(), "hello", "{workers:?}");
         }
-        let _ = app.end();
+        assert_eq!(app.end().code(), 0);
     }
 }
 

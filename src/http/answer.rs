@@ -71,6 +71,8 @@ struct Progress {
     turn: Turn,
     ahead: Ahead,
     waits: Option<Box<Waits>>,
+    /// The end of an HTTP/2 response, with its trailers, while much of the response waits for the client.
+    held_end: Option<Option<Box<HeaderMap>>>,
 }
 
 /// What was polled of the body after the bytes that its head promised.
@@ -190,19 +192,26 @@ where
             }
             SourceProjection::Own { body } => body,
         };
+        if me.progress.held_end.is_some() {
+            return me.progress.poll_held_end(cx);
+        }
         if let Some(rest) = me.progress.rest.take() {
-            let piece = me.progress.hand_over(*rest, body.is_end_stream());
+            let ends = matches!(me.progress.ahead, Ahead::End) || body.is_end_stream();
+            let piece = me.progress.hand_over(*rest, ends);
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         match std::mem::replace(&mut me.progress.ahead, Ahead::Nothing) {
             Ahead::Nothing => {}
             Ahead::End => {
                 me.progress.ahead = Ahead::End;
-                return Poll::Ready(None);
+                return me.progress.poll_end(cx);
             }
             Ahead::Trailers(trailers) => {
                 me.progress.ahead = Ahead::End;
-                return Poll::Ready(Some(Ok(Frame::trailers(*trailers))));
+                let Some(trailers) = me.progress.hold_trailers(Frame::trailers(*trailers)) else {
+                    return me.progress.poll_held_end(cx);
+                };
+                return Poll::Ready(Some(Ok(trailers.map_data(|bytes| me.progress.piece(bytes, false)))));
             }
         }
         // What a handler answered when it was cancelled may meet the abort in the same instant: what is ready and ends is sent
@@ -221,6 +230,7 @@ where
                 };
                 // Trailers end it.
                 me.progress.whole = true;
+                let Some(frame) = me.progress.hold_trailers(frame) else { return me.progress.poll_held_end(cx) };
                 let mut ends = body.is_end_stream();
                 if !ends && me.progress.is_all_promised() {
                     match me.progress.look_ahead(body.as_mut(), cx) {
@@ -230,7 +240,10 @@ where
                 }
                 Poll::Ready(Some(Ok(frame.map_data(|bytes| me.progress.hand_over(bytes, ends)))))
             }
-            Ok(Poll::Ready(None)) => Poll::Ready(me.progress.end().err().map(Err)),
+            Ok(Poll::Ready(None)) => match me.progress.end() {
+                Ok(()) => me.progress.poll_end(cx),
+                Err(broken) => Poll::Ready(Some(Err(broken))),
+            },
             Ok(Poll::Ready(Some(Err(error)))) => Poll::Ready(Some(Err(Broken::Own(error.into())))),
             Ok(Poll::Pending) => me.progress.wait(cx),
             Err(panic) => {
@@ -381,7 +394,17 @@ impl Progress {
     /// Of an answer that would be whole without another byte.
     const fn whole(flight: Option<Flight>) -> Self {
         let class = DrainClass::Finish;
-        Self { flight, rest: None, owed: None, whole: true, class, turn: Turn::Clients, ahead: Ahead::Nothing, waits: None }
+        Self {
+            flight,
+            rest: None,
+            owed: None,
+            whole: true,
+            class,
+            turn: Turn::Clients,
+            ahead: Ahead::Nothing,
+            waits: None,
+            held_end: None,
+        }
     }
 
     fn piece(&self, bytes: Bytes, ends: bool) -> Piece {
@@ -465,11 +488,53 @@ impl Progress {
                 self.rest = Some(Box::new(bytes.split_off(PIECE_BYTES_MAX)));
             }
         }
+        if self.rest.is_none() && self.is_last(ends) {
+            self.rest = self.split_last(&mut bytes);
+        }
         self.whole = self.rest.is_none() && self.is_last(ends);
         if let Some(flight) = self.flight.as_mut().filter(|_| !self.whole) {
             flight.list();
         }
         self.piece(bytes, self.whole)
+    }
+
+    /// Whether the end of the response must wait. hyper is done with an HTTP/2 stream once it has handed the end to h2, which may hold
+    /// megabytes of it for ever; nobody could reset the stream then.
+    fn must_hold_end(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| flight.request().unwritten() > COPIED_BYTES_MAX as u64)
+    }
+
+    fn hold_trailers(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        if frame.is_data() || !self.must_hold_end() {
+            return Some(frame);
+        }
+        self.held_end = Some(frame.into_trailers().ok().map(Box::new));
+        None
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Broken>>> {
+        if !self.must_hold_end() {
+            return Poll::Ready(None);
+        }
+        self.held_end = Some(None);
+        self.poll_held_end(cx)
+    }
+
+    /// The end, once all before it was written.
+    fn poll_held_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Broken>>> {
+        if self.flight.as_ref().is_some_and(|flight| flight.request().poll_written(cx).is_pending()) {
+            return Poll::Pending;
+        }
+        let trailers = self.held_end.take().flatten();
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))))
+    }
+
+    /// The last byte of a large chunk of HTTP/2 goes alone, for the same reason: hyper hands it over, and the end with it, only once the
+    /// client has room for all before.
+    fn split_last(&mut self, bytes: &mut Bytes) -> Option<Box<Bytes>> {
+        let is_large = bytes.len() > COPIED_BYTES_MAX;
+        let is_http2 = self.flight.as_ref().is_some_and(|flight| flight.link().protocol == Protocol::Http2);
+        (is_large && is_http2).then(|| Box::new(bytes.split_off(bytes.len() - 1)))
     }
 
     /// It is the other's move now.

@@ -45,6 +45,7 @@ impl Body {
         if read != BodyRead::Absent {
             request.link.on_body_held();
             request.set_body(read);
+            request.expect_body();
         }
         Self { incoming, held: Held { context: RequestContext(request), read } }
     }
@@ -64,7 +65,14 @@ impl HttpBody for Body {
         let me = self.get_mut();
         let Some(incoming) = &mut me.incoming else { return Poll::Ready(None) };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
-        me.held.context.0.link.on_body_awaited(polled.is_pending());
+        let request = &*me.held.context.0;
+        match &polled {
+            Poll::Pending => request.begin_body_wait(cx.waker()),
+            Poll::Ready(frame) => {
+                let frame = frame.as_ref().and_then(|frame| frame.as_ref().ok());
+                request.end_body_wait(frame.and_then(Frame::data_ref).map_or(0, Bytes::len));
+            }
+        }
         match &polled {
             Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => me.held.set(BodyRead::WithTrailers),
             Poll::Ready(None) => me.held.set(BodyRead::All),
@@ -96,6 +104,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         if self.read != BodyRead::Absent {
             let unread = matches!(self.read, BodyRead::Unread | BodyRead::ChunksUnread);
+            self.context.0.end_body_wait(0);
             self.context.0.link.on_body_dropped(unread);
         }
     }

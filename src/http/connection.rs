@@ -25,6 +25,7 @@ use super::{
     idle_policy::Awaited,
     lingering::Lingering,
     parked::{Heard, Parked},
+    request::Cutter,
     service::HttpService,
 };
 use crate::{
@@ -225,7 +226,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
     /// The drain and the cancel wait are over: whatever is left ends here, and must not look whole.
     fn cut(&mut self) {
         let was_reset = match self.enter(State::Closed) {
-            State::Http1(mut http1) => http1.cut(),
+            State::Http1(mut http1) => http1.cut(Cutter::Shutdown),
             State::Http2(mut http2) => {
                 http2.cut();
                 false

@@ -8,19 +8,17 @@ use super::{
         HPACK_TABLE, HTTP1_BUFFER, HTTP2_ERROR_RESETS_MAX, HTTP2_FRAME_MAX, HTTP2_RECEIVE_WINDOW, HTTP2_RESETS_PENDING_MAX,
         HTTP2_SEND_BUFFER, LIVE_MAX, TASKS_MAX,
     },
+    link::Link,
     runtime::WorkerRuntime,
     service::HttpService,
     side::Side,
+    streams::StreamExecutor,
     timer::HyperTimer,
 };
 use crate::lifecycle::{Moment, Phase};
-use hyper::{
-    rt::Executor,
-    server::conn::{http1, http2},
-};
+use hyper::server::conn::{http1, http2};
 use std::{
     fmt,
-    future::Future,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -40,7 +38,6 @@ pub(crate) struct Crew<S> {
     pub(crate) beats: Arc<AtomicU64>,
     http1: http1::Builder,
     http1_last: http1::Builder,
-    http2: http2::Builder<TrackedExecutor>,
     pub(crate) counts: Arc<Counts>,
     pub(crate) deadlines: Arc<Deadlines>,
     numbers: AtomicU64,
@@ -49,20 +46,6 @@ pub(crate) struct Crew<S> {
     /// What the sweep is set for, once a stop was asked for; the epoch before, when nobody can be sooner.
     sweep_at: AtomicU64,
     sooner: Notify,
-}
-
-/// Spawns HTTP/2 streams where the drain sees them.
-#[derive(Clone, Debug)]
-pub(crate) struct TrackedExecutor(TaskTracker, WorkerRuntime);
-
-impl<F> Executor<F> for TrackedExecutor
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    fn execute(&self, stream: F) {
-        self.1.spawn(&self.0, stream);
-    }
 }
 
 impl<S: HttpService> Crew<S> {
@@ -82,19 +65,6 @@ impl<S: HttpService> Crew<S> {
             .max_buf_size(limits.header_bytes_max.max(HTTP1_BUFFER));
         let mut http1_last = http1.clone();
         http1_last.keep_alive(false);
-        let mut http2 = http2::Builder::new(TrackedExecutor(tasks.clone(), runtime.clone()));
-        http2
-            .timer(HyperTimer(side.clock.clone()))
-            .auto_date_header(false)
-            .max_concurrent_streams(limits.http2_streams_max)
-            .initial_stream_window_size(HTTP2_RECEIVE_WINDOW)
-            .initial_connection_window_size(HTTP2_RECEIVE_WINDOW)
-            .max_frame_size(HTTP2_FRAME_MAX)
-            .max_send_buf_size(HTTP2_SEND_BUFFER)
-            .header_table_size(HPACK_TABLE)
-            .max_pending_accept_reset_streams(HTTP2_RESETS_PENDING_MAX)
-            .max_local_error_reset_streams(HTTP2_ERROR_RESETS_MAX)
-            .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
         let counts = Arc::new(Counts::new(runtime.threads));
         // Far enough from the others', so that no two connections have the same chance.
         let numbers = AtomicU64::new(side.tally.enlist(counts.clone()) << 40);
@@ -106,7 +76,6 @@ impl<S: HttpService> Crew<S> {
             beats,
             http1,
             http1_last,
-            http2,
             counts,
             deadlines: Arc::new(Deadlines::new()),
             numbers,
@@ -122,8 +91,24 @@ impl<S: HttpService> Crew<S> {
         if self.side.phase() >= Phase::Draining { &self.http1_last } else { &self.http1 }
     }
 
-    pub(crate) fn http2(&self) -> &http2::Builder<TrackedExecutor> {
-        &self.http2
+    /// hyper's builder for one connection, whose streams know what it knows.
+    pub(crate) fn http2(&self, link: Arc<Link>) -> http2::Builder<StreamExecutor> {
+        let limits = self.side.config.limits;
+        let mut http2 =
+            http2::Builder::new(StreamExecutor { tasks: self.tasks.clone(), runtime: self.runtime.clone(), link });
+        http2
+            .timer(HyperTimer(self.side.clock.clone()))
+            .auto_date_header(false)
+            .max_concurrent_streams(limits.http2_streams_max)
+            .initial_stream_window_size(HTTP2_RECEIVE_WINDOW)
+            .initial_connection_window_size(HTTP2_RECEIVE_WINDOW)
+            .max_frame_size(HTTP2_FRAME_MAX)
+            .max_send_buf_size(HTTP2_SEND_BUFFER)
+            .header_table_size(HPACK_TABLE)
+            .max_pending_accept_reset_streams(HTTP2_RESETS_PENDING_MAX)
+            .max_local_error_reset_streams(HTTP2_ERROR_RESETS_MAX)
+            .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
+        http2
     }
 
     /// Spawns the task of a connection.

@@ -14,6 +14,7 @@
 //! is to say gets a task again, for whatever takes more than one turn.
 
 use super::{
+    Limits,
     announcement::Announcement,
     berth::Berth,
     connection::{Connection, State},
@@ -25,6 +26,7 @@ use super::{
     limits::RACE_WATCH,
     lingering::Lingering,
     parked::{Heard, Parked, READ_AT_ONCE, TURNS},
+    patience::{ClientTimeout, Delivery},
     service::HttpService,
     sniff::{Sniffed, after_empty_lines, is_blank, sniff},
 };
@@ -61,6 +63,16 @@ pub(super) struct Stay {
     pub(super) announcement: Announcement,
     /// A response began since the stop request.
     pub(super) responded: bool,
+}
+
+impl<D> Sleeper<D> {
+    /// When to ask whether the client took the last response.
+    fn look_at_delivery(&self, limits: &Limits) -> Moment {
+        match self.stay.heard {
+            Heard::Nothing => Moment::NEVER,
+            Heard::Something => self.delivery.look_at(self.stay.since, limits.send_timeout),
+        }
+    }
 }
 
 impl Stay {
@@ -149,6 +161,7 @@ struct Sleeper<D> {
     io: D,
     stay: Stay,
     state: Sleep,
+    delivery: Delivery,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,7 +233,7 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
         let bed = self.sleepers.vacant_entry();
         match lot.enter(io, bed.key()) {
             Ok(io) => {
-                bed.insert(Sleeper { io, stay, state: Sleep::Asleep });
+                bed.insert(Sleeper { io, stay, state: Sleep::Asleep, delivery: Delivery::default() });
                 Ok(())
             }
             Err(io) => Err((io, stay)),
@@ -306,7 +319,11 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
         match sleeper.state {
             _ if side.is_cutting() => now,
             Sleep::Leaving(_) => sleeper.stay.since + RACE_WATCH,
-            Sleep::Asleep => sleeper.stay.idle().deadline(&side.config.limits, side.draining_since()),
+            Sleep::Asleep => {
+                let idle = sleeper.stay.idle();
+                let limits = &side.config.limits;
+                idle.deadline(limits, side.draining_since()).min(sleeper.look_at_delivery(limits))
+            }
         }
     }
 
@@ -357,6 +374,15 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
                 }
             }
             Sleep::Leaving(_) => self.close(key),
+            Sleep::Asleep if !is_draining && sleeper.look_at_delivery(&self.crew.side.config.limits) <= now => {
+                let unacknowledged = sleeper.io.unacknowledged().unwrap_or(0) as u64;
+                if sleeper.delivery.is_over(unacknowledged, now) {
+                    sleeper.io.reset_on_drop();
+                    self.crew.side.note_client_timeout(ClientTimeout::Send, &sleeper.stay.peer, None);
+                    self.crew.side.tally.reset.add_one();
+                    self.close(key);
+                }
+            }
             // It closes itself.
             Sleep::Asleep if !is_draining => self.wake(key, Bytes::new()),
             // The last look, then a FIN (P5).
@@ -393,7 +419,7 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
 
     /// Answers what is plain, and lets it sleep on.
     fn answer(&mut self, cx: &mut Context<'_>, key: usize) {
-        let Some(Sleeper { io, stay, .. }) = self.sleepers.get_mut(key) else { return };
+        let Some(Sleeper { io, stay, delivery, .. }) = self.sleepers.get_mut(key) else { return };
         let mut room = [MaybeUninit::uninit(); READ_AT_ONCE];
         let mut room = ReadBuf::uninit(&mut room);
         match Pin::new(&mut *io).poll_read(cx, &mut room) {
@@ -423,6 +449,7 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
             Served::All(now) => {
                 stay.since = now;
                 stay.responded |= direct.link().has_responded();
+                *delivery = Delivery::default();
             }
             Served::NotOurs(rest) => self.hand_over(key, *direct.hand_over(rest.on_another_task())),
             Served::Last(read) => {

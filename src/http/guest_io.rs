@@ -216,10 +216,13 @@ impl<T: Transport> GuestIo<T> {
             self.link.on_broken();
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        if self.link.is_write_blocked()
-            && let Some(unacknowledged) = io.unacknowledged()
-        {
-            self.link.on_unacknowledged(unacknowledged);
+        let is_wanted = self.link.take_unacknowledged_wanted();
+        if self.link.is_write_blocked() || is_wanted {
+            match io.unacknowledged() {
+                Some(unacknowledged) => self.link.on_unacknowledged(unacknowledged),
+                None if is_wanted => self.link.on_unacknowledged(0),
+                None => {}
+            }
         }
         Ok(())
     }

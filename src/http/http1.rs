@@ -15,7 +15,7 @@ use super::{
     limits::{GONE_CHECK, PARK_AFTER, SENT_AT_ONCE},
     lingering::{Lingering, head_timed_out},
     link::{Link, Protocol},
-    patience::{Patience, Signs},
+    patience::{ClientTimeout, Patience, Signs},
     plain::After,
     request::Cutter,
     service::{Guarded, HttpService},
@@ -131,7 +131,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             self.link.list_ended();
         }
         let quiet = !self.link.is_in_flight() && self.link.is_flushed() && !bodies_held;
-        if quiet { self.on_quiet(crew, berth, now) } else { self.on_busy(cx, crew, berth, now) }
+        if quiet { self.on_quiet(crew, berth, now) } else { self.on_busy(crew, berth, now) }
     }
 
     /// Ready when hyper is done with the connection, and all that it had to write is flushed, or never will be.
@@ -152,43 +152,30 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         self.guest.as_mut().map_or(Poll::Ready(()), |guest| guest.poll(cx).map(drop))
     }
 
-    fn on_busy(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T, S> {
+    fn on_busy(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T, S> {
         if self.mood == Mood::Busy {
             self.link.want_look();
         }
         self.mood = Mood::Busy;
         berth.set_busy();
-        crew.wake_at(berth, now + GONE_CHECK);
-        if crew.side.phase() < Phase::Draining || !self.is_stuck(berth, now) {
+        let side = &crew.side;
+        let link = &self.link;
+        if !link.is_write_blocked() {
+            self.patience.rest();
+            crew.wake_at(berth, now + GONE_CHECK);
             return Next::Wait;
         }
-        if self.link.is_write_blocked() {
-            // Its answer has begun, and nothing of it gets through any more: it is cut, and must not look whole.
-            return if self.cut() { Next::Reset } else { Next::Close };
+        let signs = Signs { moved: [0, link.written()], unacknowledged: link.unacknowledged() };
+        let since = self.patience.last_progress(signs, now);
+        let until = side.gives_up(since, ClientTimeout::Send);
+        if now < until {
+            crew.wake_at(berth, until.min(now + GONE_CHECK));
+            return Next::Wait;
         }
-        if !self.link.is_stalled() {
-            self.link.stall();
-            cx.waker().wake_by_ref();
-        }
-        Next::Wait
-    }
-
-    /// Whether we wait for the client, and it has not moved for too long.
-    fn is_stuck(&mut self, berth: &Berth, now: Moment) -> bool {
-        let link = &self.link;
-        if !link.is_write_blocked() && !link.is_body_awaited() {
-            self.patience.rest();
-            return false;
-        }
-        let signs = Signs { moved: [link.read(), link.written()], unacknowledged: link.unacknowledged() };
-        if !self.patience.is_over(signs, now) {
-            return false;
-        }
-        if !link.is_write_blocked() && link.may_have_unread() {
-            berth.wake();
-            return false;
-        }
-        true
+        // Its response has begun, and nothing of it gets through any more: it is cut, and must not look complete.
+        side.note_client_timeout(ClientTimeout::Send, &berth.peer, None);
+        let cutter = side.given_up_by(since, ClientTimeout::Send, now);
+        if self.cut(cutter) { Next::Reset } else { Next::Close }
     }
 
     fn on_quiet(&mut self, crew: &Crew<S>, berth: &Berth, now: Moment) -> Next<T, S> {
@@ -296,10 +283,10 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     }
 
     /// Ends whatever goes on; true if a request was cut by it.
-    pub(crate) fn cut(&mut self) -> bool {
+    pub(crate) fn cut(&mut self, cutter: Cutter) -> bool {
         let is_cut = self.link.is_in_flight() || self.link.has_ended() || self.link.is_torn();
         if is_cut {
-            self.link.on_torn(Cutter::Shutdown);
+            self.link.on_torn(cutter);
         }
         let io = self.take_apart();
         self.link.settle_lost();

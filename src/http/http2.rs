@@ -13,12 +13,13 @@ use super::{
     guest_io::{GuestIo, Home},
     idle_policy::{Awaited, Idle},
     inflow::Partial,
-    limits::{FIRST_BYTE_GRACE, GONE_CHECK, HEAD_GRACE, PONG_WAIT},
+    limits::{FIRST_BYTE_GRACE, GONE_CHECK, HEAD_GRACE, PONG_WAIT, STREAMS_FIRST},
     lingering::Lingering,
     link::{Link, Protocol},
-    patience::{Patience, Signs},
+    patience::{ClientTimeout, Delivery, Patience, Signs},
     request::Cutter,
     service::{Guarded, HttpService},
+    streams::StreamExecutor,
 };
 use crate::{
     env::{Look, Transport},
@@ -38,7 +39,7 @@ use tokio::io::ReadBuf;
 /// hyper's connection and what we see of it.
 pub(crate) struct Http2<T: Transport, S: HttpService> {
     /// `None` only once it was dropped.
-    guest: Option<Guest<TokioIo<GuestIo<T>>, Guarded<S>, super::crew::TrackedExecutor>>,
+    guest: Option<Guest<TokioIo<GuestIo<T>>, Guarded<S>, StreamExecutor>>,
     home: Home<T>,
     link: Arc<Link>,
     /// Chooses the moment of the GOAWAY within the delay.
@@ -54,6 +55,11 @@ pub(crate) struct Http2<T: Transport, S: HttpService> {
     /// A frame or a header block is incomplete, since then: its kind, what it is known by, and when it was first seen so.
     partial: Option<(Partial, u64, Moment)>,
     patience: Patience,
+    /// The client's, with the last bytes of a response.
+    last_bytes: Patience,
+    delivery: Delivery,
+    /// Whether the kernel was asked for what `delivery` is to know.
+    asked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +80,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         let link = Arc::new(Link::new(Protocol::Http2, crew, berth));
         let service = Guarded::new(crew.service.clone(), link.clone());
         let (io, home) = GuestIo::homing(io, read, link.clone());
-        let guest = crew.http2().serve_connection(TokioIo::new(io), service);
+        let guest = crew.http2(link.clone()).serve_connection(TokioIo::new(io), service);
         let (began, number) = (crew.side.clock.now(), crew.next_number());
         Self {
             guest: Some(guest),
@@ -90,6 +96,9 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             spoke: Spoke::No,
             partial: None,
             patience: Patience::default(),
+            last_bytes: Patience::default(),
+            delivery: Delivery::default(),
+            asked: false,
         }
     }
 
@@ -103,6 +112,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             if let Poll::Ready(result) = Pin::new(guest).poll(cx) {
                 return self.end(crew, result.is_ok());
             }
+            self.link.after_poll();
             let now = crew.side.clock.now();
             if self.link.is_flushed() {
                 self.link.settle_flushed(|| now);
@@ -117,10 +127,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 self.spoke = Spoke::Yes;
             }
             if self.goaway == Goaway::NotYet && now >= self.goaway_moment(crew) {
-                self.goaway = Goaway::Sent { at: now };
-                if let Some(guest) = &mut self.guest {
-                    Pin::new(guest).graceful_shutdown();
-                }
+                self.start_goaway(now);
                 // Polled once more, so that the GOAWAY leaves.
                 continue;
             }
@@ -172,19 +179,20 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         if busy {
             berth.set_busy();
             self.idle_since = None;
+            self.delivery = Delivery::default();
+            self.asked = false;
             let goaway = if self.goaway == Goaway::NotYet { self.goaway_moment(crew) } else { Moment::NEVER };
-            if !draining {
-                crew.wake_at(berth, goaway.min(partial_until));
-                return Next::Wait;
+            let (since, until) = self.stalled(crew, now);
+            if now >= until {
+                return self.cut_stalled(crew, berth, since, now);
             }
-            if self.is_stuck(now) {
-                // Nothing of an answer gets through any more, and nobody of ours is at work: it is cut.
-                self.link.on_torn(Cutter::Shutdown);
-                self.cut();
-                return Next::Close;
+            if self.has_stuck_response(crew, now) && self.goaway == Goaway::NotYet {
+                crew.side.note_client_timeout(ClientTimeout::Send, &berth.peer, None);
+                self.start_goaway(now);
+                berth.wake();
             }
             self.link.want_look();
-            crew.wake_at(berth, goaway.min(partial_until).min(now + GONE_CHECK));
+            crew.wake_at(berth, goaway.min(until).min(partial_until).min(now + GONE_CHECK));
             return Next::Wait;
         }
         let idle_since = *self.idle_since.get_or_insert(now);
@@ -205,7 +213,20 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 });
             }
             let goaway = if self.goaway == Goaway::NotYet { self.goaway_moment(crew) } else { Moment::NEVER };
-            crew.wake_at(berth, until.min(goaway).min(partial_until));
+            let timeout = crew.side.config.limits.send_timeout;
+            if now >= self.delivery.look_at(idle_since, timeout) {
+                if !std::mem::replace(&mut self.asked, true) {
+                    self.link.want_unacknowledged();
+                    berth.wake();
+                    return Next::Wait;
+                }
+                self.asked = false;
+                if self.delivery.is_over(self.link.unacknowledged(), now) {
+                    return self.cut_stalled(crew, berth, idle_since, now);
+                }
+            }
+            let delivery = self.delivery.look_at(idle_since, timeout);
+            crew.wake_at(berth, until.min(goaway).min(delivery).min(partial_until));
             return Next::Wait;
         }
         if evicted && !crew.side.counts_races() {
@@ -215,13 +236,10 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
         if self.goaway == Goaway::NotYet && !draining {
             // Idle for longer than anybody keeps a connection, or to make room: told to go like in a stop.
-            self.goaway = Goaway::Sent { at: now };
+            self.start_goaway(now);
             berth.set_busy();
             if evicted {
                 crew.side.tally.evicted.add_one();
-            }
-            if let Some(guest) = &mut self.guest {
-                Pin::new(guest).graceful_shutdown();
             }
             crew.wake_at(berth, now + PONG_WAIT);
             berth.wake();
@@ -240,18 +258,57 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         self.link.is_anybody_at_work()
     }
 
-    /// Whether we wait for the client alone, on all of its streams, and it has not moved for too long. What is flushed may still be
-    /// held back by the client's windows; then a PING that it sends, and we answer, is no sign that it reads.
-    fn is_stuck(&mut self, now: Moment) -> bool {
+    /// Since when the client makes no progress on the whole connection, and when it is given up; `NEVER` if it is not waited for.
+    ///
+    /// Bytes that cannot be written are its fault, whatever the handlers do. Those that its windows hold back are if nothing else
+    /// happens; a PING that it sends, and we answer, is no sign that it reads then. A stream has a timeout of its own
+    /// ([`streams`](super::streams)), which comes first.
+    fn stalled(&mut self, crew: &Crew<S>, now: Moment) -> (Moment, Moment) {
         let link = &self.link;
-        let is_waited_for = !link.is_flushed() || link.is_held_back();
-        if !is_waited_for || link.is_anybody_at_work() {
+        let is_held_back = link.is_held_back() && !link.is_anybody_at_work();
+        if link.is_flushed() && !is_held_back {
             self.patience.rest();
-            return false;
+            return (now, Moment::NEVER);
         }
-        let written = if link.is_flushed() { 0 } else { link.written() };
+        let (written, grace) = if link.is_flushed() { (0, STREAMS_FIRST) } else { (link.written(), Duration::ZERO) };
         let signs = Signs { moved: [link.delivered(), written], unacknowledged: link.unacknowledged() };
-        self.patience.is_over(signs, now)
+        let since = self.patience.last_progress(signs, now);
+        (since, crew.side.gives_up(since, ClientTimeout::Send) + grace)
+    }
+
+    fn start_goaway(&mut self, now: Moment) {
+        self.goaway = Goaway::Sent { at: now };
+        if let Some(guest) = &mut self.guest {
+            Pin::new(guest).graceful_shutdown();
+        }
+    }
+
+    /// Whether the last bytes of a response wait for the client for too long. Its stream is out of hyper's hands and cannot be reset. So
+    /// the connection takes no other one, and is cut when nothing else moves.
+    fn has_stuck_response(&mut self, crew: &Crew<S>, now: Moment) -> bool {
+        let Some(moved) = self.link.first_unwritten().filter(|_| self.link.is_flushed()) else {
+            self.last_bytes.rest();
+            return false;
+        };
+        let since = self.last_bytes.last_progress(Signs { moved, unacknowledged: 0 }, now);
+        now >= crew.side.gives_up(since, ClientTimeout::Send)
+    }
+
+    /// Nothing of a response gets through any more: the connection is cut.
+    fn cut_stalled(&mut self, crew: &Crew<S>, berth: &Berth, since: Moment, now: Moment) -> Next<T, S> {
+        crew.side.note_client_timeout(ClientTimeout::Send, &berth.peer, None);
+        let cutter = crew.side.given_up_by(since, ClientTimeout::Send, now);
+        self.link.on_torn(cutter);
+        if cutter == Cutter::Shutdown {
+            self.cut();
+            return Next::Close;
+        }
+        drop(self.guest.take());
+        self.link.settle_lost();
+        let Some(mut io) = self.take_home() else { return Next::Close };
+        // The kernel would keep for minutes what it holds for this client.
+        io.reset_on_drop();
+        Next::Reset
     }
 
     /// When this connection is told to go; `NEVER` before a stop.

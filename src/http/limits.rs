@@ -61,9 +61,15 @@ pub(crate) const LINGER: Duration = Duration::from_secs(1);
 /// How long the close of an idle connection looks for a request that crossed it on the wire, if the client does not close too.
 pub(crate) const RACE_WATCH: Duration = Duration::from_millis(10);
 
-/// How long a peer may go without any progress in the drain: nothing acknowledged of an answer, or nothing more of a request's
-/// body.
+/// How long a client may go without any progress in the drain: nothing acknowledged of a response, or nothing more of a request's
+/// body. While serving that is for [`Limits::send_timeout`] and [`Limits::body_timeout`].
 pub(crate) const PROGRESS_WAIT: Duration = Duration::from_secs(5);
+
+/// How much longer than a stream an HTTP/2 connection may stand still whose client's windows are closed: the streams are reset first.
+pub(crate) const STREAMS_FIRST: Duration = Duration::from_secs(1);
+
+/// Bytes that an HTTP/2 connection writes for each of its streams before one of them has its turn for certain.
+pub(crate) const PASSED_OVER: u64 = 64 * 1024;
 
 /// Up to this much of an answer leaves at once whatever the peer does (the initial congestion window, RFC 6928), and a reset that
 /// comes later cannot take it back.

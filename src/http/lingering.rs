@@ -9,7 +9,9 @@ use super::{
     connection::Next,
     crew::Crew,
     date,
-    limits::{ACKNOWLEDGED_CHECK, LINGER, PROGRESS_WAIT, RACE_WATCH},
+    limits::{ACKNOWLEDGED_CHECK, LINGER, RACE_WATCH},
+    patience::{ClientTimeout, Patience, Signs},
+    request::Cutter,
     service::HttpService,
     side::Side,
     sniff::is_blank,
@@ -41,12 +43,25 @@ pub(crate) struct Lingering<T> {
     step: Step,
     /// How long it takes, if the client does not end it earlier.
     least: Duration,
-    /// How long it goes on after that without progress of the client.
-    patience: Duration,
+    response: Response,
     race: Race,
     /// When to look whether it may be closed.
     until: Option<Moment>,
-    progress: Option<Progress>,
+    /// How far the client was with the response when it last got further.
+    patience: Patience,
+}
+
+/// Whether there is a response that the client should get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Response {
+    Some,
+    None,
+}
+
+enum Delivery {
+    Awaited,
+    Done,
+    TimedOut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,18 +79,19 @@ enum Race {
     Seen,
 }
 
-/// How far the client was with the answer when it last got further.
-#[derive(Clone, Copy, Debug)]
-struct Progress {
-    unacknowledged: usize,
-    at: Moment,
-}
-
 impl<T: Transport> Lingering<T> {
     /// Bytes of the client lie unread. These are the last words.
     pub(crate) fn saying(io: T, farewell: Bytes) -> Self {
-        let (least, patience) = (LINGER, PROGRESS_WAIT);
-        Self { io, farewell, step: Step::Saying, least, patience, race: Race::NotOurs, until: None, progress: None }
+        Self {
+            io,
+            farewell,
+            step: Step::Saying,
+            least: LINGER,
+            response: Response::Some,
+            race: Race::NotOurs,
+            until: None,
+            patience: Patience::default(),
+        }
     }
 
     /// Nothing lies unread: it is over once the client has all of the answer, which our end often makes it say at once.
@@ -85,7 +101,7 @@ impl<T: Transport> Lingering<T> {
 
     /// There was no request, so there is no answer that the client should get: only a moment for the last words of HTTP/2.
     pub(crate) fn dismissing(io: T) -> Self {
-        Self { least: RACE_WATCH, patience: Duration::ZERO, ..Self::saying(io, Bytes::new()) }
+        Self { least: RACE_WATCH, response: Response::None, ..Self::saying(io, Bytes::new()) }
     }
 
     /// The connection is idle: what its client sends into the close gets no byte of an answer, but is counted.
@@ -109,8 +125,14 @@ impl<T: Transport> Lingering<T> {
             crew.wake_at(berth, until);
             return Next::Wait;
         }
-        if !self.is_awaited(now) {
-            return Next::Close;
+        match self.delivery(&crew.side, now) {
+            Delivery::Awaited => {}
+            Delivery::Done => return Next::Close,
+            Delivery::TimedOut => {
+                crew.side.note_client_timeout(ClientTimeout::Send, &berth.peer, None);
+                self.io.reset_on_drop();
+                return Next::Reset;
+            }
         }
         let check = now + ACKNOWLEDGED_CHECK;
         self.until = Some(check);
@@ -118,15 +140,23 @@ impl<T: Transport> Lingering<T> {
         Next::Wait
     }
 
-    /// Whether the client is still busy receiving the answer.
-    fn is_awaited(&mut self, now: Moment) -> bool {
+    /// Whether the client is still busy receiving the answer. While serving it has the send timeout, and then the connection is reset:
+    /// the kernel would keep the rest for minutes. In the drain it has less time, and the kernel goes on after the close.
+    fn delivery(&mut self, side: &Side, now: Moment) -> Delivery {
         // Our FIN counts as one byte, and nothing is lost with it.
-        let Some(unacknowledged @ 2..) = self.io.unacknowledged() else { return false };
-        let progress = self.progress.get_or_insert(Progress { unacknowledged, at: now });
-        if unacknowledged < progress.unacknowledged {
-            *progress = Progress { unacknowledged, at: now };
+        let Some(unacknowledged @ 2..) = self.io.unacknowledged() else { return Delivery::Done };
+        if self.response == Response::None {
+            return Delivery::Done;
         }
-        now.since(progress.at) < self.patience
+        let signs = Signs { moved: [0, 0], unacknowledged: unacknowledged as u64 };
+        let since = self.patience.last_progress(signs, now);
+        if now < side.gives_up(since, ClientTimeout::Send) {
+            return Delivery::Awaited;
+        }
+        match side.given_up_by(since, ClientTimeout::Send, now) {
+            Cutter::Client => Delivery::TimedOut,
+            Cutter::Shutdown | Cutter::Body => Delivery::Done,
+        }
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {

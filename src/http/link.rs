@@ -12,7 +12,7 @@ use super::{
     crew::Crew,
     deadlines::Deadlines,
     inflow::Inflow,
-    limits::{ENDED_UNSENT_SETTLED, UNREAD_ROUNDS_MAX},
+    limits::{ENDED_UNSENT_SETTLED, HTTP2_RECEIVE_WINDOW, UNREAD_ROUNDS_MAX},
     request::{Cutter, Flight, Request, Sent},
     side::Side,
     sniff::is_blank,
@@ -59,10 +59,12 @@ pub(crate) struct Link {
     sent_large: AtomicBool,
     /// hyper wants to write, and the kernel takes no more.
     write_blocked: AtomicBool,
+    /// HTTP/2: what was written was not flushed when hyper was last polled.
+    blocked: AtomicBool,
+    /// HTTP/2: the request for which the service was called last.
+    called_request: Mutex<Option<Arc<Request>>>,
     /// What the peer had not acknowledged when the kernel was last asked.
     unacknowledged: AtomicU64,
-    /// The client stopped sending the body it owes.
-    stalled: AtomicBool,
     /// A request began since this was last cleared.
     called: AtomicBool,
     /// Calls whose answer has not ended.
@@ -74,14 +76,18 @@ pub(crate) struct Link {
     delivered: AtomicU64,
     /// Request bodies that somebody still holds.
     bodies_held: AtomicU32,
-    /// The handler waits for more of a request's body.
+    /// A handler waits for more of a request's body.
     body_awaited: AtomicBool,
+    /// HTTP/2: what was read when its windows were open last, and how much of what came since was read by handlers.
+    window_open_at: AtomicU64,
+    body_bytes_read: AtomicU64,
     /// A request body was left unread.
     body_unread: AtomicBool,
     /// An answer was cut after its head, by whom: the connection must be reset, so that it cannot look whole.
     torn: OnceLock<Cutter>,
     /// Ask the kernel at the next chance whether the client is still there.
     look_wanted: AtomicBool,
+    unacknowledged_wanted: AtomicBool,
     /// Requests whose answer ended but may still lie in a buffer; `None` once the connection settles none any more.
     ended: Mutex<Option<Vec<Flight>>>,
     ended_count: AtomicU32,
@@ -140,8 +146,9 @@ impl Link {
             inflow: Inflow::default(),
             sent_large: AtomicBool::new(false),
             write_blocked: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            called_request: Mutex::new(None),
             unacknowledged: AtomicU64::new(0),
-            stalled: AtomicBool::new(false),
             called: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             at_work: AtomicU32::new(0),
@@ -149,9 +156,12 @@ impl Link {
             delivered: AtomicU64::new(0),
             bodies_held: AtomicU32::new(0),
             body_awaited: AtomicBool::new(false),
+            window_open_at: AtomicU64::new(0),
+            body_bytes_read: AtomicU64::new(0),
             body_unread: AtomicBool::new(false),
             torn: OnceLock::new(),
             look_wanted: AtomicBool::new(false),
+            unacknowledged_wanted: AtomicBool::new(false),
             ended: Mutex::new(Some(Vec::new())),
             ended_count: AtomicU32::new(0),
             thrown_away: AtomicBool::new(false),
@@ -343,19 +353,64 @@ impl Link {
         self.bodies_held.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn on_body_awaited(&self, awaited: bool) {
-        self.body_awaited.store(awaited, Relaxed);
+    /// A handler waits for more of a body. If no other body is held, all that the client sent was read by now, and its windows are open.
+    pub(crate) fn on_body_awaited(&self) {
+        self.body_awaited.store(true, Relaxed);
+        if self.protocol == Protocol::Http2 && self.bodies_held.load(Relaxed) == 1 {
+            self.window_open_at.store(self.read(), Relaxed);
+            self.body_bytes_read.store(0, Relaxed);
+        }
+    }
+
+    /// A handler read so many bytes of a body.
+    pub(crate) fn on_body_read(&self, bytes: usize) {
+        self.body_awaited.store(false, Relaxed);
+        if self.protocol == Protocol::Http2 {
+            self.body_bytes_read.fetch_add(bytes as u64, Relaxed);
+        }
+    }
+
+    /// Whether bodies that no handler reads may have used up the connection's window, so that no client could send any other.
+    pub(crate) fn may_body_window_be_closed(&self) -> bool {
+        let read = self.read().saturating_sub(self.window_open_at.load(Relaxed));
+        let unread = read.saturating_sub(self.body_bytes_read.load(Relaxed));
+        self.protocol == Protocol::Http2 && unread >= u64::from(HTTP2_RECEIVE_WINDOW) / 2
     }
 
     pub(crate) fn on_body_dropped(&self, unread: bool) {
         if unread {
             self.body_unread.store(true, Relaxed);
         }
-        self.body_awaited.store(false, Relaxed);
         self.bodies_held.fetch_sub(1, Relaxed);
     }
 
+    /// hyper hands the stream of the request that began last to its executor.
+    pub(crate) fn set_called_request(&self, request: &Arc<Request>) {
+        if self.protocol == Protocol::Http2 {
+            *self.called_request.lock().unwrap_or_else(PoisonError::into_inner) = Some(request.clone());
+        }
+    }
+
+    pub(crate) fn take_called_request(&self) -> Option<Arc<Request>> {
+        self.called_request.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    // Asked by the streams of HTTP/2.
+
+    /// Whether bytes could not be written when hyper was last polled.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.load(Relaxed)
+    }
+
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.in_flight.load(Relaxed).into()
+    }
+
     // Asked by the connection.
+
+    pub(crate) fn after_poll(&self) {
+        self.blocked.store(!self.is_flushed(), Relaxed);
+    }
 
     /// Before each poll of hyper, which flushes at least once in a poll that leaves nothing unwritten.
     pub(crate) fn before_poll(&self) {
@@ -395,15 +450,6 @@ impl Link {
 
     pub(crate) fn unacknowledged(&self) -> u64 {
         self.unacknowledged.load(Relaxed)
-    }
-
-    /// Gives up waiting for the rest of a request's body; its handler is answered for.
-    pub(crate) fn stall(&self) {
-        self.stalled.store(true, Relaxed);
-    }
-
-    pub(crate) fn is_stalled(&self) -> bool {
-        self.stalled.load(Relaxed)
     }
 
     pub(crate) fn has_received(&self) -> bool {
@@ -473,6 +519,16 @@ impl Link {
         self.look_wanted.store(true, Relaxed);
     }
 
+    /// Asks the kernel, when hyper is polled next, what the client has not acknowledged.
+    pub(crate) fn want_unacknowledged(&self) {
+        self.unacknowledged_wanted.store(true, Relaxed);
+        self.want_look();
+    }
+
+    pub(crate) fn take_unacknowledged_wanted(&self) -> bool {
+        self.unacknowledged_wanted.swap(false, Relaxed)
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         self.ended_count() > 0
     }
@@ -483,6 +539,16 @@ impl Link {
 
     fn count_ended(&self, ended: &[Flight]) {
         self.ended_count.store(u32::try_from(ended.len()).unwrap_or(u32::MAX), Relaxed);
+    }
+
+    /// The first of the responses that ended and are not written: when its request arrived, and how much of it has left.
+    pub(crate) fn first_unwritten(&self) -> Option<[u64; 2]> {
+        if !self.has_ended() {
+            return None;
+        }
+        let ended = self.lock_ended();
+        let request = ended.as_ref()?.first()?.request();
+        Some([request.arrived.as_nanos(), request.passed()])
     }
 
     /// Everything written was flushed: the answers that ended were handed to the kernel whole, but for those that HTTP/2 still
@@ -561,6 +627,7 @@ impl Link {
         self.ended_count.store(0, Relaxed);
         let ended = self.lock_ended().take();
         drop(ended);
+        drop(self.take_called_request());
     }
 
     // Upgrades.

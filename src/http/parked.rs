@@ -12,6 +12,7 @@ use super::{
     idle_policy::{Awaited, Idle},
     limits::PARK_AFTER,
     lingering::{Lingering, head_timed_out},
+    patience::{ClientTimeout, Delivery},
     service::HttpService,
     sniff::{PREFACE, Sniffed, after_empty_lines, is_blank, sniff},
 };
@@ -38,6 +39,7 @@ pub(crate) struct Parked<T, S: HttpService> {
     since: Option<Moment>,
     /// Kept for a while after a plain request: the next one may be near.
     direct: Option<Box<Direct<S>>>,
+    delivery: Delivery,
 }
 
 /// One byte more, and it is either the whole preface or none.
@@ -59,7 +61,15 @@ pub(super) enum Heard {
 impl<T: Transport, S: HttpService> Parked<T, S> {
     /// Just accepted.
     pub(crate) fn fresh(io: T) -> Self {
-        Self { io: Some(io), bytes: [0; UNDECIDED_MAX], len: 0, history: Heard::Nothing, since: None, direct: None }
+        Self {
+            io: Some(io),
+            bytes: [0; UNDECIDED_MAX],
+            len: 0,
+            history: Heard::Nothing,
+            since: None,
+            direct: None,
+            delivery: Delivery::default(),
+        }
     }
 
     /// Idle after requests. `read`: at most the first byte of an empty line.
@@ -162,6 +172,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             self.len = 0;
             self.since = Some(now);
             berth.note_responses(direct.link());
+            self.delivery = Delivery::default();
             if crew.is_crowded_directly() {
                 self.direct = None;
             }
@@ -192,6 +203,10 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         let evicted = idle.awaited != Awaited::Head && berth.take_evicted();
         if now < until && !evicted {
             berth.set_idle(idle);
+            let until = match self.look_at_delivery(now, idle, crew) {
+                Some(look_again) => until.min(look_again),
+                None => return self.reset(crew, berth),
+            };
             let mut again = until;
             if now < since + PARK_AFTER {
                 again = until.min(since + PARK_AFTER);
@@ -216,6 +231,29 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             }
         }
         next
+    }
+
+    /// When to ask again whether the client took the last response; `None` if it is given up.
+    fn look_at_delivery(&mut self, now: Moment, idle: Idle, crew: &Crew<S>) -> Option<Moment> {
+        if idle.awaited != Awaited::NextRequest {
+            return Some(Moment::NEVER);
+        }
+        let timeout = crew.side.config.limits.send_timeout;
+        if now >= self.delivery.look_at(idle.since, timeout) {
+            let unacknowledged = self.io.as_ref().and_then(Transport::unacknowledged).unwrap_or(0);
+            if self.delivery.is_over(unacknowledged as u64, now) {
+                return None;
+            }
+        }
+        Some(self.delivery.look_at(idle.since, timeout))
+    }
+
+    fn reset(&mut self, crew: &Crew<S>, berth: &Berth) -> Next<T, S> {
+        crew.side.note_client_timeout(ClientTimeout::Send, &berth.peer, None);
+        if let Some(io) = &mut self.io {
+            io.reset_on_drop();
+        }
+        Next::Reset
     }
 
     fn idle(&self, since: Moment, berth: &Berth) -> Idle {

@@ -1,8 +1,10 @@
 //! One request: what is known of it, and its one fate (P5).
 
 use super::{
+    body_wait::{BodyWait, CONFIRM_CHECK, Waited},
     deadlines::Timeout,
     link::{Link, Protocol},
+    patience::ClientTimeout,
     side::{AbortedRequest, Side},
 };
 use crate::lifecycle::{Moment, Phase};
@@ -10,9 +12,13 @@ use http::{Method, StatusCode, Uri};
 use std::{
     fmt,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
+    task::{Context, Poll, Waker},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -29,13 +35,21 @@ pub(crate) struct Request {
     common_deadline: Moment,
     head_sent: AtomicBool,
     body: AtomicU8,
-    /// Bytes of the answer that HTTP/2 holds and has not written.
-    unwritten: AtomicU64,
+    /// Bytes of the answer that HTTP/2 took, and those of them that it holds no more: written, or thrown away.
+    taken: AtomicU64,
+    passed: AtomicU64,
     /// HTTP/2 threw some of them away.
     thrown_away: AtomicBool,
     /// The last piece of the answer carries the end of its HTTP/2 stream.
     ends_with_piece: AtomicBool,
+    /// Who waits until all that HTTP/2 took was written, if somebody does.
+    is_awaited: AtomicBool,
+    on_written: Mutex<Option<Waker>>,
+    /// Its stream was reset because the drain waits no longer for the client.
+    cut_by_drain: AtomicBool,
     cancellation: OnceLock<CancellationToken>,
+    /// Of a request with a body.
+    body_wait: OnceLock<Box<Mutex<BodyWait>>>,
 }
 
 /// A longer path does not stay for the next request.
@@ -52,10 +66,15 @@ impl Request {
             common_deadline: Moment::NEVER,
             head_sent: AtomicBool::new(false),
             body: AtomicU8::new(BodyRead::Absent as u8),
-            unwritten: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
             thrown_away: AtomicBool::new(false),
             ends_with_piece: AtomicBool::new(false),
+            is_awaited: AtomicBool::new(false),
+            on_written: Mutex::new(None),
+            cut_by_drain: AtomicBool::new(false),
             cancellation: OnceLock::new(),
+            body_wait: OnceLock::new(),
         }
     }
 
@@ -84,11 +103,15 @@ impl Request {
         self.common_deadline = self.side().config.request_timeout.map_or(Moment::NEVER, |timeout| arrived + timeout);
         *self.deadline.get_mut() = self.common_deadline.as_nanos();
         *self.head_sent.get_mut() = false;
-        *self.unwritten.get_mut() = 0;
+        *self.taken.get_mut() = 0;
+        *self.passed.get_mut() = 0;
         *self.thrown_away.get_mut() = false;
         *self.ends_with_piece.get_mut() = false;
         *self.body.get_mut() = BodyRead::Absent as u8;
+        *self.is_awaited.get_mut() = false;
+        *self.cut_by_drain.get_mut() = false;
         drop(self.cancellation.take());
+        drop(self.body_wait.take());
     }
 
     pub(crate) const fn method(&self) -> &Method {
@@ -150,21 +173,68 @@ impl Request {
         self.is_body(&[BodyRead::Unread, BodyRead::ChunksUnread]) && self.switches_protocol(status)
     }
 
+    // The wait for the body, which ends with the head of the response.
+
+    pub(crate) fn has_body(&self) -> bool {
+        self.body_wait.get().is_some()
+    }
+
+    pub(crate) fn expect_body(&self) {
+        self.body_wait.get_or_init(|| Box::new(Mutex::new(BodyWait::new())));
+    }
+
+    fn body_wait(&self) -> Option<MutexGuard<'_, BodyWait>> {
+        Some(self.body_wait.get()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn begin_body_wait(&self, waker: &Waker) {
+        self.link.on_body_awaited();
+        if let Some(mut wait) = self.body_wait() {
+            wait.begin(waker, || self.side().clock.now());
+        }
+    }
+
+    /// The body was polled and had so many bytes, or is not read any more.
+    pub(crate) fn end_body_wait(&self, bytes: usize) {
+        self.link.on_body_read(bytes);
+        if let Some(mut wait) = self.body_wait() {
+            wait.end();
+        }
+    }
+
+    /// Whether the client has let the handler wait for its body for too long; `None` without a body.
+    pub(crate) fn look_at_body_wait(&self, now: Moment) -> Option<Waited> {
+        let mut wait = self.body_wait()?;
+        if self.link.may_body_window_be_closed() {
+            // The client may not be allowed to send.
+            wait.end();
+        }
+        let waited = wait.look(now, |since| self.side().gives_up(since, ClientTimeout::Body));
+        if matches!(waited, Waited::TooLong { .. }) && self.link.protocol == Protocol::Http1 && self.link.may_have_unread() {
+            // What has arrived by now is read first.
+            return Some(Waited::NotYet { look_again: now + CONFIRM_CHECK });
+        }
+        Some(waited)
+    }
+
     // Told by the pieces of the answer.
 
     pub(crate) fn note_taken(&self, bytes: usize) {
-        self.unwritten.fetch_add(bytes as u64, Relaxed);
+        self.taken.fetch_add(bytes as u64, Relaxed);
         self.link.on_held(bytes);
     }
 
     pub(crate) fn note_written(&self, bytes: usize) {
-        self.unwritten.fetch_sub(bytes as u64, Relaxed);
+        self.passed.fetch_add(bytes as u64, SeqCst);
         self.link.on_delivered(bytes);
+        if self.is_awaited.load(SeqCst) {
+            self.wake_if_written();
+        }
     }
 
     pub(crate) fn note_thrown_away(&self, bytes: usize) {
         self.thrown_away.store(true, Relaxed);
-        self.unwritten.fetch_sub(bytes as u64, Relaxed);
+        self.passed.fetch_add(bytes as u64, Relaxed);
         self.link.on_let_go(bytes);
     }
 
@@ -176,11 +246,42 @@ impl Request {
         self.ends_with_piece.load(Relaxed)
     }
 
+    /// Bytes of the answer that HTTP/2 holds and has not written.
+    pub(crate) fn unwritten(&self) -> u64 {
+        let passed = self.passed();
+        self.taken.load(Relaxed).saturating_sub(passed)
+    }
+
+    /// Bytes of the answer that HTTP/2 took and holds no more.
+    pub(crate) fn passed(&self) -> u64 {
+        self.passed.load(Relaxed)
+    }
+
+    /// Ready once all that HTTP/2 took was written.
+    pub(crate) fn poll_written(&self, cx: &Context<'_>) -> Poll<()> {
+        *self.on_written.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        self.is_awaited.store(true, SeqCst);
+        if self.taken.load(SeqCst) > self.passed.load(SeqCst) { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    #[cold]
+    fn wake_if_written(&self) {
+        if self.unwritten() == 0
+            && let Some(waker) = self.on_written.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn note_cut_by_drain(&self) {
+        self.cut_by_drain.store(true, Relaxed);
+    }
+
     /// How much of an answer that has ended was written.
     pub(crate) fn sent(&self) -> Sent {
         if self.thrown_away.load(Relaxed) {
             Sent::NeverWhole
-        } else if self.unwritten.load(Relaxed) > 0 {
+        } else if self.unwritten() > 0 {
             Sent::NotYet
         } else {
             Sent::All
@@ -237,6 +338,8 @@ pub(crate) enum Cutter {
     Shutdown,
     /// A body that failed, panicked, or was not as long as its head said: its own, or on HTTP/1 one behind it.
     Body,
+    /// Its client, which took nothing of the response for the send timeout: the request is *gone*.
+    Client,
 }
 
 impl Flight {
@@ -330,8 +433,13 @@ impl Drop for Flight {
         if self.fate == Fate::Settled {
             return;
         }
-        if self.side().is_aborting() || self.link().is_torn() {
-            self.settle_aborted(self.link().torn_by().unwrap_or(Cutter::Shutdown));
+        let cutter = match self.link().torn_by() {
+            None if self.side().is_aborting() || self.request.cut_by_drain.load(Relaxed) => Some(Cutter::Shutdown),
+            Some(Cutter::Client) => None,
+            cutter => cutter,
+        };
+        if let Some(cutter) = cutter {
+            self.settle_aborted(cutter);
         } else {
             self.link().counts.count(|requests| &requests.gone);
             self.request.cancellation().cancel();

@@ -3,11 +3,15 @@
 use super::{
     Body, DrainClass, WorkOrigin,
     answer::Answer,
-    authority, date,
+    authority,
+    body_wait::Waited,
+    date,
     deadlines::Place,
     framing::{Content, said_length},
     link::{Link, Protocol},
+    patience::ClientTimeout,
     request::{Cutter, Flight, Request},
+    side::millis,
 };
 use crate::{errors::Chain, lifecycle::Moment, unwind::catch};
 use bytes::Bytes;
@@ -132,6 +136,7 @@ impl<S: HttpService> Guarded<S> {
             && request.headers().contains_key(header::UPGRADE);
         let upgrade = if asks { Upgrade::Asked } else { Upgrade::No };
         let (state, about) = self.begin(request.method(), request.uri(), request.version(), upgrade);
+        self.link.set_called_request(&about);
         // Nothing large is returned from inside the catch: it is made where it stays.
         let mut handling = Handling { handler: None, state };
         if let Err(why) = authority::check(&mut request) {
@@ -291,6 +296,9 @@ enum Upgrade {
 enum Instead {
     TimedOut(Duration),
     Aborted,
+    /// The client let the handler wait for the body for so long.
+    BodyTimedOut(Duration),
+    /// So too, in the drain, which waits for less.
     Stalled,
     Failed,
     /// It must not be served, for this reason.
@@ -357,19 +365,34 @@ impl HandlingState {
         let request = self.flight.as_ref()?.request();
         let (link, side) = (&request.link, request.side());
         let deadline = request.deadline();
+        let now = request.has_body().then(|| side.clock.now());
+        let body = now.and_then(|now| Some((now, request.look_at_body_wait(now)?)));
+        let wake_at = match body {
+            Some((_, Waited::NotYet { look_again })) => deadline.min(look_again),
+            Some((_, Waited::TooLong { .. })) | None => deadline,
+        };
+        let is_set = |place: Place| match body {
+            None => place.deadline == deadline,
+            // An earlier one will do, unless it has passed: then there is another look.
+            Some((now, _)) => place.deadline <= wake_at && place.deadline > now,
+        };
         // A future of hyper's has one waker from its first poll to its last.
-        if self.place.is_none_or(|place| place.deadline != deadline) {
+        if !self.place.is_some_and(is_set) {
             if let Some(place) = self.place.take() {
                 link.deadlines.leave(place);
             }
-            self.place = Some(link.deadlines.wait(deadline, request.timeout(deadline), cx.waker().clone()));
+            self.place = Some(link.deadlines.wait(wake_at, request.timeout(wake_at), cx.waker().clone()));
         }
         // The clock decides, not the timer (P9: never before): a timer may be early by its rounding, or late.
         if deadline != Moment::NEVER && side.clock.now() >= deadline {
             return Some(Instead::TimedOut(deadline.since(request.arrived)));
         }
-        if link.is_stalled() {
-            return Some(Instead::Stalled);
+        if let Some((now, Waited::TooLong { since })) = body {
+            side.note_client_timeout(ClientTimeout::Body, &link.peer, Some(request.name().1));
+            return Some(match side.given_up_by(since, ClientTimeout::Body, now) {
+                Cutter::Shutdown => Instead::Stalled,
+                Cutter::Client | Cutter::Body => Instead::BodyTimedOut(now.since(since)),
+            });
         }
         if side.is_aborting() {
             return Some(Instead::Aborted);
@@ -431,7 +454,9 @@ impl HandlingState {
         let Some(flight) = self.take_flight() else { return Response::new(Answer::line(None, None)) };
         let mut response = Response::new(());
         *response.status_mut() = match instead {
-            Instead::TimedOut(_) | Instead::Aborted | Instead::Stalled => StatusCode::SERVICE_UNAVAILABLE,
+            Instead::TimedOut(_) | Instead::BodyTimedOut(_) | Instead::Aborted | Instead::Stalled => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Instead::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             Instead::Refused(_) => StatusCode::BAD_REQUEST,
         };
@@ -448,7 +473,7 @@ impl HandlingState {
         let left = match instead {
             // The 500 is the handler's own answer, in its way: it is finished once it has left (P5).
             Instead::Failed | Instead::Refused(_) => Some(flight),
-            Instead::TimedOut(_) => {
+            Instead::TimedOut(_) | Instead::BodyTimedOut(_) => {
                 flight.time_out();
                 link.on_request_over();
                 None
@@ -609,6 +634,10 @@ impl fmt::Display for Instead {
                 write!(f, "request timed out: no answer within its deadline of {}", humantime::format_duration(*after))
             }
             Self::Aborted => f.write_str("request aborted: the service is shutting down and the drain is over"),
+            Self::BodyTimedOut(after) => {
+                let after = humantime::format_duration(Duration::from_millis(millis(*after)));
+                write!(f, "request timed out: nothing of its body came for {after}")
+            }
             Self::Stalled => f.write_str("request aborted: its body stopped arriving while the service was shutting down"),
             Self::Failed => f.write_str("internal server error"),
             Self::Refused(why) => write!(f, "bad request: {why}"),

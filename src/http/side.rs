@@ -6,11 +6,12 @@ use super::{
     idle_policy::EvictionGrace,
     limits::EVICTED_AT_ONCE,
     outstanding::{Kind, Listed, TrackedWork, Work},
-    request::Request,
+    patience::{ClientTimeout, gives_up},
+    request::{Cutter, Request},
     tally::{Counter, Tally},
 };
 use crate::{
-    env::{Clock, Seed},
+    env::{Address, Clock, Seed},
     lifecycle::{Moment, Phase},
     unwind::unwind,
 };
@@ -48,6 +49,7 @@ pub(crate) struct Side {
     aborting: AtomicBool,
     cutting: AtomicBool,
     aborts: Mutex<Vec<AbortedRequest>>,
+    client_timeouts_logged: Mutex<ClientTimeoutsLogged>,
 }
 
 /// What a side is told once.
@@ -104,6 +106,13 @@ pub struct AbortedRequest {
     pub by_shutdown: bool,
 }
 
+/// When the next line about a client that timed out may be logged, and how many had none.
+#[derive(Debug, Default)]
+struct ClientTimeoutsLogged {
+    next: Moment,
+    left_out: u64,
+}
+
 /// More aborted requests than this are counted but not listed.
 const ABORTS_LISTED_MAX: usize = 1_000;
 
@@ -126,6 +135,7 @@ impl Side {
             aborting: AtomicBool::new(false),
             cutting: AtomicBool::new(false),
             aborts: Mutex::new(Vec::new()),
+            client_timeouts_logged: Mutex::default(),
         }
     }
 
@@ -216,9 +226,40 @@ impl Side {
         self.config.eviction_grace.client.is_some()
     }
 
+    /// When a client that makes no progress since then is given up.
+    pub(crate) fn gives_up(&self, since: Moment, timeout: ClientTimeout) -> Moment {
+        gives_up(since, timeout.limit(&self.config.limits), self.draining_since())
+    }
+
+    /// Who ends the wait for a client without progress since then: the client, if it had the whole timeout, or the drain, which
+    /// waits for less.
+    pub(crate) fn given_up_by(&self, since: Moment, timeout: ClientTimeout, now: Moment) -> Cutter {
+        if now >= since + timeout.limit(&self.config.limits) { Cutter::Client } else { Cutter::Shutdown }
+    }
+
     /// Whether requests that race with a close are counted.
     pub(crate) fn counts_races(&self) -> bool {
         self.config.close_races == CloseRaces::Counted
+    }
+
+    /// Counts a wait on a client that was ended, and logs it: at most one line a second, with how many others there were since the
+    /// last one.
+    pub(crate) fn note_client_timeout(&self, timeout: ClientTimeout, peer: &Address, path: Option<&str>) {
+        match timeout {
+            ClientTimeout::Send => self.tally.send_timeouts.add_one(),
+            ClientTimeout::Body => self.tally.body_timeouts.add_one(),
+        }
+        let now = self.clock.now();
+        let mut logged = self.client_timeouts_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if now < logged.next {
+            logged.left_out += 1;
+            return;
+        }
+        let others = std::mem::take(&mut logged.left_out);
+        logged.next = now + Duration::from_secs(1);
+        drop(logged);
+        let limit_ms = millis(timeout.limit(&self.config.limits));
+        crate::log::warn!(timeout = timeout.name(), limit_ms, %peer, path, others, "client timed out");
     }
 
     pub(crate) fn note_abort(&self, request: AbortedRequest) {

@@ -131,12 +131,12 @@ pub struct RequestTally {
     pub started: u64,
     /// The handler's own answer was handed to the kernel whole; a 500 after a panic included.
     pub finished: u64,
-    /// The request's deadline came first; the client got a 503.
+    /// The request's deadline, or the body timeout of its client, came first; the client got a 503.
     pub timed_out: u64,
     /// It was cut, by the shutdown or by a body that failed, panicked or was not as long as its `content-length`: a 503 or 500
     /// before the head, a reset after it.
     pub aborted: u64,
-    /// The client left first.
+    /// The client left first, or took nothing of its response for the send timeout.
     pub gone: u64,
     /// Handlers and bodies that panicked, counted beside the fates.
     pub panicked: u64,
