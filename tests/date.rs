@@ -1,7 +1,5 @@
 //! The `Date` of every response is the host's own, by its clock.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
-
 mod support;
 
 use axum::{Router, routing::get};

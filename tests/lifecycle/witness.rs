@@ -319,7 +319,7 @@ impl Witness {
                 self.running_start_hook = None;
             }
             Event::StartHookCancelled(hook) if self.late_start == Some(hook) && self.is_cleaning_up() => {
-                self.late_start = None
+                self.late_start = None;
             }
             Event::StopHookEnded(hook, result) if self.running_stop_hook == Some(hook) => {
                 self.running_stop_hook = None;
