@@ -103,8 +103,9 @@ mod unwind;
 #[cfg(feature = "axum")]
 pub use crate::http::MissingRequestContext;
 pub use crate::http::{
-    AbortedRequest, Body, ConnectionTally, DrainClass, HttpService, IntoHttpService, Limits, OfPeers, OfRequests,
-    RequestContext, RequestTally, RouteTimeout, RouteTimeoutService, TestHost, TowerMakeService, TowerService,
+    AbortedRequest, Body, CancelCause, ConnectionTally, DrainClass, HalfClose, HttpService, IntoHttpService, Limits,
+    OfPeers, OfRequests, RequestContext, RequestTally, RouteTimeout, RouteTimeoutService, TestHost, TowerMakeService,
+    TowerService,
 };
 pub use background::TaskContext;
 pub use check::Check;

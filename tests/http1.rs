@@ -5,12 +5,17 @@
 mod support;
 
 use axum::body::Body;
+use futures_util::StreamExt;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::service::service_fn;
-use lameduck::{Host, HttpService, Limits, Report, lifecycle::Plan};
+use lameduck::{HalfClose, Host, HttpService, Limits, Report, lifecycle::Plan};
 use rustix::process::Signal;
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    io::{Read, Write},
+    time::Duration,
+};
 use support::{App, Client, End, Service, app::Workers, block, builder, now, quick_plan, until_holds};
 
 /// Paths say what comes of a request: `/405` refuses it unread, `/echo` returns its body, `/101` changes the protocol at
@@ -21,7 +26,7 @@ fn paths() -> Host<impl HttpService> {
 
 fn limited(limits: Limits) -> Host<impl HttpService> {
     let plan = Plan { lame_duck: Duration::ZERO, drain: Duration::from_secs(15), ..quick_plan() };
-    builder().plan(plan).limits(limits).hyper(service_fn(async |request: Request<lameduck::Body>| {
+    builder().plan(plan).limits(limits).request_timeout(None).hyper(service_fn(async |request: Request<lameduck::Body>| {
         let status = |status| Ok::<_, Infallible>(Response::builder().status(status).body(Body::empty()).unwrap());
         let switch = || {
             let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
@@ -40,6 +45,21 @@ fn limited(limits: Limits) -> Host<impl HttpService> {
                 let mut response = switch().unwrap();
                 response.headers_mut().insert("x-body", http::HeaderValue::from_bytes(&read).unwrap());
                 Ok(response)
+            }
+            "/cause" => {
+                let context = request.body().context().clone();
+                context.cancelled().await;
+                Ok(Response::new(Body::from(format!("{:?}", context.cancel_cause()))))
+            }
+            "/late" => {
+                let context = request.body().context().clone();
+                support::pause(700).await;
+                Ok(Response::new(Body::from(format!("{:?}", context.cancel_cause()))))
+            }
+            "/never" => std::future::pending().await,
+            "/endless" => {
+                let piece = futures_util::stream::iter([Ok::<_, Infallible>("piece")]);
+                Ok(Response::new(Body::from_stream(piece.chain(futures_util::stream::pending()))))
             }
             "/echo" => Ok(Response::new(Body::new(request.into_body()))),
             "/read" => Ok(Response::new(Body::from(request.into_body().collect().await.unwrap().to_bytes()))),
@@ -173,6 +193,136 @@ fn nothing_is_served_behind_a_trailer_section() {
     assert_eq!(client.answer().status, 405);
     drop(client);
     let _ = app.end();
+}
+
+/// Without a deadline for requests, and with this policy.
+fn patient(half_close: HalfClose) -> Host<impl HttpService> {
+    limited(Limits { half_close, ..Limits::default() })
+}
+
+/// Sends a request for `path` and waits until it runs; `behind` is sent with it.
+fn run(app: &App, client: &mut Client, path: &str, behind: &str) {
+    client.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n{behind}"));
+    until_holds("its start", || app.status()["in_flight"] == 1);
+}
+
+// A client shut its side, and then its connection was reset. The request stayed in flight, and held the stop until the end of the cancel
+// wait: after an end the kernel returns an end for ever, whatever comes of the connection.
+#[test]
+fn a_client_that_is_reset_after_its_end_is_gone() {
+    let app = start(patient(HalfClose::Serve));
+    let next = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+    for behind in ["", next] {
+        for path in ["/never", "/endless"] {
+            let [idle] = idle(&app);
+            for mut client in [Client::connect(app.main), idle] {
+                run(&app, &mut client, path, behind);
+                client.shut_write();
+                block(Duration::from_millis(100));
+                assert_eq!(app.status()["in_flight"], 1);
+                client.reset();
+                until_holds("its end", || app.status()["in_flight"] == 0);
+            }
+        }
+    }
+    let mut client = Client::connect(app.main);
+    run(&app, &mut client, "/never", "");
+    client.shut_write();
+    app.stop();
+    app.wait_for_phase("draining");
+    client.reset();
+    let report = app.report();
+    assert!(report.shutdown < Duration::from_secs(4), "{:?}", report.shutdown);
+    assert_eq!(fates(&report), [13, 4, 0, 0, 9]);
+}
+
+// On a Unix socket a client that has closed its end is known to be gone without a reset.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_that_closes_its_unix_socket_is_gone_and_one_that_shuts_its_side_is_served() {
+    let path = support::scratch_path("gone.sock");
+    let address = format!("unix:{}", path.display()).parse().unwrap();
+    let service = service_fn(async |request: Request<lameduck::Body>| {
+        let context = request.body().context().clone();
+        context.cancelled().await;
+        Ok::<_, Infallible>(Response::new(Body::from(format!("{:?}", context.cancel_cause()))))
+    });
+    // The address that an `App` waits for is one of TCP.
+    let app = start(builder().request_timeout(None).main_address(address).hyper(service));
+    let connect = || {
+        let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        stream
+    };
+    let gone = connect();
+    until_holds("its start", || app.status()["in_flight"] == 1);
+    drop(gone);
+    until_holds("its end", || app.status()["in_flight"] == 0);
+    let mut half_closed = connect();
+    half_closed.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut response = String::new();
+    half_closed.read_to_string(&mut response).unwrap();
+    assert!(response.ends_with("Some(ClientHalfClosed)"), "{response}");
+    assert_eq!(fates(&app.end()), [2, 1, 0, 0, 1]);
+}
+
+// A client gave up by closing its connection, which begins with a FIN. The handler ran on, and could not know.
+#[test]
+fn a_handler_learns_that_its_client_has_shut_its_side_and_its_response_is_sent() {
+    let app = start(patient(HalfClose::Serve));
+    let [idle] = idle(&app);
+    for mut client in [Client::connect(app.main), idle] {
+        let begin = now();
+        client.send("GET /cause HTTP/1.1\r\nhost: test\r\n\r\n");
+        client.shut_write();
+        assert_eq!(client.answer().body(), "Some(ClientHalfClosed)");
+        assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+        assert_eq!(client.end(), End::Closed);
+    }
+    // Seen later if a next request lies before the end.
+    let mut client = Client::connect(app.main);
+    run(&app, &mut client, "/cause", "GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+    client.shut_write();
+    assert_eq!(client.answer().body(), "Some(ClientHalfClosed)");
+    assert_eq!(client.answer().body(), "hello");
+    assert_eq!(client.end(), End::Closed);
+    assert_eq!(fates(&app.end()), [5, 5, 0, 0, 0]);
+}
+
+#[test]
+fn a_request_of_a_client_that_has_shut_its_side_is_dropped_if_the_setting_says_so() {
+    let app = start(patient(HalfClose::Drop));
+    for (path, end) in [("/never", End::Closed), ("/endless", End::Reset)] {
+        let mut client = Client::connect(app.main);
+        run(&app, &mut client, path, "");
+        if path == "/endless" {
+            assert_eq!(client.head().unwrap().status, 200);
+            assert_eq!(client.chunk().unwrap(), b"piece");
+        }
+        client.shut_write();
+        assert_eq!(client.end(), end, "{path}");
+    }
+    // One that responds at once is not.
+    let mut client = Client::connect(app.main);
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+    client.shut_write();
+    assert_eq!(client.answer().body(), "hello");
+    assert_eq!(fates(&app.end()), [3, 1, 0, 0, 2]);
+}
+
+#[test]
+fn a_half_close_is_ignored_if_the_setting_says_so_and_a_client_that_is_gone_is_not() {
+    let app = start(patient(HalfClose::Ignore));
+    let mut client = Client::connect(app.main);
+    run(&app, &mut client, "/late", "");
+    client.shut_write();
+    assert_eq!(client.answer().body(), "None");
+    let mut client = Client::connect(app.main);
+    run(&app, &mut client, "/never", "");
+    client.shut_write();
+    client.reset();
+    until_holds("its end", || app.status()["in_flight"] == 0);
+    assert_eq!(fates(&app.end()), [2, 1, 0, 0, 1]);
 }
 
 /// A head has little time here, so that a wait for one is soon found out.

@@ -24,7 +24,7 @@ pub use network::{Audience, Backlog, Listener, Network, Reservation};
 pub use rooms::{Job, JobEnd, Room, Rooms};
 pub use seed::Seed;
 pub use signals::SignalSource;
-pub use transport::{Look, Transport};
+pub use transport::{Look, Peer, Transport};
 
 use std::sync::Arc;
 

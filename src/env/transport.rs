@@ -1,5 +1,6 @@
 //! A connection's bytes, and what the kernel knows about them.
 
+use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A connection's byte stream. What a transport cannot tell has a default that claims nothing.
@@ -8,6 +9,22 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
     /// `Pending` without asking the kernel.
     fn look(&self) -> Look {
         Look::Unknown
+    }
+
+    /// Whether the peer is still there, whatever waits to be read.
+    fn peer(&self) -> Peer {
+        match self.look() {
+            Look::Data | Look::Empty => Peer::Open,
+            Look::Ended => Peer::HalfClosed,
+            Look::Broken => Peer::Gone,
+            Look::Unknown => Peer::Unknown,
+        }
+    }
+
+    /// Ready when something can be read, an end included; reads nothing. Otherwise it arranges for a wake-up, if it can.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = cx;
+        Poll::Pending
     }
 
     /// Bytes written that the peer has not acknowledged, if that can be known. A write that was accepted says nothing about
@@ -31,6 +48,20 @@ pub enum Look {
     Ended,
     /// The connection is broken.
     Broken,
+    /// This transport cannot tell.
+    Unknown,
+}
+
+/// What is known of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// It has shut nothing.
+    Open,
+    /// It has shut its side, or its process has closed the connection: TCP tells the two apart only once bytes reach a closed
+    /// connection, by a reset.
+    HalfClosed,
+    /// It has closed or reset the connection: nothing that is written reaches it.
+    Gone,
     /// This transport cannot tell.
     Unknown,
 }

@@ -570,6 +570,7 @@ impl Progress {
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Broken>>> {
         let Some(flight) = &mut self.flight else { return Poll::Pending };
         flight.list();
+        flight.request().note_half_closed();
         let moments = &flight.side().moments;
         let class = self.class;
         let waits = self.waits.get_or_insert_with(|| {

@@ -1,6 +1,9 @@
 //! What a handler knows of the life it is part of.
 
-use super::{request::Request, side::WorkOrigin};
+use super::{
+    request::{CancelCause, Request},
+    side::WorkOrigin,
+};
 use crate::{
     env::Address,
     lifecycle::{Moment, Phase},
@@ -74,7 +77,14 @@ impl RequestContext {
         self.0.set_deadline(timeout.map_or(Moment::NEVER, |timeout| self.0.arrived + timeout));
     }
 
-    /// Ready when the context is cancelled: at the request's deadline, when its client is gone, or when the drain is over.
+    /// Ready when the context is cancelled: at the request's deadline, when its client has shut its side
+    /// of the connection or is gone, when its response body fails, or when the drain is over.
+    /// [`cancel_cause`](Self::cancel_cause) says which.
+    ///
+    /// A client that has shut its side of an HTTP/1 connection may still read the response, and gets it
+    /// unless [`Limits::half_close`](crate::Limits::half_close) says otherwise. A handler that should not
+    /// run for a client that may have left returns at this cause, too. It is noticed at once; where the
+    /// client has sent a next request before it, or resets the connection after it, within a second.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -86,6 +96,13 @@ impl RequestContext {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.cancellation().is_cancelled()
+    }
+
+    /// Why the context was cancelled; `None` if it is not, or only by its
+    /// [token](Self::cancellation_token).
+    #[must_use]
+    pub fn cancel_cause(&self) -> Option<CancelCause> {
+        self.0.cancel_cause()
     }
 
     /// The cancellation as a token, to hand to libraries. Cancelling it cancels this request's context alone.

@@ -343,7 +343,7 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
         if read.is_empty() {
             berth.evict();
         }
-        self.resume(&stay, berth, io, read);
+        self.resume(&stay, berth, io, &read);
         Evicted::Yes
     }
 
@@ -480,11 +480,11 @@ impl<L: Lot, S: HttpService> Deep<L, S> {
     /// Gives it a task again, and these bytes to begin with.
     fn wake(&mut self, key: usize, read: Bytes) {
         let Some((stay, berth, io, more)) = self.leave(key) else { return };
-        self.resume(&stay, berth, io, joined(read, more));
+        self.resume(&stay, berth, io, &joined(read, more));
     }
 
-    fn resume(&mut self, stay: &Stay, berth: Berth, io: L::Io, mut read: Bytes) {
-        read = read.slice_ref(after_empty_lines(&read));
+    fn resume(&mut self, stay: &Stay, berth: Berth, io: L::Io, read: &Bytes) {
+        let read = read.slice_ref(after_empty_lines(read));
         let state = match sniff(&read) {
             Sniffed::Undecided if is_blank(&read) => State::Parked(Parked::woken(io, &read, stay.heard, stay.since)),
             Sniffed::Undecided => State::Parked(Parked::woken(io, &read, Heard::Something, self.crew.side.clock.now())),

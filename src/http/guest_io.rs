@@ -7,7 +7,7 @@ use super::{
     limits::READ_IN_TURN_MAX,
     link::{Link, Protocol},
 };
-use crate::env::{Look, Transport};
+use crate::env::{Look, Peer, Transport};
 use bytes::{Buf, Bytes};
 use std::{
     io,
@@ -33,6 +33,8 @@ pub(crate) struct GuestIo<T: Transport> {
     frames: Option<Box<FrameScanner>>,
     link: Arc<Link>,
     home: Option<Home<T>>,
+    /// There was something to read while nobody read.
+    is_readable: bool,
     /// Once upgraded: ready when the connection must end.
     ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
@@ -59,6 +61,7 @@ impl<T: Transport> GuestIo<T> {
             frames: None,
             link,
             home: None,
+            is_readable: false,
             ending: None,
         }
     }
@@ -114,6 +117,7 @@ impl<T: Transport> GuestIo<T> {
     }
 
     fn note_read(&mut self, read: &[u8]) {
+        self.is_readable = false;
         self.link.on_read(read);
         if let Some(frames) = &mut self.frames {
             self.link.inflow.on_read(frames, read);
@@ -203,6 +207,17 @@ impl<T: Transport> GuestIo<T> {
         polled
     }
 
+    /// While a request of HTTP/1 runs, hyper reads no more, and so does not see its client leave. The
+    /// kernel is asked as soon as there is something to read, and if that is a next request, which
+    /// nobody reads yet, only every second from then on.
+    fn watch(&mut self, cx: &mut Context<'_>) {
+        let is_watched = self.link.protocol == Protocol::Http1 && self.link.is_in_flight() && !self.is_readable;
+        if is_watched && self.io.as_ref().is_some_and(|io| io.poll_readable(cx).is_ready()) {
+            self.is_readable = true;
+            self.link.want_look();
+        }
+    }
+
     /// Asks the kernel on the connection's behalf, which cannot reach the transport while hyper holds it.
     #[inline]
     fn look_if_wanted(&self) -> io::Result<()> {
@@ -212,9 +227,13 @@ impl<T: Transport> GuestIo<T> {
     #[cold]
     fn look(&self) -> io::Result<()> {
         let Some(io) = &self.io else { return Ok(()) };
-        if io.look() == Look::Broken {
-            self.link.on_broken();
-            return Err(io::ErrorKind::ConnectionReset.into());
+        match io.peer() {
+            Peer::Open | Peer::Unknown => {}
+            Peer::HalfClosed => self.link.on_half_closed(),
+            Peer::Gone => {
+                self.link.on_broken();
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
         }
         let is_wanted = self.link.take_unacknowledged_wanted();
         if self.link.is_write_blocked() || is_wanted {
@@ -301,6 +320,7 @@ impl<T: Transport> AsyncWrite for GuestIo<T> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
+        me.watch(cx);
         me.look_if_wanted()?;
         ready!(me.poll_unwritten(cx))?;
         let polled = me.io()?.poll_flush(cx);

@@ -6,6 +6,7 @@
 //! [`announcement`](super::announcement)), and idleness is ours to see.
 
 use super::{
+    HalfClose,
     berth::Berth,
     connection::Next,
     crew::Crew,
@@ -120,9 +121,19 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, crew: &Crew<S>, berth: &Berth) -> Next<T, S> {
         // Read before hyper runs: a body dropped elsewhere in the meantime is one that hyper has not seen dropped.
         let bodies_held = self.link.are_bodies_held();
+        let was_half_closed = self.link.is_half_closed();
         self.link.before_poll();
         if self.poll_hyper(cx).is_ready() {
             return self.end(crew);
+        }
+        if self.link.is_half_closed() && !was_half_closed && self.link.is_in_flight() {
+            if crew.side.config.limits.half_close == HalfClose::Drop {
+                return self.drop_request();
+            }
+            // The handler, or the body of its response, notices.
+            if self.poll_hyper(cx).is_ready() {
+                return self.end(crew);
+            }
         }
         let now = crew.side.clock.now();
         if self.link.is_flushed() {
@@ -249,6 +260,20 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             return Next::Reset;
         }
         after_the_last_answer(io, &read, &self.link).map_or(Next::Close, Next::linger)
+    }
+
+    /// Drops the request that runs, because its client has shut its side.
+    fn drop_request(&mut self) -> Next<T, S> {
+        let is_cut = self.link.written() > 0;
+        let io = self.take_apart();
+        self.link.settle_lost();
+        match io {
+            Some((mut io, _)) if is_cut => {
+                io.reset_on_drop();
+                Next::Reset
+            }
+            Some(_) | None => Next::Close,
+        }
     }
 
     /// The connection speaks another protocol now. It stays in the drain until its io is dropped.

@@ -29,6 +29,29 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// Streams at one time on an HTTP/2 connection. Default 200.
     pub http2_streams_max: u32,
+    /// What becomes of a request whose client shuts its side of an HTTP/1 connection while it runs.
+    /// Default: it is served.
+    pub half_close: HalfClose,
+}
+
+/// What becomes of a request of HTTP/1 whose client shuts its side of the connection while it runs.
+/// TCP does not tell a client that has sent all it wants to send from one that has left: both send a
+/// FIN, and only a later reset shows the difference.
+///
+/// A client that is certainly gone is another thing: its requests are dropped and count as `gone`,
+/// whatever this says. So it is with HTTP/2, where a client that shuts its side of the connection has
+/// ended all of its requests; the end of a stream's own request body means nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HalfClose {
+    /// The response is still sent. The request's context is cancelled, and says why:
+    /// [`CancelCause::ClientHalfClosed`](crate::CancelCause::ClientHalfClosed). The default.
+    #[default]
+    Serve,
+    /// The handler is dropped, its connection closed, and the request counts as `gone`.
+    Drop,
+    /// The response is still sent, and the handler does not notice.
+    Ignore,
 }
 
 impl Limits {

@@ -5,7 +5,7 @@
 //! loads and stores do; HTTP/2 streams live in tasks of their own, so what they touch is counted.
 
 use super::{
-    Kind, TrackedWork, WorkOrigin,
+    HalfClose, Kind, TrackedWork, WorkOrigin,
     announcement::Announcement,
     berth::{Berth, Writes},
     counts::Counts,
@@ -95,6 +95,8 @@ pub(crate) struct Link {
     thrown_away: AtomicBool,
     /// What is known of bytes that the runtime has not noticed.
     final_read: AtomicU8,
+    /// The client has shut its side while a request ran.
+    half_closed: AtomicBool,
     /// The transport failed.
     broken: AtomicBool,
     /// A handler agreed to another protocol, and its response waits until hyper may hand the transport over.
@@ -166,6 +168,7 @@ impl Link {
             ended_count: AtomicU32::new(0),
             thrown_away: AtomicBool::new(false),
             final_read: AtomicU8::new(FinalRead::NotWanted as u8),
+            half_closed: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             switching: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
@@ -227,6 +230,16 @@ impl Link {
     pub(crate) fn on_final_read(&self, has_data: bool) {
         let found = if has_data { FinalRead::Data } else { FinalRead::Nothing };
         self.final_read.store(found as u8, Relaxed);
+    }
+
+    pub(crate) fn on_half_closed(&self) {
+        if self.side.config.limits.half_close != HalfClose::Ignore {
+            self.half_closed.store(true, Relaxed);
+        }
+    }
+
+    pub(crate) fn is_half_closed(&self) -> bool {
+        self.half_closed.load(Relaxed)
     }
 
     pub(crate) fn on_broken(&self) {

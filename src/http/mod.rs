@@ -57,7 +57,8 @@ pub use context::RequestContext;
 pub use drain_class::DrainClass;
 #[cfg(feature = "axum")]
 pub use extract::MissingRequestContext;
-pub use limits::Limits;
+pub use limits::{HalfClose, Limits};
+pub use request::CancelCause;
 pub use route_timeout::{RouteTimeout, RouteTimeoutService};
 pub use service::HttpService;
 pub use side::AbortedRequest;

@@ -50,7 +50,33 @@ pub(crate) struct Request {
     cancellation: OnceLock<CancellationToken>,
     /// Of a request with a body.
     body_wait: OnceLock<Box<Mutex<BodyWait>>>,
+    cancel_cause: AtomicU8,
 }
+
+/// Why a request's context was cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CancelCause {
+    /// Its deadline has passed.
+    Deadline,
+    /// The service shuts down, and the drain is over.
+    Shutdown,
+    /// Its client has shut its side of an HTTP/1 connection. It may be gone, or may read the response,
+    /// which is still sent: see [`HalfClose`](crate::HalfClose).
+    ClientHalfClosed,
+    /// No response reaches its client: it has closed or reset the connection or the stream, or
+    /// [`HalfClose::Drop`](crate::HalfClose::Drop) takes a half-close for that.
+    ClientGone,
+    /// The response was cut, because its body failed.
+    ResponseFailed,
+}
+
+impl CancelCause {
+    const ALL: [Self; 5] = [Self::Deadline, Self::Shutdown, Self::ClientHalfClosed, Self::ClientGone, Self::ResponseFailed];
+}
+
+/// There is none.
+const NOT_CANCELLED: u8 = u8::MAX;
 
 /// A longer path does not stay for the next request.
 const PATH_KEPT_MAX: usize = 256;
@@ -75,6 +101,7 @@ impl Request {
             cut_by_drain: AtomicBool::new(false),
             cancellation: OnceLock::new(),
             body_wait: OnceLock::new(),
+            cancel_cause: AtomicU8::new(NOT_CANCELLED),
         }
     }
 
@@ -110,6 +137,7 @@ impl Request {
         *self.body.get_mut() = BodyRead::Absent as u8;
         *self.is_awaited.get_mut() = false;
         *self.cut_by_drain.get_mut() = false;
+        *self.cancel_cause.get_mut() = NOT_CANCELLED;
         drop(self.cancellation.take());
         drop(self.body_wait.take());
     }
@@ -294,6 +322,26 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Cancels its context. A later cause takes the place of an earlier one.
+    pub(crate) fn cancel(&self, cause: CancelCause) {
+        self.cancel_cause.store(cause as u8, Relaxed);
+        self.cancellation().cancel();
+    }
+
+    pub(crate) fn cancel_cause(&self) -> Option<CancelCause> {
+        let own = CancelCause::ALL.get(usize::from(self.cancel_cause.load(Relaxed))).copied();
+        own.or_else(|| self.side().moments.root.is_cancelled().then_some(CancelCause::Shutdown))
+    }
+
+    /// Cancels its context if its client has shut its side.
+    pub(crate) fn note_half_closed(&self) {
+        if self.link.is_half_closed() && self.cancel_cause().is_none() {
+            self.cancel(CancelCause::ClientHalfClosed);
+        }
+    }
+}
+
 /// How much of a request's body was read by its handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyRead {
@@ -396,7 +444,7 @@ impl Flight {
     pub(crate) fn time_out(mut self) {
         self.fate = Fate::Settled;
         self.link().counts.count(|requests| &requests.timed_out);
-        self.request.cancellation().cancel();
+        self.request.cancel(CancelCause::Deadline);
     }
 
     /// It was cut.
@@ -421,7 +469,11 @@ impl Flight {
             head_sent: self.request.head_sent.load(Relaxed),
             by_shutdown: cutter == Cutter::Shutdown,
         });
-        self.request.cancellation().cancel();
+        self.request.cancel(match cutter {
+            Cutter::Shutdown => CancelCause::Shutdown,
+            Cutter::Body => CancelCause::ResponseFailed,
+            Cutter::Client => CancelCause::ClientGone,
+        });
     }
 }
 
@@ -442,7 +494,7 @@ impl Drop for Flight {
             self.settle_aborted(cutter);
         } else {
             self.link().counts.count(|requests| &requests.gone);
-            self.request.cancellation().cancel();
+            self.request.cancel(CancelCause::ClientGone);
         }
     }
 }

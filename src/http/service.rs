@@ -387,6 +387,7 @@ impl HandlingState {
         if deadline != Moment::NEVER && side.clock.now() >= deadline {
             return Some(Instead::TimedOut(deadline.since(request.arrived)));
         }
+        request.note_half_closed();
         if let Some((now, Waited::TooLong { since })) = body {
             side.note_client_timeout(ClientTimeout::Body, &link.peer, Some(request.name().1));
             return Some(match side.given_up_by(since, ClientTimeout::Body, now) {

@@ -136,7 +136,9 @@ pub struct RequestTally {
     /// It was cut, by the shutdown or by a body that failed, panicked or was not as long as its `content-length`: a 503 or 500
     /// before the head, a reset after it.
     pub aborted: u64,
-    /// The client left first, or took nothing of its response for the send timeout.
+    /// The client left first: it closed or reset its connection or its stream, or took nothing of its
+    /// response for the send timeout. One of HTTP/1 that has only shut its side is served, unless
+    /// [`HalfClose::Drop`](crate::HalfClose::Drop) is set.
     pub gone: u64,
     /// Handlers and bodies that panicked, counted beside the fates.
     pub panicked: u64,

@@ -7,7 +7,7 @@ use super::{
     crew::Crew,
     idle_policy::EvictionGrace,
     link::{Link, Protocol},
-    request::Request,
+    request::{CancelCause, Request},
     runtime::WorkerRuntime,
     side::{CloseRaces, Side, SideConfig},
 };
@@ -147,7 +147,7 @@ impl TestHost {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.retain(|request| request.strong_count() > 0);
         for request in requests.iter().filter_map(Weak::upgrade).filter(|request| request.deadline() <= now) {
-            request.cancellation().cancel();
+            request.cancel(CancelCause::Deadline);
         }
     }
 

@@ -4,7 +4,7 @@
 //! owner knows it.
 
 use super::transport::{self, Close, Kind, Socket};
-use crate::env::{Look, Lot, Transport};
+use crate::env::{Look, Lot, Peer, Transport};
 use bytes::Bytes;
 use rustix::{
     event::{
@@ -58,9 +58,9 @@ impl Lot for EpollLot {
         if epoll::add(&self.epoll, descriptor, EventData::new_u64(key as u64), flags).is_err() {
             return Err(io);
         }
-        let kind = io.kind();
+        let (kind, is_shut) = (io.kind(), io.is_shut());
         match io.into_descriptor() {
-            Ok((descriptor, close)) => Ok(DeepSocket { descriptor: Some(descriptor), kind, close }),
+            Ok((descriptor, close)) => Ok(DeepSocket { descriptor: Some(descriptor), kind, close, is_shut }),
             Err(io) => {
                 if let Some(descriptor) = io.descriptor() {
                     let _ = epoll::delete(&self.epoll, descriptor);
@@ -95,7 +95,7 @@ impl Lot for EpollLot {
     fn leave(&mut self, mut deep: DeepSocket) -> io::Result<(Socket, Bytes)> {
         epoll::delete(&self.epoll, deep.descriptor()?)?;
         let descriptor = deep.descriptor.take().ok_or(Errno::BADF)?;
-        Ok((Socket::from_descriptor(descriptor, deep.kind, deep.close)?, Bytes::new()))
+        Ok((Socket::from_descriptor(descriptor, deep.kind, deep.close, deep.is_shut)?, Bytes::new()))
     }
 }
 
@@ -106,6 +106,7 @@ pub struct DeepSocket {
     descriptor: Option<OwnedFd>,
     kind: Kind,
     close: Close,
+    is_shut: bool,
 }
 
 impl DeepSocket {
@@ -150,9 +151,10 @@ impl AsyncWrite for DeepSocket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { descriptor: Some(descriptor), close, .. } = self.get_mut() else {
+        let Self { descriptor: Some(descriptor), close, is_shut, .. } = self.get_mut() else {
             return Poll::Ready(Err(Errno::BADF.into()));
         };
+        *is_shut = true;
         close.cleanly(descriptor.as_fd());
         Poll::Ready(shutdown(descriptor, Shutdown::Write).map_err(io::Error::from))
     }
@@ -160,7 +162,11 @@ impl AsyncWrite for DeepSocket {
 
 impl Transport for DeepSocket {
     fn look(&self) -> Look {
-        self.descriptor().map_or(Look::Broken, transport::look)
+        self.descriptor().map_or(Look::Broken, |descriptor| transport::look(descriptor, self.is_shut))
+    }
+
+    fn peer(&self) -> Peer {
+        self.descriptor().map_or(Peer::Gone, |descriptor| transport::peer(descriptor, self.is_shut))
     }
 
     fn unacknowledged(&self) -> Option<usize> {

@@ -1,7 +1,9 @@
 //! A connection of the operating system: its bytes, and what the kernel knows about them.
 
 use super::DescriptorReserve;
-use crate::env::{Look, Transport};
+use crate::env::{Look, Peer, Transport};
+#[cfg(target_os = "linux")]
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::{
     io::Errno,
     net::{RecvFlags, SendFlags, recv, send},
@@ -25,6 +27,8 @@ use tokio::{
 pub struct Socket {
     stream: Stream,
     close: Close,
+    /// Our own side is shut.
+    is_shut: bool,
     /// Where the descriptor goes in the end.
     reserve: Option<DescriptorReserve>,
 }
@@ -89,6 +93,11 @@ impl Socket {
         self
     }
 
+    #[cfg(target_os = "linux")]
+    pub(super) const fn is_shut(&self) -> bool {
+        self.is_shut
+    }
+
     pub(super) const fn kind(&self) -> Kind {
         match self.stream {
             Stream::Tcp(_) | Stream::Gone => Kind::Tcp,
@@ -116,12 +125,12 @@ impl Socket {
 
     /// On the runtime that it is called on.
     #[cfg(target_os = "linux")]
-    pub(super) fn from_descriptor(descriptor: OwnedFd, kind: Kind, close: Close) -> io::Result<Self> {
+    pub(super) fn from_descriptor(descriptor: OwnedFd, kind: Kind, close: Close, is_shut: bool) -> io::Result<Self> {
         let stream = match kind {
             Kind::Tcp => Stream::Tcp(TcpStream::from_std(descriptor.into())?),
             Kind::Unix => Stream::Unix(UnixStream::from_std(descriptor.into())?),
         };
-        Ok(Self { stream, close, reserve: None })
+        Ok(Self { stream, close, is_shut, reserve: None })
     }
 
     /// Before our FIN: what was written by then is complete, and is delivered also if the process
@@ -217,19 +226,32 @@ fn receive(from: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>], to: &mut ReadBuf<
 
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
-        Self { stream: Stream::Tcp(stream), close: Close::ResetByExit, reserve: None }
+        Self { stream: Stream::Tcp(stream), close: Close::ResetByExit, is_shut: false, reserve: None }
     }
 }
 
 impl From<UnixStream> for Socket {
     fn from(stream: UnixStream) -> Self {
-        Self { stream: Stream::Unix(stream), close: Close::Fin, reserve: None }
+        Self { stream: Stream::Unix(stream), close: Close::Fin, is_shut: false, reserve: None }
     }
 }
 
 impl Transport for Socket {
     fn look(&self) -> Look {
-        self.descriptor().map_or(Look::Broken, look)
+        self.descriptor().map_or(Look::Broken, |descriptor| look(descriptor, self.is_shut))
+    }
+
+    fn peer(&self) -> Peer {
+        self.descriptor().map_or(Peer::Gone, |descriptor| peer(descriptor, self.is_shut))
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = match &self.stream {
+            Stream::Tcp(stream) => stream.poll_read_ready(cx),
+            Stream::Unix(stream) => stream.poll_read_ready(cx),
+            Stream::Gone => return Poll::Pending,
+        };
+        polled.map(drop)
     }
 
     #[cfg(target_os = "linux")]
@@ -252,16 +274,47 @@ impl Transport for Socket {
 }
 
 /// A look into the kernel's buffer.
-pub(super) fn look(descriptor: BorrowedFd<'_>) -> Look {
+pub(super) fn look(descriptor: BorrowedFd<'_>, is_shut: bool) -> Look {
     loop {
         let mut byte = [0];
         return match recv(descriptor, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            // An end is read for ever, whatever becomes of the connection after it.
+            Ok((_, 0)) if peer(descriptor, is_shut) == Peer::Gone => Look::Broken,
             Ok((_, 0)) => Look::Ended,
             Ok(_) => Look::Data,
             Err(Errno::INTR) => continue,
             Err(Errno::WOULDBLOCK) => Look::Empty,
             Err(_) => Look::Broken,
         };
+    }
+}
+
+/// What the kernel knows of the peer, whatever can still be read. A connection that is shut on both
+/// sides hangs up, which tells that the peer is gone unless our own side is one of them (`is_shut`).
+#[cfg(target_os = "linux")]
+pub(super) fn peer(descriptor: BorrowedFd<'_>, is_shut: bool) -> Peer {
+    let mut polled = [PollFd::from_borrowed_fd(descriptor, PollFlags::RDHUP)];
+    if poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_err() {
+        return Peer::Unknown;
+    }
+    let found = polled[0].revents();
+    if found.contains(PollFlags::ERR) || (found.contains(PollFlags::HUP) && !is_shut) {
+        Peer::Gone
+    } else if found.contains(PollFlags::RDHUP) {
+        Peer::HalfClosed
+    } else {
+        Peer::Open
+    }
+}
+
+/// Elsewhere an end is all that can be seen.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn peer(descriptor: BorrowedFd<'_>, _: bool) -> Peer {
+    let mut byte = [0];
+    match recv(descriptor, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((_, 0)) => Peer::HalfClosed,
+        Ok(_) | Err(Errno::INTR | Errno::WOULDBLOCK) => Peer::Open,
+        Err(_) => Peer::Gone,
     }
 }
 
@@ -317,6 +370,7 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.close_cleanly();
+        this.is_shut = true;
         match &mut this.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),

@@ -11,7 +11,7 @@ pub use table::{SETTINGS, Setting};
 
 use crate::{
     env::ListenAddress,
-    http::Limits,
+    http::{HalfClose, Limits},
     lifecycle::{BadSetting, Plan, PlanError},
 };
 use std::{
@@ -244,6 +244,7 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(620),
             http2_streams_max: 200,
+            half_close: HalfClose::Serve,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Values of settings, from text.
 
-use crate::env::ListenAddress;
+use crate::{env::ListenAddress, http::HalfClose};
 use std::time::Duration;
 
 /// The longest duration that may be set.
@@ -66,6 +66,15 @@ pub(super) const MODE_MAX: u32 = 0o777;
 pub(super) fn parse_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= MODE_MAX && !text.starts_with('+'));
     mode.ok_or_else(|| "expected permissions in octal, from 0 to 777, such as 660".to_owned())
+}
+
+pub(super) fn parse_half_close(text: &str) -> Result<HalfClose, String> {
+    match text {
+        "serve" => Ok(HalfClose::Serve),
+        "drop" => Ok(HalfClose::Drop),
+        "ignore" => Ok(HalfClose::Ignore),
+        _ => Err("expected serve, drop or ignore".to_owned()),
+    }
 }
 
 pub(super) fn parse_switch(text: &str) -> Result<bool, String> {

@@ -4,8 +4,8 @@ use super::{
     Settings,
     least::{HEADER_BYTES_LEAST, TCP_KEEPALIVE_LEAST},
     parse::{
-        parse_address, parse_count, parse_duration, parse_host_name, parse_mode, parse_port, parse_some_duration,
-        parse_switch,
+        parse_address, parse_count, parse_duration, parse_half_close, parse_host_name, parse_mode, parse_port,
+        parse_some_duration, parse_switch,
     },
 };
 use crate::env::ListenAddress;
@@ -279,6 +279,15 @@ pub const SETTINGS: &[Setting] = &[
         default: "620s",
         help: "How long an idle connection is kept: longer than any balancer keeps its end",
         apply: |settings, value| parse_some_duration(value).map(|span| settings.limits.keep_alive = span),
+    },
+    Setting {
+        flag: "half-close",
+        variable: "APP_HALF_CLOSE",
+        value: "POLICY",
+        default: "serve",
+        help: "When a client shuts its side of an HTTP/1 connection while its request runs: serve (the \
+               request's context is cancelled), drop (the request), or ignore",
+        apply: |settings, value| parse_half_close(value).map(|policy| settings.limits.half_close = policy),
     },
     Setting {
         flag: "http2-streams-max",

@@ -98,6 +98,11 @@ impl Client {
         self.stream.local_addr().unwrap()
     }
 
+    /// Ends the connection with a reset.
+    pub(crate) fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    }
+
     pub(crate) fn shut_write(&self) {
         self.stream.shutdown(std::net::Shutdown::Write).unwrap();
     }
