@@ -24,7 +24,7 @@ use http::{Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use lameduck::{Body, RequestContext};
+use lameduck::{Body, CancelCause, RequestContext};
 use std::{
     collections::VecDeque,
     convert::Infallible,
@@ -151,10 +151,19 @@ async fn slow(request: &Request<Body>, ms: Duration, witness: Witness) -> Respon
             witness.cancelled("root");
             text(StatusCode::SERVICE_UNAVAILABLE, SLOW_CANCELLED, witness)
         }
-        () = context.cancelled() => {
+        () = cancelled_for_good(context, &witness) => {
             witness.cancelled("request");
             text(StatusCode::SERVICE_UNAVAILABLE, SLOW_CANCELLED, witness)
         }
+    }
+}
+
+/// A client that has only shut its side reads the response: the handler goes on.
+async fn cancelled_for_good(context: &RequestContext, witness: &Witness) {
+    context.cancelled().await;
+    if context.cancel_cause() == Some(CancelCause::ClientHalfClosed) {
+        witness.seat.trace.record(&witness.seat.name, "half-close noticed", &[("handler", witness.handler.into())]);
+        std::future::pending::<()>().await;
     }
 }
 
