@@ -166,6 +166,7 @@ mod tests {
         body_timeout: Duration::from_secs(30),
         keep_alive: Duration::from_secs(620),
         http2_streams_max: 0,
+        half_close: crate::HalfClose::Serve,
     };
 
     #[test]
