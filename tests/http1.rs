@@ -1,4 +1,4 @@
-//! P4, P5, P6: what clients of HTTP/1 send that is unusual, and what comes of it, wherever the connection waits.
+//! P4, P5, P6: what clients send that is unusual, and what comes of it, wherever the connection waits.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -16,7 +16,13 @@ use std::{
     io::{Read, Write},
     time::Duration,
 };
-use support::{App, Client, End, Service, app::Workers, block, builder, now, quick_plan, until_holds};
+use support::{
+    App, Client, End, Service,
+    app::Workers,
+    block, builder,
+    frames::{END_HEADERS, END_STREAM, HEADERS, Http2},
+    now, quick_plan, until_holds,
+};
 
 /// Paths say what comes of a request: `/405` refuses it unread, `/echo` returns its body, `/101` changes the protocol at
 /// once and `/read-101` once the body was read.
@@ -323,6 +329,42 @@ fn a_half_close_is_ignored_if_the_setting_says_so_and_a_client_that_is_gone_is_n
     client.reset();
     until_holds("its end", || app.status()["in_flight"] == 0);
     assert_eq!(fates(&app.end()), [2, 1, 0, 0, 1]);
+}
+
+// RFC 9113 §8.3.1: a request whose host field named another host than its authority was served, and two readers of it could
+// have read two hosts.
+#[test]
+fn a_stream_whose_host_and_authority_differ_is_refused_alone() {
+    let app = start(paths());
+    let mut client = Http2::connect(app.main);
+    let fields = |authority: &str, hosts: &[&str]| {
+        // GET, http, `/`; then literals: `:authority` is name 1 of the static table, `host` is 38.
+        let mut block = b"\x82\x86\x84\x41".to_vec();
+        block.push(u8::try_from(authority.len()).unwrap());
+        block.extend_from_slice(authority.as_bytes());
+        for host in hosts {
+            block.extend_from_slice(&[0x0f, 0x17, u8::try_from(host.len()).unwrap()]);
+            block.extend_from_slice(host.as_bytes());
+        }
+        block
+    };
+    for (authority, hosts, is_served) in [
+        ("a", &["a"][..], true),
+        ("a", &["A:80"], true),
+        ("a", &["b"], false),
+        ("a", &["a", "a"], false),
+        ("a", &["a b"], false),
+        ("u@a", &[], false),
+        ("a", &[], true),
+    ] {
+        let stream = client.take_stream();
+        client.send(HEADERS, END_STREAM | END_HEADERS, stream, &fields(authority, hosts));
+        let body = client.body(stream);
+        assert_eq!(body == "hello", is_served, "{authority:?} {hosts:?} {body:?}");
+        assert!(is_served || body.starts_with("bad request: "), "{body:?}");
+    }
+    drop(client);
+    assert_eq!(fates(&app.end()), [7, 7, 0, 0, 0]);
 }
 
 /// A head has little time here, so that a wait for one is soon found out.
