@@ -18,5 +18,7 @@ mod rollout;
 mod stage;
 #[path = "simulation/stragglers.rs"]
 mod stragglers;
+#[path = "simulation/timeouts.rs"]
+mod timeouts;
 #[path = "simulation/traffic.rs"]
 mod traffic;

@@ -16,7 +16,7 @@ use crate::{
     trace::Trace,
 };
 use lameduck::{
-    Builder, Host, HttpService, Report, ShutdownHandle,
+    Builder, Host, HttpService, Limits, Report, ShutdownHandle,
     env::{Env, ListenAddress, Network, Seed},
     lifecycle::Plan,
 };
@@ -40,6 +40,8 @@ pub struct Life {
     pub plan: Plan,
     /// The deadline of every request.
     pub request_timeout: Option<Duration>,
+    /// The limits that clients meet.
+    pub limits: Limits,
     /// Hooks, in order.
     pub hooks: Vec<HookScript>,
     /// Background tasks.
@@ -83,6 +85,7 @@ impl Life {
             .internal_address(ListenAddress::Port(INTERNAL_PORT))
             .app_version("simulated")
             .request_timeout(self.request_timeout)
+            .limits(self.limits)
             .plan(self.plan)
             .grace_period(Duration::ZERO);
         for hook in &self.hooks {

@@ -16,6 +16,7 @@ use crate::{
     trace::Trace,
 };
 use lameduck::{
+    Limits,
     env::Seed,
     lifecycle::{Plan, Signal},
 };
@@ -124,6 +125,7 @@ impl Rollout {
                         name: replica(n),
                         plan,
                         request_timeout: Some(Duration::from_secs(5)),
+                        limits: Limits::default(),
                         hooks: Vec::new(),
                         tasks: Vec::new(),
                         checks: Vec::new(),

@@ -6,7 +6,7 @@
 
 use crate::{
     hooks::{Act, ActEnd},
-    scenario::{Deed, Fault, Filter, Half, Pacing, Scenario, Traffic},
+    scenario::{Deed, Fault, Filter, Half, LimitsMs, Pacing, Scenario, Traffic},
 };
 
 /// Shrinks `scenario` as long as `fails` says that it still does, with at most `tries` questions.
@@ -54,6 +54,7 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     change(&|scenario| scenario.syn_filter = Filter::Available);
     change(&|scenario| scenario.latency_ms = (1, 1));
     change(&|scenario| scenario.request_timeout_ms = None);
+    change(&|scenario| scenario.limits = LimitsMs::default());
     change(&|scenario| scenario.probe_every_ms = scenario.probe_every_ms.max(1_000));
     for n in 0..scenario.clients.len() {
         change(&|scenario| scenario.clients[n].traffic = plainer(scenario.clients[n].traffic));

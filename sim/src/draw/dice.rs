@@ -25,6 +25,11 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0x1a7_ec0e)), thrown: 0 }
     }
 
+    /// Dice for the limits that clients meet.
+    pub(super) const fn of_limits(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x11_3175)), thrown: 0 }
+    }
+
     const fn throw(&mut self) -> u64 {
         self.thrown += 1;
         self.seed.nth(self.thrown)

@@ -134,7 +134,18 @@ pub fn draw(seed: u64) -> Scenario {
     }
     company::draw(&mut Dice::of_company(seed), &mut scenario, &edges);
     latecomers::draw(&mut Dice::of_latecomers(seed), &mut scenario, &edges);
+    limits(&mut Dice::of_limits(seed), &mut scenario);
     scenario
+}
+
+/// The first-byte timeout, where no other client may be silent for so long.
+fn limits(dice: &mut Dice, scenario: &mut Scenario) {
+    let is_silent = |client: &Client| matches!(client.traffic, Traffic::ByteLess);
+    let is_late = |client: &Client| matches!(client.traffic, Traffic::Late { .. });
+    if scenario.faults.is_empty() && scenario.clients.iter().any(is_silent) && !scenario.clients.iter().any(is_late) {
+        let least = 4 * scenario.latency_ms.1 + 100;
+        scenario.limits.first_byte_timeout = Some(least + dice.pick(&[100, 400, 2_500]));
+    }
 }
 
 fn plan(dice: &mut Dice, features: Features) -> PlanMs {

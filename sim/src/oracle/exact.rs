@@ -167,7 +167,10 @@ pub(super) fn silence_has_its_time(story: &Story<'_>) -> Result<(), String> {
         // Its ACK is under way when it is connected in its own eyes.
         let accepted = connected + near;
         let least = match client.traffic {
-            Traffic::ByteLess => draining.max(accepted + story.world(FIRST_BYTE_GRACE)),
+            Traffic::ByteLess => {
+                let least = draining.max(accepted + story.world(FIRST_BYTE_GRACE));
+                first_byte_timeout(story).map_or(least, |timeout| least.min(accepted + timeout))
+            }
             Traffic::HalfHead => {
                 (accepted + story.world(HEADER_TIMEOUT)).min(draining.max(accepted) + story.world(HEAD_GRACE))
             }
@@ -191,6 +194,28 @@ pub(super) fn silence_has_its_time(story: &Story<'_>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A connection without a byte is closed after its timeout, and the next sweep.
+pub(super) fn the_silent_are_closed(story: &Story<'_>) -> Result<(), String> {
+    let (Some(timeout), true) = (first_byte_timeout(story), story.resets() && story.delivers()) else { return Ok(()) };
+    let draining = story.began(Phase::Draining).unwrap_or(Duration::MAX);
+    for (n, client) in story.scenario.clients.iter().enumerate() {
+        let when = |event: &str| {
+            let is_its = |record: &&Record| record.event == event && *record.actor == *client_name(n);
+            story.records.iter().find(is_its).map(|record| record.at)
+        };
+        let (Traffic::ByteLess, Some(connected)) = (client.traffic, when("connected")) else { continue };
+        let latest = connected + timeout + story.world(SWEEP) + story.under_way() * 2 + story.rounding();
+        if latest < draining && when("ended").is_none_or(|ended| ended > latest) {
+            return Err(format!("{} said nothing, and had no end by {latest:?}", client_name(n)));
+        }
+    }
+    Ok(())
+}
+
+fn first_byte_timeout(story: &Story<'_>) -> Option<Duration> {
+    story.scenario.limits.first_byte_timeout.map(|ms| story.world(Duration::from_millis(ms)))
 }
 
 /// An upload that stands still in the drain is given up after its time, and not before.

@@ -44,6 +44,7 @@ pub(super) fn no_straggler_holds_the_exit(story: &Story<'_>) -> Judgement {
     silent_clients_are_bounded(story, span)?;
     each_silent_client_is_let_go(story, draining)?;
     exact::silence_has_its_time(story)?;
+    exact::the_silent_are_closed(story)?;
     exact::half_heads_are_refused(story)?;
     let since = draining.saturating_sub(story.under_way() * 2);
     let busy = story.requests.iter().any(|asked| asked.end.as_ref().is_none_or(|(at, _)| *at > since));

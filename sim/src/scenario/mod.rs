@@ -11,7 +11,10 @@ pub(crate) use run::{client_name, run_life};
 pub use traffic::{Client, Deed, Half, Heed, Pacing, Traffic};
 
 use crate::{checks::CheckScript, hooks::HookScript, tasks::TaskScript};
-use lameduck::lifecycle::{Plan, Signal};
+use lameduck::{
+    Limits,
+    lifecycle::{Plan, Signal},
+};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -32,6 +35,9 @@ pub struct Scenario {
     pub plan: PlanMs,
     /// The deadline of every request, by the host's clock.
     pub request_timeout_ms: Option<u64>,
+    /// The limits that clients meet, where they differ from the defaults.
+    #[serde(default, skip_serializing_if = "LimitsMs::are_default")]
+    pub limits: LimitsMs,
     /// How many workers the host has.
     pub workers: usize,
     /// Its hooks.
@@ -50,6 +56,37 @@ pub struct Scenario {
     pub faults: Vec<Fault>,
     /// How often readiness and liveness are asked for.
     pub probe_every_ms: u64,
+}
+
+/// [`Limits`], in milliseconds by the host's clock; `None` for the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the limits' own")]
+pub struct LimitsMs {
+    pub connections_max: Option<usize>,
+    pub first_byte_timeout: Option<u64>,
+    pub send_timeout: Option<u64>,
+    pub body_timeout: Option<u64>,
+}
+
+impl LimitsMs {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+    fn are_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The host's.
+    #[must_use]
+    pub fn limits(self) -> Limits {
+        let defaults = Limits::default();
+        let span = |ms: Option<u64>, default| ms.map_or(default, Duration::from_millis);
+        Limits {
+            connections_max: self.connections_max.unwrap_or(defaults.connections_max),
+            first_byte_timeout: span(self.first_byte_timeout, defaults.first_byte_timeout),
+            send_timeout: span(self.send_timeout, defaults.send_timeout),
+            body_timeout: span(self.body_timeout, defaults.body_timeout),
+            ..defaults
+        }
+    }
 }
 
 /// [`Plan`], in milliseconds.
@@ -172,6 +209,7 @@ impl Scenario {
                 internal_close: 500,
             },
             request_timeout_ms: Some(5_000),
+            limits: LimitsMs::default(),
             workers: 1,
             hooks: Vec::new(),
             tasks: Vec::new(),

@@ -194,6 +194,7 @@ fn life(scenario: &Scenario) -> Life {
         name: SERVER.to_owned(),
         plan: scenario.plan(),
         request_timeout: scenario.request_timeout_ms.map(Duration::from_millis),
+        limits: scenario.limits.limits(),
         hooks: scenario.hooks.clone(),
         tasks: scenario.tasks.clone(),
         checks: scenario.checks.clone(),
