@@ -69,7 +69,6 @@ pub struct LimitsMs {
 }
 
 impl LimitsMs {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
     fn are_default(&self) -> bool {
         *self == Self::default()
     }
