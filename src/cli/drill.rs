@@ -13,7 +13,7 @@
 //! | `GET /panic` | panics |
 
 use super::args::Fault;
-use crate::{Body, Builder, Hook};
+use crate::{Body, Builder, CancelCause, Hook};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -154,10 +154,17 @@ fn sleep(ms: u64) -> tokio::time::Sleep {
 async fn slow(request: &Request<Body>, ms: u64) -> Answer {
     let done = text(StatusCode::OK, "slow done\n");
     let context = request.body().context();
+    let cancelled = async {
+        context.cancelled().await;
+        // A client that has shut its side still reads, and is served until the drain is over.
+        if context.cancel_cause() == Some(CancelCause::ClientHalfClosed) {
+            context.root_cancelled().await;
+        }
+    };
     tokio::select! {
         biased;
         () = sleep(ms) => done,
-        () = context.cancelled() => text(StatusCode::SERVICE_UNAVAILABLE, "cancelled\n"),
+        () = cancelled => text(StatusCode::SERVICE_UNAVAILABLE, "cancelled\n"),
     }
 }
 
