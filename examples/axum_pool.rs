@@ -19,7 +19,10 @@
 //! $ curl -X POST localhost:8081/outage            # pretend that the database went away; again, and it is back
 //! $ curl -i localhost:8081/readiness              # 503, and why, within a second
 //! ```
-#![expect(clippy::disallowed_methods, reason = "an app lives on tokio's time; only the host must not")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an app lives on tokio's time; only the host must not"
+)]
 
 use axum::{
     Router,
@@ -68,8 +71,18 @@ fn main() -> Result<(), String> {
                 // The internal server takes routes of one's own; here, a switch for the pretence.
                 .internal_route("/outage", move |request| {
                     // A GET changes nothing: a browser may send one for any web page.
-                    let is_down = if request.method() == Method::POST { broken.toggle_outage() } else { broken.is_down() };
-                    async move { Response::new(if is_down { "the database is down\n" } else { "the database is up\n" }) }
+                    let is_down = if request.method() == Method::POST {
+                        broken.toggle_outage()
+                    } else {
+                        broken.is_down()
+                    };
+                    async move {
+                        Response::new(if is_down {
+                            "the database is down\n"
+                        } else {
+                            "the database is up\n"
+                        })
+                    }
                 })
                 .tower(router))
         },
@@ -77,7 +90,10 @@ fn main() -> Result<(), String> {
     )
 }
 
-async fn query(State(pool): State<Pool>, Path(ms): Path<u64>) -> Result<String, (StatusCode, String)> {
+async fn query(
+    State(pool): State<Pool>,
+    Path(ms): Path<u64>,
+) -> Result<String, (StatusCode, String)> {
     let answer = async { pool.acquire().await?.query(Duration::from_millis(ms)).await }.await;
     answer.map_err(|error| (StatusCode::BAD_GATEWAY, format!("{error}\n")))
 }
@@ -96,7 +112,11 @@ struct Inner {
 impl Default for Inner {
     fn default() -> Self {
         // No connection before it is opened.
-        Self { connections: Semaphore::new(0), queries: AtomicU64::new(0), is_down: AtomicBool::new(false) }
+        Self {
+            connections: Semaphore::new(0),
+            queries: AtomicU64::new(0),
+            is_down: AtomicBool::new(false),
+        }
     }
 }
 
@@ -119,7 +139,8 @@ impl Pool {
 
     async fn acquire(&self) -> io::Result<Connection<'_>> {
         let permit = self.0.connections.acquire().await;
-        let permit = permit.map_err(|_| io::Error::new(io::ErrorKind::NotConnected, "the pool is closed"))?;
+        let permit = permit
+            .map_err(|_| io::Error::new(io::ErrorKind::NotConnected, "the pool is closed"))?;
         Ok(Connection { pool: &self.0, _permit: permit })
     }
 
@@ -127,7 +148,10 @@ impl Pool {
     async fn ping(&self) -> io::Result<()> {
         sleep(Duration::from_millis(1)).await;
         if self.0.is_down.load(Relaxed) {
-            return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the database does not answer"));
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionRefused,
+                "the database does not answer",
+            ));
         }
         Ok(())
     }

@@ -22,7 +22,10 @@
 //! ```
 //!
 //! The log says `no more jobs` at the stop request, `confirmation sent` some time after the answer, and `exit_code=0`.
-#![expect(clippy::disallowed_methods, reason = "an app lives on tokio's time; only the host must not")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an app lives on tokio's time; only the host must not"
+)]
 
 use axum::{Extension, Router, extract::State, http::StatusCode, routing::post};
 use lameduck::{
@@ -48,13 +51,19 @@ fn main() -> Result<(), String> {
     lameduck::main(
         || {
             let router = Router::new().route("/orders", post(order)).with_state(Arc::default());
-            Ok(Host::builder().settings(Settings::from_env()?).background("jobs", work).tower(router))
+            Ok(Host::builder()
+                .settings(Settings::from_env()?)
+                .background("jobs", work)
+                .tower(router))
         },
         |_| drop(log),
     )
 }
 
-async fn order(State(orders): State<Arc<AtomicU64>>, Extension(context): Extension<RequestContext>) -> (StatusCode, String) {
+async fn order(
+    State(orders): State<Arc<AtomicU64>>,
+    Extension(context): Extension<RequestContext>,
+) -> (StatusCode, String) {
     let order = orders.fetch_add(1, Relaxed) + 1;
     context.spawn(async move {
         // A real one would call a mail server.

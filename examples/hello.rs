@@ -37,7 +37,9 @@ fn main() -> Result<(), String> {
     )
 }
 
-async fn hello(Extension(context): Extension<RequestContext>) -> ([(&'static str, String); 1], &'static str) {
+async fn hello(
+    Extension(context): Extension<RequestContext>,
+) -> ([(&'static str, String); 1], &'static str) {
     do_things(&context).await;
     ([("app-version", context.app_version().to_owned())], "hello world")
 }

@@ -19,7 +19,10 @@
 //! The 503 of a deadline is the host's own: it drops the handler with the whole stack around it, so that nothing in the stack
 //! can hold it up, and so no layer sees that answer. The host's report counts it as *timed out*. Whoever wants it in the trace
 //! puts tower-http's `TimeoutLayer`, a little shorter, inside of it.
-#![expect(clippy::disallowed_methods, reason = "an app lives on tokio's time; only the host must not")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an app lives on tokio's time; only the host must not"
+)]
 
 use axum::{
     Router,
@@ -55,8 +58,9 @@ fn main() -> Result<(), String> {
                 .route("/upload", post(upload))
                 .route("/slow/{ms}", get(slow))
                 .route("/report/{ms}", get(slow).layer(RouteTimeout::after(REPORT_TIMEOUT)));
-            let trace =
-                TraceLayer::new_for_http().make_span_with(span).on_response(DefaultOnResponse::new().level(Level::INFO));
+            let trace = TraceLayer::new_for_http()
+                .make_span_with(span)
+                .on_response(DefaultOnResponse::new().level(Level::INFO));
             // The first is the outermost.
             let stack = ServiceBuilder::new()
                 .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
@@ -73,7 +77,11 @@ fn main() -> Result<(), String> {
 
 /// What every line about a request says of it. Not its query, which may hold secrets.
 fn span<B>(request: &Request<B>) -> Span {
-    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or_default();
+    let id = request
+        .extensions()
+        .get::<RequestId>()
+        .and_then(|id| id.header_value().to_str().ok())
+        .unwrap_or_default();
     info_span!("request", id, method = %request.method(), path = request.uri().path())
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     hook::BoxFuture,
-    http::{BoxError, Side, WorkOrigin},
+    http::{BoxError, ServerState, WorkOrigin},
     lifecycle::Phase,
 };
 use std::{fmt, future::Future, sync::Arc};
@@ -10,7 +10,7 @@ use std::{fmt, future::Future, sync::Arc};
 /// What a background task knows of the life it is part of.
 #[derive(Clone, Debug)]
 pub struct TaskContext {
-    pub(crate) side: Arc<Side>,
+    pub(crate) server: Arc<ServerState>,
     /// The name of the task.
     pub(crate) origin: WorkOrigin,
 }
@@ -19,13 +19,13 @@ impl TaskContext {
     /// The version of the app, as the host was told it.
     #[must_use]
     pub fn app_version(&self) -> &str {
-        &self.side.config.app_version
+        &self.server.config.app_version
     }
 
     /// The phase of the process, now.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        self.side.phase()
+        self.server.phase()
     }
 
     /// Ready from the stop request on: take no new work, finish what was begun.
@@ -33,7 +33,7 @@ impl TaskContext {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn stopping(&self) {
-        self.side.moments.stopping.cancelled().await;
+        self.server.tokens.stopping.cancelled().await;
     }
 
     /// Ready once the drain begins: no new request will come.
@@ -41,7 +41,7 @@ impl TaskContext {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn draining(&self) {
-        self.side.moments.draining.cancelled().await;
+        self.server.tokens.draining.cancelled().await;
     }
 
     /// Ready once the drain is over: return now. What does not is dropped shortly before the cancel wait ends.
@@ -49,7 +49,7 @@ impl TaskContext {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn cancelled(&self) {
-        self.side.moments.root.cancelled().await;
+        self.server.tokens.root.cancelled().await;
     }
 
     /// Runs work that the drain waits for, like this task, on the runtime of whoever calls it.
@@ -61,7 +61,7 @@ impl TaskContext {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.side.spawn(self.origin.clone(), work);
+        self.server.spawn(self.origin.clone(), work);
     }
 }
 

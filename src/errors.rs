@@ -44,8 +44,9 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 /// Whether `words` are in `text`, as whole words.
 fn says(text: &str, words: &str) -> bool {
     let is_end = |next: Option<char>| next.is_none_or(|next| !next.is_alphanumeric());
-    text.match_indices(words)
-        .any(|(at, found)| is_end(text[..at].chars().next_back()) && is_end(text[at + found.len()..].chars().next()))
+    text.match_indices(words).any(|(at, found)| {
+        is_end(text[..at].chars().next_back()) && is_end(text[at + found.len()..].chars().next())
+    })
 }
 
 #[cfg(test)]
@@ -86,7 +87,8 @@ mod tests {
 
     fn layers(texts: &[&'static str]) -> Layer {
         let (first, rest) = texts.split_first().expect("a text");
-        let cause = (!rest.is_empty()).then(|| Box::new(layers(rest)) as Box<dyn Error + Send + Sync>);
+        let cause =
+            (!rest.is_empty()).then(|| Box::new(layers(rest)) as Box<dyn Error + Send + Sync>);
         Layer(first, cause)
     }
 
@@ -102,7 +104,10 @@ mod tests {
             // An error that repeats its cause, or all of them.
             (&["cannot connect: refused", "refused"], "cannot connect: refused"),
             (&["a: b: c", "b: c", "c"], "a: b: c"),
-            (&["cannot read (no such file)", "no such file", "errno 2"], "cannot read (no such file): errno 2"),
+            (
+                &["cannot read (no such file)", "no such file", "errno 2"],
+                "cannot read (no such file): errno 2",
+            ),
             // A part of a word is no repetition.
             (&["row 10 is bad", "row 1"], "row 10 is bad: row 1"),
             // An error without a text.
@@ -111,7 +116,11 @@ mod tests {
         ] {
             assert_eq!(chain(&layers(texts)), told, "{texts:?}");
         }
-        assert_eq!(chain(&io::Error::other(layers(&["a", "b"]))), "a: b", "an error in an error of the system");
+        assert_eq!(
+            chain(&io::Error::other(layers(&["a", "b"]))),
+            "a: b",
+            "an error in an error of the system"
+        );
         assert_eq!(chain(&Circle), "circle");
     }
 
@@ -119,11 +128,21 @@ mod tests {
     fn a_bad_setting_is_found_however_deep_and_is_not_told_twice() {
         // A `main` that gave its settings' error a context exited with 1, not 2.
         let bad = Layer("APP_PORT=x: expected a port", Some(Box::new(BadSetting)));
-        let wrapped = Layer("cannot start", Some(Box::new(Layer("cannot read the settings", Some(Box::new(bad))))));
+        let wrapped = Layer(
+            "cannot start",
+            Some(Box::new(Layer("cannot read the settings", Some(Box::new(bad))))),
+        );
         assert!(is_bad_setting(&wrapped));
-        assert_eq!(chain(&wrapped), "cannot start: cannot read the settings: APP_PORT=x: expected a port");
-        let plan = crate::lifecycle::Plan::default().check_grace_period(std::time::Duration::from_secs(1));
-        assert!(is_bad_setting(&Layer("cannot start", Some(Box::new(plan.expect_err("24 s do not fit"))))));
+        assert_eq!(
+            chain(&wrapped),
+            "cannot start: cannot read the settings: APP_PORT=x: expected a port"
+        );
+        let plan =
+            crate::lifecycle::Plan::default().check_grace_period(std::time::Duration::from_secs(1));
+        assert!(is_bad_setting(&Layer(
+            "cannot start",
+            Some(Box::new(plan.expect_err("24 s do not fit")))
+        )));
         assert!(!is_bad_setting(&layers(&["a", "b"])) && !is_bad_setting(&Circle));
     }
 }

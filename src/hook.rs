@@ -57,7 +57,9 @@ impl Hook {
         let start: StartHook = Box::new(move || {
             Box::pin(async move {
                 let started = start().await.map_err(Into::into)?;
-                let stop: StopHook = Box::new(move || Box::pin(async move { stop(started).await.map_err(Into::into) }));
+                let stop: StopHook = Box::new(move || {
+                    Box::pin(async move { stop(started).await.map_err(Into::into) })
+                });
                 Ok(stop)
             })
         });
@@ -95,7 +97,10 @@ impl Hook {
 
 impl fmt::Debug for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hook").field("name", &self.name).field("budget", &self.budget).finish_non_exhaustive()
+        f.debug_struct("Hook")
+            .field("name", &self.name)
+            .field("budget", &self.budget)
+            .finish_non_exhaustive()
     }
 }
 
@@ -120,11 +125,18 @@ pub(crate) struct HookEnd {
 
 impl HookEnd {
     /// Runs half of a hook; a panic is its result, not ours.
-    async fn of<T>(half: impl Future<Output = Result<T, BoxError>>, stop: impl FnOnce(T) -> Option<StopHook>) -> Self {
+    async fn of<T>(
+        half: impl Future<Output = Result<T, BoxError>>,
+        stop: impl FnOnce(T) -> Option<StopHook>,
+    ) -> Self {
         // To put an error into words is to run user code.
         let told = async {
             half.await.map_err(|error| {
-                let result = if is_bad_setting(&*error) { HookResult::BadSetting } else { HookResult::Failed };
+                let result = if is_bad_setting(&*error) {
+                    HookResult::BadSetting
+                } else {
+                    HookResult::Failed
+                };
                 (result, chain(&*error))
             })
         };

@@ -2,14 +2,14 @@
 
 use crate::{
     background::{Background, TaskContext},
-    check::Check,
     driver,
-    env::{Address, Env, ListenAddress, Network, Rooms, SignalSource},
     hook::{BoxFuture, Hook},
     http::{Body, BoxError, HttpService, IntoHttpService, Limits},
-    internal::{Board, InternalRoute, route},
+    internal::{HostStatus, InternalRoute, route},
     lifecycle::Plan,
+    readiness::Check,
     report::Report,
+    runtime::{Address, ListenAddress, Network, Runtime, SignalSource, Spawner},
     settings::Settings,
 };
 use bytes::Bytes;
@@ -32,19 +32,19 @@ use tokio_util::sync::CancellationToken;
 #[must_use = "a host does nothing until it is run"]
 pub struct Host<S> {
     pub(crate) service: S,
-    pub(crate) parts: Parts,
+    pub(crate) config: HostConfig,
 }
 
 /// Tells a [`Host`] what it needs, before it gets its service.
 #[derive(Debug, Default)]
 #[must_use = "a builder does nothing until it gets a service and is run"]
 pub struct Builder {
-    parts: Parts,
+    config: HostConfig,
 }
 
 /// All that a host is told, but for its service.
 #[derive(Default)]
-pub(crate) struct Parts {
+pub(crate) struct HostConfig {
     pub(crate) settings: Settings,
     pub(crate) hooks: Vec<Hook>,
     pub(crate) background: Vec<Background>,
@@ -54,20 +54,20 @@ pub(crate) struct Parts {
     pub(crate) on_bound: Option<OnBound>,
     /// What reads the use of the machine; the door brings it.
     #[cfg(feature = "metrics")]
-    pub(crate) meter: Option<Box<dyn crate::env::Meter>>,
+    pub(crate) process_stats: Option<Box<dyn crate::runtime::ProcessStats>>,
     pub(crate) observer: Option<Observer>,
 }
 
-pub(crate) type OnBound = Box<dyn FnOnce(&Bound) + Send>;
+pub(crate) type OnBound = Box<dyn FnOnce(&BoundAddresses) + Send>;
 
 /// Tells somebody outside how the life goes, from what the board says. It runs on the internal thread, which a blocked worker
 /// does not stop, and ends with the internal server.
-pub(crate) type Observer = Box<dyn FnOnce(Arc<Board>) -> BoxFuture<()> + Send>;
+pub(crate) type Observer = Box<dyn FnOnce(Arc<HostStatus>) -> BoxFuture<()> + Send>;
 
 /// The addresses a host has, once its ports are reserved: with port 0, those that the system chose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Bound {
+pub struct BoundAddresses {
     /// Of the main server, in the order of the settings.
     pub main: Vec<Address>,
     /// Of the internal server.
@@ -84,19 +84,19 @@ impl Host<()> {
 impl Builder {
     /// All settings at once, such as [`Settings::from_env`]. Call it first: it replaces what was set before.
     pub fn settings(mut self, settings: Settings) -> Self {
-        self.parts.settings = settings;
+        self.config.settings = settings;
         self
     }
 
     /// Adds an address of the main server to those that are chosen already; without any it is `[::]:8080`.
     pub fn main_address(mut self, address: ListenAddress) -> Self {
-        self.parts.settings.add_main_address(address);
+        self.config.settings.add_main_address(address);
         self
     }
 
     /// The address of the internal server. Default `[::]:8081`.
     pub fn internal_address(mut self, address: ListenAddress) -> Self {
-        self.parts.settings.internal_address = address;
+        self.config.settings.internal_address = address;
         self
     }
 
@@ -104,44 +104,44 @@ impl Builder {
     /// every name below it, `*` for any. A request for another name gets a 421, so that no web page can read `/status` by DNS
     /// rebinding. Requests by a Unix socket, and those without a host (HTTP/1.0), are not checked.
     pub fn internal_host(mut self, name: impl Into<String>) -> Self {
-        self.parts.settings.internal_hosts.push(name.into());
+        self.config.settings.internal_hosts.push(name.into());
         self
     }
 
     /// The version of the app, which every handler can see. Default: empty.
     pub fn app_version(mut self, version: impl Into<String>) -> Self {
-        self.parts.settings.app_version = version.into();
+        self.config.settings.app_version = version.into();
         self
     }
 
     /// The deadline of every request, from its complete head to the head of its answer. Default 5 s; `None` or zero
     /// for none.
     pub fn request_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.parts.settings.request_timeout = timeout;
+        self.config.settings.request_timeout = timeout;
         self
     }
 
     /// How long each step of the shutdown may take.
     pub fn plan(mut self, plan: Plan) -> Self {
-        self.parts.settings.plan = plan;
+        self.config.settings.plan = plan;
         self
     }
 
     /// The platform's grace period, which the plan's worst case must fit into. Default 30 s; zero for no check.
     pub fn grace_period(mut self, grace_period: Duration) -> Self {
-        self.parts.settings.grace_period = grace_period;
+        self.config.settings.grace_period = grace_period;
         self
     }
 
     /// Limits on connections and requests. What no connection could live with, such as a zero, is refused at the start.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.parts.settings.limits = limits;
+        self.config.settings.limits = limits;
         self
     }
 
     /// Adds a pair of hooks. Start hooks run in this order, stop hooks in the reverse.
     pub fn hook(mut self, hook: Hook) -> Self {
-        self.parts.hooks.push(hook);
+        self.config.hooks.push(hook);
         self
     }
 
@@ -153,7 +153,7 @@ impl Builder {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        self.parts.background.push(Background {
+        self.config.background.push(Background {
             name: name.into(),
             run: Box::new(move |context| {
                 let running = task(context);
@@ -165,7 +165,7 @@ impl Builder {
 
     /// Adds a readiness check.
     pub fn readiness_check(mut self, check: Check) -> Self {
-        self.parts.checks.push(check);
+        self.config.checks.push(check);
         self
     }
 
@@ -183,22 +183,22 @@ impl Builder {
         Fut: Future<Output = http::Response<B>> + Send + 'static,
         B: Into<Bytes>,
     {
-        self.parts.routes.insert(path.into(), route(handler));
+        self.config.routes.insert(path.into(), route(handler));
         self
     }
 
     /// Calls `tell` once the ports are reserved, before the start hooks: whoever listens on port 0 learns its port here.
     ///
     /// It runs on the driver's thread, which hears the signals, and must not block: send the addresses to whoever waits for them.
-    pub fn on_bound(mut self, tell: impl FnOnce(&Bound) + Send + 'static) -> Self {
-        self.parts.on_bound = Some(Box::new(tell));
+    pub fn on_bound(mut self, tell: impl FnOnce(&BoundAddresses) + Send + 'static) -> Self {
+        self.config.on_bound = Some(Box::new(tell));
         self
     }
 
     /// A handle that asks for a stop by code.
     #[must_use]
     pub fn shutdown_handle(&self) -> ShutdownHandle {
-        self.parts.stop.clone()
+        self.config.stop.clone()
     }
 
     /// Hosts a tower service, such as an axum `Router` as it is.
@@ -229,8 +229,8 @@ impl Builder {
 
     /// Hosts a hyper service, which takes `Request<lameduck::Body>`.
     pub fn hyper<S: HttpService>(mut self, service: S) -> Host<S> {
-        self.parts.settings.read_zero_as_none();
-        Host { service, parts: self.parts }
+        self.config.settings.read_zero_as_none();
+        Host { service, config: self.config }
     }
 }
 
@@ -241,11 +241,11 @@ impl<S: HttpService> Host<S> {
     ///
     /// # Cancel safety
     /// Dropping the future drops everything at once, without a drain.
-    pub async fn run_in<N, G, R>(self, env: Env<N, G, R>) -> Report
+    pub async fn run_in<N, G, R>(self, runtime: Runtime<N, G, R>) -> Report
     where
         N: Network,
         G: SignalSource,
-        R: Rooms,
+        R: Spawner,
     {
         let report = self.run_quietly(env).await;
         report.log_failure();
@@ -253,26 +253,26 @@ impl<S: HttpService> Host<S> {
     }
 
     /// The same, for a caller that says itself why it failed.
-    pub(crate) async fn run_quietly<N, G, R>(self, env: Env<N, G, R>) -> Report
+    pub(crate) async fn run_quietly<N, G, R>(self, runtime: Runtime<N, G, R>) -> Report
     where
         N: Network,
         G: SignalSource,
-        R: Rooms,
+        R: Spawner,
     {
-        if let Some(refusal) = self.parts.refusal() {
-            return driver::bad_plan(refusal, self.parts.settings.plan.worst_case());
+        if let Some(refusal) = self.config.refusal() {
+            return driver::bad_plan(refusal, self.config.settings.plan.worst_case());
         }
-        driver::run(self.service, self.parts, env).await
+        driver::run(self.service, self.config, runtime).await
     }
 
     /// A handle that asks for a stop by code.
     #[must_use]
     pub fn shutdown_handle(&self) -> ShutdownHandle {
-        self.parts.stop.clone()
+        self.config.stop.clone()
     }
 }
 
-impl Parts {
+impl HostConfig {
     /// Why no host can live with what it was told (P14).
     fn refusal(&self) -> Option<String> {
         if let Err(error) = self.settings.check_least() {
@@ -301,13 +301,13 @@ impl ShutdownHandle {
 
 impl<S> fmt::Debug for Host<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Host").field("parts", &self.parts).finish_non_exhaustive()
+        f.debug_struct("Host").field("parts", &self.config).finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Parts {
+impl fmt::Debug for HostConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts")
+        f.debug_struct("HostConfig")
             .field("settings", &self.settings)
             .field("hooks", &self.hooks)
             .field("background", &self.background)

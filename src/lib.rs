@@ -37,7 +37,7 @@
 //! ```
 //!
 //! [`main`] owns the process: a runtime a core, a thread for the probes, a watchdog. [`Host::run`] lives inside your own tokio
-//! runtime and returns the [`Report`]. [`Host::run_in`] lives in any world that implements [`mod@env`]: that is how a simulation
+//! runtime and returns the [`Report`]. [`Host::run_in`] lives in any world that implements [`runtime`]: that is how a simulation
 //! replays signals, slow requests and timeouts against the very same host.
 //!
 //! # What it promises
@@ -77,13 +77,10 @@
 extern crate alloc;
 
 mod background;
-mod check;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod driver;
-pub mod env;
 mod errors;
-mod guests;
 mod hook;
 mod host;
 mod http;
@@ -94,24 +91,27 @@ mod log;
 pub mod os;
 #[cfg(unix)]
 mod process;
+mod readiness;
 mod report;
+pub mod runtime;
 mod settings;
 #[cfg(all(feature = "systemd", target_os = "linux"))]
 mod systemd;
 mod unwind;
+mod user_tasks;
 
 #[cfg(feature = "axum")]
 pub use crate::http::MissingRequestContext;
 pub use crate::http::{
-    AbortedRequest, Body, CancelCause, ConnectionTally, DrainClass, HalfClose, HttpService, IntoHttpService, Limits,
-    OfPeers, OfRequests, RequestContext, RequestTally, RouteTimeout, RouteTimeoutService, TestHost, TowerMakeService,
-    TowerService,
+    AbortedRequest, Body, CancelCause, ConnectionStats, HalfClose, HttpService, IntoHttpService,
+    Limits, OfPeers, OfRequests, RequestContext, RequestStats, RouteTimeout, RouteTimeoutService,
+    StreamShutdown, TestHost, TowerMakeService, TowerService,
 };
 pub use background::TaskContext;
-pub use check::Check;
 pub use hook::Hook;
-pub use host::{Bound, Builder, Host, ShutdownHandle};
+pub use host::{BoundAddresses, Builder, Host, ShutdownHandle};
 #[cfg(unix)]
 pub use process::main;
+pub use readiness::Check;
 pub use report::{HookReport, Report};
 pub use settings::{PortSharing, SETTINGS, Setting, Settings, SettingsError, parse_duration};

@@ -8,13 +8,13 @@ use lameduck::{
         logging::{self, LogError},
         plan,
     },
-    os::{hold_signals, stdio::say},
+    os::{block_signals, stdio::write_stderr_line},
 };
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // From now on no signal is lost, though the handlers are not in place yet.
-    hold_signals();
+    block_signals();
 
     // What was asked for: flags over environment over defaults.
     let args = match Args::from_process() {
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(error),
     };
     if let Err(error) = args.settings.check() {
-        say(&format!("error: {}", args.settings.explain(&error)));
+        write_stderr_line(&format!("error: {}", args.settings.explain(&error)));
         return ExitCode::from(2);
     }
     if args.task == Task::PrintPlan {
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let log = match logging::install(args.log_format, args.log_level.as_deref()) {
         Ok(log) => log,
         Err(error) => {
-            say(&format!("error: {error}"));
+            write_stderr_line(&format!("error: {error}"));
             return ExitCode::from(match error {
                 LogError::Filter(_) => 2,
                 LogError::Thread(_) => 1,
@@ -59,7 +59,7 @@ fn print_plan(settings: &Settings) -> ExitCode {
     match plan::print(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&format!("error: cannot write the plan: {error}"));
+            write_stderr_line(&format!("error: cannot write the plan: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -67,9 +67,9 @@ fn print_plan(settings: &Settings) -> ExitCode {
 
 fn refuse(error: ArgsError) -> ExitCode {
     match error {
-        ArgsError::Usage(error) => {
+        ArgsError::ProcessUsage(error) => {
             if error.use_stderr() {
-                say(error.render().to_string().trim_end());
+                write_stderr_line(error.render().to_string().trim_end());
             } else {
                 // `--help` and `--version` come this way too. A reader that is gone is no error.
                 let _ = error.print();
@@ -77,7 +77,7 @@ fn refuse(error: ArgsError) -> ExitCode {
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
         }
         ArgsError::Setting(error) => {
-            say(&format!("error: {error}"));
+            write_stderr_line(&format!("error: {error}"));
             ExitCode::from(2)
         }
     }

@@ -4,14 +4,15 @@
 use crate::systemd::ServiceManager;
 use crate::{
     Host, HttpService, PortSharing, Report, driver,
-    env::{Clock, Env, Rooms, Seed},
     errors::{chain, is_bad_setting},
-    host::Parts,
+    host::HostConfig,
     lifecycle::Verdict,
     os::{
-        DescriptorReserve, OsNetwork, ReusePort, SocketOptions, Tasks, Threads, TokioClock, UnixSignals, cores,
-        descriptors_max, hold_signals, preflight, stdio::say, with_limit,
+        CurrentRuntime, OsNetwork, ReusePort, SocketOptions, SpareFds, ThreadPerWorker, TokioClock,
+        UnixSignals, block_signals, cores, descriptors_max, preflight, stdio::write_stderr_line,
+        with_limit,
     },
+    runtime::{Clock, Runtime, Seed, Spawner},
     unwind::catch,
 };
 use std::{
@@ -66,17 +67,19 @@ impl<S: HttpService> Host<S> {
     async fn run_here(mut self) -> Report {
         let signals = match UnixSignals::install() {
             Ok(signals) => signals,
-            Err(error) => return self.not_started(format!("cannot listen to signals: {}", chain(&error))),
+            Err(error) => {
+                return self.not_started(format!("cannot listen to signals: {}", chain(&error)));
+            }
         };
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
-        let rooms = Tasks::new(Handle::current());
+        let spawner = CurrentRuntime::new(Handle::current());
         let manager = ServiceManager::from_env();
-        let network = match manager.and_then(|manager| network(&mut self.parts, manager)) {
+        let network = match manager.and_then(|manager| network(&mut self.config, manager)) {
             Ok(network) => network,
             Err(error) => return self.not_started(error),
         };
         let seed = seed(&*clock);
-        self.metered().run_quietly(Env { clock, network, signals, rooms, seed }).await
+        self.metered().run_quietly(Runtime { clock, network, signals, spawner, seed }).await
     }
 
     /// Only a process in the real world has something to measure.
@@ -84,7 +87,9 @@ impl<S: HttpService> Host<S> {
     fn metered(mut self) -> Self {
         #[cfg(target_os = "linux")]
         {
-            self.parts.meter = crate::os::ProcMeter::new().ok().map(|meter| Box::new(meter) as Box<dyn crate::env::Meter>);
+            self.config.process_stats = crate::os::ProcStats::new().ok().map(|process_stats| {
+                Box::new(process_stats) as Box<dyn crate::runtime::ProcessStats>
+            });
         }
         self
     }
@@ -95,7 +100,7 @@ impl<S: HttpService> Host<S> {
     }
 
     fn not_started(self, error: String) -> Report {
-        driver::stillborn(Verdict::Failed, error, self.parts.settings.plan.worst_case())
+        driver::failed_to_start(Verdict::Failed, error, self.config.settings.plan.worst_case())
     }
 }
 
@@ -182,7 +187,7 @@ where
     Build: FnOnce() -> Result<Host<S>, Box<dyn Error + Send + Sync>>,
     Finish: FnOnce(&Report),
 {
-    hold_signals();
+    block_signals();
     let report = live(build).unwrap_or_else(|report| *report);
     say_failure(&report);
     if report.reason.is_none() {
@@ -203,43 +208,55 @@ where
         let what = what.to_owned();
         move |error: io::Error| {
             let error = with_limit(error);
-            Box::new(driver::stillborn(Verdict::Failed, format!("{what}: {}", chain(&error)), Duration::ZERO))
+            Box::new(driver::failed_to_start(
+                Verdict::Failed,
+                format!("{what}: {}", chain(&error)),
+                Duration::ZERO,
+            ))
         }
     };
     // Before anything is opened: see there.
-    let manager =
-        ServiceManager::from_env().map_err(|error| Box::new(driver::stillborn(Verdict::Failed, error, Duration::ZERO)))?;
+    let manager = ServiceManager::from_env().map_err(|error| {
+        Box::new(driver::failed_to_start(Verdict::Failed, error, Duration::ZERO))
+    })?;
     // The driver has this thread to itself: nothing of the user's runs here, so nothing of the user's makes it deaf (P7).
-    let driving = preflight::single_threaded().map_err(failed("cannot start the driver's runtime"))?;
+    let driving =
+        preflight::single_threaded().map_err(failed("cannot start the driver's runtime"))?;
     // First of all: process 1 of a container has no default action for SIGTERM, and would be deaf until here. And before there is
     // another thread: what a thread blocks its children inherit, and a user's child process could not be ended any more.
-    let signals = driving.block_on(async { UnixSignals::install() }).map_err(failed("cannot listen to signals"))?;
+    let signals = driving
+        .block_on(async { UnixSignals::install() })
+        .map_err(failed("cannot listen to signals"))?;
     // Two threads, so that a hook which blocks one does not hold the others.
-    let control = preflight::multi_threaded("lameduck-control", 2).map_err(failed("cannot start the control runtime"))?;
+    let control = preflight::multi_threaded("lameduck-control", 2)
+        .map_err(failed("cannot start the control runtime"))?;
     let report = driving.block_on(async {
         let built = {
             let _context = control.enter();
-            catch(build).unwrap_or_else(|panic| Err(format!("panicked while the host was built: {panic}").into()))
+            catch(build).unwrap_or_else(|panic| {
+                Err(format!("panicked while the host was built: {panic}").into())
+            })
         };
         let mut host = built.map_err(|error| {
-            let text = catch(|| chain(&*error)).unwrap_or_else(|panic| format!("panicked: {panic}"));
+            let text =
+                catch(|| chain(&*error)).unwrap_or_else(|panic| format!("panicked: {panic}"));
             Box::new(if is_bad_setting(&*error) {
                 driver::bad_plan(text, Duration::ZERO)
             } else {
-                driver::stillborn(Verdict::Failed, text, Duration::ZERO)
+                driver::failed_to_start(Verdict::Failed, text, Duration::ZERO)
             })
         })?;
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
-        let network = match network(&mut host.parts, manager) {
+        let network = match network(&mut host.config, manager) {
             Ok(network) => network,
             Err(error) => return Ok(host.not_started(error)),
         };
-        let workers = host.parts.settings.workers.unwrap_or_else(cores);
-        let rooms = Threads::new(clock.clone(), workers)
+        let workers = host.config.settings.workers.unwrap_or_else(cores);
+        let spawner = ThreadPerWorker::new(clock.clone(), workers)
             .map_err(failed("cannot start the watchdog"))?
-            .with_guests(control.handle().clone());
+            .with_user_runtime(control.handle().clone());
         let seed = seed(&*clock);
-        Ok(host.metered().run_quietly(Env { clock, network, signals, rooms, seed }).await)
+        Ok(host.metered().run_quietly(Runtime { clock, network, signals, spawner, seed }).await)
     });
     // A `spawn_blocking` that is stuck would hold the drop of the runtime for ever.
     control.shutdown_background();
@@ -253,15 +270,15 @@ const FINISH_MAX: Duration = Duration::from_secs(5);
 /// A process that is out of threads gets no watchdog; its `finish` is run all the same.
 fn bound_the_end() {
     let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
-    if let Ok(rooms) = Threads::new(clock.clone(), NonZeroUsize::MIN) {
-        rooms.arm_watchdog(clock.now() + FINISH_MAX);
+    if let Ok(spawner) = ThreadPerWorker::new(clock.clone(), NonZeroUsize::MIN) {
+        spawner.arm_watchdog(clock.now() + FINISH_MAX);
     }
 }
 
 /// Writes the failure, if there is one, as one line to standard error (P14).
 fn say_failure(report: &Report) {
     if let Some(error) = &report.error {
-        say(&format!("error: {}", one_line(error)));
+        write_stderr_line(&format!("error: {}", one_line(error)));
     }
 }
 
@@ -275,8 +292,8 @@ fn one_line(text: &str) -> String {
 const SPARE_DESCRIPTORS: usize = 4;
 
 /// The system's network, with what the service manager hands over.
-fn network(parts: &mut Parts, manager: ServiceManager) -> Result<OsNetwork, String> {
-    let settings = &parts.settings;
+fn network(config: &mut HostConfig, manager: ServiceManager) -> Result<OsNetwork, String> {
+    let settings = &config.settings;
     if let Some(most) = descriptors_max()
         && settings.limits.connections_max > most
     {
@@ -287,8 +304,9 @@ fn network(parts: &mut Parts, manager: ServiceManager) -> Result<OsNetwork, Stri
             settings.knobs(&["connections-max"])
         ));
     }
-    let reserve = DescriptorReserve::new(SPARE_DESCRIPTORS)
-        .map_err(|error| format!("cannot keep descriptors in reserve: {}", chain(&with_limit(error))))?;
+    let spare_fds = SpareFds::new(SPARE_DESCRIPTORS).map_err(|error| {
+        format!("cannot keep descriptors in reserve: {}", chain(&with_limit(error)))
+    })?;
     let reuse_port = match settings.port_sharing {
         PortSharing::Exclusive => ReusePort::No,
         PortSharing::Shared => ReusePort::Yes,
@@ -300,8 +318,8 @@ fn network(parts: &mut Parts, manager: ServiceManager) -> Result<OsNetwork, Stri
         reuse_port,
         unix_mode: settings.unix_mode,
     };
-    let network = OsNetwork::new(options).with_reserve(reserve);
-    manager.attend(parts, &network)?;
+    let network = OsNetwork::new(options).with_spare_fds(spare_fds);
+    manager.install(config, &network)?;
     Ok(network)
 }
 
@@ -317,7 +335,7 @@ impl ServiceManager {
     }
 
     #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as the real one")]
-    const fn attend(self, _: &mut Parts, _: &OsNetwork) -> Result<(), String> {
+    const fn install(self, _: &mut HostConfig, _: &OsNetwork) -> Result<(), String> {
         Ok(())
     }
 }
@@ -340,12 +358,19 @@ mod tests {
     #[test]
     fn a_panic_while_the_host_is_built_is_a_failed_start() {
         // It ended the process with 101, which tells an operator nothing.
-        type Answers = tower::util::BoxCloneSyncService<http::Request<crate::Body>, http::Response<String>, io::Error>;
+        type Answers = tower::util::BoxCloneSyncService<
+            http::Request<crate::Body>,
+            http::Response<String>,
+            io::Error,
+        >;
         fn built<T>(_: impl FnOnce(Answers) -> T) -> Result<T, Box<dyn Error + Send + Sync>> {
             panic!("no such file")
         }
         let report = live(|| built(|service| Host::builder().tower(service))).unwrap_err();
         assert_eq!(report.code(), 1);
-        assert_eq!(report.error.as_deref(), Some("panicked while the host was built: no such file"));
+        assert_eq!(
+            report.error.as_deref(),
+            Some("panicked while the host was built: no such file")
+        );
     }
 }

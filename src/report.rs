@@ -1,7 +1,7 @@
 //! What became of a life (P13).
 
 use crate::{
-    http::{AbortedRequest, ConnectionTally, RequestTally, millis},
+    http::{AbortedRequest, ConnectionStats, RequestStats, millis},
     lifecycle::{HookVerdict, Phase, StopReason, Verdict},
 };
 use serde_json::{Value, json};
@@ -31,9 +31,9 @@ pub struct Report {
     /// The longest it could have taken.
     pub worst_case: Duration,
     /// Requests of the main side, by fate.
-    pub requests: RequestTally,
+    pub requests: RequestStats,
     /// Connections of the main side.
-    pub connections: ConnectionTally,
+    pub connections: ConnectionStats,
     /// The requests that were aborted, the first thousand of them.
     pub aborts: Vec<AbortedRequest>,
     /// Background work that did not end when it was cancelled, and was dropped. It counts like an aborted request.
@@ -75,8 +75,11 @@ impl Report {
     /// The report as JSON. Durations are milliseconds.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let phases: Vec<Value> =
-            self.phases.iter().map(|(phase, span)| json!({"phase": phase.name(), "ms": millis(*span)})).collect();
+        let phases: Vec<Value> = self
+            .phases
+            .iter()
+            .map(|(phase, span)| json!({"phase": phase.name(), "ms": millis(*span)}))
+            .collect();
         let aborts: Vec<Value> = self.aborts.iter().map(abort_json).collect();
         let hooks: Vec<Value> = self
             .hooks
@@ -130,7 +133,7 @@ impl Report {
             connections = self.connections.accepted,
             drained = self.connections.drained,
             reset = self.connections.reset,
-            raced = self.connections.raced,
+            close_races = self.connections.close_races,
             untold = self.connections.untold,
             work_dropped = self.work_dropped,
             work_panicked = self.work_panicked,
@@ -170,7 +173,7 @@ impl fmt::Display for Report {
     }
 }
 
-pub(crate) fn requests_json(requests: &RequestTally) -> Value {
+pub(crate) fn requests_json(requests: &RequestStats) -> Value {
     json!({
         "started": requests.started,
         "in_flight": requests.in_flight(),
@@ -182,13 +185,13 @@ pub(crate) fn requests_json(requests: &RequestTally) -> Value {
     })
 }
 
-pub(crate) fn connections_json(connections: &ConnectionTally) -> Value {
+pub(crate) fn connections_json(connections: &ConnectionStats) -> Value {
     json!({
         "accepted": connections.accepted,
         "open": connections.open(),
         "drained": connections.drained,
         "reset": connections.reset,
-        "raced": connections.raced,
+        "raced": connections.close_races,
         "untold": connections.untold,
         "upgraded": connections.upgraded,
         "accept_errors": connections.accept_errors,

@@ -16,13 +16,21 @@ struct Rule {
 }
 
 const RULES: &[Rule] = &[
-    Rule { module: "lifecycle", may: &[], sentence: "lifecycle is pure: it imports nothing of ours" },
+    Rule {
+        module: "lifecycle",
+        may: &[],
+        sentence: "lifecycle is pure: it imports nothing of ours",
+    },
     Rule {
         module: "env",
         may: &["lifecycle"],
         sentence: "env is traits and nothing else: it imports the lifecycle's labels alone",
     },
-    Rule { module: "errors", may: &["lifecycle"], sentence: "errors puts any error into words, and knows its mark alone" },
+    Rule {
+        module: "errors",
+        may: &["lifecycle"],
+        sentence: "errors puts any error into words, and knows its mark alone",
+    },
     Rule { module: "log", may: &[], sentence: "log is for everybody, and knows nobody" },
     Rule { module: "unwind", may: &["log"], sentence: "unwind is for everybody, and knows nobody" },
     Rule {
@@ -30,7 +38,11 @@ const RULES: &[Rule] = &[
         may: &["env", "errors", "lifecycle", "log", "unwind"],
         sentence: "http stands on the ports and the lifecycle's labels alone",
     },
-    Rule { module: "guests", may: &["env", "lifecycle", "log", "unwind"], sentence: "guests stands below the host" },
+    Rule {
+        module: "guests",
+        may: &["env", "lifecycle", "log", "unwind"],
+        sentence: "guests stands below the host",
+    },
     Rule {
         module: "hook",
         may: &["env", "errors", "lifecycle", "log", "unwind", "http"],
@@ -130,7 +142,10 @@ fn sources() -> BTreeMap<PathBuf, String> {
                 directories.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
-                sources.insert(path.strip_prefix(root().join("src")).unwrap().to_owned(), code_of(&text));
+                sources.insert(
+                    path.strip_prefix(root().join("src")).unwrap().to_owned(),
+                    code_of(&text),
+                );
             }
         }
     }
@@ -144,7 +159,14 @@ fn code_of(text: &str) -> String {
 
 /// The top module that a file belongs to.
 fn module_of(path: &Path) -> String {
-    path.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
+    path.components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap()
+        .trim_end_matches(".rs")
+        .to_owned()
 }
 
 /// Every path that begins with `prefix::`, its braces multiplied out: `crate::{a::B, c}` is `a::B` and `c`.
@@ -175,7 +197,8 @@ fn expand<'a>(code: &'a str, prefix: &str, found: &mut BTreeSet<String>) -> &'a 
             inside = rest;
         }
     }
-    let end = code.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '*')).unwrap_or(code.len());
+    let end =
+        code.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '*')).unwrap_or(code.len());
     let path = format!("{prefix}{}", &code[..end]);
     let mut behind = &code[end..];
     if let Some(deeper) = behind.strip_prefix("::") {
@@ -210,15 +233,21 @@ fn imports_go_down_only() {
     for (path, code) in sources() {
         let module = module_of(&path);
         let Some(rule) = RULES.iter().find(|rule| rule.module == module) else {
-            assert!(DOORS.contains(&module.as_str()), "{}: a new module needs a rule here", path.display());
+            assert!(
+                DOORS.contains(&module.as_str()),
+                "{}: a new module needs a rule here",
+                path.display()
+            );
             continue;
         };
         for name in names_of_ours(&path, &code) {
             let first = name.split("::").next().unwrap();
             let is_sibling = modules.contains(first) && first != module;
             // What the crate's root re-exports has a module, too: naming it by the root would hide which.
-            let by_root = !modules.contains(first) && path.components().count() == 1 && is_of_the_root(&name);
-            let allowed = rule.may.iter().any(|may| name == *may || name.starts_with(&format!("{may}::")));
+            let by_root =
+                !modules.contains(first) && path.components().count() == 1 && is_of_the_root(&name);
+            let allowed =
+                rule.may.iter().any(|may| name == *may || name.starts_with(&format!("{may}::")));
             if (is_sibling && !allowed) || by_root {
                 broken.push(format!("{} names crate::{name}: {}", path.display(), rule.sentence));
             }
@@ -239,11 +268,29 @@ fn the_lifecycle_is_core_and_alloc_alone() {
             continue;
         }
         let code = code.split("#[cfg(test)]").next().unwrap_or("").to_owned();
-        for outside in ["std", "tokio", "tokio_util", "hyper", "http", "tracing", "rand", "bytes", "futures_util"] {
+        for outside in [
+            "std",
+            "tokio",
+            "tokio_util",
+            "hyper",
+            "http",
+            "tracing",
+            "rand",
+            "bytes",
+            "futures_util",
+        ] {
             let names = paths_after(&code, outside);
-            assert!(names.is_empty(), "{} names {outside}: the lifecycle is core and alloc alone", path.display());
+            assert!(
+                names.is_empty(),
+                "{} names {outside}: the lifecycle is core and alloc alone",
+                path.display()
+            );
         }
-        assert!(!code.contains(" async ") && !code.contains(".await"), "{}: the lifecycle does not wait", path.display());
+        assert!(
+            !code.contains(" async ") && !code.contains(".await"),
+            "{}: the lifecycle does not wait",
+            path.display()
+        );
     }
 }
 
@@ -261,7 +308,11 @@ fn the_ports_are_traits_and_know_of_tokio_only_its_io() {
             );
         }
         for name in paths_after(&code, "tokio") {
-            assert!(name.starts_with("io::"), "{} names tokio::{name}: env knows of tokio only its io", path.display());
+            assert!(
+                name.starts_with("io::"),
+                "{} names tokio::{name}: env knows of tokio only its io",
+                path.display()
+            );
         }
     }
 }
@@ -274,14 +325,23 @@ fn only_os_and_the_doors_touch_the_operating_system() {
             continue;
         }
         for outside in ["socket2", "rustix", "signal_hook", "libc"] {
-            assert!(paths_after(&code, outside).is_empty(), "{} names {outside}: that is os's alone", path.display());
+            assert!(
+                paths_after(&code, outside).is_empty(),
+                "{} names {outside}: that is os's alone",
+                path.display()
+            );
         }
         for name in paths_after(&code, "tokio") {
             let first = name.split("::").next().unwrap();
-            // A worker keeps its runtime itself: what it counts must not depend on an implementation of `Rooms`.
+            // A worker keeps its runtime itself: what it counts must not depend on an implementation of `Spawner`.
             let is_kept = first == "runtime" && path.ends_with("http/runtime.rs");
-            let is_real = ["net", "signal", "time", "fs", "process", "runtime"].contains(&first) && !is_kept;
-            assert!(!is_real, "{} names tokio::{name}: the world comes through env", path.display());
+            let is_real =
+                ["net", "signal", "time", "fs", "process", "runtime"].contains(&first) && !is_kept;
+            assert!(
+                !is_real,
+                "{} names tokio::{name}: the world comes through env",
+                path.display()
+            );
         }
     }
 }
@@ -291,7 +351,11 @@ fn only_the_page_of_metrics_knows_who_writes_it() {
     for (path, code) in sources() {
         let is_the_page = path.starts_with("internal/metrics");
         let names = paths_after(&code, "prometheus_client");
-        assert!(is_the_page || names.is_empty(), "{} names prometheus_client: counting needs no crate", path.display());
+        assert!(
+            is_the_page || names.is_empty(),
+            "{} names prometheus_client: counting needs no crate",
+            path.display()
+        );
     }
 }
 
@@ -308,7 +372,11 @@ fn the_binary_uses_what_everybody_can_use() {
 fn the_crate_does_not_know_that_a_simulation_exists() {
     for (path, code) in sources() {
         for word in ["turmoil", "cfg(sim)", "lameduck_sim", "feature = \"sim\""] {
-            assert!(!code.contains(word), "{} mentions {word}: lameduck never knows of its simulation", path.display());
+            assert!(
+                !code.contains(word),
+                "{} mentions {word}: lameduck never knows of its simulation",
+                path.display()
+            );
         }
     }
 }
@@ -322,15 +390,23 @@ fn users_of_the_library_get_no_axum_no_turmoil_and_no_clap() {
             section = line.trim_matches(['[', ']']).to_owned();
             continue;
         }
-        let is_of_users =
-            section == "dependencies" || (section.starts_with("target.") && section.ends_with(".dependencies"));
-        let Some((name, value)) = line.split_once('=').filter(|_| is_of_users && !line.starts_with('#')) else { continue };
+        let is_of_users = section == "dependencies"
+            || (section.starts_with("target.") && section.ends_with(".dependencies"));
+        let Some((name, value)) =
+            line.split_once('=').filter(|_| is_of_users && !line.starts_with('#'))
+        else {
+            continue;
+        };
         let name = name.trim().trim_end_matches(".workspace");
         for banned in ["axum", "turmoil", "turmoil-net", "lameduck-sim"] {
             assert_ne!(name, banned, "no user of the library shall get {banned}");
         }
-        let is_of_a_feature = ["clap", "tracing-subscriber", "tracing-appender", "prometheus-client"].contains(&name);
-        assert!(!is_of_a_feature || value.contains("optional = true"), "{name} is optional: behind `cli` or `metrics`");
+        let is_of_a_feature =
+            ["clap", "tracing-subscriber", "tracing-appender", "prometheus-client"].contains(&name);
+        assert!(
+            !is_of_a_feature || value.contains("optional = true"),
+            "{name} is optional: behind `cli` or `metrics`"
+        );
     }
 }
 

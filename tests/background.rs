@@ -5,8 +5,8 @@ mod support;
 use axum::{Extension, Router, routing::get};
 use lameduck::{
     Host, RequestContext, TaskContext,
-    env::ListenAddress,
     lifecycle::{Phase, Plan, Signal, StopReason},
+    runtime::ListenAddress,
 };
 use std::{
     io,
@@ -41,7 +41,10 @@ fn a_background_task_begins_with_serving_is_told_of_the_stop_and_awaited() {
     let app = App::start(builder().background("worker", task).tower(hello()));
     until_holds("its begin", || !seen.lock().unwrap().is_empty());
     let report = app.end();
-    assert_eq!(*seen.lock().unwrap(), [Phase::Serving, Phase::LameDuck, Phase::Draining, Phase::Draining]);
+    assert_eq!(
+        *seen.lock().unwrap(),
+        [Phase::Serving, Phase::LameDuck, Phase::Draining, Phase::Draining]
+    );
     assert_eq!(report.code(), 0, "{report:?}");
     let drain = report.phases.iter().find(|(phase, _)| *phase == Phase::Draining).unwrap().1;
     assert!(drain >= Duration::from_millis(400) && drain < Duration::from_millis(990), "{drain:?}");
@@ -57,13 +60,22 @@ fn one_that_waits_for_the_cancellation_is_given_it_and_one_that_ignores_it_is_dr
         Ok::<(), io::Error>(())
     };
     let deaf = |_: TaskContext| std::future::pending::<Result<(), io::Error>>();
-    let app = App::start(builder().background("polite", polite).background("deaf", deaf).tower(hello()));
+    let app =
+        App::start(builder().background("polite", polite).background("deaf", deaf).tower(hello()));
     let asked = now();
     let report = app.end();
     assert!(cancelled.load(Relaxed));
-    assert_eq!((report.code(), report.work_dropped), (3, 1), "P13: what was cut is told, request or not");
+    assert_eq!(
+        (report.code(), report.work_dropped),
+        (3, 1),
+        "P13: what was cut is told, request or not"
+    );
     assert!(asked.elapsed() >= Duration::from_millis(1_000), "P10: not before the drain ran out");
-    assert!(asked.elapsed() < quick_plan().worst_case() + Duration::from_secs(2), "P7: {:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < quick_plan().worst_case() + Duration::from_secs(2),
+        "P7: {:?}",
+        asked.elapsed()
+    );
 }
 
 #[test]
@@ -74,25 +86,31 @@ fn one_that_fails_or_panics_while_serving_stops_the_host_with_exit_code_1() {
         Ok::<(), io::Error>(())
     };
     let first = App::spawn(builder().background("consumer", failing).tower(hello()), Workers::Task);
-    let second = App::spawn(builder().background("consumer", panicking).tower(hello()), Workers::Task);
+    let second =
+        App::spawn(builder().background("consumer", panicking).tower(hello()), Workers::Task);
     for app in [first, second] {
         let report = app.report();
         assert_eq!((report.code(), report.reason), (1, Some(StopReason::TaskFailed)));
         let error = report.error.unwrap();
         assert!(error.contains("consumer") && error.contains("the queue is gone"), "{error}");
         let phases: Vec<Phase> = report.phases.iter().map(|(phase, _)| *phase).collect();
-        assert!(phases.contains(&Phase::LameDuck) && phases.contains(&Phase::Draining), "a whole stop: {phases:?}");
+        assert!(
+            phases.contains(&Phase::LameDuck) && phases.contains(&Phase::Draining),
+            "a whole stop: {phases:?}"
+        );
     }
 }
 
 #[test]
-fn one_that_returns_early_changes_nothing_and_one_that_fails_in_the_lame_duck_makes_the_exit_code_1() {
+fn one_that_returns_early_changes_nothing_and_one_that_fails_in_the_lame_duck_makes_the_exit_code_1()
+ {
     let early = |_: TaskContext| async { Ok::<(), io::Error>(()) };
     let late = |context: TaskContext| async move {
         context.stopping().await;
         Err::<(), _>(io::Error::other("the queue is gone"))
     };
-    let app = App::start(builder().background("early", early).background("late", late).tower(hello()));
+    let app =
+        App::start(builder().background("early", early).background("late", late).tower(hello()));
     assert_eq!(app.get("/").body(), "hello");
     let report = app.end();
     assert_eq!((report.code(), report.reason), (1, Some(StopReason::Requested)), "P13: {report:?}");
@@ -121,7 +139,9 @@ fn work_spawned_by_a_handler_or_a_task_outlives_its_answer_and_is_waited_for() {
         });
         Ok::<(), io::Error>(())
     };
-    let app = App::start(builder().background("parent", task).tower(Router::new().route("/", get(handler))));
+    let app = App::start(
+        builder().background("parent", task).tower(Router::new().route("/", get(handler))),
+    );
     assert_eq!(app.get("/").body(), "accepted");
     assert_eq!(app.end().code(), 0);
     assert_eq!(done.load(Relaxed), 2);
@@ -139,8 +159,16 @@ fn spawned_work_that_panics_ends_alone_and_that_hangs_is_dropped_in_the_end() {
     assert_eq!(app.get("/").body(), "accepted");
     let asked = now();
     let report = app.end();
-    assert_eq!((report.code(), report.work_dropped), (3, 2), "P13: what was cut is told, request or not");
-    assert!(asked.elapsed() < quick_plan().worst_case() + Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert_eq!(
+        (report.code(), report.work_dropped),
+        (3, 2),
+        "P13: what was cut is told, request or not"
+    );
+    assert!(
+        asked.elapsed() < quick_plan().worst_case() + Duration::from_secs(2),
+        "{:?}",
+        asked.elapsed()
+    );
 }
 
 #[test]
@@ -165,10 +193,16 @@ fn an_event_stream_ends_whole_when_the_drain_begins_and_not_before() {
             Some((Ok::<_, io::Error>("data: tick\n\n"), ()))
         });
         let mut response = axum::response::Response::new(axum::body::Body::from_stream(pieces));
-        response.headers_mut().insert("content-type", http::HeaderValue::from_static("text/event-stream"));
+        response
+            .headers_mut()
+            .insert("content-type", http::HeaderValue::from_static("text/event-stream"));
         response
     }
-    let plan = Plan { lame_duck: Duration::from_millis(500), drain: Duration::from_secs(10), ..quick_plan() };
+    let plan = Plan {
+        lame_duck: Duration::from_millis(500),
+        drain: Duration::from_secs(10),
+        ..quick_plan()
+    };
     let app = App::start(builder().plan(plan).tower(Router::new().route("/", get(events))));
     let mut client = support::Client::connect(app.main);
     client.send_get("/");
@@ -176,7 +210,10 @@ fn an_event_stream_ends_whole_when_the_drain_begins_and_not_before() {
     let asked = now();
     app.stop();
     while !client.chunk().unwrap().is_empty() {}
-    assert!(asked.elapsed() >= Duration::from_millis(500), "ended earlier, its client comes back to the same lame duck");
+    assert!(
+        asked.elapsed() >= Duration::from_millis(500),
+        "ended earlier, its client comes back to the same lame duck"
+    );
     let report = app.report();
     assert_eq!((report.code(), report.requests.finished), (0, 1), "{report:?}");
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
@@ -224,7 +261,8 @@ fn a_host_that_is_dropped_takes_everything_with_it() {
             std::future::pending::<Result<(), io::Error>>().await
         })
         .tower(hello());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let connected = async {
             while tokio::net::UnixStream::connect(&main).await.is_err() {
@@ -237,7 +275,9 @@ fn a_host_that_is_dropped_takes_everything_with_it() {
         }
     });
     until_holds("the drop of its task", || dropped.load(Relaxed));
-    until_holds("the close of its listener", || std::os::unix::net::UnixStream::connect(&main).is_err());
+    until_holds("the close of its listener", || {
+        std::os::unix::net::UnixStream::connect(&main).is_err()
+    });
 }
 
 #[test]
@@ -247,7 +287,9 @@ fn one_that_panics_before_there_is_a_future_stops_the_host_like_any_other() {
         assert!(context.phase() > Phase::Stopped, "no queue to consume");
         async { Ok::<(), io::Error>(()) }
     };
-    let report = App::spawn(builder().background("consumer", panicking).tower(hello()), Workers::Task).report();
+    let report =
+        App::spawn(builder().background("consumer", panicking).tower(hello()), Workers::Task)
+            .report();
     assert_eq!((report.code(), report.reason), (1, Some(StopReason::TaskFailed)));
     let error = report.error.unwrap();
     assert!(error.contains("consumer") && error.contains("no queue to consume"), "{error}");
@@ -269,14 +311,19 @@ impl std::error::Error for Unspeakable {}
 fn an_error_that_panics_when_it_is_told_is_a_failure_all_the_same() {
     // It was asked for its words outside of what contains panics: the task was lost, and nobody noticed that it had failed.
     let failing = |_: TaskContext| async { Err::<(), _>(Unspeakable) };
-    let report = App::spawn(builder().background("consumer", failing).tower(hello()), Workers::Task).report();
+    let report =
+        App::spawn(builder().background("consumer", failing).tower(hello()), Workers::Task)
+            .report();
     assert_eq!((report.code(), report.reason), (1, Some(StopReason::TaskFailed)));
 
     let hook = lameduck::Hook::on_start("broken", || async { Err::<(), _>(Unspeakable) });
     let begin = now();
     let report = App::spawn(builder().hook(hook).tower(hello()), Workers::Task).report();
     assert_eq!((report.code(), report.reason), (1, Some(StopReason::StartFailed)));
-    assert!(begin.elapsed() < Duration::from_secs(5), "P14: at once, not at the limit of the start");
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "P14: at once, not at the limit of the start"
+    );
 }
 
 /// Panics when it is dropped.
@@ -304,13 +351,21 @@ fn tracked_work_that_panics_is_counted_and_named_and_makes_the_exit_code_1() {
         Ok::<(), io::Error>(())
     };
     for workers in [Workers::Task, Workers::Threads(2)] {
-        let host = builder().background("queue", task).tower(Router::new().route("/mail", get(handler)));
+        let host =
+            builder().background("queue", task).tower(Router::new().route("/mail", get(handler)));
         let app = App::start_on(host, workers);
         assert_eq!(app.get("/mail?to=x").body(), "accepted");
         let report = app.end();
-        assert_eq!((report.code(), report.work_panicked, report.work_dropped), (1, 2, 0), "{report:?}");
+        assert_eq!(
+            (report.code(), report.work_panicked, report.work_dropped),
+            (1, 2, 0),
+            "{report:?}"
+        );
         let error = report.error.unwrap();
-        assert!(error.contains("panicked 2 times") && error.contains("GET /mail: no mail server"), "{error}");
+        assert!(
+            error.contains("panicked 2 times") && error.contains("GET /mail: no mail server"),
+            "{error}"
+        );
     }
 }
 
@@ -328,8 +383,14 @@ fn a_task_that_fails_or_panics_as_the_last_of_the_drain_makes_the_exit_code_1() 
             Ok::<(), io::Error>(())
         };
         let plan = Plan { lame_duck: Duration::ZERO, ..quick_plan() };
-        let first = App::start_on(builder().plan(plan).background("queue", failing).tower(hello()), Workers::Threads(1));
-        let second = App::start_on(builder().plan(plan).background("queue", panicking).tower(hello()), Workers::Threads(1));
+        let first = App::start_on(
+            builder().plan(plan).background("queue", failing).tower(hello()),
+            Workers::Threads(1),
+        );
+        let second = App::start_on(
+            builder().plan(plan).background("queue", panicking).tower(hello()),
+            Workers::Threads(1),
+        );
         for (app, panicked) in [(first, 0), (second, 1)] {
             let report = app.end();
             assert_eq!((report.code(), report.work_panicked), (1, panicked), "{report:?}");
@@ -350,7 +411,8 @@ fn a_task_that_panics_when_it_is_cancelled_makes_the_exit_code_1() {
         context.cancelled().await;
         Err::<(), _>(io::Error::other("cancelled"))
     };
-    let host = builder().background("panicking", panicking).background("failing", failing).tower(hello());
+    let host =
+        builder().background("panicking", panicking).background("failing", failing).tower(hello());
     let report = App::start(host).end();
     assert_eq!((report.code(), report.work_panicked, report.work_dropped), (1, 1, 0), "{report:?}");
     assert!(report.error.as_ref().unwrap().contains("task panicking: no flush"), "{report:?}");
@@ -370,7 +432,9 @@ fn work_that_panics_as_the_abort_drops_it_is_counted_as_dropped_and_as_panicked(
         let _held = PanicsOnDrop;
         std::future::pending::<Result<(), io::Error>>().await
     };
-    let app = App::start(builder().background("queue", task).tower(Router::new().route("/", get(handler))));
+    let app = App::start(
+        builder().background("queue", task).tower(Router::new().route("/", get(handler))),
+    );
     assert_eq!(app.get("/").body(), "accepted");
     let report = app.end();
     assert_eq!((report.code(), report.work_panicked, report.work_dropped), (3, 2, 2), "{report:?}");

@@ -6,7 +6,7 @@
 mod support;
 
 use axum::{Router, body::Body, routing::get};
-use lameduck::{Host, Settings, env::ListenAddress, lifecycle::Plan};
+use lameduck::{Host, Settings, lifecycle::Plan, runtime::ListenAddress};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     io::{self, BufRead, BufReader, ErrorKind, Read, Write},
@@ -54,8 +54,11 @@ fn victim() {
     );
     lameduck::main(
         || {
-            let builder =
-                Host::builder().settings(settings).plan(PLAN).main_address(anywhere()).internal_address(anywhere());
+            let builder = Host::builder()
+                .settings(settings)
+                .plan(PLAN)
+                .main_address(anywhere())
+                .internal_address(anywhere());
             let builder = builder.on_bound(|bound| {
                 writeln!(io::stdout(), "\nbound {}", bound.main[0]).unwrap();
             });
@@ -71,9 +74,13 @@ fn a_neighbour_of_a_handler_that_blocks_is_reset_at_the_exit_and_does_not_look_w
     // the connection with a FIN: four pieces of a stream were a whole answer.
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "victim", "--nocapture"]).env(ROLE, "1");
-    let mut victim = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut victim =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let lines = BufReader::new(victim.stdout.take().unwrap()).lines();
-    let bound = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("bound ").map(str::to_owned)).unwrap();
+    let bound = lines
+        .map_while(Result::ok)
+        .find_map(|line| line.strip_prefix("bound ").map(str::to_owned))
+        .unwrap();
     let address: SocketAddr = bound.parse().unwrap();
     let ask = |path: &str| {
         let mut stream = support::until("the victim", || TcpStream::connect(address).ok());
@@ -94,7 +101,11 @@ fn a_neighbour_of_a_handler_that_blocks_is_reset_at_the_exit_and_does_not_look_w
     kill_process(Pid::from_child(&victim), Signal::TERM).unwrap();
     let mut rest = Vec::new();
     let end = neighbour.read_to_end(&mut rest);
-    assert_eq!(end.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset), "it must not look whole");
+    assert_eq!(
+        end.map_err(|error| error.kind()),
+        Err(ErrorKind::ConnectionReset),
+        "it must not look whole"
+    );
     let end = blocking.read_to_end(&mut rest);
     assert_eq!(end.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
     assert_eq!(victim.wait().unwrap().code(), Some(3));
@@ -104,7 +115,8 @@ fn a_neighbour_of_a_handler_that_blocks_is_reset_at_the_exit_and_does_not_look_w
 /// connection with a FIN, and half a response looked complete.
 #[test]
 fn a_response_that_its_runtime_drops_is_reset() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (bound, address) = std::sync::mpsc::channel();
     let anywhere = || "127.0.0.1:0".parse::<ListenAddress>().unwrap();
     let builder = Host::builder().main_address(anywhere()).internal_address(anywhere()).plan(PLAN);

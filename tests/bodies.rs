@@ -93,7 +93,10 @@ impl http_body::Body for Known {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Ready(self.piece.take().map(|piece| Ok(Frame::data(piece.into()))))
     }
 
@@ -112,7 +115,8 @@ async fn known_and_short() -> Body {
 
 async fn with_trailers() -> Response {
     let trailers = HeaderMap::from_iter([(header::ETAG, "x".parse().unwrap())]);
-    let frames = [Frame::data("all of it".into()), Frame::trailers(trailers)].map(Ok::<Frame<Bytes>, Infallible>);
+    let frames = [Frame::data("all of it".into()), Frame::trailers(trailers)]
+        .map(Ok::<Frame<Bytes>, Infallible>);
     Body::new(StreamBody::new(stream::iter(frames))).into_response()
 }
 
@@ -287,14 +291,24 @@ fn a_body_shorter_than_its_content_length_is_aborted_and_named() {
     for path in ["/short", "/known-and-short"] {
         let broken = http2.get(path);
         http2.wait_for("RST_STREAM", |frame| frame.stream == broken && frame.kind == RST_STREAM);
-        assert!(!http2.seen.iter().any(|frame| frame.stream == broken && frame.ends_stream()), "{:?}", http2.seen);
+        assert!(
+            !http2.seen.iter().any(|frame| frame.stream == broken && frame.ends_stream()),
+            "{:?}",
+            http2.seen
+        );
     }
     let whole = http2.get("/exact");
     assert_eq!(http2.body(whole), "all of it");
     let report = app.end();
     assert_eq!(fates(&report), ([1, 4, 0, 0], 0), "{report:?}");
     assert_eq!(report.connections.reset, 2, "{report:?}");
-    wait_for_line(&["ERROR", "a response body failed", "GET", "/short", "ended 6 bytes before its content-length"]);
+    wait_for_line(&[
+        "ERROR",
+        "a response body failed",
+        "GET",
+        "/short",
+        "ended 6 bytes before its content-length",
+    ]);
 }
 
 // hyper drops a body that has sent what its head promised, and does not wait for its end: it was counted gone.
@@ -329,7 +343,13 @@ fn a_body_longer_than_its_content_length_is_aborted_and_named() {
     }
     let report = app.end();
     assert_eq!(fates(&report), ([0, 6, 0, 0], 0), "{report:?}");
-    wait_for_line(&["ERROR", "a response body failed", "GET", "/long", "longer than its content-length"]);
+    wait_for_line(&[
+        "ERROR",
+        "a response body failed",
+        "GET",
+        "/long",
+        "longer than its content-length",
+    ]);
 }
 
 // A body that waits after its last byte was waited for by nobody, and must not be: it may wait for ever.
@@ -368,7 +388,9 @@ fn framed(request: &http::Request<lameduck::Body>) -> Response {
     };
     let mut response = Response::new(body);
     for length in lengths.split(';') {
-        response.headers_mut().append(header::CONTENT_LENGTH, length.replace("%20", " ").parse().unwrap());
+        response
+            .headers_mut()
+            .append(header::CONTENT_LENGTH, length.replace("%20", " ").parse().unwrap());
     }
     if kind == "/chunked" {
         response.headers_mut().insert(header::TRANSFER_ENCODING, "chunked".parse().unwrap());
@@ -380,8 +402,9 @@ fn framed(request: &http::Request<lameduck::Body>) -> Response {
 #[test]
 fn a_head_that_contradicts_its_body_or_itself_becomes_a_500_that_is_logged_and_counted() {
     let _ = log();
-    let service =
-        hyper::service::service_fn(async |request: http::Request<lameduck::Body>| Ok::<_, Infallible>(framed(&request)));
+    let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
+        Ok::<_, Infallible>(framed(&request))
+    });
     let app = App::start(builder().hyper(service));
     let mut client = Client::connect(app.main);
     let mut http2 = Http2::connect(app.main);
@@ -390,7 +413,11 @@ fn a_head_that_contradicts_its_body_or_itself_becomes_a_500_that_is_logged_and_c
         for head in ["", "x: y\r\n", "expect: 100-continue\r\ncontent-length: 0\r\n"] {
             client.send(format!("GET {path} HTTP/1.1\r\nhost: t\r\n{head}\r\n"));
             let response = client.answer();
-            assert_eq!((response.status, response.body().as_str()), (500, "internal server error\n"), "{path}");
+            assert_eq!(
+                (response.status, response.body().as_str()),
+                (500, "internal server error\n"),
+                "{path}"
+            );
             assert!(response.header("date").is_some(), "{response:?}");
         }
         let stream = http2.get(&path);
@@ -421,7 +448,9 @@ fn a_status_that_is_not_final_becomes_a_500_that_is_logged() {
     let _ = log();
     let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
         let status = request.uri().path()[1..].parse::<u16>().unwrap();
-        Ok::<_, Infallible>(http::Response::builder().status(status).body(Body::from("content")).unwrap())
+        Ok::<_, Infallible>(
+            http::Response::builder().status(status).body(Body::from("content")).unwrap(),
+        )
     });
     let app = App::start(builder().hyper(service));
     let mut client = Client::connect(app.main);
@@ -455,7 +484,8 @@ fn a_status_that_is_not_final_becomes_a_500_that_is_logged() {
 fn a_status_without_content_has_none_and_says_no_length() {
     let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
         let status = request.uri().path()[1..].parse::<u16>().unwrap();
-        let body = if request.uri().query().is_some() { Body::from("content") } else { Body::empty() };
+        let body =
+            if request.uri().query().is_some() { Body::from("content") } else { Body::empty() };
         // A date of its own, in which the code of `content-length` cannot be found.
         let response = http::Response::builder().status(status).header("date", "x");
         let length = if request.uri().query() == Some("length") { Some("7") } else { None };
@@ -485,7 +515,10 @@ fn a_status_without_content_has_none_and_says_no_length() {
                     _ => length.is_none(),
                 };
                 assert!(says, "{method} {status}{query}: {head:?}");
-                assert!(head.header("transfer-encoding").is_none(), "{method} {status}{query}: {head:?}");
+                assert!(
+                    head.header("transfer-encoding").is_none(),
+                    "{method} {status}{query}: {head:?}"
+                );
             }
             let path = format!("/{status}{query}");
             for stream in [http2.get(&path), http2.ask_head(&path)] {
@@ -495,7 +528,8 @@ fn a_status_without_content_has_none_and_says_no_length() {
                 });
                 assert_eq!(last.kind, HEADERS, "{path}: its head ends it: {last:?}");
                 // `content-length` is no 28 (of the static table) with a value, or indexed.
-                let says = last.payload.windows(2).any(|bytes| bytes == [0x0f, 0x0d]) || last.payload.contains(&0x5c);
+                let says = last.payload.windows(2).any(|bytes| bytes == [0x0f, 0x0d])
+                    || last.payload.contains(&0x5c);
                 assert_eq!(says, status == 304 && query == "?length", "{path}: {last:?}");
             }
         }
@@ -530,7 +564,11 @@ fn the_version_of_a_response_is_that_of_its_connection() {
             let mut old = Client::connect(app.main);
             old.send(format!("GET {path} HTTP/1.0\r\n\r\n"));
             old.head().unwrap();
-            assert_eq!((old.exactly(9).unwrap().as_slice(), old.end()), (&b"all of it"[..], End::Closed), "{path}");
+            assert_eq!(
+                (old.exactly(9).unwrap().as_slice(), old.end()),
+                (&b"all of it"[..], End::Closed),
+                "{path}"
+            );
         }
     }
     let report = app.end();
@@ -541,13 +579,21 @@ fn the_version_of_a_response_is_that_of_its_connection() {
 #[test]
 fn a_success_to_connect_has_neither_length_nor_content() {
     let service = hyper::service::service_fn(async |_: http::Request<lameduck::Body>| {
-        Ok::<_, Infallible>(http::Response::builder().header("content-length", "7").body(Body::from("content")).unwrap())
+        Ok::<_, Infallible>(
+            http::Response::builder()
+                .header("content-length", "7")
+                .body(Body::from("content"))
+                .unwrap(),
+        )
     });
     let app = App::start(builder().hyper(service));
     let mut client = Client::connect(app.main);
     client.send("CONNECT t:80 HTTP/1.1\r\nhost: t:80\r\n\r\n");
     let head = client.head().unwrap();
-    assert_eq!((head.status, head.header("content-length"), head.header("transfer-encoding")), (200, None, None));
+    assert_eq!(
+        (head.status, head.header("content-length"), head.header("transfer-encoding")),
+        (200, None, None)
+    );
     assert_eq!(client.end(), End::Closed, "nobody took the tunnel");
     let report = app.end();
     assert_eq!(fates(&report), ([1, 0, 0, 0], 0), "{report:?}");
@@ -606,13 +652,20 @@ fn an_answer_to_head_has_no_body_whatever_the_service_gives() {
         }
         Ok::<_, Infallible>(http::Response::new(http_body_util::Full::from("eleven long")))
     });
-    let app = App::start(builder().request_timeout(Some(std::time::Duration::from_millis(100))).hyper(service));
+    let app = App::start(
+        builder().request_timeout(Some(std::time::Duration::from_millis(100))).hyper(service),
+    );
     let mut http2 = Http2::connect(app.main);
     for path in ["/", "/never"] {
         let stream = http2.ask_head(path);
-        let last =
-            http2.wait_for("the end", |frame| frame.stream == stream && (frame.ends_stream() || frame.kind == RST_STREAM));
-        assert_eq!((last.kind, last.payload.is_empty()), (HEADERS, false), "{path}: its head ends it: {last:?}");
+        let last = http2.wait_for("the end", |frame| {
+            frame.stream == stream && (frame.ends_stream() || frame.kind == RST_STREAM)
+        });
+        assert_eq!(
+            (last.kind, last.payload.is_empty()),
+            (HEADERS, false),
+            "{path}: its head ends it: {last:?}"
+        );
     }
     let stream = http2.get("/");
     assert_eq!(http2.body(stream), "eleven long");
@@ -630,6 +683,11 @@ fn an_answer_to_head_has_no_body_whatever_the_service_gives() {
 fn tracked_work_that_panics_is_logged_with_its_request() {
     let app = app();
     assert_eq!(app.get("/spawns?secret=x").status, 200);
-    wait_for_line(&["ERROR", "tracked work panicked", "work=GET /spawns phase", "after the response, on purpose"]);
+    wait_for_line(&[
+        "ERROR",
+        "tracked work panicked",
+        "work=GET /spawns phase",
+        "after the response, on purpose",
+    ]);
     assert_eq!(app.end().code(), 1);
 }

@@ -8,13 +8,17 @@ mod support;
 use std::time::Duration;
 use support::{
     Client, End, Service, block,
-    frames::{CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2, RST_STREAM, frame},
+    frames::{
+        CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2, RST_STREAM, frame,
+    },
     now, until_holds,
 };
 
 /// Resident memory of the process, in KiB.
 fn resident(service: &Service) -> i64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid().as_raw_nonzero())).unwrap();
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", service.pid().as_raw_nonzero()))
+            .unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
@@ -53,7 +57,10 @@ fn reset_streams_unread(service: &Service, method: &[u8]) -> (u64, i64) {
         let heads: Vec<u8> = heads.collect();
         let opened = client.try_send(&heads, Duration::from_millis(100));
         block(Duration::from_millis(30));
-        let resets: Vec<u8> = streams.iter().flat_map(|stream| frame(RST_STREAM, 0, *stream, &[0, 0, 0, 8])).collect();
+        let resets: Vec<u8> = streams
+            .iter()
+            .flat_map(|stream| frame(RST_STREAM, 0, *stream, &[0, 0, 0, 8]))
+            .collect();
         if opened.and_then(|()| client.try_send(&resets, Duration::from_millis(100))).is_err() {
             // It is not read from any more.
             break;
@@ -125,17 +132,24 @@ fn what_an_http2_client_has_begun_to_send_must_be_complete_within_the_header_tim
     let begun = frame(HEADERS, END_STREAM, 1, head);
     let went_on = [&begun[..], &frame(CONTINUATION, 0, 1, &[])].concat();
     let asked = [&settings[..], &frame(HEADERS, END_HEADERS | END_STREAM, 1, head)].concat();
-    let uploads = [&settings[..], &frame(HEADERS, END_HEADERS, 1, b"\x83\x86\x04\x05/echo")].concat();
+    let uploads =
+        [&settings[..], &frame(HEADERS, END_HEADERS, 1, b"\x83\x86\x04\x05/echo")].concat();
     let cases = [
         ("the preface alone", preface.to_vec()),
         ("no request", settings.clone()),
         ("half the head of a frame", [&settings[..], &[0, 0, 4]].concat()),
         ("half a frame", [&settings[..], &begun[..12]].concat()),
-        ("half a frame that is no head", [&settings[..], &frame(6, 0, 0, b"12345678")[..13]].concat()),
+        (
+            "half a frame that is no head",
+            [&settings[..], &frame(6, 0, 0, b"12345678")[..13]].concat(),
+        ),
         ("a head without END_HEADERS", [&settings[..], &begun].concat()),
         ("a head that goes on", [&settings[..], &went_on].concat()),
         ("half a frame after a response", [&asked[..], &frame(HEADERS, 4, 3, head)[..12]].concat()),
-        ("a head without END_HEADERS after a response", [&asked[..], &frame(HEADERS, 1, 3, head)].concat()),
+        (
+            "a head without END_HEADERS after a response",
+            [&asked[..], &frame(HEADERS, 1, 3, head)].concat(),
+        ),
         ("half a PING in an upload", [&uploads[..], &frame(6, 0, 0, b"12345678")[..10]].concat()),
     ];
     let begin = now();
@@ -161,7 +175,10 @@ fn what_an_http2_client_has_begun_to_send_must_be_complete_within_the_header_tim
         assert!(client.exactly(9).is_ok());
         client.try_send(b"").unwrap();
     }
-    body.send([&frame(DATA, 0, 1, b"half a frame of data")[15..], &frame(DATA, END_STREAM, 1, b"")].concat());
+    body.send(
+        [&frame(DATA, 0, 1, b"half a frame of data")[15..], &frame(DATA, END_STREAM, 1, b"")]
+            .concat(),
+    );
     until_holds("the echo", || service.status()["requests"]["finished"] == 4);
     idle.send(frame(HEADERS, END_HEADERS | END_STREAM, 3, head));
     until_holds("the second response", || service.status()["requests"]["finished"] == 5);
@@ -209,5 +226,9 @@ fn header_fields_above_the_limit_are_refused_on_their_stream_and_cost_nothing() 
     let growth = resident(&service) - before;
     assert!(growth < GROWTH_MAX, "{growth} KiB");
     assert_eq!(ask(&mut client, 3).1, "hello world", "the connection goes on");
-    assert_eq!(service.status()["requests"]["started"], 2, "what is refused is no request, as with HTTP/1");
+    assert_eq!(
+        service.status()["requests"]["started"],
+        2,
+        "what is refused is no request, as with HTTP/1"
+    );
 }

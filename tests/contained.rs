@@ -32,7 +32,11 @@ fn a_panic_in_a_handler_is_a_500_for_its_client_and_nothing_for_others() {
     service.signal(Signal::TERM);
     assert_eq!(service.exit_code(), 0);
     let requests = &service.report()["requests"];
-    assert_eq!((&requests["panicked"], &requests["finished"]), (&3.into(), &5.into()), "P5: a 500 is an answer");
+    assert_eq!(
+        (&requests["panicked"], &requests["finished"]),
+        (&3.into(), &5.into()),
+        "P5: a 500 is an answer"
+    );
     service.wait_for_line("asked to by GET /panic");
 }
 
@@ -46,7 +50,10 @@ fn a_panic_in_a_body_resets_its_connection_and_no_other() {
         });
         Body::from_stream(pieces)
     }
-    let app = App::start(builder().tower(Router::new().route("/breaks", get(breaks)).route("/", get(|| async { "hello" }))));
+    let app =
+        App::start(builder().tower(
+            Router::new().route("/breaks", get(breaks)).route("/", get(|| async { "hello" })),
+        ));
     let mut neighbour = Client::connect(app.main);
     assert_eq!(neighbour.get("/").body(), "hello");
     let mut client = Client::connect(app.main);
@@ -55,7 +62,9 @@ fn a_panic_in_a_body_resets_its_connection_and_no_other() {
     let mut http2 = support::frames::Http2::connect(app.main);
     let (broken, whole) = (http2.get("/breaks"), http2.get("/"));
     assert_eq!(http2.body(whole), "hello");
-    http2.wait_for("RST_STREAM", |frame| frame.stream == broken && frame.kind == support::frames::RST_STREAM);
+    http2.wait_for("RST_STREAM", |frame| {
+        frame.stream == broken && frame.kind == support::frames::RST_STREAM
+    });
     let again = http2.get("/");
     assert_eq!(http2.body(again), "hello", "on HTTP/2 it costs its stream, not its connection");
     assert_eq!(neighbour.get("/").body(), "hello");
@@ -84,7 +93,11 @@ fn garbage_gets_a_400_or_a_close_and_others_are_served() {
             // An HTTP/2 peer that breaks the rules is told in frames, which are no HTTP/1 head.
             Ok(answer) => assert!((400..500).contains(&answer.status), "{answer:?}"),
             Err(end) => {
-                assert!(end != End::Reset || garbage.len() >= 50, "{end:?} after {:?}", String::from_utf8_lossy(garbage));
+                assert!(
+                    end != End::Reset || garbage.len() >= 50,
+                    "{end:?} after {:?}",
+                    String::from_utf8_lossy(garbage)
+                );
             }
         }
         assert_eq!(service.get("/").status, 200);
@@ -97,8 +110,14 @@ fn a_head_too_large_or_with_too_many_fields_gets_a_431_that_arrives() {
     let large = format!("GET / HTTP/1.1\r\nhost: t\r\nx: {}\r\n\r\n", "y".repeat(100_000));
     assert_eq!(wire::request(service.main, &large).status, 431);
     let many: String = (0..30).map(|n| format!("x-{n}: y\r\n")).collect();
-    assert_eq!(wire::request(service.main, &format!("GET / HTTP/1.1\r\nhost: t\r\n{many}\r\n")).status, 431);
-    let fits = format!("GET / HTTP/1.1\r\nhost: t\r\nconnection: close\r\nx: {}\r\n\r\n", "y".repeat(7_000));
+    assert_eq!(
+        wire::request(service.main, &format!("GET / HTTP/1.1\r\nhost: t\r\n{many}\r\n")).status,
+        431
+    );
+    let fits = format!(
+        "GET / HTTP/1.1\r\nhost: t\r\nconnection: close\r\nx: {}\r\n\r\n",
+        "y".repeat(7_000)
+    );
     assert_eq!(wire::request(service.main, &fits).status, 200);
 }
 
@@ -108,7 +127,9 @@ fn half_a_head_gets_a_408_after_the_header_timeout_however_slowly_it_trickles() 
     let mut client = Client::connect(service.main);
     let begin = now();
     client.send("GET / HTTP/1.1\r\nhost: t\r\n");
-    while begin.elapsed() < Duration::from_secs(10) && client.is_silent_for(Duration::from_millis(50)) {
+    while begin.elapsed() < Duration::from_secs(10)
+        && client.is_silent_for(Duration::from_millis(50))
+    {
         let _ = client.try_send("x");
     }
     assert_eq!(client.answer().status, 408);
@@ -129,7 +150,10 @@ fn at_the_limit_of_connections_the_next_one_waits_and_is_served_when_one_leaves(
     until_holds("the limit", || service.status()["connections"]["open"].as_u64() >= Some(4));
     let mut next = Client::connect(service.main);
     next.send_get("/");
-    assert!(next.is_silent_for(Duration::from_millis(400)), "the kernel's queue is the back-pressure");
+    assert!(
+        next.is_silent_for(Duration::from_millis(400)),
+        "the kernel's queue is the back-pressure"
+    );
     assert_eq!(service.probe("/readiness").status, 200, "probes have connections of their own");
     held.clear();
     assert_eq!(next.answer().body(), "hello world");
@@ -143,11 +167,16 @@ fn when_descriptors_run_out_probes_are_answered_and_the_service_comes_back() {
     let mut shell = Command::new("sh");
     let script = "ulimit -n 60; exec \"$0\" --addr=127.0.0.1:0 --internal-addr=127.0.0.1:0 --log-format=json --lame-duck=0s \
                   --workers=2 --connections-max=60 --drain=5s";
-    shell.args(["-c", script, env!("CARGO_BIN_EXE_lameduck")]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell
+        .args(["-c", script, env!("CARGO_BIN_EXE_lameduck")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut service = Service::watch(&mut shell);
     service.wait_for_phase("serving");
     let mut held: Vec<Client> = (0..70).map(|_| Client::connect(service.main)).collect();
-    until_holds("an accept that fails", || service.status()["connections"]["accept_errors"].as_u64() > Some(0));
+    until_holds("an accept that fails", || {
+        service.status()["connections"]["accept_errors"].as_u64() > Some(0)
+    });
     for _ in 0..20 {
         assert_eq!(service.probe("/liveness").status, 200);
     }
@@ -187,7 +216,9 @@ fn assert_serves_and_exits(mut child: Child, [main, internal]: [std::net::Socket
     }
     let mut stuck = Client::connect(main);
     stuck.send_get("/stuck?ms=60000");
-    until("the request", || wire::get(internal, "/status").body().contains("\"in_flight\": 1").then_some(()));
+    until("the request", || {
+        wire::get(internal, "/status").body().contains("\"in_flight\": 1").then_some(())
+    });
     let asked = now();
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(stuck.answer().status, 503);
@@ -216,7 +247,8 @@ fn a_log_reader_that_is_stuck_costs_lines_and_nothing_else() {
 fn an_error_line_at_a_stuck_or_dead_stderr_does_not_hold_the_exit() {
     let service = Service::start(&[]);
     let address = service.main.to_string();
-    let mut child = command().args(["--addr", &address, "--internal-addr=127.0.0.1:0"]).spawn().unwrap();
+    let mut child =
+        command().args(["--addr", &address, "--internal-addr=127.0.0.1:0"]).spawn().unwrap();
     drop(child.stderr.take());
     assert_eq!(wait(&mut child), Some(1));
     end(&mut child);
@@ -225,7 +257,8 @@ fn an_error_line_at_a_stuck_or_dead_stderr_does_not_hold_the_exit() {
 #[test]
 fn a_log_reader_that_is_stuck_does_not_turn_an_exit_at_the_bound_into_the_watchdogs() {
     // P13. The last lines got a second and more to be written, and the watchdog waits for half of one: exit code 5 instead of 3.
-    let (child, stderr, addresses) = with_log_pipe(&["--log-level=trace", "--cleanup=0s", "--internal-close=0s"]);
+    let (child, stderr, addresses) =
+        with_log_pipe(&["--log-level=trace", "--cleanup=0s", "--internal-close=0s"]);
     assert_serves_and_exits(child, addresses);
     drop(stderr);
 }

@@ -5,9 +5,9 @@ mod support;
 use axum::{Router, routing::get};
 use futures_util::stream;
 use lameduck::{
-    env::{Clock, Sleep},
     lifecycle::Moment,
     os::TokioClock,
+    runtime::{Clock, Sleep},
 };
 use std::{
     pin::Pin,
@@ -51,7 +51,12 @@ async fn panics() {
 /// The length of the head of a response over HTTP/2. HPACK writes a date that it wrote before as one byte.
 fn http2_head(http2: &mut Http2, path: &str) -> usize {
     let stream = http2.get(path);
-    http2.wait_for("a head", |frame| frame.stream == stream && frame.kind == support::frames::HEADERS).payload.len()
+    http2
+        .wait_for("a head", |frame| {
+            frame.stream == stream && frame.kind == support::frames::HEADERS
+        })
+        .payload
+        .len()
 }
 
 // The system's clock was set back by an hour. Responses through hyper and over HTTP/2 told the old time for that hour, while short
@@ -59,11 +64,18 @@ fn http2_head(http2: &mut Http2, path: &str) -> usize {
 #[test]
 fn a_clock_that_is_set_shows_on_every_response_within_a_second() {
     const BEFORE: (u64, &str) = (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT");
-    const SET: [(u64, &str); 2] =
-        [(784_108_177, "Sun, 06 Nov 1994 07:49:37 GMT"), (784_115_377, "Sun, 06 Nov 1994 09:49:37 GMT")];
+    const SET: [(u64, &str); 2] = [
+        (784_108_177, "Sun, 06 Nov 1994 07:49:37 GMT"),
+        (784_115_377, "Sun, 06 Nov 1994 09:49:37 GMT"),
+    ];
     let routes = Router::new()
         .route("/", get(|| async { "hello" }))
-        .route("/stream", get(|| async { axum::body::Body::from_stream(stream::iter([Ok::<_, std::io::Error>("hello")])) }))
+        .route(
+            "/stream",
+            get(|| async {
+                axum::body::Body::from_stream(stream::iter([Ok::<_, std::io::Error>("hello")]))
+            }),
+        )
         .route("/panic", get(panics))
         .route("/waits", get(|| async { std::future::pending::<()>().await }));
     let wall = Arc::new(AtomicU64::new(BEFORE.0));
@@ -81,7 +93,9 @@ fn a_clock_that_is_set_shows_on_every_response_within_a_second() {
     for (set, text) in std::iter::once(BEFORE).chain(SET) {
         wall.store(set, Relaxed);
         for path in ["/", "/stream", "/panic", "/waits", "/nothing"] {
-            until_holds(&format!("the date of {path}"), || client.get(path).header("date") == Some(text));
+            until_holds(&format!("the date of {path}"), || {
+                client.get(path).header("date") == Some(text)
+            });
         }
         let mut garbage = Client::connect(app.main);
         garbage.send("GET / HTTP/1.1\r\nno colon\r\n\r\n");

@@ -24,7 +24,11 @@ fn at_its_deadline_and_never_before_it_a_request_gets_a_503_that_says_why() {
         assert_eq!(answer.status, 503);
         assert!(took >= Duration::from_millis(300), "{took:?} is before the deadline");
         assert!(took < Duration::from_secs(3), "{took:?}");
-        assert!(answer.body().contains("timed out") && answer.body().contains("300ms"), "{}", answer.body());
+        assert!(
+            answer.body().contains("timed out") && answer.body().contains("300ms"),
+            "{}",
+            answer.body()
+        );
     }
     assert_eq!(service.status()["requests"]["timed_out"], 5);
     assert_eq!(client.get("/").status, 200, "the connection is none the worse for it");
@@ -97,7 +101,11 @@ fn a_route_has_a_deadline_of_its_own_or_none() {
     assert!(app.get("/own").body().contains("250ms"));
     assert!(asked.elapsed() >= Duration::from_millis(250));
     let report = app.end();
-    assert_eq!((report.code(), report.requests.timed_out, report.requests.finished), (0, 3, 2), "{report:?}");
+    assert_eq!(
+        (report.code(), report.requests.timed_out, report.requests.finished),
+        (0, 3, 2),
+        "{report:?}"
+    );
 }
 
 #[test]
@@ -109,7 +117,9 @@ fn a_deadline_may_be_moved_away_while_the_handler_waits() {
         "extended"
     }
     let app = App::start(
-        builder().request_timeout(Some(Duration::from_millis(300))).tower(Router::new().route("/", get(extends))),
+        builder()
+            .request_timeout(Some(Duration::from_millis(300)))
+            .tower(Router::new().route("/", get(extends))),
     );
     assert_eq!(app.get("/").body(), "extended");
     assert_eq!(app.end().code(), 0);
@@ -122,7 +132,10 @@ fn the_context_knows_its_time_and_is_cancelled_at_the_deadline_or_when_the_clien
     let handler = move |Extension(context): Extension<RequestContext>| {
         let noted = noted.clone();
         async move {
-            assert!(context.remaining().is_some_and(|left| left <= Duration::from_millis(800)), "{context:?}");
+            assert!(
+                context.remaining().is_some_and(|left| left <= Duration::from_millis(800)),
+                "{context:?}"
+            );
             assert_eq!(context.app_version(), "9.9.9");
             let token = context.cancellation_token();
             // Outlives the handler, which is dropped at its deadline.
@@ -135,7 +148,12 @@ fn the_context_knows_its_time_and_is_cancelled_at_the_deadline_or_when_the_clien
         }
     };
     let router = Router::new().route("/", get(handler));
-    let app = App::start(builder().app_version("9.9.9").request_timeout(Some(Duration::from_millis(800))).tower(router));
+    let app = App::start(
+        builder()
+            .app_version("9.9.9")
+            .request_timeout(Some(Duration::from_millis(800)))
+            .tower(router),
+    );
     assert_eq!(app.get("/").status, 503);
     until_holds("the cancellation at the deadline", || cancelled.swap(false, Relaxed));
     let mut gone = Client::connect(app.main);

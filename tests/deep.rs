@@ -13,9 +13,14 @@ use hyper::{
 };
 use lameduck::{
     Host, HttpService, Limits, Report, RequestContext,
-    env::{Address, Audience, Backlog, Env, ListenAddress, Listener, Lot, Network, Reservation, Seed, SignalSource},
     lifecycle::{Plan, Signal},
-    os::{DeepSocket, EpollLot, OsListener, OsNetwork, OsReservation, Tasks, TokioClock},
+    os::{
+        CurrentRuntime, EpollPoller, IdleSocket, OsListener, OsNetwork, OsReservation, TokioClock,
+    },
+    runtime::{
+        Address, IdlePoller, ListenAddress, Listener, Network, QuiesceOutcome, Reservation,
+        Runtime, Seed, ServerRole, SignalSource,
+    },
 };
 use std::{
     convert::Infallible,
@@ -31,7 +36,10 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use support::{App, Client, End, app::Workers, aside, block, builder, frames::Http2, now, pause, quick_plan, until_holds};
+use support::{
+    App, Client, End, app::Workers, aside, block, builder, frames::Http2, now, pause, quick_plan,
+    until_holds,
+};
 use tokio::{sync::Notify, task::JoinSet};
 
 /// A drain so long that whoever holds it is found out.
@@ -122,7 +130,7 @@ fn fates(report: &Report) -> [u64; 5] {
 fn connections(report: &Report) -> [u64; 4] {
     let connections = &report.connections;
     assert_eq!(connections.open(), 0, "{connections:?}");
-    [connections.accepted, connections.drained, connections.raced, connections.reset]
+    [connections.accepted, connections.drained, connections.close_races, connections.reset]
 }
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
@@ -146,7 +154,9 @@ fn an_idle_connection_sleeps_and_is_answered_there() {
 #[test]
 fn what_is_not_plain_wakes_a_sleeper() {
     let limits = Limits { header_timeout: Duration::from_millis(300), ..Limits::default() };
-    let service = service_fn(async |_: Request<lameduck::Body>| Ok::<_, Infallible>(Response::new(Body::from("hello"))));
+    let service = service_fn(async |_: Request<lameduck::Body>| {
+        Ok::<_, Infallible>(Response::new(Body::from("hello")))
+    });
     let app = start(builder().plan(long_plan()).limits(limits).hyper(service));
     let [mut burst, mut post, mut half, mut scrap, mut garbage, mut last] = sleepers(&app);
     burst.send(GET.repeat(40));
@@ -313,7 +323,10 @@ impl http_body::Body for Rude {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Ready(None)
     }
 
@@ -387,8 +400,14 @@ fn a_race_is_counted_however_late_its_watch_is() {
 
 #[test]
 fn a_sleeper_expires_and_makes_room() {
-    let limits = Limits { keep_alive: Duration::from_millis(1_500), connections_max: 3, ..Limits::default() };
-    let service = service_fn(async |_: Request<lameduck::Body>| Ok::<_, Infallible>(Response::new(Body::from("hello"))));
+    let limits = Limits {
+        keep_alive: Duration::from_millis(1_500),
+        connections_max: 3,
+        ..Limits::default()
+    };
+    let service = service_fn(async |_: Request<lameduck::Body>| {
+        Ok::<_, Infallible>(Response::new(Body::from("hello")))
+    });
     let app = start(builder().plan(long_plan()).limits(limits).hyper(service));
     let [mut first, mut second, third] = sleepers(&app);
     drop(third);
@@ -424,11 +443,11 @@ fn a_thousand_sleepers_that_do_not_close_do_not_hold_the_exit_and_are_counted() 
     let (answered, ended) = racer.join().unwrap();
     assert!(ended);
     assert!(report.shutdown < Duration::from_secs(4), "{:?}", report.shutdown);
-    let [accepted, drained, raced, reset] = connections(&report);
+    let [accepted, drained, close_races, reset] = connections(&report);
     assert_eq!((accepted, reset), (1_000, 0));
     assert_eq!(fates(&report), [1_000 + answered, 1_000 + answered, 0, 0, 0]);
     assert!(drained <= 1_000, "{drained}");
-    assert!(answered + raced <= 500, "{answered} {raced}");
+    assert!(answered + close_races <= 500, "{answered} {close_races}");
 }
 
 #[test]
@@ -455,7 +474,9 @@ fn a_flood_of_newcomers_does_not_starve_a_sleeper() {
 #[test]
 fn a_unix_connection_sleeps_beside_a_tcp_connection_of_the_same_worker() {
     let path = support::scratch_path("deep.sock");
-    let service = service_fn(async |_: Request<lameduck::Body>| Ok::<_, Infallible>(Response::new(Body::from("hello"))));
+    let service = service_fn(async |_: Request<lameduck::Body>| {
+        Ok::<_, Infallible>(Response::new(Body::from("hello")))
+    });
     let address = format!("unix:{}", path.display()).parse::<ListenAddress>().unwrap();
     let app = start(builder().plan(long_plan()).main_address(address).hyper(service));
     let mut stream = UnixStream::connect(&path).unwrap();
@@ -464,7 +485,11 @@ fn a_unix_connection_sleeps_beside_a_tcp_connection_of_the_same_worker() {
         stream.write_all(GET.as_bytes()).unwrap();
         let mut answer = [0; 1024];
         let read = stream.read(&mut answer).unwrap();
-        assert!(answer[..read].starts_with(b"HTTP/1.1 200 "), "{:?}", String::from_utf8_lossy(&answer[..read]));
+        assert!(
+            answer[..read].starts_with(b"HTTP/1.1 200 "),
+            "{:?}",
+            String::from_utf8_lossy(&answer[..read])
+        );
     };
     ask(&mut stream);
     let [mut client] = sleepers(&app);
@@ -558,8 +583,13 @@ impl Network for Refusing {
     type Listener = Refused<OsListener>;
     type Reservation = Refused<OsReservation>;
 
-    fn reserve(&self, address: &ListenAddress, audience: Audience, listeners: usize) -> io::Result<Refused<OsReservation>> {
-        let reservation = self.network.reserve(address, audience, listeners)?;
+    fn reserve(
+        &self,
+        address: &ListenAddress,
+        role: ServerRole,
+        listeners: usize,
+    ) -> io::Result<Refused<OsReservation>> {
+        let reservation = self.network.reserve(address, role, listeners)?;
         self.bound.send(reservation.local().tcp().unwrap()).unwrap();
         Ok(Refused(reservation, self.clone()))
     }
@@ -581,7 +611,7 @@ impl Reservation for Refused<OsReservation> {
 
 impl Listener for Refused<OsListener> {
     type Io = <OsListener as Listener>::Io;
-    type Lot = Refused<EpollLot>;
+    type IdlePoller = Refused<EpollPoller>;
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Io, Address)>> {
         self.0.poll_accept(cx)
@@ -591,20 +621,20 @@ impl Listener for Refused<OsListener> {
         self.0.local()
     }
 
-    fn quiesce(&mut self) -> Backlog {
+    fn quiesce(&mut self) -> QuiesceOutcome {
         self.0.quiesce()
     }
 
-    fn lot(&self) -> Option<Refused<EpollLot>> {
-        self.0.lot().map(|lot| Refused(lot, self.1.clone()))
+    fn idle_poller(&self) -> Option<Refused<EpollPoller>> {
+        self.0.idle_poller().map(|poller| Refused(poller, self.1.clone()))
     }
 }
 
-impl Lot for Refused<EpollLot> {
-    type Io = <EpollLot as Lot>::Io;
-    type Deep = DeepSocket;
+impl IdlePoller for Refused<EpollPoller> {
+    type Io = <EpollPoller as IdlePoller>::Io;
+    type Idle = IdleSocket;
 
-    fn enter(&mut self, io: Self::Io, _: usize) -> Result<DeepSocket, Self::Io> {
+    fn insert(&mut self, io: Self::Io, _: usize) -> Result<IdleSocket, Self::Io> {
         self.1.asked.fetch_add(1, SeqCst);
         Err(io)
     }
@@ -613,8 +643,8 @@ impl Lot for Refused<EpollLot> {
         self.0.poll_ready(cx, found)
     }
 
-    fn leave(&mut self, deep: DeepSocket) -> io::Result<(Self::Io, Bytes)> {
-        self.0.leave(deep)
+    fn remove(&mut self, idle: IdleSocket) -> io::Result<(Self::Io, Bytes)> {
+        self.0.remove(idle)
     }
 }
 
@@ -640,8 +670,15 @@ fn a_connection_that_the_lot_refuses_does_not_ask_again_and_again() {
     let server = aside(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
-            let rooms = Tasks::new(tokio::runtime::Handle::current());
-            host.run_in(Env { clock: Arc::new(TokioClock::new()), network, signals: Silence, rooms, seed: Seed(7) }).await
+            let spawner = CurrentRuntime::new(tokio::runtime::Handle::current());
+            host.run_in(Runtime {
+                clock: Arc::new(TokioClock::new()),
+                network,
+                signals: Silence,
+                spawner,
+                seed: Seed(7),
+            })
+            .await
         })
     });
     let main = addresses.recv().unwrap();

@@ -48,11 +48,18 @@ fn environment() -> Vec<(String, String)> {
         // The version comes from the pod's label.
         None => {
             let field = variable["valueFrom"]["fieldRef"]["fieldPath"].as_str().unwrap();
-            let label = field.strip_prefix("metadata.labels['").unwrap().strip_suffix("']").unwrap();
-            object("Deployment")["spec"]["template"]["metadata"]["labels"][label].as_str().unwrap().to_owned()
+            let label =
+                field.strip_prefix("metadata.labels['").unwrap().strip_suffix("']").unwrap();
+            object("Deployment")["spec"]["template"]["metadata"]["labels"][label]
+                .as_str()
+                .unwrap()
+                .to_owned()
         }
     };
-    variables.iter().map(|variable| (variable["name"].as_str().unwrap().to_owned(), value(variable))).collect()
+    variables
+        .iter()
+        .map(|variable| (variable["name"].as_str().unwrap().to_owned(), value(variable)))
+        .collect()
 }
 
 fn with_environment(command: &mut Command) -> &mut Command {
@@ -62,7 +69,9 @@ fn with_environment(command: &mut Command) -> &mut Command {
 /// A port of the container by its name.
 fn container_port(name: &str) -> i64 {
     let ports = container()["ports"].as_vec().unwrap().clone();
-    ports.iter().find(|port| port["name"].as_str() == Some(name)).unwrap()["containerPort"].as_i64().unwrap()
+    ports.iter().find(|port| port["name"].as_str() == Some(name)).unwrap()["containerPort"]
+        .as_i64()
+        .unwrap()
 }
 
 const PROBES: [&str; 3] = ["startupProbe", "readinessProbe", "livenessProbe"];
@@ -70,7 +79,10 @@ const PROBES: [&str; 3] = ["startupProbe", "readinessProbe", "livenessProbe"];
 /// How long a probe fails before something is done about it.
 fn patience(probe: &str) -> Duration {
     let probe = container()[probe].clone();
-    Duration::from_secs((probe["periodSeconds"].as_i64().unwrap() * probe["failureThreshold"].as_i64().unwrap()) as u64)
+    Duration::from_secs(
+        (probe["periodSeconds"].as_i64().unwrap() * probe["failureThreshold"].as_i64().unwrap())
+            as u64,
+    )
 }
 
 /// A duration of the printed plan.
@@ -83,15 +95,21 @@ fn planned(plan: &Ended, line: &str) -> Duration {
 fn the_pods_grace_period_holds_the_worst_case_that_the_binary_prints() {
     let plan = run_to_end(with_environment(&mut command()).arg("--print-plan"));
     assert_eq!(plan.code, Some(0), "{plan:?}");
-    let grace_period = Duration::from_secs(pod()["terminationGracePeriodSeconds"].as_i64().unwrap() as u64);
-    assert_eq!(planned(&plan, "grace period"), grace_period, "SHUTDOWN_GRACE_PERIOD says what the pod has");
+    let grace_period =
+        Duration::from_secs(pod()["terminationGracePeriodSeconds"].as_i64().unwrap() as u64);
+    assert_eq!(
+        planned(&plan, "grace period"),
+        grace_period,
+        "SHUTDOWN_GRACE_PERIOD says what the pod has"
+    );
     let watchdog = planned(&plan, "worst case") + Duration::from_millis(500);
     assert!(watchdog < grace_period, "{watchdog:?}: even the watchdog comes before the kubelet");
 }
 
 #[test]
 fn a_longer_plan_in_the_same_pod_is_refused_with_exit_2() {
-    let refused = run_to_end(with_environment(&mut command()).args(["--print-plan", "--drain=20s"]));
+    let refused =
+        run_to_end(with_environment(&mut command()).args(["--print-plan", "--drain=20s"]));
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.stderr.contains("--grace-period"), "{}", refused.stderr);
 }
@@ -100,7 +118,10 @@ fn a_longer_plan_in_the_same_pod_is_refused_with_exit_2() {
 fn its_ports_are_the_binarys_and_the_service_has_the_main_one_alone() {
     let default = |flag: &str| {
         let setting = lameduck::SETTINGS.iter().find(|setting| setting.flag == flag).unwrap();
-        assert!(environment().iter().all(|(name, _)| name != setting.variable), "the manifest leaves the default");
+        assert!(
+            environment().iter().all(|(name, _)| name != setting.variable),
+            "the manifest leaves the default"
+        );
         setting.default.parse::<i64>().unwrap()
     };
     assert_eq!(container_port("http"), default("port"));
@@ -138,37 +159,62 @@ fn its_readiness_probe_passes_while_the_deleted_pod_still_serves() {
     assert_eq!(service.probe(&path).status, 200, "{path}");
     service.terminate();
     assert_eq!(service.probe(&path).status, 200, "{path} in the lame duck delay");
-    assert_eq!(service.probe("/readiness").status, 503, "for balancers that probe the process themselves");
+    assert_eq!(
+        service.probe("/readiness").status,
+        503,
+        "for balancers that probe the process themselves"
+    );
 }
 
 #[test]
 fn its_probes_are_in_step_with_the_plan() {
     let settings = lameduck::Settings::default();
-    assert!(patience("startupProbe") > settings.plan.start, "the start's own limit comes first, and says why");
-    let timeout = Duration::from_secs(container()["readinessProbe"]["timeoutSeconds"].as_i64().unwrap() as u64);
-    assert!(patience("readinessProbe") + timeout < settings.plan.lame_duck, "seen while everything is still served");
-    assert!(patience("livenessProbe") >= Duration::from_secs(30), "a restart costs more than half a minute of patience");
+    assert!(
+        patience("startupProbe") > settings.plan.start,
+        "the start's own limit comes first, and says why"
+    );
+    let timeout = Duration::from_secs(
+        container()["readinessProbe"]["timeoutSeconds"].as_i64().unwrap() as u64,
+    );
+    assert!(
+        patience("readinessProbe") + timeout < settings.plan.lame_duck,
+        "seen while everything is still served"
+    );
+    assert!(
+        patience("livenessProbe") >= Duration::from_secs(30),
+        "a restart costs more than half a minute of patience"
+    );
 }
 
 #[test]
 fn a_rollout_takes_no_pod_away_before_another_is_ready() {
     let deployment = object("Deployment");
     let rolling = deployment["spec"]["strategy"]["rollingUpdate"].clone();
-    assert_eq!((rolling["maxUnavailable"].as_i64(), rolling["maxSurge"].as_i64()), (Some(0), Some(1)));
+    assert_eq!(
+        (rolling["maxUnavailable"].as_i64(), rolling["maxSurge"].as_i64()),
+        (Some(0), Some(1))
+    );
     let replicas = deployment["spec"]["replicas"].as_i64().unwrap();
     let disrupted = object("PodDisruptionBudget")["spec"]["maxUnavailable"].as_i64().unwrap();
     assert!((1..replicas).contains(&disrupted), "a node can be drained, and somebody serves");
     for (kind, selector) in [("Service", "selector"), ("PodDisruptionBudget", "selector")] {
         let selected = object(kind)["spec"][selector].clone();
         let labels = if kind == "Service" { selected } else { selected["matchLabels"].clone() };
-        assert_eq!(labels, deployment["spec"]["selector"]["matchLabels"], "{kind} means the same pods");
+        assert_eq!(
+            labels, deployment["spec"]["selector"]["matchLabels"],
+            "{kind} means the same pods"
+        );
     }
 }
 
 #[test]
 fn the_pod_may_do_nothing_that_it_need_not() {
     let (pod, container) = (pod(), container());
-    assert_eq!(pod["enableServiceLinks"].as_bool(), Some(false), "a Service named app would inject APP_PORT");
+    assert_eq!(
+        pod["enableServiceLinks"].as_bool(),
+        Some(false),
+        "a Service named app would inject APP_PORT"
+    );
     assert_eq!(pod["automountServiceAccountToken"].as_bool(), Some(false));
     assert_eq!(pod["securityContext"]["runAsNonRoot"].as_bool(), Some(true));
     assert_eq!(pod["securityContext"]["seccompProfile"]["type"].as_str(), Some("RuntimeDefault"));
@@ -190,7 +236,9 @@ fn the_manifest_passes_the_schemas_of_kubernetes_strictly_and_a_wrong_key_does_n
     let right = validate(&path("kubernetes.yaml"));
     assert_eq!(right.code, Some(0), "{right:?}");
     let wrong = scratch_path("wrong.yaml");
-    for (key, misspelt) in [("enableServiceLinks", "enableServiceLink"), ("maxUnavailable: 0", "maxUnavailible: 0")] {
+    for (key, misspelt) in
+        [("enableServiceLinks", "enableServiceLink"), ("maxUnavailable: 0", "maxUnavailible: 0")]
+    {
         fs::write(&wrong, manifest().replacen(key, misspelt, 1)).unwrap();
         let refused = validate(&wrong);
         fs::remove_file(&wrong).unwrap();
@@ -205,7 +253,10 @@ fn the_image_is_static_and_empty_runs_as_nobody_and_is_its_own_process_1() {
     let dockerfile = fs::read_to_string(path("Dockerfile")).unwrap();
     let last_stage = dockerfile.rsplit("\nFROM ").next().unwrap();
     assert!(last_stage.starts_with("scratch\n"));
-    assert!(last_stage.contains("ENTRYPOINT [\"/lameduck\"]"), "exec form: no shell keeps SIGTERM to itself");
+    assert!(
+        last_stage.contains("ENTRYPOINT [\"/lameduck\"]"),
+        "exec form: no shell keeps SIGTERM to itself"
+    );
     let user = pod()["securityContext"]["runAsUser"].as_i64().unwrap();
     assert!(last_stage.contains(&format!("USER {user}:{user}")), "the same as in the manifest");
     let expose = format!("EXPOSE {} {}", container_port("http"), container_port("internal"));

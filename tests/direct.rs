@@ -22,7 +22,9 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use support::{App, Client, End, app::Workers, aside, block, builder, now, pause, quick_plan, until_holds};
+use support::{
+    App, Client, End, app::Workers, aside, block, builder, now, pause, quick_plan, until_holds,
+};
 use tokio::{sync::Notify, task::JoinSet};
 
 /// A body in one piece that says of itself what it likes.
@@ -52,7 +54,10 @@ impl http_body::Body for Odd {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         block(self.takes);
         Poll::Ready(self.piece.take().map(|piece| Ok(Frame::data(piece))))
     }
@@ -130,7 +135,9 @@ fn a_body_longer_than_it_says_is_reset_and_never_looks_whole() {
 #[test]
 fn half_a_head_behind_a_plain_answer_gets_its_408_in_time() {
     let limits = Limits { header_timeout: Duration::from_millis(300), ..Limits::default() };
-    let service = service_fn(async |_: Request<lameduck::Body>| Ok::<_, Infallible>(Response::new(Body::from("hello"))));
+    let service = service_fn(async |_: Request<lameduck::Body>| {
+        Ok::<_, Infallible>(Response::new(Body::from("hello")))
+    });
     let app = App::start(builder().limits(limits).hyper(service));
     let mut client = Client::connect(app.main);
     assert_eq!(client.get("/").body(), "hello");
@@ -151,7 +158,11 @@ fn plain_requests_before_garbage_are_answered_however_many_they_are() {
         let mut client = Client::connect(app.main);
         client.send(format!("{}\0garbage\r\n\r\n", GET.repeat(count)));
         for nth in 1..=count {
-            assert_eq!(client.try_answer().map(|answer| answer.body()).as_deref(), Ok("hello"), "{nth} of {count}");
+            assert_eq!(
+                client.try_answer().map(|answer| answer.body()).as_deref(),
+                Ok("hello"),
+                "{nth} of {count}"
+            );
         }
         assert_eq!(client.end(), End::Closed);
         let count = count as u64;
@@ -187,7 +198,10 @@ fn a_client_that_asks_much_at_once_leaves_others_their_turn() {
     let mut client = Client::connect(app.main);
     client.send(format!("GET /wake HTTP/1.1\r\nhost: test\r\n\r\n{}", GET.repeat(200)));
     let answer = other.answer().body();
-    assert!(answer.parse::<usize>().unwrap() <= 32, "{answer} of one client's before the other's first");
+    assert!(
+        answer.parse::<usize>().unwrap() <= 32,
+        "{answer} of one client's before the other's first"
+    );
     for _ in 0..201 {
         assert_eq!(client.answer().body(), "hello");
     }
@@ -219,12 +233,15 @@ fn a_body_that_panics_as_it_is_asked_for_its_end_has_a_fate() {
 #[cfg(feature = "metrics")]
 #[test]
 fn latency_runs_to_the_end_of_a_plain_answer() {
-    let app =
-        App::start(host(async |_, _| Body::new(Odd { takes: Duration::from_millis(120), ..Odd::new("all of it", 9) })));
+    let app = App::start(host(async |_, _| {
+        Body::new(Odd { takes: Duration::from_millis(120), ..Odd::new("all of it", 9) })
+    }));
     assert_eq!(app.get("/").body(), "all of it");
     until_holds("it is counted", || app.status()["requests"]["finished"] == 1);
     let page = app.probe("/metrics").body();
-    let sum = page.lines().find_map(|line| line.split_once("request_duration_seconds_sum ")?.1.parse::<f64>().ok());
+    let sum = page
+        .lines()
+        .find_map(|line| line.split_once("request_duration_seconds_sum ")?.1.parse::<f64>().ok());
     assert!(sum.unwrap() >= 0.12, "{sum:?}");
     let _ = app.end();
 }
@@ -265,7 +282,9 @@ fn stuff(app: &App, count: usize) -> Client {
 
 #[test]
 fn plain_answers_that_the_kernel_does_not_take_at_once_come_whole() {
-    let app = App::start(host(async |_, number| Body::from(number.to_string().repeat(13_000 / number.to_string().len()))));
+    let app = App::start(host(async |_, number| {
+        Body::from(number.to_string().repeat(13_000 / number.to_string().len()))
+    }));
     let mut client = stuff(&app, 1_000);
     for number in 0..1_000_usize {
         let number = number.to_string();
@@ -321,7 +340,7 @@ fn a_stop_while_a_plain_handler_blocks_is_told_with_its_answer() {
     assert_eq!(client.end(), End::Closed);
     let report = app.report();
     assert_eq!(fates(&report), [1, 1, 0, 0, 0], "{report:?}");
-    assert_eq!(report.connections.raced, 1, "{report:?}");
+    assert_eq!(report.connections.close_races, 1, "{report:?}");
 }
 
 // A handler that begins plain and ends with hyper has one fate, whoever ends it.
@@ -347,14 +366,18 @@ fn a_plain_handler_that_waits_is_timed_out_cancelled_and_counted_once() {
             Ok::<_, Infallible>(Response::new(Body::from("hello")))
         }
     });
-    let app = App::start(builder().request_timeout(Some(Duration::from_millis(300))).hyper(service));
-    for (path, status, least) in [("/zero", 503, 0), ("/own", 503, 100), ("/", 503, 300), ("/none", 200, 500)] {
+    let app =
+        App::start(builder().request_timeout(Some(Duration::from_millis(300))).hyper(service));
+    for (path, status, least) in
+        [("/zero", 503, 0), ("/own", 503, 100), ("/", 503, 300), ("/none", 200, 500)]
+    {
         let begin = now();
         assert_eq!(app.get(path).status, status, "{path}");
         let took = begin.elapsed().as_millis();
         assert!((least..least + 150).contains(&took), "{path} took {took} ms");
     }
-    let cancelled: Vec<_> = contexts.lock().unwrap().iter().map(lameduck::RequestContext::is_cancelled).collect();
+    let cancelled: Vec<_> =
+        contexts.lock().unwrap().iter().map(lameduck::RequestContext::is_cancelled).collect();
     assert_eq!(cancelled, [true, true, true, false]);
     assert_eq!(fates(&app.end()), [4, 1, 3, 0, 0]);
 }
@@ -371,7 +394,7 @@ fn a_plain_request_that_asks_for_the_end_gets_it_with_its_answer() {
     assert_eq!(client.end(), End::Closed);
     let report = app.end();
     assert_eq!(fates(&report), [2, 2, 0, 0, 0], "{report:?}");
-    assert_eq!(report.connections.raced, 0, "the client's own end is no race");
+    assert_eq!(report.connections.close_races, 0, "the client's own end is no race");
 }
 
 // Whoever panics before there is a handler at all costs that request alone, and the requests behind it are answered.
@@ -383,7 +406,10 @@ fn a_service_that_panics_as_it_is_called_costs_its_request_alone() {
     }));
     let mut client = Client::connect(app.main);
     client.send(format!("{GET}GET /panic HTTP/1.1\r\nhost: test\r\n\r\n{GET}"));
-    assert_eq!([client.answer().status, client.answer().status, client.answer().status], [200, 500, 200]);
+    assert_eq!(
+        [client.answer().status, client.answer().status, client.answer().status],
+        [200, 500, 200]
+    );
     let report = app.end();
     assert_eq!((fates(&report), report.requests.panicked), ([3, 3, 0, 0, 0], 1), "{report:?}");
 }
@@ -395,7 +421,8 @@ fn the_context_and_the_fields_of_a_plain_request_outlive_its_answer() {
     let keeper = kept.clone();
     let service = service_fn(move |request: Request<lameduck::Body>| {
         let (head, body) = request.into_parts();
-        body.context().set_timeout(Some(Duration::from_secs(head.uri.path()[1..].parse().unwrap())));
+        body.context()
+            .set_timeout(Some(Duration::from_secs(head.uri.path()[1..].parse().unwrap())));
         keeper.lock().unwrap().push((body, head));
         async { Ok::<_, Infallible>(Response::new(Body::from("hello"))) }
     });
@@ -429,10 +456,18 @@ fn connections_that_were_just_answered_do_not_delay_the_exit() {
         assert_eq!(client.get("/").body(), "hello");
     }
     let status = app.status();
-    assert_eq!((&status["connections"]["open"], &status["requests"]["in_flight"]), (&300.into(), &0.into()), "{status}");
+    assert_eq!(
+        (&status["connections"]["open"], &status["requests"]["in_flight"]),
+        (&300.into(), &0.into()),
+        "{status}"
+    );
     let report = app.end();
     assert!(report.shutdown < Duration::from_millis(900), "{report:?}");
-    assert_eq!((fates(&report), report.connections.drained), ([300, 300, 0, 0, 0], 300), "{report:?}");
+    assert_eq!(
+        (fates(&report), report.connections.drained),
+        ([300, 300, 0, 0, 0], 300),
+        "{report:?}"
+    );
     for client in &mut clients {
         assert_eq!(client.end(), End::Closed);
     }
@@ -454,8 +489,11 @@ fn a_plain_handler_may_block_in_place() {
             })
         })
         .collect();
-    let mut answers: Vec<usize> =
-        clients.into_iter().flat_map(|client| client.join().unwrap()).map(|answer| answer.parse().unwrap()).collect();
+    let mut answers: Vec<usize> = clients
+        .into_iter()
+        .flat_map(|client| client.join().unwrap())
+        .map(|answer| answer.parse().unwrap())
+        .collect();
     answers.sort_unstable();
     assert_eq!(answers, (0..32).collect::<Vec<_>>());
     assert_eq!(fates(&app.end()), [32, 32, 0, 0, 0]);
@@ -478,11 +516,14 @@ fn a_plain_handler_whose_client_leaves_is_told_and_gone() {
     let app = App::start(builder().request_timeout(None).hyper(service));
     let mut client = Client::connect(app.main);
     client.send(format!("{GET}GET /wait HTTP/1.1\r\nhost: test\r\n\r\n"));
-    until_holds("it waits", || app.status()["requests"]["started"] == 2 && app.status()["requests"]["finished"] == 1);
+    until_holds("it waits", || {
+        app.status()["requests"]["started"] == 2 && app.status()["requests"]["finished"] == 1
+    });
     // With an answer unread: its kernel sends a reset.
     drop(client);
     until_holds("it is gone", || app.status()["requests"]["gone"] == 1);
-    let cancelled: Vec<_> = contexts.lock().unwrap().iter().map(lameduck::RequestContext::is_cancelled).collect();
+    let cancelled: Vec<_> =
+        contexts.lock().unwrap().iter().map(lameduck::RequestContext::is_cancelled).collect();
     assert_eq!(cancelled, [false, true]);
     assert_eq!(fates(&app.end()), [2, 1, 0, 0, 1]);
 }
@@ -534,6 +575,6 @@ fn a_client_that_reads_its_plain_answers_in_the_drain_gets_what_had_begun() {
     assert_eq!(end, End::Closed);
     let report = app.report();
     assert_eq!(fates(&report), [whole, whole, 0, 0, 0], "{report:?}");
-    assert_eq!(report.connections.raced, 1, "{report:?}");
+    assert_eq!(report.connections.close_races, 1, "{report:?}");
     assert!(report.shutdown < Duration::from_secs(5), "{report:?}");
 }

@@ -10,7 +10,8 @@ use support::{
     now,
 };
 
-const PLAN: [&str; 5] = ["--lame-duck=0s", "--drain=500ms", "--cancel=600ms", "--cleanup=1s", "--internal-close=1s"];
+const PLAN: [&str; 5] =
+    ["--lame-duck=0s", "--drain=500ms", "--cancel=600ms", "--cleanup=1s", "--internal-close=1s"];
 
 /// What the plan above may take, and what a slow machine adds to it.
 const WORST_CASE: Duration = Duration::from_millis(3_100);
@@ -53,11 +54,21 @@ fn a_stuck_handler_is_cut_with_a_503_that_says_why() {
     let answer = client.answer();
     assert_eq!(answer.status, 503);
     assert!(answer.says_close());
-    assert!(answer.body().contains("aborted") && answer.body().contains("shutting down"), "{}", answer.body());
-    assert!(asked.elapsed() >= Duration::from_millis(850), "only when the cancel wait is nearly over");
+    assert!(
+        answer.body().contains("aborted") && answer.body().contains("shutting down"),
+        "{}",
+        answer.body()
+    );
+    assert!(
+        asked.elapsed() >= Duration::from_millis(850),
+        "only when the cancel wait is nearly over"
+    );
     assert_exits(&mut service, asked, 3);
     let report = service.report();
-    assert_eq!((&report["verdict"], &report["requests"]["aborted"]), (&"aborted".into(), &1.into()));
+    assert_eq!(
+        (&report["verdict"], &report["requests"]["aborted"]),
+        (&"aborted".into(), &1.into())
+    );
     let abort = &report["aborts"][0];
     assert_eq!(abort["method"], "GET");
     assert_eq!(abort["path"], "/stuck", "without its query");
@@ -80,7 +91,10 @@ fn after_the_head_a_cut_answer_of_known_length_ends_in_a_reset() {
     assert_eq!(client.end(), End::Reset);
     assert_exits(&mut service, asked, 3);
     let report = service.report();
-    assert_eq!((&report["aborts"][0]["head_sent"], &report["connections"]["reset"]), (&true.into(), &1.into()));
+    assert_eq!(
+        (&report["aborts"][0]["head_sent"], &report["connections"]["reset"]),
+        (&true.into(), &1.into())
+    );
 }
 
 #[test]
@@ -102,7 +116,10 @@ fn after_the_head_a_cut_http_1_0_answer_that_ends_with_the_connection_is_reset()
     let mut client = Client::connect(service.main);
     client.send("GET /stuck?ms=60000&chunked=1 HTTP/1.0\r\n\r\n");
     let head = client.head().unwrap();
-    assert!(head.header("transfer-encoding").is_none() && head.header("content-length").is_none(), "{head:?}");
+    assert!(
+        head.header("transfer-encoding").is_none() && head.header("content-length").is_none(),
+        "{head:?}"
+    );
     client.exactly(8).unwrap();
     let asked = stop(&service);
     assert_eq!(client.end(), End::Reset);
@@ -123,7 +140,10 @@ fn on_http2_a_stuck_stream_gets_a_503_and_a_cut_one_a_rst_stream() {
     for cut in [known, chunked] {
         let frames: Vec<_> = client.seen.iter().filter(|frame| frame.stream == cut).collect();
         assert!(frames.iter().any(|frame| frame.kind == RST_STREAM), "{frames:?}");
-        assert!(!frames.iter().any(|frame| frame.ends_stream()), "it must not look whole: {frames:?}");
+        assert!(
+            !frames.iter().any(|frame| frame.ends_stream()),
+            "it must not look whole: {frames:?}"
+        );
     }
     assert_exits(&mut service, asked, 3);
     assert_eq!(service.report()["requests"]["aborted"], 3);
@@ -172,7 +192,8 @@ fn a_slow_reader_of_a_big_answer_is_bounded_and_told_by_a_reset() {
 }
 
 #[test]
-fn half_a_head_in_the_drain_gets_a_408_or_a_close_and_delays_the_exit_by_no_more_than_its_own_timer() {
+fn half_a_head_in_the_drain_gets_a_408_or_a_close_and_delays_the_exit_by_no_more_than_its_own_timer()
+ {
     let mut service = Service::start(&["--lame-duck=0s", "--drain=10s"]);
     let mut client = Client::connect(service.main);
     client.send("GET / HTTP/1.1\r\nhos");
@@ -189,7 +210,13 @@ fn half_a_head_in_the_drain_gets_a_408_or_a_close_and_delays_the_exit_by_no_more
 #[test]
 fn everything_at_once_is_counted_once_each_and_ends_within_the_worst_case() {
     let mut service = Service::start(&PLAN);
-    let paths = ["/stuck?ms=60000", "/slow?ms=60000", "/stream?ms=60000", "/stuck?ms=60000&head=1", "/big?bytes=1073741824"];
+    let paths = [
+        "/stuck?ms=60000",
+        "/slow?ms=60000",
+        "/stream?ms=60000",
+        "/stuck?ms=60000&head=1",
+        "/big?bytes=1073741824",
+    ];
     let mut clients = Vec::new();
     for path in paths.iter().cycle().take(20) {
         let mut client = Client::connect(service.main);
@@ -201,8 +228,16 @@ fn everything_at_once_is_counted_once_each_and_ends_within_the_worst_case() {
     assert_exits(&mut service, asked, 3);
     let report = service.report();
     let requests = &report["requests"];
-    assert_eq!((&requests["started"], &requests["in_flight"]), (&20.into(), &0.into()), "{requests}");
-    assert_eq!((&requests["finished"], &requests["aborted"]), (&4.into(), &16.into()), "{requests}");
+    assert_eq!(
+        (&requests["started"], &requests["in_flight"]),
+        (&20.into(), &0.into()),
+        "{requests}"
+    );
+    assert_eq!(
+        (&requests["finished"], &requests["aborted"]),
+        (&4.into(), &16.into()),
+        "{requests}"
+    );
     assert_eq!(report["aborts"].as_array().unwrap().len(), 16);
     assert_eq!(report["connections"]["open"], 0, "{report}");
 }

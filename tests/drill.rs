@@ -8,14 +8,20 @@ use std::time::Duration;
 use support::{Answer, Client, Service, now, service, wire};
 
 fn ask(service: &Service, method: &str, path: &str) -> Answer {
-    wire::request(service.main, &format!("{method} {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n"))
+    wire::request(
+        service.main,
+        &format!("{method} {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n"),
+    )
 }
 
 #[test]
 fn hello_world_is_at_exactly_the_root_with_the_version_in_a_header() {
     let service = Service::start(&["--app-version=1.2.3"]);
     let answer = service.get("/");
-    assert_eq!((answer.status, answer.body().as_str(), answer.header("app-version")), (200, "hello world", Some("1.2.3")));
+    assert_eq!(
+        (answer.status, answer.body().as_str(), answer.header("app-version")),
+        (200, "hello world", Some("1.2.3"))
+    );
     assert!(answer.header("date").is_some(), "RFC 9110 §6.6.1");
     assert_eq!(service.get("/?any=query").status, 200);
     for path in ["/index.html", "//", "/hello", "/Slow"] {
@@ -57,13 +63,22 @@ fn each_route_does_what_it_says() {
     assert_eq!(service.get("/stuck?ms=200").body(), "stuck half done\n");
     assert!(begin.elapsed() >= Duration::from_millis(200));
     let known = service.get("/stuck?ms=100&head=1");
-    assert_eq!((known.body().as_str(), known.header("content-length")), ("stuck half done\n", Some("16")));
+    assert_eq!(
+        (known.body().as_str(), known.header("content-length")),
+        ("stuck half done\n", Some("16"))
+    );
     let chunked = service.get("/stuck?ms=100&chunked=1");
-    assert_eq!((chunked.body().as_str(), chunked.header("transfer-encoding")), ("stuck half done\n", Some("chunked")));
+    assert_eq!(
+        (chunked.body().as_str(), chunked.header("transfer-encoding")),
+        ("stuck half done\n", Some("chunked"))
+    );
     let work = service.get("/work?ms=1");
     assert_eq!((work.status, work.body().as_str()), (202, "work begun\n"));
     let stream = service.get("/stream?ms=250");
-    assert_eq!((stream.body().as_str(), stream.header("transfer-encoding")), ("piece 0\npiece 1\nend\n", Some("chunked")));
+    assert_eq!(
+        (stream.body().as_str(), stream.header("transfer-encoding")),
+        ("piece 0\npiece 1\nend\n", Some("chunked"))
+    );
     assert_eq!(service.get("/stream").body(), "end\n");
     let big = service.get("/big?bytes=1000001");
     assert_eq!((big.bytes.len(), big.header("content-length")), (1_000_001, Some("1000001")));
@@ -76,7 +91,10 @@ fn echo_answers_what_it_read_whole_and_no_more_than_16_mib() {
     let service = Service::start(&["--request-timeout=60s"]);
     let echo = |body: &str| {
         let length = body.len();
-        wire::request(service.main, &format!("POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: {length}\r\n\r\n{body}"))
+        wire::request(
+            service.main,
+            &format!("POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: {length}\r\n\r\n{body}"),
+        )
     };
     assert_eq!(echo("hello").body(), "hello");
     assert_eq!(echo("").body(), "");
@@ -85,7 +103,10 @@ fn echo_answers_what_it_read_whole_and_no_more_than_16_mib() {
     let most = "x".repeat(16 << 20);
     assert_eq!(echo(&most).bytes.len(), most.len());
     let mut client = Client::connect(service.main);
-    client.send(format!("POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n", most.len() + 1));
+    client.send(format!(
+        "POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n",
+        most.len() + 1
+    ));
     // It may answer before it has read it all.
     let _ = client.try_send(&most);
     let _ = client.try_send("x");
@@ -93,7 +114,9 @@ fn echo_answers_what_it_read_whole_and_no_more_than_16_mib() {
     assert_eq!(refused.status, 413);
     assert!(refused.body().contains("16777216"), "{}", refused.body());
     let mut polite = Client::connect(service.main);
-    polite.send("POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n");
+    polite.send(
+        "POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n",
+    );
     assert_eq!(polite.head().unwrap().status, 100);
     polite.send("hello");
     assert_eq!(polite.answer().body(), "hello");
@@ -103,7 +126,9 @@ fn echo_answers_what_it_read_whole_and_no_more_than_16_mib() {
 fn upgrade_switches_to_the_offered_protocol_and_echoes() {
     let service = Service::start(&[]);
     let mut client = Client::connect(service.main);
-    client.send("GET /upgrade HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: my-protocol\r\n\r\n");
+    client.send(
+        "GET /upgrade HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: my-protocol\r\n\r\n",
+    );
     let answer = client.head().unwrap();
     assert_eq!((answer.status, answer.header("upgrade")), (101, Some("my-protocol")));
     client.send("anything");
@@ -152,12 +177,21 @@ fn the_wrong_method_gets_a_405_that_says_which_is_right() {
 
 /// The rows of the README's table of exit codes: code, flags, path, whether it is stopped by Ctrl-C.
 fn practice() -> Vec<(i32, Vec<String>, Option<String>, bool)> {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let section = readme.split("### Every exit code, practised\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let readme =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let section = readme
+        .split("### Every exit code, practised\n")
+        .nth(1)
+        .unwrap()
+        .split("\n## ")
+        .next()
+        .unwrap();
     let rows = section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| code"));
     let row = |row: &str| {
-        let cells: Vec<&str> = row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
-        let flags = cells[1].strip_prefix("lameduck ").unwrap().split(' ').map(str::to_owned).collect();
+        let cells: Vec<&str> =
+            row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let flags =
+            cells[1].strip_prefix("lameduck ").unwrap().split(' ').map(str::to_owned).collect();
         let path = cells[2].strip_prefix("curl localhost:8080").map(str::to_owned);
         (cells[0].parse().unwrap(), flags, path, cells[3] == "Ctrl-C")
     };
@@ -180,7 +214,9 @@ fn every_exit_code_can_be_practised_as_the_readme_says() {
 /// The exit code of a row.
 fn practise((_, flags, path, is_stopped): &(i32, Vec<String>, Option<String>, bool)) -> i32 {
     let mut command = service::command();
-    command.args(["--addr=127.0.0.1:0", "--internal-addr=127.0.0.1:0", "--log-format=json"]).args(flags);
+    command
+        .args(["--addr=127.0.0.1:0", "--internal-addr=127.0.0.1:0", "--log-format=json"])
+        .args(flags);
     if !is_stopped {
         return support::run_to_end(&mut command).code.unwrap();
     }
@@ -207,10 +243,19 @@ fn a_report_for_people_is_one_short_line() {
         "--lame-duck=0s",
     ]);
     let ended = support::run_to_end(&mut command);
-    let report = ended.stderr.lines().find(|line| line.contains("report: ")).unwrap_or_else(|| panic!("{ended:?}"));
+    let report = ended
+        .stderr
+        .lines()
+        .find(|line| line.contains("report: "))
+        .unwrap_or_else(|| panic!("{ended:?}"));
     let told = report.split("report: ").nth(1).unwrap();
     assert!(told.starts_with("exit code 1 (failed), task failed, stopped in "), "{report}");
-    assert!(told.contains("; 0 requests; error: background task drill failed: asked to by --drill=task"), "{report}");
+    assert!(
+        told.contains(
+            "; 0 requests; error: background task drill failed: asked to by --drill=task"
+        ),
+        "{report}"
+    );
     assert!(report.len() < 300 && !report.contains('{'), "{report}");
     assert!(ended.stderr.contains("serving: ready"), "other lines are as ever: {}", ended.stderr);
 }

@@ -51,7 +51,11 @@ async fn axum_pool_is_closed_after_the_last_handler() {
     assert!(app.has_logged("pool opened"), "the start hook runs before anything is served");
     app.poll_readiness(200).await;
 
-    assert_eq!(app.get_internal("/outage").await.text(), "the database is up\n", "a GET changes nothing");
+    assert_eq!(
+        app.get_internal("/outage").await.text(),
+        "the database is up\n",
+        "a GET changes nothing"
+    );
     assert_eq!(app.post_internal("/outage").await.text(), "the database is down\n");
     let unready = app.poll_readiness(503).await;
     assert!(unready.contains("database"), "the answer names the check: {unready}");
@@ -68,7 +72,12 @@ async fn axum_pool_is_closed_after_the_last_handler() {
 
     let end = app.end().await;
     assert_eq!(end.code, Some(0), "{end:#?}");
-    end.assert_order(&["draining: listeners close, requests in flight finish", "query done", "pool closed", "report"]);
+    end.assert_order(&[
+        "draining: listeners close, requests in flight finish",
+        "query done",
+        "pool closed",
+        "report",
+    ]);
     let closed = end.line("pool closed");
     assert_eq!((&closed["in_use"], &closed["queries"]), (&0.into(), &1.into()));
 }
@@ -88,7 +97,10 @@ async fn events_end_whole_when_the_drain_begins() {
     let mut texts = Vec::new();
     for stream in &mut streams {
         let rest = read_all(stream).await;
-        assert!(rest.ends_with("\r\n0\r\n\r\n"), "it ends with the last chunk, and not in a breach: {rest:?}");
+        assert!(
+            rest.ends_with("\r\n0\r\n\r\n"),
+            "it ends with the last chunk, and not in a breach: {rest:?}"
+        );
         texts.push(rest);
     }
     // Ticks come four times a second, and the lame duck lasts 600 ms: a stream that ended at the stop request would lack it.
@@ -134,7 +146,11 @@ async fn tower_stack_gives_ids_limits_compression_and_a_deadline_per_route() {
     let answer = app.request("GET", "/", "x-request-id: mine\r\n").await;
     assert_eq!((answer.status, answer.header("x-request-id")), (200, Some("mine")));
     let answer = app.get("/").await;
-    assert_eq!(answer.header("x-request-id").map(str::len), Some(36), "a UUID, if the client gave none");
+    assert_eq!(
+        answer.header("x-request-id").map(str::len),
+        Some(36),
+        "a UUID, if the client gave none"
+    );
 
     let answer = app.request("GET", "/page", "accept-encoding: gzip\r\n").await;
     assert_eq!((answer.status, answer.header("content-encoding")), (200, Some("gzip")));
@@ -147,15 +163,24 @@ async fn tower_stack_gives_ids_limits_compression_and_a_deadline_per_route() {
     assert_eq!(answer.status, 503);
     assert!(answer.text().contains("deadline of 300ms"), "{}", answer.text());
     let answer = app.get("/report/900").await;
-    assert_eq!((answer.status, answer.text().as_str()), (200, "that took 900 ms\n"), "its route has a longer one");
+    assert_eq!(
+        (answer.status, answer.text().as_str()),
+        (200, "that took 900 ms\n"),
+        "its route has a longer one"
+    );
 
     app.terminate();
     let end = app.end().await;
     assert_eq!(end.code, Some(0), "{end:#?}");
-    let traced = |line: &&Value| line["message"] == "finished processing request" && line["span"]["id"] == "mine";
+    let traced = |line: &&Value| {
+        line["message"] == "finished processing request" && line["span"]["id"] == "mine"
+    };
     assert_eq!(end.log.iter().filter(traced).count(), 1, "the trace has the id: {end:#?}");
     let report = end.report();
-    assert_eq!((&report["requests"]["finished"], &report["requests"]["timed_out"]), (&5.into(), &1.into()));
+    assert_eq!(
+        (&report["requests"]["finished"], &report["requests"]["timed_out"]),
+        (&5.into(), &1.into())
+    );
 }
 
 /// An example as a process. Dropped, it is killed.
@@ -173,8 +198,16 @@ impl Example {
         let mut command = Command::new(executable(name));
         command
             .env_clear()
-            .envs([("APP_ADDR", "127.0.0.1:0"), ("INTERNAL_ADDR", "127.0.0.1:0"), ("APP_WORKERS", "2")])
-            .envs([("SHUTDOWN_LAME_DUCK", "600ms"), ("SHUTDOWN_DRAIN", "10s"), ("SHUTDOWN_CANCEL", "1s")])
+            .envs([
+                ("APP_ADDR", "127.0.0.1:0"),
+                ("INTERNAL_ADDR", "127.0.0.1:0"),
+                ("APP_WORKERS", "2"),
+            ])
+            .envs([
+                ("SHUTDOWN_LAME_DUCK", "600ms"),
+                ("SHUTDOWN_DRAIN", "10s"),
+                ("SHUTDOWN_CANCEL", "1s"),
+            ])
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -182,7 +215,8 @@ impl Example {
             .kill_on_drop(true);
         let mut child = command.spawn().expect("the example starts");
         let lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
-        let mut app = Self { child, lines, log: Vec::new(), main: String::new(), internal: String::new() };
+        let mut app =
+            Self { child, lines, log: Vec::new(), main: String::new(), internal: String::new() };
         let bound = app.line("bound").await;
         let address = |field: &str| bound[field].as_str().expect("an address").to_owned();
         (app.main, app.internal) = (address("main"), address("internal"));
@@ -195,7 +229,11 @@ impl Example {
             if let Some(line) = self.log.iter().find(|line| line["message"] == message) {
                 return line.clone();
             }
-            assert!(self.read_line(message).await, "the log ended without `{message}`: {:#?}", self.log);
+            assert!(
+                self.read_line(message).await,
+                "the log ended without `{message}`: {:#?}",
+                self.log
+            );
         }
     }
 
@@ -209,7 +247,8 @@ impl Example {
         let line = in_time(awaited, self.lines.next_line()).await.expect("the log is text");
         let Some(line) = line else { return false };
         // What is not JSON did not come from the log: the last words of a start that failed.
-        self.log.push(serde_json::from_str(&line).unwrap_or_else(|_| panic!("not a log line: {line}")));
+        self.log
+            .push(serde_json::from_str(&line).unwrap_or_else(|_| panic!("not a log line: {line}")));
         true
     }
 
@@ -250,7 +289,8 @@ impl Example {
     async fn poll_status(&self, pointer: &str, value: &Value) {
         in_time(pointer, async {
             loop {
-                let status: Value = serde_json::from_str(&self.get_internal("/status").await.text()).expect("JSON");
+                let status: Value =
+                    serde_json::from_str(&self.get_internal("/status").await.text()).expect("JSON");
                 if status.pointer(pointer) == Some(value) {
                     return;
                 }
@@ -314,10 +354,13 @@ struct Answer {
 impl Answer {
     async fn read(stream: &mut TcpStream) -> Self {
         let mut bytes = Vec::new();
-        in_time("an answer", stream.read_to_end(&mut bytes)).await.expect("the answer ends, and is not reset");
+        in_time("an answer", stream.read_to_end(&mut bytes))
+            .await
+            .expect("the answer ends, and is not reset");
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head");
         let head = String::from_utf8(bytes[..end].to_vec()).expect("a head is text");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
+        let status =
+            head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
         Self { status, head, body: bytes[end + 4..].to_vec() }
     }
 
@@ -334,9 +377,14 @@ impl Answer {
 }
 
 async fn send(address: &str, method: &str, path: &str, headers: &str) -> TcpStream {
-    let mut stream = in_time("a connection", TcpStream::connect(address)).await.expect("it listens");
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n");
-    in_time("room for a request", stream.write_all(request.as_bytes())).await.expect("it can be sent");
+    let mut stream =
+        in_time("a connection", TcpStream::connect(address)).await.expect("it listens");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n"
+    );
+    in_time("room for a request", stream.write_all(request.as_bytes()))
+        .await
+        .expect("it can be sent");
     stream
 }
 
@@ -351,7 +399,9 @@ async fn read_until(stream: &mut TcpStream, text: &str) {
 
 async fn read_all(stream: &mut TcpStream) -> String {
     let mut text = String::new();
-    in_time("the end of a stream", stream.read_to_string(&mut text)).await.expect("it ends, and is not reset");
+    in_time("the end of a stream", stream.read_to_string(&mut text))
+        .await
+        .expect("it ends, and is not reset");
     text
 }
 

@@ -1,6 +1,6 @@
 //! The fuzzed bodies, replayed with the stable toolchain: the corpus, and a few hundred inputs drawn from fixed seeds.
 
-use lameduck::env::Seed;
+use lameduck::runtime::Seed;
 use lameduck_fuzz_bodies::{BODIES, same};
 use std::path::Path;
 
@@ -8,11 +8,16 @@ use std::path::Path;
 fn every_input_of_the_corpus_still_holds() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     for (name, body) in BODIES {
-        let mut inputs: Vec<_> = std::fs::read_dir(corpus.join(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut inputs: Vec<_> = std::fs::read_dir(corpus.join(name))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         inputs.sort();
         assert!(!inputs.is_empty(), "the corpus of {name} is empty");
         for input in inputs {
-            eprint_on_failure(name, &format!("{}", input.display()), || body(&std::fs::read(&input).unwrap()));
+            eprint_on_failure(name, &format!("{}", input.display()), || {
+                body(&std::fs::read(&input).unwrap())
+            });
         }
     }
 }
@@ -31,7 +36,9 @@ fn drawn_inputs_hold() {
 fn a_client_cannot_tell_the_host_from_hyper() {
     for n in 0..2000 {
         let input = draw_requests(Seed(n));
-        eprint_on_failure("same", &format!("drawn requests {n}: {}", input.escape_ascii()), || same(&input));
+        eprint_on_failure("same", &format!("drawn requests {n}: {}", input.escape_ascii()), || {
+            same(&input)
+        });
     }
 }
 
@@ -66,13 +73,17 @@ fn draw_requests(seed: Seed) -> Vec<u8> {
     };
     let mut input = Vec::new();
     for _ in 0..3 {
-        input.extend_from_slice(one_of(&[b"\0", b"\0", b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"]));
+        input.extend_from_slice(one_of(&[
+            b"\0", b"\0", b"\x01", b"\x02", b"\x03", b"\x04", b"\x05",
+        ]));
     }
     let requests = one_of(&[b"1", b"12", b"123", b"12345678"]).len();
     for _ in 0..requests {
         input.extend_from_slice(one_of(METHODS));
         for _ in 0..one_of(&[b"", b"123456", b"1234567", b"1234567"]).len() {
-            input.extend_from_slice(one_of(&[b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h", b"h", b"h"]));
+            input.extend_from_slice(one_of(&[
+                b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h", b"h", b"h",
+            ]));
         }
         input.extend_from_slice(one_of(&[b"", b"", b"?a=b"]));
         input.extend_from_slice(one_of(&[

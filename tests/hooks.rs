@@ -56,7 +56,13 @@ fn hook_ends(report: &Report) -> Vec<String> {
     let hooks = json["hooks"].as_array().cloned().unwrap_or_default();
     hooks
         .iter()
-        .map(|hook| format!("{}: {}", hook["name"].as_str().unwrap_or(""), hook["end"].as_str().unwrap_or("")))
+        .map(|hook| {
+            format!(
+                "{}: {}",
+                hook["name"].as_str().unwrap_or(""),
+                hook["end"].as_str().unwrap_or("")
+            )
+        })
         .collect()
 }
 
@@ -77,19 +83,33 @@ fn hanging() -> Hook {
 #[test]
 fn start_hooks_run_in_order_and_stop_hooks_in_reverse() {
     let diary = Diary::default();
-    let app = App::start(plain(builder().hook(diary.pair("a")).hook(diary.pair("b")).hook(diary.pair("c"))));
+    let app = App::start(plain(
+        builder().hook(diary.pair("a")).hook(diary.pair("b")).hook(diary.pair("c")),
+    ));
     assert_eq!(diary.entries(), ["start a", "start b", "start c"], "all before it serves");
     let report = app.end();
     assert_eq!(diary.entries()[3..], ["stop c", "stop b", "stop a"]);
     assert_eq!(report.code(), 0);
-    let ends = ["a: start done", "b: start done", "c: start done", "c: stop done", "b: stop done", "a: stop done"];
+    let ends = [
+        "a: start done",
+        "b: start done",
+        "c: start done",
+        "c: stop done",
+        "b: stop done",
+        "a: stop done",
+    ];
     assert_eq!(hook_ends(&report), ends);
 }
 
 #[test]
 fn one_that_fails_one_that_panics_and_one_that_hangs_stop_no_other_and_make_the_exit_code_4() {
     let diary = Diary::default();
-    let all = builder().hook(diary.pair("first")).hook(failing()).hook(panicking()).hook(hanging()).hook(diary.pair("last"));
+    let all = builder()
+        .hook(diary.pair("first"))
+        .hook(failing())
+        .hook(panicking())
+        .hook(hanging())
+        .hook(diary.pair("last"));
     let app = App::start(plain(all));
     let asked = now();
     let report = app.end();
@@ -98,11 +118,18 @@ fn one_that_fails_one_that_panics_and_one_that_hangs_stop_no_other_and_make_the_
     let ends = hook_ends(&report);
     assert!(ends.contains(&"hanging: stop given up: overran".to_owned()), "{ends:?}");
     assert!(
-        ends.contains(&"failing: stop failed".to_owned()) && ends.contains(&"panicking: stop panicked".to_owned()),
+        ends.contains(&"failing: stop failed".to_owned())
+            && ends.contains(&"panicking: stop panicked".to_owned()),
         "{ends:?}"
     );
-    let message =
-        |name: &str| report.hooks.iter().rev().find(|hook| hook.name == name).and_then(|hook| hook.message.clone());
+    let message = |name: &str| {
+        report
+            .hooks
+            .iter()
+            .rev()
+            .find(|hook| hook.name == name)
+            .and_then(|hook| hook.message.clone())
+    };
     assert_eq!(message("failing").as_deref(), Some("the disk is full"));
     assert_eq!(message("panicking").as_deref(), Some("on purpose"));
     assert!(asked.elapsed() < quick_plan().worst_case() + Duration::from_secs(2), "P7");
@@ -122,7 +149,9 @@ fn a_stop_hook_begins_only_when_every_handler_returned() {
             "done"
         }
     };
-    let app = App::start(builder().hook(diary.pair("pool")).tower(Router::new().route("/", get(handler))));
+    let app = App::start(
+        builder().hook(diary.pair("pool")).tower(Router::new().route("/", get(handler))),
+    );
     let main = app.main;
     let client = support::aside(move || support::get(main, "/").body());
     until_holds("the request", || app.status()["in_flight"] == 1);
@@ -137,23 +166,34 @@ fn a_hook_with_a_budget_of_its_own_is_given_up_when_it_is_over() {
     let diary = Diary::default();
     let plan = Plan { cleanup: Duration::from_secs(8), ..quick_plan() };
     let app = App::start(plain(
-        builder().plan(plan).hook(diary.pair("patient")).hook(hanging().budget(Duration::from_millis(200))),
+        builder()
+            .plan(plan)
+            .hook(diary.pair("patient"))
+            .hook(hanging().budget(Duration::from_millis(200))),
     ));
     let asked = now();
     assert_eq!(app.end().code(), 4);
-    assert!(asked.elapsed() < Duration::from_secs(5), "its own 200 ms, not the common 8 s: {:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "its own 200 ms, not the common 8 s: {:?}",
+        asked.elapsed()
+    );
     assert_eq!(diary.entries().last().map(String::as_str), Some("stop patient"));
 }
 
 #[test]
 fn budgets_that_do_not_fit_together_are_refused_before_anything_starts() {
     let diary = Diary::default();
-    let too_much = builder().hook(diary.pair("never")).hook(hanging().budget(Duration::from_secs(60)));
+    let too_much =
+        builder().hook(diary.pair("never")).hook(hanging().budget(Duration::from_secs(60)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let report = runtime.block_on(plain(too_much).run());
     assert_eq!(report.code(), 2);
     let error = report.error.unwrap();
-    assert!(error.contains("60s") && error.contains("2s") && error.contains("raise cleanup"), "{error}");
+    assert!(
+        error.contains("60s") && error.contains("2s") && error.contains("raise cleanup"),
+        "{error}"
+    );
     assert_eq!(diary.entries(), [""; 0]);
 }
 
@@ -169,7 +209,11 @@ fn a_blocking_stop_hook_costs_its_own_time_alone() {
     let report = app.end();
     assert_eq!(report.code(), 4);
     assert_eq!(diary.entries(), ["start other", "stop other"]);
-    assert!(asked.elapsed() < quick_plan().worst_case() + Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < quick_plan().worst_case() + Duration::from_secs(2),
+        "{:?}",
+        asked.elapsed()
+    );
 }
 
 #[test]
@@ -181,16 +225,25 @@ fn a_start_hook_that_fails_or_panics_ends_the_start_and_earlier_ones_are_stopped
         }),
     ] {
         let diary = Diary::default();
-        let app =
-            App::spawn(plain(builder().hook(diary.pair("early")).hook(broken).hook(diary.pair("late"))), Workers::Task);
+        let app = App::spawn(
+            plain(builder().hook(diary.pair("early")).hook(broken).hook(diary.pair("late"))),
+            Workers::Task,
+        );
         let report = app.report();
         assert_eq!(diary.entries(), ["start early", "stop early"]);
         assert_eq!((report.code(), report.reason), (1, Some(StopReason::StartFailed)));
         let error = report.error.unwrap();
         assert!(error.contains("broken") && error.contains("no route to db"), "{error}");
         let phases: Vec<Phase> = report.phases.iter().map(|(phase, _)| *phase).collect();
-        assert_eq!(phases, [Phase::Starting, Phase::CleaningUp, Phase::Stopped], "P1: a stop before Serving skips");
-        assert!(support::wire::is_refused(app.main) && support::wire::is_refused(app.internal), "P14: nothing left running");
+        assert_eq!(
+            phases,
+            [Phase::Starting, Phase::CleaningUp, Phase::Stopped],
+            "P1: a stop before Serving skips"
+        );
+        assert!(
+            support::wire::is_refused(app.main) && support::wire::is_refused(app.internal),
+            "P14: nothing left running"
+        );
     }
 }
 
@@ -203,11 +256,18 @@ fn a_stop_during_the_start_drops_the_running_hook_and_stops_those_before_it() {
     assert_eq!(app.probe("/livez").status, 200);
     assert_eq!(app.probe("/readyz").status, 503);
     assert_eq!(app.probe("/startupz").status, 503);
-    assert!(support::wire::is_refused(app.main), "P2: the main port is reserved, and does not listen yet");
+    assert!(
+        support::wire::is_refused(app.main),
+        "P2: the main port is reserved, and does not listen yet"
+    );
     app.signal(Signal::Terminate);
     let report = app.report();
     assert_eq!(diary.entries(), ["start early", "stop early"]);
-    assert_eq!((report.code(), report.reason), (0, Some(StopReason::Signal(Signal::Terminate))), "P14: it ends cleanly");
+    assert_eq!(
+        (report.code(), report.reason),
+        (0, Some(StopReason::Signal(Signal::Terminate))),
+        "P14: it ends cleanly"
+    );
 }
 
 #[test]
@@ -215,7 +275,10 @@ fn a_start_that_takes_longer_than_its_limit_fails_and_says_so() {
     let diary = Diary::default();
     let waiting = Hook::on_start("waiting", std::future::pending::<Done>);
     let plan = Plan { start: Duration::from_millis(200), ..quick_plan() };
-    let app = App::spawn(plain(builder().plan(plan).hook(diary.pair("early")).hook(waiting)), Workers::Task);
+    let app = App::spawn(
+        plain(builder().plan(plan).hook(diary.pair("early")).hook(waiting)),
+        Workers::Task,
+    );
     let report = app.report();
     assert_eq!((report.code(), report.reason), (1, Some(StopReason::StartTimedOut)));
     let error = report.error.unwrap();
@@ -257,9 +320,13 @@ fn a_further_sigint_while_cleaning_up_gives_up_the_running_hook_and_goes_on_with
         std::future::pending::<Done>().await
     });
     let plan = Plan { cleanup: Duration::from_secs(300), ..quick_plan() };
-    let app = App::start(plain(builder().plan(plan).grace_period(Duration::ZERO).hook(diary.pair("other")).hook(hanging)));
+    let app = App::start(plain(
+        builder().plan(plan).grace_period(Duration::ZERO).hook(diary.pair("other")).hook(hanging),
+    ));
     app.signal(Signal::Terminate);
-    until_holds("the hook that hangs", || diary.entries().last().is_some_and(|last| last == "stop hanging"));
+    until_holds("the hook that hangs", || {
+        diary.entries().last().is_some_and(|last| last == "stop hanging")
+    });
     app.signal(Signal::Terminate);
     app.signal(Signal::Hangup);
     assert_eq!(app.probe("/livez").status, 200, "these change nothing");
@@ -267,7 +334,11 @@ fn a_further_sigint_while_cleaning_up_gives_up_the_running_hook_and_goes_on_with
     let report = app.report();
     assert_eq!(diary.entries().last().map(String::as_str), Some("stop other"));
     assert_eq!(report.code(), 4);
-    assert!(hook_ends(&report).contains(&"hanging: stop given up: impatience".to_owned()), "{:?}", hook_ends(&report));
+    assert!(
+        hook_ends(&report).contains(&"hanging: stop given up: impatience".to_owned()),
+        "{:?}",
+        hook_ends(&report)
+    );
 }
 
 #[test]
@@ -297,7 +368,11 @@ fn a_start_hook_that_blocks_through_the_stop_and_then_finishes_owes_its_stop_hoo
     assert!(entries.contains(&"stop other".to_owned()), "{entries:?}");
     assert_eq!(entries.last().map(String::as_str), Some("stop blocking"), "{entries:?}");
     assert_eq!(report.code(), 0, "{report:?}");
-    assert!(hook_ends(&report).contains(&"blocking: stop done".to_owned()), "{:?}", hook_ends(&report));
+    assert!(
+        hook_ends(&report).contains(&"blocking: stop done".to_owned()),
+        "{:?}",
+        hook_ends(&report)
+    );
 }
 
 #[test]
@@ -311,7 +386,11 @@ fn a_start_hook_that_never_yields_is_not_waited_for_beyond_the_bound() {
     let asked = now();
     let report = app.end();
     assert_eq!(report.code(), 0, "{report:?}");
-    assert!(asked.elapsed() < Duration::from_secs(4), "P7: cleanup and internal close: {:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < Duration::from_secs(4),
+        "P7: cleanup and internal close: {:?}",
+        asked.elapsed()
+    );
 }
 
 /// What many clients of databases are: a task that is spawned where it is first needed, and asked by everybody.

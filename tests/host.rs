@@ -1,6 +1,8 @@
 //! What a builder is told is what its host knows.
 
-use lameduck::{Body, Check, Hook, Host, Limits, Settings, env::ListenAddress, lifecycle::Plan};
+use lameduck::{
+    Body, Check, Hook, Host, Limits, Settings, lifecycle::Plan, runtime::ListenAddress,
+};
 use std::{convert::Infallible, time::Duration};
 
 fn ok() -> impl Future<Output = Result<(), std::io::Error>> + Send {
@@ -58,7 +60,9 @@ fn all_handles_of_a_host_ask_the_same_one() {
     assert!(format!("{first:?}").contains("is_cancelled: false"), "{first:?}");
     first.stop();
     assert!(format!("{:?}", builder.shutdown_handle()).contains("is_cancelled: true"));
-    assert!(format!("{:?}", builder.hyper(service()).shutdown_handle()).contains("is_cancelled: true"));
+    assert!(
+        format!("{:?}", builder.hyper(service()).shutdown_handle()).contains("is_cancelled: true")
+    );
 }
 
 #[test]

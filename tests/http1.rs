@@ -32,47 +32,62 @@ fn paths() -> Host<impl HttpService> {
 
 fn limited(limits: Limits) -> Host<impl HttpService> {
     let plan = Plan { lame_duck: Duration::ZERO, drain: Duration::from_secs(15), ..quick_plan() };
-    builder().plan(plan).limits(limits).request_timeout(None).hyper(service_fn(async |request: Request<lameduck::Body>| {
-        let status = |status| Ok::<_, Infallible>(Response::builder().status(status).body(Body::empty()).unwrap());
-        let switch = || {
-            let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
-            response.header(header::UPGRADE, "echo").header(header::CONNECTION, "upgrade").body(Body::empty())
-        };
-        match request.uri().path() {
-            "/405" => status(StatusCode::METHOD_NOT_ALLOWED),
-            "/101" => {
-                echo(hyper::upgrade::on(request));
-                Ok(switch().unwrap())
+    builder().plan(plan).limits(limits).request_timeout(None).hyper(service_fn(
+        async |request: Request<lameduck::Body>| {
+            let status = |status| {
+                Ok::<_, Infallible>(Response::builder().status(status).body(Body::empty()).unwrap())
+            };
+            let switch = || {
+                let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+                response
+                    .header(header::UPGRADE, "echo")
+                    .header(header::CONNECTION, "upgrade")
+                    .body(Body::empty())
+            };
+            match request.uri().path() {
+                "/405" => status(StatusCode::METHOD_NOT_ALLOWED),
+                "/101" => {
+                    echo(hyper::upgrade::on(request));
+                    Ok(switch().unwrap())
+                }
+                "/read-101" => {
+                    let (head, body) = request.into_parts();
+                    let read = body.collect().await.unwrap().to_bytes();
+                    echo(hyper::upgrade::on(Request::from_parts(head, ())));
+                    let mut response = switch().unwrap();
+                    response
+                        .headers_mut()
+                        .insert("x-body", http::HeaderValue::from_bytes(&read).unwrap());
+                    Ok(response)
+                }
+                "/cause" => {
+                    let context = request.body().context().clone();
+                    context.cancelled().await;
+                    Ok(Response::new(Body::from(format!("{:?}", context.cancel_cause()))))
+                }
+                "/late" => {
+                    let context = request.body().context().clone();
+                    support::pause(700).await;
+                    Ok(Response::new(Body::from(format!("{:?}", context.cancel_cause()))))
+                }
+                "/never" => std::future::pending().await,
+                "/endless" => {
+                    let piece = futures_util::stream::iter([Ok::<_, Infallible>("piece")]);
+                    Ok(Response::new(Body::from_stream(
+                        piece.chain(futures_util::stream::pending()),
+                    )))
+                }
+                "/echo" => Ok(Response::new(Body::new(request.into_body()))),
+                "/read" => Ok(Response::new(Body::from(
+                    request.into_body().collect().await.unwrap().to_bytes(),
+                ))),
+                _ if request.method() == http::Method::CONNECT => {
+                    status(StatusCode::METHOD_NOT_ALLOWED)
+                }
+                _ => Ok(Response::new(Body::from("hello"))),
             }
-            "/read-101" => {
-                let (head, body) = request.into_parts();
-                let read = body.collect().await.unwrap().to_bytes();
-                echo(hyper::upgrade::on(Request::from_parts(head, ())));
-                let mut response = switch().unwrap();
-                response.headers_mut().insert("x-body", http::HeaderValue::from_bytes(&read).unwrap());
-                Ok(response)
-            }
-            "/cause" => {
-                let context = request.body().context().clone();
-                context.cancelled().await;
-                Ok(Response::new(Body::from(format!("{:?}", context.cancel_cause()))))
-            }
-            "/late" => {
-                let context = request.body().context().clone();
-                support::pause(700).await;
-                Ok(Response::new(Body::from(format!("{:?}", context.cancel_cause()))))
-            }
-            "/never" => std::future::pending().await,
-            "/endless" => {
-                let piece = futures_util::stream::iter([Ok::<_, Infallible>("piece")]);
-                Ok(Response::new(Body::from_stream(piece.chain(futures_util::stream::pending()))))
-            }
-            "/echo" => Ok(Response::new(Body::new(request.into_body()))),
-            "/read" => Ok(Response::new(Body::from(request.into_body().collect().await.unwrap().to_bytes()))),
-            _ if request.method() == http::Method::CONNECT => status(StatusCode::METHOD_NOT_ALLOWED),
-            _ => Ok(Response::new(Body::from("hello"))),
-        }
-    }))
+        },
+    ))
 }
 
 #[expect(clippy::disallowed_methods, reason = "an upgraded connection ends with its client")]
@@ -149,8 +164,13 @@ fn an_upgrade_that_was_asked_for_in_vain_is_not_counted_when_its_connection_ends
 #[test]
 fn the_protocol_does_not_change_before_the_body_was_read() {
     let app = start(paths());
-    let request = |path| format!("POST {path} HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n");
-    for body in ["content-length: 4\r\n\r\nbody", "transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"] {
+    let request = |path| {
+        format!("POST {path} HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n")
+    };
+    for body in [
+        "content-length: 4\r\n\r\nbody",
+        "transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+    ] {
         let mut client = Client::connect(app.main);
         client.send(format!("{}{body}new protocol", request("/101")));
         let answer = client.answer();
@@ -400,7 +420,10 @@ fn an_empty_line_is_no_request() {
             }
             client.send(post);
             assert_eq!(client.answer().body(), "body", "{lines:?}");
-            client.send(format!("{lines}{}GET / HTTP/1.1\r\nhost: test\r\n\r\n", if lines == "\r" { "\n" } else { "" }));
+            client.send(format!(
+                "{lines}{}GET / HTTP/1.1\r\nhost: test\r\n\r\n",
+                if lines == "\r" { "\n" } else { "" }
+            ));
             assert_eq!(client.answer().body(), "hello", "{lines:?}");
         }
     }
@@ -428,7 +451,7 @@ fn an_empty_line_holds_no_drain_and_is_no_race() {
         assert_eq!(client.end(), End::Closed);
     }
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
-    assert_eq!(app.report().connections.raced, 0);
+    assert_eq!(app.report().connections.close_races, 0);
 }
 
 // A client that sends empty lines for ever kept its connection for ever.
@@ -482,15 +505,27 @@ fn what_arrived_while_the_process_was_stopped_is_read_before_a_timer_speaks() {
 #[test]
 fn a_request_without_one_valid_host_is_refused() {
     let app = start(paths());
-    let refused =
-        ["", "host: a\r\nhost: a\r\n", "host: a\r\nhost: b\r\n", "host: a b\r\n", "host: u@a\r\n", "host: a/b\r\n"];
+    let refused = [
+        "",
+        "host: a\r\nhost: a\r\n",
+        "host: a\r\nhost: b\r\n",
+        "host: a b\r\n",
+        "host: u@a\r\n",
+        "host: a/b\r\n",
+    ];
     for method in ["GET", "POST"] {
         let idle = idle::<6>(&app);
         for (fields, idle) in refused.iter().zip(idle) {
             for mut client in [Client::connect(app.main), idle] {
-                client.send(format!("{method} / HTTP/1.1\r\n{fields}\r\nGET / HTTP/1.1\r\nhost: test\r\n\r\n"));
+                client.send(format!(
+                    "{method} / HTTP/1.1\r\n{fields}\r\nGET / HTTP/1.1\r\nhost: test\r\n\r\n"
+                ));
                 let answer = client.answer();
-                assert_eq!((answer.status, answer.says_close()), (400, true), "{method} {fields:?}");
+                assert_eq!(
+                    (answer.status, answer.says_close()),
+                    (400, true),
+                    "{method} {fields:?}"
+                );
                 assert_eq!(client.end(), End::Closed);
             }
         }

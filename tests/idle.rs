@@ -19,7 +19,8 @@ const ALL_WORKERS: [Workers; 3] = [Workers::Task, Workers::OneThread, Workers::T
 
 fn hello(limits: Limits) -> Host<impl HttpService> {
     let plan = Plan { lame_duck: Duration::ZERO, drain: Duration::from_secs(5), ..quick_plan() };
-    let service = async |_: Request<lameduck::Body>| Ok::<_, Infallible>(Response::new(Body::from("hello")));
+    let service =
+        async |_: Request<lameduck::Body>| Ok::<_, Infallible>(Response::new(Body::from("hello")));
     builder().plan(plan).limits(limits).hyper(service_fn(service))
 }
 
@@ -49,7 +50,10 @@ fn a_connection_without_a_byte_is_closed_after_the_first_byte_timeout_and_no_oth
         let status = app.status();
         assert_eq!(status["connections"]["first_byte_timeouts"], 1);
         let report = app.end();
-        assert_eq!((report.code(), report.connections.raced, report.connections.evicted), (0, 0, 0));
+        assert_eq!(
+            (report.code(), report.connections.close_races, report.connections.evicted),
+            (0, 0, 0)
+        );
     }
 }
 

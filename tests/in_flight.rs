@@ -58,7 +58,10 @@ fn a_keep_alive_client_is_told_to_close_from_the_stop_request_on() {
     assert!(answer.status == 200 && answer.says_close(), "asked after the stop: {answer:?}");
     assert_eq!(before.end(), End::Closed);
     let answer = during.answer();
-    assert!(answer.status == 200 && answer.says_close(), "asked before it, answered after it: {answer:?}");
+    assert!(
+        answer.status == 200 && answer.says_close(),
+        "asked before it, answered after it: {answer:?}"
+    );
     let late = service.get("/nothing-here");
     assert!(late.status == 404 && late.says_close(), "whatever the answer is: {late:?}");
     assert_eq!(service.exit_code(), 0);
@@ -94,7 +97,11 @@ fn pipelined_requests_that_lie_in_the_kernel_when_the_stop_comes_are_answered_or
     service.signal(Signal::TERM);
     let first = client.answer();
     assert!(first.status == 200 && first.says_close());
-    assert_eq!(client.end(), End::Closed, "closed, and not reset: the answer must not be thrown away");
+    assert_eq!(
+        client.end(),
+        End::Closed,
+        "closed, and not reset: the answer must not be thrown away"
+    );
     assert_eq!(service.exit_code(), 0);
     let requests = &service.report()["requests"];
     assert_eq!(requests["aborted"], 0, "{requests}");
@@ -148,11 +155,16 @@ fn an_http2_client_gets_a_goaway_within_the_delay_and_its_streams_finish() {
     let asked = now();
     service.signal(Signal::TERM);
     client.wait_for("a GOAWAY", |frame| frame.kind == GOAWAY);
-    assert!(asked.elapsed().as_millis() < 1_400, "told within the delay, not at the end: {:?}", asked.elapsed());
+    assert!(
+        asked.elapsed().as_millis() < 1_400,
+        "told within the delay, not at the end: {:?}",
+        asked.elapsed()
+    );
     assert_eq!(client.body(slow), "slow done\n");
     assert!(client.body(stream).ends_with("end\n"));
     client.read_to_end();
-    let last: Vec<u32> = client.seen.iter().filter(|frame| frame.kind == GOAWAY).map(Frame::last_stream).collect();
+    let last: Vec<u32> =
+        client.seen.iter().filter(|frame| frame.kind == GOAWAY).map(Frame::last_stream).collect();
     // RFC 9113 §6.8: the first warns, the last tells which streams were taken.
     assert_eq!(last, [0x7fff_ffff, stream], "one graceful GOAWAY");
     assert_eq!(service.exit_code(), 0);
@@ -177,10 +189,13 @@ fn an_http2_stream_begun_between_the_warning_and_the_close_is_served() {
 async fn a_common_http2_client_sees_its_answers_whole_and_its_connection_end_well() {
     let mut service = Service::start(&["--lame-duck=200ms", "--drain=5s"]);
     let io = TokioIo::new(tokio::net::TcpStream::connect(service.main).await.unwrap());
-    let (mut client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(connection);
-    let request = |path: &str| http::Request::get(format!("http://test{path}")).body(Empty::<bytes::Bytes>::new()).unwrap();
+    let request = |path: &str| {
+        http::Request::get(format!("http://test{path}")).body(Empty::<bytes::Bytes>::new()).unwrap()
+    };
     let slow = client.send_request(request("/slow?ms=700")).await;
     let stream = client.send_request(request("/stream?ms=700"));
     service.signal(Signal::TERM);
@@ -189,7 +204,10 @@ async fn a_common_http2_client_sees_its_answers_whole_and_its_connection_end_wel
     if let Ok(streamed) = stream.await {
         assert!(streamed.into_body().collect().await.unwrap().to_bytes().ends_with(b"end\n"));
     }
-    assert!(tasks.join_next().await.unwrap().unwrap().is_ok(), "the connection ends without an error");
+    assert!(
+        tasks.join_next().await.unwrap().unwrap().is_ok(),
+        "the connection ends without an error"
+    );
     assert_eq!(service.exit_code(), 0);
 }
 
@@ -250,7 +268,11 @@ fn an_answer_that_is_small_does_not_wait_for_a_big_one_to_be_called_finished() {
     service.signal(Signal::TERM);
     assert_eq!(service.exit_code(), 3);
     let requests = &service.report()["requests"];
-    assert_eq!((&requests["finished"], &requests["aborted"]), (&10.into(), &1.into()), "{requests}");
+    assert_eq!(
+        (&requests["finished"], &requests["aborted"]),
+        (&10.into(), &1.into()),
+        "{requests}"
+    );
 }
 
 #[test]

@@ -20,8 +20,15 @@ const NO_LIMITS: [&str; 11] = [
 ];
 
 /// Folders and files whose constants may bound clients.
-const SOURCES: [&str; 7] =
-    ["http", "internal", "driver", "os/limits.rs", "settings/least.rs", "process.rs", "os/transport.rs"];
+const SOURCES: [&str; 7] = [
+    "http",
+    "internal",
+    "driver",
+    "os/limits.rs",
+    "settings/least.rs",
+    "process.rs",
+    "os/transport.rs",
+];
 
 /// Constants there that bound nothing that a client does, each with its reason.
 const OTHERS: [(&str, &str); 16] = [
@@ -80,7 +87,8 @@ fn constants() -> Vec<Constant> {
     let mut found = Vec::new();
     for path in files {
         let file = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-        for line in fs::read_to_string(&path).unwrap().lines().filter(|line| !line.starts_with(' ')) {
+        for line in fs::read_to_string(&path).unwrap().lines().filter(|line| !line.starts_with(' '))
+        {
             let Some((_, declared)) = line.split_once("const ") else { continue };
             let Some((name, rest)) = declared.split_once(": ") else { continue };
             let Some((kind, value)) = rest.split_once(" = ") else { continue };
@@ -105,11 +113,14 @@ fn collect(path: &Path, files: &mut Vec<std::path::PathBuf>) {
 
 /// Whether a constant of this name and file bounds something: all of `limits.rs`, and what is called so elsewhere.
 fn is_limit(constant: &Constant) -> bool {
-    let words =
-        ["MAX", "LEAST", "MOST", "ONCE", "KEPT", "TIMEOUT", "GRACE", "WAIT", "PAUSE", "LIMIT", "BYTES", "TURNS", "SWEEP"];
+    let words = [
+        "MAX", "LEAST", "MOST", "ONCE", "KEPT", "TIMEOUT", "GRACE", "WAIT", "PAUSE", "LIMIT",
+        "BYTES", "TURNS", "SWEEP",
+    ];
     constant.file == "http/limits.rs"
         || constant.name.split('_').any(|word| words.contains(&word))
-        || ["SETTLE_UNKNOWN", "SPARE_DESCRIPTORS", "TICK", "SHORT"].contains(&constant.name.as_str())
+        || ["SETTLE_UNKNOWN", "SPARE_DESCRIPTORS", "TICK", "SHORT"]
+            .contains(&constant.name.as_str())
 }
 
 /// What a table says of `Duration::from_millis(250)`, `64 * 1024` or `1_000`.
@@ -124,7 +135,12 @@ fn in_words(value: &str) -> Option<String> {
         return Some(format!("{} s", number(seconds.trim_end_matches(')'))?));
     }
     let digits = number(value)?.to_string();
-    let grouped: Vec<&str> = digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
+    let grouped: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .map(|group| std::str::from_utf8(group).unwrap())
+        .collect();
     Some(grouped.join(","))
 }
 
@@ -134,7 +150,11 @@ fn every_setting_that_bounds_clients_has_a_row_with_its_default() {
     for setting in lameduck::SETTINGS {
         let row = rows.iter().find(|row| row.knob == format!("`--{}`", setting.flag));
         match row {
-            None => assert!(NO_LIMITS.contains(&setting.flag), "docs/limits.md has no row for --{}", setting.flag),
+            None => assert!(
+                NO_LIMITS.contains(&setting.flag),
+                "docs/limits.md has no row for --{}",
+                setting.flag
+            ),
             // The default says for which names it is open, and the setting that there are no more.
             Some(_) if setting.flag == "internal-hosts" => {}
             Some(row) => assert_eq!(row.default, setting.default, "--{}", setting.flag),
@@ -146,7 +166,10 @@ fn every_setting_that_bounds_clients_has_a_row_with_its_default() {
 fn every_field_of_the_limits_is_a_setting_with_a_row() {
     let source = read("src/http/limits.rs");
     let fields = source.split("pub struct Limits {").nth(1).unwrap().split('}').next().unwrap();
-    let fields: Vec<&str> = fields.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next()).collect();
+    let fields: Vec<&str> = fields
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next())
+        .collect();
     assert!(fields.len() >= 9, "{fields:?}");
     let knobs: BTreeSet<String> = rows().into_iter().map(|row| row.knob).collect();
     for field in fields {
@@ -166,22 +189,34 @@ fn every_constant_that_bounds_clients_has_a_row_with_its_value() {
             continue;
         }
         let row = rows.iter().find(|row| row.knob == format!("`{name}` ({file})"));
-        let row = row.unwrap_or_else(|| panic!("docs/limits.md has no row for {name} of src/{file} = {value}"));
+        let row = row.unwrap_or_else(|| {
+            panic!("docs/limits.md has no row for {name} of src/{file} = {value}")
+        });
         if let Some(words) = in_words(value) {
             let default = row.default.strip_prefix("every ").unwrap_or(&row.default);
-            let is_same = default == words || default.strip_prefix(&words).is_some_and(|rest| rest.starts_with([' ', ',']));
-            assert!(is_same, "{name} of src/{file} is {words}, and docs/limits.md says {default:?}");
+            let is_same = default == words
+                || default.strip_prefix(&words).is_some_and(|rest| rest.starts_with([' ', ',']));
+            assert!(
+                is_same,
+                "{name} of src/{file} is {words}, and docs/limits.md says {default:?}"
+            );
         }
     }
 }
 
 #[test]
 fn no_row_is_of_a_limit_that_is_gone() {
-    let flags: BTreeSet<String> = lameduck::SETTINGS.iter().map(|setting| format!("`--{}`", setting.flag)).collect();
-    let constants: BTreeSet<String> =
-        constants().into_iter().map(|constant| format!("`{}` ({})", constant.name, constant.file)).collect();
+    let flags: BTreeSet<String> =
+        lameduck::SETTINGS.iter().map(|setting| format!("`--{}`", setting.flag)).collect();
+    let constants: BTreeSet<String> = constants()
+        .into_iter()
+        .map(|constant| format!("`{}` ({})", constant.name, constant.file))
+        .collect();
     for Row { knob, .. } in rows() {
-        assert!(flags.contains(&knob) || constants.contains(&knob), "docs/limits.md: what is {knob}?");
+        assert!(
+            flags.contains(&knob) || constants.contains(&knob),
+            "docs/limits.md: what is {knob}?"
+        );
     }
 }
 

@@ -24,7 +24,10 @@ const ROLE: &str = "LAMEDUCK_TEST_ROLE";
 /// Runs the victim in a process of its own.
 fn run(role: &str) -> Ended {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "victim", "--nocapture"]).env(ROLE, role).env("APP_PORT", "tcp://10.0.0.1:80");
+    command
+        .args(["--exact", "victim", "--nocapture"])
+        .env(ROLE, role)
+        .env("APP_PORT", "tcp://10.0.0.1:80");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     run_to_end(&mut command)
 }
@@ -46,7 +49,10 @@ const DEAD_DATABASE: &str = "cannot prepare the database: cannot connect: refuse
 fn port_in_use() -> Report {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string().parse().unwrap();
-    let host = Host::builder().main_address(address).internal_address("127.0.0.1:0".parse().unwrap()).tower(Router::new());
+    let host = Host::builder()
+        .main_address(address)
+        .internal_address("127.0.0.1:0".parse().unwrap())
+        .tower(Router::new());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(host.run())
 }
@@ -57,7 +63,9 @@ fn settings() -> anyhow::Result<Settings> {
 
 /// Builds no host: its build fails with this.
 fn never_built(error: anyhow::Error) -> ! {
-    fn build(error: anyhow::Error) -> Result<Host<impl lameduck::HttpService>, Box<dyn std::error::Error + Send + Sync>> {
+    fn build(
+        error: anyhow::Error,
+    ) -> Result<Host<impl lameduck::HttpService>, Box<dyn std::error::Error + Send + Sync>> {
         if now_and_then() { Ok(builder().tower(Router::new())) } else { Err(error.into()) }
     }
     fn now_and_then() -> bool {
@@ -75,7 +83,11 @@ fn broken_body() -> axum::response::Response {
 /// Serves a body and a handler that fail; both are asked for once.
 fn serves_errors() -> Report {
     let service = tower::service_fn(|request: http::Request<lameduck::Body>| async move {
-        if request.uri().path() == "/body" { Ok(broken_body()) } else { dead_database().map(|()| broken_body()) }
+        if request.uri().path() == "/body" {
+            Ok(broken_body())
+        } else {
+            dead_database().map(|()| broken_body())
+        }
     });
     let app = App::start(builder().tower(service));
     let mut client = support::Client::connect(app.main);
@@ -93,9 +105,13 @@ fn victim() {
     match &*role {
         "no_subscriber" => {}
         "subscriber" => subscriber().json().init(),
-        "subscriber_that_is_off" => subscriber().with_max_level(tracing::level_filters::LevelFilter::OFF).init(),
+        "subscriber_that_is_off" => {
+            subscriber().with_max_level(tracing::level_filters::LevelFilter::OFF).init()
+        }
         "bad_setting" => never_built(settings().unwrap_err()),
-        "bad_setting_with_context" => never_built(settings().context("cannot read the settings").unwrap_err()),
+        "bad_setting_with_context" => {
+            never_built(settings().context("cannot read the settings").unwrap_err())
+        }
         "bad_plan_in_build" => {
             let check = Plan::default().check_grace_period(Duration::from_secs(1));
             never_built(anyhow::Error::from(check.unwrap_err()))
@@ -117,20 +133,31 @@ fn a_failed_run_in_a_users_runtime_says_why_with_and_without_a_log() {
         let ended = run(role);
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert_eq!(ended.stderr.lines().count(), 1, "{role}: {}", ended.stderr);
-        assert!(ended.stderr.starts_with("error: cannot bind the main address 127.0.0.1:"), "{role}: {}", ended.stderr);
+        assert!(
+            ended.stderr.starts_with("error: cannot bind the main address 127.0.0.1:"),
+            "{role}: {}",
+            ended.stderr
+        );
         assert!(ended.stderr.contains("in use"), "{role}: {}", ended.stderr);
     }
     let ended = run("subscriber");
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let line: serde_json::Value = serde_json::from_str(ended.stderr.trim_end()).unwrap();
-    assert_eq!((&line["level"], &line["fields"]["message"]), (&"ERROR".into(), &"the host failed".into()), "{line}");
+    assert_eq!(
+        (&line["level"], &line["fields"]["message"]),
+        (&"ERROR".into(), &"the host failed".into()),
+        "{line}"
+    );
     assert!(line["fields"]["error"].as_str().unwrap().contains("in use"), "{line}");
     assert_eq!(line["fields"]["exit_code"], 1, "{line}");
 }
 
 #[test]
 fn a_main_may_return_the_report_and_may_not_drop_it() {
-    #[expect(unused_must_use, reason = "a report that is dropped must be warned of, and that is tested here")]
+    #[expect(
+        unused_must_use,
+        reason = "a report that is dropped must be warned of, and that is tested here"
+    )]
     fn forgets() {
         port_in_use();
     }
@@ -144,7 +171,8 @@ fn a_main_may_return_the_report_and_may_not_drop_it() {
 #[test]
 fn a_host_does_not_name_flags_and_variables_that_its_program_does_not_have() {
     // A service without flags was told to lower `--lame-duck`.
-    let alien = |error: &str| error.contains("--") || error.contains("APP_") || error.contains("SHUTDOWN_");
+    let alien =
+        |error: &str| error.contains("--") || error.contains("APP_") || error.contains("SHUTDOWN_");
     let in_use = port_in_use().error.unwrap();
     assert!(!alien(&in_use), "{in_use}");
     let told = |builder: Builder| {
@@ -155,7 +183,9 @@ fn a_host_does_not_name_flags_and_variables_that_its_program_does_not_have() {
     };
     let plan = told(builder().plan(Plan::default()).grace_period(Duration::from_secs(3)));
     assert!(plan.contains("lower lame_duck, drain") && !alien(&plan), "{plan}");
-    let long = || Hook::on_stop("long", || async { Ok::<(), io::Error>(()) }).budget(Duration::from_secs(60));
+    let long = || {
+        Hook::on_stop("long", || async { Ok::<(), io::Error>(()) }).budget(Duration::from_secs(60))
+    };
     let hooks = told(builder().hook(long()));
     assert!(hooks.contains("raise cleanup") && !alien(&hooks), "{hooks}");
     let least = told(builder().limits(Limits { headers_max: 0, ..Limits::default() }));
@@ -166,7 +196,8 @@ fn a_host_does_not_name_flags_and_variables_that_its_program_does_not_have() {
     assert!(plan.contains("SHUTDOWN_LAME_DUCK") && !plan.contains("--"), "{plan}");
     let slow = Hook::on_start("slow", std::future::pending::<Result<(), io::Error>>);
     let late = Plan { start: Duration::from_millis(50), ..quick_plan() };
-    let late = App::spawn(builder().plan(late).hook(slow).tower(Router::new()), Workers::Task).report();
+    let late =
+        App::spawn(builder().plan(late).hook(slow).tower(Router::new()), Workers::Task).report();
     assert_eq!(late.error.as_deref(), Some("the start took longer than its limit plan.start=50ms"));
 }
 
@@ -204,13 +235,21 @@ fn an_error_of_the_build_is_told_with_its_causes_and_a_bad_setting_is_exit_2_how
     // With a context around it a `SettingsError` was exit 1; and of a dead database only the outermost sentence was told.
     for (role, code, told) in [
         ("bad_setting", 2, "error: APP_PORT=tcp://10.0.0.1:80: expected a port"),
-        ("bad_setting_with_context", 2, "error: cannot read the settings: APP_PORT=tcp://10.0.0.1:80: expected a port"),
+        (
+            "bad_setting_with_context",
+            2,
+            "error: cannot read the settings: APP_PORT=tcp://10.0.0.1:80: expected a port",
+        ),
         ("bad_plan_in_build", 2, "error: worst-case shutdown 24s exceeds the grace period 1s"),
         ("dead_database", 1, &format!("error: {DEAD_DATABASE}")),
     ] {
         let ended = run(role);
         assert_eq!(ended.code, Some(code), "{role}: {ended:?}");
-        assert!(ended.stderr.starts_with(told) && ended.stderr.lines().count() == 1, "{role}: {}", ended.stderr);
+        assert!(
+            ended.stderr.starts_with(told) && ended.stderr.lines().count() == 1,
+            "{role}: {}",
+            ended.stderr
+        );
     }
 }
 
@@ -227,16 +266,29 @@ fn a_hook_a_check_and_a_task_are_reported_with_the_causes_of_their_errors() {
     let app = App::start(builder().hook(stop).readiness_check(check).tower(Router::new()));
     until("the check", || app.probe("/readiness").body().contains(DEAD_DATABASE).then_some(()));
     let report = app.end();
-    assert_eq!((report.code(), report.hooks.last().unwrap().message.as_deref()), (4, Some(DEAD_DATABASE)));
+    assert_eq!(
+        (report.code(), report.hooks.last().unwrap().message.as_deref()),
+        (4, Some(DEAD_DATABASE))
+    );
 
     let task = |_| async { dead_database() };
-    let report = App::spawn(builder().background("consumer", task).tower(Router::new()), Workers::Task).report();
+    let report =
+        App::spawn(builder().background("consumer", task).tower(Router::new()), Workers::Task)
+            .report();
     let told = format!("background task consumer failed: {DEAD_DATABASE}");
     assert_eq!((report.code(), report.error.as_deref()), (1, Some(&*told)));
 
     // A start hook that reads settings has a bad one: no service ran, and the exit says so (P13).
-    let bad = || async { Settings::default().resolve(|_| Vec::new(), |_| Some("x".into())).map(drop).context("settings") };
-    let app = App::spawn(builder().hook(Hook::on_start("settings", bad)).tower(Router::new()), Workers::Task);
+    let bad = || async {
+        Settings::default()
+            .resolve(|_| Vec::new(), |_| Some("x".into()))
+            .map(drop)
+            .context("settings")
+    };
+    let app = App::spawn(
+        builder().hook(Hook::on_start("settings", bad)).tower(Router::new()),
+        Workers::Task,
+    );
     let report = app.report();
     assert_eq!((report.code(), report.verdict), (2, Verdict::BadPlan), "{report:?}");
 }
@@ -245,7 +297,11 @@ fn a_hook_a_check_and_a_task_are_reported_with_the_causes_of_their_errors() {
 fn a_body_and_a_handler_are_logged_with_the_causes_of_their_errors() {
     let ended = run("errors_served");
     for event in ["a response body failed", "a handler failed"] {
-        let line = ended.stderr.lines().find(|line| line.contains(event)).unwrap_or_else(|| panic!("{event}: {ended:?}"));
+        let line = ended
+            .stderr
+            .lines()
+            .find(|line| line.contains(event))
+            .unwrap_or_else(|| panic!("{event}: {ended:?}"));
         assert!(line.contains(DEAD_DATABASE), "{line}");
     }
 }
@@ -255,7 +311,9 @@ fn one_stop_signal_in_a_slow_start_is_no_further_stop_request() {
     // One SIGTERM during a start hook was logged as `further stop request`.
     let run = |signals: usize| {
         let mut victim = Command::new(std::env::current_exe().unwrap());
-        victim.args(["--exact", "stopped_in_its_start", "--nocapture"]).env(ROLE, signals.to_string());
+        victim
+            .args(["--exact", "stopped_in_its_start", "--nocapture"])
+            .env(ROLE, signals.to_string());
         victim.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         run_to_end(&mut victim).stderr
     };
@@ -267,7 +325,9 @@ fn one_stop_signal_in_a_slow_start_is_no_further_stop_request() {
 #[test]
 fn stopped_in_its_start() {
     use lameduck::lifecycle::Signal::Terminate;
-    let Ok(signals) = std::env::var(ROLE).map(|role| role.parse::<usize>().unwrap_or(0)) else { return };
+    let Ok(signals) = std::env::var(ROLE).map(|role| role.parse::<usize>().unwrap_or(0)) else {
+        return;
+    };
     tracing_subscriber::fmt().with_writer(io::stderr).init();
     let slow = Hook::on_start("slow", std::future::pending::<Result<(), io::Error>>);
     // The second signal finds a stop hook at work.

@@ -21,9 +21,12 @@ fn document() -> String {
 /// The rows of the table under this heading, without its head: cells without their spaces.
 fn rows(heading: &str) -> Vec<Vec<String>> {
     let document = document();
-    let section = document.split(&format!("\n## {heading}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+    let section =
+        document.split(&format!("\n## {heading}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
     let lines = section.lines().filter(|line| line.starts_with("| ")).skip(1);
-    let cells = |line: &str| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect();
+    let cells = |line: &str| {
+        line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()
+    };
     lines.map(cells).collect()
 }
 
@@ -36,23 +39,34 @@ fn quoted(cell: &str) -> Vec<String> {
 fn every_setting_is_documented_with_its_flag_variable_and_default() {
     let rows = rows("Settings");
     for setting in lameduck::SETTINGS {
-        let row = rows.iter().find(|row| row[0] == format!("`--{}`", setting.flag)).expect(setting.flag);
-        assert_eq!((row[1].as_str(), row[2].as_str()), (format!("`{}`", setting.variable).as_str(), setting.default));
+        let row =
+            rows.iter().find(|row| row[0] == format!("`--{}`", setting.flag)).expect(setting.flag);
+        assert_eq!(
+            (row[1].as_str(), row[2].as_str()),
+            (format!("`{}`", setting.variable).as_str(), setting.default)
+        );
     }
     let command = lameduck::cli::args::command();
-    let flags: BTreeSet<String> =
-        command.get_arguments().filter_map(|flag| flag.get_long()).map(|flag| format!("`--{flag}`")).collect();
+    let flags: BTreeSet<String> = command
+        .get_arguments()
+        .filter_map(|flag| flag.get_long())
+        .map(|flag| format!("`--{flag}`"))
+        .collect();
     let documented: BTreeSet<String> = rows.iter().map(|row| row[0].clone()).collect();
     assert_eq!(documented, flags, "the table has the flags of `--help`, each of them");
 }
 
 #[test]
 fn every_exit_code_is_documented_with_its_verdict() {
-    let documented: Vec<(String, String)> =
-        rows("Exit codes").into_iter().map(|row| (row[0].clone(), quoted(&row[1])[0].clone())).collect();
-    let verdicts = [Verdict::Clean, Verdict::Failed, Verdict::Aborted, Verdict::HookFailed, Verdict::Watchdog];
-    let mut known: Vec<(String, String)> =
-        verdicts.map(|verdict| (verdict.exit_code().to_string(), verdict.name().to_owned())).to_vec();
+    let documented: Vec<(String, String)> = rows("Exit codes")
+        .into_iter()
+        .map(|row| (row[0].clone(), quoted(&row[1])[0].clone()))
+        .collect();
+    let verdicts =
+        [Verdict::Clean, Verdict::Failed, Verdict::Aborted, Verdict::HookFailed, Verdict::Watchdog];
+    let mut known: Vec<(String, String)> = verdicts
+        .map(|verdict| (verdict.exit_code().to_string(), verdict.name().to_owned()))
+        .to_vec();
     known.push(("2".to_owned(), "bad_plan".to_owned()));
     known.sort();
     assert_eq!(documented, known);
@@ -63,7 +77,8 @@ fn documented_events() -> BTreeMap<String, BTreeSet<String>> {
     let mut events = BTreeMap::new();
     let mut before = BTreeSet::new();
     for row in rows("Log events") {
-        let fields = if row[2] == "the same" { before } else { quoted(&row[2]).into_iter().collect() };
+        let fields =
+            if row[2] == "the same" { before } else { quoted(&row[2]).into_iter().collect() };
         before = fields.clone();
         events.insert(quoted(&row[0])[0].clone(), fields);
     }
@@ -84,14 +99,17 @@ fn events_of_the_sources() -> BTreeMap<String, BTreeSet<String>> {
                 for level in ["error", "warn", "info"] {
                     for rest in code.split(&format!("log::{level}!(")).skip(1) {
                         let mut parts = arguments(rest);
-                        let message = parts.iter().position(|part| part.starts_with('"')).expect("a message");
+                        let message =
+                            parts.iter().position(|part| part.starts_with('"')).expect("a message");
                         let messages = match parts[message].trim_matches('"') {
                             "{}" => phases(),
                             message => vec![message.to_owned()],
                         };
                         parts.truncate(message);
-                        let fields: BTreeSet<String> = parts.iter().map(|part| field(part)).collect();
-                        events.extend(messages.into_iter().map(|message| (message, fields.clone())));
+                        let fields: BTreeSet<String> =
+                            parts.iter().map(|part| field(part)).collect();
+                        events
+                            .extend(messages.into_iter().map(|message| (message, fields.clone())));
                     }
                 }
             }
@@ -128,7 +146,7 @@ fn field(argument: &str) -> String {
 }
 
 fn phases() -> Vec<String> {
-    let code = include_str!("../src/driver/words.rs");
+    let code = include_str!("../src/driver/reporting.rs");
     let table = code.split("const fn meaning(").nth(1).unwrap().split("\n}").next().unwrap();
     table.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -137,11 +155,18 @@ fn phases() -> Vec<String> {
 fn every_log_event_is_documented_with_its_fields_and_none_that_is_not_there() {
     let (documented, known) = (documented_events(), events_of_the_sources());
     for (event, fields) in &known {
-        assert_eq!(documented.get(event), Some(fields), "{event:?}, documented and as the sources have it");
+        assert_eq!(
+            documented.get(event),
+            Some(fields),
+            "{event:?}, documented and as the sources have it"
+        );
     }
     let names = |events: &BTreeMap<String, _>| events.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&documented), names(&known));
-    assert!(known.len() > 20 && known.contains_key("serving: ready"), "the reader of sources reads: {known:?}");
+    assert!(
+        known.len() > 20 && known.contains_key("serving: ready"),
+        "the reader of sources reads: {known:?}"
+    );
 }
 
 /// A life that ends with exit 3: a request that finishes, two that are cut, one before and one after its head.
@@ -184,7 +209,11 @@ fn what_was_lost_is_answered_by_the_log_alone() {
     for head_sent in [false, true] {
         let lost = lost.iter().filter(|line| line["head_sent"] == head_sent).collect::<Vec<_>>();
         assert_eq!(lost.len(), 1, "one with head_sent {head_sent}");
-        assert_eq!((&lost[0]["method"], &lost[0]["path"]), (&"GET".into(), &"/stuck".into()), "no query");
+        assert_eq!(
+            (&lost[0]["method"], &lost[0]["path"]),
+            (&"GET".into(), &"/stuck".into()),
+            "no query"
+        );
         assert_eq!(lost[0]["phase"], "cancelling");
         let age = lost[0]["age_ms"].as_u64().unwrap();
         assert!((1_400..20_000).contains(&age), "delay, drain and half the cancel wait: {age}");
@@ -198,14 +227,23 @@ fn a_phase_is_one_line_the_report_is_one_line_and_every_line_is_as_documented() 
     for line in &log {
         let line = line.as_object().expect("every line is JSON");
         let message = line["message"].as_str().unwrap();
-        let fields = &documented.get(message).unwrap_or_else(|| panic!("{message:?} is not documented"));
-        for name in line.keys().filter(|name| !["timestamp", "level", "message"].contains(&name.as_str())) {
+        let fields =
+            &documented.get(message).unwrap_or_else(|| panic!("{message:?} is not documented"));
+        for name in
+            line.keys().filter(|name| !["timestamp", "level", "message"].contains(&name.as_str()))
+        {
             assert!(fields.contains(name), "{message}: {name} is not documented");
         }
     }
-    let phases: Vec<&str> =
-        log.iter().filter(|line| line.get("in_flight").is_some()).map(|line| line["phase"].as_str().unwrap()).collect();
-    assert_eq!(phases, ["starting", "serving", "lame_duck", "draining", "cancelling", "cleaning_up", "stopped"]);
+    let phases: Vec<&str> = log
+        .iter()
+        .filter(|line| line.get("in_flight").is_some())
+        .map(|line| line["phase"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        phases,
+        ["starting", "serving", "lame_duck", "draining", "cancelling", "cleaning_up", "stopped"]
+    );
     assert_eq!(log.iter().filter(|line| line["message"] == "report").count(), 1);
     assert_eq!(log.last().unwrap()["message"], "report", "the last word");
 }

@@ -17,7 +17,11 @@ fn readiness_falls_while_everything_is_still_served() {
         (answer.status == 503).then_some(answer)
     });
     assert!(asked.elapsed() < Duration::from_millis(900), "it fell within the stop");
-    assert!(refusal.body().contains("lame_duck") || refusal.body().contains("lame duck"), "{}", refusal.body());
+    assert!(
+        refusal.body().contains("lame_duck") || refusal.body().contains("lame duck"),
+        "{}",
+        refusal.body()
+    );
     assert_eq!(service.get("/").body(), "hello world", "not ready, and serving");
     assert_eq!(service.exit_code(), 0);
 }
@@ -38,17 +42,26 @@ fn new_connections_are_served_for_the_whole_lame_duck_delay_and_refused_after_it
                 client.send_get("/");
                 match client.try_answer() {
                     Ok(answer) => assert_eq!(answer.body(), "hello world"),
-                    Err(end) => assert!(asked.elapsed() >= Duration::from_millis(700), "{end:?} within the delay"),
+                    Err(end) => assert!(
+                        asked.elapsed() >= Duration::from_millis(700),
+                        "{end:?} within the delay"
+                    ),
                 }
                 served += 1;
             }
-            Err(error) => assert!(asked.elapsed() >= Duration::from_millis(700), "{error} within the delay"),
+            Err(error) => {
+                assert!(asked.elapsed() >= Duration::from_millis(700), "{error} within the delay")
+            }
         }
     }
     assert!(asked.elapsed() >= Duration::from_millis(700), "the delay lasts in full");
     assert!(served > 1, "{served} connections within the delay");
     until_holds("a refused connection", || wire::is_refused(service.main));
-    assert_eq!(service.probe("/liveness").status, 200, "alive, though the main listeners are closed");
+    assert_eq!(
+        service.probe("/liveness").status,
+        200,
+        "alive, though the main listeners are closed"
+    );
     assert_eq!(slow.answer().body(), "slow done\n");
     assert_eq!(service.exit_code(), 0);
 }
@@ -84,11 +97,16 @@ fn the_log_shows_each_phase_once_and_in_order() {
     let mut service = Service::start(&["--lame-duck=50ms"]);
     service.signal(Signal::TERM);
     assert_eq!(service.exit_code(), 0);
-    let all = ["starting", "serving", "lame_duck", "draining", "cancelling", "cleaning_up", "stopped"];
+    let all =
+        ["starting", "serving", "lame_duck", "draining", "cancelling", "cleaning_up", "stopped"];
     assert_eq!(service.phases(), all);
     let report = service.report();
-    let reported: Vec<&str> =
-        report["phases"].as_array().unwrap().iter().filter_map(|span| span["phase"].as_str()).collect();
+    let reported: Vec<&str> = report["phases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|span| span["phase"].as_str())
+        .collect();
     assert_eq!(reported, all);
     assert_eq!(report["reason"], "SIGTERM");
     assert_eq!(report["verdict"], "clean");

@@ -11,8 +11,8 @@ mod help;
 mod network;
 #[path = "os/quiesce.rs"]
 mod quiesce;
-#[path = "os/rooms.rs"]
-mod rooms;
+#[path = "os/spawner.rs"]
+mod spawner;
 #[path = "os/transport.rs"]
 mod transport;
 #[path = "os/unix_path.rs"]

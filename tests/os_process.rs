@@ -9,12 +9,12 @@ mod help;
 
 use help::{Scratch, accept, any_port, bounded, listen_one, tcp};
 use lameduck::{
-    env::{Audience, Clock, ListenAddress, Listener, Network, Rooms, SignalSource},
     lifecycle::Signal,
     os::{
-        DescriptorReserve, OsNetwork, ReusePort, SocketOptions, Threads, TokioClock, UnixSignals, WATCHDOG_EXIT_CODE,
-        stdio::say,
+        OsNetwork, ReusePort, SocketOptions, SpareFds, ThreadPerWorker, TokioClock, UnixSignals,
+        WATCHDOG_EXIT_CODE, stdio::write_stderr_line,
     },
+    runtime::{Clock, ListenAddress, Listener, Network, ServerRole, SignalSource, Spawner},
 };
 use rustix::process::{self, Resource, Rlimit};
 use std::{
@@ -55,7 +55,8 @@ fn child(test: &str) -> Command {
 
 fn passes(test: &str) {
     let output = child(test).output().unwrap();
-    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (said, complained) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("1 passed"), "{said}{complained}");
 }
 
@@ -83,7 +84,9 @@ async fn signals_that_come_together_are_all_heard() {
         return passes(this_test!());
     }
     let mut signals = UnixSignals::install().unwrap();
-    for signal in [process::Signal::HUP, process::Signal::QUIT, process::Signal::INT, process::Signal::TERM] {
+    for signal in
+        [process::Signal::HUP, process::Signal::QUIT, process::Signal::INT, process::Signal::TERM]
+    {
         process::kill_process(process::getpid(), signal).unwrap();
     }
     let mut heard = Vec::new();
@@ -120,7 +123,7 @@ fn a_process_whose_root_has_no_dev_has_its_reserve() {
         // Only root may; the rest holds anyway.
         Err(error) => assert_eq!(error, rustix::io::Errno::PERM),
     }
-    assert_eq!(DescriptorReserve::new(4).unwrap().spares(), 4);
+    assert_eq!(SpareFds::new(4).unwrap().spares(), 4);
 }
 
 /// P16. The reserve is smaller than the number of probes: each descriptor must come back when its connection ends.
@@ -129,13 +132,14 @@ async fn a_process_without_descriptors_still_accepts_with_its_reserve_again_and_
     if !is_child() {
         return passes(this_test!());
     }
-    let reserve = DescriptorReserve::new(2).unwrap();
-    let mut listener = listen_one(&any_port()).await.with_reserve(reserve.clone());
+    let reserve = SpareFds::new(2).unwrap();
+    let mut listener = listen_one(&any_port()).await.with_spare_fds(reserve.clone());
     let mut bare = listen_one(&any_port()).await;
     let address = tcp(&listener.local());
     // The client's descriptors come from before: it is the same process.
-    let clients: Vec<_> =
-        (0..6).map(|_| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap()).collect();
+    let clients: Vec<_> = (0..6)
+        .map(|_| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap())
+        .collect();
     let queued = TcpStream::connect(tcp(&bare.local())).unwrap();
     process::setrlimit(
         Resource::Nofile,
@@ -145,7 +149,11 @@ async fn a_process_without_descriptors_still_accepts_with_its_reserve_again_and_
     let mut hoard = exhaust_descriptors();
 
     let error = accept(&mut bare).await.unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::MFILE.raw_os_error()), "one without a reserve is out of luck");
+    assert_eq!(
+        error.raw_os_error(),
+        Some(rustix::io::Errno::MFILE.raw_os_error()),
+        "one without a reserve is out of luck"
+    );
 
     for client in clients {
         client.connect(&address.into()).unwrap();
@@ -197,7 +205,7 @@ fn wait(mut child: Child) -> ExitStatus {
 fn last_words_into_a_stuck_pipe_are_dropped_and_do_not_block() {
     if is_child() {
         for _ in 0..100 {
-            say("nobody reads this");
+            write_stderr_line("nobody reads this");
         }
         return;
     }
@@ -208,7 +216,7 @@ fn last_words_into_a_stuck_pipe_are_dropped_and_do_not_block() {
 #[test]
 fn last_words_into_a_dead_pipe_are_dropped_and_do_not_panic() {
     if is_child() {
-        return say("nobody can read this");
+        return write_stderr_line("nobody can read this");
     }
     let (child, reader) = start_with_stuck_stderr(this_test!());
     drop(reader);
@@ -218,11 +226,12 @@ fn last_words_into_a_dead_pipe_are_dropped_and_do_not_panic() {
 #[test]
 fn last_words_are_one_line_of_at_most_a_pipes_atomic_write() {
     if is_child() {
-        say("short");
-        return say(&"é".repeat(5000));
+        write_stderr_line("short");
+        return write_stderr_line(&"é".repeat(5000));
     }
     let output = child(this_test!()).output().unwrap();
-    let short = output.stderr.windows(6).position(|window| window == b"short\n").expect("the short line");
+    let short =
+        output.stderr.windows(6).position(|window| window == b"short\n").expect("the short line");
     let long = &output.stderr[short + 6..];
     assert_eq!(long.iter().position(|byte| *byte == b'\n'), Some(4095));
 }
@@ -230,7 +239,7 @@ fn last_words_are_one_line_of_at_most_a_pipes_atomic_write() {
 #[test]
 fn last_words_reach_a_file_too() {
     if is_child() {
-        return say("into a file");
+        return write_stderr_line("into a file");
     }
     let scratch = Scratch::new("say");
     let path = scratch.path().join("stderr");
@@ -247,10 +256,10 @@ fn last_words_reach_a_file_too() {
 fn the_watchdog_ends_a_process_that_is_stuck_in_its_own_exit() {
     if is_child() {
         let clock = Arc::new(TokioClock::new());
-        let rooms = Threads::new(clock.clone(), NonZeroUsize::MIN).unwrap();
-        rooms.arm_watchdog(clock.now() + Duration::from_millis(200));
-        rooms.arm_watchdog(clock.now() + Duration::from_secs(3600));
-        drop(rooms);
+        let spawner = ThreadPerWorker::new(clock.clone(), NonZeroUsize::MIN).unwrap();
+        spawner.arm_watchdog(clock.now() + Duration::from_millis(200));
+        spawner.arm_watchdog(clock.now() + Duration::from_secs(3600));
+        drop(spawner);
         fill(rustix::stdio::stdout());
         std::io::stdout().write_all(b"half a line").unwrap();
         std::process::exit(0);
@@ -263,14 +272,17 @@ fn the_watchdog_ends_a_process_that_is_stuck_in_its_own_exit() {
 fn the_watchdog_says_why() {
     if is_child() {
         let clock = Arc::new(TokioClock::new());
-        let rooms = Threads::new(clock.clone(), NonZeroUsize::MIN).unwrap();
-        rooms.arm_watchdog(clock.now());
+        let spawner = ThreadPerWorker::new(clock.clone(), NonZeroUsize::MIN).unwrap();
+        spawner.arm_watchdog(clock.now());
         loop {
             std::thread::park();
         }
     }
     let output = child(this_test!()).output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("watchdog: the shutdown is over its bound"));
+    assert!(
+        String::from_utf8_lossy(&output.stderr)
+            .contains("watchdog: the shutdown is over its bound")
+    );
 }
 
 /// The same by a user that is really another one, and whose socket says so.
@@ -288,7 +300,7 @@ fn another_user_cannot_keep_a_port_from_being_shared() {
     if is_child() {
         let name = UnixAddress::from_abstract_name(std::env::var(NAME).unwrap()).unwrap();
         let _squatted = UnixListener::bind_addr(&name).unwrap();
-        say("squatted");
+        write_stderr_line("squatted");
         let _ = std::io::stdin().read(&mut [0]);
         return;
     }
@@ -301,12 +313,18 @@ fn another_user_cannot_keep_a_port_from_being_shared() {
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut squatter = Command::new(copy);
-    squatter.args([this_test!(), "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, "1").uid(100_000);
-    squatter.env(NAME, format!("lameduck exclusive {free} 1.0")).stdin(Stdio::piped()).stderr(Stdio::piped());
+    squatter
+        .args([this_test!(), "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, "1")
+        .uid(100_000);
+    squatter
+        .env(NAME, format!("lameduck exclusive {free} 1.0"))
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut squatter = squatter.stdout(Stdio::null()).spawn().unwrap();
     squatter.stderr.take().unwrap().read_exact(&mut [0; 8]).unwrap();
     let options = SocketOptions { reuse_port: ReusePort::Yes, ..SocketOptions::default() };
-    OsNetwork::new(options).reserve(&ListenAddress::Tcp(free), Audience::World, 1).unwrap();
+    OsNetwork::new(options).reserve(&ListenAddress::Tcp(free), ServerRole::Main, 1).unwrap();
     drop(squatter.stdin.take());
     assert!(squatter.wait().unwrap().success());
 }

@@ -37,7 +37,9 @@ fn named(status: &Value) -> Vec<String> {
     let oldest = status["waiting_for"]["oldest"].as_array().unwrap();
     let mut named: Vec<String> = oldest
         .iter()
-        .map(|waited| format!("{} {}", waited["kind"].as_str().unwrap(), waited["name"].as_str().unwrap()))
+        .map(|waited| {
+            format!("{} {}", waited["kind"].as_str().unwrap(), waited["name"].as_str().unwrap())
+        })
         .collect();
     named.sort();
     named
@@ -78,35 +80,52 @@ fn a_drain_names_the_requests_streams_work_and_tasks_that_it_waits_for() {
             let line = format!("lameduck_waiting_for{{kind=\"{kind}\"}} 1");
             assert!(page.contains(&line), "no {line} in {page}");
         }
-        assert!(page.contains("lameduck_background_task_running_seconds{task=\"consumer\"}"), "{page}");
+        assert!(
+            page.contains("lameduck_background_task_running_seconds{task=\"consumer\"}"),
+            "{page}"
+        );
         assert!(!page.contains("/never"), "the paths of clients are no labels");
     }
     // An impatient operator ends it.
     app.signal(lameduck::lifecycle::Signal::Interrupt);
     app.signal(lameduck::lifecycle::Signal::Interrupt);
     let report = app.report();
-    assert_eq!((report.code(), report.work_dropped, report.requests.aborted), (3, 2, 2), "{report:?}");
+    assert_eq!(
+        (report.code(), report.work_dropped, report.requests.aborted),
+        (3, 2, 2),
+        "{report:?}"
+    );
 }
 
 #[test]
 fn the_log_names_what_a_drain_waits_for_and_what_it_dropped() {
     // The log showed zeros while tracked work held a drain, and the warning that it was dropped named nothing.
-    let mut service = Service::start(&["--lame-duck=100ms", "--drain=500ms", "--cancel=500ms", "--request-timeout=30s"]);
+    let mut service = Service::start(&[
+        "--lame-duck=100ms",
+        "--drain=500ms",
+        "--cancel=500ms",
+        "--request-timeout=30s",
+    ]);
     assert_eq!(service.get("/work?ms=60000").status, 202);
     let mut upgraded = Client::connect(service.main);
-    upgraded.send("GET /upgrade HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+    upgraded
+        .send("GET /upgrade HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
     assert_eq!(upgraded.head().unwrap().status, 101);
     let mut stuck = Client::connect(service.main);
     stuck.send_get("/stuck?ms=60000");
     service.wait_for_in_flight(1);
-    let busy =
-        until("the upgrade", || Some(service.status()).filter(|status| status["waiting_for"]["by_kind"]["upgrade"] == 1));
+    let busy = until("the upgrade", || {
+        Some(service.status()).filter(|status| status["waiting_for"]["by_kind"]["upgrade"] == 1)
+    });
     assert_eq!(busy["waiting_for"]["by_kind"]["request"], 1, "{busy}");
     service.signal(Signal::TERM);
     assert_eq!(service.exit_code(), 3);
     let lines = service.lines();
     for phase in ["draining", "cancelling"] {
-        let line = lines.iter().find(|line| line["phase"] == phase && line.get("connections").is_some()).unwrap();
+        let line = lines
+            .iter()
+            .find(|line| line["phase"] == phase && line.get("connections").is_some())
+            .unwrap();
         let waiting_for = line["waiting_for"].as_str().unwrap_or_else(|| panic!("{line}"));
         for name in ["GET /work (work, ", "GET /stuck (request, ", "GET /upgrade (upgrade, "] {
             assert!(waiting_for.contains(name), "no {name} in {line}");
@@ -114,8 +133,14 @@ fn the_log_names_what_a_drain_waits_for_and_what_it_dropped() {
         assert!(!waiting_for.contains("60000"), "no query: {line}");
     }
     let dropped = |name: &str| {
-        let of = |line: &&Value| line["message"].as_str().is_some_and(|said| said.starts_with("work that outlived"));
-        lines.iter().filter(of).find(|line| line["work"] == name).unwrap_or_else(|| panic!("{name}: {lines:?}"))
+        let of = |line: &&Value| {
+            line["message"].as_str().is_some_and(|said| said.starts_with("work that outlived"))
+        };
+        lines
+            .iter()
+            .filter(of)
+            .find(|line| line["work"] == name)
+            .unwrap_or_else(|| panic!("{name}: {lines:?}"))
     };
     let work = dropped("GET /work");
     assert_eq!(work["kind"], "work", "{work}");
@@ -125,7 +150,9 @@ fn the_log_names_what_a_drain_waits_for_and_what_it_dropped() {
 #[test]
 fn a_response_that_its_client_does_not_read_is_named() {
     let large = || async { vec![b'x'; 64 << 20] };
-    let app = App::start(builder().grace_period(Duration::ZERO).tower(Router::new().route("/large", get(large))));
+    let app = App::start(
+        builder().grace_period(Duration::ZERO).tower(Router::new().route("/large", get(large))),
+    );
     let mut http1 = Client::connect(app.main);
     http1.send_get("/large");
     until("its name", || (named(&app.status()) == ["stream GET /large"]).then_some(()));
@@ -144,10 +171,15 @@ fn what_is_named_is_bounded_in_number_and_in_length() {
     }
     // The client has a response before its server has counted it.
     let waiting_for = until("the end of the requests", || {
-        Some(app.status()["waiting_for"].clone()).filter(|waiting_for| waiting_for["by_kind"]["request"] == 0)
+        Some(app.status()["waiting_for"].clone())
+            .filter(|waiting_for| waiting_for["by_kind"]["request"] == 0)
     });
     let oldest = waiting_for["oldest"].as_array().unwrap();
-    assert_eq!((waiting_for["total"].as_u64(), oldest.len()), (Some(30), 10), "the oldest by name, all by number");
+    assert_eq!(
+        (waiting_for["total"].as_u64(), oldest.len()),
+        (Some(30), 10),
+        "the oldest by name, all by number"
+    );
     assert!(oldest[0]["name"].as_str().unwrap().starts_with("GET /0/xxx"), "{waiting_for}");
     assert!(waiting_for.to_string().len() < 3_000, "{waiting_for}");
     app.stop();

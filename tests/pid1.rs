@@ -37,7 +37,12 @@ fn unshare() -> Option<Command> {
 }
 
 fn is_found(command: &Command) -> bool {
-    Command::new(command.get_program()).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+    Command::new(command.get_program())
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok()
 }
 
 /// The binary as process 1, and its id as seen from here.
@@ -57,8 +62,13 @@ fn process_1(flags: &[&str]) -> Option<(Service, Pid)> {
     service.wait_for_phase("serving");
     let outside = service.pid().as_raw_nonzero();
     let child = until("the child of unshare", || {
-        let children = fs::read_to_string(format!("/proc/{outside}/task/{outside}/children")).unwrap();
-        children.split_whitespace().next().and_then(|child| child.parse().ok()).and_then(Pid::from_raw)
+        let children =
+            fs::read_to_string(format!("/proc/{outside}/task/{outside}/children")).unwrap();
+        children
+            .split_whitespace()
+            .next()
+            .and_then(|child| child.parse().ok())
+            .and_then(Pid::from_raw)
     });
     let status = fs::read_to_string(format!("/proc/{}/status", child.as_raw_nonzero())).unwrap();
     let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap();
@@ -68,9 +78,12 @@ fn process_1(flags: &[&str]) -> Option<(Service, Pid)> {
 
 #[test]
 fn as_process_1_it_drains_and_exits_0_on_each_stop_signal() {
-    for (signal, name) in
-        [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT"), (Signal::QUIT, "SIGQUIT"), (Signal::HUP, "SIGHUP")]
-    {
+    for (signal, name) in [
+        (Signal::TERM, "SIGTERM"),
+        (Signal::INT, "SIGINT"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::HUP, "SIGHUP"),
+    ] {
         let Some((mut service, process_1)) = process_1(&["--lame-duck=200ms"]) else { return };
         let address = service.main;
         let slow = aside(move || Client::connect(address).get("/slow?ms=600").body());

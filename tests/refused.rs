@@ -32,7 +32,10 @@ fn service_without(refused: &str, flags: &[&str]) -> Command {
         };
     }
     let flags: Vec<_> = ANYWHERE.iter().chain(flags).copied().collect();
-    restricted.env(REFUSED, refused).env(FLAGS, flags.join("\n")).env(BINARY, env!("CARGO_BIN_EXE_lameduck"));
+    restricted
+        .env(REFUSED, refused)
+        .env(FLAGS, flags.join("\n"))
+        .env(BINARY, env!("CARGO_BIN_EXE_lameduck"));
     restricted.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     restricted
 }

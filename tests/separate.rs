@@ -24,13 +24,25 @@ use support::{
 };
 
 fn request(address: std::net::SocketAddr, method: &str, path: &str) -> wire::Answer {
-    wire::request(address, &format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
+    wire::request(
+        address,
+        &format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"),
+    )
 }
 
 #[test]
 fn neither_server_answers_for_the_other() {
     let service = Service::start(&[]);
-    for path in ["/liveness", "/readiness", "/livez", "/readyz", "/serving", "/startupz", "/status", "/metrics"] {
+    for path in [
+        "/liveness",
+        "/readiness",
+        "/livez",
+        "/readyz",
+        "/serving",
+        "/startupz",
+        "/status",
+        "/metrics",
+    ] {
         assert_eq!(service.get(path).status, 404, "{path} on the main port");
         assert_eq!(service.probe(path).status, 200, "{path} on the internal port");
     }
@@ -46,7 +58,11 @@ fn probes_answer_head_like_get_refuse_other_methods_and_are_never_stored() {
         let mut client = Client::connect(service.internal);
         client.send(format!("HEAD {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"));
         assert_eq!(client.head().unwrap().status, 200, "{path}");
-        assert_eq!(client.get(path).header("cache-control"), Some("no-store"), "no body lay between the two");
+        assert_eq!(
+            client.get(path).header("cache-control"),
+            Some("no-store"),
+            "no body lay between the two"
+        );
         let refused = request(service.internal, "POST", path);
         assert_eq!((refused.status, refused.header("allow")), (405, Some("GET, HEAD")));
     }
@@ -81,9 +97,12 @@ fn a_failing_check_makes_it_unready_is_named_in_the_body_and_recovers() {
     let seen = healthy.clone();
     let check = Check::new("database", move || {
         let healthy = seen.load(Relaxed);
-        async move { if healthy { Ok(()) } else { Err(io::Error::other("connection refused by db:5432")) } }
+        async move {
+            if healthy { Ok(()) } else { Err(io::Error::other("connection refused by db:5432")) }
+        }
     });
-    let hanging = Check::new("cache", || async { Ok::<(), io::Error>(()) }).interval(Duration::from_millis(20));
+    let hanging = Check::new("cache", || async { Ok::<(), io::Error>(()) })
+        .interval(Duration::from_millis(20));
     let app = App::start(
         builder()
             .readiness_check(check.interval(Duration::from_millis(20)))
@@ -95,10 +114,16 @@ fn a_failing_check_makes_it_unready_is_named_in_the_body_and_recovers() {
     until_holds("the failure", || app.probe("/readiness").status == 503);
     let body = app.probe("/readyz").body();
     assert!(
-        body.contains("database") && body.contains("connection refused by db:5432") && !body.contains("cache"),
+        body.contains("database")
+            && body.contains("connection refused by db:5432")
+            && !body.contains("cache"),
         "{body}"
     );
-    assert_eq!(app.probe("/liveness").status, 200, "a failing dependency is no reason for a restart");
+    assert_eq!(
+        app.probe("/liveness").status,
+        200,
+        "a failing dependency is no reason for a restart"
+    );
     assert_eq!(app.get("/").body(), "hello", "nor for refusing anybody");
     healthy.store(true, Relaxed);
     until_holds("readiness again", || app.probe("/readiness").status == 200);
@@ -154,9 +179,13 @@ fn a_check_that_hangs_or_panics_fails_and_one_that_never_ran_is_not_ready() {
     );
     until_holds("all three", || {
         let body = app.probe("/readiness").body();
-        ["hanging fails: no result within 50ms", "panicked: on purpose", "never fails: has not run yet"]
-            .iter()
-            .all(|words| body.contains(words))
+        [
+            "hanging fails: no result within 50ms",
+            "panicked: on purpose",
+            "never fails: has not run yet",
+        ]
+        .iter()
+        .all(|words| body.contains(words))
     });
     assert_eq!(app.end().code(), 0, "checks hold nothing");
 }
@@ -186,7 +215,11 @@ fn probes_answer_while_every_worker_is_blocked_and_liveness_tells_of_it_until_th
     assert_eq!(app.probe("/readiness").status, 200);
     assert_eq!(app.probe("/liveness").status, 200, "a short block is none");
     until_holds("the wedge", || app.probe("/liveness").status == 503);
-    assert!(blocked.elapsed() >= Duration::from_millis(2_500), "judged over two ticks: {:?}", blocked.elapsed());
+    assert!(
+        blocked.elapsed() >= Duration::from_millis(2_500),
+        "judged over two ticks: {:?}",
+        blocked.elapsed()
+    );
     assert!(app.probe("/livez").body().contains("worker"), "{}", app.probe("/livez").body());
     release.store(true, Relaxed);
     for client in &mut clients {
@@ -199,7 +232,9 @@ fn probes_answer_while_every_worker_is_blocked_and_liveness_tells_of_it_until_th
 #[test]
 fn a_stop_with_every_worker_blocked_ends_in_time_and_counts_what_it_left() {
     // Handlers that block their worker can be neither cancelled nor dropped: the exit cuts them.
-    let host = builder().tower(Router::new().route("/block", get(|| async { support::block(Duration::from_secs(30)) })));
+    let host = builder().tower(
+        Router::new().route("/block", get(|| async { support::block(Duration::from_secs(30)) })),
+    );
     let app = App::start_on(host, Workers::Threads(1));
     let mut client = Client::connect(app.main);
     client.send_get("/block");
@@ -210,7 +245,11 @@ fn a_stop_with_every_worker_blocked_ends_in_time_and_counts_what_it_left() {
     assert_eq!(app.probe("/liveness").status, 200, "P3: judged while Serving alone");
     let report = app.report();
     assert_eq!((report.code(), report.requests.aborted), (3, 1), "{report:?}");
-    assert!(asked.elapsed() < quick_plan().worst_case() + Duration::from_secs(2), "P7: {:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < quick_plan().worst_case() + Duration::from_secs(2),
+        "P7: {:?}",
+        asked.elapsed()
+    );
 }
 
 #[test]
@@ -222,7 +261,11 @@ fn users_mount_internal_routes_of_their_own_and_replace_built_in_ones() {
             })
             .internal_route("/livez", |_| async { http::Response::new("mine") })
             .internal_route("/panics", |_| async {
-                if now().elapsed() < Duration::MAX { panic!("on purpose") } else { http::Response::new("") }
+                if now().elapsed() < Duration::MAX {
+                    panic!("on purpose")
+                } else {
+                    http::Response::new("")
+                }
             })
             .tower(Router::new().route("/", get(|| async { "hello" }))),
     );
@@ -250,7 +293,11 @@ fn an_internal_route_that_never_ends_does_not_hold_the_exit() {
     let asked = now();
     let report = app.end();
     assert_eq!(report.code(), 0, "what the internal server cuts is no request of the service");
-    assert!(asked.elapsed() < quick_plan().worst_case() + Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < quick_plan().worst_case() + Duration::from_secs(2),
+        "{:?}",
+        asked.elapsed()
+    );
 }
 
 #[test]
@@ -298,9 +345,15 @@ fn serving_holds_through_the_lame_duck_delay_and_ends_before_the_listeners() {
     // The manifest's kubelet probe failed from SIGTERM on, so the endpoint was terminating and not serving: kube-proxy does not fall
     // back to such an endpoint, and Cilium cut its connections, while the process would have served them all.
     let app = App::start(
-        builder().plan(long_delay()).grace_period(Duration::ZERO).tower(Router::new().route("/", get(|| async { "hello" }))),
+        builder()
+            .plan(long_delay())
+            .grace_period(Duration::ZERO)
+            .tower(Router::new().route("/", get(|| async { "hello" }))),
     );
-    assert_eq!((app.probe("/serving").status, app.probe("/serving").body().as_str()), (200, "serving\n"));
+    assert_eq!(
+        (app.probe("/serving").status, app.probe("/serving").body().as_str()),
+        (200, "serving\n")
+    );
     app.signal(Signal::Terminate);
     app.wait_for_phase("lame_duck");
     assert_eq!((app.probe("/readiness").status, app.probe("/serving").status), (503, 200));
@@ -310,19 +363,26 @@ fn serving_holds_through_the_lame_duck_delay_and_ends_before_the_listeners() {
     app.signal(Signal::Interrupt);
     app.wait_for_phase("draining");
     let refused = app.probe("/serving");
-    assert_eq!((refused.status, refused.body().as_str()), (503, "not serving: phase is draining\n"));
+    assert_eq!(
+        (refused.status, refused.body().as_str()),
+        (503, "not serving: phase is draining\n")
+    );
     assert_eq!(app.report().code(), 0);
 }
 
 #[test]
 fn serving_ends_at_once_after_a_stop_that_the_process_began_itself() {
     // A background task fails, or code calls the shutdown handle: no platform knows, so the probe must say so.
-    let app = App::start(builder().plan(long_delay()).grace_period(Duration::ZERO).tower(Router::new()));
+    let app =
+        App::start(builder().plan(long_delay()).grace_period(Duration::ZERO).tower(Router::new()));
     app.stop();
     app.wait_for_phase("lame_duck");
     let refused = app.probe("/serving");
     assert_eq!(refused.status, 503);
-    assert_eq!(refused.body(), "not serving: phase is lame_duck, and the process began the stop itself\n");
+    assert_eq!(
+        refused.body(),
+        "not serving: phase is lame_duck, and the process began the stop itself\n"
+    );
     app.signal(Signal::Interrupt);
     assert_eq!(app.report().code(), 0);
 
@@ -371,7 +431,9 @@ fn checks_are_made_through_the_lame_duck_delay_and_serving_follows_them() {
     until_holds("a check in the delay", || runs.load(Relaxed) > before + 1);
     assert_eq!(app.probe("/serving").status, 200);
     healthy.store(false, Relaxed);
-    until_holds("its failure", || app.probe("/serving").body() == "not serving: check database fails: lost\n");
+    until_holds("its failure", || {
+        app.probe("/serving").body() == "not serving: check database fails: lost\n"
+    });
     healthy.store(true, Relaxed);
     until_holds("its recovery", || app.probe("/serving").status == 200);
     app.signal(Signal::Interrupt);
@@ -426,24 +488,48 @@ fn a_page_cannot_read_the_status_by_a_name_of_its_own() {
             .tower(Router::new().route("/", get(|| async { "hello" }))),
     );
     let internal = app.internal;
-    for path in ["/status", "/metrics", "/readiness", "/serving", "/liveness", "/mine", "/nowhere"] {
-        let refused =
-            wire::request(internal, &format!("GET {path} HTTP/1.1\r\nhost: evil.example:8081\r\nconnection: close\r\n\r\n"));
+    for path in ["/status", "/metrics", "/readiness", "/serving", "/liveness", "/mine", "/nowhere"]
+    {
+        let refused = wire::request(
+            internal,
+            &format!("GET {path} HTTP/1.1\r\nhost: evil.example:8081\r\nconnection: close\r\n\r\n"),
+        );
         assert_eq!(refused.status, 421, "{path}");
         let text = refused.body();
         assert!(text.contains("evil.example:8081") && text.contains("internal_hosts"), "{text}");
     }
-    assert_eq!(status_of(internal, "POST /mine HTTP/1.1\r\nhost: evil.example\r\ncontent-length: 0"), 421);
-    assert_eq!(status_of(internal, "GET http://evil.example/status HTTP/1.1\r\nhost: 127.0.0.1"), 421, "absolute form");
+    assert_eq!(
+        status_of(internal, "POST /mine HTTP/1.1\r\nhost: evil.example\r\ncontent-length: 0"),
+        421
+    );
+    assert_eq!(
+        status_of(internal, "GET http://evil.example/status HTTP/1.1\r\nhost: 127.0.0.1"),
+        421,
+        "absolute form"
+    );
     // A kubelet, Prometheus by address and by a configured name, people, and what has no Host.
-    for host in [internal.to_string(), "127.0.0.1".into(), "[::1]:8081".into(), "localhost:8081".into()] {
-        assert_eq!(status_of(internal, &format!("GET /status HTTP/1.1\r\nhost: {host}")), 200, "{host}");
+    for host in
+        [internal.to_string(), "127.0.0.1".into(), "[::1]:8081".into(), "localhost:8081".into()]
+    {
+        assert_eq!(
+            status_of(internal, &format!("GET /status HTTP/1.1\r\nhost: {host}")),
+            200,
+            "{host}"
+        );
     }
     for host in ["app.default.svc:8081", "APP.default.svc.", "app-0.pods.example:8081"] {
-        assert_eq!(status_of(internal, &format!("GET /metrics HTTP/1.1\r\nhost: {host}")), 200, "{host}");
+        assert_eq!(
+            status_of(internal, &format!("GET /metrics HTTP/1.1\r\nhost: {host}")),
+            200,
+            "{host}"
+        );
     }
     assert_eq!(status_of(internal, "GET /readiness HTTP/1.0"), 200, "HAProxy's httpchk");
-    assert_eq!(status_of(app.main, "GET / HTTP/1.1\r\nhost: www.example"), 200, "the main server serves every name");
+    assert_eq!(
+        status_of(app.main, "GET / HTTP/1.1\r\nhost: www.example"),
+        200,
+        "the main server serves every name"
+    );
     assert_eq!(app.end().code(), 0);
 }
 
@@ -474,7 +560,9 @@ fn an_internal_unix_socket_responds_to_any_name() {
     ]));
     service.wait_for_phase("serving");
     let mut stream = UnixStream::connect(&path).expect("it listens");
-    stream.write_all(b"GET /serving HTTP/1.1\r\nhost: made-up.example\r\nconnection: close\r\n\r\n").expect("it reads");
+    stream
+        .write_all(b"GET /serving HTTP/1.1\r\nhost: made-up.example\r\nconnection: close\r\n\r\n")
+        .expect("it reads");
     let mut response = String::new();
     stream.read_to_string(&mut response).expect("it responds");
     assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
@@ -504,7 +592,11 @@ fn probes_are_responded_to(what: &str, internal: std::net::SocketAddr) {
     report(&format!("{what}: {} ms at most", longest.as_millis()));
 }
 
-#[expect(clippy::print_stdout, clippy::disallowed_macros, reason = "the measure, shown by --nocapture")]
+#[expect(
+    clippy::print_stdout,
+    clippy::disallowed_macros,
+    reason = "the measure, shown by --nocapture"
+)]
 fn report(line: &str) {
     println!("{line}");
 }
@@ -519,7 +611,8 @@ fn probes_are_responded_to_whatever_strangers_hold_on_their_port() {
     // probe waiting for as long as they stayed.
     let service = Service::start(&[]);
     let internal = service.internal;
-    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &[0, 4, 0, 0, 0, 0])[..]].concat();
+    let preface =
+        [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &[0, 4, 0, 0, 0, 0])[..]].concat();
     let status = frame(HEADERS, END_STREAM | END_HEADERS, 1, b"\x82\x86\x04\x07/status");
     let half_block = frame(HEADERS, END_STREAM, 1, b"\x82\x86\x04\x07/status");
     let pages = "GET /status HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(300);
@@ -532,7 +625,10 @@ fn probes_are_responded_to_whatever_strangers_hold_on_their_port() {
         ("a pipeline whose responses are not read", pages.into_bytes()),
         ("half a head", b"GET /livez HTTP/1.1\r\nhost: localhost\r\n".to_vec()),
         ("a byte of a head", b"G".to_vec()),
-        ("half a body", b"POST /livez HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n1234".to_vec()),
+        (
+            "half a body",
+            b"POST /livez HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n1234".to_vec(),
+        ),
         ("an idle connection", b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec()),
     ];
     for (what, bytes) in cases {
@@ -552,7 +648,9 @@ fn probes_are_responded_to_whatever_strangers_hold_on_their_port() {
 fn probes_are_responded_to_while_strangers_come_again_and_again() {
     let service = Service::start(&[]);
     let internal = service.internal;
-    for (what, bytes) in [("connects without a byte", &b""[..]), ("half heads", b"GET /livez HTTP/1.1\r\n")] {
+    for (what, bytes) in
+        [("connects without a byte", &b""[..]), ("half heads", b"GET /livez HTTP/1.1\r\n")]
+    {
         let over = Arc::new(AtomicBool::new(false));
         let seen = over.clone();
         let strangers = aside(move || {
@@ -587,20 +685,27 @@ fn probes_are_responded_to_in_a_flood_of_requests_for_pages() {
             let (begin, mut asked) = (now(), 0);
             while !seen.load(Relaxed) {
                 if kind == 0 {
-                    let mut clients: Vec<Client> = (0..60).filter_map(|_| Client::try_connect(internal).ok()).collect();
+                    let mut clients: Vec<Client> =
+                        (0..60).filter_map(|_| Client::try_connect(internal).ok()).collect();
                     for client in &mut clients {
-                        let _ = client.try_send("GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(20));
+                        let _ = client.try_send(
+                            "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(20),
+                        );
                     }
                     asked += clients
                         .iter_mut()
-                        .map(|client| (0..20).map_while(|_| client.try_answer().ok()).count() as u64)
+                        .map(|client| {
+                            (0..20).map_while(|_| client.try_answer().ok()).count() as u64
+                        })
                         .sum::<u64>();
                 } else {
-                    let mut clients: Vec<Http2> = (0..60).map(|_| Http2::connect(internal)).collect();
+                    let mut clients: Vec<Http2> =
+                        (0..60).map(|_| Http2::connect(internal)).collect();
                     for client in &mut clients {
                         for stream in 0..16 {
                             let head = b"\x82\x86\x04\x07/status";
-                            let frame = frame(HEADERS, END_STREAM | END_HEADERS, 2 * stream + 1, head);
+                            let frame =
+                                frame(HEADERS, END_STREAM | END_HEADERS, 2 * stream + 1, head);
                             let _ = client.try_send(&frame, Duration::from_millis(100));
                         }
                     }

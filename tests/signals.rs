@@ -18,16 +18,27 @@ fn phases_after_serving(service: &Service) -> Vec<String> {
 
 #[test]
 fn each_of_the_four_signals_asks_for_the_same_stop() {
-    for (signal, name) in
-        [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT"), (Signal::QUIT, "SIGQUIT"), (Signal::HUP, "SIGHUP")]
-    {
+    for (signal, name) in [
+        (Signal::TERM, "SIGTERM"),
+        (Signal::INT, "SIGINT"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::HUP, "SIGHUP"),
+    ] {
         let mut service = Service::start(&["--lame-duck=20ms"]);
         service.signal(signal);
         assert_eq!(service.exit_code(), 0, "{name}");
         assert_eq!(service.report()["reason"], name);
-        assert_eq!(phases_after_serving(&service), ["lame_duck", "draining", "cancelling", "cleaning_up", "stopped"]);
-        let hint = service.lines().iter().any(|line| line.to_string().contains("again to skip the wait"));
-        assert_eq!(hint, signal == Signal::INT, "the hint is for who sits at a keyboard, with {name}");
+        assert_eq!(
+            phases_after_serving(&service),
+            ["lame_duck", "draining", "cancelling", "cleaning_up", "stopped"]
+        );
+        let hint =
+            service.lines().iter().any(|line| line.to_string().contains("again to skip the wait"));
+        assert_eq!(
+            hint,
+            signal == Signal::INT,
+            "the hint is for who sits at a keyboard, with {name}"
+        );
     }
 }
 
@@ -48,7 +59,11 @@ fn a_further_sigint_or_sigquit_ends_the_current_wait_in_each_phase() {
         service.signal(impatient);
         assert_eq!(client.answer().status, 503, "cut, and told so");
         assert_eq!(service.exit_code(), 3);
-        let heard = service.lines().iter().filter(|line| line.to_string().contains("it ends the current wait")).count();
+        let heard = service
+            .lines()
+            .iter()
+            .filter(|line| line.to_string().contains("it ends the current wait"))
+            .count();
         assert_eq!(heard, 3);
     }
 }
@@ -67,9 +82,17 @@ fn a_further_sigterm_or_sighup_is_logged_and_changes_nothing() {
         service.signal(Signal::HUP);
     }
     assert_eq!(client.answer().status, 503);
-    assert!(asked.elapsed() >= Duration::from_millis(800 + 800 + 350), "no wait was cut short: {:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() >= Duration::from_millis(800 + 800 + 350),
+        "no wait was cut short: {:?}",
+        asked.elapsed()
+    );
     assert_eq!(service.exit_code(), 3);
-    let heard = service.lines().iter().filter(|line| line.to_string().contains("it changes nothing")).count();
+    let heard = service
+        .lines()
+        .iter()
+        .filter(|line| line.to_string().contains("it changes nothing"))
+        .count();
     assert_eq!(heard, 6);
     assert_eq!(service.report()["reason"], "SIGTERM", "the first that asked");
 }
@@ -103,7 +126,8 @@ fn a_signal_right_after_the_exec_is_never_lost() {
     for delay in 0..10 {
         let mut child = command().args(ANYWHERE).arg("--lame-duck=0s").spawn().unwrap();
         support::block(Duration::from_millis(delay));
-        rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM)
+            .unwrap();
         let code = support::service::wait(&mut child);
         assert!(code.is_none() || code == Some(0), "{code:?} after {delay} ms");
     }
@@ -125,7 +149,11 @@ fn signals_that_the_parent_blocked_are_heard() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP] {
         let service = command();
         let mut blocked = std::process::Command::new("env");
-        blocked.arg("--block-signal=TERM,INT,QUIT,HUP").arg(service.get_program()).args(ANYWHERE).arg("--lame-duck=20ms");
+        blocked
+            .arg("--block-signal=TERM,INT,QUIT,HUP")
+            .arg(service.get_program())
+            .args(ANYWHERE)
+            .arg("--lame-duck=20ms");
         for (name, value) in service.get_envs() {
             match value {
                 Some(value) => blocked.env(name, value),
@@ -163,19 +191,31 @@ fn no_thread_on_which_users_code_runs_blocks_a_signal() {
     // service had started could not be ended by SIGTERM.
     let service = Service::start(&[]);
     let threads = || {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", service.pid().as_raw_nonzero())).unwrap();
+        let tasks =
+            std::fs::read_dir(format!("/proc/{}/task", service.pid().as_raw_nonzero())).unwrap();
         // One that ends meanwhile has no status any more.
-        let statuses = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).ok());
+        let statuses = tasks
+            .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).ok());
         let field = |status: &str, name: &str| {
-            status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
         };
-        statuses.map(|status| (field(&status, "Name:"), field(&status, "SigBlk:"))).collect::<Vec<_>>()
+        statuses
+            .map(|status| (field(&status, "Name:"), field(&status, "SigBlk:")))
+            .collect::<Vec<_>>()
     };
     // The kernel keeps fifteen letters of a name, and a thread gives itself its own once it runs.
     for name in ["lameduck-worker", "lameduck-contro", "lameduck-intern"] {
         let blocked = support::until(name, || {
-            let blocked: Vec<_> =
-                threads().into_iter().filter(|(found, _)| found == name).map(|(_, blocked)| blocked).collect();
+            let blocked: Vec<_> = threads()
+                .into_iter()
+                .filter(|(found, _)| found == name)
+                .map(|(_, blocked)| blocked)
+                .collect();
             (!blocked.is_empty()).then_some(blocked)
         });
         assert!(blocked.iter().all(|blocked| blocked == "0000000000000000"), "{name}: {blocked:?}");
@@ -191,7 +231,9 @@ fn a_hangup_that_was_ignored_at_the_start_stays_ignored_and_no_other_signal_does
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let service = command();
         let mut ignoring = std::process::Command::new("sh");
-        ignoring.args(["-c", "trap '' HUP INT QUIT TERM; exec \"$0\" \"$@\""]).arg(service.get_program());
+        ignoring
+            .args(["-c", "trap '' HUP INT QUIT TERM; exec \"$0\" \"$@\""])
+            .arg(service.get_program());
         ignoring.args(ANYWHERE).arg("--lame-duck=20ms");
         for (name, value) in service.get_envs() {
             match value {

@@ -4,7 +4,7 @@
 
 mod support;
 
-use lameduck::{Builder, Host, Limits, Settings, env::ListenAddress};
+use lameduck::{Builder, Host, Limits, Settings, runtime::ListenAddress};
 use rustix::process::Signal;
 use std::{net::TcpListener, process::Command, time::Duration};
 use support::{
@@ -35,7 +35,11 @@ fn a_port_in_use_ends_the_start_at_once_and_names_setting_value_and_reason() {
     let main = refused(&["--addr", &address, "--internal-addr=127.0.0.1:0"], &[]);
     assert_one_line(&main, 1, &[&address, "--addr", "APP_ADDR", "main", "in use"]);
     let internal = refused(&[free, "--internal-addr", &address], &[]);
-    assert_one_line(&internal, 1, &[&address, "--internal-addr", "INTERNAL_ADDR", "internal", "in use"]);
+    assert_one_line(
+        &internal,
+        1,
+        &[&address, "--internal-addr", "INTERNAL_ADDR", "internal", "in use"],
+    );
     let by_variable = refused(&[free], &[("INTERNAL_ADDR", &address)]);
     assert_one_line(&by_variable, 1, &[&address, "in use"]);
 }
@@ -53,8 +57,16 @@ fn one_address_for_both_servers_is_refused() {
 fn a_second_instance_is_refused_while_the_first_serves_on() {
     let first = Service::start(&[]);
     let (main, internal) = (first.main.to_string(), first.internal.to_string());
-    assert_one_line(&refused(&["--addr", &main, "--internal-addr=127.0.0.1:0"], &[]), 1, &[&main, "in use"]);
-    assert_one_line(&refused(&["--addr=127.0.0.1:0", "--internal-addr", &internal], &[]), 1, &[&internal, "in use"]);
+    assert_one_line(
+        &refused(&["--addr", &main, "--internal-addr=127.0.0.1:0"], &[]),
+        1,
+        &[&main, "in use"],
+    );
+    assert_one_line(
+        &refused(&["--addr=127.0.0.1:0", "--internal-addr", &internal], &[]),
+        1,
+        &[&internal, "in use"],
+    );
     for _ in 0..20 {
         assert_eq!(first.get("/").status, 200, "no connection went astray");
     }
@@ -113,13 +125,21 @@ fn a_bad_value_exits_with_2_and_names_setting_and_value() {
     // The value was left out of the line, since the part that is wrong is nothing.
     let ended = refused(&[], &[("APP_ADDR", "127.0.0.1:1,")]);
     assert_one_line(&ended, 2, &["APP_ADDR=127.0.0.1:1,:", "number 2 of 2"]);
-    assert_one_line(&refused(&["--grace-period=3s"], &[]), 2, &["24s", "3s", "--grace-period", "--lame-duck"]);
+    assert_one_line(
+        &refused(&["--grace-period=3s"], &[]),
+        2,
+        &["24s", "3s", "--grace-period", "--lame-duck"],
+    );
 }
 
 #[test]
 fn what_kubernetes_injects_is_explained() {
     let ended = refused(&[], &[("APP_PORT", "tcp://10.0.0.1:80")]);
-    assert_one_line(&ended, 2, &["APP_PORT", "tcp://10.0.0.1:80", "Kubernetes", "enableServiceLinks", "APP_ADDR"]);
+    assert_one_line(
+        &ended,
+        2,
+        &["APP_PORT", "tcp://10.0.0.1:80", "Kubernetes", "enableServiceLinks", "APP_ADDR"],
+    );
     let internal = refused(&[], &[("INTERNAL_PORT", "tcp://10.0.0.1:80")]);
     assert_one_line(&internal, 2, &["INTERNAL_PORT", "INTERNAL_ADDR"]);
     // An address goes before a port, also before one that is nonsense.
@@ -144,13 +164,25 @@ fn a_value_that_is_no_text_is_refused_and_not_ignored() {
 
 #[test]
 fn a_flag_goes_before_a_variable_and_an_empty_variable_is_an_unset_one() {
-    let variables =
-        [("SHUTDOWN_DRAIN", "7s"), ("SHUTDOWN_CANCEL", ""), ("SHUTDOWN_LAME_DUCK", "2s"), ("APP_VERSION", "1.2.3")];
+    let variables = [
+        ("SHUTDOWN_DRAIN", "7s"),
+        ("SHUTDOWN_CANCEL", ""),
+        ("SHUTDOWN_LAME_DUCK", "2s"),
+        ("APP_VERSION", "1.2.3"),
+    ];
     let service = Service::watch(command().args(ANYWHERE).arg("--lame-duck=1s").envs(variables));
     let status = service.status();
     let plan = &status["plan"];
-    assert_eq!((&plan["lame_duck_ms"], &plan["drain_ms"]), (&1000.into(), &7000.into()), "flag, variable");
-    assert_eq!((&plan["cancel_ms"], &plan["cleanup_ms"]), (&3000.into(), &5000.into()), "empty, unset");
+    assert_eq!(
+        (&plan["lame_duck_ms"], &plan["drain_ms"]),
+        (&1000.into(), &7000.into()),
+        "flag, variable"
+    );
+    assert_eq!(
+        (&plan["cancel_ms"], &plan["cleanup_ms"]),
+        (&3000.into(), &5000.into()),
+        "empty, unset"
+    );
     assert_eq!(status["app_version"], "1.2.3");
     service.wait_for_phase("serving");
     assert_eq!(service.get("/").header("app-version"), Some("1.2.3"));
@@ -163,15 +195,25 @@ fn an_address_goes_before_a_port_of_the_same_source_and_any_flag_before_any_vari
             let prefix = format!("--{}=", setting.flag);
             flags.iter().filter_map(|flag| flag.strip_prefix(&prefix)).map(str::to_owned).collect()
         };
-        let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let variable = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
         let settings = Settings::default().resolve(flag, variable).unwrap();
-        settings.main_addresses_or_default().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        settings
+            .main_addresses_or_default()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     assert_eq!(text(&[], &[]), "[::]:8080");
     assert_eq!(text(&["--port=1"], &[]), "[::]:1");
     assert_eq!(text(&["--port=1", "--addr=127.0.0.1:2"], &[]), "127.0.0.1:2");
     assert_eq!(text(&["--port=1"], &[("APP_ADDR", "127.0.0.1:2")]), "[::]:1");
-    assert_eq!(text(&[], &[("APP_PORT", "1"), ("APP_ADDR", "127.0.0.1:2, unix:/x")]), "127.0.0.1:2 unix:/x");
+    assert_eq!(
+        text(&[], &[("APP_PORT", "1"), ("APP_ADDR", "127.0.0.1:2, unix:/x")]),
+        "127.0.0.1:2 unix:/x"
+    );
     assert_eq!(text(&[], &[("APP_PORT", "1"), ("APP_ADDR", "")]), "[::]:1");
     assert_eq!(
         text(&["--addr=127.0.0.1:1", "--addr=127.0.0.1:2"], &[("APP_ADDR", "127.0.0.1:3")]),
@@ -184,7 +226,8 @@ fn an_address_goes_before_a_port_of_the_same_source_and_any_flag_before_any_vari
 fn refusal(builder: Builder) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let anywhere = || "127.0.0.1:0".parse().unwrap();
-    let host = builder.main_address(anywhere()).internal_address(anywhere()).tower(axum::Router::new());
+    let host =
+        builder.main_address(anywhere()).internal_address(anywhere()).tower(axum::Router::new());
     let report = runtime.block_on(host.run());
     assert_eq!(report.code(), 2, "{report:?}");
     report.error.unwrap()
@@ -199,18 +242,39 @@ fn what_a_variable_may_not_say_code_may_not_say() {
         refusal(Host::builder().limits(limits))
     };
     for (said, words) in [
-        (limits(|limits| limits.connections_max = 0), "limits.connections_max=0: must be at least 1"),
-        (limits(|limits| limits.header_bytes_max = 512), "limits.header_bytes_max=512: must be at least 8192"),
+        (
+            limits(|limits| limits.connections_max = 0),
+            "limits.connections_max=0: must be at least 1",
+        ),
+        (
+            limits(|limits| limits.header_bytes_max = 512),
+            "limits.header_bytes_max=512: must be at least 8192",
+        ),
         (limits(|limits| limits.headers_max = 0), "limits.headers_max=0: must be at least 1"),
-        (limits(|limits| limits.http2_streams_max = 0), "limits.http2_streams_max=0: must be at least 1"),
-        (limits(|limits| limits.header_timeout = Duration::ZERO), "limits.header_timeout=0s: must be longer than 0s"),
-        (limits(|limits| limits.keep_alive = Duration::ZERO), "limits.keep_alive=0s: must be longer than 0s"),
+        (
+            limits(|limits| limits.http2_streams_max = 0),
+            "limits.http2_streams_max=0: must be at least 1",
+        ),
+        (
+            limits(|limits| limits.header_timeout = Duration::ZERO),
+            "limits.header_timeout=0s: must be longer than 0s",
+        ),
+        (
+            limits(|limits| limits.keep_alive = Duration::ZERO),
+            "limits.keep_alive=0s: must be longer than 0s",
+        ),
         (
             limits(|limits| limits.first_byte_timeout = Duration::ZERO),
             "limits.first_byte_timeout=0s: must be longer than 0s",
         ),
-        (limits(|limits| limits.send_timeout = Duration::ZERO), "limits.send_timeout=0s: must be longer than 0s"),
-        (limits(|limits| limits.body_timeout = Duration::ZERO), "limits.body_timeout=0s: must be longer than 0s"),
+        (
+            limits(|limits| limits.send_timeout = Duration::ZERO),
+            "limits.send_timeout=0s: must be longer than 0s",
+        ),
+        (
+            limits(|limits| limits.body_timeout = Duration::ZERO),
+            "limits.body_timeout=0s: must be longer than 0s",
+        ),
     ] {
         assert_eq!(said, words);
     }
@@ -223,10 +287,16 @@ fn what_a_variable_may_not_say_code_may_not_say() {
     assert_eq!(said, "limits.headers_max=0: must be at least 1 (APP_HEADERS_MAX)");
     let mut settings = Settings::default();
     settings.backlog = 0;
-    assert_eq!(refusal(Host::builder().settings(settings.clone())), "backlog=0: must be at least 1");
+    assert_eq!(
+        refusal(Host::builder().settings(settings.clone())),
+        "backlog=0: must be at least 1"
+    );
     settings.backlog = 1;
     settings.tcp_keepalive = Some(Duration::from_millis(10));
-    assert!(refusal(Host::builder().settings(settings)).starts_with("tcp_keepalive=10ms: must be at least 1s"));
+    assert!(
+        refusal(Host::builder().settings(settings))
+            .starts_with("tcp_keepalive=10ms: must be at least 1s")
+    );
 }
 
 #[test]
@@ -239,14 +309,21 @@ fn an_abstract_socket_is_refused_whoever_asks_for_it() {
     }
     let mut settings = Settings::default();
     settings.unix_mode = Some(0o1777);
-    assert!(refusal(Host::builder().settings(settings)).starts_with("unix_mode=1777: must be at most 777"));
+    assert!(
+        refusal(Host::builder().settings(settings))
+            .starts_with("unix_mode=1777: must be at most 777")
+    );
 }
 
 #[test]
 fn the_mode_of_a_unix_socket_is_a_setting() {
     use std::os::unix::fs::PermissionsExt;
     let path = support::scratch_path("mode.sock");
-    let mut service = Service::start(&[&format!("--addr=unix:{}", path.display()), "--unix-mode=620", "--lame-duck=0s"]);
+    let mut service = Service::start(&[
+        &format!("--addr=unix:{}", path.display()),
+        "--unix-mode=620",
+        "--lame-duck=0s",
+    ]);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o620);
     service.signal(Signal::TERM);
     assert_eq!(service.exit_code(), 0);
@@ -281,10 +358,15 @@ fn a_zero_that_means_none_in_a_variable_means_none_in_code() {
 #[test]
 fn an_address_that_was_chosen_stays() {
     // The default was known by a hidden mark, which did not see an address that code had set: the next one took its place.
-    let (first, second): (ListenAddress, ListenAddress) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
+    let (first, second): (ListenAddress, ListenAddress) =
+        ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
     let mut settings = Settings::default();
     settings.add_main_address(first.clone());
-    assert_eq!(settings.main_addresses_or_default(), std::slice::from_ref(&first), "the default has gone");
+    assert_eq!(
+        settings.main_addresses_or_default(),
+        std::slice::from_ref(&first),
+        "the default has gone"
+    );
     let mut settings = Settings::default();
     settings.main_addresses = vec![first.clone()];
     let mut settings = settings.resolve(|_| Vec::new(), |_| None).unwrap();
@@ -313,18 +395,33 @@ fn help_version_and_plan_are_printed_and_an_unknown_flag_is_bad_usage() {
     assert_eq!((version.code, version.stdout.contains(env!("CARGO_PKG_VERSION"))), (Some(0), true));
     let plan = refused(&["--print-plan", "--drain=7s"], &[]);
     assert_eq!(plan.code, Some(0));
-    for words in ["lame duck", "drain", "cancel", "clean up", "internal close", "worst case      21s", "grace period    30s"]
-    {
+    for words in [
+        "lame duck",
+        "drain",
+        "cancel",
+        "clean up",
+        "internal close",
+        "worst case      21s",
+        "grace period    30s",
+    ] {
         assert!(plan.stdout.contains(words), "no {words:?} in {}", plan.stdout);
     }
-    assert_eq!(refused(&["--print-plan", "--drain=70s"], &[]).code, Some(2), "a bad plan is refused here too");
+    assert_eq!(
+        refused(&["--print-plan", "--drain=70s"], &[]).code,
+        Some(2),
+        "a bad plan is refused here too"
+    );
     let unknown = refused(&["--nonsense"], &[]);
     assert_eq!(unknown.code, Some(2));
     assert!(unknown.stderr.contains("--nonsense"));
     assert_eq!(refused(&["--log-format=xml"], &[]).code, Some(2));
     assert_eq!(refused(&["--log-level=a=b=c"], &[]).code, Some(2));
     // It was taken for the name of a module: no line was logged, not even the report.
-    assert_one_line(&refused(&["--log-level=inof"], &[]), 2, &["--log-level=inof", "info", "debug"]);
+    assert_one_line(
+        &refused(&["--log-level=inof"], &[]),
+        2,
+        &["--log-level=inof", "info", "debug"],
+    );
     assert_one_line(&refused(&[], &[("RUST_LOG", "inof")]), 2, &["RUST_LOG=inof", "info"]);
 }
 
@@ -336,7 +433,12 @@ fn the_first_line_and_the_status_tell_the_addresses_and_the_worst_case() {
     assert_eq!(first["worst_case"], "20s");
     let addresses = &service.status()["addresses"];
     assert_eq!(addresses["internal"], first["internal"]);
-    let main: Vec<&str> = addresses["main"].as_array().unwrap().iter().filter_map(|address| address.as_str()).collect();
+    let main: Vec<&str> = addresses["main"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|address| address.as_str())
+        .collect();
     assert_eq!(main.len(), 2, "--addr may be repeated");
     for address in main {
         assert_eq!(support::get(address.parse().unwrap(), "/").body(), "hello world");
@@ -349,7 +451,8 @@ fn a_unix_socket_is_served_its_leftover_replaced_and_a_living_one_refused() {
     let path = support::scratch_path("main.sock");
     let flag = format!("--addr=unix:{}", path.display());
     let run = || {
-        let flags = [flag.as_str(), "--internal-addr=127.0.0.1:0", "--log-format=json", "--lame-duck=0s"];
+        let flags =
+            [flag.as_str(), "--internal-addr=127.0.0.1:0", "--log-format=json", "--lame-duck=0s"];
         let service = Service::watch(command().args(flags));
         service.wait_for_phase("serving");
         service
@@ -363,7 +466,11 @@ fn a_unix_socket_is_served_its_leftover_replaced_and_a_living_one_refused() {
     };
     let killed = run();
     assert!(ask().ends_with("hello world"));
-    assert_one_line(&refused(&[&flag, "--internal-addr=127.0.0.1:0"], &[]), 1, &["unix:", "in use"]);
+    assert_one_line(
+        &refused(&[&flag, "--internal-addr=127.0.0.1:0"], &[]),
+        1,
+        &["unix:", "in use"],
+    );
     assert!(ask().ends_with("hello world"), "the first one serves on");
     drop(killed);
     assert!(path.exists(), "what was killed leaves its path behind");
@@ -378,7 +485,10 @@ fn a_unix_socket_is_served_its_leftover_replaced_and_a_living_one_refused() {
 fn a_limit_on_connections_beyond_the_descriptors_is_refused() {
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -n 100; exec \"$0\" --addr=127.0.0.1:0 --internal-addr=127.0.0.1:0 --connections-max=5000"]);
-    shell.arg(env!("CARGO_BIN_EXE_lameduck")).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    shell
+        .arg(env!("CARGO_BIN_EXE_lameduck"))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
     assert_one_line(&run_to_end(&mut shell), 1, &["--connections-max", "5000", "100", "ulimit"]);
 }
 
@@ -388,6 +498,7 @@ fn a_limit_on_connections_beyond_the_descriptors_is_refused() {
 fn a_second_instance_that_would_share_is_refused_by_one_that_would_not() {
     let first = Service::start(&[]);
     let address = first.main.to_string();
-    let second = refused(&["--addr", &address, "--internal-addr", "127.0.0.1:0", "--reuse-port"], &[]);
+    let second =
+        refused(&["--addr", &address, "--internal-addr", "127.0.0.1:0", "--reuse-port"], &[]);
     assert_one_line(&second, 1, &[&address, "in use"]);
 }

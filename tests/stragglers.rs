@@ -102,7 +102,10 @@ fn an_http2_client_with_a_closed_window_is_bounded_by_the_cancel_wait() {
     assert_eq!(code, 3);
     assert!(took < Duration::from_secs(5), "{took:?}");
     client.read_to_end();
-    assert!(!client.seen.iter().any(|frame| frame.stream == stream && frame.ends_stream()), "it must not look whole");
+    assert!(
+        !client.seen.iter().any(|frame| frame.stream == stream && frame.ends_stream()),
+        "it must not look whole"
+    );
     assert_eq!(service.report()["requests"]["aborted"], 1);
 }
 
@@ -130,7 +133,10 @@ fn an_http2_client_that_stops_reading_is_cut_though_it_asks_whether_we_are_there
     assert!(took >= Duration::from_secs(5), "it has five seconds: {took:?}");
     assert!(took < Duration::from_secs(12), "{took:?}");
     client.read_to_end();
-    assert!(!client.seen.iter().any(|frame| frame.stream == stream && frame.ends_stream()), "it must not look whole");
+    assert!(
+        !client.seen.iter().any(|frame| frame.stream == stream && frame.ends_stream()),
+        "it must not look whole"
+    );
     assert_eq!(service.report()["requests"]["aborted"], 1);
 }
 

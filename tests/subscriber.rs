@@ -48,12 +48,21 @@ fn a_subscriber_that_panics_costs_its_lines_alone() {
     tracing::subscriber::set_global_default(Broken).unwrap();
     static ASKED: AtomicU32 = AtomicU32::new(0);
     let flapping = Check::new("flapping", || async {
-        if ASKED.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) { Err(io::Error::other("not now")) } else { Ok(()) }
+        if ASKED.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+            Err(io::Error::other("not now"))
+        } else {
+            Ok(())
+        }
     })
     .interval(Duration::from_millis(50));
-    let router = Router::new().route("/slow", get(|| async { pause(300).await })).route("/panic", get(panics));
+    let router = Router::new()
+        .route("/slow", get(|| async { pause(300).await }))
+        .route("/panic", get(panics));
     let hook = Hook::on_stop("failing", || async { Err(io::Error::other("the disk is full")) });
-    let app = App::start_on(builder().readiness_check(flapping).hook(hook).tower(router), Workers::Threads(1));
+    let app = App::start_on(
+        builder().readiness_check(flapping).hook(hook).tower(router),
+        Workers::Threads(1),
+    );
     until_holds("a check that is run again", || ASKED.load(Ordering::Relaxed) > 4);
     assert_eq!(app.get("/panic").status, 500);
     let mut client = Client::connect(app.main);

@@ -22,6 +22,9 @@ mod victim;
 fn is_installed(tool: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|directory| directory.join(tool).is_file());
-    assert!(found || std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{tool} is missing: apt-get install systemd");
+    assert!(
+        found || std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+        "{tool} is missing: apt-get install systemd"
+    );
     found
 }

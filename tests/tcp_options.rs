@@ -18,7 +18,10 @@ fn timers(port: u16) -> Vec<(u8, f64)> {
     let ours = rows.filter(|row| row[1].ends_with(&format!(":{port:04X}")) && row[3] == "01");
     ours.map(|row| {
         let (timer, ticks) = row[5].split_once(':').unwrap();
-        (u8::from_str_radix(timer, 16).unwrap(), u64::from_str_radix(ticks, 16).unwrap() as f64 / 100.0)
+        (
+            u8::from_str_radix(timer, 16).unwrap(),
+            u64::from_str_radix(ticks, 16).unwrap() as f64 / 100.0,
+        )
     })
     .collect()
 }
@@ -34,7 +37,9 @@ fn a_silent_peer_is_asked_after_the_time_that_was_set_or_never() {
         assert_eq!(timers.len(), 1, "{timers:?}");
         let asked_after = (timers[0].0 == KEEPALIVE).then_some(timers[0].1);
         match (expected, asked_after) {
-            (Some(at_most), Some(after)) => assert!(after <= at_most && after > at_most - 30.0, "{flag}: {after}"),
+            (Some(at_most), Some(after)) => {
+                assert!(after <= at_most && after > at_most - 30.0, "{flag}: {after}")
+            }
             (None, None) => {}
             (Some(_), None) | (None, Some(_)) => panic!("{flag}: {timers:?}"),
         }

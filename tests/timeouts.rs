@@ -25,7 +25,9 @@ fn start(workers: Workers) -> App {
     let limits = Limits { send_timeout: TIMEOUT, body_timeout: TIMEOUT, ..Limits::default() };
     let plan = Plan { lame_duck: Duration::ZERO, drain: Duration::from_secs(5), ..quick_plan() };
     let silent = || async {
-        let first = futures_util::stream::once(async { Ok::<_, Infallible>(Bytes::from_static(b"data: first\n\n")) });
+        let first = futures_util::stream::once(async {
+            Ok::<_, Infallible>(Bytes::from_static(b"data: first\n\n"))
+        });
         let later = futures_util::stream::once(async {
             support::pause(3_500).await;
             Ok(Bytes::from_static(b"data: later\n\n"))
@@ -78,7 +80,11 @@ fn clients_that_ask_for_much_and_read_nothing_are_gone_after_the_send_timeout() 
         }
         assert_eq!(send_timeouts(&app), 30);
         let report = app.end();
-        assert_eq!((report.code(), fates(&report)), (0, [0, 0, 0, 30]), "they are gone, and cost no exit code");
+        assert_eq!(
+            (report.code(), fates(&report)),
+            (0, [0, 0, 0, 30]),
+            "they are gone, and cost no exit code"
+        );
     }
 }
 
@@ -128,19 +134,29 @@ fn a_stream_whose_window_stays_closed_is_reset_alone() {
             let stuck = client.get(path);
             let event_stream = client.get("/silent");
             let begin = now();
-            let reset = |frame: &support::frames::Frame| frame.kind == RST_STREAM && frame.stream == stuck;
+            let reset =
+                |frame: &support::frames::Frame| frame.kind == RST_STREAM && frame.stream == stuck;
             let mut moving = 0;
             while !client.seen.iter().any(reset) {
                 let next = client.get("/");
                 assert_eq!(client.body(next), "hello");
                 moving += 1;
                 block(Duration::from_millis(20));
-                assert!(begin.elapsed() < Duration::from_secs(5), "{workers:?} {path}: {:?}", client.seen.len());
+                assert!(
+                    begin.elapsed() < Duration::from_secs(5),
+                    "{workers:?} {path}: {:?}",
+                    client.seen.len()
+                );
             }
             assert!(begin.elapsed() >= TIMEOUT, "{:?}", begin.elapsed());
-            let got = client.seen.iter().filter(|frame| frame.stream == stuck && frame.kind == DATA);
+            let got =
+                client.seen.iter().filter(|frame| frame.stream == stuck && frame.kind == DATA);
             assert_eq!(got.map(|frame| frame.payload.len()).sum::<usize>(), 65_535);
-            assert_eq!(client.body(event_stream), "data: first\n\ndata: later\n\n", "it was silent, and has time");
+            assert_eq!(
+                client.body(event_stream),
+                "data: first\n\ndata: later\n\n",
+                "it was silent, and has time"
+            );
             assert_eq!(send_timeouts(&app), 1);
             let report = app.end();
             assert_eq!((report.code(), fates(&report)), (0, [moving + 1, 0, 0, 1]));

@@ -7,7 +7,7 @@ use axum::{
     extract::{ConnectInfo, Request, State, connect_info::Connected},
     routing::{get, post},
 };
-use lameduck::{RequestContext, RouteTimeout, TestHost, env::Address, lifecycle::Phase};
+use lameduck::{RequestContext, RouteTimeout, TestHost, lifecycle::Phase, runtime::Address};
 use std::{
     future::Ready,
     io::{Read, Write},
@@ -69,7 +69,8 @@ fn connect_info_is_the_clients_address_on_every_path() {
     // A handler with `ConnectInfo<SocketAddr>` got a 500 for every request, and what axum asks for, a service that makes services,
     // could not be hosted.
     let router = Router::new().route("/", get(whoami)).route("/upload", post(whoami));
-    let app = App::start(builder().tower(router.into_make_service_with_connect_info::<SocketAddr>()));
+    let app =
+        App::start(builder().tower(router.into_make_service_with_connect_info::<SocketAddr>()));
     let mut client = Client::connect(app.main);
     let address = client.local_address().to_string();
     for _ in 0..2 {
@@ -105,19 +106,26 @@ fn get_by_unix_socket(path: &std::path::Path) -> String {
 #[test]
 fn a_client_of_a_unix_socket_has_no_socket_address_and_a_connect_info_of_your_own_takes_both() {
     let paths = [scratch_path("tcp.sock"), scratch_path("both.sock")];
-    let unix = |path: &std::path::Path| format!("unix:{}", path.display()).parse().expect("an address");
+    let unix =
+        |path: &std::path::Path| format!("unix:{}", path.display()).parse().expect("an address");
     let router = Router::new().route("/", get(whoami));
     let app = App::start(
-        builder().main_address(unix(&paths[0])).tower(router.into_make_service_with_connect_info::<SocketAddr>()),
+        builder()
+            .main_address(unix(&paths[0]))
+            .tower(router.into_make_service_with_connect_info::<SocketAddr>()),
     );
     let response = get_by_unix_socket(&paths[0]);
     assert!(response.starts_with("HTTP/1.1 500 "), "{response}");
     assert!(app.get("/").body().starts_with("127.0.0.1:"));
     assert_eq!(app.end().code(), 0);
 
-    let router = Router::new().route("/", get(|ConnectInfo(peer): ConnectInfo<Peer>| async { peer.0 }));
-    let app =
-        App::start(builder().main_address(unix(&paths[1])).tower(router.into_make_service_with_connect_info::<Peer>()));
+    let router =
+        Router::new().route("/", get(|ConnectInfo(peer): ConnectInfo<Peer>| async { peer.0 }));
+    let app = App::start(
+        builder()
+            .main_address(unix(&paths[1]))
+            .tower(router.into_make_service_with_connect_info::<Peer>()),
+    );
     let response = get_by_unix_socket(&paths[1]);
     assert!(response.starts_with("HTTP/1.1 200 ") && response.ends_with("unix:"), "{response}");
     assert!(app.get("/").body().starts_with("127.0.0.1:"));
@@ -132,7 +140,10 @@ async fn deadline(context: RequestContext) -> String {
 fn a_request_context_is_an_extractor() {
     let router = Router::new()
         .route("/", get(|context: RequestContext| async move { context.app_version().to_owned() }))
-        .route("/optional", get(|context: Option<RequestContext>| async move { context.is_some().to_string() }));
+        .route(
+            "/optional",
+            get(|context: Option<RequestContext>| async move { context.is_some().to_string() }),
+        );
     let app = App::start(builder().app_version("1.2.3").tower(router));
     assert_eq!(app.get("/").body(), "1.2.3");
     assert_eq!(app.get("/optional").body(), "true");
@@ -141,10 +152,13 @@ fn a_request_context_is_an_extractor() {
 
 #[tokio::test]
 async fn a_request_without_a_context_is_told_how_to_get_one() {
-    let router = Router::new()
-        .route("/", get(deadline))
-        .route("/optional", get(|context: Option<RequestContext>| async move { context.is_some().to_string() }));
-    let bare = |path: &str| Request::get(path.to_owned()).body(axum::body::Body::empty()).expect("a request");
+    let router = Router::new().route("/", get(deadline)).route(
+        "/optional",
+        get(|context: Option<RequestContext>| async move { context.is_some().to_string() }),
+    );
+    let bare = |path: &str| {
+        Request::get(path.to_owned()).body(axum::body::Body::empty()).expect("a request")
+    };
     let response = router.clone().oneshot(bare("/")).await.expect("infallible");
     assert_eq!(response.status(), 500);
     let text = text(response).await;
@@ -180,13 +194,17 @@ async fn a_handlers_unit_test_controls_its_deadline() {
     let late = host.request("/");
     host.advance(Duration::from_secs(9));
     assert_eq!(text_of(router.clone(), late).await, "Some(0ns)");
-    let mut own = Request::post("/upload").body(axum::body::Body::from("a body")).expect("a request");
+    let mut own =
+        Request::post("/upload").body(axum::body::Body::from("a body")).expect("a request");
     own.extensions_mut().insert(host.context());
     assert_eq!(text_of(router, own).await, "Some(5s)", "with a body of the test's own");
     assert_eq!(TestHost::new().request_timeout(None).context().deadline(), None);
 }
 
-async fn until_cancelled(State(tracked): State<Arc<tokio::sync::Notify>>, context: RequestContext) -> String {
+async fn until_cancelled(
+    State(tracked): State<Arc<tokio::sync::Notify>>,
+    context: RequestContext,
+) -> String {
     let worker = context.clone();
     context.spawn(async move {
         worker.draining().await;

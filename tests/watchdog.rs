@@ -6,8 +6,8 @@ mod support;
 
 use lameduck::{
     Hook, Host,
-    env::ListenAddress,
     lifecycle::{Plan, StopReason},
+    runtime::ListenAddress,
 };
 use std::{
     io,
@@ -70,7 +70,10 @@ fn victim_of(role: &str) -> (Vec<Hook>, fn()) {
         "the_end_blocks" => (Vec::new(), || support::block(FOR_EVER)),
         "blocking_task" => (
             vec![Hook::on_start("blocking task", || async {
-                #[expect(clippy::disallowed_methods, reason = "it is the very thing that must not hold the exit")]
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "it is the very thing that must not hold the exit"
+                )]
                 drop(tokio::task::spawn_blocking(|| support::block(FOR_EVER)));
                 Ok::<(), io::Error>(())
             })],
@@ -78,7 +81,9 @@ fn victim_of(role: &str) -> (Vec<Hook>, fn()) {
         ),
         "the_start_fails_and_the_end_blocks" => (Vec::new(), || support::block(FOR_EVER)),
         "a_hook_complains_at_length" => {
-            let complaint = || async { Err::<(), _>(io::Error::other("no pool:\r\n  host unknown\n\n  is it 10.0.0.1?\n")) };
+            let complaint = || async {
+                Err::<(), _>(io::Error::other("no pool:\r\n  host unknown\n\n  is it 10.0.0.1?\n"))
+            };
             (vec![Hook::on_start("pool", complaint)], || {})
         }
         _ => panic!("no role {role}"),
@@ -93,7 +98,10 @@ fn victim() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     lameduck::main(
         || {
-            let mut builder = Host::builder().main_address(path("main")).internal_address(path("internal")).plan(PLAN);
+            let mut builder = Host::builder()
+                .main_address(path("main"))
+                .internal_address(path("internal"))
+                .plan(PLAN);
             let stop = builder.shutdown_handle();
             if role == "the_start_fails_and_the_end_blocks" {
                 builder = builder.main_address(ListenAddress::Tcp(taken.local_addr().unwrap()));
@@ -187,6 +195,10 @@ fn tasks_that_block_every_thread_of_their_runtime_do_not_hold_the_shutdown() {
     // P7, P13. Users' tasks, hooks and checks shared two threads with the driver's timers: two consumers that block theirs, as
     // synchronous clients do, and no deadline of the shutdown came any more. Only the watchdog ended it, without a report.
     let ended = run("tasks_block_every_thread");
-    assert_eq!(ended.code, Some(3), "P13: what blocks its thread cannot be dropped, and is counted: {ended:?}");
+    assert_eq!(
+        ended.code,
+        Some(3),
+        "P13: what blocks its thread cannot be dropped, and is counted: {ended:?}"
+    );
     assert_bounded(&ended);
 }

@@ -9,9 +9,9 @@ use http::{Request, Response};
 use hyper::service::service_fn;
 use lameduck::{
     Report,
-    env::{Env, Job, JobEnd, Room, Rooms, Seed, SignalSource},
     lifecycle::{Moment, Signal},
-    os::{OsNetwork, Tasks, TokioClock},
+    os::{CurrentRuntime, OsNetwork, TokioClock},
+    runtime::{BoxFuture, JoinHandle, Runtime, Seed, SignalSource, Spawner, TaskKind},
 };
 use std::{
     collections::BTreeSet,
@@ -28,7 +28,8 @@ use tokio::runtime::{Builder, Handle, Runtime};
 /// A runtime of the app's own, with several threads, that lasts as long as the process.
 fn other() -> &'static Runtime {
     static OTHER: OnceLock<Runtime> = OnceLock::new();
-    OTHER.get_or_init(|| Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap())
+    OTHER
+        .get_or_init(|| Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap())
 }
 
 /// The current thread.
@@ -48,7 +49,9 @@ fn ask(address: std::net::SocketAddr) {
                     } else {
                         let mut client = Http2::connect(address);
                         let streams: Vec<u32> = (0..20).map(|_| client.get("/")).collect();
-                        streams.into_iter().for_each(|stream| assert_eq!(client.body(stream), "hello"));
+                        streams
+                            .into_iter()
+                            .for_each(|stream| assert_eq!(client.body(stream), "hello"));
                     }
                 }
             })
@@ -78,7 +81,10 @@ fn a_handler_that_changes_the_current_runtime_moves_no_connection() {
     ask(app.main);
     let report = app.end();
     let threads = threads.lock().unwrap();
-    assert!(threads.len() == 1 && threads.iter().all(|name| name.contains("lameduck-worker-0")), "{threads:?}");
+    assert!(
+        threads.len() == 1 && threads.iter().all(|name| name.contains("lameduck-worker-0")),
+        "{threads:?}"
+    );
     assert_eq!((counts(&report), report.code()), ((1_600, 1_600), 0), "{report:?}");
 }
 
@@ -86,13 +92,13 @@ fn a_handler_that_changes_the_current_runtime_moves_no_connection() {
 #[derive(Debug)]
 struct Aside(Tasks);
 
-impl Rooms for Aside {
+impl Spawner for Aside {
     fn workers(&self) -> NonZeroUsize {
         NonZeroUsize::MIN
     }
 
-    fn enter(&self, room: Room, job: Job) -> io::Result<JobEnd> {
-        if !matches!(room, Room::Worker(_)) {
+    fn spawn(&self, kind: TaskKind, job: BoxFuture) -> io::Result<JoinHandle> {
+        if !matches!(room, TaskKind::Worker(_)) {
             return self.0.enter(room, job);
         }
         let runtime = Handle::current();
@@ -116,7 +122,7 @@ impl SignalSource for NoSignals {
     }
 }
 
-// An implementation of `Rooms` said how many threads run a worker's tasks, and could get it wrong: counts were lost.
+// An implementation of `Spawner` said how many threads run a worker's tasks, and could get it wrong: counts were lost.
 #[test]
 fn rooms_cannot_get_wrong_which_threads_count() {
     let threads = Arc::new(Mutex::new(BTreeSet::new()));
@@ -126,15 +132,17 @@ fn rooms_cannot_get_wrong_which_threads_count() {
         async { Ok::<_, Infallible>(Response::new(Body::from("hello"))) }
     });
     let (bound, addresses) = mpsc::channel();
-    let host = builder().on_bound(move |to| bound.send(to.main[0].to_string()).unwrap()).hyper(service);
+    let host =
+        builder().on_bound(move |to| bound.send(to.main[0].to_string()).unwrap()).hyper(service);
     let stop = host.shutdown_handle();
     let (reported, report) = mpsc::channel();
     drop(aside(move || {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let report = runtime.block_on(async {
-            let rooms = Aside(Tasks::new(Handle::current()));
+            let spawner = Aside(CurrentRuntime::new(Handle::current()));
             let (clock, network) = (Arc::new(TokioClock::new()), OsNetwork::default());
-            host.run_in(Env { clock, network, signals: NoSignals, rooms, seed: Seed(7) }).await
+            host.run_in(Runtime { clock, network, signals: NoSignals, spawner, seed: Seed(7) })
+                .await
         });
         reported.send((name(), report)).unwrap();
     }));

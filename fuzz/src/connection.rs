@@ -14,10 +14,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use lameduck::{
     Body, Host, Report, RequestContext,
-    env::{Clock, Env, Seed},
     lifecycle::Plan,
+    runtime::{Clock, Runtime, Seed},
 };
-use lameduck_sim::{SimClock, SimRooms, Trace, scripted_signals};
+use lameduck_sim::{SimClock, SimSpawner, Trace, scripted_signals};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -46,7 +46,8 @@ const SCRIPT: usize = 6;
 const LIMIT: Duration = Duration::from_secs(3600);
 
 fn run(script: &[u8], sent: &[u8]) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let Ok(runtime) = runtime else { return };
     let report = runtime.block_on(live(script.to_vec(), sent.to_vec()));
     let requests = report.requests;
@@ -76,12 +77,26 @@ async fn live(script: Vec<u8>, sent: Vec<u8>) -> Report {
     let clock: Arc<dyn Clock> = Arc::new(SimClock::new());
     let trace = Trace::new();
     let (_signals, signals) = scripted_signals("host", trace.clone());
-    let rooms = SimRooms::new("host", trace, clock.clone());
+    let spawner = SimSpawner::new("host", trace, clock.clone());
     let pipes = Pipes::new();
-    let plan = Plan { lame_duck, drain: Duration::from_secs(3), cancel: Duration::from_secs(1), ..Plan::default() };
-    let host = Host::builder().plan(plan).request_timeout(Some(Duration::from_secs(2))).hyper(service_fn(answer));
+    let plan = Plan {
+        lame_duck,
+        drain: Duration::from_secs(3),
+        cancel: Duration::from_secs(1),
+        ..Plan::default()
+    };
+    let host = Host::builder()
+        .plan(plan)
+        .request_timeout(Some(Duration::from_secs(2)))
+        .hyper(service_fn(answer));
     let stop = host.shutdown_handle();
-    let life = host.run_in(Env { clock, network: pipes.clone(), signals, rooms: rooms.clone(), seed: Seed(7) });
+    let life = host.run_in(Runtime {
+        clock,
+        network: pipes.clone(),
+        signals,
+        spawner: spawner.clone(),
+        seed: Seed(7),
+    });
 
     let client = async {
         // The host listens in its first turns.
@@ -120,14 +135,19 @@ async fn live(script: Vec<u8>, sent: Vec<u8>) -> Report {
         }
     };
     let report = within(LIMIT, lived).await;
-    rooms.process_over();
+    spawner.process_over();
     report.unwrap_or_else(|| panic!("P7: the host did not stop within {LIMIT:?}"))
 }
 
 async fn answer(request: Request<Body>) -> Result<Response<Full<Bytes>>, Infallible> {
     let context = request.extensions().get::<RequestContext>().cloned();
     let body = match request.uri().path().len() % 4 {
-        0 => request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default(),
+        0 => request
+            .into_body()
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes)
+            .unwrap_or_default(),
         1 => {
             if let Some(context) = context {
                 context.cancelled().await;

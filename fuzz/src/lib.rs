@@ -19,8 +19,14 @@ pub use settings::settings;
 pub type FuzzBody = fn(&[u8]);
 
 /// Every body by its name, which is also the name of its target and of its folder in the corpus.
-pub const BODIES: &[(&str, FuzzBody)] =
-    &[("http1", http1), ("http2", http2), ("raw", raw), ("same", same), ("lifecycle", lifecycle), ("settings", settings)];
+pub const BODIES: &[(&str, FuzzBody)] = &[
+    ("http1", http1),
+    ("http2", http2),
+    ("raw", raw),
+    ("same", same),
+    ("lifecycle", lifecycle),
+    ("settings", settings),
+];
 
 /// Takes bytes off the front; past the end there are zeros.
 pub(crate) struct Draw<'a>(pub(crate) &'a [u8]);

@@ -2,7 +2,8 @@
 
 use super::Draw;
 use lameduck::lifecycle::{
-    Action, Event, HookBudget, HookIndex, HookResult, Lifecycle, Moment, Phase, Plan, Signal, StopReason,
+    Action, Event, HookBudget, HookIndex, HookResult, Lifecycle, Moment, Phase, Plan, Signal,
+    StopReason,
 };
 use std::time::Duration;
 
@@ -58,7 +59,9 @@ pub fn lifecycle(bytes: &[u8]) {
 }
 
 fn event(draw: &mut Draw<'_>, hooks: usize) -> Event {
-    let result = |byte: u8| [HookResult::Done, HookResult::Failed, HookResult::Panicked][usize::from(byte) % 3];
+    let result = |byte: u8| {
+        [HookResult::Done, HookResult::Failed, HookResult::Panicked][usize::from(byte) % 3]
+    };
     let hook = |byte: u8| HookIndex(usize::from(byte) % (hooks + 1));
     let kind = draw.byte();
     let (a, b) = (draw.byte(), draw.byte());
@@ -67,9 +70,13 @@ fn event(draw: &mut Draw<'_>, hooks: usize) -> Event {
         1 => Event::Listening,
         2 => Event::ListenFailed,
         3 => Event::StopRequested(StopReason::Signal(Signal::ALL[usize::from(a) % 4])),
-        4 => Event::MainEmpty,
+        4 => Event::MainClosed,
         5 => Event::StopHookEnded(hook(a), result(b)),
         6 => Event::InternalClosed,
-        _ => Event::StopRequested(if a % 2 == 0 { StopReason::Requested } else { StopReason::TaskFailed }),
+        _ => Event::StopRequested(if a % 2 == 0 {
+            StopReason::Requested
+        } else {
+            StopReason::TaskFailed
+        }),
     }
 }

@@ -1,7 +1,10 @@
 //! A network of in-memory pipes: the host's own end is a listener that pipes are handed to.
 
 use bytes::Bytes;
-use lameduck::env::{Address, Audience, Backlog, ListenAddress, Listener, Lot, Network, Reservation, Transport};
+use lameduck::runtime::{
+    Address, IdlePoller, ListenAddress, Listener, Network, QuiesceOutcome, Reservation, ServerRole,
+    Transport,
+};
 use lameduck_sim::network::{PolledLot, PolledStream};
 use std::{
     io,
@@ -38,10 +41,15 @@ impl Network for Pipes {
     type Listener = PipeListener;
     type Reservation = PipeReservation;
 
-    fn reserve(&self, _: &ListenAddress, audience: Audience, _: usize) -> io::Result<PipeReservation> {
-        let accept = match audience {
-            Audience::World => self.accept.lock().unwrap_or_else(PoisonError::into_inner).take(),
-            Audience::Operators => None,
+    fn reserve(
+        &self,
+        _: &ListenAddress,
+        role: ServerRole,
+        _: usize,
+    ) -> io::Result<PipeReservation> {
+        let accept = match role {
+            ServerRole::Main => self.accept.lock().unwrap_or_else(PoisonError::into_inner).take(),
+            ServerRole::Internal => None,
         };
         Ok(PipeReservation(accept))
     }
@@ -67,16 +75,18 @@ pub(crate) struct PipeListener(Option<UnboundedReceiver<DuplexStream>>);
 
 impl Listener for PipeListener {
     type Io = Pipe;
-    type Lot = PipeLot;
+    type IdlePoller = PipeLot;
 
-    fn lot(&self) -> Option<PipeLot> {
+    fn idle_poller(&self) -> Option<PipeLot> {
         self.0.as_ref().map(|_| PipeLot(PolledLot::new()))
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Pipe, Address)>> {
         let Some(accept) = &mut self.0 else { return Poll::Pending };
         match accept.poll_recv(cx) {
-            Poll::Ready(Some(io)) => Poll::Ready(Ok((Pipe { io, may_write: true }, Address::Unix(None)))),
+            Poll::Ready(Some(io)) => {
+                Poll::Ready(Ok((Pipe { io, may_write: true }, Address::Unix(None))))
+            }
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
@@ -85,11 +95,11 @@ impl Listener for PipeListener {
         Address::Unix(None)
     }
 
-    fn quiesce(&mut self) -> Backlog {
+    fn quiesce(&mut self) -> QuiesceOutcome {
         if let Some(accept) = &mut self.0 {
             accept.close();
         }
-        Backlog::Sealed
+        QuiesceOutcome::Sealed
     }
 
     fn handshakes(&self) -> Option<usize> {
@@ -107,13 +117,21 @@ pub(crate) struct Pipe {
 impl Transport for Pipe {}
 
 impl AsyncRead for Pipe {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Pipe {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if !std::mem::replace(&mut self.may_write, true) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -134,9 +152,9 @@ impl AsyncWrite for Pipe {
 #[derive(Debug)]
 pub(crate) struct PipeLot(PolledLot<Pipe>);
 
-impl Lot for PipeLot {
+impl IdlePoller for PipeLot {
     type Io = Pipe;
-    type Deep = PolledStream<Pipe>;
+    type Idle = PolledStream<Pipe>;
 
     fn enter(&mut self, io: Pipe, key: usize) -> Result<PolledStream<Pipe>, Pipe> {
         self.0.enter(io, key)

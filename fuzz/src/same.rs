@@ -16,9 +16,9 @@ use hyper::{server::conn::http1::Builder, service::service_fn};
 use hyper_util::rt::TokioIo;
 use lameduck::{
     Host, Limits,
-    env::{Clock, Env, Seed},
+    runtime::{Clock, Runtime, Seed},
 };
-use lameduck_sim::{SimClock, SimRooms, Trace, scripted_signals};
+use lameduck_sim::{SimClock, SimSpawner, Trace, scripted_signals};
 use std::{
     collections::VecDeque,
     convert::Infallible,
@@ -43,7 +43,8 @@ pub fn same(bytes: &[u8]) {
     if contains(sent, b"PRI ") || sent.len() < 4 {
         return;
     }
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime =
+        || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let (Ok(ours), Ok(theirs)) = (runtime(), runtime()) else { return };
     let ours = ours.block_on(through_the_host(script, sent));
     let theirs = theirs.block_on(through_hyper(script, sent));
@@ -51,8 +52,9 @@ pub fn same(bytes: &[u8]) {
         [&ours, &theirs].map(|seen| before_a_refusal(&seen.answers));
     // Whether hyper looks for an error in half a head depends on how that was torn.
     let ends_in_a_head = !sent.ends_with(b"\n\r\n") && !sent.ends_with(b"\n\n");
-    let is_same =
-        ours_before == theirs_before && (ours_refuses == theirs_refuses || ends_in_a_head) && ours.end == theirs.end;
+    let is_same = ours_before == theirs_before
+        && (ours_refuses == theirs_refuses || ends_in_a_head)
+        && ours.end == theirs.end;
     assert!(
         is_same,
         "P5: a client can tell us from hyper\n--- host, {:?}\n{}\n--- hyper, {:?}\n{}",
@@ -66,11 +68,11 @@ pub fn same(bytes: &[u8]) {
 /// What a client read, and how it ended.
 struct Seen {
     answers: Vec<u8>,
-    end: End,
+    end: RequestResult,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum End {
+enum RequestResult {
     /// The server ended the connection.
     Closed,
     /// It did not in all that time.
@@ -95,12 +97,18 @@ async fn through_the_host(script: &[u8], sent: &[u8]) -> Seen {
     let clock: Arc<dyn Clock> = Arc::new(SimClock::new());
     let trace = Trace::new();
     let (_signals, signals) = scripted_signals("host", trace.clone());
-    let rooms = SimRooms::new("host", trace, clock.clone());
+    let spawner = SimSpawner::new("host", trace, clock.clone());
     let pipes = Pipes::new();
     // hyper has no patience that ends.
     let limits = Limits { header_timeout: LIMIT, ..Limits::default() };
     let host = Host::builder().request_timeout(None).limits(limits).hyper(service_fn(answer));
-    let life = host.run_in(Env { clock, network: pipes.clone(), signals, rooms: rooms.clone(), seed: Seed(7) });
+    let life = host.run_in(Runtime {
+        clock,
+        network: pipes.clone(),
+        signals,
+        spawner: spawner.clone(),
+        seed: Seed(7),
+    });
     let client = async {
         // The host listens in its first turns.
         pause_for(Duration::from_millis(1)).await;
@@ -114,7 +122,7 @@ async fn through_the_host(script: &[u8], sent: &[u8]) -> Seen {
         _ = life => unreachable!("nobody stops the host"),
         seen = client => seen,
     };
-    rooms.process_over();
+    spawner.process_over();
     seen
 }
 
@@ -151,7 +159,8 @@ fn parts<'a>(script: &[u8], sent: &'a [u8]) -> Vec<&'a [u8]> {
         _ => {
             // A head at a time.
             let mut begin = 0;
-            let ends = (0..sent.len()).filter(|at| sent[..*at].ends_with(b"\r\n\r\n")).chain([sent.len()]);
+            let ends =
+                (0..sent.len()).filter(|at| sent[..*at].ends_with(b"\r\n\r\n")).chain([sent.len()]);
             return ends.map(|end| &sent[std::mem::replace(&mut begin, end)..end]).collect();
         }
     };
@@ -226,7 +235,8 @@ where
         tokio::task::yield_now().await;
     }
     let statuses = [200, 200, 404, 503, 204, 304, 299, 205];
-    *response.status_mut() = StatusCode::from_u16(statuses[usize::from(draw.byte()) % 8]).unwrap_or_default();
+    *response.status_mut() =
+        StatusCode::from_u16(statuses[usize::from(draw.byte()) % 8]).unwrap_or_default();
     let pieces: &[&'static str] = match draw.byte() % 6 {
         0 => &["hello"],
         1 => &["hel", "lo"],
@@ -237,7 +247,11 @@ where
     };
     let how = draw.byte();
     let status = response.status();
-    let pieces = if status == StatusCode::RESET_CONTENT { Pieces::new(&[], 0) } else { Pieces::new(pieces, how) };
+    let pieces = if status == StatusCode::RESET_CONTENT {
+        Pieces::new(&[], 0)
+    } else {
+        Pieces::new(pieces, how)
+    };
     let is_tunnel = status.is_success() && request.method() == Method::CONNECT;
     let has_content = !is_tunnel && !matches!(status.as_u16(), 204 | 205 | 304);
     // hyper asserts that a length is said once.
@@ -254,7 +268,10 @@ where
         5 => {
             // What the handler was told, told back.
             for (name, value) in request.headers() {
-                if name != header::CONNECTION && name != header::TRANSFER_ENCODING && name != header::CONTENT_LENGTH {
+                if name != header::CONNECTION
+                    && name != header::TRANSFER_ENCODING
+                    && name != header::CONTENT_LENGTH
+                {
                     headers.append(name.clone(), value.clone());
                 }
             }
@@ -271,18 +288,26 @@ where
     }
     // What the handler was told, told back.
     let headers = response.headers_mut();
-    headers.extend(HeaderValue::from_str(request.method().as_str()).map(|method| (header::ALLOW, method)));
-    headers.extend(HeaderValue::from_str(&request.uri().to_string()).map(|target| (header::LOCATION, target)));
+    headers.extend(
+        HeaderValue::from_str(request.method().as_str()).map(|method| (header::ALLOW, method)),
+    );
+    headers.extend(
+        HeaderValue::from_str(&request.uri().to_string()).map(|target| (header::LOCATION, target)),
+    );
     let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let may_switch = request.method() == Method::CONNECT;
-    let mut body_end = if request.body().is_end_stream() { BodyEnd::Whole } else { BodyEnd::Unread };
+    let mut body_end =
+        if request.body().is_end_stream() { BodyEnd::Whole } else { BodyEnd::Unread };
     if draw.byte() % 2 == 1 {
         let (read, end) = read(request.into_body()).await;
         body_end = end;
         let read = HeaderValue::from_str(&format!("{read} {body_end:?}"));
         headers.extend(read.map(|read| (header::CONTENT_RANGE, read)));
     }
-    if may_switch && response.status().is_success() && matches!(body_end, BodyEnd::Unread | BodyEnd::Broken) {
+    if may_switch
+        && response.status().is_success()
+        && matches!(body_end, BodyEnd::Unread | BodyEnd::Broken)
+    {
         return Ok(refusal());
     }
     let headers = response.headers_mut();
@@ -294,7 +319,9 @@ where
 
 fn has_valid_host<B>(request: &Request<B>) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).iter();
-    let is_valid = |host: &HeaderValue| host.to_str().is_ok_and(|host| host.is_empty() || host.parse::<Authority>().is_ok());
+    let is_valid = |host: &HeaderValue| {
+        host.to_str().is_ok_and(|host| host.is_empty() || host.parse::<Authority>().is_ok())
+    };
     match (hosts.next(), hosts.next()) {
         (None, _) => request.version() == Version::HTTP_10,
         (Some(host), None) => is_valid(host),
@@ -372,7 +399,10 @@ impl HttpBody for Pieces {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let me = self.get_mut();
         if std::mem::take(&mut me.is_late) {
             cx.waker().wake_by_ref();

@@ -9,10 +9,16 @@ pub fn settings(bytes: &[u8]) {
     let lines: Vec<(usize, &str)> = text
         .lines()
         .filter_map(|line| line.split_once('='))
-        .map(|(n, value)| (n.bytes().fold(0, |sum, byte| sum + usize::from(byte)) % SETTINGS.len(), value))
+        .map(|(n, value)| {
+            (n.bytes().fold(0, |sum, byte| sum + usize::from(byte)) % SETTINGS.len(), value)
+        })
         .collect();
-    let variable =
-        |name: &str| lines.iter().find(|(n, _)| SETTINGS[*n].variable == name).map(|(_, value)| (*value).to_owned());
+    let variable = |name: &str| {
+        lines
+            .iter()
+            .find(|(n, _)| SETTINGS[*n].variable == name)
+            .map(|(_, value)| (*value).to_owned())
+    };
     let flag = |setting: &lameduck::Setting| {
         let picked = lines.iter().rev().filter(|(n, _)| SETTINGS[*n].flag == setting.flag);
         picked.map(|(_, value)| (*value).to_owned()).take(2).skip(1).collect()
@@ -20,13 +26,20 @@ pub fn settings(bytes: &[u8]) {
     match Settings::default().resolve(flag, variable) {
         Ok(settings) => {
             let _ = settings.check();
-            assert!(settings.plan.worst_case() <= Duration::from_secs(5 * 24 * 3600), "P7: the worst case is not bounded");
+            assert!(
+                settings.plan.worst_case() <= Duration::from_secs(5 * 24 * 3600),
+                "P7: the worst case is not bounded"
+            );
         }
         Err(error) => {
-            assert!(!error.source.is_empty() && !error.reason.is_empty(), "P14: {error:?} does not say what is wrong");
+            assert!(
+                !error.source.is_empty() && !error.reason.is_empty(),
+                "P14: {error:?} does not say what is wrong"
+            );
             let said = error.to_string();
             assert!(
-                said.contains(&error.source) && (said.contains(&error.value) || error.value.contains(char::is_control)),
+                said.contains(&error.source)
+                    && (said.contains(&error.value) || error.value.contains(char::is_control)),
                 "P14: {said}"
             );
         }

@@ -1,6 +1,9 @@
 //! A load balancer: it believes what readiness says, a little late, and forwards.
 
-use crate::client::{Ask, Caller, Completion, Connect, Conversation, Failure, Manner, one_request};
+use crate::client::{
+    ClientId, Connect, ExchangePacing, Http1Client, RequestFailure, RequestSpec, ResponseSummary,
+    one_request,
+};
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -24,8 +27,8 @@ pub struct Replica<C> {
 /// sends each request once, and counts what failed. It never retries: a lost request must show.
 #[derive(Debug)]
 pub struct Balancer<C: Connect> {
-    caller: Caller,
-    prober: Caller,
+    client_id: ClientId,
+    prober: ClientId,
     backends: Vec<Backend<C>>,
     turn: AtomicUsize,
     sent: AtomicU64,
@@ -37,7 +40,7 @@ pub struct Balancer<C: Connect> {
 struct Backend<C: Connect> {
     replica: Replica<C>,
     ready: AtomicBool,
-    idle: Mutex<Vec<Conversation<C::Io>>>,
+    idle: Mutex<Vec<Http1Client<C::Io>>>,
 }
 
 /// What a balancer counted.
@@ -52,11 +55,19 @@ pub struct Counts {
 }
 
 impl<C: Connect> Balancer<C> {
-    /// One over `replicas`, none of which is ready yet. It sends as `caller`, and probes as `prober`.
-    pub fn new(caller: Caller, prober: Caller, replicas: impl IntoIterator<Item = Replica<C>>) -> Arc<Self> {
-        let backend = |replica| Backend { replica, ready: AtomicBool::new(false), idle: Mutex::new(Vec::new()) };
+    /// One over `replicas`, none of which is ready yet. It sends as `client_id`, and probes as `prober`.
+    pub fn new(
+        client_id: ClientId,
+        prober: ClientId,
+        replicas: impl IntoIterator<Item = Replica<C>>,
+    ) -> Arc<Self> {
+        let backend = |replica| Backend {
+            replica,
+            ready: AtomicBool::new(false),
+            idle: Mutex::new(Vec::new()),
+        };
         Arc::new(Self {
-            caller,
+            client_id,
             prober,
             backends: replicas.into_iter().map(backend).collect(),
             turn: AtomicUsize::new(0),
@@ -69,10 +80,16 @@ impl<C: Connect> Balancer<C> {
     /// Asks each replica for `/readiness` every `interval`, for ever. A probe that fails or says anything but 200 makes it
     /// unready at once.
     pub async fn probe(&self, interval: Duration) {
-        let ask = Ask::get("/readiness");
+        let ask = RequestSpec::get("/readiness");
         loop {
             for backend in &self.backends {
-                let answer = one_request(&self.prober, &backend.replica.internal, &ask, Manner::PROMPT).await;
+                let answer = one_request(
+                    &self.prober,
+                    &backend.replica.internal,
+                    &ask,
+                    ExchangePacing::PROMPT,
+                )
+                .await;
                 let ready = answer.is_ok_and(|done| done.status == 200);
                 if backend.ready.swap(ready, Ordering::Relaxed) != ready {
                     let event = if ready { "in rotation" } else { "out of rotation" };
@@ -84,18 +101,26 @@ impl<C: Connect> Balancer<C> {
     }
 
     /// Forwards one request, to the replica whose turn it is; `None` if none is ready.
-    pub async fn forward(&self, ask: &Ask) -> Option<Result<Completion, Failure>> {
+    pub async fn forward(
+        &self,
+        ask: &RequestSpec,
+    ) -> Option<Result<ResponseSummary, RequestFailure>> {
         let Some(backend) = self.next_backend() else {
             self.unserved.fetch_add(1, Ordering::Relaxed);
-            self.caller.tell("unserved", &[("target", ask.target.as_str().into())]);
+            self.client_id.tell("unserved", &[("target", ask.target.as_str().into())]);
             return None;
         };
         self.sent.fetch_add(1, Ordering::Relaxed);
-        let end = backend.send(&self.caller, ask).await;
+        let end = backend.send(&self.client_id, ask).await;
         if end.as_ref().map_or(true, |done| done.status >= 500) {
             self.failed.fetch_add(1, Ordering::Relaxed);
-            self.caller
-                .tell("lost", &[("replica", backend.replica.name.as_str().into()), ("target", ask.target.as_str().into())]);
+            self.client_id.tell(
+                "lost",
+                &[
+                    ("replica", backend.replica.name.as_str().into()),
+                    ("target", ask.target.as_str().into()),
+                ],
+            );
         }
         Some(end)
     }
@@ -112,30 +137,35 @@ impl<C: Connect> Balancer<C> {
 
     fn next_backend(&self) -> Option<&Backend<C>> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let ready: Vec<_> = self.backends.iter().filter(|backend| backend.ready.load(Ordering::Relaxed)).collect();
+        let ready: Vec<_> =
+            self.backends.iter().filter(|backend| backend.ready.load(Ordering::Relaxed)).collect();
         ready.get(turn % ready.len().max(1)).copied()
     }
 }
 
 impl<C: Connect> Backend<C> {
-    async fn send(&self, caller: &Caller, ask: &Ask) -> Result<Completion, Failure> {
-        let mut conversation = match self.idle_connection() {
-            Some(conversation) => conversation,
-            None => Conversation::open(caller, &self.replica.main).await?,
+    async fn send(
+        &self,
+        client_id: &ClientId,
+        ask: &RequestSpec,
+    ) -> Result<ResponseSummary, RequestFailure> {
+        let mut http1_client = match self.idle_connection() {
+            Some(http1_client) => http1_client,
+            None => Http1Client::open(client_id, &self.replica.main).await?,
         };
-        let done = conversation.exchange(caller, ask, Manner::PROMPT).await?;
+        let done = http1_client.exchange(client_id, ask, ExchangePacing::PROMPT).await?;
         if done.keeps_alive {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conversation);
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(http1_client);
         }
         Ok(done)
     }
 
     /// An idle connection that the replica has not closed, as far as can be seen from here.
-    fn idle_connection(&self) -> Option<Conversation<C::Io>> {
+    fn idle_connection(&self) -> Option<Http1Client<C::Io>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(mut conversation) = idle.pop() {
-            if conversation.is_open() {
-                return Some(conversation);
+        while let Some(mut http1_client) = idle.pop() {
+            if http1_client.is_open() {
+                return Some(http1_client);
             }
         }
         None

@@ -8,7 +8,7 @@ use std::{io, path::Path};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Case {
     /// What it is, what it broke and why, in a few sentences.
-    pub story: String,
+    pub description: String,
     /// The promise that it broke, or is about.
     pub promise: String,
     /// The network it is played on.
@@ -24,7 +24,8 @@ impl Case {
     /// If the file cannot be read, or is no case.
     pub fn read(path: &Path) -> io::Result<Self> {
         let text = std::fs::read_to_string(path)?;
-        serde_json::from_str(&text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        serde_json::from_str(&text)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     /// As it is written down.
@@ -33,7 +34,8 @@ impl Case {
     /// Never: everything in it can be written down.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).expect("a case has only strings, numbers and lists");
+        let mut text =
+            serde_json::to_string_pretty(self).expect("a case has only strings, numbers and lists");
         text.push('\n');
         text
     }

@@ -1,6 +1,6 @@
 //! Readiness checks that pass and fail as a script says, and tell the trace: `checked`, with whether it `passes`.
 
-use crate::{app::Seat, client};
+use crate::{app::Actor, client};
 use lameduck::Check;
 use serde::{Deserialize, Serialize};
 use std::{io, time::Duration};
@@ -21,18 +21,21 @@ pub struct CheckScript {
 }
 
 impl CheckScript {
-    pub(crate) fn check(&self, seat: &Seat) -> Check {
-        let (script, seat) = (self.clone(), seat.clone());
+    pub(crate) fn check(&self, actor: &Actor) -> Check {
+        let (script, actor) = (self.clone(), actor.clone());
         let runs = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
         let every = Duration::from_millis(self.every_ms);
         Check::new(self.name.clone(), move || {
-            let (script, seat) = (script.clone(), seat.clone());
+            let (script, actor) = (script.clone(), actor.clone());
             let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             async move {
                 client::pause(Duration::from_millis(script.takes_ms)).await;
                 let passes = run < script.fails_from || run - script.fails_from >= script.fails;
-                let fields = [("check", script.name.into()), ("passes", if passes { "yes" } else { "no" }.into())];
-                seat.trace.record(&seat.name, "checked", &fields);
+                let fields = [
+                    ("check", script.name.into()),
+                    ("passes", if passes { "yes" } else { "no" }.into()),
+                ];
+                actor.trace.record(&actor.name, "checked", &fields);
                 if passes { Ok(()) } else { Err(io::Error::other("as its script says")) }
             }
         })

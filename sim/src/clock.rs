@@ -1,9 +1,12 @@
 //! A clock on the paused runtime's time, which may run fast or slow.
-#![expect(clippy::disallowed_methods, reason = "this clock is what the rest asks instead of tokio's time")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this clock is what the rest asks instead of tokio's time"
+)]
 
 use lameduck::{
-    env::{Clock, Sleep},
     lifecycle::Moment,
+    runtime::{Clock, Sleep},
 };
 use std::{
     future::Future,
@@ -48,7 +51,10 @@ impl SimClock {
     /// If it would stand still or go back: at -1,000,000 and below.
     #[must_use]
     pub fn with_skew(skew_ppm: i64) -> Self {
-        assert!(skew_ppm > -1_000_000, "a clock with a skew of {skew_ppm} ppm would not go forward");
+        assert!(
+            skew_ppm > -1_000_000,
+            "a clock with a skew of {skew_ppm} ppm would not go forward"
+        );
         Self { epoch: tokio::time::Instant::now(), skew_ppm }
     }
 
@@ -60,7 +66,9 @@ impl SimClock {
 
     /// What this clock shows after `span` of the world, rounded down.
     fn shown_after(&self, span: Duration) -> u64 {
-        let shown = i128::try_from(span.as_nanos()).unwrap_or(i128::MAX / (2 * MILLION)) * self.rate() / MILLION;
+        let shown = i128::try_from(span.as_nanos()).unwrap_or(i128::MAX / (2 * MILLION))
+            * self.rate()
+            / MILLION;
         u64::try_from(shown).unwrap_or(u64::MAX)
     }
 
@@ -93,7 +101,10 @@ impl Clock for SimClock {
     }
 
     fn sleep_until(&self, at: Moment) -> Pin<Box<dyn Sleep>> {
-        Box::pin(SimSleep { inner: Box::pin(tokio::time::sleep_until(self.wake_at(at))), clock: self.clone() })
+        Box::pin(SimSleep {
+            inner: Box::pin(tokio::time::sleep_until(self.wake_at(at))),
+            clock: self.clone(),
+        })
     }
 
     fn wall(&self) -> SystemTime {

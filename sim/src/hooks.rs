@@ -3,7 +3,7 @@
 //! Records, by the process's name: `hook begins` and `hook ends`, with the hook and its half. One that is given up or that
 //! panics begins and does not end.
 
-use crate::{app::Seat, client};
+use crate::{app::Actor, client};
 use lameduck::Hook;
 use serde::{Deserialize, Serialize};
 use std::{future, io, time::Duration};
@@ -82,8 +82,8 @@ impl HookScript {
     }
 
     /// The hook, in a process.
-    pub fn hook(&self, seat: &Seat) -> Hook {
-        let (script, starting, stopping) = (self.clone(), seat.clone(), seat.clone());
+    pub fn hook(&self, actor: &Actor) -> Hook {
+        let (script, starting, stopping) = (self.clone(), actor.clone(), actor.clone());
         let hook = Hook::pair(
             self.name.clone(),
             {
@@ -99,9 +99,9 @@ impl HookScript {
     }
 }
 
-async fn act(seat: &Seat, hook: &str, half: &'static str, act: Act) -> io::Result<()> {
+async fn act(actor: &Actor, hook: &str, half: &'static str, act: Act) -> io::Result<()> {
     let fields = [("hook", hook.into()), ("half", half.into())];
-    seat.trace.record(&seat.name, "hook begins", &fields);
+    actor.trace.record(&actor.name, "hook begins", &fields);
     client::pause(Duration::from_millis(act.after_ms)).await;
     let end = match act.end {
         ActEnd::Done => Ok(()),
@@ -109,6 +109,6 @@ async fn act(seat: &Seat, hook: &str, half: &'static str, act: Act) -> io::Resul
         ActEnd::Hangs => future::pending().await,
         ActEnd::Panics => panic!("as its script says"),
     };
-    seat.trace.record(&seat.name, "hook ends", &fields);
+    actor.trace.record(&actor.name, "hook ends", &fields);
     end
 }

@@ -16,11 +16,11 @@
 //!                       Trace: records and wire bytes, one hash (P17)
 //! ```
 //!
-//! What a host needs besides the network comes from here too: [`SimClock`], [`SimRooms`], [`ScriptedSignals`]. What it is
+//! What a host needs besides the network comes from here too: [`SimClock`], [`SimSpawner`], [`ScriptedSignals`]. What it is
 //! put through comes from [`client`] and [`balancer`]. Everything that happens is told to a [`Trace`].
 //!
 //! Determinism is by construction: no wall time, no hash map, no unbiased `select!`, no `watch`, one thread, chance from a
-//! [`Seed`](lameduck::env::Seed) only. The tests run each seed twice, the second time on a fresh thread.
+//! [`Seed`](lameduck::runtime::Seed) only. The tests run each seed twice, the second time on a fresh thread.
 //!
 //! The host under test is the real one: [`life`] gives it a world and an [`app`], [`scenario`] says what happens to it, and
 //! [`oracle`] judges.
@@ -34,24 +34,24 @@ pub mod client;
 mod clock;
 pub mod draw;
 pub mod explore;
+pub mod harness;
 pub mod hooks;
-pub mod kit;
-pub mod life;
+pub mod host_run;
 pub mod network;
 mod observe;
 pub mod oracle;
 pub mod rollout;
-mod rooms;
 pub mod scenario;
 pub mod shrink;
 mod signals;
+mod spawner;
 pub mod tasks;
 pub mod timeline;
 pub mod trace;
 
 pub use case::Case;
 pub use clock::SimClock;
-pub use kit::explore;
-pub use rooms::SimRooms;
+pub use harness::explore;
 pub use signals::{ScriptedSignals, SignalSender, scripted_signals};
+pub use spawner::SimSpawner;
 pub use trace::Trace;

@@ -25,7 +25,7 @@ pub(crate) fn observer(actor: &str, trace: Trace) -> Dispatch {
     // While exactly one subscriber lives, tracing decides whether a call site is of interest by asking the thread that comes to
     // it first, and remembers the answer: a thread that does not listen would make this one deaf. Two that live for ever
     // and are interested in everything keep it from doing so.
-    COMPANY.get_or_init(|| [Dispatch::new(Company), Dispatch::new(Company)]);
+    COMPANY.get_or_init(|| [Dispatch::new(NullSubscriber), Dispatch::new(NullSubscriber)]);
     Dispatch::new(Observer { actor: actor.to_owned(), trace, spans: AtomicU64::new(1) })
 }
 
@@ -49,7 +49,7 @@ impl Subscriber for Observer {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut said = Said::default();
+        let mut said = ErrorKind::default();
         event.record(&mut said);
         match said.fields.iter().find(|(name, _)| *name == "phase") {
             // One that names an effect of a signal has a phase too, and a message that a phase change does not have.
@@ -69,9 +69,9 @@ impl Subscriber for Observer {
 }
 
 /// Keeps others company, and hears nothing.
-struct Company;
+struct NullSubscriber;
 
-impl Subscriber for Company {
+impl Subscriber for NullSubscriber {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         is_of_interest(metadata)
     }
@@ -93,16 +93,18 @@ impl Subscriber for Company {
 
 /// What lameduck says, and not its libraries.
 fn is_of_interest(metadata: &Metadata<'_>) -> bool {
-    metadata.is_event() && metadata.target().starts_with("lameduck") && *metadata.level() <= tracing::Level::INFO
+    metadata.is_event()
+        && metadata.target().starts_with("lameduck")
+        && *metadata.level() <= tracing::Level::INFO
 }
 
 #[derive(Default)]
-struct Said {
+struct ErrorKind {
     message: String,
     fields: Vec<(&'static str, Value)>,
 }
 
-impl Said {
+impl ErrorKind {
     fn note(&mut self, field: &Field, value: Value) {
         match (field.name(), value) {
             ("message", Value::Text(message)) => self.message = message,
@@ -113,7 +115,7 @@ impl Said {
     }
 }
 
-impl Visit for Said {
+impl Visit for ErrorKind {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.note(field, format!("{value:?}").into());
     }

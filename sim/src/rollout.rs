@@ -6,8 +6,8 @@
 use crate::{
     app::Drill,
     balancer::{Balancer, Counts, Replica},
-    client::{Ask, Caller, Route, pause},
-    life::{INTERNAL_PORT, Life, MAIN_PORT},
+    client::{ClientId, RequestSpec, Route, pause},
+    host_run::{HostRun, INTERNAL_PORT, MAIN_PORT},
     network::{
         Attendance::{Awaited, Background},
         HostNetwork, Overrun, World, WorldConfig,
@@ -17,8 +17,8 @@ use crate::{
 };
 use lameduck::{
     Limits,
-    env::Seed,
     lifecycle::{Plan, Signal},
+    runtime::Seed,
 };
 use std::{
     num::NonZeroUsize,
@@ -49,7 +49,7 @@ pub struct Rollout {
     /// The pause of a client between two requests.
     pub every: Duration,
     /// What they ask for.
-    pub asks: Vec<Ask>,
+    pub asks: Vec<RequestSpec>,
 }
 
 /// What came of a rolling restart.
@@ -79,7 +79,7 @@ impl Rollout {
             probe_every: Duration::from_millis(200),
             clients: 4,
             every: Duration::from_millis(10),
-            asks: vec![Ask::get("/fast"), Ask::get("/slow?ms=30")],
+            asks: vec![RequestSpec::get("/fast"), RequestSpec::get("/slow?ms=30")],
         }
     }
 
@@ -119,9 +119,13 @@ impl Rollout {
         move |host| {
             Box::pin(async move {
                 for generation in 0..2_u64 {
-                    trace.record(&replica(n), "process begins", &[("generation", generation.into())]);
+                    trace.record(
+                        &replica(n),
+                        "process begins",
+                        &[("generation", generation.into())],
+                    );
                     let (sender, signals) = scripted_signals(replica(n), trace.clone());
-                    let life = Life {
+                    let life = HostRun {
                         name: replica(n),
                         plan,
                         request_timeout: Some(Duration::from_secs(5)),
@@ -135,7 +139,7 @@ impl Rollout {
                     };
                     let living = life.live(
                         host.clone(),
-                        |builder, seat| builder.hyper(Drill::new(seat)),
+                        |builder, actor| builder.hyper(Drill::new(actor)),
                         signals,
                         trace.clone(),
                         drop,
@@ -170,10 +174,10 @@ impl Rollout {
                     main: Route::new(host.clone(), replica(n), MAIN_PORT),
                     internal: Route::new(host.clone(), replica(n), INTERNAL_PORT),
                 });
-                let caller = Caller::new("balancer", trace.clone());
+                let client_id = ClientId::new("balancer", trace.clone());
                 // Its probes are many; what they change is told as `in rotation` and `out of rotation`.
-                let prober = Caller::new("prober", trace);
-                let balancer = Balancer::new(caller, prober, replicas);
+                let prober = ClientId::new("prober", trace);
+                let balancer = Balancer::new(client_id, prober, replicas);
                 let mut clients = tokio::task::JoinSet::new();
                 for n in 0..rollout.clients {
                     let (balancer, rollout) = (Arc::clone(&balancer), rollout.clone());

@@ -6,11 +6,15 @@
 
 use crate::{
     hooks::{Act, ActEnd},
-    scenario::{Deed, Fault, Filter, Half, LimitsMs, Pacing, Scenario, Traffic},
+    scenario::{Fault, Filter, LimitsMs, Pacing, RequestKind, Scenario, StuckResponse, Traffic},
 };
 
 /// Shrinks `scenario` as long as `fails` says that it still does, with at most `tries` questions.
-pub fn shrink(scenario: &Scenario, mut tries: u32, mut fails: impl FnMut(&Scenario) -> bool) -> Scenario {
+pub fn shrink(
+    scenario: &Scenario,
+    mut tries: u32,
+    mut fails: impl FnMut(&Scenario) -> bool,
+) -> Scenario {
     let mut least = scenario.clone();
     'again: loop {
         for candidate in simpler(&least) {
@@ -30,10 +34,14 @@ pub fn shrink(scenario: &Scenario, mut tries: u32, mut fails: impl FnMut(&Scenar
 /// All that is a little simpler, the boldest first.
 fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     let mut all = Vec::new();
-    without(scenario, &mut all, scenario.clients.len(), |scenario, n| drop(scenario.clients.remove(n)));
+    without(scenario, &mut all, scenario.clients.len(), |scenario, n| {
+        drop(scenario.clients.remove(n))
+    });
     without(scenario, &mut all, scenario.hooks.len(), |scenario, n| drop(scenario.hooks.remove(n)));
     without(scenario, &mut all, scenario.tasks.len(), |scenario, n| drop(scenario.tasks.remove(n)));
-    without(scenario, &mut all, scenario.checks.len(), |scenario, n| drop(scenario.checks.remove(n)));
+    without(scenario, &mut all, scenario.checks.len(), |scenario, n| {
+        drop(scenario.checks.remove(n))
+    });
     without(scenario, &mut all, scenario.faults.len(), |scenario, n| {
         let _ = scenario.faults.remove(n);
     });
@@ -58,7 +66,9 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     change(&|scenario| scenario.probe_every_ms = scenario.probe_every_ms.max(1_000));
     for n in 0..scenario.clients.len() {
         change(&|scenario| scenario.clients[n].traffic = plainer(scenario.clients[n].traffic));
-        change(&|scenario| scenario.clients[n].deed = easier(&scenario.clients[n].deed));
+        change(&|scenario| {
+            scenario.clients[n].request_kind = easier(&scenario.clients[n].request_kind)
+        });
         change(&|scenario| scenario.clients[n].then = None);
     }
     for n in 0..scenario.hooks.len() {
@@ -80,7 +90,12 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
 }
 
 /// Half of them away, then each alone.
-fn without(scenario: &Scenario, all: &mut Vec<Scenario>, count: usize, remove: impl Fn(&mut Scenario, usize)) {
+fn without(
+    scenario: &Scenario,
+    all: &mut Vec<Scenario>,
+    count: usize,
+    remove: impl Fn(&mut Scenario, usize),
+) {
     if count > 2 {
         for from in [0, count / 2] {
             let mut candidate = scenario.clone();
@@ -100,9 +115,10 @@ fn plainer(traffic: Traffic) -> Traffic {
         Traffic::KeepAlive { requests, every_ms, retries: true } => {
             Traffic::KeepAlive { requests, every_ms, retries: false }
         }
-        Traffic::KeepAlive { .. } | Traffic::PerRequest { .. } | Traffic::Pipelined { .. } | Traffic::Once(_) => {
-            Traffic::Once(Pacing::Prompt)
-        }
+        Traffic::KeepAlive { .. }
+        | Traffic::PerRequest { .. }
+        | Traffic::Pipelined { .. }
+        | Traffic::Once(_) => Traffic::Once(Pacing::Prompt),
         Traffic::Http2Leaves { requests, .. } => Traffic::Http2 { requests, every_ms: 0 },
         Traffic::Http2 { .. }
         | Traffic::Late { .. }
@@ -115,22 +131,27 @@ fn plainer(traffic: Traffic) -> Traffic {
     }
 }
 
-fn easier(deed: &Deed) -> Deed {
-    match deed {
-        Deed::Stuck(ms, Half::Length | Half::Chunked) => Deed::Stuck(*ms, Half::Nothing),
-        Deed::Stuck(ms, Half::Nothing) | Deed::Stream(ms) | Deed::Within(ms, _) | Deed::Unlimited(ms) => Deed::Slow(*ms),
-        Deed::Slow(_)
-        | Deed::Echo(_)
-        | Deed::Unread(_)
-        | Deed::Panic
-        | Deed::Breaks
-        | Deed::Head
-        | Deed::Bytes(_)
-        | Deed::Events
-        | Deed::Work(..)
-        | Deed::Get(_)
-        | Deed::Post(..)
-        | Deed::Fast => Deed::Fast,
+fn easier(request_kind: &RequestKind) -> RequestKind {
+    match request_kind {
+        RequestKind::Stuck(ms, StuckResponse::Length | StuckResponse::Chunked) => {
+            RequestKind::Stuck(*ms, StuckResponse::Nothing)
+        }
+        RequestKind::Stuck(ms, StuckResponse::Nothing)
+        | RequestKind::Stream(ms)
+        | RequestKind::Within(ms, _)
+        | RequestKind::Unlimited(ms) => RequestKind::Slow(*ms),
+        RequestKind::Slow(_)
+        | RequestKind::Echo(_)
+        | RequestKind::Unread(_)
+        | RequestKind::Panic
+        | RequestKind::Breaks
+        | RequestKind::Head
+        | RequestKind::Bytes(_)
+        | RequestKind::Events
+        | RequestKind::Work(..)
+        | RequestKind::Get(_)
+        | RequestKind::Post(..)
+        | RequestKind::Fast => RequestKind::Fast,
     }
 }
 
@@ -146,15 +167,23 @@ const ROUNDINGS: [fn(u64) -> u64; 5] = [
 /// All numbers that may become smaller: times, counts, sizes.
 fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
     let plan = &mut scenario.plan;
-    let mut all = vec![&mut plan.lame_duck, &mut plan.drain, &mut plan.cancel, &mut plan.cleanup, &mut plan.internal_close];
+    let mut all = vec![
+        &mut plan.lame_duck,
+        &mut plan.drain,
+        &mut plan.cancel,
+        &mut plan.cleanup,
+        &mut plan.internal_close,
+    ];
     all.extend(scenario.request_timeout_ms.as_mut());
     all.extend(scenario.stops.iter_mut().map(|stop| &mut stop.at_ms));
     for fault in &mut scenario.faults {
         match fault {
-            Fault::Hold { at_ms, for_ms } | Fault::NoDescriptors { at_ms, for_ms } => all.extend([at_ms, for_ms]),
+            Fault::Hold { at_ms, for_ms } | Fault::NoDescriptors { at_ms, for_ms } => {
+                all.extend([at_ms, for_ms])
+            }
             Fault::ResetAll { at_ms } => all.push(at_ms),
             // More bytes are simpler.
-            Fault::Torn { .. } | Fault::OthersAbort => {}
+            Fault::PartialIo { .. } | Fault::AcceptAborted => {}
         }
     }
     for hook in &mut scenario.hooks {
@@ -167,19 +196,23 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
     }
     for client in &mut scenario.clients {
         all.push(&mut client.at_ms);
-        match &mut client.deed {
-            Deed::Slow(ms) | Deed::Stuck(ms, _) | Deed::Stream(ms) | Deed::Work(ms, _) | Deed::Unlimited(ms) => all.push(ms),
-            Deed::Within(ms, within) => all.extend([ms, within]),
-            Deed::Fast
-            | Deed::Echo(_)
-            | Deed::Unread(_)
-            | Deed::Bytes(_)
-            | Deed::Panic
-            | Deed::Breaks
-            | Deed::Head
-            | Deed::Events
-            | Deed::Get(_)
-            | Deed::Post(..) => {}
+        match &mut client.request_kind {
+            RequestKind::Slow(ms)
+            | RequestKind::Stuck(ms, _)
+            | RequestKind::Stream(ms)
+            | RequestKind::Work(ms, _)
+            | RequestKind::Unlimited(ms) => all.push(ms),
+            RequestKind::Within(ms, within) => all.extend([ms, within]),
+            RequestKind::Fast
+            | RequestKind::Echo(_)
+            | RequestKind::Unread(_)
+            | RequestKind::Bytes(_)
+            | RequestKind::Panic
+            | RequestKind::Breaks
+            | RequestKind::Head
+            | RequestKind::Events
+            | RequestKind::Get(_)
+            | RequestKind::Post(..) => {}
         }
         match &mut client.traffic {
             Traffic::KeepAlive { requests, every_ms, .. }
@@ -192,7 +225,9 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
             | Traffic::Upgraded { every_ms: ms, .. } => {
                 all.push(ms);
             }
-            Traffic::Once(Pacing::HeadPause(ms) | Pacing::SlowUpload(_, ms) | Pacing::SlowReader(_, ms)) => all.push(ms),
+            Traffic::Once(
+                Pacing::HeadPause(ms) | Pacing::SlowUpload(_, ms) | Pacing::SlowReader(_, ms),
+            ) => all.push(ms),
             Traffic::Once(Pacing::Prompt | Pacing::HalfClosed)
             | Traffic::ByteLess
             | Traffic::HalfHead
@@ -208,19 +243,24 @@ mod tests {
     use super::shrink;
     use crate::{
         draw::draw,
-        scenario::{Client, Deed, Scenario, Traffic},
+        scenario::{Client, RequestKind, Scenario, Traffic},
     };
 
     #[test]
     fn what_fails_for_one_reason_shrinks_to_that_reason() {
-        let is_late = |client: &Client| client.at_ms >= 1_234 && matches!(client.traffic, Traffic::Http2 { .. });
+        let is_late = |client: &Client| {
+            client.at_ms >= 1_234 && matches!(client.traffic, Traffic::Http2 { .. })
+        };
         let fails = |scenario: &Scenario| scenario.clients.iter().any(is_late);
         let mut shrunk = 0;
         for scenario in (0..2_000).map(draw).filter(fails) {
             let least = shrink(&scenario, 10_000, fails);
             assert!(fails(&least));
-            assert_eq!((least.clients.len(), least.hooks.len(), least.stops.len(), least.faults.len()), (1, 0, 1, 0));
-            assert_eq!(least.clients[0].deed, Deed::Fast);
+            assert_eq!(
+                (least.clients.len(), least.hooks.len(), least.stops.len(), least.faults.len()),
+                (1, 0, 1, 0)
+            );
+            assert_eq!(least.clients[0].request_kind, RequestKind::Fast);
             assert!(least.clients[0].at_ms < 2 * 1_234 + 1_000, "{least:?}");
             shrunk += 1;
         }

@@ -1,8 +1,11 @@
 //! Signals that a script sends.
-#![expect(clippy::disallowed_methods, reason = "a script follows the world's time, not a host's clock")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a script follows the world's time, not a host's clock"
+)]
 
 use crate::trace::Trace;
-use lameduck::{env::SignalSource, lifecycle::Signal};
+use lameduck::{lifecycle::Signal, runtime::SignalSource};
 use std::{future, time::Duration};
 use tokio::sync::mpsc;
 
@@ -25,7 +28,11 @@ impl SignalSender {
     /// Sends one now. To a process that is gone it is lost, as `kill` would say.
     pub fn send(&self, signal: Signal) {
         let fate = if self.sender.send(signal).is_ok() { "sent" } else { "nobody there" };
-        self.trace.record(&self.actor, "signal", &[("signal", signal.name().into()), ("fate", fate.into())]);
+        self.trace.record(
+            &self.actor,
+            "signal",
+            &[("signal", signal.name().into()), ("fate", fate.into())],
+        );
     }
 
     /// Records that the process is asked to stop in another way.

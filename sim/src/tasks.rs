@@ -4,10 +4,10 @@
 //! `panicked`, or `dropped` if it was not let finish.
 
 use crate::{
-    app::Seat,
+    app::Actor,
     client,
     hooks::{Act, ActEnd},
-    scenario::Heed,
+    scenario::Cooperation,
 };
 use lameduck::{RequestContext, TaskContext};
 use serde::{Deserialize, Serialize};
@@ -52,8 +52,8 @@ impl Until {
 
 impl TaskScript {
     /// Does as it says.
-    pub(crate) async fn run(self, seat: Seat, context: TaskContext) -> io::Result<()> {
-        let mut witness = Witness::begins(seat, self.name);
+    pub(crate) async fn run(self, actor: Actor, context: TaskContext) -> io::Result<()> {
+        let mut guard = TaskGuard::begins(actor, self.name);
         match self.until {
             Until::Begun => {}
             Until::Stopping => context.stopping().await,
@@ -61,21 +61,21 @@ impl TaskScript {
             Until::Cancelled => context.cancelled().await,
         }
         if self.until != Until::Begun {
-            witness.told(self.until);
+            guard.told(self.until);
         }
         client::pause(Duration::from_millis(self.then.after_ms)).await;
         match self.then.end {
             ActEnd::Done => {
-                witness.how = "done";
+                guard.how = "done";
                 Ok(())
             }
             ActEnd::Fails => {
-                witness.how = "failed";
+                guard.how = "failed";
                 Err(io::Error::other("as its script says"))
             }
             ActEnd::Hangs => future::pending().await,
             ActEnd::Panics => {
-                witness.how = "panicked";
+                guard.how = "panicked";
                 panic!("as its script says")
             }
         }
@@ -84,9 +84,14 @@ impl TaskScript {
 
 /// Work that a handler spawns and that outlives its response: it lasts `span`, or until the root context is cancelled if it heeds
 /// that.
-pub(crate) async fn leftover(mut witness: Witness, context: RequestContext, span: Duration, heed: Heed) {
+pub(crate) async fn leftover(
+    mut guard: TaskGuard,
+    context: RequestContext,
+    span: Duration,
+    cooperation: Cooperation,
+) {
     let cancelled = async {
-        if heed == Heed::Heeds {
+        if cooperation == Cooperation::Heeds {
             context.root_cancelled().await;
         } else {
             future::pending::<()>().await;
@@ -95,37 +100,37 @@ pub(crate) async fn leftover(mut witness: Witness, context: RequestContext, span
     tokio::select! {
         biased;
         () = client::pause(span) => {}
-        () = cancelled => witness.told(Until::Cancelled),
+        () = cancelled => guard.told(Until::Cancelled),
     }
-    if heed == Heed::Panics {
-        witness.how = "panicked";
+    if cooperation == Cooperation::Panics {
+        guard.how = "panicked";
         panic!("as its request says");
     }
-    witness.how = "done";
+    guard.how = "done";
 }
 
 /// Tells the trace when a task is gone, however.
-pub(crate) struct Witness {
-    seat: Seat,
+pub(crate) struct TaskGuard {
+    actor: Actor,
     task: String,
     how: &'static str,
 }
 
-impl Witness {
-    pub(crate) fn begins(seat: Seat, task: String) -> Self {
-        seat.trace.record(&seat.name, "task begins", &[("task", task.as_str().into())]);
-        Self { seat, task, how: "dropped" }
+impl TaskGuard {
+    pub(crate) fn begins(actor: Actor, task: String) -> Self {
+        actor.trace.record(&actor.name, "task begins", &[("task", task.as_str().into())]);
+        Self { actor, task, how: "dropped" }
     }
 
     fn told(&self, of: Until) {
         let fields = [("task", self.task.as_str().into()), ("of", of.name().into())];
-        self.seat.trace.record(&self.seat.name, "task told", &fields);
+        self.actor.trace.record(&self.actor.name, "task told", &fields);
     }
 }
 
-impl Drop for Witness {
+impl Drop for TaskGuard {
     fn drop(&mut self) {
         let fields = [("task", self.task.as_str().into()), ("how", self.how.into())];
-        self.seat.trace.record(&self.seat.name, "task ends", &fields);
+        self.actor.trace.record(&self.actor.name, "task ends", &fields);
     }
 }

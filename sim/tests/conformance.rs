@@ -4,10 +4,16 @@
 mod common;
 
 use common::{LIMIT, accept, listen, ms, now, sleep, within, world};
-use lameduck::env::{Audience, Backlog, ListenAddress, Listener, Look, Network, Reservation, Seed, Transport};
+use lameduck::runtime::{
+    ListenAddress, Listener, Network, Peek, QuiesceOutcome, Reservation, Seed, ServerRole,
+    Transport,
+};
 use lameduck_sim::{
     Trace,
-    network::{Attendance::Awaited, HostNetwork, LinkChange, TurmoilNetWorld, TurmoilWorld, World, WorldConfig},
+    network::{
+        Attendance::Awaited, HostNetwork, LinkChange, TurmoilNetWorld, TurmoilWorld, World,
+        WorldConfig,
+    },
 };
 use std::{future::poll_fn, io::ErrorKind, sync::mpsc, task::Poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -42,7 +48,10 @@ fn a_closed_port_refuses<W: World>() {
     let (mut world, _) = world::<W>(1);
     world.spawn("server", Awaited, async |_| {});
     world.spawn("client", Awaited, async |host| {
-        assert_eq!(host.connect("server", 80).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(
+            host.connect("server", 80).await.unwrap_err().kind(),
+            ErrorKind::ConnectionRefused
+        );
     });
     world.run(LIMIT).unwrap();
 }
@@ -50,13 +59,16 @@ fn a_closed_port_refuses<W: World>() {
 fn a_reserved_port_refuses_until_it_listens<W: World>() {
     let (mut world, _) = world::<W>(1);
     world.spawn("server", Awaited, async |host: W::Host| {
-        let reservation = host.reserve(&ListenAddress::Port(80), Audience::World, 1).unwrap();
+        let reservation = host.reserve(&ListenAddress::Port(80), ServerRole::Main, 1).unwrap();
         sleep(ms(100)).await;
         let mut listener = reservation.listen().await.unwrap().pop().unwrap();
         accept(&mut listener).await;
     });
     world.spawn("client", Awaited, async |host: W::Host| {
-        assert_eq!(host.connect("server", 80).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(
+            host.connect("server", 80).await.unwrap_err().kind(),
+            ErrorKind::ConnectionRefused
+        );
         sleep(ms(200)).await;
         host.connect("server", 80).await.unwrap();
     });
@@ -66,10 +78,16 @@ fn a_reserved_port_refuses_until_it_listens<W: World>() {
 fn a_port_is_reserved_once<W: World>() {
     let (mut world, _) = world::<W>(1);
     world.spawn("server", Awaited, async |host: W::Host| {
-        let first = host.reserve(&ListenAddress::Port(80), Audience::World, 1).unwrap();
-        assert_eq!(host.reserve(&ListenAddress::Port(80), Audience::World, 1).unwrap_err().kind(), ErrorKind::AddrInUse);
+        let first = host.reserve(&ListenAddress::Port(80), ServerRole::Main, 1).unwrap();
+        assert_eq!(
+            host.reserve(&ListenAddress::Port(80), ServerRole::Main, 1).unwrap_err().kind(),
+            ErrorKind::AddrInUse
+        );
         let listeners = first.listen().await.unwrap();
-        assert_eq!(host.reserve(&ListenAddress::Port(80), Audience::World, 1).unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert_eq!(
+            host.reserve(&ListenAddress::Port(80), ServerRole::Main, 1).unwrap_err().kind(),
+            ErrorKind::AddrInUse
+        );
         drop(listeners);
         listen(&host, 80).await;
     });
@@ -85,7 +103,10 @@ fn a_port_refuses_after_its_server_returned<W: World>() {
     world.spawn("client", Awaited, async |host: W::Host| {
         host.connect("server", 80).await.unwrap();
         sleep(ms(100)).await;
-        assert_eq!(host.connect("server", 80).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(
+            host.connect("server", 80).await.unwrap_err().kind(),
+            ErrorKind::ConnectionRefused
+        );
     });
     world.run(LIMIT).unwrap();
 }
@@ -280,7 +301,10 @@ fn a_port_can_be_bound_again_while_old_connections_live<W: World>() {
     world.spawn("client", Awaited, async |host: W::Host| {
         let mut old = host.connect("server", 80).await.unwrap();
         sleep(ms(30)).await;
-        assert_eq!(host.connect("server", 80).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(
+            host.connect("server", 80).await.unwrap_err().kind(),
+            ErrorKind::ConnectionRefused
+        );
         sleep(ms(100)).await;
         let mut new = host.connect("server", 80).await.unwrap();
         for (stream, word) in [(&mut old, "old"), (&mut new, "new")] {
@@ -335,7 +359,7 @@ fn a_quiesced_listener_keeps_its_queue_and_lets_nobody_in() {
     world.spawn("server", Awaited, async |host| {
         let mut listener = listen(&host, 80).await;
         sleep(ms(100)).await;
-        assert!(matches!(listener.quiesce(), Backlog::Sealed));
+        assert!(matches!(listener.quiesce(), QuiesceOutcome::Sealed));
         sleep(ms(100)).await;
         let _queued = accept(&mut listener).await;
         let next = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx).is_pending())).await;
@@ -361,15 +385,15 @@ fn a_look_sees_what_the_kernel_holds() {
     let (mut world, _) = world::<TurmoilNetWorld>(1);
     world.spawn("server", Awaited, async |host| {
         let mut stream = accept(&mut listen(&host, 80).await).await;
-        assert_eq!(stream.look(), Look::Empty);
+        assert_eq!(stream.peek(), Peek::Empty);
         sleep(ms(100)).await;
-        assert_eq!(stream.look(), Look::Data);
+        assert_eq!(stream.peek(), Peek::Data);
         stream.read_exact(&mut [0; 1]).await.unwrap();
-        assert_eq!(stream.look(), Look::Data);
+        assert_eq!(stream.peek(), Peek::Data);
         stream.read_exact(&mut [0; 1]).await.unwrap();
-        assert_eq!(stream.look(), Look::Empty);
+        assert_eq!(stream.peek(), Peek::Empty);
         sleep(ms(100)).await;
-        assert_eq!(stream.look(), Look::Ended);
+        assert_eq!(stream.peek(), Peek::Ended);
     });
     world.spawn("client", Awaited, async |host| {
         let mut stream = host.connect("server", 80).await.unwrap();
@@ -413,7 +437,10 @@ fn a_reset_on_drop_cuts_what_was_not_sent() {
     world.spawn("client", Awaited, async |host| {
         let mut stream = host.connect("server", 80).await.unwrap();
         let mut got = Vec::new();
-        assert_eq!(stream.read_to_end(&mut got).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(
+            stream.read_to_end(&mut got).await.unwrap_err().kind(),
+            ErrorKind::ConnectionReset
+        );
         assert!(got.len() < 60_000);
     });
     world.run(LIMIT).unwrap();
@@ -424,7 +451,8 @@ fn a_blocked_writer_is_told_of_a_reset() {
     let (mut world, _) = world::<TurmoilNetWorld>(1);
     world.spawn("server", Awaited, async |host| {
         let mut stream = accept(&mut listen(&host, 80).await).await;
-        let written = within(ms(10_000), stream.write_all(&vec![0; 1 << 20])).await.expect("it must be told");
+        let written =
+            within(ms(10_000), stream.write_all(&vec![0; 1 << 20])).await.expect("it must be told");
         assert_eq!(written.unwrap_err().kind(), ErrorKind::ConnectionReset);
     });
     world.spawn("client", Awaited, async |host| {

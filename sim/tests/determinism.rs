@@ -4,11 +4,13 @@
 mod common;
 
 use common::{LIMIT, ms, serve_http};
-use lameduck::{env::Seed, lifecycle::Signal};
+use lameduck::{lifecycle::Signal, runtime::Seed};
 use lameduck_sim::{
     Trace,
-    client::{AfterRequest, Ask, Caller, Manner, Pace, Retry, Route, Step},
-    client::{byte_less, connection_per_request, keep_alive, multiplexed, one_request, pipelined, raw},
+    client::{AfterRequest, ClientId, ExchangePacing, Pace, RequestSpec, Retry, Route, Step},
+    client::{
+        byte_less, connection_per_request, keep_alive, multiplexed, one_request, pipelined, raw,
+    },
     network::{
         Attendance::{Awaited, Background},
         HostNetwork, LinkChange, TurmoilNetWorld, TurmoilWorld, World, WorldConfig,
@@ -25,45 +27,52 @@ fn everybody<W: World>(seed: u64) -> Trace {
     world.change_link_at(ms(300), ("server", "keep-alive"), LinkChange::Hold);
     world.change_link_at(ms(600), ("server", "keep-alive"), LinkChange::Release);
 
-    let asks = |count: u64| (0..count).map(move |n| (ms(n * 37 % 100), Ask::get(format!("/slow/{}", n * 53 % 200))));
-    let caller = |name: &'static str| Caller::new(name, trace.clone());
-    let slow = Manner {
+    let asks = |count: u64| {
+        (0..count)
+            .map(move |n| (ms(n * 37 % 100), RequestSpec::get(format!("/slow/{}", n * 53 % 200))))
+    };
+    let client_id = |name: &'static str| ClientId::new(name, trace.clone());
+    let slow = ExchangePacing {
         head_pause: ms(100),
         upload: Pace::Trickle { bytes: 100, pause: ms(20) },
         download: Pace::Trickle { bytes: 100, pause: ms(10) },
         after: AfterRequest::Fin,
     };
-    let me = caller("keep-alive");
+    let me = client_id("keep-alive");
     world.spawn("keep-alive", Awaited, async move |host: W::Host| {
         keep_alive(&me, &Route::new(host, "server", 80), asks(10), Retry::AsAllowed).await;
     });
-    let me = caller("fresh");
+    let me = client_id("fresh");
     world.spawn("fresh", Awaited, async move |host: W::Host| {
         connection_per_request(&me, &Route::new(host, "server", 80), asks(10)).await;
     });
-    let me = caller("h2");
+    let me = client_id("h2");
     world.spawn("h2", Awaited, async move |host: W::Host| {
         multiplexed(&me, &Route::new(host, "server", 80), asks(20)).await;
     });
-    let me = caller("slow");
+    let me = client_id("slow");
     world.spawn("slow", Awaited, async move |host: W::Host| {
-        let ask = Ask::post("/echo", vec![b'y'; 1000]);
+        let ask = RequestSpec::post("/echo", vec![b'y'; 1000]);
         let done = one_request(&me, &Route::new(host, "server", 80), &ask, slow).await.unwrap();
         assert_eq!(done.body_bytes, 1000);
     });
-    let me = caller("pipelined");
+    let me = client_id("pipelined");
     world.spawn("pipelined", Awaited, async move |host: W::Host| {
         let asks: Vec<_> = asks(5).map(|(_, ask)| ask).collect();
         let ends = pipelined(&me, &Route::new(host, "server", 80), &asks).await.unwrap();
         assert!(ends.iter().all(Result::is_ok), "{ends:?}");
     });
-    let me = caller("silent");
+    let me = client_id("silent");
     world.spawn("silent", Awaited, async move |host: W::Host| {
         byte_less(&me, &Route::new(host, "server", 80), ms(500)).await;
     });
-    let me = caller("raw");
+    let me = client_id("raw");
     world.spawn("raw", Awaited, async move |host: W::Host| {
-        let script = [Step::Send("nonsense\r\n\r\n".into()), Step::Pause(ms(10)), Step::ReadToEnd { at_most: ms(1000) }];
+        let script = [
+            Step::Send("nonsense\r\n\r\n".into()),
+            Step::Pause(ms(10)),
+            Step::ReadToEnd { at_most: ms(1000) },
+        ];
         raw(&me, &Route::new(host, "server", 80), &script).await;
     });
     let (sender, _signals) = scripted_signals("server", trace.clone());
@@ -114,7 +123,13 @@ fn the_same_seed_gives_the_same_trace_on_turmoil() {
 #[test]
 fn another_process_gives_the_same_trace() {
     const ASKED: &str = "LAMEDUCK_SIM_PRINT_HASH";
-    let hashes = || format!("{:016x}{:016x}", everybody::<TurmoilNetWorld>(3).hash(), everybody::<TurmoilWorld>(3).hash());
+    let hashes = || {
+        format!(
+            "{:016x}{:016x}",
+            everybody::<TurmoilNetWorld>(3).hash(),
+            everybody::<TurmoilWorld>(3).hash()
+        )
+    };
     if let Some(path) = std::env::var_os(ASKED) {
         std::fs::write(path, hashes()).unwrap();
         return;
@@ -135,12 +150,14 @@ fn another_process_gives_the_same_trace() {
 #[test]
 fn every_request_ends_exactly_once() {
     for trace in [everybody::<TurmoilNetWorld>(1), everybody::<TurmoilWorld>(1)] {
-        let asked = trace.events("asks");
-        assert!(asked.len() >= 46, "{}", trace.text());
-        for ask in asked {
+        let observed = trace.events("asks");
+        assert!(observed.len() >= 46, "{}", trace.text());
+        for ask in observed {
             let request = ask.number("request").unwrap();
             let ends = [trace.events("completed"), trace.events("failed")].concat();
-            let ends = ends.iter().filter(|end| end.actor == ask.actor && end.number("request") == Some(request));
+            let ends = ends
+                .iter()
+                .filter(|end| end.actor == ask.actor && end.number("request") == Some(request));
             assert_eq!(ends.count(), 1, "{ask}\n{}", trace.text());
         }
         assert_eq!(trace.events("failed"), [], "{}", trace.text());

@@ -15,7 +15,8 @@ use std::{
 
 fn corpus() -> Vec<(PathBuf, Case)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths.into_iter().map(|path| (path.clone(), Case::read(&path).unwrap())).collect()
 }
@@ -26,7 +27,11 @@ fn every_scenario_of_the_corpus_keeps_every_promise_on_both_networks() {
     let corpus = corpus();
     assert!(corpus.len() >= 14);
     for (path, case) in corpus {
-        assert!(case.story.len() > 80, "{}: a scenario is kept with its story", path.display());
+        assert!(
+            case.description.len() > 80,
+            "{}: a scenario is kept with its story",
+            path.display()
+        );
         for network in [Network::TurmoilNet, Network::Turmoil] {
             let broken = examine(play_on(network), &case.scenario).broken;
             assert_eq!(broken, [], "{} on {}", path.display(), network.name());
@@ -73,7 +78,8 @@ fn a_drawn_scenario_goes_the_same_way_in_another_process_byte_for_byte() {
     for (network, seeds) in [(Network::TurmoilNet, 0..12), (Network::Turmoil, 0..4)] {
         for seed in seeds {
             let examined = examine(play_on(network), &draw(seed));
-            let here = format!("{}trace {:016x}\n", examined.outcome.unwrap().trace.text(), examined.hash);
+            let here =
+                format!("{}trace {:016x}\n", examined.outcome.unwrap().trace.text(), examined.hash);
             let there = String::from_utf8(told(seed, network)).unwrap();
             assert_eq!(here, there, "seed {seed} on {}", network.name());
             all.push(there);

@@ -8,7 +8,7 @@ use axum::{
 use lameduck::{Hook, RequestContext, RouteTimeout};
 use lameduck_sim::{
     explore,
-    kit::{Flaw, Trial},
+    harness::{Failure, Trial},
 };
 use std::{
     io,
@@ -27,7 +27,10 @@ struct Store(Arc<AtomicUsize>);
 
 impl Store {
     /// It takes a while.
-    #[expect(clippy::disallowed_methods, reason = "a service that sleeps sleeps by the world's time")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a service that sleeps sleeps by the world's time"
+    )]
     async fn keep(&self) {
         tokio::time::sleep(Duration::from_millis(300)).await;
         self.0.fetch_add(1, Relaxed);
@@ -57,7 +60,11 @@ where
         let router = orders(order.clone()).with_state(store.clone());
         Trial::of(host.tower(router)).at_exit(move |told| {
             let (acknowledged, kept) = (told.succeeded("/orders"), store.kept());
-            if acknowledged <= kept { Ok(()) } else { Err(format!("{acknowledged} orders acknowledged, {kept} kept")) }
+            if acknowledged <= kept {
+                Ok(())
+            } else {
+                Err(format!("{acknowledged} orders acknowledged, {kept} kept"))
+            }
         })
     }
 }
@@ -66,8 +73,9 @@ where
 fn a_service_that_finishes_what_it_acknowledges_survives() {
     let closed = Hook::on_stop("pool", || async { Ok::<_, io::Error>(()) });
     drop(closed);
-    let survived =
-        explore(trial(async |State(store): State<Store>| store.keep().await)).post("/orders", "tea").get("/hello");
+    let survived = explore(trial(async |State(store): State<Store>| store.keep().await))
+        .post("/orders", "tea")
+        .get("/hello");
     assert_eq!(survived.seeds(SEEDS).run().unwrap().scenarios, 25);
 }
 
@@ -87,7 +95,7 @@ fn work_that_is_tracked_is_waited_for() {
     .unwrap();
 }
 
-fn flaw_of<T>(run: Result<T, Flaw>) -> Flaw {
+fn flaw_of<T>(run: Result<T, Failure>) -> Failure {
     run.err().expect("it is flawed, and was found sound")
 }
 
@@ -105,13 +113,22 @@ fn detached_work_is_found_and_the_order_that_it_loses() {
     assert_eq!(again.broken, lost.broken, "what is printed shows it again");
     assert!(lost.scenario.clients.len() == 1, "shrunk: {lost}");
 
-    let left = explore(|host| host.tower(orders(order).with_state(Store::default()))).post("/orders", "tea").seeds(SEEDS);
-    assert_eq!(flaw_of(left.run()).broken.promise, "S2", "without a look at its state, the task itself is seen");
+    let left = explore(|host| host.tower(orders(order).with_state(Store::default())))
+        .post("/orders", "tea")
+        .seeds(SEEDS);
+    assert_eq!(
+        flaw_of(left.run()).broken.promise,
+        "S2",
+        "without a look at its state, the task itself is seen"
+    );
 }
 
 #[test]
 fn a_handler_that_outlasts_the_drain_and_heeds_nothing_is_found() {
-    #[expect(clippy::disallowed_methods, reason = "a service that sleeps sleeps by the world's time")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a service that sleeps sleeps by the world's time"
+    )]
     async fn report() -> &'static str {
         tokio::time::sleep(Duration::from_secs(20)).await;
         "done"
@@ -124,7 +141,10 @@ fn a_handler_that_outlasts_the_drain_and_heeds_nothing_is_found() {
 
 #[test]
 fn a_handler_that_heeds_its_cancellation_survives() {
-    #[expect(clippy::disallowed_methods, reason = "a service that sleeps sleeps by the world's time")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a service that sleeps sleeps by the world's time"
+    )]
     async fn report(context: axum::Extension<RequestContext>) -> &'static str {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(20)) => "done",
@@ -137,8 +157,11 @@ fn a_handler_that_heeds_its_cancellation_survives() {
 
 #[test]
 fn a_pool_that_does_not_close_is_found() {
-    let failing = || Hook::on_stop("pool", || async { Err(io::Error::other("connections are still in use")) });
-    let found = explore(move |host| host.hook(failing()).tower(Router::new())).get("/").seeds(SEEDS).run();
+    let failing = || {
+        Hook::on_stop("pool", || async { Err(io::Error::other("connections are still in use")) })
+    };
+    let found =
+        explore(move |host| host.hook(failing()).tower(Router::new())).get("/").seeds(SEEDS).run();
     let flaw = flaw_of(found);
     assert_eq!(flaw.broken.promise, "S3", "{flaw}");
     assert!(flaw.to_string().contains("connections are still in use"), "{flaw}");

@@ -9,13 +9,16 @@ use http_body_util::Empty;
 use hyper::{Response, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lameduck::{
-    env::{Clock, Room, Rooms, SignalSource},
     lifecycle::{Moment, Signal},
+    runtime::{Clock, SignalSource, Spawner, TaskKind},
 };
 use lameduck_sim::{
-    SimClock, SimRooms,
+    SimClock, SimSpawner,
     balancer::{Balancer, Replica},
-    client::{Ask, Caller, Completion, How, Manner, Pace, Retry, Route, keep_alive, multiplexed, one_request},
+    client::{
+        ClientId, ExchangePacing, How, Pace, RequestSpec, ResponseSummary, Retry, Route,
+        keep_alive, multiplexed, one_request,
+    },
     network::{
         Attendance::{Awaited, Background},
         HostNetwork, TurmoilNetWorld, TurmoilWorld, World,
@@ -34,13 +37,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 #[test]
 fn a_skewed_clock_wakes_by_its_own_time() {
     let (mut world, _) = world::<TurmoilNetWorld>(1);
-    for (host, skew_ppm, world_millis) in [("even", 0, 1100), ("fast", 100_000, 1000), ("slow", -500_000, 2200)] {
+    for (host, skew_ppm, world_millis) in
+        [("even", 0, 1100), ("fast", 100_000, 1000), ("slow", -500_000, 2200)]
+    {
         world.spawn(host, Awaited, async move |_| {
             let (clock, start) = (SimClock::with_skew(skew_ppm), now());
             let at = Moment::EPOCH + ms(1100);
             clock.sleep_until(at).await;
             assert!(clock.now() >= at && clock.now() < at + ms(3), "{:?}", clock.now());
-            assert!(start.elapsed() >= ms(world_millis) && start.elapsed() < ms(world_millis + 3), "{:?}", start.elapsed());
+            assert!(
+                start.elapsed() >= ms(world_millis) && start.elapsed() < ms(world_millis + 3),
+                "{:?}",
+                start.elapsed()
+            );
         });
     }
     world.run(LIMIT).unwrap();
@@ -77,9 +86,10 @@ fn a_room_outlives_a_panic_in_another_and_the_trace_tells() {
     let (mut world, trace) = world::<TurmoilNetWorld>(1);
     let told = trace.clone();
     world.spawn("host", Awaited, async move |_| {
-        let rooms = SimRooms::new("server", told, Arc::new(SimClock::new()));
-        let worker = rooms.enter(Room::Worker(0), Box::pin(async { panic!("as asked") })).unwrap();
-        let internal = rooms.enter(Room::Internal, Box::pin(sleep(ms(10)))).unwrap();
+        let spawner = SimSpawner::new("server", told, Arc::new(SimClock::new()));
+        let worker =
+            spawner.spawn(TaskKind::Worker(0), Box::pin(async { panic!("as asked") })).unwrap();
+        let internal = spawner.spawn(TaskKind::InternalServer, Box::pin(sleep(ms(10)))).unwrap();
         worker.await;
         internal.await;
     });
@@ -93,13 +103,13 @@ fn the_watchdog_bites_unless_the_process_is_over() {
     for (name, exits) in [("stuck", false), ("prompt", true)] {
         let told = trace.clone();
         world.spawn(name, Awaited, async move |_| {
-            let rooms = SimRooms::new(name, told, Arc::new(SimClock::new()));
+            let spawner = SimSpawner::new(name, told, Arc::new(SimClock::new()));
             let (bitten, bites) = mpsc::channel();
-            rooms.on_watchdog(move || bitten.send(()).unwrap());
-            rooms.arm_watchdog(Moment::EPOCH + ms(100));
+            spawner.on_watchdog(move || bitten.send(()).unwrap());
+            spawner.arm_watchdog(Moment::EPOCH + ms(100));
             sleep(ms(50)).await;
             if exits {
-                rooms.process_over();
+                spawner.process_over();
             }
             sleep(ms(100)).await;
             assert_eq!(bites.try_recv().is_ok(), !exits);
@@ -122,10 +132,16 @@ fn signals_come_at_their_times_and_in_order() {
         assert_eq!(signals.recv().await, Signal::Terminate);
         assert_eq!(start.elapsed(), ms(10));
         assert_eq!(signals.recv().await, Signal::Interrupt);
-        assert!(common::within(ms(1000), signals.recv()).await.is_none(), "silent once its senders are gone");
+        assert!(
+            common::within(ms(1000), signals.recv()).await.is_none(),
+            "silent once its senders are gone"
+        );
     });
     world.run(LIMIT).unwrap();
-    assert_eq!(trace.events("signal")[1].to_string(), "   0.020000 server signal signal=SIGINT fate=sent");
+    assert_eq!(
+        trace.events("signal")[1].to_string(),
+        "   0.020000 server signal signal=SIGINT fate=sent"
+    );
 }
 
 #[test]
@@ -133,8 +149,12 @@ fn a_client_tells_the_ways_to_fail_apart() {
     let (mut world, trace) = world::<TurmoilNetWorld>(1);
     world.spawn("server", Background, async |host| {
         let mut listener = listen(&host, 80).await;
-        let answers: [&[u8]; 4] =
-            [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 200 OK\r\n"];
+        let answers: [&[u8]; 4] = [
+            b"",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
+            b"SSH-2.0-OpenSSH\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\n",
+        ];
         for answer in answers {
             let mut stream = accept(&mut listener).await;
             let _ = stream.read(&mut [0; 1000]).await.unwrap();
@@ -146,15 +166,28 @@ fn a_client_tells_the_ways_to_fail_apart() {
         let _silent = accept(&mut listener).await;
         sleep(ms(60_000)).await;
     });
-    let me = Caller::new("client", trace.clone()).with_patience(ms(10_000));
+    let me = ClientId::new("client", trace.clone()).with_patience(ms(10_000));
     world.spawn("client", Awaited, async move |host| {
         let route = Route::new(host.clone(), "server", 80);
-        for how in [How::EndBeforeHead, How::BodyCut, How::Garbled, How::EndBeforeHead, How::ResetBeforeHead, How::TimedOut]
-        {
-            let end = one_request(&me, &route, &Ask::get("/"), Manner::PROMPT).await;
+        for how in [
+            How::EndBeforeHead,
+            How::BodyCut,
+            How::Garbled,
+            How::EndBeforeHead,
+            How::ResetBeforeHead,
+            How::TimedOut,
+        ] {
+            let end =
+                one_request(&me, &route, &RequestSpec::get("/"), ExchangePacing::PROMPT).await;
             assert_eq!(end.unwrap_err().how, how);
         }
-        let end = one_request(&me, &Route::new(host, "server", 81), &Ask::get("/"), Manner::PROMPT).await;
+        let end = one_request(
+            &me,
+            &Route::new(host, "server", 81),
+            &RequestSpec::get("/"),
+            ExchangePacing::PROMPT,
+        )
+        .await;
         assert_eq!(end.unwrap_err().how, How::Refused);
     });
     world.run(LIMIT).unwrap();
@@ -176,9 +209,9 @@ fn a_client_retries_what_the_standard_lets_it_and_nothing_else() {
                 let _ = stream.read(&mut [0; 1000]).await.unwrap();
             }
         });
-        let me = Caller::new("client", trace.clone());
+        let me = ClientId::new("client", trace.clone());
         world.spawn("client", Awaited, async move |host| {
-            let asks = [(ms(0), Ask::get("/1")), (ms(10), Ask::get("/2"))];
+            let asks = [(ms(0), RequestSpec::get("/1")), (ms(10), RequestSpec::get("/2"))];
             keep_alive(&me, &Route::new(host, "server", 80), asks, retry).await;
         });
         world.run(LIMIT).unwrap();
@@ -210,9 +243,13 @@ fn an_http2_client_hears_a_goodbye_and_goes_on_elsewhere() {
     fn hears<W: World>() {
         let (mut world, trace) = world::<W>(1);
         world.spawn("server", Background, serve_and_say_goodbye);
-        let me = Caller::new("client", trace.clone());
+        let me = ClientId::new("client", trace.clone());
         world.spawn("client", Awaited, async move |host: W::Host| {
-            let asks = [(ms(0), Ask::get("/1")), (ms(50), Ask::get("/2")), (ms(250), Ask::get("/3"))];
+            let asks = [
+                (ms(0), RequestSpec::get("/1")),
+                (ms(50), RequestSpec::get("/2")),
+                (ms(250), RequestSpec::get("/3")),
+            ];
             multiplexed(&me, &Route::new(host, "server", 80), asks).await;
         });
         world.run(LIMIT).unwrap();
@@ -233,10 +270,19 @@ fn a_slow_reader_gets_all_of_a_big_body_in_the_end() {
         let (mut world, trace) = world::<W>(1);
         world.spawn("server", Background, |host| serve_http(host, 80));
         world.spawn("client", Awaited, async move |host: W::Host| {
-            let manner = Manner { download: Pace::Trickle { bytes: 4000, pause: ms(100) }, ..Manner::PROMPT };
-            let me = Caller::new("client", trace);
-            let end = one_request(&me, &Route::new(host, "server", 80), &Ask::get("/big/500000"), manner).await;
-            assert!(matches!(end, Ok(Completion { body_bytes: 500_000, .. })), "{end:?}");
+            let pacing = ExchangePacing {
+                download: Pace::Trickle { bytes: 4000, pause: ms(100) },
+                ..ExchangePacing::PROMPT
+            };
+            let me = ClientId::new("client", trace);
+            let end = one_request(
+                &me,
+                &Route::new(host, "server", 80),
+                &RequestSpec::get("/big/500000"),
+                pacing,
+            )
+            .await;
+            assert!(matches!(end, Ok(ResponseSummary { body_bytes: 500_000, .. })), "{end:?}");
         });
         assert!(world.run(LIMIT).unwrap() > ms(12_000));
     }
@@ -253,10 +299,15 @@ async fn replica<H: HostNetwork>(host: H) {
     let internal = async move {
         let (mut listener, start) = (listen(&host, 81).await, now());
         loop {
-            let (mut stream, _) = poll_fn(|cx| lameduck::env::Listener::poll_accept(&mut listener, cx)).await.unwrap();
+            let (mut stream, _) =
+                poll_fn(|cx| lameduck::runtime::Listener::poll_accept(&mut listener, cx))
+                    .await
+                    .unwrap();
             let _ = stream.read(&mut [0; 1000]).await;
-            let status = if start.elapsed() < ms(1000) { "200 OK" } else { "503 Service Unavailable" };
-            let answer = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+            let status =
+                if start.elapsed() < ms(1000) { "200 OK" } else { "503 Service Unavailable" };
+            let answer =
+                format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
             stream.write_all(answer.as_bytes()).await.unwrap();
         }
     };
@@ -275,7 +326,10 @@ fn a_balancer_follows_readiness_and_loses_nothing_while_it_is_told_in_time() {
             loop {
                 let mut stream = accept(&mut listener).await;
                 let _ = stream.read(&mut [0; 1000]).await;
-                stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+                    .await
+                    .unwrap();
             }
         });
         let told = trace.clone();
@@ -285,11 +339,15 @@ fn a_balancer_follows_readiness_and_loses_nothing_while_it_is_told_in_time() {
                 main: Route::new(host.clone(), name, 80),
                 internal: Route::new(host.clone(), name, 81),
             });
-            let balancer = Balancer::new(Caller::new("balancer", told.clone()), Caller::new("prober", told), replicas);
+            let balancer = Balancer::new(
+                ClientId::new("balancer", told.clone()),
+                ClientId::new("prober", told),
+                replicas,
+            );
             let forwarding = async {
                 sleep(ms(200)).await;
                 for _ in 0..200 {
-                    balancer.forward(&Ask::get("/echo")).await;
+                    balancer.forward(&RequestSpec::get("/echo")).await;
                     sleep(ms(10)).await;
                 }
             };

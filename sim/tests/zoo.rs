@@ -12,12 +12,21 @@ fn every_patch_of_the_zoo_still_applies_and_names_its_promise() {
         let text = std::fs::read_to_string(&path).unwrap();
         let promise = text.lines().next().and_then(|line| line.strip_prefix("Promise: "));
         promises.insert(promise.unwrap().to_owned());
-        assert!(text.lines().nth(1).is_some_and(|line| line.starts_with("Story: ")), "{}: no story", path.display());
+        assert!(
+            text.lines().nth(1).is_some_and(|line| line.starts_with("Story: ")),
+            "{}: no story",
+            path.display()
+        );
         // Applied to nothing in particular: git needs no repository for it.
         let mut git = Command::new("git");
         git.current_dir(sim.join("..")).args(["apply", "--check"]).arg(&path);
         let checked = git.output().unwrap();
-        assert!(checked.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&checked.stderr));
+        assert!(
+            checked.status.success(),
+            "{}: {}",
+            path.display(),
+            String::from_utf8_lossy(&checked.stderr)
+        );
         count += 1;
     }
     assert!(count >= 40 && promises.len() >= 13, "{count} bugs against {promises:?}");

@@ -43,7 +43,13 @@ impl Kind {
     /// Whether its program can be found.
     #[must_use]
     pub fn is_installed(self) -> bool {
-        Command::new(self.name()).arg("-v").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+        Command::new(self.name())
+            .arg("-v")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok()
     }
 }
 
@@ -96,7 +102,12 @@ impl Balancer {
         Err(failed)
     }
 
-    fn start_on(kind: Kind, address: SocketAddr, directory: PathBuf, backends: &[Backend]) -> io::Result<Self> {
+    fn start_on(
+        kind: Kind,
+        address: SocketAddr,
+        directory: PathBuf,
+        backends: &[Backend],
+    ) -> io::Result<Self> {
         let config = directory.join("conf");
         let mut command = Command::new(kind.name());
         match kind {
@@ -106,21 +117,31 @@ impl Balancer {
             }
             Kind::Nginx => {
                 fs::write(&config, nginx(address, &directory, backends))?;
-                command.arg("-e").arg(directory.join("error.log")).arg("-p").arg(&directory).arg("-c").arg(&config);
+                command
+                    .arg("-e")
+                    .arg(directory.join("error.log"))
+                    .arg("-p")
+                    .arg(&directory)
+                    .arg("-c")
+                    .arg(&config);
             }
         }
         let said = fs::File::create(directory.join("said"))?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(said.try_clone()?)
-            .stderr(said)
-            .spawn()
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot start {}: {error}", kind.name())))?;
+        let child =
+            command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said).spawn().map_err(
+                |error| {
+                    io::Error::new(error.kind(), format!("cannot start {}: {error}", kind.name()))
+                },
+            )?;
         let mut me = Self { child, address, directory };
         let end = now() + START_MAX;
         while TcpStream::connect(address).is_err() {
             if me.child.try_wait()?.is_some() || now() >= end {
-                return Err(io::Error::other(format!("{} does not listen: {}", kind.name(), me.said())));
+                return Err(io::Error::other(format!(
+                    "{} does not listen: {}",
+                    kind.name(),
+                    me.said()
+                )));
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -178,15 +199,21 @@ backend app
 "
     );
     for (n, backend) in backends.iter().enumerate() {
-        config +=
-            &format!("    server s{n} {} addr {} port {}\n", backend.main, backend.internal.ip(), backend.internal.port());
+        config += &format!(
+            "    server s{n} {} addr {} port {}\n",
+            backend.main,
+            backend.internal.ip(),
+            backend.internal.port()
+        );
     }
     config
 }
 
 fn nginx(address: SocketAddr, directory: &Path, backends: &[Backend]) -> String {
-    let servers: String =
-        backends.iter().map(|backend| format!("        server {} fail_timeout=1s;\n", backend.main)).collect();
+    let servers: String = backends
+        .iter()
+        .map(|backend| format!("        server {} fail_timeout=1s;\n", backend.main))
+        .collect();
     let at = |name: &str| directory.join(name).display().to_string();
     format!(
         "daemon off;

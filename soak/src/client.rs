@@ -67,8 +67,11 @@ impl Ask {
             Habit::KeepAlive => "keep-alive",
             Habit::PerRequest => "close",
         };
-        let mut bytes =
-            format!("{} {} HTTP/1.1\r\nhost: soak\r\nconnection: {connection}\r\n", self.method, self.target).into_bytes();
+        let mut bytes = format!(
+            "{} {} HTTP/1.1\r\nhost: soak\r\nconnection: {connection}\r\n",
+            self.method, self.target
+        )
+        .into_bytes();
         if self.method == "POST" {
             bytes.extend_from_slice(format!("content-length: {}\r\n", self.body.len()).as_bytes());
         }
@@ -78,7 +81,9 @@ impl Ask {
     }
 
     fn is_answered_by(&self, answer: &Answer) -> bool {
-        self.expected.as_ref().is_none_or(|expected| answer.status == 200 && answer.body == *expected)
+        self.expected
+            .as_ref()
+            .is_none_or(|expected| answer.status == 200 && answer.body == *expected)
     }
 }
 
@@ -150,27 +155,37 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
                 }
             },
         };
-        let answered = match timeout(ANSWER_MAX, exchange_bytes(&mut stream, &ask.bytes(habit))).await {
-            Ok(answered) => answered,
-            Err(_) => Err(Failure { error: io::ErrorKind::TimedOut.into(), answer_bytes: 0 }),
-        };
+        let answered =
+            match timeout(ANSWER_MAX, exchange_bytes(&mut stream, &ask.bytes(habit))).await {
+                Ok(answered) => answered,
+                Err(_) => Err(Failure { error: io::ErrorKind::TimedOut.into(), answer_bytes: 0 }),
+            };
         match answered {
             Ok(answer) => {
                 if answer.status >= 500 {
                     load.tally.refused_by_status.fetch_add(1, Relaxed);
-                    load.tally.tell(format!("{habit:?} {} {}: {}", ask.method, ask.target, answer.status));
+                    load.tally.tell(format!(
+                        "{habit:?} {} {}: {}",
+                        ask.method, ask.target, answer.status
+                    ));
                 } else if ask.is_answered_by(&answer) {
                     load.tally.answered.fetch_add(1, Relaxed);
                 } else {
-                    load.tally.lose(format!("{} {}: {} with another body", ask.method, ask.target, answer.status));
+                    load.tally.lose(format!(
+                        "{} {}: {} with another body",
+                        ask.method, ask.target, answer.status
+                    ));
                 }
                 if answer.keeps_alive && habit == Habit::KeepAlive {
                     kept = Some(stream);
                 }
             }
             Err(failure) if failure.answer_bytes == 0 && is_reused => {
-                load.tally.raced.fetch_add(1, Relaxed);
-                load.tally.tell(format!("{habit:?} {} {}: closed under the request", ask.method, ask.target));
+                load.tally.close_races.fetch_add(1, Relaxed);
+                load.tally.tell(format!(
+                    "{habit:?} {} {}: closed under the request",
+                    ask.method, ask.target
+                ));
             }
             Err(failure) => {
                 let kind = if is_reused { "kept" } else { "fresh" };
@@ -213,11 +228,17 @@ pub struct Failure {
 ///
 /// # Errors
 /// [`Failure`] if the answer does not come whole.
-pub async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str) -> Result<Answer, Failure> {
+pub async fn exchange(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    request: &str,
+) -> Result<Answer, Failure> {
     exchange_bytes(stream, request.as_bytes()).await
 }
 
-async fn exchange_bytes(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &[u8]) -> Result<Answer, Failure> {
+async fn exchange_bytes(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    request: &[u8],
+) -> Result<Answer, Failure> {
     let mut received = Vec::new();
     let fail = |error, received: &Vec<u8>| Failure { error, answer_bytes: received.len() };
     // A write that fails may still find an answer that was sent before.
@@ -249,10 +270,15 @@ enum Parsed {
 }
 
 fn parse(received: &[u8]) -> Parsed {
-    let Some(head_end) = received.windows(4).position(|window| window == b"\r\n\r\n") else { return Parsed::Part };
-    let Ok(head) = std::str::from_utf8(&received[..head_end]) else { return Parsed::Broken("the head is not text") };
+    let Some(head_end) = received.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return Parsed::Part;
+    };
+    let Ok(head) = std::str::from_utf8(&received[..head_end]) else {
+        return Parsed::Broken("the head is not text");
+    };
     let mut lines = head.split("\r\n");
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
+    let status =
+        lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
     let Some(status) = status else { return Parsed::Broken("no status") };
     let (mut length, mut chunked, mut keeps_alive) = (None, false, true);
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
@@ -272,7 +298,9 @@ fn parse(received: &[u8]) -> Parsed {
         };
     }
     match length {
-        Some(length) if body.len() >= length => Parsed::Whole(Answer { status, keeps_alive, body: body[..length].to_vec() }),
+        Some(length) if body.len() >= length => {
+            Parsed::Whole(Answer { status, keeps_alive, body: body[..length].to_vec() })
+        }
         Some(_) => Parsed::Part,
         None => Parsed::Broken("neither a length nor chunked"),
     }

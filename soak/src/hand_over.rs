@@ -68,7 +68,8 @@ impl Relay {
     /// If it does not.
     pub fn start(hand_over: HandOver, binary: PathBuf, flags: &[&str]) -> io::Result<Self> {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let held = if hand_over == HandOver::Socket { Some(TcpListener::bind(nowhere)?) } else { None };
+        let held =
+            if hand_over == HandOver::Socket { Some(TcpListener::bind(nowhere)?) } else { None };
         let mut flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
         if hand_over == HandOver::ReusePort {
             flags.push("--reuse-port".to_owned());

@@ -3,7 +3,11 @@
 //! Every restart: signal, lame duck, drain, exit, and a successor on the same port, by one of three ways. Clients follow the rules of HTTP. At the
 //! end: what was answered, what was refused before being sent (and could go elsewhere), and what was lost.
 #![expect(clippy::disallowed_methods, reason = "a harness outside the host: it lives in real time")]
-#![expect(clippy::print_stdout, clippy::disallowed_macros, reason = "a command whose output is its purpose")]
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_macros,
+    reason = "a command whose output is its purpose"
+)]
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,7 +16,10 @@ use lameduck_soak::{
     hand_over::{HandOver, Relay},
     wire::Wire,
 };
-use std::{io, path::PathBuf, process::ExitCode, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    io, path::PathBuf, process::ExitCode, sync::Arc, sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
 
 /// Restarts the service under load and counts what was lost.
 #[derive(Debug, Parser)]
@@ -56,7 +63,9 @@ async fn main() -> io::Result<ExitCode> {
         .map(|habit| tokio::spawn(run(load.clone(), habit)))
         .collect();
     let bar = ProgressBar::new(args.restarts);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} restarts, {elapsed} of {duration}: {msg}") {
+    if let Ok(style) = ProgressStyle::with_template(
+        "{bar:40} {pos}/{len} restarts, {elapsed} of {duration}: {msg}",
+    ) {
         bar.set_style(style);
     }
     let mut unclean = 0;
@@ -85,5 +94,9 @@ async fn main() -> io::Result<ExitCode> {
     drop(relay);
     let may_refuse = args.hand_over == HandOver::Restart;
     let refused = if may_refuse { 0 } else { load.tally.refused.load(Relaxed) };
-    Ok(if load.tally.lost() == 0 && refused == 0 && unclean == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if load.tally.lost() == 0 && refused == 0 && unclean == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

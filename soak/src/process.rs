@@ -110,16 +110,29 @@ impl Service {
             }
         })?;
         let unbound = SocketAddr::from(([0; 4], 0));
-        let mut me = Self { child, main: unbound, addresses: Vec::new(), internal: unbound, log, reader: Some(reader) };
+        let mut me = Self {
+            child,
+            main: unbound,
+            addresses: Vec::new(),
+            internal: unbound,
+            log,
+            reader: Some(reader),
+        };
         // From here on, a failure kills it.
         if !me.await_log(START_MAX, |line| line["phase"] == "serving") {
             return Err(io::Error::other("it did not say that it serves"));
         }
-        let bound = me.log().into_iter().find(|line| line["message"] == "bound").ok_or(io::ErrorKind::InvalidData)?;
-        me.addresses = bound["main"].as_str().unwrap_or_default().split(", ").map(str::to_owned).collect();
+        let bound = me
+            .log()
+            .into_iter()
+            .find(|line| line["message"] == "bound")
+            .ok_or(io::ErrorKind::InvalidData)?;
+        me.addresses =
+            bound["main"].as_str().unwrap_or_default().split(", ").map(str::to_owned).collect();
         let parse = |address: &str| address.parse::<SocketAddr>().ok();
         me.main = me.addresses.iter().find_map(|address| parse(address)).unwrap_or(unbound);
-        me.internal = bound["internal"].as_str().and_then(parse).ok_or(io::ErrorKind::InvalidData)?;
+        me.internal =
+            bound["internal"].as_str().and_then(parse).ok_or(io::ErrorKind::InvalidData)?;
         Ok(me)
     }
 
@@ -133,7 +146,10 @@ impl Service {
     /// # Errors
     /// If it is gone.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or(io::ErrorKind::InvalidInput)?;
         Ok(kill_process(pid, signal)?)
     }
 
@@ -166,7 +182,10 @@ impl Service {
 
     /// Waits until it has logged such a line; false if it does not in time.
     pub fn await_log(&self, most: Duration, such: impl Fn(&serde_json::Value) -> bool) -> bool {
-        let waited = self.log.grew.wait_timeout_while(self.log.lock(), most, |lines| !lines.iter().any(&such));
+        let waited = self
+            .log
+            .grew
+            .wait_timeout_while(self.log.lock(), most, |lines| !lines.iter().any(&such));
         let (lines, _) = waited.unwrap_or_else(PoisonError::into_inner);
         lines.iter().any(such)
     }

@@ -108,14 +108,17 @@ pub async fn roll(plan: &Plan, mut progress: impl FnMut(Progress)) -> io::Result
     for address in SERVERS {
         servers.push(start(plan, address, address).await?);
     }
-    let backends: Vec<Backend> =
-        servers.iter().map(|server| Backend { main: server.main, internal: server.internal }).collect();
+    let backends: Vec<Backend> = servers
+        .iter()
+        .map(|server| Backend { main: server.main, internal: server.internal })
+        .collect();
     let balancer = Balancer::start(plan.kind, &backends)?;
     await_answer(balancer.address).await?;
 
     let load = Arc::new(Load::of(Wire::direct(balancer.address), asks()));
     let mut clients = JoinSet::new();
-    for (habit, count) in [(Habit::KeepAlive, plan.keeping), (Habit::PerRequest, plan.per_request)] {
+    for (habit, count) in [(Habit::KeepAlive, plan.keeping), (Habit::PerRequest, plan.per_request)]
+    {
         for _ in 0..count {
             clients.spawn(run(load.clone(), habit));
         }
@@ -124,7 +127,9 @@ pub async fn roll(plan: &Plan, mut progress: impl FnMut(Progress)) -> io::Result
     sleep(WARM_UP).await;
 
     let (mut restarts, mut unclean, mut stories) = (0, 0, Vec::new());
-    while (restarts < plan.restarts_min || load.tally.answered() < plan.answers_min) && begin.elapsed() < plan.span_max {
+    while (restarts < plan.restarts_min || load.tally.answered() < plan.answers_min)
+        && begin.elapsed() < plan.span_max
+    {
         let place = usize::try_from(restarts).unwrap_or(0) % servers.len();
         let old = servers.remove(place);
         let (main, internal) = (old.main, old.internal);
@@ -136,7 +141,11 @@ pub async fn roll(plan: &Plan, mut progress: impl FnMut(Progress)) -> io::Result
         servers.insert(place, new);
         await_requests(internal).await?;
         restarts += 1;
-        progress(Progress { restarts, answered: load.tally.answered(), failed: load.tally.failed() });
+        progress(Progress {
+            restarts,
+            answered: load.tally.answered(),
+            failed: load.tally.failed(),
+        });
     }
 
     load.over.store(true, Relaxed);
@@ -187,7 +196,8 @@ async fn end(mut service: Service) -> io::Result<Option<String>> {
         if status.success() {
             return Ok(None);
         }
-        let told: Vec<String> = service.log().iter().rev().take(8).map(ToString::to_string).collect();
+        let told: Vec<String> =
+            service.log().iter().rev().take(8).map(ToString::to_string).collect();
         Ok(Some(format!("{status}; it said, last first: {}", told.join("\n"))))
     })
     .await
@@ -195,7 +205,10 @@ async fn end(mut service: Service) -> io::Result<Option<String>> {
 
 /// Waits until the balancer answers from a server.
 async fn await_answer(balancer: SocketAddr) -> io::Result<()> {
-    await_that("the balancer answers", || async { matches!(get(balancer, "/").await, Some((200, _))) }).await
+    await_that("the balancer answers", || async {
+        matches!(get(balancer, "/").await, Some((200, _)))
+    })
+    .await
 }
 
 /// Waits until a server that is back gets requests: the balancer has seen it.
@@ -208,7 +221,10 @@ async fn await_requests(internal: SocketAddr) -> io::Result<()> {
     .await
 }
 
-async fn await_that<Fut: Future<Output = bool>>(what: &str, mut look: impl FnMut() -> Fut) -> io::Result<()> {
+async fn await_that<Fut: Future<Output = bool>>(
+    what: &str,
+    mut look: impl FnMut() -> Fut,
+) -> io::Result<()> {
     let end = Instant::now() + SEEN_MAX;
     while Instant::now() < end {
         if look().await {
@@ -226,6 +242,8 @@ async fn get(server: SocketAddr, path: &str) -> Option<(u16, Vec<u8>)> {
     Some((answer.status, answer.body))
 }
 
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

@@ -12,7 +12,7 @@ pub struct Tally {
     /// Not sent, because the connect was refused: the client may go elsewhere.
     pub refused: AtomicU64,
     /// Sent on a kept connection whose end was already on the wire (RFC 9112 §9.5), and sent again on another.
-    pub raced: AtomicU64,
+    pub close_races: AtomicU64,
     /// Sent, and not answered.
     pub lost: AtomicU64,
     /// How the first ones failed that did.
@@ -47,7 +47,10 @@ impl Tally {
     /// Requests that a client of a balancer would call failed: whatever was not answered by a handler. A balancer is there to
     /// stay, so nothing is forgiven: not a refused connect, and not a kept connection that was closed.
     pub fn failed(&self) -> u64 {
-        [&self.lost, &self.raced, &self.refused, &self.refused_by_status].into_iter().map(|count| count.load(Relaxed)).sum()
+        [&self.lost, &self.close_races, &self.refused, &self.refused_by_status]
+            .into_iter()
+            .map(|count| count.load(Relaxed))
+            .sum()
     }
 
     /// Everything in one line.
@@ -56,7 +59,7 @@ impl Tally {
             "{} answered, {} lost, {} raced and sent again, {} refused before being sent, {} answered with 5xx",
             self.answered.load(Relaxed),
             self.lost.load(Relaxed),
-            self.raced.load(Relaxed),
+            self.close_races.load(Relaxed),
             self.refused.load(Relaxed),
             self.refused_by_status.load(Relaxed)
         )

@@ -83,7 +83,11 @@ impl Wire {
 }
 
 /// Carries one direction until its end. A reset arrives as an end: what matters is what came before it.
-async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, latency: Duration) {
+async fn carry(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    latency: Duration,
+) {
     let (send, mut parcels) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     let reading = async move {
         let mut buffer = vec![0; 64 * 1024];

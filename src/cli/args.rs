@@ -58,7 +58,7 @@ pub enum Task {
 #[derive(Debug)]
 pub enum ArgsError {
     /// A flag that does not exist, or `--help`.
-    Usage(clap::Error),
+    ProcessUsage(clap::Error),
     /// A setting that cannot be used.
     Setting(SettingsError),
 }
@@ -80,12 +80,16 @@ impl Args {
         words: impl IntoIterator<Item = OsString>,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ArgsError> {
-        let matches = command().try_get_matches_from(words).map_err(ArgsError::Usage)?;
+        let matches = command().try_get_matches_from(words).map_err(ArgsError::ProcessUsage)?;
         let flag = |flag: &str| -> Vec<String> {
-            matches.get_many::<String>(flag).map(|values| values.cloned().collect()).unwrap_or_default()
+            matches
+                .get_many::<String>(flag)
+                .map(|values| values.cloned().collect())
+                .unwrap_or_default()
         };
-        let mut settings =
-            Settings::default().resolve(|setting| flag(setting.flag), &variable).map_err(ArgsError::Setting)?;
+        let mut settings = Settings::default()
+            .resolve(|setting| flag(setting.flag), &variable)
+            .map_err(ArgsError::Setting)?;
         if settings.app_version.is_empty() {
             env!("CARGO_PKG_VERSION").clone_into(&mut settings.app_version);
         }
@@ -128,7 +132,10 @@ pub fn command() -> Command {
             .long(setting.flag)
             .value_name(setting.value)
             .action(if setting.is_repeatable() { ArgAction::Append } else { ArgAction::Set })
-            .help(format!("{} [env: {}] [default: {}]", setting.help, setting.variable, setting.default))
+            .help(format!(
+                "{} [env: {}] [default: {}]",
+                setting.help, setting.variable, setting.default
+            ))
     });
     Command::new("lameduck")
         .version(env!("CARGO_PKG_VERSION"))

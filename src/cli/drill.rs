@@ -40,8 +40,11 @@ const BIG_PIECE: usize = 64 * 1024;
 pub fn with_fault(builder: Builder, fault: Fault) -> Builder {
     match fault {
         Fault::None | Fault::Exit => builder,
-        Fault::Task => builder.background("drill", |_| async { Err::<(), _>("asked to by --drill=task") }),
-        Fault::Hook => builder.hook(Hook::on_stop("drill", || async { Err::<(), _>("asked to by --drill=hook") })),
+        Fault::Task => {
+            builder.background("drill", |_| async { Err::<(), _>("asked to by --drill=task") })
+        }
+        Fault::Hook => builder
+            .hook(Hook::on_stop("drill", || async { Err::<(), _>("asked to by --drill=hook") })),
     }
 }
 
@@ -94,7 +97,9 @@ impl hyper::service::Service<Request<Body>> for Service {
         if self.drill == super::args::Drill::No {
             return Answering::Now(Some(text(StatusCode::NOT_FOUND, "not found\n")));
         }
-        Answering::Later(Box::pin(async move { drill(request).await.unwrap_or_else(|refused| *refused) }))
+        Answering::Later(Box::pin(async move {
+            drill(request).await.unwrap_or_else(|refused| *refused)
+        }))
     }
 }
 
@@ -111,7 +116,9 @@ impl Future for Answering {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
-            Self::Now(answer) => answer.take().map_or(Poll::Pending, |answer| Poll::Ready(Ok(answer))),
+            Self::Now(answer) => {
+                answer.take().map_or(Poll::Pending, |answer| Poll::Ready(Ok(answer)))
+            }
             Self::Later(answer) => answer.as_mut().poll(cx).map(Ok),
         }
     }
@@ -126,7 +133,8 @@ impl std::fmt::Debug for Answering {
 async fn drill(request: Request<Body>) -> Result<Answer, Box<Answer>> {
     let path = request.uri().path().to_owned();
     let expected = if path == "/echo" { Method::POST } else { Method::GET };
-    let known = ["/slow", "/stuck", "/work", "/echo", "/stream", "/big", "/upgrade", "/panic"].contains(&path.as_str());
+    let known = ["/slow", "/stuck", "/work", "/echo", "/stream", "/big", "/upgrade", "/panic"]
+        .contains(&path.as_str());
     if !known {
         return Err(Box::new(text(StatusCode::NOT_FOUND, "not found\n")));
     }
@@ -146,7 +154,10 @@ async fn drill(request: Request<Body>) -> Result<Answer, Box<Answer>> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a handler of the app, not of the host: it lives on tokio's time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a handler of the app, not of the host: it lives on tokio's time"
+)]
 fn sleep(ms: u64) -> tokio::time::Sleep {
     tokio::time::sleep(Duration::from_millis(ms))
 }
@@ -193,10 +204,13 @@ fn work(request: &Request<Body>, ms: u64) -> Answer {
 async fn echo(request: Request<Body>) -> Answer {
     match Limited::new(request.into_body(), ECHO_BYTES_MAX).collect().await {
         Ok(body) => Response::new(Either::Left(Full::new(body.to_bytes()))),
-        Err(error) if error.is::<LengthLimitError>() => {
-            text(StatusCode::PAYLOAD_TOO_LARGE, format!("body is longer than {ECHO_BYTES_MAX} bytes\n"))
+        Err(error) if error.is::<LengthLimitError>() => text(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("body is longer than {ECHO_BYTES_MAX} bytes\n"),
+        ),
+        Err(error) => {
+            text(StatusCode::BAD_REQUEST, format!("the body could not be read: {error}\n"))
         }
-        Err(error) => text(StatusCode::BAD_REQUEST, format!("the body could not be read: {error}\n")),
     }
 }
 
@@ -225,9 +239,16 @@ fn big(bytes: u64) -> Answer {
 
 fn upgrade(mut request: Request<Body>) -> Answer {
     // RFC 9110 §7.8: on HTTP/1.0 the header is to be ignored.
-    let offered = request.headers().get(header::UPGRADE).filter(|_| request.version() == Version::HTTP_11).cloned();
+    let offered = request
+        .headers()
+        .get(header::UPGRADE)
+        .filter(|_| request.version() == Version::HTTP_11)
+        .cloned();
     let Some(protocol) = offered else {
-        return text(StatusCode::UPGRADE_REQUIRED, "send `connection: upgrade` and `upgrade: <protocol>`\n");
+        return text(
+            StatusCode::UPGRADE_REQUIRED,
+            "send `connection: upgrade` and `upgrade: <protocol>`\n",
+        );
     };
     let context = request.body().context().clone();
     let upgrading = hyper::upgrade::on(&mut request);
@@ -290,7 +311,10 @@ impl HttpBody for Paced {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let me = self.get_mut();
         if me.sent_first && !me.every.is_zero() && !me.pieces.is_empty() {
             let every = u64::try_from(me.every.as_millis()).unwrap_or(u64::MAX);
@@ -323,7 +347,8 @@ struct Query {
 impl Query {
     fn of(request: &Request<Body>) -> Result<Self, Box<Answer>> {
         let mut query = Self::default();
-        let pairs = request.uri().query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let pairs =
+            request.uri().query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         for pair in pairs {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match name {
@@ -331,7 +356,11 @@ impl Query {
                 "bytes" => query.bytes = number(name, value, BYTES_MAX)?,
                 "head" => query.head = number(name, value, 1)? == 1,
                 "chunked" => query.chunked = number(name, value, 1)? == 1,
-                _ => return Err(bad(&format!("unknown parameter `{name}`; there are ms, bytes, head and chunked"))),
+                _ => {
+                    return Err(bad(&format!(
+                        "unknown parameter `{name}`; there are ms, bytes, head and chunked"
+                    )));
+                }
             }
         }
         Ok(query)
@@ -339,11 +368,9 @@ impl Query {
 }
 
 fn number(name: &str, value: &str, most: u64) -> Result<u64, Box<Answer>> {
-    value
-        .parse()
-        .ok()
-        .filter(|number| *number <= most)
-        .ok_or_else(|| bad(&format!("parameter `{name}` is `{value}`; expected a whole number from 0 to {most}")))
+    value.parse().ok().filter(|number| *number <= most).ok_or_else(|| {
+        bad(&format!("parameter `{name}` is `{value}`; expected a whole number from 0 to {most}"))
+    })
 }
 
 fn bad(reason: &str) -> Box<Answer> {
@@ -359,6 +386,8 @@ fn not_allowed(allowed: &'static str) -> Answer {
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     let mut response = Response::new(Either::Left(Full::new(body.into())));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }

@@ -87,8 +87,10 @@ impl From<LogError> for String {
 pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, LogError> {
     let filter = log_filter(filter).map_err(LogError::Filter)?;
     preflight::threads(1).map_err(no_thread)?;
-    let writing =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX).thread_name("lameduck-log");
+    let writing = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LINES_WAITING_MAX)
+        .thread_name("lameduck-log");
     let started = preflight::catch(|| Ok(writing.finish(io::stderr())));
     let (writer, guard) = started.map_err(no_thread)?;
     let is_terminal = io::stderr().is_terminal();
@@ -134,7 +136,8 @@ fn log_filter(flag: Option<&str>) -> Result<EnvFilter, String> {
     let is_word = !filter.contains(['=', ',', ':', '[', '/']);
     if is_word && filter.parse::<LevelFilter>().is_err() {
         return Err(refused(
-            "expected off, error, warn, info, debug, trace, or a filter such as info,hyper=debug".to_owned(),
+            "expected off, error, warn, info, debug, trace, or a filter such as info,hyper=debug"
+                .to_owned(),
         ));
     }
     EnvFilter::try_new(&filter).map_err(|error| refused(error.to_string()))

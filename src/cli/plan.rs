@@ -30,8 +30,11 @@ pub fn text(settings: &Settings) -> String {
     let mut text = String::from("step            from at latest   to at latest   what happens\n");
     for (name, span, what) in steps {
         let end = at + span;
-        text +=
-            &format!("{name:<16}{:<17}{:<15}{what}\n", format_duration(at).to_string(), format_duration(end).to_string());
+        text += &format!(
+            "{name:<16}{:<17}{:<15}{what}\n",
+            format_duration(at).to_string(),
+            format_duration(end).to_string()
+        );
         at = end;
     }
     text += &format!("worst case      {}\n", format_duration(plan.worst_case()));

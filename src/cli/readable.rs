@@ -16,7 +16,11 @@ use tracing_subscriber::{
 pub(super) struct Readable(DefaultFields);
 
 impl<'writer> FormatFields<'writer> for Readable {
-    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> fmt::Result {
+    fn format_fields<R: RecordFields>(
+        &self,
+        mut writer: Writer<'writer>,
+        fields: R,
+    ) -> fmt::Result {
         let mut report = FindReport(None);
         fields.record(&mut report);
         match report.0 {
@@ -45,9 +49,14 @@ fn sentence(report: &Value) -> String {
         let ms = std::time::Duration::from_millis(report[name].as_u64().unwrap_or(0));
         humantime::format_duration(ms).to_string()
     };
-    let mut told = format!("report: exit code {} ({})", report["exit_code"], text(&report["verdict"]));
+    let mut told =
+        format!("report: exit code {} ({})", report["exit_code"], text(&report["verdict"]));
     told += &match report["reason"].as_str() {
-        Some(reason) => format!(", {reason}, stopped in {} of at most {}", span("shutdown_ms"), span("worst_case_ms")),
+        Some(reason) => format!(
+            ", {reason}, stopped in {} of at most {}",
+            span("shutdown_ms"),
+            span("worst_case_ms")
+        ),
         None => ", never started".to_owned(),
     };
     let requests = &report["requests"];

@@ -2,23 +2,23 @@
 
 use super::Driver;
 use crate::{
-    env::{Network, Rooms, SignalSource},
     hook::{HookEnd, HookState, run_start, run_stop},
     http::HttpService,
     lifecycle::{Event, HookIndex, HookResult, HookVerdict, Moment},
     report::hook_end,
+    runtime::{Network, SignalSource, Spawner},
     unwind::unwind,
 };
 use std::future::Future;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Half {
+pub(super) enum HookStage {
     Start,
     Stop,
 }
 
-impl Half {
+impl HookStage {
     const fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -28,10 +28,10 @@ impl Half {
 }
 
 /// How a hook's task ended: `None` if it was given up.
-pub(super) type HookTask = (Half, HookIndex, Option<HookEnd>);
+pub(super) type HookTask = (HookStage, HookIndex, Option<HookEnd>);
 
 /// A hook pair at the driver.
-pub(super) struct Slot {
+pub(super) struct HookSlot {
     pub(super) name: String,
     pub(super) state: HookState,
     /// Gives up the half that runs.
@@ -43,12 +43,20 @@ where
     S: HttpService,
     N: Network,
     G: SignalSource,
-    R: Rooms,
+    R: Spawner,
 {
     /// The machine's event for the result of a hook's task.
-    pub(super) fn on_hook_ended(&mut self, half: Half, hook: HookIndex, end: Option<HookEnd>, now: Moment) -> Option<Event> {
+    pub(super) fn on_hook_ended(
+        &mut self,
+        stage: HookStage,
+        hook: HookIndex,
+        end: Option<HookEnd>,
+        now: Moment,
+    ) -> Option<Event> {
         let slot = self.hooks.get_mut(hook.0)?;
-        let Some(end) = end else { return (half == Half::Start).then_some(Event::StartHookCancelled(hook)) };
+        let Some(end) = end else {
+            return (stage == HookStage::Start).then_some(Event::StartHookCancelled(hook));
+        };
         // A stop hook that was given up may return all the same; that changes nothing.
         let is_awaited = matches!(slot.state, HookState::Running | HookState::Dropped);
         let was_dropped = matches!(slot.state, HookState::Dropped);
@@ -56,41 +64,68 @@ where
         if !is_awaited {
             return None;
         }
-        let (verdict, event) = match half {
-            Half::Start => (HookVerdict::Started(end.result), Event::StartHookEnded(hook, end.result)),
-            Half::Stop => (HookVerdict::Stopped(end.result), Event::StopHookEnded(hook, end.result)),
+        let (verdict, event) = match stage {
+            HookStage::Start => {
+                (HookVerdict::Started(end.result), Event::StartHookEnded(hook, end.result))
+            }
+            HookStage::Stop => {
+                (HookVerdict::Stopped(end.result), Event::StopHookEnded(hook, end.result))
+            }
         };
         let name = slot.name.clone();
         if was_dropped {
-            crate::log::info!(hook = name, end = hook_end(verdict), "a dropped start hook returned");
+            crate::log::info!(
+                hook = name,
+                end = hook_end(verdict),
+                "a dropped start hook returned"
+            );
             return Some(event);
         }
         if end.result == HookResult::Done {
-            crate::log::info!(hook = name, half = half.name(), "hook done");
+            crate::log::info!(hook = name, stage = stage.name(), "hook done");
         } else {
             let message = end.message.clone().unwrap_or_default();
-            crate::log::error!(hook = name, half = half.name(), end = hook_end(verdict), error = message, "hook failed");
-            if half == Half::Start {
+            crate::log::error!(
+                hook = name,
+                stage = stage.name(),
+                end = hook_end(verdict),
+                error = message,
+                "hook failed"
+            );
+            if stage == HookStage::Start {
                 self.fail(format!("start hook {name} failed: {message}"));
             }
         }
-        self.board.note_hook_ended(name, verdict, end.message, now);
+        self.status.record_hook_ended(name, verdict, end.message, now);
         Some(event)
     }
 
-    pub(super) fn run_hook(&mut self, hook: HookIndex, half: Half, now: Moment) {
+    pub(super) fn run_hook(&mut self, hook: HookIndex, stage: HookStage, now: Moment) {
         let Some(slot) = self.hooks.get_mut(hook.0) else { return };
-        self.board.note_hook_running(&slot.name, half.name(), now);
+        self.status.record_hook_running(&slot.name, stage.name(), now);
         match std::mem::replace(&mut slot.state, HookState::Running) {
-            HookState::Waiting(start) if half == Half::Start => self.spawn_hook(hook, half, run_start(start)),
-            HookState::Started(stop) if half == Half::Stop => self.spawn_hook(hook, half, run_stop(stop)),
-            HookState::Waiting(_) | HookState::Started(_) | HookState::Running | HookState::Dropped | HookState::Over => {
-                unreachable!("P11: {half:?} of {hook:?} is not its next half")
+            HookState::Waiting(start) if stage == HookStage::Start => {
+                self.spawn_hook(hook, stage, run_start(start))
+            }
+            HookState::Started(stop) if stage == HookStage::Stop => {
+                self.spawn_hook(hook, stage, run_stop(stop))
+            }
+            HookState::Waiting(_)
+            | HookState::Started(_)
+            | HookState::Running
+            | HookState::Dropped
+            | HookState::Over => {
+                unreachable!("P11: {stage:?} of {hook:?} is not its next half")
             }
         }
     }
 
-    pub(super) fn spawn_hook(&mut self, hook: HookIndex, half: Half, work: impl Future<Output = HookEnd> + Send + 'static) {
+    pub(super) fn spawn_hook(
+        &mut self,
+        hook: HookIndex,
+        stage: HookStage,
+        work: impl Future<Output = HookEnd> + Send + 'static,
+    ) {
         let Some(slot) = self.hooks.get_mut(hook.0) else { return };
         slot.give_up = CancellationToken::new();
         let give_up = slot.give_up.clone();
@@ -99,8 +134,8 @@ where
             // What was given up before it began does not begin.
             if give_up.is_cancelled() { None } else { give_up.run_until_cancelled(work).await }
         });
-        let work = async move { (half, hook, running.await.ok().flatten()) };
-        if let Err(error) = self.hook_tasks.admit(&self.rooms, (), work) {
+        let work = async move { (stage, hook, running.await.ok().flatten()) };
+        if let Err(error) = self.hook_tasks.spawn(&self.spawner, (), work) {
             crate::log::error!(%error, "cannot run a hook");
         }
     }
@@ -118,6 +153,6 @@ where
         slot.state = if may_return { HookState::Dropped } else { HookState::Over };
         let name = slot.name.clone();
         crate::log::error!(hook = name, end = hook_end(verdict), "hook given up");
-        self.board.note_hook_ended(name, verdict, None, now);
+        self.status.record_hook_ended(name, verdict, None, now);
     }
 }

@@ -1,28 +1,30 @@
 //! The driver: it tells the machine what happens, and performs what the machine asks. It decides nothing.
 //!
 //! One task, one `select!`, one reading of the clock a turn. A turn is: wait for a fact or a deadline; let deadlines that have
-//! passed act first; then the fact; then perform every action. Everything spawned is owned here, by [`Guests`] or by a side's
+//! passed act first; then the fact; then perform every action. Everything spawned is owned here, by [`UserTasks`] or by a side's
 //! `TaskTracker`, so that "done" is a fact of ownership.
 
+mod actions;
 mod hooks;
-mod perform;
+mod reporting;
 mod start;
-mod words;
 
-pub(crate) use words::{bad_plan, stillborn};
+pub(crate) use reporting::{bad_plan, failed_to_start};
 
 use crate::{
-    env::{Clock, Env, JobEnd, Network, Rooms, SignalSource},
     errors::chain,
-    guests::Guests,
     hook::{BoxFuture, HookEnd},
-    host::Parts,
-    http::{HttpService, Order, Side},
-    internal::{Board, Heartbeats},
-    lifecycle::{Event, HookBudget, HookIndex, Lifecycle, Moment, Phase, Signal, StopReason, Verdict},
+    host::HostConfig,
+    http::{HttpService, ServerState, WorkerCommand},
+    internal::{Heartbeats, HostStatus},
+    lifecycle::{
+        Event, HookBudget, HookIndex, Lifecycle, Moment, Phase, Signal, StopReason, Verdict,
+    },
     report::Report,
+    runtime::{Clock, JoinHandle, Network, Runtime, SignalSource, Spawner},
+    user_tasks::UserTasks,
 };
-use hooks::{Half, HookTask, Slot};
+use hooks::{HookSlot, HookStage, HookTask};
 use start::reserve;
 use std::{
     future::{Future, pending},
@@ -31,27 +33,35 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 /// Lives a life, in a given world.
-pub(crate) async fn run<S, N, G, R>(service: S, parts: Parts, env: Env<N, G, R>) -> Report
+pub(crate) async fn run<S, N, G, R>(
+    service: S,
+    config: HostConfig,
+    runtime: Runtime<N, G, R>,
+) -> Report
 where
     S: HttpService,
     N: Network,
     G: SignalSource,
-    R: Rooms,
+    R: Spawner,
 {
-    let began = env.clock.now();
-    let worst_case = parts.settings.plan.worst_case();
-    let budgets: Vec<HookBudget> = parts.hooks.iter().map(|hook| hook.budget).collect();
-    let life = match parts.settings.check().and_then(|()| Lifecycle::new(parts.settings.plan, &budgets, began)) {
-        Ok(life) => life,
-        Err(error) => return bad_plan(parts.settings.explain(&error), worst_case),
+    let started_at = runtime.clock.now();
+    let worst_case = config.settings.plan.worst_case();
+    let budgets: Vec<HookBudget> = config.hooks.iter().map(|hook| hook.budget).collect();
+    let lifecycle = match config
+        .settings
+        .check()
+        .and_then(|()| Lifecycle::new(config.settings.plan, &budgets, started_at))
+    {
+        Ok(lifecycle) => lifecycle,
+        Err(error) => return bad_plan(config.settings.explain(&error), worst_case),
     };
-    let reserved = match reserve(&parts, &env) {
+    let reserved = match reserve(&config, &runtime) {
         Ok(reserved) => reserved,
-        Err(error) => return stillborn(Verdict::Failed, error, worst_case),
+        Err(error) => return failed_to_start(Verdict::Failed, error, worst_case),
     };
-    match Driver::new(life, service, parts, env, reserved).await {
-        Ok(driver) => driver.live().await,
-        Err(error) => stillborn(Verdict::Failed, error, worst_case),
+    match Driver::new(lifecycle, service, config, runtime, reserved).await {
+        Ok(driver) => driver.run().await,
+        Err(error) => failed_to_start(Verdict::Failed, error, worst_case),
     }
 }
 
@@ -61,18 +71,18 @@ enum Wake<L> {
     Time,
     Signal(Signal),
     StopAsked,
-    HookEnded(Half, HookIndex, Option<HookEnd>),
+    HookEnded(HookStage, HookIndex, Option<HookEnd>),
     Listening(Result<Vec<Vec<L>>, String>),
     BackgroundEnded(String, Result<(), String>),
-    MainEmpty,
+    MainClosed,
     WorkersReleased,
     InternalClosed,
 }
 
 impl<L> Wake<L> {
     /// Whether the start is further than the machine knows.
-    const fn is_deed(&self) -> bool {
-        matches!(self, Self::HookEnded(Half::Start, ..) | Self::Listening(_))
+    const fn is_start_progress(&self) -> bool {
+        matches!(self, Self::HookEnded(HookStage::Start, ..) | Self::Listening(_))
     }
 }
 
@@ -82,30 +92,30 @@ type Listeners<N> = Vec<Vec<<N as Network>::Listener>>;
 struct Driver<S, N: Network, G, R> {
     /// Dropped first: a driver that is dropped before its life is over takes everything with it.
     _guard: CutOnDrop,
-    life: Lifecycle,
+    lifecycle: Lifecycle,
     clock: Arc<dyn Clock>,
     signals: G,
-    rooms: R,
-    parts: Parts,
-    main: Arc<Side>,
-    internal: Arc<Side>,
-    board: Arc<Board>,
+    spawner: R,
+    config: HostConfig,
+    main: Arc<ServerState>,
+    internal: Arc<ServerState>,
+    status: Arc<HostStatus>,
     heartbeats: Arc<Heartbeats>,
     service: Arc<S>,
     /// Until they listen, or are given up.
     reservations: Vec<N::Reservation>,
-    hooks: Vec<Slot>,
-    hook_tasks: Guests<HookTask>,
+    hooks: Vec<HookSlot>,
+    hook_tasks: UserTasks<HookTask>,
     listening: Option<BoxFuture<Result<Listeners<N>, String>>>,
-    background: Guests<(String, Result<(), String>)>,
-    checks: Guests<()>,
+    background: UserTasks<(String, Result<(), String>)>,
+    checks: UserTasks<()>,
     workers: Vec<Worker>,
     /// Present while the main side is on its way to being empty.
-    emptying: Option<BoxFuture<()>>,
+    main_closing: Option<BoxFuture<()>>,
     /// Present while the workers end.
     releasing: Option<BoxFuture<()>>,
-    internal_orders: mpsc::UnboundedSender<Order>,
-    internal_end: Option<JobEnd>,
+    internal_commands: mpsc::UnboundedSender<WorkerCommand>,
+    internal_end: Option<JoinHandle>,
     stop_asked: bool,
     failure: Option<String>,
 }
@@ -113,10 +123,10 @@ struct Driver<S, N: Network, G, R> {
 /// A worker at the driver.
 struct Worker {
     /// It stays as long as this is not dropped.
-    orders: mpsc::UnboundedSender<Order>,
+    commands: mpsc::UnboundedSender<WorkerCommand>,
     /// Dropped at the other end when its last connection is gone.
-    empty: Option<oneshot::Receiver<()>>,
-    end: JobEnd,
+    all_closed: Option<oneshot::Receiver<()>>,
+    end: JoinHandle,
 }
 
 impl<S, N, G, R> Driver<S, N, G, R>
@@ -124,9 +134,9 @@ where
     S: HttpService,
     N: Network,
     G: SignalSource,
-    R: Rooms,
+    R: Spawner,
 {
-    async fn live(mut self) -> Report {
+    async fn run(mut self) -> Report {
         self.announce();
         let now = self.clock.now();
         let mut exiting = self.perform_all(now);
@@ -134,15 +144,15 @@ where
             let wake = self.next_wake().await;
             let now = self.clock.now();
             // What is done was done before the deadline was looked at; what is asked for comes after it.
-            if !wake.is_deed() {
-                self.life.handle_timeout(now);
+            if !wake.is_start_progress() {
+                self.lifecycle.handle_timeout(now);
                 exiting = self.perform_all(now);
             }
             if let Some(event) = self.event_of(wake, now)
                 && exiting == Exiting::No
             {
-                let is_stopping = self.life.history().stop.is_some();
-                let outcome = self.life.handle_event(now, event);
+                let is_stopping = self.lifecycle.history().stop.is_some();
+                let outcome = self.lifecycle.handle_event(now, event);
                 if is_stopping {
                     self.log_further_stop(event, outcome);
                 }
@@ -155,27 +165,27 @@ where
     /// The next fact or deadline. Whatever is not waited for now is not polled. What is done already goes before what asks for
     /// an end: a start hook that has finished owes its stop hook (P11), and a listener that listens may hold connections (P5).
     async fn next_wake(&mut self) -> Wake<N::Listener> {
-        let deadline = self.life.poll_timeout().map(|(at, _)| at);
+        let deadline = self.lifecycle.poll_timeout().map(|(at, _)| at);
         tokio::select! {
             biased;
-            (half, hook, end) = self.hook_tasks.next_end() => Wake::HookEnded(half, hook, end),
+            (stage, hook, end) = self.hook_tasks.join_next() => Wake::HookEnded(stage, hook, end),
             listening = ready(&mut self.listening) => {
                 self.listening = None;
                 Wake::Listening(listening)
             }
             () = sleep_until(&*self.clock, deadline) => Wake::Time,
             signal = self.signals.recv() => Wake::Signal(signal),
-            () = self.parts.stop.asked(), if !self.stop_asked => Wake::StopAsked,
-            (name, result) = self.background.next_end() => Wake::BackgroundEnded(name, result),
-            () = ready(&mut self.emptying) => {
-                self.emptying = None;
-                Wake::MainEmpty
+            () = self.config.stop.asked(), if !self.stop_asked => Wake::StopAsked,
+            (name, result) = self.background.join_next() => Wake::BackgroundEnded(name, result),
+            () = ready(&mut self.main_closing) => {
+                self.main_closing = None;
+                Wake::MainClosed
             }
             () = ready(&mut self.releasing) => {
                 self.releasing = None;
                 Wake::WorkersReleased
             }
-            () = ready(&mut self.internal_end), if self.life.phase() >= Phase::CleaningUp => {
+            () = ready(&mut self.internal_end), if self.lifecycle.phase() >= Phase::CleaningUp => {
                 self.internal_end = None;
                 Wake::InternalClosed
             }
@@ -191,8 +201,8 @@ where
                 self.stop_asked = true;
                 Some(Event::StopRequested(StopReason::Requested))
             }
-            Wake::HookEnded(half, hook, end) => self.on_hook_ended(half, hook, end, now),
-            Wake::Listening(Ok(listeners)) => match self.staff(listeners) {
+            Wake::HookEnded(stage, hook, end) => self.on_hook_ended(stage, hook, end, now),
+            Wake::Listening(Ok(listeners)) => match self.spawn_workers(listeners) {
                 Ok(()) => Some(Event::Listening),
                 Err(error) => {
                     self.fail(format!("cannot start a worker: {}", chain(&error)));
@@ -204,14 +214,14 @@ where
                 Some(Event::ListenFailed)
             }
             Wake::BackgroundEnded(name, result) => self.on_background_ended(&name, result),
-            Wake::MainEmpty => {
+            Wake::MainClosed => {
                 // A task sends its result before the drain may end. Without this a failure could be read after the drain.
                 while let Some((name, result)) = self.background.take_end() {
                     if let Some(event) = self.on_background_ended(&name, result) {
-                        let _ = self.life.handle_event(now, event);
+                        let _ = self.lifecycle.handle_event(now, event);
                     }
                 }
-                Some(Event::MainEmpty)
+                Some(Event::MainClosed)
             }
             Wake::WorkersReleased => Some(Event::WorkersReleased),
             Wake::InternalClosed => Some(Event::InternalClosed),
@@ -226,7 +236,7 @@ where
             }
             Err(error) => {
                 crate::log::error!(task = name, error, "background task failed");
-                if self.life.phase() > Phase::Draining {
+                if self.lifecycle.phase() > Phase::Draining {
                     return None;
                 }
                 self.fail(format!("background task {name} failed: {error}"));
@@ -241,12 +251,12 @@ where
 }
 
 /// Ends both sides when it is dropped; after a whole life there is nothing left to end.
-struct CutOnDrop([Arc<Side>; 2]);
+struct CutOnDrop([Arc<ServerState>; 2]);
 
 impl Drop for CutOnDrop {
     fn drop(&mut self) {
-        for side in &self.0 {
-            side.cut();
+        for server in &self.0 {
+            server.cut();
         }
     }
 }

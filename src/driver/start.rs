@@ -1,19 +1,25 @@
 //! What must be there before the first turn: ports that are ours, and an internal server that answers.
 
-use super::{CutOnDrop, Driver, hooks::Slot};
+use super::{CutOnDrop, Driver, hooks::HookSlot};
 #[cfg(feature = "metrics")]
 use crate::internal::Metrics;
 use crate::{
-    env::{Audience, Clock, Env, JobEnd, Listener, Network, Reservation, Room, Rooms, Seed, SignalSource},
     errors::chain,
-    guests::Guests,
     hook::HookState,
-    host::{Bound, Parts},
-    http::{CloseRaces, Crew, EvictionGrace, HttpService, Order, Sealing, Side, SideConfig, WorkerRuntime, work},
-    internal::{AllowedHosts, Board, Heartbeats, InternalService, watch},
+    host::{BoundAddresses, HostConfig},
+    http::{
+        CloseRaces, EvictionGrace, HttpService, SealBarrier, ServerConfig, ServerState,
+        WorkerCommand, WorkerContext, WorkerRuntime, work,
+    },
+    internal::{AllowedHosts, Heartbeats, HostStatus, InternalService, watch},
     lifecycle::{Lifecycle, Phase},
+    runtime::{
+        Clock, JoinHandle, Listener, Network, Reservation, Runtime, Seed, ServerRole, SignalSource,
+        Spawner, TaskKind,
+    },
     settings::Settings,
     unwind::unwind,
+    user_tasks::UserTasks,
 };
 use std::{future::pending, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
@@ -25,21 +31,24 @@ pub(super) struct Reserved<N: Network> {
     pub(super) internal: N::Reservation,
 }
 
-pub(super) fn reserve<N: Network, G, R: Rooms>(parts: &Parts, env: &Env<N, G, R>) -> Result<Reserved<N>, String> {
-    let settings = &parts.settings;
-    let workers = env.rooms.workers().get();
+pub(super) fn reserve<N: Network, G, R: Spawner>(
+    config: &HostConfig,
+    runtime: &Runtime<N, G, R>,
+) -> Result<Reserved<N>, String> {
+    let settings = &config.settings;
+    let workers = runtime.spawner.workers().get();
     let main = settings
         .main_addresses_or_default()
         .iter()
         .map(|address| {
-            env.network.reserve(address, Audience::World, workers).map_err(|error| {
+            runtime.network.reserve(address, ServerRole::Main, workers).map_err(|error| {
                 let knobs = settings.knobs(&["addr", "port"]);
                 format!("cannot bind the main address {address}{knobs}: {}", chain(&error))
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
     let address = &settings.internal_address;
-    let internal = env.network.reserve(address, Audience::Operators, 1).map_err(|error| {
+    let internal = runtime.network.reserve(address, ServerRole::Internal, 1).map_err(|error| {
         let knobs = settings.knobs(&["internal-addr", "internal-port"]);
         format!("cannot bind the internal address {address}{knobs}: {}", chain(&error))
     })?;
@@ -51,87 +60,95 @@ where
     S: HttpService,
     N: Network,
     G: SignalSource,
-    R: Rooms,
+    R: Spawner,
 {
     /// Everything is in place before the first turn, and the internal server answers.
     pub(super) async fn new(
-        life: Lifecycle,
+        lifecycle: Lifecycle,
         service: S,
-        mut parts: Parts,
-        env: Env<N, G, R>,
+        mut config: HostConfig,
+        runtime: Runtime<N, G, R>,
         reserved: Reserved<N>,
     ) -> Result<Self, String> {
-        let Env { clock, network: _, signals, rooms, seed } = env;
-        let (main, internal) = sides(&parts.settings, &clock, seed);
-        let heartbeats = Arc::new(Heartbeats::new(rooms.workers().get()));
-        let checks = std::mem::take(&mut parts.checks);
-        let boards: Vec<_> = checks.iter().map(crate::check::Check::result_board).collect();
-        let board = Arc::new(Board::new(
+        let Runtime { clock, network: _, signals, spawner, seed } = runtime;
+        let (main, internal) = servers(&config.settings, &clock, seed);
+        let heartbeats = Arc::new(Heartbeats::new(spawner.workers().get()));
+        let checks = std::mem::take(&mut config.checks);
+        let results: Vec<_> = checks.iter().map(crate::readiness::Check::result).collect();
+        let status = Arc::new(HostStatus::new(
             main.clone(),
             heartbeats.clone(),
-            boards.clone(),
-            parts.settings.plan,
+            results.clone(),
+            config.settings.plan,
             reserved.internal.local(),
             reserved.main.iter().map(Reservation::local).collect(),
         ));
-        if let Some(tell) = parts.on_bound.take() {
-            let bound = Bound { main: board.main_addresses.clone(), internal: board.internal_address.clone() };
-            unwind(async move { tell(&bound) }).await.map_err(|panic| format!("on_bound panicked: {panic}"))?;
+        if let Some(callback) = config.on_bound.take() {
+            let bound = BoundAddresses {
+                main: status.main_addresses.clone(),
+                internal: status.internal_address.clone(),
+            };
+            unwind(async move { callback(&bound) })
+                .await
+                .map_err(|panic| format!("on_bound panicked: {panic}"))?;
         }
         let address = reserved.internal.local();
-        let listeners = reserved
-            .internal
-            .listen()
-            .await
-            .map_err(|error| format!("cannot listen on the internal address {address}: {}", chain(&error)))?;
-        let (internal_orders, orders) = mpsc::unbounded_channel();
-        let internal_end = open_internal(&mut parts, &rooms, &internal, &board, listeners, orders)?;
-        let check_tasks = Guests::new();
-        for (check, result) in checks.into_iter().zip(boards) {
+        let listeners = reserved.internal.listen().await.map_err(|error| {
+            format!("cannot listen on the internal address {address}: {}", chain(&error))
+        })?;
+        let (internal_commands, commands) = mpsc::unbounded_channel();
+        let internal_end =
+            open_internal(&mut config, &spawner, &internal, &status, listeners, commands)?;
+        let check_tasks = UserTasks::new();
+        for (check, result) in checks.into_iter().zip(results) {
             check_tasks
-                .admit(&rooms, (), check.run(clock.clone(), result, board.serving.clone()))
+                .spawn(&spawner, (), check.run(clock.clone(), result, status.serving.clone()))
                 .map_err(|error| format!("cannot run the checks: {}", chain(&error)))?;
         }
-        let hooks = std::mem::take(&mut parts.hooks);
+        let hooks = std::mem::take(&mut config.hooks);
         Ok(Self {
             _guard: CutOnDrop([main.clone(), internal.clone()]),
-            life,
+            lifecycle,
             clock,
             signals,
-            rooms,
+            spawner,
             main,
             internal,
-            board,
+            status,
             heartbeats,
             service: Arc::new(service),
             reservations: reserved.main,
             hooks: hooks
                 .into_iter()
-                .map(|hook| Slot {
+                .map(|hook| HookSlot {
                     name: hook.name,
                     state: HookState::Waiting(hook.start),
                     give_up: CancellationToken::new(),
                 })
                 .collect(),
-            hook_tasks: Guests::new(),
+            hook_tasks: UserTasks::new(),
             listening: None,
-            background: Guests::new(),
+            background: UserTasks::new(),
             checks: check_tasks,
             workers: Vec::new(),
-            emptying: None,
+            main_closing: None,
             releasing: None,
-            internal_orders,
+            internal_commands,
             internal_end: Some(internal_end),
             stop_asked: false,
             failure: None,
-            parts,
+            config,
         })
     }
 }
 
 /// What the connections of each side share, main and internal.
-fn sides(settings: &Settings, clock: &Arc<dyn Clock>, seed: Seed) -> (Arc<Side>, Arc<Side>) {
-    let main = SideConfig {
+fn servers(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    seed: Seed,
+) -> (Arc<ServerState>, Arc<ServerState>) {
+    let main = ServerConfig {
         app_version: settings.app_version.as_str().into(),
         request_timeout: settings.request_timeout,
         lame_duck: settings.plan.lame_duck,
@@ -140,7 +157,7 @@ fn sides(settings: &Settings, clock: &Arc<dyn Clock>, seed: Seed) -> (Arc<Side>,
         eviction_grace: EvictionGrace::MAIN,
         seed,
     };
-    let internal = SideConfig {
+    let internal = ServerConfig {
         app_version: main.app_version.clone(),
         request_timeout: None,
         lame_duck: Duration::ZERO,
@@ -149,34 +166,45 @@ fn sides(settings: &Settings, clock: &Arc<dyn Clock>, seed: Seed) -> (Arc<Side>,
         eviction_grace: EvictionGrace::INTERNAL,
         seed,
     };
-    (Arc::new(Side::new(clock.clone(), main)), Arc::new(Side::new(clock.clone(), internal)))
+    (
+        Arc::new(ServerState::new(clock.clone(), main)),
+        Arc::new(ServerState::new(clock.clone(), internal)),
+    )
 }
 
 /// The internal server in its room, with whoever watches from there; the end of it.
 fn open_internal<L: Listener>(
-    parts: &mut Parts,
-    rooms: &impl Rooms,
-    side: &Arc<Side>,
-    board: &Arc<Board>,
+    config: &mut HostConfig,
+    spawner: &impl Spawner,
+    server: &Arc<ServerState>,
+    status: &Arc<HostStatus>,
     listeners: Vec<L>,
-    mut orders: mpsc::UnboundedReceiver<Order>,
-) -> Result<JobEnd, String> {
+    mut commands: mpsc::UnboundedReceiver<WorkerCommand>,
+) -> Result<JoinHandle, String> {
     let routes = InternalService::new(
-        board.clone(),
-        std::mem::take(&mut parts.routes),
-        AllowedHosts::new(&parts.settings.internal_hosts, parts.settings.knobs(&["internal-hosts"])),
+        status.clone(),
+        std::mem::take(&mut config.routes),
+        AllowedHosts::new(
+            &config.settings.internal_hosts,
+            config.settings.knobs(&["internal-hosts"]),
+        ),
         #[cfg(feature = "metrics")]
-        Metrics::new(board.clone(), parts.meter.take()),
+        Metrics::new(status.clone(), config.process_stats.take()),
     );
-    let clock = board.clock.clone();
-    side.publish(Phase::Serving, clock.now());
-    let side = side.clone();
+    let clock = status.clock.clone();
+    server.publish(Phase::Serving, clock.now());
+    let server = server.clone();
     let serving = async move {
-        let crew = Arc::new(Crew::new(side, Arc::new(routes), Arc::default(), WorkerRuntime::current()));
-        work(crew, listeners, &mut orders, Arc::new(Sealing::new(1))).await;
+        let worker = Arc::new(WorkerContext::new(
+            server,
+            Arc::new(routes),
+            Arc::default(),
+            WorkerRuntime::current(),
+        ));
+        run(worker, listeners, &mut commands, Arc::new(SealBarrier::new(1))).await;
     };
-    let watching = watch(clock, board.main.clone(), board.heartbeats.clone());
-    let observing = parts.observer.take().map(|observe| observe(board.clone()));
+    let watching = watch(clock, status.main.clone(), status.heartbeats.clone());
+    let observing = config.observer.take().map(|observe| observe(status.clone()));
     // Whether it ends is its own affair: the internal server goes on.
     let observing = async move {
         if let Some(observing) = observing {
@@ -184,7 +212,7 @@ fn open_internal<L: Listener>(
         }
         pending::<()>().await;
     };
-    let room = Box::pin(async move {
+    let task = Box::pin(async move {
         tokio::select! {
             biased;
             // Before the end, so that the last phase is told, too.
@@ -193,5 +221,7 @@ fn open_internal<L: Listener>(
             () = watching => {}
         }
     });
-    rooms.enter(Room::Internal, room).map_err(|error| format!("cannot start the internal server: {}", chain(&error)))
+    spawner
+        .spawn(TaskKind::InternalServer, task)
+        .map_err(|error| format!("cannot start the internal server: {}", chain(&error)))
 }

@@ -1,19 +1,25 @@
 //! A stand-in for a host in unit tests of handlers.
 
-use super::{
-    Body, Limits, RequestContext,
-    announcement::Announcement,
-    berth::Berth,
-    crew::Crew,
-    idle_policy::EvictionGrace,
-    link::{Link, Protocol},
-    request::{CancelCause, Request},
-    runtime::WorkerRuntime,
-    side::{CloseRaces, Side, SideConfig},
+use crate::http::{
+    connection::worker_context::WorkerContext,
+    exchange::{
+        connection_state::{ConnectionState, Protocol},
+        context::RequestContext,
+        request_body::Body,
+        request_state::{CancelCause, Request},
+    },
+    server::{
+        announcement::Announcement,
+        connection_slot::ConnectionSlot,
+        idle_policy::EvictionGrace,
+        limits::Limits,
+        state::{CloseRaces, ServerConfig, ServerState},
+        worker_runtime::WorkerRuntime,
+    },
 };
 use crate::{
-    env::{Address, Clock, Seed, Sleep},
     lifecycle::{Moment, Phase},
+    runtime::{Address, Clock, Seed, Sleep},
 };
 use http::{Method, Response, Uri};
 use hyper::service::service_fn;
@@ -65,7 +71,7 @@ use std::{
 #[derive(Debug)]
 pub struct TestHost {
     clock: Arc<ManualClock>,
-    side: Arc<Side>,
+    server: Arc<ServerState>,
     peer: Address,
     local: Arc<Address>,
     requests: Mutex<Vec<Weak<Request>>>,
@@ -77,21 +83,28 @@ impl TestHost {
     pub fn new() -> Self {
         let clock = Arc::new(ManualClock::new());
         let loopback = |port| Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)));
-        let side = serving_side(&clock, Arc::from(""), Some(Duration::from_secs(5)));
-        Self { clock, side, peer: loopback(50_000), local: Arc::new(loopback(8080)), requests: Mutex::default() }
+        let server = serving_side(&clock, Arc::from(""), Some(Duration::from_secs(5)));
+        Self {
+            clock,
+            server,
+            peer: loopback(50_000),
+            local: Arc::new(loopback(8080)),
+            requests: Mutex::default(),
+        }
     }
 
     /// Sets the version of the app. Default: empty. Call it before a context is made.
     #[must_use]
     pub fn app_version(mut self, version: impl Into<String>) -> Self {
-        self.side = serving_side(&self.clock, version.into().into(), self.side.config.request_timeout);
+        self.server =
+            serving_side(&self.clock, version.into().into(), self.server.config.request_timeout);
         self
     }
 
     /// Sets the deadline of every request; `None` for none. Default: 5 s. Call it before a context is made.
     #[must_use]
     pub fn request_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.side = serving_side(&self.clock, self.side.config.app_version.clone(), timeout);
+        self.server = serving_side(&self.clock, self.server.config.app_version.clone(), timeout);
         self
     }
 
@@ -130,14 +143,14 @@ impl TestHost {
     /// # Panics
     /// If it would go back.
     pub fn enter(&self, phase: Phase) {
-        let current = self.side.phase();
+        let current = self.server.phase();
         assert!(phase >= current, "P1: {phase} cannot follow {current}");
-        self.side.publish(phase, self.clock.now());
+        self.server.publish(phase, self.clock.now());
         if phase >= Phase::Cancelling {
-            self.side.cancel_root();
+            self.server.cancel_root();
         }
         if phase >= Phase::CleaningUp {
-            self.side.abort();
+            self.server.abort();
         }
     }
 
@@ -146,7 +159,9 @@ impl TestHost {
         let now = self.clock.advance(span);
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.retain(|request| request.strong_count() > 0);
-        for request in requests.iter().filter_map(Weak::upgrade).filter(|request| request.deadline() <= now) {
+        for request in
+            requests.iter().filter_map(Weak::upgrade).filter(|request| request.deadline() <= now)
+        {
             request.cancel(CancelCause::Deadline);
         }
     }
@@ -156,19 +171,26 @@ impl TestHost {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn tracked_work_done(&self) {
-        self.side.tasks.close();
-        self.side.tasks.wait().await;
-        self.side.tasks.reopen();
+        self.server.tasks.close();
+        self.server.tasks.wait().await;
+        self.server.tasks.reopen();
     }
 
     fn begin(&self, method: &Method, uri: &Uri) -> Arc<Request> {
         let now = self.clock.now();
-        let service = service_fn(|_: http::Request<Body>| async { Ok::<_, Infallible>(Response::new(String::new())) });
-        let crew = Crew::new(self.side.clone(), Arc::new(service), Arc::default(), WorkerRuntime::none());
+        let service = service_fn(|_: http::Request<Body>| async {
+            Ok::<_, Infallible>(Response::new(String::new()))
+        });
+        let worker = WorkerContext::new(
+            self.server.clone(),
+            Arc::new(service),
+            Arc::default(),
+            WorkerRuntime::none(),
+        );
         let (peer, local) = (self.peer.clone(), self.local.clone());
-        let berth = Berth::new(now, peer, local, Announcement::OPENED_BEFORE);
-        let link = Arc::new(Link::new(Protocol::Http1, &crew, &berth));
-        let request = Request::next(None, &link, now, method, uri);
+        let slot = ConnectionSlot::new(now, peer, local, Announcement::OPENED_BEFORE);
+        let connection = Arc::new(ConnectionState::new(Protocol::Http1, &worker, &slot));
+        let request = Request::next(None, &connection, now, method, uri);
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&request));
         request
     }
@@ -180,8 +202,12 @@ impl Default for TestHost {
     }
 }
 
-fn serving_side(clock: &Arc<ManualClock>, app_version: Arc<str>, request_timeout: Option<Duration>) -> Arc<Side> {
-    let config = SideConfig {
+fn serving_side(
+    clock: &Arc<ManualClock>,
+    app_version: Arc<str>,
+    request_timeout: Option<Duration>,
+) -> Arc<ServerState> {
+    let config = ServerConfig {
         app_version,
         request_timeout,
         lame_duck: Duration::ZERO,
@@ -190,9 +216,9 @@ fn serving_side(clock: &Arc<ManualClock>, app_version: Arc<str>, request_timeout
         eviction_grace: EvictionGrace::MAIN,
         seed: Seed(0),
     };
-    let side = Side::new(clock.clone(), config);
-    side.publish(Phase::Serving, clock.now());
-    Arc::new(side)
+    let server = ServerState::new(clock.clone(), config);
+    server.publish(Phase::Serving, clock.now());
+    Arc::new(server)
 }
 
 /// A clock that only a test moves.
@@ -203,7 +229,10 @@ struct ManualClock {
 }
 
 impl ManualClock {
-    #[expect(clippy::disallowed_methods, reason = "an epoch has to be some instant; no moment is measured from it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an epoch has to be some instant; no moment is measured from it"
+    )]
     fn new() -> Self {
         Self { nanos: AtomicU64::new(0), epoch: Instant::now() }
     }

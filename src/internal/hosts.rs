@@ -32,7 +32,11 @@ impl AllowedHosts {
     /// may have gone by either. A request without any is no browser's (HTTP/1.0).
     pub(crate) fn refused<B>(&self, request: &Request<B>) -> Option<String> {
         let target = request.uri().authority().map(Authority::as_str);
-        let fields = request.headers().get_all(header::HOST).iter().map(|value| value.to_str().unwrap_or("\u{fffd}"));
+        let fields = request
+            .headers()
+            .get_all(header::HOST)
+            .iter()
+            .map(|value| value.to_str().unwrap_or("\u{fffd}"));
         target.into_iter().chain(fields).find(|host| !self.allows(host)).map(str::to_owned)
     }
 
@@ -45,8 +49,11 @@ impl AllowedHosts {
             return false;
         }
         let name = normal(authority.host());
-        let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
-        address.parse::<IpAddr>().is_ok() || name == "localhost" || self.names.iter().any(|allowed| matches(allowed, &name))
+        let address =
+            name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
+        address.parse::<IpAddr>().is_ok()
+            || name == "localhost"
+            || self.names.iter().any(|allowed| matches(allowed, &name))
     }
 }
 
@@ -78,8 +85,16 @@ mod tests {
 
     #[test]
     fn addresses_and_localhost_are_allowed_and_any_other_name_is_not() {
-        for host in ["10.1.2.3:8081", "10.1.2.3", "[::1]:8081", "[fd00::1]", "localhost", "LocalHost:8081", "localhost.", ""]
-        {
+        for host in [
+            "10.1.2.3:8081",
+            "10.1.2.3",
+            "[::1]:8081",
+            "[fd00::1]",
+            "localhost",
+            "LocalHost:8081",
+            "localhost.",
+            "",
+        ] {
             assert_eq!(refused(&[], "/status", &[host]), None, "{host}");
         }
         assert_eq!(refused(&[], "/status", &[]), None, "HTTP/1.0");
@@ -102,7 +117,8 @@ mod tests {
     #[test]
     fn configured_names_are_allowed_whole_or_by_their_end() {
         let names = &["app", "App.Default.svc", ".pods.example"];
-        for host in ["app", "APP:8081", "app.default.svc.", "a.pods.example:1", "a.b.pods.example"] {
+        for host in ["app", "APP:8081", "app.default.svc.", "a.pods.example:1", "a.b.pods.example"]
+        {
             assert_eq!(refused(names, "/", &[host]), None, "{host}");
         }
         for host in ["app2", "pods.example", ".pods.example", "evilpods.example", "app.default"] {
@@ -113,10 +129,23 @@ mod tests {
 
     #[test]
     fn the_target_and_every_field_must_be_allowed() {
-        assert_eq!(refused(&[], "http://evil.example/", &[]).as_deref(), Some("evil.example"), ":authority");
-        assert_eq!(refused(&[], "http://evil.example/", &["127.0.0.1"]).as_deref(), Some("evil.example"));
-        assert_eq!(refused(&[], "http://127.0.0.1:8081/", &["evil.example"]).as_deref(), Some("evil.example"));
-        assert_eq!(refused(&[], "/", &["127.0.0.1", "evil.example"]).as_deref(), Some("evil.example"));
+        assert_eq!(
+            refused(&[], "http://evil.example/", &[]).as_deref(),
+            Some("evil.example"),
+            ":authority"
+        );
+        assert_eq!(
+            refused(&[], "http://evil.example/", &["127.0.0.1"]).as_deref(),
+            Some("evil.example")
+        );
+        assert_eq!(
+            refused(&[], "http://127.0.0.1:8081/", &["evil.example"]).as_deref(),
+            Some("evil.example")
+        );
+        assert_eq!(
+            refused(&[], "/", &["127.0.0.1", "evil.example"]).as_deref(),
+            Some("evil.example")
+        );
         assert_eq!(refused(&[], "http://[::1]:8081/", &["[::1]:8081"]), None);
     }
 }

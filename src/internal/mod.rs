@@ -13,16 +13,16 @@
 //!
 //! Users mount routes of their own beside these. It runs on the same engine as the main server, and has a drain of its own.
 
-mod board;
 mod hosts;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod routes;
+mod status;
 mod wedge;
 
-pub(crate) use board::Board;
 pub(crate) use hosts::AllowedHosts;
 #[cfg(feature = "metrics")]
 pub(crate) use metrics::Metrics;
 pub(crate) use routes::{InternalRoute, InternalService, route};
+pub(crate) use status::HostStatus;
 pub(crate) use wedge::{Heartbeats, watch};

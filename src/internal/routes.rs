@@ -1,7 +1,7 @@
 //! The internal server's answers.
 
-use super::{AllowedHosts, Board};
-use crate::{env::Address, hook::BoxFuture, http::Body};
+use super::{AllowedHosts, HostStatus};
+use crate::{hook::BoxFuture, http::Body, runtime::Address};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -12,11 +12,12 @@ use tokio::{sync::Mutex, task::yield_now};
 pub(crate) type InternalBody = Full<Bytes>;
 
 /// A route that users mounted.
-pub(crate) type InternalRoute = Arc<dyn Fn(Request<Body>) -> BoxFuture<Response<InternalBody>> + Send + Sync>;
+pub(crate) type InternalRoute =
+    Arc<dyn Fn(Request<Body>) -> BoxFuture<Response<InternalBody>> + Send + Sync>;
 
 /// Answers the internal server's requests.
 pub(crate) struct InternalService {
-    board: Arc<Board>,
+    status: Arc<HostStatus>,
     routes: BTreeMap<String, InternalRoute>,
     hosts: AllowedHosts,
     /// Held by the page that is being written: see [`Self::page`].
@@ -31,11 +32,12 @@ impl hyper::service::Service<Request<Body>> for InternalService {
     type Future = BoxFuture<Result<Response<InternalBody>, Infallible>>;
 
     fn call(&self, request: Request<Body>) -> Self::Future {
-        let answering: Answering = match (self.misdirected(&request), self.routes.get(request.uri().path())) {
-            (Some(refusal), _) => Answering::Now(refusal),
-            (None, Some(route)) => Answering::Later(route(request)),
-            (None, None) => self.answer(&request),
-        };
+        let answering: Answering =
+            match (self.misdirected(&request), self.routes.get(request.uri().path())) {
+                (Some(refusal), _) => Answering::Now(refusal),
+                (None, Some(route)) => Answering::Later(route(request)),
+                (None, None) => self.answer(&request),
+            };
         Box::pin(async move {
             Ok(match answering {
                 Answering::Now(response) => response,
@@ -52,13 +54,13 @@ enum Answering {
 
 impl InternalService {
     pub(crate) fn new(
-        board: Arc<Board>,
+        status: Arc<HostStatus>,
         routes: BTreeMap<String, InternalRoute>,
         hosts: AllowedHosts,
         #[cfg(feature = "metrics")] metrics: super::Metrics,
     ) -> Self {
         Self {
-            board,
+            status,
             routes,
             hosts,
             turn: Arc::default(),
@@ -97,14 +99,14 @@ impl InternalService {
     }
 
     fn liveness(&self) -> Response<InternalBody> {
-        match self.board.liveness_failure() {
+        match self.status.liveness_failure() {
             None => text(StatusCode::OK, "alive\n"),
             Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         }
     }
 
     fn readiness(&self) -> Response<InternalBody> {
-        let failures = self.board.readiness_failures();
+        let failures = self.status.readiness_failures();
         if failures.is_empty() {
             return text(StatusCode::OK, "ready\n");
         }
@@ -112,7 +114,7 @@ impl InternalService {
     }
 
     fn serving(&self) -> Response<InternalBody> {
-        let failures = self.board.serving_failures();
+        let failures = self.status.serving_failures();
         if failures.is_empty() {
             return text(StatusCode::OK, "serving\n");
         }
@@ -120,7 +122,7 @@ impl InternalService {
     }
 
     fn startup(&self) -> Response<InternalBody> {
-        if self.board.is_started() {
+        if self.status.is_started() {
             text(StatusCode::OK, "started\n")
         } else {
             text(StatusCode::SERVICE_UNAVAILABLE, "starting\n")
@@ -142,9 +144,9 @@ impl InternalService {
     }
 
     fn status(&self) -> Answering {
-        let board = self.board.clone();
+        let status = self.status.clone();
         self.page(move || {
-            let mut response = text(StatusCode::OK, format!("{:#}\n", board.status()));
+            let mut response = text(StatusCode::OK, format!("{:#}\n", status.status()));
             let json = HeaderValue::from_static("application/json");
             response.headers_mut().insert(header::CONTENT_TYPE, json);
             response
@@ -170,9 +172,11 @@ impl InternalService {
 }
 
 #[cfg(feature = "metrics")]
-const NOT_FOUND: &str = "not found; there are /liveness, /readiness, /serving, /startupz, /status and /metrics\n";
+const NOT_FOUND: &str =
+    "not found; there are /liveness, /readiness, /serving, /startupz, /status and /metrics\n";
 #[cfg(not(feature = "metrics"))]
-const NOT_FOUND: &str = "not found; there are /liveness, /readiness, /serving, /startupz and /status\n";
+const NOT_FOUND: &str =
+    "not found; there are /liveness, /readiness, /serving, /startupz and /status\n";
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<InternalBody> {
     let mut response = Response::new(Full::new(body.into()));
@@ -199,6 +203,8 @@ where
 
 impl fmt::Debug for InternalService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InternalService").field("routes", &self.routes.keys()).finish_non_exhaustive()
+        f.debug_struct("InternalService")
+            .field("routes", &self.routes.keys())
+            .finish_non_exhaustive()
     }
 }

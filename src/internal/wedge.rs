@@ -1,6 +1,6 @@
 //! The wedge detector (P3): a worker that does not run any more is the one reason for liveness to fail.
 
-use crate::{env::Clock, http::Side, lifecycle::Phase};
+use crate::{http::ServerState, lifecycle::Phase, runtime::Clock};
 use std::{
     sync::{
         Arc,
@@ -19,21 +19,21 @@ const TICKS_WITHOUT_BEAT: u64 = 2;
 /// What each worker beats, and what the internal thread makes of it.
 #[derive(Debug)]
 pub(crate) struct Heartbeats {
-    beats: Vec<Arc<AtomicU64>>,
+    heartbeats_seen: Vec<Arc<AtomicU64>>,
     silent_ticks: Vec<AtomicU64>,
 }
 
 impl Heartbeats {
     pub(crate) fn new(workers: usize) -> Self {
         Self {
-            beats: (0..workers).map(|_| Arc::default()).collect(),
+            heartbeats_seen: (0..workers).map(|_| Arc::default()).collect(),
             silent_ticks: (0..workers).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
     /// What worker `n` adds to.
     pub(crate) fn of_worker(&self, n: usize) -> Option<Arc<AtomicU64>> {
-        self.beats.get(n).cloned()
+        self.heartbeats_seen.get(n).cloned()
     }
 
     /// The first worker that is wedged, and for how long at least.
@@ -46,8 +46,10 @@ impl Heartbeats {
     }
 
     fn tick(&self, last: &mut [u64]) {
-        for ((beats, silent), last) in self.beats.iter().zip(&self.silent_ticks).zip(last) {
-            let now = beats.load(Relaxed);
+        for ((heartbeats_seen, silent), last) in
+            self.heartbeats_seen.iter().zip(&self.silent_ticks).zip(last)
+        {
+            let now = heartbeats_seen.load(Relaxed);
             if now == *last {
                 silent.fetch_add(1, Relaxed);
             } else {
@@ -65,8 +67,12 @@ impl Heartbeats {
 }
 
 /// Ticks on the internal thread. A silent worker is judged until the drain begins, which has its own limits.
-pub(crate) async fn watch(clock: Arc<dyn Clock>, main: Arc<Side>, heartbeats: Arc<Heartbeats>) {
-    let mut last = vec![u64::MAX; heartbeats.beats.len()];
+pub(crate) async fn watch(
+    clock: Arc<dyn Clock>,
+    main: Arc<ServerState>,
+    heartbeats: Arc<Heartbeats>,
+) {
+    let mut last = vec![u64::MAX; heartbeats.heartbeats_seen.len()];
     loop {
         clock.sleep_until(clock.now() + TICK).await;
         if matches!(main.phase(), Phase::Serving | Phase::LameDuck) {

@@ -138,7 +138,7 @@ pub enum Event {
     /// Somebody or something asks for a stop.
     StopRequested(StopReason),
     /// Listeners are closed and neither a connection nor a tracked task is left. Counts only after `Quiesce` was asked for.
-    MainEmpty,
+    MainClosed,
     /// A stop hook ended.
     StopHookEnded(HookIndex, HookResult),
     /// Every worker ended, and with it its runtime.

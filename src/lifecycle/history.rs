@@ -57,7 +57,8 @@ impl HookVerdict {
     pub const fn is_stop_failure(self) -> bool {
         match self {
             Self::Stopped(HookResult::Done) | Self::Started(_) | Self::StartDropped => false,
-            Self::Stopped(HookResult::Failed | HookResult::BadSetting | HookResult::Panicked) | Self::GivenUp(_) => true,
+            Self::Stopped(HookResult::Failed | HookResult::BadSetting | HookResult::Panicked)
+            | Self::GivenUp(_) => true,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The state machine itself.
 
 use super::{
-    ABORT_FLUSH, Action, Event, GiveUp, History, HookBudget, HookIndex, HookRecord, HookResult, HookVerdict, Moment,
-    Outcome, Phase, PhaseSpan, Plan, PlanError, START_RESULT_WAIT, StopReason, Timer, WATCHDOG_SLACK, WORKER_RELEASE_MAX,
-    WORKER_RELEASE_MIN,
+    ABORT_FLUSH, Action, Event, GiveUp, History, HookBudget, HookIndex, HookRecord, HookResult,
+    HookVerdict, Moment, Outcome, Phase, PhaseSpan, Plan, PlanError, START_RESULT_WAIT, StopReason,
+    Timer, WATCHDOG_SLACK, WORKER_RELEASE_MAX, WORKER_RELEASE_MIN,
 };
 use alloc::{collections::VecDeque, vec, vec::Vec};
 use core::time::Duration;
@@ -185,7 +185,7 @@ impl Lifecycle {
             Event::StartHookCancelled(hook) => self.on_start_hook_cancelled(now, hook),
             Event::Listening => self.on_listening(now),
             Event::ListenFailed => self.on_listen_failed(now),
-            Event::MainEmpty => self.on_main_empty(now),
+            Event::MainClosed => self.on_main_empty(now),
             Event::StopHookEnded(hook, result) => self.on_stop_hook_ended(now, hook, result),
             Event::WorkersReleased => self.on_workers_released(now),
             Event::InternalClosed => self.on_internal_closed(now),
@@ -198,7 +198,9 @@ impl Lifecycle {
             && at <= now
         {
             match (self.state, timer) {
-                (State::Starting { step, .. }, Timer::Start) => self.abandon_start(now, step, StopReason::StartTimedOut),
+                (State::Starting { step, .. }, Timer::Start) => {
+                    self.abandon_start(now, step, StopReason::StartTimedOut)
+                }
                 (State::EndingStart { stop, hook, .. }, Timer::StartResult) => {
                     self.drop_start(now, stop, hook, LateStart::Running(hook));
                 }
@@ -228,8 +230,12 @@ impl Lifecycle {
             State::Serving | State::Stopped { .. } => None,
             State::LameDuck { until, .. } => Some((until, Timer::LameDuck)),
             State::Draining { until, .. } => Some((until, Timer::Drain)),
-            State::Cancelling { until, step: CancelStep::Asked, .. } => Some((self.abort_moment(until), Timer::Abort)),
-            State::Cancelling { until, step: CancelStep::Aborted, .. } => Some((until, Timer::Flush)),
+            State::Cancelling { until, step: CancelStep::Asked, .. } => {
+                Some((self.abort_moment(until), Timer::Abort))
+            }
+            State::Cancelling { until, step: CancelStep::Aborted, .. } => {
+                Some((until, Timer::Flush))
+            }
             State::CleaningUp { until, step, .. } => Some((until, step.timer())),
         }
     }
@@ -244,7 +250,11 @@ impl Lifecycle {
             State::Starting { step, .. } => self.abandon_start(now, step, reason),
             State::Serving => {
                 let stop = self.stop(now, reason, self.plan.worst_case());
-                self.enter(now, Phase::LameDuck, State::LameDuck { stop, until: now + self.plan.lame_duck });
+                self.enter(
+                    now,
+                    Phase::LameDuck,
+                    State::LameDuck { stop, until: now + self.plan.lame_duck },
+                );
             }
             State::EndingStart { .. }
             | State::LameDuck { .. }
@@ -261,9 +271,10 @@ impl Lifecycle {
         match reason {
             StopReason::Signal(signal) if signal.is_impatient() => self.end_wait(now, stop),
             StopReason::TaskFailed => self.on_task_failed_after_stop(),
-            StopReason::Signal(_) | StopReason::Requested | StopReason::StartFailed | StopReason::StartTimedOut => {
-                Outcome::Ignored
-            }
+            StopReason::Signal(_)
+            | StopReason::Requested
+            | StopReason::StartFailed
+            | StopReason::StartTimedOut => Outcome::Ignored,
         }
     }
 
@@ -290,8 +301,12 @@ impl Lifecycle {
 
     fn end_wait(&mut self, now: Moment, stop: Stop) -> Outcome {
         match self.state {
-            State::Starting { .. } | State::Serving | State::Stopped { .. } => return Outcome::Ignored,
-            State::EndingStart { hook, .. } => self.drop_start(now, stop, hook, LateStart::Running(hook)),
+            State::Starting { .. } | State::Serving | State::Stopped { .. } => {
+                return Outcome::Ignored;
+            }
+            State::EndingStart { hook, .. } => {
+                self.drop_start(now, stop, hook, LateStart::Running(hook))
+            }
             State::LameDuck { .. } => self.drain(now, stop),
             State::Draining { .. } => self.cancel(now, stop),
             State::Cancelling { step: CancelStep::Asked, until, .. } => {
@@ -314,7 +329,12 @@ impl Lifecycle {
         Outcome::Applied
     }
 
-    fn on_start_hook_ended(&mut self, now: Moment, ended: HookIndex, result: HookResult) -> Outcome {
+    fn on_start_hook_ended(
+        &mut self,
+        now: Moment,
+        ended: HookIndex,
+        result: HookResult,
+    ) -> Outcome {
         match self.state {
             State::Starting { until, step: StartStep::Hook(hook) } if hook == ended => {
                 self.record(hook, HookVerdict::Started(result));
@@ -332,12 +352,21 @@ impl Lifecycle {
                 if !is_started {
                     self.history.failure.get_or_insert(StopReason::StartFailed);
                 }
-                self.abandon(now, stop, HookIndex(hook.0 + usize::from(is_started)), LateStart::None);
+                self.abandon(
+                    now,
+                    stop,
+                    HookIndex(hook.0 + usize::from(is_started)),
+                    LateStart::None,
+                );
             }
-            State::CleaningUp { stop, until, step, late: LateStart::Running(hook) } if hook == ended => {
+            State::CleaningUp { stop, until, step, late: LateStart::Running(hook) }
+                if hook == ended =>
+            {
                 let late = match result {
                     HookResult::Done => LateStart::Finished(hook),
-                    HookResult::Failed | HookResult::BadSetting | HookResult::Panicked => LateStart::None,
+                    HookResult::Failed | HookResult::BadSetting | HookResult::Panicked => {
+                        LateStart::None
+                    }
                 };
                 self.on_late_start(now, State::CleaningUp { stop, until, step, late });
             }
@@ -358,8 +387,13 @@ impl Lifecycle {
             State::EndingStart { stop, hook, .. } if hook == ended => {
                 self.drop_start(now, stop, hook, LateStart::None);
             }
-            State::CleaningUp { stop, until, step, late: LateStart::Running(hook) } if hook == ended => {
-                self.on_late_start(now, State::CleaningUp { stop, until, step, late: LateStart::None });
+            State::CleaningUp { stop, until, step, late: LateStart::Running(hook) }
+                if hook == ended =>
+            {
+                self.on_late_start(
+                    now,
+                    State::CleaningUp { stop, until, step, late: LateStart::None },
+                );
             }
             State::Starting { .. }
             | State::EndingStart { .. }
@@ -420,7 +454,9 @@ impl Lifecycle {
     }
 
     fn on_stop_hook_ended(&mut self, now: Moment, ended: HookIndex, result: HookResult) -> Outcome {
-        let State::CleaningUp { stop, step, late, .. } = self.state else { return Outcome::Ignored };
+        let State::CleaningUp { stop, step, late, .. } = self.state else {
+            return Outcome::Ignored;
+        };
         match step {
             CleanUpStep::Hook(hook) | CleanUpStep::LateHook(hook) if hook == ended => {
                 self.record(hook, HookVerdict::Stopped(result));
@@ -436,13 +472,17 @@ impl Lifecycle {
     }
 
     fn on_workers_released(&mut self, now: Moment) -> Outcome {
-        let State::CleaningUp { stop, step: CleanUpStep::Workers, .. } = self.state else { return Outcome::Ignored };
+        let State::CleaningUp { stop, step: CleanUpStep::Workers, .. } = self.state else {
+            return Outcome::Ignored;
+        };
         self.close_internal(now, stop);
         Outcome::Applied
     }
 
     fn on_internal_closed(&mut self, now: Moment) -> Outcome {
-        let State::CleaningUp { stop, step: CleanUpStep::Internal, .. } = self.state else { return Outcome::Ignored };
+        let State::CleaningUp { stop, step: CleanUpStep::Internal, .. } = self.state else {
+            return Outcome::Ignored;
+        };
         self.finish(now, stop);
         Outcome::Applied
     }
@@ -466,13 +506,16 @@ impl Lifecycle {
         match step {
             StartStep::Hook(hook) => {
                 let clean_up = self.clean_up_budget();
-                let worst_case = clean_up.saturating_add(START_RESULT_WAIT).min(self.plan.worst_case());
+                let worst_case =
+                    clean_up.saturating_add(START_RESULT_WAIT).min(self.plan.worst_case());
                 let stop = self.stop(now, reason, worst_case);
                 let until = self.bounded(now, stop, START_RESULT_WAIT, self.plan.internal_close);
                 self.state = State::EndingStart { stop, hook, until };
                 self.actions.push_back(Action::CancelStartHook(hook));
             }
-            StartStep::Listen => self.stop_before_serving(now, reason, HookIndex(self.shares.len())),
+            StartStep::Listen => {
+                self.stop_before_serving(now, reason, HookIndex(self.shares.len()))
+            }
         }
     }
 
@@ -517,7 +560,11 @@ impl Lifecycle {
 
     fn cancel(&mut self, now: Moment, stop: Stop) {
         let until = self.bounded(now, stop, self.plan.cancel, self.clean_up_budget());
-        self.enter(now, Phase::Cancelling, State::Cancelling { stop, until, step: CancelStep::Asked });
+        self.enter(
+            now,
+            Phase::Cancelling,
+            State::Cancelling { stop, until, step: CancelStep::Asked },
+        );
         self.actions.push_back(Action::CancelRoot);
     }
 
@@ -545,7 +592,9 @@ impl Lifecycle {
 
     /// The stop hook of this step is over; the one below it is next.
     fn after_stop_hook(&mut self, now: Moment, stop: Stop, step: CleanUpStep, late: LateStart) {
-        let CleanUpStep::Hook(HookIndex(done @ 1..)) = step else { return self.after_stop_hooks(now, stop, late) };
+        let CleanUpStep::Hook(HookIndex(done @ 1..)) = step else {
+            return self.after_stop_hooks(now, stop, late);
+        };
         let until = self.stop_hook_deadline(now, stop, done - 1);
         let hook = HookIndex(done - 1);
         self.state = State::CleaningUp { stop, until, step: CleanUpStep::Hook(hook), late };
@@ -570,7 +619,14 @@ impl Lifecycle {
     }
 
     /// Ends the wait of a clean-up step by force.
-    fn end_clean_up_step(&mut self, now: Moment, stop: Stop, step: CleanUpStep, late: LateStart, why: GiveUp) {
+    fn end_clean_up_step(
+        &mut self,
+        now: Moment,
+        stop: Stop,
+        step: CleanUpStep,
+        late: LateStart,
+        why: GiveUp,
+    ) {
         match step {
             CleanUpStep::Hook(hook) | CleanUpStep::LateHook(hook) => {
                 self.actions.push_back(Action::GiveUpStopHook(hook, why));
@@ -590,14 +646,18 @@ impl Lifecycle {
     /// The workers kept their runtimes for the stop hooks (P10). Now they end, and what they still hold was cut. After a pause
     /// of the whole process this may be past the deadline; each worker must get to run once all the same.
     fn release_workers(&mut self, now: Moment, stop: Stop) {
-        let until = self.bounded(now, stop, WORKER_RELEASE_MAX, Duration::ZERO).max(now + WORKER_RELEASE_MIN);
-        self.state = State::CleaningUp { stop, until, step: CleanUpStep::Workers, late: LateStart::None };
+        let until = self
+            .bounded(now, stop, WORKER_RELEASE_MAX, Duration::ZERO)
+            .max(now + WORKER_RELEASE_MIN);
+        self.state =
+            State::CleaningUp { stop, until, step: CleanUpStep::Workers, late: LateStart::None };
         self.actions.push_back(Action::ReleaseWorkers);
     }
 
     fn close_internal(&mut self, now: Moment, stop: Stop) {
         let until = self.bounded(now, stop, self.plan.internal_close, Duration::ZERO);
-        self.state = State::CleaningUp { stop, until, step: CleanUpStep::Internal, late: LateStart::None };
+        self.state =
+            State::CleaningUp { stop, until, step: CleanUpStep::Internal, late: LateStart::None };
         self.actions.push_back(Action::CloseInternal);
     }
 
@@ -605,7 +665,9 @@ impl Lifecycle {
     /// the whole process this may lie in the past: then the hook is given up as soon as it is run.
     fn stop_hook_deadline(&self, now: Moment, stop: Stop, hook: usize) -> Moment {
         let common = self.clean_up_deadline(stop);
-        let reserved = self.shares[..hook].iter().fold(Duration::ZERO, |sum, share| sum.saturating_add(*share));
+        let reserved = self.shares[..hook]
+            .iter()
+            .fold(Duration::ZERO, |sum, share| sum.saturating_add(*share));
         self.own_deadline(now, common.minus(reserved), hook)
     }
 
@@ -618,8 +680,12 @@ impl Lifecycle {
 
     /// When the stop hooks' common budget ends.
     fn clean_up_deadline(&self, stop: Stop) -> Moment {
-        let entered =
-            self.history.phases.iter().find(|span| span.phase == Phase::CleaningUp).map_or(stop.at, |span| span.from);
+        let entered = self
+            .history
+            .phases
+            .iter()
+            .find(|span| span.phase == Phase::CleaningUp)
+            .map_or(stop.at, |span| span.from);
         self.bounded(entered, stop, self.plan.cleanup, self.plan.internal_close)
     }
 
@@ -645,7 +711,11 @@ impl Lifecycle {
     /// the wait that follows, and the end may then lie in the past.
     fn bounded(&self, now: Moment, stop: Stop, budget: Duration, later: Duration) -> Moment {
         let until = (now + budget).min(stop.deadline.minus(later));
-        assert!(until <= stop.deadline, "P7: a wait until {until:?} passes the deadline {:?}", stop.deadline);
+        assert!(
+            until <= stop.deadline,
+            "P7: a wait until {until:?} passes the deadline {:?}",
+            stop.deadline
+        );
         until
     }
 
@@ -655,11 +725,9 @@ impl Lifecycle {
     }
 
     fn record(&mut self, hook: HookIndex, verdict: HookVerdict) {
-        let twice = self
-            .history
-            .hooks
-            .iter()
-            .any(|record| record.hook == hook && is_stop_half(record.verdict) == is_stop_half(verdict));
+        let twice = self.history.hooks.iter().any(|record| {
+            record.hook == hook && is_stop_half(record.verdict) == is_stop_half(verdict)
+        });
         assert!(!twice, "P11: {hook:?} ended twice");
         self.history.hooks.push(HookRecord { hook, verdict });
     }

@@ -34,6 +34,7 @@ pub use moment::Moment;
 pub use phase::Phase;
 pub(crate) use plan::BadSetting;
 pub use plan::{
-    ABORT_FLUSH, HookBudget, Plan, PlanError, START_RESULT_WAIT, WATCHDOG_SLACK, WORKER_RELEASE_MAX, WORKER_RELEASE_MIN,
+    ABORT_FLUSH, HookBudget, Plan, PlanError, START_RESULT_WAIT, WATCHDOG_SLACK,
+    WORKER_RELEASE_MAX, WORKER_RELEASE_MIN,
 };
 pub use timer::Timer;

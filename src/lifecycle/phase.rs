@@ -24,8 +24,15 @@ pub enum Phase {
 
 impl Phase {
     /// All phases, in the order of a life.
-    pub const ALL: [Self; 7] =
-        [Self::Starting, Self::Serving, Self::LameDuck, Self::Draining, Self::Cancelling, Self::CleaningUp, Self::Stopped];
+    pub const ALL: [Self; 7] = [
+        Self::Starting,
+        Self::Serving,
+        Self::LameDuck,
+        Self::Draining,
+        Self::Cancelling,
+        Self::CleaningUp,
+        Self::Stopped,
+    ];
 
     /// The name used in logs, metrics and `/status`: `starting`, `lame_duck`, ….
     #[must_use]

@@ -92,7 +92,10 @@ impl Plan {
     pub(super) fn hook_shares(&self, hooks: &[HookBudget]) -> Vec<Duration> {
         let open = hooks.iter().filter(|hook| **hook == HookBudget::Shared).count();
         let left = self.cleanup.saturating_sub(own_budgets(hooks));
-        let share = u32::try_from(open).ok().and_then(|open| left.checked_div(open)).unwrap_or(Duration::ZERO);
+        let share = u32::try_from(open)
+            .ok()
+            .and_then(|open| left.checked_div(open))
+            .unwrap_or(Duration::ZERO);
         hooks
             .iter()
             .map(|hook| match hook {

@@ -5,8 +5,8 @@
 //! The calendar is never paused.
 
 use crate::{
-    env::{Clock, Sleep},
     lifecycle::Moment,
+    runtime::{Clock, Sleep},
 };
 #[cfg(target_os = "linux")]
 use nix::time::{ClockId, clock_gettime};
@@ -63,7 +63,8 @@ impl TokioClock {
 #[cfg(target_os = "linux")]
 fn kernel_nanos() -> u64 {
     // The clock is there on every Linux; without it, tokio's would panic.
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or_else(|error| panic!("no monotonic clock: {error}"));
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .unwrap_or_else(|error| panic!("no monotonic clock: {error}"));
     // It counts from the boot of the machine, and is not negative.
     now.tv_sec().cast_unsigned() * 1_000_000_000 + now.tv_nsec().cast_unsigned()
 }

@@ -9,7 +9,9 @@
 //!
 //! Under a flood the kernel may answer with SYN cookies. It keeps nothing of such a handshake, so it is not counted.
 
-use super::sock_diag::{self, DUMP, NO_COOKIE, Question, REQUEST, SOCK_DIAG_BY_FAMILY, sixteen_bytes, u16_at, u32_at};
+use super::sock_diag::{
+    self, DUMP, NO_COOKIE, Question, REQUEST, SOCK_DIAG_BY_FAMILY, sixteen_bytes, u16_at, u32_at,
+};
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
@@ -29,15 +31,23 @@ const DATAGRAMS_MAX: usize = 64;
 pub(super) fn under_way(netlink: &OwnedFd, local: SocketAddr) -> Option<usize> {
     // A handshake has the family of its listener: that of an IPv4 client with a dual-stack one is IPv6, as is the connection.
     let (asked, anybody) = match local {
-        SocketAddr::V4(local) => {
-            ((Ipv4Addr::UNSPECIFIED, local.port()).into(), SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
-        }
-        SocketAddr::V6(local) => {
-            ((Ipv6Addr::UNSPECIFIED, local.port()).into(), SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))
-        }
+        SocketAddr::V4(local) => (
+            (Ipv4Addr::UNSPECIFIED, local.port()).into(),
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        ),
+        SocketAddr::V6(local) => (
+            (Ipv6Addr::UNSPECIFIED, local.port()).into(),
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        ),
     };
-    let question =
-        Question { flags: REQUEST | DUMP, number: 1, states: SYN_RECEIVED, local: asked, peer: anybody, cookie: NO_COOKIE };
+    let question = Question {
+        flags: REQUEST | DUMP,
+        number: 1,
+        states: SYN_RECEIVED,
+        local: asked,
+        peer: anybody,
+        cookie: NO_COOKIE,
+    };
     question.send(netlink)?;
     let mut bytes = vec![0; DATAGRAM_MAX];
     let mut count = 0;
@@ -82,7 +92,10 @@ fn read(mut datagram: &[u8], local: SocketAddr) -> Option<Part> {
 fn is_with(body: &[u8], local: SocketAddr) -> Option<bool> {
     let port = u16::from_be_bytes(body.get(4..6)?.try_into().ok()?);
     let address = body.get(8..24)?;
-    Some(port == local.port() && (local.ip().is_unspecified() || address == sixteen_bytes(local.ip())))
+    Some(
+        port == local.port()
+            && (local.ip().is_unspecified() || address == sixteen_bytes(local.ip())),
+    )
 }
 
 #[cfg(test)]
@@ -109,7 +122,12 @@ mod tests {
 
     #[test]
     fn those_with_another_port_or_address_are_not_counted() {
-        let all = [handshake(80, [10, 0, 0, 1]), handshake(81, [10, 0, 0, 1]), handshake(80, [10, 0, 0, 2])].concat();
+        let all = [
+            handshake(80, [10, 0, 0, 1]),
+            handshake(81, [10, 0, 0, 1]),
+            handshake(80, [10, 0, 0, 2]),
+        ]
+        .concat();
         assert_eq!(read(&all, "10.0.0.1:80".parse().unwrap()), Some(Part::More(1)));
         assert_eq!(read(&all, "0.0.0.0:80".parse().unwrap()), Some(Part::More(2)));
         let last = [all, message(3, &[0; 4])].concat();

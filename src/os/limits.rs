@@ -44,17 +44,25 @@ pub(crate) fn with_limit(error: io::Error) -> io::Error {
     let limit = match Errno::from_io_error(&error) {
         Some(Errno::MFILE) => {
             let most = descriptors_max().map_or_else(|| "few".to_owned(), |most| most.to_string());
-            format!("at most {most} descriptors are allowed; raise the limit (ulimit -n, LimitNOFILE)")
+            format!(
+                "at most {most} descriptors are allowed; raise the limit (ulimit -n, LimitNOFILE)"
+            )
         }
         Some(Errno::NFILE) => "the system has no descriptor left; raise fs.file-max".to_owned(),
-        Some(Errno::AGAIN) => "no more threads are allowed; raise the limit (ulimit -u, TasksMax, pids.max)".to_owned(),
+        Some(Errno::AGAIN) => {
+            "no more threads are allowed; raise the limit (ulimit -u, TasksMax, pids.max)"
+                .to_owned()
+        }
         Some(_) | None => return error,
     };
     io::Error::new(error.kind(), format!("{error}: {limit}"))
 }
 
 fn within(descriptors: Option<usize>) -> usize {
-    descriptors.unwrap_or(usize::MAX).saturating_sub(KEPT_BACK).clamp(CONNECTIONS_AT_LEAST, CONNECTIONS_AT_MOST)
+    descriptors
+        .unwrap_or(usize::MAX)
+        .saturating_sub(KEPT_BACK)
+        .clamp(CONNECTIONS_AT_LEAST, CONNECTIONS_AT_MOST)
 }
 
 #[cfg(test)]

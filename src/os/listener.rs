@@ -5,15 +5,15 @@
 //! time: "until it is empty" must mean the kernel's queue, not what the runtime has heard of it (P5a).
 
 use super::{
-    DescriptorReserve, SocketOptions,
-    exclusive::Mark,
+    SocketOptions, SpareFds,
     network::tcp_address,
-    quiesce::{Seal, SideDoor},
-    reserve::is_out_of_descriptors,
+    port_lock::PortLock,
+    quiesce::{DecoyListener, Seal},
+    spare_fds::is_out_of_descriptors,
     transport::Socket,
     unix_path::UnixPath,
 };
-use crate::env::{Address, Backlog, Listener};
+use crate::runtime::{Address, Listener, QuiesceOutcome};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::SocketAddrAny,
@@ -39,21 +39,21 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 pub struct OsListener {
     // The path before the socket, because fields are dropped in order: see `UnixPath`.
     ownership: Ownership,
-    door: Door,
+    socket: SocketState,
     local: Address,
     options: SocketOptions,
-    reserve: Option<DescriptorReserve>,
-    queue: Queue,
+    spare_fds: Option<SpareFds>,
+    accept_source: AcceptSource,
     // After the socket: whoever is kept out must not find it open.
     seal: Seal,
-    side_door: SideDoor,
+    decoy: DecoyListener,
 }
 
 /// Whose socket it is, which decides how it ends.
 #[derive(Clone, Debug)]
 pub(super) enum Ownership {
     /// A port that we bound, and whether it is ours alone.
-    Tcp(#[expect(dead_code, reason = "held: the mark lives as long as its port")] PortClaim),
+    Tcp(#[expect(dead_code, reason = "held: the mark lives as long as its port")] SharedPortLock),
     /// A path that we bound.
     Unix(Arc<UnixPath>),
     /// Somebody handed it to us and will hand it to a successor.
@@ -61,11 +61,11 @@ pub(super) enum Ownership {
 }
 
 /// Held as long as any listener of the port is: the mark that it is ours alone, if it is. (Off Linux the port itself is enough.)
-pub(super) type PortClaim = Option<Arc<Mark>>;
+pub(super) type SharedPortLock = Option<Arc<PortLock>>;
 
 /// The socket itself.
 #[derive(Debug)]
-enum Door {
+enum SocketState {
     /// Listening, but not polled yet.
     Made(socket2::Socket),
     /// On its runtime.
@@ -78,11 +78,11 @@ enum Door {
 
 /// Who knows whether somebody waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Queue {
+enum AcceptSource {
     /// The runtime, and the kernel only when that says so.
-    Watched,
+    Reactor,
     /// The kernel.
-    Asked,
+    Kernel,
 }
 
 impl OsListener {
@@ -93,8 +93,17 @@ impl OsListener {
         options: SocketOptions,
         seal: Seal,
     ) -> Self {
-        let door = Door::Made(socket);
-        Self { ownership, door, local, options, reserve: None, queue: Queue::Watched, seal, side_door: None }
+        let socket = SocketState::Made(socket);
+        Self {
+            ownership,
+            socket,
+            local,
+            options,
+            spare_fds: None,
+            accept_source: AcceptSource::Reactor,
+            seal,
+            decoy: None,
+        }
     }
 
     /// A listener from a descriptor that somebody else bound and listens on, such as a service manager. At the end its queue
@@ -111,53 +120,62 @@ impl OsListener {
         Ok(Self::new(socket, local, Ownership::Inherited, options, seal))
     }
 
-    /// When descriptors run out, accepts with those of `reserve`; they go back there when such a connection is dropped.
+    /// When descriptors run out, accepts with those of `spare_fds`; they go back there when such a connection is dropped.
     #[must_use]
-    pub fn with_reserve(self, reserve: DescriptorReserve) -> Self {
-        Self { reserve: Some(reserve), ..self }
+    pub fn with_spare_fds(self, spare_fds: SpareFds) -> Self {
+        Self { spare_fds: Some(spare_fds), ..self }
     }
 
-    fn poll_accept_once(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Address)>> {
+    fn poll_accept_once(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<(AcceptedStream, Address)>> {
         // First the runtime, also when the kernel is to be asked: this is what arranges the wake-up.
-        let watched = self.door.poll_accept(cx);
-        match (watched, self.queue) {
-            (Poll::Pending, Queue::Asked) => {
-                let outcome = match (self.door.accept_now(), &self.side_door) {
-                    (Err(error), Some(side_door)) if is_empty(&error) => accept_tcp(side_door.as_fd()),
+        let polled = self.socket.poll_accept(cx);
+        match (polled, self.accept_source) {
+            (Poll::Pending, AcceptSource::Kernel) => {
+                let outcome = match (self.socket.accept_now(), &self.decoy) {
+                    (Err(error), Some(decoy)) if is_empty(&error) => accept_tcp(decoy.as_fd()),
                     (outcome, _) => outcome,
                 };
-                if outcome.as_ref().is_err_and(is_empty) { Poll::Pending } else { Poll::Ready(outcome) }
+                if outcome.as_ref().is_err_and(is_empty) {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(outcome)
+                }
             }
-            (watched, Queue::Watched | Queue::Asked) => watched,
+            (polled, AcceptSource::Reactor | AcceptSource::Kernel) => polled,
         }
     }
 
     /// Whether a connection can be accepted, as the kernel sees it. Needs no descriptor.
     fn has_queued(&self) -> bool {
-        let Ok(door) = self.door.descriptor() else { return false };
-        let mut sockets = vec![PollFd::from_borrowed_fd(door, PollFlags::IN)];
-        sockets.extend(self.side_door.iter().map(|decoy| PollFd::new(&**decoy, PollFlags::IN)));
+        let Ok(socket) = self.socket.descriptor() else { return false };
+        let mut sockets = vec![PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+        sockets.extend(self.decoy.iter().map(|decoy| PollFd::new(&**decoy, PollFlags::IN)));
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         // A call that fails says nothing: better to try again than to lose a connection.
         poll(&mut sockets, Some(&at_once)).map_or(true, |readable| readable > 0)
     }
 
-    fn outfit(&self, stream: Stream) -> Socket {
+    fn configure(&self, stream: AcceptedStream) -> Socket {
         match stream {
-            Stream::Tcp(stream) => {
+            AcceptedStream::Tcp(stream) => {
                 if !self.options_are_inherited() {
                     // It fails if the peer is gone already, which its reader will find out.
                     let _ = self.options.apply_to_connection(&SockRef::from(&stream));
                 }
-                Socket::from(stream).with_reserve(self.reserve.clone())
+                Socket::from(stream).with_spare_fds(self.spare_fds.clone())
             }
-            Stream::Unix(stream) => Socket::from(stream).with_reserve(self.reserve.clone()),
+            AcceptedStream::Unix(stream) => {
+                Socket::from(stream).with_spare_fds(self.spare_fds.clone())
+            }
         }
     }
 
-    fn refill_reserve(&self) {
-        if let Some(reserve) = &self.reserve {
-            reserve.refill();
+    fn refill_spare_fds(&self) {
+        if let Some(spare_fds) = &self.spare_fds {
+            spare_fds.refill();
         }
     }
 
@@ -173,19 +191,19 @@ impl OsListener {
 impl Listener for OsListener {
     type Io = Socket;
     #[cfg(target_os = "linux")]
-    type Lot = super::EpollLot;
+    type IdlePoller = super::EpollPoller;
     #[cfg(not(target_os = "linux"))]
-    type Lot = crate::env::NoLot<Socket>;
+    type IdlePoller = crate::runtime::NoIdlePoller<Socket>;
 
     /// None where descriptors are promised to a reserve, and on a runtime of several threads: all who wait in a lot are answered by
     /// one.
     #[cfg(target_os = "linux")]
-    fn lot(&self) -> Option<super::EpollLot> {
+    fn idle_poller(&self) -> Option<super::EpollPoller> {
         let has_one_thread = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
-        if self.reserve.is_some() || !has_one_thread {
+        if self.spare_fds.is_some() || !has_one_thread {
             return None;
         }
-        match super::EpollLot::new() {
+        match super::EpollPoller::new() {
             Ok(lot) => Some(lot),
             Err(error) => {
                 crate::log::warn!(%error, "idle connections keep a task each: no epoll for them");
@@ -197,8 +215,8 @@ impl Listener for OsListener {
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Address)>> {
-        self.refill_reserve();
-        self.door.enter_runtime(&self.local)?;
+        self.refill_spare_fds();
+        self.socket.enter_runtime(&self.local)?;
         loop {
             let outcome = self.poll_accept_once(cx);
             if let Poll::Ready(Err(error)) = &outcome {
@@ -208,22 +226,22 @@ impl Listener for OsListener {
                 if is_out_of_descriptors(error) {
                     // Without a free descriptor the kernel returns an error even if the queue is
                     // empty.
-                    if self.queue == Queue::Asked && !self.has_queued() {
-                        self.refill_reserve();
+                    if self.accept_source == AcceptSource::Kernel && !self.has_queued() {
+                        self.refill_spare_fds();
                         return Poll::Pending;
                     }
                     // Another thread may take the descriptor that is freed here. Then the next
                     // spare goes, until none is left.
-                    if self.reserve.as_ref().is_some_and(DescriptorReserve::give_up_one) {
+                    if self.spare_fds.as_ref().is_some_and(SpareFds::give_up_one) {
                         continue;
                     }
                 }
             }
             if !matches!(outcome, Poll::Ready(Ok(_))) {
                 // Nobody came for what was given up.
-                self.refill_reserve();
+                self.refill_spare_fds();
             }
-            return outcome.map_ok(|(stream, peer)| (self.outfit(stream), peer));
+            return outcome.map_ok(|(stream, peer)| (self.configure(stream), peer));
         }
     }
 
@@ -231,21 +249,21 @@ impl Listener for OsListener {
         self.local.clone()
     }
 
-    fn quiesce(&mut self) -> Backlog {
-        self.queue = Queue::Asked;
+    fn quiesce(&mut self) -> QuiesceOutcome {
+        self.accept_source = AcceptSource::Kernel;
         let sealed = match (&self.ownership, &self.local) {
             (Ownership::Tcp(_), Address::Tcp(local)) => self
-                .door
+                .socket
                 .descriptor()
                 .and_then(|socket| self.seal.drop_new_handshakes(socket, *local))
-                .map(|side_door| self.side_door = side_door),
+                .map(|decoy| self.decoy = decoy),
             (Ownership::Unix(path), _) => path.unlink(),
             (Ownership::Tcp(_), Address::Unix(_)) => Err(io::ErrorKind::InvalidInput.into()),
-            (Ownership::Inherited, _) => return Backlog::Inherited,
+            (Ownership::Inherited, _) => return QuiesceOutcome::Inherited,
         };
         match sealed {
-            Ok(()) => Backlog::Sealed,
-            Err(error) => Backlog::Open(Some(error)),
+            Ok(()) => QuiesceOutcome::Sealed,
+            Err(error) => QuiesceOutcome::Open(Some(error)),
         }
     }
 
@@ -258,12 +276,12 @@ impl Listener for OsListener {
     }
 }
 
-enum Stream {
+enum AcceptedStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl Door {
+impl SocketState {
     fn enter_runtime(&mut self, local: &Address) -> io::Result<()> {
         if !matches!(self, Self::Made(_)) {
             return Ok(());
@@ -287,20 +305,20 @@ impl Door {
     }
 
     /// A connection that the runtime knows of.
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Address)>> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(AcceptedStream, Address)>> {
         match self {
-            Self::Tcp(listener) => {
-                listener.poll_accept(cx).map_ok(|(stream, peer)| (Stream::Tcp(stream), Address::Tcp(canonical(peer))))
-            }
-            Self::Unix(listener) => listener
-                .poll_accept(cx)
-                .map_ok(|(stream, peer)| (Stream::Unix(stream), Address::Unix(peer.as_pathname().map(PathBuf::from)))),
+            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| {
+                (AcceptedStream::Tcp(stream), Address::Tcp(canonical(peer)))
+            }),
+            Self::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| {
+                (AcceptedStream::Unix(stream), Address::Unix(peer.as_pathname().map(PathBuf::from)))
+            }),
             Self::Made(_) | Self::Refused => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
     /// A connection that the kernel knows of, or `WouldBlock`.
-    fn accept_now(&self) -> io::Result<(Stream, Address)> {
+    fn accept_now(&self) -> io::Result<(AcceptedStream, Address)> {
         match self {
             Self::Unix(listener) => accept_unix(listener.as_fd()),
             Self::Tcp(_) | Self::Made(_) | Self::Refused => accept_tcp(self.descriptor()?),
@@ -312,15 +330,21 @@ fn is_empty(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
-fn accept_tcp(listener: BorrowedFd<'_>) -> io::Result<(Stream, Address)> {
+fn accept_tcp(listener: BorrowedFd<'_>) -> io::Result<(AcceptedStream, Address)> {
     let (descriptor, peer) = accept_nonblocking(listener)?;
     let peer = SocketAddr::try_from(peer.ok_or(io::ErrorKind::ConnectionAborted)?)?;
-    Ok((Stream::Tcp(TcpStream::from_std(descriptor.into())?), Address::Tcp(canonical(peer))))
+    Ok((
+        AcceptedStream::Tcp(TcpStream::from_std(descriptor.into())?),
+        Address::Tcp(canonical(peer)),
+    ))
 }
 
-fn accept_unix(listener: BorrowedFd<'_>) -> io::Result<(Stream, Address)> {
+fn accept_unix(listener: BorrowedFd<'_>) -> io::Result<(AcceptedStream, Address)> {
     let (descriptor, peer) = accept_nonblocking(listener)?;
-    Ok((Stream::Unix(UnixStream::from_std(descriptor.into())?), Address::Unix(peer.and_then(unix_path_of))))
+    Ok((
+        AcceptedStream::Unix(UnixStream::from_std(descriptor.into())?),
+        Address::Unix(peer.and_then(unix_path_of)),
+    ))
 }
 
 /// A descriptor as the listening stream socket that it must be, non-blocking and close-on-exec, with its address.
@@ -344,7 +368,9 @@ pub(super) fn listening_socket(descriptor: OwnedFd) -> io::Result<(socket2::Sock
 fn canonical(peer: SocketAddr) -> SocketAddr {
     match peer {
         SocketAddr::V4(_) => peer,
-        SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped().map_or(peer, |ip| SocketAddr::new(ip.into(), v6.port())),
+        SocketAddr::V6(v6) => {
+            v6.ip().to_ipv4_mapped().map_or(peer, |ip| SocketAddr::new(ip.into(), v6.port()))
+        }
     }
 }
 
@@ -383,14 +409,15 @@ fn is_listening(_: &socket2::Socket) -> io::Result<bool> {
 mod tests {
     use super::*;
     use crate::{
-        env::{Audience, ListenAddress, Network, Reservation},
         os::OsNetwork,
+        runtime::{ListenAddress, Network, Reservation, ServerRole},
     };
     use std::{future::poll_fn, time::Duration};
 
     fn is_private_and_nonblocking(descriptor: &BorrowedFd<'_>) -> bool {
         let flags = rustix::io::fcntl_getfd(descriptor).unwrap();
-        flags.contains(rustix::io::FdFlags::CLOEXEC) && SockRef::from(descriptor).nonblocking().unwrap()
+        flags.contains(rustix::io::FdFlags::CLOEXEC)
+            && SockRef::from(descriptor).nonblocking().unwrap()
     }
 
     async fn options_of_a_connection_to(mut listener: OsListener) -> (bool, bool, Duration, bool) {
@@ -409,14 +436,19 @@ mod tests {
 
     #[tokio::test]
     async fn connections_have_the_options_however_the_listener_came_to_be() {
-        let options = SocketOptions { keepalive: Some(Duration::from_secs(33)), ..SocketOptions::default() };
+        let options =
+            SocketOptions { keepalive: Some(Duration::from_secs(33)), ..SocketOptions::default() };
         let expected = (true, true, Duration::from_secs(33), true);
 
         let address: ListenAddress = "127.0.0.1:0".parse().unwrap();
         for kept in 0..2 {
             // The other is closed, so that the connection comes to this one.
-            let mut siblings =
-                OsNetwork::new(options.clone()).reserve(&address, Audience::World, 2).unwrap().listen().await.unwrap();
+            let mut siblings = OsNetwork::new(options.clone())
+                .reserve(&address, ServerRole::Main, 2)
+                .unwrap()
+                .listen()
+                .await
+                .unwrap();
             let kept = siblings.swap_remove(kept);
             drop(siblings);
             assert_eq!(options_of_a_connection_to(kept).await, expected);
@@ -430,21 +462,29 @@ mod tests {
     #[tokio::test]
     async fn connections_of_a_quiesced_listener_are_close_on_exec_and_do_not_block() {
         let address: ListenAddress = "127.0.0.1:0".parse().unwrap();
-        let mut listener =
-            OsNetwork::default().reserve(&address, Audience::World, 1).unwrap().listen().await.unwrap().remove(0);
+        let mut listener = OsNetwork::default()
+            .reserve(&address, ServerRole::Main, 1)
+            .unwrap()
+            .listen()
+            .await
+            .unwrap()
+            .remove(0);
         let _client = std::net::TcpStream::connect(listener.local().tcp().unwrap()).unwrap();
         listener.quiesce();
         let (connection, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
         let descriptor = connection.descriptor().unwrap();
         assert!(is_private_and_nonblocking(&descriptor));
-        let door = listener.door.descriptor().unwrap();
-        assert!(is_private_and_nonblocking(&door));
+        let socket = listener.socket.descriptor().unwrap();
+        assert!(is_private_and_nonblocking(&socket));
     }
 
     #[test]
     fn an_ipv6_peer_keeps_its_scope_and_a_mapped_one_becomes_ipv4() {
         let scoped: SocketAddr = "[fe80::1%3]:80".parse().unwrap();
         assert_eq!(canonical(scoped), scoped);
-        assert_eq!(canonical("[::ffff:192.0.2.7]:80".parse().unwrap()), "192.0.2.7:80".parse().unwrap());
+        assert_eq!(
+            canonical("[::ffff:192.0.2.7]:80".parse().unwrap()),
+            "192.0.2.7:80".parse().unwrap()
+        );
     }
 }

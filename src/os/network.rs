@@ -20,14 +20,14 @@
 //! A socket that was inherited is bound already, and listens: reserving its address gives it, as it is.
 
 use super::{
-    DescriptorReserve,
-    exclusive::Mark,
-    listener::{OsListener, Ownership, PortClaim, listening_socket},
+    SpareFds,
+    listener::{OsListener, Ownership, SharedPortLock, listening_socket},
+    port_lock::PortLock,
     quiesce::Seal,
     unix_path::UnixPath,
     with_limit,
 };
-use crate::env::{Address, Audience, ListenAddress, Network, Reservation};
+use crate::runtime::{Address, ListenAddress, Network, Reservation, ServerRole};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 use std::{
@@ -85,7 +85,9 @@ impl SocketOptions {
         if let Some(silence) = self.keepalive {
             let silence = silence.max(Duration::from_secs(1));
             let interval = (silence / 4).max(Duration::from_secs(1));
-            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(silence).with_interval(interval).with_retries(4))?;
+            socket.set_tcp_keepalive(
+                &TcpKeepalive::new().with_time(silence).with_interval(interval).with_retries(4),
+            )?;
         }
         Ok(())
     }
@@ -99,7 +101,7 @@ impl SocketOptions {
 #[derive(Clone, Debug, Default)]
 pub struct OsNetwork {
     options: SocketOptions,
-    reserve: Option<DescriptorReserve>,
+    spare_fds: Option<SpareFds>,
     /// Handed to us, until they are reserved.
     inherited: Arc<Mutex<Vec<Inherited>>>,
     /// What we share with other processes, as long as it is held: they may listen there too, but we not twice.
@@ -109,12 +111,12 @@ pub struct OsNetwork {
 
 /// An address that we share, and whether we still hold it.
 #[cfg(target_os = "linux")]
-type Shared = (SocketAddr, Weak<Mark>);
+type Shared = (SocketAddr, Weak<PortLock>);
 
 /// A listening socket that somebody else bound.
 #[derive(Debug)]
 struct Inherited {
-    audience: Audience,
+    role: ServerRole,
     socket: Socket,
     local: Address,
 }
@@ -127,21 +129,21 @@ impl OsNetwork {
     }
 
     /// Takes over a socket that somebody else bound and listens on, such as a service manager, for this audience. Whoever
-    /// [reserves](Network::reserve) the address that this returns gets it, instead of a port of our own; several listeners share its one
+    /// [reserves](Network::spare_fds) the address that this returns gets it, instead of a port of our own; several listeners share its one
     /// queue. It ends as [`OsListener::inherited`] says.
     ///
     /// # Errors
     /// As those of [`OsListener::inherited`].
-    pub fn inherit(&self, audience: Audience, descriptor: OwnedFd) -> io::Result<ListenAddress> {
+    pub fn inherit(&self, role: ServerRole, descriptor: OwnedFd) -> io::Result<ListenAddress> {
         let (socket, local) = listening_socket(descriptor)?;
         let address = name_of(&local);
-        self.lock_inherited().push(Inherited { audience, socket, local });
+        self.lock_inherited().push(Inherited { role, socket, local });
         Ok(address)
     }
 
-    fn take_inherited(&self, address: &ListenAddress, audience: Audience) -> Option<Inherited> {
+    fn take_inherited(&self, address: &ListenAddress, role: ServerRole) -> Option<Inherited> {
         let mut inherited = self.lock_inherited();
-        let wanted = |socket: &Inherited| socket.audience == audience && name_of(&socket.local) == *address;
+        let wanted = |socket: &Inherited| socket.role == role && name_of(&socket.local) == *address;
         let at = inherited.iter().position(wanted)?;
         Some(inherited.remove(at))
     }
@@ -166,10 +168,10 @@ impl OsNetwork {
         }
     }
 
-    /// Gives the listeners of the internal server this reserve (P16), as [`OsListener::with_reserve`] does for one.
+    /// Gives the listeners of the internal server this reserve (P16), as [`OsListener::with_spare_fds`] does for one.
     #[must_use]
-    pub fn with_reserve(self, reserve: DescriptorReserve) -> Self {
-        Self { reserve: Some(reserve), ..self }
+    pub fn with_spare_fds(self, spare_fds: SpareFds) -> Self {
+        Self { spare_fds: Some(spare_fds), ..self }
     }
 }
 
@@ -177,29 +179,39 @@ impl Network for OsNetwork {
     type Listener = OsListener;
     type Reservation = OsReservation;
 
-    fn reserve(&self, address: &ListenAddress, audience: Audience, listeners: usize) -> io::Result<OsReservation> {
-        self.try_reserve(address, audience, listeners).map_err(with_limit)
+    fn reserve(
+        &self,
+        address: &ListenAddress,
+        role: ServerRole,
+        listeners: usize,
+    ) -> io::Result<OsReservation> {
+        self.try_reserve(address, role, listeners).map_err(with_limit)
     }
 }
 
 impl OsNetwork {
-    fn try_reserve(&self, address: &ListenAddress, audience: Audience, listeners: usize) -> io::Result<OsReservation> {
-        let (ownership, first, local) = match self.take_inherited(address, audience) {
+    fn try_reserve(
+        &self,
+        address: &ListenAddress,
+        role: ServerRole,
+        listeners: usize,
+    ) -> io::Result<OsReservation> {
+        let (ownership, first, local) = match self.take_inherited(address, role) {
             Some(Inherited { socket, local, .. }) => (Ownership::Inherited, socket, local),
             None => self.bind(address)?,
         };
         first.set_nonblocking(true)?;
-        let reserve = match audience {
-            Audience::World => None,
-            Audience::Operators => self.reserve.clone(),
+        let spare_fds = match role {
+            ServerRole::Main => None,
+            ServerRole::Internal => self.spare_fds.clone(),
         };
         let (options, listeners) = (self.options.clone(), listeners.max(1));
         let seal = Seal::new(listeners, &options);
-        let seal = match (&ownership, audience) {
-            (Ownership::Tcp(_), Audience::World) => seal.with_spares(listeners)?,
+        let seal = match (&ownership, role) {
+            (Ownership::Tcp(_), ServerRole::Main) => seal.with_spares(listeners)?,
             (Ownership::Tcp(_) | Ownership::Unix(_) | Ownership::Inherited, _) => seal,
         };
-        Ok(OsReservation { ownership, first, local, listeners, options, reserve, seal })
+        Ok(OsReservation { ownership, first, local, listeners, options, spare_fds, seal })
     }
 }
 
@@ -212,13 +224,13 @@ pub struct OsReservation {
     local: Address,
     listeners: usize,
     options: SocketOptions,
-    reserve: Option<DescriptorReserve>,
+    spare_fds: Option<SpareFds>,
     seal: Seal,
 }
 
 impl OsReservation {
     fn listen_now(self) -> io::Result<Vec<OsListener>> {
-        let Self { ownership, first, local, listeners, options, reserve, seal } = self;
+        let Self { ownership, first, local, listeners, options, spare_fds, seal } = self;
         let sockets = match (&ownership, &local) {
             (Ownership::Unix(path), _) => {
                 if !path.is_ours() {
@@ -227,17 +239,20 @@ impl OsReservation {
                 options.listen(&first)?;
                 share(first, listeners)?
             }
-            (Ownership::Tcp(_), Address::Tcp(address)) => listen_tcp(first, *address, listeners, &options)?,
+            (Ownership::Tcp(_), Address::Tcp(address)) => {
+                listen_tcp(first, *address, listeners, &options)?
+            }
             (Ownership::Tcp(_), Address::Unix(_)) => return Err(io::ErrorKind::InvalidInput.into()),
             (Ownership::Inherited, _) => share(first, listeners)?,
         };
         Ok(sockets
             .into_iter()
             .map(|socket| {
-                let (local, ownership, options) = (local.clone(), ownership.clone(), options.clone());
+                let (local, ownership, options) =
+                    (local.clone(), ownership.clone(), options.clone());
                 let listener = OsListener::new(socket, local, ownership, options, seal.clone());
-                match &reserve {
-                    Some(reserve) => listener.with_reserve(reserve.clone()),
+                match &spare_fds {
+                    Some(spare_fds) => listener.with_spare_fds(spare_fds.clone()),
                     None => listener,
                 }
             })
@@ -257,7 +272,12 @@ impl Reservation for OsReservation {
     }
 }
 
-fn listen_tcp(first: Socket, local: SocketAddr, listeners: usize, options: &SocketOptions) -> io::Result<Vec<Socket>> {
+fn listen_tcp(
+    first: Socket,
+    local: SocketAddr,
+    listeners: usize,
+    options: &SocketOptions,
+) -> io::Result<Vec<Socket>> {
     first.set_reuse_address(true)?;
     options.apply_to_connection(&first)?;
     options.listen(&first)?;
@@ -269,7 +289,12 @@ fn listen_tcp(first: Socket, local: SocketAddr, listeners: usize, options: &Sock
 
 /// One queue a listener, between which the kernel spreads connections by their hash.
 #[cfg(target_os = "linux")]
-fn join(first: Socket, local: SocketAddr, listeners: usize, options: &SocketOptions) -> io::Result<Vec<Socket>> {
+fn join(
+    first: Socket,
+    local: SocketAddr,
+    listeners: usize,
+    options: &SocketOptions,
+) -> io::Result<Vec<Socket>> {
     first.set_reuse_port(true)?;
     let mut sockets = vec![first];
     for _ in 1..listeners {
@@ -287,7 +312,12 @@ fn join(first: Socket, local: SocketAddr, listeners: usize, options: &SocketOpti
 
 /// Elsewhere `SO_REUSEPORT` spreads nothing, or wants to be set by all before they bind: one queue for all.
 #[cfg(not(target_os = "linux"))]
-fn join(first: Socket, _: SocketAddr, listeners: usize, _: &SocketOptions) -> io::Result<Vec<Socket>> {
+fn join(
+    first: Socket,
+    _: SocketAddr,
+    listeners: usize,
+    _: &SocketOptions,
+) -> io::Result<Vec<Socket>> {
     share(first, listeners)
 }
 
@@ -347,16 +377,18 @@ fn bind_tcp(address: SocketAddr, reuse_port: ReusePort) -> io::Result<Socket> {
 impl OsNetwork {
     /// P14: a port is shared only if all who listen on it said so. And only with others: two servers of one process on one port
     /// would get each other's clients (P16).
-    fn claim(&self, local: SocketAddr) -> io::Result<PortClaim> {
+    fn claim(&self, local: SocketAddr) -> io::Result<SharedPortLock> {
         if self.options.reuse_port == ReusePort::No {
-            return Ok(Some(Arc::new(Mark::set(local)?)));
+            return Ok(Some(Arc::new(PortLock::set(local)?)));
         }
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.retain(|(_, held)| held.strong_count() > 0);
-        if shared.iter().any(|(ours, _)| super::exclusive::overlap(*ours, local)) || Mark::covers(local) {
+        if shared.iter().any(|(ours, _)| super::port_lock::overlap(*ours, local))
+            || PortLock::covers(local)
+        {
             return Err(Errno::ADDRINUSE.into());
         }
-        let claim = Arc::new(Mark::none());
+        let claim = Arc::new(PortLock::none());
         shared.push((local, Arc::downgrade(&claim)));
         Ok(Some(claim))
     }
@@ -366,7 +398,7 @@ impl OsNetwork {
 impl OsNetwork {
     /// Here an exclusive port never has `SO_REUSEPORT`.
     #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Linux")]
-    fn claim(&self, _: SocketAddr) -> io::Result<PortClaim> {
+    fn claim(&self, _: SocketAddr) -> io::Result<SharedPortLock> {
         Ok(None)
     }
 }

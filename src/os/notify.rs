@@ -32,7 +32,8 @@ impl NotifySocket {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, expected));
             }
         };
-        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
         Ok(Self { socket, manager })
     }
 
@@ -42,7 +43,12 @@ impl NotifySocket {
     /// The system's; `WouldBlock` if the manager does not read.
     pub(crate) fn send(&self, message: &str) -> io::Result<()> {
         loop {
-            match sendto(&self.socket, message.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &self.manager) {
+            match sendto(
+                &self.socket,
+                message.as_bytes(),
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+                &self.manager,
+            ) {
                 Err(Errno::INTR) => {}
                 // A datagram goes whole or not at all.
                 sent => return sent.map(drop).map_err(io::Error::from),

@@ -37,7 +37,13 @@ pub(crate) fn multi_threaded(name: &'static str, workers: usize) -> io::Result<R
     // never returns.
     let building = thread::Builder::new().name("lameduck-start".into()).spawn(move || {
         let runtime = threads(workers).and_then(|()| {
-            catch(|| Builder::new_multi_thread().worker_threads(workers).thread_name(name).enable_all().build())
+            catch(|| {
+                Builder::new_multi_thread()
+                    .worker_threads(workers)
+                    .thread_name(name)
+                    .enable_all()
+                    .build()
+            })
         });
         let _ = built.send(runtime);
         thread_id()
@@ -87,7 +93,9 @@ fn descriptors(count: usize) -> io::Result<()> {
 /// Runs `start`, which panics if the system refuses it something.
 pub(crate) fn catch<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     catch_unwind(AssertUnwindSafe(start)).unwrap_or_else(|panic| {
-        let message = panic.downcast::<String>().map_or_else(|_| "it panicked".to_owned(), |message| *message);
+        let message = panic
+            .downcast::<String>()
+            .map_or_else(|_| "it panicked".to_owned(), |message| *message);
         Err(io::Error::other(message))
     })
 }

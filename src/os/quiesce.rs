@@ -9,14 +9,14 @@
 //!
 //! Accepted connections inherit the filter. It does not harm them: no segment of an established connection is a bare SYN.
 //!
-//! Where a filter is forbidden, newcomers are led elsewhere: see `shunt`.
+//! Where a filter is forbidden, newcomers are led elsewhere: see `decoy`.
 //!
 //! Never used on a socket that we inherited: the filter belongs to the socket and not to us, and would stay on it for
 //! ever.
 
-#[cfg(target_os = "linux")]
-use super::DescriptorReserve;
 use super::SocketOptions;
+#[cfg(target_os = "linux")]
+use super::SpareFds;
 use socket2::Socket;
 use std::{io, net::SocketAddr, os::fd::BorrowedFd, sync::Arc};
 
@@ -24,20 +24,20 @@ use std::{io, net::SocketAddr, os::fd::BorrowedFd, sync::Arc};
 #[derive(Clone, Debug)]
 pub(super) struct Seal {
     #[cfg(target_os = "linux")]
-    shunts: super::shunt::Shunts,
+    decoys: super::decoy::Decoys,
     /// Descriptors for the seal itself: a process may have none left when it is asked to stop.
     #[cfg(target_os = "linux")]
-    spares: Option<DescriptorReserve>,
+    spares: Option<SpareFds>,
 }
 
 /// A socket beside the listener to accept from, too.
-pub(super) type SideDoor = Option<Arc<Socket>>;
+pub(super) type DecoyListener = Option<Arc<Socket>>;
 
 #[cfg(target_os = "linux")]
 impl Seal {
     /// A seal for a port with `listeners` listeners.
     pub(super) fn new(listeners: usize, options: &SocketOptions) -> Self {
-        Self { shunts: super::shunt::Shunts::new(listeners, options.clone()), spares: None }
+        Self { decoys: super::decoy::Decoys::new(listeners, options.clone()), spares: None }
     }
 
     /// Keeps descriptors back: one for each listener's decoy, and one for the view of handshakes.
@@ -45,7 +45,7 @@ impl Seal {
     /// # Errors
     /// The system's, if no descriptors are left.
     pub(super) fn with_spares(self, listeners: usize) -> io::Result<Self> {
-        Ok(Self { spares: Some(DescriptorReserve::new(listeners + 1)?), ..self })
+        Ok(Self { spares: Some(SpareFds::new(listeners + 1)?), ..self })
     }
 
     /// Returns the number of handshakes under way with `local`, if the kernel tells.
@@ -67,10 +67,19 @@ impl Seal {
     }
 
     /// From now on `listener`, which is bound to `local`, completes no handshake that has not begun.
-    pub(super) fn drop_new_handshakes(&self, listener: BorrowedFd<'_>, local: SocketAddr) -> io::Result<SideDoor> {
-        let Err(forbidden) = socket2::SockRef::from(&listener).attach_filter(&filter::BARE_SYNS) else { return Ok(None) };
-        let shunted = self.open(|| self.shunts.turn_newcomers_away(listener, local));
-        shunted.map(Some).map_err(|reason| io::Error::new(forbidden.kind(), format!("{forbidden}; {reason}")))
+    pub(super) fn drop_new_handshakes(
+        &self,
+        listener: BorrowedFd<'_>,
+        local: SocketAddr,
+    ) -> io::Result<DecoyListener> {
+        let Err(forbidden) = socket2::SockRef::from(&listener).attach_filter(&filter::BARE_SYNS)
+        else {
+            return Ok(None);
+        };
+        let diverted = self.open(|| self.decoys.divert_new_connections(listener, local));
+        diverted
+            .map(Some)
+            .map_err(|reason| io::Error::new(forbidden.kind(), format!("{forbidden}; {reason}")))
     }
 }
 
@@ -90,8 +99,15 @@ impl Seal {
         None
     }
 
-    pub(super) fn drop_new_handshakes(&self, _: BorrowedFd<'_>, _: SocketAddr) -> io::Result<SideDoor> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no filter for new connections"))
+    pub(super) fn drop_new_handshakes(
+        &self,
+        _: BorrowedFd<'_>,
+        _: SocketAddr,
+    ) -> io::Result<DecoyListener> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this system has no filter for new connections",
+        ))
     }
 }
 

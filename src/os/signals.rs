@@ -2,8 +2,8 @@
 
 use super::TokioClock;
 use crate::{
-    env::{Clock, SignalSource, Sleep},
     lifecycle::Signal,
+    runtime::{Clock, SignalSource, Sleep},
 };
 use nix::sys::signal::{SigSet, Signal as Unix};
 use std::{
@@ -19,12 +19,12 @@ use tokio::signal::unix::{self, SignalKind};
 /// Holds the four signals back until [`UnixSignals::install`] lets them through on the same thread: none that comes in between is
 /// lost, not even to process 1 of a container, for which the kernel throws away what has no handler. Call it first of all, before
 /// there is a second thread; threads that are made until then leave these signals to this one.
-pub fn hold_signals() {
+pub fn block_signals() {
     // It cannot fail: the set is a valid one.
-    let _ = the_four().thread_block();
+    let _ = stop_signals().thread_block();
 }
 
-fn the_four() -> SigSet {
+fn stop_signals() -> SigSet {
     SigSet::from_iter([Unix::SIGTERM, Unix::SIGINT, Unix::SIGQUIT, Unix::SIGHUP])
 }
 
@@ -36,20 +36,20 @@ fn the_four() -> SigSet {
 /// the first does the least harm, since as a further one it would end a wait (P12). So the first SIGTERM or SIGHUP is reported after 2 ms.
 pub struct UnixSignals {
     /// Those that are impatient as further ones first.
-    heard: Vec<(Signal, unix::Signal)>,
-    first: First,
+    streams: Vec<(Signal, unix::Signal)>,
+    first: FirstSignal,
 }
 
 /// The first signal of all. A patient one waits a moment for an impatient one that was sent with it: each runtime of the process may be
 /// the one that passes a signal on, so that two come in any order.
-enum First {
+enum FirstSignal {
     Awaited,
     Held(Signal, Pin<Box<dyn Sleep>>),
     Reported,
 }
 
 /// How long it waits: what the kernel and the runtimes may need to pass on what was sent at once.
-const TOGETHER: Duration = Duration::from_millis(2);
+const COALESCE_WINDOW: Duration = Duration::from_millis(2);
 
 impl UnixSignals {
     /// Puts the four handlers in place. Do it before anything is bound: process 1 of a container has no default action, and
@@ -70,45 +70,46 @@ impl UnixSignals {
     pub fn install() -> io::Result<Self> {
         tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
         let [terminate, interrupt, quit, hangup] = Signal::ALL;
-        let mut heard = vec![listen(interrupt)?, listen(quit)?, listen(terminate)?];
+        let mut streams = vec![listen(interrupt)?, listen(quit)?, listen(terminate)?];
         if !is_hangup_ignored() {
-            heard.push(listen(hangup)?);
+            streams.push(listen(hangup)?);
         }
         // Held back by us, or by a parent: a blocked signal is inherited, and would never come.
-        the_four().thread_unblock()?;
-        Ok(Self { heard, first: First::Awaited })
+        stop_signals().thread_unblock()?;
+        Ok(Self { streams, first: FirstSignal::Awaited })
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Signal> {
-        for (signal, stream) in &mut self.heard {
+        for (signal, stream) in &mut self.streams {
             // One that is held comes before others of its kind, and after those that are not.
-            if !signal.is_impatient() && matches!(self.first, First::Held(..)) {
+            if !signal.is_impatient() && matches!(self.first, FirstSignal::Held(..)) {
                 break;
             }
             // A stream that ended cannot hear any more; the others can.
             if let Poll::Ready(Some(())) = stream.poll_recv(cx) {
-                if signal.is_impatient() && matches!(self.first, First::Awaited) {
-                    self.first = First::Reported;
+                if signal.is_impatient() && matches!(self.first, FirstSignal::Awaited) {
+                    self.first = FirstSignal::Reported;
                 }
                 // One that is still held is a further one from then on.
-                if signal.is_impatient() || matches!(self.first, First::Reported) {
+                if signal.is_impatient() || matches!(self.first, FirstSignal::Reported) {
                     return Poll::Ready(*signal);
                 }
                 let clock = TokioClock::new();
-                self.first = First::Held(*signal, clock.sleep_until(clock.now() + TOGETHER));
+                self.first =
+                    FirstSignal::Held(*signal, clock.sleep_until(clock.now() + COALESCE_WINDOW));
             }
         }
-        let First::Held(signal, wait) = &mut self.first else { return Poll::Pending };
+        let FirstSignal::Held(signal, wait) = &mut self.first else { return Poll::Pending };
         let signal = *signal;
         ready!(wait.as_mut().poll(cx));
-        self.first = First::Reported;
+        self.first = FirstSignal::Reported;
         Poll::Ready(signal)
     }
 }
 
 impl fmt::Debug for UnixSignals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnixSignals").field("heard", &self.heard).finish_non_exhaustive()
+        f.debug_struct("UnixSignals").field("heard", &self.streams).finish_non_exhaustive()
     }
 }
 
@@ -122,7 +123,9 @@ impl SignalSource for UnixSignals {
 fn is_hangup_ignored() -> bool {
     const HANGUP: u64 = 1 << (Unix::SIGHUP as u64 - 1);
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let ignored = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
     ignored.is_some_and(|ignored| ignored & HANGUP != 0)
 }
 

@@ -15,7 +15,7 @@ const LINE_BYTES_MAX: usize = 4096;
 
 /// Writes `line` and a newline to standard error, if that is possible at once, in one write. It is cut to 4096 bytes. It
 /// never blocks on a pipe, never panics and reports no error: there is nobody left to report it to.
-pub fn say(line: &str) {
+pub fn write_stderr_line(line: &str) {
     let mut bytes = Vec::with_capacity(line.len().min(LINE_BYTES_MAX) + 1);
     bytes.extend_from_slice(&line.as_bytes()[..line.len().min(LINE_BYTES_MAX - 1)]);
     bytes.push(b'\n');
@@ -41,7 +41,12 @@ fn write_at_once(bytes: &[u8]) {
 #[cfg(target_os = "linux")]
 fn write_without_waiting(bytes: &[u8]) -> io::Result<usize> {
     let wherever_it_stands = u64::MAX;
-    io::pwritev2(stderr(), &[std::io::IoSlice::new(bytes)], wherever_it_stands, io::ReadWriteFlags::NOWAIT)
+    io::pwritev2(
+        stderr(),
+        &[std::io::IoSlice::new(bytes)],
+        wherever_it_stands,
+        io::ReadWriteFlags::NOWAIT,
+    )
 }
 
 #[cfg(not(target_os = "linux"))]

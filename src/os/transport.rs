@@ -1,7 +1,7 @@
 //! A connection of the operating system: its bytes, and what the kernel knows about them.
 
-use super::DescriptorReserve;
-use crate::env::{Look, Peer, Transport};
+use super::SpareFds;
+use crate::runtime::{Peek, Peer, Transport};
 #[cfg(target_os = "linux")]
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::{
@@ -30,7 +30,7 @@ pub struct Socket {
     /// Our own side is shut.
     is_shut: bool,
     /// Where the descriptor goes in the end.
-    reserve: Option<DescriptorReserve>,
+    spare_fds: Option<SpareFds>,
 }
 
 #[derive(Debug)]
@@ -87,9 +87,9 @@ pub(super) enum Kind {
 }
 
 impl Socket {
-    /// Its descriptor goes back to `reserve` in the end.
-    pub(super) fn with_reserve(mut self, reserve: Option<DescriptorReserve>) -> Self {
-        self.reserve = reserve;
+    /// Its descriptor goes back to `spare_fds` in the end.
+    pub(super) fn with_spare_fds(mut self, spare_fds: Option<SpareFds>) -> Self {
+        self.spare_fds = spare_fds;
         self
     }
 
@@ -111,7 +111,7 @@ impl Socket {
     /// Itself, if its descriptor is promised to a reserve, or the runtime will not let go of it.
     #[cfg(target_os = "linux")]
     pub(super) fn into_descriptor(mut self) -> Result<(OwnedFd, Close), Self> {
-        if self.reserve.is_some() {
+        if self.spare_fds.is_some() {
             return Err(self);
         }
         let descriptor = match mem::replace(&mut self.stream, Stream::Gone) {
@@ -125,12 +125,17 @@ impl Socket {
 
     /// On the runtime that it is called on.
     #[cfg(target_os = "linux")]
-    pub(super) fn from_descriptor(descriptor: OwnedFd, kind: Kind, close: Close, is_shut: bool) -> io::Result<Self> {
+    pub(super) fn from_descriptor(
+        descriptor: OwnedFd,
+        kind: Kind,
+        close: Close,
+        is_shut: bool,
+    ) -> io::Result<Self> {
         let stream = match kind {
             Kind::Tcp => Stream::Tcp(TcpStream::from_std(descriptor.into())?),
             Kind::Unix => Stream::Unix(UnixStream::from_std(descriptor.into())?),
         };
-        Ok(Self { stream, close, is_shut, reserve: None })
+        Ok(Self { stream, close, is_shut, spare_fds: None })
     }
 
     /// Before our FIN: what was written by then is complete, and is delivered also if the process
@@ -171,11 +176,15 @@ impl Stream {
             let tried = match self {
                 Self::Tcp(stream) => {
                     ready!(stream.poll_read_ready(cx))?;
-                    stream.try_io(Interest::READABLE, || receive(stream.as_fd(), room, buf, &mut had_some))
+                    stream.try_io(Interest::READABLE, || {
+                        receive(stream.as_fd(), room, buf, &mut had_some)
+                    })
                 }
                 Self::Unix(stream) => {
                     ready!(stream.poll_read_ready(cx))?;
-                    stream.try_io(Interest::READABLE, || receive(stream.as_fd(), room, buf, &mut had_some))
+                    stream.try_io(Interest::READABLE, || {
+                        receive(stream.as_fd(), room, buf, &mut had_some)
+                    })
                 }
                 Self::Gone => return gone(),
             };
@@ -213,7 +222,12 @@ impl Stream {
 
 /// Reads once. What does not fill the room has emptied the kernel's buffer: that it would block next is told at once, if there
 /// was anything (`had_some`).
-fn receive(from: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>], to: &mut ReadBuf<'_>, had_some: &mut bool) -> io::Result<()> {
+fn receive(
+    from: BorrowedFd<'_>,
+    room: &mut [MaybeUninit<u8>],
+    to: &mut ReadBuf<'_>,
+    had_some: &mut bool,
+) -> io::Result<()> {
     let most = room.len();
     let ((bytes, _), len) = recv(from, room, RecvFlags::empty())?;
     to.put_slice(bytes);
@@ -226,19 +240,24 @@ fn receive(from: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>], to: &mut ReadBuf<
 
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
-        Self { stream: Stream::Tcp(stream), close: Close::ResetByExit, is_shut: false, reserve: None }
+        Self {
+            stream: Stream::Tcp(stream),
+            close: Close::ResetByExit,
+            is_shut: false,
+            spare_fds: None,
+        }
     }
 }
 
 impl From<UnixStream> for Socket {
     fn from(stream: UnixStream) -> Self {
-        Self { stream: Stream::Unix(stream), close: Close::Fin, is_shut: false, reserve: None }
+        Self { stream: Stream::Unix(stream), close: Close::Fin, is_shut: false, spare_fds: None }
     }
 }
 
 impl Transport for Socket {
-    fn look(&self) -> Look {
-        self.descriptor().map_or(Look::Broken, |descriptor| look(descriptor, self.is_shut))
+    fn peek(&self) -> Peek {
+        self.descriptor().map_or(Peek::Broken, |descriptor| peek(descriptor, self.is_shut))
     }
 
     fn peer(&self) -> Peer {
@@ -274,17 +293,17 @@ impl Transport for Socket {
 }
 
 /// A look into the kernel's buffer.
-pub(super) fn look(descriptor: BorrowedFd<'_>, is_shut: bool) -> Look {
+pub(super) fn peek(descriptor: BorrowedFd<'_>, is_shut: bool) -> Peek {
     loop {
         let mut byte = [0];
         return match recv(descriptor, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             // An end is read for ever, whatever becomes of the connection after it.
-            Ok((_, 0)) if peer(descriptor, is_shut) == Peer::Gone => Look::Broken,
-            Ok((_, 0)) => Look::Ended,
-            Ok(_) => Look::Data,
+            Ok((_, 0)) if peer(descriptor, is_shut) == Peer::Gone => Peek::Broken,
+            Ok((_, 0)) => Peek::Ended,
+            Ok(_) => Peek::Data,
             Err(Errno::INTR) => continue,
-            Err(Errno::WOULDBLOCK) => Look::Empty,
-            Err(_) => Look::Broken,
+            Err(Errno::WOULDBLOCK) => Peek::Empty,
+            Err(_) => Peek::Broken,
         };
     }
 }
@@ -321,7 +340,7 @@ pub(super) fn peer(descriptor: BorrowedFd<'_>, _: bool) -> Peer {
 impl Drop for Socket {
     fn drop(&mut self) {
         self.close_cleanly();
-        let Some(reserve) = self.reserve.take() else { return };
+        let Some(spare_fds) = self.spare_fds.take() else { return };
         // Out of the runtime first: what becomes of the descriptor next is not its business any more.
         let descriptor: Option<OwnedFd> = match mem::replace(&mut self.stream, Stream::Gone) {
             Stream::Tcp(stream) => stream.into_std().ok().map(OwnedFd::from),
@@ -329,7 +348,7 @@ impl Drop for Socket {
             Stream::Gone => None,
         };
         if let Some(descriptor) = descriptor {
-            reserve.take_back(descriptor);
+            spare_fds.take_back(descriptor);
         }
     }
 }
@@ -339,7 +358,11 @@ fn gone<T>() -> Poll<io::Result<T>> {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match &mut self.get_mut().stream {
             stream if buf.remaining() <= SHORT => stream.poll_read_short(cx, buf),
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -350,7 +373,11 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().stream {
             stream if buf.len() <= SHORT => stream.poll_write_short(cx, buf),
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -378,7 +405,11 @@ impl AsyncWrite for Socket {
         }
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),

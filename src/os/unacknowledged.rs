@@ -20,20 +20,20 @@ pub(super) fn ask(stream: &impl AsFd) -> Option<usize> {
     let local = socket.local_addr().ok()?.as_socket()?;
     let peer = socket.peer_addr().ok()?.as_socket()?;
     let cookie = socket.cookie().ok()?;
-    DESK.with(|desk| desk.ask(local, peer, cookie))
+    NETLINK.with(|netlink| netlink.ask(local, peer, cookie))
 }
 
 thread_local! {
-    static DESK: Desk = const { Desk { netlink: OnceCell::new(), asked: Cell::new(0) } };
+    static NETLINK: NetlinkSocket = const { NetlinkSocket { netlink: OnceCell::new(), asked: Cell::new(0) } };
 }
 
 /// Where one thread asks.
-struct Desk {
+struct NetlinkSocket {
     netlink: OnceCell<OwnedFd>,
     asked: Cell<u32>,
 }
 
-impl Desk {
+impl NetlinkSocket {
     fn ask(&self, local: SocketAddr, peer: SocketAddr, cookie: u64) -> Option<usize> {
         let netlink = self.netlink()?;
         let number = self.asked.get().wrapping_add(1);

@@ -4,7 +4,7 @@
 //! started before it is needed, because a process that is short of threads is one that needs it. It cannot be disarmed:
 //! either the process is over before its bound, or the watchdog ends it.
 
-use super::{signals::hold_signals, stdio::say};
+use super::{signals::block_signals, stdio::write_stderr_line};
 use std::{
     io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -32,14 +32,18 @@ impl Watchdog {
     pub(super) fn start() -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let watched = shared.clone();
-        thread::Builder::new().name("lameduck-watchd".into()).stack_size(64 * 1024).spawn(move || {
-            hold_signals();
-            watched.wait();
-            say("watchdog: the shutdown is over its bound; exiting at once with code 5");
-            // Not `std::process::exit`: that runs exit handlers, flushes standard output, and waits for ever if another
-            // thread is stuck in doing so.
-            signal_hook::low_level::exit(i32::from(WATCHDOG_EXIT_CODE))
-        })?;
+        thread::Builder::new().name("lameduck-watchd".into()).stack_size(64 * 1024).spawn(
+            move || {
+                block_signals();
+                watched.wait();
+                write_stderr_line(
+                    "watchdog: the shutdown is over its bound; exiting at once with code 5",
+                );
+                // Not `std::process::exit`: that runs exit handlers, flushes standard output, and waits for ever if another
+                // thread is stuck in doing so.
+                signal_hook::low_level::exit(i32::from(WATCHDOG_EXIT_CODE))
+            },
+        )?;
         Ok(Self { shared })
     }
 
@@ -68,14 +72,20 @@ impl Shared {
                     if remaining.is_zero() {
                         return;
                     }
-                    self.armed.wait_timeout(ends_at, remaining).unwrap_or_else(PoisonError::into_inner).0
+                    self.armed
+                        .wait_timeout(ends_at, remaining)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
                 }
             };
         }
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the bound holds in real time, whatever the injected clock believes")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the bound holds in real time, whatever the injected clock believes"
+)]
 fn real_now() -> Instant {
     Instant::now()
 }

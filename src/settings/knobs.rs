@@ -33,9 +33,14 @@ impl Settings {
     #[must_use]
     pub fn explain(&self, error: &PlanError) -> String {
         let knobs = match error {
-            PlanError::ExceedsGracePeriod { .. } => {
-                self.knobs(&["lame-duck", "drain", "cancel", "cleanup", "internal-close", "grace-period"])
-            }
+            PlanError::ExceedsGracePeriod { .. } => self.knobs(&[
+                "lame-duck",
+                "drain",
+                "cancel",
+                "cleanup",
+                "internal-close",
+                "grace-period",
+            ]),
             PlanError::HooksExceedCleanup { .. } => self.knobs(&["cleanup"]),
         };
         format!("{error}{knobs}")

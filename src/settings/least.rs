@@ -28,14 +28,24 @@ impl Settings {
         let limits = &self.limits;
         let counts = [
             ("connections-max", "limits.connections_max", limits.connections_max, 1),
-            ("header-bytes-max", "limits.header_bytes_max", limits.header_bytes_max, HEADER_BYTES_LEAST),
+            (
+                "header-bytes-max",
+                "limits.header_bytes_max",
+                limits.header_bytes_max,
+                HEADER_BYTES_LEAST,
+            ),
             ("headers-max", "limits.headers_max", limits.headers_max, 1),
             ("http2-streams-max", "limits.http2_streams_max", limits.http2_streams_max as usize, 1),
             ("backlog", "backlog", self.backlog as usize, 1),
         ];
         for (flag, field, count, least) in counts {
             if count < least {
-                return Err(self.refused(flag, field, count.to_string(), &format!("must be at least {least}")));
+                return Err(self.refused(
+                    flag,
+                    field,
+                    count.to_string(),
+                    &format!("must be at least {least}"),
+                ));
             }
         }
         let spans = [
@@ -53,35 +63,69 @@ impl Settings {
         if let Some(silence) = self.tcp_keepalive
             && silence < TCP_KEEPALIVE_LEAST
         {
-            return Err(self.refused("tcp-keepalive", "tcp_keepalive", format!("{silence:?}"), "must be at least 1s"));
+            return Err(self.refused(
+                "tcp-keepalive",
+                "tcp_keepalive",
+                format!("{silence:?}"),
+                "must be at least 1s",
+            ));
         }
         for name in &self.internal_hosts {
             if let Err(reason) = parse_host_name(name) {
-                return Err(self.refused("internal-hosts", "internal_hosts", name.clone(), &reason));
+                return Err(self.refused(
+                    "internal-hosts",
+                    "internal_hosts",
+                    name.clone(),
+                    &reason,
+                ));
             }
         }
         if let Some(mode) = self.unix_mode
             && mode > MODE_MAX
         {
-            return Err(self.refused("unix-mode", "unix_mode", format!("{mode:o}"), "must be at most 777, in octal"));
+            return Err(self.refused(
+                "unix-mode",
+                "unix_mode",
+                format!("{mode:o}"),
+                "must be at most 777, in octal",
+            ));
         }
         for address in &self.main_addresses {
             if let Err(error) = address.check() {
-                return Err(self.refused("addr", "main_addresses", address.to_string(), &error.to_string()));
+                return Err(self.refused(
+                    "addr",
+                    "main_addresses",
+                    address.to_string(),
+                    &error.to_string(),
+                ));
             }
         }
         if let Err(error) = self.internal_address.check() {
             let address = self.internal_address.to_string();
-            return Err(self.refused("internal-addr", "internal_address", address, &error.to_string()));
+            return Err(self.refused(
+                "internal-addr",
+                "internal_address",
+                address,
+                &error.to_string(),
+            ));
         }
         if http::HeaderValue::from_str(&self.app_version).is_err() {
             let reason = "expected visible characters, since it is sent in a header";
-            return Err(self.refused("app-version", "app_version", self.app_version.clone(), reason));
+            return Err(self.refused(
+                "app-version",
+                "app_version",
+                self.app_version.clone(),
+                reason,
+            ));
         }
         Ok(())
     }
 
     fn refused(&self, flag: &str, field: &str, value: String, reason: &str) -> SettingsError {
-        SettingsError { source: field.to_owned(), value, reason: format!("{reason}{}", self.knobs(&[flag])) }
+        SettingsError {
+            source: field.to_owned(),
+            value,
+            reason: format!("{reason}{}", self.knobs(&[flag])),
+        }
     }
 }

@@ -10,9 +10,9 @@ pub use parse::parse_duration;
 pub use table::{SETTINGS, Setting};
 
 use crate::{
-    env::ListenAddress,
     http::{HalfClose, Limits},
     lifecycle::{BadSetting, Plan, PlanError},
+    runtime::ListenAddress,
 };
 use std::{
     error::Error,
@@ -132,15 +132,20 @@ impl Settings {
         let own_addresses = std::mem::take(&mut settings.main_addresses);
         let own_hosts = std::mem::take(&mut settings.internal_hosts);
         for setting in SETTINGS {
-            let rival =
-                |given: &dyn Fn(&Setting) -> Vec<String>| setting.rival().is_some_and(|rival| !given(rival).is_empty());
+            let rival = |given: &dyn Fn(&Setting) -> Vec<String>| {
+                setting.rival().is_some_and(|rival| !given(rival).is_empty())
+            };
             let by_flag = flag(setting);
             if !by_flag.is_empty() {
                 if !(setting.is_port() && rival(&flag)) {
-                    settings.apply(setting, &format!("--{}", setting.flag), &by_flag, |value| vec![value.to_owned()])?;
+                    settings.apply(setting, &format!("--{}", setting.flag), &by_flag, |value| {
+                        vec![value.to_owned()]
+                    })?;
                 }
             } else if !(rival(&flag) || setting.is_port() && rival(&variable)) {
-                settings.apply(setting, setting.variable, &variable(setting), |value| setting.split(value))?;
+                settings.apply(setting, setting.variable, &variable(setting), |value| {
+                    setting.split(value)
+                })?;
             }
         }
         if settings.main_addresses.is_empty() {
@@ -220,7 +225,11 @@ impl fmt::Display for SettingsError {
         // A value may hold anything, and this is one line (P14).
         write!(f, "{}=", self.source)?;
         for char in self.value.chars() {
-            if char.is_control() { write!(f, "{}", char.escape_default())? } else { f.write_char(char)? }
+            if char.is_control() {
+                write!(f, "{}", char.escape_default())?
+            } else {
+                f.write_char(char)?
+            }
         }
         write!(f, ": {}", self.reason)
     }

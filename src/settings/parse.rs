@@ -1,6 +1,6 @@
 //! Values of settings, from text.
 
-use crate::{env::ListenAddress, http::HalfClose};
+use crate::{http::HalfClose, runtime::ListenAddress};
 use std::time::Duration;
 
 /// The longest duration that may be set.
@@ -39,11 +39,13 @@ pub(super) fn parse_address(text: &str) -> Result<ListenAddress, String> {
 }
 
 pub(super) fn parse_host_name(text: &str) -> Result<String, String> {
-    let is_of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let is_of_a_name =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if text == "*" || (!text.trim_matches('.').is_empty() && text.bytes().all(is_of_a_name)) {
         return Ok(text.to_owned());
     }
-    Err("expected a host name without a port, such as app.default.svc or .default.svc, or *".to_owned())
+    Err("expected a host name without a port, such as app.default.svc or .default.svc, or *"
+        .to_owned())
 }
 
 pub(super) fn parse_port(text: &str, address_variable: &str) -> Result<u16, String> {
@@ -64,7 +66,9 @@ pub(super) fn parse_port(text: &str, address_variable: &str) -> Result<u16, Stri
 pub(super) const MODE_MAX: u32 = 0o777;
 
 pub(super) fn parse_mode(text: &str) -> Result<u32, String> {
-    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= MODE_MAX && !text.starts_with('+'));
+    let mode = u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= MODE_MAX && !text.starts_with('+'));
     mode.ok_or_else(|| "expected permissions in octal, from 0 to 777, such as 660".to_owned())
 }
 

@@ -4,11 +4,11 @@ use super::{
     Settings,
     least::{HEADER_BYTES_LEAST, TCP_KEEPALIVE_LEAST},
     parse::{
-        parse_address, parse_count, parse_duration, parse_half_close, parse_host_name, parse_mode, parse_port,
-        parse_some_duration, parse_switch,
+        parse_address, parse_count, parse_duration, parse_half_close, parse_host_name, parse_mode,
+        parse_port, parse_some_duration, parse_switch,
     },
 };
-use crate::env::ListenAddress;
+use crate::runtime::ListenAddress;
 use std::{fmt, num::NonZeroUsize};
 
 /// One row of the table.
@@ -61,7 +61,10 @@ impl Setting {
 
 impl fmt::Debug for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Setting").field("flag", &self.flag).field("variable", &self.variable).finish_non_exhaustive()
+        f.debug_struct("Setting")
+            .field("flag", &self.flag)
+            .field("variable", &self.variable)
+            .finish_non_exhaustive()
     }
 }
 
@@ -204,7 +207,9 @@ pub const SETTINGS: &[Setting] = &[
         value: "DURATION",
         default: "1s",
         help: "Limit of the internal server's own drain, last of all",
-        apply: |settings, value| parse_duration(value).map(|span| settings.plan.internal_close = span),
+        apply: |settings, value| {
+            parse_duration(value).map(|span| settings.plan.internal_close = span)
+        },
     },
     Setting {
         flag: "grace-period",
@@ -220,7 +225,9 @@ pub const SETTINGS: &[Setting] = &[
         value: "COUNT",
         default: "the descriptor limit less 64",
         help: "Connections at one time; at the limit idle ones are closed for new ones, or none is accepted",
-        apply: |settings, value| parse_count(value, 1, 10_000_000).map(|count| settings.limits.connections_max = count),
+        apply: |settings, value| {
+            parse_count(value, 1, 10_000_000).map(|count| settings.limits.connections_max = count)
+        },
     },
     Setting {
         flag: "header-bytes-max",
@@ -229,7 +236,8 @@ pub const SETTINGS: &[Setting] = &[
         default: "32768",
         help: "Bytes of a request head; more is answered with 431",
         apply: |settings, value| {
-            parse_count(value, HEADER_BYTES_LEAST, 1024 * 1024).map(|count| settings.limits.header_bytes_max = count)
+            parse_count(value, HEADER_BYTES_LEAST, 1024 * 1024)
+                .map(|count| settings.limits.header_bytes_max = count)
         },
     },
     Setting {
@@ -238,7 +246,9 @@ pub const SETTINGS: &[Setting] = &[
         value: "COUNT",
         default: "100",
         help: "Header fields of a request; more is answered with 431",
-        apply: |settings, value| parse_count(value, 1, 10_000).map(|count| settings.limits.headers_max = count),
+        apply: |settings, value| {
+            parse_count(value, 1, 10_000).map(|count| settings.limits.headers_max = count)
+        },
     },
     Setting {
         flag: "first-byte-timeout",
@@ -246,7 +256,9 @@ pub const SETTINGS: &[Setting] = &[
         value: "DURATION",
         default: "60s",
         help: "From the accept of a connection to its first byte; then it is closed",
-        apply: |settings, value| parse_some_duration(value).map(|span| settings.limits.first_byte_timeout = span),
+        apply: |settings, value| {
+            parse_some_duration(value).map(|span| settings.limits.first_byte_timeout = span)
+        },
     },
     Setting {
         flag: "header-timeout",
@@ -254,7 +266,9 @@ pub const SETTINGS: &[Setting] = &[
         value: "DURATION",
         default: "10s",
         help: "From the first byte of a request head to its last; then the client gets a 408",
-        apply: |settings, value| parse_some_duration(value).map(|span| settings.limits.header_timeout = span),
+        apply: |settings, value| {
+            parse_some_duration(value).map(|span| settings.limits.header_timeout = span)
+        },
     },
     Setting {
         flag: "send-timeout",
@@ -262,7 +276,9 @@ pub const SETTINGS: &[Setting] = &[
         value: "DURATION",
         default: "30s",
         help: "How long a client may take nothing of a response that waits to leave; then the response is cut",
-        apply: |settings, value| parse_some_duration(value).map(|span| settings.limits.send_timeout = span),
+        apply: |settings, value| {
+            parse_some_duration(value).map(|span| settings.limits.send_timeout = span)
+        },
     },
     Setting {
         flag: "body-timeout",
@@ -270,7 +286,9 @@ pub const SETTINGS: &[Setting] = &[
         value: "DURATION",
         default: "30s",
         help: "How long a client may send nothing of a body that the handler waits for; then it gets a 503",
-        apply: |settings, value| parse_some_duration(value).map(|span| settings.limits.body_timeout = span),
+        apply: |settings, value| {
+            parse_some_duration(value).map(|span| settings.limits.body_timeout = span)
+        },
     },
     Setting {
         flag: "keep-alive",
@@ -278,7 +296,9 @@ pub const SETTINGS: &[Setting] = &[
         value: "DURATION",
         default: "620s",
         help: "How long an idle connection is kept: longer than any balancer keeps its end",
-        apply: |settings, value| parse_some_duration(value).map(|span| settings.limits.keep_alive = span),
+        apply: |settings, value| {
+            parse_some_duration(value).map(|span| settings.limits.keep_alive = span)
+        },
     },
     Setting {
         flag: "half-close",
@@ -287,7 +307,9 @@ pub const SETTINGS: &[Setting] = &[
         default: "serve",
         help: "When a client shuts its side of an HTTP/1 connection while its request runs: serve (the \
                request's context is cancelled), drop (the request), or ignore",
-        apply: |settings, value| parse_half_close(value).map(|policy| settings.limits.half_close = policy),
+        apply: |settings, value| {
+            parse_half_close(value).map(|policy| settings.limits.half_close = policy)
+        },
     },
     Setting {
         flag: "http2-streams-max",

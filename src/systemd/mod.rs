@@ -3,7 +3,7 @@
 //! | variable | what becomes of it |
 //! |---|---|
 //! | `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES` | sockets that it bound take the place of ours: [`sockets`] |
-//! | `NOTIFY_SOCKET` | it is told the phases, and what is in flight: [`herald`] |
+//! | `NOTIFY_SOCKET` | it is told the phases, and what is in flight: [`notifier`] |
 //! | `WATCHDOG_USEC`, `WATCHDOG_PID` | it is told that we are alive, unless a worker is wedged |
 //!
 //! None of them is unset: no other thread may look at the environment meanwhile, and that is not ours to promise. A child
@@ -12,12 +12,12 @@
 //! Not used: `MAINPID`, because the manager knows whom it started, and a service that inherited `NOTIFY_SOCKET` by accident
 //! would take its parent's place; `RELOADING`, because nothing reloads here.
 
-mod herald;
+mod notifier;
 mod sockets;
 
-use self::{herald::Herald, sockets::Handed};
+use self::{notifier::Notifier, sockets::Handed};
 use crate::{
-    host::Parts,
+    host::HostConfig,
     os::{NotifySocket, OsNetwork},
 };
 use std::time::Duration;
@@ -39,9 +39,13 @@ impl ServiceManager {
     /// A sentence that names the variable, if it hands over what is no socket.
     pub(crate) fn from_env() -> Result<Self, String> {
         let handed = sockets::take()?;
-        let notify = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()).map(|address| {
-            NotifySocket::to(&address).map_err(|error| format!("NOTIFY_SOCKET={}: {error}", address.to_string_lossy()))
-        });
+        let notify = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()).map(
+            |address| {
+                NotifySocket::to(&address).map_err(|error| {
+                    format!("NOTIFY_SOCKET={}: {error}", address.to_string_lossy())
+                })
+            },
+        );
         Ok(Self { handed, notify, watchdog: watchdog() })
     }
 
@@ -49,14 +53,20 @@ impl ServiceManager {
     ///
     /// # Errors
     /// A sentence that names the socket which cannot be used.
-    pub(crate) fn attend(self, parts: &mut Parts, network: &OsNetwork) -> Result<(), String> {
-        sockets::inherit(self.handed, &mut parts.settings, network)?;
+    pub(crate) fn install(
+        self,
+        config: &mut HostConfig,
+        network: &OsNetwork,
+    ) -> Result<(), String> {
+        sockets::inherit(self.handed, &mut config.settings, network)?;
         match self.notify {
             Some(Ok(socket)) => {
-                let herald = Herald::new(socket, self.watchdog);
-                parts.observer = Some(Box::new(move |board| Box::pin(herald.observe(board))));
+                let notifier = Notifier::new(socket, self.watchdog);
+                config.observer = Some(Box::new(move |status| Box::pin(notifier.observe(status))));
             }
-            Some(Err(error)) => crate::log::warn!(error, "the service manager cannot be told anything"),
+            Some(Err(error)) => {
+                crate::log::warn!(error, "the service manager cannot be told anything")
+            }
             None => {}
         }
         Ok(())

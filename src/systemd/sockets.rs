@@ -4,8 +4,8 @@
 //! addresses. What becomes of them at a stop is the listener's business: they are left as they are, queue and all (P5a).
 
 use crate::{
-    env::{Audience, ListenAddress},
     os::OsNetwork,
+    runtime::{ListenAddress, ServerRole},
     settings::Settings,
 };
 use std::{
@@ -34,18 +34,24 @@ pub(super) fn take() -> Result<Vec<Handed>, String> {
 
     let pid = std::env::var("LISTEN_PID").unwrap_or_default();
     let count = std::env::var("LISTEN_FDS").unwrap_or_default();
-    if count.is_empty() || pid != std::process::id().to_string() || TAKEN.swap(true, Ordering::AcqRel) {
+    if count.is_empty()
+        || pid != std::process::id().to_string()
+        || TAKEN.swap(true, Ordering::AcqRel)
+    {
         return Ok(Vec::new());
     }
     let number = count.parse::<usize>().ok().filter(|number| *number <= HANDED_MAX);
-    let number = number.ok_or_else(|| format!("LISTEN_FDS={count}: expected a number of sockets, at most {HANDED_MAX}"))?;
+    let number = number.ok_or_else(|| {
+        format!("LISTEN_FDS={count}: expected a number of sockets, at most {HANDED_MAX}")
+    })?;
     for descriptor in FIRST..FIRST + number {
         // Asked before it becomes ours: what is not open must not be owned, and so not be closed.
         if !is_a_socket(descriptor) {
             return Err(format!("LISTEN_FDS={count}: descriptor {descriptor} is not a socket"));
         }
     }
-    let descriptors = sd_listen_fds::get().map_err(|error| format!("LISTEN_FDS={count}: {error}"))?;
+    let descriptors =
+        sd_listen_fds::get().map_err(|error| format!("LISTEN_FDS={count}: {error}"))?;
     Ok(descriptors
         .into_iter()
         .enumerate()
@@ -58,26 +64,38 @@ pub(super) fn take() -> Result<Vec<Handed>, String> {
 }
 
 /// Puts them in the place of the configured addresses.
-pub(super) fn inherit(handed: Vec<Handed>, settings: &mut Settings, network: &OsNetwork) -> Result<(), String> {
+pub(super) fn inherit(
+    handed: Vec<Handed>,
+    settings: &mut Settings,
+    network: &OsNetwork,
+) -> Result<(), String> {
     let (mut main, mut internal) = (Vec::new(), None);
     for Handed { number, name, descriptor } in handed {
-        let audience = if name == INTERNAL { Audience::Operators } else { Audience::World };
-        let address = network
-            .inherit(audience, descriptor)
-            .map_err(|error| format!("cannot use descriptor {number} ({name:?}) that LISTEN_FDS hands over: {error}"))?;
+        let audience = if name == INTERNAL { ServerRole::Internal } else { ServerRole::Main };
+        let address = network.inherit(audience, descriptor).map_err(|error| {
+            format!("cannot use descriptor {number} ({name:?}) that LISTEN_FDS hands over: {error}")
+        })?;
         match audience {
-            Audience::World => main.push(address),
-            Audience::Operators if internal.is_none() => internal = Some(address),
-            Audience::Operators => {
-                return Err(format!("descriptor {number} is the second {name:?} in LISTEN_FDNAMES; there can be one"));
+            ServerRole::Main => main.push(address),
+            ServerRole::Internal if internal.is_none() => internal = Some(address),
+            ServerRole::Internal => {
+                return Err(format!(
+                    "descriptor {number} is the second {name:?} in LISTEN_FDNAMES; there can be one"
+                ));
             }
         }
     }
     if main.is_empty() && internal.is_none() {
         return Ok(());
     }
-    let text = |addresses: &[ListenAddress]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    crate::log::info!(main = text(&main), internal = text(internal.as_slice()), "sockets inherited");
+    let text = |addresses: &[ListenAddress]| {
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    crate::log::info!(
+        main = text(&main),
+        internal = text(internal.as_slice()),
+        "sockets inherited"
+    );
     if !main.is_empty() {
         settings.main_addresses = main;
     }

@@ -131,10 +131,17 @@ fn clients_that_read_nothing_cannot_hold_the_exit_beyond_the_drain_and_each_is_r
     server.await_in_flight(CLIENTS);
     server.stop();
     let exit = server.exit().within(s(5));
-    assert_eq!((exit.code, exit.requests("aborted"), exit.connections("reset")), (3, CLIENTS, CLIENTS), "{exit:?}");
+    assert_eq!(
+        (exit.code, exit.requests("aborted"), exit.connections("reset")),
+        (3, CLIENTS, CLIENTS),
+        "{exit:?}"
+    );
     let aborts = exit.report["aborts"].as_array().unwrap();
     assert_eq!(aborts.len() as u64, CLIENTS, "{exit:?}");
-    assert!(aborts.iter().all(|abort| abort["path"] == "/big" && abort["head_sent"] == true), "{exit:?}");
+    assert!(
+        aborts.iter().all(|abort| abort["path"] == "/big" && abort["head_sent"] == true),
+        "{exit:?}"
+    );
     for client in &mut clients {
         let (bytes, end) = client.rest();
         assert_eq!(end, End::Reset, "a cut answer that looks whole, after {} bytes", bytes.len());

@@ -42,7 +42,12 @@ fn is_reset_after_its_head(request: &str) {
     assert!(client.head().starts_with("HTTP/1.1 200 OK") || request.contains("HTTP/1.0"));
     server.stop();
     let (bytes, end) = client.rest();
-    assert_eq!(end, End::Reset, "a cut answer that looks whole: {:?}", String::from_utf8_lossy(&bytes));
+    assert_eq!(
+        end,
+        End::Reset,
+        "a cut answer that looks whole: {:?}",
+        String::from_utf8_lossy(&bytes)
+    );
     assert!(!bytes.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&bytes));
     tells_of(&server.exit().within(s(5)), true);
 }
@@ -94,7 +99,11 @@ fn the_report_tells_each_of_many() {
         assert_eq!(client.answer().text(), "cancelled\n");
     }
     let exit = server.exit().within(s(5));
-    assert_eq!((exit.code, exit.requests("aborted"), exit.requests("finished")), (3, 40, 20), "{exit:?}");
+    assert_eq!(
+        (exit.code, exit.requests("aborted"), exit.requests("finished")),
+        (3, 40, 20),
+        "{exit:?}"
+    );
     let aborts = exit.report["aborts"].as_array().unwrap();
     assert_eq!(aborts.len(), 40);
     assert_eq!(aborts.iter().filter(|abort| abort["head_sent"] == true).count(), 20);
@@ -106,7 +115,10 @@ fn the_report_tells_each_of_many() {
 fn a_503_is_not_destroyed_by_the_requests_behind_the_one_that_was_cut() {
     let mut server = Server::start(&HURRIED);
     let mut client = server.connect();
-    client.send("GET /stuck?ms=60000 HTTP/1.1\r\nhost: test\r\n\r\n".to_owned() + &super::help::request("/").repeat(50));
+    client.send(
+        "GET /stuck?ms=60000 HTTP/1.1\r\nhost: test\r\n\r\n".to_owned()
+            + &super::help::request("/").repeat(50),
+    );
     server.await_in_flight(1);
     server.stop();
     pass(ms(1_200));

@@ -69,7 +69,10 @@ impl Server {
 
     pub(crate) fn stop_and_await(&mut self, phase: &str) {
         self.stop();
-        assert!(self.service.await_log(PATIENCE, |line| line["phase"] == phase), "it never got to {phase}");
+        assert!(
+            self.service.await_log(PATIENCE, |line| line["phase"] == phase),
+            "it never got to {phase}"
+        );
     }
 
     /// From the stop request to now.
@@ -144,10 +147,15 @@ impl Server {
     pub(crate) fn exit(mut self) -> Exit {
         let status = self.service.wait(PATIENCE).unwrap();
         let took = self.since_stop();
-        let exit = Exit { code: status.code().unwrap(), took, report: self.service.report().unwrap() };
+        let exit =
+            Exit { code: status.code().unwrap(), took, report: self.service.report().unwrap() };
         let count = |fate: &str| exit.requests(fate);
         let fates = ["finished", "timed_out", "aborted", "gone"].map(count).iter().sum::<u64>();
-        assert_eq!(count("started"), fates, "P5: each request ends as exactly one of them: {exit:?}");
+        assert_eq!(
+            count("started"),
+            fates,
+            "P5: each request ends as exactly one of them: {exit:?}"
+        );
         assert_eq!(exit.report["connections"]["open"], 0, "{exit:?}");
         exit
     }
@@ -253,7 +261,10 @@ impl<S: Read + Write> Client<S> {
             assert_eq!(self.more(), None, "{:?}", String::from_utf8_lossy(&self.received));
         }
         let rest = self.received.split_off(bytes.len());
-        assert_eq!(String::from_utf8_lossy(&std::mem::replace(&mut self.received, rest)), String::from_utf8_lossy(bytes));
+        assert_eq!(
+            String::from_utf8_lossy(&std::mem::replace(&mut self.received, rest)),
+            String::from_utf8_lossy(bytes)
+        );
     }
 
     /// Reads a head, and takes it.
@@ -273,11 +284,20 @@ impl<S: Read + Write> Client<S> {
     pub(crate) fn answer(&mut self) -> Answer {
         let head = self.head();
         let length = head.to_ascii_lowercase();
-        let length = length.split_once("content-length: ").and_then(|(_, rest)| rest.split_once("\r\n")).unwrap().0;
+        let length = length
+            .split_once("content-length: ")
+            .and_then(|(_, rest)| rest.split_once("\r\n"))
+            .unwrap()
+            .0;
         let length: usize = length.parse().unwrap();
         while self.received.len() < length {
             let end = self.more();
-            assert_eq!(end, None, "the answer ends after {} of {length} bytes", self.received.len());
+            assert_eq!(
+                end,
+                None,
+                "the answer ends after {} of {length} bytes",
+                self.received.len()
+            );
         }
         let rest = self.received.split_off(length);
         let body = std::mem::replace(&mut self.received, rest);
@@ -365,7 +385,8 @@ fn allow_many_descriptors() {
         let limit = rustix::process::getrlimit(Resource::Nofile);
         let wanted = limit.maximum.map_or(8192, |maximum| maximum.min(8192));
         if limit.current.is_some_and(|current| current < wanted) {
-            rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).unwrap();
+            rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })
+                .unwrap();
         }
     });
 }

@@ -86,7 +86,10 @@ fn streams_in_flight_at_the_goaway_are_answered_whole() {
     was_told_gracefully(&client, stream);
     is_whole(&mut client, slow, b"slow done\n");
     let streamed = client.read_stream(stream);
-    assert!(streamed.body.ends_with(b"end\n") && streamed.end == Some(StreamEnd::Whole), "{streamed:?}");
+    assert!(
+        streamed.body.ends_with(b"end\n") && streamed.end == Some(StreamEnd::Whole),
+        "{streamed:?}"
+    );
     assert_eq!(client.end, Some(End::Closed));
     server.exit_clean();
 }
@@ -222,7 +225,10 @@ fn streams_that_outlast_the_drain_get_a_503_or_a_reset_of_their_own() {
     let exit = server.exit().within(s(5));
     assert_eq!((exit.code, exit.requests("aborted")), (3, 3), "{exit:?}");
     let aborts = exit.report["aborts"].as_array().unwrap();
-    assert!(aborts.iter().all(|abort| abort["path"] == "/stuck" && abort["method"] == "GET"), "{exit:?}");
+    assert!(
+        aborts.iter().all(|abort| abort["path"] == "/stuck" && abort["method"] == "GET"),
+        "{exit:?}"
+    );
     assert_eq!(aborts.iter().filter(|abort| abort["head_sent"] == true).count(), 2, "{exit:?}");
 }
 
@@ -267,7 +273,11 @@ fn a_stream_that_is_cut_behind_its_window_does_not_take_a_finished_one_with_it()
     client.read_to_the_end();
     assert_ne!(client.streams[&blocked].end, Some(StreamEnd::Whole));
     let exit = server.exit();
-    assert_eq!((exit.code, exit.requests("finished"), exit.requests("aborted")), (3, 1, 1), "{exit:?}");
+    assert_eq!(
+        (exit.code, exit.requests("finished"), exit.requests("aborted")),
+        (3, 1, 1),
+        "{exit:?}"
+    );
 }
 
 /// Many clients wait for the server's SETTINGS before they ask. One that came late in the lame duck delay was told to go before it

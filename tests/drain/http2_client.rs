@@ -167,7 +167,9 @@ impl Http2 {
             match self.socket.read(&mut buffer) {
                 Ok(0) => self.end = Some(End::Closed),
                 Ok(read) => self.received.extend_from_slice(&buffer[..read]),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.end = Some(End::Reset),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    self.end = Some(End::Reset)
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("{error}: {self:?}"),
             }
@@ -181,7 +183,8 @@ impl Http2 {
 
     fn read_frame(&mut self) {
         let Some(head) = self.take(9) else { return };
-        let number = |bytes: &[u8]| bytes.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+        let number =
+            |bytes: &[u8]| bytes.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
         let (kind, flags, id) = (head[3], head[4], number(&head[5..]) & ANY_STREAM);
         let Some(payload) = self.take(number(&head[..3]) as usize) else { return };
         match kind {
@@ -195,13 +198,18 @@ impl Http2 {
                 }
             }
             RST_STREAM => self.stream(id).end = Some(StreamEnd::Reset),
-            SETTINGS if flags & ACK == 0 && self.manners != Manners::Mute => self.send(SETTINGS, ACK, 0, &[]),
+            SETTINGS if flags & ACK == 0 && self.manners != Manners::Mute => {
+                self.send(SETTINGS, ACK, 0, &[])
+            }
             PING if flags & ACK == 0 && matches!(self.manners, Manners::NoPong | Manners::Mute) => {
                 self.unanswered_ping = Some(payload);
             }
             PING if flags & ACK == 0 => self.send(PING, ACK, 0, &payload),
             GOAWAY => {
-                self.goaways.push(Goaway { last: number(&payload[..4]) & ANY_STREAM, code: number(&payload[4..8]) });
+                self.goaways.push(Goaway {
+                    last: number(&payload[..4]) & ANY_STREAM,
+                    code: number(&payload[4..8]),
+                });
             }
             _ => {}
         }
@@ -222,7 +230,8 @@ fn status(block: &[u8]) -> u16 {
         [0x8d, ..] => 404,
         [0x8e, ..] => 500,
         // A literal value for the name of entry 8, plain or by Huffman's code.
-        [0x08 | 0x18 | 0x48, 0x03, b'5', b'0', b'3', ..] | [0x08 | 0x18 | 0x48, 0x83, 0x6c, 0x0c, 0xff, ..] => 503,
+        [0x08 | 0x18 | 0x48, 0x03, b'5', b'0', b'3', ..]
+        | [0x08 | 0x18 | 0x48, 0x83, 0x6c, 0x0c, 0xff, ..] => 503,
         _ => panic!("a status that this client does not know: {block:x?}"),
     }
 }

@@ -112,7 +112,8 @@ fn requests_that_came_to_a_stopped_process_over_idle_connections_are_answered() 
 }
 
 #[test]
-fn a_thousand_idle_connections_do_not_hold_up_the_fifty_requests_in_flight_nor_the_exit_after_them() {
+fn a_thousand_idle_connections_do_not_hold_up_the_fifty_requests_in_flight_nor_the_exit_after_them()
+{
     let mut server = Server::start(&["--lame-duck", "300ms"]);
     let mut idle: Vec<_> = (0..1_000).map(|_| server.keep()).collect();
     let mut busy: Vec<_> = (0..50).map(|_| server.ask("/slow?ms=1500")).collect();
@@ -143,12 +144,13 @@ fn a_request_that_crosses_the_close_on_the_wire_is_counted() {
         for client in &mut clients {
             // The FIN has come, but the server cannot know that its client saw it.
             client.is_closed();
-            sent_into_the_close += u64::from(client.stream.write_all(b"GET / HTTP/1.1\r\n").is_ok());
+            sent_into_the_close +=
+                u64::from(client.stream.write_all(b"GET / HTTP/1.1\r\n").is_ok());
         }
         let exit = server.exit_clean().within(s(3));
-        let raced = exit.connections("raced");
-        assert!(raced <= sent_into_the_close, "{exit:?}");
-        if raced > 0 {
+        let close_races = exit.connections("raced");
+        assert!(close_races <= sent_into_the_close, "{exit:?}");
+        if close_races > 0 {
             return;
         }
     }

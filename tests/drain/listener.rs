@@ -15,7 +15,9 @@ struct Socket(PathBuf);
 
 impl Socket {
     fn new(name: &str) -> Self {
-        Self(std::env::temp_dir().join(format!("lameduck-drain-{}-{name}.sock", std::process::id())))
+        Self(
+            std::env::temp_dir().join(format!("lameduck-drain-{}-{name}.sock", std::process::id())),
+        )
     }
 
     fn address(&self) -> String {
@@ -123,7 +125,12 @@ fn four_hundred_connections_at_the_instant_of_the_signal_are_all_answered() {
 #[test]
 fn a_unix_socket_answers_its_queue_and_takes_its_path_away() {
     let socket = Socket::new("queue");
-    let mut server = Server::launch(Command::new(binary()).args(["--addr", &socket.address(), "--lame-duck", "200ms"]));
+    let mut server = Server::launch(Command::new(binary()).args([
+        "--addr",
+        &socket.address(),
+        "--lame-duck",
+        "200ms",
+    ]));
     server.freeze();
     let mut clients: Vec<_> = (0..50).map(|_| socket.connect().unwrap()).collect();
     for client in &mut clients {
@@ -138,9 +145,15 @@ fn a_unix_socket_answers_its_queue_and_takes_its_path_away() {
 }
 
 #[test]
-fn a_unix_socket_serves_in_the_lame_duck_delay_and_then_its_path_is_gone_before_anybody_is_turned_away() {
+fn a_unix_socket_serves_in_the_lame_duck_delay_and_then_its_path_is_gone_before_anybody_is_turned_away()
+ {
     let socket = Socket::new("lame-duck");
-    let mut server = Server::launch(Command::new(binary()).args(["--addr", &socket.address(), "--lame-duck", "500ms"]));
+    let mut server = Server::launch(Command::new(binary()).args([
+        "--addr",
+        &socket.address(),
+        "--lame-duck",
+        "500ms",
+    ]));
     server.stop_and_await("lame_duck");
     let refused = loop {
         match socket.connect() {
@@ -172,10 +185,12 @@ fn several_listeners_at_once_all_answer_their_queues() {
             "--lame-duck",
             lame_duck,
         ]));
-        let addresses: Vec<_> = server.service.addresses.iter().filter_map(|address| address.parse().ok()).collect();
+        let addresses: Vec<_> =
+            server.service.addresses.iter().filter_map(|address| address.parse().ok()).collect();
         assert_eq!(addresses.len(), 2, "{:?}", server.service.addresses);
         server.freeze();
-        let mut over_tcp: Vec<_> = (0..60).map(|n: usize| Client::new(connect(addresses[n % 2]).unwrap())).collect();
+        let mut over_tcp: Vec<_> =
+            (0..60).map(|n: usize| Client::new(connect(addresses[n % 2]).unwrap())).collect();
         let mut over_unix: Vec<_> = (0..30).map(|_| socket.connect().unwrap()).collect();
         over_tcp.iter_mut().for_each(|client| client.get("/"));
         over_unix.iter_mut().for_each(|client| client.get("/"));
@@ -199,7 +214,8 @@ fn whoever_gets_in_while_many_listeners_close_is_answered() {
     args.extend(["--addr", "127.0.0.1:0"].repeat(LISTENERS - 1));
     for _ in 0..30 {
         let mut server = Server::start(&args);
-        let addresses: Vec<SocketAddr> = server.service.addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let addresses: Vec<SocketAddr> =
+            server.service.addresses.iter().map(|address| address.parse().unwrap()).collect();
         assert_eq!(addresses.len(), LISTENERS);
         let mut clients = Vec::new();
         server.stop();
@@ -238,7 +254,12 @@ struct Flooded {
 fn flooded(lame_duck: &str) -> Flooded {
     const LIMIT: &str = "ulimit -n 80 && exec \"$@\"";
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", LIMIT, "sh"]).arg(binary()).args(["--addr", "127.0.0.1:0", "--lame-duck", lame_duck]);
+    command.args(["-c", LIMIT, "sh"]).arg(binary()).args([
+        "--addr",
+        "127.0.0.1:0",
+        "--lame-duck",
+        lame_duck,
+    ]);
     // As many as the limit, some of which are in use for other things: so descriptors are what runs out.
     let server = Server::launch(command.args(["--connections-max", "80", "--workers", "2"]));
     let flood = (0..200).map(|_| server.ask("/")).collect();
@@ -283,7 +304,14 @@ fn whoever_waits_at_the_door_of_a_server_without_descriptors_is_served_as_others
 fn those_whose_time_is_up_make_room_for_the_queue_of_a_server_without_descriptors() {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "ulimit -n 60 && exec \"$@\"", "sh"]).arg(binary());
-    let mut server = Server::launch(command.args(["--addr", "127.0.0.1:0", "--lame-duck", "0s", "--workers", "1"]));
+    let mut server = Server::launch(command.args([
+        "--addr",
+        "127.0.0.1:0",
+        "--lame-duck",
+        "0s",
+        "--workers",
+        "1",
+    ]));
     let mut clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
     for client in &mut clients {
         client.send("GET / HT");

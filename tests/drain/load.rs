@@ -21,7 +21,8 @@ const CLIENTS: usize = 20;
 
 /// One shutdown under the load of twenty busy clients.
 async fn loses_nothing(latency: RangeInclusive<Duration>, habit: Habit, lame_duck: &str) {
-    let mut service = Service::start(binary(), &["--drill", "--lame-duck", lame_duck, "--workers", "2"]).unwrap();
+    let mut service =
+        Service::start(binary(), &["--drill", "--lame-duck", lame_duck, "--workers", "2"]).unwrap();
     let load = Arc::new(Load::new(Wire::new(service.main, latency), "/slow?ms=3"));
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {

@@ -2,7 +2,8 @@
 
 use super::help::{Client, Server, ms, pass, s};
 
-const UPGRADE: &str = "GET /upgrade HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+const UPGRADE: &str =
+    "GET /upgrade HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
 
 fn upgraded(server: &Server) -> Client {
     let mut client = server.connect();

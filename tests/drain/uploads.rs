@@ -3,7 +3,8 @@
 
 use super::help::{Client, Server, ms, pass, s};
 
-const EXPECTING: &str = "POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n";
+const EXPECTING: &str =
+    "POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n";
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 
 fn uploading(server: &Server, length: usize) -> Client {
@@ -104,8 +105,16 @@ fn a_slow_chunked_upload_is_read_to_its_end_in_the_drain() {
 
 #[test]
 fn a_stalled_upload_is_told_and_does_not_hold_the_exit_beyond_the_drain() {
-    let mut server =
-        Server::start(&["--lame-duck", "0s", "--drain", "800ms", "--cancel", "500ms", "--request-timeout", "0s"]);
+    let mut server = Server::start(&[
+        "--lame-duck",
+        "0s",
+        "--drain",
+        "800ms",
+        "--cancel",
+        "500ms",
+        "--request-timeout",
+        "0s",
+    ]);
     let mut client = uploading(&server, 20);
     client.send("abc");
     server.stop();

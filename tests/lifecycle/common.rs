@@ -1,9 +1,10 @@
 //! A life under test: the machine, a clock that only this test moves, and a witness that sees every action.
 
-use crate::witness::Witness;
+use crate::checker::Checker;
 use core::time::Duration;
 use lameduck::lifecycle::{
-    Action, Event, HookBudget, HookIndex, HookResult, Lifecycle, Moment, Outcome, Phase, Plan, Signal, StopReason, Timer,
+    Action, Event, HookBudget, HookIndex, HookResult, Lifecycle, Moment, Outcome, Phase, Plan,
+    Signal, StopReason, Timer,
 };
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -13,7 +14,14 @@ pub(crate) const HOOK_RESULTS: [HookResult; 4] =
 
 /// Every step of a plan takes this long.
 pub(crate) fn even_plan(each: Duration) -> Plan {
-    Plan { start: each, lame_duck: each, drain: each, cancel: each, cleanup: each, internal_close: each }
+    Plan {
+        start: each,
+        lame_duck: each,
+        drain: each,
+        cancel: each,
+        cleanup: each,
+        internal_close: each,
+    }
 }
 
 /// Every event that a host with this many hooks can tell, whether it makes sense now or not.
@@ -26,10 +34,15 @@ pub(crate) fn events(hooks: usize) -> Vec<Event> {
     events.extend([Event::Listening, Event::ListenFailed]);
     events.extend(Signal::ALL.map(|signal| Event::StopRequested(StopReason::Signal(signal))));
     events.extend(
-        [StopReason::Requested, StopReason::TaskFailed, StopReason::StartFailed, StopReason::StartTimedOut]
-            .map(Event::StopRequested),
+        [
+            StopReason::Requested,
+            StopReason::TaskFailed,
+            StopReason::StartFailed,
+            StopReason::StartTimedOut,
+        ]
+        .map(Event::StopRequested),
     );
-    events.push(Event::MainEmpty);
+    events.push(Event::MainClosed);
     for hook in (0..hooks).map(HookIndex) {
         events.extend(HOOK_RESULTS.map(|result| Event::StopHookEnded(hook, result)));
     }
@@ -47,7 +60,7 @@ pub(crate) fn signal(signal: Signal) -> Event {
 pub(crate) struct Life {
     pub(crate) machine: Lifecycle,
     pub(crate) now: Moment,
-    pub(crate) witness: Witness,
+    pub(crate) checker: Checker,
 }
 
 impl Life {
@@ -55,7 +68,7 @@ impl Life {
     pub(crate) fn begin(plan: Plan, hooks: &[HookBudget]) -> (Self, Vec<Action>) {
         let now = Moment::EPOCH + Duration::from_secs(100);
         let machine = Lifecycle::new(plan, hooks, now).expect("the hooks fit into the plan");
-        let mut life = Self { machine, now, witness: Witness::new(plan, hooks, now) };
+        let mut life = Self { machine, now, checker: Checker::new(plan, hooks, now) };
         let actions = life.settle();
         (life, actions)
     }
@@ -81,10 +94,10 @@ impl Life {
 
     /// Tells an event now.
     pub(crate) fn try_tell(&mut self, event: Event) -> (Outcome, Vec<Action>) {
-        self.witness.before_event(event, &self.machine);
+        self.checker.before_event(event, &self.machine);
         let outcome = self.machine.handle_event(self.now, event);
         let actions = self.settle();
-        self.witness.after_event(self.now, event, outcome, &actions, &self.machine);
+        self.checker.after_event(self.now, event, outcome, &actions, &self.machine);
         (outcome, actions)
     }
 
@@ -92,7 +105,7 @@ impl Life {
     pub(crate) fn move_clock(&mut self, moment: Moment) {
         assert!(moment >= self.now, "a clock does not go back");
         self.now = moment;
-        self.witness.clock_moved(moment, self.machine.poll_timeout().map(|(until, _)| until));
+        self.checker.clock_moved(moment, self.machine.poll_timeout().map(|(until, _)| until));
     }
 
     /// Moves the clock and lets every wait end that is over by then.
@@ -133,18 +146,24 @@ impl Life {
     pub(crate) fn place(&self) -> String {
         let phase = self.machine.phase();
         match self.machine.poll_timeout().map(|(_, timer)| timer) {
-            Some(Timer::Start) => match self.witness.running_start_hook {
-                Some(hook) => format!("{phase}/hook {} of {}", hook.0, self.witness.hooks.len()),
+            Some(Timer::Start) => match self.checker.running_start_hook {
+                Some(hook) => format!("{phase}/hook {} of {}", hook.0, self.checker.hooks.len()),
                 None => format!("{phase}/listening"),
             },
             Some(Timer::StartResult) => {
-                let hook = self.witness.running_start_hook.expect("P11: a start hook that is waited for runs");
+                let hook = self
+                    .checker
+                    .running_start_hook
+                    .expect("P11: a start hook that is waited for runs");
                 format!("{phase}/hook {} cancelled", hook.0)
             }
             Some(Timer::Abort) => format!("{phase}/asked"),
             Some(Timer::Flush) => format!("{phase}/aborted"),
             Some(Timer::StopHook) => {
-                format!("{phase}/hook {}", self.witness.running_stop_hook.expect("P11: a hook that is waited for runs").0)
+                format!(
+                    "{phase}/hook {}",
+                    self.checker.running_stop_hook.expect("P11: a hook that is waited for runs").0
+                )
             }
             Some(Timer::LateStart) => format!("{phase}/late start hook"),
             Some(Timer::WorkerRelease) => format!("{phase}/workers"),
@@ -156,10 +175,10 @@ impl Life {
     fn settle(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
         while let Some(action) = self.machine.poll_action() {
-            self.witness.saw(self.now, action);
+            self.checker.saw(self.now, action);
             actions.push(action);
         }
-        self.witness.settled(self.now, &self.machine);
+        self.checker.settled(self.now, &self.machine);
         actions
     }
 }

@@ -3,7 +3,9 @@
 
 use crate::common::{Life, MS, even_plan, events, signal};
 use core::time::Duration;
-use lameduck::lifecycle::{Action, Event, HookBudget, Moment, Outcome, Phase, Plan, Signal, Timer, WORKER_RELEASE_MIN};
+use lameduck::lifecycle::{
+    Action, Event, HookBudget, Moment, Outcome, Phase, Plan, Signal, Timer, WORKER_RELEASE_MIN,
+};
 use std::collections::{BTreeSet, VecDeque};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -29,8 +31,12 @@ fn explore(plan: Plan, hooks: &[HookBudget]) -> BTreeSet<String> {
             for event in &events {
                 let mut next = at.clone();
                 let (outcome, actions) = next.try_tell(*event);
-                if life.witness.exited() {
-                    assert_eq!((outcome, actions.as_slice()), (Outcome::Ignored, [].as_slice()), "P1: {event:?} after Exit");
+                if life.checker.exited() {
+                    assert_eq!(
+                        (outcome, actions.as_slice()),
+                        (Outcome::Ignored, [].as_slice()),
+                        "P1: {event:?} after Exit"
+                    );
                 }
                 if outcome == Outcome::Applied {
                     reached(next, &mut queue);
@@ -38,7 +44,12 @@ fn explore(plan: Plan, hooks: &[HookBudget]) -> BTreeSet<String> {
             }
             let actions = at.wait_until(moment);
             let due = life.machine.poll_timeout().is_some_and(|(until, _)| until <= moment);
-            assert_eq!(due, !actions.is_empty(), "P8: a wait of {} ends when its time is up, and not before", life.place());
+            assert_eq!(
+                due,
+                !actions.is_empty(),
+                "P8: a wait of {} ends when its time is up, and not before",
+                life.place()
+            );
             if due {
                 reached(at, &mut queue);
             }
@@ -51,7 +62,9 @@ fn explore(plan: Plan, hooks: &[HookBudget]) -> BTreeSet<String> {
 fn moments(life: &Life) -> BTreeSet<Moment> {
     let mut moments = BTreeSet::from([life.now]);
     if let Some((until, _)) = life.machine.poll_timeout() {
-        moments.extend([until.minus(MS), until, until + MS].into_iter().filter(|moment| *moment >= life.now));
+        moments.extend(
+            [until.minus(MS), until, until + MS].into_iter().filter(|moment| *moment >= life.now),
+        );
     }
     moments
 }
@@ -60,10 +73,15 @@ fn moments(life: &Life) -> BTreeSet<Moment> {
 fn digest(life: &Life) -> impl Ord + use<> {
     let nanos = |moment: Moment| i128::from(moment.as_nanos()) - i128::from(life.now.as_nanos());
     let history = life.machine.history();
-    let cleaning_up_since = history.phases.iter().find(|span| span.phase == Phase::CleaningUp).map(|span| nanos(span.from));
-    let timer = life.machine.poll_timeout().map(|(until, timer)| (nanos(until), format!("{timer:?}")));
+    let cleaning_up_since = history
+        .phases
+        .iter()
+        .find(|span| span.phase == Phase::CleaningUp)
+        .map(|span| nanos(span.from));
+    let timer =
+        life.machine.poll_timeout().map(|(until, timer)| (nanos(until), format!("{timer:?}")));
     let deadline = history.stop.map(|stop| nanos(stop.deadline));
-    (timer, deadline, cleaning_up_since, life.witness.digest(life.now))
+    (timer, deadline, cleaning_up_since, life.checker.digest(life.now))
 }
 
 /// P7: with nobody to tell anything, time alone leads out of every state but Serving, and by the deadline of the stop.
@@ -78,8 +96,14 @@ fn assert_timeouts_lead_out(life: &Life) {
     }
     assert_eq!(life.machine.phase(), Phase::Stopped, "P7: {} has no way out", life.place());
     let stop = life.machine.history().stop.expect("P13: what is stopped has a reason");
-    let latest = stop.deadline.max(begin + WORKER_RELEASE_MIN).max(stop.deadline + WORKER_RELEASE_MIN);
-    assert!(life.now <= latest, "P7: stopped at {:?}, past its deadline {:?}", life.now, stop.deadline);
+    let latest =
+        stop.deadline.max(begin + WORKER_RELEASE_MIN).max(stop.deadline + WORKER_RELEASE_MIN);
+    assert!(
+        life.now <= latest,
+        "P7: stopped at {:?}, past its deadline {:?}",
+        life.now,
+        stop.deadline
+    );
 }
 
 fn places_of(hooks: usize) -> BTreeSet<String> {
@@ -186,14 +210,19 @@ fn each_wait_lasts_its_budget_and_a_zero_among_them_is_passed_in_the_same_turn()
         }
         let spans = &life.machine.history().phases;
         let lasted = |phase| {
-            let span = spans.iter().find(|span| span.phase == phase).expect("every phase was entered");
+            let span =
+                spans.iter().find(|span| span.phase == phase).expect("every phase was entered");
             span.to.expect("it was left").since(span.from)
         };
         assert_eq!(lasted(Phase::LameDuck), plan.lame_duck, "P4: {plan:?}");
         assert_eq!(lasted(Phase::Draining), plan.drain, "P8: {plan:?}");
         assert_eq!(lasted(Phase::Cancelling), plan.cancel, "P8: {plan:?}");
         assert_eq!(lasted(Phase::CleaningUp), plan.cleanup + plan.internal_close, "P8: {plan:?}");
-        assert_eq!(life.now, life.machine.history().stop.expect("it stopped").deadline, "P7: {plan:?}");
+        assert_eq!(
+            life.now,
+            life.machine.history().stop.expect("it stopped").deadline,
+            "P7: {plan:?}"
+        );
     }
 }
 
@@ -203,7 +232,11 @@ fn a_pause_of_the_whole_process_ends_it_in_the_turn_in_which_it_wakes() {
         let mut life = Life::serving(plan, &[HookBudget::Shared; 2]);
         life.tell(signal(Signal::Terminate));
         life.wait(Duration::from_secs(3600));
-        assert_eq!(life.place(), "cleaning_up/workers", "P7: each worker gets to run once: {plan:?}");
+        assert_eq!(
+            life.place(),
+            "cleaning_up/workers",
+            "P7: each worker gets to run once: {plan:?}"
+        );
         life.tell(Event::WorkersReleased);
         life.wait(Duration::ZERO);
         assert_eq!(life.machine.phase(), Phase::Stopped, "P7: {plan:?}");
@@ -219,5 +252,9 @@ fn a_late_host_takes_from_the_wait_it_is_late_for_and_never_from_the_deadline() 
     assert_eq!(life.machine.phase(), Phase::Draining);
     assert_eq!(life.time_left(), 600 * MS, "P7: the drain gives what the lame duck overran");
     life.time_out();
-    assert_eq!(life.machine.poll_timeout(), Some((life.now + 750 * MS, Timer::Abort)), "P7: the cancel wait is whole again");
+    assert_eq!(
+        life.machine.poll_timeout(),
+        Some((life.now + 750 * MS, Timer::Abort)),
+        "P7: the cancel wait is whole again"
+    );
 }

@@ -7,14 +7,14 @@
 //! - [`stories`]: bugs that were, each with its story.
 //! - [`words`]: names and numbers that others read.
 //!
-//! [`witness`] watches a life from outside and knows the promises; [`common`] drives it. Neither looks into the machine.
+//! [`checker`] watches a life from outside and knows the promises; [`common`] drives it. Neither looks into the machine.
 
+mod checker;
 mod common;
 mod explore;
+mod messages;
 mod model;
 mod plan;
 mod random;
 mod stories;
 mod table;
-mod witness;
-mod words;

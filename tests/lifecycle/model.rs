@@ -6,7 +6,8 @@
 
 use core::time::Duration;
 use lameduck::lifecycle::{
-    Action, Event, GiveUp, HookBudget, HookIndex, HookResult, Moment, Phase, Plan, Signal, StopReason, Verdict,
+    Action, Event, GiveUp, HookBudget, HookIndex, HookResult, Moment, Phase, Plan, Signal,
+    StopReason, Verdict,
 };
 
 /// How long a cancelled start hook has to return.
@@ -91,7 +92,11 @@ impl Model {
 
     fn go_on_starting(&mut self) {
         let hook = HookIndex(self.started);
-        self.actions.push(if self.started < self.hooks.len() { Action::RunStartHook(hook) } else { Action::Listen });
+        self.actions.push(if self.started < self.hooks.len() {
+            Action::RunStartHook(hook)
+        } else {
+            Action::Listen
+        });
     }
 
     pub(crate) fn current(&self) -> Option<What> {
@@ -104,9 +109,13 @@ impl Model {
             Some(What::Drain) => Phase::Draining,
             Some(What::Cancelled | What::Flush) => Phase::Cancelling,
             Some(What::StartResult) => Phase::Starting,
-            Some(What::StopHook(_) | What::LateStart | What::LateStopHook(_) | What::Workers | What::Internal) => {
-                Phase::CleaningUp
-            }
+            Some(
+                What::StopHook(_)
+                | What::LateStart
+                | What::LateStopHook(_)
+                | What::Workers
+                | What::Internal,
+            ) => Phase::CleaningUp,
             None if self.stop.is_some() => Phase::Stopped,
             None if self.serving => Phase::Serving,
             None => Phase::Starting,
@@ -117,7 +126,11 @@ impl Model {
         match self.phase() {
             Phase::Starting if self.stop.is_none() => Some(self.start_by),
             Phase::Serving | Phase::Stopped => None,
-            Phase::Starting | Phase::LameDuck | Phase::Draining | Phase::Cancelling | Phase::CleaningUp => Some(self.until),
+            Phase::Starting
+            | Phase::LameDuck
+            | Phase::Draining
+            | Phase::Cancelling
+            | Phase::CleaningUp => Some(self.until),
         }
     }
 
@@ -150,7 +163,10 @@ impl Model {
     fn stop(&mut self, now: Moment, reason: StopReason) {
         let left = self.phase();
         self.stop = Some(reason);
-        self.failed |= matches!(reason, StopReason::TaskFailed | StopReason::StartFailed | StopReason::StartTimedOut);
+        self.failed |= matches!(
+            reason,
+            StopReason::TaskFailed | StopReason::StartFailed | StopReason::StartTimedOut
+        );
         let Plan { lame_duck, drain, cancel, cleanup, internal_close, .. } = self.plan;
         let mut over_by = now;
         let mut list = Vec::new();
@@ -194,7 +210,11 @@ impl Model {
             self.to_do.push(Wait { what: What::StopHook(hook), budget, over_by });
         }
         self.to_do.push(Wait { what: What::Workers, budget: RELEASE.1, over_by: self.deadline });
-        self.to_do.push(Wait { what: What::Internal, budget: internal_close, over_by: self.deadline });
+        self.to_do.push(Wait {
+            what: What::Internal,
+            budget: internal_close,
+            over_by: self.deadline,
+        });
     }
 
     /// Strikes the current wait and begins the next.
@@ -226,7 +246,8 @@ impl Model {
         {
             budget = own;
         }
-        self.to_do.insert(0, Wait { what, budget, over_by: self.clean_up_from + self.plan.cleanup });
+        self.to_do
+            .insert(0, Wait { what, budget, over_by: self.clean_up_from + self.plan.cleanup });
     }
 
     fn enter(&mut self, now: Moment, left: Phase) {
@@ -255,7 +276,9 @@ impl Model {
                 self.until = flush_ends.min(self.until);
                 self.actions.push(Action::Abort);
             }
-            What::StartResult => self.actions.push(Action::CancelStartHook(HookIndex(self.started))),
+            What::StartResult => {
+                self.actions.push(Action::CancelStartHook(HookIndex(self.started)))
+            }
             What::StopHook(hook) => {
                 // What lower hooks are sure to get is not this one's.
                 self.until = self.until.min(common.minus(self.shares_below(hook)));
@@ -280,9 +303,13 @@ impl Model {
     /// Ends the current wait by force: its time is up, or somebody is impatient.
     fn force(&mut self, now: Moment, why: GiveUp) {
         match self.current() {
-            Some(What::LameDuck | What::Drain | What::Cancelled | What::LateStart | What::Workers) => {}
+            Some(
+                What::LameDuck | What::Drain | What::Cancelled | What::LateStart | What::Workers,
+            ) => {}
             Some(What::Flush) => self.actions.push(Action::Cut),
-            Some(What::StartResult) => self.actions.push(Action::DropStartHook(HookIndex(self.started))),
+            Some(What::StartResult) => {
+                self.actions.push(Action::DropStartHook(HookIndex(self.started)))
+            }
             Some(What::StopHook(hook) | What::LateStopHook(hook)) => {
                 self.hook_failed = true;
                 self.actions.push(Action::GiveUpStopHook(HookIndex(hook), why));
@@ -319,19 +346,29 @@ impl Model {
                 }
                 self.until = least;
             }
-            Event::StopRequested(StopReason::Signal(Signal::Interrupt | Signal::Quit)) if phase != Phase::Stopped => {
+            Event::StopRequested(StopReason::Signal(Signal::Interrupt | Signal::Quit))
+                if phase != Phase::Stopped =>
+            {
                 if self.current() == Some(What::Cancelled) {
                     self.until = self.until.min(now);
                 }
                 self.force(now, GiveUp::Impatience);
             }
-            Event::StopRequested(StopReason::TaskFailed) if phase < Phase::Cancelling && !self.failed => self.failed = true,
+            Event::StopRequested(StopReason::TaskFailed)
+                if phase < Phase::Cancelling && !self.failed =>
+            {
+                self.failed = true
+            }
             Event::StartHookEnded(HookIndex(hook), result) if self.unreturned == Some(hook) => {
                 self.unreturned = None;
-                self.bad_setting |= self.current() == Some(What::StartResult) && result == HookResult::BadSetting;
+                self.bad_setting |=
+                    self.current() == Some(What::StartResult) && result == HookResult::BadSetting;
                 match (self.current(), result) {
                     (Some(What::StartResult), HookResult::Done) => self.started += 1,
-                    (Some(What::StartResult), HookResult::Failed | HookResult::BadSetting | HookResult::Panicked) => {
+                    (
+                        Some(What::StartResult),
+                        HookResult::Failed | HookResult::BadSetting | HookResult::Panicked,
+                    ) => {
                         self.failed = true;
                     }
                     (_, HookResult::Done) => self.late = Some(hook),
@@ -351,7 +388,10 @@ impl Model {
                 }
             }
             Event::StartHookEnded(HookIndex(hook), result)
-                if phase == Phase::Starting && self.stop.is_none() && hook == self.started && hook < self.hooks.len() =>
+                if phase == Phase::Starting
+                    && self.stop.is_none()
+                    && hook == self.started
+                    && hook < self.hooks.len() =>
             {
                 if result == HookResult::Done {
                     self.started += 1;
@@ -361,18 +401,26 @@ impl Model {
                     self.stop(now, StopReason::StartFailed);
                 }
             }
-            Event::Listening if phase == Phase::Starting && self.stop.is_none() && self.started == self.hooks.len() => {
+            Event::Listening
+                if phase == Phase::Starting
+                    && self.stop.is_none()
+                    && self.started == self.hooks.len() =>
+            {
                 self.serving = true;
                 self.actions.push(Action::Publish(Phase::Serving));
             }
-            Event::ListenFailed if phase == Phase::Starting && self.stop.is_none() && self.started == self.hooks.len() => {
+            Event::ListenFailed
+                if phase == Phase::Starting
+                    && self.stop.is_none()
+                    && self.started == self.hooks.len() =>
+            {
                 self.stop(now, StopReason::StartFailed);
             }
-            Event::MainEmpty if phase == Phase::Draining => {
+            Event::MainClosed if phase == Phase::Draining => {
                 self.strike(now);
                 self.event(now, event);
             }
-            Event::MainEmpty if phase == Phase::Cancelling => {
+            Event::MainClosed if phase == Phase::Cancelling => {
                 // Nobody is left to be cut: the flush is struck unseen.
                 self.to_do.retain(|wait| wait.what != What::Flush);
                 if self.current() == Some(What::Cancelled) {
@@ -382,7 +430,9 @@ impl Model {
                 }
             }
             Event::StopHookEnded(HookIndex(hook), result)
-                if [What::StopHook(hook), What::LateStopHook(hook)].map(Some).contains(&self.current()) =>
+                if [What::StopHook(hook), What::LateStopHook(hook)]
+                    .map(Some)
+                    .contains(&self.current()) =>
             {
                 self.hook_failed |= result != HookResult::Done;
                 self.strike(now);
@@ -394,7 +444,7 @@ impl Model {
             | Event::Listening
             | Event::ListenFailed
             | Event::StopRequested(_)
-            | Event::MainEmpty
+            | Event::MainClosed
             | Event::StopHookEnded(..)
             | Event::WorkersReleased
             | Event::InternalClosed => return false,

@@ -3,7 +3,8 @@
 use crate::common::{Life, MS, even_plan, signal};
 use core::time::Duration;
 use lameduck::lifecycle::{
-    Action, Event, GiveUp, HookBudget, HookIndex, HookResult, Lifecycle, Moment, Plan, PlanError, Signal, StopReason,
+    Action, Event, GiveUp, HookBudget, HookIndex, HookResult, Lifecycle, Moment, Plan, PlanError,
+    Signal, StopReason,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -13,7 +14,7 @@ fn cleaning_up(plan: Plan, hooks: &[HookBudget]) -> Life {
     let mut life = Life::serving(plan, hooks);
     life.tell(signal(Signal::Interrupt));
     life.tell(signal(Signal::Interrupt));
-    life.tell(Event::MainEmpty);
+    life.tell(Event::MainClosed);
     life
 }
 
@@ -31,7 +32,11 @@ fn the_default_plan_takes_at_most_24_seconds_and_fits_into_the_grace_period_of_k
 #[test]
 fn the_start_is_no_part_of_the_worst_case() {
     let plan = Plan { start: 3600 * SECOND, ..Plan::default() };
-    assert_eq!(plan.worst_case(), Plan::default().worst_case(), "P7: the bound runs from the stop request");
+    assert_eq!(
+        plan.worst_case(),
+        Plan::default().worst_case(),
+        "P7: the bound runs from the stop request"
+    );
 }
 
 #[test]
@@ -45,12 +50,17 @@ fn a_plan_that_fits_the_grace_period_exactly_is_kept_and_one_longer_by_a_millise
 
 #[test]
 fn without_a_grace_period_every_plan_is_kept() {
-    assert_eq!(even_plan(Duration::MAX).check_grace_period(Duration::ZERO), Ok(()), "P7: zero is no check");
+    assert_eq!(
+        even_plan(Duration::MAX).check_grace_period(Duration::ZERO),
+        Ok(()),
+        "P7: zero is no check"
+    );
 }
 
 #[test]
 fn a_refusal_names_the_value_the_limit_and_the_knobs() {
-    let refused = Plan::default().check_grace_period(20 * SECOND).expect_err("24 s do not fit into 20 s");
+    let refused =
+        Plan::default().check_grace_period(20 * SECOND).expect_err("24 s do not fit into 20 s");
     assert_eq!(
         refused.to_string(),
         "worst-case shutdown 24s exceeds the grace period 20s; lower lame_duck, drain, cancel, cleanup or internal_close, \
@@ -83,19 +93,25 @@ fn hooks_that_ask_for_exactly_what_there_is_are_given_it() {
 
 #[test]
 fn a_hook_that_hangs_takes_its_share_and_leaves_the_others_theirs() {
-    let mut life = cleaning_up(Plan { cleanup: 6 * SECOND, ..Plan::default() }, &[HookBudget::Shared; 3]);
+    let mut life =
+        cleaning_up(Plan { cleanup: 6 * SECOND, ..Plan::default() }, &[HookBudget::Shared; 3]);
     for hook in [2, 1] {
         assert_eq!(life.time_left(), 2 * SECOND, "P11: a third of 6 s");
         let actions = life.time_out();
         let next = Action::RunStopHook(HookIndex(hook - 1));
-        assert_eq!(actions, [Action::GiveUpStopHook(HookIndex(hook), GiveUp::Overran), next], "P11");
+        assert_eq!(
+            actions,
+            [Action::GiveUpStopHook(HookIndex(hook), GiveUp::Overran), next],
+            "P11"
+        );
     }
     assert_eq!(life.time_left(), 2 * SECOND, "P11: the last has its third all the same");
 }
 
 #[test]
 fn what_a_quick_hook_leaves_over_is_there_for_the_next() {
-    let mut life = cleaning_up(Plan { cleanup: 6 * SECOND, ..Plan::default() }, &[HookBudget::Shared; 3]);
+    let mut life =
+        cleaning_up(Plan { cleanup: 6 * SECOND, ..Plan::default() }, &[HookBudget::Shared; 3]);
     life.wait(500 * MS);
     life.tell(stop_hook_done(2));
     assert_eq!(life.time_left(), 3500 * MS, "P11: its own 2 s and the 1.5 s that were left over");
@@ -128,7 +144,11 @@ fn a_stop_before_serving_is_bounded_by_what_it_has_to_do() {
         stop.deadline.since(stop.at)
     };
     assert_eq!(takes(&[]), 6 * SECOND, "P7: 5 s of clean-up and 1 s for the internal server");
-    assert_eq!(takes(&[HookBudget::Shared]), 6 * SECOND + 50 * MS, "P7: and 50 ms for the start hook that runs");
+    assert_eq!(
+        takes(&[HookBudget::Shared]),
+        6 * SECOND + 50 * MS,
+        "P7: and 50 ms for the start hook that runs"
+    );
 }
 
 #[test]
@@ -150,9 +170,17 @@ fn impatience_moves_later_waits_forward_and_lengthens_none() {
     life.tell(signal(Signal::Interrupt));
     assert_eq!((life.place().as_str(), life.time_left()), ("cleaning_up/workers", 50 * MS), "P12");
     life.tell(signal(Signal::Quit));
-    assert_eq!((life.place().as_str(), life.time_left()), ("cleaning_up/workers", 20 * MS), "P12: the cut is carried out");
+    assert_eq!(
+        (life.place().as_str(), life.time_left()),
+        ("cleaning_up/workers", 20 * MS),
+        "P12: the cut is carried out"
+    );
     life.time_out();
-    assert_eq!((life.place().as_str(), life.time_left()), ("cleaning_up/internal server", SECOND), "P12");
+    assert_eq!(
+        (life.place().as_str(), life.time_left()),
+        ("cleaning_up/internal server", SECOND),
+        "P12"
+    );
     life.tell(signal(Signal::Quit));
     assert_eq!(life.place(), "stopped", "P12");
 }
@@ -172,12 +200,17 @@ fn a_further_sigterm_changes_nothing() {
 fn the_worst_that_happened_is_the_verdict() {
     use lameduck::lifecycle::Verdict;
     let mut life = cleaning_up(Plan::default(), &[HookBudget::Shared]);
-    let verdicts = |life: &Life| [0, 1].map(|aborted| Verdict::of(life.machine.history(), aborted, 0));
+    let verdicts =
+        |life: &Life| [0, 1].map(|aborted| Verdict::of(life.machine.history(), aborted, 0));
     assert_eq!(verdicts(&life), [Verdict::Clean, Verdict::Aborted], "P13");
     life.tell(Event::StopHookEnded(HookIndex(0), HookResult::Failed));
     assert_eq!(verdicts(&life), [Verdict::HookFailed, Verdict::Aborted], "P13: 3 before 4");
     let panicked = [0, 1].map(|aborted| Verdict::of(life.machine.history(), aborted, 1));
-    assert_eq!(panicked, [Verdict::Failed, Verdict::Aborted], "P13: work that panicked is a failure, after 3 and before 4");
+    assert_eq!(
+        panicked,
+        [Verdict::Failed, Verdict::Aborted],
+        "P13: work that panicked is a failure, after 3 and before 4"
+    );
 
     let mut life = Life::serving(Plan::default(), &[HookBudget::Shared]);
     life.tell(Event::StopRequested(StopReason::TaskFailed));
@@ -185,6 +218,7 @@ fn the_worst_that_happened_is_the_verdict() {
         life.time_out();
     }
     assert_eq!(verdicts(&life), [Verdict::Failed; 2], "P13: 1 before 3 and 4");
-    let all = [Verdict::Clean, Verdict::Failed, Verdict::Aborted, Verdict::HookFailed, Verdict::Watchdog];
+    let all =
+        [Verdict::Clean, Verdict::Failed, Verdict::Aborted, Verdict::HookFailed, Verdict::Watchdog];
     assert_eq!(all.map(Verdict::exit_code), [0, 1, 3, 4, 5], "P13");
 }

@@ -3,7 +3,9 @@
 use crate::common::{Life, MS, events};
 use crate::model::{Model, What};
 use core::time::Duration;
-use lameduck::lifecycle::{Event, HookBudget, HookIndex, HookResult, Outcome, Plan, Signal, StopReason, Verdict};
+use lameduck::lifecycle::{
+    Event, HookBudget, HookIndex, HookResult, Outcome, Plan, Signal, StopReason, Verdict,
+};
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 /// How far the clock moves before the next thing happens. Uniform spans almost never hit an edge, so edges are drawn.
@@ -135,15 +137,21 @@ fn event_of(telling: Telling, model: &Model) -> Option<Event> {
         }
         Telling::Signal(signal) => Some(Event::StopRequested(StopReason::Signal(signal))),
         Telling::Sensible(result) => Some(match model.current() {
-            None if model.stop.is_some() || model.serving => Event::StopRequested(StopReason::Requested),
-            None if model.started < model.hooks.len() => Event::StartHookEnded(HookIndex(model.started), result),
+            None if model.stop.is_some() || model.serving => {
+                Event::StopRequested(StopReason::Requested)
+            }
+            None if model.started < model.hooks.len() => {
+                Event::StartHookEnded(HookIndex(model.started), result)
+            }
             None if result == HookResult::Done => Event::Listening,
             None => Event::ListenFailed,
-            Some(What::LameDuck | What::Drain | What::Cancelled | What::Flush) => Event::MainEmpty,
+            Some(What::LameDuck | What::Drain | What::Cancelled | What::Flush) => Event::MainClosed,
             Some(What::StartResult | What::LateStart) => {
                 Event::StartHookEnded(HookIndex(model.unreturned.expect("it is awaited")), result)
             }
-            Some(What::StopHook(hook) | What::LateStopHook(hook)) => Event::StopHookEnded(HookIndex(hook), result),
+            Some(What::StopHook(hook) | What::LateStopHook(hook)) => {
+                Event::StopHookEnded(HookIndex(hook), result)
+            }
             Some(What::Workers) => Event::WorkersReleased,
             Some(What::Internal) => Event::InternalClosed,
         }),

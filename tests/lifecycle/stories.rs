@@ -3,7 +3,8 @@
 use crate::common::{Life, even_plan, signal};
 use core::time::Duration;
 use lameduck::lifecycle::{
-    Action, Event, HookBudget, HookIndex, HookResult, Moment, Outcome, Phase, Plan, Signal, StopReason, Timer, Verdict,
+    Action, Event, HookBudget, HookIndex, HookResult, Moment, Outcome, Phase, Plan, Signal,
+    StopReason, Timer, Verdict,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,9 +32,16 @@ fn a_clean_up_without_end_takes_no_time_from_the_drain() {
     let mut life = Life::serving(plan, &[HookBudget::Shared; 2]);
     life.tell(signal(Signal::Terminate));
     life.time_out();
-    assert_eq!((life.machine.phase(), life.time_left()), (Phase::Draining, plan.drain), "P7: the drain has its budget");
+    assert_eq!(
+        (life.machine.phase(), life.time_left()),
+        (Phase::Draining, plan.drain),
+        "P7: the drain has its budget"
+    );
     life.time_out();
-    assert_eq!(life.machine.poll_timeout(), Some((life.now + Duration::from_millis(2750), Timer::Abort)));
+    assert_eq!(
+        life.machine.poll_timeout(),
+        Some((life.now + Duration::from_millis(2750), Timer::Abort))
+    );
 }
 
 /// The same saturation among the hooks: half of for ever was kept for the hook to come, which left the one before it a
@@ -44,10 +52,14 @@ fn hooks_that_share_a_clean_up_without_end_all_have_their_time() {
     let mut life = Life::serving(plan, &[HookBudget::Shared; 2]);
     life.tell(signal(Signal::Interrupt));
     life.tell(signal(Signal::Interrupt));
-    life.tell(Event::MainEmpty);
+    life.tell(Event::MainClosed);
     for hook in [1, 0] {
         life.wait(3600 * SECOND);
-        assert_eq!(life.place(), format!("cleaning_up/hook {hook}"), "P11: nobody may give it up for want of time");
+        assert_eq!(
+            life.place(),
+            format!("cleaning_up/hook {hook}"),
+            "P11: nobody may give it up for want of time"
+        );
         life.tell(Event::StopHookEnded(HookIndex(hook), HookResult::Done));
     }
     assert_eq!(Verdict::of(life.machine.history(), 0, 0), Verdict::Clean);
@@ -61,12 +73,20 @@ fn a_task_that_fails_during_the_shutdown_is_told_by_the_exit() {
     life.tell(signal(Signal::Terminate));
     let left = life.time_left();
     life.tell(Event::StopRequested(StopReason::TaskFailed));
-    assert_eq!((life.machine.phase(), life.time_left()), (Phase::LameDuck, left), "P4: the lame duck lasts its delay");
+    assert_eq!(
+        (life.machine.phase(), life.time_left()),
+        (Phase::LameDuck, left),
+        "P4: the lame duck lasts its delay"
+    );
     while life.machine.poll_timeout().is_some() {
         life.time_out();
     }
     let history = life.machine.history();
-    assert_eq!(history.stop.map(|stop| stop.reason), Some(StopReason::Signal(Signal::Terminate)), "P13: the first reason");
+    assert_eq!(
+        history.stop.map(|stop| stop.reason),
+        Some(StopReason::Signal(Signal::Terminate)),
+        "P13: the first reason"
+    );
     assert_eq!(Verdict::of(history, 0, 0), Verdict::Failed, "P13: a main task failed");
 }
 
@@ -92,7 +112,7 @@ fn a_hook_that_begins_too_late_is_not_given_time_past_the_deadline() {
     life.tell(signal(Signal::Terminate));
     life.time_out();
     life.move_clock(life.now + 3600 * SECOND);
-    life.tell(Event::MainEmpty);
+    life.tell(Event::MainClosed);
     let deadline = life.machine.history().stop.map_or(Moment::NEVER, |stop| stop.deadline);
     let (until, timer) = life.machine.poll_timeout().expect("the hook runs, for a moment");
     assert_eq!(timer, Timer::StopHook);
@@ -143,13 +163,21 @@ fn it_serves_through_the_delay_of_an_external_stop_and_not_after_one_that_it_beg
         life.tell(Event::Listening);
         assert!(life.machine.is_serving());
         life.tell(request);
-        assert_eq!((life.machine.phase(), life.machine.is_serving()), (Phase::LameDuck, serves), "{request:?}");
+        assert_eq!(
+            (life.machine.phase(), life.machine.is_serving()),
+            (Phase::LameDuck, serves),
+            "{request:?}"
+        );
         // The first request decides: what comes later changes nothing, in either direction.
         let _ = life.try_tell(Event::StopRequested(StopReason::TaskFailed));
         let _ = life.try_tell(signal(Signal::Terminate));
         assert_eq!(life.machine.is_serving(), serves, "{request:?}");
         life.time_out();
-        assert_eq!((life.machine.phase(), life.machine.is_serving()), (Phase::Draining, false), "{request:?}");
+        assert_eq!(
+            (life.machine.phase(), life.machine.is_serving()),
+            (Phase::Draining, false),
+            "{request:?}"
+        );
     }
 }
 
@@ -181,11 +209,15 @@ fn a_start_hook_that_finishes_as_it_is_cancelled_is_stopped_first() {
 /// The wait for a late start hook and the verdict on its stop hook were outside the machine: the internal server had closed by then, and
 /// probes failed while a stop hook still ran.
 #[test]
-fn a_start_hook_that_finishes_late_is_stopped_after_the_others_and_before_the_internal_server_closes() {
+fn a_start_hook_that_finishes_late_is_stopped_after_the_others_and_before_the_internal_server_closes()
+ {
     let (mut life, _) = Life::begin(Plan::default(), &[HookBudget::Shared; 2]);
     life.tell(Event::StartHookEnded(HookIndex(0), HookResult::Done));
     life.tell(signal(Signal::Terminate));
-    assert!(life.time_out().ends_with(&[Action::RunStopHook(HookIndex(0))]), "P11: the others do not wait for it");
+    assert!(
+        life.time_out().ends_with(&[Action::RunStopHook(HookIndex(0))]),
+        "P11: the others do not wait for it"
+    );
     life.tell(Event::StopHookEnded(HookIndex(0), HookResult::Done));
     assert_eq!(life.place(), "cleaning_up/late start hook");
     let actions = life.tell(Event::StartHookEnded(HookIndex(1), HookResult::Done));
@@ -203,8 +235,13 @@ fn a_start_hook_that_never_returns_holds_the_exit_for_the_clean_up_and_no_longer
         let (mut life, _) = Life::begin(Plan::default(), &[HookBudget::Shared]);
         life.tell(signal(Signal::Terminate));
         life.time_out();
-        assert_eq!((life.place().as_str(), life.time_left()), ("cleaning_up/late start hook", 5 * SECOND), "P11");
-        let actions = if impatient { life.tell(signal(Signal::Interrupt)) } else { life.time_out() };
+        assert_eq!(
+            (life.place().as_str(), life.time_left()),
+            ("cleaning_up/late start hook", 5 * SECOND),
+            "P11"
+        );
+        let actions =
+            if impatient { life.tell(signal(Signal::Interrupt)) } else { life.time_out() };
         assert_eq!(actions, [Action::ReleaseWorkers], "P7, P12");
     }
 }

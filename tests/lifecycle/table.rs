@@ -5,7 +5,9 @@
 
 use crate::common::{HOOK_RESULTS, Life, events};
 use core::{cmp::Reverse, fmt::Write as _, time::Duration};
-use lameduck::lifecycle::{Action, Event, HookBudget, HookIndex, HookResult, Moment, Outcome, Phase, Plan, StopReason};
+use lameduck::lifecycle::{
+    Action, Event, HookBudget, HookIndex, HookResult, Moment, Outcome, Phase, Plan, StopReason,
+};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What leads to the same end from the same state.
@@ -51,8 +53,12 @@ fn sections(hooks: usize) -> Vec<Section> {
 
 /// The place of a place in the longest life.
 fn rank(place: &str) -> (usize, Reverse<String>) {
-    let phase = Phase::ALL.iter().position(|phase| place.starts_with(phase.name())).expect("a place begins with its phase");
-    let step = place.strip_prefix(Phase::CleaningUp.name()).and_then(|step| step.strip_prefix("/hook "));
+    let phase = Phase::ALL
+        .iter()
+        .position(|phase| place.starts_with(phase.name()))
+        .expect("a place begins with its phase");
+    let step =
+        place.strip_prefix(Phase::CleaningUp.name()).and_then(|step| step.strip_prefix("/hook "));
     (phase, Reverse(step.unwrap_or_default().into()))
 }
 
@@ -61,7 +67,10 @@ fn section(life: &Life, hooks: usize) -> (Section, Vec<Life>) {
     let mut nexts = Vec::new();
     let mut add = |trigger, outcome, next: Life, actions: &[Action]| {
         let (to, actions) = (next.place(), list(actions, next.now));
-        match rows.iter_mut().find(|row| row.outcome == outcome && row.to == to && row.actions == actions) {
+        match rows
+            .iter_mut()
+            .find(|row| row.outcome == outcome && row.to == to && row.actions == actions)
+        {
             Some(row) => row.triggers.push(trigger),
             None => rows.push(Row { triggers: vec![trigger], outcome, to, actions }),
         }
@@ -95,7 +104,9 @@ fn list(actions: &[Action], now: Moment) -> String {
             Action::CancelStartHook(HookIndex(hook)) => format!("CancelStartHook({hook})"),
             Action::DropStartHook(HookIndex(hook)) => format!("DropStartHook({hook})"),
             Action::RunStopHook(HookIndex(hook)) => format!("RunStopHook({hook})"),
-            Action::GiveUpStopHook(HookIndex(hook), why) => format!("GiveUpStopHook({hook}, {why:?})"),
+            Action::GiveUpStopHook(HookIndex(hook), why) => {
+                format!("GiveUpStopHook({hook}, {why:?})")
+            }
             Action::Publish(_)
             | Action::Listen
             | Action::Abandon
@@ -117,11 +128,17 @@ fn triggers(triggers: &[Trigger]) -> String {
     let mut names: Vec<String> = Vec::new();
     let mut rest = triggers;
     while let [first, tail @ ..] = rest {
-        if let Trigger::Event(Event::StartHookEnded(hook, HookResult::Done) | Event::StopHookEnded(hook, HookResult::Done)) =
-            first
+        if let Trigger::Event(
+            Event::StartHookEnded(hook, HookResult::Done)
+            | Event::StopHookEnded(hook, HookResult::Done),
+        ) = first
             && rest.len() >= HOOK_RESULTS.len()
         {
-            let half = if matches!(first, Trigger::Event(Event::StartHookEnded(..))) { "start" } else { "stop" };
+            let half = if matches!(first, Trigger::Event(Event::StartHookEnded(..))) {
+                "start"
+            } else {
+                "stop"
+            };
             names.push(format!("{half} hook {} ended", hook.0));
             rest = &rest[HOOK_RESULTS.len()..];
         } else {
@@ -141,15 +158,21 @@ fn name(trigger: Trigger) -> String {
     };
     match trigger {
         Trigger::Timeout => "timeout".into(),
-        Trigger::Event(Event::StartHookEnded(hook, end)) => format!("start hook {} {}", hook.0, result(end)),
-        Trigger::Event(Event::StopHookEnded(hook, end)) => format!("stop hook {} {}", hook.0, result(end)),
-        Trigger::Event(Event::StartHookCancelled(hook)) => format!("start hook {} cancelled", hook.0),
+        Trigger::Event(Event::StartHookEnded(hook, end)) => {
+            format!("start hook {} {}", hook.0, result(end))
+        }
+        Trigger::Event(Event::StopHookEnded(hook, end)) => {
+            format!("stop hook {} {}", hook.0, result(end))
+        }
+        Trigger::Event(Event::StartHookCancelled(hook)) => {
+            format!("start hook {} cancelled", hook.0)
+        }
         Trigger::Event(Event::WorkersReleased) => "workers released".into(),
         Trigger::Event(Event::Listening) => "listening".into(),
         Trigger::Event(Event::ListenFailed) => "listen failed".into(),
         Trigger::Event(Event::StopRequested(StopReason::Signal(signal))) => signal.name().into(),
         Trigger::Event(Event::StopRequested(reason)) => reason.to_string(),
-        Trigger::Event(Event::MainEmpty) => "main empty".into(),
+        Trigger::Event(Event::MainClosed) => "main empty".into(),
         Trigger::Event(Event::InternalClosed) => "internal closed".into(),
     }
 }
@@ -169,8 +192,11 @@ fn table(hooks: usize) -> String {
             if row.outcome != Some(Outcome::Ignored) {
                 let stays = if row.to == from { " (stays)" } else { "" };
                 let _ = writeln!(text, "           → {}{stays}", row.to);
-                let _ =
-                    writeln!(text, "           yields {}", if row.actions.is_empty() { "nothing" } else { &row.actions });
+                let _ = writeln!(
+                    text,
+                    "           yields {}",
+                    if row.actions.is_empty() { "nothing" } else { &row.actions }
+                );
             }
         }
     }
@@ -188,11 +214,20 @@ fn diagram(hooks: usize) -> String {
         // Several rows may lead to one state with different actions: one arrow all the same.
         let mut arrows: BTreeMap<usize, Vec<Trigger>> = BTreeMap::new();
         for row in rows.iter().filter(|row| row.to != *from) {
-            let to = sections.iter().position(|section| section.from == row.to).expect("every state has a section");
+            let to = sections
+                .iter()
+                .position(|section| section.from == row.to)
+                .expect("every state has a section");
             arrows.entry(to).or_default().extend(&row.triggers);
         }
         for (to, by) in arrows {
-            let _ = writeln!(text, "    {} --> {}: {}", id(from), id(&sections[to].from), triggers(&by));
+            let _ = writeln!(
+                text,
+                "    {} --> {}: {}",
+                id(from),
+                id(&sections[to].from),
+                triggers(&by)
+            );
         }
     }
     let _ = writeln!(text, "    {} --> [*]", id(&sections[sections.len() - 1].from));
@@ -230,5 +265,9 @@ fn the_longest_life_lasts_as_long_as_the_plan_says() {
     while life.machine.poll_timeout().is_some() {
         life.time_out();
     }
-    assert_eq!(life.now.since(began), Duration::from_secs(24), "P7: the worst case is not what the table adds up to");
+    assert_eq!(
+        life.now.since(began),
+        Duration::from_secs(24),
+        "P7: the worst case is not what the table adds up to"
+    );
 }

@@ -20,7 +20,9 @@ fn document(path: &str) -> String {
 /// The table's rows: name, type, unit.
 fn table() -> BTreeMap<String, (String, String)> {
     let text = document("docs/metrics.md");
-    let rows = text.lines().filter(|line| line.starts_with("| `lameduck_") || line.starts_with("| `process_"));
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| `lameduck_") || line.starts_with("| `process_"));
     let mut table = BTreeMap::new();
     for row in rows {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
@@ -57,7 +59,10 @@ fn the_table_has_every_metric_of_the_binary_and_no_other() {
 
 #[test]
 fn the_alerts_are_well_formed_and_fire_when_they_should() {
-    promtool(&["check", "rules", "--lint=all", "--lint-fatal", "deploy/prometheus/alerts.yaml"], "");
+    promtool(
+        &["check", "rules", "--lint=all", "--lint-fatal", "deploy/prometheus/alerts.yaml"],
+        "",
+    );
     promtool(&["test", "rules", "deploy/prometheus/alerts_test.yaml"], "");
 }
 
@@ -77,13 +82,19 @@ fn the_alerts_name_only_metrics_that_there_are() {
 
 #[test]
 fn every_alert_has_a_test_and_tells_what_to_do() {
-    let (alerts, tests) = (document("deploy/prometheus/alerts.yaml"), document("deploy/prometheus/alerts_test.yaml"));
-    let named: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let (alerts, tests) =
+        (document("deploy/prometheus/alerts.yaml"), document("deploy/prometheus/alerts_test.yaml"));
+    let named: Vec<&str> =
+        alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(named.len() >= 3, "{named:?}");
     for alert in &named {
         assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert} has no test");
     }
     for annotation in ["summary:", "description:"] {
-        assert_eq!(alerts.matches(annotation).count(), named.len(), "each alert has one {annotation}");
+        assert_eq!(
+            alerts.matches(annotation).count(),
+            named.len(),
+            "each alert has one {annotation}"
+        );
     }
 }

@@ -52,7 +52,11 @@ fn assert_agrees(page: &Page, report: &Value) {
         let reported = reported.as_u64().unwrap_or_else(|| panic!("no {sample} in {report}"));
         #[expect(clippy::cast_precision_loss, reason = "a few dozen")]
         let reported = reported as f64;
-        assert!((page.of_host(sample) - reported).abs() < f64::EPSILON, "{sample} is not {reported} in {}", page.text);
+        assert!(
+            (page.of_host(sample) - reported).abs() < f64::EPSILON,
+            "{sample} is not {reported} in {}",
+            page.text
+        );
     }
     // What has ended by then lasted as long as the report says; it says whole milliseconds.
     for phase in report["phases"].as_array().unwrap() {
@@ -66,7 +70,12 @@ fn assert_agrees(page: &Page, report: &Value) {
 
 #[test]
 fn the_last_scrape_agrees_with_the_report_to_the_unit() {
-    let mut service = Service::start(&["--request-timeout=300ms", "--lame-duck=200ms", "--drain=300ms", "--cancel=600ms"]);
+    let mut service = Service::start(&[
+        "--request-timeout=300ms",
+        "--lame-duck=200ms",
+        "--drain=300ms",
+        "--cancel=600ms",
+    ]);
     for n in 0..25 {
         assert_eq!(service.get(if n % 2 == 0 { "/" } else { "/slow?ms=5" }).status, 200);
     }
@@ -88,24 +97,41 @@ fn the_last_scrape_agrees_with_the_report_to_the_unit() {
         stuck.push(client);
     }
     let before = Page::scrape(service.internal, CLASSIC);
-    assert_eq!((before.of_host("requests_in_flight"), before.of_host("requests_started_total")), (3.0, 32.0));
+    assert_eq!(
+        (before.of_host("requests_in_flight"), before.of_host("requests_started_total")),
+        (3.0, 32.0)
+    );
 
     service.terminate();
-    let (classic, open) = (LastScrape::prepare(&service, CLASSIC), LastScrape::prepare(&service, OPENMETRICS));
+    let (classic, open) =
+        (LastScrape::prepare(&service, CLASSIC), LastScrape::prepare(&service, OPENMETRICS));
     service.wait_for_phase("cleaning_up");
     let pages = [classic.take(), open.take()];
     assert_eq!(service.exit_code(), 3, "requests were cut");
 
     let report = service.report();
-    assert_eq!(report["requests"]["finished"], 27, "25 and the idle one's, and the 500 after a panic");
+    assert_eq!(
+        report["requests"]["finished"], 27,
+        "25 and the idle one's, and the 500 after a panic"
+    );
     assert_eq!(report["requests"]["aborted"], 3);
-    assert_eq!((&report["requests"]["timed_out"], &report["requests"]["gone"]), (&1.into(), &1.into()));
+    assert_eq!(
+        (&report["requests"]["timed_out"], &report["requests"]["gone"]),
+        (&1.into(), &1.into())
+    );
     for page in &pages {
         assert_agrees(page, &report);
         assert_eq!(page.of_host("requests_aborted_by_stop_total"), 3.0);
         assert_eq!(page.of_host("phase{phase=\"cleaning_up\"}"), 1.0);
-        assert_eq!(page.like("lameduck_connections{").iter().map(|(_, open)| open).sum::<f64>(), 0.0, "all are closed");
-        assert_eq!(page.of_host("shutdown_worst_case_seconds") * 1000.0, report["worst_case_ms"].as_f64().unwrap());
+        assert_eq!(
+            page.like("lameduck_connections{").iter().map(|(_, open)| open).sum::<f64>(),
+            0.0,
+            "all are closed"
+        );
+        assert_eq!(
+            page.of_host("shutdown_worst_case_seconds") * 1000.0,
+            report["worst_case_ms"].as_f64().unwrap()
+        );
     }
 }
 

@@ -34,8 +34,10 @@ fn a_parser_of_openmetrics_reads_the_other() {
 #[test]
 fn both_pages_have_the_same_samples_and_each_family_says_what_it_is() {
     let service = busy();
-    let names = |page: &Page| page.like("").iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>();
-    let (classic, open) = (Page::scrape(service.internal, CLASSIC), Page::scrape(service.internal, OPENMETRICS));
+    let names =
+        |page: &Page| page.like("").iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>();
+    let (classic, open) =
+        (Page::scrape(service.internal, CLASSIC), Page::scrape(service.internal, OPENMETRICS));
     assert_eq!(names(&classic), names(&open));
     for page in [&classic, &open] {
         for (name, family) in page.families() {
@@ -50,13 +52,24 @@ fn a_person_with_curl_gets_the_classic_page_and_nobody_may_store_it() {
     let service = Service::start(&[]);
     let answer = service.probe("/metrics");
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
-    assert_eq!((answer.header("cache-control"), answer.header("vary")), (Some("no-store"), Some("accept")));
-    let asked = wire::request(service.internal, "PUT /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    assert_eq!(
+        (answer.header("cache-control"), answer.header("vary")),
+        (Some("no-store"), Some("accept"))
+    );
+    let asked = wire::request(
+        service.internal,
+        "PUT /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+    );
     assert_eq!(asked.status, 405);
     let mut client = Client::connect(service.internal);
-    client.send(format!("HEAD /metrics HTTP/1.1\r\nhost: localhost\r\naccept: {OPENMETRICS}\r\n\r\n"));
+    client.send(format!(
+        "HEAD /metrics HTTP/1.1\r\nhost: localhost\r\naccept: {OPENMETRICS}\r\n\r\n"
+    ));
     let head = client.head().expect("a head");
-    assert_eq!(head.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    assert_eq!(
+        head.header("content-type"),
+        Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    );
 }
 
 #[test]

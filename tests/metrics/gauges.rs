@@ -2,7 +2,9 @@
 
 use crate::{
     page::{CLASSIC, Page},
-    support::{App, Client, Service, app::Workers, block, builder, frames, quick_plan, until_holds},
+    support::{
+        App, Client, Service, app::Workers, block, builder, frames, quick_plan, until_holds,
+    },
 };
 use axum::{Router, routing::get};
 use lameduck::Check;
@@ -34,7 +36,9 @@ fn connections_are_counted_by_what_they_are_at() {
     assert_eq!(http2.body(stream), "hello world");
     until_holds("one that speaks HTTP/2", || states(&service) == [1.0, 1.0, 1.0, 0.0, 0.0]);
     let mut upgraded = Client::connect(service.main);
-    upgraded.send("GET /upgrade HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+    upgraded.send(
+        "GET /upgrade HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n",
+    );
     assert_eq!(upgraded.head().map(|head| head.status), Ok(101));
     until_holds("one that speaks something else", || states(&service) == [1.0, 1.0, 1.0, 0.0, 1.0]);
     drop((silent, slow, http2, upgraded));
@@ -53,14 +57,19 @@ fn an_idle_connection_is_parked_again() {
 fn latency_runs_from_the_head_to_the_answer_and_of_finished_requests_alone() {
     let service = Service::start(&["--request-timeout=200ms"]);
     assert_eq!(service.get("/slow?ms=120").status, 200);
-    assert_eq!(service.get("/stream?ms=400").status, 200, "the deadline is for the head, the latency for the whole");
+    assert_eq!(
+        service.get("/stream?ms=400").status,
+        200,
+        "the deadline is for the head, the latency for the whole"
+    );
     assert_eq!(service.get("/slow?ms=9000").status, 503);
     let mut http2 = frames::Http2::connect(service.main);
     let stream = http2.get("/");
     assert_eq!(http2.body(stream), "hello world");
     until_holds("three are counted", || service.status()["requests"]["finished"] == 3);
     let page = Page::scrape(service.internal, CLASSIC);
-    let below = |bound: &str| page.of_host(&format!("request_duration_seconds_bucket{{le=\"{bound}\"}}"));
+    let below =
+        |bound: &str| page.of_host(&format!("request_duration_seconds_bucket{{le=\"{bound}\"}}"));
     assert_eq!([below("0.1"), below("+Inf")], [1.0, 3.0], "{}", page.text);
     assert_eq!(page.of_host("request_duration_seconds_count"), 3.0);
     let sum = page.of_host("request_duration_seconds_sum");
@@ -77,13 +86,18 @@ fn a_stop_is_seen_phase_by_phase() {
     assert_eq!((serving.of_host("ready"), serving.of_host("live")), (1.0, 1.0));
     assert_eq!(serving.of_host("serving"), 1.0);
     assert_eq!(serving.of_host("shutdown_elapsed_seconds"), 0.0);
-    assert_eq!(serving.try_sample("lameduck_shutdown_deadline_timestamp_seconds"), None, "nobody asked it to stop");
+    assert_eq!(
+        serving.try_sample("lameduck_shutdown_deadline_timestamp_seconds"),
+        None,
+        "nobody asked it to stop"
+    );
     service.terminate();
     service.wait_for_phase("draining");
     let draining = Page::scrape(service.internal, CLASSIC);
     assert_eq!((draining.of_host("ready"), draining.of_host("live")), (0.0, 1.0));
     assert_eq!(draining.of_host("serving"), 0.0);
-    let current: Vec<_> = draining.like("lameduck_phase{").into_iter().filter(|(_, value)| *value > 0.0).collect();
+    let current: Vec<_> =
+        draining.like("lameduck_phase{").into_iter().filter(|(_, value)| *value > 0.0).collect();
     assert_eq!(current, [("lameduck_phase{phase=\"draining\"}", 1.0)]);
     assert!(draining.of_host("shutdown_elapsed_seconds") >= 0.1);
     #[expect(clippy::disallowed_methods, reason = "it is compared with the calendar")]
@@ -138,7 +152,8 @@ fn the_process_is_measured_by_the_names_that_everybody_uses() {
 #[test]
 fn descriptors_in_use_follow_the_connections() {
     let service = Service::start(&[]);
-    let open = || Page::scrape(service.internal, CLASSIC).try_sample("process_open_fds").unwrap_or(0.0);
+    let open =
+        || Page::scrape(service.internal, CLASSIC).try_sample("process_open_fds").unwrap_or(0.0);
     let before = open();
     let clients: Vec<Client> = (0..40).map(|_| Client::connect(service.main)).collect();
     until_holds("forty more", || !cfg!(target_os = "linux") || open() >= before + 40.0);
@@ -161,8 +176,14 @@ fn workers_that_are_all_blocked_do_not_silence_the_page() {
     let app = App::start_on(host, Workers::Threads(1));
     let mut client = Client::connect(app.main);
     client.send_get("/");
-    until_holds("it is in flight", || Page::scrape(app.internal, CLASSIC).of_host("requests_in_flight") == 1.0);
-    assert_eq!(Page::scrape(app.internal, CLASSIC).try_sample("process_open_fds"), None, "a host in somebody's world");
+    until_holds("it is in flight", || {
+        Page::scrape(app.internal, CLASSIC).of_host("requests_in_flight") == 1.0
+    });
+    assert_eq!(
+        Page::scrape(app.internal, CLASSIC).try_sample("process_open_fds"),
+        None,
+        "a host in somebody's world"
+    );
     held.store(false, Relaxed);
     assert_eq!(client.answer().status, 200);
     let _ = app.end();

@@ -38,14 +38,19 @@ fn a_stop_hook_that_takes_its_time_is_seen_while_it_runs() {
     app.wait_for_phase("cleaning_up");
     until_holds("the hook is at it, and its time goes up", || {
         let page = Page::scrape(app.internal, CLASSIC);
-        page.try_sample(&format!("lameduck_{}", row("queue", "stop", "running"))).is_some_and(|seconds| seconds > 0.02)
+        page.try_sample(&format!("lameduck_{}", row("queue", "stop", "running")))
+            .is_some_and(|seconds| seconds > 0.02)
     });
     assert!(Page::scrape(app.internal, CLASSIC).of_host(&row("bus", "stop", "failed")) < 1.0);
     let status = app.status();
-    assert_eq!((&status["hook"]["name"], &status["hook"]["half"]), (&"queue".into(), &"stop".into()));
+    assert_eq!(
+        (&status["hook"]["name"], &status["hook"]["half"]),
+        (&"queue".into(), &"stop".into())
+    );
     released.notify_one();
     let report = app.report();
-    let queue = report.hooks.iter().rfind(|hook| hook.name == "queue").expect("its stop half is reported");
+    let queue =
+        report.hooks.iter().rfind(|hook| hook.name == "queue").expect("its stop half is reported");
     assert!(queue.took.as_millis() >= 20, "the report has what the page had: {queue:?}");
 }
 
@@ -53,7 +58,12 @@ fn a_stop_hook_that_takes_its_time_is_seen_while_it_runs() {
 fn names_may_hold_anything_and_two_may_be_the_same() {
     let hook = || Hook::on_stop("data \"base\"\\\n", || async { Done::Ok(()) });
     let check = || Check::new("a b,c}=\"", || async { Done::Ok(()) });
-    let host = builder().hook(hook()).hook(hook()).readiness_check(check()).readiness_check(check()).tower(Router::new());
+    let host = builder()
+        .hook(hook())
+        .hook(hook())
+        .readiness_check(check())
+        .readiness_check(check())
+        .tower(Router::new());
     let app = App::start(host);
     let escaped = r#"data \"base\"\\\n"#;
     let page = Page::scrape(app.internal, CLASSIC);

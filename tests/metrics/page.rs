@@ -47,7 +47,8 @@ impl Page {
     /// A sample by its name and labels as they are written; `lameduck_` goes without saying.
     #[track_caller]
     pub(crate) fn of_host(&self, sample: &str) -> f64 {
-        self.try_sample(&format!("lameduck_{sample}")).unwrap_or_else(|| panic!("no {sample} in {}", self.text))
+        self.try_sample(&format!("lameduck_{sample}"))
+            .unwrap_or_else(|| panic!("no {sample} in {}", self.text))
     }
 
     pub(crate) fn try_sample(&self, sample: &str) -> Option<f64> {

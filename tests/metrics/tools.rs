@@ -4,7 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a tool that cannot be run should fail the test")]
 
-use lameduck::os::stdio::say;
+use lameduck::os::stdio::write_stderr_line;
 use std::{
     io::{ErrorKind, Write},
     path::Path,
@@ -20,7 +20,10 @@ pub(crate) fn promtool(words: &[&str], input: &str) -> bool {
 /// Has an OpenMetrics page read by the parser of Prometheus's own client library. False if it is not there.
 #[track_caller]
 pub(crate) fn openmetrics_parser(page: &str) -> bool {
-    let is_there = Command::new("python3").args(["-c", "import prometheus_client"]).stderr(Stdio::null()).status();
+    let is_there = Command::new("python3")
+        .args(["-c", "import prometheus_client"])
+        .stderr(Stdio::null())
+        .status();
     if !is_there.is_ok_and(|status| status.success()) {
         return missing("the Python package prometheus-client", "PyPI");
     }
@@ -32,7 +35,12 @@ pub(crate) fn openmetrics_parser(page: &str) -> bool {
 #[track_caller]
 fn run(command: &mut Command, input: &str, source: &str) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let spawned = command.current_dir(root).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let spawned = command
+        .current_dir(root)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -49,7 +57,12 @@ fn run(command: &mut Command, input: &str, source: &str) -> bool {
 
 #[track_caller]
 fn missing(tool: &str, source: &str) -> bool {
-    assert!(std::env::var_os("CI").is_none(), "CI needs {tool}, from {source}: .ci/run installs it");
-    say(&format!("note: {tool} is not here ({source} has it), so this test checks less than it could"));
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "CI needs {tool}, from {source}: .ci/run installs it"
+    );
+    write_stderr_line(&format!(
+        "note: {tool} is not here ({source} has it), so this test checks less than it could"
+    ));
     false
 }

@@ -1,8 +1,8 @@
 //! What the tests of this family share.
 
 use lameduck::{
-    env::{Address, Audience, ListenAddress, Listener, Network, Reservation},
     os::{OsListener, OsNetwork, Socket},
+    runtime::{Address, ListenAddress, Listener, Network, Reservation, ServerRole},
 };
 use std::{
     future::{Future, poll_fn},
@@ -15,15 +15,20 @@ use std::{
 /// Fails instead of hanging.
 #[expect(clippy::disallowed_methods, reason = "the bound of a test on real sockets is real time")]
 pub(crate) async fn bounded<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it took more than 20 seconds")
+    tokio::time::timeout(Duration::from_secs(20), future)
+        .await
+        .expect("it took more than 20 seconds")
 }
 
 pub(crate) fn any_port() -> ListenAddress {
     "127.0.0.1:0".parse().unwrap()
 }
 
-pub(crate) async fn listen(address: &ListenAddress, listeners: usize) -> io::Result<Vec<OsListener>> {
-    OsNetwork::default().reserve(address, Audience::World, listeners)?.listen().await
+pub(crate) async fn listen(
+    address: &ListenAddress,
+    listeners: usize,
+) -> io::Result<Vec<OsListener>> {
+    OsNetwork::default().reserve(address, ServerRole::Main, listeners)?.listen().await
 }
 
 pub(crate) async fn listen_one(address: &ListenAddress) -> OsListener {

@@ -3,8 +3,8 @@
 use crate::help::{accept, any_port, bounded, listen, listen_one, tcp};
 use futures_util::future::{Either, select};
 use lameduck::{
-    env::{Address, Audience, ListenAddress, Listener, Network, Reservation},
     os::{OsNetwork, ReusePort, SocketOptions},
+    runtime::{Address, ListenAddress, Listener, Network, Reservation, ServerRole},
 };
 use std::{
     future::poll_fn,
@@ -21,7 +21,9 @@ async fn a_second_instance_is_refused_while_the_first_listens_with_one_socket_or
     for count in [1, 3] {
         let first = listen(&any_port(), count).await.unwrap();
         for second in [1, 3] {
-            let error = OsNetwork::default().reserve(&same(&first[0].local()), Audience::World, second).unwrap_err();
+            let error = OsNetwork::default()
+                .reserve(&same(&first[0].local()), ServerRole::Main, second)
+                .unwrap_err();
             assert_eq!(error.kind(), ErrorKind::AddrInUse);
             assert!(error.raw_os_error().is_some(), "the system's reason is kept");
         }
@@ -30,19 +32,26 @@ async fn a_second_instance_is_refused_while_the_first_listens_with_one_socket_or
 
 #[tokio::test]
 async fn a_second_instance_is_refused_while_the_first_has_only_reserved() {
-    let first = OsNetwork::default().reserve(&any_port(), Audience::World, 2).unwrap();
-    let error = OsNetwork::default().reserve(&same(&first.local()), Audience::World, 2).unwrap_err();
+    let first = OsNetwork::default().reserve(&any_port(), ServerRole::Main, 2).unwrap();
+    let error =
+        OsNetwork::default().reserve(&same(&first.local()), ServerRole::Main, 2).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
 }
 
 #[tokio::test]
 async fn one_port_on_all_addresses_excludes_the_same_port_on_one() {
-    let first = OsNetwork::default().reserve(&ListenAddress::Port(0), Audience::World, 2).unwrap();
+    let first = OsNetwork::default().reserve(&ListenAddress::Port(0), ServerRole::Main, 2).unwrap();
     let port = tcp(&first.local()).port();
     let second = ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    assert_eq!(OsNetwork::default().reserve(&second, Audience::World, 1).unwrap_err().kind(), ErrorKind::AddrInUse);
+    assert_eq!(
+        OsNetwork::default().reserve(&second, ServerRole::Main, 1).unwrap_err().kind(),
+        ErrorKind::AddrInUse
+    );
     let _first = first.listen().await.unwrap();
-    assert_eq!(OsNetwork::default().reserve(&second, Audience::World, 1).unwrap_err().kind(), ErrorKind::AddrInUse);
+    assert_eq!(
+        OsNetwork::default().reserve(&second, ServerRole::Main, 1).unwrap_err().kind(),
+        ErrorKind::AddrInUse
+    );
 }
 
 /// A server that closes first leaves connections in TIME_WAIT on its port for a minute.
@@ -62,14 +71,21 @@ async fn a_restart_is_not_held_up_by_connections_in_time_wait() {
     let _client = TcpStream::connect(tcp(&again[0].local())).unwrap();
     let mut other = again.pop().unwrap();
     let mut one = again.pop().unwrap();
-    bounded(select(poll_fn(move |cx| one.poll_accept(cx)), poll_fn(move |cx| other.poll_accept(cx)))).await;
+    bounded(select(
+        poll_fn(move |cx| one.poll_accept(cx)),
+        poll_fn(move |cx| other.poll_accept(cx)),
+    ))
+    .await;
 }
 
 #[tokio::test]
 async fn a_reservation_over_leftovers_is_exclusive_too() {
     let address = port_with_leftovers().await;
-    let _first = OsNetwork::default().reserve(&address, Audience::World, 2).unwrap();
-    assert_eq!(OsNetwork::default().reserve(&address, Audience::World, 2).unwrap_err().kind(), ErrorKind::AddrInUse);
+    let _first = OsNetwork::default().reserve(&address, ServerRole::Main, 2).unwrap();
+    assert_eq!(
+        OsNetwork::default().reserve(&address, ServerRole::Main, 2).unwrap_err().kind(),
+        ErrorKind::AddrInUse
+    );
 }
 
 /// Two instances that bind over leftovers within the same moment both succeed, because both try again with `SO_REUSEADDR`.
@@ -81,7 +97,7 @@ async fn of_two_instances_that_bind_in_the_same_moment_only_one_listens() {
     rival.set_reuse_address(true).unwrap();
     rival.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     let address = ListenAddress::Tcp(rival.local_addr().unwrap().as_socket().unwrap());
-    let ours = OsNetwork::default().reserve(&address, Audience::World, 2).unwrap();
+    let ours = OsNetwork::default().reserve(&address, ServerRole::Main, 2).unwrap();
     let rival_listens = rival.listen(16).is_ok();
     rival.set_reuse_port(true).unwrap();
     let we_listen = ours.listen().await.is_ok();
@@ -90,19 +106,20 @@ async fn of_two_instances_that_bind_in_the_same_moment_only_one_listens() {
 
 #[tokio::test]
 async fn instances_that_both_ask_for_it_share_a_port() {
-    let shared = || OsNetwork::new(SocketOptions { reuse_port: ReusePort::Yes, ..SocketOptions::default() });
-    let first = shared().reserve(&any_port(), Audience::World, 2).unwrap();
+    let shared =
+        || OsNetwork::new(SocketOptions { reuse_port: ReusePort::Yes, ..SocketOptions::default() });
+    let first = shared().reserve(&any_port(), ServerRole::Main, 2).unwrap();
     let address = same(&first.local());
     let _first = first.listen().await.unwrap();
-    let second = shared().reserve(&address, Audience::World, 2).unwrap().listen().await.unwrap();
+    let second = shared().reserve(&address, ServerRole::Main, 2).unwrap().listen().await.unwrap();
     assert_eq!(second.len(), 2);
-    let error = OsNetwork::default().reserve(&address, Audience::World, 1).unwrap_err();
+    let error = OsNetwork::default().reserve(&address, ServerRole::Main, 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse, "one that did not ask is refused");
 }
 
 #[tokio::test]
 async fn a_reserved_port_refuses_connections_until_it_listens() {
-    let reservation = OsNetwork::default().reserve(&any_port(), Audience::World, 1).unwrap();
+    let reservation = OsNetwork::default().reserve(&any_port(), ServerRole::Main, 1).unwrap();
     let address = tcp(&reservation.local());
     assert_ne!(address.port(), 0);
     assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
@@ -112,10 +129,10 @@ async fn a_reserved_port_refuses_connections_until_it_listens() {
 
 #[tokio::test]
 async fn a_dropped_reservation_gives_its_port_back() {
-    let reservation = OsNetwork::default().reserve(&any_port(), Audience::World, 1).unwrap();
+    let reservation = OsNetwork::default().reserve(&any_port(), ServerRole::Main, 1).unwrap();
     let address = same(&reservation.local());
     drop(reservation);
-    OsNetwork::default().reserve(&address, Audience::World, 1).unwrap();
+    OsNetwork::default().reserve(&address, ServerRole::Main, 1).unwrap();
 }
 
 #[tokio::test]
@@ -124,7 +141,8 @@ async fn siblings_share_a_port_and_every_one_gets_connections() {
     let mut siblings = listen(&any_port(), 2).await.unwrap();
     let (mut one, mut other) = (siblings.remove(0), siblings.remove(0));
     assert_eq!(one.local(), other.local());
-    let clients: Vec<_> = (0..CLIENTS).map(|_| TcpStream::connect(tcp(&one.local())).unwrap()).collect();
+    let clients: Vec<_> =
+        (0..CLIENTS).map(|_| TcpStream::connect(tcp(&one.local())).unwrap()).collect();
     let mut accepted = [0, 0];
     while accepted[0] + accepted[1] < clients.len() {
         let next = select(poll_fn(|cx| one.poll_accept(cx)), poll_fn(|cx| other.poll_accept(cx)));
@@ -158,7 +176,9 @@ async fn a_port_on_all_addresses_serves_both_families_and_names_ipv4_peers_as_su
 #[tokio::test]
 async fn an_address_that_is_not_this_machines_is_refused_with_the_systems_reason() {
     // RFC 5737: documentation.
-    let error = OsNetwork::default().reserve(&"192.0.2.1:0".parse().unwrap(), Audience::World, 1).unwrap_err();
+    let error = OsNetwork::default()
+        .reserve(&"192.0.2.1:0".parse().unwrap(), ServerRole::Main, 1)
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
 }
 
@@ -172,16 +192,16 @@ fn sharing() -> OsNetwork {
 #[tokio::test]
 async fn a_shared_port_is_shared_with_other_processes_and_not_by_two_servers_of_one() {
     let network = sharing();
-    let main = network.reserve(&ListenAddress::Port(0), Audience::World, 2).unwrap();
+    let main = network.reserve(&ListenAddress::Port(0), ServerRole::Main, 2).unwrap();
     let port = tcp(&main.local()).port();
     let both = [ListenAddress::Port(port), ListenAddress::Tcp((Ipv4Addr::LOCALHOST, port).into())];
     for internal in &both {
-        let error = network.reserve(internal, Audience::Operators, 1).unwrap_err();
+        let error = network.reserve(internal, ServerRole::Internal, 1).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse, "{internal}");
-        sharing().reserve(internal, Audience::Operators, 1).unwrap();
+        sharing().reserve(internal, ServerRole::Internal, 1).unwrap();
     }
     drop(main);
-    network.reserve(&both[0], Audience::Operators, 1).unwrap();
+    network.reserve(&both[0], ServerRole::Internal, 1).unwrap();
 }
 
 /// A second instance that shares was refused on the very address of one that does not, but not on all addresses.
@@ -190,8 +210,10 @@ async fn a_shared_port_is_shared_with_other_processes_and_not_by_two_servers_of_
 async fn one_port_on_one_address_is_not_shared_by_who_takes_it_on_all() {
     let first = listen(&any_port(), 2).await.unwrap();
     let port = tcp(&first[0].local()).port();
-    for everywhere in [ListenAddress::Port(port), ListenAddress::Tcp((Ipv4Addr::UNSPECIFIED, port).into())] {
-        let error = sharing().reserve(&everywhere, Audience::World, 2).unwrap_err();
+    for everywhere in
+        [ListenAddress::Port(port), ListenAddress::Tcp((Ipv4Addr::UNSPECIFIED, port).into())]
+    {
+        let error = sharing().reserve(&everywhere, ServerRole::Main, 2).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse, "{everywhere}");
     }
 }
@@ -204,15 +226,16 @@ async fn a_name_that_does_not_belong_to_this_user_keeps_no_port_from_being_share
     use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr as UnixAddress};
     let free = tcp(&listen_one(&any_port()).await.local());
     let squatted = |suffix: &str| {
-        let name = UnixAddress::from_abstract_name(format!("lameduck exclusive {free}{suffix}")).unwrap();
+        let name =
+            UnixAddress::from_abstract_name(format!("lameduck exclusive {free}{suffix}")).unwrap();
         // Bound, and no more: whose it is cannot be known.
         std::os::unix::net::UnixDatagram::bind_addr(&name).unwrap()
     };
     let _names = ["", " 1.0", &format!(" {}.0", std::process::id())].map(squatted);
-    let shared = sharing().reserve(&ListenAddress::Tcp(free), Audience::World, 1).unwrap();
+    let shared = sharing().reserve(&ListenAddress::Tcp(free), ServerRole::Main, 1).unwrap();
     drop(shared);
     // An exclusive one takes another name, and is found.
     let _exclusive = listen(&ListenAddress::Tcp(free), 2).await.unwrap();
-    let error = sharing().reserve(&ListenAddress::Tcp(free), Audience::World, 1).unwrap_err();
+    let error = sharing().reserve(&ListenAddress::Tcp(free), ServerRole::Main, 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
 }

@@ -4,8 +4,8 @@
 use crate::deaf;
 use crate::help::{Scratch, accept, any_port, bounded, listen, listen_one, tcp};
 use lameduck::{
-    env::{Address, Backlog, ListenAddress, Listener, Look, Transport},
     os::{OsListener, SocketOptions},
+    runtime::{Address, ListenAddress, Listener, Peek, QuiesceOutcome, Transport},
 };
 use std::{
     future::poll_fn,
@@ -44,7 +44,7 @@ async fn a_sealed_listener_gives_its_queue_and_lets_nobody_in(address: ListenAdd
     let mut listener = listen_one(&address).await;
     let local = tcp(&listener.local());
     let _queued: Vec<_> = (0..3).map(|_| TcpStream::connect(local).unwrap()).collect();
-    assert!(matches!(listener.quiesce(), Backlog::Sealed));
+    assert!(matches!(listener.quiesce(), QuiesceOutcome::Sealed));
     // This waits for something that must not happen: the handshake.
     let error = TcpStream::connect_timeout(&local, Duration::from_millis(50)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
@@ -90,13 +90,14 @@ async fn siblings_sealed_without_privilege_let_nobody_in_until_the_last_is_close
         let local = tcp(&listeners[0].local());
         let _queued: Vec<_> = (0..30).map(|_| TcpStream::connect(local).unwrap()).collect();
         for listener in &mut listeners {
-            assert!(matches!(listener.quiesce(), Backlog::Sealed));
+            assert!(matches!(listener.quiesce(), QuiesceOutcome::Sealed));
         }
         let mut accepted = 0;
         for close in [first_closed, 0, 0] {
             for _ in 0..10 {
                 // The kernel would spread them over the listeners.
-                let error = TcpStream::connect_timeout(&local, Duration::from_millis(5)).unwrap_err();
+                let error =
+                    TcpStream::connect_timeout(&local, Duration::from_millis(5)).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::TimedOut);
             }
             accepted += accept_until_empty(&mut listeners.remove(close)).await;
@@ -114,8 +115,9 @@ async fn a_client_with_the_largest_ttl_is_accepted_from_a_listener_sealed_withou
     for address in [any_port(), ListenAddress::Port(0)] {
         let mut listener = listen_one(&address).await;
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, tcp(&listener.local()).port()));
-        assert!(matches!(listener.quiesce(), Backlog::Sealed));
-        let near = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        assert!(matches!(listener.quiesce(), QuiesceOutcome::Sealed));
+        let near =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         near.set_ttl_v4(255).unwrap();
         near.connect(&local.into()).unwrap();
         let (mut server, _) = accept(&mut listener).await.unwrap();
@@ -141,14 +143,17 @@ async fn until_handshakes(listener: &OsListener, count: usize) {
 
 /// `at` is what the client connects to, if it is not what the listener is bound to.
 #[cfg(target_os = "linux")]
-async fn a_handshake_is_counted_until_it_is_complete_and_then_in_the_queue(address: ListenAddress, at: Option<Ipv4Addr>) {
+async fn a_handshake_is_counted_until_it_is_complete_and_then_in_the_queue(
+    address: ListenAddress,
+    at: Option<Ipv4Addr>,
+) {
     let mut listener = listen_one(&address).await;
     let local = tcp(&listener.local());
     let at = at.map_or(local, |at| SocketAddr::from((at, local.port())));
     assert_eq!(listener.handshakes(), Some(0));
     let client = deaf::connect(at);
     until_handshakes(&listener, 1).await;
-    assert!(matches!(listener.quiesce(), Backlog::Sealed));
+    assert!(matches!(listener.quiesce(), QuiesceOutcome::Sealed));
     assert_eq!(listener.handshakes(), Some(1), "the filter harms none that has begun");
     assert_eq!(accept_until_empty(&mut listener).await, 0);
     deaf::hear(&client);
@@ -168,7 +173,11 @@ async fn a_handshake_under_way_is_counted_until_it_is_in_the_queue_of_a_sealed_i
 async fn a_handshake_of_either_family_is_counted_by_a_dual_stack_listener() {
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
         let dual_stack = || ListenAddress::Port(0);
-        a_handshake_is_counted_until_it_is_complete_and_then_in_the_queue(dual_stack(), Some(Ipv4Addr::LOCALHOST)).await;
+        a_handshake_is_counted_until_it_is_complete_and_then_in_the_queue(
+            dual_stack(),
+            Some(Ipv4Addr::LOCALHOST),
+        )
+        .await;
         a_handshake_is_counted_until_it_is_complete_and_then_in_the_queue(dual_stack(), None).await;
     }
 }
@@ -205,7 +214,8 @@ async fn a_unix_listener_has_no_handshakes() {
 async fn a_quiesced_listener_asks_the_kernel_and_not_the_runtime() {
     let mut listener = listen_one(&any_port()).await;
     assert_eq!(accept_until_empty(&mut listener).await, 0);
-    let _queued: Vec<_> = (0..5).map(|_| TcpStream::connect(tcp(&listener.local())).unwrap()).collect();
+    let _queued: Vec<_> =
+        (0..5).map(|_| TcpStream::connect(tcp(&listener.local())).unwrap()).collect();
     listener.quiesce();
     assert_eq!(accept_until_empty(&mut listener).await, 5);
 }
@@ -241,7 +251,7 @@ async fn a_quiesced_unix_listener_gives_its_queue_and_cannot_be_found() {
     let path = scratch.path().join("app.sock");
     let mut listener = listen_one(&ListenAddress::Unix(path.clone())).await;
     let _queued: Vec<_> = (0..3).map(|_| UnixStream::connect(&path).unwrap()).collect();
-    assert!(matches!(listener.quiesce(), Backlog::Sealed));
+    assert!(matches!(listener.quiesce(), QuiesceOutcome::Sealed));
     assert_eq!(UnixStream::connect(&path).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(accept_until_empty(&mut listener).await, 3);
 }
@@ -251,12 +261,14 @@ async fn a_quiesced_unix_listener_gives_its_queue_and_cannot_be_found() {
 async fn an_inherited_listener_is_left_to_its_successor_as_it_was() {
     let parent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = parent.local_addr().unwrap();
-    let mut listener = OsListener::inherited(parent.try_clone().unwrap().into(), SocketOptions::default()).unwrap();
+    let mut listener =
+        OsListener::inherited(parent.try_clone().unwrap().into(), SocketOptions::default())
+            .unwrap();
     assert_eq!(listener.local(), Address::Tcp(address));
     let _first = TcpStream::connect(address).unwrap();
     let (server, _) = accept(&mut listener).await.unwrap();
-    assert_eq!(server.look(), Look::Empty);
-    assert!(matches!(listener.quiesce(), Backlog::Inherited));
+    assert_eq!(server.peek(), Peek::Empty);
+    assert!(matches!(listener.quiesce(), QuiesceOutcome::Inherited));
     drop(listener);
     let _second = TcpStream::connect(address).unwrap();
     let mut successor = OsListener::inherited(parent.into(), SocketOptions::default()).unwrap();

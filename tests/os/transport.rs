@@ -3,8 +3,8 @@
 use crate::help::{accept, any_port, bounded, listen_one, tcp};
 use futures_util::FutureExt;
 use lameduck::{
-    env::{ListenAddress, Listener, Look, Transport},
     os::Socket,
+    runtime::{ListenAddress, Listener, Peek, Transport},
 };
 use std::{
     io::{ErrorKind, Read, Write},
@@ -24,14 +24,14 @@ async fn pair(address: ListenAddress) -> (Socket, TcpStream) {
 #[tokio::test]
 async fn a_look_tells_data_from_nothing_and_an_end() {
     let (mut server, mut client) = pair(any_port()).await;
-    assert_eq!(server.look(), Look::Empty);
+    assert_eq!(server.peek(), Peek::Empty);
     client.write_all(b"x").unwrap();
-    assert_eq!(server.look(), Look::Data);
-    assert_eq!(server.look(), Look::Data, "a look takes nothing");
+    assert_eq!(server.peek(), Peek::Data);
+    assert_eq!(server.peek(), Peek::Data, "a look takes nothing");
     client.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(server.look(), Look::Data, "what came before the end is seen before it");
+    assert_eq!(server.peek(), Peek::Data, "what came before the end is seen before it");
     assert_eq!(bounded(server.read_u8()).await.unwrap(), b'x');
-    assert_eq!(server.look(), Look::Ended);
+    assert_eq!(server.peek(), Peek::Ended);
 }
 
 #[tokio::test]
@@ -39,16 +39,16 @@ async fn a_look_at_a_reset_connection_finds_it_broken() {
     let (server, client) = pair(any_port()).await;
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     drop(client);
-    assert_eq!(server.look(), Look::Broken);
+    assert_eq!(server.peek(), Peek::Broken);
 }
 
 #[tokio::test]
 async fn a_unix_connection_can_be_looked_at_too() {
     let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
     let socket = Socket::from(ours);
-    assert_eq!(socket.look(), Look::Empty);
+    assert_eq!(socket.peek(), Peek::Empty);
     theirs.try_write(b"x").unwrap();
-    assert_eq!(socket.look(), Look::Data);
+    assert_eq!(socket.peek(), Peek::Data);
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use crate::help::{Scratch, accept, bounded, listen, listen_one};
 use futures_util::future::{Either, select};
 use lameduck::{
-    env::{Address, Audience, ListenAddress, Listener, Network, Reservation},
     os::OsNetwork,
+    runtime::{Address, ListenAddress, Listener, Network, Reservation, ServerRole},
 };
 use std::{
     future::poll_fn,
@@ -31,7 +31,7 @@ async fn a_socket_where_somebody_answers_is_in_use() {
     let scratch = Scratch::new("in-use");
     let address = ListenAddress::Unix(scratch.path().join("app.sock"));
     let _first = listen_one(&address).await;
-    let error = OsNetwork::default().reserve(&address, Audience::World, 1).unwrap_err();
+    let error = OsNetwork::default().reserve(&address, ServerRole::Main, 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
 }
 
@@ -40,7 +40,9 @@ async fn a_file_that_is_not_a_socket_is_left_alone() {
     let scratch = Scratch::new("file");
     let path = scratch.path().join("precious");
     std::fs::write(&path, "data").unwrap();
-    let error = OsNetwork::default().reserve(&ListenAddress::Unix(path.clone()), Audience::World, 1).unwrap_err();
+    let error = OsNetwork::default()
+        .reserve(&ListenAddress::Unix(path.clone()), ServerRole::Main, 1)
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert_eq!(std::fs::read(&path).unwrap(), b"data");
 }
@@ -61,9 +63,9 @@ async fn the_path_of_a_successor_is_not_unlinked() {
 async fn a_reservation_that_lost_its_path_does_not_listen_in_vain() {
     let scratch = Scratch::new("lost");
     let address = ListenAddress::Unix(scratch.path().join("app.sock"));
-    let first = OsNetwork::default().reserve(&address, Audience::World, 1).unwrap();
+    let first = OsNetwork::default().reserve(&address, ServerRole::Main, 1).unwrap();
     // Until it listens it looks like a leftover.
-    let _second = OsNetwork::default().reserve(&address, Audience::World, 1).unwrap();
+    let _second = OsNetwork::default().reserve(&address, ServerRole::Main, 1).unwrap();
     assert_eq!(first.listen().await.unwrap_err().kind(), ErrorKind::AddrInUse);
 }
 
@@ -71,7 +73,11 @@ async fn a_reservation_that_lost_its_path_does_not_listen_in_vain() {
 async fn a_dropped_reservation_removes_its_path() {
     let scratch = Scratch::new("reservation");
     let path = scratch.path().join("app.sock");
-    drop(OsNetwork::default().reserve(&ListenAddress::Unix(path.clone()), Audience::World, 2).unwrap());
+    drop(
+        OsNetwork::default()
+            .reserve(&ListenAddress::Unix(path.clone()), ServerRole::Main, 2)
+            .unwrap(),
+    );
     assert!(!path.exists());
 }
 
@@ -82,7 +88,9 @@ async fn siblings_share_one_queue_and_the_path_stays_until_the_last() {
     let mut siblings = listen(&ListenAddress::Unix(path.clone()), 2).await.unwrap();
     let (mut one, mut other) = (siblings.remove(0), siblings.remove(0));
     let _client = UnixStream::connect(&path).unwrap();
-    match bounded(select(poll_fn(|cx| one.poll_accept(cx)), poll_fn(|cx| other.poll_accept(cx)))).await {
+    match bounded(select(poll_fn(|cx| one.poll_accept(cx)), poll_fn(|cx| other.poll_accept(cx))))
+        .await
+    {
         Either::Left((accepted, _)) | Either::Right((accepted, _)) => drop(accepted.unwrap()),
     }
     drop(one);
@@ -100,8 +108,10 @@ async fn a_socket_has_the_permissions_that_were_asked_for_before_it_listens() {
     let scratch = Scratch::new("mode");
     let path = scratch.path().join("app.sock");
     for mode in [0o600, 0o666] {
-        let network = OsNetwork::new(SocketOptions { unix_mode: Some(mode), ..SocketOptions::default() });
-        let _reserved = network.reserve(&ListenAddress::Unix(path.clone()), Audience::World, 1).unwrap();
+        let network =
+            OsNetwork::new(SocketOptions { unix_mode: Some(mode), ..SocketOptions::default() });
+        let _reserved =
+            network.reserve(&ListenAddress::Unix(path.clone()), ServerRole::Main, 1).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
     }
 }
@@ -109,7 +119,9 @@ async fn a_socket_has_the_permissions_that_were_asked_for_before_it_listens() {
 #[test]
 fn an_abstract_name_is_not_a_path() {
     for name in ["@app", "\0app"] {
-        let error = OsNetwork::default().reserve(&ListenAddress::Unix(name.into()), Audience::World, 1).unwrap_err();
+        let error = OsNetwork::default()
+            .reserve(&ListenAddress::Unix(name.into()), ServerRole::Main, 1)
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
     }
 }

@@ -43,13 +43,21 @@ fn start(mut service: Service, what: &str) -> Start {
     let begin = now();
     let serving = until(what, || {
         let phases = service.phases();
-        if phases.iter().any(|phase| phase == "serving") { Some(true) } else { (!service.is_running()).then_some(false) }
+        if phases.iter().any(|phase| phase == "serving") {
+            Some(true)
+        } else {
+            (!service.is_running()).then_some(false)
+        }
     });
     if serving {
         let asked = now();
         service.signal(Signal::TERM);
         let (code, took) = service.exit_code_since(asked);
-        assert!(code == 0 && took < AT_ONCE, "{what}: exit code {code} after {took:?}: {:?}", service.lines());
+        assert!(
+            code == 0 && took < AT_ONCE,
+            "{what}: exit code {code} after {took:?}: {:?}",
+            service.lines()
+        );
         return Start::Served;
     }
     let code = service.exit_code();
@@ -57,7 +65,11 @@ fn start(mut service: Service, what: &str) -> Start {
     let plain: Vec<_> = service.lines().iter().map(text).filter(|line| !line.is_empty()).collect();
     let logged = format!("{what}: exit code {code}, {:?}", service.lines());
     assert!(code == 1 && plain.len() == 1 && plain[0].starts_with("error: "), "{logged}");
-    assert!(!service.lines().iter().any(|line| line["message"] == "panicked") && begin.elapsed() < AT_ONCE, "{logged}");
+    assert!(
+        !service.lines().iter().any(|line| line["message"] == "panicked")
+            && begin.elapsed() < AT_ONCE,
+        "{logged}"
+    );
     Start::Failed(plain.into_iter().next().unwrap())
 }
 
@@ -84,10 +96,15 @@ const FLAGS: [&str; 2] = ["--connections-max=1", "--lame-duck=0s"];
 /// `error:` line. With a few more, the service started and could not stop: each accept of the drain
 /// failed for want of a descriptor, also with an empty queue.
 #[test]
-fn whatever_descriptor_is_refused_the_start_fails_in_one_line_or_the_service_serves_and_stops_at_once() {
+fn whatever_descriptor_is_refused_the_start_fails_in_one_line_or_the_service_serves_and_stops_at_once()
+ {
     let said = sweep(4, |most| service_without(&format!("descriptors={most}"), &FLAGS));
-    for what in ["driver's runtime", "control runtime", "internal server", "main address", "worker"] {
-        assert!(said.iter().any(|line| line.contains(what)), "no start failed at {what}: {said:#?}");
+    for what in ["driver's runtime", "control runtime", "internal server", "main address", "worker"]
+    {
+        assert!(
+            said.iter().any(|line| line.contains(what)),
+            "no start failed at {what}: {said:#?}"
+        );
     }
     assert!(said.iter().all(|line| line.contains("ulimit -n")), "{said:#?}");
 }
@@ -96,7 +113,8 @@ fn whatever_descriptor_is_refused_the_start_fails_in_one_line_or_the_service_ser
 /// over the second thread of a runtime, whose drop waited for the first. With one or two it exited
 /// with code 101.
 #[test]
-fn whatever_thread_is_refused_the_start_fails_in_one_line_or_the_service_serves_and_stops_at_once() {
+fn whatever_thread_is_refused_the_start_fails_in_one_line_or_the_service_serves_and_stops_at_once()
+{
     let copy = std::env::temp_dir().join(format!("lameduck-{}-threads", std::process::id()));
     std::fs::copy(env!("CARGO_BIN_EXE_lameduck"), &copy).unwrap();
     let said = if geteuid().is_root() {
@@ -117,7 +135,10 @@ fn whatever_thread_is_refused_the_start_fails_in_one_line_or_the_service_serves_
     assert!(first.is_some_and(|line| line.contains("ulimit -u")), "{said:#?}");
     if geteuid().is_root() {
         for what in ["control runtime", "internal server", "worker"] {
-            assert!(said.iter().any(|line| line.contains(what)), "no start failed at {what}: {said:#?}");
+            assert!(
+                said.iter().any(|line| line.contains(what)),
+                "no start failed at {what}: {said:#?}"
+            );
         }
     }
 }
@@ -128,15 +149,19 @@ fn whatever_thread_is_refused_the_start_fails_in_one_line_or_the_service_serves_
 fn a_stop_without_a_free_descriptor_takes_no_longer_than_any() {
     let mut service = Service::start(&["--lame-duck=0s"]);
     // The kernel may not have closed yet what the last scrape used.
-    let open = |pid: Pid| std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap().count() as u64;
+    let open = |pid: Pid| {
+        std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap().count() as u64
+    };
     block(Duration::from_millis(100));
-    let most = Rlimit { current: Some(open(service.pid())), maximum: getrlimit(Resource::Nofile).maximum };
+    let most =
+        Rlimit { current: Some(open(service.pid())), maximum: getrlimit(Resource::Nofile).maximum };
     prlimit(Some(service.pid()), Resource::Nofile, most).unwrap();
     let asked: Instant = now();
     service.signal(Signal::TERM);
     let (code, took) = service.exit_code_since(asked);
     assert_eq!(code, 0);
     assert!(took < AT_ONCE, "{took:?}");
-    let warnings: Vec<_> = service.lines().into_iter().filter(|line| line["level"] == "WARN").collect();
+    let warnings: Vec<_> =
+        service.lines().into_iter().filter(|line| line["level"] == "WARN").collect();
     assert!(warnings.is_empty(), "newcomers are kept out all the same: {warnings:?}");
 }

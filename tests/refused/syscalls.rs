@@ -6,8 +6,8 @@ use crate::support::{Client, End, Service, aside, until};
 use nix::libc::{self, c_int, c_long};
 use rustix::process::Signal;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, SeccompCondition, SeccompFilter, SeccompRule,
-    apply_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, SeccompCondition,
+    SeccompFilter, SeccompRule, apply_filter,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -19,7 +19,11 @@ const SO_ATTACH_REUSEPORT_CBPF: c_int = 51;
 
 const OPTIONAL: [Optional; 12] = [
     Optional("filter", libc::SYS_setsockopt, &[(1, libc::SOL_SOCKET), (2, libc::SO_ATTACH_FILTER)]),
-    Optional("decoy", libc::SYS_setsockopt, &[(1, libc::SOL_SOCKET), (2, SO_ATTACH_REUSEPORT_CBPF)]),
+    Optional(
+        "decoy",
+        libc::SYS_setsockopt,
+        &[(1, libc::SOL_SOCKET), (2, SO_ATTACH_REUSEPORT_CBPF)],
+    ),
     Optional("ttl", libc::SYS_setsockopt, &[(1, libc::IPPROTO_IP), (2, libc::IP_MINTTL)]),
     Optional("netlink", libc::SYS_socket, &[(0, libc::AF_NETLINK)]),
     Optional("cookie", libc::SYS_getsockopt, &[(1, libc::SOL_SOCKET), (2, libc::SO_COOKIE)]),
@@ -38,8 +42,12 @@ pub(super) fn refuse(what: &str) {
     let error = if error == "EPERM" { libc::EPERM } else { libc::ENOSYS };
     let names: Vec<_> = names.split(',').collect();
     let mut rules = BTreeMap::<i64, Vec<SeccompRule>>::new();
-    for Optional(_, call, arguments) in OPTIONAL.iter().filter(|optional| names.contains(&optional.0)) {
-        let conditions = arguments.iter().map(|(at, value)| SeccompCondition::new(*at, Dword, Eq, *value as u64).unwrap());
+    for Optional(_, call, arguments) in
+        OPTIONAL.iter().filter(|optional| names.contains(&optional.0))
+    {
+        let conditions = arguments
+            .iter()
+            .map(|(at, value)| SeccompCondition::new(*at, Dword, Eq, *value as u64).unwrap());
         let conditions: Vec<_> = conditions.collect();
         let of_call = rules.entry(*call).or_default();
         if !conditions.is_empty() {
@@ -70,16 +78,23 @@ fn lives(what: &str) -> Vec<Value> {
     assert!(matches!(idle.end(), End::Closed), "{what}");
     assert_eq!(service.exit_code(), 0, "{what}: {:?}", service.lines());
     let requests = &service.report()["requests"];
-    assert_eq!((&requests["finished"], &requests["started"]), (&3.into(), &3.into()), "{what}: {requests}");
+    assert_eq!(
+        (&requests["finished"], &requests["started"]),
+        (&3.into(), &3.into()),
+        "{what}: {requests}"
+    );
     service.lines()
 }
 
 fn warnings(lines: &[Value]) -> Vec<String> {
-    let loud = lines.iter().filter(|line| line["level"] == "WARN" || line["level"] == "ERROR" || line.is_string());
+    let loud = lines
+        .iter()
+        .filter(|line| line["level"] == "WARN" || line["level"] == "ERROR" || line.is_string());
     loud.map(ToString::to_string).collect()
 }
 
-const NOT_SEALED: &str = "newcomers cannot be kept out while the queue is emptied; a few may be refused late";
+const NOT_SEALED: &str =
+    "newcomers cannot be kept out while the queue is emptied; a few may be refused late";
 
 #[test]
 fn no_optional_call_is_missed_whatever_error_refuses_it() {
@@ -97,7 +112,10 @@ fn a_listener_that_neither_way_can_seal_is_told_with_the_reason() {
     for (error, reason) in [("EPERM", "not permitted"), ("ENOSYS", "not implemented")] {
         for second in ["decoy", "ttl"] {
             let said = warnings(&lives(&format!("{error}:filter,{second}")));
-            assert!(!said.is_empty() && said.iter().all(|line| line.contains(NOT_SEALED)), "{said:?}");
+            assert!(
+                !said.is_empty() && said.iter().all(|line| line.contains(NOT_SEALED)),
+                "{said:?}"
+            );
             assert!(said[0].to_lowercase().contains(reason), "{said:?}");
         }
     }
@@ -119,7 +137,9 @@ fn with_none_of_the_optional_calls_as_in_a_sandbox_nothing_is_lost() {
 /// 1,000 responses that a dying process had cut, 927 ended in a FIN and looked complete.
 #[test]
 fn what_a_killed_process_has_cut_does_not_look_complete_without_any_optional_call() {
-    for (what, signal) in [(format!("EPERM:{}", all()), Signal::KILL), ("ENOSYS:copies".to_owned(), Signal::ABORT)] {
+    for (what, signal) in
+        [(format!("EPERM:{}", all()), Signal::KILL), ("ENOSYS:copies".to_owned(), Signal::ABORT)]
+    {
         let mut service = Service::watch(&mut service_without(&format!("calls={what}"), &[]));
         service.wait_for_phase("serving");
         let mut streams: Vec<_> = (0..20).map(|_| Client::connect(service.main)).collect();

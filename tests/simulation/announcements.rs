@@ -6,7 +6,7 @@
 use crate::stage::{code, millis, play};
 use lameduck_sim::{
     network::{TurmoilNetWorld, TurmoilWorld, World},
-    scenario::{Client, Deed, Outcome, Scenario, StopBy, StopRequest, Traffic},
+    scenario::{Client, Outcome, RequestKind, Scenario, StopBy, StopRequest, Traffic},
 };
 
 const STOP: u64 = 1_000;
@@ -29,8 +29,10 @@ fn opened_in_the_delay(outcome: &Outcome) -> Vec<u64> {
 fn nothing_is_lost(outcome: &Outcome) {
     let lost = outcome.trace.events("failed");
     // The client sends these again: the server did not process them.
-    let lost: Vec<_> =
-        lost.iter().filter(|record| !matches!(record.text("how"), Some("stream-refused" | "not-sent"))).collect();
+    let lost: Vec<_> = lost
+        .iter()
+        .filter(|record| !matches!(record.text("how"), Some("stream-refused" | "not-sent")))
+        .collect();
     assert!(lost.is_empty() && code(outcome) == 0, "{lost:?}\n{}", outcome.trace.text());
 }
 
@@ -42,7 +44,7 @@ fn a_client_that_asks_without_a_pause_opens_connections_by_the_handful_and_not_b
         let traffic = Traffic::KeepAlive { requests: 900, every_ms: 3, retries: true };
         let mut scenario = scenario("eight clients that ask all the time");
         for n in 0..8 {
-            scenario = scenario.client(Client::new(800 + n * 3, Deed::Fast, traffic));
+            scenario = scenario.client(Client::new(800 + n * 3, RequestKind::Fast, traffic));
         }
         let outcome = play::<W>(&scenario);
         nothing_is_lost(&outcome);
@@ -63,14 +65,16 @@ fn http2_connections_that_are_opened_in_the_delay_announce_one_by_one_after_thei
     let mut scenario = scenario("twenty HTTP/2 clients that come in the delay");
     for n in 0..20 {
         let traffic = Traffic::Http2 { requests: 30, every_ms: 200 };
-        scenario = scenario.client(Client::new(STOP + 100 + n * 150, Deed::Slow(5), traffic));
+        scenario =
+            scenario.client(Client::new(STOP + 100 + n * 150, RequestKind::Slow(5), traffic));
     }
     let outcome = play::<TurmoilNetWorld>(&scenario);
     nothing_is_lost(&outcome);
     let first = |event: &str, n: usize| {
         let records = outcome.trace.events(event);
         let is_its = |record: &&lameduck_sim::trace::Record| {
-            *record.actor == *format!("client-{n}") && record.number("connection").is_none_or(|n| n == 0)
+            *record.actor == *format!("client-{n}")
+                && record.number("connection").is_none_or(|n| n == 0)
         };
         millis(records.iter().find(is_its).unwrap())
     };
@@ -89,22 +93,23 @@ fn a_client_that_sends_at_the_very_end_of_the_delay_is_served_or_may_send_again(
     fn served<W: World>(opened: u64) {
         for offset in 0..9 {
             let every_ms = DRAIN - 6 + offset - opened;
-            for traffic in
-                [Traffic::KeepAlive { requests: 2, every_ms, retries: true }, Traffic::Http2 { requests: 2, every_ms }]
-            {
-                let mut scenario =
-                    scenario("a request at the end of the delay").client(Client::new(opened, Deed::Fast, traffic));
+            for traffic in [
+                Traffic::KeepAlive { requests: 2, every_ms, retries: true },
+                Traffic::Http2 { requests: 2, every_ms },
+            ] {
+                let mut scenario = scenario("a request at the end of the delay")
+                    .client(Client::new(opened, RequestKind::Fast, traffic));
                 scenario.probe_every_ms = 1_000;
                 let outcome = play::<W>(&scenario);
                 // Its second attempt may come to a closed listener.
                 let completed = outcome.trace.events("completed").len();
                 let refused = outcome.trace.events("connect failed").len();
-                let raced = outcome.report.as_ref().unwrap().connections.raced;
+                let close_races = outcome.report.as_ref().unwrap().connections.close_races;
                 assert_eq!(completed + refused, 2, "{offset}: {}", outcome.trace.text());
                 let asked = outcome.trace.events("asks").get(1).map(millis);
                 // What has arrived by the drain is served.
                 let too_late = asked.is_some_and(|asked| asked + 2 > DRAIN);
-                assert!(raced == 0 || too_late, "{offset}: {}", outcome.trace.text());
+                assert!(close_races == 0 || too_late, "{offset}: {}", outcome.trace.text());
             }
         }
     }
@@ -123,11 +128,11 @@ fn a_connection_that_was_not_used_in_the_delay_is_counted_as_untold() {
         // Their second request would come long after the exit.
         let keeps = Traffic::KeepAlive { requests: 2, every_ms: 20_000, retries: false };
         for _ in 0..kept {
-            scenario = scenario.client(Client::new(500, Deed::Fast, keeps));
+            scenario = scenario.client(Client::new(500, RequestKind::Fast, keeps));
         }
         // It is told, and closed by its response.
         let told = Traffic::KeepAlive { requests: 2, every_ms: 800, retries: false };
-        scenario = scenario.client(Client::new(500, Deed::Slow(10), told));
+        scenario = scenario.client(Client::new(500, RequestKind::Slow(10), told));
         let outcome = play::<TurmoilNetWorld>(&scenario);
         let told_too_late = u64::from(lame_duck == 0);
         let connections = outcome.report.as_ref().unwrap().connections;
@@ -138,13 +143,17 @@ fn a_connection_that_was_not_used_in_the_delay_is_counted_as_untold() {
 /// P12: who is impatient ends the delay. What was to announce later announces now.
 #[test]
 fn a_second_interrupt_in_the_delay_ends_it_for_every_connection() {
-    let traffic =
-        [Traffic::KeepAlive { requests: 100, every_ms: 20, retries: true }, Traffic::Http2 { requests: 100, every_ms: 20 }];
+    let traffic = [
+        Traffic::KeepAlive { requests: 100, every_ms: 20, retries: true },
+        Traffic::Http2 { requests: 100, every_ms: 20 },
+    ];
     let mut scenario = scenario("SIGINT twice");
-    scenario.stops =
-        vec![StopRequest { at_ms: STOP, by: StopBy::Sigint }, StopRequest { at_ms: STOP + 700, by: StopBy::Sigint }];
+    scenario.stops = vec![
+        StopRequest { at_ms: STOP, by: StopBy::Sigint },
+        StopRequest { at_ms: STOP + 700, by: StopBy::Sigint },
+    ];
     for (n, traffic) in (0..6).zip(traffic.into_iter().cycle()) {
-        scenario = scenario.client(Client::new(STOP + 20 + n * 50, Deed::Slow(5), traffic));
+        scenario = scenario.client(Client::new(STOP + 20 + n * 50, RequestKind::Slow(5), traffic));
     }
     let outcome = play::<TurmoilNetWorld>(&scenario);
     nothing_is_lost(&outcome);

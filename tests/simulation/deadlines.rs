@@ -3,14 +3,14 @@
 use crate::stage::{code, entered, millis, only, play, tally};
 use lameduck_sim::{
     network::{TurmoilNetWorld, TurmoilWorld, World},
-    scenario::{Client, Deed, Half, Scenario},
+    scenario::{Client, RequestKind, Scenario, StuckResponse},
 };
 
 #[test]
 fn a_request_deadline_is_kept_without_any_stop() {
     fn kept<W: World>() {
-        let mut scenario =
-            Scenario::new("a deadline while serving").client(Client::once(100, Deed::Stuck(60_000, Half::Nothing)));
+        let mut scenario = Scenario::new("a deadline while serving")
+            .client(Client::once(100, RequestKind::Stuck(60_000, StuckResponse::Nothing)));
         scenario.request_timeout_ms = Some(500);
         scenario.stops[0].at_ms = 3_000;
         let outcome = play::<W>(&scenario);
@@ -25,9 +25,10 @@ fn a_request_deadline_is_kept_without_any_stop() {
 
 #[test]
 fn a_request_deadline_at_the_very_instant_the_drain_ends_is_decided_once() {
-    fn decided<W: World>(deed: &Deed) {
+    fn decided<W: World>(request_kind: &RequestKind) {
         let at = |timeout_ms: u64| {
-            let mut scenario = Scenario::new("a deadline at the drain's").client(Client::once(900, deed.clone()));
+            let mut scenario = Scenario::new("a deadline at the drain's")
+                .client(Client::once(900, request_kind.clone()));
             scenario.latency_ms = (1, 1);
             scenario.request_timeout_ms = Some(timeout_ms);
             play::<W>(&scenario)
@@ -47,15 +48,18 @@ fn a_request_deadline_at_the_very_instant_the_drain_ends_is_decided_once() {
             }
         }
     }
-    for deed in [Deed::Slow(60_000), Deed::Stuck(60_000, Half::Nothing)] {
-        decided::<TurmoilNetWorld>(&deed);
-        decided::<TurmoilWorld>(&deed);
+    for request_kind in
+        [RequestKind::Slow(60_000), RequestKind::Stuck(60_000, StuckResponse::Nothing)]
+    {
+        decided::<TurmoilNetWorld>(&request_kind);
+        decided::<TurmoilWorld>(&request_kind);
     }
 }
 
 #[test]
 fn a_stream_is_not_cut_by_the_deadline_of_its_request() {
-    let mut scenario = Scenario::new("a stream longer than the deadline").client(Client::once(100, Deed::Stream(2_000)));
+    let mut scenario = Scenario::new("a stream longer than the deadline")
+        .client(Client::once(100, RequestKind::Stream(2_000)));
     scenario.request_timeout_ms = Some(300);
     let outcome = play::<TurmoilNetWorld>(&scenario);
     assert_eq!(only(&outcome, "client-0", "completed").number("status"), Some(200));
@@ -66,13 +70,16 @@ fn a_stream_is_not_cut_by_the_deadline_of_its_request() {
 fn a_clock_that_runs_fast_or_slow_changes_no_promise() {
     for clock_skew_ppm in [-100_000, 100_000] {
         let mut scenario = Scenario::new("a clock that is off by a tenth")
-            .client(Client::once(900, Deed::Stuck(60_000, Half::Nothing)))
-            .client(Client::once(100, Deed::Slow(60_000)))
-            .client(Client::once(1_500, Deed::Slow(200)));
+            .client(Client::once(900, RequestKind::Stuck(60_000, StuckResponse::Nothing)))
+            .client(Client::once(100, RequestKind::Slow(60_000)))
+            .client(Client::once(1_500, RequestKind::Slow(200)));
         scenario.clock_skew_ppm = clock_skew_ppm;
         scenario.request_timeout_ms = Some(2_000);
         let outcome = play::<TurmoilNetWorld>(&scenario);
         let lame_duck = entered(&outcome, "draining") - entered(&outcome, "lame_duck");
-        assert!(if clock_skew_ppm > 0 { lame_duck < 1_000 } else { lame_duck > 1_000 }, "{lame_duck}");
+        assert!(
+            if clock_skew_ppm > 0 { lame_duck < 1_000 } else { lame_duck > 1_000 },
+            "{lame_duck}"
+        );
     }
 }

@@ -6,15 +6,16 @@
 use crate::stage::{code, entered, only, play, tally};
 use lameduck_sim::{
     network::{TurmoilNetWorld, TurmoilWorld, World},
-    scenario::{Client, Deed, Half, Outcome, Scenario},
+    scenario::{Client, Outcome, RequestKind, Scenario, StuckResponse},
 };
 
 const DRAIN_ENDS: u64 = 4_000;
 const ABORT: u64 = 4_750;
 
 /// One request that is asked for at 900 ms, on a network without chance.
-fn with_request(deed: Deed) -> Scenario {
-    let mut scenario = Scenario::new(format!("{deed:?} through a shutdown")).client(Client::once(900, deed));
+fn with_request(request_kind: RequestKind) -> Scenario {
+    let mut scenario = Scenario::new(format!("{request_kind:?} through a shutdown"))
+        .client(Client::once(900, request_kind));
     scenario.latency_ms = (1, 1);
     scenario.request_timeout_ms = None;
     scenario
@@ -22,7 +23,7 @@ fn with_request(deed: Deed) -> Scenario {
 
 /// When the handler begins; the same whatever it does afterwards.
 fn begins<W: World>() -> u64 {
-    let outcome = play::<W>(&with_request(Deed::Slow(1)));
+    let outcome = play::<W>(&with_request(RequestKind::Slow(1)));
     crate::stage::millis(&only(&outcome, "server", "handler begins"))
 }
 
@@ -49,9 +50,11 @@ fn a_signal_while_idle_ends_the_process_when_the_lame_duck_delay_is_over() {
 
 fn a_slow_request<W: World>() {
     let begins = begins::<W>();
-    for (offset, whole) in [(-1_000, Some(true)), (-1, Some(true)), (0, None), (1, Some(false)), (1_000, Some(false))] {
+    for (offset, whole) in
+        [(-1_000, Some(true)), (-1, Some(true)), (0, None), (1, Some(false)), (1_000, Some(false))]
+    {
         let takes = (DRAIN_ENDS - begins).saturating_add_signed(offset);
-        let outcome = play::<W>(&with_request(Deed::Slow(takes)));
+        let outcome = play::<W>(&with_request(RequestKind::Slow(takes)));
         let (status, _) = body_bytes(&outcome);
         match whole {
             Some(true) => assert_eq!(status, 200, "{offset} ms from the limit"),
@@ -59,11 +62,19 @@ fn a_slow_request<W: World>() {
             // At the same instant either may come first, but the same every time: `play` has seen to it.
             None => assert!(status == 200 || status == 503),
         }
-        assert_eq!((code(&outcome), tally(&outcome).finished), (0, 1), "both are the handler's own answers");
+        assert_eq!(
+            (code(&outcome), tally(&outcome).finished),
+            (0, 1),
+            "both are the handler's own answers"
+        );
         if whole == Some(true) {
             let done = begins + takes;
             // And a round trip, until the client has acknowledged its answer.
-            assert!((done..=done + 3).contains(&entered(&outcome, "cancelling")), "P8: {}", outcome.trace.text());
+            assert!(
+                (done..=done + 3).contains(&entered(&outcome, "cancelling")),
+                "P8: {}",
+                outcome.trace.text()
+            );
         } else {
             assert_eq!(entered(&outcome, "cancelling"), DRAIN_ENDS);
         }
@@ -80,7 +91,7 @@ fn a_stuck_request<W: World>() {
     let begins = begins::<W>();
     for (offset, ends) in [(-1, Some(0)), (0, None), (1, Some(3)), (60_000, Some(3))] {
         let takes = (ABORT - begins).saturating_add_signed(offset);
-        let outcome = play::<W>(&with_request(Deed::Stuck(takes, Half::Nothing)));
+        let outcome = play::<W>(&with_request(RequestKind::Stuck(takes, StuckResponse::Nothing)));
         let (status, _) = body_bytes(&outcome);
         let is_whole = match ends {
             Some(code) => code == 0,
@@ -100,8 +111,8 @@ fn a_stuck_request_is_cut_when_the_cancel_wait_is_nearly_over_and_its_client_is_
 }
 
 fn a_cut_answer<W: World>() {
-    for half in [Half::Length, Half::Chunked] {
-        let outcome = play::<W>(&with_request(Deed::Stuck(60_000, half)));
+    for half in [StuckResponse::Length, StuckResponse::Chunked] {
+        let outcome = play::<W>(&with_request(RequestKind::Stuck(60_000, half)));
         let how = only(&outcome, "client-0", "failed");
         assert!(matches!(how.text("how"), Some("reset-in-body" | "body-cut")), "{half:?}: {how}");
         assert_eq!((code(&outcome), tally(&outcome).aborted), (3, 1));
@@ -118,10 +129,10 @@ fn an_answer_that_is_cut_after_its_head_does_not_look_complete() {
 fn cooperative_and_stuck_handlers_side_by_side_each_get_their_own_end() {
     fn side_by_side<W: World>() {
         let mut scenario = Scenario::new("a cooperative, a stuck and a finishing handler")
-            .client(Client::once(900, Deed::Slow(60_000)))
-            .client(Client::once(900, Deed::Stuck(60_000, Half::Nothing)))
-            .client(Client::once(900, Deed::Slow(1_500)))
-            .client(Client::once(900, Deed::Stream(1_500)));
+            .client(Client::once(900, RequestKind::Slow(60_000)))
+            .client(Client::once(900, RequestKind::Stuck(60_000, StuckResponse::Nothing)))
+            .client(Client::once(900, RequestKind::Slow(1_500)))
+            .client(Client::once(900, RequestKind::Stream(1_500)));
         scenario.request_timeout_ms = None;
         let outcome = play::<W>(&scenario);
         assert_eq!((tally(&outcome).finished, tally(&outcome).aborted), (3, 1));
@@ -137,7 +148,9 @@ fn cooperative_and_stuck_handlers_side_by_side_each_get_their_own_end() {
 
 #[test]
 fn a_handler_that_panics_costs_its_request_and_not_the_exit_code() {
-    let scenario = Scenario::new("a panic").client(Client::once(500, Deed::Panic)).client(Client::once(1_500, Deed::Panic));
+    let scenario = Scenario::new("a panic")
+        .client(Client::once(500, RequestKind::Panic))
+        .client(Client::once(1_500, RequestKind::Panic));
     let outcome = play::<TurmoilNetWorld>(&scenario);
     assert_eq!((code(&outcome), tally(&outcome).panicked, tally(&outcome).finished), (0, 2, 2));
 }

@@ -4,7 +4,7 @@ use crate::stage::{code, entered, millis, only, play};
 use lameduck_sim::{
     hooks::{Act, ActEnd, HookScript},
     network::{TurmoilNetWorld, TurmoilWorld, World},
-    scenario::{Client, Deed, Outcome, Scenario, StopBy},
+    scenario::{Client, Outcome, RequestKind, Scenario, StopBy},
 };
 
 fn hooks_that(outcome: &Outcome, event: &str, half: &str) -> Vec<String> {
@@ -25,7 +25,13 @@ fn a_signal_during_the_start_ends_it_cleanly_and_stops_what_was_started() {
             assert_eq!(code(&outcome), 0);
             assert_eq!(hooks_that(&outcome, "hook begins", "stop"), ["first"]);
             assert_eq!(entered(&outcome, "cleaning_up"), 1_000);
-            assert!(outcome.trace.events("phase").iter().all(|record| record.text("phase") != Some("serving")));
+            assert!(
+                outcome
+                    .trace
+                    .events("phase")
+                    .iter()
+                    .all(|record| record.text("phase") != Some("serving"))
+            );
         }
     }
     ends::<TurmoilNetWorld>();
@@ -36,8 +42,9 @@ fn a_signal_during_the_start_ends_it_cleanly_and_stops_what_was_started() {
 fn a_signal_in_the_very_instant_a_start_hook_finishes_still_stops_that_hook() {
     let finishes = 1_000;
     for offset in [-1, 0, 1] {
-        let scenario = Scenario::new("a stop as the hook finishes")
-            .hook(HookScript::new("only").start(Act::takes(u64::saturating_add_signed(finishes, offset))));
+        let scenario = Scenario::new("a stop as the hook finishes").hook(
+            HookScript::new("only").start(Act::takes(u64::saturating_add_signed(finishes, offset))),
+        );
         // The oracle of P11 holds starts against stops.
         let outcome = play::<TurmoilNetWorld>(&scenario);
         let started = hooks_that(&outcome, "hook ends", "start").len();
@@ -53,7 +60,7 @@ fn a_start_hook_that_fails_or_hangs_ends_the_start_and_nothing_was_served() {
             let mut scenario = Scenario::new("a start hook that does not end well")
                 .hook(HookScript::new("first"))
                 .hook(HookScript::new("second").start(Act { after_ms: 200, end }))
-                .client(Client::once(0, Deed::Fast));
+                .client(Client::once(0, RequestKind::Fast));
             scenario.stops[0].at_ms = 60_000;
             let outcome = play::<W>(&scenario);
             assert_eq!((code(&outcome), entered(&outcome, "cleaning_up")), (1, at), "{end:?}");
@@ -99,7 +106,8 @@ fn a_stop_hook_that_fails_or_panics_stops_no_other_and_the_exit_code_says_so() {
 fn a_stop_hook_within_its_own_budget_waits_for_nobody() {
     let mut hook = HookScript::new("budgeted").stop(Act::ends(ActEnd::Hangs));
     hook.budget_ms = Some(300);
-    let outcome = play::<TurmoilNetWorld>(&Scenario::new("a hook with a budget of its own").hook(hook));
+    let outcome =
+        play::<TurmoilNetWorld>(&Scenario::new("a hook with a budget of its own").hook(hook));
     let began = millis(&outcome.trace.events("hook begins")[1]);
     assert!(entered(&outcome, "stopped") - began <= 300 + 300);
     assert_eq!(code(&outcome), 4);
@@ -116,6 +124,17 @@ fn a_start_hook_that_finishes_in_the_instant_of_the_signal_stops_before_those_it
     assert_eq!(hooks_that(&outcome, "hook ends", "start"), ["first", "second"]);
     let mut stops = outcome.trace.records();
     stops.retain(|record| record.event.starts_with("hook ") && record.text("half") == Some("stop"));
-    let told: Vec<_> = stops.iter().map(|record| (record.event, record.text("hook").unwrap_or_default())).collect();
-    assert_eq!(told, [("hook begins", "second"), ("hook ends", "second"), ("hook begins", "first"), ("hook ends", "first")]);
+    let told: Vec<_> = stops
+        .iter()
+        .map(|record| (record.event, record.text("hook").unwrap_or_default()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("hook begins", "second"),
+            ("hook ends", "second"),
+            ("hook begins", "first"),
+            ("hook ends", "first")
+        ]
+    );
 }

@@ -7,14 +7,14 @@ use crate::stage::{code, entered, play};
 use lameduck_sim::{
     hooks::{Act, ActEnd, HookScript},
     network::{TurmoilNetWorld, TurmoilWorld, World},
-    scenario::{Client, Deed, Half, Outcome, Scenario, StopBy},
+    scenario::{Client, Outcome, RequestKind, Scenario, StopBy, StuckResponse},
 };
 
 fn busy() -> Scenario {
     let mut scenario = Scenario::new("a stop that takes all its time")
         .hook(HookScript::new("hangs").start(Act::takes(500)).stop(Act::ends(ActEnd::Hangs)))
         .hook(HookScript::new("hangs too").stop(Act::ends(ActEnd::Hangs)))
-        .client(Client::once(900, Deed::Stuck(60_000, Half::Nothing)));
+        .client(Client::once(900, RequestKind::Stuck(60_000, StuckResponse::Nothing)));
     scenario.request_timeout_ms = None;
     scenario.stops[0].by = StopBy::Sigint;
     scenario
@@ -41,7 +41,10 @@ fn a_second_sigterm<W: World>(at_ms: &[u64], bys: &[StopBy]) {
 #[test]
 fn a_second_sigterm_changes_nothing_in_any_phase() {
     let bys = [StopBy::Sigterm, StopBy::Sighup, StopBy::Handle];
-    a_second_sigterm::<TurmoilNetWorld>(&[1_000, 1_500, 2_000, 3_000, 4_000, 4_500, 4_800, 5_000], &bys);
+    a_second_sigterm::<TurmoilNetWorld>(
+        &[1_000, 1_500, 2_000, 3_000, 4_000, 4_500, 4_800, 5_000],
+        &bys,
+    );
     a_second_sigterm::<TurmoilWorld>(&[1_500, 3_000, 4_500, 5_000], &[StopBy::Sigterm]);
 }
 
@@ -57,15 +60,26 @@ fn a_second_sigint<W: World>(bys: &[StopBy]) {
         }
         for at_ms in [4_001, 4_400, 4_749] {
             let outcome = play::<W>(&busy().stop(at_ms, by));
-            assert!((at_ms..=at_ms + 20).contains(&entered(&outcome, "cleaning_up")), "{by:?} in Cancelling at {at_ms}");
+            assert!(
+                (at_ms..=at_ms + 20).contains(&entered(&outcome, "cleaning_up")),
+                "{by:?} in Cancelling at {at_ms}"
+            );
             assert_eq!(code(&outcome), 3);
         }
         let cleaning_up = entered(&play::<W>(&busy()), "cleaning_up");
         let outcome = play::<W>(&busy().stop(cleaning_up + 100, by));
         let begun = outcome.trace.events("hook begins");
-        let second = begun.iter().filter(|record| record.text("half") == Some("stop")).nth(1).unwrap();
-        assert_eq!(crate::stage::millis(second), cleaning_up + 100, "{by:?} gives up the running hook and goes on");
-        assert!(entered(&outcome, "stopped") > cleaning_up + 100, "the next hook still has its time");
+        let second =
+            begun.iter().filter(|record| record.text("half") == Some("stop")).nth(1).unwrap();
+        assert_eq!(
+            crate::stage::millis(second),
+            cleaning_up + 100,
+            "{by:?} gives up the running hook and goes on"
+        );
+        assert!(
+            entered(&outcome, "stopped") > cleaning_up + 100,
+            "the next hook still has its time"
+        );
     }
 }
 
@@ -88,8 +102,8 @@ fn six_more_sigints_end_the_process_at_once_and_it_tells_the_truth() {
 
 #[test]
 fn a_second_sigint_during_the_start_is_as_good_as_one() {
-    let mut scenario =
-        Scenario::new("two signals while a hook starts").hook(HookScript::new("slow").start(Act::takes(5_000)));
+    let mut scenario = Scenario::new("two signals while a hook starts")
+        .hook(HookScript::new("slow").start(Act::takes(5_000)));
     scenario.stops[0].by = StopBy::Sigint;
     let outcome = play::<TurmoilNetWorld>(&scenario.stop(1_000, StopBy::Sigint));
     assert_eq!((code(&outcome), entered(&outcome, "cleaning_up")), (0, 1_000));

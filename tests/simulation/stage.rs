@@ -10,16 +10,28 @@ use lameduck_sim::{
 /// Plays a scenario twice, the second time on a fresh thread, and holds it against every promise.
 pub(crate) fn play<W: World>(scenario: &Scenario) -> Outcome {
     let outcome = twice(&scenario.about, || run::<W>(scenario), |outcome| outcome.trace.clone());
-    let broken: Vec<String> = oracle::broken(scenario, &outcome).iter().map(ToString::to_string).collect();
-    assert!(broken.is_empty(), "{}:\n{}\n{}", scenario.about, broken.join("\n"), outcome.trace.text());
+    let broken: Vec<String> =
+        oracle::broken(scenario, &outcome).iter().map(ToString::to_string).collect();
+    assert!(
+        broken.is_empty(),
+        "{}:\n{}\n{}",
+        scenario.about,
+        broken.join("\n"),
+        outcome.trace.text()
+    );
     outcome
 }
 
 /// Runs something twice, the second time on a fresh thread, and compares the traces (P17).
-pub(crate) fn twice<T: Send>(about: &str, run: impl Fn() -> T + Sync, trace: impl Fn(&T) -> lameduck_sim::Trace) -> T {
+pub(crate) fn twice<T: Send>(
+    about: &str,
+    run: impl Fn() -> T + Sync,
+    trace: impl Fn(&T) -> lameduck_sim::Trace,
+) -> T {
     let first = run();
-    let again =
-        std::thread::scope(|scope| scope.spawn(&run).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+    let again = std::thread::scope(|scope| {
+        scope.spawn(&run).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
     let (one, two) = (trace(&first), trace(&again));
     assert_eq!(one.text(), two.text(), "P17: `{about}` went differently the second time");
     assert_eq!(one.hash(), two.hash(), "P17: the bytes of `{about}` differ");
@@ -53,6 +65,6 @@ pub(crate) fn millis(record: &Record) -> u64 {
 }
 
 /// How many requests ended so, in the host's own count.
-pub(crate) fn tally(outcome: &Outcome) -> lameduck::RequestTally {
+pub(crate) fn tally(outcome: &Outcome) -> lameduck::RequestStats {
     outcome.report.as_ref().unwrap().requests
 }

@@ -3,21 +3,29 @@
 use crate::stage::{code, entered, only, play, tally};
 use lameduck_sim::{
     network::{TurmoilNetWorld, TurmoilWorld, World},
-    scenario::{Client, Deed, Pacing, Scenario, Traffic},
+    scenario::{Client, Pacing, RequestKind, Scenario, Traffic},
 };
 
 #[test]
 fn a_byte_less_connection_delays_the_drain_by_its_grace_and_no_more() {
     // Early ones hold nothing up; what remains is the settling of the listeners.
     fn delays<W: World>(settled: u64) {
-        for (at_ms, until) in [(100, settled), (1_700, settled), (1_900, 2_190), (1_990, 2_290), (1_998, 2_300)] {
-            let mut scenario = Scenario::new(format!("a connection that is opened at {at_ms} ms and says nothing"))
-                .client(Client::new(at_ms, Deed::Fast, Traffic::ByteLess));
+        for (at_ms, until) in
+            [(100, settled), (1_700, settled), (1_900, 2_190), (1_990, 2_290), (1_998, 2_300)]
+        {
+            let mut scenario = Scenario::new(format!(
+                "a connection that is opened at {at_ms} ms and says nothing"
+            ))
+            .client(Client::new(at_ms, RequestKind::Fast, Traffic::ByteLess));
             // The SYN of the last one arrives before the listener is sealed.
             scenario.latency_ms = (1, 1);
             let outcome = play::<W>(&scenario);
             assert_eq!(code(&outcome), 0);
-            assert!(entered(&outcome, "cancelling") <= until, "opened at {at_ms}:\n{}", outcome.trace.text());
+            assert!(
+                entered(&outcome, "cancelling") <= until,
+                "opened at {at_ms}:\n{}",
+                outcome.trace.text()
+            );
             assert_eq!(only(&outcome, "client-0", "ended").text("how"), Some("fin"));
         }
     }
@@ -30,11 +38,8 @@ fn a_byte_less_connection_delays_the_drain_by_its_grace_and_no_more() {
 fn a_grace_that_ends_between_two_sweeps_of_the_time_before_the_stop_is_over_all_the_same() {
     // P6. A sweep that was arranged while serving, up to a quarter of a second ahead, was the first that saw the grace end, unless
     // the lame duck delay was longer than that. Seed 17297 of the exploration.
-    let mut scenario = Scenario::new("a stop without a delay, and a connection that says nothing").client(Client::new(
-        80,
-        Deed::Fast,
-        Traffic::ByteLess,
-    ));
+    let mut scenario = Scenario::new("a stop without a delay, and a connection that says nothing")
+        .client(Client::new(80, RequestKind::Fast, Traffic::ByteLess));
     scenario.plan.lame_duck = 0;
     scenario.stops[0].at_ms = 260;
     let outcome = play::<TurmoilNetWorld>(&scenario);
@@ -45,8 +50,14 @@ fn a_grace_that_ends_between_two_sweeps_of_the_time_before_the_stop_is_over_all_
 fn a_first_byte_within_the_grace_is_answered_and_after_it_is_not() {
     fn answered<W: World>() {
         for (after_ms, whole) in [(50, true), (200, true), (400, false), (3_000, false)] {
-            let scenario = Scenario::new(format!("accepted just before the drain, first byte after {after_ms} ms"))
-                .client(Client::new(1_985, Deed::Slow(100), Traffic::Late { after_ms }));
+            let scenario = Scenario::new(format!(
+                "accepted just before the drain, first byte after {after_ms} ms"
+            ))
+            .client(Client::new(
+                1_985,
+                RequestKind::Slow(100),
+                Traffic::Late { after_ms },
+            ));
             let outcome = play::<W>(&scenario);
             let completed = outcome.trace.events("completed").len();
             assert_eq!(completed, usize::from(whole), "{after_ms} ms:\n{}", outcome.trace.text());
@@ -60,7 +71,11 @@ fn a_first_byte_within_the_grace_is_answered_and_after_it_is_not() {
 #[test]
 fn half_a_head_is_told_so_within_the_drain() {
     fn told<W: World>() {
-        let scenario = Scenario::new("half a head").client(Client::new(1_500, Deed::Fast, Traffic::HalfHead));
+        let scenario = Scenario::new("half a head").client(Client::new(
+            1_500,
+            RequestKind::Fast,
+            Traffic::HalfHead,
+        ));
         let outcome = play::<W>(&scenario);
         assert_eq!(code(&outcome), 0);
         assert!(only(&outcome, "client-0", "ended").number("answer_bytes").unwrap() > 0, "a 408");
@@ -74,9 +89,13 @@ fn half_a_head_is_told_so_within_the_drain() {
 fn slow_heads_slow_uploads_and_half_closed_clients_are_served_through_the_drain() {
     fn served<W: World>() {
         let scenario = Scenario::new("clients at their own pace")
-            .client(Client::new(1_900, Deed::Fast, Traffic::Once(Pacing::HeadPause(300))))
-            .client(Client::new(1_900, Deed::Echo(4_000), Traffic::Once(Pacing::SlowUpload(500, 100))))
-            .client(Client::new(1_900, Deed::Slow(500), Traffic::Once(Pacing::HalfClosed)));
+            .client(Client::new(1_900, RequestKind::Fast, Traffic::Once(Pacing::HeadPause(300))))
+            .client(Client::new(
+                1_900,
+                RequestKind::Echo(4_000),
+                Traffic::Once(Pacing::SlowUpload(500, 100)),
+            ))
+            .client(Client::new(1_900, RequestKind::Slow(500), Traffic::Once(Pacing::HalfClosed)));
         let outcome = play::<W>(&scenario);
         assert_eq!((code(&outcome), tally(&outcome).finished), (0, 3), "{}", outcome.trace.text());
         assert_eq!(outcome.trace.events("completed").len(), 3);
@@ -89,7 +108,7 @@ fn slow_heads_slow_uploads_and_half_closed_clients_are_served_through_the_drain(
 fn a_slow_reader_gets_all_of_its_answer_within_the_drain() {
     let scenario = Scenario::new("a slow reader").client(Client::new(
         1_900,
-        Deed::Echo(60_000),
+        RequestKind::Echo(60_000),
         Traffic::Once(Pacing::SlowReader(4_000, 100)),
     ));
     let outcome = play::<TurmoilNetWorld>(&scenario);

@@ -6,9 +6,12 @@
 use super::{PATIENCE, until, wire};
 use lameduck::{
     Builder, Host, HttpService, Report, ShutdownHandle,
-    env::{Audience, Clock, Env, Job, JobEnd, ListenAddress, Network, Reservation, Room, Rooms, Seed, SignalSource},
     lifecycle::{Moment, Plan, Signal},
-    os::{OsListener, OsNetwork, OsReservation, Tasks, Threads, TokioClock},
+    os::{CurrentRuntime, OsListener, OsNetwork, OsReservation, ThreadPerWorker, TokioClock},
+    runtime::{
+        BoxFuture, Clock, JoinHandle, ListenAddress, Network, Reservation, Runtime, Seed,
+        ServerRole, SignalSource, Spawner, TaskKind,
+    },
 };
 use std::{
     io,
@@ -99,14 +102,24 @@ impl App {
             let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
             let lived = runtime.block_on(async move {
                 let clock = Arc::new(clock(TokioClock::new()));
-                let rooms = match workers {
-                    Workers::Task | Workers::OneThread => Quiet::Tasks(Tasks::new(Handle::current())),
-                    Workers::Threads(count) => {
-                        Quiet::Threads(Threads::new(clock.clone(), NonZeroUsize::new(count).unwrap()).unwrap())
+                let spawner = match workers {
+                    Workers::Task | Workers::OneThread => {
+                        Quiet::Tasks(CurrentRuntime::new(Handle::current()))
                     }
+                    Workers::Threads(count) => Quiet::Threads(
+                        ThreadPerWorker::new(clock.clone(), NonZeroUsize::new(count).unwrap())
+                            .unwrap(),
+                    ),
                 };
                 let network = Telling { network: OsNetwork::default(), bound };
-                host.run_in(Env { clock, network, signals: ByHand(heard), rooms, seed: Seed(7) }).await
+                host.run_in(Runtime {
+                    clock,
+                    network,
+                    signals: ByHand(heard),
+                    spawner,
+                    seed: Seed(7),
+                })
+                .await
             });
             // A hook that blocks must not hold the test.
             runtime.shutdown_background();
@@ -168,8 +181,13 @@ impl Network for Telling {
     type Listener = OsListener;
     type Reservation = OsReservation;
 
-    fn reserve(&self, address: &ListenAddress, audience: Audience, listeners: usize) -> io::Result<OsReservation> {
-        let reservation = self.network.reserve(address, audience, listeners)?;
+    fn reserve(
+        &self,
+        address: &ListenAddress,
+        role: ServerRole,
+        listeners: usize,
+    ) -> io::Result<OsReservation> {
+        let reservation = self.network.reserve(address, role, listeners)?;
         if let Some(address) = reservation.local().tcp() {
             let _ = self.bound.send(address);
         }
@@ -193,22 +211,22 @@ impl SignalSource for ByHand {
 /// Rooms whose watchdog stays asleep.
 #[derive(Debug)]
 enum Quiet {
-    Tasks(Tasks),
-    Threads(Threads),
+    Tasks(CurrentRuntime),
+    Threads(ThreadPerWorker),
 }
 
-impl Rooms for Quiet {
+impl Spawner for Quiet {
     fn workers(&self) -> NonZeroUsize {
         match self {
-            Self::Tasks(rooms) => rooms.workers(),
-            Self::Threads(rooms) => rooms.workers(),
+            Self::Tasks(spawner) => spawner.workers(),
+            Self::Threads(spawner) => spawner.workers(),
         }
     }
 
-    fn enter(&self, room: Room, job: Job) -> io::Result<JobEnd> {
+    fn spawn(&self, kind: TaskKind, job: BoxFuture) -> io::Result<JoinHandle> {
         match self {
-            Self::Tasks(rooms) => rooms.enter(room, job),
-            Self::Threads(rooms) => rooms.enter(room, job),
+            Self::Tasks(spawner) => spawner.spawn(kind, job),
+            Self::Threads(spawner) => spawner.spawn(kind, job),
         }
     }
 

@@ -37,7 +37,11 @@ impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, flags, stream, payload } = self;
         write!(f, "kind {kind} flags {flags} stream {stream} ")?;
-        if payload.len() > 64 { write!(f, "{} bytes", payload.len()) } else { write!(f, "{payload:?}") }
+        if payload.len() > 64 {
+            write!(f, "{} bytes", payload.len())
+        } else {
+            write!(f, "{payload:?}")
+        }
     }
 }
 
@@ -130,7 +134,11 @@ impl Http2 {
     }
 
     /// Sends bytes unless the peer takes no more for this long.
-    pub(crate) fn try_send(&mut self, bytes: &[u8], within: std::time::Duration) -> std::io::Result<()> {
+    pub(crate) fn try_send(
+        &mut self,
+        bytes: &[u8],
+        within: std::time::Duration,
+    ) -> std::io::Result<()> {
         self.stream.set_write_timeout(Some(within)).unwrap();
         self.stream.write_all(bytes)
     }
@@ -141,7 +149,9 @@ impl Http2 {
 
     /// Asks whether the peer is there; it may be gone.
     pub(crate) fn ping(&mut self) {
-        let _ = self.stream.write_all(&[0, 0, 8, PING, 0, 0, 0, 0, 0, b's', b't', b'i', b'l', b'l', b' ', b'u', b'p']);
+        let _ = self.stream.write_all(&[
+            0, 0, 8, PING, 0, 0, 0, 0, 0, b's', b't', b'i', b'l', b'l', b' ', b'u', b'p',
+        ]);
     }
 
     /// The next frame; `None` at the end of the connection.
@@ -150,7 +160,8 @@ impl Http2 {
         if !self.read(&mut header) {
             return None;
         }
-        let length = usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
+        let length =
+            usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
         let mut payload = vec![0; length];
         if !self.read(&mut payload) {
             return None;
@@ -207,7 +218,10 @@ impl Http2 {
         match self.stream.read_exact(buffer) {
             Ok(()) => true,
             Err(error)
-                if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) =>
+                if matches!(
+                    error.kind(),
+                    ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+                ) =>
             {
                 false
             }

@@ -32,14 +32,19 @@ pub(crate) async fn pause(ms: u64) {
 }
 
 /// Blocks the thread it is called on, as a bad handler or hook does; also the tick of [`until`].
-#[expect(clippy::disallowed_methods, reason = "blocking is what is tested, or the pause between two looks")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "blocking is what is tested, or the pause between two looks"
+)]
 pub(crate) fn block(span: Duration) {
     std::thread::sleep(span);
 }
 
 /// Runs `work` on a thread of its own; `join` the result.
 #[expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
-pub(crate) fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
+pub(crate) fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::thread::JoinHandle<T> {
     std::thread::Builder::new().spawn(work).unwrap()
 }
 

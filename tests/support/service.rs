@@ -29,10 +29,21 @@ pub(crate) fn command() -> Command {
         command.env_remove(setting.variable);
     }
     // Nor of the service manager that may have started the tests.
-    for variable in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
+    for variable in [
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_FDNAMES",
+    ] {
         command.env_remove(variable);
     }
-    command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 
@@ -63,10 +74,15 @@ impl Service {
     pub(crate) fn watch(command: &mut Command) -> Self {
         let mut service = Self::launch(command);
         let bound = until("the line that tells the addresses", || {
-            assert!(service.child.try_wait().unwrap().is_none(), "it is gone: {:?}", service.lines());
+            assert!(
+                service.child.try_wait().unwrap().is_none(),
+                "it is gone: {:?}",
+                service.lines()
+            );
             service.lines().into_iter().find(|line| line["message"] == "bound")
         });
-        let address = |server: &str| bound[server].as_str().unwrap().parse().unwrap_or(service.main);
+        let address =
+            |server: &str| bound[server].as_str().unwrap().parse().unwrap_or(service.main);
         (service.main, service.internal) = (address("main"), address("internal"));
         service
     }
@@ -125,18 +141,25 @@ impl Service {
 
     /// The phases it logged, in order.
     pub(crate) fn phases(&self) -> Vec<String> {
-        let phases = self.lines().into_iter().filter(|line| line.get("since_stop_ms").is_some() || is_early(line));
+        let phases = self
+            .lines()
+            .into_iter()
+            .filter(|line| line.get("since_stop_ms").is_some() || is_early(line));
         phases.filter_map(|line| line["phase"].as_str().map(str::to_owned)).collect()
     }
 
     #[track_caller]
     pub(crate) fn wait_for_phase(&self, phase: &str) {
-        until(&format!("phase {phase}"), || self.phases().iter().any(|seen| seen == phase).then_some(()));
+        until(&format!("phase {phase}"), || {
+            self.phases().iter().any(|seen| seen == phase).then_some(())
+        });
     }
 
     #[track_caller]
     pub(crate) fn wait_for_line(&self, text: &str) -> Value {
-        until(&format!("a line with {text:?}"), || self.lines().into_iter().find(|line| line.to_string().contains(text)))
+        until(&format!("a line with {text:?}"), || {
+            self.lines().into_iter().find(|line| line.to_string().contains(text))
+        })
     }
 
     /// Waits for its end, and for the end of its log; its exit code.
@@ -157,7 +180,11 @@ impl Service {
     /// The report, once it has exited.
     #[track_caller]
     pub(crate) fn report(&self) -> Value {
-        let line = self.lines().into_iter().find(|line| line["message"] == "report").expect("no report in the log");
+        let line = self
+            .lines()
+            .into_iter()
+            .find(|line| line["message"] == "report")
+            .expect("no report in the log");
         serde_json::from_str(line["report"].as_str().unwrap()).unwrap()
     }
 

@@ -69,7 +69,11 @@ impl Client {
     }
 
     /// Sends bytes unless the peer takes no more for this long.
-    pub(crate) fn try_send_within(&mut self, bytes: &[u8], within: std::time::Duration) -> io::Result<()> {
+    pub(crate) fn try_send_within(
+        &mut self,
+        bytes: &[u8],
+        within: std::time::Duration,
+    ) -> io::Result<()> {
         self.stream.set_write_timeout(Some(within)).unwrap();
         self.stream.write_all(bytes)
     }
@@ -112,7 +116,9 @@ impl Client {
     pub(crate) fn answer(&mut self) -> Answer {
         match self.try_answer() {
             Ok(answer) => answer,
-            Err(end) => panic!("no whole answer: {end:?} after {:?}", String::from_utf8_lossy(&self.unread)),
+            Err(end) => {
+                panic!("no whole answer: {end:?} after {:?}", String::from_utf8_lossy(&self.unread))
+            }
         }
     }
 
@@ -205,7 +211,11 @@ impl Client {
             }
             // A process that was stopped and goes on: a read with a timeout is not begun again by the kernel, `signal(7)`.
             Err(error) if error.kind() == ErrorKind::Interrupted => self.read_more(),
-            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => Err(End::Reset),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) =>
+            {
+                Err(End::Reset)
+            }
             Err(error) => panic!("cannot read: {error}"),
         }
     }
@@ -229,7 +239,10 @@ impl Client {
 /// One request on a connection of its own.
 #[track_caller]
 pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
-    request(address, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
+    request(
+        address,
+        &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"),
+    )
 }
 
 /// Any bytes on a connection of their own; the answer.

@@ -29,7 +29,8 @@ pub(crate) struct Heard {
 impl Manager {
     pub(crate) fn at_a_path() -> Self {
         let path = scratch_path("notify");
-        let mut manager = Self::hearing(UnixDatagram::bind(&path).unwrap(), path.display().to_string());
+        let mut manager =
+            Self::hearing(UnixDatagram::bind(&path).unwrap(), path.display().to_string());
         manager.path = Some(path);
         manager
     }
@@ -49,7 +50,9 @@ impl Manager {
             while let Ok(length) = socket.recv(&mut buffer) {
                 let message = std::str::from_utf8(&buffer[..length]).unwrap();
                 let at = now();
-                told.lock().unwrap().extend(message.lines().map(|line| Heard { at, line: line.to_owned() }));
+                told.lock()
+                    .unwrap()
+                    .extend(message.lines().map(|line| Heard { at, line: line.to_owned() }));
             }
         });
         Self { address, heard, path: None }

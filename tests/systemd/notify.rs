@@ -12,7 +12,8 @@ use std::{os::unix::net::UnixDatagram, time::Duration};
 const QUICK: [&str; 1] = ["--lame-duck=300ms"];
 
 fn start(variables: &[(&str, &str)]) -> Service {
-    let service = Service::watch(command().args(ANYWHERE).args(QUICK).envs(variables.iter().copied()));
+    let service =
+        Service::watch(command().args(ANYWHERE).args(QUICK).envs(variables.iter().copied()));
     service.wait_for_phase("serving");
     service
 }
@@ -43,8 +44,10 @@ fn life_with_a_slow_request(manager: &Manager) {
     assert!((2..=5).contains(&manager.count("STATUS=draining")), "about once a second: {lines:#?}");
     assert_eq!(manager.count("WATCHDOG"), 0, "nobody asked for it");
     // The lame duck, the drain, perhaps the cancel wait, the cleaning up: each time what is left, which is ever less.
-    let extended: Vec<u64> =
-        lines.iter().filter_map(|line| line.strip_prefix("EXTEND_TIMEOUT_USEC=")?.parse().ok()).collect();
+    let extended: Vec<u64> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("EXTEND_TIMEOUT_USEC=")?.parse().ok())
+        .collect();
     assert!((3..=4).contains(&extended.len()), "{lines:#?}");
     assert!(extended.is_sorted_by(|earlier, later| earlier > later), "{lines:#?}");
     // 300 ms + 10 s + 3 s + 5 s + 1 s, and a second.
@@ -71,7 +74,10 @@ fn nothing_is_said_before_serving() {
     assert_eq!(manager.lines(), [""; 0]);
     victim.allow();
     manager.wait_for("READY=1");
-    assert!(victim.ask("internal", "/startupz").unwrap().starts_with("HTTP/1.1 200"), "ready means ready");
+    assert!(
+        victim.ask("internal", "/startupz").unwrap().starts_with("HTTP/1.1 200"),
+        "ready means ready"
+    );
 }
 
 #[test]
@@ -96,7 +102,8 @@ fn the_watchdog_is_fed_at_half_of_its_time_and_while_draining() {
     service.wait_for_phase("draining");
     let draining = now();
     assert_eq!(service.exit_code(), 0);
-    let fed: Vec<_> = manager.heard().into_iter().filter(|heard| heard.line == "WATCHDOG=1").collect();
+    let fed: Vec<_> =
+        manager.heard().into_iter().filter(|heard| heard.line == "WATCHDOG=1").collect();
     let while_draining = fed.iter().filter(|heard| heard.at >= draining).count();
     // About a second of it, at ten a second; a slow machine gets fewer, and never more than one in half of the time.
     assert!((4..=16).contains(&while_draining), "{while_draining}");
@@ -107,7 +114,11 @@ fn the_watchdog_is_fed_at_half_of_its_time_and_while_draining() {
 #[test]
 fn a_watchdog_of_another_process_is_not_fed() {
     let manager = Manager::at_a_path();
-    let variables = [("NOTIFY_SOCKET", manager.address.as_str()), ("WATCHDOG_USEC", "20000"), ("WATCHDOG_PID", "1")];
+    let variables = [
+        ("NOTIFY_SOCKET", manager.address.as_str()),
+        ("WATCHDOG_USEC", "20000"),
+        ("WATCHDOG_PID", "1"),
+    ];
     let mut service = start(&variables);
     manager.wait_for("READY=1");
     service.signal(Signal::TERM);
@@ -130,19 +141,28 @@ fn the_watchdog_is_not_fed_while_a_worker_is_wedged() {
     block(Duration::from_secs(1));
     assert_eq!(manager.count("WATCHDOG=1"), fed, "five times its half went by");
     until("the feeding, once it runs again", || (manager.count("WATCHDOG=1") > fed).then_some(()));
-    assert_eq!(manager.lines().iter().rfind(|line| line.starts_with("STATUS")).unwrap(), "STATUS=serving");
+    assert_eq!(
+        manager.lines().iter().rfind(|line| line.starts_with("STATUS")).unwrap(),
+        "STATUS=serving"
+    );
 }
 
 #[test]
 fn a_manager_that_cannot_be_told_costs_a_line_in_the_log() {
     let gone = scratch_path("nobody").display().to_string();
-    for (address, line) in [(gone.as_str(), "does not hear us"), ("no/such/kind", "NOTIFY_SOCKET=no/such/kind")] {
+    for (address, line) in
+        [(gone.as_str(), "does not hear us"), ("no/such/kind", "NOTIFY_SOCKET=no/such/kind")]
+    {
         let mut service = start(&[("NOTIFY_SOCKET", address), ("WATCHDOG_USEC", "20000")]);
         service.wait_for_line(line);
         assert_eq!(service.get("/").status, 200);
         service.signal(Signal::TERM);
         assert_eq!(service.exit_code(), 0);
-        let complaints = service.lines().iter().filter(|line| line.to_string().contains("service manager")).count();
+        let complaints = service
+            .lines()
+            .iter()
+            .filter(|line| line.to_string().contains("service manager"))
+            .count();
         assert_eq!(complaints, 1);
     }
 }

@@ -22,8 +22,15 @@ use std::{
 fn handed(variables: &str, third: OwnedFd, fourth: Option<OwnedFd>) -> Command {
     let become_it = format!("{variables} exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null");
     let mut command = Command::new("/bin/sh");
-    command.env_clear().args(["-c", &become_it, env!("CARGO_BIN_EXE_lameduck")]).args(ANYWHERE).arg("--lame-duck=0s");
-    command.stdin(third).stdout(fourth.map_or_else(Stdio::piped, Stdio::from)).stderr(Stdio::piped());
+    command
+        .env_clear()
+        .args(["-c", &become_it, env!("CARGO_BIN_EXE_lameduck")])
+        .args(ANYWHERE)
+        .arg("--lame-duck=0s");
+    command
+        .stdin(third)
+        .stdout(fourth.map_or_else(Stdio::piped, Stdio::from))
+        .stderr(Stdio::piped());
     command
 }
 
@@ -82,7 +89,8 @@ fn an_inherited_unix_socket_keeps_its_path_for_the_successor() {
     let path = scratch_path("held.sock");
     let held = UnixListener::bind(&path).unwrap();
     for _ in 0..2 {
-        let mut command = handed("LISTEN_FDS=1 LISTEN_PID=$$", held.try_clone().unwrap().into(), None);
+        let mut command =
+            handed("LISTEN_FDS=1 LISTEN_PID=$$", held.try_clone().unwrap().into(), None);
         let mut service = Service::watch(&mut command);
         assert!(ask(&path).ends_with("hello world"));
         service.signal(Signal::TERM);
@@ -97,7 +105,8 @@ fn an_inherited_unix_socket_keeps_its_path_for_the_successor() {
 fn sockets_for_another_process_are_not_ours() {
     let (held, address) = listener();
     for variables in ["LISTEN_FDS=1 LISTEN_PID=1", "LISTEN_FDS=1", "LISTEN_PID=$$"] {
-        let service = Service::watch(&mut handed(variables, held.try_clone().unwrap().into(), None));
+        let service =
+            Service::watch(&mut handed(variables, held.try_clone().unwrap().into(), None));
         assert_ne!(service.main, address, "{variables}");
     }
 }
@@ -112,7 +121,12 @@ fn what_is_no_listening_socket_is_refused_in_one_line() {
         ("LISTEN_FDS=1 LISTEN_PID=$$", unconnected(), None, "not a listening stream socket"),
         ("LISTEN_FDS=many LISTEN_PID=$$", listener().0.into(), None, "LISTEN_FDS=many"),
         ("LISTEN_FDS=1000 LISTEN_PID=$$", listener().0.into(), None, "at most 64"),
-        ("LISTEN_FDS=2 LISTEN_FDNAMES=internal:internal LISTEN_PID=$$", listener().0.into(), two(), "there can be one"),
+        (
+            "LISTEN_FDS=2 LISTEN_FDNAMES=internal:internal LISTEN_PID=$$",
+            listener().0.into(),
+            two(),
+            "there can be one",
+        ),
     ];
     for (variables, third, fourth, words) in cases {
         let mut command = handed(variables, third, fourth);
@@ -122,7 +136,10 @@ fn what_is_no_listening_socket_is_refused_in_one_line() {
         let mut stderr = String::new();
         child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
         assert_eq!(code, Some(1), "{variables}: {stderr}");
-        assert!(stderr.lines().count() == 1 && stderr.contains(words) && stderr.contains("LISTEN_FD"), "{stderr}");
+        assert!(
+            stderr.lines().count() == 1 && stderr.contains(words) && stderr.contains("LISTEN_FD"),
+            "{stderr}"
+        );
     }
 }
 

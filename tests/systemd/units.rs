@@ -9,7 +9,8 @@ use lameduck::{
 use std::{ffi::OsString, fs, path::PathBuf, process::Command, time::Duration};
 
 fn unit(name: &str) -> String {
-    fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("deploy/systemd").join(name)).unwrap()
+    fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("deploy/systemd").join(name))
+        .unwrap()
 }
 
 /// The last value of a key.
@@ -28,15 +29,24 @@ fn the_timeouts_of_the_unit_are_in_step_with_the_plan() {
     let settings = Args::parse(words, |_| None).unwrap().settings;
     settings.check().unwrap();
     let stop = span(&service, "TimeoutStopSec");
-    assert_eq!(settings.grace_period, stop, "the plan is refused if it is longer than systemd waits");
+    assert_eq!(
+        settings.grace_period, stop,
+        "the plan is refused if it is longer than systemd waits"
+    );
     for plan in [Plan::default(), settings.plan] {
         assert!(plan.worst_case() + WATCHDOG_SLACK < stop, "{plan:?}");
     }
-    assert!(settings.plan.start < span(&service, "TimeoutStartSec"), "the one who knows more speaks first");
+    assert!(
+        settings.plan.start < span(&service, "TimeoutStartSec"),
+        "the one who knows more speaks first"
+    );
     // Two silent ticks of 2.5 s are a wedge; the manager's patience comes on top.
     assert!(span(&service, "WatchdogSec") >= Duration::from_secs(5));
     assert_eq!(value(&service, "Type"), "notify");
-    assert!(value(&service, "RestrictAddressFamilies").contains("AF_NETLINK"), "a slow reader is judged by it");
+    assert!(
+        value(&service, "RestrictAddressFamilies").contains("AF_NETLINK"),
+        "a slow reader is judged by it"
+    );
 }
 
 #[test]
@@ -47,12 +57,16 @@ fn systemd_understands_the_units() {
     let directory = scratch_path("units");
     fs::create_dir_all(&directory).unwrap();
     // It looks for the program, which is not installed here.
-    let service = unit("lameduck.service").replace("/usr/bin/lameduck", env!("CARGO_BIN_EXE_lameduck"));
+    let service =
+        unit("lameduck.service").replace("/usr/bin/lameduck", env!("CARGO_BIN_EXE_lameduck"));
     fs::write(directory.join("lameduck.service"), service).unwrap();
     fs::write(directory.join("lameduck.socket"), unit("lameduck.socket")).unwrap();
     let mut verify = Command::new("systemd-analyze");
     verify.args(["verify", "--man=no", "--recursive-errors=no"]);
-    let verified = verify.args(["lameduck.service", "lameduck.socket"].map(|name| directory.join(name))).output().unwrap();
+    let verified = verify
+        .args(["lameduck.service", "lameduck.socket"].map(|name| directory.join(name)))
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&verified.stderr).into_owned();
     assert!(verified.status.success() && !said.contains("lameduck."), "{said}");
     fs::remove_dir_all(&directory).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::support::{PATIENCE, block, pause, scratch_path, until};
 use axum::{Router, routing::get};
-use lameduck::{Hook, Host, env::ListenAddress};
+use lameduck::{Hook, Host, runtime::ListenAddress};
 use std::{
     io::{self, Read, Write},
     os::unix::net::UnixStream,
@@ -25,7 +25,10 @@ impl Victim {
         let directory = scratch_path("victim");
         std::fs::create_dir_all(&directory).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "victim::victim", "--nocapture"]).env(ROLE, &directory).envs(variables.iter().copied());
+        command
+            .args(["--exact", "victim::victim", "--nocapture"])
+            .env(ROLE, &directory)
+            .envs(variables.iter().copied());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let victim = Self { child, directory };
         until("the victim's internal server", || victim.ask("internal", "/liveness").ok());
@@ -41,7 +44,10 @@ impl Victim {
     pub(crate) fn ask(&self, server: &str, path: &str) -> io::Result<String> {
         let mut stream = UnixStream::connect(self.directory.join(server))?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes())?;
+        stream.write_all(
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+                .as_bytes(),
+        )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
@@ -89,7 +95,9 @@ fn live(directory: &Path) -> ! {
         ))
         .tower(Router::new().route(
             "/block/{ms}",
-            get(|axum::extract::Path(ms): axum::extract::Path<u64>| async move { block(Duration::from_millis(ms)) }),
+            get(|axum::extract::Path(ms): axum::extract::Path<u64>| async move {
+                block(Duration::from_millis(ms))
+            }),
         ));
     lameduck::main(|| Ok(host), |_| {})
 }

@@ -24,7 +24,7 @@ fn whole_life(bencher: Bencher<'_, '_>, hooks: usize) {
         actions += tell(&mut life, 1, STOP);
         life.handle_timeout(at(10));
         actions += drain(&mut life);
-        actions += tell(&mut life, 11, Event::MainEmpty);
+        actions += tell(&mut life, 11, Event::MainClosed);
         for hook in (0..hooks).rev().map(HookIndex) {
             actions += tell(&mut life, 12, Event::StopHookEnded(hook, HookResult::Done));
         }

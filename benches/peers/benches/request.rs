@@ -6,9 +6,9 @@ use hyper::{Request, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use lameduck::{
     Body, Host,
-    env::{Address, Audience, Backlog, Env, ListenAddress, Listener, Network, NoLot, Reservation, Seed, SignalSource},
+    runtime::{Address, ServerRole, QuiesceOutcome, Runtime as HostRuntime, ListenAddress, Listener, Network, NoIdlePoller, Reservation, Seed, SignalSource},
     lifecycle::Signal,
-    os::{Tasks, TokioClock},
+    os::{CurrentRuntime, TokioClock},
 };
 use lameduck_peers::{HELLO, answer};
 use std::{
@@ -43,14 +43,14 @@ fn lameduck(bencher: Bencher<'_, '_>) {
     connect.send(theirs).expect("the receiver is here");
     let host = Host::builder().hyper(service_fn(|request: Request<Body>| answer(&request)));
     runtime.block_on(async {
-        let env = Env {
+        let runtime = HostRuntime {
             clock: Arc::new(TokioClock::new()),
             network: Pipes(Mutex::new(Some(accept))),
             signals: Silence,
-            rooms: Tasks::new(tokio::runtime::Handle::current()),
+            spawner: CurrentRuntime::new(tokio::runtime::Handle::current()),
             seed: Seed(1),
         };
-        tokio::spawn(host.run_in(env));
+        tokio::spawn(host.run_in(runtime));
     });
     ask_again_and_again(bencher, &runtime, ours);
 }
@@ -91,10 +91,10 @@ impl Network for Pipes {
     type Listener = End;
     type Reservation = End;
 
-    fn reserve(&self, _: &ListenAddress, audience: Audience, _: usize) -> io::Result<End> {
-        Ok(End(match audience {
-            Audience::World => self.0.lock().expect("nobody panicked").take(),
-            Audience::Operators => None,
+    fn reserve(&self, _: &ListenAddress, role: ServerRole, _: usize) -> io::Result<End> {
+        Ok(End(match role {
+            ServerRole::Main => self.0.lock().expect("nobody panicked").take(),
+            ServerRole::Internal => None,
         }))
     }
 }
@@ -113,7 +113,7 @@ impl Reservation for End {
 
 impl Listener for End {
     type Io = DuplexStream;
-    type Lot = NoLot<DuplexStream>;
+    type IdlePoller = NoIdlePoller<DuplexStream>;
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(DuplexStream, Address)>> {
         match &mut self.0 {
@@ -129,8 +129,8 @@ impl Listener for End {
         Address::Unix(None)
     }
 
-    fn quiesce(&mut self) -> Backlog {
-        Backlog::Open(None)
+    fn quiesce(&mut self) -> QuiesceOutcome {
+        QuiesceOutcome::Open(None)
     }
 }
 

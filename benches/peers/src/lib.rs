@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
-use lameduck::{Host, Settings, env::ListenAddress};
+use lameduck::{Host, Settings, runtime::ListenAddress};
 use std::{
     convert::Infallible,
     env,

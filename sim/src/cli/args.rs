@@ -62,12 +62,19 @@ impl Args {
     /// The one scenario that was asked for, if it was one.
     pub(crate) fn one(&self) -> Option<io::Result<Case>> {
         if let Some(path) = &self.replay {
-            let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            let named = |error: io::Error| {
+                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            };
             return Some(Case::read(path).map_err(named));
         }
         self.seed.map(|seed| {
             let scenario = draw(seed);
-            Ok(Case { story: String::new(), promise: String::new(), network: self.network, scenario })
+            Ok(Case {
+                description: String::new(),
+                promise: String::new(),
+                network: self.network,
+                scenario,
+            })
         })
     }
 }

@@ -1,7 +1,10 @@
 //! Exploring, with a sign of life for whoever waits.
-#![expect(clippy::disallowed_methods, reason = "the speed of a run is a matter of the machine's time; no world sees it")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the speed of a run is a matter of the machine's time; no world sees it"
+)]
 
-use super::{Held, args::Args, failure, print, say};
+use super::{Held, args::Args, failure, print, print_error};
 use indicatif::{ProgressBar, ProgressStyle};
 use lameduck_sim::explore::{Exploration, play_on};
 use std::{
@@ -19,7 +22,11 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub(super) fn explore(args: &Args) -> io::Result<Held> {
     let stop = Arc::new(AtomicBool::new(false));
     // A second one finds the flag set, and ends the process at once.
-    signal_hook::flag::register_conditional_shutdown(signal_hook::consts::SIGINT, 130, Arc::clone(&stop))?;
+    signal_hook::flag::register_conditional_shutdown(
+        signal_hook::consts::SIGINT,
+        130,
+        Arc::clone(&stop),
+    )?;
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&stop))?;
 
     let seeds = if args.time.is_some() { args.seeds.start..u64::MAX } else { args.seeds.clone() };
@@ -47,8 +54,10 @@ pub(super) fn explore(args: &Args) -> io::Result<Held> {
         return Ok(if summary.is_good() { Held::Yes } else { Held::No });
     }
     if args.census {
-        let lines =
-            summary.found.iter().flat_map(|found| found.broken.iter().map(move |broken| (found.seed, broken.promise)));
+        let lines = summary
+            .found
+            .iter()
+            .flat_map(|found| found.broken.iter().map(move |broken| (found.seed, broken.promise)));
         print(&lines.map(|(seed, promise)| format!("{seed} {promise}\n")).collect::<String>())?;
         return Ok(if summary.is_good() { Held::Yes } else { Held::No });
     }
@@ -70,8 +79,10 @@ impl SignOfLife {
     fn new(length: Option<u64>) -> Self {
         let bar = io::stderr().is_terminal().then(|| match length {
             Some(length) => ProgressBar::new(length).with_style(
-                ProgressStyle::with_template("{bar:40} {pos}/{len} scenarios, {per_sec}, {eta} to go")
-                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
+                ProgressStyle::with_template(
+                    "{bar:40} {pos}/{len} scenarios, {per_sec}, {eta} to go",
+                )
+                .unwrap_or_else(|_| ProgressStyle::default_bar()),
             ),
             None => ProgressBar::new_spinner().with_style(
                 ProgressStyle::with_template("{spinner} {pos} scenarios, {per_sec}, for {elapsed}")
@@ -89,7 +100,7 @@ impl SignOfLife {
         }
         let due = elapsed.as_secs() / LINE_EVERY.as_secs();
         if self.lines.fetch_max(due, Ordering::Relaxed) < due {
-            say(&format!("{played} scenarios after {} s", elapsed.as_secs()));
+            print_error(&format!("{played} scenarios after {} s", elapsed.as_secs()));
         }
     }
 
@@ -103,5 +114,8 @@ impl SignOfLife {
 /// What this process took of all processors so far.
 fn cpu_time() -> Duration {
     let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(u64::try_from(spent.tv_sec).unwrap_or(0), u32::try_from(spent.tv_nsec).unwrap_or(0))
+    Duration::new(
+        u64::try_from(spent.tv_sec).unwrap_or(0),
+        u32::try_from(spent.tv_nsec).unwrap_or(0),
+    )
 }

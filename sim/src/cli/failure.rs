@@ -1,6 +1,6 @@
 //! A failure is a gift: shrunk, told in words, written down.
 
-use super::say;
+use super::print_error;
 use lameduck_sim::{
     Case,
     explore::{Found, Network, examine, play_on},
@@ -16,31 +16,41 @@ const TRIES: u32 = 5_000;
 pub(super) fn tell(network: Network, found: &Found) -> io::Result<()> {
     let play = play_on(network);
     let Some(broken) = found.broken.first() else { return Ok(()) };
-    say(&format!("\nseed {}: {broken}", found.seed));
+    print_error(&format!("\nseed {}: {broken}", found.seed));
     let fails = |examined: &lameduck_sim::explore::Examined| {
         examined.broken.iter().find(|also| also.promise == broken.promise).cloned()
     };
-    let mut scenario = shrink(&found.scenario, TRIES, |candidate| fails(&examine(play, candidate)).is_some());
+    let mut scenario =
+        shrink(&found.scenario, TRIES, |candidate| fails(&examine(play, candidate)).is_some());
     scenario.about = format!("shrunk from seed {}", found.seed);
     let examined = examine(play, &scenario);
     let why = fails(&examined).map_or_else(|| broken.to_string(), |broken| broken.to_string());
-    let case = Case { story: why.clone(), promise: broken.promise.to_owned(), network, scenario };
+    let case =
+        Case { description: why.clone(), promise: broken.promise.to_owned(), network, scenario };
 
     let folder = folder();
     fs::create_dir_all(&folder)?;
-    let stem = folder.join(format!("{}-{}-{}", broken.promise.to_lowercase(), network.name(), found.seed));
+    let stem =
+        folder.join(format!("{}-{}-{}", broken.promise.to_lowercase(), network.name(), found.seed));
     let file = stem.with_extension("json");
     fs::write(&file, case.to_json())?;
     if let Some(outcome) = &examined.outcome {
         fs::write(stem.with_extension("trace"), outcome.trace.text())?;
         fs::write(stem.with_extension("svg"), Picture::of(&case.scenario, outcome).svg())?;
     }
-    say(&format!("shrunk: {why}\nreplay: cargo run --release -p lameduck-sim -- --replay {} --trace", file.display()));
+    print_error(&format!(
+        "shrunk: {why}\nreplay: cargo run --release -p lameduck-sim -- --replay {} --trace",
+        file.display()
+    ));
     Ok(())
 }
 
 /// In the repository, if this is run in it; here, if not.
 fn folder() -> PathBuf {
     let inside = PathBuf::from("sim");
-    if inside.join("Cargo.toml").is_file() { inside.join("failures") } else { PathBuf::from("failures") }
+    if inside.join("Cargo.toml").is_file() {
+        inside.join("failures")
+    } else {
+        PathBuf::from("failures")
+    }
 }

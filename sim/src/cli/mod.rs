@@ -25,7 +25,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(Held::Yes) => ExitCode::SUCCESS,
         Ok(Held::No) => ExitCode::FAILURE,
         Err(error) => {
-            say(&format!("lameduck-sim: {error}"));
+            print_error(&format!("lameduck-sim: {error}"));
             ExitCode::from(2)
         }
     }
@@ -39,7 +39,7 @@ pub(crate) enum Held {
 }
 
 /// A line for people, on stderr. A reader that is gone is not worth a panic.
-pub(crate) fn say(line: &str) {
+pub(crate) fn print_error(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 

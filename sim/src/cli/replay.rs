@@ -1,6 +1,6 @@
 //! One scenario, played and told.
 
-use super::{Held, args::Args, print, say};
+use super::{Held, args::Args, print, print_error};
 use lameduck_sim::{
     Case,
     explore::{examine, play_on, quiet_panics},
@@ -10,10 +10,11 @@ use std::{fs, io, path::Path};
 
 /// Draws a real process.
 pub(super) fn draw_log(args: &Args, log: &Path) -> io::Result<Held> {
-    let text =
-        fs::read_to_string(log).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", log.display())))?;
-    let picture = Picture::of_log(&text)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", log.display())))?;
+    let text = fs::read_to_string(log)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", log.display())))?;
+    let picture = Picture::of_log(&text).map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", log.display()))
+    })?;
     print(&picture.to_string())?;
     save(args, &picture)?;
     Ok(Held::Yes)
@@ -39,10 +40,10 @@ pub(super) fn replay(args: &Args, case: &io::Result<Case>) -> io::Result<Held> {
         save(args, &picture)?;
     }
     for broken in &examined.broken {
-        say(&broken.to_string());
+        print_error(&broken.to_string());
     }
     if examined.broken.is_empty() {
-        say(&format!("{}: all promises held", case.scenario.about));
+        print_error(&format!("{}: all promises held", case.scenario.about));
         return Ok(Held::Yes);
     }
     Ok(Held::No)

@@ -5,9 +5,12 @@
 //! ```
 //! Production code has no switches for it. A patch that does not apply any more is an error: then the zoo has to move with the
 //! code. Seeds to detect is the median over blocks of seeds: how many from the block's beginning until one fails.
-#![expect(clippy::disallowed_methods, reason = "how long a build takes is no matter of a simulated world")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "how long a build takes is no matter of a simulated world"
+)]
 
-use super::{Held, print, say};
+use super::{Held, print, print_error};
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
@@ -26,9 +29,16 @@ pub(super) fn zoo(names: &[String], seeds: u64) -> io::Result<Held> {
         .filter(|path| is_patch(path))
         .collect();
     patches.sort();
-    patches.retain(|path| names.is_empty() || names.iter().any(|name| path.to_string_lossy().contains(name.as_str())));
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("zoo");
-    print(&format!("{:<38} {:<8} {:<8} {:>6} {:>7} {:>9}\n", "bug", "promise", "found by", "first", "median", "of seeds"))?;
+    patches.retain(|path| {
+        names.is_empty() || names.iter().any(|name| path.to_string_lossy().contains(name.as_str()))
+    });
+    let target = env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root.join("target"), PathBuf::from)
+        .join("zoo");
+    print(&format!(
+        "{:<38} {:<8} {:<8} {:>6} {:>7} {:>9}\n",
+        "bug", "promise", "found by", "first", "median", "of seeds"
+    ))?;
     let mut held = Held::Yes;
     for patch in &patches {
         let began = Instant::now();
@@ -36,7 +46,7 @@ pub(super) fn zoo(names: &[String], seeds: u64) -> io::Result<Held> {
         apply(&tree, patch)?;
         let binary = build(&tree, &target)?;
         let census = Census::take(&binary, seeds)?;
-        say(&format!("{}: {:.0?}", name(patch), began.elapsed()));
+        print_error(&format!("{}: {:.0?}", name(patch), began.elapsed()));
         print(&census.line(patch)?)?;
         if census.failing.is_empty() {
             held = Held::No;
@@ -53,7 +63,11 @@ pub(super) fn zoo(names: &[String], seeds: u64) -> io::Result<Held> {
 /// The workspace: this folder, or where this binary was built.
 fn root() -> PathBuf {
     let here = PathBuf::from(".");
-    let root = if here.join("sim/zoo").is_dir() { here } else { Path::new(env!("CARGO_MANIFEST_DIR")).join("..") };
+    let root = if here.join("sim/zoo").is_dir() {
+        here
+    } else {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    };
     // The copy is built from within itself.
     fs::canonicalize(&root).unwrap_or(root)
 }
@@ -88,7 +102,12 @@ fn apply(tree: &Path, patch: &Path) -> io::Result<()> {
     let patch = fs::canonicalize(patch)?;
     // Inside of a repository, git would pass over files that it does not know.
     let ceiling = tree.parent().unwrap_or(tree);
-    run(Command::new("git").current_dir(tree).env("GIT_CEILING_DIRECTORIES", ceiling).arg("apply").arg(patch)).map(drop)
+    run(Command::new("git")
+        .current_dir(tree)
+        .env("GIT_CEILING_DIRECTORIES", ceiling)
+        .arg("apply")
+        .arg(patch))
+    .map(drop)
 }
 
 /// Built to be built quickly: what is measured is seeds, not time.
@@ -110,7 +129,11 @@ fn run(command: &mut Command) -> io::Result<String> {
     let output = command.output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(io::Error::other(format!("{:?} failed: {}", command.get_program(), said.trim_end())));
+        return Err(io::Error::other(format!(
+            "{:?} failed: {}",
+            command.get_program(),
+            said.trim_end()
+        )));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -124,11 +147,16 @@ struct Census {
 
 impl Census {
     fn take(binary: &Path, seeds: u64) -> io::Result<Self> {
-        let output = Command::new(binary).args(["--census", "--seeds", &format!("0..{seeds}")]).output()?;
+        let output =
+            Command::new(binary).args(["--census", "--seeds", &format!("0..{seeds}")]).output()?;
         // 0: nothing broke; 1: something did.
         if !matches!(output.status.code(), Some(0 | 1)) {
             let said = String::from_utf8_lossy(&output.stderr);
-            return Err(io::Error::other(format!("{} failed: {}", binary.display(), said.trim_end())));
+            return Err(io::Error::other(format!(
+                "{} failed: {}",
+                binary.display(),
+                said.trim_end()
+            )));
         }
         let text = String::from_utf8_lossy(&output.stdout);
         let line = |line: &str| {
@@ -144,8 +172,9 @@ impl Census {
 
     /// The median over blocks; `None` if half of them and more end without a finding.
     fn median(&self) -> Option<u64> {
-        let mut all: Vec<u64> =
-            (0..self.seeds / BLOCK).map(|block| self.first_from(block * BLOCK).unwrap_or(u64::MAX)).collect();
+        let mut all: Vec<u64> = (0..self.seeds / BLOCK)
+            .map(|block| self.first_from(block * BLOCK).unwrap_or(u64::MAX))
+            .collect();
         all.sort_unstable();
         all.get(all.len() / 2).copied().filter(|median| *median < u64::MAX)
     }
@@ -156,12 +185,20 @@ impl Census {
         let (mut seeds, mut by): (Vec<u64>, Vec<&str>) =
             self.failing.iter().map(|(seed, promise)| (*seed, promise.as_str())).unzip();
         seeds.dedup();
-        by.sort_by_key(|promise| promise.trim_matches(char::is_alphabetic).parse::<u32>().unwrap_or(0));
+        by.sort_by_key(|promise| {
+            promise.trim_matches(char::is_alphabetic).parse::<u32>().unwrap_or(0)
+        });
         by.dedup();
-        let number = |number: Option<u64>| number.map_or_else(|| "never".to_owned(), |number| number.to_string());
+        let number = |number: Option<u64>| {
+            number.map_or_else(|| "never".to_owned(), |number| number.to_string())
+        };
         let (first, median) = (number(self.first_from(0)), number(self.median()));
         let by = by.join(",");
-        Ok(format!("{:<38} {promise:<8} {by:<8} {first:>6} {median:>7} {:>9}\n", name(patch), seeds.len()))
+        Ok(format!(
+            "{:<38} {promise:<8} {by:<8} {first:>6} {median:>7} {:>9}\n",
+            name(patch),
+            seeds.len()
+        ))
     }
 }
 
@@ -171,8 +208,14 @@ mod tests {
 
     #[test]
     fn seeds_to_detect_is_counted_from_the_beginning_of_a_block() {
-        let census = Census { seeds: 300, failing: [4, 150, 299].map(|seed| (seed, "P1".to_owned())).into() };
-        assert_eq!((census.first_from(0), census.first_from(100), census.first_from(200)), (Some(5), Some(51), Some(100)));
+        let census = Census {
+            seeds: 300,
+            failing: [4, 150, 299].map(|seed| (seed, "P1".to_owned())).into(),
+        };
+        assert_eq!(
+            (census.first_from(0), census.first_from(100), census.first_from(200)),
+            (Some(5), Some(51), Some(100))
+        );
         assert_eq!(census.median(), Some(51));
         assert_eq!(Census { seeds: 300, failing: Vec::new() }.median(), None);
     }

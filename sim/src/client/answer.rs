@@ -34,14 +34,16 @@ impl Head {
         let mut lines = text.split("\r\n");
         let status_line = lines.next().ok_or(Garbled)?;
         let version = status_line.strip_prefix("HTTP/1.").ok_or(Garbled)?;
-        let status: u16 = status_line.get(9..12).and_then(|code| code.parse().ok()).ok_or(Garbled)?;
+        let status: u16 =
+            status_line.get(9..12).and_then(|code| code.parse().ok()).ok_or(Garbled)?;
         let mut closes = version.starts_with('0');
         let mut framing = Framing::UntilClose;
         for line in lines {
             let (name, value) = line.split_once(':').ok_or(Garbled)?;
             let value = value.trim();
             if name.eq_ignore_ascii_case("connection") {
-                closes |= value.split(',').any(|option| option.trim().eq_ignore_ascii_case("close"));
+                closes |=
+                    value.split(',').any(|option| option.trim().eq_ignore_ascii_case("close"));
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
                 framing = Framing::Chunked;
             } else if name.eq_ignore_ascii_case("content-length") && framing != Framing::Chunked {
@@ -119,7 +121,10 @@ impl Body {
                 }
                 State::ChunkSize => {
                     let Some(line) = take_line(buffer) else { return Ok(false) };
-                    let size = std::str::from_utf8(&line).ok().and_then(|line| line.split(';').next()).ok_or(Garbled)?;
+                    let size = std::str::from_utf8(&line)
+                        .ok()
+                        .and_then(|line| line.split(';').next())
+                        .ok_or(Garbled)?;
                     self.state = match u64::from_str_radix(size.trim(), 16).map_err(|_| Garbled)? {
                         0 => State::Trailer,
                         size => State::Chunk(size),
@@ -193,15 +198,18 @@ mod tests {
 
     #[test]
     fn a_chunked_body_without_its_last_chunk_is_cut() {
-        let (_, whole, _, bytes) = read("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+        let (_, whole, _, bytes) =
+            read("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
         assert!(whole && bytes == 3);
-        let (_, whole, may_end, _) = read("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+        let (_, whole, may_end, _) =
+            read("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
         assert!(!whole && !may_end);
     }
 
     #[test]
     fn connection_close_is_seen() {
-        let (head, ..) = read("HTTP/1.1 503 Busy\r\nconnection: keep-alive, Close\r\ncontent-length: 0\r\n\r\n");
+        let (head, ..) =
+            read("HTTP/1.1 503 Busy\r\nconnection: keep-alive, Close\r\ncontent-length: 0\r\n\r\n");
         assert!(head.closes && head.status == 503);
     }
 }

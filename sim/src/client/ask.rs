@@ -5,7 +5,7 @@ use http::Method;
 
 /// A request, before it is written in HTTP/1 or HTTP/2.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub struct RequestSpec {
     /// The method.
     pub method: Method,
     /// Path and query.
@@ -16,7 +16,7 @@ pub struct Ask {
     pub body: Bytes,
 }
 
-impl Ask {
+impl RequestSpec {
     /// `GET target`.
     #[must_use]
     pub fn get(target: impl Into<String>) -> Self {

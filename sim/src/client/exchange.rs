@@ -1,7 +1,7 @@
 //! One request and its answer on one HTTP/1 connection, at whatever pace.
 
 use super::{
-    Ask, Caller, Completion, Connect, Failure, Head, How,
+    ClientId, Connect, Head, How, RequestFailure, RequestSpec, ResponseSummary,
     answer::{Body, Garbled},
     http1,
 };
@@ -43,7 +43,7 @@ pub enum AfterRequest {
 
 /// How a client behaves in an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Manner {
+pub struct ExchangePacing {
     /// Half of the head comes, then a pause, then the rest.
     pub head_pause: Duration,
     /// How the body is sent.
@@ -54,15 +54,19 @@ pub struct Manner {
     pub after: AfterRequest,
 }
 
-impl Manner {
+impl ExchangePacing {
     /// At once, all of it.
-    pub const PROMPT: Self =
-        Self { head_pause: Duration::ZERO, upload: Pace::AtOnce, download: Pace::AtOnce, after: AfterRequest::Wait };
+    pub const PROMPT: Self = Self {
+        head_pause: Duration::ZERO,
+        upload: Pace::AtOnce,
+        download: Pace::AtOnce,
+        after: AfterRequest::Wait,
+    };
 }
 
 /// An HTTP/1 connection, seen by its client.
 #[derive(Debug)]
-pub struct Conversation<Io> {
+pub struct Http1Client<Io> {
     io: Io,
     buffer: BytesMut,
     /// Its number in the trace.
@@ -79,18 +83,21 @@ pub(super) enum IdleEnd {
     Unasked,
 }
 
-impl<Io: AsyncRead + AsyncWrite + Unpin> Conversation<Io> {
+impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
     /// Connects.
     ///
     /// # Errors
     /// Why it could not; the trace knows already.
-    pub async fn open<C: Connect<Io = Io>>(caller: &Caller, route: &C) -> Result<Self, Failure> {
-        Ok(Self::new(caller, http1::connect(caller, route).await?))
+    pub async fn open<C: Connect<Io = Io>>(
+        client_id: &ClientId,
+        route: &C,
+    ) -> Result<Self, RequestFailure> {
+        Ok(Self::new(client_id, http1::connect(client_id, route).await?))
     }
 
     /// Begins on a fresh connection.
-    pub fn new(caller: &Caller, io: Io) -> Self {
-        Self { io, buffer: BytesMut::new(), connection: caller.connected(), requests: 0 }
+    pub fn new(client_id: &ClientId, io: Io) -> Self {
+        Self { io, buffer: BytesMut::new(), connection: client_id.connected(), requests: 0 }
     }
 
     /// The connection itself.
@@ -109,46 +116,57 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Conversation<Io> {
     ///
     /// # Errors
     /// How it failed.
-    pub async fn exchange(&mut self, caller: &Caller, ask: &Ask, manner: Manner) -> Result<Completion, Failure> {
-        let request = caller.asks(ask, self.connection, self.requests);
+    pub async fn exchange(
+        &mut self,
+        client_id: &ClientId,
+        ask: &RequestSpec,
+        pacing: ExchangePacing,
+    ) -> Result<ResponseSummary, RequestFailure> {
+        let request = client_id.asks(ask, self.connection, self.requests);
         self.requests += 1;
         let Self { io, buffer, .. } = self;
         let (read, mut write) = tokio::io::split(io);
-        let mut reader = Reader { io: read, buffer, seen: 0, pace: manner.download };
+        let mut reader = Reader { io: read, buffer, seen: 0, pace: pacing.download };
 
         let sending = async {
-            if send(&mut write, ask, manner).await.is_ok() {
-                caller.sent(request);
+            if send(&mut write, ask, pacing).await.is_ok() {
+                client_id.sent(request);
             }
             // A server that answers early may not read the rest; whether that is a failure, the answer tells.
             future::pending::<()>().await;
         };
         let receiving = async {
-            let head = reader.head(&ask.method, |head| caller.head(request, head.status, head.closes)).await?;
+            let head = reader
+                .head(&ask.method, |head| client_id.head(request, head.status, head.closes))
+                .await?;
             let body = reader.body(&head).await?;
             Ok((head, body))
         };
         let answer = tokio::select! {
             biased;
-            () = sending => return Err(Failure::new(How::Garbled, 0)),
+            () = sending => return Err(RequestFailure::new(How::Garbled, 0)),
             answer = receiving => Some(answer),
-            () = super::pause(caller.patience()) => None,
+            () = super::pause(client_id.patience()) => None,
         };
         let end = match answer {
-            Some(Ok((head, body))) => Ok(Completion::new(&head, body.bytes(), body.hash())),
-            Some(Err(how)) => Err(Failure::new(how, reader.seen)),
-            None => Err(Failure::new(How::TimedOut, reader.seen)),
+            Some(Ok((head, body))) => Ok(ResponseSummary::new(&head, body.bytes(), body.hash())),
+            Some(Err(how)) => Err(RequestFailure::new(how, reader.seen)),
+            None => Err(RequestFailure::new(How::TimedOut, reader.seen)),
         };
-        caller.ended(request, &end);
+        client_id.ended(request, &end);
         end
     }
 
     /// Sends all of `asks` at once and reads the answers in order; stops at the first failure, which is that of the rest.
-    pub(super) async fn pipeline(&mut self, caller: &Caller, asks: &[Ask]) -> Vec<Result<Completion, Failure>> {
+    pub(super) async fn pipeline(
+        &mut self,
+        client_id: &ClientId,
+        asks: &[RequestSpec],
+    ) -> Vec<Result<ResponseSummary, RequestFailure>> {
         let mut bytes = Vec::new();
         let mut requests = Vec::new();
         for ask in asks {
-            requests.push(caller.asks(ask, self.connection, self.requests));
+            requests.push(client_id.asks(ask, self.connection, self.requests));
             self.requests += 1;
             bytes.extend_from_slice(&ask.bytes());
         }
@@ -157,7 +175,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Conversation<Io> {
         let mut reader = Reader { io: read, buffer, seen: 0, pace: Pace::AtOnce };
         let sending = async {
             if write.write_all(&bytes).await.is_ok() {
-                requests.iter().for_each(|request| caller.sent(*request));
+                requests.iter().for_each(|request| client_id.sent(*request));
             }
             future::pending::<()>().await;
         };
@@ -165,8 +183,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Conversation<Io> {
             let mut ends = Vec::new();
             for (request, ask) in requests.iter().zip(asks) {
                 reader.seen = 0;
-                let end = reader.answer(&ask.method, |head| caller.head(*request, head.status, head.closes)).await;
-                caller.ended(*request, &end);
+                let end = reader
+                    .answer(&ask.method, |head| client_id.head(*request, head.status, head.closes))
+                    .await;
+                client_id.ended(*request, &end);
                 let over = end.is_err() || end.is_ok_and(|done| done.closes);
                 ends.push(end);
                 if over {
@@ -174,8 +194,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Conversation<Io> {
                 }
             }
             for request in &requests[ends.len()..] {
-                let end = Err(Failure::new(How::EndBeforeHead, 0));
-                caller.ended(*request, &end);
+                let end = Err(RequestFailure::new(How::EndBeforeHead, 0));
+                client_id.ended(*request, &end);
                 ends.push(end);
             }
             ends
@@ -203,16 +223,21 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Conversation<Io> {
     }
 }
 
-async fn send(io: &mut (impl AsyncWrite + Unpin), ask: &Ask, manner: Manner) -> io::Result<()> {
+async fn send(
+    io: &mut (impl AsyncWrite + Unpin),
+    ask: &RequestSpec,
+    pacing: ExchangePacing,
+) -> io::Result<()> {
     let head = ask.head();
-    if manner.head_pause.is_zero() && manner.upload == Pace::AtOnce {
+    if pacing.head_pause.is_zero() && pacing.upload == Pace::AtOnce {
         io.write_all(&ask.bytes()).await?;
     } else {
-        let (first, second) = head.split_at(if manner.head_pause.is_zero() { 0 } else { head.len() / 2 });
+        let (first, second) =
+            head.split_at(if pacing.head_pause.is_zero() { 0 } else { head.len() / 2 });
         io.write_all(first).await?;
-        super::pause(manner.head_pause).await;
+        super::pause(pacing.head_pause).await;
         io.write_all(second).await?;
-        match manner.upload {
+        match pacing.upload {
             Pace::AtOnce => io.write_all(&ask.body).await?,
             Pace::Trickle { bytes, pause } => {
                 for piece in ask.body.chunks(bytes.max(1)) {
@@ -223,7 +248,7 @@ async fn send(io: &mut (impl AsyncWrite + Unpin), ask: &Ask, manner: Manner) -> 
         }
     }
     io.flush().await?;
-    match manner.after {
+    match pacing.after {
         AfterRequest::Wait => Ok(()),
         AfterRequest::Fin => io.shutdown().await,
     }
@@ -238,10 +263,15 @@ struct Reader<'a, R> {
 }
 
 impl<R: AsyncRead + Unpin> Reader<'_, R> {
-    async fn answer(&mut self, method: &Method, on_head: impl FnOnce(&Head)) -> Result<Completion, Failure> {
-        let head = self.head(method, on_head).await.map_err(|how| Failure::new(how, self.seen))?;
-        let body = self.body(&head).await.map_err(|how| Failure::new(how, self.seen))?;
-        Ok(Completion::new(&head, body.bytes(), body.hash()))
+    async fn answer(
+        &mut self,
+        method: &Method,
+        on_head: impl FnOnce(&Head),
+    ) -> Result<ResponseSummary, RequestFailure> {
+        let head =
+            self.head(method, on_head).await.map_err(|how| RequestFailure::new(how, self.seen))?;
+        let body = self.body(&head).await.map_err(|how| RequestFailure::new(how, self.seen))?;
+        Ok(ResponseSummary::new(&head, body.bytes(), body.hash()))
     }
 
     async fn head(&mut self, method: &Method, on_head: impl FnOnce(&Head)) -> Result<Head, How> {

@@ -1,6 +1,9 @@
 //! HTTP/1 clients that mean well.
 
-use super::{Ask, Caller, Completion, Connect, Conversation, Failure, How, Manner, exchange::IdleEnd};
+use super::{
+    ClientId, Connect, ExchangePacing, How, Http1Client, RequestFailure, RequestSpec,
+    ResponseSummary, exchange::IdleEnd,
+};
 use std::time::Duration;
 
 /// Whether a request that failed is sent again.
@@ -16,34 +19,39 @@ pub enum Retry {
 /// Asks one thing after the other on one connection, after a pause each. Connects anew when told to or when the connection is
 /// gone; gives up when nobody listens.
 pub async fn keep_alive<C: Connect>(
-    caller: &Caller,
+    client_id: &ClientId,
     connect: &C,
-    asks: impl IntoIterator<Item = (Duration, Ask)>,
+    asks: impl IntoIterator<Item = (Duration, RequestSpec)>,
     retry: Retry,
 ) {
-    let mut kept: Option<Conversation<C::Io>> = None;
+    let mut kept: Option<Http1Client<C::Io>> = None;
     for (pause, ask) in asks {
-        kept = wait_on(caller, kept, pause).await;
+        kept = wait_on(client_id, kept, pause).await;
         let mut attempts = 0;
         loop {
-            let mut conversation = match kept.take() {
-                Some(conversation) => conversation,
-                None => match Conversation::open(caller, connect).await {
-                    Ok(conversation) => conversation,
+            let mut http1_client = match kept.take() {
+                Some(http1_client) => http1_client,
+                None => match Http1Client::open(client_id, connect).await {
+                    Ok(http1_client) => http1_client,
                     Err(_) => return,
                 },
             };
-            let used = conversation.requests > 0;
-            match conversation.exchange(caller, &ask, Manner::PROMPT).await {
+            let used = http1_client.requests > 0;
+            match http1_client.exchange(client_id, &ask, ExchangePacing::PROMPT).await {
                 Ok(done) => {
                     if done.keeps_alive {
-                        kept = Some(conversation);
+                        kept = Some(http1_client);
                     }
                     break;
                 }
-                Err(failure) if retry == Retry::AsAllowed && used && attempts == 0 && may_retry(&ask, failure) => {
+                Err(failure)
+                    if retry == Retry::AsAllowed
+                        && used
+                        && attempts == 0
+                        && may_retry(&ask, failure) =>
+                {
                     attempts += 1;
-                    caller.tell("retries", &[("target", ask.target.as_str().into())]);
+                    client_id.tell("retries", &[("target", ask.target.as_str().into())]);
                 }
                 Err(_) => break,
             }
@@ -53,14 +61,14 @@ pub async fn keep_alive<C: Connect>(
 
 /// Asks one thing after the other, each on its own connection, after a pause each. Goes on when nobody listens.
 pub async fn connection_per_request<C: Connect>(
-    caller: &Caller,
+    client_id: &ClientId,
     connect: &C,
-    asks: impl IntoIterator<Item = (Duration, Ask)>,
+    asks: impl IntoIterator<Item = (Duration, RequestSpec)>,
 ) {
     for (pause, ask) in asks {
         super::pause(pause).await;
         // The trace has the outcome.
-        let _ = one_request(caller, connect, &ask, Manner::PROMPT).await;
+        let _ = one_request(client_id, connect, &ask, ExchangePacing::PROMPT).await;
     }
 }
 
@@ -70,12 +78,12 @@ pub async fn connection_per_request<C: Connect>(
 /// # Errors
 /// How it failed.
 pub async fn one_request<C: Connect>(
-    caller: &Caller,
+    client_id: &ClientId,
     connect: &C,
-    ask: &Ask,
-    manner: Manner,
-) -> Result<Completion, Failure> {
-    Conversation::open(caller, connect).await?.exchange(caller, ask, manner).await
+    ask: &RequestSpec,
+    pacing: ExchangePacing,
+) -> Result<ResponseSummary, RequestFailure> {
+    Http1Client::open(client_id, connect).await?.exchange(client_id, ask, pacing).await
 }
 
 /// Asks everything at once on one connection, without waiting for answers between.
@@ -83,47 +91,57 @@ pub async fn one_request<C: Connect>(
 /// # Errors
 /// If it could not connect.
 pub async fn pipelined<C: Connect>(
-    caller: &Caller,
+    client_id: &ClientId,
     connect: &C,
-    asks: &[Ask],
-) -> Result<Vec<Result<Completion, Failure>>, Failure> {
-    Ok(Conversation::open(caller, connect).await?.pipeline(caller, asks).await)
+    asks: &[RequestSpec],
+) -> Result<Vec<Result<ResponseSummary, RequestFailure>>, RequestFailure> {
+    Ok(Http1Client::open(client_id, connect).await?.pipeline(client_id, asks).await)
 }
 
 /// Connects, or records why not.
-pub(super) async fn connect<C: Connect>(caller: &Caller, route: &C) -> Result<C::Io, Failure> {
+pub(super) async fn connect<C: Connect>(
+    client_id: &ClientId,
+    route: &C,
+) -> Result<C::Io, RequestFailure> {
     let connected = tokio::select! {
         biased;
-        connected = route.connect() => connected.map_err(|error| Failure::of_connect(&error)),
-        () = super::pause(caller.patience()) => Err(Failure::new(How::TimedOut, 0)),
+        connected = route.connect() => connected.map_err(|error| RequestFailure::of_connect(&error)),
+        () = super::pause(client_id.patience()) => Err(RequestFailure::new(How::TimedOut, 0)),
     };
-    connected.inspect_err(|failure| caller.not_connected(failure))
+    connected.inspect_err(|failure| client_id.not_connected(failure))
 }
 
 /// Pauses, and drops the connection if the server ends it meanwhile.
-async fn wait_on<Io>(caller: &Caller, kept: Option<Conversation<Io>>, pause: Duration) -> Option<Conversation<Io>>
+async fn wait_on<Io>(
+    client_id: &ClientId,
+    kept: Option<Http1Client<Io>>,
+    pause: Duration,
+) -> Option<Http1Client<Io>>
 where
     Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     let pausing = super::pause(pause);
     tokio::pin!(pausing);
-    if let Some(mut conversation) = kept {
+    if let Some(mut http1_client) = kept {
         let end = tokio::select! {
             biased;
-            end = conversation.idle_end() => end,
-            () = &mut pausing => return Some(conversation),
+            end = http1_client.idle_end() => end,
+            () = &mut pausing => return Some(http1_client),
         };
         let how = match end {
             IdleEnd::Fin => "fin",
             IdleEnd::Reset => "reset",
             IdleEnd::Unasked => "unasked-bytes",
         };
-        caller.tell("closed idle", &[("connection", conversation.connection.into()), ("how", how.into())]);
+        client_id.tell(
+            "closed idle",
+            &[("connection", http1_client.connection.into()), ("how", how.into())],
+        );
     }
     pausing.await;
     None
 }
 
-fn may_retry(ask: &Ask, failure: Failure) -> bool {
+fn may_retry(ask: &RequestSpec, failure: RequestFailure) -> bool {
     failure.answer_bytes == 0 && ask.method.is_idempotent() && failure.how != How::TimedOut
 }

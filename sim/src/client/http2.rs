@@ -1,7 +1,9 @@
 //! HTTP/2: requests at their times on one connection, side by side.
 #![expect(clippy::disallowed_methods, reason = "hyper's timer here is the world's time")]
 
-use super::{Ask, Caller, Completion, Connect, Failure, How, goodbye::Goodbye, http1};
+use super::{
+    ClientId, Connect, How, RequestFailure, RequestSpec, ResponseSummary, goaway::Goodbye, http1,
+};
 use crate::trace::Fnv64;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -24,7 +26,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Starts each of `asks` a pause after the one before, without waiting for answers, on one connection; on a new one when the
 /// server said goodbye. Returns when every request ended. A request that a goodbye caught unsent goes on the new connection.
-pub async fn multiplexed<C: Connect>(caller: &Caller, connect: &C, asks: impl IntoIterator<Item = (Duration, Ask)>) {
+pub async fn multiplexed<C: Connect>(
+    client_id: &ClientId,
+    connect: &C,
+    asks: impl IntoIterator<Item = (Duration, RequestSpec)>,
+) {
     let tasks = TaskTracker::new();
     let over = CancellationToken::new();
     let mut requests = JoinSet::new();
@@ -35,16 +41,18 @@ pub async fn multiplexed<C: Connect>(caller: &Caller, connect: &C, asks: impl In
         let window = ask.target.starts_with("/bytes").then_some(UNREAD_WINDOW);
         let mut link = match open.take() {
             Some(link) if !link.sender.is_closed() => link,
-            Some(_) | None => match Link::open(caller, connect, &tasks, &over, window).await {
+            Some(_) | None => match Link::open(client_id, connect, &tasks, &over, window).await {
                 Ok(link) => link,
                 Err(_) => break,
             },
         };
-        let (mut sender, connection, earlier) = (link.sender.clone(), link.connection, link.requests);
+        let (mut sender, connection, earlier) =
+            (link.sender.clone(), link.connection, link.requests);
         link.requests += 1;
         open = Some(link);
-        let caller = caller.clone();
-        requests.spawn(async move { one(&caller, &mut sender, &ask, connection, earlier).await });
+        let client_id = client_id.clone();
+        requests
+            .spawn(async move { one(&client_id, &mut sender, &ask, connection, earlier).await });
     }
     while requests.join_next().await.is_some() {}
     drop(open);
@@ -55,33 +63,41 @@ pub async fn multiplexed<C: Connect>(caller: &Caller, connect: &C, asks: impl In
 
 /// Asks for everything at once on one connection, waits for the heads of the answers and reads no more of them. After `leave` it
 /// gives them up, which resets what had not ended, and waits for the server to end the connection.
-pub async fn given_up<C: Connect>(caller: &Caller, connect: &C, asks: &[Ask], leave: Duration) {
+pub async fn given_up<C: Connect>(
+    client_id: &ClientId,
+    connect: &C,
+    asks: &[RequestSpec],
+    leave: Duration,
+) {
     let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
-    let Ok(link) = Link::open(caller, connect, &tasks, &over, Some(UNREAD_WINDOW)).await else { return };
+    let Ok(link) = Link::open(client_id, connect, &tasks, &over, Some(UNREAD_WINDOW)).await else {
+        return;
+    };
     let mut requests = JoinSet::new();
     for (ask, earlier) in asks.iter().zip(0_u64..) {
-        let (caller, mut sender, ask, connection) = (caller.clone(), link.sender.clone(), ask.clone(), link.connection);
+        let (client_id, mut sender, ask, connection) =
+            (client_id.clone(), link.sender.clone(), ask.clone(), link.connection);
         requests.spawn(async move {
-            let request = caller.asks(&ask, connection, earlier);
+            let request = client_id.asks(&ask, connection, earlier);
             let Ok(ask) = in_http2(&ask) else { return };
             let asked = async {
                 match sender.send_request(ask).await {
                     Ok(response) => {
-                        caller.head(request, response.status().as_u16(), false);
+                        client_id.head(request, response.status().as_u16(), false);
                         super::pause(leave).await;
                         Ok(response)
                     }
-                    Err(error) => Err(Failure::new(how(&error, Stage::Head), 0)),
+                    Err(error) => Err(RequestFailure::new(how(&error, Stage::Head), 0)),
                 }
             };
             tokio::select! {
                 biased;
                 end = asked => match end {
-                    Ok(_unread) => caller.tell("leaves", &[("stream", request.into())]),
-                    Err(failure) => caller.ended(request, &Err(failure)),
+                    Ok(_unread) => client_id.tell("leaves", &[("stream", request.into())]),
+                    Err(failure) => client_id.ended(request, &Err(failure)),
                 },
-                () = super::pause(caller.patience()) => {
-                    caller.ended(request, &Err(Failure::new(How::TimedOut, 0)));
+                () = super::pause(client_id.patience()) => {
+                    client_id.ended(request, &Err(RequestFailure::new(How::TimedOut, 0)));
                 }
             }
         });
@@ -91,7 +107,7 @@ pub async fn given_up<C: Connect>(caller: &Caller, connect: &C, asks: &[Ask], le
     tokio::select! {
         biased;
         () = link.closed() => {}
-        () = super::pause(caller.patience()) => {}
+        () = super::pause(client_id.patience()) => {}
     }
     drop(link);
     over.cancel();
@@ -116,16 +132,16 @@ impl Link {
     }
 
     async fn open<C: Connect>(
-        caller: &Caller,
+        client_id: &ClientId,
         connect: &C,
         tasks: &TaskTracker,
         over: &CancellationToken,
         window: Option<u32>,
-    ) -> Result<Self, Failure> {
-        let io = http1::connect(caller, connect).await?;
+    ) -> Result<Self, RequestFailure> {
+        let io = http1::connect(client_id, connect).await?;
         let executor = Tracked { tasks: tasks.clone(), over: over.clone() };
-        let connection = caller.connected();
-        let io = TokioIo::new(Goodbye::new(io, caller.clone(), connection));
+        let connection = client_id.connected();
+        let io = TokioIo::new(Goodbye::new(io, client_id.clone(), connection));
         let mut builder = Builder::new(executor.clone());
         builder.timer(WorldTimer);
         if window.is_some() {
@@ -133,58 +149,76 @@ impl Link {
         }
         let handshake = builder.handshake(io).await;
         let (sender, driver) = handshake.map_err(|_| {
-            let failure = Failure::new(How::Unreachable, 0);
-            caller.not_connected(&failure);
+            let failure = RequestFailure::new(How::Unreachable, 0);
+            client_id.not_connected(&failure);
             failure
         })?;
-        let (caller, ended) = (caller.clone(), CancellationToken::new());
+        let (client_id, ended) = (client_id.clone(), CancellationToken::new());
         let end = ended.clone().drop_guard();
         executor.execute(async move {
             let _end = end;
             let how = if driver.await.is_ok() { "closed" } else { "broken" };
-            caller.tell("ended", &[("connection", connection.into()), ("how", how.into())]);
+            client_id.tell("ended", &[("connection", connection.into()), ("how", how.into())]);
         });
         Ok(Self { ended, sender, connection, requests: 0 })
     }
 }
 
-async fn one(caller: &Caller, sender: &mut SendRequest<Full<Bytes>>, ask: &Ask, connection: u64, earlier: u64) {
-    let request = caller.asks(ask, connection, earlier);
+async fn one(
+    client_id: &ClientId,
+    sender: &mut SendRequest<Full<Bytes>>,
+    ask: &RequestSpec,
+    connection: u64,
+    earlier: u64,
+) {
+    let request = client_id.asks(ask, connection, earlier);
     let end = tokio::select! {
         biased;
-        end = answer(caller, request, sender, ask) => end,
-        () = super::pause(caller.patience()) => Err(Failure::new(How::TimedOut, 0)),
+        end = answer(client_id, request, sender, ask) => end,
+        () = super::pause(client_id.patience()) => Err(RequestFailure::new(How::TimedOut, 0)),
     };
-    caller.ended(request, &end);
+    client_id.ended(request, &end);
 }
 
 async fn answer(
-    caller: &Caller,
+    client_id: &ClientId,
     request: u64,
     sender: &mut SendRequest<Full<Bytes>>,
-    ask: &Ask,
-) -> Result<Completion, Failure> {
-    let response = sender.send_request(in_http2(ask)?).await.map_err(|error| Failure::new(how(&error, Stage::Head), 0))?;
+    ask: &RequestSpec,
+) -> Result<ResponseSummary, RequestFailure> {
+    let response = sender
+        .send_request(in_http2(ask)?)
+        .await
+        .map_err(|error| RequestFailure::new(how(&error, Stage::Head), 0))?;
     let status = response.status().as_u16();
-    caller.head(request, status, false);
+    client_id.head(request, status, false);
     let mut body: Incoming = response.into_body();
     let (mut bytes, mut hash) = (0, Fnv64::new());
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Failure::new(how(&error, Stage::Body), bytes.max(1)))?;
+        let frame =
+            frame.map_err(|error| RequestFailure::new(how(&error, Stage::Body), bytes.max(1)))?;
         if let Ok(data) = frame.into_data() {
             bytes += data.len() as u64;
             hash.feed(&data);
         }
     }
-    Ok(Completion { status, closes: false, keeps_alive: true, body_bytes: bytes, body_hash: hash.value() })
+    Ok(ResponseSummary {
+        status,
+        closes: false,
+        keeps_alive: true,
+        body_bytes: bytes,
+        body_hash: hash.value(),
+    })
 }
 
-fn in_http2(ask: &Ask) -> Result<http::Request<Full<Bytes>>, Failure> {
-    let mut request = http::Request::builder().method(ask.method.clone()).uri(format!("http://localhost{}", ask.target));
+fn in_http2(ask: &RequestSpec) -> Result<http::Request<Full<Bytes>>, RequestFailure> {
+    let mut request = http::Request::builder()
+        .method(ask.method.clone())
+        .uri(format!("http://localhost{}", ask.target));
     for (name, value) in &ask.fields {
         request = request.header(name, value);
     }
-    request.body(Full::new(ask.body.clone())).map_err(|_| Failure::new(How::NotSent, 0))
+    request.body(Full::new(ask.body.clone())).map_err(|_| RequestFailure::new(How::NotSent, 0))
 }
 
 /// How far the answer had come.

@@ -10,18 +10,18 @@
 
 mod answer;
 mod ask;
-mod caller;
+mod client_id;
 mod exchange;
-mod goodbye;
+mod goaway;
 mod http1;
 mod http2;
 mod silent;
 mod upgraded;
 
 pub use answer::Head;
-pub use ask::Ask;
-pub use caller::{Caller, Completion, Failure, How};
-pub use exchange::{AfterRequest, Conversation, Manner, Pace};
+pub use ask::RequestSpec;
+pub use client_id::{ClientId, How, RequestFailure, ResponseSummary};
+pub use exchange::{AfterRequest, ExchangePacing, Http1Client, Pace};
 pub use http1::{Retry, connection_per_request, keep_alive, one_request, pipelined};
 pub(crate) use http2::UNREAD_WINDOW;
 pub use http2::{given_up, multiplexed};
@@ -29,7 +29,7 @@ pub use silent::{Step, byte_less, raw, silent_http2};
 pub use upgraded::{FAREWELL, PING, upgraded};
 
 use crate::network::HostNetwork;
-use lameduck::env::Transport;
+use lameduck::runtime::Transport;
 use std::{fmt, future::Future, io, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -78,7 +78,10 @@ impl<H: HostNetwork> Connect for Route<H> {
 }
 
 /// A pause in the world's time. A pause of zero does not even yield.
-#[expect(clippy::disallowed_methods, reason = "a client has no clock of its own, only the world's time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a client has no clock of its own, only the world's time"
+)]
 pub(crate) async fn pause(span: Duration) {
     if !span.is_zero() {
         tokio::time::sleep(span).await;

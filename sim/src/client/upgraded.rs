@@ -2,7 +2,7 @@
 //!
 //! Records beside the usual ones: `upgraded`, `farewell` (the server said goodbye), and `ended` with how.
 
-use super::{Ask, Caller, Connect, http1, pause};
+use super::{ClientId, Connect, RequestSpec, http1, pause};
 use std::{io, time::Duration};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -12,18 +12,28 @@ pub const PING: &[u8] = b"ping\n";
 pub const FAREWELL: &[u8] = b"bye!\n";
 
 /// Asks for the other protocol, and then says something every so often, until the server closes.
-pub async fn upgraded<C: Connect>(caller: &Caller, connect: &C, ask: &Ask, every: Duration) {
-    let Ok(mut io) = http1::connect(caller, connect).await else { return };
-    let connection = caller.connected();
+pub async fn upgraded<C: Connect>(
+    client_id: &ClientId,
+    connect: &C,
+    ask: &RequestSpec,
+    every: Duration,
+) {
+    let Ok(mut io) = http1::connect(client_id, connect).await else { return };
+    let connection = client_id.connected();
     let how = tokio::select! {
         biased;
-        said = converse(caller, &mut io, ask, every) => if said.is_ok() { "fin" } else { "reset" },
-        () = pause(caller.patience()) => "timed-out",
+        said = converse(client_id, &mut io, ask, every) => if said.is_ok() { "fin" } else { "reset" },
+        () = pause(client_id.patience()) => "timed-out",
     };
-    caller.tell("ended", &[("connection", connection.into()), ("how", how.into())]);
+    client_id.tell("ended", &[("connection", connection.into()), ("how", how.into())]);
 }
 
-async fn converse<I>(caller: &Caller, io: &mut I, ask: &Ask, every: Duration) -> io::Result<()>
+async fn converse<I>(
+    client_id: &ClientId,
+    io: &mut I,
+    ask: &RequestSpec,
+    every: Duration,
+) -> io::Result<()>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
@@ -39,7 +49,7 @@ where
     if !head.starts_with(b"HTTP/1.1 101 ") {
         return Ok(());
     }
-    caller.tell("upgraded", &[]);
+    client_id.tell("upgraded", &[]);
     loop {
         io.write_all(PING).await?;
         let mut line = [0; PING.len()];
@@ -47,7 +57,7 @@ where
             return if error.kind() == io::ErrorKind::UnexpectedEof { Ok(()) } else { Err(error) };
         }
         if line == FAREWELL {
-            caller.tell("farewell", &[]);
+            client_id.tell("farewell", &[]);
             return Ok(());
         }
         pause(every).await;

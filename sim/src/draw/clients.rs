@@ -1,7 +1,7 @@
 //! Who uses a drawn host.
 
 use super::{Dice, Edges};
-use crate::scenario::{Client, Deed, Half, Pacing, Scenario, Traffic};
+use crate::scenario::{Client, Pacing, RequestKind, Scenario, StuckResponse, Traffic};
 
 /// The kinds of clients, for the mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,23 +35,29 @@ const KINDS: [Kind; 12] = [
     Kind::Leaves,
 ];
 
-/// A few clients, of some kinds only. With `clingers` one of them makes every phase last.
-pub(super) fn draw(dice: &mut Dice, scenario: &Scenario, edges: &Edges, clingers: bool) -> Vec<Client> {
+/// A few clients, of some kinds only. With `long_running` one of them makes every phase last.
+pub(super) fn draw(
+    dice: &mut Dice,
+    scenario: &Scenario,
+    edges: &Edges,
+    long_running: bool,
+) -> Vec<Client> {
     let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| dice.one_in(3)).collect();
     if kinds.is_empty() {
         kinds.push(dice.pick(&KINDS));
     }
     let count = dice.pick(&[0, 1, 1, 2, 3, 4, 6]);
-    let mut clients: Vec<Client> = (0..count).map(|_| client(dice, scenario, edges, &kinds)).collect();
-    if clingers {
-        let deed = match dice.below(4) {
-            0 => Deed::Slow(60_000),
-            1 => Deed::Stuck(60_000, Half::Chunked),
-            2 => Deed::Stuck(60_000, Half::Length),
-            _ => Deed::Stuck(60_000, Half::Nothing),
+    let mut clients: Vec<Client> =
+        (0..count).map(|_| client(dice, scenario, edges, &kinds)).collect();
+    if long_running {
+        let request_kind = match dice.below(4) {
+            0 => RequestKind::Slow(60_000),
+            1 => RequestKind::Stuck(60_000, StuckResponse::Chunked),
+            2 => RequestKind::Stuck(60_000, StuckResponse::Length),
+            _ => RequestKind::Stuck(60_000, StuckResponse::Nothing),
         };
         let at = edges.stop.saturating_sub(dice.pick(&[0, 50, 90]));
-        clients.push(Client::once(at, deed));
+        clients.push(Client::once(at, request_kind));
     }
     clients
 }
@@ -63,9 +69,11 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
     let many = matches!(kind, Kind::KeepAlive | Kind::PerRequest | Kind::Http2);
     // Half a head has its time while serving, too.
     let long_before = many || (kind == Kind::HalfHead && dice.one_in(2));
-    let at_ms = if long_before { dice.below(edges.drain) } else { edges.aim(dice).saturating_sub(lead) };
-    let deed = deed(dice, scenario, edges, at_ms);
-    let (requests, every_ms) = if many { many_requests(dice, edges, at_ms) } else { (dice.between(2, 6), 0) };
+    let at_ms =
+        if long_before { dice.below(edges.drain) } else { edges.aim(dice).saturating_sub(lead) };
+    let request_kind = request_kind(dice, scenario, edges, at_ms);
+    let (requests, every_ms) =
+        if many { many_requests(dice, edges, at_ms) } else { (dice.between(2, 6), 0) };
     let traffic = match kind {
         Kind::Once => Traffic::Once(Pacing::Prompt),
         Kind::Paced => Traffic::Once(pacing(dice)),
@@ -84,21 +92,33 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         Kind::ByteLess => Traffic::ByteLess,
         Kind::HalfHead => Traffic::HalfHead,
         Kind::InternalHalfHead => Traffic::InternalHalfHead,
-        Kind::Leaves => Traffic::Leaves { after_ms: dice.pick(&[1, 5, 20, 100, 500]), resets: !dice.one_in(3) },
+        Kind::Leaves => {
+            Traffic::Leaves { after_ms: dice.pick(&[1, 5, 20, 100, 500]), resets: !dice.one_in(3) }
+        }
     };
     let stalls = matches!(traffic, Traffic::Once(Pacing::SlowReader(_, pause)) if pause >= 1_000);
-    let deed = match traffic {
-        Traffic::Once(Pacing::SlowUpload(..)) if dice.one_in(3) => Deed::Unread(dice.pick(&[4_000, 60_000, 100_000])),
-        Traffic::Once(Pacing::SlowUpload(..)) => Deed::Echo(dice.pick(&[100, 4_000, 60_000])),
-        Traffic::Once(Pacing::SlowReader(..)) if !stalls => Deed::Echo(dice.pick(&[100, 4_000, 60_000])),
+    let request_kind = match traffic {
+        Traffic::Once(Pacing::SlowUpload(..)) if dice.one_in(3) => {
+            RequestKind::Unread(dice.pick(&[4_000, 60_000, 100_000]))
+        }
+        Traffic::Once(Pacing::SlowUpload(..)) => {
+            RequestKind::Echo(dice.pick(&[100, 4_000, 60_000]))
+        }
+        Traffic::Once(Pacing::SlowReader(..)) if !stalls => {
+            RequestKind::Echo(dice.pick(&[100, 4_000, 60_000]))
+        }
         // Whether anybody notices that it is gone.
         Traffic::Leaves { .. } if dice.one_in(2) => {
             let ms = 20_000 + dice.below(10_000);
-            if dice.one_in(2) { Deed::Unlimited(ms) } else { Deed::Stuck(ms, Half::Nothing) }
+            if dice.one_in(2) {
+                RequestKind::Unlimited(ms)
+            } else {
+                RequestKind::Stuck(ms, StuckResponse::Nothing)
+            }
         }
-        Traffic::Once(Pacing::SlowReader(..)) if stalls => Deed::Bytes(400_000),
+        Traffic::Once(Pacing::SlowReader(..)) if stalls => RequestKind::Bytes(400_000),
         // More than the window of a stream, or less.
-        Traffic::Http2Leaves { .. } => Deed::Bytes(dice.pick(&[5, 30_000, 90_000, 90_000])),
+        Traffic::Http2Leaves { .. } => RequestKind::Bytes(dice.pick(&[5, 30_000, 90_000, 90_000])),
         Traffic::Once(_)
         | Traffic::KeepAlive { .. }
         | Traffic::PerRequest { .. }
@@ -110,13 +130,13 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         | Traffic::SilentHttp2
         | Traffic::Upgraded { .. }
         | Traffic::ByteLess
-        | Traffic::HalfHead => deed,
+        | Traffic::HalfHead => request_kind,
     };
     let varies = many || matches!(traffic, Traffic::Pipelined { .. });
-    let then = (varies && dice.one_in(2)).then(|| self::deed(dice, scenario, edges, at_ms));
+    let then = (varies && dice.one_in(2)).then(|| self::request_kind(dice, scenario, edges, at_ms));
     // Who asked for what is known by its target.
-    let then = then.filter(|then| then.ask().target != deed.ask().target);
-    Client { at_ms, deed, traffic, then }
+    let then = then.filter(|then| then.ask().target != request_kind.ask().target);
+    Client { at_ms, request_kind, traffic, then }
 }
 
 /// So many, so often, that they reach into the drain.
@@ -128,8 +148,13 @@ fn many_requests(dice: &mut Dice, edges: &Edges, at_ms: u64) -> (u64, u64) {
 
 fn pacing(dice: &mut Dice) -> Pacing {
     match dice.below(4) {
-        0 => Pacing::HeadPause(dice.pick(&[5, 50, 300, 950, 970, 1_050, 1_100, 9_900, 10_400, 12_000])),
-        1 => Pacing::SlowUpload(dice.pick(&[10, 500, 8_000]), dice.pick(&[10, 100, 400, 4_800, 6_000, 12_000])),
+        0 => Pacing::HeadPause(
+            dice.pick(&[5, 50, 300, 950, 970, 1_050, 1_100, 9_900, 10_400, 12_000]),
+        ),
+        1 => Pacing::SlowUpload(
+            dice.pick(&[10, 500, 8_000]),
+            dice.pick(&[10, 100, 400, 4_800, 6_000, 12_000]),
+        ),
         // The last pause is longer than anybody waits for progress.
         2 if dice.one_in(2) => Pacing::SlowReader(1_000_000, 12_000),
         2 => Pacing::SlowReader(dice.pick(&[1_000, 4_000]), dice.pick(&[10, 100])),
@@ -137,7 +162,7 @@ fn pacing(dice: &mut Dice) -> Pacing {
     }
 }
 
-fn deed(dice: &mut Dice, scenario: &Scenario, edges: &Edges, at_ms: u64) -> Deed {
+fn request_kind(dice: &mut Dice, scenario: &Scenario, edges: &Edges, at_ms: u64) -> RequestKind {
     // When the handler begins: a handshake and a request after the client.
     let begins = at_ms + scenario.latency_ms.0 * 3;
     let until = |dice: &mut Dice, edge: u64| dice.about(edge).saturating_sub(begins);
@@ -153,16 +178,19 @@ fn deed(dice: &mut Dice, scenario: &Scenario, edges: &Edges, at_ms: u64) -> Deed
         _ => dice.pick(&[1, 5, 30, 200, 1_000]),
     };
     match dice.below(14) {
-        0..=1 => Deed::Fast,
-        2 => Deed::Head,
-        10 => Deed::Unlimited(ms),
-        11 => Deed::Unread(dice.pick(&[10, 4_000, 70_000])),
-        12 => Deed::Bytes(dice.pick(&[10, 2_000, 2_000, 20_000, 70_000])),
-        13 => Deed::Breaks,
-        3..=5 => Deed::Slow(ms),
-        6 => Deed::Stuck(ms, dice.pick(&[Half::Nothing, Half::Length, Half::Chunked])),
-        7 => Deed::Stream(ms.min(3_000)),
-        8 => Deed::Echo(dice.pick(&[10, 10, 1_000, 20_000])),
-        _ => Deed::Panic,
+        0..=1 => RequestKind::Fast,
+        2 => RequestKind::Head,
+        10 => RequestKind::Unlimited(ms),
+        11 => RequestKind::Unread(dice.pick(&[10, 4_000, 70_000])),
+        12 => RequestKind::Bytes(dice.pick(&[10, 2_000, 2_000, 20_000, 70_000])),
+        13 => RequestKind::Breaks,
+        3..=5 => RequestKind::Slow(ms),
+        6 => RequestKind::Stuck(
+            ms,
+            dice.pick(&[StuckResponse::Nothing, StuckResponse::Length, StuckResponse::Chunked]),
+        ),
+        7 => RequestKind::Stream(ms.min(3_000)),
+        8 => RequestKind::Echo(dice.pick(&[10, 10, 1_000, 20_000])),
+        _ => RequestKind::Panic,
     }
 }

@@ -1,6 +1,6 @@
 //! Chance for the drawing of scenarios: one number after the other, from a seed.
 
-use lameduck::env::Seed;
+use lameduck::runtime::Seed;
 
 /// Throws that follow from a seed.
 #[derive(Clone, Debug)]

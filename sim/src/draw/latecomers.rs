@@ -3,7 +3,7 @@
 //! them.
 
 use super::{Dice, Edges};
-use crate::scenario::{Client, Deed, Scenario, Traffic};
+use crate::scenario::{Client, RequestKind, Scenario, Traffic};
 
 /// Adds some of them to one scenario in four, if its delay is long enough.
 pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
@@ -23,14 +23,18 @@ fn opened_at_many_instants(dice: &mut Dice, scenario: &mut Scenario, edges: &Edg
     let from = edges.stop + dice.below(delay * 3 / 4);
     for _ in 0..dice.between(3, 6) {
         let at_ms = dice.between(from, edges.stop + delay * 4 / 5);
-        let deed = if dice.one_in(3) { Deed::Slow(dice.between(1, delay / 2)) } else { Deed::Fast };
+        let request_kind = if dice.one_in(3) {
+            RequestKind::Slow(dice.between(1, delay / 2))
+        } else {
+            RequestKind::Fast
+        };
         let (requests, every_ms) = (dice.between(2, 6), dice.between(1, delay / 3));
         let traffic = if dice.one_in(4) {
             Traffic::KeepAlive { requests, every_ms, retries: true }
         } else {
             Traffic::Http2 { requests, every_ms }
         };
-        scenario.clients.push(Client::new(at_ms, deed, traffic));
+        scenario.clients.push(Client::new(at_ms, request_kind, traffic));
     }
 }
 
@@ -40,13 +44,14 @@ fn without_a_pause(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges, dela
         let at_ms = dice.between(edges.stop.saturating_sub(50), edges.stop + delay / 2);
         let requests = dice.pick(&[60, 120]);
         let every_ms = (edges.drain - at_ms).div_ceil(requests).min(dice.pick(&[1, 5, 40]));
-        let deed = if dice.one_in(2) { Deed::Fast } else { Deed::Slow(dice.pick(&[2, 10])) };
+        let request_kind =
+            if dice.one_in(2) { RequestKind::Fast } else { RequestKind::Slow(dice.pick(&[2, 10])) };
         let traffic = if dice.one_in(2) {
             Traffic::KeepAlive { requests, every_ms, retries: true }
         } else {
             Traffic::Http2 { requests, every_ms }
         };
-        scenario.clients.push(Client::new(at_ms, deed, traffic));
+        scenario.clients.push(Client::new(at_ms, request_kind, traffic));
     }
 }
 
@@ -65,6 +70,6 @@ fn at_the_very_end(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges, dela
         } else {
             Traffic::KeepAlive { requests, every_ms, retries }
         };
-        scenario.clients.push(Client::new(at_ms, Deed::Fast, traffic));
+        scenario.clients.push(Client::new(at_ms, RequestKind::Fast, traffic));
     }
 }

@@ -10,9 +10,9 @@
 //! aim cannot reach is found out by the [sometimes-table](crate::explore::sometimes).
 
 mod clients;
-mod company;
 mod dice;
 mod edges;
+mod extras;
 mod latecomers;
 
 use crate::{
@@ -23,7 +23,8 @@ use dice::Dice;
 use edges::Edges;
 
 /// All ways to ask for a stop.
-pub const STOPS: [StopBy; 5] = [StopBy::Sigterm, StopBy::Sigint, StopBy::Sigquit, StopBy::Sighup, StopBy::Handle];
+pub const STOPS: [StopBy; 5] =
+    [StopBy::Sigterm, StopBy::Sigint, StopBy::Sigquit, StopBy::Sighup, StopBy::Handle];
 
 /// What a scenario may have beyond one stop and some clients.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +42,7 @@ struct Features {
     further_stops: bool,
     no_deadline: bool,
     short_deadline: bool,
-    clingers: bool,
+    long_running: bool,
     long_service: bool,
     torn: bool,
     no_descriptors: bool,
@@ -65,7 +66,7 @@ impl Features {
             further_stops: dice.one_in(2),
             no_deadline: dice.one_in(3),
             short_deadline: dice.one_in(4),
-            clingers: dice.one_in(2),
+            long_running: dice.one_in(2),
             long_service: dice.one_in(4),
             torn: dice.one_in(6),
             no_descriptors: dice.one_in(7),
@@ -123,16 +124,19 @@ pub fn draw(seed: u64) -> Scenario {
     let edges = Edges::of(&scenario);
     if features.further_stops {
         let more = dice.pick(&[1, 1, 1, 2, 3, 6]);
-        scenario.stops.extend((0..more).map(|_| StopRequest { at_ms: edges.after_stop(dice), by: dice.pick(&STOPS) }));
+        scenario.stops.extend(
+            (0..more).map(|_| StopRequest { at_ms: edges.after_stop(dice), by: dice.pick(&STOPS) }),
+        );
     }
-    scenario.clients = clients::draw(dice, &scenario, &edges, features.clingers);
+    scenario.clients = clients::draw(dice, &scenario, &edges, features.long_running);
     scenario.faults = faults(dice, features, &edges, &scenario.clients);
     // What stands still is given up by the drain, unless its deadline comes first.
-    let stands_still = |client: &Client| matches!(client.traffic, Traffic::Once(Pacing::SlowUpload(_, 4_800..)));
+    let stands_still =
+        |client: &Client| matches!(client.traffic, Traffic::Once(Pacing::SlowUpload(_, 4_800..)));
     if scenario.clients.iter().any(stands_still) && dice.one_in(2) {
         scenario.request_timeout_ms = None;
     }
-    company::draw(&mut Dice::of_company(seed), &mut scenario, &edges);
+    extras::draw(&mut Dice::of_company(seed), &mut scenario, &edges);
     latecomers::draw(&mut Dice::of_latecomers(seed), &mut scenario, &edges);
     limits(&mut Dice::of_limits(seed), &mut scenario);
     scenario
@@ -142,7 +146,10 @@ pub fn draw(seed: u64) -> Scenario {
 fn limits(dice: &mut Dice, scenario: &mut Scenario) {
     let is_silent = |client: &Client| matches!(client.traffic, Traffic::ByteLess);
     let is_late = |client: &Client| matches!(client.traffic, Traffic::Late { .. });
-    if scenario.faults.is_empty() && scenario.clients.iter().any(is_silent) && !scenario.clients.iter().any(is_late) {
+    if scenario.faults.is_empty()
+        && scenario.clients.iter().any(is_silent)
+        && !scenario.clients.iter().any(is_late)
+    {
         let least = 4 * scenario.latency_ms.1 + 100;
         scenario.limits.first_byte_timeout = Some(least + dice.pick(&[100, 400, 2_500]));
     }
@@ -162,7 +169,10 @@ fn plan(dice: &mut Dice, features: Features) -> PlanMs {
         start: span(&[2_000, 10_000], &[500, 1_000]).max(100),
         // What a host has that was told nothing else, as often as not: 5 s, 10 s, 3 s, 5 s, 1 s.
         lame_duck: span(&[1_000, 3_000, 5_000, 5_000, 5_000, 15_000], &[10, 50, 200]),
-        drain: span(&[2_000, 7_000, 10_000, 10_000, 10_000, 25_000], &[20, 100, 249, 300, 600, 1_500]),
+        drain: span(
+            &[2_000, 7_000, 10_000, 10_000, 10_000, 25_000],
+            &[20, 100, 249, 300, 600, 1_500],
+        ),
         cancel: span(&[1_000, 3_000, 3_000], &[20, 249, 250, 251, 300]),
         cleanup: span(&[1_000, 5_000, 5_000, 9_000], &[20, 100, 300]),
         internal_close: span(&[500, 1_000, 1_000], &[20, 100, 300]),
@@ -177,7 +187,7 @@ fn faults(dice: &mut Dice, features: Features, edges: &Edges, clients: &[Client]
         faults.push(Fault::Hold { at_ms, for_ms: dice.pick(&[1, 20, 100, 300, 1_000]) });
     }
     if features.torn {
-        faults.push(Fault::Torn { bytes: dice.pick(&[1, 3, 20, 500]) });
+        faults.push(Fault::PartialIo { bytes: dice.pick(&[1, 3, 20, 500]) });
     }
     if features.no_descriptors {
         // As somebody comes, and over before the drain, so that nobody has an excuse; or whenever.
@@ -189,7 +199,7 @@ fn faults(dice: &mut Dice, features: Features, edges: &Edges, clients: &[Client]
         faults.push(Fault::NoDescriptors { at_ms, for_ms: dice.pick(&[25, 60, 100, 400]) });
     }
     if features.others_abort {
-        faults.push(Fault::OthersAbort);
+        faults.push(Fault::AcceptAborted);
     }
     if features.reset_all {
         let at_ms = edges.aim(dice);
@@ -233,7 +243,11 @@ fn hooks(dice: &mut Dice, features: Features, cleanup_ms: u64) -> Vec<HookScript
             let budget = if dice.one_in(4) { Some(dice.between(0, own_most)) } else { None };
             // What a hook is sure to get, and about that.
             let share = budget.unwrap_or(own_most);
-            hook.stop.after_ms = if dice.one_in(3) { dice.about(share) } else { dice.pick(&[0, 0, 1, 20, 150, share / 2]) };
+            hook.stop.after_ms = if dice.one_in(3) {
+                dice.about(share)
+            } else {
+                dice.pick(&[0, 0, 1, 20, 150, share / 2])
+            };
             if features.bad_hooks && dice.one_in(2) {
                 let end = dice.pick(&[ActEnd::Fails, ActEnd::Hangs, ActEnd::Panics]);
                 hook.stop = Act { after_ms: dice.pick(&[0, 0, 20]), end };
@@ -254,7 +268,11 @@ fn first_stop(dice: &mut Dice, features: Features, scenario: &Scenario) -> StopR
         }
     } else {
         // Long enough for what was idle to be parked, and for half a head to be too old.
-        let serves = if features.long_service { dice.between(1_000, 14_000) } else { dice.between(100, 900) };
+        let serves = if features.long_service {
+            dice.between(1_000, 14_000)
+        } else {
+            dice.between(100, 900)
+        };
         ready + serves
     };
     StopRequest { at_ms, by: dice.pick(&STOPS) }

@@ -1,9 +1,9 @@
 //! One scenario, played and judged; a panic that gets out of a world is a finding like any other.
 
-use super::sometimes::{Glance, sometimes};
+use super::sometimes::{Coverage, sometimes};
 use crate::{
     network::{TurmoilNetWorld, TurmoilWorld},
-    oracle::{Broken, Exercise, ORACLES, Oracle, Story},
+    oracle::{Broken, Exercise, ORACLES, Oracle, RunHistory},
     scenario::{Outcome, Scenario, run},
 };
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use std::{
 };
 
 /// How a scenario is played: in a world, with an app.
-pub type Play = dyn Fn(&Scenario) -> Outcome + Sync;
+pub type Runner = dyn Fn(&Scenario) -> Outcome + Sync;
 
 /// Which of the worlds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,12 +48,14 @@ impl FromStr for Network {
         [Self::TurmoilNet, Self::Turmoil]
             .into_iter()
             .find(|network| network.name() == name)
-            .ok_or_else(|| format!("no network is called {name}; there are turmoil-net and turmoil"))
+            .ok_or_else(|| {
+                format!("no network is called {name}; there are turmoil-net and turmoil")
+            })
     }
 }
 
 /// Plays with the default app on a network.
-pub fn play_on(network: Network) -> &'static Play {
+pub fn play_on(network: Network) -> &'static Runner {
     match network {
         Network::TurmoilNet => &run::<TurmoilNetWorld>,
         Network::Turmoil => &run::<TurmoilWorld>,
@@ -92,13 +94,13 @@ pub struct Found {
 
 /// Plays a scenario and judges it by the promises.
 #[must_use]
-pub fn examine(play: &Play, scenario: &Scenario) -> Examined {
+pub fn examine(play: &Runner, scenario: &Scenario) -> Examined {
     examine_by(ORACLES, play, scenario)
 }
 
 /// Plays a scenario; `judges` judge it.
 #[must_use]
-pub fn examine_by(judges: &[Oracle], play: &Play, scenario: &Scenario) -> Examined {
+pub fn examine_by(judges: &[Oracle], play: &Runner, scenario: &Scenario) -> Examined {
     EXPLORING.set(true);
     let played = panic::catch_unwind(AssertUnwindSafe(|| play(scenario)));
     EXPLORING.set(false);
@@ -106,33 +108,45 @@ pub fn examine_by(judges: &[Oracle], play: &Play, scenario: &Scenario) -> Examin
         Ok(outcome) => outcome,
         Err(payload) => return Examined::panicked(&*payload),
     };
-    let story = Story::read(scenario, &outcome);
+    let history = RunHistory::read(scenario, &outcome);
     let mut broken = Vec::new();
     let mut exercised = vec![false; judges.len()];
     for (oracle, exercised) in judges.iter().zip(&mut exercised) {
-        match oracle.judge(&story) {
+        match oracle.judge(&history) {
             Ok(exercise) => *exercised = exercise == Exercise::Yes,
             Err(why) => broken.push(Broken { promise: oracle.promise, words: oracle.words, why }),
         }
     }
-    let glance = Glance::new(&story);
-    let reached = sometimes().iter().map(|state| state.is_reached(&glance)).collect();
+    let coverage = Coverage::new(&history);
+    let reached = sometimes().iter().map(|state| state.is_reached(&coverage)).collect();
     let simulated = match &outcome.ended {
         Ok(span) => *span,
         Err(overrun) => overrun.limit,
     };
     let hash = outcome.trace.hash();
-    Examined { broken, exercised, reached, simulated, hash, replayed: false, outcome: Some(outcome) }
+    Examined {
+        broken,
+        exercised,
+        reached,
+        simulated,
+        hash,
+        replayed: false,
+        outcome: Some(outcome),
+    }
 }
 
 impl Examined {
     fn panicked(payload: &(dyn Any + Send)) -> Self {
-        let said = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref::<&str>().copied());
+        let said = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied());
         let said = said.unwrap_or("(no message)");
         let at = LAST_PANIC.with_borrow(Clone::clone);
         // Our own assertions name the promise.
         let named = ORACLES.iter().find(|oracle| said.starts_with(&format!("{}:", oracle.promise)));
-        let (promise, words) = named.map_or(("P15", "contained"), |oracle| (oracle.promise, oracle.words));
+        let (promise, words) =
+            named.map_or(("P15", "contained"), |oracle| (oracle.promise, oracle.words));
         Self {
             broken: vec![Broken { promise, words, why: format!("a panic at {at}: {said}") }],
             exercised: vec![false; ORACLES.len()],
@@ -148,7 +162,10 @@ impl Examined {
     pub(super) fn hold_against(&mut self, hash: u64) {
         self.replayed = true;
         if hash != self.hash {
-            let why = format!("played again its trace hashes to {hash:016x} instead of {:016x}", self.hash);
+            let why = format!(
+                "played again its trace hashes to {hash:016x} instead of {:016x}",
+                self.hash
+            );
             self.broken.push(Broken { promise: "P17", words: "replayable", why });
         }
     }

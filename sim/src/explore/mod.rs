@@ -4,14 +4,14 @@
 //!  seeds ──▶ draw ──▶ play ──▶ judge ──▶ promises exercised, states reached ──▶ summary
 //!              (one world a thread)  └──▶ a promise broken: shrink, write it down
 //! ```
-//! What is explored is a [`Play`]: a function that plays a scenario in some world, with some app. Every few seeds one is played
+//! What is explored is a [`Runner`]: a function that plays a scenario in some world, with some app. Every few seeds one is played
 //! again on a fresh thread, and the traces must be equal (P17). The machine's time is asked for nothing but the speed.
 
 mod examine;
 mod sometimes;
 mod summary;
 
-pub use examine::{Examined, Found, Network, Play, examine, examine_by, play_on, quiet_panics};
+pub use examine::{Examined, Found, Network, Runner, examine, examine_by, play_on, quiet_panics};
 pub use sometimes::{Sometimes, sometimes};
 pub use summary::{REACHES_ALL, Summary};
 
@@ -38,7 +38,7 @@ const FOUND_MAX: usize = 5;
 /// What to explore, and how far.
 pub struct Exploration<'a> {
     /// How a scenario is played.
-    pub play: &'a Play,
+    pub play: &'a Runner,
     /// What the scenario of a seed is.
     pub draw: &'a (dyn Fn(u64) -> Scenario + Sync),
     /// Which seeds, in their order.
@@ -59,13 +59,16 @@ pub struct Exploration<'a> {
 
 impl std::fmt::Debug for Exploration<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Exploration").field("seeds", &self.seeds).field("threads", &self.threads).finish_non_exhaustive()
+        f.debug_struct("Exploration")
+            .field("seeds", &self.seeds)
+            .field("threads", &self.threads)
+            .finish_non_exhaustive()
     }
 }
 
 impl<'a> Exploration<'a> {
     /// All of `seeds`, drawn as usual, on all cores.
-    pub fn new(play: &'a Play, seeds: Range<u64>, stop: &'a AtomicBool) -> Self {
+    pub fn new(play: &'a Runner, seeds: Range<u64>, stop: &'a AtomicBool) -> Self {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         Self {
             play,
@@ -120,7 +123,9 @@ impl<'a> Exploration<'a> {
         let mut examined = examine_by(self.judges, self.play, &scenario);
         let replays = self.replay_every.is_some_and(|every| seed.is_multiple_of(every));
         if replays && examined.broken.is_empty() {
-            let again = thread::scope(|scope| scope.spawn(|| examine_by(self.judges, self.play, &scenario)).join());
+            let again = thread::scope(|scope| {
+                scope.spawn(|| examine_by(self.judges, self.play, &scenario)).join()
+            });
             examined.hold_against(again.ok().map_or(0, |again| again.hash));
         }
         (scenario, examined)

@@ -3,13 +3,13 @@
 //! An oracle that is never put to the test proves nothing, and a generator does not tell what it never draws. So what must be
 //! met is declared here, by hand, and a run of some length that misses one of it fails.
 
-mod glance;
+mod coverage;
 
-pub(super) use glance::Glance;
+pub(super) use coverage::Coverage;
 
 use crate::{
     draw::STOPS,
-    oracle::Story,
+    oracle::RunHistory,
     scenario::{Fault, Pacing, StopBy, Traffic},
     tasks::Until,
 };
@@ -20,7 +20,7 @@ use std::{fmt, sync::OnceLock, time::Duration};
 pub struct Sometimes {
     /// What it is.
     pub what: String,
-    test: Box<dyn Fn(&Glance<'_>) -> bool + Send + Sync>,
+    test: Box<dyn Fn(&Coverage<'_>) -> bool + Send + Sync>,
 }
 
 impl fmt::Debug for Sometimes {
@@ -30,12 +30,15 @@ impl fmt::Debug for Sometimes {
 }
 
 impl Sometimes {
-    fn new(what: impl Into<String>, test: impl Fn(&Glance<'_>) -> bool + Send + Sync + 'static) -> Self {
+    fn new(
+        what: impl Into<String>,
+        test: impl Fn(&Coverage<'_>) -> bool + Send + Sync + 'static,
+    ) -> Self {
         Self { what: what.into(), test: Box::new(test) }
     }
 
-    pub(super) fn is_reached(&self, glance: &Glance<'_>) -> bool {
-        (self.test)(glance)
+    pub(super) fn is_reached(&self, coverage: &Coverage<'_>) -> bool {
+        (self.test)(coverage)
     }
 }
 
@@ -59,65 +62,88 @@ pub fn sometimes() -> &'static [Sometimes] {
 fn stops(all: &mut Vec<Sometimes>) {
     for by in STOPS {
         for phase in [Phase::Starting, Phase::Serving] {
-            all.push(Sometimes::new(format!("stop: the first by {by:?} in {phase}"), move |glance| {
-                glance.stops.first() == Some(&(phase, by))
-            }));
+            all.push(Sometimes::new(
+                format!("stop: the first by {by:?} in {phase}"),
+                move |coverage| coverage.stops.first() == Some(&(phase, by)),
+            ));
         }
         // What comes in the instant in which the process leaves is not heard any more.
         for phase in [Phase::LameDuck, Phase::Draining, Phase::Cancelling, Phase::CleaningUp] {
-            all.push(Sometimes::new(format!("stop: a further one by {by:?} in {phase}"), move |glance| {
-                glance.stops.iter().skip(1).any(|stop| *stop == (phase, by))
-            }));
+            all.push(Sometimes::new(
+                format!("stop: a further one by {by:?} in {phase}"),
+                move |coverage| coverage.stops.iter().skip(1).any(|stop| *stop == (phase, by)),
+            ));
         }
     }
-    all.push(Sometimes::new("stop: four impatient ones", |glance| {
-        glance.stops.iter().skip(1).filter(|(_, by)| matches!(by, StopBy::Sigint | StopBy::Sigquit)).count() >= 4
+    all.push(Sometimes::new("stop: four impatient ones", |coverage| {
+        coverage
+            .stops
+            .iter()
+            .skip(1)
+            .filter(|(_, by)| matches!(by, StopBy::Sigint | StopBy::Sigquit))
+            .count()
+            >= 4
     }));
 }
 
 fn edges(all: &mut Vec<Sometimes>) {
-    let mut edge = |what: &str, test: fn(&Glance<'_>) -> bool| all.push(Sometimes::new(format!("edge: {what}"), test));
-    edge("starting, serving", |glance| glance.story.began(Phase::Serving).is_some());
-    edge("starting, cleaning up: a stop", |glance| glance.ended_in_start() && glance.code() == Some(0));
-    edge("starting, cleaning up: a start hook that failed", |glance| glance.started_with(&[HookResult::Failed]));
-    edge("starting, cleaning up: the limit of the start", |glance| {
-        let report = glance.story.outcome.report.as_ref();
+    let mut edge = |what: &str, test: fn(&Coverage<'_>) -> bool| {
+        all.push(Sometimes::new(format!("edge: {what}"), test))
+    };
+    edge("starting, serving", |coverage| coverage.history.began(Phase::Serving).is_some());
+    edge("starting, cleaning up: a stop", |coverage| {
+        coverage.ended_in_start() && coverage.code() == Some(0)
+    });
+    edge("starting, cleaning up: a start hook that failed", |coverage| {
+        coverage.started_with(&[HookResult::Failed])
+    });
+    edge("starting, cleaning up: the limit of the start", |coverage| {
+        let report = coverage.history.outcome.report.as_ref();
         report.is_some_and(|report| report.reason == Some(StopReason::StartTimedOut))
     });
-    edge("lame duck, draining: the delay is over", |glance| {
-        let delay = glance.story.scenario.plan().lame_duck;
-        !delay.is_zero() && glance.lasted(Phase::LameDuck, delay)
+    edge("lame duck, draining: the delay is over", |coverage| {
+        let delay = coverage.history.scenario.plan().lame_duck;
+        !delay.is_zero() && coverage.lasted(Phase::LameDuck, delay)
     });
-    edge("lame duck, draining: no delay", |glance| {
-        glance.story.scenario.plan.lame_duck == 0 && glance.story.began(Phase::Draining).is_some()
+    edge("lame duck, draining: no delay", |coverage| {
+        coverage.history.scenario.plan.lame_duck == 0
+            && coverage.history.began(Phase::Draining).is_some()
     });
-    edge("lame duck, draining: impatience", |glance| glance.hurried(Phase::LameDuck));
-    edge("draining, cancelling: empty", |glance| {
-        glance.in_flight_at(Phase::Cancelling) == Some(0)
-            && !glance.lasted(Phase::Draining, glance.story.scenario.plan().drain)
+    edge("lame duck, draining: impatience", |coverage| coverage.hurried(Phase::LameDuck));
+    edge("draining, cancelling: empty", |coverage| {
+        coverage.in_flight_at(Phase::Cancelling) == Some(0)
+            && !coverage.lasted(Phase::Draining, coverage.history.scenario.plan().drain)
     });
-    edge("draining, cancelling: the limit", |glance| {
-        let limit = glance.story.scenario.plan().drain;
-        !limit.is_zero() && glance.lasted(Phase::Draining, limit) && glance.in_flight_at(Phase::Cancelling) > Some(0)
+    edge("draining, cancelling: the limit", |coverage| {
+        let limit = coverage.history.scenario.plan().drain;
+        !limit.is_zero()
+            && coverage.lasted(Phase::Draining, limit)
+            && coverage.in_flight_at(Phase::Cancelling) > Some(0)
     });
-    edge("draining, cancelling: impatience", |glance| glance.hurried(Phase::Draining));
-    edge("cancelling, cleaning up: all returned", |glance| {
-        glance.story.server("handler cancelled").next().is_some() && glance.code() == Some(0)
+    edge("draining, cancelling: impatience", |coverage| coverage.hurried(Phase::Draining));
+    edge("cancelling, cleaning up: all returned", |coverage| {
+        coverage.history.server("handler cancelled").next().is_some() && coverage.code() == Some(0)
     });
-    edge("cancelling, cleaning up: the abort", |glance| {
-        glance.story.scenario.plan.cancel > 250
-            && glance.lasted(Phase::Cancelling, glance.story.scenario.plan().cancel - Duration::from_millis(250))
+    edge("cancelling, cleaning up: the abort", |coverage| {
+        coverage.history.scenario.plan.cancel > 250
+            && coverage.lasted(
+                Phase::Cancelling,
+                coverage.history.scenario.plan().cancel - Duration::from_millis(250),
+            )
     });
-    edge("cancelling, cleaning up: the cut", |glance| {
-        glance.story.scenario.plan.cancel > 0 && glance.lasted(Phase::Cancelling, glance.story.scenario.plan().cancel)
+    edge("cancelling, cleaning up: the cut", |coverage| {
+        coverage.history.scenario.plan.cancel > 0
+            && coverage.lasted(Phase::Cancelling, coverage.history.scenario.plan().cancel)
     });
-    edge("cancelling, cleaning up: impatience", |glance| glance.hurried(Phase::Cancelling));
-    edge("cleaning up, stopped: the hooks' time was up", |glance| {
-        let plan = glance.story.scenario.plan();
-        !plan.cleanup.is_zero() && glance.lasted(Phase::CleaningUp, plan.cleanup)
+    edge("cancelling, cleaning up: impatience", |coverage| coverage.hurried(Phase::Cancelling));
+    edge("cleaning up, stopped: the hooks' time was up", |coverage| {
+        let plan = coverage.history.scenario.plan();
+        !plan.cleanup.is_zero() && coverage.lasted(Phase::CleaningUp, plan.cleanup)
     });
     for code in [0, 1, 3, 4] {
-        all.push(Sometimes::new(format!("exit code {code}"), move |glance| glance.code() == Some(code)));
+        all.push(Sometimes::new(format!("exit code {code}"), move |coverage| {
+            coverage.code() == Some(code)
+        }));
     }
 }
 
@@ -143,187 +169,281 @@ fn clients(all: &mut Vec<Sometimes>) {
         ("a client that leaves", |traffic| matches!(traffic, Traffic::Leaves { .. })),
     ];
     for (kind, is) in kinds {
-        all.push(Sometimes::new(format!("across the drain: {kind}"), move |glance| glance.is_across(is)));
+        all.push(Sometimes::new(format!("across the drain: {kind}"), move |coverage| {
+            coverage.is_across(is)
+        }));
     }
 }
 
-#[expect(clippy::redundant_closure_for_method_calls, reason = "a method's path is not general enough over lifetimes")]
+#[expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "a method's path is not general enough over lifetimes"
+)]
 fn requests(all: &mut Vec<Sometimes>) {
-    let mut fate = |what: &str, test: fn(&Glance<'_>) -> bool| all.push(Sometimes::new(format!("request: {what}"), test));
-    fate("finished", |glance| glance.tally().is_some_and(|tally| tally.finished > 0));
-    fate("timed out", |glance| glance.tally().is_some_and(|tally| tally.timed_out > 0));
-    fate("aborted before its head", |glance| glance.aborted("no"));
-    fate("aborted after its head", |glance| glance.aborted("yes"));
-    fate("gone", |glance| glance.tally().is_some_and(|tally| tally.gone > 0));
-    fate("panicked", |glance| glance.tally().is_some_and(|tally| tally.panicked > 0));
-    fate("cancelled, and answered", |glance| glance.story.server("handler cancelled").next().is_some());
-    fate("a 408", |glance| glance.completed(408) || glance.story.records.iter().any(glance::is_answered_half_head));
-    fate("a 500", |glance| glance.completed(500));
-    fate("a 503", |glance| glance.completed(503));
-    fate("tried again", |glance| glance.clients_did("retries"));
-    fate("refused, for nobody listens", |glance| glance.clients_did("connect failed"));
-    fate("an idle connection closed", |glance| glance.clients_did("closed idle"));
-    fate("an upload given up in the drain", |glance| {
-        glance.story.server("abort").any(|abort| abort.text("phase") == Some("draining"))
+    let mut fate = |what: &str, test: fn(&Coverage<'_>) -> bool| {
+        all.push(Sometimes::new(format!("request: {what}"), test))
+    };
+    fate("finished", |coverage| coverage.tally().is_some_and(|tally| tally.finished > 0));
+    fate("timed out", |coverage| coverage.tally().is_some_and(|tally| tally.timed_out > 0));
+    fate("aborted before its head", |coverage| coverage.aborted("no"));
+    fate("aborted after its head", |coverage| coverage.aborted("yes"));
+    fate("gone", |coverage| coverage.tally().is_some_and(|tally| tally.gone > 0));
+    fate("panicked", |coverage| coverage.tally().is_some_and(|tally| tally.panicked > 0));
+    fate("cancelled, and answered", |coverage| {
+        coverage.history.server("handler cancelled").next().is_some()
     });
-    let mut link = |what: &str, test: fn(&Glance<'_>) -> bool| all.push(Sometimes::new(format!("connection: {what}"), test));
-    link("drained", |glance| glance.report().is_some_and(|report| report.connections.drained > 0));
-    link("raced", |glance| glance.report().is_some_and(|report| report.connections.raced > 0));
-    link("reset", |glance| glance.report().is_some_and(|report| report.connections.reset > 0));
-    link("GOAWAY in the lame duck delay", |glance| glance.goaway_in(Phase::LameDuck));
-    link("untold", |glance| glance.report().is_some_and(|report| report.connections.untold > 0));
-    link("opened in the delay, and announced in it by GOAWAY", |glance| {
-        glance.announced_late(|asked| glance.has_goaway(asked))
+    fate("a 408", |coverage| {
+        coverage.completed(408)
+            || coverage.history.records.iter().any(coverage::is_answered_half_head)
     });
-    link("opened in the delay, kept for a request, and announced in it by `Connection: close`", |glance| {
-        glance.announced_late(|asked| asked.earlier > 0 && matches!(asked.head, Some((_, _, true))))
+    fate("a 500", |coverage| coverage.completed(500));
+    fate("a 503", |coverage| coverage.completed(503));
+    fate("tried again", |coverage| coverage.clients_did("retries"));
+    fate("refused, for nobody listens", |coverage| coverage.clients_did("connect failed"));
+    fate("an idle connection closed", |coverage| coverage.clients_did("closed idle"));
+    fate("an upload given up in the drain", |coverage| {
+        coverage.history.server("abort").any(|abort| abort.text("phase") == Some("draining"))
     });
-    link("GOAWAY in the drain", |glance| glance.goaway_in(Phase::Draining));
-    link("GOAWAY with streams open", |glance| glance.goaway_with_streams());
+    let mut link = |what: &str, test: fn(&Coverage<'_>) -> bool| {
+        all.push(Sometimes::new(format!("connection: {what}"), test))
+    };
+    link("drained", |coverage| {
+        coverage.report().is_some_and(|report| report.connections.drained > 0)
+    });
+    link("raced", |coverage| {
+        coverage.report().is_some_and(|report| report.connections.close_races > 0)
+    });
+    link("reset", |coverage| coverage.report().is_some_and(|report| report.connections.reset > 0));
+    link("GOAWAY in the lame duck delay", |coverage| coverage.goaway_in(Phase::LameDuck));
+    link("untold", |coverage| {
+        coverage.report().is_some_and(|report| report.connections.untold > 0)
+    });
+    link("opened in the delay, and announced in it by GOAWAY", |coverage| {
+        coverage.announced_late(|observed| coverage.has_goaway(observed))
+    });
+    link(
+        "opened in the delay, kept for a request, and announced in it by `Connection: close`",
+        |coverage| {
+            coverage.announced_late(|observed| {
+                observed.earlier > 0 && matches!(observed.head, Some((_, _, true)))
+            })
+        },
+    );
+    link("GOAWAY in the drain", |coverage| coverage.goaway_in(Phase::Draining));
+    link("GOAWAY with streams open", |coverage| coverage.goaway_with_streams());
 }
 
 fn hooks(all: &mut Vec<Sometimes>) {
     for result in [HookResult::Done, HookResult::Failed, HookResult::Panicked] {
-        all.push(Sometimes::new(format!("hook: a start {result:?}"), move |glance| glance.started_with(&[result])));
-        all.push(Sometimes::new(format!("hook: a stop {result:?}"), move |glance| {
-            glance.hook(|verdict| verdict == HookVerdict::Stopped(result))
+        all.push(Sometimes::new(format!("hook: a start {result:?}"), move |coverage| {
+            coverage.started_with(&[result])
+        }));
+        all.push(Sometimes::new(format!("hook: a stop {result:?}"), move |coverage| {
+            coverage.hook(|verdict| verdict == HookVerdict::Stopped(result))
         }));
     }
     for why in [GiveUp::Overran, GiveUp::Impatience] {
-        all.push(Sometimes::new(format!("hook: a stop given up for {why:?}"), move |glance| {
-            glance.hook(|verdict| verdict == HookVerdict::GivenUp(why))
+        all.push(Sometimes::new(format!("hook: a stop given up for {why:?}"), move |coverage| {
+            coverage.hook(|verdict| verdict == HookVerdict::GivenUp(why))
         }));
     }
-    all.push(Sometimes::new("hook: a start dropped", |glance| glance.hook(|verdict| verdict == HookVerdict::StartDropped)));
+    all.push(Sometimes::new("hook: a start dropped", |coverage| {
+        coverage.hook(|verdict| verdict == HookVerdict::StartDropped)
+    }));
 }
 
-#[expect(clippy::redundant_closure_for_method_calls, reason = "a method's path is not general enough over lifetimes")]
+#[expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "a method's path is not general enough over lifetimes"
+)]
 fn company(all: &mut Vec<Sometimes>) {
     for how in ["done", "failed", "panicked", "dropped"] {
-        all.push(Sometimes::new(format!("task: {how}"), move |glance| glance.task(how)));
+        all.push(Sometimes::new(format!("task: {how}"), move |coverage| coverage.task(how)));
     }
     for until in [Until::Stopping, Until::Draining, Until::Cancelled] {
-        all.push(Sometimes::new(format!("task: told of {}", until.name()), move |glance| glance.task_told(until)));
+        all.push(Sometimes::new(format!("task: told of {}", until.name()), move |coverage| {
+            coverage.task_told(until)
+        }));
     }
-    let mut state = |what: &str, test: fn(&Glance<'_>) -> bool| all.push(Sometimes::new(what, test));
-    state("task: one that failed was the reason of the stop", |glance| {
-        glance.report().is_some_and(|report| report.reason == Some(StopReason::TaskFailed))
+    let mut state =
+        |what: &str, test: fn(&Coverage<'_>) -> bool| all.push(Sometimes::new(what, test));
+    state("task: one that failed was the reason of the stop", |coverage| {
+        coverage.report().is_some_and(|report| report.reason == Some(StopReason::TaskFailed))
     });
-    state("task: one failed after the stop request", |glance| {
-        glance.story.a_task_failed() == Some(true)
-            && glance.report().is_some_and(|report| report.reason != Some(StopReason::TaskFailed))
+    state("task: one failed after the stop request", |coverage| {
+        coverage.history.a_task_failed() == Some(true)
+            && coverage.report().is_some_and(|report| report.reason != Some(StopReason::TaskFailed))
     });
-    state("task: left behind by a handler, in the drain", |glance| glance.leftover_in_the_drain());
-    state("upgraded: said farewell", |glance| glance.clients_did("farewell"));
-    state("upgraded: cut", |glance| {
-        glance.clients_did("upgraded")
-            && !glance.clients_did("farewell")
-            && glance.story.server("conversation ends").count() > 0
+    state("task: left behind by a handler, in the drain", |coverage| {
+        coverage.leftover_in_the_drain()
     });
-    state("check: failed while serving", |glance| glance.probed("/readiness", 503, Phase::Serving));
-    state("request: events that the drain ended", |glance| glance.completed_target("/events"));
-    state("request: a deadline of its own", |glance| {
-        glance
-            .story
-            .requests
-            .iter()
-            .any(|asked| asked.target.contains("within=") && asked.head.is_some_and(|(_, status, _)| status == 503))
+    state("upgraded: said farewell", |coverage| coverage.clients_did("farewell"));
+    state("upgraded: cut", |coverage| {
+        coverage.clients_did("upgraded")
+            && !coverage.clients_did("farewell")
+            && coverage.history.server("conversation ends").count() > 0
+    });
+    state("check: failed while serving", |coverage| {
+        coverage.probed("/readiness", 503, Phase::Serving)
+    });
+    state("request: events that the drain ended", |coverage| coverage.completed_target("/events"));
+    state("request: a deadline of its own", |coverage| {
+        coverage.history.requests.iter().any(|observed| {
+            observed.target.contains("within=")
+                && observed.head.is_some_and(|(_, status, _)| status == 503)
+        })
     });
 }
 
-#[expect(clippy::redundant_closure_for_method_calls, reason = "a method's path is not general enough over lifetimes")]
+#[expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "a method's path is not general enough over lifetimes"
+)]
 fn meetings(all: &mut Vec<Sometimes>) {
     faults(all);
-    let mut meets = |what: &str, test: fn(&Glance<'_>) -> bool| all.push(Sometimes::new(format!("meets: {what}"), test));
-    meets("a request within 2 ms of the drain's beginning", |glance| glance.handler_near("handler begins", Phase::Draining));
-    meets("an end within 2 ms of the drain's", |glance| glance.handler_near("handler ends", Phase::Cancelling));
-    meets("an end within 2 ms of the cancel wait's", |glance| glance.handler_near("handler ends", Phase::CleaningUp));
-    meets("a connection while the listeners settle", |glance| glance.connected_while_settling());
-    meets("a signal in the instant the drain begins", |glance| glance.signal_at(Phase::Draining));
-    meets("a signal in the instant the drain ends", |glance| glance.signal_at(Phase::Cancelling));
-    meets("a signal in the instant cleaning up begins", |glance| glance.signal_at(Phase::CleaningUp));
-    meets("nobody connected as the drain begins", |glance| {
-        glance.story.phases.iter().any(|(phase, place, _)| {
-            *phase == Phase::Draining && glance.story.records[*place].number("connections") == Some(0)
+    let mut meets = |what: &str, test: fn(&Coverage<'_>) -> bool| {
+        all.push(Sometimes::new(format!("meets: {what}"), test))
+    };
+    meets("a request within 2 ms of the drain's beginning", |coverage| {
+        coverage.handler_near("handler begins", Phase::Draining)
+    });
+    meets("an end within 2 ms of the drain's", |coverage| {
+        coverage.handler_near("handler ends", Phase::Cancelling)
+    });
+    meets("an end within 2 ms of the cancel wait's", |coverage| {
+        coverage.handler_near("handler ends", Phase::CleaningUp)
+    });
+    meets("a connection while the listeners settle", |coverage| {
+        coverage.connected_while_settling()
+    });
+    meets("a signal in the instant the drain begins", |coverage| {
+        coverage.signal_at(Phase::Draining)
+    });
+    meets("a signal in the instant the drain ends", |coverage| {
+        coverage.signal_at(Phase::Cancelling)
+    });
+    meets("a signal in the instant cleaning up begins", |coverage| {
+        coverage.signal_at(Phase::CleaningUp)
+    });
+    meets("nobody connected as the drain begins", |coverage| {
+        coverage.history.phases.iter().any(|(phase, place, _)| {
+            *phase == Phase::Draining
+                && coverage.history.records[*place].number("connections") == Some(0)
         })
     });
-    meets("a link held as the drain begins", |glance| glance.held_at(Phase::Draining));
-    meets("a link held as the drain ends", |glance| glance.held_at(Phase::Cancelling));
-    meets("no filter for newcomers, and some come", |glance| {
-        glance.story.scenario.syn_filter == crate::scenario::Filter::Missing && glance.connected_while_settling()
+    meets("a link held as the drain begins", |coverage| coverage.held_at(Phase::Draining));
+    meets("a link held as the drain ends", |coverage| coverage.held_at(Phase::Cancelling));
+    meets("no filter for newcomers, and some come", |coverage| {
+        coverage.history.scenario.syn_filter == crate::scenario::Filter::Missing
+            && coverage.connected_while_settling()
     });
-    meets("several workers in the drain", |glance| {
-        glance.story.scenario.workers > 1 && glance.in_flight_at(Phase::Draining) > Some(0)
+    meets("several workers in the drain", |coverage| {
+        coverage.history.scenario.workers > 1 && coverage.in_flight_at(Phase::Draining) > Some(0)
     });
-    meets("a clock that runs fast in a long shutdown", |glance| {
-        glance.story.scenario.clock_skew_ppm > 0 && glance.in_flight_at(Phase::Cancelling) > Some(0)
+    meets("a clock that runs fast in a long shutdown", |coverage| {
+        coverage.history.scenario.clock_skew_ppm > 0
+            && coverage.in_flight_at(Phase::Cancelling) > Some(0)
     });
-    meets("a clock that runs slow in a long shutdown", |glance| {
-        glance.story.scenario.clock_skew_ppm < 0 && glance.in_flight_at(Phase::Cancelling) > Some(0)
+    meets("a clock that runs slow in a long shutdown", |coverage| {
+        coverage.history.scenario.clock_skew_ppm < 0
+            && coverage.in_flight_at(Phase::Cancelling) > Some(0)
     });
-    for phase in [Phase::Starting, Phase::LameDuck, Phase::Draining, Phase::Cancelling, Phase::CleaningUp] {
-        all.push(Sometimes::new(format!("probe: readiness 503 in {phase}"), move |glance| {
-            glance.probed("/readiness", 503, phase)
+    for phase in
+        [Phase::Starting, Phase::LameDuck, Phase::Draining, Phase::Cancelling, Phase::CleaningUp]
+    {
+        all.push(Sometimes::new(format!("probe: readiness 503 in {phase}"), move |coverage| {
+            coverage.probed("/readiness", 503, phase)
         }));
-        all.push(Sometimes::new(format!("probe: liveness 200 in {phase}"), move |glance| {
-            glance.probed("/liveness", 200, phase)
+        all.push(Sometimes::new(format!("probe: liveness 200 in {phase}"), move |coverage| {
+            coverage.probed("/liveness", 200, phase)
         }));
     }
-    for (status, phase) in [(200, Phase::Serving), (200, Phase::LameDuck), (503, Phase::LameDuck), (503, Phase::Draining)] {
-        all.push(Sometimes::new(format!("probe: serving {status} in {phase}"), move |glance| {
-            glance.probed("/serving", status, phase)
+    for (status, phase) in [
+        (200, Phase::Serving),
+        (200, Phase::LameDuck),
+        (503, Phase::LameDuck),
+        (503, Phase::Draining),
+    ] {
+        all.push(Sometimes::new(format!("probe: serving {status} in {phase}"), move |coverage| {
+            coverage.probed("/serving", status, phase)
         }));
     }
-    all.push(Sometimes::new("probe: readiness 200", |glance| glance.probed("/readiness", 200, Phase::Serving)));
+    all.push(Sometimes::new("probe: readiness 200", |coverage| {
+        coverage.probed("/readiness", 200, Phase::Serving)
+    }));
 }
 
 /// What goes wrong around the host, and that it does while it matters.
-#[expect(clippy::redundant_closure_for_method_calls, reason = "a method's path is not general enough over lifetimes")]
+#[expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "a method's path is not general enough over lifetimes"
+)]
 fn faults(all: &mut Vec<Sometimes>) {
-    let mut fault = |what: &str, test: fn(&Glance<'_>) -> bool| all.push(Sometimes::new(format!("fault: {what}"), test));
-    fault("reads and writes torn, and answers whole", |glance| {
-        glance.has_fault(|fault| matches!(fault, Fault::Torn { .. }))
-            && glance.tally().is_some_and(|tally| tally.finished > 0)
+    let mut fault = |what: &str, test: fn(&Coverage<'_>) -> bool| {
+        all.push(Sometimes::new(format!("fault: {what}"), test))
+    };
+    fault("reads and writes torn, and answers whole", |coverage| {
+        coverage.has_fault(|fault| matches!(fault, Fault::PartialIo { .. }))
+            && coverage.tally().is_some_and(|tally| tally.finished > 0)
     });
-    fault("an accept fails while serving", |glance| glance.accept_failed_in("descriptors", Phase::Serving));
-    fault("an accept fails in the lame duck delay", |glance| glance.accept_failed_in("descriptors", Phase::LameDuck));
-    fault("an accept fails in the drain", |glance| glance.accept_failed_in("descriptors", Phase::Draining));
-    fault("somebody else's connection is gone before its accept", |glance| {
-        glance.accept_failed_in("aborted", Phase::Serving)
+    fault("an accept fails while serving", |coverage| {
+        coverage.accept_failed_in("descriptors", Phase::Serving)
     });
-    fault("all connections reset, with requests in flight", |glance| {
-        glance.has_fault(|fault| matches!(fault, Fault::ResetAll { .. }))
-            && glance.tally().is_some_and(|tally| tally.gone > 0)
+    fault("an accept fails in the lame duck delay", |coverage| {
+        coverage.accept_failed_in("descriptors", Phase::LameDuck)
     });
-    fault("a reset by a client whose handler is at work", |glance| {
+    fault("an accept fails in the drain", |coverage| {
+        coverage.accept_failed_in("descriptors", Phase::Draining)
+    });
+    fault("somebody else's connection is gone before its accept", |coverage| {
+        coverage.accept_failed_in("aborted", Phase::Serving)
+    });
+    fault("all connections reset, with requests in flight", |coverage| {
+        coverage.has_fault(|fault| matches!(fault, Fault::ResetAll { .. }))
+            && coverage.tally().is_some_and(|tally| tally.gone > 0)
+    });
+    fault("a reset by a client whose handler is at work", |coverage| {
         let resets = |traffic: &Traffic| matches!(traffic, Traffic::Leaves { resets: true, .. });
-        glance.story.scenario.clients.iter().any(|client| resets(&client.traffic)) && glance.clients_did("leaves")
+        coverage.history.scenario.clients.iter().any(|client| resets(&client.traffic))
+            && coverage.clients_did("leaves")
     });
-    fault("HTTP/2 answers thrown away", |glance| {
+    fault("HTTP/2 answers thrown away", |coverage| {
         let leaves = |traffic: &Traffic| matches!(traffic, Traffic::Http2Leaves { .. });
-        glance.story.scenario.clients.iter().any(|client| leaves(&client.traffic))
-            && glance.clients_did("leaves")
-            && glance.tally().is_some_and(|tally| tally.gone > 0)
+        coverage.history.scenario.clients.iter().any(|client| leaves(&client.traffic))
+            && coverage.clients_did("leaves")
+            && coverage.tally().is_some_and(|tally| tally.gone > 0)
     });
-    fault("work that outlives its response and panics", |glance| {
-        let left = |record: &&crate::trace::Record| record.text("task").is_some_and(|task| task.starts_with("left"));
-        glance.story.server("task ends").filter(left).any(|record| record.text("how") == Some("panicked"))
+    fault("work that outlives its response and panics", |coverage| {
+        let left = |record: &&crate::trace::Record| {
+            record.text("task").is_some_and(|task| task.starts_with("left"))
+        };
+        coverage
+            .history
+            .server("task ends")
+            .filter(left)
+            .any(|record| record.text("how") == Some("panicked"))
     });
-    fault("a body that panics", |glance| glance.story.server("abort").any(|abort| abort.text("path") == Some("/breaks")));
-    fault("a reader given up in the drain", |glance| {
-        glance
-            .story
-            .server("abort")
-            .any(|abort| abort.text("phase") == Some("draining") && abort.text("path") == Some("/bytes"))
+    fault("a body that panics", |coverage| {
+        coverage.history.server("abort").any(|abort| abort.text("path") == Some("/breaks"))
     });
-    fault("half a head in the internal server's close", |glance| glance.lurked());
-    fault("a request cut in the instant of its deadline", |glance| {
-        glance.story.scenario.request_timeout_ms.is_some_and(|ms| {
-            glance.story.server("handler begins").any(|record| {
-                let due = record.at + glance.story.world(Duration::from_millis(ms));
-                let ends = |end: &&crate::trace::Record| end.number("handler") == record.number("handler") && end.at == due;
-                glance.story.server("handler ends").any(|end| ends(&end))
-                    && glance.story.server("log").any(|log| log.at == due && log.text("message") == Some("request aborted"))
+    fault("a reader given up in the drain", |coverage| {
+        coverage.history.server("abort").any(|abort| {
+            abort.text("phase") == Some("draining") && abort.text("path") == Some("/bytes")
+        })
+    });
+    fault("half a head in the internal server's close", |coverage| coverage.lurked());
+    fault("a request cut in the instant of its deadline", |coverage| {
+        coverage.history.scenario.request_timeout_ms.is_some_and(|ms| {
+            coverage.history.server("handler begins").any(|record| {
+                let due = record.at + coverage.history.world(Duration::from_millis(ms));
+                let ends = |end: &&crate::trace::Record| {
+                    end.number("handler") == record.number("handler") && end.at == due
+                };
+                coverage.history.server("handler ends").any(|end| ends(&end))
+                    && coverage
+                        .history
+                        .server("log")
+                        .any(|log| log.at == due && log.text("message") == Some("request aborted"))
             })
         })
     });

@@ -82,10 +82,16 @@ impl Summary {
     /// For machines.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let promises: serde_json::Map<String, Value> =
-            ORACLES.iter().zip(&self.exercised).map(|(oracle, count)| (oracle.promise.to_owned(), json!(count))).collect();
-        let states: serde_json::Map<String, Value> =
-            sometimes().iter().zip(&self.reached).map(|(state, count)| (state.what.clone(), json!(count))).collect();
+        let promises: serde_json::Map<String, Value> = ORACLES
+            .iter()
+            .zip(&self.exercised)
+            .map(|(oracle, count)| (oracle.promise.to_owned(), json!(count)))
+            .collect();
+        let states: serde_json::Map<String, Value> = sometimes()
+            .iter()
+            .zip(&self.reached)
+            .map(|(state, count)| (state.what.clone(), json!(count)))
+            .collect();
         let found: Vec<Value> = self
             .found
             .iter()

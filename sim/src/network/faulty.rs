@@ -4,9 +4,12 @@
 //! Only what the server sees of the world is faulty. Its internal port is not: it has descriptors of its own in reserve (P16), and
 //! whoever judges a shutdown must be able to ask.
 
-use super::lot::PolledLot;
+use super::idle_poller::PolledLot;
 use crate::trace::Trace;
-use lameduck::env::{Address, Audience, Backlog, ListenAddress, Listener, Look, Network, Reservation, Seed, Transport};
+use lameduck::runtime::{
+    Address, ListenAddress, Listener, Network, Peek, QuiesceOutcome, Reservation, Seed, ServerRole,
+    Transport,
+};
 use std::{
     collections::VecDeque,
     fmt, io,
@@ -72,7 +75,7 @@ impl Faults {
     }
 
     /// Each accept fails once before it succeeds.
-    pub const fn let_others_abort(&mut self) {
+    pub const fn abort_accepts(&mut self) {
         self.others_abort = true;
     }
 
@@ -106,7 +109,10 @@ impl Faults {
         let now = self.trace.now().unwrap_or_default();
         let mut failed = lock(&self.failed);
         *failed = if failed.0 == now { (now, failed.1 + 1) } else { (now, 1) };
-        assert!(failed.1 < ERRORS_AN_INSTANT, "P15: accepts that fail are tried again without a pause");
+        assert!(
+            failed.1 < ERRORS_AN_INSTANT,
+            "P15: accepts that fail are tried again without a pause"
+        );
         drop(failed);
         self.trace.record(&self.name, "accept failed", &[("how", how.into())]);
     }
@@ -140,9 +146,14 @@ impl<N: Network> Network for FaultyNetwork<N> {
     type Listener = FaultyListener<N::Listener>;
     type Reservation = FaultyReservation<N::Reservation>;
 
-    fn reserve(&self, address: &ListenAddress, audience: Audience, listeners: usize) -> io::Result<Self::Reservation> {
-        let inner = self.inner.reserve(address, audience, listeners)?;
-        let faults = (audience == Audience::World).then(|| Arc::clone(&self.faults));
+    fn reserve(
+        &self,
+        address: &ListenAddress,
+        role: ServerRole,
+        listeners: usize,
+    ) -> io::Result<Self::Reservation> {
+        let inner = self.inner.reserve(address, role, listeners)?;
+        let faults = (role == ServerRole::Main).then(|| Arc::clone(&self.faults));
         Ok(FaultyReservation { inner, faults })
     }
 }
@@ -164,7 +175,9 @@ impl<R: Reservation> Reservation for FaultyReservation<R> {
     async fn listen(self) -> io::Result<Vec<Self::Listener>> {
         let faults = self.faults;
         let listeners = self.inner.listen().await?.into_iter();
-        Ok(listeners.map(|inner| FaultyListener { inner, faults: faults.clone(), waiting: VecDeque::new() }).collect())
+        Ok(listeners
+            .map(|inner| FaultyListener { inner, faults: faults.clone(), waiting: VecDeque::new() })
+            .collect())
     }
 }
 
@@ -178,16 +191,19 @@ pub struct FaultyListener<L: Listener> {
 
 impl<L: Listener> fmt::Debug for FaultyListener<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultyListener").field("inner", &self.inner).field("faults", &self.faults).finish_non_exhaustive()
+        f.debug_struct("FaultyListener")
+            .field("inner", &self.inner)
+            .field("faults", &self.faults)
+            .finish_non_exhaustive()
     }
 }
 
 impl<L: Listener> Listener for FaultyListener<L> {
     type Io = FaultyStream<L::Io>;
-    type Lot = PolledLot<FaultyStream<L::Io>>;
+    type IdlePoller = PolledLot<FaultyStream<L::Io>>;
 
     /// For the world's connections, as in production.
-    fn lot(&self) -> Option<Self::Lot> {
+    fn idle_poller(&self) -> Option<Self::IdlePoller> {
         self.faults.as_ref().map(|_| PolledLot::new())
     }
 
@@ -223,7 +239,7 @@ impl<L: Listener> Listener for FaultyListener<L> {
         self.inner.local()
     }
 
-    fn quiesce(&mut self) -> Backlog {
+    fn quiesce(&mut self) -> QuiesceOutcome {
         self.inner.quiesce()
     }
 
@@ -289,7 +305,11 @@ fn reset<R>() -> Poll<io::Result<R>> {
 }
 
 impl<T: Transport> AsyncRead for FaultyStream<T> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         let mut shared = lock(&me.shared);
         let Some(io) = shared.io.as_mut() else { return reset() };
@@ -319,7 +339,11 @@ impl<T: Transport> AsyncRead for FaultyStream<T> {
 }
 
 impl<T: Transport> AsyncWrite for FaultyStream<T> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let me = self.get_mut();
         let mut shared = lock(&me.shared);
         let Some(io) = shared.io.as_mut() else { return reset() };
@@ -354,8 +378,8 @@ impl<T: Transport> AsyncWrite for FaultyStream<T> {
 }
 
 impl<T: Transport> Transport for FaultyStream<T> {
-    fn look(&self) -> Look {
-        lock(&self.shared).io.as_ref().map_or(Look::Broken, Transport::look)
+    fn peek(&self) -> Peek {
+        lock(&self.shared).io.as_ref().map_or(Peek::Broken, Transport::peek)
     }
 
     fn unacknowledged(&self) -> Option<usize> {

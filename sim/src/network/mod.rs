@@ -1,11 +1,11 @@
 //! Simulated networks behind one trait, so that a scenario is written once.
 //!
 //! What they share: hosts have names, links have a latency drawn from the seed and can be held, a host's network is an
-//! [`env::Network`](lameduck::env::Network) for servers and a `connect` for clients. What they do not: see
+//! [`runtime::Network`](lameduck::runtime::Network) for servers and a `connect` for clients. What they do not: see
 //! [`TurmoilNetWorld`] and [`TurmoilWorld`].
 
 mod faulty;
-mod lot;
+mod idle_poller;
 mod ports;
 mod running;
 mod turmoil;
@@ -13,14 +13,17 @@ mod turmoil_net;
 
 pub use self::{
     faulty::{Faults, FaultyListener, FaultyNetwork, FaultyReservation, FaultyStream},
-    lot::{PolledLot, PolledStream},
+    idle_poller::{PolledLot, PolledStream},
     ports::Lease,
     turmoil::{TurmoilHost, TurmoilListener, TurmoilReservation, TurmoilStream, TurmoilWorld},
-    turmoil_net::{TurmoilNetHost, TurmoilNetListener, TurmoilNetReservation, TurmoilNetStream, TurmoilNetWorld},
+    turmoil_net::{
+        TurmoilNetHost, TurmoilNetListener, TurmoilNetReservation, TurmoilNetStream,
+        TurmoilNetWorld,
+    },
 };
 
 use crate::trace::Trace;
-use lameduck::env::{Listener, Network, Seed};
+use lameduck::runtime::{Listener, Network, Seed};
 use std::{fmt, future::Future, io, time::Duration};
 
 /// Hosts, a network between them, and one virtual time.
@@ -60,9 +63,11 @@ pub trait World: Sized {
 }
 
 /// One host's end of the network. For a server it is a [`Network`]; for a client it connects.
-pub trait HostNetwork: Network<Listener: Listener<Io = <Self as HostNetwork>::Stream>> + Clone {
+pub trait HostNetwork:
+    Network<Listener: Listener<Io = <Self as HostNetwork>::Stream>> + Clone
+{
     /// A connection, the same type at both ends.
-    type Stream: lameduck::env::Transport + fmt::Debug;
+    type Stream: lameduck::runtime::Transport + fmt::Debug;
 
     /// The host's name, which is its actor in the trace.
     fn name(&self) -> &str;
@@ -74,7 +79,11 @@ pub trait HostNetwork: Network<Listener: Listener<Io = <Self as HostNetwork>::St
     ///
     /// # Cancel safety
     /// Dropped early, the attempt is given up.
-    fn connect(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn connect(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
 /// How a world is made.

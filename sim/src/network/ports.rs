@@ -1,6 +1,6 @@
 //! Which ports of a host are spoken for, from the reservation to the end of the listener.
 
-use lameduck::env::ListenAddress;
+use lameduck::runtime::ListenAddress;
 use std::{
     collections::BTreeSet,
     io,
@@ -23,20 +23,31 @@ impl Ports {
         let asked = match address {
             ListenAddress::Port(port) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), *port),
             ListenAddress::Tcp(address) if address.ip().is_loopback() => *address,
-            ListenAddress::Tcp(address) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()),
+            ListenAddress::Tcp(address) => {
+                SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port())
+            }
             ListenAddress::Unix(_) => {
-                return Err(io::Error::new(io::ErrorKind::Unsupported, "no Unix sockets in the simulation"));
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "no Unix sockets in the simulation",
+                ));
             }
         };
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let port = match asked.port() {
-            0 => (CHOSEN_PORT_MIN..=u16::MAX).find(|port| !taken.contains(port)).ok_or(io::ErrorKind::AddrInUse)?,
+            0 => (CHOSEN_PORT_MIN..=u16::MAX)
+                .find(|port| !taken.contains(port))
+                .ok_or(io::ErrorKind::AddrInUse)?,
             port => port,
         };
         if !taken.insert(port) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        let ip = if asked.ip().is_loopback() { Ipv4Addr::LOCALHOST.into() } else { IpAddr::from(Ipv4Addr::UNSPECIFIED) };
+        let ip = if asked.ip().is_loopback() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            IpAddr::from(Ipv4Addr::UNSPECIFIED)
+        };
         Ok(Lease { ports: self.clone(), address: SocketAddr::new(ip, port) })
     }
 }
@@ -58,14 +69,18 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.ports.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.address.port());
+        self.ports
+            .taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.address.port());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::Ports;
-    use lameduck::env::ListenAddress;
+    use lameduck::runtime::ListenAddress;
     use std::io::ErrorKind;
 
     #[test]

@@ -3,8 +3,8 @@
 //! A judge knows no seed. Where a moment is drawn, it holds what must be so for each connection, and
 //! what would be a miracle for several.
 
-use super::{Asked, Story, ledger::is_http2};
-use crate::scenario::{Client, Deed, Fault, Pacing, Traffic};
+use super::{ObservedRequest, RunHistory, accounting::is_http2};
+use crate::scenario::{Client, Fault, Pacing, RequestKind, Traffic};
 use lameduck::lifecycle::Phase;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -33,20 +33,20 @@ const CONNECTIONS_MAX: usize = 40;
 struct Connection<'a> {
     opened: Duration,
     /// Its requests, in order.
-    requests: Vec<&'a Asked>,
+    requests: Vec<&'a ObservedRequest>,
     goaway: Option<Duration>,
 }
 
 impl Connection<'_> {
     /// When the first head of a response came.
     fn first_head(&self) -> Option<Duration> {
-        self.requests.iter().filter_map(|asked| asked.head).map(|(at, ..)| at).min()
+        self.requests.iter().filter_map(|observed| observed.head).map(|(at, ..)| at).min()
     }
 }
 
 /// The lame duck delay and the connections, as clients saw them.
 struct Delay<'a> {
-    story: &'a Story<'a>,
+    history: &'a RunHistory<'a>,
     stop: Duration,
     last_part: Duration,
     drain: Duration,
@@ -54,11 +54,11 @@ struct Delay<'a> {
 }
 
 /// Holds all that P4 says of announcements.
-pub(super) fn closes_are_announced(story: &Story<'_>) -> Result<(), String> {
-    let Some(stop) = story.left_serving() else { return Ok(()) };
-    let delay = Delay::read(story, stop);
+pub(super) fn closes_are_announced(history: &RunHistory<'_>) -> Result<(), String> {
+    let Some(stop) = history.left_serving() else { return Ok(()) };
+    let delay = Delay::read(history, stop);
     delay.nothing_is_announced_early()?;
-    if !story.delivers() {
+    if !history.delivers() {
         return Ok(());
     }
     delay.responses_announce()?;
@@ -70,13 +70,13 @@ pub(super) fn closes_are_announced(story: &Story<'_>) -> Result<(), String> {
 }
 
 impl<'a> Delay<'a> {
-    fn read(story: &'a Story<'a>, stop: Duration) -> Self {
-        let delay = story.scenario.plan().lame_duck;
-        let drain = story.began(Phase::Draining).unwrap_or(Duration::MAX);
+    fn read(history: &'a RunHistory<'a>, stop: Duration) -> Self {
+        let delay = history.scenario.plan().lame_duck;
+        let drain = history.began(Phase::Draining).unwrap_or(Duration::MAX);
         let last_part = (delay / 10).max(LAST_PART_LEAST.min(delay / 2));
-        let last_part = stop + story.world(delay - last_part);
+        let last_part = stop + history.world(delay - last_part);
         let mut connections: BTreeMap<(usize, u64), Connection<'a>> = BTreeMap::new();
-        for record in &story.records {
+        for record in &history.records {
             let client = record.actor.strip_prefix("client-").and_then(|n| n.parse().ok());
             let key = client.zip(record.number("connection"));
             let Some(key) = key.filter(|_| matches!(record.event, "connected" | "goaway")) else {
@@ -88,24 +88,24 @@ impl<'a> Delay<'a> {
                 _ => connection.goaway = connection.goaway.or(Some(record.at)),
             }
         }
-        for asked in &story.requests {
-            if let Some(connection) = connections.get_mut(&(asked.client, asked.connection)) {
-                connection.requests.push(asked);
+        for observed in &history.requests {
+            if let Some(connection) = connections.get_mut(&(observed.client, observed.connection)) {
+                connection.requests.push(observed);
             }
         }
-        Self { story, stop, last_part: last_part.min(drain), drain, connections }
+        Self { history, stop, last_part: last_part.min(drain), drain, connections }
     }
 
     /// Whether the host accepted it before the stop request.
     fn is_early(&self, connection: &Connection<'_>) -> bool {
         let starved = |fault: &Fault| matches!(fault, Fault::NoDescriptors { .. });
-        let waits = self.story.scenario.faults.iter().any(starved);
-        !waits && connection.opened + self.story.under_way() + MOMENT < self.stop
+        let waits = self.history.scenario.faults.iter().any(starved);
+        !waits && connection.opened + self.history.under_way() + MOMENT < self.stop
     }
 
     /// Whether the host accepted it after the stop request.
     fn is_late(&self, connection: &Connection<'_>) -> bool {
-        connection.opened > self.stop + self.story.under_way() * 2
+        connection.opened > self.stop + self.history.under_way() * 2
     }
 
     fn late(&self) -> impl Iterator<Item = &Connection<'a>> {
@@ -113,23 +113,30 @@ impl<'a> Delay<'a> {
     }
 
     fn is_http2(&self, connection: &Connection<'_>) -> bool {
-        connection.requests.first().is_some_and(|asked| is_http2(self.story.client(asked)))
+        connection.requests.first().is_some_and(|observed| is_http2(self.history.client(observed)))
     }
 
     /// Before the stop nothing announces. Later, no connection that was opened in the delay does
     /// with its first response, before the last part.
     fn nothing_is_announced_early(&self) -> Result<(), String> {
         for connection in self.connections.values() {
-            let until =
-                if self.is_late(connection) { self.last_part.saturating_sub(self.story.rounding()) } else { self.stop };
-            for asked in connection.requests.iter().filter(|asked| asked.earlier == 0 || until == self.stop) {
-                if let Some((at, 200 | 500 | 503, true)) = asked.head
+            let until = if self.is_late(connection) {
+                self.last_part.saturating_sub(self.history.rounding())
+            } else {
+                self.stop
+            };
+            for observed in connection
+                .requests
+                .iter()
+                .filter(|observed| observed.earlier == 0 || until == self.stop)
+            {
+                if let Some((at, 200 | 500 | 503, true)) = observed.head
                     && at < until
-                    && !self.closes_for_itself(asked)
+                    && !self.closes_for_itself(observed)
                 {
                     return Err(format!(
                         "client-{} got a response to {} at {at:?} with `Connection: close`, too early",
-                        asked.client, asked.target
+                        observed.client, observed.target
                     ));
                 }
             }
@@ -147,28 +154,32 @@ impl<'a> Delay<'a> {
     }
 
     /// Whether its response ends the connection whatever the phase is.
-    fn closes_for_itself(&self, asked: &Asked) -> bool {
-        let unread = matches!(self.story.deed(asked), Some(Deed::Unread(_) | Deed::Get(_) | Deed::Post(..)) | None);
+    fn closes_for_itself(&self, observed: &ObservedRequest) -> bool {
+        let unread = matches!(
+            self.history.request_kind(observed),
+            Some(RequestKind::Unread(_) | RequestKind::Get(_) | RequestKind::Post(..)) | None
+        );
         let half_closed = |client: &Client| client.traffic == Traffic::Once(Pacing::HalfClosed);
-        unread || self.story.client(asked).is_some_and(half_closed)
+        unread || self.history.client(observed).is_some_and(half_closed)
     }
 
     /// HTTP/1: the first response in the delay of a connection of before, and every response of the
     /// last part and after it.
     fn responses_announce(&self) -> Result<(), String> {
-        let under_way = self.story.under_way();
+        let under_way = self.history.under_way();
         for connection in self.connections.values() {
             let from = if self.is_early(connection) { self.stop } else { self.last_part };
-            for asked in &connection.requests {
+            for observed in &connection.requests {
                 // A slow reader sees the head long after it was sent.
-                let is_exempt = self.story.client(asked).is_some_and(|client| {
-                    is_http2(Some(client)) || matches!(client.traffic, Traffic::Once(Pacing::SlowReader(..)))
+                let is_exempt = self.history.client(observed).is_some_and(|client| {
+                    is_http2(Some(client))
+                        || matches!(client.traffic, Traffic::Once(Pacing::SlowReader(..)))
                 });
-                if let Some((at, status, false)) = asked.head
+                if let Some((at, status, false)) = observed.head
                     && !is_exempt
-                    && at > from + under_way + self.story.rounding()
+                    && at > from + under_way + self.history.rounding()
                 {
-                    let (client, target) = (asked.client, &asked.target);
+                    let (client, target) = (observed.client, &observed.target);
                     return Err(format!(
                         "client-{client} got a {status} for {target} at {at:?} without `Connection: close`"
                     ));
@@ -181,12 +192,12 @@ impl<'a> Delay<'a> {
     /// HTTP/2: a connection that had a response gets its GOAWAY before the last part is over, or
     /// behind that response.
     fn goaways_are_sent_in_time(&self) -> Result<(), String> {
-        if self.story.is_impatient() {
+        if self.history.is_impatient() {
             return Ok(());
         }
         for connection in self.connections.values().filter(|connection| self.is_http2(connection)) {
             let Some(head) = connection.first_head() else { continue };
-            let by = (self.last_part + self.story.under_way()).max(head) + MOMENT;
+            let by = (self.last_part + self.history.under_way()).max(head) + MOMENT;
             // The last word of a connection that its client ends is none of the delay's.
             if let Some(told) = connection.goaway
                 && self.are_small(connection)
@@ -206,15 +217,22 @@ impl<'a> Delay<'a> {
         if self.drain == Duration::MAX {
             return Ok(());
         }
-        for connection in self.connections.values().filter(|connection| self.are_small(connection)) {
-            for asked in &connection.requests {
-                let under_way = self.story.under_way();
-                let by = self.drain.max(asked.asked + under_way * 2) + under_way + MOMENT;
-                let is_http2 =
-                    self.story.client(asked).is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }));
-                let is_over = asked.end.as_ref().is_some_and(|(at, _)| *at <= by);
-                if is_http2 && asked.asked <= self.drain && !is_over && connection.goaway.is_none_or(|told| told > by) {
-                    return Err(format!("client-{} got no GOAWAY by {by:?}", asked.client));
+        for connection in self.connections.values().filter(|connection| self.are_small(connection))
+        {
+            for observed in &connection.requests {
+                let under_way = self.history.under_way();
+                let by = self.drain.max(observed.observed + under_way * 2) + under_way + MOMENT;
+                let is_http2 = self
+                    .history
+                    .client(observed)
+                    .is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }));
+                let is_over = observed.end.as_ref().is_some_and(|(at, _)| *at <= by);
+                if is_http2
+                    && observed.observed <= self.drain
+                    && !is_over
+                    && connection.goaway.is_none_or(|told| told > by)
+                {
+                    return Err(format!("client-{} got no GOAWAY by {by:?}", observed.client));
                 }
             }
         }
@@ -223,17 +241,22 @@ impl<'a> Delay<'a> {
 
     /// A GOAWAY does not overtake what was written before it.
     fn are_small(&self, connection: &Connection<'_>) -> bool {
-        let is_large = |deed: &Deed| matches!(deed, Deed::Bytes(bytes) | Deed::Echo(bytes) if *bytes > SENT_AT_ONCE);
-        let has_large = |client: &Client| is_large(&client.deed) || client.then.as_ref().is_some_and(is_large);
-        let client = connection.requests.first().and_then(|asked| self.story.client(asked));
-        client.is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }) && !has_large(client))
+        let is_large = |request_kind: &RequestKind| matches!(request_kind, RequestKind::Bytes(bytes) | RequestKind::Echo(bytes) if *bytes > SENT_AT_ONCE);
+        let has_large = |client: &Client| {
+            is_large(&client.request_kind) || client.then.as_ref().is_some_and(is_large)
+        };
+        let client = connection.requests.first().and_then(|observed| self.history.client(observed));
+        client.is_some_and(|client| {
+            matches!(client.traffic, Traffic::Http2 { .. }) && !has_large(client)
+        })
     }
 
     /// Whether moments can be told from chance: a long delay, and packets that take the same time.
     fn can_be_told_apart(&self) -> bool {
-        let (near, far) = self.story.scenario.latency_ms;
-        let long = self.story.world(self.story.scenario.plan().lame_duck) >= Duration::from_secs(1);
-        long && far - near <= 2 && !self.story.is_impatient()
+        let (near, far) = self.history.scenario.latency_ms;
+        let long =
+            self.history.world(self.history.scenario.plan().lame_duck) >= Duration::from_secs(1);
+        long && far - near <= 2 && !self.history.is_impatient()
     }
 
     /// Connections of before the stop do not get their GOAWAY in one moment, or all clients would
@@ -242,12 +265,19 @@ impl<'a> Delay<'a> {
         if !self.can_be_told_apart() {
             return Ok(());
         }
-        let spoke = |connection: &&Connection<'_>| connection.first_head().is_some_and(|head| head < self.stop);
-        let told = self.connections.values().filter(spoke).filter_map(|connection| connection.goaway);
+        let spoke = |connection: &&Connection<'_>| {
+            connection.first_head().is_some_and(|head| head < self.stop)
+        };
+        let told =
+            self.connections.values().filter(spoke).filter_map(|connection| connection.goaway);
         let told: Vec<Duration> = told.filter(|told| *told > self.stop).collect();
-        let at_once = |told: &Duration| *told <= self.stop + self.story.under_way() + AT_ONCE;
+        let at_once = |told: &Duration| *told <= self.stop + self.history.under_way() + AT_ONCE;
         if told.len() > 1 && told.iter().all(at_once) {
-            return Err(format!("{} connections got their GOAWAY in the moment of the stop, {:?}", told.len(), self.stop));
+            return Err(format!(
+                "{} connections got their GOAWAY in the moment of the stop, {:?}",
+                told.len(),
+                self.stop
+            ));
         }
         Ok(())
     }
@@ -268,7 +298,9 @@ impl<'a> Delay<'a> {
             at_once += usize::from(connection.goaway.is_some_and(|told| told <= head + AT_ONCE));
         }
         if all > 2 && at_once == all {
-            return Err(format!("{all} connections that were opened in the delay got their GOAWAY at once"));
+            return Err(format!(
+                "{all} connections that were opened in the delay got their GOAWAY at once"
+            ));
         }
         Ok(())
     }
@@ -277,8 +309,10 @@ impl<'a> Delay<'a> {
     /// requests.
     fn connections_are_bounded(&self) -> Result<(), String> {
         let keeps = |n: &usize| {
-            let client = self.story.scenario.clients.get(*n);
-            client.is_some_and(|client| matches!(client.traffic, Traffic::KeepAlive { .. } | Traffic::Http2 { .. }))
+            let client = self.history.scenario.clients.get(*n);
+            client.is_some_and(|client| {
+                matches!(client.traffic, Traffic::KeepAlive { .. } | Traffic::Http2 { .. })
+            })
         };
         let mut opened: BTreeMap<usize, usize> = BTreeMap::new();
         for ((n, _), connection) in self.connections.iter().filter(|((n, _), _)| keeps(n)) {

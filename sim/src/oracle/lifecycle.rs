@@ -1,6 +1,6 @@
 //! Judges of the phases: P1, P4, P12.
 
-use super::{Exercise, Judgement, Story, announcements, exact};
+use super::{Exercise, Judgement, RunHistory, announcements, timing};
 use crate::trace::Record;
 use lameduck::lifecycle::{ABORT_FLUSH, GiveUp, HookVerdict, Phase};
 use std::time::Duration;
@@ -9,8 +9,8 @@ use std::time::Duration;
 const MOMENT: Duration = Duration::from_millis(2);
 
 /// P1: a process never goes back, and skips nothing but what may be skipped.
-pub(super) fn forward_only(story: &Story<'_>) -> Judgement {
-    for pair in story.phases.windows(2) {
+pub(super) fn forward_only(history: &RunHistory<'_>) -> Judgement {
+    for pair in history.phases.windows(2) {
         let [(from, _, _), (to, _, at)] = pair else { continue };
         let may_follow = match from {
             Phase::Starting => matches!(to, Phase::Serving | Phase::CleaningUp),
@@ -26,61 +26,73 @@ pub(super) fn forward_only(story: &Story<'_>) -> Judgement {
             return Err(format!("{to} followed {from} at {at:?}"));
         }
     }
-    Ok(Exercise::of(story.phases.len()))
+    Ok(Exercise::of(history.phases.len()))
 }
 
 /// P4: the whole delay, nobody refused, everybody told to go.
-pub(super) fn a_lame_duck_serves(story: &Story<'_>) -> Judgement {
-    let Some(left) = story.left_serving() else { return Ok(Exercise::No) };
-    if let Some(span) = story.span(Phase::LameDuck) {
-        let delay = story.scenario.plan().lame_duck;
-        if span < delay && !story.is_impatient() {
+pub(super) fn a_lame_duck_serves(history: &RunHistory<'_>) -> Judgement {
+    let Some(left) = history.left_serving() else { return Ok(Exercise::No) };
+    if let Some(span) = history.span(Phase::LameDuck) {
+        let delay = history.scenario.plan().lame_duck;
+        if span < delay && !history.is_impatient() {
             return Err(format!("the lame duck delay lasted {span:?} instead of {delay:?}"));
         }
-        if span > delay + story.rounding() {
+        if span > delay + history.rounding() {
             return Err(format!("the lame duck delay of {delay:?} lasted {span:?}"));
         }
     }
-    announcements::closes_are_announced(story)?;
-    if story.delivers() || (story.reaches() && story.resets()) {
-        nobody_is_refused(story)?;
+    announcements::closes_are_announced(history)?;
+    if history.delivers() || (history.reaches() && history.resets()) {
+        nobody_is_refused(history)?;
     }
-    let served = story.requests.iter().filter(|asked| asked.head.is_some_and(|(at, _, _)| at > left));
+    let served = history
+        .requests
+        .iter()
+        .filter(|observed| observed.head.is_some_and(|(at, _, _)| at > left));
     Ok(Exercise::of(served.count()))
 }
 
-fn nobody_is_refused(story: &Story<'_>) -> Result<(), String> {
-    let Some(serving) = story.began(Phase::Serving) else { return Ok(()) };
-    let open_until = story.began(Phase::Draining).unwrap_or(Duration::MAX);
-    for record in story.records.iter().filter(|record| record.event == "connect failed") {
-        if record.actor.starts_with("client-") && record.at > serving + story.under_way() * 2 && record.at < open_until {
-            return Err(format!("{} could not connect at {:?}, before the drain", record.actor, record.at));
+fn nobody_is_refused(history: &RunHistory<'_>) -> Result<(), String> {
+    let Some(serving) = history.began(Phase::Serving) else { return Ok(()) };
+    let open_until = history.began(Phase::Draining).unwrap_or(Duration::MAX);
+    for record in history.records.iter().filter(|record| record.event == "connect failed") {
+        if record.actor.starts_with("client-")
+            && record.at > serving + history.under_way() * 2
+            && record.at < open_until
+        {
+            return Err(format!(
+                "{} could not connect at {:?}, before the drain",
+                record.actor, record.at
+            ));
         }
     }
     Ok(())
 }
 
 /// P12: a further SIGINT or SIGQUIT ends the current wait at once.
-pub(super) fn impatience_is_heard(story: &Story<'_>) -> Judgement {
-    nobody_else_is_heard(story)?;
-    exact::lurkers_have_their_time(story)?;
+pub(super) fn impatience_is_heard(history: &RunHistory<'_>) -> Judgement {
+    nobody_else_is_heard(history)?;
+    timing::lurkers_have_their_time(history)?;
     let mut heard = 0;
     let mut hurried = false;
-    for (place, signal) in story.impatient() {
-        let Some((phase, _, _)) = story.phases.iter().rfind(|(_, entered, _)| *entered < place) else { continue };
+    for (place, signal) in history.impatient() {
+        let Some((phase, _, _)) = history.phases.iter().rfind(|(_, entered, _)| *entered < place)
+        else {
+            continue;
+        };
         let patience = match phase {
             Phase::LameDuck | Phase::Draining => Duration::ZERO,
             // What is cut still gets its answer flushed.
-            Phase::Cancelling if hurried || is_flushing(story, signal.at) => Duration::ZERO,
-            Phase::Cancelling => story.world(ABORT_FLUSH),
+            Phase::Cancelling if hurried || is_flushing(history, signal.at) => Duration::ZERO,
+            Phase::Cancelling => history.world(ABORT_FLUSH),
             Phase::CleaningUp => {
-                the_running_hook_is_given_up(story, place, signal.at)?;
+                the_running_hook_is_given_up(history, place, signal.at)?;
                 continue;
             }
             Phase::Starting | Phase::Serving | Phase::Stopped => continue,
         };
         hurried = *phase == Phase::Cancelling;
-        let next = story.phases.iter().find(|(_, entered, _)| *entered > place);
+        let next = history.phases.iter().find(|(_, entered, _)| *entered > place);
         if next.is_none_or(|(_, _, at)| *at > signal.at + patience + MOMENT) {
             return Err(format!("a further signal at {:?} did not end {phase}", signal.at));
         }
@@ -90,41 +102,54 @@ pub(super) fn impatience_is_heard(story: &Story<'_>) -> Judgement {
 }
 
 /// Without anybody impatient a wait ends with its time, or with nothing left to wait for; a hook is given up for its time alone.
-fn nobody_else_is_heard(story: &Story<'_>) -> Result<(), String> {
-    if story.is_impatient() {
+fn nobody_else_is_heard(history: &RunHistory<'_>) -> Result<(), String> {
+    if history.is_impatient() {
         return Ok(());
     }
-    let plan = story.scenario.plan();
-    for (phase, limit, next) in
-        [(Phase::Draining, plan.drain, Phase::Cancelling), (Phase::Cancelling, plan.cancel, Phase::CleaningUp)]
-    {
+    let plan = history.scenario.plan();
+    for (phase, limit, next) in [
+        (Phase::Draining, plan.drain, Phase::Cancelling),
+        (Phase::Cancelling, plan.cancel, Phase::CleaningUp),
+    ] {
         let (Some(span), Some((_, place, at))) =
-            (story.span(phase), story.phases.iter().find(|(entered, ..)| *entered == next))
+            (history.span(phase), history.phases.iter().find(|(entered, ..)| *entered == next))
         else {
             continue;
         };
-        if span + MOMENT < limit && story.records[*place].number("in_flight") > Some(0) {
-            return Err(format!("{phase} ended at {at:?}, after {span:?} of {limit:?}, with requests in flight"));
+        if span + MOMENT < limit && history.records[*place].number("in_flight") > Some(0) {
+            return Err(format!(
+                "{phase} ended at {at:?}, after {span:?} of {limit:?}, with requests in flight"
+            ));
         }
     }
-    let hooks = story.outcome.report.iter().flat_map(|report| &report.hooks);
+    let hooks = history.outcome.report.iter().flat_map(|report| &report.hooks);
     match hooks.into_iter().find(|hook| hook.verdict == HookVerdict::GivenUp(GiveUp::Impatience)) {
-        Some(hook) => Err(format!("the hook {} was given up for impatience, and nobody was impatient", hook.name)),
+        Some(hook) => Err(format!(
+            "the hook {} was given up for impatience, and nobody was impatient",
+            hook.name
+        )),
         None => Ok(()),
     }
 }
 
 /// Whether what ignored the cancellation has been cut by then, and only answers are flushed.
-fn is_flushing(story: &Story<'_>, at: Duration) -> bool {
-    let asked = story.world(story.scenario.plan().cancel.saturating_sub(ABORT_FLUSH));
-    story.began(Phase::Cancelling).is_some_and(|cancelling| at > cancelling + asked + MOMENT)
+fn is_flushing(history: &RunHistory<'_>, at: Duration) -> bool {
+    let observed = history.world(history.scenario.plan().cancel.saturating_sub(ABORT_FLUSH));
+    history.began(Phase::Cancelling).is_some_and(|cancelling| at > cancelling + observed + MOMENT)
 }
 
 /// With no hook left only the internal server is waited for, and not by somebody impatient.
-fn nothing_is_waited_for(story: &Story<'_>, place: usize, at: Duration) -> Result<(), String> {
-    let hook_follows = story.records[place..].iter().any(|record| record.event == "hook begins");
-    let unbegun = story.records[place..].iter().any(|record| record.text("end").is_some_and(|end| end.starts_with("stop")));
-    let stopped = story.phases.iter().find(|(phase, _, _)| *phase == Phase::Stopped).map(|(_, _, at)| *at);
+fn nothing_is_waited_for(
+    history: &RunHistory<'_>,
+    place: usize,
+    at: Duration,
+) -> Result<(), String> {
+    let hook_follows = history.records[place..].iter().any(|record| record.event == "hook begins");
+    let unbegun = history.records[place..]
+        .iter()
+        .any(|record| record.text("end").is_some_and(|end| end.starts_with("stop")));
+    let stopped =
+        history.phases.iter().find(|(phase, _, _)| *phase == Phase::Stopped).map(|(_, _, at)| *at);
     if !hook_follows && !unbegun && stopped.is_some_and(|stopped| stopped > at + MOMENT) {
         return Err(format!("a further signal at {at:?} did not end the internal server's close"));
     }
@@ -132,15 +157,23 @@ fn nothing_is_waited_for(story: &Story<'_>, place: usize, at: Duration) -> Resul
 }
 
 /// In CleaningUp a further signal gives up the hook that runs; with none left it ends the internal server's close.
-fn the_running_hook_is_given_up(story: &Story<'_>, place: usize, at: Duration) -> Result<(), String> {
-    let of_a_stop = |record: &&Record| record.text("half") == Some("stop") && record.event.starts_with("hook ");
-    let (before, after) = story.records.split_at(place);
+fn the_running_hook_is_given_up(
+    history: &RunHistory<'_>,
+    place: usize,
+    at: Duration,
+) -> Result<(), String> {
+    let of_a_stop =
+        |record: &&Record| record.text("half") == Some("stop") && record.event.starts_with("hook ");
+    let (before, after) = history.records.split_at(place);
     let hook = before.iter().rfind(of_a_stop).filter(|last| last.event == "hook begins");
-    let Some(hook) = hook.and_then(|hook| hook.text("hook")) else { return nothing_is_waited_for(story, place, at) };
+    let Some(hook) = hook.and_then(|hook| hook.text("hook")) else {
+        return nothing_is_waited_for(history, place, at);
+    };
     // Its end, or what the host says of one that panicked, failed or was given up.
     let is_over = |record: &&Record| {
         let said = record.text("end").is_some_and(|end| end.starts_with("stop"));
-        record.text("hook") == Some(hook) && (said || (record.event == "hook ends" && record.text("half") == Some("stop")))
+        record.text("hook") == Some(hook)
+            && (said || (record.event == "hook ends" && record.text("half") == Some("stop")))
     };
     let was_over = before.iter().any(|record| is_over(&record));
     let by = after.iter().find(is_over).map(|over| over.at);

@@ -4,16 +4,16 @@
 //! depends on a network that delivers is judged only where the scenario has no fault. A bound of the host is held against the
 //! host's own clock. What a judge cannot tell from outside it lets pass: a false alarm costs more trust than a miss.
 
+mod accounting;
 mod announcements;
-mod exact;
-mod ledger;
 mod lifecycle;
 mod probes;
 mod requests;
+mod run_history;
 mod shutdown;
-mod story;
+mod timing;
 
-pub use story::{Asked, End, Said, Story};
+pub use run_history::{ErrorKind, ObservedRequest, RequestResult, RunHistory};
 
 use crate::scenario::{Outcome, Scenario};
 use std::fmt;
@@ -43,11 +43,15 @@ pub struct Oracle {
     pub promise: &'static str,
     /// Its words.
     pub words: &'static str,
-    judge: fn(&Story<'_>) -> Judgement,
+    judge: fn(&RunHistory<'_>) -> Judgement,
 }
 
 impl Oracle {
-    pub(crate) const fn new(promise: &'static str, words: &'static str, judge: fn(&Story<'_>) -> Judgement) -> Self {
+    pub(crate) const fn new(
+        promise: &'static str,
+        words: &'static str,
+        judge: fn(&RunHistory<'_>) -> Judgement,
+    ) -> Self {
         Self { promise, words, judge }
     }
 
@@ -55,8 +59,8 @@ impl Oracle {
     ///
     /// # Errors
     /// What happened instead of what was promised.
-    pub fn judge(&self, story: &Story<'_>) -> Judgement {
-        (self.judge)(story)
+    pub fn judge(&self, history: &RunHistory<'_>) -> Judgement {
+        (self.judge)(history)
     }
 }
 
@@ -70,22 +74,43 @@ impl fmt::Debug for Oracle {
 pub const ORACLES: &[Oracle] = &[
     Oracle { promise: "P1", words: "forward only", judge: lifecycle::forward_only },
     Oracle { promise: "P2", words: "ready means ready", judge: probes::ready_means_ready },
-    Oracle { promise: "P2b", words: "serving means responding", judge: probes::serving_means_responding },
+    Oracle {
+        promise: "P2b",
+        words: "serving means responding",
+        judge: probes::serving_means_responding,
+    },
     Oracle { promise: "P3", words: "alive to the last", judge: probes::alive_to_the_last },
     Oracle { promise: "P4", words: "a lame duck serves", judge: lifecycle::a_lame_duck_serves },
     Oracle { promise: "P5", words: "one fate per request", judge: requests::one_fate_per_request },
-    Oracle { promise: "P6", words: "no straggler holds the exit", judge: shutdown::no_straggler_holds_the_exit },
+    Oracle {
+        promise: "P6",
+        words: "no straggler holds the exit",
+        judge: shutdown::no_straggler_holds_the_exit,
+    },
     Oracle { promise: "P7", words: "bounded", judge: shutdown::bounded },
     Oracle { promise: "P8", words: "prompt", judge: shutdown::prompt },
-    Oracle { promise: "P9", words: "a deadline per request", judge: requests::a_deadline_per_request },
-    Oracle { promise: "P10", words: "cancel after drain, clean up after cancel", judge: requests::cancel_after_drain },
+    Oracle {
+        promise: "P9",
+        words: "a deadline per request",
+        judge: requests::a_deadline_per_request,
+    },
+    Oracle {
+        promise: "P10",
+        words: "cancel after drain, clean up after cancel",
+        judge: requests::cancel_after_drain,
+    },
     Oracle { promise: "P11", words: "hooks in pairs", judge: shutdown::hooks_in_pairs },
     Oracle { promise: "P12", words: "impatience is heard", judge: lifecycle::impatience_is_heard },
-    Oracle { promise: "P13", words: "the exit tells the truth", judge: shutdown::the_exit_tells_the_truth },
+    Oracle {
+        promise: "P13",
+        words: "the exit tells the truth",
+        judge: shutdown::the_exit_tells_the_truth,
+    },
 ];
 
 /// Of these, what can be judged without knowing the app, its hooks and its checks.
-pub(crate) const HOST_ORACLES: [Oracle; 5] = [ORACLES[0], ORACLES[3], ORACLES[4], ORACLES[5], ORACLES[7]];
+pub(crate) const HOST_ORACLES: [Oracle; 5] =
+    [ORACLES[0], ORACLES[3], ORACLES[4], ORACLES[5], ORACLES[7]];
 
 /// A promise that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,8 +132,8 @@ impl fmt::Display for Broken {
 /// Every promise and what its judge says.
 #[must_use]
 pub fn judge(scenario: &Scenario, outcome: &Outcome) -> Vec<(&'static Oracle, Judgement)> {
-    let story = Story::read(scenario, outcome);
-    ORACLES.iter().map(|oracle| (oracle, (oracle.judge)(&story))).collect()
+    let history = RunHistory::read(scenario, outcome);
+    ORACLES.iter().map(|oracle| (oracle, (oracle.judge)(&history))).collect()
 }
 
 /// The promises that did not hold.

@@ -1,6 +1,6 @@
 //! Judges of the probes: P2, P2b, P3.
 
-use super::{Exercise, Judgement, Story};
+use super::{Exercise, Judgement, RunHistory};
 use crate::trace::{Fnv64, Record};
 use lameduck::lifecycle::{Phase, StopReason};
 use std::time::Duration;
@@ -9,84 +9,134 @@ use std::time::Duration;
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// P2: 200 only while Serving, and always then.
-pub(super) fn ready_means_ready(story: &Story<'_>) -> Judgement {
-    let serving = story.began(Phase::Serving);
-    let left = story.left_serving();
+pub(super) fn ready_means_ready(history: &RunHistory<'_>) -> Judgement {
+    let serving = history.began(Phase::Serving);
+    let left = history.left_serving();
     let mut judged = 0;
-    for probe in probes(story, "/readiness") {
-        let (asked, answered) = (asked(probe), probe.at);
+    for probe in probes(history, "/readiness") {
+        let (observed, answered) = (observed(probe), probe.at);
         // The answer was made somewhere between the two.
-        let may_be_ready = serving.is_some_and(|serving| answered >= serving) && left.is_none_or(|left| asked <= left);
-        let must_be_ready = serving.is_some_and(|serving| asked > serving) && left.is_none_or(|left| answered < left);
+        let may_be_ready = serving.is_some_and(|serving| answered >= serving)
+            && left.is_none_or(|left| observed <= left);
+        let must_be_ready = serving.is_some_and(|serving| observed > serving)
+            && left.is_none_or(|left| answered < left);
         match probe.number("status") {
-            Some(200) if may_be_ready && checks_say(story, asked, answered) == Some(false) => {
-                return Err(format!("readiness asked for at {asked:?} was 200 while a check failed"));
+            Some(200) if may_be_ready && checks_say(history, observed, answered) == Some(false) => {
+                return Err(format!(
+                    "readiness asked for at {observed:?} was 200 while a check failed"
+                ));
             }
             Some(200) if !may_be_ready => {
-                return Err(format!("readiness asked for at {asked:?} was 200 outside Serving"));
+                return Err(format!("readiness asked for at {observed:?} was 200 outside Serving"));
             }
-            Some(status) if status != 200 && must_be_ready && checks_say(story, asked, answered) == Some(true) => {
-                return Err(format!("readiness asked for at {asked:?} was {status} while Serving"));
+            Some(status)
+                if status != 200
+                    && must_be_ready
+                    && checks_say(history, observed, answered) == Some(true) =>
+            {
+                return Err(format!(
+                    "readiness asked for at {observed:?} was {status} while Serving"
+                ));
             }
             Some(_) => judged += 1,
             None => {}
         }
-        says_why(story, probe)?;
+        says_why(history, probe)?;
     }
-    it_has_started(story)?;
+    it_has_started(history)?;
     Ok(Exercise::of(judged))
 }
 
 /// What readiness says beside its status.
-fn says_why(story: &Story<'_>, probe: &Record) -> Result<(), String> {
-    let (asked, answered) = (asked(probe), probe.at);
-    let (Some(status), Some(hash)) = (probe.number("status"), probe.number("body_hash")) else { return Ok(()) };
+fn says_why(history: &RunHistory<'_>, probe: &Record) -> Result<(), String> {
+    let (observed, answered) = (observed(probe), probe.at);
+    let (Some(status), Some(hash)) = (probe.number("status"), probe.number("body_hash")) else {
+        return Ok(());
+    };
     if status == 200 && hash != hash_of("ready\n") {
-        return Err(format!("readiness asked for at {asked:?} was 200, and did not say that it is ready"));
+        return Err(format!(
+            "readiness asked for at {observed:?} was 200, and did not say that it is ready"
+        ));
     }
     let mut phases = vec![Phase::Starting];
-    phases.extend(story.phases.iter().filter(|(_, _, at)| *at <= answered).map(|(phase, _, _)| *phase));
-    let since = |phase: Phase| story.phases.iter().find(|(_, _, at)| *at >= asked).is_none_or(|(next, _, _)| phase <= *next);
-    let last = story.phases.iter().rfind(|(_, _, at)| *at < asked).map_or(Phase::Starting, |(phase, _, _)| *phase);
-    let mut may_be = phases.into_iter().filter(|phase| *phase >= last && (since(*phase) || *phase > last));
-    let serving = last <= Phase::Serving && story.left_serving().is_none_or(|left| asked <= left);
-    let checked = serving && !story.scenario.checks.is_empty();
-    if status == 503 && !checked && !may_be.any(|phase| hash == hash_of(&format!("not ready: phase is {phase}\n"))) {
-        return Err(format!("readiness asked for at {asked:?} named another phase than {last}"));
+    phases.extend(
+        history.phases.iter().filter(|(_, _, at)| *at <= answered).map(|(phase, _, _)| *phase),
+    );
+    let since = |phase: Phase| {
+        history
+            .phases
+            .iter()
+            .find(|(_, _, at)| *at >= observed)
+            .is_none_or(|(next, _, _)| phase <= *next)
+    };
+    let last = history
+        .phases
+        .iter()
+        .rfind(|(_, _, at)| *at < observed)
+        .map_or(Phase::Starting, |(phase, _, _)| *phase);
+    let mut may_be =
+        phases.into_iter().filter(|phase| *phase >= last && (since(*phase) || *phase > last));
+    let serving =
+        last <= Phase::Serving && history.left_serving().is_none_or(|left| observed <= left);
+    let checked = serving && !history.scenario.checks.is_empty();
+    if status == 503
+        && !checked
+        && !may_be.any(|phase| hash == hash_of(&format!("not ready: phase is {phase}\n")))
+    {
+        return Err(format!("readiness asked for at {observed:?} named another phase than {last}"));
     }
     if status != 200 && status != 503 {
-        return Err(format!("readiness asked for at {asked:?} was {status}"));
+        return Err(format!("readiness asked for at {observed:?} was {status}"));
     }
     Ok(())
 }
 
 /// P2b: 200 from Serving until the listeners start to close, and not after a stop that the process began itself.
-pub(super) fn serving_means_responding(story: &Story<'_>) -> Judgement {
-    let serving = story.began(Phase::Serving);
-    let is_external = story.outcome.report.as_ref().and_then(|report| report.reason).is_none_or(StopReason::is_external);
-    let ends = if is_external { story.left_lame_duck() } else { story.left_serving() };
+pub(super) fn serving_means_responding(history: &RunHistory<'_>) -> Judgement {
+    let serving = history.began(Phase::Serving);
+    let is_external = history
+        .outcome
+        .report
+        .as_ref()
+        .and_then(|report| report.reason)
+        .is_none_or(StopReason::is_external);
+    let ends = if is_external { history.left_lame_duck() } else { history.left_serving() };
     let mut judged = 0;
-    for probe in probes(story, "/serving") {
-        let (asked, answered) = (asked(probe), probe.at);
-        let (Some(status), Some(hash)) = (probe.number("status"), probe.number("body_hash")) else { continue };
+    for probe in probes(history, "/serving") {
+        let (observed, answered) = (observed(probe), probe.at);
+        let (Some(status), Some(hash)) = (probe.number("status"), probe.number("body_hash")) else {
+            continue;
+        };
         // The response was made between the two moments.
-        let may_serve = serving.is_some_and(|serving| answered >= serving) && ends.is_none_or(|ends| asked <= ends);
-        let must_serve = serving.is_some_and(|serving| asked > serving) && ends.is_none_or(|ends| answered < ends);
-        let checks = checks_say(story, asked, answered);
+        let may_serve = serving.is_some_and(|serving| answered >= serving)
+            && ends.is_none_or(|ends| observed <= ends);
+        let must_serve = serving.is_some_and(|serving| observed > serving)
+            && ends.is_none_or(|ends| answered < ends);
+        let checks = checks_say(history, observed, answered);
         if status == 200 && hash != hash_of("serving\n") {
-            return Err(format!("serving asked for at {asked:?} was 200, and the body does not say so"));
+            return Err(format!(
+                "serving asked for at {observed:?} was 200, and the body does not say so"
+            ));
         }
         match status {
-            200 if !may_serve => return Err(format!("serving asked for at {asked:?} was 200 when nothing had to respond")),
+            200 if !may_serve => {
+                return Err(format!(
+                    "serving asked for at {observed:?} was 200 when nothing had to respond"
+                ));
+            }
             200 if checks == Some(false) => {
-                return Err(format!("serving asked for at {asked:?} was 200 while a check failed"));
+                return Err(format!(
+                    "serving asked for at {observed:?} was 200 while a check failed"
+                ));
             }
             200 => {}
             503 if must_serve && checks == Some(true) => {
-                return Err(format!("serving asked for at {asked:?} was 503 before the listeners closed"));
+                return Err(format!(
+                    "serving asked for at {observed:?} was 503 before the listeners closed"
+                ));
             }
             503 => {}
-            _ => return Err(format!("serving asked for at {asked:?} was {status}")),
+            _ => return Err(format!("serving asked for at {observed:?} was {status}")),
         }
         judged += 1;
     }
@@ -94,17 +144,19 @@ pub(super) fn serving_means_responding(story: &Story<'_>) -> Judgement {
 }
 
 /// Whether it has started is told as it is.
-fn it_has_started(story: &Story<'_>) -> Result<(), String> {
-    let (Some(serving), left) = (story.began(Phase::Serving), story.left_serving().unwrap_or(Duration::MAX)) else {
+fn it_has_started(history: &RunHistory<'_>) -> Result<(), String> {
+    let (Some(serving), left) =
+        (history.began(Phase::Serving), history.left_serving().unwrap_or(Duration::MAX))
+    else {
         return Ok(());
     };
-    for probe in probes(story, "/startupz") {
-        let (asked, answered) = (asked(probe), probe.at);
+    for probe in probes(history, "/startupz") {
+        let (observed, answered) = (observed(probe), probe.at);
         let due = if answered < serving { 503 } else { 200 };
-        let is_clear = answered < serving || (asked > serving && answered < left);
+        let is_clear = answered < serving || (observed > serving && answered < left);
         if is_clear && probe.number("status").is_some_and(|status| status != due) {
             return Err(format!(
-                "whether it has started was asked at {asked:?}, and was {:?} instead of {due}",
+                "whether it has started was asked at {observed:?}, and was {:?} instead of {due}",
                 probe.number("status")
             ));
         }
@@ -119,41 +171,61 @@ fn hash_of(text: &str) -> u64 {
 }
 
 /// Whether all checks passed when they last ran; `None` if one ran between the question and the answer.
-fn checks_say(story: &Story<'_>, asked: Duration, answered: Duration) -> Option<bool> {
+fn checks_say(history: &RunHistory<'_>, observed: Duration, answered: Duration) -> Option<bool> {
     let mut all = true;
-    for check in &story.scenario.checks {
-        if story.host(Duration::from_millis(check.takes_ms)) > CHECK_TIMEOUT {
+    for check in &history.scenario.checks {
+        if history.host(Duration::from_millis(check.takes_ms)) > CHECK_TIMEOUT {
             all = false;
             continue;
         }
-        let mut runs = story.server("checked").filter(|record| record.text("check") == Some(check.name.as_str()));
-        if runs.clone().any(|record| record.at >= asked && record.at <= answered) {
+        let mut runs = history
+            .server("checked")
+            .filter(|record| record.text("check") == Some(check.name.as_str()));
+        if runs.clone().any(|record| record.at >= observed && record.at <= answered) {
             return None;
         }
-        let last = runs.rfind(|record| record.at < asked);
+        let last = runs.rfind(|record| record.at < observed);
         all &= last.is_some_and(|record| record.text("passes") == Some("yes"));
     }
     Some(all)
 }
 
 /// P3: 200 until the internal server closes, last of all.
-pub(super) fn alive_to_the_last(story: &Story<'_>) -> Judgement {
+pub(super) fn alive_to_the_last(history: &RunHistory<'_>) -> Judgement {
     // It closes when the last hook is over.
-    let hooks = story.records.iter().filter(|record| record.event.starts_with("hook ") || record.text("hook").is_some());
-    let last_hook = hooks.filter(|record| record.event != "hook report").map(|record| record.at).max();
-    let cleaning_up = story.began(Phase::CleaningUp).or(story.exit().map(|(at, _)| at)).unwrap_or(Duration::MAX);
+    let hooks = history
+        .records
+        .iter()
+        .filter(|record| record.event.starts_with("hook ") || record.text("hook").is_some());
+    let last_hook =
+        hooks.filter(|record| record.event != "hook report").map(|record| record.at).max();
+    let cleaning_up = history
+        .began(Phase::CleaningUp)
+        .or(history.exit().map(|(at, _)| at))
+        .unwrap_or(Duration::MAX);
     let closes = last_hook.map_or(cleaning_up, |last| last.max(cleaning_up));
-    let bound = story.server("log").next().map_or(Duration::ZERO, |record| record.at);
+    let bound = history.server("log").next().map_or(Duration::ZERO, |record| record.at);
     let mut judged = 0;
-    for probe in probes(story, "/liveness") {
+    for probe in probes(history, "/liveness") {
         match (probe.number("status"), probe.text("none")) {
-            (Some(200), _) if probe.number("body_hash").is_some_and(|hash| hash != hash_of("alive\n")) => {
-                return Err(format!("liveness asked for at {:?} did not say that it is alive", asked(probe)));
+            (Some(200), _)
+                if probe.number("body_hash").is_some_and(|hash| hash != hash_of("alive\n")) =>
+            {
+                return Err(format!(
+                    "liveness asked for at {:?} did not say that it is alive",
+                    observed(probe)
+                ));
             }
             (Some(200), _) => judged += 1,
-            (Some(status), _) => return Err(format!("liveness asked for at {:?} was {status}", asked(probe))),
-            (None, how) if asked(probe) > bound && probe.at < closes => {
-                return Err(format!("liveness asked for at {:?} got no answer: {}", asked(probe), how.unwrap_or_default()));
+            (Some(status), _) => {
+                return Err(format!("liveness asked for at {:?} was {status}", observed(probe)));
+            }
+            (None, how) if observed(probe) > bound && probe.at < closes => {
+                return Err(format!(
+                    "liveness asked for at {:?} got no answer: {}",
+                    observed(probe),
+                    how.unwrap_or_default()
+                ));
             }
             (None, _) => {}
         }
@@ -161,10 +233,13 @@ pub(super) fn alive_to_the_last(story: &Story<'_>) -> Judgement {
     Ok(Exercise::of(judged))
 }
 
-fn probes<'a>(story: &'a Story<'_>, path: &'static str) -> impl Iterator<Item = &'a Record> {
-    story.records.iter().filter(move |record| record.event == "probe" && record.text("path") == Some(path))
+fn probes<'a>(history: &'a RunHistory<'_>, path: &'static str) -> impl Iterator<Item = &'a Record> {
+    history
+        .records
+        .iter()
+        .filter(move |record| record.event == "probe" && record.text("path") == Some(path))
 }
 
-fn asked(probe: &Record) -> Duration {
+fn observed(probe: &Record) -> Duration {
     Duration::from_micros(probe.number("asked_us").unwrap_or(0))
 }

@@ -1,6 +1,6 @@
 //! Judges of the shutdown: P6, P7, P8, P11, P13.
 
-use super::{End, Exercise, Judgement, Story, exact, ledger};
+use super::{Exercise, Judgement, RequestResult, RunHistory, accounting, timing};
 use crate::{
     hooks::ActEnd,
     scenario::{Client, Pacing, Traffic, client_name},
@@ -24,12 +24,17 @@ const LOOKS: Duration = Duration::from_millis(20 + 50);
 const MOMENT: Duration = Duration::from_millis(2);
 
 /// P6: with no request left, silent connections delay the exit by the first-byte grace at most.
-pub(super) fn no_straggler_holds_the_exit(story: &Story<'_>) -> Judgement {
-    let (Some(draining), Some(span)) = (story.began(Phase::Draining), story.span(Phase::Draining)) else {
+pub(super) fn no_straggler_holds_the_exit(history: &RunHistory<'_>) -> Judgement {
+    let (Some(draining), Some(span)) =
+        (history.began(Phase::Draining), history.span(Phase::Draining))
+    else {
         return Ok(Exercise::No);
     };
-    let simple = story.scenario.clients.iter().all(|client| match client.traffic {
-        Traffic::Once(Pacing::Prompt) | Traffic::KeepAlive { .. } | Traffic::PerRequest { .. } | Traffic::ByteLess => true,
+    let simple = history.scenario.clients.iter().all(|client| match client.traffic {
+        Traffic::Once(Pacing::Prompt)
+        | Traffic::KeepAlive { .. }
+        | Traffic::PerRequest { .. }
+        | Traffic::ByteLess => true,
         Traffic::Once(_)
         | Traffic::Http2 { .. }
         | Traffic::Http2Leaves { .. }
@@ -41,26 +46,31 @@ pub(super) fn no_straggler_holds_the_exit(story: &Story<'_>) -> Judgement {
         | Traffic::SilentHttp2
         | Traffic::Upgraded { .. } => false,
     });
-    silent_clients_are_bounded(story, span)?;
-    each_silent_client_is_let_go(story, draining)?;
-    exact::silence_has_its_time(story)?;
-    exact::the_silent_are_closed(story)?;
-    exact::half_heads_are_refused(story)?;
-    let since = draining.saturating_sub(story.under_way() * 2);
-    let busy = story.requests.iter().any(|asked| asked.end.as_ref().is_none_or(|(at, _)| *at > since));
-    if !simple || busy || story.has_company() || !story.delivers() {
+    silent_clients_are_bounded(history, span)?;
+    each_silent_client_is_let_go(history, draining)?;
+    timing::silence_has_its_time(history)?;
+    timing::the_silent_are_closed(history)?;
+    timing::half_heads_are_refused(history)?;
+    let since = draining.saturating_sub(history.under_way() * 2);
+    let busy = history
+        .requests
+        .iter()
+        .any(|observed| observed.end.as_ref().is_none_or(|(at, _)| *at > since));
+    if !simple || busy || history.has_company() || !history.delivers() {
         return Ok(Exercise::No);
     }
     // A connection that is on its way when the listeners settle is waited for, and has its grace from its accept.
-    let most = GRACE + QUIESCE + story.under_way() * 2;
+    let most = GRACE + QUIESCE + history.under_way() * 2;
     if span > most {
         return Err(format!("with no request left the drain took {span:?}, more than {most:?}"));
     }
-    Ok(Exercise::of(usize::from(story.scenario.clients.iter().any(|client| client.traffic == Traffic::ByteLess))))
+    Ok(Exercise::of(usize::from(
+        history.scenario.clients.iter().any(|client| client.traffic == Traffic::ByteLess),
+    )))
 }
 
 /// With nobody but those who never ask for anything whole, the drain lasts as long as the slowest kind of them may take.
-fn silent_clients_are_bounded(story: &Story<'_>, span: Duration) -> Result<(), String> {
+fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Result<(), String> {
     let of_its_own = |client: &Client| match client.traffic {
         // It has nothing to do with the drain.
         Traffic::InternalHalfHead => Some(Duration::ZERO),
@@ -76,35 +86,47 @@ fn silent_clients_are_bounded(story: &Story<'_>, span: Duration) -> Result<(), S
         | Traffic::Leaves { .. }
         | Traffic::Upgraded { .. } => None,
     };
-    let all: Option<Vec<Duration>> = story.scenario.clients.iter().map(of_its_own).collect();
+    let all: Option<Vec<Duration>> = history.scenario.clients.iter().map(of_its_own).collect();
     let Some(longest) = all.and_then(|all| all.into_iter().max()) else { return Ok(()) };
     // Its answer, and the close of the client behind it.
-    let most = longest + QUIESCE + story.under_way() * 4;
-    let outside = story.scenario.clients.iter().all(|client| client.traffic == Traffic::InternalHalfHead);
-    if !outside && story.delivers() && story.scenario.tasks.is_empty() && span > most {
-        return Err(format!("with nobody but silent clients the drain took {span:?}, more than {most:?}"));
+    let most = longest + QUIESCE + history.under_way() * 4;
+    let outside =
+        history.scenario.clients.iter().all(|client| client.traffic == Traffic::InternalHalfHead);
+    if !outside && history.delivers() && history.scenario.tasks.is_empty() && span > most {
+        return Err(format!(
+            "with nobody but silent clients the drain took {span:?}, more than {most:?}"
+        ));
     }
     Ok(())
 }
 
 /// Whatever others do, a client that never asks for anything whole has its own time in the drain, and no more.
-fn each_silent_client_is_let_go(story: &Story<'_>, draining: Duration) -> Result<(), String> {
-    let exit = story.exit().map_or(Duration::MAX, |(at, _)| at);
-    for (n, client) in story.scenario.clients.iter().enumerate().filter(|(_, client)| is_silent(client)) {
+fn each_silent_client_is_let_go(
+    history: &RunHistory<'_>,
+    draining: Duration,
+) -> Result<(), String> {
+    let exit = history.exit().map_or(Duration::MAX, |(at, _)| at);
+    for (n, client) in
+        history.scenario.clients.iter().enumerate().filter(|(_, client)| is_silent(client))
+    {
         let when = |event: &str| {
-            let is_its = |record: &&Record| record.event == event && *record.actor == *client_name(n);
-            story.records.iter().find(is_its).map(|record| record.at)
+            let is_its =
+                |record: &&Record| record.event == event && *record.actor == *client_name(n);
+            history.records.iter().find(is_its).map(|record| record.at)
         };
         let Some(connected) = when("connected") else { continue };
         let by = if client.traffic == Traffic::ByteLess {
-            (connected + story.world(GRACE)).max(draining + story.world(QUIESCE))
+            (connected + history.world(GRACE)).max(draining + history.world(QUIESCE))
         } else {
             // Who has just begun to speak HTTP/2 has the first-byte grace for it.
-            (connected + story.world(GRACE)).max(draining) + story.world(HEAD_GRACE)
+            (connected + history.world(GRACE)).max(draining) + history.world(HEAD_GRACE)
         };
-        let by = by + story.under_way() * 3;
-        if story.delivers() && by < exit && when("ended").is_none_or(|ended| ended > by) {
-            return Err(format!("{}, who said nothing whole, was not let go by {by:?}", client_name(n)));
+        let by = by + history.under_way() * 3;
+        if history.delivers() && by < exit && when("ended").is_none_or(|ended| ended > by) {
+            return Err(format!(
+                "{}, who said nothing whole, was not let go by {by:?}",
+                client_name(n)
+            ));
         }
     }
     Ok(())
@@ -116,32 +138,38 @@ const fn is_silent(client: &Client) -> bool {
 }
 
 /// P7: from the stop request to the exit it takes no longer than the plan says.
-pub(super) fn bounded(story: &Story<'_>) -> Judgement {
-    if let Some(bite) = story.server("watchdog bites").next() {
+pub(super) fn bounded(history: &RunHistory<'_>) -> Judgement {
+    if let Some(bite) = history.server("watchdog bites").next() {
         return Err(format!("the watchdog had to end the process at {:?}", bite.at));
     }
-    if let Err(overrun) = &story.outcome.ended {
+    if let Err(overrun) = &history.outcome.ended {
         return Err(overrun.to_string());
     }
-    let (Some(report), Some(stop), Some((exit, _))) = (&story.outcome.report, story.scenario.first_stop_ms(), story.exit())
+    let (Some(report), Some(stop), Some((exit, _))) =
+        (&history.outcome.report, history.scenario.first_stop_ms(), history.exit())
     else {
         return Ok(Exercise::No);
     };
     if report.shutdown > report.worst_case + MOMENT {
-        return Err(format!("the shutdown took {:?} of at most {:?}", report.shutdown, report.worst_case));
+        return Err(format!(
+            "the shutdown took {:?} of at most {:?}",
+            report.shutdown, report.worst_case
+        ));
     }
-    each_phase_is_bounded(story, report)?;
-    the_watchdog_is_armed(story, report)?;
-    let by = Duration::from_millis(stop) + story.world(report.worst_case) + MOMENT;
+    each_phase_is_bounded(history, report)?;
+    the_watchdog_is_armed(history, report)?;
+    let by = Duration::from_millis(stop) + history.world(report.worst_case) + MOMENT;
     if exit > by {
-        return Err(format!("a stop was asked for at {stop} ms and the process exited at {exit:?}, later than {by:?}"));
+        return Err(format!(
+            "a stop was asked for at {stop} ms and the process exited at {exit:?}, later than {by:?}"
+        ));
     }
     Ok(Exercise::Yes)
 }
 
 /// No phase takes what is another's.
-fn each_phase_is_bounded(story: &Story<'_>, report: &Report) -> Result<(), String> {
-    let plan = story.scenario.plan();
+fn each_phase_is_bounded(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+    let plan = history.scenario.plan();
     for (phase, span) in &report.phases {
         let most = match phase {
             Phase::Draining => plan.drain,
@@ -159,19 +187,22 @@ fn each_phase_is_bounded(story: &Story<'_>, report: &Report) -> Result<(), Strin
 
 /// The watchdog bites 500 ms after the bound, by the host's clock, which began with the world. A stop before Serving skips the
 /// first waits, but for a moment in which a start hook that runs may return.
-fn the_watchdog_is_armed(story: &Story<'_>, report: &Report) -> Result<(), String> {
-    let plan = story.scenario.plan();
-    let bound = if story.began(Phase::Serving).is_some() {
-        ledger::worst_case(story)
-    } else if started_hook_at_the_stop(story) {
+fn the_watchdog_is_armed(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+    let plan = history.scenario.plan();
+    let bound = if history.began(Phase::Serving).is_some() {
+        accounting::worst_case(history)
+    } else if started_hook_at_the_stop(history) {
         (plan.cleanup + plan.internal_close + START_RESULT_WAIT).min(plan.worst_case())
     } else {
         plan.cleanup + plan.internal_close
     };
     let exit = report.phases.iter().map(|(_, span)| *span).sum::<Duration>();
     let due = exit.saturating_sub(report.shutdown) + bound + WATCHDOG_SLACK;
-    let armed: Vec<Duration> =
-        story.server("watchdog armed").filter_map(|record| record.number("at_us")).map(Duration::from_micros).collect();
+    let armed: Vec<Duration> = history
+        .server("watchdog armed")
+        .filter_map(|record| record.number("at_us"))
+        .map(Duration::from_micros)
+        .collect();
     match armed.as_slice() {
         [at] if at.abs_diff(due) <= MOMENT => Ok(()),
         _ => Err(format!("the watchdog was to be armed once, for {due:?}, and was for {armed:?}")),
@@ -179,35 +210,47 @@ fn the_watchdog_is_armed(story: &Story<'_>, report: &Report) -> Result<(), Strin
 }
 
 /// Whether a start hook was running when the stop was requested: none had failed, and not all were done.
-fn started_hook_at_the_stop(story: &Story<'_>) -> bool {
-    let armed = story.records.iter().position(|record| record.event == "watchdog armed").unwrap_or(0);
-    let logged = |message| story.records[..armed].iter().filter(move |record| record.text("message") == Some(message));
-    logged("hook failed").next().is_none() && logged("hook done").count() < story.scenario.hooks.len()
+fn started_hook_at_the_stop(history: &RunHistory<'_>) -> bool {
+    let armed =
+        history.records.iter().position(|record| record.event == "watchdog armed").unwrap_or(0);
+    let logged = |message| {
+        history.records[..armed]
+            .iter()
+            .filter(move |record| record.text("message") == Some(message))
+    };
+    logged("hook failed").next().is_none()
+        && logged("hook done").count() < history.scenario.hooks.len()
 }
 
 /// P8: nothing is slept that can be waited for.
-pub(super) fn prompt(story: &Story<'_>) -> Judgement {
+pub(super) fn prompt(history: &RunHistory<'_>) -> Judgement {
     let mut judged = 0;
-    for (phase, place, at) in &story.phases {
-        let Some(span) = story.span(*phase) else { continue };
-        let record = &story.records[*place];
-        let is_empty = record.number("in_flight") == Some(0) && record.number("connections") == Some(0);
-        let newcomers = story.records.iter().any(|record| {
+    for (phase, place, at) in &history.phases {
+        let Some(span) = history.span(*phase) else { continue };
+        let record = &history.records[*place];
+        let is_empty =
+            record.number("in_flight") == Some(0) && record.number("connections") == Some(0);
+        let newcomers = history.records.iter().any(|record| {
             matches!(record.event, "connected" | "connect failed")
                 && record.actor.starts_with("client-")
-                && record.at + story.under_way() * 2 > *at
-                && record.at < *at + span + story.under_way() * 2
+                && record.at + history.under_way() * 2 > *at
+                && record.at < *at + span + history.under_way() * 2
         });
         let most = match phase {
-            Phase::Draining | Phase::Cancelling if story.has_company() => continue,
-            Phase::Draining if is_empty && !newcomers && story.delivers() => QUIESCE,
+            Phase::Draining | Phase::Cancelling if history.has_company() => continue,
+            Phase::Draining if is_empty && !newcomers && history.delivers() => QUIESCE,
             // Whoever is impatient does not wait for the listeners to settle; the cancel wait then does.
             Phase::Cancelling
-                if is_empty && !newcomers && story.delivers() && story.scenario.plan().drain > QUIESCE * 10 =>
+                if is_empty
+                    && !newcomers
+                    && history.delivers()
+                    && history.scenario.plan().drain > QUIESCE * 10 =>
             {
-                MOMENT + QUIESCE.saturating_sub(story.span(Phase::Draining).unwrap_or_default())
+                MOMENT + QUIESCE.saturating_sub(history.span(Phase::Draining).unwrap_or_default())
             }
-            Phase::CleaningUp if story.scenario.hooks.is_empty() && !story.is_lurked_on() => GRACE + QUIESCE,
+            Phase::CleaningUp if history.scenario.hooks.is_empty() && !history.is_lurked_on() => {
+                GRACE + QUIESCE
+            }
             Phase::Starting
             | Phase::Serving
             | Phase::LameDuck
@@ -221,48 +264,61 @@ pub(super) fn prompt(story: &Story<'_>) -> Judgement {
         }
         judged += 1;
     }
-    hooks_follow_each_other(story)?;
-    nobody_waits_for_what_is_over(story)?;
+    hooks_follow_each_other(history)?;
+    nobody_waits_for_what_is_over(history)?;
     Ok(Exercise::of(judged))
 }
 
 /// The next stop hook begins when the one before it ended.
-fn hooks_follow_each_other(story: &Story<'_>) -> Result<(), String> {
+fn hooks_follow_each_other(history: &RunHistory<'_>) -> Result<(), String> {
     let is_stop = |record: &&Record| record.text("half") == Some("stop");
-    let mut free = story.began(Phase::CleaningUp);
-    for record in story.records.iter().filter(|record| matches!(record.event, "hook begins" | "hook ends")).filter(is_stop) {
+    let mut free = history.began(Phase::CleaningUp);
+    for record in history
+        .records
+        .iter()
+        .filter(|record| matches!(record.event, "hook begins" | "hook ends"))
+        .filter(is_stop)
+    {
         if record.event == "hook ends" {
             free = Some(record.at);
         } else if free.take().is_some_and(|free| record.at > free + MOMENT) {
-            return Err(format!("{} was kept waiting until {:?}", record.text("hook").unwrap_or("a hook"), record.at));
+            return Err(format!(
+                "{} was kept waiting until {:?}",
+                record.text("hook").unwrap_or("a hook"),
+                record.at
+            ));
         }
     }
     Ok(())
 }
 
 /// Once the last request ended and nobody comes any more, the drain is over, and so is the cancel wait.
-fn nobody_waits_for_what_is_over(story: &Story<'_>) -> Result<(), String> {
-    let simple = story.scenario.clients.iter().all(|client| {
-        let asks =
-            matches!(client.traffic, Traffic::Once(Pacing::Prompt) | Traffic::KeepAlive { .. } | Traffic::PerRequest { .. });
+fn nobody_waits_for_what_is_over(history: &RunHistory<'_>) -> Result<(), String> {
+    let simple = history.scenario.clients.iter().all(|client| {
+        let asks = matches!(
+            client.traffic,
+            Traffic::Once(Pacing::Prompt) | Traffic::KeepAlive { .. } | Traffic::PerRequest { .. }
+        );
         asks || is_silent(client)
     });
-    let (Some(draining), Some(cleaning_up)) = (story.began(Phase::Draining), story.began(Phase::CleaningUp)) else {
+    let (Some(draining), Some(cleaning_up)) =
+        (history.began(Phase::Draining), history.began(Phase::CleaningUp))
+    else {
         return Ok(());
     };
-    let mut last = draining + story.world(QUIESCE);
-    for record in &story.records {
+    let mut last = draining + history.world(QUIESCE);
+    for record in &history.records {
         let client = record.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
         // Whoever is refused was not there. Whoever is silent does not end anything by himself, and has his grace from his accept;
         // whoever asked once has none.
         let (counts, grace) = match (client, record.event) {
             (None, event) => (event == "task ends", Duration::ZERO),
-            (Some(n), event) if story.scenario.clients.get(n).is_some_and(is_silent) => {
-                let grace = if story.scenario.clients[n].traffic == Traffic::ByteLess {
-                    story.world(GRACE)
+            (Some(n), event) if history.scenario.clients.get(n).is_some_and(is_silent) => {
+                let grace = if history.scenario.clients[n].traffic == Traffic::ByteLess {
+                    history.world(GRACE)
                 } else {
                     // Counted from the drain's beginning, if they were there before it.
-                    draining.saturating_sub(record.at) + story.world(GRACE + HEAD_GRACE)
+                    draining.saturating_sub(record.at) + history.world(GRACE + HEAD_GRACE)
                 };
                 (event == "connected", grace)
             }
@@ -273,54 +329,73 @@ fn nobody_waits_for_what_is_over(story: &Story<'_>) -> Result<(), String> {
             last = last.max(record.at + grace);
         }
     }
-    let unended = story.requests.iter().any(|asked| asked.end.as_ref().is_none_or(|(at, _)| *at > cleaning_up));
+    let unended = history
+        .requests
+        .iter()
+        .any(|observed| observed.end.as_ref().is_none_or(|(at, _)| *at > cleaning_up));
     // Packets under way, a sweep, a look at what the peer has acknowledged.
-    let most = last + story.under_way() * 3 + story.world(LOOKS);
-    let hangs = story.server("task ends").any(|record| record.text("how") == Some("dropped"));
-    if simple && !unended && !hangs && story.delivers() && cleaning_up > most {
-        return Err(format!("the last of all clients was heard of at {last:?}, and cleaning up began at {cleaning_up:?}"));
+    let most = last + history.under_way() * 3 + history.world(LOOKS);
+    let hangs = history.server("task ends").any(|record| record.text("how") == Some("dropped"));
+    if simple && !unended && !hangs && history.delivers() && cleaning_up > most {
+        return Err(format!(
+            "the last of all clients was heard of at {last:?}, and cleaning up began at {cleaning_up:?}"
+        ));
     }
     Ok(())
 }
 
 /// P11: a stop hook runs if its start finished, once, in reverse order.
-pub(super) fn hooks_in_pairs(story: &Story<'_>) -> Judgement {
+pub(super) fn hooks_in_pairs(history: &RunHistory<'_>) -> Judgement {
     let of = |event: &'static str, half: &'static str| -> Vec<&str> {
-        let records = story.server(event).filter(move |record| record.text("half") == Some(half));
+        let records = history.server(event).filter(move |record| record.text("half") == Some(half));
         records.filter_map(|record: &Record| record.text("hook")).collect()
     };
     let started: Vec<&str> = {
-        let fails = |name: &str| story.scenario.hooks.iter().any(|hook| hook.name == name && hook.start.end != ActEnd::Done);
+        let fails = |name: &str| {
+            history
+                .scenario
+                .hooks
+                .iter()
+                .any(|hook| hook.name == name && hook.start.end != ActEnd::Done)
+        };
         of("hook ends", "start").into_iter().filter(|name| !fails(name)).collect()
     };
     let mut expected = started.clone();
     expected.reverse();
     // A start hook that was dropped and finished all the same is stopped after all others.
-    expected.sort_by_key(|name| story.was_dropped(name));
+    expected.sort_by_key(|name| history.was_dropped(name));
     let stopped = of("hook begins", "stop");
     // One whose time was over before its turn came is reported as given up, and does not begin.
     let late = |name: &str| {
-        story.outcome.report.as_ref().is_some_and(|report| {
-            let given_up =
-                |hook: &lameduck::HookReport| hook.name == name && matches!(hook.verdict, HookVerdict::GivenUp(_));
-            report.hooks.iter().any(given_up) && (story.is_impatient() || story.has_no_time(name))
+        history.outcome.report.as_ref().is_some_and(|report| {
+            let given_up = |hook: &lameduck::HookReport| {
+                hook.name == name && matches!(hook.verdict, HookVerdict::GivenUp(_))
+            };
+            report.hooks.iter().any(given_up)
+                && (history.is_impatient() || history.has_no_time(name))
         })
     };
     expected.retain(|name| stopped.contains(name) || !late(name));
-    if story.exit().is_some_and(|(_, code)| code != 5) && stopped != expected {
-        return Err(format!("start hooks that finished: {started:?}; stop hooks that ran: {stopped:?}"));
+    if history.exit().is_some_and(|(_, code)| code != 5) && stopped != expected {
+        return Err(format!(
+            "start hooks that finished: {started:?}; stop hooks that ran: {stopped:?}"
+        ));
     }
     if !expected.starts_with(&stopped) {
-        return Err(format!("start hooks that finished: {started:?}; stop hooks that ran: {stopped:?}"));
+        return Err(format!(
+            "start hooks that finished: {started:?}; stop hooks that ran: {stopped:?}"
+        ));
     }
-    what_is_given_up_is_over(story)?;
+    what_is_given_up_is_over(history)?;
     Ok(Exercise::of(stopped.len()))
 }
 
 /// A stop hook that was given up does not go on beside the next.
-fn what_is_given_up_is_over(story: &Story<'_>) -> Result<(), String> {
-    let given_up = |record: &Record| record.text("end").is_some_and(|end| end.starts_with("stop given up"));
-    for (place, record) in story.records.iter().enumerate().filter(|(_, record)| given_up(record)) {
+fn what_is_given_up_is_over(history: &RunHistory<'_>) -> Result<(), String> {
+    let given_up =
+        |record: &Record| record.text("end").is_some_and(|end| end.starts_with("stop given up"));
+    for (place, record) in history.records.iter().enumerate().filter(|(_, record)| given_up(record))
+    {
         let hook = record.text("hook");
         let ends = |later: &&Record| {
             later.event == "hook ends"
@@ -328,43 +403,66 @@ fn what_is_given_up_is_over(story: &Story<'_>) -> Result<(), String> {
                 && later.text("hook") == hook
                 && later.at > record.at
         };
-        if let Some(later) = story.records[place..].iter().find(ends) {
-            return Err(format!("{} was given up at {:?} and ended at {:?}", hook.unwrap_or_default(), record.at, later.at));
+        if let Some(later) = history.records[place..].iter().find(ends) {
+            return Err(format!(
+                "{} was given up at {:?} and ended at {:?}",
+                hook.unwrap_or_default(),
+                record.at,
+                later.at
+            ));
         }
     }
     Ok(())
 }
 
 /// P13: the exit code follows from what happened.
-pub(super) fn the_exit_tells_the_truth(story: &Story<'_>) -> Judgement {
-    let (Some((_, code)), Some(report)) = (story.exit(), &story.outcome.report) else { return Ok(Exercise::No) };
-    the_reason_is_the_first(story, report)?;
-    ledger::the_books_agree(story, report)?;
-    ledger::races_are_counted(story, report)?;
-    ledger::untold_are_counted(story, report)?;
-    ledger::the_exit_follows(story)?;
-    let Some(task_failed) = story.a_task_failed() else { return Ok(Exercise::No) };
-    let start_failed = report.hooks.iter().any(ledger::is_failed_start);
-    let failed = report.reason.is_some_and(ledger::is_failure) || task_failed || start_failed;
+pub(super) fn the_exit_tells_the_truth(history: &RunHistory<'_>) -> Judgement {
+    let (Some((_, code)), Some(report)) = (history.exit(), &history.outcome.report) else {
+        return Ok(Exercise::No);
+    };
+    the_reason_is_the_first(history, report)?;
+    accounting::the_books_agree(history, report)?;
+    accounting::races_are_counted(history, report)?;
+    accounting::untold_are_counted(history, report)?;
+    accounting::the_exit_follows(history)?;
+    let Some(task_failed) = history.a_task_failed() else { return Ok(Exercise::No) };
+    let start_failed = report.hooks.iter().any(accounting::is_failed_start);
+    let failed = report.reason.is_some_and(accounting::is_failure) || task_failed || start_failed;
     // What a worker could not even drop by the exit is counted, and has no particulars.
     let unlisted = report.requests.aborted > report.aborts.len() as u64;
-    let dropped = story.server("task ends").filter(|record| record.text("how") == Some("dropped")).count() as u64;
+    let dropped =
+        history.server("task ends").filter(|record| record.text("how") == Some("dropped")).count()
+            as u64;
     // A background task may be dropped before it begins.
-    let begun =
-        story.server("task begins").filter(|record| !record.text("task").is_some_and(|task| task.starts_with("left")));
-    let unbegun = (story.scenario.tasks.len() as u64).saturating_sub(begun.count() as u64);
+    let begun = history
+        .server("task begins")
+        .filter(|record| !record.text("task").is_some_and(|task| task.starts_with("left")));
+    let unbegun = (history.scenario.tasks.len() as u64).saturating_sub(begun.count() as u64);
     if dropped > report.work_dropped || report.work_dropped > dropped + unbegun {
-        return Err(format!("{dropped} tasks were dropped, and the report knows of {}", report.work_dropped));
+        return Err(format!(
+            "{dropped} tasks were dropped, and the report knows of {}",
+            report.work_dropped
+        ));
     }
-    let panicked = story.server("task ends").filter(|record| record.text("how") == Some("panicked")).count() as u64;
+    let panicked =
+        history.server("task ends").filter(|record| record.text("how") == Some("panicked")).count()
+            as u64;
     if panicked != report.work_panicked {
-        return Err(format!("{panicked} tasks panicked, and the report knows of {}", report.work_panicked));
+        return Err(format!(
+            "{panicked} tasks panicked, and the report knows of {}",
+            report.work_panicked
+        ));
     }
-    let cut = unlisted || report.work_dropped > 0 || report.aborts.iter().any(|abort| abort.by_shutdown);
+    let cut =
+        unlisted || report.work_dropped > 0 || report.aborts.iter().any(|abort| abort.by_shutdown);
     let hook_failed = report.hooks.iter().any(|hook| match hook.verdict {
-        HookVerdict::Stopped(HookResult::Failed | HookResult::BadSetting | HookResult::Panicked)
+        HookVerdict::Stopped(
+            HookResult::Failed | HookResult::BadSetting | HookResult::Panicked,
+        )
         | HookVerdict::GivenUp(_) => true,
-        HookVerdict::Stopped(HookResult::Done) | HookVerdict::Started(_) | HookVerdict::StartDropped => false,
+        HookVerdict::Stopped(HookResult::Done)
+        | HookVerdict::Started(_)
+        | HookVerdict::StartDropped => false,
     });
     let truth = if failed {
         1
@@ -378,49 +476,66 @@ pub(super) fn the_exit_tells_the_truth(story: &Story<'_>) -> Judgement {
         0
     };
     if code != truth {
-        return Err(format!("the exit code is {code}, and the report's particulars make it {truth}"));
+        return Err(format!(
+            "the exit code is {code}, and the report's particulars make it {truth}"
+        ));
     }
-    let torn = story
+    let torn = history
         .requests
         .iter()
-        .filter(|asked| matches!(&asked.end, Some((_, End::Failed(how))) if how == "reset-in-body" || how == "body-cut"));
-    if story.delivers() && torn.count() > 0 && report.requests.aborted == 0 {
+        .filter(|observed| matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "reset-in-body" || how == "body-cut"));
+    if history.delivers() && torn.count() > 0 && report.requests.aborted == 0 {
         return Err("a client's answer was cut, and the report knows of no abort".to_owned());
     }
-    let broke = story.scenario.hooks.iter().find(|hook| {
+    let broke = history.scenario.hooks.iter().find(|hook| {
         hook.stop.end != ActEnd::Done
-            && story
-                .server("hook begins")
-                .any(|record| record.text("half") == Some("stop") && record.text("hook") == Some(hook.name.as_str()))
+            && history.server("hook begins").any(|record| {
+                record.text("half") == Some("stop")
+                    && record.text("hook") == Some(hook.name.as_str())
+            })
     });
     if let Some(hook) = broke
         && code == 0
     {
-        return Err(format!("the stop hook {} did not end well, and the exit code is 0", hook.name));
+        return Err(format!(
+            "the stop hook {} did not end well, and the exit code is 0",
+            hook.name
+        ));
     }
     Ok(Exercise::Yes)
 }
 
 /// The report's reason is the first that asked, and its spans add up.
-fn the_reason_is_the_first(story: &Story<'_>, report: &Report) -> Result<(), String> {
-    let spans = report.phases.iter().filter(|(phase, _)| *phase > Phase::Serving).map(|(_, span)| *span);
+fn the_reason_is_the_first(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+    let spans =
+        report.phases.iter().filter(|(phase, _)| *phase > Phase::Serving).map(|(_, span)| *span);
     let sum: Duration = spans.sum();
     if sum.abs_diff(report.shutdown) > MOMENT {
-        return Err(format!("the phases of the shutdown add up to {sum:?}, and the report says {:?}", report.shutdown));
+        return Err(format!(
+            "the phases of the shutdown add up to {sum:?}, and the report says {:?}",
+            report.shutdown
+        ));
     }
-    let asks =
-        |record: &&Record| matches!(record.event, "signal" | "asked by code") && record.text("fate") != Some("nobody there");
-    let mut asked = story.records.iter().filter(asks);
-    let (Some(first), Some(reason)) = (asked.next(), report.reason) else { return Ok(()) };
+    let asks = |record: &&Record| {
+        matches!(record.event, "signal" | "asked by code")
+            && record.text("fate") != Some("nobody there")
+    };
+    let mut observed = history.records.iter().filter(asks);
+    let (Some(first), Some(reason)) = (observed.next(), report.reason) else { return Ok(()) };
     let named = match reason {
         StopReason::Signal(signal) => Some(signal.name()),
         StopReason::Requested => None,
-        StopReason::TaskFailed | StopReason::StartFailed | StopReason::StartTimedOut => return Ok(()),
+        StopReason::TaskFailed | StopReason::StartFailed | StopReason::StartTimedOut => {
+            return Ok(());
+        }
     };
     // What is asked for in one instant is heard in the host's order.
-    let ties = asked.next().is_some_and(|second| second.at == first.at);
+    let ties = observed.next().is_some_and(|second| second.at == first.at);
     if !ties && first.text("signal") != named {
-        return Err(format!("the stop was asked for by {:?}, and the report says {reason}", first.text("signal")));
+        return Err(format!(
+            "the stop was asked for by {:?}, and the report says {reason}",
+            first.text("signal")
+        ));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ mod traffic;
 
 pub use run::{CLIENTS, Outcome, PROBER, SERVER, run, run_with};
 pub(crate) use run::{client_name, run_life};
-pub use traffic::{Client, Deed, Half, Heed, Pacing, Traffic};
+pub use traffic::{Client, Cooperation, Pacing, RequestKind, StuckResponse, Traffic};
 
 use crate::{checks::CheckScript, hooks::HookScript, tasks::TaskScript};
 use lameduck::{
@@ -157,7 +157,7 @@ pub enum Fault {
         for_ms: u64,
     },
     /// The host's reads and writes move so many bytes at most, and sometimes none.
-    Torn {
+    PartialIo {
         /// How many.
         bytes: u64,
     },
@@ -169,7 +169,7 @@ pub enum Fault {
         for_ms: u64,
     },
     /// Each accept of the host's fails once: somebody else's connection was gone by then.
-    OthersAbort,
+    AcceptAborted,
     /// Something between clients and host resets all connections.
     ResetAll {
         /// When.
@@ -182,7 +182,7 @@ impl Fault {
     #[must_use]
     pub const fn delivers(self) -> bool {
         match self {
-            Self::Torn { .. } | Self::OthersAbort => true,
+            Self::PartialIo { .. } | Self::AcceptAborted => true,
             Self::Hold { .. } | Self::NoDescriptors { .. } | Self::ResetAll { .. } => false,
         }
     }
@@ -251,9 +251,16 @@ impl Scenario {
     /// client's patience.
     #[must_use]
     pub fn limit(&self) -> Duration {
-        let asked = self.stops.iter().map(|stop| stop.at_ms).chain(self.clients.iter().map(|client| client.at_ms)).max();
+        let asked = self
+            .stops
+            .iter()
+            .map(|stop| stop.at_ms)
+            .chain(self.clients.iter().map(|client| client.at_ms))
+            .max();
         let plan = self.plan();
-        Duration::from_millis(asked.unwrap_or(0)) + (plan.start + plan.worst_case()) * 2 + run::PATIENCE * 2
+        Duration::from_millis(asked.unwrap_or(0))
+            + (plan.start + plan.worst_case()) * 2
+            + run::PATIENCE * 2
     }
 
     /// The host's plan.

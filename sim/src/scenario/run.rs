@@ -2,9 +2,9 @@
 
 use super::{Client, Fault, Filter, Scenario, StopBy};
 use crate::{
-    app::{Drill, Seat},
-    client::{self, Caller, Route},
-    life::{self, INTERNAL_PORT, Life, MAIN_PORT},
+    app::{Actor, Drill},
+    client::{self, ClientId, Route},
+    host_run::{self, HostRun, INTERNAL_PORT, MAIN_PORT},
     network::{
         Attendance::{Awaited, Background},
         Faults, FaultyNetwork, HostNetwork, LinkChange, Overrun, SynFilter, World, WorldConfig,
@@ -13,7 +13,7 @@ use crate::{
     signals::SignalSender,
     trace::Trace,
 };
-use lameduck::{Builder, Host, HttpService, Report, ShutdownHandle, env::Seed};
+use lameduck::{Builder, Host, HttpService, Report, ShutdownHandle, runtime::Seed};
 use std::{
     num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
@@ -60,14 +60,21 @@ pub fn run<W: World>(scenario: &Scenario) -> Outcome {
 /// # Panics
 /// If something panics that should not: the host, or a client.
 #[must_use]
-pub fn run_with<W: World, S: HttpService>(scenario: &Scenario, factory: impl FnOnce(Seat) -> S + Send + 'static) -> Outcome {
-    run_life::<W, S, _, _>(scenario, |builder, seat| builder.hyper(factory(seat)), |_| std::future::ready(()))
+pub fn run_with<W: World, S: HttpService>(
+    scenario: &Scenario,
+    factory: impl FnOnce(Actor) -> S + Send + 'static,
+) -> Outcome {
+    run_life::<W, S, _, _>(
+        scenario,
+        |builder, actor| builder.hyper(factory(actor)),
+        |_| std::future::ready(()),
+    )
 }
 
-/// Runs `scenario` with the host that `found` founds; `at_exit` is called in the moment in which its process exits.
+/// Runs `scenario` with the host that `build` founds; `at_exit` is called in the moment in which its process exits.
 pub(crate) fn run_life<W, S, Exit, Exiting>(
     scenario: &Scenario,
-    found: impl FnOnce(Builder, Seat) -> Host<S> + Send + 'static,
+    build: impl FnOnce(Builder, Actor) -> Host<S> + Send + 'static,
     at_exit: Exit,
 ) -> Outcome
 where
@@ -94,7 +101,8 @@ where
                 std::future::pending::<()>().await;
             };
             let network = FaultyNetwork::new(host, Arc::clone(&faults));
-            let living = life.live(network, found, signals, trace.clone(), |asker| drop(handle.send(asker)));
+            let living =
+                life.live(network, build, signals, trace.clone(), |asker| drop(handle.send(asker)));
             let lived = tokio::select! {
                 biased;
                 () = asking => None,
@@ -106,15 +114,15 @@ where
         }
     });
     for (n, client) in scenario.clients.iter().enumerate() {
-        let caller = Caller::new(client_name(n), trace.clone()).with_patience(PATIENCE);
-        world.spawn(CLIENTS, Awaited, use_host(client.clone(), caller));
+        let client_id = ClientId::new(client_name(n), trace.clone()).with_patience(PATIENCE);
+        world.spawn(CLIENTS, Awaited, use_host(client.clone(), client_id));
     }
     let every = Duration::from_millis(scenario.probe_every_ms);
     world.spawn(PROBER, Background, {
         let trace = trace.clone();
         // A check may fail at any time; else what was said goes on to be said until the phase changes.
         let pause_max = if scenario.checks.is_empty() { PROBE_PAUSE_MAX.max(every) } else { every };
-        move |host| life::probe(host, SERVER.to_owned(), trace, (every, pause_max))
+        move |host| host_run::probe(host, SERVER.to_owned(), trace, (every, pause_max))
     });
     for fault in &scenario.faults {
         if let Fault::Hold { at_ms, for_ms } = fault
@@ -138,11 +146,14 @@ fn faults(scenario: &Scenario, trace: &Trace) -> Faults {
     let mut faults = Faults::new(SERVER, trace.clone(), Seed(scenario.seed));
     for fault in &scenario.faults {
         match fault {
-            Fault::Torn { bytes } => faults.tear(usize::try_from(*bytes).unwrap_or(usize::MAX)),
-            Fault::NoDescriptors { at_ms, for_ms } => {
-                faults.run_out(Duration::from_millis(*at_ms), Duration::from_millis(at_ms + for_ms));
+            Fault::PartialIo { bytes } => {
+                faults.tear(usize::try_from(*bytes).unwrap_or(usize::MAX))
             }
-            Fault::OthersAbort => faults.let_others_abort(),
+            Fault::NoDescriptors { at_ms, for_ms } => {
+                faults
+                    .run_out(Duration::from_millis(*at_ms), Duration::from_millis(at_ms + for_ms));
+            }
+            Fault::AcceptAborted => faults.abort_accepts(),
             Fault::Hold { .. } | Fault::ResetAll { .. } => {}
         }
     }
@@ -156,7 +167,10 @@ fn resets(scenario: &Scenario) -> Vec<u64> {
         .iter()
         .filter_map(|fault| match fault {
             Fault::ResetAll { at_ms } => Some(*at_ms),
-            Fault::Hold { .. } | Fault::Torn { .. } | Fault::NoDescriptors { .. } | Fault::OthersAbort => None,
+            Fault::Hold { .. }
+            | Fault::PartialIo { .. }
+            | Fault::NoDescriptors { .. }
+            | Fault::AcceptAborted => None,
         })
         .collect();
     resets.sort_unstable();
@@ -180,8 +194,8 @@ pub(crate) fn client_name(n: usize) -> String {
 
 fn config(scenario: &Scenario) -> WorldConfig {
     let (min, max) = scenario.latency_ms;
-    let mut config =
-        WorldConfig::new(Seed(scenario.seed)).with_latency(Duration::from_millis(min), Duration::from_millis(max));
+    let mut config = WorldConfig::new(Seed(scenario.seed))
+        .with_latency(Duration::from_millis(min), Duration::from_millis(max));
     config.syn_filter = match scenario.syn_filter {
         Filter::Available => SynFilter::Available,
         Filter::Missing => SynFilter::Missing,
@@ -189,8 +203,8 @@ fn config(scenario: &Scenario) -> WorldConfig {
     config
 }
 
-fn life(scenario: &Scenario) -> Life {
-    Life {
+fn life(scenario: &Scenario) -> HostRun {
+    HostRun {
         name: SERVER.to_owned(),
         plan: scenario.plan(),
         request_timeout: scenario.request_timeout_ms.map(Duration::from_millis),
@@ -204,7 +218,11 @@ fn life(scenario: &Scenario) -> Life {
     }
 }
 
-async fn ask_to_stop(mut stops: Vec<super::StopRequest>, signals: SignalSender, handle: ShutdownHandle) {
+async fn ask_to_stop(
+    mut stops: Vec<super::StopRequest>,
+    signals: SignalSender,
+    handle: ShutdownHandle,
+) {
     stops.sort_by_key(|stop| stop.at_ms);
     let mut now_ms = 0;
     for stop in stops {
@@ -225,12 +243,12 @@ async fn ask_to_stop(mut stops: Vec<super::StopRequest>, signals: SignalSender, 
 /// A client on any host. A function of its own, so that the compiler sees that what it returns can be sent.
 fn use_host<H: HostNetwork>(
     client: Client,
-    caller: Caller,
+    client_id: ClientId,
 ) -> impl FnOnce(H) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + 'static {
     move |host| {
         Box::pin(async move {
             let internal = Route::new(host.clone(), SERVER, INTERNAL_PORT);
-            client.use_host(&caller, &Route::new(host, SERVER, MAIN_PORT), &internal).await;
+            client.use_host(&client_id, &Route::new(host, SERVER, MAIN_PORT), &internal).await;
         })
     }
 }

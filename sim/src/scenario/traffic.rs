@@ -1,8 +1,9 @@
 //! Who uses the host, and how.
 
 use crate::client::{
-    AfterRequest, Ask, Caller, Connect, Conversation, Manner, Pace, Retry, Step, byte_less, connection_per_request,
-    given_up, keep_alive, multiplexed, one_request, pause, pipelined, raw, silent_http2, upgraded,
+    AfterRequest, ClientId, Connect, ExchangePacing, Http1Client, Pace, RequestSpec, Retry, Step,
+    byte_less, connection_per_request, given_up, keep_alive, multiplexed, one_request, pause,
+    pipelined, raw, silent_http2, upgraded,
 };
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
@@ -13,23 +14,23 @@ pub struct Client {
     /// When it begins.
     pub at_ms: u64,
     /// What it asks for.
-    pub deed: Deed,
+    pub request_kind: RequestKind,
     /// How it asks.
     pub traffic: Traffic,
     /// What every second request asks for, if it is not the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub then: Option<Deed>,
+    pub then: Option<RequestKind>,
 }
 
 /// What a client asks for: a route of the [drill](crate::app).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Deed {
+pub enum RequestKind {
     /// An answer at once.
     Fast,
     /// An answer after so many milliseconds, or when it is cancelled.
     Slow(u64),
     /// An answer after so many milliseconds, whatever happens.
-    Stuck(u64, Half),
+    Stuck(u64, StuckResponse),
     /// So many bytes back.
     Echo(usize),
     /// Pieces for so many milliseconds.
@@ -49,7 +50,7 @@ pub enum Deed {
     /// Events without end, which the drain ends.
     Events,
     /// An answer at once, and work for so many milliseconds that outlives it.
-    Work(u64, Heed),
+    Work(u64, Cooperation),
     /// An answer after so many milliseconds, within a deadline of the route's own.
     Within(u64, u64),
     /// Anything else, by path and query: for other apps.
@@ -60,18 +61,18 @@ pub enum Deed {
 
 /// Whether something ends when it is told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Heed {
+pub enum Cooperation {
     /// It does.
     Heeds,
     /// It does not.
     Ignores,
-    /// It does not, and at its end it panics. Only of [`Deed::Work`].
+    /// It does not, and at its end it panics. Only of [`RequestKind::Work`].
     Panics,
 }
 
 /// What a stuck handler sends first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Half {
+pub enum StuckResponse {
     /// Nothing.
     Nothing,
     /// The head, with a length, and half of the body.
@@ -145,7 +146,7 @@ pub enum Traffic {
         /// The pause between.
         every_ms: u64,
         /// Whether the handler ends it when the drain begins.
-        heed: Heed,
+        cooperation: Cooperation,
     },
 }
 
@@ -167,120 +168,142 @@ pub enum Pacing {
 impl Client {
     /// One prompt request.
     #[must_use]
-    pub const fn once(at_ms: u64, deed: Deed) -> Self {
-        Self::new(at_ms, deed, Traffic::Once(Pacing::Prompt))
+    pub const fn once(at_ms: u64, request_kind: RequestKind) -> Self {
+        Self::new(at_ms, request_kind, Traffic::Once(Pacing::Prompt))
     }
 
     /// Any client.
     #[must_use]
-    pub const fn new(at_ms: u64, deed: Deed, traffic: Traffic) -> Self {
-        Self { at_ms, deed, traffic, then: None }
+    pub const fn new(at_ms: u64, request_kind: RequestKind, traffic: Traffic) -> Self {
+        Self { at_ms, request_kind, traffic, then: None }
     }
 
     /// One whose every second request asks for something else.
     #[must_use]
-    pub fn then(mut self, deed: Deed) -> Self {
-        self.then = Some(deed);
+    pub fn then(mut self, request_kind: RequestKind) -> Self {
+        self.then = Some(request_kind);
         self
     }
 
     /// What is asked for by `target`.
     #[must_use]
-    pub fn deed_of(&self, target: &str) -> &Deed {
-        self.then.as_ref().filter(|then| then.ask().target == target).unwrap_or(&self.deed)
+    pub fn deed_of(&self, target: &str) -> &RequestKind {
+        self.then.as_ref().filter(|then| then.ask().target == target).unwrap_or(&self.request_kind)
     }
 
-    pub(super) async fn use_host<C: Connect>(&self, caller: &Caller, route: &C, internal: &C) {
+    pub(super) async fn use_host<C: Connect>(&self, client_id: &ClientId, route: &C, internal: &C) {
         pause(Duration::from_millis(self.at_ms)).await;
-        let ask = self.deed.ask();
+        let ask = self.request_kind.ask();
         let many = |requests: u64, every_ms: u64| {
             let every = Duration::from_millis(every_ms);
             let pauses = iter::once(Duration::ZERO).chain(iter::repeat(every));
-            let asks = [ask.clone(), self.then.as_ref().map_or_else(|| ask.clone(), Deed::ask)];
-            (0..requests).zip(pauses).map(move |(n, pause)| (pause, asks[usize::from(n % 2 == 1)].clone()))
+            let asks =
+                [ask.clone(), self.then.as_ref().map_or_else(|| ask.clone(), RequestKind::ask)];
+            (0..requests)
+                .zip(pauses)
+                .map(move |(n, pause)| (pause, asks[usize::from(n % 2 == 1)].clone()))
         };
         // The trace has what becomes of it.
         match self.traffic {
-            Traffic::Once(pacing) => drop(one_request(caller, route, &ask, pacing.manner()).await),
+            Traffic::Once(pacing) => {
+                drop(one_request(client_id, route, &ask, pacing.pacing()).await)
+            }
             Traffic::KeepAlive { requests, every_ms, retries } => {
                 let retry = if retries { Retry::AsAllowed } else { Retry::Never };
-                keep_alive(caller, route, many(requests, every_ms), retry).await;
+                keep_alive(client_id, route, many(requests, every_ms), retry).await;
             }
             Traffic::PerRequest { requests, every_ms } => {
-                connection_per_request(caller, route, many(requests, every_ms)).await;
+                connection_per_request(client_id, route, many(requests, every_ms)).await;
             }
-            Traffic::Http2 { requests, every_ms } => multiplexed(caller, route, many(requests, every_ms)).await,
+            Traffic::Http2 { requests, every_ms } => {
+                multiplexed(client_id, route, many(requests, every_ms)).await
+            }
             Traffic::Http2Leaves { requests, after_ms } => {
-                let asks: Vec<Ask> = many(requests, 0).map(|(_, ask)| ask).collect();
-                given_up(caller, route, &asks, Duration::from_millis(after_ms)).await;
+                let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();
+                given_up(client_id, route, &asks, Duration::from_millis(after_ms)).await;
             }
             Traffic::Pipelined { requests } => {
-                let asks: Vec<Ask> = many(requests, 0).map(|(_, ask)| ask).collect();
-                drop(pipelined(caller, route, &asks).await);
+                let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();
+                drop(pipelined(client_id, route, &asks).await);
             }
             Traffic::Late { after_ms } => {
-                if let Ok(mut conversation) = Conversation::open(caller, route).await {
+                if let Ok(mut http1_client) = Http1Client::open(client_id, route).await {
                     pause(Duration::from_millis(after_ms)).await;
-                    let _ = conversation.exchange(caller, &ask, Manner::PROMPT).await;
+                    let _ = http1_client.exchange(client_id, &ask, ExchangePacing::PROMPT).await;
                 }
             }
             Traffic::Leaves { after_ms, resets } => {
-                let Ok(mut conversation) = Conversation::open(caller, route).await else { return };
+                let Ok(mut http1_client) = Http1Client::open(client_id, route).await else {
+                    return;
+                };
                 tokio::select! {
                     biased;
-                    _ = conversation.exchange(caller, &ask, Manner::PROMPT) => return,
-                    () = pause(Duration::from_millis(after_ms)) => caller.tell("leaves", &[]),
+                    _ = http1_client.exchange(client_id, &ask, ExchangePacing::PROMPT) => return,
+                    () = pause(Duration::from_millis(after_ms)) => client_id.tell("leaves", &[]),
                 }
                 if resets {
-                    C::reset(conversation.into_io());
+                    C::reset(http1_client.into_io());
                 }
             }
-            Traffic::ByteLess => byte_less(caller, route, caller.patience()).await,
-            Traffic::SilentHttp2 => silent_http2(caller, route, caller.patience()).await,
-            Traffic::Upgraded { every_ms, heed } => {
-                let ask = Ask::get(format!("/upgrade?heeds={}", heed.name()))
+            Traffic::ByteLess => byte_less(client_id, route, client_id.patience()).await,
+            Traffic::SilentHttp2 => silent_http2(client_id, route, client_id.patience()).await,
+            Traffic::Upgraded { every_ms, cooperation } => {
+                let ask = RequestSpec::get(format!("/upgrade?heeds={}", cooperation.name()))
                     .with("Connection", "upgrade")
                     .with("Upgrade", "echo");
-                upgraded(caller, route, &ask, Duration::from_millis(every_ms)).await;
+                upgraded(client_id, route, &ask, Duration::from_millis(every_ms)).await;
             }
             Traffic::HalfHead | Traffic::InternalHalfHead => {
                 let mut head = ask.head();
                 head.truncate(head.len() / 2);
                 let route = if self.traffic == Traffic::HalfHead { route } else { internal };
-                raw(caller, route, &[Step::Send(head.into()), Step::ReadToEnd { at_most: caller.patience() }]).await;
+                raw(
+                    client_id,
+                    route,
+                    &[Step::Send(head.into()), Step::ReadToEnd { at_most: client_id.patience() }],
+                )
+                .await;
             }
         }
     }
 }
 
-impl Deed {
+impl RequestKind {
     /// The request.
     #[must_use]
-    pub fn ask(&self) -> Ask {
+    pub fn ask(&self) -> RequestSpec {
         match self {
-            Self::Fast => Ask::get("/fast"),
-            Self::Slow(ms) => Ask::get(format!("/slow?ms={ms}")),
-            Self::Stuck(ms, Half::Nothing) => Ask::get(format!("/stuck?ms={ms}")),
-            Self::Stuck(ms, Half::Length) => Ask::get(format!("/stuck?ms={ms}&half=length")),
-            Self::Stuck(ms, Half::Chunked) => Ask::get(format!("/stuck?ms={ms}&half=chunked")),
-            Self::Echo(bytes) => Ask::post("/echo", vec![b'e'; *bytes]),
-            Self::Stream(ms) => Ask::get(format!("/stream?ms={ms}")),
-            Self::Unread(bytes) => Ask::post("/fast", vec![b'u'; *bytes]),
-            Self::Panic => Ask::get("/panic"),
-            Self::Breaks => Ask::get("/breaks"),
-            Self::Head => Ask { method: http::Method::HEAD, ..Ask::get("/fast?head") },
-            Self::Bytes(bytes) => Ask::get(format!("/bytes?n={bytes}")),
-            Self::Unlimited(ms) => Ask::get(format!("/slow?ms={ms}&within=none")),
-            Self::Events => Ask::get("/events"),
-            Self::Work(ms, heed) => Ask::get(format!("/work?ms={ms}&heeds={}", heed.name())),
-            Self::Within(ms, within) => Ask::get(format!("/slow?ms={ms}&within={within}")),
-            Self::Get(target) => Ask::get(target.clone()),
-            Self::Post(target, body) => Ask::post(target.clone(), body.clone()),
+            Self::Fast => RequestSpec::get("/fast"),
+            Self::Slow(ms) => RequestSpec::get(format!("/slow?ms={ms}")),
+            Self::Stuck(ms, StuckResponse::Nothing) => RequestSpec::get(format!("/stuck?ms={ms}")),
+            Self::Stuck(ms, StuckResponse::Length) => {
+                RequestSpec::get(format!("/stuck?ms={ms}&half=length"))
+            }
+            Self::Stuck(ms, StuckResponse::Chunked) => {
+                RequestSpec::get(format!("/stuck?ms={ms}&half=chunked"))
+            }
+            Self::Echo(bytes) => RequestSpec::post("/echo", vec![b'e'; *bytes]),
+            Self::Stream(ms) => RequestSpec::get(format!("/stream?ms={ms}")),
+            Self::Unread(bytes) => RequestSpec::post("/fast", vec![b'u'; *bytes]),
+            Self::Panic => RequestSpec::get("/panic"),
+            Self::Breaks => RequestSpec::get("/breaks"),
+            Self::Head => {
+                RequestSpec { method: http::Method::HEAD, ..RequestSpec::get("/fast?head") }
+            }
+            Self::Bytes(bytes) => RequestSpec::get(format!("/bytes?n={bytes}")),
+            Self::Unlimited(ms) => RequestSpec::get(format!("/slow?ms={ms}&within=none")),
+            Self::Events => RequestSpec::get("/events"),
+            Self::Work(ms, cooperation) => {
+                RequestSpec::get(format!("/work?ms={ms}&heeds={}", cooperation.name()))
+            }
+            Self::Within(ms, within) => RequestSpec::get(format!("/slow?ms={ms}&within={within}")),
+            Self::Get(target) => RequestSpec::get(target.clone()),
+            Self::Post(target, body) => RequestSpec::post(target.clone(), body.clone()),
         }
     }
 }
 
-impl Heed {
+impl Cooperation {
     const fn name(self) -> &'static str {
         match self {
             Self::Heeds => "yes",
@@ -291,14 +314,25 @@ impl Heed {
 }
 
 impl Pacing {
-    fn manner(self) -> Manner {
-        let trickle = |bytes: usize, ms| Pace::Trickle { bytes: bytes.max(1), pause: Duration::from_millis(ms) };
+    fn pacing(self) -> ExchangePacing {
+        let trickle = |bytes: usize, ms| Pace::Trickle {
+            bytes: bytes.max(1),
+            pause: Duration::from_millis(ms),
+        };
         match self {
-            Self::Prompt => Manner::PROMPT,
-            Self::HeadPause(ms) => Manner { head_pause: Duration::from_millis(ms), ..Manner::PROMPT },
-            Self::SlowUpload(bytes, ms) => Manner { upload: trickle(bytes, ms), ..Manner::PROMPT },
-            Self::SlowReader(bytes, ms) => Manner { download: trickle(bytes, ms), ..Manner::PROMPT },
-            Self::HalfClosed => Manner { after: AfterRequest::Fin, ..Manner::PROMPT },
+            Self::Prompt => ExchangePacing::PROMPT,
+            Self::HeadPause(ms) => {
+                ExchangePacing { head_pause: Duration::from_millis(ms), ..ExchangePacing::PROMPT }
+            }
+            Self::SlowUpload(bytes, ms) => {
+                ExchangePacing { upload: trickle(bytes, ms), ..ExchangePacing::PROMPT }
+            }
+            Self::SlowReader(bytes, ms) => {
+                ExchangePacing { download: trickle(bytes, ms), ..ExchangePacing::PROMPT }
+            }
+            Self::HalfClosed => {
+                ExchangePacing { after: AfterRequest::Fin, ..ExchangePacing::PROMPT }
+            }
         }
     }
 }

@@ -33,12 +33,17 @@ impl Picture {
 
         let entered: Vec<(Phase, Duration)> =
             lines.iter().filter_map(|(time, line)| Some((phase(line)?, at(*time)))).collect();
-        let began = |wanted: Phase| entered.iter().find(|(phase, _)| *phase >= wanted).map(|(_, at)| *at);
+        let began =
+            |wanted: Phase| entered.iter().find(|(phase, _)| *phase >= wanted).map(|(_, at)| *at);
         if entered.is_empty() {
             return Err(NoPhases);
         }
         let ends = entered.iter().skip(1).map(|(_, at)| *at).chain([last]);
-        let bands = entered.iter().zip(ends).map(|((phase, from), to)| Band { phase: *phase, from: *from, to }).collect();
+        let bands = entered
+            .iter()
+            .zip(ends)
+            .map(|((phase, from), to)| Band { phase: *phase, from: *from, to })
+            .collect();
 
         let mut stops = Vec::new();
         let mut rows = Vec::new();
@@ -54,7 +59,9 @@ impl Picture {
             }
             match said(line) {
                 "request aborted" => rows.push(abort(line, at)),
-                "hook done" | "hook failed" | "hook given up" => rows.push(hook(line, at, began(Phase::CleaningUp))),
+                "hook done" | "hook failed" | "hook given up" => {
+                    rows.push(hook(line, at, began(Phase::CleaningUp)))
+                }
                 "report" => {
                     outcome = report(line);
                     let shutdown = span(line, "shutdown_ms");
@@ -68,8 +75,18 @@ impl Picture {
         }
         let stop = began(Phase::LameDuck).unwrap_or_default();
         let shutdown = last.saturating_sub(stop).max(Duration::from_millis(10));
-        let (from, to) = (stop.saturating_sub(shutdown.mul_f64(0.25)), last + shutdown.mul_f64(0.04));
-        Ok(Self { title: "A shutdown, from its log".to_owned(), outcome, from, to, bands, stops, deadlines, rows })
+        let (from, to) =
+            (stop.saturating_sub(shutdown.mul_f64(0.25)), last + shutdown.mul_f64(0.04));
+        Ok(Self {
+            title: "A shutdown, from its log".to_owned(),
+            outcome,
+            from,
+            to,
+            bands,
+            stops,
+            deadlines,
+            rows,
+        })
     }
 }
 
@@ -103,7 +120,8 @@ fn abort(line: &Value, at: Duration) -> Row {
     let label = line["path"].as_str().unwrap_or_default().to_owned();
     let told = line["head_sent"].as_bool() == Some(false);
     let from = at.saturating_sub(span(line, "age_ms"));
-    let (kind, marks) = if told { (Kind::Refused, Vec::new()) } else { (Kind::Broken, vec![(at, Sign::Reset)]) };
+    let (kind, marks) =
+        if told { (Kind::Refused, Vec::new()) } else { (Kind::Broken, vec![(at, Sign::Reset)]) };
     Row { bars: vec![Bar { from, to: at, kind, label: label.clone() }], label, marks }
 }
 
@@ -153,7 +171,10 @@ not a line of ours
     fn a_process_is_drawn_from_its_log() {
         let picture = Picture::of_log(LOG).unwrap();
         let phases: Vec<_> = picture.bands.iter().map(|band| band.phase).collect();
-        assert_eq!(phases, [Phase::Starting, Phase::Serving, Phase::LameDuck, Phase::Draining, Phase::Cancelling]);
+        assert_eq!(
+            phases,
+            [Phase::Starting, Phase::Serving, Phase::LameDuck, Phase::Draining, Phase::Cancelling]
+        );
         assert_eq!(picture.stops.len(), 2);
         assert_eq!((picture.rows.len(), picture.rows[0].bars[0].kind), (1, Kind::Refused));
         assert_eq!(picture.rows[0].bars[0].from, Duration::from_millis(750));
@@ -165,9 +186,12 @@ not a line of ours
     fn a_log_with_nested_fields_is_drawn_the_same() {
         // An app with a log set-up of its own had `tracing_subscriber::fmt().json()`, and nothing of its log was read.
         let nested = LOG.lines().map(|line| {
-            let Ok(Value::Object(mut fields)) = serde_json::from_str(line) else { return line.to_owned() };
+            let Ok(Value::Object(mut fields)) = serde_json::from_str(line) else {
+                return line.to_owned();
+            };
             let (timestamp, level) = (fields.remove("timestamp"), fields.remove("level"));
-            json!({"timestamp": timestamp, "level": level, "fields": fields, "target": "lameduck"}).to_string()
+            json!({"timestamp": timestamp, "level": level, "fields": fields, "target": "lameduck"})
+                .to_string()
         });
         let nested = Picture::of_log(&nested.collect::<Vec<_>>().join("\n")).unwrap();
         assert_eq!(nested.svg(), Picture::of_log(LOG).unwrap().svg());

@@ -6,7 +6,7 @@
 //! ```
 
 mod log;
-mod story;
+mod scenario;
 mod svg;
 mod text;
 
@@ -120,8 +120,14 @@ impl Picture {
     /// Round times between the edges, not too many.
     fn ticks(&self) -> Vec<Duration> {
         let span = self.to.saturating_sub(self.from);
-        let steps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 60_000, 300_000];
-        let step = steps.into_iter().map(Duration::from_millis).find(|step| span.as_nanos() / step.as_nanos() <= 12);
+        let steps = [
+            1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 60_000,
+            300_000,
+        ];
+        let step = steps
+            .into_iter()
+            .map(Duration::from_millis)
+            .find(|step| span.as_nanos() / step.as_nanos() <= 12);
         let step = step.unwrap_or(Duration::from_secs(600));
         let mut at = Duration::ZERO;
         let mut ticks = Vec::new();

@@ -41,8 +41,17 @@ impl Picture {
              role=\"img\" {FONT} font-size=\"12\">"
         )?;
         writeln!(out, "<title>{}</title>", escape(&self.title))?;
-        writeln!(out, "<rect width=\"{WIDTH}\" height=\"{height:.0}\" rx=\"10\" fill=\"#ffffff\"/>")?;
-        text(out, 24.0, 28.0, "font-size=\"17\" font-weight=\"600\" fill=\"#1f2937\"", &self.title)?;
+        writeln!(
+            out,
+            "<rect width=\"{WIDTH}\" height=\"{height:.0}\" rx=\"10\" fill=\"#ffffff\"/>"
+        )?;
+        text(
+            out,
+            24.0,
+            28.0,
+            "font-size=\"17\" font-weight=\"600\" fill=\"#1f2937\"",
+            &self.title,
+        )?;
         text(out, 24.0, 48.0, "fill=\"#6b7280\"", &self.outcome)?;
         self.draw_bands(out, top, bottom)?;
         self.draw_axis(out, top, bottom)?;
@@ -87,7 +96,13 @@ impl Picture {
                 out,
                 "<line x1=\"{x:.1}\" y1=\"{top:.1}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\" stroke=\"#111827\" stroke-opacity=\"0.07\"/>"
             )?;
-            text(out, x, bottom + 16.0, "text-anchor=\"middle\" fill=\"#6b7280\" font-size=\"11\"", &seconds(at))?;
+            text(
+                out,
+                x,
+                bottom + 16.0,
+                "text-anchor=\"middle\" fill=\"#6b7280\" font-size=\"11\"",
+                &seconds(at),
+            )?;
         }
         Ok(())
     }
@@ -105,7 +120,13 @@ impl Picture {
         Ok(())
     }
 
-    fn draw_bar(&self, out: &mut String, bar: &Bar, y: f64, (lane, lanes): (usize, usize)) -> fmt::Result {
+    fn draw_bar(
+        &self,
+        out: &mut String,
+        bar: &Bar,
+        y: f64,
+        (lane, lanes): (usize, usize),
+    ) -> fmt::Result {
         let (from, to) = (self.x(bar.from), self.x(bar.to));
         let middle = y + ROW / 2.0;
         let fill = match bar.kind {
@@ -137,14 +158,17 @@ impl Picture {
     }
 
     fn draw_deadlines(&self, out: &mut String, top: f64, bottom: f64) -> fmt::Result {
-        for deadline in self.deadlines.iter().filter(|mark| mark.at >= self.from && mark.at <= self.to) {
+        for deadline in
+            self.deadlines.iter().filter(|mark| mark.at >= self.from && mark.at <= self.to)
+        {
             let x = self.x(deadline.at);
             writeln!(
                 out,
                 "<line x1=\"{x:.1}\" y1=\"{top:.1}\" x2=\"{x:.1}\" y2=\"{:.1}\" stroke=\"#374151\" stroke-dasharray=\"3 3\"/>",
                 bottom + 22.0
             )?;
-            let style = "text-anchor=\"middle\" fill=\"#374151\" font-size=\"11\" font-style=\"italic\"";
+            let style =
+                "text-anchor=\"middle\" fill=\"#374151\" font-size=\"11\" font-style=\"italic\"";
             text(out, x, bottom + 33.0, style, &deadline.what)?;
         }
         Ok(())
@@ -164,7 +188,13 @@ impl Picture {
                 x - 4.0,
                 top - 33.0
             )?;
-            text(out, x + 4.0, y + 2.0, "fill=\"#b91c1c\" font-weight=\"600\" font-size=\"11\"", &stop.what)?;
+            text(
+                out,
+                x + 4.0,
+                y + 2.0,
+                "fill=\"#b91c1c\" font-weight=\"600\" font-size=\"11\"",
+                &stop.what,
+            )?;
         }
         Ok(())
     }
@@ -209,7 +239,9 @@ fn draw_sign(out: &mut String, x: f64, y: f64, sign: Sign) -> fmt::Result {
              <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"8\" font-weight=\"700\" fill=\"#1f2937\">G</text>",
             y + 3.0
         ),
-        Sign::Close => writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\" fill=\"#1f2937\"/>"),
+        Sign::Close => {
+            writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\" fill=\"#1f2937\"/>")
+        }
         Sign::Fin => writeln!(
             out,
             "<line x1=\"{x:.1}\" y1=\"{:.1}\" x2=\"{x:.1}\" y2=\"{:.1}\" stroke=\"#1f2937\" stroke-width=\"2.2\"/>",
@@ -226,16 +258,28 @@ fn draw_sign(out: &mut String, x: f64, y: f64, sign: Sign) -> fmt::Result {
 }
 
 fn legend(out: &mut String, y: f64) -> fmt::Result {
-    let fills = [("answered", "#2f9e6e"), ("told 503 or 408", "#d98a1f"), ("not whole", "#d0413a"), ("hook", "#5b6ee1")];
+    let fills = [
+        ("answered", "#2f9e6e"),
+        ("told 503 or 408", "#d98a1f"),
+        ("not whole", "#d0413a"),
+        ("hook", "#5b6ee1"),
+    ];
     let mut x = LEFT;
     for (name, fill) in fills {
-        writeln!(out, "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"14\" height=\"10\" rx=\"2\" fill=\"{fill}\"/>", y - 9.0)?;
+        writeln!(
+            out,
+            "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"14\" height=\"10\" rx=\"2\" fill=\"{fill}\"/>",
+            y - 9.0
+        )?;
         text(out, x + 20.0, y, "fill=\"#6b7280\" font-size=\"11\"", name)?;
         x += 40.0 + name.len() as f64 * 6.4;
     }
-    for (name, sign) in
-        [("GOAWAY", Sign::Goaway), ("Connection: close", Sign::Close), ("closed", Sign::Fin), ("reset", Sign::Reset)]
-    {
+    for (name, sign) in [
+        ("GOAWAY", Sign::Goaway),
+        ("Connection: close", Sign::Close),
+        ("closed", Sign::Fin),
+        ("reset", Sign::Reset),
+    ] {
         draw_sign(out, x + 6.0, y - 4.0, sign)?;
         text(out, x + 18.0, y, "fill=\"#6b7280\" font-size=\"11\"", name)?;
         x += 40.0 + name.len() as f64 * 6.4;

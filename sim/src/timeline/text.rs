@@ -64,7 +64,8 @@ impl Picture {
         let mut free_from = 0;
         for mark in marks.iter().filter(|mark| mark.at >= self.from) {
             let column = self.column(mark.at).max(free_from);
-            free_from = line.write(column, &format!("^{}", mark.what.trim_start_matches("SIG"))) + 1;
+            free_from =
+                line.write(column, &format!("^{}", mark.what.trim_start_matches("SIG"))) + 1;
         }
         line
     }

@@ -31,7 +31,9 @@ impl Fnv64 {
         self.feed_number(bytes.len() as u64);
         let (words, rest) = bytes.as_chunks();
         for word in words {
-            self.0 = (self.0 ^ u64::from_le_bytes(*word)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+            self.0 = (self.0 ^ u64::from_le_bytes(*word))
+                .wrapping_mul(0x0000_0100_0000_01b3)
+                .rotate_left(29);
         }
         self.feed(rest);
     }

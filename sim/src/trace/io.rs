@@ -1,7 +1,7 @@
 //! A byte stream that tells the trace what passes.
 
 use super::{Direction, Trace};
-use lameduck::env::{Look, Transport};
+use lameduck::runtime::{Peek, Transport};
 use std::{
     io,
     pin::Pin,
@@ -32,7 +32,11 @@ impl<T> TracedIo<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for TracedIo<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
         self.trace.wire(&self.actor, Direction::Received, &buffer.filled()[before..]);
@@ -41,7 +45,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for TracedIo<T> {
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for TracedIo<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
         self.trace.wire(&self.actor, Direction::Sent, &bytes[..written]);
         Poll::Ready(Ok(written))
@@ -57,8 +65,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for TracedIo<T> {
 }
 
 impl<T: Transport> Transport for TracedIo<T> {
-    fn look(&self) -> Look {
-        self.inner.look()
+    fn peek(&self) -> Peek {
+        self.inner.peek()
     }
 
     fn unacknowledged(&self) -> Option<usize> {

@@ -52,7 +52,14 @@ impl Record {
 /// `   1.234567 server phase to=Draining`: seconds since the world began, who, what, the particulars.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:>4}.{:06} {} {}", self.at.as_secs(), self.at.subsec_micros(), self.actor, self.event)?;
+        write!(
+            f,
+            "{:>4}.{:06} {} {}",
+            self.at.as_secs(),
+            self.at.subsec_micros(),
+            self.actor,
+            self.event
+        )?;
         for (name, value) in &self.fields {
             write!(f, " {name}={value}")?;
         }
@@ -73,7 +80,9 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(number) => number.fmt(f),
-            Self::Text(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() && c != '"') => {
+            Self::Text(text)
+                if !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() && c != '"') =>
+            {
                 f.write_str(text)
             }
             Self::Text(text) => write!(f, "{text:?}"),

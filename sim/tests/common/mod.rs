@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use lameduck::env::{Audience, ListenAddress, Listener, Reservation, Seed};
+use lameduck::runtime::{ListenAddress, Listener, Reservation, Seed, ServerRole};
 use lameduck_sim::{
     Trace,
     network::{HostNetwork, World, WorldConfig},
@@ -40,7 +40,7 @@ pub(crate) fn world<W: World>(seed: u64) -> (W, Trace) {
 }
 
 pub(crate) async fn listen<H: HostNetwork>(host: &H, port: u16) -> H::Listener {
-    let reservation = host.reserve(&ListenAddress::Port(port), Audience::World, 1).unwrap();
+    let reservation = host.reserve(&ListenAddress::Port(port), ServerRole::Main, 1).unwrap();
     reservation.listen().await.unwrap().pop().unwrap()
 }
 
@@ -65,7 +65,12 @@ pub(crate) async fn serve_http<H: HostNetwork>(host: H, port: u16) {
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
-    let got = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let got = request
+        .into_body()
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
     let body = match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
         Some(("slow", millis)) => {
             sleep(ms(millis.parse().unwrap())).await;

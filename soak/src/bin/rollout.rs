@@ -1,5 +1,9 @@
 //! `just rollout`: rolling restarts behind real balancers, under constant load. Exits 0 only if no request failed.
-#![expect(clippy::print_stdout, clippy::disallowed_macros, reason = "a command whose output is its purpose")]
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_macros,
+    reason = "a command whose output is its purpose"
+)]
 
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -72,7 +76,8 @@ async fn main() -> io::Result<ExitCode> {
     for story in outcomes.iter().flat_map(|(_, outcome)| &outcome.stories) {
         println!("{story}");
     }
-    let is_enough = |outcome: &Outcome| outcome.restarts >= args.restarts && outcome.answered >= args.answers;
+    let is_enough =
+        |outcome: &Outcome| outcome.restarts >= args.restarts && outcome.answered >= args.answers;
     let is_perfect = outcomes.iter().all(|(_, outcome)| outcome.is_perfect() && is_enough(outcome));
     Ok(if is_perfect { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -89,9 +94,9 @@ async fn one(kind: Kind, args: &Args) -> io::Result<Outcome> {
         span_max: Duration::from_secs(60 * args.minutes),
     };
     let bar = ProgressBar::new(args.restarts);
-    if let Ok(style) =
-        ProgressStyle::with_template("{prefix:8} {bar:30} {pos}/{len} restarts, {elapsed} of {duration}: {msg}")
-    {
+    if let Ok(style) = ProgressStyle::with_template(
+        "{prefix:8} {bar:30} {pos}/{len} restarts, {elapsed} of {duration}: {msg}",
+    ) {
         bar.set_style(style);
     }
     bar.set_prefix(kind.name());

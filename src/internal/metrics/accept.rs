@@ -20,7 +20,9 @@ impl Format {
         for value in headers.get_all(header::ACCEPT) {
             for range in value.to_str().unwrap_or_default().split(',').filter_map(Range::of) {
                 match range.media.as_str() {
-                    "application/openmetrics-text" if matches!(range.version.as_deref(), None | Some("1.0.0")) => {
+                    "application/openmetrics-text"
+                        if matches!(range.version.as_deref(), None | Some("1.0.0")) =>
+                    {
                         open = open.max(range.weight);
                     }
                     "text/plain" if matches!(range.version.as_deref(), None | Some("0.0.4")) => {
@@ -71,7 +73,9 @@ impl Range {
 /// RFC 9110 §12.4.2: at most three digits behind the point. What is no weight asks for nothing.
 fn weight(text: &str) -> u16 {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    let is_weight = matches!(whole, "0" | "1") && part.len() <= 3 && part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_weight = matches!(whole, "0" | "1")
+        && part.len() <= 3
+        && part.bytes().all(|byte| byte.is_ascii_digit());
     if !is_weight {
         return 0;
     }
@@ -93,7 +97,14 @@ mod tests {
 
     #[test]
     fn whoever_does_not_ask_for_openmetrics_gets_the_classic_format() {
-        for accept in [&[][..], &["*/*"], &["text/html, */*;q=0.1"], &["text/plain"], &["application/json"], &["", ",;=,"]] {
+        for accept in [
+            &[][..],
+            &["*/*"],
+            &["text/html, */*;q=0.1"],
+            &["text/plain"],
+            &["application/json"],
+            &["", ",;=,"],
+        ] {
             assert_eq!(asked(accept), Format::Classic, "{accept:?}");
         }
     }
@@ -109,7 +120,11 @@ mod tests {
         let protobuf_first = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,\
                               text/plain;version=0.0.4;q=0.6,application/openmetrics-text;version=1.0.0;q=0.5";
         assert_eq!(asked(&[protobuf_first]), Format::Classic);
-        assert_eq!(asked(&["application/openmetrics-text;version=0.0.1"]), Format::Classic, "that one we do not write");
+        assert_eq!(
+            asked(&["application/openmetrics-text;version=0.0.1"]),
+            Format::Classic,
+            "that one we do not write"
+        );
     }
 
     #[test]

@@ -11,7 +11,9 @@ pub(super) fn translate(page: &str) -> String {
     for line in page.lines() {
         if let Some(said) = line.strip_prefix("# HELP ") {
             help = said.split_once(' ').map(|(_, text)| text);
-        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|said| said.split_once(' ')) {
+        } else if let Some((name, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|said| said.split_once(' '))
+        {
             let (suffix, kind) = match kind {
                 "counter" => ("_total", "counter"),
                 "info" => ("_info", "gauge"),

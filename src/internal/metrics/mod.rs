@@ -14,8 +14,8 @@ mod page;
 
 pub(crate) use accept::Format;
 
-use super::Board;
-use crate::env::Meter;
+use super::HostStatus;
+use crate::runtime::ProcessStats;
 use collect::{OfHost, OfProcess};
 use prometheus_client::{encoding::text, registry::Registry};
 use std::{fmt, sync::Arc};
@@ -27,12 +27,17 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(board: Arc<Board>, meter: Option<Box<dyn Meter>>) -> Self {
+    pub(crate) fn new(
+        status: Arc<HostStatus>,
+        process_stats: Option<Box<dyn ProcessStats>>,
+    ) -> Self {
         let mut registry = Registry::default();
-        registry.sub_registry_with_prefix("lameduck").register_collector(Box::new(OfHost(board)));
-        if let Some(meter) = meter {
+        registry.sub_registry_with_prefix("lameduck").register_collector(Box::new(OfHost(status)));
+        if let Some(process_stats) = process_stats {
             // These names are everybody's: dashboards and alerts know them.
-            registry.sub_registry_with_prefix("process").register_collector(Box::new(OfProcess(meter)));
+            registry
+                .sub_registry_with_prefix("process")
+                .register_collector(Box::new(OfProcess(process_stats)));
         }
         Self { registry }
     }

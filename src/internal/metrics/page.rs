@@ -42,9 +42,18 @@ impl Measure {
 }
 
 impl Page<'_> {
-    pub(super) fn counter(&mut self, family: Family, value: impl EncodeCounterValue + Copy) -> Result {
+    pub(super) fn counter(
+        &mut self,
+        family: Family,
+        value: impl EncodeCounterValue + Copy,
+    ) -> Result {
         let unit = family.unit.unit();
-        let mut metric = self.0.encode_descriptor(family.name, family.help, unit.as_ref(), MetricType::Counter)?;
+        let mut metric = self.0.encode_descriptor(
+            family.name,
+            family.help,
+            unit.as_ref(),
+            MetricType::Counter,
+        )?;
         metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
 
@@ -54,7 +63,12 @@ impl Page<'_> {
         rows: impl IntoIterator<Item = (Label<'r>, V)>,
     ) -> Result {
         let unit = family.unit.unit();
-        let mut metric = self.0.encode_descriptor(family.name, family.help, unit.as_ref(), MetricType::Counter)?;
+        let mut metric = self.0.encode_descriptor(
+            family.name,
+            family.help,
+            unit.as_ref(),
+            MetricType::Counter,
+        )?;
         for (label, value) in rows {
             metric.encode_family(&[label])?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
         }
@@ -64,7 +78,8 @@ impl Page<'_> {
     /// A family of one row, or of none if there is nothing to say.
     pub(super) fn gauge(&mut self, family: Family, value: impl Into<Option<f64>>) -> Result {
         let unit = family.unit.unit();
-        let mut metric = self.0.encode_descriptor(family.name, family.help, unit.as_ref(), MetricType::Gauge)?;
+        let mut metric =
+            self.0.encode_descriptor(family.name, family.help, unit.as_ref(), MetricType::Gauge)?;
         value.into().map_or(Ok(()), |value| metric.encode_gauge(&Plain(value)))
     }
 
@@ -74,21 +89,39 @@ impl Page<'_> {
         rows: impl IntoIterator<Item = ([Label<'r>; N], f64)>,
     ) -> Result {
         let unit = family.unit.unit();
-        let mut metric = self.0.encode_descriptor(family.name, family.help, unit.as_ref(), MetricType::Gauge)?;
+        let mut metric =
+            self.0.encode_descriptor(family.name, family.help, unit.as_ref(), MetricType::Gauge)?;
         for (labels, value) in rows {
             metric.encode_family(&labels)?.encode_gauge(&Plain(value))?;
         }
         Ok(())
     }
 
-    pub(super) fn info<const N: usize>(&mut self, family: Family, labels: [Label<'_>; N]) -> Result {
-        self.0.encode_descriptor(family.name, family.help, None, MetricType::Info)?.encode_info(&labels)
+    pub(super) fn info<const N: usize>(
+        &mut self,
+        family: Family,
+        labels: [Label<'_>; N],
+    ) -> Result {
+        self.0
+            .encode_descriptor(family.name, family.help, None, MetricType::Info)?
+            .encode_info(&labels)
     }
 
     /// `buckets` are upper bounds in seconds, each with what lies in it alone; the last is without a bound.
-    pub(super) fn histogram(&mut self, family: Family, sum: f64, count: u64, buckets: &[(f64, u64)]) -> Result {
+    pub(super) fn histogram(
+        &mut self,
+        family: Family,
+        sum: f64,
+        count: u64,
+        buckets: &[(f64, u64)],
+    ) -> Result {
         let unit = family.unit.unit();
-        let mut metric = self.0.encode_descriptor(family.name, family.help, unit.as_ref(), MetricType::Histogram)?;
+        let mut metric = self.0.encode_descriptor(
+            family.name,
+            family.help,
+            unit.as_ref(),
+            MetricType::Histogram,
+        )?;
         metric.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
     }
 }
@@ -103,7 +136,10 @@ impl EncodeGaugeValue for Plain {
             return Err(Error);
         }
         if self.0.fract() == 0.0 && self.0.abs() < WHOLE_BELOW {
-            #[expect(clippy::cast_possible_truncation, reason = "a whole number, and an f64 holds all up to this one")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "a whole number, and an f64 holds all up to this one"
+            )]
             let whole = self.0 as i64;
             return EncodeGaugeValue::encode(&whole, encoder);
         }

@@ -47,7 +47,7 @@ impl Noise {
     }
 
     /// Another look.
-    pub fn look(&mut self) -> Result<()> {
+    pub fn peek(&mut self) -> Result<()> {
         self.spins.push(on_server_core(spin)?.as_secs_f64() * 1e3);
         Ok(())
     }

@@ -73,7 +73,7 @@ impl Lane {
     }
 
     /// Looks what has come.
-    pub fn look(&mut self) -> News {
+    pub fn peek(&mut self) -> News {
         if matches!(self.state, State::Connecting) {
             return self.send();
         }

@@ -66,7 +66,7 @@ fn run(options: &Options) -> Result<Value> {
         for round in 1..=rounds {
             for (samples, peer) in samples.iter_mut().zip(&peers).filter(|(_, peer)| (measure.suits)(peer)) {
                 say(&format!("{}: round {round} of {rounds}, {}", measure.name, peer.name));
-                noise.look()?;
+                noise.peek()?;
                 samples.push((measure.take)(peer, options)?);
             }
         }

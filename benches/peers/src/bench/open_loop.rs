@@ -9,7 +9,7 @@ use crate::{
     Result, client,
     lane::{Lane, News},
 };
-use lameduck::env::Seed;
+use lameduck::runtime::Seed;
 use rustix::event::{
     Timespec,
     epoll::{self, CreateFlags, Event, EventData, EventFlags},
@@ -119,7 +119,7 @@ impl OpenLoop {
         for event in &events[..count] {
             match event.data.u64() {
                 PROCESS => self.record.exit = Some(Instant::now()),
-                number => self.settle(number as usize, Lane::look),
+                number => self.settle(number as usize, Lane::peek),
             }
         }
         Ok(())

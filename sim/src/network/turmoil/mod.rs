@@ -6,7 +6,7 @@ pub use socket::{TurmoilListener, TurmoilReservation, TurmoilStream};
 
 use super::{Attendance, HostNetwork, LinkChange, Overrun, World, WorldConfig, ports::Ports};
 use crate::trace::{Trace, TracedIo};
-use lameduck::env::{Audience, ListenAddress, Network};
+use lameduck::runtime::{ListenAddress, Network, ServerRole};
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -29,8 +29,8 @@ const TCP_CAPACITY: usize = 4096;
 /// `turmoil` ends by itself at this time; ours is the limit given to `run`.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-type Life = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Job = Rc<dyn Fn(TurmoilHost) -> Option<Life>>;
+type HostFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+type BoxFuture = Rc<dyn Fn(TurmoilHost) -> Option<HostFuture>>;
 
 /// Hosts with a runtime each, which can crash and be bounced.
 ///
@@ -48,7 +48,7 @@ pub struct TurmoilWorld {
 #[derive(Clone)]
 struct Task {
     attendance: Attendance,
-    job: Job,
+    job: BoxFuture,
 }
 
 impl fmt::Debug for Task {
@@ -91,7 +91,7 @@ impl TurmoilWorld {
         self.changes.push(Change { at, what: What::Bounce(host.to_owned()) });
     }
 
-    fn add(&mut self, host: &str, attendance: Attendance, job: Job) {
+    fn add(&mut self, host: &str, attendance: Attendance, job: BoxFuture) {
         let task = Task { attendance, job };
         match self.hosts.iter_mut().find(|(name, _)| name == host) {
             Some((_, tasks)) => tasks.push(task),
@@ -133,7 +133,8 @@ impl World for TurmoilWorld {
     }
 
     fn change_link_at(&mut self, at: Duration, link: (&str, &str), change: LinkChange) {
-        self.changes.push(Change { at, what: What::Link((link.0.to_owned(), link.1.to_owned()), change) });
+        self.changes
+            .push(Change { at, what: What::Link((link.0.to_owned(), link.1.to_owned()), change) });
     }
 
     fn run(mut self, limit: Duration) -> Result<Duration, Overrun> {
@@ -148,9 +149,14 @@ impl World for TurmoilWorld {
             .build();
         let progress = Rc::new(RefCell::new(Progress::default()));
         for (name, tasks) in std::mem::take(&mut self.hosts) {
-            let awaited = tasks.iter().filter(|task| task.attendance == Attendance::Awaited).count();
+            let awaited =
+                tasks.iter().filter(|task| task.attendance == Attendance::Awaited).count();
             progress.borrow_mut().awaited.insert(name.clone(), awaited);
-            let network = TurmoilHost { name: name.as_str().into(), ports: Ports::default(), trace: self.trace.clone() };
+            let network = TurmoilHost {
+                name: name.as_str().into(),
+                ports: Ports::default(),
+                trace: self.trace.clone(),
+            };
             let progress = Rc::clone(&progress);
             sim.host(name, move || live(network.clone(), tasks.clone(), Rc::clone(&progress)));
         }
@@ -168,7 +174,11 @@ impl World for TurmoilWorld {
 }
 
 /// The life of one host: all its jobs, and then nothing, for a host whose future returns would swallow packets.
-async fn live(network: TurmoilHost, tasks: Vec<Task>, progress: Rc<RefCell<Progress>>) -> turmoil::Result {
+async fn live(
+    network: TurmoilHost,
+    tasks: Vec<Task>,
+    progress: Rc<RefCell<Progress>>,
+) -> turmoil::Result {
     let mut jobs = JoinSet::new();
     for task in tasks {
         if let Some(job) = (task.job)(network.clone()) {
@@ -242,7 +252,12 @@ impl Network for TurmoilHost {
     type Listener = TurmoilListener;
     type Reservation = TurmoilReservation;
 
-    fn reserve(&self, address: &ListenAddress, _: Audience, listeners: usize) -> io::Result<Self::Reservation> {
+    fn reserve(
+        &self,
+        address: &ListenAddress,
+        _: ServerRole,
+        listeners: usize,
+    ) -> io::Result<Self::Reservation> {
         Ok(TurmoilReservation::new(self.clone(), self.ports.take(address)?, listeners))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::TurmoilHost;
 use crate::{network::Lease, trace::TracedIo};
-use lameduck::env::{Address, Backlog, Listener, NoLot, Reservation, Transport};
+use lameduck::runtime::{Address, Listener, NoIdlePoller, QuiesceOutcome, Reservation, Transport};
 use std::{
     fmt,
     future::Future,
@@ -17,7 +17,7 @@ use turmoil::net::{TcpListener, TcpStream};
 
 /// A TCP connection of a [`TurmoilWorld`](super::TurmoilWorld).
 ///
-/// A look is [`Unknown`](lameduck::env::Look::Unknown): reads have no readiness cache, so there is nothing it could add. A
+/// A look is [`Unknown`](lameduck::runtime::Peek::Unknown): reads have no readiness cache, so there is nothing it could add. A
 /// reset on drop happens only if bytes are left unread.
 #[derive(Debug)]
 pub struct TurmoilStream {
@@ -40,13 +40,21 @@ impl TurmoilStream {
 impl Transport for TurmoilStream {}
 
 impl AsyncRead for TurmoilStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for TurmoilStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
 
@@ -116,7 +124,7 @@ pub struct TurmoilListener {
 
 impl Listener for TurmoilListener {
     type Io = TurmoilStream;
-    type Lot = NoLot<TurmoilStream>;
+    type IdlePoller = NoIdlePoller<TurmoilStream>;
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Io, Address)>> {
         let socket = &self.socket;
@@ -139,8 +147,8 @@ impl Listener for TurmoilListener {
     }
 
     /// No filter here: newcomers enter until the listener is dropped. How many are about to, nobody tells.
-    fn quiesce(&mut self) -> Backlog {
-        Backlog::Open(None)
+    fn quiesce(&mut self) -> QuiesceOutcome {
+        QuiesceOutcome::Open(None)
     }
 }
 

@@ -13,9 +13,9 @@
 //! A listener that closes is not closed in the kernel, which would not bind its port again while one of its connections lives.
 //! It is retired: who waits in its queue is reset, who comes is refused, and a successor on the port takes it over.
 
-use super::bell::Tower;
+use super::wakeup::ReadinessDelay;
 use crate::trace::{Direction, Trace};
-use lameduck::env::Seed;
+use lameduck::runtime::Seed;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, SocketAddr},
@@ -24,7 +24,9 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
-use turmoil_net::{EnterGuard, HostId, Packet, TcpSegment, Transport, shim::tokio::net::TcpListener};
+use turmoil_net::{
+    EnterGuard, HostId, Packet, TcpSegment, Transport, shim::tokio::net::TcpListener,
+};
 
 /// The first wait of a client whose SYN got no answer (Linux: 1 s, then doubled).
 const SYN_RETRY: Duration = Duration::from_secs(1);
@@ -44,7 +46,7 @@ pub(super) struct Fabric {
     stirred: Notify,
     state: Mutex<State>,
     scratch: Mutex<Box<[u8]>>,
-    tower: Arc<Tower>,
+    readiness_delay: Arc<ReadinessDelay>,
 }
 
 #[derive(Debug, Default)]
@@ -65,18 +67,18 @@ struct Flight {
 }
 
 impl Fabric {
-    pub(super) fn new(guard: &Arc<EnterGuard>, tower: Arc<Tower>) -> Self {
+    pub(super) fn new(guard: &Arc<EnterGuard>, readiness_delay: Arc<ReadinessDelay>) -> Self {
         Self {
             guard: Arc::downgrade(guard),
             stirred: Notify::new(),
             state: Mutex::default(),
             scratch: Mutex::new(vec![0; RECEIVE_BUFFER].into()),
-            tower,
+            readiness_delay,
         }
     }
 
-    pub(super) fn tower(&self) -> Arc<Tower> {
-        Arc::clone(&self.tower)
+    pub(super) fn readiness_delay(&self) -> Arc<ReadinessDelay> {
+        Arc::clone(&self.readiness_delay)
     }
 
     /// Does `operation` on a socket of `host`, and lets the pump see what came of it; `None` once the world is over.
@@ -144,7 +146,8 @@ impl Fabric {
             let accepted = {
                 let state = self.lock();
                 let Some((host, listener)) = state.retired.get(&address) else { return };
-                self.on(*host, || listener.poll_accept(&mut Context::from_waker(Waker::noop()))).map(|it| (*host, it))
+                self.on(*host, || listener.poll_accept(&mut Context::from_waker(Waker::noop())))
+                    .map(|it| (*host, it))
             };
             let Some((host, Poll::Ready(Ok((stream, peer))))) = accepted else { return };
             self.reset(address, peer);
@@ -214,7 +217,10 @@ impl Pump {
     }
 
     /// Pumps for ever.
-    #[expect(clippy::disallowed_methods, reason = "the network's time is the world's, not a host's")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the network's time is the world's, not a host's"
+    )]
     pub(super) async fn run(mut self) {
         let fabric = Arc::clone(&self.fabric);
         loop {
@@ -306,10 +312,16 @@ impl Pump {
 
     fn note(&self, direction: Direction, packet: &Packet) {
         if let Transport::Tcp(segment) = &packet.payload {
-            let flags = [segment.flags.syn, segment.flags.ack, segment.flags.fin, segment.flags.rst];
+            let flags =
+                [segment.flags.syn, segment.flags.ack, segment.flags.fin, segment.flags.rst];
             let bits = flags.iter().fold(0, |bits, flag| bits << 1 | u64::from(*flag));
-            let ports = u64::from(segment.src_port) << 32 | u64::from(segment.dst_port) << 16 | bits;
-            self.trace.packet(&[number(packet.src), number(packet.dst), ports], direction, &segment.payload);
+            let ports =
+                u64::from(segment.src_port) << 32 | u64::from(segment.dst_port) << 16 | bits;
+            self.trace.packet(
+                &[number(packet.src), number(packet.dst), ports],
+                direction,
+                &segment.payload,
+            );
         }
     }
 }
@@ -321,9 +333,10 @@ fn link(a: IpAddr, b: IpAddr) -> Link {
 /// Who asks for a connection, and where to.
 fn bare_syn(packet: &Packet) -> Option<(SocketAddr, SocketAddr)> {
     match &packet.payload {
-        Transport::Tcp(segment) if segment.flags.syn && !segment.flags.ack => {
-            Some((SocketAddr::new(packet.src, segment.src_port), SocketAddr::new(packet.dst, segment.dst_port)))
-        }
+        Transport::Tcp(segment) if segment.flags.syn && !segment.flags.ack => Some((
+            SocketAddr::new(packet.src, segment.src_port),
+            SocketAddr::new(packet.dst, segment.dst_port),
+        )),
         Transport::Tcp(_) | Transport::Udp(_) => None,
     }
 }

@@ -1,17 +1,19 @@
 //! The network of most scenarios: a simulated TCP kernel a host, all on one paused runtime.
 
-mod bell;
 mod fabric;
 mod socket;
+mod wakeup;
 
 pub use socket::{TurmoilNetListener, TurmoilNetStream};
 
-use super::{Attendance, HostNetwork, Lease, LinkChange, Overrun, SynFilter, World, WorldConfig, ports::Ports, running};
+use super::{
+    Attendance, HostNetwork, Lease, LinkChange, Overrun, SynFilter, World, WorldConfig,
+    ports::Ports, running,
+};
 use crate::trace::Trace;
-use bell::Tower;
 use fabric::{Fabric, Pump};
-use lameduck::env::{Address, Audience, ListenAddress, Network, Reservation};
-use socket::Seat;
+use lameduck::runtime::{Address, ListenAddress, Network, Reservation, ServerRole};
+use socket::HostHandle;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -31,8 +33,9 @@ use turmoil_net::{
     KernelConfig, Net,
     shim::tokio::net::{TcpListener, TcpStream},
 };
+use wakeup::ReadinessDelay;
 
-type Job = Box<dyn FnOnce(TurmoilNetHost) -> Pin<Box<dyn Future<Output = ()> + Send>>>;
+type BoxFuture = Box<dyn FnOnce(TurmoilNetHost) -> Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 /// Hosts with a TCP stack each, close to Linux where a shutdown lives: handshakes and the accept queue, half-close, windows,
 /// RST for unread bytes, a SYN filter. Idle time costs nothing.
@@ -50,12 +53,15 @@ pub struct TurmoilNetWorld {
 struct Task {
     host: String,
     attendance: Attendance,
-    job: Job,
+    job: BoxFuture,
 }
 
 impl fmt::Debug for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Task").field("host", &self.host).field("attendance", &self.attendance).finish_non_exhaustive()
+        f.debug_struct("Task")
+            .field("host", &self.host)
+            .field("attendance", &self.attendance)
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,7 +85,7 @@ impl World for TurmoilNetWorld {
         F: FnOnce(Self::Host) -> J + 'static,
         J: Future<Output = ()> + Send + 'static,
     {
-        let job: Job = Box::new(move |host| Box::pin(job(host)));
+        let job: BoxFuture = Box::new(move |host| Box::pin(job(host)));
         self.jobs.push(Task { host: host.to_owned(), attendance, job });
     }
 
@@ -89,7 +95,8 @@ impl World for TurmoilNetWorld {
 
     fn run(self, limit: Duration) -> Result<Duration, Overrun> {
         // The kernel counts rounds, not time, before it sends again; nothing is lost here, so it never should.
-        let kernel = KernelConfig::default().retx_threshold(u32::MAX).recv_buf_cap(fabric::RECEIVE_BUFFER);
+        let kernel =
+            KernelConfig::default().retx_threshold(u32::MAX).recv_buf_cap(fabric::RECEIVE_BUFFER);
         let mut net = Net::with_config(kernel);
         let mut hosts = BTreeMap::new();
         for task in &self.jobs {
@@ -99,8 +106,8 @@ impl World for TurmoilNetWorld {
             }
         }
         let guard = Arc::new(net.enter());
-        let tower = Arc::new(Tower::new(self.config.seed));
-        let fabric = Arc::new(Fabric::new(&guard, Arc::clone(&tower)));
+        let readiness_delay = Arc::new(ReadinessDelay::new(self.config.seed));
+        let fabric = Arc::new(Fabric::new(&guard, Arc::clone(&readiness_delay)));
         let _ending = Ending(Arc::clone(&fabric));
         let pump = Pump::new(
             Arc::clone(&guard),
@@ -112,8 +119,8 @@ impl World for TurmoilNetWorld {
         let syn_filter = self.config.syn_filter;
         let host = |name: &str| {
             let (id, ip, ports) = &hosts[name];
-            let seat = Seat { host: *id, ip: *ip, fabric: Arc::clone(&fabric) };
-            TurmoilNetHost { name: name.into(), seat, ports: ports.clone(), syn_filter }
+            let host = HostHandle { id: *id, ip: *ip, fabric: Arc::clone(&fabric) };
+            TurmoilNetHost { name: name.into(), host, ports: ports.clone(), syn_filter }
         };
         let address = |name: &str| hosts.get(name).map(|(_, ip, _)| *ip);
 
@@ -124,8 +131,12 @@ impl World for TurmoilNetWorld {
             self.trace.begin(Box::new(move || Some(epoch.elapsed())));
             let mut background = JoinSet::new();
             background.spawn_local(pump.run());
-            background.spawn_local(tower.run());
-            background.spawn_local(change_links(links_by_address(self.changes, address), Arc::clone(&fabric), epoch));
+            background.spawn_local(readiness_delay.run());
+            background.spawn_local(change_links(
+                links_by_address(self.changes, address),
+                Arc::clone(&fabric),
+                epoch,
+            ));
             let mut awaited = JoinSet::new();
             let mut names = BTreeMap::new();
             for task in self.jobs {
@@ -158,14 +169,20 @@ fn links_by_address(
 ) -> Vec<(Duration, (IpAddr, IpAddr), LinkChange)> {
     let mut links: Vec<_> = changes
         .into_iter()
-        .filter_map(|change| Some((change.at, (address(&change.link.0)?, address(&change.link.1)?), change.change)))
+        .filter_map(|change| {
+            Some((change.at, (address(&change.link.0)?, address(&change.link.1)?), change.change))
+        })
         .collect();
     links.sort_by_key(|(at, _, _)| *at);
     links
 }
 
 #[expect(clippy::disallowed_methods, reason = "links change in the world's time")]
-async fn change_links(changes: Vec<(Duration, (IpAddr, IpAddr), LinkChange)>, fabric: Arc<Fabric>, epoch: Instant) {
+async fn change_links(
+    changes: Vec<(Duration, (IpAddr, IpAddr), LinkChange)>,
+    fabric: Arc<Fabric>,
+    epoch: Instant,
+) {
     for (at, (a, b), change) in changes {
         tokio::time::sleep_until(epoch + at).await;
         match change {
@@ -180,7 +197,7 @@ async fn change_links(changes: Vec<(Duration, (IpAddr, IpAddr), LinkChange)>, fa
 #[derive(Clone, Debug)]
 pub struct TurmoilNetHost {
     name: Arc<str>,
-    seat: Seat,
+    host: HostHandle,
     ports: Ports,
     syn_filter: SynFilter,
 }
@@ -189,8 +206,17 @@ impl Network for TurmoilNetHost {
     type Listener = TurmoilNetListener;
     type Reservation = TurmoilNetReservation;
 
-    fn reserve(&self, address: &ListenAddress, _: Audience, listeners: usize) -> io::Result<Self::Reservation> {
-        Ok(TurmoilNetReservation { host: self.clone(), lease: self.ports.take(address)?, listeners })
+    fn reserve(
+        &self,
+        address: &ListenAddress,
+        _: ServerRole,
+        listeners: usize,
+    ) -> io::Result<Self::Reservation> {
+        Ok(TurmoilNetReservation {
+            host: self.clone(),
+            lease: self.ports.take(address)?,
+            listeners,
+        })
     }
 }
 
@@ -203,8 +229,9 @@ impl HostNetwork for TurmoilNetHost {
 
     async fn connect(&self, host: &str, port: u16) -> io::Result<Self::Stream> {
         let name = host.to_owned();
-        let connecting = Seated::new(self.seat.clone(), async move { TcpStream::connect((name, port)).await });
-        TurmoilNetStream::new(connecting.await??, self.seat.clone())
+        let connecting =
+            Seated::new(self.host.clone(), async move { TcpStream::connect((name, port)).await });
+        TurmoilNetStream::new(connecting.await??, self.host.clone())
     }
 }
 
@@ -224,26 +251,32 @@ impl Reservation for TurmoilNetReservation {
     }
 
     async fn listen(self) -> io::Result<Vec<Self::Listener>> {
-        let seat = &self.host.seat;
-        let address = SocketAddr::new(seat.ip, self.lease.address().port());
-        let listener = match seat.fabric.reinstate(address) {
+        let host = &self.host.host;
+        let address = SocketAddr::new(host.ip, self.lease.address().port());
+        let listener = match host.fabric.reinstate(address) {
             Some(listener) => listener,
-            None => Seated::new(seat.clone(), TcpListener::bind(self.lease.address())).await??,
+            None => Seated::new(host.clone(), TcpListener::bind(self.lease.address())).await??,
         };
-        Ok(TurmoilNetListener::share(listener, self.host.seat, self.lease, self.listeners, self.host.syn_filter))
+        Ok(TurmoilNetListener::share(
+            listener,
+            self.host.host,
+            self.lease,
+            self.listeners,
+            self.host.syn_filter,
+        ))
     }
 }
 
 /// A future whose every poll, and whose drop, is done in a host's name.
 struct Seated<F> {
-    seat: Seat,
+    host: HostHandle,
     /// Taken in `Drop` only.
     future: Option<Pin<Box<F>>>,
 }
 
 impl<F> Seated<F> {
-    fn new(seat: Seat, future: F) -> Self {
-        Self { seat, future: Some(Box::pin(future)) }
+    fn new(host: HostHandle, future: F) -> Self {
+        Self { host, future: Some(Box::pin(future)) }
     }
 }
 
@@ -255,7 +288,7 @@ impl<F: Future> Future for Seated<F> {
         let Some(future) = this.future.as_mut() else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        match this.seat.act(|| future.as_mut().poll(cx)) {
+        match this.host.act(|| future.as_mut().poll(cx)) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
             Err(error) => Poll::Ready(Err(error)),
@@ -266,7 +299,7 @@ impl<F: Future> Future for Seated<F> {
 impl<F> Drop for Seated<F> {
     fn drop(&mut self) {
         if let Some(future) = self.future.take() {
-            socket::close(&self.seat, future);
+            socket::close(&self.host, future);
         }
     }
 }

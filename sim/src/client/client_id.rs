@@ -1,0 +1,218 @@
+//! Who asks: a name in the trace, and the words in which requests and their fates are told.
+
+use super::{Head, RequestSpec};
+use crate::trace::{Trace, Value};
+use std::{
+    error::Error,
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// A client, as the trace knows it. Clones are the same one and share its count of requests.
+#[derive(Clone, Debug)]
+pub struct ClientId {
+    name: Arc<str>,
+    trace: Trace,
+    patience: Duration,
+    requests: Arc<AtomicU64>,
+    connections: Arc<AtomicU64>,
+}
+
+impl ClientId {
+    /// A client called `name` that gives up a request after 120 s.
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>, trace: Trace) -> Self {
+        Self {
+            name: name.into(),
+            trace,
+            patience: Duration::from_secs(120),
+            requests: Arc::new(AtomicU64::new(0)),
+            connections: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
+    /// One that gives up after `patience`.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// How long it waits for an answer to be whole.
+    #[must_use]
+    pub const fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Records anything else about it.
+    pub fn tell(&self, event: &'static str, fields: &[(&'static str, Value)]) {
+        self.trace.record(&self.name, event, fields);
+    }
+
+    pub(super) fn connected(&self) -> u64 {
+        let connection = self.connections.fetch_add(1, Ordering::Relaxed);
+        self.tell("connected", &[("connection", connection.into())]);
+        connection
+    }
+
+    pub(super) fn not_connected(&self, failure: &RequestFailure) {
+        self.tell("connect failed", &[("how", failure.how.name().into())]);
+    }
+
+    pub(super) fn asks(&self, ask: &RequestSpec, connection: u64, earlier: u64) -> u64 {
+        let request = self.requests.fetch_add(1, Ordering::Relaxed);
+        let fields = [
+            ("request", request.into()),
+            ("connection", connection.into()),
+            ("earlier", earlier.into()),
+            ("method", ask.method.as_str().into()),
+            ("target", ask.target.as_str().into()),
+        ];
+        self.tell("asks", &fields);
+        request
+    }
+
+    pub(super) fn sent(&self, request: u64) {
+        self.tell("sent", &[("request", request.into())]);
+    }
+
+    pub(super) fn head(&self, request: u64, status: u16, closes: bool) {
+        let closes = if closes { "yes" } else { "no" };
+        self.tell(
+            "head",
+            &[("request", request.into()), ("status", status.into()), ("close", closes.into())],
+        );
+    }
+
+    pub(super) fn ended(&self, request: u64, end: &Result<ResponseSummary, RequestFailure>) {
+        match end {
+            Ok(done) => self.tell(
+                "completed",
+                &[
+                    ("request", request.into()),
+                    ("status", done.status.into()),
+                    ("body_bytes", done.body_bytes.into()),
+                    ("body_hash", format!("{:016x}", done.body_hash).into()),
+                ],
+            ),
+            Err(failure) => self.tell(
+                "failed",
+                &[
+                    ("request", request.into()),
+                    ("how", failure.how.name().into()),
+                    ("answer_bytes", failure.answer_bytes.into()),
+                ],
+            ),
+        }
+    }
+}
+
+/// An answer that came whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseSummary {
+    /// Its status code.
+    pub status: u16,
+    /// Whether it announced the end of the connection.
+    pub closes: bool,
+    /// Whether the connection can carry another request.
+    pub keeps_alive: bool,
+    /// The length of its body.
+    pub body_bytes: u64,
+    /// The FNV-1a hash of its body.
+    pub body_hash: u64,
+}
+
+impl ResponseSummary {
+    pub(super) fn new(head: &Head, body_bytes: u64, body_hash: u64) -> Self {
+        Self {
+            status: head.status,
+            closes: head.closes,
+            keeps_alive: head.keeps_alive(),
+            body_bytes,
+            body_hash,
+        }
+    }
+}
+
+/// How a request failed, seen by the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestFailure {
+    /// How.
+    pub how: How,
+    /// How many bytes of an answer had come. With none, RFC 9112 §9.5 lets the client try again.
+    pub answer_bytes: u64,
+}
+
+/// Ways to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum How {
+    /// Nobody listened.
+    Refused,
+    /// The connection could not be made for another reason.
+    Unreachable,
+    /// The connection was reset before the head of the answer.
+    ResetBeforeHead,
+    /// The connection was reset inside the body.
+    ResetInBody,
+    /// The connection ended before the head of the answer.
+    EndBeforeHead,
+    /// The connection ended inside the body, and the client can tell.
+    BodyCut,
+    /// The answer did not come in time.
+    TimedOut,
+    /// What came was no HTTP.
+    Garbled,
+    /// HTTP/2: the server refused the stream unprocessed; it may be tried again (RFC 9113 §8.7).
+    StreamRefused,
+    /// HTTP/2: the server reset the stream.
+    StreamReset,
+    /// HTTP/2: the connection went away before the request was sent.
+    NotSent,
+}
+
+impl How {
+    /// Its name in a trace.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::ResetBeforeHead => "reset-before-head",
+            Self::ResetInBody => "reset-in-body",
+            Self::EndBeforeHead => "end-before-head",
+            Self::BodyCut => "body-cut",
+            Self::TimedOut => "timed-out",
+            Self::Garbled => "garbled",
+            Self::StreamRefused => "stream-refused",
+            Self::StreamReset => "stream-reset",
+            Self::NotSent => "not-sent",
+        }
+    }
+}
+
+impl RequestFailure {
+    pub(super) const fn new(how: How, answer_bytes: u64) -> Self {
+        Self { how, answer_bytes }
+    }
+
+    pub(super) fn of_connect(error: &io::Error) -> Self {
+        let how = if error.kind() == io::ErrorKind::ConnectionRefused {
+            How::Refused
+        } else {
+            How::Unreachable
+        };
+        Self::new(how, 0)
+    }
+}
+
+impl fmt::Display for RequestFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} after {} bytes of an answer", self.how.name(), self.answer_bytes)
+    }
+}
+
+impl Error for RequestFailure {}

@@ -1,0 +1,139 @@
+//! Sees a server say goodbye in HTTP/2: hyper keeps GOAWAY frames to itself.
+
+use super::ClientId;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The type of a GOAWAY frame (RFC 9113 §6.8).
+const GOAWAY: u8 = 7;
+
+/// The length of a frame's header (RFC 9113 §4.1).
+const HEADER_BYTES: usize = 9;
+
+/// The fixed part of a GOAWAY: the last stream, the error code.
+const GOAWAY_BYTES: usize = 8;
+
+/// Passes everything through, and records each GOAWAY it reads.
+#[derive(Debug)]
+pub(super) struct Goodbye<Io> {
+    io: Io,
+    client_id: ClientId,
+    connection: u64,
+    frames: Frames,
+}
+
+impl<Io> Goodbye<Io> {
+    pub(super) const fn new(io: Io, client_id: ClientId, connection: u64) -> Self {
+        Self { io, client_id, connection, frames: Frames::new() }
+    }
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for Goodbye<Io> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
+        for byte in &buffer.filled()[before..] {
+            if let Some(goodbye) = this.frames.feed(*byte) {
+                let fields = [
+                    ("connection", this.connection.into()),
+                    ("last_stream", u64::from(goodbye.last_stream).into()),
+                    ("code", u64::from(goodbye.code).into()),
+                ];
+                this.client_id.tell("goaway", &fields);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> AsyncWrite for Goodbye<Io> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// What a GOAWAY says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Farewell {
+    last_stream: u32,
+    code: u32,
+}
+
+/// Cuts a stream of bytes into frames, of which it keeps as little as it can.
+#[derive(Debug)]
+struct Frames {
+    kept: [u8; HEADER_BYTES + GOAWAY_BYTES],
+    /// Bytes of the current frame so far.
+    seen: usize,
+}
+
+impl Frames {
+    const fn new() -> Self {
+        Self { kept: [0; HEADER_BYTES + GOAWAY_BYTES], seen: 0 }
+    }
+
+    fn feed(&mut self, byte: u8) -> Option<Farewell> {
+        if let Some(place) = self.kept.get_mut(self.seen) {
+            *place = byte;
+        }
+        self.seen += 1;
+        if self.seen < HEADER_BYTES {
+            return None;
+        }
+        let [a, b, c, kind, ..] = self.kept;
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        if self.seen < HEADER_BYTES + length {
+            return None;
+        }
+        self.seen = 0;
+        let number = |at: usize| {
+            u32::from_be_bytes([
+                self.kept[at],
+                self.kept[at + 1],
+                self.kept[at + 2],
+                self.kept[at + 3],
+            ])
+        };
+        (kind == GOAWAY && length >= GOAWAY_BYTES).then(|| Farewell {
+            last_stream: number(HEADER_BYTES) & 0x7fff_ffff,
+            code: number(HEADER_BYTES + 4),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Farewell, Frames};
+
+    #[test]
+    fn a_goaway_is_seen_between_other_frames() {
+        let mut bytes = vec![0, 0, 0, 4, 1, 0, 0, 0, 0];
+        bytes.extend([0, 0, 30, 0, 0, 0, 0, 0, 1].into_iter().chain([7; 30]));
+        bytes.extend([0, 0, 10, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 2, b'h', b'i']);
+        bytes.extend([0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        let mut frames = Frames::new();
+        let seen: Vec<_> = bytes.into_iter().filter_map(|byte| frames.feed(byte)).collect();
+        assert_eq!(seen, [Farewell { last_stream: 0x7fff_ffff, code: 2 }]);
+    }
+}

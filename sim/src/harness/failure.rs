@@ -1,0 +1,41 @@
+//! What was found: the promise, the least scenario that breaks it, and how to see it again.
+
+use crate::{oracle::Broken, scenario::Scenario};
+use std::{error::Error, fmt};
+
+/// A service did not survive a shutdown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The seed that showed it.
+    pub seed: u64,
+    /// What did not hold.
+    pub broken: Broken,
+    /// The least scenario in which it does not.
+    pub scenario: Box<Scenario>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stop = self.scenario.first_stop_ms().unwrap_or(0);
+        writeln!(f, "{}", self.broken)?;
+        writeln!(f, "seed {}, shrunk: a stop is asked for at {stop} ms", self.seed)?;
+        for client in &self.scenario.clients {
+            writeln!(
+                f,
+                "  at {:>6} ms {:?} asks {:?}",
+                client.at_ms, client.traffic, client.request_kind
+            )?;
+        }
+        let text = serde_json::to_string(&self.scenario).map_err(|_| fmt::Error)?;
+        write!(f, "to see it again, in place of the seeds: .replay(r#\"{text}\"#)")
+    }
+}
+
+/// The same: a test prints what it unwraps.
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Error for Failure {}

@@ -1,0 +1,90 @@
+//! What must hold of somebody's own service: the promises of the host that can be seen without knowing it, and its own part.
+
+use super::runner::{FLAW, TASKS_LEFT};
+use crate::oracle::{Exercise, HOST_ORACLES, Judgement, Oracle, RunHistory};
+use lameduck::lifecycle::{HookResult, HookVerdict};
+
+/// The host's, then the service's.
+pub(super) const JUDGES: &[Oracle] = &[
+    HOST_ORACLES[0],
+    HOST_ORACLES[1],
+    HOST_ORACLES[2],
+    HOST_ORACLES[3],
+    HOST_ORACLES[4],
+    Oracle::new("S1", "its work is finished", its_work_is_finished),
+    Oracle::new("S2", "nothing is left behind", nothing_is_left_behind),
+    Oracle::new("S3", "it ends well", it_ends_well),
+    Oracle::new("S4", "what it said is so", what_it_said_is_so),
+];
+
+fn its_work_is_finished(history: &RunHistory<'_>) -> Judgement {
+    let Some(report) = &history.outcome.report else { return Ok(Exercise::No) };
+    let aborted: Vec<String> = report
+        .aborts
+        .iter()
+        .map(|abort| {
+            format!(
+                "{} {}, {:?} after it came, in {}",
+                abort.method, abort.path, abort.age, abort.phase
+            )
+        })
+        .collect();
+    if !aborted.is_empty() {
+        return Err(format!("the shutdown cut {}", aborted.join("; ")));
+    }
+    if report.requests.aborted > 0 {
+        return Err(format!("the shutdown cut {} requests", report.requests.aborted));
+    }
+    if report.work_panicked > 0 {
+        return Err(format!(
+            "tracked work or background tasks panicked: {}",
+            report.error.as_deref().unwrap_or_default()
+        ));
+    }
+    if report.work_dropped > 0 {
+        let work = report.work_dropped;
+        return Err(format!(
+            "tracked work that did not end when its context was cancelled was dropped: {work}"
+        ));
+    }
+    Ok(Exercise::Yes)
+}
+
+fn nothing_is_left_behind(history: &RunHistory<'_>) -> Judgement {
+    let Some(left) = history.server(TASKS_LEFT).next() else { return Ok(Exercise::No) };
+    match left.number("count") {
+        Some(0) => Ok(Exercise::Yes),
+        count => Err(format!(
+            "tasks that nobody waits for were alive at the exit, and died with the process: {}; \
+             spawn them with RequestContext::spawn or TaskContext::spawn",
+            count.unwrap_or(0)
+        )),
+    }
+}
+
+fn it_ends_well(history: &RunHistory<'_>) -> Judgement {
+    let Some(report) = &history.outcome.report else { return Ok(Exercise::No) };
+    let fails = |verdict| match verdict {
+        HookVerdict::Started(result) | HookVerdict::Stopped(result) => result != HookResult::Done,
+        HookVerdict::GivenUp(_) => true,
+        HookVerdict::StartDropped => false,
+    };
+    if let Some(hook) = report.hooks.iter().find(|hook| fails(hook.verdict)) {
+        let message = hook.message.clone().unwrap_or_default();
+        return Err(format!("the hook {} ended with {:?}: {message}", hook.name, hook.verdict));
+    }
+    if report.requests.panicked > 0 {
+        return Err(format!("handlers that panicked: {}", report.requests.panicked));
+    }
+    if let Some(error) = &report.error {
+        return Err(format!("the process failed: {error}"));
+    }
+    Ok(Exercise::Yes)
+}
+
+fn what_it_said_is_so(history: &RunHistory<'_>) -> Judgement {
+    match history.server(FLAW).next() {
+        Some(flaw) => Err(flaw.text("why").unwrap_or_default().to_owned()),
+        None => Ok(Exercise::Yes),
+    }
+}

@@ -1,0 +1,75 @@
+//! A service that is tried, and what must be so when its process exits.
+
+use crate::trace::{Record, Trace};
+use lameduck::{Host, HttpService};
+use std::fmt;
+
+/// What is said of a service's state at the exit.
+pub(super) type AtExit = Box<dyn FnOnce(&Told) -> Result<(), String> + Send>;
+
+/// A service that is tried.
+#[must_use = "it is what the setup returns"]
+pub struct Trial<S> {
+    pub(super) host: Host<S>,
+    pub(super) at_exit: Option<AtExit>,
+}
+
+impl<S: HttpService> Trial<S> {
+    /// Of a host, as its `main` builds it.
+    pub fn of(host: Host<S>) -> Self {
+        Self { host, at_exit: None }
+    }
+
+    /// Holds the service's own state against what its clients were told, in the moment in which the process exits: what is not
+    /// there by then is lost.
+    pub fn at_exit(
+        mut self,
+        holds: impl FnOnce(&Told) -> Result<(), String> + Send + 'static,
+    ) -> Self {
+        self.at_exit = Some(Box::new(holds));
+        self
+    }
+}
+
+impl<S: HttpService> From<Host<S>> for Trial<S> {
+    fn from(host: Host<S>) -> Self {
+        Self::of(host)
+    }
+}
+
+impl<S> fmt::Debug for Trial<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trial").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+/// What the clients of a service have been told so far.
+#[derive(Clone, Debug)]
+pub struct Told {
+    records: Vec<Record>,
+}
+
+impl Told {
+    pub(super) fn by(trace: &Trace) -> Self {
+        Self { records: trace.records() }
+    }
+
+    /// How many requests for `target`, path and query, were answered whole and with a status of 200 to 299.
+    #[must_use]
+    pub fn succeeded(&self, target: &str) -> usize {
+        let completed = self.records.iter().filter(|record| {
+            record.event == "completed"
+                && record.number("status").is_some_and(|status| (200..300).contains(&status))
+        });
+        completed.filter(|completed| self.target_of(completed) == Some(target)).count()
+    }
+
+    fn target_of(&self, of: &Record) -> Option<&str> {
+        let is_its = |record: &&Record| {
+            record.event == "asks"
+                && record.actor == of.actor
+                && record.number("request") == of.number("request")
+        };
+        self.records.iter().find(is_its)?.text("target")
+    }
+}

@@ -1,0 +1,264 @@
+//! One life of the real host in a simulated world, from its start to its exit code.
+//!
+//! Records, by the process's name: what the host logs (`phase`, `log`), and once it is over `report`, `phase span` (by the
+//! host's own clock), `tally`, `connections`, `abort`, `hook report` and at last `exit`. The prober's records are `probe`.
+
+use crate::{
+    SimClock, SimSpawner,
+    app::Actor,
+    checks::CheckScript,
+    client::{self, ClientId, ExchangePacing, Http1Client, RequestSpec, Route},
+    hooks::HookScript,
+    network::HostNetwork,
+    observe,
+    signals::ScriptedSignals,
+    tasks::TaskScript,
+    trace::Trace,
+};
+use lameduck::{
+    Builder, Host, HttpService, Limits, Report, ShutdownHandle,
+    lifecycle::Plan,
+    runtime::{ListenAddress, Network, Runtime, Seed},
+};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+use tracing::instrument::WithSubscriber;
+
+/// The port of the main server.
+pub const MAIN_PORT: u16 = 80;
+/// The port of the internal server.
+pub const INTERNAL_PORT: u16 = 81;
+/// The exit code of a process that the watchdog ended (P13).
+const WATCHDOG_CODE: u8 = 5;
+
+/// What a life is made of.
+#[derive(Clone, Debug)]
+pub struct HostRun {
+    /// The process's name in the trace.
+    pub name: String,
+    /// How long each step may take.
+    pub plan: Plan,
+    /// The deadline of every request.
+    pub request_timeout: Option<Duration>,
+    /// The limits that clients meet.
+    pub limits: Limits,
+    /// Hooks, in order.
+    pub hooks: Vec<HookScript>,
+    /// Background tasks.
+    pub tasks: Vec<TaskScript>,
+    /// Readiness checks.
+    pub checks: Vec<CheckScript>,
+    /// How much faster than the world its clock runs, in parts in a million.
+    pub clock_skew_ppm: i64,
+    /// How many workers.
+    pub workers: NonZeroUsize,
+    /// Where its chance comes from.
+    pub seed: Seed,
+}
+
+impl HostRun {
+    /// Lives on `network`, as the host that `build` founds with its settings, and returns the report; `None` if the watchdog ended it.
+    ///
+    /// `asks` is told a handle that asks for a stop by code, before the life begins.
+    pub async fn live<N, S>(
+        self,
+        network: N,
+        build: impl FnOnce(Builder, Actor) -> Host<S> + Send,
+        signals: ScriptedSignals,
+        trace: Trace,
+        asks: impl FnOnce(ShutdownHandle) + Send,
+    ) -> Option<Report>
+    where
+        N: Network,
+        S: HttpService,
+    {
+        let actor = Actor { name: self.name.clone(), trace: trace.clone() };
+        let clock = Arc::new(SimClock::with_skew(self.clock_skew_ppm));
+        let spawner =
+            SimSpawner::with_workers(&self.name, trace.clone(), clock.clone(), self.workers);
+        let bitten = CancellationToken::new();
+        spawner.on_watchdog({
+            let bitten = bitten.clone();
+            move || bitten.cancel()
+        });
+        let mut builder = Host::builder()
+            .main_address(ListenAddress::Port(MAIN_PORT))
+            .internal_address(ListenAddress::Port(INTERNAL_PORT))
+            .app_version("simulated")
+            .request_timeout(self.request_timeout)
+            .limits(self.limits)
+            .plan(self.plan)
+            .grace_period(Duration::ZERO);
+        for hook in &self.hooks {
+            builder = builder.hook(hook.hook(&actor));
+        }
+        for task in self.tasks {
+            let actor = actor.clone();
+            builder =
+                builder.background(task.name.clone(), move |context| task.run(actor, context));
+        }
+        for check in &self.checks {
+            builder = builder.readiness_check(check.check(&actor));
+        }
+        asks(builder.shutdown_handle());
+        let process = build(builder, actor);
+        let runtime =
+            Runtime { clock, network, signals, spawner: spawner.clone(), seed: self.seed };
+        let living =
+            process.run_in(runtime).with_subscriber(observe::observer(&self.name, trace.clone()));
+        let report = tokio::select! {
+            biased;
+            report = living => Some(report),
+            () = bitten.cancelled() => None,
+        };
+        spawner.process_over();
+        if let Some(report) = &report {
+            tell_report(&self.name, &trace, report);
+        }
+        let code = report.as_ref().map_or(WATCHDOG_CODE, Report::code);
+        trace.record(&self.name, "exit", &[("code", u64::from(code).into())]);
+        report
+    }
+}
+
+fn tell_report(name: &str, trace: &Trace, report: &Report) {
+    let mut fields = vec![
+        ("verdict", format!("{:?}", report.verdict).into()),
+        ("shutdown_us", micros(report.shutdown).into()),
+        ("worst_case_us", micros(report.worst_case).into()),
+    ];
+    fields.extend(report.reason.map(|reason| ("reason", reason.to_string().into())));
+    fields.extend(report.error.clone().map(|error| ("error", error.into())));
+    trace.record(name, "report", &fields);
+    for (phase, span) in &report.phases {
+        trace.record(
+            name,
+            "phase span",
+            &[("phase", phase.name().into()), ("us", micros(*span).into())],
+        );
+    }
+    let requests = &report.requests;
+    trace.record(
+        name,
+        "tally",
+        &[
+            ("started", requests.started.into()),
+            ("finished", requests.finished.into()),
+            ("timed_out", requests.timed_out.into()),
+            ("aborted", requests.aborted.into()),
+            ("gone", requests.gone.into()),
+            ("panicked", requests.panicked.into()),
+        ],
+    );
+    let connections = &report.connections;
+    trace.record(
+        name,
+        "connections",
+        &[
+            ("accepted", connections.accepted.into()),
+            ("open", connections.open().into()),
+            ("drained", connections.drained.into()),
+            ("reset", connections.reset.into()),
+            ("raced", connections.close_races.into()),
+            ("untold", connections.untold.into()),
+            ("upgraded", connections.upgraded.into()),
+            ("accept_errors", connections.accept_errors.into()),
+        ],
+    );
+    for abort in &report.aborts {
+        trace.record(
+            name,
+            "abort",
+            &[
+                ("path", abort.path.as_str().into()),
+                ("age_us", micros(abort.age).into()),
+                ("phase", abort.phase.name().into()),
+                ("head_sent", if abort.head_sent { "yes" } else { "no" }.into()),
+                ("by_shutdown", if abort.by_shutdown { "yes" } else { "no" }.into()),
+            ],
+        );
+    }
+    for hook in &report.hooks {
+        trace.record(
+            name,
+            "hook report",
+            &[
+                ("hook", hook.name.as_str().into()),
+                ("verdict", format!("{:?}", hook.verdict).into()),
+            ],
+        );
+    }
+}
+
+/// Asks the internal server of `process` for readiness, liveness and whether it serves, and now and then whether it has started, for ever: `pauses.0`
+/// apart where the phase has just changed, and up to `pauses.1` apart where nothing does. It records each answer: the status and the
+/// hash of the body, or `none` and how it failed. `asked_us` is when it was asked: an answer is as old as that at most.
+pub async fn probe<H: HostNetwork>(
+    host: H,
+    process: String,
+    trace: Trace,
+    pauses: (Duration, Duration),
+) {
+    let mute = ClientId::new("prober", Trace::new()).with_patience(Duration::from_secs(1));
+    let mut lines = PROBED.map(|names| (names, None));
+    let changed = trace.phase_changed();
+    let (mut round, mut quiet) = (0_u32, 0_u32);
+    loop {
+        for ([path, alias], kept) in &mut lines {
+            if *path == STARTUP && !round.is_multiple_of(4) {
+                continue;
+            }
+            let asked = world_time(&trace);
+            let route = Route::new(host.clone(), process.clone(), INTERNAL_PORT);
+            let mut http1_client = match kept.take() {
+                Some(http1_client) => Ok(http1_client),
+                None => Http1Client::open(&mute, &route).await,
+            };
+            let target = if round.is_multiple_of(3) { *alias } else { *path };
+            let answer = match &mut http1_client {
+                Ok(http1_client) => {
+                    http1_client
+                        .exchange(&mute, &RequestSpec::get(target), ExchangePacing::PROMPT)
+                        .await
+                }
+                Err(failure) => Err(*failure),
+            };
+            let mut told = vec![("path", (*path).into()), ("asked_us", asked.into())];
+            match answer {
+                Ok(done) => told
+                    .extend([("status", done.status.into()), ("body_hash", done.body_hash.into())]),
+                Err(failure) => told.push(("none", failure.how.name().into())),
+            }
+            trace.record("prober", "probe", &told);
+            if answer.is_ok_and(|done| done.keeps_alive) {
+                *kept = http1_client.ok();
+            }
+        }
+        round = round.wrapping_add(1);
+        let pause = pauses.0.saturating_mul(1 << (quiet / 3).min(6)).min(pauses.1);
+        tokio::select! {
+            biased;
+            () = changed.notified() => quiet = 0,
+            () = client::pause(pause) => quiet = quiet.saturating_add(1),
+        }
+    }
+}
+
+/// Whether it has started.
+const STARTUP: &str = "/startupz";
+
+/// What is probed, each with another name of it.
+const PROBED: [[&str; 2]; 4] = [
+    ["/readiness", "/readyz"],
+    ["/liveness", "/livez"],
+    ["/serving", "/serving"],
+    [STARTUP, STARTUP],
+];
+
+fn world_time(trace: &Trace) -> u64 {
+    trace.now().map_or(0, micros)
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,570 @@
+//! The books: what the report says, held against what was seen of it, number by number (P5, P11, P13).
+//!
+//! Nothing here asks the host's own code what is a failure, how long a plan is at worst, or what a hook may take: it is worked out
+//! again, so that a mistake there is not made twice.
+
+use super::{ErrorKind, ObservedRequest, RequestResult, RunHistory};
+use crate::{
+    client::UNREAD_WINDOW,
+    hooks::ActEnd,
+    scenario::{Client, RequestKind, Traffic},
+    trace::Record,
+};
+use lameduck::{
+    Report,
+    lifecycle::{GiveUp, HookResult, HookVerdict, Phase, StopReason},
+};
+use std::{collections::BTreeSet, time::Duration};
+
+/// How long the cut has to be carried out after the last phase.
+const CUT: Duration = Duration::from_millis(50);
+
+/// The report's numbers add up, and are those of the trace.
+pub(super) fn the_books_agree(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+    spans_are_the_phases(history, report)?;
+    the_bound_is_the_plans(history, report)?;
+    failures_are_said(history, report)?;
+    connections_are_counted(history, report)?;
+    hooks_are_told_as_they_were(history, report)
+}
+
+/// What a shutdown may take at worst, of this plan.
+pub(super) fn worst_case(history: &RunHistory<'_>) -> Duration {
+    let plan = &history.scenario.plan;
+    let all = plan.lame_duck + plan.drain + plan.cancel + plan.cleanup + plan.internal_close;
+    Duration::from_millis(all)
+}
+
+/// Whether the service itself failed, as the report has it.
+pub(super) const fn is_failure(reason: StopReason) -> bool {
+    match reason {
+        StopReason::Signal(_) | StopReason::Requested => false,
+        StopReason::TaskFailed | StopReason::StartFailed | StopReason::StartTimedOut => true,
+    }
+}
+
+fn spans_are_the_phases(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+    let Some((exit, _)) = history.exit() else { return Ok(()) };
+    // A phase of no time is told when it is entered, as all others.
+    let seen: Vec<(Phase, Duration)> =
+        history.phases.iter().map(|(phase, _, at)| (*phase, *at)).collect();
+    let said: Vec<Phase> = report.phases.iter().map(|(phase, _)| *phase).collect();
+    if said != seen.iter().map(|(phase, _)| *phase).collect::<Vec<_>>() {
+        return Err(format!(
+            "the report's phases are {said:?}, and those that were entered {seen:?}"
+        ));
+    }
+    for (n, (phase, span)) in report.phases.iter().enumerate() {
+        let (_, from) = seen[n];
+        let to = seen.get(n + 1).map_or(exit, |(_, at)| *at);
+        let lasted = history.host(to) - history.host(from);
+        if span.abs_diff(lasted) > history.rounding() {
+            return Err(format!(
+                "the report says that {phase} lasted {span:?}, and it lasted {lasted:?}"
+            ));
+        }
+    }
+    let stop = history.left_serving().or(history.began(Phase::CleaningUp)).unwrap_or(exit);
+    let lasted = history.host(exit) - history.host(stop);
+    if report.shutdown.abs_diff(lasted) > history.rounding() {
+        return Err(format!(
+            "the report says that the shutdown took {:?}, and it took {lasted:?}",
+            report.shutdown
+        ));
+    }
+    Ok(())
+}
+
+fn the_bound_is_the_plans(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+    let worst = worst_case(history);
+    if report.worst_case != worst {
+        return Err(format!(
+            "the report's worst case is {:?}, and the plan's {worst:?}",
+            report.worst_case
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the first hook that failed did so after the stop request: a start hook that was cancelled has a moment to return.
+fn a_cancelled_start_failed(history: &RunHistory<'_>, report: &Report) -> bool {
+    let exit = report.phases.iter().map(|(_, span)| *span).sum::<Duration>();
+    let stop = exit.saturating_sub(report.shutdown);
+    let failed = history.server("log").find(|record| record.text("message") == Some("hook failed"));
+    failed.is_some_and(|record| history.host(record.at) + history.rounding() >= stop)
+}
+
+/// Why a life failed, and that it did.
+fn failures_are_said(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+    let start_failed = report.hooks.iter().any(is_failed_start);
+    let limit = Duration::from_millis(history.scenario.plan.start);
+    let timed_out = history.began(Phase::Serving).is_none()
+        && history.span(Phase::Starting).is_some_and(|span| span >= limit);
+    let reason_holds = match report.reason {
+        Some(StopReason::StartFailed) => start_failed,
+        Some(StopReason::StartTimedOut) => timed_out,
+        Some(StopReason::TaskFailed) => history.server("task ends").any(has_failed),
+        Some(StopReason::Signal(_) | StopReason::Requested) => {
+            !start_failed
+                || timed_out
+                || limit.is_zero()
+                || a_cancelled_start_failed(history, report)
+        }
+        None => false,
+    };
+    if !reason_holds {
+        return Err(format!(
+            "the report's reason is {:?}, and nothing of that kind happened",
+            report.reason
+        ));
+    }
+    let Some(task_failed) = history.a_task_failed() else { return Ok(()) };
+    let failed = task_failed
+        || start_failed
+        || report.work_panicked > 0
+        || report.reason.is_none_or(is_failure);
+    if failed != report.error.is_some() {
+        return Err(format!(
+            "the service {}failed, and the error is {:?}",
+            if failed { "" } else { "never " },
+            report.error
+        ));
+    }
+    Ok(())
+}
+
+pub(super) const fn is_failed_start(hook: &lameduck::HookReport) -> bool {
+    matches!(
+        hook.verdict,
+        HookVerdict::Started(HookResult::Failed | HookResult::BadSetting | HookResult::Panicked)
+    )
+}
+
+fn has_failed(record: &Record) -> bool {
+    matches!(record.text("how"), Some("failed" | "panicked"))
+}
+
+fn connections_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+    let connections = &report.connections;
+    if connections.open() > 0 {
+        return Err(format!("{} connections were open at the exit", connections.open()));
+    }
+    let is_conversation = history.server("conversation begins").count() as u64;
+    if is_conversation > connections.upgraded {
+        return Err(format!(
+            "{is_conversation} connections were upgraded, and the host counts {}",
+            connections.upgraded
+        ));
+    }
+    let failed = history
+        .server("accept failed")
+        .filter(|record| record.text("how") == Some("descriptors"))
+        .count() as u64;
+    if connections.accept_errors != failed {
+        return Err(format!(
+            "{failed} accepts failed, and the host counts {}",
+            connections.accept_errors
+        ));
+    }
+    let answered: BTreeSet<(usize, u64)> = history
+        .requests
+        .iter()
+        .filter(|observed| observed.head.is_some())
+        .map(|observed| (observed.client, observed.connection))
+        .collect();
+    if connections.accepted < answered.len() as u64 {
+        return Err(format!(
+            "{} connections were served, and the host accepted {}",
+            answered.len(),
+            connections.accepted
+        ));
+    }
+    // An answer that was cut in its body was reset by us, where nobody else resets anything.
+    let torn: BTreeSet<(usize, u64)> = history
+        .requests
+        .iter()
+        .filter(|observed| matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "reset-in-body"))
+        .filter(|observed| !is_http2(history.client(observed)))
+        .map(|observed| (observed.client, observed.connection))
+        .collect();
+    if history.delivers() && connections.reset < torn.len() as u64 {
+        return Err(format!(
+            "{} clients saw a reset, and the host counts {}",
+            torn.len(),
+            connections.reset
+        ));
+    }
+    Ok(())
+}
+
+/// What crossed the close of an idle connection is counted, where the network is so near that it must have been seen.
+pub(super) fn races_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+    let cut = history.began(Phase::CleaningUp).unwrap_or_default();
+    let crossed = history.requests.iter().filter(|observed| {
+        let keeps = history.client(observed).is_some_and(|client| matches!(client.traffic, Traffic::KeepAlive { .. }));
+        let lost =
+            matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "end-before-head" || how == "reset-before-head");
+        keeps
+            && lost
+            && observed.earlier > 0
+            && observed.head.is_none()
+            && observed.sent.is_some_and(|sent| sent + history.under_way() < cut)
+    });
+    let crossed = crossed.count() as u64;
+    let near = history.scenario.latency_ms.1 <= 4
+        && history.outcome.grain.is_zero()
+        && history.scenario.clock_skew_ppm <= 0;
+    if near
+        && history.delivers()
+        && !history.is_impatient()
+        && crossed > report.connections.close_races
+    {
+        return Err(format!(
+            "{crossed} requests crossed a close, and the host counts {}",
+            report.connections.close_races
+        ));
+    }
+    Ok(())
+}
+
+/// Connections that the drain closed without an announcement are counted, and no others.
+pub(super) fn untold_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+    let connections = &report.connections;
+    let announced = |observed: &&ObservedRequest| matches!(observed.head, Some((_, _, true)));
+    let key = |observed: &ObservedRequest| (observed.client, observed.connection);
+    let mut told: BTreeSet<(usize, u64)> =
+        history.requests.iter().filter(announced).map(key).collect();
+    let number = |record: &Record| {
+        let client = record.actor.strip_prefix("client-").and_then(|n| n.parse().ok());
+        client.zip(record.number("connection"))
+    };
+    told.extend(
+        history.records.iter().filter(|record| record.event == "goaway").filter_map(number),
+    );
+    if connections.untold + told.len() as u64 > connections.accepted {
+        return Err(format!(
+            "{} of {} connections saw an announcement, and the host counts {} untold",
+            told.len(),
+            connections.accepted,
+            connections.untold
+        ));
+    }
+    let (Some(draining), Some(exit)) = (history.began(Phase::Draining), history.exit()) else {
+        return if connections.untold == 0 {
+            Ok(())
+        } else {
+            Err(untold_without_drain(connections.untold))
+        };
+    };
+    // What a body that was left unread closes was never idle.
+    let keeps = |client: &Client| {
+        let tears = |request_kind: &RequestKind| {
+            matches!(
+                request_kind,
+                RequestKind::Unread(_)
+                    | RequestKind::Breaks
+                    | RequestKind::Get(_)
+                    | RequestKind::Post(..)
+            )
+        };
+        matches!(client.traffic, Traffic::KeepAlive { .. })
+            && !tears(&client.request_kind)
+            && !client.then.as_ref().is_some_and(tears)
+    };
+    let closed = history.records.iter().filter(|record| {
+        let client = number(record).and_then(|(n, _)| history.scenario.clients.get(n));
+        record.event == "closed idle"
+            && record.text("how") == Some("fin")
+            && record.at >= draining
+            && record.at < exit.0
+            && client.is_some_and(keeps)
+    });
+    let closed = closed.filter_map(number).filter(|key| !told.contains(key)).count() as u64;
+    if history.delivers() && closed > connections.untold {
+        return Err(format!(
+            "{closed} idle connections were closed without an announcement, and the host counts {}",
+            connections.untold
+        ));
+    }
+    Ok(())
+}
+
+fn untold_without_drain(untold: u64) -> String {
+    format!("nothing was drained, and the host counts {untold} connections that it closed untold")
+}
+
+pub(super) fn is_http2(client: Option<&Client>) -> bool {
+    client.is_some_and(|client| {
+        matches!(client.traffic, Traffic::Http2 { .. } | Traffic::Http2Leaves { .. })
+    })
+}
+
+/// Each fate is counted for whom it befell.
+pub(super) fn fates_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+    let tally = &report.requests;
+    if tally.aborted != report.aborts.len() as u64 {
+        return Err(format!(
+            "{} requests were aborted, and {} have particulars",
+            tally.aborted,
+            report.aborts.len()
+        ));
+    }
+    let said = |said: ErrorKind| {
+        history.requests.iter().filter(|observed| observed.said == said).count() as u64
+    };
+    if said(ErrorKind::TimedOut) > tally.timed_out {
+        return Err(format!(
+            "{} clients were told of a deadline, and the host counts {}",
+            said(ErrorKind::TimedOut),
+            tally.timed_out
+        ));
+    }
+    let aborts = |head_sent: bool| {
+        report.aborts.iter().filter(|abort| abort.head_sent == head_sent).count() as u64
+    };
+    let cut = said(ErrorKind::Aborted) + said(ErrorKind::Stalled);
+    if cut > aborts(false) {
+        return Err(format!(
+            "{cut} requests were cut before their head, and the report has {}",
+            aborts(false)
+        ));
+    }
+    unread_is_not_finished(history, report)?;
+    cut_short_is_reset(history)?;
+    aborts_are_as_old_as_they_were(history)?;
+    if !history.everybody_stays() || history.requests.iter().any(|observed| observed.end.is_none())
+    {
+        return Ok(());
+    }
+    let torn = |observed: &&ObservedRequest| {
+        observed.head.is_some()
+            && matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how != "timed-out" && how != "not-sent")
+    };
+    // Whoever is cut in the very moment of its head may not have seen it.
+    let torn = history.requests.iter().filter(torn).count() as u64;
+    if torn > aborts(true) {
+        return Err(format!(
+            "{torn} answers broke off after their head, and the report has {} of those",
+            aborts(true)
+        ));
+    }
+    let all_answered = history
+        .requests
+        .iter()
+        .all(|observed| matches!(&observed.end, Some((_, RequestResult::Completed(..)))));
+    let asks = |client: &Client| {
+        !matches!(
+            client.traffic,
+            Traffic::Upgraded { .. } | Traffic::HalfHead | Traffic::SilentHttp2
+        )
+    };
+    if all_answered && history.scenario.clients.iter().all(asks) {
+        let refused = |observed: &&ObservedRequest| {
+            matches!(&observed.end, Some((_, RequestResult::Completed(400 | 408 | 431, _))))
+        };
+        let refused = history.requests.iter().filter(refused).count() as u64;
+        let answered = history.requests.len() as u64 - refused;
+        let (timed_out, others) =
+            (said(ErrorKind::TimedOut), answered - said(ErrorKind::TimedOut) - cut);
+        if (tally.timed_out, tally.aborted, tally.finished) != (timed_out, cut, others) {
+            return Err(format!(
+                "clients were told of {timed_out} deadlines, {cut} cuts and {others} answers: {tally:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Each abort is told with the path and the age of a handler that was at work.
+fn aborts_are_as_old_as_they_were(history: &RunHistory<'_>) -> Result<(), String> {
+    let others = |client: &Client| {
+        matches!(client.request_kind, RequestKind::Get(_) | RequestKind::Post(..))
+    };
+    if history.scenario.clients.iter().any(others) {
+        // Another app's handlers do not tell.
+        return Ok(());
+    }
+    for record in
+        history.server("log").filter(|record| record.text("message") == Some("request aborted"))
+    {
+        let (Some(path), Some(age)) =
+            (record.text("path"), record.number("age_ms").map(Duration::from_millis))
+        else {
+            continue;
+        };
+        let is_it = |begins: &Record| {
+            let target = begins.text("target").unwrap_or_default();
+            let lived = history.host(record.at) - history.host(begins.at.min(record.at));
+            target.split('?').next() == Some(path)
+                && lived.abs_diff(age) <= Duration::from_millis(1) + history.rounding()
+        };
+        if !history.server("handler begins").any(is_it) {
+            return Err(format!(
+                "{path} is said to be cut at {:?} after {age:?}, and no handler of it was that old",
+                record.at
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// With HTTP/1 an answer that is cut in its body is reset: an end could be taken for its own.
+fn cut_short_is_reset(history: &RunHistory<'_>) -> Result<(), String> {
+    // One of the worlds knows no reset.
+    if !history.resets() {
+        return Ok(());
+    }
+    let ended = history.requests.iter().find(|observed| {
+        // The length of a 503 tells that it is not whole.
+        let is_ours = observed.head.is_some_and(|(_, status, _)| status == 503);
+        !is_ours
+            && !is_http2(history.client(observed))
+            && matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "body-cut")
+    });
+    match ended {
+        Some(observed) => Err(format!(
+            "an answer to {} was cut in its body, and ended as if it were whole",
+            observed.target
+        )),
+        None => Ok(()),
+    }
+}
+
+/// An answer that is larger than the window of a client that reads nothing is never handed over whole.
+fn unread_is_not_finished(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+    let unread = history.requests.iter().filter(|observed| {
+        let large = |request_kind: &RequestKind| matches!(request_kind, RequestKind::Bytes(bytes) if *bytes > UNREAD_WINDOW as usize);
+        history.client(observed).is_some_and(|client| matches!(client.traffic, Traffic::Http2Leaves { .. }))
+            && history.request_kind(observed).is_some_and(large)
+            && observed.head.is_some_and(|(_, status, _)| status == 200)
+    });
+    let unread = unread.count() as u64;
+    if report.requests.finished + unread > report.requests.started {
+        return Err(format!(
+            "{unread} answers were never read, and {} of {} are said to be finished",
+            report.requests.finished, report.requests.started
+        ));
+    }
+    Ok(())
+}
+
+/// A hook's verdict is what became of it, and it was given up neither before its time nor after it.
+fn hooks_are_told_as_they_were(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+    let shares = shares(history);
+    let began = history.began(Phase::CleaningUp).map(|at| history.host(at)).unwrap_or_default();
+    let plan = &history.scenario.plan;
+    let cleanup = Duration::from_millis(plan.cleanup);
+    // Where phases are too long, that is another promise's matter.
+    let common = began + cleanup;
+    for hook in &report.hooks {
+        let Some(n) = history.scenario.hooks.iter().position(|script| script.name == hook.name)
+        else {
+            continue;
+        };
+        let script = &history.scenario.hooks[n];
+        let half = match hook.verdict {
+            HookVerdict::Started(_) | HookVerdict::StartDropped => "start",
+            HookVerdict::Stopped(_) | HookVerdict::GivenUp(_) => "stop",
+        };
+        let when = |event: &'static str| {
+            let mine = |record: &&Record| {
+                record.text("half") == Some(half) && record.text("hook") == Some(&script.name)
+            };
+            history.server(event).find(mine).map(|record| record.at)
+        };
+        let (begins, ends) = (when("hook begins"), when("hook ends"));
+        let act = if half == "start" { script.start } else { script.stop };
+        let result = match act.end {
+            ActEnd::Done => Some(HookResult::Done),
+            ActEnd::Fails => Some(HookResult::Failed),
+            ActEnd::Panics => Some(HookResult::Panicked),
+            ActEnd::Hangs => None,
+        };
+        match hook.verdict {
+            HookVerdict::Started(said) | HookVerdict::Stopped(said) => {
+                if Some(said) != result {
+                    return Err(format!(
+                        "the {half} of {} is said to be {said:?}, and it was {result:?}",
+                        hook.name
+                    ));
+                }
+            }
+            HookVerdict::StartDropped | HookVerdict::GivenUp(_) => {
+                // What ends with its time was out of time.
+                if let (Some(ends), Some(begins)) = (ends, begins)
+                    && history.host(ends) + history.rounding() < history.host(begins) + hook.took
+                {
+                    return Err(format!(
+                        "the {half} of {} ended at {ends:?}, and is said to be given up",
+                        hook.name
+                    ));
+                }
+            }
+        }
+        let (HookVerdict::GivenUp(_) | HookVerdict::Stopped(_), Some(begins)) =
+            (hook.verdict, begins)
+        else {
+            continue;
+        };
+        // A late one runs after all others, and gets what they left.
+        let below = if history.was_dropped(&hook.name) { 0 } else { n };
+        let reserved: Duration = shares[..below].iter().sum();
+        let until = common.saturating_sub(reserved);
+        let until = script
+            .budget_ms
+            .map_or(until, |own| until.min(history.host(begins) + Duration::from_millis(own)));
+        let over = history.host(begins) + hook.took;
+        // A share of a third is no whole millisecond.
+        let late = until + Duration::from_millis(1) + history.rounding();
+        if over > late {
+            return Err(format!(
+                "{} had until {until:?} by the host's clock, and its stop was over at {over:?}",
+                hook.name
+            ));
+        }
+        if hook.verdict == HookVerdict::GivenUp(GiveUp::Overran)
+            && over + Duration::from_micros(1) + history.rounding() < until
+        {
+            return Err(format!(
+                "{} had until {until:?} by the host's clock, and was given up at {over:?}",
+                hook.name
+            ));
+        }
+        if hook.verdict == HookVerdict::GivenUp(GiveUp::Impatience) {
+            let heard = history
+                .impatient()
+                .any(|(_, signal)| history.host(signal.at).abs_diff(over) <= history.rounding());
+            if !heard {
+                return Err(format!(
+                    "{} was given up at {over:?} for impatience, and nobody was impatient then",
+                    hook.name
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What each hook is sure to get: its own budget, or an equal share of what those leave.
+fn shares(history: &RunHistory<'_>) -> Vec<Duration> {
+    let hooks = &history.scenario.hooks;
+    let own: u64 = hooks.iter().filter_map(|hook| hook.budget_ms).sum();
+    let open = hooks.iter().filter(|hook| hook.budget_ms.is_none()).count();
+    let left = Duration::from_millis(history.scenario.plan.cleanup.saturating_sub(own));
+    let share = u32::try_from(open)
+        .ok()
+        .filter(|open| *open > 0)
+        .map_or(Duration::ZERO, |open| left / open);
+    hooks.iter().map(|hook| hook.budget_ms.map_or(share, Duration::from_millis)).collect()
+}
+
+/// The exit follows the last phase.
+pub(super) fn the_exit_follows(history: &RunHistory<'_>) -> Result<(), String> {
+    let (Some(stopped), Some((exit, _))) = (history.began(Phase::Stopped), history.exit()) else {
+        return Ok(());
+    };
+    if exit > stopped + history.world(CUT) + history.rounding() {
+        return Err(format!("nothing was left at {stopped:?}, and the process exited at {exit:?}"));
+    }
+    Ok(())
+}

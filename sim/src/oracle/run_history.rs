@@ -1,0 +1,403 @@
+//! A trace, read once: what every judge asks for.
+
+use crate::{
+    app::SLOW_CANCELLED,
+    scenario::{Client, Fault, Outcome, RequestKind, SERVER, Scenario, StopBy, Traffic},
+    trace::{Fnv64, Record},
+};
+use lameduck::lifecycle::{ABORT_FLUSH, HookVerdict, Phase};
+use std::{collections::BTreeMap, time::Duration};
+
+/// A scenario and what came of it, in the words of the promises.
+#[derive(Debug)]
+pub struct RunHistory<'a> {
+    /// What was played.
+    pub scenario: &'a Scenario,
+    /// What came of it.
+    pub outcome: &'a Outcome,
+    /// The whole trace.
+    pub records: Vec<Record>,
+    /// Phases, each with the place of its record and the world's time.
+    pub phases: Vec<(Phase, usize, Duration)>,
+    /// Requests, by client and number.
+    pub requests: Vec<ObservedRequest>,
+}
+
+/// A request, as its client saw it.
+#[derive(Clone, Debug)]
+pub struct ObservedRequest {
+    /// Which client.
+    pub client: usize,
+    /// Which connection of it.
+    pub connection: u64,
+    /// How many requests went before it on its connection.
+    pub earlier: u64,
+    /// Path and query.
+    pub target: String,
+    /// When it was begun.
+    pub observed: Duration,
+    /// When its last byte was handed over, as far as the client can tell.
+    pub sent: Option<Duration>,
+    /// When the head of its answer came, the status, and whether it says that the connection closes.
+    pub head: Option<(Duration, u64, bool)>,
+    /// How it ended, and when.
+    pub end: Option<(Duration, RequestResult)>,
+    /// What its answer said, if it was whole.
+    pub said: ErrorKind,
+}
+
+/// What a whole answer said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// What the handler said, or nothing.
+    Anything,
+    /// That the request was too slow: a 503 that is none of the others.
+    TimedOut,
+    /// That the shutdown cut it.
+    Aborted,
+    /// That its body stopped arriving.
+    Stalled,
+}
+
+impl ErrorKind {
+    fn of(status: u64, body_hash: &str) -> Self {
+        let is = |line: &str| {
+            let mut hash = Fnv64::new();
+            hash.feed(line.as_bytes());
+            format!("{:016x}", hash.value()) == body_hash
+        };
+        if status != 503 || is(SLOW_CANCELLED) {
+            Self::Anything
+        } else if is("request aborted: the service is shutting down and the drain is over\n") {
+            Self::Aborted
+        } else if is(
+            "request aborted: its body stopped arriving while the service was shutting down\n",
+        ) {
+            Self::Stalled
+        } else {
+            Self::TimedOut
+        }
+    }
+}
+
+/// How a request ended for its client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestResult {
+    /// With a whole answer: status, length.
+    Completed(u64, u64),
+    /// Without.
+    Failed(String),
+}
+
+/// The pause after an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// The least time in which a 503 gets out.
+const FLUSH: Duration = Duration::from_millis(20);
+
+impl<'a> RunHistory<'a> {
+    /// Reads the trace.
+    #[must_use]
+    pub fn read(scenario: &'a Scenario, outcome: &'a Outcome) -> Self {
+        let records = outcome.trace.records();
+        let phases = records
+            .iter()
+            .enumerate()
+            .filter(|(_, record)| record.event == "phase" && &*record.actor == SERVER)
+            .filter_map(|(place, record)| {
+                Some((phase_called(record.text("phase")?)?, place, record.at))
+            })
+            .collect();
+        let requests = requests(&records);
+        Self { scenario, outcome, records, phases, requests }
+    }
+
+    /// When a phase began, in the world's time.
+    #[must_use]
+    pub fn began(&self, phase: Phase) -> Option<Duration> {
+        self.phases.iter().find(|(entered, _, _)| *entered == phase).map(|(_, _, at)| *at)
+    }
+
+    /// When the drain, or what takes its place, began.
+    #[must_use]
+    pub fn left_serving(&self) -> Option<Duration> {
+        self.phases.iter().find(|(phase, _, _)| *phase > Phase::Serving).map(|(_, _, at)| *at)
+    }
+
+    /// The begin of the first phase after the lame duck delay: the moment from which the listeners close.
+    #[must_use]
+    pub fn left_lame_duck(&self) -> Option<Duration> {
+        self.phases.iter().find(|(phase, _, _)| *phase > Phase::LameDuck).map(|(_, _, at)| *at)
+    }
+
+    /// How long a phase lasted by the host's clock, as its report says.
+    #[must_use]
+    pub fn span(&self, phase: Phase) -> Option<Duration> {
+        let report = self.outcome.report.as_ref()?;
+        report.phases.iter().find(|(lived, _)| *lived == phase).map(|(_, span)| *span)
+    }
+
+    /// When the host exited, and how.
+    #[must_use]
+    pub fn exit(&self) -> Option<(Duration, u64)> {
+        self.server("exit").find_map(|record| Some((record.at, record.number("code")?)))
+    }
+
+    /// A span of the world's time in the host's clock, rounded down.
+    #[must_use]
+    pub fn host(&self, span: Duration) -> Duration {
+        let rate = 1_000_000 + i128::from(self.scenario.clock_skew_ppm);
+        let nanos =
+            i128::try_from(span.as_nanos()).unwrap_or(i128::MAX / 2_000_000) * rate / 1_000_000;
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// How exact timers are. The world's go by whole milliseconds, so that only a clock that disagrees with it rounds.
+    #[must_use]
+    pub const fn rounding(&self) -> Duration {
+        if self.scenario.clock_skew_ppm == 0 { Duration::ZERO } else { Duration::from_millis(2) }
+    }
+
+    /// Whether the world's packets are close to Linux: it knows resets, and a queue of connections.
+    #[must_use]
+    pub const fn resets(&self) -> bool {
+        self.outcome.grain.is_zero()
+    }
+
+    /// Whether the host's writes move only a part.
+    #[must_use]
+    pub fn is_torn(&self) -> bool {
+        self.scenario.faults.iter().any(|fault| matches!(fault, Fault::PartialIo { .. }))
+    }
+
+    /// Whether somebody holds the internal server up.
+    #[must_use]
+    pub fn is_lurked_on(&self) -> bool {
+        self.scenario.clients.iter().any(|client| client.traffic == Traffic::InternalHalfHead)
+    }
+
+    /// Whether nobody but clients that ask and stay are there, and nothing on the way is in their way.
+    #[must_use]
+    pub fn everybody_stays(&self) -> bool {
+        let stays = |client: &Client| {
+            !matches!(client.traffic, Traffic::Leaves { .. } | Traffic::Http2Leaves { .. })
+        };
+        self.delivers() && self.scenario.clients.iter().all(stays)
+    }
+
+    /// What the host, or its app, did of this kind.
+    pub fn server(&self, event: &'static str) -> impl DoubleEndedIterator<Item = &Record> + Clone {
+        self.records.iter().filter(move |record| record.event == event && &*record.actor == SERVER)
+    }
+
+    /// A span of the host's clock in the world's time, rounded up.
+    #[must_use]
+    pub fn world(&self, span: Duration) -> Duration {
+        let rate = 1_000_000 + i128::from(self.scenario.clock_skew_ppm);
+        let nanos = i128::try_from(span.as_nanos()).unwrap_or(i128::MAX / 1_000_000) * 1_000_000;
+        Duration::from_nanos(u64::try_from((nanos + rate - 1) / rate).unwrap_or(u64::MAX))
+    }
+
+    /// The longest that a packet is under way, where no fault holds it.
+    #[must_use]
+    pub const fn under_way(&self) -> Duration {
+        Duration::from_millis(self.scenario.latency_ms.1).saturating_add(self.outcome.grain)
+    }
+
+    /// Whether the network delivers all the time.
+    #[must_use]
+    pub fn delivers(&self) -> bool {
+        self.scenario.faults.iter().all(|fault| fault.delivers())
+    }
+
+    /// Whether nothing that reaches the host before `by` is lost on the way, or left lying for want of descriptors.
+    #[must_use]
+    pub fn delivers_by(&self, by: Duration) -> bool {
+        let over_by = |at_ms: &u64, for_ms: &u64| {
+            Duration::from_millis(at_ms + for_ms) + ACCEPT_PAUSE * 2 < by
+        };
+        self.scenario.faults.iter().all(|fault| match fault {
+            Fault::NoDescriptors { at_ms, for_ms } => over_by(at_ms, for_ms),
+            Fault::Hold { .. } | Fault::ResetAll { .. } => false,
+            Fault::PartialIo { .. } | Fault::AcceptAborted => true,
+        })
+    }
+
+    /// Whether whoever connects is sure to reach the host's queue, and to stay in it.
+    #[must_use]
+    pub fn reaches(&self) -> bool {
+        let lost = |fault: &Fault| matches!(fault, Fault::Hold { .. } | Fault::ResetAll { .. });
+        !self.scenario.faults.iter().any(lost)
+    }
+
+    /// What a request asks for.
+    #[must_use]
+    pub fn request_kind(&self, observed: &ObservedRequest) -> Option<&RequestKind> {
+        self.client(observed).map(|client| client.deed_of(&observed.target))
+    }
+
+    /// Whether there is time to flush an answer before what is left is cut.
+    #[must_use]
+    pub fn flushes(&self) -> bool {
+        let cancelling = self
+            .phases
+            .iter()
+            .find(|(phase, _, _)| *phase == Phase::Cancelling)
+            .map(|(_, place, _)| *place);
+        let hurried = self
+            .impatient()
+            .filter(|(place, _)| cancelling.is_some_and(|cancelling| *place > cancelling));
+        // One ends the wait for the handlers; the next ends the flush. Signals are recorded before they are heard.
+        let hurried = hurried.count()
+            + self
+                .impatient()
+                .filter(|(_, signal)| Some(signal.at) == self.began(Phase::Cancelling))
+                .count();
+        let enough = if self.scenario.plan().cancel > ABORT_FLUSH { 2 } else { 1 };
+        self.scenario.plan().cancel >= FLUSH && hurried < enough
+    }
+
+    /// The client of a request.
+    #[must_use]
+    pub fn client(&self, observed: &ObservedRequest) -> Option<&Client> {
+        self.scenario.clients.get(observed.client)
+    }
+
+    /// The further stop requests that end a wait, each with the place of its record.
+    pub fn impatient(&self) -> impl Iterator<Item = (usize, &Record)> {
+        let observed = |record: &Record| {
+            &*record.actor == SERVER && matches!(record.event, "signal" | "asked by code")
+        };
+        let stops = self.records.iter().enumerate().filter(move |(_, record)| observed(record));
+        stops
+            .skip(self.stops_heard_first())
+            .filter(|(_, record)| matches!(record.text("signal"), Some("SIGINT" | "SIGQUIT")))
+    }
+
+    /// How many stop requests were the first: none, if the start failed before anybody asked.
+    fn stops_heard_first(&self) -> usize {
+        let reason = self.outcome.report.as_ref().and_then(|report| report.reason);
+        usize::from(!reason.is_some_and(super::accounting::is_failure))
+    }
+
+    /// Whether a background task failed while it was needed; `None` if that cannot be told to the millisecond.
+    #[must_use]
+    pub fn a_task_failed(&self) -> Option<bool> {
+        let cancelling = self.began(Phase::Cancelling).unwrap_or(Duration::MAX);
+        let fails = |record: &&Record| {
+            matches!(record.text("how"), Some("failed" | "panicked"))
+                && self
+                    .scenario
+                    .tasks
+                    .iter()
+                    .any(|task| Some(task.name.as_str()) == record.text("task"))
+        };
+        let at = self.server("task ends").filter(fails).map(|record| record.at).min();
+        (at != Some(cancelling)).then_some(at < Some(cancelling) && at.is_some())
+    }
+
+    /// Whether the start of this hook was dropped. It may have finished all the same.
+    #[must_use]
+    pub fn was_dropped(&self, hook: &str) -> bool {
+        let dropped = |report: &lameduck::HookReport| {
+            report.name == hook && report.verdict == HookVerdict::StartDropped
+        };
+        self.outcome.report.as_ref().is_some_and(|report| report.hooks.iter().any(dropped))
+    }
+
+    /// Whether anything but requests and idle connections may be at work in the drain.
+    #[must_use]
+    pub fn has_company(&self) -> bool {
+        let keeps = |client: &Client| {
+            let lasts = |request_kind: &RequestKind| {
+                matches!(request_kind, RequestKind::Work(..) | RequestKind::Events)
+            };
+            lasts(&client.request_kind)
+                || client.then.as_ref().is_some_and(lasts)
+                || matches!(client.traffic, Traffic::Upgraded { .. })
+        };
+        !self.scenario.tasks.is_empty() || self.scenario.clients.iter().any(keeps)
+    }
+
+    /// Whether a stop hook may find its time over before it begins: what it is sure to get is within the rounding of timers.
+    #[must_use]
+    pub fn has_no_time(&self, hook: &str) -> bool {
+        let hooks = &self.scenario.hooks;
+        let own = hooks.iter().filter_map(|hook| hook.budget_ms).sum::<u64>();
+        let sharing = hooks.iter().filter(|hook| hook.budget_ms.is_none()).count().max(1) as u64;
+        let share = self.scenario.plan.cleanup.saturating_sub(own) / sharing;
+        let mine = hooks
+            .iter()
+            .find(|script| script.name == hook)
+            .and_then(|script| script.budget_ms)
+            .unwrap_or(share);
+        mine <= 2
+    }
+
+    /// Whether somebody may have been impatient.
+    #[must_use]
+    pub fn is_impatient(&self) -> bool {
+        self.scenario.stops.len() > self.stops_heard_first()
+            && self
+                .scenario
+                .stops
+                .iter()
+                .any(|stop| matches!(stop.by, StopBy::Sigint | StopBy::Sigquit))
+    }
+}
+
+fn phase_called(name: &str) -> Option<Phase> {
+    Phase::ALL.into_iter().find(|phase| phase.name() == name)
+}
+
+fn requests(records: &[Record]) -> Vec<ObservedRequest> {
+    let mut requests: BTreeMap<(usize, u64), ObservedRequest> = BTreeMap::new();
+    for record in records {
+        let Some(client) = record.actor.strip_prefix("client-").and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        let Some(request) = record.number("request") else { continue };
+        if record.event == "asks" {
+            let observed = ObservedRequest {
+                client,
+                connection: record.number("connection").unwrap_or(0),
+                earlier: record.number("earlier").unwrap_or(0),
+                target: record.text("target").unwrap_or_default().to_owned(),
+                observed: record.at,
+                sent: None,
+                head: None,
+                end: None,
+                said: ErrorKind::Anything,
+            };
+            requests.insert((client, request), observed);
+            continue;
+        }
+        let Some(observed) = requests.get_mut(&(client, request)) else { continue };
+        match record.event {
+            "sent" => observed.sent = Some(record.at),
+            "head" => {
+                let status = record.number("status").unwrap_or(0);
+                observed.head = Some((record.at, status, record.text("close") == Some("yes")));
+            }
+            "completed" => {
+                let (status, bytes) = (record.number("status"), record.number("body_bytes"));
+                observed.end = Some((
+                    record.at,
+                    RequestResult::Completed(status.unwrap_or(0), bytes.unwrap_or(0)),
+                ));
+                observed.said = ErrorKind::of(
+                    status.unwrap_or(0),
+                    record.text("body_hash").unwrap_or_default(),
+                );
+            }
+            "failed" => {
+                observed.end = Some((
+                    record.at,
+                    RequestResult::Failed(record.text("how").unwrap_or_default().to_owned()),
+                ));
+            }
+            _ => {}
+        }
+    }
+    requests.into_values().collect()
+}

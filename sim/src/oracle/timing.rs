@@ -1,0 +1,659 @@
+//! What is so to the millisecond: moments that handlers, tasks and silent clients are told, and what each of them has until then
+//! (P6, P9, P10, P12).
+
+use super::{ErrorKind, RequestResult, RunHistory};
+use crate::{
+    scenario::{Client, Filter, Pacing, RequestKind, StuckResponse, Traffic, client_name},
+    tasks::Until,
+    trace::Record,
+};
+use lameduck::lifecycle::{ABORT_FLUSH, Phase};
+use std::time::Duration;
+
+/// How long a fresh connection may be silent in the drain, and half a head may take then, and at all.
+const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
+const HEAD_GRACE: Duration = Duration::from_secs(1);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an upload may stand still in the drain.
+const PROGRESS_WAIT: Duration = Duration::from_secs(5);
+/// How long half a head may take on the internal port.
+const INTERNAL_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often connections are looked at while serving, and once a stop was asked for.
+const SWEEP: Duration = Duration::from_millis(250);
+const SWEEP_STOPPING: Duration = Duration::from_millis(10);
+/// How long a client that is gone stays unnoticed at most.
+const GONE_CHECK: Duration = Duration::from_secs(1);
+
+/// What a handler is given is what holds: the phase of that moment, and all of its deadline.
+pub(super) fn contexts_are_true(history: &RunHistory<'_>) -> Result<(), String> {
+    let own = history.scenario.request_timeout_ms.map(|ms| ms * 1_000);
+    for (place, record) in
+        history.records.iter().enumerate().filter(|(_, record)| record.event == "handler begins")
+    {
+        let Some(phase) = record.text("phase") else { continue };
+        let entered = history
+            .phases
+            .iter()
+            .rfind(|(_, entered, _)| *entered < place)
+            .map(|(phase, _, _)| *phase);
+        if entered.is_some_and(|entered| entered.name() != phase) {
+            return Err(format!(
+                "a handler at {:?} was told {phase}, and it was {entered:?}",
+                record.at
+            ));
+        }
+        let left = record.number("left_us");
+        // A clock that disagrees with the world shows parts of a microsecond.
+        if left.zip(own).map_or(left != own, |(left, own)| left.abs_diff(own) > 1) {
+            return Err(format!(
+                "a handler at {:?} had {left:?} µs left, and not {own:?}",
+                record.at
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// At a deadline the context is cancelled, for whoever holds it.
+pub(super) fn cancelled_at_the_deadline(history: &RunHistory<'_>) -> Result<(), String> {
+    let exit = history.exit().map_or(Duration::MAX, |(at, _)| at);
+    for record in history.server("handler begins") {
+        let target = record.text("target").unwrap_or_default();
+        let within = target.split_once("within=").and_then(|(_, within)| within.parse().ok());
+        let Some(due) = within.map(|ms| record.at + history.world(Duration::from_millis(ms)))
+        else {
+            continue;
+        };
+        let of_it = |event: &'static str| {
+            history
+                .server(event)
+                .find(|told| told.number("handler") == record.number("handler"))
+                .map(|told| told.at)
+        };
+        // It ended in the moment of its deadline because of that.
+        let met = of_it("handler ends").is_some_and(|ends| ends >= due)
+            && of_it("handler cancelled").is_none();
+        let late = of_it("context cancelled")
+            .is_none_or(|at| at > due + Duration::from_millis(10) + history.rounding());
+        let worked =
+            target.split_once("ms=").and_then(|(_, ms)| ms.split('&').next()?.parse().ok());
+        let is_longer = worked
+            .is_some_and(|ms| record.at + Duration::from_millis(ms) > due + history.rounding());
+        if met && late && is_longer && due + history.rounding() < exit {
+            return Err(format!(
+                "{target} met its deadline at {due:?}, and its context was not cancelled then"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whoever looks at its context sees it cancelled when the drain ends, and what does not look is dropped when its time is up.
+pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> {
+    let Some(cancelling) = history.began(Phase::Cancelling) else { return Ok(()) };
+    let Some(cleaning_up) = history.began(Phase::CleaningUp) else { return Ok(()) };
+    let flush = ABORT_FLUSH.min(history.scenario.plan().cancel);
+    let impatient = history.impatient().map(|(_, signal)| signal.at).find(|at| *at > cancelling);
+    let abort = cancelling + history.world(history.scenario.plan().cancel - flush);
+    let abort = impatient.map_or(abort, |at| abort.min(at)) + history.rounding();
+    for record in history.server("handler begins") {
+        let target = record.text("target").unwrap_or_default();
+        let handler = record.number("handler");
+        let of_it = |event: &'static str| {
+            history
+                .server(event)
+                .find(|record| record.number("handler") == handler)
+                .map(|record| record.at)
+        };
+        let ends = of_it("handler ends").unwrap_or(Duration::MAX);
+        let heeds = target.starts_with("/slow?");
+        let waits = heeds || (target.starts_with("/stuck?") && !target.contains("half="));
+        if !waits || record.at >= cancelling {
+            continue;
+        }
+        if heeds && ends > cancelling + history.rounding() && cleaning_up > cancelling {
+            // It answers; with HTTP/1 the witness stays in the answer until that is written.
+            let told = of_it("handler cancelled");
+            if told.is_none_or(|told| told > cancelling + history.rounding()) {
+                return Err(format!(
+                    "{target}, at work since {:?}, was not told to return at {cancelling:?}",
+                    record.at
+                ));
+            }
+        }
+        if !heeds && ends > abort && cleaning_up > abort {
+            return Err(format!(
+                "{target}, at work since {:?}, was to be cut by {abort:?}, and was at {ends:?}",
+                record.at
+            ));
+        }
+    }
+    // What cannot be flushed is cut at the end, and told then.
+    let cut = |record: &&Record| {
+        record.text("message") == Some("request aborted")
+            && record.text("phase") != Some("draining")
+            && record.text("path") != Some("/breaks")
+    };
+    let late = |record: &&Record| record.at > abort && record.at < cleaning_up;
+    for record in history.server("log").filter(cut).filter(late) {
+        let fresh = history.server("handler begins").any(|begins| begins.at >= abort);
+        if record.text("head_sent") == Some("false") && !fresh && history.delivers() {
+            return Err(format!(
+                "a request was cut at {:?}, and its time was up at {abort:?}",
+                record.at
+            ));
+        }
+    }
+    for record in history.server("task ends").filter(|record| record.text("how") == Some("dropped"))
+    {
+        if record.at > abort && record.at > cancelling {
+            let begun = history
+                .server("task begins")
+                .filter(|begun| begun.text("task") == record.text("task"));
+            if begun.map(|begun| begun.at).max().is_some_and(|begun| begun < abort) {
+                return Err(format!(
+                    "a task was dropped at {:?}, and its time was up at {abort:?}",
+                    record.at
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Background tasks begin with Serving, and each is told what it waits for.
+pub(super) fn tasks_are_told(history: &RunHistory<'_>) -> Result<(), String> {
+    let serving = history.began(Phase::Serving);
+    for task in &history.scenario.tasks {
+        let of_it = |event: &'static str| {
+            let mine = |record: &&Record| record.text("task") == Some(task.name.as_str());
+            history.server(event).find(mine).map(|record| record.at)
+        };
+        let (begins, ends) = (of_it("task begins"), of_it("task ends"));
+        if begins != serving && (begins.is_some() || ends.is_some()) {
+            return Err(format!("{} began at {begins:?}, and Serving at {serving:?}", task.name));
+        }
+        let due = match task.until {
+            Until::Begun => None,
+            Until::Stopping => history.left_serving(),
+            Until::Draining => history.began(Phase::Draining),
+            Until::Cancelled => history.began(Phase::Cancelling),
+        };
+        if let (Some(due), Some(_), Some(ends)) = (due, begins, ends)
+            && ends > due
+            && of_it("task told").is_none()
+        {
+            return Err(format!("{} was not told of {} at {due:?}", task.name, task.until.name()));
+        }
+    }
+    Ok(())
+}
+
+/// A connection that may still say something is not closed before its time, and half a head is not refused before it.
+pub(super) fn silence_has_its_time(history: &RunHistory<'_>) -> Result<(), String> {
+    if !history.resets() {
+        return Ok(());
+    }
+    let Some(draining) = history.began(Phase::Draining) else { return Ok(()) };
+    let cut = history
+        .began(Phase::CleaningUp)
+        .or(history.exit().map(|(at, _)| at))
+        .unwrap_or(Duration::MAX);
+    let near = Duration::from_millis(history.scenario.latency_ms.0);
+    if !history.delivers() {
+        return Ok(());
+    }
+    for (n, client) in history.scenario.clients.iter().enumerate() {
+        let when = |event: &str| {
+            let is_its =
+                |record: &&Record| record.event == event && *record.actor == *client_name(n);
+            history.records.iter().find(is_its).map(|record| record.at)
+        };
+        let (Some(connected), Some(ended)) = (when("connected"), when("ended")) else { continue };
+        // Its ACK is under way when it is connected in its own eyes.
+        let accepted = connected + near;
+        let least = match client.traffic {
+            Traffic::ByteLess => {
+                let least = draining.max(accepted + history.world(FIRST_BYTE_GRACE));
+                first_byte_timeout(history).map_or(least, |timeout| least.min(accepted + timeout))
+            }
+            Traffic::HalfHead => (accepted + history.world(HEADER_TIMEOUT))
+                .min(draining.max(accepted) + history.world(HEAD_GRACE)),
+            Traffic::Once(_)
+            | Traffic::KeepAlive { .. }
+            | Traffic::PerRequest { .. }
+            | Traffic::Http2 { .. }
+            | Traffic::Pipelined { .. }
+            | Traffic::Late { .. }
+            | Traffic::Leaves { .. }
+            | Traffic::InternalHalfHead
+            | Traffic::SilentHttp2
+            | Traffic::Upgraded { .. }
+            | Traffic::Http2Leaves { .. } => continue,
+        };
+        if connected + history.under_way() < draining
+            && ended < cut
+            && ended + history.rounding() + history.outcome.grain < least + near
+        {
+            return Err(format!(
+                "{}, who had until {least:?}, was told to go by {ended:?}",
+                client_name(n)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A connection without a byte is closed after its timeout, and the next sweep.
+pub(super) fn the_silent_are_closed(history: &RunHistory<'_>) -> Result<(), String> {
+    let (Some(timeout), true) =
+        (first_byte_timeout(history), history.resets() && history.delivers())
+    else {
+        return Ok(());
+    };
+    let draining = history.began(Phase::Draining).unwrap_or(Duration::MAX);
+    for (n, client) in history.scenario.clients.iter().enumerate() {
+        let when = |event: &str| {
+            let is_its =
+                |record: &&Record| record.event == event && *record.actor == *client_name(n);
+            history.records.iter().find(is_its).map(|record| record.at)
+        };
+        let (Traffic::ByteLess, Some(connected)) = (client.traffic, when("connected")) else {
+            continue;
+        };
+        let latest = connected
+            + timeout
+            + history.world(SWEEP)
+            + history.under_way() * 2
+            + history.rounding();
+        if latest < draining && when("ended").is_none_or(|ended| ended > latest) {
+            return Err(format!("{} said nothing, and had no end by {latest:?}", client_name(n)));
+        }
+    }
+    Ok(())
+}
+
+fn first_byte_timeout(history: &RunHistory<'_>) -> Option<Duration> {
+    history.scenario.limits.first_byte_timeout.map(|ms| history.world(Duration::from_millis(ms)))
+}
+
+/// An upload that stands still in the drain is given up after its time, and not before.
+pub(super) fn uploads_have_their_time(history: &RunHistory<'_>) -> Result<(), String> {
+    let (Some(draining), true) = (history.began(Phase::Draining), history.delivers()) else {
+        return Ok(());
+    };
+    let (near, far) = (Duration::from_millis(history.scenario.latency_ms.0), history.under_way());
+    for observed in history.requests.iter().filter(|observed| observed.said == ErrorKind::Stalled) {
+        let (Some(client), Some((head, ..))) = (history.client(observed), observed.head) else {
+            continue;
+        };
+        let Traffic::Once(Pacing::SlowUpload(_, pause)) = client.traffic else { continue };
+        let pause = Duration::from_millis(pause.max(1));
+        // A piece after each pause.
+        let piece_before = |at: Duration| {
+            let count = at.saturating_sub(observed.observed).as_micros() / pause.as_micros();
+            observed.observed + pause * u32::try_from(count).unwrap_or(0)
+        };
+        let still = head.saturating_sub(near)
+            - draining.max(piece_before(head.saturating_sub(near + far)) + near).min(head - near);
+        let most = history.world(PROGRESS_WAIT + GONE_CHECK)
+            + SWEEP_STOPPING * 2
+            + (far - near) * 2
+            + history.rounding();
+        if pause + (far - near) + history.rounding() < history.world(PROGRESS_WAIT) {
+            return Err(format!("an upload that went on every {pause:?} was given up at {head:?}"));
+        }
+        if still > most {
+            return Err(format!(
+                "an upload stood still for {still:?} in the drain, and had {most:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A reader that stands still in the drain is given up after its time, and not before.
+pub(super) fn readers_have_their_time(history: &RunHistory<'_>) -> Result<(), String> {
+    if !history.resets() {
+        return Ok(());
+    }
+    let (Some(draining), Some(cancelling), true) =
+        (history.began(Phase::Draining), history.began(Phase::Cancelling), history.delivers())
+    else {
+        return Ok(());
+    };
+    let stalls = |client: &Client| matches!(client.traffic, Traffic::Once(Pacing::SlowReader(_, pause)) if pause > 7_000);
+    let aborted = |record: &&Record| {
+        record.text("message") == Some("request aborted")
+            && record.text("phase") == Some("draining")
+            && record.text("path") != Some("/breaks")
+    };
+    for record in history.server("log").filter(aborted) {
+        if record.at + history.rounding() < draining + history.world(PROGRESS_WAIT) {
+            return Err(format!(
+                "a client was given up at {:?}, and the drain began at {draining:?}",
+                record.at
+            ));
+        }
+    }
+    for observed in &history.requests {
+        let (Some(client), Some(RequestKind::Bytes(300_000..))) =
+            (history.client(observed), history.request_kind(observed))
+        else {
+            continue;
+        };
+        let Traffic::Once(Pacing::SlowReader(_, pause)) = client.traffic else { continue };
+        // It reads after each pause, and moves then.
+        let mut reads = (1..20).map(|n| observed.observed + Duration::from_millis(pause) * n);
+        let moved = reads
+            .rfind(|at| *at <= draining + history.under_way() * 2)
+            .unwrap_or(observed.observed);
+        let next = moved + Duration::from_millis(pause);
+        let by = draining
+            + history.world(PROGRESS_WAIT + GONE_CHECK * 2)
+            + SWEEP_STOPPING * 4
+            + history.under_way() * 6;
+        let was_there = observed.observed + history.under_way() * 4 < draining;
+        let given_up = history.server("log").filter(aborted).any(|record| record.at <= by);
+        if stalls(client) && was_there && by < next && by < cancelling && !given_up {
+            return Err(format!(
+                "client-{} read nothing from {moved:?} on, and was not given up by {by:?}",
+                observed.client
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// While serving, half a head is not waited for longer than it may take.
+pub(super) fn half_heads_are_refused(history: &RunHistory<'_>) -> Result<(), String> {
+    let left = history.left_serving().unwrap_or(Duration::MAX);
+    for (n, _) in history
+        .scenario
+        .clients
+        .iter()
+        .enumerate()
+        .filter(|(_, client)| client.traffic == Traffic::HalfHead)
+    {
+        let when = |event: &str| {
+            let is_its =
+                |record: &&Record| record.event == event && *record.actor == *client_name(n);
+            history.records.iter().find(is_its).map(|record| record.at)
+        };
+        let Some(connected) = when("connected") else { continue };
+        let by = connected
+            + history.world(HEADER_TIMEOUT + SWEEP)
+            + SWEEP_STOPPING
+            + history.under_way() * 3
+            + history.rounding();
+        if history.delivers() && by < left && when("ended").is_none_or(|ended| ended > by) {
+            return Err(format!(
+                "{} sent half a head at {connected:?}, and was not refused by {by:?}",
+                client_name(n)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The internal server waits for half a head as long as it may take, and no further SIGTERM changes that.
+pub(super) fn lurkers_have_their_time(history: &RunHistory<'_>) -> Result<(), String> {
+    let (Some(cleaning_up), Some(stopped)) =
+        (history.began(Phase::CleaningUp), history.began(Phase::Stopped))
+    else {
+        return Ok(());
+    };
+    let impatient =
+        history.impatient().any(|(_, signal)| signal.at >= cleaning_up && signal.at <= stopped);
+    let is_stop = |record: &&Record| {
+        let said = record.text("end").is_some_and(|end| end.starts_with("stop"));
+        said || (record.text("half") == Some("stop") && record.event != "hook report")
+    };
+    let last = history.records.iter().filter(is_stop).map(|record| record.at).max();
+    let closes = last.map_or(cleaning_up, |last| last.max(cleaning_up));
+    for (n, client) in history.scenario.clients.iter().enumerate() {
+        let when = |event: &str| {
+            let is_its =
+                |record: &&Record| record.event == event && *record.actor == *client_name(n);
+            history.records.iter().find(is_its)
+        };
+        let (Traffic::InternalHalfHead, Some(connected), Some(ended)) =
+            (client.traffic, when("connected"), when("ended"))
+        else {
+            continue;
+        };
+        let came = connected.at + Duration::from_millis(history.scenario.latency_ms.0);
+        let own =
+            (came + history.world(INTERNAL_HEADER_TIMEOUT)).min(closes + history.world(HEAD_GRACE));
+        let until = own.min(closes + history.world(history.scenario.plan().internal_close));
+        // The bound takes what is late from the last wait.
+        let is_there = connected.at + history.under_way() < closes && ended.at >= stopped;
+        if is_there
+            && history.delivers()
+            && !impatient
+            && stopped + Duration::from_millis(1) + history.rounding() * 3 < until
+        {
+            return Err(format!(
+                "the internal server had until {until:?} to hear {} out, and closed at {stopped:?}",
+                client_name(n)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Once the listeners are sealed nobody is let in whose first packet comes later.
+pub(super) fn nobody_comes_after_the_seal(history: &RunHistory<'_>) -> Result<(), String> {
+    let (near, far) = history.scenario.latency_ms;
+    let sealed = history.scenario.syn_filter == Filter::Available
+        && near == far
+        && history.resets()
+        && history.delivers();
+    let (Some(draining), true) = (history.began(Phase::Draining), sealed) else { return Ok(()) };
+    for record in history.records.iter().filter(|record| record.event == "connected") {
+        let client = record.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
+        let Some(client) = client.and_then(|n| history.scenario.clients.get(n)) else { continue };
+        let came = record.at.saturating_sub(Duration::from_millis(near));
+        if client.traffic != Traffic::InternalHalfHead && came > draining {
+            return Err(format!(
+                "{} came at {came:?}, after the drain began at {draining:?}, and was let in",
+                record.actor
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A head that comes in halves is heard if it is whole in time, and only then.
+pub(super) fn heads_have_their_time(history: &RunHistory<'_>) -> Result<(), String> {
+    let draining = history.began(Phase::Draining).unwrap_or(Duration::MAX);
+    let cut = history
+        .began(Phase::Cancelling)
+        .or(history.exit().map(|(at, _)| at))
+        .unwrap_or(Duration::MAX);
+    if !history.delivers() {
+        return Ok(());
+    }
+    let (near, far) = (Duration::from_millis(history.scenario.latency_ms.0), history.under_way());
+    for observed in &history.requests {
+        let (Some(client), Some((_, end))) = (history.client(observed), &observed.end) else {
+            continue;
+        };
+        let Traffic::Once(Pacing::HeadPause(pause)) = client.traffic else { continue };
+        let pause = Duration::from_millis(pause);
+        let limit = |first: Duration| {
+            let usual = first + history.world(HEADER_TIMEOUT);
+            let drained = draining.max(first).saturating_add(history.world(HEAD_GRACE));
+            usual.min(drained)
+        };
+        // The connection's first packet goes before the request's.
+        let (first, last) = (observed.observed + near, observed.observed + far + pause);
+        let heard = observed.head.is_some_and(|(_, status, _)| status != 408);
+        // Connected while the listeners settle, or not at all.
+        let was_there = observed.observed + far < draining;
+        if !heard && was_there && last + SWEEP_STOPPING < limit(first).min(cut) {
+            return Err(format!(
+                "a head whole by {last:?} had until {:?}, and got {end:?}",
+                limit(first)
+            ));
+        }
+        let latest = limit(observed.observed + far)
+            + history.world(SWEEP)
+            + SWEEP_STOPPING
+            + history.rounding();
+        let whole = observed.observed + near + pause;
+        if heard && whole > latest {
+            return Err(format!(
+                "half a head had until {latest:?}, and was heard out until {whole:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whoever speaks within the first-byte grace is heard.
+pub(super) fn late_words_are_heard(history: &RunHistory<'_>) -> Result<(), String> {
+    let (Some(draining), true) = (history.began(Phase::Draining), history.delivers()) else {
+        return Ok(());
+    };
+    let cut = history.began(Phase::Cancelling).unwrap_or(Duration::MAX);
+    for observed in &history.requests {
+        let (Some(client), Some((at, RequestResult::Failed(how)))) =
+            (history.client(observed), &observed.end)
+        else {
+            continue;
+        };
+        let connected = history.records.iter().find(|record| {
+            record.event == "connected"
+                && *record.actor == *client_name(observed.client)
+                && record.number("connection") == Some(observed.connection)
+        });
+        let (Traffic::Late { .. }, Some(connected)) = (client.traffic, connected) else { continue };
+        let arrives = observed.observed + history.under_way();
+        let accepted = connected.at + Duration::from_millis(history.scenario.latency_ms.0);
+        let until = draining.max(accepted + history.world(FIRST_BYTE_GRACE));
+        let lost = observed.head.is_none()
+            && matches!(how.as_str(), "reset-before-head" | "end-before-head");
+        if lost
+            && connected.at + history.under_way() < draining
+            && arrives < until.min(cut)
+            && *at < cut
+        {
+            return Err(format!(
+                "client-{} spoke at {:?}, had until {until:?}, and was not heard",
+                observed.client, observed.observed
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A client that resets its connection ends its handler soon.
+pub(super) fn the_gone_are_noticed(history: &RunHistory<'_>) -> Result<(), String> {
+    for (n, client) in history.scenario.clients.iter().enumerate() {
+        let (Traffic::Leaves { resets: true, .. }, true) = (client.traffic, history.resets())
+        else {
+            continue;
+        };
+        let target = client.request_kind.ask().target;
+        let alone =
+            history.requests.iter().filter(|observed| observed.target == target).count() == 1;
+        let waits = matches!(
+            client.request_kind,
+            RequestKind::Slow(_)
+                | RequestKind::Unlimited(_)
+                | RequestKind::Stuck(_, StuckResponse::Nothing)
+        );
+        let left = history
+            .records
+            .iter()
+            .find(|record| record.event == "leaves" && *record.actor == *client_name(n));
+        let (Some(left), true, true) = (left, alone && waits, history.delivers()) else { continue };
+        let Some(begins) = history
+            .server("handler begins")
+            .find(|record| record.text("target") == Some(target.as_str()))
+        else {
+            continue;
+        };
+        let by = left.at.max(begins.at)
+            + history.under_way()
+            + history.world(GONE_CHECK * 2 + SWEEP)
+            + SWEEP_STOPPING;
+        let ends = history
+            .server("handler ends")
+            .find(|record| record.number("handler") == begins.number("handler"));
+        if ends.is_some_and(|ends| ends.at > by) {
+            return Err(format!(
+                "client-{n} was gone at {:?}, and its handler was at work after {by:?}",
+                left.at
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A handler whose deadline comes with the abort has met its deadline first.
+pub(super) fn the_deadline_goes_first(history: &RunHistory<'_>) -> Result<(), String> {
+    let Some(cancelling) = history.began(Phase::Cancelling) else { return Ok(()) };
+    for observed in history.requests.iter().filter(|observed| observed.said == ErrorKind::Aborted) {
+        let Some(RequestKind::Stuck(_, StuckResponse::Nothing)) = history.request_kind(observed)
+        else {
+            continue;
+        };
+        let Some(timeout) = history.scenario.request_timeout_ms.map(Duration::from_millis) else {
+            continue;
+        };
+        let begins = history
+            .server("handler begins")
+            .filter(|record| record.text("target") == Some(observed.target.as_str()));
+        let [begins] = begins.collect::<Vec<_>>()[..] else { continue };
+        let due = begins.at + history.world(timeout);
+        let ends = history
+            .server("handler ends")
+            .find(|record| record.number("handler") == begins.number("handler"));
+        if ends.is_some_and(|ends| ends.at >= due + history.rounding() && ends.at > cancelling) {
+            return Err(format!(
+                "{} met its deadline at {due:?}, and was told that it was cut",
+                observed.target
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Nothing of a request is left in the process when it cleans up before its time.
+pub(super) fn nothing_is_left_behind(history: &RunHistory<'_>) -> Result<(), String> {
+    let Some((_, place, at)) =
+        history.phases.iter().find(|(phase, _, _)| *phase == Phase::CleaningUp)
+    else {
+        return Ok(());
+    };
+    let time_was_up = history.is_impatient()
+        || history
+            .span(Phase::Cancelling)
+            .is_none_or(|span| span + history.rounding() >= history.scenario.plan().cancel);
+    if time_was_up {
+        return Ok(());
+    }
+    for what in [
+        ["handler begins", "handler ends"],
+        ["task begins", "task ends"],
+        ["conversation begins", "conversation ends"],
+    ] {
+        let [begun, ended] = what.map(|event| {
+            let said =
+                history.records.iter().enumerate().filter(|(_, record)| record.event == event);
+            // What ends in the same instant may say so a moment later.
+            said.filter(|(n, record)| n < place || (event.ends_with("ends") && record.at <= *at))
+                .count()
+        });
+        if begun > ended {
+            return Err(format!(
+                "cleaning up began at {at:?}, and {} of {begun} were not over: {}",
+                begun - ended,
+                what[0]
+            ));
+        }
+    }
+    Ok(())
+}

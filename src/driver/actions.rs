@@ -1,0 +1,212 @@
+//! Performs what the machine asks for.
+
+use super::{Driver, Exiting, Worker, hooks::HookStage, reporting::phase_message};
+use crate::{
+    background::TaskContext,
+    errors::chain,
+    http::{
+        CrewParts, HttpService, Kind, Outstanding, SealBarrier, TrackedWork, WorkOrigin,
+        WorkerCommand, millis, run_until_released,
+    },
+    lifecycle::{Action, HookVerdict, Moment, Phase, Signal, StopReason},
+    runtime::{Network, Reservation, SignalSource, Spawner, TaskKind},
+};
+use std::{io, sync::Arc};
+use tokio::sync::{mpsc, oneshot};
+
+impl<S, N, G, R> Driver<S, N, G, R>
+where
+    S: HttpService,
+    N: Network,
+    G: SignalSource,
+    R: Spawner,
+{
+    pub(super) fn perform_all(&mut self, now: Moment) -> Exiting {
+        while let Some(action) = self.lifecycle.poll_action() {
+            if self.perform(action, now) == Exiting::Yes {
+                return Exiting::Yes;
+            }
+        }
+        Exiting::No
+    }
+
+    pub(super) fn perform(&mut self, action: Action, now: Moment) -> Exiting {
+        match action {
+            Action::Publish(phase) => self.publish(phase, now),
+            Action::RunStartHook(hook) => self.run_hook(hook, HookStage::Start, now),
+            Action::CancelStartHook(hook) => self.cancel_hook(hook),
+            Action::DropStartHook(hook) => self.drop_hook(hook, HookVerdict::StartDropped, now),
+            Action::Listen => self.listen(),
+            Action::Abandon => self.abandon(),
+            Action::ArmWatchdog(at) => self.spawner.arm_watchdog(at),
+            Action::Quiesce => self.quiesce(),
+            Action::CancelRoot => self.main.cancel_root(),
+            Action::Abort => {
+                self.main.abort();
+                self.send_command(WorkerCommand::Wake);
+            }
+            Action::Cut => {
+                self.main.cut();
+                self.send_command(WorkerCommand::Abort);
+            }
+            Action::RunStopHook(hook) => self.run_hook(hook, HookStage::Stop, now),
+            Action::GiveUpStopHook(hook, why) => {
+                self.drop_hook(hook, HookVerdict::GivenUp(why), now)
+            }
+            Action::ReleaseWorkers => self.release_workers(),
+            Action::CloseInternal => {
+                self.internal.publish(Phase::Draining, now);
+                let _ = self.internal_commands.send(WorkerCommand::Close);
+            }
+            Action::CutInternal => {
+                self.internal.cut();
+                let _ = self.internal_commands.send(WorkerCommand::Abort);
+            }
+            Action::Exit => return Exiting::Yes,
+        }
+        Exiting::No
+    }
+
+    pub(super) fn publish(&mut self, phase: Phase, now: Moment) {
+        // First, so that no probe reads the new phase with the old value.
+        self.status.note_serving(self.lifecycle.is_serving());
+        self.main.publish(phase, now);
+        let stop = self.lifecycle.history().stop;
+        self.status.record_phase(phase, now, stop.map(|stop| stop.deadline));
+        if phase == Phase::Serving {
+            self.start_background();
+        }
+        if phase >= Phase::LameDuck {
+            self.send_command(WorkerCommand::Wake);
+        }
+        if phase >= Phase::Draining {
+            self.checks.cancel_all();
+        }
+        if phase == Phase::LameDuck
+            && let Some(StopReason::Signal(Signal::Interrupt)) = stop.map(|stop| stop.reason)
+        {
+            crate::log::info!("press Ctrl-C again to skip the wait");
+        }
+        let waits = matches!(phase, Phase::Draining | Phase::Cancelling);
+        let outstanding = waits.then(|| Outstanding::of(&self.main));
+        crate::log::info!(
+            phase = phase.name(),
+            in_flight = self.main.metrics.requests().in_flight(),
+            connections = self.main.metrics.connections().open(),
+            since_stop_ms = stop.map(|stop| millis(now.since(stop.at))),
+            reason = stop.map(|stop| stop.reason.to_string()),
+            waiting_for = outstanding.and_then(|outstanding| outstanding.to_text()),
+            "{}",
+            phase_message(phase)
+        );
+    }
+
+    pub(super) fn listen(&mut self) {
+        let reservations = std::mem::take(&mut self.reservations);
+        let knobs = self.config.settings.knobs(&["addr", "port"]);
+        self.listening = Some(Box::pin(async move {
+            let mut all = Vec::new();
+            for reservation in reservations {
+                let address = reservation.local();
+                let listeners = reservation.listen().await.map_err(|error| {
+                    format!("cannot listen on the main address {address}{knobs}: {}", chain(&error))
+                })?;
+                all.push(listeners);
+            }
+            Ok(all)
+        }));
+    }
+
+    /// Gives each worker one listener of each address.
+    pub(super) fn spawn_workers(&mut self, addresses: Vec<Vec<N::Listener>>) -> io::Result<()> {
+        let count = self.spawner.workers().get();
+        let sealing = Arc::new(SealBarrier::new(count));
+        let mut shares: Vec<Vec<N::Listener>> = (0..count).map(|_| Vec::new()).collect();
+        for listeners in addresses {
+            for (share, listener) in shares.iter_mut().zip(listeners) {
+                share.push(listener);
+            }
+        }
+        for (n, listeners) in shares.into_iter().enumerate() {
+            let heartbeats_seen = self.heartbeats.of_worker(n).unwrap_or_default();
+            let config = CrewParts {
+                server: self.main.clone(),
+                service: self.service.clone(),
+                heartbeats_seen,
+            };
+            let (commands, received) = mpsc::unbounded_channel();
+            let (closed, all_closed) = oneshot::channel();
+            let working = run_until_released(config, listeners, received, sealing.clone(), closed);
+            let end = self.spawner.spawn(TaskKind::Worker(n), Box::pin(working))?;
+            self.workers.push(Worker { commands, all_closed: Some(all_closed), end });
+        }
+        Ok(())
+    }
+
+    pub(super) fn start_background(&mut self) {
+        for task in std::mem::take(&mut self.config.background) {
+            let name = task.name;
+            let server = self.main.clone();
+            let origin = WorkOrigin::Task(name.as_str().into());
+            let tracked = TrackedWork::new(&server, Kind::Task, origin.clone());
+            let work = async move {
+                let context = TaskContext { server: server.clone(), origin };
+                // All of it is the app's code: making the future, running it, and formatting its error.
+                let running =
+                    async move { (task.run)(context).await.map_err(|error| chain(&*error)) };
+                (name, server.run_tracked(&tracked, running).await.flatten())
+            };
+            // The drain waits until the driver has the result, so that no failure in the drain comes too late.
+            if let Err(error) = self.background.spawn(&self.spawner, self.main.tasks.token(), work)
+            {
+                crate::log::error!(%error, "cannot run a background task");
+            }
+        }
+    }
+
+    pub(super) fn quiesce(&mut self) {
+        self.send_command(WorkerCommand::Quiesce);
+        let workers_closed: Vec<_> =
+            self.workers.iter_mut().filter_map(|worker| worker.all_closed.take()).collect();
+        let main = self.main.clone();
+        self.main_closing = Some(Box::pin(async move {
+            for all_closed in workers_closed {
+                // Nothing is ever sent: it is told by the drop, and so by a worker that panicked, too.
+                let _ = all_closed.await;
+            }
+            // Only now can no handler track more work.
+            main.tasks.close();
+            main.tasks.wait().await;
+        }));
+    }
+
+    pub(super) fn abandon(&mut self) {
+        self.reservations.clear();
+        self.listening = None;
+        self.main.cut();
+        self.send_command(WorkerCommand::Abort);
+    }
+
+    /// Lets the workers end, and with them the runtimes that untracked tasks may still use. A blocked worker does not.
+    pub(super) fn release_workers(&mut self) {
+        let workers = std::mem::take(&mut self.workers);
+        let main_closing = self.main_closing.take();
+        self.releasing = Some(Box::pin(async move {
+            // What was cut is counted only when the workers have carried it out.
+            if let Some(main_closing) = main_closing {
+                main_closing.await;
+            }
+            for Worker { commands, end, .. } in workers {
+                drop(commands);
+                end.await;
+            }
+        }));
+    }
+
+    pub(super) fn send_command(&self, command: WorkerCommand) {
+        for worker in &self.workers {
+            // A worker that is done does not listen any more.
+            let _ = worker.commands.send(command);
+        }
+    }
+}

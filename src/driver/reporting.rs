@@ -1,0 +1,152 @@
+//! What the driver says: in the log while it lives, and in the report at the end.
+
+use super::Driver;
+use crate::{
+    http::{ConnectionStats, HttpService, Outstanding, RequestStats},
+    lifecycle::{Event, Outcome, Phase, StopReason, Verdict},
+    report::Report,
+    runtime::{Network, SignalSource, Spawner},
+};
+use std::time::Duration;
+
+impl<S, N, G, R> Driver<S, N, G, R>
+where
+    S: HttpService,
+    N: Network,
+    G: SignalSource,
+    R: Spawner,
+{
+    pub(super) fn announce(&self) {
+        let addresses: Vec<String> =
+            self.status.main_addresses.iter().map(ToString::to_string).collect();
+        let settings = &self.config.settings;
+        crate::log::info!(
+            main = addresses.join(", "),
+            internal = %self.status.internal_address,
+            app_version = settings.app_version,
+            workers = self.spawner.workers().get(),
+            worst_case = %humantime::format_duration(settings.plan.worst_case()),
+            grace_period = %humantime::format_duration(settings.grace_period),
+            "bound"
+        );
+    }
+
+    /// Logs a stop request that found a stop under way.
+    pub(super) fn log_further_stop(&self, event: Event, outcome: Outcome) {
+        if let Event::StopRequested(reason) = event
+            && reason != StopReason::TaskFailed
+        {
+            let effect = match outcome {
+                Outcome::Applied => "it ends the current wait",
+                Outcome::Ignored => "it changes nothing: the stop is under way",
+            };
+            crate::log::info!(%reason, phase = self.lifecycle.phase().name(), effect, "further stop request");
+        }
+    }
+
+    pub(super) fn report(self) -> Report {
+        let history = self.lifecycle.history();
+        let now = self.clock.now();
+        let mut requests = self.main.metrics.requests();
+        // A handler that blocks its worker cannot even be dropped: whatever has no fate by now is cut by the exit.
+        let stuck = requests.in_flight();
+        requests.aborted += stuck;
+        if stuck > 0 {
+            let waiting_for = Outstanding::of(&self.main).to_text();
+            crate::log::error!(
+                requests = stuck,
+                waiting_for,
+                "requests cut by the exit: their handlers block their worker"
+            );
+        }
+        // The same goes for work that blocks its thread.
+        let stuck_work = self.main.tasks.len() as u64;
+        if stuck_work > 0 {
+            let waiting_for = Outstanding::of(&self.main).to_text();
+            crate::log::error!(
+                work = stuck_work,
+                waiting_for,
+                "work cut by the exit: it blocks its thread"
+            );
+        }
+        let work_dropped = self.main.work_dropped.get() + stuck_work;
+        let cut = self.main.aborted_by_stop.get() + stuck + work_dropped;
+        let verdict = Verdict::of(history, cut, self.main.work_panicked.get());
+        let stop = history.stop;
+        let error = self.failure.or_else(|| self.main.work_panic_summary()).or_else(|| match stop
+            .map(|stop| stop.reason)
+        {
+            Some(StopReason::StartTimedOut) => {
+                let settings = &self.config.settings;
+                let limit = humantime::format_duration(settings.plan.start);
+                Some(format!(
+                    "the start took longer than its limit plan.start={limit}{}",
+                    settings.knobs(&["start"])
+                ))
+            }
+            Some(
+                StopReason::Signal(_)
+                | StopReason::Requested
+                | StopReason::TaskFailed
+                | StopReason::StartFailed,
+            )
+            | None => None,
+        });
+        let report = Report {
+            verdict,
+            reason: stop.map(|stop| stop.reason),
+            error,
+            phases: history
+                .phases
+                .iter()
+                .map(|span| (span.phase, span.to.unwrap_or(now).since(span.from)))
+                .collect(),
+            shutdown: stop.map(|stop| now.since(stop.at)).unwrap_or_default(),
+            worst_case: self.config.settings.plan.worst_case(),
+            requests,
+            connections: self.main.metrics.connections(),
+            aborts: self.main.aborts(),
+            work_dropped,
+            work_panicked: self.main.work_panicked.get(),
+            hooks: self.status.hooks(),
+        };
+        report.log();
+        report
+    }
+}
+
+/// A life that could not begin. Whoever asked for it says so: there is no log line here, since there is one line to say.
+pub(crate) fn failed_to_start(verdict: Verdict, error: String, worst_case: Duration) -> Report {
+    Report { verdict, ..bad_plan(error, worst_case) }
+}
+
+/// A life that was not even tried.
+pub(crate) fn bad_plan(error: String, worst_case: Duration) -> Report {
+    Report {
+        verdict: Verdict::BadPlan,
+        reason: None,
+        error: Some(error),
+        phases: Vec::new(),
+        shutdown: Duration::ZERO,
+        worst_case,
+        requests: RequestStats::default(),
+        connections: ConnectionStats::default(),
+        aborts: Vec::new(),
+        work_dropped: 0,
+        work_panicked: 0,
+        hooks: Vec::new(),
+    }
+}
+
+/// What a phase means, for the log.
+pub(super) const fn phase_message(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Starting => "starting: not ready yet",
+        Phase::Serving => "serving: ready",
+        Phase::LameDuck => "lame duck: not ready any more, all is still served",
+        Phase::Draining => "draining: listeners close, requests in flight finish",
+        Phase::Cancelling => "cancelling: what still runs is asked to return",
+        Phase::CleaningUp => "cleaning up: stop hooks run",
+        Phase::Stopped => "stopped: nothing is left",
+    }
+}

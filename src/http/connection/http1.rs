@@ -1,0 +1,435 @@
+//! A connection that speaks HTTP/1, with hyper as its guest.
+//!
+//! hyper is taken apart again (`into_parts`) once nothing is in flight, buffered or unflushed. It is never asked to shut down
+//! gracefully: that closes a connection from which it has not read yet, and one with half a second head, whatever the kernel
+//! holds for them. Instead responses after the stop request close their connections (see
+//! [`announcement`](crate::http::server::announcement)), and idleness is ours to see.
+
+use super::{
+    Transition,
+    lingering::{Lingering, head_timed_out},
+    sniff::{after_empty_lines, is_blank},
+    stall_timer::{ClientTimeout, ProgressSample, StallTimer},
+    worker_context::WorkerContext,
+};
+use crate::http::{
+    exchange::{
+        connection_state::{ConnectionState, Protocol},
+        request_state::AbortCause,
+        service::{ConnectionService, HttpService},
+        tracked_io::TrackedIo,
+    },
+    fast_path::{codec::KeepAlive, serve::HyperHandoff},
+    server::{
+        connection_slot::ConnectionSlot,
+        idle_policy::{Awaited, Idle},
+        limits::{GONE_CHECK, HalfClose, PARK_AFTER, SENT_AT_ONCE},
+    },
+};
+use crate::{
+    lifecycle::{Moment, Phase},
+    runtime::{Peek, Transport},
+};
+use bytes::Bytes;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+type Connection<T, S> = http1::Connection<TokioIo<TrackedIo<T>>, ConnectionService<S>>;
+
+/// hyper's connection, with upgrades only once a handler has agreed to one: a request that merely asked for one may let hyper give
+/// the transport away before it has flushed the response.
+enum Hyper<T: Transport, S: HttpService> {
+    Plain(Connection<T, S>),
+    Upgradeable(http1::UpgradeableConnection<TokioIo<TrackedIo<T>>, ConnectionService<S>>),
+}
+
+impl<T: Transport, S: HttpService> Hyper<T, S> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        match self {
+            Self::Plain(connection) => Pin::new(connection).poll(cx),
+            Self::Upgradeable(connection) => Pin::new(connection).poll(cx),
+        }
+    }
+
+    fn with_upgrades(self) -> Self {
+        match self {
+            Self::Plain(connection) => Self::Upgradeable(connection.with_upgrades()),
+            Self::Upgradeable(_) => self,
+        }
+    }
+
+    /// The transport, and what was read of it but belongs to no request yet. `None` if it was upgraded.
+    fn into_transport(self) -> Option<(T, Bytes)> {
+        let parts = match self {
+            Self::Plain(connection) => connection.into_parts(),
+            Self::Upgradeable(connection) => connection.into_parts()?,
+        };
+        let (io, prefix) = parts.io.into_inner().into_transport()?;
+        Some((io, joined(parts.read_buf, prefix)))
+    }
+}
+
+/// hyper's connection and what we see of it.
+pub(crate) struct Http1<T: Transport, S: HttpService> {
+    /// `None` only once it was taken apart.
+    hyper: Option<Hyper<T, S>>,
+    connection: Arc<ConnectionState>,
+    state: Http1State,
+    stall_timer: StallTimer,
+    /// Counts this connection among the live ones.
+    worker: Arc<WorkerContext<S>>,
+}
+
+/// What the connection is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Http1State {
+    /// A request is in flight.
+    Busy,
+    /// Part of a head was read, the first of it then.
+    Reading { since: Moment },
+    /// Nothing was read since the last answer was flushed, which was then.
+    Idle { since: Moment },
+}
+
+impl<T: Transport, S: HttpService> Http1<T, S> {
+    pub(crate) fn new(
+        worker: &Arc<WorkerContext<S>>,
+        slot: &ConnectionSlot,
+        io: T,
+        read: Bytes,
+    ) -> Self {
+        let connection = Arc::new(ConnectionState::new(Protocol::Http1, worker, slot));
+        let service = ConnectionService::new(worker.service.clone(), connection.clone());
+        let io = TrackedIo::new(io, read, connection.clone());
+        Self::serving(worker, io, service, connection)
+    }
+
+    /// Goes on with what was begun without hyper.
+    pub(crate) fn resume(
+        worker: &Arc<WorkerContext<S>>,
+        io: T,
+        handoff_to_hyper: HyperHandoff<S>,
+    ) -> Self {
+        let HyperHandoff { service, read, unwritten, after } = handoff_to_hyper;
+        let connection = service.connection().clone();
+        let mut io = TrackedIo::new(io, read, connection.clone());
+        io.write_first(unwritten);
+        if after == KeepAlive::No {
+            io.end_reading();
+        }
+        Self::serving(worker, io, service, connection)
+    }
+
+    fn serving(
+        worker: &Arc<WorkerContext<S>>,
+        io: TrackedIo<T>,
+        service: ConnectionService<S>,
+        connection: Arc<ConnectionState>,
+    ) -> Self {
+        let hyper = worker.http1().serve_connection(TokioIo::new(io), service);
+        worker.metrics.http1.add_one();
+        Self {
+            hyper: Some(Hyper::Plain(hyper)),
+            connection,
+            state: Http1State::Busy,
+            stall_timer: StallTimer::default(),
+            worker: worker.clone(),
+        }
+    }
+
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &WorkerContext<S>,
+        slot: &ConnectionSlot,
+    ) -> Transition<T, S> {
+        // Read before hyper runs: a body dropped elsewhere in the meantime is one that hyper has not seen dropped.
+        let bodies_held = self.connection.are_bodies_held();
+        let was_half_closed = self.connection.is_half_closed();
+        self.connection.before_poll();
+        if self.poll_hyper(cx).is_ready() {
+            return self.end(worker);
+        }
+        if self.connection.is_half_closed() && !was_half_closed && self.connection.is_in_flight() {
+            if worker.server.config.limits.half_close == HalfClose::Drop {
+                return self.drop_request();
+            }
+            // The handler, or the body of its response, notices.
+            if self.poll_hyper(cx).is_ready() {
+                return self.end(worker);
+            }
+        }
+        let now = worker.server.clock.now();
+        if self.connection.is_flushed() {
+            self.connection.settle_flushed(|| now);
+        } else {
+            self.connection.list_ended();
+        }
+        let quiet = !self.connection.is_in_flight() && self.connection.is_flushed() && !bodies_held;
+        if quiet { self.on_quiet(worker, slot, now) } else { self.on_busy(worker, slot, now) }
+    }
+
+    /// Ready when hyper is done with the connection, and all that it had to write is flushed, or never will be.
+    fn poll_hyper(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(hyper) = &mut self.hyper else { return Poll::Ready(()) };
+        let mut polled = hyper.poll(cx);
+        if polled.is_pending() && self.connection.take_switching() {
+            // A handler agreed to another protocol, and its response waits for this.
+            self.hyper = self.hyper.take().map(Hyper::with_upgrades);
+            polled = self.hyper.as_mut().map_or(Poll::Ready(Ok(())), |hyper| hyper.poll(cx));
+        }
+        let is_final = self.connection.is_flushed()
+            || self.connection.is_broken()
+            || self.connection.is_aborted();
+        if polled.is_pending() || is_final {
+            return polled.map(drop);
+        }
+        // hyper returns an upgrade that a client asked for, and errors, without flushing what it has buffered. Polled once more it
+        // flushes, and then shuts the connection down.
+        self.hyper.as_mut().map_or(Poll::Ready(()), |hyper| hyper.poll(cx).map(drop))
+    }
+
+    fn on_busy(
+        &mut self,
+        worker: &WorkerContext<S>,
+        slot: &ConnectionSlot,
+        now: Moment,
+    ) -> Transition<T, S> {
+        if self.state == Http1State::Busy {
+            self.connection.request_peek();
+        }
+        self.state = Http1State::Busy;
+        slot.set_busy();
+        let server = &worker.server;
+        let connection = &self.connection;
+        if !connection.is_write_blocked() {
+            self.stall_timer.reset();
+            worker.wake_at(slot, now + GONE_CHECK);
+            return Transition::Wait;
+        }
+        let sample = ProgressSample {
+            moved: [0, connection.written()],
+            unacknowledged: connection.unacknowledged(),
+        };
+        let since = self.stall_timer.last_progress(sample, now);
+        let until = server.gives_up(since, ClientTimeout::Send);
+        if now < until {
+            worker.wake_at(slot, until.min(now + GONE_CHECK));
+            return Transition::Wait;
+        }
+        // Its response has begun, and nothing of it gets through any more: it is cut, and must not look complete.
+        server.note_client_timeout(ClientTimeout::Send, &slot.peer, None);
+        let abort_cause = server.given_up_by(since, ClientTimeout::Send, now);
+        if self.cut(abort_cause) { Transition::Reset } else { Transition::Close }
+    }
+
+    fn on_quiet(
+        &mut self,
+        worker: &WorkerContext<S>,
+        slot: &ConnectionSlot,
+        now: Moment,
+    ) -> Transition<T, S> {
+        let called = self.connection.take_called();
+        slot.note_responses(&self.connection);
+        if self.state == Http1State::Busy && called {
+            // What was read since the call was the request's body. A next head that came with it stays in hyper's buffer, and
+            // is found there when the connection is taken apart.
+            self.connection.clear_received();
+        }
+        let draining = worker.server.phase() >= Phase::Draining;
+        if self.connection.has_received() {
+            let since = match self.state {
+                Http1State::Reading { since } => since,
+                Http1State::Busy | Http1State::Idle { .. } => now,
+            };
+            self.state = Http1State::Reading { since };
+            slot.set_busy();
+            let head = Idle { awaited: Awaited::Head, since };
+            let until = head.deadline(&worker.server.config.limits, worker.server.draining_since());
+            if now >= until {
+                if self.connection.may_have_unread() {
+                    slot.wake();
+                    return Transition::Wait;
+                }
+                return self.into_parts().map_or(Transition::Close, |(io, _)| {
+                    Transition::linger(Lingering::after_response(
+                        io,
+                        head_timed_out(&worker.server),
+                    ))
+                });
+            }
+            worker.wake_at(slot, until);
+            return Transition::Wait;
+        }
+        let since = match self.state {
+            Http1State::Idle { since } => since,
+            Http1State::Busy | Http1State::Reading { .. } => now,
+        };
+        self.state = Http1State::Idle { since };
+        slot.set_idle(Idle { awaited: Awaited::NextRequest, since });
+        if draining
+            || now >= since + PARK_AFTER
+            || (called && worker.over_hyper_limit())
+            || slot.is_evicted()
+        {
+            return match self.into_parts() {
+                Some((io, read)) if is_blank(&read) => {
+                    let rest = read.slice_ref(after_empty_lines(&read));
+                    Transition::Park(io, rest)
+                }
+                // Part of a next head: it gets a guest of its own, and the time for a head.
+                Some((io, read)) => Transition::StartHttp1(io, read),
+                None => Transition::Close,
+            };
+        }
+        if self.connection.has_sent_large_chunk() {
+            // hyper decides for the life of a guest how it writes; the next one knows better.
+            slot.use_vectored_writes();
+            return self
+                .into_parts()
+                .map_or(Transition::Close, |(io, read)| Transition::StartHttp1(io, read));
+        }
+        worker.wake_at(slot, since + PARK_AFTER);
+        Transition::Wait
+    }
+
+    /// hyper is done with the connection.
+    fn end(&mut self, worker: &WorkerContext<S>) -> Transition<T, S> {
+        if self.connection.is_flushed() {
+            self.connection.settle_flushed(|| worker.server.clock.now());
+        }
+        self.connection.drop_unflushed();
+        let Some((mut io, read)) = self.into_parts() else {
+            self.begin_upgrade(worker);
+            return Transition::Close;
+        };
+        if self.connection.is_aborted() {
+            io.reset_on_drop();
+            return Transition::Reset;
+        }
+        close_after_response(io, &read, &self.connection)
+            .map_or(Transition::Close, Transition::linger)
+    }
+
+    /// Drops the request that runs, because its client has shut its side.
+    fn drop_request(&mut self) -> Transition<T, S> {
+        let is_cut = self.connection.written() > 0;
+        let io = self.into_parts();
+        self.connection.drop_unflushed();
+        match io {
+            Some((mut io, _)) if is_cut => {
+                io.reset_on_drop();
+                Transition::Reset
+            }
+            Some(_) | None => Transition::Close,
+        }
+    }
+
+    /// The connection speaks another protocol now. It stays in the drain until its io is dropped.
+    fn begin_upgrade(&self, worker: &WorkerContext<S>) {
+        worker.server.metrics.upgraded.add_one();
+        self.connection.begin_upgrade(worker.tasks.token());
+        if self.connection.is_io_dropped() && self.connection.end_upgrade() {
+            worker.server.metrics.upgraded_closed.add_one();
+        }
+    }
+
+    /// The transport, and what was read of it but belongs to no request yet. `None` if it was upgraded.
+    fn into_parts(&mut self) -> Option<(T, Bytes)> {
+        self.hyper.take()?.into_transport()
+    }
+
+    /// Whether the next step is the service's, and not the client's.
+    pub(crate) fn awaits_handler(&self) -> bool {
+        self.state == Http1State::Busy
+            && !self.connection.is_write_blocked()
+            && !self.connection.is_body_awaited()
+    }
+
+    /// Makes room for another connection. A response that was begun must not look whole.
+    pub(crate) fn oust(&mut self) {
+        let is_cut = self.connection.is_in_flight() || self.connection.has_unflushed();
+        let io = self.into_parts();
+        self.connection.drop_unflushed();
+        if let Some((mut io, _)) = io
+            && is_cut
+        {
+            io.reset_on_drop();
+        }
+    }
+
+    /// Ends whatever goes on; true if a request was cut by it.
+    pub(crate) fn cut(&mut self, abort_cause: AbortCause) -> bool {
+        let is_cut = self.connection.is_in_flight()
+            || self.connection.has_unflushed()
+            || self.connection.is_aborted();
+        if is_cut {
+            self.connection.set_abort_cause(abort_cause);
+        }
+        let io = self.into_parts();
+        self.connection.drop_unflushed();
+        if let Some((mut io, _)) = io
+            && is_cut
+        {
+            io.reset_on_drop();
+        }
+        is_cut
+    }
+}
+
+/// What was read, and what is to be read behind it.
+pub(crate) fn joined(read: Bytes, more: Bytes) -> Bytes {
+    match (read.is_empty(), more.is_empty()) {
+        (_, true) => read,
+        (true, false) => more,
+        (false, false) => [read, more].concat().into(),
+    }
+}
+
+/// What becomes of a connection whose last answer was written, and whose side of ours is shut; `None`: it may be closed. `read`: what was
+/// read behind the last request.
+pub(crate) fn close_after_response<T: Transport>(
+    io: T,
+    read: &Bytes,
+    connection: &ConnectionState,
+) -> Option<Lingering<T>> {
+    let is_own_unread = connection.is_body_unread() || connection.are_bodies_held();
+    let is_next_unread = !is_blank(read) || io.peek() == Peek::Data;
+    let is_our_end = connection.has_announced();
+    if is_next_unread && !is_own_unread && is_our_end {
+        // Requests behind the last answer are left for the client to send again, as if they had come after the close.
+        connection.server.metrics.close_races.add_one();
+    }
+    if is_own_unread || is_next_unread {
+        return Some(Lingering::after_response(io, Bytes::new()));
+    }
+    // If we end the connection, more of the client may still come, and the reset it would cause must find nothing left to
+    // destroy. So too if it is the client who ends it, with an answer that did not leave at once.
+    let is_at_risk = is_our_end || connection.written() > SENT_AT_ONCE;
+    if is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > 0) {
+        return Some(Lingering::until_acked(io));
+    }
+    None
+}
+
+impl<T: Transport, S: HttpService> Drop for Http1<T, S> {
+    fn drop(&mut self) {
+        self.worker.metrics.http1.take_one();
+        // Its runtime may be dropped, and the connection with it: a response that is cut by that
+        // must not look complete (P5d).
+        let is_cut = self.connection.is_in_flight()
+            || self.connection.has_unflushed()
+            || self.connection.is_aborted();
+        if let Some((mut io, _)) = self.into_parts()
+            && is_cut
+        {
+            io.reset_on_drop();
+        }
+        self.connection.drop_unflushed();
+    }
+}

@@ -1,0 +1,601 @@
+//! Connections that are parked deep: idle, without a task each.
+//!
+//! ```text
+//!              idle for a while, or in a crowd
+//!  Connection ────────── gate ──────────────▶ asleep ──▶ something to read ──▶ answered here, and asleep again
+//!      ▲                                        │                │
+//!      │                                        │ the drain      │ not plain, takes time, or the last
+//!      │                                        ▼                │
+//!      │                 last look, FIN, a watch for the race    │
+//!      └────────────────────── still awaited, or bytes there ◀───┘
+//! ```
+//!
+//! All of a worker's sleepers wait in one [`IdlePoller`]. What they do there is what a [`Parked`] connection does; a sleeper is awakened, which
+//! is to say gets a task again, for whatever takes more than one turn.
+
+use super::{
+    Connection, State,
+    http1::{Http1, close_after_response, joined},
+    http2::Http2,
+    lingering::Lingering,
+    parked::{Parked, READ_BUF_SIZE, REQUESTS_PER_POLL, ReceivedAny},
+    sniff::{Sniffed, after_empty_lines, is_blank, sniff},
+    stall_timer::{ClientTimeout, Delivery},
+    worker_context::WorkerContext,
+};
+use crate::http::{
+    exchange::service::HttpService,
+    fast_path::serve::{FastPath, FastPathOutcome, HyperHandoff},
+    server::{
+        announcement::Announcement,
+        connection_slot::ConnectionSlot,
+        idle_policy::{Awaited, Idle},
+        limits::{Limits, RACE_WATCH},
+    },
+};
+use crate::{
+    lifecycle::{Moment, Phase},
+    runtime::{Address, IdlePoller, Peek, Transport},
+    unwind::catch,
+};
+use bytes::Bytes;
+use slab::Slab;
+use std::{
+    future::poll_fn,
+    mem::{self, MaybeUninit},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
+};
+
+/// What is remembered of a sleeper.
+#[derive(Debug)]
+pub(crate) struct IdleInfo {
+    /// When its wait began; of one that has not said anything, its accept.
+    pub(crate) since: Moment,
+    pub(crate) peer: Address,
+    pub(crate) local: Arc<Address>,
+    pub(crate) received_any: ReceivedAny,
+    pub(crate) announcement: Announcement,
+    /// A response began since the stop request.
+    pub(crate) responded: bool,
+}
+
+impl<D> IdleConnection<D> {
+    /// When to ask whether the client took the last response.
+    fn look_at_delivery(&self, limits: &Limits) -> Moment {
+        match self.info.received_any {
+            ReceivedAny::No => Moment::NEVER,
+            ReceivedAny::Yes => self.delivery.look_at(self.info.since, limits.send_timeout),
+        }
+    }
+}
+
+impl IdleInfo {
+    const fn idle(&self) -> Idle {
+        let awaited = match self.received_any {
+            ReceivedAny::No => Awaited::FirstByte,
+            ReceivedAny::Yes => Awaited::NextRequest,
+        };
+        Idle { awaited, since: self.since }
+    }
+}
+
+/// Whether a connection makes room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Evicted {
+    Yes,
+    No,
+}
+
+/// The way from a task into the lot.
+#[derive(Debug)]
+pub(crate) struct IdleHandoff<T> {
+    open: AtomicBool,
+    waiting: Mutex<Vec<(T, IdleInfo)>>,
+    arrived: Notify,
+}
+
+impl<T> IdleHandoff<T> {
+    fn new(open: bool) -> Self {
+        Self { open: AtomicBool::new(open), waiting: Mutex::default(), arrived: Notify::new() }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.load(Relaxed)
+    }
+
+    /// Whoever passes is looked after from now on.
+    ///
+    /// # Errors
+    /// The connection, if the gate is closed by now.
+    pub(crate) fn push(&self, io: T, info: IdleInfo) -> Result<(), T> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.is_open() {
+            return Err(io);
+        }
+        waiting.push((io, info));
+        drop(waiting);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Ready when somebody has passed.
+    pub(crate) async fn ready(&self) {
+        self.arrived.notified().await;
+    }
+
+    fn take(&self) -> Vec<(T, IdleInfo)> {
+        mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Nobody passes any more.
+    fn close(&self) -> Vec<(T, IdleInfo)> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.open.store(false, Relaxed);
+        mem::take(&mut *waiting)
+    }
+}
+
+/// The sleepers of one worker.
+pub(crate) struct IdleSet<L: IdlePoller, S: HttpService> {
+    worker: Arc<WorkerContext<S>>,
+    handoff: Arc<IdleHandoff<L::Io>>,
+    poller: Option<L>,
+    connections: Slab<IdleConnection<L::Idle>>,
+    found: Vec<usize>,
+    /// Those whose time had come at the last sweep, and who were not seen to yet.
+    expired: Vec<usize>,
+    /// Those who were awakened, for the worker's table.
+    resumed: Vec<Arc<ConnectionSlot>>,
+}
+
+/// So many sleepers are told to go in one turn of the drain: in a crowd, others have deadlines.
+const CLOSE_BATCH_MAX: usize = 256;
+
+struct IdleConnection<D> {
+    io: D,
+    info: IdleInfo,
+    state: IdleState,
+    delivery: Delivery,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IdleState {
+    Waiting,
+    /// Our side is shut since its stay's moment, and a request that crossed that is looked for.
+    Closing(Race),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Race {
+    Open,
+    Seen,
+}
+
+impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
+    pub(crate) fn new(worker: Arc<WorkerContext<S>>, poller: Option<L>) -> Self {
+        Self {
+            worker,
+            handoff: Arc::new(IdleHandoff::new(poller.is_some())),
+            poller,
+            connections: Slab::new(),
+            found: Vec::new(),
+            expired: Vec::new(),
+            resumed: Vec::new(),
+        }
+    }
+
+    pub(crate) const fn handoff(&self) -> &Arc<IdleHandoff<L::Io>> {
+        &self.handoff
+    }
+
+    /// Whether nobody sleeps here, or is about to.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.connections.is_empty() && !self.handoff.is_open()
+    }
+
+    pub(crate) fn drain_resumed(
+        &mut self,
+    ) -> impl Iterator<Item = Arc<ConnectionSlot>> + use<'_, L, S> {
+        self.resumed.drain(..)
+    }
+
+    /// Ready when sleepers have something to read.
+    ///
+    /// # Cancel safety
+    /// They are found again.
+    pub(crate) async fn ready(&mut self) {
+        let Self { poller, connections, found, .. } = self;
+        poll_fn(|cx| match poller {
+            Some(poller) if !connections.is_empty() => poller.poll_ready(cx, found),
+            Some(_) | None => Poll::Pending,
+        })
+        .await;
+    }
+
+    /// Takes in who has passed the gate.
+    pub(crate) fn drain_handoff(&mut self) {
+        let waiting = if self.is_draining() { self.handoff.close() } else { self.handoff.take() };
+        for (io, info) in waiting {
+            let Err((io, info)) = self.insert(io, info) else { continue };
+            let parked = Parked::resumed(io, &[], info.received_any, info.since);
+            // It has been idle for long enough to ask again at once, and would for ever.
+            let closed = Arc::new(IdleHandoff::new(false));
+            self.resume_with(closed, slot_of(&info), State::Parked(parked));
+        }
+    }
+
+    fn insert(&mut self, io: L::Io, info: IdleInfo) -> Result<(), (L::Io, IdleInfo)> {
+        let Some(poller) = self.poller.as_mut().filter(|_| self.handoff.is_open()) else {
+            return Err((io, info));
+        };
+        let entry = self.connections.vacant_entry();
+        match poller.insert(io, entry.key()) {
+            Ok(io) => {
+                entry.insert(IdleConnection {
+                    io,
+                    info,
+                    state: IdleState::Waiting,
+                    delivery: Delivery::default(),
+                });
+                Ok(())
+            }
+            Err(io) => Err((io, info)),
+        }
+    }
+
+    /// Sees to those who were found to have something to read.
+    pub(crate) async fn serve(&mut self) {
+        poll_fn(|cx| {
+            self.serve_found(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// The same, if there are any.
+    pub(crate) async fn serve_ready_now(&mut self) {
+        poll_fn(|cx| {
+            if let Some(poller) = self.poller.as_mut().filter(|_| !self.connections.is_empty())
+                && poller.poll_ready(cx, &mut self.found).is_ready()
+            {
+                self.serve_found(cx);
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn serve_found(&mut self, cx: &mut Context<'_>) {
+        let mut found = mem::take(&mut self.found);
+        for key in found.drain(..) {
+            let Some(connection) = self.connections.get(key) else { continue };
+            match connection.state {
+                IdleState::Closing(_) => self.count_race(cx, key),
+                IdleState::Waiting if self.is_draining() => self.wake_task(key, Bytes::new()),
+                IdleState::Waiting => self.serve_one(cx, key),
+            }
+        }
+        self.found = found;
+    }
+
+    /// Sees to those whose time has come, the first of them at least; when the next one's does.
+    pub(crate) fn sweep(&mut self, now: Moment) -> Moment {
+        if self.is_draining() && self.handoff.is_open() {
+            self.drain_handoff();
+        }
+        let mut next = Moment::NEVER;
+        if self.expired.is_empty() {
+            for (key, connection) in &self.connections {
+                let until = self.until(connection, now);
+                if until <= now { self.expired.push(key) } else { next = next.min(until) }
+            }
+        }
+        next.min(self.close_expired(now))
+    }
+
+    /// Whether some are left whose time has come.
+    pub(crate) const fn has_expired_left(&self) -> bool {
+        !self.expired.is_empty()
+    }
+
+    /// Sees to some of them, when others have had a turn; when their time comes again.
+    pub(crate) fn close_expired(&mut self, now: Moment) -> Moment {
+        let mut next = Moment::NEVER;
+        let left = self.expired.len().saturating_sub(CLOSE_BATCH_MAX);
+        while self.expired.len() > left
+            && let Some(key) = self.expired.pop()
+        {
+            if self
+                .connections
+                .get(key)
+                .is_some_and(|connection| self.until(connection, now) <= now)
+            {
+                next = next.min(self.on_expired(key, now));
+            }
+        }
+        next
+    }
+
+    fn is_draining(&self) -> bool {
+        self.worker.server.phase() >= Phase::Draining
+    }
+
+    /// Until when a sleeper may stay as it is.
+    fn until(&self, connection: &IdleConnection<L::Idle>, now: Moment) -> Moment {
+        let server = &self.worker.server;
+        match connection.state {
+            _ if server.is_cutting() => now,
+            IdleState::Closing(_) => connection.info.since + RACE_WATCH,
+            IdleState::Waiting => {
+                let idle = connection.info.idle();
+                let limits = &server.config.limits;
+                idle.deadline(limits, server.draining_since())
+                    .min(connection.look_at_delivery(limits))
+            }
+        }
+    }
+
+    /// Connections that may be closed to make room, by their keys.
+    pub(crate) fn idle(&self) -> impl Iterator<Item = (Idle, usize)> {
+        let waiting = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.state == IdleState::Waiting);
+        waiting.map(|(key, connection)| (connection.info.idle(), key))
+    }
+
+    /// Closes a connection to make room, if it is still as idle as it was.
+    pub(crate) fn evict(&mut self, key: usize, idle: Idle) -> Evicted {
+        let connection = self.connections.get(key).filter(|connection| {
+            connection.state == IdleState::Waiting && connection.info.idle() == idle
+        });
+        if connection.is_none_or(|connection| connection.io.peek() == Peek::Data) {
+            return Evicted::No;
+        }
+        let Some((info, slot, io, read)) = self.remove(key) else { return Evicted::Yes };
+        if read.is_empty() {
+            slot.evict();
+        }
+        self.resume(&info, slot, io, &read);
+        Evicted::Yes
+    }
+
+    /// Its time has come; when it comes again.
+    fn on_expired(&mut self, key: usize, now: Moment) -> Moment {
+        let is_draining = self.is_draining();
+        let Some(connection) = self.connections.get(key) else { return Moment::NEVER };
+        if self.worker.server.is_cutting() {
+            if connection.state == IdleState::Waiting {
+                self.worker.server.metrics.untold.add_one();
+            }
+            self.close(key);
+            return Moment::NEVER;
+        }
+        if matches!(connection.state, IdleState::Closing(_)) {
+            // Its time may be over before anybody found the time to look.
+            self.count_race(&mut Context::from_waker(Waker::noop()), key);
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return Moment::NEVER };
+        match connection.state {
+            IdleState::Closing(race)
+                if connection.io.unacknowledged().is_some_and(|bytes| bytes > 1) =>
+            {
+                if let Some((_, slot, io, _)) = self.remove(key) {
+                    let lingering = match race {
+                        Race::Open => Lingering::counting_races(io),
+                        Race::Seen => Lingering::until_acked(io),
+                    };
+                    self.resume(slot, State::Lingering(Box::new(lingering)));
+                }
+            }
+            IdleState::Closing(_) => self.close(key),
+            IdleState::Waiting
+                if !is_draining
+                    && connection.look_at_delivery(&self.worker.server.config.limits) <= now =>
+            {
+                let unacknowledged = connection.io.unacknowledged().unwrap_or(0) as u64;
+                if connection.delivery.is_over(unacknowledged, now) {
+                    connection.io.reset_on_drop();
+                    self.worker.server.note_client_timeout(
+                        ClientTimeout::Send,
+                        &connection.info.peer,
+                        None,
+                    );
+                    self.worker.server.metrics.reset.add_one();
+                    self.close(key);
+                }
+            }
+            // It closes itself.
+            IdleState::Waiting if !is_draining => self.wake_task(key, Bytes::new()),
+            // The last look, then a FIN (P5).
+            IdleState::Waiting => match connection.io.peek() {
+                Peek::Data => self.wake_task(key, Bytes::new()),
+                Peek::Ended | Peek::Broken => self.close(key),
+                Peek::Empty | Peek::Unknown => {
+                    let _ = Pin::new(&mut connection.io)
+                        .poll_shutdown(&mut Context::from_waker(Waker::noop()));
+                    connection.info.since = now;
+                    connection.state = IdleState::Closing(Race::Open);
+                    self.worker.server.metrics.untold.add_one();
+                    return now + RACE_WATCH;
+                }
+            },
+        }
+        Moment::NEVER
+    }
+
+    /// What comes behind our FIN gets no answer, and is counted (RFC 9112 §9.5).
+    fn count_race(&mut self, cx: &mut Context<'_>, key: usize) {
+        let Some(IdleConnection { io, state: IdleState::Closing(race), .. }) =
+            self.connections.get_mut(key)
+        else {
+            return;
+        };
+        let mut discard = [0; READ_BUF_SIZE];
+        let mut unread = ReadBuf::new(&mut discard);
+        match Pin::new(io).poll_read(cx, &mut unread) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) if !unread.filled().is_empty() => {
+                if !is_blank(unread.filled()) && mem::replace(race, Race::Seen) == Race::Open {
+                    self.worker.server.metrics.close_races.add_one();
+                }
+            }
+            Poll::Ready(Ok(()) | Err(_)) => self.close(key),
+        }
+    }
+
+    /// Answers what is plain, and lets it sleep on.
+    fn serve_one(&mut self, cx: &mut Context<'_>, key: usize) {
+        let Some(IdleConnection { io, info, delivery, .. }) = self.connections.get_mut(key) else {
+            return;
+        };
+        let mut buf = [MaybeUninit::uninit(); READ_BUF_SIZE];
+        let mut buf = ReadBuf::uninit(&mut buf);
+        match Pin::new(&mut *io).poll_read(cx, &mut buf) {
+            Poll::Pending => return,
+            Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+            Poll::Ready(Ok(()) | Err(_)) => return self.close(key),
+        }
+        let read = after_empty_lines(buf.filled());
+        if read.is_empty() {
+            return;
+        }
+        match sniff(read) {
+            Sniffed::Http1 => {}
+            Sniffed::Undecided | Sniffed::Http2 => {
+                return self.wake_task(key, Bytes::copy_from_slice(read));
+            }
+        }
+        info.received_any = ReceivedAny::Yes;
+        let mut fast_path = FastPath::new(&self.worker, &slot_of(info));
+        let mut requests_left = REQUESTS_PER_POLL;
+        // What a body panics where nobody else catches it costs a connection its task; this task is everybody's.
+        let Ok(outcome) = catch(|| fast_path.serve(cx, io, read, &mut requests_left)) else {
+            let connection_state = fast_path.connection().clone();
+            drop(fast_path);
+            connection_state.drop_unflushed();
+            return self.close(key);
+        };
+        match outcome {
+            FastPathOutcome::Drained(now) => {
+                info.since = now;
+                info.responded |= fast_path.connection().has_responded();
+                *delivery = Delivery::default();
+            }
+            FastPathOutcome::Fallback(leftover) => {
+                self.hand_over(key, *fast_path.hand_over(leftover.on_another_task()))
+            }
+            FastPathOutcome::Closed(read) => {
+                let _ = Pin::new(io).poll_shutdown(cx);
+                let Some((_, slot, io, more)) = self.remove(key) else { return };
+                match close_after_response(io, &joined(read, more), fast_path.connection()) {
+                    Some(lingering) => self.resume(slot, State::Lingering(Box::new(lingering))),
+                    None => self.count_closed(),
+                }
+            }
+            FastPathOutcome::Aborted => {
+                io.reset_on_drop();
+                self.worker.server.metrics.reset.add_one();
+                drop(self.connections.try_remove(key));
+                self.count_closed();
+            }
+            FastPathOutcome::Disconnected => self.close(key),
+        }
+    }
+
+    fn hand_over(&mut self, key: usize, mut handoff_to_hyper: HyperHandoff<S>) {
+        let Some((_, slot, io, more)) = self.remove(key) else { return };
+        handoff_to_hyper.read = joined(handoff_to_hyper.read, more);
+        let http1 = Http1::resume(&self.worker, io, handoff_to_hyper);
+        self.resume(slot, State::Http1(Box::new(http1)));
+    }
+
+    /// Gives it a task again, and these bytes to begin with.
+    fn wake_task(&mut self, key: usize, read: Bytes) {
+        let Some((info, slot, io, more)) = self.remove(key) else { return };
+        self.resume(&info, slot, io, &joined(read, more));
+    }
+
+    fn resume(&mut self, info: &IdleInfo, slot: ConnectionSlot, io: L::Io, read: &Bytes) {
+        let read = read.slice_ref(after_empty_lines(read));
+        let state = match sniff(&read) {
+            Sniffed::Undecided if is_blank(&read) => {
+                State::Parked(Parked::resumed(io, &read, info.received_any, info.since))
+            }
+            Sniffed::Undecided => State::Parked(Parked::resumed(
+                io,
+                &read,
+                ReceivedAny::Yes,
+                self.worker.server.clock.now(),
+            )),
+            Sniffed::Http1 => State::Http1(Box::new(Http1::new(&self.worker, &slot, io, read))),
+            Sniffed::Http2 => State::Http2(Box::new(Http2::new(&self.worker, &slot, io, read))),
+        };
+        self.resume(slot, state);
+    }
+
+    fn resume(&mut self, slot: ConnectionSlot, state: State<L::Io, S>) {
+        self.resume_with(self.handoff.clone(), slot, state);
+    }
+
+    fn resume_with(
+        &mut self,
+        handoff: Arc<IdleHandoff<L::Io>>,
+        slot: ConnectionSlot,
+        state: State<L::Io, S>,
+    ) {
+        let slot = Arc::new(slot);
+        self.resumed.push(slot.clone());
+        let connection = Connection::resumed(self.worker.clone(), slot, handoff, state);
+        self.worker.spawn(connection);
+    }
+
+    /// Takes a sleeper out; `None` if it was lost.
+    fn remove(&mut self, key: usize) -> Option<(IdleInfo, ConnectionSlot, L::Io, Bytes)> {
+        let connection = self.connections.try_remove(key)?;
+        match self.poller.as_mut()?.remove(connection.io) {
+            Ok((io, read)) => {
+                let slot = slot_of(&connection.info);
+                Some((connection.info, slot, io, read))
+            }
+            Err(error) => {
+                crate::log::warn!(%error, "an idle connection could not be awakened");
+                self.count_closed();
+                None
+            }
+        }
+    }
+
+    fn close(&mut self, key: usize) {
+        if self.connections.try_remove(key).is_some() {
+            self.count_closed();
+        }
+    }
+
+    fn count_closed(&self) {
+        let metrics = &self.worker.server.metrics;
+        if self.is_draining() {
+            metrics.drained.add_one();
+        }
+        metrics.closed.add_one();
+        self.worker.on_connection_closed();
+    }
+}
+
+fn slot_of(info: &IdleInfo) -> ConnectionSlot {
+    let (peer, local) = (info.peer.clone(), info.local.clone());
+    let slot = ConnectionSlot::new(info.since, peer, local, info.announcement);
+    if info.responded {
+        slot.note_responded();
+    }
+    slot
+}

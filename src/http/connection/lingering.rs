@@ -1,0 +1,212 @@
+//! A close that destroys nothing.
+//!
+//! A socket that is closed while bytes of the client lie unread, or that gets more of them after its close, is reset by the
+//! kernel, and the reset throws away what we have written and the client has not received (RFC 9112 §9.6). So: last words, shut
+//! our side, read and discard for a while, and go on as long as the client makes progress with the answer; then close.
+
+use super::{
+    Transition,
+    sniff::is_blank,
+    stall_timer::{ClientTimeout, ProgressSample, StallTimer},
+    worker_context::WorkerContext,
+};
+use crate::http::{
+    exchange::{request_state::AbortCause, service::HttpService},
+    server::{
+        connection_slot::ConnectionSlot,
+        date,
+        limits::{ACKNOWLEDGED_CHECK, LINGER, RACE_WATCH},
+        state::ServerState,
+    },
+};
+use crate::{lifecycle::Moment, runtime::Transport};
+use bytes::{Buf, Bytes};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::io::ReadBuf;
+
+/// RFC 9110 §15.5.9: a server that ends a wait for a request says so, and closes; §6.6.1: with the date.
+pub(crate) fn head_timed_out(server: &ServerState) -> Bytes {
+    const LINE: &str = "the request head took too long\n";
+    let (date, length) = (date::header(server.clock.wall()), LINE.len());
+    let date = date.to_str().unwrap_or_default();
+    Bytes::from(format!(
+        "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ndate: {date}\r\n\
+         content-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n\r\n{LINE}"
+    ))
+}
+
+/// A transport on its way out.
+pub(crate) struct Lingering<T> {
+    io: T,
+    final_response: Bytes,
+    step: Step,
+    /// How long it takes, if the client does not end it earlier.
+    min_wait: Duration,
+    response: Response,
+    race: Race,
+    /// When to look whether it may be closed.
+    until: Option<Moment>,
+    /// How far the client was with the response when it last got further.
+    stall_limit: StallTimer,
+}
+
+/// Whether there is a response that the client should get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Response {
+    Some,
+    None,
+}
+
+enum Delivery {
+    Awaited,
+    Done,
+    TimedOut,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Writing,
+    Shutting,
+    Discarding,
+}
+
+/// Whether bytes of the client are the race of RFC 9112 §9.5, to be counted once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Race {
+    NotCounted,
+    Open,
+    Seen,
+}
+
+impl<T: Transport> Lingering<T> {
+    /// Bytes of the client lie unread. These are the last words.
+    pub(crate) fn after_response(io: T, final_response: Bytes) -> Self {
+        Self {
+            io,
+            final_response,
+            step: Step::Writing,
+            min_wait: LINGER,
+            response: Response::Some,
+            race: Race::NotCounted,
+            until: None,
+            stall_limit: StallTimer::default(),
+        }
+    }
+
+    /// Nothing lies unread: it is over once the client has all of the answer, which our end often makes it say at once.
+    pub(crate) fn until_acked(io: T) -> Self {
+        Self { min_wait: Duration::ZERO, ..Self::after_response(io, Bytes::new()) }
+    }
+
+    /// There was no request, so there is no answer that the client should get: only a moment for the last words of HTTP/2.
+    pub(crate) fn brief(io: T) -> Self {
+        Self {
+            min_wait: RACE_WATCH,
+            response: Response::None,
+            ..Self::after_response(io, Bytes::new())
+        }
+    }
+
+    /// The connection is idle: what its client sends into the close gets no byte of an answer, but is counted.
+    pub(crate) fn counting_races(io: T) -> Self {
+        Self { min_wait: RACE_WATCH, race: Race::Open, ..Self::after_response(io, Bytes::new()) }
+    }
+
+    pub(crate) fn poll<S: HttpService>(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &WorkerContext<S>,
+        slot: &ConnectionSlot,
+    ) -> Transition<T, S> {
+        // The abort does not end it: what it guards may be the very 503 of a request that was just cut. The cut does.
+        let closed = self.poll_close(cx);
+        if self.race == Race::Seen {
+            self.race = Race::NotCounted;
+            worker.server.metrics.close_races.add_one();
+        }
+        if closed.is_ready() {
+            return Transition::Close;
+        }
+        let now = worker.server.clock.now();
+        let until = *self.until.get_or_insert(now + self.min_wait);
+        if now < until {
+            worker.wake_at(slot, until);
+            return Transition::Wait;
+        }
+        match self.delivery(&worker.server, now) {
+            Delivery::Awaited => {}
+            Delivery::Done => return Transition::Close,
+            Delivery::TimedOut => {
+                worker.server.note_client_timeout(ClientTimeout::Send, &slot.peer, None);
+                self.io.reset_on_drop();
+                return Transition::Reset;
+            }
+        }
+        let check = now + ACKNOWLEDGED_CHECK;
+        self.until = Some(check);
+        worker.wake_at(slot, check);
+        Transition::Wait
+    }
+
+    /// Whether the client is still busy receiving the answer. While serving it has the send timeout, and then the connection is reset:
+    /// the kernel would keep the rest for minutes. In the drain it has less time, and the kernel goes on after the close.
+    fn delivery(&mut self, server: &ServerState, now: Moment) -> Delivery {
+        // Our FIN counts as one byte, and nothing is lost with it.
+        let Some(unacknowledged @ 2..) = self.io.unacknowledged() else { return Delivery::Done };
+        if self.response == Response::None {
+            return Delivery::Done;
+        }
+        let sample = ProgressSample { moved: [0, 0], unacknowledged: unacknowledged as u64 };
+        let since = self.stall_limit.last_progress(sample, now);
+        if now < server.gives_up(since, ClientTimeout::Send) {
+            return Delivery::Awaited;
+        }
+        match server.given_up_by(since, ClientTimeout::Send, now) {
+            AbortCause::Client => Delivery::TimedOut,
+            AbortCause::Shutdown | AbortCause::Body => Delivery::Done,
+        }
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut discard = [0; 4096];
+        // A client that sends for ever is bounded by the time; this bounds one poll.
+        for _ in 0..64 {
+            let io = Pin::new(&mut self.io);
+            match self.step {
+                Step::Writing if self.final_response.has_remaining() => match io
+                    .poll_write(cx, &self.final_response)
+                {
+                    Poll::Ready(Ok(written)) if written > 0 => self.final_response.advance(written),
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Step::Writing => self.step = Step::Shutting,
+                Step::Shutting => match io.poll_shutdown(cx) {
+                    Poll::Ready(Ok(())) => self.step = Step::Discarding,
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Step::Discarding => {
+                    let mut unread = ReadBuf::new(&mut discard);
+                    match io.poll_read(cx, &mut unread) {
+                        Poll::Ready(Ok(())) if unread.filled().is_empty() => return Poll::Ready(()),
+                        Poll::Ready(Ok(()))
+                            if self.race == Race::Open && !is_blank(unread.filled()) =>
+                        {
+                            self.race = Race::Seen;
+                        }
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(_)) => return Poll::Ready(()),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

@@ -1,0 +1,364 @@
+//! A connection that waits for its first byte, or its next: no hyper, no buffer, no timer of its own.
+//!
+//! Plain requests are answered from here, and do not end the wait: see [`fast_path`](crate::http::fast_path::serve).
+
+use super::{
+    Transition,
+    http1::close_after_response,
+    idle_set::IdleHandoff,
+    lingering::{Lingering, head_timed_out},
+    sniff::{PREFACE, Sniffed, after_empty_lines, is_blank, sniff},
+    stall_timer::{ClientTimeout, Delivery},
+    worker_context::WorkerContext,
+};
+use crate::http::{
+    exchange::service::HttpService,
+    fast_path::serve::{FastPath, FastPathOutcome},
+    server::{
+        connection_slot::ConnectionSlot,
+        idle_policy::{Awaited, Idle},
+        limits::PARK_AFTER,
+    },
+};
+use crate::{
+    lifecycle::{Moment, Phase},
+    runtime::{Peek, Transport},
+};
+use bytes::Bytes;
+use std::{
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio::io::ReadBuf;
+
+/// A transport and the few bytes that do not yet tell a protocol.
+pub(crate) struct Parked<T, S: HttpService> {
+    /// `None` only once it was handed on.
+    io: Option<T>,
+    bytes: [u8; UNDECIDED_MAX],
+    len: u8,
+    received_any: ReceivedAny,
+    /// When the current wait began; set at its first poll.
+    since: Option<Moment>,
+    /// Kept for a while after a plain request: the next one may be near.
+    fast_path: Option<Box<FastPath<S>>>,
+    delivery: Delivery,
+}
+
+/// One byte more, and it is either the whole preface or none.
+const UNDECIDED_MAX: usize = PREFACE.len() - 1;
+
+/// Nearly every head is shorter, and so is read by one call and parsed once.
+pub(crate) const READ_BUF_SIZE: usize = 4096;
+
+/// Requests that are answered in one turn of the connection's task, as many as hyper answers: others want to be served too.
+pub(crate) const REQUESTS_PER_POLL: u8 = 16;
+
+/// Whether the client has ever sent anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReceivedAny {
+    No,
+    Yes,
+}
+
+impl<T: Transport, S: HttpService> Parked<T, S> {
+    /// Just accepted.
+    pub(crate) fn new(io: T) -> Self {
+        Self {
+            io: Some(io),
+            bytes: [0; UNDECIDED_MAX],
+            len: 0,
+            received_any: ReceivedAny::No,
+            since: None,
+            fast_path: None,
+            delivery: Delivery::default(),
+        }
+    }
+
+    /// Idle after requests. `read`: at most the first byte of an empty line.
+    pub(crate) fn after_request(io: T, read: &[u8]) -> Self {
+        let mut parked = Self::new(io);
+        parked.received_any = ReceivedAny::Yes;
+        parked.keep(read);
+        parked
+    }
+
+    /// Awake again, with the first bytes of something.
+    pub(crate) fn resumed(io: T, read: &[u8], received_any: ReceivedAny, since: Moment) -> Self {
+        let mut me = Self::new(io);
+        (me.received_any, me.since) = (received_any, Some(since));
+        me.keep(read);
+        me
+    }
+
+    fn keep(&mut self, read: &[u8]) {
+        let len = read.len().min(UNDECIDED_MAX);
+        self.bytes[..len].copy_from_slice(&read[..len]);
+        self.len = u8::try_from(len).unwrap_or(u8::MAX);
+    }
+
+    /// How much of a request was read: half an empty line is none.
+    fn begun(&self) -> u8 {
+        if is_blank(&self.bytes[..usize::from(self.len)]) { 0 } else { self.len }
+    }
+
+    /// Not inlined, so that only those who are parked have its large frame.
+    #[inline(never)]
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &WorkerContext<S>,
+        slot: &ConnectionSlot,
+        idle_handoff: &IdleHandoff<T>,
+    ) -> Transition<T, S> {
+        let mut requests_left = REQUESTS_PER_POLL;
+        let mut last_sent = None;
+        loop {
+            if requests_left == 0 {
+                // Others first.
+                cx.waker().wake_by_ref();
+                return Transition::Wait;
+            }
+            let len = usize::from(self.len);
+            let Some(io) = &mut self.io else { return Transition::Close };
+            let mut buf = [MaybeUninit::uninit(); READ_BUF_SIZE];
+            let mut buf = ReadBuf::uninit(&mut buf);
+            buf.put_slice(&self.bytes[..len]);
+            match Pin::new(io).poll_read(cx, &mut buf) {
+                Poll::Pending => {
+                    let now = last_sent.unwrap_or_else(|| worker.server.clock.now());
+                    return self.wait(now, cx, worker, slot, idle_handoff);
+                }
+                Poll::Ready(Err(_)) => return Transition::Close,
+                Poll::Ready(Ok(())) => {
+                    let read = buf.filled().len() - len;
+                    let bytes = after_empty_lines(buf.filled());
+                    if is_blank(bytes) {
+                        if read == 0 {
+                            return Transition::Close;
+                        }
+                        // No request yet, so the wait goes on, but not for as long as a client likes to send these.
+                        self.keep(bytes);
+                        requests_left -= 1;
+                        continue;
+                    }
+                    self.received_any = ReceivedAny::Yes;
+                    match sniff(bytes) {
+                        Sniffed::Undecided if read > 0 => {
+                            if self.begun() == 0 {
+                                self.since = Some(worker.server.clock.now());
+                            }
+                            self.keep(bytes);
+                        }
+                        // A few bytes of the preface, then the end: HTTP/1's parser shall refuse it.
+                        Sniffed::Undecided | Sniffed::Http1 => {
+                            match self.serve(cx, bytes, worker, slot, &mut requests_left) {
+                                Ok(now) => last_sent = Some(now),
+                                Err(next) => return next,
+                            }
+                        }
+                        Sniffed::Http2 => {
+                            let bytes = Bytes::copy_from_slice(bytes);
+                            return self
+                                .io
+                                .take()
+                                .map_or(Transition::Close, |io| Transition::StartHttp2(io, bytes));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers what is plain, and if that was all, it was then.
+    fn serve(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: &[u8],
+        worker: &WorkerContext<S>,
+        slot: &ConnectionSlot,
+        requests_left: &mut u8,
+    ) -> Result<Moment, Transition<T, S>> {
+        let Some(io) = &mut self.io else { return Err(Transition::Close) };
+        let fast_path = self.fast_path.get_or_insert_with(|| Box::new(FastPath::new(worker, slot)));
+        let outcome = fast_path.serve(cx, io, read, requests_left);
+        if let FastPathOutcome::Drained(now) = outcome {
+            self.len = 0;
+            self.since = Some(now);
+            slot.note_responses(fast_path.connection());
+            self.delivery = Delivery::default();
+            if worker.over_fast_path_limit() {
+                self.fast_path = None;
+            }
+            return Ok(now);
+        }
+        let (Some(mut io), Some(fast_path)) = (self.io.take(), self.fast_path.take()) else {
+            return Err(Transition::Close);
+        };
+        Err(match outcome {
+            FastPathOutcome::Drained(_) | FastPathOutcome::Disconnected => Transition::Close,
+            FastPathOutcome::Closed(read) => {
+                let _ = Pin::new(&mut io).poll_shutdown(cx);
+                close_after_response(io, &read, fast_path.connection())
+                    .map_or(Transition::Close, Transition::linger)
+            }
+            FastPathOutcome::Fallback(leftover) => {
+                Transition::ResumeHttp1(io, fast_path.hand_over(leftover))
+            }
+            FastPathOutcome::Aborted => {
+                io.reset_on_drop();
+                Transition::Reset
+            }
+        })
+    }
+
+    /// Nothing to read: whether to go on waiting is the phase's to say.
+    fn wait(
+        &mut self,
+        now: Moment,
+        cx: &mut Context<'_>,
+        worker: &WorkerContext<S>,
+        slot: &ConnectionSlot,
+        idle_handoff: &IdleHandoff<T>,
+    ) -> Transition<T, S> {
+        let server = &worker.server;
+        let since = *self.since.get_or_insert(now);
+        let draining = server.phase() >= Phase::Draining;
+        let idle = self.idle(since, slot);
+        let until = idle.deadline(&server.config.limits, server.draining_since());
+        let evicted = idle.awaited != Awaited::Head && slot.take_evicted();
+        if now < until && !evicted {
+            slot.set_idle(idle);
+            let until = match self.look_at_delivery(now, idle, worker) {
+                Some(look_again) => until.min(look_again),
+                None => return self.reset(worker, slot),
+            };
+            let mut again = until;
+            if now < since + PARK_AFTER {
+                again = until.min(since + PARK_AFTER);
+            } else {
+                self.fast_path = None;
+            }
+            // A connection that has announced its close is not kept as an idle one.
+            let may_suspend =
+                !draining && self.len == 0 && idle_handoff.is_open() && !slot.has_announced();
+            // The runtime may not have heard yet of what is there, of a newcomer above all.
+            if may_suspend
+                && (now >= since + PARK_AFTER || worker.has_many_tasks() && !self.has_data())
+            {
+                return self.io.take().map_or(Transition::Close, |io| {
+                    Transition::Suspend(io, since, self.received_any)
+                });
+            }
+            worker.wake_at(slot, again);
+            return Transition::Wait;
+        }
+        let next = self.close(cx, worker, slot);
+        if self.io.is_none() && !draining {
+            match idle.awaited {
+                _ if evicted => server.metrics.evicted.add_one(),
+                Awaited::FirstByte => server.metrics.first_byte_timeouts.add_one(),
+                Awaited::NextRequest | Awaited::Head | Awaited::Client | Awaited::Handler => {}
+            }
+        }
+        next
+    }
+
+    /// When to ask again whether the client took the last response; `None` if it is given up.
+    fn look_at_delivery(
+        &mut self,
+        now: Moment,
+        idle: Idle,
+        worker: &WorkerContext<S>,
+    ) -> Option<Moment> {
+        if idle.awaited != Awaited::NextRequest {
+            return Some(Moment::NEVER);
+        }
+        let timeout = worker.server.config.limits.send_timeout;
+        if now >= self.delivery.look_at(idle.since, timeout) {
+            let unacknowledged = self.io.as_ref().and_then(Transport::unacknowledged).unwrap_or(0);
+            if self.delivery.is_over(unacknowledged as u64, now) {
+                return None;
+            }
+        }
+        Some(self.delivery.look_at(idle.since, timeout))
+    }
+
+    fn reset(&mut self, worker: &WorkerContext<S>, slot: &ConnectionSlot) -> Transition<T, S> {
+        worker.server.note_client_timeout(ClientTimeout::Send, &slot.peer, None);
+        if let Some(io) = &mut self.io {
+            io.reset_on_drop();
+        }
+        Transition::Reset
+    }
+
+    fn idle(&self, since: Moment, slot: &ConnectionSlot) -> Idle {
+        match (self.begun(), self.received_any) {
+            (0, ReceivedAny::No) => Idle { awaited: Awaited::FirstByte, since: slot.accepted },
+            (0, ReceivedAny::Yes) => Idle { awaited: Awaited::NextRequest, since },
+            (1.., _) => Idle { awaited: Awaited::Head, since },
+        }
+    }
+
+    /// Whether it waits for a request of which no byte has come.
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.len == 0
+    }
+
+    fn has_data(&self) -> bool {
+        self.io.as_ref().is_some_and(|io| io.peek() == Peek::Data)
+    }
+
+    /// The last look, then a FIN (P5): what the kernel holds by now is still served; what comes later was sent into a close
+    /// that nobody can prevent.
+    fn close(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &WorkerContext<S>,
+        slot: &ConnectionSlot,
+    ) -> Transition<T, S> {
+        let Some(mut io) = self.io.take() else { return Transition::Close };
+        if io.peek() == Peek::Data {
+            // Its event is on the way.
+            self.io = Some(io);
+            cx.waker().wake_by_ref();
+            return Transition::Wait;
+        }
+        match self.begun() {
+            0 if worker.server.phase() >= Phase::Draining => {
+                worker.server.metrics.note_untold(slot)
+            }
+            0 => {}
+            // Perhaps the beginning of a POST.
+            1..4 => {
+                return Transition::linger(Lingering::after_response(
+                    io,
+                    head_timed_out(&worker.server),
+                ));
+            }
+            // RFC 9113 §3.4: only a client of HTTP/2 begins with "PRI ".
+            4.. => return Transition::linger(Lingering::brief(io)),
+        }
+        if worker.server.tracks_close_races() {
+            return Transition::linger(Lingering::counting_races(io));
+        }
+        let _ = Pin::new(&mut io).poll_shutdown(cx);
+        if io.peek() == Peek::Data {
+            Transition::linger(Lingering::brief(io))
+        } else {
+            Transition::Close
+        }
+    }
+}
+
+impl<T, S: HttpService> Drop for Parked<T, S> {
+    /// If a service or a body panicked where nobody catches it, its request may wait to be settled, and would for ever.
+    fn drop(&mut self) {
+        if let Some(fast_path) = self.fast_path.take() {
+            let connection_state = fast_path.connection().clone();
+            drop(fast_path);
+            connection_state.drop_unflushed();
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! How long a client that is waited for may make no progress (P6, P15). What a handler takes is not
+//! the client's fault.
+
+use crate::http::server::limits::{Limits, PROGRESS_WAIT};
+use crate::lifecycle::Moment;
+use std::time::Duration;
+
+/// How far a client was when it last made progress; `None` while it is not waited for.
+#[derive(Debug, Default)]
+pub(crate) struct StallTimer(Option<(ProgressSample, Moment)>);
+
+/// What shows that a client makes progress.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProgressSample {
+    /// Each grows as the client moves.
+    pub(crate) moved: [u64; 2],
+    /// Bytes that it has not acknowledged: fewer than before are a sign, more are none.
+    pub(crate) unacknowledged: u64,
+}
+
+impl StallTimer {
+    /// The client is not waited for.
+    pub(crate) fn reset(&mut self) {
+        self.0 = None;
+    }
+
+    /// When the client, which is waited for, last made progress, as far as that was looked at.
+    pub(crate) fn last_progress(&mut self, sample: ProgressSample, now: Moment) -> Moment {
+        let (last, at) = self.0.get_or_insert((sample, now));
+        if sample.moved != last.moved || sample.unacknowledged < last.unacknowledged {
+            *at = now;
+        }
+        *last = sample;
+        *at
+    }
+}
+
+/// When a client without progress since `since` is given up: after `timeout`, and in the drain after
+/// 5 s of it, whatever comes first.
+pub(crate) fn gives_up(since: Moment, timeout: Duration, draining_since: Moment) -> Moment {
+    let timed_out = since + timeout;
+    if draining_since == Moment::NEVER {
+        return timed_out;
+    }
+    timed_out.min(since.max(draining_since) + PROGRESS_WAIT)
+}
+
+/// Whether the client of an idle connection took what was sent, which may lie in the kernel by the
+/// megabyte. The kernel is asked once, a send timeout after the last response, and once more for each
+/// further one in which some of it, but not all, was acknowledged.
+#[derive(Debug, Default)]
+pub(crate) enum Delivery {
+    #[default]
+    Unknown,
+    Done,
+    /// So much was not acknowledged then.
+    Waiting(Box<(u64, Moment)>),
+}
+
+impl Delivery {
+    /// When to ask the kernel about a connection that is idle since `since`; `NEVER` if all is done.
+    pub(crate) fn look_at(&self, since: Moment, timeout: Duration) -> Moment {
+        match self {
+            Self::Unknown => since + timeout,
+            Self::Done => Moment::NEVER,
+            Self::Waiting(waiting) => waiting.1 + timeout,
+        }
+    }
+
+    /// Whether the client is given up.
+    pub(crate) fn expired(&mut self, unacknowledged: u64, now: Moment) -> bool {
+        match self {
+            _ if unacknowledged == 0 => *self = Self::Done,
+            Self::Waiting(waiting) if unacknowledged >= waiting.0 => return true,
+            Self::Unknown | Self::Done | Self::Waiting(_) => {
+                *self = Self::Waiting(Box::new((unacknowledged, now)))
+            }
+        }
+        false
+    }
+}
+
+/// The wait that a client ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientTimeout {
+    Send,
+    Body,
+}
+
+impl ClientTimeout {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Send => "send",
+            Self::Body => "body",
+        }
+    }
+
+    pub(crate) const fn limit(self, limits: &Limits) -> Duration {
+        match self {
+            Self::Send => limits.send_timeout,
+            Self::Body => limits.body_timeout,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn every_sign_is_progress_and_more_that_is_unacknowledged_is_none() {
+        let mut stall_timer = StallTimer::default();
+        let mut sample = ProgressSample { moved: [0, 0], unacknowledged: 10 };
+        assert_eq!(stall_timer.last_progress(sample, at(0)), at(0));
+        sample.moved[0] = 1;
+        assert_eq!(stall_timer.last_progress(sample, at(5)), at(5));
+        sample.moved[1] = 1;
+        assert_eq!(stall_timer.last_progress(sample, at(10)), at(10));
+        sample.unacknowledged = 9;
+        assert_eq!(stall_timer.last_progress(sample, at(15)), at(15));
+        sample.unacknowledged = 11;
+        assert_eq!(stall_timer.last_progress(sample, at(19)), at(15));
+        stall_timer.reset();
+        assert_eq!(stall_timer.last_progress(sample, at(20)), at(20));
+    }
+
+    #[test]
+    fn a_client_that_acknowledges_nothing_between_two_looks_is_given_up() {
+        let timeout = Duration::from_secs(30);
+        let mut delivery = Delivery::default();
+        assert_eq!(delivery.look_at(at(10), timeout), at(40));
+        assert!(!delivery.is_over(900, at(40)));
+        assert_eq!(delivery.look_at(at(10), timeout), at(70));
+        assert!(!delivery.is_over(800, at(70)), "it reads slowly");
+        assert!(delivery.is_over(800, at(100)));
+        assert!(!delivery.is_over(0, at(100)));
+        assert_eq!(delivery.look_at(at(10), timeout), Moment::NEVER);
+    }
+
+    #[test]
+    fn while_serving_the_timeout_counts_and_in_the_drain_five_seconds_of_it() {
+        // The 5 s counted only in the drain: 300 clients that read nothing held a gigabyte for ever.
+        let half_a_minute = Duration::from_secs(30);
+        for (since, timeout, draining_since, until) in [
+            (at(10), half_a_minute, Moment::NEVER, at(40)),
+            (at(10), half_a_minute, at(20), at(25)),
+            (at(10), half_a_minute, at(38), at(40)),
+            (at(22), half_a_minute, at(20), at(27)),
+            (at(22), Duration::from_secs(1), at(20), at(23)),
+        ] {
+            assert_eq!(
+                gives_up(since, timeout, draining_since),
+                until,
+                "{since:?} {draining_since:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The wait of a handler for the body of its request.
+
+use crate::http::server::limits::GONE_CHECK;
+use crate::lifecycle::Moment;
+use std::{task::Waker, time::Duration};
+
+/// Since when a handler waits for bytes of the body. It runs from one poll of the body that finds
+/// nothing to the next that finds something.
+#[derive(Debug)]
+pub(crate) struct BodyWait {
+    /// `NEVER` while it does not wait.
+    since: Moment,
+    waker: Option<Waker>,
+    poll: Poll,
+}
+
+/// Whether the body is still polled. A handler may have dropped the future that read it, and then
+/// does not wait. So before the client is given up the reader is woken, and must poll once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Poll {
+    NotAsked,
+    Asked { at: Moment },
+    Confirmed,
+}
+
+/// Whether the wait is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    TooLong {
+        since: Moment,
+    },
+    /// Look again then, or earlier.
+    NotYet {
+        look_again: Moment,
+    },
+}
+
+/// How soon to look whether the reader has polled again.
+pub(crate) const CONFIRM_CHECK: Duration = Duration::from_millis(10);
+
+impl BodyWait {
+    pub(crate) const fn new() -> Self {
+        Self { since: Moment::NEVER, waker: None, poll: Poll::NotAsked }
+    }
+
+    /// The body was polled, and nothing was there.
+    pub(crate) fn begin(&mut self, waker: &Waker, now: impl FnOnce() -> Moment) {
+        if self.since == Moment::NEVER {
+            self.since = now();
+        }
+        if matches!(self.poll, Poll::Asked { .. }) {
+            self.poll = Poll::Confirmed;
+        }
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
+    }
+
+    /// Something was there, or it is not the client that is waited for.
+    pub(crate) fn end(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Looks at the clock. `gives_up`: when a client that has sent nothing since then is given up.
+    pub(crate) fn peek(&mut self, now: Moment, gives_up: impl FnOnce(Moment) -> Moment) -> Waited {
+        let check = now + GONE_CHECK;
+        if self.since == Moment::NEVER {
+            return Waited::NotYet { look_again: check };
+        }
+        let until = gives_up(self.since);
+        if now < until {
+            return Waited::NotYet { look_again: until.min(check) };
+        }
+        match self.poll {
+            Poll::Confirmed => return Waited::TooLong { since: self.since },
+            Poll::NotAsked => {
+                self.poll = Poll::Asked { at: now };
+                if let Some(waker) = &self.waker {
+                    waker.wake_by_ref();
+                }
+            }
+            Poll::Asked { at } if now < at + GONE_CHECK => {}
+            Poll::Asked { .. } => self.end(),
+        }
+        Waited::NotYet { look_again: now + CONFIRM_CHECK }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Moment {
+        Moment::EPOCH + Duration::from_millis(millis)
+    }
+
+    fn peek(wait: &mut BodyWait, now: u64) -> Waited {
+        wait.look(at(now), |since| since + Duration::from_secs(30))
+    }
+
+    #[test]
+    fn a_handler_that_reads_is_asked_once_more_before_its_client_is_given_up() {
+        let mut wait = BodyWait::new();
+        assert_eq!(look(&mut wait, 0), Waited::NotYet { look_again: at(1_000) }, "nobody waits");
+        wait.begin(Waker::noop(), || at(500));
+        wait.begin(Waker::noop(), || at(20_000));
+        assert_eq!(look(&mut wait, 30_000), Waited::NotYet { look_again: at(30_500) });
+        assert_eq!(look(&mut wait, 30_500), Waited::NotYet { look_again: at(30_510) });
+        wait.begin(Waker::noop(), || at(30_500));
+        assert_eq!(look(&mut wait, 30_500), Waited::TooLong { since: at(500) });
+    }
+
+    #[test]
+    fn bytes_begin_the_wait_anew() {
+        let mut wait = BodyWait::new();
+        wait.begin(Waker::noop(), || at(0));
+        assert_eq!(look(&mut wait, 30_000), Waited::NotYet { look_again: at(30_010) });
+        wait.end();
+        wait.begin(Waker::noop(), || at(30_000));
+        assert_eq!(look(&mut wait, 59_990), Waited::NotYet { look_again: at(60_000) });
+    }
+
+    #[test]
+    fn a_handler_that_does_not_read_any_more_does_not_wait_for_its_client() {
+        // It read with a time limit of its own, gave that up, and works on something else.
+        let mut wait = BodyWait::new();
+        wait.begin(Waker::noop(), || at(0));
+        assert_eq!(look(&mut wait, 30_000), Waited::NotYet { look_again: at(30_010) });
+        assert_eq!(look(&mut wait, 30_010), Waited::NotYet { look_again: at(30_020) });
+        assert_eq!(look(&mut wait, 31_000), Waited::NotYet { look_again: at(31_010) });
+        assert_eq!(look(&mut wait, 90_000), Waited::NotYet { look_again: at(91_000) });
+    }
+}

@@ -1,0 +1,265 @@
+//! The frames that an HTTP/2 client sends (RFC 9113 §4.1), counted as hyper reads them.
+//!
+//! hyper does not show how much of a frame it has read, nor how many requests it holds. Both have limits here: a frame or a
+//! header block that stays incomplete, and requests whose responses the client does not read.
+
+use crate::http::connection::sniff::PREFACE;
+use bytes::Bytes;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+const FRAME_HEAD: usize = 9;
+/// RFC 9113 §7: ENHANCE_YOUR_CALM.
+const CALM: u8 = 11;
+
+/// Finds the frames in what a client sends.
+#[derive(Debug)]
+pub(crate) struct FrameScanner {
+    preface_left: usize,
+    head: [u8; FRAME_HEAD],
+    head_len: usize,
+    payload_left: usize,
+    /// A header block has begun, and END_HEADERS has not come.
+    in_block: bool,
+    /// The stream of the last header block that is complete.
+    last_stream: [u8; 4],
+    /// The first frame of the client, which completes its preface, has ended.
+    greeted: bool,
+}
+
+/// The incomplete unit at the end of what a client has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Partial {
+    /// The last frame is complete, and so is its header block.
+    None = 0,
+    /// The preface, a header block, or a frame that carries no data.
+    Head = 1,
+    /// A DATA frame.
+    Data = 2,
+}
+
+impl FrameScanner {
+    pub(crate) const fn new() -> Self {
+        Self {
+            preface_left: PREFACE.len(),
+            head: [0; FRAME_HEAD],
+            head_len: 0,
+            payload_left: 0,
+            in_block: false,
+            last_stream: [0; 4],
+            greeted: false,
+        }
+    }
+
+    /// Reads on. Returns the number of units that were completed, and of requests that were begun.
+    fn scan(&mut self, mut bytes: &[u8]) -> (u32, u32) {
+        let (mut whole, mut requests) = (0, 0);
+        let preface = self.preface_left.min(bytes.len());
+        self.preface_left -= preface;
+        bytes = &bytes[preface..];
+        while !bytes.is_empty() {
+            if self.head_len < FRAME_HEAD {
+                let part = (FRAME_HEAD - self.head_len).min(bytes.len());
+                self.head[self.head_len..][..part].copy_from_slice(&bytes[..part]);
+                self.head_len += part;
+                bytes = &bytes[part..];
+                if self.head_len < FRAME_HEAD {
+                    break;
+                }
+                let [a, b, c, kind, flags, ..] = self.head;
+                self.payload_left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                if kind == HEADERS {
+                    requests += 1;
+                }
+                if matches!(kind, HEADERS | CONTINUATION) {
+                    self.in_block = flags & END_HEADERS == 0;
+                }
+            }
+            let part = self.payload_left.min(bytes.len());
+            self.payload_left -= part;
+            bytes = &bytes[part..];
+            if self.payload_left == 0 {
+                self.head_len = 0;
+                self.greeted = true;
+                let [_, _, _, kind, _, stream @ ..] = self.head;
+                if matches!(kind, HEADERS | CONTINUATION) && !self.in_block {
+                    self.last_stream = stream;
+                }
+                whole += u32::from(!self.in_block);
+            }
+        }
+        (whole, requests)
+    }
+
+    const fn partial(&self) -> Partial {
+        let in_frame = self.head_len > 0;
+        if in_frame
+            && self.head_len == FRAME_HEAD
+            && self.head[3] == DATA
+            && self.greeted
+            && !self.in_block
+        {
+            Partial::Data
+        } else if in_frame || self.in_block || !self.greeted {
+            Partial::Head
+        } else {
+            Partial::None
+        }
+    }
+}
+
+/// What a client has sent, as its connection sees it. Only the connection's own task touches it.
+#[derive(Debug, Default)]
+pub(crate) struct Inflow {
+    /// Units that were completed: frames, and header blocks of several frames.
+    whole: AtomicU64,
+    partial: AtomicU8,
+    /// Requests that were read since hyper's write buffer was last empty.
+    requests_unflushed: AtomicU32,
+    /// Bytes read since the connection was last polled.
+    read_in_turn: AtomicU32,
+    /// hyper waits for more of the client.
+    awaited: AtomicBool,
+    /// hyper was kept from reading.
+    held: AtomicBool,
+    last_stream: AtomicU32,
+    /// The kernel shall be asked whether bytes wait that the runtime has not noticed yet.
+    look_wanted: AtomicBool,
+}
+
+impl Inflow {
+    /// The connection is polled by its task.
+    pub(crate) fn begin_turn(&self) {
+        self.read_in_turn.store(0, Relaxed);
+        self.awaited.store(false, Relaxed);
+    }
+
+    pub(crate) fn on_read(&self, scanner: &mut FrameScanner, bytes: &[u8]) {
+        let (whole, requests) = scanner.scan(bytes);
+        self.whole.store(self.whole().wrapping_add(u64::from(whole)), Relaxed);
+        self.partial.store(scanner.partial() as u8, Relaxed);
+        self.requests_unflushed.store(self.requests_unflushed().saturating_add(requests), Relaxed);
+        self.last_stream.store(u32::from_be_bytes(scanner.last_stream), Relaxed);
+        let read = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.read_in_turn.store(self.read_in_turn().saturating_add(read), Relaxed);
+    }
+
+    pub(crate) fn request_peek(&self) {
+        self.look_wanted.store(true, Relaxed);
+    }
+
+    pub(crate) fn take_peek_requested(&self) -> bool {
+        self.look_wanted.load(Relaxed) && self.look_wanted.swap(false, Relaxed)
+    }
+
+    pub(crate) fn on_awaited(&self) {
+        self.awaited.store(true, Relaxed);
+    }
+
+    pub(crate) fn on_flushed(&self) {
+        self.requests_unflushed.store(0, Relaxed);
+    }
+
+    pub(crate) fn on_buffered(&self) {
+        self.held.store(true, Relaxed);
+    }
+
+    /// Whether hyper was kept from reading since the last call.
+    pub(crate) fn take_held(&self) -> bool {
+        self.held.load(Relaxed) && self.held.swap(false, Relaxed)
+    }
+
+    pub(crate) fn requests_unflushed(&self) -> u32 {
+        self.requests_unflushed.load(Relaxed)
+    }
+
+    pub(crate) fn read_in_turn(&self) -> u32 {
+        self.read_in_turn.load(Relaxed)
+    }
+
+    /// The last frame of a connection whose client has taken too long to complete what it sends.
+    pub(crate) fn goaway(&self) -> Bytes {
+        const WHY: &[u8; 30] = b"the request head took too long";
+        const LENGTH: u8 = 8 + 30;
+        let last = self.last_stream.load(Relaxed).to_be_bytes();
+        [&[0, 0, LENGTH, GOAWAY, 0, 0, 0, 0, 0][..], &last, &[0, 0, 0, CALM], WHY].concat().into()
+    }
+
+    pub(crate) fn whole(&self) -> u64 {
+        self.whole.load(Relaxed)
+    }
+
+    /// The part of a unit that the client has begun to send and not completed, while hyper waits for the rest.
+    pub(crate) fn awaited(&self) -> Partial {
+        match self.partial.load(Relaxed) {
+            _ if !self.awaited.load(Relaxed) => Partial::None,
+            1 => Partial::Head,
+            2 => Partial::Data,
+            _ => Partial::None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, 1];
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    /// Each unit, and what is incomplete before its last byte.
+    fn units() -> Vec<(Vec<u8>, Partial)> {
+        vec![
+            ([&PREFACE[..], &frame(4, 0, b"")].concat(), Partial::Head),
+            (frame(HEADERS, END_HEADERS, b"block"), Partial::Head),
+            (
+                [
+                    frame(HEADERS, 0, b"bl"),
+                    frame(CONTINUATION, 0, b""),
+                    frame(CONTINUATION, END_HEADERS, b"ock"),
+                ]
+                .concat(),
+                Partial::Head,
+            ),
+            (frame(DATA, 0, b"data"), Partial::Data),
+            (frame(DATA, 1, b""), Partial::Head),
+            (frame(6, 0, b"12345678"), Partial::Head),
+        ]
+    }
+
+    #[test]
+    fn every_unit_is_counted_when_its_last_byte_has_come_however_it_is_torn() {
+        for size in 1..64 {
+            let mut scanner = FrameScanner::new();
+            let bytes = units().into_iter().flat_map(|(unit, _)| unit).collect::<Vec<_>>();
+            let counted = bytes.chunks(size).map(|chunk| scanner.scan(chunk));
+            let (whole, requests) = counted.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+            assert_eq!(
+                (whole, requests, scanner.partial()),
+                (6, 2, Partial::None),
+                "{size} bytes at a time"
+            );
+            assert_eq!(scanner.last_stream, [0, 0, 0, 1]);
+        }
+    }
+
+    #[test]
+    fn before_the_last_byte_of_a_unit_it_is_known_what_is_missing() {
+        let mut scanner = FrameScanner::new();
+        assert_eq!(scanner.partial(), Partial::Head, "the preface");
+        for (unit, partial) in units() {
+            let (last, rest) = unit.split_last().unwrap();
+            assert_eq!(scanner.scan(rest).0, 0);
+            assert_eq!(scanner.partial(), partial, "{unit:?}");
+            assert_eq!(scanner.scan(&[*last]).0, 1);
+            assert_eq!(scanner.partial(), Partial::None, "{unit:?}");
+        }
+    }
+}

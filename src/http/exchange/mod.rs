@@ -1,0 +1,23 @@
+//! One request and its response.
+
+pub(super) mod authority;
+pub(super) mod body_wait;
+pub(super) mod connection_state;
+pub(super) mod context;
+pub(super) mod framing;
+pub(super) mod http2_input;
+pub(super) mod request_body;
+pub(super) mod request_state;
+pub(super) mod response_body;
+pub(super) mod service;
+pub(super) mod stream_shutdown;
+pub(super) mod tracked_chunk;
+pub(super) mod tracked_io;
+
+pub use context::RequestContext;
+pub use request_body::Body;
+pub use request_state::CancelCause;
+pub use service::HttpService;
+pub use stream_shutdown::StreamShutdown;
+
+pub(crate) use service::BoxError;

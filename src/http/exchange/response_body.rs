@@ -1,0 +1,743 @@
+//! The body of an answer, on its way to hyper: it carries the request's fate to its end.
+
+use super::{
+    connection_state::{ConnectionState, Protocol},
+    framing::{LengthError, check_length},
+    request_state::{AbortCause, InFlight},
+    stream_shutdown::StreamShutdown,
+    tracked_chunk::TrackedChunk,
+};
+use crate::http::server::connection_slot::WriteStrategy;
+use crate::{errors::Chain, unwind::catch};
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use std::{
+    error::Error,
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+pin_project! {
+    /// The body of an answer.
+    #[derive(Debug)]
+    pub(crate) struct ResponseBody<B> {
+        #[pin]
+        source: Source<B>,
+        state: BodyState,
+    }
+
+    impl<B> PinnedDrop for ResponseBody<B> {
+        fn drop(this: Pin<&mut Self>) {
+            this.drop_body();
+        }
+    }
+}
+
+pin_project! {
+    #[project = SourceProjection]
+    #[derive(Debug)]
+    enum Source<B> {
+        /// The handler's own.
+        Handler { #[pin] body: B },
+        /// The handler's own, of which nothing is sent.
+        Suppressed { #[pin] body: B },
+        /// A line of ours.
+        Text { line: Option<Bytes> },
+        /// An answer that was begun elsewhere, and could not be ended there. It sees to its request's fate.
+        Resumed { body: PinnedResponseBody<B> },
+    }
+}
+
+/// An answer that was polled, and must stay where it is.
+pub(crate) type PinnedResponseBody<B> = Pin<Box<Option<ResponseBody<B>>>>;
+
+/// What became of the body so far. In a type of its own, so that it can have a `Drop`.
+#[derive(Debug)]
+struct BodyState {
+    /// `None` once the request has its fate.
+    in_flight: Option<InFlight>,
+    /// What is left of a piece that is handed over in parts.
+    rest: Option<Box<Bytes>>,
+    /// What is left of the length that the head promised, if it did.
+    remaining: Option<u64>,
+    /// Whether dropping the body now means that it was sent whole.
+    complete: bool,
+    class: StreamShutdown,
+    waiting_on: WaitingOn,
+    ahead: Ahead,
+    waits: Option<Box<ShutdownWaits>>,
+    /// The end of an HTTP/2 response, with its trailers, while much of the response waits for the client.
+    held_end: Option<Option<Box<HeaderMap>>>,
+}
+
+/// What was polled of the body after the bytes that its head promised.
+#[derive(Debug)]
+enum Ahead {
+    Nothing,
+    End,
+    Trailers(Box<HeaderMap>),
+}
+
+/// Whose move it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WaitingOn {
+    /// The client's: there is something for it, or there was.
+    Client,
+    /// Ours: the body waits for its next piece.
+    Handler,
+}
+
+/// What wakes a body that waits. Made at its first wait: most bodies never do.
+#[derive(Debug)]
+struct ShutdownWaits {
+    abort: Pin<Box<WaitForCancellationFutureOwned>>,
+    end: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+/// Whether a body can be seen to end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KnownLength {
+    Yes,
+    No,
+}
+
+/// Why a body broke off.
+#[derive(Debug)]
+pub(crate) enum ResponseBodyError {
+    Handler(Box<dyn Error + Send + Sync>),
+    Panicked,
+    /// It ended so many bytes before the length that its head promised.
+    Short(u64),
+    /// It has more bytes than its head promised.
+    Long,
+    Cut,
+}
+
+impl<B> ResponseBody<B> {
+    /// The handler's own. `content_length`: how long the body will be, by its head.
+    pub(crate) fn handler(
+        body: B,
+        in_flight: InFlight,
+        class: StreamShutdown,
+        content_length: Option<u64>,
+    ) -> Self
+    where
+        B: HttpBody,
+    {
+        let mut state = BodyState::complete(Some(in_flight));
+        state.class = class;
+        state.remaining = content_length;
+        state.complete = state.is_last(body.is_end_stream());
+        Self { source: Source::Handler { body }, state }
+    }
+
+    /// A body where HTTP forbids content. None of it is sent.
+    pub(crate) fn unsent(body: B, in_flight: InFlight) -> Self {
+        Self { source: Source::Suppressed { body }, state: BodyState::complete(Some(in_flight)) }
+    }
+
+    /// The body of a response to HEAD over HTTP/1. hyper asks for its length and not for its bytes.
+    pub(crate) fn asked_for_its_length(body: B, in_flight: InFlight) -> Self {
+        Self { source: Source::Handler { body }, state: BodyState::complete(Some(in_flight)) }
+    }
+
+    /// A line of ours, if there may be one. Its request has its fate already, unless `in_flight` still awaits one.
+    pub(crate) fn text(line: Option<Bytes>, in_flight: Option<InFlight>) -> Self {
+        Self { source: Source::Text { line }, state: BodyState::complete(in_flight) }
+    }
+
+    /// One that was begun elsewhere.
+    pub(crate) fn resumed(body: PinnedResponseBody<B>) -> Self {
+        Self { source: Source::Resumed { body }, state: BodyState::complete(None) }
+    }
+
+    /// The connection, if this response makes it speak another protocol.
+    pub(crate) fn switching(&self, status: StatusCode) -> Option<&Arc<ConnectionState>> {
+        let in_flight = self.state.in_flight.as_ref()?;
+        in_flight.request().switches_protocol(status).then(|| in_flight.connection())
+    }
+
+    /// Dropping a body runs its code, which may panic like any other: here, and not where hyper drops what it has no more use for,
+    /// and would go down with it. What was sent whole stays whole.
+    fn drop_body(self: Pin<&mut Self>) {
+        let mut me = self.project();
+        if let Err(panic) = catch(|| me.source.set(Source::Text { line: None })) {
+            me.state.log_panic(&panic);
+        }
+    }
+
+    /// Breaks the answer off, so that it cannot look whole.
+    #[cold]
+    fn abort_with(mut self: Pin<&mut Self>, why: &ResponseBodyError) {
+        // While the request is known by its name.
+        self.as_mut().drop_body();
+        self.project().state.abort(why);
+    }
+}
+
+impl<B> ResponseBody<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    fn poll_source(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>> {
+        let me = self.project();
+        let mut body = match me.source.project() {
+            SourceProjection::Text { line } => {
+                return Poll::Ready(
+                    line.take().map(|line| Ok(Frame::data(me.state.chunk(line, true)))),
+                );
+            }
+            SourceProjection::Suppressed { .. } => return Poll::Ready(None),
+            SourceProjection::Resumed { body } => {
+                return body
+                    .as_mut()
+                    .as_pin_mut()
+                    .map_or(Poll::Ready(None), |body| body.poll_frame(cx));
+            }
+            SourceProjection::Handler { body } => body,
+        };
+        if me.state.held_end.is_some() {
+            return me.state.poll_held_end(cx);
+        }
+        if let Some(rest) = me.state.rest.take() {
+            let ends = matches!(me.state.ahead, Ahead::End) || body.is_end_stream();
+            let chunk = me.state.next_chunk(*rest, ends);
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
+        match std::mem::replace(&mut me.state.ahead, Ahead::Nothing) {
+            Ahead::Nothing => {}
+            Ahead::End => {
+                me.state.ahead = Ahead::End;
+                return me.state.poll_end(cx);
+            }
+            Ahead::Trailers(trailers) => {
+                me.state.ahead = Ahead::End;
+                let Some(trailers) = me.state.hold_trailers(Frame::trailers(*trailers)) else {
+                    return me.state.poll_held_end(cx);
+                };
+                return Poll::Ready(Some(Ok(
+                    trailers.map_data(|bytes| me.state.chunk(bytes, false))
+                )));
+            }
+        }
+        // What a handler answered when it was cancelled may meet the abort in the same instant: what is ready and ends is sent
+        // all the same, as a handler that is ready is heard. Only what is waited for, or has no end in sight, is cut.
+        let ends = body.is_end_stream() || body.size_hint().exact().is_some();
+        if let Some(end) = me.state.check_end(if ends { KnownLength::Yes } else { KnownLength::No })
+        {
+            return Poll::Ready(end);
+        }
+        let polled = catch(|| body.as_mut().poll_frame(cx));
+        me.state.wait_on(if matches!(polled, Ok(Poll::Pending)) {
+            WaitingOn::Handler
+        } else {
+            WaitingOn::Client
+        });
+        match polled {
+            Ok(Poll::Ready(Some(Ok(frame)))) => {
+                let frame = match me.state.check_length(frame) {
+                    Ok(frame) => frame,
+                    Err(broken) => return Poll::Ready(Some(Err(broken))),
+                };
+                // Trailers end it.
+                me.state.complete = true;
+                let Some(frame) = me.state.hold_trailers(frame) else {
+                    return me.state.poll_held_end(cx);
+                };
+                let mut ends = body.is_end_stream();
+                if !ends && me.state.is_all_promised() {
+                    match me.state.look_ahead(body.as_mut(), cx) {
+                        Ok(ended) => ends = ended,
+                        Err(broken) => return Poll::Ready(Some(Err(broken))),
+                    }
+                }
+                Poll::Ready(Some(Ok(frame.map_data(|bytes| me.state.next_chunk(bytes, ends)))))
+            }
+            Ok(Poll::Ready(None)) => match me.state.end() {
+                Ok(()) => me.state.poll_end(cx),
+                Err(broken) => Poll::Ready(Some(Err(broken))),
+            },
+            Ok(Poll::Ready(Some(Err(error)))) => {
+                Poll::Ready(Some(Err(ResponseBodyError::Handler(error.into()))))
+            }
+            Ok(Poll::Pending) => me.state.wait(cx),
+            Err(panic) => {
+                me.state.log_panic(&panic);
+                Poll::Ready(Some(Err(ResponseBodyError::Panicked)))
+            }
+        }
+    }
+}
+
+// Before the head is sent.
+impl<B> ResponseBody<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// The request, unless it has its outcome.
+    pub(crate) fn in_flight(&self) -> Option<&InFlight> {
+        match &self.source {
+            Source::Resumed { body } => body.as_ref().get_ref().as_ref()?.in_flight(),
+            Source::Handler { .. } | Source::Suppressed { .. } | Source::Text { .. } => {
+                self.state.in_flight.as_ref()
+            }
+        }
+    }
+
+    /// Whether the body may be as long as the head `says`.
+    pub(crate) fn check_length(&self, says: u64) -> Result<(), LengthError> {
+        match &self.source {
+            Source::Handler { body } => check_length(says, body),
+            Source::Suppressed { .. } | Source::Text { .. } | Source::Resumed { .. } => Ok(()),
+        }
+    }
+
+    /// Whether the head promises no byte and the body may have some. hyper would not poll it.
+    pub(crate) fn may_break_an_empty_promise(&self) -> bool {
+        matches!(self.source, Source::Handler { .. })
+            && self.state.is_all_promised()
+            && !HttpBody::is_end_stream(self)
+    }
+
+    /// Polls a body that may break an empty promise. Ready if it did, and its request is aborted.
+    #[cold]
+    pub(crate) fn poll_before_the_head(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let note =
+            |body: &Self, sent| body.in_flight().map(|in_flight| in_flight.record_head_sent(sent));
+        note(&self, false);
+        let polled = self.as_mut().poll_frame(cx);
+        note(&self, true);
+        if matches!(polled, Poll::Ready(Some(Err(_)))) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Aborts the request, and drops the body unsent.
+    #[cold]
+    pub(crate) fn refuse(self, why: &LengthError) {
+        let mut body = Box::pin(self);
+        body.as_mut().drop_body();
+        let state = body.as_mut().project().state;
+        state.wait_on(WaitingOn::Client);
+        let Some(in_flight) = state.in_flight.take() else { return };
+        in_flight.log_refusal(why);
+        in_flight.record_head_sent(false);
+        in_flight.connection().on_request_over();
+        in_flight.abort(AbortCause::Body);
+    }
+}
+
+// For whoever writes an answer without hyper.
+impl<B> ResponseBody<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// The body, if one poll gets all of it, and `None` if it broke off. Pending, it goes on as if it had not been asked.
+    pub(crate) fn poll_complete(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Bytes>> {
+        let Some(Ok(frame)) = ready!(self.as_mut().poll_frame(cx)) else {
+            return Poll::Ready(None);
+        };
+        let Ok(mut chunk) = frame.into_data() else { return Poll::Ready(None) };
+        let bytes = chunk.copy_to_bytes(chunk.remaining());
+        let state = self.project().state;
+        if state.complete {
+            return Poll::Ready(Some(bytes));
+        }
+        state.rest = Some(Box::new(bytes));
+        Poll::Pending
+    }
+
+    /// All of it was taken: its request, unless that has its fate.
+    pub(crate) fn end(mut self: Pin<&mut Self>) -> Option<InFlight> {
+        // While the request is known by its name.
+        self.as_mut().drop_body();
+        self.project().state.in_flight.take()
+    }
+}
+
+impl<B> HttpBody for ResponseBody<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Data = TrackedChunk;
+    type Error = ResponseBodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>> {
+        let polled = self.as_mut().poll_source(cx);
+        if let Poll::Ready(Some(Err(why))) = &polled {
+            self.abort_with(why);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            // One that ends too soon is asked once more, to say so.
+            Source::Handler { body } => {
+                self.state.rest.is_none()
+                    && self.state.remaining.is_none_or(|remaining| remaining == 0)
+                    && (matches!(self.state.ahead, Ahead::End) || body.is_end_stream())
+            }
+            Source::Suppressed { .. } => true,
+            Source::Text { line } => line.is_none(),
+            Source::Resumed { body } => {
+                body.as_ref().get_ref().as_ref().is_none_or(HttpBody::is_end_stream)
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Suppressed { .. } => SizeHint::with_exact(0),
+            // The class of an endless stream may end it early; what has an exact size is not endless.
+            Source::Handler { body } => match (&self.state.rest, self.state.remaining) {
+                // Begun elsewhere: of what was taken of it, nothing was sent.
+                (Some(rest), Some(remaining)) => {
+                    SizeHint::with_exact(rest.len() as u64 + remaining)
+                }
+                (Some(_), None) | (None, _) => body.size_hint(),
+            },
+            Source::Text { line } => {
+                SizeHint::with_exact(line.as_ref().map_or(0, |line| line.len() as u64))
+            }
+            Source::Resumed { body } => match body.as_ref().get_ref() {
+                Some(body) => body.size_hint(),
+                None => SizeHint::with_exact(0),
+            },
+        }
+    }
+}
+
+/// More than this is not copied together with its head, but for the first answer of a connection.
+const COPIED_BYTES_MAX: usize = 16 * 1024;
+
+/// The number of empty frames after the promised bytes that are skipped in search of the end.
+const EMPTY_FRAMES_MAX: usize = 16;
+
+/// And of that no more at once than this.
+const CHUNK_BYTES_MAX: usize = 64 * 1024;
+
+impl BodyState {
+    /// Of an answer that would be whole without another byte.
+    const fn complete(in_flight: Option<InFlight>) -> Self {
+        let class = StreamShutdown::Finish;
+        Self {
+            in_flight,
+            rest: None,
+            remaining: None,
+            complete: true,
+            class,
+            waiting_on: WaitingOn::Client,
+            ahead: Ahead::Nothing,
+            waits: None,
+            held_end: None,
+        }
+    }
+
+    fn chunk(&self, bytes: Bytes, ends: bool) -> TrackedChunk {
+        TrackedChunk::of(self.in_flight.as_ref().map(InFlight::request), bytes, ends)
+    }
+
+    /// Holds a frame against the length that was promised.
+    fn check_length(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, ResponseBodyError> {
+        let Some(remaining) = &mut self.remaining else { return Ok(frame) };
+        let Some(bytes) = frame.data_ref() else { return self.end().map(|()| frame) };
+        *remaining = remaining.checked_sub(bytes.len() as u64).ok_or(ResponseBodyError::Long)?;
+        Ok(frame)
+    }
+
+    /// Whether the bytes that were promised are all there. With HTTP/1 hyper then polls no more.
+    fn is_all_promised(&self) -> bool {
+        self.remaining == Some(0)
+            && self
+                .in_flight
+                .as_ref()
+                .is_some_and(|in_flight| in_flight.connection().protocol == Protocol::Http1)
+    }
+
+    /// Polls the body for what comes after the promised bytes, before the last of them are sent: once sent, they look whole.
+    /// Returns whether the body has ended. A body that waits there is taken for whole, since it may wait for ever.
+    fn look_ahead<B>(
+        &mut self,
+        mut body: Pin<&mut B>,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, ResponseBodyError>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        for _ in 0..EMPTY_FRAMES_MAX {
+            let polled = catch(|| body.as_mut().poll_frame(cx)).map_err(|panic| {
+                self.log_panic(&panic);
+                ResponseBodyError::Panicked
+            })?;
+            match polled {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(None) => {
+                    self.ahead = Ahead::End;
+                    return Ok(true);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    return Err(ResponseBodyError::Handler(error.into()));
+                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(bytes) if bytes.is_empty() => {}
+                    Ok(_) => return Err(ResponseBodyError::Long),
+                    Err(frame) => {
+                        self.ahead = frame
+                            .into_trailers()
+                            .map_or(Ahead::End, |trailers| Ahead::Trailers(Box::new(trailers)));
+                        return Ok(false);
+                    }
+                },
+            }
+        }
+        Ok(false)
+    }
+
+    /// The body has ended.
+    const fn end(&mut self) -> Result<(), ResponseBodyError> {
+        match self.remaining {
+            None | Some(0) => {
+                self.complete = true;
+                Ok(())
+            }
+            Some(remaining) => Err(ResponseBodyError::Short(remaining)),
+        }
+    }
+
+    /// Whether hyper will not ask for more. With HTTP/1 it does not once it has what was promised, whether the body has ended or not.
+    fn is_last(&self, ends: bool) -> bool {
+        match self.remaining {
+            None => ends,
+            Some(0) => ends || self.is_all_promised(),
+            Some(_) => false,
+        }
+    }
+
+    /// A piece of the handler's, or its beginning. `ends`: the body has no other behind it.
+    fn next_chunk(&mut self, mut bytes: Bytes, ends: bool) -> TrackedChunk {
+        if bytes.len() > COPIED_BYTES_MAX
+            && let Some(connection) = self.in_flight.as_ref().map(InFlight::connection)
+            && connection.writes == WriteStrategy::Flatten
+        {
+            connection.on_large_chunk();
+            if bytes.len() > CHUNK_BYTES_MAX {
+                self.rest = Some(Box::new(bytes.split_off(CHUNK_BYTES_MAX)));
+            }
+        }
+        if self.rest.is_none() && self.is_last(ends) {
+            self.rest = self.split_last(&mut bytes);
+        }
+        self.complete = self.rest.is_none() && self.is_last(ends);
+        if let Some(in_flight) = self.in_flight.as_mut().filter(|_| !self.complete) {
+            in_flight.list();
+        }
+        self.chunk(bytes, self.complete)
+    }
+
+    /// Whether the end of the response must wait. hyper is done with an HTTP/2 stream once it has handed the end to h2, which may hold
+    /// megabytes of it for ever; nobody could reset the stream then.
+    fn must_hold_end(&self) -> bool {
+        self.in_flight
+            .as_ref()
+            .is_some_and(|in_flight| in_flight.request().unwritten() > COPIED_BYTES_MAX as u64)
+    }
+
+    fn hold_trailers(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        if frame.is_data() || !self.must_hold_end() {
+            return Some(frame);
+        }
+        self.held_end = Some(frame.into_trailers().ok().map(Box::new));
+        None
+    }
+
+    fn poll_end(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>> {
+        if !self.must_hold_end() {
+            return Poll::Ready(None);
+        }
+        self.held_end = Some(None);
+        self.poll_held_end(cx)
+    }
+
+    /// The end, once all before it was written.
+    fn poll_held_end(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>> {
+        if self
+            .in_flight
+            .as_ref()
+            .is_some_and(|in_flight| in_flight.request().poll_written(cx).is_pending())
+        {
+            return Poll::Pending;
+        }
+        let trailers = self.held_end.take().flatten();
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))))
+    }
+
+    /// The last byte of a large chunk of HTTP/2 goes alone, for the same reason: hyper hands it over, and the end with it, only once the
+    /// client has room for all before.
+    fn split_last(&mut self, bytes: &mut Bytes) -> Option<Box<Bytes>> {
+        let is_large = bytes.len() > COPIED_BYTES_MAX;
+        let is_http2 = self
+            .in_flight
+            .as_ref()
+            .is_some_and(|in_flight| in_flight.connection().protocol == Protocol::Http2);
+        (is_large && is_http2).then(|| Box::new(bytes.split_off(bytes.len() - 1)))
+    }
+
+    /// It is the other's move now.
+    fn wait_on(&mut self, waiting_on: WaitingOn) {
+        if let Some(in_flight) = self.in_flight.as_ref().filter(|_| self.waiting_on != waiting_on) {
+            match waiting_on {
+                WaitingOn::Handler => in_flight.connection().handler_started(),
+                WaitingOn::Client => in_flight.connection().handler_stopped(),
+            }
+            self.waiting_on = waiting_on;
+        }
+    }
+
+    /// Whether the shutdown ends this body here.
+    fn check_end(
+        &mut self,
+        known_length: KnownLength,
+    ) -> Option<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>> {
+        let server = self.in_flight.as_ref()?.server();
+        if server.is_aborting() && known_length == KnownLength::No {
+            return Some(Some(Err(ResponseBodyError::Cut)));
+        }
+        let ended = match self.class {
+            StreamShutdown::Finish => false,
+            StreamShutdown::EndAtDraining => server.tokens.draining.is_cancelled(),
+            StreamShutdown::EndAtCancel => server.tokens.root.is_cancelled(),
+        };
+        if ended {
+            self.complete = true;
+            return Some(None);
+        }
+        None
+    }
+
+    /// Arranges to be woken when the shutdown ends this body.
+    fn wait(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>> {
+        let Some(in_flight) = &mut self.in_flight else { return Poll::Pending };
+        in_flight.list();
+        in_flight.request().note_half_closed();
+        let tokens = &in_flight.server().tokens;
+        let class = self.class;
+        let waits = self.waits.get_or_insert_with(|| {
+            let end = match class {
+                StreamShutdown::Finish => None,
+                StreamShutdown::EndAtDraining => Some(&tokens.draining),
+                StreamShutdown::EndAtCancel => Some(&tokens.root),
+            };
+            Box::new(ShutdownWaits {
+                abort: Box::pin(tokens.abort.clone().cancelled_owned()),
+                end: end.map(|end| Box::pin(end.clone().cancelled_owned())),
+            })
+        });
+        let aborted = waits.abort.as_mut().poll(cx).is_ready();
+        let ended = waits.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready());
+        if aborted || ended {
+            // Told between the check and the wait.
+            return self.check_end(KnownLength::No).map_or(Poll::Pending, Poll::Ready);
+        }
+        Poll::Pending
+    }
+
+    fn log_panic(&self, panic: &str) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.count_panic();
+        }
+        let (method, path) = self.in_flight.as_ref().map(InFlight::method_and_path).unzip();
+        crate::log::error!(panic, method, path, "a response body panicked");
+    }
+
+    /// The request ends here, and on HTTP/1 its connection with it.
+    fn abort(&mut self, why: &ResponseBodyError) {
+        self.wait_on(WaitingOn::Client);
+        let Some(in_flight) = self.in_flight.take() else { return };
+        let abort_cause = match why {
+            ResponseBodyError::Cut => AbortCause::Shutdown,
+            ResponseBodyError::Handler(_)
+            | ResponseBodyError::Panicked
+            | ResponseBodyError::Short(_)
+            | ResponseBodyError::Long => AbortCause::Body,
+        };
+        let error: Option<&(dyn Error + 'static)> = match why {
+            ResponseBodyError::Handler(error) => Some(&**error),
+            ResponseBodyError::Short(_) | ResponseBodyError::Long => Some(why),
+            // The panic said more, and the shutdown says it as it aborts.
+            ResponseBodyError::Panicked | ResponseBodyError::Cut => None,
+        };
+        if let Some(error) = error {
+            let (method, path) = in_flight.method_and_path();
+            crate::log::error!(error = %Chain(error), method, path, "a response body failed");
+        }
+        let connection = in_flight.connection().clone();
+        if connection.protocol == Protocol::Http1 {
+            connection.set_abort_cause(abort_cause);
+        }
+        connection.on_request_over();
+        in_flight.abort(abort_cause);
+    }
+}
+
+impl Drop for BodyState {
+    fn drop(&mut self) {
+        self.wait_on(WaitingOn::Client);
+        let Some(in_flight) = self.in_flight.take() else { return };
+        let connection = in_flight.connection().clone();
+        if self.complete {
+            connection.on_response_ended(in_flight);
+        } else {
+            connection.on_request_over();
+        }
+    }
+}
+
+impl fmt::Display for ResponseBodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Handler(error) => write!(f, "the response body failed: {error}"),
+            Self::Panicked => f.write_str("the response body panicked"),
+            Self::Short(missing) => {
+                write!(f, "the response body ended {missing} bytes before its content-length")
+            }
+            Self::Long => f.write_str("the response body is longer than its content-length"),
+            Self::Cut => f.write_str("the response was cut by the shutdown"),
+        }
+    }
+}
+
+impl Error for ResponseBodyError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Handler(error) => Some(&**error),
+            Self::Panicked | Self::Short(_) | Self::Long | Self::Cut => None,
+        }
+    }
+}

@@ -1,0 +1,746 @@
+//! The guest's service: it gives each request its context, its deadline and its fate.
+
+use super::{
+    authority,
+    body_wait::Waited,
+    connection_state::{ConnectionState, Protocol},
+    framing::{Content, said_length},
+    request_body::Body,
+    request_state::{AbortCause, InFlight, Request},
+    response_body::ResponseBody,
+    stream_shutdown::StreamShutdown,
+};
+use crate::http::{
+    connection::stall_timer::ClientTimeout,
+    server::{
+        date,
+        deadline_timers::DeadlineKey,
+        state::{WorkOrigin, millis},
+    },
+};
+use crate::{errors::Chain, lifecycle::Moment, unwind::catch};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
+use http_body::Body as HttpBody;
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    error::Error,
+    fmt, mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+/// A boxed error of a service or a body.
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What we ask of a service, in one name.
+pub trait HttpService:
+    hyper::service::Service<
+        http::Request<Body>,
+        Response = Response<Self::ResponseBody>,
+        Error = Self::ServiceError,
+        Future = Self::ServiceFuture,
+    > + Send
+    + Sync
+    + 'static
+{
+    /// Its answers' bodies.
+    type ResponseBody: HttpBody<Data = Bytes, Error = Self::BodyError> + Send + 'static;
+    /// How its answers' bodies fail.
+    type BodyError: Into<BoxError>;
+    /// How it fails. The client gets a 500.
+    type ServiceError: Into<BoxError>;
+    /// What it returns at once.
+    type ServiceFuture: Future<Output = Result<Response<Self::ResponseBody>, Self::ServiceError>>
+        + Send
+        + 'static;
+}
+
+impl<S, B> HttpService for S
+where
+    S: hyper::service::Service<http::Request<Body>, Response = Response<B>> + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type ResponseBody = B;
+    type BodyError = B::Error;
+    type ServiceError = S::Error;
+    type ServiceFuture = S::Future;
+}
+
+/// The service of one connection, which hyper calls.
+pub(crate) struct ConnectionService<S: HttpService> {
+    service: Arc<S>,
+    connection: Arc<ConnectionState>,
+    /// The last request; the next one takes its place.
+    last: Cell<Option<Arc<RequestState>>>,
+    /// What hyper's first call gets: its request began before hyper came.
+    resumed: Cell<Option<Resumed<S>>>,
+}
+
+/// A request that began before hyper came, and that hyper shall see to its end.
+pub(crate) enum Resumed<S: HttpService> {
+    /// Polled in this very turn of the connection's task, which it wakes: before that there is nothing to poll it for.
+    Waits(PinnedHandler<S>),
+    Handler(PinnedHandler<S>),
+    Response(Box<Response<ResponseBody<S::ResponseBody>>>),
+}
+
+impl<S: HttpService> Resumed<S> {
+    /// For another task than the one that it was polled in: it must hear whom to wake.
+    pub(crate) fn on_another_task(self) -> Self {
+        match self {
+            Self::Waits(mut handler) | Self::Handler(mut handler) => {
+                if let Some(handler) = handler.as_mut().as_pin_mut() {
+                    handler.project().state.stop_timer();
+                }
+                Self::Handler(handler)
+            }
+            Self::Response(response) => Self::Response(response),
+        }
+    }
+}
+
+/// A handler that was polled, and must stay where it is.
+pub(crate) type PinnedHandler<S> =
+    Pin<Box<Option<HandlerFuture<<S as HttpService>::ServiceFuture>>>>;
+
+impl<S: HttpService> ConnectionService<S> {
+    pub(crate) const fn new(service: Arc<S>, connection: Arc<ConnectionState>) -> Self {
+        Self { service, connection, last: Cell::new(None), resumed: Cell::new(None) }
+    }
+
+    pub(crate) const fn connection(&self) -> &Arc<ConnectionState> {
+        &self.connection
+    }
+
+    /// The next call is for a request that has begun.
+    pub(crate) fn resume(&mut self, resumed: Resumed<S>) {
+        self.resumed = Cell::new(Some(resumed));
+    }
+
+    /// A request begins, with no handler yet.
+    fn begin(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        version: Version,
+        upgrade: Upgrade,
+    ) -> (HandlerState, Arc<RequestState>) {
+        self.connection.on_call();
+        let arrived = self.connection.server.clock.now();
+        let request_state =
+            RequestState::next(self.last.take(), &self.connection, arrived, method, uri);
+        self.last.set(Some(request_state.clone()));
+        let in_flight = Some(InFlight::begin(request_state.clone()));
+        (
+            HandlerState {
+                in_flight,
+                timer: None,
+                version,
+                without_handler: ErrorResponse::Failed,
+                upgrade,
+            },
+            request_state,
+        )
+    }
+
+    /// Calls the handler for a request that hyper read.
+    fn handle(&self, mut request: http::Request<Incoming>) -> HandlerFuture<S::ServiceFuture> {
+        // hyper has an upgrade for CONNECT too, and for HTTP/2, where 101 is no response (RFC 9113 §8.6).
+        let asks = request.extensions().get::<hyper::upgrade::OnUpgrade>().is_some()
+            && request.version() == Version::HTTP_11
+            && request.headers().contains_key(header::UPGRADE);
+        let upgrade = if asks { Upgrade::Asked } else { Upgrade::No };
+        let (state, request_state) =
+            self.begin(request.method(), request.uri(), request.version(), upgrade);
+        self.connection.set_called_request(&request_state);
+        // Nothing large is returned from inside the catch: it is made where it stays.
+        let mut handler = HandlerFuture { future: None, state };
+        if let Err(why) = authority::check(&mut request) {
+            handler.state.without_handler = ErrorResponse::Refused(why);
+            // Its connection learns what was left unread.
+            drop(Body::new(Some(request.into_body()), request_state));
+            return handler;
+        }
+        // A service may panic before it returns its future.
+        let called = catch(|| {
+            handler.future = Some(
+                self.service.call(request.map(|incoming| Body::new(Some(incoming), request_state))),
+            );
+        });
+        if let Err(panic) = called {
+            handler.state.log_panic(&panic);
+        }
+        handler
+    }
+
+    /// The response to a request with too many header fields. hyper counts those of HTTP/1; h2 only adds up their sizes.
+    fn refusal(
+        &self,
+        request: &http::Request<Incoming>,
+    ) -> Option<Response<ResponseBody<S::ResponseBody>>> {
+        let server = &self.connection.server;
+        let (count, max) = (request.headers().len(), server.config.limits.headers_max);
+        if self.connection.protocol == Protocol::Http1 || count <= max {
+            return None;
+        }
+        self.connection.on_refused();
+        let line = (*request.method() != Method::HEAD).then(|| {
+            Bytes::from(format!(
+                "the request has {count} header fields, above the limit of {max}\n"
+            ))
+        });
+        let mut response = Response::new(ResponseBody::text(line, None));
+        *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        response.headers_mut().insert(header::DATE, date::header(server.clock.wall()));
+        Some(response)
+    }
+
+    /// Calls the handler for a plain `GET`, which begins in `place`. The fields are taken from `headers`. When it arrived.
+    pub(crate) fn handle_in(
+        &self,
+        place: &mut PinnedHandler<S>,
+        uri: Uri,
+        headers: &mut HeaderMap,
+    ) -> Moment {
+        let (state, request_state) = self.begin(&Method::GET, &uri, Version::HTTP_11, Upgrade::No);
+        let arrived = request_state.arrived;
+        place.set(Some(HandlerFuture { future: None, state }));
+        let Some(mut handler) = place.as_mut().as_pin_mut().map(HandlerFuture::project) else {
+            return arrived;
+        };
+        let called = catch(|| {
+            let mut request = http::Request::new(Body::new(None, request_state));
+            *request.uri_mut() = uri;
+            mem::swap(request.headers_mut(), headers);
+            handler.future.set(Some(self.service.call(request)));
+        });
+        if let Err(panic) = called {
+            handler.state.log_panic(&panic);
+        }
+        arrived
+    }
+}
+
+impl<S: HttpService> hyper::service::Service<http::Request<Incoming>> for ConnectionService<S> {
+    type Response = Response<ResponseBody<S::ResponseBody>>;
+    type Error = Infallible;
+    type Future = CallFuture<S>;
+
+    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
+        match self.resumed.take() {
+            None => match self.refusal(&request) {
+                None => CallFuture::New { handler: self.handle(request) },
+                Some(refusal) => {
+                    CallFuture::Resumed { resumed: Some(Resumed::Response(Box::new(refusal))) }
+                }
+            },
+            Some(resumed) => {
+                // What was read for it is the head that we have read.
+                self.connection.clear_received();
+                CallFuture::Resumed { resumed: Some(resumed) }
+            }
+        }
+    }
+}
+
+pin_project! {
+    /// A call of hyper's, under way.
+    #[project = CallFutureProjection]
+    pub(crate) enum CallFuture<S: HttpService> {
+        /// For a request that hyper read.
+        New {
+            #[pin]
+            handler: HandlerFuture<S::ServiceFuture>,
+        },
+        /// For one that began before hyper came.
+        Resumed { resumed: Option<Resumed<S>> },
+    }
+}
+
+impl<S: HttpService> Future for CallFuture<S> {
+    type Output = Result<Response<ResponseBody<S::ResponseBody>>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.as_mut().project() {
+            CallFutureProjection::New { handler } => {
+                let Ok(response) = ready!(handler.poll(cx));
+                let Some(connection) = response.body().switching(response.status()) else {
+                    return Poll::Ready(Ok(for_hyper(cx, response)));
+                };
+                // The connection polls hyper again at once, with upgrades.
+                connection.set_switching();
+                self.set(Self::Before { resumed: Some(Resumed::Response(Box::new(response))) });
+                Poll::Pending
+            }
+            CallFutureProjection::Resumed { resumed } => match resumed.take() {
+                Some(Resumed::Waits(handler)) => {
+                    *resumed = Some(Resumed::Handler(handler));
+                    Poll::Pending
+                }
+                Some(Resumed::Response(answer)) => Poll::Ready(Ok(for_hyper(cx, *answer))),
+                Some(Resumed::Handler(mut handler)) => {
+                    let polled = handler
+                        .as_mut()
+                        .as_pin_mut()
+                        .map_or(Poll::Pending, |handler| handler.poll(cx));
+                    if polled.is_pending() {
+                        *resumed = Some(Resumed::Handler(handler));
+                    }
+                    polled.map_ok(|response| for_hyper(cx, response))
+                }
+                None => Poll::Pending,
+            },
+        }
+    }
+}
+
+pin_project! {
+    /// A handler at work; `None` if it panicked, or was dropped.
+    pub(crate) struct HandlerFuture<F> {
+        #[pin]
+        future: Option<F>,
+        state: HandlerState,
+    }
+
+    impl<F> PinnedDrop for HandlerFuture<F> {
+        fn drop(this: Pin<&mut Self>) {
+            this.drop_handler();
+        }
+    }
+}
+
+struct HandlerState {
+    in_flight: Option<InFlight>,
+    /// Where it waits. A handler that answers at once needs no place.
+    timer: Option<DeadlineKey>,
+    version: Version,
+    /// Why we answer if there is no handler.
+    without_handler: ErrorResponse,
+    upgrade: Upgrade,
+}
+
+/// Whether a request may be answered by 101.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upgrade {
+    Asked,
+    No,
+}
+
+/// Why we answer in a handler's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ErrorResponse {
+    TimedOut(Duration),
+    Aborted,
+    /// The client let the handler wait for the body for so long.
+    BodyTimedOut(Duration),
+    /// So too, in the drain, which waits for less.
+    Stalled,
+    Failed,
+    /// It must not be served, for this reason.
+    Refused(&'static str),
+}
+
+impl<F, B, E> Future for HandlerFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: HttpBody<Data = Bytes>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Response<ResponseBody<B>>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut me = self.as_mut().project();
+        let Some(future) = me.future.as_mut().as_pin_mut() else {
+            let error = me.state.without_handler;
+            return Poll::Ready(Ok(me.state.error_response(error)));
+        };
+        let mut polled = Poll::Pending;
+        let error = match catch(|| polled = handler.poll(cx)).map(|()| polled) {
+            Ok(Poll::Ready(Ok(response))) => {
+                self.as_mut().drop_handler();
+                let state = self.project().state;
+                if response.status().is_informational() && !state.may_switch(&response) {
+                    return Poll::Ready(Ok(state.refuse_status(response)));
+                }
+                return Poll::Ready(Ok(state.respond(response)));
+            }
+            Ok(Poll::Ready(Err(error))) => {
+                let error: BoxError = error.into();
+                let (method, path) =
+                    me.state.in_flight.as_ref().map(InFlight::method_and_path).unzip();
+                crate::log::error!(error = %Chain(&*error), method, path, "a handler failed");
+                Some(ErrorResponse::Failed)
+            }
+            Err(panic) => {
+                me.state.log_panic(&panic);
+                Some(ErrorResponse::Failed)
+            }
+            Ok(Poll::Pending) => me.state.wait(cx),
+        };
+        let Some(error) = error else { return Poll::Pending };
+        self.as_mut().drop_handler();
+        Poll::Ready(Ok(self.project().state.error_response(error)))
+    }
+}
+
+impl<F> HandlerFuture<F> {
+    /// Dropping a handler runs its code, which may panic like any other: here, and not where hyper drops what it has no more use
+    /// for, and would go down with it.
+    fn drop_handler(self: Pin<&mut Self>) {
+        let mut me = self.project();
+        if let Err(panic) = catch(|| me.future.set(None)) {
+            me.state.log_panic(&panic);
+        }
+    }
+}
+
+impl HandlerState {
+    /// Whether the wait is over for the deadline or the abort; if not, both will wake us.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Option<ErrorResponse> {
+        self.in_flight.as_mut()?.list();
+        let request = self.in_flight.as_ref()?.request();
+        let (connection, server) = (&request.connection, request.server());
+        let deadline = request.deadline();
+        let now = request.has_body().then(|| server.clock.now());
+        let body = now.and_then(|now| Some((now, request.look_at_body_wait(now)?)));
+        let wake_at = match body {
+            Some((_, Waited::NotYet { look_again })) => deadline.min(look_again),
+            Some((_, Waited::TooLong { .. })) | None => deadline,
+        };
+        let is_set = |place: DeadlineKey| match body {
+            None => place.deadline == deadline,
+            // An earlier one will do, unless it has passed: then there is another look.
+            Some((now, _)) => place.deadline <= wake_at && place.deadline > now,
+        };
+        // A future of hyper's has one waker from its first poll to its last.
+        if !self.timer.is_some_and(is_set) {
+            if let Some(key) = self.timer.take() {
+                connection.deadlines.remove(key);
+            }
+            self.timer = Some(connection.deadlines.wait(
+                wake_at,
+                request.timeout(wake_at),
+                cx.waker().clone(),
+            ));
+        }
+        // The clock decides, not the timer (P9: never before): a timer may be early by its rounding, or late.
+        if deadline != Moment::NEVER && server.clock.now() >= deadline {
+            return Some(ErrorResponse::TimedOut(deadline.since(request.arrived)));
+        }
+        request.note_half_closed();
+        if let Some((now, Waited::TooLong { since })) = body {
+            server.note_client_timeout(
+                ClientTimeout::Body,
+                &connection.peer,
+                Some(request.name().1),
+            );
+            return Some(match server.given_up_by(since, ClientTimeout::Body, now) {
+                AbortCause::Shutdown => ErrorResponse::Stalled,
+                AbortCause::Client | AbortCause::Body => {
+                    ErrorResponse::BodyTimedOut(now.since(since))
+                }
+            });
+        }
+        if server.is_aborting() {
+            return Some(ErrorResponse::Aborted);
+        }
+        None
+    }
+
+    fn respond<B>(&mut self, mut response: Response<B>) -> Response<ResponseBody<B>>
+    where
+        B: HttpBody<Data = Bytes>,
+    {
+        if self
+            .in_flight
+            .as_ref()
+            .is_some_and(|in_flight| in_flight.request().switches_too_soon(response.status()))
+        {
+            return self.error_response(ErrorResponse::Refused(SWITCHED_TOO_SOON));
+        }
+        let Some(in_flight) = self.take_flight() else {
+            return response.map(|_| ResponseBody::text(None, None));
+        };
+        // hyper panics at some versions, and frames by others. HTTP/2 sends none.
+        *response.version_mut() = Version::HTTP_11;
+        add_standard_headers(&mut response, &in_flight, self.version);
+        let content = Content::of(in_flight.request().method(), response.status());
+        in_flight.record_head_sent(true);
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            || *in_flight.request().method() == Method::CONNECT
+        {
+            in_flight.connection().name_upgrade(WorkOrigin::of(in_flight.request()));
+        }
+        if content != Content::Allowed {
+            return without_content(response, content, in_flight);
+        }
+        let class = StreamShutdown::of(&response);
+        // The head and the body agree, or the response is not sent.
+        let exact = response.body().size_hint().exact();
+        let promised = exact.or_else(|| said_length(response.headers_mut()).ok().flatten());
+        // An early end would be no end of what has a length.
+        let class = if promised.is_some() { StreamShutdown::Finish } else { class };
+        response.map(|body| ResponseBody::handler(body, in_flight, class, promised))
+    }
+
+    /// Whether a response is a 101 that its request asks for.
+    fn may_switch<B>(&self, response: &Response<B>) -> bool {
+        response.status() == StatusCode::SWITCHING_PROTOCOLS && self.upgrade == Upgrade::Asked
+    }
+
+    /// Responds with a 500 in place of a status that is not final.
+    #[cold]
+    fn refuse_status<B>(&mut self, response: Response<B>) -> Response<ResponseBody<B>> {
+        let status = response.status();
+        if let Some(in_flight) = &self.in_flight {
+            if status == StatusCode::SWITCHING_PROTOCOLS {
+                in_flight.log_refusal(&"status 101 without a request to upgrade");
+            } else {
+                in_flight.log_refusal(&format_args!("status {} is not final", status.as_u16()));
+            }
+        }
+        if let Err(panic) = catch(|| drop(response)) {
+            self.log_panic(&panic);
+        }
+        self.error_response(ErrorResponse::Failed)
+    }
+
+    fn error_response<B>(&mut self, error: ErrorResponse) -> Response<ResponseBody<B>> {
+        let Some(in_flight) = self.take_flight() else {
+            return Response::new(ResponseBody::text(None, None));
+        };
+        let mut response = Response::new(());
+        *response.status_mut() = match error {
+            ErrorResponse::TimedOut(_)
+            | ErrorResponse::BodyTimedOut(_)
+            | ErrorResponse::Aborted
+            | ErrorResponse::Stalled => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorResponse::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorResponse::Refused(_) => StatusCode::BAD_REQUEST,
+        };
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        add_date(response.headers_mut(), &in_flight);
+        add_standard_headers(&mut response, &in_flight, self.version);
+        if matches!(error, ErrorResponse::Refused(_)) {
+            announce_close(&mut response, self.version);
+        }
+        let connection = in_flight.connection().clone();
+        // HTTP/1 leaves it out by itself, and says how long it would be.
+        let is_unsent =
+            connection.protocol == Protocol::Http2 && *in_flight.request().method() == Method::HEAD;
+        let line = (!is_unsent).then(|| Bytes::from(format!("{error}\n")));
+        let left = match error {
+            // The 500 is the handler's own answer, in its way: it is finished once it has left (P5).
+            ErrorResponse::Failed | ErrorResponse::Refused(_) => Some(in_flight),
+            ErrorResponse::TimedOut(_) | ErrorResponse::BodyTimedOut(_) => {
+                in_flight.time_out();
+                connection.on_request_over();
+                None
+            }
+            ErrorResponse::Aborted | ErrorResponse::Stalled => {
+                in_flight.abort(AbortCause::Shutdown);
+                connection.on_request_over();
+                None
+            }
+        };
+        response.map(|()| ResponseBody::text(line, left))
+    }
+
+    fn log_panic(&self, panic: &str) {
+        let Some(in_flight) = &self.in_flight else { return };
+        in_flight.count_panic();
+        let (method, path) = in_flight.method_and_path();
+        crate::log::error!(panic, method, path, "a handler panicked");
+    }
+
+    /// Takes the flight; whoever waited for it does no more.
+    fn take_flight(&mut self) -> Option<InFlight> {
+        self.stop_timer();
+        let in_flight = self.in_flight.take()?;
+        in_flight.connection().handler_stopped();
+        Some(in_flight)
+    }
+
+    /// Waits no more for the deadline and the abort.
+    fn stop_timer(&mut self) {
+        if let (Some(in_flight), Some(key)) = (&self.in_flight, self.timer.take()) {
+            in_flight.connection().deadlines.remove(key);
+        }
+    }
+}
+
+/// Returns a response whose status or method allows no content.
+fn without_content<B>(
+    mut response: Response<B>,
+    content: Content,
+    in_flight: InFlight,
+) -> Response<ResponseBody<B>>
+where
+    B: HttpBody<Data = Bytes>,
+{
+    let status = response.status();
+    if content == Content::Forbidden {
+        // RFC 9110 §8.6. Of 205 hyper says that it is empty.
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        response.headers_mut().remove(header::TRANSFER_ENCODING);
+    } else if status != StatusCode::NOT_MODIFIED
+        && !response.headers().contains_key(header::CONTENT_LENGTH)
+    {
+        // RFC 9110 §9.3.2: the head says what it would to GET. Over HTTP/1 hyper sees to that.
+        if in_flight.connection().protocol == Protocol::Http1 {
+            return response.map(|body| ResponseBody::asked_for_its_length(body, in_flight));
+        }
+        if let Some(length) = response.body().size_hint().exact() {
+            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        }
+    }
+    response.map(|body| ResponseBody::unsent(body, in_flight))
+}
+
+/// Adds what a response that hyper writes needs, and replaces it by a 500 if its length is a contradiction (P5d).
+fn for_hyper<B>(
+    cx: &mut Context<'_>,
+    mut response: Response<ResponseBody<B>>,
+) -> Response<ResponseBody<B>>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let Some(in_flight) = response.body().in_flight() else { return response };
+    let (protocol, method) =
+        (in_flight.connection().protocol, in_flight.request().method().clone());
+    let wall = in_flight.server().clock.wall();
+    response.headers_mut().entry(header::DATE).or_insert_with(|| date::header(wall));
+    let checked = match said_length(response.headers_mut()) {
+        Ok(None) => Ok(()),
+        Ok(Some(says)) => response.body().check_length(says),
+        Err(why) => Err(why),
+    };
+    let is_broken = match checked {
+        Err(why) => {
+            let (head, answer) = response.into_parts();
+            answer.refuse(&why);
+            response = Response::from_parts(head, ResponseBody::text(None, None));
+            true
+        }
+        Ok(()) if response.body().may_break_an_empty_promise() => {
+            let (head, answer) = response.into_parts();
+            let mut answer = Box::pin(Some(answer));
+            let polled = answer
+                .as_mut()
+                .as_pin_mut()
+                .map_or(Poll::Pending, |answer| answer.poll_before_the_head(cx));
+            response = Response::from_parts(head, ResponseBody::resumed(answer));
+            polled.is_ready()
+        }
+        Ok(()) => false,
+    };
+    if !is_broken {
+        return response;
+    }
+    // hyper writes no content of a response to HEAD over HTTP/1, and says how long it would be.
+    let is_unsent = protocol == Protocol::Http2 && method == Method::HEAD;
+    failed_instead(
+        &response,
+        (!is_unsent).then(|| Bytes::from(format!("{}\n", ErrorResponse::Failed))),
+    )
+}
+
+/// Returns the 500 that takes the place of a response, with what its head says of the connection.
+#[cold]
+fn failed_instead<B>(
+    response: &Response<ResponseBody<B>>,
+    line: Option<Bytes>,
+) -> Response<ResponseBody<B>> {
+    let mut error = Response::new(ResponseBody::text(line, None));
+    *error.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    *error.version_mut() = response.version();
+    let headers = error.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if let Some(date) = response.headers().get(header::DATE) {
+        headers.insert(header::DATE, date.clone());
+    }
+    if response.headers().get(header::CONNECTION).is_some_and(|value| value == "close") {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    error
+}
+
+fn add_date(headers: &mut HeaderMap, in_flight: &InFlight) {
+    headers.insert(header::DATE, date::header(in_flight.server().clock.wall()));
+}
+
+/// Adds the headers that concern the connection.
+fn add_standard_headers<B>(response: &mut Response<B>, in_flight: &InFlight, version: Version) {
+    // P4: an HTTP/1 response announces that it is the last on its connection (RFC 9112 §9.6).
+    // HTTP/2 has GOAWAY for that and forbids the header (RFC 9113 §8.2.2).
+    let announces = in_flight.connection().on_response_head();
+    let is_last = announces || in_flight.request().is_body_end_unclear();
+    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        announce_close(response, version);
+    }
+}
+
+/// Makes this HTTP/1 response the last on its connection.
+fn announce_close<B>(response: &mut Response<B>, version: Version) {
+    if version >= Version::HTTP_2 {
+        return;
+    }
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if version == Version::HTTP_10 {
+        // Or hyper, which has not looked at the header yet, would say `keep-alive` beside it.
+        *response.version_mut() = Version::HTTP_10;
+    }
+}
+
+/// A handler's 101, or its 2xx to CONNECT, for a request whose body it has not read: the new protocol would begin with that body.
+const SWITCHED_TOO_SOON: &str = "the protocol cannot change before the request body has been read";
+
+/// Dropped by hyper before it answered: the client left, or we cut the connection.
+impl Drop for HandlerState {
+    fn drop(&mut self) {
+        if let Some(in_flight) = self.take_flight() {
+            in_flight.connection().on_request_over();
+        }
+    }
+}
+
+impl fmt::Display for ErrorResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut(after) => {
+                write!(
+                    f,
+                    "request timed out: no answer within its deadline of {}",
+                    humantime::format_duration(*after)
+                )
+            }
+            Self::Aborted => {
+                f.write_str("request aborted: the service is shutting down and the drain is over")
+            }
+            Self::BodyTimedOut(after) => {
+                let after = humantime::format_duration(Duration::from_millis(millis(*after)));
+                write!(f, "request timed out: nothing of its body came for {after}")
+            }
+            Self::Stalled => f.write_str(
+                "request aborted: its body stopped arriving while the service was shutting down",
+            ),
+            Self::Failed => f.write_str("internal server error"),
+            Self::Refused(why) => write!(f, "bad request: {why}"),
+        }
+    }
+}

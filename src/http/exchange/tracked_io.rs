@@ -1,0 +1,377 @@
+//! The io that hyper holds: a transport that leaves signs of what passes.
+
+use super::{
+    connection_state::{ConnectionState, Protocol},
+    http2_input::FrameScanner,
+};
+use crate::http::server::{connection_slot::WriteStrategy, date, limits::READ_IN_TURN_MAX};
+use crate::runtime::{Peek, Peer, Transport};
+use bytes::{Buf, Bytes};
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+/// Where the transport returns to when hyper drops the io.
+pub(crate) type IoReturn<T> = Arc<Mutex<Option<T>>>;
+
+/// A transport, lent to hyper. It replays what was sniffed, and tells the [`ConnectionState`] what it sees.
+pub(crate) struct TrackedIo<T: Transport> {
+    /// `None` only inside `drop` and `into_transport`.
+    io: Option<T>,
+    prefix: Bytes,
+    /// To be written before anything of hyper's.
+    unwritten: Bytes,
+    reading: Reading,
+    /// Of HTTP/2.
+    frames: Option<Box<FrameScanner>>,
+    connection: Arc<ConnectionState>,
+    io_return: Option<IoReturn<T>>,
+    /// There was something to read while nobody read.
+    is_readable: bool,
+    /// Once upgraded: ready when the connection must end.
+    ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+/// The begin of a response that hyper makes itself.
+const ERROR_BEGINS: &[u8] = b"HTTP/1.1 4";
+
+/// Whether hyper may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    Open,
+    /// It sees an end, whatever the client sends.
+    Ended,
+}
+
+impl<T: Transport> TrackedIo<T> {
+    /// For HTTP/1, which gives its io back by itself.
+    pub(crate) fn new(io: T, prefix: Bytes, connection: Arc<ConnectionState>) -> Self {
+        Self {
+            io: Some(io),
+            prefix,
+            unwritten: Bytes::new(),
+            reading: Reading::Open,
+            frames: None,
+            connection,
+            io_return: None,
+            is_readable: false,
+            ending: None,
+        }
+    }
+
+    /// For HTTP/2, which does not give its io back: dropped, the transport goes home.
+    pub(crate) fn returning(
+        io: T,
+        prefix: Bytes,
+        connection: Arc<ConnectionState>,
+    ) -> (Self, IoReturn<T>) {
+        let io_return = IoReturn::default();
+        let mut me = Self::new(io, prefix, connection);
+        me.io_return = Some(io_return.clone());
+        me.frames = Some(Box::new(FrameScanner::new()));
+        (me, io_return)
+    }
+
+    /// These bytes go before anything that hyper writes.
+    pub(crate) fn write_first(&mut self, unwritten: Bytes) {
+        self.unwritten = unwritten;
+    }
+
+    /// What was read stays unread: the last answer is on its way.
+    pub(crate) fn end_reading(&mut self) {
+        self.reading = Reading::Ended;
+    }
+
+    /// Takes the transport back, with what hyper has not read of the prefix.
+    pub(crate) fn into_transport(mut self) -> Option<(T, Bytes)> {
+        let prefix = std::mem::take(&mut self.prefix);
+        self.io.take().map(|io| (io, prefix))
+    }
+
+    /// Writes what goes first.
+    #[inline]
+    fn poll_unwritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unwritten.is_empty() { Poll::Ready(Ok(())) } else { self.poll_write_first(cx) }
+    }
+
+    #[cold]
+    fn poll_write_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(io) = &mut self.io else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        while self.unwritten.has_remaining() {
+            self.connection.on_write();
+            let polled = Pin::new(&mut *io).poll_write(cx, &self.unwritten);
+            if let Poll::Ready(Err(_)) = &polled {
+                self.connection.on_broken();
+            }
+            let written = ready!(polled)?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.connection.on_written(written);
+            self.unwritten.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn note_read(&mut self, read: &[u8]) {
+        self.is_readable = false;
+        self.connection.on_read(read);
+        if let Some(frames) = &mut self.frames {
+            self.connection.inflow.on_read(frames, read);
+        }
+    }
+
+    fn on_nothing_read(&self, cx: &Context<'_>) {
+        let inflow = &self.connection.inflow;
+        let is_final = self.connection.is_final_read_wanted();
+        let is_look_wanted = inflow.take_peek_requested() || is_final;
+        let has_data = is_look_wanted && self.io.as_ref().is_some_and(|io| io.peek() == Peek::Data);
+        if is_final {
+            self.connection.on_final_read(has_data);
+        }
+        if has_data {
+            // The runtime has not noticed yet.
+            cx.waker().wake_by_ref();
+        } else {
+            inflow.on_awaited();
+        }
+    }
+
+    /// Keeps hyper from reading more requests than may wait for a client that does not read, and from reading for so long that other
+    /// connections wait.
+    #[inline]
+    fn poll_may_read(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.connection.must_hold_reads() {
+            self.connection.inflow.on_buffered();
+            return Poll::Pending;
+        }
+        if self.connection.inflow.read_in_turn() >= READ_IN_TURN_MAX {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    /// Whether a response is hyper's own, to a head that it cannot read: no call of the service awaits one.
+    fn is_by_hyper(&self) -> bool {
+        let connection = &self.connection;
+        connection.protocol == Protocol::Http1
+            && !connection.is_in_flight()
+            && !connection.has_unflushed()
+            && !connection.is_upgraded()
+    }
+
+    /// Writes a head that hyper made, with a date (RFC 9110 §6.6.1).
+    #[cold]
+    fn write_dated(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut dated = bytes.to_vec();
+        if bytes.ends_with(b"\r\n\r\n") {
+            dated.truncate(bytes.len() - 2);
+            dated.extend_from_slice(b"date: ");
+            dated.extend_from_slice(date::header(self.connection.server.clock.wall()).as_bytes());
+            dated.extend_from_slice(b"\r\n\r\n");
+        }
+        self.unwritten = dated.into();
+        // What the kernel does not take now leaves before the next write or flush.
+        match self.poll_unwritten(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(bytes.len())),
+        }
+    }
+
+    fn io(&mut self) -> io::Result<Pin<&mut T>> {
+        self.io.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// An upgraded connection is out of hyper's hands, not out of ours: when the drain is over it ends.
+    #[inline]
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.connection.is_upgraded() { self.poll_upgraded_ending(cx) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn poll_upgraded_ending(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let ending = self.ending.get_or_insert_with(|| {
+            Box::pin(self.connection.server.tokens.abort.clone().cancelled_owned())
+        });
+        if ending.as_mut().poll(cx).is_ready() {
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the service is shutting down",
+            ));
+        }
+        Ok(())
+    }
+
+    /// An error of the transport ends the connection: nothing more can be flushed.
+    #[inline]
+    fn noting<R>(&self, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        if let Poll::Ready(Err(_)) = &polled {
+            self.connection.on_broken();
+        }
+        polled
+    }
+
+    /// While a request of HTTP/1 runs, hyper reads no more, and so does not see its client leave. The
+    /// kernel is asked as soon as there is something to read, and if that is a next request, which
+    /// nobody reads yet, only every second from then on.
+    fn watch(&mut self, cx: &mut Context<'_>) {
+        let is_watched = self.connection.protocol == Protocol::Http1
+            && self.connection.is_in_flight()
+            && !self.is_readable;
+        if is_watched && self.io.as_ref().is_some_and(|io| io.poll_readable(cx).is_ready()) {
+            self.is_readable = true;
+            self.connection.request_peek();
+        }
+    }
+
+    /// Asks the kernel on the connection's behalf, which cannot reach the transport while hyper holds it.
+    #[inline]
+    fn peek_if_requested(&self) -> io::Result<()> {
+        if self.connection.take_peek_requested() { self.peek() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn peek(&self) -> io::Result<()> {
+        let Some(io) = &self.io else { return Ok(()) };
+        match io.peer() {
+            Peer::Open | Peer::Unknown => {}
+            Peer::HalfClosed => self.connection.on_half_closed(),
+            Peer::Gone => {
+                self.connection.on_broken();
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+        }
+        let is_wanted = self.connection.take_unacknowledged_wanted();
+        if self.connection.is_write_blocked() || is_wanted {
+            match io.unacknowledged() {
+                Some(unacknowledged) => self.connection.on_unacknowledged(unacknowledged),
+                None if is_wanted => self.connection.on_unacknowledged(0),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<T: Transport> AsyncRead for TrackedIo<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        me.poll_ending(cx)?;
+        if me.reading == Reading::Ended {
+            return Poll::Ready(Ok(()));
+        }
+        if me.prefix.has_remaining() {
+            let now = me.prefix.len().min(buf.remaining());
+            let read = me.prefix.split_to(now);
+            buf.put_slice(&read);
+            me.note_read(&read);
+            return Poll::Ready(Ok(()));
+        }
+        ready!(me.poll_may_read(cx));
+        let before = buf.filled().len();
+        let polled = me.io()?.poll_read(cx, buf);
+        if me.noting(polled)?.is_pending() {
+            me.on_nothing_read(cx);
+            return Poll::Pending;
+        }
+        let read = &buf.filled()[before..];
+        if !read.is_empty() {
+            me.note_read(read);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: Transport> AsyncWrite for TrackedIo<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let me = self.get_mut();
+        me.poll_ending(cx)?;
+        me.peek_if_requested()?;
+        ready!(me.poll_unwritten(cx))?;
+        if bytes.starts_with(ERROR_BEGINS) && me.is_by_hyper() {
+            return me.write_dated(cx, bytes);
+        }
+        me.connection.on_write();
+        let polled = me.io()?.poll_write(cx, bytes);
+        let written = ready!(me.noting(polled))?;
+        me.connection.on_written(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let me = self.get_mut();
+        me.poll_ending(cx)?;
+        me.peek_if_requested()?;
+        ready!(me.poll_unwritten(cx))?;
+        if let [bytes] = slices
+            && bytes.starts_with(ERROR_BEGINS)
+            && me.is_by_hyper()
+        {
+            return me.write_dated(cx, bytes);
+        }
+        me.connection.on_write();
+        let polled = me.io()?.poll_write_vectored(cx, slices);
+        let written = ready!(me.noting(polled))?;
+        me.connection.on_written(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.connection.writes == WriteStrategy::Vectored
+            && self.io.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        me.watch(cx);
+        me.peek_if_requested()?;
+        ready!(me.poll_unwritten(cx))?;
+        let polled = me.io()?.poll_flush(cx);
+        ready!(me.noting(polled))?;
+        me.connection.on_flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        if me.connection.is_aborted() {
+            // A FIN now would let a cut answer look whole; the connection is reset instead.
+            return Poll::Ready(Ok(()));
+        }
+        ready!(me.poll_unwritten(cx))?;
+        let polled = me.io()?.poll_shutdown(cx);
+        me.noting(polled)
+    }
+}
+
+impl<T: Transport> Drop for TrackedIo<T> {
+    fn drop(&mut self) {
+        self.connection.on_io_dropped();
+        if self.connection.end_upgrade() {
+            self.connection.server.metrics.upgraded_closed.add_one();
+        }
+        if let Some(io_return) = &self.io_return {
+            *io_return.lock().unwrap_or_else(PoisonError::into_inner) = self.io.take();
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Plain requests, answered at once and without a guest.
+//!
+//! ```text
+//!  bytes ──▶ plain? ──▶ handler polled once ──▶ answer plain? ──▶ body polled once ──▶ written at once ──▶ next bytes
+//!              │ no          │ pending              │ no              │ not whole           │ not all
+//!              └─────────────┴──────────────────────┴─────────────────┴─────────────────────┴──▶ handed over to hyper
+//! ```
+//!
+//! hyper is handed over what it would have had in its hands: bytes not answered yet, a handler or an answer that has begun, bytes not
+//! written yet. Nothing is done twice, and whatever takes time, goes wrong or is unusual is seen to in one place.
+
+use super::codec::{self, FastRequest, KeepAlive};
+use crate::http::{
+    connection::{sniff::after_empty_lines, worker_context::WorkerContext},
+    exchange::{
+        connection_state::{ConnectionState, Protocol},
+        response_body::{PinnedResponseBody, ResponseBody},
+        service::{ConnectionService, HttpService, PinnedHandler, Resumed},
+    },
+    server::{
+        connection_slot::ConnectionSlot, date::CachedDate, limits::SENT_AT_ONCE,
+        worker_metrics::WorkerMetrics,
+    },
+};
+use crate::{lifecycle::Moment, runtime::Transport};
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use http_body::Body as HttpBody;
+use std::{
+    cell::Cell,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+/// What a connection keeps to answer plain requests with.
+pub(crate) struct FastPath<S: HttpService> {
+    service: ConnectionService<S>,
+    handler: PinnedHandler<S>,
+    body: PinnedResponseBody<S::ResponseBody>,
+    /// The last answer's, to use again.
+    headers: HeaderMap,
+    date_cache: CachedDate,
+    _gauge: FastPathGauge,
+}
+
+/// What became of the bytes that were read.
+pub(crate) enum FastPathOutcome<S: HttpService> {
+    /// All of them are answered, the last of them then.
+    Drained(Moment),
+    /// The last answer of the connection was written; these bytes were read behind its request.
+    Closed(Bytes),
+    /// The rest is for hyper.
+    Fallback(Leftover<S>),
+    /// An answer broke off: the connection must not end as if it were whole.
+    Aborted,
+    /// The connection is broken.
+    Disconnected,
+}
+
+/// What is left to do for hyper.
+pub(crate) struct Leftover<S: HttpService> {
+    /// To be read.
+    read: Bytes,
+    /// The request that it begins with, if that has begun.
+    begun: Option<Resumed<S>>,
+    /// To be written first.
+    unwritten: Bytes,
+    after: KeepAlive,
+}
+
+impl<S: HttpService> Leftover<S> {
+    fn new(read: &[u8], begun: Option<Resumed<S>>) -> Self {
+        Self { read: codec::copy_head(read), begun, unwritten: Bytes::new(), after: KeepAlive::Yes }
+    }
+
+    /// For another task than the one that was polled so far.
+    pub(crate) fn on_another_task(self) -> Self {
+        Self { begun: self.begun.map(Resumed::on_another_task), ..self }
+    }
+}
+
+/// What hyper gets.
+pub(crate) struct HyperHandoff<S: HttpService> {
+    pub(crate) service: ConnectionService<S>,
+    /// To be read, and if its first request has begun, again.
+    pub(crate) read: Bytes,
+    /// To be written first.
+    pub(crate) unwritten: Bytes,
+    pub(crate) after: KeepAlive,
+}
+
+/// What became of an answer.
+enum Written<S: HttpService> {
+    All(KeepAlive, Moment),
+    /// It is in its place, with these bytes not yet written.
+    Part(KeepAlive, Bytes),
+    /// It was not plain.
+    Fallback(Resumed<S>),
+    Aborted,
+    Disconnected,
+}
+
+/// What the memory that answers are put together in may hold on to.
+const OUT_CAPACITY_KEPT: usize = 64 * 1024;
+
+thread_local! {
+    /// Where answers are put together, one at a time.
+    static OUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl<S: HttpService> FastPath<S> {
+    pub(crate) fn new(worker: &WorkerContext<S>, slot: &ConnectionSlot) -> Self {
+        let connection = Arc::new(ConnectionState::new(Protocol::Http1, worker, slot));
+        Self {
+            service: ConnectionService::new(worker.service.clone(), connection),
+            handler: Box::pin(None),
+            body: Box::pin(None),
+            headers: HeaderMap::new(),
+            date_cache: CachedDate::unknown(),
+            _gauge: FastPathGauge::new(worker.metrics.clone()),
+        }
+    }
+
+    /// What hyper gets of it.
+    pub(crate) fn hand_over(self, leftover: Leftover<S>) -> Box<HyperHandoff<S>> {
+        let Leftover { read, begun, unwritten, after } = leftover;
+        let mut service = self.service;
+        if let Some(begun) = begun {
+            service.resume(begun);
+        }
+        Box::new(HyperHandoff { service, read, unwritten, after })
+    }
+
+    pub(crate) const fn connection(&self) -> &Arc<ConnectionState> {
+        self.service.connection()
+    }
+
+    /// Answers the plain requests that `read` begins with, as far as that can be done at once, and no more of them than `requests_left`, which it
+    /// counts down.
+    pub(crate) fn serve<T: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut T,
+        mut read: &[u8],
+        requests_left: &mut u8,
+    ) -> FastPathOutcome<S> {
+        loop {
+            let fields_max = self.connection().server.config.limits.headers_max;
+            let parsed = if *requests_left == 0 {
+                None
+            } else {
+                codec::parse(read, fields_max, &mut self.headers)
+            };
+            let Some(parsed) = parsed else {
+                // Nobody was called for these: they may be half a head, which has a time of its own.
+                self.connection().take_called();
+                return FastPathOutcome::Fallback(Leftover::new(read, None));
+            };
+            *requests_left -= 1;
+            let FastRequest { uri, len, keep_alive } = parsed;
+            let arrived = self.service.handle_in(&mut self.handler, uri, &mut self.headers);
+            let polled = self
+                .handler
+                .as_mut()
+                .as_pin_mut()
+                .map_or(Poll::Pending, |handler| handler.poll(cx));
+            let Poll::Ready(Ok(response)) = polled else {
+                let handler = mem::replace(&mut self.handler, Box::pin(None));
+                return FastPathOutcome::Fallback(Leftover::new(
+                    read,
+                    Some(Resumed::Waits(handler)),
+                ));
+            };
+            self.handler.set(None);
+            let mut out = OUT.take();
+            let written = self.respond(cx, io, response, arrived, keep_alive, &mut out);
+            if out.capacity() <= OUT_CAPACITY_KEPT {
+                out.clear();
+                OUT.set(out);
+            }
+            match written {
+                Written::All(after, now) => {
+                    read = after_empty_lines(&read[len..]);
+                    if after == KeepAlive::No {
+                        return FastPathOutcome::Closed(codec::copy_head(read));
+                    }
+                    if read.is_empty() {
+                        return FastPathOutcome::Drained(now);
+                    }
+                }
+                Written::Part(after, unwritten) => {
+                    read = after_empty_lines(&read[len..]);
+                    return FastPathOutcome::Fallback(Leftover {
+                        unwritten,
+                        after,
+                        ..Leftover::new(read, None)
+                    });
+                }
+                Written::Fallback(begun) => {
+                    return FastPathOutcome::Fallback(Leftover::new(read, Some(begun)));
+                }
+                Written::Aborted => return FastPathOutcome::Aborted,
+                Written::Disconnected => return FastPathOutcome::Disconnected,
+            }
+        }
+    }
+
+    /// Sends an answer, if it is plain and whole.
+    fn respond<T: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut T,
+        mut response: Response<ResponseBody<S::ResponseBody>>,
+        arrived: Moment,
+        keep_alive: KeepAlive,
+        out: &mut Vec<u8>,
+    ) -> Written<S> {
+        let server = &self.service.connection().server;
+        // The handler has answered at once, so that this will do, and the clock is read once more when all is sent.
+        let date = self.date_cache.at(arrived, || server.clock.wall());
+        let source = response.body();
+        let length =
+            source.size_hint().exact().filter(|length| *length > 0 || source.is_end_stream());
+        let after =
+            length.and_then(|length| codec::encode(out, &mut response, length, keep_alive, date));
+        let (Some(length), Some(after)) = (length, after) else {
+            return Written::Fallback(Resumed::Response(Box::new(response)));
+        };
+        if length.saturating_add(out.len() as u64) > SENT_AT_ONCE {
+            return Written::Fallback(Resumed::Response(Box::new(response)));
+        }
+        let (mut head, body) = response.into_parts();
+        self.body.set(Some(body));
+        if length > 0 {
+            match self
+                .body
+                .as_mut()
+                .as_pin_mut()
+                .map_or(Poll::Pending, |body| body.poll_complete(cx))
+            {
+                Poll::Ready(Some(bytes)) => out.extend_from_slice(&bytes),
+                Poll::Ready(None) => return Written::Aborted,
+                Poll::Pending => {
+                    let body = mem::replace(&mut self.body, Box::pin(None));
+                    return Written::Fallback(Resumed::Response(Box::new(Response::from_parts(
+                        head,
+                        ResponseBody::resumed(body),
+                    ))));
+                }
+            }
+        }
+        let in_flight = self.body.as_mut().as_pin_mut().and_then(ResponseBody::end);
+        self.body.set(None);
+        mem::swap(&mut self.headers, &mut head.headers);
+        let connection = self.service.connection();
+        match send(cx, io, out) {
+            Poll::Ready(Ok(())) => {
+                let now = connection.server.clock.now();
+                if let Some(in_flight) = in_flight {
+                    connection.on_response_sent(in_flight, now);
+                }
+                Written::All(after, now)
+            }
+            Poll::Ready(Err(Disconnected)) => {
+                if in_flight.is_some() {
+                    connection.on_request_over();
+                }
+                Written::Disconnected
+            }
+            Poll::Pending => {
+                if let Some(in_flight) = in_flight {
+                    connection.on_response_ended(in_flight);
+                }
+                Written::Part(after, Bytes::from(mem::take(out)))
+            }
+        }
+    }
+}
+
+/// The connection is broken.
+struct Disconnected;
+
+/// Writes and flushes; what is not written yet is left in `out`.
+fn send<T: Transport>(
+    cx: &mut Context<'_>,
+    io: &mut T,
+    out: &mut Vec<u8>,
+) -> Poll<Result<(), Disconnected>> {
+    let mut written = 0;
+    while written < out.len() {
+        match Pin::new(&mut *io).poll_write(cx, &out[written..]) {
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Disconnected)),
+            Poll::Ready(Ok(more)) => written += more,
+            Poll::Pending => {
+                drop(out.drain(..written));
+                return Poll::Pending;
+            }
+        }
+    }
+    let flushed = Pin::new(io).poll_flush(cx);
+    if flushed.is_pending() {
+        out.clear();
+    }
+    flushed.map_err(|_| Disconnected)
+}
+
+/// Counts a connection while it has what it takes to answer plain requests.
+struct FastPathGauge(Arc<WorkerMetrics>);
+
+impl FastPathGauge {
+    fn new(metrics: Arc<WorkerMetrics>) -> Self {
+        metrics.direct.add_one();
+        Self(metrics)
+    }
+}
+
+impl Drop for FastPathGauge {
+    fn drop(&mut self) {
+        self.0.direct.take_one();
+    }
+}

@@ -1,0 +1,258 @@
+//! When a connection announces its close in the lame duck delay (P4). One policy for both protocols,
+//! without I/O and without a clock.
+//!
+//! ```text
+//!  stop request                                          last tenth    drain
+//!  ├────────────────────────────────────────────────────────┼───────────┤
+//!  opened before, HTTP/1: with its first response           │ with every
+//!  opened before, HTTP/2: at a seeded moment in here        │ response
+//!        opened here: at a seeded moment of what is left,   │
+//!                     after its first response              │
+//! ```
+//!
+//! HTTP/1 announces with `Connection: close` on the first response from that moment on, HTTP/2 with
+//! one graceful GOAWAY at that moment. A connection that is not used meanwhile is not told: it is
+//! closed as idle, and counted as `untold`. In a short delay the last 250 ms take the place of the last
+//! tenth, or its second half: far clients must have the news before the drain. Before the delay nothing announces, after it everything
+//! does; both are the caller's to see.
+
+use crate::lifecycle::Moment;
+use std::time::Duration;
+
+/// The lame duck delay of a stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LameDuck {
+    since: Moment,
+    /// From here on every response announces. A request that follows a response without an
+    /// announcement arrives a round trip later, and must not meet the drain.
+    last_part: Moment,
+}
+
+/// The least time for the news of a close to reach a client, and for a request that crosses it to
+/// arrive: the round trip of a far client.
+const LAST_PART_LEAST: Duration = Duration::from_millis(250);
+
+impl LameDuck {
+    /// The delay that begins with the stop request, at `since`.
+    pub(crate) fn new(since: Moment, delay: Duration) -> Self {
+        let last_part = (delay / 10).max(LAST_PART_LEAST.min(delay / 2));
+        Self { since, last_part: since + (delay - last_part) }
+    }
+
+    /// A moment between `from` and the last part, chosen by `jitter`. In the last part: `from`.
+    fn spread(self, from: Moment, jitter: u64) -> Moment {
+        let from = from.max(self.since);
+        let left = u128::from(nanos(self.last_part.since(from)));
+        let part = u64::try_from((left * u128::from(jitter)) >> 64).unwrap_or(0);
+        from + Duration::from_nanos(part)
+    }
+}
+
+/// The announcement of one connection. Eight bytes, since each idle connection keeps one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Announcement(Moment);
+
+impl Announcement {
+    /// The announcement of a connection that was opened before the stop request.
+    pub(crate) const OPENED_BEFORE: Self = Self(Moment::EPOCH);
+
+    /// The announcement of a connection that is opened in the delay, at `opened`.
+    pub(crate) fn opened_in(delay: LameDuck, opened: Moment, jitter: u64) -> Self {
+        // The epoch stands for the connections of before.
+        Self(delay.spread(opened, jitter).max(Moment::from_nanos(1)))
+    }
+
+    /// Whether a response of HTTP/1 whose head is ready `now` announces. `responded`: it is not the
+    /// first response of its connection.
+    pub(crate) fn is_due(self, delay: LameDuck, now: Moment, responded: bool) -> bool {
+        self == Self::OPENED_BEFORE || now >= delay.last_part || (responded && now >= self.0)
+    }
+
+    /// When an HTTP/2 connection sends its GOAWAY. A connection that was opened in the delay and has
+    /// not `responded` waits for its first response, or for the end of the delay.
+    pub(crate) fn goaway_at(self, delay: LameDuck, jitter: u64, responded: bool) -> Moment {
+        match (self, responded) {
+            (Self::OPENED_BEFORE, _) => delay.spread(delay.since, jitter),
+            (Self(at), true) => at,
+            (Self(_), false) => Moment::NEVER,
+        }
+    }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Announcement, LameDuck};
+    use crate::{lifecycle::Moment, runtime::Seed};
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    const fn at(ms: u64) -> Moment {
+        Moment::from_nanos(ms * 1_000_000)
+    }
+
+    /// A stop at 1 s with a delay of 10 s: the last tenth begins at 10 s.
+    fn delay() -> LameDuck {
+        LameDuck::new(at(1_000), Duration::from_secs(10))
+    }
+
+    const HALF: u64 = 1 << 63;
+
+    // Connections that were opened in the delay got their GOAWAY at once, since their moment was
+    // counted from the stop request: 41 of 58 within 10 ms. On HTTP/1 every response closed its
+    // connection, so that each request of the delay brought a new one.
+    #[test]
+    fn each_kind_of_connection_announces_at_its_moment() {
+        let (before, early, late, last) = (
+            Announcement::OPENED_BEFORE,
+            // Half way between 2 and 10 s.
+            Announcement::opened_in(delay(), at(2_000), HALF),
+            // Half way between 9 and 10 s.
+            Announcement::opened_in(delay(), at(9_000), HALF),
+            Announcement::opened_in(delay(), at(10_500), HALF),
+        );
+        let http1 = [
+            // connection, now, whether it has responded, whether it announces
+            (before, 1_000, false, true),
+            (before, 1_000, true, true),
+            (before, 10_500, false, true),
+            (early, 2_000, false, false),
+            (early, 2_000, true, false),
+            (early, 5_999, true, false),
+            (early, 6_000, false, false),
+            (early, 6_000, true, true),
+            (early, 9_999, false, false),
+            (early, 9_999, true, true),
+            (early, 10_000, false, true),
+            (early, 10_000, true, true),
+            (late, 9_000, false, false),
+            (late, 9_000, true, false),
+            (late, 9_500, false, false),
+            (late, 9_500, true, true),
+            (late, 10_000, false, true),
+            (last, 10_500, false, true),
+            (last, 10_999, true, true),
+            // Past the end of the delay, while the drain is not published yet.
+            (early, 12_000, false, true),
+        ];
+        for (connection, now, responded, due) in http1 {
+            let is_due = connection.is_due(delay(), at(now), responded);
+            assert_eq!(is_due, due, "{connection:?} {now} {responded}");
+        }
+        let http2 = [
+            (before, 0, false, at(1_000)),
+            (before, 0, true, at(1_000)),
+            (before, HALF, false, at(5_500)),
+            (before, HALF, true, at(5_500)),
+            (early, 0, false, Moment::NEVER),
+            (early, 0, true, at(6_000)),
+            (late, HALF, false, Moment::NEVER),
+            (late, HALF, true, at(9_500)),
+            (last, HALF, false, Moment::NEVER),
+            (last, HALF, true, at(10_500)),
+        ];
+        for (connection, jitter, responded, moment) in http2 {
+            let goaway_at = connection.goaway_at(delay(), jitter, responded);
+            assert_eq!(goaway_at, moment, "{connection:?} {jitter} {responded}");
+        }
+    }
+
+    // A client a tenth of a second away: its next request came after the drain had begun, since the
+    // last tenth of a delay of a second is shorter than a round trip.
+    #[test]
+    fn the_last_part_of_a_short_delay_leaves_time_for_a_round_trip() {
+        for (delay_ms, from_ms) in [
+            (5_000, 4_500),
+            (2_500, 2_250),
+            (2_000, 1_750),
+            (1_000, 750),
+            (300, 150),
+            (10, 5),
+            (0, 0),
+        ] {
+            let delay = LameDuck::new(at(1_000), Duration::from_millis(delay_ms));
+            assert_eq!(delay.last_part, at(1_000 + from_ms), "{delay_ms} ms");
+        }
+    }
+
+    #[test]
+    fn without_a_delay_every_response_announces() {
+        let none = LameDuck::new(at(1_000), Duration::ZERO);
+        for connection in
+            [Announcement::OPENED_BEFORE, Announcement::opened_in(none, at(1_000), u64::MAX)]
+        {
+            for responded in [false, true] {
+                assert!(connection.is_due(none, at(1_000), responded));
+            }
+            assert_eq!(connection.goaway_at(none, u64::MAX, true), at(1_000));
+        }
+    }
+
+    #[test]
+    fn a_stop_at_the_epoch_tells_late_connections_from_those_of_before() {
+        let delay = LameDuck::new(Moment::EPOCH, Duration::from_secs(1));
+        let late = Announcement::opened_in(delay, Moment::EPOCH, 0);
+        assert!(!late.is_due(delay, Moment::EPOCH, false));
+        assert_eq!(late.goaway_at(delay, 0, false), Moment::NEVER);
+    }
+
+    #[test]
+    fn connections_that_are_opened_together_announce_apart() {
+        for opened in [1_000, 3_000, 9_000] {
+            let left = 10_000 - opened;
+            let mut tokens: Vec<u64> = (0..100)
+                .map(|n| Announcement::opened_in(delay(), at(opened), Seed(7).nth(n)))
+                .map(|connection| connection.goaway_at(delay(), 0, true).as_nanos() / 1_000_000)
+                .collect();
+            tokens.sort_unstable();
+            // Each fifth of what is left has its share, which is twenty on average.
+            for fifth in 0..5 {
+                let (from, to) = (opened + left * fifth / 5, opened + left * (fifth + 1) / 5);
+                let count = tokens.iter().filter(|moment| (from..to).contains(moment)).count();
+                assert!((8..=34).contains(&count), "{count} of 100 in {from}..{to}: {tokens:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn moments_are_within_what_is_left_and_never_move_back(
+            stop in 0_u64..10_000,
+            delay_ms in 0_u64..100_000,
+            opened_after in 0_u64..120_000,
+            jitter: u64,
+            now_after in 0_u64..120_000,
+            more in 0_u64..1_000,
+        ) {
+            let delay = LameDuck::new(at(stop), Duration::from_millis(delay_ms));
+            let least = (delay_ms / 10).max(250.min(delay_ms / 2));
+            let last_part = at(stop + delay_ms - least);
+            let opened = at(stop + opened_after);
+            let late = Announcement::opened_in(delay, opened, jitter);
+            let moment = late.goaway_at(delay, jitter, true);
+            prop_assert!(moment >= opened && moment <= opened.max(last_part) + MILLI);
+            let before = Announcement::OPENED_BEFORE.goaway_at(delay, jitter, false);
+            prop_assert!(before >= at(stop) && before <= last_part + MILLI);
+            // What announces goes on to announce; the first response only in the last part.
+            let (now, then) = (at(stop + now_after), at(stop + now_after + more));
+            for responded in [false, true] {
+                for connection in [Announcement::OPENED_BEFORE, late] {
+                    let (is, will) = (
+                        connection.is_due(delay, now, responded),
+                        connection.is_due(delay, then, true),
+                    );
+                    prop_assert!(!is || will);
+                    prop_assert!(is || now < last_part + MILLI);
+                }
+            }
+            prop_assert!(!late.is_due(delay, now, false) || now + MILLI >= last_part);
+            prop_assert_eq!(late.is_due(delay, now, true), now >= moment || now >= delay.last_part);
+        }
+    }
+
+    /// The rounding of the expected values.
+    const MILLI: Duration = Duration::from_millis(1);
+}

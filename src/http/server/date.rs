@@ -1,0 +1,82 @@
+//! The `Date` header (RFC 9110 §6.6.1), from an injected clock, formatted once a second.
+
+use crate::lifecycle::Moment;
+use http::HeaderValue;
+use std::{
+    cell::RefCell,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+thread_local! {
+    /// The last second and its text. A function of the second alone, so sharing it between simulations leaks nothing.
+    static LAST: RefCell<(u64, HeaderValue)> = const { RefCell::new((u64::MAX, HeaderValue::from_static(""))) };
+}
+
+pub(crate) fn header(wall: SystemTime) -> HeaderValue {
+    let second = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+    LAST.with_borrow_mut(|(last, text)| {
+        if *last != second {
+            let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+            if let Ok(value) = HeaderValue::try_from(date) {
+                (*last, *text) = (second, value);
+            }
+        }
+        text.clone()
+    })
+}
+
+/// The date of a while: the calendar is asked again when its second is over.
+#[derive(Debug)]
+pub(crate) struct CachedDate {
+    text: HeaderValue,
+    until: Moment,
+}
+
+impl CachedDate {
+    pub(crate) const fn unknown() -> Self {
+        Self { text: HeaderValue::from_static(""), until: Moment::EPOCH }
+    }
+
+    /// The date at `now`, when the calendar says what `wall` returns.
+    pub(crate) fn at(&mut self, now: Moment, wall: impl FnOnce() -> SystemTime) -> &[u8] {
+        if now >= self.until {
+            let wall = wall();
+            let into_the_second =
+                wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+            self.text = header(wall);
+            self.until = now + Duration::from_nanos(u64::from(1_000_000_000 - into_the_second));
+        }
+        self.text.as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_follows_the_clock_second_by_second() {
+        let at = |seconds| header(UNIX_EPOCH + Duration::from_millis(seconds));
+        assert_eq!(at(784_111_777_000), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(at(784_111_777_999), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(at(784_111_778_000), "Sun, 06 Nov 1994 08:49:38 GMT");
+    }
+
+    #[test]
+    fn the_calendar_is_asked_again_when_its_second_is_over() {
+        let mut date = CachedDate::unknown();
+        let now = Moment::from_nanos(5_000_000_000);
+        let wall = UNIX_EPOCH + Duration::from_millis(784_111_777_400);
+        assert_eq!(date.at(now, || wall), b"Sun, 06 Nov 1994 08:49:37 GMT");
+        let last = now + Duration::from_nanos(599_999_999);
+        assert_eq!(
+            date.at(last, || unreachable!("its second is not over")),
+            b"Sun, 06 Nov 1994 08:49:37 GMT"
+        );
+        let next = now + Duration::from_millis(600);
+        assert_eq!(
+            date.at(next, || wall + Duration::from_millis(600)),
+            b"Sun, 06 Nov 1994 08:49:38 GMT"
+        );
+    }
+}

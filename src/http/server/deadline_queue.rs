@@ -1,0 +1,153 @@
+//! A line of waiters, first come first due: links in one block of memory, so that to join and to leave it costs no allocation and no
+//! search, wherever in the line one stands.
+
+use crate::lifecycle::Moment;
+use slab::Slab;
+use std::task::Waker;
+
+/// Waiters in the order in which they came, which is that of their deadlines.
+#[derive(Debug, Default)]
+pub(crate) struct DeadlineQueue {
+    nodes: Slab<Node>,
+    first: Option<u32>,
+    last: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Node {
+    deadline: Moment,
+    /// Whose seat it is: a seat is taken again, a number never.
+    id: u64,
+    waker: Waker,
+    previous: Option<u32>,
+    next: Option<u32>,
+}
+
+impl DeadlineQueue {
+    /// The last one's; the epoch if nobody waits.
+    pub(crate) fn last_deadline(&self) -> Moment {
+        self.last.and_then(|last| self.node(last)).map_or(Moment::EPOCH, |node| node.deadline)
+    }
+
+    /// The first one's; `NEVER` if nobody waits.
+    pub(crate) fn first_deadline(&self) -> Moment {
+        self.first.and_then(|first| self.node(first)).map_or(Moment::NEVER, |node| node.deadline)
+    }
+
+    /// Joins behind all others, who are due no later.
+    pub(crate) fn push(&mut self, deadline: Moment, id: u64, waker: Waker) -> u32 {
+        debug_assert!(
+            deadline >= self.last_deadline(),
+            "the line is in the order of its deadlines (P9)"
+        );
+        let node = self.nodes.insert(Node { deadline, id, waker, previous: self.last, next: None });
+        let node = u32::try_from(node)
+            .unwrap_or_else(|_| unreachable!("there are fewer descriptors than that"));
+        match self.last.replace(node) {
+            Some(last) => self.connect(Some(last), Some(node)),
+            None => self.first = Some(node),
+        }
+        node
+    }
+
+    /// Leaves, if the seat is still that one's.
+    pub(crate) fn remove(&mut self, node: u32, id: u64) -> Option<Waker> {
+        if self.node(node)?.id != id {
+            return None;
+        }
+        let Node { waker, previous, next, .. } = self.nodes.remove(node as usize);
+        if previous.is_none() {
+            self.first = next;
+        }
+        if next.is_none() {
+            self.last = previous;
+        }
+        self.connect(previous, next);
+        Some(waker)
+    }
+
+    /// Takes out all who are due by `now`.
+    pub(crate) fn take_due(&mut self, now: Moment) -> Vec<Waker> {
+        let mut due = Vec::new();
+        while let Some(first) = self.first
+            && let Some(node) = self.node(first)
+            && node.deadline <= now
+        {
+            let id = node.id;
+            due.extend(self.remove(first, id));
+        }
+        due
+    }
+
+    fn node(&self, node: u32) -> Option<&Node> {
+        self.nodes.get(node as usize)
+    }
+
+    fn connect(&mut self, previous: Option<u32>, next: Option<u32>) {
+        if let Some(node) = previous.and_then(|previous| self.nodes.get_mut(previous as usize)) {
+            node.next = next;
+        }
+        if let Some(node) = next.and_then(|next| self.nodes.get_mut(next as usize)) {
+            node.previous = previous;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// Somebody comes, so much later than the last.
+        Push(u64),
+        /// The one who came as the so-manieth leaves, if it is still there.
+        Remove(usize),
+        /// The time comes at which so much has passed since the first deadline.
+        Due(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..3_u64).prop_map(Step::Push),
+            (0..40_usize).prop_map(Step::Remove),
+            (0..4_u64).prop_map(Step::Due)
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_is_what_a_list_would_be(steps in proptest::collection::vec(step(), 0..80)) {
+            let (mut queue, mut list, mut pushed) = (DeadlineQueue::default(), Vec::new(), Vec::new());
+            let mut latest = 0;
+            for step in steps {
+                match step {
+                    Step::Push(later) => {
+                        latest += later;
+                        let id = pushed.len() as u64;
+                        pushed.push(queue.push(Moment::from_nanos(latest), id, Waker::noop().clone()));
+                        list.push((latest, id));
+                    }
+                    Step::Remove(nth) => {
+                        let id = nth as u64;
+                        let node = pushed.get(nth).copied().unwrap_or(7);
+                        let was_there = list.iter().any(|(_, one)| *one == id);
+                        list.retain(|(_, one)| *one != id);
+                        prop_assert_eq!(queue.remove(node, id).is_some(), was_there);
+                    }
+                    Step::Due(next) => {
+                        let now = list.first().map_or(0, |(deadline, _)| deadline + next);
+                        let due = list.iter().filter(|(deadline, _)| *deadline <= now).count();
+                        list.drain(..due);
+                        prop_assert_eq!(queue.take_due(Moment::from_nanos(now)).len(), due);
+                    }
+                }
+                let ends = [list.first(), list.last()].map(|end| end.map(|(deadline, _)| Moment::from_nanos(*deadline)));
+                prop_assert_eq!(queue.first_deadline(), ends[0].unwrap_or(Moment::NEVER));
+                prop_assert_eq!(queue.last_deadline(), ends[1].unwrap_or(Moment::EPOCH));
+                prop_assert_eq!(queue.nodes.len(), list.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The handlers of one worker that wait, and when each must have answered (P9).
+//!
+//! They wait behind one timer. Most deadlines are met: the timer stays set for one that was, and when it is due it finds out which
+//! comes next. Nearly all have the host's timeout, so they come in the order in which they are due, and stand in line: to wait and to
+//! leave costs a few links. A deadline of a request's own costs a place in a tree.
+
+use super::{deadline_queue::DeadlineQueue, state::ServerState};
+use crate::lifecycle::Moment;
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::Waker,
+};
+use tokio::sync::Notify;
+
+/// Whom to wake when. The clock decides whether a deadline has passed; here nobody is judged, only woken.
+#[derive(Debug)]
+pub(crate) struct DeadlineTimers {
+    timers: Mutex<Timers>,
+    /// What the timer is set for: no later than the first deadline.
+    armed_for: AtomicU64,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Timers {
+    in_order: DeadlineQueue,
+    out_of_order: BTreeMap<(Moment, u64), Waker>,
+    last_id: u64,
+}
+
+/// Whose deadline it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TimeoutSource {
+    /// Every request's: who comes later is due later.
+    Host,
+    /// This request's own.
+    Request,
+}
+
+/// Where a handler waits. Nobody else ever has its number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeadlineKey {
+    pub(crate) deadline: Moment,
+    id: u64,
+    /// `None`: apart.
+    node: Option<u32>,
+}
+
+impl DeadlineTimers {
+    pub(crate) fn new() -> Self {
+        Self {
+            timers: Mutex::default(),
+            armed_for: AtomicU64::new(Moment::NEVER.as_nanos()),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Whoever `waker` wakes is woken at `deadline`, and at the abort.
+    pub(crate) fn wait(
+        &self,
+        deadline: Moment,
+        timeout: TimeoutSource,
+        waker: Waker,
+    ) -> DeadlineKey {
+        let mut timers = self.lock();
+        timers.last_id += 1;
+        let id = timers.last_id;
+        // What was read of the clock before the lock may be out of order, by a little.
+        let node = if timeout == TimeoutSource::Host && deadline >= timers.in_order.last_deadline()
+        {
+            Some(timers.in_order.push(deadline, id, waker))
+        } else {
+            timers.out_of_order.insert((deadline, id), waker);
+            None
+        };
+        if deadline < self.armed_for() {
+            self.armed_for.store(deadline.as_nanos(), Relaxed);
+            self.changed.notify_one();
+        }
+        DeadlineKey { deadline, id, node }
+    }
+
+    pub(crate) fn remove(&self, key: DeadlineKey) {
+        let mut timers = self.lock();
+        let waker = match key.node {
+            Some(node) => timers.in_order.remove(node, key.id),
+            None => timers.out_of_order.remove(&(key.deadline, key.id)),
+        };
+        drop(timers);
+        drop(waker);
+    }
+
+    /// Wakes who is due, for as long as it is polled.
+    pub(crate) async fn watch(&self, server: &ServerState) {
+        let clock = &*server.clock;
+        let mut sleep = clock.sleep_until(self.armed_for());
+        let mut abort = pin!(server.tokens.abort.cancelled());
+        let mut aborted = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut abort, if !aborted => {
+                    aborted = true;
+                    self.wake_all();
+                }
+                () = self.changed.notified() => sleep.as_mut().reset(self.armed_for()),
+                () = sleep.as_mut() => {
+                    self.wake_due(clock.now());
+                    sleep.as_mut().reset(self.armed_for());
+                }
+            }
+        }
+    }
+
+    fn wake_due(&self, now: Moment) {
+        let due = {
+            let mut timers = self.lock();
+            let in_order = timers.in_order.take_due(now);
+            // Who is due at this very moment is due.
+            let later = timers.out_of_order.split_off(&(now, u64::MAX));
+            let out_of_order = std::mem::replace(&mut timers.out_of_order, later);
+            let next = timers
+                .out_of_order
+                .first_key_value()
+                .map_or(Moment::NEVER, |((deadline, _), _)| *deadline);
+            self.armed_for.store(next.min(timers.in_order.first_deadline()).as_nanos(), Relaxed);
+            in_order.into_iter().chain(out_of_order.into_values())
+        };
+        due.for_each(Waker::wake);
+    }
+
+    fn wake_all(&self) {
+        let (in_order, out_of_order) = {
+            let mut timers = self.lock();
+            (timers.in_order.take_due(Moment::NEVER), std::mem::take(&mut timers.out_of_order))
+        };
+        in_order.into_iter().chain(out_of_order.into_values()).for_each(Waker::wake);
+    }
+
+    fn armed_for(&self) -> Moment {
+        Moment::from_nanos(self.armed_for.load(Relaxed))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Timers> {
+        self.timers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        sync::{Arc, atomic::AtomicUsize},
+        task::Wake,
+    };
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn waiter() -> (Arc<Woken>, Waker) {
+        let woken = Arc::new(Woken::default());
+        (woken.clone(), woken.into())
+    }
+
+    fn at(nanos: u64) -> Moment {
+        Moment::from_nanos(nanos)
+    }
+
+    #[test]
+    fn who_is_due_is_woken_and_nobody_else() {
+        for timeout in [TimeoutSource::Host, TimeoutSource::Request] {
+            let deadlines = DeadlineTimers::new();
+            let [(early, first), (equal, second), (late, third)] = [waiter(), waiter(), waiter()];
+            deadlines.wait(at(20), timeout, second);
+            deadlines.wait(at(21), timeout, third);
+            deadlines.wait(at(10), timeout, first);
+            deadlines.wake_due(at(20));
+            assert_eq!(
+                [early, equal, late].map(|woken| woken.0.load(Relaxed)),
+                [1, 1, 0],
+                "{timeout:?}"
+            );
+            assert_eq!(deadlines.armed_for(), at(21), "the timer is set for who is next");
+        }
+    }
+
+    #[test]
+    fn the_timer_is_set_for_the_first_of_both_kinds() {
+        for (common, own) in [(10, 20), (20, 10)] {
+            let deadlines = DeadlineTimers::new();
+            deadlines.wait(at(common), TimeoutSource::Host, waiter().1);
+            deadlines.wait(at(own), TimeoutSource::Request, waiter().1);
+            assert_eq!(deadlines.armed_for(), at(10));
+            deadlines.wake_due(at(10));
+            assert_eq!(deadlines.armed_for(), at(20));
+            deadlines.wake_due(at(20));
+            assert_eq!(deadlines.armed_for(), Moment::NEVER);
+        }
+    }
+
+    #[test]
+    fn who_left_is_not_woken_and_costs_no_timer() {
+        for timeout in [TimeoutSource::Host, TimeoutSource::Request] {
+            let deadlines = DeadlineTimers::new();
+            let (woken, waker) = waiter();
+            let key = deadlines.wait(at(10), timeout, waker);
+            deadlines.remove(key);
+            assert_eq!(deadlines.armed_for(), at(10), "the timer stays set");
+            deadlines.wake_due(at(10));
+            assert_eq!(woken.0.load(Relaxed), 0);
+            assert_eq!(deadlines.armed_for(), Moment::NEVER);
+        }
+    }
+
+    /// Who was woken finds out that it is late, answers, and leaves: by then another may wait where it did.
+    #[test]
+    fn who_leaves_late_takes_nobody_elses_place() {
+        for timeout in [TimeoutSource::Host, TimeoutSource::Request] {
+            let deadlines = DeadlineTimers::new();
+            let gone = deadlines.wait(at(10), timeout, waiter().1);
+            deadlines.wake_all();
+            let (woken, waker) = waiter();
+            deadlines.wait(at(10), timeout, waker);
+            deadlines.remove(gone);
+            deadlines.wake_due(at(10));
+            assert_eq!(woken.0.load(Relaxed), 1, "{timeout:?}");
+        }
+    }
+
+    #[test]
+    fn at_the_abort_all_are_woken() {
+        let deadlines = DeadlineTimers::new();
+        let [(own, first), (common, second)] = [waiter(), waiter()];
+        deadlines.wait(Moment::NEVER, TimeoutSource::Request, first);
+        deadlines.wait(at(10), TimeoutSource::Host, second);
+        deadlines.wake_all();
+        assert_eq!([own, common].map(|woken| woken.0.load(Relaxed)), [1, 1]);
+    }
+}

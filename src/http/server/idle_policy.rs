@@ -1,0 +1,274 @@
+//! How long an idle connection is kept, and which idle connections go first at the connection limit.
+//!
+//! Pure, and the same for a connection with a task and for one in the idle set. Whatever the policy
+//! says, the caller reads the kernel once more before it closes (P5b).
+
+use super::limits::{FIRST_BYTE_GRACE, HEAD_GRACE, Limits};
+use crate::lifecycle::Moment;
+use std::{cmp::Reverse, time::Duration};
+
+/// What an idle connection waits for. The order is that in which they make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Awaited {
+    /// The first byte since its accept.
+    FirstByte,
+    /// The next request.
+    NextRequest,
+    /// The rest of a head that has begun. Its own timer ends it.
+    Head,
+    /// The client, which has begun a head, sends a body, or does not take a response.
+    Client,
+    /// A handler.
+    Handler,
+}
+
+/// An idle connection: what it waits for, and since when. A connection without a byte waits since
+/// its accept, a head since its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Idle {
+    pub(crate) awaited: Awaited,
+    pub(crate) since: Moment,
+}
+
+impl Idle {
+    /// When the wait ends. `draining_since`: `NEVER` before the drain.
+    pub(crate) fn deadline(self, limits: &Limits, draining_since: Moment) -> Moment {
+        let Self { awaited, since } = self;
+        let serving = since
+            + match awaited {
+                Awaited::FirstByte => limits.first_byte_timeout,
+                Awaited::NextRequest => limits.keep_alive,
+                Awaited::Head => limits.header_timeout,
+                Awaited::Client | Awaited::Handler => Duration::MAX,
+            };
+        if draining_since == Moment::NEVER {
+            return serving;
+        }
+        match awaited {
+            Awaited::FirstByte => since + FIRST_BYTE_GRACE,
+            Awaited::NextRequest => Moment::EPOCH,
+            Awaited::Head => serving.min(since.max(draining_since) + HEAD_GRACE),
+            Awaited::Client | Awaited::Handler => serving,
+        }
+    }
+}
+
+/// How long a connection must have been idle before it may be closed to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EvictionGrace {
+    pub(crate) first_byte: Duration,
+    pub(crate) next_request: Duration,
+    /// In the middle of a request or a response, if it may be closed then at all.
+    pub(crate) client: Option<Duration>,
+    pub(crate) handler: Option<Duration>,
+}
+
+impl EvictionGrace {
+    /// The main server's: as long as a new connection has for its first byte in the drain.
+    pub(crate) const MAIN: Self = Self {
+        first_byte: FIRST_BYTE_GRACE,
+        next_request: FIRST_BYTE_GRACE,
+        client: None,
+        handler: None,
+    };
+    /// The internal server's: a probe is answered within 100 ms (P16).
+    /// A new connection has some time for its request; whatever strangers do after that, one of them makes room.
+    pub(crate) const INTERNAL: Self = Self {
+        first_byte: Duration::from_millis(20),
+        next_request: Duration::ZERO,
+        client: Some(Duration::from_millis(20)),
+        handler: Some(Duration::from_millis(50)),
+    };
+
+    fn ends(&self, idle: Idle) -> Moment {
+        match idle.awaited {
+            Awaited::FirstByte => idle.since + self.first_byte,
+            Awaited::NextRequest => idle.since + self.next_request,
+            Awaited::Head => Moment::NEVER,
+            Awaited::Client => self.client.map_or(Moment::NEVER, |grace| idle.since + grace),
+            Awaited::Handler => self.handler.map_or(Moment::NEVER, |grace| idle.since + grace),
+        }
+    }
+}
+
+/// Which connections make room.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Evictable<K> {
+    /// The first to go is the last: it is taken by `pop`.
+    pub(crate) order: Vec<(Idle, K)>,
+    /// When there may be another, if there is none now.
+    pub(crate) look_again: Moment,
+}
+
+/// Connections that one look finds at most.
+const FOUND_MAX: usize = 64;
+
+/// Chooses the connections that make room: those without a byte first, then the longest idle, then
+/// those that have waited longest in the middle of something, where these may go.
+///
+/// A new connection is silent at first. So of those that wait for their next request only as many
+/// go that the silent ones stay about a quarter of them: strangers that connect and say nothing
+/// replace each other, and do not push out working clients.
+pub(crate) fn evictable<K>(
+    connections: impl IntoIterator<Item = (Idle, K)>,
+    grace: EvictionGrace,
+    now: Moment,
+) -> Evictable<K> {
+    let mut order = Vec::new();
+    let (mut silent, mut waiting) = (0_usize, 0_usize);
+    let mut look_again = Moment::NEVER;
+    for (idle, key) in connections {
+        match idle.awaited {
+            Awaited::FirstByte => silent += 1,
+            Awaited::NextRequest => waiting += 1,
+            Awaited::Head => continue,
+            Awaited::Client | Awaited::Handler => {}
+        }
+        let ends = grace.ends(idle);
+        if ends <= now { order.push((idle, key)) } else { look_again = look_again.min(ends) }
+    }
+    let silent_found = order.iter().filter(|(idle, _)| idle.awaited == Awaited::FirstByte).count();
+    let waiting_found =
+        order.iter().filter(|(idle, _)| idle.awaited == Awaited::NextRequest).count();
+    let waiting_most = waiting_found.min((waiting / 4 + 1).saturating_sub(silent));
+    let most = silent_found + waiting_most;
+    if waiting_most < waiting_found {
+        // Those in the middle of something come after all that are idle.
+        let stuck = order
+            .extract_if(.., |(idle, _)| idle.awaited > Awaited::NextRequest)
+            .collect::<Vec<_>>();
+        if most > 0 {
+            order.select_nth_unstable_by_key(most - 1, |(idle, _)| *idle);
+        }
+        order.truncate(most);
+        order.extend(stuck);
+    }
+    if order.len() > FOUND_MAX {
+        order.select_nth_unstable_by_key(FOUND_MAX - 1, |(idle, _)| *idle);
+        order.truncate(FOUND_MAX);
+    }
+    order.sort_by_key(|(idle, _)| Reverse(*idle));
+    Evictable { order, look_again }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Moment {
+        Moment::EPOCH + Duration::from_millis(millis)
+    }
+
+    fn idle(awaited: Awaited, since: u64) -> Idle {
+        Idle { awaited, since: at(since) }
+    }
+
+    const LIMITS: Limits = Limits {
+        connections_max: 10,
+        header_bytes_max: 0,
+        headers_max: 0,
+        first_byte_timeout: Duration::from_secs(60),
+        header_timeout: Duration::from_secs(10),
+        send_timeout: Duration::from_secs(30),
+        body_timeout: Duration::from_secs(30),
+        keep_alive: Duration::from_secs(620),
+        http2_streams_max: 0,
+        half_close: crate::HalfClose::Serve,
+    };
+
+    #[test]
+    fn each_wait_has_a_time_of_its_own_while_serving_and_another_in_the_drain() {
+        // A connection that never sent a byte lived for the keep-alive time, ten minutes.
+        let never = Moment::NEVER;
+        for (awaited, since, draining_since, deadline) in [
+            (Awaited::FirstByte, 1_000, never, at(61_000)),
+            (Awaited::NextRequest, 1_000, never, at(621_000)),
+            (Awaited::Head, 1_000, never, at(11_000)),
+            (Awaited::FirstByte, 1_000, at(5_000), at(1_250)),
+            (Awaited::NextRequest, 1_000, at(5_000), Moment::EPOCH),
+            (Awaited::Head, 1_000, at(5_000), at(6_000)),
+            (Awaited::Head, 6_000, at(5_000), at(7_000)),
+            (Awaited::Head, 1_000, at(10_900), at(11_000)),
+        ] {
+            assert_eq!(
+                idle(awaited, since).deadline(&LIMITS, draining_since),
+                deadline,
+                "{awaited:?} {since}"
+            );
+        }
+    }
+
+    #[test]
+    fn those_without_a_byte_go_first_then_the_longest_idle() {
+        let connections = [
+            (idle(Awaited::NextRequest, 10), 'a'),
+            (idle(Awaited::FirstByte, 400), 'b'),
+            (idle(Awaited::NextRequest, 5), 'c'),
+            (idle(Awaited::FirstByte, 300), 'd'),
+            (idle(Awaited::Head, 1), 'e'),
+            (idle(Awaited::NextRequest, 900), 'f'),
+        ];
+        let Evictable { mut order, look_again } =
+            evictable(connections, EvictionGrace::MAIN, at(1_000));
+        let popped: String = std::iter::from_fn(|| order.pop()).map(|(_, key)| key).collect();
+        assert_eq!(popped, "db", "the silent ones are more than enough");
+        assert_eq!(look_again, at(1_150));
+        let waiting =
+            connections.into_iter().filter(|(idle, _)| idle.awaited != Awaited::FirstByte);
+        let mut order = evictable(waiting, EvictionGrace::MAIN, at(1_150)).order;
+        let popped: String = std::iter::from_fn(|| order.pop()).map(|(_, key)| key).collect();
+        assert_eq!(
+            popped, "c",
+            "a head is not idle; the longest idle goes, and then there is another look"
+        );
+    }
+
+    #[test]
+    fn new_strangers_do_not_push_out_working_clients() {
+        // A crowd of new connections that say nothing: they replace each other, and not those that work.
+        let working = |n: u64| (0..n).map(|key| (idle(Awaited::NextRequest, 0), key));
+        let silent = |n: u64| (100..100 + n).map(|key| (idle(Awaited::FirstByte, 900), key));
+        let found = |working_count, silent_count| {
+            let found = evictable(
+                working(working_count).chain(silent(silent_count)),
+                EvictionGrace::MAIN,
+                at(1_000),
+            );
+            (found.order.len() as u64, found.look_again)
+        };
+        assert_eq!(found(8, 0), (3, Moment::NEVER));
+        assert_eq!(found(8, 2), (1, at(1_150)), "a few new ones may be about to ask");
+        assert_eq!(found(8, 3), (0, at(1_150)));
+        assert_eq!(found(0, 3), (0, at(1_150)));
+        assert_eq!(found(1, 1), (0, at(1_150)));
+        assert_eq!(found(0, 0), (0, Moment::NEVER));
+    }
+
+    #[test]
+    fn on_the_internal_server_a_client_that_is_waited_for_goes_after_the_idle_ones_and_before_a_handler()
+     {
+        let connections = [
+            (idle(Awaited::Handler, 1), 'a'),
+            (idle(Awaited::Client, 30), 'b'),
+            (idle(Awaited::Client, 20), 'c'),
+            (idle(Awaited::NextRequest, 900), 'd'),
+            (idle(Awaited::NextRequest, 800), 'e'),
+            (idle(Awaited::Client, 990), 'f'),
+        ];
+        let order = |grace| {
+            let mut order = evictable(connections, grace, at(1_000)).order;
+            std::iter::from_fn(|| order.pop()).map(|(_, key)| key).collect::<String>()
+        };
+        assert_eq!(order(EvictionGrace::INTERNAL), "ecba", "of two that work, one goes in a look");
+        assert_eq!(order(EvictionGrace::MAIN), "", "they work, or were idle for too short");
+    }
+
+    #[test]
+    fn of_a_crowd_the_first_to_go_are_found() {
+        let crowd = (0..10_000_u64).rev().map(|key| (idle(Awaited::FirstByte, key), key));
+        let mut found = evictable(crowd, EvictionGrace::MAIN, at(20_000));
+        assert_eq!(found.order.len(), FOUND_MAX);
+        assert_eq!(found.order.pop().map(|(_, key)| key), Some(0));
+        assert_eq!(found.order.first().map(|(_, key)| *key), Some(63));
+    }
+}

@@ -1,0 +1,27 @@
+//! State shared by all connections of a server.
+
+pub(super) mod announcement;
+pub(super) mod connection_slot;
+pub(super) mod date;
+pub(super) mod deadline_queue;
+pub(super) mod deadline_timers;
+pub(super) mod idle_policy;
+#[cfg(feature = "metrics")]
+pub(super) mod latency;
+pub(super) mod limits;
+pub(super) mod outstanding;
+pub(super) mod server_metrics;
+pub(super) mod state;
+pub(super) mod worker_metrics;
+pub(super) mod worker_runtime;
+
+pub use limits::{HalfClose, Limits};
+pub use server_metrics::{ConnectionStats, RequestStats};
+pub use state::AbortedRequest;
+
+pub(crate) use idle_policy::EvictionGrace;
+#[cfg(feature = "metrics")]
+pub(crate) use latency::{BOUNDS, LatencySum};
+pub(crate) use outstanding::{Kind, Outstanding, TrackedWork};
+pub(crate) use state::{CloseRaces, ServerConfig, ServerState, WorkOrigin, millis};
+pub(crate) use worker_runtime::WorkerRuntime;

@@ -1,0 +1,239 @@
+//! What a shutdown waits for, by name: requests, streams, tracked work, background tasks (P13).
+//!
+//! Only what takes time is listed: a handler from its first wait on, a body from its first piece on. A request that is
+//! served at once is counted, and costs nothing here.
+
+use super::state::{ServerState, WorkOrigin, millis};
+use crate::http::exchange::request_state::Request;
+use crate::lifecycle::Moment;
+use serde_json::{Value, json};
+use slab::Slab;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// A shutdown waits for these kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A request without a response head.
+    Request,
+    /// A response whose body is being sent.
+    Stream,
+    /// Work that a handler or a background task spawned on its context.
+    Work,
+    /// A background task of the host.
+    Task,
+    /// A connection that was upgraded to another protocol.
+    Upgrade,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Request, Self::Stream, Self::Work, Self::Task, Self::Upgrade];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Stream => "stream",
+            Self::Work => "work",
+            Self::Task => "task",
+            Self::Upgrade => "upgrade",
+        }
+    }
+}
+
+/// Things in a list, each removed by its key.
+#[derive(Debug)]
+pub(crate) struct Listed<T>(Mutex<Slab<T>>);
+
+impl<T> Default for Listed<T> {
+    fn default() -> Self {
+        Self(Mutex::new(Slab::new()))
+    }
+}
+
+impl<T: Clone> Listed<T> {
+    pub(crate) fn insert(&self, entry: T) -> usize {
+        self.lock().insert(entry)
+    }
+
+    pub(crate) fn remove(&self, key: usize) {
+        let removed = self.lock().try_remove(key);
+        drop(removed);
+    }
+
+    fn entries(&self) -> Vec<T> {
+        self.lock().iter().map(|(_, entry)| entry.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slab<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tracked work and its name.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) kind: Kind,
+    pub(crate) origin: WorkOrigin,
+    pub(crate) since: Moment,
+}
+
+/// Keeps tracked work in the list of its server.
+#[derive(Debug)]
+pub(crate) struct TrackedWork {
+    server: Arc<ServerState>,
+    key: usize,
+    pub(crate) work: Arc<Work>,
+}
+
+impl TrackedWork {
+    pub(crate) fn new(server: &Arc<ServerState>, kind: Kind, origin: WorkOrigin) -> Self {
+        let work = Arc::new(Work { kind, origin, since: server.clock.now() });
+        Self { server: server.clone(), key: server.work.insert(work.clone()), work }
+    }
+}
+
+impl Drop for TrackedWork {
+    fn drop(&mut self) {
+        self.server.work.remove(self.key);
+    }
+}
+
+/// One thing that a shutdown waits for.
+#[derive(Clone, Debug)]
+pub(crate) struct Waited {
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
+    pub(crate) age: Duration,
+}
+
+/// All that a shutdown waits for: how many of each kind, and the oldest by name.
+#[derive(Clone, Debug)]
+pub(crate) struct Outstanding {
+    /// The number of each kind, in the order of [`Kind::ALL`].
+    pub(crate) metrics: [u64; Kind::ALL.len()],
+    /// The age of the oldest that is listed of each kind.
+    pub(crate) oldest_ages: [Duration; Kind::ALL.len()],
+    /// The oldest first, at most [`NAMED_MAX`].
+    pub(crate) oldest: Vec<Waited>,
+}
+
+/// More than this are counted and not named.
+const NAMED_MAX: usize = 10;
+
+/// A longer name is cut.
+const NAME_CHARS_MAX: usize = 120;
+
+/// A name is rendered for the oldest alone.
+enum Entry {
+    Request(Arc<Request>),
+    Work(Arc<Work>),
+}
+
+impl Outstanding {
+    pub(crate) fn of(server: &ServerState) -> Self {
+        let now = server.clock.now();
+        let mut entries: Vec<(Moment, Kind, Entry)> = Vec::new();
+        for worker in server.metrics.workers() {
+            entries.extend(worker.listed.entries().into_iter().map(|request| {
+                let kind = if request.is_head_sent() { Kind::Stream } else { Kind::Request };
+                (request.arrived, kind, Entry::Request(request))
+            }));
+        }
+        entries.extend(
+            server
+                .work
+                .entries()
+                .into_iter()
+                .map(|work| (work.since, work.kind, Entry::Work(work))),
+        );
+        let mut metrics = [0; Kind::ALL.len()];
+        let mut oldest_ages = [Duration::ZERO; Kind::ALL.len()];
+        for (since, kind, _) in &entries {
+            metrics[*kind as usize] += 1;
+            let oldest = &mut oldest_ages[*kind as usize];
+            *oldest = now.since(*since).max(*oldest);
+        }
+        // Requests that are not listed count as such.
+        let in_flight = server.metrics.requests().in_flight();
+        metrics[0] = in_flight.saturating_sub(metrics[Kind::Stream as usize]).max(metrics[0]);
+        entries.sort_by_key(|(since, ..)| *since);
+        entries.truncate(NAMED_MAX);
+        let named = |(since, kind, entry): (Moment, Kind, Entry)| Waited {
+            kind,
+            name: match entry {
+                Entry::Request(request) => {
+                    let (method, path) = request.name();
+                    shortened(&format!("{method} {path}"))
+                }
+                Entry::Work(work) => shortened(&work.origin.to_string()),
+            },
+            age: now.since(since),
+        };
+        Self { metrics, oldest_ages, oldest: entries.into_iter().map(named).collect() }
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.metrics.iter().sum()
+    }
+
+    /// As the status shows it.
+    pub(crate) fn to_json(&self) -> Value {
+        let by_kind: serde_json::Map<String, Value> = Kind::ALL
+            .iter()
+            .zip(self.metrics)
+            .map(|(kind, count)| (kind.name().to_owned(), count.into()))
+            .collect();
+        let oldest: Vec<Value> = self
+            .oldest
+            .iter()
+            .map(|waited| json!({"kind": waited.kind.name(), "name": waited.name, "age_ms": millis(waited.age)}))
+            .collect();
+        let ages: serde_json::Map<String, Value> = Kind::ALL
+            .iter()
+            .zip(self.oldest_ages)
+            .map(|(kind, age)| (kind.name().to_owned(), millis(age).into()))
+            .collect();
+        json!({"total": self.total(), "by_kind": by_kind, "oldest_age_ms": ages, "oldest": oldest})
+    }
+
+    /// As the log has it; `None` if there is nothing.
+    pub(crate) fn to_text(&self) -> Option<String> {
+        (self.total() > 0).then(|| self.to_string())
+    }
+
+    /// The names of the background tasks that run, oldest first.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn tasks_of(server: &ServerState) -> Vec<(String, Duration)> {
+        let now = server.clock.now();
+        let mut tasks: Vec<_> =
+            server.work.entries().into_iter().filter(|work| work.kind == Kind::Task).collect();
+        tasks.sort_by_key(|work| work.since);
+        let named = |work: &Arc<Work>| (work.origin.short_name(), now.since(work.since));
+        tasks.iter().map(named).collect()
+    }
+}
+
+impl fmt::Display for Outstanding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, Waited { kind, name, age }) in self.oldest.iter().enumerate() {
+            let separator = if n == 0 { "" } else { ", " };
+            write!(f, "{separator}{name} ({}, {}ms)", kind.name(), millis(*age))?;
+        }
+        match (self.oldest.len(), self.total().saturating_sub(self.oldest.len() as u64)) {
+            (_, 0) => Ok(()),
+            (0, unnamed) => write!(f, "{unnamed} requests"),
+            (_, more) => write!(f, " and {more} more"),
+        }
+    }
+}
+
+fn shortened(name: &str) -> String {
+    match name.char_indices().nth(NAME_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
+}

@@ -1,0 +1,413 @@
+//! One side of the service, main or internal: what all of its connections share.
+
+use super::{
+    announcement::{Announcement, LameDuck},
+    idle_policy::EvictionGrace,
+    limits::{EVICTED_AT_ONCE, Limits},
+    outstanding::{Kind, Listed, TrackedWork, Work},
+    server_metrics::{Counter, ServerMetrics},
+};
+use crate::http::{
+    connection::stall_timer::{ClientTimeout, gives_up},
+    exchange::request_state::{AbortCause, Request},
+};
+use crate::{
+    lifecycle::{Moment, Phase},
+    runtime::{Address, Clock, Seed},
+    unwind::unwind,
+};
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// What the connections of one side share: the phase they read, the moments they are told of, the counts they add to.
+#[derive(Debug)]
+pub(crate) struct ServerState {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: ServerConfig,
+    pub(crate) metrics: ServerMetrics,
+    /// Of the aborted, those that the shutdown cut: they make the exit code 3.
+    pub(crate) aborted_by_stop: Counter,
+    /// Work that handlers or background tasks left running, and that the abort dropped.
+    pub(crate) work_dropped: Counter,
+    /// Tracked work and background tasks that panicked, and what the first of them said.
+    pub(crate) work_panicked: Counter,
+    first_work_panic: OnceLock<String>,
+    /// Work that handlers spawned; the drain waits for it.
+    pub(crate) tasks: TaskTracker,
+    /// The same and background tasks, by name.
+    pub(crate) work: Listed<Arc<Work>>,
+    pub(crate) tokens: PhaseTokens,
+    phase: AtomicU8,
+    stopping_since: AtomicU64,
+    draining_since: AtomicU64,
+    aborting: AtomicBool,
+    cutting: AtomicBool,
+    aborts: Mutex<Vec<AbortedRequest>>,
+    client_timeouts_logged: Mutex<ClientTimeoutsLogged>,
+}
+
+/// What a side is told once.
+#[derive(Debug)]
+pub(crate) struct ServerConfig {
+    pub(crate) app_version: Arc<str>,
+    pub(crate) request_timeout: Option<Duration>,
+    pub(crate) lame_duck: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) close_races: CloseRaces,
+    pub(crate) eviction_grace: EvictionGrace,
+    pub(crate) seed: Seed,
+}
+
+/// Whether requests that race with a close are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CloseRaces {
+    Counted,
+    /// The internal server's clients retry, and watching for the race would delay the exit.
+    Ignored,
+}
+
+/// Moments in the life of a side, each a token that is cancelled when it comes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PhaseTokens {
+    /// LameDuck begins.
+    pub(crate) stopping: CancellationToken,
+    /// Draining begins.
+    pub(crate) draining: CancellationToken,
+    /// The root context: cancelled once the drain is over (P10).
+    pub(crate) root: CancellationToken,
+    /// What ignored the cancellation is dropped.
+    pub(crate) abort: CancellationToken,
+    /// What is left is closed.
+    pub(crate) cut: CancellationToken,
+}
+
+/// A request that was cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbortedRequest {
+    /// Its method.
+    pub method: String,
+    /// Its path, without the query, which may hold secrets.
+    pub path: String,
+    /// From its complete head to the cut.
+    pub age: Duration,
+    /// The phase in which it was cut.
+    pub phase: Phase,
+    /// Whether its client had received the head of an answer, and so got a reset; otherwise it got a 503, or a 500 if the length of
+    /// its response was a contradiction.
+    pub head_sent: bool,
+    /// Whether the shutdown cut it, which makes the exit code 3; otherwise a response body failed, panicked or was not as long as its
+    /// `content-length`, in whatever phase.
+    pub by_shutdown: bool,
+}
+
+/// When the next line about a client that timed out may be logged, and how many had none.
+#[derive(Debug, Default)]
+struct ClientTimeoutsLogged {
+    next: Moment,
+    left_out: u64,
+}
+
+/// More aborted requests than this are counted but not listed.
+const ABORTS_LISTED_MAX: usize = 1_000;
+
+impl ServerState {
+    pub(crate) fn new(clock: Arc<dyn Clock>, config: ServerConfig) -> Self {
+        Self {
+            clock,
+            config,
+            metrics: ServerMetrics::default(),
+            aborted_by_stop: Counter::default(),
+            work_dropped: Counter::default(),
+            work_panicked: Counter::default(),
+            first_work_panic: OnceLock::new(),
+            tasks: TaskTracker::new(),
+            work: Listed::default(),
+            tokens: PhaseTokens::default(),
+            phase: AtomicU8::new(Phase::Starting as u8),
+            stopping_since: AtomicU64::new(u64::MAX),
+            draining_since: AtomicU64::new(u64::MAX),
+            aborting: AtomicBool::new(false),
+            cutting: AtomicBool::new(false),
+            aborts: Mutex::new(Vec::new()),
+            client_timeouts_logged: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        Phase::from_u8(self.phase.load(Ordering::Acquire)).unwrap_or(Phase::Stopped)
+    }
+
+    /// Makes the phase known: one store, which probes and connections read; then whoever waits for a moment is told.
+    pub(crate) fn publish(&self, phase: Phase, now: Moment) {
+        if phase >= Phase::LameDuck {
+            self.stopping_since.fetch_min(now.as_nanos(), Ordering::Relaxed);
+        }
+        if phase >= Phase::Draining {
+            self.draining_since.fetch_min(now.as_nanos(), Ordering::Relaxed);
+        }
+        self.phase.store(phase as u8, Ordering::Release);
+        if phase >= Phase::LameDuck {
+            self.tokens.stopping.cancel();
+        }
+        if phase >= Phase::Draining {
+            self.tokens.draining.cancel();
+        }
+    }
+
+    /// Cancels the root context (P10).
+    pub(crate) fn cancel_root(&self) {
+        self.tokens.root.cancel();
+    }
+
+    /// Drops what ignored the cancellation; answers may still be flushed.
+    pub(crate) fn abort(&self) {
+        self.aborting.store(true, Ordering::Release);
+        self.tokens.abort.cancel();
+    }
+
+    /// Closes what is left.
+    pub(crate) fn cut(&self) {
+        self.abort();
+        self.cutting.store(true, Ordering::Release);
+        self.tokens.cut.cancel();
+    }
+
+    pub(crate) fn is_aborting(&self) -> bool {
+        self.aborting.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_cutting(&self) -> bool {
+        self.cutting.load(Ordering::Acquire)
+    }
+
+    /// When the stop was asked for; `NEVER` before.
+    pub(crate) fn stopping_since(&self) -> Moment {
+        Moment::from_nanos(self.stopping_since.load(Ordering::Relaxed))
+    }
+
+    /// The lame duck delay, once a stop was requested.
+    pub(crate) fn lame_duck(&self) -> LameDuck {
+        LameDuck::new(self.stopping_since(), self.config.lame_duck)
+    }
+
+    /// The announcement of a connection that is opened `now`. `number` is unique to it.
+    pub(crate) fn announcement(&self, now: Moment, number: impl FnOnce() -> u64) -> Announcement {
+        if self.phase() == Phase::LameDuck {
+            Announcement::opened_in(self.lame_duck(), now, self.config.seed.nth(number()))
+        } else {
+            Announcement::OPENED_BEFORE
+        }
+    }
+
+    /// When the drain began; `NEVER` before.
+    pub(crate) fn draining_since(&self) -> Moment {
+        Moment::from_nanos(self.draining_since.load(Ordering::Relaxed))
+    }
+
+    /// Whether the limit on connections is reached.
+    pub(crate) fn is_full(&self) -> bool {
+        self.metrics.connections().open() >= self.config.limits.connections_max as u64
+    }
+
+    /// Whether even a connection whose place another one leaves would be one too many. A connection is accepted before the one
+    /// that makes room has closed.
+    pub(crate) fn is_over_full(&self) -> bool {
+        self.metrics.connections().open()
+            >= self.config.limits.connections_max as u64 + EVICTED_AT_ONCE
+    }
+
+    /// Whether a connection makes room also in the middle of a request or a response.
+    pub(crate) const fn evicts_busy(&self) -> bool {
+        self.config.eviction_grace.client.is_some()
+    }
+
+    /// When a client that makes no progress since then is given up.
+    pub(crate) fn gives_up(&self, since: Moment, timeout: ClientTimeout) -> Moment {
+        gives_up(since, timeout.limit(&self.config.limits), self.draining_since())
+    }
+
+    /// Who ends the wait for a client without progress since then: the client, if it had the whole timeout, or the drain, which
+    /// waits for less.
+    pub(crate) fn given_up_by(
+        &self,
+        since: Moment,
+        timeout: ClientTimeout,
+        now: Moment,
+    ) -> AbortCause {
+        if now >= since + timeout.limit(&self.config.limits) {
+            AbortCause::Client
+        } else {
+            AbortCause::Shutdown
+        }
+    }
+
+    /// Whether requests that race with a close are counted.
+    pub(crate) fn tracks_close_races(&self) -> bool {
+        self.config.close_races == CloseRaces::Counted
+    }
+
+    /// Counts a wait on a client that was ended, and logs it: at most one line a second, with how many others there were since the
+    /// last one.
+    pub(crate) fn note_client_timeout(
+        &self,
+        timeout: ClientTimeout,
+        peer: &Address,
+        path: Option<&str>,
+    ) {
+        match timeout {
+            ClientTimeout::Send => self.metrics.send_timeouts.add_one(),
+            ClientTimeout::Body => self.metrics.body_timeouts.add_one(),
+        }
+        let now = self.clock.now();
+        let mut logged = self.client_timeouts_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if now < logged.next {
+            logged.left_out += 1;
+            return;
+        }
+        let others = std::mem::take(&mut logged.left_out);
+        logged.next = now + Duration::from_secs(1);
+        drop(logged);
+        let limit_ms = millis(timeout.limit(&self.config.limits));
+        crate::log::warn!(timeout = timeout.name(), limit_ms, %peer, path, others, "client timed out");
+    }
+
+    pub(crate) fn record_abort(&self, request: AbortedRequest) {
+        crate::log::warn!(
+            method = request.method,
+            path = request.path,
+            age_ms = millis(request.age),
+            phase = request.phase.name(),
+            head_sent = request.head_sent,
+            by_shutdown = request.by_shutdown,
+            "request aborted"
+        );
+        let mut aborts = self.aborts.lock().unwrap_or_else(PoisonError::into_inner);
+        if aborts.len() < ABORTS_LISTED_MAX {
+            aborts.push(request);
+        }
+    }
+
+    fn record_dropped_work(&self, work: &Work) {
+        self.work_dropped.add_one();
+        if self.work_dropped.get() > ABORTS_LISTED_MAX as u64 {
+            return;
+        }
+        crate::log::warn!(
+            work = %work.origin,
+            kind = work.kind.name(),
+            age_ms = millis(self.clock.now().since(work.since)),
+            "work that outlived its request was dropped: it did not end when its context was cancelled"
+        );
+    }
+
+    fn note_work_panicked(&self, origin: &WorkOrigin, panic: &str) {
+        self.work_panicked.add_one();
+        crate::log::error!(work = %origin, phase = self.phase().name(), panic, "tracked work panicked");
+        let _ = self.first_work_panic.set(format!("{origin}: {panic}"));
+    }
+
+    /// A sentence for the report if tracked work panicked.
+    pub(crate) fn work_panic_summary(&self) -> Option<String> {
+        let first = self.first_work_panic.get()?;
+        match self.work_panicked.get() {
+            0 | 1 => Some(format!("tracked work panicked: {first}")),
+            count => Some(format!("tracked work panicked {count} times, at first {first}")),
+        }
+    }
+
+    pub(crate) fn aborts(&self) -> Vec<AbortedRequest> {
+        self.aborts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Whole milliseconds, for logs.
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl ServerState {
+    /// Spawns work that the drain waits for, until it ends or the abort drops it.
+    pub(crate) fn spawn<F>(self: &Arc<Self>, origin: WorkOrigin, work: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let server = self.clone();
+        let tracked = TrackedWork::new(self, Kind::Work, origin);
+        // How it ended is counted and logged.
+        drop(self.tasks.spawn(async move { drop(server.run_tracked(&tracked, work).await) }));
+    }
+
+    /// Runs `work` until it ends or the abort drops it. A panic in it is counted and logged (P13), and so is one as it is dropped.
+    ///
+    /// # Errors
+    /// The reason why `work` did not return.
+    pub(crate) async fn run_tracked<F: Future>(
+        &self,
+        tracked: &TrackedWork,
+        work: F,
+    ) -> Result<F::Output, String> {
+        let mut work = unwind(work);
+        let ended = self.tokens.abort.run_until_cancelled(&mut work).await;
+        let panic = match ended {
+            Some(Ok(output)) => return Ok(output),
+            Some(Err(panic)) => panic,
+            None => {
+                self.record_dropped_work(&tracked.work);
+                match work.discard() {
+                    Ok(()) => {
+                        return Err(
+                            "dropped: it did not return when its context was cancelled".to_owned()
+                        );
+                    }
+                    Err(panic) => panic,
+                }
+            }
+        };
+        self.note_work_panicked(&tracked.work.origin, &panic);
+        Err(format!("panicked: {panic}"))
+    }
+}
+
+/// The origin of tracked work, which is its name in the log and in the report.
+#[derive(Clone, Debug)]
+pub(crate) enum WorkOrigin {
+    /// The request whose context spawned it, by method and path.
+    Request { method: String, path: String },
+    /// A background task, or work that it spawned.
+    Task(Arc<str>),
+    /// Nothing is known of it.
+    Unknown,
+}
+
+impl WorkOrigin {
+    pub(crate) fn of(request: &Request) -> Self {
+        let (method, path) = request.name();
+        Self::Request { method: method.to_owned(), path: path.to_owned() }
+    }
+
+    /// A task's own name.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn short_name(&self) -> String {
+        match self {
+            Self::Task(name) => (**name).to_owned(),
+            Self::Request { .. } | Self::Unknown => self.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for WorkOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request { method, path } => write!(f, "{method} {path}"),
+            Self::Task(name) => write!(f, "task {name}"),
+            Self::Unknown => f.write_str("(unknown)"),
+        }
+    }
+}

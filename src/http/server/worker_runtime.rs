@@ -1,0 +1,81 @@
+//! The runtime of a worker's tasks.
+//!
+//! It is kept, and not looked up at each spawn: a handler may make another runtime the current one of its thread (by
+//! `mem::forget(runtime.enter())`), and a task there would add to the worker's counts from another thread.
+
+use super::server_metrics::WorkerThreads;
+use std::{future::Future, panic::resume_unwind};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+/// The runtime that a worker's connections and streams are spawned on.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerRuntime {
+    /// `None` where nothing is spawned.
+    handle: Option<Handle>,
+    pub(crate) threads: WorkerThreads,
+}
+
+impl WorkerRuntime {
+    /// The current runtime, for a worker that [runs](Self::run) as a task of it.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub(crate) fn of_tasks() -> Self {
+        let handle = Handle::current();
+        let is_alone = handle.runtime_flavor() == RuntimeFlavor::CurrentThread;
+        let threads = if is_alone { WorkerThreads::One } else { WorkerThreads::Several };
+        Self { handle: Some(handle), threads }
+    }
+
+    /// The current runtime, for a worker that is not a task itself.
+    pub(crate) fn current() -> Self {
+        Self { handle: Some(Handle::current()), threads: WorkerThreads::Several }
+    }
+
+    /// No runtime.
+    pub(crate) const fn none() -> Self {
+        Self { handle: None, threads: WorkerThreads::Several }
+    }
+
+    /// Runs a worker in a task of the runtime, whatever polls this future: then only its tasks add to the worker's counts.
+    pub(crate) async fn run(self, worker: impl Future<Output = ()> + Send + 'static) {
+        let Some(handle) = self.handle else { return worker.await };
+        if let Err(lost) = AbortOnDropHandle::new(handle.spawn(worker)).await
+            && lost.is_panic()
+        {
+            resume_unwind(lost.into_panic());
+        }
+    }
+
+    pub(crate) fn spawn<F>(&self, tasks: &TaskTracker, task: F)
+    where
+        F: Future + Send + 'static,
+        F::Output: Send,
+    {
+        match &self.handle {
+            Some(handle) => drop(tasks.spawn_on(task, handle)),
+            None => drop(tasks.spawn(task)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn threads() -> WorkerThreads {
+        WorkerRuntime::of_tasks().threads
+    }
+
+    // Counts would be lost where two threads add to them as one does.
+    #[tokio::test]
+    async fn a_runtime_of_one_thread_counts_like_one() {
+        assert_eq!(threads(), WorkerThreads::One);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_runtime_that_may_have_several_threads_does_not() {
+        assert_eq!(threads(), WorkerThreads::Several);
+    }
+}

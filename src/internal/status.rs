@@ -1,0 +1,298 @@
+//! What the internal server knows: it reads, and decides nothing.
+
+use super::Heartbeats;
+use crate::{
+    http::{Outstanding, ServerState, millis},
+    lifecycle::{HookVerdict, Moment, Phase, Plan},
+    readiness::CheckResult,
+    report::{HookReport, connections_json, requests_json},
+    runtime::{Address, Clock},
+};
+use serde_json::{Value, json};
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Shared by the internal server, which reads it, and the driver, which tells it what changes.
+#[derive(Debug)]
+pub(crate) struct HostStatus {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) main: Arc<ServerState>,
+    pub(crate) heartbeats: Arc<Heartbeats>,
+    pub(crate) checks: Vec<Arc<CheckResult>>,
+    pub(crate) plan: Plan,
+    pub(crate) started_at: Moment,
+    pub(crate) internal_address: Address,
+    pub(crate) main_addresses: Vec<Address>,
+    timeline: Mutex<Timeline>,
+    /// The lifecycle's `is_serving`, stored before the phase is published.
+    is_serving: AtomicBool,
+    /// Cancelled when Serving begins.
+    pub(crate) serving: CancellationToken,
+    /// Wakes the one who observes the phases; a phase that was entered meanwhile wakes it at once.
+    pub(crate) changed: Notify,
+}
+
+/// What happened so far, as the driver told it.
+#[derive(Debug)]
+struct Timeline {
+    /// Every phase and when it was entered, in order; never empty.
+    phases: Vec<(Phase, Moment)>,
+    /// When the shutdown must be over.
+    deadline: Option<Moment>,
+    /// Every half of a hook pair that ended: what the report will say.
+    hooks: Vec<HookReport>,
+    /// The one that runs.
+    hook_running: Option<HookRunning>,
+}
+
+/// A half of a hook pair that runs, and since when.
+#[derive(Clone, Debug)]
+pub(crate) struct HookRunning {
+    pub(crate) name: String,
+    pub(crate) half: &'static str,
+    pub(crate) since: Moment,
+}
+
+impl HostStatus {
+    pub(crate) fn new(
+        main: Arc<ServerState>,
+        heartbeats: Arc<Heartbeats>,
+        checks: Vec<Arc<CheckResult>>,
+        plan: Plan,
+        internal_address: Address,
+        main_addresses: Vec<Address>,
+    ) -> Self {
+        let clock = main.clock.clone();
+        let started_at = clock.now();
+        Self {
+            clock,
+            main,
+            heartbeats,
+            checks,
+            plan,
+            started_at,
+            internal_address,
+            main_addresses,
+            timeline: Mutex::new(Timeline {
+                phases: vec![(Phase::Starting, started_at)],
+                deadline: None,
+                hooks: Vec::new(),
+                hook_running: None,
+            }),
+            is_serving: AtomicBool::new(false),
+            serving: CancellationToken::new(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Records whether the lifecycle lets the process respond to what arrives (P2b). Call it before the phase is published.
+    pub(crate) fn note_serving(&self, is_serving: bool) {
+        self.is_serving.store(is_serving, Ordering::Release);
+    }
+
+    pub(crate) fn record_phase(&self, phase: Phase, at: Moment, deadline: Option<Moment>) {
+        {
+            let mut timeline = self.timeline();
+            if timeline.phases.last().is_none_or(|(last, _)| *last != phase) {
+                timeline.phases.push((phase, at));
+            }
+            timeline.deadline = deadline;
+        }
+        if phase == Phase::Serving {
+            self.serving.cancel();
+        }
+        self.changed.notify_one();
+    }
+
+    /// The phase and when the shutdown must be over, as they were noted together.
+    #[cfg(feature = "systemd")]
+    pub(crate) fn entered(&self) -> (Phase, Option<Moment>) {
+        let timeline = self.timeline();
+        (timeline.phases.last().map_or(Phase::Starting, |(phase, _)| *phase), timeline.deadline)
+    }
+
+    /// When `phase` was entered, and when the shutdown must be over. A phase is published before it is noted here.
+    fn since(&self, phase: Phase, now: Moment) -> (Moment, Option<Moment>) {
+        let timeline = self.timeline();
+        let since = timeline
+            .phases
+            .iter()
+            .rev()
+            .find(|(noted, _)| *noted == phase)
+            .map_or(now, |(_, at)| *at);
+        (since, timeline.deadline)
+    }
+
+    pub(crate) fn record_hook_running(&self, name: &str, half: &'static str, since: Moment) {
+        self.timeline().hook_running = Some(HookRunning { name: name.to_owned(), half, since });
+    }
+
+    /// A half of a hook pair ended, `now`.
+    pub(crate) fn record_hook_ended(
+        &self,
+        name: String,
+        verdict: HookVerdict,
+        message: Option<String>,
+        now: Moment,
+    ) {
+        let mut timeline = self.timeline();
+        let took =
+            timeline.hook_running.take().map_or(Duration::ZERO, |running| now.since(running.since));
+        timeline.hooks.push(HookReport { name, verdict, took, message });
+    }
+
+    /// Every half of a hook pair that ended, in the order of the ends.
+    pub(crate) fn hooks(&self) -> Vec<HookReport> {
+        self.timeline().hooks.clone()
+    }
+
+    fn timeline(&self) -> MutexGuard<'_, Timeline> {
+        self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the process should be restarted; `None` if it should not.
+    pub(crate) fn liveness_failure(&self) -> Option<String> {
+        self.liveness_failure_in(self.main.phase())
+    }
+
+    /// The same for a phase that was read already, so that a page never says two things of one moment.
+    pub(crate) fn liveness_failure_in(&self, phase: Phase) -> Option<String> {
+        if phase != Phase::Serving {
+            return None;
+        }
+        self.wedged_worker()
+    }
+
+    fn wedged_worker(&self) -> Option<String> {
+        self.heartbeats.wedged().map(|(worker, span)| {
+            format!("worker {worker} of the main runtime has not run for at least {span:?}")
+        })
+    }
+
+    /// Why no traffic should be sent here, a line a reason; empty if it should.
+    pub(crate) fn readiness_failures(&self) -> Vec<String> {
+        self.readiness_failures_in(self.main.phase())
+    }
+
+    pub(crate) fn readiness_failures_in(&self, phase: Phase) -> Vec<String> {
+        if phase != Phase::Serving {
+            return vec![format!("phase is {phase}")];
+        }
+        self.failing_checks().collect()
+    }
+
+    fn failing_checks(&self) -> impl Iterator<Item = String> {
+        let now = self.clock.now();
+        self.checks.iter().filter_map(move |check| {
+            check.failure(now).map(|reason| format!("check {} fails: {reason}", check.name))
+        })
+    }
+
+    /// Reasons why arriving requests are not responded to, or soon will not be (P2b); empty if they are.
+    pub(crate) fn serving_failures(&self) -> Vec<String> {
+        self.serving_failures_in(self.main.phase())
+    }
+
+    pub(crate) fn serving_failures_in(&self, phase: Phase) -> Vec<String> {
+        match phase {
+            Phase::Serving | Phase::LameDuck if self.is_serving.load(Ordering::Acquire) => {
+                self.wedged_worker().into_iter().chain(self.failing_checks()).collect()
+            }
+            Phase::LameDuck => {
+                vec![format!("phase is {phase}, and the process began the stop itself")]
+            }
+            Phase::Starting
+            | Phase::Serving
+            | Phase::Draining
+            | Phase::Cancelling
+            | Phase::CleaningUp
+            | Phase::Stopped => {
+                vec![format!("phase is {phase}")]
+            }
+        }
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        self.main.phase() >= Phase::Serving
+    }
+
+    /// The half of a hook pair that runs.
+    pub(crate) fn hook_running(&self) -> Option<HookRunning> {
+        self.timeline().hook_running.clone()
+    }
+
+    /// When the shutdown must be over; `None` before a stop request.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn deadline(&self) -> Option<Moment> {
+        self.timeline().deadline
+    }
+
+    pub(crate) fn status(&self) -> Value {
+        let now = self.clock.now();
+        let phase = self.main.phase();
+        let (since, deadline) = self.since(phase, now);
+        let hook_running = self.hook_running().map(|hook| {
+            let (name, half, ms) = (hook.name, hook.half, millis(now.since(hook.since)));
+            json!({"name": name, "half": half, "running_for_ms": ms})
+        });
+        let requests = self.main.metrics.requests();
+        let checks: Vec<Value> = self
+            .checks
+            .iter()
+            .map(|check| {
+                let failure = check.failure(now);
+                json!({"name": check.name, "passes": failure.is_none(), "reason": failure})
+            })
+            .collect();
+        let main_addresses: Vec<String> =
+            self.main_addresses.iter().map(ToString::to_string).collect();
+        json!({
+            "phase": phase.name(),
+            "phase_for_ms": millis(now.since(since)),
+            "up_for_ms": millis(now.since(self.started_at)),
+            "app_version": &*self.main.config.app_version,
+            "ready": self.readiness_failures_in(phase).is_empty(),
+            "serving": self.serving_failures_in(phase).is_empty(),
+            "live": self.liveness_failure_in(phase).is_none(),
+            "addresses": {"main": main_addresses, "internal": self.internal_address.to_string()},
+            "in_flight": requests.in_flight(),
+            "waiting_for": Outstanding::of(&self.main).to_json(),
+            "requests": requests_json(&requests),
+            "connections": connections_json(&self.main.metrics.connections()),
+            "checks": checks,
+            "hook": hook_running,
+            "plan": {
+                "start_ms": millis(self.plan.start),
+                "lame_duck_ms": millis(self.plan.lame_duck),
+                "drain_ms": millis(self.plan.drain),
+                "cancel_ms": millis(self.plan.cancel),
+                "cleanup_ms": millis(self.plan.cleanup),
+                "internal_close_ms": millis(self.plan.internal_close),
+                "worst_case_ms": millis(self.plan.worst_case()),
+                "request_timeout_ms": self.main.config.request_timeout.map(millis),
+            },
+            "must_exit_within_ms": deadline.map(|deadline| millis(deadline.since(now))),
+        })
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl HostStatus {
+    /// How long each phase lasted, up to `now`.
+    pub(crate) fn phase_spans(&self, now: Moment) -> [(Phase, Duration); Phase::ALL.len()] {
+        let timeline = self.timeline();
+        let ends = timeline.phases.iter().skip(1).map(|(_, at)| *at).chain([now]);
+        let mut spans = Phase::ALL.map(|phase| (phase, Duration::ZERO));
+        for ((phase, from), to) in timeline.phases.iter().zip(ends) {
+            spans[usize::from(*phase as u8)].1 += to.since(*from);
+        }
+        spans
+    }
+}

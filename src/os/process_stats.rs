@@ -1,0 +1,141 @@
+//! What the process uses, read from `/proc`: three numbers of one line, so it takes no crate.
+//!
+//! The one file that is read at every scrape is opened at the start and kept, and descriptors are counted without opening any:
+//! a process that has run out of them still says so.
+
+use super::descriptors_max;
+use crate::runtime::{ProcessStats, ProcessUsage};
+use rustix::{
+    io::pread,
+    param::{clock_ticks_per_second, page_size},
+};
+use std::{
+    fs::{self, File},
+    io,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+const OWN_DESCRIPTORS: &str = "/proc/self/fd";
+
+/// Reads `/proc/self`.
+#[derive(Debug)]
+pub(crate) struct ProcStats {
+    stat: File,
+    started_at: Option<SystemTime>,
+}
+
+impl ProcStats {
+    /// # Errors
+    /// The system's, such as that no `/proc` is mounted.
+    pub(crate) fn new() -> io::Result<Self> {
+        let stat = File::open("/proc/self/stat")?;
+        let boot = fs::read_to_string("/proc/stat").ok().as_deref().and_then(boot_of);
+        let mut meter = Self { stat, started_at: None };
+        meter.started_at =
+            boot.zip(meter.stat()).map(|(boot, stat)| boot + ticks(stat.start_ticks));
+        Ok(meter)
+    }
+
+    fn stat(&self) -> Option<Stat> {
+        // Fifty numbers and a name of at most 64 bytes.
+        let mut line = [0; 2048];
+        let read = pread(&self.stat, &mut line, 0).ok()?;
+        Stat::of(std::str::from_utf8(&line[..read]).ok()?)
+    }
+}
+
+impl ProcessStats for ProcStats {
+    fn read(&self) -> Option<ProcessUsage> {
+        let stat = self.stat()?;
+        Some(ProcessUsage {
+            cpu: ticks(stat.cpu_ticks),
+            resident_bytes: stat.resident_pages.saturating_mul(page_size() as u64),
+            virtual_bytes: stat.virtual_bytes,
+            descriptors: descriptors(),
+            descriptors_max: descriptors_max().map(|most| most as u64),
+            started_at: self.started_at,
+        })
+    }
+}
+
+/// How many descriptors are open. Linux 6.2 and later say it in the size of the directory; before, it is counted.
+fn descriptors() -> Option<u64> {
+    match fs::metadata(OWN_DESCRIPTORS).ok()?.len() {
+        // One of them is the descriptor of the directory that is read.
+        0 => u64::try_from(fs::read_dir(OWN_DESCRIPTORS).ok()?.count()).ok()?.checked_sub(1),
+        open => Some(open),
+    }
+}
+
+/// What is wanted of `/proc/self/stat`: see proc_pid_stat(5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stat {
+    cpu_ticks: u64,
+    start_ticks: u64,
+    virtual_bytes: u64,
+    resident_pages: u64,
+}
+
+impl Stat {
+    fn of(line: &str) -> Option<Self> {
+        // The second field is a name in brackets, which may hold blanks and brackets; the third is the first behind it.
+        let (_, behind) = line.rsplit_once(')')?;
+        let fields: Vec<&str> = behind.split_ascii_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+        Some(Self {
+            cpu_ticks: field(14)? + field(15)?,
+            start_ticks: field(22)?,
+            virtual_bytes: field(23)?,
+            resident_pages: field(24)?,
+        })
+    }
+}
+
+fn boot_of(stat: &str) -> Option<SystemTime> {
+    let seconds = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    Some(UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+fn ticks(count: u64) -> Duration {
+    let a_second = clock_ticks_per_second().max(1);
+    Duration::from_secs(count / a_second)
+        + Duration::from_secs(count % a_second) / u32::try_from(a_second).unwrap_or(100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_hold_blanks_and_brackets() {
+        let line = "42 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 70 30 13 14 15 16 17 18 1000 4096 25 99 0";
+        let stat =
+            Stat { cpu_ticks: 100, start_ticks: 1000, virtual_bytes: 4096, resident_pages: 25 };
+        assert_eq!(Stat::of(line), Some(stat));
+        assert_eq!(Stat::of("42 (cut"), None);
+        assert_eq!(Stat::of("42 (short) S 1"), None);
+    }
+
+    #[test]
+    fn this_process_uses_something() {
+        let meter = ProcStats::new().unwrap();
+        let usage = meter.read().unwrap();
+        assert!(
+            usage.resident_bytes > 100_000 && usage.virtual_bytes >= usage.resident_bytes,
+            "{usage:?}"
+        );
+        assert!(usage.started_at.unwrap() > UNIX_EPOCH);
+        let before = usage.descriptors.unwrap();
+        let files: Vec<File> = (0..50).map(|_| File::open("/dev/null").unwrap()).collect();
+        let after = meter.read().unwrap().descriptors.unwrap();
+        // Other tests of this process open and close some, too.
+        assert!(after > before && before > 2, "{before} and {} more are {after}", files.len());
+    }
+
+    #[test]
+    fn ticks_are_parts_of_a_second() {
+        let a_second = clock_ticks_per_second();
+        assert_eq!(ticks(a_second * 3), Duration::from_secs(3));
+        assert_eq!(ticks(a_second / 2), Duration::from_millis(500));
+    }
+}

@@ -1,0 +1,137 @@
+//! Descriptors kept back, so that a process without any left still answers its probes (P15, P16).
+//!
+//! A spare descriptor is a socket that is bound to nothing (a file would have to exist, and an empty image has none, not even
+//! `/dev/null`) and does nothing but exist. When an accept fails for want of descriptors, the listener closes a spare and
+//! accepts with the number that this freed. When such a connection ends, its descriptor is not given back to the process,
+//! where the main side's backlog would have it within a moment: such a socket is put in its place with one `dup2`, which
+//! closes the connection and keeps the number. So a reserve of four serves four probes at a time, for ever.
+
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::net::UnixDatagram},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Spare descriptors. Clones share them.
+#[derive(Clone, Debug)]
+pub struct SpareFds {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// What the spares are copies of. Never given away, so that a copy can be made without a descriptor to open a file with.
+    blank: OwnedFd,
+    size: usize,
+    spares: Mutex<Vec<OwnedFd>>,
+}
+
+impl SpareFds {
+    /// Keeps `size` descriptors back, and one more to copy them from.
+    ///
+    /// # Errors
+    /// The system's, such as that there are no descriptors left to keep.
+    pub fn new(size: usize) -> io::Result<Self> {
+        let blank = OwnedFd::from(UnixDatagram::unbound()?);
+        let spares = (0..size).map(|_| copy(&blank)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { shared: Arc::new(Shared { blank, size, spares: Mutex::new(spares) }) })
+    }
+
+    /// How many spares there are now.
+    #[must_use]
+    pub fn spares(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Closes one spare. Whether there was one: then whoever asks next for a descriptor gets it.
+    pub(super) fn give_up_one(&self) -> bool {
+        self.lock().pop().is_some()
+    }
+
+    /// Runs `open`. While it fails because no descriptor is free, closes a spare and tries again.
+    #[cfg(target_os = "linux")]
+    pub(super) fn open<T>(&self, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match open() {
+                Err(error) if is_out_of_descriptors(&error) && self.give_up_one() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Takes back what was given up, as far as the process has descriptors again.
+    pub(super) fn refill(&self) {
+        let mut spares = self.lock();
+        while spares.len() < self.shared.size {
+            let Ok(spare) = copy(&self.shared.blank) else { break };
+            spares.push(spare);
+        }
+    }
+
+    /// Closes what `descriptor` is open on. If spares are missing, it becomes one, and at no moment anybody else's.
+    pub(super) fn take_back(&self, mut descriptor: OwnedFd) {
+        let mut spares = self.lock();
+        if spares.len() < self.shared.size && replace(&self.shared.blank, &mut descriptor).is_ok() {
+            spares.push(descriptor);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        self.shared.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an error says that there are no descriptors left, in the process or in the whole system.
+pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+fn copy(blank: &OwnedFd) -> Result<OwnedFd, Errno> {
+    fcntl_dupfd_cloexec(blank, 0)
+}
+
+#[cfg(target_os = "linux")]
+fn replace(blank: &OwnedFd, descriptor: &mut OwnedFd) -> Result<(), Errno> {
+    rustix::io::dup3(blank, descriptor, rustix::io::DupFlags::CLOEXEC)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn replace(blank: &OwnedFd, descriptor: &mut OwnedFd) -> Result<(), Errno> {
+    rustix::io::dup2(blank, descriptor)?;
+    rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{io::Read, os::unix::net::UnixStream};
+
+    #[test]
+    fn a_spare_that_was_given_up_comes_back() {
+        let spare_fds = SpareFds::new(2).unwrap();
+        assert!(spare_fds.give_up_one() && spare_fds.give_up_one());
+        assert!(!spare_fds.give_up_one());
+        spare_fds.refill();
+        assert_eq!(spare_fds.spares(), 2);
+    }
+
+    #[test]
+    fn a_connection_taken_back_is_closed_and_becomes_a_spare() {
+        let spare_fds = SpareFds::new(1).unwrap();
+        assert!(spare_fds.give_up_one());
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        spare_fds.take_back(ours.into());
+        assert_eq!(spare_fds.spares(), 1);
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_full_reserve_just_closes() {
+        let spare_fds = SpareFds::new(1).unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        spare_fds.take_back(ours.into());
+        assert_eq!(spare_fds.spares(), 1);
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+    }
+}

@@ -1,0 +1,270 @@
+//! Tells the service manager how the life goes.
+//!
+//! ```text
+//!  Starting    nothing: READY is a promise that is kept
+//!  Serving     READY=1  STATUS                                      WATCHDOG=1 at half its time, unless a worker is wedged
+//!  LameDuck    STOPPING=1  EXTEND_TIMEOUT_USEC  STATUS              STATUS about once a second, WATCHDOG=1 as before
+//!  later       EXTEND_TIMEOUT_USEC  STATUS, at each phase           the same
+//! ```
+//!
+//! `EXTEND_TIMEOUT_USEC` is what is left of the bound (P7), and a second. The manager never takes it for an earlier end than
+//! `TimeoutStopSec` has set, so where that is longer than our worst case it changes nothing; where it is shorter the plan
+//! counts. It is said again at every phase, because the manager sets its own timer anew when its own state changes.
+//!
+//! It reads the board on the internal thread and touches nothing that a request touches. What must be heard (READY, STOPPING,
+//! EXTEND) is said again until it was taken; a STATUS or a WATCHDOG that gets lost is followed by the next. A manager that does
+//! not listen costs one line in the log.
+
+use crate::{
+    internal::HostStatus,
+    lifecycle::{Moment, Phase, WATCHDOG_SLACK},
+    os::NotifySocket,
+};
+use humantime::format_duration;
+use std::{io, sync::Arc, time::Duration};
+
+/// How often the status is looked at once a stop was asked for.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// The pause before something that must be heard is said again.
+const AGAIN_AFTER: Duration = Duration::from_millis(250);
+/// What the process itself takes to end after its bound: the watchdog's slack, and as much for the kernel.
+const EXIT_MARGIN: Duration = WATCHDOG_SLACK.saturating_mul(2);
+
+const STOPPING: &str = "STOPPING=1";
+
+/// Who tells.
+#[derive(Debug)]
+pub(super) struct Notifier {
+    socket: NotifySocket,
+    /// Half of the manager's patience.
+    feed_every: Option<Duration>,
+    pending: PendingMessages,
+    was_heard: bool,
+}
+
+impl Notifier {
+    /// Tells it to `socket`, and feeds a watchdog that waits this long.
+    pub(super) fn new(socket: NotifySocket, watchdog: Option<Duration>) -> Self {
+        let feed_every = watchdog.map(|patience| (patience / 2).max(Duration::from_millis(1)));
+        Self { socket, feed_every, pending: PendingMessages::default(), was_heard: true }
+    }
+
+    /// For as long as it is polled.
+    pub(super) async fn observe(mut self, status: Arc<HostStatus>) {
+        let mut fed = None;
+        loop {
+            let now = status.clock.now();
+            let snapshot = StatusSnapshot::of(&status, now);
+            let feeding =
+                self.feed_every.filter(|every| fed.is_none_or(|fed: Moment| now >= fed + *every));
+            if feeding.is_some() && snapshot.phase >= Phase::Serving {
+                fed = Some(now);
+            }
+            if let Some(message) = self.pending.next(&snapshot, feeding.is_some()) {
+                let sent = self.socket.send(&message);
+                self.note(sent);
+            }
+            let wake = [
+                (!self.pending.unacked.is_empty()).then(|| now + AGAIN_AFTER),
+                (snapshot.phase >= Phase::LameDuck).then(|| now + STATUS_EVERY),
+                self.feed_every.zip(fed).map(|(every, fed)| fed + every),
+            ];
+            let wake = wake.into_iter().flatten().min().unwrap_or(Moment::NEVER);
+            let mut sleep = status.clock.sleep_until(wake);
+            tokio::select! {
+                biased;
+                () = status.changed.notified() => {}
+                () = sleep.as_mut() => {}
+            }
+        }
+    }
+
+    fn note(&mut self, sent: io::Result<()>) {
+        match sent {
+            Ok(()) => {
+                self.pending.unacked.clear();
+                self.was_heard = true;
+            }
+            Err(error) => {
+                self.pending.status.clear();
+                if std::mem::replace(&mut self.was_heard, false) {
+                    crate::log::warn!(%error, "the service manager does not hear us; trying again");
+                }
+            }
+        }
+    }
+}
+
+/// What there is to tell.
+#[derive(Clone, Debug)]
+struct StatusSnapshot {
+    phase: Phase,
+    /// Of the shutdown, once a stop was asked for.
+    remaining: Option<Duration>,
+    in_flight: u64,
+    connections: u64,
+    wedged: Option<String>,
+}
+
+impl StatusSnapshot {
+    fn of(status: &HostStatus, now: Moment) -> Self {
+        let (phase, deadline) = status.entered();
+        Self {
+            phase,
+            remaining: deadline.map(|deadline| deadline.since(now)),
+            in_flight: status.main.metrics.requests().in_flight(),
+            connections: status.main.metrics.connections().open(),
+            wedged: status.liveness_failure(),
+        }
+    }
+
+    fn status(&self) -> String {
+        let phase = self.phase;
+        match (&self.wedged, self.remaining) {
+            (Some(reason), _) => format!("{phase}: {reason}"),
+            (None, None) => phase.to_string(),
+            (None, Some(remaining)) => format!(
+                "{phase}: {} in flight, {} connections, at most {} left",
+                self.in_flight,
+                self.connections,
+                format_duration(Duration::from_secs(remaining.as_millis().div_ceil(1000) as u64))
+            ),
+        }
+    }
+}
+
+/// What was told, and what is still to be told.
+#[derive(Debug, Default)]
+struct PendingMessages {
+    told: Option<Phase>,
+    status: String,
+    /// What must be heard and was not yet, in order.
+    unacked: Vec<String>,
+}
+
+impl PendingMessages {
+    /// The next datagram, if there is something to tell.
+    fn next(&mut self, snapshot: &StatusSnapshot, feeding: bool) -> Option<String> {
+        if snapshot.phase == Phase::Starting {
+            return None;
+        }
+        if self.told != Some(snapshot.phase) {
+            self.turn_to(snapshot);
+        }
+        let mut lines = self.unacked.clone();
+        let status = snapshot.status();
+        if status != self.status {
+            lines.push(format!("STATUS={status}"));
+            self.status = status;
+        }
+        if feeding && snapshot.wedged.is_none() {
+            lines.push("WATCHDOG=1".to_owned());
+        }
+        (!lines.is_empty()).then(|| lines.join("\n") + "\n")
+    }
+
+    fn turn_to(&mut self, snapshot: &StatusSnapshot) {
+        let earlier = self.told.replace(snapshot.phase);
+        if snapshot.phase == Phase::Serving {
+            self.unacked.push("READY=1".to_owned());
+        }
+        let Some(remaining) = snapshot.remaining else { return };
+        // What is not true any more is not owed: a READY that nobody took, the time that was left before.
+        self.unacked.retain(|line| line == STOPPING);
+        if earlier.is_none_or(|earlier| earlier < Phase::LameDuck) {
+            self.unacked.push(STOPPING.to_owned());
+        }
+        self.unacked.push(format!(
+            "EXTEND_TIMEOUT_USEC={}",
+            remaining.saturating_add(EXIT_MARGIN).as_micros()
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(phase: Phase, remaining: Option<u64>) -> StatusSnapshot {
+        StatusSnapshot {
+            phase,
+            remaining: remaining.map(Duration::from_secs),
+            in_flight: 2,
+            connections: 3,
+            wedged: None,
+        }
+    }
+
+    /// Tells it, and is heard.
+    fn tell(
+        pending: &mut PendingMessages,
+        snapshot: &StatusSnapshot,
+        feeding: bool,
+    ) -> Option<String> {
+        let message = pending.next(snapshot, feeding);
+        pending.unacked.clear();
+        message
+    }
+
+    #[test]
+    fn nothing_is_told_before_serving_and_nothing_twice() {
+        let mut pending = PendingMessages::default();
+        assert_eq!(tell(&mut pending, &snapshot(Phase::Starting, None), true), None);
+        let serving = snapshot(Phase::Serving, None);
+        assert_eq!(
+            tell(&mut pending, &serving, true).unwrap(),
+            "READY=1\nSTATUS=serving\nWATCHDOG=1\n"
+        );
+        assert_eq!(tell(&mut pending, &serving, false), None);
+        assert_eq!(
+            tell(&mut pending, &snapshot(Phase::LameDuck, Some(24)), false).unwrap(),
+            "STOPPING=1\nEXTEND_TIMEOUT_USEC=25000000\nSTATUS=lame_duck: 2 in flight, 3 connections, at most 24s left\n"
+        );
+        assert_eq!(tell(&mut pending, &snapshot(Phase::LameDuck, Some(24)), false), None);
+        assert_eq!(
+            tell(&mut pending, &snapshot(Phase::Draining, Some(19)), true).unwrap(),
+            "EXTEND_TIMEOUT_USEC=20000000\nSTATUS=draining: 2 in flight, 3 connections, at most 19s left\nWATCHDOG=1\n"
+        );
+    }
+
+    #[test]
+    fn what_must_be_heard_is_said_again_until_it_was_taken_or_is_not_true_any_more() {
+        let mut pending = PendingMessages::default();
+        let serving = snapshot(Phase::Serving, None);
+        assert!(pending.next(&serving, false).unwrap().starts_with("READY=1\n"));
+        assert_eq!(pending.next(&serving, false).unwrap(), "READY=1\n");
+        let stopping = pending.next(&snapshot(Phase::LameDuck, Some(24)), false).unwrap();
+        assert!(stopping.starts_with("STOPPING=1\nEXTEND_TIMEOUT_USEC=25"), "{stopping}");
+        let draining = pending.next(&snapshot(Phase::Draining, Some(19)), false).unwrap();
+        assert!(
+            draining.starts_with("STOPPING=1\nEXTEND_TIMEOUT_USEC=20000000\nSTATUS"),
+            "{draining}"
+        );
+    }
+
+    #[test]
+    fn a_stop_before_serving_is_told_and_was_never_ready() {
+        let told =
+            PendingMessages::default().next(&snapshot(Phase::CleaningUp, Some(6)), false).unwrap();
+        assert!(told.starts_with("STOPPING=1\nEXTEND_TIMEOUT_USEC=7000000\n"), "{told}");
+    }
+
+    #[test]
+    fn a_wedged_worker_is_named_and_not_covered_up() {
+        let mut pending = PendingMessages::default();
+        tell(&mut pending, &snapshot(Phase::Serving, None), true);
+        let wedged = StatusSnapshot {
+            wedged: Some("worker 0 has not run".to_owned()),
+            ..snapshot(Phase::Serving, None)
+        };
+        assert_eq!(
+            tell(&mut pending, &wedged, true).unwrap(),
+            "STATUS=serving: worker 0 has not run\n"
+        );
+        assert_eq!(tell(&mut pending, &wedged, true), None);
+        assert_eq!(
+            tell(&mut pending, &snapshot(Phase::Serving, None), true).unwrap(),
+            "STATUS=serving\nWATCHDOG=1\n"
+        );
+    }
+}

@@ -1,0 +1,516 @@
+//! Watches a life through its actions and its public face, and asserts the promises as it goes. It never looks into the machine.
+
+use core::time::Duration;
+use lameduck::lifecycle::{
+    Action, Event, GiveUp, HookBudget, HookIndex, HookResult, HookVerdict, Lifecycle, Moment,
+    Outcome, Phase, Plan, START_RESULT_WAIT, StopReason, Timer, Verdict, WATCHDOG_SLACK,
+    WORKER_RELEASE_MIN,
+};
+
+/// What was seen so far.
+#[derive(Clone, Debug)]
+pub(crate) struct Checker {
+    plan: Plan,
+    pub(crate) hooks: Vec<HookBudget>,
+    pub(crate) running_start_hook: Option<HookIndex>,
+    pub(crate) running_stop_hook: Option<HookIndex>,
+    /// A start hook that was dropped and has not returned.
+    late_start: Option<HookIndex>,
+    /// A start hook that finished after it was dropped, and whose stop hook has yet to run.
+    late_stop: Option<HookIndex>,
+    /// The stop hook that runs is one that was late: it gets what the others left.
+    stop_hook_is_late: bool,
+    /// What the wait for a cancelled start hook may take from the stop hooks.
+    taken: Duration,
+    /// Start hooks that finished, and whose stop hooks have yet to run. A stack: P11 says reverse order.
+    to_stop: Vec<HookIndex>,
+    phase: Option<Phase>,
+    root: Root,
+    main: Main,
+    workers: Workers,
+    watchdog: Option<Moment>,
+    failed: bool,
+    bad_setting: bool,
+    hook_failed: bool,
+    exited: bool,
+    start_by: Moment,
+    stop_hook_began: Moment,
+    host: Host,
+    place_before: Option<Place>,
+    stopped_before: bool,
+}
+
+/// The public face of a machine, to see whether it changed.
+type Place = (Phase, Option<(Moment, Timer)>);
+
+/// Only a host that calls back in time can expect every hook to have its share in full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Host {
+    Punctual,
+    Late,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Root {
+    Alive,
+    Cancelled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Main {
+    Reserved,
+    AskedToListen,
+    Open,
+    Quiesced,
+    Gone,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Workers {
+    Running,
+    Released,
+}
+
+impl Checker {
+    pub(crate) fn new(plan: Plan, hooks: &[HookBudget], now: Moment) -> Self {
+        Self {
+            plan,
+            hooks: hooks.to_vec(),
+            running_start_hook: None,
+            running_stop_hook: None,
+            late_start: None,
+            late_stop: None,
+            stop_hook_is_late: false,
+            taken: Duration::ZERO,
+            to_stop: Vec::new(),
+            phase: None,
+            root: Root::Alive,
+            main: Main::Reserved,
+            workers: Workers::Running,
+            watchdog: None,
+            failed: false,
+            bad_setting: false,
+            hook_failed: false,
+            exited: false,
+            start_by: now + plan.start,
+            stop_hook_began: now,
+            host: Host::Punctual,
+            place_before: None,
+            stopped_before: false,
+        }
+    }
+
+    /// Whether the exit was asked for.
+    pub(crate) fn exited(&self) -> bool {
+        self.exited
+    }
+
+    /// Everything that decides what this witness will accept from now on.
+    pub(crate) fn digest(&self, now: Moment) -> impl Ord + use<> {
+        let hook_ran = self.running_stop_hook.map(|hook| (hook, now.since(self.stop_hook_began)));
+        let flags = (self.failed, self.bad_setting, self.hook_failed, self.host == Host::Late);
+        (
+            self.phase,
+            self.running_start_hook,
+            self.to_stop.len(),
+            hook_ran,
+            (self.late_start, self.late_stop),
+            flags,
+        )
+    }
+
+    /// The clock was moved to `now`, while the machine waited until `until`.
+    pub(crate) fn clock_moved(&mut self, now: Moment, until: Option<Moment>) {
+        if until.is_some_and(|until| until < now) {
+            self.host = Host::Late;
+        }
+    }
+
+    /// Whether the result of a dropped start hook still matters.
+    fn is_cleaning_up(&self) -> bool {
+        self.phase == Some(Phase::CleaningUp) && self.workers == Workers::Running
+    }
+
+    /// What a stop hook is sure to get, as [`HookBudget`] says.
+    fn share(&self, hook: HookIndex) -> Duration {
+        let own = |budget: &HookBudget| match budget {
+            HookBudget::Own(own) => Some(*own),
+            HookBudget::Shared => None,
+        };
+        let shared = self.hooks.iter().filter(|budget| own(budget).is_none()).count();
+        let left = self.plan.cleanup - self.hooks.iter().filter_map(own).sum::<Duration>();
+        own(&self.hooks[hook.0]).unwrap_or_else(|| left / u32::try_from(shared).expect("few hooks"))
+    }
+
+    /// One action, in the order in which it was handed out.
+    pub(crate) fn saw(&mut self, now: Moment, action: Action) {
+        assert!(!self.exited, "P1: {action:?} after Exit");
+        match action {
+            Action::Publish(phase) => self.published(phase),
+            Action::RunStartHook(hook) => {
+                assert_eq!(self.phase, Some(Phase::Starting), "P11: a start hook runs in Starting");
+                assert_eq!(self.running_start_hook, None, "P11: one start hook at a time");
+                self.running_start_hook = Some(hook);
+            }
+            Action::CancelStartHook(hook) => {
+                // A plan with no other time for its result takes it from the clean-up.
+                let Plan { lame_duck, drain, cancel, .. } = self.plan;
+                self.taken = START_RESULT_WAIT.saturating_sub(lame_duck + drain + cancel);
+                assert_eq!(
+                    self.running_start_hook,
+                    Some(hook),
+                    "P11: only a hook that runs is cancelled"
+                );
+            }
+            Action::DropStartHook(hook) => {
+                if self.running_start_hook.take().is_some_and(|running| running == hook) {
+                    self.late_start = Some(hook);
+                }
+            }
+            Action::Listen => {
+                assert_eq!(self.running_start_hook, None, "P2: ports listen after the start hooks");
+                assert_eq!(
+                    self.to_stop.len(),
+                    self.hooks.len(),
+                    "P2: ports listen after all start hooks"
+                );
+                assert_eq!(self.main, Main::Reserved, "P2: ports listen once");
+                self.main = Main::AskedToListen;
+            }
+            Action::Abandon => {
+                assert!(
+                    matches!(self.main, Main::Reserved | Main::AskedToListen),
+                    "P1: what served is drained, not abandoned"
+                );
+                self.main = Main::Gone;
+            }
+            Action::ArmWatchdog(at) => {
+                assert_eq!(self.watchdog.replace(at), None, "P1: the deadline is set once");
+            }
+            Action::Quiesce => {
+                assert_eq!(
+                    self.main,
+                    Main::Open,
+                    "P4: it accepts until it quiesces, and quiesces once"
+                );
+                assert_eq!(self.phase, Some(Phase::Draining), "P4: a lame duck accepts");
+                self.main = Main::Quiesced;
+            }
+            Action::CancelRoot => {
+                assert_eq!(self.root, Root::Alive, "P10: the root is cancelled once");
+                assert!(
+                    matches!(self.main, Main::Quiesced | Main::Gone),
+                    "P10: cancelled while {:?}",
+                    self.main
+                );
+                assert_ne!(
+                    self.phase,
+                    Some(Phase::Draining),
+                    "P10: cancelled before the drain ended"
+                );
+                self.root = Root::Cancelled;
+            }
+            Action::Abort => {
+                assert_eq!(self.phase, Some(Phase::Cancelling), "P10: what is cut was asked first");
+                assert_eq!(self.root, Root::Cancelled, "P10: what is cut was asked first");
+            }
+            Action::Cut => {
+                assert_eq!(self.phase, Some(Phase::Cancelling), "P10: what is cut was asked first");
+                assert_eq!(self.main, Main::Quiesced, "P10: cut once");
+                self.main = Main::Gone;
+            }
+            Action::RunStopHook(hook) => {
+                assert_eq!(
+                    self.phase,
+                    Some(Phase::CleaningUp),
+                    "P10: a stop hook runs in CleaningUp"
+                );
+                assert_eq!(self.root, Root::Cancelled, "P10: clean up after cancel");
+                assert_eq!(self.running_stop_hook, None, "P11: one stop hook at a time");
+                self.stop_hook_is_late = self.to_stop.is_empty();
+                let next = self.to_stop.pop().or_else(|| self.late_stop.take());
+                assert_eq!(
+                    next,
+                    Some(hook),
+                    "P11: reverse order, exactly once, only if its start finished"
+                );
+                self.running_stop_hook = Some(hook);
+                self.stop_hook_began = now;
+            }
+            Action::GiveUpStopHook(hook, why) => {
+                assert_eq!(
+                    self.running_stop_hook.take(),
+                    Some(hook),
+                    "P11: only a hook that runs is given up"
+                );
+                if why == GiveUp::Overran && self.host == Host::Punctual && !self.stop_hook_is_late
+                {
+                    let ran = now.since(self.stop_hook_began);
+                    assert!(
+                        ran + self.taken >= self.share(hook),
+                        "P11: {hook:?} was robbed: it got {ran:?} of {:?}",
+                        self.share(hook)
+                    );
+                }
+                self.hook_failed = true;
+            }
+            Action::ReleaseWorkers => {
+                assert_eq!(
+                    self.running_stop_hook, None,
+                    "P10: a stop hook may use what runs on the workers"
+                );
+                assert_eq!(
+                    (self.to_stop.len(), self.late_stop),
+                    (0, None),
+                    "P10: a stop hook may use what runs on the workers"
+                );
+                assert_eq!(self.workers, Workers::Running, "P10: the workers are released once");
+                self.workers = Workers::Released;
+            }
+            Action::CloseInternal => {
+                assert_eq!(
+                    self.running_stop_hook, None,
+                    "P3: the internal server closes last of all"
+                );
+                assert_eq!(
+                    self.workers,
+                    Workers::Released,
+                    "P3: the internal server closes last of all"
+                );
+                assert_eq!(self.late_stop, None, "P11: every hook that was started is stopped");
+                assert_eq!(self.to_stop, [], "P11: every hook that was started is stopped");
+            }
+            Action::CutInternal => {
+                assert_eq!(self.phase, Some(Phase::CleaningUp), "P3: alive to the last")
+            }
+            Action::Exit => {
+                assert_eq!(
+                    self.phase,
+                    Some(Phase::Stopped),
+                    "P1: the exit comes when all is stopped"
+                );
+                self.exited = true;
+            }
+        }
+    }
+
+    fn published(&mut self, phase: Phase) {
+        assert!(self.phase < Some(phase), "P1: {phase} was published after {:?}", self.phase);
+        if phase == Phase::Serving {
+            assert_eq!(
+                self.main,
+                Main::AskedToListen,
+                "P2: serving begins when every listener listens"
+            );
+            self.main = Main::Open;
+        }
+        if phase > Phase::Serving {
+            assert!(
+                self.watchdog.is_some(),
+                "P7: a shutdown has a watchdog from its first step on"
+            );
+        }
+        self.phase = Some(phase);
+    }
+
+    /// After all actions of a call were performed.
+    pub(crate) fn settled(&mut self, now: Moment, machine: &Lifecycle) {
+        let history = machine.history();
+        assert_eq!(self.phase, Some(machine.phase()), "P2: every phase is published");
+        assert_eq!(
+            self.exited,
+            machine.phase() == Phase::Stopped,
+            "P8: stopped is when the exit is asked for"
+        );
+        assert_eq!(
+            history.phases.last().map(|span| span.phase),
+            Some(machine.phase()),
+            "P13: the history ends now"
+        );
+        assert!(
+            history.phases.is_sorted_by(|a, b| a.phase < b.phase && a.to == Some(b.from)),
+            "P1: {:?}",
+            history.phases
+        );
+        if let Some(stop) = history.stop {
+            self.failed |= stop.reason.is_failure();
+            assert_eq!(
+                self.watchdog,
+                Some(stop.deadline + WATCHDOG_SLACK),
+                "P1: the deadline never moves"
+            );
+            let worst = stop.at + self.plan.worst_case();
+            assert!(
+                stop.deadline <= worst,
+                "P7: a deadline of {:?} for a worst case of {worst:?}",
+                stop.deadline
+            );
+            if let Some((until, timer)) = machine.poll_timeout() {
+                // After a pause of the whole process each worker must get to run once.
+                let latest = if timer == Timer::WorkerRelease {
+                    stop.deadline.max(now + WORKER_RELEASE_MIN)
+                } else {
+                    stop.deadline
+                };
+                assert!(
+                    until <= latest,
+                    "P7: {timer:?} waits until {until:?}, past {:?}",
+                    stop.deadline
+                );
+            }
+        } else {
+            assert_eq!(self.watchdog, None, "P7: no watchdog without a stop");
+            assert!(machine.phase() < Phase::LameDuck, "P1: a stop has a reason");
+            let until = machine.poll_timeout().map(|(until, _)| until);
+            let starting = machine.phase() == Phase::Starting;
+            assert_eq!(
+                until,
+                starting.then_some(self.start_by),
+                "P1: the limit of the start never moves"
+            );
+        }
+        let verdict = if self.bad_setting {
+            Verdict::BadPlan
+        } else if self.failed {
+            Verdict::Failed
+        } else if self.hook_failed {
+            Verdict::HookFailed
+        } else {
+            Verdict::Clean
+        };
+        assert_eq!(Verdict::of(history, 0, 0), verdict, "P13: {history:?}");
+        let verdict = match (self.bad_setting, self.failed) {
+            (true, _) => Verdict::BadPlan,
+            (false, true) => Verdict::Failed,
+            (false, false) => Verdict::Aborted,
+        };
+        assert_eq!(Verdict::of(history, 1, 0), verdict, "P13: {history:?}");
+        if self.exited {
+            assert_eq!(machine.poll_timeout(), None, "P8: nothing is waited for once stopped");
+        }
+    }
+
+    /// Takes note of what the host is about to tell.
+    pub(crate) fn before_event(&mut self, event: Event, machine: &Lifecycle) {
+        self.place_before = Some((machine.phase(), machine.poll_timeout()));
+        self.stopped_before = machine.history().stop.is_some();
+        match event {
+            Event::StartHookEnded(hook, result) if self.running_start_hook == Some(hook) => {
+                self.running_start_hook = None;
+                match result {
+                    HookResult::Done => self.to_stop.push(hook),
+                    // During the start this is its end; while it ends for another reason, it is a failure of its own (P13).
+                    HookResult::Failed | HookResult::BadSetting | HookResult::Panicked => {
+                        self.failed = true;
+                        self.bad_setting |= result == HookResult::BadSetting;
+                    }
+                }
+            }
+            Event::StartHookEnded(hook, result)
+                if self.late_start == Some(hook) && self.is_cleaning_up() =>
+            {
+                self.late_start = None;
+                self.late_stop = (result == HookResult::Done).then_some(hook);
+            }
+            Event::StartHookCancelled(hook)
+                if self.running_start_hook == Some(hook) && machine.history().stop.is_some() =>
+            {
+                self.running_start_hook = None;
+            }
+            Event::StartHookCancelled(hook)
+                if self.late_start == Some(hook) && self.is_cleaning_up() =>
+            {
+                self.late_start = None;
+            }
+            Event::StopHookEnded(hook, result) if self.running_stop_hook == Some(hook) => {
+                self.running_stop_hook = None;
+                self.hook_failed |= result != HookResult::Done;
+            }
+            // P13: a task that fails before the root is cancelled was still needed.
+            Event::StopRequested(StopReason::TaskFailed) => self.failed |= self.root == Root::Alive,
+            Event::StartHookEnded(..)
+            | Event::StartHookCancelled(_)
+            | Event::Listening
+            | Event::ListenFailed
+            | Event::StopRequested(_)
+            | Event::MainClosed
+            | Event::StopHookEnded(..)
+            | Event::WorkersReleased
+            | Event::InternalClosed => {}
+        }
+    }
+
+    /// After an event was told and all its actions were performed.
+    pub(crate) fn after_event(
+        &self,
+        now: Moment,
+        event: Event,
+        outcome: Outcome,
+        actions: &[Action],
+        machine: &Lifecycle,
+    ) {
+        let place = (machine.phase(), machine.poll_timeout());
+        let before = self.place_before.expect("before_event came first");
+        if outcome == Outcome::Ignored {
+            assert_eq!(
+                (before, actions),
+                (place, [].as_slice()),
+                "P12: {event:?} was ignored and changed something"
+            );
+        }
+        let stopped_before = self.stopped_before;
+        match event {
+            Event::MainClosed if matches!(before.0, Phase::Draining | Phase::Cancelling) => {
+                assert!(place.0 > Phase::Cancelling, "P8: nothing is left, and still {}", place.0);
+                assert_eq!(
+                    machine.history().phases.last().map(|span| span.from),
+                    Some(now),
+                    "P8: the next phase begins at once"
+                );
+            }
+            Event::StopRequested(StopReason::Signal(signal))
+                if stopped_before && signal.is_impatient() =>
+            {
+                // The workers keep their least time: what was cut must be carried out.
+                let releases = before.1.is_some_and(|(_, timer)| timer == Timer::WorkerRelease);
+                let over = before.0 == Phase::Stopped || releases;
+                assert!(
+                    over || before != place || !actions.is_empty(),
+                    "P12: {signal} in {before:?} was not heard"
+                );
+            }
+            Event::StopRequested(_) if stopped_before => {
+                assert_eq!(
+                    (before, actions),
+                    (place, [].as_slice()),
+                    "P12: a further {event:?} changes nothing"
+                );
+            }
+            Event::StopRequested(_) => {
+                assert!(machine.history().stop.is_some(), "P12: the first stop request is heard")
+            }
+            Event::StartHookEnded(..)
+            | Event::StartHookCancelled(_)
+            | Event::Listening
+            | Event::ListenFailed
+            | Event::MainClosed
+            | Event::StopHookEnded(..)
+            | Event::WorkersReleased
+            | Event::InternalClosed => {}
+        }
+        // A start hook that finished after it was dropped has only a stop half in the history.
+        let history = machine.history();
+        let is_started = |verdict| matches!(verdict, HookVerdict::Started(HookResult::Done));
+        let was_started = |hook| {
+            history.hooks.iter().any(|record| record.hook == hook && is_started(record.verdict))
+        };
+        let ended = history.hooks.iter().filter(|record| is_started(record.verdict));
+        let stopped = history.hooks.iter().filter(|record| match record.verdict {
+            HookVerdict::Stopped(_) | HookVerdict::GivenUp(_) => was_started(record.hook),
+            HookVerdict::Started(_) | HookVerdict::StartDropped => false,
+        });
+        let left =
+            self.to_stop.len() + usize::from(self.running_stop_hook.is_some_and(was_started));
+        assert_eq!(ended.count(), stopped.count() + left, "P11: {:?}", machine.history().hooks);
+    }
+}
