@@ -247,7 +247,7 @@ impl<S: HttpService> Host<S> {
         G: SignalSource,
         R: Spawner,
     {
-        let report = self.run_quietly(env).await;
+        let report = self.run_quietly(runtime).await;
         report.log_failure();
         report
     }

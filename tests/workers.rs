@@ -23,11 +23,11 @@ use std::{
     thread,
 };
 use support::{App, Client, PATIENCE, app::Workers, aside, builder, frames::Http2};
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{self, Builder, Handle};
 
 /// A runtime of the app's own, with several threads, that lasts as long as the process.
-fn other() -> &'static Runtime {
-    static OTHER: OnceLock<Runtime> = OnceLock::new();
+fn other() -> &'static runtime::Runtime {
+    static OTHER: OnceLock<runtime::Runtime> = OnceLock::new();
     OTHER
         .get_or_init(|| Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap())
 }
@@ -90,7 +90,7 @@ fn a_handler_that_changes_the_current_runtime_moves_no_connection() {
 
 /// Rooms that poll a worker's job on a thread of its own, beside the runtime that it spawns on.
 #[derive(Debug)]
-struct Aside(Tasks);
+struct Aside(CurrentRuntime);
 
 impl Spawner for Aside {
     fn workers(&self) -> NonZeroUsize {
@@ -98,8 +98,8 @@ impl Spawner for Aside {
     }
 
     fn spawn(&self, kind: TaskKind, job: BoxFuture) -> io::Result<JoinHandle> {
-        if !matches!(room, TaskKind::Worker(_)) {
-            return self.0.enter(room, job);
+        if !matches!(kind, TaskKind::Worker(_)) {
+            return self.0.spawn(kind, job);
         }
         let runtime = Handle::current();
         let (ended, end) = tokio::sync::oneshot::channel::<()>();

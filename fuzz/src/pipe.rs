@@ -5,7 +5,7 @@ use lameduck::runtime::{
     Address, IdlePoller, ListenAddress, Listener, Network, QuiesceOutcome, Reservation, ServerRole,
     Transport,
 };
-use lameduck_sim::network::{PolledLot, PolledStream};
+use lameduck_sim::network::{PolledIdlePoller, PolledStream};
 use std::{
     io,
     pin::Pin,
@@ -75,10 +75,10 @@ pub(crate) struct PipeListener(Option<UnboundedReceiver<DuplexStream>>);
 
 impl Listener for PipeListener {
     type Io = Pipe;
-    type IdlePoller = PipeLot;
+    type IdlePoller = PipePoller;
 
-    fn idle_poller(&self) -> Option<PipeLot> {
-        self.0.as_ref().map(|_| PipeLot(PolledLot::new()))
+    fn idle_poller(&self) -> Option<PipePoller> {
+        self.0.as_ref().map(|_| PipePoller(PolledIdlePoller::new()))
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Pipe, Address)>> {
@@ -150,22 +150,22 @@ impl AsyncWrite for Pipe {
 
 /// The idle set of pipes.
 #[derive(Debug)]
-pub(crate) struct PipeLot(PolledLot<Pipe>);
+pub(crate) struct PipePoller(PolledIdlePoller<Pipe>);
 
-impl IdlePoller for PipeLot {
+impl IdlePoller for PipePoller {
     type Io = Pipe;
     type Idle = PolledStream<Pipe>;
 
-    fn enter(&mut self, io: Pipe, key: usize) -> Result<PolledStream<Pipe>, Pipe> {
-        self.0.enter(io, key)
+    fn insert(&mut self, io: Pipe, key: usize) -> Result<PolledStream<Pipe>, Pipe> {
+        self.0.insert(io, key)
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>, found: &mut Vec<usize>) -> Poll<()> {
         self.0.poll_ready(cx, found)
     }
 
-    fn leave(&mut self, deep: PolledStream<Pipe>) -> io::Result<(Pipe, Bytes)> {
-        let (mut pipe, read) = self.0.leave(deep)?;
+    fn remove(&mut self, idle: PolledStream<Pipe>) -> io::Result<(Pipe, Bytes)> {
+        let (mut pipe, read) = self.0.remove(idle)?;
         pipe.may_write = false;
         Ok((pipe, read))
     }

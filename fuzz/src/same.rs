@@ -68,11 +68,11 @@ pub fn same(bytes: &[u8]) {
 /// What a client read, and how it ended.
 struct Seen {
     answers: Vec<u8>,
-    end: RequestResult,
+    end: End,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum RequestResult {
+enum End {
     /// The server ended the connection.
     Closed,
     /// It did not in all that time.

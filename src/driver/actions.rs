@@ -128,12 +128,9 @@ where
             }
         }
         for (n, listeners) in shares.into_iter().enumerate() {
-            let heartbeats_seen = self.heartbeats.of_worker(n).unwrap_or_default();
-            let config = CrewParts {
-                server: self.main.clone(),
-                service: self.service.clone(),
-                heartbeats_seen,
-            };
+            let heartbeat = self.heartbeats.of_worker(n).unwrap_or_default();
+            let config =
+                CrewParts { server: self.main.clone(), service: self.service.clone(), heartbeat };
             let (commands, received) = mpsc::unbounded_channel();
             let (closed, all_closed) = oneshot::channel();
             let working = run_until_released(config, listeners, received, sealing.clone(), closed);

@@ -9,7 +9,7 @@ use crate::{
     host::{BoundAddresses, HostConfig},
     http::{
         CloseRaces, EvictionGrace, HttpService, SealBarrier, ServerConfig, ServerState,
-        WorkerCommand, WorkerContext, WorkerRuntime, work,
+        WorkerCommand, WorkerContext, WorkerRuntime, run,
     },
     internal::{AllowedHosts, Heartbeats, HostStatus, InternalService, watch},
     lifecycle::{Lifecycle, Phase},

@@ -28,7 +28,7 @@ pub use tower::{
     TowerService,
 };
 
-pub(crate) use connection::WorkerContext;
+pub(crate) use connection::worker_context::WorkerContext;
 pub(crate) use exchange::BoxError;
 #[cfg(feature = "metrics")]
 pub(crate) use server::{BOUNDS, LatencySum};

@@ -6,7 +6,7 @@ use crate::http::{
         connection_state::{ConnectionState, Protocol},
         context::RequestContext,
         request_body::Body,
-        request_state::{CancelCause, Request},
+        request_state::{CancelCause, RequestState},
     },
     server::{
         announcement::Announcement,
@@ -74,7 +74,7 @@ pub struct TestHost {
     server: Arc<ServerState>,
     peer: Address,
     local: Arc<Address>,
-    requests: Mutex<Vec<Weak<Request>>>,
+    requests: Mutex<Vec<Weak<RequestState>>>,
 }
 
 impl TestHost {
@@ -176,7 +176,7 @@ impl TestHost {
         self.server.tasks.reopen();
     }
 
-    fn begin(&self, method: &Method, uri: &Uri) -> Arc<Request> {
+    fn begin(&self, method: &Method, uri: &Uri) -> Arc<RequestState> {
         let now = self.clock.now();
         let service = service_fn(|_: http::Request<Body>| async {
             Ok::<_, Infallible>(Response::new(String::new()))
@@ -190,7 +190,7 @@ impl TestHost {
         let (peer, local) = (self.peer.clone(), self.local.clone());
         let slot = ConnectionSlot::new(now, peer, local, Announcement::OPENED_BEFORE);
         let connection = Arc::new(ConnectionState::new(Protocol::Http1, &worker, &slot));
-        let request = Request::next(None, &connection, now, method, uri);
+        let request = RequestState::next(None, &connection, now, method, uri);
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&request));
         request
     }

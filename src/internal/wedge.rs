@@ -19,21 +19,21 @@ const TICKS_WITHOUT_BEAT: u64 = 2;
 /// What each worker beats, and what the internal thread makes of it.
 #[derive(Debug)]
 pub(crate) struct Heartbeats {
-    heartbeats_seen: Vec<Arc<AtomicU64>>,
+    counters: Vec<Arc<AtomicU64>>,
     silent_ticks: Vec<AtomicU64>,
 }
 
 impl Heartbeats {
     pub(crate) fn new(workers: usize) -> Self {
         Self {
-            heartbeats_seen: (0..workers).map(|_| Arc::default()).collect(),
+            counters: (0..workers).map(|_| Arc::default()).collect(),
             silent_ticks: (0..workers).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
     /// What worker `n` adds to.
     pub(crate) fn of_worker(&self, n: usize) -> Option<Arc<AtomicU64>> {
-        self.heartbeats_seen.get(n).cloned()
+        self.counters.get(n).cloned()
     }
 
     /// The first worker that is wedged, and for how long at least.
@@ -46,10 +46,8 @@ impl Heartbeats {
     }
 
     fn tick(&self, last: &mut [u64]) {
-        for ((heartbeats_seen, silent), last) in
-            self.heartbeats_seen.iter().zip(&self.silent_ticks).zip(last)
-        {
-            let now = heartbeats_seen.load(Relaxed);
+        for ((heartbeat, silent), last) in self.counters.iter().zip(&self.silent_ticks).zip(last) {
+            let now = heartbeat.load(Relaxed);
             if now == *last {
                 silent.fetch_add(1, Relaxed);
             } else {
@@ -72,7 +70,7 @@ pub(crate) async fn watch(
     main: Arc<ServerState>,
     heartbeats: Arc<Heartbeats>,
 ) {
-    let mut last = vec![u64::MAX; heartbeats.heartbeats_seen.len()];
+    let mut last = vec![u64::MAX; heartbeats.counters.len()];
     loop {
         clock.sleep_until(clock.now() + TICK).await;
         if matches!(main.phase(), Phase::Serving | Phase::LameDuck) {

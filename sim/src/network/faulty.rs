@@ -4,7 +4,7 @@
 //! Only what the server sees of the world is faulty. Its internal port is not: it has descriptors of its own in reserve (P16), and
 //! whoever judges a shutdown must be able to ask.
 
-use super::idle_poller::PolledLot;
+use super::idle_poller::PolledIdlePoller;
 use crate::trace::Trace;
 use lameduck::runtime::{
     Address, ListenAddress, Listener, Network, Peek, QuiesceOutcome, Reservation, Seed, ServerRole,
@@ -200,11 +200,11 @@ impl<L: Listener> fmt::Debug for FaultyListener<L> {
 
 impl<L: Listener> Listener for FaultyListener<L> {
     type Io = FaultyStream<L::Io>;
-    type IdlePoller = PolledLot<FaultyStream<L::Io>>;
+    type IdlePoller = PolledIdlePoller<FaultyStream<L::Io>>;
 
     /// For the world's connections, as in production.
     fn idle_poller(&self) -> Option<Self::IdlePoller> {
-        self.faults.as_ref().map(|_| PolledLot::new())
+        self.faults.as_ref().map(|_| PolledIdlePoller::new())
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Io, Address)>> {

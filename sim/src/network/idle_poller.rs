@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A lot that asks.
 #[derive(Debug)]
-pub struct PolledLot<T> {
+pub struct PolledIdlePoller<T> {
     places: Vec<(usize, Weak<Mutex<Place<T>>>)>,
 }
 
@@ -29,13 +29,13 @@ struct Place<T> {
 /// More is left to the network until somebody reads.
 const READ_AHEAD: usize = 64;
 
-impl<T> Default for PolledLot<T> {
+impl<T> Default for PolledIdlePoller<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T> PolledLot<T> {
+impl<T> PolledIdlePoller<T> {
     /// An empty one.
     #[must_use]
     pub const fn new() -> Self {
@@ -43,7 +43,7 @@ impl<T> PolledLot<T> {
     }
 }
 
-impl<T: Transport> IdlePoller for PolledLot<T> {
+impl<T: Transport> IdlePoller for PolledIdlePoller<T> {
     type Io = T;
     type Idle = PolledStream<T>;
 
@@ -89,7 +89,7 @@ impl<T: Transport> Place<T> {
     }
 }
 
-/// A connection that waits in a [`PolledLot`].
+/// A connection that waits in a [`PolledIdlePoller`].
 #[derive(Debug)]
 pub struct PolledStream<T>(Arc<Mutex<Place<T>>>);
 

@@ -13,7 +13,7 @@ mod turmoil_net;
 
 pub use self::{
     faulty::{Faults, FaultyListener, FaultyNetwork, FaultyReservation, FaultyStream},
-    idle_poller::{PolledLot, PolledStream},
+    idle_poller::{PolledIdlePoller, PolledStream},
     ports::Lease,
     turmoil::{TurmoilHost, TurmoilListener, TurmoilReservation, TurmoilStream, TurmoilWorld},
     turmoil_net::{

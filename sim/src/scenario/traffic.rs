@@ -206,7 +206,7 @@ impl Client {
         // The trace has what becomes of it.
         match self.traffic {
             Traffic::Once(pacing) => {
-                drop(one_request(client_id, route, &ask, pacing.pacing()).await)
+                let _ = one_request(client_id, route, &ask, pacing.pacing()).await;
             }
             Traffic::KeepAlive { requests, every_ms, retries } => {
                 let retry = if retries { Retry::AsAllowed } else { Retry::Never };

@@ -264,7 +264,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                     return Transition::Wait;
                 }
                 self.asked = false;
-                if self.delivery.is_over(self.connection.unacknowledged(), now) {
+                if self.delivery.expired(self.connection.unacknowledged(), now) {
                     return self.cut_stalled(worker, slot, idle_since, now);
                 }
             }
@@ -339,7 +339,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         let Some(moved) =
             self.connection.first_unwritten().filter(|_| self.connection.is_flushed())
         else {
-            self.last_bytes.rest();
+            self.last_bytes.reset();
             return false;
         };
         let since = self.last_bytes.last_progress(ProgressSample { moved, unacknowledged: 0 }, now);

@@ -8,10 +8,10 @@ use super::stall_timer::ClientTimeout;
 use crate::http::{
     exchange::{
         connection_state::ConnectionState,
-        request_state::{AbortCause, Request},
+        request_state::{AbortCause, RequestState},
     },
     server::{
-        deadline_timers::{Place, Timeout},
+        deadline_timers::{DeadlineKey, TimeoutSource},
         limits::{GONE_CHECK, PASSED_OVER},
         worker_runtime::WorkerRuntime,
     },
@@ -73,10 +73,10 @@ impl<F: Future> Future for Stream<F> {
 
 /// Runs while bytes of the response wait for the client.
 struct SendTimer {
-    request: Arc<Request>,
+    request: Arc<RequestState>,
     /// `None` while nothing waits.
     progress: Option<Progress>,
-    place: Option<Place>,
+    place: Option<DeadlineKey>,
 }
 
 /// How far the stream was when its client last took something.
@@ -90,7 +90,7 @@ struct Progress {
 }
 
 impl SendTimer {
-    fn new(request: Arc<Request>) -> Self {
+    fn new(request: Arc<RequestState>) -> Self {
         Self { request, progress: None, place: None }
     }
 
@@ -123,7 +123,7 @@ impl SendTimer {
             server.note_client_timeout(
                 ClientTimeout::Send,
                 &connection.peer,
-                Some(self.request.name().1),
+                Some(self.request.method_and_path().1),
             );
             if server.given_up_by(since, ClientTimeout::Send, now) == AbortCause::Shutdown {
                 self.request.note_cut_by_drain();
@@ -132,23 +132,26 @@ impl SendTimer {
         }
         // One that is set for an earlier moment will do: then there is another look.
         if self.place.is_none_or(|place| place.deadline <= now) {
-            self.leave();
+            self.remove();
             let at = until.min(now + GONE_CHECK);
-            self.place =
-                Some(self.request.connection.deadlines.wait(at, Timeout::Own, cx.waker().clone()));
+            self.place = Some(self.request.connection.deadlines.wait(
+                at,
+                TimeoutSource::Request,
+                cx.waker().clone(),
+            ));
         }
         Poll::Pending
     }
 
-    fn leave(&mut self) {
+    fn remove(&mut self) {
         if let Some(place) = self.place.take() {
-            self.request.connection.deadlines.leave(place);
+            self.request.connection.deadlines.remove(place);
         }
     }
 }
 
 impl Drop for SendTimer {
     fn drop(&mut self) {
-        self.leave();
+        self.remove();
     }
 }

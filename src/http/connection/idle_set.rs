@@ -365,7 +365,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         if read.is_empty() {
             slot.evict();
         }
-        self.resume(&info, slot, io, &read);
+        self.resume_sniffed(&info, slot, io, &read);
         Evicted::Yes
     }
 
@@ -403,7 +403,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                     && connection.look_at_delivery(&self.worker.server.config.limits) <= now =>
             {
                 let unacknowledged = connection.io.unacknowledged().unwrap_or(0) as u64;
-                if connection.delivery.is_over(unacknowledged, now) {
+                if connection.delivery.expired(unacknowledged, now) {
                     connection.io.reset_on_drop();
                     self.worker.server.note_client_timeout(
                         ClientTimeout::Send,
@@ -522,10 +522,10 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
     /// Gives it a task again, and these bytes to begin with.
     fn wake_task(&mut self, key: usize, read: Bytes) {
         let Some((info, slot, io, more)) = self.remove(key) else { return };
-        self.resume(&info, slot, io, &joined(read, more));
+        self.resume_sniffed(&info, slot, io, &joined(read, more));
     }
 
-    fn resume(&mut self, info: &IdleInfo, slot: ConnectionSlot, io: L::Io, read: &Bytes) {
+    fn resume_sniffed(&mut self, info: &IdleInfo, slot: ConnectionSlot, io: L::Io, read: &Bytes) {
         let read = read.slice_ref(after_empty_lines(read));
         let state = match sniff(&read) {
             Sniffed::Undecided if is_blank(&read) => {

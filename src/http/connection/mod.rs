@@ -21,8 +21,8 @@ mod hyper_timer;
 pub(super) mod idle_set;
 pub(super) mod lingering;
 pub(super) mod parked;
-mod sniff;
-mod stall_timer;
+pub(super) mod sniff;
+pub(super) mod stall_timer;
 pub(super) mod worker_context;
 
 use self::{

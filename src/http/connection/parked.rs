@@ -278,7 +278,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         let timeout = worker.server.config.limits.send_timeout;
         if now >= self.delivery.look_at(idle.since, timeout) {
             let unacknowledged = self.io.as_ref().and_then(Transport::unacknowledged).unwrap_or(0);
-            if self.delivery.is_over(unacknowledged as u64, now) {
+            if self.delivery.expired(unacknowledged as u64, now) {
                 return None;
             }
         }

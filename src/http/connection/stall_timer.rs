@@ -133,11 +133,11 @@ mod tests {
         let timeout = Duration::from_secs(30);
         let mut delivery = Delivery::default();
         assert_eq!(delivery.look_at(at(10), timeout), at(40));
-        assert!(!delivery.is_over(900, at(40)));
+        assert!(!delivery.expired(900, at(40)));
         assert_eq!(delivery.look_at(at(10), timeout), at(70));
-        assert!(!delivery.is_over(800, at(70)), "it reads slowly");
-        assert!(delivery.is_over(800, at(100)));
-        assert!(!delivery.is_over(0, at(100)));
+        assert!(!delivery.expired(800, at(70)), "it reads slowly");
+        assert!(delivery.expired(800, at(100)));
+        assert!(!delivery.expired(0, at(100)));
         assert_eq!(delivery.look_at(at(10), timeout), Moment::NEVER);
     }
 

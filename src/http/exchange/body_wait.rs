@@ -62,7 +62,7 @@ impl BodyWait {
     }
 
     /// Looks at the clock. `gives_up`: when a client that has sent nothing since then is given up.
-    pub(crate) fn peek(&mut self, now: Moment, gives_up: impl FnOnce(Moment) -> Moment) -> Waited {
+    pub(crate) fn check(&mut self, now: Moment, gives_up: impl FnOnce(Moment) -> Moment) -> Waited {
         let check = now + GONE_CHECK;
         if self.since == Moment::NEVER {
             return Waited::NotYet { look_again: check };
@@ -94,30 +94,30 @@ mod tests {
         Moment::EPOCH + Duration::from_millis(millis)
     }
 
-    fn peek(wait: &mut BodyWait, now: u64) -> Waited {
-        wait.look(at(now), |since| since + Duration::from_secs(30))
+    fn check(wait: &mut BodyWait, now: u64) -> Waited {
+        wait.check(at(now), |since| since + Duration::from_secs(30))
     }
 
     #[test]
     fn a_handler_that_reads_is_asked_once_more_before_its_client_is_given_up() {
         let mut wait = BodyWait::new();
-        assert_eq!(look(&mut wait, 0), Waited::NotYet { look_again: at(1_000) }, "nobody waits");
+        assert_eq!(check(&mut wait, 0), Waited::NotYet { look_again: at(1_000) }, "nobody waits");
         wait.begin(Waker::noop(), || at(500));
         wait.begin(Waker::noop(), || at(20_000));
-        assert_eq!(look(&mut wait, 30_000), Waited::NotYet { look_again: at(30_500) });
-        assert_eq!(look(&mut wait, 30_500), Waited::NotYet { look_again: at(30_510) });
+        assert_eq!(check(&mut wait, 30_000), Waited::NotYet { look_again: at(30_500) });
+        assert_eq!(check(&mut wait, 30_500), Waited::NotYet { look_again: at(30_510) });
         wait.begin(Waker::noop(), || at(30_500));
-        assert_eq!(look(&mut wait, 30_500), Waited::TooLong { since: at(500) });
+        assert_eq!(check(&mut wait, 30_500), Waited::TooLong { since: at(500) });
     }
 
     #[test]
     fn bytes_begin_the_wait_anew() {
         let mut wait = BodyWait::new();
         wait.begin(Waker::noop(), || at(0));
-        assert_eq!(look(&mut wait, 30_000), Waited::NotYet { look_again: at(30_010) });
+        assert_eq!(check(&mut wait, 30_000), Waited::NotYet { look_again: at(30_010) });
         wait.end();
         wait.begin(Waker::noop(), || at(30_000));
-        assert_eq!(look(&mut wait, 59_990), Waited::NotYet { look_again: at(60_000) });
+        assert_eq!(check(&mut wait, 59_990), Waited::NotYet { look_again: at(60_000) });
     }
 
     #[test]
@@ -125,9 +125,9 @@ mod tests {
         // It read with a time limit of its own, gave that up, and works on something else.
         let mut wait = BodyWait::new();
         wait.begin(Waker::noop(), || at(0));
-        assert_eq!(look(&mut wait, 30_000), Waited::NotYet { look_again: at(30_010) });
-        assert_eq!(look(&mut wait, 30_010), Waited::NotYet { look_again: at(30_020) });
-        assert_eq!(look(&mut wait, 31_000), Waited::NotYet { look_again: at(31_010) });
-        assert_eq!(look(&mut wait, 90_000), Waited::NotYet { look_again: at(91_000) });
+        assert_eq!(check(&mut wait, 30_000), Waited::NotYet { look_again: at(30_010) });
+        assert_eq!(check(&mut wait, 30_010), Waited::NotYet { look_again: at(30_020) });
+        assert_eq!(check(&mut wait, 31_000), Waited::NotYet { look_again: at(31_010) });
+        assert_eq!(check(&mut wait, 90_000), Waited::NotYet { look_again: at(91_000) });
     }
 }

@@ -6,7 +6,7 @@
 
 use super::{
     http2_input::Inflow,
-    request_state::{AbortCause, Delivery, InFlight, Request},
+    request_state::{AbortCause, Delivery, InFlight, RequestState},
 };
 use crate::http::{
     connection::{sniff::is_blank, worker_context::WorkerContext},
@@ -65,7 +65,7 @@ pub(crate) struct ConnectionState {
     /// HTTP/2: what was written was not flushed when hyper was last polled.
     blocked: AtomicBool,
     /// HTTP/2: the request for which the service was called last.
-    called_request: Mutex<Option<Arc<Request>>>,
+    called_request: Mutex<Option<Arc<RequestState>>>,
     /// What the peer had not acknowledged when the kernel was last asked.
     unacknowledged: AtomicU64,
     /// A request began since this was last cleared.
@@ -316,7 +316,7 @@ impl ConnectionState {
     pub(crate) fn on_response_ended(&self, in_flight: InFlight) {
         // Its stream was reset: nothing of it waits for a flush.
         let is_lost = self.protocol == Protocol::Http2
-            && in_flight.request().delivery() == Delivery::NeverWhole;
+            && in_flight.request().delivery() == Delivery::Incomplete;
         let late = match &mut *self.lock_unflushed() {
             Some(unflushed) if !is_lost => {
                 unflushed.push(in_flight);
@@ -416,14 +416,14 @@ impl ConnectionState {
     }
 
     /// hyper hands the stream of the request that began last to its executor.
-    pub(crate) fn set_called_request(&self, request: &Arc<Request>) {
+    pub(crate) fn set_called_request(&self, request: &Arc<RequestState>) {
         if self.protocol == Protocol::Http2 {
             *self.called_request.lock().unwrap_or_else(PoisonError::into_inner) =
                 Some(request.clone());
         }
     }
 
-    pub(crate) fn take_called_request(&self) -> Option<Arc<Request>> {
+    pub(crate) fn take_called_request(&self) -> Option<Arc<RequestState>> {
         self.called_request.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -637,11 +637,11 @@ impl ConnectionState {
     /// Answers of which HTTP/2 threw a part away wait for no flush, which might never come.
     pub(crate) fn settle_thrown_away(&self) {
         if self.thrown_away.load(Relaxed) && self.thrown_away.swap(false, Relaxed) {
-            self.settle_some(|request| request.delivery() == Delivery::NeverWhole, drop);
+            self.settle_some(|request| request.delivery() == Delivery::Incomplete, drop);
         }
     }
 
-    fn settle_some(&self, which: impl Fn(&Request) -> bool, settle: impl Fn(InFlight)) {
+    fn settle_some(&self, which: impl Fn(&RequestState) -> bool, settle: impl Fn(InFlight)) {
         let mut unflushed = self.lock_unflushed();
         let Some(flights) = &mut *unflushed else { return };
         for in_flight in flights.extract_if(.., |in_flight| which(in_flight.request())) {

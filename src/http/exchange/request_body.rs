@@ -82,8 +82,8 @@ impl HttpBody for Body {
             Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
                 me.on_drop.set(BodyRead::WithTrailers)
             }
-            Poll::Ready(None) => me.on_drop.set(BodyRead::All),
-            Poll::Ready(_) if incoming.is_end_stream() => me.on_drop.set(BodyRead::All),
+            Poll::Ready(None) => me.on_drop.set(BodyRead::Complete),
+            Poll::Ready(_) if incoming.is_end_stream() => me.on_drop.set(BodyRead::Complete),
             Poll::Ready(_) | Poll::Pending => {}
         }
         polled

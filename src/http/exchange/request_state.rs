@@ -255,13 +255,13 @@ impl RequestState {
             // The client may not be allowed to send.
             wait.end();
         }
-        let waited = wait.look(now, |since| self.server().gives_up(since, ClientTimeout::Body));
+        let waited = wait.check(now, |since| self.server().gives_up(since, ClientTimeout::Body));
         if matches!(waited, Waited::TooLong { .. })
             && self.connection.protocol == Protocol::Http1
             && self.connection.may_have_unread()
         {
             // What has arrived by now is read first.
-            return Some(Waited::Pending { look_again: now + CONFIRM_CHECK });
+            return Some(Waited::NotYet { look_again: now + CONFIRM_CHECK });
         }
         Some(waited)
     }

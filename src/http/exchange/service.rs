@@ -6,7 +6,7 @@ use super::{
     connection_state::{ConnectionState, Protocol},
     framing::{Content, said_length},
     request_body::Body,
-    request_state::{AbortCause, InFlight, Request},
+    request_state::{AbortCause, InFlight, RequestState},
     response_body::ResponseBody,
     stream_shutdown::StreamShutdown,
 };
@@ -281,7 +281,7 @@ impl<S: HttpService> Future for CallFuture<S> {
                 };
                 // The connection polls hyper again at once, with upgrades.
                 connection.set_switching();
-                self.set(Self::Before { resumed: Some(Resumed::Response(Box::new(response))) });
+                self.set(Self::Resumed { resumed: Some(Resumed::Response(Box::new(response))) });
                 Poll::Pending
             }
             CallFutureProjection::Resumed { resumed } => match resumed.take() {
@@ -367,7 +367,7 @@ where
             return Poll::Ready(Ok(me.state.error_response(error)));
         };
         let mut polled = Poll::Pending;
-        let error = match catch(|| polled = handler.poll(cx)).map(|()| polled) {
+        let error = match catch(|| polled = future.poll(cx)).map(|()| polled) {
             Ok(Poll::Ready(Ok(response))) => {
                 self.as_mut().drop_handler();
                 let state = self.project().state;
@@ -419,10 +419,10 @@ impl HandlerState {
             Some((_, Waited::NotYet { look_again })) => deadline.min(look_again),
             Some((_, Waited::TooLong { .. })) | None => deadline,
         };
-        let is_set = |place: DeadlineKey| match body {
-            None => place.deadline == deadline,
+        let is_set = |key: DeadlineKey| match body {
+            None => key.deadline == deadline,
             // An earlier one will do, unless it has passed: then there is another look.
-            Some((now, _)) => place.deadline <= wake_at && place.deadline > now,
+            Some((now, _)) => key.deadline <= wake_at && key.deadline > now,
         };
         // A future of hyper's has one waker from its first poll to its last.
         if !self.timer.is_some_and(is_set) {
@@ -444,7 +444,7 @@ impl HandlerState {
             server.note_client_timeout(
                 ClientTimeout::Body,
                 &connection.peer,
-                Some(request.name().1),
+                Some(request.method_and_path().1),
             );
             return Some(match server.given_up_by(since, ClientTimeout::Body, now) {
                 AbortCause::Shutdown => ErrorResponse::Stalled,

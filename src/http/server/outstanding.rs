@@ -4,7 +4,7 @@
 //! served at once is counted, and costs nothing here.
 
 use super::state::{ServerState, WorkOrigin, millis};
-use crate::http::exchange::request_state::Request;
+use crate::http::exchange::request_state::RequestState;
 use crate::lifecycle::Moment;
 use serde_json::{Value, json};
 use slab::Slab;
@@ -114,7 +114,7 @@ pub(crate) struct Waited {
 #[derive(Clone, Debug)]
 pub(crate) struct Outstanding {
     /// The number of each kind, in the order of [`Kind::ALL`].
-    pub(crate) metrics: [u64; Kind::ALL.len()],
+    pub(crate) counts: [u64; Kind::ALL.len()],
     /// The age of the oldest that is listed of each kind.
     pub(crate) oldest_ages: [Duration; Kind::ALL.len()],
     /// The oldest first, at most [`NAMED_MAX`].
@@ -129,7 +129,7 @@ const NAME_CHARS_MAX: usize = 120;
 
 /// A name is rendered for the oldest alone.
 enum Entry {
-    Request(Arc<Request>),
+    Request(Arc<RequestState>),
     Work(Arc<Work>),
 }
 
@@ -150,41 +150,41 @@ impl Outstanding {
                 .into_iter()
                 .map(|work| (work.since, work.kind, Entry::Work(work))),
         );
-        let mut metrics = [0; Kind::ALL.len()];
+        let mut counts = [0; Kind::ALL.len()];
         let mut oldest_ages = [Duration::ZERO; Kind::ALL.len()];
         for (since, kind, _) in &entries {
-            metrics[*kind as usize] += 1;
+            counts[*kind as usize] += 1;
             let oldest = &mut oldest_ages[*kind as usize];
             *oldest = now.since(*since).max(*oldest);
         }
         // Requests that are not listed count as such.
         let in_flight = server.metrics.requests().in_flight();
-        metrics[0] = in_flight.saturating_sub(metrics[Kind::Stream as usize]).max(metrics[0]);
+        counts[0] = in_flight.saturating_sub(counts[Kind::Stream as usize]).max(counts[0]);
         entries.sort_by_key(|(since, ..)| *since);
         entries.truncate(NAMED_MAX);
         let named = |(since, kind, entry): (Moment, Kind, Entry)| Waited {
             kind,
             name: match entry {
                 Entry::Request(request) => {
-                    let (method, path) = request.name();
+                    let (method, path) = request.method_and_path();
                     shortened(&format!("{method} {path}"))
                 }
                 Entry::Work(work) => shortened(&work.origin.to_string()),
             },
             age: now.since(since),
         };
-        Self { metrics, oldest_ages, oldest: entries.into_iter().map(named).collect() }
+        Self { counts, oldest_ages, oldest: entries.into_iter().map(named).collect() }
     }
 
     pub(crate) fn total(&self) -> u64 {
-        self.metrics.iter().sum()
+        self.counts.iter().sum()
     }
 
     /// As the status shows it.
     pub(crate) fn to_json(&self) -> Value {
         let by_kind: serde_json::Map<String, Value> = Kind::ALL
             .iter()
-            .zip(self.metrics)
+            .zip(self.counts)
             .map(|(kind, count)| (kind.name().to_owned(), count.into()))
             .collect();
         let oldest: Vec<Value> = self

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::http::{
     connection::stall_timer::{ClientTimeout, gives_up},
-    exchange::request_state::{AbortCause, Request},
+    exchange::request_state::{AbortCause, RequestState},
 };
 use crate::{
     lifecycle::{Moment, Phase},
@@ -387,8 +387,8 @@ pub(crate) enum WorkOrigin {
 }
 
 impl WorkOrigin {
-    pub(crate) fn of(request: &Request) -> Self {
-        let (method, path) = request.name();
+    pub(crate) fn of(request: &RequestState) -> Self {
+        let (method, path) = request.method_and_path();
         Self::Request { method: method.to_owned(), path: path.to_owned() }
     }
 

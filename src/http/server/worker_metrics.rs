@@ -4,7 +4,7 @@ use super::{
     outstanding::Listed,
     server_metrics::{Counter, RequestCounters, WorkerThreads},
 };
-use crate::http::exchange::request_state::{InFlight, Request};
+use crate::http::exchange::request_state::{InFlight, RequestState};
 use crate::lifecycle::Moment;
 use std::sync::{
     Arc,
@@ -18,7 +18,7 @@ pub(crate) struct WorkerMetrics {
     threads: WorkerThreads,
     pub(crate) requests: RequestCounters,
     /// Requests in flight that take time.
-    pub(crate) listed: Listed<Arc<Request>>,
+    pub(crate) listed: Listed<Arc<RequestState>>,
     /// HTTP/1 connections that are with hyper.
     pub(crate) http1: Gauge,
     /// Those that are not, and keep what it takes to answer plain requests.

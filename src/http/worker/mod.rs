@@ -61,7 +61,7 @@ const SWEEP: Duration = Duration::from_millis(250);
 /// The longest time between two sweeps then, and the shortest: whoever asks for a moment that has passed must not keep us spinning.
 const SWEEP_STOPPING_MAX: Duration = Duration::from_millis(100);
 const SWEEP_STOPPING_MIN: Duration = Duration::from_millis(1);
-/// The shortest time between two looks for connections that may make room.
+/// The shortest time between two looks for connections that may make evictable.
 const LOOK_LEAST: Duration = Duration::from_millis(10);
 
 /// Works, then stays until nobody gives orders any more, and its runtime with it: what a handler spawned there, untracked, say the
@@ -130,7 +130,7 @@ async fn run_loop<L, S>(
         context: context.clone(),
         idle_handoff: idle_handoff.clone(),
         slots: Vec::new(),
-        kind: TaskKind::default(),
+        evictable: EvictionQueue::default(),
         listeners: Listeners::new(listeners),
         last_accept: Accepted::Yes,
         swept: Moment::EPOCH,
@@ -138,17 +138,17 @@ async fn run_loop<L, S>(
     let mut sweep_mode = SweepMode::Periodic;
     let mut sweep = clock.sleep_until(clock.now() + SWEEP);
     let mut pause = clock.sleep_until(clock.now());
-    let mut look_again = clock.sleep_until(clock.now());
+    let mut check_again = clock.sleep_until(clock.now());
     let mut accepting = Accepting::Yes;
     let mut handshake_wait = None;
     loop {
         let is_full = context.server.is_full();
         if is_full && accepting == Accepting::Yes {
             context.wait_for_capacity();
-            worker.look_for_room(&idle_set);
-            look_again.as_mut().reset(worker.room.look_again);
+            worker.find_evictable(&idle_set);
+            check_again.as_mut().reset(worker.evictable.check_again);
         } else {
-            worker.room = TaskKind::default();
+            worker.evictable = EvictionQueue::default();
         }
         let may_accept = accepting == Accepting::Yes && (!is_full || worker.may_exceed());
         // The last sweep arranged the next for a quarter of a second after it, which a stop cannot spare.
@@ -199,11 +199,11 @@ async fn run_loop<L, S>(
                 pause.as_mut().reset(clock.now() + ACCEPT_PAUSE);
             }
             () = context.capacity_freed(), if is_full => {}
-            () = look_again.as_mut(), if is_full && accepting == Accepting::Yes && worker.room.is_empty() => {}
+            () = check_again.as_mut(), if is_full && accepting == Accepting::Yes && worker.evictable.is_empty() => {}
             () = idle_handoff.ready() => idle_set.drain_handoff(),
             accepted = worker.accept(), if may_accept => {
                 if context.server.is_full() && accepted.result.is_ok() {
-                    worker.make_room(&mut idle_set);
+                    worker.evict_idle(&mut idle_set);
                 }
                 if worker.accept_batch(accepted).await == Accepted::OutOfResources {
                     accepting = Accepting::Paused;
@@ -263,8 +263,8 @@ struct Worker<L: Listener, S> {
     context: Arc<WorkerContext<S>>,
     idle_handoff: Arc<IdleHandoff<L::Io>>,
     slots: Vec<Arc<ConnectionSlot>>,
-    /// At the connection limit: the connections that make room for new ones.
-    kind: TaskKind,
+    /// At the connection limit: the connections that make evictable for new ones.
+    evictable: EvictionQueue,
     listeners: Listeners<L>,
     /// So that a want of descriptors is logged once, and not at every try.
     last_accept: Accepted,
@@ -302,7 +302,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
         }
     }
 
-    /// The next connection of any, unless the limit is reached and none makes room: other workers may have done that since this one last
+    /// The next connection of any, unless the limit is reached and none makes evictable: other workers may have done that since this one last
     /// looked. The next sweep finds it out. Cancel safe: what was accepted is returned by the very poll that accepted it.
     async fn accept(&mut self) -> AcceptedSocket<L::Io> {
         poll_fn(|cx| {
@@ -315,45 +315,45 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
         .await
     }
 
-    /// Whether one connection more may be accepted at the limit, since another one makes room for it.
+    /// Whether one connection more may be accepted at the limit, since another one makes evictable for it.
     fn may_exceed(&self) -> bool {
-        !self.room.is_empty() && !self.context.server.is_over_full()
+        !self.evictable.is_empty() && !self.context.server.is_over_full()
     }
 
-    /// Looks which connections may make room, if it is time to.
-    fn look_for_room(&mut self, idle_set: &IdleSet<L::IdlePoller, S>) {
+    /// Looks which connections may make evictable, if it is time to.
+    fn find_evictable(&mut self, idle_set: &IdleSet<L::IdlePoller, S>) {
         let server = &self.context.server;
         let now = server.clock.now();
-        if now < self.room.look_again {
+        if now < self.evictable.check_again {
             return;
         }
         let tasks = self.slots.iter().filter(|slot| !slot.has_left());
         let tasks = tasks.filter_map(|slot| Some((slot.evictable()?, Place::Task(slot.clone()))));
         let idle_due = idle_set.idle().map(|(idle, key)| (idle, Place::IdleSet(key)));
         let found = evictable(tasks.chain(idle_due), server.config.eviction_grace, now);
-        // Where also busy connections make room, one that was not polled yet soon may.
+        // Where also busy connections make evictable, one that was not polled yet soon may.
         let latest = if server.evicts_busy() { LOOK_LEAST } else { SWEEP };
-        let look_again = found.look_again.clamp(now + LOOK_LEAST, now + latest);
-        self.room = TaskKind { command: found.command, checked: now, look_again };
+        let check_again = found.look_again.clamp(now + LOOK_LEAST, now + latest);
+        self.evictable = EvictionQueue { order: found.order, checked: now, check_again };
     }
 
     /// Closes an idle connection, the first in the order of [`idle_policy`](crate::http::server::idle_policy).
-    fn make_room(&mut self, idle_set: &mut IdleSet<L::IdlePoller, S>) {
-        while let Some((idle, place)) = self.room.command.pop() {
+    fn evict_idle(&mut self, idle_set: &mut IdleSet<L::IdlePoller, S>) {
+        while let Some((idle, place)) = self.evictable.order.pop() {
             let evicted = match place {
                 Place::IdleSet(key) => idle_set.evict(key, idle),
                 Place::Task(slot) if slot.evictable() == Some(idle) => {
                     slot.evict();
                     Evicted::Yes
                 }
-                Place::Task(_) => Evicted::OutOfResources,
+                Place::Task(_) => Evicted::No,
             };
             if evicted == Evicted::Yes {
                 break;
             }
         }
-        if self.room.is_empty() {
-            self.room.look_again = self.room.checked + LOOK_LEAST;
+        if self.evictable.is_empty() {
+            self.evictable.check_again = self.evictable.checked + LOOK_LEAST;
         }
     }
 
@@ -446,13 +446,13 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     }
 }
 
-/// The connections of this worker that make room, once the connection limit is reached.
+/// The connections of this worker that make evictable, once the connection limit is reached.
 #[derive(Default)]
-struct TaskKind {
-    command: Vec<(Idle, Place)>,
+struct EvictionQueue {
+    order: Vec<(Idle, Place)>,
     checked: Moment,
     /// When to look for others.
-    look_again: Moment,
+    check_again: Moment,
 }
 
 enum Place {
@@ -460,9 +460,9 @@ enum Place {
     IdleSet(usize),
 }
 
-impl TaskKind {
+impl EvictionQueue {
     fn is_empty(&self) -> bool {
-        self.command.is_empty()
+        self.order.is_empty()
     }
 }
 
