@@ -135,7 +135,7 @@ impl CheckResult {
         let before = last.as_ref().map(|(_, outcome)| outcome.is_ok());
         match &outcome {
             Ok(()) if before == Some(false) => {
-                crate::log::info!(check = self.name, "readiness check passes again")
+                crate::log::info!(check = self.name, "readiness check passes again");
             }
             Err(reason) if before != Some(false) => {
                 crate::log::warn!(check = self.name, reason, "readiness check fails");

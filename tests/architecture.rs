@@ -22,9 +22,9 @@ const RULES: &[Rule] = &[
         sentence: "lifecycle is pure: it imports nothing of ours",
     },
     Rule {
-        module: "env",
+        module: "runtime",
         may: &["lifecycle"],
-        sentence: "env is traits and nothing else: it imports the lifecycle's labels alone",
+        sentence: "runtime is traits and nothing else: it imports the lifecycle's labels alone",
     },
     Rule {
         module: "errors",
@@ -35,61 +35,71 @@ const RULES: &[Rule] = &[
     Rule { module: "unwind", may: &["log"], sentence: "unwind is for everybody, and knows nobody" },
     Rule {
         module: "http",
-        may: &["env", "errors", "lifecycle", "log", "unwind"],
+        may: &["runtime", "errors", "lifecycle", "log", "unwind"],
         sentence: "http stands on the ports and the lifecycle's labels alone",
     },
     Rule {
-        module: "guests",
-        may: &["env", "lifecycle", "log", "unwind"],
-        sentence: "guests stands below the host",
+        module: "user_tasks",
+        may: &["runtime", "lifecycle", "log", "unwind"],
+        sentence: "user_tasks stands below the host",
     },
     Rule {
         module: "hook",
-        may: &["env", "errors", "lifecycle", "log", "unwind", "http"],
+        may: &["runtime", "errors", "lifecycle", "log", "unwind", "http"],
         sentence: "hook stands below the host",
     },
     Rule {
-        module: "check",
-        may: &["env", "errors", "lifecycle", "log", "unwind", "http", "hook"],
-        sentence: "check stands below the host",
+        module: "readiness",
+        may: &["runtime", "errors", "lifecycle", "log", "unwind", "http", "hook"],
+        sentence: "readiness stands below the host",
     },
     Rule {
         module: "background",
-        may: &["env", "errors", "lifecycle", "log", "unwind", "http", "hook"],
+        may: &["runtime", "errors", "lifecycle", "log", "unwind", "http", "hook"],
         sentence: "background stands below the host",
     },
     Rule {
         module: "report",
-        may: &["env", "errors", "lifecycle", "log", "unwind", "http"],
+        may: &["runtime", "errors", "lifecycle", "log", "unwind", "http"],
         sentence: "report stands below the host",
     },
     Rule {
         module: "internal",
-        may: &["env", "errors", "lifecycle", "log", "unwind", "http", "hook", "check", "report"],
-        sentence: "internal reads what the host publishes, and knows no host",
-    },
-    Rule {
-        module: "settings",
-        may: &["env", "lifecycle", "http", "os::connections_max"],
-        sentence: "settings know limits and plans, and of the system only its limit on connections",
-    },
-    Rule {
-        module: "os",
-        may: &["env", "errors", "lifecycle", "log"],
-        sentence: "os implements the ports, and decides nothing",
-    },
-    Rule {
-        module: "host",
         may: &[
-            "env",
+            "runtime",
             "errors",
             "lifecycle",
             "log",
             "unwind",
             "http",
-            "guests",
             "hook",
-            "check",
+            "readiness",
+            "report",
+        ],
+        sentence: "internal reads what the host publishes, and knows no host",
+    },
+    Rule {
+        module: "settings",
+        may: &["runtime", "lifecycle", "http", "os::connections_max"],
+        sentence: "settings know limits and plans, and of the system only its limit on connections",
+    },
+    Rule {
+        module: "os",
+        may: &["runtime", "errors", "lifecycle", "log"],
+        sentence: "os implements the ports, and decides nothing",
+    },
+    Rule {
+        module: "host",
+        may: &[
+            "runtime",
+            "errors",
+            "lifecycle",
+            "log",
+            "unwind",
+            "http",
+            "user_tasks",
+            "hook",
+            "readiness",
             "background",
             "report",
             "internal",
@@ -101,15 +111,15 @@ const RULES: &[Rule] = &[
     Rule {
         module: "driver",
         may: &[
-            "env",
+            "runtime",
             "errors",
             "lifecycle",
             "log",
             "unwind",
             "http",
-            "guests",
+            "user_tasks",
             "hook",
-            "check",
+            "readiness",
             "background",
             "report",
             "internal",
@@ -120,7 +130,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "systemd",
-        may: &["env", "errors", "lifecycle", "log", "internal", "settings", "host", "os"],
+        may: &["runtime", "errors", "lifecycle", "log", "internal", "settings", "host", "os"],
         sentence: "systemd tells what the board says and hands over what it was handed: it decides nothing",
     },
 ];
@@ -297,20 +307,20 @@ fn the_lifecycle_is_core_and_alloc_alone() {
 #[test]
 fn the_ports_are_traits_and_know_of_tokio_only_its_io() {
     for (path, code) in sources() {
-        if module_of(&path) != "env" {
+        if module_of(&path) != "runtime" {
             continue;
         }
         for outside in ["hyper", "http", "tokio_util", "tracing", "socket2", "rustix"] {
             assert!(
                 paths_after(&code, outside).is_empty(),
-                "{} names {outside}: env is traits and nothing else",
+                "{} names {outside}: runtime is traits and nothing else",
                 path.display()
             );
         }
         for name in paths_after(&code, "tokio") {
             assert!(
                 name.starts_with("io::"),
-                "{} names tokio::{name}: env knows of tokio only its io",
+                "{} names tokio::{name}: runtime knows of tokio only its io",
                 path.display()
             );
         }
@@ -334,12 +344,12 @@ fn only_os_and_the_doors_touch_the_operating_system() {
         for name in paths_after(&code, "tokio") {
             let first = name.split("::").next().unwrap();
             // A worker keeps its runtime itself: what it counts must not depend on an implementation of `Spawner`.
-            let is_kept = first == "runtime" && path.ends_with("http/runtime.rs");
+            let is_kept = first == "runtime" && path.ends_with("http/server/worker_runtime.rs");
             let is_real =
                 ["net", "signal", "time", "fs", "process", "runtime"].contains(&first) && !is_kept;
             assert!(
                 !is_real,
-                "{} names tokio::{name}: the world comes through env",
+                "{} names tokio::{name}: the world comes through runtime",
                 path.display()
             );
         }

@@ -16,7 +16,7 @@ fn every_input_of_the_corpus_still_holds() {
         assert!(!inputs.is_empty(), "the corpus of {name} is empty");
         for input in inputs {
             eprint_on_failure(name, &format!("{}", input.display()), || {
-                body(&std::fs::read(&input).unwrap())
+                body(&std::fs::read(&input).unwrap());
             });
         }
     }
@@ -37,7 +37,7 @@ fn a_client_cannot_tell_the_host_from_hyper() {
     for n in 0..2000 {
         let input = draw_requests(Seed(n));
         eprint_on_failure("same", &format!("drawn requests {n}: {}", input.escape_ascii()), || {
-            same(&input)
+            same(&input);
         });
     }
 }

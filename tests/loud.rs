@@ -106,7 +106,7 @@ fn victim() {
         "no_subscriber" => {}
         "subscriber" => subscriber().json().init(),
         "subscriber_that_is_off" => {
-            subscriber().with_max_level(tracing::level_filters::LevelFilter::OFF).init()
+            subscriber().with_max_level(tracing::level_filters::LevelFilter::OFF).init();
         }
         "bad_setting" => never_built(settings().unwrap_err()),
         "bad_setting_with_context" => {

@@ -50,7 +50,7 @@ fn new_connections_are_served_for_the_whole_lame_duck_delay_and_refused_after_it
                 served += 1;
             }
             Err(error) => {
-                assert!(asked.elapsed() >= Duration::from_millis(700), "{error} within the delay")
+                assert!(asked.elapsed() >= Duration::from_millis(700), "{error} within the delay");
             }
         }
     }

@@ -38,7 +38,7 @@ fn a_silent_peer_is_asked_after_the_time_that_was_set_or_never() {
         let asked_after = (timers[0].0 == KEEPALIVE).then_some(timers[0].1);
         match (expected, asked_after) {
             (Some(at_most), Some(after)) => {
-                assert!(after <= at_most && after > at_most - 30.0, "{flag}: {after}")
+                assert!(after <= at_most && after > at_most - 30.0, "{flag}: {after}");
             }
             (None, None) => {}
             (Some(_), None) | (None, Some(_)) => panic!("{flag}: {timers:?}"),

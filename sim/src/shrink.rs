@@ -35,12 +35,12 @@ pub fn shrink(
 fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     let mut all = Vec::new();
     without(scenario, &mut all, scenario.clients.len(), |scenario, n| {
-        drop(scenario.clients.remove(n))
+        drop(scenario.clients.remove(n));
     });
     without(scenario, &mut all, scenario.hooks.len(), |scenario, n| drop(scenario.hooks.remove(n)));
     without(scenario, &mut all, scenario.tasks.len(), |scenario, n| drop(scenario.tasks.remove(n)));
     without(scenario, &mut all, scenario.checks.len(), |scenario, n| {
-        drop(scenario.checks.remove(n))
+        drop(scenario.checks.remove(n));
     });
     without(scenario, &mut all, scenario.faults.len(), |scenario, n| {
         let _ = scenario.faults.remove(n);
@@ -67,7 +67,7 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     for n in 0..scenario.clients.len() {
         change(&|scenario| scenario.clients[n].traffic = plainer(scenario.clients[n].traffic));
         change(&|scenario| {
-            scenario.clients[n].request_kind = easier(&scenario.clients[n].request_kind)
+            scenario.clients[n].request_kind = easier(&scenario.clients[n].request_kind);
         });
         change(&|scenario| scenario.clients[n].then = None);
     }
@@ -179,7 +179,7 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
     for fault in &mut scenario.faults {
         match fault {
             Fault::Hold { at_ms, for_ms } | Fault::NoDescriptors { at_ms, for_ms } => {
-                all.extend([at_ms, for_ms])
+                all.extend([at_ms, for_ms]);
             }
             Fault::ResetAll { at_ms } => all.push(at_ms),
             // More bytes are simpler.

@@ -51,7 +51,7 @@ where
             }
             Action::RunStopHook(hook) => self.run_hook(hook, HookStage::Stop, now),
             Action::GiveUpStopHook(hook, why) => {
-                self.drop_hook(hook, HookVerdict::GivenUp(why), now)
+                self.drop_hook(hook, HookVerdict::GivenUp(why), now);
             }
             Action::ReleaseWorkers => self.release_workers(),
             Action::CloseInternal => {

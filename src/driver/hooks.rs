@@ -105,10 +105,10 @@ where
         self.status.record_hook_running(&slot.name, stage.name(), now);
         match std::mem::replace(&mut slot.state, HookState::Running) {
             HookState::Waiting(start) if stage == HookStage::Start => {
-                self.spawn_hook(hook, stage, run_start(start))
+                self.spawn_hook(hook, stage, run_start(start));
             }
             HookState::Started(stop) if stage == HookStage::Stop => {
-                self.spawn_hook(hook, stage, run_stop(stop))
+                self.spawn_hook(hook, stage, run_stop(stop));
             }
             HookState::Waiting(_)
             | HookState::Started(_)

@@ -199,7 +199,7 @@ impl Lifecycle {
         {
             match (self.state, timer) {
                 (State::Starting { step, .. }, Timer::Start) => {
-                    self.abandon_start(now, step, StopReason::StartTimedOut)
+                    self.abandon_start(now, step, StopReason::StartTimedOut);
                 }
                 (State::EndingStart { stop, hook, .. }, Timer::StartResult) => {
                     self.drop_start(now, stop, hook, LateStart::Running(hook));
@@ -305,7 +305,7 @@ impl Lifecycle {
                 return Outcome::Ignored;
             }
             State::EndingStart { hook, .. } => {
-                self.drop_start(now, stop, hook, LateStart::Running(hook))
+                self.drop_start(now, stop, hook, LateStart::Running(hook));
             }
             State::LameDuck { .. } => self.drain(now, stop),
             State::Draining { .. } => self.cancel(now, stop),
@@ -514,7 +514,7 @@ impl Lifecycle {
                 self.actions.push_back(Action::CancelStartHook(hook));
             }
             StartStep::Listen => {
-                self.stop_before_serving(now, reason, HookIndex(self.shares.len()))
+                self.stop_before_serving(now, reason, HookIndex(self.shares.len()));
             }
         }
     }

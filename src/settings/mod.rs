@@ -226,9 +226,9 @@ impl fmt::Display for SettingsError {
         write!(f, "{}=", self.source)?;
         for char in self.value.chars() {
             if char.is_control() {
-                write!(f, "{}", char.escape_default())?
+                write!(f, "{}", char.escape_default())?;
             } else {
-                f.write_char(char)?
+                f.write_char(char)?;
             }
         }
         write!(f, ": {}", self.reason)

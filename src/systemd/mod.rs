@@ -65,7 +65,7 @@ impl ServiceManager {
                 config.observer = Some(Box::new(move |status| Box::pin(notifier.observe(status))));
             }
             Some(Err(error)) => {
-                crate::log::warn!(error, "the service manager cannot be told anything")
+                crate::log::warn!(error, "the service manager cannot be told anything");
             }
             None => {}
         }

@@ -168,7 +168,7 @@ impl Http2 {
                 Ok(0) => self.end = Some(End::Closed),
                 Ok(read) => self.received.extend_from_slice(&buffer[..read]),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    self.end = Some(End::Reset)
+                    self.end = Some(End::Reset);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("{error}: {self:?}"),
@@ -199,7 +199,7 @@ impl Http2 {
             }
             RST_STREAM => self.stream(id).end = Some(StreamEnd::Reset),
             SETTINGS if flags & ACK == 0 && self.manners != Manners::Mute => {
-                self.send(SETTINGS, ACK, 0, &[])
+                self.send(SETTINGS, ACK, 0, &[]);
             }
             PING if flags & ACK == 0 && matches!(self.manners, Manners::NoPong | Manners::Mute) => {
                 self.unanswered_ping = Some(payload);

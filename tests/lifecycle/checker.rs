@@ -281,7 +281,7 @@ impl Checker {
                 assert_eq!(self.to_stop, [], "P11: every hook that was started is stopped");
             }
             Action::CutInternal => {
-                assert_eq!(self.phase, Some(Phase::CleaningUp), "P3: alive to the last")
+                assert_eq!(self.phase, Some(Phase::CleaningUp), "P3: alive to the last");
             }
             Action::Exit => {
                 assert_eq!(
@@ -487,7 +487,7 @@ impl Checker {
                 );
             }
             Event::StopRequested(_) => {
-                assert!(machine.history().stop.is_some(), "P12: the first stop request is heard")
+                assert!(machine.history().stop.is_some(), "P12: the first stop request is heard");
             }
             Event::StartHookEnded(..)
             | Event::StartHookCancelled(_)

@@ -277,7 +277,7 @@ impl Model {
                 self.actions.push(Action::Abort);
             }
             What::StartResult => {
-                self.actions.push(Action::CancelStartHook(HookIndex(self.started)))
+                self.actions.push(Action::CancelStartHook(HookIndex(self.started)));
             }
             What::StopHook(hook) => {
                 // What lower hooks are sure to get is not this one's.
@@ -308,7 +308,7 @@ impl Model {
             ) => {}
             Some(What::Flush) => self.actions.push(Action::Cut),
             Some(What::StartResult) => {
-                self.actions.push(Action::DropStartHook(HookIndex(self.started)))
+                self.actions.push(Action::DropStartHook(HookIndex(self.started)));
             }
             Some(What::StopHook(hook) | What::LateStopHook(hook)) => {
                 self.hook_failed = true;
@@ -357,7 +357,7 @@ impl Model {
             Event::StopRequested(StopReason::TaskFailed)
                 if phase < Phase::Cancelling && !self.failed =>
             {
-                self.failed = true
+                self.failed = true;
             }
             Event::StartHookEnded(HookIndex(hook), result) if self.unreturned == Some(hook) => {
                 self.unreturned = None;

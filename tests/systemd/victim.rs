@@ -96,7 +96,7 @@ fn live(directory: &Path) -> ! {
         .tower(Router::new().route(
             "/block/{ms}",
             get(|axum::extract::Path(ms): axum::extract::Path<u64>| async move {
-                block(Duration::from_millis(ms))
+                block(Duration::from_millis(ms));
             }),
         ));
     lameduck::main(|| Ok(host), |_| {})

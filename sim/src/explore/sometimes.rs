@@ -88,7 +88,7 @@ fn stops(all: &mut Vec<Sometimes>) {
 
 fn edges(all: &mut Vec<Sometimes>) {
     let mut edge = |what: &str, test: fn(&Coverage<'_>) -> bool| {
-        all.push(Sometimes::new(format!("edge: {what}"), test))
+        all.push(Sometimes::new(format!("edge: {what}"), test));
     };
     edge("starting, serving", |coverage| coverage.history.began(Phase::Serving).is_some());
     edge("starting, cleaning up: a stop", |coverage| {
@@ -175,13 +175,9 @@ fn clients(all: &mut Vec<Sometimes>) {
     }
 }
 
-#[expect(
-    clippy::redundant_closure_for_method_calls,
-    reason = "a method's path is not general enough over lifetimes"
-)]
 fn requests(all: &mut Vec<Sometimes>) {
     let mut fate = |what: &str, test: fn(&Coverage<'_>) -> bool| {
-        all.push(Sometimes::new(format!("request: {what}"), test))
+        all.push(Sometimes::new(format!("request: {what}"), test));
     };
     fate("finished", |coverage| coverage.tally().is_some_and(|tally| tally.finished > 0));
     fate("timed out", |coverage| coverage.tally().is_some_and(|tally| tally.timed_out > 0));
@@ -205,7 +201,7 @@ fn requests(all: &mut Vec<Sometimes>) {
         coverage.history.server("abort").any(|abort| abort.text("phase") == Some("draining"))
     });
     let mut link = |what: &str, test: fn(&Coverage<'_>) -> bool| {
-        all.push(Sometimes::new(format!("connection: {what}"), test))
+        all.push(Sometimes::new(format!("connection: {what}"), test));
     };
     link("drained", |coverage| {
         coverage.report().is_some_and(|report| report.connections.drained > 0)
@@ -252,10 +248,6 @@ fn hooks(all: &mut Vec<Sometimes>) {
     }));
 }
 
-#[expect(
-    clippy::redundant_closure_for_method_calls,
-    reason = "a method's path is not general enough over lifetimes"
-)]
 fn company(all: &mut Vec<Sometimes>) {
     for how in ["done", "failed", "panicked", "dropped"] {
         all.push(Sometimes::new(format!("task: {how}"), move |coverage| coverage.task(how)));
@@ -295,14 +287,10 @@ fn company(all: &mut Vec<Sometimes>) {
     });
 }
 
-#[expect(
-    clippy::redundant_closure_for_method_calls,
-    reason = "a method's path is not general enough over lifetimes"
-)]
 fn meetings(all: &mut Vec<Sometimes>) {
     faults(all);
     let mut meets = |what: &str, test: fn(&Coverage<'_>) -> bool| {
-        all.push(Sometimes::new(format!("meets: {what}"), test))
+        all.push(Sometimes::new(format!("meets: {what}"), test));
     };
     meets("a request within 2 ms of the drain's beginning", |coverage| {
         coverage.handler_near("handler begins", Phase::Draining)
@@ -374,13 +362,9 @@ fn meetings(all: &mut Vec<Sometimes>) {
 }
 
 /// What goes wrong around the host, and that it does while it matters.
-#[expect(
-    clippy::redundant_closure_for_method_calls,
-    reason = "a method's path is not general enough over lifetimes"
-)]
 fn faults(all: &mut Vec<Sometimes>) {
     let mut fault = |what: &str, test: fn(&Coverage<'_>) -> bool| {
-        all.push(Sometimes::new(format!("fault: {what}"), test))
+        all.push(Sometimes::new(format!("fault: {what}"), test));
     };
     fault("reads and writes torn, and answers whole", |coverage| {
         coverage.has_fault(|fault| matches!(fault, Fault::PartialIo { .. }))

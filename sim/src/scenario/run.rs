@@ -147,7 +147,7 @@ fn faults(scenario: &Scenario, trace: &Trace) -> Faults {
     for fault in &scenario.faults {
         match fault {
             Fault::PartialIo { bytes } => {
-                faults.tear(usize::try_from(*bytes).unwrap_or(usize::MAX))
+                faults.tear(usize::try_from(*bytes).unwrap_or(usize::MAX));
             }
             Fault::NoDescriptors { at_ms, for_ms } => {
                 faults

@@ -216,7 +216,7 @@ impl Client {
                 connection_per_request(client_id, route, many(requests, every_ms)).await;
             }
             Traffic::Http2 { requests, every_ms } => {
-                multiplexed(client_id, route, many(requests, every_ms)).await
+                multiplexed(client_id, route, many(requests, every_ms)).await;
             }
             Traffic::Http2Leaves { requests, after_ms } => {
                 let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();

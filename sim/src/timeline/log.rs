@@ -60,7 +60,7 @@ impl Picture {
             match said(line) {
                 "request aborted" => rows.push(abort(line, at)),
                 "hook done" | "hook failed" | "hook given up" => {
-                    rows.push(hook(line, at, began(Phase::CleaningUp)))
+                    rows.push(hook(line, at, began(Phase::CleaningUp)));
                 }
                 "report" => {
                     outcome = report(line);

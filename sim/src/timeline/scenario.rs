@@ -202,10 +202,10 @@ impl Connection {
         });
         match (end, observed.head) {
             (RequestResult::Completed(..), Some((_, _, true))) => {
-                self.marks.push((*to, Sign::Close))
+                self.marks.push((*to, Sign::Close));
             }
             (RequestResult::Failed(how), _) if how.starts_with("reset") => {
-                self.marks.push((*to, Sign::Reset))
+                self.marks.push((*to, Sign::Reset));
             }
             (RequestResult::Completed(..) | RequestResult::Failed(_), _) => {}
         }

@@ -256,7 +256,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
                     slot.wake();
                     return Transition::Wait;
                 }
-                return self.into_parts().map_or(Transition::Close, |(io, _)| {
+                return self.take_parts().map_or(Transition::Close, |(io, _)| {
                     Transition::linger(Lingering::after_response(
                         io,
                         head_timed_out(&worker.server),
@@ -277,7 +277,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             || (called && worker.over_hyper_limit())
             || slot.is_evicted()
         {
-            return match self.into_parts() {
+            return match self.take_parts() {
                 Some((io, read)) if is_blank(&read) => {
                     let rest = read.slice_ref(after_empty_lines(&read));
                     Transition::Park(io, rest)
@@ -304,7 +304,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             self.connection.settle_flushed(|| worker.server.clock.now());
         }
         self.connection.drop_unflushed();
-        let Some((mut io, read)) = self.into_parts() else {
+        let Some((mut io, read)) = self.take_parts() else {
             self.begin_upgrade(worker);
             return Transition::Close;
         };
@@ -319,7 +319,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     /// Drops the request that runs, because its client has shut its side.
     fn drop_request(&mut self) -> Transition<T, S> {
         let is_cut = self.connection.written() > 0;
-        let io = self.into_parts();
+        let io = self.take_parts();
         self.connection.drop_unflushed();
         match io {
             Some((mut io, _)) if is_cut => {
@@ -340,7 +340,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     }
 
     /// The transport, and what was read of it but belongs to no request yet. `None` if it was upgraded.
-    fn into_parts(&mut self) -> Option<(T, Bytes)> {
+    fn take_parts(&mut self) -> Option<(T, Bytes)> {
         self.hyper.take()?.into_transport()
     }
 
@@ -354,7 +354,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     /// Makes room for another connection. A response that was begun must not look whole.
     pub(crate) fn oust(&mut self) {
         let is_cut = self.connection.is_in_flight() || self.connection.has_unflushed();
-        let io = self.into_parts();
+        let io = self.take_parts();
         self.connection.drop_unflushed();
         if let Some((mut io, _)) = io
             && is_cut
@@ -371,7 +371,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         if is_cut {
             self.connection.set_abort_cause(abort_cause);
         }
-        let io = self.into_parts();
+        let io = self.take_parts();
         self.connection.drop_unflushed();
         if let Some((mut io, _)) = io
             && is_cut
@@ -425,7 +425,7 @@ impl<T: Transport, S: HttpService> Drop for Http1<T, S> {
         let is_cut = self.connection.is_in_flight()
             || self.connection.has_unflushed()
             || self.connection.is_aborted();
-        if let Some((mut io, _)) = self.into_parts()
+        if let Some((mut io, _)) = self.take_parts()
             && is_cut
         {
             io.reset_on_drop();

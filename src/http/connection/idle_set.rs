@@ -492,7 +492,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 *delivery = Delivery::default();
             }
             FastPathOutcome::Fallback(leftover) => {
-                self.hand_over(key, *fast_path.hand_over(leftover.on_another_task()))
+                self.hand_over(key, *fast_path.hand_over(leftover.on_another_task()));
             }
             FastPathOutcome::Closed(read) => {
                 let _ = Pin::new(io).poll_shutdown(cx);

@@ -327,7 +327,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         }
         match self.begun() {
             0 if worker.server.phase() >= Phase::Draining => {
-                worker.server.metrics.note_untold(slot)
+                worker.server.metrics.note_untold(slot);
             }
             0 => {}
             // Perhaps the beginning of a POST.

@@ -73,7 +73,7 @@ impl Delivery {
             _ if unacknowledged == 0 => *self = Self::Done,
             Self::Waiting(waiting) if unacknowledged >= waiting.0 => return true,
             Self::Unknown | Self::Done | Self::Waiting(_) => {
-                *self = Self::Waiting(Box::new((unacknowledged, now)))
+                *self = Self::Waiting(Box::new((unacknowledged, now)));
             }
         }
         false

@@ -80,7 +80,7 @@ impl HttpBody for Body {
         }
         match &polled {
             Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
-                me.on_drop.set(BodyRead::WithTrailers)
+                me.on_drop.set(BodyRead::WithTrailers);
             }
             Poll::Ready(None) => me.on_drop.set(BodyRead::Complete),
             Poll::Ready(_) if incoming.is_end_stream() => me.on_drop.set(BodyRead::Complete),
