@@ -291,7 +291,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             // hyper decides for the life of a guest how it writes; the next one knows better.
             slot.use_vectored_writes();
             return self
-                .into_parts()
+                .take_parts()
                 .map_or(Transition::Close, |(io, read)| Transition::StartHttp1(io, read));
         }
         worker.wake_at(slot, since + PARK_AFTER);
