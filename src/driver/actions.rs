@@ -5,8 +5,8 @@ use crate::{
     background::TaskContext,
     errors::chain,
     http::{
-        CrewParts, HttpService, Kind, Outstanding, SealBarrier, TrackedWork, WorkOrigin,
-        WorkerCommand, millis, run_until_released,
+        CrewParts, HttpService, Kind, Outstanding, SealBarrier, WorkOrigin, WorkerCommand, millis,
+        run_until_released,
     },
     lifecycle::{Action, HookVerdict, Moment, Phase, Signal, StopReason},
     runtime::{Network, Reservation, SignalSource, Spawner, TaskKind},
@@ -145,7 +145,7 @@ where
             let name = task.name;
             let server = self.main.clone();
             let origin = WorkOrigin::Task(name.as_str().into());
-            let tracked = TrackedWork::new(&server, Kind::Task, origin.clone());
+            let tracked = server.track(Kind::Task, origin.clone());
             let work = async move {
                 let context = TaskContext { server: server.clone(), origin };
                 // All of it is the app's code: making the future, running it, and formatting its error.

@@ -33,7 +33,7 @@ pub(crate) use exchange::BoxError;
 #[cfg(feature = "metrics")]
 pub(crate) use server::{BOUNDS, LatencySum};
 pub(crate) use server::{
-    CloseRaces, EvictionGrace, Kind, Outstanding, ServerConfig, ServerState, TrackedWork,
-    WorkOrigin, WorkerRuntime, millis,
+    CloseRaces, EvictionGrace, Kind, Outstanding, ServerConfig, ServerState, WorkOrigin,
+    WorkerRuntime, millis,
 };
 pub(crate) use worker::{CrewParts, SealBarrier, WorkerCommand, run, run_until_released};

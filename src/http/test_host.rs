@@ -189,7 +189,8 @@ impl TestHost {
         );
         let (peer, local) = (self.peer.clone(), self.local.clone());
         let slot = ConnectionSlot::new(now, peer, local, Announcement::OPENED_BEFORE);
-        let connection = Arc::new(ConnectionState::new(Protocol::Http1, &worker, &slot));
+        let connection =
+            Arc::new(ConnectionState::new(Protocol::Http1, worker.shared.clone(), &slot));
         let request = RequestState::next(None, &connection, now, method, uri);
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&request));
         request

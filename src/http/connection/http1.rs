@@ -8,19 +8,20 @@
 use super::{
     Transition,
     lingering::{Lingering, head_timed_out},
-    sniff::{after_empty_lines, is_blank},
-    stall_timer::{ClientTimeout, ProgressSample, StallTimer},
+    stall_timer::{ProgressSample, StallTimer},
     worker_context::WorkerContext,
 };
 use crate::http::{
     exchange::{
         connection_state::{ConnectionState, Protocol},
-        request_state::AbortCause,
         service::{ConnectionService, HttpService},
+        sniff::{after_empty_lines, is_blank},
         tracked_io::TrackedIo,
     },
     fast_path::{codec::KeepAlive, serve::HyperHandoff},
     server::{
+        abort::AbortCause,
+        client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         idle_policy::{Awaited, Idle},
         limits::{GONE_CHECK, HalfClose, PARK_AFTER, SENT_AT_ONCE},
@@ -103,7 +104,8 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         io: T,
         read: Bytes,
     ) -> Self {
-        let connection = Arc::new(ConnectionState::new(Protocol::Http1, worker, slot));
+        let connection =
+            Arc::new(ConnectionState::new(Protocol::Http1, worker.shared.clone(), slot));
         let service = ConnectionService::new(worker.service.clone(), connection.clone());
         let io = TrackedIo::new(io, read, connection.clone());
         Self::serving(worker, io, service, connection)
@@ -132,7 +134,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         connection: Arc<ConnectionState>,
     ) -> Self {
         let hyper = worker.http1().serve_connection(TokioIo::new(io), service);
-        worker.metrics.http1.add_one();
+        worker.shared.metrics.http1.add_one();
         Self {
             hyper: Some(Hyper::Plain(hyper)),
             connection,
@@ -156,7 +158,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             return self.end(worker);
         }
         if self.connection.is_half_closed() && !was_half_closed && self.connection.is_in_flight() {
-            if worker.server.config.limits.half_close == HalfClose::Drop {
+            if worker.server().config.limits.half_close == HalfClose::Drop {
                 return self.drop_request();
             }
             // The handler, or the body of its response, notices.
@@ -164,7 +166,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
                 return self.end(worker);
             }
         }
-        let now = worker.server.clock.now();
+        let now = worker.server().clock.now();
         if self.connection.is_flushed() {
             self.connection.settle_flushed(|| now);
         } else {
@@ -205,7 +207,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
         self.state = Http1State::Busy;
         slot.set_busy();
-        let server = &worker.server;
+        let server = &worker.server();
         let connection = &self.connection;
         if !connection.is_write_blocked() {
             self.stall_timer.reset();
@@ -235,13 +237,13 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         now: Moment,
     ) -> Transition<T, S> {
         let called = self.connection.take_called();
-        slot.note_responses(&self.connection);
+        self.connection.record_responses_in(slot);
         if self.state == Http1State::Busy && called {
             // What was read since the call was the request's body. A next head that came with it stays in hyper's buffer, and
             // is found there when the connection is taken apart.
             self.connection.clear_received();
         }
-        let draining = worker.server.phase() >= Phase::Draining;
+        let draining = worker.server().phase() >= Phase::Draining;
         if self.connection.has_received() {
             let since = match self.state {
                 Http1State::Reading { since } => since,
@@ -250,7 +252,8 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             self.state = Http1State::Reading { since };
             slot.set_busy();
             let head = Idle { awaited: Awaited::Head, since };
-            let until = head.deadline(&worker.server.config.limits, worker.server.draining_since());
+            let until =
+                head.deadline(&worker.server().config.limits, worker.server().draining_since());
             if now >= until {
                 if self.connection.may_have_unread() {
                     slot.wake();
@@ -259,7 +262,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
                 return self.take_parts().map_or(Transition::Close, |(io, _)| {
                     Transition::linger(Lingering::after_response(
                         io,
-                        head_timed_out(&worker.server),
+                        head_timed_out(&worker.server()),
                     ))
                 });
             }
@@ -301,7 +304,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     /// hyper is done with the connection.
     fn end(&mut self, worker: &WorkerContext<S>) -> Transition<T, S> {
         if self.connection.is_flushed() {
-            self.connection.settle_flushed(|| worker.server.clock.now());
+            self.connection.settle_flushed(|| worker.server().clock.now());
         }
         self.connection.drop_unflushed();
         let Some((mut io, read)) = self.take_parts() else {
@@ -332,10 +335,10 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
 
     /// The connection speaks another protocol now. It stays in the drain until its io is dropped.
     fn begin_upgrade(&self, worker: &WorkerContext<S>) {
-        worker.server.metrics.upgraded.add_one();
+        worker.server().metrics.upgraded.add_one();
         self.connection.begin_upgrade(worker.tasks.token());
         if self.connection.is_io_dropped() && self.connection.end_upgrade() {
-            worker.server.metrics.upgraded_closed.add_one();
+            worker.server().metrics.upgraded_closed.add_one();
         }
     }
 
@@ -403,7 +406,7 @@ pub(crate) fn close_after_response<T: Transport>(
     let is_our_end = connection.has_announced();
     if is_next_unread && !is_own_unread && is_our_end {
         // Requests behind the last answer are left for the client to send again, as if they had come after the close.
-        connection.server.metrics.close_races.add_one();
+        connection.server().metrics.close_races.add_one();
     }
     if is_own_unread || is_next_unread {
         return Some(Lingering::after_response(io, Bytes::new()));
@@ -419,7 +422,7 @@ pub(crate) fn close_after_response<T: Transport>(
 
 impl<T: Transport, S: HttpService> Drop for Http1<T, S> {
     fn drop(&mut self) {
-        self.worker.metrics.http1.take_one();
+        self.worker.shared.metrics.http1.take_one();
         // Its runtime may be dropped, and the connection with it: a response that is cut by that
         // must not look complete (P5d).
         let is_cut = self.connection.is_in_flight()

@@ -9,19 +9,20 @@ use super::{
     Transition,
     http2_streams::StreamExecutor,
     lingering::Lingering,
-    stall_timer::{ClientTimeout, Delivery, ProgressSample, StallTimer},
+    stall_timer::{Delivery, ProgressSample, StallTimer},
     worker_context::WorkerContext,
 };
 use crate::http::{
     exchange::{
         connection_state::{ConnectionState, Protocol},
         http2_input::Partial,
-        request_state::AbortCause,
         service::{ConnectionService, HttpService},
         tracked_io::{IoReturn, TrackedIo},
     },
     server::{
+        abort::AbortCause,
         announcement::Announcement,
+        client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         idle_policy::{Awaited, Idle},
         limits::{FIRST_BYTE_GRACE, GONE_CHECK, HEAD_GRACE, PONG_WAIT, STREAMS_FIRST},
@@ -88,18 +89,19 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         io: T,
         read: Bytes,
     ) -> Self {
-        let connection = Arc::new(ConnectionState::new(Protocol::Http2, worker, slot));
+        let connection =
+            Arc::new(ConnectionState::new(Protocol::Http2, worker.shared.clone(), slot));
         let service = ConnectionService::new(worker.service.clone(), connection.clone());
         let (io, io_return) = TrackedIo::returning(io, read, connection.clone());
         let hyper = worker.http2(connection.clone()).serve_connection(TokioIo::new(io), service);
-        let (since, number) = (worker.server.clock.now(), worker.next_connection_id());
+        let (since, number) = (worker.server().clock.now(), worker.next_connection_id());
         Self {
             hyper: Some(hyper),
             io_return,
             connection,
-            jitter: worker.server.config.seed.nth(number),
+            jitter: worker.server().config.seed.nth(number),
             // One that was opened earlier and is only now used for HTTP/2 begins now.
-            announcement: worker.server.announcement(since, || number),
+            announcement: worker.server().announcement(since, || number),
             responded: false,
             goaway: Goaway::NotYet,
             since,
@@ -129,7 +131,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 return self.end(worker, result.is_ok());
             }
             self.connection.after_poll();
-            let now = worker.server.clock.now();
+            let now = worker.server().clock.now();
             if self.connection.is_flushed() {
                 self.connection.settle_flushed(|| now);
             } else {
@@ -164,7 +166,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// When the frame or the header block must be complete that the client has begun; `NEVER` if it has begun none, or is not read
     /// from. A body may come slowly: for a frame of it only the time counts in which no byte comes.
     fn partial_until(&mut self, worker: &WorkerContext<S>, now: Moment) -> Moment {
-        let limits = &worker.server.config.limits;
+        let limits = &worker.server().config.limits;
         let partial = self.connection.inflow.awaited();
         let (unit, wait) = match partial {
             Partial::None => (0, Duration::MAX),
@@ -202,7 +204,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         now: Moment,
     ) -> Transition<T, S> {
         let partial_until = self.partial_until(worker, now);
-        let draining = worker.server.phase() >= Phase::Draining;
+        let draining = worker.server().phase() >= Phase::Draining;
         // An answer in a handler's place is nobody's any more, and may not have left yet.
         let busy = self.connection.is_in_flight()
             || self.connection.has_unflushed()
@@ -222,7 +224,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 return self.cut_stalled(worker, slot, since, now);
             }
             if self.has_stuck_response(worker, now) && self.goaway == Goaway::NotYet {
-                worker.server.note_client_timeout(ClientTimeout::Send, &slot.peer, None);
+                worker.server().note_client_timeout(ClientTimeout::Send, &slot.peer, None);
                 self.start_goaway(now);
                 slot.wake();
             }
@@ -238,10 +240,10 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             (Goaway::Sent { at }, SeenRequest::No) => at + HEAD_GRACE,
             (Goaway::NotYet, _) if evicted => now,
             (Goaway::NotYet, SeenRequest::Yes) => {
-                idle_since + worker.server.config.limits.keep_alive
+                idle_since + worker.server().config.limits.keep_alive
             }
             (Goaway::NotYet, SeenRequest::No) => {
-                self.since + worker.server.config.limits.header_timeout
+                self.since + worker.server().config.limits.header_timeout
             }
         };
         if now < until {
@@ -256,7 +258,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             } else {
                 Moment::NEVER
             };
-            let timeout = worker.server.config.limits.send_timeout;
+            let timeout = worker.server().config.limits.send_timeout;
             if now >= self.delivery.look_at(idle_since, timeout) {
                 if !std::mem::replace(&mut self.asked, true) {
                     self.connection.want_unacknowledged();
@@ -272,9 +274,9 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             worker.wake_at(slot, until.min(goaway).min(delivery).min(partial_until));
             return Transition::Wait;
         }
-        if evicted && !worker.server.tracks_close_races() {
+        if evicted && !worker.server().tracks_close_races() {
             // A client of the internal server asks again; a new connection waits for the place.
-            worker.server.metrics.evicted.add_one();
+            worker.server().metrics.evicted.add_one();
             return Transition::Close;
         }
         if self.goaway == Goaway::NotYet && !draining {
@@ -282,7 +284,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             self.start_goaway(now);
             slot.set_busy();
             if evicted {
-                worker.server.metrics.evicted.add_one();
+                worker.server().metrics.evicted.add_one();
             }
             worker.wake_at(slot, now + PONG_WAIT);
             slot.wake();
@@ -323,7 +325,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             unacknowledged: connection.unacknowledged(),
         };
         let since = self.stall_timer.last_progress(sample, now);
-        (since, worker.server.gives_up(since, ClientTimeout::Send) + grace)
+        (since, worker.server().gives_up(since, ClientTimeout::Send) + grace)
     }
 
     fn start_goaway(&mut self, now: Moment) {
@@ -343,7 +345,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             return false;
         };
         let since = self.last_bytes.last_progress(ProgressSample { moved, unacknowledged: 0 }, now);
-        now >= worker.server.gives_up(since, ClientTimeout::Send)
+        now >= worker.server().gives_up(since, ClientTimeout::Send)
     }
 
     /// Nothing of a response gets through any more: the connection is cut.
@@ -354,8 +356,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         since: Moment,
         now: Moment,
     ) -> Transition<T, S> {
-        worker.server.note_client_timeout(ClientTimeout::Send, &slot.peer, None);
-        let abort_cause = worker.server.given_up_by(since, ClientTimeout::Send, now);
+        worker.server().note_client_timeout(ClientTimeout::Send, &slot.peer, None);
+        let abort_cause = worker.server().given_up_by(since, ClientTimeout::Send, now);
         self.connection.set_abort_cause(abort_cause);
         if abort_cause == AbortCause::Shutdown {
             self.cut();
@@ -371,7 +373,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
 
     /// When this connection is told to go; `NEVER` before a stop.
     fn goaway_moment(&self, worker: &WorkerContext<S>) -> Moment {
-        let server = &worker.server;
+        let server = &worker.server();
         match server.phase() {
             Phase::Starting | Phase::Serving => Moment::NEVER,
             Phase::LameDuck => self
@@ -396,7 +398,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     fn end(&mut self, worker: &WorkerContext<S>, clean: bool) -> Transition<T, S> {
         drop(self.hyper.take());
         if clean || self.connection.is_flushed() {
-            self.connection.settle_flushed(|| worker.server.clock.now());
+            self.connection.settle_flushed(|| worker.server().clock.now());
         }
         self.connection.drop_unflushed();
         let Some(io) = self.take_io() else { return Transition::Close };
@@ -408,7 +410,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
         // A client that receives sends, too: the windows that it opens would meet a closed connection, and the reset destroys what
         // it has not received.
-        let may_send = worker.server.phase() < Phase::Draining;
+        let may_send = worker.server().phase() < Phase::Draining;
         if may_send || io.unacknowledged().is_some_and(|bytes| bytes > 0) {
             return Transition::linger(Lingering::until_acked(io));
         }

@@ -4,13 +4,11 @@
 //! without a timer. A stream whose client takes nothing for too long is dropped here, which makes h2
 //! reset it (`RST_STREAM`). Others on the connection go on.
 
-use super::stall_timer::ClientTimeout;
 use crate::http::{
-    exchange::{
-        connection_state::ConnectionState,
-        request_state::{AbortCause, RequestState},
-    },
+    exchange::{connection_state::ConnectionState, request_state::RequestState},
     server::{
+        abort::AbortCause,
+        client_timeout::ClientTimeout,
         deadline_timers::{DeadlineKey, TimeoutSource},
         limits::{GONE_CHECK, PASSED_OVER},
         worker_runtime::WorkerRuntime,
@@ -101,7 +99,7 @@ impl SendTimer {
             return Poll::Pending;
         }
         let connection = &self.request.connection;
-        let server = &connection.server;
+        let server = &connection.server();
         let now = server.clock.now();
         let current = Progress {
             since: now,
@@ -134,7 +132,7 @@ impl SendTimer {
         if self.place.is_none_or(|place| place.deadline <= now) {
             self.remove();
             let at = until.min(now + GONE_CHECK);
-            self.place = Some(self.request.connection.deadlines.wait(
+            self.place = Some(self.request.connection.worker.deadlines.wait(
                 at,
                 TimeoutSource::Request,
                 cx.waker().clone(),
@@ -145,7 +143,7 @@ impl SendTimer {
 
     fn remove(&mut self) {
         if let Some(place) = self.place.take() {
-            self.request.connection.deadlines.remove(place);
+            self.request.connection.worker.deadlines.remove(place);
         }
     }
 }

@@ -19,15 +19,18 @@ use super::{
     http2::Http2,
     lingering::Lingering,
     parked::{Parked, READ_BUF_SIZE, REQUESTS_PER_POLL, ReceivedAny},
-    sniff::{Sniffed, after_empty_lines, is_blank, sniff},
-    stall_timer::{ClientTimeout, Delivery},
+    stall_timer::Delivery,
     worker_context::WorkerContext,
 };
 use crate::http::{
-    exchange::service::HttpService,
+    exchange::{
+        service::HttpService,
+        sniff::{Sniffed, after_empty_lines, is_blank, sniff},
+    },
     fast_path::serve::{FastPath, FastPathOutcome, HyperHandoff},
     server::{
         announcement::Announcement,
+        client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         idle_policy::{Awaited, Idle},
         limits::{Limits, RACE_WATCH},
@@ -326,12 +329,12 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
     }
 
     fn is_draining(&self) -> bool {
-        self.worker.server.phase() >= Phase::Draining
+        self.worker.server().phase() >= Phase::Draining
     }
 
     /// Until when a sleeper may stay as it is.
     fn until(&self, connection: &IdleConnection<L::Idle>, now: Moment) -> Moment {
-        let server = &self.worker.server;
+        let server = &self.worker.server();
         match connection.state {
             _ if server.is_cutting() => now,
             IdleState::Closing(_) => connection.info.since + RACE_WATCH,
@@ -373,9 +376,9 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
     fn on_expired(&mut self, key: usize, now: Moment) -> Moment {
         let is_draining = self.is_draining();
         let Some(connection) = self.connections.get(key) else { return Moment::NEVER };
-        if self.worker.server.is_cutting() {
+        if self.worker.server().is_cutting() {
             if connection.state == IdleState::Waiting {
-                self.worker.server.metrics.untold.add_one();
+                self.worker.server().metrics.untold.add_one();
             }
             self.close(key);
             return Moment::NEVER;
@@ -400,17 +403,17 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             IdleState::Closing(_) => self.close(key),
             IdleState::Waiting
                 if !is_draining
-                    && connection.look_at_delivery(&self.worker.server.config.limits) <= now =>
+                    && connection.look_at_delivery(&self.worker.server().config.limits) <= now =>
             {
                 let unacknowledged = connection.io.unacknowledged().unwrap_or(0) as u64;
                 if connection.delivery.expired(unacknowledged, now) {
                     connection.io.reset_on_drop();
-                    self.worker.server.note_client_timeout(
+                    self.worker.server().note_client_timeout(
                         ClientTimeout::Send,
                         &connection.info.peer,
                         None,
                     );
-                    self.worker.server.metrics.reset.add_one();
+                    self.worker.server().metrics.reset.add_one();
                     self.close(key);
                 }
             }
@@ -425,7 +428,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                         .poll_shutdown(&mut Context::from_waker(Waker::noop()));
                     connection.info.since = now;
                     connection.state = IdleState::Closing(Race::Open);
-                    self.worker.server.metrics.untold.add_one();
+                    self.worker.server().metrics.untold.add_one();
                     return now + RACE_WATCH;
                 }
             },
@@ -446,7 +449,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             Poll::Pending => {}
             Poll::Ready(Ok(())) if !unread.filled().is_empty() => {
                 if !is_blank(unread.filled()) && mem::replace(race, Race::Seen) == Race::Open {
-                    self.worker.server.metrics.close_races.add_one();
+                    self.worker.server().metrics.close_races.add_one();
                 }
             }
             Poll::Ready(Ok(()) | Err(_)) => self.close(key),
@@ -476,7 +479,8 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             }
         }
         info.received_any = ReceivedAny::Yes;
-        let mut fast_path = FastPath::new(&self.worker, &slot_of(info));
+        let mut fast_path =
+            FastPath::new(&self.worker.service, &self.worker.shared, &slot_of(info));
         let mut requests_left = REQUESTS_PER_POLL;
         // What a body panics where nobody else catches it costs a connection its task; this task is everybody's.
         let Ok(outcome) = catch(|| fast_path.serve(cx, io, read, &mut requests_left)) else {
@@ -504,7 +508,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             }
             FastPathOutcome::Aborted => {
                 io.reset_on_drop();
-                self.worker.server.metrics.reset.add_one();
+                self.worker.server().metrics.reset.add_one();
                 drop(self.connections.try_remove(key));
                 self.count_closed();
             }
@@ -535,7 +539,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 io,
                 &read,
                 ReceivedAny::Yes,
-                self.worker.server.clock.now(),
+                self.worker.server().clock.now(),
             )),
             Sniffed::Http1 => State::Http1(Box::new(Http1::new(&self.worker, &slot, io, read))),
             Sniffed::Http2 => State::Http2(Box::new(Http2::new(&self.worker, &slot, io, read))),
@@ -582,7 +586,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
     }
 
     fn count_closed(&self) {
-        let metrics = &self.worker.server.metrics;
+        let metrics = &self.worker.server().metrics;
         if self.is_draining() {
             metrics.drained.add_one();
         }

@@ -6,13 +6,14 @@
 
 use super::{
     Transition,
-    sniff::is_blank,
-    stall_timer::{ClientTimeout, ProgressSample, StallTimer},
+    stall_timer::{ProgressSample, StallTimer},
     worker_context::WorkerContext,
 };
 use crate::http::{
-    exchange::{request_state::AbortCause, service::HttpService},
+    exchange::{service::HttpService, sniff::is_blank},
     server::{
+        abort::AbortCause,
+        client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         date,
         limits::{ACKNOWLEDGED_CHECK, LINGER, RACE_WATCH},
@@ -126,22 +127,22 @@ impl<T: Transport> Lingering<T> {
         let closed = self.poll_close(cx);
         if self.race == Race::Seen {
             self.race = Race::NotCounted;
-            worker.server.metrics.close_races.add_one();
+            worker.server().metrics.close_races.add_one();
         }
         if closed.is_ready() {
             return Transition::Close;
         }
-        let now = worker.server.clock.now();
+        let now = worker.server().clock.now();
         let until = *self.until.get_or_insert(now + self.min_wait);
         if now < until {
             worker.wake_at(slot, until);
             return Transition::Wait;
         }
-        match self.delivery(&worker.server, now) {
+        match self.delivery(&worker.server(), now) {
             Delivery::Awaited => {}
             Delivery::Done => return Transition::Close,
             Delivery::TimedOut => {
-                worker.server.note_client_timeout(ClientTimeout::Send, &slot.peer, None);
+                worker.server().note_client_timeout(ClientTimeout::Send, &slot.peer, None);
                 self.io.reset_on_drop();
                 return Transition::Reset;
             }

@@ -21,7 +21,6 @@ mod hyper_timer;
 pub(super) mod idle_set;
 pub(super) mod lingering;
 pub(super) mod parked;
-pub(super) mod sniff;
 pub(super) mod stall_timer;
 pub(super) mod worker_context;
 
@@ -34,12 +33,11 @@ use self::{
     worker_context::WorkerContext,
 };
 use crate::http::{
-    exchange::{request_state::AbortCause, service::HttpService},
+    exchange::service::HttpService,
     fast_path::serve::HyperHandoff,
     server::{
-        connection_slot::ConnectionSlot,
-        idle_policy::Awaited,
-        worker_metrics::{Gauge, WorkerMetrics},
+        abort::AbortCause, connection_slot::ConnectionSlot, counters::Gauge, idle_policy::Awaited,
+        worker_metrics::WorkerMetrics,
     },
 };
 use crate::{
@@ -125,7 +123,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
         idle_handoff: Arc<IdleHandoff<T>>,
         io: T,
     ) -> Self {
-        worker.server.metrics.accepted.add_one();
+        worker.server().metrics.accepted.add_one();
         Self::resumed(worker, slot, idle_handoff, State::Parked(Parked::new(io)))
     }
 
@@ -136,7 +134,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
         idle_handoff: Arc<IdleHandoff<T>>,
         state: State<T, S>,
     ) -> Self {
-        if let Some(gauge) = state.gauge(&worker.metrics) {
+        if let Some(gauge) = state.gauge(&worker.shared.metrics) {
             gauge.add_one();
         }
         Self { worker, slot, idle_handoff, state, polls_before_cut: POLLS_BEFORE_CUT }
@@ -150,7 +148,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
         let me = self.get_mut();
         me.slot.register(cx.waker());
         loop {
-            if me.worker.server.is_cutting() && me.polls_before_cut == 0 {
+            if me.worker.server().is_cutting() && me.polls_before_cut == 0 {
                 me.cut();
                 return Poll::Ready(());
             }
@@ -164,11 +162,11 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
             };
             let state = match transition {
                 Transition::Wait => {
-                    if me.worker.server.evicts_busy() && me.makes_room() {
+                    if me.worker.server().evicts_busy() && me.makes_room() {
                         me.oust();
                         return Poll::Ready(());
                     }
-                    if me.worker.server.is_cutting() {
+                    if me.worker.server().is_cutting() {
                         me.polls_before_cut -= 1;
                         // After all who were woken before: a plain wake could overtake them.
                         let _ = pin!(yield_now()).poll(cx);
@@ -200,12 +198,12 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                 }
                 Transition::Linger(lingering) => State::Lingering(lingering),
                 Transition::Reset => {
-                    worker.server.metrics.reset.add_one();
+                    worker.server().metrics.reset.add_one();
                     State::Closed
                 }
                 Transition::Close => {
-                    if worker.server.phase() >= Phase::Draining {
-                        worker.server.metrics.drained.add_one();
+                    if worker.server().phase() >= Phase::Draining {
+                        worker.server().metrics.drained.add_one();
                     }
                     State::Closed
                 }
@@ -218,7 +216,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
 impl<T: Transport, S: HttpService> Connection<T, S> {
     /// Goes over to another state; the one it was in.
     fn transition(&mut self, state: State<T, S>) -> State<T, S> {
-        let metrics = &self.worker.metrics;
+        let metrics = &self.worker.shared.metrics;
         if let Some(gauge) = state.gauge(metrics) {
             gauge.add_one();
         }
@@ -245,12 +243,12 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
             State::Parked(_) | State::Lingering(_) | State::Suspended | State::Closed => false,
         };
         let awaited = if awaits_handler { Awaited::Handler } else { Awaited::Client };
-        slot.set_waiting(awaited, self.worker.server.clock.now());
+        slot.set_waiting(awaited, self.worker.server().clock.now());
         false
     }
 
     fn oust(&mut self) {
-        self.worker.server.metrics.evicted.add_one();
+        self.worker.server().metrics.evicted.add_one();
         if let State::Http1(mut http1) = self.transition(State::Closed) {
             http1.oust();
         }
@@ -266,13 +264,13 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
             }
             State::Parked(parked) => {
                 if parked.is_idle() {
-                    self.worker.server.metrics.note_untold(&self.slot);
+                    self.worker.server().metrics.note_untold(&self.slot);
                 }
                 false
             }
             State::Lingering(_) | State::Suspended | State::Closed => false,
         };
-        let metrics = &self.worker.server.metrics;
+        let metrics = &self.worker.server().metrics;
         if was_reset { metrics.reset.add_one() } else { metrics.drained.add_one() }
     }
 }
@@ -285,7 +283,7 @@ impl<T: Transport, S: HttpService> Drop for Connection<T, S> {
         if matches!(last, State::Suspended) {
             return;
         }
-        self.worker.server.metrics.closed.add_one();
+        self.worker.server().metrics.closed.add_one();
         self.worker.on_connection_closed();
     }
 }

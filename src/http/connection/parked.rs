@@ -7,14 +7,17 @@ use super::{
     http1::close_after_response,
     idle_set::IdleHandoff,
     lingering::{Lingering, head_timed_out},
-    sniff::{PREFACE, Sniffed, after_empty_lines, is_blank, sniff},
-    stall_timer::{ClientTimeout, Delivery},
+    stall_timer::Delivery,
     worker_context::WorkerContext,
 };
 use crate::http::{
-    exchange::service::HttpService,
+    exchange::{
+        service::HttpService,
+        sniff::{PREFACE, Sniffed, after_empty_lines, is_blank, sniff},
+    },
     fast_path::serve::{FastPath, FastPathOutcome},
     server::{
+        client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         idle_policy::{Awaited, Idle},
         limits::PARK_AFTER,
@@ -127,7 +130,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             buf.put_slice(&self.bytes[..len]);
             match Pin::new(io).poll_read(cx, &mut buf) {
                 Poll::Pending => {
-                    let now = last_sent.unwrap_or_else(|| worker.server.clock.now());
+                    let now = last_sent.unwrap_or_else(|| worker.server().clock.now());
                     return self.wait(now, cx, worker, slot, idle_handoff);
                 }
                 Poll::Ready(Err(_)) => return Transition::Close,
@@ -147,7 +150,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                     match sniff(bytes) {
                         Sniffed::Undecided if read > 0 => {
                             if self.begun() == 0 {
-                                self.since = Some(worker.server.clock.now());
+                                self.since = Some(worker.server().clock.now());
                             }
                             self.keep(bytes);
                         }
@@ -181,12 +184,14 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         requests_left: &mut u8,
     ) -> Result<Moment, Transition<T, S>> {
         let Some(io) = &mut self.io else { return Err(Transition::Close) };
-        let fast_path = self.fast_path.get_or_insert_with(|| Box::new(FastPath::new(worker, slot)));
+        let fast_path = self
+            .fast_path
+            .get_or_insert_with(|| Box::new(FastPath::new(&worker.service, &worker.shared, slot)));
         let outcome = fast_path.serve(cx, io, read, requests_left);
         if let FastPathOutcome::Drained(now) = outcome {
             self.len = 0;
             self.since = Some(now);
-            slot.note_responses(fast_path.connection());
+            fast_path.connection().record_responses_in(slot);
             self.delivery = Delivery::default();
             if worker.over_fast_path_limit() {
                 self.fast_path = None;
@@ -222,7 +227,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         slot: &ConnectionSlot,
         idle_handoff: &IdleHandoff<T>,
     ) -> Transition<T, S> {
-        let server = &worker.server;
+        let server = &worker.server();
         let since = *self.since.get_or_insert(now);
         let draining = server.phase() >= Phase::Draining;
         let idle = self.idle(since, slot);
@@ -275,7 +280,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         if idle.awaited != Awaited::NextRequest {
             return Some(Moment::NEVER);
         }
-        let timeout = worker.server.config.limits.send_timeout;
+        let timeout = worker.server().config.limits.send_timeout;
         if now >= self.delivery.look_at(idle.since, timeout) {
             let unacknowledged = self.io.as_ref().and_then(Transport::unacknowledged).unwrap_or(0);
             if self.delivery.expired(unacknowledged as u64, now) {
@@ -286,7 +291,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     }
 
     fn reset(&mut self, worker: &WorkerContext<S>, slot: &ConnectionSlot) -> Transition<T, S> {
-        worker.server.note_client_timeout(ClientTimeout::Send, &slot.peer, None);
+        worker.server().note_client_timeout(ClientTimeout::Send, &slot.peer, None);
         if let Some(io) = &mut self.io {
             io.reset_on_drop();
         }
@@ -326,21 +331,21 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             return Transition::Wait;
         }
         match self.begun() {
-            0 if worker.server.phase() >= Phase::Draining => {
-                worker.server.metrics.note_untold(slot);
+            0 if worker.server().phase() >= Phase::Draining => {
+                worker.server().metrics.note_untold(slot);
             }
             0 => {}
             // Perhaps the beginning of a POST.
             1..4 => {
                 return Transition::linger(Lingering::after_response(
                     io,
-                    head_timed_out(&worker.server),
+                    head_timed_out(&worker.server()),
                 ));
             }
             // RFC 9113 §3.4: only a client of HTTP/2 begins with "PRI ".
             4.. => return Transition::linger(Lingering::brief(io)),
         }
-        if worker.server.tracks_close_races() {
+        if worker.server().tracks_close_races() {
             return Transition::linger(Lingering::counting_races(io));
         }
         let _ = Pin::new(&mut io).poll_shutdown(cx);

@@ -1,7 +1,6 @@
 //! How long a client that is waited for may make no progress (P6, P15). What a handler takes is not
 //! the client's fault.
 
-use crate::http::server::limits::{Limits, PROGRESS_WAIT};
 use crate::lifecycle::Moment;
 use std::time::Duration;
 
@@ -33,16 +32,6 @@ impl StallTimer {
         *last = sample;
         *at
     }
-}
-
-/// When a client without progress since `since` is given up: after `timeout`, and in the drain after
-/// 5 s of it, whatever comes first.
-pub(crate) fn gives_up(since: Moment, timeout: Duration, draining_since: Moment) -> Moment {
-    let timed_out = since + timeout;
-    if draining_since == Moment::NEVER {
-        return timed_out;
-    }
-    timed_out.min(since.max(draining_since) + PROGRESS_WAIT)
 }
 
 /// Whether the client of an idle connection took what was sent, which may lie in the kernel by the
@@ -77,29 +66,6 @@ impl Delivery {
             }
         }
         false
-    }
-}
-
-/// The wait that a client ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ClientTimeout {
-    Send,
-    Body,
-}
-
-impl ClientTimeout {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Send => "send",
-            Self::Body => "body",
-        }
-    }
-
-    pub(crate) const fn limit(self, limits: &Limits) -> Duration {
-        match self {
-            Self::Send => limits.send_timeout,
-            Self::Body => limits.body_timeout,
-        }
     }
 }
 
@@ -139,24 +105,5 @@ mod tests {
         assert!(delivery.expired(800, at(100)));
         assert!(!delivery.expired(0, at(100)));
         assert_eq!(delivery.look_at(at(10), timeout), Moment::NEVER);
-    }
-
-    #[test]
-    fn while_serving_the_timeout_counts_and_in_the_drain_five_seconds_of_it() {
-        // The 5 s counted only in the drain: 300 clients that read nothing held a gigabyte for ever.
-        let half_a_minute = Duration::from_secs(30);
-        for (since, timeout, draining_since, until) in [
-            (at(10), half_a_minute, Moment::NEVER, at(40)),
-            (at(10), half_a_minute, at(20), at(25)),
-            (at(10), half_a_minute, at(38), at(40)),
-            (at(22), half_a_minute, at(20), at(27)),
-            (at(22), Duration::from_secs(1), at(20), at(23)),
-        ] {
-            assert_eq!(
-                gives_up(since, timeout, draining_since),
-                until,
-                "{since:?} {draining_since:?}"
-            );
-        }
     }
 }

@@ -13,6 +13,7 @@ use crate::http::{
         state::ServerState,
         worker_metrics::WorkerMetrics,
         worker_runtime::WorkerRuntime,
+        worker_shared::WorkerShared,
     },
 };
 use crate::lifecycle::{Moment, Phase};
@@ -29,7 +30,7 @@ use tokio_util::task::TaskTracker;
 
 /// A worker's service and protocol builders, and what it counts.
 pub(crate) struct WorkerContext<S> {
-    pub(crate) server: Arc<ServerState>,
+    pub(crate) shared: Arc<WorkerShared>,
     pub(crate) service: Arc<S>,
     /// The tasks of this worker's connections and their streams.
     pub(crate) tasks: TaskTracker,
@@ -38,8 +39,6 @@ pub(crate) struct WorkerContext<S> {
     pub(crate) heartbeat: Arc<AtomicU64>,
     http1: http1::Builder,
     http1_last: http1::Builder,
-    pub(crate) metrics: Arc<WorkerMetrics>,
-    pub(crate) deadlines: Arc<DeadlineTimers>,
     next_id: AtomicU64,
     full: AtomicBool,
     capacity_freed: Notify,
@@ -74,15 +73,13 @@ impl<S: HttpService> WorkerContext<S> {
         // Far enough from the others', so that no two connections have the same chance.
         let next_id = AtomicU64::new(server.metrics.register(metrics.clone()) << 40);
         Self {
-            server,
+            shared: Arc::new(WorkerShared { server, metrics, deadlines: DeadlineTimers::new() }),
             service,
             tasks,
             runtime,
             heartbeat,
             http1,
             http1_last,
-            metrics,
-            deadlines: Arc::new(DeadlineTimers::new()),
             next_id,
             full: AtomicBool::new(false),
             capacity_freed: Notify::new(),
@@ -91,21 +88,25 @@ impl<S: HttpService> WorkerContext<S> {
         }
     }
 
+    pub(crate) fn server(&self) -> &Arc<ServerState> {
+        &self.shared.server
+    }
+
     /// In the drain one answer is the last, whatever the client asks.
     pub(crate) fn http1(&self) -> &http1::Builder {
-        if self.server.phase() >= Phase::Draining { &self.http1_last } else { &self.http1 }
+        if self.server().phase() >= Phase::Draining { &self.http1_last } else { &self.http1 }
     }
 
     /// hyper's builder for one connection, whose streams know what it knows.
     pub(crate) fn http2(&self, connection: Arc<ConnectionState>) -> http2::Builder<StreamExecutor> {
-        let limits = self.server.config.limits;
+        let limits = self.server().config.limits;
         let mut http2 = http2::Builder::new(StreamExecutor {
             tasks: self.tasks.clone(),
             runtime: self.runtime.clone(),
             connection,
         });
         http2
-            .timer(HyperTimer(self.server.clock.clone()))
+            .timer(HyperTimer(self.server().clock.clone()))
             .auto_date_header(false)
             .max_concurrent_streams(limits.http2_streams_max)
             .initial_stream_window_size(HTTP2_RECEIVE_WINDOW)
@@ -128,7 +129,7 @@ impl<S: HttpService> WorkerContext<S> {
     /// wait for its emptiness end.
     pub(crate) fn close(&self) {
         self.tasks.close();
-        self.server.tasks.close();
+        self.server().tasks.close();
     }
 
     pub(crate) fn next_connection_id(&self) -> u64 {
@@ -137,12 +138,12 @@ impl<S: HttpService> WorkerContext<S> {
 
     /// Whether more HTTP/1 connections are with hyper than should stay there idle.
     pub(crate) fn over_hyper_limit(&self) -> bool {
-        self.metrics.http1.get() > LIVE_MAX
+        self.shared.metrics.http1.get() > LIVE_MAX
     }
 
     /// Whether more connections keep what it takes to answer plain requests than should while they are idle.
     pub(crate) fn over_fast_path_limit(&self) -> bool {
-        self.metrics.direct.get() > LIVE_MAX
+        self.shared.metrics.direct.get() > LIVE_MAX
     }
 
     /// Whether more connections have tasks than should while they are idle.

@@ -6,19 +6,17 @@
 
 use super::{
     http2_input::Inflow,
-    request_state::{AbortCause, Delivery, InFlight, RequestState},
+    request_state::{Delivery, InFlight, RequestState},
+    sniff::is_blank,
 };
-use crate::http::{
-    connection::{sniff::is_blank, worker_context::WorkerContext},
-    server::{
-        announcement::Announcement,
-        connection_slot::{ConnectionSlot, WriteStrategy},
-        deadline_timers::DeadlineTimers,
-        limits::{ENDED_UNSENT_SETTLED, HTTP2_RECEIVE_WINDOW, HalfClose, UNREAD_ROUNDS_MAX},
-        outstanding::{Kind, TrackedWork},
-        state::{ServerState, WorkOrigin},
-        worker_metrics::WorkerMetrics,
-    },
+use crate::http::server::{
+    abort::AbortCause,
+    announcement::Announcement,
+    connection_slot::{ConnectionSlot, WriteStrategy},
+    limits::{ENDED_UNSENT_SETTLED, HTTP2_RECEIVE_WINDOW, HalfClose, UNREAD_ROUNDS_MAX},
+    state::ServerState,
+    tracked::{Kind, TrackedWork, WorkOrigin},
+    worker_shared::WorkerShared,
 };
 use crate::{
     lifecycle::{Moment, Phase},
@@ -36,9 +34,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 /// Shared by a connection, the io that hyper holds, its service and its bodies.
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
-    pub(crate) server: Arc<ServerState>,
-    pub(crate) metrics: Arc<WorkerMetrics>,
-    pub(crate) deadlines: Arc<DeadlineTimers>,
+    pub(crate) worker: Arc<WorkerShared>,
     pub(crate) protocol: Protocol,
     pub(crate) writes: WriteStrategy,
     pub(crate) peer: Address,
@@ -132,15 +128,13 @@ pub(crate) enum Protocol {
 }
 
 impl ConnectionState {
-    pub(crate) fn new<S>(
+    pub(crate) fn new(
         protocol: Protocol,
-        worker: &WorkerContext<S>,
+        worker: Arc<WorkerShared>,
         slot: &ConnectionSlot,
     ) -> Self {
         Self {
-            server: worker.server.clone(),
-            metrics: worker.metrics.clone(),
-            deadlines: worker.deadlines.clone(),
+            worker,
             protocol,
             writes: if protocol == Protocol::Http1 {
                 slot.writes()
@@ -189,6 +183,10 @@ impl ConnectionState {
         }
     }
 
+    pub(crate) fn server(&self) -> &Arc<ServerState> {
+        &self.worker.server
+    }
+
     // Told by the io.
 
     pub(crate) fn on_read(&self, bytes: &[u8]) {
@@ -229,7 +227,7 @@ impl ConnectionState {
         if self.protocol == Protocol::Http1 || !self.is_write_blocked() {
             return false;
         }
-        let max = self.server.config.limits.http2_streams_max;
+        let max = self.server().config.limits.http2_streams_max;
         let kept = self.in_flight.load(Relaxed).saturating_add(self.ended_count());
         kept > max || self.inflow.requests_unflushed() > max.saturating_mul(UNREAD_ROUNDS_MAX)
     }
@@ -244,7 +242,7 @@ impl ConnectionState {
     }
 
     pub(crate) fn on_half_closed(&self) {
-        if self.server.config.limits.half_close != HalfClose::Ignore {
+        if self.server().config.limits.half_close != HalfClose::Ignore {
             self.half_closed.store(true, Relaxed);
         }
     }
@@ -291,7 +289,7 @@ impl ConnectionState {
     /// The head of a response is ready. Returns whether it announces the close of an HTTP/1
     /// connection (P4).
     pub(crate) fn on_response_head(&self) -> bool {
-        let phase = self.server.phase();
+        let phase = self.server().phase();
         if phase < Phase::LameDuck {
             return false;
         }
@@ -301,8 +299,8 @@ impl ConnectionState {
         }
         let announces = phase > Phase::LameDuck
             || self.announcement.is_due(
-                self.server.lame_duck(),
-                self.server.clock.now(),
+                self.server().lame_duck(),
+                self.server().clock.now(),
                 responded,
             );
         if announces {
@@ -457,6 +455,13 @@ impl ConnectionState {
     /// Whether the last response announced the close of the connection, on HTTP/1.
     pub(crate) fn has_announced(&self) -> bool {
         self.announced.load(Relaxed)
+    }
+
+    /// Records in the connection's slot what its next protocol state must know of its responses.
+    pub(crate) fn record_responses_in(&self, slot: &ConnectionSlot) {
+        if self.has_responded() {
+            slot.record_response(self.has_announced());
+        }
     }
 
     pub(crate) fn is_flushed(&self) -> bool {
@@ -625,7 +630,7 @@ impl ConnectionState {
     /// written, if that piece carried the end of the stream.
     #[cold]
     fn settle_written(&self) {
-        let now = self.server.clock.now();
+        let now = self.server().clock.now();
         self.settle_some(
             |request| request.delivery() == Delivery::Complete && request.ends_with_piece(),
             |in_flight| {
@@ -651,7 +656,7 @@ impl ConnectionState {
     }
 
     fn settle(&self, in_flight: InFlight, now: &impl Fn() -> Moment) {
-        self.metrics.on_finished(&in_flight, now);
+        self.worker.metrics.on_finished(in_flight.request().arrived, now);
         in_flight.finish();
     }
 
@@ -682,7 +687,7 @@ impl ConnectionState {
     /// The io is somebody else's now; the token keeps it in the drain until it is dropped.
     pub(crate) fn begin_upgrade(&self, token: TaskTrackerToken) {
         let origin = self.upgrade_origin.get().cloned().unwrap_or(WorkOrigin::Unknown);
-        *self.lock_upgrade() = Some((token, TrackedWork::new(&self.server, Kind::Upgrade, origin)));
+        *self.lock_upgrade() = Some((token, self.server().track(Kind::Upgrade, origin)));
         self.upgraded.store(true, Release);
     }
 

@@ -1,7 +1,7 @@
 //! What a handler knows of the life it is part of.
 
 use super::request_state::{CancelCause, RequestState};
-use crate::http::server::state::WorkOrigin;
+use crate::http::server::tracked::WorkOrigin;
 use crate::{
     lifecycle::{Moment, Phase},
     runtime::Address,
@@ -139,7 +139,7 @@ impl RequestContext {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let origin = WorkOrigin::of(&self.0);
+        let origin = WorkOrigin::of_request(self.0.method_and_path());
         self.0.server().spawn(origin, work);
     }
 

@@ -3,7 +3,7 @@
 //! hyper does not show how much of a frame it has read, nor how many requests it holds. Both have limits here: a frame or a
 //! header block that stays incomplete, and requests whose responses the client does not read.
 
-use crate::http::connection::sniff::PREFACE;
+use super::sniff::PREFACE;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 

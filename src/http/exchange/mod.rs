@@ -10,6 +10,7 @@ pub(super) mod request_body;
 pub(super) mod request_state;
 pub(super) mod response_body;
 pub(super) mod service;
+pub(super) mod sniff;
 pub(super) mod stream_shutdown;
 pub(super) mod tracked_chunk;
 pub(super) mod tracked_io;

@@ -4,12 +4,12 @@ use super::{
     body_wait::{BodyWait, CONFIRM_CHECK, Waited},
     connection_state::{ConnectionState, Protocol},
 };
-use crate::http::{
-    connection::stall_timer::ClientTimeout,
-    server::{
-        deadline_timers::TimeoutSource,
-        state::{AbortedRequest, ServerState},
-    },
+use crate::http::server::{
+    abort::{AbortCause, AbortedRequest},
+    client_timeout::ClientTimeout,
+    deadline_timers::TimeoutSource,
+    state::ServerState,
+    tracked::SlowRequest,
 };
 use crate::lifecycle::{Moment, Phase};
 use http::{Method, StatusCode, Uri};
@@ -169,11 +169,7 @@ impl RequestState {
     }
 
     pub(crate) fn server(&self) -> &Arc<ServerState> {
-        &self.connection.server
-    }
-
-    pub(crate) fn is_head_sent(&self) -> bool {
-        self.head_sent.load(Relaxed)
+        &self.connection.server()
     }
 
     /// When the head of the answer must be there; `NEVER` if it need not.
@@ -368,6 +364,20 @@ impl RequestState {
     }
 }
 
+impl SlowRequest for RequestState {
+    fn arrived(&self) -> Moment {
+        self.arrived
+    }
+
+    fn is_head_sent(&self) -> bool {
+        self.head_sent.load(Relaxed)
+    }
+
+    fn method_and_path(&self) -> (&str, &str) {
+        Self::method_and_path(self)
+    }
+}
+
 /// How much of a request's body was read by its handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyRead {
@@ -406,19 +416,9 @@ enum Outcome {
     Settled,
 }
 
-/// Who cut a request. Only what the shutdown cut makes the exit code 3 (P13).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AbortCause {
-    Shutdown,
-    /// A body that failed, panicked, or was not as long as its head said: its own, or on HTTP/1 one behind it.
-    Body,
-    /// Its client, which took nothing of the response for the send timeout: the request is *gone*.
-    Client,
-}
-
 impl InFlight {
     pub(crate) fn begin(request: Arc<RequestState>) -> Self {
-        request.connection.metrics.count(|requests| &requests.started);
+        request.connection.worker.metrics.count(|requests| &requests.started);
         Self { request, outcome: Outcome::Open, listed: None }
     }
 
@@ -431,7 +431,7 @@ impl InFlight {
     }
 
     pub(crate) fn server(&self) -> &Arc<ServerState> {
-        &self.request.connection.server
+        &self.request.connection.server()
     }
 
     pub(crate) fn method_and_path(&self) -> (&str, &str) {
@@ -441,7 +441,8 @@ impl InFlight {
     /// It takes time: a shutdown would wait for it, and tell its name.
     pub(crate) fn list(&mut self) {
         if self.listed.is_none() {
-            self.listed = Some(self.connection().metrics.listed.insert(self.request.clone()));
+            self.listed =
+                Some(self.connection().worker.metrics.listed.insert(self.request.clone()));
         }
     }
 
@@ -457,19 +458,19 @@ impl InFlight {
     }
 
     pub(crate) fn count_panic(&self) {
-        self.connection().metrics.count(|requests| &requests.panicked);
+        self.connection().worker.metrics.count(|requests| &requests.panicked);
     }
 
     /// The handler's own answer was handed to the kernel whole.
     pub(crate) fn finish(mut self) {
         self.outcome = Outcome::Settled;
-        self.connection().metrics.count(|requests| &requests.finished);
+        self.connection().worker.metrics.count(|requests| &requests.finished);
     }
 
     /// Its deadline came first.
     pub(crate) fn time_out(mut self) {
         self.outcome = Outcome::Settled;
-        self.connection().metrics.count(|requests| &requests.timed_out);
+        self.connection().worker.metrics.count(|requests| &requests.timed_out);
         self.request.cancel(CancelCause::Deadline);
     }
 
@@ -481,7 +482,7 @@ impl InFlight {
     fn record_aborted(&mut self, abort_cause: AbortCause) {
         self.outcome = Outcome::Settled;
         let server = self.server();
-        self.connection().metrics.count(|requests| &requests.aborted);
+        self.connection().worker.metrics.count(|requests| &requests.aborted);
         if abort_cause == AbortCause::Shutdown {
             server.aborted_by_stop.add_one();
         }
@@ -506,7 +507,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some(key) = self.listed.take() {
-            self.connection().metrics.listed.remove(key);
+            self.connection().worker.metrics.listed.remove(key);
         }
         if self.outcome == Outcome::Settled {
             return;
@@ -521,7 +522,7 @@ impl Drop for InFlight {
         if let Some(abort_cause) = abort_cause {
             self.record_aborted(abort_cause);
         } else {
-            self.connection().metrics.count(|requests| &requests.gone);
+            self.connection().worker.metrics.count(|requests| &requests.gone);
             self.request.cancel(CancelCause::ClientGone);
         }
     }

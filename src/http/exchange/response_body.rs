@@ -3,11 +3,11 @@
 use super::{
     connection_state::{ConnectionState, Protocol},
     framing::{LengthError, check_length},
-    request_state::{AbortCause, InFlight},
+    request_state::InFlight,
     stream_shutdown::StreamShutdown,
     tracked_chunk::TrackedChunk,
 };
-use crate::http::server::connection_slot::WriteStrategy;
+use crate::http::server::{abort::AbortCause, connection_slot::WriteStrategy};
 use crate::{errors::Chain, unwind::catch};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, StatusCode};

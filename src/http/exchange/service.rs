@@ -6,17 +6,13 @@ use super::{
     connection_state::{ConnectionState, Protocol},
     framing::{Content, said_length},
     request_body::Body,
-    request_state::{AbortCause, InFlight, RequestState},
+    request_state::{InFlight, RequestState},
     response_body::ResponseBody,
     stream_shutdown::StreamShutdown,
 };
-use crate::http::{
-    connection::stall_timer::ClientTimeout,
-    server::{
-        date,
-        deadline_timers::DeadlineKey,
-        state::{WorkOrigin, millis},
-    },
+use crate::http::server::{
+    abort::AbortCause, client_timeout::ClientTimeout, date, deadline_timers::DeadlineKey,
+    state::millis, tracked::WorkOrigin,
 };
 use crate::{errors::Chain, lifecycle::Moment, unwind::catch};
 use bytes::Bytes;
@@ -135,7 +131,7 @@ impl<S: HttpService> ConnectionService<S> {
         upgrade: Upgrade,
     ) -> (HandlerState, Arc<RequestState>) {
         self.connection.on_call();
-        let arrived = self.connection.server.clock.now();
+        let arrived = self.connection.server().clock.now();
         let request_state =
             RequestState::next(self.last.take(), &self.connection, arrived, method, uri);
         self.last.set(Some(request_state.clone()));
@@ -187,7 +183,7 @@ impl<S: HttpService> ConnectionService<S> {
         &self,
         request: &http::Request<Incoming>,
     ) -> Option<Response<ResponseBody<S::ResponseBody>>> {
-        let server = &self.connection.server;
+        let server = &self.connection.server();
         let (count, max) = (request.headers().len(), server.config.limits.headers_max);
         if self.connection.protocol == Protocol::Http1 || count <= max {
             return None;
@@ -427,9 +423,9 @@ impl HandlerState {
         // A future of hyper's has one waker from its first poll to its last.
         if !self.timer.is_some_and(is_set) {
             if let Some(key) = self.timer.take() {
-                connection.deadlines.remove(key);
+                connection.worker.deadlines.remove(key);
             }
-            self.timer = Some(connection.deadlines.wait(
+            self.timer = Some(connection.worker.deadlines.wait(
                 wake_at,
                 request.timeout(wake_at),
                 cx.waker().clone(),
@@ -481,7 +477,9 @@ impl HandlerState {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
             || *in_flight.request().method() == Method::CONNECT
         {
-            in_flight.connection().name_upgrade(WorkOrigin::of(in_flight.request()));
+            in_flight
+                .connection()
+                .name_upgrade(WorkOrigin::of_request(in_flight.method_and_path()));
         }
         if content != Content::Allowed {
             return without_content(response, content, in_flight);
@@ -578,7 +576,7 @@ impl HandlerState {
     /// Waits no more for the deadline and the abort.
     fn stop_timer(&mut self) {
         if let (Some(in_flight), Some(key)) = (&self.in_flight, self.timer.take()) {
-            in_flight.connection().deadlines.remove(key);
+            in_flight.connection().worker.deadlines.remove(key);
         }
     }
 }

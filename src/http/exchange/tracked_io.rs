@@ -175,7 +175,7 @@ impl<T: Transport> TrackedIo<T> {
         if bytes.ends_with(b"\r\n\r\n") {
             dated.truncate(bytes.len() - 2);
             dated.extend_from_slice(b"date: ");
-            dated.extend_from_slice(date::header(self.connection.server.clock.wall()).as_bytes());
+            dated.extend_from_slice(date::header(self.connection.server().clock.wall()).as_bytes());
             dated.extend_from_slice(b"\r\n\r\n");
         }
         self.unwritten = dated.into();
@@ -199,7 +199,7 @@ impl<T: Transport> TrackedIo<T> {
     #[cold]
     fn poll_upgraded_ending(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let ending = self.ending.get_or_insert_with(|| {
-            Box::pin(self.connection.server.tokens.abort.clone().cancelled_owned())
+            Box::pin(self.connection.server().tokens.abort.clone().cancelled_owned())
         });
         if ending.as_mut().poll(cx).is_ready() {
             return Err(io::Error::new(
@@ -368,7 +368,7 @@ impl<T: Transport> Drop for TrackedIo<T> {
     fn drop(&mut self) {
         self.connection.on_io_dropped();
         if self.connection.end_upgrade() {
-            self.connection.server.metrics.upgraded_closed.add_one();
+            self.connection.server().metrics.upgraded_closed.add_one();
         }
         if let Some(io_return) = &self.io_return {
             *io_return.lock().unwrap_or_else(PoisonError::into_inner) = self.io.take();

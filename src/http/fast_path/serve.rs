@@ -11,15 +11,15 @@
 
 use super::codec::{self, FastRequest, KeepAlive};
 use crate::http::{
-    connection::{sniff::after_empty_lines, worker_context::WorkerContext},
     exchange::{
         connection_state::{ConnectionState, Protocol},
         response_body::{PinnedResponseBody, ResponseBody},
         service::{ConnectionService, HttpService, PinnedHandler, Resumed},
+        sniff::after_empty_lines,
     },
     server::{
         connection_slot::ConnectionSlot, date::CachedDate, limits::SENT_AT_ONCE,
-        worker_metrics::WorkerMetrics,
+        worker_metrics::WorkerMetrics, worker_shared::WorkerShared,
     },
 };
 use crate::{lifecycle::Moment, runtime::Transport};
@@ -111,10 +111,10 @@ thread_local! {
 }
 
 impl<S: HttpService> FastPath<S> {
-    pub(crate) fn new(worker: &WorkerContext<S>, slot: &ConnectionSlot) -> Self {
-        let connection = Arc::new(ConnectionState::new(Protocol::Http1, worker, slot));
+    pub(crate) fn new(service: &Arc<S>, worker: &Arc<WorkerShared>, slot: &ConnectionSlot) -> Self {
+        let connection = Arc::new(ConnectionState::new(Protocol::Http1, worker.clone(), slot));
         Self {
-            service: ConnectionService::new(worker.service.clone(), connection),
+            service: ConnectionService::new(service.clone(), connection),
             handler: Box::pin(None),
             body: Box::pin(None),
             headers: HeaderMap::new(),
@@ -147,7 +147,7 @@ impl<S: HttpService> FastPath<S> {
         requests_left: &mut u8,
     ) -> FastPathOutcome<S> {
         loop {
-            let fields_max = self.connection().server.config.limits.headers_max;
+            let fields_max = self.connection().server().config.limits.headers_max;
             let parsed = if *requests_left == 0 {
                 None
             } else {
@@ -217,7 +217,7 @@ impl<S: HttpService> FastPath<S> {
         keep_alive: KeepAlive,
         out: &mut Vec<u8>,
     ) -> Written<S> {
-        let server = &self.service.connection().server;
+        let server = &self.service.connection().server();
         // The handler has answered at once, so that this will do, and the clock is read once more when all is sent.
         let date = self.date_cache.at(arrived, || server.clock.wall());
         let source = response.body();
@@ -257,7 +257,7 @@ impl<S: HttpService> FastPath<S> {
         let connection = self.service.connection();
         match send(cx, io, out) {
             Poll::Ready(Ok(())) => {
-                let now = connection.server.clock.now();
+                let now = connection.server().clock.now();
                 if let Some(in_flight) = in_flight {
                     connection.on_response_sent(in_flight, now);
                 }

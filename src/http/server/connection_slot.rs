@@ -4,7 +4,6 @@ use super::{
     announcement::Announcement,
     idle_policy::{Awaited, Idle},
 };
-use crate::http::exchange::connection_state::ConnectionState;
 use crate::{lifecycle::Moment, runtime::Address};
 use std::{
     sync::{
@@ -77,7 +76,7 @@ impl ConnectionSlot {
         self.waker.get_or_init(|| waker.clone());
     }
 
-    /// The sweep wakes the connection at its first round from `at` on: see [`WorkerContext::wake_at`](crate::http::connection::worker_context::WorkerContext::wake_at).
+    /// The sweep wakes the connection at its first round from `at` on: see `WorkerContext::wake_at`.
     pub(crate) fn set_due(&self, at: Moment) {
         self.wake_at.store(at.as_nanos(), Relaxed);
     }
@@ -172,12 +171,11 @@ impl ConnectionSlot {
         }
     }
 
-    /// Keeps for the next protocol state of the connection what its responses were.
-    pub(crate) fn note_responses(&self, connection: &ConnectionState) {
-        if connection.has_responded() {
-            self.responded.store(true, Relaxed);
-            self.announced.store(connection.has_announced(), Relaxed);
-        }
+    /// Records for the next protocol state of the connection that a response began since the stop request, and whether the last
+    /// one announced the close.
+    pub(crate) fn record_response(&self, announced: bool) {
+        self.responded.store(true, Relaxed);
+        self.announced.store(announced, Relaxed);
     }
 
     pub(crate) fn note_responded(&self) {

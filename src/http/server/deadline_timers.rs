@@ -4,8 +4,8 @@
 //! comes next. Nearly all have the host's timeout, so they come in the order in which they are due, and stand in line: to wait and to
 //! leave costs a few links. A deadline of a request's own costs a place in a tree.
 
-use super::{deadline_queue::DeadlineQueue, state::ServerState};
-use crate::lifecycle::Moment;
+use super::deadline_queue::DeadlineQueue;
+use crate::{lifecycle::Moment, runtime::Clock};
 use std::{
     collections::BTreeMap,
     pin::pin,
@@ -16,6 +16,7 @@ use std::{
     task::Waker,
 };
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// Whom to wake when. The clock decides whether a deadline has passed; here nobody is judged, only woken.
 #[derive(Debug)]
@@ -96,10 +97,9 @@ impl DeadlineTimers {
     }
 
     /// Wakes who is due, for as long as it is polled.
-    pub(crate) async fn watch(&self, server: &ServerState) {
-        let clock = &*server.clock;
+    pub(crate) async fn watch(&self, clock: &dyn Clock, abort: &CancellationToken) {
         let mut sleep = clock.sleep_until(self.armed_for());
-        let mut abort = pin!(server.tokens.abort.cancelled());
+        let mut abort = pin!(abort.cancelled());
         let mut aborted = false;
         loop {
             tokio::select! {

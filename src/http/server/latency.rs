@@ -2,8 +2,7 @@
 //!
 //! Each worker has its own, so that workers do not take a cache line from each other. Whoever reads adds them up.
 
-use super::server_metrics::Counter;
-use super::server_metrics::WorkerThreads;
+use super::counters::{Counter, WorkerThreads};
 
 const MICROSECOND: u64 = 1_000;
 const MILLISECOND: u64 = 1_000 * MICROSECOND;

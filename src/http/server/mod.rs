@@ -1,7 +1,10 @@
 //! State shared by all connections of a server.
 
+pub(super) mod abort;
 pub(super) mod announcement;
+pub(super) mod client_timeout;
 pub(super) mod connection_slot;
+pub(super) mod counters;
 pub(super) mod date;
 pub(super) mod deadline_queue;
 pub(super) mod deadline_timers;
@@ -12,16 +15,19 @@ pub(super) mod limits;
 pub(super) mod outstanding;
 pub(super) mod server_metrics;
 pub(super) mod state;
+pub(super) mod tracked;
 pub(super) mod worker_metrics;
 pub(super) mod worker_runtime;
+pub(super) mod worker_shared;
 
+pub use abort::AbortedRequest;
 pub use limits::{HalfClose, Limits};
 pub use server_metrics::{ConnectionStats, RequestStats};
-pub use state::AbortedRequest;
 
 pub(crate) use idle_policy::EvictionGrace;
 #[cfg(feature = "metrics")]
 pub(crate) use latency::{BOUNDS, LatencySum};
-pub(crate) use outstanding::{Kind, Outstanding, TrackedWork};
-pub(crate) use state::{CloseRaces, ServerConfig, ServerState, WorkOrigin, millis};
+pub(crate) use outstanding::Outstanding;
+pub(crate) use state::{CloseRaces, ServerConfig, ServerState, millis};
+pub(crate) use tracked::{Kind, WorkOrigin};
 pub(crate) use worker_runtime::WorkerRuntime;

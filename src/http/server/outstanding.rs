@@ -3,104 +3,13 @@
 //! Only what takes time is listed: a handler from its first wait on, a body from its first piece on. A request that is
 //! served at once is counted, and costs nothing here.
 
-use super::state::{ServerState, WorkOrigin, millis};
-use crate::http::exchange::request_state::RequestState;
+use super::{
+    state::{ServerState, millis},
+    tracked::{Kind, SlowRequest, Work},
+};
 use crate::lifecycle::Moment;
 use serde_json::{Value, json};
-use slab::Slab;
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
-
-/// A shutdown waits for these kinds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A request without a response head.
-    Request,
-    /// A response whose body is being sent.
-    Stream,
-    /// Work that a handler or a background task spawned on its context.
-    Work,
-    /// A background task of the host.
-    Task,
-    /// A connection that was upgraded to another protocol.
-    Upgrade,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Request, Self::Stream, Self::Work, Self::Task, Self::Upgrade];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Request => "request",
-            Self::Stream => "stream",
-            Self::Work => "work",
-            Self::Task => "task",
-            Self::Upgrade => "upgrade",
-        }
-    }
-}
-
-/// Things in a list, each removed by its key.
-#[derive(Debug)]
-pub(crate) struct Listed<T>(Mutex<Slab<T>>);
-
-impl<T> Default for Listed<T> {
-    fn default() -> Self {
-        Self(Mutex::new(Slab::new()))
-    }
-}
-
-impl<T: Clone> Listed<T> {
-    pub(crate) fn insert(&self, entry: T) -> usize {
-        self.lock().insert(entry)
-    }
-
-    pub(crate) fn remove(&self, key: usize) {
-        let removed = self.lock().try_remove(key);
-        drop(removed);
-    }
-
-    fn entries(&self) -> Vec<T> {
-        self.lock().iter().map(|(_, entry)| entry.clone()).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Slab<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Tracked work and its name.
-#[derive(Debug)]
-pub(crate) struct Work {
-    pub(crate) kind: Kind,
-    pub(crate) origin: WorkOrigin,
-    pub(crate) since: Moment,
-}
-
-/// Keeps tracked work in the list of its server.
-#[derive(Debug)]
-pub(crate) struct TrackedWork {
-    server: Arc<ServerState>,
-    key: usize,
-    pub(crate) work: Arc<Work>,
-}
-
-impl TrackedWork {
-    pub(crate) fn new(server: &Arc<ServerState>, kind: Kind, origin: WorkOrigin) -> Self {
-        let work = Arc::new(Work { kind, origin, since: server.clock.now() });
-        Self { server: server.clone(), key: server.work.insert(work.clone()), work }
-    }
-}
-
-impl Drop for TrackedWork {
-    fn drop(&mut self) {
-        self.server.work.remove(self.key);
-    }
-}
+use std::{fmt, sync::Arc, time::Duration};
 
 /// One thing that a shutdown waits for.
 #[derive(Clone, Debug)]
@@ -129,7 +38,7 @@ const NAME_CHARS_MAX: usize = 120;
 
 /// A name is rendered for the oldest alone.
 enum Entry {
-    Request(Arc<RequestState>),
+    Request(Arc<dyn SlowRequest>),
     Work(Arc<Work>),
 }
 
@@ -140,7 +49,7 @@ impl Outstanding {
         for worker in server.metrics.workers() {
             entries.extend(worker.listed.entries().into_iter().map(|request| {
                 let kind = if request.is_head_sent() { Kind::Stream } else { Kind::Request };
-                (request.arrived, kind, Entry::Request(request))
+                (request.arrived(), kind, Entry::Request(request))
             }));
         }
         entries.extend(

@@ -1,15 +1,14 @@
 //! One side of the service, main or internal: what all of its connections share.
 
 use super::{
+    abort::{AbortCause, AbortedRequest},
     announcement::{Announcement, LameDuck},
+    client_timeout::{ClientTimeout, gives_up},
+    counters::Counter,
     idle_policy::EvictionGrace,
     limits::{EVICTED_AT_ONCE, Limits},
-    outstanding::{Kind, Listed, TrackedWork, Work},
-    server_metrics::{Counter, ServerMetrics},
-};
-use crate::http::{
-    connection::stall_timer::{ClientTimeout, gives_up},
-    exchange::request_state::{AbortCause, RequestState},
+    server_metrics::ServerMetrics,
+    tracked::{Kind, TrackedWork, Work, WorkList, WorkOrigin},
 };
 use crate::{
     lifecycle::{Moment, Phase},
@@ -17,7 +16,6 @@ use crate::{
     unwind::unwind,
 };
 use std::{
-    fmt,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
@@ -42,7 +40,7 @@ pub(crate) struct ServerState {
     /// Work that handlers spawned; the drain waits for it.
     pub(crate) tasks: TaskTracker,
     /// The same and background tasks, by name.
-    pub(crate) work: Listed<Arc<Work>>,
+    pub(crate) work: Arc<WorkList>,
     pub(crate) tokens: PhaseTokens,
     phase: AtomicU8,
     stopping_since: AtomicU64,
@@ -88,25 +86,6 @@ pub(crate) struct PhaseTokens {
     pub(crate) cut: CancellationToken,
 }
 
-/// A request that was cut.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AbortedRequest {
-    /// Its method.
-    pub method: String,
-    /// Its path, without the query, which may hold secrets.
-    pub path: String,
-    /// From its complete head to the cut.
-    pub age: Duration,
-    /// The phase in which it was cut.
-    pub phase: Phase,
-    /// Whether its client had received the head of an answer, and so got a reset; otherwise it got a 503, or a 500 if the length of
-    /// its response was a contradiction.
-    pub head_sent: bool,
-    /// Whether the shutdown cut it, which makes the exit code 3; otherwise a response body failed, panicked or was not as long as its
-    /// `content-length`, in whatever phase.
-    pub by_shutdown: bool,
-}
-
 /// When the next line about a client that timed out may be logged, and how many had none.
 #[derive(Debug, Default)]
 struct ClientTimeoutsLogged {
@@ -128,7 +107,7 @@ impl ServerState {
             work_panicked: Counter::default(),
             first_work_panic: OnceLock::new(),
             tasks: TaskTracker::new(),
-            work: Listed::default(),
+            work: Arc::default(),
             tokens: PhaseTokens::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
             stopping_since: AtomicU64::new(u64::MAX),
@@ -333,13 +312,18 @@ pub(crate) fn millis(span: Duration) -> u64 {
 }
 
 impl ServerState {
+    /// Lists work as something that the drain waits for.
+    pub(crate) fn track(&self, kind: Kind, origin: WorkOrigin) -> TrackedWork {
+        TrackedWork::new(&self.work, kind, origin, self.clock.now())
+    }
+
     /// Spawns work that the drain waits for, until it ends or the abort drops it.
     pub(crate) fn spawn<F>(self: &Arc<Self>, origin: WorkOrigin, work: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let server = self.clone();
-        let tracked = TrackedWork::new(self, Kind::Work, origin);
+        let tracked = self.track(Kind::Work, origin);
         // How it ended is counted and logged.
         drop(self.tasks.spawn(async move { drop(server.run_tracked(&tracked, work).await) }));
     }
@@ -372,42 +356,5 @@ impl ServerState {
         };
         self.note_work_panicked(&tracked.work.origin, &panic);
         Err(format!("panicked: {panic}"))
-    }
-}
-
-/// The origin of tracked work, which is its name in the log and in the report.
-#[derive(Clone, Debug)]
-pub(crate) enum WorkOrigin {
-    /// The request whose context spawned it, by method and path.
-    Request { method: String, path: String },
-    /// A background task, or work that it spawned.
-    Task(Arc<str>),
-    /// Nothing is known of it.
-    Unknown,
-}
-
-impl WorkOrigin {
-    pub(crate) fn of(request: &RequestState) -> Self {
-        let (method, path) = request.method_and_path();
-        Self::Request { method: method.to_owned(), path: path.to_owned() }
-    }
-
-    /// A task's own name.
-    #[cfg(feature = "metrics")]
-    pub(crate) fn short_name(&self) -> String {
-        match self {
-            Self::Task(name) => (**name).to_owned(),
-            Self::Request { .. } | Self::Unknown => self.to_string(),
-        }
-    }
-}
-
-impl fmt::Display for WorkOrigin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Request { method, path } => write!(f, "{method} {path}"),
-            Self::Task(name) => write!(f, "task {name}"),
-            Self::Unknown => f.write_str("(unknown)"),
-        }
     }
 }

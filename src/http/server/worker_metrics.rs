@@ -1,15 +1,11 @@
 //! What one worker counts for itself: a cache line of its own, so that counting costs no other worker anything.
 
 use super::{
-    outstanding::Listed,
-    server_metrics::{Counter, RequestCounters, WorkerThreads},
+    counters::{Counter, Gauge, RequestCounters, WorkerThreads},
+    tracked::{Listed, SlowRequest},
 };
-use crate::http::exchange::request_state::{InFlight, RequestState};
 use crate::lifecycle::Moment;
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
-};
+use std::sync::Arc;
 
 /// A worker's own counts. It adds; whoever scrapes reads, and adds the workers up.
 #[derive(Debug)]
@@ -18,7 +14,7 @@ pub(crate) struct WorkerMetrics {
     threads: WorkerThreads,
     pub(crate) requests: RequestCounters,
     /// Requests in flight that take time.
-    pub(crate) listed: Listed<Arc<RequestState>>,
+    pub(crate) listed: Listed<Arc<dyn SlowRequest>>,
     /// HTTP/1 connections that are with hyper.
     pub(crate) http1: Gauge,
     /// Those that are not, and keep what it takes to answer plain requests.
@@ -50,32 +46,11 @@ impl WorkerMetrics {
         which(&self.requests).add(1, self.threads);
     }
 
-    /// An answer was handed to the kernel whole, `now`: asked only if somebody keeps the time.
-    pub(crate) fn on_finished(&self, in_flight: &InFlight, now: &impl Fn() -> Moment) {
+    /// A response whose request `arrived` then was handed to the kernel whole, `now`. The clock is read only if latencies are kept.
+    pub(crate) fn on_finished(&self, arrived: Moment, now: &impl Fn() -> Moment) {
         #[cfg(feature = "metrics")]
-        self.latency.observe(
-            now().as_nanos().saturating_sub(in_flight.request().arrived.as_nanos()),
-            self.threads,
-        );
+        self.latency.observe(now().as_nanos().saturating_sub(arrived.as_nanos()), self.threads);
         #[cfg(not(feature = "metrics"))]
-        let _ = (in_flight, now);
-    }
-}
-
-/// A number that goes up and down.
-#[derive(Debug, Default)]
-pub(crate) struct Gauge(AtomicUsize);
-
-impl Gauge {
-    pub(crate) fn add_one(&self) {
-        self.0.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn take_one(&self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> usize {
-        self.0.load(Relaxed)
+        let _ = (arrived, now);
     }
 }

@@ -3,7 +3,7 @@
 //! It is kept, and not looked up at each spawn: a handler may make another runtime the current one of its thread (by
 //! `mem::forget(runtime.enter())`), and a task there would add to the worker's counts from another thread.
 
-use super::server_metrics::WorkerThreads;
+use super::counters::WorkerThreads;
 use std::{future::Future, panic::resume_unwind};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};

@@ -108,7 +108,7 @@ pub(crate) async fn run<L, S>(
     // Beside all else, so that no wait of the worker's makes a deadline late.
     tokio::select! {
         biased;
-        () = context.deadlines.watch(&context.server) => {}
+        () = context.shared.deadlines.watch(&*context.server().clock, &context.server().tokens.abort) => {}
         () = run_loop(context.clone(), listeners, commands, seal_barrier) => {}
     }
 }
@@ -122,7 +122,7 @@ async fn run_loop<L, S>(
     L: Listener,
     S: HttpService,
 {
-    let clock = context.server.clock.clone();
+    let clock = context.server().clock.clone();
     let mut idle_set =
         IdleSet::new(context.clone(), listeners.iter().find_map(Listener::idle_poller));
     let idle_handoff = idle_set.handoff().clone();
@@ -142,7 +142,7 @@ async fn run_loop<L, S>(
     let mut accepting = Accepting::Yes;
     let mut handshake_wait = None;
     loop {
-        let is_full = context.server.is_full();
+        let is_full = context.server().is_full();
         if is_full && accepting == Accepting::Yes {
             context.wait_for_capacity();
             worker.find_evictable(&idle_set);
@@ -152,7 +152,7 @@ async fn run_loop<L, S>(
         }
         let may_accept = accepting == Accepting::Yes && (!is_full || worker.may_exceed());
         // The last sweep arranged the next for a quarter of a second after it, which a stop cannot spare.
-        if sweep_mode == SweepMode::Periodic && context.server.phase() >= Phase::LameDuck {
+        if sweep_mode == SweepMode::Periodic && context.server().phase() >= Phase::LameDuck {
             sweep_mode = SweepMode::OnDemand;
             sweep.as_mut().reset(worker.sweep(sweep_mode, &mut idle_set));
         }
@@ -187,7 +187,7 @@ async fn run_loop<L, S>(
             () = sweep.as_mut() => sweep.as_mut().reset(worker.sweep(sweep_mode, &mut idle_set)),
             () = context.sweep_changed() => sweep.as_mut().reset(worker.next_sweep()),
             () = HandshakeWait::is_due(handshake_wait.as_mut()) => {
-                let checked = handshake_wait.as_mut().map(|handshake_wait| handshake_wait.check(context.server.phase(), worker.listeners.handshakes()));
+                let checked = handshake_wait.as_mut().map(|handshake_wait| handshake_wait.check(context.server().phase(), worker.listeners.handshakes()));
                 if checked == Some(Done::Yes) {
                     handshake_wait = None;
                     accepting = worker.empty_backlogs().await;
@@ -202,7 +202,7 @@ async fn run_loop<L, S>(
             () = check_again.as_mut(), if is_full && accepting == Accepting::Yes && worker.evictable.is_empty() => {}
             () = idle_handoff.ready() => idle_set.drain_handoff(),
             accepted = worker.accept(), if may_accept => {
-                if context.server.is_full() && accepted.result.is_ok() {
+                if context.server().is_full() && accepted.result.is_ok() {
                     worker.evict_idle(&mut idle_set);
                 }
                 if worker.accept_batch(accepted).await == Accepted::OutOfResources {
@@ -255,7 +255,7 @@ async fn all_closed<S: HttpService>(context: &WorkerContext<S>) {
     context.tasks.wait().await;
     // It may be another worker's work: then this one stays a little longer than it must. Not the other way round: without a
     // connection, only work can spawn more work here.
-    context.server.tasks.wait().await;
+    context.server().tasks.wait().await;
 }
 
 /// What a worker has at hand.
@@ -278,7 +278,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
         let before = std::mem::replace(&mut self.last_accept, Accepted::Yes);
         match accepted.result {
             Ok((io, peer)) => {
-                let (server, now) = (&self.context.server, self.context.server.clock.now());
+                let (server, now) = (&self.context.server(), self.context.server().clock.now());
                 let announcement = server.announcement(now, || self.context.next_connection_id());
                 let slot = Arc::new(ConnectionSlot::new(now, peer, accepted.local, announcement));
                 self.slots.push(slot.clone());
@@ -292,7 +292,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
             }
             Err(error) if concerns_one_connection(&error) => Accepted::Yes,
             Err(error) => {
-                self.context.server.metrics.accept_errors.add_one();
+                self.context.server().metrics.accept_errors.add_one();
                 if before == Accepted::Yes {
                     crate::log::warn!(%error, address = %accepted.local, "cannot accept; trying again every 20 ms");
                 }
@@ -306,7 +306,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     /// looked. The next sweep finds it out. Cancel safe: what was accepted is returned by the very poll that accepted it.
     async fn accept(&mut self) -> AcceptedSocket<L::Io> {
         poll_fn(|cx| {
-            if self.context.server.is_full() && !self.may_exceed() {
+            if self.context.server().is_full() && !self.may_exceed() {
                 Poll::Pending
             } else {
                 self.listeners.poll_accept(cx)
@@ -317,12 +317,12 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
 
     /// Whether one connection more may be accepted at the limit, since another one makes evictable for it.
     fn may_exceed(&self) -> bool {
-        !self.evictable.is_empty() && !self.context.server.is_over_full()
+        !self.evictable.is_empty() && !self.context.server().is_over_full()
     }
 
     /// Looks which connections may make evictable, if it is time to.
     fn find_evictable(&mut self, idle_set: &IdleSet<L::IdlePoller, S>) {
-        let server = &self.context.server;
+        let server = &self.context.server();
         let now = server.clock.now();
         if now < self.evictable.check_again {
             return;
@@ -361,7 +361,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     async fn accept_batch(&mut self, first: AcceptedSocket<L::Io>) -> Accepted {
         let mut accepted = self.register(first);
         for _ in 1..ACCEPT_BATCH_MAX {
-            if accepted == Accepted::OutOfResources || self.context.server.is_full() {
+            if accepted == Accepted::OutOfResources || self.context.server().is_full() {
                 break;
             }
             let Some(next) = self.listeners.accept_if_any().await else { break };
@@ -394,7 +394,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     async fn empty_backlogs(&mut self) -> Accepting {
         while let Some(accepted) = self.listeners.accept_if_any().await {
             if self.register(accepted) == Accepted::OutOfResources {
-                if self.context.server.is_aborting() {
+                if self.context.server().is_aborting() {
                     break;
                 }
                 return Accepting::Emptying;
@@ -414,7 +414,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     }
 
     fn wake_all(&mut self, idle_set: &mut IdleSet<L::IdlePoller, S>) {
-        self.context.schedule_sweep(idle_set.sweep(self.context.server.clock.now()));
+        self.context.schedule_sweep(idle_set.sweep(self.context.server().clock.now()));
         self.slots.retain(|slot| !slot.has_left());
         for slot in &self.slots {
             slot.wake();
@@ -425,7 +425,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     fn sweep(&mut self, sweep_mode: SweepMode, idle_set: &mut IdleSet<L::IdlePoller, S>) -> Moment {
         self.context.heartbeat.fetch_add(1, Ordering::Relaxed);
         self.slots.retain(|slot| !slot.has_left());
-        let now = self.context.server.clock.now();
+        let now = self.context.server().clock.now();
         let idle_due = idle_set.sweep(now);
         if sweep_mode == SweepMode::Periodic {
             for slot in &self.slots {

@@ -1,0 +1,66 @@
+//! How long a client may make no progress (P6, P15).
+
+use super::limits::{Limits, PROGRESS_WAIT};
+use crate::lifecycle::Moment;
+use std::time::Duration;
+
+/// The wait that a client ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientTimeout {
+    Send,
+    Body,
+}
+
+impl ClientTimeout {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Send => "send",
+            Self::Body => "body",
+        }
+    }
+
+    pub(crate) const fn limit(self, limits: &Limits) -> Duration {
+        match self {
+            Self::Send => limits.send_timeout,
+            Self::Body => limits.body_timeout,
+        }
+    }
+}
+
+/// When a client without progress since `since` is given up: after `timeout`, and in the drain after
+/// 5 s of it, whatever comes first.
+pub(crate) fn gives_up(since: Moment, timeout: Duration, draining_since: Moment) -> Moment {
+    let timed_out = since + timeout;
+    if draining_since == Moment::NEVER {
+        return timed_out;
+    }
+    timed_out.min(since.max(draining_since) + PROGRESS_WAIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn while_serving_the_timeout_counts_and_in_the_drain_five_seconds_of_it() {
+        // The 5 s counted only in the drain: 300 clients that read nothing held a gigabyte for ever.
+        let half_a_minute = Duration::from_secs(30);
+        for (since, timeout, draining_since, until) in [
+            (at(10), half_a_minute, Moment::NEVER, at(40)),
+            (at(10), half_a_minute, at(20), at(25)),
+            (at(10), half_a_minute, at(38), at(40)),
+            (at(22), half_a_minute, at(20), at(27)),
+            (at(22), Duration::from_secs(1), at(20), at(23)),
+        ] {
+            assert_eq!(
+                gives_up(since, timeout, draining_since),
+                until,
+                "{since:?} {draining_since:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Lists of what a shutdown waits for: requests that take time, tracked work, background tasks.
+
+use crate::lifecycle::Moment;
+use slab::Slab;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// A shutdown waits for these kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A request without a response head.
+    Request,
+    /// A response whose body is being sent.
+    Stream,
+    /// Work that a handler or a background task spawned on its context.
+    Work,
+    /// A background task of the host.
+    Task,
+    /// A connection that was upgraded to another protocol.
+    Upgrade,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Request, Self::Stream, Self::Work, Self::Task, Self::Upgrade];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Stream => "stream",
+            Self::Work => "work",
+            Self::Task => "task",
+            Self::Upgrade => "upgrade",
+        }
+    }
+}
+
+/// Things in a list, each removed by its key.
+#[derive(Debug)]
+pub(crate) struct Listed<T>(Mutex<Slab<T>>);
+
+impl<T> Default for Listed<T> {
+    fn default() -> Self {
+        Self(Mutex::new(Slab::new()))
+    }
+}
+
+impl<T: Clone> Listed<T> {
+    pub(crate) fn insert(&self, entry: T) -> usize {
+        self.lock().insert(entry)
+    }
+
+    pub(crate) fn remove(&self, key: usize) {
+        let removed = self.lock().try_remove(key);
+        drop(removed);
+    }
+
+    pub(crate) fn entries(&self) -> Vec<T> {
+        self.lock().iter().map(|(_, entry)| entry.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slab<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The tracked work of a server.
+pub(crate) type WorkList = Listed<Arc<Work>>;
+
+/// Tracked work and its name.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) kind: Kind,
+    pub(crate) origin: WorkOrigin,
+    pub(crate) since: Moment,
+}
+
+/// Keeps tracked work in the list of its server.
+#[derive(Debug)]
+pub(crate) struct TrackedWork {
+    list: Arc<WorkList>,
+    key: usize,
+    pub(crate) work: Arc<Work>,
+}
+
+impl TrackedWork {
+    pub(crate) fn new(list: &Arc<WorkList>, kind: Kind, origin: WorkOrigin, now: Moment) -> Self {
+        let work = Arc::new(Work { kind, origin, since: now });
+        Self { list: list.clone(), key: list.insert(work.clone()), work }
+    }
+}
+
+impl Drop for TrackedWork {
+    fn drop(&mut self) {
+        self.list.remove(self.key);
+    }
+}
+
+/// A request that takes time.
+pub(crate) trait SlowRequest: fmt::Debug + Send + Sync {
+    fn arrived(&self) -> Moment;
+
+    fn is_head_sent(&self) -> bool;
+
+    /// The method, and the path without the query.
+    fn method_and_path(&self) -> (&str, &str);
+}
+
+/// The origin of tracked work, which is its name in the log and in the report.
+#[derive(Clone, Debug)]
+pub(crate) enum WorkOrigin {
+    /// The request whose context spawned it, by method and path.
+    Request { method: String, path: String },
+    /// A background task, or work that it spawned.
+    Task(Arc<str>),
+    /// Nothing is known of it.
+    Unknown,
+}
+
+impl WorkOrigin {
+    pub(crate) fn of_request((method, path): (&str, &str)) -> Self {
+        Self::Request { method: method.to_owned(), path: path.to_owned() }
+    }
+
+    /// A task's own name.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn short_name(&self) -> String {
+        match self {
+            Self::Task(name) => (**name).to_owned(),
+            Self::Request { .. } | Self::Unknown => self.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for WorkOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request { method, path } => write!(f, "{method} {path}"),
+            Self::Task(name) => write!(f, "task {name}"),
+            Self::Unknown => f.write_str("(unknown)"),
+        }
+    }
+}
