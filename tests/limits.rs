@@ -117,7 +117,7 @@ fn is_limit(constant: &Constant) -> bool {
         "MAX", "LEAST", "MOST", "ONCE", "KEPT", "TIMEOUT", "GRACE", "WAIT", "PAUSE", "LIMIT",
         "BYTES", "TURNS", "SWEEP",
     ];
-    constant.file == "http/limits.rs"
+    constant.file == "http/server/limits.rs"
         || constant.name.split('_').any(|word| words.contains(&word))
         || ["SETTLE_UNKNOWN", "SPARE_DESCRIPTORS", "TICK", "SHORT"]
             .contains(&constant.name.as_str())
@@ -164,7 +164,7 @@ fn every_setting_that_bounds_clients_has_a_row_with_its_default() {
 
 #[test]
 fn every_field_of_the_limits_is_a_setting_with_a_row() {
-    let source = read("src/http/limits.rs");
+    let source = read("src/http/server/limits.rs");
     let fields = source.split("pub struct Limits {").nth(1).unwrap().split('}').next().unwrap();
     let fields: Vec<&str> = fields
         .lines()

@@ -147,7 +147,7 @@ fn field(argument: &str) -> String {
 
 fn phases() -> Vec<String> {
     let code = include_str!("../src/driver/reporting.rs");
-    let table = code.split("const fn meaning(").nth(1).unwrap().split("\n}").next().unwrap();
+    let table = code.split("const fn phase_message(").nth(1).unwrap().split("\n}").next().unwrap();
     table.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 

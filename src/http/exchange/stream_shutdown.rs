@@ -11,7 +11,7 @@ use http_body::Body;
 /// ```
 /// # use http::Response;
 /// let mut response = Response::new("a long poll");
-/// response.extensions_mut().insert(lameduck::DrainClass::EndAtCancel);
+/// response.extensions_mut().insert(lameduck::StreamShutdown::EndAtCancel);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StreamShutdown {

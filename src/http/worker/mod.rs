@@ -59,7 +59,7 @@ const STALE_SLOTS_MAX: usize = 64;
 /// How often connections that are due are woken while serving. Once a stop was asked for, they are when they are due.
 const SWEEP: Duration = Duration::from_millis(250);
 /// The longest time between two sweeps then, and the shortest: whoever asks for a moment that has passed must not keep us spinning.
-const SWEEP_STOPPING_MAX: Duration = Duration::from_millis(100);
+const SWEEP_STOPPING: Duration = Duration::from_millis(100);
 const SWEEP_STOPPING_MIN: Duration = Duration::from_millis(1);
 /// The shortest time between two looks for connections that may make evictable.
 const LOOK_LEAST: Duration = Duration::from_millis(10);
@@ -436,7 +436,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
         self.context.begin_sweep();
         let first = self.slots.iter().map(|slot| slot.wake_if_due(now)).min();
         self.context
-            .end_sweep(first.unwrap_or(Moment::NEVER).min(idle_due).min(now + SWEEP_STOPPING_MAX));
+            .end_sweep(first.unwrap_or(Moment::NEVER).min(idle_due).min(now + SWEEP_STOPPING));
         self.swept = now;
         self.next_sweep()
     }
