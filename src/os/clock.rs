@@ -1,8 +1,8 @@
-//! Time in production: tokio's clock for spans, the system's calendar for dates.
+//! Time in production: tokio's clock for durations, the system clock for dates.
 //!
-//! In somebody else's runtime it asks tokio and not the system for the moment, so that a test that pauses tokio's time pauses this
-//! clock too. In a process of our own nobody can pause it, and the kernel is asked without a detour: each request is stamped twice.
-//! The calendar is never paused.
+//! Inside a caller's runtime, the clock reads tokio's time, so a test that pauses tokio's time
+//! pauses this clock too. In lameduck's own process nothing can pause time. There the clock reads
+//! the kernel directly, because every request is stamped twice. The wall clock is never paused.
 
 use crate::{
     lifecycle::Moment,
@@ -18,33 +18,35 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// The clock of tokio. Its epoch is the moment it was made.
+/// tokio's clock. Its epoch is the moment of its creation.
 #[derive(Clone, Copy, Debug)]
 pub struct TokioClock {
     epoch: tokio::time::Instant,
     source: Source,
 }
 
-/// Who is asked for the moment.
+/// Source of the current time.
 #[derive(Clone, Copy, Debug)]
 enum Source {
     Tokio,
-    /// The kernel; its clock showed these nanoseconds at the epoch.
+    /// The kernel's monotonic clock, and its reading at the epoch in nanoseconds.
     #[cfg(target_os = "linux")]
     Kernel(u64),
 }
 
 impl TokioClock {
-    /// A clock that starts now.
+    /// Returns a clock that starts now.
     #[must_use]
     pub fn new() -> Self {
         Self { epoch: tokio::time::Instant::now(), source: Source::Tokio }
     }
 
-    /// A clock that starts now and that nobody can pause: a reading costs a third.
+    /// Returns a clock that starts now and cannot be paused. A reading costs a third of a tokio
+    /// reading.
     #[must_use]
     pub fn unpausable() -> Self {
-        // Before tokio's: then it shows a little more than tokio's timers go by, and none of them is early by it.
+        // Read before tokio's epoch. This clock is then slightly ahead of tokio's timers, so no
+        // timer is early by this clock.
         #[cfg(target_os = "linux")]
         let source = Source::Kernel(kernel_nanos());
         #[cfg(not(target_os = "linux"))]
@@ -52,20 +54,21 @@ impl TokioClock {
         Self { epoch: tokio::time::Instant::now(), source }
     }
 
-    /// The instant of `at`; for one that no instant can hold, an instant that is as good as never.
+    /// Converts `at` to an instant. Moments beyond `Instant`'s range map to thirty years from the
+    /// epoch.
     fn instant(&self, at: Moment) -> tokio::time::Instant {
         const AS_GOOD_AS_NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
         self.epoch.checked_add(at.since_epoch()).unwrap_or_else(|| self.epoch + AS_GOOD_AS_NEVER)
     }
 }
 
-/// The clock that `std::time::Instant` reads, too.
+/// Reads the clock that `std::time::Instant` also reads.
 #[cfg(target_os = "linux")]
 fn kernel_nanos() -> u64 {
-    // The clock is there on every Linux; without it, tokio's would panic.
+    // Every Linux has this clock; tokio's clock would panic without it.
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
         .unwrap_or_else(|error| panic!("no monotonic clock: {error}"));
-    // It counts from the boot of the machine, and is not negative.
+    // Counted from the boot of the machine, so not negative.
     now.tv_sec().cast_unsigned() * 1_000_000_000 + now.tv_nsec().cast_unsigned()
 }
 
@@ -85,7 +88,7 @@ impl Clock for TokioClock {
     }
 
     /// # Panics
-    /// Outside of a tokio runtime with time enabled.
+    /// Panics outside of a tokio runtime with time enabled.
     #[expect(clippy::disallowed_methods, reason = "this is the injected clock")]
     fn sleep_until(&self, at: Moment) -> Pin<Box<dyn Sleep>> {
         Box::pin(TokioSleep { clock: *self, sleep: tokio::time::sleep_until(self.instant(at)) })

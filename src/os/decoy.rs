@@ -1,27 +1,32 @@
-//! Keeps newcomers out where the filter on a listening socket is forbidden (P5a).
+//! Keeps new connections out where a filter on a listening socket is forbidden (P5a).
 //!
-//! Linux may ask for CAP_NET_ADMIN before it attaches a filter to a TCP socket, and a service in a container has no such thing. What
-//! anybody may do is to share a port with himself, and to say by a program which of the sockets on it takes a new connection. So
-//! each listener gets a sibling of which no SYN is good enough, and all newcomers are sent there:
+//! Linux may require CAP_NET_ADMIN to attach a filter to a TCP socket, and a service in a container
+//! usually lacks it. Without privileges, a process may join its own SO_REUSEPORT group and attach a
+//! program that selects the socket for each new connection. Each listener therefore gets a decoy
+//! that rejects every SYN, and the program sends all new connections to the decoys:
 //!
 //! ```text
-//!            ┌ listener 0 ┐  handshakes under way complete here,
+//!            ┌ listener 0 ┐  handshakes in progress complete here,
 //!  SYN ──▶   │ listener 1 │  and wait to be accepted
 //!   │        ├────────────┤
-//!   └─────▶  │  shunt 0   │  drops what has crossed a single router: IP_MINTTL 255 (RFC 5082)
-//!            │  shunt 1   │
+//!   └─────▶  │  decoy 0   │  drops what has crossed a single router: IP_MINTTL 255 (RFC 5082)
+//!            │  decoy 1   │
 //!            └────────────┘
 //! ```
 //!
-//! A handshake that has begun belongs to its listener and is not asked again where it wants to go. To the client it is as with
-//! the filter: it sends its SYN again after a second, to a successor on the port or to nobody, who refuses.
+//! A handshake that has begun belongs to its listener and is not selected again. For the client the
+//! effect is that of the filter: it repeats its SYN after a second. A successor on the port then
+//! accepts it, or the kernel refuses it.
 //!
-//! The kernel keeps the sockets of a port in an array, in the order in which they began to listen, and fills the hole that one
-//! leaves with the last. With as many shunts as listeners, the place behind the listeners is always that of a shunt, or behind the
-//! end, where the program counts for nothing and all who are left are shunts. So a shunt may be closed only after all listeners.
+//! The kernel keeps the sockets of a port in an array, in the order in which they began to listen.
+//! It fills the gap of a closed socket with the last one. The program selects the index after the
+//! listeners. With as many decoys as listeners, that index always holds a decoy or is past the end.
+//! Past the end the kernel ignores the program, and then all remaining sockets are decoys. So a
+//! decoy may be closed only after all listeners.
 //!
-//! Few systems send with a TTL of 255 and not 64 or 128. Their handshakes complete in a shunt, which is a listener like any
-//! other: it is accepted from. Not used on a port that other processes share: their newcomers are not ours to turn away.
+//! Few systems send with a TTL of 255 instead of 64 or 128. Their handshakes complete in a decoy,
+//! so connections are accepted from decoys too. Decoys are not used on a port that other processes
+//! share: this process must not turn away the new connections of others.
 
 use super::{ReusePort, SocketOptions};
 use nix::{
@@ -37,7 +42,7 @@ use std::{
 };
 
 sockopt_impl!(
-    /// The TTL below which a segment of IPv4 is dropped: `ip(7)`.
+    /// TTL below which an IPv4 segment is dropped: `ip(7)`.
     MinTtl,
     SetOnly,
     libc::IPPROTO_IP,
@@ -45,7 +50,7 @@ sockopt_impl!(
     i32
 );
 sockopt_impl!(
-    /// The hop limit below which a segment of IPv6 is dropped: `ipv6(7)`.
+    /// Hop limit below which an IPv6 segment is dropped: `ipv6(7)`.
     MinHopCount,
     SetOnly,
     libc::IPPROTO_IPV6,
@@ -53,12 +58,12 @@ sockopt_impl!(
     i32
 );
 
-/// What a segment is sent with at most, and so what only one that crossed no router still has.
+/// Highest TTL a segment can be sent with. A segment still has it only if it crossed no router.
 const TTL_MAX: i32 = 255;
 /// `BPF_RET | BPF_K`, of `linux/bpf_common.h`.
 const RETURN: u16 = 0x06;
 
-/// The shunts of a port: closed when the last who holds them lets go.
+/// The decoys of a port. They are closed when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub(super) struct Decoys(Arc<Port>);
 
@@ -70,13 +75,13 @@ struct Port {
 }
 
 impl Decoys {
-    /// None yet, for a port with so many listeners.
+    /// Returns a set without decoys, for a port with `listeners` listeners.
     pub(super) fn new(listeners: usize, options: SocketOptions) -> Self {
         Self(Arc::new(Port { listeners, options, decoys: Mutex::default() }))
     }
 
-    /// From now on `listener` and its siblings complete no handshake that has not begun. Who gets through nevertheless is to be accepted
-    /// from the socket that this returns.
+    /// From now on `listener` and its siblings complete no handshake that has not begun. Accept the
+    /// connections that get through nevertheless from the returned socket.
     pub(super) fn divert_new_connections(
         &self,
         listener: BorrowedFd<'_>,
@@ -90,7 +95,7 @@ impl Decoys {
         }
         SockRef::from(&listener).set_reuse_port(true)?;
         let decoy = Arc::new(self.open(local)?);
-        // One at a time, so that the first is the one behind the listeners.
+        // One at a time, so that the first decoy gets the index after the listeners.
         let mut decoys = self.0.decoys.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.options.listen(&decoy)?;
         choose(&decoy, self.0.listeners)?;
@@ -103,7 +108,7 @@ impl Decoys {
         decoy.set_nonblocking(true)?;
         decoy.set_reuse_address(true)?;
         decoy.set_reuse_port(true)?;
-        // Both, if it takes clients of both families.
+        // Set both: a dual-stack socket takes clients of both families.
         MinTtl.set(&decoy, &TTL_MAX)?;
         if local.is_ipv6() {
             MinHopCount.set(&decoy, &TTL_MAX)?;
@@ -114,7 +119,8 @@ impl Decoys {
     }
 }
 
-/// From now on newcomers to the port of `socket` go to the one of its sockets with this place.
+/// From now on the kernel sends new connections on the port of `socket` to the socket at index
+/// `place`.
 fn choose(socket: &impl AsFd, place: usize) -> io::Result<()> {
     let k = u32::try_from(place).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut instruction = libc::sock_filter { code: RETURN, jt: 0, jf: 0, k };

@@ -1,13 +1,16 @@
-//! How many handshakes with a listening TCP port are under way (P5a, P8).
+//! Counts the handshakes in progress on a listening TCP port (P5a, P8).
 //!
-//! A client is connected, in its own eyes, once our SYN-ACK has reached it. Until its ACK is back there is nothing to accept,
-//! and a listener that closes then resets a client who believes to be connected. How long that takes is the client's round
-//! trip, which nobody here can know; but the kernel knows whom it waits for, and tells [`sock_diag`].
+//! A client considers itself connected once it has received our SYN-ACK. Until its ACK arrives
+//! there is nothing to accept, and a listener that closes then resets that client. The wait takes
+//! one round trip of the client, which this process cannot know. The kernel lists the handshakes it
+//! is waiting for, through [`sock_diag`].
 //!
-//! None under way means that all who completed theirs are in the accept queue: the kernel replaces the handshake by its
-//! connection in one step, and shows that as a handshake, too, until it is queued.
+//! A count of zero means that all completed handshakes are in the accept queue. The kernel replaces
+//! the handshake by its connection in one step, and lists that as a handshake, too, until it is
+//! queued.
 //!
-//! Under a flood the kernel may answer with SYN cookies. It keeps nothing of such a handshake, so it is not counted.
+//! Under a flood the kernel may use SYN cookies. It keeps no state of such a handshake, so it is
+//! not counted.
 
 use super::sock_diag::{
     self, DUMP, NO_COOKIE, Question, REQUEST, SOCK_DIAG_BY_FAMILY, sixteen_bytes, u16_at, u32_at,
@@ -17,19 +20,23 @@ use std::{
     os::fd::OwnedFd,
 };
 
-/// `TCP_SYN_RECV`, of `linux/tcp_states.h`, as a bit. The kernel takes it to mean its `TCP_NEW_SYN_RECV` as well.
+/// `TCP_SYN_RECV`, of `linux/tcp_states.h`, as a bit. The kernel includes its `TCP_NEW_SYN_RECV` in
+/// it.
 const SYN_RECEIVED: u32 = 1 << 3;
-/// More than the kernel puts into one datagram, unless it is asked for more.
+/// More than the kernel puts into one datagram by default.
 const DATAGRAM_MAX: usize = 16 * 1024;
-/// Some thousand handshakes. Whether there are even more makes no difference to anybody.
+/// Enough for some thousand handshakes. More than that makes no difference to the caller.
 const DATAGRAMS_MAX: usize = 64;
 
-/// The handshakes under way with whoever listens at `local`, if the kernel tells. `netlink` is a
-/// new [`sock_diag`] socket: an earlier dump that was not read to its end would be in the way.
+/// Returns the number of handshakes in progress with the listener at `local`, or `None` if the
+/// kernel does not report it. `netlink` must be a new [`sock_diag`] socket: it must hold no unread
+/// rest of an earlier dump.
 ///
-/// Its walk through all connections costs about a millisecond on a machine with a large table of them.
+/// The kernel walks through all connections for this. With a large table of them it takes about a
+/// millisecond.
 pub(super) fn under_way(netlink: &OwnedFd, local: SocketAddr) -> Option<usize> {
-    // A handshake has the family of its listener: that of an IPv4 client with a dual-stack one is IPv6, as is the connection.
+    // A handshake has the family of its listener. The one of an IPv4 client with a dual-stack
+    // listener is IPv6, as is the connection.
     let (asked, anybody) = match local {
         SocketAddr::V4(local) => (
             (Ipv4Addr::UNSPECIFIED, local.port()).into(),
@@ -60,14 +67,15 @@ pub(super) fn under_way(netlink: &OwnedFd, local: SocketAddr) -> Option<usize> {
     Some(count)
 }
 
-/// How many handshakes a datagram tells of.
+/// Number of handshakes that one datagram lists.
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
     More(usize),
     Last(usize),
 }
 
-/// Reads a datagram: `nlmsghdr`s, each with an `inet_diag_msg` behind it. `None` if it is an error or makes no sense.
+/// Parses a datagram: `nlmsghdr`s, each followed by an `inet_diag_msg`. Returns `None` if it is an
+/// error or malformed.
 fn read(mut datagram: &[u8], local: SocketAddr) -> Option<Part> {
     const HEADER_BYTES: usize = 16;
     const NLMSG_DONE: u16 = 3;
@@ -78,17 +86,18 @@ fn read(mut datagram: &[u8], local: SocketAddr) -> Option<Part> {
         let body = message.get(HEADER_BYTES..)?;
         match u16_at(message, 4)? {
             SOCK_DIAG_BY_FAMILY => found += usize::from(is_with(body, local)?),
-            // It ends with zero, or with what went wrong.
+            // The body is zero, or an error code.
             NLMSG_DONE => return (u32_at(body, 0)? == 0).then_some(Part::Last(found)),
             _ => return None,
         }
-        // Each begins at a multiple of four.
+        // Messages are aligned to four bytes.
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Some(Part::More(found))
 }
 
-/// Whether an `inet_diag_msg` tells of a handshake with `local`: four bytes of state, our port, the other's, our address.
+/// Returns whether an `inet_diag_msg` describes a handshake with `local`. Its layout: four bytes of
+/// state, local port, remote port, local address.
 fn is_with(body: &[u8], local: SocketAddr) -> Option<bool> {
     let port = u16::from_be_bytes(body.get(4..6)?.try_into().ok()?);
     let address = body.get(8..24)?;

@@ -1,7 +1,7 @@
-//! Idle connections in an epoll of their own, which the runtime watches as one descriptor.
+//! Idle connections in a separate epoll, which the runtime watches as one descriptor.
 //!
-//! A connection here is its descriptor and no more: no task, no place in the runtime's books. The kernel remembers the key by which its
-//! owner knows it.
+//! A connection costs only its descriptor here: no task, and no registration in the runtime. The
+//! kernel stores the key by which the owner identifies it.
 
 use super::transport::{self, Close, Kind, Socket};
 use crate::runtime::{IdlePoller, Peek, Peer, Transport};
@@ -29,14 +29,14 @@ pub struct EpollPoller {
     epoll: AsyncFd<OwnedFd>,
 }
 
-/// So many are found at a time.
+/// Maximum number of events per `epoll_wait`.
 const EVENTS_AT_ONCE: usize = 64;
 
 impl EpollPoller {
-    /// On the runtime that it is called on.
+    /// Creates an epoll on the current runtime.
     ///
     /// # Errors
-    /// The system's.
+    /// Errors of the system.
     pub(super) fn new() -> io::Result<Self> {
         #[expect(
             deprecated,
@@ -55,7 +55,8 @@ impl IdlePoller for EpollPoller {
     fn insert(&mut self, io: Socket, key: usize) -> Result<IdleSocket, Socket> {
         let Some(descriptor) = io.descriptor() else { return Err(io) };
         let flags = EventFlags::IN | EventFlags::RDHUP;
-        // The runtime's epoll holds the descriptor, too, until it is taken from there: nobody is woken for nothing in between.
+        // The descriptor is in the runtime's epoll, too, until `into_descriptor` removes it. That
+        // causes no spurious wake-up in between.
         if epoll::add(&self.epoll, descriptor, EventData::new_u64(key as u64), flags).is_err() {
             return Err(io);
         }
@@ -78,7 +79,7 @@ impl IdlePoller for EpollPoller {
             let mut ready = match self.epoll.poll_read_ready(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(ready)) => ready,
-                // The runtime is being shut down.
+                // The runtime is shutting down.
                 Poll::Ready(Err(_)) => return Poll::Pending,
             };
             let mut events = [const { MaybeUninit::<Event>::uninit() }; EVENTS_AT_ONCE];
@@ -110,7 +111,7 @@ impl IdlePoller for EpollPoller {
 /// A connection that waits in an [`EpollPoller`].
 #[derive(Debug)]
 pub struct IdleSocket {
-    /// `None` only while it leaves.
+    /// `None` only while the connection is being removed.
     descriptor: Option<OwnedFd>,
     kind: Kind,
     close: Close,
@@ -131,7 +132,7 @@ impl Drop for IdleSocket {
     }
 }
 
-/// Nobody is woken for what cannot be done at once.
+/// Maps `WouldBlock` and `Interrupted` to `Pending`, without registering a waker.
 fn at_once<R>(result: Result<R, Errno>) -> Poll<io::Result<R>> {
     match result {
         Err(Errno::WOULDBLOCK | Errno::INTR) => Poll::Pending,

@@ -1,24 +1,25 @@
-//! How much of the machine is ours: descriptors and cores.
+//! How much of the machine this process may use: descriptors and cores.
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use rustix::io::Errno;
 use std::{io, num::NonZeroUsize};
 
-/// Descriptors that connections never get: standard streams, listeners, the runtimes' own, log files, a few connections of
-/// the handlers to elsewhere, and the internal side's (P16).
+/// Descriptors that connections never get. They are for standard streams, listeners, the runtimes,
+/// log files, a few outgoing connections of handlers, and the internal server (P16).
 const KEPT_BACK: usize = 64;
-/// Below this a limit on connections would be a denial of service of our own making.
+/// Below this, the connection limit itself would be a denial of service.
 const CONNECTIONS_AT_LEAST: usize = 16;
-/// Beyond this the limit on descriptors says nothing about what the machine can bear.
+/// Above this, the descriptor limit says nothing about what the machine can bear.
 const CONNECTIONS_AT_MOST: usize = 1_000_000;
 
-/// The limit on descriptors where the system does not tell it: the usual soft limit.
+/// Descriptor limit if the system does not report one: the usual soft limit.
 const DESCRIPTORS_USUALLY: usize = 1024;
 
-/// How many descriptors this process may have open (the soft limit); `None` if there is no limit.
+/// Returns how many descriptors this process may have open (the soft limit), or `None` if there is
+/// no limit.
 #[must_use]
 pub fn descriptors_max() -> Option<usize> {
-    // Not by rustix, which takes it for granted that the call succeeds.
+    // Not by rustix, which assumes that the call succeeds.
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((RLIM_INFINITY, _)) => None,
         Ok((limit, _)) => Some(usize::try_from(limit).unwrap_or(usize::MAX)),
@@ -26,20 +27,21 @@ pub fn descriptors_max() -> Option<usize> {
     }
 }
 
-/// How many connections to hold at once, unless told otherwise: the limit on descriptors, less 64 that connections never
-/// get; at least 16, at most a million.
+/// Returns the default limit of concurrent connections: the limit on descriptors, less 64 that
+/// connections never get; at least 16, at most a million.
 #[must_use]
 pub fn connections_max() -> usize {
     within(descriptors_max())
 }
 
-/// How many cores this process may use. Its affinity and, on Linux, its group's CPU quota are respected; 1 if nobody knows.
+/// Returns how many cores this process may use, or 1 if that is unknown. Its affinity and, on
+/// Linux, the CPU quota of its cgroup are respected.
 #[must_use]
 pub fn cores() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Adds to an error of the start which limit was reached, and how to raise it.
+/// Adds to a start error which limit was reached, and how to raise it.
 pub(crate) fn with_limit(error: io::Error) -> io::Error {
     let limit = match Errno::from_io_error(&error) {
         Some(Errno::MFILE) => {

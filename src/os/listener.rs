@@ -1,8 +1,9 @@
 //! Accepts connections from a listening socket.
 //!
-//! A listener is made on one thread and used on another, so it joins a runtime only when it is first polled there. While it
-//! serves it asks the kernel only when the runtime says that there is something. Once it is quiesced it asks the kernel each
-//! time: "until it is empty" must mean the kernel's queue, not what the runtime has heard of it (P5a).
+//! A listener is created on one thread and used on another, so it joins a runtime only when it is
+//! first polled there. While it serves, it calls `accept` only after the reactor has reported
+//! readiness. Once it is quiesced it calls `accept` on every poll: "until the queue is empty" must
+//! mean the kernel's queue, not the reactor's view of it (P5a).
 
 use super::{
     SocketOptions, SpareFds,
@@ -37,51 +38,52 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 /// A listening TCP or Unix socket.
 #[derive(Debug)]
 pub struct OsListener {
-    // The path before the socket, because fields are dropped in order: see `UnixPath`.
+    // The path comes before the socket, because fields are dropped in order: see `UnixPath`.
     ownership: Ownership,
     socket: SocketState,
     local: Address,
     options: SocketOptions,
     spare_fds: Option<SpareFds>,
     accept_source: AcceptSource,
-    // After the socket: whoever is kept out must not find it open.
+    // After the socket: the seal must stay in place until the socket is closed.
     seal: Seal,
     decoy: DecoyListener,
 }
 
-/// Whose socket it is, which decides how it ends.
+/// Owner of the socket, which decides how it is closed.
 #[derive(Clone, Debug)]
 pub(super) enum Ownership {
-    /// A port that we bound, and whether it is ours alone.
+    /// A port that this process bound, with its lock.
     Tcp(#[expect(dead_code, reason = "held: the mark lives as long as its port")] SharedPortLock),
-    /// A path that we bound.
+    /// A path that this process bound.
     Unix(Arc<UnixPath>),
-    /// Somebody handed it to us and will hand it to a successor.
+    /// A socket inherited from another process, which will pass it to a successor.
     Inherited,
 }
 
-/// Held as long as any listener of the port is: the mark that it is ours alone, if it is. (Off Linux the port itself is enough.)
+/// Shared by all listeners of the port: the lock on it, if it is exclusive. (Outside Linux the
+/// bound port itself is enough.)
 pub(super) type SharedPortLock = Option<Arc<PortLock>>;
 
-/// The socket itself.
+/// State of the socket.
 #[derive(Debug)]
 enum SocketState {
     /// Listening, but not polled yet.
     Made(socket2::Socket),
-    /// On its runtime.
+    /// Registered with the reactor.
     Tcp(TcpListener),
-    /// On its runtime.
+    /// Registered with the reactor.
     Unix(UnixListener),
-    /// The runtime would not have it.
+    /// Rejected by the reactor.
     Refused,
 }
 
-/// Who knows whether somebody waits.
+/// Source of the information whether a connection is pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AcceptSource {
-    /// The runtime, and the kernel only when that says so.
+    /// The reactor. `accept` is called only if it reports readiness.
     Reactor,
-    /// The kernel.
+    /// The kernel. `accept` is called on every poll.
     Kernel,
 }
 
@@ -106,21 +108,24 @@ impl OsListener {
         }
     }
 
-    /// A listener from a descriptor that somebody else bound and listens on, such as a service manager. At the end its queue
-    /// is left to the successor: [`quiesce`](Listener::quiesce) changes nothing on it.
+    /// Returns a listener from a descriptor that another process, such as a service manager, bound
+    /// and listens on. At a shutdown its queue is left to the successor:
+    /// [`quiesce`](Listener::quiesce) changes nothing on it.
     ///
-    /// Of `options`, those that concern connections apply to them; the socket's own stay as they are, except that it
-    /// becomes non-blocking and close-on-exec.
+    /// The options in `options` that concern connections apply to its connections. The socket's own
+    /// options stay as they are, except that it becomes non-blocking and close-on-exec.
     ///
     /// # Errors
-    /// `InvalidInput` if it is not a listening TCP or Unix stream socket, or the system's.
+    /// `InvalidInput` if it is not a listening TCP or Unix stream socket; otherwise errors of the
+    /// system.
     pub fn inherited(descriptor: OwnedFd, options: SocketOptions) -> io::Result<Self> {
         let (socket, local) = listening_socket(descriptor)?;
         let seal = Seal::new(1, &options);
         Ok(Self::new(socket, local, Ownership::Inherited, options, seal))
     }
 
-    /// When descriptors run out, accepts with those of `spare_fds`; they go back there when such a connection is dropped.
+    /// When descriptors run out, accepts with those of `spare_fds`. They return there when such a
+    /// connection is dropped.
     #[must_use]
     pub fn with_spare_fds(self, spare_fds: SpareFds) -> Self {
         Self { spare_fds: Some(spare_fds), ..self }
@@ -130,7 +135,7 @@ impl OsListener {
         &self,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<(AcceptedStream, Address)>> {
-        // First the runtime, also when the kernel is to be asked: this is what arranges the wake-up.
+        // Poll the reactor first, even if the kernel is asked next: this registers the waker.
         let polled = self.socket.poll_accept(cx);
         match (polled, self.accept_source) {
             (Poll::Pending, AcceptSource::Kernel) => {
@@ -148,13 +153,14 @@ impl OsListener {
         }
     }
 
-    /// Whether a connection can be accepted, as the kernel sees it. Needs no descriptor.
+    /// Returns whether a connection can be accepted according to the kernel. Needs no descriptor.
     fn has_queued(&self) -> bool {
         let Ok(socket) = self.socket.descriptor() else { return false };
         let mut sockets = vec![PollFd::from_borrowed_fd(socket, PollFlags::IN)];
         sockets.extend(self.decoy.iter().map(|decoy| PollFd::new(&**decoy, PollFlags::IN)));
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // A call that fails says nothing: better to try again than to lose a connection.
+        // If the call fails, assume a connection: an extra `accept` is better than a lost
+        // connection.
         poll(&mut sockets, Some(&at_once)).map_or(true, |readable| readable > 0)
     }
 
@@ -162,7 +168,7 @@ impl OsListener {
         match stream {
             AcceptedStream::Tcp(stream) => {
                 if !self.options_are_inherited() {
-                    // It fails if the peer is gone already, which its reader will find out.
+                    // Fails if the peer is gone already; the next read will find that out.
                     let _ = self.options.apply_to_connection(&SockRef::from(&stream));
                 }
                 Socket::from(stream).with_spare_fds(self.spare_fds.clone())
@@ -179,7 +185,8 @@ impl OsListener {
         }
     }
 
-    /// Linux copies a listener's options to its connections. On an inherited socket we set none.
+    /// On Linux a connection inherits the options of its listener. An inherited socket has none set
+    /// by us.
     fn options_are_inherited(&self) -> bool {
         match self.ownership {
             Ownership::Tcp(_) | Ownership::Unix(_) => cfg!(target_os = "linux"),
@@ -195,8 +202,8 @@ impl Listener for OsListener {
     #[cfg(not(target_os = "linux"))]
     type IdlePoller = crate::runtime::NoIdlePoller<Socket>;
 
-    /// None where descriptors are promised to a reserve, and on a runtime of several threads: all who wait in a lot are answered by
-    /// one.
+    /// Returns `None` if the listener has spare descriptors, and on a multi-threaded runtime,
+    /// because one task serves all connections of a poller.
     #[cfg(target_os = "linux")]
     fn idle_poller(&self) -> Option<super::EpollPoller> {
         let has_one_thread = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
@@ -213,7 +220,7 @@ impl Listener for OsListener {
     }
 
     /// # Panics
-    /// Outside of a tokio runtime with I/O enabled.
+    /// Panics outside of a tokio runtime with I/O enabled.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Address)>> {
         self.refill_spare_fds();
         self.socket.enter_runtime(&self.local)?;
@@ -230,15 +237,15 @@ impl Listener for OsListener {
                         self.refill_spare_fds();
                         return Poll::Pending;
                     }
-                    // Another thread may take the descriptor that is freed here. Then the next
-                    // spare goes, until none is left.
+                    // Another thread may take the freed descriptor. Then the next spare is closed,
+                    // until none is left.
                     if self.spare_fds.as_ref().is_some_and(SpareFds::give_up_one) {
                         continue;
                     }
                 }
             }
             if !matches!(outcome, Poll::Ready(Ok(_))) {
-                // Nobody came for what was given up.
+                // No connection took the freed descriptor.
                 self.refill_spare_fds();
             }
             return outcome.map_ok(|(stream, peer)| (self.configure(stream), peer));
@@ -267,7 +274,7 @@ impl Listener for OsListener {
         }
     }
 
-    /// A Unix socket has no handshakes: a connect is complete or did not happen.
+    /// A Unix socket has no handshakes: a connect either is complete or did not happen.
     fn handshakes(&self) -> Option<usize> {
         match &self.local {
             Address::Tcp(local) => self.seal.handshakes(*local),
@@ -304,7 +311,7 @@ impl SocketState {
         }
     }
 
-    /// A connection that the runtime knows of.
+    /// Accepts a connection if the reactor has reported readiness.
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(AcceptedStream, Address)>> {
         match self {
             Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| {
@@ -317,7 +324,7 @@ impl SocketState {
         }
     }
 
-    /// A connection that the kernel knows of, or `WouldBlock`.
+    /// Accepts a connection from the kernel, or returns `WouldBlock`.
     fn accept_now(&self) -> io::Result<(AcceptedStream, Address)> {
         match self {
             Self::Unix(listener) => accept_unix(listener.as_fd()),
@@ -347,7 +354,8 @@ fn accept_unix(listener: BorrowedFd<'_>) -> io::Result<(AcceptedStream, Address)
     ))
 }
 
-/// A descriptor as the listening stream socket that it must be, non-blocking and close-on-exec, with its address.
+/// Checks that a descriptor is a listening stream socket, and makes it non-blocking and
+/// close-on-exec. Returns it with its address.
 pub(super) fn listening_socket(descriptor: OwnedFd) -> io::Result<(socket2::Socket, Address)> {
     let socket = socket2::Socket::from(descriptor);
     let local = socket.local_addr()?;
@@ -364,7 +372,8 @@ pub(super) fn listening_socket(descriptor: OwnedFd) -> io::Result<(socket2::Sock
     Ok((socket, local))
 }
 
-/// An IPv4 peer of a dual-stack socket as what it is. Only then: an IPv6 address has a scope to keep.
+/// Converts the IPv4-mapped address of a dual-stack socket's peer to IPv4. Other IPv6 addresses
+/// keep their scope.
 fn canonical(peer: SocketAddr) -> SocketAddr {
     match peer {
         SocketAddr::V4(_) => peer,
@@ -399,7 +408,7 @@ fn is_listening(socket: &socket2::Socket) -> io::Result<bool> {
     socket.is_listener()
 }
 
-/// Not to be asked here: the first accept will tell.
+/// Not available on this system: the first `accept` fails instead.
 #[cfg(not(target_os = "linux"))]
 fn is_listening(_: &socket2::Socket) -> io::Result<bool> {
     Ok(true)
@@ -442,7 +451,7 @@ mod tests {
 
         let address: ListenAddress = "127.0.0.1:0".parse().unwrap();
         for kept in 0..2 {
-            // The other is closed, so that the connection comes to this one.
+            // The other one is closed, so that the connection arrives at this one.
             let mut siblings = OsNetwork::new(options.clone())
                 .reserve(&address, ServerRole::Main, 2)
                 .unwrap()

@@ -1,23 +1,27 @@
-//! What only production has: the ports of [`env`](crate::runtime), implemented with the operating system.
+//! The operating system's implementation of the [runtime traits](crate::runtime), used in
+//! production.
 //!
 //! | file | what it does | promises |
 //! |---|---|---|
-//! | `clock` | time, by tokio's clock and the system's calendar | P9 |
-//! | `network`, `exclusive`, `unix_path` | binds ports exclusively, and Unix sockets with their stale leftovers | P2, P14 |
-//! | `listener`, `quiesce`, `decoy`, `handshakes` | accepts; keeps newcomers out at the end without losing who came | P5, P8 |
-//! | `transport`, `unacknowledged`, `sock_diag` | bytes, the last look, what the peer has not acknowledged, the reset | P5, P6 |
-//! | `reserve` | descriptors kept back for the internal side | P15, P16 |
+//! | `clock` | time: tokio's clock and the system clock | P9 |
+//! | `network`, `port_lock`, `unix_path` | binds ports exclusively; stale Unix paths | P2, P14 |
+//! | `listener`, `quiesce`, `decoy`, `handshakes` | accepts; seals a port | P5, P8 |
+//! | `transport`, `unacknowledged`, `sock_diag` | bytes, peek, unacknowledged, reset | P5, P6 |
+//! | `idle_poller` | idle connections in one epoll | |
+//! | `spare_fds` | descriptors kept back for the internal server | P15, P16 |
 //! | `signals` | the four stop signals | P12 |
-//! | `spawner`, `watchdog` | threads with a runtime each, and the thread that ends the process | P7, P16 |
+//! | `spawner`, `watchdog` | threads with a runtime each; the process's end | P7, P16 |
 //! | `stdio` | one line to standard error, without waiting for its reader | P7, P15 |
 //! | `notify` | the datagram socket of a service manager | P15 |
-//! | `preflight` | checks that threads and descriptors can be had before a runtime is built | P14 |
-//! | `limits` | how much of the machine is ours | P15 |
-//! | `meter` | how much of it we use, for the metrics | |
+//! | `preflight` | checks that a runtime gets its threads and descriptors | P14 |
+//! | `limits` | how much of the machine this process may use | P15 |
+//! | `process_stats` | how much of it this process uses, for the metrics | |
 //!
-//! Linux is what it is made for; other Unixes compile and get what they can: newcomers come until the end, no view of handshakes
-//! and of what is unacknowledged. There is no unsafe code here: socket options go through socket2 and nix, system calls through rustix. Nothing
-//! here decides anything: policy such as how long to back off after a failed accept belongs to the host.
+//! Linux is the main target. Other Unixes compile with less: new connections arrive until the
+//! listener closes, and neither handshakes nor unacknowledged bytes can be counted. There is no
+//! unsafe code here: socket options go through socket2 and nix, system calls through rustix.
+//! Nothing here decides anything. Policy, such as how long to back off after a failed accept,
+//! belongs to the host.
 
 mod clock;
 #[cfg(target_os = "linux")]

@@ -1,23 +1,25 @@
 //! Binds ports: exclusively, for several listeners each, and without listening yet.
 //!
-//! A reservation must keep a second instance out (P14), and yet several workers of this one shall listen on the port. Linux
-//! offers two options that are each too generous on their own:
-//! - `SO_REUSEADDR`, needed to restart while old connections linger in TIME_WAIT, also lets two sockets share a port as long as
-//!   neither listens;
-//! - `SO_REUSEPORT`, needed for one accept queue a worker, lets in whoever of the same user sets it too.
+//! A reservation must keep a second instance out (P14), yet several workers of this process must
+//! listen on the port. Linux has two options for that, and each alone allows too much:
+//! - `SO_REUSEADDR` is needed to restart while old connections linger in TIME_WAIT. It also lets
+//!   two sockets share a port as long as neither listens.
+//! - `SO_REUSEPORT` is needed for one accept queue per worker. It also admits every other process
+//!   of the same user that sets it.
 //!
-//! So they are set only when they can do no harm:
+//! Each option is therefore set only when it can do no harm:
 //!
 //! ```text
-//!  reserve   bind, without either option           a second instance: AddrInUse
+//!  reserve   bind, without either option        a second instance: AddrInUse
 //!            (if there are leftovers in TIME_WAIT: bind again with SO_REUSEADDR)
-//!  listen    SO_REUSEADDR, listen                  alone on the port, or AddrInUse here at the latest
+//!  listen    SO_REUSEADDR, listen               alone on the port, or AddrInUse here at the latest
 //!            SO_REUSEPORT, and every sibling binds with it set, and listens
 //! ```
 //!
-//! A second instance binds without `SO_REUSEPORT` and is refused; a sibling binds with it and joins.
+//! A second instance binds without `SO_REUSEPORT` and is refused; a sibling binds with it and
+//! joins.
 //!
-//! A socket that was inherited is bound already, and listens: reserving its address gives it, as it is.
+//! An inherited socket is already bound and listening. Reserving its address returns it as it is.
 
 use super::{
     SpareFds,
@@ -39,31 +41,34 @@ use std::{
     time::Duration,
 };
 
-/// Whether other processes of the same user may listen on our ports too.
+/// Whether other processes of the same user may listen on the same ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ReusePort {
     /// A second instance is refused with `AddrInUse`. The default.
     #[default]
     No,
-    /// Every process that says so shares the port, and the kernel spreads connections over them.
+    /// Every process with this option shares the port, and the kernel spreads connections over
+    /// them.
     Yes,
 }
 
-/// Options of our sockets.
+/// Options of the sockets that a network opens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SocketOptions {
-    /// Connections that the kernel completes and queues before we accept them, for each listener. Default 4096; the kernel
-    /// caps it at `net.core.somaxconn`.
+    /// Connections that the kernel completes and queues before they are accepted, for each
+    /// listener. Default 4096; the kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
-    /// Sends small writes at once (`TCP_NODELAY`). Default on: without it pipelined requests run at a tenth of the speed.
+    /// Sends small writes at once (`TCP_NODELAY`). Default on: without it pipelined requests run at
+    /// a tenth of the speed.
     pub nodelay: bool,
-    /// After this much silence the kernel asks a TCP peer whether it is still there, four times at a quarter of it, and then
-    /// gives the connection up. Whole seconds, at least one. Default 60 s; `None` never asks.
+    /// Time without traffic after which the kernel sends keepalive probes to a TCP peer. It sends
+    /// four, at intervals of a quarter of this time, and then drops the connection. Whole seconds,
+    /// at least one. Default 60 s; `None` sends no probes.
     pub keepalive: Option<Duration>,
-    /// Whether other processes may listen too. Default no.
+    /// Whether other processes may listen on the same port. Default no.
     pub reuse_port: ReusePort,
-    /// Permissions of the Unix sockets that are bound, such as `0o660`. Default: `None`, as the
-    /// umask has it.
+    /// Permissions of the Unix sockets that are bound, such as `0o660`. Default: `None`, which
+    /// leaves them to the umask.
     pub unix_mode: Option<u32>,
 }
 
@@ -75,8 +80,8 @@ impl Default for SocketOptions {
 }
 
 impl SocketOptions {
-    /// Sets what concerns a TCP connection. On Linux a connection inherits it from its listener, which saves the calls at
-    /// every accept.
+    /// Sets the options of a TCP connection. On Linux a connection inherits them from its listener,
+    /// which saves these calls at every accept.
     pub(super) fn apply_to_connection(&self, socket: &Socket) -> io::Result<()> {
         // A connection that this process does not close itself ends with a reset: see
         // `transport::Close`.
@@ -102,18 +107,19 @@ impl SocketOptions {
 pub struct OsNetwork {
     options: SocketOptions,
     spare_fds: Option<SpareFds>,
-    /// Handed to us, until they are reserved.
+    /// Inherited sockets that are not reserved yet.
     inherited: Arc<Mutex<Vec<Inherited>>>,
-    /// What we share with other processes, as long as it is held: they may listen there too, but we not twice.
+    /// Ports shared with other processes, while reserved or open. Only other processes may listen
+    /// there too: this process must not bind the same port twice.
     #[cfg(target_os = "linux")]
     shared: Arc<Mutex<Vec<Shared>>>,
 }
 
-/// An address that we share, and whether we still hold it.
+/// A shared address, and a reference that is alive while the port is in use.
 #[cfg(target_os = "linux")]
 type Shared = (SocketAddr, Weak<PortLock>);
 
-/// A listening socket that somebody else bound.
+/// A listening socket that another process bound.
 #[derive(Debug)]
 struct Inherited {
     role: ServerRole,
@@ -122,18 +128,19 @@ struct Inherited {
 }
 
 impl OsNetwork {
-    /// A network whose sockets have these options.
+    /// Returns a network whose sockets have these options.
     #[must_use]
     pub fn new(options: SocketOptions) -> Self {
         Self { options, ..Self::default() }
     }
 
-    /// Takes over a socket that somebody else bound and listens on, such as a service manager, for this audience. Whoever
-    /// [reserves](Network::spare_fds) the address that this returns gets it, instead of a port of our own; several listeners share its one
-    /// queue. It ends as [`OsListener::inherited`] says.
+    /// Takes over a socket that another process, such as a service manager, bound and listens on,
+    /// for the server with this role. [Reserving](Network::reserve) the returned address then
+    /// returns this socket instead of binding a port. Several listeners share its one queue. It is
+    /// closed as described at [`OsListener::inherited`].
     ///
     /// # Errors
-    /// As those of [`OsListener::inherited`].
+    /// The errors of [`OsListener::inherited`].
     pub fn inherit(&self, role: ServerRole, descriptor: OwnedFd) -> io::Result<ListenAddress> {
         let (socket, local) = listening_socket(descriptor)?;
         let address = name_of(&local);
@@ -168,7 +175,8 @@ impl OsNetwork {
         }
     }
 
-    /// Gives the listeners of the internal server this reserve (P16), as [`OsListener::with_spare_fds`] does for one.
+    /// Gives these spare descriptors to the listeners of the internal server (P16): see
+    /// [`OsListener::with_spare_fds`].
     #[must_use]
     pub fn with_spare_fds(self, spare_fds: SpareFds) -> Self {
         Self { spare_fds: Some(spare_fds), ..self }
@@ -215,7 +223,7 @@ impl OsNetwork {
     }
 }
 
-/// A socket that is ours and, unless it is inherited, does not listen yet.
+/// A bound socket that, unless it is inherited, does not listen yet.
 #[derive(Debug)]
 pub struct OsReservation {
     // Before the socket, because fields are dropped in order: see `UnixPath`.
@@ -287,7 +295,7 @@ fn listen_tcp(
     join(first, local, listeners, options)
 }
 
-/// One queue a listener, between which the kernel spreads connections by their hash.
+/// Opens one queue per listener. The kernel spreads connections over them by their hash.
 #[cfg(target_os = "linux")]
 fn join(
     first: Socket,
@@ -310,7 +318,8 @@ fn join(
     Ok(sockets)
 }
 
-/// Elsewhere `SO_REUSEPORT` spreads nothing, or wants to be set by all before they bind: one queue for all.
+/// Shares one queue among all listeners. Elsewhere `SO_REUSEPORT` does not spread connections, or
+/// every socket must set it before it binds.
 #[cfg(not(target_os = "linux"))]
 fn join(
     first: Socket,
@@ -321,7 +330,8 @@ fn join(
     share(first, listeners)
 }
 
-/// What to reserve in order to get the inherited socket that is bound to `local`. A Unix socket without a path has an empty one.
+/// Returns the address to reserve for the inherited socket that is bound to `local`. For a Unix
+/// socket without a path it is empty.
 fn name_of(local: &Address) -> ListenAddress {
     match local {
         Address::Tcp(address) => ListenAddress::Tcp(*address),
@@ -329,7 +339,7 @@ fn name_of(local: &Address) -> ListenAddress {
     }
 }
 
-/// One socket and its queue, with a descriptor for each listener.
+/// Duplicates one socket, with its queue, for each listener.
 fn share(first: Socket, listeners: usize) -> io::Result<Vec<Socket>> {
     let mut sockets = (1..listeners).map(|_| first.try_clone()).collect::<io::Result<Vec<_>>>()?;
     sockets.push(first);
@@ -348,7 +358,7 @@ fn bind_one_of(candidates: &[SocketAddr], reuse_port: ReusePort) -> io::Result<S
     outcome
 }
 
-/// Whether an error says that this machine has no IPv6.
+/// Returns whether an error means that this machine has no IPv6.
 fn is_family_missing(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
@@ -375,8 +385,9 @@ fn bind_tcp(address: SocketAddr, reuse_port: ReusePort) -> io::Result<Socket> {
 
 #[cfg(target_os = "linux")]
 impl OsNetwork {
-    /// P14: a port is shared only if all who listen on it said so. And only with others: two servers of one process on one port
-    /// would get each other's clients (P16).
+    /// A port is shared only if all processes that listen on it agreed (P14). It is shared only
+    /// with other processes: two servers of one process on one port would get each other's clients
+    /// (P16).
     fn claim(&self, local: SocketAddr) -> io::Result<SharedPortLock> {
         if self.options.reuse_port == ReusePort::No {
             return Ok(Some(Arc::new(PortLock::set(local)?)));
@@ -396,7 +407,7 @@ impl OsNetwork {
 
 #[cfg(not(target_os = "linux"))]
 impl OsNetwork {
-    /// Here an exclusive port never has `SO_REUSEPORT`.
+    /// On this system an exclusive port never has `SO_REUSEPORT`.
     #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Linux")]
     fn claim(&self, _: SocketAddr) -> io::Result<SharedPortLock> {
         Ok(None)
@@ -404,7 +415,8 @@ impl OsNetwork {
 }
 
 pub(super) fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
-    // socket2 sets close-on-exec: a child that inherited a listener would keep its queue alive after us.
+    // socket2 sets close-on-exec. A child that inherited a listener would keep its queue open after
+    // this process has ended.
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
@@ -412,7 +424,7 @@ pub(super) fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The TCP address a socket is bound to.
+/// Returns the TCP address that a socket is bound to.
 pub(super) fn tcp_address(socket: &Socket) -> io::Result<SocketAddr> {
     socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }

@@ -1,7 +1,7 @@
-//! The datagram socket by which a service manager hears of us.
+//! Datagram socket for notifications to a service manager.
 //!
-//! Nothing here waits: a manager that does not read costs an error, not a thread (P15). It is not connected, so that a manager
-//! that was restarted is found again.
+//! No call here waits: a manager that does not read costs an error, not a thread (P15). The socket
+//! is not connected, so it also reaches a manager that has been restarted.
 
 use rustix::{
     fd::OwnedFd,
@@ -18,11 +18,11 @@ pub(crate) struct NotifySocket {
 }
 
 impl NotifySocket {
-    /// A socket that sends to `address`: an absolute path, or a name in the abstract namespace after an `@`. Whether anybody is
-    /// there is not asked.
+    /// Returns a socket that sends to `address`: an absolute path, or a name in the abstract
+    /// namespace after an `@`. Does not check that anything listens there.
     ///
     /// # Errors
-    /// `InvalidInput` for any other address, or the system's.
+    /// `InvalidInput` for any other address; otherwise errors of the system.
     pub(crate) fn to(address: &OsStr) -> io::Result<Self> {
         let manager = match address.as_bytes() {
             [b'/', ..] => SocketAddrUnix::new(address)?,
@@ -40,7 +40,7 @@ impl NotifySocket {
     /// Sends one datagram, now or not at all.
     ///
     /// # Errors
-    /// The system's; `WouldBlock` if the manager does not read.
+    /// Errors of the system; `WouldBlock` if the manager does not read.
     pub(crate) fn send(&self, message: &str) -> io::Result<()> {
         loop {
             match sendto(
@@ -50,7 +50,7 @@ impl NotifySocket {
                 &self.manager,
             ) {
                 Err(Errno::INTR) => {}
-                // A datagram goes whole or not at all.
+                // A datagram is sent whole or not at all.
                 sent => return sent.map(drop).map_err(io::Error::from),
             }
         }

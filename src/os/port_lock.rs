@@ -1,13 +1,14 @@
-//! A mark on a port that is ours alone.
+//! A lock on a port that belongs to this process alone.
 //!
-//! The workers of one process share a port by `SO_REUSEPORT`, and that lets in every process of the same user that sets it too,
-//! whenever it was set: a second instance with `--reuse-port` would join one that never agreed (P14). The kernel keeps no record
-//! of what we meant, so we do: a name in the abstract Unix namespace, which belongs to the same network namespace as the port and
-//! vanishes with its socket, however the process ends.
+//! The workers of one process share a port by `SO_REUSEPORT`. That also admits every process of the
+//! same user that sets the option, no matter when: a second instance with `--reuse-port` would join
+//! an instance without it (P14). The kernel does not record which sharing was intended. This lock
+//! does: it is a name in the abstract Unix namespace. The name belongs to the same network
+//! namespace as the port and vanishes with its socket, however the process ends.
 //!
 //! Every user of the machine may bind such names. So nothing depends on a name that another user
-//! could take first: the holder adds its process id, the others find it in the system's list, and
-//! only a holder of the same user counts. Another user's sockets cannot share the port anyway.
+//! could take first. The holder adds its process id, other processes find it in the system's list,
+//! and only a holder of the same user counts. Another user's sockets cannot share the port anyway.
 
 use rustix::{
     fd::OwnedFd,
@@ -20,14 +21,14 @@ use rustix::{
 };
 use std::{io, net::SocketAddr};
 
-/// Set on an address for as long as it lives.
+/// Holds the lock on an address until it is dropped.
 #[derive(Debug)]
 pub(super) struct PortLock(
     #[expect(dead_code, reason = "held: the name lives as long as its socket")] Option<OwnedFd>,
 );
 
 impl PortLock {
-    /// Marks `address`. Without a free name the port is not marked: a later process of the same
+    /// Locks `address`. If no name is free, the port stays unlocked: a later process of the same
     /// user may then share it.
     pub(super) fn set(address: SocketAddr) -> io::Result<Self> {
         let socket =
@@ -39,7 +40,7 @@ impl PortLock {
                 Err(Errno::ADDRINUSE) => {}
                 bound => {
                     bound?;
-                    // Only a socket that listens tells others its user.
+                    // Only a listening socket reveals its user to a peer.
                     listen(&socket, QUEUE)?;
                     return Ok(Self(Some(socket)));
                 }
@@ -48,14 +49,14 @@ impl PortLock {
         Ok(Self(None))
     }
 
-    /// The mark of a port that is shared: none.
+    /// Returns the value for a shared port, which has no lock.
     pub(super) const fn none() -> Self {
         Self(None)
     }
 
-    /// Whether a process of this user has marked this address, one that it covers, or one that
-    /// covers it. The list of names is that of `proc(5)`; where it cannot be read the kernel may
-    /// still refuse the port.
+    /// Returns whether a process of this user has locked this address, one that it covers, or one
+    /// that covers it. The names are listed as in `proc(5)`. Where the list cannot be read, the
+    /// kernel may still refuse the port.
     pub(super) fn covers(address: SocketAddr) -> bool {
         let names = std::fs::read("/proc/net/unix").unwrap_or_default();
         let names = String::from_utf8_lossy(&names);
@@ -70,7 +71,7 @@ impl PortLock {
     }
 }
 
-/// Whether a client could mean both.
+/// Returns whether one client address can reach both.
 pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let covers = |one: SocketAddr, other: SocketAddr| {
         one.ip().is_unspecified() && (one.is_ipv6() || other.is_ipv4())
@@ -79,7 +80,7 @@ pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
         && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
 }
 
-/// No name that a stranger can hold counts, nor one that does not say whose it is.
+/// A name held by another user does not count, nor one that does not reveal its user.
 fn is_held_by_this_user(name: &str) -> bool {
     let holder = || {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -91,7 +92,7 @@ fn is_held_by_this_user(name: &str) -> bool {
 }
 
 const NAME_PREFIX: &str = "lameduck exclusive ";
-/// Names that are tried for one mark.
+/// Maximum number of names that are tried for one lock.
 const NAMES: u32 = 16;
-/// Processes that may ask for a mark in its life; nothing is ever accepted.
+/// Processes that can check a lock while it is held; their connections are never accepted.
 const QUEUE: i32 = 4096;

@@ -1,4 +1,5 @@
-//! Checks that threads and descriptors can be had before code runs that panics without them (P14).
+//! Checks that threads and descriptors are available before code runs that panics without them
+//! (P14).
 //!
 //! tokio panics when the system refuses a thread or a socket pair, and so does the writer thread of
 //! the log. A multi-threaded runtime that got only some of its threads is worse: its drop waits for
@@ -19,8 +20,8 @@ use tokio::runtime::{Builder, Runtime};
 /// signals and a copy.
 const RUNTIME_DESCRIPTORS: usize = 12;
 
-/// The longest wait for a multi-threaded runtime. Only a lost race with other processes for the
-/// last thread takes so long.
+/// Longest wait for a multi-threaded runtime. It takes this long only if another process took the
+/// last thread after the check.
 const BUILD_MAX: Duration = Duration::from_secs(5);
 
 /// Builds the first single-threaded runtime of the process, or returns why that is not possible.
@@ -33,7 +34,7 @@ pub(crate) fn single_threaded() -> io::Result<Runtime> {
 pub(crate) fn multi_threaded(name: &'static str, workers: usize) -> io::Result<Runtime> {
     descriptors(RUNTIME_DESCRIPTORS)?;
     let (built, build) = mpsc::channel();
-    // On a thread of its own: if another process takes the last thread after the check, the build
+    // On a separate thread: if another process takes the last thread after the check, the build
     // never returns.
     let building = thread::Builder::new().name("lameduck-start".into()).spawn(move || {
         let runtime = threads(workers).and_then(|()| {
@@ -61,7 +62,7 @@ pub(crate) fn multi_threaded(name: &'static str, workers: usize) -> io::Result<R
 /// Starts `count` threads, all at the same time, and ends them.
 ///
 /// # Errors
-/// The system's, if it refuses one of them.
+/// Errors of the system, if it refuses one of them.
 pub(crate) fn threads(count: usize) -> io::Result<()> {
     let mut started = Vec::new();
     let mut outcome = Ok(());
@@ -90,7 +91,8 @@ fn descriptors(count: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs `start`, which panics if the system refuses it something.
+/// Runs `start`, which panics if the system refuses it a resource, and returns the panic as an
+/// error.
 pub(crate) fn catch<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     catch_unwind(AssertUnwindSafe(start)).unwrap_or_else(|panic| {
         let message = panic
@@ -100,7 +102,7 @@ pub(crate) fn catch<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     })
 }
 
-/// A thread still counts against the limit for a moment after its join.
+/// Waits until a joined thread no longer counts against the limit, which takes a moment.
 fn wait_until_gone(thread: JoinHandle<Option<u32>>) {
     const TRIES: usize = 1000;
     let Ok(Some(id)) = thread.join() else { return };

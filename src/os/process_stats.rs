@@ -1,7 +1,9 @@
-//! What the process uses, read from `/proc`: three numbers of one line, so it takes no crate.
+//! Resource usage of the process, read from `/proc`. It needs three numbers of one line, so no
+//! crate.
 //!
-//! The one file that is read at every scrape is opened at the start and kept, and descriptors are counted without opening any:
-//! a process that has run out of them still says so.
+//! The file that is read at every scrape is opened at the start and kept open. Descriptors are
+//! counted without opening one. So a process that has run out of descriptors still reports its
+//! usage.
 
 use super::descriptors_max;
 use crate::runtime::{ProcessStats, ProcessUsage};
@@ -26,7 +28,7 @@ pub(crate) struct ProcStats {
 
 impl ProcStats {
     /// # Errors
-    /// The system's, such as that no `/proc` is mounted.
+    /// Errors of the system, such as that no `/proc` is mounted.
     pub(crate) fn new() -> io::Result<Self> {
         let stat = File::open("/proc/self/stat")?;
         let boot = fs::read_to_string("/proc/stat").ok().as_deref().and_then(boot_of);
@@ -58,16 +60,17 @@ impl ProcessStats for ProcStats {
     }
 }
 
-/// How many descriptors are open. Linux 6.2 and later say it in the size of the directory; before, it is counted.
+/// Returns how many descriptors are open. Linux 6.2 and later report it as the size of the
+/// directory; earlier versions need a count.
 fn descriptors() -> Option<u64> {
     match fs::metadata(OWN_DESCRIPTORS).ok()?.len() {
-        // One of them is the descriptor of the directory that is read.
+        // One of them is the descriptor of the directory itself.
         0 => u64::try_from(fs::read_dir(OWN_DESCRIPTORS).ok()?.count()).ok()?.checked_sub(1),
         open => Some(open),
     }
 }
 
-/// What is wanted of `/proc/self/stat`: see proc_pid_stat(5).
+/// The fields used of `/proc/self/stat`: see proc_pid_stat(5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stat {
     cpu_ticks: u64,
@@ -78,7 +81,8 @@ struct Stat {
 
 impl Stat {
     fn of(line: &str) -> Option<Self> {
-        // The second field is a name in brackets, which may hold blanks and brackets; the third is the first behind it.
+        // The second field is a name in parentheses, which may contain blanks and parentheses. The
+        // third field follows the last parenthesis.
         let (_, behind) = line.rsplit_once(')')?;
         let fields: Vec<&str> = behind.split_ascii_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
@@ -128,7 +132,7 @@ mod tests {
         let before = usage.descriptors.unwrap();
         let files: Vec<File> = (0..50).map(|_| File::open("/dev/null").unwrap()).collect();
         let after = meter.read().unwrap().descriptors.unwrap();
-        // Other tests of this process open and close some, too.
+        // Other tests of this process open and close descriptors, too.
         assert!(after > before && before > 2, "{before} and {} more are {after}", files.len());
     }
 

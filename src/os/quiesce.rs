@@ -1,18 +1,21 @@
-//! Keeps newcomers out of a listening TCP socket that still holds connections to be accepted (P5a).
+//! Keeps new connections out of a listening TCP socket that still holds connections to be accepted
+//! (P5a).
 //!
-//! The kernel completes handshakes on its own and queues them until somebody accepts. Closing the listener resets the whole
-//! queue, and emptying it first races with whoever arrives in between. So the door is shut first: a packet filter on the
-//! listening socket drops every segment that asks for a new connection. Handshakes under way still complete, the queue is
-//! accepted until it is empty, and only then the socket is closed. A client whose SYN was dropped sends it again after a
-//! second, to a successor on the port or to nobody, who refuses; nothing of its request was sent, so it loses time and no
-//! request.
+//! The kernel completes handshakes itself and queues them until they are accepted. Closing the
+//! listener resets the whole queue. Emptying the queue first races with connections that arrive in
+//! between. So new connections are kept out first: a packet filter on the listening socket drops
+//! every segment that asks for a new connection. Handshakes in progress still complete, the queue
+//! is accepted until it is empty, and only then the socket is closed. A client whose SYN was
+//! dropped sends it again after a second. A successor on the port then accepts it, or the kernel
+//! refuses it. No byte of its request was sent, so it loses time and no request.
 //!
-//! Accepted connections inherit the filter. It does not harm them: no segment of an established connection is a bare SYN.
+//! Accepted connections inherit the filter. It does not harm them: no segment of an established
+//! connection is a bare SYN.
 //!
-//! Where a filter is forbidden, newcomers are led elsewhere: see `decoy`.
+//! Where a filter is forbidden, new connections go to another socket: see `decoy`.
 //!
-//! Never used on a socket that we inherited: the filter belongs to the socket and not to us, and would stay on it for
-//! ever.
+//! Neither is used on an inherited socket: a filter belongs to the socket, not to this process, and
+//! would stay on it for ever.
 
 use super::SocketOptions;
 #[cfg(target_os = "linux")]
@@ -20,35 +23,36 @@ use super::SpareFds;
 use socket2::Socket;
 use std::{io, net::SocketAddr, os::fd::BorrowedFd, sync::Arc};
 
-/// What keeps newcomers out of a port. Its listeners share it, and each holds it for longer than its own socket.
+/// Keeps new connections out of a port. Shared by the port's listeners; each holds it for longer
+/// than its own socket.
 #[derive(Clone, Debug)]
 pub(super) struct Seal {
     #[cfg(target_os = "linux")]
     decoys: super::decoy::Decoys,
-    /// Descriptors for the seal itself: a process may have none left when it is asked to stop.
+    /// Descriptors for the seal itself: the process may have none left when it is asked to stop.
     #[cfg(target_os = "linux")]
     spares: Option<SpareFds>,
 }
 
-/// A socket beside the listener to accept from, too.
+/// A socket to accept from in addition to the listener.
 pub(super) type DecoyListener = Option<Arc<Socket>>;
 
 #[cfg(target_os = "linux")]
 impl Seal {
-    /// A seal for a port with `listeners` listeners.
+    /// Returns a seal for a port with `listeners` listeners.
     pub(super) fn new(listeners: usize, options: &SocketOptions) -> Self {
         Self { decoys: super::decoy::Decoys::new(listeners, options.clone()), spares: None }
     }
 
-    /// Keeps descriptors back: one for each listener's decoy, and one for the view of handshakes.
+    /// Keeps descriptors back: one for each listener's decoy, and one to count handshakes.
     ///
     /// # Errors
-    /// The system's, if no descriptors are left.
+    /// Errors of the system, if no descriptors are left.
     pub(super) fn with_spares(self, listeners: usize) -> io::Result<Self> {
         Ok(Self { spares: Some(SpareFds::new(listeners + 1)?), ..self })
     }
 
-    /// Returns the number of handshakes under way with `local`, if the kernel tells.
+    /// Returns the number of handshakes in progress with `local`, if the kernel reports it.
     pub(super) fn handshakes(&self, local: SocketAddr) -> Option<usize> {
         let netlink = self.open(super::sock_diag::open).ok()?;
         let count = super::handshakes::under_way(&netlink, local);
@@ -66,7 +70,8 @@ impl Seal {
         }
     }
 
-    /// From now on `listener`, which is bound to `local`, completes no handshake that has not begun.
+    /// From now on `listener`, which is bound to `local`, completes no handshake that has not
+    /// begun.
     pub(super) fn drop_new_handshakes(
         &self,
         listener: BorrowedFd<'_>,
@@ -94,7 +99,7 @@ impl Seal {
         Ok(self)
     }
 
-    /// The system has no view of handshakes.
+    /// This system cannot count handshakes.
     pub(super) fn handshakes(&self, _: SocketAddr) -> Option<usize> {
         None
     }
@@ -115,7 +120,8 @@ impl Seal {
 mod filter {
     use socket2::SockFilter;
 
-    // Classic BPF, `linux/bpf_common.h`: an instruction's code is its class (LD is 0) with what it does.
+    // Classic BPF, `linux/bpf_common.h`: an instruction's code is its class (LD is 0) with its
+    // operation.
     const LOAD_BYTE_AT: u16 = 0x10 /* B */ | 0x20 /* ABS */;
     const AND: u16 = 0x04 /* ALU */ | 0x50 /* AND */;
     const JUMP_IF_EQUAL: u16 = 0x05 /* JMP */ | 0x10 /* JEQ */;
@@ -127,13 +133,14 @@ mod filter {
     const ACK: u32 = 0x10;
 
     const DROP: u32 = 0;
-    /// How many bytes of the packet to keep: all.
+    /// Number of bytes of the packet to keep: all.
     const PASS: u32 = u32::MAX;
 
-    /// Drops a segment with SYN and without ACK, passes every other. A filter on a TCP socket sees the segment from its TCP
-    /// header on, over IPv4 and IPv6 alike.
+    /// Drops a segment with SYN and without ACK, and passes every other. A filter on a TCP socket
+    /// sees the segment from its TCP header on, over IPv4 and IPv6 alike.
     pub(super) const BARE_SYNS: [SockFilter; 5] = [
-        // 0: The accumulator becomes the flags. A segment too short to have them is dropped by the kernel.
+        // 0: Load the flags into the accumulator. The kernel drops a segment that is too short to
+        // have them.
         SockFilter::new(LOAD_BYTE_AT, 0, 0, FLAGS_OFFSET),
         // 1: Only SYN and ACK matter. ECN and other flags may come with a SYN.
         SockFilter::new(AND, 0, 0, SYN | ACK),

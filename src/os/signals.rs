@@ -1,4 +1,4 @@
-//! The four signals that ask for a stop.
+//! The four signals that request a stop.
 
 use super::TokioClock;
 use crate::{
@@ -16,11 +16,13 @@ use std::{
 };
 use tokio::signal::unix::{self, SignalKind};
 
-/// Holds the four signals back until [`UnixSignals::install`] lets them through on the same thread: none that comes in between is
-/// lost, not even to process 1 of a container, for which the kernel throws away what has no handler. Call it first of all, before
-/// there is a second thread; threads that are made until then leave these signals to this one.
+/// Blocks the four signals until [`UnixSignals::install`] unblocks them on the same thread. No
+/// signal that arrives in between is lost, not even in process 1 of a container, for which the
+/// kernel discards signals without a handler. Call it before anything else, while there is only one
+/// thread. Threads that start before the unblocking inherit the block and leave these signals to
+/// this thread.
 pub fn block_signals() {
-    // It cannot fail: the set is a valid one.
+    // Cannot fail: the set is valid.
     let _ = stop_signals().thread_block();
 }
 
@@ -28,39 +30,44 @@ fn stop_signals() -> SigSet {
     SigSet::from_iter([Unix::SIGTERM, Unix::SIGINT, Unix::SIGQUIT, Unix::SIGHUP])
 }
 
-/// Hears SIGTERM, SIGINT, SIGQUIT and SIGHUP from the moment it is made.
+/// Receives SIGTERM, SIGINT, SIGQUIT and SIGHUP from its creation on.
 ///
-/// Keep it for the life of the process: tokio never puts a signal's default action back, so after a drop these four would be
-/// swallowed and a second Ctrl-C would do nothing. A signal that comes twice before it is received counts once, as signals
-/// do; of several that wait, SIGINT and SIGQUIT are reported first. Nobody can know which came first; one that is taken for
-/// the first does the least harm, since as a further one it would end a wait (P12). So the first SIGTERM or SIGHUP is reported after 2 ms.
+/// Keep it until the process ends. tokio never restores a signal's default action, so after a drop
+/// these four would have no effect and a second Ctrl-C would do nothing. A signal that arrives
+/// twice before it is received counts once, as usual for signals. Of several pending signals,
+/// SIGINT and SIGQUIT are reported first. The order of arrival is unknown, and as the first signal
+/// they do the least harm: as further ones they would end a wait (P12). So a first SIGTERM or
+/// SIGHUP is reported only after 2 ms.
 pub struct UnixSignals {
-    /// Those that are impatient as further ones first.
+    /// SIGINT and SIGQUIT come first: as further signals they end a wait.
     streams: Vec<(Signal, unix::Signal)>,
     first: FirstSignal,
 }
 
-/// The first signal of all. A patient one waits a moment for an impatient one that was sent with it: each runtime of the process may be
-/// the one that passes a signal on, so that two come in any order.
+/// State of the first signal. A first SIGTERM or SIGHUP is held back for an interrupt that was sent
+/// with it. Any runtime of the process may pass a signal on, so two signals can arrive in either
+/// order.
 enum FirstSignal {
     Awaited,
     Held(Signal, Pin<Box<dyn Sleep>>),
     Reported,
 }
 
-/// How long it waits: what the kernel and the runtimes may need to pass on what was sent at once.
+/// How long the first signal is held: the time that the kernel and the runtimes may need to pass on
+/// signals sent together.
 const COALESCE_WINDOW: Duration = Duration::from_millis(2);
 
 impl UnixSignals {
-    /// Puts the four handlers in place. Do it before anything is bound: process 1 of a container has no default action, and
-    /// would be deaf until then (P14).
+    /// Installs the four handlers. Call it before anything is bound: process 1 of a container has
+    /// no default actions, and would ignore signals until then (P14).
     ///
-    /// SIGHUP stays ignored if it was when the process started, as `nohup` has it. SIGINT and
-    /// SIGQUIT do not: a shell without job control starts every background job with both ignored,
-    /// and they must still stop it.
+    /// SIGHUP stays ignored if it was ignored when the process started, as under `nohup`. SIGINT
+    /// and SIGQUIT do not: a shell without job control starts every background job with both
+    /// ignored, and they must still stop it.
     ///
-    /// They report to the tokio runtime that this is called on, which must have I/O enabled and must be the one that
-    /// [`recv`](SignalSource::recv) is awaited on. The calling thread takes the four even if whoever started the process had blocked them.
+    /// The handlers report to the current tokio runtime. It must have I/O enabled, and
+    /// [`recv`](SignalSource::recv) must be awaited on it. The calling thread unblocks the four
+    /// signals, even if the parent process had blocked them.
     ///
     /// # Errors
     /// If this is not called on a tokio runtime, or the system refuses a handler.
@@ -74,23 +81,24 @@ impl UnixSignals {
         if !is_hangup_ignored() {
             streams.push(listen(hangup)?);
         }
-        // Held back by us, or by a parent: a blocked signal is inherited, and would never come.
+        // `block_signals` or the parent process may have blocked them. A blocked signal is
+        // inherited, and would never arrive.
         stop_signals().thread_unblock()?;
         Ok(Self { streams, first: FirstSignal::Awaited })
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Signal> {
         for (signal, stream) in &mut self.streams {
-            // One that is held comes before others of its kind, and after those that are not.
+            // A held signal is reported before other SIGTERMs and SIGHUPs, and after interrupts.
             if !signal.is_impatient() && matches!(self.first, FirstSignal::Held(..)) {
                 break;
             }
-            // A stream that ended cannot hear any more; the others can.
+            // A stream that ended receives nothing more; the others still do.
             if let Poll::Ready(Some(())) = stream.poll_recv(cx) {
                 if signal.is_impatient() && matches!(self.first, FirstSignal::Awaited) {
                     self.first = FirstSignal::Reported;
                 }
-                // One that is still held is a further one from then on.
+                // A signal that is still held is reported later, as a further one.
                 if signal.is_impatient() || matches!(self.first, FirstSignal::Reported) {
                     return Poll::Ready(*signal);
                 }
@@ -119,7 +127,7 @@ impl SignalSource for UnixSignals {
     }
 }
 
-/// Whether SIGHUP is ignored now, by `proc(5)`; no, where that cannot be read.
+/// Returns whether SIGHUP is ignored now, by `proc(5)`; no, where that cannot be read.
 fn is_hangup_ignored() -> bool {
     const HANGUP: u64 = 1 << (Unix::SIGHUP as u64 - 1);
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

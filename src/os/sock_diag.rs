@@ -1,7 +1,9 @@
-//! Questions to `sock_diag(7)`, the interface behind `ss`: messages over netlink, which need no privilege and no unsafe code.
+//! Requests to `sock_diag(7)`, the interface that `ss` uses: netlink messages, which need no
+//! privilege and no unsafe code.
 //!
-//! The kernel answers within the calls that ask and receive, so nothing is ever awaited. Where it does not answer (a sandbox
-//! without netlink, a kernel without `inet_diag`) there is no socket, or an error in its place: the answer is unknown.
+//! The kernel responds within the send and receive calls, so nothing is awaited. It may not respond
+//! at all, in a sandbox without netlink or in a kernel without `inet_diag`. Then the socket cannot
+//! be opened, or an error is received, and the result is unknown.
 
 use rustix::{
     io::Errno,
@@ -16,30 +18,30 @@ use std::{
     os::fd::OwnedFd,
 };
 
-/// `SOCK_DIAG_BY_FAMILY`, of `linux/sock_diag.h`: the kind of a question and of its answers.
+/// `SOCK_DIAG_BY_FAMILY`, of `linux/sock_diag.h`: the type of a request and of its responses.
 pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `NLM_F_REQUEST`, of `linux/netlink.h`.
 pub(super) const REQUEST: u16 = 1;
-/// `NLM_F_DUMP`: about every socket that matches, not one.
+/// `NLM_F_DUMP`: list every socket that matches, not one.
 pub(super) const DUMP: u16 = 0x300;
-/// `INET_DIAG_NOCOOKIE`, of `linux/inet_diag.h`: whoever it is.
+/// `INET_DIAG_NOCOOKIE`, of `linux/inet_diag.h`: match any socket.
 pub(super) const NO_COOKIE: u64 = u64::MAX;
 
 const TCP: u8 = 6;
 const QUESTION_BYTES: usize = 72;
 
-/// A `nlmsghdr` and an `inet_diag_req_v2`, of `linux/inet_diag.h`.
+/// An `nlmsghdr` and an `inet_diag_req_v2`, of `linux/inet_diag.h`.
 pub(super) struct Question {
     /// `NLM_F_…`.
     pub(super) flags: u16,
-    /// Its answers carry it, too.
+    /// Sequence number; the responses carry it, too.
     pub(super) number: u32,
-    /// A bit for each state that matters.
+    /// Bit mask of the TCP states to match.
     pub(super) states: u32,
-    /// Its family, and in a dump its port, are what is asked for.
+    /// Local address to match; a dump matches only its family and port.
     pub(super) local: SocketAddr,
     pub(super) peer: SocketAddr,
-    /// A socket's identity: no other socket that came to have these addresses can answer.
+    /// Identity of the socket. It excludes a later socket with the same addresses.
     pub(super) cookie: u64,
 }
 
@@ -63,7 +65,7 @@ impl Question {
         message.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
         message.extend(self.flags.to_ne_bytes());
         message.extend(self.number.to_ne_bytes());
-        message.extend(0_u32.to_ne_bytes()); // from: the kernel knows
+        message.extend(0_u32.to_ne_bytes()); // pid: 0, the kernel fills it in
         let family = if self.local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         message.extend([family.as_raw() as u8, TCP, 0, 0]); // no extensions; padding
         message.extend(self.states.to_ne_bytes());
@@ -78,11 +80,11 @@ impl Question {
     }
 }
 
-/// The next datagram of answers, if there is one and it is whole.
+/// Receives the next datagram of a response, or `None` if there is none or it was truncated.
 pub(super) fn receive<'a>(netlink: &OwnedFd, bytes: &'a mut [u8]) -> Option<&'a [u8]> {
     loop {
         match recv(netlink, &mut *bytes, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
-            // Told to, the kernel gives the length that it would have had.
+            // With `MSG_TRUNC`, the kernel returns the full length of the datagram.
             Ok((_, length)) => return bytes.get(..length),
             Err(Errno::INTR) => {}
             Err(_) => return None,
@@ -98,7 +100,7 @@ pub(super) fn u32_at(message: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(message.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// An address as these messages have it: one of IPv4 stands first, before zeros.
+/// Encodes an address for these messages: an IPv4 address comes first, followed by zeros.
 pub(super) fn sixteen_bytes(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(ip) => {

@@ -1,10 +1,12 @@
-//! Descriptors kept back, so that a process without any left still answers its probes (P15, P16).
+//! Descriptors kept back, so that a process without free descriptors still responds to its probes
+//! (P15, P16).
 //!
-//! A spare descriptor is a socket that is bound to nothing (a file would have to exist, and an empty image has none, not even
-//! `/dev/null`) and does nothing but exist. When an accept fails for want of descriptors, the listener closes a spare and
-//! accepts with the number that this freed. When such a connection ends, its descriptor is not given back to the process,
-//! where the main side's backlog would have it within a moment: such a socket is put in its place with one `dup2`, which
-//! closes the connection and keeps the number. So a reserve of four serves four probes at a time, for ever.
+//! A spare descriptor is an unbound socket that is never used. (A file would not do: an empty image
+//! has none to open, not even `/dev/null`.) When an accept fails because no descriptor is free, the
+//! listener closes a spare and accepts with the freed number. When such a connection ends, its
+//! descriptor does not return to the process, where the backlog of the main server would take it at
+//! once. Instead one `dup2` replaces it by a spare, which closes the connection and keeps the
+//! number. So four spares serve four probes at a time, for ever.
 
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use std::{
@@ -21,30 +23,32 @@ pub struct SpareFds {
 
 #[derive(Debug)]
 struct Shared {
-    /// What the spares are copies of. Never given away, so that a copy can be made without a descriptor to open a file with.
+    /// The socket that spares are duplicated from. Never released, so a spare can be created
+    /// without opening a file.
     blank: OwnedFd,
     size: usize,
     spares: Mutex<Vec<OwnedFd>>,
 }
 
 impl SpareFds {
-    /// Keeps `size` descriptors back, and one more to copy them from.
+    /// Keeps `size` descriptors back, and one more to duplicate them from.
     ///
     /// # Errors
-    /// The system's, such as that there are no descriptors left to keep.
+    /// Errors of the system, such as that no descriptors are left.
     pub fn new(size: usize) -> io::Result<Self> {
         let blank = OwnedFd::from(UnixDatagram::unbound()?);
         let spares = (0..size).map(|_| copy(&blank)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { shared: Arc::new(Shared { blank, size, spares: Mutex::new(spares) }) })
     }
 
-    /// How many spares there are now.
+    /// Returns the current number of spares.
     #[must_use]
     pub fn spares(&self) -> usize {
         self.lock().len()
     }
 
-    /// Closes one spare. Whether there was one: then whoever asks next for a descriptor gets it.
+    /// Closes one spare. Returns whether there was one: then the next call that opens a descriptor
+    /// gets its number.
     pub(super) fn give_up_one(&self) -> bool {
         self.lock().pop().is_some()
     }
@@ -60,7 +64,7 @@ impl SpareFds {
         }
     }
 
-    /// Takes back what was given up, as far as the process has descriptors again.
+    /// Replaces released spares while the process has free descriptors.
     pub(super) fn refill(&self) {
         let mut spares = self.lock();
         while spares.len() < self.shared.size {
@@ -69,7 +73,8 @@ impl SpareFds {
         }
     }
 
-    /// Closes what `descriptor` is open on. If spares are missing, it becomes one, and at no moment anybody else's.
+    /// Closes the file of `descriptor`. If a spare is missing, the descriptor becomes one, and at
+    /// no moment is free for other uses.
     pub(super) fn take_back(&self, mut descriptor: OwnedFd) {
         let mut spares = self.lock();
         if spares.len() < self.shared.size && replace(&self.shared.blank, &mut descriptor).is_ok() {
@@ -82,7 +87,8 @@ impl SpareFds {
     }
 }
 
-/// Whether an error says that there are no descriptors left, in the process or in the whole system.
+/// Returns whether an error means that no descriptors are left, in the process or in the whole
+/// system.
 pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }

@@ -1,17 +1,20 @@
-//! Where code runs in production: threads with a runtime of their own, or tasks of a runtime that is already there.
+//! Where futures run in production: on threads with a runtime each, or as tasks of an existing
+//! runtime.
 //!
 //! ```text
-//!  Threads   lameduck-internal      one runtime, the internal server       (P16: answers when every worker is blocked)
-//!            lameduck-worker-0..n   one single-threaded runtime a core     (no work stealing, no lock between cores)
-//!            lameduck-watchd        no runtime at all                      (P7)
-//!            the guests' runtime    hooks, tasks and checks of the user, if it is another than the host's
+//!  ThreadPerWorker
+//!    lameduck-internal      one runtime, the internal server   (P16: responds while workers block)
+//!    lameduck-worker-0..n   one single-threaded runtime a core (no work stealing or shared lock)
+//!    lameduck-watchd        no runtime at all                  (P7)
+//!    the user's runtime     hooks, tasks and checks of the user, if it is not the host's
 //!
-//!  Tasks     lameduck-internal      as above
-//!            the caller's runtime   one worker, a task
+//!  CurrentRuntime
+//!    lameduck-internal      as above
+//!    the caller's runtime   one worker, a task
 //! ```
 //!
-//! A room is left without waiting for what its job started: a `spawn_blocking` that is stuck would hold the drop of its
-//! runtime for ever.
+//! A thread ends without waiting for blocking tasks that its future started. Dropping its runtime
+//! normally would wait for ever for a stuck `spawn_blocking`.
 
 use super::{watchdog::Watchdog, with_limit};
 use crate::{
@@ -24,7 +27,8 @@ use tokio::{
     sync::oneshot,
 };
 
-/// Rooms for a process of our own: a thread for each, and a watchdog.
+/// Spawner for lameduck's own process: a thread for each worker and the internal server, and a
+/// watchdog.
 #[derive(Debug)]
 pub struct ThreadPerWorker {
     clock: Arc<dyn Clock>,
@@ -34,16 +38,17 @@ pub struct ThreadPerWorker {
 }
 
 impl ThreadPerWorker {
-    /// Rooms for `workers` workers (see [`cores`](super::cores)). The watchdog's thread starts here and waits to be armed;
-    /// `clock` tells what its moment means.
+    /// Returns a spawner for `workers` workers (see [`cores`](super::cores)). Starts the watchdog's
+    /// thread, which waits to be armed. The watchdog's deadline is a time of `clock`.
     ///
     /// # Errors
-    /// The system's, if the watchdog's thread cannot be had.
+    /// Errors of the system, if the watchdog's thread cannot be started.
     pub fn new(clock: Arc<dyn Clock>, workers: NonZeroUsize) -> io::Result<Self> {
         Ok(Self { clock, workers, watchdog: Watchdog::start()?, user_runtime: None })
     }
 
-    /// Lets users' hooks, tasks and checks run on `user_runtime`, and not on the runtime that the host is run on.
+    /// Runs the user's hooks, tasks and checks on `user_runtime` instead of the runtime that the
+    /// host runs on.
     #[must_use]
     pub fn with_user_runtime(self, user_runtime: Handle) -> Self {
         Self { user_runtime: Some(user_runtime), ..self }
@@ -72,15 +77,15 @@ impl Spawner for ThreadPerWorker {
     }
 }
 
-/// Rooms inside somebody else's tokio runtime: its one worker is a task there. Only the internal side
-/// has a thread. The process is not ours to end, so there is no watchdog.
+/// Spawner inside a caller's tokio runtime. Its one worker is a task there; only the internal
+/// server has a thread. There is no watchdog, because the process belongs to the caller.
 #[derive(Clone, Debug)]
 pub struct CurrentRuntime {
     runtime: Handle,
 }
 
 impl CurrentRuntime {
-    /// Rooms on `runtime`, such as [`Handle::current`].
+    /// Returns a spawner on `runtime`, such as [`Handle::current`].
     #[must_use]
     pub fn new(runtime: Handle) -> Self {
         Self { runtime }
@@ -105,7 +110,7 @@ impl Spawner for CurrentRuntime {
 fn spawn_task(runtime: &Handle, future: BoxFuture) -> JoinHandle {
     let task = runtime.spawn(future);
     Box::pin(async move {
-        // Returned, panicked or lost with its runtime: the room is empty.
+        // Finished, panicked, or dropped with its runtime: in each case the task has ended.
         let _ = task.await;
     })
 }
@@ -118,7 +123,8 @@ fn try_on_its_own_thread(name: String, future: BoxFuture) -> io::Result<JoinHand
     let runtime = BackgroundShutdown(Some(Builder::new_current_thread().enable_all().build()?));
     let (ended, end) = oneshot::channel::<()>();
     thread::Builder::new().name(name).spawn(move || {
-        // Dropped last, by a panic too: the end is known only when the runtime and all its tasks are gone.
+        // Dropped last, also after a panic: the end is signalled only when the runtime and all its
+        // tasks are gone.
         let _ended = ended;
         let runtime = runtime;
         runtime.run(future);
@@ -128,13 +134,13 @@ fn try_on_its_own_thread(name: String, future: BoxFuture) -> io::Result<JoinHand
     }))
 }
 
-/// A runtime whose drop waits for nothing.
+/// A runtime whose drop does not wait for blocking tasks.
 struct BackgroundShutdown(Option<Runtime>);
 
 impl BackgroundShutdown {
     fn run(&self, future: BoxFuture) {
         if let Some(runtime) = &self.0 {
-            // In a task, as on a runtime that all share: what it polls may ask for its id.
+            // Run it as a task, as on a shared runtime: code in it may ask for its task id.
             let _ = runtime.block_on(runtime.spawn(future));
         }
     }

@@ -1,8 +1,8 @@
-//! One line to standard error, without waiting for whoever reads it.
+//! Writes one line to standard error, without waiting for its reader.
 //!
-//! `eprintln!` panics when the reader of the pipe is gone, and blocks for ever when the reader is there but does not read. A
-//! process that must exit in bounded time (P7) can afford neither. What cannot be written now is dropped: this is for last
-//! words, not for logs.
+//! `eprintln!` panics if the reader of the pipe is gone, and blocks for ever if the reader does not
+//! read. A process that must exit in bounded time (P7) can afford neither. A line that cannot be
+//! written at once is dropped: this is for final messages, not for logs.
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -10,11 +10,13 @@ use rustix::{
     stdio::stderr,
 };
 
-/// A pipe that has room at all takes this much at once, or nothing (POSIX `PIPE_BUF`, as Linux has it).
+/// A pipe with any free space takes this many bytes at once, or none (POSIX `PIPE_BUF`, as on
+/// Linux).
 const LINE_BYTES_MAX: usize = 4096;
 
-/// Writes `line` and a newline to standard error, if that is possible at once, in one write. It is cut to 4096 bytes. It
-/// never blocks on a pipe, never panics and reports no error: there is nobody left to report it to.
+/// Writes `line` and a newline to standard error in one write, if that is possible at once. Cuts it
+/// to 4096 bytes. Never blocks on a pipe, never panics, and reports no error, since nothing is left
+/// to report it to.
 pub fn write_stderr_line(line: &str) {
     let mut bytes = Vec::with_capacity(line.len().min(LINE_BYTES_MAX) + 1);
     bytes.extend_from_slice(&line.as_bytes()[..line.len().min(LINE_BYTES_MAX - 1)]);
@@ -24,8 +26,9 @@ pub fn write_stderr_line(line: &str) {
 
 fn write_at_once(bytes: &[u8]) {
     match write_without_waiting(bytes) {
-        // This kind of file cannot promise not to block (a terminal, an old kernel), or it is a regular file with other work
-        // under way. Ask poll instead; a full pipe says no here a second time.
+        // This file cannot promise not to block (a terminal, an old kernel), or it is a regular
+        // file with other work in progress. Ask `poll` instead; for a full pipe it reports no space
+        // again.
         Err(io::Errno::OPNOTSUPP | io::Errno::NOSYS | io::Errno::AGAIN | io::Errno::INVAL) => {}
         Ok(_) | Err(_) => return,
     }
@@ -37,7 +40,8 @@ fn write_at_once(bytes: &[u8]) {
     }
 }
 
-/// Closes the gap between a poll that says yes and a write that blocks, because another thread's write came between.
+/// Writes with `RWF_NOWAIT`. A `poll` before a plain write is not enough: another thread's write
+/// may fill the pipe in between.
 #[cfg(target_os = "linux")]
 fn write_without_waiting(bytes: &[u8]) -> io::Result<usize> {
     let wherever_it_stands = u64::MAX;

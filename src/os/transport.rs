@@ -1,4 +1,4 @@
-//! A connection of the operating system: its bytes, and what the kernel knows about them.
+//! A connection of the operating system: its bytes, and what the kernel reports about them.
 
 use super::SpareFds;
 use crate::runtime::{Peek, Peer, Transport};
@@ -27,9 +27,9 @@ use tokio::{
 pub struct Socket {
     stream: Stream,
     close: Close,
-    /// Our own side is shut.
+    /// Whether our sending direction has been shut down.
     is_shut: bool,
-    /// Where the descriptor goes in the end.
+    /// Takes over the descriptor when the connection is dropped.
     spare_fds: Option<SpareFds>,
 }
 
@@ -37,22 +37,23 @@ pub struct Socket {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
-    /// Only while it is dropped.
+    /// Only during a drop or `into_descriptor`.
     Gone,
 }
 
 /// How a connection ends when the kernel closes its descriptor.
 ///
-/// An accepted TCP connection inherits `SO_LINGER` with a timeout of zero: if the process dies, by
-/// whatever end, a response that was cut ends in a reset and does not look complete (P5d). A close
-/// by this process clears the option first.
+/// An accepted TCP connection inherits `SO_LINGER` with a timeout of zero. If the process dies in
+/// any way, a cut response ends in a reset and does not look complete (P5d). A close by this
+/// process clears the option first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Close {
-    /// With a reset, if the process dies. A drop clears that first.
+    /// With a reset if the process dies. A drop clears the option first.
     ResetByExit,
-    /// With a FIN. Our side is shut, or the socket has no reset, as a Unix socket.
+    /// With a FIN. Our sending direction is shut down, or the socket has no reset, like a Unix
+    /// socket.
     Fin,
-    /// With a reset, by a drop too.
+    /// With a reset, also when it is dropped.
     Reset,
 }
 
@@ -60,7 +61,7 @@ impl Close {
     /// From now on the connection ends with a FIN, however the process ends.
     pub(super) fn cleanly(&mut self, descriptor: BorrowedFd<'_>) {
         if *self == Self::ResetByExit {
-            // It fails only on a connection that is broken already.
+            // Fails only on a connection that is broken already.
             let _ = SockRef::from(&descriptor).set_linger(None);
             *self = Self::Fin;
         }
@@ -73,13 +74,13 @@ impl Close {
                 let _ = SockRef::from(&descriptor).set_linger(Some(Duration::ZERO));
                 *self = Self::Reset;
             }
-            // It cannot be reset; its peer sees an end.
+            // A Unix socket cannot be reset; its peer reads end of file.
             Kind::Unix => {}
         }
     }
 }
 
-/// What kind of socket it is.
+/// Address family of the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Tcp,
@@ -87,7 +88,7 @@ pub(super) enum Kind {
 }
 
 impl Socket {
-    /// Its descriptor goes back to `spare_fds` in the end.
+    /// The descriptor returns to `spare_fds` when the connection is dropped.
     pub(super) fn with_spare_fds(mut self, spare_fds: Option<SpareFds>) -> Self {
         self.spare_fds = spare_fds;
         self
@@ -105,10 +106,11 @@ impl Socket {
         }
     }
 
-    /// Takes it out of the runtime.
+    /// Deregisters the connection from the runtime and returns its descriptor.
     ///
     /// # Errors
-    /// Itself, if its descriptor is promised to a reserve, or the runtime will not let go of it.
+    /// Returns the connection itself if its descriptor belongs to spare descriptors, or if the
+    /// runtime does not release it.
     #[cfg(target_os = "linux")]
     pub(super) fn into_descriptor(mut self) -> Result<(OwnedFd, Close), Self> {
         if self.spare_fds.is_some() {
@@ -123,7 +125,7 @@ impl Socket {
         descriptor.map(|descriptor| (descriptor, close)).map_err(|_| self)
     }
 
-    /// On the runtime that it is called on.
+    /// Registers the descriptor on the current runtime.
     #[cfg(target_os = "linux")]
     pub(super) fn from_descriptor(
         descriptor: OwnedFd,
@@ -138,8 +140,8 @@ impl Socket {
         Ok(Self { stream, close, is_shut, spare_fds: None })
     }
 
-    /// Before our FIN: what was written by then is complete, and is delivered also if the process
-    /// dies meanwhile.
+    /// Called before our FIN. What was written by then is complete, and is delivered even if the
+    /// process dies in the meantime.
     fn close_cleanly(&mut self) {
         let descriptor = match &self.stream {
             Stream::Tcp(stream) => stream.as_fd(),
@@ -157,13 +159,13 @@ impl Socket {
     }
 }
 
-/// So little is read and written by the system's calls themselves: those of the C library are points of cancellation, which costs
-/// more than the copy.
+/// Up to this size, bypass libc's wrappers. Being pthread cancellation points, they cost more than
+/// the extra copy.
 const SHORT: usize = 4096;
 
 #[cfg(target_os = "linux")]
 const WITHOUT_SIGPIPE: SendFlags = SendFlags::NOSIGNAL;
-/// It is an option of the socket.
+/// Elsewhere `SIGPIPE` is suppressed by an option of the socket.
 #[cfg(not(target_os = "linux"))]
 const WITHOUT_SIGPIPE: SendFlags = SendFlags::empty();
 
@@ -220,8 +222,9 @@ impl Stream {
     }
 }
 
-/// Reads once. What does not fill the room has emptied the kernel's buffer: that it would block next is told at once, if there
-/// was anything (`had_some`).
+/// Reads once. A read that does not fill `room` has emptied the kernel's buffer, so the next one
+/// would block. In that case, if it read anything, sets `had_some` and returns `WouldBlock`, so
+/// that the reactor clears its readiness.
 fn receive(
     from: BorrowedFd<'_>,
     room: &mut [MaybeUninit<u8>],
@@ -292,12 +295,12 @@ impl Transport for Socket {
     }
 }
 
-/// A look into the kernel's buffer.
+/// Peeks into the kernel's receive buffer.
 pub(super) fn peek(descriptor: BorrowedFd<'_>, is_shut: bool) -> Peek {
     loop {
         let mut byte = [0];
         return match recv(descriptor, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-            // An end is read for ever, whatever becomes of the connection after it.
+            // End of file is read for ever, whatever happens to the connection afterwards.
             Ok((_, 0)) if peer(descriptor, is_shut) == Peer::Gone => Peek::Broken,
             Ok((_, 0)) => Peek::Ended,
             Ok(_) => Peek::Data,
@@ -308,8 +311,9 @@ pub(super) fn peek(descriptor: BorrowedFd<'_>, is_shut: bool) -> Peek {
     }
 }
 
-/// What the kernel knows of the peer, whatever can still be read. A connection that is shut on both
-/// sides hangs up, which tells that the peer is gone unless our own side is one of them (`is_shut`).
+/// Returns the state of the peer as the kernel knows it, no matter what is left to read. The kernel
+/// reports a hang-up once both directions are shut down. Unless ours is one of them (`is_shut`),
+/// the peer is then gone.
 #[cfg(target_os = "linux")]
 pub(super) fn peer(descriptor: BorrowedFd<'_>, is_shut: bool) -> Peer {
     let mut polled = [PollFd::from_borrowed_fd(descriptor, PollFlags::RDHUP)];
@@ -326,7 +330,7 @@ pub(super) fn peer(descriptor: BorrowedFd<'_>, is_shut: bool) -> Peer {
     }
 }
 
-/// Elsewhere an end is all that can be seen.
+/// Elsewhere end of file is all that can be seen.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn peer(descriptor: BorrowedFd<'_>, _: bool) -> Peer {
     let mut byte = [0];
@@ -341,7 +345,7 @@ impl Drop for Socket {
     fn drop(&mut self) {
         self.close_cleanly();
         let Some(spare_fds) = self.spare_fds.take() else { return };
-        // Out of the runtime first: what becomes of the descriptor next is not its business any more.
+        // Deregister from the runtime first, because the descriptor is then reused outside of it.
         let descriptor: Option<OwnedFd> = match mem::replace(&mut self.stream, Stream::Gone) {
             Stream::Tcp(stream) => stream.into_std().ok().map(OwnedFd::from),
             Stream::Unix(stream) => stream.into_std().ok().map(OwnedFd::from),

@@ -1,9 +1,10 @@
-//! How many bytes of a TCP connection its peer has not acknowledged.
+//! Counts the bytes of a TCP connection that its peer has not acknowledged.
 //!
-//! A write that was accepted says nothing about the peer: the kernel swallows megabytes. What the peer acknowledged is
-//! progress. The usual question is the `SIOCOUTQ` ioctl, which no crate offers as a safe call; the kernel gives the same
-//! number (`write_seq - snd_una`) to [`sock_diag`], and that is only messages. One question costs a few microseconds. It is
-//! asked rarely: about peers that keep a drain waiting.
+//! A completed write proves nothing about the peer: the kernel buffers megabytes. Acknowledged
+//! bytes are progress. The usual way is the `SIOCOUTQ` ioctl, which no crate offers as a safe call.
+//! The kernel reports the same number (`write_seq - snd_una`) through [`sock_diag`], which needs
+//! only messages. One request costs a few microseconds. It is made rarely: for peers that a drain
+//! waits for.
 
 use super::sock_diag::{self, Question, REQUEST, SOCK_DIAG_BY_FAMILY, u16_at, u32_at};
 use socket2::SockRef;
@@ -14,7 +15,7 @@ use std::{
     os::fd::OwnedFd,
 };
 
-/// The bytes of `stream` that were written and not acknowledged, if the kernel tells.
+/// Returns the number of bytes written to `stream` and not acknowledged, if the kernel reports it.
 pub(super) fn ask(stream: &impl AsFd) -> Option<usize> {
     let socket = SockRef::from(stream);
     let local = socket.local_addr().ok()?.as_socket()?;
@@ -27,7 +28,7 @@ thread_local! {
     static NETLINK: NetlinkSocket = const { NetlinkSocket { netlink: OnceCell::new(), asked: Cell::new(0) } };
 }
 
-/// Where one thread asks.
+/// A thread's netlink socket.
 struct NetlinkSocket {
     netlink: OnceCell<OwnedFd>,
     asked: Cell<u32>,
@@ -38,12 +39,12 @@ impl NetlinkSocket {
         let netlink = self.netlink()?;
         let number = self.asked.get().wrapping_add(1);
         self.asked.set(number);
-        // Whatever state it is in.
+        // Match every TCP state.
         Question { flags: REQUEST, number, states: u32::MAX, local, peer, cookie }.send(netlink)?;
         loop {
             let mut bytes = [0; 512];
             let message = sock_diag::receive(netlink, &mut bytes)?;
-            // An answer to an earlier question, whose asker did not get it, is passed over.
+            // Skip the response to an earlier request that was not received in time.
             if u32_at(message, 8) == Some(number) {
                 return answer(message);
             }
@@ -58,8 +59,8 @@ impl NetlinkSocket {
     }
 }
 
-/// The send queue in a `nlmsghdr` and an `inet_diag_msg`: 16 bytes of header, 4 of state, 48 of identity, the timer's expiry
-/// and the receive queue stand before it.
+/// Extracts the send queue from an `nlmsghdr` and an `inet_diag_msg`. Before it come 16 bytes of
+/// header, 4 of state, 48 of identity, the timer's expiry and the receive queue.
 fn answer(message: &[u8]) -> Option<usize> {
     const SEND_QUEUE_AT: usize = 16 + 4 + 48 + 4 + 4;
     if u16_at(message, 4)? != SOCK_DIAG_BY_FAMILY {

@@ -1,8 +1,9 @@
-//! The path of a Unix socket: who owns it, and what to do with one that somebody left behind.
+//! The path of a Unix socket: its owner, and the removal of stale paths.
 //!
-//! A process that was killed leaves its socket's path in the file system, where nobody answers. Such a path is taken over.
-//! One where somebody answers is in use, and one that is not a socket is not ours to remove. At the end the path is unlinked
-//! only if it is still the socket we bound: a successor may have put its own there.
+//! A killed process leaves its socket's path in the file system, and connections to it are refused.
+//! Such a path is taken over. A path whose socket accepts connections is in use, and one that is
+//! not a socket must not be removed. At the end the path is unlinked only if it still leads to the
+//! socket that this process bound: a successor may have put its own there.
 
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -13,8 +14,8 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// A path with our socket. Dropping it unlinks it; keep the socket open until then, so that its inode's number cannot be
-/// given to a successor's.
+/// A path with our socket. Dropping it unlinks the path. Keep the socket open until then, so that
+/// its inode number cannot be reused for a successor's socket.
 #[derive(Debug)]
 pub(super) struct UnixPath {
     path: PathBuf,
@@ -32,7 +33,8 @@ impl UnixPath {
     /// Binds a socket at `path`, with these permissions, which does not listen yet.
     ///
     /// # Errors
-    /// `AddrInUse` if somebody answers there, `AlreadyExists` if there is something else than a socket, or the system's.
+    /// `AddrInUse` if another socket listens there, `AlreadyExists` if the path is not a socket;
+    /// otherwise errors of the system.
     pub(super) fn bind(path: &Path, mode: Option<u32>) -> io::Result<(Self, Socket)> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         let address = SockAddr::unix(path)?;
@@ -46,7 +48,7 @@ impl UnixPath {
         let inode = Inode::of(&fs::symlink_metadata(path)?);
         let bound = Self { path: path.to_owned(), inode, unlinked: AtomicBool::new(false) };
         if let Some(mode) = mode {
-            // Before it listens: until then nobody can connect, whatever the umask allows.
+            // Set before it listens: until then no client can connect, whatever the umask allows.
             fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         }
         Ok((bound, socket))
@@ -56,8 +58,8 @@ impl UnixPath {
         &self.path
     }
 
-    /// Whether the path leads to our socket. Until it listens, our socket looks like one that was left behind, and a second
-    /// process may have taken it over.
+    /// Returns whether the path leads to our socket. Until it listens, our socket looks stale, and
+    /// a second process may have replaced it.
     pub(super) fn is_ours(&self) -> bool {
         !self.unlinked.load(Ordering::Acquire) && self.leads_to_us()
     }
@@ -66,8 +68,9 @@ impl UnixPath {
         fs::symlink_metadata(&self.path).is_ok_and(|now| Inode::of(&now) == self.inode)
     }
 
-    /// Removes the path, if it is still ours. Then nobody new can find the socket. Of several workers that share it, the first does
-    /// it: a second look could mistake a successor's path for ours.
+    /// Removes the path if it is still ours. New clients can no longer find the socket then. Of
+    /// several workers that share it, only the first does this: a second check could mistake a
+    /// successor's path for ours.
     pub(super) fn unlink(&self) -> io::Result<()> {
         if self.unlinked.swap(true, Ordering::AcqRel) || !self.leads_to_us() {
             return Ok(());
@@ -101,7 +104,7 @@ fn remove_if_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     let caller = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // A listener whose queue is full would keep a blocking connect waiting.
+    // A listener with a full queue would block a blocking connect.
     caller.set_nonblocking(true)?;
     match caller.connect(address) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),

@@ -1,8 +1,9 @@
-//! The thread that ends the process when its bound is over (P7).
+//! The thread that ends the process when its shutdown exceeds the bound (P7).
 //!
-//! It shares nothing with the rest: no runtime, no log, no lock that anybody else holds for longer than a store. It is
-//! started before it is needed, because a process that is short of threads is one that needs it. It cannot be disarmed:
-//! either the process is over before its bound, or the watchdog ends it.
+//! It shares nothing with the rest of the process: no runtime, no log, and no lock that is held for
+//! longer than a store. It starts before it is needed, because a process that is short of threads
+//! is one that needs it. It cannot be disarmed: either the process ends before its bound, or the
+//! watchdog ends it.
 
 use super::{signals::block_signals, stdio::write_stderr_line};
 use std::{
@@ -12,10 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The exit code of a process that its watchdog had to end (P13).
+/// Exit code of a process that its watchdog ended (P13).
 pub const WATCHDOG_EXIT_CODE: u8 = 5;
 
-/// A handle on the watchdog's thread. Dropping it leaves the thread as it is, armed or not.
+/// Handle to the watchdog's thread. Dropping it leaves the thread as it is, armed or not.
 #[derive(Clone, Debug)]
 pub(super) struct Watchdog {
     shared: Arc<Shared>,
@@ -28,7 +29,7 @@ struct Shared {
 }
 
 impl Watchdog {
-    /// Starts the thread; it waits to be armed.
+    /// Starts the thread, which waits to be armed.
     pub(super) fn start() -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let watched = shared.clone();
@@ -39,15 +40,16 @@ impl Watchdog {
                 write_stderr_line(
                     "watchdog: the shutdown is over its bound; exiting at once with code 5",
                 );
-                // Not `std::process::exit`: that runs exit handlers, flushes standard output, and waits for ever if another
-                // thread is stuck in doing so.
+                // Not `std::process::exit`: it runs exit handlers and flushes standard output, and
+                // waits for ever if another thread is stuck in doing so.
                 signal_hook::low_level::exit(i32::from(WATCHDOG_EXIT_CODE))
             },
         )?;
         Ok(Self { shared })
     }
 
-    /// Ends the process after `remaining`. Armed again, the earlier end counts (P1: a deadline never moves later).
+    /// Ends the process after `remaining`. If armed again, the earlier end counts (P1: a deadline
+    /// never moves later).
     pub(super) fn arm(&self, remaining: Duration) {
         let Some(end) = real_now().checked_add(remaining) else { return };
         let mut ends_at = self.shared.lock();
@@ -61,7 +63,7 @@ impl Shared {
         self.ends_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when the end has come.
+    /// Returns when the armed end is reached.
     fn wait(&self) {
         let mut ends_at = self.lock();
         loop {

@@ -1,16 +1,18 @@
-//! The service manager: what it hands to us, and what it is told.
+//! The service manager: what this process receives from it, and what it sends back.
 //!
-//! | variable | what becomes of it |
+//! | variable | effect |
 //! |---|---|
-//! | `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES` | sockets that it bound take the place of ours: [`sockets`] |
-//! | `NOTIFY_SOCKET` | it is told the phases, and what is in flight: [`notifier`] |
-//! | `WATCHDOG_USEC`, `WATCHDOG_PID` | it is told that we are alive, unless a worker is wedged |
+//! | `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES` | inherited sockets replace ours: [`sockets`] |
+//! | `NOTIFY_SOCKET` | receives the phases and the requests in flight: [`notifier`] |
+//! | `WATCHDOG_USEC`, `WATCHDOG_PID` | receives signs of life, unless a worker is wedged |
 //!
-//! None of them is unset: no other thread may look at the environment meanwhile, and that is not ours to promise. A child
-//! process is safe from `LISTEN_*` and `WATCHDOG_*` by their process id.
+//! None of the variables is unset: other threads may read the environment at the same time, and
+//! lameduck cannot rule that out. The process id protects child processes from `LISTEN_*` and
+//! `WATCHDOG_*`.
 //!
-//! Not used: `MAINPID`, because the manager knows whom it started, and a service that inherited `NOTIFY_SOCKET` by accident
-//! would take its parent's place; `RELOADING`, because nothing reloads here.
+//! `MAINPID` is not used: the manager knows the process that it started, and a service that
+//! inherited `NOTIFY_SOCKET` by accident would take its parent's place. `RELOADING` is not used,
+//! because nothing reloads here.
 
 mod notifier;
 mod sockets;
@@ -22,21 +24,22 @@ use crate::{
 };
 use std::time::Duration;
 
-/// What the environment says of a service manager.
+/// The service manager's part of the environment.
 #[derive(Debug, Default)]
 pub(crate) struct ServiceManager {
     handed: Vec<Handed>,
-    /// Where it listens, or why it cannot be told anything.
+    /// The manager's notification socket, or why it cannot be used.
     notify: Option<Result<NotifySocket, String>>,
     watchdog: Option<Duration>,
 }
 
 impl ServiceManager {
-    /// Reads the environment. Sockets are handed over once in the life of a process: whoever asks again gets none. Call it
-    /// before anything else is opened, so that a wrong `LISTEN_FDS` cannot mean a descriptor of ours.
+    /// Reads the environment. Sockets are returned once per process; later calls return none. Call
+    /// it before anything else is opened, so that a wrong `LISTEN_FDS` cannot refer to a descriptor
+    /// that this process opened.
     ///
     /// # Errors
-    /// A sentence that names the variable, if it hands over what is no socket.
+    /// A sentence that names the variable, if a descriptor in it is not a socket.
     pub(crate) fn from_env() -> Result<Self, String> {
         let handed = sockets::take()?;
         let notify = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()).map(
@@ -49,7 +52,8 @@ impl ServiceManager {
         Ok(Self { handed, notify, watchdog: watchdog() })
     }
 
-    /// Puts the inherited sockets in the place of the configured addresses, and lets the host tell the manager of its life.
+    /// Replaces the configured addresses by the inherited sockets, and registers the notifications
+    /// to the manager with the host.
     ///
     /// # Errors
     /// A sentence that names the socket which cannot be used.
@@ -73,7 +77,7 @@ impl ServiceManager {
     }
 }
 
-/// How long the manager waits for a sign of life, if it does.
+/// Returns how long the manager waits for a sign of life, if its watchdog is enabled.
 fn watchdog() -> Option<Duration> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if number("WATCHDOG_PID").is_some_and(|pid| pid != u64::from(std::process::id())) {

@@ -1,19 +1,22 @@
-//! Tells the service manager how the life goes.
+//! Notifies the service manager of the phases of the process.
 //!
 //! ```text
-//!  Starting    nothing: READY is a promise that is kept
-//!  Serving     READY=1  STATUS                                      WATCHDOG=1 at half its time, unless a worker is wedged
-//!  LameDuck    STOPPING=1  EXTEND_TIMEOUT_USEC  STATUS              STATUS about once a second, WATCHDOG=1 as before
-//!  later       EXTEND_TIMEOUT_USEC  STATUS, at each phase           the same
+//!  Starting    nothing: READY is sent only when it is true
+//!  Serving     READY=1  STATUS                          WATCHDOG=1 at half its timeout,
+//!                                                       unless a worker is wedged
+//!  LameDuck    STOPPING=1  EXTEND_TIMEOUT_USEC  STATUS  STATUS every second, WATCHDOG=1 as before
+//!  later       EXTEND_TIMEOUT_USEC  STATUS, per phase   the same
 //! ```
 //!
-//! `EXTEND_TIMEOUT_USEC` is what is left of the bound (P7), and a second. The manager never takes it for an earlier end than
-//! `TimeoutStopSec` has set, so where that is longer than our worst case it changes nothing; where it is shorter the plan
-//! counts. It is said again at every phase, because the manager sets its own timer anew when its own state changes.
+//! `EXTEND_TIMEOUT_USEC` is the rest of the bound (P7), plus one second. The manager never stops
+//! the process earlier because of it than `TimeoutStopSec` says. So if that is longer than our
+//! worst case, it changes nothing; if it is shorter, our plan counts. It is repeated in every
+//! phase, because the manager restarts its timer when its own state changes.
 //!
-//! It reads the board on the internal thread and touches nothing that a request touches. What must be heard (READY, STOPPING,
-//! EXTEND) is said again until it was taken; a STATUS or a WATCHDOG that gets lost is followed by the next. A manager that does
-//! not listen costs one line in the log.
+//! The notifier reads the host's status on the internal server's thread, and touches nothing that
+//! requests use. READY, STOPPING and EXTEND are resent until the manager has received them. A lost
+//! STATUS or WATCHDOG is followed by the next one. A manager that does not receive costs one line
+//! in the log.
 
 use crate::{
     internal::HostStatus,
@@ -23,33 +26,34 @@ use crate::{
 use humantime::format_duration;
 use std::{io, sync::Arc, time::Duration};
 
-/// How often the status is looked at once a stop was asked for.
+/// Interval of status checks once a stop was requested.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
-/// The pause before something that must be heard is said again.
+/// Pause before an undelivered message is sent again.
 const AGAIN_AFTER: Duration = Duration::from_millis(250);
-/// What the process itself takes to end after its bound: the watchdog's slack, and as much for the kernel.
+/// Time that the process takes to end after its bound: the watchdog's slack, and as much for the
+/// kernel.
 const EXIT_MARGIN: Duration = WATCHDOG_SLACK.saturating_mul(2);
 
 const STOPPING: &str = "STOPPING=1";
 
-/// Who tells.
+/// Sends notifications to the manager.
 #[derive(Debug)]
 pub(super) struct Notifier {
     socket: NotifySocket,
-    /// Half of the manager's patience.
+    /// Half of the manager's watchdog timeout.
     feed_every: Option<Duration>,
     pending: PendingMessages,
     was_heard: bool,
 }
 
 impl Notifier {
-    /// Tells it to `socket`, and feeds a watchdog that waits this long.
+    /// Returns a notifier that sends to `socket`, and feeds a watchdog with the timeout `watchdog`.
     pub(super) fn new(socket: NotifySocket, watchdog: Option<Duration>) -> Self {
         let feed_every = watchdog.map(|patience| (patience / 2).max(Duration::from_millis(1)));
         Self { socket, feed_every, pending: PendingMessages::default(), was_heard: true }
     }
 
-    /// For as long as it is polled.
+    /// Sends notifications for as long as it is polled.
     pub(super) async fn observe(mut self, status: Arc<HostStatus>) {
         let mut fed = None;
         loop {
@@ -95,11 +99,11 @@ impl Notifier {
     }
 }
 
-/// What there is to tell.
+/// The status that is reported to the manager.
 #[derive(Clone, Debug)]
 struct StatusSnapshot {
     phase: Phase,
-    /// Of the shutdown, once a stop was asked for.
+    /// Rest of the shutdown's bound, once a stop was requested.
     remaining: Option<Duration>,
     in_flight: u64,
     connections: u64,
@@ -133,17 +137,17 @@ impl StatusSnapshot {
     }
 }
 
-/// What was told, and what is still to be told.
+/// What was sent, and what is still to be sent.
 #[derive(Debug, Default)]
 struct PendingMessages {
     told: Option<Phase>,
     status: String,
-    /// What must be heard and was not yet, in order.
+    /// Lines that must be delivered and were not yet, in order.
     unacked: Vec<String>,
 }
 
 impl PendingMessages {
-    /// The next datagram, if there is something to tell.
+    /// Returns the next datagram, if there is something to send.
     fn next(&mut self, snapshot: &StatusSnapshot, feeding: bool) -> Option<String> {
         if snapshot.phase == Phase::Starting {
             return None;
@@ -169,7 +173,7 @@ impl PendingMessages {
             self.unacked.push("READY=1".to_owned());
         }
         let Some(remaining) = snapshot.remaining else { return };
-        // What is not true any more is not owed: a READY that nobody took, the time that was left before.
+        // Drop lines that are no longer true: an undelivered READY, the earlier remaining time.
         self.unacked.retain(|line| line == STOPPING);
         if earlier.is_none_or(|earlier| earlier < Phase::LameDuck) {
             self.unacked.push(STOPPING.to_owned());
@@ -195,7 +199,7 @@ mod tests {
         }
     }
 
-    /// Tells it, and is heard.
+    /// Returns the next datagram and marks it as delivered.
     fn tell(
         pending: &mut PendingMessages,
         snapshot: &StatusSnapshot,

@@ -1,7 +1,8 @@
-//! Socket activation: sockets that the manager bound, listens on, and keeps for our successor.
+//! Socket activation: sockets that the manager bound, listens on, and keeps for the successor.
 //!
-//! One named `internal` is the internal server's; all others are the main server's, and take the place of its configured
-//! addresses. What becomes of them at a stop is the listener's business: they are left as they are, queue and all (P5a).
+//! A socket named `internal` is the internal server's. All others are the main server's, and
+//! replace its configured addresses. At a stop the listener leaves them as they are, including
+//! their queues (P5a).
 
 use crate::{
     os::OsNetwork,
@@ -13,14 +14,14 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// The first descriptor that is handed over; the others follow it.
+/// The first inherited descriptor; the others follow it.
 const FIRST: usize = 3;
 /// More sockets than this are a mistake in `LISTEN_FDS`.
 const HANDED_MAX: usize = 64;
-/// The name of the internal server's socket (`FileDescriptorName=`).
+/// Name of the internal server's socket (`FileDescriptorName=`).
 const INTERNAL: &str = "internal";
 
-/// A descriptor that was handed to us.
+/// A descriptor inherited from the manager.
 #[derive(Debug)]
 pub(super) struct Handed {
     number: usize,
@@ -28,7 +29,7 @@ pub(super) struct Handed {
     descriptor: OwnedFd,
 }
 
-/// The sockets of this process's environment, the first time; then none.
+/// Returns the sockets of this process's environment on the first call; later calls return none.
 pub(super) fn take() -> Result<Vec<Handed>, String> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
 
@@ -45,7 +46,8 @@ pub(super) fn take() -> Result<Vec<Handed>, String> {
         format!("LISTEN_FDS={count}: expected a number of sockets, at most {HANDED_MAX}")
     })?;
     for descriptor in FIRST..FIRST + number {
-        // Asked before it becomes ours: what is not open must not be owned, and so not be closed.
+        // Checked before taking ownership: a descriptor that is not open must not be owned, and so
+        // not be closed.
         if !is_a_socket(descriptor) {
             return Err(format!("LISTEN_FDS={count}: descriptor {descriptor} is not a socket"));
         }
@@ -63,7 +65,7 @@ pub(super) fn take() -> Result<Vec<Handed>, String> {
         .collect())
 }
 
-/// Puts them in the place of the configured addresses.
+/// Replaces the configured addresses by the inherited sockets.
 pub(super) fn inherit(
     handed: Vec<Handed>,
     settings: &mut Settings,
@@ -105,7 +107,7 @@ pub(super) fn inherit(
     Ok(())
 }
 
-/// Whether it is open, and a socket; yes, where `/proc` cannot tell.
+/// Returns whether the descriptor is open and a socket; yes, where `/proc` is not available.
 fn is_a_socket(descriptor: usize) -> bool {
     let links = std::path::Path::new("/proc/self/fd");
     match std::fs::read_link(links.join(descriptor.to_string())) {
