@@ -1,11 +1,12 @@
-//! Flags and environment. Every setting is a row of [`SETTINGS`]; only what concerns the binary itself is added here.
+//! Flags and environment. Every setting is a row of [`SETTINGS`]; this module adds only what
+//! concerns the binary itself.
 
 use super::logging::LogFormat;
 use crate::{PortSharing, SETTINGS, Settings, SettingsError};
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
 use std::ffi::OsString;
 
-/// What the command line asks for.
+/// The parsed command line.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Args {
@@ -13,11 +14,11 @@ pub struct Args {
     pub settings: Settings,
     /// Whether to serve the routes for practising shutdowns.
     pub drill: Drill,
-    /// What shall go wrong, to practise the exit codes.
+    /// The fault to inject, to practise the exit codes.
     pub fault: Fault,
-    /// Whether to print the plan instead of serving.
+    /// Whether to serve or to print the plan.
     pub task: Task,
-    /// How log lines look.
+    /// The format of log lines.
     pub log_format: LogFormat,
     /// A filter in the syntax of `RUST_LOG`, if one was given as a flag.
     pub log_level: Option<String>,
@@ -26,13 +27,13 @@ pub struct Args {
 /// Whether the drill routes are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drill {
-    /// They are.
+    /// The drill routes are served.
     Yes,
-    /// Only hello world is.
+    /// Only hello world is served.
     No,
 }
 
-/// What goes wrong in a drill.
+/// The fault that a drill injects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing.
@@ -41,11 +42,11 @@ pub enum Fault {
     Task,
     /// A stop hook fails: exit code 4.
     Hook,
-    /// What comes last before the exit blocks: the watchdog's exit code 5.
+    /// The last step before the exit blocks: the watchdog's exit code 5.
     Exit,
 }
 
-/// What to do.
+/// The task of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Serve.
@@ -54,12 +55,12 @@ pub enum Task {
     PrintPlan,
 }
 
-/// Why there is nothing to run.
+/// An error that leaves nothing to run.
 #[derive(Debug)]
 pub enum ArgsError {
-    /// A flag that does not exist, or `--help`.
+    /// A flag that does not exist, or `--help` or `--version`.
     ProcessUsage(clap::Error),
-    /// A setting that cannot be used.
+    /// A setting with an unusable value.
     Setting(SettingsError),
 }
 

@@ -2,12 +2,12 @@
 //!
 //! | route | what it does |
 //! |---|---|
-//! | `GET /` | `hello world`, the version in the header `app-version` |
-//! | `GET /slow?ms=N` | answers after N ms; honours cancellation |
+//! | `GET /` | `hello world`, with the version in the header `app-version` |
+//! | `GET /slow?ms=N` | responds after N ms; honours cancellation |
 //! | `GET /stuck?ms=N` | the same, but ignores cancellation; `&head=1` sends the head and half of the body first, `&chunked=1` the same chunked |
-//! | `GET /work?ms=N` | answers at once, and leaves work behind that takes N ms and ignores cancellation |
-//! | `POST /echo` | reads it all, then answers it |
-//! | `GET /stream?ms=N` | a piece each 100 ms, the last is `end` |
+//! | `GET /work?ms=N` | responds at once, and spawns work that takes N ms and ignores cancellation |
+//! | `POST /echo` | reads the whole body, then returns it |
+//! | `GET /stream?ms=N` | one chunk every 100 ms, the last one is `end` |
 //! | `GET /big?bytes=N` | N bytes |
 //! | `GET /upgrade` | 101 with the offered protocol, then echo |
 //! | `GET /panic` | panics |
@@ -36,7 +36,7 @@ const ECHO_BYTES_MAX: usize = 16 << 20;
 const PIECE_EVERY: Duration = Duration::from_millis(100);
 const BIG_PIECE: usize = 64 * 1024;
 
-/// Lets go wrong what is to be practised.
+/// Injects the fault to be practised.
 pub fn with_fault(builder: Builder, fault: Fault) -> Builder {
     match fault {
         Fault::None | Fault::Exit => builder,
@@ -48,7 +48,7 @@ pub fn with_fault(builder: Builder, fault: Fault) -> Builder {
     }
 }
 
-/// The last thing that a process does: with this fault, it never ends.
+/// The last step of a process. With [`Fault::Exit`] it never returns.
 pub fn at_exit(fault: Fault) {
     if fault == Fault::Exit {
         loop {
@@ -68,7 +68,7 @@ type DrillBody = Either<Full<Bytes>, Paced>;
 type Answer = Response<DrillBody>;
 
 impl Service {
-    /// Hello world in this version, with or without the drill routes.
+    /// Creates hello world in this version, with or without the drill routes.
     #[must_use]
     pub fn new(version: &str, drill: super::args::Drill) -> Self {
         let version = HeaderValue::from_str(version).unwrap_or(HeaderValue::from_static("invalid"));
@@ -103,11 +103,11 @@ impl hyper::service::Service<Request<Body>> for Service {
     }
 }
 
-/// An answer that is there, or one that takes its time.
+/// The response future: ready at once, or after a while.
 pub enum Answering {
-    /// There; taken by the first poll.
+    /// A response that exists already; the first poll takes it.
     Now(Option<Answer>),
-    /// On its way.
+    /// A response that takes time.
     Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
 }
 
@@ -167,7 +167,7 @@ async fn slow(request: &Request<Body>, ms: u64) -> Answer {
     let context = request.body().context();
     let cancelled = async {
         context.cancelled().await;
-        // A client that has shut its side still reads, and is served until the drain is over.
+        // A half-closed client still reads. Serve it until the drain ends.
         if context.cancel_cause() == Some(CancelCause::ClientHalfClosed) {
             context.root_cancelled().await;
         }
@@ -238,7 +238,7 @@ fn big(bytes: u64) -> Answer {
 }
 
 fn upgrade(mut request: Request<Body>) -> Answer {
-    // RFC 9110 §7.8: on HTTP/1.0 the header is to be ignored.
+    // RFC 9110 §7.8: ignore the header on HTTP/1.0.
     let offered = request
         .headers()
         .get(header::UPGRADE)
@@ -269,7 +269,7 @@ fn upgrade(mut request: Request<Body>) -> Answer {
     response
 }
 
-/// A body whose pieces come one at a time.
+/// A body that yields its chunks one at a time.
 #[derive(Debug)]
 pub struct Paced {
     pieces: Pieces,

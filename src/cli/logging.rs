@@ -1,7 +1,7 @@
 //! Log output: lines on stderr that no reader can hold up (P15).
 //!
-//! Lines go through a bounded queue to a thread of their own. A reader that is stuck costs lines, never a request and never
-//! the exit; one that is gone costs nothing at all.
+//! Lines go through a bounded queue to a separate thread. A reader that does not read costs lines,
+//! never a request and never the exit. A reader that is gone costs nothing.
 
 use super::readable::Readable;
 use crate::os::{preflight, with_limit};
@@ -15,31 +15,32 @@ use std::{
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// Human-readable on a terminal, JSON elsewhere.
     Auto,
-    /// For eyes.
+    /// Human-readable.
     Human,
-    /// For machines: one JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Lines that may wait for a slow reader; more are dropped.
+/// Bound of the queue for a slow reader, in lines. Further lines are dropped.
 const LINES_WAITING_MAX: usize = 16_384;
 
-/// How long the last lines get to be written. Less than the watchdog's 500 ms, so that a reader that is stuck does not turn an
-/// exit at the very end of the bound into the watchdog's.
+/// Time limit for writing the last lines. It is shorter than the watchdog's 500 ms. Otherwise a
+/// stuck reader could turn an exit at the end of the bound into the watchdog's exit.
 const FLUSH_MAX: Duration = Duration::from_millis(400);
 
-/// Flushes what waits when it is dropped, for 400 ms at most.
+/// Flushes queued lines when it is dropped, within at most 400 ms.
 #[derive(Debug)]
 #[must_use = "dropped at once, it would end the log"]
 pub struct Log(Option<WorkerGuard>);
 
 impl Drop for Log {
-    /// On a thread of its own: with a full queue, the guard tells standard output of it, which may be the same pipe.
+    /// Flushes on a separate thread. With a full queue the guard reports that on standard output,
+    /// which may be the same pipe.
     fn drop(&mut self) {
         let guard = self.0.take();
         let (flushed, end) = mpsc::channel::<()>();
@@ -48,16 +49,16 @@ impl Drop for Log {
             drop(flushed);
         });
         if flushing.is_ok() {
-            // A hang-up is what is waited for.
+            // Wait for the sender to be dropped.
             let _ = end.recv_timeout(FLUSH_MAX);
         }
     }
 }
 
-/// Why there is no log.
+/// An error that leaves the process without a log.
 #[derive(Debug)]
 pub enum LogError {
-    /// The filter is not one: the setting, its value and the reason.
+    /// The filter is invalid. Holds the setting, its value and the reason.
     Filter(String),
     /// The system refused the thread that writes the lines.
     Thread(io::Error),
@@ -103,10 +104,12 @@ pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, LogError>
         .with_env_filter(filter)
         .with_writer(writer)
         .with_target(false)
-        // It would say so by `eprintln!`, which panics when the reader is gone.
+        // The subscriber would report errors with `eprintln!`, which panics when the reader is
+        // gone.
         .log_internal_errors(false);
     if json {
-        // The host opens no span. An app's own, such as a request's with its id, belongs to its lines.
+        // The host opens no span. An app's span, such as a request's with its id, belongs to its
+        // lines.
         builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init();
     } else {
         builder.fmt_fields(Readable::default()).with_ansi(is_terminal).init();
@@ -119,7 +122,7 @@ fn no_thread(error: io::Error) -> LogError {
     LogError::Thread(with_limit(error))
 }
 
-/// The flag's, else the variable's, else `info`.
+/// Parses the flag's filter, else the variable's, else `info`.
 fn log_filter(flag: Option<&str>) -> Result<EnvFilter, String> {
     let (source, filter) = match flag {
         Some(filter) => ("--log-level", filter.to_owned()),
@@ -132,7 +135,8 @@ fn log_filter(flag: Option<&str>) -> Result<EnvFilter, String> {
     if filter.contains(char::REPLACEMENT_CHARACTER) {
         return Err(refused("not valid UTF-8".to_owned()));
     }
-    // A word alone would be taken for the name of a module, and all else would be silent: a slip of the pen, and no log at all.
+    // A single word would be parsed as a module name and silence all other modules. A misspelled
+    // level would then leave no log at all.
     let is_word = !filter.contains(['=', ',', ':', '[', '/']);
     if is_word && filter.parse::<LevelFilter>().is_err() {
         return Err(refused(
@@ -143,7 +147,8 @@ fn log_filter(flag: Option<&str>) -> Result<EnvFilter, String> {
     EnvFilter::try_new(&filter).map_err(|error| refused(error.to_string()))
 }
 
-/// The default hook writes to stderr itself, and a reader that is stuck would hold whoever panics: a worker, mostly.
+/// Replaces the default panic hook. That one writes to stderr directly, so a stuck reader would
+/// block the thread that panics, usually a worker.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();

@@ -1,4 +1,4 @@
-//! The binary's own: flags and environment, log output, and the service it hosts.
+//! Modules of the binary alone: flags and environment, log output, and the service it hosts.
 
 pub mod args;
 pub mod drill;

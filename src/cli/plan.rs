@@ -15,7 +15,7 @@ pub fn print(settings: &Settings) -> io::Result<()> {
     io::stdout().write_all(text(settings).as_bytes())
 }
 
-/// The plan, a line a step, with when each begins and ends at the latest.
+/// Returns the plan as text: one line per step, with its latest begin and end.
 #[must_use]
 pub fn text(settings: &Settings) -> String {
     let plan = &settings.plan;

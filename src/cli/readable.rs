@@ -1,4 +1,4 @@
-//! Log lines for people: the report as one sentence, in place of all its fields and its JSON.
+//! Human-readable log lines: the report as one sentence instead of all its fields and its JSON.
 
 use serde_json::Value;
 use std::fmt;
@@ -11,7 +11,7 @@ use tracing_subscriber::{
     },
 };
 
-/// Formats the fields of an event as `tracing_subscriber` does, but for the report.
+/// Formats the fields of an event as `tracing_subscriber` does, except for the report.
 #[derive(Debug, Default)]
 pub(super) struct Readable(DefaultFields);
 
@@ -30,7 +30,7 @@ impl<'writer> FormatFields<'writer> for Readable {
     }
 }
 
-/// The JSON in the field `report`, if there is one.
+/// Extracts the JSON of the field `report`, if there is one.
 struct FindReport(Option<Value>);
 
 impl Visit for FindReport {

@@ -1,4 +1,4 @@
-//! Performs what the machine asks for.
+//! Performs the actions that the lifecycle machine returns.
 
 use super::{Driver, Exiting, Worker, hooks::HookStage, reporting::phase_message};
 use crate::{
@@ -68,7 +68,7 @@ where
     }
 
     pub(super) fn publish(&mut self, phase: Phase, now: Moment) {
-        // First, so that no probe reads the new phase with the old value.
+        // Set this first, so that no probe reads the new phase with the old value.
         self.status.note_serving(self.lifecycle.is_serving());
         self.main.publish(phase, now);
         let stop = self.lifecycle.history().stop;
@@ -148,12 +148,14 @@ where
             let tracked = server.track(Kind::Task, origin.clone());
             let work = async move {
                 let context = TaskContext { server: server.clone(), origin };
-                // All of it is the app's code: making the future, running it, and formatting its error.
+                // All of this is the app's code: making the future, running it, and formatting its
+                // error.
                 let running =
                     async move { (task.run)(context).await.map_err(|error| chain(&*error)) };
                 (name, server.run_tracked(&tracked, running).await.flatten())
             };
-            // The drain waits until the driver has the result, so that no failure in the drain comes too late.
+            // The token is dropped after the result was sent, and the drain waits for the token. A
+            // failure during the drain is therefore never received too late.
             if let Err(error) = self.background.spawn(&self.spawner, self.main.tasks.token(), work)
             {
                 crate::log::error!(%error, "cannot run a background task");
@@ -168,10 +170,11 @@ where
         let main = self.main.clone();
         self.main_closing = Some(Box::pin(async move {
             for all_closed in workers_closed {
-                // Nothing is ever sent: it is told by the drop, and so by a worker that panicked, too.
+                // No value is ever sent. The worker drops its sender when it is done, also when it
+                // panics.
                 let _ = all_closed.await;
             }
-            // Only now can no handler track more work.
+            // From here on no handler can track more work.
             main.tasks.close();
             main.tasks.wait().await;
         }));
@@ -184,12 +187,13 @@ where
         self.send_command(WorkerCommand::Abort);
     }
 
-    /// Lets the workers end, and with them the runtimes that untracked tasks may still use. A blocked worker does not.
+    /// Lets the workers end, and with them the runtimes that untracked tasks may still use. A
+    /// blocked worker does not end.
     pub(super) fn release_workers(&mut self) {
         let workers = std::mem::take(&mut self.workers);
         let main_closing = self.main_closing.take();
         self.releasing = Some(Box::pin(async move {
-            // What was cut is counted only when the workers have carried it out.
+            // Requests and tasks that were cut are counted only once the workers have dropped them.
             if let Some(main_closing) = main_closing {
                 main_closing.await;
             }
@@ -202,7 +206,7 @@ where
 
     pub(super) fn send_command(&self, command: WorkerCommand) {
         for worker in &self.workers {
-            // A worker that is done does not listen any more.
+            // A worker that has ended no longer receives commands.
             let _ = worker.commands.send(command);
         }
     }

@@ -1,4 +1,4 @@
-//! Hooks, as the driver runs them: one half at a time, each in a task of its own that can be given up (P11).
+//! Runs hooks: one stage at a time, each in its own task that can be cancelled (P11).
 
 use super::Driver;
 use crate::{
@@ -27,14 +27,14 @@ impl HookStage {
     }
 }
 
-/// How a hook's task ended: `None` if it was given up.
+/// The result of a hook's task: `None` as the end if the hook was given up.
 pub(super) type HookTask = (HookStage, HookIndex, Option<HookEnd>);
 
-/// A hook pair at the driver.
+/// A hook pair and its state.
 pub(super) struct HookSlot {
     pub(super) name: String,
     pub(super) state: HookState,
-    /// Gives up the half that runs.
+    /// Cancels the running stage.
     pub(super) give_up: CancellationToken,
 }
 
@@ -45,7 +45,7 @@ where
     G: SignalSource,
     R: Spawner,
 {
-    /// The machine's event for the result of a hook's task.
+    /// Returns the machine's event for the result of a hook's task.
     pub(super) fn on_hook_ended(
         &mut self,
         stage: HookStage,
@@ -57,7 +57,7 @@ where
         let Some(end) = end else {
             return (stage == HookStage::Start).then_some(Event::StartHookCancelled(hook));
         };
-        // A stop hook that was given up may return all the same; that changes nothing.
+        // A stop hook that was given up may still return. Its result is ignored.
         let is_awaited = matches!(slot.state, HookState::Running | HookState::Dropped);
         let was_dropped = matches!(slot.state, HookState::Dropped);
         slot.state = end.stop.map_or(HookState::Over, HookState::Started);
@@ -129,9 +129,9 @@ where
         let Some(slot) = self.hooks.get_mut(hook.0) else { return };
         slot.give_up = CancellationToken::new();
         let give_up = slot.give_up.clone();
-        // What it held is dropped in here too, and may panic.
+        // The hook's captures are dropped in here too, and their destructors may panic.
         let running = unwind(async move {
-            // What was given up before it began does not begin.
+            // A hook that was given up before its first poll must not start.
             if give_up.is_cancelled() { None } else { give_up.run_until_cancelled(work).await }
         });
         let work = async move { (stage, hook, running.await.ok().flatten()) };

@@ -1,8 +1,11 @@
-//! The driver: it tells the machine what happens, and performs what the machine asks. It decides nothing.
+//! The driver: sends events to the lifecycle machine and performs its actions. It decides nothing.
 //!
-//! One task, one `select!`, one reading of the clock a turn. A turn is: wait for a fact or a deadline; let deadlines that have
-//! passed act first; then the fact; then perform every action. Everything spawned is owned here, by [`UserTasks`] or by a side's
-//! `TaskTracker`, so that "done" is a fact of ownership.
+//! One task, one `select!`, one reading of the clock per turn. A turn waits for a wake or a
+//! deadline, handles expired deadlines, handles the wake's event, and performs every action.
+//! Expired deadlines come first, except when the wake is progress of the start.
+//!
+//! The driver owns everything that is spawned, through [`UserTasks`] or a server's `TaskTracker`.
+//! "Done" therefore follows from ownership.
 
 mod actions;
 mod hooks;
@@ -32,7 +35,7 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-/// Lives a life, in a given world.
+/// Runs a host from start to report, on the given runtime.
 pub(crate) async fn run<S, N, G, R>(
     service: S,
     config: HostConfig,
@@ -65,9 +68,9 @@ where
     }
 }
 
-/// What a turn of the driver begins with.
+/// The reason why a turn of the driver begins.
 enum Wake<L> {
-    /// A deadline has come.
+    /// A deadline has expired.
     Time,
     Signal(Signal),
     StopAsked,
@@ -80,17 +83,17 @@ enum Wake<L> {
 }
 
 impl<L> Wake<L> {
-    /// Whether the start is further than the machine knows.
+    /// Whether this wake completes a step of the start.
     const fn is_start_progress(&self) -> bool {
         matches!(self, Self::HookEnded(HookStage::Start, ..) | Self::Listening(_))
     }
 }
 
-/// The listeners of each address, one a worker.
+/// The listeners of each address: one per worker.
 type Listeners<N> = Vec<Vec<<N as Network>::Listener>>;
 
 struct Driver<S, N: Network, G, R> {
-    /// Dropped first: a driver that is dropped before its life is over takes everything with it.
+    /// The first field, so it is dropped first: a driver dropped before its end cuts both servers.
     _guard: CutOnDrop,
     lifecycle: Lifecycle,
     clock: Arc<dyn Clock>,
@@ -102,7 +105,7 @@ struct Driver<S, N: Network, G, R> {
     status: Arc<HostStatus>,
     heartbeats: Arc<Heartbeats>,
     service: Arc<S>,
-    /// Until they listen, or are given up.
+    /// Kept until they listen or the start is abandoned.
     reservations: Vec<N::Reservation>,
     hooks: Vec<HookSlot>,
     hook_tasks: UserTasks<HookTask>,
@@ -110,7 +113,7 @@ struct Driver<S, N: Network, G, R> {
     background: UserTasks<(String, Result<(), String>)>,
     checks: UserTasks<()>,
     workers: Vec<Worker>,
-    /// Present while the main side is on its way to being empty.
+    /// Present while the main server closes.
     main_closing: Option<BoxFuture<()>>,
     /// Present while the workers end.
     releasing: Option<BoxFuture<()>>,
@@ -120,11 +123,11 @@ struct Driver<S, N: Network, G, R> {
     failure: Option<String>,
 }
 
-/// A worker at the driver.
+/// The driver's handles of one worker.
 struct Worker {
-    /// It stays as long as this is not dropped.
+    /// Dropping this sender lets the worker end.
     commands: mpsc::UnboundedSender<WorkerCommand>,
-    /// Dropped at the other end when its last connection is gone.
+    /// The worker drops its sender when its last connection has closed.
     all_closed: Option<oneshot::Receiver<()>>,
     end: JoinHandle,
 }
@@ -143,7 +146,7 @@ where
         while exiting == Exiting::No {
             let wake = self.next_wake().await;
             let now = self.clock.now();
-            // What is done was done before the deadline was looked at; what is asked for comes after it.
+            // Apply completed start steps first, then expired timers, then stop requests.
             if !wake.is_start_progress() {
                 self.lifecycle.handle_timeout(now);
                 exiting = self.perform_all(now);
@@ -162,8 +165,9 @@ where
         self.report()
     }
 
-    /// The next fact or deadline. Whatever is not waited for now is not polled. What is done already goes before what asks for
-    /// an end: a start hook that has finished owes its stop hook (P11), and a listener that listens may hold connections (P5).
+    /// Waits for the next wake or deadline. Polls only what is awaited now. Completed start steps
+    /// come before stop requests: a start hook that has finished needs its stop hook (P11), and a
+    /// new listener may already hold connections (P5).
     async fn next_wake(&mut self) -> Wake<N::Listener> {
         let deadline = self.lifecycle.poll_timeout().map(|(at, _)| at);
         tokio::select! {
@@ -192,7 +196,7 @@ where
         }
     }
 
-    /// What a wake means to the machine; nothing, if it is only for the log.
+    /// Returns the machine's event for a wake, or `None` if the wake is only logged.
     fn event_of(&mut self, wake: Wake<N::Listener>, now: Moment) -> Option<Event> {
         match wake {
             Wake::Time => None,
@@ -215,7 +219,8 @@ where
             }
             Wake::BackgroundEnded(name, result) => self.on_background_ended(&name, result),
             Wake::MainClosed => {
-                // A task sends its result before the drain may end. Without this a failure could be read after the drain.
+                // A task sends its result before the drain can end. Read all results now, or a
+                // failure would be handled after the drain.
                 while let Some((name, result)) = self.background.take_end() {
                     if let Some(event) = self.on_background_ended(&name, result) {
                         let _ = self.lifecycle.handle_event(now, event);
@@ -250,7 +255,7 @@ where
     }
 }
 
-/// Ends both sides when it is dropped; after a whole life there is nothing left to end.
+/// Cuts both servers when it is dropped. After a regular end nothing is left to cut.
 struct CutOnDrop([Arc<ServerState>; 2]);
 
 impl Drop for CutOnDrop {
@@ -271,7 +276,7 @@ async fn sleep_until(clock: &dyn Clock, at: Option<Moment>) {
     match at {
         Some(at) => {
             let mut sleep = clock.sleep_until(at);
-            // The clock decides, not the sleep.
+            // The clock decides, not the sleep, which may be ready early.
             while clock.now() < at {
                 sleep.as_mut().await;
                 sleep.as_mut().reset(at);
@@ -281,7 +286,8 @@ async fn sleep_until(clock: &dyn Clock, at: Option<Moment>) {
     }
 }
 
-/// What an optional future yields; never, if there is none. It is polled where it lies, so dropping this loses nothing.
+/// Waits for an optional future; pending forever if there is none. Polls the future in place, so
+/// that dropping this loses nothing.
 async fn ready<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,

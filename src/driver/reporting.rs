@@ -1,4 +1,4 @@
-//! What the driver says: in the log while it lives, and in the report at the end.
+//! The driver's log lines, and its report at the end.
 
 use super::Driver;
 use crate::{
@@ -31,7 +31,7 @@ where
         );
     }
 
-    /// Logs a stop request that found a stop under way.
+    /// Logs a stop request that arrives after the stop has begun.
     pub(super) fn log_further_stop(&self, event: Event, outcome: Outcome) {
         if let Event::StopRequested(reason) = event
             && reason != StopReason::TaskFailed
@@ -48,7 +48,8 @@ where
         let history = self.lifecycle.history();
         let now = self.clock.now();
         let mut requests = self.main.metrics.requests();
-        // A handler that blocks its worker cannot even be dropped: whatever has no fate by now is cut by the exit.
+        // A handler that blocks its worker cannot even be dropped. The exit cuts every request that
+        // has no outcome by now.
         let stuck = requests.in_flight();
         requests.aborted += stuck;
         if stuck > 0 {
@@ -59,7 +60,7 @@ where
                 "requests cut by the exit: their handlers block their worker"
             );
         }
-        // The same goes for work that blocks its thread.
+        // The same holds for work that blocks its thread.
         let stuck_work = self.main.tasks.len() as u64;
         if stuck_work > 0 {
             let waiting_for = Outstanding::of(&self.main).to_text();
@@ -115,12 +116,13 @@ where
     }
 }
 
-/// A life that could not begin. Whoever asked for it says so: there is no log line here, since there is one line to say.
+/// Returns the report of a host that could not start. It is not logged here: the caller prints the
+/// one line about it.
 pub(crate) fn failed_to_start(verdict: Verdict, error: String, worst_case: Duration) -> Report {
     Report { verdict, ..bad_plan(error, worst_case) }
 }
 
-/// A life that was not even tried.
+/// Returns the report of a host whose plan was refused before anything was bound.
 pub(crate) fn bad_plan(error: String, worst_case: Duration) -> Report {
     Report {
         verdict: Verdict::BadPlan,
@@ -138,7 +140,7 @@ pub(crate) fn bad_plan(error: String, worst_case: Duration) -> Report {
     }
 }
 
-/// What a phase means, for the log.
+/// The log message of a phase.
 pub(super) const fn phase_message(phase: Phase) -> &'static str {
     match phase {
         Phase::Starting => "starting: not ready yet",

@@ -1,4 +1,4 @@
-//! What must be there before the first turn: ports that are ours, and an internal server that answers.
+//! Prepares everything for the first turn: the bound ports and the running internal server.
 
 use super::{CutOnDrop, Driver, hooks::HookSlot};
 #[cfg(feature = "metrics")]
@@ -25,7 +25,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Ports that are ours and do not listen yet.
+/// Ports that are bound and do not listen yet.
 pub(super) struct Reserved<N: Network> {
     pub(super) main: Vec<N::Reservation>,
     pub(super) internal: N::Reservation,
@@ -62,7 +62,7 @@ where
     G: SignalSource,
     R: Spawner,
 {
-    /// Everything is in place before the first turn, and the internal server answers.
+    /// Sets up the driver before its first turn. When this returns, the internal server serves.
     pub(super) async fn new(
         lifecycle: Lifecycle,
         service: S,
@@ -142,7 +142,7 @@ where
     }
 }
 
-/// What the connections of each side share, main and internal.
+/// Creates the shared state of the main and of the internal server.
 fn servers(
     settings: &Settings,
     clock: &Arc<dyn Clock>,
@@ -172,7 +172,8 @@ fn servers(
     )
 }
 
-/// The internal server in its room, with whoever watches from there; the end of it.
+/// Starts the internal server in its own task, with the worker watch and the observer. Returns the
+/// handle of that task.
 fn open_internal<L: Listener>(
     config: &mut HostConfig,
     spawner: &impl Spawner,
@@ -205,7 +206,7 @@ fn open_internal<L: Listener>(
     };
     let watching = watch(clock, status.main.clone(), status.heartbeats.clone());
     let observing = config.observer.take().map(|observe| observe(status.clone()));
-    // Whether it ends is its own affair: the internal server goes on.
+    // If the observer ends, the internal server goes on.
     let observing = async move {
         if let Some(observing) = observing {
             observing.await;
@@ -215,7 +216,7 @@ fn open_internal<L: Listener>(
     let task = Box::pin(async move {
         tokio::select! {
             biased;
-            // Before the end, so that the last phase is told, too.
+            // Polled before the server, so that the observer sees the last phase too.
             () = observing => {}
             () = serving => {}
             () = watching => {}
