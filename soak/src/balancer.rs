@@ -1,13 +1,13 @@
-//! A real balancer in front of real processes: HAProxy or nginx, as the distribution ships them.
+//! A real balancer in front of real processes: HAProxy or nginx, as packaged by the distribution.
 //!
-//! Each is started from a configuration written for the run, in a directory of its own, on a port of the system's choice, and
-//! is never reloaded: what fails behind it is the servers' doing. The settings are fair, and known to see losses: nothing is
-//! tried twice that a careful operator would not let be tried twice.
-//!
+//! Each is started from a configuration written for the run, in its own directory, on a port that
+//! the system chooses. It is never reloaded, so a failed request is the servers' fault. The
+//! settings are fair and known to expose losses: the balancer retries only what a careful operator
+//! would allow it to retry.
 //! | | HAProxy | nginx |
 //! |---|---|---|
-//! | learns that a server goes | active check of `/readiness`, every 100 ms, fall 1, rise 1 | not at all: a connect fails, and it tries the next |
-//! | tries again elsewhere | never: `retries 0`, `no option redispatch` | its default, `error timeout`: not a POST that was sent |
+//! | notices a stop | `/readiness` every 100 ms, fall 1, rise 1 | by a failed connect |
+//! | retries | never: `retries 0`, `no option redispatch` | `error timeout`, but no sent POST |
 //! | keeps connections | `http-reuse always` | `keepalive 32` |
 //! | waits for a connect | 5 s | 5 s: a dropped SYN is sent again after one second |
 
@@ -21,17 +21,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Which balancer.
+/// The balancer program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// HAProxy: active checks.
+    /// HAProxy, with active checks.
     Haproxy,
-    /// nginx: none.
+    /// nginx, without active checks.
     Nginx,
 }
 
 impl Kind {
-    /// Its name, which is also its program's.
+    /// Returns its name, which is also the name of its program.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -40,7 +40,7 @@ impl Kind {
         }
     }
 
-    /// Whether its program can be found.
+    /// Returns whether its program is installed.
     #[must_use]
     pub fn is_installed(self) -> bool {
         Command::new(self.name())
@@ -53,38 +53,39 @@ impl Kind {
     }
 }
 
-/// One server behind it.
+/// One server of the balancer.
 #[derive(Clone, Copy, Debug)]
 pub struct Backend {
-    /// Where requests go.
+    /// Address for requests.
     pub main: SocketAddr,
-    /// Where probes go.
+    /// Address for probes.
     pub internal: SocketAddr,
 }
 
-/// A running balancer. Dropped, it is ended.
+/// A running balancer. Dropping it ends the process.
 #[derive(Debug)]
 pub struct Balancer {
     child: Child,
-    /// Where it listens.
+    /// Address that it listens on.
     pub address: SocketAddr,
     directory: PathBuf,
 }
 
-/// A port that was free a moment ago may be taken; then another is tried.
+/// Another process may take the chosen port before the balancer binds it. Then another port is
+/// tried.
 const PORTS_TRIED_MAX: u32 = 5;
 const START_MAX: Duration = Duration::from_secs(10);
 const STOP_MAX: Duration = Duration::from_secs(5);
 
 impl Balancer {
-    /// Starts one in front of these, and waits until it listens.
+    /// Starts a balancer in front of these servers, and waits until it listens.
     ///
     /// # Errors
-    /// If its program is not there, refuses its configuration, or does not listen in time.
+    /// If its program is not installed, refuses its configuration, or does not listen in time.
     pub fn start(kind: Kind, backends: &[Backend]) -> io::Result<Self> {
         let mut failed = io::Error::other("no port was tried");
         for attempt in 0..PORTS_TRIED_MAX {
-            // An address of its own: no client's port can stand in its way.
+            // A separate address, so that no client's local port is in the way.
             let address = TcpListener::bind("127.0.0.9:0")?.local_addr()?;
             let directory = std::env::temp_dir().join(format!(
                 "lameduck-{}-{}-{}-{attempt}",
@@ -148,7 +149,7 @@ impl Balancer {
         Ok(me)
     }
 
-    /// What it complained of.
+    /// Returns its output and its error log.
     #[must_use]
     pub fn said(&self) -> String {
         let read = |name| fs::read_to_string(self.directory.join(name)).unwrap_or_default();
@@ -157,7 +158,7 @@ impl Balancer {
 }
 
 impl Drop for Balancer {
-    /// Asks first: an nginx that is killed leaves its workers behind.
+    /// Sends SIGTERM before SIGKILL: a killed nginx leaves its workers running.
     fn drop(&mut self) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, Signal::TERM);

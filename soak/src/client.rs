@@ -1,8 +1,9 @@
 //! Clients that follow the rules of HTTP.
 //!
-//! A client reuses a connection until it is told `Connection: close` or sees its end. It looks for an end before it sends. A
-//! request that meets an end anyway on a *reused* connection is sent again on another, as RFC 9112 §9.5 allows, and counted;
-//! on a fresh connection it is lost.
+//! A client reuses a connection until it receives `Connection: close` or end of file, for which it
+//! checks before each request. If a *reused* connection closes under a request anyway, the request
+//! is counted as a close race: RFC 9112 §9.5 allows a client to send it again. On a new connection
+//! it is lost.
 
 use crate::{
     tally::Tally,
@@ -23,16 +24,16 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How a client behaves.
+/// How a client uses connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habit {
     /// Keeps its connection.
     KeepAlive,
-    /// Takes a new connection for every request.
+    /// Opens a new connection for every request.
     PerRequest,
 }
 
-/// A request, and what its answer must be.
+/// A request, and the response it must get.
 #[derive(Clone, Debug)]
 pub struct Ask {
     method: &'static str,
@@ -42,26 +43,26 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// `GET target`; any answer below 500 will do.
+    /// `GET target`; accepts any response below 500.
     #[must_use]
     pub fn get(target: &str) -> Self {
         Self { method: "GET", target: target.to_owned(), body: Vec::new(), expected: None }
     }
 
-    /// `POST target` with this body; any answer below 500 will do.
+    /// `POST target` with this body; accepts any response below 500.
     #[must_use]
     pub fn post(target: &str, body: Vec<u8>) -> Self {
         Self { method: "POST", target: target.to_owned(), body, expected: None }
     }
 
-    /// Only a 200 with this body is an answer.
+    /// Accepts only a 200 with this body.
     #[must_use]
     pub fn expecting(mut self, body: &[u8]) -> Self {
         self.expected = Some(body.to_vec());
         self
     }
 
-    /// Its bytes on the wire.
+    /// Encodes the request.
     fn bytes(&self, habit: Habit) -> Vec<u8> {
         let connection = match habit {
             Habit::KeepAlive => "keep-alive",
@@ -87,16 +88,16 @@ impl Ask {
     }
 }
 
-/// What every client of a load shares.
+/// Shared by all clients of a load.
 #[derive(Debug)]
 pub struct Load {
-    /// The way to the server.
+    /// Connects to the server.
     pub wire: Wire,
-    /// What is asked for, in turn; each client begins at a place of its own.
+    /// The requests, sent in turn; each client begins at a different one.
     pub asks: Vec<Ask>,
-    /// A pause before every request.
+    /// Pause before every request.
     pub think: Duration,
-    /// Counts.
+    /// Counts of all clients.
     pub tally: Tally,
     /// Set to end all clients after their current request.
     pub over: AtomicBool,
@@ -104,16 +105,16 @@ pub struct Load {
 }
 
 impl Load {
-    /// A load over this wire that asks for `target` without a pause.
+    /// Returns a load over this wire that requests `target` without a pause.
     #[must_use]
     pub fn new(wire: Wire, target: &str) -> Self {
         Self::of(wire, vec![Ask::get(target)])
     }
 
-    /// A load over this wire of these requests, in turn, without a pause.
+    /// Returns a load over this wire that sends these requests, in turn, without a pause.
     ///
     /// # Panics
-    /// If there is nothing to ask for.
+    /// If `asks` is empty.
     #[must_use]
     pub fn of(wire: Wire, asks: Vec<Ask>) -> Self {
         assert!(!asks.is_empty(), "a load asks for something");
@@ -128,10 +129,10 @@ impl Load {
     }
 }
 
-/// An answer takes at most this long; a longer silence is a loss.
+/// Longest wait for a response. After that the request counts as lost.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// Sends requests one after the other until the load is over.
+/// Sends requests one after the other until `load.over` is set.
 pub async fn run(load: Arc<Load>, habit: Habit) {
     let mut kept: Option<Line> = None;
     let place = load.clients.fetch_add(1, Relaxed);
@@ -198,36 +199,36 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
     }
 }
 
-/// Whether the end of a kept connection has not arrived yet.
+/// Returns whether a kept connection has not been closed by the server yet.
 fn is_open(stream: &mut Line) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut [0; 1])).is_pending()
 }
 
-/// What an answer said.
+/// The parts of a response that a client checks.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its status.
+    /// Status code.
     pub status: u16,
     /// Whether the connection may be used again.
     pub keeps_alive: bool,
-    /// Its body.
+    /// Body.
     pub body: Vec<u8>,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
 pub struct Failure {
-    /// What happened.
+    /// The error.
     pub error: io::Error,
-    /// How much of an answer had come.
+    /// Bytes of the response that were received.
     pub answer_bytes: usize,
 }
 
-/// Sends a request and reads its answer, which must have a length or be chunked.
+/// Sends a request and reads its response, which must have a length or be chunked.
 ///
 /// # Errors
-/// [`Failure`] if the answer does not come whole.
+/// [`Failure`] if no complete response arrives.
 pub async fn exchange(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     request: &str,
@@ -241,7 +242,7 @@ async fn exchange_bytes(
 ) -> Result<Answer, Failure> {
     let mut received = Vec::new();
     let fail = |error, received: &Vec<u8>| Failure { error, answer_bytes: received.len() };
-    // A write that fails may still find an answer that was sent before.
+    // Read even if the write fails: a response may have been sent before.
     let written = stream.write_all(request).await;
     let mut buffer = [0; 16 * 1024];
     loop {

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!  restart      old: signal ── lame duck ── drain ── exit
-//!                                                        new: start ── serve          in between nobody listens
+//!                                                         new: start ── serve
+//!               in between no process listens: connects are refused
 //!
-//!  socket       the same, but the socket is held by us: connects wait in its queue     nobody is refused
+//!  socket       the same, but this process holds the socket: connects wait in its queue,
+//!               and none is refused
 //!
-//!  reuse-port                       new: start beside the old one ── serve
-//!               old:                                                signal ── lame duck ── drain ── exit
+//!  reuse-port                       new: start next to the old one ── serve
+//!               old:                                     signal ── lame duck ── drain ── exit
 //! ```
 
 use super::process::Service;
@@ -21,14 +23,14 @@ use std::{
     time::Duration,
 };
 
-/// Which way.
+/// How one process hands over to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandOver {
-    /// The old one exits, then the new one starts.
+    /// The old process exits, then the new one starts.
     Restart,
-    /// The same, with a socket that stays with its holder.
+    /// The same, with a socket that its holder keeps open.
     Socket,
-    /// The new one starts beside the old one, which stops once the new one serves.
+    /// The new process starts next to the old one, which stops once the new one serves.
     ReusePort,
 }
 
@@ -48,24 +50,24 @@ impl FromStr for HandOver {
 /// An address, and processes that serve it one after the other.
 #[derive(Debug)]
 pub struct Relay {
-    /// Where to find whoever serves.
+    /// Address of the current process.
     pub address: SocketAddr,
     hand_over: HandOver,
     binary: PathBuf,
     flags: Vec<String>,
-    /// The socket, if it stays with us.
+    /// The socket, for [`HandOver::Socket`].
     held: Option<TcpListener>,
     now: Option<Service>,
 }
 
-/// How long an exit may take before it is a failure.
+/// An exit that takes longer is a failure.
 const EXIT_MAX: Duration = Duration::from_secs(40);
 
 impl Relay {
-    /// The first one serves, on a port of the system's choice.
+    /// Starts the first process, on a port that the system chooses.
     ///
     /// # Errors
-    /// If it does not.
+    /// If it does not serve.
     pub fn start(hand_over: HandOver, binary: PathBuf, flags: &[&str]) -> io::Result<Self> {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let held =
@@ -81,10 +83,10 @@ impl Relay {
         Ok(me)
     }
 
-    /// From the one that serves to the next; returns how the old one ended, and what it reported.
+    /// Replaces the current process by the next. Returns the old one's exit status and report.
     ///
     /// # Errors
-    /// If the old one does not exit in time, or the new one does not serve.
+    /// If the old process does not exit in time, or the new one does not serve.
     pub fn pass_on(&mut self) -> io::Result<(ExitStatus, Option<serde_json::Value>)> {
         let mut old = self.now.take().ok_or(io::ErrorKind::NotFound)?;
         if self.hand_over == HandOver::ReusePort {
@@ -98,7 +100,7 @@ impl Relay {
         Ok((status, old.report()))
     }
 
-    /// The socket, if it stays with us.
+    /// Returns the socket, for [`HandOver::Socket`].
     pub fn held(&self) -> Option<&TcpListener> {
         self.held.as_ref()
     }

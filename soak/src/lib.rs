@@ -1,7 +1,8 @@
-//! A process to restart, clients that follow the rules of HTTP, and a wire with latency between them.
+//! A real process to restart, clients that follow the rules of HTTP, and a wire with latency.
 //!
-//! What a simulation cannot see is seen from here: the kernel's accept queue, its resets, and the real binary under real
-//! signals. The tests on real sockets use these parts; `just soak` puts them together, and `just rollout` adds a real balancer.
+//! These tools see what a simulation cannot: the kernel's accept queue, its resets, and the real
+//! binary under real signals. The tests on real sockets use them. `just soak` combines them, and
+//! `just rollout` adds a real balancer.
 #![expect(
     clippy::disallowed_methods,
     reason = "a harness outside the host: it lives in real time, and its tasks end with their runtime"

@@ -1,7 +1,9 @@
-//! `just soak`: the real binary, restarted again and again under constant load.
+//! `just soak`: restarts the real binary repeatedly under constant load.
 //!
-//! Every restart: signal, lame duck, drain, exit, and a successor on the same port, by one of three ways. Clients follow the rules of HTTP. At the
-//! end: what was answered, what was refused before being sent (and could go elsewhere), and what was lost.
+//! Every restart has a signal, a lame duck phase, a drain, an exit, and a successor on the same
+//! port, by one of three ways. Clients follow the rules of HTTP. At the end it prints the requests
+//! that got a response, those refused before they were sent (which could go elsewhere), and those
+//! lost.
 #![expect(clippy::disallowed_methods, reason = "a harness outside the host: it lives in real time")]
 #![expect(
     clippy::print_stdout,
@@ -33,15 +35,16 @@ struct Args {
     /// One-way latency in milliseconds, the most; each connection draws its own.
     #[arg(long, default_value_t = 3)]
     latency: u64,
-    /// Milliseconds of load before each signal. A connect that was kept out is tried again after a second, so less than that
-    /// finds most clients waiting.
+    /// Milliseconds of load before each signal. A connect that was kept out is tried again after a
+    /// second, so less than that finds most clients waiting.
     #[arg(long, default_value_t = 1_300)]
     every: u64,
     /// Lame duck delay.
     #[arg(long, default_value = "300ms")]
     lame_duck: String,
-    /// How one process hands over to the next: `restart` (the old one exits, then the new one starts), `socket` (the same, with a
-    /// socket that stays with its holder) or `reuse-port` (the new one starts beside the old one).
+    /// How one process hands over to the next: `restart` (the old one exits, then the new one
+    /// starts), `socket` (the same, with a socket that stays with its holder) or `reuse-port` (the
+    /// new one starts beside the old one).
     #[arg(long, default_value = "restart")]
     hand_over: HandOver,
     /// The service's binary.

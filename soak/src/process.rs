@@ -1,4 +1,4 @@
-//! A real process of the service: started, read, signalled, and never left behind.
+//! A real process of the service: starts it, reads its log, signals it, and always ends it.
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
@@ -12,21 +12,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A running service. Dropped, it is killed.
+/// A running service. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Service {
     child: Child,
-    /// Where its main server listens: the first TCP address of several.
+    /// Address of its main server: the first TCP address of several.
     pub main: SocketAddr,
-    /// All addresses of its main server, as it says them.
+    /// All addresses of its main server, as it logs them.
     pub addresses: Vec<String>,
-    /// Where its internal server listens.
+    /// Address of its internal server.
     pub internal: SocketAddr,
     log: Arc<Log>,
     reader: Option<thread::JoinHandle<()>>,
 }
 
-/// What it logged, and who waits for more of it.
+/// The log lines of the process. Threads that wait for more lines are notified.
 #[derive(Debug, Default)]
 struct Log {
     lines: Mutex<Vec<serde_json::Value>>,
@@ -39,11 +39,11 @@ impl Log {
     }
 }
 
-/// How long a start may take.
+/// Longest wait for a start.
 const START_MAX: Duration = Duration::from_secs(20);
 
 impl Service {
-    /// Starts `binary` on ports of the system's choice, with `args`, and waits until it serves.
+    /// Starts `binary` with `args` on ports that the system chooses, and waits until it serves.
     ///
     /// # Errors
     /// If it cannot be started, or does not serve in time.
@@ -51,7 +51,7 @@ impl Service {
         Self::start_on(binary, "127.0.0.1:0", args)
     }
 
-    /// Starts `binary` with its main server on `address`.
+    /// Starts `binary` with its main server on `address`, and waits until it serves.
     ///
     /// # Errors
     /// If it cannot be started, or does not serve in time.
@@ -59,13 +59,13 @@ impl Service {
         Self::launch(Command::new(binary).args(["--addr", address]).args(args))
     }
 
-    /// Starts `binary` with a socket that somebody else holds, as a service manager hands it over: descriptor 3, and the
-    /// variables that say so.
+    /// Starts `binary` with an inherited socket, as a service manager passes it: as descriptor 3,
+    /// with the `LISTEN_*` variables. Waits until it serves.
     ///
     /// # Errors
     /// If it cannot be started, or does not serve in time.
     pub fn start_with(binary: &Path, socket: OwnedFd, args: &[&str]) -> io::Result<Self> {
-        // The shell becomes the service, and so its process id is the one to name.
+        // The shell becomes the service by `exec`, so `$$` is the service's process id.
         let become_it = "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 0</dev/null";
         Self::launch_from(
             Command::new("/bin/sh").args(["-c", become_it]).arg(binary).args(args),
@@ -74,8 +74,8 @@ impl Service {
         )
     }
 
-    /// Starts what `command` says, a whole command line but for the internal address and the log's format, and waits until it
-    /// serves.
+    /// Starts `command`, and waits until it serves. The command line must be complete except for
+    /// the internal address and the log format.
     ///
     /// # Errors
     /// If it cannot be started, or does not serve in time.
@@ -83,7 +83,7 @@ impl Service {
         Self::launch_from(command, Stdio::null(), "127.0.0.1:0")
     }
 
-    /// Starts what `command` says with its internal server on `internal`, and waits until it serves.
+    /// Starts `command` with its internal server on `internal`, and waits until it serves.
     ///
     /// # Errors
     /// If it cannot be started, or does not serve in time.
@@ -118,7 +118,7 @@ impl Service {
             log,
             reader: Some(reader),
         };
-        // From here on, a failure kills it.
+        // From here on, an early return drops `me`, which kills the process.
         if !me.await_log(START_MAX, |line| line["phase"] == "serving") {
             return Err(io::Error::other("it did not say that it serves"));
         }
@@ -136,7 +136,7 @@ impl Service {
         Ok(me)
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -144,7 +144,7 @@ impl Service {
     /// Sends it a signal.
     ///
     /// # Errors
-    /// If it is gone.
+    /// If the process is gone.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let pid = i32::try_from(self.child.id())
             .ok()
@@ -153,10 +153,10 @@ impl Service {
         Ok(kill_process(pid, signal)?)
     }
 
-    /// Waits for its exit; returns its code.
+    /// Waits for its exit, and returns its status.
     ///
     /// # Errors
-    /// If it does not exit in time; then it is killed.
+    /// If it does not exit in time. Then it is killed.
     pub fn wait(&mut self, most: Duration) -> io::Result<ExitStatus> {
         let end = Instant::now() + most;
         loop {
@@ -175,12 +175,12 @@ impl Service {
         }
     }
 
-    /// What it logged so far.
+    /// Returns the lines logged until now.
     pub fn log(&self) -> Vec<serde_json::Value> {
         self.log.lock().clone()
     }
 
-    /// Waits until it has logged such a line; false if it does not in time.
+    /// Waits until it has logged a matching line. Returns false if it does not in time.
     pub fn await_log(&self, most: Duration, such: impl Fn(&serde_json::Value) -> bool) -> bool {
         let waited = self
             .log
@@ -190,7 +190,7 @@ impl Service {
         lines.iter().any(such)
     }
 
-    /// Its report, once it has exited.
+    /// Returns its report, once it has exited.
     pub fn report(&self) -> Option<serde_json::Value> {
         let line = self.log().into_iter().find(|line| line["message"] == "report")?;
         serde_json::from_str(line["report"].as_str()?).ok()

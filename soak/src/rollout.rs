@@ -1,4 +1,5 @@
-//! A rolling restart behind a balancer: three real processes, restarted in turn under constant load.
+//! A rolling restart of the servers of a balancer: three real processes, restarted in turn under
+//! constant load.
 //!
 //! ```text
 //! clients ──▶ HAProxy or nginx ──▶ 127.0.0.2   each in turn: SIGTERM, wait for its exit,
@@ -6,8 +7,9 @@
 //!                              └─▶ 127.0.0.4   wait until it is ready and gets requests again
 //! ```
 //!
-//! Every server has a loopback address of its own, so that no connection of a client takes the port that a successor needs.
-//! A client's request counts as failed unless a handler answered it, whole and right; the client never tries again.
+//! Every server has its own loopback address, so that no client connection takes the port that a
+//! successor needs. A client's request counts as failed unless a handler responded to it,
+//! completely and correctly. The client never retries.
 
 use crate::{
     balancer::{Backend, Balancer, Kind},
@@ -26,57 +28,58 @@ use std::{
 };
 use tokio::{net::TcpStream, task::JoinSet, time::sleep};
 
-/// What is rolled.
+/// Settings of a rollout.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The balancer in front.
+    /// The balancer in front of the servers.
     pub kind: Kind,
-    /// The service's binary.
+    /// Binary of the service.
     pub binary: PathBuf,
-    /// Its lame duck delay, as its flag takes it.
+    /// Lame duck delay of the service, in the syntax of its flag.
     pub lame_duck: String,
     /// Clients that keep their connection.
     pub keeping: usize,
-    /// Clients that take a new connection for every request.
+    /// Clients that open a new connection for every request.
     pub per_request: usize,
-    /// It goes on until there were so many restarts,
+    /// Minimum number of restarts.
     pub restarts_min: u64,
-    /// and so many answers,
+    /// Minimum number of responses.
     pub answers_min: u64,
-    /// but for no longer than this.
+    /// Longest time of the load, even if the minimums are not reached.
     pub span_max: Duration,
 }
 
-/// How far it is.
+/// Progress of a rollout.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// Restarts so far.
+    /// Restarts until now.
     pub restarts: u64,
-    /// Requests answered so far.
+    /// Requests with a response until now.
     pub answered: u64,
-    /// Requests failed so far.
+    /// Requests failed until now.
     pub failed: u64,
 }
 
-/// How it went.
+/// Result of a rollout.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Restarts.
+    /// Number of restarts.
     pub restarts: u64,
-    /// Requests that a handler answered.
+    /// Requests that a handler responded to.
     pub answered: u64,
     /// All other requests.
     pub failed: u64,
-    /// How long the load lasted.
+    /// Duration of the load.
     pub span: Duration,
-    /// What is known of the first failures: from clients, from the balancer, from servers that did not exit with 0.
+    /// Details of the first failures, from clients, from the balancer, and from servers that did
+    /// not exit with 0.
     pub stories: Vec<String>,
     /// Servers whose exit was not clean.
     pub unclean_exits: u64,
 }
 
 impl Outcome {
-    /// Requests a second, answered.
+    /// Returns responses per second.
     #[must_use]
     pub fn rate(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "for people to read")]
@@ -84,7 +87,7 @@ impl Outcome {
         answered / self.span.as_secs_f64()
     }
 
-    /// Whether nothing failed.
+    /// Returns whether nothing failed.
     #[must_use]
     pub const fn is_perfect(&self) -> bool {
         self.failed == 0 && self.unclean_exits == 0
@@ -92,17 +95,18 @@ impl Outcome {
 }
 
 const SERVERS: [&str; 3] = ["127.0.0.2:0", "127.0.0.3:0", "127.0.0.4:0"];
-/// More than the lame duck delay, the drain and the rest ever take here.
+/// Longer than lame duck delay, drain and the later phases ever take here.
 const EXIT_MAX: Duration = Duration::from_secs(30);
-/// Until a balancer sends requests to a server that is back.
+/// Longest wait until a balancer sends requests to a restarted server.
 const SEEN_MAX: Duration = Duration::from_secs(20);
-/// Load before the first restart.
+/// Duration of the load before the first restart.
 const WARM_UP: Duration = Duration::from_millis(300);
 
-/// Rolls, and tells how far it is after every restart.
+/// Runs the rollout, and reports the progress after every restart.
 ///
 /// # Errors
-/// If a process cannot be started or ended, or the balancer never sends anything to one that is back.
+/// If a process cannot be started or ended, or the balancer never sends a request to a restarted
+/// one.
 pub async fn roll(plan: &Plan, mut progress: impl FnMut(Progress)) -> io::Result<Outcome> {
     let mut servers = Vec::new();
     for address in SERVERS {
@@ -165,7 +169,7 @@ pub async fn roll(plan: &Plan, mut progress: impl FnMut(Progress)) -> io::Result
     })
 }
 
-/// Mostly quick ones, a third of them POST, and now and then one that is still running when a listener closes.
+/// Mostly quick requests, a third of them POST. A few slow ones still run when a listener closes.
 fn asks() -> Vec<Ask> {
     let quick = || Ask::get("/").expecting(b"hello world");
     let slow = |ms: u32| Ask::get(&format!("/slow?ms={ms}")).expecting(b"slow done\n");
@@ -188,7 +192,8 @@ async fn start(plan: &Plan, main: &str, internal: &str) -> io::Result<Service> {
     aside(move || Service::launch_probed_on(&mut command, &internal)).await
 }
 
-/// Asks it to stop, as a platform does, and waits for its exit. A story, if that was not clean.
+/// Requests a stop, as a platform does, and waits for the exit. Returns a description if it was not
+/// clean.
 async fn end(mut service: Service) -> io::Result<Option<String>> {
     service.signal(Signal::TERM)?;
     aside(move || {
@@ -203,7 +208,7 @@ async fn end(mut service: Service) -> io::Result<Option<String>> {
     .await
 }
 
-/// Waits until the balancer answers from a server.
+/// Waits until a request through the balancer succeeds.
 async fn await_answer(balancer: SocketAddr) -> io::Result<()> {
     await_that("the balancer answers", || async {
         matches!(get(balancer, "/").await, Some((200, _)))
@@ -211,7 +216,7 @@ async fn await_answer(balancer: SocketAddr) -> io::Result<()> {
     .await
 }
 
-/// Waits until a server that is back gets requests: the balancer has seen it.
+/// Waits until a restarted server gets requests, so the balancer has noticed it.
 async fn await_requests(internal: SocketAddr) -> io::Result<()> {
     await_that("the balancer sends requests to the server that is back", || async {
         let Some((200, status)) = get(internal, "/status").await else { return false };

@@ -1,32 +1,33 @@
-//! What became of the requests, as their clients saw it.
+//! Outcomes of the requests, as their clients observed them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Counts of all clients together.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Answered whole.
+    /// Requests with a complete response.
     pub answered: AtomicU64,
-    /// Answered with a status that no handler chose: 503 and the like.
+    /// Requests whose status no handler chose: 503 and the like.
     pub refused_by_status: AtomicU64,
-    /// Not sent, because the connect was refused: the client may go elsewhere.
+    /// Requests not sent, because the connect was refused: the client may go elsewhere.
     pub refused: AtomicU64,
-    /// Sent on a kept connection whose end was already on the wire (RFC 9112 §9.5), and sent again on another.
+    /// Requests on a kept connection whose end was already on the wire (RFC 9112 §9.5). The client
+    /// may send them again.
     pub close_races: AtomicU64,
-    /// Sent, and not answered.
+    /// Requests sent without a complete response.
     pub lost: AtomicU64,
-    /// How the first ones failed that did.
+    /// Descriptions of the first failures.
     pub stories: std::sync::Mutex<Vec<String>>,
 }
 
 impl Tally {
-    /// Counts one more lost request, with its story.
+    /// Counts a lost request, with its description.
     pub fn lose(&self, story: String) {
         self.lost.fetch_add(1, Relaxed);
         self.tell(story);
     }
 
-    /// Keeps a story, unless there are many.
+    /// Keeps a description, unless there are already 20.
     pub fn tell(&self, story: String) {
         let mut stories = self.stories.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if stories.len() < 20 {
@@ -34,18 +35,19 @@ impl Tally {
         }
     }
 
-    /// Requests that got an answer, whole.
+    /// Returns the number of requests with a complete response.
     pub fn answered(&self) -> u64 {
         self.answered.load(Relaxed)
     }
 
-    /// Requests that were sent and not answered.
+    /// Returns the number of requests sent without a complete response.
     pub fn lost(&self) -> u64 {
         self.lost.load(Relaxed)
     }
 
-    /// Requests that a client of a balancer would call failed: whatever was not answered by a handler. A balancer is there to
-    /// stay, so nothing is forgiven: not a refused connect, and not a kept connection that was closed.
+    /// Returns the number of requests that a client of a balancer would call failed: all without a
+    /// response from a handler. A balancer stays, so even a refused connect and a closed kept
+    /// connection count.
     pub fn failed(&self) -> u64 {
         [&self.lost, &self.close_races, &self.refused, &self.refused_by_status]
             .into_iter()
@@ -53,7 +55,7 @@ impl Tally {
             .sum()
     }
 
-    /// Everything in one line.
+    /// Returns all counts in one line.
     pub fn line(&self) -> String {
         format!(
             "{} answered, {} lost, {} raced and sent again, {} refused before being sent, {} answered with 5xx",
@@ -65,7 +67,7 @@ impl Tally {
         )
     }
 
-    /// How the first ones failed that did, a line each.
+    /// Returns the descriptions of the first failures, one per line.
     pub fn stories(&self) -> String {
         self.stories.lock().unwrap_or_else(std::sync::PoisonError::into_inner).join("\n")
     }

@@ -1,7 +1,8 @@
-//! A wire with latency: every byte, and every end, arrives a while after it was sent.
+//! A wire with latency: every byte, and every end of file, arrives some time after it was sent.
 //!
-//! It sits inside the client, not in a proxy between: a proxy would complete the client's connect before it knows whether the
-//! server takes the connection, and a refused connect would look like a lost request.
+//! It is part of the client, not a proxy in between. A proxy would complete the client's connect
+//! before it knows whether the server accepts the connection, and a refused connect would look like
+//! a lost request.
 
 use std::{
     io,
@@ -17,7 +18,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-/// A way to a server.
+/// Opens connections to a server.
 #[derive(Debug)]
 pub struct Wire {
     server: SocketAddr,
@@ -25,34 +26,34 @@ pub struct Wire {
     drawn: AtomicU32,
 }
 
-/// A connection: as the system has it, or with latency.
+/// A connection, with or without latency.
 pub type Line = Box<dyn Stream>;
 
-/// What can be read and written.
+/// A byte stream in both directions.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug> Stream for S {}
 
-/// What may be on the wire before the far end reads.
+/// Bytes that may be in transit before the other end reads.
 const CAPACITY: usize = 1 << 20;
 
 impl Wire {
-    /// A wire to `server`; each connection draws its one-way latency from this range.
+    /// Returns a wire to `server`. Each connection draws its one-way latency from this range.
     #[must_use]
     pub fn new(server: SocketAddr, latency: RangeInclusive<Duration>) -> Self {
         Self { server, latency, drawn: AtomicU32::new(0) }
     }
 
-    /// A wire to `server` without latency.
+    /// Returns a wire to `server` without latency.
     #[must_use]
     pub fn direct(server: SocketAddr) -> Self {
         Self::new(server, Duration::ZERO..=Duration::ZERO)
     }
 
-    /// Connects: the handshake takes a round trip, like everything else.
+    /// Connects. The handshake takes a round trip, like everything else.
     ///
     /// # Errors
-    /// The system's; nothing was sent then.
+    /// Errors of the system. Nothing was sent then.
     pub async fn connect(&self) -> io::Result<Line> {
         if self.latency.end().is_zero() {
             let near = TcpStream::connect(self.server).await?;
@@ -74,7 +75,8 @@ impl Wire {
         Ok(Box::new(near))
     }
 
-    /// Spread evenly by the golden ratio, so that a few connections already cover the range.
+    /// Spreads the latencies evenly by the golden ratio, so that a few connections already cover
+    /// the range.
     fn draw(&self) -> Duration {
         let n = self.drawn.fetch_add(1, Relaxed).wrapping_mul(2_654_435_769);
         let spread = *self.latency.end() - *self.latency.start();
@@ -82,7 +84,8 @@ impl Wire {
     }
 }
 
-/// Carries one direction until its end. A reset arrives as an end: what matters is what came before it.
+/// Forwards one direction until its end. A reset is forwarded as end of file: only the bytes before
+/// it matter.
 async fn carry(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,

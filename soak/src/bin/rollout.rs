@@ -1,4 +1,5 @@
-//! `just rollout`: rolling restarts behind real balancers, under constant load. Exits 0 only if no request failed.
+//! `just rollout`: rolling restarts of servers of real balancers, under constant load. Exits with 0
+//! only if no request failed.
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_macros,
@@ -13,7 +14,8 @@ use lameduck_soak::{
 };
 use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 
-/// Puts HAProxy and nginx in front of three processes, restarts each in turn, and counts what failed.
+/// Puts HAProxy and nginx in front of three processes, restarts each in turn, and counts what
+/// failed.
 #[derive(Debug, Parser)]
 struct Args {
     /// Which balancer.
@@ -101,7 +103,7 @@ async fn one(kind: Kind, args: &Args) -> io::Result<Outcome> {
     }
     bar.set_prefix(kind.name());
     let outcome = roll(&plan, |progress| {
-        // Once the restarts are done it goes on for the answers.
+        // Once the restarts are done, it continues until there are enough responses.
         bar.set_length(args.restarts.max(progress.restarts));
         bar.set_position(progress.restarts);
         bar.set_message(format!("{} answered, {} failed", progress.answered, progress.failed));
