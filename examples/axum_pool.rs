@@ -1,23 +1,29 @@
 //! An axum app with a pool: opened before the first request, closed after the last handler.
 //!
-//! The pool is a pretence: a semaphore for its connections and a sleep for its queries. Its shape is that of sqlx, deadpool and
-//! the like: a handle that is made at once, is cheap to clone, connects later and can be closed. So the router can have it
-//! before the start hook opens it, and nobody needs a cell to be filled in later.
+//! The pool is simulated: a semaphore stands for its connections and a sleep for its queries. Its
+//! interface is that of sqlx, deadpool and the like. The handle is created immediately, is cheap to
+//! clone, connects later and can be closed. So the router can own a handle before the start hook
+//! opens the pool.
 //!
 //! ```text
-//!  start hook: open ──▶ serving, readiness check: ping ──▶ drain: handlers finish their queries ──▶ stop hook: close
+//!  start hook: open ──▶ serving, readiness check: ping ──▶ drain: handlers finish their queries
+//!                                                               │
+//!                                                               └──▶ stop hook: close
 //! ```
 //!
 //! ```text
 //! $ cargo run --example axum_pool
-//! $ curl localhost:8080/query/3000 & sleep 1      # a query of three seconds; now press Ctrl-C, twice to skip the lame duck
+//! $ curl localhost:8080/query/3000 & sleep 1      # a query of three seconds
+//!                                                 # now press Ctrl-C, twice to skip the lame duck
 //! ```
 //!
-//! The answer arrives, and only then the log says `pool closed`, with nothing in use. To see the check at work:
+//! The response arrives, and only then the log reports `pool closed`, with nothing in use. To see
+//! the check at work:
 //!
 //! ```text
-//! $ curl -X POST localhost:8081/outage            # pretend that the database went away; again, and it is back
+//! $ curl -X POST localhost:8081/outage            # simulates an outage; again, and it is over
 //! $ curl -i localhost:8081/readiness              # 503, and why, within a second
+//! ```
 //! ```
 #![expect(
     clippy::disallowed_methods,
@@ -68,7 +74,8 @@ fn main() -> Result<(), String> {
                     })
                     .interval(Duration::from_millis(500)),
                 )
-                // The internal server takes routes of one's own; here, a switch for the pretence.
+                // The internal server takes additional routes; here, a switch for the simulated
+                // outage.
                 .internal_route("/outage", move |request| {
                     // A GET changes nothing: a browser may send one for any web page.
                     let is_down = if request.method() == Method::POST {
@@ -98,7 +105,7 @@ async fn query(
     answer.map_err(|error| (StatusCode::BAD_GATEWAY, format!("{error}\n")))
 }
 
-/// A pretended pool. Clones are the same pool.
+/// A simulated pool. Clones are the same pool.
 #[derive(Clone, Debug, Default)]
 struct Pool(Arc<Inner>);
 
@@ -111,7 +118,7 @@ struct Inner {
 
 impl Default for Inner {
     fn default() -> Self {
-        // No connection before it is opened.
+        // No connection before the pool is opened.
         Self {
             connections: Semaphore::new(0),
             queries: AtomicU64::new(0),
@@ -120,7 +127,7 @@ impl Default for Inner {
     }
 }
 
-/// A connection, back in the pool once dropped.
+/// A connection, which returns to the pool when it is dropped.
 struct Connection<'pool> {
     pool: &'pool Inner,
     _permit: SemaphorePermit<'pool>,
@@ -130,7 +137,7 @@ impl Pool {
     const CONNECTIONS: usize = 4;
 
     async fn open(&self) -> io::Result<()> {
-        // A real one would connect here, and its error would end the start with exit code 1.
+        // A real pool would connect here. An error would end the start with exit code 1.
         sleep(Duration::from_millis(50)).await;
         self.0.connections.add_permits(Self::CONNECTIONS);
         tracing::info!(connections = Self::CONNECTIONS, "pool opened");
@@ -144,7 +151,7 @@ impl Pool {
         Ok(Connection { pool: &self.0, _permit: permit })
     }
 
-    /// Asks the database and not the pool: one that is busy must not make every instance unready at once.
+    /// Checks the database, not the pool: a busy pool must not make every instance unready at once.
     async fn ping(&self) -> io::Result<()> {
         sleep(Duration::from_millis(1)).await;
         if self.0.is_down.load(Relaxed) {
@@ -156,11 +163,12 @@ impl Pool {
         Ok(())
     }
 
-    /// Refuses new work and says what it finds. A connection in use here would be a handler that outlived the cancel wait.
+    /// Refuses new work and logs the connections in use. A connection in use here would mean a
+    /// handler that outlived the cancel wait.
     async fn close(&self) -> io::Result<()> {
         let in_use = Self::CONNECTIONS - self.0.connections.available_permits();
         self.0.connections.close();
-        // A real one would say goodbye to the database.
+        // A real pool would close its database connections here.
         sleep(Duration::from_millis(50)).await;
         tracing::info!(in_use, queries = self.0.queries.load(Relaxed), "pool closed");
         Ok(())

@@ -1,27 +1,32 @@
-//! Work in the background that no shutdown loses.
+//! Background work that no shutdown loses.
 //!
-//! Two kinds, both awaited by the drain, both dropped only when the cancel wait is nearly over:
-//! - [`RequestContext::spawn`]: work that a request began and that outlives its answer. `POST /orders` answers 202 at once, and
-//!   the confirmation is sent afterwards. A bare `tokio::spawn` would lose it at exit.
-//! - [`Builder::background`](lameduck::Builder::background): a task as long-lived as the host. It begins with Serving; if it
-//!   fails, the host stops with exit code 1.
+//! There are two kinds. The drain waits for both, and both are dropped only when the cancel wait is
+//! nearly over:
+//! - [`RequestContext::spawn`]: work that a request starts and that outlives its response. `POST
+//!   /orders` responds with 202 at once, and the confirmation is sent afterwards. A bare
+//!   `tokio::spawn` would lose it at exit.
+//! - [`Builder::background`](lameduck::Builder::background): a task that runs as long as the host.
+//!   It begins with Serving; if it fails, the host stops with exit code 1.
 //!
-//! Which moment such a task watches depends on where its work comes from:
+//! The moment at which such a task should stop depends on where its work comes from:
 //!
-//! | its work comes from | it takes no more at | because |
+//! | source of its work | it takes no more at | because |
 //! |---|---|---|
-//! | outside: a queue, a schedule | `stopping()` | somebody else will take it |
-//! | this process's own handlers | `draining()`, and then until its channel is empty | a lame duck still serves, and drain handlers still finish |
-//! | nowhere: it only cleans up | `cancelled()` | nothing needs it any more |
+//! | outside: a queue, a schedule | `stopping()` | another process will take it |
+//! | this process's handlers | `draining()` and an empty channel | handlers add work until then |
+//! | none: it only cleans up | `cancelled()` | nothing needs it any more |
 //!
-//! The one below polls a pretended queue, so it watches `stopping()`, and finishes the job at hand.
+//! The second row has two conditions: a lame duck still serves, and handlers still finish during
+//! the drain. The task below polls a simulated queue, so it watches `stopping()`, and finishes the
+//! current job.
 //!
 //! ```text
 //! $ cargo run --example background
 //! $ curl -i -X POST localhost:8080/orders     # 202, then press Ctrl-C at once
 //! ```
 //!
-//! The log says `no more jobs` at the stop request, `confirmation sent` some time after the answer, and `exit_code=0`.
+//! The log reports `no more jobs` at the stop request, `confirmation sent` some time after the
+//! response, and `exit_code=0`.
 #![expect(
     clippy::disallowed_methods,
     reason = "an app lives on tokio's time; only the host must not"
@@ -66,7 +71,7 @@ async fn order(
 ) -> (StatusCode, String) {
     let order = orders.fetch_add(1, Relaxed) + 1;
     context.spawn(async move {
-        // A real one would call a mail server.
+        // A real app would call a mail server.
         sleep(CONFIRMATION).await;
         tracing::info!(order, "confirmation sent");
     });
@@ -80,7 +85,8 @@ async fn work(context: TaskContext) -> Result<(), Infallible> {
             biased;
             () = context.stopping() => break,
             job = next_job() => {
-                // No longer a part of the wait: a job once begun is finished, whoever asks for a stop meanwhile.
+                // Outside of the `select!`: a job that has begun is finished, even if a stop is
+                // requested meanwhile.
                 run(job).await;
                 done += 1;
             }
@@ -92,7 +98,8 @@ async fn work(context: TaskContext) -> Result<(), Infallible> {
 
 struct Job;
 
-/// A pretended queue, which has a job for us now and then. Dropping the future must lose no job, since the select does so.
+/// A simulated queue with a job now and then. Dropping the future must not lose a job, because the
+/// `select!` may drop it.
 async fn next_job() -> Job {
     sleep(JOB).await;
     Job

@@ -1,22 +1,27 @@
-//! Event streams, which have no end of their own, and how each of them ends in a shutdown.
+//! Endless event streams, and how each of them ends at a shutdown.
 //!
 //! | route | ends | because |
 //! |---|---|---|
 //! | `/events` | when the drain begins | its type is `text/event-stream` |
-//! | `/lines` | when the drain begins | its answer carries [`StreamShutdown::EndAtDraining`] |
-//! | `/farewell` | when the drain begins, with words of its own | it carries [`StreamShutdown::Finish`], and watches [`RequestContext::draining`] |
+//! | `/lines` | when the drain begins | it carries [`StreamShutdown::EndAtDraining`] |
+//! | `/farewell` | when the drain begins, with a final event | see below |
 //!
-//! Each ends whole, so that its client sees an end and not a breach, and reconnects: to somebody else, since this process is not
-//! ready any more and does not listen. That is why none ends at the stop request: a client that reconnects to a lame duck would
-//! get the very same process. An unmarked endless stream of another type would last until the cancel wait is over, and be cut.
+//! `/farewell` carries [`StreamShutdown::Finish`] and watches [`RequestContext::draining`].
+//!
+//! Each stream ends completely: its client sees a regular end, not an error, and reconnects. It
+//! reaches another process, since this one is no longer ready and does not listen. So no stream
+//! ends at the stop request: a client that reconnects to a lame duck would reach the same process
+//! again. An unmarked endless stream of another type would last until the cancel wait is over, and
+//! be cut.
 //!
 //! ```text
 //! $ cargo run --example events
 //! $ curl -N localhost:8080/farewell     # in another terminal; then press Ctrl-C at the first
 //! ```
 //!
-//! The stream goes on for the five seconds of the lame duck, says farewell and ends; curl exits with 0. The request's deadline
-//! of five seconds does not touch it: a deadline is for the head of an answer.
+//! The stream goes on for the five seconds of the lame duck, sends its farewell and ends; curl
+//! exits with 0. The request's deadline of five seconds does not apply to it: a deadline is for the
+//! head of a response.
 #![expect(
     clippy::disallowed_methods,
     reason = "an app lives on tokio's time; only the host must not"
@@ -51,7 +56,7 @@ fn main() -> Result<(), String> {
     )
 }
 
-/// The default does: axum's `Sse` says `text/event-stream`.
+/// Ends by default: axum's `Sse` sets `text/event-stream`.
 async fn events() -> impl IntoResponse {
     Sse::new(
         ticks().map(|n| {
@@ -60,13 +65,14 @@ async fn events() -> impl IntoResponse {
     )
 }
 
-/// A stream of another type has to say it: the marker goes into the response's extensions, as axum's `Extension` puts it.
+/// A stream of another type needs the marker in the response's extensions, where axum's `Extension`
+/// puts it.
 async fn lines() -> impl IntoResponse {
     let lines = ticks().map(|n| Ok::<_, Infallible>(format!("tick {n}\n")));
     (Extension(StreamShutdown::EndAtDraining), Body::from_stream(lines))
 }
 
-/// Left to itself by `Finish`, this one ends by its own doing, and has the last word.
+/// With `Finish`, the host does not end this stream. It ends itself, after a final event.
 async fn farewell(Extension(context): Extension<RequestContext>) -> impl IntoResponse {
     let ticks = ticks().map(|n| Event::default().data(format!("tick {n}")));
     let farewell =

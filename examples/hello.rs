@@ -1,22 +1,24 @@
-//! Hello world, with all of its life: the Go program that lameduck began with, in Rust.
+//! Hello world with a complete lifecycle: the Go program that lameduck started from, in Rust.
 //!
-//! | there | here |
+//! | Go | here |
 //! |---|---|
-//! | `APP_PORT`, `INTERNAL_PORT`, `APP_VERSION` | the same, and more: [`lameduck::SETTINGS`] |
-//! | a context per request, derived from the root, with a timeout of 5 s | [`RequestContext`], in every request's extensions |
-//! | `/liveness`, `/readiness` and a mutex around `ready` | served by the host, on a thread of their own |
-//! | signal, readiness off, `Shutdown`, cancel, `Sleep(3 s)` | the host; nothing is slept but the lame duck delay |
+//! | `APP_PORT`, `INTERNAL_PORT`, `APP_VERSION` | the same and more: [`lameduck::SETTINGS`] |
+//! | a context per request, timeout 5 s | [`RequestContext`] in the extensions |
+//! | `/liveness`, `/readiness` and a mutex around `ready` | served by the host, on its own thread |
+//! | signal, readiness off, `Shutdown`, cancel, `Sleep(3 s)` | the host; one sleep: the lame duck |
 //! | "closing down database connections" | a stop hook |
 //! | "exiting cleanly!", whatever happened | a report, and an exit code that follows from it |
 //!
 //! ```text
 //! $ APP_VERSION=1.2.3 cargo run --example hello
 //! $ curl -i localhost:8080/             # hello world
-//! $ curl -i localhost:8081/readiness    # 200; after Ctrl-C 503, while / still answers and says `connection: close`
-//! $ curl -s localhost:8081/status       # all there is to know
+//! $ curl -i localhost:8081/readiness    # 200; 503 after Ctrl-C, while / still responds,
+//!                                       # with `connection: close`
+//! $ curl -s localhost:8081/status       # the complete status
 //! ```
 //!
-//! Ctrl-C once drains it: five seconds as a lame duck, which a second Ctrl-C cuts short. `echo $?` then says 0.
+//! One Ctrl-C drains it, after five seconds as a lame duck, which a second Ctrl-C cuts short. `echo
+//! $?` then prints 0.
 
 use axum::{Extension, Router, routing::get};
 use lameduck::{
@@ -44,8 +46,8 @@ async fn hello(
     ([("app-version", context.app_version().to_owned())], "hello world")
 }
 
-/// Nothing, as in the seed. What takes its time gets the context and gives up when it is cancelled: at the request's deadline,
-/// when its client is gone, or when the drain is over.
+/// Does nothing, as in the Go program. Slow work gets the context, and stops when it is cancelled:
+/// at the request's deadline, when the client is gone, or when the drain is over.
 async fn do_things(context: &RequestContext) {
     tracing::info!(phase = %context.phase(), remaining = ?context.remaining(), "doing things");
     let things = std::future::ready(());

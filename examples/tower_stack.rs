@@ -1,24 +1,26 @@
-//! What lameduck leaves to tower-http, in one stack: request ids, a trace, a limit on bodies, compression. And a route with a
-//! deadline of its own.
+//! What lameduck leaves to tower-http, in one stack: request ids, a trace, a limit on bodies,
+//! compression. It also has a route with its own deadline.
 //!
 //! ```text
-//!   host: context, deadline, fate ──▶ set id ──▶ trace ──▶ propagate id ──▶ limit ──▶ compress ──▶ Router
-//!                                                                                    /report: RouteTimeout
+//!   host: context, deadline, outcome ──▶ set id ──▶ trace ──▶ propagate id ──▶ limit ──▶ compress
+//!                                                                                           │
+//!                                                        /report: RouteTimeout ◀── Router ◀─┘
 //! ```
 //!
 //! ```text
 //! $ cargo run --example tower_stack
-//! $ curl -i localhost:8080/                                        # x-request-id, and a line in the log with the same id
-//! $ curl -i -H 'x-request-id: mine' localhost:8080/                # yours is kept
-//! $ curl -i --compressed localhost:8080/page                       # content-encoding: gzip
+//! $ curl -i localhost:8080/                            # x-request-id, and a log line with that id
+//! $ curl -i -H 'x-request-id: mine' localhost:8080/    # the client's id is kept
+//! $ curl -i --compressed localhost:8080/page           # content-encoding: gzip
 //! $ head -c 20000 /dev/zero | curl -i --data-binary @- localhost:8080/upload    # 413
-//! $ curl -i localhost:8080/slow/8000                               # 503 after five seconds, the host's deadline
-//! $ curl -i localhost:8080/report/8000                             # 200 after eight: this route has thirty
+//! $ curl -i localhost:8080/slow/8000       # 503 after five seconds, the host's deadline
+//! $ curl -i localhost:8080/report/8000     # 200 after eight: this route has thirty
 //! ```
 //!
-//! The 503 of a deadline is the host's own: it drops the handler with the whole stack around it, so that nothing in the stack
-//! can hold it up, and so no layer sees that answer. The host's report counts it as *timed out*. Whoever wants it in the trace
-//! puts tower-http's `TimeoutLayer`, a little shorter, inside of it.
+//! The host itself sends the 503 of a deadline. It drops the handler with the whole stack around
+//! it, so that nothing in the stack can delay it, and no layer sees that response. The host's
+//! report counts it as *timed out*. To have it in the trace, add tower-http's `TimeoutLayer` inside
+//! of it, with a slightly shorter timeout.
 #![expect(
     clippy::disallowed_methods,
     reason = "an app lives on tokio's time; only the host must not"
@@ -61,7 +63,7 @@ fn main() -> Result<(), String> {
             let trace = TraceLayer::new_for_http()
                 .make_span_with(span)
                 .on_response(DefaultOnResponse::new().level(Level::INFO));
-            // The first is the outermost.
+            // The first layer is the outermost.
             let stack = ServiceBuilder::new()
                 .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
                 .layer(trace)
@@ -75,7 +77,8 @@ fn main() -> Result<(), String> {
     )
 }
 
-/// What every line about a request says of it. Not its query, which may hold secrets.
+/// The fields of every log line about a request. The query is left out, because it may hold
+/// secrets.
 fn span<B>(request: &Request<B>) -> Span {
     let id = request
         .extensions()

@@ -1,4 +1,4 @@
-//! The time of a client: the paused runtime's, not the host's clock.
+//! Time of a client: the paused runtime's, not the host's clock.
 
 use std::time::Duration;
 

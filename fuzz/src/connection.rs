@@ -1,7 +1,9 @@
-//! A whole connection against a live host over an in-memory pipe: any bytes, in any pieces, with the stop at any place.
+//! A whole connection against a live host over an in-memory pipe: any bytes, in pieces of any size,
+//! with the stop at any point.
 //!
-//! The first bytes say how: pieces, pauses, where the stop is, how the client ends. What must hold: the host stops within its
-//! bound, every request that was counted in is counted out (P5), and nothing panics but handlers that are asked to.
+//! The first bytes select piece size, pauses, the point of the stop, and how the client ends. The
+//! host must stop within its bound, and every request that was counted as started must have one
+//! outcome (P5). Nothing may panic.
 
 use super::{
     Draw,
@@ -21,7 +23,7 @@ use lameduck_sim::{SimClock, SimSpawner, Trace, scripted_signals};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// HTTP/1: the bytes are repeated behind a valid request, so that they also meet a connection that was used.
+/// HTTP/1: the bytes follow a valid request, so that they also reach a connection that was used.
 pub fn http1(bytes: &[u8]) {
     let (script, rest) = bytes.split_at(bytes.len().min(SCRIPT));
     run(script, &[b"GET /first HTTP/1.1\r\nhost: x\r\n\r\n", rest].concat());
@@ -39,10 +41,10 @@ pub fn raw(bytes: &[u8]) {
     run(script, rest);
 }
 
-/// Bytes that say how the others are sent.
+/// Number of bytes that select how the others are sent.
 const SCRIPT: usize = 6;
 
-/// More than the slowest client and the plan below can take, in simulated time.
+/// More simulated time than the slowest client and the plan below can take.
 const LIMIT: Duration = Duration::from_secs(3600);
 
 fn run(script: &[u8], sent: &[u8]) {
@@ -99,7 +101,7 @@ async fn live(script: Vec<u8>, sent: Vec<u8>) -> Report {
     });
 
     let client = async {
-        // The host listens in its first turns.
+        // The host begins to listen within its first polls.
         pause_for(Duration::from_millis(1)).await;
         let Some(mut pipe) = pipes.connect(capacity) else { return };
         let mut written = 0;

@@ -1,7 +1,9 @@
-//! What is fuzzed, as plain functions: everything that reads bytes from strangers, and what reads settings.
+//! The fuzz bodies, as plain functions: everything that parses bytes from the network, and the
+//! settings.
 //!
-//! Each takes any bytes and must return; a broken promise is a panic that names it. `tests/fuzz.rs` replays the corpus and a
-//! few hundred drawn inputs with the stable toolchain; `fuzz/targets` hands the same functions to cargo-fuzz.
+//! Each takes any bytes and must return; a broken promise is a panic that names it. `tests/fuzz.rs`
+//! replays the corpus and a few hundred drawn inputs with the stable toolchain; `fuzz/targets`
+//! passes the same functions to cargo-fuzz.
 
 mod client_time;
 mod connection;
@@ -15,10 +17,10 @@ pub use life::lifecycle;
 pub use same::same;
 pub use settings::settings;
 
-/// Something that takes any bytes, and panics if a promise is broken by them.
+/// A function that takes any bytes, and panics if they break a promise.
 pub type FuzzBody = fn(&[u8]);
 
-/// Every body by its name, which is also the name of its target and of its folder in the corpus.
+/// Every body with its name, which is also the name of its target and of its folder in the corpus.
 pub const BODIES: &[(&str, FuzzBody)] = &[
     ("http1", http1),
     ("http2", http2),
@@ -28,7 +30,7 @@ pub const BODIES: &[(&str, FuzzBody)] = &[
     ("settings", settings),
 ];
 
-/// Takes bytes off the front; past the end there are zeros.
+/// Takes bytes off the front; past the end it yields zeros.
 pub(crate) struct Draw<'a>(pub(crate) &'a [u8]);
 
 impl Draw<'_> {

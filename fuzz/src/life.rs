@@ -1,4 +1,5 @@
-//! The machine: any facts in any order end in `Stopped`, within the bound, with every hook stopped at most once.
+//! The lifecycle machine: any events in any order end in `Stopped`, within the bound, and every
+//! stop hook runs at most once.
 
 use super::Draw;
 use lameduck::lifecycle::{
@@ -7,7 +8,7 @@ use lameduck::lifecycle::{
 };
 use std::time::Duration;
 
-/// The plan, the hooks, then facts, each after a pause.
+/// Draws the plan and the hooks, then events, each after a pause.
 pub fn lifecycle(bytes: &[u8]) {
     let mut draw = Draw(bytes);
     let span = |byte: u8| Duration::from_millis(u64::from(byte) * 40);

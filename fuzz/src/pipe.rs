@@ -1,4 +1,4 @@
-//! A network of in-memory pipes: the host's own end is a listener that pipes are handed to.
+//! A network of in-memory pipes: the host's listener receives one end of each pipe from a channel.
 
 use bytes::Bytes;
 use lameduck::runtime::{
@@ -17,7 +17,7 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
-/// Pipes to the main server; nobody asks the internal one.
+/// Opens pipes to the main server. The internal server gets no connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Pipes {
     connect: UnboundedSender<DuplexStream>,
@@ -30,7 +30,7 @@ impl Pipes {
         Self { connect, accept: Arc::new(Mutex::new(Some(accept))) }
     }
 
-    /// A new connection; `None` once the listener is closed.
+    /// Opens a new connection; returns `None` once the listener is closed.
     pub(crate) fn connect(&self, capacity: usize) -> Option<DuplexStream> {
         let (near, far) = tokio::io::duplex(capacity);
         self.connect.send(far).ok().map(|()| near)
@@ -107,7 +107,8 @@ impl Listener for PipeListener {
     }
 }
 
-/// The host's end of a pipe. As with a socket, the first write after the idle set cannot be done at once.
+/// The host's end of a pipe. As with a socket, the first write after the idle set returns
+/// `Pending`.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     io: DuplexStream,
@@ -148,7 +149,7 @@ impl AsyncWrite for Pipe {
     }
 }
 
-/// The idle set of pipes.
+/// The idle poller for pipes.
 #[derive(Debug)]
 pub(crate) struct PipePoller(PolledIdlePoller<Pipe>);
 

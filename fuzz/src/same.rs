@@ -1,7 +1,9 @@
-//! The same bytes to our host and to bare hyper: what the client reads is the same, to the byte.
+//! Sends the same bytes to the host and to bare hyper. The client must read the same bytes from
+//! both.
 //!
-//! The host writes and reads plain messages itself and hands hyper over what is not, also from the set of idle connections. Nobody
-//! must be able to tell, but for what the host refuses and hyper takes: see [`answer`].
+//! The host serves simple messages on its fast path and hands all others over to hyper, also from
+//! the set of idle connections. A client must not notice the difference, except where the host
+//! refuses what hyper accepts: see [`answer`].
 
 use super::{
     Draw,
@@ -30,16 +32,18 @@ use std::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-/// Bytes that say how the others are sent.
+/// Number of bytes that select how the others are sent.
 const SCRIPT: usize = 3;
 
-/// More than all handlers and pauses below take together, in simulated time.
+/// More simulated time than all handlers and pauses below take together.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Requests of HTTP/1, in any pieces, to handlers that answer at once or late, in one piece or in several.
+/// HTTP/1 requests, in pieces of any size, to handlers that respond at once or late, in one piece
+/// or in several.
 pub fn same(bytes: &[u8]) {
     let (script, sent) = bytes.split_at(bytes.len().min(SCRIPT));
-    // Which protocol is spoken is ours to find out, and hyper's server of HTTP/1 knows no other.
+    // The host detects the protocol. hyper's HTTP/1 server knows no other, so skip what looks like
+    // HTTP/2 or is too short to tell.
     if contains(sent, b"PRI ") || sent.len() < 4 {
         return;
     }
@@ -50,7 +54,7 @@ pub fn same(bytes: &[u8]) {
     let theirs = theirs.block_on(through_hyper(script, sent));
     let [(ours_before, ours_refuses), (theirs_before, theirs_refuses)] =
         [&ours, &theirs].map(|seen| before_a_refusal(&seen.answers));
-    // Whether hyper looks for an error in half a head depends on how that was torn.
+    // Whether hyper looks for an error in a partial head depends on how the head was split.
     let ends_in_a_head = !sent.ends_with(b"\n\r\n") && !sent.ends_with(b"\n\n");
     let is_same = ours_before == theirs_before
         && (ours_refuses == theirs_refuses || ends_in_a_head)
@@ -65,7 +69,7 @@ pub fn same(bytes: &[u8]) {
     );
 }
 
-/// What a client read, and how it ended.
+/// What a client read, and how its connection ended.
 struct Seen {
     answers: Vec<u8>,
     end: End,
@@ -75,7 +79,7 @@ struct Seen {
 enum End {
     /// The server ended the connection.
     Closed,
-    /// It did not in all that time.
+    /// The connection stayed open until `LIMIT`.
     Open,
 }
 
@@ -83,8 +87,9 @@ fn contains(bytes: &[u8], word: &[u8]) -> bool {
     bytes.windows(word.len()).any(|window| window == word)
 }
 
-/// A refusal of a head is hyper's to write on both sides, but for its version: that is of the last request that the same hyper read. The
-/// refusals of the host are as good as hyper's: what counts is where they are.
+/// Splits off a refusal (400). hyper writes it in both cases, but its HTTP version is that of the
+/// last request that the same hyper connection read. A refusal by the host itself is as good as
+/// hyper's: only its position counts.
 fn before_a_refusal(answers: &[u8]) -> (&[u8], bool) {
     const VERSION: &[u8] = b"HTTP/1.1";
     match answers.windows(5).position(|window| window == b" 400 ") {
@@ -99,7 +104,7 @@ async fn through_the_host(script: &[u8], sent: &[u8]) -> Seen {
     let (_signals, signals) = scripted_signals("host", trace.clone());
     let spawner = SimSpawner::new("host", trace, clock.clone());
     let pipes = Pipes::new();
-    // hyper has no patience that ends.
+    // Bare hyper has no head timeout here.
     let limits = Limits { header_timeout: LIMIT, ..Limits::default() };
     let host = Host::builder().request_timeout(None).limits(limits).hyper(service_fn(answer));
     let life = host.run_in(Runtime {
@@ -110,7 +115,7 @@ async fn through_the_host(script: &[u8], sent: &[u8]) -> Seen {
         seed: Seed(7),
     });
     let client = async {
-        // The host listens in its first turns.
+        // The host begins to listen within its first polls.
         pause_for(Duration::from_millis(1)).await;
         match pipes.connect(capacity(script, sent)) {
             Some(pipe) => client(pipe, script, sent).await,
@@ -132,7 +137,7 @@ async fn through_hyper(script: &[u8], sent: &[u8]) -> Seen {
     builder.half_close(true).header_read_timeout(None).auto_date_header(false);
     let mut server = builder.serve_connection(TokioIo::new(far), service_fn(answer));
     let serve = async move {
-        // hyper returns an upgrade that was asked for before it has flushed; what it does then is not its best.
+        // hyper returns a requested upgrade before it has flushed. Polled once more, it flushes.
         drop((&mut server).await);
         drop(server.await);
     };
@@ -140,8 +145,9 @@ async fn through_hyper(script: &[u8], sent: &[u8]) -> Seen {
     seen
 }
 
-/// How much the pipe holds. A body that breaks off ends hyper's connection at once, whatever it still has to write to a client that takes
-/// little at a time: such a client sends none.
+/// Returns the capacity of the pipe. A body that breaks off ends hyper's connection at once, and a
+/// client that reads little at a time loses what was not yet written. So a small pipe
+/// is used only without a request body.
 fn capacity(script: &[u8], sent: &[u8]) -> usize {
     if contains(sent, b"content-length") || contains(sent, b"transfer-encoding") {
         return 65_536;
@@ -149,7 +155,7 @@ fn capacity(script: &[u8], sent: &[u8]) -> usize {
     [65_536, 65_536, 1024, 100, 1][usize::from(script.first().copied().unwrap_or(0)) % 5]
 }
 
-/// The parts in which it is sent.
+/// Splits the input into the parts in which it is sent.
 fn parts<'a>(script: &[u8], sent: &'a [u8]) -> Vec<&'a [u8]> {
     let size = match script.get(1).copied().unwrap_or(0) % 5 {
         0 => 20_000,
@@ -157,7 +163,7 @@ fn parts<'a>(script: &[u8], sent: &'a [u8]) -> Vec<&'a [u8]> {
         2 => 7,
         3 => 1,
         _ => {
-            // A head at a time.
+            // One head per part.
             let mut begin = 0;
             let ends =
                 (0..sent.len()).filter(|at| sent[..*at].ends_with(b"\r\n\r\n")).chain([sent.len()]);
@@ -167,7 +173,7 @@ fn parts<'a>(script: &[u8], sent: &'a [u8]) -> Vec<&'a [u8]> {
     sent.chunks(size).collect()
 }
 
-/// Sends all of it, in parts, and reads all there is until the end.
+/// Sends all parts, and reads until the end.
 async fn client(pipe: DuplexStream, script: &[u8], sent: &[u8]) -> Seen {
     let pauses = usize::from(script.get(2).copied().unwrap_or(0)) % 6;
     // Long enough for a connection to be parked without a task.
@@ -201,18 +207,19 @@ async fn client(pipe: DuplexStream, script: &[u8], sent: &[u8]) -> Seen {
     Seen { answers: without_dates(&answers), end }
 }
 
-/// hyper does not know the host's time of day, so it writes none.
+/// Removes the date: bare hyper does not know the host's wall clock, so it sends none.
 fn without_dates(answers: &[u8]) -> Vec<u8> {
     let lines = answers.split_inclusive(|byte| *byte == b'\n');
     lines.filter(|line| !line.starts_with(b"date: ")).flatten().copied().collect()
 }
 
-/// What is answered, by the path: each of its letters says something about it.
+/// The handler. Each letter of the path selects a property of the response.
 ///
-/// Where the host is stricter than hyper, this is as strict for hyper: a request without one valid host is refused, and a response
-/// is the last on its connection if it comes before a body in chunks was read to its end, or after one with trailers.
-/// A body is as long as it and its head say, and a status without content has neither content nor length.
-/// The protocol does not change before the body was read. In an absolute-form target its host goes before the field.
+/// Where the host is stricter than hyper, this handler is equally strict for both. A request
+/// without one valid host is refused. A response closes the connection if it precedes the end of a
+/// chunked body, or follows one with trailers. A body has the length that it and its head declare,
+/// and a status without content has neither content nor length. The protocol does not switch before
+/// the body was read. For an absolute-form target, the host in the target replaces the host field.
 async fn answer<B>(mut request: Request<B>) -> Result<Response<Pieces>, Infallible>
 where
     B: HttpBody<Data = Bytes> + Unpin,
@@ -254,7 +261,7 @@ where
     };
     let is_tunnel = status.is_success() && request.method() == Method::CONNECT;
     let has_content = !is_tunnel && !matches!(status.as_u16(), 204 | 205 | 304);
-    // hyper asserts that a length is said once.
+    // hyper asserts that the length is declared only once.
     let length = pieces.size_hint().exact().unwrap_or(pieces.left);
     let headers = response.headers_mut();
     match draw.byte() % 8 {
@@ -266,7 +273,7 @@ where
             headers.append("x-many", HeaderValue::from_static("two"));
         }
         5 => {
-            // What the handler was told, told back.
+            // Echo the headers and the query that the handler received.
             for (name, value) in request.headers() {
                 if name != header::CONNECTION
                     && name != header::TRANSFER_ENCODING
@@ -286,7 +293,7 @@ where
     if draw.byte() % 8 == 1 {
         response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(b"Because"));
     }
-    // What the handler was told, told back.
+    // Echo the method and the target that the handler received.
     let headers = response.headers_mut();
     headers.extend(
         HeaderValue::from_str(request.method().as_str()).map(|method| (header::ALLOW, method)),
@@ -344,7 +351,7 @@ enum BodyEnd {
     Broken,
 }
 
-/// How long a body is, and how it ends.
+/// Returns the length of a body, and how it ends.
 async fn read<B>(mut body: B) -> (usize, BodyEnd)
 where
     B: HttpBody<Data = Bytes> + Unpin,
@@ -360,13 +367,13 @@ where
     }
 }
 
-/// More than leaves at once.
+/// More than one write sends.
 const LARGE: &str = match str::from_utf8(&[b'x'; 9000]) {
     Ok(text) => text,
     Err(_) => "",
 };
 
-/// A body in several pieces, some of them late.
+/// A body in several pieces, which may be late.
 struct Pieces {
     pieces: VecDeque<&'static str>,
     left: u64,
@@ -374,12 +381,12 @@ struct Pieces {
     is_late: bool,
 }
 
-/// What a body says of itself.
+/// What a body declares about itself in advance.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Says {
-    /// How long it is, and when it ends.
+    /// Its length, and its end.
     All,
-    /// How long it is.
+    /// Its length.
     Length,
     Nothing,
 }

@@ -1,9 +1,10 @@
-//! Settings: any text in any variable is taken, or refused in words that name the variable and the text.
+//! Settings: any text in any variable is accepted, or refused with an error that names the variable
+//! and the text.
 
 use lameduck::{SETTINGS, Settings, parse_duration};
 use std::time::Duration;
 
-/// Lines of `n=text`, where `n` picks a setting.
+/// Input: lines of `n=text`, where `n` selects a setting.
 pub fn settings(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<(usize, &str)> = text

@@ -4,6 +4,7 @@
 //! the system chooses. It is never reloaded, so a failed request is the servers' fault. The
 //! settings are fair and known to expose losses: the balancer retries only what a careful operator
 //! would allow it to retry.
+//!
 //! | | HAProxy | nginx |
 //! |---|---|---|
 //! | notices a stop | `/readiness` every 100 ms, fall 1, rise 1 | by a failed connect |
