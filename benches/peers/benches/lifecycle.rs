@@ -1,4 +1,4 @@
-//! What the core's transitions cost: `cargo bench --bench lifecycle`.
+//! Cost of the core's transitions: `cargo bench --bench lifecycle`.
 
 use divan::{Bencher, black_box};
 use lameduck::lifecycle::{Event, HookBudget, HookIndex, HookResult, Lifecycle, Moment, Plan, Signal, StopReason};
@@ -10,7 +10,7 @@ fn main() {
 
 const STOP: Event = Event::StopRequested(StopReason::Signal(Signal::Terminate));
 
-/// A whole life, from its beginning to its last action, with this many pairs of hooks.
+/// A whole run, from the start to the last action, with this many pairs of hooks.
 #[divan::bench(args = [0, 4, 16])]
 fn whole_life(bencher: Bencher<'_, '_>, hooks: usize) {
     let budgets = vec![HookBudget::Shared; hooks];
@@ -32,13 +32,13 @@ fn whole_life(bencher: Bencher<'_, '_>, hooks: usize) {
     });
 }
 
-/// The stop request, to the last of its actions.
+/// A stop request and all its actions.
 #[divan::bench]
 fn stop_request(bencher: Bencher<'_, '_>) {
     bencher.with_inputs(serving).bench_values(|mut life| tell(&mut life, 1, STOP));
 }
 
-/// What a host does at every turn in which nothing happens.
+/// The work of a host per wake-up in which nothing happens.
 #[divan::bench]
 fn idle_turn(bencher: Bencher<'_, '_>) {
     let mut life = serving();
@@ -55,7 +55,7 @@ fn serving() -> Lifecycle {
     life
 }
 
-/// How many actions it led to.
+/// Handles an event, and returns the number of its actions.
 fn tell(life: &mut Lifecycle, seconds: u64, event: Event) -> usize {
     let _ = black_box(life.handle_event(at(seconds), event));
     drain(life)

@@ -1,5 +1,8 @@
-//! What the host adds to a request: the same request on an in-memory pipe, through hyper alone and through a whole lameduck host,
-//! with its guard, its deadline and its context. The difference is what a request pays. `cargo bench --bench request`.
+//! Cost that the host adds to a request: `cargo bench --bench request`.
+//!
+//! The same request runs on an in-memory pipe, once through hyper alone and once through a whole
+//! lameduck host, with its accounting, its deadline and its context. The difference is the cost per
+//! request.
 
 use divan::Bencher;
 use hyper::{Request, server::conn::http1, service::service_fn};
@@ -77,7 +80,7 @@ async fn ask(pipe: &mut DuplexStream) -> io::Result<usize> {
     Ok(read)
 }
 
-/// A network of the pipes that are sent to it. Operators have none.
+/// A network of the pipes that are sent to it. The internal server gets none.
 #[derive(Debug)]
 struct Pipes(Mutex<Option<UnboundedReceiver<DuplexStream>>>);
 

@@ -1,8 +1,10 @@
-//! What all servers of the comparison share: one answer, one way to be started, one way to be stopped.
+//! Shared by all servers of the comparison: one response, one way to be started, one way to be
+//! stopped.
 //!
-//! Each server takes the address to listen on as its only argument, prints `listening <address>` once it does, uses a thread for
-//! each core it may run on, sets `TCP_NODELAY`, and ends at SIGTERM. Those that drain have a second route, [`SLOW`], of which the
-//! answer takes a while. One that cannot tell HTTP/2 from HTTP/1 by itself speaks the former if [`speaks_http2`].
+//! Each server takes the address to listen on as its only argument. It prints `listening <address>`
+//! once it listens, uses a thread for each core it may run on, sets `TCP_NODELAY`, and ends at
+//! SIGTERM. Servers that drain have a second route, [`SLOW`], with a slow response. A server that
+//! cannot detect HTTP/2 uses it if [`speaks_http2`] returns true.
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
@@ -19,19 +21,20 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The body of every answer.
+/// Body of every response.
 pub const HELLO: &str = "hello world";
 
-/// Its type, as axum says it.
+/// Content type of every response, as axum sets it.
 pub const KIND: &str = "text/plain; charset=utf-8";
 
-/// The path of the answer that takes a while.
+/// Path of the slow response.
 pub const SLOW: &str = "/slow";
 
-/// How long it takes.
+/// Delay of the slow response.
 pub const SLOW_TIME: Duration = Duration::from_millis(200);
 
-/// A hyper service's answer. What takes a while is in a box, so that it costs the others nothing.
+/// Returns the response of a hyper service. The future of the slow route is boxed, so that the
+/// other route does not pay for its size.
 pub fn answer<B>(request: &Request<B>) -> impl Future<Output = Result<Response<Full<Bytes>>, Infallible>> + use<B> {
     let slow = request.uri().path() == SLOW;
     async move {
@@ -42,42 +45,42 @@ pub fn answer<B>(request: &Request<B>) -> impl Future<Output = Result<Response<F
     }
 }
 
-/// The answer.
+/// Returns the response.
 fn hello() -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from_static(HELLO.as_bytes())));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(KIND));
     response
 }
 
-/// Where to listen.
+/// Returns the address to listen on.
 ///
 /// # Errors
-/// If the first argument is no address.
+/// If the first argument is not an address.
 pub fn address() -> io::Result<SocketAddr> {
     let word = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".to_owned());
     word.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("not an address: {word}")))
 }
 
-/// The cores that this process may run on.
+/// Returns the number of cores that this process may run on.
 #[must_use]
 pub fn cores() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Says that connections are accepted at `address`.
+/// Prints that connections are accepted at `address`.
 ///
 /// # Errors
-/// If nobody listens.
+/// If standard output is closed.
 pub fn announce(address: impl std::fmt::Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "listening {address}")?;
     out.flush()
 }
 
-/// A listener that shares its port with those of other threads.
+/// Returns a listener that shares its port with those of other threads.
 ///
 /// # Errors
-/// The system's.
+/// Errors of the system.
 pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -88,16 +91,18 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Whether clients will begin with the preface of HTTP/2 at once, without TLS or an upgrade: if `PEER_HTTP2` is set.
+/// Returns whether clients begin with the HTTP/2 preface at once, without TLS or an upgrade: if
+/// `PEER_HTTP2` is set.
 #[must_use]
 pub fn speaks_http2() -> bool {
     env::var_os("PEER_HTTP2").is_some()
 }
 
-/// lameduck as it comes, but for its delay, unless the environment sets one.
+/// Returns lameduck with its defaults, except that there is no lame duck delay unless the
+/// environment sets one.
 ///
 /// # Errors
-/// If the first argument is no address, or the environment has a bad setting.
+/// If the first argument is not an address, or the environment has an invalid setting.
 pub fn host() -> Result<lameduck::Builder, Box<dyn std::error::Error + Send + Sync>> {
     let mut settings = Settings::default();
     settings.plan.lame_duck = Duration::ZERO;
@@ -113,13 +118,13 @@ pub fn host() -> Result<lameduck::Builder, Box<dyn std::error::Error + Send + Sy
 /// More than the bench opens.
 const CONNECTIONS_MAX: usize = 12_000;
 
-/// As long a queue as lameduck's.
+/// Length of the accept queue: the same as lameduck's default.
 pub const BACKLOG: i32 = 4096;
 
-/// Ready at SIGTERM.
+/// Returns at SIGTERM.
 ///
 /// # Errors
-/// If the signal cannot be had.
+/// If the signal handler cannot be installed.
 pub async fn stopped() -> io::Result<()> {
     signal(SignalKind::terminate())?.recv().await;
     Ok(())

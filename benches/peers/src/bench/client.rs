@@ -1,4 +1,5 @@
-//! A client that asks, waits and reads: for everything that is not a load.
+//! A blocking client that sends a request and reads its response, for everything that is not a
+//! load.
 
 use lameduck_peers::HELLO;
 use std::{
@@ -14,13 +15,13 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Asks `request`, and waits for the answer.
+/// Sends `request`, and waits for the response.
 pub fn ask(stream: &mut TcpStream, request: &[u8]) -> io::Result<()> {
     stream.write_all(request)?;
     hear(stream).map(drop)
 }
 
-/// Reads one answer.
+/// Reads one response.
 pub fn hear(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let (mut answer, mut buffer) = (Vec::new(), [0; 1024]);
     while !answer.ends_with(HELLO.as_bytes()) {
@@ -33,13 +34,13 @@ pub fn hear(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// Whether it says that no other will follow on its connection.
+/// Returns whether the response announces that its connection closes.
 pub fn closes(answer: &[u8]) -> bool {
     const CLOSE: &[u8] = b"connection: close";
     answer.windows(CLOSE.len()).any(|window| window.eq_ignore_ascii_case(CLOSE))
 }
 
-/// Connects, and gets one answer.
+/// Connects, and gets one response.
 pub fn served_once(address: SocketAddr) -> io::Result<TcpStream> {
     let mut stream = connect(address)?;
     ask(&mut stream, REQUEST)?;

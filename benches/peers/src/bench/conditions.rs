@@ -1,9 +1,9 @@
-//! Under which conditions it was measured: a number without them is none.
+//! The conditions of the measurement: a number without them means nothing.
 
 use serde_json::{Value, json};
 use std::{fs, process::Command, thread};
 
-/// Of this run.
+/// Describes the conditions of this run.
 pub fn describe(rounds: usize, seconds: u64, connections: usize) -> Value {
     let here = env!("CARGO_MANIFEST_DIR");
     let changed = !said("git", &["-C", here, "status", "--porcelain", "--untracked-files=no"]).is_empty();
@@ -22,7 +22,7 @@ pub fn describe(rounds: usize, seconds: u64, connections: usize) -> Value {
     })
 }
 
-/// In a line of prose.
+/// Formats the conditions as prose.
 pub fn sentence(run: &Value) -> String {
     let text = |name: &str| run[name].as_str().unwrap_or_default().to_owned();
     let noise = |name: &str| run["noise"][name].as_f64().unwrap_or(0.0);
@@ -50,7 +50,7 @@ pub fn sentence(run: &Value) -> String {
     )
 }
 
-/// The same, in a few words.
+/// Formats the conditions as a short caption.
 pub fn caption(run: &Value) -> String {
     let text = |name: &str| run[name].as_str().unwrap_or_default();
     format!(
@@ -61,12 +61,12 @@ pub fn caption(run: &Value) -> String {
     )
 }
 
-/// Without what its builder added.
+/// Returns the kernel version without the distribution's suffix.
 fn kernel(run: &Value) -> &str {
     run["kernel"].as_str().and_then(|kernel| kernel.split('-').next()).unwrap_or_default()
 }
 
-/// The first line that the command says; nothing if it cannot be run.
+/// Returns the first line of the command's output, or an empty string if it cannot be run.
 fn said(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Two cores: what is measured has one, what measures the other. And how much of them others took.
+//! Two cores, one for the measured server and one for the measuring clients, and the noise of other
+//! processes on them.
 
 use crate::{Result, measure::median_of};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -7,19 +8,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What measures, and what is measured, each have a core.
+/// Core of the measured server; the clients have the other.
 pub const SERVER_CORE: usize = 0;
 const CLIENT_CORE: usize = 1;
 
-/// Ticks of a process's times in a second; Linux has no other number here.
+/// Ticks per second of a process's CPU times. Linux always uses this number here.
 pub const TICKS: f64 = 100.0;
 
-/// Runs this thread, and what it starts, on the client's core.
+/// Runs this thread, and the processes that it starts, on the client's core.
 pub fn pin_client() -> Result<()> {
     pin(CLIENT_CORE)
 }
 
-/// Runs `start` on the server's core: what it starts stays there.
+/// Runs `start` on the server's core. The processes that it starts stay there.
 pub fn on_server_core<T>(start: impl FnOnce() -> T) -> Result<T> {
     pin(SERVER_CORE)?;
     let started = start();
@@ -33,8 +34,8 @@ fn pin(core: usize) -> Result<()> {
     sched_setaffinity(None, &cores).map_err(|error| format!("the bench needs two cores; no core {core}: {error}").into())
 }
 
-/// How noisy the machine is: the same piece of arithmetic, timed on the server's core again and again, and the time that the host
-/// of a virtual machine took away.
+/// How noisy the machine is: the same arithmetic, timed repeatedly on the server's core, and the
+/// time that the host of a virtual machine stole.
 pub struct Noise {
     spins: Vec<f64>,
     stolen: f64,
@@ -46,14 +47,14 @@ impl Noise {
         Self { spins: Vec::new(), stolen: stolen(), began: Instant::now() }
     }
 
-    /// Another look.
+    /// Takes another sample.
     pub fn peek(&mut self) -> Result<()> {
         self.spins.push(on_server_core(spin)?.as_secs_f64() * 1e3);
         Ok(())
     }
 
-    /// The middle spin in milliseconds, how far the slowest of them and the slowest but a tenth lay above it, and the part of the
-    /// time that was stolen.
+    /// Returns the median spin in milliseconds, how far the slowest spin and the 90th percentile
+    /// exceed it, and the fraction of time that was stolen.
     pub fn summary(mut self) -> serde_json::Value {
         self.spins.sort_by(f64::total_cmp);
         let middle = median_of(&self.spins);
@@ -69,7 +70,7 @@ impl Noise {
     }
 }
 
-/// Some 20 ms of arithmetic.
+/// Runs about 20 ms of arithmetic.
 fn spin() -> Duration {
     let began = Instant::now();
     let mut word = 1_u64;
@@ -79,7 +80,7 @@ fn spin() -> Duration {
     began.elapsed()
 }
 
-/// Seconds that were stolen from both cores since the machine began.
+/// Returns the seconds stolen from all cores since the machine booted.
 fn stolen() -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let ticks = stat.lines().next().and_then(|line| line.split_whitespace().nth(8)?.parse::<f64>().ok());

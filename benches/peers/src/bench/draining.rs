@@ -1,9 +1,13 @@
-//! Latency while draining, and what is lost: an open-loop load of 30 % of what the server can do, seconds of steady state, then the
-//! stop, with the load going on until the process is gone. lameduck gets a lame duck delay of 2 s, the others have none to get.
+//! Latency while draining, and requests lost.
 //!
-//! A lame duck says `Connection: close` with every answer, and these clients come back to the very same server: from the stop on
-//! each request costs a connection, too. So there are two capacities to take 30 % of: of requests that bring a connection each,
-//! which a lame duck can serve to the end, and of requests on connections that are kept, which is far more than that.
+//! An open-loop load of 30 % of the server's capacity runs for seconds of steady state. Then comes
+//! the stop, and the load continues until the process is gone. lameduck gets a lame duck delay of 2
+//! s; the others have no such setting.
+//!
+//! A lame duck sends `Connection: close` with every response, and these clients reconnect to the
+//! same server. So from the stop on, each request also costs a connection. There are therefore two
+//! capacities to take 30 % of. One is for requests that need a new connection each, which a lame
+//! duck can serve to the end. The other is for requests on kept connections, and is far higher.
 
 use crate::{
     Result,
@@ -18,10 +22,10 @@ use std::time::Duration;
 
 const LAME_DUCK: &str = "2s";
 
-/// Of the capacity.
+/// Fraction of the capacity.
 const LOAD: f64 = 0.3;
 
-/// Before anything counts.
+/// Warm-up before samples count.
 const WARM: Duration = Duration::from_millis(500);
 
 /// Longer than any drain of the comparison.
@@ -63,7 +67,7 @@ fn take(peer: &'static Peer, options: &Options, connections: Connections) -> Res
         ("lost", record.lost as f64),
         ("stop_millis", (exit - asked).as_secs_f64() * 1e3),
     ]);
-    // Of fewer there is no p99 to speak of.
+    // Fewer samples give no meaningful p99.
     if draining.len() >= 100 {
         sample.insert("draining_p50_micros".to_owned(), percentile(&draining, 0.5));
         sample.insert("draining_p99_micros".to_owned(), draining_p99);

@@ -1,4 +1,5 @@
-//! HTTP/2 with many streams, by `h2load` (Debian's package `nghttp2-client`): 8 connections, 32 streams on each, prior knowledge.
+//! HTTP/2 with many streams, by `h2load` (Debian's package `nghttp2-client`): 8 connections, 32
+//! streams on each, prior knowledge.
 
 use crate::{
     Result,

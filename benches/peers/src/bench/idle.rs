@@ -1,4 +1,4 @@
-//! Ten thousand idle connections: what they hold, and how fast they are closed at a stop.
+//! Ten thousand idle connections: their memory, and how fast they are closed at a stop.
 
 use crate::{
     Result, client,
@@ -10,10 +10,10 @@ use crate::{
 };
 use std::{io, net::TcpStream, thread, time::Duration};
 
-/// What each connection did before.
+/// History of each connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum History {
-    /// It got one answer.
+    /// It got one response.
     ServedOnce,
     /// It never sent a byte.
     Byteless,
@@ -27,12 +27,12 @@ pub fn byteless(peer: &'static Peer, options: &Options) -> Result<Sample> {
     take(peer, options.connections, History::Byteless)
 }
 
-/// Idle for this long before anybody looks.
+/// Idle time before the memory is read.
 const IDLE: Duration = Duration::from_secs(3);
 
 pub fn take(peer: &'static Peer, connections: usize, history: History) -> Result<Sample> {
     let server = Server::start(peer, &Setup::default())?;
-    // What a first connection sets up is not an idle connection's.
+    // One-time setup of the first connection must not count as the cost of an idle connection.
     drop(client::served_once(server.address)?);
     thread::sleep(Duration::from_millis(300));
     let before = server.resident()?;

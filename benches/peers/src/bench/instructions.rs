@@ -1,4 +1,5 @@
-//! Instructions a request, by callgrind: the difference between a long run and a short one, so that the start costs nothing.
+//! Instructions per request, counted by callgrind. It is the difference between a long run and a
+//! short one, so that the start does not count.
 
 use crate::{
     Result, client,
@@ -12,7 +13,7 @@ use std::{env, fs, io, io::Write as _, net::TcpStream, os::unix::fs::Permissions
 const CONNECTIONS: usize = 64;
 const ROUNDS: [usize; 2] = [20, 120];
 
-/// In the whole process and its children, kernel excluded.
+/// Counts user-space instructions of the whole process and its children.
 pub fn take(peer: &'static Peer, _: &Options) -> Result<Sample> {
     let [short, long] = ROUNDS;
     let instructions = run(peer, long)? - run(peer, short)?;
@@ -22,7 +23,7 @@ pub fn take(peer: &'static Peer, _: &Options) -> Result<Sample> {
 fn run(peer: &'static Peer, rounds: usize) -> Result<f64> {
     let directory = env::temp_dir().join(format!("lameduck-bench-callgrind-{}", std::process::id()));
     fs::create_dir_all(&directory)?;
-    // A worker of nginx is somebody else.
+    // nginx runs its workers as another user.
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o777))?;
     let out = format!("--callgrind-out-file={}/%p", directory.display());
     let wrapper = ["valgrind", "--tool=callgrind", "--trace-children=yes", &out].map(str::to_owned);

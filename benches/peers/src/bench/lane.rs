@@ -1,4 +1,5 @@
-//! One connection of the open loop: connects when it must, carries one request at a time, says what became of it.
+//! One connection of the open loop: connects when needed, carries one request at a time, and
+//! returns its outcome.
 
 use crate::client;
 use lameduck_peers::HELLO;
@@ -18,29 +19,30 @@ enum State {
     /// The request waits for the connection.
     Connecting,
     Idle,
-    /// The request is written; this much of its answer has been read.
+    /// The request is written, and `answer` is the part of the response that was read.
     Waiting {
         written: Instant,
         answer: Vec<u8>,
     },
 }
 
-/// What became of a request, or of the connection without one.
+/// Outcome of a request, or of a connection without one.
 pub enum News {
     /// Nothing yet.
     None,
-    /// Answered; another may follow, unless the server said that it closes.
+    /// The response arrived. Another request may follow, unless the server announced a close.
     Answered { written: Instant, took: Duration, closes: bool },
-    /// Written, and no whole answer came.
+    /// The request was written, and no complete response arrived.
     Lost,
-    /// The connection ended with no request on it, or could not be had: what was due is not the server's any more.
+    /// The connection ended before its request was written, or could not be opened. The request
+    /// does not count against the server.
     Unsent,
-    /// The connection ended, and nothing was due on it.
+    /// The connection ended without a request on it.
     Ended,
 }
 
 impl Lane {
-    /// A connection that is about to be, with a request due on it.
+    /// Starts to connect, with a request to send.
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
         socket.set_tcp_nodelay(true)?;
@@ -51,7 +53,7 @@ impl Lane {
         Ok(Self { socket, state: State::Connecting })
     }
 
-    /// One that is there already, with nothing due.
+    /// Wraps an open connection, with no request to send.
     pub fn idle(stream: std::net::TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self { socket: stream.into(), state: State::Idle })
@@ -61,7 +63,7 @@ impl Lane {
         matches!(self.state, State::Waiting { .. })
     }
 
-    /// Writes the request, if it can be. The clock of a request starts when it is written.
+    /// Writes the request if possible. The time of a request starts when it is written.
     pub fn send(&mut self) -> News {
         let written = Instant::now();
         match self.socket.write(client::REQUEST) {
@@ -72,7 +74,7 @@ impl Lane {
         News::None
     }
 
-    /// Looks what has come.
+    /// Reads what has arrived, or writes the request if the connection is new.
     pub fn peek(&mut self) -> News {
         if matches!(self.state, State::Connecting) {
             return self.send();
@@ -91,7 +93,7 @@ impl Lane {
                         return News::Answered { written, took: written.elapsed(), closes };
                     }
                 }
-                // Nobody asked. It is as good as gone.
+                // Bytes without a request: the connection is unusable.
                 (Ok(_), State::Idle | State::Connecting) => return News::Ended,
             }
         }

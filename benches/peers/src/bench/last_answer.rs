@@ -1,8 +1,9 @@
-//! Last answer to exit: busy keep-alive connections are asked for an answer that takes a while, the stop comes meanwhile, and the
-//! clock runs from the moment the client has read the last of them to the end of the process.
+//! Last response to exit: busy keep-alive connections send a request with a slow response, and the
+//! stop comes meanwhile. The time runs from the moment at which the client has read the last
+//! response to the end of the process.
 //!
-//! The client does what RFC 9112 §9.6 asks of it: it closes once it has read an answer that says `Connection: close`, and waits for
-//! the server's end otherwise.
+//! The client follows RFC 9112 §9.6. It closes once it has read a response with `Connection:
+//! close`, and otherwise waits for the server to close.
 
 use crate::{
     Result, client,
@@ -21,7 +22,7 @@ use std::{
 
 const CONNECTIONS: usize = 64;
 
-/// From the last request to the stop: all are in the handler's hands by then, and none is finished.
+/// From the last request to the stop. By then all handlers run, and none has finished.
 const UNDER_WAY: Duration = Duration::from_millis(50);
 
 /// Longer than any drain of the comparison.
@@ -48,13 +49,13 @@ pub fn take(peer: &'static Peer, _: &Options) -> Result<Sample> {
             Err(_) => lost += 1.0,
         }
     }
-    // Whatever holds the exit now is the server's own.
+    // If anything delays the exit now, it is the server itself.
     if poll(&mut [PollFd::new(&server.exit, PollFlags::IN)], Some(&PATIENCE))? == 0 {
         return Err(format!("{} is still there {} s after its last answer", peer.name, PATIENCE.tv_sec).into());
     }
     let exit = Instant::now();
     for mut stream in left {
-        // An end or a reset: it is over either way.
+        // End of file or reset: the connection is closed either way.
         let _ = stream.read(&mut [0; 64]);
     }
     Ok(sample([("exit_millis", (exit - last).as_secs_f64() * 1e3), ("lost", lost)]))

@@ -1,8 +1,10 @@
-//! The bench: every server answers the same request in one interleaved run, and tables tell what it cost.
+//! The bench: every server responds to the same request in one interleaved run, and tables show the
+//! costs.
 //!
-//! The servers have one core, the load generators (`wrk`, `h2load`, clients of our own) another. The rounds go through all servers
-//! in turn, so that a noisy minute hurts all alike; what is printed are medians, and how far the rounds lay apart. Instructions are
-//! counted by callgrind, which no noise reaches. `USAGE` in `options.rs` has the flags.
+//! The servers have one core, the load generators (`wrk`, `h2load`, our own clients) another. The
+//! rounds alternate between all servers, so that a noisy minute affects all alike. The tables print
+//! medians, and the spread of the rounds. callgrind counts instructions, which noise does not
+//! affect. `USAGE` in `options.rs` lists the flags.
 
 mod client;
 mod conditions;
@@ -84,9 +86,9 @@ fn begin(peer: &Peer) -> Result<Value> {
     Ok(json!({ "name": peer.name, "binary": { "bytes": { "median": peer.binary()?.metadata()?.len() } } }))
 }
 
-/// On one line of the terminal.
+/// Prints progress on one line of the terminal.
 fn say(what: &str) {
     let mut out = std::io::stderr().lock();
-    // Nobody may be watching.
+    // Standard error may be closed.
     let _ = write!(out, "\r\x1b[K{what}").and_then(|()| out.flush());
 }

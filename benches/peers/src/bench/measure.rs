@@ -1,4 +1,4 @@
-//! What is measured: each measure takes one sample of one server, and a sample is a few numbers with names.
+//! The measures. Each takes one sample of one server: a few named numbers.
 
 use crate::{
     Result, draining, h2load, idle, instructions, last_answer, options::Options, peer::Peer, perf, slopes, start, wrk,
@@ -6,18 +6,18 @@ use crate::{
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// One round of one server.
+/// Numbers of one round of one server.
 pub type Sample = BTreeMap<String, f64>;
 
 pub struct Measure {
     pub name: &'static str,
-    /// The most rounds that it is worth.
+    /// More rounds than this are not worth their time.
     pub rounds_max: usize,
     pub suits: fn(&Peer) -> bool,
     pub take: fn(&'static Peer, &Options) -> Result<Sample>,
 }
 
-/// In the order of the run.
+/// All measures, in the order of the run.
 pub const MEASURES: [Measure; 14] = [
     Measure { name: "load", rounds_max: usize::MAX, suits: any, take: wrk::many },
     Measure { name: "sampled", rounds_max: usize::MAX, suits: |_| perf::works(), take: perf::take },
@@ -39,17 +39,19 @@ fn any(_: &Peer) -> bool {
     true
 }
 
-/// The floor answers what it reads, not what it was asked.
+/// Returns whether the server parses requests. The floor sends one response per read, not per
+/// request.
 fn parses(peer: &Peer) -> bool {
     peer.name != "floor"
 }
 
-/// A sample of these numbers.
+/// Returns a sample of these numbers.
 pub fn sample<const N: usize>(numbers: [(&str, f64); N]) -> Sample {
     numbers.into_iter().map(|(name, number)| (name.to_owned(), number)).collect()
 }
 
-/// Of each number the middle one, how far the farthest lie apart as a part of it, and all of them in the order of the rounds.
+/// Returns for each number its median, its spread (maximum minus minimum, relative to the median),
+/// and its values in the order of the rounds.
 pub fn summary(samples: &[Sample]) -> Value {
     let names = samples.iter().flat_map(|sample| sample.keys()).collect::<std::collections::BTreeSet<_>>();
     let of = |name: &String| {
@@ -62,12 +64,12 @@ pub fn summary(samples: &[Sample]) -> Value {
     names.into_iter().map(|name| (name.clone(), of(name))).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// The middle one.
+/// Returns the median.
 pub fn median_of(numbers: &[f64]) -> f64 {
     percentile(numbers, 0.5)
 }
 
-/// The number that this part of them does not exceed; 0 if there are none.
+/// Returns the percentile `part` (between 0 and 1) of the numbers; 0 if there are none.
 pub fn percentile(numbers: &[f64], part: f64) -> f64 {
     let mut sorted = numbers.to_vec();
     sorted.sort_by(f64::total_cmp);

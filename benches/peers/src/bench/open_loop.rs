@@ -1,9 +1,11 @@
-//! An open loop: requests are written when their time has come, whether or not others were answered, as the clients of a real
-//! service do who know nothing of each other. The gaps between them are drawn from an exponential distribution.
+//! An open loop: requests are written at their scheduled times, whether or not earlier ones got a
+//! response. The independent clients of a real service do the same. The gaps between requests are
+//! drawn from an exponential distribution.
 //!
-//! A request takes the connection that has been idle longest, or a new one if all are busy or gone. One that cannot be written any
-//! more, because the connection is refused or was closed before, is not the server's: in a deploy it is its successor's. One that
-//! was written and has no whole answer is *lost*.
+//! A request uses the connection that has been idle longest, or a new one if all are busy or
+//! closed. If it cannot be written because the connection is refused or was closed before, it does
+//! not count against the server: in a deploy its successor would serve it. A request that was
+//! written and got no complete response is *lost*.
 
 use crate::{
     Result, client,
@@ -23,7 +25,7 @@ use std::{
 
 const CONNECTIONS: usize = 64;
 
-/// No more are opened at once: a client has its limits, too.
+/// Maximum number of open connections: a client has its limits, too.
 const CONNECTIONS_MAX: usize = 4096;
 
 pub struct OpenLoop {
@@ -35,17 +37,17 @@ pub struct OpenLoop {
     record: Record,
 }
 
-/// What happened.
+/// Results of a load.
 #[derive(Default)]
 pub struct Record {
-    /// When each request was answered, and what it took.
+    /// When each response arrived, and how long it took.
     pub answered: Vec<(Instant, Duration)>,
     pub lost: usize,
-    /// The server's end, if it has come.
+    /// End of the server process, if it has ended.
     pub exit: Option<Instant>,
 }
 
-/// The number of the process among the events.
+/// Epoll data of the process; connections use their index.
 const PROCESS: u64 = u64::MAX;
 
 impl OpenLoop {
@@ -61,7 +63,7 @@ impl OpenLoop {
         Ok(this)
     }
 
-    /// Asks `rate` times a second, for `span` or until the process is gone.
+    /// Sends `rate` requests a second, for `span` or until the process is gone.
     pub fn run(&mut self, rate: f64, span: Duration) -> Result<()> {
         let (began, seed) = (Instant::now(), Seed(7));
         let mut due = Duration::ZERO;
@@ -73,14 +75,14 @@ impl OpenLoop {
                 break;
             }
             self.ask()?;
-            // Evenly spread over (0, 1].
+            // Uniform in [0, 1).
             let chance = (seed.nth(n) >> 11) as f64 / (1_u64 << 53) as f64;
             due += Duration::from_secs_f64(-(1.0 - chance).ln() / rate);
         }
         Ok(())
     }
 
-    /// Reads what is still on the way; what is left then is lost.
+    /// Reads the outstanding responses for a short time. Requests without one are lost.
     pub fn finish(mut self) -> Result<Record> {
         let patience = Instant::now();
         while self.waiting() > 0 && patience.elapsed() < Duration::from_millis(200) {
@@ -94,7 +96,7 @@ impl OpenLoop {
         self.lanes.iter().flatten().filter(|lane| lane.is_waiting()).count()
     }
 
-    /// One request: on an idle connection if one can be written to, else on a new one.
+    /// Sends one request: on an idle connection that accepts it, else on a new one.
     fn ask(&mut self) -> Result<()> {
         while let Some(number) = self.idle.pop_front() {
             let Some(lane) = &mut self.lanes[number] else { continue };
@@ -112,7 +114,7 @@ impl OpenLoop {
         Ok(())
     }
 
-    /// Takes note of what came, waiting for it this long.
+    /// Handles pending events, waiting for them at most `timeout`.
     fn turn(&mut self, timeout: Timespec) -> Result<()> {
         let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 256];
         let count = epoll::wait(&self.epoll, &mut events, Some(&timeout))?;
@@ -155,7 +157,7 @@ impl OpenLoop {
         Ok(number)
     }
 
-    /// Closes it.
+    /// Closes a connection.
     fn leave(&mut self, number: usize) {
         self.lanes[number] = None;
         self.free.push(number);

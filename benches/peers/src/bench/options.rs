@@ -1,4 +1,4 @@
-//! What to measure, of whom, and how long.
+//! Options: the measures, the servers, and the duration.
 
 use crate::{
     Result,

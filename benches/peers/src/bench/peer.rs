@@ -1,4 +1,4 @@
-//! Who is measured, and how each is started.
+//! The servers that are measured, and how each is started.
 
 use crate::Result;
 use std::{env, fs, net::SocketAddr, path::PathBuf, process::Command};
@@ -8,10 +8,11 @@ use std::{env, fs, net::SocketAddr, path::PathBuf, process::Command};
 pub struct Peer {
     pub name: &'static str,
     kind: Kind,
-    /// Whether it finishes what it began when it is asked to stop.
+    /// Whether it finishes requests in progress after a stop signal.
     pub drains: bool,
     pub http2: bool,
-    /// Whether it closes at the stop what never sent a byte. nginx waits for its header timeout, 60 s.
+    /// Whether it closes connections without a byte at the stop. nginx waits for its header
+    /// timeout, 60 s.
     pub closes_byteless: bool,
 }
 
@@ -19,13 +20,13 @@ pub struct Peer {
 enum Kind {
     /// A binary of this package.
     Ours,
-    /// The system's.
+    /// The nginx of the system.
     Nginx,
     /// `go/main.go`, built by the bench.
     Go,
 }
 
-/// In the order of the table.
+/// All servers, in the order of the table.
 pub const PEERS: [Peer; 9] = [
     Peer { name: "lameduck", ..OURS },
     Peer { name: "bare", drains: false, ..OURS },
@@ -43,17 +44,17 @@ const OURS: Peer = Peer { name: "", kind: Kind::Ours, drains: true, http2: true,
 const NGINX: &str = "/usr/sbin/nginx";
 
 impl Peer {
-    /// The one of this name.
+    /// Returns the server with this name.
     pub fn named(name: &str) -> Result<&'static Self> {
         PEERS.iter().find(|peer| peer.name == name).ok_or_else(|| format!("no such server: {name}").into())
     }
 
-    /// Whether it is one of the two that keep this crate's promises.
+    /// Returns whether it is one of the two servers that keep this crate's promises.
     pub fn is_lameduck(&self) -> bool {
         self.name.starts_with("lameduck")
     }
 
-    /// Why it cannot be measured here; `None` if it can. The Go program is built.
+    /// Returns why it cannot be measured here, or `None` if it can. Builds the Go program.
     pub fn missing(&self) -> Option<String> {
         match self.kind {
             Kind::Ours => {
@@ -73,7 +74,7 @@ impl Peer {
         })
     }
 
-    /// The command that runs it under `wrapper`, which may be empty.
+    /// Returns the command that runs it under `wrapper`, which may be empty.
     pub fn command(&self, wrapper: &[String], address: SocketAddr, http2: bool) -> Result<Command> {
         let mut words = wrapper.to_vec();
         words.push(self.binary()?.display().to_string());
@@ -89,7 +90,7 @@ impl Peer {
         Ok(command)
     }
 
-    /// The signal that asks it for a graceful stop.
+    /// Returns the signal that requests a graceful stop.
     pub const fn stop_signal(&self) -> rustix::process::Signal {
         match self.kind {
             Kind::Ours | Kind::Go => rustix::process::Signal::TERM,
@@ -104,9 +105,9 @@ impl Peer {
     }
 }
 
-/// Removes what was written for them.
+/// Removes the temporary files of the servers.
 pub fn clean_up() {
-    // There is nothing if nginx was not measured.
+    // There are none if nginx was not measured.
     let _ = fs::remove_dir_all(nginx_directory());
 }
 

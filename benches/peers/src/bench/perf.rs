@@ -1,8 +1,9 @@
-//! Whose the CPU time of the load is, the server's own or the kernel's on its behalf, by `perf` (Debian's package `linux-perf`).
+//! Splits the CPU time of the load into user space and kernel, by `perf` (Debian's package
+//! `linux-perf`).
 //!
-//! `/proc` tells it too, by which of the two a tick of the kernel's found: a hundred or two of them in a run, so that a tenth more or
-//! less means nothing. Here the server is looked at 4,000 times a second, which costs it next to nothing; five times as often would
-//! double what it measures.
+//! `/proc` reports the split too, from the kernel's timer ticks. A run has only a hundred or two of
+//! them, so a difference of a tenth means nothing. `perf` samples the server 4,000 times a second
+//! at almost no cost. Five times that rate would double the measured time.
 
 use crate::{
     Result,
@@ -20,14 +21,14 @@ use std::{
 
 const LOOKS_PER_SECOND: u32 = 3_999;
 
-/// Whether it is installed and may look.
+/// Returns whether `perf` is installed and permitted.
 pub fn works() -> bool {
     let mut trial = Command::new("perf");
     trial.args(["record", "-q", "-e", "cpu-clock", "-o", "/dev/null", "--", "true"]);
     trial.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-/// As the load is made by [`wrk::many`].
+/// Samples the server under the load of [`wrk::many`].
 pub fn take(peer: &'static Peer, options: &Options) -> Result<Sample> {
     let server = Server::start(peer, &Setup::default())?;
     wrk::run(&server, &[], 1, wrk::MANY, &[])?;
@@ -44,7 +45,7 @@ pub fn take(peer: &'static Peer, options: &Options) -> Result<Sample> {
     Ok(sample([("user_micros", micros(user)), ("system_micros", micros(system))]))
 }
 
-/// How often the server was found in its own code, and in the kernel.
+/// Counts the samples in user space and in the kernel.
 fn count(file: &str) -> Result<(u64, u64)> {
     let mut script = Command::new("perf")
         .args(["script", "-i", file, "-F", "ip"])
@@ -55,7 +56,7 @@ fn count(file: &str) -> Result<(u64, u64)> {
     let (mut user, mut system) = (0, 0);
     for line in script.stdout.take().map(BufReader::new).into_iter().flat_map(BufReader::lines) {
         let Ok(address) = u64::from_str_radix(line?.trim(), 16) else { continue };
-        // The upper half of all addresses is the kernel's.
+        // The kernel has the upper half of all addresses.
         if address >> 63 == 0 { user += 1 } else { system += 1 }
     }
     script.wait()?;

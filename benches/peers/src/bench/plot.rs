@@ -1,4 +1,5 @@
-//! The plot: six panels of bars, from the same numbers as the table. It follows the reader's light or dark mode.
+//! The plot: six panels of bars, from the same numbers as the table. It follows the reader's light
+//! or dark mode.
 
 use crate::{conditions, table::number};
 use serde_json::Value;
@@ -45,7 +46,7 @@ const PANELS: [Panel; 6] = [
     },
 ];
 
-/// Who is drawn, and what they are called there.
+/// The servers drawn, and their titles.
 const ROWS: [(&str, &str); 8] = [
     ("lameduck", "lameduck"),
     ("lameduck_axum", "lameduck + axum"),
@@ -65,7 +66,7 @@ const PANEL_WIDTH: f64 = 336.0;
 const HEAD: f64 = 46.0;
 const ROW: f64 = 23.0;
 const NAMES: f64 = 136.0;
-/// Kept for the number behind the longest bar.
+/// Space for the number after the longest bar.
 const NUMBER: f64 = 52.0;
 
 const STYLE: &str = "
@@ -76,7 +77,7 @@ const STYLE: &str = "
 .name,.number{fill:#c2ccd6}.track{stroke:#27313c}.bar{fill:#4d5a69}.bar.us{fill:#f2aa3c}}
 ";
 
-/// An SVG document.
+/// Returns an SVG document.
 pub fn draw(results: &Value) -> String {
     let servers = results["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
     let find = |name: &str| servers.iter().find(|server| server["name"] == name);
@@ -146,7 +147,7 @@ fn draw_panel(svg: &mut String, panel: &Panel, rows: &[(&str, &Value)], x: f64, 
     let _ = writeln!(svg, r#"<line class="track" x1="{left}" x2="{left}" y1="{from:.1}" y2="{to:.1}"/>"#);
 }
 
-/// `12,345`.
+/// Formats a number as `12,345`.
 fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();

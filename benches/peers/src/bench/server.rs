@@ -1,4 +1,4 @@
-//! A server under measurement: started on a core of its own, watched through `/proc`, stopped by its signal.
+//! A measured server: started on its own core, observed through `/proc`, stopped by its signal.
 
 use crate::{
     Result, client,
@@ -22,32 +22,32 @@ pub struct Server {
     pub address: SocketAddr,
     /// When it was started.
     pub began: Instant,
-    /// Readable once it is gone.
+    /// A pidfd, readable once the process has ended.
     pub exit: OwnedFd,
 }
 
-/// How it is started.
+/// How a server is started.
 #[derive(Default)]
 pub struct Setup<'a> {
-    /// The program that runs it; none if empty.
+    /// The wrapper command that runs it; none if empty.
     pub wrapper: &'a [String],
-    /// For those that are lameduck.
+    /// Environment variables for the lameduck servers.
     pub variables: &'a [(&'static str, String)],
     pub http2: bool,
 }
 
-/// Time on the core, in seconds.
+/// CPU time in seconds.
 #[derive(Clone, Copy)]
 pub struct Cpu {
     pub user: f64,
     pub system: f64,
 }
 
-/// Under valgrind a start takes seconds.
+/// Longest wait for a start. Under valgrind a start takes seconds.
 const START_TIME: Duration = Duration::from_secs(60);
 
 impl Server {
-    /// Starts it, and waits until it accepts.
+    /// Starts a server, and waits until it accepts connections.
     pub fn start(peer: &'static Peer, setup: &Setup<'_>) -> Result<Self> {
         let mut server = Self::spawn(peer, setup)?;
         while client::connect(server.address).is_err() {
@@ -57,9 +57,9 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts it.
+    /// Starts a server.
     pub fn spawn(peer: &'static Peer, setup: &Setup<'_>) -> Result<Self> {
-        // Nobody else takes it in between: ports are given out in turn.
+        // No other process takes the port in between: ephemeral ports are assigned in turn.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut command = peer.command(setup.wrapper, address, setup.http2)?;
         if peer.is_lameduck() {
@@ -72,7 +72,7 @@ impl Server {
         Ok(Self { child, peer, address, began, exit })
     }
 
-    /// Fails if it will not start any more.
+    /// Returns an error if the process has ended or takes too long to start.
     pub fn check_start(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             return Err(format!("{} did not start: {status}", self.peer.name).into());
@@ -83,12 +83,12 @@ impl Server {
         Ok(())
     }
 
-    /// Of the process and its children, so far.
+    /// Returns the CPU time used by the process and its children.
     pub fn cpu(&self) -> io::Result<Cpu> {
         let mut cpu = Cpu { user: 0.0, system: 0.0 };
         for process in self.processes() {
             let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-            // The second field is the name, in parentheses, and may hold anything.
+            // The second field is the name, in parentheses, and may contain anything.
             let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
             let seconds =
                 |index: usize| fields.get(index).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0) / TICKS;
@@ -98,12 +98,12 @@ impl Server {
         Ok(cpu)
     }
 
-    /// The resident bytes of the process and its children, now.
+    /// Returns the resident bytes of the process and its children, now.
     pub fn resident(&self) -> io::Result<f64> {
         self.memory("VmRSS")
     }
 
-    /// The most that there ever were.
+    /// Returns the peak of the resident bytes.
     pub fn resident_peak(&self) -> io::Result<f64> {
         self.memory("VmHWM")
     }
@@ -119,7 +119,7 @@ impl Server {
         Ok(bytes)
     }
 
-    /// The process, and its workers if those are processes, too.
+    /// Returns the process, and its workers if they are processes, too.
     pub fn processes(&self) -> Vec<u32> {
         let id = self.child.id();
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
@@ -127,14 +127,14 @@ impl Server {
         [id].into_iter().chain(children).collect()
     }
 
-    /// Asks it to stop; when.
+    /// Sends the stop signal, and returns when.
     pub fn ask_to_stop(&self) -> io::Result<Instant> {
         let asked = Instant::now();
         kill_process(Pid::from_child(&self.child), self.peer.stop_signal())?;
         Ok(asked)
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     pub fn wait(mut self) -> io::Result<Instant> {
         self.child.wait()?;
         Ok(Instant::now())
@@ -143,7 +143,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Gone already, or in the way of the next. One that asks its workers to go, too.
+        // The process may have ended already. If not, it must end before the next measurement. Send
+        // SIGTERM first, so that a server with worker processes ends them too.
         let _ = kill_process(Pid::from_child(&self.child), rustix::process::Signal::TERM);
         let patience = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && patience.elapsed() < Duration::from_millis(500) {

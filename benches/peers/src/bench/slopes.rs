@@ -1,4 +1,5 @@
-//! How cost grows, measured at three sizes each: what a connection, a worker, and a stop with N connections cost.
+//! How cost grows, measured at several sizes each: the cost of a connection, of a worker, and of a
+//! stop with N connections.
 
 use crate::{
     Result, client,
@@ -11,15 +12,15 @@ use crate::{
 };
 use std::{thread, time::Duration};
 
-/// Of each kind of server, one.
+/// Selects one server of each kind.
 pub fn suits(peer: &Peer) -> bool {
     ["lameduck", "bare", "axum", "nginx"].contains(&peer.name)
 }
 
-/// Of these, resident memory is read at the last three, and the stop timed at the first two and the last.
+/// The tables show resident memory for the last three, and the stop for the first two and the last.
 const CONNECTIONS: [usize; 4] = [100, 1_000, 5_000, 10_000];
 
-/// Resident bytes, and milliseconds from the stop to the exit, with N idle connections.
+/// Measures resident bytes, and milliseconds from the stop to the exit, with N idle connections.
 pub fn connections(peer: &'static Peer, options: &Options) -> Result<Sample> {
     let mut found = Sample::new();
     for connections in CONNECTIONS.into_iter().filter(|connections| *connections <= options.connections) {
@@ -31,12 +32,12 @@ pub fn connections(peer: &'static Peer, options: &Options) -> Result<Sample> {
     Ok(found)
 }
 
-/// All on one core: what a worker costs, not what it brings.
+/// All on one core: this measures the cost of a worker, not its benefit.
 const WORKERS: [usize; 3] = [1, 2, 4];
 
 const STARTS: usize = 10;
 
-/// Resident bytes and milliseconds to the first answer, with N workers.
+/// Measures resident bytes and milliseconds to the first response, with N workers.
 pub fn workers(peer: &'static Peer, _: &Options) -> Result<Sample> {
     let mut found = Sample::new();
     for workers in WORKERS {
@@ -50,7 +51,7 @@ pub fn workers(peer: &'static Peer, _: &Options) -> Result<Sample> {
     Ok(found)
 }
 
-/// Once every worker has served somebody.
+/// Returns the resident bytes once every worker has served a request.
 fn resident(peer: &'static Peer, setup: &Setup<'_>) -> Result<f64> {
     let server = Server::start(peer, setup)?;
     for _ in 0..CLIENTS {
@@ -60,5 +61,5 @@ fn resident(peer: &'static Peer, setup: &Setup<'_>) -> Result<f64> {
     Ok(server.resident()?)
 }
 
-/// The kernel spreads them over the workers.
+/// Enough connections that the kernel spreads them over all workers.
 const CLIENTS: usize = 32;

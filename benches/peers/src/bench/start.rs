@@ -1,4 +1,5 @@
-//! Time to first answer: from the exec of the server to its answer, by a client that knocks without a pause.
+//! Time to first response: from the exec of the server to its first response, with a client that
+//! tries to connect without a pause.
 
 use crate::{
     Result, client,
@@ -15,7 +16,7 @@ pub fn first_answer(peer: &'static Peer, _: &Options) -> Result<Sample> {
     Ok(sample([("millis", median_of(&starts))]))
 }
 
-/// In milliseconds.
+/// Returns the time of one start in milliseconds.
 pub fn once(peer: &'static Peer, setup: &Setup<'_>) -> Result<f64> {
     let mut server = Server::spawn(peer, setup)?;
     let mut stream = loop {

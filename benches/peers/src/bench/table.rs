@@ -1,10 +1,11 @@
-//! The tables, as Markdown: medians, and each as a ratio to the two servers that lameduck wants to be held against.
+//! The tables, as Markdown: medians, and the ratios of lameduck to the two servers that it is
+//! compared with.
 
 use crate::conditions;
 use serde_json::Value;
 use std::io::{self, Write};
 
-/// A row: its name, where it is found in a server's results, how it is printed.
+/// A row: its title, its path in a server's results, and its number format.
 type Row = (&'static str, &'static str, fn(f64) -> String);
 
 const COSTS: [Row; 46] = [
@@ -75,7 +76,7 @@ const SLOPES: [Row; 14] = [
     ("– with 4, ms", "workers/start_millis_4", fine),
 ];
 
-/// Printed beside the numbers of lameduck.
+/// Servers whose ratios to lameduck are printed.
 const HELD_AGAINST: [&str; 2] = ["bare", "axum"];
 
 pub fn print(results: &Value, out: &mut impl Write) -> io::Result<()> {
@@ -86,7 +87,7 @@ pub fn print(results: &Value, out: &mut impl Write) -> io::Result<()> {
     rows(&SLOPES, servers, out)
 }
 
-/// The median at `path`; after a bar in the path, something else.
+/// Returns the median at `path`, or another statistic that the path names after a `|`.
 pub fn number(server: &Value, path: &str) -> Option<f64> {
     let (path, what) = path.split_once('|').unwrap_or((path, "median"));
     server.pointer(&format!("/{path}/{what}"))?.as_f64()

@@ -1,5 +1,6 @@
-//! Watches connections end, and the process after them, as cheaply as can be: one epoll, edge-triggered, that nobody answers.
-//! What is seen is the server's time, and the kernel's.
+//! Watches connections close, and the process end after them, at minimal cost: one edge-triggered
+//! epoll, and no response to any event. The measured time is therefore that of the server and the
+//! kernel.
 
 use crate::Result;
 use rustix::event::{
@@ -17,22 +18,22 @@ pub struct Watch {
     left: usize,
 }
 
-/// What was seen.
+/// The observed times.
 pub struct Seen {
-    /// The last connection's end.
+    /// End of the last connection.
     pub closed: Instant,
-    /// The process's.
+    /// End of the process.
     pub exited: Instant,
 }
 
-/// The number of the process among the events; connections are not told from each other.
+/// Epoll data of the process; connections are not distinguished.
 const PROCESS: u64 = 1;
 
 /// Longer than any drain of the comparison.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Watch {
-    /// Before the stop: all is set up then.
+    /// Registers all descriptors. Call it before the stop, so that this work is not measured.
     pub fn new(connections: &[TcpStream], exit: &OwnedFd) -> Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         for connection in connections {
@@ -42,7 +43,7 @@ impl Watch {
         Ok(Self { epoll, left: connections.len() })
     }
 
-    /// Until all have ended and the process has exited.
+    /// Waits until all connections have ended and the process has exited.
     pub fn wait(mut self) -> Result<Seen> {
         let began = Instant::now();
         let (mut closed, mut exited) = (began, None);
@@ -52,11 +53,11 @@ impl Watch {
             let count = epoll::wait(&self.epoll, &mut events, Some(&timeout))?;
             let now = Instant::now();
             for event in &events[..count] {
-                // Packed: no reference into it.
+                // The struct is packed: take no reference into it.
                 let Event { flags, data } = *event;
                 match data.u64() {
                     PROCESS => exited = Some(now),
-                    // A reset after the end is heard once more, but no connection has two ends.
+                    // A reset after the end causes another event, so never count below zero.
                     _ if flags.contains(EventFlags::RDHUP) => (self.left, closed) = (self.left.saturating_sub(1), now),
                     _ => {}
                 }

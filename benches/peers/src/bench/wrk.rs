@@ -9,7 +9,7 @@ use crate::{
 };
 use std::{env, fs, process::Command};
 
-/// What one run said.
+/// Results of one run.
 pub struct Run {
     pub requests: f64,
     pub per_second: f64,
@@ -19,17 +19,17 @@ pub struct Run {
 
 pub const MANY: usize = 64;
 
-/// 64 connections, each asks when it was answered.
+/// 64 connections, each of which sends the next request after the previous response.
 pub fn many(peer: &'static Peer, options: &Options) -> Result<Sample> {
     take(peer, options.seconds, MANY, &[])
 }
 
-/// One connection: what an answer takes when nobody else asks.
+/// One connection: the latency of a response without concurrency.
 pub fn one(peer: &'static Peer, options: &Options) -> Result<Sample> {
     take(peer, options.seconds, 1, &[])
 }
 
-/// 64 connections, each with 16 requests on the wire at once.
+/// 64 connections, each with 16 pipelined requests.
 pub fn pipelined(peer: &'static Peer, options: &Options) -> Result<Sample> {
     let script = env::temp_dir().join(format!("lameduck-bench-{}.lua", std::process::id()));
     fs::write(&script, PIPELINED)?;
@@ -47,7 +47,7 @@ request = function() return all end
 
 fn take(peer: &'static Peer, seconds: u64, connections: usize, more: &[String]) -> Result<Sample> {
     let server = Server::start(peer, &Setup::default())?;
-    // Warm: allocators, branch predictors, the kernel's buffers.
+    // Warm up allocators, branch predictors and the kernel's buffers.
     run(&server, &[], 1, connections, more)?;
     let before = server.cpu()?;
     let run = run(&server, &[], seconds, connections, more)?;
@@ -63,7 +63,8 @@ fn take(peer: &'static Peer, seconds: u64, connections: usize, more: &[String]) 
     ]))
 }
 
-/// What the server can do: answers a second to 64 clients, each on a connection that is kept, or on a new one each time.
+/// Returns the capacity of the server: responses a second to 64 clients, on kept connections or on
+/// a new one per request.
 pub fn capacity(server: &Server, seconds: u64, connections: Connections) -> Result<f64> {
     let more: &[&str] = match connections {
         Connections::Kept => &[],
@@ -72,14 +73,14 @@ pub fn capacity(server: &Server, seconds: u64, connections: Connections) -> Resu
     Ok(run(server, &[], seconds, MANY, &more.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())?.per_second)
 }
 
-/// What a request is sent on.
+/// How a request uses connections.
 #[derive(Clone, Copy, Debug)]
 pub enum Connections {
     Kept,
     New,
 }
 
-/// Runs `wrk`, by `wrapper` if there is one.
+/// Runs `wrk`, under `wrapper` if it is not empty.
 pub fn run(server: &Server, wrapper: &[&str], seconds: u64, connections: usize, more: &[String]) -> Result<Run> {
     let mut words = wrapper.iter().chain(&["wrk"]);
     let mut command = Command::new(words.next().unwrap_or(&"wrk"));
@@ -105,7 +106,7 @@ pub fn run(server: &Server, wrapper: &[&str], seconds: u64, connections: usize, 
     })
 }
 
-/// `12.34us`, `1.20ms`, `0.91s`.
+/// Parses `12.34us`, `1.20ms` or `0.91s` as microseconds.
 fn micros(text: &str) -> Option<f64> {
     let (number, unit) = text.split_at(text.find(|letter: char| letter.is_ascii_alphabetic())?);
     let unit = match unit {

@@ -1,4 +1,4 @@
-//! actix-web, one of its workers a core.
+//! actix-web, with one worker per core.
 
 use actix_web::{App, HttpResponse, HttpServer, rt::System, web};
 use lameduck_peers::{HELLO, KIND, SLOW, SLOW_TIME, address, announce, cores, listen, speaks_http2};

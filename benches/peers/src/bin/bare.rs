@@ -1,5 +1,5 @@
-//! Bare hyper: a thread with a single-threaded runtime for each core, `serve_connection` and nothing else. At SIGTERM it is simply
-//! gone.
+//! Bare hyper: a thread with a single-threaded runtime per core, and only `serve_connection`. At
+//! SIGTERM it exits at once.
 
 use hyper::{
     Request,

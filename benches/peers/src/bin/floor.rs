@@ -1,4 +1,5 @@
-//! The floor: a canned answer to whatever arrives, without a parser. What is left is tokio and the kernel.
+//! The floor: sends a fixed response to every read, without a parser. Only tokio and the kernel
+//! remain.
 
 use lameduck_peers::{HELLO, KIND, address, announce, listen, stopped};
 use std::{io, sync::Arc};

@@ -1,4 +1,5 @@
-//! hyper-util: its `auto` builder and `GracefulShutdown`, on tokio's multi-threaded runtime, as its example has it.
+//! hyper-util: its `auto` builder and `GracefulShutdown`, on tokio's multi-threaded runtime, as in
+//! its example.
 
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{

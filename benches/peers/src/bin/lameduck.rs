@@ -1,5 +1,5 @@
-//! lameduck with a hyper service: the host as it comes, with all of its promises; no lame duck delay, so that its drain is
-//! compared with the others' drains.
+//! lameduck with a hyper service: the host with its defaults and all of its promises. It has no
+//! lame duck delay, so that its drain is compared with the others' drains.
 
 use hyper::service::service_fn;
 use lameduck::Body;

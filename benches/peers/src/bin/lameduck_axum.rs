@@ -1,4 +1,4 @@
-//! lameduck with an axum router: what a user of `axum::serve` gets who changes one line.
+//! lameduck with an axum router: the result of changing one line of an app that uses `axum::serve`.
 
 use axum::{Router, routing::get};
 use lameduck_peers::{HELLO, SLOW, SLOW_TIME, host};
