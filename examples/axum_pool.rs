@@ -21,7 +21,7 @@
 //! the check at work:
 //!
 //! ```text
-//! $ curl -X POST localhost:8081/outage            # simulates an outage; again, and it is over
+//! $ curl -X POST localhost:8081/outage            # simulates an outage; repeat it to end it
 //! $ curl -i localhost:8081/readiness              # 503, and why, within a second
 //! ```
 //! ```

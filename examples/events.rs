@@ -11,7 +11,7 @@
 //! Each stream ends completely: its client sees a regular end, not an error, and reconnects. It
 //! reaches another process, since this one is no longer ready and does not listen. So no stream
 //! ends at the stop request: a client that reconnects to a lame duck would reach the same process
-//! again. An unmarked endless stream of another type would last until the cancel wait is over, and
+//! again. An unmarked endless stream of another type would last until the cancel wait ends, and
 //! be cut.
 //!
 //! ```text

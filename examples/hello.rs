@@ -47,7 +47,7 @@ async fn hello(
 }
 
 /// Does nothing, as in the Go program. Slow work gets the context, and stops when it is cancelled:
-/// at the request's deadline, when the client is gone, or when the drain is over.
+/// at the request's deadline, when the client is gone, or when the drain ends.
 async fn do_things(context: &RequestContext) {
     tracing::info!(phase = %context.phase(), remaining = ?context.remaining(), "doing things");
     let things = std::future::ready(());

@@ -43,7 +43,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 pub fn same(bytes: &[u8]) {
     let (script, sent) = bytes.split_at(bytes.len().min(SCRIPT));
     // The host detects the protocol. hyper's HTTP/1 server knows no other, so skip what looks like
-    // HTTP/2 or is too short to tell.
+    // HTTP/2 or is too short to decide.
     if contains(sent, b"PRI ") || sent.len() < 4 {
         return;
     }

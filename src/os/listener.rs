@@ -135,7 +135,7 @@ impl OsListener {
         &self,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<(AcceptedStream, Address)>> {
-        // Poll the reactor first, even if the kernel is asked next: this registers the waker.
+        // Poll the reactor first, even if the kernel is queried next: this registers the waker.
         let polled = self.socket.poll_accept(cx);
         match (polled, self.accept_source) {
             (Poll::Pending, AcceptSource::Kernel) => {

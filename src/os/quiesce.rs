@@ -4,7 +4,7 @@
 //! The kernel completes handshakes itself and queues them until they are accepted. Closing the
 //! listener resets the whole queue. Emptying the queue first races with connections that arrive in
 //! between. So new connections are kept out first: a packet filter on the listening socket drops
-//! every segment that asks for a new connection. Handshakes in progress still complete, the queue
+//! every segment that requests a new connection. Handshakes in progress still complete, the queue
 //! is accepted until it is empty, and only then the socket is closed. A client whose SYN was
 //! dropped sends it again after a second. A successor on the port then accepts it, or the kernel
 //! refuses it. No byte of its request was sent, so it loses time and no request.
@@ -144,7 +144,7 @@ mod filter {
         SockFilter::new(LOAD_BYTE_AT, 0, 0, FLAGS_OFFSET),
         // 1: Only SYN and ACK matter. ECN and other flags may come with a SYN.
         SockFilter::new(AND, 0, 0, SYN | ACK),
-        // 2: SYN alone asks for a new connection: go on with 3. Anything else: skip one, to 4.
+        // 2: SYN alone requests a new connection: go on with 3. Anything else: skip one, to 4.
         SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
         // 3
         SockFilter::new(RETURN, 0, 0, DROP),

@@ -140,7 +140,7 @@ struct BackgroundShutdown(Option<Runtime>);
 impl BackgroundShutdown {
     fn run(&self, future: BoxFuture) {
         if let Some(runtime) = &self.0 {
-            // Run it as a task, as on a shared runtime: code in it may ask for its task id.
+            // Run it as a task, as on a shared runtime: code in it may read its task id.
             let _ = runtime.block_on(runtime.spawn(future));
         }
     }
