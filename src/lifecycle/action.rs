@@ -1,51 +1,56 @@
-//! What the machine asks of the host.
+//! The actions that the machine requests from the host.
 
 use super::{HookIndex, Moment, Phase};
 
-/// Something the host must do now, in the order in which [`Lifecycle::poll_action`](super::Lifecycle::poll_action) hands it out.
+/// An action that the host must perform now, in the order in which
+/// [`Lifecycle::poll_action`](super::Lifecycle::poll_action) returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Make the phase known: probes, requests, logs.
+    /// Publish the phase to probes, requests and logs.
     Publish(Phase),
-    /// Start this hook; answer with `StartHookEnded`.
+    /// Start this hook; then report `StartHookEnded`.
     RunStartHook(HookIndex),
-    /// Cancel the running start hook; answer with `StartHookEnded` or `StartHookCancelled` once it returns.
+    /// Cancel the running start hook; once it returns, report `StartHookEnded` or
+    /// `StartHookCancelled`.
     CancelStartHook(HookIndex),
-    /// Report that this start hook was dropped. If it has not returned yet, its result still matters.
+    /// Report that this start hook was dropped. If it has not returned yet, its result still
+    /// counts.
     DropStartHook(HookIndex),
-    /// Listen on the reserved ports; answer with `Listening` or `ListenFailed`.
+    /// Listen on the reserved ports; then report `Listening` or `ListenFailed`.
     Listen,
-    /// Give up the main side before it ever served: release the reserved ports.
+    /// Give up the main server before it has served: release the reserved ports.
     Abandon,
-    /// End the process at this moment, whatever happens (P7).
+    /// End the process at this time, whatever happens (P7).
     ArmWatchdog(Moment),
-    /// Stop the listeners without losing what they completed, then drain; answer with `MainEmpty`.
+    /// Stop the listeners without losing completed connections, then drain; then report
+    /// `MainClosed`.
     Quiesce,
     /// Cancel the root context (P10).
     CancelRoot,
-    /// Drop the handlers and tasks that ignored the cancellation; their clients get a 503 or a reset.
+    /// Drop the handlers and tasks that ignored the cancellation. Their clients get a 503 or a
+    /// reset.
     Abort,
-    /// Close every connection that is left, flushed or not.
+    /// Close all remaining connections, flushed or not.
     Cut,
-    /// Start this hook; answer with `StopHookEnded`.
+    /// Start this hook; then report `StopHookEnded`.
     RunStopHook(HookIndex),
     /// Drop this hook and report it.
     GiveUpStopHook(HookIndex, GiveUp),
-    /// End the workers and their runtimes; answer with `WorkersReleased`.
+    /// End the workers and their runtimes; then report `WorkersReleased`.
     ReleaseWorkers,
-    /// Close the internal server after its own short drain; answer with `InternalClosed`.
+    /// Close the internal server after its own short drain; then report `InternalClosed`.
     CloseInternal,
     /// Close the internal server now, drained or not.
     CutInternal,
-    /// Nothing is left to do: report and exit. The last action of a life.
+    /// Nothing is left to do: report and exit. Always the last action.
     Exit,
 }
 
-/// Why a stop hook was given up.
+/// The reason why a stop hook was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GiveUp {
-    /// Its time was up.
+    /// Its time expired.
     Overran,
-    /// A further SIGINT or SIGQUIT asked for it (P12).
+    /// A further SIGINT or SIGQUIT (P12).
     Impatience,
 }

@@ -1,29 +1,30 @@
-//! What the host tells the machine.
+//! The events that the host reports to the machine.
 
 use core::fmt;
 
-/// A start and stop hook pair's place in the order of registration, from 0.
+/// The index of a start and stop hook pair in the order of registration, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HookIndex(pub usize);
 
-/// The four signals that ask for a stop.
+/// The four signals that request a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Signal {
-    /// `SIGTERM`, what platforms send.
+    /// `SIGTERM`, sent by platforms.
     Terminate,
-    /// `SIGINT`, Ctrl-C.
+    /// `SIGINT`, sent by Ctrl-C.
     Interrupt,
-    /// `SIGQUIT`, Ctrl-\.
+    /// `SIGQUIT`, sent by Ctrl-\.
     Quit,
-    /// `SIGHUP`, the terminal is gone.
+    /// `SIGHUP`, sent when the terminal is gone.
     Hangup,
 }
 
 impl Signal {
-    /// All four.
+    /// All four signals.
     pub const ALL: [Self; 4] = [Self::Terminate, Self::Interrupt, Self::Quit, Self::Hangup];
 
-    /// Whether a further one ends the current wait (P12): somebody sits at a keyboard and wants it over.
+    /// Whether a further one ends the current wait (P12). These signals come from a keyboard, so a
+    /// person wants the process to end.
     #[must_use]
     pub const fn is_impatient(self) -> bool {
         match self {
@@ -50,25 +51,28 @@ impl fmt::Display for Signal {
     }
 }
 
-/// Why a shutdown began.
+/// The reason why a shutdown began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StopReason {
-    /// A signal was heard.
+    /// A signal was received.
     Signal(Signal),
-    /// Code asked for it.
+    /// Code requested the stop.
     Requested,
-    /// A background task of the host failed while it was needed. After a stop request it is no cause any more, but until the
-    /// root context is cancelled it still counts for the exit code (P13).
+    /// A background task of the host failed while it was needed. After a stop request such a
+    /// failure is no longer the reason. It counts for the exit code until the root context is
+    /// cancelled (P13).
     TaskFailed,
-    /// A start hook failed, or a listener could not listen. The machine's own conclusion: a host has no need to say it.
+    /// A start hook failed, or a listener could not listen. Set by the machine; a host does not
+    /// report it.
     StartFailed,
-    /// The limit of the start ran out. The machine's own conclusion, too.
+    /// The limit of the start expired. Set by the machine, too.
     StartTimedOut,
 }
 
 impl StopReason {
-    /// Whether the stop was requested from outside the process. Such a request usually comes from the platform, which
-    /// also withdraws the endpoint. A stop that the process began itself is known to nothing else (P2b).
+    /// Whether the stop was requested from outside the process. Such a request usually comes from
+    /// the platform, which also withdraws the endpoint. No other system knows of a stop that the
+    /// process began itself (P2b).
     #[must_use]
     pub const fn is_external(self) -> bool {
         match self {
@@ -99,14 +103,14 @@ impl fmt::Display for StopReason {
     }
 }
 
-/// How a hook ended.
+/// The result of a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HookResult {
     /// It returned `Ok`.
     Done,
     /// It returned an error.
     Failed,
-    /// It returned an error that a setting caused. Failed, and told apart by the exit code (P13).
+    /// It returned an error that a setting caused: failed, but with a different exit code (P13).
     BadSetting,
     /// It panicked.
     Panicked,
@@ -124,7 +128,7 @@ impl HookResult {
     }
 }
 
-/// A fact, told by the host.
+/// A fact that the host reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A start hook ended.
@@ -135,24 +139,25 @@ pub enum Event {
     Listening,
     /// A main listener could not listen.
     ListenFailed,
-    /// Somebody or something asks for a stop.
+    /// A stop was requested.
     StopRequested(StopReason),
-    /// Listeners are closed and neither a connection nor a tracked task is left. Counts only after `Quiesce` was asked for.
+    /// The main listeners are closed, and no connection and no tracked task is left. Ignored before
+    /// the action `Quiesce`.
     MainClosed,
     /// A stop hook ended.
     StopHookEnded(HookIndex, HookResult),
-    /// Every worker ended, and with it its runtime.
+    /// Every worker and its runtime ended.
     WorkersReleased,
     /// The internal server is closed.
     InternalClosed,
 }
 
-/// What became of an event.
+/// The effect of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
 pub enum Outcome {
-    /// It changed the state, or at least what history will say.
+    /// It changed the state or the history.
     Applied,
-    /// It changed nothing: it came too late, twice, or is one that this phase does not listen to.
+    /// It changed nothing: it was late, a repetition, or does not matter in this phase.
     Ignored,
 }

@@ -1,27 +1,27 @@
-//! What happened, as the machine saw it, and what the exit code says about it (P13).
+//! The machine's record of a run, and the exit code that follows from it (P13).
 
 use super::{GiveUp, HookIndex, HookResult, Moment, Phase, Stop, StopReason};
 use alloc::vec::Vec;
 use core::fmt;
 
-/// What happened so far. It grows; what it said once, it goes on saying.
+/// The record of a run until now. Entries are added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     /// Every phase entered, in order.
     pub phases: Vec<PhaseSpan>,
-    /// The stop, once one was asked for.
+    /// The stop, once one was requested.
     pub stop: Option<Stop>,
-    /// The first failure of the service itself: the reason of the stop, or of a task that failed after it and before the root
-    /// context was cancelled.
+    /// The first failure of the service itself. This is the reason of the stop, or that of a task
+    /// that failed after it and before the root context was cancelled.
     pub failure: Option<StopReason>,
-    /// Every hook that ended, start and stop, in the order of the ends.
+    /// Every hook that ended, start and stop, in the order in which they ended.
     pub hooks: Vec<HookRecord>,
 }
 
-/// When a phase was entered and left.
+/// The time in which a phase lasted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PhaseSpan {
-    /// Which.
+    /// The phase.
     pub phase: Phase,
     /// When it was entered.
     pub from: Moment,
@@ -29,30 +29,31 @@ pub struct PhaseSpan {
     pub to: Option<Moment>,
 }
 
-/// How one half of a hook pair ended.
+/// The end of one stage of a hook pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HookRecord {
-    /// Which pair.
+    /// The hook pair.
     pub hook: HookIndex,
-    /// Start or stop half, and its end.
+    /// The stage, start or stop, and how it ended.
     pub verdict: HookVerdict,
 }
 
-/// How a hook ended.
+/// How one stage of a hook pair ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookVerdict {
-    /// The start half ended.
+    /// The start hook ended.
     Started(HookResult),
-    /// The start half was dropped, because the start ended before it did.
+    /// The start hook was dropped, because the start was abandoned before the hook ended.
     StartDropped,
-    /// The stop half ended.
+    /// The stop hook ended.
     Stopped(HookResult),
-    /// The stop half was given up.
+    /// The stop hook was given up.
     GivenUp(GiveUp),
 }
 
 impl HookVerdict {
-    /// Whether a stop hook failed or was given up, which makes the exit code 4 unless something worse happened.
+    /// Whether a stop hook failed or was given up. The exit code is then 4 unless something worse
+    /// happened.
     #[must_use]
     pub const fn is_stop_failure(self) -> bool {
         match self {
@@ -63,26 +64,28 @@ impl HookVerdict {
     }
 }
 
-/// The one-word truth about a life, and its exit code.
+/// The verdict on a run. The exit code follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// Everything asked was done.
+    /// Everything that was requested was done.
     Clean,
-    /// It could not start, a background task failed, or tracked work panicked.
+    /// The host could not start, a background task failed, or tracked work panicked.
     Failed,
-    /// The shutdown cut requests, or work.
+    /// The shutdown cut requests or work.
     Aborted,
     /// A stop hook failed or was given up.
     HookFailed,
     /// The watchdog ended the process.
     Watchdog,
-    /// The plan or a setting cannot be used, so nothing was served.
+    /// The plan or a setting is unusable, so nothing was served.
     BadPlan,
 }
 
 impl Verdict {
-    /// The verdict on a run. If several apply, the first of these counts: a bad setting, a failure, cut requests or work, panicked
-    /// work (which is a failure), a failed hook. Never [`Watchdog`](Self::Watchdog): the watchdog leaves nobody to judge.
+    /// Returns the verdict on a run. If several apply, the first of these counts: a bad setting, a
+    /// failure, cut requests or work, panicked work (which is a failure), a failed hook. Never
+    /// returns [`Watchdog`](Self::Watchdog): no verdict is computed after the watchdog ends the
+    /// process.
     #[must_use]
     pub fn of(history: &History, requests_aborted: u64, work_panicked: u64) -> Self {
         let bad_setting = HookVerdict::Started(HookResult::BadSetting);

@@ -1,4 +1,4 @@
-//! The state machine itself.
+//! The state machine.
 
 use super::{
     ABORT_FLUSH, Action, Event, GiveUp, History, HookBudget, HookIndex, HookRecord, HookResult,
@@ -8,29 +8,30 @@ use super::{
 use alloc::{collections::VecDeque, vec, vec::Vec};
 use core::time::Duration;
 
-/// The stop that ends a life. Set once, by the first that asked.
+/// The stop that ends a run. Set once, by the first stop request or failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stop {
-    /// Who or what asked.
+    /// Why the shutdown began.
     pub reason: StopReason,
-    /// When.
+    /// When it began.
     pub at: Moment,
-    /// When the process must be gone (P7).
+    /// When the process must have exited (P7).
     pub deadline: Moment,
 }
 
 /// The lifecycle of one process.
 ///
-/// Its user tells it facts with [`handle_event`](Self::handle_event) and the passing of time with
-/// [`handle_timeout`](Self::handle_timeout), each with the moment of the clock, which must not go back. **After either, all of
-/// [`poll_action`](Self::poll_action) must be performed, in order, until it is `None`**; then
-/// [`poll_timeout`](Self::poll_timeout) says when to call again at the latest; it may say "now", or a moment that is past.
+/// The host reports facts with [`handle_event`](Self::handle_event) and the passing of time with
+/// [`handle_timeout`](Self::handle_timeout). Both take the current time of the clock, which must
+/// not go back. **After either call, perform all actions that [`poll_action`](Self::poll_action)
+/// returns, in order, until it returns `None`.** Then [`poll_timeout`](Self::poll_timeout) returns
+/// the latest time for the next call. That time may be now or in the past.
 ///
-/// An event does not end the waits whose time is up: tell the time first, then what happened.
+/// An event does not end expired waits. Call `handle_timeout` first, then `handle_event`.
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     plan: Plan,
-    /// What each hook is sure to get.
+    /// The time that each hook is guaranteed.
     shares: Vec<Duration>,
     own_budgets: Vec<HookBudget>,
     state: State,
@@ -78,35 +79,36 @@ enum State {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StartStep {
-    /// This hook runs; all before it are done.
+    /// This hook runs; all hooks before it have finished.
     Hook(HookIndex),
-    /// All hooks are done, the listeners are on their way.
+    /// All start hooks have finished; the host is about to listen.
     Listen,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CancelStep {
-    /// Everything was asked to return.
+    /// Handlers and tasks were cancelled and may return.
     Asked,
-    /// What did not was dropped; answers are being flushed.
+    /// Handlers and tasks that did not return were dropped; their responses are being flushed.
     Aborted,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CleanUpStep {
-    /// This stop hook runs; those below it follow.
+    /// This stop hook runs; those with a lower index follow.
     Hook(HookIndex),
-    /// All other stop hooks are done. The dropped start of this hook has not returned yet.
+    /// All other stop hooks have ended. The dropped start hook of this pair has not returned yet.
     LateStart(HookIndex),
     /// The stop hook of a start that finished late runs, after all others.
     LateHook(HookIndex),
-    /// The workers end, and their runtimes.
+    /// The workers and their runtimes end.
     Workers,
     /// The internal server closes.
     Internal,
 }
 
-/// A start hook that was dropped and did not return in time. If it finishes all the same, its stop hook runs (P11).
+/// A start hook that was dropped and did not return in time. If it still finishes, its stop hook
+/// runs (P11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LateStart {
     None,
@@ -115,7 +117,8 @@ enum LateStart {
 }
 
 impl Lifecycle {
-    /// A life that begins now. Its first actions wait in [`poll_action`](Self::poll_action).
+    /// Creates a lifecycle that begins now. Its first actions are ready in
+    /// [`poll_action`](Self::poll_action).
     ///
     /// # Errors
     /// [`PlanError::HooksExceedCleanup`] if the hooks' own budgets do not fit into the plan.
@@ -139,7 +142,7 @@ impl Lifecycle {
         Ok(life)
     }
 
-    /// The phase of now.
+    /// The current phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
         match self.state {
@@ -153,9 +156,9 @@ impl Lifecycle {
         }
     }
 
-    /// Whether the lifecycle lets the process respond to what arrives (P2b): from Serving until the listeners start to
-    /// close. After a stop that the process began itself it does not, although the lame duck still serves: the failing
-    /// probe is then the only way to withdraw the endpoint.
+    /// Whether the lifecycle lets the process respond to requests (P2b): from Serving until the
+    /// listeners start to close. After a stop that the process began itself this is false, although
+    /// the lame duck still serves. The failing probe is then the only way to withdraw the endpoint.
     #[must_use]
     pub const fn is_serving(&self) -> bool {
         match self.state {
@@ -170,14 +173,14 @@ impl Lifecycle {
         }
     }
 
-    /// What happened so far.
+    /// The record of the run until now.
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history
     }
 
-    /// Takes note of a fact. One that this state does not listen to is ignored, so a host may tell what it saw without asking
-    /// whether it still matters; but it must not count on having said so once it does.
+    /// Handles a fact. A fact that does not matter in this state is ignored, so a host can report
+    /// all that it sees. A fact that was ignored must be reported again once it matters.
     pub fn handle_event(&mut self, now: Moment, event: Event) -> Outcome {
         match event {
             Event::StopRequested(reason) => self.on_stop_request(now, reason),
@@ -192,7 +195,8 @@ impl Lifecycle {
         }
     }
 
-    /// Ends every wait whose time is up. Before the deadline of [`poll_timeout`](Self::poll_timeout) it does nothing.
+    /// Ends every expired wait. Does nothing before the deadline of
+    /// [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, now: Moment) {
         while let Some((at, timer)) = self.poll_timeout()
             && at <= now
@@ -216,12 +220,13 @@ impl Lifecycle {
         }
     }
 
-    /// The next thing to do, or `None` when all is done.
+    /// The next action, or `None` if all were taken.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout) at the latest, and why. `None`: nothing is waited for by time.
+    /// When to call [`handle_timeout`](Self::handle_timeout) at the latest, and why. `None` if no
+    /// wait has a deadline.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Moment, Timer)> {
         match self.state {
@@ -278,8 +283,9 @@ impl Lifecycle {
         }
     }
 
-    /// P13: a task that fails during the shutdown changes nothing of its course, but the exit tells. Only until the root
-    /// context is cancelled: from then on every task is asked to end, and how it does is nobody's failure.
+    /// P13: a task that fails during the shutdown does not change its course, but counts for the
+    /// exit code. This ends when the root context is cancelled: from then on every task has to end,
+    /// and a failure no longer counts.
     fn on_task_failed_after_stop(&mut self) -> Outcome {
         match self.state {
             State::EndingStart { .. } | State::LameDuck { .. } | State::Draining { .. }
@@ -314,7 +320,7 @@ impl Lifecycle {
                 self.abort(stop, until.min(flushed));
             }
             State::Cancelling { step: CancelStep::Aborted, .. } => self.cut(now, stop),
-            // What was cut must still be carried out, so the workers keep their least time.
+            // Workers keep their minimum time, because they must still drop what was cut.
             State::CleaningUp { until, step: step @ CleanUpStep::Workers, late, .. } => {
                 let least = now + WORKER_RELEASE_MIN;
                 if until <= least {
@@ -345,7 +351,7 @@ impl Lifecycle {
                     }
                 }
             }
-            // The hook finished in spite of the cancellation, so its stop hook is due (P11).
+            // The hook finished despite the cancellation, so its stop hook must run (P11).
             State::EndingStart { stop, hook, .. } if hook == ended => {
                 self.record(hook, HookVerdict::Started(result));
                 let is_started = result == HookResult::Done;
@@ -407,7 +413,7 @@ impl Lifecycle {
         Outcome::Applied
     }
 
-    /// A dropped start hook returned. Nothing changes now, unless the clean-up waits for exactly this.
+    /// A dropped start hook returned. This changes nothing, unless the clean-up waits for it.
     fn on_late_start(&mut self, now: Moment, state: State) {
         self.state = state;
         if let State::CleaningUp { stop, step: CleanUpStep::LateStart(_), late, .. } = state {
@@ -433,8 +439,8 @@ impl Lifecycle {
 
     fn on_main_empty(&mut self, now: Moment) -> Outcome {
         match self.state {
-            // P8: with nothing left there is nothing to cancel for, but the root context is cancelled all the same (P10), so
-            // that whoever holds it elsewhere learns that this life is over.
+            // P8: nothing is left to wait for. The root context is still cancelled (P10), because
+            // code outside the host may hold it and wait for the end of the run.
             State::Draining { stop, .. } => {
                 self.cancel(now, stop);
                 self.clean_up(now, stop);
@@ -487,7 +493,7 @@ impl Lifecycle {
         Outcome::Applied
     }
 
-    // Transitions, in the order of a life.
+    // Transitions, in the order of a run.
 
     /// Runs the start hooks from this one on, then listens.
     fn start_from(&mut self, hook: HookIndex, until: Moment) {
@@ -500,8 +506,8 @@ impl Lifecycle {
         self.actions.push_back(action);
     }
 
-    /// Ends the start before it is done. A running hook is cancelled first: it may finish at this moment, and then its stop
-    /// hook must run (P11).
+    /// Abandons the start. A running hook is cancelled first: it may finish at this moment, and
+    /// then its stop hook must run (P11).
     fn abandon_start(&mut self, now: Moment, step: StartStep, reason: StopReason) {
         match step {
             StartStep::Hook(hook) => {
@@ -535,7 +541,8 @@ impl Lifecycle {
         self.plan.cleanup.saturating_add(self.plan.internal_close)
     }
 
-    /// P1: a stop before Serving skips to CleaningUp. `started` is the first hook whose start did not finish.
+    /// P1: a stop before Serving skips to CleaningUp. `started` is the first hook whose start did
+    /// not finish.
     fn abandon(&mut self, now: Moment, stop: Stop, started: HookIndex, late: LateStart) {
         self.actions.push_back(Action::Abandon);
         self.actions.push_back(Action::CancelRoot);
@@ -568,7 +575,7 @@ impl Lifecycle {
         self.actions.push_back(Action::CancelRoot);
     }
 
-    /// The last part of the cancel wait belongs to the answers of what is dropped here.
+    /// The last part of the cancel wait is for flushing the responses of what is dropped here.
     fn abort(&mut self, stop: Stop, until: Moment) {
         self.state = State::Cancelling { stop, until, step: CancelStep::Aborted };
         self.actions.push_back(Action::Abort);
@@ -583,14 +590,14 @@ impl Lifecycle {
         self.enter_clean_up(now, stop, HookIndex(self.shares.len()), LateStart::None);
     }
 
-    /// Runs the stop hooks below `started`, last first.
+    /// Runs the stop hooks with an index below `started`, last first.
     fn enter_clean_up(&mut self, now: Moment, stop: Stop, started: HookIndex, late: LateStart) {
         let step = CleanUpStep::Hook(started);
         self.enter(now, Phase::CleaningUp, State::CleaningUp { stop, until: now, step, late });
         self.after_stop_hook(now, stop, step, late);
     }
 
-    /// The stop hook of this step is over; the one below it is next.
+    /// Ends the stop hook of this step and runs the one with the next lower index.
     fn after_stop_hook(&mut self, now: Moment, stop: Stop, step: CleanUpStep, late: LateStart) {
         let CleanUpStep::Hook(HookIndex(done @ 1..)) = step else {
             return self.after_stop_hooks(now, stop, late);
@@ -601,7 +608,8 @@ impl Lifecycle {
         self.actions.push_back(Action::RunStopHook(hook));
     }
 
-    /// All stop hooks are over that were due when the clean-up began. One may have become due since then.
+    /// Called after all stop hooks that were due when the clean-up began. A late start hook may
+    /// have added one.
     fn after_stop_hooks(&mut self, now: Moment, stop: Stop, late: LateStart) {
         match late {
             LateStart::None => self.release_workers(now, stop),
@@ -618,7 +626,7 @@ impl Lifecycle {
         }
     }
 
-    /// Ends the wait of a clean-up step by force.
+    /// Ends the wait of a clean-up step without its result.
     fn end_clean_up_step(
         &mut self,
         now: Moment,
@@ -634,7 +642,7 @@ impl Lifecycle {
                 self.after_stop_hook(now, stop, step, late);
             }
             CleanUpStep::LateStart(_) => self.release_workers(now, stop),
-            // A worker that is blocked ends with the process.
+            // A blocked worker ends with the process.
             CleanUpStep::Workers => self.close_internal(now, stop),
             CleanUpStep::Internal => {
                 self.actions.push_back(Action::CutInternal);
@@ -643,8 +651,9 @@ impl Lifecycle {
         }
     }
 
-    /// The workers kept their runtimes for the stop hooks (P10). Now they end, and what they still hold was cut. After a pause
-    /// of the whole process this may be past the deadline; each worker must get to run once all the same.
+    /// Ends the workers. They kept their runtimes for the stop hooks (P10), and their connections
+    /// were cut. After a pause of the whole process the deadline may have passed; each worker still
+    /// gets time to run once.
     fn release_workers(&mut self, now: Moment, stop: Stop) {
         let until = self
             .bounded(now, stop, WORKER_RELEASE_MAX, Duration::ZERO)
@@ -661,8 +670,9 @@ impl Lifecycle {
         self.actions.push_back(Action::CloseInternal);
     }
 
-    /// A hook may use what earlier ones left over, but never the share of one that is still to come (P11). After a pause of
-    /// the whole process this may lie in the past: then the hook is given up as soon as it is run.
+    /// Returns the deadline of a stop hook. A hook may use time that earlier hooks left unused, but
+    /// never the share of a later hook (P11). After a pause of the whole process the deadline may
+    /// be in the past. The hook is then given up as soon as it runs.
     fn stop_hook_deadline(&self, now: Moment, stop: Stop, hook: usize) -> Moment {
         let common = self.clean_up_deadline(stop);
         let reserved = self.shares[..hook]
@@ -678,7 +688,7 @@ impl Lifecycle {
         }
     }
 
-    /// When the stop hooks' common budget ends.
+    /// The end of the stop hooks' common budget.
     fn clean_up_deadline(&self, stop: Stop) -> Moment {
         let entered = self
             .history
@@ -706,9 +716,10 @@ impl Lifecycle {
         self.actions.push_back(Action::Publish(phase));
     }
 
-    /// The end of a wait that begins now: its budget, but never into what `later` phases need before the stop's deadline (P7).
-    /// Only a host that calls back late, say after a pause of the whole process, feels the second: what is late is taken from
-    /// the wait that follows, and the end may then lie in the past.
+    /// Returns the end of a wait that begins now. The wait gets its budget, but must leave the
+    /// `later` phases the time they need before the stop's deadline (P7). The second bound only
+    /// matters if the host calls late, such as after a pause of the whole process. The delay then
+    /// shortens the next wait, whose end may be in the past.
     fn bounded(&self, now: Moment, stop: Stop, budget: Duration, later: Duration) -> Moment {
         let until = (now + budget).min(stop.deadline.minus(later));
         assert!(
@@ -719,7 +730,8 @@ impl Lifecycle {
         until
     }
 
-    /// When what ignores the cancellation is dropped, in a cancel wait that ends at `until`.
+    /// When handlers and tasks that ignore the cancellation are dropped, in a cancel wait that ends
+    /// at `until`.
     fn abort_moment(&self, until: Moment) -> Moment {
         until.minus(ABORT_FLUSH.min(self.plan.cancel))
     }

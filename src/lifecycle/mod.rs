@@ -1,7 +1,7 @@
-//! The life of a process, decided: a pure state machine without I/O, clock, locks or async.
+//! The lifecycle of a process: a pure state machine without I/O, clock, locks or async.
 //!
 //! ```text
-//!             bound, start hooks done      stop request      lame duck over     nothing left, or drain over
+//!             bound, start hooks done      stop request     delay expired     main closed, or drain expired
 //!  Starting ───────────────▶ Serving ──────────▶ LameDuck ──────────▶ Draining ──────────▶ Cancelling
 //!     │                                                                                        │
 //!     └───────────── stop request, failure, limit ──────────────▶ CleaningUp ◀─────────────────┘
@@ -10,11 +10,12 @@
 //!                                                                  Stopped
 //! ```
 //!
-//! Events go in with the moment they are told, actions come out; the host owns facts (sockets, tasks, time), this module owns
-//! decisions. So policy can be printed as a table, explored exhaustively, and replayed from a log: `tests/lifecycle/` does the first
-//! two, and keeps the table and its diagram in `tests/lifecycle/snapshots/`.
+//! Events go in, each with its time; actions come out. The host owns the facts (sockets, tasks,
+//! time), this module owns the decisions. The policy can therefore be printed as a table, explored
+//! exhaustively, and replayed from a log. `tests/lifecycle/` does the first two, and keeps the table
+//! and its diagram in `tests/lifecycle/snapshots/`.
 //!
-//! This is floor 0: it imports `core` and `alloc` and nothing else, and `tests/architecture.rs` holds it to that.
+//! This is floor 0: it imports only `core` and `alloc`, which `tests/architecture.rs` enforces.
 //! It knows no request and no connection: only the edges between phases pass through here.
 
 mod action;

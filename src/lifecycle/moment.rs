@@ -2,10 +2,10 @@
 
 use core::{fmt, ops::Add, time::Duration};
 
-/// A point in time, in nanoseconds since its clock's own epoch.
+/// A point in time, in nanoseconds since the epoch of its clock.
 ///
-/// Opaque on purpose: it has no `now()`, so nobody can ask the wrong clock, and it may only be compared with moments of the
-/// same clock. Arithmetic saturates: a deadline beyond 584 years is as good as none.
+/// It has no `now()`, so no code can read the wrong clock. Only moments of the same clock may be
+/// compared. Arithmetic saturates: a deadline beyond 584 years counts as none.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Moment(u64);
 
@@ -15,7 +15,7 @@ impl Moment {
     /// A moment that never comes.
     pub const NEVER: Self = Self(u64::MAX);
 
-    /// The moment `nanos` nanoseconds after the clock's epoch.
+    /// Creates the moment `nanos` nanoseconds after the clock's epoch.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
@@ -33,14 +33,15 @@ impl Moment {
         Duration::from_nanos(self.0)
     }
 
-    /// The time from `earlier` to here; zero if `earlier` is later.
+    /// The time from `earlier` to this moment; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The moment `span` before this one; the epoch if that lies before it. Before [`NEVER`](Self::NEVER) lies only
-    /// `NEVER`: it may be a sum that saturated, and what is taken from it would be taken from too little.
+    /// Returns the moment `span` before this one, but never before the epoch. `NEVER.minus(x)` is
+    /// [`NEVER`](Self::NEVER): it may be a saturated sum, and subtracting from it would give a
+    /// meaningless time.
     #[must_use]
     pub fn minus(self, span: Duration) -> Self {
         if self == Self::NEVER {
@@ -62,7 +63,7 @@ impl Add<Duration> for Moment {
     }
 }
 
-/// Prints seconds and microseconds, so that traces are stable and easy to subtract by eye.
+/// Prints seconds and microseconds, so that traces are stable and differences are easy to see.
 impl fmt::Debug for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Self::NEVER {

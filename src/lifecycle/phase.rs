@@ -1,8 +1,8 @@
-//! The public name of where a process is in its life.
+//! The phases of a process.
 
 use core::fmt;
 
-/// Where a process is in its life. Ordered: a process only ever moves to a later one (P1).
+/// The phase of a process. Ordered: a process only moves to a later phase (P1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Phase {
@@ -10,11 +10,12 @@ pub enum Phase {
     Starting = 0,
     /// Requests are served. Ready as long as every readiness check passes.
     Serving = 1,
-    /// Not ready any more, still accepting and serving all that comes; clients are told to go.
+    /// No longer ready, but everything is still accepted and served. Connections announce their
+    /// close (P4).
     LameDuck = 2,
-    /// Listeners closed; requests in flight finish.
+    /// Listeners are closed; requests in flight finish.
     Draining = 3,
-    /// The root context is cancelled; what still runs is asked to return, then cut.
+    /// The root context is cancelled. What still runs may return, and is then cut.
     Cancelling = 4,
     /// Stop hooks run, then the internal server closes.
     CleaningUp = 5,
@@ -23,7 +24,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// All phases, in the order of a life.
+    /// All phases, in order.
     pub const ALL: [Self; 7] = [
         Self::Starting,
         Self::Serving,

@@ -1,28 +1,30 @@
-//! How long each step of a shutdown may take, and the worst case they add up to (P7).
+//! The time limit of each step of a shutdown, and their sum, the worst case (P7).
 
 use alloc::vec::Vec;
 use core::{fmt, time::Duration};
 
-/// The end of the cancel wait that is kept for flushing the 503s of requests that were cut: 250 ms, or the whole wait if it
-/// is shorter.
+/// The last part of the cancel wait, reserved for flushing the 503s of requests that were cut: 250
+/// ms, or the whole wait if it is shorter.
 pub const ABORT_FLUSH: Duration = Duration::from_millis(250);
 
-/// How long after the worst case the watchdog ends the process: 500 ms.
+/// The time from the worst case until the watchdog ends the process: 500 ms.
 pub const WATCHDOG_SLACK: Duration = Duration::from_millis(500);
 
-/// How long a cancelled start hook has to return: 50 ms. A plan whose first three waits are shorter than this takes the rest from
-/// the clean-up. If the hook finishes in this time, its stop hook runs in order; if it finishes later, after all others.
+/// The time that a cancelled start hook has to return: 50 ms. If `lame_duck`, `drain` and `cancel`
+/// add up to less, the difference is taken from the clean-up. If the hook finishes in this time,
+/// its stop hook runs in order. If it finishes later, its stop hook runs after all others.
 pub const START_RESULT_WAIT: Duration = Duration::from_millis(50);
 
-/// How long workers have to end after the stop hooks: 50 ms, as far as the deadline of the stop allows.
+/// The time that workers have to end after the stop hooks: 50 ms, or less if the deadline of the
+/// stop is nearer.
 pub const WORKER_RELEASE_MAX: Duration = Duration::from_millis(50);
 
-/// How long they have even past that deadline, after a pause of the whole process: 20 ms, which is less than
-/// [`WATCHDOG_SLACK`].
+/// The time that workers have even past that deadline, after a pause of the whole process: 20 ms,
+/// which is less than [`WATCHDOG_SLACK`].
 pub const WORKER_RELEASE_MIN: Duration = Duration::from_millis(20);
 
-/// How long each step of a life may take. Every step ends earlier the moment nothing is left to wait for (P8), but for the
-/// lame duck delay, which lasts in full.
+/// The time limits of all steps, from start to exit. Every step ends as soon as nothing is left to
+/// wait for (P8). The exception is the lame duck delay, which lasts in full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Limit of the start: start hooks and listening. Default 60 s.
@@ -31,9 +33,10 @@ pub struct Plan {
     pub lame_duck: Duration,
     /// Limit of the drain: listeners closed, requests in flight finish. Default 10 s.
     pub drain: Duration,
-    /// Limit of the wait for what was cancelled; its last [`ABORT_FLUSH`] flushes the answers to what was cut. Default 3 s.
+    /// Limit of the wait after the cancellation. Its last [`ABORT_FLUSH`] is for flushing the
+    /// responses of what was cut. Default 3 s.
     pub cancel: Duration,
-    /// Budget of all stop hooks together. Default 5 s.
+    /// Common budget of all stop hooks. Default 5 s.
     pub cleanup: Duration,
     /// Limit of the internal server's own drain. Default 1 s.
     pub internal_close: Duration,
@@ -64,7 +67,8 @@ impl Plan {
             .saturating_add(self.internal_close)
     }
 
-    /// Holds the worst case against the platform's grace period; zero means that there is none to hold it against.
+    /// Checks the worst case against the platform's grace period. A grace period of zero disables
+    /// the check.
     ///
     /// # Errors
     /// [`PlanError::ExceedsGracePeriod`] if the worst case is longer.
@@ -76,10 +80,11 @@ impl Plan {
         Err(PlanError::ExceedsGracePeriod { worst_case, grace_period })
     }
 
-    /// Holds the hooks' own budgets against the common one.
+    /// Checks the hooks' own budgets against the common one.
     ///
     /// # Errors
-    /// [`PlanError::HooksExceedCleanup`] if they add up to more: then one hook that hangs would rob another of its time (P11).
+    /// [`PlanError::HooksExceedCleanup`] if they add up to more. A hook that hangs could then use
+    /// up the time of another (P11).
     pub fn check_hooks(&self, hooks: &[HookBudget]) -> Result<(), PlanError> {
         let hooks = own_budgets(hooks);
         if hooks > self.cleanup {
@@ -88,7 +93,8 @@ impl Plan {
         Ok(())
     }
 
-    /// What each hook is sure to get, however the others behave: its own budget, or an equal share of what those leave.
+    /// Returns the time that each hook is guaranteed, whatever the others do: its own budget, or an
+    /// equal share of the rest.
     pub(super) fn hook_shares(&self, hooks: &[HookBudget]) -> Vec<Duration> {
         let open = hooks.iter().filter(|hook| **hook == HookBudget::Shared).count();
         let left = self.cleanup.saturating_sub(own_budgets(hooks));
@@ -113,10 +119,11 @@ fn own_budgets(hooks: &[HookBudget]) -> Duration {
     })
 }
 
-/// How long one stop hook may take.
+/// The time limit of one stop hook.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HookBudget {
-    /// An equal share of what the hooks with a budget of their own leave, and what earlier hooks did not use. The default.
+    /// An equal share of the time that hooks with their own budget leave, plus what earlier hooks
+    /// did not use. The default.
     #[default]
     Shared,
     /// At most this long. All of these together must fit into [`Plan::cleanup`].
@@ -127,11 +134,11 @@ pub enum HookBudget {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// The platform would kill the process before the plan is over.
+    /// The platform would kill the process before the worst case.
     ExceedsGracePeriod {
-        /// What the plan may take.
+        /// The worst case of the plan.
         worst_case: Duration,
-        /// What the platform gives.
+        /// The platform's grace period.
         grace_period: Duration,
     },
     /// The stop hooks' own budgets do not fit into the common one.
@@ -166,8 +173,8 @@ impl core::error::Error for PlanError {
     }
 }
 
-/// The last cause of every error that makes the exit code 2 (P13). An error that a library has wrapped is no longer
-/// found by its type, but its causes are.
+/// The last cause of every error that makes the exit code 2 (P13). An error wrapped by a library is
+/// no longer found by its type, but its causes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadSetting;
 

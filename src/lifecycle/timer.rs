@@ -1,6 +1,6 @@
-//! Why the machine wants to be woken.
+//! The reasons of the machine's deadlines.
 
-/// The reason of a deadline. A state waits for at most one.
+/// The reason of a deadline. Each state has at most one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Timer {
     /// The limit of the start.
@@ -11,15 +11,15 @@ pub enum Timer {
     LameDuck,
     /// The limit of the drain.
     Drain,
-    /// When handlers and tasks that ignore the cancellation are dropped.
+    /// The time at which handlers and tasks that ignore the cancellation are dropped.
     Abort,
-    /// When the answers to what was dropped must be flushed.
+    /// The time by which the responses of dropped handlers must be flushed.
     Flush,
     /// The limit of the running stop hook.
     StopHook,
     /// The limit of the wait for a dropped start hook that has not returned.
     LateStart,
-    /// The limit of the workers' end.
+    /// The limit of the wait for the workers' end.
     WorkerRelease,
     /// The limit of the internal server's drain.
     InternalClose,

@@ -1,4 +1,4 @@
-//! Addresses, to listen on and of peers.
+//! Listen addresses, and addresses of peers.
 
 use std::{
     fmt, io,
@@ -7,10 +7,12 @@ use std::{
     str::FromStr,
 };
 
-/// Where to listen: `[::]:8080`, `127.0.0.1:0`, `unix:/run/app.sock`, or a port on all addresses.
+/// An address to listen on: `[::]:8080`, `127.0.0.1:0`, `unix:/run/app.sock`, or a port on all
+/// addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
-    /// This port on every address: IPv6 and IPv4 by one dual-stack socket, or IPv4 alone where IPv6 is not to be had.
+    /// This port on every address: IPv6 and IPv4 by one dual-stack socket, or IPv4 alone where IPv6
+    /// is not available.
     Port(u16),
     /// Exactly this address. `[::]` is dual stack. Port 0 lets the system choose.
     Tcp(SocketAddr),
@@ -60,6 +62,8 @@ impl fmt::Display for ListenAddress {
 impl FromStr for ListenAddress {
     type Err = io::Error;
 
+    /// Parses an address.
+    ///
     /// # Errors
     /// If it is neither `host:port` with a numeric host, nor `unix:` with a path.
     fn from_str(text: &str) -> io::Result<Self> {
@@ -80,7 +84,7 @@ impl FromStr for ListenAddress {
     }
 }
 
-/// One end of a connection, or a bound socket.
+/// The address of one end of a connection, or of a bound socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A TCP address.

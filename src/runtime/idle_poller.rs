@@ -1,4 +1,4 @@
-//! Where idle connections wait without a task each.
+//! Polls idle connections that have no task each.
 
 use super::Transport;
 use bytes::Bytes;
@@ -11,36 +11,35 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A place where the idle connections of one worker wait together: one wake-up for all of them, and of each no more than its
-/// descriptor.
+/// Polls the idle connections of one worker with a single wake-up. Each costs only its descriptor.
 pub trait IdlePoller: Send + 'static {
-    /// A connection that is awake: its reads and writes arrange wake-ups.
+    /// An active connection: its reads and writes register wakers.
     type Io: Transport;
-    /// The same, parked deep: its reads and writes do what can be done at once, and arrange nothing. Dropped, it is closed, and out of
-    /// the lot.
+    /// The same connection while it is idle. Its reads and writes do what is possible at once and
+    /// register no waker. Dropping it closes the connection and removes it from the poller.
     type Idle: Transport;
 
-    /// Takes in a connection that its owner knows by `key`.
+    /// Adds a connection under its owner's `key`.
     ///
     /// # Errors
-    /// The connection, if it cannot wait here.
+    /// Returns the connection if it cannot wait here.
     fn insert(&mut self, io: Self::Io, key: usize) -> Result<Self::Idle, Self::Io>;
 
-    /// Adds the keys of connections that have something to read, an end included. Ready if there are any; they are found again
-    /// until it is read.
+    /// Adds to `found` the keys of connections with something to read, an end of stream included.
+    /// Ready if there are any. They are found again until their input is read.
     fn poll_ready(&mut self, cx: &mut Context<'_>, found: &mut Vec<usize>) -> Poll<()>;
 
-    /// Wakes a connection, with what the lot has read of it.
+    /// Makes a connection active again. Returns it with the bytes that the poller has read from it.
     ///
     /// # Errors
-    /// The system's; the connection is closed then.
+    /// The system's error; the connection is then closed.
     fn remove(&mut self, idle: Self::Idle) -> io::Result<(Self::Io, Bytes)>;
 }
 
-/// There is no such place.
+/// The poller of a listener that has none. It has no values.
 pub struct NoIdlePoller<T>(Infallible, PhantomData<fn() -> T>);
 
-/// Nobody is there.
+/// The idle connection of [`NoIdlePoller`]. It has no values.
 pub struct Never(Infallible);
 
 impl<T: Transport> IdlePoller for NoIdlePoller<T> {

@@ -1,8 +1,9 @@
-//! The ports: what a life needs from the world, as traits.
+//! The runtime traits: everything that a host needs from its environment.
 //!
-//! Production implements them in [`os`](crate::os) with TCP, Unix sockets, signals and threads; a simulation implements them
-//! with a paused clock and a pretended network. The rest of the crate asks for time, connections, signals and threads only
-//! through these, which is why a whole shutdown can be replayed by seed (P17).
+//! Production implements them in [`os`](crate::os) with TCP, Unix sockets, signals and threads. A
+//! simulation implements them with a paused clock and a simulated network. The rest of the crate
+//! uses time, connections, signals and threads only through these traits. A whole shutdown can
+//! therefore be replayed by seed (P17).
 
 mod address;
 mod clock;
@@ -28,17 +29,17 @@ pub use transport::{Peek, Peer, Transport};
 
 use std::sync::Arc;
 
-/// A world to live in.
+/// The environment that a host runs in.
 #[derive(Debug)]
 pub struct Runtime<N, S, R> {
-    /// Time.
+    /// The source of time.
     pub clock: Arc<dyn Clock>,
-    /// Where listeners come from.
+    /// The source of listeners.
     pub network: N,
-    /// Where stop signals come from.
+    /// The source of stop signals.
     pub signals: S,
-    /// Where the internal server, the workers and the watchdog run.
+    /// Runs the internal server, the workers, users' code and the watchdog.
     pub spawner: R,
-    /// Where chance comes from.
+    /// The source of random choices.
     pub seed: Seed,
 }

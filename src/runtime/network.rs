@@ -1,4 +1,4 @@
-//! Where listeners come from, and how they end.
+//! Listeners: how they are created, and how they end.
 
 use super::{Address, IdlePoller, ListenAddress, Transport};
 use std::{
@@ -8,18 +8,18 @@ use std::{
     task::{Context, Poll},
 };
 
-/// Hands out ports.
+/// Reserves addresses to listen on.
 pub trait Network: fmt::Debug + Send + Sync + 'static {
-    /// What its ports turn into.
+    /// The listeners of this network.
     type Listener: Listener;
-    /// A port that is ours but does not listen yet.
+    /// An address that is reserved but does not listen yet.
     type Reservation: Reservation<Listener = Self::Listener>;
 
-    /// Makes `address` ours, for this audience and for `listeners` listeners that share it, without listening yet: a connect is refused until
-    /// [`Reservation::listen`].
+    /// Reserves `address` for this role and for `listeners` listeners that share it, without
+    /// listening yet. A connect is refused until [`Reservation::listen`].
     ///
     /// # Errors
-    /// The system's, such as `AddrInUse`.
+    /// The system's error, such as `AddrInUse`.
     fn reserve(
         &self,
         address: &ListenAddress,
@@ -28,27 +28,28 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     ) -> io::Result<Self::Reservation>;
 }
 
-/// Who a port is for.
+/// The server that uses an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ServerRole {
-    /// The main server's clients.
+    /// The main server, for clients.
     Main,
-    /// Probes and operators: the internal server, which must be reached when nothing else can be (P16).
+    /// The internal server, for probes and operators. It must be reachable when nothing else is
+    /// (P16).
     Internal,
 }
 
-/// A port that is ours but does not listen yet. Dropping it gives it back.
+/// An address that is reserved but does not listen yet. Dropping it releases the address.
 pub trait Reservation: fmt::Debug + Send + 'static {
-    /// What it turns into.
+    /// The listeners that it turns into.
     type Listener: Listener;
 
     /// The address it is bound to; with port 0, the port that the system chose.
     fn local(&self) -> Address;
 
-    /// Listens: as many listeners as were asked for.
+    /// Starts to listen. Returns the number of listeners that was given to [`Network::reserve`].
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     fn listen(self) -> impl Future<Output = io::Result<Vec<Self::Listener>>> + Send;
 }
 
@@ -56,46 +57,51 @@ pub trait Reservation: fmt::Debug + Send + 'static {
 pub trait Listener: fmt::Debug + Send + 'static {
     /// Its connections.
     type Io: Transport;
-    /// Where they wait while they are idle; [`NoIdlePoller`](super::NoIdlePoller) if each keeps its task.
+    /// The poller for its idle connections; [`NoIdlePoller`](super::NoIdlePoller) if each keeps its
+    /// task.
     type IdlePoller: IdlePoller<Io = Self::Io>;
 
-    /// The next connection. Errors are the caller's to judge: some concern one connection, some the whole process (out of
-    /// descriptors), and how long to back off is policy.
+    /// Accepts the next connection. The caller handles errors: some concern one connection, some
+    /// the whole process (such as no free descriptors). How long to back off is the caller's
+    /// policy, too.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Io, Address)>>;
 
     /// The address it listens on.
     fn local(&self) -> Address;
 
-    /// Keeps newcomers out without losing who already came, as far as this listener can. Called once; afterwards connections
-    /// are accepted as the answer says, and the listener is dropped.
+    /// Keeps new connections out without losing queued ones, if this listener can. Called once.
+    /// Afterwards connections are accepted as the result demands, and the listener is dropped.
     fn quiesce(&mut self) -> QuiesceOutcome;
 
-    /// A place for idle connections, on the runtime that it is called on. `None` if each keeps its task. Default: `None`.
+    /// Creates a poller for idle connections on the current runtime. `None`, the default, if each
+    /// keeps its task.
     fn idle_poller(&self) -> Option<Self::IdlePoller> {
         None
     }
 
-    /// How many clients are about to enter the queue: their handshake with this address has begun and is not complete. Asked
-    /// after [`quiesce`](Self::quiesce), a few times at most; it must not wait. Those of other listeners at the same address
-    /// are counted, too.
+    /// The number of clients that are about to enter the queue: their handshake with this address
+    /// has begun and is not complete. Handshakes with other listeners of the same address are
+    /// included. Called after [`quiesce`](Self::quiesce), a few times at most; it must not wait.
     ///
-    /// Those that are complete must be in the queue: after `Some(0)` of a sealed listener nobody enters it any more. `None`
-    /// if it cannot tell.
+    /// Completed handshakes must be in the queue already: after `Some(0)` from a sealed listener no
+    /// connection enters it any more. `None` if the number is unknown.
     fn handshakes(&self) -> Option<usize> {
         None
     }
 }
 
-/// What to do with the queue of a listener that was quiesced.
+/// How to proceed with the queue of a quiesced listener.
 #[derive(Debug)]
 pub enum QuiesceOutcome {
-    /// No newcomer enters any more. Let the [handshakes](Listener::handshakes) under way complete, then accept until it is empty.
+    /// No new connection enters. Let the pending [handshakes](Listener::handshakes) complete, then
+    /// accept until the queue is empty.
     Sealed,
-    /// Newcomers still enter, because this could not be prevented (the system's reason is inside). Accept until it is empty.
+    /// New connections still enter, because that could not be prevented; holds the system's error,
+    /// if any. Accept until the queue is empty.
     Open(Option<io::Error>),
-    /// It belongs to a successor. Leave it.
+    /// The queue belongs to a successor process. Leave it.
     Inherited,
 }

@@ -1,29 +1,30 @@
-//! What the process uses of its machine.
+//! The resources that the process uses.
 
 use std::{
     fmt,
     time::{Duration, SystemTime},
 };
 
-/// Reads what the process uses. Absent where there is no process of its own, as in a simulation.
+/// Reads the resource usage of the process. Absent where the host has no process of its own, as in
+/// a simulation.
 pub(crate) trait ProcessStats: fmt::Debug + Send + Sync + 'static {
-    /// The use of now; `None` if the system does not tell.
+    /// The current usage; `None` if the system does not provide it.
     fn read(&self) -> Option<ProcessUsage>;
 }
 
-/// What a process uses.
+/// The resource usage of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessUsage {
-    /// Time that its threads ran, in user code and in the kernel.
+    /// CPU time of its threads, in user code and in the kernel.
     pub(crate) cpu: Duration,
-    /// Memory that lies in RAM.
+    /// Memory in RAM.
     pub(crate) resident_bytes: u64,
-    /// Memory that it has addresses for.
+    /// Size of its address space.
     pub(crate) virtual_bytes: u64,
-    /// Descriptors that are open.
+    /// Open descriptors.
     pub(crate) descriptors: Option<u64>,
-    /// Descriptors that may be open; `None` for no limit.
+    /// Limit of open descriptors; `None` for no limit.
     pub(crate) descriptors_max: Option<u64>,
-    /// When it began.
+    /// When the process started.
     pub(crate) started_at: Option<SystemTime>,
 }

@@ -1,11 +1,12 @@
-//! Chance, injected.
+//! Injected randomness.
 
-/// Where chance comes from. The same seed makes the same choices.
+/// The seed of all random choices. The same seed makes the same choices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Seed(pub u64);
 
 impl Seed {
-    /// The `n`-th number of this seed, evenly spread over all of `u64` (splitmix64, Steele, Lea and Flood 2014).
+    /// Returns the `n`-th number of this seed, evenly distributed over all of `u64` (splitmix64,
+    /// Steele, Lea and Flood 2014).
     #[must_use]
     pub const fn nth(self, n: u64) -> u64 {
         let mut z = self.0.wrapping_add(n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));

@@ -1,11 +1,11 @@
-//! Where stop signals come from.
+//! The source of stop signals.
 
 use crate::lifecycle::Signal;
 use std::{fmt, future::Future};
 
-/// Reports signals. It does not judge them: escalation is the lifecycle's (P12).
+/// Receives signals. It does not interpret them: escalation is decided by the lifecycle (P12).
 pub trait SignalSource: fmt::Debug + Send + 'static {
-    /// The next signal. If there can be none any more, it is never ready.
+    /// Returns the next signal. Never ready if no further signal can arrive.
     ///
     /// # Cancel safety
     /// A signal is not lost when the future is dropped before it is ready.

@@ -1,39 +1,39 @@
-//! Where code runs: in production threads, in simulation tasks.
+//! Spawns tasks: in production on threads, in a simulation as tasks of its executor.
 
 use crate::lifecycle::Moment;
 use std::{fmt, future::Future, io, num::NonZeroUsize, pin::Pin};
 
-/// A future that keeps a room busy.
+/// A boxed future to spawn.
 pub type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Ready once a job returned, or was lost (its room panicked).
+/// Ready once a spawned future returned, or was lost because its thread or task panicked.
 pub type JoinHandle = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Who lives in a room.
+/// The kind of a spawned task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TaskKind {
-    /// The internal server, apart from everything else (P16).
+    /// The internal server, separate from everything else (P16).
     InternalServer,
-    /// Worker number n of the main side.
+    /// The worker of the main server with this index.
     Worker(usize),
-    /// A start or stop hook, a background task or a readiness check: users' code, which may block its thread. Best not where the host
-    /// itself runs.
+    /// A start or stop hook, a background task or a readiness check. These are users' code, which
+    /// may block its thread. Should not run where the host itself runs.
     User,
 }
 
-/// Hands out rooms.
+/// Spawns futures.
 pub trait Spawner: fmt::Debug + Send + Sync + 'static {
-    /// How many workers the main side has.
+    /// The number of workers of the main server.
     fn workers(&self) -> NonZeroUsize;
 
-    /// Runs `future` in `room`, inside a tokio runtime. A worker spawns all of its tasks on the runtime in which its job is first
-    /// polled, whatever an app's code makes the current one later.
+    /// Spawns `future` inside a tokio runtime. A worker spawns all its tasks on the runtime in
+    /// which its future is first polled, even if an app's code enters another runtime later.
     ///
     /// # Errors
-    /// The system's, if the room cannot be had.
+    /// The system's error, if it refuses the resources for the task.
     fn spawn(&self, kind: TaskKind, future: BoxFuture) -> io::Result<JoinHandle>;
 
-    /// Ends the process at `at`, with exit code 5, whatever happens (P7). Where the process is not ours to end, it does
-    /// nothing.
+    /// Ends the process at `at`, with exit code 5, whatever happens (P7). Does nothing where the
+    /// host does not own the process.
     fn arm_watchdog(&self, at: Moment);
 }

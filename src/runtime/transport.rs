@@ -1,17 +1,17 @@
-//! A connection's bytes, and what the kernel knows about them.
+//! A connection's bytes, and its state in the kernel.
 
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// A connection's byte stream. What a transport cannot tell has a default that claims nothing.
+/// A connection's byte stream. Methods that a transport cannot implement have a neutral default.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
-    /// A look into the kernel's receive buffer, past any readiness cache. `poll_read` is no substitute: it may return
-    /// `Pending` without asking the kernel.
+    /// Peeks into the kernel's receive buffer, past any readiness cache. `poll_read` is no
+    /// substitute: it may return `Pending` without a system call.
     fn peek(&self) -> Peek {
         Peek::Unknown
     }
 
-    /// Whether the peer is still there, whatever waits to be read.
+    /// The state of the peer, whatever bytes are unread.
     fn peer(&self) -> Peer {
         match self.peek() {
             Peek::Data | Peek::Empty => Peer::Open,
@@ -21,44 +21,46 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
         }
     }
 
-    /// Ready when something can be read, an end included; reads nothing. Otherwise it arranges for a wake-up, if it can.
+    /// Ready when something can be read, an end of stream included. Reads nothing. Otherwise
+    /// registers the waker, if it can.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         let _ = cx;
         Poll::Pending
     }
 
-    /// Bytes written that the peer has not acknowledged, if that can be known. A write that was accepted says nothing about
-    /// the peer: the kernel swallows megabytes.
+    /// Bytes written that the peer has not acknowledged, if known. An accepted write says nothing
+    /// about the peer: the kernel buffers megabytes.
     fn unacknowledged(&self) -> Option<usize> {
         None
     }
 
-    /// From now on dropping it resets the connection, so that what was cut cannot look complete.
+    /// From now on, dropping the transport resets the connection, so that a cut response cannot
+    /// look complete.
     fn reset_on_drop(&mut self) {}
 }
 
-/// What a look found.
+/// The result of a peek.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Peek {
-    /// Bytes wait to be read.
+    /// Bytes are ready to be read.
     Data,
-    /// Nothing waits.
+    /// Nothing is ready to be read.
     Empty,
-    /// The peer has shut its side, and nothing waits before that.
+    /// The peer has closed its sending side, and no bytes are unread before that.
     Ended,
     /// The connection is broken.
     Broken,
-    /// This transport cannot tell.
+    /// This transport cannot peek.
     Unknown,
 }
 
-/// What is known of a peer.
+/// The known state of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Peer {
-    /// It has shut nothing.
+    /// Both directions are open.
     Open,
-    /// It has shut its side, or its process has closed the connection: TCP tells the two apart only once bytes reach a closed
-    /// connection, by a reset.
+    /// It has closed its sending side, or its process has closed the connection. TCP cannot
+    /// distinguish the two until bytes reach a closed connection and are reset.
     HalfClosed,
     /// It has closed or reset the connection: nothing that is written reaches it.
     Gone,
@@ -66,5 +68,6 @@ pub enum Peer {
     Unknown,
 }
 
-/// An in-memory pipe, for tests: its `poll_read` has no cache, so there is nothing a look could add.
+/// An in-memory pipe, for tests. Its `poll_read` has no readiness cache, so a peek would add
+/// nothing.
 impl Transport for tokio::io::DuplexStream {}
