@@ -1,13 +1,13 @@
-//! Errors in words: each with the whole chain of its causes (P14).
+//! Formats errors with the whole chain of their causes (P14).
 
 use crate::lifecycle::{BadSetting, PlanError};
 use std::{error::Error, fmt};
 
-/// Causes deeper than this are left out. A chain may be a circle.
+/// The maximum number of causes that are followed. A chain may be a cycle.
 const CAUSES_MAX: usize = 32;
 
-/// Renders an error and its causes as `a: b: c`. Many errors repeat their cause in their own text: such a cause is
-/// left out.
+/// Formats an error and its causes as `a: b: c`. Many errors repeat their cause in their own text;
+/// such a cause is left out.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     for cause in causes(error).filter(|cause| !cause.is::<BadSetting>()) {
@@ -22,7 +22,8 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// The same, rendered where it is logged: there a panic of user code costs the line alone.
+/// Formats the chain only when it is logged. A panic in a user's error then costs only the log
+/// line.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
@@ -31,17 +32,17 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// Whether a setting or a plan is the cause, however deep: exit code 2 (P13).
+/// Whether a setting or a plan is among the causes, at any depth: exit code 2 (P13).
 pub(crate) fn is_bad_setting(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(|cause| cause.is::<BadSetting>() || cause.is::<PlanError>())
 }
 
-/// The error, its cause, the cause of that.
+/// The error, its cause, the cause of that, and so on.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source()).take(CAUSES_MAX)
 }
 
-/// Whether `words` are in `text`, as whole words.
+/// Whether `text` contains `words` as whole words.
 fn says(text: &str, words: &str) -> bool {
     let is_end = |next: Option<char>| next.is_none_or(|next| !next.is_alphanumeric());
     text.match_indices(words).any(|(at, found)| {
@@ -94,7 +95,7 @@ mod tests {
 
     #[test]
     fn the_causes_of_an_error_are_told_and_none_twice() {
-        // A start hook on a dead database logged "cannot prepare the database", and not why.
+        // A start hook on a dead database logged "cannot prepare the database", but not why.
         for (texts, told) in [
             (&["a"][..], "a"),
             (
@@ -108,7 +109,7 @@ mod tests {
                 &["cannot read (no such file)", "no such file", "errno 2"],
                 "cannot read (no such file): errno 2",
             ),
-            // A part of a word is no repetition.
+            // A match inside a word is not a repetition.
             (&["row 10 is bad", "row 1"], "row 10 is bad: row 1"),
             // An error without a text.
             (&["", "refused"], "refused"),
@@ -126,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_bad_setting_is_found_however_deep_and_is_not_told_twice() {
-        // A `main` that gave its settings' error a context exited with 1, not 2.
+        // A `main` that added context to its settings' error exited with 1, not 2.
         let bad = Layer("APP_PORT=x: expected a port", Some(Box::new(BadSetting)));
         let wrapped = Layer(
             "cannot start",

@@ -1,15 +1,15 @@
-//! What the host says to whoever listens, which is users' code: a subscriber whose reader is gone may panic, and that must cost its
-//! line alone, not the driver, a check or a request (P15). One that blocks holds up who speaks:
-//! [`main`](crate::main) says which writers do not.
+//! Contained logging. A subscriber is users' code: one whose reader is gone may panic, and that
+//! must cost only its line, not the driver, a check or a request (P15). A subscriber that blocks
+//! holds up the thread that logs; [`main`](crate::main) lists writers that do not block.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Says it, and survives that.
+/// Runs a logging closure and discards its panic.
 pub(crate) fn contained(say: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(say));
 }
 
-/// Whether an error of the host reaches a log. A subscriber that cannot say so does not.
+/// Whether the subscriber accepts errors of the host. False if it panics.
 pub(crate) fn takes_errors() -> bool {
     let enabled = || tracing::event_enabled!(target: "lameduck", tracing::Level::ERROR);
     catch_unwind(AssertUnwindSafe(enabled)).unwrap_or(false)

@@ -1,4 +1,4 @@
-//! Runs an app's code so that a panic in it costs that code alone (P15).
+//! Runs an app's code so that a panic costs only that code (P15).
 
 use std::{
     any::Any,
@@ -12,7 +12,7 @@ use std::{
 pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|payload| {
         let message = message_of(&*payload).to_owned();
-        // The payload is the app's too, and its destructor may panic.
+        // The payload comes from the app, too, and its destructor may panic.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
         message
     })
@@ -26,7 +26,8 @@ fn message_of(payload: &(dyn Any + Send)) -> &str {
         .unwrap_or("(no message)")
 }
 
-/// A future that returns the message of a panic in `work`. A panic while `work` is dropped is contained too.
+/// Returns a future that contains panics of `work` and returns their message. A panic while `work`
+/// is dropped is contained too.
 pub(crate) fn unwind<F: Future>(work: F) -> Unwind<F> {
     Unwind { work: Some(Box::pin(work)) }
 }
@@ -84,7 +85,8 @@ mod tests {
         }
     }
 
-    // A readiness check that timed out and panicked as it was dropped ended the task that repeats the check.
+    // A readiness check that timed out and panicked while it was dropped ended the task that
+    // repeats the check.
     #[test]
     fn a_panic_costs_no_more_than_the_code_it_is_in() {
         let cx = &mut Context::from_waker(Waker::noop());

@@ -1,14 +1,15 @@
-//! Users' code at work: hooks, background tasks and readiness checks.
+//! Users' tasks: hooks, background tasks and readiness checks.
 //!
-//! It runs in a room of its own, so that code which blocks its thread does not hold the host's timers and signals (P7). Dropping the
-//! [`UserTasks`] drops their code, at its next await at the latest.
+//! They run apart from the host ([`TaskKind::User`]), so that code which blocks its thread does not
+//! block the host's timers and signals (P7). Dropping [`UserTasks`] cancels the tasks: their
+//! futures are dropped, at the next await at the latest.
 
 use crate::runtime::{Spawner, TaskKind};
 use std::{future::Future, io};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Futures that run elsewhere and yield a `T` each.
+/// A set of spawned futures that return a `T` each.
 #[derive(Debug)]
 pub(crate) struct UserTasks<T> {
     results: mpsc::UnboundedReceiver<T>,
@@ -24,7 +25,8 @@ impl<T: Send + 'static> UserTasks<T> {
         Self { results, sender, _cancel_on_drop: cancel.clone().drop_guard(), cancel }
     }
 
-    /// Spawns `future`, which must not panic: a panic would send no result. Drops `held` once the result was sent.
+    /// Spawns `future`, which must not panic: a panic would send no result. Drops `held` after the
+    /// result was sent.
     pub(crate) fn spawn<F>(
         &self,
         spawner: &impl Spawner,
@@ -38,31 +40,31 @@ impl<T: Send + 'static> UserTasks<T> {
         let task = async move {
             let _held = held;
             if let Some(result) = cancel.run_until_cancelled_owned(future).await {
-                // Nobody listens any more: nobody misses it.
+                // The receiver may be gone; then the result is not needed.
                 let _ = sender.send(result);
             }
         };
         spawner.spawn(TaskKind::User, Box::pin(task)).map(drop)
     }
 
-    /// A result that was sent already.
+    /// Returns a result that was already sent, if any.
     pub(crate) fn take_end(&mut self) -> Option<T> {
         self.results.try_recv().ok()
     }
 
-    /// What the next one yields. Ready only if one ends.
+    /// Waits for the next result. Never ready if no task ends.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub(crate) async fn join_next(&mut self) -> T {
         match self.results.recv().await {
             Some(result) => result,
-            // We hold a sender ourselves.
+            // Cannot happen, since `self` holds a sender.
             None => std::future::pending().await,
         }
     }
 
-    /// Drops them all.
+    /// Cancels all tasks.
     pub(crate) fn cancel_all(&self) {
         self.cancel.cancel();
     }

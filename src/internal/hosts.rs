@@ -1,17 +1,18 @@
 //! The host names that the internal server responds to.
 //!
-//! A web page can make its own name resolve to a private address (DNS rebinding), and could then read `/status` by the browser of
-//! somebody inside the network. The browser sends the page's name as `Host`, so a name that was not configured is refused. Addresses
-//! and `localhost` cannot be rebound.
+//! A web page can make its own name resolve to a private address (DNS rebinding). It could then
+//! read `/status` through the browser of a user inside the network. The browser sends the page's
+//! name as `Host`, so names that are not configured are refused. IP addresses and `localhost`
+//! cannot be rebound.
 
 use http::{Request, header, uri::Authority};
 use std::net::IpAddr;
 
-/// Names that requests may be directed to, in addition to IP addresses and `localhost`.
+/// Names that requests may address, in addition to IP addresses and `localhost`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AllowedHosts {
     names: Vec<String>,
-    /// The setting, as far as the program has one: it ends the refusal.
+    /// The flag and variable of the setting, if the program has them. The refusal names them.
     knobs: String,
 }
 
@@ -20,7 +21,7 @@ impl AllowedHosts {
         Self { names: names.iter().map(|name| normal(name)).collect(), knobs }
     }
 
-    /// Why a request for this host is refused.
+    /// The text of the refusal of this host.
     pub(crate) fn reason(&self, host: &str) -> String {
         format!(
             "host {host:?} is not allowed here: use an IP address, localhost, or a name in internal_hosts{}\n",
@@ -28,8 +29,9 @@ impl AllowedHosts {
         )
     }
 
-    /// The host of the request that is not allowed, if there is one. The target and every `Host` field must be: a reader in front
-    /// may have gone by either. A request without any is no browser's (HTTP/1.0).
+    /// Returns the first host of the request that is not allowed. The target and every `Host` field
+    /// must be allowed, since a proxy in front may have used either. A request without any host
+    /// does not come from a browser (HTTP/1.0).
     pub(crate) fn refused<B>(&self, request: &Request<B>) -> Option<String> {
         let target = request.uri().authority().map(Authority::as_str);
         let fields = request
@@ -57,12 +59,12 @@ impl AllowedHosts {
     }
 }
 
-/// Without regard to case, nor to the dot that ends a complete name.
+/// Normalizes a name: lower case, without the final dot of a fully qualified name.
 fn normal(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
-/// `*` allows every name; `.example` every name below it.
+/// `*` allows every name; `.example` allows every name below it.
 fn matches(allowed: &str, name: &str) -> bool {
     if allowed.starts_with('.') {
         return name.len() > allowed.len() && name.ends_with(allowed);

@@ -1,4 +1,4 @@
-//! The internal server's answers.
+//! The responses of the internal server.
 
 use super::{AllowedHosts, HostStatus};
 use crate::{hook::BoxFuture, http::Body, runtime::Address};
@@ -8,19 +8,19 @@ use http_body_util::Full;
 use std::{collections::BTreeMap, convert::Infallible, fmt, future::Future, sync::Arc};
 use tokio::{sync::Mutex, task::yield_now};
 
-/// The body of an internal answer: small, and whole.
+/// The body of an internal response: small and complete.
 pub(crate) type InternalBody = Full<Bytes>;
 
-/// A route that users mounted.
+/// A route mounted by a user.
 pub(crate) type InternalRoute =
     Arc<dyn Fn(Request<Body>) -> BoxFuture<Response<InternalBody>> + Send + Sync>;
 
-/// Answers the internal server's requests.
+/// Serves the requests to the internal server.
 pub(crate) struct InternalService {
     status: Arc<HostStatus>,
     routes: BTreeMap<String, InternalRoute>,
     hosts: AllowedHosts,
-    /// Held by the page that is being written: see [`Self::page`].
+    /// Held while a page is written; see [`Self::page`].
     turn: Arc<Mutex<()>>,
     #[cfg(feature = "metrics")]
     metrics: Arc<super::Metrics>,
@@ -69,7 +69,8 @@ impl InternalService {
         }
     }
 
-    /// The refusal of a request for a host that is not ours. A Unix socket has no name that could be rebound.
+    /// Returns the refusal if the request's host is not allowed. On a Unix socket no host is
+    /// refused, since DNS rebinding cannot reach it.
     fn misdirected(&self, request: &Request<Body>) -> Option<Response<InternalBody>> {
         if matches!(request.body().context().local(), Address::Unix(_)) {
             return None;
@@ -91,7 +92,7 @@ impl InternalService {
         };
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-            // RFC 9110 §15.5.6: a 405 must say what is allowed.
+            // RFC 9110 §15.5.6: a 405 must list the allowed methods.
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return Answering::Now(response);
         }
@@ -129,8 +130,9 @@ impl InternalService {
         }
     }
 
-    /// A page that takes longer to write than a probe. One is written in a turn of the internal
-    /// thread, so that a flood of requests for them does not keep the probes waiting (P16).
+    /// Responds with a page that takes longer to write than a probe's response. Pages are written
+    /// one at a time, with a yield before each. A flood of requests for pages therefore does not
+    /// delay the probes (P16).
     fn page<F>(&self, write: F) -> Answering
     where
         F: FnOnce() -> Response<InternalBody> + Send + 'static,
@@ -183,7 +185,7 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<InternalBody> {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    // A probe's answer is true for a moment.
+    // A probe's response is only valid now.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -1,4 +1,4 @@
-//! What the internal server knows: it reads, and decides nothing.
+//! The status that the internal server reads. It decides nothing.
 
 use super::Heartbeats;
 use crate::{
@@ -19,7 +19,7 @@ use std::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Shared by the internal server, which reads it, and the driver, which tells it what changes.
+/// Written by the driver, read by the internal server.
 #[derive(Debug)]
 pub(crate) struct HostStatus {
     pub(crate) clock: Arc<dyn Clock>,
@@ -35,24 +35,25 @@ pub(crate) struct HostStatus {
     is_serving: AtomicBool,
     /// Cancelled when Serving begins.
     pub(crate) serving: CancellationToken,
-    /// Wakes the one who observes the phases; a phase that was entered meanwhile wakes it at once.
+    /// Notified when a phase is recorded. Only one task may wait for it; a phase recorded before
+    /// the wait wakes that task at once.
     pub(crate) changed: Notify,
 }
 
-/// What happened so far, as the driver told it.
+/// Events that the driver has recorded.
 #[derive(Debug)]
 struct Timeline {
     /// Every phase and when it was entered, in order; never empty.
     phases: Vec<(Phase, Moment)>,
-    /// When the shutdown must be over.
+    /// When the process must have exited.
     deadline: Option<Moment>,
-    /// Every half of a hook pair that ended: what the report will say.
+    /// The ended stages of all hook pairs, as the report will list them.
     hooks: Vec<HookReport>,
-    /// The one that runs.
+    /// The running hook stage.
     hook_running: Option<HookRunning>,
 }
 
-/// A half of a hook pair that runs, and since when.
+/// A running stage of a hook pair, and when it started.
 #[derive(Clone, Debug)]
 pub(crate) struct HookRunning {
     pub(crate) name: String,
@@ -92,7 +93,8 @@ impl HostStatus {
         }
     }
 
-    /// Records whether the lifecycle lets the process respond to what arrives (P2b). Call it before the phase is published.
+    /// Records whether the lifecycle lets the process respond to requests (P2b). Call it before the
+    /// phase is published.
     pub(crate) fn note_serving(&self, is_serving: bool) {
         self.is_serving.store(is_serving, Ordering::Release);
     }
@@ -111,14 +113,15 @@ impl HostStatus {
         self.changed.notify_one();
     }
 
-    /// The phase and when the shutdown must be over, as they were noted together.
+    /// The phase and the deadline of the shutdown, read under one lock.
     #[cfg(feature = "systemd")]
     pub(crate) fn entered(&self) -> (Phase, Option<Moment>) {
         let timeline = self.timeline();
         (timeline.phases.last().map_or(Phase::Starting, |(phase, _)| *phase), timeline.deadline)
     }
 
-    /// When `phase` was entered, and when the shutdown must be over. A phase is published before it is noted here.
+    /// When `phase` was entered, and the deadline of the shutdown. Falls back to `now`, since a
+    /// phase is published before it is recorded here.
     fn since(&self, phase: Phase, now: Moment) -> (Moment, Option<Moment>) {
         let timeline = self.timeline();
         let since = timeline
@@ -134,7 +137,7 @@ impl HostStatus {
         self.timeline().hook_running = Some(HookRunning { name: name.to_owned(), half, since });
     }
 
-    /// A half of a hook pair ended, `now`.
+    /// Records that the running stage of a hook pair ended at `now`.
     pub(crate) fn record_hook_ended(
         &self,
         name: String,
@@ -148,7 +151,7 @@ impl HostStatus {
         timeline.hooks.push(HookReport { name, verdict, took, message });
     }
 
-    /// Every half of a hook pair that ended, in the order of the ends.
+    /// The ended stages of all hook pairs, in the order in which they ended.
     pub(crate) fn hooks(&self) -> Vec<HookReport> {
         self.timeline().hooks.clone()
     }
@@ -157,12 +160,13 @@ impl HostStatus {
         self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why the process should be restarted; `None` if it should not.
+    /// The reason why the process should be restarted; `None` if it should not.
     pub(crate) fn liveness_failure(&self) -> Option<String> {
         self.liveness_failure_in(self.main.phase())
     }
 
-    /// The same for a phase that was read already, so that a page never says two things of one moment.
+    /// The same for a phase that was read already. A page reads the phase once, so that its fields
+    /// agree.
     pub(crate) fn liveness_failure_in(&self, phase: Phase) -> Option<String> {
         if phase != Phase::Serving {
             return None;
@@ -176,7 +180,7 @@ impl HostStatus {
         })
     }
 
-    /// Why no traffic should be sent here, a line a reason; empty if it should.
+    /// The reasons why no traffic should be sent here; empty if it should.
     pub(crate) fn readiness_failures(&self) -> Vec<String> {
         self.readiness_failures_in(self.main.phase())
     }
@@ -195,7 +199,7 @@ impl HostStatus {
         })
     }
 
-    /// Reasons why arriving requests are not responded to, or soon will not be (P2b); empty if they are.
+    /// Reasons why new requests get no response, or soon will not (P2b); empty if they do.
     pub(crate) fn serving_failures(&self) -> Vec<String> {
         self.serving_failures_in(self.main.phase())
     }
@@ -223,12 +227,12 @@ impl HostStatus {
         self.main.phase() >= Phase::Serving
     }
 
-    /// The half of a hook pair that runs.
+    /// The running stage of a hook pair.
     pub(crate) fn hook_running(&self) -> Option<HookRunning> {
         self.timeline().hook_running.clone()
     }
 
-    /// When the shutdown must be over; `None` before a stop request.
+    /// The deadline of the shutdown; `None` before a stop request.
     #[cfg(feature = "metrics")]
     pub(crate) fn deadline(&self) -> Option<Moment> {
         self.timeline().deadline

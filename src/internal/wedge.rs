@@ -1,4 +1,4 @@
-//! The wedge detector (P3): a worker that does not run any more is the one reason for liveness to fail.
+//! The wedge detector (P3). A worker that no longer runs is the only reason for liveness to fail.
 
 use crate::{http::ServerState, lifecycle::Phase, runtime::Clock};
 use std::{
@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-/// The internal thread's tick. A worker beats ten times in one.
+/// The tick of the internal thread. A worker increments its heartbeat ten times per tick.
 const TICK: Duration = Duration::from_millis(2_500);
 
-/// After this many ticks without a beat a worker is wedged. One alone may be a pause of the whole process: the tick that
-/// follows a pause comes before the workers had a chance.
+/// The number of ticks without a heartbeat after which a worker is wedged. A single one may come
+/// from a pause of the whole process: the tick after a pause can run before the workers do.
 const TICKS_WITHOUT_BEAT: u64 = 2;
 
-/// What each worker beats, and what the internal thread makes of it.
+/// The heartbeat counter of each worker, and the number of ticks since it last changed.
 #[derive(Debug)]
 pub(crate) struct Heartbeats {
     counters: Vec<Arc<AtomicU64>>,
@@ -31,12 +31,12 @@ impl Heartbeats {
         }
     }
 
-    /// What worker `n` adds to.
+    /// The counter that worker `n` increments.
     pub(crate) fn of_worker(&self, n: usize) -> Option<Arc<AtomicU64>> {
         self.counters.get(n).cloned()
     }
 
-    /// The first worker that is wedged, and for how long at least.
+    /// The first wedged worker, and the minimum time for which it has not run.
     pub(crate) fn wedged(&self) -> Option<(usize, Duration)> {
         self.silent_ticks.iter().enumerate().find_map(|(worker, silent)| {
             let silent = silent.load(Relaxed);
@@ -64,7 +64,8 @@ impl Heartbeats {
     }
 }
 
-/// Ticks on the internal thread. A silent worker is judged until the drain begins, which has its own limits.
+/// Ticks on the internal thread. Workers are checked until the drain begins, which has its own
+/// limits.
 pub(crate) async fn watch(
     clock: Arc<dyn Clock>,
     main: Arc<ServerState>,

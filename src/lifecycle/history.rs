@@ -104,8 +104,9 @@ impl Verdict {
         }
     }
 
-    /// The exit code: 0 clean, 1 could not start, a background task failed or tracked work panicked, 2 bad plan or setting,
-    /// 3 the shutdown cut requests or work, 4 a hook failed or was given up, 5 the watchdog.
+    /// The exit code: 0 clean, 1 could not start, a background task failed or tracked work
+    /// panicked, 2 bad plan or setting, 3 the shutdown cut requests or work, 4 a hook failed or was
+    /// given up, 5 the watchdog.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {

@@ -39,7 +39,8 @@ pub struct Lifecycle {
     history: History,
 }
 
-/// One variant for each phase (two for `Starting`). All data is inside the variants; there are no flags in addition.
+/// One variant for each phase (two for `Starting`). All data is inside the variants; there are no
+/// additional flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Starting {
@@ -271,7 +272,8 @@ impl Lifecycle {
         Outcome::Applied
     }
 
-    /// P12: a further SIGINT or SIGQUIT ends the current wait; a further SIGTERM or SIGHUP changes nothing.
+    /// P12: a further SIGINT or SIGQUIT ends the current wait; a further SIGTERM or SIGHUP changes
+    /// nothing.
     fn on_further_stop_request(&mut self, now: Moment, stop: Stop, reason: StopReason) -> Outcome {
         match reason {
             StopReason::Signal(signal) if signal.is_impatient() => self.end_wait(now, stop),

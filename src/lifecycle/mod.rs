@@ -1,19 +1,20 @@
 //! The lifecycle of a process: a pure state machine without I/O, clock, locks or async.
 //!
 //! ```text
-//!             bound, start hooks done      stop request     delay expired     main closed, or drain expired
-//!  Starting ───────────────▶ Serving ──────────▶ LameDuck ──────────▶ Draining ──────────▶ Cancelling
-//!     │                                                                                        │
-//!     └───────────── stop request, failure, limit ──────────────▶ CleaningUp ◀─────────────────┘
-//!                                                                     │ hooks done, internal server closed
-//!                                                                     ▼
-//!                                                                  Stopped
+//!            listening,             stop                 delay             main closed
+//!            hooks done            request              expired             or expired
+//!  Starting ───────────▶ Serving ──────────▶ LameDuck ──────────▶ Draining ───────────▶ Cancelling
+//!     │                                                                                     │
+//!     └────── stop request, failure, limit ──────▶ CleaningUp ◀─────────────────────────────┘
+//!                                                      │ hooks done, internal server closed
+//!                                                      ▼
+//!                                                   Stopped
 //! ```
 //!
 //! Events go in, each with its time; actions come out. The host owns the facts (sockets, tasks,
 //! time), this module owns the decisions. The policy can therefore be printed as a table, explored
-//! exhaustively, and replayed from a log. `tests/lifecycle/` does the first two, and keeps the table
-//! and its diagram in `tests/lifecycle/snapshots/`.
+//! exhaustively, and replayed from a log. `tests/lifecycle/` does the first two, and keeps the
+//! table and its diagram in `tests/lifecycle/snapshots/`.
 //!
 //! This is floor 0: it imports only `core` and `alloc`, which `tests/architecture.rs` enforces.
 //! It knows no request and no connection: only the edges between phases pass through here.

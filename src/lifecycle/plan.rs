@@ -56,8 +56,9 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// The longest time from stop request to exit: `lame_duck + drain + cancel + cleanup + internal_close` (P7). A stop before
-    /// Serving skips the first three.
+    /// The longest time from stop request to exit (P7):
+    /// `lame_duck + drain + cancel + cleanup + internal_close`. A stop before Serving skips the
+    /// first three.
     #[must_use]
     pub fn worst_case(&self) -> Duration {
         self.lame_duck

@@ -1,12 +1,12 @@
-//! What an operator can turn, by the names that the program at hand has (P14).
+//! The names of settings that operators can change, in the form that this program accepts (P14).
 
 use super::{SETTINGS, Setting, Settings};
 use crate::lifecycle::PlanError;
 
-/// Where settings come from besides code.
+/// The sources of settings in addition to code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Knobs {
-    /// Nowhere: messages name fields alone.
+    /// None: messages name only fields.
     #[default]
     Fields,
     /// The environment.
@@ -16,7 +16,7 @@ pub(super) enum Knobs {
 }
 
 impl Settings {
-    /// The flags and variables of these settings, in parentheses, as far as this program has them.
+    /// Returns the flags and variables of these settings that this program accepts, in parentheses.
     pub(crate) fn knobs(&self, flags: &[&str]) -> String {
         let settings = || SETTINGS.iter().filter(|setting| flags.contains(&setting.flag));
         let flag = |setting: &Setting| format!("--{}", setting.flag);
@@ -29,7 +29,7 @@ impl Settings {
         format!(" ({})", names.join(", "))
     }
 
-    /// A plan's error, with what an operator can turn.
+    /// Returns a plan's error, with the settings that an operator can change.
     #[must_use]
     pub fn explain(&self, error: &PlanError) -> String {
         let knobs = match error {

@@ -1,4 +1,5 @@
-//! The least that a setting may be: refused in a flag or variable by the table, and at the start where code has set it.
+//! Minimums of settings. The table enforces them for flags and variables; the start enforces them
+//! for settings made in code.
 
 use super::{
     Settings, SettingsError,
@@ -6,24 +7,25 @@ use super::{
 };
 use std::time::Duration;
 
-/// A head of any browser fits, and hyper's own least.
+/// Enough for the head of any browser, and hyper's own minimum.
 pub(super) const HEADER_BYTES_LEAST: usize = 8 * 1024;
 
 /// The kernel counts in seconds.
 pub(super) const TCP_KEEPALIVE_LEAST: Duration = Duration::from_secs(1);
 
 impl Settings {
-    /// Reads a zero that code has set as the environment reads it: a time that may be none is none.
+    /// Treats a zero that was set in code as the environment does: an optional time of zero is
+    /// `None`.
     pub(crate) fn read_zero_as_none(&mut self) {
         for span in [&mut self.request_timeout, &mut self.tcp_keepalive] {
             *span = span.filter(|span| !span.is_zero());
         }
     }
 
-    /// Holds what code may have set against what a flag or variable may say.
+    /// Checks settings made in code against the bounds of flags and variables.
     ///
     /// # Errors
-    /// [`SettingsError`] names the setting, its value and the least that it may be.
+    /// [`SettingsError`] with the setting, its value and its minimum.
     pub(crate) fn check_least(&self) -> Result<(), SettingsError> {
         let limits = &self.limits;
         let counts = [

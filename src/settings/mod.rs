@@ -1,4 +1,4 @@
-//! The settings, and where they come from: flags over environment over defaults.
+//! The settings, and their sources: flags override the environment, which overrides the defaults.
 
 mod knobs;
 mod least;
@@ -21,44 +21,46 @@ use std::{
     time::Duration,
 };
 
-/// Everything an operator may set.
+/// All settings of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settings {
-    /// The main server's addresses. Empty, as it is by default, means `[::]:8080`, dual stack, or `0.0.0.0:8080` where IPv6 is not
-    /// to be had.
+    /// The main server's addresses. Empty, the default, means `[::]:8080`, dual stack, or
+    /// `0.0.0.0:8080` where IPv6 is not available.
     pub main_addresses: Vec<ListenAddress>,
     /// The internal server's address. Default: `[::]:8081`.
     pub internal_address: ListenAddress,
-    /// Host names that the internal server responds to, in addition to IP addresses and `localhost`: `app.default.svc`,
-    /// `.default.svc` for every name below it, `*` for any. Default: none.
+    /// Host names that the internal server responds to, in addition to IP addresses and
+    /// `localhost`: `app.default.svc`, `.default.svc` for every name below it, `*` for any.
+    /// Default: none.
     pub internal_hosts: Vec<String>,
-    /// The version of the app, which every handler can see.
+    /// The version of the app, visible to every handler.
     pub app_version: String,
     /// The deadline of every request. Default 5 s; `None` or zero for none.
     pub request_timeout: Option<Duration>,
-    /// How long each step of a life may take.
+    /// The time limits of all steps, from start to exit.
     pub plan: Plan,
     /// The platform's grace period. Default 30 s; zero for no check.
     pub grace_period: Duration,
     /// Limits on connections and requests.
     pub limits: Limits,
-    /// Worker threads of a host that owns its process. Default: the cores the process may use.
+    /// Worker threads of a host that owns its process. Default: the number of cores that the
+    /// process may use.
     pub workers: Option<NonZeroUsize>,
-    /// Whether another process may listen on the same port beside this one.
+    /// Whether another process may listen on the same port.
     pub port_sharing: PortSharing,
     /// Permissions of the Unix sockets that this process binds, such as `0o660`; at most `0o777`.
-    /// Default: `None`, as the umask has it.
+    /// Default: `None`, set by the umask.
     pub unix_mode: Option<u32>,
-    /// Connections that the kernel completes and queues before they are accepted, for each worker. Default 4096, least 1; the
-    /// kernel caps it at `net.core.somaxconn`.
+    /// The accept queue of each worker: connections that the kernel completes before they are
+    /// accepted. Default 4096, minimum 1; the kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
     /// Sends small writes at once (`TCP_NODELAY`). Default on.
     pub tcp_nodelay: bool,
-    /// After this much silence the kernel asks a TCP peer whether it is still there. Default 60 s, at least one; `None`
-    /// or zero never asks.
+    /// The idle time after which the kernel probes a TCP peer (`SO_KEEPALIVE`). Default 60 s,
+    /// minimum 1 s; `None` or zero for no probes.
     pub tcp_keepalive: Option<Duration>,
-    /// What else than code may have set them.
+    /// The sources of settings in addition to code.
     knobs: Knobs,
 }
 
@@ -68,7 +70,7 @@ pub enum PortSharing {
     /// A second instance is refused. The default.
     #[default]
     Exclusive,
-    /// A second instance that says the same may listen beside this one.
+    /// A second instance with the same setting may also listen.
     Shared,
 }
 
@@ -95,29 +97,29 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The defaults, and over them what the environment says. See [`SETTINGS`] for the variables.
+    /// Returns the defaults, overridden by the environment. See [`SETTINGS`] for the variables.
     ///
     /// # Errors
-    /// [`SettingsError`] names the variable and its value.
+    /// [`SettingsError`] with the variable and its value.
     pub fn from_env() -> Result<Self, SettingsError> {
         Self::default().with_env()
     }
 
-    /// These settings, and over them what the environment says: for an app with defaults of its own.
+    /// Returns these settings, overridden by the environment. For an app with its own defaults.
     ///
     /// # Errors
-    /// [`SettingsError`] names the variable and its value.
+    /// [`SettingsError`] with the variable and its value.
     pub fn with_env(self) -> Result<Self, SettingsError> {
         let knobs = self.knobs.max(Knobs::Variables);
         let settings = self.resolve(|_| Vec::new(), variable)?;
         Ok(Self { knobs, ..settings })
     }
 
-    /// These settings, over them the environment, over it the flags; an address over a port of the same source. An empty
-    /// variable is an unset one.
+    /// Returns these settings, overridden by the environment, overridden by flags. An address
+    /// overrides a port from the same source. An empty variable counts as unset.
     ///
     /// # Errors
-    /// [`SettingsError`] names the flag or variable and its value.
+    /// [`SettingsError`] with the flag or variable and its value.
     pub fn resolve(
         self,
         flag: impl Fn(&Setting) -> Vec<String>,
@@ -128,7 +130,7 @@ impl Settings {
             Vec::from_iter(value)
         };
         let mut settings = self;
-        // What the environment or a flag says takes their place.
+        // Values from the environment or flags replace these.
         let own_addresses = std::mem::take(&mut settings.main_addresses);
         let own_hosts = std::mem::take(&mut settings.internal_hosts);
         for setting in SETTINGS {
@@ -158,19 +160,21 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Adds an address of the main server. The first takes the place of the default, and of nothing that was chosen.
+    /// Adds an address of the main server. The first address replaces the default; later ones are
+    /// added.
     pub fn add_main_address(&mut self, address: ListenAddress) {
         self.main_addresses.push(address);
     }
 
-    /// Where the main server is to listen: [`main_addresses`](Self::main_addresses), or the default if there is none.
+    /// The addresses that the main server will listen on: [`main_addresses`](Self::main_addresses),
+    /// or the default if there are none.
     #[must_use]
     pub fn main_addresses_or_default(&self) -> &[ListenAddress] {
         const DEFAULT: &[ListenAddress] = &[ListenAddress::Port(8080)];
         if self.main_addresses.is_empty() { DEFAULT } else { &self.main_addresses }
     }
 
-    /// Holds the plan against the grace period.
+    /// Checks the plan against the grace period.
     ///
     /// # Errors
     /// [`PlanError`], with the two values and what to change.
@@ -209,20 +213,20 @@ impl Settings {
     }
 }
 
-/// A setting that cannot be used.
+/// A setting with an unusable value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingsError {
-    /// The flag or variable it came from.
+    /// The flag or variable that the value came from.
     pub source: String,
-    /// What it said.
+    /// The value.
     pub value: String,
-    /// Why that cannot be used.
+    /// The reason why the value is unusable.
     pub reason: String,
 }
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A value may hold anything, and this is one line (P14).
+        // A value may contain any character, but this must stay one line (P14).
         write!(f, "{}=", self.source)?;
         for char in self.value.chars() {
             if char.is_control() {
@@ -261,14 +265,14 @@ impl Default for Limits {
 #[cfg(unix)]
 use crate::os::connections_max;
 
-/// Other systems have no such limit that could be read.
+/// Other systems have no readable limit.
 #[cfg(not(unix))]
 const fn connections_max() -> usize {
     10_000
 }
 
-/// A variable of this process. One that is no text is not an unset one: it
-/// comes with replacement characters, which no setting takes.
+/// A variable of this process. A value that is not valid UTF-8 is still set: it contains
+/// replacement characters, which no setting accepts.
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }

@@ -1,15 +1,15 @@
-//! Values of settings, from text.
+//! Parsers for the values of settings.
 
 use crate::{http::HalfClose, runtime::ListenAddress};
 use std::time::Duration;
 
-/// The longest duration that may be set.
+/// The maximum of every duration.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A duration with a unit: `500ms`, `5s`, `1m 30s`. At most 24 hours.
+/// Parses a duration with a unit: `500ms`, `5s`, `1m 30s`. At most 24 hours.
 ///
 /// # Errors
-/// What is wrong with it, in words.
+/// The reason why the text is invalid.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let span = humantime::parse_duration(text)
         .map_err(|_| "expected a duration with a unit, such as 500ms, 5s or 1m".to_owned())?;
@@ -51,7 +51,8 @@ pub(super) fn parse_host_name(text: &str) -> Result<String, String> {
 pub(super) fn parse_port(text: &str, address_variable: &str) -> Result<u16, String> {
     text.parse().map_err(|_| {
         if text.contains("://") {
-            // Kubernetes sets NAME_PORT for every Service of the namespace (Docker links did): a Service named `app` is enough.
+            // Kubernetes sets NAME_PORT for every Service of the namespace, as Docker links did. A
+            // Service named `app` is enough.
             format!(
                 "expected a port from 0 to 65535; this looks like what Kubernetes injects for a Service of that name: set \
                  enableServiceLinks: false in the pod, rename the Service, or set {address_variable}, which goes before it"
@@ -62,7 +63,7 @@ pub(super) fn parse_port(text: &str, address_variable: &str) -> Result<u16, Stri
     })
 }
 
-/// Permissions of a file, without the bits that mean nothing for a socket.
+/// All permission bits of a file that have a meaning for a socket.
 pub(super) const MODE_MAX: u32 = 0o777;
 
 pub(super) fn parse_mode(text: &str) -> Result<u32, String> {

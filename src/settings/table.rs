@@ -1,4 +1,4 @@
-//! The one table for flags, environment and documents.
+//! The single table for flags, environment and documents.
 
 use super::{
     Settings,
@@ -18,23 +18,23 @@ pub struct Setting {
     pub flag: &'static str,
     /// The environment variable.
     pub variable: &'static str,
-    /// What a value looks like, for help texts.
+    /// The form of a value, for help texts.
     pub value: &'static str,
-    /// The default, in words.
+    /// The default, as text.
     pub default: &'static str,
-    /// What it does.
+    /// The effect of the setting.
     pub help: &'static str,
     pub(super) apply: fn(&mut Settings, &str) -> Result<(), String>,
 }
 
 impl Setting {
-    /// Whether it may be given several times (in the environment: separated by commas).
+    /// Whether the setting may be given several times (in the environment: separated by commas).
     #[must_use]
     pub fn is_repeatable(&self) -> bool {
         matches!(self.flag, "addr" | "internal-hosts")
     }
 
-    /// The address that goes before this port, or the port that this address goes before.
+    /// For a port the address that overrides it; for an address the port that it overrides.
     pub(super) fn rival(&self) -> Option<&'static Self> {
         let flag = match self.flag {
             "port" => "addr",
@@ -68,7 +68,7 @@ impl fmt::Debug for Setting {
     }
 }
 
-/// Every setting, in the order of `--help`.
+/// All settings, in the order of `--help`.
 pub const SETTINGS: &[Setting] = &[
     Setting {
         flag: "port",

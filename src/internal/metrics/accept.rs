@@ -1,19 +1,20 @@
-//! Which of the two text formats a scraper wants.
+//! Selects one of the two text formats for a scraper.
 
 use http::{HeaderMap, header};
 
 /// A text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// OpenMetrics 1.0.0: to whoever asks for it by name.
+    /// OpenMetrics 1.0.0: for requests that accept it by name.
     OpenMetrics,
-    /// The format of Prometheus before it, 0.0.4: to everybody else, people with curl included.
+    /// The older format of Prometheus, 0.0.4: for all other requests, such as curl's.
     Classic,
 }
 
 impl Format {
-    /// What `Accept` asks for. A request that accepts neither gets the classic one: RFC 9110 §12.5.1 allows to disregard the
-    /// header, and a page is more use to a scraper than a 406.
+    /// Selects the format from `Accept`. A request that accepts neither gets the classic format.
+    /// RFC 9110 §12.5.1 permits ignoring the header, and a page is more useful to a scraper than a
+    /// 406.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut open = 0;
         let mut classic = 0;
@@ -32,7 +33,7 @@ impl Format {
                 }
             }
         }
-        // Whoever lists both at the same weight knows the newer one.
+        // At equal weights the newer format wins.
         if open > 0 && open >= classic { Self::OpenMetrics } else { Self::Classic }
     }
 
@@ -70,7 +71,7 @@ impl Range {
     }
 }
 
-/// RFC 9110 §12.4.2: at most three digits behind the point. What is no weight asks for nothing.
+/// RFC 9110 §12.4.2: at most three digits after the point. An invalid weight counts as 0.
 fn weight(text: &str) -> u16 {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let is_weight = matches!(whole, "0" | "1")

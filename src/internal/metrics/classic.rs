@@ -1,12 +1,13 @@
-//! OpenMetrics text, turned into the format 0.0.4 that came before it.
+//! Converts OpenMetrics text to the older format 0.0.4.
 //!
-//! The samples are the same in both. What differs is said about them: the old format names a family as its samples are named,
-//! `_total` and `_info` included, has no type `info` or `unknown`, no units, and no end mark.
+//! The samples are the same in both; only their metadata differs. The old format names a family
+//! like its samples, including `_total` and `_info`. It has no type `info` or `unknown`, no units,
+//! and no end mark.
 
-/// The same page in the older format.
+/// Converts a page to the older format.
 pub(super) fn translate(page: &str) -> String {
     let mut translated = String::with_capacity(page.len());
-    // Its name depends on the type, which comes after it.
+    // The help line is written late: its name depends on the type, which comes after it.
     let mut help = None;
     for line in page.lines() {
         if let Some(said) = line.strip_prefix("# HELP ") {

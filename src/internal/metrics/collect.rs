@@ -1,4 +1,5 @@
-//! What is said on the page, read from where it is known. `docs/metrics.md` has it as a table, with what to do about it.
+//! The metrics of the page, read from their sources. `docs/metrics.md` lists them, with advice for
+//! operators.
 
 use super::page::{Family, Measure, Page};
 use crate::{
@@ -14,11 +15,11 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-/// The host: its phase, its requests, its connections, its shutdown, its hooks.
+/// Collects the metrics of the host: its phase, requests, connections, shutdown and hooks.
 #[derive(Debug)]
 pub(super) struct OfHost(pub(super) Arc<HostStatus>);
 
-/// The process, by the names that every exporter uses.
+/// Collects the metrics of the process, with the names that all exporters use.
 #[derive(Debug)]
 pub(super) struct OfProcess(pub(super) Box<dyn ProcessStats>);
 
@@ -38,7 +39,7 @@ const fn flag(holds: bool) -> f64 {
     if holds { 1.0 } else { 0.0 }
 }
 
-/// As a gauge; above 2^53 it is rounded.
+/// Converts a count to a gauge value. Rounded above 2^53.
 #[expect(clippy::cast_precision_loss, reason = "no gauge of ours comes near 2^53")]
 const fn float(count: u64) -> f64 {
     count as f64
@@ -172,7 +173,7 @@ fn connections(page: &mut Page<'_>, main: &ServerState) -> Result {
     )
 }
 
-/// What is not counted in a state of its own is parked.
+/// Connections by state. All that are in no other state are parked.
 fn by_state(main: &ServerState, connections: &ConnectionStats) -> [(&'static str, u64); 5] {
     let (mut http1, mut http2, mut lingering) = (0, 0, 0);
     for worker in main.metrics.workers() {
@@ -197,7 +198,7 @@ fn shutdown(page: &mut Page<'_>, status: &HostStatus, now: Moment) -> Result {
         seconds("shutdown_worst_case", "The longest that a stop may take, by the plan"),
         worst_case,
     )?;
-    // Before a stop request that moment is never, and nothing has passed since.
+    // Before a stop request that moment is `NEVER`, and the elapsed time is zero.
     let elapsed = now.since(status.main.stopping_since()).as_secs_f64();
     page.gauge(seconds("shutdown_elapsed", "Since the stop request; 0 before it"), elapsed)?;
     let deadline = status.deadline().and_then(|deadline| {
@@ -213,7 +214,8 @@ fn shutdown(page: &mut Page<'_>, status: &HostStatus, now: Moment) -> Result {
     )
 }
 
-/// Names of requests have no bound, and are not here; those of background tasks are the builder's.
+/// Omits the names of requests, whose number has no bound. The names of background tasks come from
+/// the builder.
 fn waiting(page: &mut Page<'_>, main: &ServerState) -> Result {
     let outstanding = Outstanding::of(main);
     let counts = Kind::ALL
@@ -261,7 +263,8 @@ fn hooks(page: &mut Page<'_>, status: &HostStatus, now: Moment) -> Result {
     )
 }
 
-/// Names are the user's, and two may be the same; rows must not be. The second `db` is `db#2`.
+/// Makes the names of rows unique. Names come from users, and two may be equal: the second `db`
+/// becomes `db#2`.
 fn told_apart(names: &[(&str, &str)]) -> Vec<String> {
     let before = |n: usize| names[..n].iter().filter(|earlier| **earlier == names[n]).count();
     let numbered = names.iter().enumerate().map(|(n, (name, _))| (name, before(n)));

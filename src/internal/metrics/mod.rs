@@ -1,11 +1,13 @@
-//! `/metrics`: what an operator watches, for Prometheus.
+//! `/metrics`: the metrics for Prometheus.
 //!
-//! Nothing is counted for it. It reads what the report will say from where the report reads it, so the last scrape of a life
-//! agrees with the report to the unit; only the latency histogram is its own ([`Latency`](crate::http)). It runs on the internal
-//! thread, at each scrape, and takes no lock that a request takes.
+//! The page reads the same counters as the report, so the last scrape of a run agrees with the
+//! report exactly. Only the latency histogram is counted for metrics alone
+//! ([`Latency`](crate::http)). The page is written on the internal thread at each scrape, and takes
+//! no lock that a request takes.
 //!
-//! The crate `prometheus-client` writes OpenMetrics text and no other; the older format is made of that text, line by line
-//! ([`classic`]). A second crate for it would bring a second registry, and with it two truths.
+//! The crate `prometheus-client` writes only OpenMetrics text. The older format is converted from
+//! that text, line by line ([`classic`]). A second crate for it would need a second registry, whose
+//! values could differ.
 
 mod accept;
 mod classic;
@@ -20,7 +22,7 @@ use collect::{OfHost, OfProcess};
 use prometheus_client::{encoding::text, registry::Registry};
 use std::{fmt, sync::Arc};
 
-/// What `/metrics` answers with.
+/// The response of `/metrics`.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -34,7 +36,7 @@ impl Metrics {
         let mut registry = Registry::default();
         registry.sub_registry_with_prefix("lameduck").register_collector(Box::new(OfHost(status)));
         if let Some(process_stats) = process_stats {
-            // These names are everybody's: dashboards and alerts know them.
+            // These names are standard: dashboards and alerts rely on them.
             registry
                 .sub_registry_with_prefix("process")
                 .register_collector(Box::new(OfProcess(process_stats)));
@@ -42,10 +44,10 @@ impl Metrics {
         Self { registry }
     }
 
-    /// The page of now.
+    /// Returns the current page.
     ///
     /// # Errors
-    /// A number that the format cannot hold.
+    /// If the format cannot represent a number.
     pub(crate) fn encode(&self, format: Format) -> Result<String, fmt::Error> {
         let mut page = String::with_capacity(16 * 1024);
         text::encode(&mut page, &self.registry)?;

@@ -1,4 +1,4 @@
-//! A page of metrics as it is written: families of a name, a unit and rows.
+//! Writes a page of metrics: families with a name, a unit and rows.
 
 use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet},
@@ -7,23 +7,23 @@ use prometheus_client::{
 };
 use std::fmt::{Error, Result};
 
-/// What a row is told apart by. The values are escaped on the way out.
+/// The label of a row. The encoder escapes its value.
 type Label<'a> = (&'static str, &'a str);
 
-/// A page that is being written.
+/// The page being written.
 #[derive(Debug)]
 pub(super) struct Page<'a>(pub(super) DescriptorEncoder<'a>);
 
-/// What is said of a family.
+/// The metadata of a family.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Family {
-    /// Without prefix, unit and `_total`.
+    /// The name without prefix, unit and `_total`.
     pub(super) name: &'static str,
     pub(super) unit: Measure,
     pub(super) help: &'static str,
 }
 
-/// The base units there are, and the count of things.
+/// The base units, and a plain count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Measure {
     Things,
@@ -75,7 +75,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// A family of one row, or of none if there is nothing to say.
+    /// Writes a family of one row, or of none if there is no value.
     pub(super) fn gauge(&mut self, family: Family, value: impl Into<Option<f64>>) -> Result {
         let unit = family.unit.unit();
         let mut metric =
@@ -107,7 +107,8 @@ impl Page<'_> {
             .encode_info(&labels)
     }
 
-    /// `buckets` are upper bounds in seconds, each with what lies in it alone; the last is without a bound.
+    /// Each of the `buckets` has its upper bound in seconds and only its own count. The last has no
+    /// bound.
     pub(super) fn histogram(
         &mut self,
         family: Family,
@@ -126,7 +127,7 @@ impl Page<'_> {
     }
 }
 
-/// A number of which a whole one has no point: `1`, not `1.0`, is how many there are.
+/// A number that is written without a decimal point if it is whole: `1`, not `1.0`.
 struct Plain(f64);
 
 impl EncodeGaugeValue for Plain {
