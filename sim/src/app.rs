@@ -1,22 +1,29 @@
-//! The app under test: a default one whose routes practise what a shutdown meets, on the world's time.
+//! The default app under test. Its routes practise what a shutdown meets, in the world's time.
 //!
 //! | route | what it does |
 //! |---|---|
-//! | `/fast` | answers at once |
-//! | `/slow?ms=N` | answers after N ms, with `&within=M` by a deadline of its own, with `&within=none` by none; when its context is cancelled, at once, with a 503 that says so |
-//! | `/stuck?ms=N` | answers after N ms, whatever happens; `&half=length` and `&half=chunked` send the head and half of the body first |
-//! | `/echo` | reads it all, then answers it |
-//! | `/stream?ms=N` | a piece each 100 ms for N ms, then `end` |
-//! | `/bytes?n=N` | N bytes at once |
+//! | `/fast` | responds at once |
+//! | `/slow?ms=N` | responds after N ms; `&within=M` sets the deadline |
+//! | `/stuck?ms=N` | responds after N ms, whatever happens |
+//! | `/echo` | reads the whole body, then sends it back |
+//! | `/stream?ms=N` | sends a chunk every 100 ms for N ms, then `end` |
+//! | `/bytes?n=N` | sends N bytes at once |
 //! | `/panic` | panics |
-//! | `/breaks` | sends a piece, and panics 100 ms later |
-//! | `/events` | an event each 100 ms, for ever: the host ends it |
-//! | `/work?ms=N` | answers at once; what it leaves behind works for N ms, or with `&heeds=yes` until the root context is cancelled; with `&heeds=panics` it panics after N ms |
-//! | `/upgrade` | changes to an echo; with `&heeds=yes` it says farewell when the drain begins |
+//! | `/breaks` | sends a chunk, and panics 100 ms later |
+//! | `/events` | sends an event every 100 ms, until the host ends the stream |
+//! | `/work?ms=N` | responds at once, and spawns tracked work for N ms |
+//! | `/upgrade` | switches to an echo protocol |
 //!
-//! Every handler tells the trace: `handler begins` (with the phase that it sees, and the time it has by the host's clock), `handler cancelled` (with the reason, as far as a handler can know it),
-//! `handler ends` (when it and its body are gone, however). Any other [`HttpService`](lameduck::HttpService) can take its
-//! place: see [`Actor`].
+//! `/slow` responds with a 503 that says so as soon as its context is cancelled. `&within=M` sets a
+//! deadline of M ms; `&within=none` removes it. `/stuck` with `&half=length` or `&half=chunked`
+//! sends the head and half of the body at once. The work of `/work` ends with `&heeds=yes` when the
+//! root context is cancelled; with `&heeds=panics` it panics after N ms. `/upgrade` with
+//! `?heeds=yes` sends a farewell when the drain begins.
+//!
+//! Every handler records `handler begins` (with the phase and, by the host's clock, the time until
+//! the deadline), `handler cancelled` (with the cause, if a handler can know it), and `handler
+//! ends` (when the handler and its body are dropped). Any other
+//! [`HttpService`](lameduck::HttpService) can replace this app: see [`Actor`].
 
 use crate::{client, scenario::Cooperation, tasks, trace::Trace};
 use bytes::Bytes;
@@ -39,22 +46,22 @@ use std::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Where an app lives: what a factory of apps is given.
+/// Identity of a process, given to the factory of its app.
 #[derive(Clone, Debug)]
 pub struct Actor {
-    /// The name of its process, which is its actor in the trace.
+    /// Name of the process, which is its actor in the trace.
     pub name: String,
-    /// Where to tell what happens.
+    /// Where the app records events.
     pub trace: Trace,
 }
 
-/// What `/slow` answers when it has its time.
+/// Body of a `/slow` response that was not cancelled.
 pub const SLOW_DONE: &str = "slow done\n";
-/// What `/slow` answers when its context is cancelled.
+/// Body of a `/slow` response whose context was cancelled.
 pub const SLOW_CANCELLED: &str = "cancelled\n";
-/// What `/stuck` answers, in two halves.
+/// The two halves of the body of `/stuck`.
 pub const STUCK_HALVES: [&str; 2] = ["stuck ha", "lf done\n"];
-/// The pause between the pieces of `/stream`.
+/// The pause between the chunks of `/stream`.
 pub const PIECE_EVERY: Duration = Duration::from_millis(100);
 
 /// The default app.
@@ -65,14 +72,14 @@ pub struct Drill {
 }
 
 impl Drill {
-    /// The app of one process.
+    /// Creates the app of one process.
     #[must_use]
     pub fn new(actor: Actor) -> Self {
         Self { actor, handlers: Arc::default() }
     }
 }
 
-/// A handler at work.
+/// Future of a handler.
 type Handling = Pin<Box<dyn Future<Output = Result<Response<Pieces>, Infallible>> + Send>>;
 
 impl hyper::service::Service<Request<Body>> for Drill {
@@ -99,7 +106,7 @@ impl hyper::service::Service<Request<Body>> for Drill {
     }
 }
 
-/// Tells the trace when the last of a handler is gone.
+/// Records `handler ends` when the handler and its body are dropped.
 #[derive(Debug)]
 struct HandlerGuard {
     actor: Actor,
@@ -148,7 +155,7 @@ async fn answer(request: Request<Body>, guard: HandlerGuard) -> Response<Pieces>
 
 async fn slow(request: &Request<Body>, ms: Duration, guard: HandlerGuard) -> Response<Pieces> {
     let context = request.body().context();
-    // `none` takes the deadline away.
+    // `none` removes the deadline.
     if let Some(within) = request.uri().query().and_then(|query| parameter(query, "within")) {
         context.set_timeout(within.parse().ok().map(Duration::from_millis));
         watch(context.clone(), guard.actor.clone(), guard.handler);
@@ -167,7 +174,8 @@ async fn slow(request: &Request<Body>, ms: Duration, guard: HandlerGuard) -> Res
     }
 }
 
-/// A client that has only shut its side reads the response: the handler goes on.
+/// Returns when the request is cancelled, but not on a half-close: the client still reads the
+/// response, so the handler continues.
 async fn cancelled_for_good(context: &RequestContext, guard: &HandlerGuard) {
     context.cancelled().await;
     if context.cancel_cause() == Some(CancelCause::ClientHalfClosed) {
@@ -180,7 +188,7 @@ async fn cancelled_for_good(context: &RequestContext, guard: &HandlerGuard) {
     }
 }
 
-/// Tells the trace when a context is cancelled, whatever became of its handler.
+/// Records when the context is cancelled, independently of its handler.
 #[expect(clippy::disallowed_methods, reason = "nobody waits for who only looks on")]
 fn watch(context: RequestContext, actor: Actor, handler: u64) {
     drop(tokio::spawn(async move {
@@ -216,7 +224,7 @@ fn stream(ms: Duration, guard: HandlerGuard) -> Response<Pieces> {
     ))
 }
 
-/// A head and a piece, then a panic.
+/// Sends a head and a chunk, then panics.
 fn breaks(guard: HandlerGuard) -> Response<Pieces> {
     let piece = (Duration::ZERO, Bytes::from_static(b"as far as this\n"));
     let mut body = Pieces::new([piece, (PIECE_EVERY, Bytes::new())], None, guard);
@@ -225,7 +233,7 @@ fn breaks(guard: HandlerGuard) -> Response<Pieces> {
 }
 
 fn events(guard: HandlerGuard) -> Response<Pieces> {
-    // More than any scenario lasts.
+    // More events than any scenario lasts.
     let events = (0..100_000).map(|n| (PIECE_EVERY, Bytes::from(format!("data: {n}\n\n"))));
     let mut response = Response::new(Pieces::new(events, None, guard));
     response
@@ -241,7 +249,7 @@ fn work(
     guard: HandlerGuard,
 ) -> Response<Pieces> {
     let context = request.body().context();
-    // It may be dropped before it is polled.
+    // Create the guard here: the task may be dropped before its first poll.
     let left = tasks::TaskGuard::begins(guard.actor.clone(), format!("left by {}", guard.handler));
     let end = match parameter(query, "heeds") {
         Some("yes") => Cooperation::Heeds,
@@ -252,7 +260,8 @@ fn work(
     text(StatusCode::OK, "begun\n", guard)
 }
 
-/// The io alone keeps what follows in the drain: nobody tracks the task.
+/// Upgrades without tracking the task: during the drain only the upgraded io keeps the connection
+/// open.
 #[expect(clippy::disallowed_methods, reason = "that the host does without is what is practised")]
 fn upgrade(mut request: Request<Body>, heeds: bool, guard: HandlerGuard) -> Response<Pieces> {
     let context = request.body().context().clone();
@@ -270,7 +279,8 @@ fn upgrade(mut request: Request<Body>, heeds: bool, guard: HandlerGuard) -> Resp
     response
 }
 
-/// Tells the trace of an upgraded connection: `http1_client begins` and, when its task is gone, `http1_client ends`.
+/// Records `conversation begins` and, when the task of the upgraded connection is dropped,
+/// `conversation ends`.
 struct Http1Client {
     actor: Actor,
 }
@@ -339,15 +349,15 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value)
 }
 
-/// A body whose pieces come one at a time, each after a pause.
+/// A body that sends each chunk after a pause.
 #[derive(Debug)]
 pub struct Pieces {
     left: VecDeque<(Duration, Bytes)>,
     size: Option<u64>,
     pause: Option<Pin<Box<tokio::time::Sleep>>>,
-    /// Its last piece is a panic.
+    /// Panics in place of the last chunk.
     breaks: bool,
-    /// Held until the body is gone.
+    /// Dropped with the body.
     _witness: HandlerGuard,
 }
 

@@ -1,4 +1,4 @@
-//! A load balancer: it believes what readiness says, a little late, and forwards.
+//! A load balancer. It forwards requests to the replicas that were ready at the last probe.
 
 use crate::client::{
     ClientId, Connect, ExchangePacing, Http1Client, RequestFailure, RequestSpec, ResponseSummary,
@@ -12,19 +12,20 @@ use std::{
     time::Duration,
 };
 
-/// A server it may send requests to.
+/// A server that receives requests from the balancer.
 #[derive(Clone, Debug)]
 pub struct Replica<C> {
-    /// Its name, in the trace.
+    /// Name of the replica in the trace.
     pub name: String,
-    /// The way to its main port.
+    /// Route to its main port.
     pub main: C,
-    /// The way to its internal port.
+    /// Route to its internal port.
     pub internal: C,
 }
 
-/// Balances over replicas: round robin over those whose last probe said ready. It keeps a pool of idle connections a replica,
-/// sends each request once, and counts what failed. It never retries: a lost request must show.
+/// Balances requests round robin over the replicas whose last probe returned 200. It keeps a pool
+/// of idle connections per replica, sends each request once, and counts failures. It never retries:
+/// a lost request must be visible.
 #[derive(Debug)]
 pub struct Balancer<C: Connect> {
     client_id: ClientId,
@@ -43,19 +44,20 @@ struct Backend<C: Connect> {
     idle: Mutex<Vec<Http1Client<C::Io>>>,
 }
 
-/// What a balancer counted.
+/// Counters of a balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
-    /// Requests that were given to a replica.
+    /// Requests forwarded to a replica.
     pub sent: u64,
-    /// Of those, the ones without a whole answer, or with a 5xx one.
+    /// Forwarded requests that got no complete response, or a 5xx.
     pub failed: u64,
     /// Requests for which no replica was ready.
     pub unserved: u64,
 }
 
 impl<C: Connect> Balancer<C> {
-    /// One over `replicas`, none of which is ready yet. It sends as `client_id`, and probes as `prober`.
+    /// Creates a balancer over `replicas`, none of which is ready yet. It forwards requests as
+    /// `client_id` and probes as `prober`.
     pub fn new(
         client_id: ClientId,
         prober: ClientId,
@@ -77,8 +79,8 @@ impl<C: Connect> Balancer<C> {
         })
     }
 
-    /// Asks each replica for `/readiness` every `interval`, for ever. A probe that fails or says anything but 200 makes it
-    /// unready at once.
+    /// Probes `/readiness` of each replica every `interval`, for ever. A failed probe or a status
+    /// other than 200 marks the replica as not ready at once.
     pub async fn probe(&self, interval: Duration) {
         let ask = RequestSpec::get("/readiness");
         loop {
@@ -100,7 +102,7 @@ impl<C: Connect> Balancer<C> {
         }
     }
 
-    /// Forwards one request, to the replica whose turn it is; `None` if none is ready.
+    /// Forwards one request to the next ready replica; returns `None` if no replica is ready.
     pub async fn forward(
         &self,
         ask: &RequestSpec,
@@ -125,7 +127,7 @@ impl<C: Connect> Balancer<C> {
         Some(end)
     }
 
-    /// What it counted so far.
+    /// Returns the current counters.
     #[must_use]
     pub fn counts(&self) -> Counts {
         Counts {
@@ -160,7 +162,7 @@ impl<C: Connect> Backend<C> {
         Ok(done)
     }
 
-    /// An idle connection that the replica has not closed, as far as can be seen from here.
+    /// Returns an idle connection on which neither an end nor unexpected bytes have been received.
     fn idle_connection(&self) -> Option<Http1Client<C::Io>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(mut http1_client) = idle.pop() {

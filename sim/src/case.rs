@@ -1,37 +1,38 @@
-//! A scenario worth keeping, with its story, as a file.
+//! A scenario with a description, stored as a file.
 
 use crate::{explore::Network, scenario::Scenario};
 use serde::{Deserialize, Serialize};
 use std::{io, path::Path};
 
-/// A scenario with its story: in `sim/corpus/` for ever, in `sim/failures/` until somebody has looked.
+/// A scenario with its description. Files in `sim/corpus/` are kept; those in `sim/failures/` wait
+/// for a developer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Case {
-    /// What it is, what it broke and why, in a few sentences.
+    /// Explains in a few sentences what the scenario does, what it broke and why.
     pub description: String,
-    /// The promise that it broke, or is about.
+    /// The promise that the scenario broke or covers.
     pub promise: String,
-    /// The network it is played on.
+    /// The network on which the scenario runs.
     pub network: Network,
     /// The scenario.
     pub scenario: Scenario,
 }
 
 impl Case {
-    /// Reads one.
+    /// Reads a case from a file.
     ///
     /// # Errors
-    /// If the file cannot be read, or is no case.
+    /// If the file cannot be read or does not hold a case.
     pub fn read(path: &Path) -> io::Result<Self> {
         let text = std::fs::read_to_string(path)?;
         serde_json::from_str(&text)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    /// As it is written down.
+    /// Returns the case as pretty-printed JSON.
     ///
     /// # Panics
-    /// Never: everything in it can be written down.
+    /// Never: every field can be serialized.
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut text =

@@ -1,22 +1,23 @@
-//! Readiness checks that pass and fail as a script says, and tell the trace: `checked`, with whether it `passes`.
+//! Readiness checks that pass and fail according to a script. Each run records `checked`, with
+//! `passes` = `yes` or `no`.
 
 use crate::{app::Actor, client};
 use lameduck::Check;
 use serde::{Deserialize, Serialize};
 use std::{io, time::Duration};
 
-/// A readiness check, as a script.
+/// Script of a readiness check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckScript {
-    /// Its name.
+    /// Name of the check.
     pub name: String,
-    /// The pause between two runs, by the host's clock.
+    /// Pause between two runs, by the host's clock.
     pub every_ms: u64,
-    /// How long a run takes.
+    /// Duration of one run.
     pub takes_ms: u64,
-    /// Runs that fail, counted from 0: from this one on, …
+    /// Index of the first run that fails, counted from 0.
     pub fails_from: u64,
-    /// … and so many.
+    /// Number of runs that fail from there on.
     pub fails: u64,
 }
 

@@ -15,20 +15,21 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// 2030-01-01T00:00:00Z, what every wall shows when its clock is made.
+/// 2030-01-01T00:00:00Z, the wall time at which every clock begins.
 const WALL_AT_EPOCH: Duration = Duration::from_secs(1_893_456_000);
 
-/// Longer waits than this are cut to it. A simulation is over long before.
+/// Longer waits are cut to this. It is longer than any simulation.
 const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Parts in a million.
+/// Parts per million.
 const MILLION: i128 = 1_000_000;
 
-/// A host's clock: epoch at its construction, wall clock from 2030-01-01T00:00:00Z.
+/// A host's clock. Its epoch is its construction; its wall time begins at 2030-01-01T00:00:00Z.
 ///
-/// With a skew it disagrees with the world about how fast time passes: at `skew_ppm = 100_000` it shows 1.1 s after one second
-/// of the world, so whatever its host waits for comes early, seen from outside. Moments, waits and the wall are all in the
-/// host's own time; only the runtime underneath counts the world's. State a host's bounds in its own clock.
+/// With a skew it runs at a different rate than the world. At `skew_ppm = 100_000` it shows 1.1 s
+/// after one second of the world, so its host's timers fire early as seen from outside. Moments,
+/// waits and wall time are in the host's time; only the runtime underneath uses the world's time.
+/// State the bounds of a host in the host's clock.
 #[derive(Clone, Debug)]
 pub struct SimClock {
     epoch: tokio::time::Instant,
@@ -36,7 +37,7 @@ pub struct SimClock {
 }
 
 impl SimClock {
-    /// A clock that agrees with the world.
+    /// Creates a clock that runs at the rate of the world.
     ///
     /// # Panics
     /// Outside a tokio runtime with time.
@@ -45,10 +46,11 @@ impl SimClock {
         Self::with_skew(0)
     }
 
-    /// A clock that runs `skew_ppm` parts in a million faster than the world; slower, if negative.
+    /// Creates a clock that runs `skew_ppm` parts per million faster than the world, or slower if
+    /// negative.
     ///
     /// # Panics
-    /// If it would stand still or go back: at -1,000,000 and below.
+    /// If the clock would stand still or go back, at -1,000,000 and below.
     #[must_use]
     pub fn with_skew(skew_ppm: i64) -> Self {
         assert!(
@@ -58,13 +60,13 @@ impl SimClock {
         Self { epoch: tokio::time::Instant::now(), skew_ppm }
     }
 
-    /// How much faster than the world it runs, in parts in a million.
+    /// Returns how much faster than the world the clock runs, in parts per million.
     #[must_use]
     pub const fn skew_ppm(&self) -> i64 {
         self.skew_ppm
     }
 
-    /// What this clock shows after `span` of the world, rounded down.
+    /// Returns the time that this clock shows after `span` of the world's time, rounded down.
     fn shown_after(&self, span: Duration) -> u64 {
         let shown = i128::try_from(span.as_nanos()).unwrap_or(i128::MAX / (2 * MILLION))
             * self.rate()
@@ -72,7 +74,8 @@ impl SimClock {
         u64::try_from(shown).unwrap_or(u64::MAX)
     }
 
-    /// How much of the world's time passes until this clock shows `at`, rounded up: a wait never ends early.
+    /// Returns the world's time until this clock shows `at`, rounded up so that a wait never ends
+    /// early.
     fn span_until_shown(&self, at: Moment) -> Duration {
         let rate = self.rate();
         let nanos = (i128::from(at.as_nanos()) * MILLION + rate - 1) / rate;

@@ -1,59 +1,59 @@
-//! Hooks that do as a script says, and tell the trace.
+//! Hooks that act according to a script and record it.
 //!
-//! Records, by the process's name: `hook begins` and `hook ends`, with the hook and its half. One that is given up or that
-//! panics begins and does not end.
+//! Records under the process's name: `hook begins` and `hook ends`, with the hook and its half
+//! (`start` or `stop`). A hook that is dropped or panics has no `hook ends`.
 
 use crate::{app::Actor, client};
 use lameduck::Hook;
 use serde::{Deserialize, Serialize};
 use std::{future, io, time::Duration};
 
-/// A pair of hooks, as a script.
+/// Script of a hook pair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookScript {
-    /// Its name.
+    /// Name of the hook.
     pub name: String,
-    /// What its start does.
+    /// Script of the start hook.
     pub start: Act,
-    /// What its stop does.
+    /// Script of the stop hook.
     pub stop: Act,
-    /// The stop's own budget; `None` to share.
+    /// Budget of the stop hook; `None` to share the common budget.
     pub budget_ms: Option<u64>,
 }
 
-/// What half of a hook pair does.
+/// Script of one half of a hook pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Act {
-    /// How long it works first.
+    /// How long the hook works before it ends.
     pub after_ms: u64,
-    /// How it ends.
+    /// How the hook ends.
     pub end: ActEnd,
 }
 
-/// How half of a hook pair ends.
+/// How one half of a hook pair ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ActEnd {
-    /// Well.
+    /// With success.
     Done,
     /// With an error.
     Fails,
-    /// Never.
+    /// Never; it hangs.
     Hangs,
     /// With a panic.
     Panics,
 }
 
 impl Act {
-    /// Done at once.
+    /// Succeeds at once.
     pub const PROMPT: Self = Self { after_ms: 0, end: ActEnd::Done };
 
-    /// Ends so, at once.
+    /// Ends with `end` at once.
     #[must_use]
     pub const fn ends(end: ActEnd) -> Self {
         Self { after_ms: 0, end }
     }
 
-    /// Done after a while.
+    /// Succeeds after `after_ms`.
     #[must_use]
     pub const fn takes(after_ms: u64) -> Self {
         Self { after_ms, end: ActEnd::Done }
@@ -61,27 +61,27 @@ impl Act {
 }
 
 impl HookScript {
-    /// A pair that is done at once, both times.
+    /// Creates a pair of which both halves succeed at once.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self { name: name.to_owned(), start: Act::PROMPT, stop: Act::PROMPT, budget_ms: None }
     }
 
-    /// With another start.
+    /// Replaces the start hook.
     #[must_use]
     pub const fn start(mut self, act: Act) -> Self {
         self.start = act;
         self
     }
 
-    /// With another stop.
+    /// Replaces the stop hook.
     #[must_use]
     pub const fn stop(mut self, act: Act) -> Self {
         self.stop = act;
         self
     }
 
-    /// The hook, in a process.
+    /// Builds the hook for the process of `actor`.
     pub fn hook(&self, actor: &Actor) -> Hook {
         let (script, starting, stopping) = (self.clone(), actor.clone(), actor.clone());
         let hook = Hook::pair(

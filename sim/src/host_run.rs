@@ -1,7 +1,8 @@
-//! One life of the real host in a simulated world, from its start to its exit code.
+//! One run of the real host in a simulated world, from its start to its exit code.
 //!
-//! Records, by the process's name: what the host logs (`phase`, `log`), and once it is over `report`, `phase span` (by the
-//! host's own clock), `tally`, `connections`, `abort`, `hook report` and at last `exit`. The prober's records are `probe`.
+//! Records under the process's name: log events of the host (`phase`, `log`); after the run
+//! `report`, `phase span` (by the host's clock), `tally`, `connections`, `abort`, `hook report`;
+//! and last `exit`. The prober records `probe`.
 
 use crate::{
     SimClock, SimSpawner,
@@ -31,35 +32,36 @@ pub const INTERNAL_PORT: u16 = 81;
 /// The exit code of a process that the watchdog ended (P13).
 const WATCHDOG_CODE: u8 = 5;
 
-/// What a life is made of.
+/// Settings of one run.
 #[derive(Clone, Debug)]
 pub struct HostRun {
-    /// The process's name in the trace.
+    /// Name of the process in the trace.
     pub name: String,
-    /// How long each step may take.
+    /// The time limit of each step.
     pub plan: Plan,
-    /// The deadline of every request.
+    /// The deadline of every request; `None` for no deadline.
     pub request_timeout: Option<Duration>,
-    /// The limits that clients meet.
+    /// Limits on what clients may take.
     pub limits: Limits,
-    /// Hooks, in order.
+    /// The hooks, in order.
     pub hooks: Vec<HookScript>,
-    /// Background tasks.
+    /// The background tasks.
     pub tasks: Vec<TaskScript>,
-    /// Readiness checks.
+    /// The readiness checks.
     pub checks: Vec<CheckScript>,
-    /// How much faster than the world its clock runs, in parts in a million.
+    /// How much faster than the world the host's clock runs, in parts per million.
     pub clock_skew_ppm: i64,
-    /// How many workers.
+    /// Number of workers.
     pub workers: NonZeroUsize,
-    /// Where its chance comes from.
+    /// Seed of the host's own randomness.
     pub seed: Seed,
 }
 
 impl HostRun {
-    /// Lives on `network`, as the host that `build` founds with its settings, and returns the report; `None` if the watchdog ended it.
+    /// Runs the host that `build` creates with these settings on `network`. Returns its report, or
+    /// `None` if the watchdog ended the process.
     ///
-    /// `asks` is told a handle that asks for a stop by code, before the life begins.
+    /// Before the start, `asks` receives a handle that can request a stop.
     pub async fn live<N, S>(
         self,
         network: N,
@@ -190,9 +192,12 @@ fn tell_report(name: &str, trace: &Trace, report: &Report) {
     }
 }
 
-/// Asks the internal server of `process` for readiness, liveness and whether it serves, and now and then whether it has started, for ever: `pauses.0`
-/// apart where the phase has just changed, and up to `pauses.1` apart where nothing does. It records each answer: the status and the
-/// hash of the body, or `none` and how it failed. `asked_us` is when it was asked: an answer is as old as that at most.
+/// Probes readiness, liveness and serving on the internal server of `process`, for ever. Every
+/// fourth round also probes whether the process has started.
+///
+/// After a phase change the probes are `pauses.0` apart; while nothing changes, the pause grows to
+/// at most `pauses.1`. Each response is recorded: its status and the hash of its body, or `none`
+/// with the failure. `asked_us` is the time of the request, so a response is at most that old.
 pub async fn probe<H: HostNetwork>(
     host: H,
     process: String,
@@ -244,10 +249,10 @@ pub async fn probe<H: HostNetwork>(
     }
 }
 
-/// Whether it has started.
+/// Path of the startup probe.
 const STARTUP: &str = "/startupz";
 
-/// What is probed, each with another name of it.
+/// The probed paths, each with an alias.
 const PROBED: [[&str; 2]; 4] = [
     ["/readiness", "/readyz"],
     ["/liveness", "/livez"],

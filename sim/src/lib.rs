@@ -1,7 +1,8 @@
 //! The simulation: a whole service, its clients and the network between them, replayed by seed.
 //!
-//! A [`World`](network::World) holds named hosts, a network that delays packets and may hold them back, and one virtual time
-//! that passes only when everybody waits. Two worlds exist and run the same scenarios:
+//! A [`World`](network::World) holds named hosts, a network that delays packets and may hold them
+//! back, and one virtual time. The time advances only when every task waits. Two worlds exist and
+//! run the same scenarios:
 //!
 //! ```text
 //!                       scenario: servers, clients, link changes, a seed
@@ -16,15 +17,16 @@
 //!                       Trace: records and wire bytes, one hash (P17)
 //! ```
 //!
-//! What a host needs besides the network comes from here too: [`SimClock`], [`SimSpawner`], [`ScriptedSignals`]. What it is
-//! put through comes from [`client`] and [`balancer`]. Everything that happens is told to a [`Trace`].
+//! Everything else that a host needs is here too: [`SimClock`], [`SimSpawner`],
+//! [`ScriptedSignals`]. [`client`] and [`balancer`] produce the load. Everything that happens is
+//! recorded in a [`Trace`].
 //!
-//! Determinism is by construction: no wall time, no hash map, no unbiased `select!`, no `watch`, one thread, chance from a
-//! [`Seed`](lameduck::runtime::Seed) only. The tests run each seed twice, the second time on a fresh thread.
+//! Determinism is by construction: no wall time, no hash map, no unbiased `select!`, no `watch`,
+//! one thread. All randomness comes from a [`Seed`](lameduck::runtime::Seed). The tests run each
+//! seed twice, the second time on a fresh thread.
 //!
-//! The host under test is the real one: [`life`] gives it a world and an [`app`], [`scenario`] says what happens to it, and
-//! [`oracle`] judges.
-//!
+//! The host under test is the real one. [`host_run`] gives it a world and an [`app`], [`scenario`]
+//! defines what happens to it, and [`oracle`] judges the trace.
 
 pub mod app;
 pub mod balancer;

@@ -1,7 +1,8 @@
-//! What a host says while it lives, as records: its log events, with the world's time instead of a clock's.
+//! Records the log events of a host, with the world's time.
 //!
-//! The host logs one line a phase change, with stable fields. Here these become `phase` records; everything else it says
-//! becomes a `log` record. The product needs no seam for it, and nothing is seen that an operator could not see.
+//! The host logs one line per phase change, with stable fields. These become `phase` records; every
+//! other event becomes a `log` record. The host needs no test hook for this, and the trace holds
+//! only what an operator could see.
 
 use crate::trace::{Trace, Value};
 use std::{
@@ -17,14 +18,14 @@ use tracing::{
     span,
 };
 
-/// Listens to one process, called `actor` in the trace. Give it to the process's future with
-/// [`WithSubscriber`](tracing::instrument::WithSubscriber).
+/// Returns a subscriber that records the events of one process, called `actor` in the trace. Attach
+/// it to the process's future with [`WithSubscriber`](tracing::instrument::WithSubscriber).
 #[must_use]
 pub(crate) fn observer(actor: &str, trace: Trace) -> Dispatch {
     static COMPANY: OnceLock<[Dispatch; 2]> = OnceLock::new();
-    // While exactly one subscriber lives, tracing decides whether a call site is of interest by asking the thread that comes to
-    // it first, and remembers the answer: a thread that does not listen would make this one deaf. Two that live for ever
-    // and are interested in everything keep it from doing so.
+    // While exactly one subscriber exists, tracing caches a call site's interest from the thread
+    // that reaches the site first. A thread without this subscriber would thereby disable the site
+    // for this one too. Two permanent subscribers that are interested in everything prevent that.
     COMPANY.get_or_init(|| [Dispatch::new(NullSubscriber), Dispatch::new(NullSubscriber)]);
     Dispatch::new(Observer { actor: actor.to_owned(), trace, spans: AtomicU64::new(1) })
 }
@@ -52,7 +53,8 @@ impl Subscriber for Observer {
         let mut said = ErrorKind::default();
         event.record(&mut said);
         match said.fields.iter().find(|(name, _)| *name == "phase") {
-            // One that names an effect of a signal has a phase too, and a message that a phase change does not have.
+            // The log line about the effect of a signal has a `phase` too; only phase changes have
+            // `in_flight`.
             Some(_) if said.fields.iter().any(|(name, _)| *name == "in_flight") => {
                 self.trace.record(&self.actor, "phase", &said.fields);
             }
@@ -68,7 +70,7 @@ impl Subscriber for Observer {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// Keeps others company, and hears nothing.
+/// Keeps call sites enabled and discards their events.
 struct NullSubscriber;
 
 impl Subscriber for NullSubscriber {
@@ -91,7 +93,7 @@ impl Subscriber for NullSubscriber {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// What lameduck says, and not its libraries.
+/// Selects lameduck's own events, not those of its libraries.
 fn is_of_interest(metadata: &Metadata<'_>) -> bool {
     metadata.is_event()
         && metadata.target().starts_with("lameduck")
@@ -108,7 +110,7 @@ impl ErrorKind {
     fn note(&mut self, field: &Field, value: Value) {
         match (field.name(), value) {
             ("message", Value::Text(message)) => self.message = message,
-            // All of it is told as records of its own.
+            // The whole report is recorded separately.
             ("report", _) => {}
             (name, value) => self.fields.push((name, value)),
         }

@@ -1,7 +1,9 @@
-//! A rolling restart: replicas behind a balancer that believes their readiness and never retries.
+//! A rolling restart. The replicas are reached through a balancer that trusts their readiness and
+//! never retries.
 //!
-//! One replica after the other gets a SIGTERM; when its process has exited the next one begins on the same host and ports.
-//! Records beside a life's own: the balancer's, and `process begins` with its generation.
+//! Each replica in turn receives a SIGTERM. When its process has exited, the next process starts on
+//! the same host and ports. In addition to the records of a host run, this records those of the
+//! balancer and `process begins` with its generation.
 
 use crate::{
     app::Drill,
@@ -27,46 +29,47 @@ use std::{
     time::Duration,
 };
 
-/// A rolling restart, as a value.
+/// Settings of a rolling restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rollout {
-    /// Where chance comes from.
+    /// Seed of all randomness.
     pub seed: u64,
-    /// The one-way latency of the network, from and to.
+    /// Range of the one-way network latency.
     pub latency: (Duration, Duration),
-    /// How many replicas.
+    /// Number of replicas.
     pub replicas: usize,
-    /// Each replica's plan.
+    /// Plan of each replica.
     pub plan: Plan,
-    /// When the first is asked to stop.
+    /// When the first replica is stopped.
     pub begins: Duration,
-    /// The time between two that are asked.
+    /// Time between the stops of two replicas.
     pub step: Duration,
-    /// How often the balancer asks for readiness.
+    /// Interval of the balancer's readiness probes.
     pub probe_every: Duration,
-    /// How many clients send through the balancer, each one request at a time.
+    /// Number of clients behind the balancer; each sends one request at a time.
     pub clients: usize,
-    /// The pause of a client between two requests.
+    /// Pause of a client between two requests.
     pub every: Duration,
-    /// What they ask for.
+    /// Requests that the clients send, in turn.
     pub asks: Vec<RequestSpec>,
 }
 
-/// What came of a rolling restart.
+/// Outcome of a rolling restart.
 #[derive(Clone, Debug)]
 pub struct Rolled {
     /// Everything that happened.
     pub trace: Trace,
-    /// What the balancer counted.
+    /// Counters of the balancer.
     pub counts: Counts,
-    /// The exit codes of the processes that were asked to stop, in the order of their ends.
+    /// Exit codes of the stopped processes, in the order of their exits.
     pub codes: Vec<u64>,
-    /// When it was over, in the world's time.
+    /// When the run ended, in the world's time.
     pub ended: Result<Duration, Overrun>,
 }
 
 impl Rollout {
-    /// Three replicas, a lame duck delay of 1 s, readiness asked for every 200 ms, four clients.
+    /// Creates a rollout of three replicas with a lame duck delay of 1 s, a readiness probe every
+    /// 200 ms, and four clients.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
@@ -83,10 +86,10 @@ impl Rollout {
         }
     }
 
-    /// Runs it.
+    /// Runs the rollout.
     ///
     /// # Panics
-    /// If something panics that should not.
+    /// If the host or a client panics unexpectedly.
     #[must_use]
     pub fn run<W: World>(&self) -> Rolled {
         let trace = Trace::new();
@@ -103,12 +106,12 @@ impl Rollout {
         Rolled { trace, counts, codes, ended }
     }
 
-    /// When the traffic ends: some time after the last restart.
+    /// Returns when the traffic ends, some time after the last restart.
     fn until(&self) -> Duration {
         self.begins + self.step * u32::try_from(self.replicas).unwrap_or(u32::MAX)
     }
 
-    /// The processes of one replica: one until it is asked to stop, then one that goes on.
+    /// Runs the processes of one replica: the first until it is stopped, then a second to the end.
     fn processes<H: HostNetwork>(
         &self,
         n: usize,
@@ -160,7 +163,7 @@ impl Rollout {
         }
     }
 
-    /// Clients behind the balancer.
+    /// Runs the clients of the balancer.
     fn traffic<H: HostNetwork>(
         &self,
         trace: &Trace,
@@ -175,14 +178,15 @@ impl Rollout {
                     internal: Route::new(host.clone(), replica(n), INTERNAL_PORT),
                 });
                 let client_id = ClientId::new("balancer", trace.clone());
-                // Its probes are many; what they change is told as `in rotation` and `out of rotation`.
+                // The many probes are not recorded; changes of readiness are, as `in rotation` and
+                // `out of rotation`.
                 let prober = ClientId::new("prober", trace);
                 let balancer = Balancer::new(client_id, prober, replicas);
                 let mut clients = tokio::task::JoinSet::new();
                 for n in 0..rollout.clients {
                     let (balancer, rollout) = (Arc::clone(&balancer), rollout.clone());
                     clients.spawn(async move {
-                        // Readiness is known by then.
+                        // Wait until readiness is known.
                         pause(rollout.begins / 2 + Duration::from_millis(n as u64)).await;
                         let rounds = rollout.until().as_millis() / rollout.every.as_millis().max(1);
                         let asks = rollout.asks.iter().cycle().skip(n);

@@ -1,15 +1,16 @@
-//! From a scenario that fails to the least that still does.
+//! Shrinks a failing scenario to a small one that still fails.
 //!
-//! Greedy: of all ways to make it a little simpler, the first that still fails is taken, until none does. Every way makes it
-//! strictly simpler (something less of it, or a smaller or rounder number), so it ends; the boldest are tried first. The seed
-//! stays: another one would be another scenario.
+//! The search is greedy: it takes the first simpler candidate that still fails, until none does.
+//! Every candidate is strictly simpler (fewer parts, or a smaller or rounder number), so the search
+//! ends. The largest simplifications come first. The seed stays, because another seed would be
+//! another scenario.
 
 use crate::{
     hooks::{Act, ActEnd},
     scenario::{Fault, Filter, LimitsMs, Pacing, RequestKind, Scenario, StuckResponse, Traffic},
 };
 
-/// Shrinks `scenario` as long as `fails` says that it still does, with at most `tries` questions.
+/// Shrinks `scenario` while `fails` returns true, with at most `tries` calls of `fails`.
 pub fn shrink(
     scenario: &Scenario,
     mut tries: u32,
@@ -31,7 +32,7 @@ pub fn shrink(
     }
 }
 
-/// All that is a little simpler, the boldest first.
+/// Returns all candidates that are one step simpler, the largest steps first.
 fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     let mut all = Vec::new();
     without(scenario, &mut all, scenario.clients.len(), |scenario, n| {
@@ -89,7 +90,7 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     all
 }
 
-/// Half of them away, then each alone.
+/// Adds candidates without one half of the items, then without a single item.
 fn without(
     scenario: &Scenario,
     all: &mut Vec<Scenario>,
@@ -155,7 +156,7 @@ fn easier(request_kind: &RequestKind) -> RequestKind {
     }
 }
 
-/// None of them makes a number greater.
+/// None of these makes a number greater.
 const ROUNDINGS: [fn(u64) -> u64; 5] = [
     |_| 0,
     |number| number / 2,
@@ -164,7 +165,7 @@ const ROUNDINGS: [fn(u64) -> u64; 5] = [
     |number| number - number % 10,
 ];
 
-/// All numbers that may become smaller: times, counts, sizes.
+/// Returns all numbers that may be made smaller: times, counts, sizes.
 fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
     let plan = &mut scenario.plan;
     let mut all = vec![
@@ -182,7 +183,7 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
                 all.extend([at_ms, for_ms]);
             }
             Fault::ResetAll { at_ms } => all.push(at_ms),
-            // More bytes are simpler.
+            // Not shrunk: partial I/O of more bytes is the simpler case.
             Fault::PartialIo { .. } | Fault::AcceptAborted => {}
         }
     }

@@ -1,4 +1,4 @@
-//! Signals that a script sends.
+//! Signals sent by a script.
 #![expect(
     clippy::disallowed_methods,
     reason = "a script follows the world's time, not a host's clock"
@@ -9,7 +9,8 @@ use lameduck::{lifecycle::Signal, runtime::SignalSource};
 use std::{future, time::Duration};
 use tokio::sync::mpsc;
 
-/// A signal source and the hand that feeds it. `actor` is the process that receives them, in the trace.
+/// Returns a signal source and its sender. `actor` is the name in the trace of the process that
+/// receives the signals.
 #[must_use]
 pub fn scripted_signals(actor: impl Into<String>, trace: Trace) -> (SignalSender, ScriptedSignals) {
     let (sender, receiver) = mpsc::unbounded_channel();
@@ -25,7 +26,7 @@ pub struct SignalSender {
 }
 
 impl SignalSender {
-    /// Sends one now. To a process that is gone it is lost, as `kill` would say.
+    /// Sends one signal now. If the process has exited, the signal is lost and recorded as such.
     pub fn send(&self, signal: Signal) {
         let fate = if self.sender.send(signal).is_ok() { "sent" } else { "nobody there" };
         self.trace.record(
@@ -35,15 +36,16 @@ impl SignalSender {
         );
     }
 
-    /// Records that the process is asked to stop in another way.
+    /// Records a stop request that is not a signal.
     pub(crate) fn note(&self, event: &'static str) {
         self.trace.record(&self.actor, event, &[]);
     }
 
-    /// Sends each signal of `script` at its time after this call, in the order of the times.
+    /// Sends each signal of `script` at its time, counted from this call, in the order of the
+    /// times.
     ///
     /// # Cancel safety
-    /// Dropped early, the rest of the script is not sent.
+    /// If dropped early, the rest of the script is not sent.
     pub async fn play(&self, script: impl IntoIterator<Item = (Duration, Signal)>) {
         let start = tokio::time::Instant::now();
         let mut script: Vec<_> = script.into_iter().collect();
@@ -55,7 +57,7 @@ impl SignalSender {
     }
 }
 
-/// What a simulated process hears. Once all senders are gone it stays silent for ever.
+/// Receives the signals of a simulated process. Once all senders are dropped, `recv` never returns.
 #[derive(Debug)]
 pub struct ScriptedSignals {
     receiver: mpsc::UnboundedReceiver<Signal>,

@@ -1,4 +1,4 @@
-//! Rooms that are tasks of the ambient runtime.
+//! A spawner whose tasks run on the ambient runtime.
 
 use crate::trace::Trace;
 use lameduck::{
@@ -12,14 +12,15 @@ use std::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// What the watchdog does when it bites.
+/// Called when the watchdog fires.
 type Bite = Box<dyn FnOnce() + Send>;
 
-/// The rooms of one simulated process: every room is a task beside the others, so that nothing runs in parallel and a run can
-/// be replayed.
+/// Spawner of one simulated process. Every worker and server is a task of the same runtime, so
+/// nothing runs in parallel and a run can be replayed.
 ///
-/// The watchdog cannot end a process that is a task. It tells the trace when it was armed and when it bites, and calls back
-/// whoever asked for it. [`process_over`](Self::process_over) takes it away, as the end of a process does.
+/// The watchdog cannot end a process that is a task. It records when it was armed and when it
+/// fires, and then calls the [`on_watchdog`](Self::on_watchdog) callback.
+/// [`process_over`](Self::process_over) disarms it, as the exit of a real process does.
 #[derive(Clone)]
 pub struct SimSpawner {
     shared: Arc<Shared>,
@@ -36,13 +37,14 @@ struct Shared {
 }
 
 impl SimSpawner {
-    /// Rooms of a process with one worker. `actor` is its name in the trace.
+    /// Creates the spawner of a process with one worker. `actor` is the name of the process in the
+    /// trace.
     #[must_use]
     pub fn new(actor: impl Into<String>, trace: Trace, clock: Arc<dyn Clock>) -> Self {
         Self::with_workers(actor, trace, clock, NonZeroUsize::MIN)
     }
 
-    /// Rooms of a process with `workers` workers.
+    /// Creates the spawner of a process with `workers` workers.
     #[must_use]
     pub fn with_workers(
         actor: impl Into<String>,
@@ -63,17 +65,18 @@ impl SimSpawner {
         }
     }
 
-    /// Calls `bite` once, when the watchdog bites.
+    /// Sets a callback that runs once, when the watchdog fires.
     pub fn on_watchdog(&self, bite: impl FnOnce() + Send + 'static) {
         *self.shared.bite.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(bite));
     }
 
-    /// The process is over: its watchdog is gone with it.
+    /// Marks the process as exited, which disarms its watchdog.
     pub fn process_over(&self) {
         self.shared.over.cancel();
     }
 
-    /// How many jobs have not returned. Armed watchdogs count until [`process_over`](Self::process_over).
+    /// Returns the number of jobs that have not returned. An armed watchdog counts until
+    /// [`process_over`](Self::process_over).
     #[must_use]
     pub fn occupied(&self) -> usize {
         self.shared.tasks.len()

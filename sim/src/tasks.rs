@@ -1,7 +1,9 @@
-//! Work that no client waits for, as a script that tells the trace: background tasks of the host, and what handlers leave behind.
+//! Scripts of work that no client waits for: background tasks of the host, and tasks that handlers
+//! leave behind.
 //!
-//! Records, by the process's name: `task begins`, `task told` (of which moment), and `task ends` with how: `done`, `failed`,
-//! `panicked`, or `dropped` if it was not let finish.
+//! Records under the process's name: `task begins`; `task told`, with the moment in `of`; and `task
+//! ends`, with `how` = `done`, `failed`, `panicked`, or `dropped` if the task was dropped before it
+//! finished.
 
 use crate::{
     app::Actor,
@@ -13,21 +15,21 @@ use lameduck::{RequestContext, TaskContext};
 use serde::{Deserialize, Serialize};
 use std::{future, io, time::Duration};
 
-/// A background task, as a script.
+/// Script of a background task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskScript {
-    /// Its name.
+    /// Name of the task.
     pub name: String,
-    /// What it waits for first.
+    /// The moment that the task awaits first.
     pub until: Until,
-    /// What it does then.
+    /// What the task does after that moment.
     pub then: Act,
 }
 
-/// A moment that a task waits for.
+/// A moment that a task awaits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Until {
-    /// None: it works at once.
+    /// No moment: the task works at once.
     Begun,
     /// The stop request.
     Stopping,
@@ -38,7 +40,7 @@ pub enum Until {
 }
 
 impl Until {
-    /// Its name in the trace.
+    /// Returns the name used in the trace.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -51,7 +53,7 @@ impl Until {
 }
 
 impl TaskScript {
-    /// Does as it says.
+    /// Runs the script.
     pub(crate) async fn run(self, actor: Actor, context: TaskContext) -> io::Result<()> {
         let mut guard = TaskGuard::begins(actor, self.name);
         match self.until {
@@ -82,8 +84,8 @@ impl TaskScript {
     }
 }
 
-/// Work that a handler spawns and that outlives its response: it lasts `span`, or until the root context is cancelled if it heeds
-/// that.
+/// Work that a handler spawns and that outlives its response. It lasts `span`; if it heeds
+/// cancellation, it ends earlier when the root context is cancelled.
 pub(crate) async fn leftover(
     mut guard: TaskGuard,
     context: RequestContext,
@@ -109,7 +111,7 @@ pub(crate) async fn leftover(
     guard.how = "done";
 }
 
-/// Tells the trace when a task is gone, however.
+/// Records the end of a task when dropped, so that a task that is cancelled is recorded too.
 pub(crate) struct TaskGuard {
     actor: Actor,
     task: String,
