@@ -21,8 +21,8 @@
 //! `?heeds=yes` sends a farewell when the drain begins.
 //!
 //! Every handler records `handler begins` (with the phase and, by the host's clock, the time until
-//! the deadline), `handler cancelled` (with the cause, if a handler can know it), and `handler
-//! ends` (when the handler and its body are dropped). Any other
+//! the deadline), `handler cancelled` (with the cause, if a handler can know it), and
+//! `handler ends` (when the handler and its body are dropped). Any other
 //! [`HttpService`](lameduck::HttpService) can replace this app: see [`Actor`].
 
 use crate::{client, scenario::Cooperation, tasks, trace::Trace};

@@ -1,9 +1,9 @@
 //! Scripts of work that no client waits for: background tasks of the host, and tasks that handlers
 //! leave behind.
 //!
-//! Records under the process's name: `task begins`; `task told`, with the moment in `of`; and `task
-//! ends`, with `how` = `done`, `failed`, `panicked`, or `dropped` if the task was dropped before it
-//! finished.
+//! Records under the process's name: `task begins`; `task told`, with the moment in `of`; and
+//! `task ends`, with `how` = `done`, `failed`, `panicked`, or `dropped` if the task was dropped
+//! before it finished.
 
 use crate::{
     app::Actor,

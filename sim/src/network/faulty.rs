@@ -1,8 +1,8 @@
-//! What goes wrong at a server's own end of the network, whichever network it is: reads and writes that move only a part, accepts
-//! that fail, connections that something on the way breaks off.
+//! Faults at a server's end of any simulated network: reads and writes that move only a part of the
+//! bytes, accepts that fail, connections that are reset on the way.
 //!
-//! Only what the server sees of the world is faulty. Its internal port is not: it has descriptors of its own in reserve (P16), and
-//! whoever judges a shutdown must be able to ask.
+//! Only the main server is faulty. The internal server has reserved descriptors (P16), and the
+//! prober needs it to judge a shutdown.
 
 use super::idle_poller::PolledIdlePoller;
 use crate::trace::Trace;
@@ -23,32 +23,32 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Errors that accepts of one instant may give before they are a loop without a pause.
+/// Accept errors allowed in one instant. More of them mean a retry loop without a pause.
 const ERRORS_AN_INSTANT: u64 = 1_000;
 
-/// So many reads, and so many writes, of a connection are torn. What is large enough to be more has been torn enough.
+/// Partial reads, and partial writes, per connection. The limit keeps large transfers short.
 const TORN_MAX: u32 = 48;
 
-/// What goes wrong.
+/// The faults of one host.
 #[derive(Debug)]
 pub struct Faults {
     name: String,
     trace: Trace,
     seed: Seed,
     draws: AtomicU64,
-    /// The most bytes that a read or a write moves; `None` for as many as it can.
+    /// The most bytes that a read or a write moves; `None` for no limit.
     torn: Option<usize>,
-    /// When accepts fail for want of descriptors: from, until.
+    /// Spans in which accepts fail because descriptors have run out: from, until.
     out_of_descriptors: Vec<(Duration, Duration)>,
-    /// Each accept fails once before it succeeds, because somebody else's connection was gone before it was accepted.
+    /// Each accept fails once before it succeeds, as if a client had aborted its connection first.
     others_abort: bool,
-    /// When, and how often then, an accept failed last.
+    /// Time of the last failed accept, and the number of failures at that time.
     failed: Mutex<(Duration, u64)>,
     breakable: Mutex<Vec<Weak<dyn Break>>>,
 }
 
 impl Faults {
-    /// None yet, for the host called `name`.
+    /// Creates the state without faults, for the host called `name`.
     #[must_use]
     pub fn new(name: impl Into<String>, trace: Trace, seed: Seed) -> Self {
         Self {
@@ -64,29 +64,30 @@ impl Faults {
         }
     }
 
-    /// Reads and writes move at most so many bytes, at first, and sometimes none.
+    /// Makes the first reads and writes of each connection move at most `bytes_max` bytes, and
+    /// sometimes none.
     pub const fn tear(&mut self, bytes_max: usize) {
         self.torn = Some(bytes_max);
     }
 
-    /// Accepts fail in this span of the world's time.
+    /// Makes accepts fail from `from` until `until`, in the world's time.
     pub fn run_out(&mut self, from: Duration, until: Duration) {
         self.out_of_descriptors.push((from, until));
     }
 
-    /// Each accept fails once before it succeeds.
+    /// Makes each accept fail once before it succeeds.
     pub const fn abort_accepts(&mut self) {
         self.others_abort = true;
     }
 
-    /// Breaks off every connection that is open: both ends are reset.
+    /// Resets every open connection, at both ends.
     pub fn reset_all(&self) {
         let all = std::mem::take(&mut *lock(&self.breakable));
         let broken = all.iter().filter_map(Weak::upgrade).filter(|io| io.break_off()).count();
         self.trace.record(&self.name, "all reset", &[("connections", broken.into())]);
     }
 
-    /// How much of `bytes` moves now; nothing, if it is not the time for it.
+    /// Returns how many of `bytes` are moved now; `None` if the call must return `Pending`.
     fn part_of(&self, bytes: usize, torn: &mut u32) -> Option<usize> {
         let Some(most) = self.torn.filter(|_| *torn < TORN_MAX) else { return Some(bytes) };
         *torn += 1;
@@ -103,8 +104,11 @@ impl Faults {
         self.out_of_descriptors.iter().any(|(from, until)| *from <= now && now < *until)
     }
 
+    /// Records a failed accept.
+    ///
     /// # Panics
-    /// If accepts are tried again and again in one instant (P15): time would not go on.
+    /// If accepts are retried without a pause (P15), in which case the world's time would not
+    /// advance.
     fn note_failed(&self, how: &'static str) {
         let now = self.trace.now().unwrap_or_default();
         let mut failed = lock(&self.failed);
@@ -118,9 +122,9 @@ impl Faults {
     }
 }
 
-/// A connection that can be broken off.
+/// A connection that can be reset by [`Faults::reset_all`].
 trait Break: fmt::Debug + Send + Sync {
-    /// False if it was over already.
+    /// Resets the connection. Returns false if that has already happened.
     fn break_off(&self) -> bool;
 }
 
@@ -128,7 +132,7 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A network of which the world's side is faulty.
+/// A network with faults at the main server.
 #[derive(Clone, Debug)]
 pub struct FaultyNetwork<N> {
     inner: N,
@@ -136,7 +140,7 @@ pub struct FaultyNetwork<N> {
 }
 
 impl<N> FaultyNetwork<N> {
-    /// `inner`, with faults.
+    /// Wraps `inner`.
     pub const fn new(inner: N, faults: Arc<Faults>) -> Self {
         Self { inner, faults }
     }
@@ -185,7 +189,7 @@ impl<R: Reservation> Reservation for FaultyReservation<R> {
 pub struct FaultyListener<L: Listener> {
     inner: L,
     faults: Option<Arc<Faults>>,
-    /// Taken out of the kernel's queue, and not given out because an accept failed.
+    /// Connections taken from the inner listener and held back because an accept failed.
     waiting: VecDeque<(FaultyStream<L::Io>, Address)>,
 }
 
@@ -202,7 +206,7 @@ impl<L: Listener> Listener for FaultyListener<L> {
     type Io = FaultyStream<L::Io>;
     type IdlePoller = PolledIdlePoller<FaultyStream<L::Io>>;
 
-    /// For the world's connections, as in production.
+    /// Only on the main server, as in production.
     fn idle_poller(&self) -> Option<Self::IdlePoller> {
         self.faults.as_ref().map(|_| PolledIdlePoller::new())
     }
@@ -219,7 +223,7 @@ impl<L: Listener> Listener for FaultyListener<L> {
             }
         }
         if let Some(faults) = &self.faults {
-            // EMFILE has no kind of its own.
+            // `io::ErrorKind` has no variant for EMFILE.
             if faults.is_out_of_descriptors() {
                 faults.note_failed("descriptors");
                 return Poll::Ready(Err(io::Error::other("too many open files")));
@@ -257,7 +261,7 @@ pub struct FaultyStream<T> {
 }
 
 struct Breakable<T> {
-    /// `None` once it was broken off.
+    /// `None` once the connection was reset.
     io: Option<T>,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -318,7 +322,7 @@ impl<T: Transport> AsyncRead for FaultyStream<T> {
             Some(faults) => faults.part_of(buffer.remaining(), &mut me.reads),
         };
         let Some(part) = part else {
-            // An event that was for nothing.
+            // A spurious wake-up.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         };

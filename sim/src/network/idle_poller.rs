@@ -1,6 +1,7 @@
-//! Where a host's idle connections wait without a task each, whichever network it is.
+//! Idle poller for any simulated network: idle connections wait there without a task each.
 //!
-//! A pretended network has no epoll, so the connections are asked one by one; and since asking is reading, what was read is kept.
+//! The simulated networks have no epoll. The poller therefore reads from each connection, and keeps
+//! the bytes that it read.
 
 use bytes::Bytes;
 use lameduck::runtime::{IdlePoller, Peek, Transport};
@@ -12,7 +13,7 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A lot that asks.
+/// Polls its connections one by one.
 #[derive(Debug)]
 pub struct PolledIdlePoller<T> {
     places: Vec<(usize, Weak<Mutex<Place<T>>>)>,
@@ -22,11 +23,11 @@ pub struct PolledIdlePoller<T> {
 struct Place<T> {
     io: T,
     unread: Vec<u8>,
-    /// An end or an error was read.
+    /// A read returned an end of stream or an error.
     is_over: bool,
 }
 
-/// More is left to the network until somebody reads.
+/// Bytes read ahead; more stay in the network until the owner reads.
 const READ_AHEAD: usize = 64;
 
 impl<T> Default for PolledIdlePoller<T> {
@@ -36,7 +37,7 @@ impl<T> Default for PolledIdlePoller<T> {
 }
 
 impl<T> PolledIdlePoller<T> {
-    /// An empty one.
+    /// Creates an empty poller.
     #[must_use]
     pub const fn new() -> Self {
         Self { places: Vec::new() }
@@ -72,7 +73,7 @@ impl<T: Transport> IdlePoller for PolledIdlePoller<T> {
 }
 
 impl<T: Transport> Place<T> {
-    /// Ready if there is something to read.
+    /// Returns `Ready` if there is something to read.
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_over && self.unread.is_empty() {
             let mut room = [0; READ_AHEAD];

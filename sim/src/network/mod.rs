@@ -1,8 +1,8 @@
-//! Simulated networks behind one trait, so that a scenario is written once.
+//! Simulated networks behind one trait, so that a scenario runs on each of them.
 //!
-//! What they share: hosts have names, links have a latency drawn from the seed and can be held, a host's network is an
-//! [`runtime::Network`](lameduck::runtime::Network) for servers and a `connect` for clients. What they do not: see
-//! [`TurmoilNetWorld`] and [`TurmoilWorld`].
+//! On all of them, hosts have names, and links have a latency drawn from the seed and can be held.
+//! A host's network is a [`runtime::Network`](lameduck::runtime::Network) for servers and a
+//! `connect` for clients. [`TurmoilNetWorld`] and [`TurmoilWorld`] document their differences.
 
 mod faulty;
 mod idle_poller;
@@ -28,57 +28,58 @@ use std::{fmt, future::Future, io, time::Duration};
 
 /// Hosts, a network between them, and one virtual time.
 ///
-/// Time stands still while anybody can do something, and everything runs on the thread that calls [`run`](Self::run). Only
-/// one world may run on a thread at a time.
+/// The time stands still while any task can run. Everything runs on the thread that calls
+/// [`run`](Self::run). Only one world may run on a thread at a time.
 pub trait World: Sized {
     /// One host's end of the network.
     type Host: HostNetwork;
 
-    /// How much later than its latency a packet may arrive, where packets move in ticks.
+    /// How much later than its latency a packet may arrive, in worlds where packets move in ticks.
     const GRAIN: Duration;
 
-    /// A world without hosts.
+    /// Creates a world without hosts.
     fn new(config: WorldConfig, trace: Trace) -> Self;
 
-    /// Lets `job` run on the host called `host`, from the beginning of time. A host exists once it was named here; it may
-    /// have several jobs, and it stays alive when they returned: its closed ports refuse.
+    /// Runs `job` on the host called `host` from the beginning of time. The first job creates the
+    /// host; a host may have several jobs. It stays alive when they have returned: its closed ports
+    /// refuse connections.
     ///
-    /// What a job spawns with tokio runs on the same host and ends with the world.
+    /// Tasks that a job spawns with tokio run on the same host and end with the world.
     fn spawn<F, J>(&mut self, host: &str, attendance: Attendance, job: F)
     where
         F: FnOnce(Self::Host) -> J + 'static,
         J: Future<Output = ()> + Send + 'static;
 
-    /// Changes the link between two hosts at a time.
+    /// Changes the link between two hosts at time `at`.
     fn change_link_at(&mut self, at: Duration, link: (&str, &str), change: LinkChange);
 
-    /// Runs until every awaited job returned, and says when that was.
+    /// Runs until every awaited job has returned. Returns the time at which the last one did.
     ///
     /// # Errors
-    /// If they had not by `limit`.
+    /// If some awaited jobs have not returned by `limit`.
     ///
     /// # Panics
     /// If a job panicked.
     fn run(self, limit: Duration) -> Result<Duration, Overrun>;
 }
 
-/// One host's end of the network. For a server it is a [`Network`]; for a client it connects.
+/// One host's end of the network. Servers use it as a [`Network`], clients call `connect`.
 pub trait HostNetwork:
     Network<Listener: Listener<Io = <Self as HostNetwork>::Stream>> + Clone
 {
-    /// A connection, the same type at both ends.
+    /// Type of a connection, the same at both ends.
     type Stream: lameduck::runtime::Transport + fmt::Debug;
 
-    /// The host's name, which is its actor in the trace.
+    /// Returns the name of the host, which is its actor in the trace.
     fn name(&self) -> &str;
 
     /// Connects to a port of a host.
     ///
     /// # Errors
-    /// `ConnectionRefused` if nobody listens there, `NotFound` if there is no such host.
+    /// `ConnectionRefused` if nothing listens on the port, `NotFound` if there is no such host.
     ///
     /// # Cancel safety
-    /// Dropped early, the attempt is given up.
+    /// If dropped early, the attempt is abandoned.
     fn connect(
         &self,
         host: &str,
@@ -86,21 +87,21 @@ pub trait HostNetwork:
     ) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
-/// How a world is made.
+/// Configuration of a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorldConfig {
-    /// Where the latencies come from.
+    /// Seed of the latencies.
     pub seed: Seed,
-    /// The least one-way latency, in whole milliseconds.
+    /// Shortest one-way latency, in whole milliseconds.
     pub latency_min: Duration,
-    /// The greatest one-way latency, in whole milliseconds.
+    /// Longest one-way latency, in whole milliseconds.
     pub latency_max: Duration,
-    /// Whether a listener can keep newcomers out before it closes.
+    /// Whether a listener can drop the SYNs of new connections before it closes.
     pub syn_filter: SynFilter,
 }
 
 impl WorldConfig {
-    /// One-way latencies of 1 to 3 ms, and a SYN filter.
+    /// Creates a configuration with one-way latencies of 1 to 3 ms and a SYN filter.
     #[must_use]
     pub const fn new(seed: Seed) -> Self {
         Self {
@@ -111,7 +112,7 @@ impl WorldConfig {
         }
     }
 
-    /// With one-way latencies between `min` and `max`.
+    /// Sets the one-way latencies to between `min` and `max`.
     #[must_use]
     pub const fn with_latency(mut self, min: Duration, max: Duration) -> Self {
         self.latency_min = min;
@@ -120,39 +121,40 @@ impl WorldConfig {
     }
 }
 
-/// Whether a listener can keep newcomers out before it closes, as the BPF filter on Linux does.
+/// Whether a listener can drop the SYNs of new connections before it closes, as the BPF filter does
+/// on Linux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SynFilter {
-    /// It can, where the network models it: [`TurmoilNetWorld`].
+    /// It can, if the network models it: [`TurmoilNetWorld`] does.
     Available,
-    /// It cannot, as on a system without filters.
+    /// It cannot, as on a system without such filters.
     Missing,
 }
 
 /// Whether a world waits for a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attendance {
-    /// The world runs until it returned.
+    /// The world runs until the job has returned.
     Awaited,
-    /// The world ends without it.
+    /// The world ends without waiting for the job.
     Background,
 }
 
-/// What happens to a link, in both directions.
+/// A change of a link, in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkChange {
-    /// Nothing arrives any more; nothing is lost.
+    /// Packets are held back from now on; none is lost.
     Hold,
-    /// All that was held back arrives.
+    /// All packets that were held back arrive.
     Release,
 }
 
-/// Some awaited jobs had not returned at the limit.
+/// Error: some awaited jobs had not returned at the limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overrun {
     /// The limit.
     pub limit: Duration,
-    /// The hosts whose jobs had not returned.
+    /// The hosts with jobs that had not returned.
     pub hosts: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Which ports of a host are spoken for, from the reservation to the end of the listener.
+//! The ports in use on a host. A port is in use from its reservation until its listener is dropped.
 
 use lameduck::runtime::ListenAddress;
 use std::{
@@ -8,17 +8,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Where a host's port 0 begins to choose.
+/// The first port that port 0 may choose.
 const CHOSEN_PORT_MIN: u16 = 30_000;
 
-/// The ports of one host that are taken.
+/// The ports in use on one host.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ports {
     taken: Arc<Mutex<BTreeSet<u16>>>,
 }
 
 impl Ports {
-    /// Takes the port of `address`, on all addresses of the host: simulated hosts have one.
+    /// Reserves the port of `address`. Simulated hosts have one address, so the port is reserved on
+    /// all addresses.
     pub(super) fn take(&self, address: &ListenAddress) -> io::Result<Lease> {
         let asked = match address {
             ListenAddress::Port(port) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), *port),
@@ -52,7 +53,7 @@ impl Ports {
     }
 }
 
-/// A port that is taken, until this is dropped.
+/// A reserved port, freed on drop.
 #[derive(Debug)]
 pub struct Lease {
     ports: Ports,
@@ -60,7 +61,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// The address, with the port that was chosen.
+    /// Returns the address, with the chosen port.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address

@@ -1,4 +1,4 @@
-//! What both worlds do to run: a runtime whose time is paused, and waiting for jobs.
+//! Shared by both worlds: a runtime with paused time, and waiting for jobs.
 #![expect(clippy::disallowed_methods, reason = "a world's limit is in its own time")]
 
 use super::Overrun;
@@ -9,10 +9,10 @@ use tokio::{
     time::Instant,
 };
 
-/// A runtime on this thread, with time only, which passes only when all its tasks wait.
+/// Creates a runtime on this thread with a paused time. The time advances only when all tasks wait.
 ///
 /// # Panics
-/// If the system refuses one, which without I/O it has no reason to.
+/// If the runtime cannot be built. Without I/O it needs no system resource.
 pub(super) fn paused_runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -21,13 +21,14 @@ pub(super) fn paused_runtime() -> Runtime {
         .expect("a runtime without I/O asks nothing of the system")
 }
 
-/// Brings the runtime's time to a whole millisecond of its timer, so that rounding is the same in every run.
+/// Advances the runtime's time to a whole millisecond of its timer, so that rounding is the same in
+/// every run.
 pub(super) async fn settle_time() -> Instant {
     tokio::time::sleep(Duration::from_millis(1)).await;
     Instant::now()
 }
 
-/// Waits until all `awaited` jobs returned. A panic in any job goes on here.
+/// Waits until all `awaited` jobs have returned. Resumes a panic of any job.
 pub(super) async fn await_jobs(
     mut awaited: JoinSet<()>,
     mut background: JoinSet<()>,

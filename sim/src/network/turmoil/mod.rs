@@ -1,4 +1,5 @@
-//! The network of scenarios with several hosts that come and go: `turmoil`, with a runtime a host and fixed ticks.
+//! The network for scenarios with several hosts that crash and restart: `turmoil`, with a runtime
+//! per host and fixed ticks.
 
 mod socket;
 
@@ -20,13 +21,14 @@ use std::{
 };
 use tokio::task::JoinSet;
 
-/// How often the network moves. Timers inside a host are exact to a millisecond; only deliveries are rounded up to this.
+/// Interval at which packets move. Timers inside a host are exact to a millisecond; only deliveries
+/// are rounded up to this.
 const TICK: Duration = Duration::from_millis(5);
 
-/// More than any scenario fills: a full accept queue would end the simulation.
+/// More than any scenario fills. A full accept queue would end the simulation.
 const TCP_CAPACITY: usize = 4096;
 
-/// `turmoil` ends by itself at this time; ours is the limit given to `run`.
+/// `turmoil` ends the simulation at this time. The limit given to `run` is always earlier.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 type HostFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -34,13 +36,14 @@ type BoxFuture = Rc<dyn Fn(TurmoilHost) -> Option<HostFuture>>;
 
 /// Hosts with a runtime each, which can crash and be bounced.
 ///
-/// Known to differ from Linux: a connect waits until the other side accepts it, a listener that closes refuses who waits in its
-/// queue, a window counts writes and not bytes, and a writer who is blocked when the peer resets is not told.
+/// Known differences from Linux: a connect waits until the other side accepts; a listener that
+/// closes refuses the connections in its queue; a window counts writes, not bytes; a blocked writer
+/// is not woken when the peer resets.
 #[derive(Debug)]
 pub struct TurmoilWorld {
     config: WorldConfig,
     trace: Trace,
-    /// In the order in which hosts were named first.
+    /// In the order in which the hosts were first named.
     hosts: Vec<(String, Vec<Task>)>,
     changes: Vec<Change>,
 }
@@ -71,7 +74,7 @@ enum What {
 }
 
 impl TurmoilWorld {
-    /// Lets `life` run on the host called `host` from the beginning of time and again after each
+    /// Runs `life` on the host called `host`, from the beginning of time and again after each
     /// [`bounce_at`](Self::bounce_at). The world does not wait for it.
     pub fn spawn_life<F, J>(&mut self, host: &str, life: F)
     where
@@ -81,12 +84,12 @@ impl TurmoilWorld {
         self.add(host, Attendance::Background, Rc::new(move |host| Some(Box::pin(life(host)))));
     }
 
-    /// Pulls the plug of a host: all its tasks end, its connections are closed.
+    /// Crashes a host: all its tasks end and its connections are closed.
     pub fn crash_at(&mut self, at: Duration, host: &str) {
         self.changes.push(Change { at, what: What::Crash(host.to_owned()) });
     }
 
-    /// Starts a host again. Only its [lives](Self::spawn_life) begin anew.
+    /// Restarts a host. Only the jobs of [`spawn_life`](Self::spawn_life) run again.
     pub fn bounce_at(&mut self, at: Duration, host: &str) {
         self.changes.push(Change { at, what: What::Bounce(host.to_owned()) });
     }
@@ -100,10 +103,10 @@ impl TurmoilWorld {
     }
 }
 
-/// What the hosts tell the loop that drives them.
+/// State shared by the hosts and the loop that drives them.
 #[derive(Default)]
 struct Progress {
-    /// Awaited jobs that have not returned, by host.
+    /// Number of awaited jobs that have not returned, by host.
     awaited: BTreeMap<String, usize>,
     panic: Option<Box<dyn std::any::Any + Send>>,
 }
@@ -173,7 +176,8 @@ impl World for TurmoilWorld {
     }
 }
 
-/// The life of one host: all its jobs, and then nothing, for a host whose future returns would swallow packets.
+/// Runs all jobs of one host, then stays pending: a host whose future returns would swallow
+/// packets.
 async fn live(
     network: TurmoilHost,
     tasks: Vec<Task>,
@@ -229,7 +233,7 @@ fn drive(
                 What::Bounce(host) => sim.bounce(host),
             }
         }
-        // No host ever returns, so a step can neither end the simulation nor report an error.
+        // No host ever returns, so a step neither ends the simulation nor reports an error.
         sim.step().expect("hosts never return");
     }
 }

@@ -1,4 +1,4 @@
-//! Sockets of `turmoil` as ports of the host.
+//! Implements the runtime's network traits on the sockets of `turmoil`.
 
 use super::TurmoilHost;
 use crate::{network::Lease, trace::TracedIo};
@@ -17,8 +17,8 @@ use turmoil::net::{TcpListener, TcpStream};
 
 /// A TCP connection of a [`TurmoilWorld`](super::TurmoilWorld).
 ///
-/// A look is [`Unknown`](lameduck::runtime::Peek::Unknown): reads have no readiness cache, so there is nothing it could add. A
-/// reset on drop happens only if bytes are left unread.
+/// A peek returns [`Unknown`](lameduck::runtime::Peek::Unknown). Reads have no readiness cache
+/// here, so a peek could add nothing. A reset on drop happens only if bytes are unread.
 #[derive(Debug)]
 pub struct TurmoilStream {
     inner: TracedIo<TcpStream>,
@@ -62,7 +62,7 @@ impl AsyncWrite for TurmoilStream {
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
-    /// A second shutdown succeeds, as on Linux; below, it would fail.
+    /// A second shutdown succeeds, as on Linux. `turmoil` would return an error.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.shutdown {
             Shutdown::Done => Poll::Ready(Ok(())),
@@ -77,7 +77,7 @@ impl AsyncWrite for TurmoilStream {
     }
 }
 
-/// A port that does not listen yet: a connect is refused.
+/// A port that does not listen yet: connects are refused.
 #[derive(Debug)]
 pub struct TurmoilReservation {
     host: TurmoilHost,
@@ -113,9 +113,11 @@ impl Reservation for TurmoilReservation {
 
 type Accept = Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send>>;
 
-/// A listener of a [`TurmoilWorld`](super::TurmoilWorld). Those that share an address share one queue.
+/// A listener of a [`TurmoilWorld`](super::TurmoilWorld). Listeners on the same address share one
+/// queue.
 pub struct TurmoilListener {
-    /// The accept under way. It is kept between polls: its only wait is for a newcomer, so a connection is never inside it.
+    /// The accept in progress, kept between polls. It waits only for a new connection, so dropping
+    /// it loses none.
     accept: Option<Accept>,
     socket: Arc<TcpListener>,
     lease: Arc<Lease>,
@@ -146,7 +148,8 @@ impl Listener for TurmoilListener {
         Address::Tcp(self.lease.address())
     }
 
-    /// No filter here: newcomers enter until the listener is dropped. How many are about to, nobody tells.
+    /// There is no filter: new connections are queued until the listener is dropped. The number of
+    /// handshakes in progress is unknown.
     fn quiesce(&mut self) -> QuiesceOutcome {
         QuiesceOutcome::Open(None)
     }

@@ -1,17 +1,19 @@
-//! What moves packets: a pump that sleeps until a packet is due or a socket did something.
+//! Moves packets. A pump sleeps until a packet is due or a socket operation was done.
 //!
 //! ```text
 //!  socket op ──wake──▶ egress ──latency──▶ in flight ──due──▶ deliver ──▶ kernel of the receiver
-//!                                             │  ▲                          (may answer: egress)
+//!                                             │  ▲                          (may respond: egress)
 //!                                  link held  ▼  │ released, or the filter's retry
 //!                                           held back
 //! ```
-//! A packet's latency is drawn from the seed; packets of one direction between two hosts never overtake each other. A held
-//! link keeps what became due in order. A SYN for a sealed address is dropped as the filter on Linux does it, and its sender
-//! tries again after 1 s, 2 s, 4 s: this is the client's own retransmission, which the kernel here does not have.
+//! A packet's latency is drawn from the seed. Packets of one direction between two hosts never
+//! overtake each other. A held link keeps due packets in order. A SYN to a sealed address is
+//! dropped, as by the filter on Linux, and is sent again after 1 s, 2 s, 4 s. This stands for the
+//! client's retransmission, which the simulated kernel does not have.
 //!
-//! A listener that closes is not closed in the kernel, which would not bind its port again while one of its connections lives.
-//! It is retired: who waits in its queue is reset, who comes is refused, and a successor on the port takes it over.
+//! A listener that closes is not closed in the kernel: the kernel would not bind its port again
+//! while one of its connections lives. The listener is retired instead. The connections in its
+//! queue are reset, new ones are refused, and the next listener on the port reuses it.
 
 use super::wakeup::ReadinessDelay;
 use crate::trace::{Direction, Trace};
@@ -28,18 +30,20 @@ use turmoil_net::{
     EnterGuard, HostId, Packet, TcpSegment, Transport, shim::tokio::net::TcpListener,
 };
 
-/// The first wait of a client whose SYN got no answer (Linux: 1 s, then doubled).
+/// A client's first wait before it sends an unanswered SYN again (Linux: 1 s, then doubled).
 const SYN_RETRY: Duration = Duration::from_secs(1);
 
-/// The kernel's receive buffer. A peer can be as much as twice this before its reader, for each read takes all there is.
+/// The kernel's receive buffer. Each read takes all bytes, so a sender can be up to twice this
+/// ahead of its reader.
 ///
-/// No less: the first window of a connection is 65,535 whatever the buffer, and what does not fit is lost for ever.
+/// It must not be smaller. The first window of a connection is 65,535 bytes whatever the buffer is,
+/// and bytes that do not fit are lost.
 pub(super) const RECEIVE_BUFFER: usize = 64 * 1024;
 
-/// Two hosts, the lesser address first.
+/// A link between two hosts, the lesser address first.
 type Link = (IpAddr, IpAddr);
 
-/// The network as its sockets see it.
+/// State of the network, shared by its sockets and the pump.
 #[derive(Debug)]
 pub(super) struct Fabric {
     guard: Weak<EnterGuard>,
@@ -58,11 +62,11 @@ struct State {
     outbox: Vec<Packet>,
 }
 
-/// A packet on its way.
+/// A packet in flight.
 #[derive(Debug)]
 struct Flight {
     packet: Packet,
-    /// How often it was sent before.
+    /// Number of earlier attempts to send it.
     attempts: u32,
 }
 
@@ -81,7 +85,8 @@ impl Fabric {
         Arc::clone(&self.readiness_delay)
     }
 
-    /// Does `operation` on a socket of `host`, and lets the pump see what came of it; `None` once the world is over.
+    /// Runs `operation` on a socket of `host` and wakes the pump. Returns `None` after the end of
+    /// the world.
     pub(super) fn on<R>(&self, host: HostId, operation: impl FnOnce() -> R) -> Option<R> {
         let guard = self.guard.upgrade()?;
         guard.set_current(host);
@@ -90,19 +95,20 @@ impl Fabric {
         Some(result)
     }
 
-    /// Looks at a socket of `host`, which sends nothing by it.
+    /// Runs `look`, which sends nothing, on a socket of `host`. Returns `None` after the end of the
+    /// world.
     pub(super) fn look<R>(&self, host: HostId, look: impl FnOnce() -> R) -> Option<R> {
         let guard = self.guard.upgrade()?;
         guard.set_current(host);
         Some(look())
     }
 
-    /// The pump has something to see.
+    /// Wakes the pump.
     pub(super) fn stir(&self) {
         self.stirred.notify_one();
     }
 
-    /// Room for all that a socket may have received, for the length of one read.
+    /// Buffer large enough for all bytes that a socket may have received, for one read.
     pub(super) fn scratch(&self) -> MutexGuard<'_, Box<[u8]>> {
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,7 +126,7 @@ impl Fabric {
         self.stirred.notify_one();
     }
 
-    /// Keeps newcomers away from `address`.
+    /// Drops the SYNs of new connections to `address`.
     pub(super) fn seal(&self, address: SocketAddr) {
         self.lock().sealed.insert(address);
     }
@@ -129,18 +135,18 @@ impl Fabric {
         self.lock().sealed.remove(&address);
     }
 
-    /// Closes a listener.
+    /// Closes a listener by retiring it.
     pub(super) fn retire(&self, address: SocketAddr, host: HostId, listener: TcpListener) {
         self.lock().retired.insert(address, (host, listener));
         self.turn_away(address);
     }
 
-    /// The listener that was closed last at `address`, to listen again.
+    /// Takes the retired listener at `address`, so that it can listen again.
     pub(super) fn reinstate(&self, address: SocketAddr) -> Option<TcpListener> {
         self.lock().retired.remove(&address).map(|(_, listener)| listener)
     }
 
-    /// Resets who waits in the queue of a closed listener.
+    /// Resets the connections in the queue of a retired listener.
     fn turn_away(&self, address: SocketAddr) {
         loop {
             let accepted = {
@@ -155,7 +161,7 @@ impl Fabric {
         }
     }
 
-    /// Ends the sockets that only the fabric owns. To be called while the network is still there.
+    /// Drops the sockets that only the fabric owns. Must be called while the network still exists.
     pub(super) fn end(&self) {
         let retired = std::mem::take(&mut self.lock().retired);
         for (host, listener) in retired.into_values() {
@@ -163,8 +169,8 @@ impl Fabric {
         }
     }
 
-    /// Breaks a connection as `SO_LINGER` with zero does: nothing more is sent of it but an RST. The kernel has no such option,
-    /// so both ends are told in its name.
+    /// Breaks a connection as `SO_LINGER` with zero does: only an RST is sent. The kernel has no
+    /// such option, so the fabric delivers an RST to the local end and sends one to the peer.
     pub(super) fn reset(&self, local: SocketAddr, peer: SocketAddr) {
         if let Some(guard) = self.guard.upgrade() {
             guard.deliver(rst(peer, local));
@@ -216,7 +222,7 @@ impl Pump {
         }
     }
 
-    /// Pumps for ever.
+    /// Moves packets for ever.
     #[expect(
         clippy::disallowed_methods,
         reason = "the network's time is the world's, not a host's"
@@ -240,7 +246,7 @@ impl Pump {
         }
     }
 
-    /// What a link held back came due in the past, so it arrives before whatever still flies.
+    /// Released packets were due in the past, so they arrive before any packet in flight.
     fn deliver_released(&mut self) {
         let released = std::mem::take(&mut self.fabric.lock().released);
         for flight in released {
@@ -281,13 +287,13 @@ impl Pump {
         self.note(Direction::Received, &flight.packet);
         let address = destination(&flight.packet);
         self.guard.deliver(flight.packet);
-        // A handshake may have been under way when the listener closed.
+        // A handshake may have been in progress when the listener was retired.
         if let Some(address) = address {
             self.fabric.turn_away(address);
         }
     }
 
-    /// Gives a latency to what the kernels want to send.
+    /// Takes the packets that the kernels want to send, and draws a latency for each.
     fn take_off(&mut self, now: Instant) {
         let mut packets = std::mem::take(&mut self.egress);
         packets.append(&mut self.fabric.lock().outbox);
@@ -330,7 +336,7 @@ fn link(a: IpAddr, b: IpAddr) -> Link {
     (a.min(b), a.max(b))
 }
 
-/// Who asks for a connection, and where to.
+/// Returns the source and destination of a packet that is a SYN without an ACK.
 fn bare_syn(packet: &Packet) -> Option<(SocketAddr, SocketAddr)> {
     match &packet.payload {
         Transport::Tcp(segment) if segment.flags.syn && !segment.flags.ack => Some((
@@ -362,11 +368,11 @@ fn rst(from: SocketAddr, to: SocketAddr) -> Packet {
     Packet { src: from.ip(), dst: to.ip(), ttl: 64, payload: Transport::Tcp(segment) }
 }
 
-/// An address as a number. Simulated hosts differ in its low half.
+/// Returns the low 64 bits of the address. Simulated hosts differ in these.
 fn number(ip: IpAddr) -> u64 {
     match ip {
         IpAddr::V4(ip) => ip.to_bits().into(),
-        // Truncation is meant.
+        // Truncation is intended.
         IpAddr::V6(ip) => ip.to_bits() as u64,
     }
 }

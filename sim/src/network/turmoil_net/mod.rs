@@ -1,4 +1,4 @@
-//! The network of most scenarios: a simulated TCP kernel a host, all on one paused runtime.
+//! The network for most scenarios: a simulated TCP kernel per host, all on one paused runtime.
 
 mod fabric;
 mod socket;
@@ -37,11 +37,12 @@ use wakeup::ReadinessDelay;
 
 type BoxFuture = Box<dyn FnOnce(TurmoilNetHost) -> Pin<Box<dyn Future<Output = ()> + Send>>>;
 
-/// Hosts with a TCP stack each, close to Linux where a shutdown lives: handshakes and the accept queue, half-close, windows,
-/// RST for unread bytes, a SYN filter. Idle time costs nothing.
+/// Hosts with a TCP stack each. It is close to Linux in what a shutdown depends on: handshakes and
+/// the accept queue, half-close, windows, RST for unread bytes, a SYN filter. Idle time costs no
+/// work.
 ///
-/// Known to differ from Linux: an RST discards what the receiver had buffered, a write after the peer closed never fails, no
-/// packet is lost, latencies are whole milliseconds.
+/// Known differences from Linux: an RST discards the receiver's buffered bytes; a write after the
+/// peer closed never fails; no packet is lost; latencies are whole milliseconds.
 #[derive(Debug)]
 pub struct TurmoilNetWorld {
     config: WorldConfig,
@@ -94,7 +95,8 @@ impl World for TurmoilNetWorld {
     }
 
     fn run(self, limit: Duration) -> Result<Duration, Overrun> {
-        // The kernel counts rounds, not time, before it sends again; nothing is lost here, so it never should.
+        // The kernel counts rounds, not time, before it retransmits. No packet is lost here, so it
+        // must never do so.
         let kernel =
             KernelConfig::default().retx_threshold(u32::MAX).recv_buf_cap(fabric::RECEIVE_BUFFER);
         let mut net = Net::with_config(kernel);
@@ -149,12 +151,13 @@ impl World for TurmoilNetWorld {
             running::await_jobs(awaited, background, names, epoch, limit).await
         });
         self.trace.end();
-        // From here on locals are dropped last to first: the tasks, which close their sockets, then the network.
+        // The locals drop in reverse order: first the tasks, which close their sockets, then the
+        // network.
         result
     }
 }
 
-/// Ends the fabric when the world ends, by a panic too.
+/// Ends the fabric when dropped, also during a panic.
 struct Ending(Arc<Fabric>);
 
 impl Drop for Ending {
@@ -235,7 +238,7 @@ impl HostNetwork for TurmoilNetHost {
     }
 }
 
-/// A port that does not listen yet. Nothing is bound in the kernel: a connect is refused.
+/// A port that does not listen yet. Nothing is bound in the kernel, so connects are refused.
 #[derive(Debug)]
 pub struct TurmoilNetReservation {
     host: TurmoilNetHost,
@@ -267,10 +270,10 @@ impl Reservation for TurmoilNetReservation {
     }
 }
 
-/// A future whose every poll, and whose drop, is done in a host's name.
+/// A future that is polled and dropped with its host as the kernel's current host.
 struct Seated<F> {
     host: HostHandle,
-    /// Taken in `Drop` only.
+    /// `None` only during `Drop`.
     future: Option<Pin<Box<F>>>,
 }
 

@@ -1,7 +1,8 @@
-//! Sockets that know whose they are.
+//! Sockets that know their host.
 //!
-//! The kernel serves whichever host is current on the thread, so every operation names its host first, the closing in `Drop`
-//! included. Once the world is over nothing can be closed any more, and what is left is forgotten.
+//! The kernel acts for the host that is current on the thread. Every operation therefore sets its
+//! host first, including the close in `Drop`. After the end of the world nothing can be closed; the
+//! remaining sockets are forgotten.
 
 use super::{fabric::Fabric, wakeup::Wakeup};
 use crate::network::{Lease, SynFilter};
@@ -17,7 +18,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil_net::{HostId, shim::tokio::net::TcpListener, shim::tokio::net::TcpStream};
 
-/// A host, for a socket's purposes.
+/// The host of a socket.
 #[derive(Clone, Debug)]
 pub(super) struct HostHandle {
     pub(super) id: HostId,
@@ -26,12 +27,13 @@ pub(super) struct HostHandle {
 }
 
 impl HostHandle {
-    /// A look that sends nothing.
+    /// Runs `look`, which sends nothing.
     fn look<R>(&self, look: impl FnOnce() -> R) -> io::Result<R> {
         self.fabric.look(self.id, look).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// What sends something only if it does not have to wait: who waits costs the pump no turn.
+    /// Runs an operation that sends something only if it is ready. A pending operation does not
+    /// wake the pump.
     fn attempt<R>(&self, operation: impl FnOnce() -> Poll<R>) -> io::Result<Poll<R>> {
         let polled = self.look(operation)?;
         if polled.is_ready() {
@@ -45,27 +47,27 @@ impl HostHandle {
     }
 }
 
-/// What happens when a stream is dropped.
+/// How a stream is closed on drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Farewell {
-    /// FIN; RST, if bytes were left unread.
+    /// With a FIN, or an RST if bytes are unread.
     Close,
-    /// RST.
+    /// With an RST.
     Reset,
 }
 
 /// A TCP connection of a [`TurmoilNetWorld`](super::TurmoilNetWorld).
 pub struct TurmoilNetStream {
-    /// Taken in `Drop` only.
+    /// `None` only during `Drop`.
     inner: Option<TcpStream>,
     host: HostHandle,
     local: SocketAddr,
     peer: SocketAddr,
     farewell: Farewell,
-    /// Read from the kernel, not yet by the owner.
+    /// Bytes that were read from the kernel, but not yet by the owner.
     ///
-    /// The kernel announces a window that opened only after a read of half its buffer. Readers of small pieces would starve
-    /// their peer for ever, so each read takes all there is.
+    /// The kernel announces an opened window only after a read of half its buffer. A reader of
+    /// small pieces would starve its peer for ever, so each read takes all bytes.
     ahead: BytesMut,
     wakeup: Arc<Wakeup>,
 }
@@ -87,7 +89,7 @@ impl TurmoilNetStream {
                 })
             }
             Ok(Err(error)) => {
-                // Closing is an operation, too.
+                // Closing is an operation that needs the current host, too.
                 host.act(|| drop(inner))?;
                 Err(error)
             }
@@ -98,13 +100,13 @@ impl TurmoilNetStream {
         }
     }
 
-    /// This end's address.
+    /// Returns the local address.
     #[must_use]
     pub const fn local(&self) -> SocketAddr {
         self.local
     }
 
-    /// The other end's address.
+    /// Returns the peer's address.
     #[must_use]
     pub const fn peer(&self) -> SocketAddr {
         self.peer
@@ -224,7 +226,7 @@ impl Drop for TurmoilNetStream {
     }
 }
 
-/// Drops a socket in its host's name.
+/// Drops a socket with its host as the current host.
 pub(super) fn close<T>(host: &HostHandle, socket: T) {
     let mut socket = Some(socket);
     if host.act(|| drop(socket.take())).is_err() {
@@ -232,14 +234,15 @@ pub(super) fn close<T>(host: &HostHandle, socket: T) {
     }
 }
 
-/// A listener of a [`TurmoilNetWorld`](super::TurmoilNetWorld). Those that share an address share one queue.
+/// A listener of a [`TurmoilNetWorld`](super::TurmoilNetWorld). Listeners on the same address share
+/// one queue.
 pub struct TurmoilNetListener {
     socket: Arc<ListeningSocket>,
     filter: SynFilter,
 }
 
 struct ListeningSocket {
-    /// Taken in `Drop` only.
+    /// `None` only during `Drop`.
     inner: Mutex<Option<TcpListener>>,
     host: HostHandle,
     lease: Lease,
@@ -305,7 +308,8 @@ impl Listener for TurmoilNetListener {
         }
     }
 
-    /// Whose SYN arrived, and whose ACK did not yet. The kernel here knows as well as the one of Linux.
+    /// Counts the connections whose SYN arrived and whose ACK has not. This kernel knows them, as
+    /// Linux does.
     fn handshakes(&self) -> Option<usize> {
         let local = self.socket.reachable_at();
         let table = self.socket.host.look(|| turmoil_net::netstat(local.ip())).ok()?;

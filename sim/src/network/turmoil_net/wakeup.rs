@@ -1,8 +1,9 @@
-//! Readiness as an event, which may come a moment after the bytes.
+//! Readiness events that may come later than the bytes.
 //!
-//! A runtime reads a socket only after an event said that there is something to read, and on a busy thread the event comes late: the
-//! bytes lie in the kernel, and a read says that there is none. Whoever takes that for the truth loses a request. Here some events
-//! are delayed by a few turns of the world, in the same virtual instant.
+//! A runtime reads a socket only after a readiness event. On a busy thread the event comes late:
+//! the bytes are in the kernel, but a read returns `Pending`. A host that takes this for an empty
+//! socket loses a request. Here some events are delayed by a few scheduler turns, within the same
+//! virtual instant.
 
 use lameduck::runtime::Seed;
 use std::{
@@ -14,12 +15,12 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// One event in so many is late.
+/// One event in this many is late.
 const LATE_ONE_IN: u64 = 4;
-/// By so many turns.
+/// Number of scheduler turns by which it is late.
 const TURNS: usize = 6;
 
-/// What delays events: one a world.
+/// Delays events. A world has one.
 #[derive(Debug)]
 pub(super) struct ReadinessDelay {
     seed: Seed,
@@ -38,7 +39,7 @@ impl ReadinessDelay {
         }
     }
 
-    /// Rings what is late, for ever.
+    /// Delivers the late events, for ever.
     pub(super) async fn run(self: Arc<Self>) {
         loop {
             self.some_are_late.notified().await;
@@ -52,22 +53,22 @@ impl ReadinessDelay {
     }
 }
 
-/// The events of one socket's reading side.
+/// Readiness of one socket's read side.
 #[derive(Debug)]
 pub(super) struct Wakeup {
     readiness_delay: Arc<ReadinessDelay>,
-    /// Nothing says that there is nothing to read.
+    /// False after a read that returned `Pending`, until the next event.
     rung: AtomicBool,
     listener: Mutex<Option<Waker>>,
 }
 
 impl Wakeup {
-    /// A new socket may be read.
+    /// Creates the state of a new socket, which may be read at once.
     pub(super) fn new(readiness_delay: Arc<ReadinessDelay>) -> Arc<Self> {
         Arc::new(Self { readiness_delay, rung: AtomicBool::new(true), listener: Mutex::new(None) })
     }
 
-    /// Whether a read is worth a try. If not, `listener` is told when it is.
+    /// Returns whether a read may find bytes. If not, `listener` is woken at the next event.
     pub(super) fn is_rung(&self, listener: &Waker) -> bool {
         self.rung.load(Relaxed) || {
             self.listen(listener);
@@ -75,7 +76,7 @@ impl Wakeup {
         }
     }
 
-    /// A read found nothing: `listener` is told of the next event.
+    /// Notes that a read returned `Pending`; `listener` is woken at the next event.
     pub(super) fn muffle(&self, listener: &Waker) {
         self.rung.store(false, Relaxed);
         self.listen(listener);
@@ -94,7 +95,7 @@ impl Wakeup {
     }
 }
 
-/// The kernel has an event.
+/// Woken by the kernel when the socket has an event.
 impl Wake for Wakeup {
     fn wake(self: Arc<Self>) {
         let event = self.readiness_delay.events.fetch_add(1, Relaxed);
