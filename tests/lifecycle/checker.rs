@@ -1,4 +1,5 @@
-//! Watches a life through its actions and its public face, and asserts the promises as it goes. It never looks into the machine.
+//! Observes a run through its actions and its public state, and asserts the promises at each step.
+//! It does not read the machine's private state.
 
 use core::time::Duration;
 use lameduck::lifecycle::{
@@ -7,7 +8,7 @@ use lameduck::lifecycle::{
     WORKER_RELEASE_MIN,
 };
 
-/// What was seen so far.
+/// The state that the checker has observed.
 #[derive(Clone, Debug)]
 pub(crate) struct Checker {
     plan: Plan,
@@ -16,13 +17,14 @@ pub(crate) struct Checker {
     pub(crate) running_stop_hook: Option<HookIndex>,
     /// A start hook that was dropped and has not returned.
     late_start: Option<HookIndex>,
-    /// A start hook that finished after it was dropped, and whose stop hook has yet to run.
+    /// A start hook that finished after it was dropped; its stop hook has not run yet.
     late_stop: Option<HookIndex>,
-    /// The stop hook that runs is one that was late: it gets what the others left.
+    /// The running stop hook is a late one: it gets the time that the others left.
     stop_hook_is_late: bool,
-    /// What the wait for a cancelled start hook may take from the stop hooks.
+    /// The time that the wait for a cancelled start hook may take from the stop hooks.
     taken: Duration,
-    /// Start hooks that finished, and whose stop hooks have yet to run. A stack: P11 says reverse order.
+    /// Start hooks that finished and whose stop hooks have not run yet. A stack: P11 requires
+    /// reverse order.
     to_stop: Vec<HookIndex>,
     phase: Option<Phase>,
     root: Root,
@@ -40,10 +42,10 @@ pub(crate) struct Checker {
     stopped_before: bool,
 }
 
-/// The public face of a machine, to see whether it changed.
+/// The public state of a machine, to detect changes.
 type Place = (Phase, Option<(Moment, Timer)>);
 
-/// Only a host that calls back in time can expect every hook to have its share in full.
+/// Hooks are guaranteed their full share only if the host calls in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Host {
     Punctual,
@@ -100,12 +102,12 @@ impl Checker {
         }
     }
 
-    /// Whether the exit was asked for.
+    /// Whether the action `Exit` was returned.
     pub(crate) fn exited(&self) -> bool {
         self.exited
     }
 
-    /// Everything that decides what this witness will accept from now on.
+    /// All state that decides what this checker accepts from now on.
     pub(crate) fn digest(&self, now: Moment) -> impl Ord + use<> {
         let hook_ran = self.running_stop_hook.map(|hook| (hook, now.since(self.stop_hook_began)));
         let flags = (self.failed, self.bad_setting, self.hook_failed, self.host == Host::Late);
@@ -119,19 +121,19 @@ impl Checker {
         )
     }
 
-    /// The clock was moved to `now`, while the machine waited until `until`.
+    /// Records that the clock moved to `now`, while the machine waited until `until`.
     pub(crate) fn clock_moved(&mut self, now: Moment, until: Option<Moment>) {
         if until.is_some_and(|until| until < now) {
             self.host = Host::Late;
         }
     }
 
-    /// Whether the result of a dropped start hook still matters.
+    /// Whether the result of a dropped start hook still counts.
     fn is_cleaning_up(&self) -> bool {
         self.phase == Some(Phase::CleaningUp) && self.workers == Workers::Running
     }
 
-    /// What a stop hook is sure to get, as [`HookBudget`] says.
+    /// The time that a stop hook is guaranteed, as [`HookBudget`] documents.
     fn share(&self, hook: HookIndex) -> Duration {
         let own = |budget: &HookBudget| match budget {
             HookBudget::Own(own) => Some(*own),
@@ -142,7 +144,7 @@ impl Checker {
         own(&self.hooks[hook.0]).unwrap_or_else(|| left / u32::try_from(shared).expect("few hooks"))
     }
 
-    /// One action, in the order in which it was handed out.
+    /// Checks one action. Actions come in the order in which they were returned.
     pub(crate) fn saw(&mut self, now: Moment, action: Action) {
         assert!(!self.exited, "P1: {action:?} after Exit");
         match action {
@@ -153,7 +155,7 @@ impl Checker {
                 self.running_start_hook = Some(hook);
             }
             Action::CancelStartHook(hook) => {
-                // A plan with no other time for its result takes it from the clean-up.
+                // A plan with no other time for this result takes it from the clean-up.
                 let Plan { lame_duck, drain, cancel, .. } = self.plan;
                 self.taken = START_RESULT_WAIT.saturating_sub(lame_duck + drain + cancel);
                 assert_eq!(
@@ -313,7 +315,7 @@ impl Checker {
         self.phase = Some(phase);
     }
 
-    /// After all actions of a call were performed.
+    /// Checks the state after all actions of a call were performed.
     pub(crate) fn settled(&mut self, now: Moment, machine: &Lifecycle) {
         let history = machine.history();
         assert_eq!(self.phase, Some(machine.phase()), "P2: every phase is published");
@@ -390,7 +392,7 @@ impl Checker {
         }
     }
 
-    /// Takes note of what the host is about to tell.
+    /// Records an event that is about to be handled.
     pub(crate) fn before_event(&mut self, event: Event, machine: &Lifecycle) {
         self.place_before = Some((machine.phase(), machine.poll_timeout()));
         self.stopped_before = machine.history().stop.is_some();
@@ -399,7 +401,8 @@ impl Checker {
                 self.running_start_hook = None;
                 match result {
                     HookResult::Done => self.to_stop.push(hook),
-                    // During the start this is its end; while it ends for another reason, it is a failure of its own (P13).
+                    // This ends the start. If the start is already ending for another reason, it is
+                    // a failure in addition (P13).
                     HookResult::Failed | HookResult::BadSetting | HookResult::Panicked => {
                         self.failed = true;
                         self.bad_setting |= result == HookResult::BadSetting;
@@ -440,7 +443,7 @@ impl Checker {
         }
     }
 
-    /// After an event was told and all its actions were performed.
+    /// Checks the effect of an event, after all its actions were performed.
     pub(crate) fn after_event(
         &self,
         now: Moment,
@@ -471,7 +474,7 @@ impl Checker {
             Event::StopRequested(StopReason::Signal(signal))
                 if stopped_before && signal.is_impatient() =>
             {
-                // The workers keep their least time: what was cut must be carried out.
+                // Workers keep their minimum time, because they must still drop what was cut.
                 let releases = before.1.is_some_and(|(_, timer)| timer == Timer::WorkerRelease);
                 let over = before.0 == Phase::Stopped || releases;
                 assert!(
@@ -498,7 +501,7 @@ impl Checker {
             | Event::WorkersReleased
             | Event::InternalClosed => {}
         }
-        // A start hook that finished after it was dropped has only a stop half in the history.
+        // A start hook that finished after it was dropped has only a stop stage in the history.
         let history = machine.history();
         let is_started = |verdict| matches!(verdict, HookVerdict::Started(HookResult::Done));
         let was_started = |hook| {

@@ -1,4 +1,5 @@
-//! A life under test: the machine, a clock that only this test moves, and a witness that sees every action.
+//! A run under test: the machine, a clock that only the test moves, and a checker that sees every
+//! action.
 
 use crate::checker::Checker;
 use core::time::Duration;
@@ -12,7 +13,7 @@ pub(crate) const MS: Duration = Duration::from_millis(1);
 pub(crate) const HOOK_RESULTS: [HookResult; 4] =
     [HookResult::Done, HookResult::Failed, HookResult::BadSetting, HookResult::Panicked];
 
-/// Every step of a plan takes this long.
+/// A plan in which every step takes this long.
 pub(crate) fn even_plan(each: Duration) -> Plan {
     Plan {
         start: each,
@@ -24,7 +25,8 @@ pub(crate) fn even_plan(each: Duration) -> Plan {
     }
 }
 
-/// Every event that a host with this many hooks can tell, whether it makes sense now or not.
+/// Returns all events that a host with this many hooks can report, whether they make sense now or
+/// not.
 pub(crate) fn events(hooks: usize) -> Vec<Event> {
     let mut events = Vec::new();
     for hook in (0..hooks).map(HookIndex) {
@@ -55,7 +57,7 @@ pub(crate) fn signal(signal: Signal) -> Event {
     Event::StopRequested(StopReason::Signal(signal))
 }
 
-/// The machine, the moment of its clock, and who watches it.
+/// The machine, its current time, and its checker.
 #[derive(Clone, Debug)]
 pub(crate) struct Life {
     pub(crate) machine: Lifecycle,
@@ -64,7 +66,7 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// A life that begins at second 100, so that a moment before its begin can be told from the epoch.
+    /// Begins a run at second 100, so that a moment before its beginning differs from the epoch.
     pub(crate) fn begin(plan: Plan, hooks: &[HookBudget]) -> (Self, Vec<Action>) {
         let now = Moment::EPOCH + Duration::from_secs(100);
         let machine = Lifecycle::new(plan, hooks, now).expect("the hooks fit into the plan");
@@ -73,7 +75,7 @@ impl Life {
         (life, actions)
     }
 
-    /// A life whose start hooks are all done and whose listeners listen.
+    /// Begins a run whose start hooks are all done and whose listeners listen.
     pub(crate) fn serving(plan: Plan, hooks: &[HookBudget]) -> Self {
         let (mut life, _) = Self::begin(plan, hooks);
         for hook in 0..hooks.len() {
@@ -84,7 +86,7 @@ impl Life {
         life
     }
 
-    /// Tells an event that must count.
+    /// Handles an event that must have an effect.
     pub(crate) fn tell(&mut self, event: Event) -> Vec<Action> {
         let place = self.place();
         let (outcome, actions) = self.try_tell(event);
@@ -92,7 +94,7 @@ impl Life {
         actions
     }
 
-    /// Tells an event now.
+    /// Handles an event at the current time.
     pub(crate) fn try_tell(&mut self, event: Event) -> (Outcome, Vec<Action>) {
         self.checker.before_event(event, &self.machine);
         let outcome = self.machine.handle_event(self.now, event);
@@ -101,26 +103,27 @@ impl Life {
         (outcome, actions)
     }
 
-    /// Moves the clock and tells nobody: what comes next comes before the machine heard of it.
+    /// Moves the clock without a call of `handle_timeout`: the next event reaches the machine
+    /// first.
     pub(crate) fn move_clock(&mut self, moment: Moment) {
         assert!(moment >= self.now, "a clock does not go back");
         self.now = moment;
         self.checker.clock_moved(moment, self.machine.poll_timeout().map(|(until, _)| until));
     }
 
-    /// Moves the clock and lets every wait end that is over by then.
+    /// Moves the clock and ends every wait that has expired by then.
     pub(crate) fn wait_until(&mut self, moment: Moment) -> Vec<Action> {
         self.move_clock(moment);
         self.machine.handle_timeout(self.now);
         self.settle()
     }
 
-    /// Moves the clock by `span` and lets every wait end that is over by then.
+    /// Moves the clock by `span` and ends every wait that has expired by then.
     pub(crate) fn wait(&mut self, span: Duration) -> Vec<Action> {
         self.wait_until(self.now + span)
     }
 
-    /// Waits until the current wait's time is up.
+    /// Waits until the current wait expires.
     pub(crate) fn time_out(&mut self) -> Vec<Action> {
         let (at, timer) = self.machine.poll_timeout().expect("this state waits for a time");
         let actions = self.wait_until(at.max(self.now));
@@ -128,7 +131,7 @@ impl Life {
         actions
     }
 
-    /// Waits until the current wait's time is up; workers end at once.
+    /// Waits until the current wait expires; workers end at once.
     pub(crate) fn time_out_with_prompt_workers(&mut self) -> Vec<Action> {
         match self.machine.poll_timeout() {
             Some((_, Timer::WorkerRelease)) => self.tell(Event::WorkersReleased),
@@ -142,7 +145,8 @@ impl Life {
         at.since(self.now)
     }
 
-    /// Where this life is, readably: `starting/hook 0 of 2`, `cancelling/asked`, `cleaning_up/hook 1`.
+    /// A readable name of the current state: `starting/hook 0 of 2`, `cancelling/asked`,
+    /// `cleaning_up/hook 1`.
     pub(crate) fn place(&self) -> String {
         let phase = self.machine.phase();
         match self.machine.poll_timeout().map(|(_, timer)| timer) {

@@ -1,5 +1,6 @@
-//! Every state that can be reached, times every event and every timeout, at the edges of every wait: at once, 1 ms before its
-//! end, at its end, and 1 ms after, when the host is late. The witness asserts the promises at each step.
+//! Explores every reachable state, times every event and every timeout, at the edges of every wait.
+//! The edges are: at once, 1 ms before its end, at its end, and 1 ms after it, when the host is
+//! late. The checker asserts the promises at each step.
 
 use crate::common::{Life, MS, even_plan, events, signal};
 use core::time::Duration;
@@ -10,7 +11,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Explores a plan from its first moment on, and returns every place that was reached.
+/// Explores a plan from its beginning. Returns every place that was reached.
 fn explore(plan: Plan, hooks: &[HookBudget]) -> BTreeSet<String> {
     let events = events(hooks.len());
     let (begin, _) = Life::begin(plan, hooks);
@@ -58,7 +59,7 @@ fn explore(plan: Plan, hooks: &[HookBudget]) -> BTreeSet<String> {
     places
 }
 
-/// Now, and the edges of the current wait that are yet to come.
+/// Returns the current time and the future edges of the current wait.
 fn moments(life: &Life) -> BTreeSet<Moment> {
     let mut moments = BTreeSet::from([life.now]);
     if let Some((until, _)) = life.machine.poll_timeout() {
@@ -69,7 +70,8 @@ fn moments(life: &Life) -> BTreeSet<Moment> {
     moments
 }
 
-/// All that decides the future of a life, relative to its own now: two lives with the same digest have the same future.
+/// All state that decides the future of a run, relative to its current time. Two runs with the same
+/// digest have the same future.
 fn digest(life: &Life) -> impl Ord + use<> {
     let nanos = |moment: Moment| i128::from(moment.as_nanos()) - i128::from(life.now.as_nanos());
     let history = life.machine.history();
@@ -84,7 +86,8 @@ fn digest(life: &Life) -> impl Ord + use<> {
     (timer, deadline, cleaning_up_since, life.checker.digest(life.now))
 }
 
-/// P7: with nobody to tell anything, time alone leads out of every state but Serving, and by the deadline of the stop.
+/// P7: without any event, time alone leads out of every state but Serving, by the deadline of the
+/// stop.
 fn assert_timeouts_lead_out(life: &Life) {
     let mut life = life.clone();
     let begin = life.now;

@@ -1,13 +1,14 @@
-//! The pure core held against the promises, through its public API alone.
+//! Checks the pure core against the promises, through its public API alone.
 //!
 //! - [`table`]: every transition, as a text and a diagram to review.
-//! - [`explore`]: every state that can be reached, times every event, times the edges of every wait.
-//! - [`random`]: random lives against [`model`], a naive model that was written from the promises.
+//! - [`explore`]: every reachable state, times every event, times the edges of every wait.
+//! - [`random`]: random runs against [`model`], a naive model that was written from the promises.
 //! - [`plan`]: budgets and their refusal, by example.
-//! - [`stories`]: bugs that were, each with its story.
-//! - [`words`]: names and numbers that others read.
+//! - [`stories`]: former bugs, each with its story.
+//! - [`messages`]: names and numbers in logs, metrics and exit codes.
 //!
-//! [`checker`] watches a life from outside and knows the promises; [`common`] drives it. Neither looks into the machine.
+//! [`checker`] observes a run from outside and asserts the promises; [`common`] drives it. Neither
+//! reads the machine's private state.
 
 mod checker;
 mod common;

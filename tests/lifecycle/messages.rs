@@ -1,4 +1,4 @@
-//! The words that logs, metrics and exit codes are made of: whoever reads them relies on each.
+//! The names in logs, metrics and exit codes, which operators and tools rely on.
 
 use core::time::Duration;
 use lameduck::lifecycle::{Moment, Phase, Signal, StopReason, Verdict};

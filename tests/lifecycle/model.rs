@@ -1,8 +1,8 @@
-//! A naive model of a life, written from the promises and not from the machine.
+//! A naive model of the lifecycle, written from the promises and not from the machine.
 //!
-//! It is a to-do list. A stop request writes down every wait that may follow, each with its budget and the moment at
-//! which it must be over whatever came before; from then on the list only gets shorter. It is slow, and simple enough to
-//! believe.
+//! It is a to-do list. A stop request adds every wait that may follow. Each has its budget, and the
+//! latest time at which it must end, whatever came before. After that the list only gets shorter.
+//! The model is slow, but simple enough to be checked by reading.
 
 use core::time::Duration;
 use lameduck::lifecycle::{
@@ -10,13 +10,13 @@ use lameduck::lifecycle::{
     StopReason, Verdict,
 };
 
-/// How long a cancelled start hook has to return.
+/// The time that a cancelled start hook has to return.
 const START_RESULT: Duration = Duration::from_millis(50);
-/// How long the workers have to end, past the deadline and before it.
+/// The time that workers have to end: past the deadline, and before it.
 const RELEASE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(50));
 const FLUSH: Duration = Duration::from_millis(250);
 
-/// A wait of a shutdown: what it is, how long it may take, and when it must be over.
+/// A wait of a shutdown: its kind, its budget, and its latest end.
 #[derive(Clone, Debug)]
 pub(crate) struct Wait {
     what: What,
@@ -48,16 +48,16 @@ pub(crate) struct Model {
     pub(crate) started: usize,
     pub(crate) serving: bool,
     pub(crate) stop: Option<StopReason>,
-    /// The first of them is the wait of now.
+    /// The first entry is the current wait.
     to_do: Vec<Wait>,
     until: Moment,
     cleaned_up_by: Option<Moment>,
-    /// When the clean-up begins at the latest, and when all must be over.
+    /// When the clean-up begins at the latest, and when everything must have ended.
     clean_up_from: Moment,
     deadline: Moment,
     /// The start hook that was cancelled or dropped and has not returned.
     pub(crate) unreturned: Option<usize>,
-    /// A start hook that returned too late, and whose stop hook has yet to run.
+    /// A start hook that returned late; its stop hook has not run yet.
     late: Option<usize>,
     failed: bool,
     bad_setting: bool,
@@ -153,13 +153,13 @@ impl Model {
         (0..hook).map(|below| self.share(below)).sum()
     }
 
-    /// Ends a start that is under way. A running start hook is cancelled, and may still finish.
+    /// Stops during the start. A running start hook is cancelled, and may still finish.
     fn stop_start(&mut self, now: Moment, reason: StopReason) {
         self.unreturned = (self.started < self.hooks.len()).then_some(self.started);
         self.stop(now, reason);
     }
 
-    /// Writes the to-do list.
+    /// Fills the to-do list.
     fn stop(&mut self, now: Moment, reason: StopReason) {
         let left = self.phase();
         self.stop = Some(reason);
@@ -185,7 +185,7 @@ impl Model {
         }
         self.clean_up_from = over_by;
         self.deadline = over_by + cleanup + internal_close;
-        // It may take from the clean-up, if the plan leaves nothing else.
+        // This wait may take time from the clean-up, if the plan leaves no other.
         for wait in list.iter_mut().filter(|wait| wait.what == What::StartResult) {
             (wait.budget, wait.over_by) = (START_RESULT, over_by + cleanup);
         }
@@ -198,7 +198,7 @@ impl Model {
         self.enter(now, left);
     }
 
-    /// What the hooks that never started would have got is there for the others.
+    /// Hooks that never started leave their share to the others.
     fn add_clean_up(&mut self) {
         let Plan { cleanup, internal_close, .. } = self.plan;
         for hook in (0..self.started).rev() {
@@ -217,7 +217,7 @@ impl Model {
         });
     }
 
-    /// Strikes the current wait and begins the next.
+    /// Removes the current wait and begins the next.
     fn strike(&mut self, now: Moment) {
         let left = self.phase();
         let struck = self.to_do.remove(0);
@@ -233,7 +233,8 @@ impl Model {
         self.enter(now, left);
     }
 
-    /// A start hook that was dropped may return, and then has a stop hook, which runs after all others.
+    /// Adds the wait for a dropped start hook that may still return, or for its stop hook, which
+    /// runs after all others.
     fn add_late(&mut self) {
         let what = match (self.unreturned, self.late.take()) {
             (Some(_), _) => What::LateStart,
@@ -261,7 +262,7 @@ impl Model {
         };
         let flush_ends = self.until + self.plan.cancel.min(FLUSH);
         self.until = (now + wait.budget).min(wait.over_by);
-        // The common budget of the hooks runs from the beginning of the clean-up.
+        // The common budget of the hooks begins with the clean-up.
         let common = if phase == Phase::CleaningUp {
             *self.cleaned_up_by.get_or_insert(now + self.plan.cleanup)
         } else {
@@ -271,7 +272,8 @@ impl Model {
             What::LameDuck => {}
             What::Drain => self.actions.push(Action::Quiesce),
             What::Cancelled => self.actions.push(Action::CancelRoot),
-            // Asking ends early when somebody is impatient; how long the flush takes stays the same.
+            // Impatience ends the wait before the abort early. The time for the flush stays the
+            // same.
             What::Flush => {
                 self.until = flush_ends.min(self.until);
                 self.actions.push(Action::Abort);
@@ -280,7 +282,7 @@ impl Model {
                 self.actions.push(Action::CancelStartHook(HookIndex(self.started)));
             }
             What::StopHook(hook) => {
-                // What lower hooks are sure to get is not this one's.
+                // The guaranteed shares of lower hooks are not available to this one.
                 self.until = self.until.min(common.minus(self.shares_below(hook)));
                 self.actions.push(Action::RunStopHook(HookIndex(hook)));
             }
@@ -290,7 +292,7 @@ impl Model {
                 self.actions.push(Action::RunStopHook(HookIndex(hook)));
             }
             What::Workers => {
-                // Each must get to run once, even past the deadline.
+                // Each worker must get to run once, even past the deadline.
                 self.until = self.until.max(now + RELEASE.0);
                 self.unreturned = None;
                 self.late = None;
@@ -300,7 +302,7 @@ impl Model {
         }
     }
 
-    /// Ends the current wait by force: its time is up, or somebody is impatient.
+    /// Ends the current wait without its result: its time expired, or a signal was impatient.
     fn force(&mut self, now: Moment, why: GiveUp) {
         match self.current() {
             Some(
@@ -326,7 +328,7 @@ impl Model {
         }
     }
 
-    /// Whether the event counted for anything.
+    /// Handles an event. Returns whether it had an effect.
     pub(crate) fn event(&mut self, now: Moment, event: Event) -> bool {
         let phase = self.phase();
         match event {
@@ -421,7 +423,7 @@ impl Model {
                 self.event(now, event);
             }
             Event::MainClosed if phase == Phase::Cancelling => {
-                // Nobody is left to be cut: the flush is struck unseen.
+                // Nothing is left to be cut, so the flush is removed without having begun.
                 self.to_do.retain(|wait| wait.what != What::Flush);
                 if self.current() == Some(What::Cancelled) {
                     self.strike(now);

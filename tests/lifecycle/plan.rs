@@ -1,4 +1,5 @@
-//! Budgets by example: what a plan adds up to, when it is refused, and what each stop hook gets of it.
+//! Budgets by example: the sum of a plan, when it is refused, and the time that each stop hook
+//! gets.
 
 use crate::common::{Life, MS, even_plan, signal};
 use core::time::Duration;
@@ -9,7 +10,7 @@ use lameduck::lifecycle::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A life in which the first of these stop hooks (the last of the list) has just begun.
+/// A run in which the first of these stop hooks (the last of the list) has just begun.
 fn cleaning_up(plan: Plan, hooks: &[HookBudget]) -> Life {
     let mut life = Life::serving(plan, hooks);
     life.tell(signal(Signal::Interrupt));

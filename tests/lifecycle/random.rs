@@ -1,4 +1,5 @@
-//! Random lives, held against the naive model step by step: outcome, actions, phase, deadline and verdict.
+//! Random runs, compared with the naive model step by step: outcome, actions, phase, deadline and
+//! verdict.
 
 use crate::common::{Life, MS, events};
 use crate::model::{Model, What};
@@ -8,7 +9,8 @@ use lameduck::lifecycle::{
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-/// How far the clock moves before the next thing happens. Uniform spans almost never hit an edge, so edges are drawn.
+/// The time that passes before the next event. Uniform spans almost never hit an edge, so edges are
+/// drawn, too.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     NotAtAll,
@@ -21,14 +23,14 @@ enum Step {
 #[derive(Clone, Copy, Debug)]
 enum Telling {
     Anything(usize),
-    /// What a host would tell here.
+    /// An event that a real host would report in this state.
     Sensible(HookResult),
     /// Only time passes.
     Nothing,
     Signal(Signal),
 }
 
-/// Whether expired waits are ended before the event is told, as a host should, or not.
+/// Whether expired waits are ended before the event is handled, as a host should do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     TimeFirst,
@@ -73,7 +75,7 @@ fn plans() -> impl Strategy<Value = Plan> {
     )
 }
 
-/// Own budgets are parts of the common one, so that most plans are kept and some are refused.
+/// Own budgets are parts of the common one, so that most plans are accepted and some are refused.
 fn hooks() -> impl Strategy<Value = Vec<Option<u32>>> {
     vec(proptest::option::of(0..50_u32), 0..4)
 }

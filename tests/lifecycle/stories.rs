@@ -1,4 +1,4 @@
-//! Bugs that were found in the machine and are not to come back, each with its story.
+//! Regression tests for bugs of the machine, each with its story.
 
 use crate::common::{Life, even_plan, signal};
 use core::time::Duration;
@@ -9,9 +9,9 @@ use lameduck::lifecycle::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Somebody who wants no limit at all sets the largest duration there is. The machine added up the budgets of later phases with
-/// `+`, which panics when a `Duration` overflows: such a process would have died as soon as a stop got as far as the drain, and
-/// every request in flight with it.
+/// An operator who wanted no limit at all set the largest possible duration. The machine added up
+/// the budgets of later phases with `+`, which panics when a `Duration` overflows. The process
+/// would have died when a stop reached the drain, with every request in flight.
 #[test]
 fn the_longest_durations_there_are_do_not_panic() {
     let hooks = [HookBudget::Own(Duration::MAX / 2), HookBudget::Shared, HookBudget::Shared];
@@ -23,9 +23,10 @@ fn the_longest_durations_there_are_do_not_panic() {
     assert_eq!(life.machine.phase(), Phase::Stopped, "P12: impatience ends the longest wait");
 }
 
-/// Once the sums saturated instead, it was the drain that paid. Its end was the stop's deadline less what later phases need;
-/// with a clean-up that never ends the deadline was `NEVER` (a sum that saturated), less a span that saturated too: the epoch.
-/// A drain of ten seconds lasted none, and whatever was in flight would have been aborted.
+/// Saturating sums then took the time from the drain. Its end was the stop's deadline minus the
+/// needs of later phases. With an endless clean-up the deadline was `NEVER`, a saturated sum, and
+/// subtracting a saturated span gave the epoch. A drain of ten seconds took no time, and all
+/// requests in flight would have been aborted.
 #[test]
 fn a_clean_up_without_end_takes_no_time_from_the_drain() {
     let plan = Plan { cleanup: Duration::MAX, ..Plan::default() };
@@ -44,8 +45,8 @@ fn a_clean_up_without_end_takes_no_time_from_the_drain() {
     );
 }
 
-/// The same saturation among the hooks: half of for ever was kept for the hook to come, which left the one before it a
-/// deadline at the epoch. It was given up in the turn in which it began.
+/// The same saturation among hooks. Half of an endless budget was reserved for the next hook, which
+/// left the one before it a deadline at the epoch. It was given up in the turn in which it began.
 #[test]
 fn hooks_that_share_a_clean_up_without_end_all_have_their_time() {
     let plan = Plan { cleanup: Duration::MAX, ..Plan::default() };
@@ -65,8 +66,9 @@ fn hooks_that_share_a_clean_up_without_end_all_have_their_time() {
     assert_eq!(Verdict::of(life.machine.history(), 0, 0), Verdict::Clean);
 }
 
-/// A SIGTERM comes, and while the lame duck still accepts, its accept loop fails. The stop had its reason already, so the failure
-/// was ignored like any further stop request, and a process that refused its last clients for seconds would have exited with 0.
+/// A SIGTERM arrived, and the accept loop failed while the lame duck should still accept. The stop
+/// already had its reason, so the failure was ignored like any further stop request. A process that
+/// refused its last clients for seconds would have exited with 0.
 #[test]
 fn a_task_that_fails_during_the_shutdown_is_told_by_the_exit() {
     let mut life = Life::serving(Plan::default(), &[]);
@@ -90,8 +92,8 @@ fn a_task_that_fails_during_the_shutdown_is_told_by_the_exit() {
     assert_eq!(Verdict::of(history, 0, 0), Verdict::Failed, "P13: a main task failed");
 }
 
-/// The other side of the story above: a task that was asked to end may end with an error, such as "cancelled". That is no
-/// failure of the service.
+/// The opposite of the story above: a cancelled task may end with an error such as "cancelled".
+/// That is no failure of the service.
 #[test]
 fn a_task_that_fails_after_it_was_cancelled_failed_nobody() {
     let mut life = Life::serving(Plan::default(), &[]);
@@ -104,8 +106,8 @@ fn a_task_that_fails_after_it_was_cancelled_failed_nobody() {
     assert_eq!(Verdict::of(life.machine.history(), 0, 0), Verdict::Clean, "P13");
 }
 
-/// A process that slept through its own deadline and was woken by the last connection's end, not by a timer, gave its next stop
-/// hook a deadline of "now": later than the deadline of the stop, in a state that claimed to lie within it.
+/// A process slept past its own deadline. The end of the last connection woke it, not a timer. Its
+/// next stop hook got a deadline of "now", which was after the deadline of the stop.
 #[test]
 fn a_hook_that_begins_too_late_is_not_given_time_past_the_deadline() {
     let mut life = Life::serving(Plan::default(), &[HookBudget::Shared]);
@@ -123,7 +125,7 @@ fn a_hook_that_begins_too_late_is_not_given_time_past_the_deadline() {
     assert_eq!(life.machine.phase(), Phase::Stopped, "P7: it is over in the same turn");
 }
 
-/// `NEVER` stays `NEVER` whatever is taken from it or added to it, and other moments stop at the epoch.
+/// `NEVER` stays `NEVER` whatever is subtracted or added, and other moments stop at the epoch.
 #[test]
 fn nothing_comes_before_the_epoch_and_never_has_no_eve() {
     assert_eq!(Moment::NEVER.minus(SECOND), Moment::NEVER);
@@ -132,7 +134,7 @@ fn nothing_comes_before_the_epoch_and_never_has_no_eve() {
     assert_eq!((Moment::EPOCH + SECOND).minus(2 * SECOND), Moment::EPOCH);
 }
 
-/// A second failure says nothing that the first has not said.
+/// A second failed task adds nothing to the first.
 #[test]
 fn a_task_that_fails_after_another_changes_nothing() {
     let mut life = Life::serving(Plan::default(), &[]);
@@ -143,8 +145,9 @@ fn a_task_that_fails_after_another_changes_nothing() {
     assert_eq!(Verdict::of(life.machine.history(), 0, 0), Verdict::Failed, "P13");
 }
 
-/// A Deployment of one pod was deleted. Its only probe failed from SIGTERM on, so its endpoint was not `serving`, and kube-proxy
-/// refused new connections during a delay in which the process would have responded to all of them (P2b).
+/// A Deployment of one pod was deleted. Its only probe failed from SIGTERM on, so its endpoint was
+/// not `serving`, and kube-proxy refused new connections. The process would have responded to all
+/// of them during its delay (P2b).
 #[test]
 fn it_serves_through_the_delay_of_an_external_stop_and_not_after_one_that_it_began() {
     let reasons = [
@@ -168,7 +171,7 @@ fn it_serves_through_the_delay_of_an_external_stop_and_not_after_one_that_it_beg
             (Phase::LameDuck, serves),
             "{request:?}"
         );
-        // The first request decides: what comes later changes nothing, in either direction.
+        // The first request decides. Later ones change nothing, in either direction.
         let _ = life.try_tell(Event::StopRequested(StopReason::TaskFailed));
         let _ = life.try_tell(signal(Signal::Terminate));
         assert_eq!(life.machine.is_serving(), serves, "{request:?}");
@@ -181,7 +184,8 @@ fn it_serves_through_the_delay_of_an_external_stop_and_not_after_one_that_it_beg
     }
 }
 
-/// A delay of zero has no moment in which it serves; neither has a start that was stopped.
+/// With a delay of zero it never serves after the stop; neither does it after a stop during the
+/// start.
 #[test]
 fn it_does_not_serve_after_a_stop_before_serving_nor_without_a_delay() {
     let (mut life, _) = Life::begin(Plan::default(), &[]);
@@ -193,8 +197,9 @@ fn it_does_not_serve_after_a_stop_before_serving_nor_without_a_delay() {
     assert_eq!((life.machine.phase(), life.machine.is_serving()), (Phase::Draining, false));
 }
 
-/// A stop came while a start hook was running, and the hook had just opened the database. Its result was dropped with the start, and
-/// the database stayed open: the stop hook of a start that finished must run, before those of the hooks it may need.
+/// A stop arrived while a start hook was running, and the hook had just opened the database. Its
+/// result was dropped with the start, and the database stayed open. The stop hook of a start that
+/// finished must run, before those of the hooks it may need.
 #[test]
 fn a_start_hook_that_finishes_as_it_is_cancelled_is_stopped_first() {
     let (mut life, _) = Life::begin(Plan::default(), &[HookBudget::Shared; 2]);
@@ -206,8 +211,8 @@ fn a_start_hook_that_finishes_as_it_is_cancelled_is_stopped_first() {
     assert_eq!(actions, [Action::RunStopHook(HookIndex(0))], "P11");
 }
 
-/// The wait for a late start hook and the verdict on its stop hook were outside the machine: the internal server had closed by then, and
-/// probes failed while a stop hook still ran.
+/// The wait for a late start hook and its stop hook were outside the machine. The internal server
+/// had closed by then, and probes failed while a stop hook still ran.
 #[test]
 fn a_start_hook_that_finishes_late_is_stopped_after_the_others_and_before_the_internal_server_closes()
  {
@@ -228,7 +233,8 @@ fn a_start_hook_that_finishes_late_is_stopped_after_the_others_and_before_the_in
     assert_eq!(Verdict::of(life.machine.history(), 0, 0), Verdict::HookFailed, "P13");
 }
 
-/// One that never returns holds the exit no longer than the clean-up, and not at all for somebody impatient.
+/// A start hook that never returns delays the exit by the clean-up at most. An impatient signal
+/// ends that wait at once.
 #[test]
 fn a_start_hook_that_never_returns_holds_the_exit_for_the_clean_up_and_no_longer() {
     for impatient in [false, true] {

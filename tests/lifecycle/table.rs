@@ -1,7 +1,7 @@
-//! The policy, printed: every state times every event, as a table and as a diagram. A change of a transition is a change of
-//! these snapshots, for a reviewer to see.
+//! Prints the policy: every state times every event, as a table and as a diagram. A changed
+//! transition changes these snapshots, so a reviewer sees it.
 //!
-//! A state here is an abstract one: how much time is left does not count, and neither does the reason of the stop.
+//! States are abstract here: they include neither the remaining time nor the reason of the stop.
 
 use crate::common::{HOOK_RESULTS, Life, events};
 use core::{cmp::Reverse, fmt::Write as _, time::Duration};
@@ -10,7 +10,7 @@ use lameduck::lifecycle::{
 };
 use std::collections::{BTreeMap, VecDeque};
 
-/// What leads to the same end from the same state.
+/// The triggers that lead from one state to the same result.
 struct Row {
     triggers: Vec<Trigger>,
     outcome: Option<Outcome>,
@@ -30,7 +30,7 @@ struct Section {
     rows: Vec<Row>,
 }
 
-/// Every state of a life with this many hooks, breadth first, so in the order of a life.
+/// Returns all states of a run with this many hooks, in the order of phases.
 fn sections(hooks: usize) -> Vec<Section> {
     let (begin, _) = Life::begin(Plan::default(), &vec![HookBudget::Shared; hooks]);
     let mut found = vec![begin.place()];
@@ -46,12 +46,13 @@ fn sections(hooks: usize) -> Vec<Section> {
             }
         }
     }
-    // A life can end before it serves, so discovery is not the order of a long life: by phase, stop hooks last first.
+    // A run can end before it serves, so the order of discovery is not that of a long run. Sort by
+    // phase, the stop hooks last first.
     sections.sort_by_cached_key(|section| rank(&section.from));
     sections
 }
 
-/// The place of a place in the longest life.
+/// The rank of a place in the longest run.
 fn rank(place: &str) -> (usize, Reverse<String>) {
     let phase = Phase::ALL
         .iter()
@@ -90,7 +91,7 @@ fn section(life: &Life, hooks: usize) -> (Section, Vec<Life>) {
             format!("waits at most {:?}: {timer:?}", life.time_left())
         }
     };
-    // What counts first, what is ignored last.
+    // Applied events first, ignored ones last.
     rows.sort_by_key(|row| row.outcome == Some(Outcome::Ignored));
     (Section { from: life.place(), waits, rows }, nexts)
 }
@@ -123,7 +124,7 @@ fn list(actions: &[Action], now: Moment) -> String {
     list.join(", ")
 }
 
-/// What happened, with all three results of a hook as one where they come together.
+/// Names the triggers. All results of a hook become one name where they occur together.
 fn triggers(triggers: &[Trigger]) -> String {
     let mut names: Vec<String> = Vec::new();
     let mut rest = triggers;
@@ -211,7 +212,7 @@ fn diagram(hooks: usize) -> String {
     }
     let _ = writeln!(text, "    [*] --> {}", id(&sections[0].from));
     for Section { from, rows, .. } in &sections {
-        // Several rows may lead to one state with different actions: one arrow all the same.
+        // Several rows may lead to the same state with different actions. Draw one arrow for them.
         let mut arrows: BTreeMap<usize, Vec<Trigger>> = BTreeMap::new();
         for row in rows.iter().filter(|row| row.to != *from) {
             let to = sections
