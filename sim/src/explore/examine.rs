@@ -1,4 +1,4 @@
-//! One scenario, played and judged; a panic that gets out of a world is a finding like any other.
+//! Runs one scenario and judges it. A panic that leaves the world is a finding like any other.
 
 use super::sometimes::{Coverage, sometimes};
 use crate::{
@@ -16,10 +16,10 @@ use std::{
     time::Duration,
 };
 
-/// How a scenario is played: in a world, with an app.
+/// Runs a scenario in a world, with an app.
 pub type Runner = dyn Fn(&Scenario) -> Outcome + Sync;
 
-/// Which of the worlds.
+/// Simulated network in which scenarios run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Network {
@@ -31,7 +31,7 @@ pub enum Network {
 }
 
 impl Network {
-    /// Its name on a command line.
+    /// Returns the name for the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl FromStr for Network {
     }
 }
 
-/// Plays with the default app on a network.
+/// Returns the runner that uses the default app on a network.
 pub fn play_on(network: Network) -> &'static Runner {
     match network {
         Network::TurmoilNet => &run::<TurmoilNetWorld>,
@@ -62,43 +62,43 @@ pub fn play_on(network: Network) -> &'static Runner {
     }
 }
 
-/// What came of one scenario.
+/// Result of one scenario.
 #[derive(Debug)]
 pub struct Examined {
     /// The promises that did not hold.
     pub broken: Vec<Broken>,
-    /// For each oracle, whether the scenario put its promise to the test.
+    /// For each oracle, whether the scenario exercised its promise.
     pub exercised: Vec<bool>,
     /// For each of the [`sometimes`] states, whether it was reached.
     pub reached: Vec<bool>,
-    /// How long it took in its world.
+    /// Simulated time that the run took.
     pub simulated: Duration,
-    /// The hash of its trace.
+    /// Hash of the trace.
     pub hash: u64,
-    /// Whether it was played twice.
+    /// Whether the scenario was run twice.
     pub replayed: bool,
-    /// All that happened, unless it panicked.
+    /// The whole outcome; `None` if the run panicked.
     pub outcome: Option<Outcome>,
 }
 
 /// A scenario that broke promises.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// The seed it was drawn from.
+    /// Seed from which the scenario was drawn.
     pub seed: u64,
     /// The scenario.
     pub scenario: Scenario,
-    /// What it broke.
+    /// The promises that it broke.
     pub broken: Vec<Broken>,
 }
 
-/// Plays a scenario and judges it by the promises.
+/// Runs a scenario and judges it by all promises.
 #[must_use]
 pub fn examine(play: &Runner, scenario: &Scenario) -> Examined {
     examine_by(ORACLES, play, scenario)
 }
 
-/// Plays a scenario; `judges` judge it.
+/// Runs a scenario and judges it by the given oracles.
 #[must_use]
 pub fn examine_by(judges: &[Oracle], play: &Runner, scenario: &Scenario) -> Examined {
     EXPLORING.set(true);
@@ -143,7 +143,7 @@ impl Examined {
             .or_else(|| payload.downcast_ref::<&str>().copied());
         let said = said.unwrap_or("(no message)");
         let at = LAST_PANIC.with_borrow(Clone::clone);
-        // Our own assertions name the promise.
+        // Assertions of the host begin with the number of their promise.
         let named = ORACLES.iter().find(|oracle| said.starts_with(&format!("{}:", oracle.promise)));
         let (promise, words) =
             named.map_or(("P15", "contained"), |oracle| (oracle.promise, oracle.words));
@@ -158,7 +158,7 @@ impl Examined {
         }
     }
 
-    /// P17: the same scenario, played again.
+    /// P17: compares the hash of a second run of the same scenario.
     pub(super) fn hold_against(&mut self, hash: u64) {
         self.replayed = true;
         if hash != self.hash {
@@ -176,8 +176,8 @@ thread_local! {
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// From now on panics inside of a scenario are not printed: most are part of it, and what gets out is a finding. Panics elsewhere
-/// are printed as before.
+/// Installs a panic hook that prints no panics inside a scenario. Most of them belong to the
+/// scenario, and a panic that leaves it becomes a finding. Panics elsewhere are printed as before.
 pub fn quiet_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -1,11 +1,13 @@
-//! Exploration: many scenarios, each from a seed, on all cores, each held against every promise.
+//! Exploration: runs many scenarios on all cores, each drawn from a seed, and judges each by every
+//! promise.
 //!
 //! ```text
 //!  seeds ──▶ draw ──▶ play ──▶ judge ──▶ promises exercised, states reached ──▶ summary
 //!              (one world a thread)  └──▶ a promise broken: shrink, write it down
 //! ```
-//! What is explored is a [`Runner`]: a function that plays a scenario in some world, with some app. Every few seeds one is played
-//! again on a fresh thread, and the traces must be equal (P17). The machine's time is asked for nothing but the speed.
+//! A [`Runner`] runs each scenario in some world, with some app. At regular intervals a seed is run
+//! again on a fresh thread; both traces must be equal (P17). Real time serves only to measure the
+//! speed.
 
 mod examine;
 mod sometimes;
@@ -30,30 +32,30 @@ use std::{
     time::Duration,
 };
 
-/// One seed in so many is played twice.
+/// Default of [`Exploration::replay_every`].
 const REPLAY_EVERY: Option<u64> = Some(50);
-/// The usual [`Exploration::found_max`].
+/// Default of [`Exploration::found_max`].
 const FOUND_MAX: usize = 5;
 
-/// What to explore, and how far.
+/// Settings of an exploration.
 pub struct Exploration<'a> {
-    /// How a scenario is played.
+    /// Runs one scenario.
     pub play: &'a Runner,
-    /// What the scenario of a seed is.
+    /// Draws the scenario of a seed.
     pub draw: &'a (dyn Fn(u64) -> Scenario + Sync),
-    /// Which seeds, in their order.
+    /// Seeds, in this order.
     pub seeds: Range<u64>,
-    /// Who judges.
+    /// Oracles that judge each run.
     pub judges: &'static [Oracle],
-    /// One seed in so many is played twice (P17).
+    /// One in this many seeds is run twice (P17).
     pub replay_every: Option<u64>,
-    /// After so many failing scenarios there is no point in going on.
+    /// The exploration ends after this many failing scenarios.
     pub found_max: usize,
-    /// How many worlds at one time, each on a thread.
+    /// Number of threads; each runs one world at a time.
     pub threads: usize,
-    /// Set by anybody, it ends the exploration before the next scenario.
+    /// Ends the exploration before the next scenario once it is set.
     pub stop: &'a AtomicBool,
-    /// Told after each scenario.
+    /// Called after each scenario.
     pub on_progress: &'a (dyn Fn() + Sync),
 }
 
@@ -67,7 +69,7 @@ impl std::fmt::Debug for Exploration<'_> {
 }
 
 impl<'a> Exploration<'a> {
-    /// All of `seeds`, drawn as usual, on all cores.
+    /// Explores all of `seeds` on all cores, with the default generator and oracles.
     pub fn new(play: &'a Runner, seeds: Range<u64>, stop: &'a AtomicBool) -> Self {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -83,7 +85,7 @@ impl<'a> Exploration<'a> {
         }
     }
 
-    /// Explores until all seeds are played, enough failures are found, or it is stopped.
+    /// Explores until all seeds are done, `found_max` failures are found, or `stop` is set.
     #[must_use]
     pub fn run(&self) -> Summary {
         quiet_panics();
@@ -132,7 +134,7 @@ impl<'a> Exploration<'a> {
     }
 }
 
-/// A rate, in words: scenarios a second.
+/// Returns the rate of `count` scenarios in `span`, per second.
 #[must_use]
 pub fn per_second(count: u64, span: Duration) -> f64 {
     let seconds = span.as_secs_f64();

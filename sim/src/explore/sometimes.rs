@@ -1,7 +1,8 @@
-//! The sometimes-table: states that exploration must reach, each a sentence and a test.
+//! The sometimes-table: states that exploration must reach, each with a description and a test.
 //!
-//! An oracle that is never put to the test proves nothing, and a generator does not tell what it never draws. So what must be
-//! met is declared here, by hand, and a run of some length that misses one of it fails.
+//! An oracle whose promise is never exercised proves nothing, and a generator does not show which
+//! states it never draws. The states that must be reached are therefore declared here by hand. A
+//! run of at least [`REACHES_ALL`](super::REACHES_ALL) scenarios that misses one of them fails.
 
 mod coverage;
 
@@ -18,7 +19,7 @@ use std::{fmt, sync::OnceLock, time::Duration};
 
 /// A state that must be reached sometimes.
 pub struct Sometimes {
-    /// What it is.
+    /// Description of the state.
     pub what: String,
     test: Box<dyn Fn(&Coverage<'_>) -> bool + Send + Sync>,
 }
@@ -42,7 +43,7 @@ impl Sometimes {
     }
 }
 
-/// All of them.
+/// Returns all states.
 #[must_use]
 pub fn sometimes() -> &'static [Sometimes] {
     static ALL: OnceLock<Vec<Sometimes>> = OnceLock::new();
@@ -67,7 +68,7 @@ fn stops(all: &mut Vec<Sometimes>) {
                 move |coverage| coverage.stops.first() == Some(&(phase, by)),
             ));
         }
-        // What comes in the instant in which the process leaves is not heard any more.
+        // A signal in the last instant of the process is no longer received.
         for phase in [Phase::LameDuck, Phase::Draining, Phase::Cancelling, Phase::CleaningUp] {
             all.push(Sometimes::new(
                 format!("stop: a further one by {by:?} in {phase}"),
@@ -147,7 +148,7 @@ fn edges(all: &mut Vec<Sometimes>) {
     }
 }
 
-/// Whether a client is of a kind.
+/// Tests the kind of a client.
 type Is = fn(&Traffic) -> bool;
 
 fn clients(all: &mut Vec<Sometimes>) {
@@ -361,7 +362,7 @@ fn meetings(all: &mut Vec<Sometimes>) {
     }));
 }
 
-/// What goes wrong around the host, and that it does while it matters.
+/// Faults around the host, at a time when they matter.
 fn faults(all: &mut Vec<Sometimes>) {
     let mut fault = |what: &str, test: fn(&Coverage<'_>) -> bool| {
         all.push(Sometimes::new(format!("fault: {what}"), test));
@@ -433,7 +434,7 @@ fn faults(all: &mut Vec<Sometimes>) {
     });
 }
 
-/// Within this of an edge is at it.
+/// Longest distance from a phase edge that counts as being at the edge.
 const NEAR: Duration = Duration::from_millis(2);
 
 #[cfg(test)]

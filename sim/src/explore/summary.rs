@@ -1,36 +1,37 @@
-//! What an exploration came to, in numbers and in words.
+//! Result of an exploration, as numbers and as text.
 
 use super::{Examined, Found, per_second, sometimes};
 use crate::{oracle::ORACLES, scenario::Scenario};
 use serde_json::{Value, json};
 use std::{fmt, time::Duration};
 
-/// A run of so many scenarios must have reached every state; a shorter one may have missed some.
+/// Number of scenarios from which on a run must have reached every state. A shorter run may miss
+/// some.
 pub const REACHES_ALL: u64 = 5_000;
 
-/// What an exploration came to.
+/// Result of an exploration.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// How many scenarios were played and judged.
+    /// Number of scenarios that were run and judged.
     pub scenarios: u64,
-    /// How many of them were played twice (P17).
+    /// Number of scenarios that were run twice (P17).
     pub replayed: u64,
-    /// How long they took in their worlds, together.
+    /// Total simulated time.
     pub simulated: Duration,
-    /// For each oracle, how many scenarios put its promise to the test.
+    /// For each oracle, the number of scenarios that exercised its promise.
     pub exercised: Vec<u64>,
-    /// For each of the [`sometimes`] states, how many scenarios reached it.
+    /// For each of the [`sometimes`] states, the number of scenarios that reached it.
     pub reached: Vec<u64>,
-    /// What broke promises.
+    /// Scenarios that broke promises.
     pub found: Vec<Found>,
-    /// How long it took on the wall. The caller's to measure.
+    /// Real time that the exploration took. The caller measures it.
     pub real: Duration,
-    /// How much of the processors it took. The caller's to measure.
+    /// CPU time that the exploration took. The caller measures it.
     pub cpu: Option<Duration>,
 }
 
 impl Summary {
-    /// Nothing yet.
+    /// Returns an empty summary.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -59,27 +60,27 @@ impl Summary {
         }
     }
 
-    /// The states that no scenario reached.
+    /// Returns the states that no scenario reached.
     #[must_use]
     pub fn missed(&self) -> Vec<&'static str> {
         let missed = sometimes().iter().zip(&self.reached).filter(|(_, count)| **count == 0);
         missed.map(|(state, _)| state.what.as_str()).collect()
     }
 
-    /// Whether every promise held and, in a run that is long enough for it, every state was reached.
+    /// Whether every promise held and, if the run was long enough, every state was reached.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.found.is_empty() && (self.scenarios < REACHES_ALL || self.missed().is_empty())
     }
 
-    /// The processors' time a scenario, in milliseconds.
+    /// Returns the CPU time per run, in milliseconds.
     #[must_use]
     pub fn cpu_ms_each(&self) -> Option<f64> {
         let played = self.scenarios + self.replayed;
         self.cpu.filter(|_| played > 0).map(|cpu| cpu.as_secs_f64() * 1_000.0 / played as f64)
     }
 
-    /// For machines.
+    /// Returns the summary as JSON.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let promises: serde_json::Map<String, Value> = ORACLES
@@ -113,7 +114,7 @@ impl Summary {
         })
     }
 
-    /// All in one line.
+    /// Returns the result in one line.
     #[must_use]
     pub fn last_line(&self) -> String {
         let missed = self.missed().len();

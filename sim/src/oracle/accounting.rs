@@ -1,7 +1,8 @@
-//! The books: what the report says, held against what was seen of it, number by number (P5, P11, P13).
+//! Compares each number in the report with what the trace shows (P5, P11, P13).
 //!
-//! Nothing here asks the host's own code what is a failure, how long a plan is at worst, or what a hook may take: it is worked out
-//! again, so that a mistake there is not made twice.
+//! Nothing here uses the host's own code to decide what a failure is, how long a plan may take at
+//! worst, or how much time a hook has. All of this is computed again, so that a mistake in the host
+//! is not repeated here.
 
 use super::{ErrorKind, ObservedRequest, RequestResult, RunHistory};
 use crate::{
@@ -16,10 +17,10 @@ use lameduck::{
 };
 use std::{collections::BTreeSet, time::Duration};
 
-/// How long the cut has to be carried out after the last phase.
+/// Time allowed between the last phase and the exit, in which the remaining work is aborted.
 const CUT: Duration = Duration::from_millis(50);
 
-/// The report's numbers add up, and are those of the trace.
+/// Checks that the report's numbers add up and match the trace.
 pub(super) fn the_books_agree(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
     spans_are_the_phases(history, report)?;
     the_bound_is_the_plans(history, report)?;
@@ -28,14 +29,14 @@ pub(super) fn the_books_agree(history: &RunHistory<'_>, report: &Report) -> Resu
     hooks_are_told_as_they_were(history, report)
 }
 
-/// What a shutdown may take at worst, of this plan.
+/// Longest time that a shutdown may take by this scenario's plan.
 pub(super) fn worst_case(history: &RunHistory<'_>) -> Duration {
     let plan = &history.scenario.plan;
     let all = plan.lame_duck + plan.drain + plan.cancel + plan.cleanup + plan.internal_close;
     Duration::from_millis(all)
 }
 
-/// Whether the service itself failed, as the report has it.
+/// Whether the stop reason means that the service itself failed.
 pub(super) const fn is_failure(reason: StopReason) -> bool {
     match reason {
         StopReason::Signal(_) | StopReason::Requested => false,
@@ -45,7 +46,7 @@ pub(super) const fn is_failure(reason: StopReason) -> bool {
 
 fn spans_are_the_phases(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
     let Some((exit, _)) = history.exit() else { return Ok(()) };
-    // A phase of no time is told when it is entered, as all others.
+    // A phase of zero length is recorded too.
     let seen: Vec<(Phase, Duration)> =
         history.phases.iter().map(|(phase, _, at)| (*phase, *at)).collect();
     let said: Vec<Phase> = report.phases.iter().map(|(phase, _)| *phase).collect();
@@ -86,7 +87,8 @@ fn the_bound_is_the_plans(history: &RunHistory<'_>, report: &Report) -> Result<(
     Ok(())
 }
 
-/// Whether the first hook that failed did so after the stop request: a start hook that was cancelled has a moment to return.
+/// Whether the first hook failure came after the stop request. A cancelled start hook has a short
+/// time to return, and may still fail in it.
 fn a_cancelled_start_failed(history: &RunHistory<'_>, report: &Report) -> bool {
     let exit = report.phases.iter().map(|(_, span)| *span).sum::<Duration>();
     let stop = exit.saturating_sub(report.shutdown);
@@ -94,7 +96,7 @@ fn a_cancelled_start_failed(history: &RunHistory<'_>, report: &Report) -> bool {
     failed.is_some_and(|record| history.host(record.at) + history.rounding() >= stop)
 }
 
-/// Why a life failed, and that it did.
+/// Checks the reason and the error of the report against the failures in the trace.
 fn failures_are_said(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
     let start_failed = report.hooks.iter().any(is_failed_start);
     let limit = Duration::from_millis(history.scenario.plan.start);
@@ -179,7 +181,8 @@ fn connections_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<
             connections.accepted
         ));
     }
-    // An answer that was cut in its body was reset by us, where nobody else resets anything.
+    // Without network faults only the host resets a connection, so it must have counted a response
+    // that was cut in its body.
     let torn: BTreeSet<(usize, u64)> = history
         .requests
         .iter()
@@ -197,7 +200,8 @@ fn connections_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<
     Ok(())
 }
 
-/// What crossed the close of an idle connection is counted, where the network is so near that it must have been seen.
+/// Checks that requests that crossed the close of an idle connection are counted. Applies only
+/// where the latency is so short that the host must have seen them.
 pub(super) fn races_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
     let cut = history.began(Phase::CleaningUp).unwrap_or_default();
     let crossed = history.requests.iter().filter(|observed| {
@@ -227,7 +231,8 @@ pub(super) fn races_are_counted(history: &RunHistory<'_>, report: &Report) -> Re
     Ok(())
 }
 
-/// Connections that the drain closed without an announcement are counted, and no others.
+/// Checks that connections which the drain closed without an announcement are counted, and no
+/// others.
 pub(super) fn untold_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
     let connections = &report.connections;
     let announced = |observed: &&ObservedRequest| matches!(observed.head, Some((_, _, true)));
@@ -256,7 +261,7 @@ pub(super) fn untold_are_counted(history: &RunHistory<'_>, report: &Report) -> R
             Err(untold_without_drain(connections.untold))
         };
     };
-    // What a body that was left unread closes was never idle.
+    // A connection that is closed because of an unread body was never idle.
     let keeps = |client: &Client| {
         let tears = |request_kind: &RequestKind| {
             matches!(
@@ -299,7 +304,7 @@ pub(super) fn is_http2(client: Option<&Client>) -> bool {
     })
 }
 
-/// Each fate is counted for whom it befell.
+/// Checks that each outcome is counted for the requests that had it.
 pub(super) fn fates_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
     let tally = &report.requests;
     if tally.aborted != report.aborts.len() as u64 {
@@ -340,7 +345,7 @@ pub(super) fn fates_are_counted(history: &RunHistory<'_>, report: &Report) -> Re
         observed.head.is_some()
             && matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how != "timed-out" && how != "not-sent")
     };
-    // Whoever is cut in the very moment of its head may not have seen it.
+    // A client whose response was cut right after the head may not have received the head.
     let torn = history.requests.iter().filter(torn).count() as u64;
     if torn > aborts(true) {
         return Err(format!(
@@ -375,13 +380,13 @@ pub(super) fn fates_are_counted(history: &RunHistory<'_>, report: &Report) -> Re
     Ok(())
 }
 
-/// Each abort is told with the path and the age of a handler that was at work.
+/// Checks that each logged abort has the path and the age of a running handler.
 fn aborts_are_as_old_as_they_were(history: &RunHistory<'_>) -> Result<(), String> {
     let others = |client: &Client| {
         matches!(client.request_kind, RequestKind::Get(_) | RequestKind::Post(..))
     };
     if history.scenario.clients.iter().any(others) {
-        // Another app's handlers do not tell.
+        // The handlers of another app record nothing.
         return Ok(());
     }
     for record in
@@ -408,14 +413,15 @@ fn aborts_are_as_old_as_they_were(history: &RunHistory<'_>) -> Result<(), String
     Ok(())
 }
 
-/// With HTTP/1 an answer that is cut in its body is reset: an end could be taken for its own.
+/// Checks that an HTTP/1 response which is cut in its body is reset: a FIN could be taken for the
+/// regular end of the body.
 fn cut_short_is_reset(history: &RunHistory<'_>) -> Result<(), String> {
-    // One of the worlds knows no reset.
+    // Only one of the two worlds has RST.
     if !history.resets() {
         return Ok(());
     }
     let ended = history.requests.iter().find(|observed| {
-        // The length of a 503 tells that it is not whole.
+        // A 503 has a Content-Length, so the client sees that it is incomplete.
         let is_ours = observed.head.is_some_and(|(_, status, _)| status == 503);
         !is_ours
             && !is_http2(history.client(observed))
@@ -430,7 +436,8 @@ fn cut_short_is_reset(history: &RunHistory<'_>) -> Result<(), String> {
     }
 }
 
-/// An answer that is larger than the window of a client that reads nothing is never handed over whole.
+/// Checks that a response larger than the window of a client that reads nothing is not counted as
+/// finished.
 fn unread_is_not_finished(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
     let unread = history.requests.iter().filter(|observed| {
         let large = |request_kind: &RequestKind| matches!(request_kind, RequestKind::Bytes(bytes) if *bytes > UNREAD_WINDOW as usize);
@@ -448,13 +455,14 @@ fn unread_is_not_finished(history: &RunHistory<'_>, report: &Report) -> Result<(
     Ok(())
 }
 
-/// A hook's verdict is what became of it, and it was given up neither before its time nor after it.
+/// Checks that each hook's verdict matches the trace, and that no hook is given up too early or too
+/// late.
 fn hooks_are_told_as_they_were(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
     let shares = shares(history);
     let began = history.began(Phase::CleaningUp).map(|at| history.host(at)).unwrap_or_default();
     let plan = &history.scenario.plan;
     let cleanup = Duration::from_millis(plan.cleanup);
-    // Where phases are too long, that is another promise's matter.
+    // If a phase itself was too long, P7 reports it.
     let common = began + cleanup;
     for hook in &report.hooks {
         let Some(n) = history.scenario.hooks.iter().position(|script| script.name == hook.name)
@@ -490,7 +498,7 @@ fn hooks_are_told_as_they_were(history: &RunHistory<'_>, report: &Report) -> Res
                 }
             }
             HookVerdict::StartDropped | HookVerdict::GivenUp(_) => {
-                // What ends with its time was out of time.
+                // A hook that returns in the moment in which its time expires was too late.
                 if let (Some(ends), Some(begins)) = (ends, begins)
                     && history.host(ends) + history.rounding() < history.host(begins) + hook.took
                 {
@@ -506,7 +514,7 @@ fn hooks_are_told_as_they_were(history: &RunHistory<'_>, report: &Report) -> Res
         else {
             continue;
         };
-        // A late one runs after all others, and gets what they left.
+        // A late hook runs after all others and gets the time that they left.
         let below = if history.was_dropped(&hook.name) { 0 } else { n };
         let reserved: Duration = shares[..below].iter().sum();
         let until = common.saturating_sub(reserved);
@@ -514,7 +522,7 @@ fn hooks_are_told_as_they_were(history: &RunHistory<'_>, report: &Report) -> Res
             .budget_ms
             .map_or(until, |own| until.min(history.host(begins) + Duration::from_millis(own)));
         let over = history.host(begins) + hook.took;
-        // A share of a third is no whole millisecond.
+        // A third of the budget is not a whole number of milliseconds.
         let late = until + Duration::from_millis(1) + history.rounding();
         if over > late {
             return Err(format!(
@@ -545,7 +553,7 @@ fn hooks_are_told_as_they_were(history: &RunHistory<'_>, report: &Report) -> Res
     Ok(())
 }
 
-/// What each hook is sure to get: its own budget, or an equal share of what those leave.
+/// Time guaranteed to each hook: its own budget, or an equal share of the rest.
 fn shares(history: &RunHistory<'_>) -> Vec<Duration> {
     let hooks = &history.scenario.hooks;
     let own: u64 = hooks.iter().filter_map(|hook| hook.budget_ms).sum();
@@ -558,7 +566,7 @@ fn shares(history: &RunHistory<'_>) -> Vec<Duration> {
     hooks.iter().map(|hook| hook.budget_ms.map_or(share, Duration::from_millis)).collect()
 }
 
-/// The exit follows the last phase.
+/// Checks that the exit follows soon after the last phase.
 pub(super) fn the_exit_follows(history: &RunHistory<'_>) -> Result<(), String> {
     let (Some(stopped), Some((exit, _))) = (history.began(Phase::Stopped), history.exit()) else {
         return Ok(());

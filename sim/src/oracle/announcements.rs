@@ -1,50 +1,50 @@
-//! Judges of P4's announcements: `Connection: close` and GOAWAY, at the moment that the policy says.
+//! Oracles for the announcements of P4: `Connection: close` and GOAWAY, and their timing.
 //!
-//! A judge knows no seed. Where a moment is drawn, it holds what must be so for each connection, and
-//! what would be a miracle for several.
+//! An oracle does not know the seed. Where the host draws a moment at random, it checks what must
+//! hold for every connection, and what would be very unlikely for several connections at once.
 
 use super::{ObservedRequest, RunHistory, accounting::is_http2};
 use crate::scenario::{Client, Fault, Pacing, RequestKind, Traffic};
 use lameduck::lifecycle::Phase;
 use std::{collections::BTreeMap, time::Duration};
 
-/// Timers are exact to this, with a sweep and a write.
+/// Tolerance of a timer, including a sweep and a write.
 const MOMENT: Duration = Duration::from_millis(20);
 
-/// An announcement within this of the first response came at once.
+/// An announcement within this time after the first response counts as immediate.
 const AT_ONCE: Duration = Duration::from_millis(5);
 
-/// What is left of the delay, so that a drawn moment is unlikely to be at once.
+/// Least remaining delay in which a moment drawn at random is unlikely to be immediate.
 const LEFT_LEAST: Duration = Duration::from_millis(500);
 
-/// The last part of the delay, in which everything announces, is its last tenth, but not shorter than
-/// this, if that is not more than its half.
+/// Least length of the last part of the delay, in which every response announces the close. That
+/// part is the last tenth of the delay, at least this long, but at most half of the delay.
 const LAST_PART_LEAST: Duration = Duration::from_millis(250);
 
-/// At most this many bytes of a body leave at once.
+/// Largest body that is certain to leave in one write.
 const SENT_AT_ONCE: usize = 10_000;
 
-/// The number of connections that one client opens before the last part. A client that asks without
-/// a pause opens about ln(delay / round trip) of them, which is 10 at most.
+/// Limit on the connections that one client opens before the last part. A client that sends
+/// requests without a pause opens about ln(delay / round trip) connections, which is at most 10.
 const CONNECTIONS_MAX: usize = 40;
 
-/// What a client saw of one connection.
+/// One connection as its client saw it.
 #[derive(Debug, Default)]
 struct Connection<'a> {
     opened: Duration,
-    /// Its requests, in order.
+    /// The requests on this connection, in order.
     requests: Vec<&'a ObservedRequest>,
     goaway: Option<Duration>,
 }
 
 impl Connection<'_> {
-    /// When the first head of a response came.
+    /// Returns the time at which the first response head arrived.
     fn first_head(&self) -> Option<Duration> {
         self.requests.iter().filter_map(|observed| observed.head).map(|(at, ..)| at).min()
     }
 }
 
-/// The lame duck delay and the connections, as clients saw them.
+/// The lame duck delay and the connections, as the clients saw them.
 struct Delay<'a> {
     history: &'a RunHistory<'a>,
     stop: Duration,
@@ -53,7 +53,7 @@ struct Delay<'a> {
     connections: BTreeMap<(usize, u64), Connection<'a>>,
 }
 
-/// Holds all that P4 says of announcements.
+/// Checks everything that P4 promises about announcements.
 pub(super) fn closes_are_announced(history: &RunHistory<'_>) -> Result<(), String> {
     let Some(stop) = history.left_serving() else { return Ok(()) };
     let delay = Delay::read(history, stop);
@@ -96,14 +96,14 @@ impl<'a> Delay<'a> {
         Self { history, stop, last_part: last_part.min(drain), drain, connections }
     }
 
-    /// Whether the host accepted it before the stop request.
+    /// Whether the host accepted the connection before the stop request.
     fn is_early(&self, connection: &Connection<'_>) -> bool {
         let starved = |fault: &Fault| matches!(fault, Fault::NoDescriptors { .. });
         let waits = self.history.scenario.faults.iter().any(starved);
         !waits && connection.opened + self.history.under_way() + MOMENT < self.stop
     }
 
-    /// Whether the host accepted it after the stop request.
+    /// Whether the host accepted the connection after the stop request.
     fn is_late(&self, connection: &Connection<'_>) -> bool {
         connection.opened > self.stop + self.history.under_way() * 2
     }
@@ -116,8 +116,8 @@ impl<'a> Delay<'a> {
         connection.requests.first().is_some_and(|observed| is_http2(self.history.client(observed)))
     }
 
-    /// Before the stop nothing announces. Later, no connection that was opened in the delay does
-    /// with its first response, before the last part.
+    /// Checks that nothing is announced before the stop request. After it, a connection opened in
+    /// the delay must not announce with its first response before the last part.
     fn nothing_is_announced_early(&self) -> Result<(), String> {
         for connection in self.connections.values() {
             let until = if self.is_late(connection) {
@@ -153,7 +153,7 @@ impl<'a> Delay<'a> {
         Ok(())
     }
 
-    /// Whether its response ends the connection whatever the phase is.
+    /// Whether the response to this request ends the connection in any phase.
     fn closes_for_itself(&self, observed: &ObservedRequest) -> bool {
         let unread = matches!(
             self.history.request_kind(observed),
@@ -163,14 +163,14 @@ impl<'a> Delay<'a> {
         unread || self.history.client(observed).is_some_and(half_closed)
     }
 
-    /// HTTP/1: the first response in the delay of a connection of before, and every response of the
-    /// last part and after it.
+    /// HTTP/1: checks that an early connection announces with its first response in the delay, and
+    /// that every response announces from the last part on.
     fn responses_announce(&self) -> Result<(), String> {
         let under_way = self.history.under_way();
         for connection in self.connections.values() {
             let from = if self.is_early(connection) { self.stop } else { self.last_part };
             for observed in &connection.requests {
-                // A slow reader sees the head long after it was sent.
+                // A slow reader receives the head long after it was sent.
                 let is_exempt = self.history.client(observed).is_some_and(|client| {
                     is_http2(Some(client))
                         || matches!(client.traffic, Traffic::Once(Pacing::SlowReader(..)))
@@ -189,8 +189,8 @@ impl<'a> Delay<'a> {
         Ok(())
     }
 
-    /// HTTP/2: a connection that had a response gets its GOAWAY before the last part is over, or
-    /// behind that response.
+    /// HTTP/2: checks that a connection which had a response gets its GOAWAY before the end of the
+    /// last part, or right after that response.
     fn goaways_are_sent_in_time(&self) -> Result<(), String> {
         if self.history.is_impatient() {
             return Ok(());
@@ -198,7 +198,8 @@ impl<'a> Delay<'a> {
         for connection in self.connections.values().filter(|connection| self.is_http2(connection)) {
             let Some(head) = connection.first_head() else { continue };
             let by = (self.last_part + self.history.under_way()).max(head) + MOMENT;
-            // The last word of a connection that its client ends is none of the delay's.
+            // Not judged if the first response came in the drain: the GOAWAY may then be the last
+            // frame of a connection that its client ends.
             if let Some(told) = connection.goaway
                 && self.are_small(connection)
                 && head < self.drain
@@ -212,7 +213,8 @@ impl<'a> Delay<'a> {
         Ok(())
     }
 
-    /// HTTP/2: by the drain every connection got it, or behind its first request.
+    /// HTTP/2: checks that every connection gets its GOAWAY by the start of the drain, or right
+    /// after its first request.
     fn goaways_are_sent_by_the_drain(&self) -> Result<(), String> {
         if self.drain == Duration::MAX {
             return Ok(());
@@ -239,7 +241,8 @@ impl<'a> Delay<'a> {
         Ok(())
     }
 
-    /// A GOAWAY does not overtake what was written before it.
+    /// Whether all responses on the connection are small. A GOAWAY is sent after the bytes that
+    /// were written before it, so a large response delays it.
     fn are_small(&self, connection: &Connection<'_>) -> bool {
         let is_large = |request_kind: &RequestKind| matches!(request_kind, RequestKind::Bytes(bytes) | RequestKind::Echo(bytes) if *bytes > SENT_AT_ONCE);
         let has_large = |client: &Client| {
@@ -251,7 +254,8 @@ impl<'a> Delay<'a> {
         })
     }
 
-    /// Whether moments can be told from chance: a long delay, and packets that take the same time.
+    /// Whether moments drawn at random can be distinguished from immediate ones. This takes a long
+    /// delay and a nearly constant latency.
     fn can_be_told_apart(&self) -> bool {
         let (near, far) = self.history.scenario.latency_ms;
         let long =
@@ -259,8 +263,8 @@ impl<'a> Delay<'a> {
         long && far - near <= 2 && !self.history.is_impatient()
     }
 
-    /// Connections of before the stop do not get their GOAWAY in one moment, or all clients would
-    /// come back in one.
+    /// Checks that connections older than the stop request do not all get their GOAWAY at once. All
+    /// clients would reconnect at once.
     fn moments_of_the_stop_are_spread(&self) -> Result<(), String> {
         if !self.can_be_told_apart() {
             return Ok(());
@@ -282,7 +286,7 @@ impl<'a> Delay<'a> {
         Ok(())
     }
 
-    /// Connections that were opened in the delay do not all announce right after their first
+    /// Checks that connections opened in the delay do not all announce right after their first
     /// response.
     fn moments_of_late_connections_are_spread(&self) -> Result<(), String> {
         if !self.can_be_told_apart() {
@@ -305,8 +309,8 @@ impl<'a> Delay<'a> {
         Ok(())
     }
 
-    /// What the announcements cost in new connections follows from the number of clients, and not of
-    /// requests.
+    /// Checks that the number of new connections caused by announcements depends on the number of
+    /// clients, not on the number of requests.
     fn connections_are_bounded(&self) -> Result<(), String> {
         let keeps = |n: &usize| {
             let client = self.history.scenario.clients.get(*n);

@@ -1,20 +1,20 @@
-//! Judges of the phases: P1, P4, P12.
+//! Oracles for the phases: P1, P4, P12.
 
 use super::{Exercise, Judgement, RunHistory, announcements, timing};
 use crate::trace::Record;
 use lameduck::lifecycle::{ABORT_FLUSH, GiveUp, HookVerdict, Phase};
 use std::time::Duration;
 
-/// Timers are exact to this.
+/// Tolerance of a timer.
 const MOMENT: Duration = Duration::from_millis(2);
 
-/// P1: a process never goes back, and skips nothing but what may be skipped.
+/// P1: a process never goes back to an earlier phase, and skips only phases that may be skipped.
 pub(super) fn forward_only(history: &RunHistory<'_>) -> Judgement {
     for pair in history.phases.windows(2) {
         let [(from, _, _), (to, _, at)] = pair else { continue };
         let may_follow = match from {
             Phase::Starting => matches!(to, Phase::Serving | Phase::CleaningUp),
-            // A delay of zero has no phase.
+            // A delay of zero has no LameDuck phase.
             Phase::Serving => matches!(to, Phase::LameDuck | Phase::Draining),
             Phase::LameDuck => *to == Phase::Draining,
             Phase::Draining => *to == Phase::Cancelling,
@@ -29,7 +29,8 @@ pub(super) fn forward_only(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::of(history.phases.len()))
 }
 
-/// P4: the whole delay, nobody refused, everybody told to go.
+/// P4: the delay is neither cut short nor prolonged, every connection is accepted, and every close
+/// is announced.
 pub(super) fn a_lame_duck_serves(history: &RunHistory<'_>) -> Judgement {
     let Some(left) = history.left_serving() else { return Ok(Exercise::No) };
     if let Some(span) = history.span(Phase::LameDuck) {
@@ -82,7 +83,7 @@ pub(super) fn impatience_is_heard(history: &RunHistory<'_>) -> Judgement {
         };
         let patience = match phase {
             Phase::LameDuck | Phase::Draining => Duration::ZERO,
-            // What is cut still gets its answer flushed.
+            // The 503s of aborted requests are still flushed.
             Phase::Cancelling if hurried || is_flushing(history, signal.at) => Duration::ZERO,
             Phase::Cancelling => history.world(ABORT_FLUSH),
             Phase::CleaningUp => {
@@ -101,7 +102,8 @@ pub(super) fn impatience_is_heard(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::of(heard))
 }
 
-/// Without anybody impatient a wait ends with its time, or with nothing left to wait for; a hook is given up for its time alone.
+/// Checks that, without a further SIGINT or SIGQUIT, a wait ends only when its time expires or when
+/// nothing is left to wait for. A hook is then given up only because its time expired.
 fn nobody_else_is_heard(history: &RunHistory<'_>) -> Result<(), String> {
     if history.is_impatient() {
         return Ok(());
@@ -132,13 +134,14 @@ fn nobody_else_is_heard(history: &RunHistory<'_>) -> Result<(), String> {
     }
 }
 
-/// Whether what ignored the cancellation has been cut by then, and only answers are flushed.
+/// Whether work that ignored the cancellation was already aborted at this time, so that only
+/// responses are being flushed.
 fn is_flushing(history: &RunHistory<'_>, at: Duration) -> bool {
     let observed = history.world(history.scenario.plan().cancel.saturating_sub(ABORT_FLUSH));
     history.began(Phase::Cancelling).is_some_and(|cancelling| at > cancelling + observed + MOMENT)
 }
 
-/// With no hook left only the internal server is waited for, and not by somebody impatient.
+/// Checks that a further signal ends the close of the internal server when no stop hook is left.
 fn nothing_is_waited_for(
     history: &RunHistory<'_>,
     place: usize,
@@ -156,7 +159,8 @@ fn nothing_is_waited_for(
     Ok(())
 }
 
-/// In CleaningUp a further signal gives up the hook that runs; with none left it ends the internal server's close.
+/// Checks that a further signal in CleaningUp gives up the running hook. If no hook is left, the
+/// signal must end the close of the internal server.
 fn the_running_hook_is_given_up(
     history: &RunHistory<'_>,
     place: usize,
@@ -169,7 +173,7 @@ fn the_running_hook_is_given_up(
     let Some(hook) = hook.and_then(|hook| hook.text("hook")) else {
         return nothing_is_waited_for(history, place, at);
     };
-    // Its end, or what the host says of one that panicked, failed or was given up.
+    // The end of the hook, or the host's record of one that panicked, failed or was given up.
     let is_over = |record: &&Record| {
         let said = record.text("end").is_some_and(|end| end.starts_with("stop"));
         record.text("hook") == Some(hook)

@@ -1,8 +1,11 @@
-//! The promises, as judges: pure functions over a scenario and what came of it, one a promise.
+//! One oracle per promise: pure functions over a scenario and its outcome.
 //!
-//! They know nothing of the host's insides: they read the trace, the report among it. Safety is judged throughout; what
-//! depends on a network that delivers is judged only where the scenario has no fault. A bound of the host is held against the
-//! host's own clock. What a judge cannot tell from outside it lets pass: a false alarm costs more trust than a miss.
+//! The oracles know nothing of the host's internals; they read only the trace, which includes the
+//! report. Safety is always judged. What depends on a network that delivers is judged only in
+//! scenarios without such faults. Time limits of the host are measured by the host's own clock.
+//!
+//! An oracle accepts a run if it cannot decide from outside: a false alarm costs more trust than a
+//! missed bug.
 
 mod accounting;
 mod announcements;
@@ -18,15 +21,15 @@ pub use run_history::{ErrorKind, ObservedRequest, RequestResult, RunHistory};
 use crate::scenario::{Outcome, Scenario};
 use std::fmt;
 
-/// What a judge says of one run.
+/// Verdict of an oracle on one run: the error says what happened instead of what was promised.
 pub type Judgement = Result<Exercise, String>;
 
-/// Whether a run put a promise to the test at all.
+/// Whether a run exercised a promise at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exercise {
-    /// It did, and the promise held.
+    /// The promise was exercised, and held.
     Yes,
-    /// Nothing happened that it speaks of.
+    /// Nothing happened that the promise is about.
     No,
 }
 
@@ -36,12 +39,12 @@ impl Exercise {
     }
 }
 
-/// One promise and its judge.
+/// A promise and the function that judges it.
 #[derive(Clone, Copy)]
 pub struct Oracle {
-    /// Its number.
+    /// Number of the promise.
     pub promise: &'static str,
-    /// Its words.
+    /// Short name of the promise.
     pub words: &'static str,
     judge: fn(&RunHistory<'_>) -> Judgement,
 }
@@ -55,10 +58,10 @@ impl Oracle {
         Self { promise, words, judge }
     }
 
-    /// What it says of a story.
+    /// Judges one run.
     ///
     /// # Errors
-    /// What happened instead of what was promised.
+    /// Says what happened instead of what was promised.
     pub fn judge(&self, history: &RunHistory<'_>) -> Judgement {
         (self.judge)(history)
     }
@@ -70,7 +73,7 @@ impl fmt::Debug for Oracle {
     }
 }
 
-/// All judges, in the order of the promises.
+/// All oracles, in the order of the promises.
 pub const ORACLES: &[Oracle] = &[
     Oracle { promise: "P1", words: "forward only", judge: lifecycle::forward_only },
     Oracle { promise: "P2", words: "ready means ready", judge: probes::ready_means_ready },
@@ -108,16 +111,16 @@ pub const ORACLES: &[Oracle] = &[
     },
 ];
 
-/// Of these, what can be judged without knowing the app, its hooks and its checks.
+/// The oracles that need no knowledge of the app, its hooks and its checks.
 pub(crate) const HOST_ORACLES: [Oracle; 5] =
     [ORACLES[0], ORACLES[3], ORACLES[4], ORACLES[5], ORACLES[7]];
 
 /// A promise that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
-    /// Its number.
+    /// Number of the promise.
     pub promise: &'static str,
-    /// Its words.
+    /// Short name of the promise.
     pub words: &'static str,
     /// What happened instead.
     pub why: String,
@@ -129,14 +132,14 @@ impl fmt::Display for Broken {
     }
 }
 
-/// Every promise and what its judge says.
+/// Returns every oracle with its verdict.
 #[must_use]
 pub fn judge(scenario: &Scenario, outcome: &Outcome) -> Vec<(&'static Oracle, Judgement)> {
     let history = RunHistory::read(scenario, outcome);
     ORACLES.iter().map(|oracle| (oracle, (oracle.judge)(&history))).collect()
 }
 
-/// The promises that did not hold.
+/// Returns the promises that did not hold.
 #[must_use]
 pub fn broken(scenario: &Scenario, outcome: &Outcome) -> Vec<Broken> {
     let judged = judge(scenario, outcome).into_iter();

@@ -1,21 +1,21 @@
-//! Judges of the probes: P2, P2b, P3.
+//! Oracles for the probes: P2, P2b, P3.
 
 use super::{Exercise, Judgement, RunHistory};
 use crate::trace::{Fnv64, Record};
 use lameduck::lifecycle::{Phase, StopReason};
 use std::time::Duration;
 
-/// How long a check may take, if nobody says otherwise.
+/// Default time limit of a readiness check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// P2: 200 only while Serving, and always then.
+/// P2: readiness is 200 only while Serving, and always while Serving if the checks pass.
 pub(super) fn ready_means_ready(history: &RunHistory<'_>) -> Judgement {
     let serving = history.began(Phase::Serving);
     let left = history.left_serving();
     let mut judged = 0;
     for probe in probes(history, "/readiness") {
         let (observed, answered) = (observed(probe), probe.at);
-        // The answer was made somewhere between the two.
+        // The host made the response at some moment between the two times.
         let may_be_ready = serving.is_some_and(|serving| answered >= serving)
             && left.is_none_or(|left| observed <= left);
         let must_be_ready = serving.is_some_and(|serving| observed > serving)
@@ -47,7 +47,7 @@ pub(super) fn ready_means_ready(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::of(judged))
 }
 
-/// What readiness says beside its status.
+/// Checks the body of the readiness response.
 fn says_why(history: &RunHistory<'_>, probe: &Record) -> Result<(), String> {
     let (observed, answered) = (observed(probe), probe.at);
     let (Some(status), Some(hash)) = (probe.number("status"), probe.number("body_hash")) else {
@@ -91,7 +91,8 @@ fn says_why(history: &RunHistory<'_>, probe: &Record) -> Result<(), String> {
     Ok(())
 }
 
-/// P2b: 200 from Serving until the listeners start to close, and not after a stop that the process began itself.
+/// P2b: `/serving` is 200 from Serving until the listeners start to close. After a stop that the
+/// process began itself it is no longer 200.
 pub(super) fn serving_means_responding(history: &RunHistory<'_>) -> Judgement {
     let serving = history.began(Phase::Serving);
     let is_external = history
@@ -107,7 +108,7 @@ pub(super) fn serving_means_responding(history: &RunHistory<'_>) -> Judgement {
         let (Some(status), Some(hash)) = (probe.number("status"), probe.number("body_hash")) else {
             continue;
         };
-        // The response was made between the two moments.
+        // The host made the response at some moment between the two times.
         let may_serve = serving.is_some_and(|serving| answered >= serving)
             && ends.is_none_or(|ends| observed <= ends);
         let must_serve = serving.is_some_and(|serving| observed > serving)
@@ -143,7 +144,7 @@ pub(super) fn serving_means_responding(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::of(judged))
 }
 
-/// Whether it has started is told as it is.
+/// Checks that `/startupz` shows whether the start has finished.
 fn it_has_started(history: &RunHistory<'_>) -> Result<(), String> {
     let (Some(serving), left) =
         (history.began(Phase::Serving), history.left_serving().unwrap_or(Duration::MAX))
@@ -170,7 +171,8 @@ fn hash_of(text: &str) -> u64 {
     hash.value()
 }
 
-/// Whether all checks passed when they last ran; `None` if one ran between the question and the answer.
+/// Whether all checks passed in their last run. Returns `None` if a check ran between the request
+/// and the response.
 fn checks_say(history: &RunHistory<'_>, observed: Duration, answered: Duration) -> Option<bool> {
     let mut all = true;
     for check in &history.scenario.checks {
@@ -190,9 +192,9 @@ fn checks_say(history: &RunHistory<'_>, observed: Duration, answered: Duration) 
     Some(all)
 }
 
-/// P3: 200 until the internal server closes, last of all.
+/// P3: liveness is 200 until the internal server closes, which is last.
 pub(super) fn alive_to_the_last(history: &RunHistory<'_>) -> Judgement {
-    // It closes when the last hook is over.
+    // The internal server closes when the last hook has finished.
     let hooks = history
         .records
         .iter()

@@ -1,4 +1,4 @@
-//! Judges of the requests: P5, P9, P10.
+//! Oracles for the requests: P5, P9, P10.
 
 use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory, accounting, timing};
 use crate::trace::Record;
@@ -9,27 +9,28 @@ use crate::{
 use lameduck::lifecycle::{ABORT_FLUSH, Phase};
 use std::{collections::BTreeMap, time::Duration};
 
-/// How long handshakes under way have at most, once newcomers are kept out.
+/// Longest wait for pending handshakes once new connections are kept out.
 const SETTLE_MAX: Duration = Duration::from_millis(250);
 
-/// The least time in which what ends gets out.
+/// Shortest time in which the end of a response is certain to be sent.
 const FLUSH: Duration = Duration::from_millis(20);
 
-/// A head may wait behind as many bytes of another stream for longer than anybody flushes.
+/// Body size from which a head may be delayed by another stream for longer than the flush lasts.
 const BEYOND_THE_FLUSH: usize = 10_000;
 
-/// How long a client may be still in the drain, and about that.
+/// Roughly how long a client may make no progress in the drain.
 const PATIENCE_MS: u64 = 4_000;
 
-/// How long an upload may stand still in the drain, by the host's clock.
+/// How long an upload may make no progress in the drain, by the host's clock.
 const PROGRESS_WAIT_US: u64 = 5_000_000;
 
-/// How long after its deadline a request may go on, by the host's clock, with the rounding of timers.
+/// How long a request may go on after its deadline, by the host's clock, including the rounding of
+/// timers.
 const LATE: Duration = Duration::from_millis(10 + 1);
-/// Clocks round.
+/// Rounding of clocks.
 const EARLY: Duration = Duration::from_micros(1);
 
-/// P5: every request has one fate, and what was cut does not look whole.
+/// P5: every request has exactly one outcome, and a response that was cut does not look complete.
 pub(super) fn one_fate_per_request(history: &RunHistory<'_>) -> Judgement {
     if let Some(report) = &history.outcome.report {
         let tally = &report.requests;
@@ -57,10 +58,10 @@ pub(super) fn one_fate_per_request(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::of(history.requests.len()))
 }
 
-/// What the host counts is what clients saw.
+/// Compares the host's counters with what the clients saw.
 fn counts_agree(history: &RunHistory<'_>, tally: &lameduck::RequestStats) -> Result<(), String> {
     let ends = || history.requests.iter().filter_map(|observed| observed.end.as_ref());
-    // What never became a request is answered, and not counted.
+    // A malformed request gets a response, but is not counted as a request.
     let answered = ends().filter(|(_, end)| matches!(end, RequestResult::Completed(status, _) if ![400, 408, 431].contains(status)));
     let upgraded = history.records.iter().filter(|record| record.event == "upgraded");
     let answered = (answered.count() + upgraded.count()) as u64;
@@ -72,13 +73,14 @@ fn counts_agree(history: &RunHistory<'_>, tally: &lameduck::RequestStats) -> Res
             "clients got {answered} answers, more than the host counts: {tally:?}"
         ));
     }
-    // A reset that cuts one request of a connection may overtake the whole answers of others.
+    // A reset that aborts one request may discard complete responses of other requests on the same
+    // connection.
     let overtaken = history.requests.iter().any(|observed| {
         let shares = |client: &Client| matches!(client.traffic, Traffic::Http2 { .. } | Traffic::Pipelined { .. });
         history.client(observed).is_some_and(shares)
             && matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how.starts_with("reset"))
     });
-    // What is torn may be cut with a 503 half written.
+    // With partial writes a 503 may be cut half way.
     if history.everybody_stays()
         && !history.is_torn()
         && !unended
@@ -93,7 +95,7 @@ fn counts_agree(history: &RunHistory<'_>, tally: &lameduck::RequestStats) -> Res
     Ok(())
 }
 
-/// What the host counts is what its handlers saw.
+/// Compares the host's counters with what its handlers saw.
 fn counts_agree_with_handlers(
     history: &RunHistory<'_>,
     tally: &lameduck::RequestStats,
@@ -102,7 +104,7 @@ fn counts_agree_with_handlers(
         matches!(client.request_kind, RequestKind::Get(_) | RequestKind::Post(..))
     };
     if history.scenario.clients.iter().any(others) {
-        // Another app's handlers do not tell.
+        // The handlers of another app record nothing.
         return Ok(());
     }
     let begun = history.server("handler begins").count() as u64;
@@ -142,7 +144,7 @@ fn counts_agree_with_handlers(
     Ok(())
 }
 
-/// What was cut before its head says why.
+/// Checks that a 503 has a body that gives the reason.
 fn says_why(observed: &ObservedRequest) -> Result<(), String> {
     match observed.end {
         Some((at, RequestResult::Completed(503, 0))) => {
@@ -152,10 +154,10 @@ fn says_why(observed: &ObservedRequest) -> Result<(), String> {
     }
 }
 
-/// An answer that has begun goes on to its end until the cancel wait.
+/// Checks that a response whose head was sent is not cut before the cancel wait.
 fn is_not_cut_early(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(), String> {
     let Some((at, RequestResult::Failed(how))) = &observed.end else { return Ok(()) };
-    // A body that breaks off takes its connection with it.
+    // A body that fails aborts its whole connection.
     let breaks = |client: &Client| {
         client.request_kind == RequestKind::Breaks || client.then == Some(RequestKind::Breaks)
     };
@@ -194,7 +196,7 @@ fn is_not_cut_early(history: &RunHistory<'_>, observed: &ObservedRequest) -> Res
     Ok(())
 }
 
-/// Events end with the drain's beginning, and whole.
+/// Checks that event streams end at the start of the drain, and complete.
 fn events_end_at_the_drain(
     history: &RunHistory<'_>,
     observed: &ObservedRequest,
@@ -205,7 +207,7 @@ fn events_end_at_the_drain(
     else {
         return Ok(());
     };
-    // Where there is no time for it, nothing ends well.
+    // A drain that is too short leaves no time for a regular end.
     let hurried = history.scenario.plan().drain < FLUSH || history.is_impatient();
     if !is_events || hurried || !history.delivers() {
         return Ok(());
@@ -254,11 +256,12 @@ fn looks_whole_only_if_it_is(
     Ok(())
 }
 
-/// A request that arrived before the drain, or on a connection that never carried another, gets at least a head.
+/// Checks that a request gets at least a response head if it arrived before the drain, or if it is
+/// the first on its connection.
 fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(), String> {
     let Some((at, RequestResult::Failed(how))) = &observed.end else { return Ok(()) };
     let Some(client) = history.client(observed) else { return Ok(()) };
-    // What breaks off in the very moment in which its head was ready takes the head with it.
+    // If the response is aborted at the moment when its head is ready, the head is lost as well.
     let halved = matches!(
         client.deed_of(&observed.target),
         RequestKind::Stuck(_, StuckResponse::Length | StuckResponse::Chunked)
@@ -270,14 +273,15 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     if halved && history.began(Phase::Cancelling).is_some_and(|cancelling| *at >= cancelling) {
         return Ok(());
     }
-    // A stream that was refused or never sent may be tried again (RFC 9113 §8.7).
+    // A stream that was refused or never processed may be retried (RFC 9113 §8.7).
     let lost = matches!(how.as_str(), "reset-before-head" | "end-before-head" | "stream-reset");
-    // Who left a body unread before may have been told nothing of it: hyper closes behind such an answer.
+    // hyper closes the connection after a response to a request whose body was not read. If an
+    // earlier request had such a body, the client may have got no announcement of that close.
     if matches!(client.request_kind, RequestKind::Unread(_)) && observed.earlier > 0 {
         return Ok(());
     }
     let prompt = match client.traffic {
-        // It takes so long to read that it is given up.
+        // It reads so slowly that the host gives it up.
         Traffic::Once(Pacing::SlowReader(_, pause)) if pause > PATIENCE_MS => false,
         Traffic::Once(Pacing::Prompt | Pacing::HalfClosed | Pacing::SlowReader(..))
         | Traffic::KeepAlive { .. }
@@ -294,7 +298,8 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
         | Traffic::SilentHttp2
         | Traffic::Upgraded { .. } => false,
     };
-    // Nobody waits for the rest of a body that nobody reads, and whoever sends it gets the answer all the same.
+    // The host does not wait for the rest of a body that the handler does not read. The client gets
+    // the response while it still uploads.
     let unread = matches!(client.deed_of(&observed.target), RequestKind::Unread(_));
     let prompt =
         prompt || (unread && matches!(client.traffic, Traffic::Once(Pacing::SlowUpload(..))));
@@ -306,9 +311,10 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
         return Ok(());
     }
     let arrived_before = observed.observed + history.under_way() < draining;
-    // The first-byte grace is 250 ms: a connection that asks at once is never closed unheard. One whose handshake was under way
-    // when newcomers were shut out is complete for its client first: it is waited for, unless the client is farther away than
-    // anybody waits for, the drain is shorter than that, or somebody who is impatient may have ended the wait.
+    // The first-byte grace is 250 ms, so a connection that sends a request at once is always
+    // served. A handshake under way when new connections are shut out completes for the client
+    // first. The host waits for it, with three exceptions: the latency is longer than that wait,
+    // the drain is shorter than it, or a further SIGINT or SIGQUIT may have ended it.
     let settles = history.scenario.syn_filter == Filter::Available
         && !history.is_impatient()
         && history.under_way() * 2 < history.world(SETTLE_MAX.min(history.scenario.plan().drain));
@@ -322,7 +328,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     Ok(())
 }
 
-/// P9: never before the deadline, and not long after.
+/// P9: a request is not cut before its deadline, nor long after it.
 pub(super) fn a_deadline_per_request(history: &RunHistory<'_>) -> Judgement {
     let timeout =
         history.scenario.request_timeout_ms.map(|ms| history.world(Duration::from_millis(ms)));
@@ -381,7 +387,8 @@ pub(super) fn a_deadline_per_request(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::of(judged))
 }
 
-/// The same, seen from the handlers that answer in one piece: they know to the millisecond.
+/// The same from the view of the handlers that send their response in one piece. Their records are
+/// exact to the millisecond.
 fn handlers_have_their_time(
     history: &RunHistory<'_>,
     timeout: Option<Duration>,
@@ -404,7 +411,7 @@ fn handlers_have_their_time(
         else {
             continue;
         };
-        // A route's own deadline takes the place of the host's; or none does.
+        // A route's own deadline replaces the host's; `none` removes it.
         let own = within
             .and_then(|ms: &str| ms.parse().ok())
             .map(|ms| history.world(Duration::from_millis(ms)));
@@ -430,7 +437,7 @@ fn handlers_have_their_time(
     Ok(())
 }
 
-/// P10: the root context is cancelled after the drain; stop hooks run after the handlers.
+/// P10: the root context is cancelled after the drain, and stop hooks run after the handlers.
 pub(super) fn cancel_after_drain(history: &RunHistory<'_>) -> Judgement {
     let cancelling = history.began(Phase::Cancelling);
     let mut judged = 0;
@@ -447,9 +454,10 @@ pub(super) fn cancel_after_drain(history: &RunHistory<'_>) -> Judgement {
     }
     for record in history.server("abort") {
         let phase = record.text("phase").unwrap_or_default();
-        // An upload that stopped arriving is given up in the drain (P6).
+        // An upload that makes no progress is given up in the drain (P6).
         let stalled = phase == "draining" && record.number("age_us") >= Some(PROGRESS_WAIT_US);
-        // A body that breaks off is nobody's doing: on HTTP/1 it takes answers with it that had not left.
+        // A body that fails is not aborted by the host. On HTTP/1 its connection is reset, and
+        // responses that had not been sent are lost with it.
         let breaks = record.text("by_shutdown") == Some("no");
         if breaks && !history.requests.iter().any(|observed| observed.target == "/breaks") {
             return Err(format!("{} broke off by itself", record.text("path").unwrap_or_default()));
@@ -502,7 +510,7 @@ pub(super) fn cancel_after_drain(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::of(judged))
 }
 
-/// Tasks are told of each moment when it comes, and not before.
+/// Checks that tasks are notified of each shutdown step when it begins, and not before.
 fn told_at_their_moments(history: &RunHistory<'_>) -> Result<(), String> {
     let moments = [
         ("stopping", history.left_serving()),
@@ -512,7 +520,7 @@ fn told_at_their_moments(history: &RunHistory<'_>) -> Result<(), String> {
     for record in history.server("task told") {
         let of = record.text("of").unwrap_or_default();
         let Some((_, came)) = moments.iter().find(|(moment, _)| *moment == of) else { continue };
-        // One that begins later is told at once.
+        // A task that begins later is notified at once.
         let task = record.text("task");
         let begun = history
             .server("task begins")
@@ -531,7 +539,7 @@ fn told_at_their_moments(history: &RunHistory<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// What ignores the cancellation has the cancel wait but for the flush.
+/// Checks that work which ignores the cancellation has the whole cancel wait except for the flush.
 fn aborted_in_time(history: &RunHistory<'_>) -> Result<(), String> {
     let (Some(cancelling), false) = (history.began(Phase::Cancelling), history.is_impatient())
     else {
@@ -540,14 +548,13 @@ fn aborted_in_time(history: &RunHistory<'_>) -> Result<(), String> {
     let until =
         cancelling + history.world(history.scenario.plan().cancel.saturating_sub(ABORT_FLUSH));
     let tasks = history.server("task ends").filter(|record| record.text("how") == Some("dropped"));
-    // An upload that stands still is cut in the drain.
-    // What breaks off does so by itself.
+    // Uploads that make no progress are cut in the drain, and a failing body ends without the host.
     let cut = |record: &&Record| {
         record.text("message") == Some("request aborted") && record.text("path") != Some("/breaks")
     };
     let requests = history.server("log").filter(cut);
     let requests = requests.filter(|record| record.text("phase") != Some("draining"));
-    // Nor has it more time because the cancel wait began meanwhile.
+    // Such an upload gets no extra time when the cancel wait begins meanwhile.
     let uploads = |client: &Client| matches!(client.traffic, Traffic::Once(Pacing::SlowUpload(..)));
     let uploads = history.scenario.clients.iter().any(uploads);
     let requests = requests

@@ -1,4 +1,4 @@
-//! A trace, read once: what every judge asks for.
+//! The parsed trace that all oracles share.
 
 use crate::{
     app::SLOW_CANCELLED,
@@ -8,54 +8,54 @@ use crate::{
 use lameduck::lifecycle::{ABORT_FLUSH, HookVerdict, Phase};
 use std::{collections::BTreeMap, time::Duration};
 
-/// A scenario and what came of it, in the words of the promises.
+/// A scenario and its outcome, parsed into the terms of the promises.
 #[derive(Debug)]
 pub struct RunHistory<'a> {
-    /// What was played.
+    /// The scenario that was run.
     pub scenario: &'a Scenario,
-    /// What came of it.
+    /// Outcome of the run.
     pub outcome: &'a Outcome,
     /// The whole trace.
     pub records: Vec<Record>,
-    /// Phases, each with the place of its record and the world's time.
+    /// Phases in order, each with the index of its record and the simulated time.
     pub phases: Vec<(Phase, usize, Duration)>,
-    /// Requests, by client and number.
+    /// Requests, ordered by client and request number.
     pub requests: Vec<ObservedRequest>,
 }
 
-/// A request, as its client saw it.
+/// A request as its client saw it.
 #[derive(Clone, Debug)]
 pub struct ObservedRequest {
-    /// Which client.
+    /// Index of the client.
     pub client: usize,
-    /// Which connection of it.
+    /// Connection number, per client.
     pub connection: u64,
-    /// How many requests went before it on its connection.
+    /// Number of earlier requests on the same connection.
     pub earlier: u64,
     /// Path and query.
     pub target: String,
-    /// When it was begun.
+    /// When the client began to send the request.
     pub observed: Duration,
-    /// When its last byte was handed over, as far as the client can tell.
+    /// When the client had written its last byte, if it knows.
     pub sent: Option<Duration>,
-    /// When the head of its answer came, the status, and whether it says that the connection closes.
+    /// Arrival of the response head, its status, and whether it announces the close.
     pub head: Option<(Duration, u64, bool)>,
-    /// How it ended, and when.
+    /// When and how the request ended.
     pub end: Option<(Duration, RequestResult)>,
-    /// What its answer said, if it was whole.
+    /// Which error body the response had, if it was complete.
     pub said: ErrorKind,
 }
 
-/// What a whole answer said.
+/// Kind of a complete response, by its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// What the handler said, or nothing.
+    /// The handler's own response, or none.
     Anything,
-    /// That the request was too slow: a 503 that is none of the others.
+    /// Request timeout: a 503 with none of the other bodies.
     TimedOut,
-    /// That the shutdown cut it.
+    /// Aborted by the shutdown.
     Aborted,
-    /// That its body stopped arriving.
+    /// Aborted because the request body stopped arriving.
     Stalled,
 }
 
@@ -83,20 +83,20 @@ impl ErrorKind {
 /// How a request ended for its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestResult {
-    /// With a whole answer: status, length.
+    /// Complete response: status and length.
     Completed(u64, u64),
-    /// Without.
+    /// No complete response, and the cause.
     Failed(String),
 }
 
-/// The pause after an accept that failed.
+/// The host's pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// The least time in which a 503 gets out.
+/// Shortest time in which a 503 is certain to be sent.
 const FLUSH: Duration = Duration::from_millis(20);
 
 impl<'a> RunHistory<'a> {
-    /// Reads the trace.
+    /// Parses the trace.
     #[must_use]
     pub fn read(scenario: &'a Scenario, outcome: &'a Outcome) -> Self {
         let records = outcome.trace.records();
@@ -112,38 +112,38 @@ impl<'a> RunHistory<'a> {
         Self { scenario, outcome, records, phases, requests }
     }
 
-    /// When a phase began, in the world's time.
+    /// Returns when a phase began, in simulated time.
     #[must_use]
     pub fn began(&self, phase: Phase) -> Option<Duration> {
         self.phases.iter().find(|(entered, _, _)| *entered == phase).map(|(_, _, at)| *at)
     }
 
-    /// When the drain, or what takes its place, began.
+    /// Returns when the first phase after Serving began.
     #[must_use]
     pub fn left_serving(&self) -> Option<Duration> {
         self.phases.iter().find(|(phase, _, _)| *phase > Phase::Serving).map(|(_, _, at)| *at)
     }
 
-    /// The begin of the first phase after the lame duck delay: the moment from which the listeners close.
+    /// Returns when the first phase after LameDuck began. From this moment on the listeners close.
     #[must_use]
     pub fn left_lame_duck(&self) -> Option<Duration> {
         self.phases.iter().find(|(phase, _, _)| *phase > Phase::LameDuck).map(|(_, _, at)| *at)
     }
 
-    /// How long a phase lasted by the host's clock, as its report says.
+    /// Returns how long a phase lasted by the host's clock, as the report says.
     #[must_use]
     pub fn span(&self, phase: Phase) -> Option<Duration> {
         let report = self.outcome.report.as_ref()?;
         report.phases.iter().find(|(lived, _)| *lived == phase).map(|(_, span)| *span)
     }
 
-    /// When the host exited, and how.
+    /// Returns when the host exited, and its exit code.
     #[must_use]
     pub fn exit(&self) -> Option<(Duration, u64)> {
         self.server("exit").find_map(|record| Some((record.at, record.number("code")?)))
     }
 
-    /// A span of the world's time in the host's clock, rounded down.
+    /// Converts a span of simulated time to the host's clock, rounded down.
     #[must_use]
     pub fn host(&self, span: Duration) -> Duration {
         let rate = 1_000_000 + i128::from(self.scenario.clock_skew_ppm);
@@ -152,31 +152,32 @@ impl<'a> RunHistory<'a> {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// How exact timers are. The world's go by whole milliseconds, so that only a clock that disagrees with it rounds.
+    /// Precision of timers. Simulated timers are exact to the millisecond, so only a host clock
+    /// with a different rate causes rounding.
     #[must_use]
     pub const fn rounding(&self) -> Duration {
         if self.scenario.clock_skew_ppm == 0 { Duration::ZERO } else { Duration::from_millis(2) }
     }
 
-    /// Whether the world's packets are close to Linux: it knows resets, and a queue of connections.
+    /// Whether the world's network is close to Linux: it has RST and an accept queue.
     #[must_use]
     pub const fn resets(&self) -> bool {
         self.outcome.grain.is_zero()
     }
 
-    /// Whether the host's writes move only a part.
+    /// Whether the host's reads and writes are partial.
     #[must_use]
     pub fn is_torn(&self) -> bool {
         self.scenario.faults.iter().any(|fault| matches!(fault, Fault::PartialIo { .. }))
     }
 
-    /// Whether somebody holds the internal server up.
+    /// Whether a client with an incomplete head delays the close of the internal server.
     #[must_use]
     pub fn is_lurked_on(&self) -> bool {
         self.scenario.clients.iter().any(|client| client.traffic == Traffic::InternalHalfHead)
     }
 
-    /// Whether nobody but clients that ask and stay are there, and nothing on the way is in their way.
+    /// Whether every client waits for its response, and the network delivers all the time.
     #[must_use]
     pub fn everybody_stays(&self) -> bool {
         let stays = |client: &Client| {
@@ -185,12 +186,12 @@ impl<'a> RunHistory<'a> {
         self.delivers() && self.scenario.clients.iter().all(stays)
     }
 
-    /// What the host, or its app, did of this kind.
+    /// Returns the records of one event that the host or its app made.
     pub fn server(&self, event: &'static str) -> impl DoubleEndedIterator<Item = &Record> + Clone {
         self.records.iter().filter(move |record| record.event == event && &*record.actor == SERVER)
     }
 
-    /// A span of the host's clock in the world's time, rounded up.
+    /// Converts a span of the host's clock to simulated time, rounded up.
     #[must_use]
     pub fn world(&self, span: Duration) -> Duration {
         let rate = 1_000_000 + i128::from(self.scenario.clock_skew_ppm);
@@ -198,7 +199,7 @@ impl<'a> RunHistory<'a> {
         Duration::from_nanos(u64::try_from((nanos + rate - 1) / rate).unwrap_or(u64::MAX))
     }
 
-    /// The longest that a packet is under way, where no fault holds it.
+    /// Longest latency of a packet that no fault holds back.
     #[must_use]
     pub const fn under_way(&self) -> Duration {
         Duration::from_millis(self.scenario.latency_ms.1).saturating_add(self.outcome.grain)
@@ -210,7 +211,8 @@ impl<'a> RunHistory<'a> {
         self.scenario.faults.iter().all(|fault| fault.delivers())
     }
 
-    /// Whether nothing that reaches the host before `by` is lost on the way, or left lying for want of descriptors.
+    /// Whether nothing that reaches the host before `by` is lost on the way, or stays in the accept
+    /// queue because descriptors are exhausted.
     #[must_use]
     pub fn delivers_by(&self, by: Duration) -> bool {
         let over_by = |at_ms: &u64, for_ms: &u64| {
@@ -223,20 +225,20 @@ impl<'a> RunHistory<'a> {
         })
     }
 
-    /// Whether whoever connects is sure to reach the host's queue, and to stay in it.
+    /// Whether every new connection reaches the host's accept queue and stays in it.
     #[must_use]
     pub fn reaches(&self) -> bool {
         let lost = |fault: &Fault| matches!(fault, Fault::Hold { .. } | Fault::ResetAll { .. });
         !self.scenario.faults.iter().any(lost)
     }
 
-    /// What a request asks for.
+    /// Returns the kind of a request.
     #[must_use]
     pub fn request_kind(&self, observed: &ObservedRequest) -> Option<&RequestKind> {
         self.client(observed).map(|client| client.deed_of(&observed.target))
     }
 
-    /// Whether there is time to flush an answer before what is left is cut.
+    /// Whether there is time to flush a response before the remaining requests are aborted.
     #[must_use]
     pub fn flushes(&self) -> bool {
         let cancelling = self
@@ -247,7 +249,8 @@ impl<'a> RunHistory<'a> {
         let hurried = self
             .impatient()
             .filter(|(place, _)| cancelling.is_some_and(|cancelling| *place > cancelling));
-        // One ends the wait for the handlers; the next ends the flush. Signals are recorded before they are heard.
+        // The first signal ends the wait for the handlers, the next one the flush. A signal is
+        // recorded before the host receives it.
         let hurried = hurried.count()
             + self
                 .impatient()
@@ -257,13 +260,13 @@ impl<'a> RunHistory<'a> {
         self.scenario.plan().cancel >= FLUSH && hurried < enough
     }
 
-    /// The client of a request.
+    /// Returns the client of a request.
     #[must_use]
     pub fn client(&self, observed: &ObservedRequest) -> Option<&Client> {
         self.scenario.clients.get(observed.client)
     }
 
-    /// The further stop requests that end a wait, each with the place of its record.
+    /// Returns the further stop requests that end a wait, each with the index of its record.
     pub fn impatient(&self) -> impl Iterator<Item = (usize, &Record)> {
         let observed = |record: &Record| {
             &*record.actor == SERVER && matches!(record.event, "signal" | "asked by code")
@@ -274,13 +277,15 @@ impl<'a> RunHistory<'a> {
             .filter(|(_, record)| matches!(record.text("signal"), Some("SIGINT" | "SIGQUIT")))
     }
 
-    /// How many stop requests were the first: none, if the start failed before anybody asked.
+    /// Returns the number of stop requests that began the shutdown: zero if a failed start or task
+    /// began it, otherwise one.
     fn stops_heard_first(&self) -> usize {
         let reason = self.outcome.report.as_ref().and_then(|report| report.reason);
         usize::from(!reason.is_some_and(super::accounting::is_failure))
     }
 
-    /// Whether a background task failed while it was needed; `None` if that cannot be told to the millisecond.
+    /// Whether a background task failed while it was needed. Returns `None` if the failure and the
+    /// cancellation have the same timestamp.
     #[must_use]
     pub fn a_task_failed(&self) -> Option<bool> {
         let cancelling = self.began(Phase::Cancelling).unwrap_or(Duration::MAX);
@@ -305,7 +310,7 @@ impl<'a> RunHistory<'a> {
         self.outcome.report.as_ref().is_some_and(|report| report.hooks.iter().any(dropped))
     }
 
-    /// Whether anything but requests and idle connections may be at work in the drain.
+    /// Whether anything except requests and idle connections may be running in the drain.
     #[must_use]
     pub fn has_company(&self) -> bool {
         let keeps = |client: &Client| {
@@ -319,7 +324,8 @@ impl<'a> RunHistory<'a> {
         !self.scenario.tasks.is_empty() || self.scenario.clients.iter().any(keeps)
     }
 
-    /// Whether a stop hook may find its time over before it begins: what it is sure to get is within the rounding of timers.
+    /// Whether the time of a stop hook may expire before the hook begins: its guaranteed time is
+    /// within the rounding of timers.
     #[must_use]
     pub fn has_no_time(&self, hook: &str) -> bool {
         let hooks = &self.scenario.hooks;
@@ -334,7 +340,7 @@ impl<'a> RunHistory<'a> {
         mine <= 2
     }
 
-    /// Whether somebody may have been impatient.
+    /// Whether a further SIGINT or SIGQUIT may have ended a wait.
     #[must_use]
     pub fn is_impatient(&self) -> bool {
         self.scenario.stops.len() > self.stops_heard_first()

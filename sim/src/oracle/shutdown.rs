@@ -1,4 +1,4 @@
-//! Judges of the shutdown: P6, P7, P8, P11, P13.
+//! Oracles for the shutdown: P6, P7, P8, P11, P13.
 
 use super::{Exercise, Judgement, RequestResult, RunHistory, accounting, timing};
 use crate::{
@@ -12,15 +12,17 @@ use lameduck::{
 };
 use std::time::Duration;
 
-/// How long a connection may be silent, and the sweep that sees it.
+/// First-byte grace of a silent connection, plus the sweep that detects its end.
 const GRACE: Duration = Duration::from_millis(250 + 20);
-/// How long half a head and a handshake of HTTP/2 may take in the drain, and the sweep that sees it.
+/// Time limit of a partial head or an HTTP/2 handshake in the drain, plus the sweep that detects
+/// it.
 const HEAD_GRACE: Duration = Duration::from_millis(1_000 + 20);
-/// Sealing the listeners, settling where nobody knows whether a handshake is under way, a sweep.
+/// Time to seal the listeners and to wait for handshakes if it is unknown whether any is pending,
+/// plus a sweep.
 const QUIESCE: Duration = Duration::from_millis(70);
-/// A sweep, and a look at what a peer has acknowledged.
+/// A sweep, plus the interval at which acknowledged bytes are checked.
 const LOOKS: Duration = Duration::from_millis(20 + 50);
-/// Timers are exact to this.
+/// Tolerance of a timer.
 const MOMENT: Duration = Duration::from_millis(2);
 
 /// P6: with no request left, silent connections delay the exit by the first-byte grace at most.
@@ -59,7 +61,8 @@ pub(super) fn no_straggler_holds_the_exit(history: &RunHistory<'_>) -> Judgement
     if !simple || busy || history.has_company() || !history.delivers() {
         return Ok(Exercise::No);
     }
-    // A connection that is on its way when the listeners settle is waited for, and has its grace from its accept.
+    // The host waits for a connection that is being established when the listeners close. The grace
+    // of such a connection starts at its accept.
     let most = GRACE + QUIESCE + history.under_way() * 2;
     if span > most {
         return Err(format!("with no request left the drain took {span:?}, more than {most:?}"));
@@ -69,10 +72,11 @@ pub(super) fn no_straggler_holds_the_exit(history: &RunHistory<'_>) -> Judgement
     )))
 }
 
-/// With nobody but those who never ask for anything whole, the drain lasts as long as the slowest kind of them may take.
+/// Checks that, if no client ever completes a request, the drain lasts no longer than the slowest
+/// kind of client may take.
 fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Result<(), String> {
     let of_its_own = |client: &Client| match client.traffic {
-        // It has nothing to do with the drain.
+        // The drain does not wait for it.
         Traffic::InternalHalfHead => Some(Duration::ZERO),
         Traffic::ByteLess => Some(GRACE),
         Traffic::HalfHead | Traffic::SilentHttp2 => Some(GRACE + HEAD_GRACE),
@@ -88,7 +92,7 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
     };
     let all: Option<Vec<Duration>> = history.scenario.clients.iter().map(of_its_own).collect();
     let Some(longest) = all.and_then(|all| all.into_iter().max()) else { return Ok(()) };
-    // Its answer, and the close of the client behind it.
+    // Includes the response, and the client's close after it.
     let most = longest + QUIESCE + history.under_way() * 4;
     let outside =
         history.scenario.clients.iter().all(|client| client.traffic == Traffic::InternalHalfHead);
@@ -100,7 +104,8 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
     Ok(())
 }
 
-/// Whatever others do, a client that never asks for anything whole has its own time in the drain, and no more.
+/// Checks that a client which never completes a request is disconnected in its own time, whatever
+/// other clients do.
 fn each_silent_client_is_let_go(
     history: &RunHistory<'_>,
     draining: Duration,
@@ -118,7 +123,7 @@ fn each_silent_client_is_let_go(
         let by = if client.traffic == Traffic::ByteLess {
             (connected + history.world(GRACE)).max(draining + history.world(QUIESCE))
         } else {
-            // Who has just begun to speak HTTP/2 has the first-byte grace for it.
+            // A client that has just begun an HTTP/2 handshake had the first-byte grace before it.
             (connected + history.world(GRACE)).max(draining) + history.world(HEAD_GRACE)
         };
         let by = by + history.under_way() * 3;
@@ -132,12 +137,12 @@ fn each_silent_client_is_let_go(
     Ok(())
 }
 
-/// Whether a client never asks for anything whole.
+/// Whether a client never completes a request.
 const fn is_silent(client: &Client) -> bool {
     matches!(client.traffic, Traffic::ByteLess | Traffic::HalfHead | Traffic::SilentHttp2)
 }
 
-/// P7: from the stop request to the exit it takes no longer than the plan says.
+/// P7: the time from the stop request to the exit is within the plan.
 pub(super) fn bounded(history: &RunHistory<'_>) -> Judgement {
     if let Some(bite) = history.server("watchdog bites").next() {
         return Err(format!("the watchdog had to end the process at {:?}", bite.at));
@@ -167,7 +172,7 @@ pub(super) fn bounded(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::Yes)
 }
 
-/// No phase takes what is another's.
+/// Checks that no phase exceeds its own budget.
 fn each_phase_is_bounded(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
     let plan = history.scenario.plan();
     for (phase, span) in &report.phases {
@@ -185,8 +190,9 @@ fn each_phase_is_bounded(history: &RunHistory<'_>, report: &Report) -> Result<()
     Ok(())
 }
 
-/// The watchdog bites 500 ms after the bound, by the host's clock, which began with the world. A stop before Serving skips the
-/// first waits, but for a moment in which a start hook that runs may return.
+/// Checks that the watchdog is armed once, for 500 ms after the bound, by the host's clock (which
+/// starts with the simulation). A stop before Serving skips the first waits, except for the short
+/// time in which a running start hook may return.
 fn the_watchdog_is_armed(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
     let plan = history.scenario.plan();
     let bound = if history.began(Phase::Serving).is_some() {
@@ -209,7 +215,7 @@ fn the_watchdog_is_armed(history: &RunHistory<'_>, report: &Report) -> Result<()
     }
 }
 
-/// Whether a start hook was running when the stop was requested: none had failed, and not all were done.
+/// Whether a start hook was running at the stop request: none had failed, and not all had finished.
 fn started_hook_at_the_stop(history: &RunHistory<'_>) -> bool {
     let armed =
         history.records.iter().position(|record| record.event == "watchdog armed").unwrap_or(0);
@@ -222,7 +228,7 @@ fn started_hook_at_the_stop(history: &RunHistory<'_>) -> bool {
         && logged("hook done").count() < history.scenario.hooks.len()
 }
 
-/// P8: nothing is slept that can be waited for.
+/// P8: no phase waits for a timer when nothing is left to wait for.
 pub(super) fn prompt(history: &RunHistory<'_>) -> Judgement {
     let mut judged = 0;
     for (phase, place, at) in &history.phases {
@@ -239,7 +245,8 @@ pub(super) fn prompt(history: &RunHistory<'_>) -> Judgement {
         let most = match phase {
             Phase::Draining | Phase::Cancelling if history.has_company() => continue,
             Phase::Draining if is_empty && !newcomers && history.delivers() => QUIESCE,
-            // Whoever is impatient does not wait for the listeners to settle; the cancel wait then does.
+            // After a further SIGINT or SIGQUIT the drain does not wait for pending handshakes; the
+            // cancel wait then does.
             Phase::Cancelling
                 if is_empty
                     && !newcomers
@@ -269,7 +276,7 @@ pub(super) fn prompt(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::of(judged))
 }
 
-/// The next stop hook begins when the one before it ended.
+/// Checks that each stop hook begins when the one before it ended.
 fn hooks_follow_each_other(history: &RunHistory<'_>) -> Result<(), String> {
     let is_stop = |record: &&Record| record.text("half") == Some("stop");
     let mut free = history.began(Phase::CleaningUp);
@@ -292,7 +299,8 @@ fn hooks_follow_each_other(history: &RunHistory<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// Once the last request ended and nobody comes any more, the drain is over, and so is the cancel wait.
+/// Checks that the drain and the cancel wait end soon after the last request has ended and no
+/// client connects any more.
 fn nobody_waits_for_what_is_over(history: &RunHistory<'_>) -> Result<(), String> {
     let simple = history.scenario.clients.iter().all(|client| {
         let asks = matches!(
@@ -309,15 +317,15 @@ fn nobody_waits_for_what_is_over(history: &RunHistory<'_>) -> Result<(), String>
     let mut last = draining + history.world(QUIESCE);
     for record in &history.records {
         let client = record.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
-        // Whoever is refused was not there. Whoever is silent does not end anything by himself, and has his grace from his accept;
-        // whoever asked once has none.
+        // A refused client was never connected. A silent client does not close its connection, and
+        // its grace starts at its accept. A client that has sent a request has no grace.
         let (counts, grace) = match (client, record.event) {
             (None, event) => (event == "task ends", Duration::ZERO),
             (Some(n), event) if history.scenario.clients.get(n).is_some_and(is_silent) => {
                 let grace = if history.scenario.clients[n].traffic == Traffic::ByteLess {
                     history.world(GRACE)
                 } else {
-                    // Counted from the drain's beginning, if they were there before it.
+                    // A connection from before the drain has its grace from the start of the drain.
                     draining.saturating_sub(record.at) + history.world(GRACE + HEAD_GRACE)
                 };
                 (event == "connected", grace)
@@ -333,7 +341,7 @@ fn nobody_waits_for_what_is_over(history: &RunHistory<'_>) -> Result<(), String>
         .requests
         .iter()
         .any(|observed| observed.end.as_ref().is_none_or(|(at, _)| *at > cleaning_up));
-    // Packets under way, a sweep, a look at what the peer has acknowledged.
+    // Includes packets under way, a sweep, and the check for acknowledged bytes.
     let most = last + history.under_way() * 3 + history.world(LOOKS);
     let hangs = history.server("task ends").any(|record| record.text("how") == Some("dropped"));
     if simple && !unended && !hangs && history.delivers() && cleaning_up > most {
@@ -344,7 +352,7 @@ fn nobody_waits_for_what_is_over(history: &RunHistory<'_>) -> Result<(), String>
     Ok(())
 }
 
-/// P11: a stop hook runs if its start finished, once, in reverse order.
+/// P11: a stop hook runs once if its start hook finished, in reverse order.
 pub(super) fn hooks_in_pairs(history: &RunHistory<'_>) -> Judgement {
     let of = |event: &'static str, half: &'static str| -> Vec<&str> {
         let records = history.server(event).filter(move |record| record.text("half") == Some(half));
@@ -362,10 +370,10 @@ pub(super) fn hooks_in_pairs(history: &RunHistory<'_>) -> Judgement {
     };
     let mut expected = started.clone();
     expected.reverse();
-    // A start hook that was dropped and finished all the same is stopped after all others.
+    // A start hook that was dropped and still finished is stopped after all others.
     expected.sort_by_key(|name| history.was_dropped(name));
     let stopped = of("hook begins", "stop");
-    // One whose time was over before its turn came is reported as given up, and does not begin.
+    // A stop hook whose time expired before its turn is reported as given up, and does not begin.
     let late = |name: &str| {
         history.outcome.report.as_ref().is_some_and(|report| {
             let given_up = |hook: &lameduck::HookReport| {
@@ -390,7 +398,7 @@ pub(super) fn hooks_in_pairs(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::of(stopped.len()))
 }
 
-/// A stop hook that was given up does not go on beside the next.
+/// Checks that a stop hook which was given up does not go on while the next one runs.
 fn what_is_given_up_is_over(history: &RunHistory<'_>) -> Result<(), String> {
     let given_up =
         |record: &Record| record.text("end").is_some_and(|end| end.starts_with("stop given up"));
@@ -428,7 +436,7 @@ pub(super) fn the_exit_tells_the_truth(history: &RunHistory<'_>) -> Judgement {
     let Some(task_failed) = history.a_task_failed() else { return Ok(Exercise::No) };
     let start_failed = report.hooks.iter().any(accounting::is_failed_start);
     let failed = report.reason.is_some_and(accounting::is_failure) || task_failed || start_failed;
-    // What a worker could not even drop by the exit is counted, and has no particulars.
+    // Work that a worker could not drop before the exit is counted, but not listed.
     let unlisted = report.requests.aborted > report.aborts.len() as u64;
     let dropped =
         history.server("task ends").filter(|record| record.text("how") == Some("dropped")).count()
@@ -505,7 +513,7 @@ pub(super) fn the_exit_tells_the_truth(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::Yes)
 }
 
-/// The report's reason is the first that asked, and its spans add up.
+/// Checks that the report's reason is the first stop request, and that the phases add up.
 fn the_reason_is_the_first(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
     let spans =
         report.phases.iter().filter(|(phase, _)| *phase > Phase::Serving).map(|(_, span)| *span);
@@ -529,7 +537,7 @@ fn the_reason_is_the_first(history: &RunHistory<'_>, report: &Report) -> Result<
             return Ok(());
         }
     };
-    // What is asked for in one instant is heard in the host's order.
+    // The host orders stop requests of the same instant itself.
     let ties = observed.next().is_some_and(|second| second.at == first.at);
     if !ties && first.text("signal") != named {
         return Err(format!(

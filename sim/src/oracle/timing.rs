@@ -1,5 +1,5 @@
-//! What is so to the millisecond: moments that handlers, tasks and silent clients are told, and what each of them has until then
-//! (P6, P9, P10, P12).
+//! Checks that are exact to the millisecond: when handlers, tasks and silent clients are notified,
+//! and how much time each of them has (P6, P9, P10, P12).
 
 use super::{ErrorKind, RequestResult, RunHistory};
 use crate::{
@@ -10,21 +10,22 @@ use crate::{
 use lameduck::lifecycle::{ABORT_FLUSH, Phase};
 use std::time::Duration;
 
-/// How long a fresh connection may be silent in the drain, and half a head may take then, and at all.
+/// First-byte grace of a new connection in the drain; time limit of a partial head in the drain;
+/// time limit of a partial head in any phase.
 const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
 const HEAD_GRACE: Duration = Duration::from_secs(1);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an upload may stand still in the drain.
+/// How long an upload may make no progress in the drain.
 const PROGRESS_WAIT: Duration = Duration::from_secs(5);
-/// How long half a head may take on the internal port.
+/// Time limit of a partial head on the internal port.
 const INTERNAL_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often connections are looked at while serving, and once a stop was asked for.
+/// Interval between sweeps over the connections while serving, and after the stop request.
 const SWEEP: Duration = Duration::from_millis(250);
 const SWEEP_STOPPING: Duration = Duration::from_millis(10);
-/// How long a client that is gone stays unnoticed at most.
+/// Longest time in which the host does not notice that a client has left.
 const GONE_CHECK: Duration = Duration::from_secs(1);
 
-/// What a handler is given is what holds: the phase of that moment, and all of its deadline.
+/// Checks the context that a handler gets: it shows the current phase and the whole deadline.
 pub(super) fn contexts_are_true(history: &RunHistory<'_>) -> Result<(), String> {
     let own = history.scenario.request_timeout_ms.map(|ms| ms * 1_000);
     for (place, record) in
@@ -43,7 +44,7 @@ pub(super) fn contexts_are_true(history: &RunHistory<'_>) -> Result<(), String> 
             ));
         }
         let left = record.number("left_us");
-        // A clock that disagrees with the world shows parts of a microsecond.
+        // A skewed clock yields fractions of a microsecond.
         if left.zip(own).map_or(left != own, |(left, own)| left.abs_diff(own) > 1) {
             return Err(format!(
                 "a handler at {:?} had {left:?} µs left, and not {own:?}",
@@ -54,7 +55,7 @@ pub(super) fn contexts_are_true(history: &RunHistory<'_>) -> Result<(), String> 
     Ok(())
 }
 
-/// At a deadline the context is cancelled, for whoever holds it.
+/// Checks that a deadline cancels the context, for all holders of it.
 pub(super) fn cancelled_at_the_deadline(history: &RunHistory<'_>) -> Result<(), String> {
     let exit = history.exit().map_or(Duration::MAX, |(at, _)| at);
     for record in history.server("handler begins") {
@@ -70,7 +71,7 @@ pub(super) fn cancelled_at_the_deadline(history: &RunHistory<'_>) -> Result<(), 
                 .find(|told| told.number("handler") == record.number("handler"))
                 .map(|told| told.at)
         };
-        // It ended in the moment of its deadline because of that.
+        // The handler ended at its deadline, and therefore because of it.
         let met = of_it("handler ends").is_some_and(|ends| ends >= due)
             && of_it("handler cancelled").is_none();
         let late = of_it("context cancelled")
@@ -88,7 +89,8 @@ pub(super) fn cancelled_at_the_deadline(history: &RunHistory<'_>) -> Result<(), 
     Ok(())
 }
 
-/// Whoever looks at its context sees it cancelled when the drain ends, and what does not look is dropped when its time is up.
+/// Checks that a handler which watches its context is notified when the drain ends. One that does
+/// not is dropped when its time expires.
 pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> {
     let Some(cancelling) = history.began(Phase::Cancelling) else { return Ok(()) };
     let Some(cleaning_up) = history.began(Phase::CleaningUp) else { return Ok(()) };
@@ -112,7 +114,8 @@ pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> 
             continue;
         }
         if heeds && ends > cancelling + history.rounding() && cleaning_up > cancelling {
-            // It answers; with HTTP/1 the witness stays in the answer until that is written.
+            // It sends a response. On HTTP/1 the `HandlerGuard` lives in the response until that is
+            // written.
             let told = of_it("handler cancelled");
             if told.is_none_or(|told| told > cancelling + history.rounding()) {
                 return Err(format!(
@@ -128,7 +131,7 @@ pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> 
             ));
         }
     }
-    // What cannot be flushed is cut at the end, and told then.
+    // A response that cannot be flushed is aborted at the end of the flush, and logged then.
     let cut = |record: &&Record| {
         record.text("message") == Some("request aborted")
             && record.text("phase") != Some("draining")
@@ -161,7 +164,8 @@ pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> 
     Ok(())
 }
 
-/// Background tasks begin with Serving, and each is told what it waits for.
+/// Checks that background tasks begin with Serving, and that each is notified of the step that it
+/// waits for.
 pub(super) fn tasks_are_told(history: &RunHistory<'_>) -> Result<(), String> {
     let serving = history.began(Phase::Serving);
     for task in &history.scenario.tasks {
@@ -189,7 +193,8 @@ pub(super) fn tasks_are_told(history: &RunHistory<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// A connection that may still say something is not closed before its time, and half a head is not refused before it.
+/// Checks that a silent connection is not closed before its grace ends, and that a partial head is
+/// not refused before its time limit.
 pub(super) fn silence_has_its_time(history: &RunHistory<'_>) -> Result<(), String> {
     if !history.resets() {
         return Ok(());
@@ -210,7 +215,7 @@ pub(super) fn silence_has_its_time(history: &RunHistory<'_>) -> Result<(), Strin
             history.records.iter().find(is_its).map(|record| record.at)
         };
         let (Some(connected), Some(ended)) = (when("connected"), when("ended")) else { continue };
-        // Its ACK is under way when it is connected in its own eyes.
+        // The client counts as connected while its ACK is still under way.
         let accepted = connected + near;
         let least = match client.traffic {
             Traffic::ByteLess => {
@@ -244,7 +249,7 @@ pub(super) fn silence_has_its_time(history: &RunHistory<'_>) -> Result<(), Strin
     Ok(())
 }
 
-/// A connection without a byte is closed after its timeout, and the next sweep.
+/// Checks that a connection without a byte is closed after its timeout plus one sweep.
 pub(super) fn the_silent_are_closed(history: &RunHistory<'_>) -> Result<(), String> {
     let (Some(timeout), true) =
         (first_byte_timeout(history), history.resets() && history.delivers())
@@ -277,7 +282,8 @@ fn first_byte_timeout(history: &RunHistory<'_>) -> Option<Duration> {
     history.scenario.limits.first_byte_timeout.map(|ms| history.world(Duration::from_millis(ms)))
 }
 
-/// An upload that stands still in the drain is given up after its time, and not before.
+/// Checks that an upload without progress in the drain is given up at its time limit, and not
+/// before.
 pub(super) fn uploads_have_their_time(history: &RunHistory<'_>) -> Result<(), String> {
     let (Some(draining), true) = (history.began(Phase::Draining), history.delivers()) else {
         return Ok(());
@@ -289,7 +295,7 @@ pub(super) fn uploads_have_their_time(history: &RunHistory<'_>) -> Result<(), St
         };
         let Traffic::Once(Pacing::SlowUpload(_, pause)) = client.traffic else { continue };
         let pause = Duration::from_millis(pause.max(1));
-        // A piece after each pause.
+        // The client sends a piece after each pause.
         let piece_before = |at: Duration| {
             let count = at.saturating_sub(observed.observed).as_micros() / pause.as_micros();
             observed.observed + pause * u32::try_from(count).unwrap_or(0)
@@ -312,7 +318,8 @@ pub(super) fn uploads_have_their_time(history: &RunHistory<'_>) -> Result<(), St
     Ok(())
 }
 
-/// A reader that stands still in the drain is given up after its time, and not before.
+/// Checks that a client which stops reading in the drain is given up at its time limit, and not
+/// before.
 pub(super) fn readers_have_their_time(history: &RunHistory<'_>) -> Result<(), String> {
     if !history.resets() {
         return Ok(());
@@ -343,7 +350,7 @@ pub(super) fn readers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
             continue;
         };
         let Traffic::Once(Pacing::SlowReader(_, pause)) = client.traffic else { continue };
-        // It reads after each pause, and moves then.
+        // The client reads after each pause, which is its progress.
         let mut reads = (1..20).map(|n| observed.observed + Duration::from_millis(pause) * n);
         let moved = reads
             .rfind(|at| *at <= draining + history.under_way() * 2)
@@ -365,7 +372,7 @@ pub(super) fn readers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
     Ok(())
 }
 
-/// While serving, half a head is not waited for longer than it may take.
+/// Checks that, while serving, a partial head is refused at its time limit.
 pub(super) fn half_heads_are_refused(history: &RunHistory<'_>) -> Result<(), String> {
     let left = history.left_serving().unwrap_or(Duration::MAX);
     for (n, _) in history
@@ -396,7 +403,8 @@ pub(super) fn half_heads_are_refused(history: &RunHistory<'_>) -> Result<(), Str
     Ok(())
 }
 
-/// The internal server waits for half a head as long as it may take, and no further SIGTERM changes that.
+/// Checks that the internal server waits for a partial head up to its time limit. A further SIGTERM
+/// does not shorten that.
 pub(super) fn lurkers_have_their_time(history: &RunHistory<'_>) -> Result<(), String> {
     let (Some(cleaning_up), Some(stopped)) =
         (history.began(Phase::CleaningUp), history.began(Phase::Stopped))
@@ -426,7 +434,7 @@ pub(super) fn lurkers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
         let own =
             (came + history.world(INTERNAL_HEADER_TIMEOUT)).min(closes + history.world(HEAD_GRACE));
         let until = own.min(closes + history.world(history.scenario.plan().internal_close));
-        // The bound takes what is late from the last wait.
+        // The overall bound takes any delay of the earlier phases from the last wait.
         let is_there = connected.at + history.under_way() < closes && ended.at >= stopped;
         if is_there
             && history.delivers()
@@ -442,7 +450,7 @@ pub(super) fn lurkers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
     Ok(())
 }
 
-/// Once the listeners are sealed nobody is let in whose first packet comes later.
+/// Checks that once the listeners are sealed no connection is accepted whose SYN arrives later.
 pub(super) fn nobody_comes_after_the_seal(history: &RunHistory<'_>) -> Result<(), String> {
     let (near, far) = history.scenario.latency_ms;
     let sealed = history.scenario.syn_filter == Filter::Available
@@ -464,7 +472,8 @@ pub(super) fn nobody_comes_after_the_seal(history: &RunHistory<'_>) -> Result<()
     Ok(())
 }
 
-/// A head that comes in halves is heard if it is whole in time, and only then.
+/// Checks that a head which arrives in two parts is served if it is complete in time, and only
+/// then.
 pub(super) fn heads_have_their_time(history: &RunHistory<'_>) -> Result<(), String> {
     let draining = history.began(Phase::Draining).unwrap_or(Duration::MAX);
     let cut = history
@@ -486,10 +495,10 @@ pub(super) fn heads_have_their_time(history: &RunHistory<'_>) -> Result<(), Stri
             let drained = draining.max(first).saturating_add(history.world(HEAD_GRACE));
             usual.min(drained)
         };
-        // The connection's first packet goes before the request's.
+        // The connection's first packet arrives before the request's.
         let (first, last) = (observed.observed + near, observed.observed + far + pause);
         let heard = observed.head.is_some_and(|(_, status, _)| status != 408);
-        // Connected while the listeners settle, or not at all.
+        // Otherwise the client connects while the listeners close, or not at all.
         let was_there = observed.observed + far < draining;
         if !heard && was_there && last + SWEEP_STOPPING < limit(first).min(cut) {
             return Err(format!(
@@ -511,7 +520,7 @@ pub(super) fn heads_have_their_time(history: &RunHistory<'_>) -> Result<(), Stri
     Ok(())
 }
 
-/// Whoever speaks within the first-byte grace is heard.
+/// Checks that a request sent within the first-byte grace is served.
 pub(super) fn late_words_are_heard(history: &RunHistory<'_>) -> Result<(), String> {
     let (Some(draining), true) = (history.began(Phase::Draining), history.delivers()) else {
         return Ok(());
@@ -548,7 +557,7 @@ pub(super) fn late_words_are_heard(history: &RunHistory<'_>) -> Result<(), Strin
     Ok(())
 }
 
-/// A client that resets its connection ends its handler soon.
+/// Checks that a handler ends soon after its client has reset the connection.
 pub(super) fn the_gone_are_noticed(history: &RunHistory<'_>) -> Result<(), String> {
     for (n, client) in history.scenario.clients.iter().enumerate() {
         let (Traffic::Leaves { resets: true, .. }, true) = (client.traffic, history.resets())
@@ -592,7 +601,7 @@ pub(super) fn the_gone_are_noticed(history: &RunHistory<'_>) -> Result<(), Strin
     Ok(())
 }
 
-/// A handler whose deadline comes with the abort has met its deadline first.
+/// Checks that a handler whose deadline coincides with the abort gets the timeout response.
 pub(super) fn the_deadline_goes_first(history: &RunHistory<'_>) -> Result<(), String> {
     let Some(cancelling) = history.began(Phase::Cancelling) else { return Ok(()) };
     for observed in history.requests.iter().filter(|observed| observed.said == ErrorKind::Aborted) {
@@ -621,7 +630,7 @@ pub(super) fn the_deadline_goes_first(history: &RunHistory<'_>) -> Result<(), St
     Ok(())
 }
 
-/// Nothing of a request is left in the process when it cleans up before its time.
+/// Checks that nothing of a request is left in the process when it cleans up early.
 pub(super) fn nothing_is_left_behind(history: &RunHistory<'_>) -> Result<(), String> {
     let Some((_, place, at)) =
         history.phases.iter().find(|(phase, _, _)| *phase == Phase::CleaningUp)
@@ -643,7 +652,7 @@ pub(super) fn nothing_is_left_behind(history: &RunHistory<'_>) -> Result<(), Str
         let [begun, ended] = what.map(|event| {
             let said =
                 history.records.iter().enumerate().filter(|(_, record)| record.event == event);
-            // What ends in the same instant may say so a moment later.
+            // An end in the same instant may be recorded slightly later.
             said.filter(|(n, record)| n < place || (event.ends_with("ends") && record.at <= *at))
                 .count()
         });

@@ -1,4 +1,4 @@
-//! A story, looked at for what the sometimes-table asks.
+//! Queries on a run history for the sometimes-table.
 
 use super::{NEAR, RunHistory};
 use crate::{
@@ -14,12 +14,12 @@ use lameduck::{
 };
 use std::time::Duration;
 
-/// A story and what is asked of it often.
+/// A run history with the values that many states need.
 pub(in crate::explore) struct Coverage<'a> {
     pub(super) history: &'a RunHistory<'a>,
-    /// All stop requests that were made, with the phase they came in.
+    /// All stop requests, each with the phase in which it was made.
     pub(super) stops: Vec<(Phase, StopBy)>,
-    /// For each client, when it was first and last heard of.
+    /// For each client, the times of its first and last record.
     spans: Vec<Option<(Duration, Duration)>>,
 }
 
@@ -61,7 +61,7 @@ impl<'a> Coverage<'a> {
         self.history.span(phase).is_some_and(|span| span >= at_least)
     }
 
-    /// Whether a further signal came in this phase and the phase ended then.
+    /// Whether a further signal came in this phase, and the phase ended at that moment.
     pub(super) fn hurried(&self, phase: Phase) -> bool {
         let left = self
             .history
@@ -113,8 +113,8 @@ impl<'a> Coverage<'a> {
         self.history.records.iter().filter(|record| record.event == "goaway")
     }
 
-    /// Whether something holds for a request on a connection that was opened in the lame duck delay,
-    /// and had its response there.
+    /// Whether `such` holds for a request whose connection was opened in the lame duck delay and
+    /// which had its response head there.
     pub(super) fn announced_late(&self, such: impl Fn(&ObservedRequest) -> bool) -> bool {
         let began = |phase| self.history.began(phase);
         let (Some(stop), Some(drain)) = (began(Phase::LameDuck), began(Phase::Draining)) else {
@@ -182,7 +182,7 @@ impl<'a> Coverage<'a> {
         self.history.server("task told").any(|record| record.text("of") == Some(of.name()))
     }
 
-    /// Whether work that outlives its answer ended in the drain.
+    /// Whether work that outlives its response ended in the drain.
     pub(super) fn leftover_in_the_drain(&self) -> bool {
         let (Some(from), Some(to)) =
             (self.history.began(Phase::Draining), self.history.began(Phase::Cancelling))
@@ -253,7 +253,7 @@ impl<'a> Coverage<'a> {
             .any(|record| record.text("how") == Some(how) && record.at >= from && record.at < to)
     }
 
-    /// Whether the internal server's close waited for somebody.
+    /// Whether the close of the internal server waited for a client.
     pub(super) fn lurked(&self) -> bool {
         let (Some(from), Some(to)) =
             (self.history.began(Phase::CleaningUp), self.history.began(Phase::Stopped))
@@ -297,7 +297,7 @@ fn asked_by(record: &Record) -> Option<StopBy> {
     }
 }
 
-/// A client that sent half a head, and was told something.
+/// Whether a client that sent half a head got a response.
 pub(super) fn is_answered_half_head(record: &Record) -> bool {
     record.event == "ended" && record.number("answer_bytes") > Some(0)
 }
