@@ -1,4 +1,4 @@
-//! The flags.
+//! Command line arguments.
 
 use clap::{Parser, Subcommand};
 use lameduck_sim::{Case, draw::draw, explore::Network};
@@ -59,7 +59,7 @@ pub(crate) enum Command {
 }
 
 impl Args {
-    /// The one scenario that was asked for, if it was one.
+    /// Returns the single scenario that was requested, if any.
     pub(crate) fn one(&self) -> Option<io::Result<Case>> {
         if let Some(path) = &self.replay {
             let named = |error: io::Error| {

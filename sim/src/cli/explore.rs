@@ -1,4 +1,4 @@
-//! Exploring, with a sign of life for whoever waits.
+//! Explores, and shows the progress.
 #![expect(
     clippy::disallowed_methods,
     reason = "the speed of a run is a matter of the machine's time; no world sees it"
@@ -16,12 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often a plain line tells how far it is, where there is no terminal.
+/// Interval between progress lines if stderr is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 pub(super) fn explore(args: &Args) -> io::Result<Held> {
     let stop = Arc::new(AtomicBool::new(false));
-    // A second one finds the flag set, and ends the process at once.
+    // On a second SIGINT the flag is already set, which ends the process at once.
     signal_hook::flag::register_conditional_shutdown(
         signal_hook::consts::SIGINT,
         130,
@@ -68,7 +68,7 @@ pub(super) fn explore(args: &Args) -> io::Result<Held> {
     Ok(if summary.is_good() { Held::Yes } else { Held::No })
 }
 
-/// A bar on a terminal, a line now and then elsewhere.
+/// Shows the progress: as a bar on a terminal, otherwise as a line at intervals.
 struct SignOfLife {
     bar: Option<ProgressBar>,
     played: AtomicU64,
@@ -111,7 +111,7 @@ impl SignOfLife {
     }
 }
 
-/// What this process took of all processors so far.
+/// Returns the CPU time that this process has used.
 fn cpu_time() -> Duration {
     let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(

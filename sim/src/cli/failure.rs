@@ -1,4 +1,4 @@
-//! A failure is a gift: shrunk, told in words, written down.
+//! Reports a failure: shrinks it, describes it, and saves it.
 
 use super::print_error;
 use lameduck_sim::{
@@ -9,10 +9,10 @@ use lameduck_sim::{
 };
 use std::{fs, io, path::PathBuf};
 
-/// How many plays shrinking may take.
+/// Maximum number of runs while shrinking.
 const TRIES: u32 = 5_000;
 
-/// Shrinks what was found, says what it breaks, and writes it under `sim/failures/`.
+/// Shrinks a failing scenario, prints what it breaks, and writes it to the `failures` folder.
 pub(super) fn tell(network: Network, found: &Found) -> io::Result<()> {
     let play = play_on(network);
     let Some(broken) = found.broken.first() else { return Ok(()) };
@@ -45,7 +45,7 @@ pub(super) fn tell(network: Network, found: &Found) -> io::Result<()> {
     Ok(())
 }
 
-/// In the repository, if this is run in it; here, if not.
+/// Returns `sim/failures` inside the repository, and `failures` elsewhere.
 fn folder() -> PathBuf {
     let inside = PathBuf::from("sim");
     if inside.join("Cargo.toml").is_file() {

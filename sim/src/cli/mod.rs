@@ -1,4 +1,4 @@
-//! What the command line asks for.
+//! The command line.
 
 mod args;
 mod explore;
@@ -12,7 +12,7 @@ use std::{
     process::ExitCode,
 };
 
-/// Does what was asked for.
+/// Runs the requested command.
 pub(crate) fn main() -> ExitCode {
     let args = args::Args::parse();
     let done = match (&args.command, &args.log, args.one()) {
@@ -38,12 +38,12 @@ pub(crate) enum Held {
     No,
 }
 
-/// A line for people, on stderr. A reader that is gone is not worth a panic.
+/// Prints a line to stderr. Errors are ignored: a reader that has gone must not cause a panic.
 pub(crate) fn print_error(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// What was asked for, on stdout.
+/// Prints a result to stdout.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;

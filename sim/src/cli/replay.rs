@@ -1,4 +1,4 @@
-//! One scenario, played and told.
+//! Runs a single scenario and prints its trace or picture.
 
 use super::{Held, args::Args, print, print_error};
 use lameduck_sim::{
@@ -8,7 +8,7 @@ use lameduck_sim::{
 };
 use std::{fs, io, path::Path};
 
-/// Draws a real process.
+/// Draws the log of a real process.
 pub(super) fn draw_log(args: &Args, log: &Path) -> io::Result<Held> {
     let text = fs::read_to_string(log)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", log.display())))?;

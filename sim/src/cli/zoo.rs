@@ -1,10 +1,11 @@
-//! The bug zoo: wrong variants of the host, as patches, each of which exploration must find.
+//! The bug zoo: wrong variants of the host, as patches. Exploration must find each of them.
 //!
 //! ```text
-//!  sim/zoo/*.patch ──▶ a copy of the tree ──▶ build ──▶ census of the seeds that break something ──▶ seeds to detect
+//!  sim/zoo/*.patch ──▶ copy of the tree ──▶ build ──▶ census of failing seeds ──▶ seeds to detect
 //! ```
-//! Production code has no switches for it. A patch that does not apply any more is an error: then the zoo has to move with the
-//! code. Seeds to detect is the median over blocks of seeds: how many from the block's beginning until one fails.
+//! Production code has no switches for the variants. A patch that no longer applies is an error,
+//! since the zoo must follow the code. "Seeds to detect" is the median over blocks of seeds: for
+//! each block, the number of seeds from its beginning until one fails.
 #![expect(
     clippy::disallowed_methods,
     reason = "how long a build takes is no matter of a simulated world"
@@ -18,10 +19,10 @@ use std::{
     time::Instant,
 };
 
-/// A block begins at each multiple of this.
+/// Number of seeds in a block.
 const BLOCK: u64 = 100;
 
-/// Tries all patches whose names contain one of `names`, each on so many seeds.
+/// Tests all patches whose names contain one of `names`, with `seeds` seeds each.
 pub(super) fn zoo(names: &[String], seeds: u64) -> io::Result<Held> {
     let root = root();
     let mut patches: Vec<PathBuf> = fs::read_dir(root.join("sim/zoo"))?
@@ -60,7 +61,7 @@ pub(super) fn zoo(names: &[String], seeds: u64) -> io::Result<Held> {
     Ok(held)
 }
 
-/// The workspace: this folder, or where this binary was built.
+/// Returns the workspace: the current folder, or the one in which this binary was built.
 fn root() -> PathBuf {
     let here = PathBuf::from(".");
     let root = if here.join("sim/zoo").is_dir() {
@@ -68,7 +69,7 @@ fn root() -> PathBuf {
     } else {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
     };
-    // The copy is built from within itself.
+    // The build of the copy runs in the copy, so the path must be absolute.
     fs::canonicalize(&root).unwrap_or(root)
 }
 
@@ -80,7 +81,7 @@ fn name(patch: &Path) -> String {
     patch.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// A fresh copy of what git knows, with whatever was changed since.
+/// Makes a fresh copy of the files that git tracks, with uncommitted changes.
 fn copy(root: &Path, tree: &Path) -> io::Result<PathBuf> {
     if tree.exists() {
         fs::remove_dir_all(tree)?;
@@ -100,7 +101,7 @@ fn copy(root: &Path, tree: &Path) -> io::Result<PathBuf> {
 
 fn apply(tree: &Path, patch: &Path) -> io::Result<()> {
     let patch = fs::canonicalize(patch)?;
-    // Inside of a repository, git would pass over files that it does not know.
+    // In a repository, `git apply` would skip files that the index does not contain.
     let ceiling = tree.parent().unwrap_or(tree);
     run(Command::new("git")
         .current_dir(tree)
@@ -110,7 +111,7 @@ fn apply(tree: &Path, patch: &Path) -> io::Result<()> {
     .map(drop)
 }
 
-/// Built to be built quickly: what is measured is seeds, not time.
+/// Builds the copy with settings for a short build time. Seeds are measured, not time.
 fn build(tree: &Path, target: &Path) -> io::Result<PathBuf> {
     let target = target.join("target");
     run(Command::new("cargo")
@@ -124,7 +125,7 @@ fn build(tree: &Path, target: &Path) -> io::Result<PathBuf> {
     Ok(target.join("release/lameduck-sim"))
 }
 
-/// Runs a command to its good end, and returns what it printed.
+/// Runs a command and returns its output; fails if the command fails.
 fn run(command: &mut Command) -> io::Result<String> {
     let output = command.output()?;
     if !output.status.success() {
@@ -138,10 +139,10 @@ fn run(command: &mut Command) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Which seeds broke which promises.
+/// The failing seeds, each with the broken promise.
 struct Census {
     seeds: u64,
-    /// In order; a seed that broke several promises is in it several times.
+    /// In the order of the seeds. A seed that broke several promises occurs several times.
     failing: Vec<(u64, String)>,
 }
 
@@ -149,7 +150,7 @@ impl Census {
     fn take(binary: &Path, seeds: u64) -> io::Result<Self> {
         let output =
             Command::new(binary).args(["--census", "--seeds", &format!("0..{seeds}")]).output()?;
-        // 0: nothing broke; 1: something did.
+        // 0: no promise broken; 1: some promise broken.
         if !matches!(output.status.code(), Some(0 | 1)) {
             let said = String::from_utf8_lossy(&output.stderr);
             return Err(io::Error::other(format!(
@@ -170,7 +171,8 @@ impl Census {
         self.failing.iter().find(|(seed, _)| *seed >= from).map(|(seed, _)| seed - from + 1)
     }
 
-    /// The median over blocks; `None` if half of them and more end without a finding.
+    /// Returns the median over all blocks; `None` if at least half of the blocks contain no
+    /// failure.
     fn median(&self) -> Option<u64> {
         let mut all: Vec<u64> = (0..self.seeds / BLOCK)
             .map(|block| self.first_from(block * BLOCK).unwrap_or(u64::MAX))

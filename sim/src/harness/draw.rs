@@ -1,4 +1,4 @@
-//! The scenario of a seed, for somebody's own service: its plan and what is asked of it are given.
+//! Draws a scenario for a user's service. The plan and the requests are given.
 
 use crate::{
     draw::draw_with,
@@ -6,7 +6,7 @@ use crate::{
 };
 use lameduck::runtime::Seed;
 
-/// `observed` is not empty.
+/// Draws the scenario of a seed; `observed` must not be empty.
 pub(super) fn draw(
     seed: u64,
     plan: PlanMs,
@@ -28,7 +28,8 @@ pub(super) fn draw(
     scenario
 }
 
-/// A client that is so slow that the drain gives it up is no fault of the service.
+/// Replaces the clients that are so slow that the drain gives them up: that is not the service's
+/// fault.
 const fn fair(traffic: Traffic) -> Traffic {
     match traffic {
         Traffic::Once(Pacing::HeadPause(_) | Pacing::SlowUpload(..) | Pacing::SlowReader(..)) => {

@@ -1,16 +1,16 @@
-//! What was found: the promise, the least scenario that breaks it, and how to see it again.
+//! A failure: the broken promise, the smallest scenario found that breaks it, and how to replay it.
 
 use crate::{oracle::Broken, scenario::Scenario};
 use std::{error::Error, fmt};
 
-/// A service did not survive a shutdown.
+/// A service that did not survive a shutdown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The seed that showed it.
+    /// Seed whose scenario failed.
     pub seed: u64,
-    /// What did not hold.
+    /// The promise that did not hold.
     pub broken: Broken,
-    /// The least scenario in which it does not.
+    /// The failing scenario, shrunk.
     pub scenario: Box<Scenario>,
 }
 
@@ -31,7 +31,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The same: a test prints what it unwraps.
+/// Prints the same text as `Display`, since a test prints the `Debug` form of an error that it
+/// unwraps.
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -1,10 +1,11 @@
-//! What must hold of somebody's own service: the promises of the host that can be seen without knowing it, and its own part.
+//! Oracles for a user's service: those promises of the host that need no knowledge of the app, and
+//! the service's own part.
 
 use super::runner::{FLAW, TASKS_LEFT};
 use crate::oracle::{Exercise, HOST_ORACLES, Judgement, Oracle, RunHistory};
 use lameduck::lifecycle::{HookResult, HookVerdict};
 
-/// The host's, then the service's.
+/// The host's promises, then the service's.
 pub(super) const JUDGES: &[Oracle] = &[
     HOST_ORACLES[0],
     HOST_ORACLES[1],

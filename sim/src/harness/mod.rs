@@ -1,4 +1,4 @@
-//! Your own service, put through shutdowns: does it survive them?
+//! Tests whether your own service survives shutdowns.
 //!
 //! ```
 //! # use axum::{Router, routing::get};
@@ -10,19 +10,24 @@
 //!     .run()
 //!     .unwrap();
 //! ```
-//! [`explore`] builds the service anew for each seed, with the very [`Builder`] that a `main` would use: hooks, background tasks
-//! and checks come along. Clients drawn from the seed ask for what you named, over HTTP/1 and HTTP/2, patiently and otherwise, across
-//! a stop request at some moment. What must hold is the host's part (every request has one fate, the bound, …) and the service's:
+//! [`explore`] builds a new service for each seed, with the same [`Builder`] that a `main` would
+//! use, including hooks, background tasks and checks. Clients drawn from the seed send the requests
+//! that you named, over HTTP/1 and HTTP/2. Some are patient, some are not, and a stop request comes
+//! at some moment.
 //!
-//! | | |
-//! |---|---|
-//! | S1 | **Its work is finished.** No request and no tracked work is cut by the shutdown: they end within the drain, or see the cancellation. |
-//! | S2 | **Nothing is left behind.** At the exit no task of its is alive: work that nobody waits for dies with the process. |
-//! | S3 | **It ends well.** No handler and no hook fails or panics. |
-//! | S4 | **What it said is so.** What [`Trial::at_exit`] holds of its state is true in the moment of the exit. |
+//! The run checks the promises of the host that it can judge without knowing the service, such as
+//! one outcome per request and the bound of the shutdown. In addition it checks these promises of
+//! the service:
 //!
-//! Time is the world's: what sleeps by tokio's clock sleeps here too, and costs nothing. Threads, real sockets and
-//! `spawn_blocking` are outside of it.
+//! - S1, **its work is finished.** The shutdown cuts no request and no tracked work: they end
+//!   within the drain, or react to the cancellation.
+//! - S2, **nothing is left behind.** No task of the service is alive at the exit. An untracked task
+//!   would be lost with the process.
+//! - S3, **it ends well.** No handler and no hook fails or panics.
+//! - S4, **what it said is so.** The condition of [`Trial::at_exit`] holds when the process exits.
+//!
+//! Time is simulated: whatever sleeps by tokio's clock takes no real time. Threads, real sockets
+//! and `spawn_blocking` are not simulated.
 
 mod draw;
 mod failure;
@@ -46,11 +51,11 @@ use std::{
     time::Duration,
 };
 
-/// How many plays shrinking may take.
+/// Maximum number of runs while shrinking.
 const TRIES: u32 = 400;
 
-/// Puts a service through shutdowns. `setup` makes it, anew for each of them; the builder that it gets has a plan, ports and a deadline
-/// already, and they must stay.
+/// Tests a service with simulated shutdowns. `setup` builds the service, once per run. The builder
+/// that it receives already has a plan, ports and a request deadline; `setup` must not change them.
 pub fn explore<T, S>(setup: impl Fn(Builder) -> T + Send + Sync + 'static) -> Trials<S>
 where
     T: Into<Trial<S>>,
@@ -66,10 +71,10 @@ where
     }
 }
 
-/// Makes a service.
+/// Builds a service.
 type Setup<S> = Arc<dyn Fn(Builder) -> Trial<S> + Send + Sync>;
 
-/// What a service is put through. [`run`](Self::run) does it.
+/// Settings of the shutdowns for a service. [`run`](Self::run) performs them.
 #[must_use = "nothing is tried until it is run"]
 pub struct Trials<S> {
     setup: Setup<S>,
@@ -80,10 +85,10 @@ pub struct Trials<S> {
     replay: Option<String>,
 }
 
-/// What a service survived.
+/// Result of a service that survived all shutdowns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passed {
-    /// How many shutdowns.
+    /// Number of simulated shutdowns.
     pub scenarios: u64,
 }
 
@@ -97,57 +102,59 @@ impl<S> std::fmt::Debug for Trials<S> {
 }
 
 impl<S: HttpService> Trials<S> {
-    /// Clients ask for this, too: a path with its query.
+    /// Adds a GET request that clients send: a path and query.
     ///
     /// # Panics
-    /// If nobody can ask for it, since it does not begin with a slash or is no part of a URI.
+    /// Panics if `target` cannot be requested, since it does not begin with a slash or is not a
+    /// path and query.
     #[track_caller]
     pub fn get(mut self, target: impl Into<String>) -> Self {
         self.request_kinds.push(RequestKind::Get(checked(target.into())));
         self
     }
 
-    /// Clients send this, too.
+    /// Adds a POST request that clients send.
     ///
     /// # Panics
-    /// As [`get`](Self::get).
+    /// Panics for the same reasons as [`get`](Self::get).
     #[track_caller]
     pub fn post(mut self, target: impl Into<String>, body: impl Into<String>) -> Self {
         self.request_kinds.push(RequestKind::Post(checked(target.into()), body.into()));
         self
     }
 
-    /// One shutdown a seed, so at least one. Default `0..100`.
+    /// Sets the seeds. Each is one shutdown, and there must be at least one. Default `0..100`.
     pub fn seeds(mut self, seeds: Range<u64>) -> Self {
         self.seeds = seeds;
         self
     }
 
-    /// The plan of the service. Default [`Plan::default`].
+    /// Sets the plan of the service. Default [`Plan::default`].
     pub fn plan(mut self, plan: Plan) -> Self {
         self.plan = plan;
         self
     }
 
-    /// The deadline of its requests. Default 5 s.
+    /// Sets the deadline of requests. Default 5 s.
     pub fn request_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.request_timeout = timeout;
         self
     }
 
-    /// Instead of all seeds, this scenario alone: what a [`Failure`] printed.
+    /// Replays one scenario instead of the seeds: the text that a [`Failure`] printed.
     pub fn replay(mut self, scenario: impl Into<String>) -> Self {
         self.replay = Some(scenario.into());
         self
     }
 
-    /// Puts it through all of them, on all cores.
+    /// Runs all shutdowns, on all cores.
     ///
     /// # Errors
-    /// The first [`Failure`], shrunk.
+    /// Returns the first [`Failure`], shrunk.
     ///
     /// # Panics
-    /// If it would prove nothing: no request is named, or no seed. If what is to be replayed is no scenario.
+    /// Panics if the run would prove nothing, since no request or no seed is given. Panics if the
+    /// text to replay is not a scenario.
     #[track_caller]
     pub fn run(self) -> Result<Passed, Failure> {
         let setup = Arc::clone(&self.setup);
@@ -169,7 +176,7 @@ impl<S: HttpService> Trials<S> {
         exploration.draw = &draw;
         exploration.judges = JUDGES;
         exploration.found_max = 1;
-        // A service may make up identifiers: its answers are its own affair.
+        // Traces need not be equal: a service may generate random identifiers in its responses.
         exploration.replay_every = None;
         let summary = exploration.run();
         match summary.found.first() {
@@ -195,7 +202,7 @@ impl<S: HttpService> Trials<S> {
                 .into_iter()
                 .find(|broken| broken.promise == first.promise)
         };
-        // The plan and what is asked for are the service's.
+        // The plan and the requests belong to the service, so shrinking must not change them.
         let least = shrink(&found.scenario, TRIES, |candidate| {
             candidate.plan == found.scenario.plan
                 && candidate.request_timeout_ms == found.scenario.request_timeout_ms
@@ -218,7 +225,8 @@ impl<S: HttpService> Trials<S> {
     }
 }
 
-/// A typo would be answered with 400 or not even sent, and a service survives that.
+/// Rejects a mistyped target. The request would get a 400 or not be sent at all, and every service
+/// survives that.
 #[track_caller]
 fn checked(target: String) -> String {
     assert!(target.starts_with('/'), "nobody can ask for {target:?}: a target begins with a slash");
@@ -233,7 +241,7 @@ mod tests {
     use super::*;
     use axum::Router;
 
-    /// What it says as it fails.
+    /// Returns the panic message of a run.
     fn complaint(
         trials: impl FnOnce(
             Trials<lameduck::TowerService<Router>>,
@@ -249,7 +257,8 @@ mod tests {
 
     #[test]
     fn what_would_prove_nothing_fails() {
-        // A target without its slash, no request and no seed passed: a typo in a test of one's own was a test that holds.
+        // A target without its slash, no request and no seed: each of these tests passed, although
+        // it tested nothing. Such a mistake must fail, with its cause.
         let said = complaint(|trials| trials.get("no slash here").seeds(0..1));
         assert_eq!(said, "nobody can ask for \"no slash here\": a target begins with a slash");
         assert!(complaint(|trials| trials.post("orders", "tea")).contains("\"orders\""));

@@ -1,7 +1,7 @@
-//! Plays a scenario with somebody's own service.
+//! Runs a scenario with a user's service.
 //!
-//! Most are played on the network that is close to Linux. One in five is played on the other, where each process has a runtime of
-//! its own, so that what it leaves behind can be counted.
+//! Most runs use the network that is close to Linux. One in five uses the other one, where each
+//! process has its own runtime, so that the tasks left at the exit can be counted.
 
 use super::{Setup, Told, Trial};
 use crate::{
@@ -12,13 +12,13 @@ use crate::{
 use lameduck::HttpService;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The event of a state that is not as it was said to be.
+/// Event for a false condition of [`Trial::at_exit`].
 pub(super) const FLAW: &str = "flaw";
-/// The event that counts tasks at the exit.
+/// Event with the number of tasks alive at the exit.
 pub(super) const TASKS_LEFT: &str = "tasks left";
-/// One seed in so many is played where tasks can be counted.
+/// One in this many seeds runs where tasks can be counted.
 const COUNTED_EVERY: u64 = 5;
-/// Whatever ends with the process has ended after so many turns.
+/// Number of yields after which every task that ends with the process has ended.
 const TURNS: usize = 32;
 
 pub(super) fn play<S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Outcome {

@@ -1,13 +1,13 @@
-//! A service that is tried, and what must be so when its process exits.
+//! A service under test, and the condition that must hold when its process exits.
 
 use crate::trace::{Record, Trace};
 use lameduck::{Host, HttpService};
 use std::fmt;
 
-/// What is said of a service's state at the exit.
+/// Condition on the service's state at the exit.
 pub(super) type AtExit = Box<dyn FnOnce(&Told) -> Result<(), String> + Send>;
 
-/// A service that is tried.
+/// A service under test.
 #[must_use = "it is what the setup returns"]
 pub struct Trial<S> {
     pub(super) host: Host<S>,
@@ -15,13 +15,13 @@ pub struct Trial<S> {
 }
 
 impl<S: HttpService> Trial<S> {
-    /// Of a host, as its `main` builds it.
+    /// Wraps a host, built as in `main`.
     pub fn of(host: Host<S>) -> Self {
         Self { host, at_exit: None }
     }
 
-    /// Holds the service's own state against what its clients were told, in the moment in which the process exits: what is not
-    /// there by then is lost.
+    /// Adds a condition that compares the service's state with what its clients received. It is
+    /// checked at the moment of the exit: whatever has not been stored by then is lost.
     pub fn at_exit(
         mut self,
         holds: impl FnOnce(&Told) -> Result<(), String> + Send + 'static,
@@ -43,7 +43,7 @@ impl<S> fmt::Debug for Trial<S> {
     }
 }
 
-/// What the clients of a service have been told so far.
+/// What the clients of a service have received.
 #[derive(Clone, Debug)]
 pub struct Told {
     records: Vec<Record>,
@@ -54,7 +54,8 @@ impl Told {
         Self { records: trace.records() }
     }
 
-    /// How many requests for `target`, path and query, were answered whole and with a status of 200 to 299.
+    /// Returns how many requests for `target` (path and query) got a complete response with a
+    /// status from 200 to 299.
     #[must_use]
     pub fn succeeded(&self, target: &str) -> usize {
         let completed = self.records.iter().filter(|record| {

@@ -1,4 +1,5 @@
-//! A picture of a real process, from its JSON log: the lines of the phases, the stops, the aborts, the hooks, and the report.
+//! Builds the picture of a real process from its JSON log. It uses the lines about phases, stop
+//! requests, aborts and hooks, and the report.
 
 use super::{Band, Bar, Kind, Mark, Picture, Row, Sign};
 use lameduck::lifecycle::Phase;
@@ -8,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// A log that tells of no life.
+/// Error for a log without any phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoPhases;
 
@@ -21,10 +22,11 @@ impl fmt::Display for NoPhases {
 impl std::error::Error for NoPhases {}
 
 impl Picture {
-    /// What the log of one life tells. Lines that are no JSON, or of others, are passed over.
+    /// Builds a picture from the log of one process. Lines that are not JSON, or come from other
+    /// code, are ignored.
     ///
     /// # Errors
-    /// If no line tells of a phase.
+    /// Returns [`NoPhases`] if no line names a phase.
     pub fn of_log(log: &str) -> Result<Self, NoPhases> {
         let lines: Vec<(SystemTime, Value)> = log.lines().filter_map(line).collect();
         let epoch = lines.first().ok_or(NoPhases)?.0;
@@ -90,8 +92,8 @@ impl Picture {
     }
 }
 
-/// A line of either form: fields beside the timestamp, or nested in `fields`, as `tracing_subscriber::fmt().json()`
-/// has them without `flatten_event(true)`.
+/// Parses a line. Its fields are either next to the timestamp or nested in `fields`, as
+/// `tracing_subscriber::fmt().json()` writes them without `flatten_event(true)`.
 fn line(text: &str) -> Option<(SystemTime, Value)> {
     let mut line: Value = serde_json::from_str(text).ok()?;
     let time = humantime::parse_rfc3339(line["timestamp"].as_str()?).ok()?;
@@ -105,7 +107,8 @@ fn said(line: &Value) -> &str {
     line["message"].as_str().unwrap_or_default()
 }
 
-/// A line of a phase change tells of what is in flight; others may name a phase, too.
+/// Returns the phase of a phase change. Such a line has `in_flight`; other lines may have a phase,
+/// too.
 fn phase(line: &Value) -> Option<Phase> {
     line["in_flight"].as_u64()?;
     let name = line["phase"].as_str()?;
@@ -184,7 +187,8 @@ not a line of ours
 
     #[test]
     fn a_log_with_nested_fields_is_drawn_the_same() {
-        // An app with a log set-up of its own had `tracing_subscriber::fmt().json()`, and nothing of its log was read.
+        // An app with its own log set-up used `tracing_subscriber::fmt().json()`, and the picture
+        // of its log was empty. Nested fields must give the same picture as flat ones.
         let nested = LOG.lines().map(|line| {
             let Ok(Value::Object(mut fields)) = serde_json::from_str(line) else {
                 return line.to_owned();

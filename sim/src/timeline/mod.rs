@@ -1,4 +1,5 @@
-//! What happened, as a picture: phases as bands, a row a connection with its requests, signals, deadlines, GOAWAYs, aborts.
+//! A run as a picture: phases as bands, and one row per connection with its requests. Signals,
+//! deadlines, GOAWAYs and aborts are marks.
 //!
 //! ```text
 //!  a scenario's trace ──▶ Picture ──▶ text, for a terminal
@@ -15,22 +16,23 @@ pub use log::NoPhases;
 use lameduck::lifecycle::Phase;
 use std::time::Duration;
 
-/// A shutdown, ready to be drawn. Times are of whatever told it: a world, or a log.
+/// A shutdown, ready to be drawn. Times are those of its source: simulated time, or a log's
+/// timestamps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picture {
-    /// What it shows.
+    /// Title.
     pub title: String,
-    /// How it ended.
+    /// Result of the run, in one line.
     pub outcome: String,
-    /// The time at its left edge.
+    /// Time at the left edge.
     pub from: Duration,
-    /// The time at its right edge.
+    /// Time at the right edge.
     pub to: Duration,
-    /// The phases, in order.
+    /// Phases, in order.
     pub bands: Vec<Band>,
     /// Signals and other stop requests.
     pub stops: Vec<Mark>,
-    /// Deadlines, with what they are.
+    /// Deadlines, each with its name.
     pub deadlines: Vec<Mark>,
     /// Connections and hooks.
     pub rows: Vec<Row>,
@@ -39,85 +41,85 @@ pub struct Picture {
 /// A phase and its span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Band {
-    /// Which.
+    /// The phase.
     pub phase: Phase,
-    /// Its beginning.
+    /// Start of the phase.
     pub from: Duration,
-    /// Its end.
+    /// End of the phase.
     pub to: Duration,
 }
 
 /// A moment with a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// When.
+    /// Time of the moment.
     pub at: Duration,
-    /// What.
+    /// Name of the moment.
     pub what: String,
 }
 
-/// A line of the picture.
+/// A row of the picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// What it is about.
+    /// Name of the row.
     pub label: String,
-    /// When it was there.
+    /// Spans of the row.
     pub bars: Vec<Bar>,
-    /// What happened at a moment.
+    /// Signs at single moments of the row.
     pub marks: Vec<(Duration, Sign)>,
 }
 
 /// A span of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bar {
-    /// Its beginning.
+    /// Start of the span.
     pub from: Duration,
-    /// Its end.
+    /// End of the span.
     pub to: Duration,
-    /// What it is.
+    /// Kind of the span.
     pub kind: Kind,
-    /// Its name, if there is room for it.
+    /// Name of the span. It is drawn only if there is room for it.
     pub label: String,
 }
 
-/// What a span is.
+/// Kind of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A connection is open.
+    /// An open connection.
     Open,
-    /// A request, answered.
+    /// A request with a complete response.
     Answered,
-    /// A request that was told that it could not be served: 408, 503.
+    /// A request that got an error response: 408 or 503.
     Refused,
-    /// A request without a whole answer.
+    /// A request without a complete response.
     Broken,
-    /// A hook at work.
+    /// A running hook.
     Hook,
-    /// A hook that did not end well.
+    /// A hook that failed, panicked or was given up.
     HookBroken,
 }
 
-/// What happens at a moment of a row.
+/// Event at a moment of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
-    /// HTTP/2: told to go.
+    /// A GOAWAY (HTTP/2).
     Goaway,
-    /// HTTP/1: told to go.
+    /// A response with `Connection: close` (HTTP/1).
     Close,
     /// Closed by a FIN.
     Fin,
-    /// Broken off.
+    /// Closed by an RST.
     Reset,
 }
 
 impl Picture {
-    /// Where a time is between the edges, from 0 to 1.
+    /// Returns the position of a time between the edges, from 0 to 1.
     fn place(&self, at: Duration) -> f64 {
         let span = self.to.saturating_sub(self.from).as_secs_f64().max(0.001);
         (at.saturating_sub(self.from).as_secs_f64() / span).min(1.0)
     }
 
-    /// Round times between the edges, not too many.
+    /// Returns at most about a dozen round times between the edges.
     fn ticks(&self) -> Vec<Duration> {
         let span = self.to.saturating_sub(self.from);
         let steps = [
@@ -141,7 +143,7 @@ impl Picture {
     }
 }
 
-/// `1.25 s`, `40 ms`: as short as it is exact.
+/// Formats a time in seconds without trailing zeros, for example `1.25 s`.
 fn seconds(at: Duration) -> String {
     let text = format!("{:.3}", at.as_secs_f64());
     format!("{} s", text.trim_end_matches('0').trim_end_matches('.'))

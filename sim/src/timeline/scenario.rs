@@ -1,4 +1,4 @@
-//! A picture of a scenario.
+//! Builds the picture of a scenario from its trace.
 
 use super::{Band, Bar, Kind, Mark, Picture, Row, Sign, seconds};
 use crate::{
@@ -10,7 +10,7 @@ use lameduck::lifecycle::{ABORT_FLUSH, Phase};
 use std::{collections::BTreeMap, time::Duration};
 
 impl Picture {
-    /// What came of a scenario.
+    /// Builds the picture of a scenario and its outcome.
     #[must_use]
     pub fn of(scenario: &Scenario, outcome: &Outcome) -> Self {
         let history = RunHistory::read(scenario, outcome);
@@ -102,7 +102,8 @@ fn hooks(history: &RunHistory<'_>, last: Duration) -> Vec<Row> {
             let half = begins.text("half").unwrap_or_default();
             let scripted = if half == "stop" { hook.stop.end } else { hook.start.end };
             let ends = mine("hook ends").find(|record| record.text("half") == Some(half));
-            // One that is given up or panics does not end: the log says when.
+            // A hook that was given up or panicked has no end in the trace; its log line has the
+            // time.
             let lost = || {
                 mine("log").find(|record| {
                     record.at >= begins.at && record.text("message") != Some("hook done")
@@ -121,7 +122,7 @@ fn hooks(history: &RunHistory<'_>, last: Duration) -> Vec<Row> {
     rows
 }
 
-/// A row a connection, in the order in which they were made.
+/// Returns one row per connection, in the order in which the connections were opened.
 fn connections(history: &RunHistory<'_>) -> Vec<Row> {
     let mut made: BTreeMap<(usize, u64), Connection> = BTreeMap::new();
     for record in &history.records {

@@ -1,4 +1,4 @@
-//! A picture as SVG: no script, no font of its own, readable in light and dark pages.
+//! Draws a picture as SVG, without scripts or embedded fonts, readable on light and dark pages.
 
 use super::{Bar, Kind, Picture, Row, Sign, seconds};
 use lameduck::lifecycle::Phase;
@@ -12,13 +12,13 @@ const LEFT: f64 = 168.0;
 const RIGHT: f64 = 24.0;
 const ROW: f64 = 24.0;
 const TITLE: f64 = 62.0;
-/// Signals above the bands, deadlines below their names.
+/// Space above the rows: signals, then the names of the bands, then deadlines.
 const HEAD: f64 = 74.0;
 const FOOT: f64 = 74.0;
 const FONT: &str = "font-family=\"ui-sans-serif, system-ui, Helvetica, Arial, sans-serif\"";
 
 impl Picture {
-    /// The whole picture as an SVG document.
+    /// Returns the picture as an SVG document.
     #[must_use]
     pub fn svg(&self) -> String {
         let mut out = String::new();
@@ -200,7 +200,8 @@ impl Picture {
     }
 }
 
-/// Which of several lanes each request of a connection takes, so that those side by side do not hide each other.
+/// Assigns each request of a connection to a lane, so that concurrent requests do not hide each
+/// other.
 fn lanes(bars: &[Bar]) -> (Vec<usize>, usize) {
     let mut ends: Vec<Duration> = Vec::new();
     let mut lane_of = |bar: &Bar| {

@@ -1,15 +1,16 @@
-//! A picture as text, for a terminal.
+//! Draws a picture as text, for a terminal.
 
 use super::{Bar, Kind, Mark, Picture, Sign, seconds};
 use lameduck::lifecycle::Phase;
 use std::{fmt, time::Duration};
 
-/// Columns of time.
+/// Columns for the time axis.
 const WIDTH: usize = 96;
-/// Columns of names.
+/// Columns for the names of the rows.
 const LABEL: usize = 18;
 
-/// `─` open, `█` answered, `▒` told 503 or 408, `░` not whole; `G` GOAWAY, `c` `Connection: close`, `|` closed, `x` reset.
+/// Symbols: `─` open, `█` response complete, `▒` 503 or 408, `░` incomplete; `G` GOAWAY, `c`
+/// `Connection: close`, `|` closed, `x` reset.
 impl fmt::Display for Picture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n{}", self.title, self.outcome)?;
@@ -35,7 +36,7 @@ impl fmt::Display for Picture {
 
 impl Picture {
     fn column(&self, at: Duration) -> usize {
-        // From 0 to 1, times a small number.
+        // The product of a number from 0 to 1 and a small number cannot overflow.
         (self.place(at) * (WIDTH - 1) as f64) as usize
     }
 
@@ -119,7 +120,7 @@ impl Line {
         (from..=to).for_each(|column| self.put(column, shade));
     }
 
-    /// Writes words, and says where they end.
+    /// Writes words and returns the column after them.
     fn write(&mut self, column: usize, words: &str) -> usize {
         words.chars().zip(column..).for_each(|(letter, column)| self.put(column, letter));
         column + words.chars().count()

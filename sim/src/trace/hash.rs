@@ -1,17 +1,17 @@
-//! FNV-1a, 64 bits: small, stable across versions and machines, and fed byte by byte.
+//! FNV-1a, 64 bits: small, stable across versions and machines, and computed byte by byte.
 
-/// An FNV-1a hash under way.
+/// An FNV-1a hash in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fnv64(u64);
 
 impl Fnv64 {
-    /// The hash of nothing.
+    /// Creates the hash of an empty input.
     #[must_use]
     pub const fn new() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
     }
 
-    /// The hash of `bytes`.
+    /// Returns the hash of `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> u64 {
         let mut hash = Self::new();
@@ -26,7 +26,8 @@ impl Fnv64 {
         }
     }
 
-    /// Adds `bytes` eight at a time, with their length: for bulk, where nobody else has to come to the same number.
+    /// Adds `bytes` eight at a time, after their length. This is faster, but not FNV-1a: use it
+    /// where no other implementation has to compute the same value.
     pub fn feed_bulk(&mut self, bytes: &[u8]) {
         self.feed_number(bytes.len() as u64);
         let (words, rest) = bytes.as_chunks();
@@ -38,18 +39,19 @@ impl Fnv64 {
         self.feed(rest);
     }
 
-    /// Adds a number, as eight bytes, so that what follows cannot be mistaken for a part of it.
+    /// Adds a number as eight bytes, a fixed length, so that no later input can be mistaken for a
+    /// part of it.
     pub fn feed_number(&mut self, number: u64) {
         self.feed(&number.to_le_bytes());
     }
 
-    /// Adds a text with its length before it.
+    /// Adds a text after its length.
     pub fn feed_text(&mut self, text: &str) {
         self.feed_number(text.len() as u64);
         self.feed(text.as_bytes());
     }
 
-    /// The hash of all that was added.
+    /// Returns the hash of everything that was added.
     #[must_use]
     pub const fn value(self) -> u64 {
         self.0

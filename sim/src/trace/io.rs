@@ -1,4 +1,4 @@
-//! A byte stream that tells the trace what passes.
+//! A byte stream that adds its traffic to the trace.
 
 use super::{Direction, Trace};
 use lameduck::runtime::{Peek, Transport};
@@ -10,7 +10,8 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Passes everything through, and feeds each byte read or written into the trace's hash, with its time.
+/// Passes everything through, and adds each byte read or written to the trace's hash, with its
+/// time.
 #[derive(Debug)]
 pub struct TracedIo<T> {
     inner: T,
@@ -19,12 +20,12 @@ pub struct TracedIo<T> {
 }
 
 impl<T> TracedIo<T> {
-    /// Wraps `inner`; `actor` is whose end this is.
+    /// Wraps `inner`, the end of the connection that belongs to `actor`.
     pub fn new(inner: T, actor: impl Into<Arc<str>>, trace: Trace) -> Self {
         Self { inner, actor: actor.into(), trace }
     }
 
-    /// What is inside.
+    /// Returns the wrapped stream.
     #[must_use]
     pub const fn inner(&self) -> &T {
         &self.inner

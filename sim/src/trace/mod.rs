@@ -1,4 +1,5 @@
-//! What happened, in order: records for oracles and people, and one hash over them and every byte on the wire (P17).
+//! The trace of a run: records in order, for oracles and for people, and one hash over them and
+//! every byte on the wire (P17).
 
 mod hash;
 mod io;
@@ -15,10 +16,10 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Which way bytes went, seen from the actor.
+/// Direction of bytes, from the view of the actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// The actor got them.
+    /// The actor received them.
     Received,
     /// The actor sent them.
     Sent,
@@ -33,12 +34,13 @@ impl Direction {
     }
 }
 
-/// Tells the virtual time since the world began; `None` while no host runs.
+/// Returns the simulated time since the start of the world; `None` while no host runs.
 pub(crate) type Now = Box<dyn Fn() -> Option<Duration> + Send>;
 
 /// A trace. Clones are handles to the same one.
 ///
-/// It takes records only while its world runs: what hosts say while they are torn down is not part of the story.
+/// It takes records only while its world runs: events from the teardown of the hosts are not part
+/// of the run.
 #[derive(Clone)]
 pub struct Trace {
     inner: Arc<Mutex<Inner>>,
@@ -54,7 +56,7 @@ struct Inner {
 }
 
 impl Trace {
-    /// An empty trace. Its time begins when a world begins to run with it.
+    /// Creates an empty trace. Its time starts when a world begins to run with it.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -69,18 +71,18 @@ impl Trace {
         }
     }
 
-    /// From now on it takes records, stamped by `now`.
+    /// Starts to take records, with timestamps from `now`.
     pub(crate) fn begin(&self, now: Now) {
         self.lock().now = Some(now);
     }
 
-    /// From now on it takes none.
+    /// Ceases to take records.
     pub(crate) fn end(&self) {
         let now = self.lock().now.take();
         drop(now);
     }
 
-    /// Records that `actor` did or saw `event`.
+    /// Records an event that `actor` caused or saw.
     pub fn record(&self, actor: &str, event: &'static str, fields: &[(&'static str, Value)]) {
         let mut inner = self.lock();
         let Some(at) = inner.stamp() else { return };
@@ -92,12 +94,13 @@ impl Trace {
         }
     }
 
-    /// Rung when a phase was recorded, for one who waits for it.
+    /// Returns the `Notify` that is triggered when a phase is recorded. It wakes one waiting task.
     pub(crate) fn phase_changed(&self) -> Arc<Notify> {
         Arc::clone(&self.lock().phase_changed)
     }
 
-    /// The time since the world began; `None` before that and once it is over.
+    /// Returns the time since the start of the world. Returns `None` before the start and after the
+    /// end.
     #[must_use]
     pub fn now(&self) -> Option<Duration> {
         self.lock().stamp()
@@ -115,7 +118,8 @@ impl Trace {
         inner.wire_bytes += bytes.len() as u64;
     }
 
-    /// The same, for what has no name but numbers: a packet's addresses and flags, say.
+    /// The same for traffic that is labelled by numbers, such as a packet with its addresses and
+    /// flags.
     pub(crate) fn packet(&self, label: &[u64], direction: Direction, bytes: &[u8]) {
         let mut inner = self.lock();
         let Some(at) = inner.stamp() else { return };
@@ -126,31 +130,31 @@ impl Trace {
         inner.wire_bytes += bytes.len() as u64;
     }
 
-    /// The hash of all that was recorded so far.
+    /// Returns the hash of everything recorded until now.
     #[must_use]
     pub fn hash(&self) -> u64 {
         self.lock().hash.value()
     }
 
-    /// How many bytes on the wire went into the hash.
+    /// Returns the number of wire bytes in the hash.
     #[must_use]
     pub fn wire_bytes(&self) -> u64 {
         self.lock().wire_bytes
     }
 
-    /// All records so far, in order.
+    /// Returns all records until now, in order.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
         self.lock().records.clone()
     }
 
-    /// The records of one kind of event, in order.
+    /// Returns the records of one kind of event, in order.
     #[must_use]
     pub fn events(&self, event: &str) -> Vec<Record> {
         self.lock().records.iter().filter(|record| record.event == event).cloned().collect()
     }
 
-    /// One line a record. The same trace gives the same text.
+    /// Returns the records as text, one per line. Equal traces give equal text.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();

@@ -3,21 +3,21 @@
 use super::{Fnv64, micros};
 use std::{fmt, sync::Arc, time::Duration};
 
-/// Something that happened.
+/// One event of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// When, since the world began.
+    /// Time since the start of the world.
     pub at: Duration,
-    /// Who did it or saw it.
+    /// Name of the process that caused or saw the event.
     pub actor: Arc<str>,
-    /// What.
+    /// Name of the event.
     pub event: &'static str,
-    /// The particulars, in the order they were given.
+    /// Fields, in the order in which they were recorded.
     pub fields: Vec<(&'static str, Value)>,
 }
 
 impl Record {
-    /// The number called `name`, if there is one.
+    /// Returns the number called `name`, if there is one.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<u64> {
         self.fields.iter().find_map(|(key, value)| match value {
@@ -26,7 +26,7 @@ impl Record {
         })
     }
 
-    /// The text called `name`, if there is one.
+    /// Returns the text called `name`, if there is one.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         self.fields.iter().find_map(|(key, value)| match value {
@@ -49,7 +49,8 @@ impl Record {
     }
 }
 
-/// `   1.234567 server phase to=Draining`: seconds since the world began, who, what, the particulars.
+/// Writes `   1.234567 server phase to=Draining`: seconds since the start of the world, actor,
+/// event, fields.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -67,12 +68,12 @@ impl fmt::Display for Record {
     }
 }
 
-/// A particular of a record.
+/// Value of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// A count, a size, a code, a time.
+    /// A count, a size, a code or a time.
     Number(u64),
-    /// Anything else.
+    /// Any other value.
     Text(String),
 }
 
