@@ -2,7 +2,7 @@
 //!
 //! One task, one `select!`, one reading of the clock per turn. A turn waits for a wake or a
 //! deadline, handles expired deadlines, handles the wake's event, and performs every action.
-//! Expired deadlines come first, except when the wake is progress of the start.
+//! Expired deadlines come first, except when the wake completes a step of the start.
 //!
 //! The driver owns everything that is spawned, through [`UserTasks`] or a server's `TaskTracker`.
 //! "Done" therefore follows from ownership.

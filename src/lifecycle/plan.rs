@@ -131,7 +131,7 @@ pub enum HookBudget {
     Own(Duration),
 }
 
-/// A plan that cannot be kept.
+/// The reason why a plan is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PlanError {
