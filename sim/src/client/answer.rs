@@ -1,15 +1,17 @@
-//! An HTTP/1 answer, read strictly: what is cut must never look complete (RFC 9112 §6, §7, §8).
+//! Parser of HTTP/1 responses. It is strict, because a cut response must never look complete (RFC
+//! 9112 §6, §7, §8).
 
 use crate::trace::Fnv64;
 use bytes::{Buf, BytesMut};
 use http::Method;
 
-/// The head of an answer.
+/// Head of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The status code.
     pub status: u16,
-    /// Whether the server will close the connection after it: it said so, or speaks HTTP/1.0.
+    /// Whether the server closes the connection after this response: it sent `Connection: close` or
+    /// uses HTTP/1.0.
     pub closes: bool,
     framing: Framing,
 }
@@ -21,12 +23,12 @@ enum Framing {
     UntilClose,
 }
 
-/// It was no HTTP.
+/// Error: the bytes are not HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Garbled;
 
 impl Head {
-    /// Takes a whole head out of `buffer`, if one is in it.
+    /// Removes a complete head from `buffer`, if there is one.
     pub(super) fn take(buffer: &mut BytesMut, method: &Method) -> Result<Option<Self>, Garbled> {
         let Some(end) = find(buffer, b"\r\n\r\n") else { return Ok(None) };
         let bytes = buffer.split_to(end + 4);
@@ -50,25 +52,25 @@ impl Head {
                 framing = Framing::Length(value.parse().map_err(|_| Garbled)?);
             }
         }
-        // RFC 9112 §6.3: these never have a body, whatever they say.
+        // RFC 9112 §6.3: these have no body, whatever their header fields say.
         if method == Method::HEAD || status < 200 || status == 204 || status == 304 {
             framing = Framing::Length(0);
         }
         Ok(Some(Self { status, closes, framing }))
     }
 
-    /// Whether another head follows (RFC 9110 §15.2). After a 101 none does.
+    /// Returns whether another head follows (RFC 9110 §15.2). None follows a 101.
     pub(super) const fn is_interim(&self) -> bool {
         self.status < 200 && self.status != 101
     }
 
-    /// Whether the connection can carry another request afterwards.
+    /// Returns whether the connection can carry another request afterwards.
     pub(super) fn keeps_alive(&self) -> bool {
         !self.closes && self.status != 101 && self.framing != Framing::UntilClose
     }
 }
 
-/// The body of an answer, as it comes.
+/// Body of a response, parsed as it arrives.
 #[derive(Debug)]
 pub(super) struct Body {
     state: State,
@@ -97,7 +99,7 @@ impl Body {
         Self { state, bytes: 0, hash: Fnv64::new() }
     }
 
-    /// How much of it came.
+    /// Returns the number of body bytes received.
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -106,7 +108,7 @@ impl Body {
         self.hash.value()
     }
 
-    /// Takes what it can out of `buffer`; whether the body is whole.
+    /// Consumes body bytes from `buffer`. Returns whether the body is complete.
     pub(super) fn take(&mut self, buffer: &mut BytesMut) -> Result<bool, Garbled> {
         loop {
             match self.state {
@@ -149,7 +151,7 @@ impl Body {
         }
     }
 
-    /// Whether an end of the stream here ends the body rightly.
+    /// Returns whether the body is complete if the stream ends here.
     pub(super) fn may_end_here(&self) -> bool {
         matches!(self.state, State::UntilClose | State::Done | State::Length(0))
     }

@@ -1,42 +1,42 @@
-//! What a client asks for.
+//! A request to be sent by a client.
 
 use bytes::Bytes;
 use http::Method;
 
-/// A request, before it is written in HTTP/1 or HTTP/2.
+/// A request, independent of the HTTP version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestSpec {
     /// The method.
     pub method: Method,
     /// Path and query.
     pub target: String,
-    /// Header fields besides `Host` and `Content-Length`.
+    /// Header fields in addition to `Host` and `Content-Length`.
     pub fields: Vec<(String, String)>,
     /// The body; empty for none.
     pub body: Bytes,
 }
 
 impl RequestSpec {
-    /// `GET target`.
+    /// Creates `GET target`.
     #[must_use]
     pub fn get(target: impl Into<String>) -> Self {
         Self { method: Method::GET, target: target.into(), fields: Vec::new(), body: Bytes::new() }
     }
 
-    /// `POST target` with a body.
+    /// Creates `POST target` with a body.
     #[must_use]
     pub fn post(target: impl Into<String>, body: impl Into<Bytes>) -> Self {
         Self { method: Method::POST, target: target.into(), fields: Vec::new(), body: body.into() }
     }
 
-    /// With one more header field.
+    /// Adds a header field.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.fields.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Its HTTP/1.1 head, the empty line included.
+    /// Returns the HTTP/1.1 head, including the empty line.
     #[must_use]
     pub fn head(&self) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\nHost: localhost\r\n", self.method, self.target);
@@ -50,7 +50,7 @@ impl RequestSpec {
         head.into_bytes()
     }
 
-    /// All its bytes in HTTP/1.1.
+    /// Returns the whole request in HTTP/1.1.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.head();

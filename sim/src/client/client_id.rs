@@ -1,4 +1,4 @@
-//! Who asks: a name in the trace, and the words in which requests and their fates are told.
+//! Identity of a client, and the events that it records about its requests.
 
 use super::{Head, RequestSpec};
 use crate::trace::{Trace, Value};
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-/// A client, as the trace knows it. Clones are the same one and share its count of requests.
+/// Identity of a client in the trace. Clones share it, including the count of requests.
 #[derive(Clone, Debug)]
 pub struct ClientId {
     name: Arc<str>,
@@ -23,7 +23,7 @@ pub struct ClientId {
 }
 
 impl ClientId {
-    /// A client called `name` that gives up a request after 120 s.
+    /// Creates a client called `name` that abandons a request after 120 s.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>, trace: Trace) -> Self {
         Self {
@@ -35,20 +35,20 @@ impl ClientId {
         }
     }
 
-    /// One that gives up after `patience`.
+    /// Changes the time after which the client abandons a request.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// How long it waits for an answer to be whole.
+    /// Returns how long the client waits for a complete response.
     #[must_use]
     pub const fn patience(&self) -> Duration {
         self.patience
     }
 
-    /// Records anything else about it.
+    /// Records any other event of the client.
     pub fn tell(&self, event: &'static str, fields: &[(&'static str, Value)]) {
         self.trace.record(&self.name, event, fields);
     }
@@ -111,18 +111,18 @@ impl ClientId {
     }
 }
 
-/// An answer that came whole.
+/// Summary of a complete response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseSummary {
-    /// Its status code.
+    /// Status code.
     pub status: u16,
-    /// Whether it announced the end of the connection.
+    /// Whether the response announced the end of the connection.
     pub closes: bool,
     /// Whether the connection can carry another request.
     pub keeps_alive: bool,
-    /// The length of its body.
+    /// Length of the body in bytes.
     pub body_bytes: u64,
-    /// The FNV-1a hash of its body.
+    /// FNV-1a hash of the body.
     pub body_hash: u64,
 }
 
@@ -138,44 +138,44 @@ impl ResponseSummary {
     }
 }
 
-/// How a request failed, seen by the client.
+/// A failed request, as seen by the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestFailure {
-    /// How.
+    /// How the request failed.
     pub how: How,
-    /// How many bytes of an answer had come. With none, RFC 9112 §9.5 lets the client try again.
+    /// Number of response bytes received. If there are none, RFC 9112 §9.5 lets the client retry.
     pub answer_bytes: u64,
 }
 
-/// Ways to fail.
+/// Ways in which a request fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum How {
-    /// Nobody listened.
+    /// Nothing listened on the port.
     Refused,
     /// The connection could not be made for another reason.
     Unreachable,
-    /// The connection was reset before the head of the answer.
+    /// The connection was reset before the response head.
     ResetBeforeHead,
-    /// The connection was reset inside the body.
+    /// The connection was reset within the response body.
     ResetInBody,
-    /// The connection ended before the head of the answer.
+    /// The connection ended before the response head.
     EndBeforeHead,
-    /// The connection ended inside the body, and the client can tell.
+    /// The connection ended within the body, in a way that the client can detect.
     BodyCut,
-    /// The answer did not come in time.
+    /// The response was not complete in time.
     TimedOut,
-    /// What came was no HTTP.
+    /// The bytes received were not HTTP.
     Garbled,
-    /// HTTP/2: the server refused the stream unprocessed; it may be tried again (RFC 9113 §8.7).
+    /// HTTP/2: the server refused the stream unprocessed; the client may retry (RFC 9113 §8.7).
     StreamRefused,
     /// HTTP/2: the server reset the stream.
     StreamReset,
-    /// HTTP/2: the connection went away before the request was sent.
+    /// HTTP/2: the connection was closed before the request was sent.
     NotSent,
 }
 
 impl How {
-    /// Its name in a trace.
+    /// Returns the name used in the trace.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

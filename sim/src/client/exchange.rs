@@ -1,4 +1,4 @@
-//! One request and its answer on one HTTP/1 connection, at whatever pace.
+//! One request and its response on an HTTP/1 connection, at a given pace.
 
 use super::{
     ClientId, Connect, Head, How, RequestFailure, RequestSpec, ResponseSummary,
@@ -15,47 +15,47 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// How much is read at once, at most.
+/// The most bytes read at once.
 const READ_BYTES: usize = 8 * 1024;
 
-/// How fast bytes are handed over or taken.
+/// How fast bytes are sent or received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
     /// As fast as the network takes them.
     AtOnce,
-    /// `bytes` of them, then a pause, and so on.
+    /// `bytes` bytes, then a pause, and so on.
     Trickle {
-        /// How many at once; at least 1.
+        /// Number of bytes at once; at least 1.
         bytes: usize,
-        /// How long it pauses after each.
+        /// Pause after each piece.
         pause: Duration,
     },
 }
 
-/// What a client does once its request is out.
+/// What a client does after it has sent its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterRequest {
-    /// It waits for the answer.
+    /// Waits for the response.
     Wait,
-    /// It shuts its side of the connection, and waits for the answer.
+    /// Shuts down its write side, and waits for the response.
     Fin,
 }
 
-/// How a client behaves in an exchange.
+/// How a client paces an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExchangePacing {
-    /// Half of the head comes, then a pause, then the rest.
+    /// Pause between the two halves of the head.
     pub head_pause: Duration,
-    /// How the body is sent.
+    /// How the request body is sent.
     pub upload: Pace,
-    /// How the answer is read.
+    /// How the response is read.
     pub download: Pace,
-    /// What follows the request.
+    /// What the client does after the request.
     pub after: AfterRequest,
 }
 
 impl ExchangePacing {
-    /// At once, all of it.
+    /// Everything at once.
     pub const PROMPT: Self = Self {
         head_pause: Duration::ZERO,
         upload: Pace::AtOnce,
@@ -64,18 +64,18 @@ impl ExchangePacing {
     };
 }
 
-/// An HTTP/1 connection, seen by its client.
+/// An HTTP/1 connection, as seen by its client.
 #[derive(Debug)]
 pub struct Http1Client<Io> {
     io: Io,
     buffer: BytesMut,
-    /// Its number in the trace.
+    /// Number of the connection in the trace.
     pub(super) connection: u64,
-    /// How many requests it carried.
+    /// Number of requests sent on it.
     pub(super) requests: u64,
 }
 
-/// How an idle connection ended.
+/// How an idle connection ended, or that the server sent bytes without a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IdleEnd {
     Fin,
@@ -87,7 +87,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
     /// Connects.
     ///
     /// # Errors
-    /// Why it could not; the trace knows already.
+    /// The cause of the failure, which is already recorded.
     pub async fn open<C: Connect<Io = Io>>(
         client_id: &ClientId,
         route: &C,
@@ -95,27 +95,28 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
         Ok(Self::new(client_id, http1::connect(client_id, route).await?))
     }
 
-    /// Begins on a fresh connection.
+    /// Wraps a new connection, and records it.
     pub fn new(client_id: &ClientId, io: Io) -> Self {
         Self { io, buffer: BytesMut::new(), connection: client_id.connected(), requests: 0 }
     }
 
-    /// The connection itself.
+    /// Returns the transport.
     pub fn into_io(self) -> Io {
         self.io
     }
 
-    /// Whether the server has neither ended it nor said anything unasked, as far as can be seen from here.
+    /// Returns whether the connection is usable: neither an end nor unexpected bytes have been
+    /// received.
     pub fn is_open(&mut self) -> bool {
         let idle = std::pin::pin!(self.idle_end());
         idle.poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
-    /// Sends `ask` and reads its answer. What it returns is in the trace already. The connection is of no further use if it
-    /// failed, or if the answer said so.
+    /// Sends `ask` and reads its response. The result is already recorded. The connection cannot be
+    /// used again after a failure, or if the response announced a close.
     ///
     /// # Errors
-    /// How it failed.
+    /// How the request failed.
     pub async fn exchange(
         &mut self,
         client_id: &ClientId,
@@ -132,7 +133,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
             if send(&mut write, ask, pacing).await.is_ok() {
                 client_id.sent(request);
             }
-            // A server that answers early may not read the rest; whether that is a failure, the answer tells.
+            // A server that responds early may not read the rest. Whether that is a failure depends
+            // on the response.
             future::pending::<()>().await;
         };
         let receiving = async {
@@ -157,7 +159,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
         end
     }
 
-    /// Sends all of `asks` at once and reads the answers in order; stops at the first failure, which is that of the rest.
+    /// Sends all of `asks` at once and reads the responses in order. After a failure or an
+    /// announced close, the remaining requests fail too.
     pub(super) async fn pipeline(
         &mut self,
         client_id: &ClientId,
@@ -207,10 +210,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
         }
     }
 
-    /// Waits until the server ends a connection nobody asks on.
+    /// Waits until the server ends an idle connection or sends unexpected bytes.
     ///
     /// # Cancel safety
-    /// Nothing is lost: what was read stays in the buffer.
+    /// No bytes are lost: those already read stay in the buffer.
     pub(super) async fn idle_end(&mut self) -> IdleEnd {
         if !self.buffer.is_empty() {
             return IdleEnd::Unasked;
@@ -254,7 +257,7 @@ async fn send(
     }
 }
 
-/// Reads answers, and counts their bytes.
+/// Reads responses, and counts their bytes.
 struct Reader<'a, R> {
     io: R,
     buffer: &'a mut BytesMut,

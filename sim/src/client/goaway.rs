@@ -1,4 +1,4 @@
-//! Sees a server say goodbye in HTTP/2: hyper keeps GOAWAY frames to itself.
+//! Records GOAWAY frames, which hyper does not expose to its users.
 
 use super::ClientId;
 use std::{
@@ -8,16 +8,16 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The type of a GOAWAY frame (RFC 9113 §6.8).
+/// Type of a GOAWAY frame (RFC 9113 §6.8).
 const GOAWAY: u8 = 7;
 
-/// The length of a frame's header (RFC 9113 §4.1).
+/// Length of a frame header (RFC 9113 §4.1).
 const HEADER_BYTES: usize = 9;
 
-/// The fixed part of a GOAWAY: the last stream, the error code.
+/// Length of the fixed part of a GOAWAY: last stream and error code.
 const GOAWAY_BYTES: usize = 8;
 
-/// Passes everything through, and records each GOAWAY it reads.
+/// Passes all bytes through, and records each GOAWAY frame that it reads.
 #[derive(Debug)]
 pub(super) struct Goodbye<Io> {
     io: Io,
@@ -73,18 +73,18 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Goodbye<Io> {
     }
 }
 
-/// What a GOAWAY says.
+/// Content of a GOAWAY frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Farewell {
     last_stream: u32,
     code: u32,
 }
 
-/// Cuts a stream of bytes into frames, of which it keeps as little as it can.
+/// Splits a byte stream into frames. Keeps only the bytes of a frame that a GOAWAY needs.
 #[derive(Debug)]
 struct Frames {
     kept: [u8; HEADER_BYTES + GOAWAY_BYTES],
-    /// Bytes of the current frame so far.
+    /// Number of bytes of the current frame read until now.
     seen: usize,
 }
 

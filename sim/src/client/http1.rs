@@ -1,4 +1,4 @@
-//! HTTP/1 clients that mean well.
+//! HTTP/1 clients that follow the protocol.
 
 use super::{
     ClientId, Connect, ExchangePacing, How, Http1Client, RequestFailure, RequestSpec,
@@ -6,18 +6,19 @@ use super::{
 };
 use std::time::Duration;
 
-/// Whether a request that failed is sent again.
+/// Whether a failed request is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// Never: each failure is one.
+    /// Never.
     Never,
-    /// Once, on a new connection, if it had been sent on a used one, is idempotent, and not a byte of an answer came
-    /// (RFC 9112 §9.5, RFC 9110 §9.2.2).
+    /// Once, on a new connection. The request must have been sent on a reused connection and be
+    /// idempotent, and no byte of a response may have been received (RFC 9112 §9.5, RFC 9110
+    /// §9.2.2).
     AsAllowed,
 }
 
-/// Asks one thing after the other on one connection, after a pause each. Connects anew when told to or when the connection is
-/// gone; gives up when nobody listens.
+/// Sends requests one after the other on one connection, each after a pause. Reconnects when a
+/// response announced a close or when the connection has ended. Stops when a connect fails.
 pub async fn keep_alive<C: Connect>(
     client_id: &ClientId,
     connect: &C,
@@ -59,7 +60,8 @@ pub async fn keep_alive<C: Connect>(
     }
 }
 
-/// Asks one thing after the other, each on its own connection, after a pause each. Goes on when nobody listens.
+/// Sends requests one after the other, each on its own connection and after a pause. Continues when
+/// a connect fails.
 pub async fn connection_per_request<C: Connect>(
     client_id: &ClientId,
     connect: &C,
@@ -67,16 +69,16 @@ pub async fn connection_per_request<C: Connect>(
 ) {
     for (pause, ask) in asks {
         super::pause(pause).await;
-        // The trace has the outcome.
+        // The outcome is in the trace.
         let _ = one_request(client_id, connect, &ask, ExchangePacing::PROMPT).await;
     }
 }
 
-/// Asks one thing on a connection of its own: half a head, a slow upload, a slow reader, a half-closed connection, as the
-/// manner says.
+/// Sends one request on its own connection, paced as `pacing` says: in two halves, with a slow
+/// upload, with a slow read, or with a half-close.
 ///
 /// # Errors
-/// How it failed.
+/// How the request failed.
 pub async fn one_request<C: Connect>(
     client_id: &ClientId,
     connect: &C,
@@ -86,10 +88,10 @@ pub async fn one_request<C: Connect>(
     Http1Client::open(client_id, connect).await?.exchange(client_id, ask, pacing).await
 }
 
-/// Asks everything at once on one connection, without waiting for answers between.
+/// Sends all requests at once on one connection, without waiting for responses in between.
 ///
 /// # Errors
-/// If it could not connect.
+/// If the connect failed.
 pub async fn pipelined<C: Connect>(
     client_id: &ClientId,
     connect: &C,
@@ -98,7 +100,7 @@ pub async fn pipelined<C: Connect>(
     Ok(Http1Client::open(client_id, connect).await?.pipeline(client_id, asks).await)
 }
 
-/// Connects, or records why not.
+/// Connects, or records the failure.
 pub(super) async fn connect<C: Connect>(
     client_id: &ClientId,
     route: &C,
@@ -111,7 +113,7 @@ pub(super) async fn connect<C: Connect>(
     connected.inspect_err(|failure| client_id.not_connected(failure))
 }
 
-/// Pauses, and drops the connection if the server ends it meanwhile.
+/// Pauses. Drops the connection if the server ends it in the meantime.
 async fn wait_on<Io>(
     client_id: &ClientId,
     kept: Option<Http1Client<Io>>,

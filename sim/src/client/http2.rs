@@ -1,4 +1,4 @@
-//! HTTP/2: requests at their times on one connection, side by side.
+//! HTTP/2 clients: concurrent requests on one connection, at given times.
 #![expect(clippy::disallowed_methods, reason = "hyper's timer here is the world's time")]
 
 use super::{
@@ -24,8 +24,9 @@ use std::{
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Starts each of `asks` a pause after the one before, without waiting for answers, on one connection; on a new one when the
-/// server said goodbye. Returns when every request ended. A request that a goodbye caught unsent goes on the new connection.
+/// Starts each of `asks` a pause after the one before, without waiting for responses. All use one
+/// connection. Once a GOAWAY has closed it, requests not yet started use a new one. Returns when
+/// every request has ended.
 pub async fn multiplexed<C: Connect>(
     client_id: &ClientId,
     connect: &C,
@@ -37,7 +38,7 @@ pub async fn multiplexed<C: Connect>(
     let mut open: Option<Link> = None;
     for (pause, ask) in asks {
         super::pause(pause).await;
-        // Of what is large it opens its window as it reads.
+        // For a large response, use the small window, which the client extends only as it reads.
         let window = ask.target.starts_with("/bytes").then_some(UNREAD_WINDOW);
         let mut link = match open.take() {
             Some(link) if !link.sender.is_closed() => link,
@@ -61,8 +62,9 @@ pub async fn multiplexed<C: Connect>(
     tasks.wait().await;
 }
 
-/// Asks for everything at once on one connection, waits for the heads of the answers and reads no more of them. After `leave` it
-/// gives them up, which resets what had not ended, and waits for the server to end the connection.
+/// Sends all requests at once on one connection, and reads only the response heads. After `leave`
+/// it drops the responses, which resets unfinished streams. Then it waits for the server to end the
+/// connection.
 pub async fn given_up<C: Connect>(
     client_id: &ClientId,
     connect: &C,
@@ -103,7 +105,7 @@ pub async fn given_up<C: Connect>(
         });
     }
     while requests.join_next().await.is_some() {}
-    // The connection stays open as long as somebody could ask.
+    // Keep the connection open, as a client that could send more requests does.
     tokio::select! {
         biased;
         () = link.closed() => {}
@@ -115,7 +117,7 @@ pub async fn given_up<C: Connect>(
     tasks.wait().await;
 }
 
-/// What the server may send of an answer that nobody reads: the initial window of RFC 9113 §6.9.2.
+/// The most that a server may send of an unread response: the initial window of RFC 9113 §6.9.2.
 pub(crate) const UNREAD_WINDOW: u32 = 65_535;
 
 struct Link {
@@ -126,7 +128,7 @@ struct Link {
 }
 
 impl Link {
-    /// Ready when the connection is over.
+    /// Returns when the connection has ended.
     async fn closed(&self) {
         self.ended.cancelled().await;
     }
@@ -221,7 +223,7 @@ fn in_http2(ask: &RequestSpec) -> Result<http::Request<Full<Bytes>>, RequestFail
     request.body(Full::new(ask.body.clone())).map_err(|_| RequestFailure::new(How::NotSent, 0))
 }
 
-/// How far the answer had come.
+/// How far the response had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Head,
@@ -259,7 +261,7 @@ fn how(error: &hyper::Error, stage: Stage) -> How {
     }
 }
 
-/// Spawns what hyper needs, and ends it with the client.
+/// Spawns hyper's tasks, and ends them with the client.
 #[derive(Clone, Debug)]
 struct Tracked {
     tasks: TaskTracker,
@@ -282,7 +284,7 @@ where
     }
 }
 
-/// The world's time, in hyper's words.
+/// The world's time as a hyper timer.
 #[derive(Clone, Copy, Debug)]
 struct WorldTimer;
 

@@ -1,12 +1,14 @@
-//! Clients, polite and otherwise, over any byte stream. Each tells the trace what became of its requests.
+//! Clients, well-behaved and otherwise, over any byte stream. Each records the outcome of its
+//! requests.
 //!
 //! ```text
 //! asks ──▶ sent ──▶ head ──▶ completed          one of the last two ends every request
 //!   └────────┴────────┴────▶ failed how=…
 //! ```
-//! Records, by the client's name: `connected`, `connect failed`, `asks`, `sent` (its last byte was handed over), `head` (with
-//! the status, and `close=yes` if it says `Connection: close`), `completed`, `failed`, `retries`, `closed idle` (the server
-//! closed a connection between requests), `goaway` (HTTP/2, with `last_stream` and `code`), `ended`.
+//! Records under the client's name: `connected`, `connect failed`, `asks`, `sent` (the last byte
+//! was passed to the network), `head` (with the status, and `close` = `yes` for
+//! `Connection: close`), `completed`, `failed`, `retries`, `closed idle` (the server closed a
+//! connection between requests), `goaway` (HTTP/2, with `last_stream` and `code`), `ended`.
 
 mod answer;
 mod ask;
@@ -33,24 +35,24 @@ use lameduck::runtime::Transport;
 use std::{fmt, future::Future, io, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Where a client gets its connections from.
+/// Source of a client's connections.
 pub trait Connect: Clone + fmt::Debug + Send + Sync + 'static {
-    /// A connection.
+    /// Type of a connection.
     type Io: AsyncRead + AsyncWrite + Unpin + fmt::Debug + Send + 'static;
 
-    /// Opens one.
+    /// Opens a connection.
     ///
     /// # Errors
-    /// The network's.
+    /// The network's errors.
     fn connect(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
 
-    /// Breaks one off.
+    /// Resets a connection, if the transport can; the default drops it.
     fn reset(io: Self::Io) {
         drop(io);
     }
 }
 
-/// The way from a host to a port of another.
+/// Route from a host to a port of another.
 #[derive(Clone, Debug)]
 pub struct Route<H> {
     from: H,
@@ -59,7 +61,7 @@ pub struct Route<H> {
 }
 
 impl<H: HostNetwork> Route<H> {
-    /// From `from` to port `port` of the host called `to`.
+    /// Creates the route from `from` to port `port` of the host called `to`.
     pub fn new(from: H, to: impl Into<String>, port: u16) -> Self {
         Self { from, to: to.into(), port }
     }
@@ -77,7 +79,7 @@ impl<H: HostNetwork> Connect for Route<H> {
     }
 }
 
-/// A pause in the world's time. A pause of zero does not even yield.
+/// Pauses in the world's time. A pause of zero does not even yield.
 #[expect(
     clippy::disallowed_methods,
     reason = "a client has no clock of its own, only the world's time"

@@ -1,42 +1,44 @@
-//! Clients that say nothing, or whatever they are told to.
+//! Clients that send nothing, or what a script says.
 
 use super::{ClientId, Connect, http1};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Connects, says nothing, and waits for the server to end it, for at most `patience`.
+/// Connects, sends nothing, and waits at most `patience` for the server to end the connection.
 pub async fn byte_less<C: Connect>(client_id: &ClientId, connect: &C, patience: Duration) {
     raw(client_id, connect, &[Step::ReadToEnd { at_most: patience }]).await;
 }
 
-/// The preface of HTTP/2 and empty settings (RFC 9113 §3.4): the least that makes a connection speak it.
+/// The HTTP/2 preface and empty SETTINGS (RFC 9113 §3.4), the least that starts HTTP/2.
 const HTTP2_HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// Begins to speak HTTP/2, then answers nothing, no PING either, and waits for the server to end it.
+/// Starts HTTP/2 and sends nothing more, no PING ACK either. Waits at most `patience` for the
+/// server to end the connection.
 pub async fn silent_http2<C: Connect>(client_id: &ClientId, connect: &C, patience: Duration) {
     let hello = Bytes::from_static(HTTP2_HELLO);
     raw(client_id, connect, &[Step::Send(hello), Step::ReadToEnd { at_most: patience }]).await;
 }
 
-/// A step of a script.
+/// Step of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Sends these bytes.
+    /// Send these bytes.
     Send(Bytes),
-    /// Does nothing for a while.
+    /// Pause.
     Pause(Duration),
-    /// Shuts its side of the connection.
+    /// Shut down the write side.
     Fin,
-    /// Reads until the connection ends, for at most so long.
+    /// Read until the connection ends, or until `at_most` has passed.
     ReadToEnd {
-        /// How long.
+        /// Longest time to read.
         at_most: Duration,
     },
 }
 
-/// Connects and does as the script says; stops at the first error. Returns all that it read, and records `ended` with how:
-/// `fin`, `reset`, `timed-out`, or `dropped` if it closed the connection itself.
+/// Connects and runs the script, up to the first error. Returns all bytes read. Records `ended`
+/// with `how` = `fin`, `reset`, `timed-out`, or `dropped` if the client closed the connection
+/// first.
 pub async fn raw<C: Connect>(client_id: &ClientId, connect: &C, script: &[Step]) -> Vec<u8> {
     let Ok(io) = http1::connect(client_id, connect).await else { return Vec::new() };
     let connection = client_id.connected();

@@ -1,17 +1,18 @@
-//! A client that changes the protocol: afterwards what it says is said back to it, until somebody closes.
+//! A client that upgrades to an echo protocol and uses it until the server closes.
 //!
-//! Records beside the usual ones: `upgraded`, `farewell` (the server said goodbye), and `ended` with how.
+//! In addition to the usual events it records `upgraded`, `farewell` (the server sent its
+//! farewell), and `ended` with `how`.
 
 use super::{ClientId, Connect, RequestSpec, http1, pause};
 use std::{io, time::Duration};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// What it says.
+/// Line that the client sends.
 pub const PING: &[u8] = b"ping\n";
-/// What a server says last that was told to go.
+/// Last line from a server that ends the connection because of a shutdown.
 pub const FAREWELL: &[u8] = b"bye!\n";
 
-/// Asks for the other protocol, and then says something every so often, until the server closes.
+/// Requests the upgrade, then sends a line every `every` until the server closes.
 pub async fn upgraded<C: Connect>(
     client_id: &ClientId,
     connect: &C,

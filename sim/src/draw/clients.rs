@@ -1,9 +1,9 @@
-//! Who uses a drawn host.
+//! Draws the clients of a scenario.
 
 use super::{Dice, Edges};
 use crate::scenario::{Client, Pacing, RequestKind, Scenario, StuckResponse, Traffic};
 
-/// The kinds of clients, for the mask.
+/// The kinds of clients that a scenario may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Once,
@@ -35,7 +35,8 @@ const KINDS: [Kind; 12] = [
     Kind::Leaves,
 ];
 
-/// A few clients, of some kinds only. With `long_running` one of them makes every phase last.
+/// Draws some clients, of some kinds only. With `long_running`, one more client has a request that
+/// outlasts every phase.
 pub(super) fn draw(
     dice: &mut Dice,
     scenario: &Scenario,
@@ -64,10 +65,11 @@ pub(super) fn draw(
 
 fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -> Client {
     let kind = dice.pick(kinds);
-    // A packet, a handshake, a handshake and a request before the edge: so they are under way when it comes.
+    // A packet, a handshake, or a handshake and a request before the edge, so that they are in
+    // progress when the edge comes.
     let lead = scenario.latency_ms.1 * dice.below(5);
     let many = matches!(kind, Kind::KeepAlive | Kind::PerRequest | Kind::Http2);
-    // Half a head has its time while serving, too.
+    // A partial head has a timeout while serving, too.
     let long_before = many || (kind == Kind::HalfHead && dice.one_in(2));
     let at_ms =
         if long_before { dice.below(edges.drain) } else { edges.aim(dice).saturating_sub(lead) };
@@ -107,7 +109,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         Traffic::Once(Pacing::SlowReader(..)) if !stalls => {
             RequestKind::Echo(dice.pick(&[100, 4_000, 60_000]))
         }
-        // Whether anybody notices that it is gone.
+        // Long requests, to see whether the host notices that the client has left.
         Traffic::Leaves { .. } if dice.one_in(2) => {
             let ms = 20_000 + dice.below(10_000);
             if dice.one_in(2) {
@@ -117,7 +119,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
             }
         }
         Traffic::Once(Pacing::SlowReader(..)) if stalls => RequestKind::Bytes(400_000),
-        // More than the window of a stream, or less.
+        // Less than the window of a stream, or more.
         Traffic::Http2Leaves { .. } => RequestKind::Bytes(dice.pick(&[5, 30_000, 90_000, 90_000])),
         Traffic::Once(_)
         | Traffic::KeepAlive { .. }
@@ -134,12 +136,12 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
     };
     let varies = many || matches!(traffic, Traffic::Pipelined { .. });
     let then = (varies && dice.one_in(2)).then(|| self::request_kind(dice, scenario, edges, at_ms));
-    // Who asked for what is known by its target.
+    // The trace identifies the request by its target, so the two must differ.
     let then = then.filter(|then| then.ask().target != request_kind.ask().target);
     Client { at_ms, request_kind, traffic, then }
 }
 
-/// So many, so often, that they reach into the drain.
+/// Draws the number of requests and their pause so that they reach into the drain.
 fn many_requests(dice: &mut Dice, edges: &Edges, at_ms: u64) -> (u64, u64) {
     let requests = dice.pick(&[3, 5, 12]);
     let reach = (edges.drain + dice.pick(&[0, 50, 300])).saturating_sub(at_ms);
@@ -155,7 +157,7 @@ fn pacing(dice: &mut Dice) -> Pacing {
             dice.pick(&[10, 500, 8_000]),
             dice.pick(&[10, 100, 400, 4_800, 6_000, 12_000]),
         ),
-        // The last pause is longer than anybody waits for progress.
+        // The pause is longer than any stall timeout.
         2 if dice.one_in(2) => Pacing::SlowReader(1_000_000, 12_000),
         2 => Pacing::SlowReader(dice.pick(&[1_000, 4_000]), dice.pick(&[10, 100])),
         _ => Pacing::HalfClosed,
@@ -163,7 +165,7 @@ fn pacing(dice: &mut Dice) -> Pacing {
 }
 
 fn request_kind(dice: &mut Dice, scenario: &Scenario, edges: &Edges, at_ms: u64) -> RequestKind {
-    // When the handler begins: a handshake and a request after the client.
+    // When the handler begins: a handshake and a request after the client's start.
     let begins = at_ms + scenario.latency_ms.0 * 3;
     let until = |dice: &mut Dice, edge: u64| dice.about(edge).saturating_sub(begins);
     let ms = match dice.below(8) {

@@ -1,8 +1,8 @@
-//! Chance for the drawing of scenarios: one number after the other, from a seed.
+//! Random numbers for drawing scenarios, one after the other, from a seed.
 
 use lameduck::runtime::Seed;
 
-/// Throws that follow from a seed.
+/// A sequence of random numbers that follows from a seed.
 #[derive(Clone, Debug)]
 pub(super) struct Dice {
     seed: Seed,
@@ -10,22 +10,23 @@ pub(super) struct Dice {
 }
 
 impl Dice {
-    /// Dice that do not fall as the world's own chance does, which has the same seed.
+    /// Creates dice for the scenario itself. They are independent of the world's own randomness,
+    /// which has the same seed.
     pub(super) const fn new(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x5ce_a210)), thrown: 0 }
     }
 
-    /// Others.
+    /// Creates independent dice for the extra load.
     pub(super) const fn of_company(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0xc03_9a47)), thrown: 0 }
     }
 
-    /// Dice for the clients of the lame duck delay.
+    /// Creates independent dice for the clients of the lame duck delay.
     pub(super) const fn of_latecomers(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x1a7_ec0e)), thrown: 0 }
     }
 
-    /// Dice for the limits that clients meet.
+    /// Creates independent dice for the limits.
     pub(super) const fn of_limits(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x11_3175)), thrown: 0 }
     }
@@ -35,28 +36,28 @@ impl Dice {
         self.seed.nth(self.thrown)
     }
 
-    /// A number below `end`; 0 if there is none.
+    /// Returns a number below `end`, or 0 if `end` is 0.
     pub(super) fn below(&mut self, end: u64) -> u64 {
         self.throw() % end.max(1)
     }
 
-    /// A number from `from` to `to`, both of them possible.
+    /// Returns a number from `from` to `to`, both inclusive.
     pub(super) fn between(&mut self, from: u64, to: u64) -> u64 {
         from + self.below(to.saturating_sub(from) + 1)
     }
 
-    /// True once in `n` throws.
+    /// Returns true with a probability of 1 in `n`.
     pub(super) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
-    /// One of several.
+    /// Returns one element of `from`.
     pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         let place = usize::try_from(self.below(from.len() as u64)).unwrap_or(0);
         from[place]
     }
 
-    /// A few milliseconds before or after `at`, or the very one.
+    /// Returns a time within 2 ms of `at`.
     pub(super) fn about(&mut self, at: u64) -> u64 {
         (at + self.below(5)).saturating_sub(2)
     }

@@ -1,10 +1,11 @@
-//! When the phases of a scenario would begin, and times around them.
+//! When the phases of a scenario would begin, and times around these edges.
 
 use super::Dice;
 use crate::{hooks::ActEnd, scenario::Scenario};
 use lameduck::lifecycle::ABORT_FLUSH;
 
-/// Times worth meeting, in milliseconds of the world. Where a phase ends early the later ones are only a guess.
+/// Times to aim at, in milliseconds of the world. If a phase ends early, the later times are only
+/// estimates.
 #[derive(Clone, Debug)]
 pub(super) struct Edges {
     /// The first stop request.
@@ -13,9 +14,9 @@ pub(super) struct Edges {
     pub(super) drain: u64,
     /// The end of the drain.
     pub(super) cancel: u64,
-    /// When what ignores the cancellation is cut.
+    /// When handlers that ignore the cancellation are dropped.
     pub(super) abort: u64,
-    /// The end of everything.
+    /// The end of the whole shutdown.
     pub(super) end: u64,
     all: Vec<u64>,
 }
@@ -33,7 +34,7 @@ impl Edges {
         let cleanup = cancel + world(plan.cancel);
         let close = abort + world(plan.cleanup);
         let end = cleanup + world(plan.cleanup + plan.internal_close);
-        // Listeners settle for 20 ms; a connection may be silent for 250, and half a head for a second.
+        // Listeners settle for 20 ms; a silent connection has 250 ms, a partial head one second.
         let all = vec![
             stop,
             drain,
@@ -52,7 +53,7 @@ impl Edges {
         Self { stop, drain, cancel, abort, end, all }
     }
 
-    /// Around an edge, or anywhere.
+    /// Draws a time at an edge, ± 2 ms, or anywhere.
     pub(super) fn aim(&self, dice: &mut Dice) -> u64 {
         if dice.one_in(3) {
             return dice.below(self.end);
@@ -61,7 +62,7 @@ impl Edges {
         dice.about(edge)
     }
 
-    /// The same, not before the first stop.
+    /// Draws a time at or after the first stop request.
     pub(super) fn after_stop(&self, dice: &mut Dice) -> u64 {
         let at = match dice.below(3) {
             0 => dice.between(self.abort, self.end),
@@ -72,7 +73,7 @@ impl Edges {
     }
 }
 
-/// How long the start hooks take, if nothing stops them.
+/// Returns how long the start hooks take if nothing stops them.
 pub(super) fn start_takes(scenario: &Scenario) -> u64 {
     let done = scenario.hooks.iter().take_while(|hook| hook.start.end == ActEnd::Done);
     done.map(|hook| hook.start.after_ms).sum::<u64>().min(scenario.plan.start)

@@ -1,5 +1,6 @@
-//! What else a drawn host has beside plain requests: background tasks, checks, work that outlives its answer, event streams,
-//! upgraded connections, deadlines of single routes. Drawn from dice of its own, so that the rest falls as it does without it.
+//! Draws what a scenario has in addition to plain requests: background tasks, checks, work that
+//! outlives its response, event streams, upgraded connections, deadlines of single routes. It uses
+//! its own dice, so that the rest of the scenario does not depend on it.
 
 use super::{Dice, Edges};
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     tasks::{TaskScript, Until},
 };
 
-/// Adds some of it to one scenario in two.
+/// Adds some of these to one scenario in two.
 pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     if !dice.one_in(2) {
         return;
@@ -39,12 +40,14 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     }
 }
 
-/// Some who come at once, so that the drain begins while they shake hands, wait in the queue, or have just asked.
+/// Adds a burst of clients around the beginning of the drain. Some are then in their handshake,
+/// some in the accept queue, some have just sent a request.
 fn connect_burst(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     let (near, far) = scenario.latency_ms;
     let at_ms = dice.about(edges.drain).saturating_sub(dice.between(0, near * 2 + far * 2));
     if near == far && dice.one_in(2) {
-        // Their handshakes are complete in the very instant of a look at the queue, and began before the seal.
+        // The handshakes begin before the seal and are complete in the same instant in which the
+        // host polls the accept queue.
         let look = [30, 14, 6, 2].into_iter().find(|look| *look <= near * 2).unwrap_or(2);
         let at_ms = (edges.drain + look).saturating_sub(near * 3);
         let rushing = (0..dice.between(2, 6)).map(|_| Client::once(at_ms, RequestKind::Fast));
@@ -57,9 +60,10 @@ fn connect_burst(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     }
 }
 
-/// Somebody holds the internal server up at the end, and somebody else does not want to wait for it.
+/// Adds clients that delay the close of the internal server, and sometimes a further stop request
+/// that ends that wait.
 fn slow_internal_client(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
-    // When all are gone early, and when nobody is.
+    // Once for a drain that ends early, once for one in which no request ends.
     for ends in [edges.drain, edges.abort] {
         let at_ms = ends.saturating_sub(dice.below(30));
         scenario.clients.push(Client::new(at_ms, RequestKind::Fast, Traffic::InternalHalfHead));
@@ -71,11 +75,11 @@ fn slow_internal_client(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges)
     }
 }
 
-/// A request whose deadline comes with the abort.
+/// Adds a request whose deadline is the time of the abort.
 fn deadline_at_abort(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     let (near, far) = scenario.latency_ms;
     let at_ms = edges.stop.saturating_sub(near * 3);
-    // A handshake and a request after the client came.
+    // A handshake and a request after the client's start.
     let begins = at_ms + near * 3;
     if near != far || scenario.clock_skew_ppm != 0 || edges.abort <= begins {
         return;
@@ -129,11 +133,11 @@ fn check(dice: &mut Dice, n: u64) -> CheckScript {
 
 fn client(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) -> Client {
     let cooperation = dice.pick(&[Cooperation::Heeds, Cooperation::Ignores]);
-    // Long enough before the edge to be at work at it.
+    // Early enough for the request to be in progress at the edge.
     let lead = scenario.latency_ms.1 * 4 + dice.pick(&[0, 10, 100]);
     let early = edges.aim(dice).saturating_sub(lead);
     match dice.below(13) {
-        // What its first request left behind is no part of its second, which is cut.
+        // The second request, which is cut, must not inherit state from the first.
         9 => {
             let keeps = Traffic::KeepAlive {
                 requests: 2,
@@ -150,12 +154,12 @@ fn client(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) -> Client {
             Client::new(early, first, keeps)
                 .then(RequestKind::Stuck(60_000, StuckResponse::Nothing))
         }
-        // They speak before the stop, and are told to go each at a moment of its own.
+        // These send a request before the stop; each must get its GOAWAY at its own time.
         10 => {
             let at_ms = edges.stop.saturating_sub(scenario.latency_ms.1 * 8 + dice.below(100));
             let every_ms = dice.pick(&[5, 400]);
             if dice.one_in(3) {
-                // Its answers are under way as the connection ends.
+                // The responses are in progress when the connection ends.
                 let at_ms = dice
                     .pick(&[edges.stop, edges.drain])
                     .saturating_sub(scenario.latency_ms.1 * dice.between(1, 8));
@@ -172,7 +176,7 @@ fn client(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) -> Client {
             ));
             Client::new(at_ms, RequestKind::Fast, Traffic::Http2 { requests: 2, every_ms })
         }
-        // It stands still in the drain.
+        // This one stalls in the drain.
         11 => {
             let at_ms = edges.drain.saturating_sub(dice.between(20, 2_000));
             if dice.one_in(2) {
@@ -191,7 +195,7 @@ fn client(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) -> Client {
             )
         }
         8 => {
-            // Its deadline falls on an edge.
+            // The deadline falls on an edge.
             let begins = early + scenario.latency_ms.0 * 3;
             let edge = dice.pick(&[edges.cancel, edges.abort, edges.abort]);
             Client::once(
@@ -227,7 +231,7 @@ fn client(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) -> Client {
             )
         }
         5 => {
-            // Its second request meets the drain's beginning on an idle connection.
+            // The second request arrives on an idle connection as the drain begins.
             let at_ms = dice.below(edges.stop).saturating_sub(scenario.latency_ms.1 * 4);
             let every_ms =
                 dice.about(edges.drain).saturating_sub(at_ms + scenario.latency_ms.0 * 5);

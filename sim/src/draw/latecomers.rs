@@ -1,11 +1,11 @@
-//! Clients of the lame duck delay: connections that are opened in it, requests without a pause, and
-//! requests at its very end. Drawn from dice of their own, so that the rest falls as it does without
-//! them.
+//! Draws clients of the lame duck delay: connections opened in it, requests without a pause, and
+//! requests at its very end. It uses its own dice, so that the rest of the scenario does not depend
+//! on it.
 
 use super::{Dice, Edges};
 use crate::scenario::{Client, RequestKind, Scenario, Traffic};
 
-/// Adds some of them to one scenario in four, if its delay is long enough.
+/// Adds some of these to one scenario in four, if the delay is long enough.
 pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     let delay = edges.drain - edges.stop;
     if delay < 50 || !dice.one_in(4) {
@@ -18,7 +18,8 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     }
 }
 
-/// Their moments must be spread over what is left of the delay.
+/// Connections opened at many instants; their announcements must be spread over the rest of the
+/// delay.
 fn opened_at_many_instants(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges, delay: u64) {
     let from = edges.stop + dice.below(delay * 3 / 4);
     for _ in 0..dice.between(3, 6) {
@@ -38,7 +39,7 @@ fn opened_at_many_instants(dice: &mut Dice, scenario: &mut Scenario, edges: &Edg
     }
 }
 
-/// Their connections must not close with each response.
+/// Requests without a pause; their connections must not close with each response.
 fn without_a_pause(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges, delay: u64) {
     for _ in 0..dice.between(1, 2) {
         let at_ms = dice.between(edges.stop.saturating_sub(50), edges.stop + delay / 2);
@@ -55,11 +56,12 @@ fn without_a_pause(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges, dela
     }
 }
 
-/// They change their pace, so that they were not told, and come back as the drain begins.
+/// Clients that pause for long, so that their connections may not have announced their close, and
+/// return as the drain begins.
 fn at_the_very_end(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges, delay: u64) {
     for _ in 0..dice.between(1, 3) {
         let at_ms = dice.between(edges.stop.saturating_sub(20), edges.stop + delay * 9 / 10);
-        // On its way at the edge, in the kernel, or a moment early.
+        // In flight at the edge, in the kernel, or a little early.
         let lead = dice.pick(&[0, 1, scenario.latency_ms.0, scenario.latency_ms.1 * 2]);
         let last = dice.about(edges.drain).saturating_sub(lead);
         let requests = dice.pick(&[2, 2, 3]);

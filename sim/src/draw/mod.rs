@@ -1,13 +1,14 @@
-//! Scenarios, drawn from a seed.
+//! Draws scenarios from a seed.
 //!
 //! ```text
-//! seed ──▶ features: which of them this one has (a swarm, not a bit of everything)
+//! seed ──▶ features: the ones this scenario has (a swarm, not a bit of everything)
 //!      ──▶ plan, clock, link, hooks ──▶ edges: when each phase would begin
-//!      ──▶ stops, clients, faults: when? around an edge ± 2 ms, or anywhere
+//!      ──▶ stops, clients, faults: when? at an edge ± 2 ms, or anywhere
 //! ```
-//! A scenario with a bit of everything is always the same scenario; one that has only some features finds what needs them to be
-//! alone. Uniform times almost never meet the millisecond in which a phase changes, so most are aimed at it. What a mask or an
-//! aim cannot reach is found out by the [sometimes-table](crate::explore::sometimes).
+//! If every scenario had all features, all would be alike. A scenario with only some features finds
+//! the bugs that need those to be alone. Uniform times almost never hit the millisecond in which a
+//! phase changes, so most times aim at it. The [sometimes-table](crate::explore::sometimes)
+//! measures what this does not reach.
 
 mod clients;
 mod dice;
@@ -22,11 +23,11 @@ use crate::{
 use dice::Dice;
 use edges::Edges;
 
-/// All ways to ask for a stop.
+/// All ways to request a stop.
 pub const STOPS: [StopBy; 5] =
     [StopBy::Sigterm, StopBy::Sigint, StopBy::Sigquit, StopBy::Sighup, StopBy::Handle];
 
-/// What a scenario may have beyond one stop and some clients.
+/// What a scenario may have in addition to one stop and some clients.
 #[derive(Clone, Copy, Debug)]
 struct Features {
     zeros: bool,
@@ -76,7 +77,8 @@ impl Features {
     }
 }
 
-/// A scenario of somebody's own service, which has its plan and its deadline: clients, faults, and one stop.
+/// Draws a scenario for a user's own service with its plan and deadline: clients, faults, and one
+/// stop.
 pub(crate) fn draw_with(seed: u64, plan: PlanMs, request_timeout_ms: Option<u64>) -> Scenario {
     let dice = &mut Dice::new(seed);
     let features = Features { start: false, ..Features::draw(dice) };
@@ -99,7 +101,7 @@ pub(crate) fn draw_with(seed: u64, plan: PlanMs, request_timeout_ms: Option<u64>
     scenario
 }
 
-/// The scenario of a seed.
+/// Draws the scenario of a seed.
 #[must_use]
 pub fn draw(seed: u64) -> Scenario {
     let dice = &mut Dice::new(seed);
@@ -130,7 +132,7 @@ pub fn draw(seed: u64) -> Scenario {
     }
     scenario.clients = clients::draw(dice, &scenario, &edges, features.long_running);
     scenario.faults = faults(dice, features, &edges, &scenario.clients);
-    // What stands still is given up by the drain, unless its deadline comes first.
+    // A stalled client is ended by the drain, unless its request deadline comes first.
     let stands_still =
         |client: &Client| matches!(client.traffic, Traffic::Once(Pacing::SlowUpload(_, 4_800..)));
     if scenario.clients.iter().any(stands_still) && dice.one_in(2) {
@@ -142,7 +144,7 @@ pub fn draw(seed: u64) -> Scenario {
     scenario
 }
 
-/// The first-byte timeout, where no other client may be silent for so long.
+/// Sets the first-byte timeout, if no other client may be silent for that long.
 fn limits(dice: &mut Dice, scenario: &mut Scenario) {
     let is_silent = |client: &Client| matches!(client.traffic, Traffic::ByteLess);
     let is_late = |client: &Client| matches!(client.traffic, Traffic::Late { .. });
@@ -167,7 +169,7 @@ fn plan(dice: &mut Dice, features: Features) -> PlanMs {
     };
     PlanMs {
         start: span(&[2_000, 10_000], &[500, 1_000]).max(100),
-        // What a host has that was told nothing else, as often as not: 5 s, 10 s, 3 s, 5 s, 1 s.
+        // The host's defaults appear as often as not: 5 s, 10 s, 3 s, 5 s, 1 s.
         lame_duck: span(&[1_000, 3_000, 5_000, 5_000, 5_000, 15_000], &[10, 50, 200]),
         drain: span(
             &[2_000, 7_000, 10_000, 10_000, 10_000, 25_000],
@@ -179,7 +181,7 @@ fn plan(dice: &mut Dice, features: Features) -> PlanMs {
     }
 }
 
-/// What goes wrong around the host, and at its own end of the network.
+/// Draws the faults around the host and at its own end of the network.
 fn faults(dice: &mut Dice, features: Features, edges: &Edges, clients: &[Client]) -> Vec<Fault> {
     let mut faults = Vec::new();
     if features.held {
@@ -190,7 +192,8 @@ fn faults(dice: &mut Dice, features: Features, edges: &Edges, clients: &[Client]
         faults.push(Fault::PartialIo { bytes: dice.pick(&[1, 3, 20, 500]) });
     }
     if features.no_descriptors {
-        // As somebody comes, and over before the drain, so that nobody has an excuse; or whenever.
+        // As a client connects before the drain, so that the fault excuses no lost request; or at
+        // any time.
         let comes = clients.iter().map(|client| client.at_ms).filter(|at| *at < edges.drain).max();
         let at_ms = match comes {
             Some(at_ms) if !dice.one_in(4) => at_ms.saturating_sub(dice.below(20)),
@@ -231,7 +234,7 @@ fn hooks(dice: &mut Dice, features: Features, cleanup_ms: u64) -> Vec<HookScript
         return Vec::new();
     }
     let count = dice.pick(&[1, 2, 2, 3, 4]);
-    // All budgets together must fit.
+    // All budgets together must fit into the cleanup.
     let own_most = cleanup_ms / count;
     (0..count)
         .map(|n| {
@@ -241,7 +244,7 @@ fn hooks(dice: &mut Dice, features: Features, cleanup_ms: u64) -> Vec<HookScript
                 hook.start.end = dice.pick(&[ActEnd::Fails, ActEnd::Hangs, ActEnd::Panics]);
             }
             let budget = if dice.one_in(4) { Some(dice.between(0, own_most)) } else { None };
-            // What a hook is sure to get, and about that.
+            // The time that a hook is sure to get; draw near it.
             let share = budget.unwrap_or(own_most);
             hook.stop.after_ms = if dice.one_in(3) {
                 dice.about(share)
@@ -267,7 +270,7 @@ fn first_stop(dice: &mut Dice, features: Features, scenario: &Scenario) -> StopR
             _ => dice.below(ready + 2),
         }
     } else {
-        // Long enough for what was idle to be parked, and for half a head to be too old.
+        // Long enough for idle connections to be parked, and for a partial head to time out.
         let serves = if features.long_service {
             dice.between(1_000, 14_000)
         } else {

@@ -1,7 +1,8 @@
 //! A scenario: everything that happens to one host, as a value.
 //!
-//! It is flat, has no hidden chance but its seed, and can be written down: drawn from a seed, shrunk, kept in a file. All
-//! times are milliseconds of the world since it began, unless a field says that they are the host's.
+//! It is flat, all of its randomness comes from its seed, and it can be serialized. Scenarios are
+//! drawn from a seed, shrunk, and kept in files. All times are milliseconds of the world since its
+//! beginning, unless a field says that they are by the host's clock.
 
 mod run;
 mod traffic;
@@ -18,47 +19,47 @@ use lameduck::{
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// What happens to one host.
+/// Everything that happens to one host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scenario {
-    /// What it is about, in a sentence.
+    /// Description in one sentence.
     pub about: String,
-    /// Where chance comes from: latencies, and the host's own.
+    /// Seed of the latencies and of the host's own randomness.
     pub seed: u64,
-    /// The one-way latency of the network, from and to.
+    /// Range of the one-way network latency.
     pub latency_ms: (u64, u64),
-    /// Whether listeners can keep newcomers out before they close.
+    /// Whether listeners can drop the SYNs of new connections before they close.
     pub syn_filter: Filter,
-    /// How much faster than the world the host's clock runs, in parts in a million.
+    /// How much faster than the world the host's clock runs, in parts per million.
     pub clock_skew_ppm: i64,
-    /// How long each step may take, by the host's clock.
+    /// Time limit of each step, by the host's clock.
     pub plan: PlanMs,
-    /// The deadline of every request, by the host's clock.
+    /// The deadline of every request, by the host's clock; `None` for no deadline.
     pub request_timeout_ms: Option<u64>,
-    /// The limits that clients meet, where they differ from the defaults.
+    /// Limits on what clients may take, where they differ from the defaults.
     #[serde(default, skip_serializing_if = "LimitsMs::are_default")]
     pub limits: LimitsMs,
-    /// How many workers the host has.
+    /// Number of workers.
     pub workers: usize,
-    /// Its hooks.
+    /// The hooks, in order.
     pub hooks: Vec<HookScript>,
-    /// Its background tasks.
+    /// The background tasks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<TaskScript>,
-    /// Its readiness checks.
+    /// The readiness checks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckScript>,
-    /// Who asks it to stop. Without any it never ends.
+    /// The stop requests. Without one the host never ends.
     pub stops: Vec<StopRequest>,
-    /// Who uses it.
+    /// The clients.
     pub clients: Vec<Client>,
-    /// What goes wrong around it.
+    /// The faults.
     pub faults: Vec<Fault>,
-    /// How often readiness and liveness are asked for.
+    /// Pause between two rounds of probes.
     pub probe_every_ms: u64,
 }
 
-/// [`Limits`], in milliseconds by the host's clock; `None` for the default.
+/// [`Limits`] in milliseconds by the host's clock; `None` for the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the limits' own")]
 pub struct LimitsMs {
@@ -73,7 +74,7 @@ impl LimitsMs {
         *self == Self::default()
     }
 
-    /// The host's.
+    /// Returns the host's limits.
     #[must_use]
     pub fn limits(self) -> Limits {
         let defaults = Limits::default();
@@ -88,7 +89,7 @@ impl LimitsMs {
     }
 }
 
-/// [`Plan`], in milliseconds.
+/// [`Plan`] in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the plan's own")]
 pub struct PlanMs {
@@ -101,7 +102,7 @@ pub struct PlanMs {
 }
 
 impl PlanMs {
-    /// The same, in whole milliseconds.
+    /// Converts `plan` to whole milliseconds.
     #[must_use]
     pub fn of(plan: &Plan) -> Self {
         let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
@@ -116,7 +117,7 @@ impl PlanMs {
     }
 }
 
-/// Whether a listener can keep newcomers out.
+/// Whether a listener can drop the SYNs of new connections before it closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Filter {
     /// It can.
@@ -125,16 +126,16 @@ pub enum Filter {
     Missing,
 }
 
-/// Somebody asks for a stop.
+/// A request to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopRequest {
-    /// When.
+    /// When it is made.
     pub at_ms: u64,
-    /// How.
+    /// How it is made.
     pub by: StopBy,
 }
 
-/// How a stop is asked for.
+/// Ways to request a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the signals' own names")]
 pub enum StopBy {
@@ -142,43 +143,43 @@ pub enum StopBy {
     Sigint,
     Sigquit,
     Sighup,
-    /// By code.
+    /// A call of the `ShutdownHandle`.
     Handle,
 }
 
-/// Something goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
-    /// Between clients and host nothing arrives for a while; then all of it does.
+    /// Nothing arrives between the clients and the host for a while; then everything does.
     Hold {
-        /// From.
+        /// When it begins.
         at_ms: u64,
-        /// For how long.
+        /// How long it lasts.
         for_ms: u64,
     },
-    /// The host's reads and writes move so many bytes at most, and sometimes none.
+    /// The host's reads and writes move at most `bytes` bytes, and sometimes none.
     PartialIo {
-        /// How many.
+        /// The most bytes.
         bytes: u64,
     },
-    /// The host's accepts fail for want of descriptors.
+    /// The host's accepts fail because descriptors have run out.
     NoDescriptors {
-        /// From.
+        /// When it begins.
         at_ms: u64,
-        /// For how long.
+        /// How long it lasts.
         for_ms: u64,
     },
-    /// Each accept of the host's fails once: somebody else's connection was gone by then.
+    /// Each accept of the host fails once, as if a client had aborted its connection first.
     AcceptAborted,
-    /// Something between clients and host resets all connections.
+    /// All connections are reset by the network.
     ResetAll {
-        /// When.
+        /// When they are reset.
         at_ms: u64,
     },
 }
 
 impl Fault {
-    /// Whether all that is sent arrives, in its time, and is taken.
+    /// Returns whether all bytes still arrive in time and are accepted.
     #[must_use]
     pub const fn delivers(self) -> bool {
         match self {
@@ -189,8 +190,9 @@ impl Fault {
 }
 
 impl Scenario {
-    /// A quiet one: one SIGTERM at 1 s to a host with no hooks and no clients, on a network of 1 to 3 ms, with a plan of 1 s
-    /// lame duck, 2 s drain, 1 s cancel, 1 s cleanup, 500 ms internal close, and a request deadline of 5 s.
+    /// Creates a quiet scenario: one SIGTERM at 1 s, no hooks, no clients, one-way latencies of 1
+    /// to 3 ms. The plan is 1 s lame duck, 2 s drain, 1 s cancel, 1 s cleanup, 500 ms internal
+    /// close; the request deadline is 5 s.
     #[must_use]
     pub fn new(about: impl Into<String>) -> Self {
         Self {
@@ -220,35 +222,35 @@ impl Scenario {
         }
     }
 
-    /// With one more client.
+    /// Adds a client.
     #[must_use]
     pub fn client(mut self, client: Client) -> Self {
         self.clients.push(client);
         self
     }
 
-    /// With one more hook.
+    /// Adds a hook.
     #[must_use]
     pub fn hook(mut self, hook: HookScript) -> Self {
         self.hooks.push(hook);
         self
     }
 
-    /// With one more stop request.
+    /// Adds a stop request.
     #[must_use]
     pub fn stop(mut self, at_ms: u64, by: StopBy) -> Self {
         self.stops.push(StopRequest { at_ms, by });
         self
     }
 
-    /// When the first stop is asked for.
+    /// Returns the time of the first stop request.
     #[must_use]
     pub fn first_stop_ms(&self) -> Option<u64> {
         self.stops.iter().map(|stop| stop.at_ms).min()
     }
 
-    /// The longest the world may take: the last thing that is asked for, a start, a whole shutdown by a slow clock, and a
-    /// client's patience.
+    /// Returns the most time that the world may take. It covers the last scheduled event, a start,
+    /// a whole shutdown by a slow clock, and a client's timeout.
     #[must_use]
     pub fn limit(&self) -> Duration {
         let asked = self
@@ -263,7 +265,7 @@ impl Scenario {
             + run::PATIENCE * 2
     }
 
-    /// The host's plan.
+    /// Returns the host's plan.
     #[must_use]
     pub const fn plan(&self) -> Plan {
         let ms = &self.plan;
@@ -279,7 +281,7 @@ impl Scenario {
 }
 
 impl StopBy {
-    /// The signal, if it is one.
+    /// Returns the signal, if the stop request is one.
     #[must_use]
     pub const fn signal(self) -> Option<Signal> {
         match self {

@@ -1,4 +1,4 @@
-//! Runs a scenario in a world, and keeps what came of it.
+//! Runs a scenario in a world and collects the outcome.
 
 use super::{Client, Fault, Filter, Scenario, StopBy};
 use crate::{
@@ -20,27 +20,28 @@ use std::{
     time::Duration,
 };
 
-/// The name of the host.
+/// Name of the host under test.
 pub const SERVER: &str = "server";
-/// Where the clients live. They are called `client-0`, `client-1`, …, in the order of the scenario.
+/// Name of the host of the clients. The clients are called `client-0`, `client-1`, …, in the order
+/// of the scenario.
 pub const CLIENTS: &str = "clients";
-/// Where the prober lives.
+/// Name of the prober's host.
 pub const PROBER: &str = "prober";
 
 /// How long a client waits for anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The longest pause of the prober where nothing changes.
+/// Longest pause between the probes while nothing changes.
 const PROBE_PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// What came of a scenario.
+/// Outcome of a scenario.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Everything that happened.
     pub trace: Trace,
-    /// What the host said of itself; `None` if it did not live to say it.
+    /// The host's report; `None` if the watchdog ended the process first.
     pub report: Option<Report>,
-    /// When everybody was done, in the world's time; or who was not.
+    /// When the last job returned, in the world's time, or which hosts' jobs did not.
     pub ended: Result<Duration, Overrun>,
     /// How much later than its latency a packet may arrive in this world.
     pub grain: Duration,
@@ -49,7 +50,7 @@ pub struct Outcome {
 /// Runs `scenario` with the default app.
 ///
 /// # Panics
-/// If something panics that should not: the host, or a client.
+/// If the host or a client panics unexpectedly.
 #[must_use]
 pub fn run<W: World>(scenario: &Scenario) -> Outcome {
     run_with::<W, _>(scenario, Drill::new)
@@ -58,7 +59,7 @@ pub fn run<W: World>(scenario: &Scenario) -> Outcome {
 /// Runs `scenario` with another app.
 ///
 /// # Panics
-/// If something panics that should not: the host, or a client.
+/// If the host or a client panics unexpectedly.
 #[must_use]
 pub fn run_with<W: World, S: HttpService>(
     scenario: &Scenario,
@@ -71,7 +72,7 @@ pub fn run_with<W: World, S: HttpService>(
     )
 }
 
-/// Runs `scenario` with the host that `build` founds; `at_exit` is called in the moment in which its process exits.
+/// Runs `scenario` with the host that `build` creates. `at_exit` is called when its process exits.
 pub(crate) fn run_life<W, S, Exit, Exiting>(
     scenario: &Scenario,
     build: impl FnOnce(Builder, Actor) -> Host<S> + Send + 'static,
@@ -120,7 +121,8 @@ where
     let every = Duration::from_millis(scenario.probe_every_ms);
     world.spawn(PROBER, Background, {
         let trace = trace.clone();
-        // A check may fail at any time; else what was said goes on to be said until the phase changes.
+        // With checks, a probe's result may change at any time. Otherwise it changes only with the
+        // phase.
         let pause_max = if scenario.checks.is_empty() { PROBE_PAUSE_MAX.max(every) } else { every };
         move |host| host_run::probe(host, SERVER.to_owned(), trace, (every, pause_max))
     });
@@ -133,7 +135,8 @@ where
             world.change_link_at(Duration::from_millis(at_ms + for_ms), link, LinkChange::Release);
         }
     }
-    // Connections are tasks that nobody gave a listener: what they say is heard here.
+    // Connection tasks have no subscriber attached, so their events are recorded by the default
+    // one.
     let listening = tracing::dispatcher::set_default(&observe::observer(SERVER, trace.clone()));
     let ended = world.run(scenario.limit());
     drop(listening);
@@ -141,7 +144,7 @@ where
     Outcome { trace, report, ended, grain: W::GRAIN }
 }
 
-/// What goes wrong at the host's own end of the network.
+/// Returns the faults at the host's own end of the network.
 fn faults(scenario: &Scenario, trace: &Trace) -> Faults {
     let mut faults = Faults::new(SERVER, trace.clone(), Seed(scenario.seed));
     for fault in &scenario.faults {
@@ -160,7 +163,7 @@ fn faults(scenario: &Scenario, trace: &Trace) -> Faults {
     faults
 }
 
-/// When all connections are reset, in order.
+/// Returns the times at which all connections are reset, in order.
 fn resets(scenario: &Scenario) -> Vec<u64> {
     let mut resets: Vec<u64> = scenario
         .faults
@@ -187,7 +190,7 @@ async fn reset_all(resets: Vec<u64>, faults: Arc<Faults>) {
     std::future::pending::<()>().await;
 }
 
-/// The name of the n-th client in the trace.
+/// Returns the name of the n-th client in the trace.
 pub(crate) fn client_name(n: usize) -> String {
     format!("client-{n}")
 }
@@ -240,7 +243,8 @@ async fn ask_to_stop(
     }
 }
 
-/// A client on any host. A function of its own, so that the compiler sees that what it returns can be sent.
+/// Returns the job of a client. A separate function, so that the compiler can prove the future
+/// `Send`.
 fn use_host<H: HostNetwork>(
     client: Client,
     client_id: ClientId,

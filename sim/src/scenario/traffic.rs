@@ -1,4 +1,4 @@
-//! Who uses the host, and how.
+//! The clients of a scenario.
 
 use crate::client::{
     AfterRequest, ClientId, Connect, ExchangePacing, Http1Client, Pace, RequestSpec, Retry, Step,
@@ -8,65 +8,65 @@ use crate::client::{
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
 
-/// Somebody who uses the host.
+/// A client of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
-    /// When it begins.
+    /// When the client begins.
     pub at_ms: u64,
-    /// What it asks for.
+    /// The request that it sends.
     pub request_kind: RequestKind,
-    /// How it asks.
+    /// How it sends requests.
     pub traffic: Traffic,
-    /// What every second request asks for, if it is not the same.
+    /// Every second request, if different.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub then: Option<RequestKind>,
 }
 
-/// What a client asks for: a route of the [drill](crate::app).
+/// A request to a route of the [default app](crate::app).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RequestKind {
-    /// An answer at once.
+    /// A response at once.
     Fast,
-    /// An answer after so many milliseconds, or when it is cancelled.
+    /// A response after the given milliseconds, or when the request is cancelled.
     Slow(u64),
-    /// An answer after so many milliseconds, whatever happens.
+    /// A response after the given milliseconds, whatever happens.
     Stuck(u64, StuckResponse),
-    /// So many bytes back.
+    /// A body of this many bytes, which is sent back.
     Echo(usize),
-    /// Pieces for so many milliseconds.
+    /// A streamed response that lasts the given milliseconds.
     Stream(u64),
-    /// An answer at once to so many bytes, which nobody reads.
+    /// A body of this many bytes, which the handler does not read; it responds at once.
     Unread(usize),
-    /// A panic.
+    /// A panic of the handler.
     Panic,
-    /// A head, a piece, and then the body panics.
+    /// A head and a chunk, then a panic of the body.
     Breaks,
-    /// The head of an answer at once.
+    /// A `HEAD` request with a response at once.
     Head,
-    /// So many bytes at once.
+    /// A response of this many bytes at once.
     Bytes(usize),
-    /// An answer after so many milliseconds, without a deadline.
+    /// A response after the given milliseconds, without a deadline.
     Unlimited(u64),
-    /// Events without end, which the drain ends.
+    /// An event stream that only the drain ends.
     Events,
-    /// An answer at once, and work for so many milliseconds that outlives it.
+    /// A response at once, and tracked work for the given milliseconds.
     Work(u64, Cooperation),
-    /// An answer after so many milliseconds, within a deadline of the route's own.
+    /// A response after the given milliseconds, under the route's own deadline in milliseconds.
     Within(u64, u64),
-    /// Anything else, by path and query: for other apps.
+    /// A `GET` of any path and query, for other apps.
     Get(String),
-    /// The same with a body: path and query, the body.
+    /// A `POST` to any path and query with a body, for other apps.
     Post(String, String),
 }
 
-/// Whether something ends when it is told to.
+/// Whether a handler's work ends when it is cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cooperation {
-    /// It does.
+    /// It ends.
     Heeds,
-    /// It does not.
+    /// It continues.
     Ignores,
-    /// It does not, and at its end it panics. Only of [`RequestKind::Work`].
+    /// It continues and panics at the end. Only for [`RequestKind::Work`].
     Panics,
 }
 
@@ -75,117 +75,119 @@ pub enum Cooperation {
 pub enum StuckResponse {
     /// Nothing.
     Nothing,
-    /// The head, with a length, and half of the body.
+    /// The head with a `Content-Length`, and half of the body.
     Length,
     /// The head and half of the body, chunked.
     Chunked,
 }
 
-/// How a client asks.
+/// How a client sends its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Traffic {
     /// One request on one connection.
     Once(Pacing),
-    /// One after the other on one connection.
+    /// One request after the other on one connection.
     KeepAlive {
-        /// How many.
+        /// Number of requests.
         requests: u64,
-        /// The pause between.
+        /// Pause between requests.
         every_ms: u64,
-        /// Whether it tries again where the standard lets it.
+        /// Whether a failed request is retried where RFC 9112 §9.5 allows it.
         retries: bool,
     },
-    /// One after the other, each on its own connection.
+    /// One request after the other, each on its own connection.
     PerRequest {
-        /// How many.
+        /// Number of requests.
         requests: u64,
-        /// The pause between.
+        /// Pause between requests.
         every_ms: u64,
     },
-    /// On one HTTP/2 connection, without waiting for answers.
+    /// Requests on one HTTP/2 connection, without waiting for responses.
     Http2 {
-        /// How many.
+        /// Number of requests.
         requests: u64,
-        /// The pause between.
+        /// Pause between requests.
         every_ms: u64,
     },
-    /// All at once on one HTTP/2 connection; it reads nothing of the answers but their heads, and gives them up after a while.
+    /// All requests at once on one HTTP/2 connection. The client reads only the response heads and
+    /// drops the responses after a while.
     Http2Leaves {
-        /// How many.
+        /// Number of requests.
         requests: u64,
-        /// How long it leaves them unread.
+        /// How long the bodies are left unread.
         after_ms: u64,
     },
-    /// All at once on one connection.
+    /// All requests at once on one HTTP/1 connection.
     Pipelined {
-        /// How many.
+        /// Number of requests.
         requests: u64,
     },
-    /// Connects, waits, then asks.
+    /// Connects, waits, then sends a request.
     Late {
-        /// How long it says nothing.
+        /// How long it sends nothing.
         after_ms: u64,
     },
-    /// Asks, and closes the connection whatever came by then.
+    /// Sends a request and closes the connection after a while, whatever has arrived by then.
     Leaves {
-        /// How long it waits for its answer.
+        /// How long it waits for the response.
         after_ms: u64,
-        /// Whether it resets the connection, as a process that dies does.
+        /// Whether it resets the connection, as the exit of a process does.
         resets: bool,
     },
-    /// Connects, and never says anything.
+    /// Connects and never sends anything.
     ByteLess,
-    /// Connects, sends half a request head, and no more.
+    /// Connects, sends half of a request head, and nothing more.
     HalfHead,
-    /// The same on the internal server's port.
+    /// Sends half of a request head to the internal server, and nothing more.
     InternalHalfHead,
-    /// Begins to speak HTTP/2, and answers nothing.
+    /// Starts HTTP/2 and sends nothing more.
     SilentHttp2,
-    /// Changes to another protocol, and says something every so often until the server closes.
+    /// Upgrades the connection and sends a line at intervals until the server closes.
     Upgraded {
-        /// The pause between.
+        /// Pause between lines.
         every_ms: u64,
-        /// Whether the handler ends it when the drain begins.
+        /// Whether the handler ends the connection when the drain begins.
         cooperation: Cooperation,
     },
 }
 
-/// How one request is paced.
+/// How a client paces one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pacing {
     /// At once.
     Prompt,
-    /// Half a head, a pause, the rest.
+    /// In two halves of the head, with a pause of this many milliseconds.
     HeadPause(u64),
-    /// So many bytes of the body, a pause of so many milliseconds, and so on.
+    /// The body in pieces of this many bytes, each after a pause of this many milliseconds.
     SlowUpload(usize, u64),
-    /// So many bytes of the answer, a pause of so many milliseconds, and so on.
+    /// Reads the response in pieces of this many bytes, each after a pause of this many
+    /// milliseconds.
     SlowReader(usize, u64),
-    /// It shuts its side once it has asked.
+    /// The client shuts down its write side after the request.
     HalfClosed,
 }
 
 impl Client {
-    /// One prompt request.
+    /// Creates a client that sends one prompt request.
     #[must_use]
     pub const fn once(at_ms: u64, request_kind: RequestKind) -> Self {
         Self::new(at_ms, request_kind, Traffic::Once(Pacing::Prompt))
     }
 
-    /// Any client.
+    /// Creates a client.
     #[must_use]
     pub const fn new(at_ms: u64, request_kind: RequestKind, traffic: Traffic) -> Self {
         Self { at_ms, request_kind, traffic, then: None }
     }
 
-    /// One whose every second request asks for something else.
+    /// Makes every second request a `request_kind`.
     #[must_use]
     pub fn then(mut self, request_kind: RequestKind) -> Self {
         self.then = Some(request_kind);
         self
     }
 
-    /// What is asked for by `target`.
+    /// Returns the request that has this target.
     #[must_use]
     pub fn deed_of(&self, target: &str) -> &RequestKind {
         self.then.as_ref().filter(|then| then.ask().target == target).unwrap_or(&self.request_kind)
@@ -203,7 +205,7 @@ impl Client {
                 .zip(pauses)
                 .map(move |(n, pause)| (pause, asks[usize::from(n % 2 == 1)].clone()))
         };
-        // The trace has what becomes of it.
+        // The trace has the outcomes.
         match self.traffic {
             Traffic::Once(pacing) => {
                 let _ = one_request(client_id, route, &ask, pacing.pacing()).await;
@@ -269,7 +271,7 @@ impl Client {
 }
 
 impl RequestKind {
-    /// The request.
+    /// Returns the request to send.
     #[must_use]
     pub fn ask(&self) -> RequestSpec {
         match self {
