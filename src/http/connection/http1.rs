@@ -17,6 +17,7 @@ use crate::http::{
         service::{ConnectionService, HttpService},
         sniff::{after_empty_lines, is_blank},
         tracked_io::TrackedIo,
+        unflushed::UnflushedResponses,
     },
     fast_path::{codec::KeepAlive, serve::HyperHandoff},
     server::{
@@ -80,6 +81,7 @@ pub(crate) struct Http1<T: Transport, S: HttpService> {
     /// `None` only once it was taken apart.
     hyper: Option<Hyper<T, S>>,
     connection: Arc<ConnectionState>,
+    unflushed: Arc<UnflushedResponses>,
     state: Http1State,
     stall_timer: StallTimer,
     /// Counts this connection among the live ones.
@@ -107,7 +109,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         let connection =
             Arc::new(ConnectionState::new(Protocol::Http1, worker.shared.clone(), slot));
         let service = ConnectionService::new(worker.service.clone(), connection.clone());
-        let io = TrackedIo::new(io, read, connection.clone());
+        let io = TrackedIo::new(io, read, connection.clone(), service.unflushed());
         Self::serving(worker, io, service, connection)
     }
 
@@ -119,7 +121,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     ) -> Self {
         let HyperHandoff { service, read, unwritten, after } = handoff_to_hyper;
         let connection = service.connection().clone();
-        let mut io = TrackedIo::new(io, read, connection.clone());
+        let mut io = TrackedIo::new(io, read, connection.clone(), service.unflushed());
         io.write_first(unwritten);
         if after == KeepAlive::No {
             io.end_reading();
@@ -133,11 +135,13 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         service: ConnectionService<S>,
         connection: Arc<ConnectionState>,
     ) -> Self {
+        let unflushed = service.unflushed().clone();
         let hyper = worker.http1().serve_connection(TokioIo::new(io), service);
         worker.shared.metrics.http1.add_one();
         Self {
             hyper: Some(Hyper::Plain(hyper)),
             connection,
+            unflushed,
             state: Http1State::Busy,
             stall_timer: StallTimer::default(),
             worker: worker.clone(),
@@ -168,9 +172,9 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
         let now = worker.server().clock.now();
         if self.connection.is_flushed() {
-            self.connection.settle_flushed(|| now);
+            self.unflushed.settle_flushed(|| now);
         } else {
-            self.connection.list_ended();
+            self.unflushed.list();
         }
         let quiet = !self.connection.is_in_flight() && self.connection.is_flushed() && !bodies_held;
         if quiet { self.on_quiet(worker, slot, now) } else { self.on_busy(worker, slot, now) }
@@ -304,9 +308,8 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     /// hyper is done with the connection.
     fn end(&mut self, worker: &WorkerContext<S>) -> Transition<T, S> {
         if self.connection.is_flushed() {
-            self.connection.settle_flushed(|| worker.server().clock.now());
+            self.unflushed.settle_flushed(|| worker.server().clock.now());
         }
-        self.connection.drop_unflushed();
         let Some((mut io, read)) = self.take_parts() else {
             self.begin_upgrade(worker);
             return Transition::Close;
@@ -323,7 +326,6 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     fn drop_request(&mut self) -> Transition<T, S> {
         let is_cut = self.connection.written() > 0;
         let io = self.take_parts();
-        self.connection.drop_unflushed();
         match io {
             Some((mut io, _)) if is_cut => {
                 io.reset_on_drop();
@@ -358,7 +360,6 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     pub(crate) fn oust(&mut self) {
         let is_cut = self.connection.is_in_flight() || self.connection.has_unflushed();
         let io = self.take_parts();
-        self.connection.drop_unflushed();
         if let Some((mut io, _)) = io
             && is_cut
         {
@@ -375,7 +376,6 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             self.connection.set_abort_cause(abort_cause);
         }
         let io = self.take_parts();
-        self.connection.drop_unflushed();
         if let Some((mut io, _)) = io
             && is_cut
         {
@@ -433,6 +433,5 @@ impl<T: Transport, S: HttpService> Drop for Http1<T, S> {
         {
             io.reset_on_drop();
         }
-        self.connection.drop_unflushed();
     }
 }

@@ -16,8 +16,9 @@ use crate::http::{
     exchange::{
         connection_state::{ConnectionState, Protocol},
         http2_input::Partial,
-        service::{ConnectionService, HttpService},
+        service::{CalledRequest, ConnectionService, HttpService},
         tracked_io::{IoReturn, TrackedIo},
+        unflushed::UnflushedResponses,
     },
     server::{
         abort::AbortCause,
@@ -49,6 +50,7 @@ pub(crate) struct Http2<T: Transport, S: HttpService> {
     hyper: Option<HyperConnection<TokioIo<TrackedIo<T>>, ConnectionService<S>, StreamExecutor>>,
     io_return: IoReturn<T>,
     connection: Arc<ConnectionState>,
+    unflushed: Arc<UnflushedResponses>,
     /// Chooses the moment of the GOAWAY within the delay.
     jitter: u64,
     announcement: Announcement,
@@ -91,14 +93,18 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     ) -> Self {
         let connection =
             Arc::new(ConnectionState::new(Protocol::Http2, worker.shared.clone(), slot));
-        let service = ConnectionService::new(worker.service.clone(), connection.clone());
-        let (io, io_return) = TrackedIo::returning(io, read, connection.clone());
-        let hyper = worker.http2(connection.clone()).serve_connection(TokioIo::new(io), service);
+        let called = CalledRequest::default();
+        let service = ConnectionService::new(worker.service.clone(), connection.clone())
+            .with_called(called.clone());
+        let unflushed = service.unflushed().clone();
+        let (io, io_return) = TrackedIo::returning(io, read, connection.clone(), &unflushed);
+        let hyper = worker.http2(called).serve_connection(TokioIo::new(io), service);
         let (since, number) = (worker.server().clock.now(), worker.next_connection_id());
         Self {
             hyper: Some(hyper),
             io_return,
             connection,
+            unflushed,
             jitter: worker.server().config.seed.nth(number),
             // One that was opened earlier and is only now used for HTTP/2 begins now.
             announcement: worker.server().announcement(since, || number),
@@ -133,11 +139,11 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             self.connection.after_poll();
             let now = worker.server().clock.now();
             if self.connection.is_flushed() {
-                self.connection.settle_flushed(|| now);
+                self.unflushed.settle_flushed(|| now);
             } else {
-                self.connection.list_ended();
+                self.unflushed.list();
             }
-            self.connection.settle_thrown_away();
+            self.unflushed.settle_thrown_away();
             if self.connection.inflow.take_held() && !self.connection.must_hold_reads() {
                 continue;
             }
@@ -191,7 +197,6 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             self.connection.inflow.goaway()
         };
         drop(self.hyper.take());
-        self.connection.drop_unflushed();
         self.take_io().map_or(Transition::Close, |io| {
             Transition::linger(Lingering::after_response(io, goaway))
         })
@@ -338,9 +343,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// Whether the last bytes of a response wait for the client for too long. Its stream is out of hyper's hands and cannot be reset. So
     /// the connection takes no other one, and is cut when nothing else moves.
     fn has_stuck_response(&mut self, worker: &WorkerContext<S>, now: Moment) -> bool {
-        let Some(moved) =
-            self.connection.first_unwritten().filter(|_| self.connection.is_flushed())
-        else {
+        let Some(moved) = self.unflushed.first().filter(|_| self.connection.is_flushed()) else {
             self.last_bytes.reset();
             return false;
         };
@@ -364,7 +367,6 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             return Transition::Close;
         }
         drop(self.hyper.take());
-        self.connection.drop_unflushed();
         let Some(mut io) = self.take_io() else { return Transition::Close };
         // The kernel would keep for minutes what it holds for this client.
         io.reset_on_drop();
@@ -398,9 +400,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     fn end(&mut self, worker: &WorkerContext<S>, clean: bool) -> Transition<T, S> {
         drop(self.hyper.take());
         if clean || self.connection.is_flushed() {
-            self.connection.settle_flushed(|| worker.server().clock.now());
+            self.unflushed.settle_flushed(|| worker.server().clock.now());
         }
-        self.connection.drop_unflushed();
         let Some(io) = self.take_io() else { return Transition::Close };
         if self.seen_request == SeenRequest::No {
             return Transition::linger(Lingering::brief(io));
@@ -425,7 +426,6 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// would destroy answers on other streams that are whole, and still on their way.
     pub(crate) fn cut(&mut self) {
         drop(self.hyper.take());
-        self.connection.drop_unflushed();
         let Some(mut io) = self.take_io() else { return };
         let cx = &mut Context::from_waker(Waker::noop());
         let mut discard = [0; 4096];
@@ -444,6 +444,5 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
 impl<T: Transport, S: HttpService> Drop for Http2<T, S> {
     fn drop(&mut self) {
         drop(self.hyper.take());
-        self.connection.drop_unflushed();
     }
 }

@@ -5,7 +5,7 @@
 //! reset it (`RST_STREAM`). Others on the connection go on.
 
 use crate::http::{
-    exchange::{connection_state::ConnectionState, request_state::RequestState},
+    exchange::{request_state::RequestState, service::CalledRequest},
     server::{
         abort::AbortCause,
         client_timeout::ClientTimeout,
@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) struct StreamExecutor {
     pub(crate) tasks: TaskTracker,
     pub(crate) runtime: WorkerRuntime,
-    pub(crate) connection: Arc<ConnectionState>,
+    pub(crate) called: CalledRequest,
 }
 
 impl<F> Executor<F> for StreamExecutor
@@ -40,7 +40,7 @@ where
 {
     fn execute(&self, stream: F) {
         // hyper has just called the service for it. An upgraded stream has no request.
-        let request = self.connection.take_called_request();
+        let request = self.called.take();
         self.runtime.spawn(&self.tasks, Stream { stream, timer: request.map(SendTimer::new) });
     }
 }

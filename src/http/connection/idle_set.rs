@@ -484,9 +484,6 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         let mut requests_left = REQUESTS_PER_POLL;
         // What a body panics where nobody else catches it costs a connection its task; this task is everybody's.
         let Ok(outcome) = catch(|| fast_path.serve(cx, io, read, &mut requests_left)) else {
-            let connection_state = fast_path.connection().clone();
-            drop(fast_path);
-            connection_state.drop_unflushed();
             return self.close(key);
         };
         match outcome {

@@ -356,14 +356,3 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         }
     }
 }
-
-impl<T, S: HttpService> Drop for Parked<T, S> {
-    /// If a service or a body panicked where nobody catches it, its request may wait to be settled, and would for ever.
-    fn drop(&mut self) {
-        if let Some(fast_path) = self.fast_path.take() {
-            let connection_state = fast_path.connection().clone();
-            drop(fast_path);
-            connection_state.drop_unflushed();
-        }
-    }
-}

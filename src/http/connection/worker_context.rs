@@ -2,7 +2,7 @@
 
 use super::{http2_streams::StreamExecutor, hyper_timer::HyperTimer};
 use crate::http::{
-    exchange::{connection_state::ConnectionState, service::HttpService},
+    exchange::service::{CalledRequest, HttpService},
     server::{
         connection_slot::ConnectionSlot,
         deadline_timers::DeadlineTimers,
@@ -98,12 +98,12 @@ impl<S: HttpService> WorkerContext<S> {
     }
 
     /// hyper's builder for one connection, whose streams know what it knows.
-    pub(crate) fn http2(&self, connection: Arc<ConnectionState>) -> http2::Builder<StreamExecutor> {
+    pub(crate) fn http2(&self, called: CalledRequest) -> http2::Builder<StreamExecutor> {
         let limits = self.server().config.limits;
         let mut http2 = http2::Builder::new(StreamExecutor {
             tasks: self.tasks.clone(),
             runtime: self.runtime.clone(),
-            connection,
+            called,
         });
         http2
             .timer(HyperTimer(self.server().clock.clone()))

@@ -4,24 +4,17 @@
 //! service, bodies pass our wrappers, and each leaves a sign here. All of an HTTP/1 connection is polled in one task, so plain
 //! loads and stores do; HTTP/2 streams live in tasks of their own, so what they touch is counted.
 
-use super::{
-    http2_input::Inflow,
-    request_state::{Delivery, InFlight, RequestState},
-    sniff::is_blank,
-};
+use super::{http2_input::Inflow, sniff::is_blank};
 use crate::http::server::{
     abort::AbortCause,
     announcement::Announcement,
     connection_slot::{ConnectionSlot, WriteStrategy},
-    limits::{ENDED_UNSENT_SETTLED, HTTP2_RECEIVE_WINDOW, HalfClose, UNREAD_ROUNDS_MAX},
+    limits::{HTTP2_RECEIVE_WINDOW, HalfClose, UNREAD_ROUNDS_MAX},
     state::ServerState,
     tracked::{Kind, TrackedWork, WorkOrigin},
     worker_shared::WorkerShared,
 };
-use crate::{
-    lifecycle::{Moment, Phase},
-    runtime::Address,
-};
+use crate::{lifecycle::Phase, runtime::Address};
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{
@@ -60,8 +53,6 @@ pub(crate) struct ConnectionState {
     write_blocked: AtomicBool,
     /// HTTP/2: what was written was not flushed when hyper was last polled.
     blocked: AtomicBool,
-    /// HTTP/2: the request for which the service was called last.
-    called_request: Mutex<Option<Arc<RequestState>>>,
     /// What the peer had not acknowledged when the kernel was last asked.
     unacknowledged: AtomicU64,
     /// A request began since this was last cleared.
@@ -87,10 +78,9 @@ pub(crate) struct ConnectionState {
     /// Ask the kernel at the next chance whether the client is still there.
     peek_requested: AtomicBool,
     unacknowledged_wanted: AtomicBool,
-    /// Requests whose answer ended but may still lie in a buffer; `None` once the connection settles none any more.
-    unflushed: Mutex<Option<Vec<InFlight>>>,
-    ended_count: AtomicU32,
-    /// HTTP/2 threw away bytes of an answer since they were last settled.
+    /// The number of [`UnflushedResponses`](super::unflushed::UnflushedResponses).
+    unflushed: AtomicU32,
+    /// HTTP/2 threw away bytes of a response since this was last cleared.
     thrown_away: AtomicBool,
     /// What is known of bytes that the runtime has not noticed.
     final_read: AtomicU8,
@@ -154,7 +144,6 @@ impl ConnectionState {
             sent_large: AtomicBool::new(false),
             write_blocked: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
-            called_request: Mutex::new(None),
             unacknowledged: AtomicU64::new(0),
             called: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
@@ -169,8 +158,7 @@ impl ConnectionState {
             abort_cause: OnceLock::new(),
             peek_requested: AtomicBool::new(false),
             unacknowledged_wanted: AtomicBool::new(false),
-            unflushed: Mutex::new(Some(Vec::new())),
-            ended_count: AtomicU32::new(0),
+            unflushed: AtomicU32::new(0),
             thrown_away: AtomicBool::new(false),
             final_read: AtomicU8::new(FinalRead::NotWanted as u8),
             half_closed: AtomicBool::new(false),
@@ -211,14 +199,10 @@ impl ConnectionState {
         self.unacknowledged.store(bytes as u64, Relaxed);
     }
 
-    /// hyper's write buffer is empty. Of HTTP/2 there may be more that waits to be put there, for as long as the client reads
-    /// slowly: requests that certainly have left are settled at once if there are many.
+    /// hyper's write buffer is empty.
     pub(crate) fn on_flushed(&self) {
         self.flushed.store(true, Relaxed);
         self.inflow.on_flushed();
-        if self.protocol == Protocol::Http2 && self.ended_count() >= ENDED_UNSENT_SETTLED {
-            self.settle_written();
-        }
     }
 
     /// Whether hyper must not read more of HTTP/2, because the client does not read either: responses to what it requests could
@@ -228,7 +212,7 @@ impl ConnectionState {
             return false;
         }
         let max = self.server().config.limits.http2_streams_max;
-        let kept = self.in_flight.load(Relaxed).saturating_add(self.ended_count());
+        let kept = self.in_flight.load(Relaxed).saturating_add(self.unflushed());
         kept > max || self.inflow.requests_unflushed() > max.saturating_mul(UNREAD_ROUNDS_MAX)
     }
 
@@ -309,31 +293,7 @@ impl ConnectionState {
         announces
     }
 
-    /// The answer of a request ended; it counts as finished once it is flushed. An HTTP/2 stream may outlive its connection by a
-    /// moment: what ends then never leaves, and judges itself.
-    pub(crate) fn on_response_ended(&self, in_flight: InFlight) {
-        // Its stream was reset: nothing of it waits for a flush.
-        let is_lost = self.protocol == Protocol::Http2
-            && in_flight.request().delivery() == Delivery::Incomplete;
-        let late = match &mut *self.lock_unflushed() {
-            Some(unflushed) if !is_lost => {
-                unflushed.push(in_flight);
-                self.count_ended(unflushed);
-                None
-            }
-            Some(_) | None => Some(in_flight),
-        };
-        self.count_in_flight(-1);
-        drop(late);
-    }
-
-    /// The answer of a request was written and flushed in the very turn in which it ended.
-    pub(crate) fn on_response_sent(&self, in_flight: InFlight, now: Moment) {
-        self.count_in_flight(-1);
-        self.settle(in_flight, &|| now);
-    }
-
-    /// The request is over in any other way.
+    /// A request is not in flight any more.
     pub(crate) fn on_request_over(&self) {
         self.count_in_flight(-1);
     }
@@ -411,18 +371,6 @@ impl ConnectionState {
             self.body_unread.store(true, Relaxed);
         }
         self.bodies_held.fetch_sub(1, Relaxed);
-    }
-
-    /// hyper hands the stream of the request that began last to its executor.
-    pub(crate) fn set_called_request(&self, request: &Arc<RequestState>) {
-        if self.protocol == Protocol::Http2 {
-            *self.called_request.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(request.clone());
-        }
-    }
-
-    pub(crate) fn take_called_request(&self) -> Option<Arc<RequestState>> {
-        self.called_request.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     // Asked by the streams of HTTP/2.
@@ -566,107 +514,23 @@ impl ConnectionState {
         self.unacknowledged_wanted.swap(false, Relaxed)
     }
 
+    // Told by the queue of responses that ended.
+
+    /// The number of responses that ended and may still lie in a buffer.
+    pub(crate) fn unflushed(&self) -> u32 {
+        self.unflushed.load(Relaxed)
+    }
+
+    pub(crate) fn set_unflushed(&self, count: usize) {
+        self.unflushed.store(u32::try_from(count).unwrap_or(u32::MAX), Relaxed);
+    }
+
     pub(crate) fn has_unflushed(&self) -> bool {
-        self.ended_count() > 0
+        self.unflushed() > 0
     }
 
-    fn ended_count(&self) -> u32 {
-        self.ended_count.load(Relaxed)
-    }
-
-    fn count_ended(&self, unflushed: &[InFlight]) {
-        self.ended_count.store(u32::try_from(unflushed.len()).unwrap_or(u32::MAX), Relaxed);
-    }
-
-    /// The first of the responses that ended and are not written: when its request arrived, and how much of it has left.
-    pub(crate) fn first_unwritten(&self) -> Option<[u64; 2]> {
-        if !self.has_unflushed() {
-            return None;
-        }
-        let unflushed = self.lock_unflushed();
-        let request = unflushed.as_ref()?.first()?.request();
-        Some([request.arrived.as_nanos(), request.passed()])
-    }
-
-    /// Everything written was flushed: the answers that ended were handed to the kernel whole, but for those that HTTP/2 still
-    /// holds a part of. Those it threw a part away of judge themselves as they drop.
-    pub(crate) fn settle_flushed(&self, now: impl Fn() -> Moment) {
-        if !self.has_unflushed() {
-            return;
-        }
-        let mut unflushed = self.lock_unflushed();
-        let Some(flights) = &mut *unflushed else { return };
-        match self.protocol {
-            // What was flushed has left.
-            Protocol::Http1 => {
-                while let Some(in_flight) = flights.pop() {
-                    self.settle(in_flight, &now);
-                }
-            }
-            Protocol::Http2 => {
-                for in_flight in flights
-                    .extract_if(.., |in_flight| in_flight.request().delivery() != Delivery::Pending)
-                {
-                    if in_flight.request().delivery() == Delivery::Complete {
-                        self.settle(in_flight, &now);
-                    }
-                }
-                flights.iter_mut().for_each(InFlight::list);
-            }
-        }
-        self.count_ended(flights);
-    }
-
-    /// Names the responses that have ended and cannot be sent: their client does not read.
-    pub(crate) fn list_ended(&self) {
-        if self.has_unflushed()
-            && let Some(flights) = &mut *self.lock_unflushed()
-        {
-            flights.iter_mut().for_each(InFlight::list);
-        }
-    }
-
-    /// hyper's write buffer is empty, and of HTTP/2 more waits to be put there: that is not the end of an answer whose last piece was
-    /// written, if that piece carried the end of the stream.
-    #[cold]
-    fn settle_written(&self) {
-        let now = self.server().clock.now();
-        self.settle_some(
-            |request| request.delivery() == Delivery::Complete && request.ends_with_piece(),
-            |in_flight| {
-                self.settle(in_flight, &|| now);
-            },
-        );
-    }
-
-    /// Answers of which HTTP/2 threw a part away wait for no flush, which might never come.
-    pub(crate) fn settle_thrown_away(&self) {
-        if self.thrown_away.load(Relaxed) && self.thrown_away.swap(false, Relaxed) {
-            self.settle_some(|request| request.delivery() == Delivery::Incomplete, drop);
-        }
-    }
-
-    fn settle_some(&self, which: impl Fn(&RequestState) -> bool, settle: impl Fn(InFlight)) {
-        let mut unflushed = self.lock_unflushed();
-        let Some(flights) = &mut *unflushed else { return };
-        for in_flight in flights.extract_if(.., |in_flight| which(in_flight.request())) {
-            settle(in_flight);
-        }
-        self.count_ended(flights);
-    }
-
-    fn settle(&self, in_flight: InFlight, now: &impl Fn() -> Moment) {
-        self.worker.metrics.on_finished(in_flight.request().arrived, now);
-        in_flight.finish();
-    }
-
-    /// The connection is over: answers that ended and were not settled never left, and their flights judge themselves as they
-    /// drop. A flight that stayed would keep the link, and the link it, for ever.
-    pub(crate) fn drop_unflushed(&self) {
-        self.ended_count.store(0, Relaxed);
-        let unflushed = self.lock_unflushed().take();
-        drop(unflushed);
-        drop(self.take_called_request());
+    pub(crate) fn take_thrown_away(&self) -> bool {
+        self.thrown_away.load(Relaxed) && self.thrown_away.swap(false, Relaxed)
     }
 
     // Upgrades.
@@ -706,10 +570,6 @@ impl ConnectionState {
 
     pub(crate) fn is_io_dropped(&self) -> bool {
         self.io_dropped.load(Acquire)
-    }
-
-    fn lock_unflushed(&self) -> MutexGuard<'_, Option<Vec<InFlight>>> {
-        self.unflushed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_upgrade(&self) -> MutexGuard<'_, Option<(TaskTrackerToken, TrackedWork)>> {

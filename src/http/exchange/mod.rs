@@ -14,6 +14,7 @@ pub(super) mod sniff;
 pub(super) mod stream_shutdown;
 pub(super) mod tracked_chunk;
 pub(super) mod tracked_io;
+pub(super) mod unflushed;
 
 pub use context::RequestContext;
 pub use request_body::Body;

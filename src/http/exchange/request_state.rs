@@ -461,9 +461,10 @@ impl InFlight {
         self.connection().worker.metrics.count(|requests| &requests.panicked);
     }
 
-    /// The handler's own answer was handed to the kernel whole.
-    pub(crate) fn finish(mut self) {
+    /// The handler's own response was handed to the kernel whole, `now`.
+    pub(crate) fn finish(mut self, now: &impl Fn() -> Moment) {
         self.outcome = Outcome::Settled;
+        self.connection().worker.metrics.on_finished(self.request.arrived, now);
         self.connection().worker.metrics.count(|requests| &requests.finished);
     }
 

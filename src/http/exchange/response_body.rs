@@ -6,6 +6,7 @@ use super::{
     request_state::InFlight,
     stream_shutdown::StreamShutdown,
     tracked_chunk::TrackedChunk,
+    unflushed::{UnflushedResponses, push_or_drop},
 };
 use crate::http::server::{abort::AbortCause, connection_slot::WriteStrategy};
 use crate::{errors::Chain, unwind::catch};
@@ -17,7 +18,7 @@ use std::{
     error::Error,
     fmt,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -61,6 +62,8 @@ pub(crate) type PinnedResponseBody<B> = Pin<Box<Option<ResponseBody<B>>>>;
 struct BodyState {
     /// `None` once the request has its fate.
     in_flight: Option<InFlight>,
+    /// Takes the request over when the body has ended. Dangling while the response is written without hyper.
+    unflushed: Weak<UnflushedResponses>,
     /// What is left of a piece that is handed over in parts.
     rest: Option<Box<Bytes>>,
     /// What is left of the length that the head promised, if it did.
@@ -154,6 +157,20 @@ impl<B> ResponseBody<B> {
     /// One that was begun elsewhere.
     pub(crate) fn resumed(body: PinnedResponseBody<B>) -> Self {
         Self { source: Source::Resumed { body }, state: BodyState::complete(None) }
+    }
+
+    /// Sets the queue that takes the request over when the body has ended.
+    pub(crate) fn set_queue(&mut self, queue: &Weak<UnflushedResponses>) {
+        match &mut self.source {
+            Source::Resumed { body } => {
+                if let Some(mut body) = body.as_mut().as_pin_mut() {
+                    body.as_mut().project().state.unflushed.clone_from(queue);
+                }
+            }
+            Source::Handler { .. } | Source::Suppressed { .. } | Source::Text { .. } => {
+                self.state.unflushed.clone_from(queue);
+            }
+        }
     }
 
     /// The connection, if this response makes it speak another protocol.
@@ -439,6 +456,7 @@ impl BodyState {
         let class = StreamShutdown::Finish;
         Self {
             in_flight,
+            unflushed: Weak::new(),
             rest: None,
             remaining: None,
             complete: true,
@@ -710,11 +728,10 @@ impl Drop for BodyState {
     fn drop(&mut self) {
         self.wait_on(WaitingOn::Client);
         let Some(in_flight) = self.in_flight.take() else { return };
-        let connection = in_flight.connection().clone();
         if self.complete {
-            connection.on_response_ended(in_flight);
+            push_or_drop(&self.unflushed, in_flight);
         } else {
-            connection.on_request_over();
+            in_flight.connection().on_request_over();
         }
     }
 }

@@ -9,6 +9,7 @@ use super::{
     request_state::{InFlight, RequestState},
     response_body::ResponseBody,
     stream_shutdown::StreamShutdown,
+    unflushed::UnflushedResponses,
 };
 use crate::http::server::{
     abort::AbortCause, client_timeout::ClientTimeout, date, deadline_timers::DeadlineKey,
@@ -26,7 +27,7 @@ use std::{
     error::Error,
     fmt, mem,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -75,10 +76,27 @@ where
 pub(crate) struct ConnectionService<S: HttpService> {
     service: Arc<S>,
     connection: Arc<ConnectionState>,
+    unflushed: Arc<UnflushedResponses>,
+    /// HTTP/2: where the executor of its streams finds the request of the last call.
+    called: Option<CalledRequest>,
     /// The last request; the next one takes its place.
     last: Cell<Option<Arc<RequestState>>>,
     /// What hyper's first call gets: its request began before hyper came.
     resumed: Cell<Option<Resumed<S>>>,
+}
+
+/// The request of the last call. hyper hands the stream to its executor right after the call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CalledRequest(Arc<Mutex<Option<Arc<RequestState>>>>);
+
+impl CalledRequest {
+    fn set(&self, request: Arc<RequestState>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
+    }
+
+    pub(crate) fn take(&self) -> Option<Arc<RequestState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// A request that began before hyper came, and that hyper shall see to its end.
@@ -90,6 +108,17 @@ pub(crate) enum Resumed<S: HttpService> {
 }
 
 impl<S: HttpService> Resumed<S> {
+    fn set_queue(&mut self, queue: &Weak<UnflushedResponses>) {
+        match self {
+            Self::Waits(handler) | Self::Handler(handler) => {
+                if let Some(handler) = handler.as_mut().as_pin_mut() {
+                    handler.project().state.unflushed.clone_from(queue);
+                }
+            }
+            Self::Response(response) => response.body_mut().set_queue(queue),
+        }
+    }
+
     /// For another task than the one that it was polled in: it must hear whom to wake.
     pub(crate) fn on_another_task(self) -> Self {
         match self {
@@ -109,16 +138,33 @@ pub(crate) type PinnedHandler<S> =
     Pin<Box<Option<HandlerFuture<<S as HttpService>::ServiceFuture>>>>;
 
 impl<S: HttpService> ConnectionService<S> {
-    pub(crate) const fn new(service: Arc<S>, connection: Arc<ConnectionState>) -> Self {
-        Self { service, connection, last: Cell::new(None), resumed: Cell::new(None) }
+    pub(crate) fn new(service: Arc<S>, connection: Arc<ConnectionState>) -> Self {
+        Self {
+            service,
+            unflushed: UnflushedResponses::new(connection.clone()),
+            connection,
+            called: None,
+            last: Cell::new(None),
+            resumed: Cell::new(None),
+        }
+    }
+
+    /// Makes the request of each call known to the executor of the connection's streams.
+    pub(crate) fn with_called(self, called: CalledRequest) -> Self {
+        Self { called: Some(called), ..self }
     }
 
     pub(crate) const fn connection(&self) -> &Arc<ConnectionState> {
         &self.connection
     }
 
+    pub(crate) const fn unflushed(&self) -> &Arc<UnflushedResponses> {
+        &self.unflushed
+    }
+
     /// The next call is for a request that has begun.
-    pub(crate) fn resume(&mut self, resumed: Resumed<S>) {
+    pub(crate) fn resume(&mut self, mut resumed: Resumed<S>) {
+        resumed.set_queue(&Arc::downgrade(&self.unflushed));
         self.resumed = Cell::new(Some(resumed));
     }
 
@@ -139,6 +185,7 @@ impl<S: HttpService> ConnectionService<S> {
         (
             HandlerState {
                 in_flight,
+                unflushed: Weak::new(),
                 timer: None,
                 version,
                 without_handler: ErrorResponse::Failed,
@@ -157,9 +204,12 @@ impl<S: HttpService> ConnectionService<S> {
         let upgrade = if asks { Upgrade::Asked } else { Upgrade::No };
         let (state, request_state) =
             self.begin(request.method(), request.uri(), request.version(), upgrade);
-        self.connection.set_called_request(&request_state);
+        if let Some(called) = &self.called {
+            called.set(request_state.clone());
+        }
         // Nothing large is returned from inside the catch: it is made where it stays.
         let mut handler = HandlerFuture { future: None, state };
+        handler.state.unflushed = Arc::downgrade(&self.unflushed);
         if let Err(why) = authority::check(&mut request) {
             handler.state.without_handler = ErrorResponse::Refused(why);
             // Its connection learns what was left unread.
@@ -319,6 +369,8 @@ pin_project! {
 
 struct HandlerState {
     in_flight: Option<InFlight>,
+    /// The queue for the body of the response. Dangling while the request is served without hyper.
+    unflushed: Weak<UnflushedResponses>,
     /// Where it waits. A handler that answers at once needs no place.
     timer: Option<DeadlineKey>,
     version: Version,
@@ -455,7 +507,17 @@ impl HandlerState {
         None
     }
 
-    fn respond<B>(&mut self, mut response: Response<B>) -> Response<ResponseBody<B>>
+    fn respond<B>(&mut self, response: Response<B>) -> Response<ResponseBody<B>>
+    where
+        B: HttpBody<Data = Bytes>,
+    {
+        let mut response = self.framed(response);
+        response.body_mut().set_queue(&self.unflushed);
+        response
+    }
+
+    /// Returns the response with its length and its connection headers.
+    fn framed<B>(&mut self, mut response: Response<B>) -> Response<ResponseBody<B>>
     where
         B: HttpBody<Data = Bytes>,
     {
@@ -555,7 +617,11 @@ impl HandlerState {
                 None
             }
         };
-        response.map(|()| ResponseBody::text(line, left))
+        response.map(|()| {
+            let mut body = ResponseBody::text(line, left);
+            body.set_queue(&self.unflushed);
+            body
+        })
     }
 
     fn log_panic(&self, panic: &str) {

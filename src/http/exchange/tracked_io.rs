@@ -3,6 +3,7 @@
 use super::{
     connection_state::{ConnectionState, Protocol},
     http2_input::FrameScanner,
+    unflushed::UnflushedResponses,
 };
 use crate::http::server::{connection_slot::WriteStrategy, date, limits::READ_IN_TURN_MAX};
 use crate::runtime::{Peek, Peer, Transport};
@@ -10,7 +11,7 @@ use bytes::{Buf, Bytes};
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context, Poll, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -30,6 +31,7 @@ pub(crate) struct TrackedIo<T: Transport> {
     /// Of HTTP/2.
     frames: Option<Box<FrameScanner>>,
     connection: Arc<ConnectionState>,
+    unflushed: Weak<UnflushedResponses>,
     io_return: Option<IoReturn<T>>,
     /// There was something to read while nobody read.
     is_readable: bool,
@@ -50,7 +52,12 @@ enum Reading {
 
 impl<T: Transport> TrackedIo<T> {
     /// For HTTP/1, which gives its io back by itself.
-    pub(crate) fn new(io: T, prefix: Bytes, connection: Arc<ConnectionState>) -> Self {
+    pub(crate) fn new(
+        io: T,
+        prefix: Bytes,
+        connection: Arc<ConnectionState>,
+        unflushed: &Arc<UnflushedResponses>,
+    ) -> Self {
         Self {
             io: Some(io),
             prefix,
@@ -58,6 +65,7 @@ impl<T: Transport> TrackedIo<T> {
             reading: Reading::Open,
             frames: None,
             connection,
+            unflushed: Arc::downgrade(unflushed),
             io_return: None,
             is_readable: false,
             ending: None,
@@ -69,9 +77,10 @@ impl<T: Transport> TrackedIo<T> {
         io: T,
         prefix: Bytes,
         connection: Arc<ConnectionState>,
+        unflushed: &Arc<UnflushedResponses>,
     ) -> (Self, IoReturn<T>) {
         let io_return = IoReturn::default();
-        let mut me = Self::new(io, prefix, connection);
+        let mut me = Self::new(io, prefix, connection, unflushed);
         me.io_return = Some(io_return.clone());
         me.frames = Some(Box::new(FrameScanner::new()));
         (me, io_return)
@@ -349,6 +358,11 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         let polled = me.io()?.poll_flush(cx);
         ready!(me.noting(polled))?;
         me.connection.on_flushed();
+        if me.frames.is_some()
+            && let Some(unflushed) = me.unflushed.upgrade()
+        {
+            unflushed.settle_written();
+        }
         Poll::Ready(Ok(()))
     }
 

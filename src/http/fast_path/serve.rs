@@ -259,7 +259,8 @@ impl<S: HttpService> FastPath<S> {
             Poll::Ready(Ok(())) => {
                 let now = connection.server().clock.now();
                 if let Some(in_flight) = in_flight {
-                    connection.on_response_sent(in_flight, now);
+                    connection.on_request_over();
+                    in_flight.finish(&|| now);
                 }
                 Written::All(after, now)
             }
@@ -271,7 +272,7 @@ impl<S: HttpService> FastPath<S> {
             }
             Poll::Pending => {
                 if let Some(in_flight) = in_flight {
-                    connection.on_response_ended(in_flight);
+                    self.service.unflushed().push(in_flight);
                 }
                 Written::Part(after, Bytes::from(mem::take(out)))
             }

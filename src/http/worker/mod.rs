@@ -60,7 +60,7 @@ const STALE_SLOTS_MAX: usize = 64;
 const SWEEP: Duration = Duration::from_millis(250);
 /// The longest time between two sweeps then, and the shortest: whoever asks for a moment that has passed must not keep us spinning.
 const SWEEP_STOPPING: Duration = Duration::from_millis(100);
-const SWEEP_STOPPING_MIN: Duration = Duration::from_millis(1);
+const SWEEP_STOPPING_LEAST: Duration = Duration::from_millis(1);
 /// The shortest time between two looks for connections that may make evictable.
 const LOOK_LEAST: Duration = Duration::from_millis(10);
 
@@ -442,7 +442,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     }
 
     fn next_sweep(&self) -> Moment {
-        self.context.sweep_at().max(self.swept + SWEEP_STOPPING_MIN)
+        self.context.sweep_at().max(self.swept + SWEEP_STOPPING_LEAST)
     }
 }
 
