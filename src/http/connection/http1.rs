@@ -6,9 +6,9 @@
 //! [`announcement`](crate::http::server::announcement)), and idleness is ours to see.
 
 use super::{
-    Transition,
-    lingering::{Lingering, head_timed_out},
+    lingering::{Lingering, close_after_response, head_timed_out},
     stall_timer::{ProgressSample, StallTimer},
+    transition::Transition,
     worker_context::WorkerContext,
 };
 use crate::http::{
@@ -16,7 +16,7 @@ use crate::http::{
         connection_state::{ConnectionState, Protocol},
         service::{ConnectionService, HttpService},
         sniff::{after_empty_lines, is_blank},
-        tracked_io::TrackedIo,
+        tracked_io::{TrackedIo, joined},
         unflushed::UnflushedResponses,
     },
     fast_path::{codec::KeepAlive, serve::HyperHandoff},
@@ -25,12 +25,12 @@ use crate::http::{
         client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         idle_policy::{Awaited, Idle},
-        limits::{GONE_CHECK, HalfClose, PARK_AFTER, SENT_AT_ONCE},
+        limits::{GONE_CHECK, HalfClose, PARK_AFTER},
     },
 };
 use crate::{
     lifecycle::{Moment, Phase},
-    runtime::{Peek, Transport},
+    runtime::Transport,
 };
 use bytes::Bytes;
 use hyper::server::conn::http1;
@@ -84,8 +84,6 @@ pub(crate) struct Http1<T: Transport, S: HttpService> {
     unflushed: Arc<UnflushedResponses>,
     state: Http1State,
     stall_timer: StallTimer,
-    /// Counts this connection among the live ones.
-    worker: Arc<WorkerContext<S>>,
 }
 
 /// What the connection is at.
@@ -137,14 +135,12 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     ) -> Self {
         let unflushed = service.unflushed().clone();
         let hyper = worker.http1().serve_connection(TokioIo::new(io), service);
-        worker.shared.metrics.http1.add_one();
         Self {
             hyper: Some(Hyper::Plain(hyper)),
             connection,
             unflushed,
             state: Http1State::Busy,
             stall_timer: StallTimer::default(),
-            worker: worker.clone(),
         }
     }
 
@@ -266,7 +262,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
                 return self.take_parts().map_or(Transition::Close, |(io, _)| {
                     Transition::linger(Lingering::after_response(
                         io,
-                        head_timed_out(&worker.server()),
+                        head_timed_out(worker.server()),
                     ))
                 });
             }
@@ -385,44 +381,8 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     }
 }
 
-/// What was read, and what is to be read behind it.
-pub(crate) fn joined(read: Bytes, more: Bytes) -> Bytes {
-    match (read.is_empty(), more.is_empty()) {
-        (_, true) => read,
-        (true, false) => more,
-        (false, false) => [read, more].concat().into(),
-    }
-}
-
-/// What becomes of a connection whose last answer was written, and whose side of ours is shut; `None`: it may be closed. `read`: what was
-/// read behind the last request.
-pub(crate) fn close_after_response<T: Transport>(
-    io: T,
-    read: &Bytes,
-    connection: &ConnectionState,
-) -> Option<Lingering<T>> {
-    let is_own_unread = connection.is_body_unread() || connection.are_bodies_held();
-    let is_next_unread = !is_blank(read) || io.peek() == Peek::Data;
-    let is_our_end = connection.has_announced();
-    if is_next_unread && !is_own_unread && is_our_end {
-        // Requests behind the last answer are left for the client to send again, as if they had come after the close.
-        connection.server().metrics.close_races.add_one();
-    }
-    if is_own_unread || is_next_unread {
-        return Some(Lingering::after_response(io, Bytes::new()));
-    }
-    // If we end the connection, more of the client may still come, and the reset it would cause must find nothing left to
-    // destroy. So too if it is the client who ends it, with an answer that did not leave at once.
-    let is_at_risk = is_our_end || connection.written() > SENT_AT_ONCE;
-    if is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > 0) {
-        return Some(Lingering::until_acked(io));
-    }
-    None
-}
-
 impl<T: Transport, S: HttpService> Drop for Http1<T, S> {
     fn drop(&mut self) {
-        self.worker.shared.metrics.http1.take_one();
         // Its runtime may be dropped, and the connection with it: a response that is cut by that
         // must not look complete (P5d).
         let is_cut = self.connection.is_in_flight()

@@ -6,10 +6,10 @@
 //! handshake that never ends; both have timers here (P6).
 
 use super::{
-    Transition,
     http2_streams::StreamExecutor,
     lingering::Lingering,
     stall_timer::{Delivery, ProgressSample, StallTimer},
+    transition::Transition,
     worker_context::WorkerContext,
 };
 use crate::http::{

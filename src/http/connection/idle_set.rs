@@ -14,31 +14,33 @@
 //! is to say gets a task again, for whatever takes more than one turn.
 
 use super::{
-    Connection, State,
-    http1::{Http1, close_after_response, joined},
+    http1::Http1,
     http2::Http2,
-    lingering::Lingering,
-    parked::{Parked, READ_BUF_SIZE, REQUESTS_PER_POLL, ReceivedAny},
+    idle_handoff::{IdleHandoff, IdleInfo},
+    lingering::{Lingering, close_after_response},
+    parked::{Parked, READ_BUF_SIZE, REQUESTS_PER_POLL},
     stall_timer::Delivery,
+    task::{Connection, State},
+    transition::ReceivedAny,
     worker_context::WorkerContext,
 };
 use crate::http::{
     exchange::{
         service::HttpService,
         sniff::{Sniffed, after_empty_lines, is_blank, sniff},
+        tracked_io::joined,
     },
     fast_path::serve::{FastPath, FastPathOutcome, HyperHandoff},
     server::{
-        announcement::Announcement,
         client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
-        idle_policy::{Awaited, Idle},
+        idle_policy::Idle,
         limits::{Limits, RACE_WATCH},
     },
 };
 use crate::{
     lifecycle::{Moment, Phase},
-    runtime::{Address, IdlePoller, Peek, Transport},
+    runtime::{IdlePoller, Peek, Transport},
     unwind::catch,
 };
 use bytes::Bytes;
@@ -47,29 +49,10 @@ use std::{
     future::poll_fn,
     mem::{self, MaybeUninit},
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Notify,
-};
-
-/// What is remembered of a sleeper.
-#[derive(Debug)]
-pub(crate) struct IdleInfo {
-    /// When its wait began; of one that has not said anything, its accept.
-    pub(crate) since: Moment,
-    pub(crate) peer: Address,
-    pub(crate) local: Arc<Address>,
-    pub(crate) received_any: ReceivedAny,
-    pub(crate) announcement: Announcement,
-    /// A response began since the stop request.
-    pub(crate) responded: bool,
-}
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 impl<D> IdleConnection<D> {
     /// When to ask whether the client took the last response.
@@ -81,70 +64,11 @@ impl<D> IdleConnection<D> {
     }
 }
 
-impl IdleInfo {
-    const fn idle(&self) -> Idle {
-        let awaited = match self.received_any {
-            ReceivedAny::No => Awaited::FirstByte,
-            ReceivedAny::Yes => Awaited::NextRequest,
-        };
-        Idle { awaited, since: self.since }
-    }
-}
-
 /// Whether a connection makes room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Evicted {
     Yes,
     No,
-}
-
-/// The way from a task into the lot.
-#[derive(Debug)]
-pub(crate) struct IdleHandoff<T> {
-    open: AtomicBool,
-    waiting: Mutex<Vec<(T, IdleInfo)>>,
-    arrived: Notify,
-}
-
-impl<T> IdleHandoff<T> {
-    fn new(open: bool) -> Self {
-        Self { open: AtomicBool::new(open), waiting: Mutex::default(), arrived: Notify::new() }
-    }
-
-    pub(crate) fn is_open(&self) -> bool {
-        self.open.load(Relaxed)
-    }
-
-    /// Whoever passes is looked after from now on.
-    ///
-    /// # Errors
-    /// The connection, if the gate is closed by now.
-    pub(crate) fn push(&self, io: T, info: IdleInfo) -> Result<(), T> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.is_open() {
-            return Err(io);
-        }
-        waiting.push((io, info));
-        drop(waiting);
-        self.arrived.notify_one();
-        Ok(())
-    }
-
-    /// Ready when somebody has passed.
-    pub(crate) async fn ready(&self) {
-        self.arrived.notified().await;
-    }
-
-    fn take(&self) -> Vec<(T, IdleInfo)> {
-        mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Nobody passes any more.
-    fn close(&self) -> Vec<(T, IdleInfo)> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        self.open.store(false, Relaxed);
-        mem::take(&mut *waiting)
-    }
 }
 
 /// The sleepers of one worker.

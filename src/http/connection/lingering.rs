@@ -5,22 +5,24 @@
 //! our side, read and discard for a while, and go on as long as the client makes progress with the answer; then close.
 
 use super::{
-    Transition,
     stall_timer::{ProgressSample, StallTimer},
     worker_context::WorkerContext,
 };
 use crate::http::{
-    exchange::{service::HttpService, sniff::is_blank},
+    exchange::{connection_state::ConnectionState, service::HttpService, sniff::is_blank},
     server::{
         abort::AbortCause,
         client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         date,
-        limits::{ACKNOWLEDGED_CHECK, LINGER, RACE_WATCH},
+        limits::{ACKNOWLEDGED_CHECK, LINGER, RACE_WATCH, SENT_AT_ONCE},
         state::ServerState,
     },
 };
-use crate::{lifecycle::Moment, runtime::Transport};
+use crate::{
+    lifecycle::Moment,
+    runtime::{Peek, Transport},
+};
 use bytes::{Buf, Bytes};
 use std::{
     pin::Pin,
@@ -60,6 +62,15 @@ pub(crate) struct Lingering<T> {
 enum Response {
     Some,
     None,
+}
+
+/// What a lingering connection wants after it was polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lingered {
+    /// To be polled again when woken.
+    Wait,
+    Close,
+    Reset,
 }
 
 enum Delivery {
@@ -122,7 +133,7 @@ impl<T: Transport> Lingering<T> {
         cx: &mut Context<'_>,
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
-    ) -> Transition<T, S> {
+    ) -> Lingered {
         // The abort does not end it: what it guards may be the very 503 of a request that was just cut. The cut does.
         let closed = self.poll_close(cx);
         if self.race == Race::Seen {
@@ -130,27 +141,27 @@ impl<T: Transport> Lingering<T> {
             worker.server().metrics.close_races.add_one();
         }
         if closed.is_ready() {
-            return Transition::Close;
+            return Lingered::Close;
         }
         let now = worker.server().clock.now();
         let until = *self.until.get_or_insert(now + self.min_wait);
         if now < until {
             worker.wake_at(slot, until);
-            return Transition::Wait;
+            return Lingered::Wait;
         }
-        match self.delivery(&worker.server(), now) {
+        match self.delivery(worker.server(), now) {
             Delivery::Awaited => {}
-            Delivery::Done => return Transition::Close,
+            Delivery::Done => return Lingered::Close,
             Delivery::TimedOut => {
                 worker.server().note_client_timeout(ClientTimeout::Send, &slot.peer, None);
                 self.io.reset_on_drop();
-                return Transition::Reset;
+                return Lingered::Reset;
             }
         }
         let check = now + ACKNOWLEDGED_CHECK;
         self.until = Some(check);
         worker.wake_at(slot, check);
-        Transition::Wait
+        Lingered::Wait
     }
 
     /// Whether the client is still busy receiving the answer. While serving it has the send timeout, and then the connection is reset:
@@ -210,4 +221,30 @@ impl<T: Transport> Lingering<T> {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// What becomes of a connection whose last answer was written, and whose side of ours is shut; `None`: it may be closed. `read`: what was
+/// read behind the last request.
+pub(crate) fn close_after_response<T: Transport>(
+    io: T,
+    read: &Bytes,
+    connection: &ConnectionState,
+) -> Option<Lingering<T>> {
+    let is_own_unread = connection.is_body_unread() || connection.are_bodies_held();
+    let is_next_unread = !is_blank(read) || io.peek() == Peek::Data;
+    let is_our_end = connection.has_announced();
+    if is_next_unread && !is_own_unread && is_our_end {
+        // Requests behind the last answer are left for the client to send again, as if they had come after the close.
+        connection.server().metrics.close_races.add_one();
+    }
+    if is_own_unread || is_next_unread {
+        return Some(Lingering::after_response(io, Bytes::new()));
+    }
+    // If we end the connection, more of the client may still come, and the reset it would cause must find nothing left to
+    // destroy. So too if it is the client who ends it, with an answer that did not leave at once.
+    let is_at_risk = is_our_end || connection.written() > SENT_AT_ONCE;
+    if is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > 0) {
+        return Some(Lingering::until_acked(io));
+    }
+    None
 }

@@ -3,11 +3,10 @@
 //! Plain requests are answered from here, and do not end the wait: see [`fast_path`](crate::http::fast_path::serve).
 
 use super::{
-    Transition,
-    http1::close_after_response,
-    idle_set::IdleHandoff,
-    lingering::{Lingering, head_timed_out},
+    idle_handoff::IdleHandoff,
+    lingering::{Lingering, close_after_response, head_timed_out},
     stall_timer::Delivery,
+    transition::{ReceivedAny, Transition},
     worker_context::WorkerContext,
 };
 use crate::http::{
@@ -57,13 +56,6 @@ pub(crate) const READ_BUF_SIZE: usize = 4096;
 
 /// Requests that are answered in one turn of the connection's task, as many as hyper answers: others want to be served too.
 pub(crate) const REQUESTS_PER_POLL: u8 = 16;
-
-/// Whether the client has ever sent anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReceivedAny {
-    No,
-    Yes,
-}
 
 impl<T: Transport, S: HttpService> Parked<T, S> {
     /// Just accepted.
@@ -339,7 +331,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             1..4 => {
                 return Transition::linger(Lingering::after_response(
                     io,
-                    head_timed_out(&worker.server()),
+                    head_timed_out(worker.server()),
                 ));
             }
             // RFC 9113 §3.4: only a client of HTTP/2 begins with "PRI ".

@@ -143,7 +143,7 @@ impl<S: HttpService> WorkerContext<S> {
 
     /// Whether more connections keep what it takes to answer plain requests than should while they are idle.
     pub(crate) fn over_fast_path_limit(&self) -> bool {
-        self.shared.metrics.direct.get() > LIVE_MAX
+        self.shared.metrics.fast_path.get() > LIVE_MAX
     }
 
     /// Whether more connections have tasks than should while they are idle.

@@ -169,7 +169,7 @@ impl RequestState {
     }
 
     pub(crate) fn server(&self) -> &Arc<ServerState> {
-        &self.connection.server()
+        self.connection.server()
     }
 
     /// When the head of the answer must be there; `NEVER` if it need not.
@@ -431,7 +431,7 @@ impl InFlight {
     }
 
     pub(crate) fn server(&self) -> &Arc<ServerState> {
-        &self.request.connection.server()
+        self.request.connection.server()
     }
 
     pub(crate) fn method_and_path(&self) -> (&str, &str) {

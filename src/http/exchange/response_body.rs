@@ -75,7 +75,15 @@ struct BodyState {
     ahead: Ahead,
     waits: Option<Box<ShutdownWaits>>,
     /// The end of an HTTP/2 response, with its trailers, while much of the response waits for the client.
-    held_end: Option<Option<Box<HeaderMap>>>,
+    held_end: HeldEnd,
+}
+
+/// The end of a response that waits until all before it was written.
+#[derive(Debug)]
+enum HeldEnd {
+    None,
+    End,
+    Trailers(Box<HeaderMap>),
 }
 
 /// What was polled of the body after the bytes that its head promised.
@@ -100,6 +108,23 @@ enum WaitingOn {
 struct ShutdownWaits {
     abort: Pin<Box<WaitForCancellationFutureOwned>>,
     end: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+/// How the shutdown ends a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ShutdownEnd {
+    /// As its class says: the response is complete.
+    Whole,
+    Cut,
+}
+
+impl ShutdownEnd {
+    fn into_frame(self) -> Option<Result<Frame<TrackedChunk>, ResponseBodyError>> {
+        match self {
+            Self::Whole => None,
+            Self::Cut => Some(Err(ResponseBodyError::Cut)),
+        }
+    }
 }
 
 /// Whether a body can be seen to end by itself.
@@ -222,7 +247,7 @@ where
             }
             SourceProjection::Handler { body } => body,
         };
-        if me.state.held_end.is_some() {
+        if !matches!(me.state.held_end, HeldEnd::None) {
             return me.state.poll_held_end(cx);
         }
         if let Some(rest) = me.state.rest.take() {
@@ -249,9 +274,9 @@ where
         // What a handler answered when it was cancelled may meet the abort in the same instant: what is ready and ends is sent
         // all the same, as a handler that is ready is heard. Only what is waited for, or has no end in sight, is cut.
         let ends = body.is_end_stream() || body.size_hint().exact().is_some();
-        if let Some(end) = me.state.check_end(if ends { KnownLength::Yes } else { KnownLength::No })
-        {
-            return Poll::Ready(end);
+        let known_length = if ends { KnownLength::Yes } else { KnownLength::No };
+        if let Some(end) = me.state.check_end(known_length) {
+            return Poll::Ready(end.into_frame());
         }
         let polled = catch(|| body.as_mut().poll_frame(cx));
         me.state.wait_on(if matches!(polled, Ok(Poll::Pending)) {
@@ -464,7 +489,7 @@ impl BodyState {
             waiting_on: WaitingOn::Client,
             ahead: Ahead::Nothing,
             waits: None,
-            held_end: None,
+            held_end: HeldEnd::None,
         }
     }
 
@@ -582,7 +607,9 @@ impl BodyState {
         if frame.is_data() || !self.must_hold_end() {
             return Some(frame);
         }
-        self.held_end = Some(frame.into_trailers().ok().map(Box::new));
+        self.held_end = frame
+            .into_trailers()
+            .map_or(HeldEnd::End, |trailers| HeldEnd::Trailers(Box::new(trailers)));
         None
     }
 
@@ -593,7 +620,7 @@ impl BodyState {
         if !self.must_hold_end() {
             return Poll::Ready(None);
         }
-        self.held_end = Some(None);
+        self.held_end = HeldEnd::End;
         self.poll_held_end(cx)
     }
 
@@ -609,8 +636,10 @@ impl BodyState {
         {
             return Poll::Pending;
         }
-        let trailers = self.held_end.take().flatten();
-        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))))
+        Poll::Ready(match std::mem::replace(&mut self.held_end, HeldEnd::None) {
+            HeldEnd::Trailers(trailers) => Some(Ok(Frame::trailers(*trailers))),
+            HeldEnd::None | HeldEnd::End => None,
+        })
     }
 
     /// The last byte of a large chunk of HTTP/2 goes alone, for the same reason: hyper hands it over, and the end with it, only once the
@@ -636,24 +665,18 @@ impl BodyState {
     }
 
     /// Whether the shutdown ends this body here.
-    fn check_end(
-        &mut self,
-        known_length: KnownLength,
-    ) -> Option<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>> {
+    fn check_end(&mut self, known_length: KnownLength) -> Option<ShutdownEnd> {
         let server = self.in_flight.as_ref()?.server();
         if server.is_aborting() && known_length == KnownLength::No {
-            return Some(Some(Err(ResponseBodyError::Cut)));
+            return Some(ShutdownEnd::Cut);
         }
         let ended = match self.class {
             StreamShutdown::Finish => false,
             StreamShutdown::EndAtDraining => server.tokens.draining.is_cancelled(),
             StreamShutdown::EndAtCancel => server.tokens.root.is_cancelled(),
         };
-        if ended {
-            self.complete = true;
-            return Some(None);
-        }
-        None
+        self.complete |= ended;
+        ended.then_some(ShutdownEnd::Whole)
     }
 
     /// Arranges to be woken when the shutdown ends this body.
@@ -681,7 +704,8 @@ impl BodyState {
         let ended = waits.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready());
         if aborted || ended {
             // Told between the check and the wait.
-            return self.check_end(KnownLength::No).map_or(Poll::Pending, Poll::Ready);
+            let end = self.check_end(KnownLength::No);
+            return end.map_or(Poll::Pending, |end| Poll::Ready(end.into_frame()));
         }
         Poll::Pending
     }

@@ -389,3 +389,12 @@ impl<T: Transport> Drop for TrackedIo<T> {
         }
     }
 }
+
+/// What was read, and what is to be read behind it.
+pub(crate) fn joined(read: Bytes, more: Bytes) -> Bytes {
+    match (read.is_empty(), more.is_empty()) {
+        (_, true) => read,
+        (true, false) => more,
+        (false, false) => [read, more].concat().into(),
+    }
+}

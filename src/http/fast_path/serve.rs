@@ -19,7 +19,7 @@ use crate::http::{
     },
     server::{
         connection_slot::ConnectionSlot, date::CachedDate, limits::SENT_AT_ONCE,
-        worker_metrics::WorkerMetrics, worker_shared::WorkerShared,
+        worker_metrics::Counted, worker_shared::WorkerShared,
     },
 };
 use crate::{lifecycle::Moment, runtime::Transport};
@@ -42,7 +42,7 @@ pub(crate) struct FastPath<S: HttpService> {
     /// The last answer's, to use again.
     headers: HeaderMap,
     date_cache: CachedDate,
-    _gauge: FastPathGauge,
+    _counted: Counted,
 }
 
 /// What became of the bytes that were read.
@@ -91,15 +91,14 @@ pub(crate) struct HyperHandoff<S: HttpService> {
     pub(crate) after: KeepAlive,
 }
 
-/// What became of an answer.
-enum Written<S: HttpService> {
-    All(KeepAlive, Moment),
-    /// It is in its place, with these bytes not yet written.
-    Part(KeepAlive, Bytes),
-    /// It was not plain.
-    Fallback(Resumed<S>),
-    Aborted,
-    Disconnected,
+/// A request whose handler has responded.
+struct Handled<'a> {
+    /// Begins with its head.
+    read: &'a [u8],
+    /// Begins with the next head.
+    next: &'a [u8],
+    keep_alive: KeepAlive,
+    arrived: Moment,
 }
 
 /// What the memory that answers are put together in may hold on to.
@@ -119,7 +118,7 @@ impl<S: HttpService> FastPath<S> {
             body: Box::pin(None),
             headers: HeaderMap::new(),
             date_cache: CachedDate::unknown(),
-            _gauge: FastPathGauge::new(worker.metrics.clone()),
+            _counted: Counted::new(&worker.metrics, |metrics| &metrics.fast_path),
         }
     }
 
@@ -168,68 +167,54 @@ impl<S: HttpService> FastPath<S> {
                 .map_or(Poll::Pending, |handler| handler.poll(cx));
             let Poll::Ready(Ok(response)) = polled else {
                 let handler = mem::replace(&mut self.handler, Box::pin(None));
-                return FastPathOutcome::Fallback(Leftover::new(
-                    read,
-                    Some(Resumed::Waits(handler)),
-                ));
+                let leftover = Leftover::new(read, Some(Resumed::Waits(handler)));
+                return FastPathOutcome::Fallback(leftover);
             };
             self.handler.set(None);
+            let request =
+                Handled { read, next: after_empty_lines(&read[len..]), keep_alive, arrived };
             let mut out = OUT.take();
-            let written = self.respond(cx, io, response, arrived, keep_alive, &mut out);
+            let sent = self.respond(cx, io, response, &request, &mut out);
             if out.capacity() <= OUT_CAPACITY_KEPT {
                 out.clear();
                 OUT.set(out);
             }
-            match written {
-                Written::All(after, now) => {
-                    read = after_empty_lines(&read[len..]);
-                    if after == KeepAlive::No {
-                        return FastPathOutcome::Closed(codec::copy_head(read));
-                    }
-                    if read.is_empty() {
-                        return FastPathOutcome::Drained(now);
-                    }
+            read = request.next;
+            match sent {
+                Err(outcome) => return outcome,
+                Ok((KeepAlive::No, _)) => return FastPathOutcome::Closed(codec::copy_head(read)),
+                Ok((KeepAlive::Yes, now)) if read.is_empty() => {
+                    return FastPathOutcome::Drained(now);
                 }
-                Written::Part(after, unwritten) => {
-                    read = after_empty_lines(&read[len..]);
-                    return FastPathOutcome::Fallback(Leftover {
-                        unwritten,
-                        after,
-                        ..Leftover::new(read, None)
-                    });
-                }
-                Written::Fallback(begun) => {
-                    return FastPathOutcome::Fallback(Leftover::new(read, Some(begun)));
-                }
-                Written::Aborted => return FastPathOutcome::Aborted,
-                Written::Disconnected => return FastPathOutcome::Disconnected,
+                Ok((KeepAlive::Yes, _)) => {}
             }
         }
     }
 
-    /// Sends an answer, if it is plain and whole.
+    /// Sends a response, if it is short and known whole. Returns whether the connection goes on, and when all was sent.
     fn respond<T: Transport>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut T,
         mut response: Response<ResponseBody<S::ResponseBody>>,
-        arrived: Moment,
-        keep_alive: KeepAlive,
+        request: &Handled<'_>,
         out: &mut Vec<u8>,
-    ) -> Written<S> {
-        let server = &self.service.connection().server();
-        // The handler has answered at once, so that this will do, and the clock is read once more when all is sent.
-        let date = self.date_cache.at(arrived, || server.clock.wall());
+    ) -> Result<(KeepAlive, Moment), FastPathOutcome<S>> {
+        let for_hyper = |response| {
+            let resumed = Resumed::Response(Box::new(response));
+            FastPathOutcome::Fallback(Leftover::new(request.read, Some(resumed)))
+        };
+        let server = self.service.connection().server();
+        // The handler responded at once, so the time of arrival will do. The clock is read once more when all was sent.
+        let date = self.date_cache.at(request.arrived, || server.clock.wall());
         let source = response.body();
         let length =
             source.size_hint().exact().filter(|length| *length > 0 || source.is_end_stream());
-        let after =
-            length.and_then(|length| codec::encode(out, &mut response, length, keep_alive, date));
-        let (Some(length), Some(after)) = (length, after) else {
-            return Written::Fallback(Resumed::Response(Box::new(response)));
-        };
+        let after = length
+            .and_then(|length| codec::encode(out, &mut response, length, request.keep_alive, date));
+        let (Some(length), Some(after)) = (length, after) else { return Err(for_hyper(response)) };
         if length.saturating_add(out.len() as u64) > SENT_AT_ONCE {
-            return Written::Fallback(Resumed::Response(Box::new(response)));
+            return Err(for_hyper(response));
         }
         let (mut head, body) = response.into_parts();
         self.body.set(Some(body));
@@ -241,13 +226,10 @@ impl<S: HttpService> FastPath<S> {
                 .map_or(Poll::Pending, |body| body.poll_complete(cx))
             {
                 Poll::Ready(Some(bytes)) => out.extend_from_slice(&bytes),
-                Poll::Ready(None) => return Written::Aborted,
+                Poll::Ready(None) => return Err(FastPathOutcome::Aborted),
                 Poll::Pending => {
                     let body = mem::replace(&mut self.body, Box::pin(None));
-                    return Written::Fallback(Resumed::Response(Box::new(Response::from_parts(
-                        head,
-                        ResponseBody::resumed(body),
-                    ))));
+                    return Err(for_hyper(Response::from_parts(head, ResponseBody::resumed(body))));
                 }
             }
         }
@@ -262,19 +244,21 @@ impl<S: HttpService> FastPath<S> {
                     connection.on_request_over();
                     in_flight.finish(&|| now);
                 }
-                Written::All(after, now)
+                Ok((after, now))
             }
             Poll::Ready(Err(Disconnected)) => {
                 if in_flight.is_some() {
                     connection.on_request_over();
                 }
-                Written::Disconnected
+                Err(FastPathOutcome::Disconnected)
             }
             Poll::Pending => {
                 if let Some(in_flight) = in_flight {
                     self.service.unflushed().push(in_flight);
                 }
-                Written::Part(after, Bytes::from(mem::take(out)))
+                let unwritten = Bytes::from(mem::take(out));
+                let leftover = Leftover { unwritten, after, ..Leftover::new(request.next, None) };
+                Err(FastPathOutcome::Fallback(leftover))
             }
         }
     }
@@ -305,20 +289,4 @@ fn send<T: Transport>(
         out.clear();
     }
     flushed.map_err(|_| Disconnected)
-}
-
-/// Counts a connection while it has what it takes to answer plain requests.
-struct FastPathGauge(Arc<WorkerMetrics>);
-
-impl FastPathGauge {
-    fn new(metrics: Arc<WorkerMetrics>) -> Self {
-        metrics.direct.add_one();
-        Self(metrics)
-    }
-}
-
-impl Drop for FastPathGauge {
-    fn drop(&mut self) {
-        self.0.direct.take_one();
-    }
 }

@@ -18,7 +18,7 @@ pub(crate) struct WorkerMetrics {
     /// HTTP/1 connections that are with hyper.
     pub(crate) http1: Gauge,
     /// Those that are not, and keep what it takes to answer plain requests.
-    pub(crate) direct: Gauge,
+    pub(crate) fast_path: Gauge,
     pub(crate) http2: Gauge,
     pub(crate) lingering: Gauge,
     #[cfg(feature = "metrics")]
@@ -33,7 +33,7 @@ impl WorkerMetrics {
             requests: RequestCounters::default(),
             listed: Listed::default(),
             http1: Gauge::default(),
-            direct: Gauge::default(),
+            fast_path: Gauge::default(),
             http2: Gauge::default(),
             lingering: Gauge::default(),
             #[cfg(feature = "metrics")]
@@ -52,5 +52,25 @@ impl WorkerMetrics {
         self.latency.observe(now().as_nanos().saturating_sub(arrived.as_nanos()), self.threads);
         #[cfg(not(feature = "metrics"))]
         let _ = (arrived, now);
+    }
+}
+
+/// Counts one connection in a gauge of its worker until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    metrics: Arc<WorkerMetrics>,
+    gauge: fn(&WorkerMetrics) -> &Gauge,
+}
+
+impl Counted {
+    pub(crate) fn new(metrics: &Arc<WorkerMetrics>, gauge: fn(&WorkerMetrics) -> &Gauge) -> Self {
+        gauge(metrics).add_one();
+        Self { metrics: metrics.clone(), gauge }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.gauge)(&self.metrics).take_one();
     }
 }

@@ -6,8 +6,9 @@ pub(crate) use self::handshake_wait::SealBarrier;
 use self::handshake_wait::{Done, HandshakeWait};
 use crate::http::{
     connection::{
-        Connection,
-        idle_set::{Evicted, IdleHandoff, IdleSet},
+        idle_handoff::IdleHandoff,
+        idle_set::{Evicted, IdleSet},
+        task::Connection,
         worker_context::WorkerContext,
     },
     exchange::service::HttpService,

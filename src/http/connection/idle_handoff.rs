@@ -1,0 +1,91 @@
+//! The way of an idle connection from its task into the worker's [idle set](super::idle_set).
+
+use super::transition::ReceivedAny;
+use crate::{
+    http::server::{
+        announcement::Announcement,
+        idle_policy::{Awaited, Idle},
+    },
+    lifecycle::Moment,
+    runtime::Address,
+};
+use std::{
+    mem,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+use tokio::sync::Notify;
+
+/// What is remembered of a sleeper.
+#[derive(Debug)]
+pub(crate) struct IdleInfo {
+    /// When its wait began; of one that has not said anything, its accept.
+    pub(crate) since: Moment,
+    pub(crate) peer: Address,
+    pub(crate) local: Arc<Address>,
+    pub(crate) received_any: ReceivedAny,
+    pub(crate) announcement: Announcement,
+    /// A response began since the stop request.
+    pub(crate) responded: bool,
+}
+
+impl IdleInfo {
+    pub(crate) const fn idle(&self) -> Idle {
+        let awaited = match self.received_any {
+            ReceivedAny::No => Awaited::FirstByte,
+            ReceivedAny::Yes => Awaited::NextRequest,
+        };
+        Idle { awaited, since: self.since }
+    }
+}
+
+/// The way from a task into the lot.
+#[derive(Debug)]
+pub(crate) struct IdleHandoff<T> {
+    open: AtomicBool,
+    waiting: Mutex<Vec<(T, IdleInfo)>>,
+    arrived: Notify,
+}
+
+impl<T> IdleHandoff<T> {
+    pub(crate) fn new(open: bool) -> Self {
+        Self { open: AtomicBool::new(open), waiting: Mutex::default(), arrived: Notify::new() }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.load(Relaxed)
+    }
+
+    /// Whoever passes is looked after from now on.
+    ///
+    /// # Errors
+    /// The connection, if the gate is closed by now.
+    pub(crate) fn push(&self, io: T, info: IdleInfo) -> Result<(), T> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.is_open() {
+            return Err(io);
+        }
+        waiting.push((io, info));
+        drop(waiting);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Ready when somebody has passed.
+    pub(crate) async fn ready(&self) {
+        self.arrived.notified().await;
+    }
+
+    pub(crate) fn take(&self) -> Vec<(T, IdleInfo)> {
+        mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Nobody passes any more.
+    pub(crate) fn close(&self) -> Vec<(T, IdleInfo)> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.open.store(false, Relaxed);
+        mem::take(&mut *waiting)
+    }
+}

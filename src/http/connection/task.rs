@@ -1,0 +1,229 @@
+//! The future of one connection.
+
+use super::{
+    http1::Http1,
+    http2::Http2,
+    idle_handoff::{IdleHandoff, IdleInfo},
+    lingering::Lingering,
+    parked::Parked,
+    transition::{ReceivedAny, Transition},
+    worker_context::WorkerContext,
+};
+use crate::http::{
+    exchange::service::HttpService,
+    server::{
+        abort::AbortCause,
+        connection_slot::ConnectionSlot,
+        idle_policy::Awaited,
+        worker_metrics::{Counted, WorkerMetrics},
+    },
+};
+use crate::{lifecycle::Phase, runtime::Transport};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tokio::task::yield_now;
+
+/// The future of one connection.
+pub(crate) struct Connection<T: Transport, S: HttpService> {
+    worker: Arc<WorkerContext<S>>,
+    slot: Arc<ConnectionSlot>,
+    idle_handoff: Arc<IdleHandoff<T>>,
+    /// Before the state, so that a connection is counted out before it is dropped.
+    counted: Option<Counted>,
+    state: State<T, S>,
+    /// Polls that are left once the connection is to be cut. The abort may have come in the same breath, and its 503s want to be
+    /// written: by HTTP/2 streams, which are tasks of their own, and then by their connection.
+    polls_before_cut: u8,
+}
+
+const POLLS_BEFORE_CUT: u8 = 3;
+
+pub(crate) enum State<T: Transport, S: HttpService> {
+    Parked(Parked<T, S>),
+    Http1(Box<Http1<T, S>>),
+    Http2(Box<Http2<T, S>>),
+    Lingering(Box<Lingering<T>>),
+    /// Somebody else's by now: see [`deep`](self::idle_set).
+    Suspended,
+    Closed,
+}
+
+impl<T: Transport, S: HttpService> State<T, S> {
+    /// The gauge of this state. Connections in a state without one count as parked.
+    fn counted(&self, metrics: &Arc<WorkerMetrics>) -> Option<Counted> {
+        match self {
+            Self::Http1(_) => Some(Counted::new(metrics, |metrics| &metrics.http1)),
+            Self::Http2(_) => Some(Counted::new(metrics, |metrics| &metrics.http2)),
+            Self::Lingering(_) => Some(Counted::new(metrics, |metrics| &metrics.lingering)),
+            Self::Parked(_) | Self::Suspended | Self::Closed => None,
+        }
+    }
+}
+
+impl<T: Transport, S: HttpService> Connection<T, S> {
+    pub(crate) fn new(
+        worker: Arc<WorkerContext<S>>,
+        slot: Arc<ConnectionSlot>,
+        idle_handoff: Arc<IdleHandoff<T>>,
+        io: T,
+    ) -> Self {
+        worker.server().metrics.accepted.add_one();
+        Self::resumed(worker, slot, idle_handoff, State::Parked(Parked::new(io)))
+    }
+
+    /// One that was accepted before.
+    pub(crate) fn resumed(
+        worker: Arc<WorkerContext<S>>,
+        slot: Arc<ConnectionSlot>,
+        idle_handoff: Arc<IdleHandoff<T>>,
+        state: State<T, S>,
+    ) -> Self {
+        let counted = state.counted(&worker.shared.metrics);
+        Self { worker, slot, idle_handoff, counted, state, polls_before_cut: POLLS_BEFORE_CUT }
+    }
+}
+
+impl<T: Transport, S: HttpService> Future for Connection<T, S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let me = self.get_mut();
+        me.slot.register(cx.waker());
+        loop {
+            if me.worker.server().is_cutting() && me.polls_before_cut == 0 {
+                me.cut();
+                return Poll::Ready(());
+            }
+            let (worker, slot) = (&me.worker, &*me.slot);
+            let transition = match &mut me.state {
+                State::Parked(parked) => parked.poll(cx, worker, slot, &me.idle_handoff),
+                State::Http1(http1) => http1.poll(cx, worker, slot),
+                State::Http2(http2) => http2.poll(cx, worker, slot),
+                State::Lingering(lingering) => lingering.poll(cx, worker, slot).into(),
+                State::Suspended | State::Closed => return Poll::Ready(()),
+            };
+            let state = match transition {
+                Transition::Wait => {
+                    if me.worker.server().evicts_busy() && me.makes_room() {
+                        me.oust();
+                        return Poll::Ready(());
+                    }
+                    if me.worker.server().is_cutting() {
+                        me.polls_before_cut -= 1;
+                        // After all who were woken before: a plain wake could overtake them.
+                        let _ = pin!(yield_now()).poll(cx);
+                    }
+                    return Poll::Pending;
+                }
+                Transition::Park(io, read) => State::Parked(Parked::after_request(io, &read)),
+                Transition::StartHttp1(io, read) => {
+                    State::Http1(Box::new(Http1::new(worker, slot, io, read)))
+                }
+                Transition::ResumeHttp1(io, handoff_to_hyper) => {
+                    State::Http1(Box::new(Http1::resume(worker, io, *handoff_to_hyper)))
+                }
+                Transition::StartHttp2(io, read) => {
+                    State::Http2(Box::new(Http2::new(worker, slot, io, read)))
+                }
+                Transition::Suspend(io, since, received_any) => {
+                    let (peer, local) = (slot.peer.clone(), slot.local.clone());
+                    // Its first poll may have come late.
+                    let since = if received_any == ReceivedAny::No { slot.accepted } else { since };
+                    let (announcement, responded) = (slot.announcement, slot.has_responded());
+                    match me.idle_handoff.push(
+                        io,
+                        IdleInfo { since, peer, local, received_any, announcement, responded },
+                    ) {
+                        Ok(()) => State::Suspended,
+                        Err(io) => State::Parked(Parked::resumed(io, &[], received_any, since)),
+                    }
+                }
+                Transition::Linger(lingering) => State::Lingering(lingering),
+                Transition::Reset => {
+                    worker.server().metrics.reset.add_one();
+                    State::Closed
+                }
+                Transition::Close => {
+                    if worker.server().phase() >= Phase::Draining {
+                        worker.server().metrics.drained.add_one();
+                    }
+                    State::Closed
+                }
+            };
+            drop(me.transition(state));
+        }
+    }
+}
+
+impl<T: Transport, S: HttpService> Connection<T, S> {
+    /// Goes over to another state; the one it was in.
+    fn transition(&mut self, state: State<T, S>) -> State<T, S> {
+        self.counted = state.counted(&self.worker.shared.metrics);
+        self.slot.set_busy();
+        std::mem::replace(&mut self.state, state)
+    }
+
+    /// Whether the connection is closed in the middle of something, to make room for another.
+    fn makes_room(&self) -> bool {
+        let slot = &self.slot;
+        if slot.idle().is_some() {
+            slot.clear_waiting();
+            return false;
+        }
+        if slot.evictable().is_some() && slot.take_evicted() {
+            return true;
+        }
+        let awaits_handler = match &self.state {
+            State::Http1(http1) => http1.awaits_handler(),
+            State::Http2(http2) => http2.awaits_handler(),
+            State::Parked(_) | State::Lingering(_) | State::Suspended | State::Closed => false,
+        };
+        let awaited = if awaits_handler { Awaited::Handler } else { Awaited::Client };
+        slot.set_waiting(awaited, self.worker.server().clock.now());
+        false
+    }
+
+    fn oust(&mut self) {
+        self.worker.server().metrics.evicted.add_one();
+        if let State::Http1(mut http1) = self.transition(State::Closed) {
+            http1.oust();
+        }
+    }
+
+    /// The drain and the cancel wait are over: whatever is left ends here, and must not look whole.
+    fn cut(&mut self) {
+        let was_reset = match self.transition(State::Closed) {
+            State::Http1(mut http1) => http1.cut(AbortCause::Shutdown),
+            State::Http2(mut http2) => {
+                http2.cut();
+                false
+            }
+            State::Parked(parked) => {
+                if parked.is_idle() {
+                    self.worker.server().metrics.note_untold(&self.slot);
+                }
+                false
+            }
+            State::Lingering(_) | State::Suspended | State::Closed => false,
+        };
+        let metrics = &self.worker.server().metrics;
+        if was_reset { metrics.reset.add_one() } else { metrics.drained.add_one() }
+    }
+}
+
+impl<T: Transport, S: HttpService> Drop for Connection<T, S> {
+    fn drop(&mut self) {
+        // Counted out first, dropped last.
+        let last = self.transition(State::Closed);
+        self.slot.leave();
+        if matches!(last, State::Suspended) {
+            return;
+        }
+        self.worker.server().metrics.closed.add_one();
+        self.worker.on_connection_closed();
+    }
+}
