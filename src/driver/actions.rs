@@ -5,8 +5,8 @@ use crate::{
     background::TaskContext,
     errors::chain,
     http::{
-        CrewParts, HttpService, Kind, Outstanding, SealBarrier, WorkOrigin, WorkerCommand, millis,
-        run_until_released,
+        HttpService, Kind, Outstanding, SealBarrier, WorkOrigin, WorkerCommand, WorkerParts,
+        millis, run_until_released,
     },
     lifecycle::{Action, HookVerdict, Moment, Phase, Signal, StopReason},
     runtime::{Network, Reservation, SignalSource, Spawner, TaskKind},
@@ -130,7 +130,7 @@ where
         for (n, listeners) in shares.into_iter().enumerate() {
             let heartbeat = self.heartbeats.of_worker(n).unwrap_or_default();
             let config =
-                CrewParts { server: self.main.clone(), service: self.service.clone(), heartbeat };
+                WorkerParts { server: self.main.clone(), service: self.service.clone(), heartbeat };
             let (commands, received) = mpsc::unbounded_channel();
             let (closed, all_closed) = oneshot::channel();
             let working = run_until_released(config, listeners, received, sealing.clone(), closed);

@@ -36,4 +36,4 @@ pub(crate) use server::{
     CloseRaces, EvictionGrace, Kind, Outstanding, ServerConfig, ServerState, WorkOrigin,
     WorkerRuntime, millis,
 };
-pub(crate) use worker::{CrewParts, SealBarrier, WorkerCommand, run, run_until_released};
+pub(crate) use worker::{SealBarrier, WorkerCommand, WorkerParts, run, run_until_released};

@@ -1,0 +1,85 @@
+//! Connections that a worker closes at the connection limit, to make room for new ones.
+
+use crate::http::{
+    connection::idle_set::{Evicted, IdleSet},
+    exchange::service::HttpService,
+    server::{
+        connection_slot::ConnectionSlot,
+        idle_policy::{Idle, evictable},
+        state::ServerState,
+    },
+};
+use crate::{lifecycle::Moment, runtime::IdlePoller};
+use std::{sync::Arc, time::Duration};
+
+/// The shortest time between two searches.
+const SEARCH_LEAST: Duration = Duration::from_millis(10);
+/// The longest time between two searches.
+const SEARCH_MOST: Duration = Duration::from_millis(250);
+
+/// The connections that the last search found. The first to close is the last of the list.
+#[derive(Default)]
+pub(super) struct EvictionQueue {
+    order: Vec<(Idle, Place)>,
+    searched: Moment,
+    next_search: Moment,
+}
+
+enum Place {
+    Task(Arc<ConnectionSlot>),
+    IdleSet(usize),
+}
+
+impl EvictionQueue {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    pub(super) const fn next_search(&self) -> Moment {
+        self.next_search
+    }
+
+    /// Searches among the connections with a task and those of the idle set, if it is time.
+    pub(super) fn search<L: IdlePoller, S: HttpService>(
+        &mut self,
+        server: &ServerState,
+        slots: &[Arc<ConnectionSlot>],
+        idle_set: &IdleSet<L, S>,
+    ) {
+        let now = server.clock.now();
+        if now < self.next_search {
+            return;
+        }
+        let tasks = slots.iter().filter(|slot| !slot.has_left());
+        let tasks = tasks.filter_map(|slot| Some((slot.evictable()?, Place::Task(slot.clone()))));
+        let idle = idle_set.idle().map(|(idle, key)| (idle, Place::IdleSet(key)));
+        let found = evictable(tasks.chain(idle), server.config.eviction_grace, now);
+        // Where busy connections make room too, one that was not polled yet soon may.
+        let most = if server.evicts_busy() { SEARCH_LEAST } else { SEARCH_MOST };
+        let next_search = found.look_again.clamp(now + SEARCH_LEAST, now + most);
+        *self = Self { order: found.order, searched: now, next_search };
+    }
+
+    /// Closes the first connection of the queue that still waits for what it waited for.
+    pub(super) fn evict_one<L: IdlePoller, S: HttpService>(
+        &mut self,
+        idle_set: &mut IdleSet<L, S>,
+    ) {
+        while let Some((idle, place)) = self.order.pop() {
+            let evicted = match place {
+                Place::IdleSet(key) => idle_set.evict(key, idle),
+                Place::Task(slot) if slot.evictable() == Some(idle) => {
+                    slot.evict();
+                    Evicted::Yes
+                }
+                Place::Task(_) => Evicted::No,
+            };
+            if evicted == Evicted::Yes {
+                break;
+            }
+        }
+        if self.is_empty() {
+            self.next_search = self.searched + SEARCH_LEAST;
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The listeners of a worker. They take turns, so that a flood on one does not starve another.
+
+use crate::runtime::{Address, Listener, QuiesceOutcome};
+use std::{
+    future::poll_fn,
+    io,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+pub(super) struct Listeners<L> {
+    sockets: Vec<Socket<L>>,
+    first: usize,
+}
+
+struct Socket<L> {
+    listener: L,
+    local: Arc<Address>,
+}
+
+/// The result of an accept, and the address of the listener that it came from.
+pub(super) struct AcceptedSocket<T> {
+    pub(super) result: io::Result<(T, Address)>,
+    pub(super) local: Arc<Address>,
+}
+
+impl<L: Listener> Listeners<L> {
+    pub(super) fn new(listeners: Vec<L>) -> Self {
+        let socket = |listener: L| Socket { local: Arc::new(listener.local()), listener };
+        Self { sockets: listeners.into_iter().map(socket).collect(), first: 0 }
+    }
+
+    /// Returns the next connection of any listener, or `None` if none is ready.
+    pub(super) async fn accept_ready(&mut self) -> Option<AcceptedSocket<L::Io>> {
+        poll_fn(|cx| match self.poll_accept(cx) {
+            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    pub(super) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<AcceptedSocket<L::Io>> {
+        let count = self.sockets.len();
+        for n in 0..count {
+            let index = (self.first + n) % count;
+            let socket = &mut self.sockets[index];
+            if let Poll::Ready(result) = socket.listener.poll_accept(cx) {
+                self.first = (index + 1) % count;
+                return Poll::Ready(AcceptedSocket { result, local: socket.local.clone() });
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Keeps new connections out, and keeps those that the kernel has completed. The queue of an inherited socket is left to the
+    /// process that inherits it next.
+    pub(super) fn quiesce(&mut self) {
+        self.sockets.retain_mut(|socket| match socket.listener.quiesce() {
+            QuiesceOutcome::Sealed => true,
+            QuiesceOutcome::Inherited => false,
+            QuiesceOutcome::Open(reason) => {
+                let reason =
+                    reason.map_or_else(|| "not supported".to_owned(), |error| error.to_string());
+                crate::log::warn!(
+                    address = %socket.local,
+                    reason,
+                    "newcomers cannot be kept out while the queue is emptied; a few may be refused late"
+                );
+                true
+            }
+        });
+    }
+
+    /// The handshakes that are under way, for each listener. The kernel is asked only as far as the iterator is driven.
+    pub(super) fn handshakes(&self) -> impl Iterator<Item = Option<usize>> {
+        self.sockets.iter().map(|socket| socket.listener.handshakes())
+    }
+
+    pub(super) fn close(&mut self) {
+        self.sockets.clear();
+    }
+}
+
+/// Whether a failed accept concerns one connection, which is gone, and not the process.
+pub(super) fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
