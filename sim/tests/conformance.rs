@@ -1,4 +1,5 @@
-//! Both networks behave alike where a shutdown depends on it, and as Linux does where they say so.
+//! Both networks behave alike where a shutdown depends on it. Tests of one network compare it with
+//! Linux.
 #![expect(clippy::unwrap_used, reason = "a test says what must not fail by unwrapping it")]
 
 mod common;
@@ -18,7 +19,7 @@ use lameduck_sim::{
 use std::{future::poll_fn, io::ErrorKind, sync::mpsc, task::Poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// The same test on each network.
+/// Runs the same test on each network.
 macro_rules! on_both_networks {
     ($($name:ident)*) => {
         mod on_turmoil_net { $(#[test] fn $name() { super::$name::<super::TurmoilNetWorld>(); })* }
@@ -197,7 +198,8 @@ fn a_stream_with_unread_bytes_resets_when_dropped<W: World>() {
     world.run(LIMIT).unwrap();
 }
 
-/// The final ACK of a handshake may arrive when the listener is gone.
+/// The client completes a handshake before its final ACK arrives. If the listener has closed by
+/// then, the connection is reset.
 #[test]
 fn a_handshake_under_way_when_the_listener_closes_is_reset() {
     let trace = Trace::new();
@@ -215,7 +217,8 @@ fn a_handshake_under_way_when_the_listener_closes_is_reset() {
     world.run(LIMIT).unwrap();
 }
 
-/// A kernel that announces its window only after large reads once starved every upload above 64 KiB.
+/// A simulated kernel that announced its window only after large reads once starved every upload
+/// above 64 KiB. A reader of small pieces must get the whole upload.
 fn a_megabyte_passes_a_reader_of_small_pieces<W: World>() {
     let (mut world, _) = world::<W>(1);
     world.spawn("server", Awaited, async |host: W::Host| {
@@ -272,7 +275,8 @@ fn a_round_trip_takes_the_latency<W: World>() {
             let start = now();
             stream.write_all(b"x").await.unwrap();
             stream.read_exact(&mut [0; 1]).await.unwrap();
-            // 1 to 3 ms each way; turmoil delivers at its next tick of 5 ms, and the sender's tick is part of the way.
+            // The latency is 1 to 3 ms each way. turmoil delivers at its next tick of 5 ms, and the
+            // sender waits for a tick, too.
             assert!(start.elapsed() >= ms(2) && start.elapsed() <= ms(20), "{:?}", start.elapsed());
         }
     });
@@ -351,8 +355,8 @@ fn a_listener_that_closes_resets_who_waits_in_its_queue() {
     world.run(LIMIT).unwrap();
 }
 
-/// As after `SO_ATTACH_FILTER`: who completed the handshake is accepted; who comes later tries again after a second, and
-/// finds the successor.
+/// Same behaviour as after `SO_ATTACH_FILTER`: a completed handshake is accepted. A later client
+/// sends its SYN again after a second and reaches the successor.
 #[test]
 fn a_quiesced_listener_keeps_its_queue_and_lets_nobody_in() {
     let (mut world, _) = world::<TurmoilNetWorld>(1);

@@ -1,4 +1,5 @@
-//! The same seed gives the same trace, byte for byte, on a fresh thread too; another seed gives another (P17).
+//! The same seed gives the same trace, byte for byte, also on a fresh thread. A different seed
+//! gives a different trace (P17).
 #![expect(clippy::unwrap_used, reason = "a test says what must not fail by unwrapping it")]
 
 mod common;
@@ -18,7 +19,8 @@ use lameduck_sim::{
     scripted_signals,
 };
 
-/// One of each client, on a server that is sometimes slow, on a link that is held for a while.
+/// Runs one client of each kind against a server that is sometimes slow, over a link that is held
+/// for a while.
 fn everybody<W: World>(seed: u64) -> Trace {
     let trace = Trace::new();
     let config = WorldConfig::new(Seed(seed)).with_latency(ms(1), ms(20));
@@ -119,7 +121,7 @@ fn the_same_seed_gives_the_same_trace_on_turmoil() {
     the_same_seed_gives_the_same_trace(everybody::<TurmoilWorld>);
 }
 
-/// Prints the trace's hash, for the test below to compare from another process.
+/// Runs itself in another process, which writes its hashes to a file, and compares them.
 #[test]
 fn another_process_gives_the_same_trace() {
     const ASKED: &str = "LAMEDUCK_SIM_PRINT_HASH";

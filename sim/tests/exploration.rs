@@ -1,4 +1,5 @@
-//! What exploration found is replayed for ever; what it draws holds, and goes the same way every time, everywhere (P17).
+//! Scenarios that exploration found are replayed in every run. Drawn scenarios keep every promise
+//! and give the same trace in every thread and process (P17).
 #![expect(clippy::unwrap_used, reason = "a test says what must not fail by unwrapping it")]
 
 use lameduck_sim::{
@@ -64,7 +65,7 @@ fn a_drawn_scenario_goes_the_same_way_on_a_fresh_thread() {
     }
 }
 
-/// The trace of a seed, as another process tells it.
+/// Returns the trace of a seed, as printed by another process.
 fn told(seed: u64, network: Network) -> Vec<u8> {
     let mut process = Command::new(env!("CARGO_BIN_EXE_lameduck-sim"));
     process.args(["--seed", &seed.to_string(), "--trace", "--network", network.name()]);

@@ -1,4 +1,5 @@
-//! The kit, on services that survive a shutdown and on some that do not: each flaw is found, and said in words.
+//! Tests of the harness: services that survive a shutdown, and services that do not. Each flaw must
+//! be found and described.
 
 use axum::{
     Router,
@@ -21,12 +22,12 @@ use std::{
 
 const SEEDS: std::ops::Range<u64> = 0..25;
 
-/// What a store has on its disk.
+/// Number of orders that a store has on its disk.
 #[derive(Clone, Debug, Default)]
 struct Store(Arc<AtomicUsize>);
 
 impl Store {
-    /// It takes a while.
+    /// Stores an order, which takes 300 ms.
     #[expect(
         clippy::disallowed_methods,
         reason = "a service that sleeps sleeps by the world's time"
@@ -49,7 +50,7 @@ where
     Router::new().route("/orders", post(order)).route("/hello", get(|| async { "hello" }))
 }
 
-/// Holds the orders that were acknowledged against those that are kept.
+/// Builds a service whose acknowledged orders must all be stored at the exit.
 fn trial<H, T>(order: H) -> impl Fn(lameduck::Builder) -> Trial<lameduck::TowerService<Router>>
 where
     H: axum::handler::Handler<T, Store> + Sync,
@@ -82,7 +83,7 @@ fn a_service_that_finishes_what_it_acknowledges_survives() {
 #[test]
 fn work_that_is_tracked_is_waited_for() {
     let order = async |State(store): State<Store>, context: axum::Extension<RequestContext>| {
-        // The answer need not wait for it: the drain does.
+        // The response does not wait for this work, but the drain does.
         context.spawn(async move { store.keep().await });
     };
     explore(move |host| {

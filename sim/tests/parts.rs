@@ -1,4 +1,5 @@
-//! The parts that a host is given: clock, rooms, signals, and a balancer in front of it.
+//! Tests of the parts that a host receives: clock, spawner and signals, and of the clients and the
+//! balancer.
 #![expect(clippy::unwrap_used, reason = "a test says what must not fail by unwrapping it")]
 
 mod common;
@@ -202,7 +203,7 @@ fn a_client_retries_what_the_standard_lets_it_and_nothing_else() {
         world.spawn("server", Background, async |host| {
             let mut listener = listen(&host, 80).await;
             loop {
-                // It answers once, and closes without a word when the next request comes.
+                // The server responds once, and closes silently when the next request arrives.
                 let mut stream = accept(&mut listener).await;
                 let _ = stream.read(&mut [0; 1000]).await.unwrap();
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
@@ -220,7 +221,7 @@ fn a_client_retries_what_the_standard_lets_it_and_nothing_else() {
     }
 }
 
-/// Serves HTTP/2 and says goodbye after 100 ms, once a connection.
+/// Serves HTTP/2; sends a GOAWAY on each connection after 100 ms.
 async fn serve_and_say_goodbye<H: HostNetwork>(host: H) {
     let mut listener = listen(&host, 80).await;
     loop {
@@ -256,7 +257,8 @@ fn an_http2_client_hears_a_goodbye_and_goes_on_elsewhere() {
         assert_eq!(trace.events("completed").len(), 3, "{}", trace.text());
         assert_eq!(trace.events("connected").len(), 2, "{}", trace.text());
         let goodbyes = trace.events("goaway");
-        // Each connection hears two: one that announces, and one that names the last stream served.
+        // Each connection gets two GOAWAYs: one that announces the close, and one with the last
+        // stream that was served.
         assert_eq!(goodbyes[0].number("last_stream"), Some(0x7fff_ffff), "{}", trace.text());
         assert!(goodbyes.iter().all(|goodbye| goodbye.number("code") == Some(0)));
     }
@@ -290,7 +292,7 @@ fn a_slow_reader_gets_all_of_a_big_body_in_the_end() {
     reads::<TurmoilWorld>();
 }
 
-/// Serves HTTP on 80; readiness on 81 is 200 until 1 s, the listener closes at 2 s.
+/// Serves HTTP on port 80. Readiness on port 81 is 200 until 1 s; the listener closes at 2 s.
 async fn replica<H: HostNetwork>(host: H) {
     let serving = host.clone();
     let main = async move {
@@ -321,7 +323,7 @@ fn a_balancer_follows_readiness_and_loses_nothing_while_it_is_told_in_time() {
         world.spawn("a", Background, |host| serve_http(host, 80));
         world.spawn("b", Background, replica);
         world.spawn("a", Background, async |host: W::Host| {
-            // Always ready.
+            // This replica is always ready.
             let mut listener = listen(&host, 81).await;
             loop {
                 let mut stream = accept(&mut listener).await;

@@ -1,4 +1,5 @@
-//! The bug zoo moves with the code: every patch still applies, and says what it breaks. Whether it is found, `just zoo` tells.
+//! Keeps the bug zoo in step with the code: every patch must apply, and must name its promise and
+//! its story. `just zoo` tests whether exploration finds the bugs.
 
 use std::{collections::BTreeSet, path::Path, process::Command};
 
@@ -17,7 +18,7 @@ fn every_patch_of_the_zoo_still_applies_and_names_its_promise() {
             "{}: no story",
             path.display()
         );
-        // Applied to nothing in particular: git needs no repository for it.
+        // `git apply --check` works without a repository.
         let mut git = Command::new("git");
         git.current_dir(sim.join("..")).args(["apply", "--check"]).arg(&path);
         let checked = git.output().unwrap();

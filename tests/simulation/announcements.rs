@@ -1,7 +1,7 @@
-//! P4: what clients of the lame duck delay see of their connections, and that none of them loses a
-//! request while it obeys the protocol.
+//! P4: what clients observe on their connections in the lame duck delay. A client that obeys the
+//! protocol loses no request.
 //!
-//! The plan of these: SIGTERM at 1 s, a delay of 5 s, so that the last tenth begins at 5.5 s.
+//! The plan of these tests: SIGTERM at 1 s and a delay of 5 s, so the last tenth begins at 5.5 s.
 
 use crate::stage::{code, millis, play};
 use lameduck_sim::{
@@ -20,7 +20,7 @@ fn scenario(about: &str) -> Scenario {
     scenario
 }
 
-/// When connections were opened in the nine tenths of the delay, in milliseconds.
+/// Returns when connections were opened in the first nine tenths of the delay, in milliseconds.
 fn opened_in_the_delay(outcome: &Outcome) -> Vec<u64> {
     let opened = outcome.trace.events("connected").iter().map(millis).collect::<Vec<_>>();
     opened.into_iter().filter(|at| (STOP + 3..LAST_TENTH).contains(at)).collect()
@@ -28,7 +28,7 @@ fn opened_in_the_delay(outcome: &Outcome) -> Vec<u64> {
 
 fn nothing_is_lost(outcome: &Outcome) {
     let lost = outcome.trace.events("failed");
-    // The client sends these again: the server did not process them.
+    // The server did not process these; the client sends them again.
     let lost: Vec<_> = lost
         .iter()
         .filter(|record| !matches!(record.text("how"), Some("stream-refused" | "not-sent")))
@@ -36,8 +36,9 @@ fn nothing_is_lost(outcome: &Outcome) {
     assert!(lost.is_empty() && code(outcome) == 0, "{lost:?}\n{}", outcome.trace.text());
 }
 
-/// Every response of the delay closed its connection, so that a client that asks without a pause
-/// opened one for each of its requests, and its latency grew by a hundred times.
+/// Every response in the delay closed its connection. A client that sent requests without a pause
+/// opened a connection for each, and its latency grew by a factor of a hundred. Now each client
+/// must open only a few connections.
 #[test]
 fn a_client_that_asks_without_a_pause_opens_connections_by_the_handful_and_not_by_request() {
     fn handful<W: World>() {
@@ -51,15 +52,15 @@ fn a_client_that_asks_without_a_pause_opens_connections_by_the_handful_and_not_b
         let opened = opened_in_the_delay(&outcome).len();
         let asked = outcome.trace.events("asks").iter().map(millis).collect::<Vec<_>>();
         let asked = asked.iter().filter(|at| (STOP..LAST_TENTH).contains(at)).count();
-        // About ln(4.5 s / 5 ms) = 7 a client.
+        // About ln(4.5 s / 5 ms) = 7 connections per client.
         assert!((8..8 * 16).contains(&opened) && asked > 2_000, "{opened} for {asked} requests");
     }
     handful::<TurmoilNetWorld>();
     handful::<TurmoilWorld>();
 }
 
-/// Connections of HTTP/2 that were opened in the delay got their GOAWAY within 10 ms, since their
-/// moment was counted from the stop request.
+/// HTTP/2 connections opened in the delay got their GOAWAY within 10 ms, since its time was counted
+/// from the stop request. The GOAWAYs must be spread over the rest of the delay.
 #[test]
 fn http2_connections_that_are_opened_in_the_delay_announce_one_by_one_after_their_first_response() {
     let mut scenario = scenario("twenty HTTP/2 clients that come in the delay");
@@ -86,8 +87,9 @@ fn http2_connections_that_are_opened_in_the_delay_announce_one_by_one_after_thei
     assert!(opened_in_the_delay(&outcome).len() < 20 * 16);
 }
 
-/// It had a response early in the delay, then changed its pace: it was told nothing, and comes back
-/// in the very instant in which idle connections are closed.
+/// A client had a response early in the delay and then paused, so it got no announcement. Its next
+/// request comes in the instant in which idle connections are closed. The request must be served,
+/// or be one that the client may send again.
 #[test]
 fn a_client_that_sends_at_the_very_end_of_the_delay_is_served_or_may_send_again() {
     fn served<W: World>(opened: u64) {
@@ -101,19 +103,20 @@ fn a_client_that_sends_at_the_very_end_of_the_delay_is_served_or_may_send_again(
                     .client(Client::new(opened, RequestKind::Fast, traffic));
                 scenario.probe_every_ms = 1_000;
                 let outcome = play::<W>(&scenario);
-                // Its second attempt may come to a closed listener.
+                // The second attempt may reach a closed listener.
                 let completed = outcome.trace.events("completed").len();
                 let refused = outcome.trace.events("connect failed").len();
                 let close_races = outcome.report.as_ref().unwrap().connections.close_races;
                 assert_eq!(completed + refused, 2, "{offset}: {}", outcome.trace.text());
                 let asked = outcome.trace.events("asks").get(1).map(millis);
-                // What has arrived by the drain is served.
+                // A request that has arrived when the drain begins is served.
                 let too_late = asked.is_some_and(|asked| asked + 2 > DRAIN);
                 assert!(close_races == 0 || too_late, "{offset}: {}", outcome.trace.text());
             }
         }
     }
-    // A moment after the stop, in the middle, and late: told earlier or later, or not at all.
+    // Right after the stop, in the middle of the delay, and late in it: the announcement comes
+    // early, late or not at all.
     for opened in [STOP + 10, 3_000, 5_400] {
         served::<TurmoilNetWorld>(opened);
     }
@@ -130,7 +133,7 @@ fn a_connection_that_was_not_used_in_the_delay_is_counted_as_untold() {
         for _ in 0..kept {
             scenario = scenario.client(Client::new(500, RequestKind::Fast, keeps));
         }
-        // It is told, and closed by its response.
+        // This connection gets an announcement, and its response closes it.
         let told = Traffic::KeepAlive { requests: 2, every_ms: 800, retries: false };
         scenario = scenario.client(Client::new(500, RequestKind::Slow(10), told));
         let outcome = play::<TurmoilNetWorld>(&scenario);
@@ -140,7 +143,7 @@ fn a_connection_that_was_not_used_in_the_delay_is_counted_as_untold() {
     }
 }
 
-/// P12: who is impatient ends the delay. What was to announce later announces now.
+/// P12: a second SIGINT ends the delay. Announcements that were due later are sent at once.
 #[test]
 fn a_second_interrupt_in_the_delay_ends_it_for_every_connection() {
     let traffic = [

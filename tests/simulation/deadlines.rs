@@ -1,4 +1,4 @@
-//! P9: request deadlines, without a stop and against the drain's own.
+//! P9: request deadlines, without a stop and together with the limit of the drain.
 
 use crate::stage::{code, entered, millis, only, play, tally};
 use lameduck_sim::{
@@ -42,7 +42,8 @@ fn a_request_deadline_at_the_very_instant_the_drain_ends_is_decided_once() {
             assert_eq!(code(&outcome), 0);
             assert!(offset != -1 || tally.timed_out == 1);
             match offset {
-                // The answer of the first is still on its way to its client when the drain ends.
+                // If the deadline is 1 ms earlier, its response is still on the way when the drain
+                // ends.
                 -1 | 0 => assert!((3_999..=4_000).contains(&entered(&outcome, "cancelling"))),
                 _ => assert_eq!(entered(&outcome, "cancelling"), 4_000),
             }

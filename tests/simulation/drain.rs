@@ -1,7 +1,8 @@
-//! Requests in the drain: within its limit, at it, beyond it.
+//! Requests in the drain: within its limit, at the limit, and beyond it.
 //!
-//! The plan of these: SIGTERM at 1 s, the drain from 2 s to 4 s, the root cancelled until 5 s, what ignores that is dropped at
-//! 4.75 s. On a network of 1 ms a request that is asked for at 900 ms begins at 903 ms.
+//! The plan of these tests: SIGTERM at 1 s, the drain from 2 s to 4 s, the cancel wait until 5 s.
+//! Work that ignores the cancellation is dropped at 4.75 s. On a network with a latency of 1 ms a
+//! request sent at 900 ms begins at 903 ms.
 
 use crate::stage::{code, entered, only, play, tally};
 use lameduck_sim::{
@@ -12,7 +13,7 @@ use lameduck_sim::{
 const DRAIN_ENDS: u64 = 4_000;
 const ABORT: u64 = 4_750;
 
-/// One request that is asked for at 900 ms, on a network without chance.
+/// A scenario with one request at 900 ms, on a network with constant latency.
 fn with_request(request_kind: RequestKind) -> Scenario {
     let mut scenario = Scenario::new(format!("{request_kind:?} through a shutdown"))
         .client(Client::once(900, request_kind));
@@ -21,7 +22,7 @@ fn with_request(request_kind: RequestKind) -> Scenario {
     scenario
 }
 
-/// When the handler begins; the same whatever it does afterwards.
+/// Returns when the handler begins, which does not depend on its kind.
 fn begins<W: World>() -> u64 {
     let outcome = play::<W>(&with_request(RequestKind::Slow(1)));
     crate::stage::millis(&only(&outcome, "server", "handler begins"))
@@ -37,14 +38,14 @@ fn a_signal_while_idle<W: World>(settling_ms: u64) {
     assert_eq!(code(&outcome), 0);
     assert_eq!(entered(&outcome, "lame_duck"), 1_000);
     assert_eq!(entered(&outcome, "draining"), 2_000);
-    // P8: but for the settling of the listeners nothing is waited for.
+    // P8: nothing delays the exit except the wait for pending handshakes.
     assert!(entered(&outcome, "stopped") <= 2_000 + settling_ms, "{}", outcome.trace.text());
 }
 
 #[test]
 fn a_signal_while_idle_ends_the_process_when_the_lame_duck_delay_is_over() {
     a_signal_while_idle::<TurmoilNetWorld>(5);
-    // Here nobody knows whether a handshake is under way.
+    // In this world the host cannot see whether a handshake is pending, so it waits longer.
     a_signal_while_idle::<TurmoilWorld>(70);
 }
 
@@ -59,7 +60,8 @@ fn a_slow_request<W: World>() {
         match whole {
             Some(true) => assert_eq!(status, 200, "{offset} ms from the limit"),
             Some(false) => assert_eq!(status, 503, "{offset} ms from the limit"),
-            // At the same instant either may come first, but the same every time: `play` has seen to it.
+            // At the same instant either order is allowed, but it must be the same in each run;
+            // `play` compares two.
             None => assert!(status == 200 || status == 503),
         }
         assert_eq!(
@@ -69,7 +71,7 @@ fn a_slow_request<W: World>() {
         );
         if whole == Some(true) {
             let done = begins + takes;
-            // And a round trip, until the client has acknowledged its answer.
+            // Includes a round trip, until the client has acknowledged the response.
             assert!(
                 (done..=done + 3).contains(&entered(&outcome, "cancelling")),
                 "P8: {}",

@@ -1,4 +1,4 @@
-//! Hooks, and stops during the start.
+//! Hooks, and stop requests during the start.
 
 use crate::stage::{code, entered, millis, only, play};
 use lameduck_sim::{
@@ -45,7 +45,7 @@ fn a_signal_in_the_very_instant_a_start_hook_finishes_still_stops_that_hook() {
         let scenario = Scenario::new("a stop as the hook finishes").hook(
             HookScript::new("only").start(Act::takes(u64::saturating_add_signed(finishes, offset))),
         );
-        // The oracle of P11 holds starts against stops.
+        // The oracle of P11 compares start hooks with stop hooks.
         let outcome = play::<TurmoilNetWorld>(&scenario);
         let started = hooks_that(&outcome, "hook ends", "start").len();
         assert_eq!(hooks_that(&outcome, "hook begins", "stop").len(), started);
@@ -82,7 +82,7 @@ fn a_stop_hook_that_hangs_is_given_up_and_stops_no_other() {
         let outcome = play::<W>(&scenario);
         assert_eq!(code(&outcome), 4);
         assert_eq!(hooks_that(&outcome, "hook ends", "stop"), ["last", "first"]);
-        // Together they have one second.
+        // The stop hooks share one second.
         let took = entered(&outcome, "stopped") - entered(&outcome, "cleaning_up");
         assert!(took <= 1_000 + 300, "{took}");
     }
@@ -115,8 +115,9 @@ fn a_stop_hook_within_its_own_budget_waits_for_nobody() {
 
 #[test]
 fn a_start_hook_that_finishes_in_the_instant_of_the_signal_stops_before_those_it_may_need() {
-    // P11. The machine had given it up and run the stop hook below it by the time it was known to have finished: its own ran beside
-    // the other, and after it. Seed 244 of the exploration.
+    // P11: a start hook finished in the instant of the signal, but the host had already given it
+    // up. Its stop hook then ran during and after the stop hook of an earlier one, which it may
+    // need. It must run first. Found by exploration with seed 244.
     let scenario = Scenario::new("a stop as the second hook finishes")
         .hook(HookScript::new("first").stop(Act::takes(50)))
         .hook(HookScript::new("second").start(Act::takes(1_000)).stop(Act::takes(50)));

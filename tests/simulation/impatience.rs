@@ -1,7 +1,7 @@
-//! P12: a second SIGINT and a second SIGTERM, in each phase.
+//! P12: a second SIGINT and a second SIGTERM in each phase.
 //!
-//! A stuck request and a hanging hook keep every phase busy: Starting until 500 ms, LameDuck from 1 s, Draining from 2 s,
-//! Cancelling from 4 s, the abort at 4.75 s, CleaningUp from then.
+//! A stuck request and a hanging hook make every phase last: Starting until 500 ms, LameDuck from 1
+//! s, Draining from 2 s, Cancelling from 4 s, the abort at 4.75 s, then CleaningUp.
 
 use crate::stage::{code, entered, play};
 use lameduck_sim::{

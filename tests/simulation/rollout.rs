@@ -1,4 +1,5 @@
-//! A rolling restart of three replicas behind a balancer that polls readiness and does not retry.
+//! A rolling restart of three replicas. The balancer in front of them polls readiness and does not
+//! retry.
 
 use crate::stage::twice;
 use lameduck::lifecycle::Plan;
@@ -24,7 +25,7 @@ fn lost_with_a_delay<W: World>(seed: u64) -> u64 {
 fn lost_without_a_delay<W: World>(seed: u64) -> u64 {
     let mut rollout = Rollout::new(seed);
     rollout.plan = Plan { lame_duck: Duration::ZERO, ..rollout.plan };
-    // Nobody listens for a few milliseconds only: enough clients that some meet them.
+    // The port is closed for only a few milliseconds, so it takes many clients to hit that time.
     rollout.clients = 8;
     rollout.every = Duration::from_millis(5);
     roll::<W>(&rollout).counts.failed

@@ -1,4 +1,4 @@
-//! Where scenarios are played: each twice, with the same trace, and held against the oracles.
+//! Runs each scenario twice, compares the traces, and judges the run by all oracles.
 
 use lameduck_sim::{
     network::World,
@@ -7,7 +7,7 @@ use lameduck_sim::{
     trace::Record,
 };
 
-/// Plays a scenario twice, the second time on a fresh thread, and holds it against every promise.
+/// Runs a scenario twice, the second time on a fresh thread, and judges it by every promise.
 pub(crate) fn play<W: World>(scenario: &Scenario) -> Outcome {
     let outcome = twice(&scenario.about, || run::<W>(scenario), |outcome| outcome.trace.clone());
     let broken: Vec<String> =
@@ -39,19 +39,19 @@ pub(crate) fn twice<T: Send>(
     first
 }
 
-/// The exit code.
+/// Returns the exit code.
 pub(crate) fn code(outcome: &Outcome) -> u64 {
     outcome.trace.events("exit")[0].number("code").unwrap()
 }
 
-/// When the host entered a phase, in milliseconds of the world.
+/// Returns when the host entered a phase, in milliseconds of simulated time.
 pub(crate) fn entered(outcome: &Outcome, phase: &str) -> u64 {
     let records = outcome.trace.events("phase");
     let entered = records.iter().find(|record| record.text("phase") == Some(phase));
     millis(entered.unwrap_or_else(|| panic!("never {phase}:\n{}", outcome.trace.text())))
 }
 
-/// The one record of this kind by this actor.
+/// Returns the only record of this event by this actor.
 pub(crate) fn only(outcome: &Outcome, actor: &str, event: &str) -> Record {
     let mut records = outcome.trace.events(event);
     records.retain(|record| &*record.actor == actor);
@@ -59,12 +59,12 @@ pub(crate) fn only(outcome: &Outcome, actor: &str, event: &str) -> Record {
     records.remove(0)
 }
 
-/// When it was, in milliseconds of the world.
+/// Returns the time of a record, in milliseconds of simulated time.
 pub(crate) fn millis(record: &Record) -> u64 {
     u64::try_from(record.at.as_millis()).unwrap()
 }
 
-/// How many requests ended so, in the host's own count.
+/// Returns the host's own count of requests by outcome.
 pub(crate) fn tally(outcome: &Outcome) -> lameduck::RequestStats {
     outcome.report.as_ref().unwrap().requests
 }

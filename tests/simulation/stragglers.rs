@@ -1,4 +1,4 @@
-//! P6: connections that say little or nothing.
+//! P6: connections that send little or nothing.
 
 use crate::stage::{code, entered, only, play, tally};
 use lameduck_sim::{
@@ -8,7 +8,7 @@ use lameduck_sim::{
 
 #[test]
 fn a_byte_less_connection_delays_the_drain_by_its_grace_and_no_more() {
-    // Early ones hold nothing up; what remains is the settling of the listeners.
+    // An early connection delays nothing; only the wait for pending handshakes remains.
     fn delays<W: World>(settled: u64) {
         for (at_ms, until) in
             [(100, settled), (1_700, settled), (1_900, 2_190), (1_990, 2_290), (1_998, 2_300)]
@@ -17,7 +17,8 @@ fn a_byte_less_connection_delays_the_drain_by_its_grace_and_no_more() {
                 "a connection that is opened at {at_ms} ms and says nothing"
             ))
             .client(Client::new(at_ms, RequestKind::Fast, Traffic::ByteLess));
-            // The SYN of the last one arrives before the listener is sealed.
+            // With this latency the SYN of the last connection arrives before the listener is
+            // sealed.
             scenario.latency_ms = (1, 1);
             let outcome = play::<W>(&scenario);
             assert_eq!(code(&outcome), 0);
@@ -30,14 +31,15 @@ fn a_byte_less_connection_delays_the_drain_by_its_grace_and_no_more() {
         }
     }
     delays::<TurmoilNetWorld>(2_010);
-    // Here nobody knows whether a handshake is under way.
+    // In this world the host cannot see whether a handshake is pending, so it waits longer.
     delays::<TurmoilWorld>(2_070);
 }
 
 #[test]
 fn a_grace_that_ends_between_two_sweeps_of_the_time_before_the_stop_is_over_all_the_same() {
-    // P6. A sweep that was arranged while serving, up to a quarter of a second ahead, was the first that saw the grace end, unless
-    // the lame duck delay was longer than that. Seed 17297 of the exploration.
+    // P6: a silent connection was closed up to a quarter of a second after its grace, since the
+    // next sweep had been scheduled while serving. A long lame duck delay hid this. The grace must
+    // end on time without a delay, too. Found by exploration with seed 17297.
     let mut scenario = Scenario::new("a stop without a delay, and a connection that says nothing")
         .client(Client::new(80, RequestKind::Fast, Traffic::ByteLess));
     scenario.plan.lame_duck = 0;

@@ -1,4 +1,5 @@
-//! P15: what a client may let us wait for while serving, to the millisecond of virtual time.
+//! P15: how long the host waits for a client while serving, exact to the millisecond of simulated
+//! time.
 
 use crate::stage::{code, millis, only, play, tally};
 use lameduck_sim::{
@@ -8,7 +9,7 @@ use lameduck_sim::{
     },
 };
 
-/// A host that is asked to stop late, or when all is over.
+/// A scenario whose stop request comes late, or after all requests have ended.
 fn serving(about: &str, limits: LimitsMs, stop_at_ms: u64) -> Scenario {
     let mut scenario = Scenario::new(about);
     scenario.limits = limits;

@@ -1,4 +1,4 @@
-//! Load through a whole shutdown: what was asked for while it could be served is answered.
+//! Load through a whole shutdown: every request sent while it could be served gets a response.
 
 use crate::stage::{code, play, tally};
 use lameduck_sim::{
@@ -15,12 +15,14 @@ fn load(request_kind: &RequestKind, traffic: Traffic, latency_ms: (u64, u64)) ->
     scenario
 }
 
-/// Requests that got no byte of an answer although somebody listened. `play` has asked the oracle of P5 which of them may.
+/// Number of requests that got no complete response. `play` has already let the oracle of P5 judge
+/// which of them may fail.
 fn lost(outcome: &lameduck_sim::scenario::Outcome) -> usize {
     outcome.trace.events("failed").len()
 }
 
-/// One-way latencies of clients next door, and of clients up to the other side of the world.
+/// One-way latencies of clients close to the host, and of clients up to the other side of the
+/// world.
 const NEAR: [(u64, u64); 3] = [(1, 1), (1, 3), (5, 9)];
 const FAR: [(u64, u64); 6] = [(10, 10), (10, 20), (20, 20), (40, 40), (100, 100), (10, 100)];
 
@@ -57,7 +59,8 @@ fn clients_with_a_connection_per_request_lose_nothing() {
     }
 }
 
-/// Those whose handshake is under way when the listener is sealed are waited for, wherever they are (P5a).
+/// P5a: a client whose handshake is pending when the listener is sealed is waited for, whatever its
+/// latency.
 #[test]
 fn far_clients_lose_nothing_either() {
     let keep_alive = Traffic::KeepAlive { requests: 60, every_ms: 10, retries: true };
@@ -132,7 +135,7 @@ fn with_several_workers_the_queue_is_emptied_all_the_same() {
         scenario.workers = workers;
         let outcome = play::<TurmoilNetWorld>(&scenario);
         assert_eq!(code(&outcome), 0);
-        // Without a filter a handshake may be under way when the listener closes.
+        // Without a filter a handshake may be pending when the listener closes.
         let lost_most = if syn_filter == Filter::Available { 0 } else { 2 };
         assert!(lost(&outcome) <= lost_most, "{}", outcome.trace.text());
     }

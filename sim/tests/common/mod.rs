@@ -1,4 +1,5 @@
-//! What the tests of the floor share: servers on the ports of the host, without the host.
+//! Helpers for the tests of networks, clients and parts: servers on the simulated network without a
+//! lameduck host.
 #![allow(clippy::unwrap_used, reason = "a test says what must not fail by unwrapping it")]
 #![allow(dead_code, reason = "each test file takes what it needs")]
 
@@ -48,7 +49,8 @@ pub(crate) async fn accept<L: Listener>(listener: &mut L) -> L::Io {
     poll_fn(|cx| listener.poll_accept(cx)).await.unwrap().0
 }
 
-/// Serves HTTP/1 and HTTP/2: `/slow/250` answers after 250 ms, `/big/1000` with 1000 bytes, all else with what was sent.
+/// Serves HTTP/1 and HTTP/2. `/slow/250` responds after 250 ms, `/big/1000` with 1000 bytes. All
+/// other paths echo the request body.
 pub(crate) async fn serve_http<H: HostNetwork>(host: H, port: u16) {
     let mut listener = listen(&host, port).await;
     let mut connections = JoinSet::new();
