@@ -1,5 +1,5 @@
-//! The real host in a simulated world: named scenarios, each played twice with the same trace, byte for byte (P17), and held
-//! against every promise that can be judged from outside.
+//! The real host in a simulated world. Each named scenario runs twice with the same trace, byte for
+//! byte (P17), and is judged by every promise that can be judged from outside.
 #![expect(clippy::unwrap_used, reason = "a test says what must not fail by unwrapping it")]
 
 #[path = "simulation/announcements.rs"]
