@@ -273,7 +273,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     if halved && history.began(Phase::Cancelling).is_some_and(|cancelling| *at >= cancelling) {
         return Ok(());
     }
-    // A stream that was refused or never processed may be retried (RFC 9113 §8.7).
+    // A stream that was refused or never sent may be retried (RFC 9113 §8.7), so it is not lost.
     let lost = matches!(how.as_str(), "reset-before-head" | "end-before-head" | "stream-reset");
     // hyper closes the connection after a response to a request whose body was not read. If an
     // earlier request had such a body, the client may have got no announcement of that close.
