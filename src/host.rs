@@ -56,6 +56,8 @@ pub(crate) struct HostConfig {
     #[cfg(feature = "metrics")]
     pub(crate) process_stats: Option<Box<dyn crate::runtime::ProcessStats>>,
     pub(crate) observer: Option<Observer>,
+    #[cfg(all(feature = "systemd", target_os = "linux"))]
+    pub(crate) systemd: bool,
 }
 
 pub(crate) type OnBound = Box<dyn FnOnce(&BoundAddresses) + Send>;
@@ -184,6 +186,20 @@ impl Builder {
         B: Into<Bytes>,
     {
         self.config.routes.insert(path.into(), route(handler));
+        self
+    }
+
+    /// Works with the service manager that started this process, by the variables of its environment; without them, nothing
+    /// changes. [`main`](crate::main) and [`Host::run`] notify the one at `NOTIFY_SOCKET` of readiness, of the stop and of what is in
+    /// flight, feed its watchdog (`WATCHDOG_USEC`), and serve the sockets of `LISTEN_FDS` in place of the configured addresses: one
+    /// named `internal` is the internal server's. On systems other than Linux this does nothing.
+    #[cfg(feature = "systemd")]
+    #[cfg_attr(not(target_os = "linux"), expect(unused_mut, reason = "nothing to set there"))]
+    pub fn systemd(mut self) -> Self {
+        #[cfg(target_os = "linux")]
+        {
+            self.config.systemd = true;
+        }
         self
     }
 

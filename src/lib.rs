@@ -65,20 +65,23 @@
 //!
 //! # Features
 //!
-//! All are on by default, for the binary; a library needs none. A feature adds, and changes nothing.
+//! None is on by default. A feature adds; enabling one changes nothing that is there without it.
 //!
 //! | | |
 //! |---|---|
-//! | `cli` | What the binary needs: flags and log output. |
 //! | `axum` | [`RequestContext`] is an extractor: `async fn handler(context: RequestContext)`. It depends on axum-core alone. |
+//! | `cli` | The settings as clap flags, and log output that no reader can hold up: `lameduck::cli`. |
 //! | `metrics` | `GET /metrics` on the internal server, as OpenMetrics or in the classic text format; `docs/metrics.md` has the table. |
-//! | `systemd` | On Linux: [`main`] and [`Host::run`] tell the service manager at `NOTIFY_SOCKET` when the service is ready, when it stops and what is in flight, feed its watchdog, and serve the sockets that `LISTEN_FDS` hands over in place of the configured addresses; one named `internal` is the internal server's. |
+//! | `systemd` | `Builder::systemd`: on Linux, readiness and the watchdog by `NOTIFY_SOCKET`, and the sockets of `LISTEN_FDS`. |
 
 extern crate alloc;
 
 mod background;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "__drill")]
+#[doc(hidden)]
+pub mod drill;
 mod driver;
 mod errors;
 mod hook;

@@ -1,7 +1,7 @@
 //! The door of the process: the real world, put together for a host.
 
 #[cfg(all(feature = "systemd", target_os = "linux"))]
-use crate::systemd::ServiceManager;
+use crate::systemd;
 use crate::{
     Host, HttpService, PortSharing, Report, driver,
     errors::{chain, is_bad_setting},
@@ -65,6 +65,7 @@ impl<S: HttpService> Host<S> {
     }
 
     async fn run_here(mut self) -> Report {
+        systemd::inspect();
         let signals = match UnixSignals::install() {
             Ok(signals) => signals,
             Err(error) => {
@@ -73,8 +74,7 @@ impl<S: HttpService> Host<S> {
         };
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
         let spawner = CurrentRuntime::new(Handle::current());
-        let manager = ServiceManager::from_env();
-        let network = match manager.and_then(|manager| network(&mut self.config, manager)) {
+        let network = match network(&mut self.config) {
             Ok(network) => network,
             Err(error) => return self.not_started(error),
         };
@@ -216,9 +216,7 @@ where
         }
     };
     // Before anything is opened: see there.
-    let manager = ServiceManager::from_env().map_err(|error| {
-        Box::new(driver::failed_to_start(Verdict::Failed, error, Duration::ZERO))
-    })?;
+    systemd::inspect();
     // The driver has this thread to itself: nothing of the user's runs here, so nothing of the user's makes it deaf (P7).
     let driving =
         preflight::single_threaded().map_err(failed("cannot start the driver's runtime"))?;
@@ -247,7 +245,7 @@ where
             })
         })?;
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
-        let network = match network(&mut host.config, manager) {
+        let network = match network(&mut host.config) {
             Ok(network) => network,
             Err(error) => return Ok(host.not_started(error)),
         };
@@ -292,7 +290,7 @@ fn one_line(text: &str) -> String {
 const SPARE_DESCRIPTORS: usize = 4;
 
 /// The system's network, with what the service manager hands over.
-fn network(config: &mut HostConfig, manager: ServiceManager) -> Result<OsNetwork, String> {
+fn network(config: &mut HostConfig) -> Result<OsNetwork, String> {
     let settings = &config.settings;
     if let Some(most) = descriptors_max()
         && settings.limits.connections_max > most
@@ -319,23 +317,20 @@ fn network(config: &mut HostConfig, manager: ServiceManager) -> Result<OsNetwork
         unix_mode: settings.unix_mode,
     };
     let network = OsNetwork::new(options).with_spare_fds(spare_fds);
-    manager.install(config, &network)?;
+    systemd::install(config, &network)?;
     Ok(network)
 }
 
-/// Nobody: the feature `systemd` is off, or there is none on this system.
+/// Stands in where the feature `systemd` is off, and on systems without systemd.
 #[cfg(not(all(feature = "systemd", target_os = "linux")))]
-struct ServiceManager;
+mod systemd {
+    pub(super) const fn inspect() {}
 
-#[cfg(not(all(feature = "systemd", target_os = "linux")))]
-impl ServiceManager {
-    #[expect(clippy::unnecessary_wraps, reason = "as the real one")]
-    const fn from_env() -> Result<Self, String> {
-        Ok(Self)
-    }
-
-    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as the real one")]
-    const fn install(self, _: &mut HostConfig, _: &OsNetwork) -> Result<(), String> {
+    #[expect(clippy::unnecessary_wraps, reason = "the signature of the real one")]
+    pub(super) const fn install(
+        _: &mut crate::host::HostConfig,
+        _: &crate::os::OsNetwork,
+    ) -> Result<(), String> {
         Ok(())
     }
 }

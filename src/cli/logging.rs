@@ -153,10 +153,19 @@ fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         crate::log::error!(
-            panic = panic.payload_as_str().unwrap_or("(no message)"),
+            panic = message(panic).unwrap_or("(no message)"),
             location = panic.location().map(tracing::field::display),
             thread = thread.name(),
             "panicked"
         );
     }));
+}
+
+/// `PanicHookInfo::payload_as_str`, which needs Rust 1.91.
+fn message<'a>(panic: &'a std::panic::PanicHookInfo<'_>) -> Option<&'a str> {
+    let payload = panic.payload();
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }

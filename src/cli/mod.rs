@@ -1,7 +1,53 @@
-//! Modules of the binary alone: flags and environment, log output, and the service it hosts.
+//! What a service with a command line needs: the settings as clap flags, and log output that no
+//! reader can hold up.
+//!
+//! Every row of [`SETTINGS`] is a flag. [`flags`] adds them to a command line of your own, and
+//! [`settings`] reads them back: a flag over its variable over your default.
+//!
+//! ```
+//! use clap::{Arg, Command};
+//! use lameduck::{Settings, cli};
+//!
+//! let command = Command::new("shop").args(cli::flags()).arg(Arg::new("database").long("database"));
+//! let matches = command.get_matches_from(["shop", "--drain=20s", "--database=db:5432"]);
+//!
+//! let mut defaults = Settings::default();
+//! defaults.app_version = "1.2.3".to_owned();
+//! let settings = cli::settings(defaults, &matches)?;
+//! assert_eq!(settings.plan.drain.as_secs(), 20);
+//! # Ok::<(), lameduck::SettingsError>(())
+//! ```
 
-pub mod args;
-pub mod drill;
 pub mod logging;
-pub mod plan;
 mod readable;
+
+use crate::{SETTINGS, Settings, SettingsError};
+use clap::{Arg, ArgAction, ArgMatches};
+
+/// A flag for each setting, with its variable and its default in the help. The id of an argument is
+/// the flag's name without the dashes; leave out those that your service shall not have.
+pub fn flags() -> impl Iterator<Item = Arg> {
+    SETTINGS.iter().map(|setting| {
+        Arg::new(setting.flag)
+            .long(setting.flag)
+            .value_name(setting.value)
+            .action(if setting.is_repeatable() { ArgAction::Append } else { ArgAction::Set })
+            .help(format!(
+                "{} [env: {}] [default: {}]",
+                setting.help, setting.variable, setting.default
+            ))
+    })
+}
+
+/// Reads the settings: flags over the environment of this process over `defaults`. A flag that the
+/// command line does not define counts as not given.
+///
+/// # Errors
+/// [`SettingsError`] names the flag or the variable, and its value.
+pub fn settings(defaults: Settings, matches: &ArgMatches) -> Result<Settings, SettingsError> {
+    let given = |flag: &str| matches.try_get_many::<String>(flag).ok().flatten();
+    defaults.resolve(
+        |setting| given(setting.flag).into_iter().flatten().cloned().collect(),
+        crate::settings::variable,
+    )
+}

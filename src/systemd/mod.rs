@@ -17,64 +17,39 @@
 mod notifier;
 mod sockets;
 
-use self::{notifier::Notifier, sockets::Handed};
+pub(crate) use sockets::inspect;
+
+use self::notifier::Notifier;
 use crate::{
     host::HostConfig,
     os::{NotifySocket, OsNetwork},
 };
 use std::time::Duration;
 
-/// The service manager's part of the environment.
-#[derive(Debug, Default)]
-pub(crate) struct ServiceManager {
-    handed: Vec<Handed>,
-    /// The manager's notification socket, or why it cannot be used.
-    notify: Option<Result<NotifySocket, String>>,
-    watchdog: Option<Duration>,
-}
-
-impl ServiceManager {
-    /// Reads the environment. Sockets are returned once per process; later calls return none. Call
-    /// it before anything else is opened, so that a wrong `LISTEN_FDS` cannot refer to a descriptor
-    /// that this process opened.
-    ///
-    /// # Errors
-    /// A sentence that names the variable, if a descriptor in it is not a socket.
-    pub(crate) fn from_env() -> Result<Self, String> {
-        let handed = sockets::take()?;
-        let notify = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()).map(
-            |address| {
-                NotifySocket::to(&address).map_err(|error| {
-                    format!("NOTIFY_SOCKET={}: {error}", address.to_string_lossy())
-                })
-            },
-        );
-        Ok(Self { handed, notify, watchdog: watchdog() })
+/// For a host that was built with [`Builder::systemd`](crate::Builder::systemd): puts the inherited
+/// sockets in the place of the configured addresses, and reports the host's phases to the service
+/// manager. Sockets are handed over once in a process: a second host gets none.
+///
+/// # Errors
+/// A sentence that names the variable or the socket that cannot be used.
+pub(crate) fn install(config: &mut HostConfig, network: &OsNetwork) -> Result<(), String> {
+    if !config.systemd {
+        return Ok(());
     }
-
-    /// Replaces the configured addresses by the inherited sockets, and registers the notifications
-    /// to the manager with the host.
-    ///
-    /// # Errors
-    /// A sentence that names the socket which cannot be used.
-    pub(crate) fn install(
-        self,
-        config: &mut HostConfig,
-        network: &OsNetwork,
-    ) -> Result<(), String> {
-        sockets::inherit(self.handed, &mut config.settings, network)?;
-        match self.notify {
-            Some(Ok(socket)) => {
-                let notifier = Notifier::new(socket, self.watchdog);
-                config.observer = Some(Box::new(move |status| Box::pin(notifier.observe(status))));
-            }
-            Some(Err(error)) => {
-                crate::log::warn!(error, "the service manager cannot be told anything");
-            }
-            None => {}
+    sockets::inherit(sockets::take()?, &mut config.settings, network)?;
+    let address = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty());
+    let Some(address) = address else { return Ok(()) };
+    match NotifySocket::to(&address) {
+        Ok(socket) => {
+            let notifier = Notifier::new(socket, watchdog());
+            config.observer = Some(Box::new(move |status| Box::pin(notifier.observe(status))));
         }
-        Ok(())
+        Err(error) => {
+            let error = format!("NOTIFY_SOCKET={}: {error}", address.to_string_lossy());
+            crate::log::warn!(error, "the service manager cannot be told anything");
+        }
     }
+    Ok(())
 }
 
 /// Returns how long the manager waits for a sign of life, if its watchdog is enabled.

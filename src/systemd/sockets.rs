@@ -11,7 +11,10 @@ use crate::{
 };
 use std::{
     os::fd::OwnedFd,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// The first inherited descriptor; the others follow it.
@@ -29,31 +32,42 @@ pub(super) struct Handed {
     descriptor: OwnedFd,
 }
 
+/// Counts the sockets that `LISTEN_FDS` hands to this process, and takes none of them. Call it
+/// before anything else is opened, so that a wrong `LISTEN_FDS` cannot mean a descriptor of ours.
+pub(crate) fn inspect() {
+    let _ = inspected();
+}
+
+fn inspected() -> &'static Result<usize, String> {
+    static INSPECTED: OnceLock<Result<usize, String>> = OnceLock::new();
+    INSPECTED.get_or_init(|| {
+        let pid = std::env::var("LISTEN_PID").unwrap_or_default();
+        let count = std::env::var("LISTEN_FDS").unwrap_or_default();
+        if count.is_empty() || pid != std::process::id().to_string() {
+            return Ok(0);
+        }
+        let number = count.parse::<usize>().ok().filter(|number| *number <= HANDED_MAX);
+        let number = number.ok_or_else(|| {
+            format!("LISTEN_FDS={count}: expected a number of sockets, at most {HANDED_MAX}")
+        })?;
+        // A descriptor that is not open must not be owned, and so not be closed.
+        match (FIRST..FIRST + number).find(|descriptor| !is_a_socket(*descriptor)) {
+            Some(other) => Err(format!("LISTEN_FDS={count}: descriptor {other} is not a socket")),
+            None => Ok(number),
+        }
+    })
+}
+
 /// Returns the sockets of this process's environment on the first call; later calls return none.
 pub(super) fn take() -> Result<Vec<Handed>, String> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
 
-    let pid = std::env::var("LISTEN_PID").unwrap_or_default();
-    let count = std::env::var("LISTEN_FDS").unwrap_or_default();
-    if count.is_empty()
-        || pid != std::process::id().to_string()
-        || TAKEN.swap(true, Ordering::AcqRel)
-    {
+    let number = inspected().clone()?;
+    if number == 0 || TAKEN.swap(true, Ordering::AcqRel) {
         return Ok(Vec::new());
     }
-    let number = count.parse::<usize>().ok().filter(|number| *number <= HANDED_MAX);
-    let number = number.ok_or_else(|| {
-        format!("LISTEN_FDS={count}: expected a number of sockets, at most {HANDED_MAX}")
-    })?;
-    for descriptor in FIRST..FIRST + number {
-        // Checked before taking ownership: a descriptor that is not open must not be owned, and so
-        // not be closed.
-        if !is_a_socket(descriptor) {
-            return Err(format!("LISTEN_FDS={count}: descriptor {descriptor} is not a socket"));
-        }
-    }
     let descriptors =
-        sd_listen_fds::get().map_err(|error| format!("LISTEN_FDS={count}: {error}"))?;
+        sd_listen_fds::get().map_err(|error| format!("LISTEN_FDS={number}: {error}"))?;
     Ok(descriptors
         .into_iter()
         .enumerate()

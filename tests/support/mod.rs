@@ -8,6 +8,7 @@ pub(crate) mod app;
 #[cfg(target_os = "linux")]
 pub(crate) mod deaf;
 pub(crate) mod frames;
+pub(crate) mod os;
 pub(crate) mod service;
 pub(crate) mod wire;
 
@@ -16,6 +17,13 @@ pub(crate) use service::{Service, run_to_end};
 pub(crate) use wire::{Answer, Client, End, get};
 
 use std::time::{Duration, Instant};
+
+/// A file of the repository, whichever package this test belongs to.
+pub(crate) fn repository(path: &str) -> std::path::PathBuf {
+    let package = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = package.ancestors().find(|folder| folder.join("Cargo.lock").exists());
+    root.unwrap_or(package).join(path)
+}
 
 /// The longest that anything here is waited for. Generous: a test that reaches it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

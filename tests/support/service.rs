@@ -22,9 +22,14 @@ pub(crate) struct Service {
     log: Arc<Mutex<Vec<Value>>>,
 }
 
+/// The binary, which only the package that builds it can name.
+pub(crate) fn binary() -> &'static str {
+    option_env!("CARGO_BIN_EXE_lameduck").expect("tests of the binary are in tests/process")
+}
+
 /// The binary, with nothing of this environment that it would read.
 pub(crate) fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lameduck"));
+    let mut command = Command::new(binary());
     for setting in lameduck::SETTINGS {
         command.env_remove(setting.variable);
     }

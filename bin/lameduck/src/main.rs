@@ -1,0 +1,85 @@
+//! The reference service: hello world on a lameduck host. Read it top to bottom: it is the life of a process.
+
+mod args;
+mod fault;
+mod plan;
+
+use args::{Args, ArgsError, Mode};
+use lameduck::{
+    Host, Settings,
+    cli::logging::{self, LogError},
+    drill::Service,
+    os::{block_signals, stdio::write_stderr_line},
+};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // From now on no signal is lost, though the handlers are not in place yet.
+    block_signals();
+
+    // What was asked for: flags over environment over defaults.
+    let args = match Args::from_process() {
+        Ok(args) => args,
+        Err(error) => return refuse(error),
+    };
+    if let Err(error) = args.settings.check() {
+        write_stderr_line(&format!("error: {}", args.settings.explain(&error)));
+        return ExitCode::from(2);
+    }
+    if args.mode == Mode::PrintPlan {
+        return print_plan(&args.settings);
+    }
+
+    // A log that nobody can hold up.
+    let log = match logging::install(args.log_format, args.log_level.as_deref()) {
+        Ok(log) => log,
+        Err(error) => {
+            write_stderr_line(&format!("error: {error}"));
+            return ExitCode::from(match error {
+                LogError::Filter(_) => 2,
+                LogError::Thread(_) => 1,
+            });
+        }
+    };
+
+    // The life: starting, serving, lame duck, draining, cancelling, cleaning up, stopped; then the exit, with a code that
+    // tells how it went.
+    let service = Service::new(&args.settings.app_version, args.routes);
+    let fault = args.fault;
+    let builder = fault::inject(Host::builder().settings(args.settings).systemd(), fault);
+    lameduck::main(
+        || Ok(builder.hyper(service)),
+        |_| {
+            drop(log);
+            fault::at_exit(fault);
+        },
+    )
+}
+
+fn print_plan(settings: &Settings) -> ExitCode {
+    match plan::print(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            write_stderr_line(&format!("error: cannot write the plan: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn refuse(error: ArgsError) -> ExitCode {
+    match error {
+        ArgsError::Usage(error) => {
+            if error.use_stderr() {
+                write_stderr_line(error.render().to_string().trim_end());
+            } else {
+                // `--help` and `--version` come this way too. A reader that is gone is no error.
+                let _ = error.print();
+            }
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+        }
+        ArgsError::Setting(error) => {
+            write_stderr_line(&format!("error: {error}"));
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! `--print-plan`: the shutdown sequence with its worst case.
+
+use humantime::format_duration;
+use lameduck::Settings;
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
+/// Prints the plan on standard output.
+pub(crate) fn print(settings: &Settings) -> io::Result<()> {
+    io::stdout().write_all(text(settings).as_bytes())
+}
+
+/// Returns the plan as text: one line per step, with its latest begin and end.
+fn text(settings: &Settings) -> String {
+    let plan = &settings.plan;
+    let steps = [
+        ("lame duck", plan.lame_duck, "not ready, all is still served; lasts in full"),
+        ("drain", plan.drain, "listeners closed, requests in flight finish"),
+        ("cancel", plan.cancel, "contexts cancelled, what still runs may return, then it is cut"),
+        ("clean up", plan.cleanup, "stop hooks run, last first"),
+        ("internal close", plan.internal_close, "probes are answered until here"),
+    ];
+    let mut at = Duration::ZERO;
+    let mut text = String::from("step            from at latest   to at latest   what happens\n");
+    for (name, span, what) in steps {
+        let end = at + span;
+        text += &format!(
+            "{name:<16}{:<17}{:<15}{what}\n",
+            format_duration(at).to_string(),
+            format_duration(end).to_string()
+        );
+        at = end;
+    }
+    text += &format!("worst case      {}\n", format_duration(plan.worst_case()));
+    text += &match settings.grace_period {
+        Duration::ZERO => "grace period    not checked\n".to_owned(),
+        grace_period => format!("grace period    {}\n", format_duration(grace_period)),
+    };
+    text
+}

@@ -1,0 +1,436 @@
+//! Who may import whom: down only. Read from the sources, so that a wrong `use` fails with the rule's own sentence.
+
+#![expect(clippy::unwrap_used, reason = "sources that cannot be read should fail the test")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A module at the top of the crate: what it may name of its siblings, and the sentence that says so.
+struct Rule {
+    module: &'static str,
+    may: &'static [&'static str],
+    sentence: &'static str,
+}
+
+const RULES: &[Rule] = &[
+    Rule {
+        module: "lifecycle",
+        may: &[],
+        sentence: "lifecycle is pure: it imports nothing of ours",
+    },
+    Rule {
+        module: "runtime",
+        may: &["lifecycle"],
+        sentence: "runtime is traits and nothing else: it imports the lifecycle's labels alone",
+    },
+    Rule {
+        module: "errors",
+        may: &["lifecycle"],
+        sentence: "errors puts any error into words, and knows its mark alone",
+    },
+    Rule { module: "log", may: &[], sentence: "log is for everybody, and knows nobody" },
+    Rule { module: "unwind", may: &["log"], sentence: "unwind is for everybody, and knows nobody" },
+    Rule {
+        module: "http",
+        may: &["runtime", "errors", "lifecycle", "log", "unwind"],
+        sentence: "http stands on the ports and the lifecycle's labels alone",
+    },
+    Rule {
+        module: "user_tasks",
+        may: &["runtime", "lifecycle", "log", "unwind"],
+        sentence: "user_tasks stands below the host",
+    },
+    Rule {
+        module: "hook",
+        may: &["runtime", "errors", "lifecycle", "log", "unwind", "http"],
+        sentence: "hook stands below the host",
+    },
+    Rule {
+        module: "readiness",
+        may: &["runtime", "errors", "lifecycle", "log", "unwind", "http", "hook"],
+        sentence: "readiness stands below the host",
+    },
+    Rule {
+        module: "background",
+        may: &["runtime", "errors", "lifecycle", "log", "unwind", "http", "hook"],
+        sentence: "background stands below the host",
+    },
+    Rule {
+        module: "report",
+        may: &["runtime", "errors", "lifecycle", "log", "unwind", "http"],
+        sentence: "report stands below the host",
+    },
+    Rule {
+        module: "internal",
+        may: &[
+            "runtime",
+            "errors",
+            "lifecycle",
+            "log",
+            "unwind",
+            "http",
+            "hook",
+            "readiness",
+            "report",
+        ],
+        sentence: "internal reads what the host publishes, and knows no host",
+    },
+    Rule {
+        module: "settings",
+        may: &["runtime", "lifecycle", "http", "os::connections_max"],
+        sentence: "settings know limits and plans, and of the system only its limit on connections",
+    },
+    Rule {
+        module: "os",
+        may: &["runtime", "errors", "lifecycle", "log"],
+        sentence: "os implements the ports, and decides nothing",
+    },
+    Rule {
+        module: "host",
+        may: &[
+            "runtime",
+            "errors",
+            "lifecycle",
+            "log",
+            "unwind",
+            "http",
+            "user_tasks",
+            "hook",
+            "readiness",
+            "background",
+            "report",
+            "internal",
+            "settings",
+            "driver",
+        ],
+        sentence: "the host stands on ports: it knows no operating system",
+    },
+    Rule {
+        module: "driver",
+        may: &[
+            "runtime",
+            "errors",
+            "lifecycle",
+            "log",
+            "unwind",
+            "http",
+            "user_tasks",
+            "hook",
+            "readiness",
+            "background",
+            "report",
+            "internal",
+            "settings",
+            "host",
+        ],
+        sentence: "the driver stands on ports: it knows no operating system",
+    },
+    Rule {
+        module: "drill",
+        may: &["http"],
+        sentence: "the demo service is a service like those of users",
+    },
+    Rule {
+        module: "systemd",
+        may: &["runtime", "errors", "lifecycle", "log", "internal", "settings", "host", "os"],
+        sentence: "systemd tells what the board says and hands over what it was handed: it decides nothing",
+    },
+];
+
+/// Modules that may import anything of the crate: its doors.
+const DOORS: [&str; 3] = ["process", "cli", "lib"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> BTreeMap<PathBuf, String> {
+    let mut sources = BTreeMap::new();
+    let mut directories = vec![root().join("src")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                sources.insert(
+                    path.strip_prefix(root().join("src")).unwrap().to_owned(),
+                    code_of(&text),
+                );
+            }
+        }
+    }
+    sources
+}
+
+/// A source without its comments. Strings with `//` in them lose their ends, which no rule minds.
+fn code_of(text: &str) -> String {
+    text.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
+}
+
+/// The top module that a file belongs to.
+fn module_of(path: &Path) -> String {
+    path.components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap()
+        .trim_end_matches(".rs")
+        .to_owned()
+}
+
+/// Every path that begins with `prefix::`, its braces multiplied out: `crate::{a::B, c}` is `a::B` and `c`.
+fn paths_after(code: &str, prefix: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let needle = format!("{prefix}::");
+    for (at, _) in code.match_indices(&needle) {
+        let before = code[..at].chars().next_back();
+        if before.is_some_and(|before| before.is_alphanumeric() || before == '_' || before == ':') {
+            continue;
+        }
+        expand(&code[at + needle.len()..], "", &mut found);
+    }
+    found
+}
+
+/// Reads one path, or a group of them; returns what lies behind it.
+fn expand<'a>(code: &'a str, prefix: &str, found: &mut BTreeSet<String>) -> &'a str {
+    let code = code.trim_start();
+    if let Some(mut inside) = code.strip_prefix('{') {
+        loop {
+            inside = inside.trim_start().trim_start_matches(',').trim_start();
+            if let Some(behind) = inside.strip_prefix('}') {
+                return behind;
+            }
+            let rest = expand(inside, prefix, found);
+            assert!(rest.len() < inside.len(), "cannot read {:?}", &inside[..inside.len().min(40)]);
+            inside = rest;
+        }
+    }
+    let end =
+        code.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '*')).unwrap_or(code.len());
+    let path = format!("{prefix}{}", &code[..end]);
+    let mut behind = &code[end..];
+    if let Some(deeper) = behind.strip_prefix("::") {
+        return expand(deeper, &format!("{path}::"), found);
+    }
+    if let Some(alias) = behind.strip_prefix(" as ") {
+        behind = alias.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+    }
+    found.insert(path);
+    behind
+}
+
+/// What a file names of the crate: by `crate::`, or by as many `super::` as it takes to leave its module.
+fn names_of_ours(path: &Path, code: &str) -> BTreeSet<String> {
+    let mut names = paths_after(code, "crate");
+    let depth = path.components().count() - 1;
+    let is_module_file = path.file_name().is_some_and(|name| name == "mod.rs");
+    let levels = if is_module_file { depth } else { depth + 1 };
+    for super_path in paths_after(code, "super") {
+        let ups = 1 + super_path.split("::").take_while(|part| *part == "super").count();
+        if ups >= levels && levels > 0 {
+            names.insert(super_path.split("::").skip(ups - 1).collect::<Vec<_>>().join("::"));
+        }
+    }
+    names
+}
+
+#[test]
+fn imports_go_down_only() {
+    let modules: BTreeSet<String> = sources().keys().map(|path| module_of(path)).collect();
+    let mut broken = Vec::new();
+    for (path, code) in sources() {
+        let module = module_of(&path);
+        let Some(rule) = RULES.iter().find(|rule| rule.module == module) else {
+            assert!(
+                DOORS.contains(&module.as_str()),
+                "{}: a new module needs a rule here",
+                path.display()
+            );
+            continue;
+        };
+        for name in names_of_ours(&path, &code) {
+            let first = name.split("::").next().unwrap();
+            let is_sibling = modules.contains(first) && first != module;
+            // What the crate's root re-exports has a module, too: naming it by the root would hide which.
+            let by_root =
+                !modules.contains(first) && path.components().count() == 1 && is_of_the_root(&name);
+            let allowed =
+                rule.may.iter().any(|may| name == *may || name.starts_with(&format!("{may}::")));
+            if (is_sibling && !allowed) || by_root {
+                broken.push(format!("{} names crate::{name}: {}", path.display(), rule.sentence));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// A name at the root that is a type or a function: `Host`, `main`.
+fn is_of_the_root(name: &str) -> bool {
+    name.chars().next().is_some_and(char::is_uppercase)
+}
+
+#[test]
+fn the_lifecycle_is_core_and_alloc_alone() {
+    for (path, code) in sources() {
+        if module_of(&path) != "lifecycle" {
+            continue;
+        }
+        let code = code.split("#[cfg(test)]").next().unwrap_or("").to_owned();
+        for outside in [
+            "std",
+            "tokio",
+            "tokio_util",
+            "hyper",
+            "http",
+            "tracing",
+            "rand",
+            "bytes",
+            "futures_util",
+        ] {
+            let names = paths_after(&code, outside);
+            assert!(
+                names.is_empty(),
+                "{} names {outside}: the lifecycle is core and alloc alone",
+                path.display()
+            );
+        }
+        assert!(
+            !code.contains(" async ") && !code.contains(".await"),
+            "{}: the lifecycle does not wait",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn the_ports_are_traits_and_know_of_tokio_only_its_io() {
+    for (path, code) in sources() {
+        if module_of(&path) != "runtime" {
+            continue;
+        }
+        for outside in ["hyper", "http", "tokio_util", "tracing", "socket2", "rustix"] {
+            assert!(
+                paths_after(&code, outside).is_empty(),
+                "{} names {outside}: runtime is traits and nothing else",
+                path.display()
+            );
+        }
+        for name in paths_after(&code, "tokio") {
+            assert!(
+                name.starts_with("io::"),
+                "{} names tokio::{name}: runtime knows of tokio only its io",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn only_os_and_the_doors_touch_the_operating_system() {
+    for (path, code) in sources() {
+        let module = module_of(&path);
+        // The demo service lives on tokio's time, as services of users do.
+        if module == "os" || module == "drill" || DOORS.contains(&module.as_str()) {
+            continue;
+        }
+        for outside in ["socket2", "rustix", "signal_hook", "libc"] {
+            assert!(
+                paths_after(&code, outside).is_empty(),
+                "{} names {outside}: that is os's alone",
+                path.display()
+            );
+        }
+        for name in paths_after(&code, "tokio") {
+            let first = name.split("::").next().unwrap();
+            // A worker keeps its runtime itself: what it counts must not depend on an implementation of `Spawner`.
+            let is_kept = first == "runtime" && path.ends_with("http/server/worker_runtime.rs");
+            let is_real =
+                ["net", "signal", "time", "fs", "process", "runtime"].contains(&first) && !is_kept;
+            assert!(
+                !is_real,
+                "{} names tokio::{name}: the world comes through runtime",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn only_the_page_of_metrics_knows_who_writes_it() {
+    for (path, code) in sources() {
+        let is_the_page = path.starts_with("internal/metrics");
+        let names = paths_after(&code, "prometheus_client");
+        assert!(
+            is_the_page || names.is_empty(),
+            "{} names prometheus_client: counting needs no crate",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn the_binary_uses_what_everybody_can_use() {
+    let main = fs::read_to_string(root().join("bin/lameduck/src/main.rs")).unwrap();
+    let code = code_of(&main);
+    assert!(paths_after(&code, "crate").is_empty());
+    assert!(main.lines().count() < 120, "main.rs reads as the life of a process");
+}
+
+#[test]
+fn the_crate_does_not_know_that_a_simulation_exists() {
+    for (path, code) in sources() {
+        for word in ["turmoil", "cfg(sim)", "lameduck_sim", "feature = \"sim\""] {
+            assert!(
+                !code.contains(word),
+                "{} mentions {word}: lameduck never knows of its simulation",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn users_of_the_library_get_no_axum_no_turmoil_and_no_clap() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let mut section = String::new();
+    for line in manifest.lines().map(str::trim) {
+        if line.starts_with('[') {
+            section = line.trim_matches(['[', ']']).to_owned();
+            continue;
+        }
+        let is_of_users = section == "dependencies"
+            || (section.starts_with("target.") && section.ends_with(".dependencies"));
+        let Some((name, value)) =
+            line.split_once('=').filter(|_| is_of_users && !line.starts_with('#'))
+        else {
+            continue;
+        };
+        let name = name.trim().trim_end_matches(".workspace");
+        for banned in ["axum", "turmoil", "turmoil-net", "lameduck-sim"] {
+            assert_ne!(name, banned, "no user of the library shall get {banned}");
+        }
+        let is_of_a_feature =
+            ["clap", "tracing-subscriber", "tracing-appender", "prometheus-client"].contains(&name);
+        assert!(
+            !is_of_a_feature || value.contains("optional = true"),
+            "{name} is optional: behind `cli` or `metrics`"
+        );
+    }
+}
+
+#[test]
+fn the_reader_of_imports_reads_what_it_should() {
+    let code = "use crate::{\n a::{B, c::D as E},\n f,\n};\nuse crate::g::*; fn x() { crate::h::i(); my_crate::no(); super::super::j::k() }";
+    let names: Vec<String> = names_of_ours(Path::new("m/n.rs"), code).into_iter().collect();
+    assert_eq!(names, ["a::B", "a::c::D", "f", "g::*", "h::i", "j::k"]);
+    assert!(names_of_ours(Path::new("m/n.rs"), "use super::sibling::X;").is_empty());
+    assert!(names_of_ours(Path::new("m/mod.rs"), "use super::other::X;").contains("other::X"));
+    assert!(names_of_ours(Path::new("m.rs"), "use super::other::X;").contains("other::X"));
+}

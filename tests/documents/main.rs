@@ -1,0 +1,4 @@
+//! What the repository says about itself: the documents, the layers, the names.
+
+mod architecture;
+mod limits;

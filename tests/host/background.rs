@@ -1,0 +1,440 @@
+//! P10, P13: long-lived tasks of the host and work that outlives its request; stops that code asks for.
+
+use crate::support::{App, app::Workers, builder, now, pause, quick_plan, until_holds};
+use axum::{Extension, Router, routing::get};
+use lameduck::{
+    Host, RequestContext, TaskContext,
+    lifecycle::{Phase, Plan, Signal, StopReason},
+    runtime::ListenAddress,
+};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+fn hello() -> Router {
+    Router::new().route("/", get(|| async { "hello" }))
+}
+
+#[test]
+fn a_background_task_begins_with_serving_is_told_of_the_stop_and_awaited() {
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = seen.clone();
+    let task = move |context: TaskContext| async move {
+        let note = |phase: Phase| noted.lock().unwrap().push(phase);
+        note(context.phase());
+        context.stopping().await;
+        note(context.phase());
+        context.draining().await;
+        note(context.phase());
+        // The drain waits for it (P8: and for nothing else).
+        pause(400).await;
+        note(context.phase());
+        Ok::<(), io::Error>(())
+    };
+    let app = App::start(builder().background("worker", task).tower(hello()));
+    until_holds("its begin", || !seen.lock().unwrap().is_empty());
+    let report = app.end();
+    assert_eq!(
+        *seen.lock().unwrap(),
+        [Phase::Serving, Phase::LameDuck, Phase::Draining, Phase::Draining]
+    );
+    assert_eq!(report.code(), 0, "{report:?}");
+    let drain = report.phases.iter().find(|(phase, _)| *phase == Phase::Draining).unwrap().1;
+    assert!(drain >= Duration::from_millis(400) && drain < Duration::from_millis(990), "{drain:?}");
+}
+
+#[test]
+fn one_that_waits_for_the_cancellation_is_given_it_and_one_that_ignores_it_is_dropped() {
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let noted = cancelled.clone();
+    let polite = move |context: TaskContext| async move {
+        context.cancelled().await;
+        noted.store(true, Relaxed);
+        Ok::<(), io::Error>(())
+    };
+    let deaf = |_: TaskContext| std::future::pending::<Result<(), io::Error>>();
+    let app =
+        App::start(builder().background("polite", polite).background("deaf", deaf).tower(hello()));
+    let asked = now();
+    let report = app.end();
+    assert!(cancelled.load(Relaxed));
+    assert_eq!(
+        (report.code(), report.work_dropped),
+        (3, 1),
+        "P13: what was cut is told, request or not"
+    );
+    assert!(asked.elapsed() >= Duration::from_millis(1_000), "P10: not before the drain ran out");
+    assert!(
+        asked.elapsed() < quick_plan().worst_case() + Duration::from_secs(2),
+        "P7: {:?}",
+        asked.elapsed()
+    );
+}
+
+#[test]
+fn one_that_fails_or_panics_while_serving_stops_the_host_with_exit_code_1() {
+    let failing = |_: TaskContext| async { Err::<(), _>(io::Error::other("the queue is gone")) };
+    let panicking = |_: TaskContext| async {
+        assert!(now().elapsed() > Duration::MAX, "the queue is gone");
+        Ok::<(), io::Error>(())
+    };
+    let first = App::spawn(builder().background("consumer", failing).tower(hello()), Workers::Task);
+    let second =
+        App::spawn(builder().background("consumer", panicking).tower(hello()), Workers::Task);
+    for app in [first, second] {
+        let report = app.report();
+        assert_eq!((report.code(), report.reason), (1, Some(StopReason::TaskFailed)));
+        let error = report.error.unwrap();
+        assert!(error.contains("consumer") && error.contains("the queue is gone"), "{error}");
+        let phases: Vec<Phase> = report.phases.iter().map(|(phase, _)| *phase).collect();
+        assert!(
+            phases.contains(&Phase::LameDuck) && phases.contains(&Phase::Draining),
+            "a whole stop: {phases:?}"
+        );
+    }
+}
+
+#[test]
+fn one_that_returns_early_changes_nothing_and_one_that_fails_in_the_lame_duck_makes_the_exit_code_1()
+ {
+    let early = |_: TaskContext| async { Ok::<(), io::Error>(()) };
+    let late = |context: TaskContext| async move {
+        context.stopping().await;
+        Err::<(), _>(io::Error::other("the queue is gone"))
+    };
+    let app =
+        App::start(builder().background("early", early).background("late", late).tower(hello()));
+    assert_eq!(app.get("/").body(), "hello");
+    let report = app.end();
+    assert_eq!((report.code(), report.reason), (1, Some(StopReason::Requested)), "P13: {report:?}");
+}
+
+#[test]
+fn work_spawned_by_a_handler_or_a_task_outlives_its_answer_and_is_waited_for() {
+    let done = Arc::new(AtomicU32::new(0));
+    let (of_handler, of_task) = (done.clone(), done.clone());
+    let handler = move |Extension(context): Extension<RequestContext>| {
+        let done = of_handler.clone();
+        async move {
+            context.spawn(async move {
+                pause(500).await;
+                done.fetch_add(1, Relaxed);
+            });
+            "accepted"
+        }
+    };
+    let task = |context: TaskContext| async move {
+        let inner = context.clone();
+        context.spawn(async move {
+            inner.draining().await;
+            pause(300).await;
+            of_task.fetch_add(1, Relaxed);
+        });
+        Ok::<(), io::Error>(())
+    };
+    let app = App::start(
+        builder().background("parent", task).tower(Router::new().route("/", get(handler))),
+    );
+    assert_eq!(app.get("/").body(), "accepted");
+    assert_eq!(app.end().code(), 0);
+    assert_eq!(done.load(Relaxed), 2);
+}
+
+#[test]
+fn spawned_work_that_panics_ends_alone_and_that_hangs_is_dropped_in_the_end() {
+    let handler = |Extension(context): Extension<RequestContext>| async move {
+        context.spawn(async { assert!(now().elapsed() > Duration::MAX, "on purpose") });
+        context.spawn(std::future::pending());
+        "accepted"
+    };
+    let app = App::start(builder().tower(Router::new().route("/", get(handler))));
+    assert_eq!(app.get("/").body(), "accepted");
+    assert_eq!(app.get("/").body(), "accepted");
+    let asked = now();
+    let report = app.end();
+    assert_eq!(
+        (report.code(), report.work_dropped),
+        (3, 2),
+        "P13: what was cut is told, request or not"
+    );
+    assert!(
+        asked.elapsed() < quick_plan().worst_case() + Duration::from_secs(2),
+        "{:?}",
+        asked.elapsed()
+    );
+}
+
+#[test]
+fn a_handle_asks_for_the_stop_once_and_a_signal_after_it_is_heard() {
+    let plan = Plan { lame_duck: Duration::from_secs(300), ..quick_plan() };
+    let app = App::start(builder().plan(plan).grace_period(Duration::ZERO).tower(hello()));
+    app.stop();
+    app.stop();
+    app.wait_for_phase("lame_duck");
+    app.stop();
+    assert_eq!(app.get("/").body(), "hello", "asking again does not skip the delay");
+    app.signal(Signal::Interrupt);
+    let report = app.report();
+    assert_eq!((report.code(), report.reason), (0, Some(StopReason::Requested)));
+}
+
+#[test]
+fn an_event_stream_ends_whole_when_the_drain_begins_and_not_before() {
+    async fn events() -> axum::response::Response {
+        let pieces = futures_util::stream::unfold((), |()| async {
+            pause(20).await;
+            Some((Ok::<_, io::Error>("data: tick\n\n"), ()))
+        });
+        let mut response = axum::response::Response::new(axum::body::Body::from_stream(pieces));
+        response
+            .headers_mut()
+            .insert("content-type", http::HeaderValue::from_static("text/event-stream"));
+        response
+    }
+    let plan = Plan {
+        lame_duck: Duration::from_millis(500),
+        drain: Duration::from_secs(10),
+        ..quick_plan()
+    };
+    let app = App::start(builder().plan(plan).tower(Router::new().route("/", get(events))));
+    let mut client = crate::support::Client::connect(app.main);
+    client.send_get("/");
+    client.head().unwrap();
+    let asked = now();
+    app.stop();
+    while !client.chunk().unwrap().is_empty() {}
+    assert!(
+        asked.elapsed() >= Duration::from_millis(500),
+        "ended earlier, its client comes back to the same lame duck"
+    );
+    let report = app.report();
+    assert_eq!((report.code(), report.requests.finished), (0, 1), "{report:?}");
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn a_host_runs_in_the_users_own_runtime_and_leaves_its_sockets_clean() {
+    let (main, internal) =
+        (crate::support::scratch_path("main"), crate::support::scratch_path("internal"));
+    let host = Host::builder()
+        .main_address(ListenAddress::Unix(main.clone()))
+        .internal_address(ListenAddress::Unix(internal.clone()))
+        .plan(quick_plan())
+        .tower(hello());
+    let stop = host.shutdown_handle();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let report = runtime.block_on(async {
+        let ask = async {
+            while tokio::net::UnixStream::connect(&main).await.is_err() {
+                pause(5).await;
+            }
+            stop.stop();
+        };
+        tokio::join!(host.run(), ask).0
+    });
+    assert_eq!(report.code(), 0, "{report:?}");
+    assert!(!main.exists() && !internal.exists());
+}
+
+#[test]
+fn a_host_that_is_dropped_takes_everything_with_it() {
+    let dropped = Arc::new(AtomicBool::new(false));
+    struct Tells(Arc<AtomicBool>);
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            self.0.store(true, Relaxed);
+        }
+    }
+    let tells = Tells(dropped.clone());
+    let main = crate::support::scratch_path("main");
+    let host = Host::builder()
+        .main_address(ListenAddress::Unix(main.clone()))
+        .internal_address(ListenAddress::Unix(crate::support::scratch_path("internal")))
+        .background("holder", move |_| async move {
+            let _tells = tells;
+            std::future::pending::<Result<(), io::Error>>().await
+        })
+        .tower(hello());
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let connected = async {
+            while tokio::net::UnixStream::connect(&main).await.is_err() {
+                pause(5).await;
+            }
+        };
+        tokio::select! {
+            report = host.run() => panic!("it ended: {report:?}"),
+            () = connected => {}
+        }
+    });
+    until_holds("the drop of its task", || dropped.load(Relaxed));
+    until_holds("the close of its listener", || {
+        std::os::unix::net::UnixStream::connect(&main).is_err()
+    });
+}
+
+#[test]
+fn one_that_panics_before_there_is_a_future_stops_the_host_like_any_other() {
+    // The closure ran on the driver itself, outside of what contains users' panics: the host was gone with it, undrained.
+    let panicking = |context: TaskContext| {
+        assert!(context.phase() > Phase::Stopped, "no queue to consume");
+        async { Ok::<(), io::Error>(()) }
+    };
+    let report =
+        App::spawn(builder().background("consumer", panicking).tower(hello()), Workers::Task)
+            .report();
+    assert_eq!((report.code(), report.reason), (1, Some(StopReason::TaskFailed)));
+    let error = report.error.unwrap();
+    assert!(error.contains("consumer") && error.contains("no queue to consume"), "{error}");
+}
+
+/// An error that cannot even be told.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("unspeakable")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+#[test]
+fn an_error_that_panics_when_it_is_told_is_a_failure_all_the_same() {
+    // It was asked for its words outside of what contains panics: the task was lost, and nobody noticed that it had failed.
+    let failing = |_: TaskContext| async { Err::<(), _>(Unspeakable) };
+    let report =
+        App::spawn(builder().background("consumer", failing).tower(hello()), Workers::Task)
+            .report();
+    assert_eq!((report.code(), report.reason), (1, Some(StopReason::TaskFailed)));
+
+    let hook = lameduck::Hook::on_start("broken", || async { Err::<(), _>(Unspeakable) });
+    let begin = now();
+    let report = App::spawn(builder().hook(hook).tower(hello()), Workers::Task).report();
+    assert_eq!((report.code(), report.reason), (1, Some(StopReason::StartFailed)));
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "P14: at once, not at the limit of the start"
+    );
+}
+
+/// Panics when it is dropped.
+struct PanicsOnDrop;
+
+impl Drop for PanicsOnDrop {
+    fn drop(&mut self) {
+        panic!("dropped, on purpose");
+    }
+}
+
+// A service lost the e-mails that it sent after its responses. Their task panicked; the exit code was 0, the verdict `clean`, and no
+// line said so.
+#[test]
+fn tracked_work_that_panics_is_counted_and_named_and_makes_the_exit_code_1() {
+    let handler = |Extension(context): Extension<RequestContext>| async move {
+        context.spawn(async { panic!("no mail server") });
+        "accepted"
+    };
+    let task = |context: TaskContext| async move {
+        context.clone().spawn(async move {
+            context.draining().await;
+            panic!("no queue");
+        });
+        Ok::<(), io::Error>(())
+    };
+    for workers in [Workers::Task, Workers::Threads(2)] {
+        let host =
+            builder().background("queue", task).tower(Router::new().route("/mail", get(handler)));
+        let app = App::start_on(host, workers);
+        assert_eq!(app.get("/mail?to=x").body(), "accepted");
+        let report = app.end();
+        assert_eq!(
+            (report.code(), report.work_panicked, report.work_dropped),
+            (1, 2, 0),
+            "{report:?}"
+        );
+        let error = report.error.unwrap();
+        assert!(
+            error.contains("panicked 2 times") && error.contains("GET /mail: no mail server"),
+            "{error}"
+        );
+    }
+}
+
+// The driver could read the end of the drain before the result of the task that ended it: exit code 0.
+#[test]
+fn a_task_that_fails_or_panics_as_the_last_of_the_drain_makes_the_exit_code_1() {
+    for _ in 0..20 {
+        let failing = |context: TaskContext| async move {
+            context.draining().await;
+            Err::<(), _>(io::Error::other("the queue is gone"))
+        };
+        let panicking = |context: TaskContext| async move {
+            context.draining().await;
+            assert!(context.phase() < Phase::Draining, "the queue is gone");
+            Ok::<(), io::Error>(())
+        };
+        let plan = Plan { lame_duck: Duration::ZERO, ..quick_plan() };
+        let first = App::start_on(
+            builder().plan(plan).background("queue", failing).tower(hello()),
+            Workers::Threads(1),
+        );
+        let second = App::start_on(
+            builder().plan(plan).background("queue", panicking).tower(hello()),
+            Workers::Threads(1),
+        );
+        for (app, panicked) in [(first, 0), (second, 1)] {
+            let report = app.end();
+            assert_eq!((report.code(), report.work_panicked), (1, panicked), "{report:?}");
+            assert!(report.error.as_ref().unwrap().contains("queue"), "{report:?}");
+        }
+    }
+}
+
+// From the cancellation on, a task may end as it likes. A panic was taken for such an end: exit code 0.
+#[test]
+fn a_task_that_panics_when_it_is_cancelled_makes_the_exit_code_1() {
+    let panicking = |context: TaskContext| async move {
+        context.cancelled().await;
+        assert!(context.phase() < Phase::Draining, "no flush");
+        Ok::<(), io::Error>(())
+    };
+    let failing = |context: TaskContext| async move {
+        context.cancelled().await;
+        Err::<(), _>(io::Error::other("cancelled"))
+    };
+    let host =
+        builder().background("panicking", panicking).background("failing", failing).tower(hello());
+    let report = App::start(host).end();
+    assert_eq!((report.code(), report.work_panicked, report.work_dropped), (1, 1, 0), "{report:?}");
+    assert!(report.error.as_ref().unwrap().contains("task panicking: no flush"), "{report:?}");
+}
+
+// The panic of a destructor hid that the work had been dropped: exit code 0.
+#[test]
+fn work_that_panics_as_the_abort_drops_it_is_counted_as_dropped_and_as_panicked() {
+    let handler = |Extension(context): Extension<RequestContext>| async move {
+        context.spawn(async {
+            let _held = PanicsOnDrop;
+            std::future::pending::<()>().await;
+        });
+        "accepted"
+    };
+    let task = |_: TaskContext| async {
+        let _held = PanicsOnDrop;
+        std::future::pending::<Result<(), io::Error>>().await
+    };
+    let app = App::start(
+        builder().background("queue", task).tower(Router::new().route("/", get(handler))),
+    );
+    assert_eq!(app.get("/").body(), "accepted");
+    let report = app.end();
+    assert_eq!((report.code(), report.work_panicked, report.work_dropped), (3, 2, 2), "{report:?}");
+}

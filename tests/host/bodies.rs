@@ -1,0 +1,695 @@
+//! P5, P13, P15: what goes wrong in a body, or as it is dropped, costs its request, is counted as what it was, and never looks whole.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+use crate::support::{
+    App, Client, End, builder,
+    frames::{HEADERS, Http2, RST_STREAM},
+    until_holds,
+};
+use axum::{
+    Extension, Router,
+    body::{Body, Bytes},
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use futures_util::{Stream, StreamExt, stream};
+use http_body_util::StreamBody;
+use hyper::body::{Frame, SizeHint};
+use lameduck::{Report, RequestContext};
+use std::{
+    convert::Infallible,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, OnceLock},
+    task::{Context, Poll},
+};
+
+type Piece = Result<&'static str, io::Error>;
+
+/// Panics when it is dropped.
+struct Grudge;
+
+impl Drop for Grudge {
+    fn drop(&mut self) {
+        panic!("dropped, on purpose");
+    }
+}
+
+/// A body of these pieces that panics when it is dropped.
+fn grudging(pieces: impl Stream<Item = Piece> + Send + 'static) -> Body {
+    let grudge = Grudge;
+    Body::from_stream(pieces.inspect(move |_| {
+        let _held = &grudge;
+    }))
+}
+
+async fn drops_badly() -> Body {
+    grudging(stream::iter(["all ", "of it"]).map(Ok))
+}
+
+async fn never_ends() -> Body {
+    grudging(stream::iter([Ok("some of it")]).chain(stream::pending()))
+}
+
+async fn waits_with_a_grudge() -> &'static str {
+    let _grudge = Grudge;
+    std::future::pending().await
+}
+
+/// Says that it is so long, and is `pieces`.
+fn promising(length: u64, pieces: &'static [&'static str]) -> Response {
+    let pieces = stream::iter(pieces).map(|piece| Piece::Ok(piece));
+    ([(header::CONTENT_LENGTH, length.to_string())], Body::from_stream(pieces)).into_response()
+}
+
+async fn short() -> Response {
+    promising(10, &["four"])
+}
+
+async fn exact() -> Response {
+    promising(9, &["all ", "of it"])
+}
+
+async fn long() -> Response {
+    promising(6, &["all ", "of it"])
+}
+
+async fn waits_at_its_end() -> Response {
+    let pieces = stream::iter([Piece::Ok("all "), Piece::Ok("of it")]).chain(stream::pending());
+    ([(header::CONTENT_LENGTH, "9")], Body::from_stream(pieces)).into_response()
+}
+
+/// A body that knows its length, and not when it is at its end: it leaves `is_end_stream` as it is.
+struct Known {
+    piece: Option<&'static str>,
+    length: u64,
+}
+
+impl http_body::Body for Known {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.piece.take().map(|piece| Ok(Frame::data(piece.into()))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.length)
+    }
+}
+
+async fn known() -> Body {
+    Body::new(Known { piece: Some("all of it"), length: 9 })
+}
+
+async fn known_and_short() -> Body {
+    Body::new(Known { piece: Some("some of it"), length: 90 })
+}
+
+async fn with_trailers() -> Response {
+    let trailers = HeaderMap::from_iter([(header::ETAG, "x".parse().unwrap())]);
+    let frames = [Frame::data("all of it".into()), Frame::trailers(trailers)]
+        .map(Ok::<Frame<Bytes>, Infallible>);
+    Body::new(StreamBody::new(stream::iter(frames))).into_response()
+}
+
+/// Fails once the drain has begun.
+async fn fails_in_the_drain(Extension(context): Extension<RequestContext>) -> Body {
+    let end = stream::once(async move {
+        context.draining().await;
+        Piece::Err(io::Error::other("the upstream broke"))
+    });
+    Body::from_stream(stream::iter([Ok("some of it")]).chain(end))
+}
+
+async fn spawns_a_panic(Extension(context): Extension<RequestContext>) {
+    context.spawn(async { panic!("after the response, on purpose") });
+}
+
+fn app() -> App {
+    let _ = log();
+    let routes = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route("/drops-badly", get(drops_badly))
+        .route("/never-ends", get(never_ends))
+        .route("/waits", get(waits_with_a_grudge))
+        .route("/short", get(short))
+        .route("/exact", get(exact))
+        .route("/long", get(long))
+        .route("/long-in-pieces", get(async || promising(4, &["all ", "of it"])))
+        .route("/long-after-nothing", get(async || promising(4, &["all ", "", "", "of it"])))
+        .route("/waits-at-its-end", get(waits_at_its_end))
+        .route("/known", get(known))
+        .route("/known-and-short", get(known_and_short))
+        .route("/trailers", get(with_trailers))
+        .route("/spawns", get(spawns_a_panic))
+        .route("/fails", get(fails_in_the_drain));
+    App::start(builder().tower(routes))
+}
+
+/// What is logged in this process.
+fn log() -> &'static Arc<Mutex<Vec<u8>>> {
+    static LOG: OnceLock<Arc<Mutex<Vec<u8>>>> = OnceLock::new();
+    LOG.get_or_init(|| {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let written = log.clone();
+        let writer = move || Tee(written.clone());
+        tracing_subscriber::fmt().with_ansi(false).with_writer(writer).init();
+        log
+    })
+}
+
+struct Tee(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Tee {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits for a line with all of these.
+#[track_caller]
+fn wait_for_line(texts: &[&str]) {
+    until_holds(&format!("a line with {texts:?}"), || {
+        let log = String::from_utf8_lossy(&log().lock().unwrap()).into_owned();
+        log.lines().any(|line| texts.iter().all(|text| line.contains(text)))
+    });
+}
+
+/// Finished, aborted, gone, panicked; and the exit code.
+fn fates(report: &Report) -> ([u64; 4], u8) {
+    let requests = &report.requests;
+    ([requests.finished, requests.aborted, requests.gone, requests.panicked], report.code())
+}
+
+#[track_caller]
+fn wait_for_gone(app: &App, count: u64) {
+    until_holds("requests that are gone", || app.status()["requests"]["gone"] == count);
+}
+
+/// A client of HTTP/1 asks for this and is gone, with an answer unread: its kernel sends a reset.
+fn leave(app: &App, path: &str) {
+    // A client may have its answer before we have counted it.
+    until_holds("all have their fate", || app.status()["in_flight"] == 0);
+    let finished = app.status()["requests"]["finished"].as_u64().unwrap();
+    let mut client = Client::connect(app.main);
+    client.send_get("/");
+    until_holds("an answer", || app.status()["requests"]["finished"] == finished + 1);
+    client.send_get(path);
+    until_holds("the request", || app.status()["in_flight"] == 1);
+    drop(client);
+}
+
+// A body that had yielded all it had and then panicked as it was dropped unwound through hyper: its client got no byte of the answer
+// and a FIN, it was counted gone, and no panic was counted.
+#[test]
+fn a_body_that_panics_as_it_is_dropped_was_sent_whole_and_is_counted() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    for _ in 0..2 {
+        assert_eq!(client.get("/drops-badly").body(), "all of it", "the connection goes on");
+    }
+    let mut http2 = Http2::connect(app.main);
+    let badly = http2.get("/drops-badly");
+    assert_eq!(http2.body(badly), "all of it");
+    let report = app.end();
+    assert_eq!(fates(&report), ([3, 0, 0, 3], 0), "{report:?}");
+    wait_for_line(&["ERROR", "a response body panicked", "GET", "/drops-badly"]);
+}
+
+// To an HTTP/1.0 client the end of the connection is the end of the answer. The panic came before the reset: half an answer and a FIN.
+#[test]
+fn a_body_that_panics_as_it_is_cut_does_not_look_whole() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    client.send("GET /never-ends HTTP/1.0\r\n\r\n");
+    client.head().unwrap();
+    assert_eq!(client.exactly(10).unwrap(), b"some of it");
+    app.stop();
+    assert_eq!(client.end(), End::Reset);
+    let report = app.report();
+    assert_eq!(fates(&report), ([0, 1, 0, 1], 3), "{report:?}");
+    assert_eq!(report.connections.reset, 1, "{report:?}");
+}
+
+#[test]
+fn a_body_that_panics_when_its_client_leaves_costs_its_request_alone() {
+    let app = app();
+    let mut http2 = Http2::connect(app.main);
+    let left = http2.get("/never-ends");
+    http2.wait_for("data", |frame| {
+        frame.stream == left && frame.kind == crate::support::frames::DATA
+    });
+    http2.send(RST_STREAM, 0, left, &8_u32.to_be_bytes());
+    wait_for_gone(&app, 1);
+    let stays = http2.get("/");
+    assert_eq!(http2.body(stays), "hello");
+    leave(&app, "/never-ends");
+    let report = app.end();
+    assert_eq!(fates(&report), ([2, 0, 2, 2], 0), "{report:?}");
+}
+
+// The panic of a handler that was dropped with its connection was hyper's to bear: nobody counted it.
+#[test]
+fn a_handler_that_panics_when_its_client_leaves_costs_its_request_alone() {
+    let app = app();
+    let mut http2 = Http2::connect(app.main);
+    let left = http2.get("/waits");
+    until_holds("the request", || app.status()["in_flight"] == 1);
+    http2.send(RST_STREAM, 0, left, &8_u32.to_be_bytes());
+    wait_for_gone(&app, 1);
+    let stays = http2.get("/");
+    assert_eq!(http2.body(stays), "hello");
+    leave(&app, "/waits");
+    let report = app.end();
+    assert_eq!(fates(&report), ([2, 0, 2, 2], 0), "{report:?}");
+    wait_for_line(&["ERROR", "a handler panicked", "GET", "/waits"]);
+}
+
+// A proxy whose upstream broke, a file that was truncated: the client got a FIN and was counted gone though it waited, or was counted
+// finished though its stream was in error.
+#[test]
+fn a_body_shorter_than_its_content_length_is_aborted_and_named() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    client.send_get("/short");
+    assert_eq!(client.try_answer().unwrap_err(), End::Reset);
+    let mut client = Client::connect(app.main);
+    client.send_get("/known-and-short");
+    assert_eq!(client.try_answer().unwrap_err(), End::Reset);
+    let mut http2 = Http2::connect(app.main);
+    for path in ["/short", "/known-and-short"] {
+        let broken = http2.get(path);
+        http2.wait_for("RST_STREAM", |frame| frame.stream == broken && frame.kind == RST_STREAM);
+        assert!(
+            !http2.seen.iter().any(|frame| frame.stream == broken && frame.ends_stream()),
+            "{:?}",
+            http2.seen
+        );
+    }
+    let whole = http2.get("/exact");
+    assert_eq!(http2.body(whole), "all of it");
+    let report = app.end();
+    assert_eq!(fates(&report), ([1, 4, 0, 0], 0), "{report:?}");
+    assert_eq!(report.connections.reset, 2, "{report:?}");
+    wait_for_line(&[
+        "ERROR",
+        "a response body failed",
+        "GET",
+        "/short",
+        "ended 6 bytes before its content-length",
+    ]);
+}
+
+// hyper drops a body that has sent what its head promised, and does not wait for its end: it was counted gone.
+#[test]
+fn a_body_as_long_as_its_content_length_is_finished() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    for _ in 0..2 {
+        assert_eq!(client.get("/exact").body(), "all of it");
+        assert_eq!(client.get("/known").body(), "all of it");
+    }
+    client.send("HEAD /short HTTP/1.1\r\nhost: test\r\n\r\n");
+    assert_eq!(client.head().unwrap().header("content-length"), Some("10"));
+    assert_eq!(client.get("/").body(), "hello");
+    let report = app.end();
+    assert_eq!(fates(&report), ([6, 0, 0, 0], 0), "{report:?}");
+}
+
+// A body that went on after its content-length was cut there. Its client took the beginning for all of it.
+#[test]
+fn a_body_longer_than_its_content_length_is_aborted_and_named() {
+    let app = app();
+    for path in ["/long", "/long-in-pieces", "/long-after-nothing"] {
+        let mut client = Client::connect(app.main);
+        client.send_get(path);
+        assert_eq!(client.try_answer().unwrap_err(), End::Reset, "{path}");
+    }
+    let mut http2 = Http2::connect(app.main);
+    for path in ["/long", "/long-in-pieces", "/long-after-nothing"] {
+        let broken = http2.get(path);
+        http2.wait_for("RST_STREAM", |frame| frame.stream == broken && frame.kind == RST_STREAM);
+    }
+    let report = app.end();
+    assert_eq!(fates(&report), ([0, 6, 0, 0], 0), "{report:?}");
+    wait_for_line(&[
+        "ERROR",
+        "a response body failed",
+        "GET",
+        "/long",
+        "longer than its content-length",
+    ]);
+}
+
+// A body that waits after its last byte was waited for by nobody, and must not be: it may wait for ever.
+#[test]
+fn a_body_that_waits_after_its_content_length_is_finished_over_http1() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    assert_eq!(client.get("/waits-at-its-end").body(), "all of it");
+    assert_eq!(client.get("/").body(), "hello");
+    let report = app.end();
+    assert_eq!(fates(&report), ([2, 0, 0, 0], 0), "{report:?}");
+}
+
+/// Heads that contradict their bodies or themselves. What the path says, then `=`, then values of `content-length` with `;` between.
+const CONTRADICTIONS: [&str; 11] = [
+    "/full=3",
+    "/full=10",
+    "/full=0",
+    "/stream=4;5",
+    "/stream=4, 5",
+    "/stream=four",
+    "/stream=+4",
+    "/stream=-4",
+    "/stream=",
+    "/empty=4",
+    "/chunked=4",
+];
+
+/// A service whose heads are as the path says: a body of four bytes, full or streamed, or none.
+fn framed(request: &http::Request<lameduck::Body>) -> Response {
+    let (kind, lengths) = request.uri().path().split_once('=').unwrap();
+    let body = match kind {
+        "/full" => Body::from("four"),
+        "/empty" => Body::empty(),
+        _ => Body::from_stream(stream::iter([Piece::Ok("fo"), Piece::Ok("ur")])),
+    };
+    let mut response = Response::new(body);
+    for length in lengths.split(';') {
+        response
+            .headers_mut()
+            .append(header::CONTENT_LENGTH, length.replace("%20", " ").parse().unwrap());
+    }
+    if kind == "/chunked" {
+        response.headers_mut().insert(header::TRANSFER_ENCODING, "chunked".parse().unwrap());
+    }
+    response
+}
+
+// A handler set a content-length of 3 on a body of 4 bytes. Both went out as they were, and the next response was out of step.
+#[test]
+fn a_head_that_contradicts_its_body_or_itself_becomes_a_500_that_is_logged_and_counted() {
+    let _ = log();
+    let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
+        Ok::<_, Infallible>(framed(&request))
+    });
+    let app = App::start(builder().hyper(service));
+    let mut client = Client::connect(app.main);
+    let mut http2 = Http2::connect(app.main);
+    for path in CONTRADICTIONS {
+        let path = path.replace(' ', "%20");
+        for head in ["", "x: y\r\n", "expect: 100-continue\r\ncontent-length: 0\r\n"] {
+            client.send(format!("GET {path} HTTP/1.1\r\nhost: t\r\n{head}\r\n"));
+            let response = client.answer();
+            assert_eq!(
+                (response.status, response.body().as_str()),
+                (500, "internal server error\n"),
+                "{path}"
+            );
+            assert!(response.header("date").is_some(), "{response:?}");
+        }
+        let stream = http2.get(&path);
+        assert_eq!(http2.body(stream), "internal server error\n", "{path}");
+        wait_for_line(&["ERROR", "a response cannot be sent; the client gets a 500", "GET", &path]);
+    }
+    for path in ["/full=4", "/full=4;4", "/stream=4", "/stream=4,%204", "/stream=004"] {
+        assert_eq!(client.get(path).body(), "four", "{path}");
+        let stream = http2.get(path);
+        assert_eq!(http2.body(stream), "four", "{path}");
+    }
+    // To HEAD, the length is that of another body.
+    client.send("HEAD /empty=4 HTTP/1.1\r\nhost: t\r\n\r\n");
+    assert_eq!(client.head().unwrap().header("content-length"), Some("4"));
+    client.send("HEAD /full=10 HTTP/1.1\r\nhost: t\r\n\r\n");
+    assert_eq!(client.head().unwrap().header("content-length"), Some("10"));
+    client.send("HEAD /full=4;5 HTTP/1.1\r\nhost: t\r\n\r\n");
+    assert_eq!(client.head().unwrap().status, 500);
+    assert_eq!(client.get("/full=4").body(), "four", "and the next response is in step");
+    let report = app.end();
+    assert_eq!(fates(&report), ([13, 45, 0, 0], 0), "{report:?}");
+    assert!(report.aborts.iter().all(|abort| !abort.head_sent && !abort.by_shutdown), "{report:?}");
+}
+
+// A 1xx from a handler ended an HTTP/2 stream without a response, and over HTTP/1 became a 500 that nobody logged.
+#[test]
+fn a_status_that_is_not_final_becomes_a_500_that_is_logged() {
+    let _ = log();
+    let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
+        let status = request.uri().path()[1..].parse::<u16>().unwrap();
+        Ok::<_, Infallible>(
+            http::Response::builder().status(status).body(Body::from("content")).unwrap(),
+        )
+    });
+    let app = App::start(builder().hyper(service));
+    let mut client = Client::connect(app.main);
+    let mut http2 = Http2::connect(app.main);
+    for status in [100, 101, 102, 103, 199] {
+        for head in ["", "expect: 100-continue\r\n"] {
+            client.send(format!("GET /{status} HTTP/1.1\r\nhost: t\r\n{head}\r\n"));
+            assert_eq!(client.answer().status, 500, "{status}");
+        }
+        let stream = http2.get(&format!("/{status}"));
+        assert_eq!(http2.body(stream), "internal server error\n", "{status}");
+        wait_for_line(&[
+            "ERROR",
+            "a response cannot be sent; the client gets a 500",
+            "GET",
+            &format!("/{status}"),
+            "status",
+        ]);
+    }
+    // 101 over HTTP/1.0, where an upgrade is ignored (RFC 9110 §7.8).
+    let mut old = Client::connect(app.main);
+    old.send("GET /101 HTTP/1.0\r\nupgrade: echo\r\nconnection: upgrade\r\n\r\n");
+    assert_eq!(old.answer().status, 500);
+    assert_eq!(client.get("/200").body(), "content");
+    let report = app.end();
+    assert_eq!(fates(&report), ([17, 0, 0, 0], 0), "{report:?}");
+}
+
+// HEAD over HTTP/2 added `content-length: 0` to 204 and 304; 205 kept its content.
+#[test]
+fn a_status_without_content_has_none_and_says_no_length() {
+    let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
+        let status = request.uri().path()[1..].parse::<u16>().unwrap();
+        let body =
+            if request.uri().query().is_some() { Body::from("content") } else { Body::empty() };
+        // A date of its own, in which the code of `content-length` cannot be found.
+        let response = http::Response::builder().status(status).header("date", "x");
+        let length = if request.uri().query() == Some("length") { Some("7") } else { None };
+        Ok::<_, Infallible>(
+            length
+                .into_iter()
+                .fold(response, |response, length| response.header("content-length", length))
+                .body(body)
+                .unwrap(),
+        )
+    });
+    let app = App::start(builder().hyper(service));
+    let mut client = Client::connect(app.main);
+    let mut http2 = Http2::connect(app.main);
+    let mut count = 0;
+    for status in [204, 205, 304] {
+        for query in ["", "?content", "?length"] {
+            for method in ["GET", "HEAD", "POST"] {
+                count += 1;
+                client.send(format!("{method} /{status}{query} HTTP/1.1\r\nhost: t\r\n\r\n"));
+                let head = client.head().unwrap();
+                assert_eq!(head.status, status);
+                let length = head.header("content-length");
+                let says = match (status, method) {
+                    (205, "GET" | "POST") => length == Some("0"),
+                    (304, _) => length.is_none() || (query == "?length" && length == Some("7")),
+                    _ => length.is_none(),
+                };
+                assert!(says, "{method} {status}{query}: {head:?}");
+                assert!(
+                    head.header("transfer-encoding").is_none(),
+                    "{method} {status}{query}: {head:?}"
+                );
+            }
+            let path = format!("/{status}{query}");
+            for stream in [http2.get(&path), http2.ask_head(&path)] {
+                count += 1;
+                let last = http2.wait_for("the end", |frame| {
+                    frame.stream == stream && (frame.ends_stream() || frame.kind == RST_STREAM)
+                });
+                assert_eq!(last.kind, HEADERS, "{path}: its head ends it: {last:?}");
+                // `content-length` is no 28 (of the static table) with a value, or indexed.
+                let says = last.payload.windows(2).any(|bytes| bytes == [0x0f, 0x0d])
+                    || last.payload.contains(&0x5c);
+                assert_eq!(says, status == 304 && query == "?length", "{path}: {last:?}");
+            }
+        }
+    }
+    assert_eq!(client.get("/200?content").body(), "content", "and the next response is in step");
+    let report = app.end();
+    assert_eq!(fates(&report), ([count + 1, 0, 0, 0], 0), "{report:?}");
+}
+
+// A response version of 0.9 or 3, as from a client library behind a proxy, panicked inside hyper, and its request counted as gone.
+#[test]
+fn the_version_of_a_response_is_that_of_its_connection() {
+    let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
+        let version = match request.uri().path() {
+            "/0.9" => http::Version::HTTP_09,
+            "/1.0" => http::Version::HTTP_10,
+            "/2" => http::Version::HTTP_2,
+            _ => http::Version::HTTP_3,
+        };
+        let body = Body::from_stream(stream::iter([Piece::Ok("all "), Piece::Ok("of it")]));
+        let body = if request.uri().query().is_some() { body } else { Body::from("all of it") };
+        Ok::<_, Infallible>(http::Response::builder().version(version).body(body).unwrap())
+    });
+    let app = App::start(builder().hyper(service));
+    let mut client = Client::connect(app.main);
+    let mut http2 = Http2::connect(app.main);
+    for path in ["/0.9", "/1.0", "/2", "/3"] {
+        for path in [path.to_owned(), format!("{path}?stream")] {
+            assert_eq!(client.get(&path).body(), "all of it", "{path}, and the connection goes on");
+            let stream = http2.get(&path);
+            assert_eq!(http2.body(stream), "all of it");
+            let mut old = Client::connect(app.main);
+            old.send(format!("GET {path} HTTP/1.0\r\n\r\n"));
+            old.head().unwrap();
+            assert_eq!(
+                (old.exactly(9).unwrap().as_slice(), old.end()),
+                (&b"all of it"[..], End::Closed),
+                "{path}"
+            );
+        }
+    }
+    let report = app.end();
+    assert_eq!(fates(&report), ([24, 0, 0, 0], 0), "{report:?}");
+}
+
+// A 2xx to CONNECT opens a tunnel. With a content-length and content its client read them as the tunnel's bytes.
+#[test]
+fn a_success_to_connect_has_neither_length_nor_content() {
+    let service = hyper::service::service_fn(async |_: http::Request<lameduck::Body>| {
+        Ok::<_, Infallible>(
+            http::Response::builder()
+                .header("content-length", "7")
+                .body(Body::from("content"))
+                .unwrap(),
+        )
+    });
+    let app = App::start(builder().hyper(service));
+    let mut client = Client::connect(app.main);
+    client.send("CONNECT t:80 HTTP/1.1\r\nhost: t:80\r\n\r\n");
+    let head = client.head().unwrap();
+    assert_eq!(
+        (head.status, head.header("content-length"), head.header("transfer-encoding")),
+        (200, None, None)
+    );
+    assert_eq!(client.end(), End::Closed, "nobody took the tunnel");
+    let report = app.end();
+    assert_eq!(fates(&report), ([1, 0, 0, 0], 0), "{report:?}");
+}
+
+// Trailers are the end of a body; one that does not say so before it is asked again was counted gone.
+#[test]
+fn a_body_that_ends_with_trailers_is_finished() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    assert_eq!(client.get("/trailers").body(), "all of it");
+    let mut http2 = Http2::connect(app.main);
+    let stream = http2.get("/trailers");
+    assert_eq!(http2.body(stream), "all of it");
+    let report = app.end();
+    assert_eq!(fates(&report), ([2, 0, 0, 0], 0), "{report:?}");
+}
+
+// A body that failed by itself made the exit code 3 in the drain, and 0 a moment before it: whoever was on call looked for a drain that
+// was too short.
+#[test]
+fn a_body_that_fails_by_itself_in_the_drain_is_not_the_shutdowns() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    client.send_get("/fails");
+    client.head().unwrap();
+    let mut http2 = Http2::connect(app.main);
+    let broken = http2.get("/fails");
+    http2.wait_for("data", |frame| {
+        frame.stream == broken && frame.kind == crate::support::frames::DATA
+    });
+    app.stop();
+    assert_eq!(client.end(), End::Reset);
+    http2.wait_for("RST_STREAM", |frame| frame.stream == broken && frame.kind == RST_STREAM);
+    let report = app.report();
+    assert_eq!(fates(&report), ([0, 2, 0, 0], 0), "{report:?}");
+    assert!(report.aborts.iter().all(|abort| !abort.by_shutdown), "{report:?}");
+    wait_for_line(&["ERROR", "a response body failed", "GET", "/fails", "the upstream broke"]);
+}
+
+#[test]
+fn a_body_that_the_shutdown_cuts_is_the_shutdowns() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    client.send_get("/never-ends");
+    client.head().unwrap();
+    let report = app.end();
+    assert_eq!(fates(&report).1, 3, "{report:?}");
+    assert!(report.aborts.iter().all(|abort| abort.by_shutdown), "{report:?}");
+}
+
+#[test]
+fn an_answer_to_head_has_no_body_whatever_the_service_gives() {
+    // Over HTTP/2 hyper sent it: the client reset the stream, or the whole connection, and the request counted as finished.
+    let service = hyper::service::service_fn(|request: http::Request<lameduck::Body>| async move {
+        if request.uri().path() == "/never" {
+            std::future::pending::<()>().await;
+        }
+        Ok::<_, Infallible>(http::Response::new(http_body_util::Full::from("eleven long")))
+    });
+    let app = App::start(
+        builder().request_timeout(Some(std::time::Duration::from_millis(100))).hyper(service),
+    );
+    let mut http2 = Http2::connect(app.main);
+    for path in ["/", "/never"] {
+        let stream = http2.ask_head(path);
+        let last = http2.wait_for("the end", |frame| {
+            frame.stream == stream && (frame.ends_stream() || frame.kind == RST_STREAM)
+        });
+        assert_eq!(
+            (last.kind, last.payload.is_empty()),
+            (HEADERS, false),
+            "{path}: its head ends it: {last:?}"
+        );
+    }
+    let stream = http2.get("/");
+    assert_eq!(http2.body(stream), "eleven long");
+    let mut http1 = Client::connect(app.main);
+    http1.send("HEAD / HTTP/1.1\r\nhost: t\r\n\r\n");
+    let head = http1.head().unwrap();
+    assert_eq!(head.header("content-length"), Some("11"), "{head:?}");
+    assert_eq!(http1.get("/").body(), "eleven long", "and the next answer is where it belongs");
+    let report = app.end();
+    assert_eq!((report.requests.finished, report.requests.timed_out), (4, 1), "{report:?}");
+}
+
+// Work that a handler left behind panicked, and the log had no line.
+#[test]
+fn tracked_work_that_panics_is_logged_with_its_request() {
+    let app = app();
+    assert_eq!(app.get("/spawns?secret=x").status, 200);
+    wait_for_line(&[
+        "ERROR",
+        "tracked work panicked",
+        "work=GET /spawns phase",
+        "after the response, on purpose",
+    ]);
+    assert_eq!(app.end().code(), 1);
+}

@@ -1,0 +1,578 @@
+//! P4, P5, P9, P15: plain requests, which are answered without hyper, and the instants at which hyper takes over.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+use crate::support::{
+    App, Client, End, app::Workers, aside, block, builder, now, pause, quick_plan, until_holds,
+};
+use axum::body::{Body, Bytes};
+use http::{Request, Response, header};
+use hyper::{
+    body::{Frame, SizeHint},
+    service::service_fn,
+};
+use lameduck::{Host, HttpService, Limits, Report, lifecycle::Plan};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{sync::Notify, task::JoinSet};
+
+/// A body in one piece that says of itself what it likes.
+struct Odd {
+    piece: Option<Bytes>,
+    says: u64,
+    /// How long the handing over of the piece takes.
+    takes: Duration,
+    panics: Panics,
+}
+
+/// Where a body panics.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Panics {
+    Nowhere,
+    AsItIsAskedForItsEnd,
+    AfterItsPiece,
+}
+
+impl Odd {
+    fn new(piece: impl Into<Bytes>, says: u64) -> Self {
+        Self { piece: Some(piece.into()), says, takes: Duration::ZERO, panics: Panics::Nowhere }
+    }
+}
+
+impl http_body::Body for Odd {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        block(self.takes);
+        Poll::Ready(self.piece.take().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let panics = match self.panics {
+            Panics::Nowhere => false,
+            Panics::AsItIsAskedForItsEnd => true,
+            Panics::AfterItsPiece => self.piece.is_none(),
+        };
+        assert!(!panics, "asked for its end, on purpose");
+        self.piece.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.says)
+    }
+}
+
+/// What the service answers at a path, with its number among the requests.
+fn host<A, F>(answer: A) -> Host<impl HttpService>
+where
+    A: Fn(String, usize) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Body> + Send + 'static,
+{
+    planned(quick_plan(), answer)
+}
+
+/// The same, with a plan of its own.
+fn planned<A, F>(plan: Plan, answer: A) -> Host<impl HttpService>
+where
+    A: Fn(String, usize) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Body> + Send + 'static,
+{
+    let count = Arc::new(AtomicUsize::new(0));
+    builder().plan(plan).hyper(service_fn(move |request: Request<lameduck::Body>| {
+        let answer = answer(request.uri().path().to_owned(), count.fetch_add(1, SeqCst));
+        async move { Ok::<_, Infallible>(Response::new(answer.await)) }
+    }))
+}
+
+/// Started, finished, timed out, aborted, gone.
+fn fates(report: &Report) -> [u64; 5] {
+    let requests = &report.requests;
+    [requests.started, requests.finished, requests.timed_out, requests.aborted, requests.gone]
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+
+// A body that was longer than it said went out as long as its head, and its client took it for whole; it was counted finished.
+#[test]
+fn a_body_longer_than_it_says_is_reset_and_never_looks_whole() {
+    let app = App::start(host(async |path, _| match &*path {
+        "/long" => Body::new(Odd::new("all of it", 3)),
+        "/very-long" => Body::new(Odd::new(vec![b'x'; 100_000], 3)),
+        "/empty" => Body::new(Odd::new("all of it", 0)),
+        _ => Body::from("hello"),
+    }));
+    for path in ["/long", "/very-long"] {
+        let mut client = Client::connect(app.main);
+        assert_eq!(client.get("/").body(), "hello");
+        client.send_get(path);
+        assert_eq!(client.try_answer().unwrap_err(), End::Reset, "{path}");
+    }
+    let mut client = Client::connect(app.main);
+    assert_eq!(client.get("/empty").status, 500, "nothing would poll it after its head");
+    assert_eq!(client.get("/").body(), "hello");
+    let report = app.end();
+    assert_eq!(fates(&report), [6, 3, 0, 3, 0], "{report:?}");
+    assert!(report.aborts.iter().all(|abort| !abort.by_shutdown), "{report:?}");
+}
+
+// The request that was answered was taken for the one whose head was half there, and the half for a part of its body: the time for the
+// head began a second late.
+#[test]
+fn half_a_head_behind_a_plain_answer_gets_its_408_in_time() {
+    let limits = Limits { header_timeout: Duration::from_millis(300), ..Limits::default() };
+    let service = service_fn(async |_: Request<lameduck::Body>| {
+        Ok::<_, Infallible>(Response::new(Body::from("hello")))
+    });
+    let app = App::start(builder().limits(limits).hyper(service));
+    let mut client = Client::connect(app.main);
+    assert_eq!(client.get("/").body(), "hello");
+    let begin = now();
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n");
+    assert_eq!(client.answer().status, 408);
+    let took = begin.elapsed();
+    assert!((300..1_000).contains(&took.as_millis()), "{took:?}");
+    let _ = app.end();
+}
+
+// A task of tokio's may do a hundred and some things at once; then its socket pretends to be full. What could not be written is left to
+// hyper together with the requests behind it, of which one is garbage: hyper ends the connection, and must not do so too soon.
+#[test]
+fn plain_requests_before_garbage_are_answered_however_many_they_are() {
+    for count in [1, 100, 127, 128, 130, 140, 200] {
+        let app = App::start(host(async |_, _| Body::from("hello")));
+        let mut client = Client::connect(app.main);
+        client.send(format!("{}\0garbage\r\n\r\n", GET.repeat(count)));
+        for nth in 1..=count {
+            assert_eq!(
+                client.try_answer().map(|answer| answer.body()).as_deref(),
+                Ok("hello"),
+                "{nth} of {count}"
+            );
+        }
+        assert_eq!(client.end(), End::Closed);
+        let count = count as u64;
+        assert_eq!(fates(&app.end()), [count, count, 0, 0, 0]);
+    }
+}
+
+// All that one client had asked was answered in one turn of its task, up to a hundred and some requests; hyper answers sixteen.
+#[test]
+fn a_client_that_asks_much_at_once_leaves_others_their_turn() {
+    let (before, woken) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let seen = before.clone();
+    let app = App::start_on(
+        host(move |path, _| {
+            let (before, woken) = (before.clone(), woken.clone());
+            async move {
+                match &*path {
+                    "/wait" => {
+                        woken.notified().await;
+                        return Body::from(before.load(SeqCst).to_string());
+                    }
+                    "/wake" => woken.notify_one(),
+                    _ => drop(before.fetch_add(1, SeqCst)),
+                }
+                Body::from("hello")
+            }
+        }),
+        Workers::OneThread,
+    );
+    let mut other = Client::connect(app.main);
+    other.send_get("/wait");
+    until_holds("it waits", || app.status()["requests"]["in_flight"] == 1);
+    let mut client = Client::connect(app.main);
+    client.send(format!("GET /wake HTTP/1.1\r\nhost: test\r\n\r\n{}", GET.repeat(200)));
+    let answer = other.answer().body();
+    assert!(
+        answer.parse::<usize>().unwrap() <= 32,
+        "{answer} of one client's before the other's first"
+    );
+    for _ in 0..201 {
+        assert_eq!(client.answer().body(), "hello");
+    }
+    assert_eq!(seen.load(SeqCst), 200);
+    assert_eq!(fates(&app.end()), [202, 202, 0, 0, 0]);
+}
+
+// Its request kept its link, and the link the request: nobody dropped them, the request was in flight for ever, and the report called
+// it aborted by the stop (exit code 3).
+#[test]
+fn a_body_that_panics_as_it_is_asked_for_its_end_has_a_fate() {
+    let app = App::start(host(async |path, _| {
+        let panics = match &*path {
+            "/at-once" => Panics::AsItIsAskedForItsEnd,
+            _ => Panics::AfterItsPiece,
+        };
+        Body::new(Odd { panics, ..Odd::new("all of it", 9) })
+    }));
+    for path in ["/at-once", "/after"] {
+        let mut client = Client::connect(app.main);
+        client.send_get(path);
+        let _ = client.end();
+    }
+    let report = app.end();
+    assert_eq!((fates(&report), report.code()), ([2, 0, 0, 0, 2], 0), "{report:?}");
+}
+
+// The time was read when the handler had answered, and not when its body was sent.
+#[cfg(feature = "metrics")]
+#[test]
+fn latency_runs_to_the_end_of_a_plain_answer() {
+    let app = App::start(host(async |_, _| {
+        Body::new(Odd { takes: Duration::from_millis(120), ..Odd::new("all of it", 9) })
+    }));
+    assert_eq!(app.get("/").body(), "all of it");
+    until_holds("it is counted", || app.status()["requests"]["finished"] == 1);
+    let page = app.probe("/metrics").body();
+    let sum = page
+        .lines()
+        .find_map(|line| line.split_once("request_duration_seconds_sum ")?.1.parse::<f64>().ok());
+    assert!(sum.unwrap() >= 0.12, "{sum:?}");
+    let _ = app.end();
+}
+
+// hyper polled the handler that had just waited once more, so that whoever had only made room for others had made none.
+#[test]
+fn a_handler_that_yields_lets_others_have_their_turn() {
+    let app = App::start_on(
+        host(async |_, _| {
+            let turn = Arc::new(AtomicBool::new(false));
+            let others = turn.clone();
+            let mut tasks = JoinSet::new();
+            tasks.spawn(async move { others.store(true, SeqCst) });
+            tokio::task::yield_now().await;
+            let had = turn.load(SeqCst);
+            tasks.join_all().await;
+            Body::from(had.to_string())
+        }),
+        Workers::OneThread,
+    );
+    assert_eq!(app.get("/").body(), "true");
+    let _ = app.end();
+}
+
+/// Asks for so many large answers and reads none.
+fn stuff(app: &App, count: usize) -> Client {
+    let mut client = Client::connect(app.main);
+    client.send(GET.repeat(count));
+    // Until the kernel takes no more, for which there is no sign but that nothing moves.
+    let mut last = u64::MAX;
+    until_holds("full buffers", || {
+        block(Duration::from_millis(200));
+        let started = app.status()["requests"]["started"].as_u64().unwrap();
+        std::mem::replace(&mut last, started) == started && started > 1
+    });
+    client
+}
+
+#[test]
+fn plain_answers_that_the_kernel_does_not_take_at_once_come_whole() {
+    let app = App::start(host(async |_, number| {
+        Body::from(number.to_string().repeat(13_000 / number.to_string().len()))
+    }));
+    let mut client = stuff(&app, 1_000);
+    for number in 0..1_000_usize {
+        let number = number.to_string();
+        assert_eq!(client.answer().body(), number.repeat(13_000 / number.len()));
+    }
+    assert_eq!(client.get("/").status, 200, "the connection goes on");
+    assert_eq!(fates(&app.end()), [1_001, 1_001, 0, 0, 0]);
+}
+
+#[test]
+fn a_plain_answer_that_is_not_read_through_the_stop_is_reset_and_counted() {
+    let app = App::start(host(async |_, _| Body::from(vec![b'x'; 13_000])));
+    let mut client = stuff(&app, 1_000);
+    app.stop();
+    let report = app.report();
+    let [started, finished, timed_out, aborted, gone] = fates(&report);
+    assert_eq!((started, timed_out, gone), (finished + aborted, 0, 0), "{report:?}");
+    assert!(finished > 0 && aborted > 0, "{report:?}");
+    assert_eq!(report.connections.reset, 1, "{report:?}");
+    assert_eq!(client.end(), End::Reset);
+}
+
+#[test]
+fn a_plain_answer_whose_client_leaves_while_it_is_sent_is_gone() {
+    let app = App::start(host(async |_, _| Body::from(vec![b'x'; 13_000])));
+    drop(stuff(&app, 1_000));
+    until_holds("gone", || app.status()["requests"]["in_flight"] == 0);
+    let report = app.end();
+    let [started, finished, timed_out, aborted, gone] = fates(&report);
+    assert_eq!((started, timed_out, aborted), (finished + gone, 0, 0), "{report:?}");
+    assert!(finished > 0 && gone > 0, "{report:?}");
+}
+
+// The stop is asked for while a handler blocks its worker: its answer is the last all the same, and says so.
+#[test]
+fn a_stop_while_a_plain_handler_blocks_is_told_with_its_answer() {
+    let (begun, heard) = mpsc::channel();
+    let app = App::start_on(
+        host(move |path, _| {
+            if path == "/block" {
+                begun.send(()).unwrap();
+                block(Duration::from_millis(400));
+            }
+            async { Body::from("hello") }
+        }),
+        Workers::Threads(1),
+    );
+    let mut client = Client::connect(app.main);
+    client.send(format!("GET /block HTTP/1.1\r\nhost: test\r\n\r\n{GET}"));
+    heard.recv().unwrap();
+    app.stop();
+    assert!(client.answer().says_close());
+    assert_eq!(client.end(), End::Closed);
+    let report = app.report();
+    assert_eq!(fates(&report), [1, 1, 0, 0, 0], "{report:?}");
+    assert_eq!(report.connections.close_races, 1, "{report:?}");
+}
+
+// A handler that begins plain and ends with hyper has one fate, whoever ends it.
+#[test]
+fn a_plain_handler_that_waits_is_timed_out_cancelled_and_counted_once() {
+    let contexts = Arc::new(Mutex::new(Vec::new()));
+    let kept = contexts.clone();
+    let service = service_fn(move |request: Request<lameduck::Body>| {
+        let context = request.body().context().clone();
+        kept.lock().unwrap().push(context.clone());
+        async move {
+            match request.uri().path() {
+                "/zero" => context.set_timeout(Some(Duration::ZERO)),
+                "/own" => context.set_timeout(Some(Duration::from_millis(100))),
+                "/none" => context.set_timeout(None),
+                _ => {}
+            }
+            if request.uri().path() == "/none" {
+                pause(500).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, Infallible>(Response::new(Body::from("hello")))
+        }
+    });
+    let app =
+        App::start(builder().request_timeout(Some(Duration::from_millis(300))).hyper(service));
+    for (path, status, least) in
+        [("/zero", 503, 0), ("/own", 503, 100), ("/", 503, 300), ("/none", 200, 500)]
+    {
+        let begin = now();
+        assert_eq!(app.get(path).status, status, "{path}");
+        let took = begin.elapsed().as_millis();
+        assert!((least..least + 150).contains(&took), "{path} took {took} ms");
+    }
+    let cancelled: Vec<_> =
+        contexts.lock().unwrap().iter().map(lameduck::RequestContext::is_cancelled).collect();
+    assert_eq!(cancelled, [true, true, true, false]);
+    assert_eq!(fates(&app.end()), [4, 1, 3, 0, 0]);
+}
+
+// What the client leaves unread must not be torn from it: it says that it is done, and the answer's end is ours.
+#[test]
+fn a_plain_request_that_asks_for_the_end_gets_it_with_its_answer() {
+    let app = App::start(host(async |_, _| Body::from("hello")));
+    let mut client = Client::connect(app.main);
+    client.send(format!("{GET}GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n{GET}"));
+    assert!(!client.answer().says_close());
+    let last = client.answer();
+    assert!(last.says_close() && last.header(header::DATE.as_str()).is_some());
+    assert_eq!(client.end(), End::Closed);
+    let report = app.end();
+    assert_eq!(fates(&report), [2, 2, 0, 0, 0], "{report:?}");
+    assert_eq!(report.connections.close_races, 0, "the client's own end is no race");
+}
+
+// Whoever panics before there is a handler at all costs that request alone, and the requests behind it are answered.
+#[test]
+fn a_service_that_panics_as_it_is_called_costs_its_request_alone() {
+    let app = App::start(host(|path, _| {
+        assert_ne!(path, "/panic", "on purpose");
+        async { Body::from("hello") }
+    }));
+    let mut client = Client::connect(app.main);
+    client.send(format!("{GET}GET /panic HTTP/1.1\r\nhost: test\r\n\r\n{GET}"));
+    assert_eq!(
+        [client.answer().status, client.answer().status, client.answer().status],
+        [200, 500, 200]
+    );
+    let report = app.end();
+    assert_eq!((fates(&report), report.requests.panicked), ([3, 3, 0, 0, 0], 1), "{report:?}");
+}
+
+// What a handler was told outlives its answer: no later request of the connection may be taken for it.
+#[test]
+fn the_context_and_the_fields_of_a_plain_request_outlive_its_answer() {
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let keeper = kept.clone();
+    let service = service_fn(move |request: Request<lameduck::Body>| {
+        let (head, body) = request.into_parts();
+        body.context()
+            .set_timeout(Some(Duration::from_secs(head.uri.path()[1..].parse().unwrap())));
+        keeper.lock().unwrap().push((body, head));
+        async { Ok::<_, Infallible>(Response::new(Body::from("hello"))) }
+    });
+    let app = App::start(builder().hyper(service));
+    let mut client = Client::connect(app.main);
+    for number in 1..=200 {
+        client.send(format!(
+            "GET /{number} HTTP/1.1\r\nhost: test\r\nx-number: {number}\r\nx-long: {}\r\n\r\n",
+            "y".repeat(number * 7)
+        ));
+        assert_eq!(client.answer().body(), "hello");
+    }
+    let mut last = None;
+    for (number, (body, head)) in (1..).zip(kept.lock().unwrap().iter()) {
+        assert_eq!(head.uri.path(), format!("/{number}"));
+        assert_eq!(head.headers["x-number"], number.to_string());
+        assert_eq!(head.headers["x-long"].len(), number * 7);
+        let deadline = body.context().deadline();
+        assert!(deadline > last && !body.context().is_cancelled(), "{number}");
+        last = deadline;
+    }
+    assert_eq!(fates(&app.end()), [200, 200, 0, 0, 0]);
+}
+
+// Its last answer was a moment ago, and nothing of it is left: the exit waits for no such connection, however many there are.
+#[test]
+fn connections_that_were_just_answered_do_not_delay_the_exit() {
+    let app = App::start(host(async |_, _| Body::from("hello")));
+    let mut clients: Vec<_> = (0..300).map(|_| Client::connect(app.main)).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").body(), "hello");
+    }
+    let status = app.status();
+    assert_eq!(
+        (&status["connections"]["open"], &status["requests"]["in_flight"]),
+        (&300.into(), &0.into()),
+        "{status}"
+    );
+    let report = app.end();
+    assert!(report.shutdown < Duration::from_millis(900), "{report:?}");
+    assert_eq!(
+        (fates(&report), report.connections.drained),
+        ([300, 300, 0, 0, 0], 300),
+        "{report:?}"
+    );
+    for client in &mut clients {
+        assert_eq!(client.end(), End::Closed);
+    }
+}
+
+// A handler may hand its thread's other tasks to another thread, and so begin on one thread what it ends there alone.
+#[test]
+fn a_plain_handler_may_block_in_place() {
+    let app = App::start(host(|_, number| async move {
+        tokio::task::block_in_place(|| block(Duration::from_millis(30)));
+        Body::from(number.to_string())
+    }));
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = Client::connect(app.main);
+            aside(move || {
+                client.send(GET.repeat(4));
+                (0..4).map(|_| client.answer().body()).collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let mut answers: Vec<usize> = clients
+        .into_iter()
+        .flat_map(|client| client.join().unwrap())
+        .map(|answer| answer.parse().unwrap())
+        .collect();
+    answers.sort_unstable();
+    assert_eq!(answers, (0..32).collect::<Vec<_>>());
+    assert_eq!(fates(&app.end()), [32, 32, 0, 0, 0]);
+}
+
+// The client of a handler that waits leaves: its context is cancelled, its handler dropped, though hyper has never called it.
+#[test]
+fn a_plain_handler_whose_client_leaves_is_told_and_gone() {
+    let contexts = Arc::new(Mutex::new(Vec::new()));
+    let kept = contexts.clone();
+    let service = service_fn(move |request: Request<lameduck::Body>| {
+        kept.lock().unwrap().push(request.body().context().clone());
+        async move {
+            if request.uri().path() == "/wait" {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, Infallible>(Response::new(Body::from("hello")))
+        }
+    });
+    let app = App::start(builder().request_timeout(None).hyper(service));
+    let mut client = Client::connect(app.main);
+    client.send(format!("{GET}GET /wait HTTP/1.1\r\nhost: test\r\n\r\n"));
+    until_holds("it waits", || {
+        app.status()["requests"]["started"] == 2 && app.status()["requests"]["finished"] == 1
+    });
+    // With an answer unread: its kernel sends a reset.
+    drop(client);
+    until_holds("it is gone", || app.status()["requests"]["gone"] == 1);
+    let cancelled: Vec<_> =
+        contexts.lock().unwrap().iter().map(lameduck::RequestContext::is_cancelled).collect();
+    assert_eq!(cancelled, [false, true]);
+    assert_eq!(fates(&app.end()), [2, 1, 0, 0, 1]);
+}
+
+// Who speaks HTTP/2 after plain requests speaks it as anybody would on a parked connection.
+#[test]
+fn a_preface_after_a_plain_answer_is_heard() {
+    let app = App::start(host(async |_, _| Body::from("hello")));
+    let mut client = Client::connect(app.main);
+    assert_eq!(client.get("/").body(), "hello");
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    assert_eq!(client.exactly(9).map(|frame| frame[3]), Ok(4), "SETTINGS");
+    drop(client);
+    assert_eq!(fates(&app.end()), [1, 1, 0, 0, 0]);
+}
+
+// Its kernel takes no more, in the middle of a plain answer: in the drain it has five seconds, and then is cut, though more would be left.
+#[test]
+fn a_client_that_stops_reading_plain_answers_is_cut_after_five_seconds_of_the_drain() {
+    let plan = Plan { drain: Duration::from_secs(15), ..quick_plan() };
+    let app = App::start(planned(plan, async |_, _| Body::from(vec![b'x'; 13_000])));
+    let mut client = stuff(&app, 1_000);
+    app.stop();
+    let report = app.report();
+    assert!((5..8).contains(&report.shutdown.as_secs()), "{report:?}");
+    let [started, finished, timed_out, aborted, gone] = fates(&report);
+    assert_eq!((started, timed_out, gone), (finished + aborted, 0, 0), "{report:?}");
+    assert_eq!(client.end(), End::Reset);
+}
+
+// The same client, which reads on when the drain has begun: what had begun comes whole, what had not is left, and counted as a race.
+#[test]
+fn a_client_that_reads_its_plain_answers_in_the_drain_gets_what_had_begun() {
+    let plan = Plan { drain: Duration::from_secs(15), ..quick_plan() };
+    let app = App::start(planned(plan, async |_, _| Body::from(vec![b'x'; 13_000])));
+    let mut client = stuff(&app, 1_000);
+    app.stop();
+    app.wait_for_phase("draining");
+    let mut whole = 0;
+    let end = loop {
+        match client.try_answer() {
+            Ok(answer) => {
+                assert_eq!(answer.bytes.len(), 13_000);
+                whole += 1;
+            }
+            Err(end) => break end,
+        }
+    };
+    assert_eq!(end, End::Closed);
+    let report = app.report();
+    assert_eq!(fates(&report), [whole, whole, 0, 0, 0], "{report:?}");
+    assert_eq!(report.connections.close_races, 1, "{report:?}");
+    assert!(report.shutdown < Duration::from_secs(5), "{report:?}");
+}

@@ -1,0 +1,510 @@
+//! P4, P5, P6: what clients send that is unusual, and what comes of it, wherever the connection waits.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+use crate::support::{
+    App, Client, End,
+    app::Workers,
+    block, builder,
+    frames::{END_HEADERS, END_STREAM, HEADERS, Http2},
+    now, quick_plan, until_holds,
+};
+use axum::body::Body;
+use futures_util::StreamExt;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::service::service_fn;
+use lameduck::{HalfClose, Host, HttpService, Limits, Report, lifecycle::Plan};
+use std::{
+    convert::Infallible,
+    io::{Read, Write},
+    time::Duration,
+};
+
+/// Paths say what comes of a request: `/405` refuses it unread, `/echo` returns its body, `/101` changes the protocol at
+/// once and `/read-101` once the body was read.
+fn paths() -> Host<impl HttpService> {
+    limited(Limits::default())
+}
+
+fn limited(limits: Limits) -> Host<impl HttpService> {
+    let plan = Plan { lame_duck: Duration::ZERO, drain: Duration::from_secs(15), ..quick_plan() };
+    builder().plan(plan).limits(limits).request_timeout(None).hyper(service_fn(
+        async |request: Request<lameduck::Body>| {
+            let status = |status| {
+                Ok::<_, Infallible>(Response::builder().status(status).body(Body::empty()).unwrap())
+            };
+            let switch = || {
+                let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+                response
+                    .header(header::UPGRADE, "echo")
+                    .header(header::CONNECTION, "upgrade")
+                    .body(Body::empty())
+            };
+            match request.uri().path() {
+                "/405" => status(StatusCode::METHOD_NOT_ALLOWED),
+                "/101" => {
+                    echo(hyper::upgrade::on(request));
+                    Ok(switch().unwrap())
+                }
+                "/read-101" => {
+                    let (head, body) = request.into_parts();
+                    let read = body.collect().await.unwrap().to_bytes();
+                    echo(hyper::upgrade::on(Request::from_parts(head, ())));
+                    let mut response = switch().unwrap();
+                    response
+                        .headers_mut()
+                        .insert("x-body", http::HeaderValue::from_bytes(&read).unwrap());
+                    Ok(response)
+                }
+                "/cause" => {
+                    let context = request.body().context().clone();
+                    context.cancelled().await;
+                    Ok(Response::new(Body::from(format!("{:?}", context.cancel_cause()))))
+                }
+                "/late" => {
+                    let context = request.body().context().clone();
+                    crate::support::pause(700).await;
+                    Ok(Response::new(Body::from(format!("{:?}", context.cancel_cause()))))
+                }
+                "/never" => std::future::pending().await,
+                "/endless" => {
+                    let piece = futures_util::stream::iter([Ok::<_, Infallible>("piece")]);
+                    Ok(Response::new(Body::from_stream(
+                        piece.chain(futures_util::stream::pending()),
+                    )))
+                }
+                "/echo" => Ok(Response::new(Body::new(request.into_body()))),
+                "/read" => Ok(Response::new(Body::from(
+                    request.into_body().collect().await.unwrap().to_bytes(),
+                ))),
+                _ if request.method() == http::Method::CONNECT => {
+                    status(StatusCode::METHOD_NOT_ALLOWED)
+                }
+                _ => Ok(Response::new(Body::from("hello"))),
+            }
+        },
+    ))
+}
+
+#[expect(clippy::disallowed_methods, reason = "an upgraded connection ends with its client")]
+fn echo(upgrade: hyper::upgrade::OnUpgrade) {
+    drop(tokio::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let (mut reading, mut writing) = tokio::io::split(hyper_util::rt::TokioIo::new(upgraded));
+        let _ = tokio::io::copy(&mut reading, &mut writing).await;
+    }));
+}
+
+/// With one worker, on a thread of its own, as `lameduck::main` does it.
+fn start<S: HttpService>(host: Host<S>) -> App {
+    App::start_on(host, Workers::Threads(1))
+}
+
+/// Started, finished, timed out, aborted, gone.
+fn fates(report: &Report) -> [u64; 5] {
+    let requests = &report.requests;
+    [requests.started, requests.finished, requests.timed_out, requests.aborted, requests.gone]
+}
+
+/// Clients whose connections wait for their next request, in the idle set where there is one.
+fn idle<const N: usize>(app: &App) -> [Client; N] {
+    let clients = std::array::from_fn(|_| {
+        let mut client = Client::connect(app.main);
+        assert_eq!(client.get("/").body(), "hello");
+        client
+    });
+    block(Duration::from_millis(1_500));
+    clients
+}
+
+// An idle connection sent a request with `Upgrade: h2c` and a part of its body. The 405 was never sent, the connection ended without a
+// byte, and the request was counted as finished: hyper returns an upgrade that was asked for before it has flushed, and a connection
+// that has just left the idle set cannot write at once.
+#[test]
+fn a_response_to_a_request_that_asked_for_an_upgrade_is_sent_before_the_connection_ends() {
+    let app = start(paths());
+    let requests = [
+        "POST /405 HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 200000\r\n\r\n",
+        "CONNECT test:80 HTTP/1.1\r\nhost: test\r\ncontent-length: 200000\r\n\r\n",
+    ];
+    for request in requests {
+        let [idle] = idle(&app);
+        for mut client in [idle, Client::connect(app.main)] {
+            client.send(format!("{request}{}", "x".repeat(100)));
+            assert_eq!(client.answer().status, 405);
+            assert_eq!(client.end(), End::Closed);
+        }
+    }
+    let report = app.end();
+    assert_eq!(fates(&report), [6, 6, 0, 0, 0]);
+    assert_eq!(report.connections.upgraded, 0);
+}
+
+// A request asked for an upgrade in vain, and its connection was kept. When it ended, hyper gave the transport away as if it had been
+// upgraded then, and it was counted so.
+#[test]
+fn an_upgrade_that_was_asked_for_in_vain_is_not_counted_when_its_connection_ends() {
+    let app = start(paths());
+    let mut client = Client::connect(app.main);
+    client.send("GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n");
+    assert_eq!(client.answer().body(), "hello");
+    client.send("bad request\r\n\r\n");
+    assert_eq!(client.answer().status, 400);
+    assert_eq!(client.end(), End::Closed);
+    let report = app.end();
+    assert_eq!(report.connections.upgraded, 0);
+    assert_eq!(report.connections.open(), 0);
+}
+
+// The body of a request that changed the protocol was taken for the first bytes of the new one.
+#[test]
+fn the_protocol_does_not_change_before_the_body_was_read() {
+    let app = start(paths());
+    let request = |path| {
+        format!("POST {path} HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n")
+    };
+    for body in [
+        "content-length: 4\r\n\r\nbody",
+        "transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+    ] {
+        let mut client = Client::connect(app.main);
+        client.send(format!("{}{body}new protocol", request("/101")));
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.says_close()), (400, true));
+        assert_eq!(client.end(), End::Closed);
+        let mut client = Client::connect(app.main);
+        client.send(format!("{}{body}new protocol", request("/read-101")));
+        let head = client.head().unwrap();
+        assert_eq!((head.status, head.header("x-body")), (101, Some("body")));
+        assert_eq!(client.exactly(12).unwrap(), b"new protocol");
+    }
+    let mut client = Client::connect(app.main);
+    client.send("GET /101 HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nnew protocol");
+    assert_eq!(client.head().unwrap().status, 101);
+    assert_eq!(client.exactly(12).unwrap(), b"new protocol");
+    drop(client);
+    until_holds("the end of all", || app.status()["connections"]["open"] == 0);
+    assert_eq!(app.end().connections.upgraded, 3);
+}
+
+// A trailer section that ends with bare LF swallowed the request behind it: hyper looks for CRLF, and its parser of fields reads LF as
+// well. A proxy that reads LF saw two requests where one was served, and matched the responses with the wrong requests.
+#[test]
+fn nothing_is_served_behind_a_trailer_section() {
+    let app = start(paths());
+    let chunked = "HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
+    let next = "GET /405 HTTP/1.1\r\nhost: test\r\n\r\n";
+    for trailers in ["a: b\n\n", "\n", "a: b\r\n\n", "a: b\r\n\r\n"] {
+        for path in ["/read", "/echo", "/405"] {
+            let mut client = Client::connect(app.main);
+            client.send(format!("POST {path} {chunked}4\r\nbody\r\n0\r\n{trailers}{next}{next}"));
+            let answer = client.answer();
+            assert!(answer.says_close(), "{path} {trailers:?} {answer:?}");
+            assert_eq!(client.end(), End::Closed);
+        }
+        let mut client = Client::connect(app.main);
+        client.send(format!("POST / {chunked}0\r\n{trailers}{next}{next}"));
+        assert!(client.answer().says_close());
+        assert_eq!(client.end(), End::Closed);
+    }
+    // Without trailers the connection goes on.
+    let mut client = Client::connect(app.main);
+    client.send(format!("POST /read {chunked}4\r\nbody\r\n0\r\n\r\n{next}"));
+    let answer = client.answer();
+    assert_eq!((&*answer.body(), answer.says_close()), ("body", false));
+    assert_eq!(client.answer().status, 405);
+    drop(client);
+    let _ = app.end();
+}
+
+/// Without a deadline for requests, and with this policy.
+fn patient(half_close: HalfClose) -> Host<impl HttpService> {
+    limited(Limits { half_close, ..Limits::default() })
+}
+
+/// Sends a request for `path` and waits until it runs; `behind` is sent with it.
+fn run(app: &App, client: &mut Client, path: &str, behind: &str) {
+    client.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n{behind}"));
+    until_holds("its start", || app.status()["in_flight"] == 1);
+}
+
+// A client shut its side, and then its connection was reset. The request stayed in flight, and held the stop until the end of the cancel
+// wait: after an end the kernel returns an end for ever, whatever comes of the connection.
+#[test]
+fn a_client_that_is_reset_after_its_end_is_gone() {
+    let app = start(patient(HalfClose::Serve));
+    let next = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+    for behind in ["", next] {
+        for path in ["/never", "/endless"] {
+            let [idle] = idle(&app);
+            for mut client in [Client::connect(app.main), idle] {
+                run(&app, &mut client, path, behind);
+                client.shut_write();
+                block(Duration::from_millis(100));
+                assert_eq!(app.status()["in_flight"], 1);
+                client.reset();
+                until_holds("its end", || app.status()["in_flight"] == 0);
+            }
+        }
+    }
+    let mut client = Client::connect(app.main);
+    run(&app, &mut client, "/never", "");
+    client.shut_write();
+    app.stop();
+    app.wait_for_phase("draining");
+    client.reset();
+    let report = app.report();
+    assert!(report.shutdown < Duration::from_secs(4), "{:?}", report.shutdown);
+    assert_eq!(fates(&report), [13, 4, 0, 0, 9]);
+}
+
+// On a Unix socket a client that has closed its end is known to be gone without a reset.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_that_closes_its_unix_socket_is_gone_and_one_that_shuts_its_side_is_served() {
+    let path = crate::support::scratch_path("gone.sock");
+    let address = format!("unix:{}", path.display()).parse().unwrap();
+    let service = service_fn(async |request: Request<lameduck::Body>| {
+        let context = request.body().context().clone();
+        context.cancelled().await;
+        Ok::<_, Infallible>(Response::new(Body::from(format!("{:?}", context.cancel_cause()))))
+    });
+    // The address that an `App` waits for is one of TCP.
+    let app = start(builder().request_timeout(None).main_address(address).hyper(service));
+    let connect = || {
+        let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        stream
+    };
+    let gone = connect();
+    until_holds("its start", || app.status()["in_flight"] == 1);
+    drop(gone);
+    until_holds("its end", || app.status()["in_flight"] == 0);
+    let mut half_closed = connect();
+    half_closed.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut response = String::new();
+    half_closed.read_to_string(&mut response).unwrap();
+    assert!(response.ends_with("Some(ClientHalfClosed)"), "{response}");
+    assert_eq!(fates(&app.end()), [2, 1, 0, 0, 1]);
+}
+
+// A client gave up by closing its connection, which begins with a FIN. The handler ran on, and could not know.
+#[test]
+fn a_handler_learns_that_its_client_has_shut_its_side_and_its_response_is_sent() {
+    let app = start(patient(HalfClose::Serve));
+    let [idle] = idle(&app);
+    for mut client in [Client::connect(app.main), idle] {
+        let begin = now();
+        client.send("GET /cause HTTP/1.1\r\nhost: test\r\n\r\n");
+        client.shut_write();
+        assert_eq!(client.answer().body(), "Some(ClientHalfClosed)");
+        assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+        assert_eq!(client.end(), End::Closed);
+    }
+    // Seen later if a next request lies before the end.
+    let mut client = Client::connect(app.main);
+    run(&app, &mut client, "/cause", "GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+    client.shut_write();
+    assert_eq!(client.answer().body(), "Some(ClientHalfClosed)");
+    assert_eq!(client.answer().body(), "hello");
+    assert_eq!(client.end(), End::Closed);
+    assert_eq!(fates(&app.end()), [5, 5, 0, 0, 0]);
+}
+
+#[test]
+fn a_request_of_a_client_that_has_shut_its_side_is_dropped_if_the_setting_says_so() {
+    let app = start(patient(HalfClose::Drop));
+    for (path, end) in [("/never", End::Closed), ("/endless", End::Reset)] {
+        let mut client = Client::connect(app.main);
+        run(&app, &mut client, path, "");
+        if path == "/endless" {
+            assert_eq!(client.head().unwrap().status, 200);
+            assert_eq!(client.chunk().unwrap(), b"piece");
+        }
+        client.shut_write();
+        assert_eq!(client.end(), end, "{path}");
+    }
+    // One that responds at once is not.
+    let mut client = Client::connect(app.main);
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+    client.shut_write();
+    assert_eq!(client.answer().body(), "hello");
+    assert_eq!(fates(&app.end()), [3, 1, 0, 0, 2]);
+}
+
+#[test]
+fn a_half_close_is_ignored_if_the_setting_says_so_and_a_client_that_is_gone_is_not() {
+    let app = start(patient(HalfClose::Ignore));
+    let mut client = Client::connect(app.main);
+    run(&app, &mut client, "/late", "");
+    client.shut_write();
+    assert_eq!(client.answer().body(), "None");
+    let mut client = Client::connect(app.main);
+    run(&app, &mut client, "/never", "");
+    client.shut_write();
+    client.reset();
+    until_holds("its end", || app.status()["in_flight"] == 0);
+    assert_eq!(fates(&app.end()), [2, 1, 0, 0, 1]);
+}
+
+// RFC 9113 §8.3.1: a request whose host field named another host than its authority was served, and two readers of it could
+// have read two hosts.
+#[test]
+fn a_stream_whose_host_and_authority_differ_is_refused_alone() {
+    let app = start(paths());
+    let mut client = Http2::connect(app.main);
+    let fields = |authority: &str, hosts: &[&str]| {
+        // GET, http, `/`; then literals: `:authority` is name 1 of the static table, `host` is 38.
+        let mut block = b"\x82\x86\x84\x41".to_vec();
+        block.push(u8::try_from(authority.len()).unwrap());
+        block.extend_from_slice(authority.as_bytes());
+        for host in hosts {
+            block.extend_from_slice(&[0x0f, 0x17, u8::try_from(host.len()).unwrap()]);
+            block.extend_from_slice(host.as_bytes());
+        }
+        block
+    };
+    for (authority, hosts, is_served) in [
+        ("a", &["a"][..], true),
+        ("a", &["A:80"], true),
+        ("a", &["b"], false),
+        ("a", &["a", "a"], false),
+        ("a", &["a b"], false),
+        ("u@a", &[], false),
+        ("a", &[], true),
+    ] {
+        let stream = client.take_stream();
+        client.send(HEADERS, END_STREAM | END_HEADERS, stream, &fields(authority, hosts));
+        let body = client.body(stream);
+        assert_eq!(body == "hello", is_served, "{authority:?} {hosts:?} {body:?}");
+        assert!(is_served || body.starts_with("bad request: "), "{body:?}");
+    }
+    drop(client);
+    assert_eq!(fates(&app.end()), [7, 7, 0, 0, 0]);
+}
+
+/// A head has little time here, so that a wait for one is soon found out.
+fn hasty() -> Host<impl HttpService> {
+    limited(Limits { header_timeout: Duration::from_millis(400), ..Limits::default() })
+}
+
+// An empty line after a request, or after its body, made a kept connection one that waits for the rest of a head, and it got a 408 that
+// no request had asked for. RFC 9112 §2.2: ignore it.
+#[test]
+fn an_empty_line_is_no_request() {
+    let app = start(hasty());
+    let post = "POST /read HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\nbody";
+    for lines in ["\r\n", "\n", "\r\n\r\n\n", "\r"] {
+        let mut new = Client::connect(app.main);
+        let mut kept = Client::connect(app.main);
+        assert_eq!(kept.get("/").body(), "hello");
+        let mut through_hyper = Client::connect(app.main);
+        through_hyper.send(format!("{post}{lines}"));
+        assert_eq!(through_hyper.answer().body(), "body");
+        let mut pipelined = Client::connect(app.main);
+        pipelined.send(format!("GET / HTTP/1.1\r\nhost: test\r\n\r\n{lines}"));
+        assert_eq!(pipelined.answer().body(), "hello");
+        let [mut idle] = idle(&app);
+        for client in [&mut new, &mut kept, &mut idle] {
+            client.send(lines);
+        }
+        block(Duration::from_millis(1_500));
+        for client in [&mut new, &mut kept, &mut through_hyper, &mut pipelined, &mut idle] {
+            assert!(client.is_silent_for(Duration::from_millis(1)), "{lines:?}");
+            if lines == "\r" {
+                client.send("\n");
+            }
+            client.send(post);
+            assert_eq!(client.answer().body(), "body", "{lines:?}");
+            client.send(format!(
+                "{lines}{}GET / HTTP/1.1\r\nhost: test\r\n\r\n",
+                if lines == "\r" { "\n" } else { "" }
+            ));
+            assert_eq!(client.answer().body(), "hello", "{lines:?}");
+        }
+    }
+    let _ = app.end();
+}
+
+// An empty line in the kernel was taken for a request as the drain began: it was waited for, and answered with a 408.
+#[test]
+fn an_empty_line_holds_no_drain_and_is_no_race() {
+    let app = start(paths());
+    let [mut idle] = idle(&app);
+    let mut new = Client::connect(app.main);
+    let mut kept = Client::connect(app.main);
+    assert_eq!(kept.get("/").body(), "hello");
+    let mut last = Client::connect(app.main);
+    for client in [&mut idle, &mut new, &mut kept] {
+        client.send("\r\n");
+    }
+    last.send("GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n\r\n");
+    assert_eq!(last.answer().body(), "hello");
+    app.stop();
+    let begin = now();
+    for client in [&mut idle, &mut new, &mut kept, &mut last] {
+        assert!(client.try_answer().is_err());
+        assert_eq!(client.end(), End::Closed);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert_eq!(app.report().connections.close_races, 0);
+}
+
+// A client that sends empty lines for ever kept its connection for ever.
+#[test]
+fn empty_lines_do_not_keep_a_connection() {
+    let app = start(limited(Limits { keep_alive: Duration::from_secs(2), ..Limits::default() }));
+    let mut client = Client::connect(app.main);
+    assert_eq!(client.get("/").body(), "hello");
+    let begin = now();
+    while client.try_send("\r\n").is_ok() && begin.elapsed() < Duration::from_secs(10) {
+        block(Duration::from_millis(50));
+    }
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    let _ = app.end();
+}
+
+// RFC 9112 §3.2: a request of HTTP/1.1 whose host is missing, said twice or not valid was served.
+#[test]
+fn a_request_without_one_valid_host_is_refused() {
+    let app = start(paths());
+    let refused = [
+        "",
+        "host: a\r\nhost: a\r\n",
+        "host: a\r\nhost: b\r\n",
+        "host: a b\r\n",
+        "host: u@a\r\n",
+        "host: a/b\r\n",
+    ];
+    for method in ["GET", "POST"] {
+        let idle = idle::<6>(&app);
+        for (fields, idle) in refused.iter().zip(idle) {
+            for mut client in [Client::connect(app.main), idle] {
+                client.send(format!(
+                    "{method} / HTTP/1.1\r\n{fields}\r\nGET / HTTP/1.1\r\nhost: test\r\n\r\n"
+                ));
+                let answer = client.answer();
+                assert_eq!(
+                    (answer.status, answer.says_close()),
+                    (400, true),
+                    "{method} {fields:?}"
+                );
+                assert_eq!(client.end(), End::Closed);
+            }
+        }
+    }
+    for request in [
+        "GET / HTTP/1.1\r\nHOST:test:80\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost:\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: [::1]:80\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+        "GET http://test/ HTTP/1.1\r\nhost: test\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nhost: test\r\n\r\n",
+    ] {
+        let mut client = Client::connect(app.main);
+        client.send(request);
+        assert_eq!(client.answer().status, 200, "{request:?}");
+    }
+    let _ = app.end();
+}

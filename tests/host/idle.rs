@@ -1,0 +1,129 @@
+//! P15, P5b: idle and silent connections, and how they make room at the connection limit.
+
+use crate::support::{
+    App, Client, End,
+    app::Workers,
+    builder,
+    frames::{GOAWAY, Http2},
+    now, quick_plan, until_holds,
+};
+use axum::body::Body;
+use http::{Request, Response};
+use hyper::service::service_fn;
+use lameduck::{Host, HttpService, Limits, lifecycle::Plan};
+use std::{convert::Infallible, time::Duration};
+
+const ALL_WORKERS: [Workers; 3] = [Workers::Task, Workers::OneThread, Workers::Threads(1)];
+
+fn hello(limits: Limits) -> Host<impl HttpService> {
+    let plan = Plan { lame_duck: Duration::ZERO, drain: Duration::from_secs(5), ..quick_plan() };
+    let service =
+        async |_: Request<lameduck::Body>| Ok::<_, Infallible>(Response::new(Body::from("hello")));
+    builder().plan(plan).limits(limits).hyper(service_fn(service))
+}
+
+fn at_most(connections_max: usize) -> Limits {
+    Limits { connections_max, ..Limits::default() }
+}
+
+fn wait_for_open(app: &App, count: u64) {
+    until_holds("the connections", || app.status()["connections"]["open"].as_u64() == Some(count));
+}
+
+#[test]
+fn a_connection_without_a_byte_is_closed_after_the_first_byte_timeout_and_no_other_is() {
+    // A connection that never sent a byte lived for the keep-alive time, ten minutes.
+    let limits = Limits { first_byte_timeout: Duration::from_millis(700), ..Limits::default() };
+    for workers in ALL_WORKERS {
+        let app = App::start_on(hello(limits), workers);
+        let mut working = Client::connect(app.main);
+        assert_eq!(working.get("/").body(), "hello");
+        let begin = now();
+        let mut silent = Client::connect(app.main);
+        assert_eq!(silent.end(), End::Closed, "{workers:?}");
+        let took = begin.elapsed();
+        assert!(took >= Duration::from_millis(700), "{workers:?}: {took:?}");
+        assert!(took < Duration::from_secs(3), "{workers:?}: {took:?}");
+        assert_eq!(working.get("/").body(), "hello", "it has sent a byte, and is kept alive");
+        let status = app.status();
+        assert_eq!(status["connections"]["first_byte_timeouts"], 1);
+        let report = app.end();
+        assert_eq!(
+            (report.code(), report.connections.close_races, report.connections.evicted),
+            (0, 0, 0)
+        );
+    }
+}
+
+#[test]
+fn silent_connections_do_not_lock_out_a_client_at_the_connection_limit() {
+    // At the limit 120 connections without a byte kept everybody out for ten minutes.
+    for workers in ALL_WORKERS {
+        let app = App::start_on(hello(at_most(20)), workers);
+        let mut silent: Vec<_> = (0..20).map(|_| Client::connect(app.main)).collect();
+        wait_for_open(&app, 20);
+        let begin = now();
+        for n in 0..10 {
+            assert_eq!(Client::connect(app.main).get("/").body(), "hello", "{workers:?} {n}");
+        }
+        assert!(begin.elapsed() < Duration::from_secs(3), "{workers:?}: {:?}", begin.elapsed());
+        assert_eq!(silent[0].end(), End::Closed, "the oldest goes first");
+        assert_eq!(silent[19].get("/").body(), "hello", "the last has its place");
+        let report = app.end();
+        assert!(report.connections.evicted >= 1, "{:?}", report.connections);
+        assert_eq!((report.code(), report.requests.finished), (0, 11));
+    }
+}
+
+#[test]
+fn silent_strangers_do_not_push_out_working_clients() {
+    for workers in ALL_WORKERS {
+        let app = App::start_on(hello(at_most(10)), workers);
+        let mut working: Vec<_> = (0..6).map(|_| Client::connect(app.main)).collect();
+        for client in &mut working {
+            assert_eq!(client.get("/").body(), "hello");
+        }
+        let mut strangers: Vec<_> = (0..30).map(|_| Client::connect(app.main)).collect();
+        for stranger in &mut strangers[..20] {
+            assert_eq!(stranger.end(), End::Closed, "{workers:?}");
+        }
+        for client in &mut working {
+            assert_eq!(client.get("/").body(), "hello", "{workers:?}");
+        }
+        assert_eq!(app.end().code(), 0);
+    }
+}
+
+#[test]
+fn among_clients_that_work_the_longest_idle_makes_room() {
+    for workers in ALL_WORKERS {
+        let app = App::start_on(hello(at_most(3)), workers);
+        let mut clients: Vec<_> = (0..3).map(|_| Client::connect(app.main)).collect();
+        for client in &mut clients {
+            assert_eq!(client.get("/").body(), "hello");
+        }
+        assert_eq!(clients[0].get("/").body(), "hello");
+        let mut fourth = Client::connect(app.main);
+        assert_eq!(fourth.get("/").body(), "hello");
+        assert_eq!(clients[1].end(), End::Closed, "{workers:?}");
+        assert_eq!(clients[0].get("/").body(), "hello");
+        assert_eq!(clients[2].get("/").body(), "hello");
+        assert_eq!(app.end().connections.evicted, 1);
+    }
+}
+
+#[test]
+fn an_idle_http2_connection_makes_room_with_a_goaway() {
+    for workers in ALL_WORKERS {
+        let app = App::start_on(hello(at_most(1)), workers);
+        let mut idle = Http2::connect(app.main);
+        let stream = idle.get("/");
+        assert_eq!(idle.body(stream), "hello");
+        let mut next = Client::connect(app.main);
+        next.send_get("/");
+        idle.wait_for("a GOAWAY", |frame| frame.kind == GOAWAY);
+        idle.read_to_end();
+        assert_eq!(next.answer().body(), "hello");
+        assert_eq!(app.end().connections.evicted, 1);
+    }
+}

@@ -1,0 +1,20 @@
+//! The host in this process, over memory and over real sockets: no child process, no signal, no limit
+//! of the process. What needs one of these is in `tests/process`.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod background;
+mod bodies;
+mod builder;
+mod date;
+mod fast_path;
+mod hooks;
+mod http1;
+mod idle;
+mod idle_set;
+mod os;
+mod outstanding;
+mod timeouts;
+mod tower;
+mod workers;

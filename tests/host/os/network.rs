@@ -1,0 +1,241 @@
+//! P14: a port is ours alone, unless it is shared on purpose. P2: it is reserved before it listens.
+
+use crate::support::os::{accept, any_port, bounded, listen, listen_one, tcp};
+use futures_util::future::{Either, select};
+use lameduck::{
+    os::{OsNetwork, ReusePort, SocketOptions},
+    runtime::{Address, ListenAddress, Listener, Network, Reservation, ServerRole},
+};
+use std::{
+    future::poll_fn,
+    io::{ErrorKind, Read},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+};
+
+fn same(address: &Address) -> ListenAddress {
+    ListenAddress::Tcp(tcp(address))
+}
+
+#[tokio::test]
+async fn a_second_instance_is_refused_while_the_first_listens_with_one_socket_or_three() {
+    for count in [1, 3] {
+        let first = listen(&any_port(), count).await.unwrap();
+        for second in [1, 3] {
+            let error = OsNetwork::default()
+                .reserve(&same(&first[0].local()), ServerRole::Main, second)
+                .unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AddrInUse);
+            assert!(error.raw_os_error().is_some(), "the system's reason is kept");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_second_instance_is_refused_while_the_first_has_only_reserved() {
+    let first = OsNetwork::default().reserve(&any_port(), ServerRole::Main, 2).unwrap();
+    let error =
+        OsNetwork::default().reserve(&same(&first.local()), ServerRole::Main, 2).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+}
+
+#[tokio::test]
+async fn one_port_on_all_addresses_excludes_the_same_port_on_one() {
+    let first = OsNetwork::default().reserve(&ListenAddress::Port(0), ServerRole::Main, 2).unwrap();
+    let port = tcp(&first.local()).port();
+    let second = ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    assert_eq!(
+        OsNetwork::default().reserve(&second, ServerRole::Main, 1).unwrap_err().kind(),
+        ErrorKind::AddrInUse
+    );
+    let _first = first.listen().await.unwrap();
+    assert_eq!(
+        OsNetwork::default().reserve(&second, ServerRole::Main, 1).unwrap_err().kind(),
+        ErrorKind::AddrInUse
+    );
+}
+
+/// A server that closes first leaves connections in TIME_WAIT on its port for a minute.
+async fn port_with_leftovers() -> ListenAddress {
+    let mut listener = listen_one(&any_port()).await;
+    let mut client = TcpStream::connect(tcp(&listener.local())).unwrap();
+    let (server, _) = accept(&mut listener).await.unwrap();
+    drop(server);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    same(&listener.local())
+}
+
+#[tokio::test]
+async fn a_restart_is_not_held_up_by_connections_in_time_wait() {
+    let address = port_with_leftovers().await;
+    let mut again = listen(&address, 2).await.unwrap();
+    let _client = TcpStream::connect(tcp(&again[0].local())).unwrap();
+    let mut other = again.pop().unwrap();
+    let mut one = again.pop().unwrap();
+    bounded(select(
+        poll_fn(move |cx| one.poll_accept(cx)),
+        poll_fn(move |cx| other.poll_accept(cx)),
+    ))
+    .await;
+}
+
+#[tokio::test]
+async fn a_reservation_over_leftovers_is_exclusive_too() {
+    let address = port_with_leftovers().await;
+    let _first = OsNetwork::default().reserve(&address, ServerRole::Main, 2).unwrap();
+    assert_eq!(
+        OsNetwork::default().reserve(&address, ServerRole::Main, 2).unwrap_err().kind(),
+        ErrorKind::AddrInUse
+    );
+}
+
+/// Two instances that bind over leftovers within the same moment both succeed, because both try again with `SO_REUSEADDR`.
+/// The rival does by hand what ours does, and is a step behind or ahead.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn of_two_instances_that_bind_in_the_same_moment_only_one_listens() {
+    let rival = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    rival.set_reuse_address(true).unwrap();
+    rival.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let address = ListenAddress::Tcp(rival.local_addr().unwrap().as_socket().unwrap());
+    let ours = OsNetwork::default().reserve(&address, ServerRole::Main, 2).unwrap();
+    let rival_listens = rival.listen(16).is_ok();
+    rival.set_reuse_port(true).unwrap();
+    let we_listen = ours.listen().await.is_ok();
+    assert_ne!(rival_listens, we_listen);
+}
+
+#[tokio::test]
+async fn instances_that_both_ask_for_it_share_a_port() {
+    let shared =
+        || OsNetwork::new(SocketOptions { reuse_port: ReusePort::Yes, ..SocketOptions::default() });
+    let first = shared().reserve(&any_port(), ServerRole::Main, 2).unwrap();
+    let address = same(&first.local());
+    let _first = first.listen().await.unwrap();
+    let second = shared().reserve(&address, ServerRole::Main, 2).unwrap().listen().await.unwrap();
+    assert_eq!(second.len(), 2);
+    let error = OsNetwork::default().reserve(&address, ServerRole::Main, 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse, "one that did not ask is refused");
+}
+
+#[tokio::test]
+async fn a_reserved_port_refuses_connections_until_it_listens() {
+    let reservation = OsNetwork::default().reserve(&any_port(), ServerRole::Main, 1).unwrap();
+    let address = tcp(&reservation.local());
+    assert_ne!(address.port(), 0);
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    let _listening = reservation.listen().await.unwrap();
+    TcpStream::connect(address).unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_reservation_gives_its_port_back() {
+    let reservation = OsNetwork::default().reserve(&any_port(), ServerRole::Main, 1).unwrap();
+    let address = same(&reservation.local());
+    drop(reservation);
+    OsNetwork::default().reserve(&address, ServerRole::Main, 1).unwrap();
+}
+
+#[tokio::test]
+async fn siblings_share_a_port_and_every_one_gets_connections() {
+    const CLIENTS: usize = 64;
+    let mut siblings = listen(&any_port(), 2).await.unwrap();
+    let (mut one, mut other) = (siblings.remove(0), siblings.remove(0));
+    assert_eq!(one.local(), other.local());
+    let clients: Vec<_> =
+        (0..CLIENTS).map(|_| TcpStream::connect(tcp(&one.local())).unwrap()).collect();
+    let mut accepted = [0, 0];
+    while accepted[0] + accepted[1] < clients.len() {
+        let next = select(poll_fn(|cx| one.poll_accept(cx)), poll_fn(|cx| other.poll_accept(cx)));
+        match bounded(next).await {
+            Either::Left((connection, _)) => accepted[0] += usize::from(connection.is_ok()),
+            Either::Right((connection, _)) => accepted[1] += usize::from(connection.is_ok()),
+        }
+    }
+    assert!(accepted[0] > 0 && accepted[1] > 0, "{accepted:?}");
+}
+
+#[tokio::test]
+async fn a_port_on_all_addresses_serves_both_families_and_names_ipv4_peers_as_such() {
+    let mut listener = listen_one(&ListenAddress::Port(0)).await;
+    let local = tcp(&listener.local());
+    let client = TcpStream::connect((Ipv4Addr::LOCALHOST, local.port())).unwrap();
+    let (_server, peer) = accept(&mut listener).await.unwrap();
+    assert_eq!(peer, Address::Tcp(client.local_addr().unwrap()));
+    if local.is_ipv6() {
+        match TcpStream::connect((Ipv6Addr::LOCALHOST, local.port())) {
+            Ok(client) => {
+                let (_server, peer) = accept(&mut listener).await.unwrap();
+                assert_eq!(peer, Address::Tcp(client.local_addr().unwrap()));
+            }
+            // A machine may have IPv6 sockets and no IPv6 loopback address.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::AddrNotAvailable),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_this_machines_is_refused_with_the_systems_reason() {
+    // RFC 5737: documentation.
+    let error = OsNetwork::default()
+        .reserve(&"192.0.2.1:0".parse().unwrap(), ServerRole::Main, 1)
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
+}
+
+fn sharing() -> OsNetwork {
+    OsNetwork::new(SocketOptions { reuse_port: ReusePort::Yes, ..SocketOptions::default() })
+}
+
+/// `--reuse-port` let the main and the internal server of one process have the same port: each got some of the other's clients, and
+/// strangers the internal routes.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_shared_port_is_shared_with_other_processes_and_not_by_two_servers_of_one() {
+    let network = sharing();
+    let main = network.reserve(&ListenAddress::Port(0), ServerRole::Main, 2).unwrap();
+    let port = tcp(&main.local()).port();
+    let both = [ListenAddress::Port(port), ListenAddress::Tcp((Ipv4Addr::LOCALHOST, port).into())];
+    for internal in &both {
+        let error = network.reserve(internal, ServerRole::Internal, 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse, "{internal}");
+        sharing().reserve(internal, ServerRole::Internal, 1).unwrap();
+    }
+    drop(main);
+    network.reserve(&both[0], ServerRole::Internal, 1).unwrap();
+}
+
+/// A second instance that shares was refused on the very address of one that does not, but not on all addresses.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn one_port_on_one_address_is_not_shared_by_who_takes_it_on_all() {
+    let first = listen(&any_port(), 2).await.unwrap();
+    let port = tcp(&first[0].local()).port();
+    for everywhere in
+        [ListenAddress::Port(port), ListenAddress::Tcp((Ipv4Addr::UNSPECIFIED, port).into())]
+    {
+        let error = sharing().reserve(&everywhere, ServerRole::Main, 2).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse, "{everywhere}");
+    }
+}
+
+/// Any user may bind the name by which a port was known to be exclusive, and a start with
+/// `--reuse-port` then failed.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_name_that_does_not_belong_to_this_user_keeps_no_port_from_being_shared() {
+    use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr as UnixAddress};
+    let free = tcp(&listen_one(&any_port()).await.local());
+    let squatted = |suffix: &str| {
+        let name =
+            UnixAddress::from_abstract_name(format!("lameduck exclusive {free}{suffix}")).unwrap();
+        // Bound, and no more: whose it is cannot be known.
+        std::os::unix::net::UnixDatagram::bind_addr(&name).unwrap()
+    };
+    let _names = ["", " 1.0", &format!(" {}.0", std::process::id())].map(squatted);
+    let shared = sharing().reserve(&ListenAddress::Tcp(free), ServerRole::Main, 1).unwrap();
+    drop(shared);
+    // An exclusive one takes another name, and is found.
+    let _exclusive = listen(&ListenAddress::Tcp(free), 2).await.unwrap();
+    let error = sharing().reserve(&ListenAddress::Tcp(free), ServerRole::Main, 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+}

@@ -1,0 +1,144 @@
+//! What the kernel knows about a connection, and what the runtime does not.
+
+use crate::support::os::{accept, any_port, bounded, listen_one, tcp};
+use futures_util::FutureExt;
+use lameduck::{
+    os::Socket,
+    runtime::{ListenAddress, Listener, Peek, Transport},
+};
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Ipv4Addr, Shutdown, TcpStream},
+    time::Duration,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+async fn pair(address: ListenAddress) -> (Socket, TcpStream) {
+    let mut listener = listen_one(&address).await;
+    let client = TcpStream::connect((Ipv4Addr::LOCALHOST, tcp(&listener.local()).port())).unwrap();
+    let (server, _) = accept(&mut listener).await.unwrap();
+    (server, client)
+}
+
+/// The look asks the kernel, so the runtime need not run in between; loopback delivers within the call that sends.
+#[tokio::test]
+async fn a_look_tells_data_from_nothing_and_an_end() {
+    let (mut server, mut client) = pair(any_port()).await;
+    assert_eq!(server.peek(), Peek::Empty);
+    client.write_all(b"x").unwrap();
+    assert_eq!(server.peek(), Peek::Data);
+    assert_eq!(server.peek(), Peek::Data, "a look takes nothing");
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(server.peek(), Peek::Data, "what came before the end is seen before it");
+    assert_eq!(bounded(server.read_u8()).await.unwrap(), b'x');
+    assert_eq!(server.peek(), Peek::Ended);
+}
+
+#[tokio::test]
+async fn a_look_at_a_reset_connection_finds_it_broken() {
+    let (server, client) = pair(any_port()).await;
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    assert_eq!(server.peek(), Peek::Broken);
+}
+
+#[tokio::test]
+async fn a_unix_connection_can_be_looked_at_too() {
+    let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+    let socket = Socket::from(ours);
+    assert_eq!(socket.peek(), Peek::Empty);
+    theirs.try_write(b"x").unwrap();
+    assert_eq!(socket.peek(), Peek::Data);
+}
+
+#[tokio::test]
+async fn a_cut_connection_is_a_reset_and_not_an_end() {
+    let (mut server, mut client) = pair(any_port()).await;
+    server.write_all(b"half an ans").await.unwrap();
+    server.reset_on_drop();
+    drop(server);
+    let mut answer = Vec::new();
+    assert_eq!(client.read_to_end(&mut answer).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_cut_ends() {
+    let (mut server, mut client) = pair(any_port()).await;
+    server.write_all(b"an answer").await.unwrap();
+    drop(server);
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"an answer");
+}
+
+#[cfg(target_os = "linux")]
+async fn what_the_peer_has_no_room_for_is_unacknowledged(address: ListenAddress) {
+    let (mut server, mut client) = pair(address).await;
+    let Some(before) = server.unacknowledged() else { return }; // a sandbox without netlink
+    assert_eq!(before, 0);
+    // Until the kernel takes no more.
+    let chunk = vec![0; 1 << 20];
+    let mut sent = 0;
+    while let Some(Ok(n)) = server.write(&chunk).now_or_never() {
+        sent += n;
+    }
+    let waiting = server.unacknowledged().unwrap();
+    assert!(waiting > 0 && waiting <= sent, "{waiting} of {sent}");
+    let reader = std::thread::Builder::new()
+        .spawn(move || {
+            client.read_exact(&mut vec![0; sent]).unwrap();
+            // A byte back carries the acknowledgement of all that came before it.
+            client.write_all(b"x").unwrap();
+            client
+        })
+        .unwrap();
+    bounded(server.read_u8()).await.unwrap();
+    assert_eq!(server.unacknowledged(), Some(0));
+    reader.join().unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_an_ipv4_peer_has_no_room_for_is_unacknowledged() {
+    what_the_peer_has_no_room_for_is_unacknowledged(any_port()).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_an_ipv4_peer_of_a_dual_stack_socket_has_no_room_for_is_unacknowledged() {
+    what_the_peer_has_no_room_for_is_unacknowledged(ListenAddress::Port(0)).await;
+}
+
+/// Here because it is about the connection: what its listener gave it.
+#[tokio::test]
+async fn an_answer_in_two_small_writes_is_not_held_back() {
+    let (mut server, mut client) = pair(any_port()).await;
+    for byte in [b"a", b"b", b"c"] {
+        server.write_all(byte).await.unwrap();
+    }
+    let mut answer = [0; 3];
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"abc");
+}
+
+/// An accepted connection is reset if its process dies. A close by the process itself must not do
+/// that to a response of which the peer has not acknowledged a byte.
+#[tokio::test]
+async fn a_response_that_the_peer_has_no_room_for_survives_the_drop() {
+    for shut in [false, true] {
+        let (mut server, mut client) = pair(any_port()).await;
+        let chunk = vec![0; 1 << 20];
+        let mut sent = 0;
+        while let Some(Ok(n)) = server.write(&chunk).now_or_never() {
+            sent += n;
+        }
+        if shut {
+            server.shutdown().await.unwrap();
+        }
+        drop(server);
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer.len(), sent);
+    }
+}

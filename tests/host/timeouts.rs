@@ -1,0 +1,277 @@
+//! P15, P6, P5d: a client that takes nothing of its response, or sends nothing of its body, is bounded while serving.
+
+use crate::support::{
+    App, Client, End,
+    app::Workers,
+    block, builder,
+    frames::{DATA, HEADERS, Http2, RST_STREAM, SETTINGS, WINDOW_UPDATE},
+    now, quick_plan, until_holds,
+};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    routing::{get, post},
+};
+use lameduck::{Limits, Report, lifecycle::Plan};
+use std::{convert::Infallible, time::Duration};
+
+const LARGE: usize = 40 * 1024 * 1024;
+const TIMEOUT: Duration = Duration::from_secs(1);
+const ALL_WORKERS: [Workers; 2] = [Workers::Task, Workers::Threads(1)];
+
+fn start(workers: Workers) -> App {
+    let limits = Limits { send_timeout: TIMEOUT, body_timeout: TIMEOUT, ..Limits::default() };
+    let plan = Plan { lame_duck: Duration::ZERO, drain: Duration::from_secs(5), ..quick_plan() };
+    let silent = || async {
+        let first = futures_util::stream::once(async {
+            Ok::<_, Infallible>(Bytes::from_static(b"data: first\n\n"))
+        });
+        let later = futures_util::stream::once(async {
+            crate::support::pause(3_500).await;
+            Ok(Bytes::from_static(b"data: later\n\n"))
+        });
+        Body::from_stream(futures_util::StreamExt::chain(first, later))
+    };
+    let router = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route("/large", get(|| async { vec![b'x'; LARGE] }))
+        .route("/middle", get(|| async { vec![b'x'; 2 * 1024 * 1024] }))
+        .route("/seventy", get(|| async { vec![b'x'; 70_000] }))
+        .route("/silent", get(silent))
+        .route("/upload", post(|body: Bytes| async move { body.len().to_string() }))
+        .route("/idle", post(|body: Body| async { body }));
+    let host = builder().plan(plan).limits(limits).request_timeout(None).tower(router);
+    App::start_on(host, workers)
+}
+
+fn send_timeouts(app: &App) -> u64 {
+    app.status()["connections"]["send_timeouts"].as_u64().unwrap_or_default()
+}
+
+fn in_flight(app: &App) -> u64 {
+    app.status()["in_flight"].as_u64().unwrap_or_default()
+}
+
+/// Finished, timed out, aborted, gone.
+fn fates(report: &Report) -> [u64; 4] {
+    let requests = &report.requests;
+    [requests.finished, requests.timed_out, requests.aborted, requests.gone]
+}
+
+#[test]
+fn clients_that_ask_for_much_and_read_nothing_are_gone_after_the_send_timeout() {
+    // 300 clients that asked for a large response and read nothing held 1.1 GB of kernel memory for ever.
+    for workers in ALL_WORKERS {
+        let app = start(workers);
+        let begin = now();
+        let mut clients: Vec<_> = (0..30).map(|_| Client::connect(app.main)).collect();
+        for client in &mut clients {
+            client.send_get("/large");
+        }
+        until_holds("all in flight", || in_flight(&app) == 30);
+        until_holds("the cut", || in_flight(&app) == 0);
+        let took = begin.elapsed();
+        assert!(took >= TIMEOUT, "{workers:?}: {took:?}");
+        assert!(took < Duration::from_secs(8), "{workers:?}: {took:?}");
+        for client in &mut clients {
+            assert_eq!(client.try_answer().err(), Some(End::Reset), "{workers:?}");
+        }
+        assert_eq!(send_timeouts(&app), 30);
+        let report = app.end();
+        assert_eq!(
+            (report.code(), fates(&report)),
+            (0, [0, 0, 0, 30]),
+            "they are gone, and cost no exit code"
+        );
+    }
+}
+
+#[test]
+fn a_response_that_lies_in_the_kernel_unread_does_not_stay_there() {
+    // It counts as finished, and its connection as idle, which had the keep-alive time of ten minutes.
+    for workers in ALL_WORKERS {
+        let app = start(workers);
+        let mut idle = Client::connect(app.main);
+        idle.send_get("/middle");
+        until_holds("it has left", || app.status()["requests"]["finished"].as_u64() == Some(1));
+        let mut last = Client::connect(app.main);
+        last.send("GET /middle HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n");
+        until_holds("both are closed", || app.status()["connections"]["open"].as_u64() == Some(0));
+        assert_eq!(send_timeouts(&app), 2, "{workers:?}");
+        assert_eq!(idle.try_answer().err(), Some(End::Reset), "{workers:?}");
+        assert_eq!(last.try_answer().err(), Some(End::Reset), "{workers:?}");
+        assert_eq!(app.end().code(), 0);
+    }
+}
+
+#[test]
+fn a_slow_reader_is_not_cut_as_long_as_it_reads() {
+    let app = start(Workers::Threads(1));
+    let mut slow = Client::connect(app.main);
+    slow.send_get("/large");
+    slow.head().ok();
+    for _ in 0..6 {
+        block(TIMEOUT / 2);
+        assert!(slow.exactly(4 * 1024 * 1024).is_ok());
+    }
+    assert!(slow.exactly(LARGE - 24 * 1024 * 1024).is_ok());
+    assert_eq!(slow.get("/").body(), "hello");
+    let report = app.end();
+    assert_eq!(fates(&report), [2, 0, 0, 0]);
+}
+
+#[test]
+fn a_stream_whose_window_stays_closed_is_reset_alone() {
+    // The same with HTTP/2: the window was never opened, and the response waited for ever.
+    for workers in ALL_WORKERS {
+        for path in ["/large", "/seventy"] {
+            let app = start(workers);
+            let mut client = Http2::connect(app.main);
+            // The connection's window is open wide, and that of each stream as it is by default.
+            client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
+            let stuck = client.get(path);
+            let event_stream = client.get("/silent");
+            let begin = now();
+            let reset = |frame: &crate::support::frames::Frame| {
+                frame.kind == RST_STREAM && frame.stream == stuck
+            };
+            let mut moving = 0;
+            while !client.seen.iter().any(reset) {
+                let next = client.get("/");
+                assert_eq!(client.body(next), "hello");
+                moving += 1;
+                block(Duration::from_millis(20));
+                assert!(
+                    begin.elapsed() < Duration::from_secs(5),
+                    "{workers:?} {path}: {:?}",
+                    client.seen.len()
+                );
+            }
+            assert!(begin.elapsed() >= TIMEOUT, "{:?}", begin.elapsed());
+            let got =
+                client.seen.iter().filter(|frame| frame.stream == stuck && frame.kind == DATA);
+            assert_eq!(got.map(|frame| frame.payload.len()).sum::<usize>(), 65_535);
+            assert_eq!(
+                client.body(event_stream),
+                "data: first\n\ndata: later\n\n",
+                "it was silent, and has time"
+            );
+            assert_eq!(send_timeouts(&app), 1);
+            let report = app.end();
+            assert_eq!((report.code(), fates(&report)), (0, [moving + 1, 0, 0, 1]));
+        }
+    }
+}
+
+#[test]
+fn a_client_without_windows_is_reset_stream_by_stream_and_one_that_opens_them_in_time_is_served() {
+    let app = start(Workers::Threads(1));
+    let mut client = Http2::connect(app.main);
+    client.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let stuck = client.get("/");
+    let served = client.get("/seventy");
+    for _ in 0..8 {
+        block(TIMEOUT / 3);
+        client.send(WINDOW_UPDATE, 0, served, &8_000_u32.to_be_bytes());
+    }
+    client.send(WINDOW_UPDATE, 0, 0, &10_000_u32.to_be_bytes());
+    client.send(WINDOW_UPDATE, 0, served, &10_000_u32.to_be_bytes());
+    assert_eq!(client.body(served).len(), 70_000);
+    client.wait_for("a reset", |frame| frame.kind == RST_STREAM && frame.stream == stuck);
+    let report = app.end();
+    assert_eq!((report.code(), fates(&report)), (0, [1, 0, 0, 1]));
+}
+
+#[test]
+fn a_response_whose_length_is_the_window_ends_without_another_window() {
+    let app = start(Workers::Threads(1));
+    let mut client = Http2::connect(app.main);
+    client.send(SETTINGS, 0, 0, &[0, 4, 0, 1, 0x11, 0x70]);
+    client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 20).to_be_bytes());
+    let stream = client.get("/seventy");
+    assert_eq!(client.body(stream).len(), 70_000);
+    assert_eq!(fates(&app.end()), [1, 0, 0, 0]);
+}
+
+#[test]
+fn an_http2_client_that_reads_nothing_at_all_loses_its_connection() {
+    for workers in ALL_WORKERS {
+        let app = start(workers);
+        let mut client = Http2::connect(app.main);
+        client.send(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
+        client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
+        client.get("/large");
+        client.get("/silent");
+        until_holds("both in flight", || in_flight(&app) == 2);
+        until_holds("the cut", || app.status()["connections"]["open"].as_u64() == Some(0));
+        let report = app.end();
+        assert_eq!((report.code(), report.connections.reset), (0, 1), "{workers:?}");
+        assert_eq!(report.requests.aborted, 0);
+    }
+}
+
+#[test]
+fn a_body_that_stops_is_answered_for_after_the_body_timeout() {
+    for workers in ALL_WORKERS {
+        let app = start(workers);
+        let mut client = Client::connect(app.main);
+        client.send("POST /upload HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\n12345");
+        let begin = now();
+        let answer = client.answer();
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.body().contains("nothing of its body came"), "{}", answer.body());
+        assert!(begin.elapsed() >= TIMEOUT, "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < TIMEOUT * 4, "{:?}", begin.elapsed());
+        assert_eq!(client.end(), End::Closed);
+        let mut slow = Client::connect(app.main);
+        slow.send("POST /upload HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\n\r\n");
+        for _ in 0..5 {
+            block(TIMEOUT / 2);
+            slow.send("x");
+        }
+        assert_eq!(slow.answer().body(), "5");
+        let status = app.status();
+        assert_eq!(status["connections"]["body_timeouts"], 1);
+        let report = app.end();
+        assert_eq!((report.code(), fates(&report)), (0, [1, 1, 0, 0]));
+    }
+}
+
+/// HEADERS of a POST without its end.
+fn post_head(path: &str) -> Vec<u8> {
+    let mut block = vec![0x83, 0x86, 0x04, u8::try_from(path.len()).unwrap_or(0)];
+    block.extend_from_slice(path.as_bytes());
+    block.extend_from_slice(b"\x01\x04test");
+    block
+}
+
+#[test]
+fn on_http2_a_body_that_stops_costs_its_stream_and_an_idle_bidirectional_stream_lives_on() {
+    for workers in ALL_WORKERS {
+        let app = start(workers);
+        let mut client = Http2::connect(app.main);
+        let begin = now();
+        client.send(HEADERS, 4, 1, &post_head("/idle"));
+        client.send(DATA, 0, 1, b"first");
+        client.send(HEADERS, 4, 3, &post_head("/upload"));
+        client.send(DATA, 0, 3, b"12345");
+        client.wait_for("a response", |frame| frame.stream == 3 && frame.ends_stream());
+        assert!(begin.elapsed() >= TIMEOUT, "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < TIMEOUT * 4, "{:?}", begin.elapsed());
+        block(TIMEOUT * 2);
+        client.send(DATA, 1, 1, b" last");
+        assert_eq!(client.body(1), "first last", "{workers:?}");
+        let report = app.end();
+        assert_eq!((report.code(), fates(&report)), (0, [1, 1, 0, 0]));
+    }
+}
+
+#[test]
+fn an_event_stream_that_is_silent_is_not_cut() {
+    for workers in ALL_WORKERS {
+        let app = start(workers);
+        let mut client = Client::connect(app.main);
+        assert_eq!(client.get("/silent").body(), "data: first\n\ndata: later\n\n");
+        assert_eq!(fates(&app.end()), [1, 0, 0, 0]);
+    }
+}

@@ -1,0 +1,154 @@
+//! P5c: what a worker counts is counted by the tasks of one runtime, whatever an app's safe code does.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+use crate::support::{App, Client, PATIENCE, app::Workers, aside, builder, frames::Http2};
+use axum::body::Body;
+use http::{Request, Response};
+use hyper::service::service_fn;
+use lameduck::{
+    Report,
+    lifecycle::{Moment, Signal},
+    os::{CurrentRuntime, OsNetwork, TokioClock},
+    runtime::{BoxFuture, JoinHandle, Runtime, Seed, SignalSource, Spawner, TaskKind},
+};
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    future::pending,
+    io,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, OnceLock, mpsc},
+    thread,
+};
+use tokio::runtime::{self, Builder, Handle};
+
+/// A runtime of the app's own, with several threads, that lasts as long as the process.
+fn other() -> &'static runtime::Runtime {
+    static OTHER: OnceLock<runtime::Runtime> = OnceLock::new();
+    OTHER
+        .get_or_init(|| Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap())
+}
+
+/// The current thread.
+fn name() -> String {
+    format!("{:?} {:?}", thread::current().id(), thread::current().name())
+}
+
+/// Sends requests on new connections, over HTTP/1 and HTTP/2, until each has had its response.
+fn ask(address: std::net::SocketAddr) {
+    let clients: Vec<_> = (0..8)
+        .map(|n| {
+            aside(move || {
+                for _ in 0..10 {
+                    if n % 2 == 0 {
+                        let mut client = Client::connect(address);
+                        (0..20).for_each(|_| assert_eq!(client.get("/").body(), "hello"));
+                    } else {
+                        let mut client = Http2::connect(address);
+                        let streams: Vec<u32> = (0..20).map(|_| client.get("/")).collect();
+                        streams
+                            .into_iter()
+                            .for_each(|stream| assert_eq!(client.body(stream), "hello"));
+                    }
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+}
+
+/// Started, finished.
+fn counts(report: &Report) -> (u64, u64) {
+    (report.requests.started, report.requests.finished)
+}
+
+// A handler made another runtime the current one of its thread, in safe code. Later connections and streams were spawned there, and
+// several threads added to counts of one: more requests were started than ended, and the exit code was 3 for requests that
+// nothing had cut.
+#[test]
+fn a_handler_that_changes_the_current_runtime_moves_no_connection() {
+    let threads = Arc::new(Mutex::new(BTreeSet::new()));
+    let seen = threads.clone();
+    let service = service_fn(move |_: Request<lameduck::Body>| {
+        seen.lock().unwrap().insert(name());
+        std::mem::forget(other().enter());
+        async { Ok::<_, Infallible>(Response::new(Body::from("hello"))) }
+    });
+    let app = App::start_on(builder().hyper(service), Workers::Threads(1));
+    ask(app.main);
+    let report = app.end();
+    let threads = threads.lock().unwrap();
+    assert!(
+        threads.len() == 1 && threads.iter().all(|name| name.contains("lameduck-worker-0")),
+        "{threads:?}"
+    );
+    assert_eq!((counts(&report), report.code()), ((1_600, 1_600), 0), "{report:?}");
+}
+
+/// Rooms that poll a worker's job on a thread of its own, beside the runtime that it spawns on.
+#[derive(Debug)]
+struct Aside(CurrentRuntime);
+
+impl Spawner for Aside {
+    fn workers(&self) -> NonZeroUsize {
+        NonZeroUsize::MIN
+    }
+
+    fn spawn(&self, kind: TaskKind, job: BoxFuture) -> io::Result<JoinHandle> {
+        if !matches!(kind, TaskKind::Worker(_)) {
+            return self.0.spawn(kind, job);
+        }
+        let runtime = Handle::current();
+        let (ended, end) = tokio::sync::oneshot::channel::<()>();
+        drop(aside(move || {
+            let _ended = ended;
+            runtime.block_on(job);
+        }));
+        Ok(Box::pin(async move { drop(end.await) }))
+    }
+
+    fn arm_watchdog(&self, _: Moment) {}
+}
+
+#[derive(Debug)]
+struct NoSignals;
+
+impl SignalSource for NoSignals {
+    async fn recv(&mut self) -> Signal {
+        pending().await
+    }
+}
+
+// An implementation of `Spawner` said how many threads run a worker's tasks, and could get it wrong: counts were lost.
+#[test]
+fn rooms_cannot_get_wrong_which_threads_count() {
+    let threads = Arc::new(Mutex::new(BTreeSet::new()));
+    let seen = threads.clone();
+    let service = service_fn(move |_: Request<lameduck::Body>| {
+        seen.lock().unwrap().insert(name());
+        async { Ok::<_, Infallible>(Response::new(Body::from("hello"))) }
+    });
+    let (bound, addresses) = mpsc::channel();
+    let host =
+        builder().on_bound(move |to| bound.send(to.main[0].to_string()).unwrap()).hyper(service);
+    let stop = host.shutdown_handle();
+    let (reported, report) = mpsc::channel();
+    drop(aside(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let report = runtime.block_on(async {
+            let spawner = Aside(CurrentRuntime::new(Handle::current()));
+            let (clock, network) = (Arc::new(TokioClock::new()), OsNetwork::default());
+            host.run_in(Runtime { clock, network, signals: NoSignals, spawner, seed: Seed(7) })
+                .await
+        });
+        reported.send((name(), report)).unwrap();
+    }));
+    let address = addresses.recv_timeout(PATIENCE).unwrap().parse().unwrap();
+    crate::support::until("the listener", || Client::try_connect(address).ok());
+    ask(address);
+    stop.stop();
+    let (runs_on, report) = report.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((counts(&report), report.code()), ((1_600, 1_600), 0), "{report:?}");
+    assert_eq!(*threads.lock().unwrap(), BTreeSet::from([runs_on]));
+}

@@ -1,0 +1,262 @@
+//! P15: what goes wrong costs the one it went wrong for.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+use crate::support::{
+    App, Client, End, Service, builder, now,
+    service::{command, end, wait},
+    until, until_holds, wire,
+};
+use axum::{Router, body::Body, routing::get};
+use rustix::process::Signal;
+use std::{
+    io::Read,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+#[test]
+fn a_panic_in_a_handler_is_a_500_for_its_client_and_nothing_for_others() {
+    let mut service = Service::start(&["--lame-duck=0s"]);
+    let mut neighbour = Client::connect(service.main);
+    neighbour.send_get("/slow?ms=500");
+    let mut client = Client::connect(service.main);
+    for _ in 0..3 {
+        assert_eq!(client.get("/panic").status, 500);
+    }
+    assert_eq!(client.get("/").status, 200, "even its connection goes on");
+    assert_eq!(neighbour.answer().body(), "slow done\n");
+    assert_eq!(service.probe("/liveness").status, 200);
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 0);
+    let requests = &service.report()["requests"];
+    assert_eq!(
+        (&requests["panicked"], &requests["finished"]),
+        (&3.into(), &5.into()),
+        "P5: a 500 is an answer"
+    );
+    service.wait_for_line("asked to by GET /panic");
+}
+
+#[test]
+fn a_panic_in_a_body_resets_its_connection_and_no_other() {
+    async fn breaks() -> Body {
+        let pieces = futures_util::stream::unfold(0, |n| async move {
+            crate::support::pause(20).await;
+            assert!(n < 3, "on purpose");
+            Some((Ok::<_, std::io::Error>(format!("piece {n}")), n + 1))
+        });
+        Body::from_stream(pieces)
+    }
+    let app =
+        App::start(builder().tower(
+            Router::new().route("/breaks", get(breaks)).route("/", get(|| async { "hello" })),
+        ));
+    let mut neighbour = Client::connect(app.main);
+    assert_eq!(neighbour.get("/").body(), "hello");
+    let mut client = Client::connect(app.main);
+    client.send_get("/breaks");
+    assert_eq!(client.try_answer().unwrap_err(), End::Reset, "it must not look whole");
+    let mut http2 = crate::support::frames::Http2::connect(app.main);
+    let (broken, whole) = (http2.get("/breaks"), http2.get("/"));
+    assert_eq!(http2.body(whole), "hello");
+    http2.wait_for("RST_STREAM", |frame| {
+        frame.stream == broken && frame.kind == crate::support::frames::RST_STREAM
+    });
+    let again = http2.get("/");
+    assert_eq!(http2.body(again), "hello", "on HTTP/2 it costs its stream, not its connection");
+    assert_eq!(neighbour.get("/").body(), "hello");
+    let report = app.end();
+    assert_eq!((report.code(), report.requests.panicked), (0, 2), "{report:?}");
+}
+
+#[test]
+fn garbage_gets_a_400_or_a_close_and_others_are_served() {
+    let service = Service::start(&[]);
+    for garbage in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"GET\r\n\r\n",
+        b"\r\n\r\n\r\n\r\nnonsense\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        b"POST /echo HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\nnot a chunk\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nthis is no frame at all, whatever it may look like",
+        &[0xff; 4096],
+    ] {
+        let mut client = Client::connect(service.main);
+        let _ = client.try_send(garbage);
+        client.shut_write();
+        match client.head() {
+            // An HTTP/2 peer that breaks the rules is told in frames, which are no HTTP/1 head.
+            Ok(answer) => assert!((400..500).contains(&answer.status), "{answer:?}"),
+            Err(end) => {
+                assert!(
+                    end != End::Reset || garbage.len() >= 50,
+                    "{end:?} after {:?}",
+                    String::from_utf8_lossy(garbage)
+                );
+            }
+        }
+        assert_eq!(service.get("/").status, 200);
+    }
+}
+
+#[test]
+fn a_head_too_large_or_with_too_many_fields_gets_a_431_that_arrives() {
+    let service = Service::start(&["--header-bytes-max=8192", "--headers-max=20"]);
+    let large = format!("GET / HTTP/1.1\r\nhost: t\r\nx: {}\r\n\r\n", "y".repeat(100_000));
+    assert_eq!(wire::request(service.main, &large).status, 431);
+    let many: String = (0..30).map(|n| format!("x-{n}: y\r\n")).collect();
+    assert_eq!(
+        wire::request(service.main, &format!("GET / HTTP/1.1\r\nhost: t\r\n{many}\r\n")).status,
+        431
+    );
+    let fits = format!(
+        "GET / HTTP/1.1\r\nhost: t\r\nconnection: close\r\nx: {}\r\n\r\n",
+        "y".repeat(7_000)
+    );
+    assert_eq!(wire::request(service.main, &fits).status, 200);
+}
+
+#[test]
+fn half_a_head_gets_a_408_after_the_header_timeout_however_slowly_it_trickles() {
+    let service = Service::start(&["--header-timeout=500ms"]);
+    let mut client = Client::connect(service.main);
+    let begin = now();
+    client.send("GET / HTTP/1.1\r\nhost: t\r\n");
+    while begin.elapsed() < Duration::from_secs(10)
+        && client.is_silent_for(Duration::from_millis(50))
+    {
+        let _ = client.try_send("x");
+    }
+    assert_eq!(client.answer().status, 408);
+    assert!(begin.elapsed() >= Duration::from_millis(500));
+    assert_eq!(client.end(), End::Closed);
+}
+
+// Each worker asked for the limit before it waited for a connection, and not again when one came: one that had waited since before the
+// others filled the house let one more in.
+#[test]
+fn at_the_limit_of_connections_the_next_one_waits_and_is_served_when_one_leaves() {
+    let mut service = Service::start(&["--connections-max=4", "--lame-duck=0s"]);
+    let mut held: Vec<Client> = (0..4).map(|_| Client::connect(service.main)).collect();
+    for client in &mut held {
+        // An idle one would make room.
+        client.send_get("/slow?ms=4000");
+    }
+    until_holds("the limit", || service.status()["connections"]["open"].as_u64() >= Some(4));
+    let mut next = Client::connect(service.main);
+    next.send_get("/");
+    assert!(
+        next.is_silent_for(Duration::from_millis(400)),
+        "the kernel's queue is the back-pressure"
+    );
+    assert_eq!(service.probe("/readiness").status, 200, "probes have connections of their own");
+    held.clear();
+    assert_eq!(next.answer().body(), "hello world");
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 0);
+}
+
+#[test]
+fn when_descriptors_run_out_probes_are_answered_and_the_service_comes_back() {
+    // P16 too. The main listeners shared the internal one's reserve of descriptors, and used it up: no probe was answered.
+    let mut shell = Command::new("sh");
+    let script = "ulimit -n 60; exec \"$0\" --addr=127.0.0.1:0 --internal-addr=127.0.0.1:0 --log-format=json --lame-duck=0s \
+                  --workers=2 --connections-max=60 --drain=5s";
+    shell
+        .args(["-c", script, env!("CARGO_BIN_EXE_lameduck")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut service = Service::watch(&mut shell);
+    service.wait_for_phase("serving");
+    let mut held: Vec<Client> = (0..70).map(|_| Client::connect(service.main)).collect();
+    until_holds("an accept that fails", || {
+        service.status()["connections"]["accept_errors"].as_u64() > Some(0)
+    });
+    for _ in 0..20 {
+        assert_eq!(service.probe("/liveness").status, 200);
+    }
+    held.truncate(5);
+    assert_eq!(held[0].get("/").body(), "hello world");
+    assert_eq!(service.get("/").body(), "hello world");
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 0);
+}
+
+/// A process whose log is a pipe that is read up to the line that tells the addresses, and no further.
+fn with_log_pipe(flags: &[&str]) -> (Child, std::process::ChildStderr, [std::net::SocketAddr; 2]) {
+    let mut child = command()
+        .args(crate::support::service::ANYWHERE)
+        .args(["--lame-duck=100ms", "--drain=1s", "--cancel=600ms"])
+        .args(flags)
+        .spawn()
+        .unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.last() != Some(&b'\n') {
+        assert_eq!(stderr.read(&mut byte).unwrap(), 1, "no first line");
+        line.push(byte[0]);
+    }
+    let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+    let address = |name: &str| line[name].as_str().unwrap().parse().unwrap();
+    (child, stderr, [address("main"), address("internal")])
+}
+
+#[track_caller]
+fn assert_serves_and_exits(mut child: Child, [main, internal]: [std::net::SocketAddr; 2]) {
+    until("the start", || (wire::get(internal, "/startupz").status == 200).then_some(()));
+    for _ in 0..50 {
+        assert_eq!(wire::get(main, "/panic").status, 500);
+        assert_eq!(wire::get(main, "/").status, 200);
+    }
+    let mut stuck = Client::connect(main);
+    stuck.send_get("/stuck?ms=60000");
+    until("the request", || {
+        wire::get(internal, "/status").body().contains("\"in_flight\": 1").then_some(())
+    });
+    let asked = now();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(stuck.answer().status, 503);
+    assert_eq!(wait(&mut child), Some(3), "the exit tells the truth without a log, too");
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    end(&mut child);
+}
+
+#[test]
+fn a_log_reader_that_is_gone_costs_nothing() {
+    let (child, stderr, addresses) = with_log_pipe(&["--log-level=trace"]);
+    drop(stderr);
+    assert_serves_and_exits(child, addresses);
+}
+
+// The panic hook of the standard library writes to stderr itself: with a reader that was stuck, a panicking handler blocked its worker
+// for ever.
+#[test]
+fn a_log_reader_that_is_stuck_costs_lines_and_nothing_else() {
+    let (child, stderr, addresses) = with_log_pipe(&["--log-level=trace"]);
+    assert_serves_and_exits(child, addresses);
+    drop(stderr);
+}
+
+#[test]
+fn an_error_line_at_a_stuck_or_dead_stderr_does_not_hold_the_exit() {
+    let service = Service::start(&[]);
+    let address = service.main.to_string();
+    let mut child =
+        command().args(["--addr", &address, "--internal-addr=127.0.0.1:0"]).spawn().unwrap();
+    drop(child.stderr.take());
+    assert_eq!(wait(&mut child), Some(1));
+    end(&mut child);
+}
+
+#[test]
+fn a_log_reader_that_is_stuck_does_not_turn_an_exit_at_the_bound_into_the_watchdogs() {
+    // P13. The last lines got a second and more to be written, and the watchdog waits for half of one: exit code 5 instead of 3.
+    let (child, stderr, addresses) =
+        with_log_pipe(&["--log-level=trace", "--cleanup=0s", "--internal-close=0s"]);
+    assert_serves_and_exits(child, addresses);
+    drop(stderr);
+}

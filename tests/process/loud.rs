@@ -1,0 +1,352 @@
+//! P14: a start that fails is loud, from every entry point, and names the whole chain of causes. The victims are this
+//! test binary, run again with a role.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+use crate::support::{
+    App, app::Workers, block, builder, quick_plan, run_to_end, service::Ended, until,
+};
+use anyhow::Context;
+use axum::{Router, routing::get};
+use lameduck::{
+    Builder, Check, Hook, Host, Limits, Report, Settings,
+    lifecycle::{Plan, Verdict},
+};
+use std::{
+    io,
+    net::TcpListener,
+    process::{Command, ExitCode, Stdio, Termination},
+    time::Duration,
+};
+
+const ROLE: &str = "LAMEDUCK_TEST_ROLE";
+
+/// Runs the victim in a process of its own.
+fn run(role: &str) -> Ended {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "loud::victim", "--nocapture"])
+        .env(ROLE, role)
+        .env("APP_PORT", "tcp://10.0.0.1:80");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    run_to_end(&mut command)
+}
+
+fn exit(code: u8) -> ! {
+    #[expect(clippy::disallowed_methods, reason = "the victim ends as a user's main does")]
+    std::process::exit(code.into())
+}
+
+/// A database that is dead, three layers deep.
+fn dead_database() -> anyhow::Result<()> {
+    let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "refused by 10.0.0.7:5432");
+    Err(refused).context("cannot connect").context("cannot prepare the database")
+}
+
+const DEAD_DATABASE: &str = "cannot prepare the database: cannot connect: refused by 10.0.0.7:5432";
+
+/// `Host::run` in a runtime of the user's, with the port taken.
+fn port_in_use() -> Report {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string().parse().unwrap();
+    let host = Host::builder()
+        .main_address(address)
+        .internal_address("127.0.0.1:0".parse().unwrap())
+        .tower(Router::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(host.run())
+}
+
+fn settings() -> anyhow::Result<Settings> {
+    Ok(Settings::from_env()?)
+}
+
+/// Builds no host: its build fails with this.
+fn never_built(error: anyhow::Error) -> ! {
+    fn build(
+        error: anyhow::Error,
+    ) -> Result<Host<impl lameduck::HttpService>, Box<dyn std::error::Error + Send + Sync>> {
+        if now_and_then() { Ok(builder().tower(Router::new())) } else { Err(error.into()) }
+    }
+    fn now_and_then() -> bool {
+        crate::support::now().elapsed() > Duration::from_secs(60)
+    }
+    lameduck::main(move || build(error), |_| {})
+}
+
+/// A response body whose first piece is an error.
+fn broken_body() -> axum::response::Response {
+    let pieces = futures_util::stream::iter([Err::<&str, _>(dead_database().unwrap_err())]);
+    axum::response::Response::new(axum::body::Body::from_stream(pieces))
+}
+
+/// Serves a body and a handler that fail; both are asked for once.
+fn serves_errors() -> Report {
+    let service = tower::service_fn(|request: http::Request<lameduck::Body>| async move {
+        if request.uri().path() == "/body" {
+            Ok(broken_body())
+        } else {
+            dead_database().map(|()| broken_body())
+        }
+    });
+    let app = App::start(builder().tower(service));
+    let mut client = crate::support::Client::connect(app.main);
+    client.send_get("/body");
+    let _ = client.try_answer();
+    assert_eq!(app.get("/handler").status, 500);
+    app.end()
+}
+
+/// Does nothing unless it was given a role; then it never returns.
+#[test]
+fn victim() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let subscriber = || tracing_subscriber::fmt().with_writer(io::stderr);
+    match &*role {
+        "no_subscriber" => {}
+        "subscriber" => subscriber().json().init(),
+        "subscriber_that_is_off" => {
+            subscriber().with_max_level(tracing::level_filters::LevelFilter::OFF).init();
+        }
+        "bad_setting" => never_built(settings().unwrap_err()),
+        "bad_setting_with_context" => {
+            never_built(settings().context("cannot read the settings").unwrap_err())
+        }
+        "bad_plan_in_build" => {
+            let check = Plan::default().check_grace_period(Duration::from_secs(1));
+            never_built(anyhow::Error::from(check.unwrap_err()))
+        }
+        "errors_served" => {
+            subscriber().json().init();
+            exit(serves_errors().code());
+        }
+        "dead_database" => never_built(dead_database().unwrap_err()),
+        _ => panic!("no role {role}"),
+    }
+    exit(port_in_use().code())
+}
+
+#[test]
+fn a_failed_run_in_a_users_runtime_says_why_with_and_without_a_log() {
+    // The port was in use: nothing was printed, subscriber or not, and `host.run().await; Ok(())` exited with 0.
+    for role in ["no_subscriber", "subscriber_that_is_off"] {
+        let ended = run(role);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{role}: {}", ended.stderr);
+        assert!(
+            ended.stderr.starts_with("error: cannot bind the main address 127.0.0.1:"),
+            "{role}: {}",
+            ended.stderr
+        );
+        assert!(ended.stderr.contains("in use"), "{role}: {}", ended.stderr);
+    }
+    let ended = run("subscriber");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let line: serde_json::Value = serde_json::from_str(ended.stderr.trim_end()).unwrap();
+    assert_eq!(
+        (&line["level"], &line["fields"]["message"]),
+        (&"ERROR".into(), &"the host failed".into()),
+        "{line}"
+    );
+    assert!(line["fields"]["error"].as_str().unwrap().contains("in use"), "{line}");
+    assert_eq!(line["fields"]["exit_code"], 1, "{line}");
+}
+
+#[test]
+fn a_main_may_return_the_report_and_may_not_drop_it() {
+    #[expect(
+        unused_must_use,
+        reason = "a report that is dropped must be warned of, and that is tested here"
+    )]
+    fn forgets() {
+        port_in_use();
+    }
+    forgets();
+    let code = |code: u8| format!("{:?}", ExitCode::from(code));
+    assert_eq!(format!("{:?}", port_in_use().report()), code(1), "its exit code");
+    let clean = App::start(builder().tower(Router::new())).end();
+    assert_eq!(format!("{:?}", clean.report()), code(0));
+}
+
+#[test]
+fn a_host_does_not_name_flags_and_variables_that_its_program_does_not_have() {
+    // A service without flags was told to lower `--lame-duck`.
+    let alien =
+        |error: &str| error.contains("--") || error.contains("APP_") || error.contains("SHUTDOWN_");
+    let in_use = port_in_use().error.unwrap();
+    assert!(!alien(&in_use), "{in_use}");
+    let told = |builder: Builder| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let report = runtime.block_on(builder.tower(Router::new()).run());
+        assert_eq!(report.verdict, Verdict::BadPlan, "{report:?}");
+        report.error.unwrap()
+    };
+    let plan = told(builder().plan(Plan::default()).grace_period(Duration::from_secs(3)));
+    assert!(plan.contains("lower lame_duck, drain") && !alien(&plan), "{plan}");
+    let long = || {
+        Hook::on_stop("long", || async { Ok::<(), io::Error>(()) }).budget(Duration::from_secs(60))
+    };
+    let hooks = told(builder().hook(long()));
+    assert!(hooks.contains("raise cleanup") && !alien(&hooks), "{hooks}");
+    let least = told(builder().limits(Limits { headers_max: 0, ..Limits::default() }));
+    assert_eq!(least, "limits.headers_max=0: must be at least 1");
+    // One that reads its environment is told of variables, and of no flag.
+    let from_env = Settings::default().with_env().unwrap();
+    let plan = told(Host::builder().settings(from_env).grace_period(Duration::from_secs(3)));
+    assert!(plan.contains("SHUTDOWN_LAME_DUCK") && !plan.contains("--"), "{plan}");
+    let slow = Hook::on_start("slow", std::future::pending::<Result<(), io::Error>>);
+    let late = Plan { start: Duration::from_millis(50), ..quick_plan() };
+    let late =
+        App::spawn(builder().plan(late).hook(slow).tower(Router::new()), Workers::Task).report();
+    assert_eq!(late.error.as_deref(), Some("the start took longer than its limit plan.start=50ms"));
+}
+
+#[test]
+fn default_limits_fit_the_descriptors_that_a_process_may_have() {
+    // `Limits::default()` promised the descriptor limit less a reserve and gave 10,000: under the usual limit of 1,024
+    // a host with one limit of its own did not start.
+    assert_eq!(Limits::default(), Settings::default().limits);
+    assert_eq!(Limits::default().connections_max, lameduck::os::connections_max());
+    let script =
+        "ulimit -n 1024; exec \"$0\" --exact loud::starts_with_limits_of_its_own --nocapture";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).arg(std::env::current_exe().unwrap()).env(ROLE, "limits");
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let ended = run_to_end(&mut shell);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+/// A host of the user's runtime, which stops at once.
+#[test]
+fn starts_with_limits_of_its_own() {
+    let limits = Limits { headers_max: 55, ..Limits::default() };
+    let builder = builder().limits(limits);
+    let stop = builder.shutdown_handle();
+    let task = move |_| async move {
+        stop.stop();
+        Ok::<(), io::Error>(())
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let report = runtime.block_on(builder.background("stopper", task).tower(Router::new()).run());
+    assert_eq!((report.code(), report.error.as_deref()), (0, None));
+}
+
+#[test]
+fn an_error_of_the_build_is_told_with_its_causes_and_a_bad_setting_is_exit_2_however_deep() {
+    // With a context around it a `SettingsError` was exit 1; and of a dead database only the outermost sentence was told.
+    for (role, code, told) in [
+        ("bad_setting", 2, "error: APP_PORT=tcp://10.0.0.1:80: expected a port"),
+        (
+            "bad_setting_with_context",
+            2,
+            "error: cannot read the settings: APP_PORT=tcp://10.0.0.1:80: expected a port",
+        ),
+        ("bad_plan_in_build", 2, "error: worst-case shutdown 24s exceeds the grace period 1s"),
+        ("dead_database", 1, &format!("error: {DEAD_DATABASE}")),
+    ] {
+        let ended = run(role);
+        assert_eq!(ended.code, Some(code), "{role}: {ended:?}");
+        assert!(
+            ended.stderr.starts_with(told) && ended.stderr.lines().count() == 1,
+            "{role}: {}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
+fn a_hook_a_check_and_a_task_are_reported_with_the_causes_of_their_errors() {
+    // Each was told by its outermost sentence: "cannot prepare the database", and not why.
+    let start = Hook::on_start("pool", || async { dead_database() });
+    let report = App::spawn(builder().hook(start).tower(Router::new()), Workers::Task).report();
+    assert_eq!(report.error.as_deref(), Some(&*format!("start hook pool failed: {DEAD_DATABASE}")));
+    assert_eq!(report.hooks[0].message.as_deref(), Some(DEAD_DATABASE));
+
+    let stop = Hook::on_stop("pool", || async { dead_database() });
+    let check = Check::new("database", || async { dead_database() });
+    let app = App::start(builder().hook(stop).readiness_check(check).tower(Router::new()));
+    until("the check", || app.probe("/readiness").body().contains(DEAD_DATABASE).then_some(()));
+    let report = app.end();
+    assert_eq!(
+        (report.code(), report.hooks.last().unwrap().message.as_deref()),
+        (4, Some(DEAD_DATABASE))
+    );
+
+    let task = |_| async { dead_database() };
+    let report =
+        App::spawn(builder().background("consumer", task).tower(Router::new()), Workers::Task)
+            .report();
+    let told = format!("background task consumer failed: {DEAD_DATABASE}");
+    assert_eq!((report.code(), report.error.as_deref()), (1, Some(&*told)));
+
+    // A start hook that reads settings has a bad one: no service ran, and the exit says so (P13).
+    let bad = || async {
+        Settings::default()
+            .resolve(|_| Vec::new(), |_| Some("x".into()))
+            .map(drop)
+            .context("settings")
+    };
+    let app = App::spawn(
+        builder().hook(Hook::on_start("settings", bad)).tower(Router::new()),
+        Workers::Task,
+    );
+    let report = app.report();
+    assert_eq!((report.code(), report.verdict), (2, Verdict::BadPlan), "{report:?}");
+}
+
+#[test]
+fn a_body_and_a_handler_are_logged_with_the_causes_of_their_errors() {
+    let ended = run("errors_served");
+    for event in ["a response body failed", "a handler failed"] {
+        let line = ended
+            .stderr
+            .lines()
+            .find(|line| line.contains(event))
+            .unwrap_or_else(|| panic!("{event}: {ended:?}"));
+        assert!(line.contains(DEAD_DATABASE), "{line}");
+    }
+}
+
+#[test]
+fn one_stop_signal_in_a_slow_start_is_no_further_stop_request() {
+    // One SIGTERM during a start hook was logged as `further stop request`.
+    let run = |signals: usize| {
+        let mut victim = Command::new(std::env::current_exe().unwrap());
+        victim
+            .args(["--exact", "loud::stopped_in_its_start", "--nocapture"])
+            .env(ROLE, signals.to_string());
+        victim.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        run_to_end(&mut victim).stderr
+    };
+    assert_eq!(run(1).matches("further stop request").count(), 0);
+    assert_eq!(run(2).matches("further stop request").count(), 1);
+}
+
+/// A host whose start hook waits, and that is stopped meanwhile; so many signals, if it was given a role.
+#[test]
+fn stopped_in_its_start() {
+    use lameduck::lifecycle::Signal::Terminate;
+    let Ok(signals) = std::env::var(ROLE).map(|role| role.parse::<usize>().unwrap_or(0)) else {
+        return;
+    };
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
+    let slow = Hook::on_start("slow", std::future::pending::<Result<(), io::Error>>);
+    // The second signal finds a stop hook at work.
+    let (let_go, held) = tokio::sync::oneshot::channel::<()>();
+    let stop = Hook::on_stop("stop", || async {
+        let _ = held.await;
+        Ok::<(), io::Error>(())
+    });
+    let router = Router::new().route("/", get(|| async { "hello" }));
+    let app = App::spawn(builder().hook(stop).hook(slow).tower(router), Workers::Task);
+    until("the internal server", || crate::support::Client::try_connect(app.internal).ok());
+    until("the hook", || (app.status()["hook"]["name"] == "slow").then_some(()));
+    app.signal(Terminate);
+    until("the stop hook", || (app.status()["hook"]["half"] == "stop").then_some(()));
+    for _ in 1..signals {
+        app.signal(Terminate);
+        block(Duration::from_millis(300));
+    }
+    drop(let_go);
+    assert_eq!(app.report().code(), 0);
+}

@@ -1,0 +1,99 @@
+//! What is written about the metrics is true: the table, and the alerts.
+
+#![expect(clippy::unwrap_used, reason = "a document that cannot be read should fail the test")]
+
+use super::{
+    page::{OPENMETRICS, Page},
+    tools::promtool,
+};
+use crate::support::Service;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
+
+fn document(path: &str) -> String {
+    fs::read_to_string(crate::support::repository(path)).unwrap()
+}
+
+/// The table's rows: name, type, unit.
+fn table() -> BTreeMap<String, (String, String)> {
+    let text = document("docs/metrics.md");
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| `lameduck_") || line.starts_with("| `process_"));
+    let mut table = BTreeMap::new();
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!(cells.len(), 5, "name, type, unit, meaning, what to do: {row}");
+        assert!(cells.iter().all(|cell| !cell.is_empty()), "an empty cell: {row}");
+        let name = cells[0].split('`').nth(1).unwrap().split('{').next().unwrap();
+        let before = table.insert(name.to_owned(), (cells[1].to_owned(), cells[2].to_owned()));
+        assert_eq!(before, None, "{name} is there twice");
+    }
+    table
+}
+
+/// What the binary has: the same.
+fn shown() -> BTreeMap<String, (String, String)> {
+    let page = Page::scrape(Service::start(&[]).internal, OPENMETRICS);
+    let families = page.families().into_iter().map(|(name, family)| {
+        let suffix = match family.kind.as_str() {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        (format!("{name}{suffix}"), (family.kind, family.unit.unwrap_or_else(|| "–".to_owned())))
+    });
+    families.collect()
+}
+
+#[test]
+fn the_table_has_every_metric_of_the_binary_and_no_other() {
+    let (table, shown) = (table(), shown());
+    let names = |map: &BTreeMap<String, _>| map.keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(names(&table), names(&shown));
+    assert_eq!(table, shown, "type and unit");
+}
+
+#[test]
+fn the_alerts_are_well_formed_and_fire_when_they_should() {
+    promtool(
+        &["check", "rules", "--lint=all", "--lint-fatal", "deploy/prometheus/alerts.yaml"],
+        "",
+    );
+    promtool(&["test", "rules", "deploy/prometheus/alerts_test.yaml"], "");
+}
+
+#[test]
+fn the_alerts_name_only_metrics_that_there_are() {
+    let table = table();
+    for path in ["deploy/prometheus/alerts.yaml", "deploy/prometheus/alerts_test.yaml"] {
+        let text = document(path);
+        let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        let named: BTreeSet<&str> = words.filter(|word| word.starts_with("lameduck_")).collect();
+        assert!(!named.is_empty());
+        for name in named {
+            assert!(table.contains_key(name), "{path} names {name}");
+        }
+    }
+}
+
+#[test]
+fn every_alert_has_a_test_and_tells_what_to_do() {
+    let (alerts, tests) =
+        (document("deploy/prometheus/alerts.yaml"), document("deploy/prometheus/alerts_test.yaml"));
+    let named: Vec<&str> =
+        alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(named.len() >= 3, "{named:?}");
+    for alert in &named {
+        assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert} has no test");
+    }
+    for annotation in ["summary:", "description:"] {
+        assert_eq!(
+            alerts.matches(annotation).count(),
+            named.len(),
+            "each alert has one {annotation}"
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! P11 on the page: which half of which pair ran, how it ended and how long it took; the one that runs, above all.
+
+use super::{
+    page::{CLASSIC, OPENMETRICS, Page},
+    tools::{openmetrics_parser, promtool},
+};
+use crate::support::{App, builder, pause, until_holds};
+use axum::Router;
+use lameduck::{Check, Hook};
+use std::{io, sync::Arc};
+use tokio::sync::Notify;
+
+type Done = Result<(), io::Error>;
+
+fn row(hook: &str, half: &str, outcome: &str) -> String {
+    format!("hook_duration_seconds{{hook=\"{hook}\",half=\"{half}\",outcome=\"{outcome}\"}}")
+}
+
+#[test]
+fn a_stop_hook_that_takes_its_time_is_seen_while_it_runs() {
+    let released = Arc::new(Notify::new());
+    let waits = released.clone();
+    let slow = Hook::on_stop("queue", move || async move {
+        waits.notified().await;
+        Done::Ok(())
+    });
+    let warm = Hook::on_start("cache", || async {
+        pause(30).await;
+        Done::Ok(())
+    });
+    let failing = Hook::on_stop("bus", || async { Done::Err(io::Error::other("gone")) });
+    let app = App::start(builder().hook(warm).hook(slow).hook(failing).tower(Router::new()));
+    let page = Page::scrape(app.internal, CLASSIC);
+    let took = page.of_host(&row("cache", "start", "done"));
+    assert!((0.03..5.0).contains(&took), "{took}");
+    assert_eq!(page.like("lameduck_hook_duration_seconds").len(), 3, "three starts, no stop");
+    app.stop();
+    app.wait_for_phase("cleaning_up");
+    until_holds("the hook is at it, and its time goes up", || {
+        let page = Page::scrape(app.internal, CLASSIC);
+        page.try_sample(&format!("lameduck_{}", row("queue", "stop", "running")))
+            .is_some_and(|seconds| seconds > 0.02)
+    });
+    assert!(Page::scrape(app.internal, CLASSIC).of_host(&row("bus", "stop", "failed")) < 1.0);
+    let status = app.status();
+    assert_eq!(
+        (&status["hook"]["name"], &status["hook"]["half"]),
+        (&"queue".into(), &"stop".into())
+    );
+    released.notify_one();
+    let report = app.report();
+    let queue =
+        report.hooks.iter().rfind(|hook| hook.name == "queue").expect("its stop half is reported");
+    assert!(queue.took.as_millis() >= 20, "the report has what the page had: {queue:?}");
+}
+
+#[test]
+fn names_may_hold_anything_and_two_may_be_the_same() {
+    let hook = || Hook::on_stop("data \"base\"\\\n", || async { Done::Ok(()) });
+    let check = || Check::new("a b,c}=\"", || async { Done::Ok(()) });
+    let host = builder()
+        .hook(hook())
+        .hook(hook())
+        .readiness_check(check())
+        .readiness_check(check())
+        .tower(Router::new());
+    let app = App::start(host);
+    let escaped = r#"data \"base\"\\\n"#;
+    let page = Page::scrape(app.internal, CLASSIC);
+    assert!(page.of_host(&row(escaped, "start", "done")) < 1.0);
+    assert!(page.of_host(&row(&format!("{escaped}#2"), "start", "done")) < 1.0);
+    assert_eq!(page.like("lameduck_check_passing").len(), 2);
+    promtool(&["check", "metrics"], &page.text);
+    openmetrics_parser(&Page::scrape(app.internal, OPENMETRICS).text);
+    let _ = app.end();
+}

@@ -1,0 +1,79 @@
+//! P15: a subscriber that panics costs lines and nothing else. It is a process's only one, and so
+//! this test runs itself again as a child process.
+
+use super::os_process::{is_child, passes};
+use crate::support::{App, Client, app::Workers, builder, pause, until_holds};
+use axum::{Router, routing::get};
+use lameduck::{Check, Hook, lifecycle::Signal};
+use std::{
+    io,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+use tracing::{Event, Metadata, Subscriber, span};
+
+/// As `tracing_subscriber::fmt` does whose reader is gone: it reports its own failure to write by `eprintln!`, which panics.
+struct Broken;
+
+static SAID: AtomicU32 = AtomicU32::new(0);
+
+impl Subscriber for Broken {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("lameduck")
+    }
+
+    fn event(&self, _: &Event<'_>) {
+        SAID.fetch_add(1, Ordering::Relaxed);
+        panic!("nobody reads the log");
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+async fn panics() -> &'static str {
+    panic!("on purpose")
+}
+
+#[test]
+fn a_subscriber_that_panics_costs_its_lines_alone() {
+    // The driver's first line in the stop ended the process with 101: no lame duck, no drain, no answer for who waited. A check that
+    // said it failed was never run again, and a handler that panicked took its connection along.
+    if !is_child() {
+        return passes("subscriber::a_subscriber_that_panics_costs_its_lines_alone");
+    }
+    tracing::subscriber::set_global_default(Broken).unwrap();
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    let flapping = Check::new("flapping", || async {
+        if ASKED.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+            Err(io::Error::other("not now"))
+        } else {
+            Ok(())
+        }
+    })
+    .interval(Duration::from_millis(50));
+    let router = Router::new()
+        .route("/slow", get(|| async { pause(300).await }))
+        .route("/panic", get(panics));
+    let hook = Hook::on_stop("failing", || async { Err(io::Error::other("the disk is full")) });
+    let app = App::start_on(
+        builder().readiness_check(flapping).hook(hook).tower(router),
+        Workers::Threads(1),
+    );
+    until_holds("a check that is run again", || ASKED.load(Ordering::Relaxed) > 4);
+    assert_eq!(app.get("/panic").status, 500);
+    let mut client = Client::connect(app.main);
+    client.send_get("/slow");
+    until_holds("the request", || app.status()["requests"]["in_flight"] == 1);
+    app.signal(Signal::Terminate);
+    assert_eq!(client.answer().status, 200);
+    let report = app.report();
+    assert_eq!((report.code(), report.requests.finished), (4, 2), "{report:?}");
+    assert!(SAID.load(Ordering::Relaxed) > 5, "it was asked to say a lot");
+}

@@ -1,0 +1,40 @@
+//! P6, P8: a process that was suspended (SIGSTOP) and goes on with timers that have expired.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+use crate::support::{Client, Service, block};
+use rustix::process::Signal;
+use std::time::Duration;
+
+// The rest of a head arrived while the process was stopped. As it went on its timers had expired, and it sent a 408 before it looked.
+#[test]
+fn what_arrived_while_the_process_was_stopped_is_read_before_a_timer_speaks() {
+    let mut service = Service::start(&["--header-timeout=500ms", "--lame-duck=0s"]);
+    let half = || {
+        let mut client = Client::connect(service.main);
+        client.send("GET / HTTP/1.1\r\nhost: te");
+        client
+    };
+    let served = |mut clients: Vec<Client>| {
+        service.signal(Signal::STOP);
+        block(Duration::from_millis(1_500));
+        for client in &mut clients {
+            client.send("st\r\n\r\n");
+        }
+        service.signal(Signal::CONT);
+        for mut client in clients {
+            assert_eq!(client.answer().status, 200);
+        }
+    };
+    for _ in 0..3 {
+        let clients: Vec<_> = (0..20).map(|_| half()).collect();
+        block(Duration::from_millis(100));
+        served(clients);
+    }
+    let clients: Vec<_> = (0..20).map(|_| half()).collect();
+    block(Duration::from_millis(100));
+    service.signal(Signal::TERM);
+    service.wait_for_phase("draining");
+    served(clients);
+    assert_eq!(service.exit_code(), 0);
+}

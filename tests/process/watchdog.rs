@@ -1,0 +1,202 @@
+//! P7, P13: the bound holds, whatever hangs. The victims are this test binary, run again with a role.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+use crate::support::{now, run_to_end};
+use lameduck::{
+    Hook, Host,
+    lifecycle::{Plan, StopReason},
+    runtime::ListenAddress,
+};
+use std::{
+    io,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+const ROLE: &str = "LAMEDUCK_TEST_ROLE";
+const FOR_EVER: Duration = Duration::from_secs(600);
+
+const PLAN: Plan = Plan {
+    start: Duration::from_secs(10),
+    lame_duck: Duration::ZERO,
+    drain: Duration::from_millis(500),
+    cancel: Duration::from_millis(500),
+    cleanup: Duration::from_millis(500),
+    internal_close: Duration::from_millis(500),
+};
+
+/// Runs the victim in a process of its own.
+fn run(role: &str) -> crate::support::service::Ended {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "watchdog::victim", "--nocapture"]).env(ROLE, role);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    run_to_end(&mut command)
+}
+
+/// What the bound of the plan and its watchdog are, and what a slow machine adds.
+fn assert_bounded(ended: &crate::support::service::Ended) {
+    assert!(ended.took < PLAN.worst_case() + Duration::from_secs(5), "{:?}", ended.took);
+}
+
+/// Background tasks that block every thread of the runtime they run on, and a signal to the process a little later.
+fn block_every_thread(mut builder: lameduck::Builder) -> lameduck::Builder {
+    for n in 0..8 {
+        builder = builder.background(format!("blocking {n}"), |_| async {
+            crate::support::block(FOR_EVER);
+            Ok::<(), io::Error>(())
+        });
+    }
+    crate::support::aside(|| {
+        crate::support::block(Duration::from_millis(700));
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
+    });
+    builder
+}
+
+fn victim_of(role: &str) -> (Vec<Hook>, fn()) {
+    let blocking = |name: &'static str| {
+        Hook::on_stop(name, || async {
+            crate::support::block(FOR_EVER);
+            Ok::<(), io::Error>(())
+        })
+    };
+    match role {
+        "clean" | "tasks_block_every_thread" => (Vec::new(), || {}),
+        "one_hook_blocks" => (vec![blocking("blocking")], || {}),
+        "hooks_block_every_thread" => (vec![blocking("first"), blocking("second")], || {}),
+        "the_end_blocks" => (Vec::new(), || crate::support::block(FOR_EVER)),
+        "blocking_task" => (
+            vec![Hook::on_start("blocking task", || async {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "it is the very thing that must not hold the exit"
+                )]
+                drop(tokio::task::spawn_blocking(|| crate::support::block(FOR_EVER)));
+                Ok::<(), io::Error>(())
+            })],
+            || {},
+        ),
+        "the_start_fails_and_the_end_blocks" => (Vec::new(), || crate::support::block(FOR_EVER)),
+        "a_hook_complains_at_length" => {
+            let complaint = || async {
+                Err::<(), _>(io::Error::other("no pool:\r\n  host unknown\n\n  is it 10.0.0.1?\n"))
+            };
+            (vec![Hook::on_start("pool", complaint)], || {})
+        }
+        _ => panic!("no role {role}"),
+    }
+}
+
+/// Does nothing unless it was given a role; then it never returns.
+#[test]
+fn victim() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let path = |name: &str| ListenAddress::Unix(crate::support::scratch_path(name));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    lameduck::main(
+        || {
+            let mut builder = Host::builder()
+                .main_address(path("main"))
+                .internal_address(path("internal"))
+                .plan(PLAN);
+            let stop = builder.shutdown_handle();
+            if role == "the_start_fails_and_the_end_blocks" {
+                builder = builder.main_address(ListenAddress::Tcp(taken.local_addr().unwrap()));
+            }
+            let (hooks, _) = victim_of(&role);
+            for hook in hooks {
+                builder = builder.hook(hook);
+            }
+            if role == "tasks_block_every_thread" {
+                return Ok(block_every_thread(builder).tower(axum::Router::new()));
+            }
+            let builder = builder.background("stopper", move |_| async move {
+                stop.stop();
+                Ok::<(), io::Error>(())
+            });
+            Ok(builder.tower(axum::Router::new()))
+        },
+        |report| {
+            let reason = match &*role {
+                "tasks_block_every_thread" => report.reason,
+                "the_start_fails_and_the_end_blocks" => None,
+                "a_hook_complains_at_length" => Some(StopReason::StartFailed),
+                _ => Some(StopReason::Requested),
+            };
+            assert_eq!(report.reason, reason);
+            victim_of(&role).1();
+        },
+    )
+}
+
+#[test]
+fn a_process_that_owns_itself_exits_with_the_code_of_its_report() {
+    let ended = run("clean");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_bounded(&ended);
+}
+
+#[test]
+fn one_hook_that_blocks_its_thread_is_given_up_and_costs_the_exit_code_alone() {
+    let ended = run("one_hook_blocks");
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert_bounded(&ended);
+}
+
+#[test]
+fn hooks_that_block_every_thread_are_given_up_like_any_other() {
+    // They held the driver's timers with their threads, and met the watchdog.
+    let ended = run("hooks_block_every_thread");
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert_bounded(&ended);
+}
+
+#[test]
+fn an_end_that_never_ends_meets_the_watchdog() {
+    let begin = now();
+    let ended = run("the_end_blocks");
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    assert!(begin.elapsed() >= PLAN.worst_case());
+    assert_bounded(&ended);
+}
+
+#[test]
+fn an_end_that_never_ends_is_bounded_after_a_start_that_failed_too() {
+    // P14. The watchdog is armed by the stop, and a start that fails before there is anything to stop has none: with the port in
+    // use and a `finish` that hung, the process stayed for ever.
+    let begin = now();
+    let ended = run("the_start_fails_and_the_end_blocks");
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    assert!(ended.stderr.contains("in use"), "{ended:?}");
+    assert!((4..12).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn an_error_of_several_lines_is_said_in_one() {
+    // P14. A start hook's error was said as it came, and what collects logs took its second line for another's.
+    let ended = run("a_hook_complains_at_length");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let said = "error: start hook pool failed: no pool:; host unknown; is it 10.0.0.1?\n";
+    assert!(ended.stderr.ends_with(said) && ended.stderr.lines().count() == 1, "{}", ended.stderr);
+}
+
+#[test]
+fn a_blocking_task_that_is_stuck_does_not_hold_the_exit() {
+    let ended = run("blocking_task");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_bounded(&ended);
+}
+
+#[test]
+fn tasks_that_block_every_thread_of_their_runtime_do_not_hold_the_shutdown() {
+    // P7, P13. Users' tasks, hooks and checks shared two threads with the driver's timers: two consumers that block theirs, as
+    // synchronous clients do, and no deadline of the shutdown came any more. Only the watchdog ended it, without a report.
+    let ended = run("tasks_block_every_thread");
+    assert_eq!(
+        ended.code,
+        Some(3),
+        "P13: what blocks its thread cannot be dropped, and is counted: {ended:?}"
+    );
+    assert_bounded(&ended);
+}

@@ -1,0 +1,15 @@
+//! The real host in a simulated world. Each named scenario runs twice with the same trace, byte for
+//! byte (P17), and is judged by every promise that can be judged from outside.
+#![expect(clippy::unwrap_used, reason = "a test says what must not fail by unwrapping it")]
+
+mod announcements;
+mod deadlines;
+mod drain;
+mod fuzz;
+mod hooks;
+mod impatience;
+mod rollout;
+mod stage;
+mod stragglers;
+mod timeouts;
+mod traffic;
