@@ -4,16 +4,17 @@
 default:
     @just --list
 
-# All tests: the core, real sockets, the simulation.
+# All tests: the core, real sockets, the simulation. Then the library without its features, which a workspace build unifies.
 test:
     cargo test --workspace
+    cargo test -p lameduck
 
 # What CI checks before the tests: format, lints, documents, dependencies.
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
-    cargo clippy --workspace --no-default-features -- -D warnings
-    cargo clippy --no-default-features --features metrics -- -D warnings
+    cargo clippy -p lameduck -- -D warnings
+    cargo clippy -p lameduck --features metrics -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 # The reference service, with its drill routes: `just run --lame-duck 1s`.

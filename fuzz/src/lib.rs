@@ -1,7 +1,7 @@
 //! The fuzz bodies, as plain functions: everything that parses bytes from the network, and the
 //! settings.
 //!
-//! Each takes any bytes and must return; a broken promise is a panic that names it. `tests/fuzz.rs`
+//! Each takes any bytes and must return; a broken promise is a panic that names it. `tests/simulation/fuzz.rs`
 //! replays the corpus and a few hundred drawn inputs with the stable toolchain; `fuzz/targets`
 //! passes the same functions to cargo-fuzz.
 

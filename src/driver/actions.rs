@@ -152,7 +152,7 @@ where
                 // error.
                 let running =
                     async move { (task.run)(context).await.map_err(|error| chain(&*error)) };
-                (name, server.run_tracked(&tracked, running).await.flatten())
+                (name, server.run_tracked(&tracked, running).await.and_then(|ended| ended))
             };
             // The token is dropped after the result was sent, and the drain waits for the token. A
             // failure during the drain is therefore never received too late.

@@ -13,10 +13,10 @@
 //!
 //! Events go in, each with its time; actions come out. The host owns the facts (sockets, tasks,
 //! time), this module owns the decisions. The policy can therefore be printed as a table, explored
-//! exhaustively, and replayed from a log. `tests/lifecycle/` does the first two, and keeps the
-//! table and its diagram in `tests/lifecycle/snapshots/`.
+//! exhaustively, and replayed from a log. `tests/core/` does the first two, and keeps the
+//! table and its diagram in `tests/core/snapshots/`.
 //!
-//! This is floor 0: it imports only `core` and `alloc`, which `tests/architecture.rs` enforces.
+//! This is floor 0: it imports only `core` and `alloc`, which `tests/documents/architecture.rs` enforces.
 //! It knows no request and no connection: only the edges between phases pass through here.
 
 mod action;

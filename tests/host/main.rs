@@ -16,5 +16,6 @@ mod idle_set;
 mod os;
 mod outstanding;
 mod timeouts;
+#[cfg(feature = "axum")]
 mod tower;
 mod workers;

@@ -1,7 +1,5 @@
 //! P6, P8: a process that was suspended (SIGSTOP) and goes on with timers that have expired.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
-
 use crate::support::{Client, Service, block};
 use rustix::process::Signal;
 use std::time::Duration;

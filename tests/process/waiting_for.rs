@@ -1,7 +1,5 @@
 //! P13: the log names what a shutdown waits for.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
-
 use crate::support::{Client, Service, until};
 use rustix::process::Signal;
 use serde_json::Value;

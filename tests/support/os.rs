@@ -1,4 +1,6 @@
-//! What the tests of this family share.
+//! What tests of `os` share, in this process and in children.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
 use lameduck::{
     os::{OsListener, OsNetwork, Socket},

@@ -24,7 +24,8 @@ pub(crate) struct Service {
 
 /// The binary, which only the package that builds it can name.
 pub(crate) fn binary() -> &'static str {
-    option_env!("CARGO_BIN_EXE_lameduck").expect("tests of the binary are in tests/process")
+    let path: Option<&str> = option_env!("CARGO_BIN_EXE_lameduck");
+    path.expect("tests of the binary are in tests/process")
 }
 
 /// The binary, with nothing of this environment that it would read.
