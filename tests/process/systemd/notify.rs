@@ -1,6 +1,9 @@
 //! What the manager hears, and when.
 
-use super::{manager::Manager, victim::Victim};
+use super::{
+    manager::Manager,
+    victim::{Victim, WITHOUT_SYSTEMD},
+};
 use crate::support::{
     Client, Service, block, now, scratch_path,
     service::{ANYWHERE, command},
@@ -78,6 +81,21 @@ fn nothing_is_said_before_serving() {
         victim.ask("internal", "/startupz").unwrap().starts_with("HTTP/1.1 200"),
         "ready means ready"
     );
+}
+
+// The feature alone, which another crate may have enabled, changed what a host did.
+#[test]
+fn a_host_that_does_not_call_systemd_is_silent_though_the_feature_is_on() {
+    let manager = Manager::at_a_path();
+    let variables = [("NOTIFY_SOCKET", &*manager.address), (WITHOUT_SYSTEMD, "1")];
+    let mut victim = Victim::spawn(&variables);
+    victim.allow();
+    until_holds("the start", || {
+        victim.ask("internal", "/startupz").unwrap().starts_with("HTTP/1.1 200")
+    });
+    kill_process(Pid::from_child(&victim.child), Signal::TERM).unwrap();
+    assert_eq!(crate::support::service::wait(&mut victim.child), Some(0));
+    assert_eq!(manager.lines(), [""; 0]);
 }
 
 #[test]

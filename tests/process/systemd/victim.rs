@@ -12,6 +12,8 @@ use std::{
 };
 
 const ROLE: &str = "LAMEDUCK_TEST_VICTIM";
+/// A variable with which the victim does not call `Builder::systemd`.
+pub(crate) const WITHOUT_SYSTEMD: &str = "LAMEDUCK_TEST_WITHOUT_SYSTEMD";
 
 /// A victim; dropped, it is killed.
 pub(crate) struct Victim {
@@ -79,7 +81,11 @@ fn victim() {
 fn live(directory: &Path) -> ! {
     let address = |name: &str| ListenAddress::Unix(directory.join(name));
     let go = directory.join("go");
-    let host = Host::builder()
+    let builder = match std::env::var_os(WITHOUT_SYSTEMD) {
+        Some(_) => Host::builder(),
+        None => Host::builder().systemd(),
+    };
+    let host = builder
         .main_address(address("main"))
         .internal_address(address("internal"))
         .request_timeout(None)
