@@ -16,8 +16,8 @@
 //! exhaustively, and replayed from a log. `tests/core/` does the first two, and keeps the
 //! table and its diagram in `tests/core/snapshots/`.
 //!
-//! This is floor 0: it imports only `core` and `alloc`, which `tests/documents/architecture.rs` enforces.
-//! It knows no request and no connection: only the edges between phases pass through here.
+//! This is floor 0: it imports only `core` and `alloc`, which `tests/documents/architecture.rs`
+//! enforces. It knows no request and no connection: only the edges between phases pass through here.
 
 mod action;
 mod event;
