@@ -1,8 +1,19 @@
 //! The machine's record of a run, and the exit code that follows from it (P13).
 
-use super::{GiveUp, HookIndex, HookResult, Moment, Phase, Stop, StopReason};
+use super::{GiveUp, HookIndex, HookResult, Moment, Phase, StopReason};
 use alloc::vec::Vec;
 use core::fmt;
+
+/// The stop that ends a run. Set once, by the first stop request or failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// Why the shutdown began.
+    pub reason: StopReason,
+    /// When it began.
+    pub at: Moment,
+    /// When the process must have exited (P7).
+    pub deadline: Moment,
+}
 
 /// The record of a run until now. Entries are added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,22 +2,11 @@
 
 use super::{
     ABORT_FLUSH, Action, Event, GiveUp, History, HookBudget, HookIndex, HookRecord, HookResult,
-    HookVerdict, Moment, Outcome, Phase, PhaseSpan, Plan, PlanError, START_RESULT_WAIT, StopReason,
-    Timer, WATCHDOG_SLACK, WORKER_RELEASE_MAX, WORKER_RELEASE_MIN,
+    HookVerdict, Moment, Outcome, Phase, PhaseSpan, Plan, PlanError, START_RESULT_WAIT, Stop,
+    StopReason, Timer, WATCHDOG_SLACK, WORKER_RELEASE_MAX, WORKER_RELEASE_MIN,
 };
 use alloc::{collections::VecDeque, vec, vec::Vec};
 use core::time::Duration;
-
-/// The stop that ends a run. Set once, by the first stop request or failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stop {
-    /// Why the shutdown began.
-    pub reason: StopReason,
-    /// When it began.
-    pub at: Moment,
-    /// When the process must have exited (P7).
-    pub deadline: Moment,
-}
 
 /// The lifecycle of one process.
 ///

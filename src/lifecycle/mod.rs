@@ -30,8 +30,8 @@ mod timer;
 
 pub use action::{Action, GiveUp};
 pub use event::{Event, HookIndex, HookResult, Outcome, Signal, StopReason};
-pub use history::{History, HookRecord, HookVerdict, PhaseSpan, Verdict};
-pub use machine::{Lifecycle, Stop};
+pub use history::{History, HookRecord, HookVerdict, PhaseSpan, Stop, Verdict};
+pub use machine::Lifecycle;
 pub use moment::Moment;
 pub use phase::Phase;
 pub(crate) use plan::BadSetting;

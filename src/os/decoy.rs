@@ -28,7 +28,7 @@
 //! so connections are accepted from decoys too. Decoys are not used on a port that other processes
 //! share: this process must not turn away the new connections of others.
 
-use super::{ReusePort, SocketOptions};
+use super::socket_options::{ReusePort, SocketOptions, tcp_socket};
 use nix::{
     libc, setsockopt_impl, sockopt_impl,
     sys::socket::{SetSockOpt, sockopt::AttachReusePortCbpf},
@@ -104,7 +104,7 @@ impl Decoys {
     }
 
     fn open(&self, local: SocketAddr) -> io::Result<Socket> {
-        let decoy = super::network::tcp_socket(local)?;
+        let decoy = tcp_socket(local)?;
         decoy.set_nonblocking(true)?;
         decoy.set_reuse_address(true)?;
         decoy.set_reuse_port(true)?;

@@ -7,9 +7,9 @@
 
 use super::{
     SocketOptions, SpareFds,
-    network::tcp_address,
     port_lock::PortLock,
     quiesce::{DecoyListener, Seal},
+    socket_options::tcp_address,
     spare_fds::is_out_of_descriptors,
     transport::Socket,
     unix_path::UnixPath,

@@ -43,6 +43,7 @@ mod quiesce;
 mod signals;
 #[cfg(target_os = "linux")]
 mod sock_diag;
+mod socket_options;
 mod spare_fds;
 mod spawner;
 pub mod stdio;
@@ -58,12 +59,13 @@ pub use idle_poller::{EpollPoller, IdleSocket};
 pub(crate) use limits::with_limit;
 pub use limits::{connections_max, cores, descriptors_max};
 pub use listener::OsListener;
-pub use network::{OsNetwork, OsReservation, ReusePort, SocketOptions};
+pub use network::{OsNetwork, OsReservation};
 #[cfg(all(feature = "systemd", target_os = "linux"))]
 pub(crate) use notify::NotifySocket;
 #[cfg(all(feature = "metrics", target_os = "linux"))]
 pub(crate) use process_stats::ProcStats;
 pub use signals::{UnixSignals, block_signals};
+pub use socket_options::{ReusePort, SocketOptions};
 pub use spare_fds::SpareFds;
 pub use spawner::{CurrentRuntime, ThreadPerWorker};
 pub use transport::Socket;

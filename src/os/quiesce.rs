@@ -17,9 +17,9 @@
 //! Neither is used on an inherited socket: a filter belongs to the socket, not to this process, and
 //! would stay on it for ever.
 
-use super::SocketOptions;
 #[cfg(target_os = "linux")]
 use super::SpareFds;
+use super::socket_options::SocketOptions;
 use socket2::Socket;
 use std::{io, net::SocketAddr, os::fd::BorrowedFd, sync::Arc};
 

@@ -1,7 +1,7 @@
 //! The loop of a worker: one method an event.
 
 use super::{
-    WorkerCommand,
+    command::WorkerCommand,
     eviction::EvictionQueue,
     handshake_wait::{Done, HandshakeWait, SealBarrier},
     listeners::{AcceptedSocket, Listeners, concerns_one_connection},

@@ -2,11 +2,13 @@
 //! is left.
 
 mod accept_loop;
+mod command;
 mod eviction;
 mod handshake_wait;
 mod listeners;
 
 use self::accept_loop::Worker;
+pub(crate) use self::command::WorkerCommand;
 pub(crate) use self::handshake_wait::SealBarrier;
 use crate::http::{
     connection::worker_context::WorkerContext,
@@ -16,19 +18,6 @@ use crate::http::{
 use crate::runtime::Listener;
 use std::sync::{Arc, atomic::AtomicU64};
 use tokio::sync::{mpsc, oneshot};
-
-/// Commands of the driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WorkerCommand {
-    /// The phase changed: every connection is polled.
-    Wake,
-    /// Keep new connections out, accept those that the kernel completed, then close the listeners.
-    Quiesce,
-    /// Accept the connections that the listeners hold, then close them at once: for a server whose clients retry.
-    Close,
-    /// Close the listeners, whatever they hold.
-    Abort,
-}
 
 /// Runs the worker, then keeps its runtime alive until the driver closes the command channel. Untracked tasks on it, such as a
 /// shared client's connection, may still be needed by other handlers or stop hooks (P10). `all_closed` is dropped when the
