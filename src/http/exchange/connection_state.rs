@@ -1,8 +1,11 @@
-//! What a connection and its guest (hyper, the service, bodies) tell each other while a protocol is spoken.
+//! State that a connection shares with its io, its service and its bodies while a protocol runs.
 //!
-//! hyper is not asked whether it is quiet; it shows. Bytes that it reads, writes and flushes pass our io, requests pass our
-//! service, bodies pass our wrappers, and each leaves a sign here. All of an HTTP/1 connection is polled in one task, so plain
-//! loads and stores do; HTTP/2 streams live in tasks of their own, so what they touch is counted.
+//! hyper cannot be queried for whether it is idle, so its activity is recorded here. The bytes that
+//! it reads, writes and flushes pass through our io, its requests through our service, and bodies
+//! through our wrappers.
+//!
+//! All parts of an HTTP/1 connection are polled in one task, so plain loads and stores suffice.
+//! HTTP/2 streams run in their own tasks, so the counters that they change use atomic additions.
 
 use super::{http2_input::Inflow, sniff::is_blank};
 use crate::http::server::{
@@ -33,87 +36,92 @@ pub(crate) struct ConnectionState {
     pub(crate) peer: Address,
     pub(crate) local: Arc<Address>,
     announcement: Announcement,
-    /// A response began since the stop request.
+    /// A response began after the stop request.
     responded: AtomicBool,
-    /// A response of HTTP/1 announced the close of the connection.
+    /// An HTTP/1 response announced the close of the connection (P4).
     announced: AtomicBool,
-    /// Everything written was flushed: hyper's own buffer is empty.
+    /// hyper's write buffer is empty, and all that hyper wrote was flushed.
     flushed: AtomicBool,
-    /// Bytes were read for hyper since this was last cleared.
+    /// Bytes other than empty lines were read for hyper since this was last cleared.
     received: AtomicBool,
-    /// Bytes read for hyper, ever.
+    /// All bytes ever read for hyper.
     read: AtomicU64,
-    /// Bytes written by hyper since the last call.
+    /// Bytes written by hyper since it last called the service.
     written: AtomicU64,
-    /// What an HTTP/2 client has sent.
+    /// The frames that an HTTP/2 client has sent.
     pub(crate) inflow: Inflow,
-    /// A piece of an answer was too large to be copied.
+    /// A chunk of a response body was too large to be copied.
     sent_large: AtomicBool,
-    /// hyper wants to write, and the kernel takes no more.
+    /// The last write for hyper was not accepted by the kernel.
     write_blocked: AtomicBool,
-    /// HTTP/2: what was written was not flushed when hyper was last polled.
+    /// HTTP/2: the last poll of hyper left bytes unflushed.
     blocked: AtomicBool,
-    /// What the peer had not acknowledged when the kernel was last asked.
+    /// Bytes that the peer had not acknowledged when the kernel was last queried.
     unacknowledged: AtomicU64,
-    /// A request began since this was last cleared.
+    /// hyper called the service since this was last cleared.
     called: AtomicBool,
-    /// Calls whose answer has not ended.
+    /// Requests whose response has not ended.
     in_flight: AtomicU32,
-    /// HTTP/2 streams on which the next step is ours: handlers, and bodies that wait for their next piece.
+    /// HTTP/2 streams that wait for the service: for a handler, or for the next chunk of a body.
     handlers_running: AtomicU32,
-    /// Bytes of answers that HTTP/2 holds, and that it has written.
+    /// Bytes of responses that h2 has taken and not yet written.
     buffered: AtomicU64,
+    /// Bytes of responses that h2 has written.
     delivered: AtomicU64,
-    /// Request bodies that somebody still holds.
+    /// Request bodies that were not dropped yet.
     bodies_held: AtomicU32,
-    /// A handler waits for more of a request's body.
+    /// A handler waits for more bytes of a request body.
     body_awaited: AtomicBool,
-    /// HTTP/2: what was read when its windows were open last, and how much of what came since was read by handlers.
+    /// HTTP/2: the value of `read` when the receive windows were last known to be open.
     window_open_at: AtomicU64,
+    /// HTTP/2: body bytes that handlers have read since then.
     body_bytes_read: AtomicU64,
-    /// A request body was left unread.
+    /// A request body was dropped before its end was read.
     body_unread: AtomicBool,
-    /// An answer was cut after its head, by whom: the connection must be reset, so that it cannot look whole.
+    /// Set once a response was cut after its head. The connection is then reset, so that the
+    /// response cannot look complete (P5d).
     abort_cause: OnceLock<AbortCause>,
-    /// Ask the kernel at the next chance whether the client is still there.
+    /// The io shall query the kernel for whether the client is still connected.
     peek_requested: AtomicBool,
+    /// That query shall also read the number of unacknowledged bytes.
     unacknowledged_wanted: AtomicBool,
     /// The number of [`UnflushedResponses`](super::unflushed::UnflushedResponses).
     unflushed: AtomicU32,
-    /// HTTP/2 threw away bytes of a response since this was last cleared.
+    /// h2 discarded bytes of a response since this was last cleared.
     thrown_away: AtomicBool,
-    /// What is known of bytes that the runtime has not noticed.
+    /// A `FinalRead`: whether the kernel holds bytes that the reactor has not reported.
     final_read: AtomicU8,
-    /// The client has shut its side while a request ran.
+    /// The client has half-closed the connection. Never set under `HalfClose::Ignore`.
     half_closed: AtomicBool,
     /// The transport failed.
     broken: AtomicBool,
-    /// A handler agreed to another protocol, and its response waits until hyper may hand the transport over.
+    /// A handler agreed to another protocol. Its response waits until hyper is polled with upgrades
+    /// enabled.
     switching: AtomicBool,
     upgraded: AtomicBool,
     io_dropped: AtomicBool,
-    /// Present while the connection speaks another protocol.
+    /// Present while the connection speaks another protocol. Keeps the drain waiting for it.
     upgrade: Mutex<Option<(TaskTrackerToken, TrackedWork)>>,
-    /// The request that asked for it.
+    /// The request that asked for the upgrade.
     upgrade_origin: OnceLock<WorkOrigin>,
 }
 
-/// The last read before a time that has run out has consequences.
+/// State of the last read of the kernel before an expired timeout takes effect (P5b).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FinalRead {
     NotWanted,
-    /// At the next read that finds nothing the kernel is asked.
+    /// The next read that finds nothing peeks at the socket.
     Wanted,
     Data,
     Nothing,
 }
 
-/// Whether an answer that is cut takes its connection with it.
+/// The protocol of a connection. It decides how a client learns that a response was cut (P5d).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
-    /// It does: there is no other way to say that it is not whole.
+    /// The connection is reset: HTTP/1 has no other sign of an incomplete response.
     Http1,
-    /// It does not: a stream is reset alone.
+    /// Only the stream is reset.
     Http2,
 }
 
@@ -175,7 +183,7 @@ impl ConnectionState {
         &self.worker.server
     }
 
-    // Told by the io.
+    // Updated by the io.
 
     pub(crate) fn on_read(&self, bytes: &[u8]) {
         if !is_blank(bytes) {
@@ -205,8 +213,9 @@ impl ConnectionState {
         self.inflow.on_flushed();
     }
 
-    /// Whether hyper must not read more of HTTP/2, because the client does not read either: responses to what it requests could
-    /// not leave. hyper is polled again once it could write. For HTTP/1 hyper itself takes 16 requests of a pipeline at most.
+    /// Whether hyper must not read more from an HTTP/2 client, because that client does not read:
+    /// the responses to further requests could not be sent. hyper is polled again once it can
+    /// write. On HTTP/1 hyper itself takes at most 16 pipelined requests.
     pub(crate) fn must_hold_reads(&self) -> bool {
         if self.protocol == Protocol::Http1 || !self.is_write_blocked() {
             return false;
@@ -243,12 +252,12 @@ impl ConnectionState {
         self.peek_requested.load(Relaxed) && self.peek_requested.swap(false, Relaxed)
     }
 
-    // Told by the service and the bodies.
+    // Updated by the service and the bodies.
 
     pub(crate) fn on_call(&self) {
         self.called.store(true, Relaxed);
         self.received.store(false, Relaxed);
-        // Whatever was left of the last body, hyper has read past it.
+        // hyper has read past the rest of the previous body by now.
         self.body_unread.store(false, Relaxed);
         self.written.store(0, Relaxed);
         self.count_in_flight(1);
@@ -262,7 +271,7 @@ impl ConnectionState {
 
     fn count_in_flight(&self, more: i32) {
         match self.protocol {
-            // One task, which also holds whatever counts itself out.
+            // The connection's task holds everything that changes the count.
             Protocol::Http1 => self
                 .in_flight
                 .store(self.in_flight.load(Relaxed).wrapping_add_signed(more), Relaxed),
@@ -270,8 +279,8 @@ impl ConnectionState {
         }
     }
 
-    /// The head of a response is ready. Returns whether it announces the close of an HTTP/1
-    /// connection (P4).
+    /// Records that the head of a response is ready. Returns whether it must announce the close of
+    /// an HTTP/1 connection (P4).
     pub(crate) fn on_response_head(&self) -> bool {
         let phase = self.server().phase();
         if phase < Phase::LameDuck {
@@ -293,37 +302,37 @@ impl ConnectionState {
         announces
     }
 
-    /// A request is not in flight any more.
+    /// Records that a request is no longer in flight.
     pub(crate) fn on_request_over(&self) {
         self.count_in_flight(-1);
     }
 
-    /// On a stream of HTTP/2 the next step is ours.
+    /// Records that an HTTP/2 stream waits for the service.
     pub(crate) fn handler_started(&self) {
         if self.protocol == Protocol::Http2 {
             self.handlers_running.fetch_add(1, Relaxed);
         }
     }
 
-    /// We have made it.
+    /// Records that an HTTP/2 stream no longer waits for the service.
     pub(crate) fn handler_stopped(&self) {
         if self.protocol == Protocol::Http2 {
             self.handlers_running.fetch_sub(1, Relaxed);
         }
     }
 
-    /// HTTP/2 took bytes of an answer.
+    /// Records bytes of a response that h2 has taken.
     pub(crate) fn on_buffered(&self, bytes: usize) {
         self.buffered.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// It wrote them.
+    /// Records bytes of a response that h2 has written.
     pub(crate) fn on_delivered(&self, bytes: usize) {
         self.delivered.fetch_add(bytes as u64, Relaxed);
         self.buffered.fetch_sub(bytes as u64, Relaxed);
     }
 
-    /// It threw them away.
+    /// Records bytes of a response that h2 has discarded.
     pub(crate) fn on_released(&self, bytes: usize) {
         self.buffered.fetch_sub(bytes as u64, Relaxed);
         self.thrown_away.store(true, Relaxed);
@@ -333,7 +342,7 @@ impl ConnectionState {
         self.sent_large.store(true, Relaxed);
     }
 
-    /// The first who tears it has torn it.
+    /// Sets why a response was cut. Only the first cause is kept.
     pub(crate) fn set_abort_cause(&self, abort_cause: AbortCause) {
         let _ = self.abort_cause.set(abort_cause);
     }
@@ -342,7 +351,8 @@ impl ConnectionState {
         self.bodies_held.fetch_add(1, Relaxed);
     }
 
-    /// A handler waits for more of a body. If no other body is held, all that the client sent was read by now, and its windows are open.
+    /// Records that a handler waits for more of a body. If it is the only body, handlers have read
+    /// all that the client sent, so the receive windows are open.
     pub(crate) fn on_body_awaited(&self) {
         self.body_awaited.store(true, Relaxed);
         if self.protocol == Protocol::Http2 && self.bodies_held.load(Relaxed) == 1 {
@@ -351,7 +361,7 @@ impl ConnectionState {
         }
     }
 
-    /// A handler read so many bytes of a body.
+    /// Records the number of body bytes that a handler has just read.
     pub(crate) fn on_body_read(&self, bytes: usize) {
         self.body_awaited.store(false, Relaxed);
         if self.protocol == Protocol::Http2 {
@@ -359,7 +369,8 @@ impl ConnectionState {
         }
     }
 
-    /// Whether bodies that no handler reads may have used up the connection's window, so that no client could send any other.
+    /// Whether bodies that no handler reads may have used up the connection's receive window. The
+    /// client could then send no other body either.
     pub(crate) fn may_body_window_be_closed(&self) -> bool {
         let read = self.read().saturating_sub(self.window_open_at.load(Relaxed));
         let unread = read.saturating_sub(self.body_bytes_read.load(Relaxed));
@@ -373,9 +384,9 @@ impl ConnectionState {
         self.bodies_held.fetch_sub(1, Relaxed);
     }
 
-    // Asked by the streams of HTTP/2.
+    // Read by the HTTP/2 streams.
 
-    /// Whether bytes could not be written when hyper was last polled.
+    /// Whether the last poll of hyper left bytes unflushed.
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked.load(Relaxed)
     }
@@ -384,28 +395,30 @@ impl ConnectionState {
         self.in_flight.load(Relaxed).into()
     }
 
-    // Asked by the connection.
+    // Used by the connection.
 
     pub(crate) fn after_poll(&self) {
         self.blocked.store(!self.is_flushed(), Relaxed);
     }
 
-    /// Before each poll of hyper, which flushes at least once in a poll that leaves nothing unwritten.
+    /// Clears `flushed` before each poll of hyper. A poll that leaves nothing unwritten flushes at
+    /// least once, which sets it again.
     pub(crate) fn before_poll(&self) {
         self.flushed.store(false, Relaxed);
     }
 
-    /// Whether a response began since the stop request.
+    /// Whether a response began after the stop request.
     pub(crate) fn has_responded(&self) -> bool {
         self.responded.load(Relaxed)
     }
 
-    /// Whether the last response announced the close of the connection, on HTTP/1.
+    /// Whether an HTTP/1 response announced the close of the connection.
     pub(crate) fn has_announced(&self) -> bool {
         self.announced.load(Relaxed)
     }
 
-    /// Records in the connection's slot what its next protocol state must know of its responses.
+    /// Records in the slot whether a response began and whether one announced the close, for the
+    /// protocol state that follows.
     pub(crate) fn record_responses_in(&self, slot: &ConnectionSlot) {
         if self.has_responded() {
             slot.record_response(self.has_announced());
@@ -420,7 +433,7 @@ impl ConnectionState {
         self.read.load(Relaxed)
     }
 
-    /// Bytes written since the last call.
+    /// Bytes written since hyper last called the service.
     pub(crate) fn written(&self) -> u64 {
         self.written.load(Relaxed)
     }
@@ -485,8 +498,10 @@ impl ConnectionState {
         self.abort_cause.get().copied()
     }
 
-    /// Whether the kernel may hold bytes that were not read, now that a time has run out in which they should have come: a process
-    /// that was stopped finds its timers expired before it finds what has arrived. If so, the connection is to be polled again.
+    /// Whether the kernel may hold unread bytes although the timeout for them has expired. A
+    /// process that was suspended finds its timers expired before it reads what arrived in the
+    /// meantime. If true, the caller must poll the connection again before the timeout takes effect
+    /// (P5b).
     pub(crate) fn may_have_unread(&self) -> bool {
         let found = self.final_read.load(Relaxed);
         let may_have = found == FinalRead::NotWanted as u8 || found == FinalRead::Data as u8;
@@ -504,7 +519,7 @@ impl ConnectionState {
         self.peek_requested.store(true, Relaxed);
     }
 
-    /// Asks the kernel, when hyper is polled next, what the client has not acknowledged.
+    /// Requests that the next poll of hyper also queries the kernel for unacknowledged bytes.
     pub(crate) fn want_unacknowledged(&self) {
         self.unacknowledged_wanted.store(true, Relaxed);
         self.request_peek();
@@ -514,9 +529,9 @@ impl ConnectionState {
         self.unacknowledged_wanted.swap(false, Relaxed)
     }
 
-    // Told by the queue of responses that ended.
+    // Used by the queue of unflushed responses.
 
-    /// The number of responses that ended and may still lie in a buffer.
+    /// The number of responses that have ended and may still be in a buffer.
     pub(crate) fn unflushed(&self) -> u32 {
         self.unflushed.load(Relaxed)
     }
@@ -543,19 +558,20 @@ impl ConnectionState {
         self.switching.load(Relaxed) && self.switching.swap(false, Relaxed)
     }
 
-    /// The name of the upgrade that may follow.
+    /// Sets the request that is named as the origin of an upgrade that may follow.
     pub(crate) fn name_upgrade(&self, origin: WorkOrigin) {
         let _ = self.upgrade_origin.set(origin);
     }
 
-    /// The io is somebody else's now; the token keeps it in the drain until it is dropped.
+    /// Records that the handler owns the io now. The token makes the drain wait until the io is
+    /// dropped.
     pub(crate) fn begin_upgrade(&self, token: TaskTrackerToken) {
         let origin = self.upgrade_origin.get().cloned().unwrap_or(WorkOrigin::Unknown);
         *self.lock_upgrade() = Some((token, self.server().track(Kind::Upgrade, origin)));
         self.upgraded.store(true, Release);
     }
 
-    /// True for the one who ends it.
+    /// Ends the upgrade. Returns true only to the first caller.
     pub(crate) fn end_upgrade(&self) -> bool {
         self.is_upgraded() && self.lock_upgrade().take().is_some()
     }

@@ -1,4 +1,4 @@
-//! The io that hyper holds: a transport that leaves signs of what passes.
+//! The io that hyper holds: a wrapper around the transport that records what is read and written.
 
 use super::{
     connection_state::{ConnectionState, Protocol},
@@ -17,41 +17,43 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-/// Where the transport returns to when hyper drops the io.
+/// Slot into which the transport is put when hyper drops the io.
 pub(crate) type IoReturn<T> = Arc<Mutex<Option<T>>>;
 
-/// A transport, lent to hyper. It replays what was sniffed, and tells the [`ConnectionState`] what it sees.
+/// A transport on loan to hyper. It replays the sniffed bytes and records its traffic in the
+/// [`ConnectionState`].
 pub(crate) struct TrackedIo<T: Transport> {
     /// `None` only inside `drop` and `into_transport`.
     io: Option<T>,
     prefix: Bytes,
-    /// To be written before anything of hyper's.
+    /// Bytes to write before any of hyper's.
     unwritten: Bytes,
     reading: Reading,
-    /// Of HTTP/2.
+    /// Present on HTTP/2.
     frames: Option<Box<FrameScanner>>,
     connection: Arc<ConnectionState>,
     unflushed: Weak<UnflushedResponses>,
     io_return: Option<IoReturn<T>>,
-    /// There was something to read while nobody read.
+    /// The socket was readable while hyper did not read.
     is_readable: bool,
     /// Once upgraded: ready when the connection must end.
     ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
-/// The begin of a response that hyper makes itself.
+/// The first bytes of a response that hyper makes itself.
 const ERROR_BEGINS: &[u8] = b"HTTP/1.1 4";
 
 /// Whether hyper may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     Open,
-    /// It sees an end, whatever the client sends.
+    /// hyper sees the end of the input, whatever the client sends.
     Ended,
 }
 
 impl<T: Transport> TrackedIo<T> {
-    /// For HTTP/1, which gives its io back by itself.
+    /// Wraps the transport of an HTTP/1 connection, from which hyper returns the io by
+    /// `into_parts`.
     pub(crate) fn new(
         io: T,
         prefix: Bytes,
@@ -72,7 +74,8 @@ impl<T: Transport> TrackedIo<T> {
         }
     }
 
-    /// For HTTP/2, which does not give its io back: dropped, the transport goes home.
+    /// Wraps the transport of an HTTP/2 connection. hyper does not return its io, so a drop puts
+    /// the transport into the returned slot.
     pub(crate) fn returning(
         io: T,
         prefix: Bytes,
@@ -86,23 +89,23 @@ impl<T: Transport> TrackedIo<T> {
         (me, io_return)
     }
 
-    /// These bytes go before anything that hyper writes.
+    /// Sets the bytes that are written before any of hyper's.
     pub(crate) fn write_first(&mut self, unwritten: Bytes) {
         self.unwritten = unwritten;
     }
 
-    /// What was read stays unread: the last answer is on its way.
+    /// Ends hyper's input, including bytes that were read already: the last response is being sent.
     pub(crate) fn end_reading(&mut self) {
         self.reading = Reading::Ended;
     }
 
-    /// Takes the transport back, with what hyper has not read of the prefix.
+    /// Returns the transport and the part of the prefix that hyper has not read.
     pub(crate) fn into_transport(mut self) -> Option<(T, Bytes)> {
         let prefix = std::mem::take(&mut self.prefix);
         self.io.take().map(|io| (io, prefix))
     }
 
-    /// Writes what goes first.
+    /// Writes the bytes that precede hyper's.
     #[inline]
     fn poll_unwritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.unwritten.is_empty() { Poll::Ready(Ok(())) } else { self.poll_write_first(cx) }
@@ -146,15 +149,15 @@ impl<T: Transport> TrackedIo<T> {
             self.connection.on_final_read(has_data);
         }
         if has_data {
-            // The runtime has not noticed yet.
+            // The reactor has not reported these bytes yet.
             cx.waker().wake_by_ref();
         } else {
             inflow.on_awaited();
         }
     }
 
-    /// Keeps hyper from reading more requests than may wait for a client that does not read, and from reading for so long that other
-    /// connections wait.
+    /// Limits what hyper reads. A client that does not read may have only a limited number of
+    /// requests waiting, and one connection must not delay the others by reading for too long.
     #[inline]
     fn poll_may_read(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.connection.must_hold_reads() {
@@ -168,7 +171,8 @@ impl<T: Transport> TrackedIo<T> {
         Poll::Ready(())
     }
 
-    /// Whether a response is hyper's own, to a head that it cannot read: no call of the service awaits one.
+    /// Whether hyper makes the response itself, to a head that it cannot parse: no service call is
+    /// waiting for a response.
     fn is_by_hyper(&self) -> bool {
         let connection = &self.connection;
         connection.protocol == Protocol::Http1
@@ -177,7 +181,7 @@ impl<T: Transport> TrackedIo<T> {
             && !connection.is_upgraded()
     }
 
-    /// Writes a head that hyper made, with a date (RFC 9110 §6.6.1).
+    /// Writes a head that hyper made and adds a date to it (RFC 9110 §6.6.1).
     #[cold]
     fn write_dated(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut dated = bytes.to_vec();
@@ -188,7 +192,7 @@ impl<T: Transport> TrackedIo<T> {
             dated.extend_from_slice(b"\r\n\r\n");
         }
         self.unwritten = dated.into();
-        // What the kernel does not take now leaves before the next write or flush.
+        // What the kernel does not accept now is sent before the next write or flush.
         match self.poll_unwritten(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(bytes.len())),
@@ -199,7 +203,8 @@ impl<T: Transport> TrackedIo<T> {
         self.io.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// An upgraded connection is out of hyper's hands, not out of ours: when the drain is over it ends.
+    /// Returns an error once an upgraded connection must end. hyper no longer controls it, so its
+    /// I/O fails when the server aborts what is left after the drain.
     #[inline]
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.connection.is_upgraded() { self.poll_upgraded_ending(cx) } else { Ok(()) }
@@ -219,7 +224,7 @@ impl<T: Transport> TrackedIo<T> {
         Ok(())
     }
 
-    /// An error of the transport ends the connection: nothing more can be flushed.
+    /// Records a transport error. It ends the connection: nothing more can be flushed.
     #[inline]
     fn noting<R>(&self, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if let Poll::Ready(Err(_)) = &polled {
@@ -228,9 +233,9 @@ impl<T: Transport> TrackedIo<T> {
         polled
     }
 
-    /// While a request of HTTP/1 runs, hyper reads no more, and so does not see its client leave. The
-    /// kernel is asked as soon as there is something to read, and if that is a next request, which
-    /// nobody reads yet, only every second from then on.
+    /// Watches for a client that leaves while its HTTP/1 request runs. hyper does not read then, so
+    /// it would not notice. Requests a peek as soon as the socket is readable. If a next request
+    /// made it readable, it stays so, and the connection requests further peeks once per second.
     fn watch(&mut self, cx: &mut Context<'_>) {
         let is_watched = self.connection.protocol == Protocol::Http1
             && self.connection.is_in_flight()
@@ -241,7 +246,8 @@ impl<T: Transport> TrackedIo<T> {
         }
     }
 
-    /// Asks the kernel on the connection's behalf, which cannot reach the transport while hyper holds it.
+    /// Runs the peek that the connection requested. The connection cannot reach the transport while
+    /// hyper holds it.
     #[inline]
     fn peek_if_requested(&self) -> io::Result<()> {
         if self.connection.take_peek_requested() { self.peek() } else { Ok(()) }
@@ -369,7 +375,8 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         if me.connection.is_aborted() {
-            // A FIN now would let a cut answer look whole; the connection is reset instead.
+            // A FIN would make the cut response look complete (P5d). The connection is reset
+            // instead.
             return Poll::Ready(Ok(()));
         }
         ready!(me.poll_unwritten(cx))?;
@@ -390,7 +397,7 @@ impl<T: Transport> Drop for TrackedIo<T> {
     }
 }
 
-/// What was read, and what is to be read behind it.
+/// Returns `read` followed by `more`. Copies only if neither is empty.
 pub(crate) fn joined(read: Bytes, more: Bytes) -> Bytes {
     match (read.is_empty(), more.is_empty()) {
         (_, true) => read,
