@@ -157,7 +157,7 @@ fn pacing(dice: &mut Dice) -> Pacing {
             dice.pick(&[10, 500, 8_000]),
             dice.pick(&[10, 100, 400, 4_800, 6_000, 12_000]),
         ),
-        // The pause is longer than any stall timeout.
+        // The pause is longer than the drain waits for progress.
         2 if dice.one_in(2) => Pacing::SlowReader(1_000_000, 12_000),
         2 => Pacing::SlowReader(dice.pick(&[1_000, 4_000]), dice.pick(&[10, 100])),
         _ => Pacing::HalfClosed,

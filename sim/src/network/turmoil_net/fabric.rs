@@ -12,7 +12,7 @@
 //! client's retransmission, which the simulated kernel does not have.
 //!
 //! A listener that closes is not closed in the kernel: the kernel would not bind its port again
-//! while one of its connections lives. The listener is retired instead. The connections in its
+//! while one of its connections is open. The listener is retired instead. The connections in its
 //! queue are reset, new ones are refused, and the next listener on the port reuses it.
 
 use super::wakeup::ReadinessDelay;
