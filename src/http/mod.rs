@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | 5 | [`worker`] | one core: accept loop, commands, sweep, handshake wait |
 //! | 4 | [`connection`] | one connection from accept to close |
-//! | 3 | [`fast_path`] | plain `GET` requests without hyper |
+//! | 3 | [`fast_path`] | simple `GET` requests without hyper |
 //! | 2 | [`exchange`], [`tower`] | one request and its response |
 //! | 1 | [`server`] | state shared by all connections of a server |
 

@@ -1,4 +1,4 @@
-//! Requests that were cut.
+//! Requests that were cut: aborted before their response was complete.
 
 use crate::lifecycle::Phase;
 use std::time::Duration;
@@ -6,28 +6,30 @@ use std::time::Duration;
 /// A request that was cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AbortedRequest {
-    /// Its method.
+    /// The request's method.
     pub method: String,
-    /// Its path, without the query, which may hold secrets.
+    /// The request's path, without the query, which may hold secrets.
     pub path: String,
-    /// From its complete head to the cut.
+    /// Time from the complete head to the cut.
     pub age: Duration,
     /// The phase in which it was cut.
     pub phase: Phase,
-    /// Whether its client had received the head of an answer, and so got a reset; otherwise it got a 503, or a 500 if the length of
-    /// its response was a contradiction.
+    /// Whether the client had received the response head, and therefore got a reset. Otherwise it
+    /// got a 503, or a 500 if the length of its response contradicted itself.
     pub head_sent: bool,
-    /// Whether the shutdown cut it, which makes the exit code 3; otherwise a response body failed, panicked or was not as long as its
-    /// `content-length`, in whatever phase.
+    /// Whether the shutdown cut the request, which makes the exit code 3. Otherwise, in whatever
+    /// phase, a response body failed, panicked or did not match its `content-length`.
     pub by_shutdown: bool,
 }
 
-/// Who cut a request. Only what the shutdown cut makes the exit code 3 (P13).
+/// The cause of a cut. Only a cut by the shutdown makes the exit code 3 (P13).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AbortCause {
     Shutdown,
-    /// A body that failed, panicked, or was not as long as its head said: its own, or on HTTP/1 one behind it.
+    /// A body that failed, panicked or did not match the length in its head. On HTTP/1 it may also
+    /// be the body of a later response on the same connection, since a cut resets the connection.
     Body,
-    /// Its client, which took nothing of the response for the send timeout: the request is *gone*.
+    /// The client, which received nothing of the response for the send timeout. The request counts
+    /// as *gone*.
     Client,
 }

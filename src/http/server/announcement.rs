@@ -1,5 +1,5 @@
-//! When a connection announces its close in the lame duck delay (P4). One policy for both protocols,
-//! without I/O and without a clock.
+//! When a connection announces its close in the lame duck delay (P4). One policy for both
+//! protocols, without I/O and without a clock.
 //!
 //! ```text
 //!  stop request                                          last tenth    drain
@@ -11,10 +11,13 @@
 //! ```
 //!
 //! HTTP/1 announces with `Connection: close` on the first response from that moment on, HTTP/2 with
-//! one graceful GOAWAY at that moment. A connection that is not used meanwhile is not told: it is
-//! closed as idle, and counted as `untold`. In a short delay the last 250 ms take the place of the last
-//! tenth, or its second half: far clients must have the news before the drain. Before the delay nothing announces, after it everything
-//! does; both are the caller's to see.
+//! one graceful GOAWAY at that moment. A connection that is not used meanwhile gets no
+//! announcement. It is closed as idle, and counted as `untold`.
+//!
+//! In a short delay the last 250 ms replace the last tenth, and below 500 ms the second half does:
+//! the announcement must reach far clients before the drain.
+//!
+//! Nothing announces before the delay, and everything does after it. The caller implements both.
 
 use crate::lifecycle::Moment;
 use std::time::Duration;
@@ -23,23 +26,24 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LameDuck {
     since: Moment,
-    /// From here on every response announces. A request that follows a response without an
-    /// announcement arrives a round trip later, and must not meet the drain.
+    /// From this moment on every response announces. A request that follows a response without an
+    /// announcement arrives a round trip later, and must not arrive in the drain.
     last_part: Moment,
 }
 
-/// The least time for the news of a close to reach a client, and for a request that crosses it to
+/// The least time for the announcement to reach a client, and for a request that crosses it to
 /// arrive: the round trip of a far client.
 const LAST_PART_LEAST: Duration = Duration::from_millis(250);
 
 impl LameDuck {
-    /// The delay that begins with the stop request, at `since`.
+    /// Returns the delay that begins with the stop request, at `since`.
     pub(crate) fn new(since: Moment, delay: Duration) -> Self {
         let last_part = (delay / 10).max(LAST_PART_LEAST.min(delay / 2));
         Self { since, last_part: since + (delay - last_part) }
     }
 
-    /// A moment between `from` and the last part, chosen by `jitter`. In the last part: `from`.
+    /// Returns a moment between `from` and the last part, chosen by `jitter`. In the last part it
+    /// is `from`.
     fn spread(self, from: Moment, jitter: u64) -> Moment {
         let from = from.max(self.since);
         let left = u128::from(nanos(self.last_part.since(from)));
@@ -58,18 +62,19 @@ impl Announcement {
 
     /// The announcement of a connection that is opened in the delay, at `opened`.
     pub(crate) fn opened_in(delay: LameDuck, opened: Moment, jitter: u64) -> Self {
-        // The epoch stands for the connections of before.
+        // The epoch marks connections that were opened before the stop request.
         Self(delay.spread(opened, jitter).max(Moment::from_nanos(1)))
     }
 
-    /// Whether a response of HTTP/1 whose head is ready `now` announces. `responded`: it is not the
-    /// first response of its connection.
+    /// Whether an HTTP/1 response whose head is ready at `now` announces the close. `responded`:
+    /// the connection has sent a response since the stop request.
     pub(crate) fn is_due(self, delay: LameDuck, now: Moment, responded: bool) -> bool {
         self == Self::OPENED_BEFORE || now >= delay.last_part || (responded && now >= self.0)
     }
 
-    /// When an HTTP/2 connection sends its GOAWAY. A connection that was opened in the delay and has
-    /// not `responded` waits for its first response, or for the end of the delay.
+    /// Returns the moment at which an HTTP/2 connection sends its GOAWAY. A connection that was
+    /// opened in the delay and has not `responded` waits for its first response, or for the end of
+    /// the delay.
     pub(crate) fn goaway_at(self, delay: LameDuck, jitter: u64, responded: bool) -> Moment {
         match (self, responded) {
             (Self::OPENED_BEFORE, _) => delay.spread(delay.since, jitter),
@@ -101,9 +106,9 @@ mod tests {
 
     const HALF: u64 = 1 << 63;
 
-    // Connections that were opened in the delay got their GOAWAY at once, since their moment was
-    // counted from the stop request: 41 of 58 within 10 ms. On HTTP/1 every response closed its
-    // connection, so that each request of the delay brought a new one.
+    // Connections that were opened in the delay got their GOAWAY at once, because their moment was
+    // computed from the stop request: 41 of 58 within 10 ms. On HTTP/1 every response closed its
+    // connection, so each request of the delay opened a new one.
     #[test]
     fn each_kind_of_connection_announces_at_its_moment() {
         let (before, early, late, last) = (
@@ -160,8 +165,8 @@ mod tests {
         }
     }
 
-    // A client a tenth of a second away: its next request came after the drain had begun, since the
-    // last tenth of a delay of a second is shorter than a round trip.
+    // With a delay of 1 s the last tenth is shorter than a round trip of 100 ms. The next request
+    // of such a client arrived after the drain had begun.
     #[test]
     fn the_last_part_of_a_short_delay_leaves_time_for_a_round_trip() {
         for (delay_ms, from_ms) in [
@@ -208,7 +213,7 @@ mod tests {
                 .map(|connection| connection.goaway_at(delay(), 0, true).as_nanos() / 1_000_000)
                 .collect();
             tokens.sort_unstable();
-            // Each fifth of what is left has its share, which is twenty on average.
+            // Each fifth of the remaining time has its share, which is twenty on average.
             for fifth in 0..5 {
                 let (from, to) = (opened + left * fifth / 5, opened + left * (fifth + 1) / 5);
                 let count = tokens.iter().filter(|moment| (from..to).contains(moment)).count();
@@ -236,7 +241,8 @@ mod tests {
             prop_assert!(moment >= opened && moment <= opened.max(last_part) + MILLI);
             let before = Announcement::OPENED_BEFORE.goaway_at(delay, jitter, false);
             prop_assert!(before >= at(stop) && before <= last_part + MILLI);
-            // What announces goes on to announce; the first response only in the last part.
+            // A connection that announces continues to announce. A first response announces only in
+            // the last part.
             let (now, then) = (at(stop + now_after), at(stop + now_after + more));
             for responded in [false, true] {
                 for connection in [Announcement::OPENED_BEFORE, late] {
@@ -253,6 +259,6 @@ mod tests {
         }
     }
 
-    /// The rounding of the expected values.
+    /// Tolerance for the rounding of the expected values.
     const MILLI: Duration = Duration::from_millis(1);
 }

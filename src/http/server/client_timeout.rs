@@ -1,10 +1,10 @@
-//! How long a client may make no progress (P6, P15).
+//! The time that a client may make no progress (P6, P15).
 
 use super::limits::{Limits, PROGRESS_WAIT};
 use crate::lifecycle::Moment;
 use std::time::Duration;
 
-/// The wait that a client ended.
+/// The wait that a client exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClientTimeout {
     Send,
@@ -27,8 +27,8 @@ impl ClientTimeout {
     }
 }
 
-/// When a client without progress since `since` is given up: after `timeout`, and in the drain after
-/// 5 s of it, whatever comes first.
+/// Returns the moment at which a client without progress since `since` is given up: after
+/// `timeout`, or in the drain after 5 s of it, whichever is earlier.
 pub(crate) fn gives_up(since: Moment, timeout: Duration, draining_since: Moment) -> Moment {
     let timed_out = since + timeout;
     if draining_since == Moment::NEVER {
@@ -47,7 +47,8 @@ mod tests {
 
     #[test]
     fn while_serving_the_timeout_counts_and_in_the_drain_five_seconds_of_it() {
-        // The 5 s counted only in the drain: 300 clients that read nothing held a gigabyte for ever.
+        // The 5 s limit applied only in the drain. While serving, 300 clients that read nothing
+        // held a gigabyte indefinitely.
         let half_a_minute = Duration::from_secs(30);
         for (since, timeout, draining_since, until) in [
             (at(10), half_a_minute, Moment::NEVER, at(40)),

@@ -1,4 +1,4 @@
-//! A connection's place in its worker's table: how to wake it, and when at the latest.
+//! A connection's slot in its worker's table: its waker, and the latest moment to wake it.
 
 use super::{
     announcement::Announcement,
@@ -20,31 +20,33 @@ pub(crate) struct ConnectionSlot {
     pub(crate) peer: Address,
     pub(crate) local: Arc<Address>,
     pub(crate) announcement: Announcement,
-    /// A response began since the stop request.
+    /// Whether a response began since the stop request.
     responded: AtomicBool,
-    /// A response announced the close of the connection.
+    /// Whether a response announced the close of the connection.
     announced: AtomicBool,
-    /// A connection is a task of its own, and a task has one waker from its first poll to its last.
+    /// Set once: each connection is a task of its own, and a task keeps one waker from its first
+    /// poll to its last.
     waker: OnceLock<Waker>,
     wake_at: AtomicU64,
-    /// See [`Self::set_idle`]; `NEVER` while busy.
+    /// Set by [`Self::set_idle`]; `BUSY` while the connection is busy.
     idle: AtomicU64,
-    /// See [`Self::set_waiting`].
+    /// Set by [`Self::set_waiting`].
     waiting: AtomicU64,
     evicted: AtomicBool,
     left: AtomicBool,
     sends_large: AtomicBool,
 }
 
-/// In place of a moment: not idle.
+/// Marks a connection that is not idle, in place of a moment.
 const BUSY: u64 = u64::MAX;
 
-/// How answers are written.
+/// How responses are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteStrategy {
-    /// Head and body copied together, then written: for small answers it is cheaper than to name the parts to the kernel.
+    /// Copies head and body together and writes them with one call. For small responses this is
+    /// cheaper than a vectored write.
     Flatten,
-    /// As they are.
+    /// Writes the buffers as they are.
     Vectored,
 }
 
@@ -76,19 +78,22 @@ impl ConnectionSlot {
         self.waker.get_or_init(|| waker.clone());
     }
 
-    /// The sweep wakes the connection at its first round from `at` on: see `WorkerContext::wake_at`.
+    /// Sets the moment from which the next sweep wakes the connection: see
+    /// `WorkerContext::wake_at`.
     pub(crate) fn set_due(&self, at: Moment) {
         self.wake_at.store(at.as_nanos(), Relaxed);
     }
 
-    /// Wakes the connection; one that was never polled is about to be.
+    /// Wakes the connection. Without a waker it was never polled, and its first poll is about to
+    /// come.
     pub(crate) fn wake(&self) {
         if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
         }
     }
 
-    /// When it is due, if it is not yet; `NEVER` once it was woken.
+    /// Wakes the connection if it is due. Returns the moment at which it is due, `NEVER` once it
+    /// was woken.
     pub(crate) fn wake_if_due(&self, now: Moment) -> Moment {
         let due = Moment::from_nanos(self.wake_at.load(Relaxed));
         if due > now {
@@ -99,7 +104,7 @@ impl ConnectionSlot {
         Moment::NEVER
     }
 
-    /// The connection is idle, and may be closed to make room.
+    /// Marks the connection as idle. It may then be closed to make room for another.
     pub(crate) fn set_idle(&self, idle: Idle) {
         let packed = match idle.awaited {
             Awaited::FirstByte => idle.since.as_nanos() << 1 | 1,
@@ -109,12 +114,12 @@ impl ConnectionSlot {
         self.idle.store(packed, Relaxed);
     }
 
-    /// The connection is not idle.
+    /// Marks the connection as not idle.
     pub(crate) fn set_busy(&self) {
         self.idle.store(BUSY, Relaxed);
     }
 
-    /// The connection is in the middle of something, and may be closed to make room all the same.
+    /// Marks the connection as evictable although it is in the middle of a request or a response.
     pub(crate) fn set_waiting(&self, awaited: Awaited, now: Moment) {
         let kind = u64::from(awaited == Awaited::Handler);
         let last = self.waiting.load(Relaxed);
@@ -127,7 +132,8 @@ impl ConnectionSlot {
         self.waiting.store(BUSY, Relaxed);
     }
 
-    /// What the connection waits for, if it may be closed to make room. It may have become busy meanwhile.
+    /// Returns what the connection waits for, if it may be closed to make room. It may have become
+    /// busy in the meantime.
     pub(crate) fn evictable(&self) -> Option<Idle> {
         self.idle().or_else(|| {
             let packed = self.waiting.load(Relaxed);
@@ -136,14 +142,14 @@ impl ConnectionSlot {
         })
     }
 
-    /// What the connection waits for, if it is idle.
+    /// Returns what the connection waits for, if it is idle.
     pub(crate) fn idle(&self) -> Option<Idle> {
         let packed = self.idle.load(Relaxed);
         let awaited = if packed & 1 == 1 { Awaited::FirstByte } else { Awaited::NextRequest };
         (packed != BUSY).then_some(Idle { awaited, since: Moment::from_nanos(packed >> 1) })
     }
 
-    /// Lets the connection close if it still waits when it is polled.
+    /// Requests that the connection closes, if it still waits when it is polled.
     pub(crate) fn evict(&self) {
         self.evicted.store(true, Relaxed);
         self.wake();
@@ -153,12 +159,14 @@ impl ConnectionSlot {
         self.evicted.load(Relaxed)
     }
 
-    /// Whether the connection shall make room. Asked once: a connection that was found busy stays.
+    /// Whether the connection is to make room. Clears the request: a connection that was busy when
+    /// it was polled stays.
     pub(crate) fn take_evicted(&self) -> bool {
         self.is_evicted() && self.evicted.swap(false, Relaxed)
     }
 
-    /// The answers on this connection are large, as far as it is known.
+    /// Switches to vectored writes, because the responses on this connection have proved to be
+    /// large.
     pub(crate) fn use_vectored_writes(&self) {
         self.sends_large.store(true, Relaxed);
     }
@@ -171,8 +179,8 @@ impl ConnectionSlot {
         }
     }
 
-    /// Records for the next protocol state of the connection that a response began since the stop request, and whether the last
-    /// one announced the close.
+    /// Records for the next protocol state of the connection that a response began since the stop
+    /// request, and whether the last one announced the close.
     pub(crate) fn record_response(&self, announced: bool) {
         self.responded.store(true, Relaxed);
         self.announced.store(announced, Relaxed);

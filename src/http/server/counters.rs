@@ -1,16 +1,17 @@
-//! Counters and gauges. They are relaxed atomics: each value is exact, two values need not be of the same instant.
+//! Counters and gauges as relaxed atomics: each value is exact, but two values need not be of the
+//! same instant.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// How many threads run the tasks of one worker.
+/// The number of threads that run the tasks of one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WorkerThreads {
-    /// One at a time: no other thread adds to the worker's own counts meanwhile.
+    /// One thread at a time: no other thread adds to the worker's counters in the meantime.
     One,
     Several,
 }
 
-/// One number that only grows.
+/// A number that only grows.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -19,10 +20,11 @@ impl Counter {
         self.0.fetch_add(1, Relaxed);
     }
 
-    /// Adds to what only a worker adds to, whose tasks run on so many threads.
+    /// Adds to a counter that only one worker adds to. `threads` is the number of threads that run
+    /// that worker's tasks.
     pub(crate) fn add(&self, more: u64, threads: WorkerThreads) {
         match threads {
-            // Nobody comes in between.
+            // No other thread writes between the load and the store.
             WorkerThreads::One => self.0.store(self.get().wrapping_add(more), Relaxed),
             WorkerThreads::Several => drop(self.0.fetch_add(more, Relaxed)),
         }
@@ -33,7 +35,7 @@ impl Counter {
     }
 }
 
-/// The requests of one worker, as P5 counts them.
+/// The requests of one worker, by outcome (P5c).
 #[derive(Debug, Default)]
 pub(crate) struct RequestCounters {
     pub(crate) started: Counter,

@@ -1,4 +1,4 @@
-//! The `Date` header (RFC 9110 §6.6.1), from an injected clock, formatted once a second.
+//! The `Date` header (RFC 9110 §6.6.1), from an injected clock, formatted once per second.
 
 use crate::lifecycle::Moment;
 use http::HeaderValue;
@@ -8,7 +8,8 @@ use std::{
 };
 
 thread_local! {
-    /// The last second and its text. A function of the second alone, so sharing it between simulations leaks nothing.
+    /// The last second and its text. It depends on the second alone, so sharing it between
+    /// simulations leaks nothing.
     static LAST: RefCell<(u64, HeaderValue)> = const { RefCell::new((u64::MAX, HeaderValue::from_static(""))) };
 }
 
@@ -25,7 +26,7 @@ pub(crate) fn header(wall: SystemTime) -> HeaderValue {
     })
 }
 
-/// The date of a while: the calendar is asked again when its second is over.
+/// A cached `Date` value, valid until the end of its second.
 #[derive(Debug)]
 pub(crate) struct CachedDate {
     text: HeaderValue,
@@ -37,7 +38,8 @@ impl CachedDate {
         Self { text: HeaderValue::from_static(""), until: Moment::EPOCH }
     }
 
-    /// The date at `now`, when the calendar says what `wall` returns.
+    /// Returns the date at `now`. Calls `wall` for the wall-clock time if the cached value has
+    /// expired.
     pub(crate) fn at(&mut self, now: Moment, wall: impl FnOnce() -> SystemTime) -> &[u8] {
         if now >= self.until {
             let wall = wall();

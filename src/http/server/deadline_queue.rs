@@ -1,11 +1,11 @@
-//! A line of waiters, first come first due: links in one block of memory, so that to join and to leave it costs no allocation and no
-//! search, wherever in the line one stands.
+//! A FIFO of waiters, ordered by deadline. It is a linked list in a slab, so `push` and `remove`
+//! need no search, and an allocation only when the slab grows.
 
 use crate::lifecycle::Moment;
 use slab::Slab;
 use std::task::Waker;
 
-/// Waiters in the order in which they came, which is that of their deadlines.
+/// Waiters in the order in which they came, which is the order of their deadlines.
 #[derive(Debug, Default)]
 pub(crate) struct DeadlineQueue {
     nodes: Slab<Node>,
@@ -16,7 +16,7 @@ pub(crate) struct DeadlineQueue {
 #[derive(Debug)]
 struct Node {
     deadline: Moment,
-    /// Whose seat it is: a seat is taken again, a number never.
+    /// Unique id of the waiter. Nodes are reused, ids are not.
     id: u64,
     waker: Waker,
     previous: Option<u32>,
@@ -24,17 +24,17 @@ struct Node {
 }
 
 impl DeadlineQueue {
-    /// The last one's; the epoch if nobody waits.
+    /// Returns the deadline of the last waiter, or the epoch if the queue is empty.
     pub(crate) fn last_deadline(&self) -> Moment {
         self.last.and_then(|last| self.node(last)).map_or(Moment::EPOCH, |node| node.deadline)
     }
 
-    /// The first one's; `NEVER` if nobody waits.
+    /// Returns the deadline of the first waiter, or `NEVER` if the queue is empty.
     pub(crate) fn first_deadline(&self) -> Moment {
         self.first.and_then(|first| self.node(first)).map_or(Moment::NEVER, |node| node.deadline)
     }
 
-    /// Joins behind all others, who are due no later.
+    /// Adds a waiter at the end. Its deadline must not be before that of any other.
     pub(crate) fn push(&mut self, deadline: Moment, id: u64, waker: Waker) -> u32 {
         debug_assert!(
             deadline >= self.last_deadline(),
@@ -50,7 +50,7 @@ impl DeadlineQueue {
         node
     }
 
-    /// Leaves, if the seat is still that one's.
+    /// Removes a waiter, if the node still belongs to `id`.
     pub(crate) fn remove(&mut self, node: u32, id: u64) -> Option<Waker> {
         if self.node(node)?.id != id {
             return None;
@@ -66,7 +66,7 @@ impl DeadlineQueue {
         Some(waker)
     }
 
-    /// Takes out all who are due by `now`.
+    /// Removes all waiters whose deadlines are at or before `now`, and returns their wakers.
     pub(crate) fn take_due(&mut self, now: Moment) -> Vec<Waker> {
         let mut due = Vec::new();
         while let Some(first) = self.first
@@ -100,11 +100,11 @@ mod tests {
 
     #[derive(Clone, Copy, Debug)]
     enum Step {
-        /// Somebody comes, so much later than the last.
+        /// A waiter is added, with a deadline that is later than the last by this many nanoseconds.
         Push(u64),
-        /// The one who came as the so-manieth leaves, if it is still there.
+        /// The n-th waiter leaves, if it is still queued.
         Remove(usize),
-        /// The time comes at which so much has passed since the first deadline.
+        /// The time advances to this many nanoseconds after the first deadline.
         Due(u64),
     }
 

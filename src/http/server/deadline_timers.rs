@@ -1,8 +1,11 @@
-//! The handlers of one worker that wait, and when each must have answered (P9).
+//! Deadlines of the handlers of one worker (P9).
 //!
-//! They wait behind one timer. Most deadlines are met: the timer stays set for one that was, and when it is due it finds out which
-//! comes next. Nearly all have the host's timeout, so they come in the order in which they are due, and stand in line: to wait and to
-//! leave costs a few links. A deadline of a request's own costs a place in a tree.
+//! All deadlines of a worker share one timer. Most handlers respond in time: their removal leaves
+//! the timer as it is, and when it fires it is set to the next deadline.
+//!
+//! Nearly all requests have the host's timeout, so they arrive in the order of their deadlines and
+//! wait in a FIFO: adding and removing one costs a few links. A request with a timeout of its own
+//! costs a place in a tree.
 
 use super::deadline_queue::DeadlineQueue;
 use crate::{lifecycle::Moment, runtime::Clock};
@@ -18,11 +21,11 @@ use std::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Whom to wake when. The clock decides whether a deadline has passed; here nobody is judged, only woken.
+/// Maps deadlines to wakers. Waking is a hint: the woken task checks the clock itself.
 #[derive(Debug)]
 pub(crate) struct DeadlineTimers {
     timers: Mutex<Timers>,
-    /// What the timer is set for: no later than the first deadline.
+    /// The moment for which the timer is set: at or before the first deadline.
     armed_for: AtomicU64,
     changed: Notify,
 }
@@ -34,21 +37,21 @@ struct Timers {
     last_id: u64,
 }
 
-/// Whose deadline it is.
+/// The origin of a timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TimeoutSource {
-    /// Every request's: who comes later is due later.
+    /// The host's timeout, common to all requests: a later request has a later deadline.
     Host,
-    /// This request's own.
+    /// The request's own timeout.
     Request,
 }
 
-/// Where a handler waits. Nobody else ever has its number.
+/// The place of a waiting handler. The id is never reused.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DeadlineKey {
     pub(crate) deadline: Moment,
     id: u64,
-    /// `None`: apart.
+    /// `None`: in the tree.
     node: Option<u32>,
 }
 
@@ -61,7 +64,7 @@ impl DeadlineTimers {
         }
     }
 
-    /// Whoever `waker` wakes is woken at `deadline`, and at the abort.
+    /// Adds a waiter. `waker` is woken at `deadline`, and at the abort.
     pub(crate) fn wait(
         &self,
         deadline: Moment,
@@ -71,7 +74,7 @@ impl DeadlineTimers {
         let mut timers = self.lock();
         timers.last_id += 1;
         let id = timers.last_id;
-        // What was read of the clock before the lock may be out of order, by a little.
+        // The deadline was computed before the lock was taken, so it may be slightly out of order.
         let node = if timeout == TimeoutSource::Host && deadline >= timers.in_order.last_deadline()
         {
             Some(timers.in_order.push(deadline, id, waker))
@@ -96,7 +99,7 @@ impl DeadlineTimers {
         drop(waker);
     }
 
-    /// Wakes who is due, for as long as it is polled.
+    /// Wakes waiters whose deadlines have expired. Runs until it is dropped.
     pub(crate) async fn watch(&self, clock: &dyn Clock, abort: &CancellationToken) {
         let mut sleep = clock.sleep_until(self.armed_for());
         let mut abort = pin!(abort.cancelled());
@@ -121,7 +124,7 @@ impl DeadlineTimers {
         let due = {
             let mut timers = self.lock();
             let in_order = timers.in_order.take_due(now);
-            // Who is due at this very moment is due.
+            // A deadline equal to `now` has expired.
             let later = timers.out_of_order.split_off(&(now, u64::MAX));
             let out_of_order = std::mem::replace(&mut timers.out_of_order, later);
             let next = timers
@@ -223,7 +226,8 @@ mod tests {
         }
     }
 
-    /// Who was woken finds out that it is late, answers, and leaves: by then another may wait where it did.
+    /// A handler was woken at its deadline, responded, and removed its key late. By then another
+    /// handler may wait in the same node, and must keep its place.
     #[test]
     fn who_leaves_late_takes_nobody_elses_place() {
         for timeout in [TimeoutSource::Host, TimeoutSource::Request] {

@@ -1,29 +1,30 @@
-//! How long an idle connection is kept, and which idle connections go first at the connection limit.
+//! The time that an idle connection is kept, and the order in which idle connections are closed at
+//! the connection limit.
 //!
-//! Pure, and the same for a connection with a task and for one in the idle set. Whatever the policy
-//! says, the caller reads the kernel once more before it closes (P5b).
+//! The policy is pure, and the same for a connection with a task and for one in the idle set.
+//! Whatever the policy says, the caller reads the kernel once more before it closes (P5b).
 
 use super::limits::{FIRST_BYTE_GRACE, HEAD_GRACE, Limits};
 use crate::lifecycle::Moment;
 use std::{cmp::Reverse, time::Duration};
 
-/// What an idle connection waits for. The order is that in which they make room.
+/// What an idle connection waits for. The order is the one in which connections make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Awaited {
     /// The first byte since its accept.
     FirstByte,
     /// The next request.
     NextRequest,
-    /// The rest of a head that has begun. Its own timer ends it.
+    /// The rest of a head that has begun, which has its own timer.
     Head,
-    /// The client, which has begun a head, sends a body, or does not take a response.
+    /// The client, which has begun a head, sends a body, or does not receive a response.
     Client,
     /// A handler.
     Handler,
 }
 
-/// An idle connection: what it waits for, and since when. A connection without a byte waits since
-/// its accept, a head since its first byte.
+/// An idle connection: what it waits for, and since when. Without a byte the wait begins at the
+/// accept, for a head at its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Idle {
     pub(crate) awaited: Awaited,
@@ -31,7 +32,7 @@ pub(crate) struct Idle {
 }
 
 impl Idle {
-    /// When the wait ends. `draining_since`: `NEVER` before the drain.
+    /// Returns the moment at which the wait ends. `draining_since` is `NEVER` before the drain.
     pub(crate) fn deadline(self, limits: &Limits, draining_since: Moment) -> Moment {
         let Self { awaited, since } = self;
         let serving = since
@@ -53,26 +54,28 @@ impl Idle {
     }
 }
 
-/// How long a connection must have been idle before it may be closed to make room.
+/// The time that a connection must have been idle before it may be closed to make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EvictionGrace {
     pub(crate) first_byte: Duration,
     pub(crate) next_request: Duration,
-    /// In the middle of a request or a response, if it may be closed then at all.
+    /// The time in the middle of a request or a response; `None` if the connection may not be
+    /// closed then.
     pub(crate) client: Option<Duration>,
     pub(crate) handler: Option<Duration>,
 }
 
 impl EvictionGrace {
-    /// The main server's: as long as a new connection has for its first byte in the drain.
+    /// For the main server: as long as a new connection has for its first byte in the drain.
     pub(crate) const MAIN: Self = Self {
         first_byte: FIRST_BYTE_GRACE,
         next_request: FIRST_BYTE_GRACE,
         client: None,
         handler: None,
     };
-    /// The internal server's: a probe is answered within 100 ms (P16).
-    /// A new connection has some time for its request; whatever strangers do after that, one of them makes room.
+    /// For the internal server: probes get their response within 100 ms (P16). A new connection has
+    /// some time for its request. After that one of the waiting connections makes room, whatever
+    /// its client does.
     pub(crate) const INTERNAL: Self = Self {
         first_byte: Duration::from_millis(20),
         next_request: Duration::ZERO,
@@ -91,24 +94,24 @@ impl EvictionGrace {
     }
 }
 
-/// Which connections make room.
+/// The connections that may be closed to make room.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Evictable<K> {
-    /// The first to go is the last: it is taken by `pop`.
+    /// In reverse order: the first connection to close is the last element, and is taken by `pop`.
     pub(crate) order: Vec<(Idle, K)>,
-    /// When there may be another, if there is none now.
+    /// The moment at which a further connection may become evictable.
     pub(crate) look_again: Moment,
 }
 
-/// Connections that one look finds at most.
+/// The maximum of connections that one search returns.
 const FOUND_MAX: usize = 64;
 
-/// Chooses the connections that make room: those without a byte first, then the longest idle, then
-/// those that have waited longest in the middle of something, where these may go.
+/// Chooses the connections that make room: first those without a byte, then those idle the longest,
+/// then those that have waited longest in the middle of a request, where `grace` allows it.
 ///
-/// A new connection is silent at first. So of those that wait for their next request only as many
-/// go that the silent ones stay about a quarter of them: strangers that connect and say nothing
-/// replace each other, and do not push out working clients.
+/// A new connection is silent at first. So connections that wait for their next request are chosen
+/// only while the silent ones are fewer than about a quarter of them. Clients that connect and send
+/// nothing therefore replace each other, and do not displace working clients.
 pub(crate) fn evictable<K>(
     connections: impl IntoIterator<Item = (Idle, K)>,
     grace: EvictionGrace,
@@ -133,7 +136,7 @@ pub(crate) fn evictable<K>(
     let waiting_most = waiting_found.min((waiting / 4 + 1).saturating_sub(silent));
     let most = silent_found + waiting_most;
     if waiting_most < waiting_found {
-        // Those in the middle of something come after all that are idle.
+        // Connections in the middle of a request come after all idle ones.
         let stuck = order
             .extract_if(.., |(idle, _)| idle.awaited > Awaited::NextRequest)
             .collect::<Vec<_>>();
@@ -178,7 +181,8 @@ mod tests {
 
     #[test]
     fn each_wait_has_a_time_of_its_own_while_serving_and_another_in_the_drain() {
-        // A connection that never sent a byte lived for the keep-alive time, ten minutes.
+        // A connection that never sent a byte was kept for the keep-alive time of ten minutes. It
+        // must be closed after its first-byte timeout.
         let never = Moment::NEVER;
         for (awaited, since, draining_since, deadline) in [
             (Awaited::FirstByte, 1_000, never, at(61_000)),
@@ -225,7 +229,8 @@ mod tests {
 
     #[test]
     fn new_strangers_do_not_push_out_working_clients() {
-        // A crowd of new connections that say nothing: they replace each other, and not those that work.
+        // A burst of new connections that send nothing: they replace each other, and not those of
+        // working clients.
         let working = |n: u64| (0..n).map(|key| (idle(Awaited::NextRequest, 0), key));
         let silent = |n: u64| (100..100 + n).map(|key| (idle(Awaited::FirstByte, 900), key));
         let found = |working_count, silent_count| {

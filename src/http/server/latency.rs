@@ -1,6 +1,7 @@
-//! How long answers took: a histogram that the request path adds to with two additions.
+//! Response times, in a histogram. Recording one costs the request path two additions.
 //!
-//! Each worker has its own, so that workers do not take a cache line from each other. Whoever reads adds them up.
+//! Each worker has its own histogram, so that workers do not contend for a cache line. A scrape
+//! adds them up.
 
 use super::counters::{Counter, WorkerThreads};
 
@@ -28,7 +29,7 @@ pub(crate) const BOUNDS: [u64; 14] = [
 
 const BUCKETS: usize = BOUNDS.len() + 1;
 
-/// What answers took, from the complete head to the moment the kernel had the answer whole.
+/// Time of responses, from the complete request head until the kernel has taken the whole response.
 #[derive(Debug, Default)]
 pub(crate) struct Latency {
     buckets: [Counter; BUCKETS],
@@ -37,17 +38,18 @@ pub(crate) struct Latency {
 
 impl Latency {
     pub(crate) fn observe(&self, nanos: u64, threads: WorkerThreads) {
-        // A bucket holds what is not above its bound. From below, since most answers are quick.
+        // A bucket holds the values up to and including its bound. The search starts at the lowest,
+        // since most responses are fast.
         let bucket = BOUNDS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS.len());
         self.buckets[bucket].add(1, threads);
         self.sum_nanos.add(nanos, threads);
     }
 }
 
-/// Histograms added up.
+/// The sum of several histograms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LatencySum {
-    /// How many answers lie in each bucket alone; the last is the one without a bound.
+    /// Responses in each bucket, not cumulative; the last bucket has no bound.
     pub(crate) buckets: [u64; BUCKETS],
     pub(crate) sum_nanos: u64,
 }
@@ -60,7 +62,8 @@ impl LatencySum {
         self.sum_nanos = self.sum_nanos.wrapping_add(latency.sum_nanos.get());
     }
 
-    /// How many answers there were: by the buckets, so that it agrees with them in every scrape.
+    /// Returns the number of responses. It is the sum of the buckets, so it agrees with them in
+    /// every scrape.
     pub(crate) fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }

@@ -1,7 +1,8 @@
-//! What a shutdown waits for, by name: requests, streams, tracked work, background tasks (P13).
+//! The requests, streams, tracked work and background tasks that a shutdown waits for, by name
+//! (P13).
 //!
-//! Only what takes time is listed: a handler from its first wait on, a body from its first piece on. A request that is
-//! served at once is counted, and costs nothing here.
+//! Only slow ones are listed: a handler from its first wait on, a body from its first chunk on. A
+//! request that is served at once is counted only, and costs nothing here.
 
 use super::{
     state::{ServerState, millis},
@@ -11,7 +12,7 @@ use crate::lifecycle::Moment;
 use serde_json::{Value, json};
 use std::{fmt, sync::Arc, time::Duration};
 
-/// One thing that a shutdown waits for.
+/// One request, stream, work or task that a shutdown waits for.
 #[derive(Clone, Debug)]
 pub(crate) struct Waited {
     pub(crate) kind: Kind,
@@ -19,24 +20,24 @@ pub(crate) struct Waited {
     pub(crate) age: Duration,
 }
 
-/// All that a shutdown waits for: how many of each kind, and the oldest by name.
+/// All that a shutdown waits for: the number of each kind, and the oldest by name.
 #[derive(Clone, Debug)]
 pub(crate) struct Outstanding {
     /// The number of each kind, in the order of [`Kind::ALL`].
     pub(crate) counts: [u64; Kind::ALL.len()],
-    /// The age of the oldest that is listed of each kind.
+    /// The age of the oldest listed entry of each kind.
     pub(crate) oldest_ages: [Duration; Kind::ALL.len()],
-    /// The oldest first, at most [`NAMED_MAX`].
+    /// At most [`NAMED_MAX`] entries, the oldest first.
     pub(crate) oldest: Vec<Waited>,
 }
 
-/// More than this are counted and not named.
+/// Entries that are named; more are only counted.
 const NAMED_MAX: usize = 10;
 
-/// A longer name is cut.
+/// Characters of a name; a longer one is truncated.
 const NAME_CHARS_MAX: usize = 120;
 
-/// A name is rendered for the oldest alone.
+/// An entry whose name is not rendered yet. Only the oldest entries get one.
 enum Entry {
     Request(Arc<dyn SlowRequest>),
     Work(Arc<Work>),
@@ -66,7 +67,7 @@ impl Outstanding {
             let oldest = &mut oldest_ages[*kind as usize];
             *oldest = now.since(*since).max(*oldest);
         }
-        // Requests that are not listed count as such.
+        // Requests in flight that are not listed count as requests.
         let in_flight = server.metrics.requests().in_flight();
         counts[0] = in_flight.saturating_sub(counts[Kind::Stream as usize]).max(counts[0]);
         entries.sort_by_key(|(since, ..)| *since);
@@ -89,7 +90,7 @@ impl Outstanding {
         self.counts.iter().sum()
     }
 
-    /// As the status shows it.
+    /// Returns the JSON form for the status.
     pub(crate) fn to_json(&self) -> Value {
         let by_kind: serde_json::Map<String, Value> = Kind::ALL
             .iter()
@@ -109,12 +110,12 @@ impl Outstanding {
         json!({"total": self.total(), "by_kind": by_kind, "oldest_age_ms": ages, "oldest": oldest})
     }
 
-    /// As the log has it; `None` if there is nothing.
+    /// Returns the text for the log; `None` if nothing is outstanding.
     pub(crate) fn to_text(&self) -> Option<String> {
         (self.total() > 0).then(|| self.to_string())
     }
 
-    /// The names of the background tasks that run, oldest first.
+    /// Returns the names and ages of the running background tasks, oldest first.
     #[cfg(feature = "metrics")]
     pub(crate) fn tasks_of(server: &ServerState) -> Vec<(String, Duration)> {
         let now = server.clock.now();

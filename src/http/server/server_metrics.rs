@@ -1,4 +1,4 @@
-//! Everything that a server counts, and the sums that reports and metrics show.
+//! All counters of a server, and the sums that reports and metrics show.
 
 use super::{
     connection_slot::ConnectionSlot,
@@ -7,10 +7,10 @@ use super::{
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Everything counted on one side of the service.
+/// All counters of one server.
 #[derive(Debug, Default)]
 pub(crate) struct ServerMetrics {
-    /// What each worker counts for itself.
+    /// The counters of each worker.
     workers: Mutex<Vec<Arc<WorkerMetrics>>>,
     pub(crate) accepted: Counter,
     pub(crate) closed: Counter,
@@ -28,7 +28,7 @@ pub(crate) struct ServerMetrics {
 }
 
 impl ServerMetrics {
-    /// Adds a worker's counts to those that are read. Returns its number among the workers.
+    /// Adds the metrics of a worker. Returns its number among the workers.
     pub(crate) fn register(&self, worker: Arc<WorkerMetrics>) -> u64 {
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         workers.push(worker);
@@ -39,20 +39,20 @@ impl ServerMetrics {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// An idle connection is closed by the shutdown.
+    /// Counts an idle connection that the shutdown closes, unless its close was announced.
     pub(crate) fn note_untold(&self, slot: &ConnectionSlot) {
         if !slot.has_announced() {
             self.untold.add_one();
         }
     }
 
-    /// The requests, as P5 counts them.
+    /// Returns the sums over all workers' requests, by outcome (P5c).
     pub(crate) fn requests(&self) -> RequestStats {
         let workers = self.workers();
         let sum = |counter: fn(&RequestCounters) -> &Counter| {
             workers.iter().map(|worker| counter(&worker.requests).get()).sum::<u64>()
         };
-        // The ends are read before the beginnings, so that what is in flight never comes out negative.
+        // The ends are read before the starts, so that the number in flight is never negative.
         let finished = sum(|requests| &requests.finished);
         let timed_out = sum(|requests| &requests.timed_out);
         let aborted = sum(|requests| &requests.aborted);
@@ -68,7 +68,7 @@ impl ServerMetrics {
         }
     }
 
-    /// The connections.
+    /// Returns the numbers of connections.
     pub(crate) fn connections(&self) -> ConnectionStats {
         let closed = self.closed.get();
         let upgraded_closed = self.upgraded_closed.get();
@@ -90,28 +90,29 @@ impl ServerMetrics {
     }
 }
 
-/// Requests by their fate (P5): `started = finished + timed_out + aborted + gone + in in_flight`.
+/// Requests by outcome (P5c): `started = finished + timed_out + aborted + gone`, plus those in
+/// flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestStats {
-    /// Heads that were complete.
+    /// Requests with a complete head.
     pub started: u64,
-    /// The handler's own answer was handed to the kernel whole; a 500 after a panic included.
+    /// The kernel took the handler's whole response. Includes a 500 after a panic.
     pub finished: u64,
-    /// The request's deadline, or the body timeout of its client, came first; the client got a 503.
+    /// The request's deadline, or the body timeout of its client, expired; the client got a 503.
     pub timed_out: u64,
-    /// It was cut, by the shutdown or by a body that failed, panicked or was not as long as its `content-length`: a 503 or 500
-    /// before the head, a reset after it.
+    /// Requests that the shutdown cut, or whose body failed, panicked or did not match its
+    /// `content-length`. The client got a 503 or 500 before the head, a reset after it.
     pub aborted: u64,
-    /// The client left first: it closed or reset its connection or its stream, or took nothing of its
-    /// response for the send timeout. One of HTTP/1 that has only shut its side is served, unless
-    /// [`HalfClose::Drop`](crate::HalfClose::Drop) is set.
+    /// The client left first: it closed or reset its connection or its stream, or received nothing
+    /// of its response for the send timeout. An HTTP/1 request whose client has only shut its side
+    /// is served, unless [`HalfClose::Drop`](crate::HalfClose::Drop) is set.
     pub gone: u64,
-    /// Handlers and bodies that panicked, counted beside the fates.
+    /// Handlers and bodies that panicked, counted in addition to the outcomes.
     pub panicked: u64,
 }
 
 impl RequestStats {
-    /// Requests whose fate is open.
+    /// Returns the number of requests without an outcome.
     #[must_use]
     pub const fn in_flight(&self) -> u64 {
         let ended = self.finished + self.timed_out + self.aborted + self.gone;
@@ -119,41 +120,46 @@ impl RequestStats {
     }
 }
 
-/// Connections.
+/// Connections by event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionStats {
-    /// Accepted.
+    /// Connections that were accepted.
     pub accepted: u64,
-    /// Closed, however. Upgraded ones leave this count when they are upgraded.
+    /// Connections that were closed, for whatever reason. An upgraded connection counts here when
+    /// it is upgraded.
     pub closed: u64,
-    /// Closed in the drain or later, and not reset. A stream of HTTP/2 that was cut is reset alone.
+    /// Connections that were closed in the drain or later, and not reset. A cut HTTP/2 stream is
+    /// reset alone, without its connection.
     pub drained: u64,
-    /// Reset by us.
+    /// Connections that the server reset.
     pub reset: u64,
-    /// Closed by us when the client's next bytes were already on their way, or stood behind the last answer: RFC 9112 §9.5. They got
-    /// no byte of an answer.
+    /// Connections that the server closed while the client's next bytes were already on their way,
+    /// or followed the request of the last response (RFC 9112 §9.5). These bytes got no byte of a
+    /// response.
     pub close_races: u64,
-    /// Closed by the shutdown without an announcement before (P4): idle connections on which no response was sent in the lame duck
-    /// delay, or none after the moment at which the connection was to announce its close.
+    /// Connections that the shutdown closed without an announcement before (P4). They were idle,
+    /// and no response was sent on them in the lame duck delay, or none after the moment at which
+    /// the connection was to announce its close.
     pub untold: u64,
-    /// Upgraded to another protocol.
+    /// Connections that were upgraded to another protocol.
     pub upgraded: u64,
-    /// Upgraded ones that ended.
+    /// Upgraded connections that ended.
     pub upgraded_closed: u64,
     /// Accepts that failed.
     pub accept_errors: u64,
-    /// Idle ones that were closed at the connection limit to make room.
+    /// Idle connections that were closed at the connection limit to make room.
     pub evicted: u64,
-    /// Closed because no byte came within the first-byte timeout.
+    /// Connections that were closed because no byte arrived within the first-byte timeout.
     pub first_byte_timeouts: u64,
-    /// Connections and HTTP/2 streams that were cut because their client took nothing of a response for the send timeout.
+    /// Connections and HTTP/2 streams that were cut because their client received nothing of a
+    /// response for the send timeout.
     pub send_timeouts: u64,
     /// Requests whose client sent nothing of the body for the body timeout.
     pub body_timeouts: u64,
 }
 
 impl ConnectionStats {
-    /// Connections that are open, upgraded ones included.
+    /// Returns the number of open connections, including upgraded ones.
     #[must_use]
     pub const fn open(&self) -> u64 {
         (self.accepted + self.upgraded).saturating_sub(self.closed + self.upgraded_closed)

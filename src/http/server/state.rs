@@ -1,4 +1,4 @@
-//! One side of the service, main or internal: what all of its connections share.
+//! State of one server, main or internal, shared by all of its connections.
 
 use super::{
     abort::{AbortCause, AbortedRequest},
@@ -24,22 +24,22 @@ use std::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// What the connections of one side share: the phase they read, the moments they are told of, the counts they add to.
+/// Shared by all connections of a server: the current phase, the phase tokens and the counters.
 #[derive(Debug)]
 pub(crate) struct ServerState {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: ServerConfig,
     pub(crate) metrics: ServerMetrics,
-    /// Of the aborted, those that the shutdown cut: they make the exit code 3.
+    /// The aborted requests that the shutdown cut: they make the exit code 3.
     pub(crate) aborted_by_stop: Counter,
-    /// Work that handlers or background tasks left running, and that the abort dropped.
+    /// Work of handlers or background tasks that still ran at the abort and was dropped.
     pub(crate) work_dropped: Counter,
-    /// Tracked work and background tasks that panicked, and what the first of them said.
+    /// Tracked work and background tasks that panicked.
     pub(crate) work_panicked: Counter,
     first_work_panic: OnceLock<String>,
-    /// Work that handlers spawned; the drain waits for it.
+    /// Work that handlers spawned. The drain waits for it.
     pub(crate) tasks: TaskTracker,
-    /// The same and background tasks, by name.
+    /// The same work and the background tasks, by name.
     pub(crate) work: Arc<WorkList>,
     pub(crate) tokens: PhaseTokens,
     phase: AtomicU8,
@@ -51,7 +51,7 @@ pub(crate) struct ServerState {
     client_timeouts_logged: Mutex<ClientTimeoutsLogged>,
 }
 
-/// What a side is told once.
+/// Configuration of a server, fixed at its start.
 #[derive(Debug)]
 pub(crate) struct ServerConfig {
     pub(crate) app_version: Arc<str>,
@@ -71,29 +71,30 @@ pub(crate) enum CloseRaces {
     Ignored,
 }
 
-/// Moments in the life of a side, each a token that is cancelled when it comes.
+/// A token for each step of the shutdown, cancelled when that step begins.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PhaseTokens {
     /// LameDuck begins.
     pub(crate) stopping: CancellationToken,
     /// Draining begins.
     pub(crate) draining: CancellationToken,
-    /// The root context: cancelled once the drain is over (P10).
+    /// The root context: cancelled at the end of the drain (P10).
     pub(crate) root: CancellationToken,
-    /// What ignored the cancellation is dropped.
+    /// Requests and work that ignored the cancellation are dropped.
     pub(crate) abort: CancellationToken,
-    /// What is left is closed.
+    /// The remaining connections are closed.
     pub(crate) cut: CancellationToken,
 }
 
-/// When the next line about a client that timed out may be logged, and how many had none.
+/// When the next line about a client that timed out may be logged, and how many were not logged
+/// since the last one.
 #[derive(Debug, Default)]
 struct ClientTimeoutsLogged {
     next: Moment,
     left_out: u64,
 }
 
-/// More aborted requests than this are counted but not listed.
+/// Aborted requests that are listed; more are only counted.
 const ABORTS_LISTED_MAX: usize = 1_000;
 
 impl ServerState {
@@ -123,7 +124,8 @@ impl ServerState {
         Phase::from_u8(self.phase.load(Ordering::Acquire)).unwrap_or(Phase::Stopped)
     }
 
-    /// Makes the phase known: one store, which probes and connections read; then whoever waits for a moment is told.
+    /// Publishes the phase: first one store, which probes and connections read, then the tokens,
+    /// which tasks wait for.
     pub(crate) fn publish(&self, phase: Phase, now: Moment) {
         if phase >= Phase::LameDuck {
             self.stopping_since.fetch_min(now.as_nanos(), Ordering::Relaxed);
@@ -145,13 +147,13 @@ impl ServerState {
         self.tokens.root.cancel();
     }
 
-    /// Drops what ignored the cancellation; answers may still be flushed.
+    /// Drops requests and work that ignored the cancellation. Responses may still be flushed.
     pub(crate) fn abort(&self) {
         self.aborting.store(true, Ordering::Release);
         self.tokens.abort.cancel();
     }
 
-    /// Closes what is left.
+    /// Closes the remaining connections.
     pub(crate) fn cut(&self) {
         self.abort();
         self.cutting.store(true, Ordering::Release);
@@ -166,17 +168,17 @@ impl ServerState {
         self.cutting.load(Ordering::Acquire)
     }
 
-    /// When the stop was asked for; `NEVER` before.
+    /// Returns when the stop was requested; `NEVER` before.
     pub(crate) fn stopping_since(&self) -> Moment {
         Moment::from_nanos(self.stopping_since.load(Ordering::Relaxed))
     }
 
-    /// The lame duck delay, once a stop was requested.
+    /// Returns the lame duck delay, once a stop was requested.
     pub(crate) fn lame_duck(&self) -> LameDuck {
         LameDuck::new(self.stopping_since(), self.config.lame_duck)
     }
 
-    /// The announcement of a connection that is opened `now`. `number` is unique to it.
+    /// Returns the announcement of a connection that is opened `now`. `number` is unique to it.
     pub(crate) fn announcement(&self, now: Moment, number: impl FnOnce() -> u64) -> Announcement {
         if self.phase() == Phase::LameDuck {
             Announcement::opened_in(self.lame_duck(), now, self.config.seed.nth(number()))
@@ -185,35 +187,35 @@ impl ServerState {
         }
     }
 
-    /// When the drain began; `NEVER` before.
+    /// Returns when the drain began; `NEVER` before.
     pub(crate) fn draining_since(&self) -> Moment {
         Moment::from_nanos(self.draining_since.load(Ordering::Relaxed))
     }
 
-    /// Whether the limit on connections is reached.
+    /// Whether the connection limit is reached.
     pub(crate) fn is_full(&self) -> bool {
         self.metrics.connections().open() >= self.config.limits.connections_max as u64
     }
 
-    /// Whether even a connection whose place another one leaves would be one too many. A connection is accepted before the one
-    /// that makes room has closed.
+    /// Whether a further connection would be too many even if an existing one makes room for it. A
+    /// connection is accepted before the one that makes room has closed.
     pub(crate) fn is_over_full(&self) -> bool {
         self.metrics.connections().open()
             >= self.config.limits.connections_max as u64 + EVICTED_AT_ONCE
     }
 
-    /// Whether a connection makes room also in the middle of a request or a response.
+    /// Whether connections in the middle of a request or a response make room, too.
     pub(crate) const fn evicts_busy(&self) -> bool {
         self.config.eviction_grace.client.is_some()
     }
 
-    /// When a client that makes no progress since then is given up.
+    /// Returns the moment at which a client without progress since `since` is given up.
     pub(crate) fn gives_up(&self, since: Moment, timeout: ClientTimeout) -> Moment {
         gives_up(since, timeout.limit(&self.config.limits), self.draining_since())
     }
 
-    /// Who ends the wait for a client without progress since then: the client, if it had the whole timeout, or the drain, which
-    /// waits for less.
+    /// Returns the cause that ends the wait for a client without progress since `since`: the
+    /// client, if it had the whole timeout; otherwise the drain, which waits for less.
     pub(crate) fn given_up_by(
         &self,
         since: Moment,
@@ -227,13 +229,13 @@ impl ServerState {
         }
     }
 
-    /// Whether requests that race with a close are counted.
+    /// Whether requests that race with a close are counted. Not on the internal server.
     pub(crate) fn tracks_close_races(&self) -> bool {
         self.config.close_races == CloseRaces::Counted
     }
 
-    /// Counts a wait on a client that was ended, and logs it: at most one line a second, with how many others there were since the
-    /// last one.
+    /// Counts a client timeout, and logs it. At most one line per second is logged, with the number
+    /// of other timeouts since the last line.
     pub(crate) fn note_client_timeout(
         &self,
         timeout: ClientTimeout,
@@ -292,7 +294,7 @@ impl ServerState {
         let _ = self.first_work_panic.set(format!("{origin}: {panic}"));
     }
 
-    /// A sentence for the report if tracked work panicked.
+    /// Returns a sentence for the report if tracked work panicked.
     pub(crate) fn work_panic_summary(&self) -> Option<String> {
         let first = self.first_work_panic.get()?;
         match self.work_panicked.get() {
@@ -306,13 +308,13 @@ impl ServerState {
     }
 }
 
-/// Whole milliseconds, for logs.
+/// Returns whole milliseconds, for logs.
 pub(crate) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl ServerState {
-    /// Lists work as something that the drain waits for.
+    /// Lists work that the drain waits for.
     pub(crate) fn track(&self, kind: Kind, origin: WorkOrigin) -> TrackedWork {
         TrackedWork::new(&self.work, kind, origin, self.clock.now())
     }
@@ -324,14 +326,12 @@ impl ServerState {
     {
         let server = self.clone();
         let tracked = self.track(Kind::Work, origin);
-        // How it ended is counted and logged.
+        // The result was already counted and logged.
         drop(self.tasks.spawn(async move { drop(server.run_tracked(&tracked, work).await) }));
     }
 
-    /// Runs `work` until it ends or the abort drops it. A panic in it is counted and logged (P13), and so is one as it is dropped.
-    ///
-    /// # Errors
-    /// The reason why `work` did not return.
+    /// Runs `work` until it ends or the abort drops it. A panic in it, or in its destructor, is
+    /// counted and logged (P13).
     pub(crate) async fn run_tracked<F: Future>(
         &self,
         tracked: &TrackedWork,

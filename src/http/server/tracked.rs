@@ -1,4 +1,4 @@
-//! Lists of what a shutdown waits for: requests that take time, tracked work, background tasks.
+//! Lists of what a shutdown waits for: slow requests, tracked work, background tasks.
 
 use crate::lifecycle::Moment;
 use slab::Slab;
@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// A shutdown waits for these kinds.
+/// The kinds of things that a shutdown waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A request without a response head.
@@ -37,7 +37,7 @@ impl Kind {
     }
 }
 
-/// Things in a list, each removed by its key.
+/// A list of entries, each removed by its key.
 #[derive(Debug)]
 pub(crate) struct Listed<T>(Mutex<Slab<T>>);
 
@@ -98,7 +98,7 @@ impl Drop for TrackedWork {
     }
 }
 
-/// A request that takes time.
+/// A request that is not served at once.
 pub(crate) trait SlowRequest: fmt::Debug + Send + Sync {
     fn arrived(&self) -> Moment;
 
@@ -115,7 +115,7 @@ pub(crate) enum WorkOrigin {
     Request { method: String, path: String },
     /// A background task, or work that it spawned.
     Task(Arc<str>),
-    /// Nothing is known of it.
+    /// Unknown origin.
     Unknown,
 }
 
@@ -124,7 +124,7 @@ impl WorkOrigin {
         Self::Request { method: method.to_owned(), path: path.to_owned() }
     }
 
-    /// A task's own name.
+    /// Returns the name of a task without its kind.
     #[cfg(feature = "metrics")]
     pub(crate) fn short_name(&self) -> String {
         match self {

@@ -1,4 +1,5 @@
-//! What one worker counts for itself: a cache line of its own, so that counting costs no other worker anything.
+//! Counters of one worker. They have their own cache lines, so that counting does not slow down
+//! other workers.
 
 use super::{
     counters::{Counter, Gauge, RequestCounters, WorkerThreads},
@@ -7,17 +8,18 @@ use super::{
 use crate::lifecycle::Moment;
 use std::sync::Arc;
 
-/// A worker's own counts. It adds; whoever scrapes reads, and adds the workers up.
+/// The counters of one worker. Only the worker adds to them; a scrape reads them and adds up all
+/// workers.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct WorkerMetrics {
     threads: WorkerThreads,
     pub(crate) requests: RequestCounters,
-    /// Requests in flight that take time.
+    /// Requests in flight that were not served at once.
     pub(crate) listed: Listed<Arc<dyn SlowRequest>>,
-    /// HTTP/1 connections that are with hyper.
+    /// HTTP/1 connections that hyper serves.
     pub(crate) http1: Gauge,
-    /// Those that are not, and keep what it takes to answer plain requests.
+    /// HTTP/1 connections without hyper that keep the state of the fast path.
     pub(crate) fast_path: Gauge,
     pub(crate) http2: Gauge,
     pub(crate) lingering: Gauge,
@@ -26,7 +28,7 @@ pub(crate) struct WorkerMetrics {
 }
 
 impl WorkerMetrics {
-    /// Of a worker whose tasks run on so many threads.
+    /// Returns the metrics of a worker whose tasks run on `threads`.
     pub(crate) fn new(threads: WorkerThreads) -> Self {
         Self {
             threads,
@@ -41,12 +43,13 @@ impl WorkerMetrics {
         }
     }
 
-    /// One request more of which `which` is true.
+    /// Adds one request to the counter that `which` selects.
     pub(crate) fn count(&self, which: fn(&RequestCounters) -> &Counter) {
         which(&self.requests).add(1, self.threads);
     }
 
-    /// A response whose request `arrived` then was handed to the kernel whole, `now`. The clock is read only if latencies are kept.
+    /// Records the latency of a response that the kernel took whole at `now`; its request `arrived`
+    /// at that moment. The clock is read only if latencies are recorded.
     pub(crate) fn on_finished(&self, arrived: Moment, now: &impl Fn() -> Moment) {
         #[cfg(feature = "metrics")]
         self.latency.observe(now().as_nanos().saturating_sub(arrived.as_nanos()), self.threads);

@@ -1,23 +1,24 @@
 //! The runtime of a worker's tasks.
 //!
-//! It is kept, and not looked up at each spawn: a handler may make another runtime the current one of its thread (by
-//! `mem::forget(runtime.enter())`), and a task there would add to the worker's counts from another thread.
+//! The handle is stored instead of looked up at each spawn. A handler may make another runtime
+//! current on its thread (with `mem::forget(runtime.enter())`). A task spawned there would add to
+//! the worker's counters from another thread.
 
 use super::counters::WorkerThreads;
 use std::{future::Future, panic::resume_unwind};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-/// The runtime that a worker's connections and streams are spawned on.
+/// The runtime on which a worker's connections and streams are spawned.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerRuntime {
-    /// `None` where nothing is spawned.
+    /// `None` if nothing is spawned.
     handle: Option<Handle>,
     pub(crate) threads: WorkerThreads,
 }
 
 impl WorkerRuntime {
-    /// The current runtime, for a worker that [runs](Self::run) as a task of it.
+    /// Returns the current runtime, for a worker that [runs](Self::run) as one of its tasks.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -28,17 +29,19 @@ impl WorkerRuntime {
         Self { handle: Some(handle), threads }
     }
 
-    /// The current runtime, for a worker that is not a task itself.
+    /// Returns the current runtime, for a worker that is not a task itself.
     pub(crate) fn current() -> Self {
         Self { handle: Some(Handle::current()), threads: WorkerThreads::Several }
     }
 
-    /// No runtime.
+    /// Returns a value without a runtime, for [`TestHost`](crate::TestHost), which runs no
+    /// connections.
     pub(crate) const fn none() -> Self {
         Self { handle: None, threads: WorkerThreads::Several }
     }
 
-    /// Runs a worker in a task of the runtime, whatever polls this future: then only its tasks add to the worker's counts.
+    /// Runs a worker as a task of the runtime, whatever polls this future. Then only tasks of the
+    /// runtime add to the worker's counters.
     pub(crate) async fn run(self, worker: impl Future<Output = ()> + Send + 'static) {
         let Some(handle) = self.handle else { return worker.await };
         if let Err(lost) = AbortOnDropHandle::new(handle.spawn(worker)).await
@@ -68,7 +71,8 @@ mod tests {
         WorkerRuntime::of_tasks().threads
     }
 
-    // Counts would be lost where two threads add to them as one does.
+    // With unsynchronised additions from two threads, counts are lost. Only a runtime of one thread
+    // may use them.
     #[tokio::test]
     async fn a_runtime_of_one_thread_counts_like_one() {
         assert_eq!(threads(), WorkerThreads::One);
