@@ -1,21 +1,22 @@
-//! The wait of a handler for the body of its request.
+//! The time for which a handler waits for the body of its request.
 
 use crate::http::server::limits::GONE_CHECK;
 use crate::lifecycle::Moment;
 use std::{task::Waker, time::Duration};
 
-/// Since when a handler waits for bytes of the body. It runs from one poll of the body that finds
-/// nothing to the next that finds something.
+/// The wait of a handler for bytes of the body. It begins with a poll that returns nothing and ends
+/// with the next poll that returns something.
 #[derive(Debug)]
 pub(crate) struct BodyWait {
-    /// `NEVER` while it does not wait.
+    /// `NEVER` while the handler does not wait.
     since: Moment,
     waker: Option<Waker>,
     poll: Poll,
 }
 
-/// Whether the body is still polled. A handler may have dropped the future that read it, and then
-/// does not wait. So before the client is given up the reader is woken, and must poll once more.
+/// Whether the handler still polls the body. It may have dropped the future that read the body;
+/// then it does not wait for the client. So before a timeout takes effect the reader is woken and
+/// must poll the body once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Poll {
     NotAsked,
@@ -23,19 +24,19 @@ enum Poll {
     Confirmed,
 }
 
-/// Whether the wait is over.
+/// Result of a check of the wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waited {
     TooLong {
         since: Moment,
     },
-    /// Look again then, or earlier.
+    /// The next check is due at this moment, or earlier.
     NotYet {
         look_again: Moment,
     },
 }
 
-/// How soon to look whether the reader has polled again.
+/// Time until the check for whether the woken reader has polled the body again.
 pub(crate) const CONFIRM_CHECK: Duration = Duration::from_millis(10);
 
 impl BodyWait {
@@ -43,7 +44,7 @@ impl BodyWait {
         Self { since: Moment::NEVER, waker: None, poll: Poll::NotAsked }
     }
 
-    /// The body was polled, and nothing was there.
+    /// Records a poll of the body that returned nothing.
     pub(crate) fn begin(&mut self, waker: &Waker, now: impl FnOnce() -> Moment) {
         if self.since == Moment::NEVER {
             self.since = now();
@@ -56,12 +57,13 @@ impl BodyWait {
         }
     }
 
-    /// Something was there, or it is not the client that is waited for.
+    /// Ends the wait: bytes have arrived, or the handler does not wait for the client.
     pub(crate) fn end(&mut self) {
         *self = Self::new();
     }
 
-    /// Looks at the clock. `gives_up`: when a client that has sent nothing since then is given up.
+    /// Checks the wait at `now`. `gives_up` maps the beginning of the wait to the moment at which
+    /// the client has timed out.
     pub(crate) fn check(&mut self, now: Moment, gives_up: impl FnOnce(Moment) -> Moment) -> Waited {
         let check = now + GONE_CHECK;
         if self.since == Moment::NEVER {
@@ -122,7 +124,8 @@ mod tests {
 
     #[test]
     fn a_handler_that_does_not_read_any_more_does_not_wait_for_its_client() {
-        // It read with a time limit of its own, gave that up, and works on something else.
+        // The handler read the body with its own time limit, stopped reading, and now does other
+        // work.
         let mut wait = BodyWait::new();
         wait.begin(Waker::noop(), || at(0));
         assert_eq!(check(&mut wait, 30_000), Waited::NotYet { look_again: at(30_010) });

@@ -1,4 +1,5 @@
-//! The length of a response: what its status allows, and whether its head and its body agree (RFC 9110 §8.6, RFC 9112 §6).
+//! The length of a response: which content its status allows, and whether its head and its body
+//! agree (RFC 9110 §8.6, RFC 9112 §6).
 
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body::Body as HttpBody;
@@ -8,9 +9,9 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     Allowed,
-    /// None, but the head may say how long it would be: a response to HEAD, and 304.
+    /// No content, but the head may have its length: a response to HEAD, and 304.
     Described,
-    /// None, and no length: 1xx, 204, 205, and 2xx to CONNECT.
+    /// No content and no length: 1xx, 204, 205, and 2xx to CONNECT.
     Forbidden,
 }
 
@@ -30,12 +31,12 @@ impl Content {
 /// A contradiction in the length of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LengthError {
-    /// The value is no number.
+    /// The value is not a number.
     Invalid(String),
     Several(u64, u64),
-    /// A message has the one or the other (RFC 9112 §6.2).
+    /// A message must not have both fields (RFC 9112 §6.2).
     WithTransferEncoding(u64),
-    /// The body is known to be shorter or longer than the head says.
+    /// The body is known to be shorter or longer than its `content-length`.
     Mismatch {
         says: u64,
         least: u64,
@@ -43,7 +44,8 @@ pub(crate) enum LengthError {
     },
 }
 
-/// Returns the length that a head says, and leaves it one field with one value.
+/// Returns the `content-length` of a head. Reduces repeated equal values to one field with one
+/// value.
 pub(crate) fn said_length(headers: &mut HeaderMap) -> Result<Option<u64>, LengthError> {
     let mut said = None;
     let mut values = 0;
@@ -72,7 +74,7 @@ pub(crate) fn said_length(headers: &mut HeaderMap) -> Result<Option<u64>, Length
     Ok(said)
 }
 
-/// Whether a body may still be as long as its head says.
+/// Returns an error if the body cannot have the length in its head.
 pub(crate) fn check_length<B: HttpBody>(says: u64, body: &B) -> Result<(), LengthError> {
     let hint = body.size_hint();
     let (least, most) =
@@ -83,7 +85,7 @@ pub(crate) fn check_length<B: HttpBody>(says: u64, body: &B) -> Result<(), Lengt
     Err(LengthError::Mismatch { says, least, most })
 }
 
-/// Digits alone: `u64` would take a sign.
+/// Parses a value of digits only. The parser of `u64` would accept a sign.
 fn parse(value: &[u8]) -> Option<u64> {
     let value = value.trim_ascii();
     let digits = value.iter().all(u8::is_ascii_digit);

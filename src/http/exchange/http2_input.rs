@@ -1,7 +1,8 @@
 //! The frames that an HTTP/2 client sends (RFC 9113 §4.1), counted as hyper reads them.
 //!
-//! hyper does not show how much of a frame it has read, nor how many requests it holds. Both have limits here: a frame or a
-//! header block that stays incomplete, and requests whose responses the client does not read.
+//! hyper exposes neither how much of a frame it has read nor how many requests it holds. Both are
+//! limited here: the time for which a frame or a header block may stay incomplete, and the number
+//! of requests whose responses the client does not read.
 
 use super::sniff::PREFACE;
 use bytes::Bytes;
@@ -16,22 +17,22 @@ const FRAME_HEAD: usize = 9;
 /// RFC 9113 §7: ENHANCE_YOUR_CALM.
 const CALM: u8 = 11;
 
-/// Finds the frames in what a client sends.
+/// Finds the frame boundaries in the bytes that a client sends.
 #[derive(Debug)]
 pub(crate) struct FrameScanner {
     preface_left: usize,
     head: [u8; FRAME_HEAD],
     head_len: usize,
     payload_left: usize,
-    /// A header block has begun, and END_HEADERS has not come.
+    /// A header block has begun, and no frame with END_HEADERS has ended it.
     in_block: bool,
-    /// The stream of the last header block that is complete.
+    /// The stream of the last complete header block.
     last_stream: [u8; 4],
     /// The first frame of the client, which completes its preface, has ended.
     greeted: bool,
 }
 
-/// The incomplete unit at the end of what a client has sent.
+/// The incomplete unit at the end of the bytes that a client has sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Partial {
     /// The last frame is complete, and so is its header block.
@@ -55,7 +56,8 @@ impl FrameScanner {
         }
     }
 
-    /// Reads on. Returns the number of units that were completed, and of requests that were begun.
+    /// Scans the next bytes. Returns the number of units that they complete and of requests that
+    /// they begin.
     fn scan(&mut self, mut bytes: &[u8]) -> (u32, u32) {
         let (mut whole, mut requests) = (0, 0);
         let preface = self.preface_left.min(bytes.len());
@@ -112,27 +114,27 @@ impl FrameScanner {
     }
 }
 
-/// What a client has sent, as its connection sees it. Only the connection's own task touches it.
+/// Frames that a client has sent, counted for its connection. Only the connection's task uses it.
 #[derive(Debug, Default)]
 pub(crate) struct Inflow {
-    /// Units that were completed: frames, and header blocks of several frames.
+    /// Completed units. A unit is a frame, or a header block of several frames.
     whole: AtomicU64,
     partial: AtomicU8,
     /// Requests that were read since hyper's write buffer was last empty.
     requests_unflushed: AtomicU32,
     /// Bytes read since the connection was last polled.
     read_in_turn: AtomicU32,
-    /// hyper waits for more of the client.
+    /// hyper waits for more bytes from the client.
     awaited: AtomicBool,
     /// hyper was kept from reading.
     held: AtomicBool,
     last_stream: AtomicU32,
-    /// The kernel shall be asked whether bytes wait that the runtime has not noticed yet.
+    /// The io shall peek for bytes that the reactor has not reported yet.
     look_wanted: AtomicBool,
 }
 
 impl Inflow {
-    /// The connection is polled by its task.
+    /// Begins a poll of the connection by its task.
     pub(crate) fn begin_turn(&self) {
         self.read_in_turn.store(0, Relaxed);
         self.awaited.store(false, Relaxed);
@@ -181,7 +183,8 @@ impl Inflow {
         self.read_in_turn.load(Relaxed)
     }
 
-    /// The last frame of a connection whose client has taken too long to complete what it sends.
+    /// Returns the GOAWAY frame for a client that has left a frame or a header block incomplete for
+    /// too long.
     pub(crate) fn goaway(&self) -> Bytes {
         const WHY: &[u8; 30] = b"the request head took too long";
         const LENGTH: u8 = 8 + 30;
@@ -193,7 +196,8 @@ impl Inflow {
         self.whole.load(Relaxed)
     }
 
-    /// The part of a unit that the client has begun to send and not completed, while hyper waits for the rest.
+    /// Returns which unit the client has begun and not completed, if hyper waits for the rest of
+    /// it.
     pub(crate) fn awaited(&self) -> Partial {
         match self.partial.load(Relaxed) {
             _ if !self.awaited.load(Relaxed) => Partial::None,
@@ -214,7 +218,7 @@ mod tests {
         bytes
     }
 
-    /// Each unit, and what is incomplete before its last byte.
+    /// Returns one of each unit, with the `Partial` that is reported before its last byte.
     fn units() -> Vec<(Vec<u8>, Partial)> {
         vec![
             ([&PREFACE[..], &frame(4, 0, b"")].concat(), Partial::Head),

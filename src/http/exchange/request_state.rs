@@ -1,4 +1,4 @@
-//! One request: what is known of it, and its one fate (P5).
+//! The state of one request, and its single outcome (P5c).
 
 use super::{
     body_wait::{BodyWait, CONFIRM_CHECK, Waited},
@@ -26,50 +26,53 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What a request shares with its answer. The handler sees it as a [`RequestContext`](super::context::RequestContext).
+/// State shared by a request and its response. The handler sees it as a
+/// [`RequestContext`](super::context::RequestContext).
 #[derive(Debug)]
 pub(crate) struct RequestState {
     pub(crate) connection: Arc<ConnectionState>,
     pub(crate) arrived: Moment,
     method: Method,
-    /// A copy: a part of hyper's buffer would keep hyper from using it again.
+    /// A copy, since a slice of hyper's read buffer would keep hyper from reusing that buffer.
     path: String,
     deadline: AtomicU64,
-    /// What the host's timeout makes of it.
+    /// The deadline that follows from the host's timeout.
     common_deadline: Moment,
     head_sent: AtomicBool,
     body: AtomicU8,
-    /// Bytes of the answer that HTTP/2 took, and those of them that it holds no more: written, or thrown away.
+    /// Bytes of the response that h2 has taken.
     taken: AtomicU64,
+    /// Bytes of these that h2 no longer holds, because it has written or discarded them.
     passed: AtomicU64,
-    /// HTTP/2 threw some of them away.
+    /// h2 has discarded bytes of the response.
     discarded: AtomicBool,
-    /// The last piece of the answer carries the end of its HTTP/2 stream.
+    /// The last chunk of the response carries the end of its HTTP/2 stream.
     ends_with_piece: AtomicBool,
-    /// Who waits until all that HTTP/2 took was written, if somebody does.
+    /// The response body waits until h2 has written all that it took.
     is_awaited: AtomicBool,
+    /// Wakes the response body from that wait.
     on_written: Mutex<Option<Waker>>,
-    /// Its stream was reset because the drain waits no longer for the client.
+    /// The HTTP/2 stream was reset because the drain no longer waits for the client.
     cut_by_drain: AtomicBool,
     cancellation: OnceLock<CancellationToken>,
-    /// Of a request with a body.
+    /// Set if the request has a body.
     body_wait: OnceLock<Box<Mutex<BodyWait>>>,
     cancel_cause: AtomicU8,
 }
 
-/// Why a request's context was cancelled.
+/// The cause for which a request's context was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CancelCause {
-    /// Its deadline has passed.
+    /// The deadline of the request has passed.
     Deadline,
-    /// The service shuts down, and the drain is over.
+    /// The service is shutting down, and the drain has ended.
     Shutdown,
-    /// Its client has shut its side of an HTTP/1 connection. It may be gone, or may read the response,
-    /// which is still sent: see [`HalfClose`](crate::HalfClose).
+    /// The client has half-closed its HTTP/1 connection. It may be gone, or it may still read the
+    /// response, which is sent in any case: see [`HalfClose`](crate::HalfClose).
     ClientHalfClosed,
-    /// No response reaches its client: it has closed or reset the connection or the stream, or
-    /// [`HalfClose::Drop`](crate::HalfClose::Drop) takes a half-close for that.
+    /// The client can receive no response. It has closed or reset the connection or the stream, or
+    /// it has half-closed the connection under [`HalfClose::Drop`](crate::HalfClose::Drop).
     ClientGone,
     /// The response was cut, because its body failed.
     ResponseFailed,
@@ -85,10 +88,10 @@ impl CancelCause {
     ];
 }
 
-/// There is none.
+/// Value of `cancel_cause` while the context is not cancelled.
 const NOT_CANCELLED: u8 = u8::MAX;
 
-/// A longer path does not stay for the next request.
+/// Capacity in bytes above which a path's allocation is not kept for the next request.
 const PATH_KEPT_MAX: usize = 256;
 
 impl RequestState {
@@ -115,8 +118,8 @@ impl RequestState {
         }
     }
 
-    /// The next request of a connection. It takes the place of the `last` one, if nobody speaks of that any more: most requests
-    /// are over by then, and so cost no allocation.
+    /// Returns the state of a connection's next request. Reuses that of the `last` one if nothing
+    /// else refers to it. Most requests have ended by then, so they cost no allocation.
     pub(crate) fn next(
         last: Option<Arc<Self>>,
         connection: &Arc<ConnectionState>,
@@ -163,7 +166,8 @@ impl RequestState {
         &self.method
     }
 
-    /// Its method, and its path without the query, which may be nobody's business: what logs call it.
+    /// Returns the method and the path, by which logs name the request. The query is left out,
+    /// since it may hold secrets.
     pub(crate) fn method_and_path(&self) -> (&str, &str) {
         (self.method.as_str(), &self.path)
     }
@@ -172,12 +176,12 @@ impl RequestState {
         self.connection.server()
     }
 
-    /// When the head of the answer must be there; `NEVER` if it need not.
+    /// When the response head must be ready; `NEVER` without a deadline.
     pub(crate) fn deadline(&self) -> Moment {
         Moment::from_nanos(self.deadline.load(Relaxed))
     }
 
-    /// Whose `deadline` is.
+    /// Returns the source of `deadline`.
     pub(crate) fn timeout(&self, deadline: Moment) -> TimeoutSource {
         if deadline == self.common_deadline { TimeoutSource::Host } else { TimeoutSource::Request }
     }
@@ -186,7 +190,7 @@ impl RequestState {
         self.deadline.store(at.as_nanos(), Relaxed);
     }
 
-    // Its body.
+    // The request body.
 
     pub(crate) fn set_body(&self, read: BodyRead) {
         self.body.store(read as u8, Relaxed);
@@ -197,8 +201,9 @@ impl RequestState {
         among.iter().any(|read| *read as u8 == body)
     }
 
-    /// Whether a reader that frames trailers in another way than hyper may see another end of this request. hyper looks for CRLF,
-    /// and other readers for LF as well. Then nothing behind it is served.
+    /// Whether a reader that frames trailers differently from hyper may see a different end of this
+    /// request. hyper ends lines at CRLF only, other readers also at LF. If true, the connection
+    /// serves no later request.
     pub(crate) fn is_body_end_unclear(&self) -> bool {
         self.is_body(&[BodyRead::ChunksUnread, BodyRead::WithTrailers])
     }
@@ -210,7 +215,8 @@ impl RequestState {
         is_switch && self.connection.protocol == Protocol::Http1
     }
 
-    /// Whether it would do so before all of the body was read.
+    /// Whether a response with this status would switch the protocol before the whole body was
+    /// read.
     pub(crate) fn switches_too_soon(&self, status: StatusCode) -> bool {
         self.is_body(&[BodyRead::Unread, BodyRead::ChunksUnread]) && self.switches_protocol(status)
     }
@@ -236,7 +242,8 @@ impl RequestState {
         }
     }
 
-    /// The body was polled and had so many bytes, or is not read any more.
+    /// Ends the wait: the body was polled and returned this number of bytes, or it is no longer
+    /// read.
     pub(crate) fn end_body_wait(&self, bytes: usize) {
         self.connection.on_body_read(bytes);
         if let Some(mut wait) = self.body_wait() {
@@ -244,11 +251,11 @@ impl RequestState {
         }
     }
 
-    /// Whether the client has let the handler wait for its body for too long; `None` without a body.
+    /// Returns whether the client has delayed its body for too long; `None` without a body.
     pub(crate) fn look_at_body_wait(&self, now: Moment) -> Option<Waited> {
         let mut wait = self.body_wait()?;
         if self.connection.may_body_window_be_closed() {
-            // The client may not be allowed to send.
+            // Flow control may keep the client from sending.
             wait.end();
         }
         let waited = wait.check(now, |since| self.server().gives_up(since, ClientTimeout::Body));
@@ -256,13 +263,13 @@ impl RequestState {
             && self.connection.protocol == Protocol::Http1
             && self.connection.may_have_unread()
         {
-            // What has arrived by now is read first.
+            // Bytes that have arrived by now are read first (P5b).
             return Some(Waited::NotYet { look_again: now + CONFIRM_CHECK });
         }
         Some(waited)
     }
 
-    // Told by the pieces of the answer.
+    // Updated by the chunks of the response.
 
     pub(crate) fn on_buffered(&self, bytes: usize) {
         self.taken.fetch_add(bytes as u64, Relaxed);
@@ -291,18 +298,18 @@ impl RequestState {
         self.ends_with_piece.load(Relaxed)
     }
 
-    /// Bytes of the answer that HTTP/2 holds and has not written.
+    /// Bytes of the response that h2 holds and has not written.
     pub(crate) fn unwritten(&self) -> u64 {
         let passed = self.passed();
         self.taken.load(Relaxed).saturating_sub(passed)
     }
 
-    /// Bytes of the answer that HTTP/2 took and holds no more.
+    /// Bytes of the response that h2 took and no longer holds.
     pub(crate) fn passed(&self) -> u64 {
         self.passed.load(Relaxed)
     }
 
-    /// Ready once all that HTTP/2 took was written.
+    /// Ready once h2 has written all that it took.
     pub(crate) fn poll_written(&self, cx: &Context<'_>) -> Poll<()> {
         *self.on_written.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
         self.is_awaited.store(true, SeqCst);
@@ -327,7 +334,7 @@ impl RequestState {
         self.cut_by_drain.store(true, Relaxed);
     }
 
-    /// How much of an answer that has ended was written.
+    /// Returns how much of a response was written whose body has ended.
     pub(crate) fn delivery(&self) -> Delivery {
         if self.discarded.load(Relaxed) {
             Delivery::Incomplete
@@ -338,14 +345,15 @@ impl RequestState {
         }
     }
 
-    /// Made when somebody asks: most handlers never do.
+    /// Returns the request's token. It is created at the first call, since most handlers never use
+    /// it.
     pub(crate) fn cancellation(&self) -> &CancellationToken {
         self.cancellation.get_or_init(|| self.server().tokens.root.child_token())
     }
 }
 
 impl RequestState {
-    /// Cancels its context. A later cause takes the place of an earlier one.
+    /// Cancels the request's context. A later cause replaces an earlier one.
     pub(crate) fn cancel(&self, cause: CancelCause) {
         self.cancel_cause.store(cause as u8, Relaxed);
         self.cancellation().cancel();
@@ -356,7 +364,7 @@ impl RequestState {
         own.or_else(|| self.server().tokens.root.is_cancelled().then_some(CancelCause::Shutdown))
     }
 
-    /// Cancels its context if its client has shut its side.
+    /// Cancels the request's context if its client has half-closed the connection.
     pub(crate) fn note_half_closed(&self) {
         if self.connection.is_half_closed() && self.cancel_cause().is_none() {
             self.cancel(CancelCause::ClientHalfClosed);
@@ -378,35 +386,36 @@ impl SlowRequest for RequestState {
     }
 }
 
-/// How much of a request's body was read by its handler.
+/// How much of a request's body the handler has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyRead {
-    /// There is none.
+    /// The request has no body.
     Absent,
-    /// Not all. Its length is known.
+    /// Not all of a body whose length is known.
     Unread,
-    /// Not all. HTTP/1 sends it in chunks.
+    /// Not all of a chunked HTTP/1 body.
     ChunksUnread,
     Complete,
-    /// All, and a trailer section behind it.
+    /// All of the body, and a trailer section after it.
     WithTrailers,
 }
 
-/// How much of an answer was written.
+/// How much of a response was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
     Complete,
     Pending,
-    /// Its stream was reset.
+    /// The stream was reset.
     Incomplete,
 }
 
-/// A request in flight. Whoever holds it owes it a fate; dropped without one, it was cut or the client left.
+/// A request in flight. Its holder must settle its outcome. If it is dropped unsettled, it counts
+/// as *aborted* if the host cut it, and else as *gone*.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     request: Arc<RequestState>,
     outcome: Outcome,
-    /// Its key in its worker's list of requests that take time.
+    /// Key of the request in its worker's list of slow requests.
     listed: Option<usize>,
 }
 
@@ -438,7 +447,7 @@ impl InFlight {
         self.request.method_and_path()
     }
 
-    /// It takes time: a shutdown would wait for it, and tell its name.
+    /// Lists the request as slow. A shutdown names the listed requests for which it waits (P13).
     pub(crate) fn list(&mut self) {
         if self.listed.is_none() {
             self.listed =
@@ -461,21 +470,21 @@ impl InFlight {
         self.connection().worker.metrics.count(|requests| &requests.panicked);
     }
 
-    /// The handler's own response was handed to the kernel whole, `now`.
+    /// Settles the request as *finished*: its complete response was handed to the kernel at `now`.
     pub(crate) fn finish(mut self, now: &impl Fn() -> Moment) {
         self.outcome = Outcome::Settled;
         self.connection().worker.metrics.on_finished(self.request.arrived, now);
         self.connection().worker.metrics.count(|requests| &requests.finished);
     }
 
-    /// Its deadline came first.
+    /// Settles the request as *timed out*.
     pub(crate) fn time_out(mut self) {
         self.outcome = Outcome::Settled;
         self.connection().worker.metrics.count(|requests| &requests.timed_out);
         self.request.cancel(CancelCause::Deadline);
     }
 
-    /// It was cut.
+    /// Settles the request as *aborted*.
     pub(crate) fn abort(mut self, abort_cause: AbortCause) {
         self.record_aborted(abort_cause);
     }
@@ -492,7 +501,7 @@ impl InFlight {
             method: method.to_owned(),
             path: path.to_owned(),
             age: server.clock.now().since(self.request.arrived),
-            // The cut ends the cancel wait; that its workers carry it out a moment later is nobody's business.
+            // The cut belongs to Cancelling, even if a worker carries it out after that phase.
             phase: server.phase().min(Phase::Cancelling),
             head_sent: self.request.head_sent.load(Relaxed),
             by_shutdown: abort_cause == AbortCause::Shutdown,

@@ -1,12 +1,12 @@
-//! Which protocol a client speaks, by its first bytes.
+//! Detection of a client's protocol by its first bytes.
 
 /// The connection preface of HTTP/2 (RFC 9113 §3.4). No HTTP/1 request can begin with it.
 pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What the first bytes say.
+/// The protocol that the first bytes indicate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sniffed {
-    /// HTTP/1, or something that its parser shall refuse.
+    /// HTTP/1, or bytes that its parser refuses.
     Http1,
     /// HTTP/2 with prior knowledge.
     Http2,
@@ -14,7 +14,8 @@ pub(crate) enum Sniffed {
     Undecided,
 }
 
-/// What follows the empty lines that a client may send before a request: they are ignored (RFC 9112 §2.2).
+/// Strips the empty lines that a client may send before a request; they are ignored (RFC 9112
+/// §2.2).
 pub(crate) fn after_empty_lines(mut bytes: &[u8]) -> &[u8] {
     while let [b'\r', b'\n', rest @ ..] | [b'\n', rest @ ..] = bytes {
         bytes = rest;
@@ -22,12 +23,13 @@ pub(crate) fn after_empty_lines(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// Whether no request begins in these bytes: they are empty lines, of which the last may not be complete.
+/// Whether these bytes are only empty lines, the last of them perhaps incomplete. No request begins
+/// in them.
 pub(crate) fn is_blank(bytes: &[u8]) -> bool {
     matches!(after_empty_lines(bytes), b"" | b"\r")
 }
 
-/// Without the empty lines before it.
+/// Detects the protocol. `bytes` must not begin with empty lines.
 pub(crate) fn sniff(bytes: &[u8]) -> Sniffed {
     if bytes.starts_with(PREFACE) {
         Sniffed::Http2

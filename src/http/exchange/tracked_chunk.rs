@@ -1,23 +1,24 @@
-//! A piece of an answer's body on its way through hyper, which shows what becomes of it.
+//! A chunk of a response body that records how much of it is written.
 //!
-//! HTTP/2 takes a piece long before the client's window lets it send all of it, and throws away what it still holds of a stream that
-//! is reset. So an HTTP/2 answer is *finished* only once each of its pieces was written to the last byte; one of which a byte was
-//! thrown away was not sent whole. With HTTP/1, what hyper took and flushed has left: its pieces are not watched.
+//! h2 takes a chunk long before the client's window allows all of it to be sent, and it discards
+//! what it still holds when the stream is reset. So an HTTP/2 response is *finished* only once
+//! every byte of its chunks was written; if a byte was discarded, it was not sent in full. On
+//! HTTP/1 everything that hyper took and flushed has been sent, so its chunks are not tracked.
 
 use super::{connection_state::Protocol, request_state::RequestState};
 use bytes::{Buf, Bytes};
 use std::sync::Arc;
 
-/// Bytes of a body. hyper advances them as it writes them.
+/// Bytes of a response body. hyper advances them as it writes them.
 #[derive(Debug)]
 pub(crate) struct TrackedChunk {
     bytes: Bytes,
-    /// Whose answer it is, if anybody keeps count.
+    /// The request, if the chunk is tracked.
     watched: Option<Arc<RequestState>>,
 }
 
 impl TrackedChunk {
-    /// `ends`: hyper gives it the end of the stream.
+    /// Returns a chunk of a response. `ends`: hyper sends the end of the stream together with it.
     pub(crate) fn of(request: Option<&Arc<RequestState>>, bytes: Bytes, ends: bool) -> Self {
         let watched =
             request.filter(|request| request.connection.protocol == Protocol::Http2).cloned();
