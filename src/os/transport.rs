@@ -284,6 +284,17 @@ impl Transport for Socket {
         }
     }
 
+    fn discard_unread(&mut self) {
+        let Some(descriptor) = self.descriptor() else { return };
+        let mut discard = [0; 4096];
+        for _ in 0..64 {
+            match recv(descriptor, &mut discard[..], RecvFlags::DONTWAIT) {
+                Ok((_, 1..)) | Err(Errno::INTR) => {}
+                Ok((_, 0)) | Err(_) => return,
+            }
+        }
+    }
+
     fn reset_on_drop(&mut self) {
         let kind = self.kind();
         let descriptor = match &self.stream {

@@ -1,7 +1,10 @@
 //! A connection's bytes, and its state in the kernel.
 
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite};
+use std::{
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A connection's byte stream. Methods that a transport cannot implement have a neutral default.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
@@ -32,6 +35,20 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
     /// about the peer: the kernel buffers megabytes.
     fn unacknowledged(&self) -> Option<usize> {
         None
+    }
+
+    /// Reads and discards at most 256 KiB of what has arrived, past any readiness cache. The kernel
+    /// turns a close with unread bytes into a reset.
+    fn discard_unread(&mut self) {
+        let mut discard = [0; 4096];
+        for _ in 0..64 {
+            let mut read = ReadBuf::new(&mut discard);
+            let polled =
+                Pin::new(&mut *self).poll_read(&mut Context::from_waker(Waker::noop()), &mut read);
+            if !matches!(polled, Poll::Ready(Ok(()))) || read.filled().is_empty() {
+                return;
+            }
+        }
     }
 
     /// From now on, dropping the transport resets the connection, so that a cut response cannot

@@ -386,6 +386,12 @@ impl<T: Transport> Transport for FaultyStream<T> {
         lock(&self.shared).io.as_ref().map_or(Peek::Broken, Transport::peek)
     }
 
+    fn discard_unread(&mut self) {
+        if let Some(io) = lock(&self.shared).io.as_mut() {
+            io.discard_unread();
+        }
+    }
+
     fn unacknowledged(&self) -> Option<usize> {
         lock(&self.shared).io.as_ref().and_then(Transport::unacknowledged)
     }

@@ -142,6 +142,12 @@ impl<T: Transport> Transport for PolledStream<T> {
         if place.unread.is_empty() { place.io.peek() } else { Peek::Data }
     }
 
+    fn discard_unread(&mut self) {
+        let mut place = lock(&self.0);
+        place.unread.clear();
+        place.io.discard_unread();
+    }
+
     fn unacknowledged(&self) -> Option<usize> {
         lock(&self.0).io.unacknowledged()
     }

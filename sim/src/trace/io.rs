@@ -70,6 +70,10 @@ impl<T: Transport> Transport for TracedIo<T> {
         self.inner.peek()
     }
 
+    fn discard_unread(&mut self) {
+        self.inner.discard_unread();
+    }
+
     fn unacknowledged(&self) -> Option<usize> {
         self.inner.unacknowledged()
     }

@@ -6,7 +6,7 @@
 //! [`announcement`](crate::http::server::announcement)), and idleness is ours to see.
 
 use super::{
-    lingering::{Lingering, close_after_response, head_timed_out},
+    lingering::{Lingering, close_after_response, close_at_once, head_timed_out},
     stall_timer::{ProgressSample, StallTimer},
     transition::Transition,
     worker_context::WorkerContext,
@@ -371,11 +371,10 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         if is_cut {
             self.connection.set_abort_cause(abort_cause);
         }
-        let io = self.take_parts();
-        if let Some((mut io, _)) = io
-            && is_cut
-        {
-            io.reset_on_drop();
+        match self.take_parts() {
+            Some((mut io, _)) if is_cut => io.reset_on_drop(),
+            Some((io, _)) => close_at_once(io),
+            None => {}
         }
         is_cut
     }

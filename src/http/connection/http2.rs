@@ -7,7 +7,7 @@
 
 use super::{
     http2_streams::StreamExecutor,
-    lingering::Lingering,
+    lingering::{Lingering, close_at_once},
     stall_timer::{Delivery, ProgressSample, StallTimer},
     transition::Transition,
     worker_context::WorkerContext,
@@ -39,10 +39,9 @@ use hyper_util::rt::TokioIo;
 use std::{
     pin::Pin,
     sync::{Arc, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
-use tokio::io::ReadBuf;
 
 /// hyper's connection and what we see of it.
 pub(crate) struct Http2<T: Transport, S: HttpService> {
@@ -426,18 +425,9 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// would destroy answers on other streams that are whole, and still on their way.
     pub(crate) fn cut(&mut self) {
         drop(self.hyper.take());
-        let Some(mut io) = self.take_io() else { return };
-        let cx = &mut Context::from_waker(Waker::noop());
-        let mut discard = [0; 4096];
-        for _ in 0..64 {
-            // Bytes that lie unread would turn the close into a reset.
-            let mut unread = ReadBuf::new(&mut discard);
-            let read = Pin::new(&mut io).poll_read(cx, &mut unread);
-            if !matches!(read, Poll::Ready(Ok(()))) || unread.filled().is_empty() {
-                break;
-            }
+        if let Some(io) = self.take_io() {
+            close_at_once(io);
         }
-        let _ = Pin::new(&mut io).poll_shutdown(cx);
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
 use bytes::{Buf, Bytes};
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::io::ReadBuf;
@@ -126,6 +126,11 @@ impl<T: Transport> Lingering<T> {
     /// The connection is idle: what its client sends into the close gets no byte of an answer, but is counted.
     pub(crate) fn counting_races(io: T) -> Self {
         Self { min_wait: RACE_WATCH, race: Race::Open, ..Self::after_response(io, Bytes::new()) }
+    }
+
+    /// Closes it without a further wait.
+    pub(crate) fn cut(self) {
+        close_at_once(self.io);
     }
 
     pub(crate) fn poll<S: HttpService>(
@@ -247,4 +252,11 @@ pub(crate) fn close_after_response<T: Transport>(
         return Some(Lingering::until_acked(io));
     }
     None
+}
+
+/// Closes a transport without a wait. Bytes that have arrived are read first: unread ones would turn the close into a reset, which
+/// destroys a complete response that is still on its way.
+pub(crate) fn close_at_once<T: Transport>(mut io: T) {
+    io.discard_unread();
+    let _ = Pin::new(&mut io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
 }

@@ -4,7 +4,7 @@
 
 use super::{
     idle_handoff::IdleHandoff,
-    lingering::{Lingering, close_after_response, head_timed_out},
+    lingering::{Lingering, close_after_response, close_at_once, head_timed_out},
     stall_timer::Delivery,
     transition::{ReceivedAny, Transition},
     worker_context::WorkerContext,
@@ -301,6 +301,13 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     /// Whether it waits for a request of which no byte has come.
     pub(crate) const fn is_idle(&self) -> bool {
         self.len == 0
+    }
+
+    /// Closes it without a wait.
+    pub(crate) fn cut(&mut self) {
+        if let Some(io) = self.io.take() {
+            close_at_once(io);
+        }
     }
 
     fn has_data(&self) -> bool {

@@ -202,13 +202,18 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
                 http2.cut();
                 false
             }
-            State::Parked(parked) => {
+            State::Parked(mut parked) => {
                 if parked.is_idle() {
                     self.worker.server().metrics.note_untold(&self.slot);
                 }
+                parked.cut();
                 false
             }
-            State::Lingering(_) | State::Suspended | State::Closed => false,
+            State::Lingering(lingering) => {
+                lingering.cut();
+                false
+            }
+            State::Suspended | State::Closed => false,
         };
         let metrics = &self.worker.server().metrics;
         if was_reset { metrics.reset.add_one() } else { metrics.drained.add_one() }

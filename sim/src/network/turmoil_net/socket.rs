@@ -203,6 +203,20 @@ impl Transport for TurmoilNetStream {
         }
     }
 
+    fn discard_unread(&mut self) {
+        self.ahead.clear();
+        let fabric = Arc::clone(&self.host.fabric);
+        let mut scratch = fabric.scratch();
+        loop {
+            let mut all = ReadBuf::new(&mut scratch);
+            let cx = &mut Context::from_waker(Waker::noop());
+            let read = self.poll(|inner| inner.poll_read(cx, &mut all));
+            if !matches!(read, Poll::Ready(Ok(()))) || all.filled().is_empty() {
+                return;
+            }
+        }
+    }
+
     fn unacknowledged(&self) -> Option<usize> {
         let table = self.host.look(|| turmoil_net::netstat(self.local.ip())).ok()?;
         let ours = |entry: &&turmoil_net::NetstatEntry| {
