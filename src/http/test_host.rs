@@ -36,10 +36,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Makes [`RequestContext`]s for unit tests of handlers. The test controls the phase, the time and the cancellation; there is no
-/// server, no socket and no real time.
+/// Creates [`RequestContext`]s for unit tests of handlers. The test controls the phase, the time
+/// and the cancellation; there is no server, no socket and no real time.
 ///
-/// A new one is in [`Phase::Serving`], and its requests have a deadline of 5 s, as a host's have by default.
+/// A new host is in [`Phase::Serving`], and its requests have a deadline of 5 s, the default of a
+/// host.
 ///
 /// ```
 /// use axum::{Extension, Router, routing::get};
@@ -48,14 +49,19 @@ use std::{
 /// use tower::ServiceExt;
 ///
 /// async fn report(Extension(context): Extension<RequestContext>) -> String {
-///     format!("{} in {} with {:?} left", context.app_version(), context.phase(), context.remaining())
+///     format!(
+///         "{} in {} with {:?} left",
+///         context.app_version(),
+///         context.phase(),
+///         context.remaining()
+///     )
 /// }
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let host = TestHost::new().app_version("1.2.3");
 /// let router = Router::new().route("/report", get(report));
 ///
-/// // `request` makes a GET; into a request of your own, insert `host.context()` as an extension.
+/// // `request` creates a GET. Into any other request insert `host.context()` as an extension.
 /// let request = host.request("/report");
 /// host.enter(Phase::LameDuck);
 /// host.advance(Duration::from_secs(2));
@@ -78,7 +84,7 @@ pub struct TestHost {
 }
 
 impl TestHost {
-    /// A host that serves.
+    /// Creates a host in [`Phase::Serving`].
     #[must_use]
     pub fn new() -> Self {
         let clock = Arc::new(ManualClock::new());
@@ -93,7 +99,7 @@ impl TestHost {
         }
     }
 
-    /// Sets the version of the app. Default: empty. Call it before a context is made.
+    /// Sets the version of the app. Default: empty. Call it before a context is created.
     #[must_use]
     pub fn app_version(mut self, version: impl Into<String>) -> Self {
         self.server =
@@ -101,31 +107,32 @@ impl TestHost {
         self
     }
 
-    /// Sets the deadline of every request; `None` for none. Default: 5 s. Call it before a context is made.
+    /// Sets the deadline of every request; `None` for none. Default: 5 s. Call it before a context
+    /// is created.
     #[must_use]
     pub fn request_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.server = serving_side(&self.clock, self.server.config.app_version.clone(), timeout);
         self
     }
 
-    /// Sets the client's address of the contexts that are made from now on.
+    /// Sets the client address of the contexts that are created from now on.
     #[must_use]
     pub fn peer(mut self, peer: Address) -> Self {
         self.peer = peer;
         self
     }
 
-    /// The context of a request whose head is complete now.
+    /// Creates the context of a request whose head is complete now.
     #[must_use]
     pub fn context(&self) -> RequestContext {
         RequestContext(self.begin(&Method::GET, &Uri::from_static("/")))
     }
 
-    /// A `GET` without a body. It carries its context as every hosted request does: in its extensions, for tower services, and in
-    /// its [`Body`], for hyper services.
+    /// Creates a `GET` without a body. It carries its context like every hosted request: in its
+    /// extensions, for tower services, and in its [`Body`], for hyper services.
     ///
     /// # Panics
-    /// If `uri` is none.
+    /// If `uri` is not a valid URI.
     #[must_use]
     pub fn request(&self, uri: &str) -> http::Request<Body> {
         let uri: Uri = uri.parse().unwrap_or_else(|error| panic!("{uri:?} is no URI: {error}"));
@@ -137,11 +144,12 @@ impl TestHost {
         request
     }
 
-    /// Enters a later phase, with all that it means for contexts: from [`Phase::LameDuck`] on `stopping()` is ready, from
-    /// [`Phase::Draining`] on `draining()`, from [`Phase::Cancelling`] on `cancelled()`. [`Phase::CleaningUp`] drops tracked work.
+    /// Enters a later phase, with its effects on contexts. From [`Phase::LameDuck`] on `stopping()`
+    /// is ready, from [`Phase::Draining`] on `draining()`, from [`Phase::Cancelling`] on
+    /// `cancelled()`. [`Phase::CleaningUp`] drops tracked work.
     ///
     /// # Panics
-    /// If it would go back.
+    /// If `phase` is earlier than the current one.
     pub fn enter(&self, phase: Phase) {
         let current = self.server.phase();
         assert!(phase >= current, "P1: {phase} cannot follow {current}");
@@ -154,7 +162,7 @@ impl TestHost {
         }
     }
 
-    /// Moves the clock. Contexts whose deadline has come are cancelled.
+    /// Advances the clock. Contexts whose deadlines have expired are cancelled.
     pub fn advance(&self, span: Duration) {
         let now = self.clock.advance(span);
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,7 +174,7 @@ impl TestHost {
         }
     }
 
-    /// Ready when no work that handlers spawned on their contexts is left.
+    /// Ready when no work is left that handlers spawned on their contexts.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -222,7 +230,7 @@ fn serving_side(
     Arc::new(server)
 }
 
-/// A clock that only a test moves.
+/// A clock that only the test advances.
 #[derive(Debug)]
 struct ManualClock {
     nanos: AtomicU64,

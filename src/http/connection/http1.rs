@@ -1,9 +1,10 @@
-//! A connection that speaks HTTP/1, with hyper as its guest.
+//! A connection that speaks HTTP/1, served by hyper.
 //!
-//! hyper is taken apart again (`into_parts`) once nothing is in flight, buffered or unflushed. It is never asked to shut down
-//! gracefully: that closes a connection from which it has not read yet, and one with half a second head, whatever the kernel
-//! holds for them. Instead responses after the stop request close their connections (see
-//! [`announcement`](crate::http::server::announcement)), and idleness is ours to see.
+//! hyper's connection is taken apart (`into_parts`) once nothing is in flight, buffered or
+//! unflushed. hyper's graceful shutdown is never used. It closes a connection that hyper has not
+//! read from yet, and one with a partial second head, even if the kernel holds the rest of the
+//! request. Instead responses after the stop request announce the close (see
+//! [`announcement`](crate::http::server::announcement)), and idleness is detected here.
 
 use super::{
     lingering::{Lingering, close_after_response, close_at_once, head_timed_out},
@@ -43,8 +44,8 @@ use std::{
 
 type Connection<T, S> = http1::Connection<TokioIo<TrackedIo<T>>, ConnectionService<S>>;
 
-/// hyper's connection, with upgrades only once a handler has agreed to one: a request that merely asked for one may let hyper give
-/// the transport away before it has flushed the response.
+/// hyper's connection. Upgrades are enabled only once a handler has agreed to one: if a request
+/// merely offers an upgrade, hyper may give the transport away before it has flushed the response.
 enum Hyper<T: Transport, S: HttpService> {
     Plain(Connection<T, S>),
     Upgradeable(http1::UpgradeableConnection<TokioIo<TrackedIo<T>>, ConnectionService<S>>),
@@ -65,7 +66,8 @@ impl<T: Transport, S: HttpService> Hyper<T, S> {
         }
     }
 
-    /// The transport, and what was read of it but belongs to no request yet. `None` if it was upgraded.
+    /// Returns the transport, and the bytes that were read but belong to no request yet. `None` if
+    /// it was upgraded.
     fn into_transport(self) -> Option<(T, Bytes)> {
         let parts = match self {
             Self::Plain(connection) => connection.into_parts(),
@@ -76,9 +78,9 @@ impl<T: Transport, S: HttpService> Hyper<T, S> {
     }
 }
 
-/// hyper's connection and what we see of it.
+/// hyper's connection and what is tracked of it.
 pub(crate) struct Http1<T: Transport, S: HttpService> {
-    /// `None` only once it was taken apart.
+    /// `None` only after it was taken apart.
     hyper: Option<Hyper<T, S>>,
     connection: Arc<ConnectionState>,
     unflushed: Arc<UnflushedResponses>,
@@ -86,14 +88,14 @@ pub(crate) struct Http1<T: Transport, S: HttpService> {
     stall_timer: StallTimer,
 }
 
-/// What the connection is at.
+/// What the connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Http1State {
     /// A request is in flight.
     Busy,
-    /// Part of a head was read, the first of it then.
+    /// Part of a head was read; its first byte at `since`.
     Reading { since: Moment },
-    /// Nothing was read since the last answer was flushed, which was then.
+    /// Nothing was read since the last response was flushed, at `since`.
     Idle { since: Moment },
 }
 
@@ -111,7 +113,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         Self::serving(worker, io, service, connection)
     }
 
-    /// Goes on with what was begun without hyper.
+    /// Continues a connection that the fast path served so far.
     pub(crate) fn resume(
         worker: &Arc<WorkerContext<S>>,
         io: T,
@@ -150,7 +152,8 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
     ) -> Transition<T, S> {
-        // Read before hyper runs: a body dropped elsewhere in the meantime is one that hyper has not seen dropped.
+        // Sample this before polling hyper. A body dropped concurrently is not yet visible to
+        // hyper.
         let bodies_held = self.connection.are_bodies_held();
         let was_half_closed = self.connection.is_half_closed();
         self.connection.before_poll();
@@ -161,7 +164,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             if worker.server().config.limits.half_close == HalfClose::Drop {
                 return self.drop_request();
             }
-            // The handler, or the body of its response, notices.
+            // Poll again, so that the handler or the body of its response sees the half-close.
             if self.poll_hyper(cx).is_ready() {
                 return self.end(worker);
             }
@@ -176,12 +179,13 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         if quiet { self.on_quiet(worker, slot, now) } else { self.on_busy(worker, slot, now) }
     }
 
-    /// Ready when hyper is done with the connection, and all that it had to write is flushed, or never will be.
+    /// Ready when hyper is done with the connection, and its output was flushed or can never be.
     fn poll_hyper(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(hyper) = &mut self.hyper else { return Poll::Ready(()) };
         let mut polled = hyper.poll(cx);
         if polled.is_pending() && self.connection.take_switching() {
-            // A handler agreed to another protocol, and its response waits for this.
+            // A handler agreed to another protocol, and its response waits for upgrades to be
+            // enabled.
             self.hyper = self.hyper.take().map(Hyper::with_upgrades);
             polled = self.hyper.as_mut().map_or(Poll::Ready(Ok(())), |hyper| hyper.poll(cx));
         }
@@ -191,8 +195,8 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         if polled.is_pending() || is_final {
             return polled.map(drop);
         }
-        // hyper returns an upgrade that a client asked for, and errors, without flushing what it has buffered. Polled once more it
-        // flushes, and then shuts the connection down.
+        // hyper returns errors, and an upgrade that a client requested, without flushing its
+        // buffer. Another poll flushes it and then shuts the connection down.
         self.hyper.as_mut().map_or(Poll::Ready(()), |hyper| hyper.poll(cx).map(drop))
     }
 
@@ -224,7 +228,8 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             worker.wake_at(slot, until.min(now + GONE_CHECK));
             return Transition::Wait;
         }
-        // Its response has begun, and nothing of it gets through any more: it is cut, and must not look complete.
+        // The response has begun and makes no progress. It is cut, and must not look complete
+        // (P5d).
         server.note_client_timeout(ClientTimeout::Send, &slot.peer, None);
         let abort_cause = server.given_up_by(since, ClientTimeout::Send, now);
         if self.cut(abort_cause) { Transition::Reset } else { Transition::Close }
@@ -239,8 +244,9 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         let called = self.connection.take_called();
         self.connection.record_responses_in(slot);
         if self.state == Http1State::Busy && called {
-            // What was read since the call was the request's body. A next head that came with it stays in hyper's buffer, and
-            // is found there when the connection is taken apart.
+            // The bytes that were read since the call were the request's body. A next head that
+            // came with them stays in hyper's buffer, and is found there when the connection is
+            // taken apart.
             self.connection.clear_received();
         }
         let draining = worker.server().phase() >= Phase::Draining;
@@ -285,13 +291,15 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
                     let rest = read.slice_ref(after_empty_lines(&read));
                     Transition::Park(io, rest)
                 }
-                // Part of a next head: it gets a guest of its own, and the time for a head.
+                // Part of a next head. A new hyper connection reads it, and its header timeout
+                // begins.
                 Some((io, read)) => Transition::StartHttp1(io, read),
                 None => Transition::Close,
             };
         }
         if self.connection.has_sent_large_chunk() {
-            // hyper decides for the life of a guest how it writes; the next one knows better.
+            // hyper fixes its write strategy for the lifetime of a connection. A new one gets the
+            // right strategy.
             slot.use_vectored_writes();
             return self
                 .take_parts()
@@ -301,7 +309,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         Transition::Wait
     }
 
-    /// hyper is done with the connection.
+    /// Handles the end of hyper's connection.
     fn end(&mut self, worker: &WorkerContext<S>) -> Transition<T, S> {
         if self.connection.is_flushed() {
             self.unflushed.settle_flushed(|| worker.server().clock.now());
@@ -318,7 +326,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             .map_or(Transition::Close, Transition::linger)
     }
 
-    /// Drops the request that runs, because its client has shut its side.
+    /// Drops the running request, because its client has shut its side.
     fn drop_request(&mut self) -> Transition<T, S> {
         let is_cut = self.connection.written() > 0;
         let io = self.take_parts();
@@ -331,7 +339,8 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
     }
 
-    /// The connection speaks another protocol now. It stays in the drain until its io is dropped.
+    /// Records that the connection speaks another protocol. The drain waits for it until its io is
+    /// dropped.
     fn begin_upgrade(&self, worker: &WorkerContext<S>) {
         worker.server().metrics.upgraded.add_one();
         self.connection.begin_upgrade(worker.tasks.token());
@@ -340,19 +349,21 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
     }
 
-    /// The transport, and what was read of it but belongs to no request yet. `None` if it was upgraded.
+    /// Returns the transport, and the bytes that were read but belong to no request yet. `None` if
+    /// it was upgraded.
     fn take_parts(&mut self) -> Option<(T, Bytes)> {
         self.hyper.take()?.into_transport()
     }
 
-    /// Whether the next step is the service's, and not the client's.
+    /// Whether the connection waits for the handler, and not for the client.
     pub(crate) fn awaits_handler(&self) -> bool {
         self.state == Http1State::Busy
             && !self.connection.is_write_blocked()
             && !self.connection.is_body_awaited()
     }
 
-    /// Makes room for another connection. A response that was begun must not look whole.
+    /// Closes the connection to make room for another. A response that was begun must not look
+    /// complete (P5d).
     pub(crate) fn oust(&mut self) {
         let is_cut = self.connection.is_in_flight() || self.connection.has_unflushed();
         let io = self.take_parts();
@@ -363,7 +374,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
     }
 
-    /// Ends whatever goes on; true if a request was cut by it.
+    /// Ends the connection. Returns whether a request was cut by that.
     pub(crate) fn cut(&mut self, abort_cause: AbortCause) -> bool {
         let is_cut = self.connection.is_in_flight()
             || self.connection.has_unflushed()
@@ -382,7 +393,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
 
 impl<T: Transport, S: HttpService> Drop for Http1<T, S> {
     fn drop(&mut self) {
-        // Its runtime may be dropped, and the connection with it: a response that is cut by that
+        // The runtime may be dropped, and the connection with it. A response that is cut by that
         // must not look complete (P5d).
         let is_cut = self.connection.is_in_flight()
             || self.connection.has_unflushed()

@@ -1,9 +1,11 @@
-//! A connection that speaks HTTP/2, with hyper as its guest.
+//! A connection that speaks HTTP/2, served by hyper.
 //!
-//! It announces its close with one graceful GOAWAY: in the lame duck delay at a moment that is drawn
-//! from the seed, so that a fleet of clients does not reconnect at once (P4, see
-//! [`announcement`](crate::http::server::announcement)). hyper waits without a timer for the PONG behind the GOAWAY and for a
-//! handshake that never ends; both have timers here (P6).
+//! It announces its close with one graceful GOAWAY. In the lame duck delay the moment is drawn from
+//! the seed, so that a fleet of clients does not reconnect at once (P4, see
+//! [`announcement`](crate::http::server::announcement)).
+//!
+//! hyper waits without a timer for the PONG after the GOAWAY, and for a handshake that never
+//! completes. Both have timers here (P6).
 
 use super::{
     http2_streams::StreamExecutor,
@@ -43,30 +45,32 @@ use std::{
     time::Duration,
 };
 
-/// hyper's connection and what we see of it.
+/// hyper's connection and what is tracked of it.
 pub(crate) struct Http2<T: Transport, S: HttpService> {
-    /// `None` only once it was dropped.
+    /// `None` only after it was dropped.
     hyper: Option<HyperConnection<TokioIo<TrackedIo<T>>, ConnectionService<S>, StreamExecutor>>,
     io_return: IoReturn<T>,
     connection: Arc<ConnectionState>,
     unflushed: Arc<UnflushedResponses>,
-    /// Chooses the moment of the GOAWAY within the delay.
+    /// Determines the moment of the GOAWAY within the delay.
     jitter: u64,
     announcement: Announcement,
-    /// A response was handed to hyper before it was last polled, and so has left before a GOAWAY.
+    /// Whether a response was passed to hyper before its last poll, and so was written before any
+    /// GOAWAY.
     responded: bool,
     goaway: Goaway,
     since: Moment,
-    /// When the last stream ended, or the connection began.
+    /// When the last stream ended, or the connection began; `None` while a stream is open.
     idle_since: Option<Moment>,
     seen_request: SeenRequest,
-    /// A frame or a header block is incomplete, since then: its kind, what it is known by, and when it was first seen so.
+    /// The incomplete frame or header block: its kind, its identity, and when it was first seen
+    /// incomplete.
     partial: Option<(Partial, u64, Moment)>,
     stall_timer: StallTimer,
-    /// The client's, with the last bytes of a response.
+    /// The client's progress with the last bytes of a response.
     last_bytes: StallTimer,
     delivery: Delivery,
-    /// Whether the kernel was asked for what `delivery` is to know.
+    /// Whether the kernel was queried for `delivery`.
     asked: bool,
 }
 
@@ -76,7 +80,7 @@ enum Goaway {
     Sent { at: Moment },
 }
 
-/// Whether the peer ever got as far as a request.
+/// Whether the client has sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SeenRequest {
     No,
@@ -105,7 +109,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             connection,
             unflushed,
             jitter: worker.server().config.seed.nth(number),
-            // One that was opened earlier and is only now used for HTTP/2 begins now.
+            // A connection that was opened earlier and speaks HTTP/2 only now counts as opened now.
             announcement: worker.server().announcement(since, || number),
             responded: false,
             goaway: Goaway::NotYet,
@@ -151,14 +155,14 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             }
             if self.goaway == Goaway::NotYet && now >= self.goaway_moment(worker) {
                 self.start_goaway(now);
-                // Polled once more, so that the GOAWAY leaves.
+                // Poll again, so that the GOAWAY is written.
                 continue;
             }
             if now >= self.partial_until(worker, now) {
                 if looked {
                     return self.give_up();
                 }
-                // What has arrived by now is read first.
+                // Read first what has arrived by now.
                 looked = true;
                 self.connection.inflow.request_peek();
                 self.connection.inflow.begin_turn();
@@ -168,8 +172,9 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
     }
 
-    /// When the frame or the header block must be complete that the client has begun; `NEVER` if it has begun none, or is not read
-    /// from. A body may come slowly: for a frame of it only the time counts in which no byte comes.
+    /// Returns when the frame or header block that the client has begun must be complete. `NEVER`
+    /// if it has begun none, or is not read from. A body may arrive slowly: in a DATA frame the
+    /// timeout restarts with each byte.
     fn partial_until(&mut self, worker: &WorkerContext<S>, now: Moment) -> Moment {
         let limits = &worker.server().config.limits;
         let partial = self.connection.inflow.awaited();
@@ -188,7 +193,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         since + wait
     }
 
-    /// The client takes too long for a head or a frame. Nothing else can come of it: HTTP/2 has no way around an incomplete frame.
+    /// Closes a connection whose client takes too long for a head or a frame. Nothing can follow an
+    /// incomplete frame on HTTP/2.
     fn give_up(&mut self) -> Transition<T, S> {
         let goaway = if self.connection.is_write_blocked() {
             Bytes::new()
@@ -209,7 +215,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     ) -> Transition<T, S> {
         let partial_until = self.partial_until(worker, now);
         let draining = worker.server().phase() >= Phase::Draining;
-        // An answer in a handler's place is nobody's any more, and may not have left yet.
+        // An error response in place of the handler's belongs to no request in flight, and may not
+        // be written yet.
         let busy = self.connection.is_in_flight()
             || self.connection.has_unflushed()
             || !self.connection.is_flushed();
@@ -239,7 +246,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         let idle_since = *self.idle_since.get_or_insert(now);
         let evicted = self.goaway == Goaway::NotYet && slot.take_evicted();
         let until = match (self.goaway, self.seen_request) {
-            // However busy it was meanwhile: a peer that never answers may ask for more as long as it likes.
+            // Also if it was busy in the meantime: otherwise a peer that never returns the PONG
+            // could send requests without end.
             (Goaway::Sent { at }, SeenRequest::Yes) => idle_since.max(at + PONG_WAIT),
             (Goaway::Sent { at }, SeenRequest::No) => at + HEAD_GRACE,
             (Goaway::NotYet, _) if evicted => now,
@@ -279,12 +287,13 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             return Transition::Wait;
         }
         if evicted && !worker.server().tracks_close_races() {
-            // A client of the internal server asks again; a new connection waits for the place.
+            // A client of the internal server retries, and a new connection waits for the place.
             worker.server().metrics.evicted.add_one();
             return Transition::Close;
         }
         if self.goaway == Goaway::NotYet && !draining {
-            // Idle for longer than anybody keeps a connection, or to make room: told to go like in a stop.
+            // The keep-alive time expired, or the connection makes room: announce the close, as in
+            // a stop.
             self.start_goaway(now);
             slot.set_busy();
             if evicted {
@@ -294,7 +303,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             slot.wake();
             return Transition::Wait;
         }
-        // A peer that owes us a PONG, or the rest of a handshake, and has no stream open.
+        // The peer has no stream open, and owes a PONG or the rest of a handshake.
         if self.connection.may_have_unread() {
             slot.wake();
             return Transition::Wait;
@@ -302,16 +311,18 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         self.end(worker, true)
     }
 
-    /// Whether the next step is the service's on a stream, and not the client's.
+    /// Whether a stream waits for its handler, and not for the client.
     pub(crate) fn awaits_handler(&self) -> bool {
         self.connection.are_handlers_running()
     }
 
-    /// Since when the client makes no progress on the whole connection, and when it is given up; `NEVER` if it is not waited for.
+    /// Returns since when the client has made no progress on the whole connection, and when it is
+    /// given up; `NEVER` if the server does not wait for the client.
     ///
-    /// Bytes that cannot be written are its fault, whatever the handlers do. Those that its windows hold back are if nothing else
-    /// happens; a PING that it sends, and we answer, is no sign that it reads then. A stream has a timeout of its own
-    /// ([`streams`](super::http2_streams)), which comes first.
+    /// Bytes that cannot be written count against the client, whatever the handlers do. Bytes that
+    /// its windows hold back count if nothing else happens. A PING that it sends, and the server
+    /// answers, is no sign that it reads then. A stream has its own timeout
+    /// ([`http2_streams`](super::http2_streams)), which expires first.
     fn stalled(&mut self, worker: &WorkerContext<S>, now: Moment) -> (Moment, Moment) {
         let connection = &self.connection;
         let has_buffered = connection.has_buffered() && !connection.are_handlers_running();
@@ -339,8 +350,9 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
     }
 
-    /// Whether the last bytes of a response wait for the client for too long. Its stream is out of hyper's hands and cannot be reset. So
-    /// the connection takes no other one, and is cut when nothing else moves.
+    /// Whether the last bytes of a response have waited for the client for too long. hyper has
+    /// given up its stream, so it cannot be reset. So the connection accepts no further stream, and
+    /// is cut once nothing else makes progress.
     fn has_stuck_response(&mut self, worker: &WorkerContext<S>, now: Moment) -> bool {
         let Some(moved) = self.unflushed.first().filter(|_| self.connection.is_flushed()) else {
             self.last_bytes.reset();
@@ -350,7 +362,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         now >= worker.server().gives_up(since, ClientTimeout::Send)
     }
 
-    /// Nothing of a response gets through any more: the connection is cut.
+    /// Cuts a connection on which no response makes progress.
     fn cut_stalled(
         &mut self,
         worker: &WorkerContext<S>,
@@ -367,12 +379,12 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
         drop(self.hyper.take());
         let Some(mut io) = self.take_io() else { return Transition::Close };
-        // The kernel would keep for minutes what it holds for this client.
+        // Otherwise the kernel would keep the unsent bytes for this client for minutes.
         io.reset_on_drop();
         Transition::Reset
     }
 
-    /// When this connection is told to go; `NEVER` before a stop.
+    /// Returns when this connection sends its GOAWAY; `NEVER` before a stop.
     fn goaway_moment(&self, worker: &WorkerContext<S>) -> Moment {
         let server = &worker.server();
         match server.phase() {
@@ -386,8 +398,9 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
     }
 
-    /// Who has just connected may wait for our SETTINGS before it asks. Told to go at once it would never ask anything, here nor
-    /// at its next connect.
+    /// Returns until when a new client may send its first request before it gets a GOAWAY. It may
+    /// wait for our SETTINGS before its first request. With an immediate GOAWAY it would never send
+    /// one, neither here nor on its next connection.
     fn first_request_until(&self) -> Moment {
         match self.seen_request {
             SeenRequest::Yes => Moment::EPOCH,
@@ -395,7 +408,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
     }
 
-    /// hyper is done with the connection, or we are.
+    /// Handles the end of the connection, by hyper or by us.
     fn end(&mut self, worker: &WorkerContext<S>, clean: bool) -> Transition<T, S> {
         drop(self.hyper.take());
         if clean || self.connection.is_flushed() {
@@ -408,8 +421,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         if io.peek() == Peek::Data {
             return Transition::linger(Lingering::after_response(io, Bytes::new()));
         }
-        // A client that receives sends, too: the windows that it opens would meet a closed connection, and the reset destroys what
-        // it has not received.
+        // A client that receives also sends: its window updates would arrive at a closed
+        // connection, and the reset would discard what it has not received.
         let may_send = worker.server().phase() < Phase::Draining;
         if may_send || io.unacknowledged().is_some_and(|bytes| bytes > 0) {
             return Transition::linger(Lingering::until_acked(io));
@@ -421,8 +434,9 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         self.io_return.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Ends whatever goes on. A stream that did not come to its end is whole to nobody, so that the connection need not be reset: that
-    /// would destroy answers on other streams that are whole, and still on their way.
+    /// Ends the connection without a reset. A client never takes a stream without its end for
+    /// complete (P5d). A reset would discard complete responses on other streams that are still on
+    /// their way.
     pub(crate) fn cut(&mut self) {
         drop(self.hyper.take());
         if let Some(io) = self.take_io() {

@@ -1,8 +1,9 @@
-//! The streams of HTTP/2 connections: tasks that the drain sees, each with a send timeout of its own.
+//! The streams of HTTP/2 connections. They are tasks that the drain waits for, and each has its own
+//! send timeout.
 //!
-//! hyper hands a body's chunk to h2 as soon as the client's window takes a byte of it, and waits
-//! without a timer. A stream whose client takes nothing for too long is dropped here, which makes h2
-//! reset it (`RST_STREAM`). Others on the connection go on.
+//! hyper passes a body's chunk to h2 as soon as the client's window admits one byte of it, and
+//! waits without a timer. A stream whose client receives nothing for too long is dropped here,
+//! which makes h2 reset it (`RST_STREAM`). Other streams of the connection continue.
 
 use crate::http::{
     exchange::{request_state::RequestState, service::CalledRequest},
@@ -25,7 +26,7 @@ use std::{
 };
 use tokio_util::task::TaskTracker;
 
-/// Spawns the streams of one connection where the drain sees them.
+/// Spawns the streams of one connection as tasks that the drain waits for.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamExecutor {
     pub(crate) tasks: TaskTracker,
@@ -39,7 +40,7 @@ where
     F::Output: Send,
 {
     fn execute(&self, stream: F) {
-        // hyper has just called the service for it. An upgraded stream has no request.
+        // hyper has just called the service for this stream. An upgraded stream has no request.
         let request = self.called.take();
         self.runtime.spawn(&self.tasks, Stream { stream, timer: request.map(SendTimer::new) });
     }
@@ -62,26 +63,26 @@ impl<F: Future> Future for Stream<F> {
             return Poll::Ready(());
         }
         match this.timer {
-            // Once the task is done its future is dropped, and the stream with it.
+            // When this task is ready its future is dropped, and the stream with it.
             Some(timer) => timer.poll(cx),
             None => Poll::Pending,
         }
     }
 }
 
-/// Runs while bytes of the response wait for the client.
+/// Send timeout of one stream. It runs while bytes of the response wait for the client.
 struct SendTimer {
     request: Arc<RequestState>,
-    /// `None` while nothing waits.
+    /// `None` while no bytes wait.
     progress: Option<Progress>,
     place: Option<DeadlineKey>,
 }
 
-/// How far the stream was when its client last took something.
+/// The state of the stream when its client last made progress.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
     since: Moment,
-    /// Bytes of this stream that have left.
+    /// Bytes of this stream that h2 has taken and holds no more.
     passed: u64,
     /// Bytes of all streams of the connection that were written by then.
     delivered: u64,
@@ -92,7 +93,7 @@ impl SendTimer {
         Self { request, progress: None, place: None }
     }
 
-    /// Ready when the stream is to be reset.
+    /// Ready when the stream must be reset.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.request.unwritten() == 0 {
             self.progress = None;
@@ -112,7 +113,8 @@ impl SendTimer {
         } else if connection.is_blocked()
             && current.delivered - progress.delivered < PASSED_OVER * connection.in_flight()
         {
-            // Its turn may not have come: the whole connection waits for the client, and has a timer of its own.
+            // The stream may not have had its turn. The whole connection waits for the client, and
+            // has its own timer.
             progress.since = now;
         }
         let since = progress.since;
@@ -128,7 +130,7 @@ impl SendTimer {
             }
             return Poll::Ready(());
         }
-        // One that is set for an earlier moment will do: then there is another look.
+        // A timer that is set for an earlier moment suffices: the check is repeated then.
         if self.place.is_none_or(|place| place.deadline <= now) {
             self.remove();
             let at = until.min(now + GONE_CHECK);

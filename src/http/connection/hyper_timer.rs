@@ -1,4 +1,4 @@
-//! The injected clock, as hyper wants it.
+//! The injected clock as a timer of hyper.
 
 use crate::{
     lifecycle::Moment,
@@ -12,7 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// hyper's timer. `now` and `reset` are overridden on purpose: their defaults read the real clock and allocate anew.
+/// A timer for hyper. It overrides `now` and `reset`, because their defaults read the real clock
+/// and allocate a new timer.
 #[derive(Clone, Debug)]
 pub(crate) struct HyperTimer(pub(crate) Arc<dyn Clock>);
 

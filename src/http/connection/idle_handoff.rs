@@ -1,4 +1,4 @@
-//! The way of an idle connection from its task into the worker's [idle set](super::idle_set).
+//! Queue of idle connections, from their tasks into the worker's [idle set](super::idle_set).
 
 use super::transition::ReceivedAny;
 use crate::{
@@ -18,16 +18,16 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// What is remembered of a sleeper.
+/// State kept of a connection in the idle set, in addition to its socket.
 #[derive(Debug)]
 pub(crate) struct IdleInfo {
-    /// When its wait began; of one that has not said anything, its accept.
+    /// When its wait began: the accept, if the client has not sent a request yet.
     pub(crate) since: Moment,
     pub(crate) peer: Address,
     pub(crate) local: Arc<Address>,
     pub(crate) received_any: ReceivedAny,
     pub(crate) announcement: Announcement,
-    /// A response began since the stop request.
+    /// Whether a response began since the stop request.
     pub(crate) responded: bool,
 }
 
@@ -41,7 +41,7 @@ impl IdleInfo {
     }
 }
 
-/// The way from a task into the lot.
+/// Queue from the connections' tasks into the idle set.
 #[derive(Debug)]
 pub(crate) struct IdleHandoff<T> {
     open: AtomicBool,
@@ -58,10 +58,10 @@ impl<T> IdleHandoff<T> {
         self.open.load(Relaxed)
     }
 
-    /// Whoever passes is looked after from now on.
+    /// Adds a connection. From now on the idle set is responsible for it.
     ///
     /// # Errors
-    /// The connection, if the gate is closed by now.
+    /// The connection, if the queue is closed.
     pub(crate) fn push(&self, io: T, info: IdleInfo) -> Result<(), T> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.is_open() {
@@ -73,7 +73,7 @@ impl<T> IdleHandoff<T> {
         Ok(())
     }
 
-    /// Ready when somebody has passed.
+    /// Ready when connections were added.
     pub(crate) async fn ready(&self) {
         self.arrived.notified().await;
     }
@@ -82,7 +82,7 @@ impl<T> IdleHandoff<T> {
         mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Nobody passes any more.
+    /// Closes the queue. Returns the connections in it.
     pub(crate) fn close(&self) -> Vec<(T, IdleInfo)> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         self.open.store(false, Relaxed);

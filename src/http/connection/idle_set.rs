@@ -1,17 +1,21 @@
-//! Connections that are parked deep: idle, without a task each.
+//! Idle connections of one worker, which have no task each.
 //!
 //! ```text
-//!              idle for a while, or in a crowd
-//!  Connection ────────── gate ──────────────▶ asleep ──▶ something to read ──▶ answered here, and asleep again
-//!      ▲                                        │                │
-//!      │                                        │ the drain      │ not plain, takes time, or the last
-//!      │                                        ▼                │
-//!      │                 last look, FIN, a watch for the race    │
-//!      └────────────────────── still awaited, or bytes there ◀───┘
+//!             idle for 1 s, or too many tasks
+//!  Connection ───────── IdleHandoff ─────────▶ Waiting ◀──▶ readable: served here
+//!    ▲                                           │ │
+//!    │                                     drain │ │ needs hyper, takes time, or the last response
+//!    │                                           ▼ └───────────────────────────────────────┐
+//!    │                 final read, FIN, then Closing: watch for a close race               │
+//!    │                                           │                                         │
+//!    │                                           │ input found, or unacknowledged bytes    │
+//!    │                                           ▼                                         │
+//!    └───────────────────────────── the connection gets a task again ◀─────────────────────┘
 //! ```
 //!
-//! All of a worker's sleepers wait in one [`IdlePoller`]. What they do there is what a [`Parked`] connection does; a sleeper is awakened, which
-//! is to say gets a task again, for whatever takes more than one turn.
+//! All idle connections of a worker are polled by one [`IdlePoller`]. Here a connection behaves
+//! like a [`Parked`] one. It is resumed, which gives it a task again, for all that takes more than
+//! one poll.
 
 use super::{
     http1::Http1,
@@ -55,7 +59,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 impl<D> IdleConnection<D> {
-    /// When to ask whether the client took the last response.
+    /// Returns when to check whether the client has received the last response.
     fn look_at_delivery(&self, limits: &Limits) -> Moment {
         match self.info.received_any {
             ReceivedAny::No => Moment::NEVER,
@@ -64,27 +68,28 @@ impl<D> IdleConnection<D> {
     }
 }
 
-/// Whether a connection makes room.
+/// Whether a connection makes room for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Evicted {
     Yes,
     No,
 }
 
-/// The sleepers of one worker.
+/// The idle connections of one worker.
 pub(crate) struct IdleSet<L: IdlePoller, S: HttpService> {
     worker: Arc<WorkerContext<S>>,
     handoff: Arc<IdleHandoff<L::Io>>,
     poller: Option<L>,
     connections: Slab<IdleConnection<L::Idle>>,
     found: Vec<usize>,
-    /// Those whose time had come at the last sweep, and who were not seen to yet.
+    /// Keys of connections whose deadlines had expired at the last sweep, and that were not handled
+    /// yet.
     expired: Vec<usize>,
-    /// Those who were awakened, for the worker's table.
+    /// Slots of resumed connections, for the worker's table.
     resumed: Vec<Arc<ConnectionSlot>>,
 }
 
-/// So many sleepers are told to go in one turn of the drain: in a crowd, others have deadlines.
+/// Expired connections that are handled in one turn: other connections have deadlines, too.
 const CLOSE_BATCH_MAX: usize = 256;
 
 struct IdleConnection<D> {
@@ -97,7 +102,7 @@ struct IdleConnection<D> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum IdleState {
     Waiting,
-    /// Our side is shut since its stay's moment, and a request that crossed that is looked for.
+    /// Our side is shut since `info.since`; a request that crossed the FIN is looked for.
     Closing(Race),
 }
 
@@ -124,7 +129,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         &self.handoff
     }
 
-    /// Whether nobody sleeps here, or is about to.
+    /// Whether the set is empty and accepts no more connections.
     pub(crate) fn is_empty(&self) -> bool {
         self.connections.is_empty() && !self.handoff.is_open()
     }
@@ -135,10 +140,10 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         self.resumed.drain(..)
     }
 
-    /// Ready when sleepers have something to read.
+    /// Ready when connections are readable.
     ///
     /// # Cancel safety
-    /// They are found again.
+    /// Dropping the future loses nothing: readable connections are found again.
     pub(crate) async fn ready(&mut self) {
         let Self { poller, connections, found, .. } = self;
         poll_fn(|cx| match poller {
@@ -148,13 +153,13 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         .await;
     }
 
-    /// Takes in who has passed the gate.
+    /// Moves connections from the handoff into the set. One that cannot be inserted is resumed.
     pub(crate) fn drain_handoff(&mut self) {
         let waiting = if self.is_draining() { self.handoff.close() } else { self.handoff.take() };
         for (io, info) in waiting {
             let Err((io, info)) = self.insert(io, info) else { continue };
             let parked = Parked::resumed(io, &[], info.received_any, info.since);
-            // It has been idle for long enough to ask again at once, and would for ever.
+            // It would ask to be suspended again at once, in a loop. Give it a closed handoff.
             let closed = Arc::new(IdleHandoff::new(false));
             self.resume_with(closed, slot_of(&info), State::Parked(parked));
         }
@@ -179,7 +184,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         }
     }
 
-    /// Sees to those who were found to have something to read.
+    /// Serves the connections that were found to be readable.
     pub(crate) async fn serve(&mut self) {
         poll_fn(|cx| {
             self.serve_found(cx);
@@ -188,7 +193,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         .await;
     }
 
-    /// The same, if there are any.
+    /// Serves connections that are readable now, if there are any.
     pub(crate) async fn serve_ready_now(&mut self) {
         poll_fn(|cx| {
             if let Some(poller) = self.poller.as_mut().filter(|_| !self.connections.is_empty())
@@ -214,7 +219,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         self.found = found;
     }
 
-    /// Sees to those whose time has come, the first of them at least; when the next one's does.
+    /// Handles connections whose deadlines have expired, up to a batch. Returns the next deadline.
     pub(crate) fn sweep(&mut self, now: Moment) -> Moment {
         if self.is_draining() && self.handoff.is_open() {
             self.drain_handoff();
@@ -229,12 +234,12 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         next.min(self.close_expired(now))
     }
 
-    /// Whether some are left whose time has come.
+    /// Whether expired connections are left that were not handled yet.
     pub(crate) const fn has_expired_left(&self) -> bool {
         !self.expired.is_empty()
     }
 
-    /// Sees to some of them, when others have had a turn; when their time comes again.
+    /// Handles a batch of expired connections. Returns the next deadline among them.
     pub(crate) fn close_expired(&mut self, now: Moment) -> Moment {
         let mut next = Moment::NEVER;
         let left = self.expired.len().saturating_sub(CLOSE_BATCH_MAX);
@@ -256,7 +261,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         self.worker.server().phase() >= Phase::Draining
     }
 
-    /// Until when a sleeper may stay as it is.
+    /// Returns the moment until which a connection may stay in its state.
     fn until(&self, connection: &IdleConnection<L::Idle>, now: Moment) -> Moment {
         let server = &self.worker.server();
         match connection.state {
@@ -271,7 +276,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         }
     }
 
-    /// Connections that may be closed to make room, by their keys.
+    /// Returns the connections that may be closed to make room, with their keys.
     pub(crate) fn idle(&self) -> impl Iterator<Item = (Idle, usize)> {
         let waiting = self
             .connections
@@ -280,7 +285,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         waiting.map(|(key, connection)| (connection.info.idle(), key))
     }
 
-    /// Closes a connection to make room, if it is still as idle as it was.
+    /// Closes a connection to make room, if it has been idle since the search.
     pub(crate) fn evict(&mut self, key: usize, idle: Idle) -> Evicted {
         let connection = self.connections.get(key).filter(|connection| {
             connection.state == IdleState::Waiting && connection.info.idle() == idle
@@ -296,7 +301,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         Evicted::Yes
     }
 
-    /// Its time has come; when it comes again.
+    /// Handles a connection whose deadline has expired. Returns its next deadline.
     fn on_expired(&mut self, key: usize, now: Moment) -> Moment {
         let is_draining = self.is_draining();
         let Some(connection) = self.connections.get(key) else { return Moment::NEVER };
@@ -308,7 +313,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             return Moment::NEVER;
         }
         if matches!(connection.state, IdleState::Closing(_)) {
-            // Its time may be over before anybody found the time to look.
+            // The deadline may pass before the socket was polled; poll it once more.
             self.count_race(&mut Context::from_waker(Waker::noop()), key);
         }
         let Some(connection) = self.connections.get_mut(key) else { return Moment::NEVER };
@@ -341,9 +346,9 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                     self.close(key);
                 }
             }
-            // It closes itself.
+            // The resumed connection closes itself.
             IdleState::Waiting if !is_draining => self.wake_task(key, Bytes::new()),
-            // The last look, then a FIN (P5).
+            // Final read, then FIN (P5b).
             IdleState::Waiting => match connection.io.peek() {
                 Peek::Data => self.wake_task(key, Bytes::new()),
                 Peek::Ended | Peek::Broken => self.close(key),
@@ -360,7 +365,8 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         Moment::NEVER
     }
 
-    /// What comes behind our FIN gets no answer, and is counted (RFC 9112 §9.5).
+    /// Discards input after our FIN. It gets no response, but is counted as a close race (RFC 9112
+    /// §9.5).
     fn count_race(&mut self, cx: &mut Context<'_>, key: usize) {
         let Some(IdleConnection { io, state: IdleState::Closing(race), .. }) =
             self.connections.get_mut(key)
@@ -380,7 +386,8 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         }
     }
 
-    /// Answers what is plain, and lets it sleep on.
+    /// Serves fast-path requests. The connection stays in the set unless its last response was sent
+    /// or hyper must take over.
     fn serve_one(&mut self, cx: &mut Context<'_>, key: usize) {
         let Some(IdleConnection { io, info, delivery, .. }) = self.connections.get_mut(key) else {
             return;
@@ -406,7 +413,8 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         let mut fast_path =
             FastPath::new(&self.worker.service, &self.worker.shared, &slot_of(info));
         let mut requests_left = REQUESTS_PER_POLL;
-        // What a body panics where nobody else catches it costs a connection its task; this task is everybody's.
+        // Elsewhere an uncaught panic in a body ends one connection's task. This task serves all
+        // idle connections, so catch it here.
         let Ok(outcome) = catch(|| fast_path.serve(cx, io, read, &mut requests_left)) else {
             return self.close(key);
         };
@@ -444,7 +452,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         self.resume(slot, State::Http1(Box::new(http1)));
     }
 
-    /// Gives it a task again, and these bytes to begin with.
+    /// Resumes a connection, which begins with these bytes.
     fn wake_task(&mut self, key: usize, read: Bytes) {
         let Some((info, slot, io, more)) = self.remove(key) else { return };
         self.resume_sniffed(&info, slot, io, &joined(read, more));
@@ -484,7 +492,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         self.worker.spawn(connection);
     }
 
-    /// Takes a sleeper out; `None` if it was lost.
+    /// Removes a connection from the set; `None` if that failed and the connection was lost.
     fn remove(&mut self, key: usize) -> Option<(IdleInfo, ConnectionSlot, L::Io, Bytes)> {
         let connection = self.connections.try_remove(key)?;
         match self.poller.as_mut()?.remove(connection.io) {

@@ -1,8 +1,10 @@
-//! A close that destroys nothing.
+//! A close that loses no response.
 //!
-//! A socket that is closed while bytes of the client lie unread, or that gets more of them after its close, is reset by the
-//! kernel, and the reset throws away what we have written and the client has not received (RFC 9112 §9.6). So: last words, shut
-//! our side, read and discard for a while, and go on as long as the client makes progress with the answer; then close.
+//! If a socket is closed with unread input, or receives more after its close, the kernel resets the
+//! connection. The reset discards what the server has written and the client has not received (RFC
+//! 9112 §9.6). So this state writes the last bytes, shuts down the sending side, and reads and
+//! discards for a while. It continues as long as the client makes progress with the response, then
+//! closes.
 
 use super::{
     stall_timer::{ProgressSample, StallTimer},
@@ -31,7 +33,8 @@ use std::{
 };
 use tokio::io::ReadBuf;
 
-/// RFC 9110 §15.5.9: a server that ends a wait for a request says so, and closes; §6.6.1: with the date.
+/// Returns the response to a request head that took too long: a 408 that announces the close (RFC
+/// 9110 §15.5.9), with a date (§6.6.1).
 pub(crate) fn head_timed_out(server: &ServerState) -> Bytes {
     const LINE: &str = "the request head took too long\n";
     let (date, length) = (date::header(server.clock.wall()), LINE.len());
@@ -42,32 +45,32 @@ pub(crate) fn head_timed_out(server: &ServerState) -> Bytes {
     ))
 }
 
-/// A transport on its way out.
+/// A transport that is being closed.
 pub(crate) struct Lingering<T> {
     io: T,
     final_response: Bytes,
     step: Step,
-    /// How long it takes, if the client does not end it earlier.
+    /// Time to read and discard, if the client does not close earlier.
     min_wait: Duration,
     response: Response,
     race: Race,
-    /// When to look whether it may be closed.
+    /// When to check whether the transport may be closed.
     until: Option<Moment>,
-    /// How far the client was with the response when it last got further.
+    /// The client's progress with the response.
     stall_limit: StallTimer,
 }
 
-/// Whether there is a response that the client should get.
+/// Whether there is a response that the client must receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Response {
     Some,
     None,
 }
 
-/// What a lingering connection wants after it was polled.
+/// The transition that a lingering connection requests after a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lingered {
-    /// To be polled again when woken.
+    /// Stay in this state until woken.
     Wait,
     Close,
     Reset,
@@ -86,7 +89,7 @@ enum Step {
     Discarding,
 }
 
-/// Whether bytes of the client are the race of RFC 9112 §9.5, to be counted once.
+/// Whether input counts as a close race (RFC 9112 §9.5), which it does at most once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Race {
     NotCounted,
@@ -95,7 +98,7 @@ enum Race {
 }
 
 impl<T: Transport> Lingering<T> {
-    /// Bytes of the client lie unread. These are the last words.
+    /// Closes a connection with unread input. `final_response` is written first.
     pub(crate) fn after_response(io: T, final_response: Bytes) -> Self {
         Self {
             io,
@@ -109,12 +112,14 @@ impl<T: Transport> Lingering<T> {
         }
     }
 
-    /// Nothing lies unread: it is over once the client has all of the answer, which our end often makes it say at once.
+    /// Closes a connection without unread input. Done once the client has acknowledged the whole
+    /// response; our FIN usually triggers that ACK.
     pub(crate) fn until_acked(io: T) -> Self {
         Self { min_wait: Duration::ZERO, ..Self::after_response(io, Bytes::new()) }
     }
 
-    /// There was no request, so there is no answer that the client should get: only a moment for the last words of HTTP/2.
+    /// Closes a connection without a request, and so without a response that the client must
+    /// receive. Only leaves a moment for the last bytes of HTTP/2.
     pub(crate) fn brief(io: T) -> Self {
         Self {
             min_wait: RACE_WATCH,
@@ -123,7 +128,8 @@ impl<T: Transport> Lingering<T> {
         }
     }
 
-    /// The connection is idle: what its client sends into the close gets no byte of an answer, but is counted.
+    /// Closes an idle connection. What its client sends during the close gets no byte of a
+    /// response, but is counted.
     pub(crate) fn counting_races(io: T) -> Self {
         Self { min_wait: RACE_WATCH, race: Race::Open, ..Self::after_response(io, Bytes::new()) }
     }
@@ -139,7 +145,8 @@ impl<T: Transport> Lingering<T> {
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
     ) -> Lingered {
-        // The abort does not end it: what it guards may be the very 503 of a request that was just cut. The cut does.
+        // The abort does not end this state: it may be delivering the 503 of a request that was
+        // just cut. The cut does.
         let closed = self.poll_close(cx);
         if self.race == Race::Seen {
             self.race = Race::NotCounted;
@@ -169,8 +176,9 @@ impl<T: Transport> Lingering<T> {
         Lingered::Wait
     }
 
-    /// Whether the client is still busy receiving the answer. While serving it has the send timeout, and then the connection is reset:
-    /// the kernel would keep the rest for minutes. In the drain it has less time, and the kernel goes on after the close.
+    /// Whether the client is still receiving the response. While serving it has the send timeout;
+    /// then the connection is reset, because the kernel would keep the rest for minutes. In the
+    /// drain it has less time, but the kernel goes on sending after the close.
     fn delivery(&mut self, server: &ServerState, now: Moment) -> Delivery {
         // Our FIN counts as one byte, and nothing is lost with it.
         let Some(unacknowledged @ 2..) = self.io.unacknowledged() else { return Delivery::Done };
@@ -190,7 +198,7 @@ impl<T: Transport> Lingering<T> {
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut discard = [0; 4096];
-        // A client that sends for ever is bounded by the time; this bounds one poll.
+        // The timer bounds a client that sends without end. This bounds one poll.
         for _ in 0..64 {
             let io = Pin::new(&mut self.io);
             match self.step {
@@ -228,8 +236,8 @@ impl<T: Transport> Lingering<T> {
     }
 }
 
-/// What becomes of a connection whose last answer was written, and whose side of ours is shut; `None`: it may be closed. `read`: what was
-/// read behind the last request.
+/// Decides how to close a connection whose last response was written and whose sending side is
+/// shut. `None`: it may be closed at once. `read`: bytes that were read after the last request.
 pub(crate) fn close_after_response<T: Transport>(
     io: T,
     read: &Bytes,
@@ -239,14 +247,16 @@ pub(crate) fn close_after_response<T: Transport>(
     let is_next_unread = !is_blank(read) || io.peek() == Peek::Data;
     let is_our_end = connection.has_announced();
     if is_next_unread && !is_own_unread && is_our_end {
-        // Requests behind the last answer are left for the client to send again, as if they had come after the close.
+        // Requests after the last response are not served. The client sends them again, as if they
+        // had arrived after the close.
         connection.server().metrics.close_races.add_one();
     }
     if is_own_unread || is_next_unread {
         return Some(Lingering::after_response(io, Bytes::new()));
     }
-    // If we end the connection, more of the client may still come, and the reset it would cause must find nothing left to
-    // destroy. So too if it is the client who ends it, with an answer that did not leave at once.
+    // If the server ends the connection, the client may still send. The reset that this causes must
+    // not find undelivered bytes. The same holds if the client ends it and the response was too
+    // large to be sent at once.
     let is_at_risk = is_our_end || connection.written() > SENT_AT_ONCE;
     if is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > 0) {
         return Some(Lingering::until_acked(io));

@@ -1,18 +1,26 @@
-//! One connection, from its accept to its close. It is ours; hyper is a guest in it.
+//! One connection, from its accept to its close.
 //!
 //! ```text
-//!        HTTP/1 that is not plain, or takes time     over, and bytes unread
-//!  Parked ───────────────────────▶ Http1 ─────────────────────▶ Lingering ──▶ closed
-//!  │ │  ▲                            │                              ▲
-//!  │ │  └──── idle, nothing buffered ┘                              │
-//!  └─┘              the preface of HTTP/2                           │
-//!  plain ├───────────────────────▶ Http2 ───────────────────────────┤
-//!    └──────────── told to go ──────────────────────────────────────┘
+//!  accept ──▶ Parked ──────── request for hyper ────────▶ Http1 ──── last response ───┐
+//!             │ │  ▲                                       │                          │
+//!             │ │  └─────── idle, nothing buffered ────────┘                          │
+//!             │ │                                                                     ▼
+//!             │ └────── HTTP/2 preface ──────▶ Http2 ── all streams done ──────▶ Lingering
+//!             │                                                                   ▲     │
+//!             └───── timeout, eviction or drain: final read, then FIN ────────────┘     ▼
+//!                                                                                     closed
 //! ```
 //!
-//! A parked connection may go to sleep, which ends its task and not the connection: see [`deep`](self::idle_set).
+//! - `Parked` waits for a request without hyper, and serves fast-path requests itself.
+//! - `Http1` and `Http2` are served by hyper. The task of the connection owns hyper's connection,
+//!   and takes it apart or drops it.
+//! - `Lingering` delivers the last response. It is skipped if nothing can be lost.
 //!
-//! In the drain each state is polled once before it is told anything, so that what the kernel already holds is seen (P5).
+//! An idle connection in `Parked` may be suspended: its task ends, and its socket moves into the
+//! [idle set](self::idle_set).
+//!
+//! Each state reads its socket before it acts on the phase. So in the drain a request that the
+//! kernel already holds is served (P5b).
 
 mod http1;
 mod http2;

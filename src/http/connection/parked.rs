@@ -1,6 +1,7 @@
-//! A connection that waits for its first byte, or its next: no hyper, no buffer, no timer of its own.
+//! A connection that waits for its first or next request: without hyper, a buffer or a timer.
 //!
-//! Plain requests are answered from here, and do not end the wait: see [`fast_path`](crate::http::fast_path::serve).
+//! Fast-path requests are served in this state, and do not end it: see
+//! [`fast_path`](crate::http::fast_path::serve).
 
 use super::{
     idle_handoff::IdleHandoff,
@@ -34,31 +35,32 @@ use std::{
 };
 use tokio::io::ReadBuf;
 
-/// A transport and the few bytes that do not yet tell a protocol.
+/// A transport and the few bytes that do not determine the protocol yet.
 pub(crate) struct Parked<T, S: HttpService> {
-    /// `None` only once it was handed on.
+    /// `None` only after the transport was passed on.
     io: Option<T>,
     bytes: [u8; UNDECIDED_MAX],
     len: u8,
     received_any: ReceivedAny,
     /// When the current wait began; set at its first poll.
     since: Option<Moment>,
-    /// Kept for a while after a plain request: the next one may be near.
+    /// Kept for a while after a fast-path request, since the next one may follow soon.
     fast_path: Option<Box<FastPath<S>>>,
     delivery: Delivery,
 }
 
-/// One byte more, and it is either the whole preface or none.
+/// One byte more, and it is either the whole preface or not the preface.
 const UNDECIDED_MAX: usize = PREFACE.len() - 1;
 
-/// Nearly every head is shorter, and so is read by one call and parsed once.
+/// Nearly every head is shorter, so that one read and one parse suffice.
 pub(crate) const READ_BUF_SIZE: usize = 4096;
 
-/// Requests that are answered in one turn of the connection's task, as many as hyper answers: others want to be served too.
+/// Requests that are served in one poll of the connection's task, before other tasks have a turn.
+/// hyper serves as many.
 pub(crate) const REQUESTS_PER_POLL: u8 = 16;
 
 impl<T: Transport, S: HttpService> Parked<T, S> {
-    /// Just accepted.
+    /// Creates the state of a connection that was just accepted.
     pub(crate) fn new(io: T) -> Self {
         Self {
             io: Some(io),
@@ -71,7 +73,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         }
     }
 
-    /// Idle after requests. `read`: at most the first byte of an empty line.
+    /// Creates the state of a connection that is idle after requests. `read` is at most the first
+    /// byte of an empty line.
     pub(crate) fn after_request(io: T, read: &[u8]) -> Self {
         let mut parked = Self::new(io);
         parked.received_any = ReceivedAny::Yes;
@@ -79,7 +82,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         parked
     }
 
-    /// Awake again, with the first bytes of something.
+    /// Creates the state of a connection that is resumed from the idle set, with the bytes that
+    /// were read.
     pub(crate) fn resumed(io: T, read: &[u8], received_any: ReceivedAny, since: Moment) -> Self {
         let mut me = Self::new(io);
         (me.received_any, me.since) = (received_any, Some(since));
@@ -93,12 +97,12 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         self.len = u8::try_from(len).unwrap_or(u8::MAX);
     }
 
-    /// How much of a request was read: half an empty line is none.
+    /// Returns the number of bytes that were read of a request. Half an empty line counts as none.
     fn begun(&self) -> u8 {
         if is_blank(&self.bytes[..usize::from(self.len)]) { 0 } else { self.len }
     }
 
-    /// Not inlined, so that only those who are parked have its large frame.
+    /// Not inlined, so that only parked connections need its large stack frame.
     #[inline(never)]
     pub(crate) fn poll(
         &mut self,
@@ -111,7 +115,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         let mut last_sent = None;
         loop {
             if requests_left == 0 {
-                // Others first.
+                // Other tasks have a turn first.
                 cx.waker().wake_by_ref();
                 return Transition::Wait;
             }
@@ -133,7 +137,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                         if read == 0 {
                             return Transition::Close;
                         }
-                        // No request yet, so the wait goes on, but not for as long as a client likes to send these.
+                        // No request yet, so the wait goes on. Empty lines use up the poll's
+                        // budget, so that a client cannot hold the task with them.
                         self.keep(bytes);
                         requests_left -= 1;
                         continue;
@@ -146,7 +151,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                             }
                             self.keep(bytes);
                         }
-                        // A few bytes of the preface, then the end: HTTP/1's parser shall refuse it.
+                        // A part of the preface, then the end of the input. HTTP/1's parser refuses
+                        // it.
                         Sniffed::Undecided | Sniffed::Http1 => {
                             match self.serve(cx, bytes, worker, slot, &mut requests_left) {
                                 Ok(now) => last_sent = Some(now),
@@ -166,7 +172,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         }
     }
 
-    /// Answers what is plain, and if that was all, it was then.
+    /// Serves fast-path requests. If they used up the input, returns when the last response was
+    /// sent, otherwise the transition.
     fn serve(
         &mut self,
         cx: &mut Context<'_>,
@@ -210,7 +217,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         })
     }
 
-    /// Nothing to read: whether to go on waiting is the phase's to say.
+    /// Decides what to do without input: wait, move into the idle set, or close.
     fn wait(
         &mut self,
         now: Moment,
@@ -237,10 +244,11 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             } else {
                 self.fast_path = None;
             }
-            // A connection that has announced its close is not kept as an idle one.
+            // A connection that has announced its close does not move into the idle set.
             let may_suspend =
                 !draining && self.len == 0 && idle_handoff.is_open() && !slot.has_announced();
-            // The runtime may not have heard yet of what is there, of a newcomer above all.
+            // The reactor may not have reported readiness yet, especially on a new connection, so
+            // peek at the socket.
             if may_suspend
                 && (now >= since + PARK_AFTER || worker.has_many_tasks() && !self.has_data())
             {
@@ -262,7 +270,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         next
     }
 
-    /// When to ask again whether the client took the last response; `None` if it is given up.
+    /// Returns when to check again whether the client has received the last response; `None` if it
+    /// is given up.
     fn look_at_delivery(
         &mut self,
         now: Moment,
@@ -298,7 +307,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         }
     }
 
-    /// Whether it waits for a request of which no byte has come.
+    /// Whether the connection waits for a request of which no byte has arrived.
     pub(crate) const fn is_idle(&self) -> bool {
         self.len == 0
     }
@@ -314,8 +323,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         self.io.as_ref().is_some_and(|io| io.peek() == Peek::Data)
     }
 
-    /// The last look, then a FIN (P5): what the kernel holds by now is still served; what comes later was sent into a close
-    /// that nobody can prevent.
+    /// Final read, then FIN (P5b). A request that the kernel already holds is served. One that
+    /// arrives later crosses the close, which cannot be prevented.
     fn close(
         &mut self,
         cx: &mut Context<'_>,
@@ -324,7 +333,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     ) -> Transition<T, S> {
         let Some(mut io) = self.io.take() else { return Transition::Close };
         if io.peek() == Peek::Data {
-            // Its event is on the way.
+            // The readiness event is on its way.
             self.io = Some(io);
             cx.waker().wake_by_ref();
             return Transition::Wait;
@@ -334,14 +343,14 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                 worker.server().metrics.note_untold(slot);
             }
             0 => {}
-            // Perhaps the beginning of a POST.
+            // This may be the beginning of a POST.
             1..4 => {
                 return Transition::linger(Lingering::after_response(
                     io,
                     head_timed_out(worker.server()),
                 ));
             }
-            // RFC 9113 §3.4: only a client of HTTP/2 begins with "PRI ".
+            // RFC 9113 §3.4: only an HTTP/2 client begins with "PRI ".
             4.. => return Transition::linger(Lingering::brief(io)),
         }
         if worker.server().tracks_close_races() {

@@ -1,29 +1,30 @@
-//! How long a client that is waited for may make no progress (P6, P15). What a handler takes is not
-//! the client's fault.
+//! Detection of clients that make no progress while the server waits for them (P6, P15). Time that
+//! a handler takes does not count.
 
 use crate::lifecycle::Moment;
 use std::time::Duration;
 
-/// How far a client was when it last made progress; `None` while it is not waited for.
+/// The client's state at its last progress; `None` while the server does not wait for the client.
 #[derive(Debug, Default)]
 pub(crate) struct StallTimer(Option<(ProgressSample, Moment)>);
 
-/// What shows that a client makes progress.
+/// Values that show a client's progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProgressSample {
-    /// Each grows as the client moves.
+    /// Each grows as the client makes progress.
     pub(crate) moved: [u64; 2],
-    /// Bytes that it has not acknowledged: fewer than before are a sign, more are none.
+    /// Bytes that the client has not acknowledged. A decrease is progress, an increase is not.
     pub(crate) unacknowledged: u64,
 }
 
 impl StallTimer {
-    /// The client is not waited for.
+    /// Stops the timer: the server does not wait for the client.
     pub(crate) fn reset(&mut self) {
         self.0 = None;
     }
 
-    /// When the client, which is waited for, last made progress, as far as that was looked at.
+    /// Records a sample while the server waits for the client. Returns when a sample last showed
+    /// progress.
     pub(crate) fn last_progress(&mut self, sample: ProgressSample, now: Moment) -> Moment {
         let (last, at) = self.0.get_or_insert((sample, now));
         if sample.moved != last.moved || sample.unacknowledged < last.unacknowledged {
@@ -34,20 +35,22 @@ impl StallTimer {
     }
 }
 
-/// Whether the client of an idle connection took what was sent, which may lie in the kernel by the
-/// megabyte. The kernel is asked once, a send timeout after the last response, and once more for each
-/// further one in which some of it, but not all, was acknowledged.
+/// Whether the client of an idle connection has received what was sent; megabytes of it may still
+/// be in the kernel. The kernel is queried once, a send timeout after the last response. It is
+/// queried again after each further send timeout in which the client acknowledged a part of the
+/// rest.
 #[derive(Debug, Default)]
 pub(crate) enum Delivery {
     #[default]
     Unknown,
     Done,
-    /// So much was not acknowledged then.
+    /// The bytes that were not acknowledged at this moment.
     Waiting(Box<(u64, Moment)>),
 }
 
 impl Delivery {
-    /// When to ask the kernel about a connection that is idle since `since`; `NEVER` if all is done.
+    /// Returns when to query the kernel about a connection that is idle since `since`; `NEVER` if
+    /// everything was acknowledged.
     pub(crate) fn look_at(&self, since: Moment, timeout: Duration) -> Moment {
         match self {
             Self::Unknown => since + timeout,
@@ -56,7 +59,7 @@ impl Delivery {
         }
     }
 
-    /// Whether the client is given up.
+    /// Records the result of a query. Returns whether the client is given up.
     pub(crate) fn expired(&mut self, unacknowledged: u64, now: Moment) -> bool {
         match self {
             _ if unacknowledged == 0 => *self = Self::Done,

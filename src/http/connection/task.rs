@@ -27,16 +27,17 @@ use std::{
 };
 use tokio::task::yield_now;
 
-/// The future of one connection.
+/// Runs one connection through its states.
 pub(crate) struct Connection<T: Transport, S: HttpService> {
     worker: Arc<WorkerContext<S>>,
     slot: Arc<ConnectionSlot>,
     idle_handoff: Arc<IdleHandoff<T>>,
-    /// Before the state, so that a connection is counted out before it is dropped.
+    /// Declared before the state, so that the gauge is updated before the connection is dropped.
     counted: Option<Counted>,
     state: State<T, S>,
-    /// Polls that are left once the connection is to be cut. The abort may have come in the same breath, and its 503s want to be
-    /// written: by HTTP/2 streams, which are tasks of their own, and then by their connection.
+    /// Polls left before the connection is cut. The cut may follow the abort at once, and the 503s
+    /// of the abort must still be written: by HTTP/2 streams, which are tasks of their own, then by
+    /// their connection.
     polls_before_cut: u8,
 }
 
@@ -47,7 +48,7 @@ pub(crate) enum State<T: Transport, S: HttpService> {
     Http1(Box<Http1<T, S>>),
     Http2(Box<Http2<T, S>>),
     Lingering(Box<Lingering<T>>),
-    /// Somebody else's by now: see [`deep`](self::idle_set).
+    /// The socket was moved into the [idle set](super::idle_set).
     Suspended,
     Closed,
 }
@@ -75,7 +76,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
         Self::resumed(worker, slot, idle_handoff, State::Parked(Parked::new(io)))
     }
 
-    /// One that was accepted before.
+    /// Creates the future of a connection that was accepted earlier.
     pub(crate) fn resumed(
         worker: Arc<WorkerContext<S>>,
         slot: Arc<ConnectionSlot>,
@@ -114,7 +115,8 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                     }
                     if me.worker.server().is_cutting() {
                         me.polls_before_cut -= 1;
-                        // After all who were woken before: a plain wake could overtake them.
+                        // Yield, so that all tasks that were woken before run first. `wake_by_ref`
+                        // could overtake them.
                         let _ = pin!(yield_now()).poll(cx);
                     }
                     return Poll::Pending;
@@ -131,7 +133,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                 }
                 Transition::Suspend(io, since, received_any) => {
                     let (peer, local) = (slot.peer.clone(), slot.local.clone());
-                    // Its first poll may have come late.
+                    // The first poll may have come late, so the wait counts from the accept.
                     let since = if received_any == ReceivedAny::No { slot.accepted } else { since };
                     let (announcement, responded) = (slot.announcement, slot.has_responded());
                     match me.idle_handoff.push(
@@ -160,14 +162,15 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
 }
 
 impl<T: Transport, S: HttpService> Connection<T, S> {
-    /// Goes over to another state; the one it was in.
+    /// Changes the state. Returns the previous one.
     fn transition(&mut self, state: State<T, S>) -> State<T, S> {
         self.counted = state.counted(&self.worker.shared.metrics);
         self.slot.set_busy();
         std::mem::replace(&mut self.state, state)
     }
 
-    /// Whether the connection is closed in the middle of something, to make room for another.
+    /// Whether the connection is to be closed in the middle of a request or a response, to make
+    /// room for another. Otherwise records what it waits for.
     fn makes_room(&self) -> bool {
         let slot = &self.slot;
         if slot.idle().is_some() {
@@ -194,7 +197,8 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
         }
     }
 
-    /// The drain and the cancel wait are over: whatever is left ends here, and must not look whole.
+    /// Ends the connection after the cancel wait. A response that is cut by this must not look
+    /// complete (P5d).
     fn cut(&mut self) {
         let was_reset = match self.transition(State::Closed) {
             State::Http1(mut http1) => http1.cut(AbortCause::Shutdown),
@@ -222,7 +226,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
 
 impl<T: Transport, S: HttpService> Drop for Connection<T, S> {
     fn drop(&mut self) {
-        // Counted out first, dropped last.
+        // The counters are updated first, and the connection is dropped last.
         let last = self.transition(State::Closed);
         self.slot.leave();
         if matches!(last, State::Suspended) {

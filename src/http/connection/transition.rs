@@ -1,29 +1,29 @@
-//! What a connection becomes after a poll of its state.
+//! State transitions of a connection.
 
 use super::lingering::{Lingered, Lingering};
 use crate::http::{exchange::service::HttpService, fast_path::serve::HyperHandoff};
 use crate::lifecycle::Moment;
 use bytes::Bytes;
 
-/// What a state wants after it was polled.
+/// The transition that a state requests after a poll.
 pub(crate) enum Transition<T, S: HttpService> {
-    /// To be polled again when woken.
+    /// Stay in this state until woken.
     Wait,
-    /// To wait without a protocol, having read these bytes, which are at most half an empty line.
+    /// Wait without a protocol. The bytes that were read are at most half an empty line.
     Park(T, Bytes),
-    /// To speak HTTP/1, having read these bytes.
+    /// Serve HTTP/1. These bytes were read.
     StartHttp1(T, Bytes),
-    /// To speak HTTP/1, where it was spoken without hyper so far.
+    /// Serve HTTP/1 with hyper, where the fast path stopped.
     ResumeHttp1(T, Box<HyperHandoff<S>>),
-    /// To speak HTTP/2, having read these bytes.
+    /// Serve HTTP/2. These bytes were read.
     StartHttp2(T, Bytes),
-    /// To be parked deep, without a task: since when it waits, and whether it has ever sent anything.
+    /// Move into the idle set, without a task. The connection has waited since this moment.
     Suspend(T, Moment, ReceivedAny),
-    /// To close without losing an answer.
+    /// Close without losing a response.
     Linger(Box<Lingering<T>>),
-    /// To be dropped.
+    /// Drop the connection.
     Close,
-    /// To be dropped, and with it an answer that was cut: the drop resets it.
+    /// Drop the connection with a reset, because a response was cut.
     Reset,
 }
 
@@ -33,7 +33,7 @@ impl<T, S: HttpService> Transition<T, S> {
     }
 }
 
-/// Whether the client has ever sent anything.
+/// Whether the client has ever sent anything but empty lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReceivedAny {
     No,

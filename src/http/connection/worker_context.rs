@@ -1,4 +1,4 @@
-//! What the connections of one worker share beside their side.
+//! State shared by the connections of one worker, in addition to the server's state.
 
 use super::{http2_streams::StreamExecutor, hyper_timer::HyperTimer};
 use crate::http::{
@@ -28,7 +28,7 @@ use std::{
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-/// A worker's service and protocol builders, and what it counts.
+/// A worker's service, protocol builders and counters.
 pub(crate) struct WorkerContext<S> {
     pub(crate) shared: Arc<WorkerShared>,
     pub(crate) service: Arc<S>,
@@ -42,7 +42,8 @@ pub(crate) struct WorkerContext<S> {
     next_id: AtomicU64,
     full: AtomicBool,
     capacity_freed: Notify,
-    /// What the sweep is set for, once a stop was asked for; the epoch before, when nobody can be sooner.
+    /// When the next sweep runs, once a stop was requested. Before that the epoch, so that no
+    /// connection can move it earlier.
     sweep_at: AtomicU64,
     sweep_changed: Notify,
 }
@@ -58,11 +59,12 @@ impl<S: HttpService> WorkerContext<S> {
         let tasks = TaskTracker::new();
         let mut http1 = http1::Builder::new();
         http1
-            // A client may shut its side once it has asked, and still be answered.
+            // A client may shut its side after its request, and still gets the response.
             .half_close(true)
-            // The sweep bounds the head, and a parked connection has none; hyper's timer costs every request.
+            // The sweep enforces the header timeout, and a parked connection has no head to wait
+            // for. hyper's timer would cost every request.
             .header_read_timeout(None)
-            // hyper's own date stays as it is when the system's clock is set back.
+            // hyper's own date does not follow the system clock when that is set back.
             .auto_date_header(false)
             .max_headers(limits.headers_max)
             .max_header_size(limits.header_bytes_max)
@@ -70,7 +72,7 @@ impl<S: HttpService> WorkerContext<S> {
         let mut http1_last = http1.clone();
         http1_last.keep_alive(false);
         let metrics = Arc::new(WorkerMetrics::new(runtime.threads));
-        // Far enough from the others', so that no two connections have the same chance.
+        // Each worker gets its own id range, so that no two connections draw the same GOAWAY delay.
         let next_id = AtomicU64::new(server.metrics.register(metrics.clone()) << 40);
         Self {
             shared: Arc::new(WorkerShared { server, metrics, deadlines: DeadlineTimers::new() }),
@@ -92,12 +94,14 @@ impl<S: HttpService> WorkerContext<S> {
         &self.shared.server
     }
 
-    /// In the drain one answer is the last, whatever the client asks.
+    /// Returns hyper's builder for HTTP/1. In the drain its connections end after one response,
+    /// whatever the client requests.
     pub(crate) fn http1(&self) -> &http1::Builder {
         if self.server().phase() >= Phase::Draining { &self.http1_last } else { &self.http1 }
     }
 
-    /// hyper's builder for one connection, whose streams know what it knows.
+    /// Returns hyper's builder for one HTTP/2 connection. `called` passes the request of each call
+    /// to the executor of its streams.
     pub(crate) fn http2(&self, called: CalledRequest) -> http2::Builder<StreamExecutor> {
         let limits = self.server().config.limits;
         let mut http2 = http2::Builder::new(StreamExecutor {
@@ -125,8 +129,8 @@ impl<S: HttpService> WorkerContext<S> {
         self.runtime.spawn(&self.tasks, connection);
     }
 
-    /// No connection will be added: the worker may leave once all tasks are gone. Closing a tracker refuses nothing; it lets a
-    /// wait for its emptiness end.
+    /// Records that no connection will be added: the worker may end once all tasks are gone. A
+    /// closed tracker still accepts tasks; closing it only lets a wait for its emptiness end.
     pub(crate) fn close(&self) {
         self.tasks.close();
         self.server().tasks.close();
@@ -136,30 +140,30 @@ impl<S: HttpService> WorkerContext<S> {
         self.next_id.fetch_add(1, Relaxed)
     }
 
-    /// Whether more HTTP/1 connections are with hyper than should stay there idle.
+    /// Whether hyper serves more HTTP/1 connections than it may keep while they are idle.
     pub(crate) fn over_hyper_limit(&self) -> bool {
         self.shared.metrics.http1.get() > LIVE_MAX
     }
 
-    /// Whether more connections keep what it takes to answer plain requests than should while they are idle.
+    /// Whether more connections keep the state of the fast path than may do so while they are idle.
     pub(crate) fn over_fast_path_limit(&self) -> bool {
         self.shared.metrics.fast_path.get() > LIVE_MAX
     }
 
-    /// Whether more connections have tasks than should while they are idle.
+    /// Whether more connections have tasks than may keep them while they are idle.
     pub(crate) fn has_many_tasks(&self) -> bool {
         self.tasks.len() > TASKS_MAX
     }
 
     // The sweep.
 
-    /// Asks the sweep to wake a connection at its first round from `at` on.
+    /// Requests that the first sweep from `at` on wakes the connection.
     pub(crate) fn wake_at(&self, slot: &ConnectionSlot, at: Moment) {
         slot.set_due(at);
         self.schedule_sweep(at);
     }
 
-    /// Asks for a round of the sweep at `at`, or sooner.
+    /// Requests a sweep at `at`, or earlier.
     pub(crate) fn schedule_sweep(&self, at: Moment) {
         if at < self.sweep_at() {
             self.sweep_at.fetch_min(at.as_nanos(), Relaxed);
@@ -171,17 +175,19 @@ impl<S: HttpService> WorkerContext<S> {
         Moment::from_nanos(self.sweep_at.load(Relaxed))
     }
 
-    /// From here on whoever is due is sooner than the sweep.
+    /// Begins a sweep. From now on every deadline that is set moves the next sweep earlier.
     pub(crate) fn begin_sweep(&self) {
         self.sweep_at.store(Moment::NEVER.as_nanos(), Relaxed);
     }
 
-    /// The next sweep is at `at`, or sooner. On a runtime with several threads a connection may have missed that: it is found `at`.
+    /// Sets the next sweep to `at`, unless it is set to an earlier moment. On a runtime with
+    /// several threads this sweep may miss a deadline that is set meanwhile; the one at `at` finds
+    /// it.
     pub(crate) fn end_sweep(&self, at: Moment) {
         self.sweep_at.fetch_min(at.as_nanos(), Relaxed);
     }
 
-    /// Ready when somebody is due before the next sweep.
+    /// Ready when a deadline was set that precedes the next sweep.
     pub(crate) async fn sweep_changed(&self) {
         self.sweep_changed.notified().await;
     }

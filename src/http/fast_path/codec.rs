@@ -1,8 +1,9 @@
-//! Plain requests and plain answers: the part of HTTP/1.1 that we read and write ourselves.
+//! The part of HTTP/1.1 that the fast path reads and writes itself.
 //!
-//! Most requests are a `GET` without a body, and most answers are short and known whole. These need no protocol state, and so no
-//! guest. Whatever is not as plain as that, or not quite right, is hyper's to read, to write or to refuse: here it is only told
-//! apart, and what is written here is what hyper would have written, to the byte.
+//! Most requests are a `GET` without a body, and most responses are short and complete at once.
+//! They need no protocol state, and so no hyper connection. All other input, invalid input
+//! included, is left to hyper to read or refuse; this module only recognises it. A response that is
+//! written here equals hyper's byte for byte; all others are left to hyper, too.
 
 use crate::http::exchange::authority;
 use bytes::{Buf, Bytes, BytesMut};
@@ -12,35 +13,36 @@ use http::{
 };
 use std::{cell::RefCell, mem::MaybeUninit};
 
-/// A plain request: a `GET` of HTTP/1.1 for a path, without a body and without anything that concerns the connection but its end.
+/// A fast-path request: a `GET` of HTTP/1.1 for a path, without a body. Of the fields that concern
+/// the connection it may only request its close.
 #[derive(Debug)]
 pub(crate) struct FastRequest {
     pub(crate) uri: Uri,
-    /// How long its head is.
+    /// Length of the head in bytes.
     pub(crate) len: usize,
     pub(crate) keep_alive: KeepAlive,
 }
 
-/// What a client wants of its connection.
+/// Whether the connection stays open after the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeepAlive {
     Yes,
-    /// It said `Connection: close`.
+    /// The request or the response carries `Connection: close`.
     No,
 }
 
-/// More fields than this are not plain.
+/// Maximum of header fields; a request with more is left to hyper.
 const FIELDS_MAX: usize = 32;
 
 thread_local! {
-    /// Where heads lie while their requests are spoken of; used again once nobody does.
+    /// Buffer for the heads of requests. Its memory is reused once no request refers to it.
     static HEAD_BUF: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
-/// What is made at a time.
+/// Bytes that are allocated at a time.
 const HEAD_BUF_SIZE: usize = 8 * 1024;
 
-/// A copy that requests can be made of.
+/// Copies `read` into memory that the parts of a request share.
 pub(crate) fn copy_head(read: &[u8]) -> Bytes {
     HEAD_BUF.with_borrow_mut(|head_buf| {
         if head_buf.capacity() < read.len() {
@@ -51,8 +53,8 @@ pub(crate) fn copy_head(read: &[u8]) -> Bytes {
     })
 }
 
-/// The request that `read` begins with, if all of its head is there and it is plain. Its fields go into `headers`, from which others
-/// are gone.
+/// Parses the request at the beginning of `read`. Returns `None` if its head is incomplete or it is
+/// no fast-path request. Replaces the contents of `headers` by its fields.
 pub(crate) fn parse(
     read: &[u8],
     fields_max: usize,
@@ -79,16 +81,16 @@ pub(crate) fn parse(
     for field in &*head.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
         match name.as_str() {
-            // Whatever else it may list is not plain.
+            // Any further option is left to hyper.
             "connection" if keep_alive == KeepAlive::No => return None,
             "connection" => match field.value {
                 b"close" => keep_alive = KeepAlive::No,
                 value if value.eq_ignore_ascii_case(b"keep-alive") => {}
                 _ => return None,
             },
-            // Something about a body, or about what is spoken next.
+            // These announce a body or a change of protocol.
             "content-length" | "transfer-encoding" | "upgrade" | "expect" => return None,
-            // Or it is refused elsewhere.
+            // An invalid or repeated host is refused by `ConnectionService`, which hyper calls.
             "host" if has_host || !authority::is_valid(field.value) => return None,
             "host" => has_host = true,
             _ => {}
@@ -101,7 +103,8 @@ pub(crate) fn parse(
     if !has_host {
         return None;
     }
-    // All that is left of the head is its target: one who holds it less.
+    // Shrink this handle to the request target instead of slicing it: one reference to the buffer
+    // fewer.
     let range_of = range_of(target.as_bytes());
     head_copy.truncate(range_of.end);
     head_copy.advance(range_of.start);
@@ -109,8 +112,9 @@ pub(crate) fn parse(
     Some(FastRequest { uri, len, keep_alive })
 }
 
-/// Writes the head of an answer whose body is `length` bytes long, if it is plain, with a `date` unless it has one. If it is not
-/// plain, what was added to `out` is worth nothing.
+/// Writes the head of a response whose body is `length` bytes long, with `date` unless it has a
+/// date. Returns `None` if the response must be left to hyper; then the bytes added to `out` are
+/// invalid.
 pub(crate) fn encode<B>(
     out: &mut Vec<u8>,
     response: &mut Response<B>,
@@ -145,7 +149,7 @@ pub(crate) fn encode<B>(
         let name = name.as_str();
         match name {
             "content-length" if says_length || value.as_bytes() != length => return None,
-            // Nothing to announce: it is said at the end.
+            // A length of zero is written at the end, as by hyper.
             "content-length" if length == b"0" => continue,
             "content-length" => says_length = true,
             "connection" if after == KeepAlive::No || value != "close" => return None,
@@ -159,7 +163,7 @@ pub(crate) fn encode<B>(
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    // A client that asked for the end gets it, and is told.
+    // The client requested the close, so the response must announce it.
     if keep_alive == KeepAlive::No && after == KeepAlive::Yes {
         return None;
     }
@@ -177,7 +181,8 @@ pub(crate) fn encode<B>(
     Some(after)
 }
 
-/// RFC 9110 §15.3.5, §15.3.6 and §15.4.5: 204, 205 and 304 have none, and no interim answer has.
+/// Whether a response with this status may have content. 204, 205 and 304 may not (RFC 9110
+/// §15.3.5, §15.3.6 and §15.4.5), and neither may interim responses.
 fn may_have_content(status: StatusCode) -> bool {
     !status.is_informational()
         && status != StatusCode::NO_CONTENT

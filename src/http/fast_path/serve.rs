@@ -1,13 +1,30 @@
-//! Plain requests, answered at once and without a guest.
+//! Fast-path requests, served without hyper and without waiting.
 //!
 //! ```text
-//!  bytes ──▶ plain? ──▶ handler polled once ──▶ answer plain? ──▶ body polled once ──▶ written at once ──▶ next bytes
-//!              │ no          │ pending              │ no              │ not whole           │ not all
-//!              └─────────────┴──────────────────────┴─────────────────┴─────────────────────┴──▶ handed over to hyper
+//!  bytes read
+//!    │
+//!    ▼
+//!  fast-path request? ────────────── no ──────────┐
+//!    │ yes                                        │
+//!    ▼                                            │
+//!  poll the handler once ─────────── pending ─────┤
+//!    │ response                                   │
+//!    ▼                                            │
+//!  short, and of a known length? ─── no ──────────┼───▶ hyper takes over
+//!    │ yes                                        │
+//!    ▼                                            │
+//!  poll the body once ────────────── incomplete ──┤
+//!    │ complete                                   │
+//!    ▼                                            │
+//!  write ─────────────────────────── not all ─────┘
+//!    │ all
+//!    ▼
+//!  next request in the bytes read
 //! ```
 //!
-//! hyper is handed over what it would have had in its hands: bytes not answered yet, a handler or an answer that has begun, bytes not
-//! written yet. Nothing is done twice, and whatever takes time, goes wrong or is unusual is seen to in one place.
+//! Hyper resumes from exactly the state it would have reached itself: unread bytes, a started
+//! handler or response, unwritten bytes. All slow and unusual cases are therefore handled in one
+//! place.
 
 use super::codec::{self, FastRequest, KeepAlive};
 use crate::http::{
@@ -34,38 +51,39 @@ use std::{
     task::{Context, Poll},
 };
 
-/// What a connection keeps to answer plain requests with.
+/// State that a connection keeps to serve fast-path requests.
 pub(crate) struct FastPath<S: HttpService> {
     service: ConnectionService<S>,
     handler: PinnedHandler<S>,
     body: PinnedResponseBody<S::ResponseBody>,
-    /// The last answer's, to use again.
+    /// The header map of the last response, to be reused.
     headers: HeaderMap,
     date_cache: CachedDate,
     _counted: Counted,
 }
 
-/// What became of the bytes that were read.
+/// Outcome for the bytes that were read.
 pub(crate) enum FastPathOutcome<S: HttpService> {
-    /// All of them are answered, the last of them then.
+    /// All requests were served; the last response was sent at this moment.
     Drained(Moment),
-    /// The last answer of the connection was written; these bytes were read behind its request.
+    /// The last response of the connection was written. These bytes were read after its request.
     Closed(Bytes),
-    /// The rest is for hyper.
+    /// Hyper must take over.
     Fallback(Leftover<S>),
-    /// An answer broke off: the connection must not end as if it were whole.
+    /// A response was cut. The connection must be reset, so that the response does not look
+    /// complete (P5d).
     Aborted,
     /// The connection is broken.
     Disconnected,
 }
 
-/// What is left to do for hyper.
+/// Work left for hyper.
 pub(crate) struct Leftover<S: HttpService> {
-    /// To be read.
+    /// Bytes to be read.
     read: Bytes,
-    /// The request that it begins with, if that has begun.
+    /// The request at the beginning of `read`, if it was begun.
     begun: Option<Resumed<S>>,
-    /// To be written first.
+    /// Bytes to be written first.
     unwritten: Bytes,
     after: KeepAlive,
 }
@@ -75,37 +93,37 @@ impl<S: HttpService> Leftover<S> {
         Self { read: codec::copy_head(read), begun, unwritten: Bytes::new(), after: KeepAlive::Yes }
     }
 
-    /// For another task than the one that was polled so far.
+    /// Prepares a begun request for a task other than the one that polled its handler.
     pub(crate) fn on_another_task(self) -> Self {
         Self { begun: self.begun.map(Resumed::on_another_task), ..self }
     }
 }
 
-/// What hyper gets.
+/// The state from which hyper resumes.
 pub(crate) struct HyperHandoff<S: HttpService> {
     pub(crate) service: ConnectionService<S>,
-    /// To be read, and if its first request has begun, again.
+    /// Bytes to be read. If their first request was begun, hyper parses its head again.
     pub(crate) read: Bytes,
-    /// To be written first.
+    /// Bytes to be written first.
     pub(crate) unwritten: Bytes,
     pub(crate) after: KeepAlive,
 }
 
 /// A request whose handler has responded.
 struct Handled<'a> {
-    /// Begins with its head.
+    /// The bytes from the request's head on.
     read: &'a [u8],
-    /// Begins with the next head.
+    /// The bytes from the next head on.
     next: &'a [u8],
     keep_alive: KeepAlive,
     arrived: Moment,
 }
 
-/// What the memory that answers are put together in may hold on to.
+/// Bytes of capacity that the response buffer keeps between responses.
 const OUT_CAPACITY_KEPT: usize = 64 * 1024;
 
 thread_local! {
-    /// Where answers are put together, one at a time.
+    /// Buffer in which responses are assembled, one at a time.
     static OUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -122,7 +140,7 @@ impl<S: HttpService> FastPath<S> {
         }
     }
 
-    /// What hyper gets of it.
+    /// Returns the state from which hyper resumes.
     pub(crate) fn hand_over(self, leftover: Leftover<S>) -> Box<HyperHandoff<S>> {
         let Leftover { read, begun, unwritten, after } = leftover;
         let mut service = self.service;
@@ -136,8 +154,8 @@ impl<S: HttpService> FastPath<S> {
         self.service.connection()
     }
 
-    /// Answers the plain requests that `read` begins with, as far as that can be done at once, and no more of them than `requests_left`, which it
-    /// counts down.
+    /// Serves the fast-path requests at the beginning of `read`, as far as that needs no waiting.
+    /// Serves at most `requests_left`, which it decrements.
     pub(crate) fn serve<T: Transport>(
         &mut self,
         cx: &mut Context<'_>,
@@ -153,7 +171,8 @@ impl<S: HttpService> FastPath<S> {
                 codec::parse(read, fields_max, &mut self.headers)
             };
             let Some(parsed) = parsed else {
-                // Nobody was called for these: they may be half a head, which has a time of its own.
+                // No handler was called for these bytes. They may be a partial head, which has its
+                // own timeout.
                 self.connection().take_called();
                 return FastPathOutcome::Fallback(Leftover::new(read, None));
             };
@@ -191,7 +210,8 @@ impl<S: HttpService> FastPath<S> {
         }
     }
 
-    /// Sends a response, if it is short and known whole. Returns whether the connection goes on, and when all was sent.
+    /// Sends a response, if it is short and complete. Returns whether the connection stays open,
+    /// and when everything was sent.
     fn respond<T: Transport>(
         &mut self,
         cx: &mut Context<'_>,
@@ -205,7 +225,8 @@ impl<S: HttpService> FastPath<S> {
             FastPathOutcome::Fallback(Leftover::new(request.read, Some(resumed)))
         };
         let server = self.service.connection().server();
-        // The handler responded at once, so the time of arrival will do. The clock is read once more when all was sent.
+        // The handler responded at once, so the time of arrival serves for the date. The clock is
+        // read again once everything was sent.
         let date = self.date_cache.at(request.arrived, || server.clock.wall());
         let source = response.body();
         let length =
@@ -267,7 +288,7 @@ impl<S: HttpService> FastPath<S> {
 /// The connection is broken.
 struct Disconnected;
 
-/// Writes and flushes; what is not written yet is left in `out`.
+/// Writes and flushes. Unwritten bytes stay in `out`.
 fn send<T: Transport>(
     cx: &mut Context<'_>,
     io: &mut T,

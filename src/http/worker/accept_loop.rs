@@ -1,4 +1,4 @@
-//! The loop of a worker: one method an event.
+//! The loop of a worker: one method per event.
 
 use super::{
     command::WorkerCommand,
@@ -30,7 +30,7 @@ use tokio::{sync::mpsc, task::yield_now};
 
 /// The pause after an accept that failed because the process has no descriptor or no memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-/// Connections accepted in one turn of the loop, which has others to serve.
+/// Connections that are accepted in one turn of the loop, before other events have theirs.
 const ACCEPT_BATCH_MAX: usize = 16;
 /// Slots of closed connections that are kept before the table is compacted.
 const STALE_SLOTS_MAX: usize = 64;
@@ -69,7 +69,8 @@ enum Accepting {
     Yes,
     /// An accept failed for lack of resources.
     Paused,
-    /// The listeners are to be closed once their queues are empty, and an accept failed for lack of resources.
+    /// The listeners are to be closed once their queues are empty, and an accept failed for lack of
+    /// resources.
     Emptying,
     Never,
 }
@@ -82,9 +83,10 @@ enum Accepted {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SweepMode {
-    /// While serving: every quarter of a second.
+    /// While serving: every 250 ms.
     Periodic,
-    /// Once a stop was requested: at the first deadline of a connection, since the exit may wait for it (P8).
+    /// Once a stop was requested: at the first deadline of a connection, since the exit may wait
+    /// for it (P8).
     OnDemand,
 }
 
@@ -159,7 +161,8 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
         } else {
             self.evictable = EvictionQueue::default();
         }
-        // The last periodic sweep set the timer to a quarter of a second, which a stop cannot spare.
+        // The last periodic sweep set the timer up to 250 ms ahead, which is too late during a
+        // stop.
         if self.sweep_mode == SweepMode::Periodic && self.server().phase() >= Phase::LameDuck {
             self.sweep_mode = SweepMode::OnDemand;
             self.on_sweep();
@@ -199,7 +202,8 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
                 Event::SearchDue
             }
             () = self.idle_handoff.ready() => Event::ConnectionsIdle,
-            // Another worker may reach the connection limit in the meantime. The next sweep notices.
+            // Another worker may reach the connection limit in the meantime. The next sweep
+            // notices.
             accepted = poll_fn(|cx| {
                 if may_accept() { listeners.poll_accept(cx) } else { Poll::Pending }
             }), if accepting == Accepting::Yes && may_accept() => Event::Accepted(accepted),
@@ -226,7 +230,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
             Event::Accepted(accepted) => self.on_accepted(accepted).await,
             Event::IdleSetReady => {
                 self.idle_set.serve().await;
-                // Connections with a task have their turn, too.
+                // Connections with a task must have a turn, too.
                 yield_now().await;
             }
             Event::ExpiredLeft => {
@@ -299,7 +303,8 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
         accepted
     }
 
-    /// Adds a connection to the table, then spawns it, so that a shutdown always finds it in the table.
+    /// Adds a connection to the table, then spawns it, so that a shutdown always finds it in the
+    /// table.
     fn register(&mut self, accepted: AcceptedSocket<L::Io>) -> Accepted {
         let before = mem::replace(&mut self.last_accept, Accepted::Yes);
         let context = &self.context;
@@ -326,8 +331,9 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
         }
     }
 
-    /// Accepts all connections that the kernel completed, then closes the listeners. It does not wait for resources: the sweep must
-    /// go on, since connections that only a timer closes hold descriptors.
+    /// Accepts all connections that the kernel completed, then closes the listeners. It does not
+    /// wait for resources: the sweep must go on, since connections that only a timer closes hold
+    /// descriptors.
     async fn empty_backlogs(&mut self) {
         while let Some(accepted) = self.listeners.accept_ready().await {
             if self.register(accepted) == Accepted::OutOfResources {
@@ -352,7 +358,8 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
         self.accepting = Accepting::Never;
     }
 
-    /// A slot keeps the memory of its task. Between two sweeps many connections may come, be served, and become idle without one.
+    /// Removes stale slots, since a slot keeps the memory of its task. Between two sweeps many
+    /// connections may be accepted, be served, and move into the idle set.
     fn compact_slots(&mut self) {
         if self.slots.len() > 2 * self.context.tasks.len() + STALE_SLOTS_MAX {
             self.slots.retain(|slot| !slot.has_left());
@@ -401,7 +408,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
 /// Ready when the last connection is gone, and then the work that handlers spawned (P10).
 async fn all_closed<S: HttpService>(context: &WorkerContext<S>) {
     context.tasks.wait().await;
-    // Work that handlers of other workers spawned counts, too, so a worker may stay a little longer than it must. The order
-    // matters: without a connection, only work can spawn more work here.
+    // Work that handlers of other workers spawned counts, too, so a worker may stay a little longer
+    // than it must. The order matters: without a connection, only work can spawn more work here.
     context.server().tasks.wait().await;
 }

@@ -54,7 +54,7 @@ impl EvictionQueue {
         let tasks = tasks.filter_map(|slot| Some((slot.evictable()?, Place::Task(slot.clone()))));
         let idle = idle_set.idle().map(|(idle, key)| (idle, Place::IdleSet(key)));
         let found = evictable(tasks.chain(idle), server.config.eviction_grace, now);
-        // Where busy connections make room too, one that was not polled yet soon may.
+        // If busy connections make room, too, a connection that was not polled yet may soon do so.
         let most = if server.evicts_busy() { SEARCH_LEAST } else { SEARCH_MOST };
         let next_search = found.look_again.clamp(now + SEARCH_LEAST, now + most);
         *self = Self { order: found.order, searched: now, next_search };

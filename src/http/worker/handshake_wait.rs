@@ -1,8 +1,10 @@
-//! Between the seal of the listeners and their close: the wait for handshakes that were under way (P5a, P8).
+//! The wait for handshakes in progress, between the seal of the listeners and their close (P5a,
+//! P8).
 //!
-//! Newcomers are kept out by then. Whoever has begun a handshake may be connected in its own eyes and have its request on the
-//! wire, while we cannot accept it yet. So the listener stays until none is under way, which is at once if nobody is
-//! connecting and a round trip if somebody is.
+//! A sealed listener keeps new connections out. But a client whose handshake is in progress may
+//! already be connected from its own point of view, and may have sent its request, while the server
+//! cannot accept it yet. So the listener stays open until no handshake is in progress. Without one
+//! that is at once, otherwise after a round trip.
 
 use crate::{
     lifecycle::{Moment, Phase},
@@ -19,8 +21,8 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Lets each worker know when all listeners of all workers are sealed: a queue is emptied only after that, since a client that
-/// is kept out of one must not find its way into another that was emptied already.
+/// Notifies each worker when all listeners of all workers are sealed. A queue is emptied only after
+/// that: a client that is kept out of one queue must not get into another that was emptied already.
 #[derive(Debug)]
 pub(crate) struct SealBarrier {
     open: AtomicUsize,
@@ -39,17 +41,20 @@ impl SealBarrier {
     }
 }
 
-/// How long a worker waits for the others to seal; only one that is wedged takes longer.
+/// Maximum time that a worker waits for the others to seal; only a wedged worker exceeds it.
 const SEAL_BARRIER_MAX: Duration = Duration::from_millis(200);
-/// The longest that handshakes are waited for: more than the round trip of clients on the other side of the world. One that
-/// takes longer has lost a packet or its client, and who opens half a connection on purpose must not hold us.
+/// Maximum wait for handshakes: more than the round trip of clients on the other side of the world.
+/// A handshake that takes longer has lost a packet or its client, and connections that are left
+/// half-open on purpose must not hold the exit.
 const HANDSHAKE_WAIT_MAX: Duration = Duration::from_millis(250);
-/// How long they get where nobody can tell: the round trip of clients on the same continent.
+/// Wait for handshakes that the kernel does not report: the round trip of clients on the same
+/// continent.
 const HANDSHAKE_WAIT_UNKNOWN: Duration = Duration::from_millis(50);
-/// The pause before the first look. Not none: a segment that passed the filter just before the seal may still be on its way
-/// through the kernel, on another core.
+/// Pause before the first check. It is not zero, because a segment that passed the filter just
+/// before the seal may still be on its way through the kernel, on another core.
 const FIRST_CHECK_AFTER: Duration = Duration::from_millis(2);
-/// The pause doubles up to this. A look has its price, and who took long may take a little longer.
+/// The pause doubles with each check, up to this. A check has a cost, and a slow handshake can wait
+/// a little longer.
 const CHECK_INTERVAL_MAX: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +63,7 @@ pub(crate) enum Done {
     NotYet,
 }
 
-/// A worker's wait.
+/// The wait of one worker.
 pub(crate) struct HandshakeWait {
     clock: Arc<dyn Clock>,
     seal_barrier: Arc<SealBarrier>,
@@ -67,9 +72,9 @@ pub(crate) struct HandshakeWait {
 }
 
 enum Stage {
-    /// Until all are sealed, or the timer rings.
+    /// Until all listeners are sealed, or the timer fires.
     WaitingForSeals,
-    /// The timer rings for a look.
+    /// Until the timer fires for the next check.
     Checking { since: Moment, pause: Duration },
 }
 
@@ -79,10 +84,10 @@ impl HandshakeWait {
         Self { clock, seal_barrier, timer, stage: Stage::WaitingForSeals }
     }
 
-    /// Ready when it is time for a look; never, if nothing is waited for.
+    /// Ready when the next check is due. Never ready if there is no wait.
     ///
     /// # Cancel safety
-    /// Dropped early, it goes on where it was.
+    /// A dropped call loses nothing: the next one continues the wait.
     pub(crate) async fn is_due(wait: Option<&mut Self>) {
         let Some(this) = wait else { return pending().await };
         if matches!(this.stage, Stage::WaitingForSeals) {
@@ -98,7 +103,8 @@ impl HandshakeWait {
         this.timer.as_mut().await;
     }
 
-    /// Whether it is over, by what each listener says of its handshakes. If not, the next look is arranged.
+    /// Whether the wait is over, given the number of handshakes of each listener. If it is not,
+    /// sets the timer for the next check.
     pub(crate) fn check(
         &mut self,
         phase: Phase,
@@ -106,7 +112,7 @@ impl HandshakeWait {
     ) -> Done {
         let Stage::Checking { since, pause } = &mut self.stage else { return Done::NotYet };
         let now = self.clock.now();
-        // It is part of the drain, and ends with it at the latest.
+        // The wait is part of the drain, and ends with it at the latest.
         if phase > Phase::Draining || now.since(*since) >= max_wait(handshakes) {
             return Done::Yes;
         }
@@ -116,7 +122,8 @@ impl HandshakeWait {
     }
 }
 
-/// How long it may last, counted from the seal. Listeners are asked no further than to the first with a handshake.
+/// Returns the maximum wait, counted from the seal. Listeners after the first one with a handshake
+/// are not queried.
 fn max_wait(handshakes: impl Iterator<Item = Option<usize>>) -> Duration {
     let mut max_wait = Duration::ZERO;
     for under_way in handshakes {

@@ -52,8 +52,8 @@ impl<L: Listener> Listeners<L> {
         Poll::Pending
     }
 
-    /// Keeps new connections out, and keeps those that the kernel has completed. The queue of an inherited socket is left to the
-    /// process that inherits it next.
+    /// Keeps new connections out, and keeps those that the kernel has completed. The queue of an
+    /// inherited socket is left to the process that inherits it next.
     pub(super) fn quiesce(&mut self) {
         self.sockets.retain_mut(|socket| match socket.listener.quiesce() {
             QuiesceOutcome::Sealed => true,
@@ -71,7 +71,8 @@ impl<L: Listener> Listeners<L> {
         });
     }
 
-    /// The handshakes that are under way, for each listener. The kernel is asked only as far as the iterator is driven.
+    /// Returns the number of handshakes in progress for each listener. The kernel is queried only
+    /// as far as the iterator is driven.
     pub(super) fn handshakes(&self) -> impl Iterator<Item = Option<usize>> {
         self.sockets.iter().map(|socket| socket.listener.handshakes())
     }

@@ -1,5 +1,5 @@
-//! A worker accepts connections, wakes those whose deadlines have expired, and ends when the last one is gone and no tracked work
-//! is left.
+//! A worker accepts connections, wakes those whose deadlines have expired, and ends when the last
+//! one is gone and no tracked work is left.
 
 mod accept_loop;
 mod command;
@@ -19,9 +19,9 @@ use crate::runtime::Listener;
 use std::sync::{Arc, atomic::AtomicU64};
 use tokio::sync::{mpsc, oneshot};
 
-/// Runs the worker, then keeps its runtime alive until the driver closes the command channel. Untracked tasks on it, such as a
-/// shared client's connection, may still be needed by other handlers or stop hooks (P10). `all_closed` is dropped when the
-/// worker is done.
+/// Runs the worker, then keeps its runtime alive until the driver closes the command channel.
+/// Untracked tasks on it, such as a shared client's connection, may still be needed by other
+/// handlers or stop hooks (P10). `all_closed` is dropped when the worker is done.
 pub(crate) async fn run_until_released<L, S>(
     parts: WorkerParts<S>,
     listeners: Vec<L>,
@@ -50,7 +50,7 @@ pub(crate) struct WorkerParts<S> {
     pub(crate) heartbeat: Arc<AtomicU64>,
 }
 
-/// Runs until the listeners are closed, and the last connection and all tracked work are gone.
+/// Runs until the listeners are closed and the last connection and all tracked work are gone.
 pub(crate) async fn run<L, S>(
     context: Arc<WorkerContext<S>>,
     listeners: Vec<L>,
