@@ -1,13 +1,14 @@
-//! Which host a request is meant for: two readers of a request must not read two answers to that.
+//! Validation of the host that a request is for. All readers of a request must see the same host.
 
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header::HOST, uri::Authority};
 use std::net::Ipv6Addr;
 
-/// Refuses a request that does not say which host it is for, or says it in a way that is not valid or not unique (RFC 9112 §3.2,
-/// RFC 9113 §8.3.1). In an absolute-form request the target goes before the header field, which is replaced (RFC 9112 §3.2.2).
+/// Refuses a request whose host is missing, invalid or not unique (RFC 9112 §3.2, RFC 9113 §8.3.1).
+/// In an absolute-form request the target takes precedence over the header field, which is replaced
+/// (RFC 9112 §3.2.2).
 ///
 /// # Errors
-/// Why it is refused.
+/// Returns the reason of the refusal.
 pub(crate) fn check<B>(request: &mut Request<B>) -> Result<(), &'static str> {
     let version = request.version();
     let host = host_of(request.headers())?;
@@ -30,7 +31,7 @@ pub(crate) fn check<B>(request: &mut Request<B>) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The only `host` field, if there is one.
+/// Returns the `host` field, if there is one. More than one is an error.
 fn host_of(headers: &HeaderMap) -> Result<Option<&HeaderValue>, &'static str> {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -40,7 +41,7 @@ fn host_of(headers: &HeaderMap) -> Result<Option<&HeaderValue>, &'static str> {
     }
 }
 
-/// Whether both name the same host and port, one of them perhaps without the port that its scheme has anyway.
+/// Whether both name the same host and port. The scheme's default port may be omitted.
 fn is_same(host: &HeaderValue, authority: &Authority, uri: &Uri) -> bool {
     let default_port: &[u8] = if uri.scheme_str() == Some("https") { b":443" } else { b":80" };
     let [host, authority] = [host.as_bytes(), authority.as_str().as_bytes()]
@@ -60,7 +61,8 @@ pub(crate) fn is_valid(host: &[u8]) -> bool {
         && port.iter().all(u8::is_ascii_digit)
 }
 
-/// Unreserved, sub-delims and what begins an escape.
+/// The bytes of a host name: unreserved, sub-delims, and `%`, which begins an escape (RFC 3986
+/// §3.2.2).
 const NAME_BYTES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
@@ -95,7 +97,8 @@ fn are_escapes_valid(name: &[u8]) -> bool {
     parts.all(|part| part.get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
 }
 
-/// An IPv6 address and what is behind it, without the bracket before it.
+/// Whether this is an IPv6 address, its closing bracket and perhaps a port. `literal` begins after
+/// the opening bracket.
 fn is_valid_literal(literal: &[u8]) -> bool {
     let mut parts = literal.splitn(2, |byte| *byte == b']');
     let address = parts.next().and_then(|address| str::from_utf8(address).ok());

@@ -81,9 +81,9 @@ pub(crate) struct ConnectionState {
     /// Set once a response was cut after its head. The connection is then reset, so that the
     /// response cannot look complete (P5d).
     abort_cause: OnceLock<AbortCause>,
-    /// The io shall query the kernel for whether the client is still connected.
+    /// The io must query the kernel for whether the client is still connected.
     peek_requested: AtomicBool,
-    /// That query shall also read the number of unacknowledged bytes.
+    /// That query must also read the number of unacknowledged bytes.
     unacknowledged_wanted: AtomicBool,
     /// The number of [`UnflushedResponses`](super::unflushed::UnflushedResponses).
     unflushed: AtomicU32,

@@ -1,4 +1,4 @@
-//! What a handler knows of the life it is part of.
+//! The context of a request, for its handler.
 
 use super::request_state::{CancelCause, RequestState};
 use crate::http::server::tracked::WorkOrigin;

@@ -129,7 +129,7 @@ pub(crate) struct Inflow {
     /// hyper was kept from reading.
     held: AtomicBool,
     last_stream: AtomicU32,
-    /// The io shall peek for bytes that the reactor has not reported yet.
+    /// The io must peek for bytes that the reactor has not reported yet.
     look_wanted: AtomicBool,
 }
 

@@ -1,4 +1,4 @@
-//! The body of a request, on its way to the handler.
+//! The body of a request, as the handler reads it.
 
 use super::{
     connection_state::Protocol,
@@ -20,13 +20,13 @@ use std::{
 /// idle.
 #[derive(Debug)]
 pub struct Body {
-    /// `None` if there is nothing to read, and never was.
+    /// `None` if the request has no body, or an empty one.
     incoming: Option<Incoming>,
-    // After what is hyper's, so that hyper sees it dropped before the connection does.
+    // Declared after `incoming`, so that hyper sees the drop before the connection does.
     on_drop: DropNotifier,
 }
 
-/// Tells the connection when the body is dropped.
+/// Records in the connection state that the body was dropped.
 #[derive(Debug)]
 struct DropNotifier {
     context: RequestContext,

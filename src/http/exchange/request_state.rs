@@ -69,7 +69,7 @@ pub enum CancelCause {
     /// The service is shutting down, and the drain has ended.
     Shutdown,
     /// The client has half-closed its HTTP/1 connection. It may be gone, or it may still read the
-    /// response, which is sent in any case: see [`HalfClose`](crate::HalfClose).
+    /// response, which is sent: see [`HalfClose`](crate::HalfClose).
     ClientHalfClosed,
     /// The client can receive no response. It has closed or reset the connection or the stream, or
     /// it has half-closed the connection under [`HalfClose::Drop`](crate::HalfClose::Drop).

@@ -1,4 +1,5 @@
-//! The body of an answer, on its way to hyper: it carries the request's fate to its end.
+//! The body of a response on its way to hyper. It holds the request in flight until the body ends,
+//! and settles its outcome (P5c).
 
 use super::{
     connection_state::{ConnectionState, Protocol},
@@ -24,7 +25,7 @@ use std::{
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 pin_project! {
-    /// The body of an answer.
+    /// The body of a response.
     #[derive(Debug)]
     pub(crate) struct ResponseBody<B> {
         #[pin]
@@ -43,42 +44,45 @@ pin_project! {
     #[project = SourceProjection]
     #[derive(Debug)]
     enum Source<B> {
-        /// The handler's own.
+        /// The handler's body.
         Handler { #[pin] body: B },
-        /// The handler's own, of which nothing is sent.
+        /// The handler's body, of which nothing is sent.
         Suppressed { #[pin] body: B },
-        /// A line of ours.
+        /// A line of text from the host.
         Text { line: Option<Bytes> },
-        /// An answer that was begun elsewhere, and could not be ended there. It sees to its request's fate.
+        /// A body that was polled before hyper took over, and that has not ended. It settles its
+        /// request's outcome itself.
         Resumed { body: PinnedResponseBody<B> },
     }
 }
 
-/// An answer that was polled, and must stay where it is.
+/// A response body that was polled, and must not move any more.
 pub(crate) type PinnedResponseBody<B> = Pin<Box<Option<ResponseBody<B>>>>;
 
-/// What became of the body so far. In a type of its own, so that it can have a `Drop`.
+/// State of the body. A separate type, so that it can implement `Drop`.
 #[derive(Debug)]
 struct BodyState {
-    /// `None` once the request has its fate.
+    /// `None` once the request's outcome is settled.
     in_flight: Option<InFlight>,
-    /// Takes the request over when the body has ended. Dangling while the response is written without hyper.
+    /// The queue that takes over the request when the body has ended. Dangling while the fast path
+    /// writes the response.
     unflushed: Weak<UnflushedResponses>,
-    /// What is left of a piece that is handed over in parts.
+    /// Rest of a chunk that is passed on in parts.
     rest: Option<Box<Bytes>>,
-    /// What is left of the length that the head promised, if it did.
+    /// Bytes that are still missing of the length in the head, if the head has one.
     remaining: Option<u64>,
-    /// Whether dropping the body now means that it was sent whole.
+    /// Whether the body is complete if it is dropped now.
     complete: bool,
     class: StreamShutdown,
     waiting_on: WaitingOn,
     ahead: Ahead,
     waits: Option<Box<ShutdownWaits>>,
-    /// The end of an HTTP/2 response, with its trailers, while much of the response waits for the client.
+    /// The end of an HTTP/2 response that is held back while much of the response waits for the
+    /// client.
     held_end: HeldEnd,
 }
 
-/// The end of a response that waits until all before it was written.
+/// The end of a response, held back until everything before it was written.
 #[derive(Debug)]
 enum HeldEnd {
     None,
@@ -86,7 +90,7 @@ enum HeldEnd {
     Trailers(Box<HeaderMap>),
 }
 
-/// What was polled of the body after the bytes that its head promised.
+/// What the body returned after the bytes that its head promised.
 #[derive(Debug)]
 enum Ahead {
     Nothing,
@@ -94,16 +98,17 @@ enum Ahead {
     Trailers(Box<HeaderMap>),
 }
 
-/// Whose move it is.
+/// The side whose next step the body waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WaitingOn {
-    /// The client's: there is something for it, or there was.
+    /// The client: there are bytes for it to read, or there were.
     Client,
-    /// Ours: the body waits for its next piece.
+    /// The handler: the body waits for its next chunk.
     Handler,
 }
 
-/// What wakes a body that waits. Made at its first wait: most bodies never do.
+/// Futures that wake a pending body at the shutdown. Created at the first wait, since most bodies
+/// never wait.
 #[derive(Debug)]
 struct ShutdownWaits {
     abort: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -113,7 +118,7 @@ struct ShutdownWaits {
 /// How the shutdown ends a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ShutdownEnd {
-    /// As its class says: the response is complete.
+    /// The body ends early as its `StreamShutdown` says. The response is complete.
     Whole,
     Cut,
 }
@@ -127,27 +132,27 @@ impl ShutdownEnd {
     }
 }
 
-/// Whether a body can be seen to end by itself.
+/// Whether the remaining length of a body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum KnownLength {
     Yes,
     No,
 }
 
-/// Why a body broke off.
+/// The error of a response body.
 #[derive(Debug)]
 pub(crate) enum ResponseBodyError {
     Handler(Box<dyn Error + Send + Sync>),
     Panicked,
-    /// It ended so many bytes before the length that its head promised.
+    /// The body ended this number of bytes before the length that its head promised.
     Short(u64),
-    /// It has more bytes than its head promised.
+    /// The body has more bytes than its head promised.
     Long,
     Cut,
 }
 
 impl<B> ResponseBody<B> {
-    /// The handler's own. `content_length`: how long the body will be, by its head.
+    /// Wraps the handler's body. `content_length`: the length in the response head.
     pub(crate) fn handler(
         body: B,
         in_flight: InFlight,
@@ -164,27 +169,28 @@ impl<B> ResponseBody<B> {
         Self { source: Source::Handler { body }, state }
     }
 
-    /// A body where HTTP forbids content. None of it is sent.
+    /// Wraps a body where HTTP forbids content. None of it is sent.
     pub(crate) fn unsent(body: B, in_flight: InFlight) -> Self {
         Self { source: Source::Suppressed { body }, state: BodyState::complete(Some(in_flight)) }
     }
 
-    /// The body of a response to HEAD over HTTP/1. hyper asks for its length and not for its bytes.
+    /// Wraps the body of an HTTP/1 response to HEAD. hyper uses its length and does not poll it.
     pub(crate) fn asked_for_its_length(body: B, in_flight: InFlight) -> Self {
         Self { source: Source::Handler { body }, state: BodyState::complete(Some(in_flight)) }
     }
 
-    /// A line of ours, if there may be one. Its request has its fate already, unless `in_flight` still awaits one.
+    /// Returns a body of at most one line of text. `in_flight`: the request, if its outcome is not
+    /// settled yet.
     pub(crate) fn text(line: Option<Bytes>, in_flight: Option<InFlight>) -> Self {
         Self { source: Source::Text { line }, state: BodyState::complete(in_flight) }
     }
 
-    /// One that was begun elsewhere.
+    /// Wraps a body that was polled before hyper took over.
     pub(crate) fn resumed(body: PinnedResponseBody<B>) -> Self {
         Self { source: Source::Resumed { body }, state: BodyState::complete(None) }
     }
 
-    /// Sets the queue that takes the request over when the body has ended.
+    /// Sets the queue that takes over the request when the body has ended.
     pub(crate) fn set_queue(&mut self, queue: &Weak<UnflushedResponses>) {
         match &mut self.source {
             Source::Resumed { body } => {
@@ -198,14 +204,14 @@ impl<B> ResponseBody<B> {
         }
     }
 
-    /// The connection, if this response makes it speak another protocol.
+    /// Returns the connection, if this response switches it to another protocol.
     pub(crate) fn switching(&self, status: StatusCode) -> Option<&Arc<ConnectionState>> {
         let in_flight = self.state.in_flight.as_ref()?;
         in_flight.request().switches_protocol(status).then(|| in_flight.connection())
     }
 
-    /// Dropping a body runs its code, which may panic like any other: here, and not where hyper drops what it has no more use for,
-    /// and would go down with it. What was sent whole stays whole.
+    /// Drops the source and catches a panic of its destructor, which would otherwise unwind through
+    /// hyper. A response that was sent in full stays complete.
     fn drop_body(self: Pin<&mut Self>) {
         let mut me = self.project();
         if let Err(panic) = catch(|| me.source.set(Source::Text { line: None })) {
@@ -213,10 +219,10 @@ impl<B> ResponseBody<B> {
         }
     }
 
-    /// Breaks the answer off, so that it cannot look whole.
+    /// Aborts the response, so that it cannot look complete (P5d).
     #[cold]
     fn abort_with(mut self: Pin<&mut Self>, why: &ResponseBodyError) {
-        // While the request is known by its name.
+        // Drop the body first: a panic in its destructor is then logged with the method and path.
         self.as_mut().drop_body();
         self.project().state.abort(why);
     }
@@ -271,8 +277,9 @@ where
                 )));
             }
         }
-        // What a handler answered when it was cancelled may meet the abort in the same instant: what is ready and ends is sent
-        // all the same, as a handler that is ready is heard. Only what is waited for, or has no end in sight, is cut.
+        // A handler may respond to its cancellation at the instant of the abort. Like the response
+        // of a ready handler, a ready body of known length is still sent. Only a body that is
+        // pending or of unknown length is cut.
         let ends = body.is_end_stream() || body.size_hint().exact().is_some();
         let known_length = if ends { KnownLength::Yes } else { KnownLength::No };
         if let Some(end) = me.state.check_end(known_length) {
@@ -290,7 +297,7 @@ where
                     Ok(frame) => frame,
                     Err(broken) => return Poll::Ready(Some(Err(broken))),
                 };
-                // Trailers end it.
+                // Trailers end the body.
                 me.state.complete = true;
                 let Some(frame) = me.state.hold_trailers(frame) else {
                     return me.state.poll_held_end(cx);
@@ -320,13 +327,13 @@ where
     }
 }
 
-// Before the head is sent.
+// Used before the head is sent.
 impl<B> ResponseBody<B>
 where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    /// The request, unless it has its outcome.
+    /// Returns the request, unless its outcome is settled.
     pub(crate) fn in_flight(&self) -> Option<&InFlight> {
         match &self.source {
             Source::Resumed { body } => body.as_ref().get_ref().as_ref()?.in_flight(),
@@ -336,7 +343,7 @@ where
         }
     }
 
-    /// Whether the body may be as long as the head `says`.
+    /// Returns an error if the body cannot have the length that the head `says`.
     pub(crate) fn check_length(&self, says: u64) -> Result<(), LengthError> {
         match &self.source {
             Source::Handler { body } => check_length(says, body),
@@ -344,14 +351,16 @@ where
         }
     }
 
-    /// Whether the head promises no byte and the body may have some. hyper would not poll it.
+    /// Whether the head promises no bytes and the body may have some. hyper would not poll such a
+    /// body.
     pub(crate) fn may_break_an_empty_promise(&self) -> bool {
         matches!(self.source, Source::Handler { .. })
             && self.state.is_all_promised()
             && !HttpBody::is_end_stream(self)
     }
 
-    /// Polls a body that may break an empty promise. Ready if it did, and its request is aborted.
+    /// Polls a body whose head promises no bytes. Ready if the body failed or has bytes; its
+    /// request is then aborted.
     #[cold]
     pub(crate) fn poll_before_the_head(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let note =
@@ -362,7 +371,7 @@ where
         if matches!(polled, Poll::Ready(Some(Err(_)))) { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Aborts the request, and drops the body unsent.
+    /// Aborts the request and drops the body unsent.
     #[cold]
     pub(crate) fn refuse(self, why: &LengthError) {
         let mut body = Box::pin(self);
@@ -377,13 +386,14 @@ where
     }
 }
 
-// For whoever writes an answer without hyper.
+// Used by the fast path, which writes a response without hyper.
 impl<B> ResponseBody<B>
 where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    /// The body, if one poll gets all of it, and `None` if it broke off. Pending, it goes on as if it had not been asked.
+    /// Returns the whole body if one poll yields all of it, and `None` if it failed. After
+    /// `Pending` the body continues as if it had not been polled.
     pub(crate) fn poll_complete(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -401,9 +411,9 @@ where
         Poll::Pending
     }
 
-    /// All of it was taken: its request, unless that has its fate.
+    /// Ends a body that was taken completely. Returns its request, unless its outcome is settled.
     pub(crate) fn end(mut self: Pin<&mut Self>) -> Option<InFlight> {
-        // While the request is known by its name.
+        // Drop the body first: a panic in its destructor is then logged with the method and path.
         self.as_mut().drop_body();
         self.project().state.in_flight.take()
     }
@@ -430,7 +440,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            // One that ends too soon is asked once more, to say so.
+            // A body that ends too early must be polled once more, to return its error.
             Source::Handler { body } => {
                 self.state.rest.is_none()
                     && self.state.remaining.is_none_or(|remaining| remaining == 0)
@@ -447,9 +457,9 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Suppressed { .. } => SizeHint::with_exact(0),
-            // The class of an endless stream may end it early; what has an exact size is not endless.
+            // A `StreamShutdown` may end a body early, but none with an exact size.
             Source::Handler { body } => match (&self.state.rest, self.state.remaining) {
-                // Begun elsewhere: of what was taken of it, nothing was sent.
+                // The fast path has polled this body and has sent nothing of it.
                 (Some(rest), Some(remaining)) => {
                     SizeHint::with_exact(rest.len() as u64 + remaining)
                 }
@@ -466,17 +476,20 @@ where
     }
 }
 
-/// More than this is not copied together with its head, but for the first answer of a connection.
+/// Bytes of a chunk that hyper copies to join them with the head. After a larger chunk the
+/// connection changes to vectored writes. Also the number of unwritten HTTP/2 bytes up to which the
+/// end is not held back.
 const COPIED_BYTES_MAX: usize = 16 * 1024;
 
-/// The number of empty frames after the promised bytes that are skipped in search of the end.
+/// Empty frames after the promised bytes that are skipped in search of the end.
 const EMPTY_FRAMES_MAX: usize = 16;
 
-/// And of that no more at once than this.
+/// Bytes of a larger chunk that are copied at a time, while the connection does not use vectored
+/// writes.
 const CHUNK_BYTES_MAX: usize = 64 * 1024;
 
 impl BodyState {
-    /// Of an answer that would be whole without another byte.
+    /// Returns the state of a body that is complete without another byte.
     const fn complete(in_flight: Option<InFlight>) -> Self {
         let class = StreamShutdown::Finish;
         Self {
@@ -497,7 +510,7 @@ impl BodyState {
         TrackedChunk::of(self.in_flight.as_ref().map(InFlight::request), bytes, ends)
     }
 
-    /// Holds a frame against the length that was promised.
+    /// Checks a frame against the promised length.
     fn check_length(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, ResponseBodyError> {
         let Some(remaining) = &mut self.remaining else { return Ok(frame) };
         let Some(bytes) = frame.data_ref() else { return self.end().map(|()| frame) };
@@ -505,7 +518,8 @@ impl BodyState {
         Ok(frame)
     }
 
-    /// Whether the bytes that were promised are all there. With HTTP/1 hyper then polls no more.
+    /// Whether all bytes that an HTTP/1 head promised were returned. hyper then polls the body no
+    /// more.
     fn is_all_promised(&self) -> bool {
         self.remaining == Some(0)
             && self
@@ -514,8 +528,12 @@ impl BodyState {
                 .is_some_and(|in_flight| in_flight.connection().protocol == Protocol::Http1)
     }
 
-    /// Polls the body for what comes after the promised bytes, before the last of them are sent: once sent, they look whole.
-    /// Returns whether the body has ended. A body that waits there is taken for whole, since it may wait for ever.
+    /// Polls the body for what follows the promised bytes, before the last of these are sent. Once
+    /// they are sent the response looks complete, and an error could no longer be shown to the
+    /// client (P5d).
+    ///
+    /// Returns whether the body has ended. A pending body counts as complete, since it may stay
+    /// pending for ever.
     fn look_ahead<B>(
         &mut self,
         mut body: Pin<&mut B>,
@@ -554,7 +572,7 @@ impl BodyState {
         Ok(false)
     }
 
-    /// The body has ended.
+    /// Records the end of the body. Returns an error if promised bytes are missing.
     const fn end(&mut self) -> Result<(), ResponseBodyError> {
         match self.remaining {
             None | Some(0) => {
@@ -565,7 +583,8 @@ impl BodyState {
         }
     }
 
-    /// Whether hyper will not ask for more. With HTTP/1 it does not once it has what was promised, whether the body has ended or not.
+    /// Whether hyper polls the body no more. On HTTP/1 it stops once it has the promised bytes,
+    /// whether or not the body has ended.
     fn is_last(&self, ends: bool) -> bool {
         match self.remaining {
             None => ends,
@@ -574,7 +593,7 @@ impl BodyState {
         }
     }
 
-    /// A piece of the handler's, or its beginning. `ends`: the body has no other behind it.
+    /// Returns a chunk of the handler's body, or the first part of it. `ends`: no chunk follows.
     fn next_chunk(&mut self, mut bytes: Bytes, ends: bool) -> TrackedChunk {
         if bytes.len() > COPIED_BYTES_MAX
             && let Some(connection) = self.in_flight.as_ref().map(InFlight::connection)
@@ -595,8 +614,9 @@ impl BodyState {
         self.chunk(bytes, self.complete)
     }
 
-    /// Whether the end of the response must wait. hyper is done with an HTTP/2 stream once it has handed the end to h2, which may hold
-    /// megabytes of it for ever; nobody could reset the stream then.
+    /// Whether the end of an HTTP/2 response must be held back. hyper is done with a stream once it
+    /// has passed the end to h2. h2 may then hold megabytes that the client never takes, and the
+    /// stream could no longer be reset.
     fn must_hold_end(&self) -> bool {
         self.in_flight
             .as_ref()
@@ -624,7 +644,7 @@ impl BodyState {
         self.poll_held_end(cx)
     }
 
-    /// The end, once all before it was written.
+    /// Returns the end once everything before it was written.
     fn poll_held_end(
         &mut self,
         cx: &mut Context<'_>,
@@ -642,8 +662,9 @@ impl BodyState {
         })
     }
 
-    /// The last byte of a large chunk of HTTP/2 goes alone, for the same reason: hyper hands it over, and the end with it, only once the
-    /// client has room for all before.
+    /// Splits the last byte off a large HTTP/2 chunk, so that the stream can still be reset. hyper
+    /// passes that byte, and the end with it, to h2 only once the client's window has room for all
+    /// before it.
     fn split_last(&mut self, bytes: &mut Bytes) -> Option<Box<Bytes>> {
         let is_large = bytes.len() > COPIED_BYTES_MAX;
         let is_http2 = self
@@ -653,7 +674,7 @@ impl BodyState {
         (is_large && is_http2).then(|| Box::new(bytes.split_off(bytes.len() - 1)))
     }
 
-    /// It is the other's move now.
+    /// Records a change of the side that the body waits for.
     fn wait_on(&mut self, waiting_on: WaitingOn) {
         if let Some(in_flight) = self.in_flight.as_ref().filter(|_| self.waiting_on != waiting_on) {
             match waiting_on {
@@ -664,7 +685,7 @@ impl BodyState {
         }
     }
 
-    /// Whether the shutdown ends this body here.
+    /// Returns how the shutdown ends this body, if it does so now.
     fn check_end(&mut self, known_length: KnownLength) -> Option<ShutdownEnd> {
         let server = self.in_flight.as_ref()?.server();
         if server.is_aborting() && known_length == KnownLength::No {
@@ -679,7 +700,7 @@ impl BodyState {
         ended.then_some(ShutdownEnd::Whole)
     }
 
-    /// Arranges to be woken when the shutdown ends this body.
+    /// Arranges a wake-up for when the shutdown ends this body.
     fn wait(
         &mut self,
         cx: &mut Context<'_>,
@@ -703,7 +724,7 @@ impl BodyState {
         let aborted = waits.abort.as_mut().poll(cx).is_ready();
         let ended = waits.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready());
         if aborted || ended {
-            // Told between the check and the wait.
+            // The shutdown came between the check and the wait.
             let end = self.check_end(KnownLength::No);
             return end.map_or(Poll::Pending, |end| Poll::Ready(end.into_frame()));
         }
@@ -718,7 +739,7 @@ impl BodyState {
         crate::log::error!(panic, method, path, "a response body panicked");
     }
 
-    /// The request ends here, and on HTTP/1 its connection with it.
+    /// Aborts the request. On HTTP/1 the connection is then reset.
     fn abort(&mut self, why: &ResponseBodyError) {
         self.wait_on(WaitingOn::Client);
         let Some(in_flight) = self.in_flight.take() else { return };
@@ -732,7 +753,7 @@ impl BodyState {
         let error: Option<&(dyn Error + 'static)> = match why {
             ResponseBodyError::Handler(error) => Some(&**error),
             ResponseBodyError::Short(_) | ResponseBodyError::Long => Some(why),
-            // The panic said more, and the shutdown says it as it aborts.
+            // A panic was logged already, and the shutdown logs what it aborts.
             ResponseBodyError::Panicked | ResponseBodyError::Cut => None,
         };
         if let Some(error) = error {

@@ -1,4 +1,5 @@
-//! The guest's service: it gives each request its context, its deadline and its fate.
+//! The hyper service of a connection. It gives each request its context, its deadline and its
+//! outcome.
 
 use super::{
     authority,
@@ -35,7 +36,7 @@ use std::{
 /// A boxed error of a service or a body.
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What we ask of a service, in one name.
+/// The bounds on a hosted service, in one trait. Every hyper service that meets them implements it.
 pub trait HttpService:
     hyper::service::Service<
         http::Request<Body>,
@@ -46,13 +47,13 @@ pub trait HttpService:
     + Sync
     + 'static
 {
-    /// Its answers' bodies.
+    /// The body of its responses.
     type ResponseBody: HttpBody<Data = Bytes, Error = Self::BodyError> + Send + 'static;
-    /// How its answers' bodies fail.
+    /// The error of its response bodies.
     type BodyError: Into<BoxError>;
-    /// How it fails. The client gets a 500.
+    /// The error of the service. The client receives a 500.
     type ServiceError: Into<BoxError>;
-    /// What it returns at once.
+    /// The future that a call returns.
     type ServiceFuture: Future<Output = Result<Response<Self::ResponseBody>, Self::ServiceError>>
         + Send
         + 'static;
@@ -77,15 +78,15 @@ pub(crate) struct ConnectionService<S: HttpService> {
     service: Arc<S>,
     connection: Arc<ConnectionState>,
     unflushed: Arc<UnflushedResponses>,
-    /// HTTP/2: where the executor of its streams finds the request of the last call.
+    /// HTTP/2: passes the request of the last call to the executor of the streams.
     called: Option<CalledRequest>,
-    /// The last request; the next one takes its place.
+    /// The last request. The next one reuses its state if possible.
     last: Cell<Option<Arc<RequestState>>>,
-    /// What hyper's first call gets: its request began before hyper came.
+    /// The request that hyper's first call continues, if it began before hyper took over.
     resumed: Cell<Option<Resumed<S>>>,
 }
 
-/// The request of the last call. hyper hands the stream to its executor right after the call.
+/// The request of the last call. hyper passes the stream to its executor right after the call.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CalledRequest(Arc<Mutex<Option<Arc<RequestState>>>>);
 
@@ -99,9 +100,10 @@ impl CalledRequest {
     }
 }
 
-/// A request that began before hyper came, and that hyper shall see to its end.
+/// A request that began before hyper took over, and that hyper completes.
 pub(crate) enum Resumed<S: HttpService> {
-    /// Polled in this very turn of the connection's task, which it wakes: before that there is nothing to poll it for.
+    /// A handler that was polled in the current poll of the connection's task and has its waker. It
+    /// need not be polled again before it wakes the task.
     Waits(PinnedHandler<S>),
     Handler(PinnedHandler<S>),
     Response(Box<Response<ResponseBody<S::ResponseBody>>>),
@@ -119,7 +121,8 @@ impl<S: HttpService> Resumed<S> {
         }
     }
 
-    /// For another task than the one that it was polled in: it must hear whom to wake.
+    /// Prepares the request for another task. A handler and its timer still have the waker of the
+    /// old one, so the handler must be polled again.
     pub(crate) fn on_another_task(self) -> Self {
         match self {
             Self::Waits(mut handler) | Self::Handler(mut handler) => {
@@ -133,7 +136,7 @@ impl<S: HttpService> Resumed<S> {
     }
 }
 
-/// A handler that was polled, and must stay where it is.
+/// A handler that was polled, and must not move any more.
 pub(crate) type PinnedHandler<S> =
     Pin<Box<Option<HandlerFuture<<S as HttpService>::ServiceFuture>>>>;
 
@@ -149,7 +152,7 @@ impl<S: HttpService> ConnectionService<S> {
         }
     }
 
-    /// Makes the request of each call known to the executor of the connection's streams.
+    /// Passes the request of each call to the executor of the connection's streams.
     pub(crate) fn with_called(self, called: CalledRequest) -> Self {
         Self { called: Some(called), ..self }
     }
@@ -162,13 +165,13 @@ impl<S: HttpService> ConnectionService<S> {
         &self.unflushed
     }
 
-    /// The next call is for a request that has begun.
+    /// Makes the next call continue a request that has begun.
     pub(crate) fn resume(&mut self, mut resumed: Resumed<S>) {
         resumed.set_queue(&Arc::downgrade(&self.unflushed));
         self.resumed = Cell::new(Some(resumed));
     }
 
-    /// A request begins, with no handler yet.
+    /// Begins a request that has no handler yet.
     fn begin(
         &self,
         method: &Method,
@@ -197,7 +200,8 @@ impl<S: HttpService> ConnectionService<S> {
 
     /// Calls the handler for a request that hyper read.
     fn handle(&self, mut request: http::Request<Incoming>) -> HandlerFuture<S::ServiceFuture> {
-        // hyper has an upgrade for CONNECT too, and for HTTP/2, where 101 is no response (RFC 9113 §8.6).
+        // hyper adds `OnUpgrade` for CONNECT too, and on HTTP/2, where 101 is not allowed (RFC 9113
+        // §8.6).
         let asks = request.extensions().get::<hyper::upgrade::OnUpgrade>().is_some()
             && request.version() == Version::HTTP_11
             && request.headers().contains_key(header::UPGRADE);
@@ -207,12 +211,12 @@ impl<S: HttpService> ConnectionService<S> {
         if let Some(called) = &self.called {
             called.set(request_state.clone());
         }
-        // Nothing large is returned from inside the catch: it is made where it stays.
+        // Build the future in place. Returning it through `catch` would copy it.
         let mut handler = HandlerFuture { future: None, state };
         handler.state.unflushed = Arc::downgrade(&self.unflushed);
         if let Err(why) = authority::check(&mut request) {
             handler.state.without_handler = ErrorResponse::Refused(why);
-            // Its connection learns what was left unread.
+            // Records in the connection state that the body is unread.
             drop(Body::new(Some(request.into_body()), request_state));
             return handler;
         }
@@ -228,7 +232,8 @@ impl<S: HttpService> ConnectionService<S> {
         handler
     }
 
-    /// The response to a request with too many header fields. hyper counts those of HTTP/1; h2 only adds up their sizes.
+    /// Returns a 431 if an HTTP/2 request has too many header fields. hyper limits their number on
+    /// HTTP/1; h2 limits only their total size.
     fn refusal(
         &self,
         request: &http::Request<Incoming>,
@@ -253,7 +258,8 @@ impl<S: HttpService> ConnectionService<S> {
         Some(response)
     }
 
-    /// Calls the handler for a plain `GET`, which begins in `place`. The fields are taken from `headers`. When it arrived.
+    /// Calls the handler for a fast-path `GET` and builds its future in `place`. Takes the header
+    /// fields from `headers`. Returns when the request arrived.
     pub(crate) fn handle_in(
         &self,
         place: &mut PinnedHandler<S>,
@@ -293,7 +299,7 @@ impl<S: HttpService> hyper::service::Service<http::Request<Incoming>> for Connec
                 }
             },
             Some(resumed) => {
-                // What was read for it is the head that we have read.
+                // hyper has read only the head that the fast path had read before.
                 self.connection.clear_received();
                 CallFuture::Resumed { resumed: Some(resumed) }
             }
@@ -302,15 +308,16 @@ impl<S: HttpService> hyper::service::Service<http::Request<Incoming>> for Connec
 }
 
 pin_project! {
-    /// A call of hyper's, under way.
+    /// The future of a call by hyper.
     #[project = CallFutureProjection]
     pub(crate) enum CallFuture<S: HttpService> {
-        /// For a request that hyper read.
+        /// The call for a request that hyper read.
         New {
             #[pin]
             handler: HandlerFuture<S::ServiceFuture>,
         },
-        /// For one that began before hyper came.
+        /// The call that continues a request that began before hyper took over, or that has its
+        /// response.
         Resumed { resumed: Option<Resumed<S>> },
     }
 }
@@ -325,7 +332,7 @@ impl<S: HttpService> Future for CallFuture<S> {
                 let Some(connection) = response.body().switching(response.status()) else {
                     return Poll::Ready(Ok(for_hyper(cx, response)));
                 };
-                // The connection polls hyper again at once, with upgrades.
+                // The connection then polls hyper again at once, with upgrades enabled.
                 connection.set_switching();
                 self.set(Self::Resumed { resumed: Some(Resumed::Response(Box::new(response))) });
                 Poll::Pending
@@ -353,7 +360,8 @@ impl<S: HttpService> Future for CallFuture<S> {
 }
 
 pin_project! {
-    /// A handler at work; `None` if it panicked, or was dropped.
+    /// A running handler. `future` is `None` if the request was refused, or if the handler panicked
+    /// or was dropped.
     pub(crate) struct HandlerFuture<F> {
         #[pin]
         future: Option<F>,
@@ -369,34 +377,34 @@ pin_project! {
 
 struct HandlerState {
     in_flight: Option<InFlight>,
-    /// The queue for the body of the response. Dangling while the request is served without hyper.
+    /// The queue for the body of the response. Dangling while the fast path serves the request.
     unflushed: Weak<UnflushedResponses>,
-    /// Where it waits. A handler that answers at once needs no place.
+    /// Entry in the worker's deadline timers. A handler that responds at once needs none.
     timer: Option<DeadlineKey>,
     version: Version,
-    /// Why we answer if there is no handler.
+    /// The response if there is no handler.
     without_handler: ErrorResponse,
     upgrade: Upgrade,
 }
 
-/// Whether a request may be answered by 101.
+/// Whether a request has asked for an upgrade, so that a 101 is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Upgrade {
     Asked,
     No,
 }
 
-/// Why we answer in a handler's place.
+/// An error response in place of the handler's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ErrorResponse {
     TimedOut(Duration),
     Aborted,
-    /// The client let the handler wait for the body for so long.
+    /// The handler waited for the request body for this time.
     BodyTimedOut(Duration),
-    /// So too, in the drain, which waits for less.
+    /// The handler waited for the request body during the drain, which has a shorter timeout.
     Stalled,
     Failed,
-    /// It must not be served, for this reason.
+    /// The request must not be served, for this reason.
     Refused(&'static str),
 }
 
@@ -444,8 +452,8 @@ where
 }
 
 impl<F> HandlerFuture<F> {
-    /// Dropping a handler runs its code, which may panic like any other: here, and not where hyper drops what it has no more use
-    /// for, and would go down with it.
+    /// Drops the handler and catches a panic of its destructor, which would otherwise unwind
+    /// through hyper.
     fn drop_handler(self: Pin<&mut Self>) {
         let mut me = self.project();
         if let Err(panic) = catch(|| me.future.set(None)) {
@@ -455,7 +463,8 @@ impl<F> HandlerFuture<F> {
 }
 
 impl HandlerState {
-    /// Whether the wait is over for the deadline or the abort; if not, both will wake us.
+    /// Returns an error response if a timeout or the abort ends the handler. Otherwise a timer
+    /// wakes this task for both.
     fn wait(&mut self, cx: &mut Context<'_>) -> Option<ErrorResponse> {
         self.in_flight.as_mut()?.list();
         let request = self.in_flight.as_ref()?.request();
@@ -469,10 +478,11 @@ impl HandlerState {
         };
         let is_set = |key: DeadlineKey| match body {
             None => key.deadline == deadline,
-            // An earlier one will do, unless it has passed: then there is another look.
+            // An earlier timer suffices if it has not expired: when it fires, the handler is
+            // checked again.
             Some((now, _)) => key.deadline <= wake_at && key.deadline > now,
         };
-        // A future of hyper's has one waker from its first poll to its last.
+        // hyper polls this future with the same waker from first to last, so the timer keeps it.
         if !self.timer.is_some_and(is_set) {
             if let Some(key) = self.timer.take() {
                 connection.worker.deadlines.remove(key);
@@ -483,7 +493,8 @@ impl HandlerState {
                 cx.waker().clone(),
             ));
         }
-        // The clock decides, not the timer (P9: never before): a timer may be early by its rounding, or late.
+        // The clock decides, not the timer, which rounds and may fire early or late. No request
+        // times out before its deadline (P9).
         if deadline != Moment::NEVER && server.clock.now() >= deadline {
             return Some(ErrorResponse::TimedOut(deadline.since(request.arrived)));
         }
@@ -516,7 +527,7 @@ impl HandlerState {
         response
     }
 
-    /// Returns the response with its length and its connection headers.
+    /// Returns the response with its body wrapped and its connection headers set.
     fn framed<B>(&mut self, mut response: Response<B>) -> Response<ResponseBody<B>>
     where
         B: HttpBody<Data = Bytes>,
@@ -531,7 +542,8 @@ impl HandlerState {
         let Some(in_flight) = self.take_flight() else {
             return response.map(|_| ResponseBody::text(None, None));
         };
-        // hyper panics at some versions, and frames by others. HTTP/2 sends none.
+        // hyper panics at some versions and changes its framing for others. HTTP/2 sends no
+        // version.
         *response.version_mut() = Version::HTTP_11;
         add_standard_headers(&mut response, &in_flight, self.version);
         let content = Content::of(in_flight.request().method(), response.status());
@@ -547,15 +559,16 @@ impl HandlerState {
             return without_content(response, content, in_flight);
         }
         let class = StreamShutdown::of(&response);
-        // The head and the body agree, or the response is not sent.
+        // If the head and the body disagree, the response is not sent (P5d), so either gives the
+        // length.
         let exact = response.body().size_hint().exact();
         let promised = exact.or_else(|| said_length(response.headers_mut()).ok().flatten());
-        // An early end would be no end of what has a length.
+        // A body with a promised length would not be complete if it ended early.
         let class = if promised.is_some() { StreamShutdown::Finish } else { class };
         response.map(|body| ResponseBody::handler(body, in_flight, class, promised))
     }
 
-    /// Whether a response is a 101 that its request asks for.
+    /// Whether a response is a 101 for which its request has asked.
     fn may_switch<B>(&self, response: &Response<B>) -> bool {
         response.status() == StatusCode::SWITCHING_PROTOCOLS && self.upgrade == Upgrade::Asked
     }
@@ -599,12 +612,13 @@ impl HandlerState {
             announce_close(&mut response, self.version);
         }
         let connection = in_flight.connection().clone();
-        // HTTP/1 leaves it out by itself, and says how long it would be.
+        // On HTTP/1 hyper omits the body of a response to HEAD itself, and sends its length.
         let is_unsent =
             connection.protocol == Protocol::Http2 && *in_flight.request().method() == Method::HEAD;
         let line = (!is_unsent).then(|| Bytes::from(format!("{error}\n")));
         let left = match error {
-            // The 500 is the handler's own answer, in its way: it is finished once it has left (P5).
+            // This response counts as the handler's: the request is *finished* once it was sent
+            // (P5c).
             ErrorResponse::Failed | ErrorResponse::Refused(_) => Some(in_flight),
             ErrorResponse::TimedOut(_) | ErrorResponse::BodyTimedOut(_) => {
                 in_flight.time_out();
@@ -631,7 +645,7 @@ impl HandlerState {
         crate::log::error!(panic, method, path, "a handler panicked");
     }
 
-    /// Takes the flight; whoever waited for it does no more.
+    /// Takes the request in flight and stops its timer.
     fn take_flight(&mut self) -> Option<InFlight> {
         self.stop_timer();
         let in_flight = self.in_flight.take()?;
@@ -639,7 +653,7 @@ impl HandlerState {
         Some(in_flight)
     }
 
-    /// Waits no more for the deadline and the abort.
+    /// Removes the handler from the deadline timers, which also wake it at the abort.
     fn stop_timer(&mut self) {
         if let (Some(in_flight), Some(key)) = (&self.in_flight, self.timer.take()) {
             in_flight.connection().worker.deadlines.remove(key);
@@ -647,7 +661,7 @@ impl HandlerState {
     }
 }
 
-/// Returns a response whose status or method allows no content.
+/// Completes a response whose status or method allows no content.
 fn without_content<B>(
     mut response: Response<B>,
     content: Content,
@@ -658,13 +672,14 @@ where
 {
     let status = response.status();
     if content == Content::Forbidden {
-        // RFC 9110 §8.6. Of 205 hyper says that it is empty.
+        // RFC 9110 §8.6. hyper itself sends the empty length of a 205.
         response.headers_mut().remove(header::CONTENT_LENGTH);
         response.headers_mut().remove(header::TRANSFER_ENCODING);
     } else if status != StatusCode::NOT_MODIFIED
         && !response.headers().contains_key(header::CONTENT_LENGTH)
     {
-        // RFC 9110 §9.3.2: the head says what it would to GET. Over HTTP/1 hyper sees to that.
+        // RFC 9110 §9.3.2: the head has the same length as in a response to GET. On HTTP/1 hyper
+        // adds it.
         if in_flight.connection().protocol == Protocol::Http1 {
             return response.map(|body| ResponseBody::asked_for_its_length(body, in_flight));
         }
@@ -675,7 +690,8 @@ where
     response.map(|body| ResponseBody::unsent(body, in_flight))
 }
 
-/// Adds what a response that hyper writes needs, and replaces it by a 500 if its length is a contradiction (P5d).
+/// Completes a response that hyper writes. Replaces it by a 500 if its head and its body contradict
+/// each other in length (P5d).
 fn for_hyper<B>(
     cx: &mut Context<'_>,
     mut response: Response<ResponseBody<B>>,
@@ -716,7 +732,7 @@ where
     if !is_broken {
         return response;
     }
-    // hyper writes no content of a response to HEAD over HTTP/1, and says how long it would be.
+    // On HTTP/1 hyper omits the body of a response to HEAD itself, and sends its length.
     let is_unsent = protocol == Protocol::Http2 && method == Method::HEAD;
     failed_instead(
         &response,
@@ -724,7 +740,7 @@ where
     )
 }
 
-/// Returns the 500 that takes the place of a response, with what its head says of the connection.
+/// Returns the 500 that replaces a response. Keeps the date and a `Connection: close` of its head.
 #[cold]
 fn failed_instead<B>(
     response: &Response<ResponseBody<B>>,
@@ -748,7 +764,7 @@ fn add_date(headers: &mut HeaderMap, in_flight: &InFlight) {
     headers.insert(header::DATE, date::header(in_flight.server().clock.wall()));
 }
 
-/// Adds the headers that concern the connection.
+/// Adds the headers that every response carries for its connection.
 fn add_standard_headers<B>(response: &mut Response<B>, in_flight: &InFlight, version: Version) {
     // P4: an HTTP/1 response announces that it is the last on its connection (RFC 9112 §9.6).
     // HTTP/2 has GOAWAY for that and forbids the header (RFC 9113 §8.2.2).
@@ -766,15 +782,16 @@ fn announce_close<B>(response: &mut Response<B>, version: Version) {
     }
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     if version == Version::HTTP_10 {
-        // Or hyper, which has not looked at the header yet, would say `keep-alive` beside it.
+        // hyper would otherwise add `keep-alive`, since it has not read the header yet.
         *response.version_mut() = Version::HTTP_10;
     }
 }
 
-/// A handler's 101, or its 2xx to CONNECT, for a request whose body it has not read: the new protocol would begin with that body.
+/// Reason to refuse a 101, or a 2xx to CONNECT, while the request body is unread. The new protocol
+/// would begin with bytes of that body.
 const SWITCHED_TOO_SOON: &str = "the protocol cannot change before the request body has been read";
 
-/// Dropped by hyper before it answered: the client left, or we cut the connection.
+/// Drops a request that has no response yet: the client left, or the host cut the connection.
 impl Drop for HandlerState {
     fn drop(&mut self) {
         if let Some(in_flight) = self.take_flight() {

@@ -1,4 +1,4 @@
-//! When an answer that streams must end.
+//! The point of the shutdown at which a streaming response ends.
 
 use http::{Response, header};
 use http_body::Body;

@@ -1,4 +1,4 @@
-//! [`RequestContext`] as an extractor of axum's.
+//! [`RequestContext`] as an axum extractor.
 
 use crate::http::exchange::context::RequestContext;
 use axum_core::{
@@ -8,7 +8,8 @@ use axum_core::{
 use http::{StatusCode, request::Parts};
 use std::{convert::Infallible, error::Error, fmt};
 
-/// The rejection of the extractor [`RequestContext`]: the request carries none. The client gets a 500.
+/// The rejection of the extractor [`RequestContext`]: the request has no context. The client
+/// receives a 500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MissingRequestContext;
 

@@ -1,4 +1,4 @@
-//! tower services as HTTP services.
+//! tower services, hosted as HTTP services.
 
 #[cfg(feature = "axum")]
 mod extract;

@@ -1,4 +1,4 @@
-//! A deadline of its own for a route, as a tower layer.
+//! The deadline of a route, as a tower layer.
 
 use crate::http::exchange::context::RequestContext;
 use std::{
@@ -6,21 +6,23 @@ use std::{
     time::Duration,
 };
 
-/// Gives the requests that pass it a time of their own instead of the host's (P9), counted from the complete head.
+/// Replaces the host's request timeout for the requests of a route (P9). The time counts from the
+/// complete request head.
 ///
-/// A [tower layer](https://docs.rs/tower-layer): in axum, `get(handler).layer(RouteTimeout::after(Duration::from_secs(30)))`.
-/// Outside a lameduck host it does nothing.
+/// It is a [tower layer](https://docs.rs/tower-layer). In axum:
+/// `get(handler).layer(RouteTimeout::after(Duration::from_secs(30)))`.
+/// It has no effect outside a lameduck host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteTimeout(Option<Duration>);
 
 impl RouteTimeout {
-    /// The head of the answer must be there after this long.
+    /// Returns a layer under which the response head must be ready within `timeout`.
     #[must_use]
     pub const fn after(timeout: Duration) -> Self {
         Self(Some(timeout))
     }
 
-    /// No deadline: long polls, slow reports.
+    /// Returns a layer under which requests have no deadline, for long polls and slow reports.
     #[must_use]
     pub const fn none() -> Self {
         Self(None)
@@ -35,7 +37,7 @@ impl<S> tower_layer::Layer<S> for RouteTimeout {
     }
 }
 
-/// The service that [`RouteTimeout`] makes.
+/// The service that [`RouteTimeout`] returns.
 #[derive(Clone, Debug)]
 pub struct RouteTimeoutService<S> {
     inner: S,

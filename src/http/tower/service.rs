@@ -1,4 +1,5 @@
-//! A tower service as a hyper service, which finds the context of its request where tower looks for such things.
+//! Adapter from a tower service to a hyper service. It puts the request context into the request's
+//! extensions, where tower services expect it.
 
 use crate::http::exchange::{
     request_body::Body,
@@ -18,9 +19,11 @@ use std::{
 };
 use tower_service::Service;
 
-/// A tower service, such as an axum `Router`, hosted: [`Builder::tower`](crate::Builder::tower) makes it.
+/// A hosted tower service, such as an axum `Router`. Made by
+/// [`Builder::tower`](crate::Builder::tower).
 ///
-/// Each request carries its [`RequestContext`](crate::http::exchange::context::RequestContext) in its extensions, which a hyper service does not pay for.
+/// Each request carries its [`RequestContext`](crate::http::exchange::context::RequestContext) in
+/// its extensions. A hyper service avoids that cost.
 #[derive(Clone, Copy, Debug)]
 pub struct TowerService<S>(S);
 
@@ -42,8 +45,8 @@ where
         let context = request.body().context().clone();
         request.extensions_mut().insert(context);
         let mut service = self.0.clone();
-        // Most services are always ready, and a request that need not wait for its service is moved about less often. Whoever is
-        // not ready is asked again, by who can be woken.
+        // Most services are always ready, and a request that need not wait for its service is moved
+        // less often. A service that is not ready is polled again, with the task's waker.
         match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => Answering::CallFuture { future: service.call(request) },
             Poll::Ready(Err(error)) => Answering::Refused { error: Some(error) },
@@ -56,7 +59,7 @@ where
 }
 
 pin_project! {
-    /// The answer of a tower service, under way.
+    /// The response future of a [`TowerService`].
     #[project = AnsweringProjection]
     pub enum Answering<S>
     where
@@ -67,12 +70,12 @@ pin_project! {
             #[pin]
             future: S::Future,
         },
-        /// It was not, and is waited for.
+        /// The service was not ready; the request waits for it.
         Waiting {
             #[pin]
             future: TowerToHyperServiceFuture<S, http::Request<Body>>,
         },
-        /// It will not be.
+        /// The readiness of the service failed.
         Refused {
             error: Option<S::Error>,
         },
@@ -106,27 +109,28 @@ impl<S: Service<http::Request<Body>>> fmt::Debug for Answering<S> {
     }
 }
 
-/// What [`Builder::tower`](crate::Builder::tower) takes: a tower service, or a service that makes one for a client's address.
+/// Argument of [`Builder::tower`](crate::Builder::tower): a tower service, or a service that makes
+/// one for a client's address.
 ///
-/// `Kind` tells the two apart, and is always inferred.
+/// `Kind` distinguishes the two, and is always inferred.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be hosted by `Builder::tower`",
     note = "it takes a `tower::Service<http::Request<lameduck::Body>>` that is `Clone + Send + Sync + 'static`, such as an axum \
             `Router`, or a `Router::into_make_service_with_connect_info`"
 )]
 pub trait IntoHttpService<Kind> {
-    /// The hyper service that is hosted.
+    /// The hyper service that the host runs.
     type Service: HttpService;
 
-    /// Converts it.
+    /// Converts the tower service into the hyper service.
     fn into_http_service(self) -> Self::Service;
 }
 
-/// The kind of [`IntoHttpService`] that is a service.
+/// The `Kind` of an [`IntoHttpService`] that is itself a service.
 #[derive(Clone, Copy, Debug)]
 pub struct OfRequests(());
 
-/// The kind of [`IntoHttpService`] that makes a service for an address of type `A`.
+/// The `Kind` of an [`IntoHttpService`] that makes a service for an address of type `A`.
 #[derive(Clone, Copy, Debug)]
 pub struct OfPeers<A>(PhantomData<A>);
 
@@ -141,7 +145,8 @@ where
     }
 }
 
-/// As with axum's `serve`. Clients of a Unix socket have no such address: they get a 500, and the log says why.
+/// As in axum's `serve`. Clients of a Unix socket have no `SocketAddr`: they receive a 500, and the
+/// reason is logged.
 impl<M> IntoHttpService<OfPeers<SocketAddr>> for M
 where
     TowerMakeService<M, SocketAddr>: HttpService,
@@ -156,7 +161,8 @@ where
     }
 }
 
-/// For `impl axum::extract::connect_info::Connected<lameduck::env::Address>`, which can tell both kinds of clients.
+/// For `impl axum::extract::connect_info::Connected<lameduck::runtime::Address>`, which covers TCP
+/// clients and clients of a Unix socket.
 impl<M> IntoHttpService<OfPeers<Address>> for M
 where
     TowerMakeService<M, Address>: HttpService,
@@ -168,7 +174,7 @@ where
     }
 }
 
-/// A service that makes a tower service from a client's address, hosted: such as axum's
+/// A hosted service that makes a tower service from a client's address, such as axum's
 /// `Router::into_make_service_with_connect_info`.
 #[derive(Clone, Copy)]
 pub struct TowerMakeService<M, A> {
@@ -211,7 +217,7 @@ impl<M: fmt::Debug, A> fmt::Debug for TowerMakeService<M, A> {
     }
 }
 
-/// A client that has no TCP address, where the service asks for one.
+/// Error for a client without a TCP address, if the service requires one.
 #[derive(Clone, Debug)]
 struct NoTcpAddress(Address);
 
