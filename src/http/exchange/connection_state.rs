@@ -106,7 +106,7 @@ pub(crate) struct ConnectionState {
     upgrade_origin: OnceLock<WorkOrigin>,
 }
 
-/// State of the last read of the kernel before an expired timeout takes effect (P5b).
+/// State of the last read of the kernel before an expired timeout takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FinalRead {
     NotWanted,
@@ -500,8 +500,8 @@ impl ConnectionState {
 
     /// Whether the kernel may hold unread bytes although the timeout for them has expired. A
     /// process that was suspended finds its timers expired before it reads what arrived in the
-    /// meantime. If true, the caller must poll the connection again before the timeout takes effect
-    /// (P5b).
+    /// meantime. If true, the caller must poll the connection again before the timeout takes
+    /// effect.
     pub(crate) fn may_have_unread(&self) -> bool {
         let found = self.final_read.load(Relaxed);
         let may_have = found == FinalRead::NotWanted as u8 || found == FinalRead::Data as u8;

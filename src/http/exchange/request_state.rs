@@ -263,7 +263,7 @@ impl RequestState {
             && self.connection.protocol == Protocol::Http1
             && self.connection.may_have_unread()
         {
-            // Bytes that have arrived by now are read first (P5b).
+            // Bytes that have arrived by now are read first.
             return Some(Waited::NotYet { look_again: now + CONFIRM_CHECK });
         }
         Some(waited)

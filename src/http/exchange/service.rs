@@ -661,7 +661,7 @@ impl HandlerState {
     }
 }
 
-/// Completes a response whose status or method allows no content.
+/// Sets the length fields of a response whose status or method allows no content.
 fn without_content<B>(
     mut response: Response<B>,
     content: Content,
