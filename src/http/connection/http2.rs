@@ -60,7 +60,7 @@ pub(crate) struct Http2<T: Transport, S: HttpService> {
     responded: bool,
     goaway: Goaway,
     since: Moment,
-    /// When the last stream ended, or the connection began; `None` while a stream is open.
+    /// When the last stream ended, or the connection began; `None` while the connection is busy.
     idle_since: Option<Moment>,
     seen_request: SeenRequest,
     /// The incomplete frame or header block: its kind, its identity, and when it was first seen

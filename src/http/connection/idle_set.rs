@@ -89,7 +89,7 @@ pub(crate) struct IdleSet<L: IdlePoller, S: HttpService> {
     resumed: Vec<Arc<ConnectionSlot>>,
 }
 
-/// Expired connections that are handled in one turn: other connections have deadlines, too.
+/// Maximum of expired connections handled in one turn: other connections have deadlines, too.
 const CLOSE_BATCH_MAX: usize = 256;
 
 struct IdleConnection<D> {

@@ -134,7 +134,7 @@ impl<T: Transport> Lingering<T> {
         Self { min_wait: RACE_WATCH, race: Race::Open, ..Self::after_response(io, Bytes::new()) }
     }
 
-    /// Closes it without a further wait.
+    /// Closes the transport without a further wait.
     pub(crate) fn cut(self) {
         close_at_once(self.io);
     }
@@ -264,8 +264,8 @@ pub(crate) fn close_after_response<T: Transport>(
     None
 }
 
-/// Closes a transport without a wait. Bytes that have arrived are read first: unread ones would turn the close into a reset, which
-/// destroys a complete response that is still on its way.
+/// Closes a transport without a wait. Bytes that have arrived are read first: unread ones would
+/// turn the close into a reset, which discards a complete response that is still on its way.
 pub(crate) fn close_at_once<T: Transport>(mut io: T) {
     io.discard_unread();
     let _ = Pin::new(&mut io).poll_shutdown(&mut Context::from_waker(Waker::noop()));

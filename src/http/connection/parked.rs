@@ -312,7 +312,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         self.len == 0
     }
 
-    /// Closes it without a wait.
+    /// Closes the transport without a wait.
     pub(crate) fn cut(&mut self) {
         if let Some(io) = self.io.take() {
             close_at_once(io);

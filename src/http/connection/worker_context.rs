@@ -157,13 +157,13 @@ impl<S: HttpService> WorkerContext<S> {
 
     // The sweep.
 
-    /// Requests that the first sweep from `at` on wakes the connection.
+    /// Sets a connection's deadline: the first sweep from `at` on wakes it.
     pub(crate) fn wake_at(&self, slot: &ConnectionSlot, at: Moment) {
         slot.set_due(at);
         self.schedule_sweep(at);
     }
 
-    /// Requests a sweep at `at`, or earlier.
+    /// Schedules a sweep at `at`, or earlier.
     pub(crate) fn schedule_sweep(&self, at: Moment) {
         if at < self.sweep_at() {
             self.sweep_at.fetch_min(at.as_nanos(), Relaxed);

@@ -149,7 +149,7 @@ impl ConnectionSlot {
         (packed != BUSY).then_some(Idle { awaited, since: Moment::from_nanos(packed >> 1) })
     }
 
-    /// Requests that the connection closes, if it still waits when it is polled.
+    /// Makes the connection close, if it still waits when it is polled.
     pub(crate) fn evict(&self) {
         self.evicted.store(true, Relaxed);
         self.wake();
@@ -159,8 +159,8 @@ impl ConnectionSlot {
         self.evicted.load(Relaxed)
     }
 
-    /// Whether the connection is to make room. Clears the request: a connection that was busy when
-    /// it was polled stays.
+    /// Whether [`Self::evict`] was called since the last call. A connection that is busy when it is
+    /// polled stays.
     pub(crate) fn take_evicted(&self) -> bool {
         self.is_evicted() && self.evicted.swap(false, Relaxed)
     }

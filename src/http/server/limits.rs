@@ -152,8 +152,9 @@ pub(crate) const READ_IN_TURN_MAX: u32 = 64 * 1024;
 /// that is larger. When they are full, nothing more is read, or taken from a response.
 pub(crate) const HTTP1_BUFFER: usize = 64 * 1024;
 
-/// Responses that wait for a flush and are settled one by one. They accumulate when the client of
-/// an HTTP/2 connection reads so slowly that the write buffer never becomes empty.
+/// Responses that wait for a flush of an HTTP/2 connection. From this number on each one is settled
+/// as soon as it was written, because a client that reads slowly may never let hyper's write buffer
+/// become empty.
 pub(crate) const ENDED_UNSENT_SETTLED: u32 = 16;
 
 /// Rounds of `http2_streams_max` requests that are read while the client does not read: it may

@@ -96,16 +96,17 @@ impl ServerMetrics {
 pub struct RequestStats {
     /// Requests with a complete head.
     pub started: u64,
-    /// The kernel took the handler's whole response. Includes a 500 after a panic.
+    /// Requests whose handler's response was passed to the kernel completely. Includes a 500 after
+    /// a panic.
     pub finished: u64,
-    /// The request's deadline, or the body timeout of its client, expired; the client got a 503.
+    /// Requests whose deadline, or whose client's body timeout, expired. The client got a 503.
     pub timed_out: u64,
     /// Requests that the shutdown cut, or whose body failed, panicked or did not match its
     /// `content-length`. The client got a 503 or 500 before the head, a reset after it.
     pub aborted: u64,
-    /// The client left first: it closed or reset its connection or its stream, or received nothing
-    /// of its response for the send timeout. An HTTP/1 request whose client has only shut its side
-    /// is served, unless [`HalfClose::Drop`](crate::HalfClose::Drop) is set.
+    /// Requests whose client left first: it closed or reset its connection or its stream, or
+    /// received nothing of its response for the send timeout. An HTTP/1 request whose client has
+    /// only shut its side is served, unless [`HalfClose::Drop`](crate::HalfClose::Drop) is set.
     pub gone: u64,
     /// Handlers and bodies that panicked, counted in addition to the outcomes.
     pub panicked: u64,

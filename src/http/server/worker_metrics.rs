@@ -48,8 +48,8 @@ impl WorkerMetrics {
         which(&self.requests).add(1, self.threads);
     }
 
-    /// Records the latency of a response that the kernel took whole at `now`; its request `arrived`
-    /// at that moment. The clock is read only if latencies are recorded.
+    /// Records the latency of a response: from `arrived`, when its request head was complete, to
+    /// `now`, when the kernel has taken it whole. The clock is read only if latencies are recorded.
     pub(crate) fn on_finished(&self, arrived: Moment, now: &impl Fn() -> Moment) {
         #[cfg(feature = "metrics")]
         self.latency.observe(now().as_nanos().saturating_sub(arrived.as_nanos()), self.threads);

@@ -38,7 +38,7 @@ const STALE_SLOTS_MAX: usize = 64;
 const SWEEP: Duration = Duration::from_millis(250);
 /// The longest time between two sweeps once a stop was requested.
 const SWEEP_STOPPING: Duration = Duration::from_millis(100);
-/// The shortest one: it prevents a busy loop when a connection asks for a time in the past.
+/// The shortest one: it prevents a busy loop when a connection sets a deadline in the past.
 const SWEEP_STOPPING_LEAST: Duration = Duration::from_millis(1);
 
 /// A worker's connections, its listeners, and what it waits for.
@@ -46,7 +46,7 @@ pub(super) struct Worker<L: Listener, S: HttpService> {
     context: Arc<WorkerContext<S>>,
     listeners: Listeners<L>,
     accepting: Accepting,
-    /// A lack of descriptors is logged once, not at every attempt.
+    /// The result of the last accept, so that a lack of descriptors is logged once only.
     last_accept: Accepted,
     slots: Vec<Arc<ConnectionSlot>>,
     idle_set: IdleSet<L::IdlePoller, S>,
