@@ -137,7 +137,7 @@ async fn drill(request: Request<Body>) -> Result<Answer, Box<Answer>> {
         "/stream" => Ok(stream(query.ms)),
         "/big" => Ok(big(query.bytes)),
         "/upgrade" => Ok(upgrade(request)),
-        _ => panic!("asked to by GET /panic"),
+        _ => panic!("requested by GET /panic"),
     }
 }
 
@@ -185,7 +185,7 @@ async fn stuck(query: &Query) -> Answer {
 
 fn work(request: &Request<Body>, ms: u64) -> Answer {
     request.body().context().spawn(sleep(ms));
-    text(StatusCode::ACCEPTED, "work begun\n")
+    text(StatusCode::ACCEPTED, "work started\n")
 }
 
 async fn echo(request: Request<Body>) -> Answer {
@@ -345,7 +345,7 @@ impl Query {
                 "chunked" => query.chunked = number(name, value, 1)? == 1,
                 _ => {
                     return Err(bad(&format!(
-                        "unknown parameter `{name}`; there are ms, bytes, head and chunked"
+                        "unknown parameter `{name}`; available: ms, bytes, head and chunked"
                     )));
                 }
             }
@@ -365,7 +365,8 @@ fn bad(reason: &str) -> Box<Answer> {
 }
 
 fn not_allowed(allowed: &'static str) -> Answer {
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {allowed}\n"));
+    let mut response =
+        text(StatusCode::METHOD_NOT_ALLOWED, format!("only {allowed} are allowed\n"));
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
 }

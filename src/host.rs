@@ -235,7 +235,7 @@ impl Builder {
     /// ```
     ///
     /// The service is made for each request, which only such a host pays for. Clients of a Unix socket have no `SocketAddr`: they
-    /// get a 500, and the log says why. A type of yours that implements `Connected<lameduck::env::Address>` takes both.
+    /// get a 500, and the log says why. A type of yours that implements `Connected<lameduck::runtime::Address>` takes both.
     pub fn tower<S, Kind>(self, service: S) -> Host<S::Service>
     where
         S: IntoHttpService<Kind>,

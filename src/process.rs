@@ -69,7 +69,8 @@ impl<S: HttpService> Host<S> {
         let signals = match UnixSignals::install() {
             Ok(signals) => signals,
             Err(error) => {
-                return self.not_started(format!("cannot listen to signals: {}", chain(&error)));
+                return self
+                    .not_started(format!("cannot install the signal handlers: {}", chain(&error)));
             }
         };
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
@@ -224,7 +225,7 @@ where
     // another thread: what a thread blocks its children inherit, and a user's child process could not be ended any more.
     let signals = driving
         .block_on(async { UnixSignals::install() })
-        .map_err(failed("cannot listen to signals"))?;
+        .map_err(failed("cannot install the signal handlers"))?;
     // Two threads, so that a hook which blocks one does not hold the others.
     let control = preflight::multi_threaded("lameduck-control", 2)
         .map_err(failed("cannot start the control runtime"))?;
@@ -303,7 +304,7 @@ fn network(config: &mut HostConfig) -> Result<OsNetwork, String> {
         ));
     }
     let spare_fds = SpareFds::new(SPARE_DESCRIPTORS).map_err(|error| {
-        format!("cannot keep descriptors in reserve: {}", chain(&with_limit(error)))
+        format!("cannot reserve file descriptors: {}", chain(&with_limit(error)))
     })?;
     let reuse_port = match settings.port_sharing {
         PortSharing::Exclusive => ReusePort::No,

@@ -66,7 +66,7 @@ impl<F: Future> Future for Unwind<F> {
 impl<F> Drop for Unwind<F> {
     fn drop(&mut self) {
         if let Err(panic) = self.discard() {
-            crate::log::error!(panic, "the app's code panicked as it was dropped");
+            crate::log::error!(panic, "the app's code panicked in a destructor");
         }
     }
 }

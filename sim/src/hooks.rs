@@ -1,6 +1,6 @@
 //! Hooks that act according to a script and record it.
 //!
-//! Records under the process's name: `hook begins` and `hook ends`, with the hook and its half
+//! Records under the process's name: `hook begins` and `hook ends`, with the hook and its stage
 //! (`start` or `stop`). A hook that is dropped or panics has no `hook ends`.
 
 use crate::{app::Actor, client};
@@ -21,7 +21,7 @@ pub struct HookScript {
     pub budget_ms: Option<u64>,
 }
 
-/// Script of one half of a hook pair.
+/// Script of one stage of a hook pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Act {
     /// How long the hook works before it ends.
@@ -30,7 +30,7 @@ pub struct Act {
     pub end: ActEnd,
 }
 
-/// How one half of a hook pair ends.
+/// How one stage of a hook pair ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ActEnd {
     /// With success.
@@ -99,8 +99,8 @@ impl HookScript {
     }
 }
 
-async fn act(actor: &Actor, hook: &str, half: &'static str, act: Act) -> io::Result<()> {
-    let fields = [("hook", hook.into()), ("half", half.into())];
+async fn act(actor: &Actor, hook: &str, stage: &'static str, act: Act) -> io::Result<()> {
+    let fields = [("hook", hook.into()), ("stage", stage.into())];
     actor.trace.record(&actor.name, "hook begins", &fields);
     client::pause(Duration::from_millis(act.after_ms)).await;
     let end = match act.end {

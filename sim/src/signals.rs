@@ -28,7 +28,7 @@ pub struct SignalSender {
 impl SignalSender {
     /// Sends one signal now. If the process has exited, the signal is lost and recorded as such.
     pub fn send(&self, signal: Signal) {
-        let fate = if self.sender.send(signal).is_ok() { "sent" } else { "nobody there" };
+        let fate = if self.sender.send(signal).is_ok() { "sent" } else { "no receiver" };
         self.trace.record(
             &self.actor,
             "signal",

@@ -26,20 +26,21 @@ use std::{
 /// Restarts the service under load and counts what was lost.
 #[derive(Debug, Parser)]
 struct Args {
-    /// How often.
+    /// Number of restarts
     #[arg(long, default_value_t = 20)]
     restarts: u64,
-    /// Busy clients with a kept connection; as many again take a new one for every request.
+    /// Number of busy clients with persistent connections; the same number opens a connection for
+    /// every request
     #[arg(long, default_value_t = 16)]
     clients: usize,
-    /// One-way latency in milliseconds, the most; each connection draws its own.
+    /// Maximum one-way latency in milliseconds; each connection draws its own
     #[arg(long, default_value_t = 3)]
     latency: u64,
-    /// Milliseconds of load before each signal. A connect that was kept out is tried again after a
-    /// second, so less than that finds most clients waiting.
+    /// Milliseconds of load before each signal. The kernel retries a dropped SYN after a second;
+    /// below that most clients are still waiting
     #[arg(long, default_value_t = 1_300)]
     every: u64,
-    /// Lame duck delay.
+    /// Lame duck delay
     #[arg(long, default_value = "300ms")]
     lame_duck: String,
     /// How one process hands over to the next: `restart` (the old one exits, then the new one
@@ -47,7 +48,7 @@ struct Args {
     /// new one starts beside the old one).
     #[arg(long, default_value = "restart")]
     hand_over: HandOver,
-    /// The service's binary.
+    /// Path of the service binary
     #[arg(long, default_value = "target/release/lameduck")]
     binary: PathBuf,
 }

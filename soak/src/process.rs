@@ -120,7 +120,7 @@ impl Service {
         };
         // From here on, an early return drops `me`, which kills the process.
         if !me.await_log(START_MAX, |line| line["phase"] == "serving") {
-            return Err(io::Error::other("it did not say that it serves"));
+            return Err(io::Error::other("the service did not log that it serves"));
         }
         let bound = me
             .log()
@@ -169,7 +169,10 @@ impl Service {
             if Instant::now() >= end {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "it did not exit in time"));
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the service did not exit in time",
+                ));
             }
             thread::sleep(Duration::from_millis(2));
         }

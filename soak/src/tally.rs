@@ -58,7 +58,7 @@ impl Tally {
     /// Returns all counts in one line.
     pub fn line(&self) -> String {
         format!(
-            "{} answered, {} lost, {} raced and sent again, {} refused before being sent, {} answered with 5xx",
+            "{} responses, {} lost, {} close races retried, {} connections refused, {} responses with 5xx",
             self.answered.load(Relaxed),
             self.lost.load(Relaxed),
             self.close_races.load(Relaxed),

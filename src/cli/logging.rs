@@ -35,7 +35,7 @@ const FLUSH_MAX: Duration = Duration::from_millis(400);
 
 /// Flushes queued lines when it is dropped, within at most 400 ms.
 #[derive(Debug)]
-#[must_use = "dropped at once, it would end the log"]
+#[must_use = "dropping it ends the log"]
 pub struct Log(Option<WorkerGuard>);
 
 impl Drop for Log {
@@ -68,7 +68,7 @@ impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Filter(reason) => f.write_str(reason),
-            Self::Thread(error) => write!(f, "cannot start the log's thread: {error}"),
+            Self::Thread(error) => write!(f, "cannot start the log thread: {error}"),
         }
     }
 }

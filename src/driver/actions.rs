@@ -158,7 +158,7 @@ where
             // failure during the drain is therefore never received too late.
             if let Err(error) = self.background.spawn(&self.spawner, self.main.tasks.token(), work)
             {
-                crate::log::error!(%error, "cannot run a background task");
+                crate::log::error!(%error, "cannot spawn a background task");
             }
         }
     }

@@ -115,7 +115,7 @@ where
             | HookState::Running
             | HookState::Dropped
             | HookState::Over => {
-                unreachable!("P11: {stage:?} of {hook:?} is not its next half")
+                unreachable!("P11: {stage:?} of {hook:?} is not its next stage")
             }
         }
     }
@@ -136,7 +136,7 @@ where
         });
         let work = async move { (stage, hook, running.await.ok().flatten()) };
         if let Err(error) = self.hook_tasks.spawn(&self.spawner, (), work) {
-            crate::log::error!(%error, "cannot run a hook");
+            crate::log::error!(%error, "cannot spawn a hook");
         }
     }
 

@@ -37,8 +37,8 @@ where
             && reason != StopReason::TaskFailed
         {
             let effect = match outcome {
-                Outcome::Applied => "it ends the current wait",
-                Outcome::Ignored => "it changes nothing: the stop is under way",
+                Outcome::Applied => "ends the current wait",
+                Outcome::Ignored => "ignored, the shutdown is in progress",
             };
             crate::log::info!(%reason, phase = self.lifecycle.phase().name(), effect, "further stop request");
         }
@@ -57,7 +57,7 @@ where
             crate::log::error!(
                 requests = stuck,
                 waiting_for,
-                "requests cut by the exit: their handlers block their worker"
+                "requests aborted at exit: their handlers block a worker thread"
             );
         }
         // The same holds for work that blocks its thread.
@@ -67,7 +67,7 @@ where
             crate::log::error!(
                 work = stuck_work,
                 waiting_for,
-                "work cut by the exit: it blocks its thread"
+                "work dropped at exit: it blocks its thread"
             );
         }
         let work_dropped = self.main.work_dropped.get() + stuck_work;
@@ -145,10 +145,10 @@ pub(super) const fn phase_message(phase: Phase) -> &'static str {
     match phase {
         Phase::Starting => "starting: not ready yet",
         Phase::Serving => "serving: ready",
-        Phase::LameDuck => "lame duck: not ready any more, all is still served",
+        Phase::LameDuck => "lame duck: no longer ready, still serving",
         Phase::Draining => "draining: listeners close, requests in flight finish",
-        Phase::Cancelling => "cancelling: what still runs is asked to return",
+        Phase::Cancelling => "cancelling: remaining requests and work are cancelled",
         Phase::CleaningUp => "cleaning up: stop hooks run",
-        Phase::Stopped => "stopped: nothing is left",
+        Phase::Stopped => "stopped: shutdown complete",
     }
 }

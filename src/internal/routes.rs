@@ -91,7 +91,8 @@ impl InternalService {
             _ => return Answering::Now(text(StatusCode::NOT_FOUND, NOT_FOUND)),
         };
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            let mut response =
+                text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n");
             // RFC 9110 §15.5.6: a 405 must list the allowed methods.
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return Answering::Now(response);
@@ -161,7 +162,7 @@ impl InternalService {
         let metrics = self.metrics.clone();
         self.page(move || {
             let Ok(page) = metrics.encode(format) else {
-                return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n");
+                return text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode the metrics\n");
             };
             let mut response = text(StatusCode::OK, page);
             let headers = response.headers_mut();
@@ -175,10 +176,10 @@ impl InternalService {
 
 #[cfg(feature = "metrics")]
 const NOT_FOUND: &str =
-    "not found; there are /liveness, /readiness, /serving, /startupz, /status and /metrics\n";
+    "not found; available: /liveness, /readiness, /serving, /startupz, /status and /metrics\n";
 #[cfg(not(feature = "metrics"))]
 const NOT_FOUND: &str =
-    "not found; there are /liveness, /readiness, /serving, /startupz and /status\n";
+    "not found; available: /liveness, /readiness, /serving, /startupz and /status\n";
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<InternalBody> {
     let mut response = Response::new(Full::new(body.into()));

@@ -57,7 +57,7 @@ struct Timeline {
 #[derive(Clone, Debug)]
 pub(crate) struct HookRunning {
     pub(crate) name: String,
-    pub(crate) half: &'static str,
+    pub(crate) stage: &'static str,
     pub(crate) since: Moment,
 }
 
@@ -133,8 +133,8 @@ impl HostStatus {
         (since, timeline.deadline)
     }
 
-    pub(crate) fn record_hook_running(&self, name: &str, half: &'static str, since: Moment) {
-        self.timeline().hook_running = Some(HookRunning { name: name.to_owned(), half, since });
+    pub(crate) fn record_hook_running(&self, name: &str, stage: &'static str, since: Moment) {
+        self.timeline().hook_running = Some(HookRunning { name: name.to_owned(), stage, since });
     }
 
     /// Records that the running stage of a hook pair ended at `now`.
@@ -210,7 +210,7 @@ impl HostStatus {
                 self.wedged_worker().into_iter().chain(self.failing_checks()).collect()
             }
             Phase::LameDuck => {
-                vec![format!("phase is {phase}, and the process began the stop itself")]
+                vec![format!("phase is {phase}, and the process requested the stop itself")]
             }
             Phase::Starting
             | Phase::Serving
@@ -243,8 +243,8 @@ impl HostStatus {
         let phase = self.main.phase();
         let (since, deadline) = self.since(phase, now);
         let hook_running = self.hook_running().map(|hook| {
-            let (name, half, ms) = (hook.name, hook.half, millis(now.since(hook.since)));
-            json!({"name": name, "half": half, "running_for_ms": ms})
+            let (name, stage, ms) = (hook.name, hook.stage, millis(now.since(hook.since)));
+            json!({"name": name, "stage": stage, "running_for_ms": ms})
         });
         let requests = self.main.metrics.requests();
         let checks: Vec<Value> = self

@@ -205,7 +205,7 @@ impl Lifecycle {
                 (State::CleaningUp { stop, step, late, .. }, _) => {
                     self.end_clean_up_step(now, stop, step, late, GiveUp::Overran);
                 }
-                (state, timer) => unreachable!("{timer:?} is no timer of {state:?}"),
+                (state, timer) => unreachable!("{timer:?} is not a timer of {state:?}"),
             }
         }
     }
@@ -541,7 +541,7 @@ impl Lifecycle {
     }
 
     fn stop(&mut self, now: Moment, reason: StopReason, worst_case: Duration) -> Stop {
-        assert!(self.history.stop.is_none(), "P1: a life has one stop");
+        assert!(self.history.stop.is_none(), "P1: a process has one stop");
         let stop = Stop { reason, at: now, deadline: now + worst_case };
         self.history.stop = Some(stop);
         self.history.failure = reason.is_failure().then_some(reason);

@@ -161,7 +161,7 @@ impl fmt::Display for PlanError {
             ),
             Self::HooksExceedCleanup { hooks, cleanup } => write!(
                 f,
-                "the stop hooks' own budgets add up to {hooks:?}, more than the {cleanup:?} they have together; \
+                "the budgets of the stop hooks add up to {hooks:?}, which exceeds cleanup={cleanup:?}; \
                  lower a hook's budget or raise cleanup"
             ),
         }

@@ -213,7 +213,7 @@ impl Listener for OsListener {
         match super::EpollPoller::new() {
             Ok(lot) => Some(lot),
             Err(error) => {
-                crate::log::warn!(%error, "idle connections keep a task each: no epoll for them");
+                crate::log::warn!(%error, "cannot create an epoll instance; every idle connection keeps a task");
                 None
             }
         }

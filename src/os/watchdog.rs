@@ -38,7 +38,7 @@ impl Watchdog {
                 block_signals();
                 watched.wait();
                 write_stderr_line(
-                    "watchdog: the shutdown is over its bound; exiting at once with code 5",
+                    "watchdog: the shutdown exceeded its bound; exiting at once with code 5",
                 );
                 // Not `std::process::exit`: it runs exit handlers and flushes standard output, and
                 // waits for ever if another thread is stuck in doing so.

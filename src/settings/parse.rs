@@ -55,7 +55,7 @@ pub(super) fn parse_port(text: &str, address_variable: &str) -> Result<u16, Stri
             // Service named `app` is enough.
             format!(
                 "expected a port from 0 to 65535; this looks like what Kubernetes injects for a Service of that name: set \
-                 enableServiceLinks: false in the pod, rename the Service, or set {address_variable}, which goes before it"
+                 enableServiceLinks: false in the pod, rename the Service, or set {address_variable}, which overrides it"
             )
         } else {
             "expected a port from 0 to 65535".to_owned()

@@ -75,7 +75,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_PORT",
         value: "PORT",
         default: "8080",
-        help: "Port of the main server, on every address (IPv6 and IPv4); 0 lets the system choose",
+        help: "Port of the main server on all addresses (IPv6 and IPv4); 0 lets the system choose",
         apply: |settings, value| {
             settings.add_main_address(ListenAddress::Port(parse_port(value, "APP_ADDR")?));
             Ok(())
@@ -87,7 +87,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "ADDRESS",
         default: "[::]:8080",
         help: "Address of the main server: [::]:8080, 127.0.0.1:0 or unix:/run/app.sock; may be repeated (in the variable: \
-               separated by commas); goes before a port",
+               separated by commas); overrides the port",
         apply: |settings, value| {
             settings.add_main_address(parse_address(value)?);
             Ok(())
@@ -97,8 +97,8 @@ pub const SETTINGS: &[Setting] = &[
         flag: "unix-mode",
         variable: "APP_UNIX_MODE",
         value: "MODE",
-        default: "by the umask",
-        help: "Permissions of the Unix sockets that this process binds, in octal: 660 lets the owner and the group connect",
+        default: "from the umask",
+        help: "Octal permissions of the Unix sockets that this process binds: 660 lets the owner and the group connect",
         apply: |settings, value| parse_mode(value).map(|mode| settings.unix_mode = Some(mode)),
     },
     Setting {
@@ -106,7 +106,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "INTERNAL_PORT",
         value: "PORT",
         default: "8081",
-        help: "Port of the internal server (probes, status), on every address",
+        help: "Port of the internal server (probes, status) on all addresses",
         apply: |settings, value| {
             settings.internal_address = ListenAddress::Port(parse_port(value, "INTERNAL_ADDR")?);
             Ok(())
@@ -117,7 +117,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "INTERNAL_ADDR",
         value: "ADDRESS",
         default: "[::]:8081",
-        help: "Address of the internal server; goes before a port",
+        help: "Address of the internal server; overrides the internal port",
         apply: |settings, value| {
             settings.internal_address = parse_address(value)?;
             Ok(())
@@ -128,8 +128,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "INTERNAL_HOSTS",
         value: "NAME",
         default: "none",
-        help: "Host name that the internal server responds to, in addition to IP addresses and localhost: app.default.svc, \
-               .default.svc for all below it, * for any; may be repeated (in the variable: separated by commas)",
+        help: "Host name that the internal server accepts, in addition to IP addresses and localhost: app.default.svc, \
+               .default.svc for all names below it, * for any name; may be repeated (in the variable: separated by commas)",
         apply: |settings, value| {
             settings.internal_hosts.push(parse_host_name(value)?);
             Ok(())
@@ -139,8 +139,8 @@ pub const SETTINGS: &[Setting] = &[
         flag: "app-version",
         variable: "APP_VERSION",
         value: "VERSION",
-        default: "the crate's",
-        help: "Version of the app, seen by every handler",
+        default: "the crate version",
+        help: "Version of the app, available to every handler",
         apply: |settings, value| {
             if http::HeaderValue::from_str(value).is_err() {
                 return Err("expected visible characters, since it is sent in a header".to_owned());
@@ -154,7 +154,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_REQUEST_TIMEOUT",
         value: "DURATION",
         default: "5s",
-        help: "Deadline of every request, from its complete head to the head of the answer; 0s for none",
+        help: "Deadline of every request, from its complete head to the response head; 0s disables it",
         apply: |settings, value| {
             let timeout = parse_duration(value)?;
             settings.request_timeout = (!timeout.is_zero()).then_some(timeout);
@@ -166,7 +166,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "STARTUP_LIMIT",
         value: "DURATION",
         default: "60s",
-        help: "Limit of the start: start hooks and listening",
+        help: "Time limit of the start: start hooks and opening the listeners",
         apply: |settings, value| parse_duration(value).map(|span| settings.plan.start = span),
     },
     Setting {
@@ -174,7 +174,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "SHUTDOWN_LAME_DUCK",
         value: "DURATION",
         default: "5s",
-        help: "Lame duck delay: from the stop request until the listeners close; readiness fails, all is served",
+        help: "Lame duck delay: from the stop request until the listeners close; readiness fails, all requests are served",
         apply: |settings, value| parse_duration(value).map(|span| settings.plan.lame_duck = span),
     },
     Setting {
@@ -182,7 +182,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "SHUTDOWN_DRAIN",
         value: "DURATION",
         default: "10s",
-        help: "Drain limit: requests in flight finish",
+        help: "Drain limit: time for the requests in flight to finish",
         apply: |settings, value| parse_duration(value).map(|span| settings.plan.drain = span),
     },
     Setting {
@@ -190,7 +190,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "SHUTDOWN_CANCEL",
         value: "DURATION",
         default: "3s",
-        help: "Cancel wait: contexts are cancelled, what still runs may return; then it is cut",
+        help: "Cancel wait: contexts are cancelled and handlers may return; then the rest is aborted",
         apply: |settings, value| parse_duration(value).map(|span| settings.plan.cancel = span),
     },
     Setting {
@@ -198,7 +198,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "SHUTDOWN_CLEANUP",
         value: "DURATION",
         default: "5s",
-        help: "Budget of all stop hooks together",
+        help: "Total time limit of all stop hooks",
         apply: |settings, value| parse_duration(value).map(|span| settings.plan.cleanup = span),
     },
     Setting {
@@ -206,7 +206,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "SHUTDOWN_INTERNAL_CLOSE",
         value: "DURATION",
         default: "1s",
-        help: "Limit of the internal server's own drain, last of all",
+        help: "Drain limit of the internal server, which closes last",
         apply: |settings, value| {
             parse_duration(value).map(|span| settings.plan.internal_close = span)
         },
@@ -216,15 +216,15 @@ pub const SETTINGS: &[Setting] = &[
         variable: "SHUTDOWN_GRACE_PERIOD",
         value: "DURATION",
         default: "30s",
-        help: "The platform's grace period, which the worst case must fit into; 0s for no check",
+        help: "Grace period of the platform; the worst-case shutdown must fit into it; 0s disables the check",
         apply: |settings, value| parse_duration(value).map(|span| settings.grace_period = span),
     },
     Setting {
         flag: "connections-max",
         variable: "APP_CONNECTIONS_MAX",
         value: "COUNT",
-        default: "the descriptor limit less 64",
-        help: "Connections at one time; at the limit idle ones are closed for new ones, or none is accepted",
+        default: "the descriptor limit minus 64",
+        help: "Maximum number of open connections; at the limit, idle ones are closed for new ones, or new ones wait",
         apply: |settings, value| {
             parse_count(value, 1, 10_000_000).map(|count| settings.limits.connections_max = count)
         },
@@ -234,7 +234,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_HEADER_BYTES_MAX",
         value: "BYTES",
         default: "32768",
-        help: "Bytes of a request head; more is answered with 431",
+        help: "Maximum size of a request head in bytes; a larger one gets a 431",
         apply: |settings, value| {
             parse_count(value, HEADER_BYTES_LEAST, 1024 * 1024)
                 .map(|count| settings.limits.header_bytes_max = count)
@@ -245,7 +245,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_HEADERS_MAX",
         value: "COUNT",
         default: "100",
-        help: "Header fields of a request; more is answered with 431",
+        help: "Maximum number of header fields of a request; more get a 431",
         apply: |settings, value| {
             parse_count(value, 1, 10_000).map(|count| settings.limits.headers_max = count)
         },
@@ -255,7 +255,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_FIRST_BYTE_TIMEOUT",
         value: "DURATION",
         default: "60s",
-        help: "From the accept of a connection to its first byte; then it is closed",
+        help: "Maximum time from the accept of a connection to its first byte; then it is closed",
         apply: |settings, value| {
             parse_some_duration(value).map(|span| settings.limits.first_byte_timeout = span)
         },
@@ -265,7 +265,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_HEADER_TIMEOUT",
         value: "DURATION",
         default: "10s",
-        help: "From the first byte of a request head to its last; then the client gets a 408",
+        help: "Maximum time from the first byte of a request head to its last; then the client gets a 408",
         apply: |settings, value| {
             parse_some_duration(value).map(|span| settings.limits.header_timeout = span)
         },
@@ -275,7 +275,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_SEND_TIMEOUT",
         value: "DURATION",
         default: "30s",
-        help: "How long a client may take nothing of a response that waits to leave; then the response is cut",
+        help: "Maximum time without a byte sent while a response is waiting to be sent; then the response is aborted",
         apply: |settings, value| {
             parse_some_duration(value).map(|span| settings.limits.send_timeout = span)
         },
@@ -285,7 +285,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_BODY_TIMEOUT",
         value: "DURATION",
         default: "30s",
-        help: "How long a client may send nothing of a body that the handler waits for; then it gets a 503",
+        help: "Maximum time without a byte received while a handler waits for the body; then the client gets a 503",
         apply: |settings, value| {
             parse_some_duration(value).map(|span| settings.limits.body_timeout = span)
         },
@@ -295,7 +295,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_KEEP_ALIVE",
         value: "DURATION",
         default: "620s",
-        help: "How long an idle connection is kept: longer than any balancer keeps its end",
+        help: "Maximum idle time of a connection; must be longer than the idle timeout of any balancer",
         apply: |settings, value| {
             parse_some_duration(value).map(|span| settings.limits.keep_alive = span)
         },
@@ -305,8 +305,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_HALF_CLOSE",
         value: "POLICY",
         default: "serve",
-        help: "When a client shuts its side of an HTTP/1 connection while its request runs: serve (the \
-               request's context is cancelled), drop (the request), or ignore",
+        help: "Action when a client half-closes an HTTP/1 connection while its request runs: serve (send the \
+               response, with the context cancelled), drop (the request), or ignore",
         apply: |settings, value| {
             parse_half_close(value).map(|policy| settings.limits.half_close = policy)
         },
@@ -316,7 +316,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_HTTP2_STREAMS_MAX",
         value: "COUNT",
         default: "200",
-        help: "Streams at one time on an HTTP/2 connection",
+        help: "Maximum number of concurrent streams on an HTTP/2 connection",
         apply: |settings, value| {
             let count = parse_count(value, 1, 1_000_000)?;
             settings.limits.http2_streams_max = u32::try_from(count).unwrap_or(u32::MAX);
@@ -328,7 +328,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_BACKLOG",
         value: "COUNT",
         default: "4096",
-        help: "Connections that the kernel completes before they are accepted, for each worker; net.core.somaxconn caps it",
+        help: "Maximum length of the accept queue of each worker; net.core.somaxconn caps it",
         apply: |settings, value| {
             settings.backlog = u32::try_from(parse_count(value, 1, 1_000_000)?).unwrap_or(u32::MAX);
             Ok(())
@@ -339,7 +339,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_TCP_NODELAY",
         value: "on|off",
         default: "on",
-        help: "Sends small writes at once; without it pipelined requests run at a tenth of the speed",
+        help: "Send small writes without delay (TCP_NODELAY); off makes pipelined requests ten times slower",
         apply: |settings, value| parse_switch(value).map(|on| settings.tcp_nodelay = on),
     },
     Setting {
@@ -347,8 +347,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_TCP_KEEPALIVE",
         value: "DURATION",
         default: "60s",
-        help: "After this much silence the kernel asks a peer whether it is still there, four times at a quarter of it, and then \
-               gives the connection up; at least 1s, 0s never asks",
+        help: "Idle time before the kernel sends keep-alive probes: four, at intervals of a quarter of it; then the \
+               connection is closed; at least 1s, 0s disables the probes",
         apply: |settings, value| {
             let silence = parse_duration(value)?;
             if !silence.is_zero() && silence < TCP_KEEPALIVE_LEAST {
@@ -362,8 +362,8 @@ pub const SETTINGS: &[Setting] = &[
         flag: "workers",
         variable: "APP_WORKERS",
         value: "COUNT",
-        default: "the cores the process may use",
-        help: "Worker threads of the main server",
+        default: "the available cores",
+        help: "Number of worker threads of the main server",
         apply: |settings, value| {
             settings.workers = NonZeroUsize::new(parse_count(value, 1, 1024)?);
             Ok(())

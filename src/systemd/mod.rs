@@ -46,7 +46,7 @@ pub(crate) fn install(config: &mut HostConfig, network: &OsNetwork) -> Result<()
         }
         Err(error) => {
             let error = format!("NOTIFY_SOCKET={}: {error}", address.to_string_lossy());
-            crate::log::warn!(error, "the service manager cannot be told anything");
+            crate::log::warn!(error, "cannot notify the service manager");
         }
     }
     Ok(())

@@ -92,7 +92,7 @@ impl Notifier {
             Err(error) => {
                 self.pending.status.clear();
                 if std::mem::replace(&mut self.was_heard, false) {
-                    crate::log::warn!(%error, "the service manager does not hear us; trying again");
+                    crate::log::warn!(%error, "cannot reach the service manager; retrying");
                 }
             }
         }

@@ -89,14 +89,14 @@ pub(super) fn inherit(
     for Handed { number, name, descriptor } in handed {
         let audience = if name == INTERNAL { ServerRole::Internal } else { ServerRole::Main };
         let address = network.inherit(audience, descriptor).map_err(|error| {
-            format!("cannot use descriptor {number} ({name:?}) that LISTEN_FDS hands over: {error}")
+            format!("cannot use descriptor {number} ({name:?}) from LISTEN_FDS: {error}")
         })?;
         match audience {
             ServerRole::Main => main.push(address),
             ServerRole::Internal if internal.is_none() => internal = Some(address),
             ServerRole::Internal => {
                 return Err(format!(
-                    "descriptor {number} is the second {name:?} in LISTEN_FDNAMES; there can be one"
+                    "descriptor {number} is the second {name:?} in LISTEN_FDNAMES; only one is allowed"
                 ));
             }
         }

@@ -71,7 +71,7 @@ fn a_refusal_names_the_value_the_limit_and_the_knobs() {
     let refused = Plan::default().check_hooks(&hooks).expect_err("7 s do not fit into 5 s");
     assert_eq!(
         refused.to_string(),
-        "the stop hooks' own budgets add up to 7s, more than the 5s they have together; lower a hook's budget or raise cleanup"
+        "the budgets of the stop hooks add up to 7s, which exceeds cleanup=5s; lower a hook's budget or raise cleanup"
     );
 }
 

@@ -224,7 +224,7 @@ fn a_body_that_panics_as_it_is_dropped_was_sent_whole_and_is_counted() {
     assert_eq!(http2.body(badly), "all of it");
     let report = app.end();
     assert_eq!(fates(&report), ([3, 0, 0, 3], 0), "{report:?}");
-    wait_for_line(&["ERROR", "a response body panicked", "GET", "/drops-badly"]);
+    wait_for_line(&["ERROR", "response body panicked", "GET", "/drops-badly"]);
 }
 
 // To an HTTP/1.0 client the end of the connection is the end of the answer. The panic came before the reset: half an answer and a FIN.
@@ -273,7 +273,7 @@ fn a_handler_that_panics_when_its_client_leaves_costs_its_request_alone() {
     leave(&app, "/waits");
     let report = app.end();
     assert_eq!(fates(&report), ([2, 0, 2, 2], 0), "{report:?}");
-    wait_for_line(&["ERROR", "a handler panicked", "GET", "/waits"]);
+    wait_for_line(&["ERROR", "handler panicked", "GET", "/waits"]);
 }
 
 // A proxy whose upstream broke, a file that was truncated: the client got a FIN and was counted gone though it waited, or was counted
@@ -304,7 +304,7 @@ fn a_body_shorter_than_its_content_length_is_aborted_and_named() {
     assert_eq!(report.connections.reset, 2, "{report:?}");
     wait_for_line(&[
         "ERROR",
-        "a response body failed",
+        "response body failed",
         "GET",
         "/short",
         "ended 6 bytes before its content-length",
@@ -345,7 +345,7 @@ fn a_body_longer_than_its_content_length_is_aborted_and_named() {
     assert_eq!(fates(&report), ([0, 6, 0, 0], 0), "{report:?}");
     wait_for_line(&[
         "ERROR",
-        "a response body failed",
+        "response body failed",
         "GET",
         "/long",
         "longer than its content-length",
@@ -422,7 +422,7 @@ fn a_head_that_contradicts_its_body_or_itself_becomes_a_500_that_is_logged_and_c
         }
         let stream = http2.get(&path);
         assert_eq!(http2.body(stream), "internal server error\n", "{path}");
-        wait_for_line(&["ERROR", "a response cannot be sent; the client gets a 500", "GET", &path]);
+        wait_for_line(&["ERROR", "invalid response; the client gets a 500", "GET", &path]);
     }
     for path in ["/full=4", "/full=4;4", "/stream=4", "/stream=4,%204", "/stream=004"] {
         assert_eq!(client.get(path).body(), "four", "{path}");
@@ -464,7 +464,7 @@ fn a_status_that_is_not_final_becomes_a_500_that_is_logged() {
         assert_eq!(http2.body(stream), "internal server error\n", "{status}");
         wait_for_line(&[
             "ERROR",
-            "a response cannot be sent; the client gets a 500",
+            "invalid response; the client gets a 500",
             "GET",
             &format!("/{status}"),
             "status",
@@ -631,7 +631,7 @@ fn a_body_that_fails_by_itself_in_the_drain_is_not_the_shutdowns() {
     let report = app.report();
     assert_eq!(fates(&report), ([0, 2, 0, 0], 0), "{report:?}");
     assert!(report.aborts.iter().all(|abort| !abort.by_shutdown), "{report:?}");
-    wait_for_line(&["ERROR", "a response body failed", "GET", "/fails", "the upstream broke"]);
+    wait_for_line(&["ERROR", "response body failed", "GET", "/fails", "the upstream broke"]);
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn a_panic_in_a_handler_is_a_500_for_its_client_and_nothing_for_others() {
         (&3.into(), &5.into()),
         "P5: a 500 is an answer"
     );
-    service.wait_for_line("asked to by GET /panic");
+    service.wait_for_line("requested by GET /panic");
 }
 
 #[test]

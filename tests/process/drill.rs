@@ -71,7 +71,7 @@ fn each_route_does_what_it_says() {
         ("stuck half done\n", Some("chunked"))
     );
     let work = service.get("/work?ms=1");
-    assert_eq!((work.status, work.body().as_str()), (202, "work begun\n"));
+    assert_eq!((work.status, work.body().as_str()), (202, "work started\n"));
     let stream = service.get("/stream?ms=250");
     assert_eq!(
         (stream.body().as_str(), stream.header("transfer-encoding")),
@@ -252,7 +252,7 @@ fn a_report_for_people_is_one_short_line() {
     assert!(told.starts_with("exit code 1 (failed), task failed, stopped in "), "{report}");
     assert!(
         told.contains(
-            "; 0 requests; error: background task drill failed: asked to by --drill=task"
+            "; 0 requests; error: background task drill failed: requested by --drill=task"
         ),
         "{report}"
     );

@@ -29,7 +29,7 @@ async fn hello_answers_with_its_version_and_closes_its_database_last() {
     assert_eq!(app.get_internal("/readiness").await.status, 200);
 
     app.terminate();
-    app.line("lame duck: not ready any more, all is still served").await;
+    app.line("lame duck: no longer ready, still serving").await;
     assert_eq!(app.get_internal("/readiness").await.status, 503);
     let answer = app.get("/").await;
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));

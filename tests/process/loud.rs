@@ -297,7 +297,7 @@ fn a_hook_a_check_and_a_task_are_reported_with_the_causes_of_their_errors() {
 #[test]
 fn a_body_and_a_handler_are_logged_with_the_causes_of_their_errors() {
     let ended = run("errors_served");
-    for event in ["a response body failed", "a handler failed"] {
+    for event in ["response body failed", "handler failed"] {
         let line = ended
             .stderr
             .lines()
@@ -342,7 +342,7 @@ fn stopped_in_its_start() {
     until("the internal server", || crate::support::Client::try_connect(app.internal).ok());
     until("the hook", || (app.status()["hook"]["name"] == "slow").then_some(()));
     app.signal(Terminate);
-    until("the stop hook", || (app.status()["hook"]["half"] == "stop").then_some(()));
+    until("the stop hook", || (app.status()["hook"]["stage"] == "stop").then_some(()));
     for _ in 1..signals {
         app.signal(Terminate);
         block(Duration::from_millis(300));

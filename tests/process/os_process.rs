@@ -278,7 +278,7 @@ fn the_watchdog_says_why() {
     let output = child(this_test!()).output().unwrap();
     assert!(
         String::from_utf8_lossy(&output.stderr)
-            .contains("watchdog: the shutdown is over its bound")
+            .contains("watchdog: the shutdown exceeded its bound")
     );
 }
 

@@ -380,7 +380,7 @@ fn serving_ends_at_once_after_a_stop_that_the_process_began_itself() {
     assert_eq!(refused.status, 503);
     assert_eq!(
         refused.body(),
-        "not serving: phase is lame_duck, and the process began the stop itself\n"
+        "not serving: phase is lame_duck, and the process requested the stop itself\n"
     );
     app.signal(Signal::Interrupt);
     assert_eq!(app.report().code(), 0);

@@ -124,8 +124,8 @@ fn a_client_that_sends_at_the_very_end_of_the_delay_is_served_or_may_send_again(
 }
 
 #[test]
-fn a_connection_that_was_not_used_in_the_delay_is_counted_as_untold() {
-    for (lame_duck, kept, untold) in [(5_000, 2, 2), (0, 2, 2), (5_000, 1, 1)] {
+fn a_connection_that_was_not_used_in_the_delay_is_counted_as_unannounced() {
+    for (lame_duck, kept, unannounced) in [(5_000, 2, 2), (0, 2, 2), (5_000, 1, 1)] {
         let mut scenario = scenario("idle connections");
         scenario.plan.lame_duck = lame_duck;
         // Their second request would come long after the exit.
@@ -139,7 +139,12 @@ fn a_connection_that_was_not_used_in_the_delay_is_counted_as_untold() {
         let outcome = play::<TurmoilNetWorld>(&scenario);
         let told_too_late = u64::from(lame_duck == 0);
         let connections = outcome.report.as_ref().unwrap().connections;
-        assert_eq!(connections.untold, untold + told_too_late, "{}", outcome.trace.text());
+        assert_eq!(
+            connections.unannounced,
+            unannounced + told_too_late,
+            "{}",
+            outcome.trace.text()
+        );
     }
 }
 

@@ -7,9 +7,9 @@ use lameduck_sim::{
     scenario::{Client, Outcome, RequestKind, Scenario, StopBy},
 };
 
-fn hooks_that(outcome: &Outcome, event: &str, half: &str) -> Vec<String> {
+fn hooks_that(outcome: &Outcome, event: &str, stage: &str) -> Vec<String> {
     let mut records = outcome.trace.events(event);
-    records.retain(|record| record.text("half") == Some(half));
+    records.retain(|record| record.text("stage") == Some(stage));
     records.iter().filter_map(|record| record.text("hook").map(str::to_owned)).collect()
 }
 
@@ -124,7 +124,8 @@ fn a_start_hook_that_finishes_in_the_instant_of_the_signal_stops_before_those_it
     let outcome = play::<TurmoilNetWorld>(&scenario);
     assert_eq!(hooks_that(&outcome, "hook ends", "start"), ["first", "second"]);
     let mut stops = outcome.trace.records();
-    stops.retain(|record| record.event.starts_with("hook ") && record.text("half") == Some("stop"));
+    stops
+        .retain(|record| record.event.starts_with("hook ") && record.text("stage") == Some("stop"));
     let told: Vec<_> = stops
         .iter()
         .map(|record| (record.event, record.text("hook").unwrap_or_default()))

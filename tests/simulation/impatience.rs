@@ -70,7 +70,7 @@ fn a_second_sigint<W: World>(bys: &[StopBy]) {
         let outcome = play::<W>(&busy().stop(cleaning_up + 100, by));
         let begun = outcome.trace.events("hook begins");
         let second =
-            begun.iter().filter(|record| record.text("half") == Some("stop")).nth(1).unwrap();
+            begun.iter().filter(|record| record.text("stage") == Some("stop")).nth(1).unwrap();
         assert_eq!(
             crate::stage::millis(second),
             cleaning_up + 100,

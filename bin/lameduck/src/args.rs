@@ -96,19 +96,19 @@ fn log_format(matches: &ArgMatches) -> LogFormat {
 fn command() -> Command {
     Command::new("lameduck")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("An HTTP service that loses no request in a deploy and always exits in bounded time")
+        .about("An HTTP service that loses no request during a deploy and always exits within a bound")
         .after_help(
-            "A flag goes before its variable. Durations carry a unit: 500ms, 5s, 1m.\n\n\
-             SIGTERM, SIGINT, SIGQUIT and SIGHUP ask for a stop; a further SIGINT or SIGQUIT ends the current wait.\n\n\
+            "A flag overrides its variable. Durations need a unit: 500ms, 5s, 1m.\n\n\
+             SIGTERM, SIGINT, SIGQUIT and SIGHUP request a stop; a further SIGINT or SIGQUIT ends the current wait.\n\n\
              Exit codes: 0 clean, 1 could not start or a background task failed, 2 bad usage or plan, 3 the shutdown \
-             cut requests,\n4 a stop hook failed or overran, 5 the watchdog ended the process.",
+             aborted requests,\n4 a stop hook failed or overran, 5 the watchdog ended the process.",
         )
         .args(cli::flags())
         .arg(
             Arg::new("reuse-port")
                 .long("reuse-port")
                 .action(ArgAction::SetTrue)
-                .help("Listen beside another process on the same port that says the same"),
+                .help("Share the port with another process that also sets this flag (SO_REUSEPORT)"),
         )
         .arg(
             Arg::new("drill")
@@ -120,15 +120,15 @@ fn command() -> Command {
                 .default_missing_value("none")
                 .value_parser(PossibleValuesParser::new(["none", "task", "hook", "exit"]))
                 .help(
-                    "Serve routes to practise shutdowns with: /slow, /stuck, /work, /echo, /stream, /big, /upgrade, /panic. With \
-                     a fault that happens: task (exit code 1), hook (4), exit (5)",
+                    "Serve routes to practise shutdowns: /slow, /stuck, /work, /echo, /stream, /big, /upgrade, /panic. With \
+                     a fault: task (exit code 1), hook (4), exit (5)",
                 ),
         )
         .arg(
             Arg::new("print-plan")
                 .long("print-plan")
                 .action(ArgAction::SetTrue)
-                .help("Print the shutdown sequence with its worst case, and exit"),
+                .help("Print the shutdown sequence with its worst case and exit"),
         )
         .arg(
             Arg::new("log-format")
@@ -136,9 +136,9 @@ fn command() -> Command {
                 .value_name("FORMAT")
                 .value_parser(PossibleValuesParser::new(["auto", "human", "json"]))
                 .default_value("auto")
-                .help("How log lines on stderr look; auto: human-readable on a terminal, else JSON"),
+                .help("Format of the log lines on stderr; auto: human-readable on a terminal, otherwise JSON"),
         )
         .arg(Arg::new("log-level").long("log-level").value_name("FILTER").help(
-            "What is logged: error, warn, info, debug, trace or a filter like RUST_LOG's [env: RUST_LOG] [default: info]",
+            "Log filter: error, warn, info, debug, trace, or the syntax of RUST_LOG, such as info,hyper=debug [env: RUST_LOG] [default: info]",
         ))
 }

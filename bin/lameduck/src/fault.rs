@@ -8,10 +8,10 @@ pub(crate) fn inject(builder: Builder, fault: Fault) -> Builder {
     match fault {
         Fault::None | Fault::Exit => builder,
         Fault::Task => {
-            builder.background("drill", |_| async { Err::<(), _>("asked to by --drill=task") })
+            builder.background("drill", |_| async { Err::<(), _>("requested by --drill=task") })
         }
         Fault::Hook => builder
-            .hook(Hook::on_stop("drill", || async { Err::<(), _>("asked to by --drill=hook") })),
+            .hook(Hook::on_stop("drill", || async { Err::<(), _>("requested by --drill=hook") })),
     }
 }
 

@@ -16,14 +16,18 @@ pub(crate) fn print(settings: &Settings) -> io::Result<()> {
 fn text(settings: &Settings) -> String {
     let plan = &settings.plan;
     let steps = [
-        ("lame duck", plan.lame_duck, "not ready, all is still served; lasts in full"),
+        ("lame duck", plan.lame_duck, "not ready, still serving; always lasts in full"),
         ("drain", plan.drain, "listeners closed, requests in flight finish"),
-        ("cancel", plan.cancel, "contexts cancelled, what still runs may return, then it is cut"),
-        ("clean up", plan.cleanup, "stop hooks run, last first"),
-        ("internal close", plan.internal_close, "probes are answered until here"),
+        (
+            "cancel",
+            plan.cancel,
+            "contexts cancelled, handlers may return, then the rest is aborted",
+        ),
+        ("clean up", plan.cleanup, "stop hooks run in reverse order"),
+        ("internal close", plan.internal_close, "probes get responses until the end of this step"),
     ];
     let mut at = Duration::ZERO;
-    let mut text = String::from("step            from at latest   to at latest   what happens\n");
+    let mut text = String::from("step            latest begin     latest end     what happens\n");
     for (name, span, what) in steps {
         let end = at + span;
         text += &format!(

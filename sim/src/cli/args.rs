@@ -4,55 +4,55 @@ use clap::{Parser, Subcommand};
 use lameduck_sim::{Case, draw::draw, explore::Network};
 use std::{io, ops::Range, path::PathBuf, time::Duration};
 
-/// Finds shutdown bugs: draws scenarios from seeds, plays them in a simulated world, and holds them against every promise.
+/// Finds shutdown bugs: generates scenarios from seeds, runs them in a simulated network, and checks every promise
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
-    /// Which seeds to explore: FROM..TO, without TO itself
+    /// Seeds to explore: FROM..TO, TO excluded
     #[arg(long, value_name = "FROM..TO", value_parser = seeds, default_value = "0..5000")]
     pub(crate) seeds: Range<u64>,
-    /// Explore for so long instead, from the first seed on: 90s, 10m, 8h
+    /// Explore for this time instead, starting at the first seed: 90s, 10m, 8h
     #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
     pub(crate) time: Option<Duration>,
-    /// The simulated network: turmoil-net or turmoil
+    /// Simulated network: turmoil-net or turmoil
     #[arg(long, value_name = "NAME", default_value = "turmoil-net")]
     pub(crate) network: Network,
-    /// How many worlds at one time; as many as there are cores unless said
+    /// Number of scenarios that run in parallel [default: the number of cores]
     #[arg(long, value_name = "COUNT")]
     pub(crate) threads: Option<usize>,
-    /// Play the scenario of one seed
+    /// Run the scenario of one seed
     #[arg(long, value_name = "SEED", conflicts_with_all = ["replay", "time"])]
     pub(crate) seed: Option<u64>,
-    /// Play the scenario of a file, such as those in sim/corpus and sim/failures
+    /// Run the scenario in a file, such as those in sim/corpus and sim/failures
     #[arg(long, value_name = "FILE", conflicts_with = "time")]
     pub(crate) replay: Option<PathBuf>,
-    /// With --seed or --replay: the full trace on stdout
+    /// With --seed or --replay: print the full trace on stdout
     #[arg(long)]
     pub(crate) trace: bool,
-    /// With --seed, --replay or --log: draw the timeline into this file
+    /// With --seed, --replay or --log: write the timeline to this SVG file
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
-    /// Draw the shutdown of a real process from its JSON log
+    /// Draw the timeline of a real shutdown from the JSON log of the process
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "replay", "time"])]
     pub(crate) log: Option<PathBuf>,
-    /// The summary as JSON on stdout; with --seed or --replay, the scenario
+    /// Print the summary as JSON on stdout; with --seed or --replay: the scenario
     #[arg(long)]
     pub(crate) json: bool,
-    /// Play all seeds whatever they break, and print those that broke something, a line each
+    /// Run all seeds even after a failure, and print one line per failed seed
     #[arg(long, hide = true)]
     pub(crate) census: bool,
 }
 
-/// What else there is to do.
+/// Subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Apply each patch of sim/zoo to a copy of the tree, and see how many seeds it takes to find what it breaks
+    /// Apply each patch of sim/zoo to a copy of the tree, and count the seeds until the bug is found
     Zoo {
-        /// Only those whose names contain one of these
+        /// Run only patches whose names contain one of these
         names: Vec<String>,
-        /// How many seeds each is given
+        /// Number of seeds per patch
         #[arg(long, value_name = "COUNT", default_value_t = 2_000)]
         seeds: u64,
     },
@@ -80,11 +80,12 @@ impl Args {
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {
-    let (from, to) = text.split_once("..").ok_or("FROM..TO is two numbers, such as 0..5000")?;
+    let (from, to) =
+        text.split_once("..").ok_or("expected FROM..TO, two numbers such as 0..5000")?;
     let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
     let range = number(from)?..number(to)?;
     if range.is_empty() {
-        return Err(format!("there is no seed in {text}"));
+        return Err(format!("the range {text} is empty"));
     }
     Ok(range)
 }

@@ -207,13 +207,13 @@ fn requests(all: &mut Vec<Sometimes>) {
     link("drained", |coverage| {
         coverage.report().is_some_and(|report| report.connections.drained > 0)
     });
-    link("raced", |coverage| {
+    link("close_races", |coverage| {
         coverage.report().is_some_and(|report| report.connections.close_races > 0)
     });
     link("reset", |coverage| coverage.report().is_some_and(|report| report.connections.reset > 0));
     link("GOAWAY in the lame duck delay", |coverage| coverage.goaway_in(Phase::LameDuck));
-    link("untold", |coverage| {
-        coverage.report().is_some_and(|report| report.connections.untold > 0)
+    link("unannounced", |coverage| {
+        coverage.report().is_some_and(|report| report.connections.unannounced > 0)
     });
     link("opened in the delay, and announced in it by GOAWAY", |coverage| {
         coverage.announced_late(|observed| coverage.has_goaway(observed))

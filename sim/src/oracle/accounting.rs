@@ -233,7 +233,10 @@ pub(super) fn races_are_counted(history: &RunHistory<'_>, report: &Report) -> Re
 
 /// Checks that connections which the drain closed without an announcement are counted, and no
 /// others.
-pub(super) fn untold_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+pub(super) fn unannounced_closes_are_counted(
+    history: &RunHistory<'_>,
+    report: &Report,
+) -> Result<(), String> {
     let connections = &report.connections;
     let announced = |observed: &&ObservedRequest| matches!(observed.head, Some((_, _, true)));
     let key = |observed: &ObservedRequest| (observed.client, observed.connection);
@@ -246,19 +249,19 @@ pub(super) fn untold_are_counted(history: &RunHistory<'_>, report: &Report) -> R
     told.extend(
         history.records.iter().filter(|record| record.event == "goaway").filter_map(number),
     );
-    if connections.untold + told.len() as u64 > connections.accepted {
+    if connections.unannounced + told.len() as u64 > connections.accepted {
         return Err(format!(
-            "{} of {} connections saw an announcement, and the host counts {} untold",
+            "{} of {} connections saw an announcement, and the host counts {} unannounced",
             told.len(),
             connections.accepted,
-            connections.untold
+            connections.unannounced
         ));
     }
     let (Some(draining), Some(exit)) = (history.began(Phase::Draining), history.exit()) else {
-        return if connections.untold == 0 {
+        return if connections.unannounced == 0 {
             Ok(())
         } else {
-            Err(untold_without_drain(connections.untold))
+            Err(unannounced_without_drain(connections.unannounced))
         };
     };
     // A connection that is closed because of an unread body was never idle.
@@ -285,17 +288,19 @@ pub(super) fn untold_are_counted(history: &RunHistory<'_>, report: &Report) -> R
             && client.is_some_and(keeps)
     });
     let closed = closed.filter_map(number).filter(|key| !told.contains(key)).count() as u64;
-    if history.delivers() && closed > connections.untold {
+    if history.delivers() && closed > connections.unannounced {
         return Err(format!(
             "{closed} idle connections were closed without an announcement, and the host counts {}",
-            connections.untold
+            connections.unannounced
         ));
     }
     Ok(())
 }
 
-fn untold_without_drain(untold: u64) -> String {
-    format!("nothing was drained, and the host counts {untold} connections that it closed untold")
+fn unannounced_without_drain(unannounced: u64) -> String {
+    format!(
+        "nothing was drained, and the host counts {unannounced} connections that it closed unannounced"
+    )
 }
 
 pub(super) fn is_http2(client: Option<&Client>) -> bool {
@@ -476,7 +481,7 @@ fn hooks_are_told_as_they_were(history: &RunHistory<'_>, report: &Report) -> Res
         };
         let when = |event: &'static str| {
             let mine = |record: &&Record| {
-                record.text("half") == Some(half) && record.text("hook") == Some(&script.name)
+                record.text("stage") == Some(half) && record.text("hook") == Some(&script.name)
             };
             history.server(event).find(mine).map(|record| record.at)
         };

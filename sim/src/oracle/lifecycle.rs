@@ -166,8 +166,9 @@ fn the_running_hook_is_given_up(
     place: usize,
     at: Duration,
 ) -> Result<(), String> {
-    let of_a_stop =
-        |record: &&Record| record.text("half") == Some("stop") && record.event.starts_with("hook ");
+    let of_a_stop = |record: &&Record| {
+        record.text("stage") == Some("stop") && record.event.starts_with("hook ")
+    };
     let (before, after) = history.records.split_at(place);
     let hook = before.iter().rfind(of_a_stop).filter(|last| last.event == "hook begins");
     let Some(hook) = hook.and_then(|hook| hook.text("hook")) else {
@@ -177,7 +178,7 @@ fn the_running_hook_is_given_up(
     let is_over = |record: &&Record| {
         let said = record.text("end").is_some_and(|end| end.starts_with("stop"));
         record.text("hook") == Some(hook)
-            && (said || (record.event == "hook ends" && record.text("half") == Some("stop")))
+            && (said || (record.event == "hook ends" && record.text("stage") == Some("stop")))
     };
     let was_over = before.iter().any(|record| is_over(&record));
     let by = after.iter().find(is_over).map(|over| over.at);

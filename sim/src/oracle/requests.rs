@@ -477,7 +477,7 @@ pub(super) fn cancel_after_drain(history: &RunHistory<'_>) -> Judgement {
     let first_hook = history
         .records
         .iter()
-        .position(|record| record.event == "hook begins" && record.text("half") == Some("stop"));
+        .position(|record| record.event == "hook begins" && record.text("stage") == Some("stop"));
     let time_was_up = history.is_impatient()
         || history
             .span(Phase::Cancelling)

@@ -68,7 +68,7 @@ impl ErrorKind {
         };
         if status != 503 || is(SLOW_CANCELLED) {
             Self::Anything
-        } else if is("request aborted: the service is shutting down and the drain is over\n") {
+        } else if is("request aborted: the service is shutting down and the drain has ended\n") {
             Self::Aborted
         } else if is(
             "request aborted: its body stopped arriving while the service was shutting down\n",
@@ -269,7 +269,7 @@ impl<'a> RunHistory<'a> {
     /// Returns the further stop requests that end a wait, each with the index of its record.
     pub fn impatient(&self) -> impl Iterator<Item = (usize, &Record)> {
         let observed = |record: &Record| {
-            &*record.actor == SERVER && matches!(record.event, "signal" | "asked by code")
+            &*record.actor == SERVER && matches!(record.event, "signal" | "shutdown handle")
         };
         let stops = self.records.iter().enumerate().filter(move |(_, record)| observed(record));
         stops

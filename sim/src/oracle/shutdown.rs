@@ -278,7 +278,7 @@ pub(super) fn prompt(history: &RunHistory<'_>) -> Judgement {
 
 /// Checks that each stop hook begins when the one before it ended.
 fn hooks_follow_each_other(history: &RunHistory<'_>) -> Result<(), String> {
-    let is_stop = |record: &&Record| record.text("half") == Some("stop");
+    let is_stop = |record: &&Record| record.text("stage") == Some("stop");
     let mut free = history.began(Phase::CleaningUp);
     for record in history
         .records
@@ -355,7 +355,8 @@ fn nobody_waits_for_what_is_over(history: &RunHistory<'_>) -> Result<(), String>
 /// P11: a stop hook runs once if its start hook finished, in reverse order.
 pub(super) fn hooks_in_pairs(history: &RunHistory<'_>) -> Judgement {
     let of = |event: &'static str, half: &'static str| -> Vec<&str> {
-        let records = history.server(event).filter(move |record| record.text("half") == Some(half));
+        let records =
+            history.server(event).filter(move |record| record.text("stage") == Some(half));
         records.filter_map(|record: &Record| record.text("hook")).collect()
     };
     let started: Vec<&str> = {
@@ -407,7 +408,7 @@ fn what_is_given_up_is_over(history: &RunHistory<'_>) -> Result<(), String> {
         let hook = record.text("hook");
         let ends = |later: &&Record| {
             later.event == "hook ends"
-                && later.text("half") == Some("stop")
+                && later.text("stage") == Some("stop")
                 && later.text("hook") == hook
                 && later.at > record.at
         };
@@ -431,7 +432,7 @@ pub(super) fn the_exit_tells_the_truth(history: &RunHistory<'_>) -> Judgement {
     the_reason_is_the_first(history, report)?;
     accounting::the_books_agree(history, report)?;
     accounting::races_are_counted(history, report)?;
-    accounting::untold_are_counted(history, report)?;
+    accounting::unannounced_closes_are_counted(history, report)?;
     accounting::the_exit_follows(history)?;
     let Some(task_failed) = history.a_task_failed() else { return Ok(Exercise::No) };
     let start_failed = report.hooks.iter().any(accounting::is_failed_start);
@@ -498,7 +499,7 @@ pub(super) fn the_exit_tells_the_truth(history: &RunHistory<'_>) -> Judgement {
     let broke = history.scenario.hooks.iter().find(|hook| {
         hook.stop.end != ActEnd::Done
             && history.server("hook begins").any(|record| {
-                record.text("half") == Some("stop")
+                record.text("stage") == Some("stop")
                     && record.text("hook") == Some(hook.name.as_str())
             })
     });
@@ -525,8 +526,8 @@ fn the_reason_is_the_first(history: &RunHistory<'_>, report: &Report) -> Result<
         ));
     }
     let asks = |record: &&Record| {
-        matches!(record.event, "signal" | "asked by code")
-            && record.text("fate") != Some("nobody there")
+        matches!(record.event, "signal" | "shutdown handle")
+            && record.text("fate") != Some("no receiver")
     };
     let mut observed = history.records.iter().filter(asks);
     let (Some(first), Some(reason)) = (observed.next(), report.reason) else { return Ok(()) };

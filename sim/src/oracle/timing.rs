@@ -415,7 +415,7 @@ pub(super) fn lurkers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
         history.impatient().any(|(_, signal)| signal.at >= cleaning_up && signal.at <= stopped);
     let is_stop = |record: &&Record| {
         let said = record.text("end").is_some_and(|end| end.starts_with("stop"));
-        said || (record.text("half") == Some("stop") && record.event != "hook report")
+        said || (record.text("stage") == Some("stop") && record.event != "hook report")
     };
     let last = history.records.iter().filter(is_stop).map(|record| record.at).max();
     let closes = last.map_or(cleaning_up, |last| last.max(cleaning_up));

@@ -233,7 +233,7 @@ async fn ask_to_stop(
         now_ms = stop.at_ms;
         match stop.by {
             StopBy::Handle => {
-                signals.note("asked by code");
+                signals.note("shutdown handle");
                 handle.stop();
             }
             StopBy::Sigterm | StopBy::Sigint | StopBy::Sigquit | StopBy::Sighup => {

@@ -15,7 +15,9 @@ pub struct NoPhases;
 
 impl fmt::Display for NoPhases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("there is no phase in it; a log as JSON is wanted (--log-format json), with the level info")
+        f.write_str(
+            "the log contains no phase; a JSON log with level info is required (--log-format json)",
+        )
     }
 }
 
@@ -49,7 +51,7 @@ impl Picture {
 
         let mut stops = Vec::new();
         let mut rows = Vec::new();
-        let mut outcome = String::from("it has not ended");
+        let mut outcome = String::from("the process has not exited");
         let mut deadlines = Vec::new();
         for (time, line) in &lines {
             let at = at(*time);
@@ -129,11 +131,15 @@ fn abort(line: &Value, at: Duration) -> Row {
 }
 
 fn hook(line: &Value, at: Duration, cleaning_up: Option<Duration>) -> Row {
-    let half = line["half"].as_str().unwrap_or("stop");
-    let from = if half == "stop" { cleaning_up.unwrap_or(at) } else { Duration::ZERO };
+    let stage = line["stage"].as_str().unwrap_or("stop");
+    let from = if stage == "stop" { cleaning_up.unwrap_or(at) } else { Duration::ZERO };
     let kind = if said(line) == "hook done" { Kind::Hook } else { Kind::HookBroken };
     let label = format!("hook {}", line["hook"].as_str().unwrap_or_default());
-    Row { label, bars: vec![Bar { from, to: at, kind, label: half.to_owned() }], marks: Vec::new() }
+    Row {
+        label,
+        bars: vec![Bar { from, to: at, kind, label: stage.to_owned() }],
+        marks: Vec::new(),
+    }
 }
 
 fn report(line: &Value) -> String {
@@ -163,7 +169,7 @@ mod tests {
 {"timestamp":"2026-01-01T00:00:00.010000Z","level":"INFO","message":"serving: ready","phase":"serving","in_flight":0}
 not a line of ours
 {"timestamp":"2026-01-01T00:00:01.000000Z","level":"INFO","message":"lame duck","phase":"lame_duck","in_flight":1,"reason":"SIGINT"}
-{"timestamp":"2026-01-01T00:00:01.500000Z","level":"INFO","message":"further stop request","effect":"it ends the current wait","phase":"draining","reason":"SIGINT"}
+{"timestamp":"2026-01-01T00:00:01.500000Z","level":"INFO","message":"further stop request","effect":"ends the current wait","phase":"draining","reason":"SIGINT"}
 {"timestamp":"2026-01-01T00:00:01.500000Z","level":"INFO","message":"draining","phase":"draining","in_flight":1,"reason":"SIGINT"}
 {"timestamp":"2026-01-01T00:00:02.000000Z","level":"INFO","message":"cancelling","phase":"cancelling","in_flight":1}
 {"timestamp":"2026-01-01T00:00:02.750000Z","level":"WARN","message":"request aborted","path":"/stuck","age_ms":2000,"phase":"cancelling","head_sent":false}

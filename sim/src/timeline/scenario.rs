@@ -37,7 +37,7 @@ impl Picture {
 
 fn ending(outcome: &Outcome) -> String {
     let Some(report) = &outcome.report else {
-        return "no report: the watchdog ended it".to_owned();
+        return "no report: the watchdog ended the process".to_owned();
     };
     let requests = &report.requests;
     format!(
@@ -65,8 +65,8 @@ fn bands(history: &RunHistory<'_>, last: Duration) -> Vec<Band> {
 
 fn stops(history: &RunHistory<'_>) -> Vec<Mark> {
     let observed = |record: &&Record| {
-        matches!(record.event, "signal" | "asked by code")
-            && record.text("fate") != Some("nobody there")
+        matches!(record.event, "signal" | "shutdown handle")
+            && record.text("fate") != Some("no receiver")
     };
     let what = |record: &Record| record.text("signal").unwrap_or("stop()").to_owned();
     history
@@ -85,7 +85,7 @@ fn deadlines(history: &RunHistory<'_>) -> Vec<Mark> {
             all.push(Mark { at: began + history.world(span), what: what.to_owned() });
         }
     };
-    after(Phase::LameDuck, plan.lame_duck, "delay over");
+    after(Phase::LameDuck, plan.lame_duck, "delay ends");
     after(Phase::Draining, plan.drain, "drain limit");
     after(Phase::Cancelling, plan.cancel.saturating_sub(ABORT_FLUSH), "abort");
     all
@@ -99,9 +99,9 @@ fn hooks(history: &RunHistory<'_>, last: Duration) -> Vec<Row> {
         };
         let mut bars = Vec::new();
         for begins in mine("hook begins") {
-            let half = begins.text("half").unwrap_or_default();
+            let half = begins.text("stage").unwrap_or_default();
             let scripted = if half == "stop" { hook.stop.end } else { hook.start.end };
-            let ends = mine("hook ends").find(|record| record.text("half") == Some(half));
+            let ends = mine("hook ends").find(|record| record.text("stage") == Some(half));
             // A hook that was given up or panicked has no end in the trace; its log line has the
             // time.
             let lost = || {

@@ -18,28 +18,28 @@ use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 /// failed.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Which balancer.
+    /// Balancer to test
     #[arg(long, value_enum, default_value = "both")]
     behind: Behind,
-    /// At least so many restarts behind each.
+    /// Minimum number of restarts per balancer
     #[arg(long, default_value_t = 30)]
     restarts: u64,
-    /// At least so many answers through each.
+    /// Minimum number of responses per balancer
     #[arg(long, default_value_t = 100_000)]
     answers: u64,
-    /// Clients that keep their connection.
+    /// Clients with persistent connections
     #[arg(long, default_value_t = 24)]
     keeping: usize,
-    /// Clients that take a new one for every request.
+    /// Clients that open a connection for every request
     #[arg(long, default_value_t = 8)]
     per_request: usize,
-    /// Lame duck delay; 0s is the control that must fail behind HAProxy.
+    /// Lame duck delay; with 0s requests must fail behind HAProxy
     #[arg(long, default_value = "500ms")]
     lame_duck: String,
-    /// Behind each, it gives up after so many minutes.
+    /// Time limit per balancer in minutes
     #[arg(long, default_value_t = 20)]
     minutes: u64,
-    /// The service's binary.
+    /// Path of the service binary
     #[arg(long, default_value = "target/release/lameduck")]
     binary: PathBuf,
 }
@@ -63,7 +63,7 @@ async fn main() -> io::Result<ExitCode> {
     for kind in kinds {
         outcomes.push((*kind, one(*kind, &args).await?));
     }
-    println!("balancer   restarts   answered     failed   requests/s   unclean exits");
+    println!("balancer   restarts  responses     failed   requests/s   unclean exits");
     for (kind, outcome) in &outcomes {
         println!(
             "{:<8} {:>10} {:>10} {:>10} {:>12.0} {:>15}",
@@ -106,7 +106,7 @@ async fn one(kind: Kind, args: &Args) -> io::Result<Outcome> {
         // Once the restarts are done, it continues until there are enough responses.
         bar.set_length(args.restarts.max(progress.restarts));
         bar.set_position(progress.restarts);
-        bar.set_message(format!("{} answered, {} failed", progress.answered, progress.failed));
+        bar.set_message(format!("{} responses, {} failed", progress.answered, progress.failed));
     })
     .await;
     bar.finish_and_clear();

@@ -307,7 +307,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         let Some(connection) = self.connections.get(key) else { return Moment::NEVER };
         if self.worker.server().is_cutting() {
             if connection.state == IdleState::Waiting {
-                self.worker.server().metrics.untold.add_one();
+                self.worker.server().metrics.unannounced.add_one();
             }
             self.close(key);
             return Moment::NEVER;
@@ -357,7 +357,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                         .poll_shutdown(&mut Context::from_waker(Waker::noop()));
                     connection.info.since = now;
                     connection.state = IdleState::Closing(Race::Open);
-                    self.worker.server().metrics.untold.add_one();
+                    self.worker.server().metrics.unannounced.add_one();
                     return now + RACE_WATCH;
                 }
             },
@@ -501,7 +501,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 Some((connection.info, slot, io, read))
             }
             Err(error) => {
-                crate::log::warn!(%error, "an idle connection could not be awakened");
+                crate::log::warn!(%error, "cannot resume an idle connection; closing it");
                 self.count_closed();
                 None
             }

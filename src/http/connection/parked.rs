@@ -340,7 +340,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         }
         match self.begun() {
             0 if worker.server().phase() >= Phase::Draining => {
-                worker.server().metrics.note_untold(slot);
+                worker.server().metrics.count_unannounced(slot);
             }
             0 => {}
             // This may be the beginning of a POST.

@@ -208,7 +208,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
             }
             State::Parked(mut parked) => {
                 if parked.is_idle() {
-                    self.worker.server().metrics.note_untold(&self.slot);
+                    self.worker.server().metrics.count_unannounced(&self.slot);
                 }
                 parked.cut();
                 false

@@ -13,7 +13,7 @@ pub(crate) fn check<B>(request: &mut Request<B>) -> Result<(), &'static str> {
     let version = request.version();
     let host = host_of(request.headers())?;
     if version == Version::HTTP_11 && host.is_none() {
-        return Err("no host header field");
+        return Err("missing host header field");
     }
     let Some(authority) = request.uri().authority() else { return Ok(()) };
     if authority.as_str().contains('@') {

@@ -95,8 +95,10 @@ fn parse(value: &[u8]) -> Option<u64> {
 impl fmt::Display for LengthError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid(value) => write!(f, "content-length {value:?} is no length"),
-            Self::Several(one, other) => write!(f, "content-length is {one} and {other}"),
+            Self::Invalid(value) => write!(f, "content-length {value:?} is not a length"),
+            Self::Several(one, other) => {
+                write!(f, "several values of content-length: {one} and {other}")
+            }
             Self::WithTransferEncoding(says) => {
                 write!(f, "content-length {says} together with transfer-encoding")
             }
@@ -148,10 +150,10 @@ mod tests {
             &["99999999999999999999"],
             &["5 5"],
         ] {
-            assert!(said(values).unwrap_err().ends_with("is no length"), "{values:?}");
+            assert!(said(values).unwrap_err().ends_with("is not a length"), "{values:?}");
         }
-        assert_eq!(said(&["5", "6"]), Err("content-length is 5 and 6".to_owned()));
-        assert_eq!(said(&["5, 6"]), Err("content-length is 5 and 6".to_owned()));
+        assert_eq!(said(&["5", "6"]), Err("several values of content-length: 5 and 6".to_owned()));
+        assert_eq!(said(&["5, 6"]), Err("several values of content-length: 5 and 6".to_owned()));
     }
 
     #[test]

@@ -463,7 +463,7 @@ impl InFlight {
     #[cold]
     pub(crate) fn log_refusal(&self, why: &dyn fmt::Display) {
         let (method, path) = self.method_and_path();
-        crate::log::error!(error = %why, method, path, "a response cannot be sent; the client gets a 500");
+        crate::log::error!(error = %why, method, path, "invalid response; the client gets a 500");
     }
 
     pub(crate) fn count_panic(&self) {

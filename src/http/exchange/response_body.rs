@@ -736,7 +736,7 @@ impl BodyState {
             in_flight.count_panic();
         }
         let (method, path) = self.in_flight.as_ref().map(InFlight::method_and_path).unzip();
-        crate::log::error!(panic, method, path, "a response body panicked");
+        crate::log::error!(panic, method, path, "response body panicked");
     }
 
     /// Aborts the request. On HTTP/1 the connection is then reset.
@@ -758,7 +758,7 @@ impl BodyState {
         };
         if let Some(error) = error {
             let (method, path) = in_flight.method_and_path();
-            crate::log::error!(error = %Chain(error), method, path, "a response body failed");
+            crate::log::error!(error = %Chain(error), method, path, "response body failed");
         }
         let connection = in_flight.connection().clone();
         if connection.protocol == Protocol::Http1 {

@@ -436,7 +436,7 @@ where
                 let error: BoxError = error.into();
                 let (method, path) =
                     me.state.in_flight.as_ref().map(InFlight::method_and_path).unzip();
-                crate::log::error!(error = %Chain(&*error), method, path, "a handler failed");
+                crate::log::error!(error = %Chain(&*error), method, path, "handler failed");
                 Some(ErrorResponse::Failed)
             }
             Err(panic) => {
@@ -642,7 +642,7 @@ impl HandlerState {
         let Some(in_flight) = &self.in_flight else { return };
         in_flight.count_panic();
         let (method, path) = in_flight.method_and_path();
-        crate::log::error!(panic, method, path, "a handler panicked");
+        crate::log::error!(panic, method, path, "handler panicked");
     }
 
     /// Takes the request in flight and stops its timer.
@@ -806,16 +806,16 @@ impl fmt::Display for ErrorResponse {
             Self::TimedOut(after) => {
                 write!(
                     f,
-                    "request timed out: no answer within its deadline of {}",
+                    "request timed out: no response within its deadline of {}",
                     humantime::format_duration(*after)
                 )
             }
             Self::Aborted => {
-                f.write_str("request aborted: the service is shutting down and the drain is over")
+                f.write_str("request aborted: the service is shutting down and the drain has ended")
             }
             Self::BodyTimedOut(after) => {
                 let after = humantime::format_duration(Duration::from_millis(millis(*after)));
-                write!(f, "request timed out: nothing of its body came for {after}")
+                write!(f, "request timed out: no byte of its body arrived for {after}")
             }
             Self::Stalled => f.write_str(
                 "request aborted: its body stopped arriving while the service was shutting down",

@@ -12,7 +12,7 @@
 //!
 //! HTTP/1 announces with `Connection: close` on the first response from that moment on, HTTP/2 with
 //! one graceful GOAWAY at that moment. A connection that is not used meanwhile gets no
-//! announcement. It is closed as idle, and counted as `untold`.
+//! announcement. It is closed as idle, and counted as `unannounced`.
 //!
 //! In a short delay the last 250 ms replace the last tenth, and below 500 ms the second half does:
 //! the announcement must reach far clients before the drain.

@@ -17,7 +17,7 @@ pub(crate) struct ServerMetrics {
     pub(crate) drained: Counter,
     pub(crate) reset: Counter,
     pub(crate) close_races: Counter,
-    pub(crate) untold: Counter,
+    pub(crate) unannounced: Counter,
     pub(crate) upgraded: Counter,
     pub(crate) upgraded_closed: Counter,
     pub(crate) accept_errors: Counter,
@@ -40,9 +40,9 @@ impl ServerMetrics {
     }
 
     /// Counts an idle connection that the shutdown closes, unless its close was announced.
-    pub(crate) fn note_untold(&self, slot: &ConnectionSlot) {
+    pub(crate) fn count_unannounced(&self, slot: &ConnectionSlot) {
         if !slot.has_announced() {
-            self.untold.add_one();
+            self.unannounced.add_one();
         }
     }
 
@@ -78,7 +78,7 @@ impl ServerMetrics {
             drained: self.drained.get(),
             reset: self.reset.get(),
             close_races: self.close_races.get(),
-            untold: self.untold.get(),
+            unannounced: self.unannounced.get(),
             upgraded: self.upgraded.get(),
             upgraded_closed,
             accept_errors: self.accept_errors.get(),
@@ -141,7 +141,7 @@ pub struct ConnectionStats {
     /// Connections that the shutdown closed without an announcement before (P4). They were idle,
     /// and no response was sent on them in the lame duck delay, or none after the moment at which
     /// the connection was to announce its close.
-    pub untold: u64,
+    pub unannounced: u64,
     /// Connections that were upgraded to another protocol.
     pub upgraded: u64,
     /// Upgraded connections that ended.

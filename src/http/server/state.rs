@@ -252,11 +252,11 @@ impl ServerState {
             logged.left_out += 1;
             return;
         }
-        let others = std::mem::take(&mut logged.left_out);
+        let suppressed = std::mem::take(&mut logged.left_out);
         logged.next = now + Duration::from_secs(1);
         drop(logged);
         let limit_ms = millis(timeout.limit(&self.config.limits));
-        crate::log::warn!(timeout = timeout.name(), limit_ms, %peer, path, others, "client timed out");
+        crate::log::warn!(timeout = timeout.name(), limit_ms, %peer, path, suppressed, "client timed out");
     }
 
     pub(crate) fn record_abort(&self, request: AbortedRequest) {
@@ -284,7 +284,7 @@ impl ServerState {
             work = %work.origin,
             kind = work.kind.name(),
             age_ms = millis(self.clock.now().since(work.since)),
-            "work that outlived its request was dropped: it did not end when its context was cancelled"
+            "background work dropped: it did not end when its context was cancelled"
         );
     }
 

@@ -226,7 +226,7 @@ impl fmt::Display for NoTcpAddress {
         write!(
             f,
             "the client at {} has no TCP address for ConnectInfo<SocketAddr>: use RequestContext::peer, or a ConnectInfo of a \
-             type that implements Connected<lameduck::env::Address>",
+             type that implements Connected<lameduck::runtime::Address>",
             self.0
         )
     }

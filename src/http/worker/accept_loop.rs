@@ -323,7 +323,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
             Err(error) => {
                 context.server().metrics.accept_errors.add_one();
                 if before == Accepted::Yes {
-                    crate::log::warn!(%error, address = %accepted.local, "cannot accept; trying again every 20 ms");
+                    crate::log::warn!(%error, address = %accepted.local, "cannot accept connections; retrying every 20 ms");
                 }
                 self.last_accept = Accepted::OutOfResources;
                 Accepted::OutOfResources

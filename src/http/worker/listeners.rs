@@ -64,7 +64,7 @@ impl<L: Listener> Listeners<L> {
                 crate::log::warn!(
                     address = %socket.local,
                     reason,
-                    "newcomers cannot be kept out while the queue is emptied; a few may be refused late"
+                    "cannot block new connections while the accept queue is emptied; some may be reset"
                 );
                 true
             }

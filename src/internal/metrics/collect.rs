@@ -62,59 +62,57 @@ impl Collector for OfHost {
 fn life(page: &mut Page<'_>, status: &HostStatus, now: Moment) -> Result {
     let versions =
         [("app_version", &*status.main.config.app_version), ("version", env!("CARGO_PKG_VERSION"))];
-    page.info(things("build", "What runs: the app's version and lameduck's"), versions)?;
+    page.info(things("build", "Versions of the app and of lameduck; the value is 1"), versions)?;
     let spans = status.phase_spans(now);
     let current = status.main.phase();
     let phases =
         spans.iter().map(|(phase, _)| ([("phase", phase.name())], flag(*phase == current)));
-    page.gauges(things("phase", "1 for the phase the process is in, 0 for the others"), phases)?;
+    page.gauges(things("phase", "1 for the current phase, 0 for the others"), phases)?;
     let lasted = spans.iter().map(|(phase, span)| (("phase", phase.name()), span.as_secs_f64()));
-    page.counters(seconds("phase", "How long each phase has lasted"), lasted)?;
+    page.counters(seconds("phase", "Time spent in each phase"), lasted)?;
     let ready = flag(status.readiness_failures_in(current).is_empty());
-    page.gauge(things("ready", "1 if the readiness probe answers 200"), ready)?;
+    page.gauge(things("ready", "1 if /readiness returns 200"), ready)?;
     let serving = flag(status.serving_failures_in(current).is_empty());
-    page.gauge(things("serving", "1 if the serving probe responds 200"), serving)?;
+    page.gauge(things("serving", "1 if /serving returns 200"), serving)?;
     let live = flag(status.liveness_failure_in(current).is_none());
-    page.gauge(things("live", "1 if the liveness probe answers 200"), live)?;
+    page.gauge(things("live", "1 if /liveness returns 200"), live)?;
     let names: Vec<_> = status.checks.iter().map(|check| (check.name.as_str(), "")).collect();
-    let names = told_apart(&names);
+    let names = make_unique(&names);
     let checks = status.checks.iter().zip(&names);
     let checks = checks
         .map(|(check, name)| ([("check", name.as_str())], flag(check.failure(now).is_none())));
-    page.gauges(things("check_passing", "1 if the readiness check passed when it last ran"), checks)
+    page.gauges(things("check_passing", "1 if the last run of the readiness check passed"), checks)
 }
 
 fn requests(page: &mut Page<'_>, main: &ServerState) -> Result {
     let aborted_by_stop = main.aborted_by_stop.get();
     let requests = main.metrics.requests();
     let RequestStats { started, finished, timed_out, aborted, gone, panicked } = requests;
-    page.counter(things("requests_started", "Requests whose head was complete"), started)?;
+    page.counter(things("requests_started", "Requests whose complete head was read"), started)?;
     let outcomes =
         [("finished", finished), ("timed_out", timed_out), ("aborted", aborted), ("gone", gone)];
     let outcomes = outcomes.map(|(outcome, count)| (("outcome", outcome), count));
-    page.counters(things("requests", "Requests that ended, by their one fate"), outcomes)?;
-    let by_stop = things(
-        "requests_aborted_by_stop",
-        "Of the aborted, those that the shutdown cut: exit code 3",
-    );
+    page.counters(things("requests", "Completed requests by outcome"), outcomes)?;
+    let by_stop =
+        things("requests_aborted_by_stop", "Requests that the shutdown aborted; exit code 3");
     page.counter(by_stop, aborted_by_stop)?;
     page.gauge(
-        things("requests_in_flight", "Requests whose fate is open"),
+        things("requests_in_flight", "Requests without an outcome yet"),
         float(requests.in_flight()),
     )?;
     page.counter(
         things(
             "panics",
-            "Handlers and bodies that panicked; their requests have a fate like all others",
+            "Panics in handlers and response bodies; each request also has an outcome",
         ),
         panicked,
     )?;
     page.counter(
-        things("work_dropped", "Background work that the abort dropped: exit code 3"),
+        things("work_dropped", "Background work that was dropped at the abort; exit code 3"),
         main.work_dropped.get(),
     )?;
     page.counter(
-        things("work_panicked", "Background tasks and tracked work that panicked"),
+        things("work_panicked", "Panics in background tasks and tracked work; exit code 1"),
         main.work_panicked.get(),
     )?;
     let mut latency = LatencySum::default();
@@ -126,7 +124,7 @@ fn requests(page: &mut Page<'_>, main: &ServerState) -> Result {
     let buckets: Vec<(f64, u64)> = bounds.zip(latency.buckets).collect();
     let family = seconds(
         "request_duration",
-        "From the complete head to the answer handed to the kernel, of the finished",
+        "Time from the complete request head until the whole response was written, finished requests only",
     );
     page.histogram(family, in_seconds(latency.sum_nanos), latency.count(), &buckets)
 }
@@ -135,27 +133,27 @@ fn connections(page: &mut Page<'_>, main: &ServerState) -> Result {
     let connections = main.metrics.connections();
     let states =
         by_state(main, &connections).map(|(state, count)| ([("state", state)], float(count)));
-    page.gauges(things("connections", "Connections that are open, by what they are at"), states)?;
+    page.gauges(things("connections", "Open connections by state"), states)?;
     let limit = u64::try_from(main.config.limits.connections_max).unwrap_or(u64::MAX);
-    page.gauge(things("connections_max", "How many may be open at a time"), float(limit))?;
-    page.counter(things("connections_accepted", "Connections accepted"), connections.accepted)?;
+    page.gauge(things("connections_max", "Maximum number of open connections"), float(limit))?;
+    page.counter(things("connections_accepted", "Accepted connections"), connections.accepted)?;
     page.counter(
-        things("connections_drained", "Closed by the shutdown with nothing cut"),
+        things("connections_drained", "Connections closed by the shutdown without a reset"),
         connections.drained,
     )?;
     page.counter(
-        things("connections_reset", "Reset by us, because an answer was cut"),
+        things("connections_reset", "Connections reset by the server after an incomplete response"),
         connections.reset,
     )?;
-    let close_races = "Closed when the client's next bytes were on their way; it got no byte of an answer and may retry";
-    page.counter(things("connections_raced", close_races), connections.close_races)?;
-    let untold = "Closed by the shutdown while idle, without an announcement of the close before";
-    page.counter(things("connections_untold", untold), connections.untold)?;
+    let close_races = "Connections closed while a further request was arriving; no byte of a response was sent and a retry is safe";
+    page.counter(things("close_races", close_races), connections.close_races)?;
+    let unannounced = "Idle connections closed by the shutdown without an earlier announcement";
+    page.counter(things("connections_unannounced", unannounced), connections.unannounced)?;
     page.counter(
-        things("connections_upgraded", "Upgraded to another protocol"),
+        things("connections_upgraded", "Connections upgraded to another protocol"),
         connections.upgraded,
     )?;
-    let evicted = "Idle connections closed at the connection limit to make room";
+    let evicted = "Idle connections closed at the connection limit to accept new ones";
     page.counter(things("connections_evicted", evicted), connections.evicted)?;
     let timeouts = [
         ("first_byte", connections.first_byte_timeouts),
@@ -164,11 +162,11 @@ fn connections(page: &mut Page<'_>, main: &ServerState) -> Result {
     ];
     let timeouts = timeouts.map(|(timeout, count)| (("timeout", timeout), count));
     page.counters(
-        things("client_timeouts", "Waits on a client that were ended, by the setting"),
+        things("client_timeouts", "Client timeouts by the setting that expired"),
         timeouts,
     )?;
     page.counter(
-        things("accept_errors", "Accepts that failed, as for want of descriptors"),
+        things("accept_errors", "Failed accepts, mostly for lack of file descriptors"),
         connections.accept_errors,
     )
 }
@@ -195,12 +193,12 @@ fn by_state(main: &ServerState, connections: &ConnectionStats) -> [(&'static str
 fn shutdown(page: &mut Page<'_>, status: &HostStatus, now: Moment) -> Result {
     let worst_case = status.plan.worst_case().as_secs_f64();
     page.gauge(
-        seconds("shutdown_worst_case", "The longest that a stop may take, by the plan"),
+        seconds("shutdown_worst_case", "Maximum duration of a shutdown according to the plan"),
         worst_case,
     )?;
     // Before a stop request that moment is `NEVER`, and the elapsed time is zero.
     let elapsed = now.since(status.main.stopping_since()).as_secs_f64();
-    page.gauge(seconds("shutdown_elapsed", "Since the stop request; 0 before it"), elapsed)?;
+    page.gauge(seconds("shutdown_elapsed", "Time since the stop request; 0 before it"), elapsed)?;
     let deadline = status.deadline().and_then(|deadline| {
         let at = status.clock.wall().checked_add(deadline.since(now))?;
         Some(at.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())
@@ -208,7 +206,7 @@ fn shutdown(page: &mut Page<'_>, status: &HostStatus, now: Moment) -> Result {
     page.gauge(
         seconds(
             "shutdown_deadline_timestamp",
-            "When the process must have exited; absent before a stop",
+            "Time by which the process must have exited; absent before a stop request",
         ),
         deadline,
     )
@@ -222,22 +220,28 @@ fn waiting(page: &mut Page<'_>, main: &ServerState) -> Result {
         .iter()
         .zip(outstanding.counts)
         .map(|(kind, count)| ([("kind", kind.name())], float(count)));
-    page.gauges(things("waiting_for", "What a stop waits for, or would, by kind"), counts)?;
+    page.gauges(
+        things(
+            "waiting_for",
+            "Requests, streams, work, tasks and upgrades that a shutdown waits for, by kind",
+        ),
+        counts,
+    )?;
     let ages = Kind::ALL.iter().zip(outstanding.oldest_ages);
     let ages = ages.map(|(kind, age)| ([("kind", kind.name())], age.as_secs_f64()));
     page.gauges(
-        seconds("waiting_for_oldest", "The age of the oldest of a kind; 0 if there is none"),
+        seconds("waiting_for_oldest", "Age of the oldest entry of each kind; 0 if there is none"),
         ages,
     )?;
     let tasks = Outstanding::tasks_of(main);
     let names: Vec<_> = tasks.iter().map(|(name, _)| (name.as_str(), "")).collect();
-    let names = told_apart(&names);
+    let names = make_unique(&names);
     let tasks = tasks
         .iter()
         .zip(&names)
         .map(|((_, age), name)| ([("task", name.as_str())], age.as_secs_f64()));
     page.gauges(
-        seconds("background_task_running", "How long each background task that runs has run"),
+        seconds("background_task_running", "Run time of each running background task"),
         tasks,
     )
 }
@@ -245,27 +249,27 @@ fn waiting(page: &mut Page<'_>, main: &ServerState) -> Result {
 fn hooks(page: &mut Page<'_>, status: &HostStatus, now: Moment) -> Result {
     let (ended, running) = (status.hooks(), status.hook_running());
     let ended = ended.iter().map(|hook| {
-        let (half, outcome) = half_and_outcome(hook.verdict);
-        (hook.name.as_str(), half, outcome, hook.took)
+        let (stage, outcome) = stage_and_outcome(hook.verdict);
+        (hook.name.as_str(), stage, outcome, hook.took)
     });
     let running = running
         .iter()
-        .map(|hook| (hook.name.as_str(), hook.half, "running", now.since(hook.since)));
-    let halves: Vec<_> = ended.chain(running).collect();
-    let names: Vec<_> = halves.iter().map(|(name, half, ..)| (*name, *half)).collect();
-    let names = told_apart(&names);
-    let rows = halves.iter().zip(&names).map(|((_, half, outcome, took), name)| {
-        ([("hook", name.as_str()), ("half", *half), ("outcome", *outcome)], took.as_secs_f64())
+        .map(|hook| (hook.name.as_str(), hook.stage, "running", now.since(hook.since)));
+    let stages: Vec<_> = ended.chain(running).collect();
+    let names: Vec<_> = stages.iter().map(|(name, stage, ..)| (*name, *stage)).collect();
+    let names = make_unique(&names);
+    let rows = stages.iter().zip(&names).map(|((_, stage, outcome, took), name)| {
+        ([("hook", name.as_str()), ("stage", *stage), ("outcome", *outcome)], took.as_secs_f64())
     });
     page.gauges(
-        seconds("hook_duration", "How long each half of a hook pair took, or has run so far"),
+        seconds("hook_duration", "Duration of each hook stage, up to now if it is running"),
         rows,
     )
 }
 
 /// Makes the names of rows unique. Names come from users, and two may be equal: the second `db`
 /// becomes `db#2`.
-fn told_apart(names: &[(&str, &str)]) -> Vec<String> {
+fn make_unique(names: &[(&str, &str)]) -> Vec<String> {
     let before = |n: usize| names[..n].iter().filter(|earlier| **earlier == names[n]).count();
     let numbered = names.iter().enumerate().map(|(n, (name, _))| (name, before(n)));
     numbered
@@ -277,7 +281,7 @@ fn told_apart(names: &[(&str, &str)]) -> Vec<String> {
         .collect()
 }
 
-const fn half_and_outcome(verdict: HookVerdict) -> (&'static str, &'static str) {
+const fn stage_and_outcome(verdict: HookVerdict) -> (&'static str, &'static str) {
     match verdict {
         HookVerdict::Started(result) => ("start", result.name()),
         HookVerdict::StartDropped => ("start", "dropped"),
@@ -292,25 +296,22 @@ impl Collector for OfProcess {
         let Some(usage) = self.0.read() else { return Ok(()) };
         let started_at =
             usage.started_at.and_then(|started_at| started_at.duration_since(UNIX_EPOCH).ok());
-        page.counter(
-            seconds("cpu", "Time that its threads ran, in user code and in the kernel"),
-            usage.cpu.as_secs_f64(),
+        page.counter(seconds("cpu", "Total user and system CPU time"), usage.cpu.as_secs_f64())?;
+        page.gauge(bytes("resident_memory", "Resident memory size"), float(usage.resident_bytes))?;
+        page.gauge(bytes("virtual_memory", "Virtual memory size"), float(usage.virtual_bytes))?;
+        page.gauge(
+            things("open_fds", "Number of open file descriptors"),
+            usage.descriptors.map(float),
         )?;
         page.gauge(
-            bytes("resident_memory", "Memory that lies in RAM"),
-            float(usage.resident_bytes),
-        )?;
-        page.gauge(
-            bytes("virtual_memory", "Memory that it has addresses for"),
-            float(usage.virtual_bytes),
-        )?;
-        page.gauge(things("open_fds", "Descriptors that are open"), usage.descriptors.map(float))?;
-        page.gauge(
-            things("max_fds", "Descriptors that may be open; absent for no limit"),
+            things(
+                "max_fds",
+                "Maximum number of open file descriptors; absent if there is no limit",
+            ),
             usage.descriptors_max.map(float),
         )?;
         page.gauge(
-            seconds("start_time", "When it began, since 1970"),
+            seconds("start_time", "Start time of the process since the Unix epoch"),
             started_at.map(|started_at| started_at.as_secs_f64()),
         )
     }

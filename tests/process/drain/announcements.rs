@@ -131,6 +131,6 @@ fn idle_connections_of_the_delay_keep_their_moments_and_the_unused_are_counted()
         assert!((20..=85).contains(&half), "{half} of 100 at {asked:?}, opened by {opened:?}");
     }
     let exit = server.exit_clean().within(s(10));
-    let untold = u64::try_from(50 + 50 + 100 - half).unwrap();
-    assert_eq!(exit.connections("untold"), untold, "{exit:?}");
+    let unannounced = u64::try_from(50 + 50 + 100 - half).unwrap();
+    assert_eq!(exit.connections("unannounced"), unannounced, "{exit:?}");
 }

@@ -148,7 +148,7 @@ fn a_request_that_crosses_the_close_on_the_wire_is_counted() {
                 u64::from(client.stream.write_all(b"GET / HTTP/1.1\r\n").is_ok());
         }
         let exit = server.exit_clean().within(s(3));
-        let close_races = exit.connections("raced");
+        let close_races = exit.connections("close_races");
         assert!(close_races <= sent_into_the_close, "{exit:?}");
         if close_races > 0 {
             return;

@@ -23,7 +23,7 @@ fn of_pipelined_requests_the_one_begun_is_answered_and_the_rest_left_to_the_clie
     client.is_closed();
     let exit = server.exit_clean();
     // What a connection holds behind its last answer was once neither answered nor counted (P5b).
-    assert_eq!((exit.requests("started"), exit.connections("raced")), (1, 1), "{exit:?}");
+    assert_eq!((exit.requests("started"), exit.connections("close_races")), (1, 1), "{exit:?}");
 }
 
 #[test]
@@ -244,5 +244,5 @@ fn a_body_that_nobody_read_is_forgotten_with_its_request() {
     assert_eq!(client.answer().body, b"slow done\n");
     client.is_closed();
     let exit = server.exit_clean();
-    assert_eq!((exit.requests("started"), exit.connections("raced")), (2, 1), "{exit:?}");
+    assert_eq!((exit.requests("started"), exit.connections("close_races")), (2, 1), "{exit:?}");
 }

@@ -42,7 +42,7 @@ fn assert_agrees(page: &Page, report: &Value) {
         ("connections_accepted_total", &connections["accepted"]),
         ("connections_drained_total", &connections["drained"]),
         ("connections_reset_total", &connections["reset"]),
-        ("connections_raced_total", &connections["raced"]),
+        ("close_races_total", &connections["close_races"]),
         ("connections_upgraded_total", &connections["upgraded"]),
         ("accept_errors_total", &connections["accept_errors"]),
     ];

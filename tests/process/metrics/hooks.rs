@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 
 type Done = Result<(), io::Error>;
 
-fn row(hook: &str, half: &str, outcome: &str) -> String {
-    format!("hook_duration_seconds{{hook=\"{hook}\",half=\"{half}\",outcome=\"{outcome}\"}}")
+fn row(hook: &str, stage: &str, outcome: &str) -> String {
+    format!("hook_duration_seconds{{hook=\"{hook}\",stage=\"{stage}\",outcome=\"{outcome}\"}}")
 }
 
 #[test]
@@ -44,13 +44,13 @@ fn a_stop_hook_that_takes_its_time_is_seen_while_it_runs() {
     assert!(Page::scrape(app.internal, CLASSIC).of_host(&row("bus", "stop", "failed")) < 1.0);
     let status = app.status();
     assert_eq!(
-        (&status["hook"]["name"], &status["hook"]["half"]),
+        (&status["hook"]["name"], &status["hook"]["stage"]),
         (&"queue".into(), &"stop".into())
     );
     released.notify_one();
     let report = app.report();
     let queue =
-        report.hooks.iter().rfind(|hook| hook.name == "queue").expect("its stop half is reported");
+        report.hooks.iter().rfind(|hook| hook.name == "queue").expect("its stop stage is reported");
     assert!(queue.took.as_millis() >= 20, "the report has what the page had: {queue:?}");
 }
 

@@ -131,7 +131,7 @@ fn whatever_thread_is_refused_the_start_fails_in_one_line_or_the_service_serves_
         }]
     };
     std::fs::remove_file(&copy).unwrap();
-    let first = said.iter().find(|line| line.contains("the log's thread"));
+    let first = said.iter().find(|line| line.contains("the log thread"));
     assert!(first.is_some_and(|line| line.contains("ulimit -u")), "{said:#?}");
     if geteuid().is_root() {
         for what in ["control runtime", "internal server", "worker"] {

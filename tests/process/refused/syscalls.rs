@@ -94,7 +94,7 @@ fn warnings(lines: &[Value]) -> Vec<String> {
 }
 
 const NOT_SEALED: &str =
-    "newcomers cannot be kept out while the queue is emptied; a few may be refused late";
+    "cannot block new connections while the accept queue is emptied; some may be reset";
 
 #[test]
 fn no_optional_call_is_missed_whatever_error_refuses_it() {

@@ -125,7 +125,7 @@ fn what_is_no_listening_socket_is_refused_in_one_line() {
             "LISTEN_FDS=2 LISTEN_FDNAMES=internal:internal LISTEN_PID=$$",
             listener().0.into(),
             two(),
-            "there can be one",
+            "only one is allowed",
         ),
     ];
     for (variables, third, fourth, words) in cases {

@@ -285,11 +285,11 @@ impl<'a> Coverage<'a> {
 }
 
 fn asked_by(record: &Record) -> Option<StopBy> {
-    if &*record.actor != SERVER || record.text("fate") == Some("nobody there") {
+    if &*record.actor != SERVER || record.text("fate") == Some("no receiver") {
         return None;
     }
     match record.event {
-        "asked by code" => Some(StopBy::Handle),
+        "shutdown handle" => Some(StopBy::Handle),
         "signal" => STOPS.into_iter().find(|by| {
             by.signal().is_some_and(|signal| Some(signal.name()) == record.text("signal"))
         }),
