@@ -154,13 +154,14 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     ) -> Transition<T, S> {
         // Sample this before polling hyper. A body dropped concurrently is not yet visible to
         // hyper.
-        let bodies_held = self.connection.are_bodies_held();
-        let was_half_closed = self.connection.is_half_closed();
-        self.connection.before_poll();
+        let bodies_held = self.connection.bodies.are_bodies_held();
+        let was_half_closed = self.connection.io.is_half_closed();
+        self.connection.io.before_poll();
         if self.poll_hyper(cx).is_ready() {
             return self.end(worker);
         }
-        if self.connection.is_half_closed() && !was_half_closed && self.connection.is_in_flight() {
+        if self.connection.io.is_half_closed() && !was_half_closed && self.connection.is_in_flight()
+        {
             if worker.server().config.limits.half_close == HalfClose::Drop {
                 return self.drop_request();
             }
@@ -170,12 +171,13 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             }
         }
         let now = worker.server().clock.now();
-        if self.connection.is_flushed() {
+        if self.connection.io.is_flushed() {
             self.unflushed.settle_flushed(|| now);
         } else {
             self.unflushed.list();
         }
-        let quiet = !self.connection.is_in_flight() && self.connection.is_flushed() && !bodies_held;
+        let quiet =
+            !self.connection.is_in_flight() && self.connection.io.is_flushed() && !bodies_held;
         if quiet { self.on_quiet(worker, slot, now) } else { self.on_busy(worker, slot, now) }
     }
 
@@ -183,15 +185,15 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     fn poll_hyper(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(hyper) = &mut self.hyper else { return Poll::Ready(()) };
         let mut polled = hyper.poll(cx);
-        if polled.is_pending() && self.connection.take_switching() {
+        if polled.is_pending() && self.connection.upgrade.take_switching() {
             // A handler agreed to another protocol, and its response waits for upgrades to be
             // enabled.
             self.hyper = self.hyper.take().map(Hyper::with_upgrades);
             polled = self.hyper.as_mut().map_or(Poll::Ready(Ok(())), |hyper| hyper.poll(cx));
         }
-        let is_final = self.connection.is_flushed()
-            || self.connection.is_broken()
-            || self.connection.is_aborted();
+        let is_final = self.connection.io.is_flushed()
+            || self.connection.io.is_broken()
+            || self.connection.responses.is_aborted();
         if polled.is_pending() || is_final {
             return polled.map(drop);
         }
@@ -207,20 +209,20 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         now: Moment,
     ) -> Transition<T, S> {
         if self.state == Http1State::Busy {
-            self.connection.request_peek();
+            self.connection.io.request_peek();
         }
         self.state = Http1State::Busy;
         slot.set_busy();
         let server = &worker.server();
         let connection = &self.connection;
-        if !connection.is_write_blocked() {
+        if !connection.io.is_write_blocked() {
             self.stall_timer.reset();
             worker.wake_at(slot, now + GONE_CHECK);
             return Transition::Wait;
         }
         let sample = ProgressSample {
-            moved: [0, connection.written()],
-            unacknowledged: connection.unacknowledged(),
+            moved: [0, connection.io.written()],
+            unacknowledged: connection.io.unacknowledged(),
         };
         let since = self.stall_timer.last_progress(sample, now);
         let until = server.gives_up(since, ClientTimeout::Send);
@@ -242,15 +244,15 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         now: Moment,
     ) -> Transition<T, S> {
         let called = self.connection.take_called();
-        self.connection.record_responses_in(slot);
+        self.connection.responses.record_responses_in(slot);
         if self.state == Http1State::Busy && called {
             // The bytes that were read since the call were the request's body. A next head that
             // came with them stays in hyper's buffer, and is found there when the connection is
             // taken apart.
-            self.connection.clear_received();
+            self.connection.io.clear_received();
         }
         let draining = worker.server().phase() >= Phase::Draining;
-        if self.connection.has_received() {
+        if self.connection.io.has_received() {
             let since = match self.state {
                 Http1State::Reading { since } => since,
                 Http1State::Busy | Http1State::Idle { .. } => now,
@@ -261,7 +263,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             let until =
                 head.deadline(&worker.server().config.limits, worker.server().draining_since());
             if now >= until {
-                if self.connection.may_have_unread() {
+                if self.connection.io.may_have_unread() {
                     slot.wake();
                     return Transition::Wait;
                 }
@@ -297,7 +299,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
                 None => Transition::Close,
             };
         }
-        if self.connection.has_sent_large_chunk() {
+        if self.connection.responses.has_sent_large_chunk() {
             // hyper fixes its write strategy for the lifetime of a connection. A new one gets the
             // right strategy.
             slot.use_vectored_writes();
@@ -311,14 +313,14 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
 
     /// Handles the end of hyper's connection.
     fn end(&mut self, worker: &WorkerContext<S>) -> Transition<T, S> {
-        if self.connection.is_flushed() {
+        if self.connection.io.is_flushed() {
             self.unflushed.settle_flushed(|| worker.server().clock.now());
         }
         let Some((mut io, read)) = self.take_parts() else {
             self.begin_upgrade(worker);
             return Transition::Close;
         };
-        if self.connection.is_aborted() {
+        if self.connection.responses.is_aborted() {
             io.reset_on_drop();
             return Transition::Reset;
         }
@@ -328,7 +330,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
 
     /// Drops the running request, because its client has shut its side.
     fn drop_request(&mut self) -> Transition<T, S> {
-        let is_cut = self.connection.written() > 0;
+        let is_cut = self.connection.io.written() > 0;
         let io = self.take_parts();
         match io {
             Some((mut io, _)) if is_cut => {
@@ -344,7 +346,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     fn begin_upgrade(&self, worker: &WorkerContext<S>) {
         worker.server().metrics.upgraded.add_one();
         self.connection.begin_upgrade(worker.tasks.token());
-        if self.connection.is_io_dropped() && self.connection.end_upgrade() {
+        if self.connection.io.is_io_dropped() && self.connection.upgrade.end_upgrade() {
             worker.server().metrics.upgraded_closed.add_one();
         }
     }
@@ -358,14 +360,14 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     /// Whether the connection waits for the handler, and not for the client.
     pub(crate) fn awaits_handler(&self) -> bool {
         self.state == Http1State::Busy
-            && !self.connection.is_write_blocked()
-            && !self.connection.is_body_awaited()
+            && !self.connection.io.is_write_blocked()
+            && !self.connection.bodies.is_body_awaited()
     }
 
     /// Closes the connection to make room for another. A response that was begun must not look
     /// complete (P5d).
     pub(crate) fn oust(&mut self) {
-        let is_cut = self.connection.is_in_flight() || self.connection.has_unflushed();
+        let is_cut = self.connection.is_in_flight() || self.connection.responses.has_unflushed();
         let io = self.take_parts();
         if let Some((mut io, _)) = io
             && is_cut
@@ -377,10 +379,10 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     /// Ends the connection. Returns whether a request was cut by that.
     pub(crate) fn cut(&mut self, abort_cause: AbortCause) -> bool {
         let is_cut = self.connection.is_in_flight()
-            || self.connection.has_unflushed()
-            || self.connection.is_aborted();
+            || self.connection.responses.has_unflushed()
+            || self.connection.responses.is_aborted();
         if is_cut {
-            self.connection.set_abort_cause(abort_cause);
+            self.connection.responses.set_abort_cause(abort_cause);
         }
         match self.take_parts() {
             Some((mut io, _)) if is_cut => io.reset_on_drop(),
@@ -396,8 +398,8 @@ impl<T: Transport, S: HttpService> Drop for Http1<T, S> {
         // The runtime may be dropped, and the connection with it. A response that is cut by that
         // must not look complete (P5d).
         let is_cut = self.connection.is_in_flight()
-            || self.connection.has_unflushed()
-            || self.connection.is_aborted();
+            || self.connection.responses.has_unflushed()
+            || self.connection.responses.is_aborted();
         if let Some((mut io, _)) = self.take_parts()
             && is_cut
         {

@@ -130,24 +130,24 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
     ) -> Transition<T, S> {
-        self.connection.inflow.begin_turn();
+        self.connection.io.inflow.begin_turn();
         let mut looked = false;
         loop {
             let Some(hyper) = &mut self.hyper else { return Transition::Close };
-            self.connection.before_poll();
-            self.responded = self.connection.has_responded();
+            self.connection.io.before_poll();
+            self.responded = self.connection.responses.has_responded();
             if let Poll::Ready(result) = Pin::new(hyper).poll(cx) {
                 return self.end(worker, result.is_ok());
             }
-            self.connection.after_poll();
+            self.connection.io.after_poll();
             let now = worker.server().clock.now();
-            if self.connection.is_flushed() {
+            if self.connection.io.is_flushed() {
                 self.unflushed.settle_flushed(|| now);
             } else {
                 self.unflushed.list();
             }
             self.unflushed.settle_thrown_away();
-            if self.connection.inflow.take_held() && !self.connection.must_hold_reads() {
+            if self.connection.io.inflow.take_held() && !self.connection.must_hold_reads() {
                 continue;
             }
             if self.connection.take_called() {
@@ -164,8 +164,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 }
                 // Read first what has arrived by now.
                 looked = true;
-                self.connection.inflow.request_peek();
-                self.connection.inflow.begin_turn();
+                self.connection.io.inflow.request_peek();
+                self.connection.io.inflow.begin_turn();
                 continue;
             }
             return self.wait(worker, slot, now);
@@ -177,12 +177,12 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// timeout restarts with each byte.
     fn partial_until(&mut self, worker: &WorkerContext<S>, now: Moment) -> Moment {
         let limits = &worker.server().config.limits;
-        let partial = self.connection.inflow.awaited();
+        let partial = self.connection.io.inflow.awaited();
         let (unit, wait) = match partial {
             Partial::None => (0, Duration::MAX),
-            Partial::Head => (self.connection.inflow.whole(), limits.header_timeout),
+            Partial::Head => (self.connection.io.inflow.whole(), limits.header_timeout),
             Partial::Data => {
-                (self.connection.read(), limits.body_timeout.max(limits.header_timeout))
+                (self.connection.io.read(), limits.body_timeout.max(limits.header_timeout))
             }
         };
         let since = match self.partial {
@@ -196,10 +196,10 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// Closes a connection whose client takes too long for a head or a frame. Nothing can follow an
     /// incomplete frame on HTTP/2.
     fn give_up(&mut self) -> Transition<T, S> {
-        let goaway = if self.connection.is_write_blocked() {
+        let goaway = if self.connection.io.is_write_blocked() {
             Bytes::new()
         } else {
-            self.connection.inflow.goaway()
+            self.connection.io.inflow.goaway()
         };
         drop(self.hyper.take());
         self.take_io().map_or(Transition::Close, |io| {
@@ -218,8 +218,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         // An error response in place of the handler's belongs to no request in flight, and may not
         // be written yet.
         let busy = self.connection.is_in_flight()
-            || self.connection.has_unflushed()
-            || !self.connection.is_flushed();
+            || self.connection.responses.has_unflushed()
+            || !self.connection.io.is_flushed();
         if busy {
             slot.set_busy();
             self.idle_since = None;
@@ -239,7 +239,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 self.start_goaway(now);
                 slot.wake();
             }
-            self.connection.request_peek();
+            self.connection.io.request_peek();
             worker.wake_at(slot, goaway.min(until).min(partial_until).min(now + GONE_CHECK));
             return Transition::Wait;
         }
@@ -273,12 +273,12 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             let timeout = worker.server().config.limits.send_timeout;
             if now >= self.delivery.look_at(idle_since, timeout) {
                 if !std::mem::replace(&mut self.asked, true) {
-                    self.connection.want_unacknowledged();
+                    self.connection.io.want_unacknowledged();
                     slot.wake();
                     return Transition::Wait;
                 }
                 self.asked = false;
-                if self.delivery.expired(self.connection.unacknowledged(), now) {
+                if self.delivery.expired(self.connection.io.unacknowledged(), now) {
                     return self.cut_stalled(worker, slot, idle_since, now);
                 }
             }
@@ -304,7 +304,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             return Transition::Wait;
         }
         // The peer has no stream open, and owes a PONG or the rest of a handshake.
-        if self.connection.may_have_unread() {
+        if self.connection.io.may_have_unread() {
             slot.wake();
             return Transition::Wait;
         }
@@ -325,19 +325,20 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// ([`http2_streams`](super::http2_streams)), which expires first.
     fn stalled(&mut self, worker: &WorkerContext<S>, now: Moment) -> (Moment, Moment) {
         let connection = &self.connection;
-        let has_buffered = connection.has_buffered() && !connection.are_handlers_running();
-        if connection.is_flushed() && !has_buffered {
+        let has_buffered =
+            connection.responses.has_buffered() && !connection.are_handlers_running();
+        if connection.io.is_flushed() && !has_buffered {
             self.stall_timer.reset();
             return (now, Moment::NEVER);
         }
-        let (written, grace) = if connection.is_flushed() {
+        let (written, grace) = if connection.io.is_flushed() {
             (0, STREAMS_FIRST)
         } else {
-            (connection.written(), Duration::ZERO)
+            (connection.io.written(), Duration::ZERO)
         };
         let sample = ProgressSample {
-            moved: [connection.delivered(), written],
-            unacknowledged: connection.unacknowledged(),
+            moved: [connection.responses.delivered(), written],
+            unacknowledged: connection.io.unacknowledged(),
         };
         let since = self.stall_timer.last_progress(sample, now);
         (since, worker.server().gives_up(since, ClientTimeout::Send) + grace)
@@ -354,7 +355,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// given up its stream, so it cannot be reset. So the connection accepts no further stream, and
     /// is cut once nothing else makes progress.
     fn has_stuck_response(&mut self, worker: &WorkerContext<S>, now: Moment) -> bool {
-        let Some(moved) = self.unflushed.first().filter(|_| self.connection.is_flushed()) else {
+        let Some(moved) = self.unflushed.first().filter(|_| self.connection.io.is_flushed()) else {
             self.last_bytes.reset();
             return false;
         };
@@ -372,7 +373,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     ) -> Transition<T, S> {
         worker.server().note_client_timeout(ClientTimeout::Send, &slot.peer, None);
         let abort_cause = worker.server().given_up_by(since, ClientTimeout::Send, now);
-        self.connection.set_abort_cause(abort_cause);
+        self.connection.responses.set_abort_cause(abort_cause);
         if abort_cause == AbortCause::Shutdown {
             self.cut();
             return Transition::Close;
@@ -411,7 +412,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// Handles the end of the connection, by hyper or by us.
     fn end(&mut self, worker: &WorkerContext<S>, clean: bool) -> Transition<T, S> {
         drop(self.hyper.take());
-        if clean || self.connection.is_flushed() {
+        if clean || self.connection.io.is_flushed() {
             self.unflushed.settle_flushed(|| worker.server().clock.now());
         }
         let Some(io) = self.take_io() else { return Transition::Close };

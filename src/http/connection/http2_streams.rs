@@ -105,12 +105,12 @@ impl SendTimer {
         let current = Progress {
             since: now,
             passed: self.request.passed(),
-            delivered: connection.delivered(),
+            delivered: connection.responses.delivered(),
         };
         let progress = self.progress.get_or_insert(current);
         if current.passed != progress.passed {
             *progress = current;
-        } else if connection.is_blocked()
+        } else if connection.io.is_blocked()
             && current.delivered - progress.delivered < PASSED_OVER * connection.in_flight()
         {
             // The stream may not have had its turn. The whole connection waits for the client, and

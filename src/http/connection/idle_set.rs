@@ -421,7 +421,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         match outcome {
             FastPathOutcome::Drained(now) => {
                 info.since = now;
-                info.responded |= fast_path.connection().has_responded();
+                info.responded |= fast_path.connection().responses.has_responded();
                 *delivery = Delivery::default();
             }
             FastPathOutcome::Fallback(leftover) => {

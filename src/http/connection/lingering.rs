@@ -243,9 +243,9 @@ pub(crate) fn close_after_response<T: Transport>(
     read: &Bytes,
     connection: &ConnectionState,
 ) -> Option<Lingering<T>> {
-    let is_own_unread = connection.is_body_unread() || connection.are_bodies_held();
+    let is_own_unread = connection.bodies.is_body_unread() || connection.bodies.are_bodies_held();
     let is_next_unread = !is_blank(read) || io.peek() == Peek::Data;
-    let is_our_end = connection.has_announced();
+    let is_our_end = connection.responses.has_announced();
     if is_next_unread && !is_own_unread && is_our_end {
         // Requests after the last response are not served. The client sends them again, as if they
         // had arrived after the close.
@@ -257,7 +257,7 @@ pub(crate) fn close_after_response<T: Transport>(
     // If the server ends the connection, the client may still send. The reset that this causes must
     // not find undelivered bytes. The same holds if the client ends it and the response was too
     // large to be sent at once.
-    let is_at_risk = is_our_end || connection.written() > SENT_AT_ONCE;
+    let is_at_risk = is_our_end || connection.io.written() > SENT_AT_ONCE;
     if is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > 0) {
         return Some(Lingering::until_acked(io));
     }

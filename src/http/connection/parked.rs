@@ -190,7 +190,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         if let FastPathOutcome::Drained(now) = outcome {
             self.len = 0;
             self.since = Some(now);
-            fast_path.connection().record_responses_in(slot);
+            fast_path.connection().responses.record_responses_in(slot);
             self.delivery = Delivery::default();
             if worker.over_fast_path_limit() {
                 self.fast_path = None;

@@ -45,7 +45,7 @@ impl Body {
             Some(_) => BodyRead::Unread,
         };
         if read != BodyRead::Absent {
-            request.connection.on_body_held();
+            request.connection.bodies.on_body_held();
             request.set_body(read);
             request.expect_body();
         }
@@ -112,7 +112,7 @@ impl Drop for DropNotifier {
         if self.read != BodyRead::Absent {
             let unread = matches!(self.read, BodyRead::Unread | BodyRead::ChunksUnread);
             self.context.0.end_body_wait(0);
-            self.context.0.connection.on_body_dropped(unread);
+            self.context.0.connection.bodies.on_body_dropped(unread);
         }
     }
 }

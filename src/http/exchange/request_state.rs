@@ -261,7 +261,7 @@ impl RequestState {
         let waited = wait.check(now, |since| self.server().gives_up(since, ClientTimeout::Body));
         if matches!(waited, Waited::TooLong { .. })
             && self.connection.protocol == Protocol::Http1
-            && self.connection.may_have_unread()
+            && self.connection.io.may_have_unread()
         {
             // Bytes that have arrived by now are read first.
             return Some(Waited::NotYet { look_again: now + CONFIRM_CHECK });
@@ -273,12 +273,12 @@ impl RequestState {
 
     pub(crate) fn on_buffered(&self, bytes: usize) {
         self.taken.fetch_add(bytes as u64, Relaxed);
-        self.connection.on_buffered(bytes);
+        self.connection.responses.on_buffered(bytes);
     }
 
     pub(crate) fn on_written(&self, bytes: usize) {
         self.passed.fetch_add(bytes as u64, SeqCst);
-        self.connection.on_delivered(bytes);
+        self.connection.responses.on_delivered(bytes);
         if self.is_awaited.load(SeqCst) {
             self.wake_if_written();
         }
@@ -287,7 +287,7 @@ impl RequestState {
     pub(crate) fn on_discarded(&self, bytes: usize) {
         self.discarded.store(true, Relaxed);
         self.passed.fetch_add(bytes as u64, Relaxed);
-        self.connection.on_released(bytes);
+        self.connection.responses.on_released(bytes);
     }
 
     pub(crate) fn note_last_piece(&self) {
@@ -366,7 +366,7 @@ impl RequestState {
 
     /// Cancels the request's context if its client has half-closed the connection.
     pub(crate) fn note_half_closed(&self) {
-        if self.connection.is_half_closed() && self.cancel_cause().is_none() {
+        if self.connection.io.is_half_closed() && self.cancel_cause().is_none() {
             self.cancel(CancelCause::ClientHalfClosed);
         }
     }
@@ -522,7 +522,7 @@ impl Drop for InFlight {
         if self.outcome == Outcome::Settled {
             return;
         }
-        let abort_cause = match self.connection().abort_cause() {
+        let abort_cause = match self.connection().responses.abort_cause() {
             None if self.server().is_aborting() || self.request.cut_by_drain.load(Relaxed) => {
                 Some(AbortCause::Shutdown)
             }

@@ -599,7 +599,7 @@ impl BodyState {
             && let Some(connection) = self.in_flight.as_ref().map(InFlight::connection)
             && connection.writes == WriteStrategy::Flatten
         {
-            connection.on_large_chunk();
+            connection.responses.on_large_chunk();
             if bytes.len() > CHUNK_BYTES_MAX {
                 self.rest = Some(Box::new(bytes.split_off(CHUNK_BYTES_MAX)));
             }
@@ -762,7 +762,7 @@ impl BodyState {
         }
         let connection = in_flight.connection().clone();
         if connection.protocol == Protocol::Http1 {
-            connection.set_abort_cause(abort_cause);
+            connection.responses.set_abort_cause(abort_cause);
         }
         connection.on_request_over();
         in_flight.abort(abort_cause);

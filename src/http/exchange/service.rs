@@ -300,7 +300,7 @@ impl<S: HttpService> hyper::service::Service<http::Request<Incoming>> for Connec
             },
             Some(resumed) => {
                 // hyper has read only the head that the fast path had read before.
-                self.connection.clear_received();
+                self.connection.io.clear_received();
                 CallFuture::Resumed { resumed: Some(resumed) }
             }
         }
@@ -333,7 +333,7 @@ impl<S: HttpService> Future for CallFuture<S> {
                     return Poll::Ready(Ok(for_hyper(cx, response)));
                 };
                 // The connection then polls hyper again at once, with upgrades enabled.
-                connection.set_switching();
+                connection.upgrade.set_switching();
                 self.set(Self::Resumed { resumed: Some(Resumed::Response(Box::new(response))) });
                 Poll::Pending
             }
@@ -553,6 +553,7 @@ impl HandlerState {
         {
             in_flight
                 .connection()
+                .upgrade
                 .name_upgrade(WorkOrigin::of_request(in_flight.method_and_path()));
         }
         if content != Content::Allowed {

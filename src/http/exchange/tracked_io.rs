@@ -117,16 +117,16 @@ impl<T: Transport> TrackedIo<T> {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
         while self.unwritten.has_remaining() {
-            self.connection.on_write();
+            self.connection.io.on_write();
             let polled = Pin::new(&mut *io).poll_write(cx, &self.unwritten);
             if let Poll::Ready(Err(_)) = &polled {
-                self.connection.on_broken();
+                self.connection.io.on_broken();
             }
             let written = ready!(polled)?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.connection.on_written(written);
+            self.connection.io.on_written(written);
             self.unwritten.advance(written);
         }
         Poll::Ready(Ok(()))
@@ -134,19 +134,19 @@ impl<T: Transport> TrackedIo<T> {
 
     fn note_read(&mut self, read: &[u8]) {
         self.is_readable = false;
-        self.connection.on_read(read);
+        self.connection.io.on_read(read);
         if let Some(frames) = &mut self.frames {
-            self.connection.inflow.on_read(frames, read);
+            self.connection.io.inflow.on_read(frames, read);
         }
     }
 
     fn on_nothing_read(&self, cx: &Context<'_>) {
-        let inflow = &self.connection.inflow;
-        let is_final = self.connection.is_final_read_wanted();
+        let inflow = &self.connection.io.inflow;
+        let is_final = self.connection.io.is_final_read_wanted();
         let is_look_wanted = inflow.take_peek_requested() || is_final;
         let has_data = is_look_wanted && self.io.as_ref().is_some_and(|io| io.peek() == Peek::Data);
         if is_final {
-            self.connection.on_final_read(has_data);
+            self.connection.io.on_final_read(has_data);
         }
         if has_data {
             // The reactor has not reported these bytes yet.
@@ -161,10 +161,10 @@ impl<T: Transport> TrackedIo<T> {
     #[inline]
     fn poll_may_read(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.connection.must_hold_reads() {
-            self.connection.inflow.on_buffered();
+            self.connection.io.inflow.on_buffered();
             return Poll::Pending;
         }
-        if self.connection.inflow.read_in_turn() >= READ_IN_TURN_MAX {
+        if self.connection.io.inflow.read_in_turn() >= READ_IN_TURN_MAX {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -177,8 +177,8 @@ impl<T: Transport> TrackedIo<T> {
         let connection = &self.connection;
         connection.protocol == Protocol::Http1
             && !connection.is_in_flight()
-            && !connection.has_unflushed()
-            && !connection.is_upgraded()
+            && !connection.responses.has_unflushed()
+            && !connection.upgrade.is_upgraded()
     }
 
     /// Writes a head that hyper made and adds a date to it (RFC 9110 §6.6.1).
@@ -207,7 +207,7 @@ impl<T: Transport> TrackedIo<T> {
     /// I/O fails when the server aborts what is left after the drain.
     #[inline]
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.connection.is_upgraded() { self.poll_upgraded_ending(cx) } else { Ok(()) }
+        if self.connection.upgrade.is_upgraded() { self.poll_upgraded_ending(cx) } else { Ok(()) }
     }
 
     #[cold]
@@ -228,7 +228,7 @@ impl<T: Transport> TrackedIo<T> {
     #[inline]
     fn noting<R>(&self, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if let Poll::Ready(Err(_)) = &polled {
-            self.connection.on_broken();
+            self.connection.io.on_broken();
         }
         polled
     }
@@ -242,7 +242,7 @@ impl<T: Transport> TrackedIo<T> {
             && !self.is_readable;
         if is_watched && self.io.as_ref().is_some_and(|io| io.poll_readable(cx).is_ready()) {
             self.is_readable = true;
-            self.connection.request_peek();
+            self.connection.io.request_peek();
         }
     }
 
@@ -250,7 +250,7 @@ impl<T: Transport> TrackedIo<T> {
     /// hyper holds it.
     #[inline]
     fn peek_if_requested(&self) -> io::Result<()> {
-        if self.connection.take_peek_requested() { self.peek() } else { Ok(()) }
+        if self.connection.io.take_peek_requested() { self.peek() } else { Ok(()) }
     }
 
     #[cold]
@@ -260,15 +260,15 @@ impl<T: Transport> TrackedIo<T> {
             Peer::Open | Peer::Unknown => {}
             Peer::HalfClosed => self.connection.on_half_closed(),
             Peer::Gone => {
-                self.connection.on_broken();
+                self.connection.io.on_broken();
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
         }
-        let is_wanted = self.connection.take_unacknowledged_wanted();
-        if self.connection.is_write_blocked() || is_wanted {
+        let is_wanted = self.connection.io.take_unacknowledged_wanted();
+        if self.connection.io.is_write_blocked() || is_wanted {
             match io.unacknowledged() {
-                Some(unacknowledged) => self.connection.on_unacknowledged(unacknowledged),
-                None if is_wanted => self.connection.on_unacknowledged(0),
+                Some(unacknowledged) => self.connection.io.on_unacknowledged(unacknowledged),
+                None if is_wanted => self.connection.io.on_unacknowledged(0),
                 None => {}
             }
         }
@@ -322,10 +322,10 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         if bytes.starts_with(ERROR_BEGINS) && me.is_by_hyper() {
             return me.write_dated(cx, bytes);
         }
-        me.connection.on_write();
+        me.connection.io.on_write();
         let polled = me.io()?.poll_write(cx, bytes);
         let written = ready!(me.noting(polled))?;
-        me.connection.on_written(written);
+        me.connection.io.on_written(written);
         Poll::Ready(Ok(written))
     }
 
@@ -344,10 +344,10 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         {
             return me.write_dated(cx, bytes);
         }
-        me.connection.on_write();
+        me.connection.io.on_write();
         let polled = me.io()?.poll_write_vectored(cx, slices);
         let written = ready!(me.noting(polled))?;
-        me.connection.on_written(written);
+        me.connection.io.on_written(written);
         Poll::Ready(Ok(written))
     }
 
@@ -363,7 +363,7 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         ready!(me.poll_unwritten(cx))?;
         let polled = me.io()?.poll_flush(cx);
         ready!(me.noting(polled))?;
-        me.connection.on_flushed();
+        me.connection.io.on_flushed();
         if me.frames.is_some()
             && let Some(unflushed) = me.unflushed.upgrade()
         {
@@ -374,7 +374,7 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
-        if me.connection.is_aborted() {
+        if me.connection.responses.is_aborted() {
             // A FIN would make the cut response look complete (P5d). The connection is reset
             // instead.
             return Poll::Ready(Ok(()));
@@ -387,8 +387,8 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
 
 impl<T: Transport> Drop for TrackedIo<T> {
     fn drop(&mut self) {
-        self.connection.on_io_dropped();
-        if self.connection.end_upgrade() {
+        self.connection.io.on_io_dropped();
+        if self.connection.upgrade.end_upgrade() {
             self.connection.server().metrics.upgraded_closed.add_one();
         }
         if let Some(io_return) = &self.io_return {

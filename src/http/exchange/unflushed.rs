@@ -32,7 +32,7 @@ impl UnflushedResponses {
         } else {
             let mut queue = self.lock();
             queue.push(in_flight);
-            self.connection.set_unflushed(queue.len());
+            self.connection.responses.set_unflushed(queue.len());
             None
         };
         self.connection.on_request_over();
@@ -41,7 +41,7 @@ impl UnflushedResponses {
 
     /// Everything that hyper wrote was flushed. HTTP/2 may still hold bytes of a response.
     pub(crate) fn settle_flushed(&self, now: impl Fn() -> Moment) {
-        if !self.connection.has_unflushed() {
+        if !self.connection.responses.has_unflushed() {
             return;
         }
         let mut queue = self.lock();
@@ -64,14 +64,14 @@ impl UnflushedResponses {
                 queue.iter_mut().for_each(InFlight::list);
             }
         }
-        self.connection.set_unflushed(queue.len());
+        self.connection.responses.set_unflushed(queue.len());
     }
 
     /// hyper's write buffer is empty, and HTTP/2 may hold more that the client does not take. If the queue is long, responses that
     /// were written whole are settled without a wait for the rest.
     pub(crate) fn settle_written(&self) {
         if self.connection.protocol == Protocol::Http1
-            || self.connection.unflushed() < ENDED_UNSENT_SETTLED
+            || self.connection.responses.unflushed() < ENDED_UNSENT_SETTLED
         {
             return;
         }
@@ -85,21 +85,21 @@ impl UnflushedResponses {
 
     /// Responses of which HTTP/2 threw bytes away wait for no flush, which might never come.
     pub(crate) fn settle_thrown_away(&self) {
-        if self.connection.take_thrown_away() {
+        if self.connection.responses.take_thrown_away() {
             self.settle(|request| request.delivery() == Delivery::Incomplete, drop);
         }
     }
 
     /// Lists the requests whose responses cannot be sent, because their client does not read.
     pub(crate) fn list(&self) {
-        if self.connection.has_unflushed() {
+        if self.connection.responses.has_unflushed() {
             self.lock().iter_mut().for_each(InFlight::list);
         }
     }
 
     /// The progress of the first response in the queue: when its request arrived, and how many of its bytes have left.
     pub(crate) fn first(&self) -> Option<[u64; 2]> {
-        if !self.connection.has_unflushed() {
+        if !self.connection.responses.has_unflushed() {
             return None;
         }
         let queue = self.lock();
@@ -112,7 +112,7 @@ impl UnflushedResponses {
         for in_flight in queue.extract_if(.., |in_flight| which(in_flight.request())) {
             settle(in_flight);
         }
-        self.connection.set_unflushed(queue.len());
+        self.connection.responses.set_unflushed(queue.len());
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<InFlight>> {
@@ -122,7 +122,7 @@ impl UnflushedResponses {
 
 impl Drop for UnflushedResponses {
     fn drop(&mut self) {
-        self.connection.set_unflushed(0);
+        self.connection.responses.set_unflushed(0);
     }
 }
 

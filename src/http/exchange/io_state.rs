@@ -1,0 +1,203 @@
+//! What hyper's reads, writes and flushes show, and what the kernel was asked for.
+
+use super::{http2_input::Inflow, sniff::is_blank};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+/// Updated by the io that hyper holds. All of an HTTP/1 connection is polled in one task, so plain loads and stores suffice; on
+/// HTTP/2 only the connection's task writes here, too.
+#[derive(Debug)]
+pub(crate) struct IoState {
+    /// hyper's write buffer is empty, and all that hyper wrote was flushed.
+    flushed: AtomicBool,
+    /// Bytes other than empty lines were read for hyper since this was last cleared.
+    pub(super) received: AtomicBool,
+    /// All bytes ever read for hyper.
+    read: AtomicU64,
+    /// Bytes written by hyper since it last called the service.
+    pub(super) written: AtomicU64,
+    /// The frames that an HTTP/2 client has sent.
+    pub(crate) inflow: Inflow,
+    /// The last write for hyper was not accepted by the kernel.
+    write_blocked: AtomicBool,
+    /// HTTP/2: the last poll of hyper left bytes unflushed.
+    blocked: AtomicBool,
+    /// Bytes that the peer had not acknowledged when the kernel was last queried.
+    unacknowledged: AtomicU64,
+    /// The io shall query the kernel for whether the client is still connected.
+    peek_requested: AtomicBool,
+    /// That query shall also read the number of unacknowledged bytes.
+    unacknowledged_wanted: AtomicBool,
+    /// A `FinalRead`: whether the kernel holds bytes that the reactor has not reported.
+    final_read: AtomicU8,
+    /// The client has half-closed the connection. Never set under `HalfClose::Ignore`.
+    pub(super) half_closed: AtomicBool,
+    /// The transport failed.
+    broken: AtomicBool,
+    io_dropped: AtomicBool,
+}
+
+/// State of the last read of the kernel before an expired timeout takes effect (P5b).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FinalRead {
+    NotWanted,
+    /// The next read that finds nothing peeks at the socket.
+    Wanted,
+    Data,
+    Nothing,
+}
+
+impl IoState {
+    pub(super) fn new() -> Self {
+        Self {
+            flushed: AtomicBool::new(true),
+            received: AtomicBool::new(false),
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            inflow: Inflow::default(),
+            write_blocked: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            unacknowledged: AtomicU64::new(0),
+            peek_requested: AtomicBool::new(false),
+            unacknowledged_wanted: AtomicBool::new(false),
+            final_read: AtomicU8::new(FinalRead::NotWanted as u8),
+            half_closed: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            io_dropped: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn on_read(&self, bytes: &[u8]) {
+        if !is_blank(bytes) {
+            self.received.store(true, Relaxed);
+        }
+        self.final_read.store(FinalRead::NotWanted as u8, Relaxed);
+        self.read.store(self.read() + bytes.len() as u64, Relaxed);
+    }
+
+    pub(crate) fn on_write(&self) {
+        self.flushed.store(false, Relaxed);
+        self.write_blocked.store(true, Relaxed);
+    }
+
+    pub(crate) fn on_written(&self, bytes: usize) {
+        self.write_blocked.store(false, Relaxed);
+        self.written.store(self.written() + bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn on_unacknowledged(&self, bytes: usize) {
+        self.unacknowledged.store(bytes as u64, Relaxed);
+    }
+
+    /// hyper's write buffer is empty.
+    pub(crate) fn on_flushed(&self) {
+        self.flushed.store(true, Relaxed);
+        self.inflow.on_flushed();
+    }
+
+    pub(crate) fn is_final_read_wanted(&self) -> bool {
+        self.final_read.load(Relaxed) == FinalRead::Wanted as u8
+    }
+
+    pub(crate) fn on_final_read(&self, has_data: bool) {
+        let found = if has_data { FinalRead::Data } else { FinalRead::Nothing };
+        self.final_read.store(found as u8, Relaxed);
+    }
+
+    pub(crate) fn is_half_closed(&self) -> bool {
+        self.half_closed.load(Relaxed)
+    }
+
+    pub(crate) fn on_broken(&self) {
+        self.broken.store(true, Relaxed);
+    }
+
+    pub(crate) fn take_peek_requested(&self) -> bool {
+        self.peek_requested.load(Relaxed) && self.peek_requested.swap(false, Relaxed)
+    }
+
+    /// Whether the last poll of hyper left bytes unflushed.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.load(Relaxed)
+    }
+
+    pub(crate) fn after_poll(&self) {
+        self.blocked.store(!self.is_flushed(), Relaxed);
+    }
+
+    /// Clears `flushed` before each poll of hyper. A poll that leaves nothing unwritten flushes at
+    /// least once, which sets it again.
+    pub(crate) fn before_poll(&self) {
+        self.flushed.store(false, Relaxed);
+    }
+
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.flushed.load(Relaxed)
+    }
+
+    pub(crate) fn read(&self) -> u64 {
+        self.read.load(Relaxed)
+    }
+
+    /// Bytes written since hyper last called the service.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Relaxed)
+    }
+
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        self.write_blocked.load(Relaxed)
+    }
+
+    pub(crate) fn unacknowledged(&self) -> u64 {
+        self.unacknowledged.load(Relaxed)
+    }
+
+    pub(crate) fn has_received(&self) -> bool {
+        self.received.load(Relaxed)
+    }
+
+    pub(crate) fn clear_received(&self) {
+        self.received.store(false, Relaxed);
+    }
+
+    /// Whether the kernel may hold unread bytes although the timeout for them has expired. A
+    /// process that was suspended finds its timers expired before it reads what arrived in the
+    /// meantime. If true, the caller must poll the connection again before the timeout takes effect
+    /// (P5b).
+    pub(crate) fn may_have_unread(&self) -> bool {
+        let found = self.final_read.load(Relaxed);
+        let may_have = found == FinalRead::NotWanted as u8 || found == FinalRead::Data as u8;
+        if may_have {
+            self.final_read.store(FinalRead::Wanted as u8, Relaxed);
+        }
+        may_have
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Relaxed)
+    }
+
+    pub(crate) fn request_peek(&self) {
+        self.peek_requested.store(true, Relaxed);
+    }
+
+    /// Requests that the next poll of hyper also queries the kernel for unacknowledged bytes.
+    pub(crate) fn want_unacknowledged(&self) {
+        self.unacknowledged_wanted.store(true, Relaxed);
+        self.request_peek();
+    }
+
+    pub(crate) fn take_unacknowledged_wanted(&self) -> bool {
+        self.unacknowledged_wanted.swap(false, Relaxed)
+    }
+
+    pub(crate) fn on_io_dropped(&self) {
+        self.io_dropped.store(true, Release);
+    }
+
+    pub(crate) fn is_io_dropped(&self) -> bool {
+        self.io_dropped.load(Acquire)
+    }
+}

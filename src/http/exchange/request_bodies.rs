@@ -1,0 +1,43 @@
+//! The request bodies of a connection that handlers hold.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// Updated by the bodies as handlers read and drop them.
+#[derive(Debug, Default)]
+pub(crate) struct RequestBodies {
+    /// Request bodies that were not dropped yet.
+    pub(super) bodies_held: AtomicU32,
+    /// A handler waits for more bytes of a request body.
+    pub(super) body_awaited: AtomicBool,
+    /// HTTP/2: the value of `read` when the receive windows were last known to be open.
+    pub(super) window_open_at: AtomicU64,
+    /// HTTP/2: body bytes that handlers have read since then.
+    pub(super) body_bytes_read: AtomicU64,
+    /// A request body was dropped before its end was read.
+    pub(super) body_unread: AtomicBool,
+}
+
+impl RequestBodies {
+    pub(crate) fn on_body_held(&self) {
+        self.bodies_held.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn on_body_dropped(&self, unread: bool) {
+        if unread {
+            self.body_unread.store(true, Relaxed);
+        }
+        self.bodies_held.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn are_bodies_held(&self) -> bool {
+        self.bodies_held.load(Relaxed) > 0
+    }
+
+    pub(crate) fn is_body_awaited(&self) -> bool {
+        self.body_awaited.load(Relaxed)
+    }
+
+    pub(crate) fn is_body_unread(&self) -> bool {
+        self.body_unread.load(Relaxed)
+    }
+}

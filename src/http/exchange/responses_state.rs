@@ -1,0 +1,125 @@
+//! The responses of a connection, from their heads to their last bytes.
+
+use crate::http::server::{abort::AbortCause, connection_slot::ConnectionSlot};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+};
+
+/// Updated by the service, the bodies and their chunks. HTTP/2 streams run in tasks of their own.
+#[derive(Debug)]
+pub(crate) struct ResponsesState {
+    /// A response began after the stop request.
+    pub(super) responded: AtomicBool,
+    /// An HTTP/1 response announced the close of the connection (P4).
+    pub(super) announced: AtomicBool,
+    /// A chunk of a response body was too large to be copied.
+    sent_large: AtomicBool,
+    /// Bytes of responses that h2 has taken and not yet written.
+    buffered: AtomicU64,
+    /// Bytes of responses that h2 has written.
+    delivered: AtomicU64,
+    /// Set once a response was cut after its head. The connection is then reset, so that the
+    /// response cannot look complete (P5d).
+    abort_cause: OnceLock<AbortCause>,
+    /// The number of [`UnflushedResponses`](super::unflushed::UnflushedResponses).
+    unflushed: AtomicU32,
+    /// h2 discarded bytes of a response since this was last cleared.
+    thrown_away: AtomicBool,
+}
+
+impl ResponsesState {
+    pub(super) fn new(slot: &ConnectionSlot) -> Self {
+        Self {
+            responded: AtomicBool::new(slot.has_responded()),
+            announced: AtomicBool::new(false),
+            sent_large: AtomicBool::new(false),
+            buffered: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            abort_cause: OnceLock::new(),
+            unflushed: AtomicU32::new(0),
+            thrown_away: AtomicBool::new(false),
+        }
+    }
+
+    /// Records bytes of a response that h2 has taken.
+    pub(crate) fn on_buffered(&self, bytes: usize) {
+        self.buffered.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Records bytes of a response that h2 has written.
+    pub(crate) fn on_delivered(&self, bytes: usize) {
+        self.delivered.fetch_add(bytes as u64, Relaxed);
+        self.buffered.fetch_sub(bytes as u64, Relaxed);
+    }
+
+    /// Records bytes of a response that h2 has discarded.
+    pub(crate) fn on_released(&self, bytes: usize) {
+        self.buffered.fetch_sub(bytes as u64, Relaxed);
+        self.thrown_away.store(true, Relaxed);
+    }
+
+    pub(crate) fn on_large_chunk(&self) {
+        self.sent_large.store(true, Relaxed);
+    }
+
+    /// Sets why a response was cut. Only the first cause is kept.
+    pub(crate) fn set_abort_cause(&self, abort_cause: AbortCause) {
+        let _ = self.abort_cause.set(abort_cause);
+    }
+
+    /// Whether a response began after the stop request.
+    pub(crate) fn has_responded(&self) -> bool {
+        self.responded.load(Relaxed)
+    }
+
+    /// Whether an HTTP/1 response announced the close of the connection.
+    pub(crate) fn has_announced(&self) -> bool {
+        self.announced.load(Relaxed)
+    }
+
+    /// Records in the slot whether a response began and whether one announced the close, for the
+    /// protocol state that follows.
+    pub(crate) fn record_responses_in(&self, slot: &ConnectionSlot) {
+        if self.has_responded() {
+            slot.record_response(self.has_announced());
+        }
+    }
+
+    pub(crate) fn has_sent_large_chunk(&self) -> bool {
+        self.sent_large.load(Relaxed)
+    }
+
+    pub(crate) fn has_buffered(&self) -> bool {
+        self.buffered.load(Relaxed) > 0
+    }
+
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered.load(Relaxed)
+    }
+
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.abort_cause().is_some()
+    }
+
+    pub(crate) fn abort_cause(&self) -> Option<AbortCause> {
+        self.abort_cause.get().copied()
+    }
+
+    /// The number of responses that have ended and may still be in a buffer.
+    pub(crate) fn unflushed(&self) -> u32 {
+        self.unflushed.load(Relaxed)
+    }
+
+    pub(crate) fn set_unflushed(&self, count: usize) {
+        self.unflushed.store(u32::try_from(count).unwrap_or(u32::MAX), Relaxed);
+    }
+
+    pub(crate) fn has_unflushed(&self) -> bool {
+        self.unflushed() > 0
+    }
+
+    pub(crate) fn take_thrown_away(&self) -> bool {
+        self.thrown_away.load(Relaxed) && self.thrown_away.swap(false, Relaxed)
+    }
+}
