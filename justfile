@@ -25,6 +25,10 @@ run *args:
 sim *args:
     cargo run --release -p lameduck-sim -- {{args}}
 
+# Whether the two published crates build as users get them.
+publish-check:
+    cargo publish --dry-run -p lameduck -p lameduck-sim
+
 # The simulation's named scenarios.
 scenarios *args:
     cargo test --release --test simulation {{args}}
