@@ -52,7 +52,7 @@ pub struct Service {
 }
 
 type DrillBody = Either<Full<Bytes>, Paced>;
-type Answer = Response<DrillBody>;
+type DrillResponse = Response<DrillBody>;
 
 impl Service {
     /// Creates hello world in this version, with or without the drill routes.
@@ -62,7 +62,7 @@ impl Service {
         Self { version, routes }
     }
 
-    fn hello(&self, request: &Request<Body>) -> Answer {
+    fn hello(&self, request: &Request<Body>) -> DrillResponse {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return not_allowed("GET, HEAD");
         }
@@ -73,33 +73,33 @@ impl Service {
 }
 
 impl hyper::service::Service<Request<Body>> for Service {
-    type Response = Answer;
+    type Response = DrillResponse;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = DrillFuture;
 
-    fn call(&self, request: Request<Body>) -> Answering {
+    fn call(&self, request: Request<Body>) -> DrillFuture {
         if request.uri().path() == "/" {
-            return Answering::Now(Some(self.hello(&request)));
+            return DrillFuture::Now(Some(self.hello(&request)));
         }
         if self.routes == Routes::HelloOnly {
-            return Answering::Now(Some(text(StatusCode::NOT_FOUND, "not found\n")));
+            return DrillFuture::Now(Some(text(StatusCode::NOT_FOUND, "not found\n")));
         }
-        Answering::Later(Box::pin(async move {
+        DrillFuture::Later(Box::pin(async move {
             drill(request).await.unwrap_or_else(|refused| *refused)
         }))
     }
 }
 
 /// The response future: ready at once, or after a while.
-pub enum Answering {
+pub enum DrillFuture {
     /// A response that exists already; the first poll takes it.
-    Now(Option<Answer>),
+    Now(Option<DrillResponse>),
     /// A response that takes time.
-    Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    Later(Pin<Box<dyn Future<Output = DrillResponse> + Send>>),
 }
 
-impl Future for Answering {
-    type Output = Result<Answer, Infallible>;
+impl Future for DrillFuture {
+    type Output = Result<DrillResponse, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
@@ -111,13 +111,13 @@ impl Future for Answering {
     }
 }
 
-impl std::fmt::Debug for Answering {
+impl std::fmt::Debug for DrillFuture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Answering")
+        f.write_str("DrillFuture")
     }
 }
 
-async fn drill(request: Request<Body>) -> Result<Answer, Box<Answer>> {
+async fn drill(request: Request<Body>) -> Result<DrillResponse, Box<DrillResponse>> {
     let path = request.uri().path().to_owned();
     let expected = if path == "/echo" { Method::POST } else { Method::GET };
     let known = ["/slow", "/stuck", "/work", "/echo", "/stream", "/big", "/upgrade", "/panic"]
@@ -149,7 +149,7 @@ fn sleep(ms: u64) -> tokio::time::Sleep {
     tokio::time::sleep(Duration::from_millis(ms))
 }
 
-async fn slow(request: &Request<Body>, ms: u64) -> Answer {
+async fn slow(request: &Request<Body>, ms: u64) -> DrillResponse {
     let done = text(StatusCode::OK, "slow done\n");
     let context = request.body().context();
     let cancelled = async {
@@ -166,7 +166,7 @@ async fn slow(request: &Request<Body>, ms: u64) -> Answer {
     }
 }
 
-async fn stuck(query: &Query) -> Answer {
+async fn stuck(query: &Query) -> DrillResponse {
     const HALVES: [&str; 2] = ["stuck ha", "lf done\n"];
     if query.head || query.chunked {
         let pieces = VecDeque::from(HALVES.map(|half| Bytes::from_static(half.as_bytes())));
@@ -183,12 +183,12 @@ async fn stuck(query: &Query) -> Answer {
     text(StatusCode::OK, HALVES.concat())
 }
 
-fn work(request: &Request<Body>, ms: u64) -> Answer {
+fn work(request: &Request<Body>, ms: u64) -> DrillResponse {
     request.body().context().spawn(sleep(ms));
     text(StatusCode::ACCEPTED, "work started\n")
 }
 
-async fn echo(request: Request<Body>) -> Answer {
+async fn echo(request: Request<Body>) -> DrillResponse {
     match Limited::new(request.into_body(), ECHO_BYTES_MAX).collect().await {
         Ok(body) => Response::new(Either::Left(Full::new(body.to_bytes()))),
         Err(error) if error.is::<LengthLimitError>() => text(
@@ -201,7 +201,7 @@ async fn echo(request: Request<Body>) -> Answer {
     }
 }
 
-fn stream(ms: u64) -> Answer {
+fn stream(ms: u64) -> DrillResponse {
     let every = u64::try_from(PIECE_EVERY.as_millis()).unwrap_or(u64::MAX);
     let pieces = (0..ms / every).map(|n| Bytes::from(format!("piece {n}\n")));
     let pieces = pieces.chain([Bytes::from_static(b"end\n")]).collect();
@@ -214,7 +214,7 @@ fn stream(ms: u64) -> Answer {
     }))
 }
 
-fn big(bytes: u64) -> Answer {
+fn big(bytes: u64) -> DrillResponse {
     Response::new(Either::Right(Paced {
         pieces: Pieces::Filler(bytes),
         size: Some(bytes),
@@ -224,7 +224,7 @@ fn big(bytes: u64) -> Answer {
     }))
 }
 
-fn upgrade(mut request: Request<Body>) -> Answer {
+fn upgrade(mut request: Request<Body>) -> DrillResponse {
     // RFC 9110 §7.8: ignore the header on HTTP/1.0.
     let offered = request
         .headers()
@@ -332,7 +332,7 @@ struct Query {
 }
 
 impl Query {
-    fn of(request: &Request<Body>) -> Result<Self, Box<Answer>> {
+    fn of(request: &Request<Body>) -> Result<Self, Box<DrillResponse>> {
         let mut query = Self::default();
         let pairs =
             request.uri().query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
@@ -354,24 +354,24 @@ impl Query {
     }
 }
 
-fn number(name: &str, value: &str, most: u64) -> Result<u64, Box<Answer>> {
+fn number(name: &str, value: &str, most: u64) -> Result<u64, Box<DrillResponse>> {
     value.parse().ok().filter(|number| *number <= most).ok_or_else(|| {
         bad(&format!("parameter `{name}` is `{value}`; expected a whole number from 0 to {most}"))
     })
 }
 
-fn bad(reason: &str) -> Box<Answer> {
+fn bad(reason: &str) -> Box<DrillResponse> {
     Box::new(text(StatusCode::BAD_REQUEST, format!("{reason}\n")))
 }
 
-fn not_allowed(allowed: &'static str) -> Answer {
+fn not_allowed(allowed: &'static str) -> DrillResponse {
     let mut response =
         text(StatusCode::METHOD_NOT_ALLOWED, format!("only {allowed} are allowed\n"));
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+fn text(status: StatusCode, body: impl Into<Bytes>) -> DrillResponse {
     let mut response = Response::new(Either::Left(Full::new(body.into())));
     *response.status_mut() = status;
     response

@@ -80,14 +80,14 @@ impl Drill {
 }
 
 /// Future of a handler.
-type Handling = Pin<Box<dyn Future<Output = Result<Response<Pieces>, Infallible>> + Send>>;
+type HandlerFuture = Pin<Box<dyn Future<Output = Result<Response<Pieces>, Infallible>> + Send>>;
 
 impl hyper::service::Service<Request<Body>> for Drill {
     type Response = Response<Pieces>;
     type Error = Infallible;
-    type Future = Handling;
+    type Future = HandlerFuture;
 
-    fn call(&self, request: Request<Body>) -> Handling {
+    fn call(&self, request: Request<Body>) -> HandlerFuture {
         let handler = self.handlers.fetch_add(1, Ordering::Relaxed);
         let guard = HandlerGuard { actor: self.actor.clone(), handler };
         let target = request.uri().path_and_query().map_or("", |target| target.as_str());

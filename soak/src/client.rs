@@ -6,7 +6,7 @@
 //! it is lost.
 
 use crate::{
-    tally::Tally,
+    totals::Totals,
     wire::{Line, Wire},
 };
 use std::{
@@ -35,14 +35,14 @@ pub enum Habit {
 
 /// A request, and the response it must get.
 #[derive(Clone, Debug)]
-pub struct Ask {
+pub struct RequestSpec {
     method: &'static str,
     target: String,
     body: Vec<u8>,
     expected: Option<Vec<u8>>,
 }
 
-impl Ask {
+impl RequestSpec {
     /// `GET target`; accepts any response below 500.
     #[must_use]
     pub fn get(target: &str) -> Self {
@@ -94,11 +94,11 @@ pub struct Load {
     /// Connects to the server.
     pub wire: Wire,
     /// The requests, sent in turn; each client begins at a different one.
-    pub asks: Vec<Ask>,
+    pub asks: Vec<RequestSpec>,
     /// Pause before every request.
     pub think: Duration,
     /// Counts of all clients.
-    pub tally: Tally,
+    pub totals: Totals,
     /// Set to end all clients after their current request.
     pub over: AtomicBool,
     clients: AtomicUsize,
@@ -108,7 +108,7 @@ impl Load {
     /// Returns a load over this wire that requests `target` without a pause.
     #[must_use]
     pub fn new(wire: Wire, target: &str) -> Self {
-        Self::of(wire, vec![Ask::get(target)])
+        Self::of(wire, vec![RequestSpec::get(target)])
     }
 
     /// Returns a load over this wire that sends these requests, in turn, without a pause.
@@ -116,13 +116,13 @@ impl Load {
     /// # Panics
     /// If `asks` is empty.
     #[must_use]
-    pub fn of(wire: Wire, asks: Vec<Ask>) -> Self {
+    pub fn of(wire: Wire, asks: Vec<RequestSpec>) -> Self {
         assert!(!asks.is_empty(), "a load asks for something");
         Self {
             wire,
             asks,
             think: Duration::ZERO,
-            tally: Tally::default(),
+            totals: Totals::default(),
             over: AtomicBool::new(false),
             clients: AtomicUsize::new(0),
         }
@@ -150,7 +150,7 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
             None => match load.wire.connect().await {
                 Ok(stream) => stream,
                 Err(_) => {
-                    load.tally.refused.fetch_add(1, Relaxed);
+                    load.totals.refused.fetch_add(1, Relaxed);
                     sleep(Duration::from_millis(2)).await;
                     continue;
                 }
@@ -164,15 +164,15 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
         match answered {
             Ok(answer) => {
                 if answer.status >= 500 {
-                    load.tally.refused_by_status.fetch_add(1, Relaxed);
-                    load.tally.tell(format!(
+                    load.totals.refused_by_status.fetch_add(1, Relaxed);
+                    load.totals.tell(format!(
                         "{habit:?} {} {}: {}",
                         ask.method, ask.target, answer.status
                     ));
                 } else if ask.is_answered_by(&answer) {
-                    load.tally.answered.fetch_add(1, Relaxed);
+                    load.totals.answered.fetch_add(1, Relaxed);
                 } else {
-                    load.tally.lose(format!(
+                    load.totals.lose(format!(
                         "{} {}: {} with another body",
                         ask.method, ask.target, answer.status
                     ));
@@ -182,15 +182,15 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
                 }
             }
             Err(failure) if failure.answer_bytes == 0 && is_reused => {
-                load.tally.close_races.fetch_add(1, Relaxed);
-                load.tally.tell(format!(
+                load.totals.close_races.fetch_add(1, Relaxed);
+                load.totals.tell(format!(
                     "{habit:?} {} {}: closed under the request",
                     ask.method, ask.target
                 ));
             }
             Err(failure) => {
                 let kind = if is_reused { "kept" } else { "fresh" };
-                load.tally.lose(format!(
+                load.totals.lose(format!(
                     "{habit:?} {} {} on a {kind} connection: {} after {} bytes",
                     ask.method, ask.target, failure.error, failure.answer_bytes
                 ));

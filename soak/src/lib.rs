@@ -13,5 +13,5 @@ pub mod client;
 pub mod hand_over;
 pub mod process;
 pub mod rollout;
-pub mod tally;
+pub mod totals;
 pub mod wire;

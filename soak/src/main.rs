@@ -85,7 +85,7 @@ async fn main() -> io::Result<ExitCode> {
         if !result?.0.success() {
             unclean += 1;
         }
-        bar.set_message(load.tally.line());
+        bar.set_message(load.totals.line());
         bar.inc(1);
     }
     load.over.store(true, Relaxed);
@@ -93,12 +93,12 @@ async fn main() -> io::Result<ExitCode> {
         let _ = client.await;
     }
     bar.finish_and_clear();
-    println!("{} restarts: {}; {unclean} exits were not clean", args.restarts, load.tally.line());
-    println!("{}", load.tally.stories());
+    println!("{} restarts: {}; {unclean} exits were not clean", args.restarts, load.totals.line());
+    println!("{}", load.totals.stories());
     drop(relay);
     let may_refuse = args.hand_over == HandOver::Restart;
-    let refused = if may_refuse { 0 } else { load.tally.refused.load(Relaxed) };
-    Ok(if load.tally.lost() == 0 && refused == 0 && unclean == 0 {
+    let refused = if may_refuse { 0 } else { load.totals.refused.load(Relaxed) };
+    Ok(if load.totals.lost() == 0 && refused == 0 && unclean == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -13,7 +13,7 @@
 
 use crate::{
     balancer::{Backend, Balancer, Kind},
-    client::{Ask, Habit, Load, exchange, run},
+    client::{Habit, Load, RequestSpec, exchange, run},
     process::Service,
     wire::Wire,
 };
@@ -131,7 +131,7 @@ pub async fn roll(plan: &Plan, mut progress: impl FnMut(Progress)) -> io::Result
     sleep(WARM_UP).await;
 
     let (mut restarts, mut unclean, mut stories) = (0, 0, Vec::new());
-    while (restarts < plan.restarts_min || load.tally.answered() < plan.answers_min)
+    while (restarts < plan.restarts_min || load.totals.answered() < plan.answers_min)
         && begin.elapsed() < plan.span_max
     {
         let place = usize::try_from(restarts).unwrap_or(0) % servers.len();
@@ -147,22 +147,22 @@ pub async fn roll(plan: &Plan, mut progress: impl FnMut(Progress)) -> io::Result
         restarts += 1;
         progress(Progress {
             restarts,
-            answered: load.tally.answered(),
-            failed: load.tally.failed(),
+            answered: load.totals.answered(),
+            failed: load.totals.failed(),
         });
     }
 
     load.over.store(true, Relaxed);
     while clients.join_next().await.is_some() {}
     let span = begin.elapsed();
-    stories.extend(load.tally.stories().lines().map(str::to_owned));
-    if load.tally.failed() > 0 {
+    stories.extend(load.totals.stories().lines().map(str::to_owned));
+    if load.totals.failed() > 0 {
         stories.extend(balancer.said().lines().rev().take(20).map(str::to_owned));
     }
     Ok(Outcome {
         restarts,
-        answered: load.tally.answered(),
-        failed: load.tally.failed(),
+        answered: load.totals.answered(),
+        failed: load.totals.failed(),
         span,
         stories,
         unclean_exits: unclean,
@@ -170,12 +170,12 @@ pub async fn roll(plan: &Plan, mut progress: impl FnMut(Progress)) -> io::Result
 }
 
 /// Mostly quick requests, a third of them POST. A few slow ones still run when a listener closes.
-fn asks() -> Vec<Ask> {
-    let quick = || Ask::get("/").expecting(b"hello world");
-    let slow = |ms: u32| Ask::get(&format!("/slow?ms={ms}")).expecting(b"slow done\n");
+fn asks() -> Vec<RequestSpec> {
+    let quick = || RequestSpec::get("/").expecting(b"hello world");
+    let slow = |ms: u32| RequestSpec::get(&format!("/slow?ms={ms}")).expecting(b"slow done\n");
     let post = |length: usize| {
         let body: Vec<u8> = (b'a'..=b'z').cycle().take(length).collect();
-        Ask::post("/echo", body.clone()).expecting(&body)
+        RequestSpec::post("/echo", body.clone()).expecting(&body)
     };
     let mut asks = Vec::new();
     for n in 0..8 {

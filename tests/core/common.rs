@@ -59,13 +59,13 @@ pub(crate) fn signal(signal: Signal) -> Event {
 
 /// The machine, its current time, and its checker.
 #[derive(Clone, Debug)]
-pub(crate) struct Life {
+pub(crate) struct Run {
     pub(crate) machine: Lifecycle,
     pub(crate) now: Moment,
     pub(crate) checker: Checker,
 }
 
-impl Life {
+impl Run {
     /// Begins a run at second 100, so that a moment before its beginning differs from the epoch.
     pub(crate) fn begin(plan: Plan, hooks: &[HookBudget]) -> (Self, Vec<Action>) {
         let now = Moment::EPOCH + Duration::from_secs(100);

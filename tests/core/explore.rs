@@ -2,7 +2,7 @@
 //! The edges are: at once, 1 ms before its end, at its end, and 1 ms after it, when the host is
 //! late. The checker asserts the promises at each step.
 
-use crate::common::{Life, MS, even_plan, events, signal};
+use crate::common::{MS, Run, even_plan, events, signal};
 use core::time::Duration;
 use lameduck::lifecycle::{
     Action, Event, HookBudget, Moment, Outcome, Phase, Plan, Signal, Timer, WORKER_RELEASE_MIN,
@@ -14,11 +14,11 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Explores a plan from its beginning. Returns every place that was reached.
 fn explore(plan: Plan, hooks: &[HookBudget]) -> BTreeSet<String> {
     let events = events(hooks.len());
-    let (begin, _) = Life::begin(plan, hooks);
+    let (begin, _) = Run::begin(plan, hooks);
     let mut places = BTreeSet::from([begin.place()]);
     let mut seen = BTreeSet::from([digest(&begin)]);
     let mut queue = VecDeque::from([begin]);
-    let mut reached = |life: Life, queue: &mut VecDeque<Life>| {
+    let mut reached = |life: Run, queue: &mut VecDeque<Run>| {
         if seen.insert(digest(&life)) {
             places.insert(life.place());
             queue.push_back(life);
@@ -60,7 +60,7 @@ fn explore(plan: Plan, hooks: &[HookBudget]) -> BTreeSet<String> {
 }
 
 /// Returns the current time and the future edges of the current wait.
-fn moments(life: &Life) -> BTreeSet<Moment> {
+fn moments(life: &Run) -> BTreeSet<Moment> {
     let mut moments = BTreeSet::from([life.now]);
     if let Some((until, _)) = life.machine.poll_timeout() {
         moments.extend(
@@ -72,7 +72,7 @@ fn moments(life: &Life) -> BTreeSet<Moment> {
 
 /// All state that decides the future of a run, relative to its current time. Two runs with the same
 /// digest have the same future.
-fn digest(life: &Life) -> impl Ord + use<> {
+fn digest(life: &Run) -> impl Ord + use<> {
     let nanos = |moment: Moment| i128::from(moment.as_nanos()) - i128::from(life.now.as_nanos());
     let history = life.machine.history();
     let cleaning_up_since = history
@@ -88,7 +88,7 @@ fn digest(life: &Life) -> impl Ord + use<> {
 
 /// P7: without any event, time alone leads out of every state but Serving, by the deadline of the
 /// stop.
-fn assert_timeouts_lead_out(life: &Life) {
+fn assert_timeouts_lead_out(life: &Run) {
     let mut life = life.clone();
     let begin = life.now;
     while life.machine.poll_timeout().is_some() {
@@ -192,7 +192,7 @@ fn plans_with_one_zero() -> [Plan; 6] {
 
 #[test]
 fn waits_of_zero_do_not_linger() {
-    let mut life = Life::serving(even_plan(Duration::ZERO), &[HookBudget::Shared; 3]);
+    let mut life = Run::serving(even_plan(Duration::ZERO), &[HookBudget::Shared; 3]);
     life.tell(signal(Signal::Terminate));
     life.wait(Duration::ZERO);
     let mut actions = life.tell(Event::WorkersReleased);
@@ -206,7 +206,7 @@ fn waits_of_zero_do_not_linger() {
 #[test]
 fn each_wait_lasts_its_budget_and_a_zero_among_them_is_passed_in_the_same_turn() {
     for plan in plans_with_one_zero() {
-        let mut life = Life::serving(plan, &[HookBudget::Shared]);
+        let mut life = Run::serving(plan, &[HookBudget::Shared]);
         life.tell(signal(Signal::Terminate));
         while life.machine.poll_timeout().is_some() {
             life.time_out_with_prompt_workers();
@@ -232,7 +232,7 @@ fn each_wait_lasts_its_budget_and_a_zero_among_them_is_passed_in_the_same_turn()
 #[test]
 fn a_pause_of_the_whole_process_ends_it_in_the_turn_in_which_it_wakes() {
     for plan in plans_with_one_zero() {
-        let mut life = Life::serving(plan, &[HookBudget::Shared; 2]);
+        let mut life = Run::serving(plan, &[HookBudget::Shared; 2]);
         life.tell(signal(Signal::Terminate));
         life.wait(Duration::from_secs(3600));
         assert_eq!(
@@ -249,7 +249,7 @@ fn a_pause_of_the_whole_process_ends_it_in_the_turn_in_which_it_wakes() {
 #[test]
 fn a_late_host_takes_from_the_wait_it_is_late_for_and_never_from_the_deadline() {
     let plan = even_plan(SECOND);
-    let mut life = Life::serving(plan, &[]);
+    let mut life = Run::serving(plan, &[]);
     life.tell(signal(Signal::Terminate));
     life.wait(SECOND + 400 * MS);
     assert_eq!(life.machine.phase(), Phase::Draining);

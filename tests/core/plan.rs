@@ -1,7 +1,7 @@
 //! Budgets by example: the sum of a plan, when it is refused, and the time that each stop hook
 //! gets.
 
-use crate::common::{Life, MS, even_plan, signal};
+use crate::common::{MS, Run, even_plan, signal};
 use core::time::Duration;
 use lameduck::lifecycle::{
     Action, Event, GiveUp, HookBudget, HookIndex, HookResult, Lifecycle, Moment, Plan, PlanError,
@@ -11,8 +11,8 @@ use lameduck::lifecycle::{
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A run in which the first of these stop hooks (the last of the list) has just begun.
-fn cleaning_up(plan: Plan, hooks: &[HookBudget]) -> Life {
-    let mut life = Life::serving(plan, hooks);
+fn cleaning_up(plan: Plan, hooks: &[HookBudget]) -> Run {
+    let mut life = Run::serving(plan, hooks);
     life.tell(signal(Signal::Interrupt));
     life.tell(signal(Signal::Interrupt));
     life.tell(Event::MainClosed);
@@ -129,7 +129,7 @@ fn a_hook_with_a_budget_of_its_own_gets_no_more_than_that_whatever_is_left_over(
 
 #[test]
 fn the_share_of_a_hook_that_never_started_goes_to_those_that_did() {
-    let (mut life, _) = Life::begin(Plan::default(), &[HookBudget::Shared; 5]);
+    let (mut life, _) = Run::begin(Plan::default(), &[HookBudget::Shared; 5]);
     life.tell(Event::StartHookEnded(HookIndex(0), HookResult::Done));
     life.tell(Event::StartHookEnded(HookIndex(1), HookResult::Panicked));
     assert_eq!(life.place(), "cleaning_up/hook 0", "P11: one stop for one start that finished");
@@ -139,7 +139,7 @@ fn the_share_of_a_hook_that_never_started_goes_to_those_that_did() {
 #[test]
 fn a_stop_before_serving_is_bounded_by_what_it_has_to_do() {
     let takes = |hooks: &[HookBudget]| {
-        let (mut life, _) = Life::begin(Plan::default(), hooks);
+        let (mut life, _) = Run::begin(Plan::default(), hooks);
         life.tell(Event::StopRequested(StopReason::Requested));
         let stop = life.machine.history().stop.expect("it was asked to");
         stop.deadline.since(stop.at)
@@ -155,7 +155,7 @@ fn a_stop_before_serving_is_bounded_by_what_it_has_to_do() {
 #[test]
 fn impatience_moves_later_waits_forward_and_lengthens_none() {
     let plan = Plan::default();
-    let mut life = Life::serving(plan, &[]);
+    let mut life = Run::serving(plan, &[]);
     life.tell(signal(Signal::Terminate));
     life.wait(SECOND);
     life.tell(signal(Signal::Interrupt));
@@ -188,7 +188,7 @@ fn impatience_moves_later_waits_forward_and_lengthens_none() {
 
 #[test]
 fn a_further_sigterm_changes_nothing() {
-    let mut life = Life::serving(Plan::default(), &[]);
+    let mut life = Run::serving(Plan::default(), &[]);
     life.tell(signal(Signal::Terminate));
     life.wait(SECOND);
     let left = life.time_left();
@@ -202,7 +202,7 @@ fn the_worst_that_happened_is_the_verdict() {
     use lameduck::lifecycle::Verdict;
     let mut life = cleaning_up(Plan::default(), &[HookBudget::Shared]);
     let verdicts =
-        |life: &Life| [0, 1].map(|aborted| Verdict::of(life.machine.history(), aborted, 0));
+        |life: &Run| [0, 1].map(|aborted| Verdict::of(life.machine.history(), aborted, 0));
     assert_eq!(verdicts(&life), [Verdict::Clean, Verdict::Aborted], "P13");
     life.tell(Event::StopHookEnded(HookIndex(0), HookResult::Failed));
     assert_eq!(verdicts(&life), [Verdict::HookFailed, Verdict::Aborted], "P13: 3 before 4");
@@ -213,7 +213,7 @@ fn the_worst_that_happened_is_the_verdict() {
         "P13: work that panicked is a failure, after 3 and before 4"
     );
 
-    let mut life = Life::serving(Plan::default(), &[HookBudget::Shared]);
+    let mut life = Run::serving(Plan::default(), &[HookBudget::Shared]);
     life.tell(Event::StopRequested(StopReason::TaskFailed));
     while life.machine.poll_timeout().is_some() {
         life.time_out();

@@ -1,7 +1,7 @@
 //! Random runs, compared with the naive model step by step: outcome, actions, phase, deadline and
 //! verdict.
 
-use crate::common::{Life, MS, events};
+use crate::common::{MS, Run, events};
 use crate::model::{Model, What};
 use core::time::Duration;
 use lameduck::lifecycle::{
@@ -98,7 +98,7 @@ proptest! {
             prop_assert!(plan.check_hooks(&hooks).is_err(), "P11: {own} % of the common budget were granted");
             return Ok(());
         }
-        let (mut life, actions) = Life::begin(plan, &hooks);
+        let (mut life, actions) = Run::begin(plan, &hooks);
         let mut model = Model::begin(plan, &hooks, life.now);
         prop_assert_eq!(actions, core::mem::take(&mut model.actions));
         for (step, telling, order) in steps {

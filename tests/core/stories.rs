@@ -1,6 +1,6 @@
 //! Regression tests for bugs of the machine, each with its story.
 
-use crate::common::{Life, even_plan, signal};
+use crate::common::{Run, even_plan, signal};
 use core::time::Duration;
 use lameduck::lifecycle::{
     Action, Event, HookBudget, HookIndex, HookResult, Moment, Outcome, Phase, Plan, Signal,
@@ -15,7 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn the_longest_durations_there_are_do_not_panic() {
     let hooks = [HookBudget::Own(Duration::MAX / 2), HookBudget::Shared, HookBudget::Shared];
-    let mut life = Life::serving(even_plan(Duration::MAX), &hooks);
+    let mut life = Run::serving(even_plan(Duration::MAX), &hooks);
     for _ in 0..8 {
         life.tell(signal(Signal::Interrupt));
         life.wait(SECOND);
@@ -30,7 +30,7 @@ fn the_longest_durations_there_are_do_not_panic() {
 #[test]
 fn a_clean_up_without_end_takes_no_time_from_the_drain() {
     let plan = Plan { cleanup: Duration::MAX, ..Plan::default() };
-    let mut life = Life::serving(plan, &[HookBudget::Shared; 2]);
+    let mut life = Run::serving(plan, &[HookBudget::Shared; 2]);
     life.tell(signal(Signal::Terminate));
     life.time_out();
     assert_eq!(
@@ -50,7 +50,7 @@ fn a_clean_up_without_end_takes_no_time_from_the_drain() {
 #[test]
 fn hooks_that_share_a_clean_up_without_end_all_have_their_time() {
     let plan = Plan { cleanup: Duration::MAX, ..Plan::default() };
-    let mut life = Life::serving(plan, &[HookBudget::Shared; 2]);
+    let mut life = Run::serving(plan, &[HookBudget::Shared; 2]);
     life.tell(signal(Signal::Interrupt));
     life.tell(signal(Signal::Interrupt));
     life.tell(Event::MainClosed);
@@ -71,7 +71,7 @@ fn hooks_that_share_a_clean_up_without_end_all_have_their_time() {
 /// refused its last clients for seconds would have exited with 0.
 #[test]
 fn a_task_that_fails_during_the_shutdown_is_told_by_the_exit() {
-    let mut life = Life::serving(Plan::default(), &[]);
+    let mut life = Run::serving(Plan::default(), &[]);
     life.tell(signal(Signal::Terminate));
     let left = life.time_left();
     life.tell(Event::StopRequested(StopReason::TaskFailed));
@@ -96,7 +96,7 @@ fn a_task_that_fails_during_the_shutdown_is_told_by_the_exit() {
 /// That is no failure of the service.
 #[test]
 fn a_task_that_fails_after_it_was_cancelled_failed_nobody() {
-    let mut life = Life::serving(Plan::default(), &[]);
+    let mut life = Run::serving(Plan::default(), &[]);
     life.tell(signal(Signal::Terminate));
     life.time_out();
     life.time_out();
@@ -110,7 +110,7 @@ fn a_task_that_fails_after_it_was_cancelled_failed_nobody() {
 /// next stop hook got a deadline of "now", which was after the deadline of the stop.
 #[test]
 fn a_hook_that_begins_too_late_is_not_given_time_past_the_deadline() {
-    let mut life = Life::serving(Plan::default(), &[HookBudget::Shared]);
+    let mut life = Run::serving(Plan::default(), &[HookBudget::Shared]);
     life.tell(signal(Signal::Terminate));
     life.time_out();
     life.move_clock(life.now + 3600 * SECOND);
@@ -137,7 +137,7 @@ fn nothing_comes_before_the_epoch_and_never_has_no_eve() {
 /// A second failed task adds nothing to the first.
 #[test]
 fn a_task_that_fails_after_another_changes_nothing() {
-    let mut life = Life::serving(Plan::default(), &[]);
+    let mut life = Run::serving(Plan::default(), &[]);
     life.tell(signal(Signal::Terminate));
     let failed = Event::StopRequested(StopReason::TaskFailed);
     assert_eq!(life.try_tell(failed).0, Outcome::Applied, "P13");
@@ -159,7 +159,7 @@ fn it_serves_through_the_delay_of_an_external_stop_and_not_after_one_that_it_beg
         (Event::StopRequested(StopReason::TaskFailed), false),
     ];
     for (request, serves) in reasons {
-        let (mut life, _) = Life::begin(Plan::default(), &[HookBudget::Shared]);
+        let (mut life, _) = Run::begin(Plan::default(), &[HookBudget::Shared]);
         assert!(!life.machine.is_serving(), "start hooks run");
         life.tell(Event::StartHookEnded(HookIndex(0), HookResult::Done));
         assert!(!life.machine.is_serving(), "the listeners do not listen yet");
@@ -188,10 +188,10 @@ fn it_serves_through_the_delay_of_an_external_stop_and_not_after_one_that_it_beg
 /// start.
 #[test]
 fn it_does_not_serve_after_a_stop_before_serving_nor_without_a_delay() {
-    let (mut life, _) = Life::begin(Plan::default(), &[]);
+    let (mut life, _) = Run::begin(Plan::default(), &[]);
     life.tell(signal(Signal::Terminate));
     assert!(!life.machine.is_serving());
-    let mut life = Life::serving(Plan { lame_duck: Duration::ZERO, ..Plan::default() }, &[]);
+    let mut life = Run::serving(Plan { lame_duck: Duration::ZERO, ..Plan::default() }, &[]);
     life.tell(signal(Signal::Terminate));
     life.wait(Duration::ZERO);
     assert_eq!((life.machine.phase(), life.machine.is_serving()), (Phase::Draining, false));
@@ -202,7 +202,7 @@ fn it_does_not_serve_after_a_stop_before_serving_nor_without_a_delay() {
 /// finished must run, before those of the hooks it may need.
 #[test]
 fn a_start_hook_that_finishes_as_it_is_cancelled_is_stopped_first() {
-    let (mut life, _) = Life::begin(Plan::default(), &[HookBudget::Shared; 2]);
+    let (mut life, _) = Run::begin(Plan::default(), &[HookBudget::Shared; 2]);
     life.tell(Event::StartHookEnded(HookIndex(0), HookResult::Done));
     assert!(life.tell(signal(Signal::Terminate)).contains(&Action::CancelStartHook(HookIndex(1))));
     let actions = life.tell(Event::StartHookEnded(HookIndex(1), HookResult::Done));
@@ -216,7 +216,7 @@ fn a_start_hook_that_finishes_as_it_is_cancelled_is_stopped_first() {
 #[test]
 fn a_start_hook_that_finishes_late_is_stopped_after_the_others_and_before_the_internal_server_closes()
  {
-    let (mut life, _) = Life::begin(Plan::default(), &[HookBudget::Shared; 2]);
+    let (mut life, _) = Run::begin(Plan::default(), &[HookBudget::Shared; 2]);
     life.tell(Event::StartHookEnded(HookIndex(0), HookResult::Done));
     life.tell(signal(Signal::Terminate));
     assert!(
@@ -238,7 +238,7 @@ fn a_start_hook_that_finishes_late_is_stopped_after_the_others_and_before_the_in
 #[test]
 fn a_start_hook_that_never_returns_holds_the_exit_for_the_clean_up_and_no_longer() {
     for impatient in [false, true] {
-        let (mut life, _) = Life::begin(Plan::default(), &[HookBudget::Shared]);
+        let (mut life, _) = Run::begin(Plan::default(), &[HookBudget::Shared]);
         life.tell(signal(Signal::Terminate));
         life.time_out();
         assert_eq!(

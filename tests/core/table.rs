@@ -3,7 +3,7 @@
 //!
 //! States are abstract here: they include neither the remaining time nor the reason of the stop.
 
-use crate::common::{HOOK_RESULTS, Life, events};
+use crate::common::{HOOK_RESULTS, Run, events};
 use core::{cmp::Reverse, fmt::Write as _, time::Duration};
 use lameduck::lifecycle::{
     Action, Event, HookBudget, HookIndex, HookResult, Moment, Outcome, Phase, Plan, StopReason,
@@ -32,7 +32,7 @@ struct Section {
 
 /// Returns all states of a run with this many hooks, in the order of phases.
 fn sections(hooks: usize) -> Vec<Section> {
-    let (begin, _) = Life::begin(Plan::default(), &vec![HookBudget::Shared; hooks]);
+    let (begin, _) = Run::begin(Plan::default(), &vec![HookBudget::Shared; hooks]);
     let mut found = vec![begin.place()];
     let mut queue = VecDeque::from([begin]);
     let mut sections = Vec::new();
@@ -63,10 +63,10 @@ fn rank(place: &str) -> (usize, Reverse<String>) {
     (phase, Reverse(step.unwrap_or_default().into()))
 }
 
-fn section(life: &Life, hooks: usize) -> (Section, Vec<Life>) {
+fn section(life: &Run, hooks: usize) -> (Section, Vec<Run>) {
     let mut rows: Vec<Row> = Vec::new();
     let mut nexts = Vec::new();
-    let mut add = |trigger, outcome, next: Life, actions: &[Action]| {
+    let mut add = |trigger, outcome, next: Run, actions: &[Action]| {
         let (to, actions) = (next.place(), list(actions, next.now));
         match rows
             .iter_mut()
@@ -179,7 +179,7 @@ fn name(trigger: Trigger) -> String {
 }
 
 fn table(hooks: usize) -> String {
-    let (_, first) = Life::begin(Plan::default(), &vec![HookBudget::Shared; hooks]);
+    let (_, first) = Run::begin(Plan::default(), &vec![HookBudget::Shared; hooks]);
     let mut text = format!("begin\n  yields   {}\n", list(&first, Moment::EPOCH));
     for Section { from, waits, rows } in sections(hooks) {
         let _ = write!(text, "\n{from}\n  {waits}\n");
@@ -260,7 +260,7 @@ fn an_ignored_event_leads_nowhere_and_asks_for_nothing() {
 
 #[test]
 fn the_longest_life_lasts_as_long_as_the_plan_says() {
-    let mut life = Life::serving(Plan::default(), &[HookBudget::Shared; 2]);
+    let mut life = Run::serving(Plan::default(), &[HookBudget::Shared; 2]);
     life.tell(Event::StopRequested(StopReason::Requested));
     let began = life.now;
     while life.machine.poll_timeout().is_some() {

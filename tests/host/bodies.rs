@@ -26,7 +26,7 @@ use std::{
     task::{Context, Poll},
 };
 
-type Piece = Result<&'static str, io::Error>;
+type Chunk = Result<&'static str, io::Error>;
 
 /// Panics when it is dropped.
 struct Grudge;
@@ -38,7 +38,7 @@ impl Drop for Grudge {
 }
 
 /// A body of these pieces that panics when it is dropped.
-fn grudging(pieces: impl Stream<Item = Piece> + Send + 'static) -> Body {
+fn grudging(pieces: impl Stream<Item = Chunk> + Send + 'static) -> Body {
     let grudge = Grudge;
     Body::from_stream(pieces.inspect(move |_| {
         let _held = &grudge;
@@ -60,7 +60,7 @@ async fn waits_with_a_grudge() -> &'static str {
 
 /// Says that it is so long, and is `pieces`.
 fn promising(length: u64, pieces: &'static [&'static str]) -> Response {
-    let pieces = stream::iter(pieces).map(|piece| Piece::Ok(piece));
+    let pieces = stream::iter(pieces).map(|piece| Chunk::Ok(piece));
     ([(header::CONTENT_LENGTH, length.to_string())], Body::from_stream(pieces)).into_response()
 }
 
@@ -77,7 +77,7 @@ async fn long() -> Response {
 }
 
 async fn waits_at_its_end() -> Response {
-    let pieces = stream::iter([Piece::Ok("all "), Piece::Ok("of it")]).chain(stream::pending());
+    let pieces = stream::iter([Chunk::Ok("all "), Chunk::Ok("of it")]).chain(stream::pending());
     ([(header::CONTENT_LENGTH, "9")], Body::from_stream(pieces)).into_response()
 }
 
@@ -122,7 +122,7 @@ async fn with_trailers() -> Response {
 async fn fails_in_the_drain(Extension(context): Extension<RequestContext>) -> Body {
     let end = stream::once(async move {
         context.draining().await;
-        Piece::Err(io::Error::other("the upstream broke"))
+        Chunk::Err(io::Error::other("the upstream broke"))
     });
     Body::from_stream(stream::iter([Ok("some of it")]).chain(end))
 }
@@ -384,7 +384,7 @@ fn framed(request: &http::Request<lameduck::Body>) -> Response {
     let body = match kind {
         "/full" => Body::from("four"),
         "/empty" => Body::empty(),
-        _ => Body::from_stream(stream::iter([Piece::Ok("fo"), Piece::Ok("ur")])),
+        _ => Body::from_stream(stream::iter([Chunk::Ok("fo"), Chunk::Ok("ur")])),
     };
     let mut response = Response::new(body);
     for length in lengths.split(';') {
@@ -549,7 +549,7 @@ fn the_version_of_a_response_is_that_of_its_connection() {
             "/2" => http::Version::HTTP_2,
             _ => http::Version::HTTP_3,
         };
-        let body = Body::from_stream(stream::iter([Piece::Ok("all "), Piece::Ok("of it")]));
+        let body = Body::from_stream(stream::iter([Chunk::Ok("all "), Chunk::Ok("of it")]));
         let body = if request.uri().query().is_some() { body } else { Body::from("all of it") };
         Ok::<_, Infallible>(http::Response::builder().version(version).body(body).unwrap())
     });

@@ -135,7 +135,7 @@ fn upgrade_switches_to_the_offered_protocol_and_echoes() {
     assert_eq!(client.end(), crate::support::End::Closed);
     let plain = service.get("/upgrade");
     assert_eq!(plain.status, 426);
-    crate::support::until_holds("the tally", || service.status()["connections"]["open"] == 0);
+    crate::support::until_holds("the totals", || service.status()["connections"]["open"] == 0);
 }
 
 #[test]

@@ -3,11 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test says what must not fail by unwrapping it")]
 
 mod announcements;
-mod deadlines;
 mod drain;
 mod fuzz;
 mod hooks;
 mod impatience;
+mod request_deadlines;
 mod rollout;
 mod stage;
 mod stragglers;

@@ -29,7 +29,7 @@ async fn loses_nothing(latency: RangeInclusive<Duration>, habit: Habit, lame_duc
         clients.spawn(run(load.clone(), habit));
     }
     // Until each has been served a few times.
-    while load.tally.answered() < 5 * CLIENTS as u64 {
+    while load.totals.answered() < 5 * CLIENTS as u64 {
         sleep(ms(5)).await;
     }
     service.signal(Signal::TERM).unwrap();
@@ -42,8 +42,19 @@ async fn loses_nothing(latency: RangeInclusive<Duration>, habit: Habit, lame_duc
     load.over.store(true, Relaxed);
     clients.join_all().await;
     let report = service.report().unwrap();
-    assert_eq!(load.tally.lost(), 0, "{}\n{}\n{report:#}", load.tally.line(), load.tally.stories());
-    assert_eq!(load.tally.refused_by_status.load(Relaxed), 0, "{}\n{report:#}", load.tally.line());
+    assert_eq!(
+        load.totals.lost(),
+        0,
+        "{}\n{}\n{report:#}",
+        load.totals.line(),
+        load.totals.stories()
+    );
+    assert_eq!(
+        load.totals.refused_by_status.load(Relaxed),
+        0,
+        "{}\n{report:#}",
+        load.totals.line()
+    );
     assert_eq!(status.unwrap().code(), Some(0), "{report:#}");
     assert_eq!(report["requests"]["aborted"], 0, "{report:#}");
 }

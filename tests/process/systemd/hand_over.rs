@@ -33,18 +33,18 @@ fn loses_nothing(hand_over: HandOver) -> Relay {
         let mut relay = relay;
         for round in 0..ROUNDS {
             // Until each has been served a few times by this one.
-            let served = load.tally.answered() + 10 * CLIENTS as u64;
-            crate::support::until_holds("answers", || load.tally.answered() >= served);
+            let served = load.totals.answered() + 10 * CLIENTS as u64;
+            crate::support::until_holds("answers", || load.totals.answered() >= served);
             let passing = tokio::task::block_in_place(|| relay.pass_on());
             let (status, report) = passing.unwrap();
             assert_eq!(status.code(), Some(0), "round {round}: {report:#?}");
         }
         load.over.store(true, Relaxed);
         clients.join_all().await;
-        let tally = &load.tally;
-        assert_eq!(tally.lost(), 0, "{}\n{}", tally.line(), tally.stories());
-        let refused = (tally.refused.load(Relaxed), tally.refused_by_status.load(Relaxed));
-        assert_eq!(refused, (0, 0), "{}", tally.line());
+        let totals = &load.totals;
+        assert_eq!(totals.lost(), 0, "{}\n{}", totals.line(), totals.stories());
+        let refused = (totals.refused.load(Relaxed), totals.refused_by_status.load(Relaxed));
+        assert_eq!(refused, (0, 0), "{}", totals.line());
         relay
     })
 }

@@ -15,13 +15,13 @@ use std::{
 pub(crate) struct Manager {
     /// What `NOTIFY_SOCKET` says.
     pub(crate) address: String,
-    heard: Arc<Mutex<Vec<Heard>>>,
+    heard: Arc<Mutex<Vec<Notification>>>,
     path: Option<PathBuf>,
 }
 
 /// A line, and when it came.
 #[derive(Clone, Debug)]
-pub(crate) struct Heard {
+pub(crate) struct Notification {
     pub(crate) at: Instant,
     pub(crate) line: String,
 }
@@ -52,14 +52,14 @@ impl Manager {
                 let at = now();
                 told.lock()
                     .unwrap()
-                    .extend(message.lines().map(|line| Heard { at, line: line.to_owned() }));
+                    .extend(message.lines().map(|line| Notification { at, line: line.to_owned() }));
             }
         });
         Self { address, heard, path: None }
     }
 
     /// All lines so far.
-    pub(crate) fn heard(&self) -> Vec<Heard> {
+    pub(crate) fn heard(&self) -> Vec<Notification> {
         self.heard.lock().unwrap().clone()
     }
 

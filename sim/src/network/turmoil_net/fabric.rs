@@ -55,8 +55,8 @@ pub(super) struct Fabric {
 
 #[derive(Debug, Default)]
 struct State {
-    held: BTreeMap<Link, VecDeque<Flight>>,
-    released: VecDeque<Flight>,
+    held: BTreeMap<Link, VecDeque<PacketInFlight>>,
+    released: VecDeque<PacketInFlight>,
     sealed: BTreeSet<SocketAddr>,
     retired: BTreeMap<SocketAddr, (HostId, TcpListener)>,
     outbox: Vec<Packet>,
@@ -64,7 +64,7 @@ struct State {
 
 /// A packet in flight.
 #[derive(Debug)]
-struct Flight {
+struct PacketInFlight {
     packet: Packet,
     /// Number of earlier attempts to send it.
     attempts: u32,
@@ -194,7 +194,7 @@ pub(super) struct Pump {
     latency_max_ms: u64,
     draws: u64,
     sent: u64,
-    in_flight: BTreeMap<(Instant, u64), Flight>,
+    in_flight: BTreeMap<(Instant, u64), PacketInFlight>,
     latest: BTreeMap<(IpAddr, IpAddr), Instant>,
     egress: Vec<Packet>,
 }
@@ -264,7 +264,7 @@ impl Pump {
         }
     }
 
-    fn arrive(&mut self, flight: Flight, now: Instant) {
+    fn arrive(&mut self, flight: PacketInFlight, now: Instant) {
         {
             let mut state = self.fabric.lock();
             if let Some(held) = state.held.get_mut(&link(flight.packet.src, flight.packet.dst)) {
@@ -275,7 +275,10 @@ impl Pump {
                 if state.sealed.contains(&address) {
                     drop(state);
                     let due = now + SYN_RETRY * 2_u32.saturating_pow(flight.attempts.min(6));
-                    self.fly(due, Flight { packet: flight.packet, attempts: flight.attempts + 1 });
+                    self.fly(
+                        due,
+                        PacketInFlight { packet: flight.packet, attempts: flight.attempts + 1 },
+                    );
                     return;
                 }
                 if state.retired.contains_key(&address) {
@@ -306,12 +309,12 @@ impl Pump {
             self.draws += 1;
             let due = (now + Duration::from_millis(latency)).max(*latest);
             *latest = due;
-            self.fly(due, Flight { packet, attempts: 0 });
+            self.fly(due, PacketInFlight { packet, attempts: 0 });
         }
         self.egress = packets;
     }
 
-    fn fly(&mut self, due: Instant, flight: Flight) {
+    fn fly(&mut self, due: Instant, flight: PacketInFlight) {
         self.in_flight.insert((due, self.sent), flight);
         self.sent += 1;
     }

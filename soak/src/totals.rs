@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Counts of all clients together.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct Totals {
     /// Requests with a complete response.
     pub answered: AtomicU64,
     /// Requests whose status no handler chose: 503 and the like.
@@ -20,7 +20,7 @@ pub struct Tally {
     pub stories: std::sync::Mutex<Vec<String>>,
 }
 
-impl Tally {
+impl Totals {
     /// Counts a lost request, with its description.
     pub fn lose(&self, story: String) {
         self.lost.fetch_add(1, Relaxed);
