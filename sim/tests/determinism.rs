@@ -1,5 +1,5 @@
-//! The same seed gives the same trace, byte for byte, also on a fresh thread. A different seed
-//! gives a different trace (P17).
+//! P17: the same seed gives the same trace, byte for byte, also on a fresh thread. A different seed
+//! gives a different trace.
 #![expect(clippy::unwrap_used, reason = "a test says what must not fail by unwrapping it")]
 
 mod common;

@@ -1,5 +1,5 @@
-//! Scenarios that exploration found are replayed in every run. Drawn scenarios keep every promise
-//! and give the same trace in every thread and process (P17).
+//! P17: scenarios that exploration found are replayed in every run. Drawn scenarios keep every
+//! promise and give the same trace in every thread and process.
 #![expect(clippy::unwrap_used, reason = "a test says what must not fail by unwrapping it")]
 
 use lameduck_sim::{

@@ -1,6 +1,6 @@
-//! Explores every reachable state, times every event and every timeout, at the edges of every wait.
-//! The edges are: at once, 1 ms before its end, at its end, and 1 ms after it, when the host is
-//! late. The checker asserts the promises at each step.
+//! P1, P7, P8: explores every reachable state, times every event and every timeout, at the edges of
+//! every wait. The edges are: at once, 1 ms before its end, at its end, and 1 ms after it, when the
+//! host is late. The checker asserts the promises at each step.
 
 use crate::common::{MS, Run, even_plan, events, signal};
 use core::time::Duration;

@@ -1,4 +1,4 @@
-//! The names in logs, metrics and exit codes, which operators and tools rely on.
+//! P13: the names in logs, metrics and exit codes, which operators and tools rely on.
 
 use core::time::Duration;
 use lameduck::lifecycle::{Moment, Phase, Signal, StopReason, Verdict};

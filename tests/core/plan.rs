@@ -1,5 +1,5 @@
-//! Budgets by example: the sum of a plan, when it is refused, and the time that each stop hook
-//! gets.
+//! P7, P11, P12: budgets by example: the sum of a plan, when it is refused, and the time that each
+//! stop hook gets.
 
 use crate::common::{MS, Run, even_plan, signal};
 use core::time::Duration;

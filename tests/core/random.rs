@@ -1,5 +1,5 @@
-//! Random runs, compared with the naive model step by step: outcome, actions, phase, deadline and
-//! verdict.
+//! P1, P10, P11: random runs, compared with the naive model step by step: outcome, actions, phase,
+//! deadline and verdict.
 
 use crate::common::{MS, Run, events};
 use crate::model::{Model, What};

@@ -1,4 +1,4 @@
-//! Regression tests for bugs of the machine, each with its story.
+//! P2b, P7, P11, P13: regression tests for bugs of the machine, each with its story.
 
 use crate::common::{Run, even_plan, signal};
 use core::time::Duration;

@@ -1,5 +1,5 @@
-//! Prints the policy: every state times every event, as a table and as a diagram. A changed
-//! transition changes these snapshots, so a reviewer sees it.
+//! P1, P12: prints the policy: every state times every event, as a table and as a diagram. A
+//! changed transition changes these snapshots, so a reviewer sees it.
 //!
 //! States are abstract here: they include neither the remaining time nor the reason of the stop.
 

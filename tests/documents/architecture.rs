@@ -1,4 +1,5 @@
-//! Who may import whom: down only. Read from the sources, so that a wrong `use` fails with the rule's own sentence.
+//! Who may import whom: down only. Read from the sources, so that a wrong `use` fails with the
+//! rule's own sentence.
 
 #![expect(clippy::unwrap_used, reason = "sources that cannot be read should fail the test")]
 

@@ -1,4 +1,5 @@
-//! `docs/limits.md` held against the settings and the sources: a bound that clients meet has a row, with its value, or this fails.
+//! `docs/limits.md` held against the settings and the sources: a bound that clients meet has a row,
+//! with its value, or this fails.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its subject should fail")]
 

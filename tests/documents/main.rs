@@ -3,3 +3,4 @@
 mod architecture;
 mod limits;
 mod names;
+mod promises;

@@ -1,4 +1,5 @@
-//! P10, P13: long-lived tasks of the host and work that outlives its request; stops that code asks for.
+//! P10, P13: long-lived tasks of the host and work that outlives its request; stops that code asks
+//! for.
 
 use crate::support::{App, app::Workers, builder, now, pause, quick_plan, until_holds};
 use axum::{Extension, Router, routing::get};

@@ -1,4 +1,5 @@
-//! P5, P13, P15: what goes wrong in a body, or as it is dropped, costs its request, is counted as what it was, and never looks whole.
+//! P5, P13, P15: what goes wrong in a body, or as it is dropped, costs its request, is counted as
+//! what it was, and never looks whole.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 

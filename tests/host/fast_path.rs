@@ -1,4 +1,5 @@
-//! P4, P5, P9, P15: plain requests, which are answered without hyper, and the instants at which hyper takes over.
+//! P4, P5, P9, P15: plain requests, which are answered without hyper, and the instants at which
+//! hyper takes over.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 

@@ -1,4 +1,5 @@
-//! P4, P5, P6: what clients send that is unusual, and what comes of it, wherever the connection waits.
+//! P4, P5, P6: what clients send that is unusual, and what comes of it, wherever the connection
+//! waits.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 

@@ -1,4 +1,5 @@
-//! P4–P6, P8, P9, P15: idle connections that sleep without a task each, what is answered where they sleep, and how they are awakened.
+//! P4, P5, P6, P8, P9, P15: idle connections that sleep without a task each, what is answered where
+//! they sleep, and how they are awakened.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]

@@ -1,5 +1,5 @@
-//! The host in this process, over memory and over real sockets: no child process, no signal, no limit
-//! of the process. What needs one of these is in `tests/process`.
+//! The host in this process, over memory and over real sockets: no child process, no signal, no
+//! limit of the process. What needs one of these is in `tests/process`.
 
 #[path = "../support/mod.rs"]
 mod support;

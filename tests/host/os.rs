@@ -1,5 +1,5 @@
-//! The production side of the ports, on real sockets, signals, threads and descriptors. Loopback only, ports of the system's
-//! choice.
+//! The production side of the ports, on real sockets, signals, threads and descriptors. Loopback
+//! only, ports of the system's choice.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod network;

@@ -1,4 +1,5 @@
-//! P15, P6, P5d: a client that takes nothing of its response, or sends nothing of its body, is bounded while serving.
+//! P15, P6, P5d: a client that takes nothing of its response, or sends nothing of its body, is
+//! bounded while serving.
 
 use crate::support::{
     App, Client, End,

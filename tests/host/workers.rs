@@ -1,4 +1,5 @@
-//! P5c: what a worker counts is counted by the tasks of one runtime, whatever an app's safe code does.
+//! P5c: what a worker counts is counted by the tasks of one runtime, whatever an app's safe code
+//! does.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 

@@ -1,5 +1,6 @@
-//! P5, P7: a handler that blocks its worker cannot be cut, and takes its neighbours on that worker along; none of them may look whole.
-//! The victim is this test binary, run again with a role: what matters is how its sockets end when it does.
+//! P5, P7: a handler that blocks its worker cannot be cut, and takes its neighbours on that worker
+//! along; none of them may look whole. The victim is this test binary, run again with a role: what
+//! matters is how its sockets end when it does.
 
 #![cfg(target_os = "linux")]
 

@@ -1,5 +1,5 @@
-//! What is in `deploy/`, held against the binary and against the schemas of Kubernetes: a number that is in two places is in
-//! step, or this fails.
+//! P7: what is in `deploy/`, held against the binary and against the schemas of Kubernetes: a
+//! number that is in two places is in step, or this fails.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its subject should fail")]
 

@@ -1,4 +1,5 @@
-//! P7, P10, P13: what does not finish is cancelled, then cut; every cut is told, to its client and in the report.
+//! P7, P10, P13: what does not finish is cancelled, then cut; every cut is told, to its client and
+//! in the report.
 
 use crate::support::{
     Client, End, Service,

@@ -1,7 +1,9 @@
-//! Each example, run as its reader would run it: a process of its own, real sockets, a real SIGTERM.
+//! Each example, run as its reader would run it: a process of its own, real sockets, a real
+//! SIGTERM.
 //!
-//! `cargo test` builds the examples first; with `--test examples` alone, `cargo build --examples` has to come before it. Nothing
-//! here sleeps: every wait is for a line of the log, a byte of an answer or the exit, and none is longer than [`PATIENCE`].
+//! `cargo test` builds the examples first; with `--test examples` alone, `cargo build --examples`
+//! has to come before it. Nothing here sleeps: every wait is for a line of the log, a byte of an
+//! answer or the exit, and none is longer than [`PATIENCE`].
 #![expect(clippy::disallowed_methods, reason = "a test of a process lives in real time")]
 
 use rustix::process::{Pid, Signal, kill_process};

@@ -1,5 +1,5 @@
-//! P14: a start that fails is loud, from every entry point, and names the whole chain of causes. The victims are this
-//! test binary, run again with a role.
+//! P14: a start that fails is loud, from every entry point, and names the whole chain of causes.
+//! The victims are this test binary, run again with a role.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 

@@ -1,4 +1,5 @@
-//! `/metrics`: what an operator watches agrees with what the report says, in formats that others can read.
+//! P13: `/metrics`: what an operator watches agrees with what the report says, in formats that
+//! others can read.
 
 mod documents;
 mod drill;

@@ -1,5 +1,5 @@
-//! `docs/operations.md` held against the binary: its settings, its exit codes, its log events and their fields. And the
-//! operator's question: what was lost, by the log alone.
+//! P13: `docs/operations.md` held against the binary: its settings, its exit codes, its log events
+//! and their fields. And the operator's question: what was lost, by the log alone.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its subject should fail")]
 

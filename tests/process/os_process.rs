@@ -1,7 +1,8 @@
-//! What needs a process of its own: its signals, its limits, its standard error, its end. Each test starts itself again.
+//! P7, P12, P16: what needs a process of its own: its signals, its limits, its standard error, its
+//! end. Each test starts itself again.
 //!
-//! Apart from the other tests of `os`, because between fork and exec a child holds every descriptor of its parent for a
-//! moment: a port that another test has just closed would still listen.
+//! Apart from the other tests of `os`, because between fork and exec a child holds every descriptor
+//! of its parent for a moment: a port that another test has just closed would still listen.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use crate::support::os::{Scratch, accept, any_port, bounded, listen_one, tcp};

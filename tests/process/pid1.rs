@@ -1,5 +1,6 @@
-//! Process 1 of a container has no default action for a signal that it does not handle: a service that is deaf there is
-//! killed at the end of the grace period, with all its requests. Here the real binary is process 1 of a PID namespace.
+//! P12: process 1 of a container has no default action for a signal that it does not handle: a
+//! service that is deaf there is killed at the end of the grace period, with all its requests. Here
+//! the real binary is process 1 of a PID namespace.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 

@@ -1,4 +1,5 @@
-//! Rolling restarts behind real balancers, the short form of `just rollout`; and its control, which must fail.
+//! P4, P5: rolling restarts behind real balancers, the short form of `just rollout`; and its
+//! control, which must fail.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

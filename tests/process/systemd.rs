@@ -1,5 +1,5 @@
-//! The service manager's side: a real datagram socket that hears us, real sockets that are handed over, and restarts that lose
-//! nothing (P2, P5, P7).
+//! P2, P5, P7: the service manager's side: a real datagram socket, real sockets that are handed
+//! over, and restarts that lose nothing.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,4 +1,5 @@
-//! P7, P13: the bound holds, whatever hangs. The victims are this test binary, run again with a role.
+//! P7, P13: the bound holds, whatever hangs. The victims are this test binary, run again with a
+//! role.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 

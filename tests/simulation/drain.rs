@@ -1,4 +1,4 @@
-//! Requests in the drain: within its limit, at the limit, and beyond it.
+//! P5c, P5d, P8, P10: requests in the drain: within its limit, at the limit, and beyond it.
 //!
 //! The plan of these tests: SIGTERM at 1 s, the drain from 2 s to 4 s, the cancel wait until 5 s.
 //! Work that ignores the cancellation is dropped at 4.75 s. On a network with a latency of 1 ms a

@@ -1,4 +1,5 @@
-//! The fuzzed bodies, replayed with the stable toolchain: the corpus, and a few hundred inputs drawn from fixed seeds.
+//! P5d, P15: the fuzzed bodies, replayed with the stable toolchain: the corpus, and a few hundred
+//! inputs drawn from fixed seeds.
 
 use lameduck::runtime::Seed;
 use lameduck_fuzz_bodies::{BODIES, same};

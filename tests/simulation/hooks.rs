@@ -1,4 +1,4 @@
-//! Hooks, and stop requests during the start.
+//! P11: hooks, and stop requests during the start.
 
 use crate::stage::{code, entered, millis, only, play};
 use lameduck_sim::{

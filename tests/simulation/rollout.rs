@@ -1,5 +1,5 @@
-//! A rolling restart of three replicas. The balancer in front of them polls readiness and does not
-//! retry.
+//! P2a, P4: A rolling restart of three replicas. The balancer in front of them polls readiness and
+//! does not retry.
 
 use crate::stage::twice;
 use lameduck::lifecycle::Plan;

@@ -1,4 +1,5 @@
-//! Load through a whole shutdown: every request sent while it could be served gets a response.
+//! P4, P5a: load through a whole shutdown: every request sent while it could be served gets a
+//! response.
 
 use crate::stage::{code, play, tally};
 use lameduck_sim::{

@@ -1,4 +1,4 @@
-//! Connections that are opened in the lame duck delay of a real host (P4): how they are told to go.
+//! P4: connections that are opened in the lame duck delay of a real host: how they are told to go.
 
 use super::{
     help::{Client, Server, ms, pass, s},

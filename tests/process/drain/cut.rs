@@ -1,4 +1,5 @@
-//! Requests that outlast the drain and ignore the cancellation: each is cut, told, counted, and no cut answer looks whole.
+//! P5d, P7: requests that outlast the drain and ignore the cancellation: each is cut, told,
+//! counted, and no cut answer looks whole.
 
 use super::{
     help::{End, Exit, Server, ms, pass, s},

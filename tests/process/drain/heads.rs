@@ -1,4 +1,4 @@
-//! Half a request head at the stop: it gets a short time of its own, and no more.
+//! P6: half a request head at the stop: it gets a short time of its own, and no more.
 
 use super::help::{End, Server, ms, pass, s};
 

@@ -1,4 +1,5 @@
-//! What the tests of this family share: a server to stop, and clients that see every byte and how it ends.
+//! What the tests of this family share: a server to stop, and clients that see every byte and how
+//! it ends.
 
 use lameduck_soak::process::Service;
 use rustix::process::{Resource, Rlimit, Signal};

@@ -1,4 +1,5 @@
-//! HTTP/2 connections: told by one graceful GOAWAY, served up to the last stream, bounded when the peer does not play along.
+//! P4, P6: HTTP/2 connections: told by one graceful GOAWAY, served up to the last stream, bounded
+//! when the peer does not play along.
 
 use super::{
     help::{End, Server, ms, pass, s},

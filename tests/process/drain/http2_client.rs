@@ -1,5 +1,5 @@
-//! An HTTP/2 client that sends what it is told and sees every frame: a polite library would answer each PING, open each
-//! window, and hide the GOAWAYs.
+//! An HTTP/2 client that sends what it is told and sees every frame: a polite library would answer
+//! each PING, open each window, and hide the GOAWAYs.
 
 use super::help::{End, connect};
 use std::{

@@ -1,4 +1,5 @@
-//! Connections on which nothing is asked: they do not hold the exit, and none of them loses a request.
+//! P5b, P6: connections on which nothing is asked: they do not hold the exit, and none of them
+//! loses a request.
 
 use super::{
     help::{Server, ms, pass, s},

@@ -1,4 +1,5 @@
-//! The end of the listeners: whom the kernel let in is served, and whoever comes later is refused before he has sent anything.
+//! P5a: the end of the listeners: whom the kernel let in is served, and whoever comes later is
+//! refused before he has sent anything.
 
 use super::help::{Client, PATIENCE, Server, binary, connect, ms, pass, s};
 use std::{

@@ -1,7 +1,8 @@
-//! Busy clients through a whole shutdown, over wires with latency: not one request lost.
+//! P5a: busy clients through a whole shutdown, over wires with latency: not one request lost.
 //!
-//! The clients follow the rules of HTTP, and no more: what the server does not tell them they do not know. Latency is what
-//! makes it hard. A request is under way for as long as the wire is long, and so is the news that the server closes.
+//! The clients follow the rules of HTTP, and no more: what the server does not tell them they do
+//! not know. Latency is what makes it hard. A request is under way for as long as the wire is long,
+//! and so is the news that the server closes.
 
 use super::help::{PATIENCE, binary, ms};
 use lameduck_soak::{

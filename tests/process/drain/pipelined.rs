@@ -1,8 +1,8 @@
-//! Pipelined requests: those begun are answered, the rest is left for the client to send again, and nothing that was answered
-//! is destroyed.
+//! P5b: pipelined requests: those begun are answered, the rest is left for the client to send
+//! again, and nothing that was answered is destroyed.
 //!
-//! The danger is the reset. A socket closed over unread bytes is reset by the kernel, and the reset throws away what the
-//! client has not read yet (RFC 9112 §9.6).
+//! The danger is the reset. A socket closed over unread bytes is reset by the kernel, and the reset
+//! throws away what the client has not read yet (RFC 9112 §9.6).
 
 use super::help::{End, Server, ms, pass, request, s};
 use std::io::Write;

@@ -1,4 +1,5 @@
-//! Answers under way at the stop arrive whole, however the client reads; a client that does not read is bounded.
+//! P5c: answers under way at the stop arrive whole, however the client reads; a client that does
+//! not read is bounded.
 
 use super::help::{End, Server, ms, pass, request, s};
 use std::{io::Read, time::Instant};

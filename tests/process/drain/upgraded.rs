@@ -1,4 +1,4 @@
-//! Connections that speak another protocol now: out of hyper's care, not out of ours.
+//! P6: connections that speak another protocol now: out of hyper's care, not out of ours.
 
 use super::help::{Client, Server, ms, pass, s};
 

@@ -1,5 +1,5 @@
-//! Request bodies under way at the stop: a slow one is read to its end, a stalled one is bounded, and a client that asked
-//! first (`Expect: 100-continue`) is never left hanging.
+//! P5c, P6: request bodies under way at the stop: a slow one is read to its end, a stalled one is
+//! bounded, and a client that asked first (`Expect: 100-continue`) is never left hanging.
 
 use super::help::{Client, Server, ms, pass, s};
 

@@ -1,4 +1,5 @@
-//! P13 and P5 as an operator sees them: after a drill the last scrape agrees with the report to the unit.
+//! P5, P13: as an operator sees them: after a drill the last scrape agrees with the report to the
+//! unit.
 
 #![expect(clippy::unwrap_used, reason = "a drill that cannot be held should fail the test")]
 

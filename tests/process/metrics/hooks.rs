@@ -1,4 +1,5 @@
-//! P11 on the page: which half of which pair ran, how it ended and how long it took; the one that runs, above all.
+//! P11: on the page, which half of which pair ran, how it ended and how long it took; the one that
+//! runs, above all.
 
 use super::{
     page::{CLASSIC, OPENMETRICS, Page},

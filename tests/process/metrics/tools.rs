@@ -1,6 +1,7 @@
 //! Other people's readers: promtool and a parser of OpenMetrics.
 //!
-//! In CI they must be there, and `.ci/run` installs them. Elsewhere a test without them says so, and checks what it can.
+//! In CI they must be there, and `.ci/run` installs them. Elsewhere a test without them says so,
+//! and checks what it can.
 
 #![expect(clippy::unwrap_used, reason = "a tool that cannot be run should fail the test")]
 

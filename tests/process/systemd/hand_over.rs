@@ -1,4 +1,5 @@
-//! From one process to the next on one host, without a balancer, under load: nothing lost, nobody refused.
+//! P5a: from one process to the next on one host, without a balancer, under load: nothing lost,
+//! nobody refused.
 //!
 //! `lameduck-soak --hand-over …` does the same for as long as one likes.
 

@@ -1,4 +1,5 @@
-//! A service with a start hook that waits and a handler that blocks its worker: this test binary, run again with a role.
+//! A service with a start hook that waits and a handler that blocks its worker: this test binary,
+//! run again with a role.
 
 use crate::support::{PATIENCE, block, pause, scratch_path, until};
 use axum::{Router, routing::get};
