@@ -89,7 +89,7 @@ impl TestHost {
     pub fn new() -> Self {
         let clock = Arc::new(ManualClock::new());
         let loopback = |port| Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)));
-        let server = serving_side(&clock, Arc::from(""), Some(Duration::from_secs(5)));
+        let server = serving_server(&clock, Arc::from(""), Some(Duration::from_secs(5)));
         Self {
             clock,
             server,
@@ -103,7 +103,7 @@ impl TestHost {
     #[must_use]
     pub fn app_version(mut self, version: impl Into<String>) -> Self {
         self.server =
-            serving_side(&self.clock, version.into().into(), self.server.config.request_timeout);
+            serving_server(&self.clock, version.into().into(), self.server.config.request_timeout);
         self
     }
 
@@ -111,7 +111,7 @@ impl TestHost {
     /// is created.
     #[must_use]
     pub fn request_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.server = serving_side(&self.clock, self.server.config.app_version.clone(), timeout);
+        self.server = serving_server(&self.clock, self.server.config.app_version.clone(), timeout);
         self
     }
 
@@ -211,7 +211,7 @@ impl Default for TestHost {
     }
 }
 
-fn serving_side(
+fn serving_server(
     clock: &Arc<ManualClock>,
     app_version: Arc<str>,
     request_timeout: Option<Duration>,

@@ -23,7 +23,7 @@ const INTERNAL_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 const SWEEP: Duration = Duration::from_millis(250);
 const SWEEP_STOPPING: Duration = Duration::from_millis(10);
 /// Longest time in which the host does not notice that a client has left.
-const GONE_CHECK: Duration = Duration::from_secs(1);
+const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Checks the context that a handler gets: it shows the current phase and the whole deadline.
 pub(super) fn contexts_are_true(history: &RunHistory<'_>) -> Result<(), String> {
@@ -302,7 +302,7 @@ pub(super) fn uploads_have_their_time(history: &RunHistory<'_>) -> Result<(), St
         };
         let still = head.saturating_sub(near)
             - draining.max(piece_before(head.saturating_sub(near + far)) + near).min(head - near);
-        let most = history.world(PROGRESS_WAIT + GONE_CHECK)
+        let most = history.world(PROGRESS_WAIT + CLIENT_CHECK_INTERVAL)
             + SWEEP_STOPPING * 2
             + (far - near) * 2
             + history.rounding();
@@ -357,7 +357,7 @@ pub(super) fn readers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
             .unwrap_or(observed.observed);
         let next = moved + Duration::from_millis(pause);
         let by = draining
-            + history.world(PROGRESS_WAIT + GONE_CHECK * 2)
+            + history.world(PROGRESS_WAIT + CLIENT_CHECK_INTERVAL * 2)
             + SWEEP_STOPPING * 4
             + history.under_way() * 6;
         let was_there = observed.observed + history.under_way() * 4 < draining;
@@ -586,7 +586,7 @@ pub(super) fn the_gone_are_noticed(history: &RunHistory<'_>) -> Result<(), Strin
         };
         let by = left.at.max(begins.at)
             + history.under_way()
-            + history.world(GONE_CHECK * 2 + SWEEP)
+            + history.world(CLIENT_CHECK_INTERVAL * 2 + SWEEP)
             + SWEEP_STOPPING;
         let ends = history
             .server("handler ends")

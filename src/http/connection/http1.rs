@@ -26,7 +26,7 @@ use crate::http::{
         client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         idle_policy::{Awaited, Idle},
-        limits::{GONE_CHECK, HalfClose, PARK_AFTER},
+        limits::{CLIENT_CHECK_INTERVAL, HalfClose, PARK_AFTER},
     },
 };
 use crate::{
@@ -217,7 +217,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         let connection = &self.connection;
         if !connection.io.is_write_blocked() {
             self.stall_timer.reset();
-            worker.wake_at(slot, now + GONE_CHECK);
+            worker.wake_at(slot, now + CLIENT_CHECK_INTERVAL);
             return Transition::Wait;
         }
         let sample = ProgressSample {
@@ -227,13 +227,13 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         let since = self.stall_timer.last_progress(sample, now);
         let until = server.gives_up(since, ClientTimeout::Send);
         if now < until {
-            worker.wake_at(slot, until.min(now + GONE_CHECK));
+            worker.wake_at(slot, until.min(now + CLIENT_CHECK_INTERVAL));
             return Transition::Wait;
         }
         // The response has begun and makes no progress. It is cut, and must not look complete
         // (P5d).
         server.note_client_timeout(ClientTimeout::Send, &slot.peer, None);
-        let abort_cause = server.given_up_by(since, ClientTimeout::Send, now);
+        let abort_cause = server.stall_cause(since, ClientTimeout::Send, now);
         if self.cut(abort_cause) { Transition::Reset } else { Transition::Close }
     }
 
@@ -366,7 +366,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
 
     /// Closes the connection to make room for another. A response that was begun must not look
     /// complete (P5d).
-    pub(crate) fn oust(&mut self) {
+    pub(crate) fn close_evicted(&mut self) {
         let is_cut = self.connection.is_in_flight() || self.connection.responses.has_unflushed();
         let io = self.take_parts();
         if let Some((mut io, _)) = io

@@ -28,7 +28,9 @@ use crate::http::{
         client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         idle_policy::{Awaited, Idle},
-        limits::{FIRST_BYTE_GRACE, GONE_CHECK, HEAD_GRACE, PONG_WAIT, STREAMS_FIRST},
+        limits::{
+            CLIENT_CHECK_INTERVAL, FIRST_BYTE_GRACE, HEAD_GRACE, PONG_WAIT, STREAM_RESETS_FIRST,
+        },
     },
 };
 use crate::{
@@ -71,7 +73,7 @@ pub(crate) struct Http2<T: Transport, S: HttpService> {
     last_bytes: StallTimer,
     delivery: Delivery,
     /// Whether the kernel was queried for `delivery`.
-    asked: bool,
+    delivery_queried: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +122,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             stall_timer: StallTimer::default(),
             last_bytes: StallTimer::default(),
             delivery: Delivery::default(),
-            asked: false,
+            delivery_queried: false,
         }
     }
 
@@ -130,8 +132,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
     ) -> Transition<T, S> {
-        self.connection.io.inflow.begin_turn();
-        let mut looked = false;
+        self.connection.io.inflow.begin_poll();
+        let mut has_peeked = false;
         loop {
             let Some(hyper) = &mut self.hyper else { return Transition::Close };
             self.connection.io.before_poll();
@@ -146,8 +148,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             } else {
                 self.unflushed.list();
             }
-            self.unflushed.settle_thrown_away();
-            if self.connection.io.inflow.take_held() && !self.connection.must_hold_reads() {
+            self.unflushed.settle_discarded();
+            if self.connection.io.inflow.take_reads_held() && !self.connection.must_hold_reads() {
                 continue;
             }
             if self.connection.take_called() {
@@ -159,13 +161,13 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 continue;
             }
             if now >= self.partial_until(worker, now) {
-                if looked {
+                if has_peeked {
                     return self.give_up();
                 }
                 // Read first what has arrived by now.
-                looked = true;
+                has_peeked = true;
                 self.connection.io.inflow.request_peek();
-                self.connection.io.inflow.begin_turn();
+                self.connection.io.inflow.begin_poll();
                 continue;
             }
             return self.wait(worker, slot, now);
@@ -224,7 +226,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             slot.set_busy();
             self.idle_since = None;
             self.delivery = Delivery::default();
-            self.asked = false;
+            self.delivery_queried = false;
             let goaway = if self.goaway == Goaway::NotYet {
                 self.goaway_moment(worker)
             } else {
@@ -240,7 +242,10 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 slot.wake();
             }
             self.connection.io.request_peek();
-            worker.wake_at(slot, goaway.min(until).min(partial_until).min(now + GONE_CHECK));
+            worker.wake_at(
+                slot,
+                goaway.min(until).min(partial_until).min(now + CLIENT_CHECK_INTERVAL),
+            );
             return Transition::Wait;
         }
         let idle_since = *self.idle_since.get_or_insert(now);
@@ -271,18 +276,18 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 Moment::NEVER
             };
             let timeout = worker.server().config.limits.send_timeout;
-            if now >= self.delivery.look_at(idle_since, timeout) {
-                if !std::mem::replace(&mut self.asked, true) {
-                    self.connection.io.want_unacknowledged();
+            if now >= self.delivery.next_check(idle_since, timeout) {
+                if !std::mem::replace(&mut self.delivery_queried, true) {
+                    self.connection.io.request_unacknowledged();
                     slot.wake();
                     return Transition::Wait;
                 }
-                self.asked = false;
+                self.delivery_queried = false;
                 if self.delivery.expired(self.connection.io.unacknowledged(), now) {
                     return self.cut_stalled(worker, slot, idle_since, now);
                 }
             }
-            let delivery = self.delivery.look_at(idle_since, timeout);
+            let delivery = self.delivery.next_check(idle_since, timeout);
             worker.wake_at(slot, until.min(goaway).min(delivery).min(partial_until));
             return Transition::Wait;
         }
@@ -332,7 +337,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             return (now, Moment::NEVER);
         }
         let (written, grace) = if connection.io.is_flushed() {
-            (0, STREAMS_FIRST)
+            (0, STREAM_RESETS_FIRST)
         } else {
             (connection.io.written(), Duration::ZERO)
         };
@@ -372,7 +377,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         now: Moment,
     ) -> Transition<T, S> {
         worker.server().note_client_timeout(ClientTimeout::Send, &slot.peer, None);
-        let abort_cause = worker.server().given_up_by(since, ClientTimeout::Send, now);
+        let abort_cause = worker.server().stall_cause(since, ClientTimeout::Send, now);
         self.connection.responses.set_abort_cause(abort_cause);
         if abort_cause == AbortCause::Shutdown {
             self.cut();

@@ -11,7 +11,7 @@ use crate::http::{
         abort::AbortCause,
         client_timeout::ClientTimeout,
         deadline_timers::{DeadlineKey, TimeoutSource},
-        limits::{GONE_CHECK, PASSED_OVER},
+        limits::{CLIENT_CHECK_INTERVAL, STREAM_TURN_BYTES},
         worker_runtime::WorkerRuntime,
     },
 };
@@ -75,7 +75,7 @@ struct SendTimer {
     request: Arc<RequestState>,
     /// `None` while no bytes wait.
     progress: Option<Progress>,
-    place: Option<DeadlineKey>,
+    timer_key: Option<DeadlineKey>,
 }
 
 /// The state of the stream when its client last made progress.
@@ -90,7 +90,7 @@ struct Progress {
 
 impl SendTimer {
     fn new(request: Arc<RequestState>) -> Self {
-        Self { request, progress: None, place: None }
+        Self { request, progress: None, timer_key: None }
     }
 
     /// Ready when the stream must be reset.
@@ -111,7 +111,7 @@ impl SendTimer {
         if current.passed != progress.passed {
             *progress = current;
         } else if connection.io.is_blocked()
-            && current.delivered - progress.delivered < PASSED_OVER * connection.in_flight()
+            && current.delivered - progress.delivered < STREAM_TURN_BYTES * connection.in_flight()
         {
             // The stream may not have had its turn. The whole connection waits for the client, and
             // has its own timer.
@@ -125,16 +125,16 @@ impl SendTimer {
                 &connection.peer,
                 Some(self.request.method_and_path().1),
             );
-            if server.given_up_by(since, ClientTimeout::Send, now) == AbortCause::Shutdown {
-                self.request.note_cut_by_drain();
+            if server.stall_cause(since, ClientTimeout::Send, now) == AbortCause::Shutdown {
+                self.request.record_cut_by_drain();
             }
             return Poll::Ready(());
         }
         // A timer that is set for an earlier moment suffices: the check is repeated then.
-        if self.place.is_none_or(|place| place.deadline <= now) {
+        if self.timer_key.is_none_or(|timer_key| timer_key.deadline <= now) {
             self.remove();
-            let at = until.min(now + GONE_CHECK);
-            self.place = Some(self.request.connection.worker.deadlines.wait(
+            let at = until.min(now + CLIENT_CHECK_INTERVAL);
+            self.timer_key = Some(self.request.connection.worker.deadlines.wait(
                 at,
                 TimeoutSource::Request,
                 cx.waker().clone(),
@@ -144,8 +144,8 @@ impl SendTimer {
     }
 
     fn remove(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.request.connection.worker.deadlines.remove(place);
+        if let Some(timer_key) = self.timer_key.take() {
+            self.request.connection.worker.deadlines.remove(timer_key);
         }
     }
 }

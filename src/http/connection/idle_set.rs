@@ -60,10 +60,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 impl<D> IdleConnection<D> {
     /// Returns when to check whether the client has received the last response.
-    fn look_at_delivery(&self, limits: &Limits) -> Moment {
+    fn next_delivery_check(&self, limits: &Limits) -> Moment {
         match self.info.received_any {
             ReceivedAny::No => Moment::NEVER,
-            ReceivedAny::Yes => self.delivery.look_at(self.info.since, limits.send_timeout),
+            ReceivedAny::Yes => self.delivery.next_check(self.info.since, limits.send_timeout),
         }
     }
 }
@@ -235,7 +235,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
     }
 
     /// Whether expired connections are left that were not handled yet.
-    pub(crate) const fn has_expired_left(&self) -> bool {
+    pub(crate) const fn has_more_expired(&self) -> bool {
         !self.expired.is_empty()
     }
 
@@ -271,7 +271,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 let idle = connection.info.idle();
                 let limits = &server.config.limits;
                 idle.deadline(limits, server.draining_since())
-                    .min(connection.look_at_delivery(limits))
+                    .min(connection.next_delivery_check(limits))
             }
         }
     }
@@ -332,7 +332,8 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             IdleState::Closing(_) => self.close(key),
             IdleState::Waiting
                 if !is_draining
-                    && connection.look_at_delivery(&self.worker.server().config.limits) <= now =>
+                    && connection.next_delivery_check(&self.worker.server().config.limits)
+                        <= now =>
             {
                 let unacknowledged = connection.io.unacknowledged().unwrap_or(0) as u64;
                 if connection.delivery.expired(unacknowledged, now) {
@@ -425,7 +426,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 *delivery = Delivery::default();
             }
             FastPathOutcome::Fallback(leftover) => {
-                self.hand_over(key, *fast_path.hand_over(leftover.on_another_task()));
+                self.resume_http1(key, *fast_path.into_handoff(leftover.for_another_task()));
             }
             FastPathOutcome::Closed(read) => {
                 let _ = Pin::new(io).poll_shutdown(cx);
@@ -445,7 +446,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         }
     }
 
-    fn hand_over(&mut self, key: usize, mut handoff_to_hyper: HyperHandoff<S>) {
+    fn resume_http1(&mut self, key: usize, mut handoff_to_hyper: HyperHandoff<S>) {
         let Some((_, slot, io, more)) = self.remove(key) else { return };
         handoff_to_hyper.read = joined(handoff_to_hyper.read, more);
         let http1 = Http1::resume(&self.worker, io, handoff_to_hyper);

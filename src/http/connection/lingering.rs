@@ -17,7 +17,7 @@ use crate::http::{
         client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         date,
-        limits::{ACKNOWLEDGED_CHECK, LINGER, RACE_WATCH, SENT_AT_ONCE},
+        limits::{ACK_CHECK_INTERVAL, LINGER, RACE_WATCH, SENT_AT_ONCE},
         state::ServerState,
     },
 };
@@ -57,7 +57,7 @@ pub(crate) struct Lingering<T> {
     /// When to check whether the transport may be closed.
     until: Option<Moment>,
     /// The client's progress with the response.
-    stall_limit: StallTimer,
+    stall_timer: StallTimer,
 }
 
 /// Whether there is a response that the client must receive.
@@ -108,7 +108,7 @@ impl<T: Transport> Lingering<T> {
             response: Response::Some,
             race: Race::NotCounted,
             until: None,
-            stall_limit: StallTimer::default(),
+            stall_timer: StallTimer::default(),
         }
     }
 
@@ -170,7 +170,7 @@ impl<T: Transport> Lingering<T> {
                 return Lingered::Reset;
             }
         }
-        let check = now + ACKNOWLEDGED_CHECK;
+        let check = now + ACK_CHECK_INTERVAL;
         self.until = Some(check);
         worker.wake_at(slot, check);
         Lingered::Wait
@@ -186,11 +186,11 @@ impl<T: Transport> Lingering<T> {
             return Delivery::Done;
         }
         let sample = ProgressSample { moved: [0, 0], unacknowledged: unacknowledged as u64 };
-        let since = self.stall_limit.last_progress(sample, now);
+        let since = self.stall_timer.last_progress(sample, now);
         if now < server.gives_up(since, ClientTimeout::Send) {
             return Delivery::Awaited;
         }
-        match server.given_up_by(since, ClientTimeout::Send, now) {
+        match server.stall_cause(since, ClientTimeout::Send, now) {
             AbortCause::Client => Delivery::TimedOut,
             AbortCause::Shutdown | AbortCause::Body => Delivery::Done,
         }

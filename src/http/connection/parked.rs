@@ -85,10 +85,10 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     /// Creates the state of a connection that is resumed from the idle set, with the bytes that
     /// were read.
     pub(crate) fn resumed(io: T, read: &[u8], received_any: ReceivedAny, since: Moment) -> Self {
-        let mut me = Self::new(io);
-        (me.received_any, me.since) = (received_any, Some(since));
-        me.keep(read);
-        me
+        let mut this = Self::new(io);
+        (this.received_any, this.since) = (received_any, Some(since));
+        this.keep(read);
+        this
     }
 
     fn keep(&mut self, read: &[u8]) {
@@ -98,7 +98,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     }
 
     /// Returns the number of bytes that were read of a request. Half an empty line counts as none.
-    fn begun(&self) -> u8 {
+    fn request_bytes(&self) -> u8 {
         if is_blank(&self.bytes[..usize::from(self.len)]) { 0 } else { self.len }
     }
 
@@ -146,7 +146,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                     self.received_any = ReceivedAny::Yes;
                     match sniff(bytes) {
                         Sniffed::Undecided if read > 0 => {
-                            if self.begun() == 0 {
+                            if self.request_bytes() == 0 {
                                 self.since = Some(worker.server().clock.now());
                             }
                             self.keep(bytes);
@@ -208,7 +208,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                     .map_or(Transition::Close, Transition::linger)
             }
             FastPathOutcome::Fallback(leftover) => {
-                Transition::ResumeHttp1(io, fast_path.hand_over(leftover))
+                Transition::ResumeHttp1(io, fast_path.into_handoff(leftover))
             }
             FastPathOutcome::Aborted => {
                 io.reset_on_drop();
@@ -234,8 +234,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         let evicted = idle.awaited != Awaited::Head && slot.take_evicted();
         if now < until && !evicted {
             slot.set_idle(idle);
-            let until = match self.look_at_delivery(now, idle, worker) {
-                Some(look_again) => until.min(look_again),
+            let until = match self.next_delivery_check(now, idle, worker) {
+                Some(next_check) => until.min(next_check),
                 None => return self.reset(worker, slot),
             };
             let mut again = until;
@@ -272,7 +272,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
 
     /// Returns when to check again whether the client has received the last response; `None` if it
     /// is given up.
-    fn look_at_delivery(
+    fn next_delivery_check(
         &mut self,
         now: Moment,
         idle: Idle,
@@ -282,13 +282,13 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             return Some(Moment::NEVER);
         }
         let timeout = worker.server().config.limits.send_timeout;
-        if now >= self.delivery.look_at(idle.since, timeout) {
+        if now >= self.delivery.next_check(idle.since, timeout) {
             let unacknowledged = self.io.as_ref().and_then(Transport::unacknowledged).unwrap_or(0);
             if self.delivery.expired(unacknowledged as u64, now) {
                 return None;
             }
         }
-        Some(self.delivery.look_at(idle.since, timeout))
+        Some(self.delivery.next_check(idle.since, timeout))
     }
 
     fn reset(&mut self, worker: &WorkerContext<S>, slot: &ConnectionSlot) -> Transition<T, S> {
@@ -300,7 +300,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     }
 
     fn idle(&self, since: Moment, slot: &ConnectionSlot) -> Idle {
-        match (self.begun(), self.received_any) {
+        match (self.request_bytes(), self.received_any) {
             (0, ReceivedAny::No) => Idle { awaited: Awaited::FirstByte, since: slot.accepted },
             (0, ReceivedAny::Yes) => Idle { awaited: Awaited::NextRequest, since },
             (1.., _) => Idle { awaited: Awaited::Head, since },
@@ -338,7 +338,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             cx.waker().wake_by_ref();
             return Transition::Wait;
         }
-        match self.begun() {
+        match self.request_bytes() {
             0 if worker.server().phase() >= Phase::Draining => {
                 worker.server().metrics.count_unannounced(slot);
             }

@@ -51,7 +51,7 @@ pub(crate) enum Delivery {
 impl Delivery {
     /// Returns when to query the kernel about a connection that is idle since `since`; `NEVER` if
     /// everything was acknowledged.
-    pub(crate) fn look_at(&self, since: Moment, timeout: Duration) -> Moment {
+    pub(crate) fn next_check(&self, since: Moment, timeout: Duration) -> Moment {
         match self {
             Self::Unknown => since + timeout,
             Self::Done => Moment::NEVER,
@@ -98,15 +98,15 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_acknowledges_nothing_between_two_looks_is_given_up() {
+    fn a_client_that_acknowledges_nothing_between_two_checks_is_given_up() {
         let timeout = Duration::from_secs(30);
         let mut delivery = Delivery::default();
-        assert_eq!(delivery.look_at(at(10), timeout), at(40));
+        assert_eq!(delivery.next_check(at(10), timeout), at(40));
         assert!(!delivery.expired(900, at(40)));
-        assert_eq!(delivery.look_at(at(10), timeout), at(70));
+        assert_eq!(delivery.next_check(at(10), timeout), at(70));
         assert!(!delivery.expired(800, at(70)), "it reads slowly");
         assert!(delivery.expired(800, at(100)));
         assert!(!delivery.expired(0, at(100)));
-        assert_eq!(delivery.look_at(at(10), timeout), Moment::NEVER);
+        assert_eq!(delivery.next_check(at(10), timeout), Moment::NEVER);
     }
 }

@@ -92,16 +92,16 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let me = self.get_mut();
-        me.slot.register(cx.waker());
+        let this = self.get_mut();
+        this.slot.register(cx.waker());
         loop {
-            if me.worker.server().is_cutting() && me.polls_before_cut == 0 {
-                me.cut();
+            if this.worker.server().is_cutting() && this.polls_before_cut == 0 {
+                this.cut();
                 return Poll::Ready(());
             }
-            let (worker, slot) = (&me.worker, &*me.slot);
-            let transition = match &mut me.state {
-                State::Parked(parked) => parked.poll(cx, worker, slot, &me.idle_handoff),
+            let (worker, slot) = (&this.worker, &*this.slot);
+            let transition = match &mut this.state {
+                State::Parked(parked) => parked.poll(cx, worker, slot, &this.idle_handoff),
                 State::Http1(http1) => http1.poll(cx, worker, slot),
                 State::Http2(http2) => http2.poll(cx, worker, slot),
                 State::Lingering(lingering) => lingering.poll(cx, worker, slot).into(),
@@ -109,12 +109,12 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
             };
             let state = match transition {
                 Transition::Wait => {
-                    if me.worker.server().evicts_busy() && me.makes_room() {
-                        me.oust();
+                    if this.worker.server().evicts_busy() && this.should_evict() {
+                        this.close_evicted();
                         return Poll::Ready(());
                     }
-                    if me.worker.server().is_cutting() {
-                        me.polls_before_cut -= 1;
+                    if this.worker.server().is_cutting() {
+                        this.polls_before_cut -= 1;
                         // Yield, so that all tasks that were woken before run first. `wake_by_ref`
                         // could overtake them.
                         let _ = pin!(yield_now()).poll(cx);
@@ -136,7 +136,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                     // The first poll may have come late, so the wait counts from the accept.
                     let since = if received_any == ReceivedAny::No { slot.accepted } else { since };
                     let (announcement, responded) = (slot.announcement, slot.has_responded());
-                    match me.idle_handoff.push(
+                    match this.idle_handoff.push(
                         io,
                         IdleInfo { since, peer, local, received_any, announcement, responded },
                     ) {
@@ -156,7 +156,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                     State::Closed
                 }
             };
-            drop(me.transition(state));
+            drop(this.transition(state));
         }
     }
 }
@@ -171,7 +171,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
 
     /// Whether the connection is to be closed in the middle of a request or a response, to make
     /// room for another. Otherwise records what it waits for.
-    fn makes_room(&self) -> bool {
+    fn should_evict(&self) -> bool {
         let slot = &self.slot;
         if slot.idle().is_some() {
             slot.clear_waiting();
@@ -190,10 +190,10 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
         false
     }
 
-    fn oust(&mut self) {
+    fn close_evicted(&mut self) {
         self.worker.server().metrics.evicted.add_one();
         if let State::Http1(mut http1) = self.transition(State::Closed) {
-            http1.oust();
+            http1.close_evicted();
         }
     }
 
@@ -228,7 +228,7 @@ impl<T: Transport, S: HttpService> Drop for Connection<T, S> {
     fn drop(&mut self) {
         // The counters are updated first, and the connection is dropped last.
         let last = self.transition(State::Closed);
-        self.slot.leave();
+        self.slot.mark_closed();
         if matches!(last, State::Suspended) {
             return;
         }

@@ -1,6 +1,6 @@
 //! The time for which a handler waits for the body of its request.
 
-use crate::http::server::limits::GONE_CHECK;
+use crate::http::server::limits::CLIENT_CHECK_INTERVAL;
 use crate::lifecycle::Moment;
 use std::{task::Waker, time::Duration};
 
@@ -32,7 +32,7 @@ pub(crate) enum Waited {
     },
     /// The next check is due at this moment, or earlier.
     NotYet {
-        look_again: Moment,
+        next_check: Moment,
     },
 }
 
@@ -65,13 +65,13 @@ impl BodyWait {
     /// Checks the wait at `now`. `gives_up` maps the beginning of the wait to the moment at which
     /// the client has timed out.
     pub(crate) fn check(&mut self, now: Moment, gives_up: impl FnOnce(Moment) -> Moment) -> Waited {
-        let check = now + GONE_CHECK;
+        let check = now + CLIENT_CHECK_INTERVAL;
         if self.since == Moment::NEVER {
-            return Waited::NotYet { look_again: check };
+            return Waited::NotYet { next_check: check };
         }
         let until = gives_up(self.since);
         if now < until {
-            return Waited::NotYet { look_again: until.min(check) };
+            return Waited::NotYet { next_check: until.min(check) };
         }
         match self.poll {
             Poll::Confirmed => return Waited::TooLong { since: self.since },
@@ -81,10 +81,10 @@ impl BodyWait {
                     waker.wake_by_ref();
                 }
             }
-            Poll::Asked { at } if now < at + GONE_CHECK => {}
+            Poll::Asked { at } if now < at + CLIENT_CHECK_INTERVAL => {}
             Poll::Asked { .. } => self.end(),
         }
-        Waited::NotYet { look_again: now + CONFIRM_CHECK }
+        Waited::NotYet { next_check: now + CONFIRM_CHECK }
     }
 }
 
@@ -101,25 +101,25 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_that_reads_is_asked_once_more_before_its_client_is_given_up() {
+    fn a_reading_handler_is_woken_once_more_before_its_client_times_out() {
         let mut wait = BodyWait::new();
-        assert_eq!(check(&mut wait, 0), Waited::NotYet { look_again: at(1_000) }, "nobody waits");
+        assert_eq!(check(&mut wait, 0), Waited::NotYet { next_check: at(1_000) }, "nobody waits");
         wait.begin(Waker::noop(), || at(500));
         wait.begin(Waker::noop(), || at(20_000));
-        assert_eq!(check(&mut wait, 30_000), Waited::NotYet { look_again: at(30_500) });
-        assert_eq!(check(&mut wait, 30_500), Waited::NotYet { look_again: at(30_510) });
+        assert_eq!(check(&mut wait, 30_000), Waited::NotYet { next_check: at(30_500) });
+        assert_eq!(check(&mut wait, 30_500), Waited::NotYet { next_check: at(30_510) });
         wait.begin(Waker::noop(), || at(30_500));
         assert_eq!(check(&mut wait, 30_500), Waited::TooLong { since: at(500) });
     }
 
     #[test]
-    fn bytes_begin_the_wait_anew() {
+    fn bytes_restart_the_wait() {
         let mut wait = BodyWait::new();
         wait.begin(Waker::noop(), || at(0));
-        assert_eq!(check(&mut wait, 30_000), Waited::NotYet { look_again: at(30_010) });
+        assert_eq!(check(&mut wait, 30_000), Waited::NotYet { next_check: at(30_010) });
         wait.end();
         wait.begin(Waker::noop(), || at(30_000));
-        assert_eq!(check(&mut wait, 59_990), Waited::NotYet { look_again: at(60_000) });
+        assert_eq!(check(&mut wait, 59_990), Waited::NotYet { next_check: at(60_000) });
     }
 
     #[test]
@@ -128,9 +128,9 @@ mod tests {
         // work.
         let mut wait = BodyWait::new();
         wait.begin(Waker::noop(), || at(0));
-        assert_eq!(check(&mut wait, 30_000), Waited::NotYet { look_again: at(30_010) });
-        assert_eq!(check(&mut wait, 30_010), Waited::NotYet { look_again: at(30_020) });
-        assert_eq!(check(&mut wait, 31_000), Waited::NotYet { look_again: at(31_010) });
-        assert_eq!(check(&mut wait, 90_000), Waited::NotYet { look_again: at(91_000) });
+        assert_eq!(check(&mut wait, 30_000), Waited::NotYet { next_check: at(30_010) });
+        assert_eq!(check(&mut wait, 30_010), Waited::NotYet { next_check: at(30_020) });
+        assert_eq!(check(&mut wait, 31_000), Waited::NotYet { next_check: at(31_010) });
+        assert_eq!(check(&mut wait, 90_000), Waited::NotYet { next_check: at(91_000) });
     }
 }

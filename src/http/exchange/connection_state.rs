@@ -66,7 +66,7 @@ impl ConnectionState {
             worker,
             protocol,
             writes: if protocol == Protocol::Http1 {
-                slot.writes()
+                slot.write_strategy()
             } else {
                 WriteStrategy::Vectored
             },
@@ -154,7 +154,7 @@ impl ConnectionState {
     }
 
     /// Records that a request is no longer in flight.
-    pub(crate) fn on_request_over(&self) {
+    pub(crate) fn on_request_ended(&self) {
         self.count_in_flight(-1);
     }
 

@@ -46,7 +46,7 @@ pub(crate) enum LengthError {
 
 /// Returns the `content-length` of a head. Reduces repeated equal values to one field with one
 /// value.
-pub(crate) fn said_length(headers: &mut HeaderMap) -> Result<Option<u64>, LengthError> {
+pub(crate) fn declared_length(headers: &mut HeaderMap) -> Result<Option<u64>, LengthError> {
     let mut said = None;
     let mut values = 0;
     for field in headers.get_all(header::CONTENT_LENGTH) {
@@ -124,13 +124,13 @@ mod tests {
         for value in values {
             headers.append(header::CONTENT_LENGTH, HeaderValue::from_static(value));
         }
-        let said = said_length(&mut headers).map_err(|error| error.to_string());
+        let said = declared_length(&mut headers).map_err(|error| error.to_string());
         assert!(said.is_err() || headers.get_all(header::CONTENT_LENGTH).iter().count() <= 1);
         said
     }
 
     #[test]
-    fn a_length_is_one_number_however_often_it_is_said() {
+    fn repeated_equal_lengths_are_one_length() {
         for (values, length) in [
             (&[][..], None),
             (&["5"], Some(5)),

@@ -15,7 +15,7 @@ const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 const FRAME_HEAD: usize = 9;
 /// RFC 9113 §7: ENHANCE_YOUR_CALM.
-const CALM: u8 = 11;
+const ENHANCE_YOUR_CALM: u8 = 11;
 
 /// Finds the frame boundaries in the bytes that a client sends.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct FrameScanner {
     /// The stream of the last complete header block.
     last_stream: [u8; 4],
     /// The first frame of the client, which completes its preface, has ended.
-    greeted: bool,
+    preface_done: bool,
 }
 
 /// The incomplete unit at the end of the bytes that a client has sent.
@@ -52,7 +52,7 @@ impl FrameScanner {
             payload_left: 0,
             in_block: false,
             last_stream: [0; 4],
-            greeted: false,
+            preface_done: false,
         }
     }
 
@@ -86,7 +86,7 @@ impl FrameScanner {
             bytes = &bytes[part..];
             if self.payload_left == 0 {
                 self.head_len = 0;
-                self.greeted = true;
+                self.preface_done = true;
                 let [_, _, _, kind, _, stream @ ..] = self.head;
                 if matches!(kind, HEADERS | CONTINUATION) && !self.in_block {
                     self.last_stream = stream;
@@ -102,11 +102,11 @@ impl FrameScanner {
         if in_frame
             && self.head_len == FRAME_HEAD
             && self.head[3] == DATA
-            && self.greeted
+            && self.preface_done
             && !self.in_block
         {
             Partial::Data
-        } else if in_frame || self.in_block || !self.greeted {
+        } else if in_frame || self.in_block || !self.preface_done {
             Partial::Head
         } else {
             Partial::None
@@ -123,20 +123,20 @@ pub(crate) struct Inflow {
     /// Requests that were read since hyper's write buffer was last empty.
     requests_unflushed: AtomicU32,
     /// Bytes read since the connection was last polled.
-    read_in_turn: AtomicU32,
+    read_in_poll: AtomicU32,
     /// hyper waits for more bytes from the client.
     awaited: AtomicBool,
     /// hyper was kept from reading.
     held: AtomicBool,
     last_stream: AtomicU32,
     /// The io must peek for bytes that the reactor has not reported yet.
-    look_wanted: AtomicBool,
+    peek_requested: AtomicBool,
 }
 
 impl Inflow {
     /// Begins a poll of the connection by its task.
-    pub(crate) fn begin_turn(&self) {
-        self.read_in_turn.store(0, Relaxed);
+    pub(crate) fn begin_poll(&self) {
+        self.read_in_poll.store(0, Relaxed);
         self.awaited.store(false, Relaxed);
     }
 
@@ -147,15 +147,15 @@ impl Inflow {
         self.requests_unflushed.store(self.requests_unflushed().saturating_add(requests), Relaxed);
         self.last_stream.store(u32::from_be_bytes(scanner.last_stream), Relaxed);
         let read = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        self.read_in_turn.store(self.read_in_turn().saturating_add(read), Relaxed);
+        self.read_in_poll.store(self.read_in_poll().saturating_add(read), Relaxed);
     }
 
     pub(crate) fn request_peek(&self) {
-        self.look_wanted.store(true, Relaxed);
+        self.peek_requested.store(true, Relaxed);
     }
 
     pub(crate) fn take_peek_requested(&self) -> bool {
-        self.look_wanted.load(Relaxed) && self.look_wanted.swap(false, Relaxed)
+        self.peek_requested.load(Relaxed) && self.peek_requested.swap(false, Relaxed)
     }
 
     pub(crate) fn on_awaited(&self) {
@@ -166,12 +166,12 @@ impl Inflow {
         self.requests_unflushed.store(0, Relaxed);
     }
 
-    pub(crate) fn on_buffered(&self) {
+    pub(crate) fn on_reads_held(&self) {
         self.held.store(true, Relaxed);
     }
 
     /// Whether hyper was kept from reading since the last call.
-    pub(crate) fn take_held(&self) -> bool {
+    pub(crate) fn take_reads_held(&self) -> bool {
         self.held.load(Relaxed) && self.held.swap(false, Relaxed)
     }
 
@@ -179,8 +179,8 @@ impl Inflow {
         self.requests_unflushed.load(Relaxed)
     }
 
-    pub(crate) fn read_in_turn(&self) -> u32 {
-        self.read_in_turn.load(Relaxed)
+    pub(crate) fn read_in_poll(&self) -> u32 {
+        self.read_in_poll.load(Relaxed)
     }
 
     /// Returns the GOAWAY frame for a client that has left a frame or a header block incomplete for
@@ -189,7 +189,9 @@ impl Inflow {
         const WHY: &[u8; 30] = b"the request head took too long";
         const LENGTH: u8 = 8 + 30;
         let last = self.last_stream.load(Relaxed).to_be_bytes();
-        [&[0, 0, LENGTH, GOAWAY, 0, 0, 0, 0, 0][..], &last, &[0, 0, 0, CALM], WHY].concat().into()
+        [&[0, 0, LENGTH, GOAWAY, 0, 0, 0, 0, 0][..], &last, &[0, 0, 0, ENHANCE_YOUR_CALM], WHY]
+            .concat()
+            .into()
     }
 
     pub(crate) fn whole(&self) -> u64 {
@@ -239,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn every_unit_is_counted_when_its_last_byte_has_come_however_it_is_torn() {
+    fn every_unit_is_counted_at_its_last_byte_however_it_is_split() {
         for size in 1..64 {
             let mut scanner = FrameScanner::new();
             let bytes = units().into_iter().flat_map(|(unit, _)| unit).collect::<Vec<_>>();
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn before_the_last_byte_of_a_unit_it_is_known_what_is_missing() {
+    fn the_missing_part_is_known_before_the_last_byte_of_a_unit() {
         let mut scanner = FrameScanner::new();
         assert_eq!(scanner.partial(), Partial::Head, "the preface");
         for (unit, partial) in units() {

@@ -29,7 +29,7 @@ pub(crate) struct IoState {
     /// The io shall query the kernel for whether the client is still connected.
     peek_requested: AtomicBool,
     /// That query shall also read the number of unacknowledged bytes.
-    unacknowledged_wanted: AtomicBool,
+    unacknowledged_requested: AtomicBool,
     /// A `FinalRead`: whether the kernel holds bytes that the reactor has not reported.
     final_read: AtomicU8,
     /// The client has half-closed the connection. Never set under `HalfClose::Ignore`.
@@ -61,7 +61,7 @@ impl IoState {
             blocked: AtomicBool::new(false),
             unacknowledged: AtomicU64::new(0),
             peek_requested: AtomicBool::new(false),
-            unacknowledged_wanted: AtomicBool::new(false),
+            unacknowledged_requested: AtomicBool::new(false),
             final_read: AtomicU8::new(FinalRead::NotWanted as u8),
             half_closed: AtomicBool::new(false),
             broken: AtomicBool::new(false),
@@ -184,13 +184,13 @@ impl IoState {
     }
 
     /// Requests that the next poll of hyper also queries the kernel for unacknowledged bytes.
-    pub(crate) fn want_unacknowledged(&self) {
-        self.unacknowledged_wanted.store(true, Relaxed);
+    pub(crate) fn request_unacknowledged(&self) {
+        self.unacknowledged_requested.store(true, Relaxed);
         self.request_peek();
     }
 
-    pub(crate) fn take_unacknowledged_wanted(&self) -> bool {
-        self.unacknowledged_wanted.swap(false, Relaxed)
+    pub(crate) fn take_unacknowledged_requested(&self) -> bool {
+        self.unacknowledged_requested.swap(false, Relaxed)
     }
 
     pub(crate) fn on_io_dropped(&self) {

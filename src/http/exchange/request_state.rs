@@ -37,7 +37,7 @@ pub(crate) struct RequestState {
     path: String,
     deadline: AtomicU64,
     /// The deadline that follows from the host's timeout.
-    common_deadline: Moment,
+    host_deadline: Moment,
     head_sent: AtomicBool,
     body: AtomicU8,
     /// Bytes of the response that h2 has taken.
@@ -47,7 +47,7 @@ pub(crate) struct RequestState {
     /// h2 has discarded bytes of the response.
     discarded: AtomicBool,
     /// The last chunk of the response carries the end of its HTTP/2 stream.
-    ends_with_piece: AtomicBool,
+    ends_with_chunk: AtomicBool,
     /// The response body waits until h2 has written all that it took.
     is_awaited: AtomicBool,
     /// Wakes the response body from that wait.
@@ -102,13 +102,13 @@ impl RequestState {
             method: Method::GET,
             path: String::new(),
             deadline: AtomicU64::new(0),
-            common_deadline: Moment::NEVER,
+            host_deadline: Moment::NEVER,
             head_sent: AtomicBool::new(false),
             body: AtomicU8::new(BodyRead::Absent as u8),
             taken: AtomicU64::new(0),
             passed: AtomicU64::new(0),
             discarded: AtomicBool::new(false),
-            ends_with_piece: AtomicBool::new(false),
+            ends_with_chunk: AtomicBool::new(false),
             is_awaited: AtomicBool::new(false),
             on_written: Mutex::new(None),
             cut_by_drain: AtomicBool::new(false),
@@ -146,14 +146,14 @@ impl RequestState {
         }
         self.path.clear();
         self.path.push_str(uri.path());
-        self.common_deadline =
+        self.host_deadline =
             self.server().config.request_timeout.map_or(Moment::NEVER, |timeout| arrived + timeout);
-        *self.deadline.get_mut() = self.common_deadline.as_nanos();
+        *self.deadline.get_mut() = self.host_deadline.as_nanos();
         *self.head_sent.get_mut() = false;
         *self.taken.get_mut() = 0;
         *self.passed.get_mut() = 0;
         *self.discarded.get_mut() = false;
-        *self.ends_with_piece.get_mut() = false;
+        *self.ends_with_chunk.get_mut() = false;
         *self.body.get_mut() = BodyRead::Absent as u8;
         *self.is_awaited.get_mut() = false;
         *self.cut_by_drain.get_mut() = false;
@@ -183,7 +183,7 @@ impl RequestState {
 
     /// Returns the source of `deadline`.
     pub(crate) fn timeout(&self, deadline: Moment) -> TimeoutSource {
-        if deadline == self.common_deadline { TimeoutSource::Host } else { TimeoutSource::Request }
+        if deadline == self.host_deadline { TimeoutSource::Host } else { TimeoutSource::Request }
     }
 
     pub(crate) fn set_deadline(&self, at: Moment) {
@@ -252,7 +252,7 @@ impl RequestState {
     }
 
     /// Returns whether the client has delayed its body for too long; `None` without a body.
-    pub(crate) fn look_at_body_wait(&self, now: Moment) -> Option<Waited> {
+    pub(crate) fn check_body_wait(&self, now: Moment) -> Option<Waited> {
         let mut wait = self.body_wait()?;
         if self.connection.may_body_window_be_closed() {
             // Flow control may keep the client from sending.
@@ -264,7 +264,7 @@ impl RequestState {
             && self.connection.io.may_have_unread()
         {
             // Bytes that have arrived by now are read first.
-            return Some(Waited::NotYet { look_again: now + CONFIRM_CHECK });
+            return Some(Waited::NotYet { next_check: now + CONFIRM_CHECK });
         }
         Some(waited)
     }
@@ -287,15 +287,15 @@ impl RequestState {
     pub(crate) fn on_discarded(&self, bytes: usize) {
         self.discarded.store(true, Relaxed);
         self.passed.fetch_add(bytes as u64, Relaxed);
-        self.connection.responses.on_released(bytes);
+        self.connection.responses.on_discarded(bytes);
     }
 
-    pub(crate) fn note_last_piece(&self) {
-        self.ends_with_piece.store(true, Relaxed);
+    pub(crate) fn record_last_chunk(&self) {
+        self.ends_with_chunk.store(true, Relaxed);
     }
 
-    pub(crate) fn ends_with_piece(&self) -> bool {
-        self.ends_with_piece.load(Relaxed)
+    pub(crate) fn ends_with_chunk(&self) -> bool {
+        self.ends_with_chunk.load(Relaxed)
     }
 
     /// Bytes of the response that h2 holds and has not written.
@@ -330,7 +330,7 @@ impl RequestState {
         }
     }
 
-    pub(crate) fn note_cut_by_drain(&self) {
+    pub(crate) fn record_cut_by_drain(&self) {
         self.cut_by_drain.store(true, Relaxed);
     }
 
@@ -365,7 +365,7 @@ impl RequestState {
     }
 
     /// Cancels the request's context if its client has half-closed the connection.
-    pub(crate) fn note_half_closed(&self) {
+    pub(crate) fn cancel_if_half_closed(&self) {
         if self.connection.io.is_half_closed() && self.cancel_cause().is_none() {
             self.cancel(CancelCause::ClientHalfClosed);
         }

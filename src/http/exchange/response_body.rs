@@ -119,14 +119,14 @@ struct ShutdownWaits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ShutdownEnd {
     /// The body ends early as its `StreamShutdown` says. The response is complete.
-    Whole,
+    Complete,
     Cut,
 }
 
 impl ShutdownEnd {
     fn into_frame(self) -> Option<Result<Frame<TrackedChunk>, ResponseBodyError>> {
         match self {
-            Self::Whole => None,
+            Self::Complete => None,
             Self::Cut => Some(Err(ResponseBodyError::Cut)),
         }
     }
@@ -170,12 +170,12 @@ impl<B> ResponseBody<B> {
     }
 
     /// Wraps a body where HTTP forbids content. None of it is sent.
-    pub(crate) fn unsent(body: B, in_flight: InFlight) -> Self {
+    pub(crate) fn suppressed(body: B, in_flight: InFlight) -> Self {
         Self { source: Source::Suppressed { body }, state: BodyState::complete(Some(in_flight)) }
     }
 
     /// Wraps the body of an HTTP/1 response to HEAD. hyper uses its length and does not poll it.
-    pub(crate) fn asked_for_its_length(body: B, in_flight: InFlight) -> Self {
+    pub(crate) fn length_only(body: B, in_flight: InFlight) -> Self {
         Self { source: Source::Handler { body }, state: BodyState::complete(Some(in_flight)) }
     }
 
@@ -213,9 +213,9 @@ impl<B> ResponseBody<B> {
     /// Drops the source and catches a panic of its destructor, which would otherwise unwind through
     /// hyper. A response that was sent in full stays complete.
     fn drop_body(self: Pin<&mut Self>) {
-        let mut me = self.project();
-        if let Err(panic) = catch(|| me.source.set(Source::Text { line: None })) {
-            me.state.log_panic(&panic);
+        let mut this = self.project();
+        if let Err(panic) = catch(|| this.source.set(Source::Text { line: None })) {
+            this.state.log_panic(&panic);
         }
     }
 
@@ -237,11 +237,11 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>> {
-        let me = self.project();
-        let mut body = match me.source.project() {
+        let this = self.project();
+        let mut body = match this.source.project() {
             SourceProjection::Text { line } => {
                 return Poll::Ready(
-                    line.take().map(|line| Ok(Frame::data(me.state.chunk(line, true)))),
+                    line.take().map(|line| Ok(Frame::data(this.state.chunk(line, true)))),
                 );
             }
             SourceProjection::Suppressed { .. } => return Poll::Ready(None),
@@ -253,27 +253,27 @@ where
             }
             SourceProjection::Handler { body } => body,
         };
-        if !matches!(me.state.held_end, HeldEnd::None) {
-            return me.state.poll_held_end(cx);
+        if !matches!(this.state.held_end, HeldEnd::None) {
+            return this.state.poll_held_end(cx);
         }
-        if let Some(rest) = me.state.rest.take() {
-            let ends = matches!(me.state.ahead, Ahead::End) || body.is_end_stream();
-            let chunk = me.state.next_chunk(*rest, ends);
+        if let Some(rest) = this.state.rest.take() {
+            let ends = matches!(this.state.ahead, Ahead::End) || body.is_end_stream();
+            let chunk = this.state.next_chunk(*rest, ends);
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
-        match std::mem::replace(&mut me.state.ahead, Ahead::Nothing) {
+        match std::mem::replace(&mut this.state.ahead, Ahead::Nothing) {
             Ahead::Nothing => {}
             Ahead::End => {
-                me.state.ahead = Ahead::End;
-                return me.state.poll_end(cx);
+                this.state.ahead = Ahead::End;
+                return this.state.poll_end(cx);
             }
             Ahead::Trailers(trailers) => {
-                me.state.ahead = Ahead::End;
-                let Some(trailers) = me.state.hold_trailers(Frame::trailers(*trailers)) else {
-                    return me.state.poll_held_end(cx);
+                this.state.ahead = Ahead::End;
+                let Some(trailers) = this.state.hold_trailers(Frame::trailers(*trailers)) else {
+                    return this.state.poll_held_end(cx);
                 };
                 return Poll::Ready(Some(Ok(
-                    trailers.map_data(|bytes| me.state.chunk(bytes, false))
+                    trailers.map_data(|bytes| this.state.chunk(bytes, false))
                 )));
             }
         }
@@ -282,45 +282,45 @@ where
         // pending or of unknown length is cut.
         let ends = body.is_end_stream() || body.size_hint().exact().is_some();
         let known_length = if ends { KnownLength::Yes } else { KnownLength::No };
-        if let Some(end) = me.state.check_end(known_length) {
+        if let Some(end) = this.state.check_end(known_length) {
             return Poll::Ready(end.into_frame());
         }
         let polled = catch(|| body.as_mut().poll_frame(cx));
-        me.state.wait_on(if matches!(polled, Ok(Poll::Pending)) {
+        this.state.wait_on(if matches!(polled, Ok(Poll::Pending)) {
             WaitingOn::Handler
         } else {
             WaitingOn::Client
         });
         match polled {
             Ok(Poll::Ready(Some(Ok(frame)))) => {
-                let frame = match me.state.check_length(frame) {
+                let frame = match this.state.check_length(frame) {
                     Ok(frame) => frame,
                     Err(broken) => return Poll::Ready(Some(Err(broken))),
                 };
                 // Trailers end the body.
-                me.state.complete = true;
-                let Some(frame) = me.state.hold_trailers(frame) else {
-                    return me.state.poll_held_end(cx);
+                this.state.complete = true;
+                let Some(frame) = this.state.hold_trailers(frame) else {
+                    return this.state.poll_held_end(cx);
                 };
                 let mut ends = body.is_end_stream();
-                if !ends && me.state.is_all_promised() {
-                    match me.state.look_ahead(body.as_mut(), cx) {
+                if !ends && this.state.is_all_promised() {
+                    match this.state.look_ahead(body.as_mut(), cx) {
                         Ok(ended) => ends = ended,
                         Err(broken) => return Poll::Ready(Some(Err(broken))),
                     }
                 }
-                Poll::Ready(Some(Ok(frame.map_data(|bytes| me.state.next_chunk(bytes, ends)))))
+                Poll::Ready(Some(Ok(frame.map_data(|bytes| this.state.next_chunk(bytes, ends)))))
             }
-            Ok(Poll::Ready(None)) => match me.state.end() {
-                Ok(()) => me.state.poll_end(cx),
+            Ok(Poll::Ready(None)) => match this.state.end() {
+                Ok(()) => this.state.poll_end(cx),
                 Err(broken) => Poll::Ready(Some(Err(broken))),
             },
             Ok(Poll::Ready(Some(Err(error)))) => {
                 Poll::Ready(Some(Err(ResponseBodyError::Handler(error.into()))))
             }
-            Ok(Poll::Pending) => me.state.wait(cx),
+            Ok(Poll::Pending) => this.state.wait(cx),
             Err(panic) => {
-                me.state.log_panic(&panic);
+                this.state.log_panic(&panic);
                 Poll::Ready(Some(Err(ResponseBodyError::Panicked)))
             }
         }
@@ -353,7 +353,7 @@ where
 
     /// Whether the head promises no bytes and the body may have some. hyper would not poll such a
     /// body.
-    pub(crate) fn may_break_an_empty_promise(&self) -> bool {
+    pub(crate) fn may_exceed_zero_length(&self) -> bool {
         matches!(self.source, Source::Handler { .. })
             && self.state.is_all_promised()
             && !HttpBody::is_end_stream(self)
@@ -362,7 +362,7 @@ where
     /// Polls a body whose head promises no bytes. Ready if the body failed or has bytes; its
     /// request is then aborted.
     #[cold]
-    pub(crate) fn poll_before_the_head(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_before_head(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let note =
             |body: &Self, sent| body.in_flight().map(|in_flight| in_flight.record_head_sent(sent));
         note(&self, false);
@@ -381,7 +381,7 @@ where
         let Some(in_flight) = state.in_flight.take() else { return };
         in_flight.log_refusal(why);
         in_flight.record_head_sent(false);
-        in_flight.connection().on_request_over();
+        in_flight.connection().on_request_ended();
         in_flight.abort(AbortCause::Body);
     }
 }
@@ -697,7 +697,7 @@ impl BodyState {
             StreamShutdown::EndAtCancel => server.tokens.root.is_cancelled(),
         };
         self.complete |= ended;
-        ended.then_some(ShutdownEnd::Whole)
+        ended.then_some(ShutdownEnd::Complete)
     }
 
     /// Arranges a wake-up for when the shutdown ends this body.
@@ -707,7 +707,7 @@ impl BodyState {
     ) -> Poll<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>> {
         let Some(in_flight) = &mut self.in_flight else { return Poll::Pending };
         in_flight.list();
-        in_flight.request().note_half_closed();
+        in_flight.request().cancel_if_half_closed();
         let tokens = &in_flight.server().tokens;
         let class = self.class;
         let waits = self.waits.get_or_insert_with(|| {
@@ -764,7 +764,7 @@ impl BodyState {
         if connection.protocol == Protocol::Http1 {
             connection.responses.set_abort_cause(abort_cause);
         }
-        connection.on_request_over();
+        connection.on_request_ended();
         in_flight.abort(abort_cause);
     }
 }
@@ -776,7 +776,7 @@ impl Drop for BodyState {
         if self.complete {
             push_or_drop(&self.unflushed, in_flight);
         } else {
-            in_flight.connection().on_request_over();
+            in_flight.connection().on_request_ended();
         }
     }
 }

@@ -14,7 +14,7 @@ pub(crate) struct ResponsesState {
     /// An HTTP/1 response announced the close of the connection (P4).
     pub(super) announced: AtomicBool,
     /// A chunk of a response body was too large to be copied.
-    sent_large: AtomicBool,
+    sent_large_chunk: AtomicBool,
     /// Bytes of responses that h2 has taken and not yet written.
     buffered: AtomicU64,
     /// Bytes of responses that h2 has written.
@@ -25,7 +25,7 @@ pub(crate) struct ResponsesState {
     /// The number of [`UnflushedResponses`](super::unflushed::UnflushedResponses).
     unflushed: AtomicU32,
     /// h2 discarded bytes of a response since this was last cleared.
-    thrown_away: AtomicBool,
+    discarded: AtomicBool,
 }
 
 impl ResponsesState {
@@ -33,12 +33,12 @@ impl ResponsesState {
         Self {
             responded: AtomicBool::new(slot.has_responded()),
             announced: AtomicBool::new(false),
-            sent_large: AtomicBool::new(false),
+            sent_large_chunk: AtomicBool::new(false),
             buffered: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             abort_cause: OnceLock::new(),
             unflushed: AtomicU32::new(0),
-            thrown_away: AtomicBool::new(false),
+            discarded: AtomicBool::new(false),
         }
     }
 
@@ -54,13 +54,13 @@ impl ResponsesState {
     }
 
     /// Records bytes of a response that h2 has discarded.
-    pub(crate) fn on_released(&self, bytes: usize) {
+    pub(crate) fn on_discarded(&self, bytes: usize) {
         self.buffered.fetch_sub(bytes as u64, Relaxed);
-        self.thrown_away.store(true, Relaxed);
+        self.discarded.store(true, Relaxed);
     }
 
     pub(crate) fn on_large_chunk(&self) {
-        self.sent_large.store(true, Relaxed);
+        self.sent_large_chunk.store(true, Relaxed);
     }
 
     /// Sets why a response was cut. Only the first cause is kept.
@@ -87,7 +87,7 @@ impl ResponsesState {
     }
 
     pub(crate) fn has_sent_large_chunk(&self) -> bool {
-        self.sent_large.load(Relaxed)
+        self.sent_large_chunk.load(Relaxed)
     }
 
     pub(crate) fn has_buffered(&self) -> bool {
@@ -119,7 +119,7 @@ impl ResponsesState {
         self.unflushed() > 0
     }
 
-    pub(crate) fn take_thrown_away(&self) -> bool {
-        self.thrown_away.load(Relaxed) && self.thrown_away.swap(false, Relaxed)
+    pub(crate) fn take_discarded(&self) -> bool {
+        self.discarded.load(Relaxed) && self.discarded.swap(false, Relaxed)
     }
 }

@@ -5,7 +5,7 @@ use super::{
     authority,
     body_wait::Waited,
     connection_state::{ConnectionState, Protocol},
-    framing::{Content, said_length},
+    framing::{Content, declared_length},
     request_body::Body,
     request_state::{InFlight, RequestState},
     response_body::ResponseBody,
@@ -104,7 +104,7 @@ impl CalledRequest {
 pub(crate) enum Resumed<S: HttpService> {
     /// A handler that was polled in the current poll of the connection's task and has its waker. It
     /// need not be polled again before it wakes the task.
-    Waits(PinnedHandler<S>),
+    Pending(PinnedHandler<S>),
     Handler(PinnedHandler<S>),
     Response(Box<Response<ResponseBody<S::ResponseBody>>>),
 }
@@ -112,7 +112,7 @@ pub(crate) enum Resumed<S: HttpService> {
 impl<S: HttpService> Resumed<S> {
     fn set_queue(&mut self, queue: &Weak<UnflushedResponses>) {
         match self {
-            Self::Waits(handler) | Self::Handler(handler) => {
+            Self::Pending(handler) | Self::Handler(handler) => {
                 if let Some(handler) = handler.as_mut().as_pin_mut() {
                     handler.project().state.unflushed.clone_from(queue);
                 }
@@ -123,9 +123,9 @@ impl<S: HttpService> Resumed<S> {
 
     /// Prepares the request for another task. A handler and its timer still have the waker of the
     /// old one, so the handler must be polled again.
-    pub(crate) fn on_another_task(self) -> Self {
+    pub(crate) fn for_another_task(self) -> Self {
         match self {
-            Self::Waits(mut handler) | Self::Handler(mut handler) => {
+            Self::Pending(mut handler) | Self::Handler(mut handler) => {
                 if let Some(handler) = handler.as_mut().as_pin_mut() {
                     handler.project().state.stop_timer();
                 }
@@ -202,10 +202,10 @@ impl<S: HttpService> ConnectionService<S> {
     fn handle(&self, mut request: http::Request<Incoming>) -> HandlerFuture<S::ServiceFuture> {
         // hyper adds `OnUpgrade` for CONNECT too, and on HTTP/2, where 101 is not allowed (RFC 9113
         // §8.6).
-        let asks = request.extensions().get::<hyper::upgrade::OnUpgrade>().is_some()
+        let wants_upgrade = request.extensions().get::<hyper::upgrade::OnUpgrade>().is_some()
             && request.version() == Version::HTTP_11
             && request.headers().contains_key(header::UPGRADE);
-        let upgrade = if asks { Upgrade::Asked } else { Upgrade::No };
+        let upgrade = if wants_upgrade { Upgrade::Requested } else { Upgrade::No };
         let (state, request_state) =
             self.begin(request.method(), request.uri(), request.version(), upgrade);
         if let Some(called) = &self.called {
@@ -338,7 +338,7 @@ impl<S: HttpService> Future for CallFuture<S> {
                 Poll::Pending
             }
             CallFutureProjection::Resumed { resumed } => match resumed.take() {
-                Some(Resumed::Waits(handler)) => {
+                Some(Resumed::Pending(handler)) => {
                     *resumed = Some(Resumed::Handler(handler));
                     Poll::Pending
                 }
@@ -390,7 +390,7 @@ struct HandlerState {
 /// Whether a request has asked for an upgrade, so that a 101 is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Upgrade {
-    Asked,
+    Requested,
     No,
 }
 
@@ -471,9 +471,9 @@ impl HandlerState {
         let (connection, server) = (&request.connection, request.server());
         let deadline = request.deadline();
         let now = request.has_body().then(|| server.clock.now());
-        let body = now.and_then(|now| Some((now, request.look_at_body_wait(now)?)));
+        let body = now.and_then(|now| Some((now, request.check_body_wait(now)?)));
         let wake_at = match body {
-            Some((_, Waited::NotYet { look_again })) => deadline.min(look_again),
+            Some((_, Waited::NotYet { next_check })) => deadline.min(next_check),
             Some((_, Waited::TooLong { .. })) | None => deadline,
         };
         let is_set = |key: DeadlineKey| match body {
@@ -498,14 +498,14 @@ impl HandlerState {
         if deadline != Moment::NEVER && server.clock.now() >= deadline {
             return Some(ErrorResponse::TimedOut(deadline.since(request.arrived)));
         }
-        request.note_half_closed();
+        request.cancel_if_half_closed();
         if let Some((now, Waited::TooLong { since })) = body {
             server.note_client_timeout(
                 ClientTimeout::Body,
                 &connection.peer,
                 Some(request.method_and_path().1),
             );
-            return Some(match server.given_up_by(since, ClientTimeout::Body, now) {
+            return Some(match server.stall_cause(since, ClientTimeout::Body, now) {
                 AbortCause::Shutdown => ErrorResponse::Stalled,
                 AbortCause::Client | AbortCause::Body => {
                     ErrorResponse::BodyTimedOut(now.since(since))
@@ -539,7 +539,7 @@ impl HandlerState {
         {
             return self.error_response(ErrorResponse::Refused(SWITCHED_TOO_SOON));
         }
-        let Some(in_flight) = self.take_flight() else {
+        let Some(in_flight) = self.take_in_flight() else {
             return response.map(|_| ResponseBody::text(None, None));
         };
         // hyper panics at some versions and changes its framing for others. HTTP/2 sends no
@@ -554,7 +554,7 @@ impl HandlerState {
             in_flight
                 .connection()
                 .upgrade
-                .name_upgrade(WorkOrigin::of_request(in_flight.method_and_path()));
+                .set_upgrade_origin(WorkOrigin::of_request(in_flight.method_and_path()));
         }
         if content != Content::Allowed {
             return without_content(response, content, in_flight);
@@ -563,7 +563,7 @@ impl HandlerState {
         // If the head and the body disagree, the response is not sent (P5d), so either gives the
         // length.
         let exact = response.body().size_hint().exact();
-        let promised = exact.or_else(|| said_length(response.headers_mut()).ok().flatten());
+        let promised = exact.or_else(|| declared_length(response.headers_mut()).ok().flatten());
         // A body with a promised length would not be complete if it ended early.
         let class = if promised.is_some() { StreamShutdown::Finish } else { class };
         response.map(|body| ResponseBody::handler(body, in_flight, class, promised))
@@ -571,7 +571,7 @@ impl HandlerState {
 
     /// Whether a response is a 101 for which its request has asked.
     fn may_switch<B>(&self, response: &Response<B>) -> bool {
-        response.status() == StatusCode::SWITCHING_PROTOCOLS && self.upgrade == Upgrade::Asked
+        response.status() == StatusCode::SWITCHING_PROTOCOLS && self.upgrade == Upgrade::Requested
     }
 
     /// Responds with a 500 in place of a status that is not final.
@@ -592,7 +592,7 @@ impl HandlerState {
     }
 
     fn error_response<B>(&mut self, error: ErrorResponse) -> Response<ResponseBody<B>> {
-        let Some(in_flight) = self.take_flight() else {
+        let Some(in_flight) = self.take_in_flight() else {
             return Response::new(ResponseBody::text(None, None));
         };
         let mut response = Response::new(());
@@ -623,12 +623,12 @@ impl HandlerState {
             ErrorResponse::Failed | ErrorResponse::Refused(_) => Some(in_flight),
             ErrorResponse::TimedOut(_) | ErrorResponse::BodyTimedOut(_) => {
                 in_flight.time_out();
-                connection.on_request_over();
+                connection.on_request_ended();
                 None
             }
             ErrorResponse::Aborted | ErrorResponse::Stalled => {
                 in_flight.abort(AbortCause::Shutdown);
-                connection.on_request_over();
+                connection.on_request_ended();
                 None
             }
         };
@@ -647,7 +647,7 @@ impl HandlerState {
     }
 
     /// Takes the request in flight and stops its timer.
-    fn take_flight(&mut self) -> Option<InFlight> {
+    fn take_in_flight(&mut self) -> Option<InFlight> {
         self.stop_timer();
         let in_flight = self.in_flight.take()?;
         in_flight.connection().handler_stopped();
@@ -682,13 +682,13 @@ where
         // RFC 9110 §9.3.2: the head has the same length as in a response to GET. On HTTP/1 hyper
         // adds it.
         if in_flight.connection().protocol == Protocol::Http1 {
-            return response.map(|body| ResponseBody::asked_for_its_length(body, in_flight));
+            return response.map(|body| ResponseBody::length_only(body, in_flight));
         }
         if let Some(length) = response.body().size_hint().exact() {
             response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         }
     }
-    response.map(|body| ResponseBody::unsent(body, in_flight))
+    response.map(|body| ResponseBody::suppressed(body, in_flight))
 }
 
 /// Completes a response that hyper writes. Replaces it by a 500 if its head and its body contradict
@@ -706,7 +706,7 @@ where
         (in_flight.connection().protocol, in_flight.request().method().clone());
     let wall = in_flight.server().clock.wall();
     response.headers_mut().entry(header::DATE).or_insert_with(|| date::header(wall));
-    let checked = match said_length(response.headers_mut()) {
+    let checked = match declared_length(response.headers_mut()) {
         Ok(None) => Ok(()),
         Ok(Some(says)) => response.body().check_length(says),
         Err(why) => Err(why),
@@ -718,13 +718,13 @@ where
             response = Response::from_parts(head, ResponseBody::text(None, None));
             true
         }
-        Ok(()) if response.body().may_break_an_empty_promise() => {
+        Ok(()) if response.body().may_exceed_zero_length() => {
             let (head, answer) = response.into_parts();
             let mut answer = Box::pin(Some(answer));
             let polled = answer
                 .as_mut()
                 .as_pin_mut()
-                .map_or(Poll::Pending, |answer| answer.poll_before_the_head(cx));
+                .map_or(Poll::Pending, |answer| answer.poll_before_head(cx));
             response = Response::from_parts(head, ResponseBody::resumed(answer));
             polled.is_ready()
         }
@@ -735,7 +735,7 @@ where
     }
     // On HTTP/1 hyper omits the body of a response to HEAD itself, and sends its length.
     let is_unsent = protocol == Protocol::Http2 && method == Method::HEAD;
-    failed_instead(
+    replacement_500(
         &response,
         (!is_unsent).then(|| Bytes::from(format!("{}\n", ErrorResponse::Failed))),
     )
@@ -743,7 +743,7 @@ where
 
 /// Returns the 500 that replaces a response. Keeps the date and a `Connection: close` of its head.
 #[cold]
-fn failed_instead<B>(
+fn replacement_500<B>(
     response: &Response<ResponseBody<B>>,
     line: Option<Bytes>,
 ) -> Response<ResponseBody<B>> {
@@ -795,8 +795,8 @@ const SWITCHED_TOO_SOON: &str = "the protocol cannot change before the request b
 /// Drops a request that has no response yet: the client left, or the host cut the connection.
 impl Drop for HandlerState {
     fn drop(&mut self) {
-        if let Some(in_flight) = self.take_flight() {
-            in_flight.connection().on_request_over();
+        if let Some(in_flight) = self.take_in_flight() {
+            in_flight.connection().on_request_ended();
         }
     }
 }

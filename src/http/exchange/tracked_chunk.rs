@@ -25,7 +25,7 @@ impl TrackedChunk {
         if let Some(request) = &watched {
             request.on_buffered(bytes.len());
             if ends && !bytes.is_empty() {
-                request.note_last_piece();
+                request.record_last_chunk();
             }
         }
         Self { bytes, watched }

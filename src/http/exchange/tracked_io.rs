@@ -5,7 +5,7 @@ use super::{
     http2_input::FrameScanner,
     unflushed::UnflushedResponses,
 };
-use crate::http::server::{connection_slot::WriteStrategy, date, limits::READ_IN_TURN_MAX};
+use crate::http::server::{connection_slot::WriteStrategy, date, limits::READ_PER_POLL_MAX};
 use crate::runtime::{Peek, Peer, Transport};
 use bytes::{Buf, Bytes};
 use std::{
@@ -41,7 +41,7 @@ pub(crate) struct TrackedIo<T: Transport> {
 }
 
 /// The first bytes of a response that hyper makes itself.
-const ERROR_BEGINS: &[u8] = b"HTTP/1.1 4";
+const ERROR_PREFIX: &[u8] = b"HTTP/1.1 4";
 
 /// Whether hyper may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,10 +83,10 @@ impl<T: Transport> TrackedIo<T> {
         unflushed: &Arc<UnflushedResponses>,
     ) -> (Self, IoReturn<T>) {
         let io_return = IoReturn::default();
-        let mut me = Self::new(io, prefix, connection, unflushed);
-        me.io_return = Some(io_return.clone());
-        me.frames = Some(Box::new(FrameScanner::new()));
-        (me, io_return)
+        let mut this = Self::new(io, prefix, connection, unflushed);
+        this.io_return = Some(io_return.clone());
+        this.frames = Some(Box::new(FrameScanner::new()));
+        (this, io_return)
     }
 
     /// Sets the bytes that are written before any of hyper's.
@@ -132,7 +132,7 @@ impl<T: Transport> TrackedIo<T> {
         Poll::Ready(Ok(()))
     }
 
-    fn note_read(&mut self, read: &[u8]) {
+    fn on_read(&mut self, read: &[u8]) {
         self.is_readable = false;
         self.connection.io.on_read(read);
         if let Some(frames) = &mut self.frames {
@@ -143,8 +143,8 @@ impl<T: Transport> TrackedIo<T> {
     fn on_nothing_read(&self, cx: &Context<'_>) {
         let inflow = &self.connection.io.inflow;
         let is_final = self.connection.io.is_final_read_wanted();
-        let is_look_wanted = inflow.take_peek_requested() || is_final;
-        let has_data = is_look_wanted && self.io.as_ref().is_some_and(|io| io.peek() == Peek::Data);
+        let is_peek_wanted = inflow.take_peek_requested() || is_final;
+        let has_data = is_peek_wanted && self.io.as_ref().is_some_and(|io| io.peek() == Peek::Data);
         if is_final {
             self.connection.io.on_final_read(has_data);
         }
@@ -161,10 +161,10 @@ impl<T: Transport> TrackedIo<T> {
     #[inline]
     fn poll_may_read(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.connection.must_hold_reads() {
-            self.connection.io.inflow.on_buffered();
+            self.connection.io.inflow.on_reads_held();
             return Poll::Pending;
         }
-        if self.connection.io.inflow.read_in_turn() >= READ_IN_TURN_MAX {
+        if self.connection.io.inflow.read_in_poll() >= READ_PER_POLL_MAX {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -173,7 +173,7 @@ impl<T: Transport> TrackedIo<T> {
 
     /// Whether hyper makes the response itself, to a head that it cannot parse: no service call is
     /// waiting for a response.
-    fn is_by_hyper(&self) -> bool {
+    fn is_made_by_hyper(&self) -> bool {
         let connection = &self.connection;
         connection.protocol == Protocol::Http1
             && !connection.is_in_flight()
@@ -226,7 +226,7 @@ impl<T: Transport> TrackedIo<T> {
 
     /// Records a transport error. It ends the connection: nothing more can be flushed.
     #[inline]
-    fn noting<R>(&self, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+    fn record_error<R>(&self, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if let Poll::Ready(Err(_)) = &polled {
             self.connection.io.on_broken();
         }
@@ -236,7 +236,7 @@ impl<T: Transport> TrackedIo<T> {
     /// Watches for a client that leaves while its HTTP/1 request runs. hyper does not read then, so
     /// it would not notice. Requests a peek as soon as the socket is readable. If a next request
     /// made it readable, it stays so, and the connection requests further peeks once per second.
-    fn watch(&mut self, cx: &mut Context<'_>) {
+    fn watch_for_departure(&mut self, cx: &mut Context<'_>) {
         let is_watched = self.connection.protocol == Protocol::Http1
             && self.connection.is_in_flight()
             && !self.is_readable;
@@ -264,7 +264,7 @@ impl<T: Transport> TrackedIo<T> {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
         }
-        let is_wanted = self.connection.io.take_unacknowledged_wanted();
+        let is_wanted = self.connection.io.take_unacknowledged_requested();
         if self.connection.io.is_write_blocked() || is_wanted {
             match io.unacknowledged() {
                 Some(unacknowledged) => self.connection.io.on_unacknowledged(unacknowledged),
@@ -282,28 +282,28 @@ impl<T: Transport> AsyncRead for TrackedIo<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let me = self.get_mut();
-        me.poll_ending(cx)?;
-        if me.reading == Reading::Ended {
+        let this = self.get_mut();
+        this.poll_ending(cx)?;
+        if this.reading == Reading::Ended {
             return Poll::Ready(Ok(()));
         }
-        if me.prefix.has_remaining() {
-            let now = me.prefix.len().min(buf.remaining());
-            let read = me.prefix.split_to(now);
+        if this.prefix.has_remaining() {
+            let now = this.prefix.len().min(buf.remaining());
+            let read = this.prefix.split_to(now);
             buf.put_slice(&read);
-            me.note_read(&read);
+            this.on_read(&read);
             return Poll::Ready(Ok(()));
         }
-        ready!(me.poll_may_read(cx));
+        ready!(this.poll_may_read(cx));
         let before = buf.filled().len();
-        let polled = me.io()?.poll_read(cx, buf);
-        if me.noting(polled)?.is_pending() {
-            me.on_nothing_read(cx);
+        let polled = this.io()?.poll_read(cx, buf);
+        if this.record_error(polled)?.is_pending() {
+            this.on_nothing_read(cx);
             return Poll::Pending;
         }
         let read = &buf.filled()[before..];
         if !read.is_empty() {
-            me.note_read(read);
+            this.on_read(read);
         }
         Poll::Ready(Ok(()))
     }
@@ -315,17 +315,17 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let me = self.get_mut();
-        me.poll_ending(cx)?;
-        me.peek_if_requested()?;
-        ready!(me.poll_unwritten(cx))?;
-        if bytes.starts_with(ERROR_BEGINS) && me.is_by_hyper() {
-            return me.write_dated(cx, bytes);
+        let this = self.get_mut();
+        this.poll_ending(cx)?;
+        this.peek_if_requested()?;
+        ready!(this.poll_unwritten(cx))?;
+        if bytes.starts_with(ERROR_PREFIX) && this.is_made_by_hyper() {
+            return this.write_dated(cx, bytes);
         }
-        me.connection.io.on_write();
-        let polled = me.io()?.poll_write(cx, bytes);
-        let written = ready!(me.noting(polled))?;
-        me.connection.io.on_written(written);
+        this.connection.io.on_write();
+        let polled = this.io()?.poll_write(cx, bytes);
+        let written = ready!(this.record_error(polled))?;
+        this.connection.io.on_written(written);
         Poll::Ready(Ok(written))
     }
 
@@ -334,20 +334,20 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let me = self.get_mut();
-        me.poll_ending(cx)?;
-        me.peek_if_requested()?;
-        ready!(me.poll_unwritten(cx))?;
+        let this = self.get_mut();
+        this.poll_ending(cx)?;
+        this.peek_if_requested()?;
+        ready!(this.poll_unwritten(cx))?;
         if let [bytes] = slices
-            && bytes.starts_with(ERROR_BEGINS)
-            && me.is_by_hyper()
+            && bytes.starts_with(ERROR_PREFIX)
+            && this.is_made_by_hyper()
         {
-            return me.write_dated(cx, bytes);
+            return this.write_dated(cx, bytes);
         }
-        me.connection.io.on_write();
-        let polled = me.io()?.poll_write_vectored(cx, slices);
-        let written = ready!(me.noting(polled))?;
-        me.connection.io.on_written(written);
+        this.connection.io.on_write();
+        let polled = this.io()?.poll_write_vectored(cx, slices);
+        let written = ready!(this.record_error(polled))?;
+        this.connection.io.on_written(written);
         Poll::Ready(Ok(written))
     }
 
@@ -357,15 +357,15 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let me = self.get_mut();
-        me.watch(cx);
-        me.peek_if_requested()?;
-        ready!(me.poll_unwritten(cx))?;
-        let polled = me.io()?.poll_flush(cx);
-        ready!(me.noting(polled))?;
-        me.connection.io.on_flushed();
-        if me.frames.is_some()
-            && let Some(unflushed) = me.unflushed.upgrade()
+        let this = self.get_mut();
+        this.watch_for_departure(cx);
+        this.peek_if_requested()?;
+        ready!(this.poll_unwritten(cx))?;
+        let polled = this.io()?.poll_flush(cx);
+        ready!(this.record_error(polled))?;
+        this.connection.io.on_flushed();
+        if this.frames.is_some()
+            && let Some(unflushed) = this.unflushed.upgrade()
         {
             unflushed.settle_written();
         }
@@ -373,15 +373,15 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let me = self.get_mut();
-        if me.connection.responses.is_aborted() {
+        let this = self.get_mut();
+        if this.connection.responses.is_aborted() {
             // A FIN would make the cut response look complete (P5d). The connection is reset
             // instead.
             return Poll::Ready(Ok(()));
         }
-        ready!(me.poll_unwritten(cx))?;
-        let polled = me.io()?.poll_shutdown(cx);
-        me.noting(polled)
+        ready!(this.poll_unwritten(cx))?;
+        let polled = this.io()?.poll_shutdown(cx);
+        this.record_error(polled)
     }
 }
 

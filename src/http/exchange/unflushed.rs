@@ -7,7 +7,7 @@ use super::{
     connection_state::{ConnectionState, Protocol},
     request_state::{Delivery, InFlight, RequestState},
 };
-use crate::{http::server::limits::ENDED_UNSENT_SETTLED, lifecycle::Moment};
+use crate::{http::server::limits::UNFLUSHED_SETTLED_FROM, lifecycle::Moment};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// The queue of one connection. Requests that are left in it when it is dropped were not sent: they are *aborted* or *gone*.
@@ -35,7 +35,7 @@ impl UnflushedResponses {
             self.connection.responses.set_unflushed(queue.len());
             None
         };
-        self.connection.on_request_over();
+        self.connection.on_request_ended();
         drop(lost);
     }
 
@@ -71,21 +71,21 @@ impl UnflushedResponses {
     /// were written whole are settled without a wait for the rest.
     pub(crate) fn settle_written(&self) {
         if self.connection.protocol == Protocol::Http1
-            || self.connection.responses.unflushed() < ENDED_UNSENT_SETTLED
+            || self.connection.responses.unflushed() < UNFLUSHED_SETTLED_FROM
         {
             return;
         }
         let now = self.connection.server().clock.now();
         // The end of the stream may still wait, unless the last chunk carried it.
         self.settle(
-            |request| request.delivery() == Delivery::Complete && request.ends_with_piece(),
+            |request| request.delivery() == Delivery::Complete && request.ends_with_chunk(),
             |in_flight| in_flight.finish(&|| now),
         );
     }
 
     /// Responses of which HTTP/2 threw bytes away wait for no flush, which might never come.
-    pub(crate) fn settle_thrown_away(&self) {
-        if self.connection.responses.take_thrown_away() {
+    pub(crate) fn settle_discarded(&self) {
+        if self.connection.responses.take_discarded() {
             self.settle(|request| request.delivery() == Delivery::Incomplete, drop);
         }
     }
@@ -130,6 +130,6 @@ impl Drop for UnflushedResponses {
 pub(crate) fn push_or_drop(queue: &Weak<UnflushedResponses>, in_flight: InFlight) {
     match queue.upgrade() {
         Some(queue) => queue.push(in_flight),
-        None => in_flight.connection().clone().on_request_over(),
+        None => in_flight.connection().clone().on_request_ended(),
     }
 }

@@ -33,7 +33,7 @@ impl UpgradeState {
     }
 
     /// Sets the request that is named as the origin of an upgrade that may follow.
-    pub(crate) fn name_upgrade(&self, origin: WorkOrigin) {
+    pub(crate) fn set_upgrade_origin(&self, origin: WorkOrigin) {
         let _ = self.upgrade_origin.set(origin);
     }
 

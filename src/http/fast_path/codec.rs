@@ -61,10 +61,10 @@ pub(crate) fn parse(
     headers: &mut HeaderMap,
 ) -> Option<FastRequest> {
     headers.clear();
-    let mut room = [MaybeUninit::uninit(); FIELDS_MAX];
-    let room = &mut room[..fields_max.min(FIELDS_MAX)];
+    let mut fields = [MaybeUninit::uninit(); FIELDS_MAX];
+    let fields = &mut fields[..fields_max.min(FIELDS_MAX)];
     let mut head = httparse::Request::new(&mut []);
-    let Ok(httparse::Status::Complete(len)) = head.parse_with_uninit_headers(read, room) else {
+    let Ok(httparse::Status::Complete(len)) = head.parse_with_uninit_headers(read, fields) else {
         return None;
     };
     if head.method != Some("GET") || head.version != Some(1) {
@@ -142,19 +142,19 @@ pub(crate) fn encode<B>(
         out.extend_from_slice(b"\r\n");
     }
     let mut after = KeepAlive::Yes;
-    let (mut says_length, mut says_date) = (false, false);
+    let (mut has_length, mut has_date) = (false, false);
     let mut digits = itoa::Buffer::new();
     let length = digits.format(length).as_bytes();
     for (name, value) in response.headers() {
         let name = name.as_str();
         match name {
-            "content-length" if says_length || value.as_bytes() != length => return None,
+            "content-length" if has_length || value.as_bytes() != length => return None,
             // A length of zero is written at the end, as by hyper.
             "content-length" if length == b"0" => continue,
-            "content-length" => says_length = true,
+            "content-length" => has_length = true,
             "connection" if after == KeepAlive::No || value != "close" => return None,
             "connection" => after = KeepAlive::No,
-            "date" => says_date = true,
+            "date" => has_date = true,
             "transfer-encoding" | "trailer" | "upgrade" => return None,
             _ => {}
         }
@@ -167,12 +167,12 @@ pub(crate) fn encode<B>(
     if keep_alive == KeepAlive::No && after == KeepAlive::Yes {
         return None;
     }
-    if !says_length {
+    if !has_length {
         out.extend_from_slice(b"content-length: ");
         out.extend_from_slice(length);
         out.extend_from_slice(b"\r\n");
     }
-    if !says_date {
+    if !has_date {
         out.extend_from_slice(b"date: ");
         out.extend_from_slice(date);
         out.extend_from_slice(b"\r\n");

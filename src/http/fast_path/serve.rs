@@ -94,8 +94,8 @@ impl<S: HttpService> Leftover<S> {
     }
 
     /// Prepares a begun request for a task other than the one that polled its handler.
-    pub(crate) fn on_another_task(self) -> Self {
-        Self { begun: self.begun.map(Resumed::on_another_task), ..self }
+    pub(crate) fn for_another_task(self) -> Self {
+        Self { begun: self.begun.map(Resumed::for_another_task), ..self }
     }
 }
 
@@ -141,7 +141,7 @@ impl<S: HttpService> FastPath<S> {
     }
 
     /// Returns the state from which hyper resumes.
-    pub(crate) fn hand_over(self, leftover: Leftover<S>) -> Box<HyperHandoff<S>> {
+    pub(crate) fn into_handoff(self, leftover: Leftover<S>) -> Box<HyperHandoff<S>> {
         let Leftover { read, begun, unwritten, after } = leftover;
         let mut service = self.service;
         if let Some(begun) = begun {
@@ -186,7 +186,7 @@ impl<S: HttpService> FastPath<S> {
                 .map_or(Poll::Pending, |handler| handler.poll(cx));
             let Poll::Ready(Ok(response)) = polled else {
                 let handler = mem::replace(&mut self.handler, Box::pin(None));
-                let leftover = Leftover::new(read, Some(Resumed::Waits(handler)));
+                let leftover = Leftover::new(read, Some(Resumed::Pending(handler)));
                 return FastPathOutcome::Fallback(leftover);
             };
             self.handler.set(None);
@@ -262,14 +262,14 @@ impl<S: HttpService> FastPath<S> {
             Poll::Ready(Ok(())) => {
                 let now = connection.server().clock.now();
                 if let Some(in_flight) = in_flight {
-                    connection.on_request_over();
+                    connection.on_request_ended();
                     in_flight.finish(&|| now);
                 }
                 Ok((after, now))
             }
             Poll::Ready(Err(Disconnected)) => {
                 if in_flight.is_some() {
-                    connection.on_request_over();
+                    connection.on_request_ended();
                 }
                 Err(FastPathOutcome::Disconnected)
             }

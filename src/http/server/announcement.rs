@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_at_the_epoch_tells_late_connections_from_those_of_before() {
+    fn a_stop_at_the_epoch_distinguishes_connections_opened_before_and_after_it() {
         let delay = LameDuck::new(Moment::EPOCH, Duration::from_secs(1));
         let late = Announcement::opened_in(delay, Moment::EPOCH, 0);
         assert!(!late.is_due(delay, Moment::EPOCH, false));

@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn while_serving_the_timeout_counts_and_in_the_drain_five_seconds_of_it() {
+    fn the_timeout_applies_while_serving_and_at_most_five_seconds_of_it_in_the_drain() {
         // The 5 s limit applied only in the drain. While serving, 300 clients that read nothing
         // held a gigabyte indefinitely.
         let half_a_minute = Duration::from_secs(30);

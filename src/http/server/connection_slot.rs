@@ -33,7 +33,7 @@ pub(crate) struct ConnectionSlot {
     /// Set by [`Self::set_waiting`].
     waiting: AtomicU64,
     evicted: AtomicBool,
-    left: AtomicBool,
+    closed: AtomicBool,
     sends_large: AtomicBool,
 }
 
@@ -69,7 +69,7 @@ impl ConnectionSlot {
             idle: AtomicU64::new(BUSY),
             waiting: AtomicU64::new(BUSY),
             evicted: AtomicBool::new(false),
-            left: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             sends_large: AtomicBool::new(false),
         }
     }
@@ -171,7 +171,7 @@ impl ConnectionSlot {
         self.sends_large.store(true, Relaxed);
     }
 
-    pub(crate) fn writes(&self) -> WriteStrategy {
+    pub(crate) fn write_strategy(&self) -> WriteStrategy {
         if self.sends_large.load(Relaxed) {
             WriteStrategy::Vectored
         } else {
@@ -198,11 +198,11 @@ impl ConnectionSlot {
         self.announced.load(Relaxed)
     }
 
-    pub(crate) fn leave(&self) {
-        self.left.store(true, Relaxed);
+    pub(crate) fn mark_closed(&self) {
+        self.closed.store(true, Relaxed);
     }
 
-    pub(crate) fn has_left(&self) -> bool {
-        self.left.load(Relaxed)
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
     }
 }

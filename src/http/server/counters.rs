@@ -55,7 +55,7 @@ impl Gauge {
         self.0.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn take_one(&self) {
+    pub(crate) fn subtract_one(&self) {
         self.0.fetch_sub(1, Relaxed);
     }
 

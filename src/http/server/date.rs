@@ -43,10 +43,10 @@ impl CachedDate {
     pub(crate) fn at(&mut self, now: Moment, wall: impl FnOnce() -> SystemTime) -> &[u8] {
         if now >= self.until {
             let wall = wall();
-            let into_the_second =
+            let nanos_of_second =
                 wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
             self.text = header(wall);
-            self.until = now + Duration::from_nanos(u64::from(1_000_000_000 - into_the_second));
+            self.until = now + Duration::from_nanos(u64::from(1_000_000_000 - nanos_of_second));
         }
         self.text.as_bytes()
     }
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn the_calendar_is_asked_again_when_its_second_is_over() {
+    fn the_wall_clock_is_read_again_when_the_second_ends() {
         let mut date = CachedDate::unknown();
         let now = Moment::from_nanos(5_000_000_000);
         let wall = UNIX_EPOCH + Duration::from_millis(784_111_777_400);

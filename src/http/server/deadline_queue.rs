@@ -118,7 +118,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_line_is_what_a_list_would_be(steps in proptest::collection::vec(step(), 0..80)) {
+        fn the_queue_behaves_like_a_sorted_list(steps in proptest::collection::vec(step(), 0..80)) {
             let (mut queue, mut list, mut pushed) = (DeadlineQueue::default(), Vec::new(), Vec::new());
             let mut latest = 0;
             for step in steps {

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_due_is_woken_and_nobody_else() {
+    fn only_expired_waiters_are_woken() {
         for timeout in [TimeoutSource::Host, TimeoutSource::Request] {
             let deadlines = DeadlineTimers::new();
             let [(early, first), (equal, second), (late, third)] = [waiter(), waiter(), waiter()];
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_timer_is_set_for_the_first_of_both_kinds() {
+    fn the_timer_is_set_for_the_earliest_of_both_kinds() {
         for (common, own) in [(10, 20), (20, 10)] {
             let deadlines = DeadlineTimers::new();
             deadlines.wait(at(common), TimeoutSource::Host, waiter().1);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn who_left_is_not_woken_and_costs_no_timer() {
+    fn a_removed_waiter_is_not_woken_and_sets_no_timer() {
         for timeout in [TimeoutSource::Host, TimeoutSource::Request] {
             let deadlines = DeadlineTimers::new();
             let (woken, waker) = waiter();
@@ -229,7 +229,7 @@ mod tests {
     /// A handler was woken at its deadline, responded, and removed its key late. By then another
     /// handler may wait in the same node, and must keep its place.
     #[test]
-    fn who_leaves_late_takes_nobody_elses_place() {
+    fn a_late_removal_does_not_remove_another_waiter() {
         for timeout in [TimeoutSource::Host, TimeoutSource::Request] {
             let deadlines = DeadlineTimers::new();
             let gone = deadlines.wait(at(10), timeout, waiter().1);

@@ -100,7 +100,7 @@ pub(crate) struct Evictable<K> {
     /// In reverse order: the first connection to close is the last element, and is taken by `pop`.
     pub(crate) order: Vec<(Idle, K)>,
     /// The moment at which a further connection may become evictable.
-    pub(crate) look_again: Moment,
+    pub(crate) next_check: Moment,
 }
 
 /// The maximum of connections that one search returns.
@@ -119,7 +119,7 @@ pub(crate) fn evictable<K>(
 ) -> Evictable<K> {
     let mut order = Vec::new();
     let (mut silent, mut waiting) = (0_usize, 0_usize);
-    let mut look_again = Moment::NEVER;
+    let mut next_check = Moment::NEVER;
     for (idle, key) in connections {
         match idle.awaited {
             Awaited::FirstByte => silent += 1,
@@ -128,7 +128,7 @@ pub(crate) fn evictable<K>(
             Awaited::Client | Awaited::Handler => {}
         }
         let ends = grace.ends(idle);
-        if ends <= now { order.push((idle, key)) } else { look_again = look_again.min(ends) }
+        if ends <= now { order.push((idle, key)) } else { next_check = next_check.min(ends) }
     }
     let silent_found = order.iter().filter(|(idle, _)| idle.awaited == Awaited::FirstByte).count();
     let waiting_found =
@@ -151,7 +151,7 @@ pub(crate) fn evictable<K>(
         order.truncate(FOUND_MAX);
     }
     order.sort_by_key(|(idle, _)| Reverse(*idle));
-    Evictable { order, look_again }
+    Evictable { order, next_check }
 }
 
 #[cfg(test)]
@@ -180,7 +180,7 @@ mod tests {
     };
 
     #[test]
-    fn each_wait_has_a_time_of_its_own_while_serving_and_another_in_the_drain() {
+    fn each_wait_has_one_timeout_while_serving_and_another_in_the_drain() {
         // A connection that never sent a byte was kept for the keep-alive time of ten minutes. It
         // must be closed after its first-byte timeout.
         let never = Moment::NEVER;
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn those_without_a_byte_go_first_then_the_longest_idle() {
+    fn silent_connections_are_evicted_first_then_the_longest_idle() {
         let connections = [
             (idle(Awaited::NextRequest, 10), 'a'),
             (idle(Awaited::FirstByte, 400), 'b'),
@@ -212,11 +212,11 @@ mod tests {
             (idle(Awaited::Head, 1), 'e'),
             (idle(Awaited::NextRequest, 900), 'f'),
         ];
-        let Evictable { mut order, look_again } =
+        let Evictable { mut order, next_check } =
             evictable(connections, EvictionGrace::MAIN, at(1_000));
         let popped: String = std::iter::from_fn(|| order.pop()).map(|(_, key)| key).collect();
         assert_eq!(popped, "db", "the silent ones are more than enough");
-        assert_eq!(look_again, at(1_150));
+        assert_eq!(next_check, at(1_150));
         let waiting =
             connections.into_iter().filter(|(idle, _)| idle.awaited != Awaited::FirstByte);
         let mut order = evictable(waiting, EvictionGrace::MAIN, at(1_150)).order;
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn new_strangers_do_not_push_out_working_clients() {
+    fn new_silent_clients_do_not_displace_working_ones() {
         // A burst of new connections that send nothing: they replace each other, and not those of
         // working clients.
         let working = |n: u64| (0..n).map(|key| (idle(Awaited::NextRequest, 0), key));
@@ -239,7 +239,7 @@ mod tests {
                 EvictionGrace::MAIN,
                 at(1_000),
             );
-            (found.order.len() as u64, found.look_again)
+            (found.order.len() as u64, found.next_check)
         };
         assert_eq!(found(8, 0), (3, Moment::NEVER));
         assert_eq!(found(8, 2), (1, at(1_150)), "a few new ones may be about to ask");
@@ -250,8 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn on_the_internal_server_a_client_that_is_waited_for_goes_after_the_idle_ones_and_before_a_handler()
-     {
+    fn the_internal_server_evicts_the_idle_then_those_waiting_for_a_client_then_for_a_handler() {
         let connections = [
             (idle(Awaited::Handler, 1), 'a'),
             (idle(Awaited::Client, 30), 'b'),
@@ -269,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_crowd_the_first_to_go_are_found() {
+    fn of_many_connections_the_first_to_evict_are_found() {
         let crowd = (0..10_000_u64).rev().map(|key| (idle(Awaited::FirstByte, key), key));
         let mut found = evictable(crowd, EvictionGrace::MAIN, at(20_000));
         assert_eq!(found.order.len(), FOUND_MAX);

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_lies_in_the_first_bucket_whose_bound_it_does_not_exceed() {
+    fn a_response_is_in_the_first_bucket_whose_bound_it_does_not_exceed() {
         let latency = Latency::default();
         for nanos in [0, 500_000, 500_001, 10 * SECOND, 11 * SECOND] {
             latency.observe(nanos, WorkerThreads::One);

@@ -97,18 +97,18 @@ pub(crate) const PROGRESS_WAIT: Duration = Duration::from_secs(5);
 
 /// Extra time before an HTTP/2 connection is cut whose client keeps its windows closed: the streams
 /// are reset first.
-pub(crate) const STREAMS_FIRST: Duration = Duration::from_secs(1);
+pub(crate) const STREAM_RESETS_FIRST: Duration = Duration::from_secs(1);
 
 /// Bytes that an HTTP/2 connection writes per stream before each of its streams has certainly had a
 /// turn.
-pub(crate) const PASSED_OVER: u64 = 64 * 1024;
+pub(crate) const STREAM_TURN_BYTES: u64 = 64 * 1024;
 
 /// Bytes of a response that are sent at once whatever the peer does (the initial congestion window,
 /// RFC 6928). A later reset cannot take them back.
 pub(crate) const SENT_AT_ONCE: u64 = 10 * 1460;
 
 /// Interval at which a close that waits for acknowledgements checks for them.
-pub(crate) const ACKNOWLEDGED_CHECK: Duration = Duration::from_millis(10);
+pub(crate) const ACK_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Time that an idle connection keeps its task and what serves its next request: hyper, or the
 /// state of the fast path.
@@ -126,7 +126,7 @@ pub(crate) const TASKS_MAX: usize = 128;
 pub(crate) const PONG_WAIT: Duration = Duration::from_secs(1);
 
 /// Interval at which a busy connection or stream is checked for a client that left or stalled.
-pub(crate) const GONE_CHECK: Duration = Duration::from_secs(1);
+pub(crate) const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Connections of the internal server at one time: probes, scrapers and a few people. One more is
 /// accepted nevertheless, and another makes room.
@@ -146,7 +146,7 @@ pub(crate) const INTERNAL_PROGRESS_WAIT: Duration = Duration::from_secs(2);
 /// Bytes that hyper reads from an HTTP/2 connection in one poll of its task. h2 decodes all that it
 /// can read before hyper takes the first request. So this bounds the requests and fields that are
 /// decoded and not yet checked, and the time that other connections wait meanwhile.
-pub(crate) const READ_IN_TURN_MAX: u32 = 64 * 1024;
+pub(crate) const READ_PER_POLL_MAX: u32 = 64 * 1024;
 
 /// Minimum size of hyper's read buffer and of its write buffer for HTTP/1; `header_bytes_max` if
 /// that is larger. When they are full, nothing more is read, or taken from a response.
@@ -155,7 +155,7 @@ pub(crate) const HTTP1_BUFFER: usize = 64 * 1024;
 /// Responses that wait for a flush of an HTTP/2 connection. From this number on each one is settled
 /// as soon as it was written, because a client that reads slowly may never let hyper's write buffer
 /// become empty.
-pub(crate) const ENDED_UNSENT_SETTLED: u32 = 16;
+pub(crate) const UNFLUSHED_SETTLED_FROM: u32 = 16;
 
 /// Rounds of `http2_streams_max` requests that are read while the client does not read: it may
 /// reset streams and open others. h2 keeps some 400 bytes of each until it can write again.

@@ -14,7 +14,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 /// One request, stream, work or task that a shutdown waits for.
 #[derive(Clone, Debug)]
-pub(crate) struct Waited {
+pub(crate) struct OutstandingItem {
     pub(crate) kind: Kind,
     pub(crate) name: String,
     pub(crate) age: Duration,
@@ -28,7 +28,7 @@ pub(crate) struct Outstanding {
     /// The age of the oldest listed entry of each kind.
     pub(crate) oldest_ages: [Duration; Kind::ALL.len()],
     /// At most [`NAMED_MAX`] entries, the oldest first.
-    pub(crate) oldest: Vec<Waited>,
+    pub(crate) oldest: Vec<OutstandingItem>,
 }
 
 /// Entries that are named; more are only counted.
@@ -72,14 +72,14 @@ impl Outstanding {
         counts[0] = in_flight.saturating_sub(counts[Kind::Stream as usize]).max(counts[0]);
         entries.sort_by_key(|(since, ..)| *since);
         entries.truncate(NAMED_MAX);
-        let named = |(since, kind, entry): (Moment, Kind, Entry)| Waited {
+        let named = |(since, kind, entry): (Moment, Kind, Entry)| OutstandingItem {
             kind,
             name: match entry {
                 Entry::Request(request) => {
                     let (method, path) = request.method_and_path();
-                    shortened(&format!("{method} {path}"))
+                    truncated(&format!("{method} {path}"))
                 }
-                Entry::Work(work) => shortened(&work.origin.to_string()),
+                Entry::Work(work) => truncated(&work.origin.to_string()),
             },
             age: now.since(since),
         };
@@ -129,7 +129,7 @@ impl Outstanding {
 
 impl fmt::Display for Outstanding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, Waited { kind, name, age }) in self.oldest.iter().enumerate() {
+        for (n, OutstandingItem { kind, name, age }) in self.oldest.iter().enumerate() {
             let separator = if n == 0 { "" } else { ", " };
             write!(f, "{separator}{name} ({}, {}ms)", kind.name(), millis(*age))?;
         }
@@ -141,7 +141,7 @@ impl fmt::Display for Outstanding {
     }
 }
 
-fn shortened(name: &str) -> String {
+fn truncated(name: &str) -> String {
     match name.char_indices().nth(NAME_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &name[..end]),
         None => name.to_owned(),

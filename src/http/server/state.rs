@@ -216,7 +216,7 @@ impl ServerState {
 
     /// Returns the cause that ends the wait for a client without progress since `since`: the
     /// client, if it had the whole timeout; otherwise the drain, which waits for less.
-    pub(crate) fn given_up_by(
+    pub(crate) fn stall_cause(
         &self,
         since: Moment,
         timeout: ClientTimeout,

@@ -74,6 +74,6 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        (self.gauge)(&self.metrics).take_one();
+        (self.gauge)(&self.metrics).subtract_one();
     }
 }

@@ -39,7 +39,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Answering<S>;
+    type Future = TowerFuture<S>;
 
     fn call(&self, mut request: http::Request<Body>) -> Self::Future {
         let context = request.body().context().clone();
@@ -48,11 +48,11 @@ where
         // Most services are always ready, and a request that need not wait for its service is moved
         // less often. A service that is not ready is polled again, with the task's waker.
         match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => Answering::CallFuture { future: service.call(request) },
-            Poll::Ready(Err(error)) => Answering::Refused { error: Some(error) },
+            Poll::Ready(Ok(())) => TowerFuture::CallFuture { future: service.call(request) },
+            Poll::Ready(Err(error)) => TowerFuture::Refused { error: Some(error) },
             Poll::Pending => {
                 let service = TowerToHyperService::new(service);
-                Answering::Waiting { future: hyper::service::Service::call(&service, request) }
+                TowerFuture::Waiting { future: hyper::service::Service::call(&service, request) }
             }
         }
     }
@@ -60,8 +60,8 @@ where
 
 pin_project! {
     /// The response future of a [`TowerService`].
-    #[project = AnsweringProjection]
-    pub enum Answering<S>
+    #[project = TowerFutureProjection]
+    pub enum TowerFuture<S>
     where
         S: Service<http::Request<Body>>,
     {
@@ -82,7 +82,7 @@ pin_project! {
     }
 }
 
-impl<S> Future for Answering<S>
+impl<S> Future for TowerFuture<S>
 where
     S: Service<http::Request<Body>>,
 {
@@ -90,16 +90,16 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            AnsweringProjection::CallFuture { future } => future.poll(cx),
-            AnsweringProjection::Waiting { future } => future.poll(cx),
-            AnsweringProjection::Refused { error } => {
+            TowerFutureProjection::CallFuture { future } => future.poll(cx),
+            TowerFutureProjection::Waiting { future } => future.poll(cx),
+            TowerFutureProjection::Refused { error } => {
                 error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
             }
         }
     }
 }
 
-impl<S: Service<http::Request<Body>>> fmt::Debug for Answering<S> {
+impl<S: Service<http::Request<Body>>> fmt::Debug for TowerFuture<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::CallFuture { .. } => "Called",

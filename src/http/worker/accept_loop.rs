@@ -208,7 +208,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
                 if may_accept() { listeners.poll_accept(cx) } else { Poll::Pending }
             }), if accepting == Accepting::Yes && may_accept() => Event::Accepted(accepted),
             () = idle_set.ready() => Event::IdleSetReady,
-            () = yield_now(), if idle_set.has_expired_left() => Event::ExpiredLeft,
+            () = yield_now(), if idle_set.has_more_expired() => Event::ExpiredLeft,
             () = all_closed(context), if accepting == Accepting::Never && idle_set.is_empty() => {
                 Event::AllClosed
             }
@@ -362,14 +362,14 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     /// connections may be accepted, be served, and move into the idle set.
     fn compact_slots(&mut self) {
         if self.slots.len() > 2 * self.context.tasks.len() + STALE_SLOTS_MAX {
-            self.slots.retain(|slot| !slot.has_left());
+            self.slots.retain(|slot| !slot.is_closed());
         }
     }
 
     fn wake_all(&mut self) {
         let next = self.idle_set.sweep(self.server().clock.now());
         self.context.schedule_sweep(next);
-        self.slots.retain(|slot| !slot.has_left());
+        self.slots.retain(|slot| !slot.is_closed());
         for slot in &self.slots {
             slot.wake();
         }
@@ -378,7 +378,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     /// Wakes the connections whose deadlines have expired, and arranges the next sweep.
     fn on_sweep(&mut self) {
         self.context.heartbeat.fetch_add(1, Ordering::Relaxed);
-        self.slots.retain(|slot| !slot.has_left());
+        self.slots.retain(|slot| !slot.is_closed());
         let now = self.server().clock.now();
         let idle_next = self.idle_set.sweep(now);
         if self.sweep_mode == SweepMode::Periodic {

@@ -126,8 +126,8 @@ impl HandshakeWait {
 /// are not queried.
 fn max_wait(handshakes: impl Iterator<Item = Option<usize>>) -> Duration {
     let mut max_wait = Duration::ZERO;
-    for under_way in handshakes {
-        match under_way {
+    for in_progress in handshakes {
+        match in_progress {
             Some(0) => {}
             Some(_) => return HANDSHAKE_WAIT_MAX,
             None => max_wait = HANDSHAKE_WAIT_UNKNOWN,
@@ -141,19 +141,19 @@ mod tests {
     use super::{Duration, HANDSHAKE_WAIT_MAX, HANDSHAKE_WAIT_UNKNOWN, max_wait};
 
     #[test]
-    fn with_no_handshake_under_way_nothing_is_waited_for() {
+    fn without_a_handshake_in_progress_there_is_no_wait() {
         assert_eq!(max_wait([].into_iter()), Duration::ZERO);
         assert_eq!(max_wait([Some(0), Some(0)].into_iter()), Duration::ZERO);
     }
 
     #[test]
-    fn a_handshake_that_is_known_of_outweighs_a_listener_that_cannot_tell() {
+    fn a_known_handshake_outweighs_a_listener_without_a_count() {
         assert_eq!(max_wait([Some(0), None, Some(0)].into_iter()), HANDSHAKE_WAIT_UNKNOWN);
         assert_eq!(max_wait([None, Some(1)].into_iter()), HANDSHAKE_WAIT_MAX);
     }
 
     #[test]
-    fn no_listener_is_asked_once_a_handshake_is_known_of() {
+    fn no_listener_is_queried_after_one_with_a_handshake() {
         let mut asked = 0;
         let metrics = [Some(0), Some(3), Some(0), None].into_iter().inspect(|_| asked += 1);
         assert_eq!(max_wait(metrics), HANDSHAKE_WAIT_MAX);
