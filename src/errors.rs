@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_causes_of_an_error_are_told_and_none_twice() {
+    fn all_causes_of_an_error_are_logged_and_none_twice() {
         // A start hook on a dead database logged "cannot prepare the database", but not why.
         for (texts, told) in [
             (&["a"][..], "a"),
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_setting_is_found_however_deep_and_is_not_told_twice() {
+    fn a_bad_setting_is_found_at_any_depth_and_not_logged_twice() {
         // A `main` that added context to its settings' error exited with 1, not 2.
         let bad = Layer("APP_PORT=x: expected a port", Some(Box::new(BadSetting)));
         let wrapped = Layer(

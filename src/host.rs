@@ -291,7 +291,7 @@ impl<S: HttpService> Host<S> {
 impl HostConfig {
     /// Why no host can live with what it was told (P14).
     fn refusal(&self) -> Option<String> {
-        if let Err(error) = self.settings.check_least() {
+        if let Err(error) = self.settings.check_minimums() {
             return Some(error.to_string());
         }
         let path = self.routes.keys().find(|path| !path.starts_with('/'))?;

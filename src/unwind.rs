@@ -88,7 +88,7 @@ mod tests {
     // A readiness check that timed out and panicked while it was dropped ended the task that
     // repeats the check.
     #[test]
-    fn a_panic_costs_no_more_than_the_code_it_is_in() {
+    fn a_panic_costs_only_the_code_it_is_in() {
         let cx = &mut Context::from_waker(Waker::noop());
         let mut waits = unwind(async {
             let _held = PanicsOnDrop;

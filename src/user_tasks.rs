@@ -48,7 +48,7 @@ impl<T: Send + 'static> UserTasks<T> {
     }
 
     /// Returns a result that was already sent, if any.
-    pub(crate) fn take_end(&mut self) -> Option<T> {
+    pub(crate) fn try_join_next(&mut self) -> Option<T> {
         self.results.try_recv().ok()
     }
 

@@ -137,7 +137,7 @@ async fn live(script: Vec<u8>, sent: Vec<u8>) -> Report {
         }
     };
     let report = within(LIMIT, lived).await;
-    spawner.process_over();
+    spawner.process_exited();
     report.unwrap_or_else(|| panic!("P7: the host did not stop within {LIMIT:?}"))
 }
 

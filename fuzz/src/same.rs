@@ -127,7 +127,7 @@ async fn through_the_host(script: &[u8], sent: &[u8]) -> Seen {
         _ = life => unreachable!("nobody stops the host"),
         seen = client => seen,
     };
-    spawner.process_over();
+    spawner.process_exited();
     seen
 }
 
@@ -377,13 +377,13 @@ const LARGE: &str = match str::from_utf8(&[b'x'; 9000]) {
 struct Pieces {
     pieces: VecDeque<&'static str>,
     left: u64,
-    says: Says,
+    says: Declares,
     is_late: bool,
 }
 
 /// What a body declares about itself in advance.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Says {
+enum Declares {
     /// Its length, and its end.
     All,
     /// Its length.
@@ -396,7 +396,7 @@ impl Pieces {
         Self {
             pieces: pieces.iter().copied().collect(),
             left: pieces.iter().map(|piece| piece.len() as u64).sum(),
-            says: [Says::All, Says::Length, Says::Nothing][usize::from(how) % 3],
+            says: [Declares::All, Declares::Length, Declares::Nothing][usize::from(how) % 3],
             is_late: how / 4 % 2 == 1,
         }
     }
@@ -421,13 +421,13 @@ impl HttpBody for Pieces {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.says == Says::All && self.pieces.is_empty()
+        self.says == Declares::All && self.pieces.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
         match self.says {
-            Says::All | Says::Length => SizeHint::with_exact(self.left),
-            Says::Nothing => SizeHint::default(),
+            Declares::All | Declares::Length => SizeHint::with_exact(self.left),
+            Declares::Nothing => SizeHint::default(),
         }
     }
 }

@@ -62,7 +62,7 @@ pub const SLOW_CANCELLED: &str = "cancelled\n";
 /// The two halves of the body of `/stuck`.
 pub const STUCK_HALVES: [&str; 2] = ["stuck ha", "lf done\n"];
 /// The pause between the chunks of `/stream`.
-pub const PIECE_EVERY: Duration = Duration::from_millis(100);
+pub const CHUNK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The default app.
 #[derive(Clone, Debug)]
@@ -80,10 +80,11 @@ impl Drill {
 }
 
 /// Future of a handler.
-type HandlerFuture = Pin<Box<dyn Future<Output = Result<Response<Pieces>, Infallible>> + Send>>;
+type HandlerFuture =
+    Pin<Box<dyn Future<Output = Result<Response<ChunkedBody>, Infallible>> + Send>>;
 
 impl hyper::service::Service<Request<Body>> for Drill {
-    type Response = Response<Pieces>;
+    type Response = Response<ChunkedBody>;
     type Error = Infallible;
     type Future = HandlerFuture;
 
@@ -130,7 +131,7 @@ impl Drop for HandlerGuard {
     }
 }
 
-async fn answer(request: Request<Body>, guard: HandlerGuard) -> Response<Pieces> {
+async fn answer(request: Request<Body>, guard: HandlerGuard) -> Response<ChunkedBody> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let ms =
         Duration::from_millis(parameter(&query, "ms").and_then(|ms| ms.parse().ok()).unwrap_or(0));
@@ -153,7 +154,7 @@ async fn answer(request: Request<Body>, guard: HandlerGuard) -> Response<Pieces>
     }
 }
 
-async fn slow(request: &Request<Body>, ms: Duration, guard: HandlerGuard) -> Response<Pieces> {
+async fn slow(request: &Request<Body>, ms: Duration, guard: HandlerGuard) -> Response<ChunkedBody> {
     let context = request.body().context();
     // `none` removes the deadline.
     if let Some(within) = request.uri().query().and_then(|query| parameter(query, "within")) {
@@ -167,7 +168,7 @@ async fn slow(request: &Request<Body>, ms: Duration, guard: HandlerGuard) -> Res
             guard.cancelled("root");
             text(StatusCode::SERVICE_UNAVAILABLE, SLOW_CANCELLED, guard)
         }
-        () = cancelled_for_good(context, &guard) => {
+        () = cancelled_unless_half_closed(context, &guard) => {
             guard.cancelled("request");
             text(StatusCode::SERVICE_UNAVAILABLE, SLOW_CANCELLED, guard)
         }
@@ -176,7 +177,7 @@ async fn slow(request: &Request<Body>, ms: Duration, guard: HandlerGuard) -> Res
 
 /// Returns when the request is cancelled, but not on a half-close: the client still reads the
 /// response, so the handler continues.
-async fn cancelled_for_good(context: &RequestContext, guard: &HandlerGuard) {
+async fn cancelled_unless_half_closed(context: &RequestContext, guard: &HandlerGuard) {
     context.cancelled().await;
     if context.cancel_cause() == Some(CancelCause::ClientHalfClosed) {
         guard.actor.trace.record(
@@ -197,45 +198,45 @@ fn watch(context: RequestContext, actor: Actor, handler: u64) {
     }));
 }
 
-async fn stuck(ms: Duration, half: Option<&str>, guard: HandlerGuard) -> Response<Pieces> {
+async fn stuck(ms: Duration, half: Option<&str>, guard: HandlerGuard) -> Response<ChunkedBody> {
     if half.is_none() {
         client::pause(ms).await;
         return text(StatusCode::OK, STUCK_HALVES.concat(), guard);
     }
     let [first, second] = STUCK_HALVES.map(|half| Bytes::from_static(half.as_bytes()));
     let size = (half == Some("length")).then_some((first.len() + second.len()) as u64);
-    Response::new(Pieces::new([(Duration::ZERO, first), (ms, second)], size, guard))
+    Response::new(ChunkedBody::new([(Duration::ZERO, first), (ms, second)], size, guard))
 }
 
-async fn echo(request: Request<Body>, guard: HandlerGuard) -> Response<Pieces> {
+async fn echo(request: Request<Body>, guard: HandlerGuard) -> Response<ChunkedBody> {
     match request.into_body().collect().await {
         Ok(body) => text(StatusCode::OK, body.to_bytes(), guard),
         Err(_) => text(StatusCode::BAD_REQUEST, "the body did not come\n", guard),
     }
 }
 
-fn stream(ms: Duration, guard: HandlerGuard) -> Response<Pieces> {
-    let count = ms.as_millis() / PIECE_EVERY.as_millis();
-    let pieces = (0..count).map(|n| (PIECE_EVERY, Bytes::from(format!("piece {n}\n"))));
-    Response::new(Pieces::new(
-        pieces.chain([(PIECE_EVERY, Bytes::from_static(b"end\n"))]),
+fn stream(ms: Duration, guard: HandlerGuard) -> Response<ChunkedBody> {
+    let count = ms.as_millis() / CHUNK_INTERVAL.as_millis();
+    let pieces = (0..count).map(|n| (CHUNK_INTERVAL, Bytes::from(format!("piece {n}\n"))));
+    Response::new(ChunkedBody::new(
+        pieces.chain([(CHUNK_INTERVAL, Bytes::from_static(b"end\n"))]),
         None,
         guard,
     ))
 }
 
 /// Sends a head and a chunk, then panics.
-fn breaks(guard: HandlerGuard) -> Response<Pieces> {
+fn breaks(guard: HandlerGuard) -> Response<ChunkedBody> {
     let piece = (Duration::ZERO, Bytes::from_static(b"as far as this\n"));
-    let mut body = Pieces::new([piece, (PIECE_EVERY, Bytes::new())], None, guard);
+    let mut body = ChunkedBody::new([piece, (CHUNK_INTERVAL, Bytes::new())], None, guard);
     body.breaks = true;
     Response::new(body)
 }
 
-fn events(guard: HandlerGuard) -> Response<Pieces> {
+fn events(guard: HandlerGuard) -> Response<ChunkedBody> {
     // More events than any scenario lasts.
-    let events = (0..100_000).map(|n| (PIECE_EVERY, Bytes::from(format!("data: {n}\n\n"))));
-    let mut response = Response::new(Pieces::new(events, None, guard));
+    let events = (0..100_000).map(|n| (CHUNK_INTERVAL, Bytes::from(format!("data: {n}\n\n"))));
+    let mut response = Response::new(ChunkedBody::new(events, None, guard));
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/event-stream"));
@@ -247,10 +248,10 @@ fn work(
     span: Duration,
     query: &str,
     guard: HandlerGuard,
-) -> Response<Pieces> {
+) -> Response<ChunkedBody> {
     let context = request.body().context();
     // Create the guard here: the task may be dropped before its first poll.
-    let left = tasks::TaskGuard::begins(guard.actor.clone(), format!("left by {}", guard.handler));
+    let left = tasks::TaskGuard::new(guard.actor.clone(), format!("left by {}", guard.handler));
     let end = match parameter(query, "heeds") {
         Some("yes") => Cooperation::Heeds,
         Some("panics") => Cooperation::Panics,
@@ -263,7 +264,7 @@ fn work(
 /// Upgrades without tracking the task: during the drain only the upgraded io keeps the connection
 /// open.
 #[expect(clippy::disallowed_methods, reason = "that the host does without is what is practised")]
-fn upgrade(mut request: Request<Body>, heeds: bool, guard: HandlerGuard) -> Response<Pieces> {
+fn upgrade(mut request: Request<Body>, heeds: bool, guard: HandlerGuard) -> Response<ChunkedBody> {
     let context = request.body().context().clone();
     let upgrading = hyper::upgrade::on(&mut request);
     let told = Http1Client { actor: guard.actor.clone() };
@@ -329,10 +330,10 @@ fn heeds(query: &str) -> bool {
     parameter(query, "heeds") == Some("yes")
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>, guard: HandlerGuard) -> Response<Pieces> {
+fn text(status: StatusCode, body: impl Into<Bytes>, guard: HandlerGuard) -> Response<ChunkedBody> {
     let body = body.into();
     let size = Some(body.len() as u64);
-    let mut response = Response::new(Pieces::new([(Duration::ZERO, body)], size, guard));
+    let mut response = Response::new(ChunkedBody::new([(Duration::ZERO, body)], size, guard));
     *response.status_mut() = status;
     response.headers_mut().insert(
         header::CONTENT_TYPE,
@@ -351,33 +352,27 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 
 /// A body that sends each chunk after a pause.
 #[derive(Debug)]
-pub struct Pieces {
+pub struct ChunkedBody {
     left: VecDeque<(Duration, Bytes)>,
     size: Option<u64>,
     pause: Option<Pin<Box<tokio::time::Sleep>>>,
     /// Panics in place of the last chunk.
     breaks: bool,
     /// Dropped with the body.
-    _witness: HandlerGuard,
+    _guard: HandlerGuard,
 }
 
-impl Pieces {
+impl ChunkedBody {
     fn new(
         pieces: impl IntoIterator<Item = (Duration, Bytes)>,
         size: Option<u64>,
         guard: HandlerGuard,
     ) -> Self {
-        Self {
-            left: pieces.into_iter().collect(),
-            size,
-            pause: None,
-            breaks: false,
-            _witness: guard,
-        }
+        Self { left: pieces.into_iter().collect(), size, pause: None, breaks: false, _guard: guard }
     }
 }
 
-impl HttpBody for Pieces {
+impl HttpBody for ChunkedBody {
     type Data = Bytes;
     type Error = Infallible;
 

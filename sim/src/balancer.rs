@@ -31,7 +31,7 @@ pub struct Balancer<C: Connect> {
     client_id: ClientId,
     prober: ClientId,
     backends: Vec<Backend<C>>,
-    turn: AtomicUsize,
+    next: AtomicUsize,
     sent: AtomicU64,
     failed: AtomicU64,
     unserved: AtomicU64,
@@ -72,7 +72,7 @@ impl<C: Connect> Balancer<C> {
             client_id,
             prober,
             backends: replicas.into_iter().map(backend).collect(),
-            turn: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
             sent: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             unserved: AtomicU64::new(0),
@@ -138,10 +138,10 @@ impl<C: Connect> Balancer<C> {
     }
 
     fn next_backend(&self) -> Option<&Backend<C>> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
         let ready: Vec<_> =
             self.backends.iter().filter(|backend| backend.ready.load(Ordering::Relaxed)).collect();
-        ready.get(turn % ready.len().max(1)).copied()
+        ready.get(next % ready.len().max(1)).copied()
     }
 }
 

@@ -67,7 +67,7 @@ impl SimClock {
     }
 
     /// Returns the time that this clock shows after `span` of the world's time, rounded down.
-    fn shown_after(&self, span: Duration) -> u64 {
+    fn to_host_time(&self, span: Duration) -> u64 {
         let shown = i128::try_from(span.as_nanos()).unwrap_or(i128::MAX / (2 * MILLION))
             * self.rate()
             / MILLION;
@@ -76,7 +76,7 @@ impl SimClock {
 
     /// Returns the world's time until this clock shows `at`, rounded up so that a wait never ends
     /// early.
-    fn span_until_shown(&self, at: Moment) -> Duration {
+    fn to_world_time(&self, at: Moment) -> Duration {
         let rate = self.rate();
         let nanos = (i128::from(at.as_nanos()) * MILLION + rate - 1) / rate;
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
@@ -88,7 +88,7 @@ impl SimClock {
 
     fn wake_at(&self, at: Moment) -> tokio::time::Instant {
         let latest = tokio::time::Instant::now() + WAIT_MAX;
-        self.epoch.checked_add(self.span_until_shown(at)).map_or(latest, |wake| wake.min(latest))
+        self.epoch.checked_add(self.to_world_time(at)).map_or(latest, |wake| wake.min(latest))
     }
 }
 
@@ -100,7 +100,7 @@ impl Default for SimClock {
 
 impl Clock for SimClock {
     fn now(&self) -> Moment {
-        Moment::from_nanos(self.shown_after(self.epoch.elapsed()))
+        Moment::from_nanos(self.to_host_time(self.epoch.elapsed()))
     }
 
     fn sleep_until(&self, at: Moment) -> Pin<Box<dyn Sleep>> {

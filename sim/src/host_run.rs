@@ -78,10 +78,10 @@ impl HostRun {
         let clock = Arc::new(SimClock::with_skew(self.clock_skew_ppm));
         let spawner =
             SimSpawner::with_workers(&self.name, trace.clone(), clock.clone(), self.workers);
-        let bitten = CancellationToken::new();
+        let watchdog_fired = CancellationToken::new();
         spawner.on_watchdog({
-            let bitten = bitten.clone();
-            move || bitten.cancel()
+            let watchdog_fired = watchdog_fired.clone();
+            move || watchdog_fired.cancel()
         });
         let mut builder = Host::builder()
             .main_address(ListenAddress::Port(MAIN_PORT))
@@ -111,11 +111,11 @@ impl HostRun {
         let report = tokio::select! {
             biased;
             report = living => Some(report),
-            () = bitten.cancelled() => None,
+            () = watchdog_fired.cancelled() => None,
         };
-        spawner.process_over();
+        spawner.process_exited();
         if let Some(report) = &report {
-            tell_report(&self.name, &trace, report);
+            record_report(&self.name, &trace, report);
         }
         let code = report.as_ref().map_or(WATCHDOG_CODE, Report::code);
         trace.record(&self.name, "exit", &[("code", u64::from(code).into())]);
@@ -123,7 +123,7 @@ impl HostRun {
     }
 }
 
-fn tell_report(name: &str, trace: &Trace, report: &Report) {
+fn record_report(name: &str, trace: &Trace, report: &Report) {
     let mut fields = vec![
         ("verdict", format!("{:?}", report.verdict).into()),
         ("shutdown_us", micros(report.shutdown).into()),
@@ -204,7 +204,8 @@ pub async fn probe<H: HostNetwork>(
     trace: Trace,
     pauses: (Duration, Duration),
 ) {
-    let mute = ClientId::new("prober", Trace::new()).with_patience(Duration::from_secs(1));
+    let untraced_client =
+        ClientId::new("prober", Trace::new()).with_patience(Duration::from_secs(1));
     let mut lines = PROBED.map(|names| (names, None));
     let changed = trace.phase_changed();
     let (mut round, mut quiet) = (0_u32, 0_u32);
@@ -217,13 +218,17 @@ pub async fn probe<H: HostNetwork>(
             let route = Route::new(host.clone(), process.clone(), INTERNAL_PORT);
             let mut http1_client = match kept.take() {
                 Some(http1_client) => Ok(http1_client),
-                None => Http1Client::open(&mute, &route).await,
+                None => Http1Client::open(&untraced_client, &route).await,
             };
             let target = if round.is_multiple_of(3) { *alias } else { *path };
             let answer = match &mut http1_client {
                 Ok(http1_client) => {
                     http1_client
-                        .exchange(&mute, &RequestSpec::get(target), ExchangePacing::PROMPT)
+                        .exchange(
+                            &untraced_client,
+                            &RequestSpec::get(target),
+                            ExchangePacing::PROMPT,
+                        )
                         .await
                 }
                 Err(failure) => Err(*failure),

@@ -22,11 +22,11 @@ use tracing::{
 /// it to the process's future with [`WithSubscriber`](tracing::instrument::WithSubscriber).
 #[must_use]
 pub(crate) fn observer(actor: &str, trace: Trace) -> Dispatch {
-    static COMPANY: OnceLock<[Dispatch; 2]> = OnceLock::new();
+    static KEEP_ENABLED: OnceLock<[Dispatch; 2]> = OnceLock::new();
     // While exactly one subscriber exists, tracing caches a call site's interest from the thread
     // that reaches the site first. A thread without this subscriber would thereby disable the site
     // for this one too. Two permanent subscribers that are interested in everything prevent that.
-    COMPANY.get_or_init(|| [Dispatch::new(NullSubscriber), Dispatch::new(NullSubscriber)]);
+    KEEP_ENABLED.get_or_init(|| [Dispatch::new(NullSubscriber), Dispatch::new(NullSubscriber)]);
     Dispatch::new(Observer { actor: actor.to_owned(), trace, spans: AtomicU64::new(1) })
 }
 
@@ -38,7 +38,7 @@ struct Observer {
 
 impl Subscriber for Observer {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        is_of_interest(metadata)
+        is_enabled(metadata)
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -75,7 +75,7 @@ struct NullSubscriber;
 
 impl Subscriber for NullSubscriber {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        is_of_interest(metadata)
+        is_enabled(metadata)
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -94,7 +94,7 @@ impl Subscriber for NullSubscriber {
 }
 
 /// Selects lameduck's own events, not those of its libraries.
-fn is_of_interest(metadata: &Metadata<'_>) -> bool {
+fn is_enabled(metadata: &Metadata<'_>) -> bool {
     metadata.is_event()
         && metadata.target().starts_with("lameduck")
         && *metadata.level() <= tracing::Level::INFO

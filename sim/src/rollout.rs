@@ -56,7 +56,7 @@ pub struct Rollout {
 
 /// Outcome of a rolling restart.
 #[derive(Clone, Debug)]
-pub struct Rolled {
+pub struct RolloutOutcome {
     /// Everything that happened.
     pub trace: Trace,
     /// Counters of the balancer.
@@ -91,7 +91,7 @@ impl Rollout {
     /// # Panics
     /// If the host or a client panics unexpectedly.
     #[must_use]
-    pub fn run<W: World>(&self) -> Rolled {
+    pub fn run<W: World>(&self) -> RolloutOutcome {
         let trace = Trace::new();
         let config = WorldConfig::new(Seed(self.seed)).with_latency(self.latency.0, self.latency.1);
         let mut world = W::new(config, trace.clone());
@@ -103,7 +103,7 @@ impl Rollout {
         let ended = world.run(self.until() + Duration::from_secs(120));
         let counts = *counts.lock().unwrap_or_else(PoisonError::into_inner);
         let codes = trace.events("exit").iter().filter_map(|exit| exit.number("code")).collect();
-        Rolled { trace, counts, codes, ended }
+        RolloutOutcome { trace, counts, codes, ended }
     }
 
     /// Returns when the traffic ends, some time after the last restart.
@@ -140,7 +140,7 @@ impl Rollout {
                         workers: NonZeroUsize::MIN,
                         seed: Seed(seed ^ (n as u64) << 8 ^ generation),
                     };
-                    let living = life.live(
+                    let running = life.live(
                         host.clone(),
                         |builder, actor| builder.hyper(Drill::new(actor)),
                         signals,
@@ -156,7 +156,7 @@ impl Rollout {
                     tokio::select! {
                         biased;
                         () = stopping => {}
-                        _ = living => {}
+                        _ = running => {}
                     }
                 }
             })

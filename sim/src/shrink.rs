@@ -66,9 +66,11 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     change(&|scenario| scenario.limits = LimitsMs::default());
     change(&|scenario| scenario.probe_every_ms = scenario.probe_every_ms.max(1_000));
     for n in 0..scenario.clients.len() {
-        change(&|scenario| scenario.clients[n].traffic = plainer(scenario.clients[n].traffic));
         change(&|scenario| {
-            scenario.clients[n].request_kind = easier(&scenario.clients[n].request_kind);
+            scenario.clients[n].traffic = simpler_traffic(scenario.clients[n].traffic)
+        });
+        change(&|scenario| {
+            scenario.clients[n].request_kind = simpler_request(&scenario.clients[n].request_kind);
         });
         change(&|scenario| scenario.clients[n].then = None);
     }
@@ -111,7 +113,7 @@ fn without(
     }
 }
 
-fn plainer(traffic: Traffic) -> Traffic {
+fn simpler_traffic(traffic: Traffic) -> Traffic {
     match traffic {
         Traffic::KeepAlive { requests, every_ms, retries: true } => {
             Traffic::KeepAlive { requests, every_ms, retries: false }
@@ -132,7 +134,7 @@ fn plainer(traffic: Traffic) -> Traffic {
     }
 }
 
-fn easier(request_kind: &RequestKind) -> RequestKind {
+fn simpler_request(request_kind: &RequestKind) -> RequestKind {
     match request_kind {
         RequestKind::Stuck(ms, StuckResponse::Length | StuckResponse::Chunked) => {
             RequestKind::Stuck(*ms, StuckResponse::Nothing)

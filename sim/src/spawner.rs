@@ -13,14 +13,14 @@ use std::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Called when the watchdog fires.
-type Bite = Box<dyn FnOnce() + Send>;
+type WatchdogCallback = Box<dyn FnOnce() + Send>;
 
 /// Spawner of one simulated process. Every worker and server is a task of the same runtime, so
 /// nothing runs in parallel and a run can be replayed.
 ///
 /// The watchdog cannot end a process that is a task. It records when it was armed and when it
 /// fires, and then calls the [`on_watchdog`](Self::on_watchdog) callback.
-/// [`process_over`](Self::process_over) disarms it, as the exit of a real process does.
+/// [`process_exited`](Self::process_exited) disarms it, as the exit of a real process does.
 #[derive(Clone)]
 pub struct SimSpawner {
     shared: Arc<Shared>,
@@ -33,7 +33,7 @@ struct Shared {
     workers: NonZeroUsize,
     tasks: TaskTracker,
     over: CancellationToken,
-    bite: Mutex<Option<Bite>>,
+    on_watchdog: Mutex<Option<WatchdogCallback>>,
 }
 
 impl SimSpawner {
@@ -60,25 +60,26 @@ impl SimSpawner {
                 workers,
                 tasks: TaskTracker::new(),
                 over: CancellationToken::new(),
-                bite: Mutex::new(None),
+                on_watchdog: Mutex::new(None),
             }),
         }
     }
 
     /// Sets a callback that runs once, when the watchdog fires.
-    pub fn on_watchdog(&self, bite: impl FnOnce() + Send + 'static) {
-        *self.shared.bite.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(bite));
+    pub fn on_watchdog(&self, on_watchdog: impl FnOnce() + Send + 'static) {
+        *self.shared.on_watchdog.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Box::new(on_watchdog));
     }
 
     /// Marks the process as exited, which disarms its watchdog.
-    pub fn process_over(&self) {
+    pub fn process_exited(&self) {
         self.shared.over.cancel();
     }
 
     /// Returns the number of jobs that have not returned. An armed watchdog counts until
-    /// [`process_over`](Self::process_over).
+    /// [`process_exited`](Self::process_exited).
     #[must_use]
-    pub fn occupied(&self) -> usize {
+    pub fn unfinished(&self) -> usize {
         self.shared.tasks.len()
     }
 }
@@ -122,9 +123,9 @@ impl Spawner for SimSpawner {
                 () = shared.over.cancelled() => {}
                 () = shared.clock.sleep_until(at) => {
                     shared.trace.record(&shared.actor, "watchdog bites", &[("at_us", micros(at).into())]);
-                    let bite = shared.bite.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    if let Some(bite) = bite {
-                        bite();
+                    let on_watchdog = shared.on_watchdog.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    if let Some(on_watchdog) = on_watchdog {
+                        on_watchdog();
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! Scripts of work that no client waits for: background tasks of the host, and tasks that handlers
 //! leave behind.
 //!
-//! Records under the process's name: `task begins`; `task told`, with the moment in `of`; and
+//! Records under the process's name: `task new`; `task told`, with the moment in `of`; and
 //! `task ends`, with `how` = `done`, `failed`, `panicked`, or `dropped` if the task was dropped
 //! before it finished.
 
@@ -55,7 +55,7 @@ impl Until {
 impl TaskScript {
     /// Runs the script.
     pub(crate) async fn run(self, actor: Actor, context: TaskContext) -> io::Result<()> {
-        let mut guard = TaskGuard::begins(actor, self.name);
+        let mut guard = TaskGuard::new(actor, self.name);
         match self.until {
             Until::Begun => {}
             Until::Stopping => context.stopping().await,
@@ -119,7 +119,7 @@ pub(crate) struct TaskGuard {
 }
 
 impl TaskGuard {
-    pub(crate) fn begins(actor: Actor, task: String) -> Self {
+    pub(crate) fn new(actor: Actor, task: String) -> Self {
         actor.trace.record(&actor.name, "task begins", &[("task", task.as_str().into())]);
         Self { actor, task, how: "dropped" }
     }

@@ -341,7 +341,7 @@ fn a_panic_in_a_job_goes_through_both_worlds() {
 }
 
 #[test]
-fn a_listener_that_closes_resets_who_waits_in_its_queue() {
+fn a_listener_that_closes_resets_queued_connections() {
     let (mut world, _) = world::<TurmoilNetWorld>(1);
     world.spawn("server", Awaited, async |host| {
         let listener = listen(&host, 80).await;
@@ -358,7 +358,7 @@ fn a_listener_that_closes_resets_who_waits_in_its_queue() {
 /// Same behaviour as after `SO_ATTACH_FILTER`: a completed handshake is accepted. A later client
 /// sends its SYN again after a second and reaches the successor.
 #[test]
-fn a_quiesced_listener_keeps_its_queue_and_lets_nobody_in() {
+fn a_quiesced_listener_keeps_its_queue_and_accepts_no_new_connection() {
     let (mut world, _) = world::<TurmoilNetWorld>(1);
     world.spawn("server", Awaited, async |host| {
         let mut listener = listen(&host, 80).await;
@@ -385,7 +385,7 @@ fn a_quiesced_listener_keeps_its_queue_and_lets_nobody_in() {
 }
 
 #[test]
-fn a_look_sees_what_the_kernel_holds() {
+fn a_peek_shows_what_the_kernel_holds() {
     let (mut world, _) = world::<TurmoilNetWorld>(1);
     world.spawn("server", Awaited, async |host| {
         let mut stream = accept(&mut listen(&host, 80).await).await;
@@ -471,7 +471,7 @@ fn a_blocked_writer_is_told_of_a_reset() {
 fn a_host_that_crashed_lives_again_when_it_is_bounced() {
     let (mut world, _) = world::<TurmoilWorld>(1);
     let (lives, born) = mpsc::channel();
-    world.spawn_life("server", move |host| {
+    world.spawn_restarting("server", move |host| {
         lives.send(()).unwrap();
         async move {
             let mut listener = listen(&host, 80).await;

@@ -21,7 +21,7 @@ use lameduck_sim::{
 
 /// Runs one client of each kind against a server that is sometimes slow, over a link that is held
 /// for a while.
-fn everybody<W: World>(seed: u64) -> Trace {
+fn one_client_of_each_kind<W: World>(seed: u64) -> Trace {
     let trace = Trace::new();
     let config = WorldConfig::new(Seed(seed)).with_latency(ms(1), ms(20));
     let mut world = W::new(config, trace.clone());
@@ -113,12 +113,12 @@ fn the_same_seed_gives_the_same_trace(run: fn(u64) -> Trace) {
 
 #[test]
 fn the_same_seed_gives_the_same_trace_on_turmoil_net() {
-    the_same_seed_gives_the_same_trace(everybody::<TurmoilNetWorld>);
+    the_same_seed_gives_the_same_trace(one_client_of_each_kind::<TurmoilNetWorld>);
 }
 
 #[test]
 fn the_same_seed_gives_the_same_trace_on_turmoil() {
-    the_same_seed_gives_the_same_trace(everybody::<TurmoilWorld>);
+    the_same_seed_gives_the_same_trace(one_client_of_each_kind::<TurmoilWorld>);
 }
 
 /// Runs itself in another process, which writes its hashes to a file, and compares them.
@@ -128,8 +128,8 @@ fn another_process_gives_the_same_trace() {
     let hashes = || {
         format!(
             "{:016x}{:016x}",
-            everybody::<TurmoilNetWorld>(3).hash(),
-            everybody::<TurmoilWorld>(3).hash()
+            one_client_of_each_kind::<TurmoilNetWorld>(3).hash(),
+            one_client_of_each_kind::<TurmoilWorld>(3).hash()
         )
     };
     if let Some(path) = std::env::var_os(ASKED) {
@@ -151,7 +151,9 @@ fn another_process_gives_the_same_trace() {
 
 #[test]
 fn every_request_ends_exactly_once() {
-    for trace in [everybody::<TurmoilNetWorld>(1), everybody::<TurmoilWorld>(1)] {
+    for trace in
+        [one_client_of_each_kind::<TurmoilNetWorld>(1), one_client_of_each_kind::<TurmoilWorld>(1)]
+    {
         let observed = trace.events("asks");
         assert!(observed.len() >= 46, "{}", trace.text());
         for ask in observed {

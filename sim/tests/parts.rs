@@ -83,7 +83,7 @@ fn the_wall_shows_2030_and_follows() {
 }
 
 #[test]
-fn a_room_outlives_a_panic_in_another_and_the_trace_tells() {
+fn a_task_outlives_a_panic_in_another_and_the_trace_records_it() {
     let (mut world, trace) = world::<TurmoilNetWorld>(1);
     let told = trace.clone();
     world.spawn("host", Awaited, async move |_| {
@@ -110,7 +110,7 @@ fn the_watchdog_bites_unless_the_process_is_over() {
             spawner.arm_watchdog(Moment::EPOCH + ms(100));
             sleep(ms(50)).await;
             if exits {
-                spawner.process_over();
+                spawner.process_exited();
             }
             sleep(ms(100)).await;
             assert_eq!(bites.try_recv().is_ok(), !exits);
@@ -222,7 +222,7 @@ fn a_client_retries_what_the_standard_lets_it_and_nothing_else() {
 }
 
 /// Serves HTTP/2; sends a GOAWAY on each connection after 100 ms.
-async fn serve_and_say_goodbye<H: HostNetwork>(host: H) {
+async fn serve_and_send_goaway<H: HostNetwork>(host: H) {
     let mut listener = listen(&host, 80).await;
     loop {
         let io = TokioIo::new(accept(&mut listener).await);
@@ -240,10 +240,10 @@ async fn serve_and_say_goodbye<H: HostNetwork>(host: H) {
 }
 
 #[test]
-fn an_http2_client_hears_a_goodbye_and_goes_on_elsewhere() {
+fn an_http2_client_follows_a_goaway_to_a_new_connection() {
     fn hears<W: World>() {
         let (mut world, trace) = world::<W>(1);
-        world.spawn("server", Background, serve_and_say_goodbye);
+        world.spawn("server", Background, serve_and_send_goaway);
         let me = ClientId::new("client", trace.clone());
         world.spawn("client", Awaited, async move |host: W::Host| {
             let asks = [

@@ -130,7 +130,7 @@ impl Load {
 }
 
 /// Longest wait for a response. After that the request counts as lost.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
+const RESPONSE_MAX: Duration = Duration::from_secs(30);
 
 /// Sends requests one after the other until `load.over` is set.
 pub async fn run(load: Arc<Load>, habit: Habit) {
@@ -157,7 +157,7 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
             },
         };
         let answered =
-            match timeout(ANSWER_MAX, exchange_bytes(&mut stream, &ask.bytes(habit))).await {
+            match timeout(RESPONSE_MAX, exchange_bytes(&mut stream, &ask.bytes(habit))).await {
                 Ok(answered) => answered,
                 Err(_) => Err(Failure { error: io::ErrorKind::TimedOut.into(), answer_bytes: 0 }),
             };

@@ -66,9 +66,9 @@ impl Service {
     /// If it cannot be started, or does not serve in time.
     pub fn start_with(binary: &Path, socket: OwnedFd, args: &[&str]) -> io::Result<Self> {
         // The shell becomes the service by `exec`, so `$$` is the service's process id.
-        let become_it = "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 0</dev/null";
+        let exec_service = "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 0</dev/null";
         Self::launch_from(
-            Command::new("/bin/sh").args(["-c", become_it]).arg(binary).args(args),
+            Command::new("/bin/sh").args(["-c", exec_service]).arg(binary).args(args),
             socket.into(),
             "127.0.0.1:0",
         )

@@ -189,14 +189,14 @@ async fn start(plan: &Plan, main: &str, internal: &str) -> io::Result<Service> {
     let mut command = Command::new(&plan.binary);
     command.args(["--drill", "--workers", "1", "--lame-duck", &plan.lame_duck, "--addr", main]);
     let internal = internal.to_owned();
-    aside(move || Service::launch_probed_on(&mut command, &internal)).await
+    blocking(move || Service::launch_probed_on(&mut command, &internal)).await
 }
 
 /// Requests a stop, as a platform does, and waits for the exit. Returns a description if it was not
 /// clean.
 async fn end(mut service: Service) -> io::Result<Option<String>> {
     service.signal(Signal::TERM)?;
-    aside(move || {
+    blocking(move || {
         let status = service.wait(EXIT_MAX)?;
         if status.success() {
             return Ok(None);
@@ -247,7 +247,7 @@ async fn get(server: SocketAddr, path: &str) -> Option<(u16, Vec<u8>)> {
     Some((answer.status, answer.body))
 }
 
-async fn aside<T: Send + 'static>(
+async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?

@@ -27,7 +27,7 @@ pub enum LogFormat {
 }
 
 /// Bound of the queue for a slow reader, in lines. Further lines are dropped.
-const LINES_WAITING_MAX: usize = 16_384;
+const QUEUED_LINES_MAX: usize = 16_384;
 
 /// Time limit for writing the last lines. It is shorter than the watchdog's 500 ms. Otherwise a
 /// stuck reader could turn an exit at the end of the bound into the watchdog's exit.
@@ -90,7 +90,7 @@ pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, LogError>
     preflight::threads(1).map_err(no_thread)?;
     let writing = NonBlockingBuilder::default()
         .lossy(true)
-        .buffered_lines_limit(LINES_WAITING_MAX)
+        .buffered_lines_limit(QUEUED_LINES_MAX)
         .thread_name("lameduck-log");
     let started = preflight::catch(|| Ok(writing.finish(io::stderr())));
     let (writer, guard) = started.map_err(no_thread)?;

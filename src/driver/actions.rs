@@ -69,7 +69,7 @@ where
 
     pub(super) fn publish(&mut self, phase: Phase, now: Moment) {
         // Set this first, so that no probe reads the new phase with the old value.
-        self.status.note_serving(self.lifecycle.is_serving());
+        self.status.record_serving(self.lifecycle.is_serving());
         self.main.publish(phase, now);
         let stop = self.lifecycle.history().stop;
         self.status.record_phase(phase, now, stop.map(|stop| stop.deadline));

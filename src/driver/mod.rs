@@ -221,7 +221,7 @@ where
             Wake::MainClosed => {
                 // A task sends its result before the drain can end. Read all results now, or a
                 // failure would be handled after the drain.
-                while let Some((name, result)) = self.background.take_end() {
+                while let Some((name, result)) = self.background.try_join_next() {
                     if let Some(event) = self.on_background_ended(&name, result) {
                         let _ = self.lifecycle.handle_event(now, event);
                     }

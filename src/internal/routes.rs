@@ -32,22 +32,22 @@ impl hyper::service::Service<Request<Body>> for InternalService {
     type Future = BoxFuture<Result<Response<InternalBody>, Infallible>>;
 
     fn call(&self, request: Request<Body>) -> Self::Future {
-        let answering: Answering =
+        let answering: EndpointResponse =
             match (self.misdirected(&request), self.routes.get(request.uri().path())) {
-                (Some(refusal), _) => Answering::Now(refusal),
-                (None, Some(route)) => Answering::Later(route(request)),
+                (Some(refusal), _) => EndpointResponse::Now(refusal),
+                (None, Some(route)) => EndpointResponse::Later(route(request)),
                 (None, None) => self.answer(&request),
             };
         Box::pin(async move {
             Ok(match answering {
-                Answering::Now(response) => response,
-                Answering::Later(response) => response.await,
+                EndpointResponse::Now(response) => response,
+                EndpointResponse::Later(response) => response.await,
             })
         })
     }
 }
 
-enum Answering {
+enum EndpointResponse {
     Now(Response<InternalBody>),
     Later(BoxFuture<Response<InternalBody>>),
 }
@@ -79,23 +79,23 @@ impl InternalService {
         Some(text(StatusCode::MISDIRECTED_REQUEST, self.hosts.reason(&host)))
     }
 
-    fn answer(&self, request: &Request<Body>) -> Answering {
-        let endpoint: fn(&Self, &Request<Body>) -> Answering = match request.uri().path() {
-            "/liveness" | "/livez" => |me, _| Answering::Now(me.liveness()),
-            "/readiness" | "/readyz" => |me, _| Answering::Now(me.readiness()),
-            "/serving" => |me, _| Answering::Now(me.serving()),
-            "/startupz" => |me, _| Answering::Now(me.startup()),
-            "/status" => |me, _| me.status(),
+    fn answer(&self, request: &Request<Body>) -> EndpointResponse {
+        let endpoint: fn(&Self, &Request<Body>) -> EndpointResponse = match request.uri().path() {
+            "/liveness" | "/livez" => |this, _| EndpointResponse::Now(this.liveness()),
+            "/readiness" | "/readyz" => |this, _| EndpointResponse::Now(this.readiness()),
+            "/serving" => |this, _| EndpointResponse::Now(this.serving()),
+            "/startupz" => |this, _| EndpointResponse::Now(this.startup()),
+            "/status" => |this, _| this.status(),
             #[cfg(feature = "metrics")]
             "/metrics" => Self::metrics,
-            _ => return Answering::Now(text(StatusCode::NOT_FOUND, NOT_FOUND)),
+            _ => return EndpointResponse::Now(text(StatusCode::NOT_FOUND, NOT_FOUND)),
         };
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut response =
                 text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n");
             // RFC 9110 §15.5.6: a 405 must list the allowed methods.
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return Answering::Now(response);
+            return EndpointResponse::Now(response);
         }
         endpoint(self, request)
     }
@@ -134,19 +134,19 @@ impl InternalService {
     /// Responds with a page that takes longer to write than a probe's response. Pages are written
     /// one at a time, with a yield before each. A flood of requests for pages therefore does not
     /// delay the probes (P16).
-    fn page<F>(&self, write: F) -> Answering
+    fn page<F>(&self, write: F) -> EndpointResponse
     where
         F: FnOnce() -> Response<InternalBody> + Send + 'static,
     {
         let turn = self.turn.clone();
-        Answering::Later(Box::pin(async move {
+        EndpointResponse::Later(Box::pin(async move {
             let _turn = turn.lock().await;
             yield_now().await;
             write()
         }))
     }
 
-    fn status(&self) -> Answering {
+    fn status(&self) -> EndpointResponse {
         let status = self.status.clone();
         self.page(move || {
             let mut response = text(StatusCode::OK, format!("{:#}\n", status.status()));
@@ -157,7 +157,7 @@ impl InternalService {
     }
 
     #[cfg(feature = "metrics")]
-    fn metrics(&self, request: &Request<Body>) -> Answering {
+    fn metrics(&self, request: &Request<Body>) -> EndpointResponse {
         let format = super::metrics::Format::of(request.headers());
         let metrics = self.metrics.clone();
         self.page(move || {

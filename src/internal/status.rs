@@ -95,7 +95,7 @@ impl HostStatus {
 
     /// Records whether the lifecycle lets the process respond to requests (P2b). Call it before the
     /// phase is published.
-    pub(crate) fn note_serving(&self, is_serving: bool) {
+    pub(crate) fn record_serving(&self, is_serving: bool) {
         self.is_serving.store(is_serving, Ordering::Release);
     }
 

@@ -14,7 +14,7 @@ const TICK: Duration = Duration::from_millis(2_500);
 
 /// The number of ticks without a heartbeat after which a worker is wedged. A single one may come
 /// from a pause of the whole process: the tick after a pause can run before the workers do.
-const TICKS_WITHOUT_BEAT: u64 = 2;
+const WEDGED_AFTER_TICKS: u64 = 2;
 
 /// The heartbeat counter of each worker, and the number of ticks since it last changed.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Heartbeats {
         self.silent_ticks.iter().enumerate().find_map(|(worker, silent)| {
             let silent = silent.load(Relaxed);
             let span = TICK.saturating_mul(u32::try_from(silent).unwrap_or(u32::MAX));
-            (silent >= TICKS_WITHOUT_BEAT).then_some((worker, span))
+            (silent >= WEDGED_AFTER_TICKS).then_some((worker, span))
         })
     }
 
@@ -57,7 +57,7 @@ impl Heartbeats {
         }
     }
 
-    fn forgive(&self) {
+    fn reset(&self) {
         for silent in &self.silent_ticks {
             silent.store(0, Relaxed);
         }
@@ -77,7 +77,7 @@ pub(crate) async fn watch(
         if matches!(main.phase(), Phase::Serving | Phase::LameDuck) {
             heartbeats.tick(&mut last);
         } else {
-            heartbeats.forgive();
+            heartbeats.reset();
         }
     }
 }

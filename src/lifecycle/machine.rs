@@ -178,7 +178,7 @@ impl Lifecycle {
             Event::StartHookCancelled(hook) => self.on_start_hook_cancelled(now, hook),
             Event::Listening => self.on_listening(now),
             Event::ListenFailed => self.on_listen_failed(now),
-            Event::MainClosed => self.on_main_empty(now),
+            Event::MainClosed => self.on_main_closed(now),
             Event::StopHookEnded(hook, result) => self.on_stop_hook_ended(now, hook, result),
             Event::WorkersReleased => self.on_workers_released(now),
             Event::InternalClosed => self.on_internal_closed(now),
@@ -428,7 +428,7 @@ impl Lifecycle {
         Outcome::Applied
     }
 
-    fn on_main_empty(&mut self, now: Moment) -> Outcome {
+    fn on_main_closed(&mut self, now: Moment) -> Outcome {
         match self.state {
             // P8: nothing is left to wait for. The root context is still cancelled (P10), because
             // code outside the host may hold it and wait for the end of the run.
@@ -729,7 +729,7 @@ impl Lifecycle {
 
     fn record(&mut self, hook: HookIndex, verdict: HookVerdict) {
         let twice = self.history.hooks.iter().any(|record| {
-            record.hook == hook && is_stop_half(record.verdict) == is_stop_half(verdict)
+            record.hook == hook && is_stop_stage(record.verdict) == is_stop_stage(verdict)
         });
         assert!(!twice, "P11: {hook:?} ended twice");
         self.history.hooks.push(HookRecord { hook, verdict });
@@ -747,7 +747,7 @@ impl CleanUpStep {
     }
 }
 
-fn is_stop_half(verdict: HookVerdict) -> bool {
+fn is_stop_stage(verdict: HookVerdict) -> bool {
     match verdict {
         HookVerdict::Started(_) | HookVerdict::StartDropped => false,
         HookVerdict::Stopped(_) | HookVerdict::GivenUp(_) => true,

@@ -57,8 +57,8 @@ impl TokioClock {
     /// Converts `at` to an instant. Moments beyond `Instant`'s range map to thirty years from the
     /// epoch.
     fn instant(&self, at: Moment) -> tokio::time::Instant {
-        const AS_GOOD_AS_NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-        self.epoch.checked_add(at.since_epoch()).unwrap_or_else(|| self.epoch + AS_GOOD_AS_NEVER)
+        const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+        self.epoch.checked_add(at.since_epoch()).unwrap_or_else(|| self.epoch + FAR_FUTURE)
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_clock_that_nobody_can_pause_goes_as_the_others_do() {
+    async fn an_unpausable_clock_keeps_pace_with_tokio() {
         let [kernel, tokio] = [TokioClock::unpausable(), TokioClock::new()];
         let at = kernel.now() + Duration::from_millis(20);
         kernel.sleep_until(at).await;

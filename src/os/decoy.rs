@@ -98,7 +98,7 @@ impl Decoys {
         // One at a time, so that the first decoy gets the index after the listeners.
         let mut decoys = self.0.decoys.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.options.listen(&decoy)?;
-        choose(&decoy, self.0.listeners)?;
+        route_new_connections_to(&decoy, self.0.listeners)?;
         decoys.push(decoy.clone());
         Ok(decoy)
     }
@@ -121,7 +121,7 @@ impl Decoys {
 
 /// From now on the kernel sends new connections on the port of `socket` to the socket at index
 /// `place`.
-fn choose(socket: &impl AsFd, place: usize) -> io::Result<()> {
+fn route_new_connections_to(socket: &impl AsFd, place: usize) -> io::Result<()> {
     let k = u32::try_from(place).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut instruction = libc::sock_filter { code: RETURN, jt: 0, jf: 0, k };
     let program = libc::sock_fprog { len: 1, filter: &raw mut instruction };

@@ -13,7 +13,7 @@
 //! not counted.
 
 use super::sock_diag::{
-    self, DUMP, NO_COOKIE, Question, REQUEST, SOCK_DIAG_BY_FAMILY, sixteen_bytes, u16_at, u32_at,
+    self, DUMP, DiagRequest, NO_COOKIE, REQUEST, SOCK_DIAG_BY_FAMILY, sixteen_bytes, u16_at, u32_at,
 };
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -34,10 +34,10 @@ const DATAGRAMS_MAX: usize = 64;
 ///
 /// The kernel walks through all connections for this. With a large table of them it takes about a
 /// millisecond.
-pub(super) fn under_way(netlink: &OwnedFd, local: SocketAddr) -> Option<usize> {
+pub(super) fn count_in_progress(netlink: &OwnedFd, local: SocketAddr) -> Option<usize> {
     // A handshake has the family of its listener. The one of an IPv4 client with a dual-stack
     // listener is IPv6, as is the connection.
-    let (asked, anybody) = match local {
+    let (asked, any_peer) = match local {
         SocketAddr::V4(local) => (
             (Ipv4Addr::UNSPECIFIED, local.port()).into(),
             SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -47,15 +47,15 @@ pub(super) fn under_way(netlink: &OwnedFd, local: SocketAddr) -> Option<usize> {
             SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
         ),
     };
-    let question = Question {
+    let request = DiagRequest {
         flags: REQUEST | DUMP,
         number: 1,
         states: SYN_RECEIVED,
         local: asked,
-        peer: anybody,
+        peer: any_peer,
         cookie: NO_COOKIE,
     };
-    question.send(netlink)?;
+    request.send(netlink)?;
     let mut bytes = vec![0; DATAGRAM_MAX];
     let mut count = 0;
     for _ in 0..DATAGRAMS_MAX {
@@ -85,7 +85,7 @@ fn read(mut datagram: &[u8], local: SocketAddr) -> Option<Part> {
         let message = datagram.get(..length)?;
         let body = message.get(HEADER_BYTES..)?;
         match u16_at(message, 4)? {
-            SOCK_DIAG_BY_FAMILY => found += usize::from(is_with(body, local)?),
+            SOCK_DIAG_BY_FAMILY => found += usize::from(is_handshake_with(body, local)?),
             // The body is zero, or an error code.
             NLMSG_DONE => return (u32_at(body, 0)? == 0).then_some(Part::Last(found)),
             _ => return None,
@@ -98,7 +98,7 @@ fn read(mut datagram: &[u8], local: SocketAddr) -> Option<Part> {
 
 /// Returns whether an `inet_diag_msg` describes a handshake with `local`. Its layout: four bytes of
 /// state, local port, remote port, local address.
-fn is_with(body: &[u8], local: SocketAddr) -> Option<bool> {
+fn is_handshake_with(body: &[u8], local: SocketAddr) -> Option<bool> {
     let port = u16::from_be_bytes(body.get(4..6)?.try_into().ok()?);
     let address = body.get(8..24)?;
     Some(
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn those_with_another_port_or_address_are_not_counted() {
+    fn handshakes_with_another_port_or_address_are_not_counted() {
         let all = [
             handshake(80, [10, 0, 0, 1]),
             handshake(81, [10, 0, 0, 1]),

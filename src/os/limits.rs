@@ -6,14 +6,14 @@ use std::{io, num::NonZeroUsize};
 
 /// Descriptors that connections never get. They are for standard streams, listeners, the runtimes,
 /// log files, a few outgoing connections of handlers, and the internal server (P16).
-const KEPT_BACK: usize = 64;
+const DESCRIPTORS_RESERVED: usize = 64;
 /// Below this, the connection limit itself would be a denial of service.
 const CONNECTIONS_AT_LEAST: usize = 16;
 /// Above this, the descriptor limit says nothing about what the machine can bear.
 const CONNECTIONS_AT_MOST: usize = 1_000_000;
 
 /// Descriptor limit if the system does not report one: the usual soft limit.
-const DESCRIPTORS_USUALLY: usize = 1024;
+const DESCRIPTORS_DEFAULT: usize = 1024;
 
 /// Returns how many descriptors this process may have open (the soft limit), or `None` if there is
 /// no limit.
@@ -23,7 +23,7 @@ pub fn descriptors_max() -> Option<usize> {
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((RLIM_INFINITY, _)) => None,
         Ok((limit, _)) => Some(usize::try_from(limit).unwrap_or(usize::MAX)),
-        Err(_) => Some(DESCRIPTORS_USUALLY),
+        Err(_) => Some(DESCRIPTORS_DEFAULT),
     }
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn with_limit(error: io::Error) -> io::Error {
 fn within(descriptors: Option<usize>) -> usize {
     descriptors
         .unwrap_or(usize::MAX)
-        .saturating_sub(KEPT_BACK)
+        .saturating_sub(DESCRIPTORS_RESERVED)
         .clamp(CONNECTIONS_AT_LEAST, CONNECTIONS_AT_MOST)
 }
 

@@ -211,7 +211,7 @@ impl Listener for OsListener {
             return None;
         }
         match super::EpollPoller::new() {
-            Ok(lot) => Some(lot),
+            Ok(poller) => Some(poller),
             Err(error) => {
                 crate::log::warn!(%error, "cannot create an epoll instance; every idle connection keeps a task");
                 None
@@ -239,7 +239,7 @@ impl Listener for OsListener {
                     }
                     // Another thread may take the freed descriptor. Then the next spare is closed,
                     // until none is left.
-                    if self.spare_fds.as_ref().is_some_and(SpareFds::give_up_one) {
+                    if self.spare_fds.as_ref().is_some_and(SpareFds::release_one) {
                         continue;
                     }
                 }

@@ -82,14 +82,16 @@ impl OsNetwork {
     /// The errors of [`OsListener::inherited`].
     pub fn inherit(&self, role: ServerRole, descriptor: OwnedFd) -> io::Result<ListenAddress> {
         let (socket, local) = listening_socket(descriptor)?;
-        let address = name_of(&local);
+        let address = listen_address_of(&local);
         self.lock_inherited().push(Inherited { role, socket, local });
         Ok(address)
     }
 
     fn take_inherited(&self, address: &ListenAddress, role: ServerRole) -> Option<Inherited> {
         let mut inherited = self.lock_inherited();
-        let wanted = |socket: &Inherited| socket.role == role && name_of(&socket.local) == *address;
+        let wanted = |socket: &Inherited| {
+            socket.role == role && listen_address_of(&socket.local) == *address
+        };
         let at = inherited.iter().position(wanted)?;
         Some(inherited.remove(at))
     }
@@ -271,7 +273,7 @@ fn join(
 
 /// Returns the address to reserve for the inherited socket that is bound to `local`. For a Unix
 /// socket without a path it is empty.
-fn name_of(local: &Address) -> ListenAddress {
+fn listen_address_of(local: &Address) -> ListenAddress {
     match local {
         Address::Tcp(address) => ListenAddress::Tcp(*address),
         Address::Unix(path) => ListenAddress::Unix(path.clone().unwrap_or_default()),

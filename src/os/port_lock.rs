@@ -41,7 +41,7 @@ impl PortLock {
                 bound => {
                     bound?;
                     // Only a listening socket reveals its user to a peer.
-                    listen(&socket, QUEUE)?;
+                    listen(&socket, BACKLOG)?;
                     return Ok(Self(Some(socket)));
                 }
             }
@@ -61,12 +61,12 @@ impl PortLock {
         let names = std::fs::read("/proc/net/unix").unwrap_or_default();
         let names = String::from_utf8_lossy(&names);
         let marked = names.lines().filter_map(|line| line.split_once(&format!("@{NAME_PREFIX}")));
-        let is_meant = |rest: &str| {
+        let is_for_address = |rest: &str| {
             let marked = rest.split(' ').next().and_then(|address| address.parse().ok());
             marked.is_some_and(|marked| overlap(marked, address))
         };
         marked.into_iter().any(|(_, rest)| {
-            is_meant(rest) && is_held_by_this_user(&format!("{NAME_PREFIX}{rest}"))
+            is_for_address(rest) && is_held_by_this_user(&format!("{NAME_PREFIX}{rest}"))
         })
     }
 }
@@ -95,4 +95,4 @@ const NAME_PREFIX: &str = "lameduck exclusive ";
 /// Maximum number of names that are tried for one lock.
 const NAMES: u32 = 16;
 /// Processes that can check a lock while it is held; their connections are never accepted.
-const QUEUE: i32 = 4096;
+const BACKLOG: i32 = 4096;

@@ -32,10 +32,10 @@ impl ProcStats {
     pub(crate) fn new() -> io::Result<Self> {
         let stat = File::open("/proc/self/stat")?;
         let boot = fs::read_to_string("/proc/stat").ok().as_deref().and_then(boot_of);
-        let mut meter = Self { stat, started_at: None };
-        meter.started_at =
-            boot.zip(meter.stat()).map(|(boot, stat)| boot + ticks(stat.start_ticks));
-        Ok(meter)
+        let mut stats = Self { stat, started_at: None };
+        stats.started_at =
+            boot.zip(stats.stat()).map(|(boot, stat)| boot + ticks(stat.start_ticks));
+        Ok(stats)
     }
 
     fn stat(&self) -> Option<Stat> {
@@ -83,8 +83,8 @@ impl Stat {
     fn of(line: &str) -> Option<Self> {
         // The second field is a name in parentheses, which may contain blanks and parentheses. The
         // third field follows the last parenthesis.
-        let (_, behind) = line.rsplit_once(')')?;
-        let fields: Vec<&str> = behind.split_ascii_whitespace().collect();
+        let (_, rest) = line.rsplit_once(')')?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         Some(Self {
             cpu_ticks: field(14)? + field(15)?,
@@ -101,9 +101,10 @@ fn boot_of(stat: &str) -> Option<SystemTime> {
 }
 
 fn ticks(count: u64) -> Duration {
-    let a_second = clock_ticks_per_second().max(1);
-    Duration::from_secs(count / a_second)
-        + Duration::from_secs(count % a_second) / u32::try_from(a_second).unwrap_or(100)
+    let ticks_per_second = clock_ticks_per_second().max(1);
+    Duration::from_secs(count / ticks_per_second)
+        + Duration::from_secs(count % ticks_per_second)
+            / u32::try_from(ticks_per_second).unwrap_or(100)
 }
 
 #[cfg(test)]
@@ -122,8 +123,8 @@ mod tests {
 
     #[test]
     fn this_process_uses_something() {
-        let meter = ProcStats::new().unwrap();
-        let usage = meter.read().unwrap();
+        let stats = ProcStats::new().unwrap();
+        let usage = stats.read().unwrap();
         assert!(
             usage.resident_bytes > 100_000 && usage.virtual_bytes >= usage.resident_bytes,
             "{usage:?}"
@@ -131,15 +132,15 @@ mod tests {
         assert!(usage.started_at.unwrap() > UNIX_EPOCH);
         let before = usage.descriptors.unwrap();
         let files: Vec<File> = (0..50).map(|_| File::open("/dev/null").unwrap()).collect();
-        let after = meter.read().unwrap().descriptors.unwrap();
+        let after = stats.read().unwrap().descriptors.unwrap();
         // Other tests of this process open and close descriptors, too.
         assert!(after > before && before > 2, "{before} and {} more are {after}", files.len());
     }
 
     #[test]
     fn ticks_are_parts_of_a_second() {
-        let a_second = clock_ticks_per_second();
-        assert_eq!(ticks(a_second * 3), Duration::from_secs(3));
-        assert_eq!(ticks(a_second / 2), Duration::from_millis(500));
+        let ticks_per_second = clock_ticks_per_second();
+        assert_eq!(ticks(ticks_per_second * 3), Duration::from_secs(3));
+        assert_eq!(ticks(ticks_per_second / 2), Duration::from_millis(500));
     }
 }

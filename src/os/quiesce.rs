@@ -55,7 +55,7 @@ impl Seal {
     /// Returns the number of handshakes in progress with `local`, if the kernel reports it.
     pub(super) fn handshakes(&self, local: SocketAddr) -> Option<usize> {
         let netlink = self.open(super::sock_diag::open).ok()?;
-        let count = super::handshakes::under_way(&netlink, local);
+        let count = super::handshakes::count_in_progress(&netlink, local);
         drop(netlink);
         if let Some(spares) = &self.spares {
             spares.refill();

@@ -28,10 +28,10 @@ pub(super) const DUMP: u16 = 0x300;
 pub(super) const NO_COOKIE: u64 = u64::MAX;
 
 const TCP: u8 = 6;
-const QUESTION_BYTES: usize = 72;
+const REQUEST_BYTES: usize = 72;
 
 /// An `nlmsghdr` and an `inet_diag_req_v2`, of `linux/inet_diag.h`.
-pub(super) struct Question {
+pub(super) struct DiagRequest {
     /// `NLM_F_…`.
     pub(super) flags: u16,
     /// Sequence number; the responses carry it, too.
@@ -54,14 +54,14 @@ pub(super) fn open() -> io::Result<OwnedFd> {
     )?)
 }
 
-impl Question {
+impl DiagRequest {
     pub(super) fn send(&self, netlink: &OwnedFd) -> Option<()> {
         send(netlink, &self.message(), SendFlags::DONTWAIT).ok().map(drop)
     }
 
     fn message(&self) -> Vec<u8> {
-        let mut message = Vec::with_capacity(QUESTION_BYTES);
-        message.extend((QUESTION_BYTES as u32).to_ne_bytes());
+        let mut message = Vec::with_capacity(REQUEST_BYTES);
+        message.extend((REQUEST_BYTES as u32).to_ne_bytes());
         message.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
         message.extend(self.flags.to_ne_bytes());
         message.extend(self.number.to_ne_bytes());

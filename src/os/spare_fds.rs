@@ -25,7 +25,7 @@ pub struct SpareFds {
 struct Shared {
     /// The socket that spares are duplicated from. Never released, so a spare can be created
     /// without opening a file.
-    blank: OwnedFd,
+    template: OwnedFd,
     size: usize,
     spares: Mutex<Vec<OwnedFd>>,
 }
@@ -36,9 +36,9 @@ impl SpareFds {
     /// # Errors
     /// Errors of the system, such as that no descriptors are left.
     pub fn new(size: usize) -> io::Result<Self> {
-        let blank = OwnedFd::from(UnixDatagram::unbound()?);
-        let spares = (0..size).map(|_| copy(&blank)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { shared: Arc::new(Shared { blank, size, spares: Mutex::new(spares) }) })
+        let template = OwnedFd::from(UnixDatagram::unbound()?);
+        let spares = (0..size).map(|_| copy(&template)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { shared: Arc::new(Shared { template, size, spares: Mutex::new(spares) }) })
     }
 
     /// Returns the current number of spares.
@@ -49,7 +49,7 @@ impl SpareFds {
 
     /// Closes one spare. Returns whether there was one: then the next call that opens a descriptor
     /// gets its number.
-    pub(super) fn give_up_one(&self) -> bool {
+    pub(super) fn release_one(&self) -> bool {
         self.lock().pop().is_some()
     }
 
@@ -58,7 +58,7 @@ impl SpareFds {
     pub(super) fn open<T>(&self, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         loop {
             match open() {
-                Err(error) if is_out_of_descriptors(&error) && self.give_up_one() => {}
+                Err(error) if is_out_of_descriptors(&error) && self.release_one() => {}
                 outcome => return outcome,
             }
         }
@@ -68,16 +68,18 @@ impl SpareFds {
     pub(super) fn refill(&self) {
         let mut spares = self.lock();
         while spares.len() < self.shared.size {
-            let Ok(spare) = copy(&self.shared.blank) else { break };
+            let Ok(spare) = copy(&self.shared.template) else { break };
             spares.push(spare);
         }
     }
 
     /// Closes the file of `descriptor`. If a spare is missing, the descriptor becomes one, and at
     /// no moment is free for other uses.
-    pub(super) fn take_back(&self, mut descriptor: OwnedFd) {
+    pub(super) fn reclaim(&self, mut descriptor: OwnedFd) {
         let mut spares = self.lock();
-        if spares.len() < self.shared.size && replace(&self.shared.blank, &mut descriptor).is_ok() {
+        if spares.len() < self.shared.size
+            && replace(&self.shared.template, &mut descriptor).is_ok()
+        {
             spares.push(descriptor);
         }
     }
@@ -93,18 +95,18 @@ pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
-fn copy(blank: &OwnedFd) -> Result<OwnedFd, Errno> {
-    fcntl_dupfd_cloexec(blank, 0)
+fn copy(template: &OwnedFd) -> Result<OwnedFd, Errno> {
+    fcntl_dupfd_cloexec(template, 0)
 }
 
 #[cfg(target_os = "linux")]
-fn replace(blank: &OwnedFd, descriptor: &mut OwnedFd) -> Result<(), Errno> {
-    rustix::io::dup3(blank, descriptor, rustix::io::DupFlags::CLOEXEC)
+fn replace(template: &OwnedFd, descriptor: &mut OwnedFd) -> Result<(), Errno> {
+    rustix::io::dup3(template, descriptor, rustix::io::DupFlags::CLOEXEC)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn replace(blank: &OwnedFd, descriptor: &mut OwnedFd) -> Result<(), Errno> {
-    rustix::io::dup2(blank, descriptor)?;
+fn replace(template: &OwnedFd, descriptor: &mut OwnedFd) -> Result<(), Errno> {
+    rustix::io::dup2(template, descriptor)?;
     rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)
 }
 
@@ -116,8 +118,8 @@ mod tests {
     #[test]
     fn a_spare_that_was_given_up_comes_back() {
         let spare_fds = SpareFds::new(2).unwrap();
-        assert!(spare_fds.give_up_one() && spare_fds.give_up_one());
-        assert!(!spare_fds.give_up_one());
+        assert!(spare_fds.release_one() && spare_fds.release_one());
+        assert!(!spare_fds.release_one());
         spare_fds.refill();
         assert_eq!(spare_fds.spares(), 2);
     }
@@ -125,9 +127,9 @@ mod tests {
     #[test]
     fn a_connection_taken_back_is_closed_and_becomes_a_spare() {
         let spare_fds = SpareFds::new(1).unwrap();
-        assert!(spare_fds.give_up_one());
+        assert!(spare_fds.release_one());
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        spare_fds.take_back(ours.into());
+        spare_fds.reclaim(ours.into());
         assert_eq!(spare_fds.spares(), 1);
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
     }
@@ -136,7 +138,7 @@ mod tests {
     fn a_full_reserve_just_closes() {
         let spare_fds = SpareFds::new(1).unwrap();
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        spare_fds.take_back(ours.into());
+        spare_fds.reclaim(ours.into());
         assert_eq!(spare_fds.spares(), 1);
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
     }

@@ -116,10 +116,10 @@ fn spawn_task(runtime: &Handle, future: BoxFuture) -> JoinHandle {
 }
 
 fn spawn_thread(name: String, future: BoxFuture) -> io::Result<JoinHandle> {
-    try_on_its_own_thread(name, future).map_err(with_limit)
+    try_spawn_thread(name, future).map_err(with_limit)
 }
 
-fn try_on_its_own_thread(name: String, future: BoxFuture) -> io::Result<JoinHandle> {
+fn try_spawn_thread(name: String, future: BoxFuture) -> io::Result<JoinHandle> {
     let runtime = BackgroundShutdown(Some(Builder::new_current_thread().enable_all().build()?));
     let (ended, end) = oneshot::channel::<()>();
     thread::Builder::new().name(name).spawn(move || {

@@ -21,10 +21,10 @@ pub fn write_stderr_line(line: &str) {
     let mut bytes = Vec::with_capacity(line.len().min(LINE_BYTES_MAX) + 1);
     bytes.extend_from_slice(&line.as_bytes()[..line.len().min(LINE_BYTES_MAX - 1)]);
     bytes.push(b'\n');
-    write_at_once(&bytes);
+    write_or_drop(&bytes);
 }
 
-fn write_at_once(bytes: &[u8]) {
+fn write_or_drop(bytes: &[u8]) {
     match write_without_waiting(bytes) {
         // This file cannot promise not to block (a terminal, an old kernel), or it is a regular
         // file with other work in progress. Ask `poll` instead; for a full pipe it reports no space
@@ -44,11 +44,11 @@ fn write_at_once(bytes: &[u8]) {
 /// may fill the pipe in between.
 #[cfg(target_os = "linux")]
 fn write_without_waiting(bytes: &[u8]) -> io::Result<usize> {
-    let wherever_it_stands = u64::MAX;
+    let current_offset = u64::MAX;
     io::pwritev2(
         stderr(),
         &[std::io::IoSlice::new(bytes)],
-        wherever_it_stands,
+        current_offset,
         io::ReadWriteFlags::NOWAIT,
     )
 }

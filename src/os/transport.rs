@@ -161,7 +161,7 @@ impl Socket {
 
 /// Up to this size, bypass libc's wrappers. Being pthread cancellation points, they cost more than
 /// the extra copy.
-const SHORT: usize = 4096;
+const UNWRAPPED_BYTES_MAX: usize = 4096;
 
 #[cfg(target_os = "linux")]
 const WITHOUT_SIGPIPE: SendFlags = SendFlags::NOSIGNAL;
@@ -171,28 +171,28 @@ const WITHOUT_SIGPIPE: SendFlags = SendFlags::empty();
 
 impl Stream {
     fn poll_read_short(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut room = [MaybeUninit::uninit(); SHORT];
+        let mut room = [MaybeUninit::uninit(); UNWRAPPED_BYTES_MAX];
         let room = &mut room[..buf.remaining()];
         loop {
-            let mut had_some = false;
+            let mut drained = false;
             let tried = match self {
                 Self::Tcp(stream) => {
                     ready!(stream.poll_read_ready(cx))?;
                     stream.try_io(Interest::READABLE, || {
-                        receive(stream.as_fd(), room, buf, &mut had_some)
+                        receive(stream.as_fd(), room, buf, &mut drained)
                     })
                 }
                 Self::Unix(stream) => {
                     ready!(stream.poll_read_ready(cx))?;
                     stream.try_io(Interest::READABLE, || {
-                        receive(stream.as_fd(), room, buf, &mut had_some)
+                        receive(stream.as_fd(), room, buf, &mut drained)
                     })
                 }
                 Self::Gone => return gone(),
             };
             match tried {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if had_some {
+                    if drained {
                         return Poll::Ready(Ok(()));
                     }
                 }
@@ -223,19 +223,19 @@ impl Stream {
 }
 
 /// Reads once. A read that does not fill `room` has emptied the kernel's buffer, so the next one
-/// would block. In that case, if it read anything, sets `had_some` and returns `WouldBlock`, so
+/// would block. In that case, if it read anything, sets `drained` and returns `WouldBlock`, so
 /// that the reactor clears its readiness.
 fn receive(
     from: BorrowedFd<'_>,
     room: &mut [MaybeUninit<u8>],
     to: &mut ReadBuf<'_>,
-    had_some: &mut bool,
+    drained: &mut bool,
 ) -> io::Result<()> {
     let most = room.len();
     let ((bytes, _), len) = recv(from, room, RecvFlags::empty())?;
     to.put_slice(bytes);
     if 0 < len && len < most {
-        *had_some = true;
+        *drained = true;
         return Err(io::ErrorKind::WouldBlock.into());
     }
     Ok(())
@@ -363,7 +363,7 @@ impl Drop for Socket {
             Stream::Gone => None,
         };
         if let Some(descriptor) = descriptor {
-            spare_fds.take_back(descriptor);
+            spare_fds.reclaim(descriptor);
         }
     }
 }
@@ -379,7 +379,7 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match &mut self.get_mut().stream {
-            stream if buf.remaining() <= SHORT => stream.poll_read_short(cx, buf),
+            stream if buf.remaining() <= UNWRAPPED_BYTES_MAX => stream.poll_read_short(cx, buf),
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Gone => gone(),
@@ -394,7 +394,7 @@ impl AsyncWrite for Socket {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().stream {
-            stream if buf.len() <= SHORT => stream.poll_write_short(cx, buf),
+            stream if buf.len() <= UNWRAPPED_BYTES_MAX => stream.poll_write_short(cx, buf),
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Gone => gone(),

@@ -6,7 +6,7 @@
 //! only messages. One request costs a few microseconds. It is made rarely: for peers that a drain
 //! waits for.
 
-use super::sock_diag::{self, Question, REQUEST, SOCK_DIAG_BY_FAMILY, u16_at, u32_at};
+use super::sock_diag::{self, DiagRequest, REQUEST, SOCK_DIAG_BY_FAMILY, u16_at, u32_at};
 use socket2::SockRef;
 use std::os::fd::AsFd;
 use std::{
@@ -40,7 +40,8 @@ impl NetlinkSocket {
         let number = self.asked.get().wrapping_add(1);
         self.asked.set(number);
         // Match every TCP state.
-        Question { flags: REQUEST, number, states: u32::MAX, local, peer, cookie }.send(netlink)?;
+        DiagRequest { flags: REQUEST, number, states: u32::MAX, local, peer, cookie }
+            .send(netlink)?;
         loop {
             let mut bytes = [0; 512];
             let message = sock_diag::receive(netlink, &mut bytes)?;

@@ -8,10 +8,10 @@ use super::{
 use std::time::Duration;
 
 /// Enough for the head of any browser, and hyper's own minimum.
-pub(super) const HEADER_BYTES_LEAST: usize = 8 * 1024;
+pub(super) const HEADER_BYTES_MIN: usize = 8 * 1024;
 
 /// The kernel counts in seconds.
-pub(super) const TCP_KEEPALIVE_LEAST: Duration = Duration::from_secs(1);
+pub(super) const TCP_KEEPALIVE_MIN: Duration = Duration::from_secs(1);
 
 impl Settings {
     /// Treats a zero that was set in code as the environment does: an optional time of zero is
@@ -26,7 +26,7 @@ impl Settings {
     ///
     /// # Errors
     /// [`SettingsError`] with the setting, its value and its minimum.
-    pub(crate) fn check_least(&self) -> Result<(), SettingsError> {
+    pub(crate) fn check_minimums(&self) -> Result<(), SettingsError> {
         let limits = &self.limits;
         let counts = [
             ("connections-max", "limits.connections_max", limits.connections_max, 1),
@@ -34,7 +34,7 @@ impl Settings {
                 "header-bytes-max",
                 "limits.header_bytes_max",
                 limits.header_bytes_max,
-                HEADER_BYTES_LEAST,
+                HEADER_BYTES_MIN,
             ),
             ("headers-max", "limits.headers_max", limits.headers_max, 1),
             ("http2-streams-max", "limits.http2_streams_max", limits.http2_streams_max as usize, 1),
@@ -63,7 +63,7 @@ impl Settings {
             }
         }
         if let Some(silence) = self.tcp_keepalive
-            && silence < TCP_KEEPALIVE_LEAST
+            && silence < TCP_KEEPALIVE_MIN
         {
             return Err(self.refused(
                 "tcp-keepalive",

@@ -134,17 +134,17 @@ impl Settings {
         let own_addresses = std::mem::take(&mut settings.main_addresses);
         let own_hosts = std::mem::take(&mut settings.internal_hosts);
         for setting in SETTINGS {
-            let rival = |given: &dyn Fn(&Setting) -> Vec<String>| {
-                setting.rival().is_some_and(|rival| !given(rival).is_empty())
+            let alternative = |given: &dyn Fn(&Setting) -> Vec<String>| {
+                setting.alternative().is_some_and(|alternative| !given(alternative).is_empty())
             };
             let by_flag = flag(setting);
             if !by_flag.is_empty() {
-                if !(setting.is_port() && rival(&flag)) {
+                if !(setting.is_port() && alternative(&flag)) {
                     settings.apply(setting, &format!("--{}", setting.flag), &by_flag, |value| {
                         vec![value.to_owned()]
                     })?;
                 }
-            } else if !(rival(&flag) || setting.is_port() && rival(&variable)) {
+            } else if !(alternative(&flag) || setting.is_port() && alternative(&variable)) {
                 settings.apply(setting, setting.variable, &variable(setting), |value| {
                     setting.split(value)
                 })?;

@@ -19,7 +19,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(span)
 }
 
-pub(super) fn parse_some_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_positive_duration(text: &str) -> Result<Duration, String> {
     let span = parse_duration(text)?;
     if span.is_zero() {
         return Err("must be longer than 0s".to_owned());

@@ -2,10 +2,10 @@
 
 use super::{
     Settings,
-    least::{HEADER_BYTES_LEAST, TCP_KEEPALIVE_LEAST},
+    least::{HEADER_BYTES_MIN, TCP_KEEPALIVE_MIN},
     parse::{
         parse_address, parse_count, parse_duration, parse_half_close, parse_host_name, parse_mode,
-        parse_port, parse_some_duration, parse_switch,
+        parse_port, parse_positive_duration, parse_switch,
     },
 };
 use crate::runtime::ListenAddress;
@@ -35,7 +35,7 @@ impl Setting {
     }
 
     /// For a port the address that overrides it; for an address the port that it overrides.
-    pub(super) fn rival(&self) -> Option<&'static Self> {
+    pub(super) fn alternative(&self) -> Option<&'static Self> {
         let flag = match self.flag {
             "port" => "addr",
             "addr" => "port",
@@ -236,7 +236,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "32768",
         help: "Maximum size of a request head in bytes; a larger one gets a 431",
         apply: |settings, value| {
-            parse_count(value, HEADER_BYTES_LEAST, 1024 * 1024)
+            parse_count(value, HEADER_BYTES_MIN, 1024 * 1024)
                 .map(|count| settings.limits.header_bytes_max = count)
         },
     },
@@ -257,7 +257,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "60s",
         help: "Maximum time from the accept of a connection to its first byte; then it is closed",
         apply: |settings, value| {
-            parse_some_duration(value).map(|span| settings.limits.first_byte_timeout = span)
+            parse_positive_duration(value).map(|span| settings.limits.first_byte_timeout = span)
         },
     },
     Setting {
@@ -267,7 +267,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "10s",
         help: "Maximum time from the first byte of a request head to its last; then the client gets a 408",
         apply: |settings, value| {
-            parse_some_duration(value).map(|span| settings.limits.header_timeout = span)
+            parse_positive_duration(value).map(|span| settings.limits.header_timeout = span)
         },
     },
     Setting {
@@ -277,7 +277,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "30s",
         help: "Maximum time without a byte sent while a response is waiting to be sent; then the response is aborted",
         apply: |settings, value| {
-            parse_some_duration(value).map(|span| settings.limits.send_timeout = span)
+            parse_positive_duration(value).map(|span| settings.limits.send_timeout = span)
         },
     },
     Setting {
@@ -287,7 +287,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "30s",
         help: "Maximum time without a byte received while a handler waits for the body; then the client gets a 503",
         apply: |settings, value| {
-            parse_some_duration(value).map(|span| settings.limits.body_timeout = span)
+            parse_positive_duration(value).map(|span| settings.limits.body_timeout = span)
         },
     },
     Setting {
@@ -297,7 +297,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "620s",
         help: "Maximum idle time of a connection; must be longer than the idle timeout of any balancer",
         apply: |settings, value| {
-            parse_some_duration(value).map(|span| settings.limits.keep_alive = span)
+            parse_positive_duration(value).map(|span| settings.limits.keep_alive = span)
         },
     },
     Setting {
@@ -351,7 +351,7 @@ pub const SETTINGS: &[Setting] = &[
                connection is closed; at least 1s, 0s disables the probes",
         apply: |settings, value| {
             let silence = parse_duration(value)?;
-            if !silence.is_zero() && silence < TCP_KEEPALIVE_LEAST {
+            if !silence.is_zero() && silence < TCP_KEEPALIVE_MIN {
                 return Err("shorter than 1s".to_owned());
             }
             settings.tcp_keepalive = (!silence.is_zero()).then_some(silence);

@@ -27,9 +27,9 @@ use humantime::format_duration;
 use std::{io, sync::Arc, time::Duration};
 
 /// Interval of status checks once a stop was requested.
-const STATUS_EVERY: Duration = Duration::from_secs(1);
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause before an undelivered message is sent again.
-const AGAIN_AFTER: Duration = Duration::from_millis(250);
+const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// Time that the process takes to end after its bound: the watchdog's slack, and as much for the
 /// kernel.
 const EXIT_MARGIN: Duration = WATCHDOG_SLACK.saturating_mul(2);
@@ -43,14 +43,14 @@ pub(super) struct Notifier {
     /// Half of the manager's watchdog timeout.
     feed_every: Option<Duration>,
     pending: PendingMessages,
-    was_heard: bool,
+    was_delivered: bool,
 }
 
 impl Notifier {
     /// Returns a notifier that sends to `socket`, and feeds a watchdog with the timeout `watchdog`.
     pub(super) fn new(socket: NotifySocket, watchdog: Option<Duration>) -> Self {
         let feed_every = watchdog.map(|patience| (patience / 2).max(Duration::from_millis(1)));
-        Self { socket, feed_every, pending: PendingMessages::default(), was_heard: true }
+        Self { socket, feed_every, pending: PendingMessages::default(), was_delivered: true }
     }
 
     /// Sends notifications for as long as it is polled.
@@ -69,8 +69,8 @@ impl Notifier {
                 self.note(sent);
             }
             let wake = [
-                (!self.pending.unacked.is_empty()).then(|| now + AGAIN_AFTER),
-                (snapshot.phase >= Phase::LameDuck).then(|| now + STATUS_EVERY),
+                (!self.pending.unacked.is_empty()).then(|| now + RETRY_DELAY),
+                (snapshot.phase >= Phase::LameDuck).then(|| now + STATUS_INTERVAL),
                 self.feed_every.zip(fed).map(|(every, fed)| fed + every),
             ];
             let wake = wake.into_iter().flatten().min().unwrap_or(Moment::NEVER);
@@ -87,11 +87,11 @@ impl Notifier {
         match sent {
             Ok(()) => {
                 self.pending.unacked.clear();
-                self.was_heard = true;
+                self.was_delivered = true;
             }
             Err(error) => {
                 self.pending.status.clear();
-                if std::mem::replace(&mut self.was_heard, false) {
+                if std::mem::replace(&mut self.was_delivered, false) {
                     crate::log::warn!(%error, "cannot reach the service manager; retrying");
                 }
             }
@@ -140,7 +140,7 @@ impl StatusSnapshot {
 /// What was sent, and what is still to be sent.
 #[derive(Debug, Default)]
 struct PendingMessages {
-    told: Option<Phase>,
+    sent: Option<Phase>,
     status: String,
     /// Lines that must be delivered and were not yet, in order.
     unacked: Vec<String>,
@@ -152,8 +152,8 @@ impl PendingMessages {
         if snapshot.phase == Phase::Starting {
             return None;
         }
-        if self.told != Some(snapshot.phase) {
-            self.turn_to(snapshot);
+        if self.sent != Some(snapshot.phase) {
+            self.enter_phase(snapshot);
         }
         let mut lines = self.unacked.clone();
         let status = snapshot.status();
@@ -167,8 +167,8 @@ impl PendingMessages {
         (!lines.is_empty()).then(|| lines.join("\n") + "\n")
     }
 
-    fn turn_to(&mut self, snapshot: &StatusSnapshot) {
-        let earlier = self.told.replace(snapshot.phase);
+    fn enter_phase(&mut self, snapshot: &StatusSnapshot) {
+        let earlier = self.sent.replace(snapshot.phase);
         if snapshot.phase == Phase::Serving {
             self.unacked.push("READY=1".to_owned());
         }
@@ -200,7 +200,7 @@ mod tests {
     }
 
     /// Returns the next datagram and marks it as delivered.
-    fn tell(
+    fn deliver_next(
         pending: &mut PendingMessages,
         snapshot: &StatusSnapshot,
         feeding: bool,
@@ -211,28 +211,28 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_before_serving_and_nothing_twice() {
+    fn nothing_is_sent_before_serving_and_nothing_twice() {
         let mut pending = PendingMessages::default();
-        assert_eq!(tell(&mut pending, &snapshot(Phase::Starting, None), true), None);
+        assert_eq!(deliver_next(&mut pending, &snapshot(Phase::Starting, None), true), None);
         let serving = snapshot(Phase::Serving, None);
         assert_eq!(
-            tell(&mut pending, &serving, true).unwrap(),
+            deliver_next(&mut pending, &serving, true).unwrap(),
             "READY=1\nSTATUS=serving\nWATCHDOG=1\n"
         );
-        assert_eq!(tell(&mut pending, &serving, false), None);
+        assert_eq!(deliver_next(&mut pending, &serving, false), None);
         assert_eq!(
-            tell(&mut pending, &snapshot(Phase::LameDuck, Some(24)), false).unwrap(),
+            deliver_next(&mut pending, &snapshot(Phase::LameDuck, Some(24)), false).unwrap(),
             "STOPPING=1\nEXTEND_TIMEOUT_USEC=25000000\nSTATUS=lame_duck: 2 in flight, 3 connections, at most 24s left\n"
         );
-        assert_eq!(tell(&mut pending, &snapshot(Phase::LameDuck, Some(24)), false), None);
+        assert_eq!(deliver_next(&mut pending, &snapshot(Phase::LameDuck, Some(24)), false), None);
         assert_eq!(
-            tell(&mut pending, &snapshot(Phase::Draining, Some(19)), true).unwrap(),
+            deliver_next(&mut pending, &snapshot(Phase::Draining, Some(19)), true).unwrap(),
             "EXTEND_TIMEOUT_USEC=20000000\nSTATUS=draining: 2 in flight, 3 connections, at most 19s left\nWATCHDOG=1\n"
         );
     }
 
     #[test]
-    fn what_must_be_heard_is_said_again_until_it_was_taken_or_is_not_true_any_more() {
+    fn a_required_line_is_resent_until_delivered_or_no_longer_true() {
         let mut pending = PendingMessages::default();
         let serving = snapshot(Phase::Serving, None);
         assert!(pending.next(&serving, false).unwrap().starts_with("READY=1\n"));
@@ -247,27 +247,27 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_before_serving_is_told_and_was_never_ready() {
-        let told =
+    fn a_stop_before_serving_is_sent_without_ready() {
+        let sent =
             PendingMessages::default().next(&snapshot(Phase::CleaningUp, Some(6)), false).unwrap();
-        assert!(told.starts_with("STOPPING=1\nEXTEND_TIMEOUT_USEC=7000000\n"), "{told}");
+        assert!(sent.starts_with("STOPPING=1\nEXTEND_TIMEOUT_USEC=7000000\n"), "{sent}");
     }
 
     #[test]
-    fn a_wedged_worker_is_named_and_not_covered_up() {
+    fn a_wedged_worker_is_named_and_stops_the_watchdog_messages() {
         let mut pending = PendingMessages::default();
-        tell(&mut pending, &snapshot(Phase::Serving, None), true);
+        deliver_next(&mut pending, &snapshot(Phase::Serving, None), true);
         let wedged = StatusSnapshot {
             wedged: Some("worker 0 has not run".to_owned()),
             ..snapshot(Phase::Serving, None)
         };
         assert_eq!(
-            tell(&mut pending, &wedged, true).unwrap(),
+            deliver_next(&mut pending, &wedged, true).unwrap(),
             "STATUS=serving: worker 0 has not run\n"
         );
-        assert_eq!(tell(&mut pending, &wedged, true), None);
+        assert_eq!(deliver_next(&mut pending, &wedged, true), None);
         assert_eq!(
-            tell(&mut pending, &snapshot(Phase::Serving, None), true).unwrap(),
+            deliver_next(&mut pending, &snapshot(Phase::Serving, None), true).unwrap(),
             "STATUS=serving\nWATCHDOG=1\n"
         );
     }

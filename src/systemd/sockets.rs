@@ -26,7 +26,7 @@ const INTERNAL: &str = "internal";
 
 /// A descriptor inherited from the manager.
 #[derive(Debug)]
-pub(super) struct Handed {
+pub(super) struct InheritedSocket {
     number: usize,
     name: String,
     descriptor: OwnedFd,
@@ -59,7 +59,7 @@ fn inspected() -> &'static Result<usize, String> {
 }
 
 /// Returns the sockets of this process's environment on the first call; later calls return none.
-pub(super) fn take() -> Result<Vec<Handed>, String> {
+pub(super) fn take() -> Result<Vec<InheritedSocket>, String> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
 
     let number = inspected().clone()?;
@@ -71,7 +71,7 @@ pub(super) fn take() -> Result<Vec<Handed>, String> {
     Ok(descriptors
         .into_iter()
         .enumerate()
-        .map(|(n, (name, descriptor))| Handed {
+        .map(|(n, (name, descriptor))| InheritedSocket {
             number: FIRST + n,
             name: name.unwrap_or_default(),
             descriptor: descriptor.into_std(),
@@ -81,17 +81,17 @@ pub(super) fn take() -> Result<Vec<Handed>, String> {
 
 /// Replaces the configured addresses by the inherited sockets.
 pub(super) fn inherit(
-    handed: Vec<Handed>,
+    handed: Vec<InheritedSocket>,
     settings: &mut Settings,
     network: &OsNetwork,
 ) -> Result<(), String> {
     let (mut main, mut internal) = (Vec::new(), None);
-    for Handed { number, name, descriptor } in handed {
-        let audience = if name == INTERNAL { ServerRole::Internal } else { ServerRole::Main };
-        let address = network.inherit(audience, descriptor).map_err(|error| {
+    for InheritedSocket { number, name, descriptor } in handed {
+        let role = if name == INTERNAL { ServerRole::Internal } else { ServerRole::Main };
+        let address = network.inherit(role, descriptor).map_err(|error| {
             format!("cannot use descriptor {number} ({name:?}) from LISTEN_FDS: {error}")
         })?;
-        match audience {
+        match role {
             ServerRole::Main => main.push(address),
             ServerRole::Internal if internal.is_none() => internal = Some(address),
             ServerRole::Internal => {

@@ -61,7 +61,7 @@ enum Root {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Main {
     Reserved,
-    AskedToListen,
+    Listening,
     Open,
     Quiesced,
     Gone,
@@ -177,11 +177,11 @@ impl Checker {
                     "P2: ports listen after all start hooks"
                 );
                 assert_eq!(self.main, Main::Reserved, "P2: ports listen once");
-                self.main = Main::AskedToListen;
+                self.main = Main::Listening;
             }
             Action::Abandon => {
                 assert!(
-                    matches!(self.main, Main::Reserved | Main::AskedToListen),
+                    matches!(self.main, Main::Reserved | Main::Listening),
                     "P1: what served is drained, not abandoned"
                 );
                 self.main = Main::Gone;
@@ -301,7 +301,7 @@ impl Checker {
         if phase == Phase::Serving {
             assert_eq!(
                 self.main,
-                Main::AskedToListen,
+                Main::Listening,
                 "P2: serving begins when every listener listens"
             );
             self.main = Main::Open;

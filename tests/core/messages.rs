@@ -4,7 +4,7 @@ use core::time::Duration;
 use lameduck::lifecycle::{Moment, Phase, Signal, StopReason, Verdict};
 
 #[test]
-fn every_phase_signal_reason_and_verdict_has_its_word() {
+fn every_phase_signal_reason_and_verdict_has_its_name() {
     let words = Phase::ALL.map(|phase| phase.to_string());
     assert_eq!(
         words,

@@ -21,7 +21,7 @@ enum Step {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Telling {
+enum NextEvent {
     Anything(usize),
     /// An event that a real host would report in this state.
     Sensible(HookResult),
@@ -47,13 +47,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn telling() -> impl Strategy<Value = Telling> {
+fn telling() -> impl Strategy<Value = NextEvent> {
     prop_oneof![
-        2 => any::<Index>().prop_map(|index| Telling::Anything(index.index(1 << 16))),
+        2 => any::<Index>().prop_map(|index| NextEvent::Anything(index.index(1 << 16))),
         6 => prop_oneof![8 => Just(HookResult::Done), 1 => Just(HookResult::Failed), 1 => Just(HookResult::BadSetting), 1 => Just(HookResult::Panicked)]
-            .prop_map(Telling::Sensible),
-        2 => Just(Telling::Nothing),
-        2 => any::<Index>().prop_map(|index| Telling::Signal(*index.get(&Signal::ALL))),
+            .prop_map(NextEvent::Sensible),
+        2 => Just(NextEvent::Nothing),
+        2 => any::<Index>().prop_map(|index| NextEvent::Signal(*index.get(&Signal::ALL))),
     ]
 }
 
@@ -130,15 +130,15 @@ proptest! {
     }
 }
 
-fn event_of(telling: Telling, model: &Model) -> Option<Event> {
+fn event_of(telling: NextEvent, model: &Model) -> Option<Event> {
     match telling {
-        Telling::Nothing => None,
-        Telling::Anything(index) => {
+        NextEvent::Nothing => None,
+        NextEvent::Anything(index) => {
             let events = events(model.hooks.len());
             Some(events[index % events.len()])
         }
-        Telling::Signal(signal) => Some(Event::StopRequested(StopReason::Signal(signal))),
-        Telling::Sensible(result) => Some(match model.current() {
+        NextEvent::Signal(signal) => Some(Event::StopRequested(StopReason::Signal(signal))),
+        NextEvent::Sensible(result) => Some(match model.current() {
             None if model.stop.is_some() || model.serving => {
                 Event::StopRequested(StopReason::Requested)
             }

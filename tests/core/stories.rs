@@ -70,7 +70,7 @@ fn hooks_that_share_a_clean_up_without_end_all_have_their_time() {
 /// already had its reason, so the failure was ignored like any further stop request. A process that
 /// refused its last clients for seconds would have exited with 0.
 #[test]
-fn a_task_that_fails_during_the_shutdown_is_told_by_the_exit() {
+fn a_task_that_fails_during_the_shutdown_sets_the_exit_code() {
     let mut life = Run::serving(Plan::default(), &[]);
     life.tell(signal(Signal::Terminate));
     let left = life.time_left();
@@ -95,7 +95,7 @@ fn a_task_that_fails_during_the_shutdown_is_told_by_the_exit() {
 /// The opposite of the story above: a cancelled task may end with an error such as "cancelled".
 /// That is no failure of the service.
 #[test]
-fn a_task_that_fails_after_it_was_cancelled_failed_nobody() {
+fn a_task_that_fails_after_it_was_cancelled_is_no_failure() {
     let mut life = Run::serving(Plan::default(), &[]);
     life.tell(signal(Signal::Terminate));
     life.time_out();
@@ -127,7 +127,7 @@ fn a_hook_that_begins_too_late_is_not_given_time_past_the_deadline() {
 
 /// `NEVER` stays `NEVER` whatever is subtracted or added, and other moments stop at the epoch.
 #[test]
-fn nothing_comes_before_the_epoch_and_never_has_no_eve() {
+fn moments_stop_at_the_epoch_and_never_stays_never() {
     assert_eq!(Moment::NEVER.minus(SECOND), Moment::NEVER);
     assert_eq!(Moment::NEVER + Duration::MAX, Moment::NEVER);
     assert_eq!(Moment::EPOCH + Duration::MAX, Moment::NEVER);

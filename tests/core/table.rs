@@ -250,7 +250,7 @@ fn the_diagram_of_all_states_is_reviewed() {
 }
 
 #[test]
-fn an_ignored_event_leads_nowhere_and_asks_for_nothing() {
+fn an_ignored_event_changes_no_state_and_returns_no_action() {
     for Section { from, rows, .. } in sections(3) {
         for row in rows.iter().filter(|row| row.outcome == Some(Outcome::Ignored)) {
             assert_eq!((&row.to, row.actions.as_str()), (&from, ""), "{}", triggers(&row.triggers));

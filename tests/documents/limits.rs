@@ -32,20 +32,21 @@ const SOURCES: [&str; 7] = [
 ];
 
 /// Constants there that bound nothing that a client does, each with its reason.
-const OTHERS: [(&str, &str); 16] = [
+const OTHERS: [(&str, &str); 17] = [
     ("UNDECIDED_MAX", "follows from the preface of HTTP/2"),
-    ("LAST_TURNS", "polls of a task that is cut"),
+    ("POLLS_BEFORE_CUT", "polls of a task that is cut"),
     ("SWEEP", "how often due connections are looked for"),
     ("SWEEP_STOPPING", "the same"),
-    ("SWEEP_LEAST", "the same"),
-    ("LOOK_LEAST", "how often room is looked for"),
-    ("LOOK_FIRST", "how often handshakes are looked for"),
-    ("LOOK_MAX", "the same"),
-    ("SHELF_BYTES", "an arena for heads, whose bytes are bounded elsewhere"),
-    ("SHORT", "which system call is used"),
+    ("SWEEP_STOPPING_LEAST", "the same"),
+    ("SEARCH_LEAST", "how often room is looked for"),
+    ("SEARCH_MOST", "the same"),
+    ("FIRST_CHECK_AFTER", "how often handshakes are looked for"),
+    ("CHECK_INTERVAL_MAX", "the same"),
+    ("HEAD_BUF_SIZE", "an arena for heads, whose bytes are bounded elsewhere"),
+    ("UNWRAPPED_BYTES_MAX", "which system call is used"),
     ("CUT_MAX", "the host's wait for its own threads"),
     ("CUT_LEAST", "the same"),
-    ("TCP_KEEPALIVE_LEAST", "the unit of the kernel"),
+    ("TCP_KEEPALIVE_MIN", "the unit of the kernel"),
     ("TICK", "the wedge detector's"),
     ("FINISH_MAX", "the app's own end"),
     ("BUCKETS", "a histogram's"),
@@ -120,7 +121,7 @@ fn is_limit(constant: &Constant) -> bool {
     ];
     constant.file == "http/server/limits.rs"
         || constant.name.split('_').any(|word| words.contains(&word))
-        || ["SETTLE_UNKNOWN", "SPARE_DESCRIPTORS", "TICK", "SHORT"]
+        || ["SETTLE_UNKNOWN", "SPARE_DESCRIPTORS", "TICK", "UNWRAPPED_BYTES_MAX"]
             .contains(&constant.name.as_str())
 }
 

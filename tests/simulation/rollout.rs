@@ -5,11 +5,11 @@ use crate::stage::twice;
 use lameduck::lifecycle::Plan;
 use lameduck_sim::{
     network::{TurmoilNetWorld, TurmoilWorld, World},
-    rollout::{Rolled, Rollout},
+    rollout::{Rollout, RolloutOutcome},
 };
 use std::time::Duration;
 
-fn roll<W: World>(rollout: &Rollout) -> Rolled {
+fn roll<W: World>(rollout: &Rollout) -> RolloutOutcome {
     let rolled = twice("a rolling restart", || rollout.run::<W>(), |rolled| rolled.trace.clone());
     assert!(rolled.ended.is_ok(), "{:?}", rolled.ended);
     assert_eq!(rolled.codes, [0, 0, 0], "every process that was replaced exited clean");

@@ -30,7 +30,7 @@ pub(super) fn explore(args: &Args) -> io::Result<Held> {
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&stop))?;
 
     let seeds = if args.time.is_some() { args.seeds.start..u64::MAX } else { args.seeds.clone() };
-    let life = SignOfLife::new(args.time.is_none().then(|| seeds.end - seeds.start));
+    let life = Progress::new(args.time.is_none().then(|| seeds.end - seeds.start));
     let (began, cpu) = (Instant::now(), cpu_time());
     let on_progress = || {
         life.one_more(began.elapsed());
@@ -69,13 +69,13 @@ pub(super) fn explore(args: &Args) -> io::Result<Held> {
 }
 
 /// Shows the progress: as a bar on a terminal, otherwise as a line at intervals.
-struct SignOfLife {
+struct Progress {
     bar: Option<ProgressBar>,
     played: AtomicU64,
     lines: AtomicU64,
 }
 
-impl SignOfLife {
+impl Progress {
     fn new(length: Option<u64>) -> Self {
         let bar = io::stderr().is_terminal().then(|| match length {
             Some(length) => ProgressBar::new(length).with_style(

@@ -19,20 +19,20 @@ const GOAWAY_BYTES: usize = 8;
 
 /// Passes all bytes through, and records each GOAWAY frame that it reads.
 #[derive(Debug)]
-pub(super) struct Goodbye<Io> {
+pub(super) struct GoawayRecorder<Io> {
     io: Io,
     client_id: ClientId,
     connection: u64,
     frames: Frames,
 }
 
-impl<Io> Goodbye<Io> {
+impl<Io> GoawayRecorder<Io> {
     pub(super) const fn new(io: Io, client_id: ClientId, connection: u64) -> Self {
         Self { io, client_id, connection, frames: Frames::new() }
     }
 }
 
-impl<Io: AsyncRead + Unpin> AsyncRead for Goodbye<Io> {
+impl<Io: AsyncRead + Unpin> AsyncRead for GoawayRecorder<Io> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -55,7 +55,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Goodbye<Io> {
     }
 }
 
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Goodbye<Io> {
+impl<Io: AsyncWrite + Unpin> AsyncWrite for GoawayRecorder<Io> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -75,7 +75,7 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Goodbye<Io> {
 
 /// Content of a GOAWAY frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Farewell {
+struct CloseMode {
     last_stream: u32,
     code: u32,
 }
@@ -93,7 +93,7 @@ impl Frames {
         Self { kept: [0; HEADER_BYTES + GOAWAY_BYTES], seen: 0 }
     }
 
-    fn feed(&mut self, byte: u8) -> Option<Farewell> {
+    fn feed(&mut self, byte: u8) -> Option<CloseMode> {
         if let Some(place) = self.kept.get_mut(self.seen) {
             *place = byte;
         }
@@ -115,7 +115,7 @@ impl Frames {
                 self.kept[at + 3],
             ])
         };
-        (kind == GOAWAY && length >= GOAWAY_BYTES).then(|| Farewell {
+        (kind == GOAWAY && length >= GOAWAY_BYTES).then(|| CloseMode {
             last_stream: number(HEADER_BYTES) & 0x7fff_ffff,
             code: number(HEADER_BYTES + 4),
         })
@@ -124,7 +124,7 @@ impl Frames {
 
 #[cfg(test)]
 mod tests {
-    use super::{Farewell, Frames};
+    use super::{CloseMode, Frames};
 
     #[test]
     fn a_goaway_is_seen_between_other_frames() {
@@ -134,6 +134,6 @@ mod tests {
         bytes.extend([0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
         let mut frames = Frames::new();
         let seen: Vec<_> = bytes.into_iter().filter_map(|byte| frames.feed(byte)).collect();
-        assert_eq!(seen, [Farewell { last_stream: 0x7fff_ffff, code: 2 }]);
+        assert_eq!(seen, [CloseMode { last_stream: 0x7fff_ffff, code: 2 }]);
     }
 }

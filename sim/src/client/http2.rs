@@ -2,7 +2,8 @@
 #![expect(clippy::disallowed_methods, reason = "hyper's timer here is the world's time")]
 
 use super::{
-    ClientId, Connect, How, RequestFailure, RequestSpec, ResponseSummary, goaway::Goodbye, http1,
+    ClientId, Connect, How, RequestFailure, RequestSpec, ResponseSummary, goaway::GoawayRecorder,
+    http1,
 };
 use crate::trace::Fnv64;
 use bytes::Bytes;
@@ -143,7 +144,7 @@ impl Link {
         let io = http1::connect(client_id, connect).await?;
         let executor = Tracked { tasks: tasks.clone(), over: over.clone() };
         let connection = client_id.connected();
-        let io = TokioIo::new(Goodbye::new(io, client_id.clone(), connection));
+        let io = TokioIo::new(GoawayRecorder::new(io, client_id.clone(), connection));
         let mut builder = Builder::new(executor.clone());
         builder.timer(WorldTimer);
         if window.is_some() {

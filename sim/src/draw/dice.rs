@@ -17,7 +17,7 @@ impl Dice {
     }
 
     /// Creates independent dice for the extra load.
-    pub(super) const fn of_company(seed: u64) -> Self {
+    pub(super) const fn of_extras(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0xc03_9a47)), thrown: 0 }
     }
 

@@ -47,7 +47,7 @@ struct Features {
     long_service: bool,
     torn: bool,
     no_descriptors: bool,
-    others_abort: bool,
+    accepts_aborted: bool,
     reset_all: bool,
 }
 
@@ -71,7 +71,7 @@ impl Features {
             long_service: dice.one_in(4),
             torn: dice.one_in(6),
             no_descriptors: dice.one_in(7),
-            others_abort: dice.one_in(12),
+            accepts_aborted: dice.one_in(12),
             reset_all: dice.one_in(16),
         }
     }
@@ -138,7 +138,7 @@ pub fn draw(seed: u64) -> Scenario {
     if scenario.clients.iter().any(stands_still) && dice.one_in(2) {
         scenario.request_timeout_ms = None;
     }
-    extras::draw(&mut Dice::of_company(seed), &mut scenario, &edges);
+    extras::draw(&mut Dice::of_extras(seed), &mut scenario, &edges);
     latecomers::draw(&mut Dice::of_latecomers(seed), &mut scenario, &edges);
     limits(&mut Dice::of_limits(seed), &mut scenario);
     scenario
@@ -201,7 +201,7 @@ fn faults(dice: &mut Dice, features: Features, edges: &Edges, clients: &[Client]
         };
         faults.push(Fault::NoDescriptors { at_ms, for_ms: dice.pick(&[25, 60, 100, 400]) });
     }
-    if features.others_abort {
+    if features.accepts_aborted {
         faults.push(Fault::AcceptAborted);
     }
     if features.reset_all {

@@ -55,7 +55,7 @@ pub fn sometimes() -> &'static [Sometimes] {
         requests(&mut all);
         hooks(&mut all);
         company(&mut all);
-        meetings(&mut all);
+        coincidences(&mut all);
         all
     })
 }
@@ -255,7 +255,7 @@ fn company(all: &mut Vec<Sometimes>) {
     }
     for until in [Until::Stopping, Until::Draining, Until::Cancelled] {
         all.push(Sometimes::new(format!("task: told of {}", until.name()), move |coverage| {
-            coverage.task_told(until)
+            coverage.task_notified(until)
         }));
     }
     let mut state =
@@ -288,7 +288,7 @@ fn company(all: &mut Vec<Sometimes>) {
     });
 }
 
-fn meetings(all: &mut Vec<Sometimes>) {
+fn coincidences(all: &mut Vec<Sometimes>) {
     faults(all);
     let mut meets = |what: &str, test: fn(&Coverage<'_>) -> bool| {
         all.push(Sometimes::new(format!("meets: {what}"), test));
@@ -416,7 +416,9 @@ fn faults(all: &mut Vec<Sometimes>) {
             abort.text("phase") == Some("draining") && abort.text("path") == Some("/bytes")
         })
     });
-    fault("half a head in the internal server's close", |coverage| coverage.lurked());
+    fault("half a head in the internal server's close", |coverage| {
+        coverage.internal_close_waited()
+    });
     fault("a request cut in the instant of its deadline", |coverage| {
         coverage.history.scenario.request_timeout_ms.is_some_and(|ms| {
             coverage.history.server("handler begins").any(|record| {

@@ -36,7 +36,7 @@ mod runner;
 mod trial;
 
 pub use failure::Failure;
-pub use trial::{Told, Trial};
+pub use trial::{Received, Trial};
 
 use crate::{
     explore::{Exploration, Found, Runner, examine_by},
@@ -242,7 +242,7 @@ mod tests {
     use axum::Router;
 
     /// Returns the panic message of a run.
-    fn complaint(
+    fn panic_message(
         trials: impl FnOnce(
             Trials<lameduck::TowerService<Router>>,
         ) -> Trials<lameduck::TowerService<Router>>,
@@ -259,16 +259,19 @@ mod tests {
     fn what_would_prove_nothing_fails() {
         // A target without its slash, no request and no seed: each of these tests passed, although
         // it tested nothing. Such a mistake must fail, with its cause.
-        let said = complaint(|trials| trials.get("no slash here").seeds(0..1));
+        let said = panic_message(|trials| trials.get("no slash here").seeds(0..1));
         assert_eq!(said, "nobody can ask for \"no slash here\": a target begins with a slash");
-        assert!(complaint(|trials| trials.post("orders", "tea")).contains("\"orders\""));
-        assert!(complaint(|trials| trials.get("/two words")).contains("no path with a query"));
-        assert!(complaint(|trials| trials.get("/orders#first")).contains("no path with a query"));
+        assert!(panic_message(|trials| trials.post("orders", "tea")).contains("\"orders\""));
+        assert!(panic_message(|trials| trials.get("/two words")).contains("no path with a query"));
         assert!(
-            complaint(|trials| trials.seeds(0..1)).starts_with("nothing is asked of the service")
+            panic_message(|trials| trials.get("/orders#first")).contains("no path with a query")
+        );
+        assert!(
+            panic_message(|trials| trials.seeds(0..1))
+                .starts_with("nothing is asked of the service")
         );
         assert_eq!(
-            complaint(|trials| trials.get("/").seeds(0..0)),
+            panic_message(|trials| trials.get("/").seeds(0..0)),
             "no seed in 0..0: nothing would be tried"
         );
     }

@@ -3,7 +3,7 @@
 //! Most runs use the network that is close to Linux. One in five uses the other one, where each
 //! process has its own runtime, so that the tasks left at the exit can be counted.
 
-use super::{Setup, Told, Trial};
+use super::{Received, Setup, Trial};
 use crate::{
     network::{TurmoilNetWorld, TurmoilWorld},
     scenario::{Outcome, SERVER, Scenario, run_life},
@@ -35,7 +35,7 @@ pub(super) fn play<S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Outc
     let at_exit = move |trace: Trace| {
         let (holds, before) =
             std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Some(Err(why)) = holds.map(|holds| holds(&Told::by(&trace))) {
+        if let Some(Err(why)) = holds.map(|holds| holds(&Received::by(&trace))) {
             trace.record(SERVER, FLAW, &[("why", why.into())]);
         }
         async move {

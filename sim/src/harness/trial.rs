@@ -5,7 +5,7 @@ use lameduck::{Host, HttpService};
 use std::fmt;
 
 /// Condition on the service's state at the exit.
-pub(super) type AtExit = Box<dyn FnOnce(&Told) -> Result<(), String> + Send>;
+pub(super) type AtExit = Box<dyn FnOnce(&Received) -> Result<(), String> + Send>;
 
 /// A service under test.
 #[must_use = "it is what the setup returns"]
@@ -24,7 +24,7 @@ impl<S: HttpService> Trial<S> {
     /// checked at the moment of the exit: whatever has not been stored by then is lost.
     pub fn at_exit(
         mut self,
-        holds: impl FnOnce(&Told) -> Result<(), String> + Send + 'static,
+        holds: impl FnOnce(&Received) -> Result<(), String> + Send + 'static,
     ) -> Self {
         self.at_exit = Some(Box::new(holds));
         self
@@ -45,11 +45,11 @@ impl<S> fmt::Debug for Trial<S> {
 
 /// What the clients of a service have received.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct Received {
     records: Vec<Record>,
 }
 
-impl Told {
+impl Received {
     pub(super) fn by(trace: &Trace) -> Self {
         Self { records: trace.records() }
     }

@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const ERRORS_AN_INSTANT: u64 = 1_000;
 
 /// Partial reads, and partial writes, per connection. The limit keeps large transfers short.
-const TORN_MAX: u32 = 48;
+const PARTIAL_IO_MAX: u32 = 48;
 
 /// The faults of one host.
 #[derive(Debug)]
@@ -37,11 +37,11 @@ pub struct Faults {
     seed: Seed,
     draws: AtomicU64,
     /// The most bytes that a read or a write moves; `None` for no limit.
-    torn: Option<usize>,
+    part_max: Option<usize>,
     /// Spans in which accepts fail because descriptors have run out: from, until.
     out_of_descriptors: Vec<(Duration, Duration)>,
     /// Each accept fails once before it succeeds, as if a client had aborted its connection first.
-    others_abort: bool,
+    accepts_aborted: bool,
     /// Time of the last failed accept, and the number of failures at that time.
     failed: Mutex<(Duration, u64)>,
     breakable: Mutex<Vec<Weak<dyn Break>>>,
@@ -56,9 +56,9 @@ impl Faults {
             trace,
             seed,
             draws: AtomicU64::new(0),
-            torn: None,
+            part_max: None,
             out_of_descriptors: Vec::new(),
-            others_abort: false,
+            accepts_aborted: false,
             failed: Mutex::default(),
             breakable: Mutex::default(),
         }
@@ -66,31 +66,33 @@ impl Faults {
 
     /// Makes the first reads and writes of each connection move at most `bytes_max` bytes, and
     /// sometimes none.
-    pub const fn tear(&mut self, bytes_max: usize) {
-        self.torn = Some(bytes_max);
+    pub const fn partial_io(&mut self, bytes_max: usize) {
+        self.part_max = Some(bytes_max);
     }
 
     /// Makes accepts fail from `from` until `until`, in the world's time.
-    pub fn run_out(&mut self, from: Duration, until: Duration) {
+    pub fn fail_accepts(&mut self, from: Duration, until: Duration) {
         self.out_of_descriptors.push((from, until));
     }
 
     /// Makes each accept fail once before it succeeds.
     pub const fn abort_accepts(&mut self) {
-        self.others_abort = true;
+        self.accepts_aborted = true;
     }
 
     /// Resets every open connection, at both ends.
     pub fn reset_all(&self) {
         let all = std::mem::take(&mut *lock(&self.breakable));
-        let broken = all.iter().filter_map(Weak::upgrade).filter(|io| io.break_off()).count();
+        let broken = all.iter().filter_map(Weak::upgrade).filter(|io| io.reset()).count();
         self.trace.record(&self.name, "all reset", &[("connections", broken.into())]);
     }
 
     /// Returns how many of `bytes` are moved now; `None` if the call must return `Pending`.
-    fn part_of(&self, bytes: usize, torn: &mut u32) -> Option<usize> {
-        let Some(most) = self.torn.filter(|_| *torn < TORN_MAX) else { return Some(bytes) };
-        *torn += 1;
+    fn part_of(&self, bytes: usize, part_max: &mut u32) -> Option<usize> {
+        let Some(most) = self.part_max.filter(|_| *part_max < PARTIAL_IO_MAX) else {
+            return Some(bytes);
+        };
+        *part_max += 1;
         let chance = self.seed.nth(self.draws.fetch_add(1, Relaxed)) >> 8;
         if chance.is_multiple_of(5) {
             return None;
@@ -125,7 +127,7 @@ impl Faults {
 /// A connection that can be reset by [`Faults::reset_all`].
 trait Break: fmt::Debug + Send + Sync {
     /// Resets the connection. Returns false if that has already happened.
-    fn break_off(&self) -> bool;
+    fn reset(&self) -> bool;
 }
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -228,7 +230,7 @@ impl<L: Listener> Listener for FaultyListener<L> {
                 faults.note_failed("descriptors");
                 return Poll::Ready(Err(io::Error::other("too many open files")));
             }
-            if fresh && faults.others_abort {
+            if fresh && faults.accepts_aborted {
                 faults.note_failed("aborted");
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
@@ -291,7 +293,7 @@ impl<T> fmt::Debug for Breakable<T> {
 }
 
 impl<T: Transport> Break for Mutex<Breakable<T>> {
-    fn break_off(&self) -> bool {
+    fn reset(&self) -> bool {
         let (io, wakers) = {
             let mut shared = lock(self);
             (shared.io.take(), [shared.reader.take(), shared.writer.take()])

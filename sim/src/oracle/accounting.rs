@@ -21,12 +21,15 @@ use std::{collections::BTreeSet, time::Duration};
 const CUT: Duration = Duration::from_millis(50);
 
 /// Checks that the report's numbers add up and match the trace.
-pub(super) fn the_books_agree(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+pub(super) fn report_matches_the_trace(
+    history: &RunHistory<'_>,
+    report: &Report,
+) -> Result<(), String> {
     spans_are_the_phases(history, report)?;
     the_bound_is_the_plans(history, report)?;
-    failures_are_said(history, report)?;
+    failures_are_reported(history, report)?;
     connections_are_counted(history, report)?;
-    hooks_are_told_as_they_were(history, report)
+    hook_verdicts_match_the_trace(history, report)
 }
 
 /// Longest time that a shutdown may take by this scenario's plan.
@@ -97,7 +100,7 @@ fn a_cancelled_start_failed(history: &RunHistory<'_>, report: &Report) -> bool {
 }
 
 /// Checks the reason and the error of the report against the failures in the trace.
-fn failures_are_said(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+fn failures_are_reported(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
     let start_failed = report.hooks.iter().any(is_failed_start);
     let limit = Duration::from_millis(history.scenario.plan.start);
     let timed_out = history.began(Phase::Serving).is_none()
@@ -310,7 +313,10 @@ pub(super) fn is_http2(client: Option<&Client>) -> bool {
 }
 
 /// Checks that each outcome is counted for the requests that had it.
-pub(super) fn fates_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+pub(super) fn outcomes_are_counted(
+    history: &RunHistory<'_>,
+    report: &Report,
+) -> Result<(), String> {
     let tally = &report.requests;
     if tally.aborted != report.aborts.len() as u64 {
         return Err(format!(
@@ -341,8 +347,8 @@ pub(super) fn fates_are_counted(history: &RunHistory<'_>, report: &Report) -> Re
     }
     unread_is_not_finished(history, report)?;
     cut_short_is_reset(history)?;
-    aborts_are_as_old_as_they_were(history)?;
-    if !history.everybody_stays() || history.requests.iter().any(|observed| observed.end.is_none())
+    abort_ages_match_the_handlers(history)?;
+    if !history.all_clients_stay() || history.requests.iter().any(|observed| observed.end.is_none())
     {
         return Ok(());
     }
@@ -386,7 +392,7 @@ pub(super) fn fates_are_counted(history: &RunHistory<'_>, report: &Report) -> Re
 }
 
 /// Checks that each logged abort has the path and the age of a running handler.
-fn aborts_are_as_old_as_they_were(history: &RunHistory<'_>) -> Result<(), String> {
+fn abort_ages_match_the_handlers(history: &RunHistory<'_>) -> Result<(), String> {
     let others = |client: &Client| {
         matches!(client.request_kind, RequestKind::Get(_) | RequestKind::Post(..))
     };
@@ -462,7 +468,7 @@ fn unread_is_not_finished(history: &RunHistory<'_>, report: &Report) -> Result<(
 
 /// Checks that each hook's verdict matches the trace, and that no hook is given up too early or too
 /// late.
-fn hooks_are_told_as_they_were(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
+fn hook_verdicts_match_the_trace(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
     let shares = shares(history);
     let began = history.began(Phase::CleaningUp).map(|at| history.host(at)).unwrap_or_default();
     let plan = &history.scenario.plan;

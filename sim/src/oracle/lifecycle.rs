@@ -44,7 +44,7 @@ pub(super) fn a_lame_duck_serves(history: &RunHistory<'_>) -> Judgement {
     }
     announcements::closes_are_announced(history)?;
     if history.delivers() || (history.reaches() && history.resets()) {
-        nobody_is_refused(history)?;
+        no_connection_is_refused(history)?;
     }
     let served = history
         .requests
@@ -53,7 +53,7 @@ pub(super) fn a_lame_duck_serves(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::of(served.count()))
 }
 
-fn nobody_is_refused(history: &RunHistory<'_>) -> Result<(), String> {
+fn no_connection_is_refused(history: &RunHistory<'_>) -> Result<(), String> {
     let Some(serving) = history.began(Phase::Serving) else { return Ok(()) };
     let open_until = history.began(Phase::Draining).unwrap_or(Duration::MAX);
     for record in history.records.iter().filter(|record| record.event == "connect failed") {
@@ -71,9 +71,9 @@ fn nobody_is_refused(history: &RunHistory<'_>) -> Result<(), String> {
 }
 
 /// P12: a further SIGINT or SIGQUIT ends the current wait at once.
-pub(super) fn impatience_is_heard(history: &RunHistory<'_>) -> Judgement {
-    nobody_else_is_heard(history)?;
-    timing::lurkers_have_their_time(history)?;
+pub(super) fn an_interrupt_ends_the_wait(history: &RunHistory<'_>) -> Judgement {
+    nothing_else_ends_a_wait(history)?;
+    timing::internal_heads_have_their_time(history)?;
     let mut heard = 0;
     let mut hurried = false;
     for (place, signal) in history.impatient() {
@@ -104,7 +104,7 @@ pub(super) fn impatience_is_heard(history: &RunHistory<'_>) -> Judgement {
 
 /// Checks that, without a further SIGINT or SIGQUIT, a wait ends only when its time expires or when
 /// nothing is left to wait for. A hook is then given up only because its time expired.
-fn nobody_else_is_heard(history: &RunHistory<'_>) -> Result<(), String> {
+fn nothing_else_ends_a_wait(history: &RunHistory<'_>) -> Result<(), String> {
     if history.is_impatient() {
         return Ok(());
     }
@@ -142,7 +142,7 @@ fn is_flushing(history: &RunHistory<'_>, at: Duration) -> bool {
 }
 
 /// Checks that a further signal ends the close of the internal server when no stop hook is left.
-fn nothing_is_waited_for(
+fn the_internal_close_is_ended(
     history: &RunHistory<'_>,
     place: usize,
     at: Duration,
@@ -172,7 +172,7 @@ fn the_running_hook_is_given_up(
     let (before, after) = history.records.split_at(place);
     let hook = before.iter().rfind(of_a_stop).filter(|last| last.event == "hook begins");
     let Some(hook) = hook.and_then(|hook| hook.text("hook")) else {
-        return nothing_is_waited_for(history, place, at);
+        return the_internal_close_is_ended(history, place, at);
     };
     // The end of the hook, or the host's record of one that panicked, failed or was given up.
     let is_over = |record: &&Record| {

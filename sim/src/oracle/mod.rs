@@ -84,7 +84,11 @@ pub const ORACLES: &[Oracle] = &[
     },
     Oracle { promise: "P3", words: "alive to the last", judge: probes::alive_to_the_last },
     Oracle { promise: "P4", words: "a lame duck serves", judge: lifecycle::a_lame_duck_serves },
-    Oracle { promise: "P5", words: "one fate per request", judge: requests::one_fate_per_request },
+    Oracle {
+        promise: "P5",
+        words: "one fate per request",
+        judge: requests::one_outcome_per_request,
+    },
     Oracle {
         promise: "P6",
         words: "no straggler holds the exit",
@@ -103,11 +107,15 @@ pub const ORACLES: &[Oracle] = &[
         judge: requests::cancel_after_drain,
     },
     Oracle { promise: "P11", words: "hooks in pairs", judge: shutdown::hooks_in_pairs },
-    Oracle { promise: "P12", words: "impatience is heard", judge: lifecycle::impatience_is_heard },
+    Oracle {
+        promise: "P12",
+        words: "impatience is heard",
+        judge: lifecycle::an_interrupt_ends_the_wait,
+    },
     Oracle {
         promise: "P13",
         words: "the exit tells the truth",
-        judge: shutdown::the_exit_tells_the_truth,
+        judge: shutdown::the_exit_code_is_accurate,
     },
 ];
 

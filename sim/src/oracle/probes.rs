@@ -21,7 +21,9 @@ pub(super) fn ready_means_ready(history: &RunHistory<'_>) -> Judgement {
         let must_be_ready = serving.is_some_and(|serving| observed > serving)
             && left.is_none_or(|left| answered < left);
         match probe.number("status") {
-            Some(200) if may_be_ready && checks_say(history, observed, answered) == Some(false) => {
+            Some(200)
+                if may_be_ready && checks_pass(history, observed, answered) == Some(false) =>
+            {
                 return Err(format!(
                     "readiness asked for at {observed:?} was 200 while a check failed"
                 ));
@@ -32,7 +34,7 @@ pub(super) fn ready_means_ready(history: &RunHistory<'_>) -> Judgement {
             Some(status)
                 if status != 200
                     && must_be_ready
-                    && checks_say(history, observed, answered) == Some(true) =>
+                    && checks_pass(history, observed, answered) == Some(true) =>
             {
                 return Err(format!(
                     "readiness asked for at {observed:?} was {status} while Serving"
@@ -43,7 +45,7 @@ pub(super) fn ready_means_ready(history: &RunHistory<'_>) -> Judgement {
         }
         says_why(history, probe)?;
     }
-    it_has_started(history)?;
+    startup_is_reported(history)?;
     Ok(Exercise::of(judged))
 }
 
@@ -113,7 +115,7 @@ pub(super) fn serving_means_responding(history: &RunHistory<'_>) -> Judgement {
             && ends.is_none_or(|ends| observed <= ends);
         let must_serve = serving.is_some_and(|serving| observed > serving)
             && ends.is_none_or(|ends| answered < ends);
-        let checks = checks_say(history, observed, answered);
+        let checks = checks_pass(history, observed, answered);
         if status == 200 && hash != hash_of("serving\n") {
             return Err(format!(
                 "serving asked for at {observed:?} was 200, and the body does not say so"
@@ -145,7 +147,7 @@ pub(super) fn serving_means_responding(history: &RunHistory<'_>) -> Judgement {
 }
 
 /// Checks that `/startupz` shows whether the start has finished.
-fn it_has_started(history: &RunHistory<'_>) -> Result<(), String> {
+fn startup_is_reported(history: &RunHistory<'_>) -> Result<(), String> {
     let (Some(serving), left) =
         (history.began(Phase::Serving), history.left_serving().unwrap_or(Duration::MAX))
     else {
@@ -173,7 +175,7 @@ fn hash_of(text: &str) -> u64 {
 
 /// Whether all checks passed in their last run. Returns `None` if a check ran between the request
 /// and the response.
-fn checks_say(history: &RunHistory<'_>, observed: Duration, answered: Duration) -> Option<bool> {
+fn checks_pass(history: &RunHistory<'_>, observed: Duration, answered: Duration) -> Option<bool> {
     let mut all = true;
     for check in &history.scenario.checks {
         if history.host(Duration::from_millis(check.takes_ms)) > CHECK_TIMEOUT {

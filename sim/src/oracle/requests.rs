@@ -10,13 +10,13 @@ use lameduck::lifecycle::{ABORT_FLUSH, Phase};
 use std::{collections::BTreeMap, time::Duration};
 
 /// Longest wait for pending handshakes once new connections are kept out.
-const SETTLE_MAX: Duration = Duration::from_millis(250);
+const HANDSHAKE_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// Shortest time in which the end of a response is certain to be sent.
 const FLUSH: Duration = Duration::from_millis(20);
 
 /// Body size from which a head may be delayed by another stream for longer than the flush lasts.
-const BEYOND_THE_FLUSH: usize = 10_000;
+const LARGER_THAN_A_FLUSH: usize = 10_000;
 
 /// Roughly how long a client may make no progress in the drain.
 const PATIENCE_MS: u64 = 4_000;
@@ -31,25 +31,25 @@ const LATE: Duration = Duration::from_millis(10 + 1);
 const EARLY: Duration = Duration::from_micros(1);
 
 /// P5: every request has exactly one outcome, and a response that was cut does not look complete.
-pub(super) fn one_fate_per_request(history: &RunHistory<'_>) -> Judgement {
+pub(super) fn one_outcome_per_request(history: &RunHistory<'_>) -> Judgement {
     if let Some(report) = &history.outcome.report {
         let tally = &report.requests;
         let ended = tally.finished + tally.timed_out + tally.aborted + tally.gone;
         if tally.started != ended {
             return Err(format!("{} requests started and {ended} ended", tally.started));
         }
-        counts_agree(history, tally)?;
-        counts_agree_with_handlers(history, tally)?;
-        accounting::fates_are_counted(history, report)?;
+        counts_match_the_clients(history, tally)?;
+        counts_match_the_handlers(history, tally)?;
+        accounting::outcomes_are_counted(history, report)?;
     }
     timing::heads_have_their_time(history)?;
     timing::uploads_have_their_time(history)?;
     timing::readers_have_their_time(history)?;
-    timing::late_words_are_heard(history)?;
-    timing::nobody_comes_after_the_seal(history)?;
-    timing::the_gone_are_noticed(history)?;
+    timing::late_first_bytes_are_served(history)?;
+    timing::nothing_is_accepted_after_the_seal(history)?;
+    timing::departed_clients_are_noticed(history)?;
     for observed in &history.requests {
-        looks_whole_only_if_it_is(history, observed)?;
+        looks_complete_only_if_complete(history, observed)?;
         is_not_lost(history, observed)?;
         says_why(observed)?;
         is_not_cut_early(history, observed)?;
@@ -59,7 +59,10 @@ pub(super) fn one_fate_per_request(history: &RunHistory<'_>) -> Judgement {
 }
 
 /// Compares the host's counters with what the clients saw.
-fn counts_agree(history: &RunHistory<'_>, tally: &lameduck::RequestStats) -> Result<(), String> {
+fn counts_match_the_clients(
+    history: &RunHistory<'_>,
+    tally: &lameduck::RequestStats,
+) -> Result<(), String> {
     let ends = || history.requests.iter().filter_map(|observed| observed.end.as_ref());
     // A malformed request gets a response, but is not counted as a request.
     let answered = ends().filter(|(_, end)| matches!(end, RequestResult::Completed(status, _) if ![400, 408, 431].contains(status)));
@@ -81,8 +84,8 @@ fn counts_agree(history: &RunHistory<'_>, tally: &lameduck::RequestStats) -> Res
             && matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how.starts_with("reset"))
     });
     // With partial writes a 503 may be cut half way.
-    if history.everybody_stays()
-        && !history.is_torn()
+    if history.all_clients_stay()
+        && !history.has_partial_io()
         && !unended
         && !gave_up
         && !overtaken
@@ -96,7 +99,7 @@ fn counts_agree(history: &RunHistory<'_>, tally: &lameduck::RequestStats) -> Res
 }
 
 /// Compares the host's counters with what its handlers saw.
-fn counts_agree_with_handlers(
+fn counts_match_the_handlers(
     history: &RunHistory<'_>,
     tally: &lameduck::RequestStats,
 ) -> Result<(), String> {
@@ -221,7 +224,7 @@ fn events_end_at_the_drain(
     Ok(())
 }
 
-fn looks_whole_only_if_it_is(
+fn looks_complete_only_if_complete(
     history: &RunHistory<'_>,
     observed: &ObservedRequest,
 ) -> Result<(), String> {
@@ -263,12 +266,12 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     let Some(client) = history.client(observed) else { return Ok(()) };
     // If the response is aborted at the moment when its head is ready, the head is lost as well.
     let halved = matches!(
-        client.deed_of(&observed.target),
+        client.request_kind_of(&observed.target),
         RequestKind::Stuck(_, StuckResponse::Length | StuckResponse::Chunked)
             | RequestKind::Stream(_)
             | RequestKind::Events
             | RequestKind::Breaks
-            | RequestKind::Bytes(BEYOND_THE_FLUSH..)
+            | RequestKind::Bytes(LARGER_THAN_A_FLUSH..)
     );
     if halved && history.began(Phase::Cancelling).is_some_and(|cancelling| *at >= cancelling) {
         return Ok(());
@@ -300,7 +303,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     };
     // The host does not wait for the rest of a body that the handler does not read. The client gets
     // the response while it still uploads.
-    let unread = matches!(client.deed_of(&observed.target), RequestKind::Unread(_));
+    let unread = matches!(client.request_kind_of(&observed.target), RequestKind::Unread(_));
     let prompt =
         prompt || (unread && matches!(client.traffic, Traffic::Once(Pacing::SlowUpload(..))));
     if !lost || observed.head.is_some() || !prompt || !history.flushes() {
@@ -317,7 +320,8 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     // the drain is shorter than it, or a further SIGINT or SIGQUIT may have ended it.
     let settles = history.scenario.syn_filter == Filter::Available
         && !history.is_impatient()
-        && history.under_way() * 2 < history.world(SETTLE_MAX.min(history.scenario.plan().drain));
+        && history.under_way() * 2
+            < history.world(HANDSHAKE_WAIT_MAX.min(history.scenario.plan().drain));
     let fresh = observed.earlier == 0 && settles;
     if arrived_before || fresh {
         return Err(format!(
@@ -336,7 +340,7 @@ pub(super) fn a_deadline_per_request(history: &RunHistory<'_>) -> Judgement {
     let mut judged = 0;
     for observed in &history.requests {
         let Some(client) = history.client(observed) else { continue };
-        let work = match client.deed_of(&observed.target) {
+        let work = match client.request_kind_of(&observed.target) {
             RequestKind::Slow(ms) | RequestKind::Stuck(ms, StuckResponse::Nothing) => {
                 Duration::from_millis(*ms)
             }
@@ -394,7 +398,7 @@ fn handlers_have_their_time(
     timeout: Option<Duration>,
     cancelling: Duration,
 ) -> Result<(), String> {
-    if !history.everybody_stays() {
+    if !history.all_clients_stay() {
         return Ok(());
     }
     let mut ends: BTreeMap<u64, Duration> = BTreeMap::new();
@@ -469,10 +473,10 @@ pub(super) fn cancel_after_drain(history: &RunHistory<'_>) -> Judgement {
             ));
         }
     }
-    told_at_their_moments(history)?;
+    tasks_are_notified_on_time(history)?;
     aborted_in_time(history)?;
     timing::cancelled_on_time(history)?;
-    timing::tasks_are_told(history)?;
+    timing::tasks_are_notified(history)?;
     timing::nothing_is_left_behind(history)?;
     let first_hook = history
         .records
@@ -511,7 +515,7 @@ pub(super) fn cancel_after_drain(history: &RunHistory<'_>) -> Judgement {
 }
 
 /// Checks that tasks are notified of each shutdown step when it begins, and not before.
-fn told_at_their_moments(history: &RunHistory<'_>) -> Result<(), String> {
+fn tasks_are_notified_on_time(history: &RunHistory<'_>) -> Result<(), String> {
     let moments = [
         ("stopping", history.left_serving()),
         ("draining", history.began(Phase::Draining)),

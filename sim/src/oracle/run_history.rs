@@ -167,19 +167,19 @@ impl<'a> RunHistory<'a> {
 
     /// Whether the host's reads and writes are partial.
     #[must_use]
-    pub fn is_torn(&self) -> bool {
+    pub fn has_partial_io(&self) -> bool {
         self.scenario.faults.iter().any(|fault| matches!(fault, Fault::PartialIo { .. }))
     }
 
     /// Whether a client with an incomplete head delays the close of the internal server.
     #[must_use]
-    pub fn is_lurked_on(&self) -> bool {
+    pub fn has_slow_internal_client(&self) -> bool {
         self.scenario.clients.iter().any(|client| client.traffic == Traffic::InternalHalfHead)
     }
 
     /// Whether every client waits for its response, and the network delivers all the time.
     #[must_use]
-    pub fn everybody_stays(&self) -> bool {
+    pub fn all_clients_stay(&self) -> bool {
         let stays = |client: &Client| {
             !matches!(client.traffic, Traffic::Leaves { .. } | Traffic::Http2Leaves { .. })
         };
@@ -235,7 +235,7 @@ impl<'a> RunHistory<'a> {
     /// Returns the kind of a request.
     #[must_use]
     pub fn request_kind(&self, observed: &ObservedRequest) -> Option<&RequestKind> {
-        self.client(observed).map(|client| client.deed_of(&observed.target))
+        self.client(observed).map(|client| client.request_kind_of(&observed.target))
     }
 
     /// Whether there is time to flush a response before the remaining requests are aborted.
@@ -273,13 +273,13 @@ impl<'a> RunHistory<'a> {
         };
         let stops = self.records.iter().enumerate().filter(move |(_, record)| observed(record));
         stops
-            .skip(self.stops_heard_first())
+            .skip(self.initial_stops())
             .filter(|(_, record)| matches!(record.text("signal"), Some("SIGINT" | "SIGQUIT")))
     }
 
     /// Returns the number of stop requests that began the shutdown: zero if a failed start or task
     /// began it, otherwise one.
-    fn stops_heard_first(&self) -> usize {
+    fn initial_stops(&self) -> usize {
         let reason = self.outcome.report.as_ref().and_then(|report| report.reason);
         usize::from(!reason.is_some_and(super::accounting::is_failure))
     }
@@ -312,7 +312,7 @@ impl<'a> RunHistory<'a> {
 
     /// Whether anything except requests and idle connections may be running in the drain.
     #[must_use]
-    pub fn has_company(&self) -> bool {
+    pub fn has_long_running_work(&self) -> bool {
         let keeps = |client: &Client| {
             let lasts = |request_kind: &RequestKind| {
                 matches!(request_kind, RequestKind::Work(..) | RequestKind::Events)
@@ -343,7 +343,7 @@ impl<'a> RunHistory<'a> {
     /// Whether a further SIGINT or SIGQUIT may have ended a wait.
     #[must_use]
     pub fn is_impatient(&self) -> bool {
-        self.scenario.stops.len() > self.stops_heard_first()
+        self.scenario.stops.len() > self.initial_stops()
             && self
                 .scenario
                 .stops

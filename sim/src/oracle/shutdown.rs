@@ -21,7 +21,7 @@ const HEAD_GRACE: Duration = Duration::from_millis(1_000 + 20);
 /// plus a sweep.
 const QUIESCE: Duration = Duration::from_millis(70);
 /// A sweep, plus the interval at which acknowledged bytes are checked.
-const LOOKS: Duration = Duration::from_millis(20 + 50);
+const SWEEP_AND_ACK_CHECK: Duration = Duration::from_millis(20 + 50);
 /// Tolerance of a timer.
 const MOMENT: Duration = Duration::from_millis(2);
 
@@ -49,16 +49,16 @@ pub(super) fn no_straggler_holds_the_exit(history: &RunHistory<'_>) -> Judgement
         | Traffic::Upgraded { .. } => false,
     });
     silent_clients_are_bounded(history, span)?;
-    each_silent_client_is_let_go(history, draining)?;
-    timing::silence_has_its_time(history)?;
-    timing::the_silent_are_closed(history)?;
+    each_silent_client_is_disconnected(history, draining)?;
+    timing::silent_connections_have_their_grace(history)?;
+    timing::silent_connections_are_closed(history)?;
     timing::half_heads_are_refused(history)?;
     let since = draining.saturating_sub(history.under_way() * 2);
     let busy = history
         .requests
         .iter()
         .any(|observed| observed.end.as_ref().is_none_or(|(at, _)| *at > since));
-    if !simple || busy || history.has_company() || !history.delivers() {
+    if !simple || busy || history.has_long_running_work() || !history.delivers() {
         return Ok(Exercise::No);
     }
     // The host waits for a connection that is being established when the listeners close. The grace
@@ -106,7 +106,7 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
 
 /// Checks that a client which never completes a request is disconnected in its own time, whatever
 /// other clients do.
-fn each_silent_client_is_let_go(
+fn each_silent_client_is_disconnected(
     history: &RunHistory<'_>,
     draining: Duration,
 ) -> Result<(), String> {
@@ -243,7 +243,7 @@ pub(super) fn prompt(history: &RunHistory<'_>) -> Judgement {
                 && record.at < *at + span + history.under_way() * 2
         });
         let most = match phase {
-            Phase::Draining | Phase::Cancelling if history.has_company() => continue,
+            Phase::Draining | Phase::Cancelling if history.has_long_running_work() => continue,
             Phase::Draining if is_empty && !newcomers && history.delivers() => QUIESCE,
             // After a further SIGINT or SIGQUIT the drain does not wait for pending handshakes; the
             // cancel wait then does.
@@ -255,7 +255,9 @@ pub(super) fn prompt(history: &RunHistory<'_>) -> Judgement {
             {
                 MOMENT + QUIESCE.saturating_sub(history.span(Phase::Draining).unwrap_or_default())
             }
-            Phase::CleaningUp if history.scenario.hooks.is_empty() && !history.is_lurked_on() => {
+            Phase::CleaningUp
+                if history.scenario.hooks.is_empty() && !history.has_slow_internal_client() =>
+            {
                 GRACE + QUIESCE
             }
             Phase::Starting
@@ -272,7 +274,7 @@ pub(super) fn prompt(history: &RunHistory<'_>) -> Judgement {
         judged += 1;
     }
     hooks_follow_each_other(history)?;
-    nobody_waits_for_what_is_over(history)?;
+    phases_end_with_the_last_request(history)?;
     Ok(Exercise::of(judged))
 }
 
@@ -301,7 +303,7 @@ fn hooks_follow_each_other(history: &RunHistory<'_>) -> Result<(), String> {
 
 /// Checks that the drain and the cancel wait end soon after the last request has ended and no
 /// client connects any more.
-fn nobody_waits_for_what_is_over(history: &RunHistory<'_>) -> Result<(), String> {
+fn phases_end_with_the_last_request(history: &RunHistory<'_>) -> Result<(), String> {
     let simple = history.scenario.clients.iter().all(|client| {
         let asks = matches!(
             client.traffic,
@@ -342,7 +344,7 @@ fn nobody_waits_for_what_is_over(history: &RunHistory<'_>) -> Result<(), String>
         .iter()
         .any(|observed| observed.end.as_ref().is_none_or(|(at, _)| *at > cleaning_up));
     // Includes packets under way, a sweep, and the check for acknowledged bytes.
-    let most = last + history.under_way() * 3 + history.world(LOOKS);
+    let most = last + history.under_way() * 3 + history.world(SWEEP_AND_ACK_CHECK);
     let hangs = history.server("task ends").any(|record| record.text("how") == Some("dropped"));
     if simple && !unended && !hangs && history.delivers() && cleaning_up > most {
         return Err(format!(
@@ -395,12 +397,12 @@ pub(super) fn hooks_in_pairs(history: &RunHistory<'_>) -> Judgement {
             "start hooks that finished: {started:?}; stop hooks that ran: {stopped:?}"
         ));
     }
-    what_is_given_up_is_over(history)?;
+    given_up_hooks_do_not_go_on(history)?;
     Ok(Exercise::of(stopped.len()))
 }
 
 /// Checks that a stop hook which was given up does not go on while the next one runs.
-fn what_is_given_up_is_over(history: &RunHistory<'_>) -> Result<(), String> {
+fn given_up_hooks_do_not_go_on(history: &RunHistory<'_>) -> Result<(), String> {
     let given_up =
         |record: &Record| record.text("end").is_some_and(|end| end.starts_with("stop given up"));
     for (place, record) in history.records.iter().enumerate().filter(|(_, record)| given_up(record))
@@ -425,12 +427,12 @@ fn what_is_given_up_is_over(history: &RunHistory<'_>) -> Result<(), String> {
 }
 
 /// P13: the exit code follows from what happened.
-pub(super) fn the_exit_tells_the_truth(history: &RunHistory<'_>) -> Judgement {
+pub(super) fn the_exit_code_is_accurate(history: &RunHistory<'_>) -> Judgement {
     let (Some((_, code)), Some(report)) = (history.exit(), &history.outcome.report) else {
         return Ok(Exercise::No);
     };
     the_reason_is_the_first(history, report)?;
-    accounting::the_books_agree(history, report)?;
+    accounting::report_matches_the_trace(history, report)?;
     accounting::races_are_counted(history, report)?;
     accounting::unannounced_closes_are_counted(history, report)?;
     accounting::the_exit_follows(history)?;

@@ -166,7 +166,7 @@ pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> 
 
 /// Checks that background tasks begin with Serving, and that each is notified of the step that it
 /// waits for.
-pub(super) fn tasks_are_told(history: &RunHistory<'_>) -> Result<(), String> {
+pub(super) fn tasks_are_notified(history: &RunHistory<'_>) -> Result<(), String> {
     let serving = history.began(Phase::Serving);
     for task in &history.scenario.tasks {
         let of_it = |event: &'static str| {
@@ -195,7 +195,7 @@ pub(super) fn tasks_are_told(history: &RunHistory<'_>) -> Result<(), String> {
 
 /// Checks that a silent connection is not closed before its grace ends, and that a partial head is
 /// not refused before its time limit.
-pub(super) fn silence_has_its_time(history: &RunHistory<'_>) -> Result<(), String> {
+pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> Result<(), String> {
     if !history.resets() {
         return Ok(());
     }
@@ -250,7 +250,7 @@ pub(super) fn silence_has_its_time(history: &RunHistory<'_>) -> Result<(), Strin
 }
 
 /// Checks that a connection without a byte is closed after its timeout plus one sweep.
-pub(super) fn the_silent_are_closed(history: &RunHistory<'_>) -> Result<(), String> {
+pub(super) fn silent_connections_are_closed(history: &RunHistory<'_>) -> Result<(), String> {
     let (Some(timeout), true) =
         (first_byte_timeout(history), history.resets() && history.delivers())
     else {
@@ -405,7 +405,7 @@ pub(super) fn half_heads_are_refused(history: &RunHistory<'_>) -> Result<(), Str
 
 /// Checks that the internal server waits for a partial head up to its time limit. A further SIGTERM
 /// does not shorten that.
-pub(super) fn lurkers_have_their_time(history: &RunHistory<'_>) -> Result<(), String> {
+pub(super) fn internal_heads_have_their_time(history: &RunHistory<'_>) -> Result<(), String> {
     let (Some(cleaning_up), Some(stopped)) =
         (history.began(Phase::CleaningUp), history.began(Phase::Stopped))
     else {
@@ -451,7 +451,7 @@ pub(super) fn lurkers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
 }
 
 /// Checks that once the listeners are sealed no connection is accepted whose SYN arrives later.
-pub(super) fn nobody_comes_after_the_seal(history: &RunHistory<'_>) -> Result<(), String> {
+pub(super) fn nothing_is_accepted_after_the_seal(history: &RunHistory<'_>) -> Result<(), String> {
     let (near, far) = history.scenario.latency_ms;
     let sealed = history.scenario.syn_filter == Filter::Available
         && near == far
@@ -521,7 +521,7 @@ pub(super) fn heads_have_their_time(history: &RunHistory<'_>) -> Result<(), Stri
 }
 
 /// Checks that a request sent within the first-byte grace is served.
-pub(super) fn late_words_are_heard(history: &RunHistory<'_>) -> Result<(), String> {
+pub(super) fn late_first_bytes_are_served(history: &RunHistory<'_>) -> Result<(), String> {
     let (Some(draining), true) = (history.began(Phase::Draining), history.delivers()) else {
         return Ok(());
     };
@@ -558,7 +558,7 @@ pub(super) fn late_words_are_heard(history: &RunHistory<'_>) -> Result<(), Strin
 }
 
 /// Checks that a handler ends soon after its client has reset the connection.
-pub(super) fn the_gone_are_noticed(history: &RunHistory<'_>) -> Result<(), String> {
+pub(super) fn departed_clients_are_noticed(history: &RunHistory<'_>) -> Result<(), String> {
     for (n, client) in history.scenario.clients.iter().enumerate() {
         let (Traffic::Leaves { resets: true, .. }, true) = (client.traffic, history.resets())
         else {

@@ -150,11 +150,13 @@ fn faults(scenario: &Scenario, trace: &Trace) -> Faults {
     for fault in &scenario.faults {
         match fault {
             Fault::PartialIo { bytes } => {
-                faults.tear(usize::try_from(*bytes).unwrap_or(usize::MAX));
+                faults.partial_io(usize::try_from(*bytes).unwrap_or(usize::MAX));
             }
             Fault::NoDescriptors { at_ms, for_ms } => {
-                faults
-                    .run_out(Duration::from_millis(*at_ms), Duration::from_millis(at_ms + for_ms));
+                faults.fail_accepts(
+                    Duration::from_millis(*at_ms),
+                    Duration::from_millis(at_ms + for_ms),
+                );
             }
             Fault::AcceptAborted => faults.abort_accepts(),
             Fault::Hold { .. } | Fault::ResetAll { .. } => {}

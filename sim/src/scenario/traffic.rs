@@ -189,7 +189,7 @@ impl Client {
 
     /// Returns the request that has this target.
     #[must_use]
-    pub fn deed_of(&self, target: &str) -> &RequestKind {
+    pub fn request_kind_of(&self, target: &str) -> &RequestKind {
         self.then.as_ref().filter(|then| then.ask().target == target).unwrap_or(&self.request_kind)
     }
 

@@ -88,7 +88,7 @@ pub enum Kind {
     /// An open connection.
     Open,
     /// A request with a complete response.
-    Answered,
+    Completed,
     /// A request that got an error response: 408 or 503.
     Refused,
     /// A request without a complete response.

@@ -191,7 +191,7 @@ impl Connection {
             RequestResult::Completed(408 | 503, _) => {
                 (Kind::Refused, observed.head.map_or(0, |(_, status, _)| status).to_string())
             }
-            RequestResult::Completed(status, _) => (Kind::Answered, status.to_string()),
+            RequestResult::Completed(status, _) => (Kind::Completed, status.to_string()),
             RequestResult::Failed(how) => (Kind::Broken, how.clone()),
         };
         let path = observed.target.split('?').next().unwrap_or_default();

@@ -136,7 +136,7 @@ impl Picture {
                     "<line x1=\"{from:.1}\" y1=\"{middle:.1}\" x2=\"{to:.1}\" y2=\"{middle:.1}\" stroke=\"#9ca3af\" stroke-width=\"2\"/>"
                 );
             }
-            Kind::Answered => "#2f9e6e",
+            Kind::Completed => "#2f9e6e",
             Kind::Refused => "#d98a1f",
             Kind::Broken => "#d0413a",
             Kind::Hook => "#5b6ee1",

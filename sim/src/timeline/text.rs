@@ -88,7 +88,7 @@ const fn initial(phase: Phase) -> char {
 const fn shade(bar: &Bar) -> char {
     match bar.kind {
         Kind::Open => '─',
-        Kind::Answered | Kind::Hook => '█',
+        Kind::Completed | Kind::Hook => '█',
         Kind::Refused => '▒',
         Kind::Broken | Kind::HookBroken => '░',
     }

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_does_not_ask_for_openmetrics_gets_the_classic_format() {
+    fn a_request_that_does_not_accept_openmetrics_gets_the_classic_format() {
         for accept in [
             &[][..],
             &["*/*"],
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_of_nought_is_a_refusal_and_several_headers_are_one_list() {
+    fn a_weight_of_zero_is_a_refusal_and_several_headers_are_one_list() {
         assert_eq!(asked(&["application/openmetrics-text;q=0"]), Format::Classic);
         assert_eq!(asked(&["application/openmetrics-text;q=0.000, */*"]), Format::Classic);
         assert_eq!(asked(&["application/openmetrics-text;q=many"]), Format::Classic);

@@ -20,11 +20,11 @@ use std::{
 
 /// The binary, with what comes as its standard input as descriptor 3, and as its standard output as descriptor 4.
 fn handed(variables: &str, third: OwnedFd, fourth: Option<OwnedFd>) -> Command {
-    let become_it = format!("{variables} exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null");
+    let exec_service = format!("{variables} exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null");
     let mut command = Command::new("/bin/sh");
     command
         .env_clear()
-        .args(["-c", &become_it, env!("CARGO_BIN_EXE_lameduck")])
+        .args(["-c", &exec_service, env!("CARGO_BIN_EXE_lameduck")])
         .args(ANYWHERE)
         .arg("--lame-duck=0s");
     command

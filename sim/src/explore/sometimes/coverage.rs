@@ -32,7 +32,7 @@ impl<'a> Coverage<'a> {
             if let Some(span) = client.and_then(|n| spans.get_mut(n)) {
                 let (from, _) = span.unwrap_or((record.at, record.at));
                 *span = Some((from, record.at));
-            } else if let Some(by) = asked_by(record) {
+            } else if let Some(by) = stop_source(record) {
                 let phase = history.phases.iter().rfind(|(_, entered, _)| *entered < place);
                 stops.push((phase.map_or(Phase::Starting, |(phase, _, _)| *phase), by));
             }
@@ -178,7 +178,7 @@ impl<'a> Coverage<'a> {
         self.history.server("task ends").any(|record| record.text("how") == Some(how))
     }
 
-    pub(super) fn task_told(&self, of: Until) -> bool {
+    pub(super) fn task_notified(&self, of: Until) -> bool {
         self.history.server("task told").any(|record| record.text("of") == Some(of.name()))
     }
 
@@ -223,7 +223,7 @@ impl<'a> Coverage<'a> {
 
     pub(super) fn signal_at(&self, phase: Phase) -> bool {
         let Some(edge) = self.history.began(phase) else { return false };
-        let observed = self.history.records.iter().filter(|record| asked_by(record).is_some());
+        let observed = self.history.records.iter().filter(|record| stop_source(record).is_some());
         observed.skip(1).any(|record| record.at == edge)
     }
 
@@ -254,14 +254,14 @@ impl<'a> Coverage<'a> {
     }
 
     /// Whether the close of the internal server waited for a client.
-    pub(super) fn lurked(&self) -> bool {
+    pub(super) fn internal_close_waited(&self) -> bool {
         let (Some(from), Some(to)) =
             (self.history.began(Phase::CleaningUp), self.history.began(Phase::Stopped))
         else {
             return false;
         };
         self.history.scenario.hooks.is_empty()
-            && self.history.is_lurked_on()
+            && self.history.has_slow_internal_client()
             && to > from + Duration::from_millis(200)
     }
 
@@ -284,7 +284,7 @@ impl<'a> Coverage<'a> {
     }
 }
 
-fn asked_by(record: &Record) -> Option<StopBy> {
+fn stop_source(record: &Record) -> Option<StopBy> {
     if &*record.actor != SERVER || record.text("fate") == Some("no receiver") {
         return None;
     }

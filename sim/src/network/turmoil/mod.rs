@@ -76,7 +76,7 @@ enum What {
 impl TurmoilWorld {
     /// Runs `life` on the host called `host`, from the beginning of time and again after each
     /// [`bounce_at`](Self::bounce_at). The world does not wait for it.
-    pub fn spawn_life<F, J>(&mut self, host: &str, life: F)
+    pub fn spawn_restarting<F, J>(&mut self, host: &str, life: F)
     where
         F: Fn(TurmoilHost) -> J + 'static,
         J: Future<Output = ()> + Send + 'static,
@@ -89,7 +89,7 @@ impl TurmoilWorld {
         self.changes.push(Change { at, what: What::Crash(host.to_owned()) });
     }
 
-    /// Restarts a host. Only the jobs of [`spawn_life`](Self::spawn_life) run again.
+    /// Restarts a host. Only the jobs of [`spawn_restarting`](Self::spawn_restarting) run again.
     pub fn bounce_at(&mut self, at: Duration, host: &str) {
         self.changes.push(Change { at, what: What::Bounce(host.to_owned()) });
     }

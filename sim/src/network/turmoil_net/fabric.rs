@@ -104,7 +104,7 @@ impl Fabric {
     }
 
     /// Wakes the pump.
-    pub(super) fn stir(&self) {
+    pub(super) fn wake_pump(&self) {
         self.stirred.notify_one();
     }
 
@@ -138,7 +138,7 @@ impl Fabric {
     /// Closes a listener by retiring it.
     pub(super) fn retire(&self, address: SocketAddr, host: HostId, listener: TcpListener) {
         self.lock().retired.insert(address, (host, listener));
-        self.turn_away(address);
+        self.reset_queued(address);
     }
 
     /// Takes the retired listener at `address`, so that it can listen again.
@@ -147,7 +147,7 @@ impl Fabric {
     }
 
     /// Resets the connections in the queue of a retired listener.
-    fn turn_away(&self, address: SocketAddr) {
+    fn reset_queued(&self, address: SocketAddr) {
         loop {
             let accepted = {
                 let state = self.lock();
@@ -233,7 +233,7 @@ impl Pump {
             let now = Instant::now();
             self.deliver_released();
             self.deliver_due(now);
-            self.take_off(now);
+            self.send_egress(now);
             match self.in_flight.first_key_value().map(|((due, _), _)| *due) {
                 Some(due) if due <= now => {}
                 Some(due) => tokio::select! {
@@ -292,12 +292,12 @@ impl Pump {
         self.guard.deliver(flight.packet);
         // A handshake may have been in progress when the listener was retired.
         if let Some(address) = address {
-            self.fabric.turn_away(address);
+            self.fabric.reset_queued(address);
         }
     }
 
     /// Takes the packets that the kernels want to send, and draws a latency for each.
-    fn take_off(&mut self, now: Instant) {
+    fn send_egress(&mut self, now: Instant) {
         let mut packets = std::mem::take(&mut self.egress);
         packets.append(&mut self.fabric.lock().outbox);
         self.guard.egress_all(&mut packets);

@@ -110,7 +110,7 @@ impl World for TurmoilNetWorld {
         let guard = Arc::new(net.enter());
         let readiness_delay = Arc::new(ReadinessDelay::new(self.config.seed));
         let fabric = Arc::new(Fabric::new(&guard, Arc::clone(&readiness_delay)));
-        let _ending = Ending(Arc::clone(&fabric));
+        let _ending = FabricGuard(Arc::clone(&fabric));
         let pump = Pump::new(
             Arc::clone(&guard),
             Arc::clone(&fabric),
@@ -158,9 +158,9 @@ impl World for TurmoilNetWorld {
 }
 
 /// Ends the fabric when dropped, also during a panic.
-struct Ending(Arc<Fabric>);
+struct FabricGuard(Arc<Fabric>);
 
-impl Drop for Ending {
+impl Drop for FabricGuard {
     fn drop(&mut self) {
         self.0.end();
     }
@@ -233,7 +233,7 @@ impl HostNetwork for TurmoilNetHost {
     async fn connect(&self, host: &str, port: u16) -> io::Result<Self::Stream> {
         let name = host.to_owned();
         let connecting =
-            Seated::new(self.host.clone(), async move { TcpStream::connect((name, port)).await });
+            OnHost::new(self.host.clone(), async move { TcpStream::connect((name, port)).await });
         TurmoilNetStream::new(connecting.await??, self.host.clone())
     }
 }
@@ -258,7 +258,7 @@ impl Reservation for TurmoilNetReservation {
         let address = SocketAddr::new(host.ip, self.lease.address().port());
         let listener = match host.fabric.reinstate(address) {
             Some(listener) => listener,
-            None => Seated::new(host.clone(), TcpListener::bind(self.lease.address())).await??,
+            None => OnHost::new(host.clone(), TcpListener::bind(self.lease.address())).await??,
         };
         Ok(TurmoilNetListener::share(
             listener,
@@ -271,19 +271,19 @@ impl Reservation for TurmoilNetReservation {
 }
 
 /// A future that is polled and dropped with its host as the kernel's current host.
-struct Seated<F> {
+struct OnHost<F> {
     host: HostHandle,
     /// `None` only during `Drop`.
     future: Option<Pin<Box<F>>>,
 }
 
-impl<F> Seated<F> {
+impl<F> OnHost<F> {
     fn new(host: HostHandle, future: F) -> Self {
         Self { host, future: Some(Box::pin(future)) }
     }
 }
 
-impl<F: Future> Future for Seated<F> {
+impl<F: Future> Future for OnHost<F> {
     type Output = io::Result<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -299,7 +299,7 @@ impl<F: Future> Future for Seated<F> {
     }
 }
 
-impl<F> Drop for Seated<F> {
+impl<F> Drop for OnHost<F> {
     fn drop(&mut self) {
         if let Some(future) = self.future.take() {
             socket::close(&self.host, future);

@@ -37,7 +37,7 @@ impl HostHandle {
     fn attempt<R>(&self, operation: impl FnOnce() -> Poll<R>) -> io::Result<Poll<R>> {
         let polled = self.look(operation)?;
         if polled.is_ready() {
-            self.fabric.stir();
+            self.fabric.wake_pump();
         }
         Ok(polled)
     }
@@ -49,7 +49,7 @@ impl HostHandle {
 
 /// How a stream is closed on drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Farewell {
+enum CloseMode {
     /// With a FIN, or an RST if bytes are unread.
     Close,
     /// With an RST.
@@ -63,7 +63,7 @@ pub struct TurmoilNetStream {
     host: HostHandle,
     local: SocketAddr,
     peer: SocketAddr,
-    farewell: Farewell,
+    farewell: CloseMode,
     /// Bytes that were read from the kernel, but not yet by the owner.
     ///
     /// The kernel announces an opened window only after a read of half its buffer. A reader of
@@ -83,7 +83,7 @@ impl TurmoilNetStream {
                     host,
                     local,
                     peer,
-                    farewell: Farewell::Close,
+                    farewell: CloseMode::Close,
                     ahead: BytesMut::new(),
                     wakeup,
                 })
@@ -142,7 +142,7 @@ impl AsyncRead for TurmoilNetStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
-            if !self.wakeup.is_rung(cx.waker()) {
+            if !self.wakeup.is_ready(cx.waker()) {
                 return Poll::Pending;
             }
             let fabric = Arc::clone(&self.host.fabric);
@@ -152,7 +152,7 @@ impl AsyncRead for TurmoilNetStream {
             let read =
                 self.poll(|inner| inner.poll_read(&mut Context::from_waker(&events), &mut all));
             if read.is_pending() {
-                self.wakeup.muffle(cx.waker());
+                self.wakeup.clear_ready(cx.waker());
             }
             ready!(read)?;
             let (now, later) = all.filled().split_at(buffer.remaining().min(all.filled().len()));
@@ -226,14 +226,14 @@ impl Transport for TurmoilNetStream {
     }
 
     fn reset_on_drop(&mut self) {
-        self.farewell = Farewell::Reset;
+        self.farewell = CloseMode::Reset;
     }
 }
 
 impl Drop for TurmoilNetStream {
     fn drop(&mut self) {
         let Some(inner) = self.inner.take() else { return };
-        if self.farewell == Farewell::Reset || !self.ahead.is_empty() {
+        if self.farewell == CloseMode::Reset || !self.ahead.is_empty() {
             self.host.fabric.reset(self.local, self.peer);
         }
         close(&self.host, inner);

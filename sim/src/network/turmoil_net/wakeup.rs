@@ -69,7 +69,7 @@ impl Wakeup {
     }
 
     /// Returns whether a read may find bytes. If not, `listener` is woken at the next event.
-    pub(super) fn is_rung(&self, listener: &Waker) -> bool {
+    pub(super) fn is_ready(&self, listener: &Waker) -> bool {
         self.rung.load(Relaxed) || {
             self.listen(listener);
             false
@@ -77,7 +77,7 @@ impl Wakeup {
     }
 
     /// Notes that a read returned `Pending`; `listener` is woken at the next event.
-    pub(super) fn muffle(&self, listener: &Waker) {
+    pub(super) fn clear_ready(&self, listener: &Waker) {
         self.rung.store(false, Relaxed);
         self.listen(listener);
     }
