@@ -41,7 +41,7 @@ fn the_log_names_what_a_drain_waits_for_and_what_it_dropped() {
     }
     let dropped = |name: &str| {
         let of = |line: &&Value| {
-            line["message"].as_str().is_some_and(|said| said.starts_with("work that outlived"))
+            line["message"].as_str().is_some_and(|said| said.starts_with("background work dropped"))
         };
         lines
             .iter()

@@ -168,9 +168,10 @@ fn the_watchdog_is_not_fed_while_a_worker_is_wedged() {
 #[test]
 fn a_manager_that_cannot_be_told_costs_a_line_in_the_log() {
     let gone = scratch_path("nobody").display().to_string();
-    for (address, line) in
-        [(gone.as_str(), "does not hear us"), ("no/such/kind", "NOTIFY_SOCKET=no/such/kind")]
-    {
+    for (address, line) in [
+        (gone.as_str(), "cannot reach the service manager"),
+        ("no/such/kind", "NOTIFY_SOCKET=no/such/kind"),
+    ] {
         let mut service = start(&[("NOTIFY_SOCKET", address), ("WATCHDOG_USEC", "20000")]);
         service.wait_for_line(line);
         assert_eq!(service.get("/").status, 200);
@@ -193,7 +194,7 @@ fn a_manager_that_does_not_read_holds_nothing_up_and_hears_ready_once_it_does() 
     filler.set_nonblocking(true).unwrap();
     while filler.send_to(b"noise", &path).is_ok() {}
     let mut service = start(&[("NOTIFY_SOCKET", path.to_str().unwrap())]);
-    service.wait_for_line("does not hear us");
+    service.wait_for_line("cannot reach the service manager");
     assert_eq!(service.probe("/readiness").status, 200, "the internal thread is not held up");
     let mut buffer = [0; 4096];
     until("READY=1", || {
