@@ -37,7 +37,7 @@ use axum::{
     routing::get,
 };
 use lameduck::{
-    Check, Hook, Host, Settings,
+    Hook, Host, ReadinessCheck, RunOptions, Settings,
     cli::logging::{self, LogFormat},
 };
 use std::{
@@ -55,46 +55,42 @@ use tokio::{
 
 fn main() -> Result<(), String> {
     let log = logging::install(LogFormat::Auto, None)?;
-    lameduck::main(
-        || {
-            let pool = Pool::default();
-            let (opened, checked, broken) = (pool.clone(), pool.clone(), pool.clone());
-            let router = Router::new().route("/query/{ms}", get(query)).with_state(pool);
-            Ok(Host::builder()
-                .settings(Settings::from_env()?)
-                .hook(Hook::pair(
-                    "database",
-                    || async move { opened.open().await.map(|()| opened) },
-                    |opened| async move { opened.close().await },
-                ))
-                .readiness_check(
-                    Check::new("database", move || {
-                        let pool = checked.clone();
-                        async move { pool.ping().await }
-                    })
-                    .interval(Duration::from_millis(500)),
-                )
-                // The internal server takes additional routes; here, a switch for the simulated
-                // outage.
-                .internal_route("/outage", move |request| {
-                    // A GET changes nothing: a browser may send one for any web page.
-                    let is_down = if request.method() == Method::POST {
-                        broken.toggle_outage()
-                    } else {
-                        broken.is_down()
-                    };
-                    async move {
-                        Response::new(if is_down {
-                            "the database is down\n"
-                        } else {
-                            "the database is up\n"
-                        })
-                    }
+    lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || {
+        let pool = Pool::default();
+        let (opened, checked, broken) = (pool.clone(), pool.clone(), pool.clone());
+        let router = Router::new().route("/query/{ms}", get(query)).with_state(pool);
+        Ok(Host::builder(Settings::from_env()?)
+            .hook(Hook::pair(
+                "database",
+                || async move { opened.open().await.map(|()| opened) },
+                |opened| async move { opened.close().await },
+            ))
+            .readiness_check(
+                ReadinessCheck::new("database", move || {
+                    let pool = checked.clone();
+                    async move { pool.ping().await }
                 })
-                .tower(router))
-        },
-        |_| drop(log),
-    )
+                .interval(Duration::from_millis(500)),
+            )
+            // The internal server takes additional routes; here, a switch for the simulated
+            // outage.
+            .internal_route("/outage", move |request| {
+                // A GET changes nothing: a browser may send one for any web page.
+                let is_down = if request.method() == Method::POST {
+                    broken.toggle_outage()
+                } else {
+                    broken.is_down()
+                };
+                async move {
+                    Response::new(if is_down {
+                        "the database is down\n"
+                    } else {
+                        "the database is up\n"
+                    })
+                }
+            })
+            .serve(router))
+    })
 }
 
 async fn query(

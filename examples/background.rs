@@ -5,7 +5,7 @@
 //! - [`RequestContext::spawn`]: work that a request starts and that outlives its response. `POST
 //!   /orders` responds with 202 at once, and the confirmation is sent afterwards. A bare
 //!   `tokio::spawn` would lose it at exit.
-//! - [`Builder::background`](lameduck::Builder::background): a task that runs as long as the host.
+//! - [`Builder::background_task`](lameduck::Builder::background_task): a task that runs as long as the host.
 //!   It begins with Serving; if it fails, the host stops with exit code 1.
 //!
 //! The moment at which such a task should stop depends on where its work comes from:
@@ -34,7 +34,7 @@
 
 use axum::{Extension, Router, extract::State, http::StatusCode, routing::post};
 use lameduck::{
-    Host, RequestContext, Settings, TaskContext,
+    BackgroundTask, Host, RequestContext, RunOptions, Settings, TaskContext,
     cli::logging::{self, LogFormat},
 };
 use std::{
@@ -53,16 +53,12 @@ const JOB: Duration = Duration::from_millis(200);
 
 fn main() -> Result<(), String> {
     let log = logging::install(LogFormat::Auto, None)?;
-    lameduck::main(
-        || {
-            let router = Router::new().route("/orders", post(order)).with_state(Arc::default());
-            Ok(Host::builder()
-                .settings(Settings::from_env()?)
-                .background("jobs", work)
-                .tower(router))
-        },
-        |_| drop(log),
-    )
+    lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || {
+        let router = Router::new().route("/orders", post(order)).with_state(Arc::default());
+        Ok(Host::builder(Settings::from_env()?)
+            .background_task(BackgroundTask::new("jobs", work))
+            .serve(router))
+    })
 }
 
 async fn order(

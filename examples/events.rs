@@ -35,7 +35,7 @@ use axum::{
 };
 use futures_util::{Stream, StreamExt, stream};
 use lameduck::{
-    Host, RequestContext, Settings, StreamShutdown,
+    Host, RequestContext, RunOptions, Settings, StreamShutdown,
     cli::logging::{self, LogFormat},
 };
 use std::{convert::Infallible, time::Duration};
@@ -44,16 +44,13 @@ const EVERY: Duration = Duration::from_millis(250);
 
 fn main() -> Result<(), String> {
     let log = logging::install(LogFormat::Auto, None)?;
-    lameduck::main(
-        || {
-            let router = Router::new()
-                .route("/events", get(events))
-                .route("/lines", get(lines))
-                .route("/farewell", get(farewell));
-            Ok(Host::builder().settings(Settings::from_env()?).tower(router))
-        },
-        |_| drop(log),
-    )
+    lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || {
+        let router = Router::new()
+            .route("/events", get(events))
+            .route("/lines", get(lines))
+            .route("/farewell", get(farewell));
+        Ok(Host::builder(Settings::from_env()?).serve(router))
+    })
 }
 
 /// Ends by default: axum's `Sse` sets `text/event-stream`.

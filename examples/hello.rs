@@ -22,21 +22,18 @@
 
 use axum::{Extension, Router, routing::get};
 use lameduck::{
-    Hook, Host, RequestContext, Settings,
+    Hook, Host, RequestContext, RunOptions, Settings,
     cli::logging::{self, LogFormat},
 };
 use std::convert::Infallible;
 
 fn main() -> Result<(), String> {
     let log = logging::install(LogFormat::Auto, None)?;
-    lameduck::main(
-        || {
-            let router = Router::new().route("/", get(hello));
-            let host = Host::builder().settings(Settings::from_env()?);
-            Ok(host.hook(Hook::on_stop("database", close_database)).tower(router))
-        },
-        |_| drop(log),
-    )
+    lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || {
+        let router = Router::new().route("/", get(hello));
+        let host = Host::builder(Settings::from_env()?);
+        Ok(host.hook(Hook::on_stop("database", close_database)).serve(router))
+    })
 }
 
 async fn hello(

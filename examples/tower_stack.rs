@@ -34,7 +34,7 @@ use axum::{
     routing::{get, post},
 };
 use lameduck::{
-    Host, RouteTimeout, Settings,
+    Host, RouteTimeout, RunOptions, Settings,
     cli::logging::{self, LogFormat},
 };
 use std::time::Duration;
@@ -52,29 +52,26 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn main() -> Result<(), String> {
     let log = logging::install(LogFormat::Auto, None)?;
-    lameduck::main(
-        || {
-            let router = Router::new()
-                .route("/", get(async || "hello world"))
-                .route("/page", get(async || "a page that is worth compressing\n".repeat(1_000)))
-                .route("/upload", post(upload))
-                .route("/slow/{ms}", get(slow))
-                .route("/report/{ms}", get(slow).layer(RouteTimeout::after(REPORT_TIMEOUT)));
-            let trace = TraceLayer::new_for_http()
-                .make_span_with(span)
-                .on_response(DefaultOnResponse::new().level(Level::INFO));
-            // The first layer is the outermost.
-            let stack = ServiceBuilder::new()
-                .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
-                .layer(trace)
-                .layer(PropagateRequestIdLayer::x_request_id())
-                .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
-                .layer(CompressionLayer::new())
-                .service(router);
-            Ok(Host::builder().settings(Settings::from_env()?).tower(stack))
-        },
-        |_| drop(log),
-    )
+    lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || {
+        let router = Router::new()
+            .route("/", get(async || "hello world"))
+            .route("/page", get(async || "a page that is worth compressing\n".repeat(1_000)))
+            .route("/upload", post(upload))
+            .route("/slow/{ms}", get(slow))
+            .route("/report/{ms}", get(slow).layer(RouteTimeout::after(REPORT_TIMEOUT)));
+        let trace = TraceLayer::new_for_http()
+            .make_span_with(span)
+            .on_response(DefaultOnResponse::new().level(Level::INFO));
+        // The first layer is the outermost.
+        let stack = ServiceBuilder::new()
+            .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+            .layer(trace)
+            .layer(PropagateRequestIdLayer::x_request_id())
+            .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
+            .layer(CompressionLayer::new())
+            .service(router);
+        Ok(Host::builder(Settings::from_env()?).serve(stack))
+    })
 }
 
 /// The fields of every log line about a request. The query is left out, because it may hold

@@ -1,4 +1,4 @@
-//! Long-lived tasks of the host: told at the stop, awaited by the drain.
+//! Long-lived tasks of the host. The drain waits for them.
 
 use crate::{
     hook::BoxFuture,
@@ -7,7 +7,49 @@ use crate::{
 };
 use std::{fmt, future::Future, sync::Arc};
 
-/// What a background task knows of the life it is part of.
+/// A long-lived task of the host: a consumer of a queue, a scheduler.
+///
+/// It starts with Serving. Its [`TaskContext`] tells it when the stop was requested, and the drain
+/// waits for it. If it returns an error or panics before the root context is cancelled, the exit
+/// code is 1; while Serving, the host then stops. Returning `Ok` early changes nothing.
+///
+/// ```
+/// use lameduck::{BackgroundTask, TaskContext};
+///
+/// let consumer = BackgroundTask::new("consumer", |context: TaskContext| async move {
+///     // Until here: take the next job and finish it.
+///     context.stopping().await;
+///     Ok::<(), std::io::Error>(())
+/// });
+/// ```
+pub struct BackgroundTask {
+    pub(crate) name: String,
+    pub(crate) run: Box<dyn FnOnce(TaskContext) -> BoxFuture<Result<(), BoxError>> + Send>,
+}
+
+impl BackgroundTask {
+    /// A task that runs until the future that `run` makes returns.
+    pub fn new<F, Fut, E>(name: impl Into<String>, run: F) -> Self
+    where
+        F: FnOnce(TaskContext) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let run = move |context| -> BoxFuture<Result<(), BoxError>> {
+            let running = run(context);
+            Box::pin(async move { running.await.map_err(Into::into) })
+        };
+        Self { name: name.into(), run: Box::new(run) }
+    }
+}
+
+impl fmt::Debug for BackgroundTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackgroundTask").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What a background task can read of its host: the phase and the moments at which to stop.
 #[derive(Clone, Debug)]
 pub struct TaskContext {
     pub(crate) server: Arc<ServerState>,
@@ -16,13 +58,13 @@ pub struct TaskContext {
 }
 
 impl TaskContext {
-    /// The version of the app, as the host was told it.
+    /// The version of the app, from the [settings](crate::Settings::app_version).
     #[must_use]
     pub fn app_version(&self) -> &str {
         &self.server.config.app_version
     }
 
-    /// The phase of the process, now.
+    /// The current phase of the process.
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.server.phase()
@@ -36,7 +78,7 @@ impl TaskContext {
         self.server.tokens.stopping.cancelled().await;
     }
 
-    /// Ready once the drain begins: no new request will come.
+    /// Ready once the drain begins: no new request arrives.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -44,7 +86,8 @@ impl TaskContext {
         self.server.tokens.draining.cancelled().await;
     }
 
-    /// Ready once the drain is over: return now. What does not is dropped shortly before the cancel wait ends.
+    /// Ready once the drain is over: return now. A task that does not is dropped 250 ms before the
+    /// cancel wait ends.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -52,27 +95,15 @@ impl TaskContext {
         self.server.tokens.root.cancelled().await;
     }
 
-    /// Runs work that the drain waits for, like this task, on the runtime of whoever calls it.
+    /// Spawns work on the current runtime. The drain waits for it as it does for this task.
     ///
     /// # Panics
-    /// If called outside a tokio runtime. A panic inside `work` ends that work alone; it is logged with the task's name, and makes
-    /// the exit code 1.
+    /// If called outside a tokio runtime. A panic inside `work` ends only that work; it is logged
+    /// with the task's name and makes the exit code 1.
     pub fn spawn<F>(&self, work: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         self.server.spawn(self.origin.clone(), work);
-    }
-}
-
-/// A named task, not yet begun.
-pub(crate) struct Background {
-    pub(crate) name: String,
-    pub(crate) run: Box<dyn FnOnce(TaskContext) -> BoxFuture<Result<(), BoxError>> + Send>,
-}
-
-impl fmt::Debug for Background {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Background").field("name", &self.name).finish_non_exhaustive()
     }
 }

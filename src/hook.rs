@@ -1,10 +1,11 @@
-//! Hooks: what is opened at the start and closed at the stop, in pairs (P11).
+//! Hooks: pairs of functions that run at the start and at the stop (P11).
 
 use crate::{
-    errors::{chain, is_bad_setting},
+    errors::is_bad_setting,
+    host_error::TaskError,
     http::BoxError,
     lifecycle::{HookBudget, HookResult},
-    unwind::unwind,
+    unwind::{catch, unwind},
 };
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -12,11 +13,13 @@ pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) type StopHook = Box<dyn FnOnce() -> BoxFuture<Result<(), BoxError>> + Send>;
 pub(crate) type StartHook = Box<dyn FnOnce() -> BoxFuture<Result<StopHook, BoxError>> + Send>;
 
-/// A pair of a start and a stop hook.
+/// A pair of a start hook and a stop hook.
 ///
-/// Start hooks run one after the other in the order of registration, before anything is served; stop hooks in the reverse
-/// order, after every handler has returned or its time was up. A stop hook runs if and only if its start finished. One that
-/// fails, hangs or panics is reported and stops no other.
+/// Start hooks run one after the other in the order of registration, before the main server
+/// listens. Together they have [`Plan::start`](crate::lifecycle::Plan::start), 60 s by default.
+/// Stop hooks run in the reverse order, after every handler has returned or was dropped. A stop
+/// hook runs exactly once if its start hook finished, and never otherwise. A hook that fails, hangs
+/// or panics is reported and stops no other.
 ///
 /// ```
 /// # struct Pool;
@@ -39,7 +42,7 @@ pub struct Hook {
 }
 
 impl Hook {
-    /// A pair: what `start` returns, `stop` gets.
+    /// A pair: `stop` gets the value that `start` returns.
     pub fn pair<T, Start, Starting, StartError, Stop, Stopping, StopError>(
         name: impl Into<String>,
         start: Start,
@@ -66,7 +69,7 @@ impl Hook {
         Self { name: name.into(), budget: HookBudget::Shared, start }
     }
 
-    /// A start hook alone.
+    /// A start hook without a stop hook.
     pub fn on_start<Start, Starting, StartError>(name: impl Into<String>, start: Start) -> Self
     where
         Start: FnOnce() -> Starting + Send + 'static,
@@ -76,7 +79,7 @@ impl Hook {
         Self::pair(name, start, |()| async { Ok::<(), BoxError>(()) })
     }
 
-    /// A stop hook alone: close what was opened before the host was built.
+    /// A stop hook without a start hook, for what was opened before the host was built.
     pub fn on_stop<Stop, Stopping, StopError>(name: impl Into<String>, stop: Stop) -> Self
     where
         Stop: FnOnce() -> Stopping + Send + 'static,
@@ -86,11 +89,12 @@ impl Hook {
         Self::pair(name, || async { Ok::<(), BoxError>(()) }, |()| stop())
     }
 
-    /// Gives the stop hook a budget of its own. All such budgets together must fit into the plan's `cleanup`, or the host
-    /// refuses to start. Without one it shares what the others leave.
+    /// The time limit of the stop hook. All such limits together must fit into
+    /// [`Plan::cleanup`](crate::lifecycle::Plan::cleanup), or the host refuses to start. Default: an
+    /// equal share of the rest of `cleanup`, plus what earlier hooks did not use.
     #[must_use]
-    pub fn budget(mut self, budget: Duration) -> Self {
-        self.budget = HookBudget::Own(budget);
+    pub fn stop_timeout(mut self, timeout: Duration) -> Self {
+        self.budget = HookBudget::Own(timeout);
         self
     }
 }
@@ -104,48 +108,48 @@ impl fmt::Debug for Hook {
     }
 }
 
-/// Where a pair is in its own little life.
+/// The state of a hook pair.
 pub(crate) enum HookState {
     Waiting(StartHook),
     Running,
     Started(StopHook),
-    /// Its start was given up, but may be busy until it sees that.
+    /// Its start was given up, but may still return a result.
     Dropped,
     Over,
 }
 
-/// What a hook's task returns.
+/// The result of a hook's task.
 pub(crate) struct HookEnd {
     pub(crate) result: HookResult,
-    /// Its error with all causes, or its panic.
-    pub(crate) message: Option<String>,
-    /// From a start hook that is done: its other half.
+    pub(crate) error: Option<TaskError>,
+    /// The stop hook, if this is a start hook that finished.
     pub(crate) stop: Option<StopHook>,
 }
 
 impl HookEnd {
-    /// Runs half of a hook; a panic is its result, not ours.
+    /// Runs one stage of a hook pair. A panic in it is its result.
     async fn of<T>(
-        half: impl Future<Output = Result<T, BoxError>>,
+        stage: impl Future<Output = Result<T, BoxError>>,
         stop: impl FnOnce(T) -> Option<StopHook>,
     ) -> Self {
-        // To put an error into words is to run user code.
-        let told = async {
-            half.await.map_err(|error| {
-                let result = if is_bad_setting(&*error) {
-                    HookResult::BadSetting
-                } else {
-                    HookResult::Failed
-                };
-                (result, chain(&*error))
-            })
-        };
-        let (result, message, stop) = match unwind(told).await {
-            Ok(Ok(done)) => (HookResult::Done, None, stop(done)),
-            Ok(Err((result, error))) => (result, Some(error), None),
-            Err(panic) => (HookResult::Panicked, Some(panic), None),
-        };
-        Self { result, message, stop }
+        let failed = |result, error| Self { result, error: Some(error), stop: None };
+        match unwind(stage).await {
+            Ok(Ok(done)) => Self { result: HookResult::Done, error: None, stop: stop(done) },
+            Ok(Err(error)) => {
+                let error = TaskError::returned(error);
+                failed(Self::result_of(&error), error)
+            }
+            Err(panic) => failed(HookResult::Panicked, TaskError::without_cause(panic)),
+        }
+    }
+
+    fn result_of(error: &TaskError) -> HookResult {
+        match error.get_ref().map(|error| catch(|| is_bad_setting(error))) {
+            Some(Ok(true)) => HookResult::BadSetting,
+            Some(Ok(false)) => HookResult::Failed,
+            // The error panicked when it was formatted or asked for its causes.
+            Some(Err(_)) | None => HookResult::Panicked,
+        }
     }
 }
 

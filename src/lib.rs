@@ -1,67 +1,91 @@
-//! An HTTP host that loses no request in a deploy, always exits in bounded time, and proves both.
+//! An HTTP host that loses no request during a deploy, exits within a bound, and proves both.
 //!
-//! A *lame duck* is a server that has stopped asking for traffic but still serves all it gets. Hand this crate an axum
-//! `Router`, a tower or a hyper service, and get the whole life of a process:
-//!
-//! ```text
-//!             bound, start hooks done      stop request       lame duck over        nothing left, or drain over
-//!  Starting ───────────────▶ Serving ───────────▶ LameDuck ───────────▶ Draining ───────────▶ Cancelling ──▶ CleaningUp ──▶ Stopped
-//!  ready      503             200 (checks)         503                   503                   503            503
-//!  serving    503             200 (checks)         200                   503                   503            503
-//!  alive      200             200                  200                   200                   200            200
-//!  listeners  reserved        open                 open                  quiesced, closed      –              –
-//!  requests   –               served               served, told to go    finish                cancelled      –
-//! ```
+//! A *lame duck* is a server that has stopped asking for traffic but still serves all it gets.
+//! This crate runs an axum, tower, hyper or tonic service through the whole lifecycle of its
+//! process: start hooks, probes, signals, a graceful close of every connection, stop hooks, and an
+//! exit code that says whether anything was lost.
 //!
 //! ```no_run
-//! use axum::{Extension, Router, routing::get};
-//! use lameduck::{Check, Hook, Host, RequestContext, Settings};
+//! use axum::{Router, routing::get};
+//! use lameduck::{Host, Settings};
 //!
-//! async fn hello(Extension(context): Extension<RequestContext>) -> String {
-//!     format!("hello from {} with {:?} left", context.app_version(), context.remaining())
-//! }
-//!
-//! fn main() -> ! {
-//!     lameduck::main(
-//!         || {
-//!             let router = Router::new().route("/", get(hello));
-//!             Ok(Host::builder()
-//!                 .settings(Settings::from_env()?)
-//!                 .hook(Hook::on_stop("database", || async { Ok::<(), std::io::Error>(()) }))
-//!                 .readiness_check(Check::new("database", || async { Ok::<(), std::io::Error>(()) }))
-//!                 .tower(router))
-//!         },
-//!         |_report| {},
-//!     )
+//! fn main() {
+//!     lameduck::run(|| {
+//!         let router = Router::new().route("/", get(|| async { "hello world" }));
+//!         Ok(Host::builder(Settings::from_env()?).serve(router))
+//!     })
 //! }
 //! ```
 //!
-//! [`main`] owns the process: a runtime a core, a thread for the probes, a watchdog. [`Host::run`] lives inside your own tokio
-//! runtime and returns the [`Report`]. [`Host::run_in`] lives in any world that implements [`runtime`]: that is how a simulation
-//! replays signals, slow requests and timeouts against the very same host.
+//! That is a complete service. It listens on port 8080 and serves its probes on port 8081. After
+//! SIGTERM it is a lame duck for 5 s, drains for at most 10 s, and exits with 0 if no request was
+//! cut. `docs/from-axum-serve.md` in the repository shows the change from `axum::serve`.
+//!
+//! # The phases of a process
+//!
+//! ```text
+//!            listening,             stop                 delay             main closed
+//!            hooks done            request              expired             or expired
+//!  Starting ───────────▶ Serving ──────────▶ LameDuck ──────────▶ Draining ───────────▶ Cancelling
+//!     │                                                                                     │
+//!     └────── stop request, failure, limit ──────▶ CleaningUp ◀─────────────────────────────┘
+//!                                                      │ hooks done, internal server closed
+//!                                                      ▼
+//!                                                   Stopped
+//! ```
+//!
+//! | phase | `/readiness` | `/serving` | `/liveness` | listeners | requests |
+//! |---|---|---|---|---|---|
+//! | Starting | 503 | 503 | 200 | reserved | – |
+//! | Serving | 200 | 200 | 200 | open | served |
+//! | LameDuck | 503 | 200 | 200 | open | served; connections announce their close |
+//! | Draining | 503 | 503 | 200 | closed, none lost | in flight ones finish |
+//! | Cancelling | 503 | 503 | 200 | – | cancelled, then cut |
+//! | CleaningUp | 503 | 503 | 200 | – | – |
+//!
+//! # The parts of a service
+//!
+//! | you add | with | promise |
+//! |---|---|---|
+//! | addresses, time limits, limits on clients | [`Settings`] | P7, P9, P15 |
+//! | a pool to open before and close after | [`Hook`] | P11 |
+//! | a condition for traffic | [`ReadinessCheck`] | P2 |
+//! | a consumer or a scheduler | [`BackgroundTask`] | P10 |
+//! | work that outlives its response | [`RequestContext::spawn`] | P10 |
+//! | a deadline for one route | [`RouteTimeout`] | P9 |
+//! | the end of a long stream | [`StreamShutdown`] | P5 |
+//!
+//! A handler finds its [`RequestContext`] in the request's extensions: deadline, cancellation, phase.
+//! [`TestHost`] makes contexts for unit tests of handlers.
+//!
+//! # Where it runs
+//!
+//! [`run`] owns the process: one single-threaded runtime per core, a thread for the probes, a
+//! watchdog. [`Host::run`] has the same features inside a tokio runtime of yours, work stealing
+//! included, and returns the [`Report`]. [`Host::run_in`] runs the same host in any environment
+//! that implements [`runtime`]. The crate `lameduck-sim` does so to replay signals, slow clients,
+//! timeouts and faults by seed; it tests this host, and your service.
 //!
 //! # What it promises
 //!
-//! | | |
-//! |---|---|
-//! | P1 | **Forward only.** A process never goes back to an earlier [`Phase`](lifecycle::Phase), and a deadline never moves later. |
-//! | P2a | **Ready means "send me traffic".** `/readiness` is 200 only while Serving, and every [`Check`] passes. |
-//! | P2b | **Serving means "I respond to what arrives".** `/serving` is 200 until the listeners start to close. |
-//! | P3 | **Alive to the last.** `/liveness` is 200 until the internal server closes, last of all; a wedged worker is the one exception. |
-//! | P4 | **A lame duck serves.** For its whole delay everything is served, and clients are told to go. |
-//! | P5 | **One fate per request.** Finished, timed out, aborted or gone; nothing that was cut looks whole. |
-//! | P6 | **No straggler holds the exit.** Idle, silent, slow and upgraded connections are bounded. |
-//! | P7 | **Bounded.** Stop request to exit takes at most [`Plan::worst_case`](lifecycle::Plan::worst_case); a watchdog enforces it. |
-//! | P8 | **Prompt.** The moment nothing is left to wait for, the next phase begins. |
-//! | P9 | **A deadline per request.** Every handler gets a [`RequestContext`] derived from the host's root. |
-//! | P10 | **Cancel after drain, clean up after cancel.** |
-//! | P11 | **Hooks.** In pairs, in order, within budgets, whatever another one does. |
-//! | P12 | **Impatience is heard.** A further SIGINT or SIGQUIT ends the current wait. |
-//! | P13 | **The exit tells the truth.** A typed [`Report`], and an exit code that follows from it. |
-//! | P14 | **A failed start is loud.** |
-//! | P15 | **Contained.** A panic costs its request; a dead log reader costs nothing. |
-//! | P16 | **Separate.** Probes have a thread of their own. |
-//! | P17 | **Replayable.** The same seed gives the same trace. |
+//! `docs/promises.md` in the repository lists the promises, P1 to P17, and for each the code that
+//! keeps it and the tests that fail without it. In short: a process never returns to an earlier
+//! phase (P1); everything that arrives during the lame duck delay is served (P4); every request has
+//! exactly one outcome, and nothing that was cut looks complete (P5); the shutdown takes at most
+//! [`Plan::worst_case`](lifecycle::Plan::worst_case), enforced by a watchdog (P7), and no longer
+//! than needed (P8); a panic costs only its request (P15); probes respond whatever the main server
+//! does (P16). Documents and reports cite these numbers.
+//!
+//! # When not to use it
+//!
+//! - For a process that is not a server, or that nobody deploys while it serves.
+//! - On Windows, or for HTTP/3.
+//! - For a program that may be killed at any moment anyway and whose clients retry every request.
+//! - As a web framework: routing, body limits, compression and request ids are axum's and
+//!   tower-http's part.
+//!
+//! Linux is the main platform. On other Unixes new connections arrive until the listeners close, so
+//! a connection may be refused at that moment.
 //!
 //! # Features
 //!
@@ -69,10 +93,20 @@
 //!
 //! | | |
 //! |---|---|
-//! | `axum` | [`RequestContext`] is an extractor: `async fn handler(context: RequestContext)`. It depends on axum-core alone. |
-//! | `cli` | The settings as clap flags, and log output that no reader can hold up: `lameduck::cli`. |
-//! | `metrics` | `GET /metrics` on the internal server, as OpenMetrics or in the classic text format; `docs/metrics.md` has the table. |
+//! | `axum` | [`RequestContext`] is an axum extractor: `async fn handler(context: RequestContext)`. |
+//! | `cli` | The settings as clap flags, and log output that does not block: `lameduck::cli`. |
+//! | `metrics` | `GET /metrics` on the internal server, as OpenMetrics or in the classic text format. `docs/metrics.md` has the table. |
 //! | `systemd` | `Builder::systemd`: on Linux, readiness and the watchdog by `NOTIFY_SOCKET`, and the sockets of `LISTEN_FDS`. |
+//!
+//! # Public dependencies
+//!
+//! Public items use types of bytes, http, http-body, hyper, serde_json and tokio, all at 1.x. Three
+//! items of 0.x crates are public on purpose. A new major version of one is a new major version of
+//! this crate:
+//! - [`CancellationToken`] of tokio-util 0.7, re-exported here;
+//! - the traits `tower_service::Service` 0.3 and `tower_layer::Layer` 0.3, which
+//!   [`Builder::serve`] and [`RouteTimeout`] implement or take;
+//! - the extractor traits of axum-core 0.5, with the feature `axum`.
 
 extern crate alloc;
 
@@ -86,6 +120,8 @@ mod driver;
 mod errors;
 mod hook;
 mod host;
+mod host_config;
+mod host_error;
 mod http;
 mod internal;
 pub mod lifecycle;
@@ -110,11 +146,16 @@ pub use crate::http::{
     Limits, OfPeers, OfRequests, RequestContext, RequestStats, RouteTimeout, RouteTimeoutService,
     StreamShutdown, TestHost, TowerMakeService, TowerService,
 };
-pub use background::TaskContext;
+pub use background::{BackgroundTask, TaskContext};
 pub use hook::Hook;
-pub use host::{BoundAddresses, Builder, Host, ShutdownHandle};
+pub use host::{Builder, Host};
+pub use host_config::{BoundAddresses, ShutdownHandle};
+pub use host_error::{HostError, HostErrorKind, TaskError};
 #[cfg(unix)]
-pub use process::main;
-pub use readiness::Check;
+pub use process::{RunOptions, run, run_with};
+pub use readiness::ReadinessCheck;
 pub use report::{HookReport, Report};
-pub use settings::{PortSharing, SETTINGS, Setting, Settings, SettingsError, parse_duration};
+pub use settings::{
+    ParseDurationError, PortSharing, SETTINGS, Setting, Settings, SettingsError, parse_duration,
+};
+pub use tokio_util::sync::CancellationToken;

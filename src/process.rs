@@ -1,12 +1,12 @@
-//! The door of the process: the real world, put together for a host.
+//! The entry points: a host on the operating system.
 
 #[cfg(all(feature = "systemd", target_os = "linux"))]
 use crate::systemd;
 use crate::{
-    Host, HttpService, PortSharing, Report, driver,
-    errors::{chain, is_bad_setting},
-    host::HostConfig,
-    lifecycle::Verdict,
+    Host, HttpService, PortSharing, Report,
+    host_config::HostConfig,
+    host_error::{HostError, HostErrorKind},
+    http::BoxError,
     os::{
         CurrentRuntime, OsNetwork, ReusePort, SocketOptions, SpareFds, ThreadPerWorker, TokioClock,
         UnixSignals, block_signals, cores, descriptors_max, preflight, stdio::write_stderr_line,
@@ -16,8 +16,7 @@ use crate::{
     unwind::catch,
 };
 use std::{
-    error::Error,
-    io,
+    fmt, io,
     num::NonZeroUsize,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
@@ -25,41 +24,56 @@ use std::{
 use tokio::runtime::Handle;
 
 impl<S: HttpService> Host<S> {
-    /// Lives in the real world, inside the tokio runtime that calls it, until it is over. The worker is a task of that runtime;
-    /// only the internal server has a thread. There is no watchdog: the process is not ours to end. For a host that owns its
-    /// process, see [`main`](crate::main).
+    /// Runs inside the current tokio runtime until the stop is complete, and returns the report.
     ///
-    /// SIGTERM, SIGINT, SIGQUIT and SIGHUP are heard from the first poll on. Their handlers stay for the rest of the process's life:
-    /// after the report, none of them ends it.
+    /// It has every feature of [`run`](crate::run): the same phases, drain, hooks, probes, metrics,
+    /// signals, sockets and messages of a service manager. What differs follows from whose process
+    /// it is:
     ///
-    /// # One worker
-    /// There is one accept loop, a task, and each connection is a task of your runtime. In a multi-threaded runtime these tasks are
-    /// spread over its threads as there is work: a handler that blocks stalls one thread, and others take over its tasks. That is the
-    /// difference to [`main`](crate::main#one-thread-a-worker), whose workers are single-threaded and share nothing. It costs: tasks
-    /// that move, counters that are shared, a task for each idle connection (about 1 KB) and one accept loop for all. One HTTP/1
-    /// connection, and the framing of one HTTP/2 connection, still use one core at a time; the handlers of HTTP/2 streams are tasks of
-    /// their own and spread. In a `current_thread` runtime everything said there of one worker is true of the whole service.
+    /// | | [`run`](crate::run) | `Host::run` |
+    /// |---|---|---|
+    /// | handlers run on | one single-threaded runtime per worker | your runtime, work stealing included |
+    /// | accept loops | one per worker | one |
+    /// | hooks, tasks and checks run on | a control runtime of two threads | your runtime |
+    /// | internal server (P16) | a thread of its own | a thread of its own |
+    /// | driver and signals | a thread of their own | a task of your runtime |
+    /// | bound of the stop (P7) | enforced by a watchdog, exit code 5 | kept as long as your runtime runs; no watchdog, because the process is yours to end |
+    /// | the end | exits | returns the [`Report`] |
     ///
-    /// # What it leaves to you
-    /// - The end. Return the report from your `main`, or its exit code is lost. A `spawn_blocking` that is stuck holds the drop of your runtime for ever, which is where `#[tokio::main]` waits, and
-    ///   no signal ends that. End with `std::process::exit(report.code().into())`, as the example at [`Host`] does, or by
-    ///   `runtime.shutdown_background()` if the runtime is yours to build.
-    /// - The log. A failure is logged as `the host failed`. If no subscriber takes that, it is one line `error: …` on
-    ///   stderr (P14). [`main`](crate::main#the-log) says what a subscriber of your own must not do.
-    /// - The threads. The driver and its signals share your runtime with the handlers: one that blocks a thread, in a runtime of
-    ///   several too, can keep a signal and a deadline from being heard for as long as it blocks. [`main`](crate::main) is immune.
+    /// SIGTERM, SIGINT, SIGQUIT and SIGHUP are received from the first poll on. The signal handlers
+    /// stay installed: after the report, none of these signals ends the process.
+    ///
+    /// # Performance
+    /// The accept loop is a task, and each connection is a task of your runtime. In a multi-threaded
+    /// runtime they are spread over its threads as work arrives: a handler that blocks stalls one
+    /// thread, and others take over its tasks. In return tasks move between threads, counters are
+    /// shared, and each idle connection keeps a task (about 1 KB). One HTTP/1 connection uses one
+    /// core at a time, as does the framing of one HTTP/2 connection; the handlers of HTTP/2 streams
+    /// are separate tasks. In a `current_thread` runtime everything that [`run`](crate::run) says of
+    /// one worker applies to the whole service.
+    ///
+    /// # The caller's part
+    /// - The end: return the report from `main`, or its exit code is lost. The drop of a runtime,
+    ///   at the end of a `#[tokio::main]`, waits for every `spawn_blocking`, and no signal ends that
+    ///   wait. `std::process::exit(report.code().into())`, as in the example at [`Host`], or
+    ///   `runtime.shutdown_background()` avoids it.
+    /// - The log: a failure is logged as `the host failed`. If no subscriber takes that, it is one
+    ///   line `error: …` on standard error (P14). [`run`](crate::run#the-log) lists what a subscriber
+    ///   must not do.
+    /// - The threads: a handler that blocks a thread of the runtime may delay the driver, and with it
+    ///   signals and deadlines, for as long as it blocks.
     ///
     /// # Panics
     /// If called outside a tokio runtime with its time and io drivers enabled.
     ///
     /// # Cancel safety
-    /// Dropping the future drops everything without a drain. What other threads and tasks hold, the addresses among it, is free a
-    /// moment later, not at once.
+    /// Dropping the future drops everything without a drain. Other threads and tasks release their
+    /// part, the addresses among it, a moment later.
     pub async fn run(self) -> Report {
         let report = self.run_here().await;
         report.log_failure();
         if !crate::log::takes_errors() {
-            say_failure(&report);
+            print_failure(&report);
         }
         report
     }
@@ -69,8 +83,9 @@ impl<S: HttpService> Host<S> {
         let signals = match UnixSignals::install() {
             Ok(signals) => signals,
             Err(error) => {
-                return self
-                    .not_started(format!("cannot install the signal handlers: {}", chain(&error)));
+                let message = "cannot install the signal handlers";
+                let kind = HostErrorKind::System;
+                return self.not_started(HostError::with_source(kind, message, error));
             }
         };
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
@@ -80,12 +95,14 @@ impl<S: HttpService> Host<S> {
             Err(error) => return self.not_started(error),
         };
         let seed = seed(&*clock);
-        self.metered().run_quietly(Runtime { clock, network, signals, spawner, seed }).await
+        self.with_process_stats()
+            .run_quietly(Runtime { clock, network, signals, spawner, seed })
+            .await
     }
 
-    /// Only a process in the real world has something to measure.
+    /// Adds the source of the process metrics.
     #[cfg(feature = "metrics")]
-    fn metered(mut self) -> Self {
+    fn with_process_stats(mut self) -> Self {
         #[cfg(target_os = "linux")]
         {
             self.config.process_stats = crate::os::ProcStats::new().ok().map(|process_stats| {
@@ -96,42 +113,47 @@ impl<S: HttpService> Host<S> {
     }
 
     #[cfg(not(feature = "metrics"))]
-    fn metered(self) -> Self {
+    fn with_process_stats(self) -> Self {
         self
     }
 
-    fn not_started(self, error: String) -> Report {
-        driver::failed_to_start(Verdict::Failed, error, self.config.settings.plan.worst_case())
+    fn not_started(self, error: HostError) -> Report {
+        Report::failed_to_start(error, self.config.settings.plan.worst_case())
     }
 }
 
-/// Runs a host that owns its process: one single-threaded runtime a core for the main server, a thread for the internal one, a
-/// watchdog. Never returns: the process exits with the code of the [`Report`].
+/// Runs a host that owns its process, and exits with the code of its [`Report`].
 ///
-/// `build` runs in the context of the control runtime, where the hooks, the background tasks and the readiness checks will run;
-/// a signal that comes meanwhile is heard once it returns. If it fails and a
-/// [`SettingsError`](crate::SettingsError) is anywhere in its error's chain of causes, the exit code is 2; with anything
-/// else, a panic included, it is 1. An `anyhow::Error` is as good as any: `.map_err(Into::into)`.
+/// The main server gets one single-threaded runtime per core, the internal server a thread, and a
+/// watchdog bounds the stop. [`Host::run`] has the same features inside a tokio runtime of yours; it
+/// has a table of the differences.
 ///
-/// `finish` runs last, whatever happened, for what must be done before the exit, such as flushing a log. The watchdog bounds it: at
-/// the bound of the stop, or, after a start that failed before there was anything to stop, after five seconds. A report with an error
-/// is said in one line on stderr, before it.
+/// `build` runs in the context of the control runtime, on which hooks, background tasks and
+/// readiness checks will run. A signal that arrives meanwhile is handled once it returns.
 ///
 /// ```no_run
-/// # fn router() -> tower::util::BoxCloneSyncService<http::Request<lameduck::Body>,
-/// #     http::Response<http_body_util::Full<bytes::Bytes>>, std::convert::Infallible> { unimplemented!() }
-/// fn main() -> ! {
-///     lameduck::main(|| Ok(lameduck::Host::builder().settings(lameduck::Settings::from_env()?).tower(router())), |_| {})
+/// use lameduck::{Host, Settings};
+///
+/// # fn router() -> axum::Router { axum::Router::new() }
+/// fn main() {
+///     lameduck::run(|| Ok(Host::builder(Settings::from_env()?).serve(router())))
 /// }
 /// ```
 ///
-/// # What may block, and what may await
-/// `build`, and what [`on_bound`](crate::Builder::on_bound) is given, run on the driver's thread: until they return, no stop is
-/// carried out. They must not block, nor can they await. A client that connects lazily can be made in `build`; what must be awaited is
-/// made by a start hook, which runs before the first request, and handed on in a cell:
+/// # Errors
+/// If `build` returns an error, any type will do: `anyhow::Error` by `.map_err(Into::into)`. The
+/// exit code is 2 if a [`SettingsError`](crate::SettingsError) is in its chain of causes, and 1
+/// otherwise. A panic in `build` is such an error, too. Every failure is one line `error: …` on
+/// standard error.
+///
+/// # What may block and what may await
+/// `build`, and the callback of [`on_bound`](crate::Builder::on_bound), run on the driver's thread:
+/// no stop is carried out until they return. They must not block and cannot await. Create a client
+/// that connects lazily in `build`. Create what must be awaited in a start hook, which runs before
+/// the first request, and pass it on in a cell:
 /// ```no_run
 /// use axum::{Router, extract::State, routing::get};
-/// use lameduck::{Hook, Host};
+/// use lameduck::{Hook, Host, Settings};
 /// use std::sync::{Arc, OnceLock};
 ///
 /// # struct Pool;
@@ -143,108 +165,143 @@ impl<S: HttpService> Host<S> {
 ///     pool.get().expect("the start hook has filled it").name().await
 /// }
 ///
-/// fn main() -> ! {
-///     lameduck::main(
-///         || {
-///             let pool = Arc::new(OnceLock::new());
-///             let router = Router::new().route("/", get(hello)).with_state(pool.clone());
-///             let connect = || async move { Pool::connect().await.map(|connected| drop(pool.set(connected))) };
-///             Ok(Host::builder().hook(Hook::on_start("pool", connect)).tower(router))
-///         },
-///         |_| {},
-///     )
+/// fn main() {
+///     lameduck::run(|| {
+///         let pool = Arc::new(OnceLock::new());
+///         let router = Router::new().route("/", get(hello)).with_state(pool.clone());
+///         let connect = || async move { Pool::connect().await.map(|new| drop(pool.set(new))) };
+///         let host = Host::builder(Settings::from_env()?).hook(Hook::on_start("pool", connect));
+///         Ok(host.serve(router))
+///     })
 /// }
 /// ```
-/// A handler may await. If it blocks, it blocks its worker, a single-threaded runtime with all of its connections: that is what
-/// `spawn_blocking` is for. `block_in_place` panics there; in hooks, background tasks and checks it works.
+/// A handler may await. A handler that blocks stalls its worker with all of its connections: use
+/// `spawn_blocking`. `block_in_place` panics in a handler; it works in hooks, background tasks and
+/// checks.
 ///
-/// # One thread a worker
-/// Each worker is a runtime of one thread with listeners of its own, which is what makes requests cheap: no lock, no stealing, no
-/// cache line that two cores write. It has costs:
-/// - A handler that blocks, or computes for long, stalls every connection of its worker. And it can stall requests of *other*
-///   workers: a client that all handlers share (hyper's, reqwest's, tonic's) drives each pooled connection by a task on the worker
-///   that opened it. A request elsewhere that is given this connection waits until that worker runs again. Use `spawn_blocking`, or
-///   build the client in `build`, behind a service that runs its requests on the control runtime
-///   (`tokio::runtime::Handle::current()` there).
-/// - One connection is served by one worker. An HTTP/2 client that sends everything by one connection, such as a gRPC channel or a
-///   proxy with `h2` upstreams, uses one core, however many there are. Let it open several connections.
-/// - The kernel spreads connections by a hash of their addresses (`SO_REUSEPORT`), not by load. Few connections are spread
-///   unevenly: of 8 among 4 workers, one worker has 4 or more in 45 of 100 cases. A worker with slow requests goes on
-///   getting its share, and no other takes work from it.
+/// # One thread per worker
+/// Each worker is a single-threaded runtime with its own listeners. Requests are cheap because
+/// nothing is locked, stolen or written by two cores. The costs:
+/// - A handler that blocks or computes for long stalls every connection of its worker. It can stall
+///   requests of *other* workers, too: a client that all handlers share (hyper's, reqwest's,
+///   tonic's) drives each pooled connection by a task on the worker that opened it. A request on
+///   another worker that gets this connection waits until that worker runs again. Use
+///   `spawn_blocking`, or create the client in `build` behind a service that sends its requests on
+///   the control runtime (`tokio::runtime::Handle::current()` in `build`).
+/// - One connection is served by one worker. An HTTP/2 client that sends everything on one
+///   connection, such as a gRPC channel or a proxy with `h2` upstreams, uses one core. Let it open
+///   several connections.
+/// - The kernel spreads connections by a hash of their addresses (`SO_REUSEPORT`), not by load. Few
+///   connections are spread unevenly: of 8 connections on 4 workers, one worker has 4 or more in 45
+///   of 100 cases. A worker with slow requests keeps getting its share, and no other worker takes
+///   over its work.
 ///
-/// Choose [`Host::run`] in a multi-threaded runtime if handlers compute, if few connections carry most of the traffic, or if the app
-/// needs work stealing. Choose this function for many connections and short handlers.
+/// Choose [`Host::run`] in a multi-threaded runtime if handlers compute, if few connections carry
+/// most of the traffic, or if the app needs work stealing. Choose this function for many connections
+/// and short handlers.
 ///
 /// # The log
-/// The host logs by `tracing`, from its own threads, too. A subscriber of your own must neither block them nor panic when the reader of
-/// the log is gone: give `tracing_subscriber::fmt` a writer that does not block, such as `tracing_appender::non_blocking`, and
-/// `log_internal_errors(false)`, since it tells its errors by `eprintln!`.
+/// The host logs through `tracing`, also from its own threads. A subscriber must neither block them
+/// nor panic when the log's reader is gone. Give `tracing_subscriber::fmt` a writer that does not
+/// block, such as `tracing_appender::non_blocking`, and `log_internal_errors(false)`, because it
+/// prints its errors with `eprintln!`.
 ///
 /// # Panics
-/// If called inside a tokio runtime, such as under `#[tokio::main]`: there, [`Host::run`] is the way.
-pub fn main<S, Build, Finish>(build: Build, finish: Finish) -> !
+/// If called inside a tokio runtime, such as under `#[tokio::main]`. Use [`Host::run`] there.
+pub fn run<S, Build>(build: Build) -> !
 where
     S: HttpService,
-    Build: FnOnce() -> Result<Host<S>, Box<dyn Error + Send + Sync>>,
-    Finish: FnOnce(&Report),
+    Build: FnOnce() -> Result<Host<S>, BoxError>,
+{
+    run_with(RunOptions::new(), build)
+}
+
+/// [`run`] with options.
+///
+/// # Panics
+/// If called inside a tokio runtime, such as under `#[tokio::main]`. Use [`Host::run`] there.
+pub fn run_with<S, Build>(options: RunOptions<'_>, build: Build) -> !
+where
+    S: HttpService,
+    Build: FnOnce() -> Result<Host<S>, BoxError>,
 {
     block_signals();
-    let report = live(build).unwrap_or_else(|report| *report);
-    say_failure(&report);
+    let report = run_to_report(build).unwrap_or_else(|report| *report);
+    print_failure(&report);
     if report.reason.is_none() {
-        // There was no life, and so no stop that would have armed a watchdog.
+        // Nothing ran, so no stop has armed a watchdog.
         bound_the_end();
     }
-    // A panic here must not change what the exit says (P13).
-    let _ = catch(|| finish(&report));
+    if let Some(finish) = options.finish {
+        // A panic here must not change the exit code (P13).
+        let _ = catch(|| finish(&report));
+    }
     exit(report.code())
 }
 
-fn live<S, Build>(build: Build) -> Result<Report, Box<Report>>
+/// Options of [`run_with`].
+#[derive(Default)]
+#[non_exhaustive]
+pub struct RunOptions<'a> {
+    finish: Option<Finish<'a>>,
+}
+
+type Finish<'a> = Box<dyn FnOnce(&Report) + 'a>;
+
+impl<'a> RunOptions<'a> {
+    /// The options that [`run`] uses.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Calls `finish` last, before the exit and after every failure, such as to flush a log. The
+    /// watchdog bounds it: at the end of the plan's worst case, or five seconds after a start that
+    /// failed before anything ran. The `error: …` line is printed before. Default: nothing.
+    #[must_use]
+    pub fn finish(mut self, finish: impl FnOnce(&Report) + 'a) -> Self {
+        self.finish = Some(Box::new(finish));
+        self
+    }
+}
+
+impl fmt::Debug for RunOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunOptions").field("finish", &self.finish.is_some()).finish()
+    }
+}
+
+/// Runs a host until its report. An error holds the report of a host that was not even built.
+fn run_to_report<S, Build>(build: Build) -> Result<Report, Box<Report>>
 where
     S: HttpService,
-    Build: FnOnce() -> Result<Host<S>, Box<dyn Error + Send + Sync>>,
+    Build: FnOnce() -> Result<Host<S>, BoxError>,
 {
-    let failed = |what: &str| {
-        let what = what.to_owned();
+    let not_built = |error| Box::new(Report::failed_to_start(error, Duration::ZERO));
+    let failed = |what: &'static str| {
         move |error: io::Error| {
-            let error = with_limit(error);
-            Box::new(driver::failed_to_start(
-                Verdict::Failed,
-                format!("{what}: {}", chain(&error)),
-                Duration::ZERO,
-            ))
+            not_built(HostError::with_source(HostErrorKind::System, what, with_limit(error)))
         }
     };
     // Before anything is opened: see there.
     systemd::inspect();
-    // The driver has this thread to itself: nothing of the user's runs here, so nothing of the user's makes it deaf (P7).
+    // The driver has this thread to itself. No user code runs here, so none can delay a signal (P7).
     let driving =
         preflight::single_threaded().map_err(failed("cannot start the driver's runtime"))?;
-    // First of all: process 1 of a container has no default action for SIGTERM, and would be deaf until here. And before there is
-    // another thread: what a thread blocks its children inherit, and a user's child process could not be ended any more.
+    // Install the handlers first. Process 1 of a container has no default action for SIGTERM, so
+    // until here the signal has no effect. Also before there is another thread: child processes
+    // inherit the signals that a thread blocks, and a user's child could not be ended any more.
     let signals = driving
         .block_on(async { UnixSignals::install() })
         .map_err(failed("cannot install the signal handlers"))?;
-    // Two threads, so that a hook which blocks one does not hold the others.
+    // Two threads, so that a hook which blocks one does not hold up the others.
     let control = preflight::multi_threaded("lameduck-control", 2)
         .map_err(failed("cannot start the control runtime"))?;
     let report = driving.block_on(async {
-        let built = {
+        let mut host = {
             let _context = control.enter();
-            catch(build).unwrap_or_else(|panic| {
-                Err(format!("panicked while the host was built: {panic}").into())
-            })
+            host_of(build).map_err(not_built)?
         };
-        let mut host = built.map_err(|error| {
-            let text =
-                catch(|| chain(&*error)).unwrap_or_else(|panic| format!("panicked: {panic}"));
-            Box::new(if is_bad_setting(&*error) {
-                driver::bad_plan(text, Duration::ZERO)
-            } else {
-                driver::failed_to_start(Verdict::Failed, text, Duration::ZERO)
-            })
-        })?;
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
         let network = match network(&mut host.config) {
             Ok(network) => network,
@@ -255,18 +312,33 @@ where
             .map_err(failed("cannot start the watchdog"))?
             .with_user_runtime(control.handle().clone());
         let seed = seed(&*clock);
-        Ok(host.metered().run_quietly(Runtime { clock, network, signals, spawner, seed }).await)
+        Ok(host
+            .with_process_stats()
+            .run_quietly(Runtime { clock, network, signals, spawner, seed })
+            .await)
     });
-    // A `spawn_blocking` that is stuck would hold the drop of the runtime for ever.
+    // A blocked `spawn_blocking` would delay the drop of the runtime for ever.
     control.shutdown_background();
     driving.shutdown_background();
     report
 }
 
-/// How long `finish` may take after a start that failed before there was a life with a plan (P14).
+/// Builds the host. A panic is an error.
+fn host_of<S, Build>(build: Build) -> Result<Host<S>, HostError>
+where
+    Build: FnOnce() -> Result<Host<S>, BoxError>,
+{
+    let built = catch(build).map_err(|panic| {
+        let message = format!("panicked while the host was built: {panic}");
+        HostError::new(HostErrorKind::Build, message)
+    })?;
+    built.map_err(HostError::build)
+}
+
+/// The time that `finish` has after a start that failed before anything ran (P14).
 const FINISH_MAX: Duration = Duration::from_secs(5);
 
-/// A process that is out of threads gets no watchdog; its `finish` is run all the same.
+/// Arms a watchdog for the end. A process that is out of threads gets none, but still its `finish`.
 fn bound_the_end() {
     let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
     if let Ok(spawner) = ThreadPerWorker::new(clock.clone(), NonZeroUsize::MIN) {
@@ -274,14 +346,14 @@ fn bound_the_end() {
     }
 }
 
-/// Writes the failure, if there is one, as one line to standard error (P14).
-fn say_failure(report: &Report) {
+/// Writes the error, if there is one, as one line to standard error (P14).
+fn print_failure(report: &Report) {
     if let Some(error) = &report.error {
-        write_stderr_line(&format!("error: {}", one_line(error)));
+        write_stderr_line(&format!("error: {}", one_line(error.with_causes())));
     }
 }
 
-/// Users' errors may have several lines; standard error gets one (P14).
+/// Joins the lines of a user's error: standard error gets one line (P14).
 fn one_line(text: &str) -> String {
     let lines = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
     lines.collect::<Vec<_>>().join("; ")
@@ -290,21 +362,23 @@ fn one_line(text: &str) -> String {
 /// Descriptors that only the internal server may use when all others are gone (P16).
 const SPARE_DESCRIPTORS: usize = 4;
 
-/// The system's network, with what the service manager hands over.
-fn network(config: &mut HostConfig) -> Result<OsNetwork, String> {
+/// The system's network, with the sockets that the service manager hands over.
+fn network(config: &mut HostConfig) -> Result<OsNetwork, HostError> {
     let settings = &config.settings;
     if let Some(most) = descriptors_max()
         && settings.limits.connections_max > most
     {
-        return Err(format!(
-            "limits.connections_max={}{} exceeds the descriptor limit {most}; lower it or raise the limit (ulimit -n, \
-             LimitNOFILE)",
+        let message = format!(
+            "limits.connections_max={}{} exceeds the descriptor limit {most}; \
+             lower it or raise the limit (ulimit -n, LimitNOFILE)",
             settings.limits.connections_max,
             settings.knobs(&["connections-max"])
-        ));
+        );
+        return Err(HostError::new(HostErrorKind::System, message));
     }
     let spare_fds = SpareFds::new(SPARE_DESCRIPTORS).map_err(|error| {
-        format!("cannot reserve file descriptors: {}", chain(&with_limit(error)))
+        let message = "cannot reserve file descriptors";
+        HostError::with_source(HostErrorKind::System, message, with_limit(error))
     })?;
     let reuse_port = match settings.port_sharing {
         PortSharing::Exclusive => ReusePort::No,
@@ -318,7 +392,8 @@ fn network(config: &mut HostConfig) -> Result<OsNetwork, String> {
         unix_mode: settings.unix_mode,
     };
     let network = OsNetwork::new(options).with_spare_fds(spare_fds);
-    systemd::install(config, &network)?;
+    systemd::install(config, &network)
+        .map_err(|message| HostError::new(HostErrorKind::Listen, message))?;
     Ok(network)
 }
 
@@ -329,20 +404,21 @@ mod systemd {
 
     #[expect(clippy::unnecessary_wraps, reason = "the signature of the real one")]
     pub(super) const fn install(
-        _: &mut crate::host::HostConfig,
+        _: &mut crate::host_config::HostConfig,
         _: &crate::os::OsNetwork,
     ) -> Result<(), String> {
         Ok(())
     }
 }
 
-/// Chance in the real world: it spreads the moments at which clients are told to go, so it need not be hard to guess.
+/// A seed from the time and the process id. It only spreads the moments at which connections announce
+/// their close, so it may be easy to guess.
 fn seed(clock: &dyn Clock) -> Seed {
     let nanos = clock.wall().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos();
     Seed(u64::try_from(nanos & u128::from(u64::MAX)).unwrap_or(0) ^ u64::from(std::process::id()))
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the door of the process")]
+#[expect(clippy::disallowed_methods, reason = "this is the entry point of the process")]
 fn exit(code: u8) -> ! {
     std::process::exit(i32::from(code))
 }
@@ -353,20 +429,20 @@ mod tests {
 
     #[test]
     fn a_panic_while_the_host_is_built_is_a_failed_start() {
-        // It ended the process with 101, which tells an operator nothing.
-        type Answers = tower::util::BoxCloneSyncService<
+        // It ended the process with 101, without a word for the operator.
+        type Service = tower::util::BoxCloneSyncService<
             http::Request<crate::Body>,
             http::Response<String>,
             io::Error,
         >;
-        fn built<T>(_: impl FnOnce(Answers) -> T) -> Result<T, Box<dyn Error + Send + Sync>> {
+        fn built<T>(_: impl FnOnce(Service) -> T) -> Result<T, BoxError> {
             panic!("no such file")
         }
-        let report = live(|| built(|service| Host::builder().tower(service))).unwrap_err();
+        let builder = || Host::builder(crate::Settings::default());
+        let report = run_to_report(|| built(|service| builder().serve(service))).unwrap_err();
         assert_eq!(report.code(), 1);
-        assert_eq!(
-            report.error.as_deref(),
-            Some("panicked while the host was built: no such file")
-        );
+        let error = report.error.expect("an error");
+        assert_eq!(error.kind(), HostErrorKind::Build);
+        assert_eq!(error.to_string(), "panicked while the host was built: no such file");
     }
 }

@@ -1,5 +1,5 @@
-//! Readiness checks (P2): taken on the main runtime at an interval, and anew when Serving begins; the probe only reads the last
-//! result.
+//! Readiness checks (P2). They run on the user runtime once an interval, and again when Serving
+//! begins; the probes only read the latest result.
 
 use crate::{
     errors::chain, hook::BoxFuture, http::BoxError, lifecycle::Moment, runtime::Clock,
@@ -15,61 +15,62 @@ use tokio_util::sync::CancellationToken;
 
 /// A check that must pass for the service to be ready.
 ///
-/// It runs from before the start hooks on, once an interval, and anew in the moment in which Serving begins, so that what a hook has
-/// opened counts at once. A run that is under way then is dropped, as one is that takes too long. Checks go on through the lame duck
-/// delay, because `/serving` depends on them (P2b), and end when the drain begins.
+/// It runs once an interval, from before the start hooks on, and again at the moment when Serving
+/// begins, so that what a start hook has opened counts at once. A run that is then in progress is
+/// dropped, as is one that takes too long. Checks continue through the lame duck delay, because
+/// `/serving` depends on them (P2b). They end when the drain begins.
 ///
 /// ```
-/// use lameduck::Check;
+/// use lameduck::ReadinessCheck;
 /// use std::time::Duration;
 ///
-/// let database = Check::new("database", || async { Ok::<(), std::io::Error>(()) })
+/// let database = ReadinessCheck::new("database", || async { Ok::<(), std::io::Error>(()) })
 ///     .interval(Duration::from_secs(2))
 ///     .timeout(Duration::from_millis(500));
 /// ```
-pub struct Check {
+pub struct ReadinessCheck {
     name: String,
-    probe: Box<dyn Fn() -> BoxFuture<Result<(), BoxError>> + Send + Sync>,
+    check: Box<dyn Fn() -> BoxFuture<Result<(), BoxError>> + Send + Sync>,
     interval: Duration,
     timeout: Duration,
 }
 
-impl Check {
-    /// A check that passes when `probe` returns `Ok`. It runs on the main runtime, so a main runtime that is stuck makes it
-    /// stale, and stale is not ready.
-    pub fn new<F, Fut, E>(name: impl Into<String>, probe: F) -> Self
+impl ReadinessCheck {
+    /// A check that passes when `check` returns `Ok`. It runs where hooks and background tasks run.
+    /// A result that is older than two intervals and two timeouts plus 1 s counts as a failure.
+    pub fn new<F, Fut, E>(name: impl Into<String>, check: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        let probe = move || -> BoxFuture<Result<(), BoxError>> {
-            let probing = probe();
-            Box::pin(async move { probing.await.map_err(Into::into) })
+        let check = move || -> BoxFuture<Result<(), BoxError>> {
+            let running = check();
+            Box::pin(async move { running.await.map_err(Into::into) })
         };
         Self {
             name: name.into(),
-            probe: Box::new(probe),
+            check: Box::new(check),
             interval: Duration::from_secs(5),
             timeout: Duration::from_secs(1),
         }
     }
 
-    /// The pause between the end of one run and the begin of the next. Default 5 s.
+    /// The pause from the end of one run to the start of the next. Default 5 s.
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
-    /// How long a run may take before it counts as failed. Default 1 s.
+    /// The time limit of a run; one that takes longer counts as failed. Default 1 s.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// What the probe endpoint reads.
+    /// The result that the probes read.
     pub(crate) fn result(&self) -> Arc<CheckResult> {
         Arc::new(CheckResult {
             name: self.name.clone(),
@@ -82,38 +83,37 @@ impl Check {
         })
     }
 
-    /// Runs the check again and again, until it is dropped. What it said before Serving was of a service whose hooks had not run:
-    /// `serving` begins it anew.
+    /// Runs the check until it is dropped. Restarts it at `serving`: an earlier result is of a
+    /// service whose start hooks had not finished.
     pub(crate) async fn run(
         self,
         clock: Arc<dyn Clock>,
-        board: Arc<CheckResult>,
+        result: Arc<CheckResult>,
         serving: CancellationToken,
     ) {
-        let _ = serving.run_until_cancelled(self.repeat(&*clock, &board)).await;
-        self.repeat(&*clock, &board).await;
+        let _ = serving.run_until_cancelled(self.repeat(&*clock, &result)).await;
+        self.repeat(&*clock, &result).await;
     }
 
-    async fn repeat(&self, clock: &dyn Clock, board: &CheckResult) {
+    async fn repeat(&self, clock: &dyn Clock, result: &CheckResult) {
         loop {
             let mut late = clock.sleep_until(clock.now() + self.timeout);
             let outcome = tokio::select! {
                 biased;
-                probed = unwind(async { (self.probe)().await.map_err(|error| chain(&*error)) }) => match probed {
-                    Ok(outcome) => outcome,
-                    Err(panic) => Err(format!("panicked: {panic}")),
-                },
+                ended = unwind(async { (self.check)().await.map_err(|error| chain(&*error)) }) => {
+                    ended.unwrap_or_else(|panic| Err(format!("panicked: {panic}")))
+                }
                 () = late.as_mut() => Err(format!("no result within {:?}", self.timeout)),
             };
-            board.note(clock.now(), outcome);
+            result.record(clock.now(), outcome);
             clock.sleep_until(clock.now() + self.interval).await;
         }
     }
 }
 
-impl fmt::Debug for Check {
+impl fmt::Debug for ReadinessCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Check")
+        f.debug_struct("ReadinessCheck")
             .field("name", &self.name)
             .field("interval", &self.interval)
             .field("timeout", &self.timeout)
@@ -121,7 +121,7 @@ impl fmt::Debug for Check {
     }
 }
 
-/// The last result of a check.
+/// The latest result of a check.
 #[derive(Debug)]
 pub(crate) struct CheckResult {
     pub(crate) name: String,
@@ -130,7 +130,7 @@ pub(crate) struct CheckResult {
 }
 
 impl CheckResult {
-    fn note(&self, now: Moment, outcome: Result<(), String>) {
+    fn record(&self, now: Moment, outcome: Result<(), String>) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let before = last.as_ref().map(|(_, outcome)| outcome.is_ok());
         match &outcome {
@@ -145,7 +145,7 @@ impl CheckResult {
         *last = Some((now, outcome));
     }
 
-    /// Why the service is not ready as far as this check goes; `None` if it passes.
+    /// The reason why this check fails; `None` if it passes.
     pub(crate) fn failure(&self, now: Moment) -> Option<String> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {

@@ -1,6 +1,7 @@
-//! What became of a life (P13).
+//! The report of a run (P13).
 
 use crate::{
+    host_error::{HostError, HostErrorKind, TaskError},
     http::{AbortedRequest, ConnectionStats, RequestStats, millis},
     lifecycle::{HookVerdict, Phase, StopReason, Verdict},
 };
@@ -11,62 +12,93 @@ use std::{
     time::Duration,
 };
 
-/// What became of a life: returned by [`Host::run`](crate::Host::run), logged as one line, mapped to the exit code.
+/// The report of a run. [`Host::run`](crate::Host::run) returns it, one log line contains it, and
+/// the exit code follows from it.
 ///
-/// A `main` may return it: it is a [`Termination`], with the exit code of P13.
+/// A `main` function may return it: it implements [`Termination`] with the exit code of P13.
 #[derive(Clone, Debug)]
 #[must_use = "a host that failed must not exit with 0: return the report from `main`, or exit with its code"]
 #[non_exhaustive]
 pub struct Report {
-    /// The truth in one word.
+    /// The verdict on the run.
     pub verdict: Verdict,
-    /// Why it stopped; `None` if it never began.
+    /// The reason for the stop; `None` if the start failed before anything ran.
     pub reason: Option<StopReason>,
-    /// What made it fail: one sentence, then the whole chain of causes.
-    pub error: Option<String>,
+    /// The error that made the run fail.
+    pub error: Option<HostError>,
     /// Every phase and how long it lasted, in order.
     pub phases: Vec<(Phase, Duration)>,
-    /// From the stop request to the end.
+    /// The time from the stop request to the end.
     pub shutdown: Duration,
-    /// The longest it could have taken.
+    /// The longest time that the shutdown could have taken.
     pub worst_case: Duration,
-    /// Requests of the main side, by fate.
+    /// Requests of the main server, by outcome.
     pub requests: RequestStats,
-    /// Connections of the main side.
+    /// Connections of the main server.
     pub connections: ConnectionStats,
-    /// The requests that were aborted, the first thousand of them.
+    /// The requests that were aborted; at most the first thousand.
     pub aborts: Vec<AbortedRequest>,
-    /// Background work that did not end when it was cancelled, and was dropped. It counts like an aborted request.
+    /// Background tasks and tracked work that did not end after the cancellation and were dropped.
+    /// They count like aborted requests.
     pub work_dropped: u64,
-    /// Background tasks, and work that they or handlers spawned, that panicked, in whatever phase.
+    /// Background tasks and tracked work that panicked, in any phase.
     pub work_panicked: u64,
-    /// Every half of a hook pair that ran.
+    /// Every stage of a hook pair that ran, in the order in which they ended.
     pub hooks: Vec<HookReport>,
 }
 
-/// How one half of a hook pair went.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The end of one stage of a hook pair.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HookReport {
-    /// The pair's name.
+    /// The name of the pair.
     pub name: String,
-    /// Which half, and how it ended.
+    /// The stage, start or stop, and how it ended.
     pub verdict: HookVerdict,
-    /// From its start to its end.
+    /// How long it ran.
     pub took: Duration,
-    /// Its error with the whole chain of causes, or its panic.
-    pub message: Option<String>,
+    /// The error that it returned, or its panic.
+    pub error: Option<TaskError>,
 }
 
 impl Report {
-    /// The exit code: 0 clean, 1 could not start, a background task failed or tracked work panicked, 2 bad plan, 3 the
-    /// shutdown cut requests, or work, 4 a hook failed or overran.
+    /// The report of a host that failed before anything ran. Logs nothing.
+    pub(crate) fn failed_to_start(error: HostError, worst_case: Duration) -> Self {
+        let verdict = match error.kind() {
+            HostErrorKind::Settings => Verdict::BadPlan,
+            HostErrorKind::Build
+            | HostErrorKind::System
+            | HostErrorKind::Listen
+            | HostErrorKind::StartHook
+            | HostErrorKind::StartTimeout
+            | HostErrorKind::BackgroundTask
+            | HostErrorKind::Work => Verdict::Failed,
+        };
+        Self {
+            verdict,
+            reason: None,
+            error: Some(error),
+            phases: Vec::new(),
+            shutdown: Duration::ZERO,
+            worst_case,
+            requests: RequestStats::default(),
+            connections: ConnectionStats::default(),
+            aborts: Vec::new(),
+            work_dropped: 0,
+            work_panicked: 0,
+            hooks: Vec::new(),
+        }
+    }
+
+    /// The exit code: 0 clean; 1 the start or a background task failed, or tracked work panicked;
+    /// 2 bad plan or setting; 3 the shutdown cut requests or work; 4 a stop hook failed or was given
+    /// up.
     #[must_use]
     pub fn code(&self) -> u8 {
         self.verdict.exit_code()
     }
 
-    /// The exit code, as `main` returns it.
+    /// The exit code in the form that `main` returns.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code())
@@ -86,14 +118,15 @@ impl Report {
             .iter()
             .map(|hook| {
                 let (name, end, ms) = (&hook.name, hook_end(hook.verdict), millis(hook.took));
-                json!({"name": name, "end": end, "ms": ms, "message": hook.message})
+                let message = hook.error.as_ref().map(TaskError::with_causes);
+                json!({"name": name, "end": end, "ms": ms, "message": message})
             })
             .collect();
         json!({
             "verdict": self.verdict.name(),
             "exit_code": self.code(),
             "reason": self.reason.map(|reason| reason.to_string()),
-            "error": self.error,
+            "error": self.error_text(),
             "shutdown_ms": millis(self.shutdown),
             "worst_case_ms": millis(self.worst_case),
             "phases": phases,
@@ -106,14 +139,18 @@ impl Report {
         })
     }
 
-    /// Logs what made it fail (P14).
+    fn error_text(&self) -> Option<&str> {
+        self.error.as_ref().map(HostError::with_causes)
+    }
+
+    /// Logs the error, if there is one (P14).
     pub(crate) fn log_failure(&self) {
-        if let Some(error) = &self.error {
+        if let Some(error) = self.error_text() {
             crate::log::error!(error, exit_code = self.code(), "the host failed");
         }
     }
 
-    /// Says it in one log line.
+    /// Logs the report as one line.
     pub(crate) fn log(&self) {
         let requests = &self.requests;
         let hooks_failed = self.hooks.iter().filter(|hook| hook.verdict.is_stop_failure()).count();
@@ -121,7 +158,7 @@ impl Report {
             verdict = self.verdict.name(),
             exit_code = self.code(),
             reason = self.reason.map(|reason| reason.to_string()),
-            error = self.error,
+            error = self.error_text(),
             shutdown_ms = millis(self.shutdown),
             worst_case_ms = millis(self.worst_case),
             started = requests.started,
@@ -144,7 +181,6 @@ impl Report {
     }
 }
 
-/// So that `main` can return a report.
 impl Termination for Report {
     fn report(self) -> ExitCode {
         self.exit_code()
@@ -156,7 +192,8 @@ impl fmt::Display for Report {
         let requests = &self.requests;
         write!(
             f,
-            "{}: {} finished, {} timed out, {} aborted, {} gone of {} requests; shutdown took {:?} of at most {:?}",
+            "{}: {} finished, {} timed out, {} aborted, {} gone of {} requests; \
+             shutdown took {:?} of at most {:?}",
             self.verdict.name(),
             requests.finished,
             requests.timed_out,
@@ -166,7 +203,7 @@ impl fmt::Display for Report {
             self.shutdown,
             self.worst_case
         )?;
-        match &self.error {
+        match self.error_text() {
             Some(error) => write!(f, "; {error}"),
             None => Ok(()),
         }
@@ -213,7 +250,7 @@ fn abort_json(abort: &AbortedRequest) -> Value {
     })
 }
 
-/// How a hook ended, as logs and reports say it.
+/// The end of a hook, as logs and reports name it.
 pub(crate) fn hook_end(verdict: HookVerdict) -> String {
     match verdict {
         HookVerdict::Started(result) => format!("start {}", result.name()),

@@ -15,7 +15,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use lameduck::{
-    Body, Host, Report, RequestContext,
+    Body, Host, Report, RequestContext, Settings,
     lifecycle::Plan,
     runtime::{Clock, Runtime, Seed},
 };
@@ -81,16 +81,13 @@ async fn live(script: Vec<u8>, sent: Vec<u8>) -> Report {
     let (_signals, signals) = scripted_signals("host", trace.clone());
     let spawner = SimSpawner::new("host", trace, clock.clone());
     let pipes = Pipes::new();
-    let plan = Plan {
-        lame_duck,
-        drain: Duration::from_secs(3),
-        cancel: Duration::from_secs(1),
-        ..Plan::default()
-    };
-    let host = Host::builder()
-        .plan(plan)
-        .request_timeout(Some(Duration::from_secs(2)))
-        .hyper(service_fn(answer));
+    let plan = Plan::new()
+        .lame_duck(lame_duck)
+        .drain(Duration::from_secs(3))
+        .cancel(Duration::from_secs(1));
+    let host =
+        Host::builder(Settings::default().plan(plan).request_timeout(Some(Duration::from_secs(2))))
+            .serve_hyper(service_fn(answer));
     let stop = host.shutdown_handle();
     let life = host.run_in(Runtime {
         clock,

@@ -12,14 +12,13 @@ use std::time::Duration;
 pub fn lifecycle(bytes: &[u8]) {
     let mut draw = Draw(bytes);
     let span = |byte: u8| Duration::from_millis(u64::from(byte) * 40);
-    let plan = Plan {
-        start: span(draw.byte()),
-        lame_duck: span(draw.byte()),
-        drain: span(draw.byte()),
-        cancel: span(draw.byte()),
-        cleanup: span(draw.byte()),
-        internal_close: span(draw.byte()),
-    };
+    let plan = Plan::new()
+        .start(span(draw.byte()))
+        .lame_duck(span(draw.byte()))
+        .drain(span(draw.byte()))
+        .cancel(span(draw.byte()))
+        .cleanup(span(draw.byte()))
+        .internal_close(span(draw.byte()));
     let hooks: Vec<HookBudget> = (0..draw.byte() % 4)
         .map(|_| match draw.byte() {
             byte @ 0..=127 => HookBudget::Own(span(byte)),

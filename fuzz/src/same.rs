@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 use hyper::{server::conn::http1::Builder, service::service_fn};
 use hyper_util::rt::TokioIo;
 use lameduck::{
-    Host, Limits,
+    Host, Limits, Settings,
     runtime::{Clock, Runtime, Seed},
 };
 use lameduck_sim::{SimClock, SimSpawner, Trace, scripted_signals};
@@ -105,8 +105,9 @@ async fn through_the_host(script: &[u8], sent: &[u8]) -> Seen {
     let spawner = SimSpawner::new("host", trace, clock.clone());
     let pipes = Pipes::new();
     // Bare hyper has no head timeout here.
-    let limits = Limits { header_timeout: LIMIT, ..Limits::default() };
-    let host = Host::builder().request_timeout(None).limits(limits).hyper(service_fn(answer));
+    let limits = Limits::default().header_timeout(LIMIT);
+    let host = Host::builder(Settings::default().request_timeout(None).limits(limits))
+        .serve_hyper(service_fn(answer));
     let life = host.run_in(Runtime {
         clock,
         network: pipes.clone(),

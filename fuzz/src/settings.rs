@@ -34,12 +34,12 @@ pub fn settings(bytes: &[u8]) {
         }
         Err(error) => {
             assert!(
-                !error.source.is_empty() && !error.reason.is_empty(),
+                !error.setting.is_empty() && !error.reason.is_empty(),
                 "P14: {error:?} does not say what is wrong"
             );
             let said = error.to_string();
             assert!(
-                said.contains(&error.source)
+                said.contains(&error.setting)
                     && (said.contains(&error.value) || error.value.contains(char::is_control)),
                 "P14: {said}"
             );

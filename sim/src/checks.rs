@@ -2,7 +2,7 @@
 //! `passes` = `yes` or `no`.
 
 use crate::{app::Actor, client};
-use lameduck::Check;
+use lameduck::ReadinessCheck;
 use serde::{Deserialize, Serialize};
 use std::{io, time::Duration};
 
@@ -22,11 +22,11 @@ pub struct CheckScript {
 }
 
 impl CheckScript {
-    pub(crate) fn check(&self, actor: &Actor) -> Check {
+    pub(crate) fn check(&self, actor: &Actor) -> ReadinessCheck {
         let (script, actor) = (self.clone(), actor.clone());
         let runs = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
         let every = Duration::from_millis(self.every_ms);
-        Check::new(self.name.clone(), move || {
+        ReadinessCheck::new(self.name.clone(), move || {
             let (script, actor) = (script.clone(), actor.clone());
             let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             async move {

@@ -93,7 +93,7 @@ impl HookScript {
             move |()| async move { act(&stopping, &script.name, "stop", script.stop).await },
         );
         match self.budget_ms {
-            Some(budget_ms) => hook.budget(Duration::from_millis(budget_ms)),
+            Some(budget_ms) => hook.stop_timeout(Duration::from_millis(budget_ms)),
             None => hook,
         }
     }

@@ -17,7 +17,7 @@ use crate::{
     trace::Trace,
 };
 use lameduck::{
-    Builder, Host, HttpService, Limits, Report, ShutdownHandle,
+    BackgroundTask, Builder, Host, HttpService, Limits, Report, Settings, ShutdownHandle,
     lifecycle::Plan,
     runtime::{ListenAddress, Network, Runtime, Seed},
 };
@@ -83,21 +83,25 @@ impl HostRun {
             let watchdog_fired = watchdog_fired.clone();
             move || watchdog_fired.cancel()
         });
-        let mut builder = Host::builder()
-            .main_address(ListenAddress::Port(MAIN_PORT))
-            .internal_address(ListenAddress::Port(INTERNAL_PORT))
-            .app_version("simulated")
-            .request_timeout(self.request_timeout)
-            .limits(self.limits)
-            .plan(self.plan)
-            .grace_period(Duration::ZERO);
+        let mut builder = Host::builder(
+            Settings::default()
+                .main_address(ListenAddress::Port(MAIN_PORT))
+                .internal_address(ListenAddress::Port(INTERNAL_PORT))
+                .app_version("simulated")
+                .request_timeout(self.request_timeout)
+                .limits(self.limits)
+                .plan(self.plan)
+                .grace_period(Duration::ZERO),
+        );
         for hook in &self.hooks {
             builder = builder.hook(hook.hook(&actor));
         }
         for task in self.tasks {
             let actor = actor.clone();
-            builder =
-                builder.background(task.name.clone(), move |context| task.run(actor, context));
+            builder = builder
+                .background_task(BackgroundTask::new(task.name.clone(), move |context| {
+                    task.run(actor, context)
+                }));
         }
         for check in &self.checks {
             builder = builder.readiness_check(check.check(&actor));
@@ -130,7 +134,7 @@ fn record_report(name: &str, trace: &Trace, report: &Report) {
         ("worst_case_us", micros(report.worst_case).into()),
     ];
     fields.extend(report.reason.map(|reason| ("reason", reason.to_string().into())));
-    fields.extend(report.error.clone().map(|error| ("error", error.into())));
+    fields.extend(report.error.as_ref().map(|error| ("error", error.with_causes().into())));
     trace.record(name, "report", &fields);
     for (phase, span) in &report.phases {
         trace.record(

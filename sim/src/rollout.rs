@@ -76,7 +76,7 @@ impl Rollout {
             seed,
             latency: (Duration::from_millis(1), Duration::from_millis(3)),
             replicas: 3,
-            plan: Plan { lame_duck: Duration::from_secs(1), ..Plan::default() },
+            plan: Plan::new().lame_duck(Duration::from_secs(1)),
             begins: Duration::from_secs(1),
             step: Duration::from_secs(2),
             probe_every: Duration::from_millis(200),
@@ -142,7 +142,7 @@ impl Rollout {
                     };
                     let running = life.live(
                         host.clone(),
-                        |builder, actor| builder.hyper(Drill::new(actor)),
+                        |builder, actor| builder.serve_hyper(Drill::new(actor)),
                         signals,
                         trace.clone(),
                         drop,

@@ -59,7 +59,7 @@ where
     move |host| {
         let store = Store::default();
         let router = orders(order.clone()).with_state(store.clone());
-        Trial::of(host.tower(router)).at_exit(move |told| {
+        Trial::of(host.serve(router)).at_exit(move |told| {
             let (acknowledged, kept) = (told.succeeded("/orders"), store.kept());
             if acknowledged <= kept {
                 Ok(())
@@ -88,7 +88,7 @@ fn work_that_is_tracked_is_waited_for() {
     };
     explore(move |host| {
         let store = Store::default();
-        host.tower(orders(order).with_state(store))
+        host.serve(orders(order).with_state(store))
     })
     .post("/orders", "tea")
     .seeds(SEEDS)
@@ -114,7 +114,7 @@ fn detached_work_is_found_and_the_order_that_it_loses() {
     assert_eq!(again.broken, lost.broken, "what is printed shows it again");
     assert!(lost.scenario.clients.len() == 1, "shrunk: {lost}");
 
-    let left = explore(|host| host.tower(orders(order).with_state(Store::default())))
+    let left = explore(|host| host.serve(orders(order).with_state(Store::default())))
         .post("/orders", "tea")
         .seeds(SEEDS);
     assert_eq!(
@@ -135,7 +135,7 @@ fn a_handler_that_outlasts_the_drain_and_heeds_nothing_is_found() {
         "done"
     }
     let router = || Router::new().route("/report", get(report)).layer(RouteTimeout::none());
-    let cut = flaw_of(explore(move |host| host.tower(router())).get("/report").seeds(SEEDS).run());
+    let cut = flaw_of(explore(move |host| host.serve(router())).get("/report").seeds(SEEDS).run());
     assert_eq!(cut.broken.promise, "S1", "{cut}");
     assert!(cut.broken.why.contains("GET /report"), "{cut}");
 }
@@ -153,7 +153,7 @@ fn a_handler_that_heeds_its_cancellation_survives() {
         }
     }
     let router = || Router::new().route("/report", get(report)).layer(RouteTimeout::none());
-    explore(move |host| host.tower(router())).get("/report").seeds(SEEDS).run().unwrap();
+    explore(move |host| host.serve(router())).get("/report").seeds(SEEDS).run().unwrap();
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_pool_that_does_not_close_is_found() {
         Hook::on_stop("pool", || async { Err(io::Error::other("connections are still in use")) })
     };
     let found =
-        explore(move |host| host.hook(failing()).tower(Router::new())).get("/").seeds(SEEDS).run();
+        explore(move |host| host.hook(failing()).serve(Router::new())).get("/").seeds(SEEDS).run();
     let flaw = flaw_of(found);
     assert_eq!(flaw.broken.promise, "S3", "{flaw}");
     assert!(flaw.to_string().contains("connections are still in use"), "{flaw}");

@@ -3,7 +3,7 @@
 use super::{Driver, Exiting, Worker, hooks::HookStage, reporting::phase_message};
 use crate::{
     background::TaskContext,
-    errors::chain,
+    host_error::{HostError, HostErrorKind, TaskError},
     http::{
         HttpService, Kind, Outstanding, SealBarrier, WorkOrigin, WorkerCommand, WorkerParts,
         millis, run_until_released,
@@ -109,7 +109,8 @@ where
             for reservation in reservations {
                 let address = reservation.local();
                 let listeners = reservation.listen().await.map_err(|error| {
-                    format!("cannot listen on the main address {address}{knobs}: {}", chain(&error))
+                    let message = format!("cannot listen on the main address {address}{knobs}");
+                    HostError::with_source(HostErrorKind::Listen, message, error)
                 })?;
                 all.push(listeners);
             }
@@ -150,9 +151,9 @@ where
                 let context = TaskContext { server: server.clone(), origin };
                 // All of this is the app's code: making the future, running it, and formatting its
                 // error.
-                let running =
-                    async move { (task.run)(context).await.map_err(|error| chain(&*error)) };
-                (name, server.run_tracked(&tracked, running).await.and_then(|ended| ended))
+                let running = async move { (task.run)(context).await.map_err(TaskError::returned) };
+                let ended = server.run_tracked(&tracked, running).await;
+                (name, ended.unwrap_or_else(|lost| Err(TaskError::without_cause(lost))))
             };
             // The token is dropped after the result was sent, and the drain waits for the token. A
             // failure during the drain is therefore never received too late.

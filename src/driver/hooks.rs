@@ -3,6 +3,7 @@
 use super::Driver;
 use crate::{
     hook::{HookEnd, HookState, run_start, run_stop},
+    host_error::{HostError, HostErrorKind, TaskError},
     http::HttpService,
     lifecycle::{Event, HookIndex, HookResult, HookVerdict, Moment},
     report::hook_end,
@@ -84,19 +85,21 @@ where
         if end.result == HookResult::Done {
             crate::log::info!(hook = name, stage = stage.name(), "hook done");
         } else {
-            let message = end.message.clone().unwrap_or_default();
             crate::log::error!(
                 hook = name,
                 stage = stage.name(),
                 end = hook_end(verdict),
-                error = message,
+                error = end.error.as_ref().map_or("", TaskError::with_causes),
                 "hook failed"
             );
-            if stage == HookStage::Start {
-                self.fail(format!("start hook {name} failed: {message}"));
+            if stage == HookStage::Start
+                && let Some(error) = end.error.clone()
+            {
+                let message = format!("start hook {name} failed");
+                self.fail(HostError::of_task(HostErrorKind::StartHook, message, error));
             }
         }
-        self.status.record_hook_ended(name, verdict, end.message, now);
+        self.status.record_hook_ended(name, verdict, end.error, now);
         Some(event)
     }
 

@@ -12,17 +12,13 @@ mod hooks;
 mod reporting;
 mod start;
 
-pub(crate) use reporting::{bad_plan, failed_to_start};
-
 use crate::{
-    errors::chain,
     hook::{BoxFuture, HookEnd},
-    host::HostConfig,
+    host_config::HostConfig,
+    host_error::{HostError, HostErrorKind, TaskError},
     http::{HttpService, ServerState, WorkerCommand},
     internal::{Heartbeats, HostStatus},
-    lifecycle::{
-        Event, HookBudget, HookIndex, Lifecycle, Moment, Phase, Signal, StopReason, Verdict,
-    },
+    lifecycle::{Event, HookBudget, HookIndex, Lifecycle, Moment, Phase, Signal, StopReason},
     report::Report,
     runtime::{Clock, JoinHandle, Network, Runtime, SignalSource, Spawner},
     user_tasks::UserTasks,
@@ -50,21 +46,17 @@ where
     let started_at = runtime.clock.now();
     let worst_case = config.settings.plan.worst_case();
     let budgets: Vec<HookBudget> = config.hooks.iter().map(|hook| hook.budget).collect();
-    let lifecycle = match config
-        .settings
-        .check()
-        .and_then(|()| Lifecycle::new(config.settings.plan, &budgets, started_at))
-    {
+    let lifecycle = match Lifecycle::new(config.settings.plan, &budgets, started_at) {
         Ok(lifecycle) => lifecycle,
-        Err(error) => return bad_plan(config.settings.explain(&error), worst_case),
+        Err(error) => return Report::failed_to_start(config.settings.explain(error), worst_case),
     };
     let reserved = match reserve(&config, &runtime) {
         Ok(reserved) => reserved,
-        Err(error) => return failed_to_start(Verdict::Failed, error, worst_case),
+        Err(error) => return Report::failed_to_start(error, worst_case),
     };
     match Driver::new(lifecycle, service, config, runtime, reserved).await {
         Ok(driver) => driver.run().await,
-        Err(error) => failed_to_start(Verdict::Failed, error, worst_case),
+        Err(error) => Report::failed_to_start(error, worst_case),
     }
 }
 
@@ -75,8 +67,8 @@ enum Wake<L> {
     Signal(Signal),
     StopAsked,
     HookEnded(HookStage, HookIndex, Option<HookEnd>),
-    Listening(Result<Vec<Vec<L>>, String>),
-    BackgroundEnded(String, Result<(), String>),
+    Listening(Result<Vec<Vec<L>>, HostError>),
+    BackgroundEnded(String, Result<(), TaskError>),
     MainClosed,
     WorkersReleased,
     InternalClosed,
@@ -109,8 +101,8 @@ struct Driver<S, N: Network, G, R> {
     reservations: Vec<N::Reservation>,
     hooks: Vec<HookSlot>,
     hook_tasks: UserTasks<HookTask>,
-    listening: Option<BoxFuture<Result<Listeners<N>, String>>>,
-    background: UserTasks<(String, Result<(), String>)>,
+    listening: Option<BoxFuture<Result<Listeners<N>, HostError>>>,
+    background: UserTasks<(String, Result<(), TaskError>)>,
     checks: UserTasks<()>,
     workers: Vec<Worker>,
     /// Present while the main server closes.
@@ -120,7 +112,7 @@ struct Driver<S, N: Network, G, R> {
     internal_commands: mpsc::UnboundedSender<WorkerCommand>,
     internal_end: Option<JoinHandle>,
     stop_asked: bool,
-    failure: Option<String>,
+    failure: Option<HostError>,
 }
 
 /// The driver's handles of one worker.
@@ -179,7 +171,7 @@ where
             }
             () = sleep_until(&*self.clock, deadline) => Wake::Time,
             signal = self.signals.recv() => Wake::Signal(signal),
-            () = self.config.stop.asked(), if !self.stop_asked => Wake::StopAsked,
+            () = self.config.stop.requested(), if !self.stop_asked => Wake::StopAsked,
             (name, result) = self.background.join_next() => Wake::BackgroundEnded(name, result),
             () = ready(&mut self.main_closing) => {
                 self.main_closing = None;
@@ -209,7 +201,8 @@ where
             Wake::Listening(Ok(listeners)) => match self.spawn_workers(listeners) {
                 Ok(()) => Some(Event::Listening),
                 Err(error) => {
-                    self.fail(format!("cannot start a worker: {}", chain(&error)));
+                    let message = "cannot start a worker";
+                    self.fail(HostError::with_source(HostErrorKind::System, message, error));
                     Some(Event::ListenFailed)
                 }
             },
@@ -233,24 +226,26 @@ where
         }
     }
 
-    fn on_background_ended(&mut self, name: &str, result: Result<(), String>) -> Option<Event> {
+    fn on_background_ended(&mut self, name: &str, result: Result<(), TaskError>) -> Option<Event> {
         match result {
             Ok(()) => {
                 crate::log::info!(task = name, "background task ended");
                 None
             }
             Err(error) => {
-                crate::log::error!(task = name, error, "background task failed");
+                let text = error.with_causes();
+                crate::log::error!(task = name, error = text, "background task failed");
                 if self.lifecycle.phase() > Phase::Draining {
                     return None;
                 }
-                self.fail(format!("background task {name} failed: {error}"));
+                let message = format!("background task {name} failed");
+                self.fail(HostError::of_task(HostErrorKind::BackgroundTask, message, error));
                 Some(Event::StopRequested(StopReason::TaskFailed))
             }
         }
     }
 
-    fn fail(&mut self, failure: String) {
+    fn fail(&mut self, failure: HostError) {
         self.failure.get_or_insert(failure);
     }
 }

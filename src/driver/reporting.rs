@@ -2,12 +2,13 @@
 
 use super::Driver;
 use crate::{
-    http::{ConnectionStats, HttpService, Outstanding, RequestStats},
+    host_error::{HostError, HostErrorKind},
+    http::{HttpService, Outstanding},
     lifecycle::{Event, Outcome, Phase, StopReason, Verdict},
     report::Report,
     runtime::{Network, SignalSource, Spawner},
+    settings::Settings,
 };
-use std::time::Duration;
 
 impl<S, N, G, R> Driver<S, N, G, R>
 where
@@ -74,25 +75,13 @@ where
         let cut = self.main.aborted_by_stop.get() + stuck + work_dropped;
         let verdict = Verdict::of(history, cut, self.main.work_panicked.get());
         let stop = history.stop;
-        let error = self.failure.or_else(|| self.main.work_panic_summary()).or_else(|| match stop
-            .map(|stop| stop.reason)
-        {
-            Some(StopReason::StartTimedOut) => {
-                let settings = &self.config.settings;
-                let limit = humantime::format_duration(settings.plan.start);
-                Some(format!(
-                    "the start took longer than its limit plan.start={limit}{}",
-                    settings.knobs(&["start"])
-                ))
-            }
-            Some(
-                StopReason::Signal(_)
-                | StopReason::Requested
-                | StopReason::TaskFailed
-                | StopReason::StartFailed,
-            )
-            | None => None,
-        });
+        let error = self
+            .failure
+            .or_else(|| {
+                let summary = self.main.work_panic_summary()?;
+                Some(HostError::new(HostErrorKind::Work, summary))
+            })
+            .or_else(|| start_timeout(stop?.reason, &self.config.settings));
         let report = Report {
             verdict,
             reason: stop.map(|stop| stop.reason),
@@ -116,27 +105,19 @@ where
     }
 }
 
-/// Returns the report of a host that could not start. It is not logged here: the caller prints the
-/// one line about it.
-pub(crate) fn failed_to_start(verdict: Verdict, error: String, worst_case: Duration) -> Report {
-    Report { verdict, ..bad_plan(error, worst_case) }
-}
-
-/// Returns the report of a host whose plan was refused before anything was bound.
-pub(crate) fn bad_plan(error: String, worst_case: Duration) -> Report {
-    Report {
-        verdict: Verdict::BadPlan,
-        reason: None,
-        error: Some(error),
-        phases: Vec::new(),
-        shutdown: Duration::ZERO,
-        worst_case,
-        requests: RequestStats::default(),
-        connections: ConnectionStats::default(),
-        aborts: Vec::new(),
-        work_dropped: 0,
-        work_panicked: 0,
-        hooks: Vec::new(),
+/// Returns the error of a start that took too long.
+fn start_timeout(reason: StopReason, settings: &Settings) -> Option<HostError> {
+    match reason {
+        StopReason::StartTimedOut => {
+            let limit = humantime::format_duration(settings.plan.start);
+            let knobs = settings.knobs(&["start"]);
+            let message = format!("the start took longer than its limit plan.start={limit}{knobs}");
+            Some(HostError::new(HostErrorKind::StartTimeout, message))
+        }
+        StopReason::Signal(_)
+        | StopReason::Requested
+        | StopReason::TaskFailed
+        | StopReason::StartFailed => None,
     }
 }
 

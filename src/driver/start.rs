@@ -4,9 +4,9 @@ use super::{CutOnDrop, Driver, hooks::HookSlot};
 #[cfg(feature = "metrics")]
 use crate::internal::Metrics;
 use crate::{
-    errors::chain,
     hook::HookState,
-    host::{BoundAddresses, HostConfig},
+    host_config::{BoundAddresses, HostConfig},
+    host_error::{HostError, HostErrorKind},
     http::{
         CloseRaces, EvictionGrace, HttpService, SealBarrier, ServerConfig, ServerState,
         WorkerCommand, WorkerContext, WorkerRuntime, run,
@@ -34,7 +34,7 @@ pub(super) struct Reserved<N: Network> {
 pub(super) fn reserve<N: Network, G, R: Spawner>(
     config: &HostConfig,
     runtime: &Runtime<N, G, R>,
-) -> Result<Reserved<N>, String> {
+) -> Result<Reserved<N>, HostError> {
     let settings = &config.settings;
     let workers = runtime.spawner.workers().get();
     let main = settings
@@ -43,14 +43,16 @@ pub(super) fn reserve<N: Network, G, R: Spawner>(
         .map(|address| {
             runtime.network.reserve(address, ServerRole::Main, workers).map_err(|error| {
                 let knobs = settings.knobs(&["addr", "port"]);
-                format!("cannot bind the main address {address}{knobs}: {}", chain(&error))
+                let message = format!("cannot bind the main address {address}{knobs}");
+                HostError::with_source(HostErrorKind::Listen, message, error)
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
     let address = &settings.internal_address;
     let internal = runtime.network.reserve(address, ServerRole::Internal, 1).map_err(|error| {
         let knobs = settings.knobs(&["internal-addr", "internal-port"]);
-        format!("cannot bind the internal address {address}{knobs}: {}", chain(&error))
+        let message = format!("cannot bind the internal address {address}{knobs}");
+        HostError::with_source(HostErrorKind::Listen, message, error)
     })?;
     Ok(Reserved { main, internal })
 }
@@ -69,12 +71,12 @@ where
         mut config: HostConfig,
         runtime: Runtime<N, G, R>,
         reserved: Reserved<N>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, HostError> {
         let Runtime { clock, network: _, signals, spawner, seed } = runtime;
         let (main, internal) = servers(&config.settings, &clock, seed);
         let heartbeats = Arc::new(Heartbeats::new(spawner.workers().get()));
         let checks = std::mem::take(&mut config.checks);
-        let results: Vec<_> = checks.iter().map(crate::readiness::Check::result).collect();
+        let results: Vec<_> = checks.iter().map(crate::readiness::ReadinessCheck::result).collect();
         let status = Arc::new(HostStatus::new(
             main.clone(),
             heartbeats.clone(),
@@ -88,13 +90,14 @@ where
                 main: status.main_addresses.clone(),
                 internal: status.internal_address.clone(),
             };
-            unwind(async move { callback(&bound) })
-                .await
-                .map_err(|panic| format!("on_bound panicked: {panic}"))?;
+            unwind(async move { callback(&bound) }).await.map_err(|panic| {
+                HostError::new(HostErrorKind::Build, format!("on_bound panicked: {panic}"))
+            })?;
         }
         let address = reserved.internal.local();
         let listeners = reserved.internal.listen().await.map_err(|error| {
-            format!("cannot listen on the internal address {address}: {}", chain(&error))
+            let message = format!("cannot listen on the internal address {address}");
+            HostError::with_source(HostErrorKind::Listen, message, error)
         })?;
         let (internal_commands, commands) = mpsc::unbounded_channel();
         let internal_end =
@@ -103,7 +106,10 @@ where
         for (check, result) in checks.into_iter().zip(results) {
             check_tasks
                 .spawn(&spawner, (), check.run(clock.clone(), result, status.serving.clone()))
-                .map_err(|error| format!("cannot run the checks: {}", chain(&error)))?;
+                .map_err(|error| {
+                    let message = "cannot run the checks";
+                    HostError::with_source(HostErrorKind::System, message, error)
+                })?;
         }
         let hooks = std::mem::take(&mut config.hooks);
         Ok(Self {
@@ -181,7 +187,7 @@ fn open_internal<L: Listener>(
     status: &Arc<HostStatus>,
     listeners: Vec<L>,
     mut commands: mpsc::UnboundedReceiver<WorkerCommand>,
-) -> Result<JoinHandle, String> {
+) -> Result<JoinHandle, HostError> {
     let routes = InternalService::new(
         status.clone(),
         std::mem::take(&mut config.routes),
@@ -222,7 +228,8 @@ fn open_internal<L: Listener>(
             () = watching => {}
         }
     });
-    spawner
-        .spawn(TaskKind::InternalServer, task)
-        .map_err(|error| format!("cannot start the internal server: {}", chain(&error)))
+    spawner.spawn(TaskKind::InternalServer, task).map_err(|error| {
+        let message = "cannot start the internal server";
+        HostError::with_source(HostErrorKind::System, message, error)
+    })
 }

@@ -2,6 +2,7 @@
 
 use super::Heartbeats;
 use crate::{
+    host_error::TaskError,
     http::{Outstanding, ServerState, millis},
     lifecycle::{HookVerdict, Moment, Phase, Plan},
     readiness::CheckResult,
@@ -142,13 +143,13 @@ impl HostStatus {
         &self,
         name: String,
         verdict: HookVerdict,
-        message: Option<String>,
+        error: Option<TaskError>,
         now: Moment,
     ) {
         let mut timeline = self.timeline();
         let took =
             timeline.hook_running.take().map_or(Duration::ZERO, |running| now.since(running.since));
-        timeline.hooks.push(HookReport { name, verdict, took, message });
+        timeline.hooks.push(HookReport { name, verdict, took, error });
     }
 
     /// The ended stages of all hook pairs, in the order in which they ended.

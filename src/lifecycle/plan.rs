@@ -26,6 +26,7 @@ pub const WORKER_RELEASE_MIN: Duration = Duration::from_millis(20);
 /// The time limits of all steps, from start to exit. Every step ends as soon as nothing is left to
 /// wait for (P8). The exception is the lame duck delay, which lasts in full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Plan {
     /// Limit of the start: start hooks and listening. Default 60 s.
     pub start: Duration,
@@ -44,6 +45,15 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Setters for a chain: `Plan::new().drain(Duration::from_secs(20))`.
+impl Plan {
+    /// The default plan.
+    #[must_use]
+    pub const fn new() -> Self {
         Self {
             start: Duration::from_secs(60),
             lame_duck: Duration::from_secs(5),
@@ -52,6 +62,48 @@ impl Default for Plan {
             cleanup: Duration::from_secs(5),
             internal_close: Duration::from_secs(1),
         }
+    }
+
+    /// Sets [`start`](#structfield.start).
+    #[must_use]
+    pub const fn start(mut self, start: Duration) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Sets [`lame_duck`](#structfield.lame_duck).
+    #[must_use]
+    pub const fn lame_duck(mut self, lame_duck: Duration) -> Self {
+        self.lame_duck = lame_duck;
+        self
+    }
+
+    /// Sets [`drain`](#structfield.drain).
+    #[must_use]
+    pub const fn drain(mut self, drain: Duration) -> Self {
+        self.drain = drain;
+        self
+    }
+
+    /// Sets [`cancel`](#structfield.cancel).
+    #[must_use]
+    pub const fn cancel(mut self, cancel: Duration) -> Self {
+        self.cancel = cancel;
+        self
+    }
+
+    /// Sets [`cleanup`](#structfield.cleanup).
+    #[must_use]
+    pub const fn cleanup(mut self, cleanup: Duration) -> Self {
+        self.cleanup = cleanup;
+        self
+    }
+
+    /// Sets [`internal_close`](#structfield.internal_close).
+    #[must_use]
+    pub const fn internal_close(mut self, internal_close: Duration) -> Self {
+        self.internal_close = internal_close;
+        self
     }
 }
 

@@ -1,7 +1,7 @@
 //! The names of settings that operators can change, in the form that this program accepts (P14).
 
 use super::{SETTINGS, Setting, Settings};
-use crate::lifecycle::PlanError;
+use crate::{host_error::HostError, lifecycle::PlanError};
 
 /// The sources of settings in addition to code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,9 +29,8 @@ impl Settings {
         format!(" ({})", names.join(", "))
     }
 
-    /// Returns a plan's error, with the settings that an operator can change.
-    #[must_use]
-    pub fn explain(&self, error: &PlanError) -> String {
+    /// Adds to a plan's error the settings that an operator can change.
+    pub(crate) fn explain(&self, error: PlanError) -> HostError {
         let knobs = match error {
             PlanError::ExceedsGracePeriod { .. } => self.knobs(&[
                 "lame-duck",
@@ -43,6 +42,6 @@ impl Settings {
             ]),
             PlanError::HooksExceedCleanup { .. } => self.knobs(&["cleanup"]),
         };
-        format!("{error}{knobs}")
+        HostError::settings(format!("{error}{knobs}"), error)
     }
 }

@@ -125,7 +125,7 @@ impl Settings {
 
     fn refused(&self, flag: &str, field: &str, value: String, reason: &str) -> SettingsError {
         SettingsError {
-            source: field.to_owned(),
+            setting: field.to_owned(),
             value,
             reason: format!("{reason}{}", self.knobs(&[flag])),
         }

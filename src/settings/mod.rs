@@ -3,15 +3,17 @@
 mod knobs;
 mod least;
 mod parse;
+mod setters;
 mod table;
 
 use knobs::Knobs;
-pub use parse::parse_duration;
+pub use parse::{ParseDurationError, parse_duration};
 pub use table::{SETTINGS, Setting};
 
 use crate::{
+    host_error::HostError,
     http::{HalfClose, Limits},
-    lifecycle::{BadSetting, Plan, PlanError},
+    lifecycle::{BadSetting, Plan},
     runtime::ListenAddress,
 };
 use std::{
@@ -65,7 +67,7 @@ pub struct Settings {
 }
 
 /// Whether two processes may listen on one port (P14).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PortSharing {
     /// A second instance is refused. The default.
     #[default]
@@ -160,12 +162,6 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Adds an address of the main server. The first address replaces the default; later ones are
-    /// added.
-    pub fn add_main_address(&mut self, address: ListenAddress) {
-        self.main_addresses.push(address);
-    }
-
     /// The addresses that the main server will listen on: [`main_addresses`](Self::main_addresses),
     /// or the default if there are none.
     #[must_use]
@@ -174,24 +170,26 @@ impl Settings {
         if self.main_addresses.is_empty() { DEFAULT } else { &self.main_addresses }
     }
 
-    /// Checks the plan against the grace period.
+    /// Checks every bound that does not depend on the machine, and the plan against the grace
+    /// period. The start of a host does the same.
     ///
     /// # Errors
-    /// [`PlanError`], with the two values and what to change.
-    pub fn check(&self) -> Result<(), PlanError> {
-        self.plan.check_grace_period(self.grace_period)
+    /// [`HostError`] with the setting, its value, and what to change.
+    pub fn check(&self) -> Result<(), HostError> {
+        self.check_minimums().map_err(|error| HostError::settings(error.to_string(), error))?;
+        self.plan.check_grace_period(self.grace_period).map_err(|error| self.explain(error))
     }
 
     fn apply(
         &mut self,
         setting: &Setting,
-        source: &str,
+        setting_name: &str,
         values: &[String],
         split: impl Fn(&str) -> Vec<String>,
     ) -> Result<(), SettingsError> {
         for value in values {
             self.apply_one(setting, &split(value)).map_err(|reason| SettingsError {
-                source: source.to_owned(),
+                setting: setting_name.to_owned(),
                 value: value.clone(),
                 reason,
             })?;
@@ -215,9 +213,10 @@ impl Settings {
 
 /// A setting with an unusable value.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SettingsError {
-    /// The flag or variable that the value came from.
-    pub source: String,
+    /// The flag, variable or field that the value came from.
+    pub setting: String,
     /// The value.
     pub value: String,
     /// The reason why the value is unusable.
@@ -227,7 +226,7 @@ pub struct SettingsError {
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A value may contain any character, but this must stay one line (P14).
-        write!(f, "{}=", self.source)?;
+        write!(f, "{}=", self.setting)?;
         for char in self.value.chars() {
             if char.is_control() {
                 write!(f, "{}", char.escape_default())?;

@@ -1,7 +1,7 @@
 //! Parsers for the values of settings.
 
 use crate::{http::HalfClose, runtime::ListenAddress};
-use std::time::Duration;
+use std::{error::Error, fmt, time::Duration};
 
 /// The maximum of every duration.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -9,18 +9,34 @@ const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Parses a duration with a unit: `500ms`, `5s`, `1m 30s`. At most 24 hours.
 ///
 /// # Errors
-/// The reason why the text is invalid.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let span = humantime::parse_duration(text)
-        .map_err(|_| "expected a duration with a unit, such as 500ms, 5s or 1m".to_owned())?;
+/// [`ParseDurationError`], with what was expected.
+pub fn parse_duration(text: &str) -> Result<Duration, ParseDurationError> {
+    let error = ParseDurationError("expected a duration with a unit, such as 500ms, 5s or 1m");
+    let span = humantime::parse_duration(text).map_err(|_| error)?;
     if span > DURATION_MAX {
-        return Err("longer than 24h".to_owned());
+        return Err(ParseDurationError("longer than 24h"));
     }
     Ok(span)
 }
 
+/// The text is not a duration that a setting accepts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseDurationError(&'static str);
+
+impl fmt::Display for ParseDurationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Error for ParseDurationError {}
+
+pub(super) fn parse_span(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.to_string())
+}
+
 pub(super) fn parse_positive_duration(text: &str) -> Result<Duration, String> {
-    let span = parse_duration(text)?;
+    let span = parse_span(text)?;
     if span.is_zero() {
         return Err("must be longer than 0s".to_owned());
     }

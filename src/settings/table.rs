@@ -4,8 +4,8 @@ use super::{
     Settings,
     least::{HEADER_BYTES_MIN, TCP_KEEPALIVE_MIN},
     parse::{
-        parse_address, parse_count, parse_duration, parse_half_close, parse_host_name, parse_mode,
-        parse_port, parse_positive_duration, parse_switch,
+        parse_address, parse_count, parse_half_close, parse_host_name, parse_mode, parse_port,
+        parse_positive_duration, parse_span, parse_switch,
     },
 };
 use crate::runtime::ListenAddress;
@@ -13,6 +13,7 @@ use std::{fmt, num::NonZeroUsize};
 
 /// One row of the table.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct Setting {
     /// The flag, without its dashes.
     pub flag: &'static str,
@@ -77,7 +78,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "8080",
         help: "Port of the main server on all addresses (IPv6 and IPv4); 0 lets the system choose",
         apply: |settings, value| {
-            settings.add_main_address(ListenAddress::Port(parse_port(value, "APP_ADDR")?));
+            settings.main_addresses.push(ListenAddress::Port(parse_port(value, "APP_ADDR")?));
             Ok(())
         },
     },
@@ -89,7 +90,7 @@ pub const SETTINGS: &[Setting] = &[
         help: "Address of the main server: [::]:8080, 127.0.0.1:0 or unix:/run/app.sock; may be repeated (in the variable: \
                separated by commas); overrides the port",
         apply: |settings, value| {
-            settings.add_main_address(parse_address(value)?);
+            settings.main_addresses.push(parse_address(value)?);
             Ok(())
         },
     },
@@ -156,7 +157,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "5s",
         help: "Deadline of every request, from its complete head to the response head; 0s disables it",
         apply: |settings, value| {
-            let timeout = parse_duration(value)?;
+            let timeout = parse_span(value)?;
             settings.request_timeout = (!timeout.is_zero()).then_some(timeout);
             Ok(())
         },
@@ -167,7 +168,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "DURATION",
         default: "60s",
         help: "Time limit of the start: start hooks and opening the listeners",
-        apply: |settings, value| parse_duration(value).map(|span| settings.plan.start = span),
+        apply: |settings, value| parse_span(value).map(|span| settings.plan.start = span),
     },
     Setting {
         flag: "lame-duck",
@@ -175,7 +176,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "DURATION",
         default: "5s",
         help: "Lame duck delay: from the stop request until the listeners close; readiness fails, all requests are served",
-        apply: |settings, value| parse_duration(value).map(|span| settings.plan.lame_duck = span),
+        apply: |settings, value| parse_span(value).map(|span| settings.plan.lame_duck = span),
     },
     Setting {
         flag: "drain",
@@ -183,7 +184,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "DURATION",
         default: "10s",
         help: "Drain limit: time for the requests in flight to finish",
-        apply: |settings, value| parse_duration(value).map(|span| settings.plan.drain = span),
+        apply: |settings, value| parse_span(value).map(|span| settings.plan.drain = span),
     },
     Setting {
         flag: "cancel",
@@ -191,7 +192,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "DURATION",
         default: "3s",
         help: "Cancel wait: contexts are cancelled and handlers may return; then the rest is aborted",
-        apply: |settings, value| parse_duration(value).map(|span| settings.plan.cancel = span),
+        apply: |settings, value| parse_span(value).map(|span| settings.plan.cancel = span),
     },
     Setting {
         flag: "cleanup",
@@ -199,7 +200,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "DURATION",
         default: "5s",
         help: "Total time limit of all stop hooks",
-        apply: |settings, value| parse_duration(value).map(|span| settings.plan.cleanup = span),
+        apply: |settings, value| parse_span(value).map(|span| settings.plan.cleanup = span),
     },
     Setting {
         flag: "internal-close",
@@ -207,9 +208,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "DURATION",
         default: "1s",
         help: "Drain limit of the internal server, which closes last",
-        apply: |settings, value| {
-            parse_duration(value).map(|span| settings.plan.internal_close = span)
-        },
+        apply: |settings, value| parse_span(value).map(|span| settings.plan.internal_close = span),
     },
     Setting {
         flag: "grace-period",
@@ -217,7 +216,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "DURATION",
         default: "30s",
         help: "Grace period of the platform; the worst-case shutdown must fit into it; 0s disables the check",
-        apply: |settings, value| parse_duration(value).map(|span| settings.grace_period = span),
+        apply: |settings, value| parse_span(value).map(|span| settings.grace_period = span),
     },
     Setting {
         flag: "connections-max",
@@ -350,7 +349,7 @@ pub const SETTINGS: &[Setting] = &[
         help: "Idle time before the kernel sends keep-alive probes: four, at intervals of a quarter of it; then the \
                connection is closed; at least 1s, 0s disables the probes",
         apply: |settings, value| {
-            let silence = parse_duration(value)?;
+            let silence = parse_span(value)?;
             if !silence.is_zero() && silence < TCP_KEEPALIVE_MIN {
                 return Err("shorter than 1s".to_owned());
             }

@@ -21,7 +21,7 @@ pub(crate) use sockets::inspect;
 
 use self::notifier::Notifier;
 use crate::{
-    host::HostConfig,
+    host_config::HostConfig,
     os::{NotifySocket, OsNetwork},
 };
 use std::time::Duration;

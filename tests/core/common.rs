@@ -15,14 +15,13 @@ pub(crate) const HOOK_RESULTS: [HookResult; 4] =
 
 /// A plan in which every step takes this long.
 pub(crate) fn even_plan(each: Duration) -> Plan {
-    Plan {
-        start: each,
-        lame_duck: each,
-        drain: each,
-        cancel: each,
-        cleanup: each,
-        internal_close: each,
-    }
+    Plan::new()
+        .start(each)
+        .lame_duck(each)
+        .drain(each)
+        .cancel(each)
+        .cleanup(each)
+        .internal_close(each)
 }
 
 /// Returns all events that a host with this many hooks can report, whether they make sense now or

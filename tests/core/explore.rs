@@ -173,7 +173,7 @@ fn a_plan_with_any_one_zero_breaks_no_promise() {
 
 #[test]
 fn a_cancel_wait_shorter_than_the_flush_breaks_no_promise() {
-    let plan = Plan { cancel: Duration::from_millis(100), ..even_plan(SECOND) };
+    let plan = even_plan(SECOND).cancel(Duration::from_millis(100));
     assert_eq!(explore(plan, &[HookBudget::Shared]), places_of(1));
 }
 
@@ -181,12 +181,12 @@ fn plans_with_one_zero() -> [Plan; 6] {
     let even = even_plan(SECOND);
     let zero = Duration::ZERO;
     [
-        Plan { start: zero, ..even },
-        Plan { lame_duck: zero, ..even },
-        Plan { drain: zero, ..even },
-        Plan { cancel: zero, ..even },
-        Plan { cleanup: zero, ..even },
-        Plan { internal_close: zero, ..even },
+        even.start(zero),
+        even.lame_duck(zero),
+        even.drain(zero),
+        even.cancel(zero),
+        even.cleanup(zero),
+        even.internal_close(zero),
     ]
 }
 

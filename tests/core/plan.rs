@@ -32,7 +32,7 @@ fn the_default_plan_takes_at_most_24_seconds_and_fits_into_the_grace_period_of_k
 
 #[test]
 fn the_start_is_no_part_of_the_worst_case() {
-    let plan = Plan { start: 3600 * SECOND, ..Plan::default() };
+    let plan = Plan::new().start(3600 * SECOND);
     assert_eq!(
         plan.worst_case(),
         Plan::default().worst_case(),
@@ -94,8 +94,7 @@ fn hooks_that_ask_for_exactly_what_there_is_are_given_it() {
 
 #[test]
 fn a_hook_that_hangs_takes_its_share_and_leaves_the_others_theirs() {
-    let mut life =
-        cleaning_up(Plan { cleanup: 6 * SECOND, ..Plan::default() }, &[HookBudget::Shared; 3]);
+    let mut life = cleaning_up(Plan::new().cleanup(6 * SECOND), &[HookBudget::Shared; 3]);
     for hook in [2, 1] {
         assert_eq!(life.time_left(), 2 * SECOND, "P11: a third of 6 s");
         let actions = life.time_out();
@@ -111,8 +110,7 @@ fn a_hook_that_hangs_takes_its_share_and_leaves_the_others_theirs() {
 
 #[test]
 fn what_a_quick_hook_leaves_over_is_there_for_the_next() {
-    let mut life =
-        cleaning_up(Plan { cleanup: 6 * SECOND, ..Plan::default() }, &[HookBudget::Shared; 3]);
+    let mut life = cleaning_up(Plan::new().cleanup(6 * SECOND), &[HookBudget::Shared; 3]);
     life.wait(500 * MS);
     life.tell(stop_hook_done(2));
     assert_eq!(life.time_left(), 3500 * MS, "P11: its own 2 s and the 1.5 s that were left over");

@@ -29,7 +29,7 @@ fn the_longest_durations_there_are_do_not_panic() {
 /// requests in flight would have been aborted.
 #[test]
 fn a_clean_up_without_end_takes_no_time_from_the_drain() {
-    let plan = Plan { cleanup: Duration::MAX, ..Plan::default() };
+    let plan = Plan::new().cleanup(Duration::MAX);
     let mut life = Run::serving(plan, &[HookBudget::Shared; 2]);
     life.tell(signal(Signal::Terminate));
     life.time_out();
@@ -49,7 +49,7 @@ fn a_clean_up_without_end_takes_no_time_from_the_drain() {
 /// left the one before it a deadline at the epoch. It was given up in the turn in which it began.
 #[test]
 fn hooks_that_share_a_clean_up_without_end_all_have_their_time() {
-    let plan = Plan { cleanup: Duration::MAX, ..Plan::default() };
+    let plan = Plan::new().cleanup(Duration::MAX);
     let mut life = Run::serving(plan, &[HookBudget::Shared; 2]);
     life.tell(signal(Signal::Interrupt));
     life.tell(signal(Signal::Interrupt));
@@ -191,7 +191,7 @@ fn it_does_not_serve_after_a_stop_before_serving_nor_without_a_delay() {
     let (mut life, _) = Run::begin(Plan::default(), &[]);
     life.tell(signal(Signal::Terminate));
     assert!(!life.machine.is_serving());
-    let mut life = Run::serving(Plan { lame_duck: Duration::ZERO, ..Plan::default() }, &[]);
+    let mut life = Run::serving(Plan::new().lame_duck(Duration::ZERO), &[]);
     life.tell(signal(Signal::Terminate));
     life.wait(Duration::ZERO);
     assert_eq!((life.machine.phase(), life.machine.is_serving()), (Phase::Draining, false));

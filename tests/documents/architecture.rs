@@ -35,6 +35,11 @@ const RULES: &[Rule] = &[
     Rule { module: "log", may: &[], sentence: "log is for everybody, and knows nobody" },
     Rule { module: "unwind", may: &["log"], sentence: "unwind is for everybody, and knows nobody" },
     Rule {
+        module: "host_error",
+        may: &["errors", "lifecycle", "unwind", "http"],
+        sentence: "host_error stands below the host",
+    },
+    Rule {
         module: "http",
         may: &["runtime", "errors", "lifecycle", "log", "unwind"],
         sentence: "http stands on the ports and the lifecycle's labels alone",
@@ -46,7 +51,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "hook",
-        may: &["runtime", "errors", "lifecycle", "log", "unwind", "http"],
+        may: &["runtime", "errors", "lifecycle", "log", "unwind", "http", "host_error"],
         sentence: "hook stands below the host",
     },
     Rule {
@@ -56,12 +61,12 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "background",
-        may: &["runtime", "errors", "lifecycle", "log", "unwind", "http", "hook"],
+        may: &["runtime", "errors", "lifecycle", "log", "unwind", "http", "host_error", "hook"],
         sentence: "background stands below the host",
     },
     Rule {
         module: "report",
-        may: &["runtime", "errors", "lifecycle", "log", "unwind", "http"],
+        may: &["runtime", "errors", "lifecycle", "log", "unwind", "http", "host_error"],
         sentence: "report stands below the host",
     },
     Rule {
@@ -73,6 +78,7 @@ const RULES: &[Rule] = &[
             "log",
             "unwind",
             "http",
+            "host_error",
             "hook",
             "readiness",
             "report",
@@ -81,13 +87,18 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "settings",
-        may: &["runtime", "lifecycle", "http", "os::connections_max"],
+        may: &["runtime", "lifecycle", "http", "host_error", "os::connections_max"],
         sentence: "settings know limits and plans, and of the system only its limit on connections",
     },
     Rule {
         module: "os",
         may: &["runtime", "errors", "lifecycle", "log"],
         sentence: "os implements the ports, and decides nothing",
+    },
+    Rule {
+        module: "host_config",
+        may: &["runtime", "host_error", "hook", "readiness", "background", "internal", "settings"],
+        sentence: "host_config holds what host and driver need, and knows neither",
     },
     Rule {
         module: "host",
@@ -105,6 +116,8 @@ const RULES: &[Rule] = &[
             "report",
             "internal",
             "settings",
+            "host_config",
+            "host_error",
             "driver",
         ],
         sentence: "the host stands on ports: it knows no operating system",
@@ -125,7 +138,8 @@ const RULES: &[Rule] = &[
             "report",
             "internal",
             "settings",
-            "host",
+            "host_config",
+            "host_error",
         ],
         sentence: "the driver stands on ports: it knows no operating system",
     },
@@ -136,7 +150,16 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "systemd",
-        may: &["runtime", "errors", "lifecycle", "log", "internal", "settings", "host", "os"],
+        may: &[
+            "runtime",
+            "errors",
+            "lifecycle",
+            "log",
+            "internal",
+            "settings",
+            "host_config",
+            "os",
+        ],
         sentence: "systemd tells what the board says and hands over what it was handed: it decides nothing",
     },
 ];

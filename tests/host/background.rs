@@ -1,11 +1,11 @@
 //! P10, P13: long-lived tasks of the host and work that outlives its request; stops that code asks
 //! for.
 
-use crate::support::{App, app::Workers, builder, now, pause, quick_plan, until_holds};
+use crate::support::{App, app::Workers, builder, now, pause, quick_plan, settings, until_holds};
 use axum::{Extension, Router, routing::get};
 use lameduck::{
-    Host, RequestContext, TaskContext,
-    lifecycle::{Phase, Plan, Signal, StopReason},
+    BackgroundTask, Host, RequestContext, Settings, TaskContext,
+    lifecycle::{Phase, Signal, StopReason},
     runtime::ListenAddress,
 };
 use std::{
@@ -37,7 +37,8 @@ fn a_background_task_begins_with_serving_is_told_of_the_stop_and_awaited() {
         note(context.phase());
         Ok::<(), io::Error>(())
     };
-    let app = App::start(builder().background("worker", task).tower(hello()));
+    let app =
+        App::start(builder().background_task(BackgroundTask::new("worker", task)).serve(hello()));
     until_holds("its begin", || !seen.lock().unwrap().is_empty());
     let report = app.end();
     assert_eq!(
@@ -59,8 +60,12 @@ fn one_that_waits_for_the_cancellation_is_given_it_and_one_that_ignores_it_is_dr
         Ok::<(), io::Error>(())
     };
     let deaf = |_: TaskContext| std::future::pending::<Result<(), io::Error>>();
-    let app =
-        App::start(builder().background("polite", polite).background("deaf", deaf).tower(hello()));
+    let app = App::start(
+        builder()
+            .background_task(BackgroundTask::new("polite", polite))
+            .background_task(BackgroundTask::new("deaf", deaf))
+            .serve(hello()),
+    );
     let asked = now();
     let report = app.end();
     assert!(cancelled.load(Relaxed));
@@ -84,13 +89,18 @@ fn one_that_fails_or_panics_while_serving_stops_the_host_with_exit_code_1() {
         assert!(now().elapsed() > Duration::MAX, "the queue is gone");
         Ok::<(), io::Error>(())
     };
-    let first = App::spawn(builder().background("consumer", failing).tower(hello()), Workers::Task);
-    let second =
-        App::spawn(builder().background("consumer", panicking).tower(hello()), Workers::Task);
+    let first = App::spawn(
+        builder().background_task(BackgroundTask::new("consumer", failing)).serve(hello()),
+        Workers::Task,
+    );
+    let second = App::spawn(
+        builder().background_task(BackgroundTask::new("consumer", panicking)).serve(hello()),
+        Workers::Task,
+    );
     for app in [first, second] {
         let report = app.report();
         assert_eq!((report.code(), report.reason), (1, Some(StopReason::TaskFailed)));
-        let error = report.error.unwrap();
+        let error = format!("{:#}", report.error.unwrap());
         assert!(error.contains("consumer") && error.contains("the queue is gone"), "{error}");
         let phases: Vec<Phase> = report.phases.iter().map(|(phase, _)| *phase).collect();
         assert!(
@@ -108,8 +118,12 @@ fn one_that_returns_early_changes_nothing_and_one_that_fails_in_the_lame_duck_ma
         context.stopping().await;
         Err::<(), _>(io::Error::other("the queue is gone"))
     };
-    let app =
-        App::start(builder().background("early", early).background("late", late).tower(hello()));
+    let app = App::start(
+        builder()
+            .background_task(BackgroundTask::new("early", early))
+            .background_task(BackgroundTask::new("late", late))
+            .serve(hello()),
+    );
     assert_eq!(app.get("/").body(), "hello");
     let report = app.end();
     assert_eq!((report.code(), report.reason), (1, Some(StopReason::Requested)), "P13: {report:?}");
@@ -139,7 +153,9 @@ fn work_spawned_by_a_handler_or_a_task_outlives_its_answer_and_is_waited_for() {
         Ok::<(), io::Error>(())
     };
     let app = App::start(
-        builder().background("parent", task).tower(Router::new().route("/", get(handler))),
+        builder()
+            .background_task(BackgroundTask::new("parent", task))
+            .serve(Router::new().route("/", get(handler))),
     );
     assert_eq!(app.get("/").body(), "accepted");
     assert_eq!(app.end().code(), 0);
@@ -153,7 +169,7 @@ fn spawned_work_that_panics_ends_alone_and_that_hangs_is_dropped_in_the_end() {
         context.spawn(std::future::pending());
         "accepted"
     };
-    let app = App::start(builder().tower(Router::new().route("/", get(handler))));
+    let app = App::start(builder().serve(Router::new().route("/", get(handler))));
     assert_eq!(app.get("/").body(), "accepted");
     assert_eq!(app.get("/").body(), "accepted");
     let asked = now();
@@ -172,8 +188,10 @@ fn spawned_work_that_panics_ends_alone_and_that_hangs_is_dropped_in_the_end() {
 
 #[test]
 fn a_handle_asks_for_the_stop_once_and_a_signal_after_it_is_heard() {
-    let plan = Plan { lame_duck: Duration::from_secs(300), ..quick_plan() };
-    let app = App::start(builder().plan(plan).grace_period(Duration::ZERO).tower(hello()));
+    let plan = quick_plan().lame_duck(Duration::from_secs(300));
+    let app = App::start(
+        Host::builder(settings().plan(plan).grace_period(Duration::ZERO)).serve(hello()),
+    );
     app.stop();
     app.stop();
     app.wait_for_phase("lame_duck");
@@ -197,12 +215,10 @@ fn an_event_stream_ends_whole_when_the_drain_begins_and_not_before() {
             .insert("content-type", http::HeaderValue::from_static("text/event-stream"));
         response
     }
-    let plan = Plan {
-        lame_duck: Duration::from_millis(500),
-        drain: Duration::from_secs(10),
-        ..quick_plan()
-    };
-    let app = App::start(builder().plan(plan).tower(Router::new().route("/", get(events))));
+    let plan = quick_plan().lame_duck(Duration::from_millis(500)).drain(Duration::from_secs(10));
+    let app = App::start(
+        Host::builder(settings().plan(plan)).serve(Router::new().route("/", get(events))),
+    );
     let mut client = crate::support::Client::connect(app.main);
     client.send_get("/");
     client.head().unwrap();
@@ -222,11 +238,13 @@ fn an_event_stream_ends_whole_when_the_drain_begins_and_not_before() {
 fn a_host_runs_in_the_users_own_runtime_and_leaves_its_sockets_clean() {
     let (main, internal) =
         (crate::support::scratch_path("main"), crate::support::scratch_path("internal"));
-    let host = Host::builder()
-        .main_address(ListenAddress::Unix(main.clone()))
-        .internal_address(ListenAddress::Unix(internal.clone()))
-        .plan(quick_plan())
-        .tower(hello());
+    let host = Host::builder(
+        Settings::default()
+            .main_address(ListenAddress::Unix(main.clone()))
+            .internal_address(ListenAddress::Unix(internal.clone()))
+            .plan(quick_plan()),
+    )
+    .serve(hello());
     let stop = host.shutdown_handle();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let report = runtime.block_on(async {
@@ -253,14 +271,16 @@ fn a_host_that_is_dropped_takes_everything_with_it() {
     }
     let tells = Tells(dropped.clone());
     let main = crate::support::scratch_path("main");
-    let host = Host::builder()
-        .main_address(ListenAddress::Unix(main.clone()))
-        .internal_address(ListenAddress::Unix(crate::support::scratch_path("internal")))
-        .background("holder", move |_| async move {
-            let _tells = tells;
-            std::future::pending::<Result<(), io::Error>>().await
-        })
-        .tower(hello());
+    let host = Host::builder(
+        Settings::default()
+            .main_address(ListenAddress::Unix(main.clone()))
+            .internal_address(ListenAddress::Unix(crate::support::scratch_path("internal"))),
+    )
+    .background_task(BackgroundTask::new("holder", move |_| async move {
+        let _tells = tells;
+        std::future::pending::<Result<(), io::Error>>().await
+    }))
+    .serve(hello());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
@@ -287,11 +307,13 @@ fn one_that_panics_before_there_is_a_future_stops_the_host_like_any_other() {
         assert!(context.phase() > Phase::Stopped, "no queue to consume");
         async { Ok::<(), io::Error>(()) }
     };
-    let report =
-        App::spawn(builder().background("consumer", panicking).tower(hello()), Workers::Task)
-            .report();
+    let report = App::spawn(
+        builder().background_task(BackgroundTask::new("consumer", panicking)).serve(hello()),
+        Workers::Task,
+    )
+    .report();
     assert_eq!((report.code(), report.reason), (1, Some(StopReason::TaskFailed)));
-    let error = report.error.unwrap();
+    let error = format!("{:#}", report.error.unwrap());
     assert!(error.contains("consumer") && error.contains("no queue to consume"), "{error}");
 }
 
@@ -311,14 +333,16 @@ impl std::error::Error for Unspeakable {}
 fn an_error_that_panics_when_it_is_told_is_a_failure_all_the_same() {
     // It was asked for its words outside of what contains panics: the task was lost, and nobody noticed that it had failed.
     let failing = |_: TaskContext| async { Err::<(), _>(Unspeakable) };
-    let report =
-        App::spawn(builder().background("consumer", failing).tower(hello()), Workers::Task)
-            .report();
+    let report = App::spawn(
+        builder().background_task(BackgroundTask::new("consumer", failing)).serve(hello()),
+        Workers::Task,
+    )
+    .report();
     assert_eq!((report.code(), report.reason), (1, Some(StopReason::TaskFailed)));
 
     let hook = lameduck::Hook::on_start("broken", || async { Err::<(), _>(Unspeakable) });
     let begin = now();
-    let report = App::spawn(builder().hook(hook).tower(hello()), Workers::Task).report();
+    let report = App::spawn(builder().hook(hook).serve(hello()), Workers::Task).report();
     assert_eq!((report.code(), report.reason), (1, Some(StopReason::StartFailed)));
     assert!(
         begin.elapsed() < Duration::from_secs(5),
@@ -351,8 +375,9 @@ fn tracked_work_that_panics_is_counted_and_named_and_makes_the_exit_code_1() {
         Ok::<(), io::Error>(())
     };
     for workers in [Workers::Task, Workers::Threads(2)] {
-        let host =
-            builder().background("queue", task).tower(Router::new().route("/mail", get(handler)));
+        let host = builder()
+            .background_task(BackgroundTask::new("queue", task))
+            .serve(Router::new().route("/mail", get(handler)));
         let app = App::start_on(host, workers);
         assert_eq!(app.get("/mail?to=x").body(), "accepted");
         let report = app.end();
@@ -361,7 +386,7 @@ fn tracked_work_that_panics_is_counted_and_named_and_makes_the_exit_code_1() {
             (1, 2, 0),
             "{report:?}"
         );
-        let error = report.error.unwrap();
+        let error = format!("{:#}", report.error.unwrap());
         assert!(
             error.contains("panicked 2 times") && error.contains("GET /mail: no mail server"),
             "{error}"
@@ -382,19 +407,23 @@ fn a_task_that_fails_or_panics_as_the_last_of_the_drain_makes_the_exit_code_1() 
             assert!(context.phase() < Phase::Draining, "the queue is gone");
             Ok::<(), io::Error>(())
         };
-        let plan = Plan { lame_duck: Duration::ZERO, ..quick_plan() };
+        let plan = quick_plan().lame_duck(Duration::ZERO);
         let first = App::start_on(
-            builder().plan(plan).background("queue", failing).tower(hello()),
+            Host::builder(settings().plan(plan))
+                .background_task(BackgroundTask::new("queue", failing))
+                .serve(hello()),
             Workers::Threads(1),
         );
         let second = App::start_on(
-            builder().plan(plan).background("queue", panicking).tower(hello()),
+            Host::builder(settings().plan(plan))
+                .background_task(BackgroundTask::new("queue", panicking))
+                .serve(hello()),
             Workers::Threads(1),
         );
         for (app, panicked) in [(first, 0), (second, 1)] {
             let report = app.end();
             assert_eq!((report.code(), report.work_panicked), (1, panicked), "{report:?}");
-            assert!(report.error.as_ref().unwrap().contains("queue"), "{report:?}");
+            assert!(report.error.as_ref().unwrap().with_causes().contains("queue"), "{report:?}");
         }
     }
 }
@@ -411,11 +440,16 @@ fn a_task_that_panics_when_it_is_cancelled_makes_the_exit_code_1() {
         context.cancelled().await;
         Err::<(), _>(io::Error::other("cancelled"))
     };
-    let host =
-        builder().background("panicking", panicking).background("failing", failing).tower(hello());
+    let host = builder()
+        .background_task(BackgroundTask::new("panicking", panicking))
+        .background_task(BackgroundTask::new("failing", failing))
+        .serve(hello());
     let report = App::start(host).end();
     assert_eq!((report.code(), report.work_panicked, report.work_dropped), (1, 1, 0), "{report:?}");
-    assert!(report.error.as_ref().unwrap().contains("task panicking: no flush"), "{report:?}");
+    assert!(
+        report.error.as_ref().unwrap().with_causes().contains("task panicking: no flush"),
+        "{report:?}"
+    );
 }
 
 // The panic of a destructor hid that the work had been dropped: exit code 0.
@@ -433,7 +467,9 @@ fn work_that_panics_as_the_abort_drops_it_is_counted_as_dropped_and_as_panicked(
         std::future::pending::<Result<(), io::Error>>().await
     };
     let app = App::start(
-        builder().background("queue", task).tower(Router::new().route("/", get(handler))),
+        builder()
+            .background_task(BackgroundTask::new("queue", task))
+            .serve(Router::new().route("/", get(handler))),
     );
     assert_eq!(app.get("/").body(), "accepted");
     let report = app.end();

@@ -6,7 +6,7 @@
 use crate::support::{
     App, Client, End, builder,
     frames::{HEADERS, Http2, RST_STREAM},
-    until_holds,
+    settings, until_holds,
 };
 use axum::{
     Extension, Router,
@@ -18,7 +18,7 @@ use axum::{
 use futures_util::{Stream, StreamExt, stream};
 use http_body_util::StreamBody;
 use hyper::body::{Frame, SizeHint};
-use lameduck::{Report, RequestContext};
+use lameduck::{Host, Report, RequestContext};
 use std::{
     convert::Infallible,
     io,
@@ -150,7 +150,7 @@ fn app() -> App {
         .route("/trailers", get(with_trailers))
         .route("/spawns", get(spawns_a_panic))
         .route("/fails", get(fails_in_the_drain));
-    App::start(builder().tower(routes))
+    App::start(builder().serve(routes))
 }
 
 /// What is logged in this process.
@@ -406,7 +406,7 @@ fn a_head_that_contradicts_its_body_or_itself_becomes_a_500_that_is_logged_and_c
     let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
         Ok::<_, Infallible>(framed(&request))
     });
-    let app = App::start(builder().hyper(service));
+    let app = App::start(builder().serve_hyper(service));
     let mut client = Client::connect(app.main);
     let mut http2 = Http2::connect(app.main);
     for path in CONTRADICTIONS {
@@ -453,7 +453,7 @@ fn a_status_that_is_not_final_becomes_a_500_that_is_logged() {
             http::Response::builder().status(status).body(Body::from("content")).unwrap(),
         )
     });
-    let app = App::start(builder().hyper(service));
+    let app = App::start(builder().serve_hyper(service));
     let mut client = Client::connect(app.main);
     let mut http2 = Http2::connect(app.main);
     for status in [100, 101, 102, 103, 199] {
@@ -498,7 +498,7 @@ fn a_status_without_content_has_none_and_says_no_length() {
                 .unwrap(),
         )
     });
-    let app = App::start(builder().hyper(service));
+    let app = App::start(builder().serve_hyper(service));
     let mut client = Client::connect(app.main);
     let mut http2 = Http2::connect(app.main);
     let mut count = 0;
@@ -554,7 +554,7 @@ fn the_version_of_a_response_is_that_of_its_connection() {
         let body = if request.uri().query().is_some() { body } else { Body::from("all of it") };
         Ok::<_, Infallible>(http::Response::builder().version(version).body(body).unwrap())
     });
-    let app = App::start(builder().hyper(service));
+    let app = App::start(builder().serve_hyper(service));
     let mut client = Client::connect(app.main);
     let mut http2 = Http2::connect(app.main);
     for path in ["/0.9", "/1.0", "/2", "/3"] {
@@ -587,7 +587,7 @@ fn a_success_to_connect_has_neither_length_nor_content() {
                 .unwrap(),
         )
     });
-    let app = App::start(builder().hyper(service));
+    let app = App::start(builder().serve_hyper(service));
     let mut client = Client::connect(app.main);
     client.send("CONNECT t:80 HTTP/1.1\r\nhost: t:80\r\n\r\n");
     let head = client.head().unwrap();
@@ -656,7 +656,8 @@ fn an_answer_to_head_has_no_body_whatever_the_service_gives() {
         Ok::<_, Infallible>(http::Response::new(http_body_util::Full::from("eleven long")))
     });
     let app = App::start(
-        builder().request_timeout(Some(std::time::Duration::from_millis(100))).hyper(service),
+        Host::builder(settings().request_timeout(Some(std::time::Duration::from_millis(100))))
+            .serve_hyper(service),
     );
     let mut http2 = Http2::connect(app.main);
     for path in ["/", "/never"] {

@@ -1,7 +1,8 @@
 //! What a builder is told is what its host knows.
 
 use lameduck::{
-    Body, Check, Hook, Host, Limits, Settings, lifecycle::Plan, runtime::ListenAddress,
+    BackgroundTask, Body, Hook, Host, Limits, ReadinessCheck, Settings, lifecycle::Plan,
+    runtime::ListenAddress,
 };
 use std::{convert::Infallible, time::Duration};
 
@@ -19,21 +20,22 @@ fn service() -> impl lameduck::HttpService {
 fn what_a_builder_is_told_its_host_knows() {
     let mut settings = Settings::default();
     settings.app_version = "0.0.1".to_owned();
-    let early = format!("{:?}", Host::builder().settings(settings.clone()));
+    let early = format!("{:?}", Host::builder(settings.clone()));
     assert!(early.contains("0.0.1"), "{early}");
-    let builder = Host::builder()
-        .settings(settings)
-        .main_address(ListenAddress::Port(4_321))
-        .internal_address(ListenAddress::Port(4_322))
-        .app_version("9.8.7")
-        .request_timeout(Some(Duration::from_millis(1_234)))
-        .plan(Plan { lame_duck: Duration::from_millis(1_777), ..Plan::default() })
-        .grace_period(Duration::from_secs(98))
-        .limits(Limits { headers_max: 55, ..Limits::default() })
-        .hook(Hook::on_stop("the-hook", ok))
-        .background("the-task", |_| ok())
-        .readiness_check(Check::new("the-check", ok))
-        .internal_route("/the-route", |_| async { http::Response::new("here") });
+    let builder = Host::builder(
+        settings
+            .main_address(ListenAddress::Port(4_321))
+            .internal_address(ListenAddress::Port(4_322))
+            .app_version("9.8.7")
+            .request_timeout(Some(Duration::from_millis(1_234)))
+            .plan(Plan::new().lame_duck(Duration::from_millis(1_777)))
+            .grace_period(Duration::from_secs(98))
+            .limits(Limits::default().headers_max(55)),
+    )
+    .hook(Hook::on_stop("the-hook", ok))
+    .background_task(BackgroundTask::new("the-task", |_| ok()))
+    .readiness_check(ReadinessCheck::new("the-check", ok))
+    .internal_route("/the-route", |_| async { http::Response::new("here") });
     let wanted = [
         "4321",
         "4322",
@@ -49,25 +51,26 @@ fn what_a_builder_is_told_its_host_knows() {
     ];
     let told = format!("{builder:?}");
     wanted.iter().for_each(|what| assert!(told.contains(what), "no {what} in {told}"));
-    let told = format!("{:?}", builder.hyper(service()));
+    let told = format!("{:?}", builder.serve_hyper(service()));
     wanted.iter().for_each(|what| assert!(told.contains(what), "no {what} in {told}"));
 }
 
 #[test]
 fn all_handles_of_a_host_ask_the_same_one() {
-    let builder = Host::builder();
+    let builder = Host::builder(Settings::default());
     let first = builder.shutdown_handle();
     assert!(format!("{first:?}").contains("is_cancelled: false"), "{first:?}");
     first.stop();
     assert!(format!("{:?}", builder.shutdown_handle()).contains("is_cancelled: true"));
     assert!(
-        format!("{:?}", builder.hyper(service()).shutdown_handle()).contains("is_cancelled: true")
+        format!("{:?}", builder.serve_hyper(service()).shutdown_handle())
+            .contains("is_cancelled: true")
     );
 }
 
 #[test]
 fn who_is_told_of_the_addresses_changes_nothing_else() {
-    let builder = Host::builder().app_version("9.8.7").on_bound(|_| {});
+    let builder = Host::builder(Settings::default().app_version("9.8.7")).on_bound(|_| {});
     let told = format!("{builder:?}");
     assert!(told.contains("9.8.7"), "{told}");
 }

@@ -1,9 +1,10 @@
 //! The `Date` of every response is the host's own, by its clock.
 
-use crate::support::{App, Client, app::Workers, builder, frames::Http2, until_holds};
+use crate::support::{App, Client, app::Workers, frames::Http2, settings, until_holds};
 use axum::{Router, routing::get};
 use futures_util::stream;
 use lameduck::{
+    Host,
     lifecycle::Moment,
     os::TokioClock,
     runtime::{Clock, Sleep},
@@ -81,7 +82,8 @@ fn a_clock_that_is_set_shows_on_every_response_within_a_second() {
         let wall = wall.clone();
         |clock| SetByHand { clock, wall }
     };
-    let host = builder().request_timeout(Some(Duration::from_millis(20))).tower(routes);
+    let host =
+        Host::builder(settings().request_timeout(Some(Duration::from_millis(20)))).serve(routes);
     let app = App::spawn_by(host, Workers::Task, clock);
     app.wait_for_phase("serving");
     let mut client = Client::connect(app.main);

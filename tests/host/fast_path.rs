@@ -4,7 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
 use crate::support::{
-    App, Client, End, app::Workers, aside, block, builder, now, pause, quick_plan, until_holds,
+    App, Client, End, app::Workers, aside, block, builder, now, pause, quick_plan, settings,
+    until_holds,
 };
 use axum::body::{Body, Bytes};
 use http::{Request, Response, header};
@@ -92,10 +93,12 @@ where
     F: Future<Output = Body> + Send + 'static,
 {
     let count = Arc::new(AtomicUsize::new(0));
-    builder().plan(plan).hyper(service_fn(move |request: Request<lameduck::Body>| {
-        let answer = answer(request.uri().path().to_owned(), count.fetch_add(1, SeqCst));
-        async move { Ok::<_, Infallible>(Response::new(answer.await)) }
-    }))
+    Host::builder(settings().plan(plan)).serve_hyper(service_fn(
+        move |request: Request<lameduck::Body>| {
+            let answer = answer(request.uri().path().to_owned(), count.fetch_add(1, SeqCst));
+            async move { Ok::<_, Infallible>(Response::new(answer.await)) }
+        },
+    ))
 }
 
 /// Started, finished, timed out, aborted, gone.
@@ -133,11 +136,11 @@ fn a_body_longer_than_it_says_is_reset_and_never_looks_whole() {
 // head began a second late.
 #[test]
 fn half_a_head_behind_a_plain_answer_gets_its_408_in_time() {
-    let limits = Limits { header_timeout: Duration::from_millis(300), ..Limits::default() };
+    let limits = Limits::default().header_timeout(Duration::from_millis(300));
     let service = service_fn(async |_: Request<lameduck::Body>| {
         Ok::<_, Infallible>(Response::new(Body::from("hello")))
     });
-    let app = App::start(builder().limits(limits).hyper(service));
+    let app = App::start(Host::builder(settings().limits(limits)).serve_hyper(service));
     let mut client = Client::connect(app.main);
     assert_eq!(client.get("/").body(), "hello");
     let begin = now();
@@ -365,8 +368,10 @@ fn a_plain_handler_that_waits_is_timed_out_cancelled_and_counted_once() {
             Ok::<_, Infallible>(Response::new(Body::from("hello")))
         }
     });
-    let app =
-        App::start(builder().request_timeout(Some(Duration::from_millis(300))).hyper(service));
+    let app = App::start(
+        Host::builder(settings().request_timeout(Some(Duration::from_millis(300))))
+            .serve_hyper(service),
+    );
     for (path, status, least) in
         [("/zero", 503, 0), ("/own", 503, 100), ("/", 503, 300), ("/none", 200, 500)]
     {
@@ -425,7 +430,7 @@ fn the_context_and_the_fields_of_a_plain_request_outlive_its_answer() {
         keeper.lock().unwrap().push((body, head));
         async { Ok::<_, Infallible>(Response::new(Body::from("hello"))) }
     });
-    let app = App::start(builder().hyper(service));
+    let app = App::start(builder().serve_hyper(service));
     let mut client = Client::connect(app.main);
     for number in 1..=200 {
         client.send(format!(
@@ -512,7 +517,7 @@ fn a_plain_handler_whose_client_leaves_is_told_and_gone() {
             Ok::<_, Infallible>(Response::new(Body::from("hello")))
         }
     });
-    let app = App::start(builder().request_timeout(None).hyper(service));
+    let app = App::start(Host::builder(settings().request_timeout(None)).serve_hyper(service));
     let mut client = Client::connect(app.main);
     client.send(format!("{GET}GET /wait HTTP/1.1\r\nhost: test\r\n\r\n"));
     until_holds("it waits", || {
@@ -542,7 +547,7 @@ fn a_preface_after_a_plain_answer_is_heard() {
 // Its kernel takes no more, in the middle of a plain answer: in the drain it has five seconds, and then is cut, though more would be left.
 #[test]
 fn a_client_that_stops_reading_plain_answers_is_cut_after_five_seconds_of_the_drain() {
-    let plan = Plan { drain: Duration::from_secs(15), ..quick_plan() };
+    let plan = quick_plan().drain(Duration::from_secs(15));
     let app = App::start(planned(plan, async |_, _| Body::from(vec![b'x'; 13_000])));
     let mut client = stuff(&app, 1_000);
     app.stop();
@@ -556,7 +561,7 @@ fn a_client_that_stops_reading_plain_answers_is_cut_after_five_seconds_of_the_dr
 // The same client, which reads on when the drain has begun: what had begun comes whole, what had not is left, and counted as a race.
 #[test]
 fn a_client_that_reads_its_plain_answers_in_the_drain_gets_what_had_begun() {
-    let plan = Plan { drain: Duration::from_secs(15), ..quick_plan() };
+    let plan = quick_plan().drain(Duration::from_secs(15));
     let app = App::start(planned(plan, async |_, _| Body::from(vec![b'x'; 13_000])));
     let mut client = stuff(&app, 1_000);
     app.stop();

@@ -1,12 +1,12 @@
 //! P11: hooks come in pairs, in order, within budgets, whatever another one does.
 
 use crate::support::{
-    App, Client, app::Workers, builder, now, pause, quick_plan, until, until_holds,
+    App, Client, app::Workers, builder, now, pause, quick_plan, settings, until, until_holds,
 };
 use axum::{Router, routing::get};
 use lameduck::{
-    Builder, Hook, Report,
-    lifecycle::{Phase, Plan, Signal, StopReason},
+    Builder, Hook, Host, Report,
+    lifecycle::{Phase, Signal, StopReason},
 };
 use std::{
     io,
@@ -47,8 +47,8 @@ impl Diary {
     }
 }
 
-fn plain(builder: Builder) -> lameduck::Host<impl lameduck::HttpService> {
-    builder.tower(Router::new().route("/", get(|| async { "hello" })))
+fn plain(builder: Builder) -> Host<impl lameduck::HttpService> {
+    builder.serve(Router::new().route("/", get(|| async { "hello" })))
 }
 
 fn hook_ends(report: &Report) -> Vec<String> {
@@ -128,7 +128,8 @@ fn one_that_fails_one_that_panics_and_one_that_hangs_stop_no_other_and_make_the_
             .iter()
             .rev()
             .find(|hook| hook.name == name)
-            .and_then(|hook| hook.message.clone())
+            .and_then(|hook| hook.error.as_ref())
+            .map(ToString::to_string)
     };
     assert_eq!(message("failing").as_deref(), Some("the disk is full"));
     assert_eq!(message("panicking").as_deref(), Some("on purpose"));
@@ -150,7 +151,7 @@ fn a_stop_hook_begins_only_when_every_handler_returned() {
         }
     };
     let app = App::start(
-        builder().hook(diary.pair("pool")).tower(Router::new().route("/", get(handler))),
+        builder().hook(diary.pair("pool")).serve(Router::new().route("/", get(handler))),
     );
     let main = app.main;
     let client = crate::support::aside(move || crate::support::get(main, "/").body());
@@ -164,12 +165,11 @@ fn a_stop_hook_begins_only_when_every_handler_returned() {
 #[test]
 fn a_hook_with_a_budget_of_its_own_is_given_up_when_it_is_over() {
     let diary = Diary::default();
-    let plan = Plan { cleanup: Duration::from_secs(8), ..quick_plan() };
+    let plan = quick_plan().cleanup(Duration::from_secs(8));
     let app = App::start(plain(
-        builder()
-            .plan(plan)
+        Host::builder(settings().plan(plan))
             .hook(diary.pair("patient"))
-            .hook(hanging().budget(Duration::from_millis(200))),
+            .hook(hanging().stop_timeout(Duration::from_millis(200))),
     ));
     let asked = now();
     assert_eq!(app.end().code(), 4);
@@ -185,11 +185,11 @@ fn a_hook_with_a_budget_of_its_own_is_given_up_when_it_is_over() {
 fn budgets_that_do_not_fit_together_are_refused_before_anything_starts() {
     let diary = Diary::default();
     let too_much =
-        builder().hook(diary.pair("never")).hook(hanging().budget(Duration::from_secs(60)));
+        builder().hook(diary.pair("never")).hook(hanging().stop_timeout(Duration::from_secs(60)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let report = runtime.block_on(plain(too_much).run());
     assert_eq!(report.code(), 2);
-    let error = report.error.unwrap();
+    let error = format!("{:#}", report.error.unwrap());
     assert!(
         error.contains("60s") && error.contains("2s") && error.contains("raise cleanup"),
         "{error}"
@@ -232,7 +232,7 @@ fn a_start_hook_that_fails_or_panics_ends_the_start_and_earlier_ones_are_stopped
         let report = app.report();
         assert_eq!(diary.entries(), ["start early", "stop early"]);
         assert_eq!((report.code(), report.reason), (1, Some(StopReason::StartFailed)));
-        let error = report.error.unwrap();
+        let error = format!("{:#}", report.error.unwrap());
         assert!(error.contains("broken") && error.contains("no route to db"), "{error}");
         let phases: Vec<Phase> = report.phases.iter().map(|(phase, _)| *phase).collect();
         assert_eq!(
@@ -275,14 +275,14 @@ fn a_stop_during_the_start_drops_the_running_hook_and_stops_those_before_it() {
 fn a_start_that_takes_longer_than_its_limit_fails_and_says_so() {
     let diary = Diary::default();
     let waiting = Hook::on_start("waiting", std::future::pending::<Done>);
-    let plan = Plan { start: Duration::from_millis(200), ..quick_plan() };
+    let plan = quick_plan().start(Duration::from_millis(200));
     let app = App::spawn(
-        plain(builder().plan(plan).hook(diary.pair("early")).hook(waiting)),
+        plain(Host::builder(settings().plan(plan)).hook(diary.pair("early")).hook(waiting)),
         Workers::Task,
     );
     let report = app.report();
     assert_eq!((report.code(), report.reason), (1, Some(StopReason::StartTimedOut)));
-    let error = report.error.unwrap();
+    let error = format!("{:#}", report.error.unwrap());
     assert!(error.contains("200ms") && error.contains("plan.start"), "{error}");
     assert_eq!(diary.entries(), ["start early", "stop early"]);
 }
@@ -320,9 +320,11 @@ fn a_further_sigint_while_cleaning_up_gives_up_the_running_hook_and_goes_on_with
         began.note("stop hanging");
         std::future::pending::<Done>().await
     });
-    let plan = Plan { cleanup: Duration::from_secs(300), ..quick_plan() };
+    let plan = quick_plan().cleanup(Duration::from_secs(300));
     let app = App::start(plain(
-        builder().plan(plan).grace_period(Duration::ZERO).hook(diary.pair("other")).hook(hanging),
+        Host::builder(settings().plan(plan).grace_period(Duration::ZERO))
+            .hook(diary.pair("other"))
+            .hook(hanging),
     ));
     app.signal(Signal::Terminate);
     until_holds("the hook that hangs", || {
@@ -444,7 +446,7 @@ fn what_a_handler_left_on_its_worker_lives_until_the_stop_hooks_are_over() {
             }),
         );
     let flush = Hook::on_stop("flush", move || async move { flushing.ask().await });
-    let app = App::start_on(builder().hook(flush).tower(router), Workers::Threads(2));
+    let app = App::start_on(builder().hook(flush).serve(router), Workers::Threads(2));
     let home = app.get("/ask").body();
     // The kernel spreads connections over the workers as it likes.
     let mut elsewhere = until("a connection to the other worker", || {

@@ -6,16 +6,16 @@
 use crate::support::{
     App, Client, End,
     app::Workers,
-    block, builder,
+    block,
     frames::{END_HEADERS, END_STREAM, HEADERS, Http2},
-    now, quick_plan, until_holds,
+    now, quick_plan, settings, until_holds,
 };
 use axum::body::Body;
 use futures_util::StreamExt;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::service::service_fn;
-use lameduck::{HalfClose, Host, HttpService, Limits, Report, lifecycle::Plan};
+use lameduck::{HalfClose, Host, HttpService, Limits, Report};
 use std::{
     convert::Infallible,
     io::{Read, Write},
@@ -29,9 +29,9 @@ fn paths() -> Host<impl HttpService> {
 }
 
 fn limited(limits: Limits) -> Host<impl HttpService> {
-    let plan = Plan { lame_duck: Duration::ZERO, drain: Duration::from_secs(15), ..quick_plan() };
-    builder().plan(plan).limits(limits).request_timeout(None).hyper(service_fn(
-        async |request: Request<lameduck::Body>| {
+    let plan = quick_plan().lame_duck(Duration::ZERO).drain(Duration::from_secs(15));
+    Host::builder(settings().plan(plan).limits(limits).request_timeout(None)).serve_hyper(
+        service_fn(async |request: Request<lameduck::Body>| {
             let status = |status| {
                 Ok::<_, Infallible>(Response::builder().status(status).body(Body::empty()).unwrap())
             };
@@ -84,8 +84,8 @@ fn limited(limits: Limits) -> Host<impl HttpService> {
                 }
                 _ => Ok(Response::new(Body::from("hello"))),
             }
-        },
-    ))
+        }),
+    )
 }
 
 #[expect(clippy::disallowed_methods, reason = "an upgraded connection ends with its client")]
@@ -97,7 +97,7 @@ fn echo(upgrade: hyper::upgrade::OnUpgrade) {
     }));
 }
 
-/// With one worker, on a thread of its own, as `lameduck::main` does it.
+/// With one worker, on a thread of its own, as `lameduck::run` does it.
 fn start<S: HttpService>(host: Host<S>) -> App {
     App::start_on(host, Workers::Threads(1))
 }
@@ -221,7 +221,7 @@ fn nothing_is_served_behind_a_trailer_section() {
 
 /// Without a deadline for requests, and with this policy.
 fn patient(half_close: HalfClose) -> Host<impl HttpService> {
-    limited(Limits { half_close, ..Limits::default() })
+    limited(Limits::default().half_close(half_close))
 }
 
 /// Sends a request for `path` and waits until it runs; `behind` is sent with it.
@@ -272,7 +272,9 @@ fn a_client_that_closes_its_unix_socket_is_gone_and_one_that_shuts_its_side_is_s
         Ok::<_, Infallible>(Response::new(Body::from(format!("{:?}", context.cancel_cause()))))
     });
     // The address that an `App` waits for is one of TCP.
-    let app = start(builder().request_timeout(None).main_address(address).hyper(service));
+    let app = start(
+        Host::builder(settings().request_timeout(None).main_address(address)).serve_hyper(service),
+    );
     let connect = || {
         let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
@@ -387,7 +389,7 @@ fn a_stream_whose_host_and_authority_differ_is_refused_alone() {
 
 /// A head has little time here, so that a wait for one is soon found out.
 fn hasty() -> Host<impl HttpService> {
-    limited(Limits { header_timeout: Duration::from_millis(400), ..Limits::default() })
+    limited(Limits::default().header_timeout(Duration::from_millis(400)))
 }
 
 // An empty line after a request, or after its body, made a kept connection one that waits for the rest of a head, and it got a 408 that
@@ -455,7 +457,7 @@ fn an_empty_line_holds_no_drain_and_is_no_race() {
 // A client that sends empty lines for ever kept its connection for ever.
 #[test]
 fn empty_lines_do_not_keep_a_connection() {
-    let app = start(limited(Limits { keep_alive: Duration::from_secs(2), ..Limits::default() }));
+    let app = start(limited(Limits::default().keep_alive(Duration::from_secs(2))));
     let mut client = Client::connect(app.main);
     assert_eq!(client.get("/").body(), "hello");
     let begin = now();

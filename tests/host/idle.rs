@@ -3,27 +3,26 @@
 use crate::support::{
     App, Client, End,
     app::Workers,
-    builder,
     frames::{GOAWAY, Http2},
-    now, quick_plan, until_holds,
+    now, quick_plan, settings, until_holds,
 };
 use axum::body::Body;
 use http::{Request, Response};
 use hyper::service::service_fn;
-use lameduck::{Host, HttpService, Limits, lifecycle::Plan};
+use lameduck::{Host, HttpService, Limits};
 use std::{convert::Infallible, time::Duration};
 
 const ALL_WORKERS: [Workers; 3] = [Workers::Task, Workers::OneThread, Workers::Threads(1)];
 
 fn hello(limits: Limits) -> Host<impl HttpService> {
-    let plan = Plan { lame_duck: Duration::ZERO, drain: Duration::from_secs(5), ..quick_plan() };
+    let plan = quick_plan().lame_duck(Duration::ZERO).drain(Duration::from_secs(5));
     let service =
         async |_: Request<lameduck::Body>| Ok::<_, Infallible>(Response::new(Body::from("hello")));
-    builder().plan(plan).limits(limits).hyper(service_fn(service))
+    Host::builder(settings().plan(plan).limits(limits)).serve_hyper(service_fn(service))
 }
 
 fn at_most(connections_max: usize) -> Limits {
-    Limits { connections_max, ..Limits::default() }
+    Limits::default().connections_max(connections_max)
 }
 
 fn wait_for_open(app: &App, count: u64) {
@@ -33,7 +32,7 @@ fn wait_for_open(app: &App, count: u64) {
 #[test]
 fn a_connection_without_a_byte_is_closed_after_the_first_byte_timeout_and_no_other_is() {
     // A connection that never sent a byte lived for the keep-alive time, ten minutes.
-    let limits = Limits { first_byte_timeout: Duration::from_millis(700), ..Limits::default() };
+    let limits = Limits::default().first_byte_timeout(Duration::from_millis(700));
     for workers in ALL_WORKERS {
         let app = App::start_on(hello(limits), workers);
         let mut working = Client::connect(app.main);

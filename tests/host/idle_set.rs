@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
 use crate::support::{
-    App, Client, End, app::Workers, aside, block, builder, frames::Http2, now, pause, quick_plan,
+    App, Client, End, app::Workers, aside, block, frames::Http2, now, pause, quick_plan, settings,
     until_holds,
 };
 use axum::body::{Body, Bytes};
@@ -43,7 +43,7 @@ use tokio::{sync::Notify, task::JoinSet};
 
 /// A drain so long that whoever holds it is found out.
 fn long_plan() -> Plan {
-    Plan { lame_duck: Duration::ZERO, drain: Duration::from_secs(15), ..quick_plan() }
+    quick_plan().lame_duck(Duration::ZERO).drain(Duration::from_secs(15))
 }
 
 /// What the service answers at a path.
@@ -60,18 +60,20 @@ where
     A: Fn(String, RequestContext) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Body> + Send + 'static,
 {
-    builder().plan(plan).hyper(service_fn(move |request: Request<lameduck::Body>| {
-        let context = request.body().context().clone();
-        let answer = answer(request.uri().path().to_owned(), context);
-        async move { Ok::<_, Infallible>(Response::new(answer.await)) }
-    }))
+    Host::builder(settings().plan(plan)).serve_hyper(service_fn(
+        move |request: Request<lameduck::Body>| {
+            let context = request.body().context().clone();
+            let answer = answer(request.uri().path().to_owned(), context);
+            async move { Ok::<_, Infallible>(Response::new(answer.await)) }
+        },
+    ))
 }
 
 fn hello() -> Host<impl HttpService> {
     host(async |_, _| Body::from("hello"))
 }
 
-/// With one worker, on a thread of its own, as `lameduck::main` does it.
+/// With one worker, on a thread of its own, as `lameduck::run` does it.
 fn start<S: HttpService>(host: Host<S>) -> App {
     App::start_on(host, Workers::Threads(1))
 }
@@ -152,11 +154,12 @@ fn an_idle_connection_sleeps_and_is_answered_there() {
 
 #[test]
 fn what_is_not_plain_wakes_a_sleeper() {
-    let limits = Limits { header_timeout: Duration::from_millis(300), ..Limits::default() };
+    let limits = Limits::default().header_timeout(Duration::from_millis(300));
     let service = service_fn(async |_: Request<lameduck::Body>| {
         Ok::<_, Infallible>(Response::new(Body::from("hello")))
     });
-    let app = start(builder().plan(long_plan()).limits(limits).hyper(service));
+    let app =
+        start(Host::builder(settings().plan(long_plan()).limits(limits)).serve_hyper(service));
     let [mut burst, mut post, mut half, mut scrap, mut garbage, mut last] = sleepers(&app);
     burst.send(GET.repeat(40));
     post.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 3\r\n\r\nabc");
@@ -264,8 +267,8 @@ fn a_handler_that_waits_is_awakened_with_its_connection() {
     let timeout = Duration::from_millis(400);
     let app = start({
         let bell = bell.clone();
-        builder().plan(long_plan()).request_timeout(Some(timeout)).hyper(service_fn(
-            move |request: Request<lameduck::Body>| {
+        Host::builder(settings().plan(long_plan()).request_timeout(Some(timeout))).serve_hyper(
+            service_fn(move |request: Request<lameduck::Body>| {
                 let bell = bell.clone();
                 async move {
                     match request.uri().path() {
@@ -282,8 +285,8 @@ fn a_handler_that_waits_is_awakened_with_its_connection() {
                     }
                     Ok::<_, Infallible>(Response::new(Body::from("hello")))
                 }
-            },
-        ))
+            }),
+        )
     });
     let [mut timer, mut waiter, mut task, mut never, mut yielder] = sleepers(&app);
     for (client, path) in [(&mut timer, "/timer"), (&mut task, "/task"), (&mut yielder, "/yield")] {
@@ -302,7 +305,7 @@ fn a_handler_that_waits_is_awakened_with_its_connection() {
 
 #[test]
 fn a_handler_that_began_in_the_lot_is_aborted_with_a_503() {
-    let plan = Plan { drain: Duration::from_millis(200), ..long_plan() };
+    let plan = long_plan().drain(Duration::from_millis(200));
     let app = start(planned(plan, async |path, _| match &*path {
         "/never" => std::future::pending().await,
         _ => Body::from("hello"),
@@ -399,15 +402,12 @@ fn a_race_is_counted_however_late_its_watch_is() {
 
 #[test]
 fn a_sleeper_expires_and_makes_room() {
-    let limits = Limits {
-        keep_alive: Duration::from_millis(1_500),
-        connections_max: 3,
-        ..Limits::default()
-    };
+    let limits = Limits::default().keep_alive(Duration::from_millis(1_500)).connections_max(3);
     let service = service_fn(async |_: Request<lameduck::Body>| {
         Ok::<_, Infallible>(Response::new(Body::from("hello")))
     });
-    let app = start(builder().plan(long_plan()).limits(limits).hyper(service));
+    let app =
+        start(Host::builder(settings().plan(long_plan()).limits(limits)).serve_hyper(service));
     let [mut first, mut second, third] = sleepers(&app);
     drop(third);
     let mut fourth = Client::connect(app.main);
@@ -477,7 +477,9 @@ fn a_unix_connection_sleeps_beside_a_tcp_connection_of_the_same_worker() {
         Ok::<_, Infallible>(Response::new(Body::from("hello")))
     });
     let address = format!("unix:{}", path.display()).parse::<ListenAddress>().unwrap();
-    let app = start(builder().plan(long_plan()).main_address(address).hyper(service));
+    let app = start(
+        Host::builder(settings().plan(long_plan()).main_address(address)).serve_hyper(service),
+    );
     let mut stream = UnixStream::connect(&path).unwrap();
     stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
     let ask = |stream: &mut UnixStream| {
@@ -517,7 +519,7 @@ fn a_sleeper_is_answered_on_a_runtime_that_all_share() {
 
 #[test]
 fn a_lame_duck_tells_its_sleepers_to_go() {
-    let plan = Plan { lame_duck: Duration::from_millis(1_500), ..long_plan() };
+    let plan = long_plan().lame_duck(Duration::from_millis(1_500));
     let app = start(planned(plan, async |_, _| Body::from("hello")));
     let [mut one, mut two] = sleepers(&app);
     app.stop();

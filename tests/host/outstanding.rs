@@ -2,15 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
-use crate::support::{App, Client, builder, quick_plan, until};
+use crate::support::{App, Client, quick_plan, settings, until};
 use axum::{Extension, Router, routing::get};
-use lameduck::{RequestContext, lifecycle::Plan};
+use lameduck::{BackgroundTask, Host, RequestContext, lifecycle::Plan};
 use serde_json::Value;
 use std::{io, time::Duration};
 
 /// A plan whose drain outlasts every look.
 fn long_drain() -> Plan {
-    Plan { lame_duck: Duration::ZERO, drain: Duration::from_secs(60), ..quick_plan() }
+    quick_plan().lame_duck(Duration::ZERO).drain(Duration::from_secs(60))
 }
 
 async fn never() -> &'static str {
@@ -51,8 +51,11 @@ fn a_drain_names_the_requests_streams_work_and_tasks_that_it_waits_for() {
         .route("/work", get(work))
         .route("/quick", get(|| async { "" }));
     let task = |_| std::future::pending::<Result<(), io::Error>>();
-    let builder = builder().plan(long_drain()).grace_period(Duration::ZERO).request_timeout(None);
-    let app = App::start(builder.background("consumer", task).tower(router));
+    let builder = Host::builder(
+        settings().plan(long_drain()).grace_period(Duration::ZERO).request_timeout(None),
+    );
+    let app =
+        App::start(builder.background_task(BackgroundTask::new("consumer", task)).serve(router));
     let mut clients: Vec<Client> = ["/never", "/stream"].map(|_| Client::connect(app.main)).into();
     clients[0].send_get("/never?secret=1");
     clients[1].send_get("/stream");
@@ -98,7 +101,8 @@ fn a_drain_names_the_requests_streams_work_and_tasks_that_it_waits_for() {
 fn a_response_that_its_client_does_not_read_is_named() {
     let large = || async { vec![b'x'; 64 << 20] };
     let app = App::start(
-        builder().grace_period(Duration::ZERO).tower(Router::new().route("/large", get(large))),
+        Host::builder(settings().grace_period(Duration::ZERO))
+            .serve(Router::new().route("/large", get(large))),
     );
     let mut http1 = Client::connect(app.main);
     http1.send_get("/large");
@@ -111,7 +115,9 @@ fn a_response_that_its_client_does_not_read_is_named() {
 #[test]
 fn what_is_named_is_bounded_in_number_and_in_length() {
     let router = Router::new().fallback(work);
-    let app = App::start(builder().plan(long_drain()).grace_period(Duration::ZERO).tower(router));
+    let app = App::start(
+        Host::builder(settings().plan(long_drain()).grace_period(Duration::ZERO)).serve(router),
+    );
     let long = "x".repeat(5_000);
     for n in 0..30 {
         assert_eq!(app.get(&format!("/{n}/{long}")).status, 200);

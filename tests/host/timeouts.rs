@@ -4,16 +4,16 @@
 use crate::support::{
     App, Client, End,
     app::Workers,
-    block, builder,
+    block,
     frames::{DATA, HEADERS, Http2, RST_STREAM, SETTINGS, WINDOW_UPDATE},
-    now, quick_plan, until_holds,
+    now, quick_plan, settings, until_holds,
 };
 use axum::{
     Router,
     body::{Body, Bytes},
     routing::{get, post},
 };
-use lameduck::{Limits, Report, lifecycle::Plan};
+use lameduck::{Host, Limits, Report};
 use std::{convert::Infallible, time::Duration};
 
 const LARGE: usize = 40 * 1024 * 1024;
@@ -21,8 +21,8 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const ALL_WORKERS: [Workers; 2] = [Workers::Task, Workers::Threads(1)];
 
 fn start(workers: Workers) -> App {
-    let limits = Limits { send_timeout: TIMEOUT, body_timeout: TIMEOUT, ..Limits::default() };
-    let plan = Plan { lame_duck: Duration::ZERO, drain: Duration::from_secs(5), ..quick_plan() };
+    let limits = Limits::default().send_timeout(TIMEOUT).body_timeout(TIMEOUT);
+    let plan = quick_plan().lame_duck(Duration::ZERO).drain(Duration::from_secs(5));
     let silent = || async {
         let first = futures_util::stream::once(async {
             Ok::<_, Infallible>(Bytes::from_static(b"data: first\n\n"))
@@ -41,7 +41,8 @@ fn start(workers: Workers) -> App {
         .route("/silent", get(silent))
         .route("/upload", post(|body: Bytes| async move { body.len().to_string() }))
         .route("/idle", post(|body: Body| async { body }));
-    let host = builder().plan(plan).limits(limits).request_timeout(None).tower(router);
+    let host =
+        Host::builder(settings().plan(plan).limits(limits).request_timeout(None)).serve(router);
     App::start_on(host, workers)
 }
 

@@ -1,12 +1,12 @@
 //! Tower services: their readiness, axum's extractors, and unit tests of handlers.
 
-use crate::support::{App, Client, builder, scratch_path};
+use crate::support::{App, Client, builder, scratch_path, settings};
 use axum::{
     Router,
     extract::{ConnectInfo, Request, State, connect_info::Connected},
     routing::{get, post},
 };
-use lameduck::{RequestContext, RouteTimeout, TestHost, lifecycle::Phase, runtime::Address};
+use lameduck::{Host, RequestContext, RouteTimeout, TestHost, lifecycle::Phase, runtime::Address};
 use std::{
     future::Ready,
     io::{Read, Write},
@@ -22,7 +22,7 @@ use tower::{Service, ServiceExt, limit::ConcurrencyLimit};
 fn a_tower_service_that_is_not_ready_is_waited_for() {
     // One at a time, whatever the connection: the second request finds the service busy, and must be woken when it is free.
     let router = Router::new().route("/", get(|| async { crate::support::pause(200).await }));
-    let app = App::start(builder().tower(ConcurrencyLimit::new(router, 1)));
+    let app = App::start(builder().serve(ConcurrencyLimit::new(router, 1)));
     let mut clients = [(); 3].map(|()| Client::connect(app.main));
     for client in &mut clients {
         client.send_get("/");
@@ -49,7 +49,7 @@ fn a_tower_service_that_cannot_become_ready_is_a_500() {
             panic!("called though it was not ready");
         }
     }
-    let app = App::start(builder().tower(Broken));
+    let app = App::start(builder().serve(Broken));
     let mut client = Client::connect(app.main);
     for _ in 0..2 {
         assert_eq!(client.get("/").status, 500);
@@ -68,7 +68,7 @@ fn connect_info_is_the_clients_address_on_every_path() {
     // could not be hosted.
     let router = Router::new().route("/", get(whoami)).route("/upload", post(whoami));
     let app =
-        App::start(builder().tower(router.into_make_service_with_connect_info::<SocketAddr>()));
+        App::start(builder().serve(router.into_make_service_with_connect_info::<SocketAddr>()));
     let mut client = Client::connect(app.main);
     let address = client.local_address().to_string();
     for _ in 0..2 {
@@ -108,9 +108,8 @@ fn a_client_of_a_unix_socket_has_no_socket_address_and_a_connect_info_of_your_ow
         |path: &std::path::Path| format!("unix:{}", path.display()).parse().expect("an address");
     let router = Router::new().route("/", get(whoami));
     let app = App::start(
-        builder()
-            .main_address(unix(&paths[0]))
-            .tower(router.into_make_service_with_connect_info::<SocketAddr>()),
+        Host::builder(settings().main_address(unix(&paths[0])))
+            .serve(router.into_make_service_with_connect_info::<SocketAddr>()),
     );
     let response = get_by_unix_socket(&paths[0]);
     assert!(response.starts_with("HTTP/1.1 500 "), "{response}");
@@ -120,9 +119,8 @@ fn a_client_of_a_unix_socket_has_no_socket_address_and_a_connect_info_of_your_ow
     let router =
         Router::new().route("/", get(|ConnectInfo(peer): ConnectInfo<Peer>| async { peer.0 }));
     let app = App::start(
-        builder()
-            .main_address(unix(&paths[1]))
-            .tower(router.into_make_service_with_connect_info::<Peer>()),
+        Host::builder(settings().main_address(unix(&paths[1])))
+            .serve(router.into_make_service_with_connect_info::<Peer>()),
     );
     let response = get_by_unix_socket(&paths[1]);
     assert!(response.starts_with("HTTP/1.1 200 ") && response.ends_with("unix:"), "{response}");
@@ -142,7 +140,7 @@ fn a_request_context_is_an_extractor() {
             "/optional",
             get(|context: Option<RequestContext>| async move { context.is_some().to_string() }),
         );
-    let app = App::start(builder().app_version("1.2.3").tower(router));
+    let app = App::start(Host::builder(settings().app_version("1.2.3")).serve(router));
     assert_eq!(app.get("/").body(), "1.2.3");
     assert_eq!(app.get("/optional").body(), "true");
     assert_eq!(app.end().code(), 0);

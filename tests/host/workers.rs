@@ -76,7 +76,7 @@ fn a_handler_that_changes_the_current_runtime_moves_no_connection() {
         std::mem::forget(other().enter());
         async { Ok::<_, Infallible>(Response::new(Body::from("hello"))) }
     });
-    let app = App::start_on(builder().hyper(service), Workers::Threads(1));
+    let app = App::start_on(builder().serve_hyper(service), Workers::Threads(1));
     ask(app.main);
     let report = app.end();
     let threads = threads.lock().unwrap();
@@ -131,8 +131,9 @@ fn rooms_cannot_get_wrong_which_threads_count() {
         async { Ok::<_, Infallible>(Response::new(Body::from("hello"))) }
     });
     let (bound, addresses) = mpsc::channel();
-    let host =
-        builder().on_bound(move |to| bound.send(to.main[0].to_string()).unwrap()).hyper(service);
+    let host = builder()
+        .on_bound(move |to| bound.send(to.main[0].to_string()).unwrap())
+        .serve_hyper(service);
     let stop = host.shutdown_handle();
     let (reported, report) = mpsc::channel();
     drop(aside(move || {

@@ -18,14 +18,13 @@ use std::{
 
 const ROLE: &str = "LAMEDUCK_TEST_BLOCKED";
 
-const PLAN: Plan = Plan {
-    start: Duration::from_secs(10),
-    lame_duck: Duration::ZERO,
-    drain: Duration::from_millis(300),
-    cancel: Duration::from_millis(300),
-    cleanup: Duration::from_millis(500),
-    internal_close: Duration::from_millis(500),
-};
+const PLAN: Plan = Plan::new()
+    .start(Duration::from_secs(10))
+    .lame_duck(Duration::ZERO)
+    .drain(Duration::from_millis(300))
+    .cancel(Duration::from_millis(300))
+    .cleanup(Duration::from_millis(500))
+    .internal_close(Duration::from_millis(500));
 
 /// A body without a length and without an end.
 async fn drip() -> Body {
@@ -51,20 +50,15 @@ fn victim() {
             "at last"
         }),
     );
-    lameduck::main(
-        || {
-            let builder = Host::builder()
-                .settings(settings)
-                .plan(PLAN)
-                .main_address(anywhere())
-                .internal_address(anywhere());
-            let builder = builder.on_bound(|bound| {
-                writeln!(io::stdout(), "\nbound {}", bound.main[0]).unwrap();
-            });
-            Ok(builder.tower(router))
-        },
-        |_| {},
-    )
+    lameduck::run(|| {
+        let builder = Host::builder(
+            settings.plan(PLAN).main_address(anywhere()).internal_address(anywhere()),
+        );
+        let builder = builder.on_bound(|bound| {
+            writeln!(io::stdout(), "\nbound {}", bound.main[0]).unwrap();
+        });
+        Ok(builder.serve(router))
+    })
 }
 
 #[test]
@@ -118,9 +112,11 @@ fn a_response_that_its_runtime_drops_is_reset() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (bound, address) = std::sync::mpsc::channel();
     let anywhere = || "127.0.0.1:0".parse::<ListenAddress>().unwrap();
-    let builder = Host::builder().main_address(anywhere()).internal_address(anywhere()).plan(PLAN);
+    let builder = Host::builder(
+        Settings::default().main_address(anywhere()).internal_address(anywhere()).plan(PLAN),
+    );
     let builder = builder.on_bound(move |to| bound.send(to.main[0].tcp().unwrap()).unwrap());
-    let host = builder.tower(Router::new().route("/drip", get(drip)));
+    let host = builder.serve(Router::new().route("/drip", get(drip)));
     let running = runtime.spawn(host.run());
     let address = address.recv_timeout(PATIENCE).unwrap();
     let mut stream = crate::support::until("the host", || TcpStream::connect(address).ok());

@@ -49,7 +49,7 @@ fn a_panic_in_a_body_resets_its_connection_and_no_other() {
         Body::from_stream(pieces)
     }
     let app =
-        App::start(builder().tower(
+        App::start(builder().serve(
             Router::new().route("/breaks", get(breaks)).route("/", get(|| async { "hello" })),
         ));
     let mut neighbour = Client::connect(app.main);

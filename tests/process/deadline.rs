@@ -1,8 +1,8 @@
 //! P9: a deadline per request.
 
-use crate::support::{App, Client, Service, builder, now, pause, until_holds};
+use crate::support::{App, Client, Service, now, pause, settings, until_holds};
 use axum::{Extension, Router, http::StatusCode, routing::get};
-use lameduck::{RequestContext, RouteTimeout};
+use lameduck::{Host, RequestContext, RouteTimeout};
 use std::{
     sync::{
         Arc,
@@ -90,7 +90,9 @@ fn a_route_has_a_deadline_of_its_own_or_none() {
         .route("/none", get(sleeper).layer(RouteTimeout::none()))
         .route("/shorter", get(sleeper).layer(RouteTimeout::after(Duration::from_millis(100))))
         .route("/own", get(sets_its_own));
-    let app = App::start(builder().request_timeout(Some(Duration::from_millis(400))).tower(router));
+    let app = App::start(
+        Host::builder(settings().request_timeout(Some(Duration::from_millis(400)))).serve(router),
+    );
     assert_eq!(app.get("/common").status, 503);
     assert_eq!(app.get("/longer").body(), "slept");
     assert_eq!(app.get("/none").body(), "slept");
@@ -115,9 +117,8 @@ fn a_deadline_may_be_moved_away_while_the_handler_waits() {
         "extended"
     }
     let app = App::start(
-        builder()
-            .request_timeout(Some(Duration::from_millis(300)))
-            .tower(Router::new().route("/", get(extends))),
+        Host::builder(settings().request_timeout(Some(Duration::from_millis(300))))
+            .serve(Router::new().route("/", get(extends))),
     );
     assert_eq!(app.get("/").body(), "extended");
     assert_eq!(app.end().code(), 0);
@@ -147,10 +148,10 @@ fn the_context_knows_its_time_and_is_cancelled_at_the_deadline_or_when_the_clien
     };
     let router = Router::new().route("/", get(handler));
     let app = App::start(
-        builder()
-            .app_version("9.9.9")
-            .request_timeout(Some(Duration::from_millis(800)))
-            .tower(router),
+        Host::builder(
+            settings().app_version("9.9.9").request_timeout(Some(Duration::from_millis(800))),
+        )
+        .serve(router),
     );
     assert_eq!(app.get("/").status, 503);
     until_holds("the cancellation at the deadline", || cancelled.swap(false, Relaxed));

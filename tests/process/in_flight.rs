@@ -284,7 +284,7 @@ fn an_answer_that_comes_when_its_http2_connection_is_gone_still_gets_a_fate() {
         http::StatusCode::NO_CONTENT
     };
     let router = axum::Router::new().route("/", axum::routing::get(handler));
-    let app = App::start_on(builder().tower(router), Workers::Threads(1));
+    let app = App::start_on(builder().serve(router), Workers::Threads(1));
     let mut stream = std::net::TcpStream::connect(app.main).unwrap();
     // RFC 9113 §3.4: the preface, empty SETTINGS; then HEADERS that ask for `/`.
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();

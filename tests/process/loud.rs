@@ -4,12 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
 use crate::support::{
-    App, app::Workers, block, builder, quick_plan, run_to_end, service::Ended, until,
+    App, app::Workers, block, builder, quick_plan, run_to_end, service::Ended, settings, until,
 };
 use anyhow::Context;
 use axum::{Router, routing::get};
 use lameduck::{
-    Builder, Check, Hook, Host, Limits, Report, Settings,
+    BackgroundTask, Builder, Hook, Host, HostError, Limits, ReadinessCheck, Report, Settings,
+    TaskError,
     lifecycle::{Plan, Verdict},
 };
 use std::{
@@ -49,15 +50,15 @@ const DEAD_DATABASE: &str = "cannot prepare the database: cannot connect: refuse
 fn port_in_use() -> Report {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string().parse().unwrap();
-    let host = Host::builder()
-        .main_address(address)
-        .internal_address("127.0.0.1:0".parse().unwrap())
-        .tower(Router::new());
+    let host = Host::builder(
+        Settings::default().main_address(address).internal_address("127.0.0.1:0".parse().unwrap()),
+    )
+    .serve(Router::new());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(host.run())
 }
 
-fn settings() -> anyhow::Result<Settings> {
+fn settings_of_env() -> anyhow::Result<Settings> {
     Ok(Settings::from_env()?)
 }
 
@@ -66,12 +67,12 @@ fn never_built(error: anyhow::Error) -> ! {
     fn build(
         error: anyhow::Error,
     ) -> Result<Host<impl lameduck::HttpService>, Box<dyn std::error::Error + Send + Sync>> {
-        if now_and_then() { Ok(builder().tower(Router::new())) } else { Err(error.into()) }
+        if now_and_then() { Ok(builder().serve(Router::new())) } else { Err(error.into()) }
     }
     fn now_and_then() -> bool {
         crate::support::now().elapsed() > Duration::from_secs(60)
     }
-    lameduck::main(move || build(error), |_| {})
+    lameduck::run(move || build(error))
 }
 
 /// A response body whose first piece is an error.
@@ -89,7 +90,7 @@ fn serves_errors() -> Report {
             dead_database().map(|()| broken_body())
         }
     });
-    let app = App::start(builder().tower(service));
+    let app = App::start(builder().serve(service));
     let mut client = crate::support::Client::connect(app.main);
     client.send_get("/body");
     let _ = client.try_answer();
@@ -108,9 +109,9 @@ fn victim() {
         "subscriber_that_is_off" => {
             subscriber().with_max_level(tracing::level_filters::LevelFilter::OFF).init();
         }
-        "bad_setting" => never_built(settings().unwrap_err()),
+        "bad_setting" => never_built(settings_of_env().unwrap_err()),
         "bad_setting_with_context" => {
-            never_built(settings().context("cannot read the settings").unwrap_err())
+            never_built(settings_of_env().context("cannot read the settings").unwrap_err())
         }
         "bad_plan_in_build" => {
             let check = Plan::default().check_grace_period(Duration::from_secs(1));
@@ -164,7 +165,7 @@ fn a_main_may_return_the_report_and_may_not_drop_it() {
     forgets();
     let code = |code: u8| format!("{:?}", ExitCode::from(code));
     assert_eq!(format!("{:?}", port_in_use().report()), code(1), "its exit code");
-    let clean = App::start(builder().tower(Router::new())).end();
+    let clean = App::start(builder().serve(Router::new())).end();
     assert_eq!(format!("{:?}", clean.report()), code(0));
 }
 
@@ -173,32 +174,40 @@ fn a_host_does_not_name_flags_and_variables_that_its_program_does_not_have() {
     // A service without flags was told to lower `--lame-duck`.
     let alien =
         |error: &str| error.contains("--") || error.contains("APP_") || error.contains("SHUTDOWN_");
-    let in_use = port_in_use().error.unwrap();
+    let in_use = port_in_use().error.unwrap().with_causes().to_owned();
     assert!(!alien(&in_use), "{in_use}");
     let told = |builder: Builder| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let report = runtime.block_on(builder.tower(Router::new()).run());
+        let report = runtime.block_on(builder.serve(Router::new()).run());
         assert_eq!(report.verdict, Verdict::BadPlan, "{report:?}");
-        report.error.unwrap()
+        report.error.unwrap().with_causes().to_owned()
     };
-    let plan = told(builder().plan(Plan::default()).grace_period(Duration::from_secs(3)));
+    let plan =
+        told(Host::builder(settings().plan(Plan::default()).grace_period(Duration::from_secs(3))));
     assert!(plan.contains("lower lame_duck, drain") && !alien(&plan), "{plan}");
     let long = || {
-        Hook::on_stop("long", || async { Ok::<(), io::Error>(()) }).budget(Duration::from_secs(60))
+        Hook::on_stop("long", || async { Ok::<(), io::Error>(()) })
+            .stop_timeout(Duration::from_secs(60))
     };
     let hooks = told(builder().hook(long()));
     assert!(hooks.contains("raise cleanup") && !alien(&hooks), "{hooks}");
-    let least = told(builder().limits(Limits { headers_max: 0, ..Limits::default() }));
+    let least = told(Host::builder(settings().limits(Limits::default().headers_max(0))));
     assert_eq!(least, "limits.headers_max=0: must be at least 1");
     // One that reads its environment is told of variables, and of no flag.
     let from_env = Settings::default().with_env().unwrap();
-    let plan = told(Host::builder().settings(from_env).grace_period(Duration::from_secs(3)));
+    let plan = told(Host::builder(from_env.grace_period(Duration::from_secs(3))));
     assert!(plan.contains("SHUTDOWN_LAME_DUCK") && !plan.contains("--"), "{plan}");
     let slow = Hook::on_start("slow", std::future::pending::<Result<(), io::Error>>);
-    let late = Plan { start: Duration::from_millis(50), ..quick_plan() };
-    let late =
-        App::spawn(builder().plan(late).hook(slow).tower(Router::new()), Workers::Task).report();
-    assert_eq!(late.error.as_deref(), Some("the start took longer than its limit plan.start=50ms"));
+    let late = quick_plan().start(Duration::from_millis(50));
+    let late = App::spawn(
+        Host::builder(settings().plan(late)).hook(slow).serve(Router::new()),
+        Workers::Task,
+    )
+    .report();
+    assert_eq!(
+        late.error.as_ref().map(HostError::with_causes),
+        Some("the start took longer than its limit plan.start=50ms")
+    );
 }
 
 #[test]
@@ -219,16 +228,18 @@ fn default_limits_fit_the_descriptors_that_a_process_may_have() {
 /// A host of the user's runtime, which stops at once.
 #[test]
 fn starts_with_limits_of_its_own() {
-    let limits = Limits { headers_max: 55, ..Limits::default() };
-    let builder = builder().limits(limits);
+    let limits = Limits::default().headers_max(55);
+    let builder = Host::builder(settings().limits(limits));
     let stop = builder.shutdown_handle();
     let task = move |_| async move {
         stop.stop();
         Ok::<(), io::Error>(())
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let report = runtime.block_on(builder.background("stopper", task).tower(Router::new()).run());
-    assert_eq!((report.code(), report.error.as_deref()), (0, None));
+    let report = runtime.block_on(
+        builder.background_task(BackgroundTask::new("stopper", task)).serve(Router::new()).run(),
+    );
+    assert_eq!((report.code(), report.error.as_ref().map(HostError::with_causes)), (0, None));
 }
 
 #[test]
@@ -258,26 +269,34 @@ fn an_error_of_the_build_is_told_with_its_causes_and_a_bad_setting_is_exit_2_how
 fn a_hook_a_check_and_a_task_are_reported_with_the_causes_of_their_errors() {
     // Each was told by its outermost sentence: "cannot prepare the database", and not why.
     let start = Hook::on_start("pool", || async { dead_database() });
-    let report = App::spawn(builder().hook(start).tower(Router::new()), Workers::Task).report();
-    assert_eq!(report.error.as_deref(), Some(&*format!("start hook pool failed: {DEAD_DATABASE}")));
-    assert_eq!(report.hooks[0].message.as_deref(), Some(DEAD_DATABASE));
+    let report = App::spawn(builder().hook(start).serve(Router::new()), Workers::Task).report();
+    assert_eq!(
+        report.error.as_ref().map(HostError::with_causes),
+        Some(&*format!("start hook pool failed: {DEAD_DATABASE}"))
+    );
+    assert_eq!(report.hooks[0].error.as_ref().map(TaskError::with_causes), Some(DEAD_DATABASE));
 
     let stop = Hook::on_stop("pool", || async { dead_database() });
-    let check = Check::new("database", || async { dead_database() });
-    let app = App::start(builder().hook(stop).readiness_check(check).tower(Router::new()));
+    let check = ReadinessCheck::new("database", || async { dead_database() });
+    let app = App::start(builder().hook(stop).readiness_check(check).serve(Router::new()));
     until("the check", || app.probe("/readiness").body().contains(DEAD_DATABASE).then_some(()));
     let report = app.end();
     assert_eq!(
-        (report.code(), report.hooks.last().unwrap().message.as_deref()),
+        (report.code(), report.hooks.last().unwrap().error.as_ref().map(TaskError::with_causes)),
         (4, Some(DEAD_DATABASE))
     );
 
     let task = |_| async { dead_database() };
-    let report =
-        App::spawn(builder().background("consumer", task).tower(Router::new()), Workers::Task)
-            .report();
+    let report = App::spawn(
+        builder().background_task(BackgroundTask::new("consumer", task)).serve(Router::new()),
+        Workers::Task,
+    )
+    .report();
     let told = format!("background task consumer failed: {DEAD_DATABASE}");
-    assert_eq!((report.code(), report.error.as_deref()), (1, Some(&*told)));
+    assert_eq!(
+        (report.code(), report.error.as_ref().map(HostError::with_causes)),
+        (1, Some(&*told))
+    );
 
     // A start hook that reads settings has a bad one: no service ran, and the exit says so (P13).
     let bad = || async {
@@ -287,7 +306,7 @@ fn a_hook_a_check_and_a_task_are_reported_with_the_causes_of_their_errors() {
             .context("settings")
     };
     let app = App::spawn(
-        builder().hook(Hook::on_start("settings", bad)).tower(Router::new()),
+        builder().hook(Hook::on_start("settings", bad)).serve(Router::new()),
         Workers::Task,
     );
     let report = app.report();
@@ -338,7 +357,7 @@ fn stopped_in_its_start() {
         Ok::<(), io::Error>(())
     });
     let router = Router::new().route("/", get(|| async { "hello" }));
-    let app = App::spawn(builder().hook(stop).hook(slow).tower(router), Workers::Task);
+    let app = App::spawn(builder().hook(stop).hook(slow).serve(router), Workers::Task);
     until("the internal server", || crate::support::Client::try_connect(app.internal).ok());
     until("the hook", || (app.status()["hook"]["name"] == "slow").then_some(()));
     app.signal(Terminate);

@@ -5,11 +5,11 @@ use crate::support::{
     app::Workers,
     aside, builder,
     frames::{END_HEADERS, END_STREAM, HEADERS, Http2, frame},
-    now, quick_plan, until_holds, wire,
+    now, quick_plan, settings, until_holds, wire,
 };
 use axum::{Router, routing::get};
 use lameduck::{
-    Check,
+    BackgroundTask, Host, ReadinessCheck,
     lifecycle::{Plan, Signal},
 };
 use std::{
@@ -93,19 +93,19 @@ fn the_status_is_json_and_tells_what_an_operator_asks() {
 fn a_failing_check_makes_it_unready_is_named_in_the_body_and_recovers() {
     let healthy = Arc::new(AtomicBool::new(true));
     let seen = healthy.clone();
-    let check = Check::new("database", move || {
+    let check = ReadinessCheck::new("database", move || {
         let healthy = seen.load(Relaxed);
         async move {
             if healthy { Ok(()) } else { Err(io::Error::other("connection refused by db:5432")) }
         }
     });
-    let hanging = Check::new("cache", || async { Ok::<(), io::Error>(()) })
+    let hanging = ReadinessCheck::new("cache", || async { Ok::<(), io::Error>(()) })
         .interval(Duration::from_millis(20));
     let app = App::start(
         builder()
             .readiness_check(check.interval(Duration::from_millis(20)))
             .readiness_check(hanging)
-            .tower(Router::new().route("/", get(|| async { "hello" }))),
+            .serve(Router::new().route("/", get(|| async { "hello" }))),
     );
     until_holds("readiness", || app.probe("/readiness").status == 200);
     healthy.store(false, Relaxed);
@@ -139,11 +139,11 @@ fn a_check_counts_what_the_start_hooks_opened_as_soon_as_it_serves() {
         opened.store(true, Relaxed);
         Ok::<(), io::Error>(())
     };
-    let fails = Check::new("pool", move || {
+    let fails = ReadinessCheck::new("pool", move || {
         let is_open = asked.load(Relaxed);
         async move { if is_open { Ok(()) } else { Err(io::Error::other("not open")) } }
     });
-    let hangs = Check::new("query", move || {
+    let hangs = ReadinessCheck::new("query", move || {
         let is_open = waited.load(Relaxed);
         async move { if is_open { Ok::<(), io::Error>(()) } else { std::future::pending().await } }
     });
@@ -152,7 +152,7 @@ fn a_check_counts_what_the_start_hooks_opened_as_soon_as_it_serves() {
             .hook(lameduck::Hook::on_start("pool", open))
             .readiness_check(fails)
             .readiness_check(hangs.timeout(Duration::from_secs(60)).interval(Duration::MAX))
-            .tower(Router::new()),
+            .serve(Router::new()),
     );
     let serving = now();
     until_holds("readiness", || app.probe("/readiness").status == 200);
@@ -162,18 +162,18 @@ fn a_check_counts_what_the_start_hooks_opened_as_soon_as_it_serves() {
 
 #[test]
 fn a_check_that_hangs_or_panics_fails_and_one_that_never_ran_is_not_ready() {
-    let hanging = Check::new("hanging", std::future::pending::<Result<(), io::Error>>);
-    let panicking = Check::new("panicking", || async {
+    let hanging = ReadinessCheck::new("hanging", std::future::pending::<Result<(), io::Error>>);
+    let panicking = ReadinessCheck::new("panicking", || async {
         assert!(now().elapsed() > Duration::MAX, "on purpose");
         Ok::<(), io::Error>(())
     });
-    let never = Check::new("never", std::future::pending::<Result<(), io::Error>>);
+    let never = ReadinessCheck::new("never", std::future::pending::<Result<(), io::Error>>);
     let app = App::start(
         builder()
             .readiness_check(hanging.timeout(Duration::from_millis(50)))
             .readiness_check(panicking)
             .readiness_check(never.timeout(Duration::from_secs(60)))
-            .tower(Router::new().route("/", get(|| async { "hello" }))),
+            .serve(Router::new().route("/", get(|| async { "hello" }))),
     );
     until_holds("all three", || {
         let body = app.probe("/readiness").body();
@@ -201,7 +201,8 @@ fn probes_answer_while_every_worker_is_blocked_and_liveness_tells_of_it_until_th
             "blocked no more"
         }
     };
-    let host = builder().request_timeout(None).tower(Router::new().route("/block", get(handler)));
+    let host = Host::builder(settings().request_timeout(None))
+        .serve(Router::new().route("/block", get(handler)));
     let app = App::start_on(host, Workers::Threads(2));
     // Which worker gets a connection is the kernel's to choose: enough of them reach both.
     let mut clients: Vec<Client> = (0..32).map(|_| Client::connect(app.main)).collect();
@@ -230,7 +231,7 @@ fn probes_answer_while_every_worker_is_blocked_and_liveness_tells_of_it_until_th
 #[test]
 fn a_stop_with_every_worker_blocked_ends_in_time_and_counts_what_it_left() {
     // Handlers that block their worker can be neither cancelled nor dropped: the exit cuts them.
-    let host = builder().tower(
+    let host = builder().serve(
         Router::new()
             .route("/block", get(|| async { crate::support::block(Duration::from_secs(30)) })),
     );
@@ -266,7 +267,7 @@ fn users_mount_internal_routes_of_their_own_and_replace_built_in_ones() {
                     http::Response::new("")
                 }
             })
-            .tower(Router::new().route("/", get(|| async { "hello" }))),
+            .serve(Router::new().route("/", get(|| async { "hello" }))),
     );
     assert_eq!(app.probe("/metrics").body(), "up 1 # GET\n");
     assert_eq!(request(app.internal, "POST", "/metrics").body(), "up 1 # POST\n");
@@ -285,7 +286,7 @@ fn an_internal_route_that_never_ends_does_not_hold_the_exit() {
                 std::future::pending::<()>().await;
                 http::Response::new("never")
             })
-            .tower(Router::new()),
+            .serve(Router::new()),
     );
     let mut client = Client::connect(app.internal);
     client.send_get("/hangs");
@@ -328,15 +329,16 @@ fn silent_connections_that_fill_the_internal_server_do_not_silence_the_probes() 
 #[test]
 fn a_check_may_be_meant_to_run_once() {
     // Twice the interval, for what counts as stale, overflowed: the host panicked before it was bound.
-    let once = Check::new("migrated", || async { Ok::<(), io::Error>(()) }).interval(Duration::MAX);
-    let app = App::start(builder().readiness_check(once).tower(Router::new()));
+    let once = ReadinessCheck::new("migrated", || async { Ok::<(), io::Error>(()) })
+        .interval(Duration::MAX);
+    let app = App::start(builder().readiness_check(once).serve(Router::new()));
     until_holds("readiness", || app.probe("/readiness").status == 200);
     assert_eq!(app.end().code(), 0);
 }
 
 /// A plan whose lame duck delay outlasts what a test does in it. A further SIGINT ends it.
 fn long_delay() -> Plan {
-    Plan { lame_duck: Duration::from_secs(60), ..quick_plan() }
+    quick_plan().lame_duck(Duration::from_secs(60))
 }
 
 #[test]
@@ -344,10 +346,8 @@ fn serving_holds_through_the_lame_duck_delay_and_ends_before_the_listeners() {
     // The manifest's kubelet probe failed from SIGTERM on, so the endpoint was terminating and not serving: kube-proxy does not fall
     // back to such an endpoint, and Cilium cut its connections, while the process would have served them all.
     let app = App::start(
-        builder()
-            .plan(long_delay())
-            .grace_period(Duration::ZERO)
-            .tower(Router::new().route("/", get(|| async { "hello" }))),
+        Host::builder(settings().plan(long_delay()).grace_period(Duration::ZERO))
+            .serve(Router::new().route("/", get(|| async { "hello" }))),
     );
     assert_eq!(
         (app.probe("/serving").status, app.probe("/serving").body().as_str()),
@@ -372,8 +372,10 @@ fn serving_holds_through_the_lame_duck_delay_and_ends_before_the_listeners() {
 #[test]
 fn serving_ends_at_once_after_a_stop_that_the_process_began_itself() {
     // A background task fails, or code calls the shutdown handle: no platform knows, so the probe must say so.
-    let app =
-        App::start(builder().plan(long_delay()).grace_period(Duration::ZERO).tower(Router::new()));
+    let app = App::start(
+        Host::builder(settings().plan(long_delay()).grace_period(Duration::ZERO))
+            .serve(Router::new()),
+    );
     app.stop();
     app.wait_for_phase("lame_duck");
     let refused = app.probe("/serving");
@@ -388,14 +390,12 @@ fn serving_ends_at_once_after_a_stop_that_the_process_began_itself() {
     let fail = Arc::new(tokio::sync::Notify::new());
     let failing = fail.clone();
     let app = App::start(
-        builder()
-            .plan(long_delay())
-            .grace_period(Duration::ZERO)
-            .background("feed", move |_| async move {
+        Host::builder(settings().plan(long_delay()).grace_period(Duration::ZERO))
+            .background_task(BackgroundTask::new("feed", move |_| async move {
                 failing.notified().await;
                 Err::<(), _>(io::Error::other("on purpose"))
-            })
-            .tower(Router::new()),
+            }))
+            .serve(Router::new()),
     );
     assert_eq!(app.probe("/serving").status, 200);
     fail.notify_one();
@@ -411,17 +411,15 @@ fn checks_are_made_through_the_lame_duck_delay_and_serving_follows_them() {
     // needs them would have failed while all was well; or passed on a database that was lost meanwhile.
     let (healthy, runs) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
     let (seen, counted) = (healthy.clone(), runs.clone());
-    let check = Check::new("database", move || {
+    let check = ReadinessCheck::new("database", move || {
         counted.fetch_add(1, Relaxed);
         let healthy = seen.load(Relaxed);
         async move { if healthy { Ok(()) } else { Err(io::Error::other("lost")) } }
     });
     let app = App::start(
-        builder()
-            .plan(long_delay())
-            .grace_period(Duration::ZERO)
+        Host::builder(settings().plan(long_delay()).grace_period(Duration::ZERO))
             .readiness_check(check.interval(Duration::from_millis(20)))
-            .tower(Router::new()),
+            .serve(Router::new()),
     );
     until_holds("the first check", || app.probe("/serving").status == 200);
     app.signal(Signal::Terminate);
@@ -451,11 +449,10 @@ fn a_worker_that_is_wedged_is_not_serving_in_the_lame_duck_delay_either_and_stay
             }
         }
     };
-    let host = builder()
-        .plan(long_delay())
-        .grace_period(Duration::ZERO)
-        .request_timeout(None)
-        .tower(Router::new().route("/block", get(handler)));
+    let host = Host::builder(
+        settings().plan(long_delay()).grace_period(Duration::ZERO).request_timeout(None),
+    )
+    .serve(Router::new().route("/block", get(handler)));
     let app = App::start_on(host, Workers::Threads(1));
     app.signal(Signal::Terminate);
     app.wait_for_phase("lame_duck");
@@ -480,11 +477,9 @@ fn a_page_cannot_read_the_status_by_a_name_of_its_own() {
     // DNS rebinding: a web page's own name resolves to an address inside, and the browser there sends the page's requests to it.
     // `/status` responded to any Host, and tells addresses, version and plan.
     let app = App::start(
-        builder()
-            .internal_host("app.default.svc")
-            .internal_host(".pods.example")
+        Host::builder(settings().internal_host("app.default.svc").internal_host(".pods.example"))
             .internal_route("/mine", |_| async { http::Response::new("mine") })
-            .tower(Router::new().route("/", get(|| async { "hello" }))),
+            .serve(Router::new().route("/", get(|| async { "hello" }))),
     );
     let internal = app.internal;
     for path in ["/status", "/metrics", "/readiness", "/serving", "/liveness", "/mine", "/nowhere"]
@@ -534,7 +529,7 @@ fn a_page_cannot_read_the_status_by_a_name_of_its_own() {
 
 #[test]
 fn a_rebound_name_is_refused_over_http2_too() {
-    let app = App::start(builder().tower(Router::new()));
+    let app = App::start(builder().serve(Router::new()));
     let mut http2 = Http2::connect(app.internal);
     let stream = http2.get_from("evil.example", "/status");
     assert!(http2.body(stream).contains("is not allowed here"));
@@ -731,7 +726,7 @@ fn probes_are_responded_to_while_a_route_of_the_user_holds_every_connection() {
                 std::future::pending::<()>().await;
                 http::Response::new("never")
             })
-            .tower(Router::new()),
+            .serve(Router::new()),
     );
     let _held: Vec<Client> = (0..STRANGERS)
         .map(|_| {

@@ -223,12 +223,9 @@ fn an_address_goes_before_a_port_of_the_same_source_and_any_flag_before_any_vari
 #[track_caller]
 fn refusal(builder: Builder) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let anywhere = || "127.0.0.1:0".parse().unwrap();
-    let host =
-        builder.main_address(anywhere()).internal_address(anywhere()).tower(axum::Router::new());
-    let report = runtime.block_on(host.run());
+    let report = runtime.block_on(builder.serve(axum::Router::new()).run());
     assert_eq!(report.code(), 2, "{report:?}");
-    report.error.unwrap()
+    report.error.unwrap().with_causes().to_owned()
 }
 
 #[test]
@@ -237,7 +234,7 @@ fn what_a_variable_may_not_say_code_may_not_say() {
     let limits = |set: fn(&mut Limits)| {
         let mut limits = Limits::default();
         set(&mut limits);
-        refusal(Host::builder().limits(limits))
+        refusal(Host::builder(Settings::default().limits(limits)))
     };
     for (said, words) in [
         (
@@ -276,24 +273,20 @@ fn what_a_variable_may_not_say_code_may_not_say() {
     ] {
         assert_eq!(said, words);
     }
-    let said = refusal(Host::builder().app_version("a\nb"));
+    let said = refusal(Host::builder(Settings::default().app_version("a\nb")));
     assert!(said.starts_with("app_version=a\\nb: expected visible characters"), "{said}");
     // What reads the environment names the variable, too.
     let settings = Settings::default().with_env().unwrap();
-    let none = Limits { headers_max: 0, ..Limits::default() };
-    let said = refusal(Host::builder().settings(settings).limits(none));
+    let none = Limits::default().headers_max(0);
+    let said = refusal(Host::builder(settings.limits(none)));
     assert_eq!(said, "limits.headers_max=0: must be at least 1 (APP_HEADERS_MAX)");
     let mut settings = Settings::default();
     settings.backlog = 0;
-    assert_eq!(
-        refusal(Host::builder().settings(settings.clone())),
-        "backlog=0: must be at least 1"
-    );
+    assert_eq!(refusal(Host::builder(settings.clone())), "backlog=0: must be at least 1");
     settings.backlog = 1;
     settings.tcp_keepalive = Some(Duration::from_millis(10));
     assert!(
-        refusal(Host::builder().settings(settings))
-            .starts_with("tcp_keepalive=10ms: must be at least 1s")
+        refusal(Host::builder(settings)).starts_with("tcp_keepalive=10ms: must be at least 1s")
     );
 }
 
@@ -302,15 +295,14 @@ fn an_abstract_socket_is_refused_whoever_asks_for_it() {
     let ended = refused(&[], &[("APP_ADDR", "127.0.0.1:0,unix:@app")]);
     assert_one_line(&ended, 2, &["APP_ADDR", "number 2 of 2", "abstract", "./@name"]);
     for name in ["@app", "\0app"] {
-        let said = refusal(Host::builder().main_address(ListenAddress::Unix(name.into())));
+        let said = refusal(Host::builder(
+            Settings::default().main_address(ListenAddress::Unix(name.into())),
+        ));
         assert!(said.starts_with("main_addresses=unix:") && said.contains("abstract"), "{said}");
     }
     let mut settings = Settings::default();
     settings.unix_mode = Some(0o1777);
-    assert!(
-        refusal(Host::builder().settings(settings))
-            .starts_with("unix_mode=1777: must be at most 777")
-    );
+    assert!(refusal(Host::builder(settings)).starts_with("unix_mode=1777: must be at most 777"));
 }
 
 #[test]
@@ -330,7 +322,8 @@ fn the_mode_of_a_unix_socket_is_a_setting() {
 #[test]
 fn an_internal_route_without_its_slash_is_refused() {
     // It was mounted, and never found: no request has such a path.
-    let builder = Host::builder().internal_route("outage", |_| async { http::Response::new("") });
+    let builder = Host::builder(Settings::default())
+        .internal_route("outage", |_| async { http::Response::new("") });
     assert_eq!(refusal(builder), "internal route \"outage\": a path begins with a slash");
 }
 
@@ -339,14 +332,14 @@ fn a_zero_that_means_none_in_a_variable_means_none_in_code() {
     // A deadline of zero was a deadline, and every request timed out.
     let mut settings = Settings::default();
     settings.tcp_keepalive = Some(Duration::ZERO);
-    let builder = crate::support::builder().request_timeout(Some(Duration::ZERO));
+    let builder = Host::builder(crate::support::settings().request_timeout(Some(Duration::ZERO)));
     let slow = axum::routing::get(|| async { crate::support::pause(50).await });
-    let app = crate::support::App::start(builder.tower(axum::Router::new().route("/", slow)));
+    let app = crate::support::App::start(builder.serve(axum::Router::new().route("/", slow)));
     assert_eq!(app.get("/").status, 200);
     assert!(app.status()["plan"]["request_timeout_ms"].is_null());
     assert_eq!(app.end().code(), 0);
     assert_eq!(
-        format!("{:?}", Host::builder().settings(settings).tower(axum::Router::new()))
+        format!("{:?}", Host::builder(settings).serve(axum::Router::new()))
             .matches("tcp_keepalive: None")
             .count(),
         1
@@ -359,7 +352,7 @@ fn an_address_that_was_chosen_stays() {
     let (first, second): (ListenAddress, ListenAddress) =
         ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
     let mut settings = Settings::default();
-    settings.add_main_address(first.clone());
+    settings.main_addresses.push(first.clone());
     assert_eq!(
         settings.main_addresses_or_default(),
         std::slice::from_ref(&first),
@@ -368,13 +361,13 @@ fn an_address_that_was_chosen_stays() {
     let mut settings = Settings::default();
     settings.main_addresses = vec![first.clone()];
     let mut settings = settings.resolve(|_| Vec::new(), |_| None).unwrap();
-    settings.add_main_address(second.clone());
+    settings.main_addresses.push(second.clone());
     assert_eq!(settings.main_addresses, [first, second.clone()]);
     // What an operator says goes before what code has chosen.
     let by_variable = |name: &str| (name == "APP_PORT").then(|| "3".to_owned());
     let mut settings = settings.resolve(|_| Vec::new(), by_variable).unwrap();
     assert_eq!(settings.main_addresses, [ListenAddress::Port(3)]);
-    settings.add_main_address(second.clone());
+    settings.main_addresses.push(second.clone());
     assert_eq!(settings.main_addresses, [ListenAddress::Port(3), second]);
 }
 

@@ -4,7 +4,7 @@
 use super::os_process::{is_child, passes};
 use crate::support::{App, Client, app::Workers, builder, pause, until_holds};
 use axum::{Router, routing::get};
-use lameduck::{Check, Hook, lifecycle::Signal};
+use lameduck::{Hook, ReadinessCheck, lifecycle::Signal};
 use std::{
     io,
     sync::atomic::{AtomicU32, Ordering},
@@ -50,7 +50,7 @@ fn a_subscriber_that_panics_costs_its_lines_alone() {
     }
     tracing::subscriber::set_global_default(Broken).unwrap();
     static ASKED: AtomicU32 = AtomicU32::new(0);
-    let flapping = Check::new("flapping", || async {
+    let flapping = ReadinessCheck::new("flapping", || async {
         if ASKED.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
             Err(io::Error::other("not now"))
         } else {
@@ -63,7 +63,7 @@ fn a_subscriber_that_panics_costs_its_lines_alone() {
         .route("/panic", get(panics));
     let hook = Hook::on_stop("failing", || async { Err(io::Error::other("the disk is full")) });
     let app = App::start_on(
-        builder().readiness_check(flapping).hook(hook).tower(router),
+        builder().readiness_check(flapping).hook(hook).serve(router),
         Workers::Threads(1),
     );
     until_holds("a check that is run again", || ASKED.load(Ordering::Relaxed) > 4);

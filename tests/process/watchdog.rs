@@ -5,7 +5,7 @@
 
 use crate::support::{now, run_to_end};
 use lameduck::{
-    Hook, Host,
+    BackgroundTask, Hook, Host, RunOptions, Settings,
     lifecycle::{Plan, StopReason},
     runtime::ListenAddress,
 };
@@ -18,14 +18,13 @@ use std::{
 const ROLE: &str = "LAMEDUCK_TEST_ROLE";
 const FOR_EVER: Duration = Duration::from_secs(600);
 
-const PLAN: Plan = Plan {
-    start: Duration::from_secs(10),
-    lame_duck: Duration::ZERO,
-    drain: Duration::from_millis(500),
-    cancel: Duration::from_millis(500),
-    cleanup: Duration::from_millis(500),
-    internal_close: Duration::from_millis(500),
-};
+const PLAN: Plan = Plan::new()
+    .start(Duration::from_secs(10))
+    .lame_duck(Duration::ZERO)
+    .drain(Duration::from_millis(500))
+    .cancel(Duration::from_millis(500))
+    .cleanup(Duration::from_millis(500))
+    .internal_close(Duration::from_millis(500));
 
 /// Runs the victim in a process of its own.
 fn run(role: &str) -> crate::support::service::Ended {
@@ -43,10 +42,11 @@ fn assert_bounded(ended: &crate::support::service::Ended) {
 /// Background tasks that block every thread of the runtime they run on, and a signal to the process a little later.
 fn block_every_thread(mut builder: lameduck::Builder) -> lameduck::Builder {
     for n in 0..8 {
-        builder = builder.background(format!("blocking {n}"), |_| async {
-            crate::support::block(FOR_EVER);
-            Ok::<(), io::Error>(())
-        });
+        builder =
+            builder.background_task(BackgroundTask::new(format!("blocking {n}"), |_| async {
+                crate::support::block(FOR_EVER);
+                Ok::<(), io::Error>(())
+            }));
     }
     crate::support::aside(|| {
         crate::support::block(Duration::from_millis(700));
@@ -95,30 +95,8 @@ fn victim() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let path = |name: &str| ListenAddress::Unix(crate::support::scratch_path(name));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    lameduck::main(
-        || {
-            let mut builder = Host::builder()
-                .main_address(path("main"))
-                .internal_address(path("internal"))
-                .plan(PLAN);
-            let stop = builder.shutdown_handle();
-            if role == "the_start_fails_and_the_end_blocks" {
-                builder = builder.main_address(ListenAddress::Tcp(taken.local_addr().unwrap()));
-            }
-            let (hooks, _) = victim_of(&role);
-            for hook in hooks {
-                builder = builder.hook(hook);
-            }
-            if role == "tasks_block_every_thread" {
-                return Ok(block_every_thread(builder).tower(axum::Router::new()));
-            }
-            let builder = builder.background("stopper", move |_| async move {
-                stop.stop();
-                Ok::<(), io::Error>(())
-            });
-            Ok(builder.tower(axum::Router::new()))
-        },
-        |report| {
+    lameduck::run_with(
+        RunOptions::new().finish(|report| {
             let reason = match &*role {
                 "tasks_block_every_thread" => report.reason,
                 "the_start_fails_and_the_end_blocks" => None,
@@ -127,6 +105,31 @@ fn victim() {
             };
             assert_eq!(report.reason, reason);
             victim_of(&role).1();
+        }),
+        || {
+            let mut settings = Settings::default()
+                .main_address(path("main"))
+                .internal_address(path("internal"))
+                .plan(PLAN);
+            if role == "the_start_fails_and_the_end_blocks" {
+                let taken = ListenAddress::Tcp(taken.local_addr().unwrap());
+                settings = settings.main_address(taken);
+            }
+            let mut builder = Host::builder(settings);
+            let stop = builder.shutdown_handle();
+            let (hooks, _) = victim_of(&role);
+            for hook in hooks {
+                builder = builder.hook(hook);
+            }
+            if role == "tasks_block_every_thread" {
+                return Ok(block_every_thread(builder).serve(axum::Router::new()));
+            }
+            let builder =
+                builder.background_task(BackgroundTask::new("stopper", move |_| async move {
+                    stop.stop();
+                    Ok::<(), io::Error>(())
+                }));
+            Ok(builder.serve(axum::Router::new()))
         },
     )
 }

@@ -2,7 +2,6 @@
 //! does not retry.
 
 use crate::stage::twice;
-use lameduck::lifecycle::Plan;
 use lameduck_sim::{
     network::{TurmoilNetWorld, TurmoilWorld, World},
     rollout::{Rollout, RolloutOutcome},
@@ -24,7 +23,7 @@ fn lost_with_a_delay<W: World>(seed: u64) -> u64 {
 
 fn lost_without_a_delay<W: World>(seed: u64) -> u64 {
     let mut rollout = Rollout::new(seed);
-    rollout.plan = Plan { lame_duck: Duration::ZERO, ..rollout.plan };
+    rollout.plan.lame_duck = Duration::ZERO;
     // The port is closed for only a few milliseconds, so it takes many clients to hit that time.
     rollout.clients = 8;
     rollout.every = Duration::from_millis(5);

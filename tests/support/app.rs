@@ -5,7 +5,7 @@
 
 use super::{PATIENCE, until, wire};
 use lameduck::{
-    Builder, Host, HttpService, Report, ShutdownHandle,
+    Builder, Host, HttpService, Report, Settings, ShutdownHandle,
     lifecycle::{Moment, Plan, Signal},
     os::{CurrentRuntime, OsListener, OsNetwork, OsReservation, ThreadPerWorker, TokioClock},
     runtime::{
@@ -24,20 +24,24 @@ use tokio::{runtime::Handle, sync::mpsc as tokio_mpsc};
 
 /// A plan for tests: short, and with room for a slow machine.
 pub(crate) const fn quick_plan() -> Plan {
-    Plan {
-        start: Duration::from_secs(10),
-        lame_duck: Duration::from_millis(50),
-        drain: Duration::from_secs(1),
-        cancel: Duration::from_millis(600),
-        cleanup: Duration::from_secs(2),
-        internal_close: Duration::from_secs(1),
-    }
+    Plan::new()
+        .start(Duration::from_secs(10))
+        .lame_duck(Duration::from_millis(50))
+        .drain(Duration::from_secs(1))
+        .cancel(Duration::from_millis(600))
+        .cleanup(Duration::from_secs(2))
+        .internal_close(Duration::from_secs(1))
 }
 
-/// A builder on ports that the system chooses, with the quick plan.
-pub(crate) fn builder() -> Builder {
+/// Settings with ports that the system chooses and the quick plan.
+pub(crate) fn settings() -> Settings {
     let anywhere = || "127.0.0.1:0".parse::<ListenAddress>().unwrap();
-    Host::builder().main_address(anywhere()).internal_address(anywhere()).plan(quick_plan())
+    Settings::default().main_address(anywhere()).internal_address(anywhere()).plan(quick_plan())
+}
+
+/// A builder with these settings.
+pub(crate) fn builder() -> Builder {
+    Host::builder(settings())
 }
 
 /// A host that runs.
@@ -57,7 +61,7 @@ pub(crate) enum Workers {
     Task,
     /// One, a task of a runtime with one thread.
     OneThread,
-    /// So many, a thread each: as `lameduck::main` does it.
+    /// So many, a thread each: as `lameduck::run` does it.
     Threads(usize),
 }
 

@@ -12,7 +12,7 @@ pub(crate) mod os;
 pub(crate) mod service;
 pub(crate) mod wire;
 
-pub(crate) use app::{App, builder, quick_plan};
+pub(crate) use app::{App, builder, quick_plan, settings};
 pub(crate) use service::{Service, run_to_end};
 pub(crate) use wire::{Answer, Client, End, get};
 

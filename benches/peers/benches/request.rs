@@ -7,7 +7,7 @@
 use divan::Bencher;
 use hyper::{Request, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use lameduck::{
+use lameduck::{Settings, 
     Body, Host,
     runtime::{Address, ServerRole, QuiesceOutcome, Runtime as HostRuntime, ListenAddress, Listener, Network, NoIdlePoller, Reservation, Seed, SignalSource},
     lifecycle::Signal,
@@ -44,7 +44,7 @@ fn lameduck(bencher: Bencher<'_, '_>) {
     let runtime = runtime();
     let (connect, accept) = unbounded_channel();
     connect.send(theirs).expect("the receiver is here");
-    let host = Host::builder().hyper(service_fn(|request: Request<Body>| answer(&request)));
+    let host = Host::builder(Settings::default()).serve_hyper(service_fn(|request: Request<Body>| answer(&request)));
     runtime.block_on(async {
         let runtime = HostRuntime {
             clock: Arc::new(TokioClock::new()),

@@ -107,10 +107,7 @@ pub fn host() -> Result<lameduck::Builder, Box<dyn std::error::Error + Send + Sy
     let mut settings = Settings::default();
     settings.plan.lame_duck = Duration::ZERO;
     settings.limits.connections_max = CONNECTIONS_MAX;
-    let host = Host::builder()
-        .settings(settings.with_env()?)
-        .main_address(ListenAddress::Tcp(address()?))
-        .internal_address(ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))
+    let host = Host::builder(settings.with_env()?.main_address(ListenAddress::Tcp(address()?)).internal_address(ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))))
         .on_bound(|bound| drop(bound.main.first().map(announce)));
     Ok(host)
 }

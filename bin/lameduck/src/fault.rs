@@ -1,15 +1,15 @@
 //! `--drill=FAULT`: what goes wrong, to practise the exit codes.
 
 use crate::args::Fault;
-use lameduck::{Builder, Hook};
+use lameduck::{BackgroundTask, Builder, Hook};
 
 /// Adds a task or a hook that fails.
 pub(crate) fn inject(builder: Builder, fault: Fault) -> Builder {
     match fault {
         Fault::None | Fault::Exit => builder,
-        Fault::Task => {
-            builder.background("drill", |_| async { Err::<(), _>("requested by --drill=task") })
-        }
+        Fault::Task => builder.background_task(BackgroundTask::new("drill", |_| async {
+            Err::<(), _>("requested by --drill=task")
+        })),
         Fault::Hook => builder
             .hook(Hook::on_stop("drill", || async { Err::<(), _>("requested by --drill=hook") })),
     }

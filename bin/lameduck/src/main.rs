@@ -6,7 +6,7 @@ mod plan;
 
 use args::{Args, ArgsError, Mode};
 use lameduck::{
-    Host, Settings,
+    Host, RunOptions, Settings,
     cli::logging::{self, LogError},
     drill::Service,
     os::{block_signals, stdio::write_stderr_line},
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(error),
     };
     if let Err(error) = args.settings.check() {
-        write_stderr_line(&format!("error: {}", args.settings.explain(&error)));
+        write_stderr_line(&format!("error: {error:#}"));
         return ExitCode::from(2);
     }
     if args.mode == Mode::PrintPlan {
@@ -46,13 +46,13 @@ fn main() -> ExitCode {
     // tells how it went.
     let service = Service::new(&args.settings.app_version, args.routes);
     let fault = args.fault;
-    let builder = fault::inject(Host::builder().settings(args.settings).systemd(), fault);
-    lameduck::main(
-        || Ok(builder.hyper(service)),
-        |_| {
+    let builder = fault::inject(Host::builder(args.settings).systemd(), fault);
+    lameduck::run_with(
+        RunOptions::new().finish(|_| {
             drop(log);
             fault::at_exit(fault);
-        },
+        }),
+        || Ok(builder.serve_hyper(service)),
     )
 }
 

@@ -3,7 +3,10 @@
 
 use super::runner::{FLAW, TASKS_LEFT};
 use crate::oracle::{Exercise, HOST_ORACLES, Judgement, Oracle, RunHistory};
-use lameduck::lifecycle::{HookResult, HookVerdict};
+use lameduck::{
+    HostError, TaskError,
+    lifecycle::{HookResult, HookVerdict},
+};
 
 /// The host's promises, then the service's.
 pub(super) const JUDGES: &[Oracle] = &[
@@ -39,7 +42,7 @@ fn its_work_is_finished(history: &RunHistory<'_>) -> Judgement {
     if report.work_panicked > 0 {
         return Err(format!(
             "tracked work or background tasks panicked: {}",
-            report.error.as_deref().unwrap_or_default()
+            report.error.as_ref().map_or("", HostError::with_causes)
         ));
     }
     if report.work_dropped > 0 {
@@ -71,14 +74,14 @@ fn it_ends_well(history: &RunHistory<'_>) -> Judgement {
         HookVerdict::StartDropped => false,
     };
     if let Some(hook) = report.hooks.iter().find(|hook| fails(hook.verdict)) {
-        let message = hook.message.clone().unwrap_or_default();
+        let message = hook.error.as_ref().map_or("", TaskError::with_causes);
         return Err(format!("the hook {} ended with {:?}: {message}", hook.name, hook.verdict));
     }
     if report.requests.panicked > 0 {
         return Err(format!("handlers that panicked: {}", report.requests.panicked));
     }
     if let Some(error) = &report.error {
-        return Err(format!("the process failed: {error}"));
+        return Err(format!("the process failed: {error:#}"));
     }
     Ok(Exercise::Yes)
 }

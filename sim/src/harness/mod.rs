@@ -3,7 +3,7 @@
 //! ```
 //! # use axum::{Router, routing::get};
 //! # fn router() -> Router { Router::new().route("/orders", get(|| async { "tea" }).post(|| async {})) }
-//! lameduck_sim::explore(|host| host.tower(router()))
+//! lameduck_sim::explore(|host| host.serve(router()))
 //!     .get("/orders")
 //!     .post("/orders", "tea")
 //!     .seeds(0..50)
@@ -248,7 +248,7 @@ mod tests {
         ) -> Trials<lameduck::TowerService<Router>>,
     ) -> String {
         let tried = std::panic::AssertUnwindSafe(|| {
-            trials(explore(|host| host.tower(Router::new()))).run()
+            trials(explore(|host| host.serve(Router::new()))).run()
         });
         let panic = std::panic::catch_unwind(tried).expect_err("it proves nothing, and passed");
         let said = panic.downcast_ref::<String>().map(String::as_str);

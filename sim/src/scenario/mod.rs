@@ -79,13 +79,11 @@ impl LimitsMs {
     pub fn limits(self) -> Limits {
         let defaults = Limits::default();
         let span = |ms: Option<u64>, default| ms.map_or(default, Duration::from_millis);
-        Limits {
-            connections_max: self.connections_max.unwrap_or(defaults.connections_max),
-            first_byte_timeout: span(self.first_byte_timeout, defaults.first_byte_timeout),
-            send_timeout: span(self.send_timeout, defaults.send_timeout),
-            body_timeout: span(self.body_timeout, defaults.body_timeout),
-            ..defaults
-        }
+        defaults
+            .connections_max(self.connections_max.unwrap_or(defaults.connections_max))
+            .first_byte_timeout(span(self.first_byte_timeout, defaults.first_byte_timeout))
+            .send_timeout(span(self.send_timeout, defaults.send_timeout))
+            .body_timeout(span(self.body_timeout, defaults.body_timeout))
     }
 }
 
@@ -269,14 +267,13 @@ impl Scenario {
     #[must_use]
     pub const fn plan(&self) -> Plan {
         let ms = &self.plan;
-        Plan {
-            start: Duration::from_millis(ms.start),
-            lame_duck: Duration::from_millis(ms.lame_duck),
-            drain: Duration::from_millis(ms.drain),
-            cancel: Duration::from_millis(ms.cancel),
-            cleanup: Duration::from_millis(ms.cleanup),
-            internal_close: Duration::from_millis(ms.internal_close),
-        }
+        Plan::new()
+            .start(Duration::from_millis(ms.start))
+            .lame_duck(Duration::from_millis(ms.lame_duck))
+            .drain(Duration::from_millis(ms.drain))
+            .cancel(Duration::from_millis(ms.cancel))
+            .cleanup(Duration::from_millis(ms.cleanup))
+            .internal_close(Duration::from_millis(ms.internal_close))
     }
 }
 

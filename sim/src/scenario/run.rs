@@ -67,7 +67,7 @@ pub fn run_with<W: World, S: HttpService>(
 ) -> Outcome {
     run_life::<W, S, _, _>(
         scenario,
-        |builder, actor| builder.hyper(factory(actor)),
+        |builder, actor| builder.serve_hyper(factory(actor)),
         |_| std::future::ready(()),
     )
 }

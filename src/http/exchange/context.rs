@@ -129,7 +129,7 @@ impl RequestContext {
     /// Runs work that may outlive the answer, and that the drain waits for. When the cancel wait is nearly over it is dropped;
     /// to end in time, watch [`draining`](Self::draining), or the root's [`cancelled`](Self::root_cancelled).
     ///
-    /// It runs on the worker of whoever calls it, a single-threaded runtime under [`main`](crate::main): work that blocks holds that
+    /// It runs on the worker of whoever calls it, a single-threaded runtime under [`run`](crate::run): work that blocks holds that
     /// worker and its connections. Leave what blocks to `spawn_blocking`.
     ///
     /// # Panics

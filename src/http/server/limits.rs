@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// Limits on connections and requests. The defaults are those of [`Settings`](crate::Settings).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Connections at one time. At the limit idle connections make room, first those that never
     /// sent a byte, then the longest idle. If there is none, nothing more is accepted: the kernel's
@@ -56,6 +57,79 @@ pub enum HalfClose {
     Drop,
     /// The response is still sent, and the handler is not notified.
     Ignore,
+}
+
+/// Setters for a chain: `Limits::default().headers_max(50)`.
+impl Limits {
+    /// Sets [`connections_max`](#structfield.connections_max).
+    #[must_use]
+    pub const fn connections_max(mut self, connections_max: usize) -> Self {
+        self.connections_max = connections_max;
+        self
+    }
+
+    /// Sets [`header_bytes_max`](#structfield.header_bytes_max).
+    #[must_use]
+    pub const fn header_bytes_max(mut self, header_bytes_max: usize) -> Self {
+        self.header_bytes_max = header_bytes_max;
+        self
+    }
+
+    /// Sets [`headers_max`](#structfield.headers_max).
+    #[must_use]
+    pub const fn headers_max(mut self, headers_max: usize) -> Self {
+        self.headers_max = headers_max;
+        self
+    }
+
+    /// Sets [`first_byte_timeout`](#structfield.first_byte_timeout).
+    #[must_use]
+    pub const fn first_byte_timeout(mut self, first_byte_timeout: Duration) -> Self {
+        self.first_byte_timeout = first_byte_timeout;
+        self
+    }
+
+    /// Sets [`header_timeout`](#structfield.header_timeout).
+    #[must_use]
+    pub const fn header_timeout(mut self, header_timeout: Duration) -> Self {
+        self.header_timeout = header_timeout;
+        self
+    }
+
+    /// Sets [`send_timeout`](#structfield.send_timeout).
+    #[must_use]
+    pub const fn send_timeout(mut self, send_timeout: Duration) -> Self {
+        self.send_timeout = send_timeout;
+        self
+    }
+
+    /// Sets [`body_timeout`](#structfield.body_timeout).
+    #[must_use]
+    pub const fn body_timeout(mut self, body_timeout: Duration) -> Self {
+        self.body_timeout = body_timeout;
+        self
+    }
+
+    /// Sets [`keep_alive`](#structfield.keep_alive).
+    #[must_use]
+    pub const fn keep_alive(mut self, keep_alive: Duration) -> Self {
+        self.keep_alive = keep_alive;
+        self
+    }
+
+    /// Sets [`http2_streams_max`](#structfield.http2_streams_max).
+    #[must_use]
+    pub const fn http2_streams_max(mut self, http2_streams_max: u32) -> Self {
+        self.http2_streams_max = http2_streams_max;
+        self
+    }
+
+    /// Sets [`half_close`](#structfield.half_close).
+    #[must_use]
+    pub const fn half_close(mut self, half_close: HalfClose) -> Self {
+        self.half_close = half_close;
+        self
+    }
 }
 
 impl Limits {

@@ -20,7 +20,7 @@ use std::{
 use tower_service::Service;
 
 /// A hosted tower service, such as an axum `Router`. Made by
-/// [`Builder::tower`](crate::Builder::tower).
+/// [`Builder::serve`](crate::Builder::serve).
 ///
 /// Each request carries its [`RequestContext`](crate::http::exchange::context::RequestContext) in
 /// its extensions. A hyper service avoids that cost.
@@ -109,12 +109,12 @@ impl<S: Service<http::Request<Body>>> fmt::Debug for TowerFuture<S> {
     }
 }
 
-/// Argument of [`Builder::tower`](crate::Builder::tower): a tower service, or a service that makes
+/// Argument of [`Builder::serve`](crate::Builder::serve): a tower service, or a service that makes
 /// one for a client's address.
 ///
 /// `Kind` distinguishes the two, and is always inferred.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be hosted by `Builder::tower`",
+    message = "`{Self}` cannot be hosted by `Builder::serve`",
     note = "it takes a `tower::Service<http::Request<lameduck::Body>>` that is `Clone + Send + Sync + 'static`, such as an axum \
             `Router`, or a `Router::into_make_service_with_connect_info`"
 )]

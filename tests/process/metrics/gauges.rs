@@ -2,10 +2,10 @@
 
 use super::page::{CLASSIC, Page};
 use crate::support::{
-    App, Client, Service, app::Workers, block, builder, frames, quick_plan, until_holds,
+    App, Client, Service, app::Workers, block, builder, frames, quick_plan, settings, until_holds,
 };
 use axum::{Router, routing::get};
-use lameduck::Check;
+use lameduck::{Host, ReadinessCheck};
 use std::{
     io,
     sync::{
@@ -113,12 +113,12 @@ fn a_stop_is_seen_phase_by_phase() {
 fn a_check_that_fails_is_named() {
     let healthy = Arc::new(AtomicBool::new(true));
     let probe = healthy.clone();
-    let check = Check::new("database", move || {
+    let check = ReadinessCheck::new("database", move || {
         let healthy = probe.load(Relaxed);
         async move { if healthy { Ok(()) } else { Err(io::Error::other("no route to it")) } }
     });
     let check = check.interval(Duration::from_millis(20));
-    let app = App::start(builder().readiness_check(check).tower(Router::new()));
+    let app = App::start(builder().readiness_check(check).serve(Router::new()));
     let sees = |ready: f64| {
         let page = Page::scrape(app.internal, CLASSIC);
         (page.of_host("check_passing{check=\"database\"}"), page.of_host("ready")) == (ready, ready)
@@ -170,7 +170,8 @@ fn workers_that_are_all_blocked_do_not_silence_the_page() {
             }
         }
     };
-    let host = builder().plan(quick_plan()).tower(Router::new().route("/", get(blocking)));
+    let host =
+        Host::builder(settings().plan(quick_plan())).serve(Router::new().route("/", get(blocking)));
     let app = App::start_on(host, Workers::Threads(1));
     let mut client = Client::connect(app.main);
     client.send_get("/");

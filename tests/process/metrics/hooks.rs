@@ -7,7 +7,7 @@ use super::{
 };
 use crate::support::{App, builder, pause, until_holds};
 use axum::Router;
-use lameduck::{Check, Hook};
+use lameduck::{Hook, ReadinessCheck};
 use std::{io, sync::Arc};
 use tokio::sync::Notify;
 
@@ -30,7 +30,7 @@ fn a_stop_hook_that_takes_its_time_is_seen_while_it_runs() {
         Done::Ok(())
     });
     let failing = Hook::on_stop("bus", || async { Done::Err(io::Error::other("gone")) });
-    let app = App::start(builder().hook(warm).hook(slow).hook(failing).tower(Router::new()));
+    let app = App::start(builder().hook(warm).hook(slow).hook(failing).serve(Router::new()));
     let page = Page::scrape(app.internal, CLASSIC);
     let took = page.of_host(&row("cache", "start", "done"));
     assert!((0.03..5.0).contains(&took), "{took}");
@@ -58,13 +58,13 @@ fn a_stop_hook_that_takes_its_time_is_seen_while_it_runs() {
 #[test]
 fn names_may_hold_anything_and_two_may_be_the_same() {
     let hook = || Hook::on_stop("data \"base\"\\\n", || async { Done::Ok(()) });
-    let check = || Check::new("a b,c}=\"", || async { Done::Ok(()) });
+    let check = || ReadinessCheck::new("a b,c}=\"", || async { Done::Ok(()) });
     let host = builder()
         .hook(hook())
         .hook(hook())
         .readiness_check(check())
         .readiness_check(check())
-        .tower(Router::new());
+        .serve(Router::new());
     let app = App::start(host);
     let escaped = r#"data \"base\"\\\n"#;
     let page = Page::scrape(app.internal, CLASSIC);

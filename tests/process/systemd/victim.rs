@@ -3,7 +3,7 @@
 
 use crate::support::{PATIENCE, block, pause, scratch_path, until};
 use axum::{Router, routing::get};
-use lameduck::{Hook, Host, runtime::ListenAddress};
+use lameduck::{Hook, Host, Settings, runtime::ListenAddress};
 use std::{
     io::{self, Read, Write},
     os::unix::net::UnixStream,
@@ -82,14 +82,15 @@ fn victim() {
 fn live(directory: &Path) -> ! {
     let address = |name: &str| ListenAddress::Unix(directory.join(name));
     let go = directory.join("go");
-    let builder = match std::env::var_os(WITHOUT_SYSTEMD) {
-        Some(_) => Host::builder(),
-        None => Host::builder().systemd(),
-    };
-    let host = builder
+    let settings = Settings::default()
         .main_address(address("main"))
         .internal_address(address("internal"))
-        .request_timeout(None)
+        .request_timeout(None);
+    let builder = match std::env::var_os(WITHOUT_SYSTEMD) {
+        Some(_) => Host::builder(settings),
+        None => Host::builder(settings).systemd(),
+    };
+    let host = builder
         .hook(Hook::pair(
             "gate",
             move || async move {
@@ -100,11 +101,11 @@ fn live(directory: &Path) -> ! {
             },
             |()| async { Ok::<(), io::Error>(()) },
         ))
-        .tower(Router::new().route(
+        .serve(Router::new().route(
             "/block/{ms}",
             get(|axum::extract::Path(ms): axum::extract::Path<u64>| async move {
                 block(Duration::from_millis(ms));
             }),
         ));
-    lameduck::main(|| Ok(host), |_| {})
+    lameduck::run(|| Ok(host))
 }

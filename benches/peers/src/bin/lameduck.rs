@@ -7,5 +7,5 @@ use lameduck_peers::{answer, host};
 
 fn main() -> ! {
     let service = service_fn(|request: http::Request<Body>| answer(&request));
-    lameduck::main(|| Ok(host()?.hyper(service)), |_| {})
+    lameduck::run(|| Ok(host()?.serve_hyper(service)))
 }

@@ -5,7 +5,7 @@ use lameduck_peers::{HELLO, SLOW, SLOW_TIME, host};
 
 fn main() -> ! {
     let router = Router::new().route("/", get(|| async { HELLO })).route(SLOW, get(slow));
-    lameduck::main(|| Ok(host()?.tower(router)), |_| {})
+    lameduck::run(|| Ok(host()?.serve(router)))
 }
 
 async fn slow() -> &'static str {

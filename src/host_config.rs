@@ -1,0 +1,91 @@
+//! What a host is given before it runs, except its service.
+
+use crate::{
+    background::BackgroundTask,
+    hook::{BoxFuture, Hook},
+    host_error::{HostError, HostErrorKind},
+    internal::{HostStatus, InternalRoute},
+    readiness::ReadinessCheck,
+    runtime::Address,
+    settings::Settings,
+};
+use std::{collections::BTreeMap, fmt, sync::Arc};
+use tokio_util::sync::CancellationToken;
+
+/// Everything that a host is given, except its service.
+#[derive(Default)]
+pub(crate) struct HostConfig {
+    pub(crate) settings: Settings,
+    pub(crate) hooks: Vec<Hook>,
+    pub(crate) background: Vec<BackgroundTask>,
+    pub(crate) checks: Vec<ReadinessCheck>,
+    pub(crate) routes: BTreeMap<String, InternalRoute>,
+    pub(crate) stop: ShutdownHandle,
+    pub(crate) on_bound: Option<OnBound>,
+    /// Reads the resource usage of the process; set only by the entry points that own one.
+    #[cfg(feature = "metrics")]
+    pub(crate) process_stats: Option<Box<dyn crate::runtime::ProcessStats>>,
+    pub(crate) observer: Option<Observer>,
+    #[cfg(all(feature = "systemd", target_os = "linux"))]
+    pub(crate) systemd: bool,
+}
+
+pub(crate) type OnBound = Box<dyn FnOnce(&BoundAddresses) + Send>;
+
+/// Reports the host's status to another program. It runs on the internal server's thread, which a
+/// blocked worker does not stop, and ends with the internal server.
+pub(crate) type Observer = Box<dyn FnOnce(Arc<HostStatus>) -> BoxFuture<()> + Send>;
+
+impl HostConfig {
+    /// Returns the reason why no host can run with this configuration (P14).
+    pub(crate) fn refusal(&self) -> Option<HostError> {
+        if let Err(error) = self.settings.check() {
+            return Some(error);
+        }
+        let path = self.routes.keys().find(|path| !path.starts_with('/'))?;
+        let message = format!("internal route {path:?}: a path begins with a slash");
+        Some(HostError::new(HostErrorKind::Settings, message))
+    }
+}
+
+impl fmt::Debug for HostConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostConfig")
+            .field("settings", &self.settings)
+            .field("hooks", &self.hooks)
+            .field("background", &self.background)
+            .field("checks", &self.checks)
+            .field("routes", &self.routes.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The addresses of a host whose ports are reserved. For port 0 they contain the port that the
+/// system chose.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct BoundAddresses {
+    /// The addresses of the main server, in the order of the settings.
+    pub main: Vec<Address>,
+    /// The address of the internal server.
+    pub internal: Address,
+}
+
+/// Requests the stop of a host by code, as a signal does. Clones stop the same host.
+///
+/// Such a stop comes from inside the process: no platform withdraws the endpoint, so `/serving` is
+/// 503 at once (P2b).
+#[derive(Clone, Debug, Default)]
+pub struct ShutdownHandle(CancellationToken);
+
+impl ShutdownHandle {
+    /// Requests the stop. Further calls change nothing.
+    pub fn stop(&self) {
+        self.0.cancel();
+    }
+
+    /// Ready once the stop was requested.
+    pub(crate) async fn requested(&self) {
+        self.0.cancelled().await;
+    }
+}
