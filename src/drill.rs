@@ -1,16 +1,21 @@
-//! The reference service: hello world, and with `--drill` the routes to practise shutdowns with.
+//! The demo service: hello world, and the routes to practise shutdowns with. The binary serves it,
+//! and the simulation does with routes of its own in addition.
 //!
 //! | route | what it does |
 //! |---|---|
 //! | `GET /` | `hello world`, with the version in the header `app-version` |
 //! | `GET /slow?ms=N` | responds after N ms; honours cancellation |
-//! | `GET /stuck?ms=N` | the same, but ignores cancellation; `&head=1` sends the head and half of the body first, `&chunked=1` the same chunked |
-//! | `GET /work?ms=N` | responds at once, and spawns work that takes N ms and ignores cancellation |
+//! | `GET /stuck?ms=N` | the same, but ignores cancellation |
+//! | `GET /work?ms=N` | responds at once, and spawns work of N ms that ignores cancellation |
 //! | `POST /echo` | reads the whole body, then returns it |
 //! | `GET /stream?ms=N` | one chunk every 100 ms, the last one is `end` |
 //! | `GET /big?bytes=N` | N bytes |
 //! | `GET /upgrade` | 101 with the offered protocol, then echo |
 //! | `GET /panic` | panics |
+//!
+//! `/slow` with `&within=M` sets a deadline of M ms for the request, and `&within=none` removes it.
+//! `/stuck` with `&head=1` sends the head and half of the body first, and with `&chunked=1` the
+//! same without a length.
 
 use crate::http::{Body, CancelCause};
 use bytes::Bytes;
@@ -19,11 +24,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use std::{
-    collections::VecDeque,
     convert::Infallible,
+    fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,8 +37,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 const MS_MAX: u64 = 600_000;
 const BYTES_MAX: u64 = 1 << 30;
 const ECHO_BYTES_MAX: usize = 16 << 20;
-const PIECE_EVERY: Duration = Duration::from_millis(100);
-const BIG_PIECE: usize = 64 * 1024;
+const BIG_CHUNK: usize = 64 * 1024;
+
+/// The body of `/slow`.
+pub const SLOW_DONE: &str = "slow done\n";
+/// The body of `/slow` if the request was cancelled.
+pub const SLOW_CANCELLED: &str = "cancelled\n";
+/// The two halves of the body of `/stuck`.
+pub const STUCK_HALVES: [&str; 2] = ["stuck ha", "lf done\n"];
+/// The pause before each chunk of `/stream`.
+pub const CHUNK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The routes that are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +64,10 @@ pub struct Service {
     routes: Routes,
 }
 
-type DrillBody = Either<Full<Bytes>, Paced>;
-type DrillResponse = Response<DrillBody>;
+/// The body of a response: text, or chunks with pauses.
+pub type DrillBody = Either<Full<Bytes>, Paced>;
+/// A response of the demo service.
+pub type DrillResponse = Response<DrillBody>;
 
 impl Service {
     /// Creates hello world in this version, with or without the drill routes.
@@ -103,16 +118,16 @@ impl Future for DrillFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
-            Self::Now(answer) => {
-                answer.take().map_or(Poll::Pending, |answer| Poll::Ready(Ok(answer)))
+            Self::Now(response) => {
+                response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
             }
-            Self::Later(answer) => answer.as_mut().poll(cx).map(Ok),
+            Self::Later(response) => response.as_mut().poll(cx).map(Ok),
         }
     }
 }
 
-impl std::fmt::Debug for DrillFuture {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for DrillFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DrillFuture")
     }
 }
@@ -130,7 +145,7 @@ async fn drill(request: Request<Body>) -> Result<DrillResponse, Box<DrillRespons
     }
     let query = Query::of(&request)?;
     match path.as_str() {
-        "/slow" => Ok(slow(&request, query.ms).await),
+        "/slow" => Ok(slow(&request, &query).await),
         "/stuck" => Ok(stuck(&query).await),
         "/work" => Ok(work(&request, query.ms)),
         "/echo" => Ok(echo(request).await),
@@ -141,17 +156,22 @@ async fn drill(request: Request<Body>) -> Result<DrillResponse, Box<DrillRespons
     }
 }
 
+/// Ready at once if there is nothing to wait for.
 #[expect(
     clippy::disallowed_methods,
     reason = "a handler of the app, not of the host: it lives on tokio's time"
 )]
-fn sleep(ms: u64) -> tokio::time::Sleep {
-    tokio::time::sleep(Duration::from_millis(ms))
+async fn sleep(ms: u64) {
+    if ms > 0 {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
 }
 
-async fn slow(request: &Request<Body>, ms: u64) -> DrillResponse {
-    let done = text(StatusCode::OK, "slow done\n");
+async fn slow(request: &Request<Body>, query: &Query) -> DrillResponse {
     let context = request.body().context();
+    if let Some(within) = query.within {
+        context.set_timeout(within.map(Duration::from_millis));
+    }
     let cancelled = async {
         context.cancelled().await;
         // A half-closed client still reads. Serve it until the drain ends.
@@ -161,26 +181,20 @@ async fn slow(request: &Request<Body>, ms: u64) -> DrillResponse {
     };
     tokio::select! {
         biased;
-        () = sleep(ms) => done,
-        () = cancelled => text(StatusCode::SERVICE_UNAVAILABLE, "cancelled\n"),
+        () = sleep(query.ms) => text(StatusCode::OK, SLOW_DONE),
+        () = cancelled => text(StatusCode::SERVICE_UNAVAILABLE, SLOW_CANCELLED),
     }
 }
 
 async fn stuck(query: &Query) -> DrillResponse {
-    const HALVES: [&str; 2] = ["stuck ha", "lf done\n"];
     if query.head || query.chunked {
-        let pieces = VecDeque::from(HALVES.map(|half| Bytes::from_static(half.as_bytes())));
-        let size = (!query.chunked).then_some(HALVES.iter().map(|half| half.len() as u64).sum());
-        return Response::new(Either::Right(Paced {
-            pieces: Pieces::Given(pieces),
-            size,
-            every: Duration::from_millis(query.ms),
-            wait: None,
-            sent_first: false,
-        }));
+        let [first, second] = STUCK_HALVES.map(|half| Bytes::from_static(half.as_bytes()));
+        let size = (!query.chunked).then_some((first.len() + second.len()) as u64);
+        let pause = Duration::from_millis(query.ms);
+        return Paced::response([(Duration::ZERO, first), (pause, second)], size);
     }
     sleep(query.ms).await;
-    text(StatusCode::OK, HALVES.concat())
+    text(StatusCode::OK, STUCK_HALVES.concat())
 }
 
 fn work(request: &Request<Body>, ms: u64) -> DrillResponse {
@@ -202,26 +216,19 @@ async fn echo(request: Request<Body>) -> DrillResponse {
 }
 
 fn stream(ms: u64) -> DrillResponse {
-    let every = u64::try_from(PIECE_EVERY.as_millis()).unwrap_or(u64::MAX);
-    let pieces = (0..ms / every).map(|n| Bytes::from(format!("piece {n}\n")));
-    let pieces = pieces.chain([Bytes::from_static(b"end\n")]).collect();
-    Response::new(Either::Right(Paced {
-        pieces: Pieces::Given(pieces),
-        size: None,
-        every: PIECE_EVERY,
-        wait: None,
-        sent_first: false,
-    }))
+    let every = u64::try_from(CHUNK_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+    let chunks = (0..ms / every).map(|n| Bytes::from(format!("piece {n}\n")));
+    let chunks = chunks.chain([Bytes::from_static(b"end\n")]);
+    Paced::response(chunks.map(|chunk| (CHUNK_INTERVAL, chunk)), None)
 }
 
 fn big(bytes: u64) -> DrillResponse {
-    Response::new(Either::Right(Paced {
-        pieces: Pieces::Filler(bytes),
-        size: Some(bytes),
-        every: Duration::ZERO,
-        wait: None,
-        sent_first: false,
-    }))
+    static FILLER: [u8; BIG_CHUNK] = [b'x'; BIG_CHUNK];
+    let chunks = (0..bytes).step_by(BIG_CHUNK).map(move |sent| {
+        let chunk = usize::try_from(bytes - sent).unwrap_or(BIG_CHUNK).min(BIG_CHUNK);
+        (Duration::ZERO, Bytes::from_static(&FILLER[..chunk]))
+    });
+    Paced::response(chunks, Some(bytes))
 }
 
 fn upgrade(mut request: Request<Body>) -> DrillResponse {
@@ -256,41 +263,26 @@ fn upgrade(mut request: Request<Body>) -> DrillResponse {
     response
 }
 
-/// A body that yields its chunks one at a time.
-#[derive(Debug)]
+/// A body that sends each chunk after a pause.
 pub struct Paced {
-    pieces: Pieces,
+    /// The next chunk, after its pause.
+    next: Option<(Duration, Bytes)>,
+    chunks: Box<dyn Iterator<Item = (Duration, Bytes)> + Send>,
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
     size: Option<u64>,
-    every: Duration,
-    wait: Option<Pin<Box<tokio::time::Sleep>>>,
-    sent_first: bool,
 }
 
-#[derive(Debug)]
-enum Pieces {
-    Given(VecDeque<Bytes>),
-    Filler(u64),
-}
-
-impl Pieces {
-    fn next(&mut self) -> Option<Bytes> {
-        static FILLER: [u8; BIG_PIECE] = [b'x'; BIG_PIECE];
-        match self {
-            Self::Given(pieces) => pieces.pop_front(),
-            Self::Filler(0) => None,
-            Self::Filler(left) => {
-                let part = usize::try_from(*left).unwrap_or(BIG_PIECE).min(BIG_PIECE);
-                *left -= part as u64;
-                Some(Bytes::from_static(&FILLER[..part]))
-            }
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Given(pieces) => pieces.is_empty(),
-            Self::Filler(left) => *left == 0,
-        }
+impl Paced {
+    /// Creates a response with these chunks, each after its pause, and with this length if it is
+    /// known.
+    pub fn response<C>(chunks: C, size: Option<u64>) -> DrillResponse
+    where
+        C: IntoIterator<Item = (Duration, Bytes)>,
+        C::IntoIter: Send + 'static,
+    {
+        let mut chunks: Box<dyn Iterator<Item = _> + Send> = Box::new(chunks.into_iter());
+        let next = chunks.next();
+        Response::new(Either::Right(Self { next, chunks, pause: None, size }))
     }
 }
 
@@ -298,27 +290,34 @@ impl HttpBody for Paced {
     type Data = Bytes;
     type Error = Infallible;
 
+    #[expect(clippy::disallowed_methods, reason = "a body of the app lives on tokio's time")]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let me = self.get_mut();
-        if me.sent_first && !me.every.is_zero() && !me.pieces.is_empty() {
-            let every = u64::try_from(me.every.as_millis()).unwrap_or(u64::MAX);
-            let wait = me.wait.get_or_insert_with(|| Box::pin(sleep(every)));
-            std::task::ready!(wait.as_mut().poll(cx));
-            me.wait = None;
+        let this = self.get_mut();
+        let Some((pause, _)) = this.next else { return Poll::Ready(None) };
+        if !pause.is_zero() {
+            let sleep = this.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
+            ready!(sleep.as_mut().poll(cx));
+            this.pause = None;
         }
-        me.sent_first = true;
-        Poll::Ready(me.pieces.next().map(|piece| Ok(Frame::data(piece))))
+        let chunk = std::mem::replace(&mut this.next, this.chunks.next());
+        Poll::Ready(chunk.map(|(_, chunk)| Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pieces.is_empty()
+        self.next.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
         self.size.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl fmt::Debug for Paced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Paced").field("next", &self.next).finish_non_exhaustive()
     }
 }
 
@@ -329,6 +328,7 @@ struct Query {
     bytes: u64,
     head: bool,
     chunked: bool,
+    within: Option<Option<u64>>,
 }
 
 impl Query {
@@ -343,9 +343,11 @@ impl Query {
                 "bytes" => query.bytes = number(name, value, BYTES_MAX)?,
                 "head" => query.head = number(name, value, 1)? == 1,
                 "chunked" => query.chunked = number(name, value, 1)? == 1,
+                "within" if value == "none" => query.within = Some(None),
+                "within" => query.within = Some(Some(number(name, value, MS_MAX)?)),
                 _ => {
                     return Err(bad(&format!(
-                        "unknown parameter `{name}`; available: ms, bytes, head and chunked"
+                        "unknown parameter `{name}`; available: ms, bytes, head, chunked and within"
                     )));
                 }
             }
@@ -371,7 +373,8 @@ fn not_allowed(allowed: &'static str) -> DrillResponse {
     response
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> DrillResponse {
+/// Creates a plain text response.
+pub fn text(status: StatusCode, body: impl Into<Bytes>) -> DrillResponse {
     let mut response = Response::new(Either::Left(Full::new(body.into())));
     *response.status_mut() = status;
     response

@@ -279,10 +279,10 @@ impl RequestKind {
             Self::Slow(ms) => RequestSpec::get(format!("/slow?ms={ms}")),
             Self::Stuck(ms, StuckResponse::Nothing) => RequestSpec::get(format!("/stuck?ms={ms}")),
             Self::Stuck(ms, StuckResponse::Length) => {
-                RequestSpec::get(format!("/stuck?ms={ms}&half=length"))
+                RequestSpec::get(format!("/stuck?ms={ms}&head=1"))
             }
             Self::Stuck(ms, StuckResponse::Chunked) => {
-                RequestSpec::get(format!("/stuck?ms={ms}&half=chunked"))
+                RequestSpec::get(format!("/stuck?ms={ms}&chunked=1"))
             }
             Self::Echo(bytes) => RequestSpec::post("/echo", vec![b'e'; *bytes]),
             Self::Stream(ms) => RequestSpec::get(format!("/stream?ms={ms}")),
