@@ -167,7 +167,7 @@ const RULES: &[Rule] = &[
 /// Modules that may import anything of the crate: its doors.
 const DOORS: [&str; 3] = ["process", "cli", "lib"];
 
-fn root() -> &'static Path {
+pub(super) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -192,7 +192,7 @@ fn sources() -> BTreeMap<PathBuf, String> {
 }
 
 /// A source without its comments. Strings with `//` in them lose their ends, which no rule minds.
-fn code_of(text: &str) -> String {
+pub(super) fn code_of(text: &str) -> String {
     text.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
 }
 
@@ -209,7 +209,7 @@ fn module_of(path: &Path) -> String {
 }
 
 /// Every path that begins with `prefix::`, its braces multiplied out: `crate::{a::B, c}` is `a::B` and `c`.
-fn paths_after(code: &str, prefix: &str) -> BTreeSet<String> {
+pub(super) fn paths_after(code: &str, prefix: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let needle = format!("{prefix}::");
     for (at, _) in code.match_indices(&needle) {

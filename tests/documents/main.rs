@@ -1,6 +1,7 @@
 //! What the repository says about itself: the documents, the layers, the names.
 
 mod architecture;
+mod circles;
 mod limits;
 mod names;
 mod promises;
