@@ -67,7 +67,7 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     change(&|scenario| scenario.probe_every_ms = scenario.probe_every_ms.max(1_000));
     for n in 0..scenario.clients.len() {
         change(&|scenario| {
-            scenario.clients[n].traffic = simpler_traffic(scenario.clients[n].traffic)
+            scenario.clients[n].traffic = simpler_traffic(scenario.clients[n].traffic);
         });
         change(&|scenario| {
             scenario.clients[n].request_kind = simpler_request(&scenario.clients[n].request_kind);

@@ -79,7 +79,7 @@ impl<T: Transport, S: HttpService> Hyper<T, S> {
 }
 
 /// hyper's connection and what is tracked of it.
-pub(crate) struct Http1<T: Transport, S: HttpService> {
+pub(super) struct Http1<T: Transport, S: HttpService> {
     /// `None` only after it was taken apart.
     hyper: Option<Hyper<T, S>>,
     connection: Arc<ConnectionState>,
@@ -100,7 +100,7 @@ enum Http1State {
 }
 
 impl<T: Transport, S: HttpService> Http1<T, S> {
-    pub(crate) fn new(
+    pub(super) fn new(
         worker: &Arc<WorkerContext<S>>,
         slot: &ConnectionSlot,
         io: T,
@@ -114,7 +114,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     }
 
     /// Continues a connection that the fast path served so far.
-    pub(crate) fn resume(
+    pub(super) fn resume(
         worker: &Arc<WorkerContext<S>>,
         io: T,
         handoff_to_hyper: HyperHandoff<S>,
@@ -146,7 +146,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
     }
 
-    pub(crate) fn poll(
+    pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         worker: &WorkerContext<S>,
@@ -358,7 +358,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     }
 
     /// Whether the connection waits for the handler, and not for the client.
-    pub(crate) fn awaits_handler(&self) -> bool {
+    pub(super) fn awaits_handler(&self) -> bool {
         self.state == Http1State::Busy
             && !self.connection.io.is_write_blocked()
             && !self.connection.bodies.is_body_awaited()
@@ -366,7 +366,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
 
     /// Closes the connection to make room for another. A response that was begun must not look
     /// complete (P5d).
-    pub(crate) fn close_evicted(&mut self) {
+    pub(super) fn close_evicted(&mut self) {
         let is_cut = self.connection.is_in_flight() || self.connection.responses.has_unflushed();
         let io = self.take_parts();
         if let Some((mut io, _)) = io
@@ -377,7 +377,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     }
 
     /// Ends the connection. Returns whether a request was cut by that.
-    pub(crate) fn cut(&mut self, abort_cause: AbortCause) -> bool {
+    pub(super) fn cut(&mut self, abort_cause: AbortCause) -> bool {
         let is_cut = self.connection.is_in_flight()
             || self.connection.responses.has_unflushed()
             || self.connection.responses.is_aborted();

@@ -48,7 +48,7 @@ use std::{
 };
 
 /// hyper's connection and what is tracked of it.
-pub(crate) struct Http2<T: Transport, S: HttpService> {
+pub(super) struct Http2<T: Transport, S: HttpService> {
     /// `None` only after it was dropped.
     hyper: Option<HyperConnection<TokioIo<TrackedIo<T>>, ConnectionService<S>, StreamExecutor>>,
     io_return: IoReturn<T>,
@@ -90,7 +90,7 @@ enum SeenRequest {
 }
 
 impl<T: Transport, S: HttpService> Http2<T, S> {
-    pub(crate) fn new(
+    pub(super) fn new(
         worker: &Arc<WorkerContext<S>>,
         slot: &ConnectionSlot,
         io: T,
@@ -126,7 +126,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
     }
 
-    pub(crate) fn poll(
+    pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         worker: &WorkerContext<S>,
@@ -317,7 +317,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     }
 
     /// Whether a stream waits for its handler, and not for the client.
-    pub(crate) fn awaits_handler(&self) -> bool {
+    pub(super) fn awaits_handler(&self) -> bool {
         self.connection.are_handlers_running()
     }
 
@@ -443,7 +443,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// Ends the connection without a reset. A client never takes a stream without its end for
     /// complete (P5d). A reset would discard complete responses on other streams that are still on
     /// their way.
-    pub(crate) fn cut(&mut self) {
+    pub(super) fn cut(&mut self) {
         drop(self.hyper.take());
         if let Some(io) = self.take_io() {
             close_at_once(io);

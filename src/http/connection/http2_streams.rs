@@ -30,8 +30,8 @@ use tokio_util::task::TaskTracker;
 #[derive(Clone, Debug)]
 pub(crate) struct StreamExecutor {
     pub(crate) tasks: TaskTracker,
-    pub(crate) runtime: WorkerRuntime,
-    pub(crate) called: CalledRequest,
+    pub(super) runtime: WorkerRuntime,
+    pub(super) called: CalledRequest,
 }
 
 impl<F> Executor<F> for StreamExecutor

@@ -15,7 +15,7 @@ use std::{
 /// A timer for hyper. It overrides `now` and `reset`, because their defaults read the real clock
 /// and allocate a new timer.
 #[derive(Clone, Debug)]
-pub(crate) struct HyperTimer(pub(crate) Arc<dyn Clock>);
+pub(super) struct HyperTimer(pub(super) Arc<dyn Clock>);
 
 struct HyperSleep(Pin<Box<dyn Sleep>>);
 

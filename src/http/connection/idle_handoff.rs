@@ -20,19 +20,19 @@ use tokio::sync::Notify;
 
 /// State kept of a connection in the idle set, in addition to its socket.
 #[derive(Debug)]
-pub(crate) struct IdleInfo {
+pub(super) struct IdleInfo {
     /// When its wait began: the accept, if the client has not sent a request yet.
     pub(crate) since: Moment,
     pub(crate) peer: Address,
     pub(crate) local: Arc<Address>,
-    pub(crate) received_any: ReceivedAny,
+    pub(super) received_any: ReceivedAny,
     pub(crate) announcement: Announcement,
     /// Whether a response began since the stop request.
-    pub(crate) responded: bool,
+    pub(super) responded: bool,
 }
 
 impl IdleInfo {
-    pub(crate) const fn idle(&self) -> Idle {
+    pub(super) const fn idle(&self) -> Idle {
         let awaited = match self.received_any {
             ReceivedAny::No => Awaited::FirstByte,
             ReceivedAny::Yes => Awaited::NextRequest,
@@ -50,11 +50,11 @@ pub(crate) struct IdleHandoff<T> {
 }
 
 impl<T> IdleHandoff<T> {
-    pub(crate) fn new(open: bool) -> Self {
+    pub(super) fn new(open: bool) -> Self {
         Self { open: AtomicBool::new(open), waiting: Mutex::default(), arrived: Notify::new() }
     }
 
-    pub(crate) fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.open.load(Relaxed)
     }
 
@@ -62,7 +62,7 @@ impl<T> IdleHandoff<T> {
     ///
     /// # Errors
     /// The connection, if the queue is closed.
-    pub(crate) fn push(&self, io: T, info: IdleInfo) -> Result<(), T> {
+    pub(super) fn push(&self, io: T, info: IdleInfo) -> Result<(), T> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.is_open() {
             return Err(io);
@@ -78,12 +78,12 @@ impl<T> IdleHandoff<T> {
         self.arrived.notified().await;
     }
 
-    pub(crate) fn take(&self) -> Vec<(T, IdleInfo)> {
+    pub(super) fn take(&self) -> Vec<(T, IdleInfo)> {
         mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Closes the queue. Returns the connections in it.
-    pub(crate) fn close(&self) -> Vec<(T, IdleInfo)> {
+    pub(super) fn close(&self) -> Vec<(T, IdleInfo)> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         self.open.store(false, Relaxed);
         mem::take(&mut *waiting)

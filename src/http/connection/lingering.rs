@@ -35,7 +35,7 @@ use tokio::io::ReadBuf;
 
 /// Returns the response to a request head that took too long: a 408 that announces the close (RFC
 /// 9110 §15.5.9), with a date (§6.6.1).
-pub(crate) fn head_timed_out(server: &ServerState) -> Bytes {
+pub(super) fn head_timed_out(server: &ServerState) -> Bytes {
     const LINE: &str = "the request head took too long\n";
     let (date, length) = (date::header(server.clock.wall()), LINE.len());
     let date = date.to_str().unwrap_or_default();
@@ -46,7 +46,7 @@ pub(crate) fn head_timed_out(server: &ServerState) -> Bytes {
 }
 
 /// A transport that is being closed.
-pub(crate) struct Lingering<T> {
+pub(super) struct Lingering<T> {
     io: T,
     final_response: Bytes,
     step: Step,
@@ -69,7 +69,7 @@ enum Response {
 
 /// The transition that a lingering connection requests after a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lingered {
+pub(super) enum Lingered {
     /// Stay in this state until woken.
     Wait,
     Close,
@@ -99,7 +99,7 @@ enum Race {
 
 impl<T: Transport> Lingering<T> {
     /// Closes a connection with unread input. `final_response` is written first.
-    pub(crate) fn after_response(io: T, final_response: Bytes) -> Self {
+    pub(super) fn after_response(io: T, final_response: Bytes) -> Self {
         Self {
             io,
             final_response,
@@ -114,13 +114,13 @@ impl<T: Transport> Lingering<T> {
 
     /// Closes a connection without unread input. Done once the client has acknowledged the whole
     /// response; our FIN usually triggers that ACK.
-    pub(crate) fn until_acked(io: T) -> Self {
+    pub(super) fn until_acked(io: T) -> Self {
         Self { min_wait: Duration::ZERO, ..Self::after_response(io, Bytes::new()) }
     }
 
     /// Closes a connection without a request, and so without a response that the client must
     /// receive. Only leaves a moment for the last bytes of HTTP/2.
-    pub(crate) fn brief(io: T) -> Self {
+    pub(super) fn brief(io: T) -> Self {
         Self {
             min_wait: RACE_WATCH,
             response: Response::None,
@@ -130,16 +130,16 @@ impl<T: Transport> Lingering<T> {
 
     /// Closes an idle connection. What its client sends during the close gets no byte of a
     /// response, but is counted.
-    pub(crate) fn counting_races(io: T) -> Self {
+    pub(super) fn counting_races(io: T) -> Self {
         Self { min_wait: RACE_WATCH, race: Race::Open, ..Self::after_response(io, Bytes::new()) }
     }
 
     /// Closes the transport without a further wait.
-    pub(crate) fn cut(self) {
+    pub(super) fn cut(self) {
         close_at_once(self.io);
     }
 
-    pub(crate) fn poll<S: HttpService>(
+    pub(super) fn poll<S: HttpService>(
         &mut self,
         cx: &mut Context<'_>,
         worker: &WorkerContext<S>,
@@ -238,7 +238,7 @@ impl<T: Transport> Lingering<T> {
 
 /// Decides how to close a connection whose last response was written and whose sending side is
 /// shut. `None`: it may be closed at once. `read`: bytes that were read after the last request.
-pub(crate) fn close_after_response<T: Transport>(
+pub(super) fn close_after_response<T: Transport>(
     io: T,
     read: &Bytes,
     connection: &ConnectionState,
@@ -266,7 +266,7 @@ pub(crate) fn close_after_response<T: Transport>(
 
 /// Closes a transport without a wait. Bytes that have arrived are read first: unread ones would
 /// turn the close into a reset, which discards a complete response that is still on its way.
-pub(crate) fn close_at_once<T: Transport>(mut io: T) {
+pub(super) fn close_at_once<T: Transport>(mut io: T) {
     io.discard_unread();
     let _ = Pin::new(&mut io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
 }

@@ -36,7 +36,7 @@ use std::{
 use tokio::io::ReadBuf;
 
 /// A transport and the few bytes that do not determine the protocol yet.
-pub(crate) struct Parked<T, S: HttpService> {
+pub(super) struct Parked<T, S: HttpService> {
     /// `None` only after the transport was passed on.
     io: Option<T>,
     bytes: [u8; UNDECIDED_MAX],
@@ -53,15 +53,15 @@ pub(crate) struct Parked<T, S: HttpService> {
 const UNDECIDED_MAX: usize = PREFACE.len() - 1;
 
 /// Nearly every head is shorter, so that one read and one parse suffice.
-pub(crate) const READ_BUF_SIZE: usize = 4096;
+pub(super) const READ_BUF_SIZE: usize = 4096;
 
 /// Requests that are served in one poll of the connection's task, before other tasks have a turn.
 /// hyper serves as many.
-pub(crate) const REQUESTS_PER_POLL: u8 = 16;
+pub(super) const REQUESTS_PER_POLL: u8 = 16;
 
 impl<T: Transport, S: HttpService> Parked<T, S> {
     /// Creates the state of a connection that was just accepted.
-    pub(crate) fn new(io: T) -> Self {
+    pub(super) fn new(io: T) -> Self {
         Self {
             io: Some(io),
             bytes: [0; UNDECIDED_MAX],
@@ -75,7 +75,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
 
     /// Creates the state of a connection that is idle after requests. `read` is at most the first
     /// byte of an empty line.
-    pub(crate) fn after_request(io: T, read: &[u8]) -> Self {
+    pub(super) fn after_request(io: T, read: &[u8]) -> Self {
         let mut parked = Self::new(io);
         parked.received_any = ReceivedAny::Yes;
         parked.keep(read);
@@ -84,7 +84,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
 
     /// Creates the state of a connection that is resumed from the idle set, with the bytes that
     /// were read.
-    pub(crate) fn resumed(io: T, read: &[u8], received_any: ReceivedAny, since: Moment) -> Self {
+    pub(super) fn resumed(io: T, read: &[u8], received_any: ReceivedAny, since: Moment) -> Self {
         let mut this = Self::new(io);
         (this.received_any, this.since) = (received_any, Some(since));
         this.keep(read);
@@ -104,7 +104,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
 
     /// Not inlined, so that only parked connections need its large stack frame.
     #[inline(never)]
-    pub(crate) fn poll(
+    pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         worker: &WorkerContext<S>,
@@ -308,12 +308,12 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     }
 
     /// Whether the connection waits for a request of which no byte has arrived.
-    pub(crate) const fn is_idle(&self) -> bool {
+    pub(super) const fn is_idle(&self) -> bool {
         self.len == 0
     }
 
     /// Closes the transport without a wait.
-    pub(crate) fn cut(&mut self) {
+    pub(super) fn cut(&mut self) {
         if let Some(io) = self.io.take() {
             close_at_once(io);
         }

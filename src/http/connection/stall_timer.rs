@@ -6,15 +6,15 @@ use std::time::Duration;
 
 /// The client's state at its last progress; `None` while the server does not wait for the client.
 #[derive(Debug, Default)]
-pub(crate) struct StallTimer(Option<(ProgressSample, Moment)>);
+pub(super) struct StallTimer(Option<(ProgressSample, Moment)>);
 
 /// Values that show a client's progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ProgressSample {
+pub(super) struct ProgressSample {
     /// Each grows as the client makes progress.
-    pub(crate) moved: [u64; 2],
+    pub(super) moved: [u64; 2],
     /// Bytes that the client has not acknowledged. A decrease is progress, an increase is not.
-    pub(crate) unacknowledged: u64,
+    pub(super) unacknowledged: u64,
 }
 
 impl StallTimer {
@@ -25,7 +25,7 @@ impl StallTimer {
 
     /// Records a sample while the server waits for the client. Returns when a sample last showed
     /// progress.
-    pub(crate) fn last_progress(&mut self, sample: ProgressSample, now: Moment) -> Moment {
+    pub(super) fn last_progress(&mut self, sample: ProgressSample, now: Moment) -> Moment {
         let (last, at) = self.0.get_or_insert((sample, now));
         if sample.moved != last.moved || sample.unacknowledged < last.unacknowledged {
             *at = now;
@@ -40,7 +40,7 @@ impl StallTimer {
 /// queried again after each further send timeout in which the client acknowledged a part of the
 /// rest.
 #[derive(Debug, Default)]
-pub(crate) enum Delivery {
+pub(super) enum Delivery {
     #[default]
     Unknown,
     Done,
@@ -60,7 +60,7 @@ impl Delivery {
     }
 
     /// Records the result of a query. Returns whether the client is given up.
-    pub(crate) fn expired(&mut self, unacknowledged: u64, now: Moment) -> bool {
+    pub(super) fn expired(&mut self, unacknowledged: u64, now: Moment) -> bool {
         match self {
             _ if unacknowledged == 0 => *self = Self::Done,
             Self::Waiting(waiting) if unacknowledged >= waiting.0 => return true,

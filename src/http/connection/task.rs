@@ -43,7 +43,7 @@ pub(crate) struct Connection<T: Transport, S: HttpService> {
 
 const POLLS_BEFORE_CUT: u8 = 3;
 
-pub(crate) enum State<T: Transport, S: HttpService> {
+pub(super) enum State<T: Transport, S: HttpService> {
     Parked(Parked<T, S>),
     Http1(Box<Http1<T, S>>),
     Http2(Box<Http2<T, S>>),
@@ -77,7 +77,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
     }
 
     /// Creates the future of a connection that was accepted earlier.
-    pub(crate) fn resumed(
+    pub(super) fn resumed(
         worker: Arc<WorkerContext<S>>,
         slot: Arc<ConnectionSlot>,
         idle_handoff: Arc<IdleHandoff<T>>,

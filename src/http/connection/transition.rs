@@ -6,7 +6,7 @@ use crate::lifecycle::Moment;
 use bytes::Bytes;
 
 /// The transition that a state requests after a poll.
-pub(crate) enum Transition<T, S: HttpService> {
+pub(super) enum Transition<T, S: HttpService> {
     /// Stay in this state until woken.
     Wait,
     /// Wait without a protocol. The bytes that were read are at most half an empty line.
@@ -28,14 +28,14 @@ pub(crate) enum Transition<T, S: HttpService> {
 }
 
 impl<T, S: HttpService> Transition<T, S> {
-    pub(crate) fn linger(lingering: Lingering<T>) -> Self {
+    pub(super) fn linger(lingering: Lingering<T>) -> Self {
         Self::Linger(Box::new(lingering))
     }
 }
 
 /// Whether the client has ever sent anything but empty lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReceivedAny {
+pub(super) enum ReceivedAny {
     No,
     Yes,
 }

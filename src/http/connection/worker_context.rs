@@ -141,12 +141,12 @@ impl<S: HttpService> WorkerContext<S> {
     }
 
     /// Whether hyper serves more HTTP/1 connections than it may keep while they are idle.
-    pub(crate) fn over_hyper_limit(&self) -> bool {
+    pub(super) fn over_hyper_limit(&self) -> bool {
         self.shared.metrics.http1.get() > LIVE_MAX
     }
 
     /// Whether more connections keep the state of the fast path than may do so while they are idle.
-    pub(crate) fn over_fast_path_limit(&self) -> bool {
+    pub(super) fn over_fast_path_limit(&self) -> bool {
         self.shared.metrics.fast_path.get() > LIVE_MAX
     }
 
@@ -158,7 +158,7 @@ impl<S: HttpService> WorkerContext<S> {
     // The sweep.
 
     /// Sets a connection's deadline: the first sweep from `at` on wakes it.
-    pub(crate) fn wake_at(&self, slot: &ConnectionSlot, at: Moment) {
+    pub(super) fn wake_at(&self, slot: &ConnectionSlot, at: Moment) {
         slot.set_due(at);
         self.schedule_sweep(at);
     }
@@ -198,7 +198,7 @@ impl<S: HttpService> WorkerContext<S> {
         self.full.store(true, Relaxed);
     }
 
-    pub(crate) fn on_connection_closed(&self) {
+    pub(super) fn on_connection_closed(&self) {
         if self.full.swap(false, Relaxed) {
             self.capacity_freed.notify_one();
         }

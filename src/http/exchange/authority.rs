@@ -9,7 +9,7 @@ use std::net::Ipv6Addr;
 ///
 /// # Errors
 /// Returns the reason of the refusal.
-pub(crate) fn check<B>(request: &mut Request<B>) -> Result<(), &'static str> {
+pub(super) fn check<B>(request: &mut Request<B>) -> Result<(), &'static str> {
     let version = request.version();
     let host = host_of(request.headers())?;
     if version == Version::HTTP_11 && host.is_none() {

@@ -7,7 +7,7 @@ use std::{task::Waker, time::Duration};
 /// The wait of a handler for bytes of the body. It begins with a poll that returns nothing and ends
 /// with the next poll that returns something.
 #[derive(Debug)]
-pub(crate) struct BodyWait {
+pub(super) struct BodyWait {
     /// `NEVER` while the handler does not wait.
     since: Moment,
     waker: Option<Waker>,
@@ -26,7 +26,7 @@ enum Poll {
 
 /// Result of a check of the wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waited {
+pub(super) enum Waited {
     TooLong {
         since: Moment,
     },
@@ -37,15 +37,15 @@ pub(crate) enum Waited {
 }
 
 /// Time until the check for whether the woken reader has polled the body again.
-pub(crate) const CONFIRM_CHECK: Duration = Duration::from_millis(10);
+pub(super) const CONFIRM_CHECK: Duration = Duration::from_millis(10);
 
 impl BodyWait {
-    pub(crate) const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self { since: Moment::NEVER, waker: None, poll: Poll::NotAsked }
     }
 
     /// Records a poll of the body that returned nothing.
-    pub(crate) fn begin(&mut self, waker: &Waker, now: impl FnOnce() -> Moment) {
+    pub(super) fn begin(&mut self, waker: &Waker, now: impl FnOnce() -> Moment) {
         if self.since == Moment::NEVER {
             self.since = now();
         }
@@ -58,13 +58,13 @@ impl BodyWait {
     }
 
     /// Ends the wait: bytes have arrived, or the handler does not wait for the client.
-    pub(crate) fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         *self = Self::new();
     }
 
     /// Checks the wait at `now`. `gives_up` maps the beginning of the wait to the moment at which
     /// the client has timed out.
-    pub(crate) fn check(&mut self, now: Moment, gives_up: impl FnOnce(Moment) -> Moment) -> Waited {
+    pub(super) fn check(&mut self, now: Moment, gives_up: impl FnOnce(Moment) -> Moment) -> Waited {
         let check = now + CLIENT_CHECK_INTERVAL;
         if self.since == Moment::NEVER {
             return Waited::NotYet { next_check: check };

@@ -30,8 +30,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
     pub(crate) worker: Arc<WorkerShared>,
-    pub(crate) protocol: Protocol,
-    pub(crate) writes: WriteStrategy,
+    pub(super) protocol: Protocol,
+    pub(super) writes: WriteStrategy,
     pub(crate) peer: Address,
     pub(crate) local: Arc<Address>,
     announcement: Announcement,
@@ -99,13 +99,13 @@ impl ConnectionState {
         kept > max || self.io.inflow.requests_unflushed() > max.saturating_mul(UNREAD_ROUNDS_MAX)
     }
 
-    pub(crate) fn on_half_closed(&self) {
+    pub(super) fn on_half_closed(&self) {
         if self.server().config.limits.half_close != HalfClose::Ignore {
             self.io.half_closed.store(true, Relaxed);
         }
     }
 
-    pub(crate) fn on_call(&self) {
+    pub(super) fn on_call(&self) {
         self.called.store(true, Relaxed);
         self.io.received.store(false, Relaxed);
         // hyper has read past the rest of the previous body by now.
@@ -116,7 +116,7 @@ impl ConnectionState {
     }
 
     /// A request was refused before it was counted.
-    pub(crate) fn on_refused(&self) {
+    pub(super) fn on_refused(&self) {
         self.called.store(true, Relaxed);
     }
 
@@ -132,7 +132,7 @@ impl ConnectionState {
 
     /// Records that the head of a response is ready. Returns whether it must announce the close of
     /// an HTTP/1 connection (P4).
-    pub(crate) fn on_response_head(&self) -> bool {
+    pub(super) fn on_response_head(&self) -> bool {
         let phase = self.server().phase();
         if phase < Phase::LameDuck {
             return false;
@@ -159,14 +159,14 @@ impl ConnectionState {
     }
 
     /// Records that an HTTP/2 stream waits for the service.
-    pub(crate) fn handler_started(&self) {
+    pub(super) fn handler_started(&self) {
         if self.protocol == Protocol::Http2 {
             self.handlers_running.fetch_add(1, Relaxed);
         }
     }
 
     /// Records that an HTTP/2 stream no longer waits for the service.
-    pub(crate) fn handler_stopped(&self) {
+    pub(super) fn handler_stopped(&self) {
         if self.protocol == Protocol::Http2 {
             self.handlers_running.fetch_sub(1, Relaxed);
         }
@@ -174,7 +174,7 @@ impl ConnectionState {
 
     /// Records that a handler waits for more of a body. If it is the only body, handlers have read
     /// all that the client sent, so the receive windows are open.
-    pub(crate) fn on_body_awaited(&self) {
+    pub(super) fn on_body_awaited(&self) {
         self.bodies.body_awaited.store(true, Relaxed);
         if self.protocol == Protocol::Http2 && self.bodies.bodies_held.load(Relaxed) == 1 {
             self.bodies.window_open_at.store(self.io.read(), Relaxed);
@@ -183,7 +183,7 @@ impl ConnectionState {
     }
 
     /// Records the number of body bytes that a handler has just read.
-    pub(crate) fn on_body_read(&self, bytes: usize) {
+    pub(super) fn on_body_read(&self, bytes: usize) {
         self.bodies.body_awaited.store(false, Relaxed);
         if self.protocol == Protocol::Http2 {
             self.bodies.body_bytes_read.fetch_add(bytes as u64, Relaxed);
@@ -192,7 +192,7 @@ impl ConnectionState {
 
     /// Whether bodies that no handler reads may have used up the connection's receive window. The
     /// client could then send no other body either.
-    pub(crate) fn may_body_window_be_closed(&self) -> bool {
+    pub(super) fn may_body_window_be_closed(&self) -> bool {
         let read = self.io.read().saturating_sub(self.bodies.window_open_at.load(Relaxed));
         let unread = read.saturating_sub(self.bodies.body_bytes_read.load(Relaxed));
         self.protocol == Protocol::Http2 && unread >= u64::from(HTTP2_RECEIVE_WINDOW) / 2

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// The content that a response may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
+pub(super) enum Content {
     Allowed,
     /// No content, but the head may have its length: a response to HEAD, and 304.
     Described,
@@ -16,7 +16,7 @@ pub(crate) enum Content {
 }
 
 impl Content {
-    pub(crate) fn of(method: &Method, status: StatusCode) -> Self {
+    pub(super) fn of(method: &Method, status: StatusCode) -> Self {
         match status {
             StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => Self::Forbidden,
             status if status.is_informational() => Self::Forbidden,
@@ -30,7 +30,7 @@ impl Content {
 
 /// A contradiction in the length of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum LengthError {
+pub(super) enum LengthError {
     /// The value is not a number.
     Invalid(String),
     Several(u64, u64),
@@ -46,7 +46,7 @@ pub(crate) enum LengthError {
 
 /// Returns the `content-length` of a head. Reduces repeated equal values to one field with one
 /// value.
-pub(crate) fn declared_length(headers: &mut HeaderMap) -> Result<Option<u64>, LengthError> {
+pub(super) fn declared_length(headers: &mut HeaderMap) -> Result<Option<u64>, LengthError> {
     let mut said = None;
     let mut values = 0;
     for field in headers.get_all(header::CONTENT_LENGTH) {
@@ -75,7 +75,7 @@ pub(crate) fn declared_length(headers: &mut HeaderMap) -> Result<Option<u64>, Le
 }
 
 /// Returns an error if the body cannot have the length in its head.
-pub(crate) fn check_length<B: HttpBody>(says: u64, body: &B) -> Result<(), LengthError> {
+pub(super) fn check_length<B: HttpBody>(says: u64, body: &B) -> Result<(), LengthError> {
     let hint = body.size_hint();
     let (least, most) =
         if body.is_end_stream() { (0, Some(0)) } else { (hint.lower(), hint.upper()) };

@@ -19,7 +19,7 @@ const ENHANCE_YOUR_CALM: u8 = 11;
 
 /// Finds the frame boundaries in the bytes that a client sends.
 #[derive(Debug)]
-pub(crate) struct FrameScanner {
+pub(super) struct FrameScanner {
     preface_left: usize,
     head: [u8; FRAME_HEAD],
     head_len: usize,
@@ -44,7 +44,7 @@ pub(crate) enum Partial {
 }
 
 impl FrameScanner {
-    pub(crate) const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             preface_left: PREFACE.len(),
             head: [0; FRAME_HEAD],
@@ -140,7 +140,7 @@ impl Inflow {
         self.awaited.store(false, Relaxed);
     }
 
-    pub(crate) fn on_read(&self, scanner: &mut FrameScanner, bytes: &[u8]) {
+    pub(super) fn on_read(&self, scanner: &mut FrameScanner, bytes: &[u8]) {
         let (whole, requests) = scanner.scan(bytes);
         self.whole.store(self.whole().wrapping_add(u64::from(whole)), Relaxed);
         self.partial.store(scanner.partial() as u8, Relaxed);
@@ -154,19 +154,19 @@ impl Inflow {
         self.peek_requested.store(true, Relaxed);
     }
 
-    pub(crate) fn take_peek_requested(&self) -> bool {
+    pub(super) fn take_peek_requested(&self) -> bool {
         self.peek_requested.load(Relaxed) && self.peek_requested.swap(false, Relaxed)
     }
 
-    pub(crate) fn on_awaited(&self) {
+    pub(super) fn on_awaited(&self) {
         self.awaited.store(true, Relaxed);
     }
 
-    pub(crate) fn on_flushed(&self) {
+    pub(super) fn on_flushed(&self) {
         self.requests_unflushed.store(0, Relaxed);
     }
 
-    pub(crate) fn on_reads_held(&self) {
+    pub(super) fn on_reads_held(&self) {
         self.held.store(true, Relaxed);
     }
 
@@ -175,11 +175,11 @@ impl Inflow {
         self.held.load(Relaxed) && self.held.swap(false, Relaxed)
     }
 
-    pub(crate) fn requests_unflushed(&self) -> u32 {
+    pub(super) fn requests_unflushed(&self) -> u32 {
         self.requests_unflushed.load(Relaxed)
     }
 
-    pub(crate) fn read_in_poll(&self) -> u32 {
+    pub(super) fn read_in_poll(&self) -> u32 {
         self.read_in_poll.load(Relaxed)
     }
 

@@ -69,7 +69,7 @@ impl IoState {
         }
     }
 
-    pub(crate) fn on_read(&self, bytes: &[u8]) {
+    pub(super) fn on_read(&self, bytes: &[u8]) {
         if !is_blank(bytes) {
             self.received.store(true, Relaxed);
         }
@@ -77,31 +77,31 @@ impl IoState {
         self.read.store(self.read() + bytes.len() as u64, Relaxed);
     }
 
-    pub(crate) fn on_write(&self) {
+    pub(super) fn on_write(&self) {
         self.flushed.store(false, Relaxed);
         self.write_blocked.store(true, Relaxed);
     }
 
-    pub(crate) fn on_written(&self, bytes: usize) {
+    pub(super) fn on_written(&self, bytes: usize) {
         self.write_blocked.store(false, Relaxed);
         self.written.store(self.written() + bytes as u64, Relaxed);
     }
 
-    pub(crate) fn on_unacknowledged(&self, bytes: usize) {
+    pub(super) fn on_unacknowledged(&self, bytes: usize) {
         self.unacknowledged.store(bytes as u64, Relaxed);
     }
 
     /// hyper's write buffer is empty.
-    pub(crate) fn on_flushed(&self) {
+    pub(super) fn on_flushed(&self) {
         self.flushed.store(true, Relaxed);
         self.inflow.on_flushed();
     }
 
-    pub(crate) fn is_final_read_wanted(&self) -> bool {
+    pub(super) fn is_final_read_wanted(&self) -> bool {
         self.final_read.load(Relaxed) == FinalRead::Wanted as u8
     }
 
-    pub(crate) fn on_final_read(&self, has_data: bool) {
+    pub(super) fn on_final_read(&self, has_data: bool) {
         let found = if has_data { FinalRead::Data } else { FinalRead::Nothing };
         self.final_read.store(found as u8, Relaxed);
     }
@@ -110,11 +110,11 @@ impl IoState {
         self.half_closed.load(Relaxed)
     }
 
-    pub(crate) fn on_broken(&self) {
+    pub(super) fn on_broken(&self) {
         self.broken.store(true, Relaxed);
     }
 
-    pub(crate) fn take_peek_requested(&self) -> bool {
+    pub(super) fn take_peek_requested(&self) -> bool {
         self.peek_requested.load(Relaxed) && self.peek_requested.swap(false, Relaxed)
     }
 
@@ -189,11 +189,11 @@ impl IoState {
         self.request_peek();
     }
 
-    pub(crate) fn take_unacknowledged_requested(&self) -> bool {
+    pub(super) fn take_unacknowledged_requested(&self) -> bool {
         self.unacknowledged_requested.swap(false, Relaxed)
     }
 
-    pub(crate) fn on_io_dropped(&self) {
+    pub(super) fn on_io_dropped(&self) {
         self.io_dropped.store(true, Release);
     }
 

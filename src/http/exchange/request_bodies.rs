@@ -18,11 +18,11 @@ pub(crate) struct RequestBodies {
 }
 
 impl RequestBodies {
-    pub(crate) fn on_body_held(&self) {
+    pub(super) fn on_body_held(&self) {
         self.bodies_held.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn on_body_dropped(&self, unread: bool) {
+    pub(super) fn on_body_dropped(&self, unread: bool) {
         if unread {
             self.body_unread.store(true, Relaxed);
         }

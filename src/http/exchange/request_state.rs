@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(crate) struct RequestState {
     pub(crate) connection: Arc<ConnectionState>,
-    pub(crate) arrived: Moment,
+    pub(super) arrived: Moment,
     method: Method,
     /// A copy, since a slice of hyper's read buffer would keep hyper from reusing that buffer.
     path: String,
@@ -162,7 +162,7 @@ impl RequestState {
         drop(self.body_wait.take());
     }
 
-    pub(crate) const fn method(&self) -> &Method {
+    pub(super) const fn method(&self) -> &Method {
         &self.method
     }
 
@@ -182,17 +182,17 @@ impl RequestState {
     }
 
     /// Returns the source of `deadline`.
-    pub(crate) fn timeout(&self, deadline: Moment) -> TimeoutSource {
+    pub(super) fn timeout(&self, deadline: Moment) -> TimeoutSource {
         if deadline == self.host_deadline { TimeoutSource::Host } else { TimeoutSource::Request }
     }
 
-    pub(crate) fn set_deadline(&self, at: Moment) {
+    pub(super) fn set_deadline(&self, at: Moment) {
         self.deadline.store(at.as_nanos(), Relaxed);
     }
 
     // The request body.
 
-    pub(crate) fn set_body(&self, read: BodyRead) {
+    pub(super) fn set_body(&self, read: BodyRead) {
         self.body.store(read as u8, Relaxed);
     }
 
@@ -204,12 +204,12 @@ impl RequestState {
     /// Whether a reader that frames trailers differently from hyper may see a different end of this
     /// request. hyper ends lines at CRLF only, other readers also at LF. If true, the connection
     /// serves no later request.
-    pub(crate) fn is_body_end_unclear(&self) -> bool {
+    pub(super) fn is_body_end_unclear(&self) -> bool {
         self.is_body(&[BodyRead::ChunksUnread, BodyRead::WithTrailers])
     }
 
     /// Whether a response with this status makes its connection speak another protocol.
-    pub(crate) fn switches_protocol(&self, status: StatusCode) -> bool {
+    pub(super) fn switches_protocol(&self, status: StatusCode) -> bool {
         let is_switch = status == StatusCode::SWITCHING_PROTOCOLS
             || status.is_success() && self.method == Method::CONNECT;
         is_switch && self.connection.protocol == Protocol::Http1
@@ -217,17 +217,17 @@ impl RequestState {
 
     /// Whether a response with this status would switch the protocol before the whole body was
     /// read.
-    pub(crate) fn switches_too_soon(&self, status: StatusCode) -> bool {
+    pub(super) fn switches_too_soon(&self, status: StatusCode) -> bool {
         self.is_body(&[BodyRead::Unread, BodyRead::ChunksUnread]) && self.switches_protocol(status)
     }
 
     // The wait for the body, which ends with the head of the response.
 
-    pub(crate) fn has_body(&self) -> bool {
+    pub(super) fn has_body(&self) -> bool {
         self.body_wait.get().is_some()
     }
 
-    pub(crate) fn expect_body(&self) {
+    pub(super) fn expect_body(&self) {
         self.body_wait.get_or_init(|| Box::new(Mutex::new(BodyWait::new())));
     }
 
@@ -235,7 +235,7 @@ impl RequestState {
         Some(self.body_wait.get()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn begin_body_wait(&self, waker: &Waker) {
+    pub(super) fn begin_body_wait(&self, waker: &Waker) {
         self.connection.on_body_awaited();
         if let Some(mut wait) = self.body_wait() {
             wait.begin(waker, || self.server().clock.now());
@@ -244,7 +244,7 @@ impl RequestState {
 
     /// Ends the wait: the body was polled and returned this number of bytes, or it is no longer
     /// read.
-    pub(crate) fn end_body_wait(&self, bytes: usize) {
+    pub(super) fn end_body_wait(&self, bytes: usize) {
         self.connection.on_body_read(bytes);
         if let Some(mut wait) = self.body_wait() {
             wait.end();
@@ -252,7 +252,7 @@ impl RequestState {
     }
 
     /// Returns whether the client has delayed its body for too long; `None` without a body.
-    pub(crate) fn check_body_wait(&self, now: Moment) -> Option<Waited> {
+    pub(super) fn check_body_wait(&self, now: Moment) -> Option<Waited> {
         let mut wait = self.body_wait()?;
         if self.connection.may_body_window_be_closed() {
             // Flow control may keep the client from sending.
@@ -271,12 +271,12 @@ impl RequestState {
 
     // Updated by the chunks of the response.
 
-    pub(crate) fn on_buffered(&self, bytes: usize) {
+    pub(super) fn on_buffered(&self, bytes: usize) {
         self.taken.fetch_add(bytes as u64, Relaxed);
         self.connection.responses.on_buffered(bytes);
     }
 
-    pub(crate) fn on_written(&self, bytes: usize) {
+    pub(super) fn on_written(&self, bytes: usize) {
         self.passed.fetch_add(bytes as u64, SeqCst);
         self.connection.responses.on_delivered(bytes);
         if self.is_awaited.load(SeqCst) {
@@ -284,17 +284,17 @@ impl RequestState {
         }
     }
 
-    pub(crate) fn on_discarded(&self, bytes: usize) {
+    pub(super) fn on_discarded(&self, bytes: usize) {
         self.discarded.store(true, Relaxed);
         self.passed.fetch_add(bytes as u64, Relaxed);
         self.connection.responses.on_discarded(bytes);
     }
 
-    pub(crate) fn record_last_chunk(&self) {
+    pub(super) fn record_last_chunk(&self) {
         self.ends_with_chunk.store(true, Relaxed);
     }
 
-    pub(crate) fn ends_with_chunk(&self) -> bool {
+    pub(super) fn ends_with_chunk(&self) -> bool {
         self.ends_with_chunk.load(Relaxed)
     }
 
@@ -310,7 +310,7 @@ impl RequestState {
     }
 
     /// Ready once h2 has written all that it took.
-    pub(crate) fn poll_written(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(super) fn poll_written(&self, cx: &Context<'_>) -> Poll<()> {
         *self.on_written.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
         self.is_awaited.store(true, SeqCst);
         if self.taken.load(SeqCst) > self.passed.load(SeqCst) {
@@ -335,7 +335,7 @@ impl RequestState {
     }
 
     /// Returns how much of a response was written whose body has ended.
-    pub(crate) fn delivery(&self) -> Delivery {
+    pub(super) fn delivery(&self) -> Delivery {
         if self.discarded.load(Relaxed) {
             Delivery::Incomplete
         } else if self.unwritten() > 0 {
@@ -347,7 +347,7 @@ impl RequestState {
 
     /// Returns the request's token. It is created at the first call, since most handlers never use
     /// it.
-    pub(crate) fn cancellation(&self) -> &CancellationToken {
+    pub(super) fn cancellation(&self) -> &CancellationToken {
         self.cancellation.get_or_init(|| self.server().tokens.root.child_token())
     }
 }
@@ -359,13 +359,13 @@ impl RequestState {
         self.cancellation().cancel();
     }
 
-    pub(crate) fn cancel_cause(&self) -> Option<CancelCause> {
+    pub(super) fn cancel_cause(&self) -> Option<CancelCause> {
         let own = CancelCause::ALL.get(usize::from(self.cancel_cause.load(Relaxed))).copied();
         own.or_else(|| self.server().tokens.root.is_cancelled().then_some(CancelCause::Shutdown))
     }
 
     /// Cancels the request's context if its client has half-closed the connection.
-    pub(crate) fn cancel_if_half_closed(&self) {
+    pub(super) fn cancel_if_half_closed(&self) {
         if self.connection.io.is_half_closed() && self.cancel_cause().is_none() {
             self.cancel(CancelCause::ClientHalfClosed);
         }
@@ -388,7 +388,7 @@ impl SlowRequest for RequestState {
 
 /// How much of a request's body the handler has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BodyRead {
+pub(super) enum BodyRead {
     /// The request has no body.
     Absent,
     /// Not all of a body whose length is known.
@@ -402,7 +402,7 @@ pub(crate) enum BodyRead {
 
 /// How much of a response was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
+pub(super) enum Delivery {
     Complete,
     Pending,
     /// The stream was reset.
@@ -426,12 +426,12 @@ enum Outcome {
 }
 
 impl InFlight {
-    pub(crate) fn begin(request: Arc<RequestState>) -> Self {
+    pub(super) fn begin(request: Arc<RequestState>) -> Self {
         request.connection.worker.metrics.count(|requests| &requests.started);
         Self { request, outcome: Outcome::Open, listed: None }
     }
 
-    pub(crate) const fn request(&self) -> &Arc<RequestState> {
+    pub(super) const fn request(&self) -> &Arc<RequestState> {
         &self.request
     }
 
@@ -443,30 +443,30 @@ impl InFlight {
         self.request.connection.server()
     }
 
-    pub(crate) fn method_and_path(&self) -> (&str, &str) {
+    pub(super) fn method_and_path(&self) -> (&str, &str) {
         self.request.method_and_path()
     }
 
     /// Lists the request as slow. A shutdown names the listed requests for which it waits (P13).
-    pub(crate) fn list(&mut self) {
+    pub(super) fn list(&mut self) {
         if self.listed.is_none() {
             self.listed =
                 Some(self.connection().worker.metrics.listed.insert(self.request.clone()));
         }
     }
 
-    pub(crate) fn record_head_sent(&self, sent: bool) {
+    pub(super) fn record_head_sent(&self, sent: bool) {
         self.request.head_sent.store(sent, Relaxed);
     }
 
     /// Logs why the client gets a 500 instead of the handler's response.
     #[cold]
-    pub(crate) fn log_refusal(&self, why: &dyn fmt::Display) {
+    pub(super) fn log_refusal(&self, why: &dyn fmt::Display) {
         let (method, path) = self.method_and_path();
         crate::log::error!(error = %why, method, path, "invalid response; the client gets a 500");
     }
 
-    pub(crate) fn count_panic(&self) {
+    pub(super) fn count_panic(&self) {
         self.connection().worker.metrics.count(|requests| &requests.panicked);
     }
 
@@ -478,7 +478,7 @@ impl InFlight {
     }
 
     /// Settles the request as *timed out*.
-    pub(crate) fn time_out(mut self) {
+    pub(super) fn time_out(mut self) {
         self.outcome = Outcome::Settled;
         self.connection().worker.metrics.count(|requests| &requests.timed_out);
         self.request.cancel(CancelCause::Deadline);

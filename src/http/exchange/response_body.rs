@@ -153,7 +153,7 @@ pub(crate) enum ResponseBodyError {
 
 impl<B> ResponseBody<B> {
     /// Wraps the handler's body. `content_length`: the length in the response head.
-    pub(crate) fn handler(
+    pub(super) fn handler(
         body: B,
         in_flight: InFlight,
         class: StreamShutdown,
@@ -170,18 +170,18 @@ impl<B> ResponseBody<B> {
     }
 
     /// Wraps a body where HTTP forbids content. None of it is sent.
-    pub(crate) fn suppressed(body: B, in_flight: InFlight) -> Self {
+    pub(super) fn suppressed(body: B, in_flight: InFlight) -> Self {
         Self { source: Source::Suppressed { body }, state: BodyState::complete(Some(in_flight)) }
     }
 
     /// Wraps the body of an HTTP/1 response to HEAD. hyper uses its length and does not poll it.
-    pub(crate) fn length_only(body: B, in_flight: InFlight) -> Self {
+    pub(super) fn length_only(body: B, in_flight: InFlight) -> Self {
         Self { source: Source::Handler { body }, state: BodyState::complete(Some(in_flight)) }
     }
 
     /// Returns a body of at most one line of text. `in_flight`: the request, if its outcome is not
     /// settled yet.
-    pub(crate) fn text(line: Option<Bytes>, in_flight: Option<InFlight>) -> Self {
+    pub(super) fn text(line: Option<Bytes>, in_flight: Option<InFlight>) -> Self {
         Self { source: Source::Text { line }, state: BodyState::complete(in_flight) }
     }
 
@@ -191,7 +191,7 @@ impl<B> ResponseBody<B> {
     }
 
     /// Sets the queue that takes over the request when the body has ended.
-    pub(crate) fn set_queue(&mut self, queue: &Weak<UnflushedResponses>) {
+    pub(super) fn set_queue(&mut self, queue: &Weak<UnflushedResponses>) {
         match &mut self.source {
             Source::Resumed { body } => {
                 if let Some(mut body) = body.as_mut().as_pin_mut() {
@@ -205,7 +205,7 @@ impl<B> ResponseBody<B> {
     }
 
     /// Returns the connection, if this response switches it to another protocol.
-    pub(crate) fn switching(&self, status: StatusCode) -> Option<&Arc<ConnectionState>> {
+    pub(super) fn switching(&self, status: StatusCode) -> Option<&Arc<ConnectionState>> {
         let in_flight = self.state.in_flight.as_ref()?;
         in_flight.request().switches_protocol(status).then(|| in_flight.connection())
     }
@@ -334,7 +334,7 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     /// Returns the request, unless its outcome is settled.
-    pub(crate) fn in_flight(&self) -> Option<&InFlight> {
+    pub(super) fn in_flight(&self) -> Option<&InFlight> {
         match &self.source {
             Source::Resumed { body } => body.as_ref().get_ref().as_ref()?.in_flight(),
             Source::Handler { .. } | Source::Suppressed { .. } | Source::Text { .. } => {
@@ -344,7 +344,7 @@ where
     }
 
     /// Returns an error if the body cannot have the length that the head `says`.
-    pub(crate) fn check_length(&self, says: u64) -> Result<(), LengthError> {
+    pub(super) fn check_length(&self, says: u64) -> Result<(), LengthError> {
         match &self.source {
             Source::Handler { body } => check_length(says, body),
             Source::Suppressed { .. } | Source::Text { .. } | Source::Resumed { .. } => Ok(()),
@@ -353,7 +353,7 @@ where
 
     /// Whether the head promises no bytes and the body may have some. hyper would not poll such a
     /// body.
-    pub(crate) fn may_exceed_zero_length(&self) -> bool {
+    pub(super) fn may_exceed_zero_length(&self) -> bool {
         matches!(self.source, Source::Handler { .. })
             && self.state.is_all_promised()
             && !HttpBody::is_end_stream(self)
@@ -362,7 +362,7 @@ where
     /// Polls a body whose head promises no bytes. Ready if the body failed or has bytes; its
     /// request is then aborted.
     #[cold]
-    pub(crate) fn poll_before_head(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_before_head(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let note =
             |body: &Self, sent| body.in_flight().map(|in_flight| in_flight.record_head_sent(sent));
         note(&self, false);
@@ -373,7 +373,7 @@ where
 
     /// Aborts the request and drops the body unsent.
     #[cold]
-    pub(crate) fn refuse(self, why: &LengthError) {
+    pub(super) fn refuse(self, why: &LengthError) {
         let mut body = Box::pin(self);
         body.as_mut().drop_body();
         let state = body.as_mut().project().state;

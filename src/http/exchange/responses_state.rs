@@ -43,23 +43,23 @@ impl ResponsesState {
     }
 
     /// Records bytes of a response that h2 has taken.
-    pub(crate) fn on_buffered(&self, bytes: usize) {
+    pub(super) fn on_buffered(&self, bytes: usize) {
         self.buffered.fetch_add(bytes as u64, Relaxed);
     }
 
     /// Records bytes of a response that h2 has written.
-    pub(crate) fn on_delivered(&self, bytes: usize) {
+    pub(super) fn on_delivered(&self, bytes: usize) {
         self.delivered.fetch_add(bytes as u64, Relaxed);
         self.buffered.fetch_sub(bytes as u64, Relaxed);
     }
 
     /// Records bytes of a response that h2 has discarded.
-    pub(crate) fn on_discarded(&self, bytes: usize) {
+    pub(super) fn on_discarded(&self, bytes: usize) {
         self.buffered.fetch_sub(bytes as u64, Relaxed);
         self.discarded.store(true, Relaxed);
     }
 
-    pub(crate) fn on_large_chunk(&self) {
+    pub(super) fn on_large_chunk(&self) {
         self.sent_large_chunk.store(true, Relaxed);
     }
 
@@ -102,16 +102,16 @@ impl ResponsesState {
         self.abort_cause().is_some()
     }
 
-    pub(crate) fn abort_cause(&self) -> Option<AbortCause> {
+    pub(super) fn abort_cause(&self) -> Option<AbortCause> {
         self.abort_cause.get().copied()
     }
 
     /// The number of responses that have ended and may still be in a buffer.
-    pub(crate) fn unflushed(&self) -> u32 {
+    pub(super) fn unflushed(&self) -> u32 {
         self.unflushed.load(Relaxed)
     }
 
-    pub(crate) fn set_unflushed(&self, count: usize) {
+    pub(super) fn set_unflushed(&self, count: usize) {
         self.unflushed.store(u32::try_from(count).unwrap_or(u32::MAX), Relaxed);
     }
 
@@ -119,7 +119,7 @@ impl ResponsesState {
         self.unflushed() > 0
     }
 
-    pub(crate) fn take_discarded(&self) -> bool {
+    pub(super) fn take_discarded(&self) -> bool {
         self.discarded.load(Relaxed) && self.discarded.swap(false, Relaxed)
     }
 }

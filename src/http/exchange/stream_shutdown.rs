@@ -25,7 +25,7 @@ pub enum StreamShutdown {
 }
 
 impl StreamShutdown {
-    pub(crate) fn of<B: Body>(response: &Response<B>) -> Self {
+    pub(super) fn of<B: Body>(response: &Response<B>) -> Self {
         if let Some(class) = response.extensions().get::<Self>() {
             return *class;
         }

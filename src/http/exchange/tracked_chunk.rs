@@ -19,7 +19,7 @@ pub(crate) struct TrackedChunk {
 
 impl TrackedChunk {
     /// Returns a chunk of a response. `ends`: hyper sends the end of the stream together with it.
-    pub(crate) fn of(request: Option<&Arc<RequestState>>, bytes: Bytes, ends: bool) -> Self {
+    pub(super) fn of(request: Option<&Arc<RequestState>>, bytes: Bytes, ends: bool) -> Self {
         let watched =
             request.filter(|request| request.connection.protocol == Protocol::Http2).cloned();
         if let Some(request) = &watched {

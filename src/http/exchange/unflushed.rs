@@ -18,7 +18,7 @@ pub(crate) struct UnflushedResponses {
 }
 
 impl UnflushedResponses {
-    pub(crate) fn new(connection: Arc<ConnectionState>) -> Arc<Self> {
+    pub(super) fn new(connection: Arc<ConnectionState>) -> Arc<Self> {
         Arc::new(Self { connection, queue: Mutex::default() })
     }
 
@@ -69,7 +69,7 @@ impl UnflushedResponses {
 
     /// hyper's write buffer is empty, and HTTP/2 may hold more that the client does not take. If the queue is long, responses that
     /// were written whole are settled without a wait for the rest.
-    pub(crate) fn settle_written(&self) {
+    pub(super) fn settle_written(&self) {
         if self.connection.protocol == Protocol::Http1
             || self.connection.responses.unflushed() < UNFLUSHED_SETTLED_FROM
         {
@@ -127,7 +127,7 @@ impl Drop for UnflushedResponses {
 }
 
 /// The body of a response has ended, on a connection that may be closed by now.
-pub(crate) fn push_or_drop(queue: &Weak<UnflushedResponses>, in_flight: InFlight) {
+pub(super) fn push_or_drop(queue: &Weak<UnflushedResponses>, in_flight: InFlight) {
     match queue.upgrade() {
         Some(queue) => queue.push(in_flight),
         None => in_flight.connection().clone().on_request_ended(),

@@ -24,7 +24,7 @@ pub(crate) struct UpgradeState {
 }
 
 impl UpgradeState {
-    pub(crate) fn set_switching(&self) {
+    pub(super) fn set_switching(&self) {
         self.switching.store(true, Relaxed);
     }
 
@@ -33,7 +33,7 @@ impl UpgradeState {
     }
 
     /// Sets the request that is named as the origin of an upgrade that may follow.
-    pub(crate) fn set_upgrade_origin(&self, origin: WorkOrigin) {
+    pub(super) fn set_upgrade_origin(&self, origin: WorkOrigin) {
         let _ = self.upgrade_origin.set(origin);
     }
 
@@ -42,7 +42,7 @@ impl UpgradeState {
         self.is_upgraded() && self.lock_upgrade().take().is_some()
     }
 
-    pub(crate) fn is_upgraded(&self) -> bool {
+    pub(super) fn is_upgraded(&self) -> bool {
         self.upgraded.load(Acquire)
     }
 

@@ -16,11 +16,11 @@ use std::{cell::RefCell, mem::MaybeUninit};
 /// A fast-path request: a `GET` of HTTP/1.1 for a path, without a body. Of the fields that concern
 /// the connection it may only request its close.
 #[derive(Debug)]
-pub(crate) struct FastRequest {
-    pub(crate) uri: Uri,
+pub(super) struct FastRequest {
+    pub(super) uri: Uri,
     /// Length of the head in bytes.
-    pub(crate) len: usize,
-    pub(crate) keep_alive: KeepAlive,
+    pub(super) len: usize,
+    pub(super) keep_alive: KeepAlive,
 }
 
 /// Whether the connection stays open after the response.
@@ -43,7 +43,7 @@ thread_local! {
 const HEAD_BUF_SIZE: usize = 8 * 1024;
 
 /// Copies `read` into memory that the parts of a request share.
-pub(crate) fn copy_head(read: &[u8]) -> Bytes {
+pub(super) fn copy_head(read: &[u8]) -> Bytes {
     HEAD_BUF.with_borrow_mut(|head_buf| {
         if head_buf.capacity() < read.len() {
             head_buf.reserve(read.len().max(HEAD_BUF_SIZE));
@@ -55,7 +55,7 @@ pub(crate) fn copy_head(read: &[u8]) -> Bytes {
 
 /// Parses the request at the beginning of `read`. Returns `None` if its head is incomplete or it is
 /// no fast-path request. Replaces the contents of `headers` by its fields.
-pub(crate) fn parse(
+pub(super) fn parse(
     read: &[u8],
     fields_max: usize,
     headers: &mut HeaderMap,
@@ -115,7 +115,7 @@ pub(crate) fn parse(
 /// Writes the head of a response whose body is `length` bytes long, with `date` unless it has a
 /// date. Returns `None` if the response must be left to hyper; then the bytes added to `out` are
 /// invalid.
-pub(crate) fn encode<B>(
+pub(super) fn encode<B>(
     out: &mut Vec<u8>,
     response: &mut Response<B>,
     length: u64,

@@ -37,7 +37,7 @@ const LAST_PART_LEAST: Duration = Duration::from_millis(250);
 
 impl LameDuck {
     /// Returns the delay that begins with the stop request, at `since`.
-    pub(crate) fn new(since: Moment, delay: Duration) -> Self {
+    pub(super) fn new(since: Moment, delay: Duration) -> Self {
         let last_part = (delay / 10).max(LAST_PART_LEAST.min(delay / 2));
         Self { since, last_part: since + (delay - last_part) }
     }
@@ -61,7 +61,7 @@ impl Announcement {
     pub(crate) const OPENED_BEFORE: Self = Self(Moment::EPOCH);
 
     /// The announcement of a connection that is opened in the delay, at `opened`.
-    pub(crate) fn opened_in(delay: LameDuck, opened: Moment, jitter: u64) -> Self {
+    pub(super) fn opened_in(delay: LameDuck, opened: Moment, jitter: u64) -> Self {
         // The epoch marks connections that were opened before the stop request.
         Self(delay.spread(opened, jitter).max(Moment::from_nanos(1)))
     }

@@ -12,14 +12,14 @@ pub(crate) enum ClientTimeout {
 }
 
 impl ClientTimeout {
-    pub(crate) const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Send => "send",
             Self::Body => "body",
         }
     }
 
-    pub(crate) const fn limit(self, limits: &Limits) -> Duration {
+    pub(super) const fn limit(self, limits: &Limits) -> Duration {
         match self {
             Self::Send => limits.send_timeout,
             Self::Body => limits.body_timeout,
@@ -29,7 +29,7 @@ impl ClientTimeout {
 
 /// Returns the moment at which a client without progress since `since` is given up: after
 /// `timeout`, or in the drain after 5 s of it, whichever is earlier.
-pub(crate) fn gives_up(since: Moment, timeout: Duration, draining_since: Moment) -> Moment {
+pub(super) fn gives_up(since: Moment, timeout: Duration, draining_since: Moment) -> Moment {
     let timed_out = since + timeout;
     if draining_since == Moment::NEVER {
         return timed_out;

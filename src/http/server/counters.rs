@@ -22,7 +22,7 @@ impl Counter {
 
     /// Adds to a counter that only one worker adds to. `threads` is the number of threads that run
     /// that worker's tasks.
-    pub(crate) fn add(&self, more: u64, threads: WorkerThreads) {
+    pub(super) fn add(&self, more: u64, threads: WorkerThreads) {
         match threads {
             // No other thread writes between the load and the store.
             WorkerThreads::One => self.0.store(self.get().wrapping_add(more), Relaxed),
@@ -51,11 +51,11 @@ pub(crate) struct RequestCounters {
 pub(crate) struct Gauge(AtomicUsize);
 
 impl Gauge {
-    pub(crate) fn add_one(&self) {
+    pub(super) fn add_one(&self) {
         self.0.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn subtract_one(&self) {
+    pub(super) fn subtract_one(&self) {
         self.0.fetch_sub(1, Relaxed);
     }
 

@@ -7,7 +7,7 @@ use std::task::Waker;
 
 /// Waiters in the order in which they came, which is the order of their deadlines.
 #[derive(Debug, Default)]
-pub(crate) struct DeadlineQueue {
+pub(super) struct DeadlineQueue {
     nodes: Slab<Node>,
     first: Option<u32>,
     last: Option<u32>,
@@ -25,17 +25,17 @@ struct Node {
 
 impl DeadlineQueue {
     /// Returns the deadline of the last waiter, or the epoch if the queue is empty.
-    pub(crate) fn last_deadline(&self) -> Moment {
+    pub(super) fn last_deadline(&self) -> Moment {
         self.last.and_then(|last| self.node(last)).map_or(Moment::EPOCH, |node| node.deadline)
     }
 
     /// Returns the deadline of the first waiter, or `NEVER` if the queue is empty.
-    pub(crate) fn first_deadline(&self) -> Moment {
+    pub(super) fn first_deadline(&self) -> Moment {
         self.first.and_then(|first| self.node(first)).map_or(Moment::NEVER, |node| node.deadline)
     }
 
     /// Adds a waiter at the end. Its deadline must not be before that of any other.
-    pub(crate) fn push(&mut self, deadline: Moment, id: u64, waker: Waker) -> u32 {
+    pub(super) fn push(&mut self, deadline: Moment, id: u64, waker: Waker) -> u32 {
         debug_assert!(
             deadline >= self.last_deadline(),
             "the line is in the order of its deadlines (P9)"
@@ -51,7 +51,7 @@ impl DeadlineQueue {
     }
 
     /// Removes a waiter, if the node still belongs to `id`.
-    pub(crate) fn remove(&mut self, node: u32, id: u64) -> Option<Waker> {
+    pub(super) fn remove(&mut self, node: u32, id: u64) -> Option<Waker> {
         if self.node(node)?.id != id {
             return None;
         }
@@ -67,7 +67,7 @@ impl DeadlineQueue {
     }
 
     /// Removes all waiters whose deadlines are at or before `now`, and returns their wakers.
-    pub(crate) fn take_due(&mut self, now: Moment) -> Vec<Waker> {
+    pub(super) fn take_due(&mut self, now: Moment) -> Vec<Waker> {
         let mut due = Vec::new();
         while let Some(first) = self.first
             && let Some(node) = self.node(first)

@@ -57,12 +57,12 @@ impl Idle {
 /// The time that a connection must have been idle before it may be closed to make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EvictionGrace {
-    pub(crate) first_byte: Duration,
-    pub(crate) next_request: Duration,
+    pub(super) first_byte: Duration,
+    pub(super) next_request: Duration,
     /// The time in the middle of a request or a response; `None` if the connection may not be
     /// closed then.
-    pub(crate) client: Option<Duration>,
-    pub(crate) handler: Option<Duration>,
+    pub(super) client: Option<Duration>,
+    pub(super) handler: Option<Duration>,
 }
 
 impl EvictionGrace {

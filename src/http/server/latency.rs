@@ -37,7 +37,7 @@ pub(crate) struct Latency {
 }
 
 impl Latency {
-    pub(crate) fn observe(&self, nanos: u64, threads: WorkerThreads) {
+    pub(super) fn observe(&self, nanos: u64, threads: WorkerThreads) {
         // A bucket holds the values up to and including its bound. The search starts at the lowest,
         // since most responses are fast.
         let bucket = BOUNDS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS.len());

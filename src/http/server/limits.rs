@@ -151,7 +151,7 @@ pub(crate) const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
 
 /// Connections at one time above the limit, while evicted ones close. They use descriptors that the
 /// default limit leaves free.
-pub(crate) const EVICTED_AT_ONCE: u64 = 8;
+pub(super) const EVICTED_AT_ONCE: u64 = 8;
 
 /// Time in which a partial request head must become complete in the drain.
 pub(crate) const HEAD_GRACE: Duration = Duration::from_secs(1);
@@ -167,7 +167,7 @@ pub(crate) const RACE_WATCH: Duration = Duration::from_millis(10);
 /// Time that a client may make no progress in the drain: it acknowledges nothing of a response, or
 /// sends nothing more of a request body. While serving, [`Limits::send_timeout`] and
 /// [`Limits::body_timeout`] apply.
-pub(crate) const PROGRESS_WAIT: Duration = Duration::from_secs(5);
+pub(super) const PROGRESS_WAIT: Duration = Duration::from_secs(5);
 
 /// Extra time before an HTTP/2 connection is cut whose client keeps its windows closed: the streams
 /// are reset first.
@@ -204,15 +204,15 @@ pub(crate) const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Connections of the internal server at one time: probes, scrapers and a few people. One more is
 /// accepted nevertheless, and another makes room.
-pub(crate) const INTERNAL_CONNECTIONS_MAX: usize = 128;
+pub(super) const INTERNAL_CONNECTIONS_MAX: usize = 128;
 
 /// Streams of an HTTP/2 connection to the internal server. At most this many requests of one client
 /// are served before a probe.
-pub(crate) const INTERNAL_STREAMS_MAX: u32 = 16;
+pub(super) const INTERNAL_STREAMS_MAX: u32 = 16;
 
 /// Time for a request head on the internal server, and the maximum without progress of a body or a
 /// response. Its clients are near and few.
-pub(crate) const INTERNAL_PROGRESS_WAIT: Duration = Duration::from_secs(2);
+pub(super) const INTERNAL_PROGRESS_WAIT: Duration = Duration::from_secs(2);
 
 // The following limits bound each queue, table and buffer that is kept for a client. Together they
 // bound the memory of a connection (P15).

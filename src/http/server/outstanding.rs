@@ -14,10 +14,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 /// One request, stream, work or task that a shutdown waits for.
 #[derive(Clone, Debug)]
-pub(crate) struct OutstandingItem {
-    pub(crate) kind: Kind,
-    pub(crate) name: String,
-    pub(crate) age: Duration,
+pub(super) struct OutstandingItem {
+    pub(super) kind: Kind,
+    pub(super) name: String,
+    pub(super) age: Duration,
 }
 
 /// All that a shutdown waits for: the number of each kind, and the oldest by name.
@@ -28,7 +28,7 @@ pub(crate) struct Outstanding {
     /// The age of the oldest listed entry of each kind.
     pub(crate) oldest_ages: [Duration; Kind::ALL.len()],
     /// At most [`NAMED_MAX`] entries, the oldest first.
-    pub(crate) oldest: Vec<OutstandingItem>,
+    pub(super) oldest: Vec<OutstandingItem>,
 }
 
 /// Entries that are named; more are only counted.
@@ -86,7 +86,7 @@ impl Outstanding {
         Self { counts, oldest_ages, oldest: entries.into_iter().map(named).collect() }
     }
 
-    pub(crate) fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 

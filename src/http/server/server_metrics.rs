@@ -23,8 +23,8 @@ pub(crate) struct ServerMetrics {
     pub(crate) accept_errors: Counter,
     pub(crate) evicted: Counter,
     pub(crate) first_byte_timeouts: Counter,
-    pub(crate) send_timeouts: Counter,
-    pub(crate) body_timeouts: Counter,
+    pub(super) send_timeouts: Counter,
+    pub(super) body_timeouts: Counter,
 }
 
 impl ServerMetrics {

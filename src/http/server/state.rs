@@ -40,7 +40,7 @@ pub(crate) struct ServerState {
     /// Work that handlers spawned. The drain waits for it.
     pub(crate) tasks: TaskTracker,
     /// The same work and the background tasks, by name.
-    pub(crate) work: Arc<WorkList>,
+    pub(super) work: Arc<WorkList>,
     pub(crate) tokens: PhaseTokens,
     phase: AtomicU8,
     stopping_since: AtomicU64,
@@ -83,7 +83,7 @@ pub(crate) struct PhaseTokens {
     /// Requests and work that ignored the cancellation are dropped.
     pub(crate) abort: CancellationToken,
     /// The remaining connections are closed.
-    pub(crate) cut: CancellationToken,
+    pub(super) cut: CancellationToken,
 }
 
 /// When the next line about a client that timed out may be logged, and how many were not logged

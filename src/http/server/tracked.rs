@@ -57,7 +57,7 @@ impl<T: Clone> Listed<T> {
         drop(removed);
     }
 
-    pub(crate) fn entries(&self) -> Vec<T> {
+    pub(super) fn entries(&self) -> Vec<T> {
         self.lock().iter().map(|(_, entry)| entry.clone()).collect()
     }
 
@@ -67,13 +67,13 @@ impl<T: Clone> Listed<T> {
 }
 
 /// The tracked work of a server.
-pub(crate) type WorkList = Listed<Arc<Work>>;
+pub(super) type WorkList = Listed<Arc<Work>>;
 
 /// Tracked work and its name.
 #[derive(Debug)]
-pub(crate) struct Work {
-    pub(crate) kind: Kind,
-    pub(crate) origin: WorkOrigin,
+pub(super) struct Work {
+    pub(super) kind: Kind,
+    pub(super) origin: WorkOrigin,
     pub(crate) since: Moment,
 }
 
@@ -82,11 +82,11 @@ pub(crate) struct Work {
 pub(crate) struct TrackedWork {
     list: Arc<WorkList>,
     key: usize,
-    pub(crate) work: Arc<Work>,
+    pub(super) work: Arc<Work>,
 }
 
 impl TrackedWork {
-    pub(crate) fn new(list: &Arc<WorkList>, kind: Kind, origin: WorkOrigin, now: Moment) -> Self {
+    pub(super) fn new(list: &Arc<WorkList>, kind: Kind, origin: WorkOrigin, now: Moment) -> Self {
         let work = Arc::new(Work { kind, origin, since: now });
         Self { list: list.clone(), key: list.insert(work.clone()), work }
     }
@@ -126,7 +126,7 @@ impl WorkOrigin {
 
     /// Returns the name of a task without its kind.
     #[cfg(feature = "metrics")]
-    pub(crate) fn short_name(&self) -> String {
+    pub(super) fn short_name(&self) -> String {
         match self {
             Self::Task(name) => (**name).to_owned(),
             Self::Request { .. } | Self::Unknown => self.to_string(),

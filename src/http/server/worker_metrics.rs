@@ -14,7 +14,7 @@ use std::sync::Arc;
 #[repr(align(128))]
 pub(crate) struct WorkerMetrics {
     threads: WorkerThreads,
-    pub(crate) requests: RequestCounters,
+    pub(super) requests: RequestCounters,
     /// Requests in flight that were not served at once.
     pub(crate) listed: Listed<Arc<dyn SlowRequest>>,
     /// HTTP/1 connections that hyper serves.

@@ -28,7 +28,7 @@ use tower_service::Service;
 pub struct TowerService<S>(S);
 
 impl<S> TowerService<S> {
-    pub(crate) const fn new(service: S) -> Self {
+    pub(super) const fn new(service: S) -> Self {
         Self(service)
     }
 }

@@ -34,7 +34,7 @@ impl SealBarrier {
         Self { open: AtomicUsize::new(workers), all: CancellationToken::new() }
     }
 
-    pub(crate) fn seal_one(&self) {
+    pub(super) fn seal_one(&self) {
         if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.all.cancel();
         }
@@ -58,13 +58,13 @@ const FIRST_CHECK_AFTER: Duration = Duration::from_millis(2);
 const CHECK_INTERVAL_MAX: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Done {
+pub(super) enum Done {
     Yes,
     NotYet,
 }
 
 /// The wait of one worker.
-pub(crate) struct HandshakeWait {
+pub(super) struct HandshakeWait {
     clock: Arc<dyn Clock>,
     seal_barrier: Arc<SealBarrier>,
     timer: Pin<Box<dyn Sleep>>,
@@ -79,7 +79,7 @@ enum Stage {
 }
 
 impl HandshakeWait {
-    pub(crate) fn new(clock: Arc<dyn Clock>, seal_barrier: Arc<SealBarrier>) -> Self {
+    pub(super) fn new(clock: Arc<dyn Clock>, seal_barrier: Arc<SealBarrier>) -> Self {
         let timer = clock.sleep_until(clock.now() + SEAL_BARRIER_MAX);
         Self { clock, seal_barrier, timer, stage: Stage::WaitingForSeals }
     }
@@ -88,7 +88,7 @@ impl HandshakeWait {
     ///
     /// # Cancel safety
     /// A dropped call loses nothing: the next one continues the wait.
-    pub(crate) async fn is_due(wait: Option<&mut Self>) {
+    pub(super) async fn is_due(wait: Option<&mut Self>) {
         let Some(this) = wait else { return pending().await };
         if matches!(this.stage, Stage::WaitingForSeals) {
             tokio::select! {
@@ -105,7 +105,7 @@ impl HandshakeWait {
 
     /// Whether the wait is over, given the number of handshakes of each listener. If it is not,
     /// sets the timer for the next check.
-    pub(crate) fn check(
+    pub(super) fn check(
         &mut self,
         phase: Phase,
         handshakes: impl Iterator<Item = Option<usize>>,

@@ -21,7 +21,7 @@ struct Socket<L> {
 /// The result of an accept, and the address of the listener that it came from.
 pub(super) struct AcceptedSocket<T> {
     pub(super) result: io::Result<(T, Address)>,
-    pub(super) local: Arc<Address>,
+    pub(crate) local: Arc<Address>,
 }
 
 impl<L: Listener> Listeners<L> {
