@@ -102,7 +102,7 @@ impl Checker {
         }
     }
 
-    /// Whether the action `Exit` was returned.
+    /// Whether `Action::Exit` was returned.
     pub(crate) fn exited(&self) -> bool {
         self.exited
     }

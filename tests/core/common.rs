@@ -13,7 +13,7 @@ pub(crate) const MS: Duration = Duration::from_millis(1);
 pub(crate) const HOOK_RESULTS: [HookResult; 4] =
     [HookResult::Done, HookResult::Failed, HookResult::BadSetting, HookResult::Panicked];
 
-/// A plan in which every step takes this long.
+/// A plan in which every step takes `each`.
 pub(crate) fn even_plan(each: Duration) -> Plan {
     Plan::new()
         .start(each)
@@ -24,7 +24,7 @@ pub(crate) fn even_plan(each: Duration) -> Plan {
         .internal_close(each)
 }
 
-/// Returns all events that a host with this many hooks can report, whether they make sense now or
+/// Returns all events that a host with `hooks` hooks can report, whether they make sense now or
 /// not.
 pub(crate) fn events(hooks: usize) -> Vec<Event> {
     let mut events = Vec::new();

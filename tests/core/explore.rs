@@ -133,46 +133,46 @@ fn places_of(hooks: usize) -> BTreeSet<String> {
 }
 
 #[test]
-fn no_hook_breaks_no_promise() {
+fn promises_hold_without_hooks() {
     assert_eq!(explore(even_plan(SECOND), &[]), places_of(0));
 }
 
 #[test]
-fn one_hook_breaks_no_promise() {
+fn promises_hold_with_one_hook() {
     assert_eq!(explore(even_plan(SECOND), &[HookBudget::Shared]), places_of(1));
 }
 
 #[test]
-fn two_hooks_break_no_promise() {
+fn promises_hold_with_two_hooks() {
     let hooks = [HookBudget::Own(SECOND / 2), HookBudget::Shared];
     assert_eq!(explore(even_plan(SECOND), &hooks), places_of(2));
 }
 
 #[test]
-fn three_hooks_break_no_promise() {
+fn promises_hold_with_three_hooks() {
     let hooks = [HookBudget::Shared, HookBudget::Own(SECOND / 2), HookBudget::Shared];
     assert_eq!(explore(even_plan(SECOND), &hooks), places_of(3));
 }
 
 #[test]
-fn the_default_plan_breaks_no_promise() {
+fn promises_hold_with_the_default_plan() {
     assert_eq!(explore(Plan::default(), &[HookBudget::Shared; 2]), places_of(2));
 }
 
 #[test]
-fn a_plan_of_zeros_breaks_no_promise() {
+fn promises_hold_with_a_plan_of_zeros() {
     assert_eq!(explore(even_plan(Duration::ZERO), &[HookBudget::Shared; 2]), places_of(2));
 }
 
 #[test]
-fn a_plan_with_any_one_zero_breaks_no_promise() {
+fn promises_hold_with_any_one_wait_of_zero() {
     for plan in plans_with_one_zero() {
         assert_eq!(explore(plan, &[HookBudget::Shared]), places_of(1), "{plan:?}");
     }
 }
 
 #[test]
-fn a_cancel_wait_shorter_than_the_flush_breaks_no_promise() {
+fn promises_hold_with_a_cancel_wait_shorter_than_the_flush() {
     let plan = even_plan(SECOND).cancel(Duration::from_millis(100));
     assert_eq!(explore(plan, &[HookBudget::Shared]), places_of(1));
 }
@@ -191,7 +191,7 @@ fn plans_with_one_zero() -> [Plan; 6] {
 }
 
 #[test]
-fn waits_of_zero_do_not_linger() {
+fn a_plan_of_zeros_ends_in_one_turn() {
     let mut life = Run::serving(even_plan(Duration::ZERO), &[HookBudget::Shared; 3]);
     life.tell(signal(Signal::Terminate));
     life.wait(Duration::ZERO);
@@ -204,7 +204,7 @@ fn waits_of_zero_do_not_linger() {
 }
 
 #[test]
-fn each_wait_lasts_its_budget_and_a_zero_among_them_is_passed_in_the_same_turn() {
+fn each_wait_lasts_its_budget_and_a_wait_of_zero_takes_no_time() {
     for plan in plans_with_one_zero() {
         let mut life = Run::serving(plan, &[HookBudget::Shared]);
         life.tell(signal(Signal::Terminate));
@@ -230,7 +230,7 @@ fn each_wait_lasts_its_budget_and_a_zero_among_them_is_passed_in_the_same_turn()
 }
 
 #[test]
-fn a_pause_of_the_whole_process_ends_it_in_the_turn_in_which_it_wakes() {
+fn a_process_suspended_beyond_its_deadline_stops_as_soon_as_it_continues() {
     for plan in plans_with_one_zero() {
         let mut life = Run::serving(plan, &[HookBudget::Shared; 2]);
         life.tell(signal(Signal::Terminate));
@@ -247,7 +247,7 @@ fn a_pause_of_the_whole_process_ends_it_in_the_turn_in_which_it_wakes() {
 }
 
 #[test]
-fn a_late_host_takes_from_the_wait_it_is_late_for_and_never_from_the_deadline() {
+fn a_late_host_shortens_the_wait_it_is_late_for_and_never_moves_the_deadline() {
     let plan = even_plan(SECOND);
     let mut life = Run::serving(plan, &[]);
     life.tell(signal(Signal::Terminate));

@@ -35,7 +35,7 @@ fn every_phase_signal_reason_and_verdict_has_its_name() {
 }
 
 #[test]
-fn a_phase_survives_its_way_through_a_number() {
+fn a_phase_converts_to_a_number_and_back() {
     for phase in Phase::ALL {
         assert_eq!(Phase::from_u8(phase as u8), Some(phase));
     }
@@ -43,7 +43,7 @@ fn a_phase_survives_its_way_through_a_number() {
 }
 
 #[test]
-fn a_moment_is_told_in_seconds_since_the_beginning() {
+fn a_moment_is_printed_in_seconds_since_the_epoch() {
     let moment = Moment::EPOCH + Duration::from_millis(1_500);
     assert_eq!(format!("{moment:?}"), "1.500000s");
     assert_eq!(format!("{:?}", Moment::EPOCH + Duration::from_micros(61_000_007)), "61.000007s");

@@ -31,7 +31,7 @@ fn the_default_plan_takes_at_most_24_seconds_and_fits_into_the_grace_period_of_k
 }
 
 #[test]
-fn the_start_is_no_part_of_the_worst_case() {
+fn the_worst_case_does_not_include_the_start() {
     let plan = Plan::new().start(3600 * SECOND);
     assert_eq!(
         plan.worst_case(),
@@ -41,7 +41,7 @@ fn the_start_is_no_part_of_the_worst_case() {
 }
 
 #[test]
-fn a_plan_that_fits_the_grace_period_exactly_is_kept_and_one_longer_by_a_millisecond_is_refused() {
+fn a_plan_may_fill_the_grace_period_exactly_but_not_exceed_it_by_a_millisecond() {
     let plan = Plan::default();
     assert_eq!(plan.check_grace_period(24 * SECOND), Ok(()), "P7");
     let grace_period = 24 * SECOND - MS;
@@ -50,7 +50,7 @@ fn a_plan_that_fits_the_grace_period_exactly_is_kept_and_one_longer_by_a_millise
 }
 
 #[test]
-fn without_a_grace_period_every_plan_is_kept() {
+fn without_a_grace_period_every_plan_is_accepted() {
     assert_eq!(
         even_plan(Duration::MAX).check_grace_period(Duration::ZERO),
         Ok(()),
@@ -59,7 +59,7 @@ fn without_a_grace_period_every_plan_is_kept() {
 }
 
 #[test]
-fn a_refusal_names_the_value_the_limit_and_the_knobs() {
+fn a_refusal_names_the_value_the_limit_and_the_settings() {
     let refused =
         Plan::default().check_grace_period(20 * SECOND).expect_err("24 s do not fit into 20 s");
     assert_eq!(
@@ -76,7 +76,7 @@ fn a_refusal_names_the_value_the_limit_and_the_knobs() {
 }
 
 #[test]
-fn hooks_that_ask_for_more_than_there_is_cannot_begin_a_life() {
+fn hook_budgets_beyond_the_clean_up_are_refused() {
     let hooks = [HookBudget::Own(3 * SECOND), HookBudget::Own(2 * SECOND + MS)];
     let refused = PlanError::HooksExceedCleanup { hooks: 5 * SECOND + MS, cleanup: 5 * SECOND };
     assert_eq!(Plan::default().check_hooks(&hooks), Err(refused), "P11");
@@ -84,7 +84,7 @@ fn hooks_that_ask_for_more_than_there_is_cannot_begin_a_life() {
 }
 
 #[test]
-fn hooks_that_ask_for_exactly_what_there_is_are_given_it() {
+fn hook_budgets_that_fill_the_clean_up_exactly_are_granted() {
     let hooks = [HookBudget::Own(3 * SECOND), HookBudget::Own(2 * SECOND)];
     let mut life = cleaning_up(Plan::default(), &hooks);
     assert_eq!(life.time_left(), 2 * SECOND, "P11");
@@ -109,7 +109,7 @@ fn a_hook_that_hangs_takes_its_share_and_leaves_the_others_theirs() {
 }
 
 #[test]
-fn what_a_quick_hook_leaves_over_is_there_for_the_next() {
+fn time_that_a_quick_hook_leaves_is_available_to_the_next() {
     let mut life = cleaning_up(Plan::new().cleanup(6 * SECOND), &[HookBudget::Shared; 3]);
     life.wait(500 * MS);
     life.tell(stop_hook_done(2));
@@ -117,7 +117,7 @@ fn what_a_quick_hook_leaves_over_is_there_for_the_next() {
 }
 
 #[test]
-fn a_hook_with_a_budget_of_its_own_gets_no_more_than_that_whatever_is_left_over() {
+fn a_hook_with_its_own_budget_gets_no_more_than_that() {
     let hooks = [HookBudget::Own(SECOND), HookBudget::Shared];
     let mut life = cleaning_up(Plan::default(), &hooks);
     assert_eq!(life.time_left(), 4 * SECOND, "P11: what the other's own budget leaves");
@@ -135,7 +135,7 @@ fn the_share_of_a_hook_that_never_started_goes_to_those_that_did() {
 }
 
 #[test]
-fn a_stop_before_serving_is_bounded_by_what_it_has_to_do() {
+fn a_stop_before_serving_is_bounded_by_the_steps_that_remain() {
     let takes = |hooks: &[HookBudget]| {
         let (mut life, _) = Run::begin(Plan::default(), hooks);
         life.tell(Event::StopRequested(StopReason::Requested));
@@ -151,7 +151,7 @@ fn a_stop_before_serving_is_bounded_by_what_it_has_to_do() {
 }
 
 #[test]
-fn impatience_moves_later_waits_forward_and_lengthens_none() {
+fn a_second_interrupt_moves_later_waits_forward_and_lengthens_none() {
     let plan = Plan::default();
     let mut life = Run::serving(plan, &[]);
     life.tell(signal(Signal::Terminate));
@@ -196,7 +196,7 @@ fn a_further_sigterm_changes_nothing() {
 }
 
 #[test]
-fn the_worst_that_happened_is_the_verdict() {
+fn the_verdict_is_the_worst_outcome() {
     use lameduck::lifecycle::Verdict;
     let mut life = cleaning_up(Plan::default(), &[HookBudget::Shared]);
     let verdicts =

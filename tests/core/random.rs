@@ -85,7 +85,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_life_goes_as_the_naive_model_says(
+    fn every_run_matches_the_naive_model(
         plan in plans(),
         percents in hooks(),
         steps in vec((step(), telling(), prop_oneof![4 => Just(Order::TimeFirst), 1 => Just(Order::EventFirst)]), 1..40),

@@ -13,7 +13,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// the budgets of later phases with `+`, which panics when a `Duration` overflows. The process
 /// would have died when a stop reached the drain, with every request in flight.
 #[test]
-fn the_longest_durations_there_are_do_not_panic() {
+fn the_longest_durations_do_not_panic() {
     let hooks = [HookBudget::Own(Duration::MAX / 2), HookBudget::Shared, HookBudget::Shared];
     let mut life = Run::serving(even_plan(Duration::MAX), &hooks);
     for _ in 0..8 {
@@ -28,7 +28,7 @@ fn the_longest_durations_there_are_do_not_panic() {
 /// subtracting a saturated span gave the epoch. A drain of ten seconds took no time, and all
 /// requests in flight would have been aborted.
 #[test]
-fn a_clean_up_without_end_takes_no_time_from_the_drain() {
+fn an_endless_clean_up_takes_no_time_from_the_drain() {
     let plan = Plan::new().cleanup(Duration::MAX);
     let mut life = Run::serving(plan, &[HookBudget::Shared; 2]);
     life.tell(signal(Signal::Terminate));
@@ -48,7 +48,7 @@ fn a_clean_up_without_end_takes_no_time_from_the_drain() {
 /// The same saturation among hooks. Half of an endless budget was reserved for the next hook, which
 /// left the one before it a deadline at the epoch. It was given up in the turn in which it began.
 #[test]
-fn hooks_that_share_a_clean_up_without_end_all_have_their_time() {
+fn hooks_that_share_an_endless_clean_up_all_get_their_time() {
     let plan = Plan::new().cleanup(Duration::MAX);
     let mut life = Run::serving(plan, &[HookBudget::Shared; 2]);
     life.tell(signal(Signal::Interrupt));
@@ -109,7 +109,7 @@ fn a_task_that_fails_after_it_was_cancelled_is_no_failure() {
 /// A process slept past its own deadline. The end of the last connection woke it, not a timer. Its
 /// next stop hook got a deadline of "now", which was after the deadline of the stop.
 #[test]
-fn a_hook_that_begins_too_late_is_not_given_time_past_the_deadline() {
+fn a_hook_that_begins_too_late_gets_no_time_past_the_deadline() {
     let mut life = Run::serving(Plan::default(), &[HookBudget::Shared]);
     life.tell(signal(Signal::Terminate));
     life.time_out();
@@ -149,7 +149,7 @@ fn a_task_that_fails_after_another_changes_nothing() {
 /// not `serving`, and kube-proxy refused new connections. The process would have responded to all
 /// of them during its delay (P2b).
 #[test]
-fn it_serves_through_the_delay_of_an_external_stop_and_not_after_one_that_it_began() {
+fn serving_holds_through_the_delay_of_an_external_stop_and_not_after_an_internal_one() {
     let reasons = [
         (signal(Signal::Terminate), true),
         (signal(Signal::Interrupt), true),
@@ -187,7 +187,7 @@ fn it_serves_through_the_delay_of_an_external_stop_and_not_after_one_that_it_beg
 /// With a delay of zero it never serves after the stop; neither does it after a stop during the
 /// start.
 #[test]
-fn it_does_not_serve_after_a_stop_before_serving_nor_without_a_delay() {
+fn serving_ends_with_a_stop_before_serving_and_without_a_delay() {
     let (mut life, _) = Run::begin(Plan::default(), &[]);
     life.tell(signal(Signal::Terminate));
     assert!(!life.machine.is_serving());
@@ -214,8 +214,7 @@ fn a_start_hook_that_finishes_as_it_is_cancelled_is_stopped_first() {
 /// The wait for a late start hook and its stop hook were outside the machine. The internal server
 /// had closed by then, and probes failed while a stop hook still ran.
 #[test]
-fn a_start_hook_that_finishes_late_is_stopped_after_the_others_and_before_the_internal_server_closes()
- {
+fn a_late_start_hook_is_stopped_after_the_others_and_before_the_internal_close() {
     let (mut life, _) = Run::begin(Plan::default(), &[HookBudget::Shared; 2]);
     life.tell(Event::StartHookEnded(HookIndex(0), HookResult::Done));
     life.tell(signal(Signal::Terminate));

@@ -259,7 +259,7 @@ fn an_ignored_event_changes_no_state_and_returns_no_action() {
 }
 
 #[test]
-fn the_longest_life_lasts_as_long_as_the_plan_says() {
+fn the_longest_run_lasts_as_long_as_the_plan() {
     let mut life = Run::serving(Plan::default(), &[HookBudget::Shared; 2]);
     life.tell(Event::StopRequested(StopReason::Requested));
     let began = life.now;

@@ -1,5 +1,5 @@
-//! Who may import whom: down only. Read from the sources, so that a wrong `use` fails with the
-//! rule's own sentence.
+//! Checks the layers: imports go down only. It reads the sources, so that a wrong `use` fails with
+//! the sentence of its rule.
 
 #![expect(clippy::unwrap_used, reason = "sources that cannot be read should fail the test")]
 
@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A module at the top of the crate: what it may name of its siblings, and the sentence that says so.
+/// A top-level module, the siblings that it may import, and the sentence of a failure.
 struct Rule {
     module: &'static str,
     may: &'static [&'static str],
@@ -164,7 +164,7 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Modules that may import anything of the crate: its doors.
+/// Entry points: modules that may import anything of the crate.
 const DOORS: [&str; 3] = ["process", "cli", "lib"];
 
 pub(super) fn root() -> &'static Path {
@@ -191,12 +191,13 @@ fn sources() -> BTreeMap<PathBuf, String> {
     sources
 }
 
-/// A source without its comments. Strings with `//` in them lose their ends, which no rule minds.
+/// Returns a source without its comments. A string that contains `//` loses its end, which affects
+/// no rule.
 pub(super) fn code_of(text: &str) -> String {
     text.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
 }
 
-/// The top module that a file belongs to.
+/// Returns the top-level module of a file.
 fn module_of(path: &Path) -> String {
     path.components()
         .next()
@@ -208,7 +209,8 @@ fn module_of(path: &Path) -> String {
         .to_owned()
 }
 
-/// Every path that begins with `prefix::`, its braces multiplied out: `crate::{a::B, c}` is `a::B` and `c`.
+/// Returns every path that begins with `prefix::`, with braces expanded: `crate::{a::B, c}` gives
+/// `a::B` and `c`.
 pub(super) fn paths_after(code: &str, prefix: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let needle = format!("{prefix}::");
@@ -222,7 +224,7 @@ pub(super) fn paths_after(code: &str, prefix: &str) -> BTreeSet<String> {
     found
 }
 
-/// Reads one path, or a group of them; returns what lies behind it.
+/// Reads one path or a group of paths. Returns the code after it.
 fn expand<'a>(code: &'a str, prefix: &str, found: &mut BTreeSet<String>) -> &'a str {
     let code = code.trim_start();
     if let Some(mut inside) = code.strip_prefix('{') {
@@ -250,7 +252,8 @@ fn expand<'a>(code: &'a str, prefix: &str, found: &mut BTreeSet<String>) -> &'a 
     behind
 }
 
-/// What a file names of the crate: by `crate::`, or by as many `super::` as it takes to leave its module.
+/// Returns the names of the crate that a file uses: by `crate::`, or by enough `super::` to leave
+/// its module.
 fn names_of_ours(path: &Path, code: &str) -> BTreeSet<String> {
     let mut names = paths_after(code, "crate");
     let depth = path.components().count() - 1;
@@ -282,7 +285,8 @@ fn imports_go_down_only() {
         for name in names_of_ours(&path, &code) {
             let first = name.split("::").next().unwrap();
             let is_sibling = modules.contains(first) && first != module;
-            // What the crate's root re-exports has a module, too: naming it by the root would hide which.
+            // Every type that the crate root re-exports has a module. Importing it from the root
+            // would hide that module from the rules.
             let by_root =
                 !modules.contains(first) && path.components().count() == 1 && is_of_the_root(&name);
             let allowed =
@@ -295,13 +299,13 @@ fn imports_go_down_only() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-/// A name at the root that is a type or a function: `Host`, `main`.
+/// Whether a name at the root is a type: `Host`.
 fn is_of_the_root(name: &str) -> bool {
     name.chars().next().is_some_and(char::is_uppercase)
 }
 
 #[test]
-fn the_lifecycle_is_core_and_alloc_alone() {
+fn the_lifecycle_uses_core_and_alloc_only() {
     for (path, code) in sources() {
         if module_of(&path) != "lifecycle" {
             continue;
@@ -334,7 +338,7 @@ fn the_lifecycle_is_core_and_alloc_alone() {
 }
 
 #[test]
-fn the_ports_are_traits_and_know_of_tokio_only_its_io() {
+fn the_runtime_traits_use_only_the_io_traits_of_tokio() {
     for (path, code) in sources() {
         if module_of(&path) != "runtime" {
             continue;
@@ -357,10 +361,10 @@ fn the_ports_are_traits_and_know_of_tokio_only_its_io() {
 }
 
 #[test]
-fn only_os_and_the_doors_touch_the_operating_system() {
+fn only_os_and_the_entry_points_touch_the_operating_system() {
     for (path, code) in sources() {
         let module = module_of(&path);
-        // The demo service lives on tokio's time, as services of users do.
+        // The demo service uses tokio's time, as services of users do.
         if module == "os" || module == "drill" || DOORS.contains(&module.as_str()) {
             continue;
         }
@@ -373,7 +377,8 @@ fn only_os_and_the_doors_touch_the_operating_system() {
         }
         for name in paths_after(&code, "tokio") {
             let first = name.split("::").next().unwrap();
-            // A worker keeps its runtime itself: what it counts must not depend on an implementation of `Spawner`.
+            // A worker keeps its runtime itself, so that what it counts does not depend on an
+            // implementation of `Spawner`.
             let is_kept = first == "runtime" && path.ends_with("http/server/worker_runtime.rs");
             let is_real =
                 ["net", "signal", "time", "fs", "process", "runtime"].contains(&first) && !is_kept;
@@ -387,7 +392,7 @@ fn only_os_and_the_doors_touch_the_operating_system() {
 }
 
 #[test]
-fn only_the_page_of_metrics_knows_who_writes_it() {
+fn only_the_metrics_page_uses_prometheus_client() {
     for (path, code) in sources() {
         let is_the_page = path.starts_with("internal/metrics");
         let names = paths_after(&code, "prometheus_client");
@@ -400,7 +405,7 @@ fn only_the_page_of_metrics_knows_who_writes_it() {
 }
 
 #[test]
-fn the_binary_uses_what_everybody_can_use() {
+fn the_binary_uses_only_public_api() {
     let main = fs::read_to_string(root().join("bin/lameduck/src/main.rs")).unwrap();
     let code = code_of(&main);
     assert!(paths_after(&code, "crate").is_empty());
@@ -408,7 +413,7 @@ fn the_binary_uses_what_everybody_can_use() {
 }
 
 #[test]
-fn the_crate_does_not_know_that_a_simulation_exists() {
+fn the_crate_does_not_mention_the_simulation() {
     for (path, code) in sources() {
         for word in ["turmoil", "cfg(sim)", "lameduck_sim", "feature = \"sim\""] {
             assert!(
@@ -421,7 +426,7 @@ fn the_crate_does_not_know_that_a_simulation_exists() {
 }
 
 #[test]
-fn users_of_the_library_get_no_axum_no_turmoil_and_no_clap() {
+fn users_of_the_library_do_not_depend_on_axum_turmoil_or_clap() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let mut section = String::new();
     for line in manifest.lines().map(str::trim) {
@@ -450,7 +455,7 @@ fn users_of_the_library_get_no_axum_no_turmoil_and_no_clap() {
 }
 
 #[test]
-fn the_reader_of_imports_reads_what_it_should() {
+fn the_import_parser_finds_every_import() {
     let code = "use crate::{\n a::{B, c::D as E},\n f,\n};\nuse crate::g::*; fn x() { crate::h::i(); my_crate::no(); super::super::j::k() }";
     let names: Vec<String> = names_of_ours(Path::new("m/n.rs"), code).into_iter().collect();
     assert_eq!(names, ["a::B", "a::c::D", "f", "g::*", "h::i", "j::k"]);

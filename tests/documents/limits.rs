@@ -1,11 +1,11 @@
-//! `docs/limits.md` held against the settings and the sources: a bound that clients meet has a row,
-//! with its value, or this fails.
+//! Checks `docs/limits.md` against the settings and the sources: every bound that clients meet has
+//! a row with its value.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its subject should fail")]
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-/// Settings that bound nothing that a client does.
+/// Settings that bound nothing that clients do.
 const NO_LIMITS: [&str; 11] = [
     "port",
     "addr",
@@ -31,7 +31,7 @@ const SOURCES: [&str; 7] = [
     "os/transport.rs",
 ];
 
-/// Constants there that bound nothing that a client does, each with its reason.
+/// Constants in these sources that bound nothing that clients do, each with its reason.
 const OTHERS: [(&str, &str); 17] = [
     ("UNDECIDED_MAX", "follows from the preface of HTTP/2"),
     ("POLLS_BEFORE_CUT", "polls of a task that is cut"),
@@ -56,7 +56,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// A row of the page: its default and its last cell.
+/// A row of the page: its default, and the setting or constant in its last cell.
 struct Row {
     default: String,
     knob: String,
@@ -113,7 +113,8 @@ fn collect(path: &Path, files: &mut Vec<std::path::PathBuf>) {
     }
 }
 
-/// Whether a constant of this name and file bounds something: all of `limits.rs`, and what is called so elsewhere.
+/// Whether a constant bounds something: all of `http/server/limits.rs`, and elsewhere by the words
+/// of its name.
 fn is_limit(constant: &Constant) -> bool {
     let words = [
         "MAX", "LEAST", "MOST", "ONCE", "KEPT", "TIMEOUT", "GRACE", "WAIT", "PAUSE", "LIMIT",
@@ -125,7 +126,7 @@ fn is_limit(constant: &Constant) -> bool {
             .contains(&constant.name.as_str())
 }
 
-/// What a table says of `Duration::from_millis(250)`, `64 * 1024` or `1_000`.
+/// Returns the table's wording of `Duration::from_millis(250)`, `64 * 1024` or `1_000`.
 fn in_words(value: &str) -> Option<String> {
     let number = |text: &str| -> Option<u64> {
         text.split('*').map(|factor| factor.trim().replace('_', "").parse::<u64>().ok()).product()
@@ -157,7 +158,8 @@ fn every_setting_that_bounds_clients_has_a_row_with_its_default() {
                 "docs/limits.md has no row for --{}",
                 setting.flag
             ),
-            // The default says for which names it is open, and the setting that there are no more.
+            // The row lists what the host always allows. The setting adds names; it has none by
+            // default.
             Some(_) if setting.flag == "internal-hosts" => {}
             Some(row) => assert_eq!(row.default, setting.default, "--{}", setting.flag),
         }
@@ -207,7 +209,7 @@ fn every_constant_that_bounds_clients_has_a_row_with_its_value() {
 }
 
 #[test]
-fn no_row_is_of_a_limit_that_is_gone() {
+fn every_row_is_of_an_existing_limit() {
     let flags: BTreeSet<String> =
         lameduck::SETTINGS.iter().map(|setting| format!("`--{}`", setting.flag)).collect();
     let constants: BTreeSet<String> = constants()
@@ -223,7 +225,7 @@ fn no_row_is_of_a_limit_that_is_gone() {
 }
 
 #[test]
-fn the_reader_of_values_reads_what_it_should() {
+fn the_value_parser_knows_every_form() {
     assert_eq!(in_words("Duration::from_millis(250)").as_deref(), Some("250 ms"));
     assert_eq!(in_words("Duration::from_secs(1)").as_deref(), Some("1 s"));
     assert_eq!(in_words("1024 * 1024").as_deref(), Some("1,048,576"));

@@ -1,4 +1,4 @@
-//! What the repository says about itself: the documents, the layers, the names.
+//! Tests of the repository itself: the documents, the layers, the names.
 
 mod architecture;
 mod circles;

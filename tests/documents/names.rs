@@ -1,7 +1,7 @@
-//! Private names that were given up for the field's own words, and do not come back.
+//! Private names that were replaced by standard words must not return.
 //!
-//! Comments and texts are free to use a word like `deadlines`; code and file names are not. A word
-//! that is right elsewhere is barred only where it was wrong.
+//! Comments and texts may use a word such as `deadlines`; identifiers and file names may not. A
+//! word that is right elsewhere is barred only where it was wrong.
 
 use std::{
     collections::BTreeSet,
@@ -12,7 +12,7 @@ use std::{
 const CODE: [&str; 8] =
     ["src", "bin", "sim/src", "sim/tests", "soak/src", "fuzz/src", "examples", "tests"];
 
-/// Names that are nowhere.
+/// Names that are barred everywhere.
 const GONE: &str = "
     Admitted Audience BegunHandling Berth Board Bell Called Calendar Caller Company
     ConnectionTally Conversation Course Crew Cutter Deed DeepSocket DescriptorReserve Direct
@@ -30,7 +30,7 @@ const GONE: &str = "
     with_guests work_and_stay
 ";
 
-/// Names that are gone from these folders, and right elsewhere.
+/// Names that are barred in these folders and right elsewhere.
 const GONE_FROM: &[(&str, &str)] = &[
     (
         "src/http",
@@ -44,7 +44,7 @@ const GONE_FROM: &[(&str, &str)] = &[
     ("sim/src", "Ask Asked Completion End Heard Play Seat Tower clingers lurk rush"),
 ];
 
-/// Modules and files of the old layout: their names, and the folders where they were.
+/// Modules and files of the old layout, with the folders in which their names are barred.
 const FILES_GONE: &[(&str, &str)] = &[
     (
         "src",
@@ -61,7 +61,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The Rust files below a folder.
+/// Returns the Rust files below a folder.
 fn files(folder: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![root().join(folder)];
@@ -78,7 +78,7 @@ fn files(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The words of the code, without comments and texts.
+/// Returns the words of the code, without comments and string literals.
 fn words(path: &Path) -> BTreeSet<String> {
     let code = fs::read_to_string(path).expect("a source");
     let mut words = BTreeSet::new();
@@ -109,7 +109,7 @@ fn assert_gone(folder: &str, names: &str) {
 }
 
 #[test]
-fn names_that_were_given_up_do_not_come_back() {
+fn abandoned_names_do_not_return() {
     for folder in CODE {
         assert_gone(folder, GONE);
     }
@@ -119,7 +119,7 @@ fn names_that_were_given_up_do_not_come_back() {
 }
 
 #[test]
-fn files_that_were_renamed_do_not_come_back() {
+fn abandoned_file_names_do_not_return() {
     for (folder, names) in FILES_GONE {
         for path in files(folder) {
             let stem =
@@ -137,7 +137,7 @@ fn files_that_were_renamed_do_not_come_back() {
 }
 
 #[test]
-fn the_reader_of_names_reads_what_it_should() {
+fn the_name_parser_skips_comments_and_strings() {
     assert!(words(&root().join("tests/documents/names.rs")).contains("is_of_a_word"));
     assert!(
         !words(&root().join("tests/documents/names.rs")).contains("wrong"),

@@ -1,5 +1,4 @@
-//! From a promise to its tests in one step: `tests/README.md` has the modules whose headers name
-//! it.
+//! Checks that `tests/README.md` lists, for each promise, the modules whose headers name it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The promises; letters are their parts.
+/// The promises, each with the letters of its parts.
 const PROMISES: [(u8, &str); 17] = [
     (1, ""),
     (2, "ab"),
@@ -28,7 +27,7 @@ const PROMISES: [(u8, &str); 17] = [
     (17, ""),
 ];
 
-/// The folders of tests, and what their modules are called by `cargo test --test`.
+/// The folders of tests, each with the prefix of its modules in `cargo test`.
 const TESTS: [(&str, &str); 5] = [
     ("tests/core", "core"),
     ("tests/host", "host"),
@@ -41,7 +40,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The Rust files below a folder, in order.
+/// Returns the Rust files below a folder, in order.
 fn files(folder: &Path) -> BTreeSet<PathBuf> {
     let mut files = BTreeSet::new();
     for entry in fs::read_dir(folder).expect("a folder of tests") {
@@ -55,7 +54,7 @@ fn files(folder: &Path) -> BTreeSet<PathBuf> {
     files
 }
 
-/// The promises that a module's header names before its colon: `//! P4, P5b: …`.
+/// Returns the promises that a module's header names before its colon: `//! P4, P5b: …`.
 fn promises_of(path: &Path) -> Vec<(u8, String)> {
     let code = fs::read_to_string(path).expect("a test");
     let header = code.lines().next().and_then(|line| line.strip_prefix("//! P"));
@@ -74,7 +73,7 @@ fn promises_of(path: &Path) -> Vec<(u8, String)> {
     named.split(", ").map(|id| part(id.trim_start_matches('P'))).collect()
 }
 
-/// The rows of the table: a promise, and the modules that name it.
+/// Returns the rows of the table: each promise with the modules that name it.
 fn rows() -> String {
     let mut tests: BTreeMap<(u8, String), Vec<String>> = BTreeMap::new();
     for (folder, binary) in TESTS {
@@ -101,7 +100,7 @@ fn rows() -> String {
 }
 
 #[test]
-fn the_table_has_the_tests_of_each_promise() {
+fn the_table_lists_the_tests_of_each_promise() {
     let page = fs::read_to_string(root().join("tests/README.md")).expect("the page");
     let table = page.rsplit("|---|---|\n").next().expect("the table");
     let rows = rows();

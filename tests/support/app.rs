@@ -1,5 +1,5 @@
-//! The host in this process: on real sockets, on a runtime of its own, with signals by hand and without a watchdog, which
-//! would end the test with it.
+//! The host in the test's own process, on real sockets and a runtime of its own. The test sends the
+//! signals. There is no watchdog, because it would end the test process.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -22,7 +22,7 @@ use std::{
 };
 use tokio::{runtime::Handle, sync::mpsc as tokio_mpsc};
 
-/// A plan for tests: short, and with room for a slow machine.
+/// A plan for tests: short, but with tolerance for a slow machine.
 pub(crate) const fn quick_plan() -> Plan {
     Plan::new()
         .start(Duration::from_secs(10))
@@ -44,7 +44,7 @@ pub(crate) fn builder() -> Builder {
     Host::builder(settings())
 }
 
-/// A host that runs.
+/// A running host.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) main: SocketAddr,
@@ -57,11 +57,11 @@ pub(crate) struct App {
 /// How the host gets its workers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Workers {
-    /// One, a task of a runtime with two threads: as `Host::run` does it.
+    /// One worker, a task on a runtime with two threads, as in `Host::run`.
     Task,
-    /// One, a task of a runtime with one thread.
+    /// One worker, a task on a runtime with one thread.
     OneThread,
-    /// So many, a thread each: as `lameduck::run` does it.
+    /// This number of workers, each on its own thread, as in `lameduck::run`.
     Threads(usize),
 }
 
@@ -73,18 +73,18 @@ impl App {
 
     pub(crate) fn start_on<S: HttpService>(host: Host<S>, workers: Workers) -> Self {
         let app = Self::spawn(host, workers);
-        // Bound is not yet listening.
+        // A bound socket does not listen yet.
         until("the internal server", || wire::Client::try_connect(app.internal).ok());
         until("the start", || (wire::get(app.internal, "/startupz").status == 200).then_some(()));
         app
     }
 
-    /// Starts a host and waits until its internal server answers.
+    /// Starts a host and returns once both its addresses are bound.
     pub(crate) fn spawn<S: HttpService>(host: Host<S>, workers: Workers) -> Self {
         Self::spawn_by(host, workers, |clock| clock)
     }
 
-    /// The same, by the clock that `clock` makes of the real one.
+    /// Like `spawn`, with the clock that `clock` returns for the real one.
     pub(crate) fn spawn_by<S, C>(
         host: Host<S>,
         workers: Workers,
@@ -125,7 +125,7 @@ impl App {
                 })
                 .await
             });
-            // A hook that blocks must not hold the test.
+            // A blocked hook must not delay the test.
             runtime.shutdown_background();
             let _ = reported.send(lived);
         });
@@ -155,18 +155,18 @@ impl App {
         self.signals.send(signal).unwrap();
     }
 
-    /// Asks for the stop by code.
+    /// Requests the stop through the handle.
     pub(crate) fn stop(&self) {
         self.stop.stop();
     }
 
-    /// Waits until it is over.
+    /// Waits for the end of the run and returns its report.
     #[track_caller]
     pub(crate) fn report(&self) -> Report {
         self.report.recv_timeout(PATIENCE).expect("it does not end")
     }
 
-    /// Asks for the stop and waits until it is over.
+    /// Requests the stop, waits for the end of the run and returns its report.
     #[track_caller]
     pub(crate) fn end(&self) -> Report {
         self.stop();
@@ -174,7 +174,7 @@ impl App {
     }
 }
 
-/// The system's network; it tells what it bound.
+/// The system's network, which also sends each bound address to the test.
 #[derive(Debug)]
 struct Telling {
     network: OsNetwork,
@@ -199,7 +199,7 @@ impl Network for Telling {
     }
 }
 
-/// Signals that a test sends.
+/// Signals that the test sends.
 #[derive(Debug)]
 struct ByHand(tokio_mpsc::UnboundedReceiver<Signal>);
 
@@ -212,7 +212,7 @@ impl SignalSource for ByHand {
     }
 }
 
-/// Rooms whose watchdog stays asleep.
+/// A spawner that ignores the watchdog.
 #[derive(Debug)]
 enum Quiet {
     Tasks(CurrentRuntime),

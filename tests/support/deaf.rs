@@ -1,5 +1,5 @@
-//! A client that hears nothing for a while, as one far away: what is sent to it arrives with a TTL that is not good enough. Anybody
-//! may ask for that; a filter would take a privilege.
+//! A client that discards received packets for a while, as if it was far away. It requires a TTL
+//! that no packet here has. This socket option needs no privilege; a packet filter would.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 sockopt_impl!(MinTtl, SetOnly, libc::IPPROTO_IP, libc::IP_MINTTL, i32);
 sockopt_impl!(MinHopCount, SetOnly, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, i32);
 
-/// Its SYN has arrived, and it has not heard the answer.
+/// Connects without blocking. The SYN has arrived, and the client discards the SYN-ACK.
 pub(crate) fn connect(address: SocketAddr) -> Socket {
     let client = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     hear_from(&client, 255);
@@ -20,7 +20,8 @@ pub(crate) fn connect(address: SocketAddr) -> Socket {
     client
 }
 
-/// From now on it hears: of the handshake, what the listener's side sends again a second after the first.
+/// From now on the client accepts packets. The kernel of the server sends the SYN-ACK again one
+/// second after the first.
 pub(crate) fn hear(client: &Socket) {
     hear_from(client, 0);
 }

@@ -1,4 +1,4 @@
-//! An HTTP/2 client that sees frames: GOAWAY, RST_STREAM and the end of a stream are different things to it (RFC 9113).
+//! An HTTP/2 client that distinguishes GOAWAY, RST_STREAM and the end of a stream (RFC 9113).
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -32,7 +32,7 @@ pub(crate) struct Frame {
     pub(crate) payload: Vec<u8>,
 }
 
-/// Of a long payload only its length: a failed test is read.
+/// Prints only the length of a long payload, to keep a failure readable.
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, flags, stream, payload } = self;
@@ -50,13 +50,13 @@ impl Frame {
         (self.kind == DATA || self.kind == HEADERS) && self.flags & END_STREAM != 0
     }
 
-    /// A GOAWAY's last stream.
+    /// Returns the last stream id of a GOAWAY.
     pub(crate) fn last_stream(&self) -> u32 {
         u32::from_be_bytes(self.payload[..4].try_into().unwrap()) & 0x7fff_ffff
     }
 }
 
-/// The bytes of a frame.
+/// Encodes a frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut bytes = vec![a, b, c, kind, flags];
@@ -65,12 +65,12 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes
 }
 
-/// One connection. It acknowledges settings and answers pings, as a client must.
+/// One connection. It acknowledges SETTINGS and PING frames, as a client must.
 #[derive(Debug)]
 pub(crate) struct Http2 {
     stream: TcpStream,
     next_stream: u32,
-    /// All frames that came, in order.
+    /// All frames received, in order.
     pub(crate) seen: Vec<Frame>,
 }
 
@@ -85,24 +85,25 @@ impl Http2 {
         me
     }
 
-    /// Asks with GET; the stream's id.
+    /// Sends a GET request. Returns the id of its stream.
     pub(crate) fn get(&mut self, path: &str) -> u32 {
         self.ask(&[0x82], "localhost", path)
     }
 
-    /// Asks with GET and this `:authority`.
+    /// Sends a GET request with this `:authority`.
     pub(crate) fn get_from(&mut self, authority: &str, path: &str) -> u32 {
         self.ask(&[0x82], authority, path)
     }
 
-    /// Asks with HEAD.
+    /// Sends a HEAD request.
     pub(crate) fn ask_head(&mut self, path: &str) -> u32 {
         self.ask(b"\x02\x04HEAD", "localhost", path)
     }
 
     fn ask(&mut self, method: &[u8], authority: &str, path: &str) -> u32 {
         let stream = self.take_stream();
-        // RFC 7541: `:method: GET` and `:scheme: http` by their index, `:path` and `:authority` as literals without indexing.
+        // RFC 7541: `:method: GET` and `:scheme: http` by their indexes, `:path` and `:authority`
+        // as literals without indexing.
         let mut block = method.to_vec();
         block.extend_from_slice(&[0x86, 0x04, u8::try_from(path.len()).unwrap()]);
         block.extend_from_slice(path.as_bytes());
@@ -112,7 +113,7 @@ impl Http2 {
         stream
     }
 
-    /// Windows of 1 GiB, and a socket that takes little: what is sent stays at the sender.
+    /// Grants windows of 1 GiB and shrinks the receive buffer, so that data stays at the sender.
     pub(crate) fn read_nothing(&mut self) {
         socket2::SockRef::from(&self.stream).set_recv_buffer_size(64 * 1024).unwrap();
         let window = (1_u32 << 30).to_be_bytes();
@@ -121,19 +122,19 @@ impl Http2 {
         self.send(WINDOW_UPDATE, 0, 0, &window);
     }
 
-    /// A socket that takes much again.
+    /// Enlarges the receive buffer again.
     pub(crate) fn read_again(&self) {
         socket2::SockRef::from(&self.stream).set_recv_buffer_size(1 << 20).unwrap();
     }
 
-    /// The id of the next stream, which is taken by the call.
+    /// Returns the id of the next stream and reserves it.
     pub(crate) const fn take_stream(&mut self) -> u32 {
         let stream = self.next_stream;
         self.next_stream += 2;
         stream
     }
 
-    /// Sends bytes unless the peer takes no more for this long.
+    /// Sends bytes. Fails if the peer takes none for this long.
     pub(crate) fn try_send(
         &mut self,
         bytes: &[u8],
@@ -147,14 +148,14 @@ impl Http2 {
         self.stream.write_all(&frame(kind, flags, stream, payload)).unwrap();
     }
 
-    /// Asks whether the peer is there; it may be gone.
+    /// Sends a PING. The peer may be gone.
     pub(crate) fn ping(&mut self) {
         let _ = self.stream.write_all(&[
             0, 0, 8, PING, 0, 0, 0, 0, 0, b's', b't', b'i', b'l', b'l', b' ', b'u', b'p',
         ]);
     }
 
-    /// The next frame; `None` at the end of the connection.
+    /// Returns the next frame, or `None` at the end of the connection.
     pub(crate) fn next(&mut self) -> Option<Frame> {
         let mut header = [0; 9];
         if !self.read(&mut header) {
@@ -169,7 +170,7 @@ impl Http2 {
         let stream = u32::from_be_bytes(header[5..].try_into().unwrap()) & 0x7fff_ffff;
         let frame = Frame { kind: header[3], flags: header[4], stream, payload };
         if frame.flags & ACK == 0 {
-            // A peer that closed already does not mind.
+            // The peer may have closed already.
             match frame.kind {
                 SETTINGS => self.send_if_open(SETTINGS, &[]),
                 PING => self.send_if_open(PING, &frame.payload),
@@ -180,7 +181,7 @@ impl Http2 {
         Some(frame)
     }
 
-    /// Reads on until such a frame came, or fails with all that came instead.
+    /// Reads until a frame matches, or panics with all received frames.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, what: &str, is_it: impl Fn(&Frame) -> bool) -> Frame {
         if let Some(frame) = self.seen.iter().find(|frame| is_it(frame)) {
@@ -195,7 +196,7 @@ impl Http2 {
         }
     }
 
-    /// The whole body of a stream that must end well.
+    /// Returns the whole body of a stream, which must end with END_STREAM.
     #[track_caller]
     pub(crate) fn body(&mut self, stream: u32) -> String {
         self.wait_for("the end of a stream", |frame| frame.stream == stream && frame.ends_stream());

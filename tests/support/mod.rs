@@ -1,5 +1,5 @@
-//! What the tests on real sockets share: the real process ([`service`]), the host in this process ([`app`]), clients that
-//! speak bytes ([`wire`], [`frames`]), and waiting with a bound.
+//! Shared by the tests on real sockets: the real process ([`service`]), the host in the test's
+//! process ([`app`]), raw clients ([`wire`], [`frames`]), and bounded waits.
 
 #![allow(dead_code, reason = "every test file takes what it needs")]
 #![allow(unused_imports, reason = "every test file takes what it needs")]
@@ -18,14 +18,14 @@ pub(crate) use wire::{Answer, Client, End, get};
 
 use std::time::{Duration, Instant};
 
-/// A file of the repository, whichever package this test belongs to.
+/// Returns the path of a file of the repository, from any package.
 pub(crate) fn repository(path: &str) -> std::path::PathBuf {
     let package = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = package.ancestors().find(|folder| folder.join("Cargo.lock").exists());
     root.unwrap_or(package).join(path)
 }
 
-/// The longest that anything here is waited for. Generous: a test that reaches it has failed.
+/// The longest wait of a test. It is generous: a test that reaches it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 #[expect(clippy::disallowed_methods, reason = "these tests live in real time")]
@@ -33,13 +33,13 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// A handler's own wait.
+/// A pause inside a handler.
 #[expect(clippy::disallowed_methods, reason = "these tests live in real time")]
 pub(crate) async fn pause(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
 
-/// Blocks the thread it is called on, as a bad handler or hook does; also the tick of [`until`].
+/// Blocks the calling thread, as a bad handler or hook does. It is also the tick of [`until`].
 #[expect(
     clippy::disallowed_methods,
     reason = "blocking is what is tested, or the pause between two looks"
@@ -48,7 +48,7 @@ pub(crate) fn block(span: Duration) {
     std::thread::sleep(span);
 }
 
-/// Runs `work` on a thread of its own; `join` the result.
+/// Runs `work` on a thread of its own. `join` returns the result.
 #[expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 pub(crate) fn aside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
@@ -56,7 +56,7 @@ pub(crate) fn aside<T: Send + 'static>(
     std::thread::Builder::new().spawn(work).unwrap()
 }
 
-/// Looks until there is something to see, or fails with `what`.
+/// Polls until `look` returns a value, or fails with `what`.
 #[track_caller]
 pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begin = now();
@@ -69,13 +69,13 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Looks until it holds, or fails with `what`.
+/// Polls until `holds` is true, or fails with `what`.
 #[track_caller]
 pub(crate) fn until_holds(what: &str, mut holds: impl FnMut() -> bool) {
     until(what, || holds().then_some(()));
 }
 
-/// A path in the temporary directory that no other test has.
+/// Returns a path in the temporary directory that no other test uses.
 pub(crate) fn scratch_path(name: &str) -> std::path::PathBuf {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -83,7 +83,8 @@ pub(crate) fn scratch_path(name: &str) -> std::path::PathBuf {
     std::env::temp_dir().join(format!("lameduck-{}-{number}-{name}", std::process::id()))
 }
 
-/// Whether a tool is there that not every machine has. In CI it must be; elsewhere its absence is said.
+/// Whether a tool that not every machine has is installed. In CI it must be; elsewhere its absence
+/// is printed.
 #[expect(clippy::print_stderr, clippy::disallowed_macros, reason = "for whoever runs the tests")]
 pub(crate) fn is_at_hand(tool: &str, found: bool) -> bool {
     if !found {

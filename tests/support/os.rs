@@ -1,4 +1,4 @@
-//! What tests of `os` share, in this process and in children.
+//! Shared by the tests of `os`, in this process and in child processes.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-/// Fails instead of hanging.
+/// Awaits `future` for at most 20 seconds.
 #[expect(clippy::disallowed_methods, reason = "the bound of a test on real sockets is real time")]
 pub(crate) async fn bounded<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), future)
@@ -45,7 +45,7 @@ pub(crate) fn tcp(address: &Address) -> SocketAddr {
     address.tcp().expect("a TCP address")
 }
 
-/// A directory that goes away with the test.
+/// A directory that is removed after the test.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {

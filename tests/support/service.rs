@@ -1,4 +1,5 @@
-//! The real process: started on ports that the system chooses, read by its log, killed when the test is over.
+//! The real process: started on ports that the system chooses, observed through its log, killed at
+//! the end of the test.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -22,19 +23,19 @@ pub(crate) struct Service {
     log: Arc<Mutex<Vec<Value>>>,
 }
 
-/// The binary, which only the package that builds it can name.
+/// The path of the binary. Only the package that builds it knows it.
 pub(crate) fn binary() -> &'static str {
     let path: Option<&str> = option_env!("CARGO_BIN_EXE_lameduck");
     path.expect("tests of the binary are in tests/process")
 }
 
-/// The binary, with nothing of this environment that it would read.
+/// The command of the binary, without the settings of this process's environment.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(binary());
     for setting in lameduck::SETTINGS {
         command.env_remove(setting.variable);
     }
-    // Nor of the service manager that may have started the tests.
+    // The tests may run under a service manager, so remove its variables, too.
     for variable in [
         "NOTIFY_SOCKET",
         "WATCHDOG_USEC",
@@ -53,7 +54,7 @@ pub(crate) fn command() -> Command {
     command
 }
 
-/// Flags that every test wants: ports by the system, a log to read, no grace period in the way.
+/// Flags of every test: ports that the system chooses, a JSON log, no check of the grace period.
 pub(crate) const ANYWHERE: [&str; 6] = [
     "--addr=127.0.0.1:0",
     "--internal-addr=127.0.0.1:0",
@@ -64,14 +65,14 @@ pub(crate) const ANYWHERE: [&str; 6] = [
 ];
 
 impl Service {
-    /// Starts it with these flags more, and waits until it serves.
+    /// Starts the service with these additional flags, and waits until it serves.
     pub(crate) fn start(flags: &[&str]) -> Self {
         let service = Self::spawn(flags);
         service.wait_for_phase("serving");
         service
     }
 
-    /// Starts it with these flags more, and waits until it is bound.
+    /// Starts the service with these additional flags, and waits until it is bound.
     pub(crate) fn spawn(flags: &[&str]) -> Self {
         Self::watch(command().args(ANYWHERE).args(flags))
     }
@@ -93,7 +94,7 @@ impl Service {
         service
     }
 
-    /// Starts a command that may end before it is bound.
+    /// Starts a command that may exit before it is bound.
     pub(crate) fn launch(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -117,7 +118,7 @@ impl Service {
         kill_process(self.pid(), signal).unwrap();
     }
 
-    /// Asks for the stop like a platform does, and waits until it is heard.
+    /// Sends SIGTERM, and waits for the lame duck phase.
     pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
         self.wait_for_phase("lame_duck");
@@ -135,17 +136,17 @@ impl Service {
         serde_json::from_str(&self.probe("/status").body()).unwrap()
     }
 
-    /// Waits until so many requests are in flight.
+    /// Waits until `count` requests are in flight.
     pub(crate) fn wait_for_in_flight(&self, count: u64) {
         until("requests in flight", || (self.status()["in_flight"] == count).then_some(()));
     }
 
-    /// All lines so far. One that is not JSON is a string.
+    /// Returns all lines of the log until now. A line that is not JSON is a string.
     pub(crate) fn lines(&self) -> Vec<Value> {
         self.log.lock().unwrap().clone()
     }
 
-    /// The phases it logged, in order.
+    /// Returns the phases in the log, in order.
     pub(crate) fn phases(&self) -> Vec<String> {
         let phases = self
             .lines()
@@ -168,7 +169,7 @@ impl Service {
         })
     }
 
-    /// Waits for its end, and for the end of its log; its exit code.
+    /// Waits for the exit and for the end of the log. Returns the exit code.
     #[track_caller]
     pub(crate) fn exit_code(&mut self) -> i32 {
         let code = wait(&mut self.child).expect("a signal killed it");
@@ -176,14 +177,14 @@ impl Service {
         code
     }
 
-    /// Waits for its end; its exit code and how long that took from `begin`.
+    /// Waits for the exit. Returns the exit code and the time since `begin`.
     #[track_caller]
     pub(crate) fn exit_code_since(&mut self, begin: Instant) -> (i32, Duration) {
         let code = self.exit_code();
         (code, begin.elapsed())
     }
 
-    /// The report, once it has exited.
+    /// Returns the report. The process must have exited.
     #[track_caller]
     pub(crate) fn report(&self) -> Value {
         let line = self
@@ -199,7 +200,7 @@ impl Service {
     }
 }
 
-/// The two phases before a stop have no time since it.
+/// The two phases before a stop have no `since_stop_ms`.
 fn is_early(line: &Value) -> bool {
     line.get("in_flight").is_some() && (line["phase"] == "starting" || line["phase"] == "serving")
 }
@@ -210,13 +211,14 @@ impl Drop for Service {
     }
 }
 
-/// Kills it if it still runs.
+/// Kills the child if it still runs.
 pub(crate) fn end(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
 }
 
-/// The exit code; `None` if a signal killed it. Fails if it does not end.
+/// Waits for the exit. Returns the exit code, or `None` after a signal. Panics if the child does
+/// not exit in time.
 #[track_caller]
 pub(crate) fn wait(child: &mut Child) -> Option<i32> {
     let begin = now();
@@ -232,7 +234,7 @@ pub(crate) fn wait(child: &mut Child) -> Option<i32> {
     }
 }
 
-/// What a process that ends by itself said.
+/// The result of a process that ends without a stop request.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -241,7 +243,7 @@ pub(crate) struct Ended {
     pub(crate) took: Duration,
 }
 
-/// Runs a command that should end by itself.
+/// Runs a command that ends without a stop request.
 #[track_caller]
 pub(crate) fn run_to_end(command: &mut Command) -> Ended {
     let begin = now();

@@ -1,4 +1,4 @@
-//! An HTTP/1 client that sees bytes: a close, a reset and an answer that is not whole are different things to it.
+//! An HTTP/1 client that distinguishes a close, a reset and an incomplete response.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -15,21 +15,21 @@ pub(crate) struct Client {
     unread: Vec<u8>,
 }
 
-/// An answer that came whole.
+/// A complete response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// Names in lower case.
+    /// Names are in lower case.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) bytes: Vec<u8>,
 }
 
-/// How a connection ended before the answer was whole.
+/// How a connection ended before the response was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// A FIN before the first byte of an answer.
+    /// A FIN before the first byte of a response.
     Closed,
-    /// A FIN inside an answer whose length says that more must come.
+    /// A FIN inside a response whose length requires more bytes.
     ClosedEarly,
     /// A reset.
     Reset,
@@ -44,7 +44,7 @@ impl Answer {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
-    /// Whether it is the last on its connection.
+    /// Whether the response announces the close of its connection.
     pub(crate) fn says_close(&self) -> bool {
         self.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
     }
@@ -63,12 +63,12 @@ impl Client {
         Ok(Self { stream, unread: Vec::new() })
     }
 
-    /// Sends bytes; whether the kernel took them.
+    /// Sends bytes. Fails if the kernel does not take them.
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref())
     }
 
-    /// Sends bytes unless the peer takes no more for this long.
+    /// Sends bytes. Fails if the peer takes none for this long.
     pub(crate) fn try_send_within(
         &mut self,
         bytes: &[u8],
@@ -78,7 +78,7 @@ impl Client {
         self.stream.write_all(bytes)
     }
 
-    /// A socket that takes little: what is sent stays at the sender.
+    /// Shrinks the receive buffer, so that data stays at the sender.
     pub(crate) fn read_nothing(&self) {
         socket2::SockRef::from(&self.stream).set_recv_buffer_size(64 * 1024).unwrap();
     }
@@ -87,7 +87,7 @@ impl Client {
         self.try_send(bytes).unwrap();
     }
 
-    /// Sends a GET that leaves the connection open.
+    /// Sends a GET request that keeps the connection open.
     pub(crate) fn send_get(&mut self, path: &str) {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"));
     }
@@ -102,7 +102,7 @@ impl Client {
         self.stream.local_addr().unwrap()
     }
 
-    /// Ends the connection with a reset.
+    /// Closes the connection with a reset.
     pub(crate) fn reset(self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
     }
@@ -111,7 +111,7 @@ impl Client {
         self.stream.shutdown(std::net::Shutdown::Write).unwrap();
     }
 
-    /// The next answer, which must come whole.
+    /// Returns the next response, which must be complete.
     #[track_caller]
     pub(crate) fn answer(&mut self) -> Answer {
         match self.try_answer() {
@@ -122,7 +122,7 @@ impl Client {
         }
     }
 
-    /// The head of the next answer; its body stays unread.
+    /// Returns the head of the next response. Its body stays unread.
     pub(crate) fn head(&mut self) -> Result<Answer, End> {
         loop {
             if let Some(end) = find(&self.unread, b"\r\n\r\n") {
@@ -135,7 +135,7 @@ impl Client {
         }
     }
 
-    /// The next answer, or how the connection ended before it was whole.
+    /// Returns the next response, or how the connection ended before it was complete.
     pub(crate) fn try_answer(&mut self) -> Result<Answer, End> {
         let mut answer = self.head()?;
         let chunked = answer.header("transfer-encoding").is_some_and(|value| value == "chunked");
@@ -148,7 +148,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// How the connection ends, once all that comes was read.
+    /// Reads everything, and returns how the connection ended.
     pub(crate) fn end(&mut self) -> End {
         loop {
             match self.read_more() {
@@ -159,7 +159,7 @@ impl Client {
         }
     }
 
-    /// Waits for exactly these many bytes, whatever they are.
+    /// Reads exactly `length` bytes, whatever they are.
     pub(crate) fn exactly(&mut self, length: usize) -> Result<Vec<u8>, End> {
         while self.unread.len() < length {
             if self.read_more()? == 0 {
@@ -174,7 +174,7 @@ impl Client {
         Ok(std::mem::take(&mut self.unread))
     }
 
-    /// One chunk; empty for the last.
+    /// Reads one chunk. The last one is empty.
     pub(crate) fn chunk(&mut self) -> Result<Vec<u8>, End> {
         let line = loop {
             if let Some(end) = find(&self.unread, b"\r\n") {
@@ -209,7 +209,8 @@ impl Client {
                 self.unread.extend_from_slice(&buffer[..read]);
                 Ok(read)
             }
-            // A process that was stopped and goes on: a read with a timeout is not begun again by the kernel, `signal(7)`.
+            // The process was stopped and continued. The kernel does not restart a read that has a
+            // timeout (`signal(7)`).
             Err(error) if error.kind() == ErrorKind::Interrupted => self.read_more(),
             Err(error)
                 if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) =>
@@ -220,7 +221,7 @@ impl Client {
         }
     }
 
-    /// Whether nothing comes for this long.
+    /// Whether nothing arrives for `span`.
     pub(crate) fn is_silent_for(&mut self, span: std::time::Duration) -> bool {
         self.stream.set_read_timeout(Some(span)).unwrap();
         let mut buffer = [0; 1024];
@@ -236,7 +237,7 @@ impl Client {
     }
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a new connection.
 #[track_caller]
 pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
     request(
@@ -245,7 +246,7 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
     )
 }
 
-/// Any bytes on a connection of their own; the answer.
+/// Sends any bytes on a new connection. Returns the response.
 #[track_caller]
 pub(crate) fn request(address: SocketAddr, bytes: &str) -> Answer {
     let mut client = Client::connect(address);

@@ -1,5 +1,5 @@
-//! The command line: every setting is a flag of the library; only what concerns the binary itself
-//! is added here.
+//! The command line. The library defines a flag for every setting; this module adds those of the
+//! binary.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
 use lameduck::{
@@ -21,7 +21,7 @@ pub(crate) struct Args {
     pub(crate) mode: Mode,
     /// How log lines look.
     pub(crate) log_format: LogFormat,
-    /// A filter in the syntax of `RUST_LOG`, if one was given as a flag.
+    /// A filter in the syntax of `RUST_LOG`, if the flag was given.
     pub(crate) log_level: Option<String>,
 }
 

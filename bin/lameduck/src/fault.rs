@@ -1,4 +1,4 @@
-//! `--drill=FAULT`: what goes wrong, to practise the exit codes.
+//! `--drill=FAULT`: adds a fault, to practise the exit codes.
 
 use crate::args::Fault;
 use lameduck::{BackgroundTask, Builder, Hook};

@@ -1,4 +1,5 @@
-//! The reference service: hello world on a lameduck host. Read it top to bottom: it is the life of a process.
+//! The reference service: hello world on a lameduck host. From top to bottom, `main` is the
+//! lifetime of a process.
 
 mod args;
 mod fault;
@@ -14,10 +15,10 @@ use lameduck::{
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // From now on no signal is lost, though the handlers are not in place yet.
+    // From now on no signal is lost, although the handlers are not yet installed.
     block_signals();
 
-    // What was asked for: flags over environment over defaults.
+    // Flags override the environment, which overrides the defaults.
     let args = match Args::from_process() {
         Ok(args) => args,
         Err(error) => return refuse(error),
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         return print_plan(&args.settings);
     }
 
-    // A log that nobody can hold up.
+    // A log whose reader cannot block the process.
     let log = match logging::install(args.log_format, args.log_level.as_deref()) {
         Ok(log) => log,
         Err(error) => {
@@ -42,8 +43,8 @@ fn main() -> ExitCode {
         }
     };
 
-    // The life: starting, serving, lame duck, draining, cancelling, cleaning up, stopped; then the exit, with a code that
-    // tells how it went.
+    // Runs all phases: starting, serving, lame duck, draining, cancelling, cleaning up, stopped.
+    // Then exits with the code of the report.
     let service = Service::new(&args.settings.app_version, args.routes);
     let fault = args.fault;
     let builder = fault::inject(Host::builder(args.settings).systemd(), fault);
@@ -72,7 +73,8 @@ fn refuse(error: ArgsError) -> ExitCode {
             if error.use_stderr() {
                 write_stderr_line(error.render().to_string().trim_end());
             } else {
-                // `--help` and `--version` come this way too. A reader that is gone is no error.
+                // clap also returns `--help` and `--version` as errors. A closed standard output is
+                // no error.
                 let _ = error.print();
             }
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
