@@ -2,6 +2,7 @@
 
 mod architecture;
 mod circles;
+mod from_axum_serve;
 mod limits;
 mod names;
 mod promises;

@@ -6,12 +6,13 @@
 //! answer or the exit, and none is longer than [`PATIENCE`].
 #![expect(clippy::disallowed_methods, reason = "a test of a process lives in real time")]
 
+use crate::support::scratch_path;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::{future::Future, path::PathBuf, process::Stdio, time::Duration};
+use std::{future::Future, path::Path, path::PathBuf, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
     process::{Child, ChildStderr, Command},
     time::timeout,
 };
@@ -182,6 +183,45 @@ async fn tower_stack_gives_ids_limits_compression_and_a_deadline_per_route() {
         (&report["requests"]["finished"], &report["requests"]["timed_out"]),
         (&5.into(), &1.into())
     );
+}
+
+/// It logs nothing, so its addresses are paths and not ports.
+#[tokio::test]
+async fn the_service_from_axum_serve_serves_as_a_lame_duck_and_exits_with_its_report() {
+    let (main, internal) = (scratch_path("main"), scratch_path("internal"));
+    let mut child = Command::new(executable("from_axum_serve"))
+        .env_clear()
+        .env("APP_ADDR", format!("unix:{}", main.display()))
+        .env("INTERNAL_ADDR", format!("unix:{}", internal.display()))
+        .env("SHUTDOWN_LAME_DUCK", "600ms")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the example starts");
+    let get = async |path: &str, at: &Path| loop {
+        let Ok(mut client) = UnixStream::connect(at).await else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).await.expect("a request");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("an answer");
+        return answer;
+    };
+    let answer = in_time("the start", get("/", &main)).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello world"), "{answer}");
+    let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    kill_process(id.expect("it runs"), Signal::TERM).expect("it can be told");
+    in_time("the lame duck", async {
+        while get("/readiness", &internal).await.starts_with("HTTP/1.1 200") {}
+    })
+    .await;
+    let answer = in_time("a lame duck's answer", get("/", &main)).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let status = in_time("the exit", child.wait()).await.expect("it can be waited for");
+    assert_eq!(status.code(), Some(0));
 }
 
 /// An example as a process. Dropped, it is killed.
