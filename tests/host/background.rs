@@ -1,5 +1,5 @@
-//! P10, P13: long-lived tasks of the host and work that outlives its request; stops that code asks
-//! for.
+//! P10, P13: background tasks of the host, work that outlives its request, and stops that are
+//! requested by code.
 
 use crate::support::{App, app::Workers, builder, now, pause, quick_plan, settings, until_holds};
 use axum::{Extension, Router, routing::get};
@@ -22,7 +22,7 @@ fn hello() -> Router {
 }
 
 #[test]
-fn a_background_task_begins_with_serving_is_told_of_the_stop_and_awaited() {
+fn a_background_task_begins_with_serving_sees_each_phase_and_is_awaited() {
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
     let noted = seen.clone();
     let task = move |context: TaskContext| async move {
@@ -32,7 +32,7 @@ fn a_background_task_begins_with_serving_is_told_of_the_stop_and_awaited() {
         note(context.phase());
         context.draining().await;
         note(context.phase());
-        // The drain waits for it (P8: and for nothing else).
+        // The drain waits for the task and, by P8, for nothing else.
         pause(400).await;
         note(context.phase());
         Ok::<(), io::Error>(())
@@ -51,7 +51,7 @@ fn a_background_task_begins_with_serving_is_told_of_the_stop_and_awaited() {
 }
 
 #[test]
-fn one_that_waits_for_the_cancellation_is_given_it_and_one_that_ignores_it_is_dropped() {
+fn a_task_sees_its_cancellation_and_is_dropped_if_it_ignores_it() {
     let cancelled = Arc::new(AtomicBool::new(false));
     let noted = cancelled.clone();
     let polite = move |context: TaskContext| async move {
@@ -83,7 +83,7 @@ fn one_that_waits_for_the_cancellation_is_given_it_and_one_that_ignores_it_is_dr
 }
 
 #[test]
-fn one_that_fails_or_panics_while_serving_stops_the_host_with_exit_code_1() {
+fn a_task_that_fails_or_panics_while_serving_stops_the_host_with_exit_code_1() {
     let failing = |_: TaskContext| async { Err::<(), _>(io::Error::other("the queue is gone")) };
     let panicking = |_: TaskContext| async {
         assert!(now().elapsed() > Duration::MAX, "the queue is gone");
@@ -111,8 +111,7 @@ fn one_that_fails_or_panics_while_serving_stops_the_host_with_exit_code_1() {
 }
 
 #[test]
-fn one_that_returns_early_changes_nothing_and_one_that_fails_in_the_lame_duck_makes_the_exit_code_1()
- {
+fn a_task_may_return_early_and_one_that_fails_in_the_lame_duck_phase_exits_with_1() {
     let early = |_: TaskContext| async { Ok::<(), io::Error>(()) };
     let late = |context: TaskContext| async move {
         context.stopping().await;
@@ -130,7 +129,7 @@ fn one_that_returns_early_changes_nothing_and_one_that_fails_in_the_lame_duck_ma
 }
 
 #[test]
-fn work_spawned_by_a_handler_or_a_task_outlives_its_answer_and_is_waited_for() {
+fn spawned_work_outlives_its_handler_or_task_and_the_drain_waits_for_it() {
     let done = Arc::new(AtomicU32::new(0));
     let (of_handler, of_task) = (done.clone(), done.clone());
     let handler = move |Extension(context): Extension<RequestContext>| {
@@ -163,7 +162,7 @@ fn work_spawned_by_a_handler_or_a_task_outlives_its_answer_and_is_waited_for() {
 }
 
 #[test]
-fn spawned_work_that_panics_ends_alone_and_that_hangs_is_dropped_in_the_end() {
+fn spawned_work_that_panics_ends_alone_and_work_that_hangs_is_dropped() {
     let handler = |Extension(context): Extension<RequestContext>| async move {
         context.spawn(async { assert!(now().elapsed() > Duration::MAX, "on purpose") });
         context.spawn(std::future::pending());
@@ -187,7 +186,7 @@ fn spawned_work_that_panics_ends_alone_and_that_hangs_is_dropped_in_the_end() {
 }
 
 #[test]
-fn a_handle_asks_for_the_stop_once_and_a_signal_after_it_is_heard() {
+fn a_shutdown_handle_stops_once_and_a_later_signal_takes_effect() {
     let plan = quick_plan().lame_duck(Duration::from_secs(300));
     let app = App::start(
         Host::builder(settings().plan(plan).grace_period(Duration::ZERO)).serve(hello()),
@@ -203,7 +202,7 @@ fn a_handle_asks_for_the_stop_once_and_a_signal_after_it_is_heard() {
 }
 
 #[test]
-fn an_event_stream_ends_whole_when_the_drain_begins_and_not_before() {
+fn an_event_stream_ends_complete_when_the_drain_begins_and_not_before() {
     async fn events() -> axum::response::Response {
         let pieces = futures_util::stream::unfold((), |()| async {
             pause(20).await;
@@ -261,7 +260,7 @@ fn a_host_runs_in_the_users_own_runtime_and_leaves_its_sockets_clean() {
 }
 
 #[test]
-fn a_host_that_is_dropped_takes_everything_with_it() {
+fn a_dropped_host_drops_its_tasks_and_closes_its_listener() {
     let dropped = Arc::new(AtomicBool::new(false));
     struct Tells(Arc<AtomicBool>);
     impl Drop for Tells {
@@ -301,8 +300,9 @@ fn a_host_that_is_dropped_takes_everything_with_it() {
 }
 
 #[test]
-fn one_that_panics_before_there_is_a_future_stops_the_host_like_any_other() {
-    // The closure ran on the driver itself, outside of what contains users' panics: the host was gone with it, undrained.
+fn a_task_that_panics_before_it_returns_a_future_stops_the_host() {
+    // The closure ran on the driver, outside of the code that catches panics of users. The host
+    // ended without a drain. The panic must stop the host like a failed task (P13).
     let panicking = |context: TaskContext| {
         assert!(context.phase() > Phase::Stopped, "no queue to consume");
         async { Ok::<(), io::Error>(()) }
@@ -317,7 +317,7 @@ fn one_that_panics_before_there_is_a_future_stops_the_host_like_any_other() {
     assert!(error.contains("consumer") && error.contains("no queue to consume"), "{error}");
 }
 
-/// An error that cannot even be told.
+/// An error whose `Display` panics.
 #[derive(Debug)]
 struct Unspeakable;
 
@@ -330,8 +330,9 @@ impl std::fmt::Display for Unspeakable {
 impl std::error::Error for Unspeakable {}
 
 #[test]
-fn an_error_that_panics_when_it_is_told_is_a_failure_all_the_same() {
-    // It was asked for its words outside of what contains panics: the task was lost, and nobody noticed that it had failed.
+fn an_error_that_panics_when_it_is_formatted_is_still_a_failure() {
+    // The error was formatted outside of the code that catches panics. The task was lost, and its
+    // failure was not reported. It must count as a failed task (P13).
     let failing = |_: TaskContext| async { Err::<(), _>(Unspeakable) };
     let report = App::spawn(
         builder().background_task(BackgroundTask::new("consumer", failing)).serve(hello()),
@@ -359,10 +360,11 @@ impl Drop for PanicsOnDrop {
     }
 }
 
-// A service lost the e-mails that it sent after its responses. Their task panicked; the exit code was 0, the verdict `clean`, and no
-// line said so.
+// A service lost the e-mails that it sent after its responses, because their task panicked. The
+// exit code was 0, the verdict `clean`, and no log line named the panic. Tracked work that panics
+// must be counted, named, and exit with 1 (P13).
 #[test]
-fn tracked_work_that_panics_is_counted_and_named_and_makes_the_exit_code_1() {
+fn tracked_work_that_panics_is_counted_and_named_and_exits_with_1() {
     let handler = |Extension(context): Extension<RequestContext>| async move {
         context.spawn(async { panic!("no mail server") });
         "accepted"
@@ -394,9 +396,10 @@ fn tracked_work_that_panics_is_counted_and_named_and_makes_the_exit_code_1() {
     }
 }
 
-// The driver could read the end of the drain before the result of the task that ended it: exit code 0.
+// The driver could see the end of the drain before the result of the task that ended it, and exited
+// with 0. The failure of the last task must set the exit code (P13).
 #[test]
-fn a_task_that_fails_or_panics_as_the_last_of_the_drain_makes_the_exit_code_1() {
+fn a_task_that_fails_or_panics_at_the_end_of_the_drain_exits_with_1() {
     for _ in 0..20 {
         let failing = |context: TaskContext| async move {
             context.draining().await;
@@ -428,9 +431,10 @@ fn a_task_that_fails_or_panics_as_the_last_of_the_drain_makes_the_exit_code_1() 
     }
 }
 
-// From the cancellation on, a task may end as it likes. A panic was taken for such an end: exit code 0.
+// After the cancellation an error of a task is no failure. A panic was treated in the same way, and
+// the exit code was 0. A panic is always a failure (P13).
 #[test]
-fn a_task_that_panics_when_it_is_cancelled_makes_the_exit_code_1() {
+fn a_task_that_panics_when_it_is_cancelled_exits_with_1() {
     let panicking = |context: TaskContext| async move {
         context.cancelled().await;
         assert!(context.phase() < Phase::Draining, "no flush");
@@ -452,7 +456,8 @@ fn a_task_that_panics_when_it_is_cancelled_makes_the_exit_code_1() {
     );
 }
 
-// The panic of a destructor hid that the work had been dropped: exit code 0.
+// The panic of a destructor hid that the work had been dropped: the exit code was 0. Such work must
+// be counted both as dropped and as panicked (P13).
 #[test]
 fn work_that_panics_as_the_abort_drops_it_is_counted_as_dropped_and_as_panicked() {
     let handler = |Extension(context): Extension<RequestContext>| async move {

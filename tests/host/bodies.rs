@@ -1,5 +1,5 @@
-//! P5, P13, P15: what goes wrong in a body, or as it is dropped, costs its request, is counted as
-//! what it was, and never looks whole.
+//! P5, P13, P15: an error in a body, or a panic while it is dropped, costs only its request. It is
+//! counted for what it was, and the response never looks complete.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -38,7 +38,7 @@ impl Drop for Grudge {
     }
 }
 
-/// A body of these pieces that panics when it is dropped.
+/// A body of these chunks that panics when it is dropped.
 fn grudging(pieces: impl Stream<Item = Chunk> + Send + 'static) -> Body {
     let grudge = Grudge;
     Body::from_stream(pieces.inspect(move |_| {
@@ -59,7 +59,7 @@ async fn waits_with_a_grudge() -> &'static str {
     std::future::pending().await
 }
 
-/// Says that it is so long, and is `pieces`.
+/// A response with this `content-length` whose body is `pieces`.
 fn promising(length: u64, pieces: &'static [&'static str]) -> Response {
     let pieces = stream::iter(pieces).map(|piece| Chunk::Ok(piece));
     ([(header::CONTENT_LENGTH, length.to_string())], Body::from_stream(pieces)).into_response()
@@ -82,7 +82,7 @@ async fn waits_at_its_end() -> Response {
     ([(header::CONTENT_LENGTH, "9")], Body::from_stream(pieces)).into_response()
 }
 
-/// A body that knows its length, and not when it is at its end: it leaves `is_end_stream` as it is.
+/// A body that knows its length, but not when it has ended: it keeps the default `is_end_stream`.
 struct Known {
     piece: Option<&'static str>,
     length: u64,
@@ -153,7 +153,7 @@ fn app() -> App {
     App::start(builder().serve(routes))
 }
 
-/// What is logged in this process.
+/// The log of this process.
 fn log() -> &'static Arc<Mutex<Vec<u8>>> {
     static LOG: OnceLock<Arc<Mutex<Vec<u8>>>> = OnceLock::new();
     LOG.get_or_init(|| {
@@ -178,7 +178,7 @@ impl io::Write for Tee {
     }
 }
 
-/// Waits for a line with all of these.
+/// Waits for a log line that contains all of these texts.
 #[track_caller]
 fn wait_for_line(texts: &[&str]) {
     until_holds(&format!("a line with {texts:?}"), || {
@@ -187,7 +187,7 @@ fn wait_for_line(texts: &[&str]) {
     });
 }
 
-/// Finished, aborted, gone, panicked; and the exit code.
+/// Returns the counts of finished, aborted, gone and panicked requests, and the exit code.
 fn fates(report: &Report) -> ([u64; 4], u8) {
     let requests = &report.requests;
     ([requests.finished, requests.aborted, requests.gone, requests.panicked], report.code())
@@ -198,9 +198,10 @@ fn wait_for_gone(app: &App, count: u64) {
     until_holds("requests that are gone", || app.status()["requests"]["gone"] == count);
 }
 
-/// A client of HTTP/1 asks for this and is gone, with an answer unread: its kernel sends a reset.
+/// Sends a request over HTTP/1 and closes the connection with a response unread, so that the kernel
+/// sends a reset.
 fn leave(app: &App, path: &str) {
-    // A client may have its answer before we have counted it.
+    // A client may have received its response before the request is counted.
     until_holds("all have their fate", || app.status()["in_flight"] == 0);
     let finished = app.status()["requests"]["finished"].as_u64().unwrap();
     let mut client = Client::connect(app.main);
@@ -211,10 +212,11 @@ fn leave(app: &App, path: &str) {
     drop(client);
 }
 
-// A body that had yielded all it had and then panicked as it was dropped unwound through hyper: its client got no byte of the answer
-// and a FIN, it was counted gone, and no panic was counted.
+// A body that had sent everything panicked when it was dropped, and the panic unwound through
+// hyper. The client got a FIN without a byte of the response, the request was counted as gone, and
+// no panic was counted. The response must be sent, and the panic counted (P15).
 #[test]
-fn a_body_that_panics_as_it_is_dropped_was_sent_whole_and_is_counted() {
+fn a_body_that_panics_when_it_is_dropped_is_sent_and_its_panic_counted() {
     let app = app();
     let mut client = Client::connect(app.main);
     for _ in 0..2 {
@@ -228,9 +230,11 @@ fn a_body_that_panics_as_it_is_dropped_was_sent_whole_and_is_counted() {
     wait_for_line(&["ERROR", "response body panicked", "GET", "/drops-badly"]);
 }
 
-// To an HTTP/1.0 client the end of the connection is the end of the answer. The panic came before the reset: half an answer and a FIN.
+// For an HTTP/1.0 client the end of the connection is the end of the response. A body panicked when
+// the shutdown dropped it, and the connection closed with a FIN instead of a reset. Half a response
+// must never look complete (P5d).
 #[test]
-fn a_body_that_panics_as_it_is_cut_does_not_look_whole() {
+fn a_body_that_panics_when_it_is_cut_does_not_look_complete() {
     let app = app();
     let mut client = Client::connect(app.main);
     client.send("GET /never-ends HTTP/1.0\r\n\r\n");
@@ -260,7 +264,8 @@ fn a_body_that_panics_when_its_client_leaves_costs_its_request_alone() {
     assert_eq!(fates(&report), ([2, 0, 2, 2], 0), "{report:?}");
 }
 
-// The panic of a handler that was dropped with its connection was hyper's to bear: nobody counted it.
+// hyper dropped a handler together with its connection, and the handler panicked. The panic was not
+// counted. It must be, and it costs only its request (P15).
 #[test]
 fn a_handler_that_panics_when_its_client_leaves_costs_its_request_alone() {
     let app = app();
@@ -277,8 +282,9 @@ fn a_handler_that_panics_when_its_client_leaves_costs_its_request_alone() {
     wait_for_line(&["ERROR", "handler panicked", "GET", "/waits"]);
 }
 
-// A proxy whose upstream broke, a file that was truncated: the client got a FIN and was counted gone though it waited, or was counted
-// finished though its stream was in error.
+// The upstream of a proxy broke, or a file was truncated. The client got a FIN and was counted as
+// gone although it still waited, or its stream failed and was counted as finished. Such a response
+// must be reset, counted as aborted, and named in the log (P5d).
 #[test]
 fn a_body_shorter_than_its_content_length_is_aborted_and_named() {
     let app = app();
@@ -312,7 +318,8 @@ fn a_body_shorter_than_its_content_length_is_aborted_and_named() {
     ]);
 }
 
-// hyper drops a body that has sent what its head promised, and does not wait for its end: it was counted gone.
+// hyper drops a body once it has sent its `content-length`, and does not poll it for its end. Such
+// a request was counted as gone. It is finished (P5c).
 #[test]
 fn a_body_as_long_as_its_content_length_is_finished() {
     let app = app();
@@ -328,7 +335,8 @@ fn a_body_as_long_as_its_content_length_is_finished() {
     assert_eq!(fates(&report), ([6, 0, 0, 0], 0), "{report:?}");
 }
 
-// A body that went on after its content-length was cut there. Its client took the beginning for all of it.
+// A body longer than its `content-length` was truncated there, and its client took the beginning
+// for the whole. It must be reset, counted and named (P5d).
 #[test]
 fn a_body_longer_than_its_content_length_is_aborted_and_named() {
     let app = app();
@@ -353,7 +361,8 @@ fn a_body_longer_than_its_content_length_is_aborted_and_named() {
     ]);
 }
 
-// A body that waits after its last byte was waited for by nobody, and must not be: it may wait for ever.
+// A body can wait for ever after its last byte. The response is complete without that wait, so it
+// must be counted as finished (P5c).
 #[test]
 fn a_body_that_waits_after_its_content_length_is_finished_over_http1() {
     let app = app();
@@ -364,7 +373,8 @@ fn a_body_that_waits_after_its_content_length_is_finished_over_http1() {
     assert_eq!(fates(&report), ([2, 0, 0, 0], 0), "{report:?}");
 }
 
-/// Heads that contradict their bodies or themselves. What the path says, then `=`, then values of `content-length` with `;` between.
+/// Heads that contradict their bodies or themselves: the path of `framed`, then `=`, then values of
+/// `content-length` separated by `;`.
 const CONTRADICTIONS: [&str; 11] = [
     "/full=3",
     "/full=10",
@@ -379,7 +389,8 @@ const CONTRADICTIONS: [&str; 11] = [
     "/chunked=4",
 ];
 
-/// A service whose heads are as the path says: a body of four bytes, full or streamed, or none.
+/// Returns the response that the path describes: a body of four bytes, full or streamed, or an
+/// empty one.
 fn framed(request: &http::Request<lameduck::Body>) -> Response {
     let (kind, lengths) = request.uri().path().split_once('=').unwrap();
     let body = match kind {
@@ -399,7 +410,9 @@ fn framed(request: &http::Request<lameduck::Body>) -> Response {
     response
 }
 
-// A handler set a content-length of 3 on a body of 4 bytes. Both went out as they were, and the next response was out of step.
+// A handler set a `content-length` of 3 on a body of 4 bytes. Both were sent as they were, and the
+// client read the next response from the wrong byte. A contradictory head must become a 500 that is
+// logged and counted (P5d).
 #[test]
 fn a_head_that_contradicts_its_body_or_itself_becomes_a_500_that_is_logged_and_counted() {
     let _ = log();
@@ -430,7 +443,7 @@ fn a_head_that_contradicts_its_body_or_itself_becomes_a_500_that_is_logged_and_c
         let stream = http2.get(path);
         assert_eq!(http2.body(stream), "four", "{path}");
     }
-    // To HEAD, the length is that of another body.
+    // In a response to HEAD, the length describes a body that is not sent.
     client.send("HEAD /empty=4 HTTP/1.1\r\nhost: t\r\n\r\n");
     assert_eq!(client.head().unwrap().header("content-length"), Some("4"));
     client.send("HEAD /full=10 HTTP/1.1\r\nhost: t\r\n\r\n");
@@ -443,7 +456,8 @@ fn a_head_that_contradicts_its_body_or_itself_becomes_a_500_that_is_logged_and_c
     assert!(report.aborts.iter().all(|abort| !abort.head_sent && !abort.by_shutdown), "{report:?}");
 }
 
-// A 1xx from a handler ended an HTTP/2 stream without a response, and over HTTP/1 became a 500 that nobody logged.
+// A handler returned a 1xx. Over HTTP/2 the stream ended without a response; over HTTP/1 it became
+// a 500 without a log line. It must become a logged 500 on both.
 #[test]
 fn a_status_that_is_not_final_becomes_a_500_that_is_logged() {
     let _ = log();
@@ -471,7 +485,7 @@ fn a_status_that_is_not_final_becomes_a_500_that_is_logged() {
             "status",
         ]);
     }
-    // 101 over HTTP/1.0, where an upgrade is ignored (RFC 9110 §7.8).
+    // A 101 over HTTP/1.0, where an upgrade is ignored (RFC 9110 §7.8).
     let mut old = Client::connect(app.main);
     old.send("GET /101 HTTP/1.0\r\nupgrade: echo\r\nconnection: upgrade\r\n\r\n");
     assert_eq!(old.answer().status, 500);
@@ -480,14 +494,15 @@ fn a_status_that_is_not_final_becomes_a_500_that_is_logged() {
     assert_eq!(fates(&report), ([17, 0, 0, 0], 0), "{report:?}");
 }
 
-// HEAD over HTTP/2 added `content-length: 0` to 204 and 304; 205 kept its content.
+// Over HTTP/2, a response to HEAD got `content-length: 0` on 204 and 304, and a 205 kept its
+// content. None of them has content, and a length only where HTTP allows one.
 #[test]
-fn a_status_without_content_has_none_and_says_no_length() {
+fn a_status_without_content_has_no_body_and_no_wrong_length() {
     let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
         let status = request.uri().path()[1..].parse::<u16>().unwrap();
         let body =
             if request.uri().query().is_some() { Body::from("content") } else { Body::empty() };
-        // A date of its own, in which the code of `content-length` cannot be found.
+        // This `date` does not contain the bytes that encode `content-length`.
         let response = http::Response::builder().status(status).header("date", "x");
         let length = if request.uri().query() == Some("length") { Some("7") } else { None };
         Ok::<_, Infallible>(
@@ -528,7 +543,8 @@ fn a_status_without_content_has_none_and_says_no_length() {
                     frame.stream == stream && (frame.ends_stream() || frame.kind == RST_STREAM)
                 });
                 assert_eq!(last.kind, HEADERS, "{path}: its head ends it: {last:?}");
-                // `content-length` is no 28 (of the static table) with a value, or indexed.
+                // HPACK: `content-length` is entry 28 of the static table, either as a literal with
+                // a value or indexed.
                 let says = last.payload.windows(2).any(|bytes| bytes == [0x0f, 0x0d])
                     || last.payload.contains(&0x5c);
                 assert_eq!(says, status == 304 && query == "?length", "{path}: {last:?}");
@@ -540,7 +556,8 @@ fn a_status_without_content_has_none_and_says_no_length() {
     assert_eq!(fates(&report), ([count + 1, 0, 0, 0], 0), "{report:?}");
 }
 
-// A response version of 0.9 or 3, as from a client library behind a proxy, panicked inside hyper, and its request counted as gone.
+// A handler behind a client library returned a response with version 0.9 or 3. hyper panicked, and
+// the request was counted as gone. The version must be that of the connection.
 #[test]
 fn the_version_of_a_response_is_that_of_its_connection() {
     let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
@@ -576,7 +593,8 @@ fn the_version_of_a_response_is_that_of_its_connection() {
     assert_eq!(fates(&report), ([24, 0, 0, 0], 0), "{report:?}");
 }
 
-// A 2xx to CONNECT opens a tunnel. With a content-length and content its client read them as the tunnel's bytes.
+// A 2xx to CONNECT opens a tunnel. A response with `content-length` and content made its client
+// read them as bytes of the tunnel. Both must be removed.
 #[test]
 fn a_success_to_connect_has_neither_length_nor_content() {
     let service = hyper::service::service_fn(async |_: http::Request<lameduck::Body>| {
@@ -600,7 +618,8 @@ fn a_success_to_connect_has_neither_length_nor_content() {
     assert_eq!(fates(&report), ([1, 0, 0, 0], 0), "{report:?}");
 }
 
-// Trailers are the end of a body; one that does not say so before it is asked again was counted gone.
+// Trailers end a body. A body that reports its end only when it is polled again after them was
+// counted as gone. It is finished (P5c).
 #[test]
 fn a_body_that_ends_with_trailers_is_finished() {
     let app = app();
@@ -613,10 +632,11 @@ fn a_body_that_ends_with_trailers_is_finished() {
     assert_eq!(fates(&report), ([2, 0, 0, 0], 0), "{report:?}");
 }
 
-// A body that failed by itself made the exit code 3 in the drain, and 0 a moment before it: whoever was on call looked for a drain that
-// was too short.
+// An upstream failed during the drain, and the exit code was 3; a moment earlier it would have been
+// 0. The operator on call looked for a drain that was too short. An error of the body itself is not
+// a cut by the shutdown (P13).
 #[test]
-fn a_body_that_fails_by_itself_in_the_drain_is_not_the_shutdowns() {
+fn a_body_that_fails_in_the_drain_is_not_counted_as_cut_by_the_shutdown() {
     let app = app();
     let mut client = Client::connect(app.main);
     client.send_get("/fails");
@@ -636,7 +656,7 @@ fn a_body_that_fails_by_itself_in_the_drain_is_not_the_shutdowns() {
 }
 
 #[test]
-fn a_body_that_the_shutdown_cuts_is_the_shutdowns() {
+fn a_body_that_the_shutdown_cuts_is_counted_as_cut_by_the_shutdown() {
     let app = app();
     let mut client = Client::connect(app.main);
     client.send_get("/never-ends");
@@ -647,8 +667,9 @@ fn a_body_that_the_shutdown_cuts_is_the_shutdowns() {
 }
 
 #[test]
-fn an_answer_to_head_has_no_body_whatever_the_service_gives() {
-    // Over HTTP/2 hyper sent it: the client reset the stream, or the whole connection, and the request counted as finished.
+fn a_response_to_head_has_no_body_even_if_the_service_returns_one() {
+    // Over HTTP/2 hyper sent the body. The client reset the stream or the whole connection, and the
+    // request was counted as finished. A response to HEAD has no body.
     let service = hyper::service::service_fn(|request: http::Request<lameduck::Body>| async move {
         if request.uri().path() == "/never" {
             std::future::pending::<()>().await;
@@ -682,7 +703,8 @@ fn an_answer_to_head_has_no_body_whatever_the_service_gives() {
     assert_eq!((report.requests.finished, report.requests.timed_out), (4, 1), "{report:?}");
 }
 
-// Work that a handler left behind panicked, and the log had no line.
+// Work that a handler had spawned panicked after the response, and the log had no line. It must be
+// logged with its request (P13).
 #[test]
 fn tracked_work_that_panics_is_logged_with_its_request() {
     let app = app();

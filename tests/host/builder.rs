@@ -1,4 +1,4 @@
-//! What a builder is told is what its host knows.
+//! Everything that is set on a builder reaches its host.
 
 use lameduck::{
     BackgroundTask, Body, Hook, Host, Limits, ReadinessCheck, Settings, lifecycle::Plan,
@@ -17,7 +17,7 @@ fn service() -> impl lameduck::HttpService {
 }
 
 #[test]
-fn what_a_builder_is_told_its_host_knows() {
+fn settings_of_a_builder_reach_its_host() {
     let mut settings = Settings::default();
     settings.app_version = "0.0.1".to_owned();
     let early = format!("{:?}", Host::builder(settings.clone()));
@@ -56,7 +56,7 @@ fn what_a_builder_is_told_its_host_knows() {
 }
 
 #[test]
-fn all_handles_of_a_host_ask_the_same_one() {
+fn all_shutdown_handles_of_a_host_share_one_state() {
     let builder = Host::builder(Settings::default());
     let first = builder.shutdown_handle();
     assert!(format!("{first:?}").contains("is_cancelled: false"), "{first:?}");
@@ -69,7 +69,7 @@ fn all_handles_of_a_host_ask_the_same_one() {
 }
 
 #[test]
-fn who_is_told_of_the_addresses_changes_nothing_else() {
+fn a_callback_for_the_addresses_keeps_the_settings() {
     let builder = Host::builder(Settings::default().app_version("9.8.7")).on_bound(|_| {});
     let told = format!("{builder:?}");
     assert!(told.contains("9.8.7"), "{told}");

@@ -1,5 +1,4 @@
-//! P4, P5, P9, P15: plain requests, which are answered without hyper, and the instants at which
-//! hyper takes over.
+//! P4, P5, P9, P15: requests that are served without hyper, and the handoff to hyper.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -27,16 +26,16 @@ use std::{
 };
 use tokio::{sync::Notify, task::JoinSet};
 
-/// A body in one piece that says of itself what it likes.
+/// A body of one piece that can misreport its length, be slow, or panic.
 struct Odd {
     piece: Option<Bytes>,
     says: u64,
-    /// How long the handing over of the piece takes.
+    /// The time that `poll_frame` takes for the piece.
     takes: Duration,
     panics: Panics,
 }
 
-/// Where a body panics.
+/// The call in which a body panics.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Panics {
     Nowhere,
@@ -77,7 +76,7 @@ impl http_body::Body for Odd {
     }
 }
 
-/// What the service answers at a path, with its number among the requests.
+/// A host whose service calls `answer` with the path and the index of the request.
 fn host<A, F>(answer: A) -> Host<impl HttpService>
 where
     A: Fn(String, usize) -> F + Clone + Send + Sync + 'static,
@@ -86,7 +85,7 @@ where
     planned(quick_plan(), answer)
 }
 
-/// The same, with a plan of its own.
+/// Like [`host`], with this plan.
 fn planned<A, F>(plan: Plan, answer: A) -> Host<impl HttpService>
 where
     A: Fn(String, usize) -> F + Clone + Send + Sync + 'static,
@@ -101,7 +100,7 @@ where
     ))
 }
 
-/// Started, finished, timed out, aborted, gone.
+/// Returns the counts of started, finished, timed out, aborted and gone requests.
 fn fates(report: &Report) -> [u64; 5] {
     let requests = &report.requests;
     [requests.started, requests.finished, requests.timed_out, requests.aborted, requests.gone]
@@ -109,9 +108,10 @@ fn fates(report: &Report) -> [u64; 5] {
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
-// A body that was longer than it said went out as long as its head, and its client took it for whole; it was counted finished.
+// A body longer than its length was truncated to it. Its client took it for complete, and it was
+// counted as finished. It must be reset (P5d).
 #[test]
-fn a_body_longer_than_it_says_is_reset_and_never_looks_whole() {
+fn a_fast_path_body_longer_than_its_length_is_reset_and_never_looks_complete() {
     let app = App::start(host(async |path, _| match &*path {
         "/long" => Body::new(Odd::new("all of it", 3)),
         "/very-long" => Body::new(Odd::new(vec![b'x'; 100_000], 3)),
@@ -132,10 +132,10 @@ fn a_body_longer_than_it_says_is_reset_and_never_looks_whole() {
     assert!(report.aborts.iter().all(|abort| !abort.by_shutdown), "{report:?}");
 }
 
-// The request that was answered was taken for the one whose head was half there, and the half for a part of its body: the time for the
-// head began a second late.
+// After a response, half of the next head was taken for a part of the previous request's body. The
+// time for the head began a second late. Half a head must get its 408 in time (P15).
 #[test]
-fn half_a_head_behind_a_plain_answer_gets_its_408_in_time() {
+fn half_a_head_after_a_fast_path_response_gets_its_408_in_time() {
     let limits = Limits::default().header_timeout(Duration::from_millis(300));
     let service = service_fn(async |_: Request<lameduck::Body>| {
         Ok::<_, Infallible>(Response::new(Body::from("hello")))
@@ -151,10 +151,11 @@ fn half_a_head_behind_a_plain_answer_gets_its_408_in_time() {
     let _ = app.end();
 }
 
-// A task of tokio's may do a hundred and some things at once; then its socket pretends to be full. What could not be written is left to
-// hyper together with the requests behind it, of which one is garbage: hyper ends the connection, and must not do so too soon.
+// tokio's cooperative budget allows a task some 128 operations per poll, and then its socket
+// reports that it is full. The unwritten responses go to hyper, together with the remaining
+// requests, of which one is garbage. hyper must send all responses before it closes the connection.
 #[test]
-fn plain_requests_before_garbage_are_answered_however_many_they_are() {
+fn fast_path_requests_before_garbage_are_served_whatever_their_number() {
     for count in [1, 100, 127, 128, 130, 140, 200] {
         let app = App::start(host(async |_, _| Body::from("hello")));
         let mut client = Client::connect(app.main);
@@ -172,9 +173,10 @@ fn plain_requests_before_garbage_are_answered_however_many_they_are() {
     }
 }
 
-// All that one client had asked was answered in one turn of its task, up to a hundred and some requests; hyper answers sixteen.
+// One client sent up to some 128 requests at once, and they were all served in one poll of its
+// task. Other connections must have their turn after 16 requests.
 #[test]
-fn a_client_that_asks_much_at_once_leaves_others_their_turn() {
+fn a_client_with_many_pipelined_requests_does_not_starve_others() {
     let (before, woken) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let seen = before.clone();
     let app = App::start_on(
@@ -211,10 +213,11 @@ fn a_client_that_asks_much_at_once_leaves_others_their_turn() {
     assert_eq!(fates(&app.end()), [202, 202, 0, 0, 0]);
 }
 
-// Its request kept its link, and the link the request: nobody dropped them, the request was in flight for ever, and the report called
-// it aborted by the stop (exit code 3).
+// A request kept its connection state and the connection state kept the request. Neither was
+// dropped. The request was in flight for ever, and the report counted it as aborted by the stop
+// (exit code 3). A panic in `is_end_stream` must end its request (P5c).
 #[test]
-fn a_body_that_panics_as_it_is_asked_for_its_end_has_a_fate() {
+fn a_body_that_panics_when_it_is_polled_for_its_end_is_counted() {
     let app = App::start(host(async |path, _| {
         let panics = match &*path {
             "/at-once" => Panics::AsItIsAskedForItsEnd,
@@ -231,10 +234,10 @@ fn a_body_that_panics_as_it_is_asked_for_its_end_has_a_fate() {
     assert_eq!((fates(&report), report.code()), ([2, 0, 0, 0, 2], 0), "{report:?}");
 }
 
-// The time was read when the handler had answered, and not when its body was sent.
+// The latency was read when the handler had returned, not when its body had been sent.
 #[cfg(feature = "metrics")]
 #[test]
-fn latency_runs_to_the_end_of_a_plain_answer() {
+fn latency_runs_to_the_end_of_a_fast_path_response() {
     let app = App::start(host(async |_, _| {
         Body::new(Odd { takes: Duration::from_millis(120), ..Odd::new("all of it", 9) })
     }));
@@ -248,9 +251,10 @@ fn latency_runs_to_the_end_of_a_plain_answer() {
     let _ = app.end();
 }
 
-// hyper polled the handler that had just waited once more, so that whoever had only made room for others had made none.
+// A handler yielded so that other tasks could run. hyper polled it once more at once, so no other
+// task had run.
 #[test]
-fn a_handler_that_yields_lets_others_have_their_turn() {
+fn a_handler_that_yields_lets_other_tasks_run() {
     let app = App::start_on(
         host(async |_, _| {
             let turn = Arc::new(AtomicBool::new(false));
@@ -268,11 +272,12 @@ fn a_handler_that_yields_lets_others_have_their_turn() {
     let _ = app.end();
 }
 
-/// Asks for so many large answers and reads none.
+/// Requests `count` large responses and reads none.
 fn stuff(app: &App, count: usize) -> Client {
     let mut client = Client::connect(app.main);
     client.send(GET.repeat(count));
-    // Until the kernel takes no more, for which there is no sign but that nothing moves.
+    // Waits until the buffers of the kernel are full. The only sign of that is that no request
+    // starts any more.
     let mut last = u64::MAX;
     until_holds("full buffers", || {
         block(Duration::from_millis(200));
@@ -283,7 +288,7 @@ fn stuff(app: &App, count: usize) -> Client {
 }
 
 #[test]
-fn plain_answers_that_the_kernel_does_not_take_at_once_come_whole() {
+fn fast_path_responses_beyond_the_send_buffer_arrive_complete() {
     let app = App::start(host(async |_, number| {
         Body::from(number.to_string().repeat(13_000 / number.to_string().len()))
     }));
@@ -297,7 +302,7 @@ fn plain_answers_that_the_kernel_does_not_take_at_once_come_whole() {
 }
 
 #[test]
-fn a_plain_answer_that_is_not_read_through_the_stop_is_reset_and_counted() {
+fn a_fast_path_response_unread_until_the_stop_is_reset_and_counted() {
     let app = App::start(host(async |_, _| Body::from(vec![b'x'; 13_000])));
     let mut client = stuff(&app, 1_000);
     app.stop();
@@ -310,7 +315,7 @@ fn a_plain_answer_that_is_not_read_through_the_stop_is_reset_and_counted() {
 }
 
 #[test]
-fn a_plain_answer_whose_client_leaves_while_it_is_sent_is_gone() {
+fn a_fast_path_response_whose_client_leaves_is_counted_gone() {
     let app = App::start(host(async |_, _| Body::from(vec![b'x'; 13_000])));
     drop(stuff(&app, 1_000));
     until_holds("gone", || app.status()["requests"]["in_flight"] == 0);
@@ -320,9 +325,10 @@ fn a_plain_answer_whose_client_leaves_while_it_is_sent_is_gone() {
     assert!(finished > 0 && gone > 0, "{report:?}");
 }
 
-// The stop is asked for while a handler blocks its worker: its answer is the last all the same, and says so.
+// A stop is requested while a handler blocks its worker. Its response must announce the close of
+// the connection (P4).
 #[test]
-fn a_stop_while_a_plain_handler_blocks_is_told_with_its_answer() {
+fn a_stop_while_a_fast_path_handler_blocks_is_announced_with_its_response() {
     let (begun, heard) = mpsc::channel();
     let app = App::start_on(
         host(move |path, _| {
@@ -345,9 +351,10 @@ fn a_stop_while_a_plain_handler_blocks_is_told_with_its_answer() {
     assert_eq!(report.connections.close_races, 1, "{report:?}");
 }
 
-// A handler that begins plain and ends with hyper has one fate, whoever ends it.
+// A handler begins on the fast path and continues through hyper. It must have exactly one outcome,
+// whichever ends it (P5c, P9).
 #[test]
-fn a_plain_handler_that_waits_is_timed_out_cancelled_and_counted_once() {
+fn a_fast_path_handler_that_waits_is_timed_out_cancelled_and_counted_once() {
     let contexts = Arc::new(Mutex::new(Vec::new()));
     let kept = contexts.clone();
     let service = service_fn(move |request: Request<lameduck::Body>| {
@@ -386,9 +393,10 @@ fn a_plain_handler_that_waits_is_timed_out_cancelled_and_counted_once() {
     assert_eq!(fates(&app.end()), [4, 1, 3, 0, 0]);
 }
 
-// What the client leaves unread must not be torn from it: it says that it is done, and the answer's end is ours.
+// A client sent another request after the one with `connection: close`. It must get the complete
+// response and a FIN, not a reset because of the unread bytes.
 #[test]
-fn a_plain_request_that_asks_for_the_end_gets_it_with_its_answer() {
+fn a_fast_path_request_with_connection_close_is_the_last_one_served() {
     let app = App::start(host(async |_, _| Body::from("hello")));
     let mut client = Client::connect(app.main);
     client.send(format!("{GET}GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n{GET}"));
@@ -401,9 +409,10 @@ fn a_plain_request_that_asks_for_the_end_gets_it_with_its_answer() {
     assert_eq!(report.connections.close_races, 0, "the client's own end is no race");
 }
 
-// Whoever panics before there is a handler at all costs that request alone, and the requests behind it are answered.
+// A service panics in `call`, before there is a handler. The panic costs only that request, and
+// later requests are served (P15).
 #[test]
-fn a_service_that_panics_as_it_is_called_costs_its_request_alone() {
+fn a_service_that_panics_when_it_is_called_costs_only_its_request() {
     let app = App::start(host(|path, _| {
         assert_ne!(path, "/panic", "on purpose");
         async { Body::from("hello") }
@@ -418,9 +427,10 @@ fn a_service_that_panics_as_it_is_called_costs_its_request_alone() {
     assert_eq!((fates(&report), report.requests.panicked), ([3, 3, 0, 0, 0], 1), "{report:?}");
 }
 
-// What a handler was told outlives its answer: no later request of the connection may be taken for it.
+// A handler keeps its context, head and body after the response. They must never change into those
+// of a later request of the connection.
 #[test]
-fn the_context_and_the_fields_of_a_plain_request_outlive_its_answer() {
+fn the_context_and_the_fields_of_a_fast_path_request_outlive_its_response() {
     let kept = Arc::new(Mutex::new(Vec::new()));
     let keeper = kept.clone();
     let service = service_fn(move |request: Request<lameduck::Body>| {
@@ -451,9 +461,10 @@ fn the_context_and_the_fields_of_a_plain_request_outlive_its_answer() {
     assert_eq!(fates(&app.end()), [200, 200, 0, 0, 0]);
 }
 
-// Its last answer was a moment ago, and nothing of it is left: the exit waits for no such connection, however many there are.
+// Connections whose last response was sent a moment ago have nothing left to do. They must not
+// delay the exit, however many there are (P8).
 #[test]
-fn connections_that_were_just_answered_do_not_delay_the_exit() {
+fn connections_that_were_just_served_do_not_delay_the_exit() {
     let app = App::start(host(async |_, _| Body::from("hello")));
     let mut clients: Vec<_> = (0..300).map(|_| Client::connect(app.main)).collect();
     for client in &mut clients {
@@ -477,9 +488,10 @@ fn connections_that_were_just_answered_do_not_delay_the_exit() {
     }
 }
 
-// A handler may hand its thread's other tasks to another thread, and so begin on one thread what it ends there alone.
+// `block_in_place` moves the other tasks of its thread to another thread. A handler that begins on
+// one thread may therefore end there alone.
 #[test]
-fn a_plain_handler_may_block_in_place() {
+fn a_fast_path_handler_may_block_in_place() {
     let app = App::start(host(|_, number| async move {
         tokio::task::block_in_place(|| block(Duration::from_millis(30)));
         Body::from(number.to_string())
@@ -503,9 +515,10 @@ fn a_plain_handler_may_block_in_place() {
     assert_eq!(fates(&app.end()), [32, 32, 0, 0, 0]);
 }
 
-// The client of a handler that waits leaves: its context is cancelled, its handler dropped, though hyper has never called it.
+// A client leaves while its handler waits. The context must be cancelled and the handler dropped,
+// although hyper has never called it.
 #[test]
-fn a_plain_handler_whose_client_leaves_is_told_and_gone() {
+fn a_fast_path_handler_whose_client_leaves_is_cancelled_and_counted_gone() {
     let contexts = Arc::new(Mutex::new(Vec::new()));
     let kept = contexts.clone();
     let service = service_fn(move |request: Request<lameduck::Body>| {
@@ -523,7 +536,7 @@ fn a_plain_handler_whose_client_leaves_is_told_and_gone() {
     until_holds("it waits", || {
         app.status()["requests"]["started"] == 2 && app.status()["requests"]["finished"] == 1
     });
-    // With an answer unread: its kernel sends a reset.
+    // A response is unread, so the kernel sends a reset.
     drop(client);
     until_holds("it is gone", || app.status()["requests"]["gone"] == 1);
     let cancelled: Vec<_> =
@@ -532,9 +545,10 @@ fn a_plain_handler_whose_client_leaves_is_told_and_gone() {
     assert_eq!(fates(&app.end()), [2, 1, 0, 0, 1]);
 }
 
-// Who speaks HTTP/2 after plain requests speaks it as anybody would on a parked connection.
+// A client sends the HTTP/2 preface after HTTP/1 requests. It must get HTTP/2, as on a connection
+// without requests.
 #[test]
-fn a_preface_after_a_plain_answer_is_heard() {
+fn a_preface_after_a_fast_path_response_starts_http2() {
     let app = App::start(host(async |_, _| Body::from("hello")));
     let mut client = Client::connect(app.main);
     assert_eq!(client.get("/").body(), "hello");
@@ -544,9 +558,10 @@ fn a_preface_after_a_plain_answer_is_heard() {
     assert_eq!(fates(&app.end()), [1, 1, 0, 0, 0]);
 }
 
-// Its kernel takes no more, in the middle of a plain answer: in the drain it has five seconds, and then is cut, though more would be left.
+// A client stops reading in the middle of a response. In the drain it has five seconds, and is then
+// cut, even if more of the drain is left.
 #[test]
-fn a_client_that_stops_reading_plain_answers_is_cut_after_five_seconds_of_the_drain() {
+fn a_client_that_stops_reading_is_cut_after_five_seconds_of_the_drain() {
     let plan = quick_plan().drain(Duration::from_secs(15));
     let app = App::start(planned(plan, async |_, _| Body::from(vec![b'x'; 13_000])));
     let mut client = stuff(&app, 1_000);
@@ -558,9 +573,10 @@ fn a_client_that_stops_reading_plain_answers_is_cut_after_five_seconds_of_the_dr
     assert_eq!(client.end(), End::Reset);
 }
 
-// The same client, which reads on when the drain has begun: what had begun comes whole, what had not is left, and counted as a race.
+// The same client reads on when the drain has begun. Responses that had begun must arrive complete.
+// Requests that had not begun are dropped and counted as a close race.
 #[test]
-fn a_client_that_reads_its_plain_answers_in_the_drain_gets_what_had_begun() {
+fn a_client_that_reads_again_in_the_drain_gets_responses_that_had_begun() {
     let plan = quick_plan().drain(Duration::from_secs(15));
     let app = App::start(planned(plan, async |_, _| Body::from(vec![b'x'; 13_000])));
     let mut client = stuff(&app, 1_000);

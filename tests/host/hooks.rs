@@ -1,4 +1,4 @@
-//! P11: hooks come in pairs, in order, within budgets, whatever another one does.
+//! P11: hooks run in pairs, in order and within their budgets, whatever other hooks do.
 
 use crate::support::{
     App, Client, app::Workers, builder, now, pause, quick_plan, settings, until, until_holds,
@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 type Done = Result<(), io::Error>;
 
-/// What happened, in order.
+/// The recorded steps, in order.
 #[derive(Clone, Debug, Default)]
 struct Diary(Arc<Mutex<Vec<String>>>);
 
@@ -30,7 +30,7 @@ impl Diary {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// A pair that does nothing but to write down that it did.
+    /// A pair whose start and stop only record themselves.
     fn pair(&self, name: &'static str) -> Hook {
         let (start, stop) = (self.clone(), self.clone());
         Hook::pair(
@@ -102,7 +102,7 @@ fn start_hooks_run_in_order_and_stop_hooks_in_reverse() {
 }
 
 #[test]
-fn one_that_fails_one_that_panics_and_one_that_hangs_stop_no_other_and_make_the_exit_code_4() {
+fn stop_hooks_that_fail_panic_or_hang_stop_no_other_and_exit_with_4() {
     let diary = Diary::default();
     let all = builder()
         .hook(diary.pair("first"))
@@ -163,7 +163,7 @@ fn a_stop_hook_begins_only_when_every_handler_returned() {
 }
 
 #[test]
-fn a_hook_with_a_budget_of_its_own_is_given_up_when_it_is_over() {
+fn a_hook_is_given_up_when_its_own_budget_expires() {
     let diary = Diary::default();
     let plan = quick_plan().cleanup(Duration::from_secs(8));
     let app = App::start(plain(
@@ -198,7 +198,7 @@ fn budgets_that_do_not_fit_together_are_refused_before_anything_starts() {
 }
 
 #[test]
-fn a_blocking_stop_hook_costs_its_own_time_alone() {
+fn a_blocking_stop_hook_costs_only_its_own_time() {
     let diary = Diary::default();
     let blocking = Hook::on_stop("blocking", || async {
         crate::support::block(Duration::from_secs(30));
@@ -272,7 +272,7 @@ fn a_stop_during_the_start_drops_the_running_hook_and_stops_those_before_it() {
 }
 
 #[test]
-fn a_start_that_takes_longer_than_its_limit_fails_and_says_so() {
+fn a_start_that_takes_longer_than_its_limit_fails_with_an_error() {
     let diary = Diary::default();
     let waiting = Hook::on_start("waiting", std::future::pending::<Done>);
     let plan = quick_plan().start(Duration::from_millis(200));
@@ -288,9 +288,10 @@ fn a_start_that_takes_longer_than_its_limit_fails_and_says_so() {
 }
 
 #[test]
-fn a_start_hook_that_finished_is_stopped_even_if_the_stop_was_asked_for_in_the_same_instant() {
-    // A start hook that had finished was taken for one that was dropped when a stop request was ready in the same turn of the
-    // driver: what it opened was never closed.
+fn a_start_hook_that_finishes_together_with_a_stop_request_is_stopped() {
+    // A start hook had finished when a stop request was ready in the same turn of the driver. It
+    // was treated as dropped, and what it had opened was never closed. Its stop hook must run
+    // (P11).
     let diary = Diary::default();
     let host = builder();
     let stop = host.shutdown_handle();
@@ -312,7 +313,7 @@ fn a_start_hook_that_finished_is_stopped_even_if_the_stop_was_asked_for_in_the_s
 }
 
 #[test]
-fn a_further_sigint_while_cleaning_up_gives_up_the_running_hook_and_goes_on_with_the_next() {
+fn a_further_sigint_while_cleaning_up_gives_up_the_running_hook_and_runs_the_next() {
     // P12.
     let diary = Diary::default();
     let began = diary.clone();
@@ -345,9 +346,10 @@ fn a_further_sigint_while_cleaning_up_gives_up_the_running_hook_and_goes_on_with
 }
 
 #[test]
-fn a_start_hook_that_blocks_through_the_stop_and_then_finishes_owes_its_stop_hook() {
-    // P11. A start that does not yield cannot be dropped: it opened its pool after the stop request, when the machine had long
-    // given it up, and the process was gone before anybody closed what it had opened.
+fn a_start_hook_that_blocks_beyond_the_stop_and_finishes_is_stopped() {
+    // P11: a start hook that does not yield cannot be dropped. It opened its pool after the stop
+    // request, when the machine had already given it up. The process exited before the pool was
+    // closed. The stop hook must still run.
     let diary = Diary::default();
     let (opening, closing) = (diary.clone(), diary.clone());
     let blocking = Hook::pair(
@@ -396,7 +398,7 @@ fn a_start_hook_that_never_yields_is_not_waited_for_beyond_the_bound() {
     );
 }
 
-/// What many clients of databases are: a task that is spawned where it is first needed, and asked by everybody.
+/// Like many database clients: a task that the first use spawns, and that all handlers share.
 #[derive(Clone, Debug, Default)]
 struct SharedClient(Arc<OnceLock<mpsc::UnboundedSender<oneshot::Sender<()>>>>);
 
@@ -424,9 +426,10 @@ fn thread_name() -> String {
 }
 
 #[test]
-fn what_a_handler_left_on_its_worker_lives_until_the_stop_hooks_are_over() {
-    // The first worker to be empty took its runtime with it: a request on another worker, and the hook that flushed, found the
-    // connection dead that a handler had opened there.
+fn a_task_that_a_handler_spawned_on_its_worker_lives_until_the_stop_hooks_end() {
+    // The first idle worker shut down its runtime, and with it a database connection that a handler
+    // had opened there. A request on another worker and the stop hook that flushed found the
+    // connection closed. The runtime must live until the stop hooks have run (P10).
     let client = SharedClient::default();
     let (quick, slow, flushing) = (client.clone(), client.clone(), client);
     let router = Router::new()
@@ -448,7 +451,7 @@ fn what_a_handler_left_on_its_worker_lives_until_the_stop_hooks_are_over() {
     let flush = Hook::on_stop("flush", move || async move { flushing.ask().await });
     let app = App::start_on(builder().hook(flush).serve(router), Workers::Threads(2));
     let home = app.get("/ask").body();
-    // The kernel spreads connections over the workers as it likes.
+    // The kernel chooses a worker for each connection.
     let mut elsewhere = until("a connection to the other worker", || {
         let mut client = Client::connect(app.main);
         (client.get("/where").body() != home).then_some(client)

@@ -1,5 +1,4 @@
-//! P4, P5, P6: what clients send that is unusual, and what comes of it, wherever the connection
-//! waits.
+//! P4, P5, P6: unusual input of clients, on new connections and in the idle set.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -22,8 +21,8 @@ use std::{
     time::Duration,
 };
 
-/// Paths say what comes of a request: `/405` refuses it unread, `/echo` returns its body, `/101` changes the protocol at
-/// once and `/read-101` once the body was read.
+/// The path selects the response: `/405` refuses a request without reading its body, `/echo`
+/// returns the body, `/101` switches protocols at once, and `/read-101` after reading the body.
 fn paths() -> Host<impl HttpService> {
     limited(Limits::default())
 }
@@ -97,18 +96,18 @@ fn echo(upgrade: hyper::upgrade::OnUpgrade) {
     }));
 }
 
-/// With one worker, on a thread of its own, as `lameduck::run` does it.
+/// Starts the host with one worker on its own thread, as in `lameduck::run`.
 fn start<S: HttpService>(host: Host<S>) -> App {
     App::start_on(host, Workers::Threads(1))
 }
 
-/// Started, finished, timed out, aborted, gone.
+/// Returns the counts of started, finished, timed out, aborted and gone requests.
 fn fates(report: &Report) -> [u64; 5] {
     let requests = &report.requests;
     [requests.started, requests.finished, requests.timed_out, requests.aborted, requests.gone]
 }
 
-/// Clients whose connections wait for their next request, in the idle set where there is one.
+/// Clients whose connections wait for the next request, in the idle set where there is one.
 fn idle<const N: usize>(app: &App) -> [Client; N] {
     let clients = std::array::from_fn(|_| {
         let mut client = Client::connect(app.main);
@@ -119,11 +118,12 @@ fn idle<const N: usize>(app: &App) -> [Client; N] {
     clients
 }
 
-// An idle connection sent a request with `Upgrade: h2c` and a part of its body. The 405 was never sent, the connection ended without a
-// byte, and the request was counted as finished: hyper returns an upgrade that was asked for before it has flushed, and a connection
-// that has just left the idle set cannot write at once.
+// An idle connection sent a request with `Upgrade: h2c` and a part of its body. The 405 was never
+// sent, the connection ended without a byte, and the request was counted as finished. hyper returns
+// a requested upgrade before it has flushed, and a connection that has just left the idle set
+// cannot write at once.
 #[test]
-fn a_response_to_a_request_that_asked_for_an_upgrade_is_sent_before_the_connection_ends() {
+fn a_response_to_a_refused_upgrade_is_sent_before_the_connection_ends() {
     let app = start(paths());
     let requests = [
         "POST /405 HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 200000\r\n\r\n",
@@ -142,10 +142,11 @@ fn a_response_to_a_request_that_asked_for_an_upgrade_is_sent_before_the_connecti
     assert_eq!(report.connections.upgraded, 0);
 }
 
-// A request asked for an upgrade in vain, and its connection was kept. When it ended, hyper gave the transport away as if it had been
-// upgraded then, and it was counted so.
+// A request asked for an upgrade, did not get it, and its connection was kept. When the connection
+// ended, hyper returned the transport as if upgraded, and it was counted as upgraded. It must not
+// be.
 #[test]
-fn an_upgrade_that_was_asked_for_in_vain_is_not_counted_when_its_connection_ends() {
+fn a_refused_upgrade_is_not_counted_as_upgraded_when_its_connection_ends() {
     let app = start(paths());
     let mut client = Client::connect(app.main);
     client.send("GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n");
@@ -158,7 +159,8 @@ fn an_upgrade_that_was_asked_for_in_vain_is_not_counted_when_its_connection_ends
     assert_eq!(report.connections.open(), 0);
 }
 
-// The body of a request that changed the protocol was taken for the first bytes of the new one.
+// The body of a request that switched protocols was read as the first bytes of the new protocol.
+// The body must be read first.
 #[test]
 fn the_protocol_does_not_change_before_the_body_was_read() {
     let app = start(paths());
@@ -189,10 +191,11 @@ fn the_protocol_does_not_change_before_the_body_was_read() {
     assert_eq!(app.end().connections.upgraded, 3);
 }
 
-// A trailer section that ends with bare LF swallowed the request behind it: hyper looks for CRLF, and its parser of fields reads LF as
-// well. A proxy that reads LF saw two requests where one was served, and matched the responses with the wrong requests.
+// A trailer section that ended with a bare LF swallowed the next request: hyper looks for CRLF, but
+// its field parser also accepts LF. A proxy that accepts LF saw two requests where one was served,
+// and matched responses to the wrong requests. A connection must close after trailers.
 #[test]
-fn nothing_is_served_behind_a_trailer_section() {
+fn no_request_is_served_after_a_trailer_section() {
     let app = start(paths());
     let chunked = "HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
     let next = "GET /405 HTTP/1.1\r\nhost: test\r\n\r\n";
@@ -209,7 +212,7 @@ fn nothing_is_served_behind_a_trailer_section() {
         assert!(client.answer().says_close());
         assert_eq!(client.end(), End::Closed);
     }
-    // Without trailers the connection goes on.
+    // Without trailers the connection continues.
     let mut client = Client::connect(app.main);
     client.send(format!("POST /read {chunked}4\r\nbody\r\n0\r\n\r\n{next}"));
     let answer = client.answer();
@@ -219,21 +222,22 @@ fn nothing_is_served_behind_a_trailer_section() {
     let _ = app.end();
 }
 
-/// Without a deadline for requests, and with this policy.
+/// A host without a request deadline and with this policy.
 fn patient(half_close: HalfClose) -> Host<impl HttpService> {
     limited(Limits::default().half_close(half_close))
 }
 
-/// Sends a request for `path` and waits until it runs; `behind` is sent with it.
+/// Sends a request for `path`, followed by `behind`, and waits until it runs.
 fn run(app: &App, client: &mut Client, path: &str, behind: &str) {
     client.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n{behind}"));
     until_holds("its start", || app.status()["in_flight"] == 1);
 }
 
-// A client shut its side, and then its connection was reset. The request stayed in flight, and held the stop until the end of the cancel
-// wait: after an end the kernel returns an end for ever, whatever comes of the connection.
+// A client shut down its write side, and then its connection was reset. The request stayed in
+// flight, and delayed the stop until the end of the cancel wait. After a FIN the kernel returns end
+// of file for ever, even after a reset. The client must be found gone (P6).
 #[test]
-fn a_client_that_is_reset_after_its_end_is_gone() {
+fn a_client_that_resets_after_a_half_close_is_gone() {
     let app = start(patient(HalfClose::Serve));
     let next = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
     for behind in ["", next] {
@@ -260,10 +264,11 @@ fn a_client_that_is_reset_after_its_end_is_gone() {
     assert_eq!(fates(&report), [13, 4, 0, 0, 9]);
 }
 
-// On a Unix socket a client that has closed its end is known to be gone without a reset.
+// A Unix socket has no reset. A client that closes it must be found gone, and one that only shuts
+// down its write side must be served (P6).
 #[cfg(target_os = "linux")]
 #[test]
-fn a_client_that_closes_its_unix_socket_is_gone_and_one_that_shuts_its_side_is_served() {
+fn a_closed_unix_client_is_gone_and_a_half_closed_one_is_served() {
     let path = crate::support::scratch_path("gone.sock");
     let address = format!("unix:{}", path.display()).parse().unwrap();
     let service = service_fn(async |request: Request<lameduck::Body>| {
@@ -271,7 +276,7 @@ fn a_client_that_closes_its_unix_socket_is_gone_and_one_that_shuts_its_side_is_s
         context.cancelled().await;
         Ok::<_, Infallible>(Response::new(Body::from(format!("{:?}", context.cancel_cause()))))
     });
-    // The address that an `App` waits for is one of TCP.
+    // An `App` waits for a TCP address.
     let app = start(
         Host::builder(settings().request_timeout(None).main_address(address)).serve_hyper(service),
     );
@@ -292,9 +297,10 @@ fn a_client_that_closes_its_unix_socket_is_gone_and_one_that_shuts_its_side_is_s
     assert_eq!(fates(&app.end()), [2, 1, 0, 0, 1]);
 }
 
-// A client gave up by closing its connection, which begins with a FIN. The handler ran on, and could not know.
+// A client gave up and closed its connection, which begins with a FIN. The handler ran on, because
+// it was not notified. Its context must be cancelled, and the response must still be sent.
 #[test]
-fn a_handler_learns_that_its_client_has_shut_its_side_and_its_response_is_sent() {
+fn a_half_close_cancels_the_context_and_the_response_is_sent() {
     let app = start(patient(HalfClose::Serve));
     let [idle] = idle(&app);
     for mut client in [Client::connect(app.main), idle] {
@@ -305,7 +311,7 @@ fn a_handler_learns_that_its_client_has_shut_its_side_and_its_response_is_sent()
         assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
         assert_eq!(client.end(), End::Closed);
     }
-    // Seen later if a next request lies before the end.
+    // The FIN is found later if another request lies before it.
     let mut client = Client::connect(app.main);
     run(&app, &mut client, "/cause", "GET / HTTP/1.1\r\nhost: test\r\n\r\n");
     client.shut_write();
@@ -316,7 +322,7 @@ fn a_handler_learns_that_its_client_has_shut_its_side_and_its_response_is_sent()
 }
 
 #[test]
-fn a_request_of_a_client_that_has_shut_its_side_is_dropped_if_the_setting_says_so() {
+fn a_half_close_drops_the_request_if_the_setting_is_drop() {
     let app = start(patient(HalfClose::Drop));
     for (path, end) in [("/never", End::Closed), ("/endless", End::Reset)] {
         let mut client = Client::connect(app.main);
@@ -328,7 +334,7 @@ fn a_request_of_a_client_that_has_shut_its_side_is_dropped_if_the_setting_says_s
         client.shut_write();
         assert_eq!(client.end(), end, "{path}");
     }
-    // One that responds at once is not.
+    // A request that completes at once is served.
     let mut client = Client::connect(app.main);
     client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
     client.shut_write();
@@ -337,7 +343,7 @@ fn a_request_of_a_client_that_has_shut_its_side_is_dropped_if_the_setting_says_s
 }
 
 #[test]
-fn a_half_close_is_ignored_if_the_setting_says_so_and_a_client_that_is_gone_is_not() {
+fn a_half_close_is_ignored_if_the_setting_is_ignore_but_a_reset_is_not() {
     let app = start(patient(HalfClose::Ignore));
     let mut client = Client::connect(app.main);
     run(&app, &mut client, "/late", "");
@@ -351,14 +357,14 @@ fn a_half_close_is_ignored_if_the_setting_says_so_and_a_client_that_is_gone_is_n
     assert_eq!(fates(&app.end()), [2, 1, 0, 0, 1]);
 }
 
-// RFC 9113 §8.3.1: a request whose host field named another host than its authority was served, and two readers of it could
-// have read two hosts.
+// RFC 9113 §8.3.1: a request was served whose `host` field differed from its `:authority`. Two
+// readers of it could use two different hosts. Its stream must be refused, and no other.
 #[test]
-fn a_stream_whose_host_and_authority_differ_is_refused_alone() {
+fn only_a_stream_whose_host_and_authority_differ_is_refused() {
     let app = start(paths());
     let mut client = Http2::connect(app.main);
     let fields = |authority: &str, hosts: &[&str]| {
-        // GET, http, `/`; then literals: `:authority` is name 1 of the static table, `host` is 38.
+        // GET, http, `/`. Then literals: `:authority` is entry 1 of the static table, `host` is 38.
         let mut block = b"\x82\x86\x84\x41".to_vec();
         block.push(u8::try_from(authority.len()).unwrap());
         block.extend_from_slice(authority.as_bytes());
@@ -387,13 +393,13 @@ fn a_stream_whose_host_and_authority_differ_is_refused_alone() {
     assert_eq!(fates(&app.end()), [7, 7, 0, 0, 0]);
 }
 
-/// A head has little time here, so that a wait for one is soon found out.
+/// A host with a short header timeout, so that a wait for a head is found soon.
 fn hasty() -> Host<impl HttpService> {
     limited(Limits::default().header_timeout(Duration::from_millis(400)))
 }
 
-// An empty line after a request, or after its body, made a kept connection one that waits for the rest of a head, and it got a 408 that
-// no request had asked for. RFC 9112 §2.2: ignore it.
+// An empty line after a request made a kept connection wait for the rest of a head. The client got
+// a 408 for a request that it had not sent. RFC 9112 §2.2: an empty line is ignored.
 #[test]
 fn an_empty_line_is_no_request() {
     let app = start(hasty());
@@ -430,9 +436,10 @@ fn an_empty_line_is_no_request() {
     let _ = app.end();
 }
 
-// An empty line in the kernel was taken for a request as the drain began: it was waited for, and answered with a 408.
+// An empty line in the kernel was taken for a request when the drain began. The drain waited for it
+// and sent a 408. It must not delay the drain or count as a race (P5b).
 #[test]
-fn an_empty_line_holds_no_drain_and_is_no_race() {
+fn an_empty_line_does_not_delay_the_drain_and_is_no_close_race() {
     let app = start(paths());
     let [mut idle] = idle(&app);
     let mut new = Client::connect(app.main);
@@ -454,7 +461,8 @@ fn an_empty_line_holds_no_drain_and_is_no_race() {
     assert_eq!(app.report().connections.close_races, 0);
 }
 
-// A client that sends empty lines for ever kept its connection for ever.
+// A client that sent empty lines for ever kept its connection for ever. The keep-alive timeout must
+// end it (P6).
 #[test]
 fn empty_lines_do_not_keep_a_connection() {
     let app = start(limited(Limits::default().keep_alive(Duration::from_secs(2))));
@@ -468,7 +476,8 @@ fn empty_lines_do_not_keep_a_connection() {
     let _ = app.end();
 }
 
-// RFC 9112 §3.2: a request of HTTP/1.1 whose host is missing, said twice or not valid was served.
+// RFC 9112 §3.2: an HTTP/1.1 request was served although its host was missing, repeated or invalid.
+// It must get a 400.
 #[test]
 fn a_request_without_one_valid_host_is_refused() {
     let app = start(paths());
