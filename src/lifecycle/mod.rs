@@ -1,15 +1,7 @@
 //! The lifecycle of a process: a pure state machine without I/O, clock, locks or async.
 //!
-//! ```text
-//!            listening,             stop                 delay             main closed
-//!            hooks done            request              expired             or expired
-//!  Starting ───────────▶ Serving ──────────▶ LameDuck ──────────▶ Draining ───────────▶ Cancelling
-//!     │                                                                                     │
-//!     └────── stop request, failure, limit ──────▶ CleaningUp ◀─────────────────────────────┘
-//!                                                      │ hooks done, internal server closed
-//!                                                      ▼
-//!                                                   Stopped
-//! ```
+//! The phases follow each other in the order of [`Phase`], and none returns. `ARCHITECTURE.md` has
+//! the diagram of a shutdown in time.
 //!
 //! Events go in, each with its time; actions come out. The host owns the facts (sockets, tasks,
 //! time), this module owns the decisions. The policy can therefore be printed as a table, explored

@@ -5,4 +5,5 @@ mod circles;
 mod from_axum_serve;
 mod limits;
 mod names;
+mod paths;
 mod promises;
