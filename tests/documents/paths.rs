@@ -11,7 +11,7 @@ use std::{
 };
 
 /// The pages that describe the repository as it is. The changelog describes what it was.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "README.md",
@@ -19,6 +19,7 @@ const PAGES: [&str; 11] = [
     "docs/limits.md",
     "docs/metrics.md",
     "docs/operations.md",
+    "docs/promises.md",
     "docs/restarts.md",
     "sim/README.md",
     "benches/README.md",
