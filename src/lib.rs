@@ -23,16 +23,8 @@
 //!
 //! # The phases of a process
 //!
-//! ```text
-//!            listening,             stop                 delay             main closed
-//!            hooks done            request              expired             or expired
-//!  Starting ───────────▶ Serving ──────────▶ LameDuck ──────────▶ Draining ───────────▶ Cancelling
-//!     │                                                                                     │
-//!     └────── stop request, failure, limit ──────▶ CleaningUp ◀─────────────────────────────┘
-//!                                                      │ hooks done, internal server closed
-//!                                                      ▼
-//!                                                   Stopped
-//! ```
+//! They follow each other in this order, and none returns. A stop before Serving goes straight to
+//! CleaningUp.
 //!
 //! | phase | `/readiness` | `/serving` | `/liveness` | listeners | requests |
 //! |---|---|---|---|---|---|
@@ -109,6 +101,11 @@
 //! - the extractor traits of axum-core 0.5, with the feature `axum`.
 
 extern crate alloc;
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod background;
 #[cfg(feature = "cli")]
