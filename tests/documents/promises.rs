@@ -159,9 +159,10 @@ fn the_code_and_the_tests_that_keep_a_promise_exist() {
         }
         for module in named_in(&row[1]) {
             let path = format!("tests/{}", module.replace("::", "/"));
-            let is_there = [format!("{path}.rs"), format!("{path}/main.rs"), format!("sim/{path}.rs")]
-                .iter()
-                .any(|path| root().join(path).exists());
+            let is_there =
+                [format!("{path}.rs"), format!("{path}/main.rs"), format!("sim/{path}.rs")]
+                    .iter()
+                    .any(|path| root().join(path).exists());
             assert!(is_there, "{id}: there are no tests {module}");
         }
     }
@@ -180,7 +181,8 @@ fn the_oracles_of_the_promises_exist_and_none_is_left_out() {
         }
     }
     let oracles = fs::read_to_string(root().join("sim/src/oracle/mod.rs")).expect("the oracles");
-    for oracle in oracles.split("judge: ").skip(1).filter_map(|rest| rest.split([' ', ',']).next()) {
+    for oracle in oracles.split("judge: ").skip(1).filter_map(|rest| rest.split([' ', ',']).next())
+    {
         let is_a_path = oracle.contains("::");
         assert!(!is_a_path || named.contains(oracle), "docs/promises.md does not name {oracle}");
     }
