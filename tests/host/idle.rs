@@ -1,4 +1,4 @@
-//! P15, P5b: idle and silent connections, and how they make room at the connection limit.
+//! P15, P5b: idle and silent connections, and which of them are closed at the connection limit.
 
 use crate::support::{
     App, Client, End,
@@ -30,8 +30,9 @@ fn wait_for_open(app: &App, count: u64) {
 }
 
 #[test]
-fn a_connection_without_a_byte_is_closed_after_the_first_byte_timeout_and_no_other_is() {
-    // A connection that never sent a byte lived for the keep-alive time, ten minutes.
+fn only_a_connection_without_a_byte_is_closed_after_the_first_byte_timeout() {
+    // A connection that never sent a byte lived for the keep-alive time of ten minutes. The
+    // first-byte timeout must end it, and no other connection (P15).
     let limits = Limits::default().first_byte_timeout(Duration::from_millis(700));
     for workers in ALL_WORKERS {
         let app = App::start_on(hello(limits), workers);
@@ -56,7 +57,8 @@ fn a_connection_without_a_byte_is_closed_after_the_first_byte_timeout_and_no_oth
 
 #[test]
 fn silent_connections_do_not_lock_out_a_client_at_the_connection_limit() {
-    // At the limit 120 connections without a byte kept everybody out for ten minutes.
+    // At the connection limit, 120 connections without a byte locked out every other client for ten
+    // minutes. They must be closed for new ones (P15).
     for workers in ALL_WORKERS {
         let app = App::start_on(hello(at_most(20)), workers);
         let mut silent: Vec<_> = (0..20).map(|_| Client::connect(app.main)).collect();
@@ -75,7 +77,7 @@ fn silent_connections_do_not_lock_out_a_client_at_the_connection_limit() {
 }
 
 #[test]
-fn silent_strangers_do_not_push_out_working_clients() {
+fn silent_connections_do_not_evict_active_clients() {
     for workers in ALL_WORKERS {
         let app = App::start_on(hello(at_most(10)), workers);
         let mut working: Vec<_> = (0..6).map(|_| Client::connect(app.main)).collect();
@@ -94,7 +96,7 @@ fn silent_strangers_do_not_push_out_working_clients() {
 }
 
 #[test]
-fn among_clients_that_work_the_longest_idle_makes_room() {
+fn among_active_clients_the_longest_idle_is_evicted() {
     for workers in ALL_WORKERS {
         let app = App::start_on(hello(at_most(3)), workers);
         let mut clients: Vec<_> = (0..3).map(|_| Client::connect(app.main)).collect();
@@ -112,7 +114,7 @@ fn among_clients_that_work_the_longest_idle_makes_room() {
 }
 
 #[test]
-fn an_idle_http2_connection_makes_room_with_a_goaway() {
+fn an_idle_http2_connection_is_evicted_with_a_goaway() {
     for workers in ALL_WORKERS {
         let app = App::start_on(hello(at_most(1)), workers);
         let mut idle = Http2::connect(app.main);

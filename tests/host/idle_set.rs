@@ -1,5 +1,5 @@
-//! P4, P5, P6, P8, P9, P15: idle connections that sleep without a task each, what is answered where
-//! they sleep, and how they are awakened.
+//! P4, P5, P6, P8, P9, P15: the idle set: connections without a task. Which requests are served in
+//! the set, and when a connection is resumed.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
@@ -41,12 +41,12 @@ use std::{
 };
 use tokio::{sync::Notify, task::JoinSet};
 
-/// A drain so long that whoever holds it is found out.
+/// A plan whose drain is so long that a connection that delays it is noticed.
 fn long_plan() -> Plan {
     quick_plan().lame_duck(Duration::ZERO).drain(Duration::from_secs(15))
 }
 
-/// What the service answers at a path.
+/// A host whose service calls `answer` with the path and the context.
 fn host<A, F>(answer: A) -> Host<impl HttpService>
 where
     A: Fn(String, RequestContext) -> F + Clone + Send + Sync + 'static,
@@ -73,12 +73,13 @@ fn hello() -> Host<impl HttpService> {
     host(async |_, _| Body::from("hello"))
 }
 
-/// With one worker, on a thread of its own, as `lameduck::run` does it.
+/// Starts the host with one worker on its own thread, as in `lameduck::run`.
 fn start<S: HttpService>(host: Host<S>) -> App {
     App::start_on(host, Workers::Threads(1))
 }
 
-/// How many connections to a port sleep: they are in an epoll that is told of what is there and not of what is new, as the runtime's is.
+/// Returns the number of connections to a port that are in the idle set. Its epoll is
+/// level-triggered, while the runtime's is edge-triggered.
 fn asleep(main: SocketAddr) -> usize {
     let port = format!(":{:04X}", main.port());
     let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
@@ -110,7 +111,7 @@ fn wait_for_sleepers(app: &App, count: usize) {
     until_holds("the sleepers", || asleep(app.main) == count);
 }
 
-/// Clients whose connections sleep after an answer each.
+/// Clients whose connections are in the idle set after a response each.
 #[track_caller]
 fn sleepers<const N: usize>(app: &App) -> [Client; N] {
     let mut clients = std::array::from_fn(|_| Client::connect(app.main));
@@ -121,13 +122,13 @@ fn sleepers<const N: usize>(app: &App) -> [Client; N] {
     clients
 }
 
-/// Started, finished, timed out, aborted, gone.
+/// Returns the counts of started, finished, timed out, aborted and gone requests.
 fn fates(report: &Report) -> [u64; 5] {
     let requests = &report.requests;
     [requests.started, requests.finished, requests.timed_out, requests.aborted, requests.gone]
 }
 
-/// Accepted, drained, raced, reset.
+/// Returns the counts of accepted and drained connections, close races, and reset connections.
 fn connections(report: &Report) -> [u64; 4] {
     let connections = &report.connections;
     assert_eq!(connections.open(), 0, "{connections:?}");
@@ -137,7 +138,7 @@ fn connections(report: &Report) -> [u64; 4] {
 const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
 #[test]
-fn an_idle_connection_sleeps_and_is_answered_there() {
+fn an_idle_connection_is_served_in_the_idle_set() {
     let app = start(hello());
     let [mut client, gone] = sleepers(&app);
     for _ in 0..3 {
@@ -153,7 +154,7 @@ fn an_idle_connection_sleeps_and_is_answered_there() {
 }
 
 #[test]
-fn what_is_not_plain_wakes_a_sleeper() {
+fn a_request_beyond_the_fast_path_resumes_an_idle_connection() {
     let limits = Limits::default().header_timeout(Duration::from_millis(300));
     let service = service_fn(async |_: Request<lameduck::Body>| {
         Ok::<_, Infallible>(Response::new(Body::from("hello")))
@@ -186,7 +187,7 @@ fn what_is_not_plain_wakes_a_sleeper() {
 }
 
 #[test]
-fn the_drain_takes_its_last_look_at_each_sleeper() {
+fn the_drain_reads_each_idle_connection_once_more() {
     let blocked = Arc::new(AtomicBool::new(false));
     let app = start(host({
         let blocked = blocked.clone();
@@ -226,7 +227,7 @@ fn the_drain_takes_its_last_look_at_each_sleeper() {
 }
 
 #[test]
-fn a_crowd_that_has_said_nothing_gets_the_first_byte_grace_where_it_sleeps() {
+fn connections_without_a_byte_get_the_first_byte_grace_in_the_idle_set() {
     let app = start(hello());
     let mut crowd: Vec<_> = (0..400).map(|_| Client::connect(app.main)).collect();
     until_holds("some to sleep", || asleep(app.main) > 100);
@@ -244,9 +245,9 @@ fn a_crowd_that_has_said_nothing_gets_the_first_byte_grace_where_it_sleeps() {
 }
 
 #[test]
-fn http2_wakes_a_sleeper() {
+fn http2_resumes_an_idle_connection() {
     let app = start(hello());
-    // A crowd of those who sleep without having said anything.
+    // Many connections that are idle without having sent a byte.
     let crowd: Vec<_> = (0..300).map(|_| Client::connect(app.main)).collect();
     until_holds("some to sleep", || asleep(app.main) > 30);
     let mut part = Client::connect(app.main);
@@ -262,7 +263,7 @@ fn http2_wakes_a_sleeper() {
 }
 
 #[test]
-fn a_handler_that_waits_is_awakened_with_its_connection() {
+fn a_handler_that_waits_resumes_its_idle_connection() {
     let bell = Arc::new(Notify::new());
     let timeout = Duration::from_millis(400);
     let app = start({
@@ -304,7 +305,7 @@ fn a_handler_that_waits_is_awakened_with_its_connection() {
 }
 
 #[test]
-fn a_handler_that_began_in_the_lot_is_aborted_with_a_503() {
+fn a_handler_that_began_in_the_idle_set_is_aborted_with_a_503() {
     let plan = long_plan().drain(Duration::from_millis(200));
     let app = start(planned(plan, async |path, _| match &*path {
         "/never" => std::future::pending().await,
@@ -318,7 +319,7 @@ fn a_handler_that_began_in_the_lot_is_aborted_with_a_503() {
     assert_eq!(fates(&app.report()), [2, 1, 0, 1, 0]);
 }
 
-/// A body that panics as it is asked for its length.
+/// A body that panics in `size_hint`.
 struct Rude;
 
 impl http_body::Body for Rude {
@@ -337,10 +338,11 @@ impl http_body::Body for Rude {
     }
 }
 
-// A body that panics where nobody catches it costs its connection's task, and that alone. Asleep a connection has no task: the panic
-// took the worker with it, and all its connections.
+// An uncaught panic of a body costs its connection the task. A connection in the idle set has none,
+// so the panic ended the worker with all its connections. It must cost only its own connection
+// (P15).
 #[test]
-fn a_panic_of_a_body_costs_its_sleeper_and_no_other() {
+fn a_panic_of_a_body_in_the_idle_set_costs_only_its_connection() {
     let app = start(host(async |path, _| match &*path {
         "/rude" => Body::new(Rude),
         "/panic" => panic!("on purpose"),
@@ -358,10 +360,11 @@ fn a_panic_of_a_body_costs_its_sleeper_and_no_other() {
     assert_eq!(started, finished + timed_out + aborted + gone);
 }
 
-// A connection's task has an id, which some instrumentation asks for, and tokio panics where there is none: the same request was a 500
-// if its connection slept.
+// Some instrumentation reads the id of the current task, and tokio panics outside of a task. The
+// same request was a 500 if its connection was in the idle set. A handler must always run in a
+// task.
 #[test]
-fn a_handler_that_begins_in_the_lot_is_in_a_task() {
+fn a_handler_that_begins_in_the_idle_set_runs_in_a_task() {
     let app = start(host(async |_, _| {
         let _ = tokio::task::id();
         Body::from("hello")
@@ -371,10 +374,11 @@ fn a_handler_that_begins_in_the_lot_is_in_a_task() {
     let _ = app.end();
 }
 
-// The watch for the race was over by the clock before it had looked once: a worker that was busy for longer than the watch missed what
-// had come, and did not count it.
+// After a close, the watch for late bytes expired by the clock before its first read, because the
+// worker was busy for longer than the watch. Late bytes were not counted. A close race must be
+// counted, however late the watch runs (P5b).
 #[test]
-fn a_race_is_counted_however_late_its_watch_is() {
+fn a_close_race_is_counted_even_if_its_watch_runs_late() {
     let app = start(host(async |path, context| {
         if path == "/busy" {
             context.draining().await;
@@ -401,7 +405,7 @@ fn a_race_is_counted_however_late_its_watch_is() {
 }
 
 #[test]
-fn a_sleeper_expires_and_makes_room() {
+fn a_connection_in_the_idle_set_expires_and_can_be_evicted() {
     let limits = Limits::default().keep_alive(Duration::from_millis(1_500)).connections_max(3);
     let service = service_fn(async |_: Request<lameduck::Body>| {
         Ok::<_, Infallible>(Response::new(Body::from("hello")))
@@ -418,14 +422,15 @@ fn a_sleeper_expires_and_makes_room() {
 }
 
 #[test]
-fn a_thousand_sleepers_that_do_not_close_do_not_hold_the_exit_and_are_counted() {
+fn a_thousand_idle_clients_that_do_not_close_are_counted_and_do_not_delay_the_exit() {
     let app = start(hello());
     let mut crowd: Vec<_> = (0..1_000).map(|_| Client::connect(app.main)).collect();
     for client in &mut crowd {
         assert_eq!(client.get("/").status, 200);
     }
     wait_for_sleepers(&app, 1_000);
-    // Half of them at once, some of which the stop finds with a byte in the kernel, or behind its FIN.
+    // Half of the clients send a request at the same time. The stop finds some requests in the
+    // kernel; others arrive after the FIN.
     let racer = aside(move || {
         let mut answered = 0;
         for client in &mut crowd[..500] {
@@ -450,7 +455,7 @@ fn a_thousand_sleepers_that_do_not_close_do_not_hold_the_exit_and_are_counted() 
 }
 
 #[test]
-fn a_flood_of_newcomers_does_not_starve_a_sleeper() {
+fn a_flood_of_new_connections_does_not_starve_an_idle_one() {
     let app = start(hello());
     let [mut client] = sleepers(&app);
     let over = Arc::new(AtomicBool::new(false));
@@ -471,7 +476,7 @@ fn a_flood_of_newcomers_does_not_starve_a_sleeper() {
 }
 
 #[test]
-fn a_unix_connection_sleeps_beside_a_tcp_connection_of_the_same_worker() {
+fn a_unix_and_a_tcp_connection_of_one_worker_are_both_in_the_idle_set() {
     let path = crate::support::scratch_path("deep.sock");
     let service = service_fn(async |_: Request<lameduck::Body>| {
         Ok::<_, Infallible>(Response::new(Body::from("hello")))
@@ -494,7 +499,7 @@ fn a_unix_connection_sleeps_beside_a_tcp_connection_of_the_same_worker() {
     };
     ask(&mut stream);
     let [mut client] = sleepers(&app);
-    // It has been idle for longer than the other.
+    // The Unix connection has been idle for longer than the other.
     ask(&mut stream);
     assert_eq!(client.get("/").body(), "hello");
     let left = UnixStream::connect(&path).unwrap();
@@ -507,7 +512,7 @@ fn a_unix_connection_sleeps_beside_a_tcp_connection_of_the_same_worker() {
 }
 
 #[test]
-fn a_sleeper_is_answered_on_a_runtime_that_all_share() {
+fn an_idle_connection_is_served_on_a_shared_single_threaded_runtime() {
     let app = App::start_on(hello(), Workers::OneThread);
     let [mut client] = sleepers(&app);
     assert_eq!(client.get("/").body(), "hello");
@@ -518,7 +523,7 @@ fn a_sleeper_is_answered_on_a_runtime_that_all_share() {
 }
 
 #[test]
-fn a_lame_duck_tells_its_sleepers_to_go() {
+fn a_lame_duck_announces_the_close_to_its_idle_connections() {
     let plan = long_plan().lame_duck(Duration::from_millis(1_500));
     let app = start(planned(plan, async |_, _| Body::from("hello")));
     let [mut one, mut two] = sleepers(&app);
@@ -537,9 +542,10 @@ fn a_lame_duck_tells_its_sleepers_to_go() {
     assert_eq!(connections(&report), [2, 1, 1, 0]);
 }
 
-// In a crowd everybody sleeps at once, and the place of one who has left is the next one's.
+// With many connections, all are idle at once, and a new connection takes the slot of one that has
+// left. Each must get its own responses.
 #[test]
-fn those_who_come_and_go_in_a_crowd_get_their_own_answers() {
+fn connections_that_come_and_go_in_a_full_idle_set_get_their_own_responses() {
     let app = start(host(async |path, _| {
         if path.ends_with('7') {
             tokio::task::yield_now().await;
@@ -569,7 +575,7 @@ fn those_who_come_and_go_in_a_crowd_get_their_own_answers() {
     assert_eq!(connections(&report), [accepted, 400, 0, 0]);
 }
 
-/// The system's network, with lots that take nobody in, and count who asked.
+/// The system's network with idle pollers that refuse every connection and count the attempts.
 #[derive(Clone, Debug)]
 struct Refusing {
     network: OsNetwork,
@@ -649,7 +655,7 @@ impl IdlePoller for Refused<EpollPoller> {
     }
 }
 
-/// Nobody signals.
+/// A source without signals.
 #[derive(Debug)]
 struct Silence;
 
@@ -659,10 +665,11 @@ impl SignalSource for Silence {
     }
 }
 
-// The kernel may refuse to watch another descriptor (ENOMEM, ENOSPC). Whoever was refused had been idle for long enough to be sent to
-// sleep, and so asked again at once, for ever: one idle connection took a whole core.
+// The kernel can refuse to watch another descriptor (ENOMEM, ENOSPC). A refused connection had been
+// idle for long enough to be suspended, and so tried again at once, in a loop. One idle connection
+// used a whole core. It must not try again.
 #[test]
-fn a_connection_that_the_lot_refuses_does_not_ask_again_and_again() {
+fn a_connection_that_the_idle_set_refuses_does_not_try_again_in_a_loop() {
     let asked = Arc::new(AtomicUsize::new(0));
     let (bound, addresses) = mpsc::channel();
     let network = Refusing { network: OsNetwork::default(), asked: asked.clone(), bound };

@@ -8,7 +8,7 @@ use lameduck::{BackgroundTask, Host, RequestContext, lifecycle::Plan};
 use serde_json::Value;
 use std::{io, time::Duration};
 
-/// A plan whose drain outlasts every look.
+/// A plan whose drain outlasts the test.
 fn long_drain() -> Plan {
     quick_plan().lame_duck(Duration::ZERO).drain(Duration::from_secs(60))
 }
@@ -17,7 +17,7 @@ async fn never() -> &'static str {
     std::future::pending().await
 }
 
-/// A response whose second piece never comes.
+/// A response whose second chunk never arrives.
 async fn stream() -> axum::response::Response {
     let first = futures_util::stream::iter([Ok::<_, io::Error>("first")]);
     let pieces = futures_util::StreamExt::chain(first, futures_util::stream::pending());
@@ -29,7 +29,7 @@ async fn work(Extension(context): Extension<RequestContext>) -> &'static str {
     "begun"
 }
 
-/// What `/status` says that a stop waits for, as kind and name.
+/// Returns what a stop waits for, by `/status`, as kind and name.
 fn named(status: &Value) -> Vec<String> {
     let oldest = status["waiting_for"]["oldest"].as_array().unwrap();
     let mut named: Vec<String> = oldest
@@ -44,7 +44,8 @@ fn named(status: &Value) -> Vec<String> {
 
 #[test]
 fn a_drain_names_the_requests_streams_work_and_tasks_that_it_waits_for() {
-    // While tracked work or a background task held a drain, the status showed `in_flight: 0`, and the metrics nothing.
+    // An operator saw `in_flight: 0` in the status, and nothing in the metrics, while tracked work
+    // or a background task delayed the drain. Both must name what the drain waits for (P13).
     let router = Router::new()
         .route("/never", get(never))
         .route("/stream", get(stream))
@@ -86,7 +87,7 @@ fn a_drain_names_the_requests_streams_work_and_tasks_that_it_waits_for() {
         );
         assert!(!page.contains("/never"), "the paths of clients are no labels");
     }
-    // An impatient operator ends it.
+    // A second interrupt ends the drain.
     app.signal(lameduck::lifecycle::Signal::Interrupt);
     app.signal(lameduck::lifecycle::Signal::Interrupt);
     let report = app.report();
@@ -113,7 +114,7 @@ fn a_response_that_its_client_does_not_read_is_named() {
 }
 
 #[test]
-fn what_is_named_is_bounded_in_number_and_in_length() {
+fn the_waiting_for_list_is_bounded_in_number_and_in_length() {
     let router = Router::new().fallback(work);
     let app = App::start(
         Host::builder(settings().plan(long_drain()).grace_period(Duration::ZERO)).serve(router),
@@ -122,7 +123,7 @@ fn what_is_named_is_bounded_in_number_and_in_length() {
     for n in 0..30 {
         assert_eq!(app.get(&format!("/{n}/{long}")).status, 200);
     }
-    // The client has a response before its server has counted it.
+    // The client has its response before the server has counted the request.
     let waiting_for = until("the end of the requests", || {
         Some(app.status()["waiting_for"].clone())
             .filter(|waiting_for| waiting_for["by_kind"]["request"] == 0)

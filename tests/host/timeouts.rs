@@ -1,4 +1,4 @@
-//! P15, P6, P5d: a client that takes nothing of its response, or sends nothing of its body, is
+//! P15, P6, P5d: a client that reads nothing of its response, or sends nothing of its body, is
 //! bounded while serving.
 
 use crate::support::{
@@ -54,15 +54,16 @@ fn in_flight(app: &App) -> u64 {
     app.status()["in_flight"].as_u64().unwrap_or_default()
 }
 
-/// Finished, timed out, aborted, gone.
+/// Returns the counts of finished, timed out, aborted and gone requests.
 fn fates(report: &Report) -> [u64; 4] {
     let requests = &report.requests;
     [requests.finished, requests.timed_out, requests.aborted, requests.gone]
 }
 
 #[test]
-fn clients_that_ask_for_much_and_read_nothing_are_gone_after_the_send_timeout() {
-    // 300 clients that asked for a large response and read nothing held 1.1 GB of kernel memory for ever.
+fn clients_that_read_nothing_of_large_responses_are_cut_after_the_send_timeout() {
+    // 300 clients that requested a large response and read nothing held 1.1 GB of kernel memory for
+    // ever. The send timeout must close them (P15).
     for workers in ALL_WORKERS {
         let app = start(workers);
         let begin = now();
@@ -89,8 +90,9 @@ fn clients_that_ask_for_much_and_read_nothing_are_gone_after_the_send_timeout() 
 }
 
 #[test]
-fn a_response_that_lies_in_the_kernel_unread_does_not_stay_there() {
-    // It counts as finished, and its connection as idle, which had the keep-alive time of ten minutes.
+fn an_unread_response_in_the_kernel_is_dropped_after_the_send_timeout() {
+    // The kernel held an unread response. It counted as finished, and its connection as idle, which
+    // gave it the keep-alive time of ten minutes. The send timeout must close it (P15).
     for workers in ALL_WORKERS {
         let app = start(workers);
         let mut idle = Client::connect(app.main);
@@ -107,7 +109,7 @@ fn a_response_that_lies_in_the_kernel_unread_does_not_stay_there() {
 }
 
 #[test]
-fn a_slow_reader_is_not_cut_as_long_as_it_reads() {
+fn a_slow_reader_is_not_cut_while_it_reads() {
     let app = start(Workers::Threads(1));
     let mut slow = Client::connect(app.main);
     slow.send_get("/large");
@@ -123,13 +125,14 @@ fn a_slow_reader_is_not_cut_as_long_as_it_reads() {
 }
 
 #[test]
-fn a_stream_whose_window_stays_closed_is_reset_alone() {
-    // The same with HTTP/2: the window was never opened, and the response waited for ever.
+fn only_a_stream_whose_window_stays_closed_is_reset() {
+    // The same over HTTP/2: the window was never opened, and the response waited for ever. Its
+    // stream must be reset, and no other.
     for workers in ALL_WORKERS {
         for path in ["/large", "/seventy"] {
             let app = start(workers);
             let mut client = Http2::connect(app.main);
-            // The connection's window is open wide, and that of each stream as it is by default.
+            // The window of the connection is large. Those of the streams have the default size.
             client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
             let stuck = client.get(path);
             let event_stream = client.get("/silent");
@@ -166,7 +169,7 @@ fn a_stream_whose_window_stays_closed_is_reset_alone() {
 }
 
 #[test]
-fn a_client_without_windows_is_reset_stream_by_stream_and_one_that_opens_them_in_time_is_served() {
+fn a_stream_without_a_window_is_reset_and_one_whose_window_opens_in_time_is_served() {
     let app = start(Workers::Threads(1));
     let mut client = Http2::connect(app.main);
     client.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
@@ -213,7 +216,7 @@ fn an_http2_client_that_reads_nothing_at_all_loses_its_connection() {
 }
 
 #[test]
-fn a_body_that_stops_is_answered_for_after_the_body_timeout() {
+fn a_body_that_stops_gets_a_503_after_the_body_timeout() {
     for workers in ALL_WORKERS {
         let app = start(workers);
         let mut client = Client::connect(app.main);
@@ -239,7 +242,7 @@ fn a_body_that_stops_is_answered_for_after_the_body_timeout() {
     }
 }
 
-/// HEADERS of a POST without its end.
+/// The header block of a POST request.
 fn post_head(path: &str) -> Vec<u8> {
     let mut block = vec![0x83, 0x86, 0x04, u8::try_from(path.len()).unwrap_or(0)];
     block.extend_from_slice(path.as_bytes());
@@ -248,7 +251,7 @@ fn post_head(path: &str) -> Vec<u8> {
 }
 
 #[test]
-fn on_http2_a_body_that_stops_costs_its_stream_and_an_idle_bidirectional_stream_lives_on() {
+fn on_http2_a_body_that_stops_costs_its_stream_and_a_bidirectional_one_goes_on() {
     for workers in ALL_WORKERS {
         let app = start(workers);
         let mut client = Http2::connect(app.main);
@@ -269,7 +272,7 @@ fn on_http2_a_body_that_stops_costs_its_stream_and_an_idle_bidirectional_stream_
 }
 
 #[test]
-fn an_event_stream_that_is_silent_is_not_cut() {
+fn a_silent_event_stream_is_not_cut() {
     for workers in ALL_WORKERS {
         let app = start(workers);
         let mut client = Client::connect(app.main);

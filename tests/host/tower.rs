@@ -1,4 +1,4 @@
-//! Tower services: their readiness, axum's extractors, and unit tests of handlers.
+//! Tower services: their readiness, the extractors of axum, and unit tests of handlers.
 
 use crate::support::{App, Client, builder, scratch_path, settings};
 use axum::{
@@ -19,8 +19,9 @@ use std::{
 use tower::{Service, ServiceExt, limit::ConcurrencyLimit};
 
 #[test]
-fn a_tower_service_that_is_not_ready_is_waited_for() {
-    // One at a time, whatever the connection: the second request finds the service busy, and must be woken when it is free.
+fn the_host_waits_for_a_tower_service_that_is_not_ready() {
+    // The service handles one request at a time on all connections. The second request finds it
+    // busy, and must be woken when it is free.
     let router = Router::new().route("/", get(|| async { crate::support::pause(200).await }));
     let app = App::start(builder().serve(ConcurrencyLimit::new(router, 1)));
     let mut clients = [(); 3].map(|()| Client::connect(app.main));
@@ -64,8 +65,8 @@ async fn whoami(ConnectInfo(client): ConnectInfo<SocketAddr>) -> String {
 
 #[test]
 fn connect_info_is_the_clients_address_on_every_path() {
-    // A handler with `ConnectInfo<SocketAddr>` got a 500 for every request, and what axum asks for, a service that makes services,
-    // could not be hosted.
+    // A handler with `ConnectInfo<SocketAddr>` got a 500 for every request. A service that makes
+    // services, which axum needs for it, could not be hosted.
     let router = Router::new().route("/", get(whoami)).route("/upload", post(whoami));
     let app =
         App::start(builder().serve(router.into_make_service_with_connect_info::<SocketAddr>()));
@@ -83,7 +84,7 @@ fn connect_info_is_the_clients_address_on_every_path() {
     assert_eq!(app.end().code(), 0);
 }
 
-/// A client of either kind of address.
+/// A peer with an address of either kind.
 #[derive(Clone, Debug)]
 struct Peer(String);
 
@@ -102,7 +103,7 @@ fn get_by_unix_socket(path: &std::path::Path) -> String {
 }
 
 #[test]
-fn a_client_of_a_unix_socket_has_no_socket_address_and_a_connect_info_of_your_own_takes_both() {
+fn a_unix_client_has_no_socket_address_but_a_custom_connect_info_works_for_both() {
     let paths = [scratch_path("tcp.sock"), scratch_path("both.sock")];
     let unix =
         |path: &std::path::Path| format!("unix:{}", path.display()).parse().expect("an address");
@@ -147,7 +148,7 @@ fn a_request_context_is_an_extractor() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_context_is_told_how_to_get_one() {
+async fn a_request_without_a_context_gets_an_error_that_explains_how_to_get_one() {
     let router = Router::new().route("/", get(deadline)).route(
         "/optional",
         get(|context: Option<RequestContext>| async move { context.is_some().to_string() }),
@@ -177,7 +178,8 @@ where
 
 #[tokio::test]
 async fn a_handlers_unit_test_controls_its_deadline() {
-    // Nobody outside the crate could make a context, so every test of a handler that takes one ended in a 500.
+    // A context could not be made outside of the crate, so the unit test of any handler that takes
+    // one ended in a 500. `TestHost` must make contexts, and control the deadline.
     let host = TestHost::new();
     let router = Router::new()
         .route("/", get(deadline))
@@ -216,7 +218,7 @@ async fn a_handlers_unit_test_controls_its_cancellation_phases_and_tracked_work(
     let router = Router::new().route("/", get(until_cancelled)).with_state(tracked.clone());
     let run = |request| tokio_test::task::spawn(text_of(router.clone(), request));
 
-    // One request alone: its client is gone.
+    // The client of one request is gone.
     let host = TestHost::new();
     let request = host.request("/");
     let context = request.body().context().clone();
@@ -226,7 +228,7 @@ async fn a_handlers_unit_test_controls_its_cancellation_phases_and_tracked_work(
     assert_eq!(tokio_test::assert_ready!(handler.poll()), "cancelled in serving");
     assert!(!host.context().is_cancelled(), "the others are not");
 
-    // Its deadline.
+    // The deadline of a request expires.
     let mut handler = run(host.request("/"));
     tokio_test::assert_pending!(handler.poll());
     host.advance(Duration::from_millis(4_999));
@@ -234,7 +236,7 @@ async fn a_handlers_unit_test_controls_its_cancellation_phases_and_tracked_work(
     host.advance(Duration::from_millis(1));
     assert_eq!(tokio_test::assert_ready!(handler.poll()), "cancelled in serving");
 
-    // The shutdown.
+    // The host shuts down.
     let mut handler = run(host.request("/"));
     host.enter(Phase::LameDuck);
     tokio_test::assert_pending!(handler.poll());
@@ -249,7 +251,7 @@ async fn a_handlers_unit_test_controls_its_cancellation_phases_and_tracked_work(
 }
 
 #[tokio::test]
-async fn tracked_work_that_ignores_the_shutdown_is_dropped_by_the_test_host_too() {
+async fn the_test_host_drops_tracked_work_that_ignores_the_shutdown() {
     let host = TestHost::new();
     host.context().spawn(std::future::pending());
     host.enter(Phase::CleaningUp);
@@ -258,14 +260,14 @@ async fn tracked_work_that_ignores_the_shutdown_is_dropped_by_the_test_host_too(
 
 #[test]
 #[should_panic(expected = "P1: serving cannot follow draining")]
-fn a_test_host_does_not_go_back() {
+fn a_test_host_does_not_return_to_an_earlier_phase() {
     let host = TestHost::new();
     host.enter(Phase::Draining);
     host.enter(Phase::Serving);
 }
 
 #[test]
-fn a_test_hosts_request_works_for_a_hyper_service_too() {
+fn a_request_of_a_test_host_works_for_a_hyper_service() {
     let peer = Address::Tcp(SocketAddr::from(([10, 1, 2, 3], 4)));
     let request = TestHost::new().peer(peer.clone()).request("/orders?id=1");
     assert_eq!(request.body().context().peer(), &peer);

@@ -1,5 +1,5 @@
-//! P5c: what a worker counts is counted by the tasks of one runtime, whatever an app's safe code
-//! does.
+//! P5c: the counts of a worker are written by the tasks of one runtime, whatever safe code of an
+//! app does.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -24,19 +24,19 @@ use std::{
 };
 use tokio::runtime::{self, Builder, Handle};
 
-/// A runtime of the app's own, with several threads, that lasts as long as the process.
+/// A runtime of the app, with several threads. It lives as long as the process.
 fn other() -> &'static runtime::Runtime {
     static OTHER: OnceLock<runtime::Runtime> = OnceLock::new();
     OTHER
         .get_or_init(|| Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap())
 }
 
-/// The current thread.
+/// Returns the id and the name of the current thread.
 fn name() -> String {
     format!("{:?} {:?}", thread::current().id(), thread::current().name())
 }
 
-/// Sends requests on new connections, over HTTP/1 and HTTP/2, until each has had its response.
+/// Sends requests on new connections, over HTTP/1 and HTTP/2, and waits for every response.
 fn ask(address: std::net::SocketAddr) {
     let clients: Vec<_> = (0..8)
         .map(|n| {
@@ -59,16 +59,16 @@ fn ask(address: std::net::SocketAddr) {
     clients.into_iter().for_each(|client| client.join().unwrap());
 }
 
-/// Started, finished.
+/// Returns the counts of started and finished requests.
 fn counts(report: &Report) -> (u64, u64) {
     (report.requests.started, report.requests.finished)
 }
 
-// A handler made another runtime the current one of its thread, in safe code. Later connections and streams were spawned there, and
-// several threads added to counts of one: more requests were started than ended, and the exit code was 3 for requests that
-// nothing had cut.
+// A handler made another runtime the current one of its thread, in safe code. Later connections and
+// streams were spawned there, and several threads wrote the counts of one. More requests were
+// started than ended, and the exit code was 3 although nothing had been cut.
 #[test]
-fn a_handler_that_changes_the_current_runtime_moves_no_connection() {
+fn a_handler_that_changes_the_current_runtime_does_not_move_connections() {
     let threads = Arc::new(Mutex::new(BTreeSet::new()));
     let seen = threads.clone();
     let service = service_fn(move |_: Request<lameduck::Body>| {
@@ -87,7 +87,8 @@ fn a_handler_that_changes_the_current_runtime_moves_no_connection() {
     assert_eq!((counts(&report), report.code()), ((1_600, 1_600), 0), "{report:?}");
 }
 
-/// Rooms that poll a worker's job on a thread of its own, beside the runtime that it spawns on.
+/// A spawner that polls the job of a worker on its own thread, while the worker spawns on the
+/// runtime.
 #[derive(Debug)]
 struct Aside(CurrentRuntime);
 
@@ -121,9 +122,10 @@ impl SignalSource for NoSignals {
     }
 }
 
-// An implementation of `Spawner` said how many threads run a worker's tasks, and could get it wrong: counts were lost.
+// An implementation of `Spawner` reported how many threads run the tasks of a worker. A wrong
+// number lost counts. The counts must be exact with any implementation (P5c).
 #[test]
-fn rooms_cannot_get_wrong_which_threads_count() {
+fn counts_are_exact_with_any_spawner() {
     let threads = Arc::new(Mutex::new(BTreeSet::new()));
     let seen = threads.clone();
     let service = service_fn(move |_: Request<lameduck::Body>| {

@@ -1,4 +1,5 @@
-//! P14: a port is ours alone, unless it is shared on purpose. P2: it is reserved before it listens.
+//! P14: a port belongs to one process, unless it is shared on purpose. P2: it is reserved before it
+//! listens.
 
 use crate::support::os::{accept, any_port, bounded, listen, listen_one, tcp};
 use futures_util::future::{Either, select};
@@ -54,7 +55,8 @@ async fn one_port_on_all_addresses_excludes_the_same_port_on_one() {
     );
 }
 
-/// A server that closes first leaves connections in TIME_WAIT on its port for a minute.
+/// Returns a port with a connection in TIME_WAIT, which a server that closes first leaves for a
+/// minute.
 async fn port_with_leftovers() -> ListenAddress {
     let mut listener = listen_one(&any_port()).await;
     let mut client = TcpStream::connect(tcp(&listener.local())).unwrap();
@@ -65,7 +67,7 @@ async fn port_with_leftovers() -> ListenAddress {
 }
 
 #[tokio::test]
-async fn a_restart_is_not_held_up_by_connections_in_time_wait() {
+async fn a_restart_is_not_delayed_by_connections_in_time_wait() {
     let address = port_with_leftovers().await;
     let mut again = listen(&address, 2).await.unwrap();
     let _client = TcpStream::connect(tcp(&again[0].local())).unwrap();
@@ -79,7 +81,7 @@ async fn a_restart_is_not_held_up_by_connections_in_time_wait() {
 }
 
 #[tokio::test]
-async fn a_reservation_over_leftovers_is_exclusive_too() {
+async fn a_reservation_over_connections_in_time_wait_is_exclusive() {
     let address = port_with_leftovers().await;
     let _first = OsNetwork::default().reserve(&address, ServerRole::Main, 2).unwrap();
     assert_eq!(
@@ -88,11 +90,12 @@ async fn a_reservation_over_leftovers_is_exclusive_too() {
     );
 }
 
-/// Two instances that bind over leftovers within the same moment both succeed, because both try again with `SO_REUSEADDR`.
-/// The rival does by hand what ours does, and is a step behind or ahead.
+/// Two instances that bind over connections in TIME_WAIT at the same moment both succeed, because
+/// both try again with `SO_REUSEADDR`. Only one of them may listen (P14). The test performs the
+/// steps of the rival, one step before or after our own.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn of_two_instances_that_bind_in_the_same_moment_only_one_listens() {
+async fn of_two_instances_that_bind_at_the_same_time_only_one_listens() {
     let rival = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     rival.set_reuse_address(true).unwrap();
     rival.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
@@ -105,7 +108,7 @@ async fn of_two_instances_that_bind_in_the_same_moment_only_one_listens() {
 }
 
 #[tokio::test]
-async fn instances_that_both_ask_for_it_share_a_port() {
+async fn instances_that_both_set_reuse_port_share_a_port() {
     let shared =
         || OsNetwork::new(SocketOptions { reuse_port: ReusePort::Yes, ..SocketOptions::default() });
     let first = shared().reserve(&any_port(), ServerRole::Main, 2).unwrap();
@@ -136,7 +139,7 @@ async fn a_dropped_reservation_gives_its_port_back() {
 }
 
 #[tokio::test]
-async fn siblings_share_a_port_and_every_one_gets_connections() {
+async fn sibling_listeners_share_a_port_and_each_gets_connections() {
     const CLIENTS: usize = 64;
     let mut siblings = listen(&any_port(), 2).await.unwrap();
     let (mut one, mut other) = (siblings.remove(0), siblings.remove(0));
@@ -155,7 +158,7 @@ async fn siblings_share_a_port_and_every_one_gets_connections() {
 }
 
 #[tokio::test]
-async fn a_port_on_all_addresses_serves_both_families_and_names_ipv4_peers_as_such() {
+async fn a_port_on_all_addresses_serves_both_families_and_reports_ipv4_peers_as_ipv4() {
     let mut listener = listen_one(&ListenAddress::Port(0)).await;
     let local = tcp(&listener.local());
     let client = TcpStream::connect((Ipv4Addr::LOCALHOST, local.port())).unwrap();
@@ -167,15 +170,15 @@ async fn a_port_on_all_addresses_serves_both_families_and_names_ipv4_peers_as_su
                 let (_server, peer) = accept(&mut listener).await.unwrap();
                 assert_eq!(peer, Address::Tcp(client.local_addr().unwrap()));
             }
-            // A machine may have IPv6 sockets and no IPv6 loopback address.
+            // A machine can have IPv6 sockets without an IPv6 loopback address.
             Err(error) => assert_eq!(error.kind(), ErrorKind::AddrNotAvailable),
         }
     }
 }
 
 #[tokio::test]
-async fn an_address_that_is_not_this_machines_is_refused_with_the_systems_reason() {
-    // RFC 5737: documentation.
+async fn an_address_of_another_machine_is_refused_with_the_reason_of_the_system() {
+    // RFC 5737: an address for documentation.
     let error = OsNetwork::default()
         .reserve(&"192.0.2.1:0".parse().unwrap(), ServerRole::Main, 1)
         .unwrap_err();
@@ -186,11 +189,12 @@ fn sharing() -> OsNetwork {
     OsNetwork::new(SocketOptions { reuse_port: ReusePort::Yes, ..SocketOptions::default() })
 }
 
-/// `--reuse-port` let the main and the internal server of one process have the same port: each got some of the other's clients, and
-/// strangers the internal routes.
+/// `--reuse-port` let the main and the internal server of one process have the same port. Each got
+/// some of the other's clients, and strangers reached the internal routes. A port may be shared
+/// only with other processes (P16).
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_shared_port_is_shared_with_other_processes_and_not_by_two_servers_of_one() {
+async fn a_port_is_shared_with_other_processes_and_not_by_two_servers_of_one_process() {
     let network = sharing();
     let main = network.reserve(&ListenAddress::Port(0), ServerRole::Main, 2).unwrap();
     let port = tcp(&main.local()).port();
@@ -204,10 +208,11 @@ async fn a_shared_port_is_shared_with_other_processes_and_not_by_two_servers_of_
     network.reserve(&both[0], ServerRole::Internal, 1).unwrap();
 }
 
-/// A second instance that shares was refused on the very address of one that does not, but not on all addresses.
+/// A second instance that shares its port was refused on the address of an exclusive one, but not
+/// on all addresses. It must be refused on both (P14).
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn one_port_on_one_address_is_not_shared_by_who_takes_it_on_all() {
+async fn an_exclusive_port_on_one_address_cannot_be_shared_on_all_addresses() {
     let first = listen(&any_port(), 2).await.unwrap();
     let port = tcp(&first[0].local()).port();
     for everywhere in
@@ -218,23 +223,23 @@ async fn one_port_on_one_address_is_not_shared_by_who_takes_it_on_all() {
     }
 }
 
-/// Any user may bind the name by which a port was known to be exclusive, and a start with
-/// `--reuse-port` then failed.
+/// Any user may bind the abstract name that marked a port as exclusive. A start with `--reuse-port`
+/// then failed. A name of another user must not prevent the start (P14).
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_name_that_does_not_belong_to_this_user_keeps_no_port_from_being_shared() {
+async fn an_exclusive_name_of_another_user_does_not_prevent_sharing_a_port() {
     use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr as UnixAddress};
     let free = tcp(&listen_one(&any_port()).await.local());
     let squatted = |suffix: &str| {
         let name =
             UnixAddress::from_abstract_name(format!("lameduck exclusive {free}{suffix}")).unwrap();
-        // Bound, and no more: whose it is cannot be known.
+        // The names are only bound, so their owner is unknown.
         std::os::unix::net::UnixDatagram::bind_addr(&name).unwrap()
     };
     let _names = ["", " 1.0", &format!(" {}.0", std::process::id())].map(squatted);
     let shared = sharing().reserve(&ListenAddress::Tcp(free), ServerRole::Main, 1).unwrap();
     drop(shared);
-    // An exclusive one takes another name, and is found.
+    // An exclusive listener takes another name, and is found.
     let _exclusive = listen(&ListenAddress::Tcp(free), 2).await.unwrap();
     let error = sharing().reserve(&ListenAddress::Tcp(free), ServerRole::Main, 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);

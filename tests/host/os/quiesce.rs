@@ -17,7 +17,8 @@ use std::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// How many connections the queue gives without waiting for the runtime, which hears of nothing in between.
+/// Returns the number of connections that the queue yields in one poll. The reactor does not run in
+/// between.
 async fn accept_until_empty(listener: &mut OsListener) -> usize {
     poll_fn(|cx| {
         let mut accepted = 0;
@@ -30,7 +31,7 @@ async fn accept_until_empty(listener: &mut OsListener) -> usize {
     .await
 }
 
-/// From now on this thread may not attach a filter, as a service in a container.
+/// Removes the capability to attach a filter from this thread, as in a container.
 #[cfg(target_os = "linux")]
 fn without_net_admin() {
     use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
@@ -45,7 +46,7 @@ async fn a_sealed_listener_gives_its_queue_and_lets_nobody_in(address: ListenAdd
     let local = tcp(&listener.local());
     let _queued: Vec<_> = (0..3).map(|_| TcpStream::connect(local).unwrap()).collect();
     assert!(matches!(listener.quiesce(), QuiesceOutcome::Sealed));
-    // This waits for something that must not happen: the handshake.
+    // This waits for a handshake that must not complete.
     let error = TcpStream::connect_timeout(&local, Duration::from_millis(50)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert_eq!(accept_until_empty(&mut listener).await, 3);
@@ -55,13 +56,13 @@ async fn a_sealed_listener_gives_its_queue_and_lets_nobody_in(address: ListenAdd
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_sealed_ipv4_listener_gives_its_queue_and_lets_nobody_in() {
+async fn a_sealed_ipv4_listener_yields_its_queue_and_accepts_no_new_connection() {
     a_sealed_listener_gives_its_queue_and_lets_nobody_in(any_port()).await;
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_sealed_ipv6_listener_gives_its_queue_and_lets_nobody_in() {
+async fn a_sealed_ipv6_listener_yields_its_queue_and_accepts_no_new_connection() {
     let address = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
     if TcpListener::bind(address).is_ok() {
         a_sealed_listener_gives_its_queue_and_lets_nobody_in(ListenAddress::Tcp(address)).await;
@@ -70,7 +71,7 @@ async fn a_sealed_ipv6_listener_gives_its_queue_and_lets_nobody_in() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_listener_is_sealed_without_privilege_too() {
+async fn a_listener_is_sealed_without_privilege() {
     without_net_admin();
     a_sealed_listener_gives_its_queue_and_lets_nobody_in(any_port()).await;
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
@@ -79,11 +80,12 @@ async fn a_listener_is_sealed_without_privilege_too() {
     }
 }
 
-/// Listeners that are closed one by one leave holes, into which the kernel moves others: whatever it moves, whoever comes must not
-/// find one that still listens.
+/// Listeners that are closed one by one leave gaps in the reuseport group, into which the kernel
+/// moves others. A new connection must not reach a listener that still listens, whatever the kernel
+/// moves (P5a).
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn siblings_sealed_without_privilege_let_nobody_in_until_the_last_is_closed() {
+async fn siblings_sealed_without_privilege_accept_no_new_connection_until_all_are_closed() {
     without_net_admin();
     for first_closed in 0..3 {
         let mut listeners = listen(&any_port(), 3).await.unwrap();
@@ -107,7 +109,8 @@ async fn siblings_sealed_without_privilege_let_nobody_in_until_the_last_is_close
     }
 }
 
-/// Some systems send with the largest TTL there is, which is not turned away.
+/// Some systems send with a TTL of 255, which the decoy does not reject. Such a client must be
+/// accepted (P5a).
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_client_with_the_largest_ttl_is_accepted_from_a_listener_sealed_without_privilege() {
@@ -129,7 +132,7 @@ async fn a_client_with_the_largest_ttl_is_accepted_from_a_listener_sealed_withou
     }
 }
 
-/// Polls in real time until `handshakes` says so.
+/// Polls in real time until `handshakes` returns `count`.
 #[cfg(target_os = "linux")]
 #[expect(clippy::disallowed_methods, reason = "the kernel completes a handshake in real time")]
 async fn until_handshakes(listener: &OsListener, count: usize) {
@@ -141,7 +144,7 @@ async fn until_handshakes(listener: &OsListener, count: usize) {
     bounded(counted).await;
 }
 
-/// `at` is what the client connects to, if it is not what the listener is bound to.
+/// `at` is the address that the client connects to, if it differs from the listener's.
 #[cfg(target_os = "linux")]
 async fn a_handshake_is_counted_until_it_is_complete_and_then_in_the_queue(
     address: ListenAddress,
@@ -164,7 +167,7 @@ async fn a_handshake_is_counted_until_it_is_complete_and_then_in_the_queue(
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_handshake_under_way_is_counted_until_it_is_in_the_queue_of_a_sealed_ipv4_listener() {
+async fn a_pending_handshake_is_counted_until_it_is_in_the_queue_of_a_sealed_ipv4_listener() {
     a_handshake_is_counted_until_it_is_complete_and_then_in_the_queue(any_port(), None).await;
 }
 
@@ -184,12 +187,12 @@ async fn a_handshake_of_either_family_is_counted_by_a_dual_stack_listener() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn handshakes_with_others_are_not_counted() {
+async fn handshakes_with_other_listeners_are_not_counted() {
     let listener = listen_one(&any_port()).await;
     let same_address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let same_port = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), tcp(&listener.local()).port()));
     for other in [same_address, same_port] {
-        // Somebody else may have the port there.
+        // Another process may use that port.
         let Ok(other) = TcpListener::bind(other) else { continue };
         let address = other.local_addr().unwrap();
         let other = OsListener::inherited(other.into(), SocketOptions::default()).unwrap();
@@ -199,7 +202,7 @@ async fn handshakes_with_others_are_not_counted() {
     }
 }
 
-/// Those who have connected are in the queue, and no handshakes.
+/// A connected client is in the queue, and is no handshake.
 #[tokio::test]
 async fn a_unix_listener_has_no_handshakes() {
     let scratch = Scratch::new("handshakes");
@@ -209,9 +212,10 @@ async fn a_unix_listener_has_no_handshakes() {
     assert_eq!(listener.handshakes(), Some(0));
 }
 
-/// The runtime hears of a connection only when its driver runs. A queue must not look empty until then.
+/// The runtime learns of a connection only when its driver runs. Until then the queue must not look
+/// empty (P5a).
 #[tokio::test]
-async fn a_quiesced_listener_asks_the_kernel_and_not_the_runtime() {
+async fn a_quiesced_listener_polls_the_kernel_and_not_the_reactor() {
     let mut listener = listen_one(&any_port()).await;
     assert_eq!(accept_until_empty(&mut listener).await, 0);
     let _queued: Vec<_> =
@@ -220,9 +224,9 @@ async fn a_quiesced_listener_asks_the_kernel_and_not_the_runtime() {
     assert_eq!(accept_until_empty(&mut listener).await, 5);
 }
 
-/// An accepted connection inherits the filter. It must not notice.
+/// An accepted connection inherits the filter, which must not affect it.
 #[tokio::test]
-async fn a_connection_from_a_sealed_queue_works_in_both_directions_to_its_end() {
+async fn a_connection_from_a_sealed_queue_works_in_both_directions() {
     let mut listener = listen_one(&any_port()).await;
     let mut client = TcpStream::connect(tcp(&listener.local())).unwrap();
     listener.quiesce();
@@ -246,7 +250,7 @@ async fn a_connection_from_a_sealed_queue_works_in_both_directions_to_its_end() 
 }
 
 #[tokio::test]
-async fn a_quiesced_unix_listener_gives_its_queue_and_cannot_be_found() {
+async fn a_quiesced_unix_listener_yields_its_queue_and_its_path_is_gone() {
     let scratch = Scratch::new("quiesce");
     let path = scratch.path().join("app.sock");
     let mut listener = listen_one(&ListenAddress::Unix(path.clone())).await;
@@ -256,9 +260,10 @@ async fn a_quiesced_unix_listener_gives_its_queue_and_cannot_be_found() {
     assert_eq!(accept_until_empty(&mut listener).await, 3);
 }
 
-/// A filter on an inherited socket would outlive us: every connect to the successor would time out, for ever.
+/// A filter on an inherited socket outlives this process, and every connect to the successor would
+/// time out for ever. The listener must be left unchanged (P5a).
 #[tokio::test]
-async fn an_inherited_listener_is_left_to_its_successor_as_it_was() {
+async fn an_inherited_listener_is_left_unchanged_for_its_successor() {
     let parent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = parent.local_addr().unwrap();
     let mut listener =

@@ -1,4 +1,4 @@
-//! Rooms: a thread and a runtime each, left without waiting.
+//! Spawners: a thread and a runtime for each task, released without waiting for blocked calls.
 
 use crate::support::os::bounded;
 use lameduck::{
@@ -15,7 +15,7 @@ fn threads() -> ThreadPerWorker {
 }
 
 #[tokio::test]
-async fn every_room_is_a_thread_of_its_own_with_a_runtime() {
+async fn every_task_kind_has_a_thread_and_a_runtime_of_its_own() {
     let spawner = threads();
     assert_eq!(spawner.workers().get(), 2);
     let (names, named) = mpsc::channel();
@@ -38,7 +38,7 @@ async fn every_room_is_a_thread_of_its_own_with_a_runtime() {
 }
 
 #[tokio::test]
-async fn a_room_whose_job_panics_is_empty_and_the_others_live_on() {
+async fn a_worker_thread_whose_job_panics_ends_and_the_others_go_on() {
     let spawner = threads();
     bounded(
         spawner
@@ -51,7 +51,7 @@ async fn a_room_whose_job_panics_is_empty_and_the_others_live_on() {
 
 #[tokio::test]
 #[expect(clippy::disallowed_methods, reason = "this is what users do")]
-async fn a_blocking_call_that_is_stuck_does_not_hold_the_room() {
+async fn a_stuck_blocking_call_does_not_delay_the_end_of_its_thread() {
     let (release, stuck) = mpsc::channel::<()>();
     let job = Box::pin(async move {
         tokio::task::spawn_blocking(move || stuck.recv());
@@ -61,7 +61,7 @@ async fn a_blocking_call_that_is_stuck_does_not_hold_the_room() {
 }
 
 #[tokio::test]
-async fn tasks_work_on_the_callers_runtime_and_the_internal_side_does_not() {
+async fn tasks_run_on_the_callers_runtime_and_the_internal_server_does_not() {
     let spawner = CurrentRuntime::new(tokio::runtime::Handle::current());
     assert_eq!(spawner.workers().get(), 1);
     let here = std::thread::current().id();

@@ -1,4 +1,4 @@
-//! What the kernel knows about a connection, and what the runtime does not.
+//! What the kernel knows about a connection and the runtime does not.
 
 use crate::support::os::{accept, any_port, bounded, listen_one, tcp};
 use futures_util::FutureExt;
@@ -20,9 +20,10 @@ async fn pair(address: ListenAddress) -> (Socket, TcpStream) {
     (server, client)
 }
 
-/// The look asks the kernel, so the runtime need not run in between; loopback delivers within the call that sends.
+/// `peek` calls the kernel, so the runtime need not run in between. Loopback delivers within the
+/// call that sends.
 #[tokio::test]
-async fn a_look_tells_data_from_nothing_and_an_end() {
+async fn a_peek_distinguishes_data_nothing_and_the_end() {
     let (mut server, mut client) = pair(any_port()).await;
     assert_eq!(server.peek(), Peek::Empty);
     client.write_all(b"x").unwrap();
@@ -35,7 +36,7 @@ async fn a_look_tells_data_from_nothing_and_an_end() {
 }
 
 #[tokio::test]
-async fn a_look_at_a_reset_connection_finds_it_broken() {
+async fn a_peek_at_a_reset_connection_finds_it_broken() {
     let (server, client) = pair(any_port()).await;
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     drop(client);
@@ -43,7 +44,7 @@ async fn a_look_at_a_reset_connection_finds_it_broken() {
 }
 
 #[tokio::test]
-async fn a_unix_connection_can_be_looked_at_too() {
+async fn a_unix_connection_can_be_peeked() {
     let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
     let socket = Socket::from(ours);
     assert_eq!(socket.peek(), Peek::Empty);
@@ -52,7 +53,7 @@ async fn a_unix_connection_can_be_looked_at_too() {
 }
 
 #[tokio::test]
-async fn a_cut_connection_is_a_reset_and_not_an_end() {
+async fn a_cut_connection_ends_with_a_reset_and_not_with_a_fin() {
     let (mut server, mut client) = pair(any_port()).await;
     server.write_all(b"half an ans").await.unwrap();
     server.reset_on_drop();
@@ -62,7 +63,7 @@ async fn a_cut_connection_is_a_reset_and_not_an_end() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_not_cut_ends() {
+async fn a_connection_that_is_not_cut_ends_with_a_fin() {
     let (mut server, mut client) = pair(any_port()).await;
     server.write_all(b"an answer").await.unwrap();
     drop(server);
@@ -76,7 +77,7 @@ async fn what_the_peer_has_no_room_for_is_unacknowledged(address: ListenAddress)
     let (mut server, mut client) = pair(address).await;
     let Some(before) = server.unacknowledged() else { return }; // a sandbox without netlink
     assert_eq!(before, 0);
-    // Until the kernel takes no more.
+    // Writes until the kernel takes no more.
     let chunk = vec![0; 1 << 20];
     let mut sent = 0;
     while let Some(Ok(n)) = server.write(&chunk).now_or_never() {
@@ -87,7 +88,7 @@ async fn what_the_peer_has_no_room_for_is_unacknowledged(address: ListenAddress)
     let reader = std::thread::Builder::new()
         .spawn(move || {
             client.read_exact(&mut vec![0; sent]).unwrap();
-            // A byte back carries the acknowledgement of all that came before it.
+            // A byte in return carries the acknowledgement of everything before it.
             client.write_all(b"x").unwrap();
             client
         })
@@ -99,19 +100,19 @@ async fn what_the_peer_has_no_room_for_is_unacknowledged(address: ListenAddress)
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn what_an_ipv4_peer_has_no_room_for_is_unacknowledged() {
+async fn bytes_beyond_the_buffer_of_an_ipv4_peer_are_unacknowledged() {
     what_the_peer_has_no_room_for_is_unacknowledged(any_port()).await;
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn what_an_ipv4_peer_of_a_dual_stack_socket_has_no_room_for_is_unacknowledged() {
+async fn bytes_beyond_the_buffer_of_an_ipv4_peer_of_a_dual_stack_socket_are_unacknowledged() {
     what_the_peer_has_no_room_for_is_unacknowledged(ListenAddress::Port(0)).await;
 }
 
-/// Here because it is about the connection: what its listener gave it.
+/// A property of the connection that its listener sets: no delay of small writes.
 #[tokio::test]
-async fn an_answer_in_two_small_writes_is_not_held_back() {
+async fn a_response_in_small_writes_is_not_delayed() {
     let (mut server, mut client) = pair(any_port()).await;
     for byte in [b"a", b"b", b"c"] {
         server.write_all(byte).await.unwrap();
@@ -125,7 +126,7 @@ async fn an_answer_in_two_small_writes_is_not_held_back() {
 /// An accepted connection is reset if its process dies. A close by the process itself must not do
 /// that to a response of which the peer has not acknowledged a byte.
 #[tokio::test]
-async fn a_response_that_the_peer_has_no_room_for_survives_the_drop() {
+async fn a_response_beyond_the_buffer_of_the_peer_survives_the_drop() {
     for shut in [false, true] {
         let (mut server, mut client) = pair(any_port()).await;
         let chunk = vec![0; 1 << 20];

@@ -1,4 +1,4 @@
-//! Unix sockets: what was left behind is taken over, what is somebody else's is left alone.
+//! Unix sockets: a leftover path is taken over, and a path in use is left alone.
 
 use crate::support::os::{Scratch, accept, bounded, listen, listen_one};
 use futures_util::future::{Either, select};
@@ -13,7 +13,7 @@ use std::{
 };
 
 #[tokio::test]
-async fn a_socket_that_a_dead_process_left_is_taken_over() {
+async fn a_socket_of_a_dead_process_is_taken_over() {
     let scratch = Scratch::new("stale");
     let path = scratch.path().join("app.sock");
     drop(UnixListener::bind(&path).unwrap());
@@ -27,7 +27,7 @@ async fn a_socket_that_a_dead_process_left_is_taken_over() {
 }
 
 #[tokio::test]
-async fn a_socket_where_somebody_answers_is_in_use() {
+async fn a_socket_that_accepts_connections_is_in_use() {
     let scratch = Scratch::new("in-use");
     let address = ListenAddress::Unix(scratch.path().join("app.sock"));
     let _first = listen_one(&address).await;
@@ -60,11 +60,11 @@ async fn the_path_of_a_successor_is_not_unlinked() {
 }
 
 #[tokio::test]
-async fn a_reservation_that_lost_its_path_does_not_listen_in_vain() {
+async fn a_reservation_that_lost_its_path_fails_to_listen() {
     let scratch = Scratch::new("lost");
     let address = ListenAddress::Unix(scratch.path().join("app.sock"));
     let first = OsNetwork::default().reserve(&address, ServerRole::Main, 1).unwrap();
-    // Until it listens it looks like a leftover.
+    // A reserved socket that does not listen yet looks like a leftover.
     let _second = OsNetwork::default().reserve(&address, ServerRole::Main, 1).unwrap();
     assert_eq!(first.listen().await.unwrap_err().kind(), ErrorKind::AddrInUse);
 }
@@ -82,7 +82,7 @@ async fn a_dropped_reservation_removes_its_path() {
 }
 
 #[tokio::test]
-async fn siblings_share_one_queue_and_the_path_stays_until_the_last() {
+async fn sibling_listeners_share_one_queue_and_the_path_stays_until_the_last_closes() {
     let scratch = Scratch::new("siblings");
     let path = scratch.path().join("app.sock");
     let mut siblings = listen(&ListenAddress::Unix(path.clone()), 2).await.unwrap();
@@ -100,9 +100,10 @@ async fn siblings_share_one_queue_and_the_path_stays_until_the_last() {
     assert!(!path.exists());
 }
 
-/// The umask decided who may connect, and nothing else could.
+/// Only the umask decided which users may connect. A mode that is configured must apply before the
+/// socket listens.
 #[tokio::test]
-async fn a_socket_has_the_permissions_that_were_asked_for_before_it_listens() {
+async fn a_socket_has_its_configured_permissions_before_it_listens() {
     use lameduck::os::SocketOptions;
     use std::os::unix::fs::PermissionsExt;
     let scratch = Scratch::new("mode");
