@@ -1,4 +1,5 @@
-//! P4: connections that are opened in the lame duck delay of a real host: how they are told to go.
+//! P4: connections that are opened in the lame duck delay of a real host, and how their close is
+//! announced.
 
 use super::{
     help::{Client, Server, ms, pass, s},
@@ -16,9 +17,10 @@ fn gets_hello(client: &mut Http2) {
 }
 
 /// 41 of 58 connections that were opened in the delay got their GOAWAY within 10 ms, and some of
-/// their clients saw a request cancelled.
+/// their clients saw a request cancelled. The GOAWAYs must be spread over the rest of the delay
+/// (P4).
 #[test]
-fn http2_connections_that_are_opened_in_the_delay_get_their_goaways_spread_over_what_is_left() {
+fn http2_connections_of_the_delay_get_their_goaways_spread_over_its_rest() {
     let mut server = Server::start(&["--lame-duck", "3s"]);
     server.stop_and_await("lame_duck");
     let main = server.service.main;
@@ -49,7 +51,7 @@ fn http2_connections_that_are_opened_in_the_delay_get_their_goaways_spread_over_
     });
     let at_once = waits.iter().filter(|(opened, told)| *told - *opened < ms(20)).count();
     assert!(at_once <= 4, "{waits:?}");
-    // A busy machine may be a little late.
+    // A busy machine can be a little late.
     let in_time = waits.iter().filter(|(_, told)| *told < LAST_TENTH + ms(150)).count();
     assert!(in_time >= 22, "{waits:?}");
     let mut told: Vec<Duration> = waits.iter().map(|(_, told)| *told).collect();
@@ -59,9 +61,10 @@ fn http2_connections_that_are_opened_in_the_delay_get_their_goaways_spread_over_
     server.exit_clean();
 }
 
-/// Every response of the delay closed its connection: each request brought a new one.
+/// Every response of the delay closed its connection, so each request needed a new one. A
+/// connection must be kept until its seeded moment (P4).
 #[test]
-fn a_client_that_asks_all_the_time_keeps_its_connections_in_the_delay() {
+fn a_busy_client_keeps_its_connections_in_the_delay() {
     let mut server = Server::start(&["--lame-duck", "3s"]);
     let mut client = server.keep();
     server.stop_and_await("lame_duck");
@@ -74,7 +77,7 @@ fn a_client_that_asks_all_the_time_keeps_its_connections_in_the_delay() {
         requests += asks_until_told(&server, &mut client);
     }
     assert!(connections < 40 && requests > connections * 4, "{requests} on {connections}");
-    // In the last tenth every response announces.
+    // In the last tenth every response announces the close.
     while server.since_stop() < LAST_TENTH + ms(20) {
         pass(ms(5));
     }
@@ -85,7 +88,8 @@ fn a_client_that_asks_all_the_time_keeps_its_connections_in_the_delay() {
     server.exit_clean();
 }
 
-/// The number of responses until one says `Connection: close`. The first one does not.
+/// Returns the number of responses up to the first with `Connection: close`. That is not the first
+/// response, except in the last tenth.
 fn asks_until_told(server: &Server, client: &mut Client) -> u32 {
     let mut requests = 0;
     loop {
@@ -104,16 +108,16 @@ fn asks_until_told(server: &Server, client: &mut Client) -> u32 {
     }
 }
 
-/// A connection that waits in the idle set of its worker keeps its moment, and that it has had a
-/// response; one that is not used any more is counted.
+/// A connection in the idle set keeps its seeded moment, and that it has had a response. A
+/// connection that is not used any more is counted (P4).
 #[test]
-fn idle_connections_of_the_delay_keep_their_moments_and_the_unused_are_counted() {
+fn idle_connections_of_the_delay_keep_their_moments_and_unused_ones_are_counted() {
     let mut server = Server::start(&["--lame-duck", "3s", "--workers", "1"]);
     let mut before: Vec<_> = (0..150).map(|_| server.keep()).collect();
     server.stop_and_await("lame_duck");
     let mut late: Vec<_> = (0..150).map(|_| server.keep()).collect();
     let opened = server.since_stop();
-    // Long enough without a request to be parked without a task.
+    // Long enough without a request to be in the idle set.
     pass(ms(1_300));
     let told = |clients: &mut [Client]| {
         let told = clients.iter_mut().map(|client| {

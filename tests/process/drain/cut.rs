@@ -1,12 +1,12 @@
-//! P5d, P7: requests that outlast the drain and ignore the cancellation: each is cut, told,
-//! counted, and no cut answer looks whole.
+//! P5d, P7: requests that outlast the drain and ignore the cancellation. Each is cut, reported and
+//! counted, and no cut response looks complete.
 
 use super::{
     help::{End, Exit, Server, ms, pass, s},
     http2_client::{Http2, Manners},
 };
 
-/// All of them past the drain in two seconds.
+/// Everything after the stop request ends within two seconds.
 const HURRIED: [&str; 6] = ["--lame-duck", "0s", "--drain", "500ms", "--cancel", "600ms"];
 
 #[track_caller]
@@ -18,12 +18,12 @@ fn tells_of(exit: &Exit, head_sent: bool) {
     assert_eq!(abort["phase"], "cancelling", "{exit:?}");
     assert!(abort["age_ms"].as_u64().unwrap() >= 500, "{exit:?}");
     assert_eq!(exit.connections("reset"), u64::from(head_sent), "{exit:?}");
-    // A connection that was reset used to be counted as drained as well.
+    // A connection that is reset does not count as drained as well.
     assert_eq!(exit.connections("drained"), u64::from(!head_sent), "{exit:?}");
 }
 
 #[test]
-fn a_request_cut_before_its_head_gets_a_503_that_says_why() {
+fn a_request_cut_before_its_head_gets_a_503_with_the_reason() {
     let mut server = Server::start(&HURRIED);
     let mut client = server.ask("/stuck?ms=60000");
     server.await_in_flight(1);
@@ -54,23 +54,23 @@ fn is_reset_after_its_head(request: &str) {
 }
 
 #[test]
-fn an_answer_with_a_length_is_reset_when_it_is_cut() {
+fn a_response_with_a_length_is_reset_when_it_is_cut() {
     is_reset_after_its_head("GET /stuck?ms=60000&head=1 HTTP/1.1\r\nhost: test\r\n\r\n");
 }
 
 #[test]
-fn a_chunked_answer_is_reset_when_it_is_cut() {
+fn a_chunked_response_is_reset_when_it_is_cut() {
     is_reset_after_its_head("GET /stuck?ms=60000&chunked=1 HTTP/1.1\r\nhost: test\r\n\r\n");
 }
 
-/// Its end is the close itself: a FIN would say that all of it came.
+/// For such a response the close is the end. A FIN would make it look complete (P5d).
 #[test]
-fn an_answer_until_close_is_reset_when_it_is_cut() {
+fn a_response_until_close_is_reset_when_it_is_cut() {
     is_reset_after_its_head("GET /stuck?ms=60000&chunked=1 HTTP/1.0\r\n\r\n");
 }
 
 #[test]
-fn an_answer_to_a_half_closed_client_is_reset_when_it_is_cut() {
+fn a_response_to_a_half_closed_client_is_reset_when_it_is_cut() {
     let mut server = Server::start(&HURRIED);
     let mut client = server.ask("/stuck?ms=60000&chunked=1");
     client.finish_sending();
@@ -82,7 +82,7 @@ fn an_answer_to_a_half_closed_client_is_reset_when_it_is_cut() {
 }
 
 #[test]
-fn the_report_tells_each_of_many() {
+fn the_report_names_each_of_many_aborts() {
     let mut server = Server::start(&HURRIED);
     let mut silent: Vec<_> = (0..20).map(|_| server.ask("/stuck?ms=60000")).collect();
     let mut begun: Vec<_> = (0..20).map(|_| server.ask("/stuck?ms=60000&head=1")).collect();
@@ -96,7 +96,7 @@ fn the_report_tells_each_of_many() {
         assert_eq!(client.rest().1, End::Reset);
     }
     for client in &mut polite {
-        // It heard of the cancellation and answered for itself.
+        // The handler saw the cancellation and returned a response.
         assert_eq!(client.answer().text(), "cancelled\n");
     }
     let exit = server.exit().within(s(5));
@@ -111,9 +111,10 @@ fn the_report_tells_each_of_many() {
     assert_eq!(exit.connections("reset"), 20);
 }
 
-/// Requests behind the cut one were never begun: no answer to them, and none of their bytes makes the 503 disappear.
+/// Requests after the cut one were never started. They get no response, and their unread bytes must
+/// not cause a reset that destroys the 503 (P5d).
 #[test]
-fn a_503_is_not_destroyed_by_the_requests_behind_the_one_that_was_cut() {
+fn a_503_is_not_destroyed_by_requests_after_the_cut_one() {
     let mut server = Server::start(&HURRIED);
     let mut client = server.connect();
     client.send(
@@ -128,9 +129,10 @@ fn a_503_is_not_destroyed_by_the_requests_behind_the_one_that_was_cut() {
     assert_eq!((exit.code, exit.requests("started")), (3, 1), "{exit:?}");
 }
 
-/// With no time between the abort and the cut, connections were cut before the 503s of their requests were made: an empty reset.
+/// Without time between the abort and the cut, connections were cut before the 503s of their
+/// requests were made. Each client saw an empty reset. It must get its 503 even then (P5d).
 #[test]
-fn a_request_that_is_cut_without_any_cancel_wait_is_told_so_too() {
+fn a_request_cut_without_a_cancel_wait_gets_its_503() {
     let mut server = Server::start(&["--lame-duck", "0s", "--drain", "500ms", "--cancel", "0s"]);
     let mut clients: Vec<_> = (0..10).map(|_| server.ask("/stuck?ms=60000")).collect();
     let mut http2 = Http2::connect(server.service.main, Manners::Good);

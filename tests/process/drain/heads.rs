@@ -1,9 +1,9 @@
-//! P6: half a request head at the stop: it gets a short time of its own, and no more.
+//! P6: half a request head at the stop gets a short time of its own, and no more.
 
 use super::help::{End, Server, ms, pass, s};
 
 #[test]
-fn half_a_head_that_is_finished_half_a_second_later_is_answered() {
+fn half_a_head_that_is_completed_half_a_second_later_is_served() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.connect();
     client.send("GET / HTTP/1.1\r\nho");
@@ -19,7 +19,7 @@ fn half_a_head_that_is_finished_half_a_second_later_is_answered() {
 }
 
 #[test]
-fn half_a_head_that_is_never_finished_is_told_so_and_bounded() {
+fn half_a_head_that_is_never_completed_gets_a_408_in_time() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.connect();
     client.send("GET / HTTP/1.1\r\nho");
@@ -34,9 +34,9 @@ fn half_a_head_that_is_never_finished_is_told_so_and_bounded() {
     assert_eq!(exit.requests("started"), 0, "a request begins with its whole head");
 }
 
-/// A head that comes a byte at a time, each of them in time, would be for ever under way.
+/// A head that arrives a byte at a time could go on for ever, if each byte extended its time.
 #[test]
-fn a_head_that_trickles_is_bounded_too() {
+fn a_head_that_trickles_is_bounded() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.connect();
     client.send("GET / HTTP/1.1\r\nhost: test\r\n");
@@ -53,11 +53,11 @@ fn a_head_that_trickles_is_bounded_too() {
 }
 
 #[test]
-fn half_a_second_head_on_a_kept_connection_is_answered_when_it_is_finished() {
+fn a_second_head_on_a_kept_connection_is_served_when_it_is_complete() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.keep();
     client.send("GET / HT");
-    // As long as a good connection is allowed to need for it.
+    // A good connection needs no longer than this to deliver the bytes.
     pass(ms(100));
     server.stop_and_await("draining");
     pass(ms(500));
@@ -69,7 +69,7 @@ fn half_a_second_head_on_a_kept_connection_is_answered_when_it_is_finished() {
 }
 
 #[test]
-fn half_a_second_head_on_a_parked_connection_is_answered_when_it_is_finished() {
+fn a_second_head_on_a_parked_connection_is_served_when_it_is_complete() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.keep();
     pass(ms(1_500));
@@ -82,7 +82,8 @@ fn half_a_second_head_on_a_parked_connection_is_answered_when_it_is_finished() {
     server.exit_clean();
 }
 
-/// The first bytes of HTTP/2's preface and of an HTTP/1 method may be the same: nobody speaks yet, and nobody waits for ever.
+/// The first bytes of the HTTP/2 preface and of an HTTP/1 method can be the same. While the
+/// protocol is undecided, the wait must still be bounded (P6).
 #[test]
 fn a_preface_that_stays_split_is_bounded() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
@@ -96,7 +97,7 @@ fn a_preface_that_stays_split_is_bounded() {
 }
 
 #[test]
-fn half_a_head_in_the_lame_duck_delay_has_all_of_it_and_more() {
+fn half_a_head_in_the_lame_duck_delay_may_be_completed_in_the_drain() {
     let mut server = Server::start(&["--lame-duck", "700ms"]);
     let mut client = server.connect();
     server.stop_and_await("lame_duck");
@@ -108,10 +109,11 @@ fn half_a_head_in_the_lame_duck_delay_has_all_of_it_and_more() {
     server.exit_clean();
 }
 
-/// A `P` may be the beginning of a POST, or of the preface of HTTP/2, so it waits where idle connections do, and was closed as one: with
-/// no byte, and counted nowhere.
+/// A `P` can begin a POST or the HTTP/2 preface, so its connection waits where idle ones do. It was
+/// closed as an idle one: without a byte, and not counted. It must get a 408, like half a head
+/// (P6).
 #[test]
-fn half_a_method_is_told_so_like_half_a_head() {
+fn half_a_method_gets_a_408_like_half_a_head() {
     for half in ["P", "PR", "PO", "G"] {
         let mut server = Server::start(&["--lame-duck", "0s"]);
         let mut client = server.connect();

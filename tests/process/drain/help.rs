@@ -1,5 +1,5 @@
-//! What the tests of this family share: a server to stop, and clients that see every byte and how
-//! it ends.
+//! Shared by the tests of the drain: a server to stop, and clients that see every byte and how the
+//! connection ends.
 
 use lameduck_soak::process::Service;
 use rustix::process::{Resource, Rlimit, Signal};
@@ -15,16 +15,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longer than anything here should take, shorter than a person waits.
+/// The longest wait of a test. It is longer than any test should take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A running service, and when it was asked to stop.
+/// A running service, and the time of its stop request.
 pub(crate) struct Server {
     pub(crate) service: Service,
     stopped: Option<Instant>,
 }
 
-/// How it ended.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Exit {
     pub(crate) code: i32,
@@ -34,12 +34,12 @@ pub(crate) struct Exit {
 }
 
 impl Server {
-    /// With its drill routes, on a port of the system's choice.
+    /// Starts the service with its drill routes, on a port that the system chooses.
     pub(crate) fn start(args: &[&str]) -> Self {
         Self::launch(Command::new(binary()).args(["--addr", "127.0.0.1:0"]).args(args))
     }
 
-    /// A whole command line, but for what the harness adds.
+    /// Starts a whole command line. Only `--drill` is added.
     pub(crate) fn launch(command: &mut Command) -> Self {
         let service = Service::launch(command.arg("--drill")).unwrap();
         Self { service, stopped: None }
@@ -49,14 +49,14 @@ impl Server {
         Client::new(connect(self.service.main).unwrap())
     }
 
-    /// A connection on which `target` was asked for.
+    /// Opens a connection and requests `target`.
     pub(crate) fn ask(&self, target: &str) -> Client {
         let mut client = self.connect();
         client.get(target);
         client
     }
 
-    /// A connection that had a request answered and is kept.
+    /// Opens a connection that has had a response and is kept alive.
     pub(crate) fn keep(&self) -> Client {
         let mut client = self.ask("/");
         client.answer().is_hello();
@@ -76,24 +76,24 @@ impl Server {
         );
     }
 
-    /// From the stop request to now.
+    /// The time since the stop request.
     pub(crate) fn since_stop(&self) -> Duration {
         self.stopped.unwrap().elapsed()
     }
 
-    /// What its internal server says of it.
+    /// Returns the status by the internal server.
     pub(crate) fn status(&self) -> Value {
         let mut probe = Client::new(connect(self.service.internal).unwrap());
         probe.send("GET /status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         serde_json::from_slice(&probe.answer().body).unwrap()
     }
 
-    /// Waits until so many requests are in flight.
+    /// Waits until `count` requests are in flight.
     pub(crate) fn await_in_flight(&self, count: u64) {
         self.await_status(|status| status["in_flight"] == count);
     }
 
-    /// Waits until so many connections were accepted, and what they sent had the time to be read.
+    /// Waits until `count` connections are accepted. By then their bytes had time to be read.
     pub(crate) fn await_accepted(&self, count: u64) {
         self.await_status(|status| status["connections"]["accepted"] == count);
     }
@@ -110,18 +110,18 @@ impl Server {
         }
     }
 
-    /// Stops the process as a debugger would: its kernel sockets live on, nothing in it runs.
+    /// Stops the process with SIGSTOP. The kernel keeps its sockets, and no thread runs.
     pub(crate) fn freeze(&self) {
         self.service.signal(Signal::STOP).unwrap();
         let end = Instant::now() + PATIENCE;
-        // Or it has ended already.
+        // Or the process has ended already.
         while !["T", "Z"].contains(&self.process_stat(0).as_str()) {
             assert!(Instant::now() < end);
             thread::yield_now();
         }
     }
 
-    /// Asks it to stop while it is frozen, so that the signal is the first thing that it sees.
+    /// Sends the stop signal while the process is frozen, so that it sees the signal first.
     pub(crate) fn stop_and_thaw(&mut self) {
         self.stop();
         self.thaw();
@@ -131,9 +131,10 @@ impl Server {
         self.service.signal(Signal::CONT).unwrap();
     }
 
-    /// User and system time that it has used.
+    /// The user and system time that the process has used.
     pub(crate) fn cpu_time(&self) -> Duration {
-        // proc_pid_stat(5): fields 14 and 15, in ticks of 1/100 s; counted here from the state, which is field 3.
+        // proc_pid_stat(5): fields 14 and 15, in ticks of 1/100 s. Indexes count from the state,
+        // which is field 3.
         let ticks = |field| self.process_stat(field).parse::<u64>().unwrap();
         Duration::from_millis(10 * (ticks(11) + ticks(12)))
     }
@@ -144,7 +145,7 @@ impl Server {
         fields.split(' ').nth(field).unwrap().to_owned()
     }
 
-    /// Waits for its end, however it ends.
+    /// Waits for the exit, whatever the exit code.
     pub(crate) fn exit(mut self) -> Exit {
         let status = self.service.wait(PATIENCE).unwrap();
         let took = self.since_stop();
@@ -161,7 +162,7 @@ impl Server {
         exit
     }
 
-    /// Waits for an end without fault, in which every request was finished.
+    /// Waits for exit code 0. Every request must have finished, and no connection may be reset.
     pub(crate) fn exit_clean(self) -> Exit {
         let exit = self.exit();
         assert_eq!(exit.code, 0, "{exit:?}");
@@ -172,7 +173,7 @@ impl Server {
 }
 
 impl Exit {
-    /// How many requests had this fate.
+    /// Returns the number of requests with this outcome.
     pub(crate) fn requests(&self, fate: &str) -> u64 {
         self.report["requests"][fate].as_u64().unwrap()
     }
@@ -181,14 +182,14 @@ impl Exit {
         self.report["connections"][what].as_u64().unwrap()
     }
 
-    /// It took less than this; P6 and P8, with seconds of slack.
+    /// Asserts that the shutdown took less than `most` (P6, P8), which includes seconds of slack.
     pub(crate) fn within(self, most: Duration) -> Self {
         assert!(self.took < most, "it took {:?}, and {most:?} would have been long", self.took);
         self
     }
 }
 
-/// The one client's end of a connection. It keeps what it received and did not need yet.
+/// A client's connection. It keeps received bytes that are not consumed yet.
 pub(crate) struct Client<S = TcpStream> {
     pub(crate) stream: S,
     received: Vec<u8>,
@@ -197,13 +198,13 @@ pub(crate) struct Client<S = TcpStream> {
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// With a FIN: what came before it looks whole.
+    /// With a FIN: everything before it looks complete.
     Closed,
-    /// With a reset: what came before it does not.
+    /// With a reset: the response before it looks incomplete.
     Reset,
 }
 
-/// An answer, whole.
+/// A complete response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -220,7 +221,7 @@ impl Answer {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    /// Whether it tells its client that it is the last on its connection (P4).
+    /// Whether the response announces the close of its connection (P4).
     pub(crate) fn says_close(&self) -> bool {
         self.head.to_ascii_lowercase().contains("\r\nconnection: close\r\n")
     }
@@ -239,7 +240,7 @@ impl<S: Read + Write> Client<S> {
         self.send(request(target));
     }
 
-    /// Reads some more. `None` at the end, however it came.
+    /// Reads once. Returns `None` after data, and otherwise the end of the connection.
     fn more(&mut self) -> Option<End> {
         let mut buffer = [0; 64 * 1024];
         match self.stream.read(&mut buffer) {
@@ -249,13 +250,14 @@ impl<S: Read + Write> Client<S> {
                 None
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Some(End::Reset),
-            // A process that was stopped and goes on: a read with a timeout is not begun again by the kernel, `signal(7)`.
+            // The process was stopped and continued. The kernel does not restart a read that has a
+            // timeout (`signal(7)`).
             Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
             Err(error) => panic!("{error}, after {:?}", String::from_utf8_lossy(&self.received)),
         }
     }
 
-    /// Reads on until what was received begins like this, then takes it.
+    /// Reads until enough bytes arrived, asserts that they equal `bytes`, and consumes them.
     pub(crate) fn expect(&mut self, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
         while self.received.len() < bytes.len() {
@@ -268,7 +270,7 @@ impl<S: Read + Write> Client<S> {
         );
     }
 
-    /// Reads a head, and takes it.
+    /// Reads and consumes a head.
     pub(crate) fn head(&mut self) -> String {
         let end = loop {
             if let Some(end) = self.received.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -281,7 +283,7 @@ impl<S: Read + Write> Client<S> {
         String::from_utf8(std::mem::replace(&mut self.received, rest)).unwrap()
     }
 
-    /// Reads one answer, which has a length.
+    /// Reads a response, which must have a `content-length`.
     pub(crate) fn answer(&mut self) -> Answer {
         let head = self.head();
         let length = head.to_ascii_lowercase();
@@ -305,12 +307,12 @@ impl<S: Read + Write> Client<S> {
         Answer { status: head.split(' ').nth(1).unwrap().parse().unwrap(), head, body }
     }
 
-    /// How many bytes were received and not taken yet; they are taken now.
+    /// Consumes the bytes received until now. Returns their number.
     pub(crate) fn rest_so_far(&mut self) -> usize {
         std::mem::take(&mut self.received).len()
     }
 
-    /// Reads all there is until the end.
+    /// Reads everything until the end of the connection.
     pub(crate) fn rest(&mut self) -> (Vec<u8>, End) {
         loop {
             if let Some(end) = self.more() {
@@ -319,7 +321,7 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
-    /// The connection ends with a FIN, and nothing comes before it.
+    /// Asserts that the connection ends with a FIN, without a byte before it.
     pub(crate) fn is_closed(&mut self) {
         let (bytes, end) = self.rest();
         assert_eq!((String::from_utf8_lossy(&bytes).as_ref(), end), ("", End::Closed));
@@ -327,22 +329,22 @@ impl<S: Read + Write> Client<S> {
 }
 
 impl Client {
-    /// Sends no more, but reads on.
+    /// Shuts down the write side. The client can still read.
     pub(crate) fn finish_sending(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// Leaves with a reset, as a process that crashed would.
+    /// Closes the connection with a reset, as after a crash of the client.
     pub(crate) fn vanish(self) {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
-    /// As little room as the kernel gives.
+    /// Shrinks the receive buffer to the minimum of the kernel.
     pub(crate) fn read_little(&self) {
         SockRef::from(&self.stream).set_recv_buffer_size(1).unwrap();
     }
 
-    /// Little room for what is sent to it.
+    /// Shrinks the receive buffer.
     pub(crate) fn read_slowly(&self) {
         SockRef::from(&self.stream).set_recv_buffer_size(64 * 1024).unwrap();
     }
@@ -352,7 +354,7 @@ pub(crate) fn request(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n")
 }
 
-/// A connection whose reads fail rather than hang.
+/// Opens a connection whose reads fail instead of hanging.
 pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -366,7 +368,7 @@ pub(crate) fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_lameduck"))
 }
 
-/// Lets time pass that has to pass: what is tested is what happens after it.
+/// Lets time pass that the test needs, because it tests what happens afterwards.
 pub(crate) fn pass(time: Duration) {
     thread::sleep(time);
 }
@@ -379,7 +381,7 @@ pub(crate) const fn s(s: u64) -> Duration {
     Duration::from_secs(s)
 }
 
-/// Some tests hold a thousand connections, and their servers inherit the limit.
+/// Some tests hold a thousand connections, and their servers inherit this limit.
 fn allow_many_descriptors() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

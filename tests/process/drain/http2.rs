@@ -1,5 +1,5 @@
-//! P4, P6: HTTP/2 connections: told by one graceful GOAWAY, served up to the last stream, bounded
-//! when the peer does not play along.
+//! P4, P6: HTTP/2 connections get one graceful GOAWAY, are served up to the last stream, and are
+//! bounded when the peer does not cooperate.
 
 use super::{
     help::{End, Server, ms, pass, s},
@@ -8,7 +8,7 @@ use super::{
 use std::time::Duration;
 
 impl Server {
-    /// An HTTP/2 connection that had a request answered.
+    /// Opens an HTTP/2 connection that has had a response.
     fn http2(&self, manners: Manners) -> Http2 {
         let mut client = Http2::connect(self.service.main, manners);
         let id = client.get("/");
@@ -24,14 +24,14 @@ fn is_whole(client: &mut Http2, id: u32, body: &[u8]) {
     assert_eq!(stream.body, body);
 }
 
-/// The warning, then the last word with the last stream that is served.
+/// Asserts a graceful GOAWAY: the warning, then the final one with the last stream that is served.
 #[track_caller]
 fn was_told_gracefully(client: &Http2, last: u32) {
     assert_eq!(client.goaways, [Goaway { last: ANY_STREAM, code: 0 }, Goaway { last, code: 0 }]);
 }
 
 #[test]
-fn connections_are_told_to_go_one_by_one_within_the_lame_duck_delay() {
+fn goaways_are_spread_over_the_lame_duck_delay() {
     const DELAY: Duration = ms(1_500);
     let mut server = Server::start(&["--lame-duck", "1500ms"]);
     let clients: Vec<_> = (0..8).map(|_| server.http2(Manners::Good)).collect();
@@ -65,7 +65,7 @@ fn a_stream_opened_in_the_lame_duck_delay_is_served() {
     let mut served = 0;
     while client.goaways.is_empty() {
         let id = client.get("/");
-        // Even those that cross the first GOAWAY: it promises to serve any stream.
+        // Streams that cross the first GOAWAY are served too: it promises to serve any stream.
         is_whole(&mut client, id, b"hello world");
         served += 1;
     }
@@ -76,7 +76,7 @@ fn a_stream_opened_in_the_lame_duck_delay_is_served() {
 }
 
 #[test]
-fn streams_in_flight_at_the_goaway_are_answered_whole() {
+fn streams_in_flight_at_the_goaway_get_complete_responses() {
     let mut server = Server::start(&["--lame-duck", "300ms"]);
     let mut client = server.http2(Manners::Good);
     let slow = client.get("/slow?ms=1200");
@@ -95,7 +95,8 @@ fn streams_in_flight_at_the_goaway_are_answered_whole() {
     server.exit_clean();
 }
 
-/// The requests that a client sent before it saw the GOAWAY: until its PONG comes back nobody knows of them.
+/// A client sends requests before it sees the GOAWAY. Until its PONG arrives, the server cannot
+/// know of them. They must be served (P4).
 #[test]
 fn streams_that_cross_the_goaway_on_the_wire_are_served() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
@@ -117,7 +118,7 @@ fn streams_that_cross_the_goaway_on_the_wire_are_served() {
 }
 
 #[test]
-fn eighty_streams_of_one_connection_are_all_answered() {
+fn eighty_streams_of_one_connection_are_all_served() {
     let mut server = Server::start(&["--lame-duck", "200ms"]);
     let mut client = server.http2(Manners::Good);
     let ids: Vec<_> = (0..80).map(|n| client.get(&format!("/slow?ms={}", 500 + n * 15))).collect();
@@ -148,7 +149,7 @@ fn a_slow_upload_on_a_stream_is_read_to_its_end() {
 }
 
 #[test]
-fn an_idle_connection_is_told_closed_and_does_not_delay_the_exit() {
+fn an_idle_http2_connection_gets_a_goaway_and_does_not_delay_the_exit() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.http2(Manners::Good);
     server.stop();
@@ -159,7 +160,7 @@ fn an_idle_connection_is_told_closed_and_does_not_delay_the_exit() {
 }
 
 #[test]
-fn a_peer_that_answers_no_ping_does_not_hold_the_exit() {
+fn a_peer_that_responds_to_no_ping_does_not_delay_the_exit() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.http2(Manners::NoPong);
     server.stop();
@@ -169,7 +170,7 @@ fn a_peer_that_answers_no_ping_does_not_hold_the_exit() {
 }
 
 #[test]
-fn a_handshake_that_never_ends_does_not_hold_the_exit() {
+fn an_http2_handshake_that_never_ends_does_not_delay_the_exit() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.connect();
     client.send(PREFACE);
@@ -180,7 +181,7 @@ fn a_handshake_that_never_ends_does_not_hold_the_exit() {
 }
 
 #[test]
-fn a_big_answer_into_a_closed_window_is_bounded_and_counted_as_aborted() {
+fn a_big_response_into_a_closed_window_is_bounded_and_counted_as_aborted() {
     let mut server = Server::start(&["--lame-duck", "0s", "--drain", "600ms", "--cancel", "600ms"]);
     let mut client = server.http2(Manners::NoWindow);
     let id = client.get("/big?bytes=10000000");
@@ -193,7 +194,7 @@ fn a_big_answer_into_a_closed_window_is_bounded_and_counted_as_aborted() {
 }
 
 #[test]
-fn a_big_answer_to_a_reader_of_goodwill_arrives_whole() {
+fn a_big_response_to_a_cooperative_reader_arrives_complete() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.http2(Manners::Good);
     let id = client.get("/big?bytes=3000000");
@@ -205,9 +206,10 @@ fn a_big_answer_to_a_reader_of_goodwill_arrives_whole() {
     server.exit_clean();
 }
 
-/// A stream cut before its head gets a 503, one cut after it RST_STREAM: neither looks whole, and the report tells each.
+/// A stream that is cut before its head gets a 503, and one after its head an RST_STREAM. Neither
+/// looks complete, and the report names each (P5d).
 #[test]
-fn streams_that_outlast_the_drain_get_a_503_or_a_reset_of_their_own() {
+fn streams_that_outlast_the_drain_each_get_a_503_or_a_reset() {
     let mut server = Server::start(&["--lame-duck", "0s", "--drain", "500ms", "--cancel", "700ms"]);
     let mut client = server.http2(Manners::Good);
     let silent = client.get("/stuck?ms=60000");
@@ -233,11 +235,12 @@ fn streams_that_outlast_the_drain_get_a_503_or_a_reset_of_their_own() {
     assert_eq!(aborts.iter().filter(|abort| abort["head_sent"] == true).count(), 2, "{exit:?}");
 }
 
-/// An answer that was handed to the kernel lay there when the drain closed its connection. A client that receives opens its windows;
-/// the first WINDOW_UPDATE met the closed socket, and the reset threw the rest of the answer away, with a report that said
-/// finished and clean: 35 of 3,429 requests of well-behaved clients.
+/// The kernel held a response when the drain closed its connection. A client that receives opens
+/// its windows. Its first WINDOW_UPDATE met the closed socket, and the reset destroyed the rest of
+/// the response. The report said finished and clean for 35 of 3,429 requests of well-behaved
+/// clients. Such a response must arrive complete (P5d).
 #[test]
-fn an_answer_that_lies_in_the_kernel_is_not_destroyed_by_the_windows_that_its_client_opens() {
+fn a_response_in_the_kernel_is_not_destroyed_by_window_updates() {
     const BYTES: usize = 1_500_000;
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = Http2::connect(server.service.main, Manners::Good);
@@ -245,7 +248,7 @@ fn an_answer_that_lies_in_the_kernel_is_not_destroyed_by_the_windows_that_its_cl
     let id = client.get(&format!("/big?bytes={BYTES}"));
     server.await_status(|status| status["requests"]["finished"] == 1);
     server.stop_and_await("draining");
-    // Longer than a PONG is waited for.
+    // Longer than the wait for a PONG.
     pass(ms(1_500));
     let stream = client.read_stream(id);
     assert_eq!((stream.end, stream.body.len()), (Some(StreamEnd::Whole), BYTES));
@@ -254,17 +257,17 @@ fn an_answer_that_lies_in_the_kernel_is_not_destroyed_by_the_windows_that_its_cl
     assert_eq!(exit.connections("reset"), 0, "{exit:?}");
 }
 
-/// A stream that waits for a window until the cut took the whole connection with it by a reset, and on another stream an answer that
-/// was finished.
+/// A stream waited for a window until it was cut. The cut reset the whole connection, and destroyed
+/// a finished response on another stream. That response must arrive complete (P5d).
 #[test]
-fn a_stream_that_is_cut_behind_its_window_does_not_take_a_finished_one_with_it() {
+fn a_stream_cut_while_it_waits_for_a_window_does_not_reset_a_finished_one() {
     const BYTES: usize = 1_000_000;
     let mut server = Server::start(&["--lame-duck", "0s", "--drain", "500ms", "--cancel", "500ms"]);
     let mut client = Http2::connect(server.service.main, Manners::Mute);
     client.open_windows_wide();
     let whole = client.get(&format!("/big?bytes={BYTES}"));
     server.await_status(|status| status["requests"]["finished"] == 1);
-    // More than the rest of the connection's window.
+    // More than the rest of the window of the connection.
     let blocked = client.get("/big?bytes=20000000");
     server.await_in_flight(1);
     server.stop();
@@ -281,10 +284,11 @@ fn a_stream_that_is_cut_behind_its_window_does_not_take_a_finished_one_with_it()
     );
 }
 
-/// Many clients wait for the server's SETTINGS before they ask. One that came late in the lame duck delay was told to go before it
-/// could, again and again at each connect, and was never served.
+/// Many clients wait for the server's SETTINGS before their first request. A client that connected
+/// late in the lame duck delay got its GOAWAY before it could send one, at each attempt, and was
+/// never served. It must be served (P4).
 #[test]
-fn a_client_that_connects_late_in_the_lame_duck_delay_and_waits_for_the_settings_is_served() {
+fn a_late_client_that_waits_for_the_settings_is_served() {
     let mut server = Server::start(&["--lame-duck", "500ms"]);
     server.stop_and_await("lame_duck");
     pass(ms(400));
@@ -298,9 +302,10 @@ fn a_client_that_connects_late_in_the_lame_duck_delay_and_waits_for_the_settings
     server.exit_clean().within(s(4));
 }
 
-/// Each request began the wait for the PONG anew: one that never came, but small requests all the time, held the whole drain.
+/// Each request restarted the wait for the PONG. A client that sent no PONG, but small requests all
+/// the time, delayed the exit for the whole drain. The wait must be bounded (P6).
 #[test]
-fn a_client_that_answers_no_ping_and_asks_all_the_time_does_not_hold_the_exit() {
+fn a_busy_client_that_responds_to_no_ping_does_not_delay_the_exit() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.http2(Manners::NoPong);
     server.stop();

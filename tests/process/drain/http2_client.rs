@@ -1,5 +1,5 @@
-//! An HTTP/2 client that sends what it is told and sees every frame: a polite library would answer
-//! each PING, open each window, and hide the GOAWAYs.
+//! An HTTP/2 client that sends only what the test requests and sees every frame. A library would
+//! respond to each PING, open each window, and hide the GOAWAYs.
 
 use super::help::{End, connect};
 use std::{
@@ -24,20 +24,20 @@ const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// Whether the client does what is expected of it.
+/// How far the client cooperates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manners {
-    /// It answers PINGs and opens windows.
+    /// The client responds to PINGs and opens windows.
     Good,
-    /// It opens windows and answers no PING.
+    /// The client opens windows and responds to no PING.
     NoPong,
-    /// It answers PINGs and opens no window.
+    /// The client responds to PINGs and opens no window.
     NoWindow,
-    /// It only asks.
+    /// The client only sends requests.
     Mute,
 }
 
-/// What came of a stream so far.
+/// What has been received on a stream until now.
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
     pub(crate) status: Option<u16>,
@@ -51,7 +51,7 @@ pub(crate) enum StreamEnd {
     Reset,
 }
 
-/// A GOAWAY: the last stream that is served, and why.
+/// A GOAWAY: the last stream that is served, and the error code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Goaway {
     pub(crate) last: u32,
@@ -92,7 +92,7 @@ impl Http2 {
         self.open(0x82, path, END_STREAM | END_HEADERS)
     }
 
-    /// Room for whole answers without another word from the client, in its windows but hardly in its socket.
+    /// Opens the windows for whole responses, and shrinks the receive buffer of the socket.
     pub(crate) fn open_windows_wide(&mut self) {
         socket2::SockRef::from(&self.socket).set_recv_buffer_size(64 * 1024).unwrap();
         let room = (1_u32 << 24).to_be_bytes();
@@ -101,7 +101,7 @@ impl Http2 {
         self.send(WINDOW_UPDATE, 0, 0, &room);
     }
 
-    /// Reads until the server has spoken.
+    /// Reads the first frame of the server.
     pub(crate) fn read_greeting(&mut self) {
         self.read_frame();
     }
@@ -115,21 +115,21 @@ impl Http2 {
         self.send(DATA, if last { END_STREAM } else { 0 }, id, data);
     }
 
-    /// Answers the PING that bad manners left unanswered.
+    /// Responds to the PING that was left without a response.
     pub(crate) fn pong_at_last(&mut self) {
         let ping = self.unanswered_ping.take().unwrap();
         self.manners = Manners::Good;
         self.send(PING, ACK, 0, &ping);
     }
 
-    /// Reads frames until then, or until the connection ends.
+    /// Reads frames until `then` holds or the connection ends.
     pub(crate) fn read_until(&mut self, then: impl Fn(&Self) -> bool) {
         while self.end.is_none() && !then(self) {
             self.read_frame();
         }
     }
 
-    /// Reads until the stream ended, and returns what came of it.
+    /// Reads until the stream has ended, and returns what was received.
     pub(crate) fn read_stream(&mut self, id: u32) -> &Stream {
         self.read_until(|me| me.streams[&id].end.is_some());
         &self.streams[&id]
@@ -142,7 +142,7 @@ impl Http2 {
     fn open(&mut self, method: u8, path: &str, flags: u8) -> u32 {
         let id = self.next;
         self.next += 2;
-        // `:scheme: http` is 6; `:path` is 4 and `:authority` 1, both with a literal value that is not to be remembered.
+        // `:scheme: http` is 6; `:path` is 4 and `:authority` 1, both as literals without indexing.
         let mut block = vec![method, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
         block.extend_from_slice(path.as_bytes());
         block.extend_from_slice(b"\x01\x04test");
@@ -156,11 +156,12 @@ impl Http2 {
         let mut frame = vec![length[1], length[2], length[3], kind, flags];
         frame.extend_from_slice(&stream.to_be_bytes());
         frame.extend_from_slice(payload);
-        // It fails if the server has closed, which the next read will find out, after all that the server sent before.
+        // Fails if the server has closed. The next read reports that, after everything that the
+        // server sent before.
         let _ = self.socket.write_all(&frame);
     }
 
-    /// So many bytes, or the end.
+    /// Reads `count` bytes. Returns `None` at the end of the connection.
     fn take(&mut self, count: usize) -> Option<Vec<u8>> {
         let mut buffer = [0; 64 * 1024];
         while self.received.len() < count {
@@ -223,13 +224,14 @@ impl Http2 {
     }
 }
 
-/// The status of a header block. It comes first (RFC 9113 §8.3), so a few cases of HPACK do.
+/// Decodes the status of a header block. It comes first (RFC 9113 §8.3), so a few forms of HPACK
+/// are enough.
 fn status(block: &[u8]) -> u16 {
     match block {
         [0x88, ..] => 200,
         [0x8d, ..] => 404,
         [0x8e, ..] => 500,
-        // A literal value for the name of entry 8, plain or by Huffman's code.
+        // A literal value for the name of entry 8, plain or in Huffman code.
         [0x08 | 0x18 | 0x48, 0x03, b'5', b'0', b'3', ..]
         | [0x08 | 0x18 | 0x48, 0x83, 0x6c, 0x0c, 0xff, ..] => 503,
         _ => panic!("a status that this client does not know: {block:x?}"),

@@ -1,5 +1,5 @@
-//! P5b, P6: connections on which nothing is asked: they do not hold the exit, and none of them
-//! loses a request.
+//! P5b, P6: connections without a request in flight do not delay the exit, and no request on them
+//! is lost.
 
 use super::{
     help::{Server, ms, pass, s},
@@ -20,7 +20,7 @@ fn an_idle_connection_is_closed_and_does_not_delay_the_exit() {
 fn a_parked_connection_is_closed_and_does_not_delay_the_exit() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.keep();
-    // It is parked after a second without a request.
+    // The connection is parked after a second without a request.
     pass(ms(1_600));
     server.stop();
     client.is_closed();
@@ -29,7 +29,7 @@ fn a_parked_connection_is_closed_and_does_not_delay_the_exit() {
 }
 
 #[test]
-fn a_connection_kept_from_before_serves_in_the_lame_duck_delay_and_is_told_to_go() {
+fn a_kept_connection_is_served_in_the_lame_duck_delay_and_its_close_announced() {
     let mut server = Server::start(&["--lame-duck", "1s"]);
     let (mut with_hyper, mut parked) = (server.keep(), server.keep());
     pass(ms(1_300));
@@ -48,10 +48,10 @@ fn a_connection_kept_from_before_serves_in_the_lame_duck_delay_and_is_told_to_go
     assert!(exit.took >= ms(1_000), "P4: it lasts its whole delay, however idle: {exit:?}");
 }
 
-/// A request that was sent while nothing could be known of the stop, and arrives when the drain has long begun: the grace is
-/// for the way there.
+/// A client sends a request before it can know of the stop, and the request arrives after the drain
+/// has begun. The grace covers the time on the wire (P6).
 #[test]
-fn a_new_connection_is_served_when_its_first_byte_comes_within_the_grace() {
+fn a_new_connection_is_served_if_its_first_byte_arrives_within_the_grace() {
     for round in 0..5 {
         let mut server = Server::start(&["--lame-duck", "0s"]);
         let mut client = server.connect();
@@ -65,7 +65,7 @@ fn a_new_connection_is_served_when_its_first_byte_comes_within_the_grace() {
 }
 
 #[test]
-fn a_connection_that_never_sends_a_byte_is_closed_when_the_grace_is_over() {
+fn a_connection_that_never_sends_a_byte_is_closed_when_the_grace_expires() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.connect();
     server.stop();
@@ -88,15 +88,15 @@ fn a_connection_that_was_silent_for_long_has_used_its_grace() {
     assert_eq!(exit.connections("drained"), 10);
 }
 
-/// P5b, the last look. The requests lie in the kernel's buffers before the process knows of the stop, and it hears of both in
-/// the same moment. A worker learns from its runtime what can be read, but may learn of the drain first: then only a look of its
-/// own, before the FIN, can tell.
+/// P5b: requests lie in the kernel before the process sees the stop, and it sees both at the same
+/// time. A worker learns from its runtime what can be read, but it can learn of the drain first.
+/// Only a read of its own, before the FIN, finds such a request.
 #[test]
-fn requests_that_came_to_a_stopped_process_over_idle_connections_are_answered() {
+fn requests_that_reached_a_suspended_process_over_idle_connections_are_served() {
     for wait in [ms(0); 10].into_iter().chain([ms(1_500)]) {
         let mut server = Server::start(&["--lame-duck", "0s"]);
         let mut clients: Vec<_> = (0..100).map(|_| server.keep()).collect();
-        // Nothing, or long enough to be parked.
+        // Not at all, or long enough to be parked.
         pass(wait);
         server.freeze();
         for client in &mut clients {
@@ -113,8 +113,7 @@ fn requests_that_came_to_a_stopped_process_over_idle_connections_are_answered() 
 }
 
 #[test]
-fn a_thousand_idle_connections_do_not_hold_up_the_fifty_requests_in_flight_nor_the_exit_after_them()
-{
+fn a_thousand_idle_connections_delay_neither_fifty_requests_nor_the_exit() {
     let mut server = Server::start(&["--lame-duck", "300ms"]);
     let mut idle: Vec<_> = (0..1_000).map(|_| server.keep()).collect();
     let mut busy: Vec<_> = (0..50).map(|_| server.ask("/slow?ms=1500")).collect();
@@ -132,18 +131,19 @@ fn a_thousand_idle_connections_do_not_hold_up_the_fifty_requests_in_flight_nor_t
     assert!(exit.took < answered + s(2), "P8: {answered:?}, {exit:?}");
 }
 
-/// A request that crosses our FIN gets no byte of an answer, so that its client may send it again. It was counted only if it came
-/// within the microseconds of the close itself: of hundreds, none.
+/// A request that crosses the FIN gets no byte of a response, so that its client can send it again.
+/// It was counted only if it arrived within the microseconds of the close itself: none of hundreds
+/// was. It must be counted as a close race (P5b).
 #[test]
-fn a_request_that_crosses_the_close_on_the_wire_is_counted() {
-    // On a busy machine a client may be too late, or a whole round.
+fn a_request_that_crosses_the_close_is_counted() {
+    // On a busy machine a client can be too late, and so can all clients of a round.
     for _ in 0..20 {
         let mut server = Server::start(&["--lame-duck", "0s"]);
         let mut clients: Vec<_> = (0..10).map(|_| server.keep()).collect();
         server.stop();
         let mut sent_into_the_close = 0;
         for client in &mut clients {
-            // The FIN has come, but the server cannot know that its client saw it.
+            // The FIN has arrived, but the server cannot know that its client saw it.
             client.is_closed();
             sent_into_the_close +=
                 u64::from(client.stream.write_all(b"GET / HTTP/1.1\r\n").is_ok());
@@ -158,10 +158,11 @@ fn a_request_that_crosses_the_close_on_the_wire_is_counted() {
     panic!("none was counted");
 }
 
-/// A connection of HTTP/2 on which nothing was asked lingered for a second after its last GOAWAY, for an answer that there was not. Its
-/// client acknowledges everything and waits for the server to close first.
+/// An HTTP/2 connection without a request lingered for a second after its last GOAWAY, although it
+/// had no response to wait for. Its client acknowledges everything and waits for the server to
+/// close first. The exit must not wait for that (P8).
 #[test]
-fn an_idle_http2_connection_holds_the_exit_hardly_longer_than_one_of_http1() {
+fn an_idle_http2_connection_delays_the_exit_hardly_longer_than_an_http1_one() {
     let http1 = || {
         let mut server = Server::start(&["--lame-duck", "0s"]);
         let mut client = server.keep();
@@ -177,9 +178,9 @@ fn an_idle_http2_connection_holds_the_exit_hardly_longer_than_one_of_http1() {
         client.read_to_the_end();
         server.exit_clean().took
     };
-    // The best of three: other work on the machine makes both longer.
+    // The best of three, because other work on the machine makes both longer.
     let best = |run: &dyn Fn() -> std::time::Duration| (0..3).map(|_| run()).min().unwrap();
     let (http1, http2) = (best(&http1), best(&http2));
-    // It had a quarter of a second for a first request.
+    // The HTTP/2 connection has a quarter of a second for a first request.
     assert!(http2 < http1 + ms(900), "{http2:?} beside {http1:?}");
 }

@@ -1,5 +1,5 @@
-//! P5a: the end of the listeners: whom the kernel let in is served, and whoever comes later is
-//! refused before he has sent anything.
+//! P5a: the end of the listeners. A connection that the kernel completed is served, and a later one
+//! is refused before its client has sent anything.
 
 use super::help::{Client, PATIENCE, Server, binary, connect, ms, pass, s};
 use std::{
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-/// A path for a socket, which goes away with the test.
+/// A path for a socket, which is removed after the test.
 struct Socket(PathBuf);
 
 impl Socket {
@@ -44,7 +44,8 @@ fn new_connections_are_served_for_the_whole_lame_duck_delay_and_then_refused() {
     server.stop_and_await("lame_duck");
     let mut served = 0;
     let refused = loop {
-        // One that was kept out hears of it when the process is gone: its SYN comes again after a second.
+        // A client that is kept out gets its error when the process has exited: the kernel sends
+        // its SYN again after a second.
         match connect(server.service.main) {
             Ok(stream) => {
                 let mut client = Client::new(stream);
@@ -52,7 +53,8 @@ fn new_connections_are_served_for_the_whole_lame_duck_delay_and_then_refused() {
                 let is_late = server.since_stop() > ms(800);
                 let answer = client.answer();
                 answer.is_hello();
-                // A first response announces in the last part of the delay, and not before it.
+                // A first response announces the close in the last part of the delay, and not
+                // before it.
                 assert!(!is_late || answer.says_close(), "{answer:?}");
                 let is_early = server.since_stop() < ms(750);
                 assert!(!is_early || !answer.says_close(), "{answer:?}");
@@ -68,9 +70,10 @@ fn new_connections_are_served_for_the_whole_lame_duck_delay_and_then_refused() {
     assert_eq!(exit.requests("finished"), served);
 }
 
-/// P5a. A process that is stopped, or starved, finds a full accept queue and the signal in the same moment.
+/// P5a: a process that was suspended or starved finds a full accept queue and the signal at the
+/// same time. Every queued connection must be served.
 #[test]
-fn connections_in_the_accept_queue_of_a_stopped_process_are_all_answered() {
+fn connections_in_the_accept_queue_of_a_suspended_process_are_all_served() {
     for lame_duck in ["0s", "300ms", "0s", "300ms", "0s"] {
         let mut server = Server::start(&["--lame-duck", lame_duck]);
         server.freeze();
@@ -85,9 +88,10 @@ fn connections_in_the_accept_queue_of_a_stopped_process_are_all_answered() {
     }
 }
 
-/// The same, but the requests follow only after the process goes on: each connection is fresh and silent at the stop.
+/// The same, but the requests follow only after the process continues. Each connection is new and
+/// silent at the stop, and must get its grace (P5a).
 #[test]
-fn silent_connections_in_the_accept_queue_of_a_stopped_process_get_their_grace() {
+fn silent_connections_in_the_accept_queue_of_a_suspended_process_get_their_grace() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     server.freeze();
     let mut clients: Vec<_> = (0..100).map(|_| server.connect()).collect();
@@ -103,7 +107,7 @@ fn silent_connections_in_the_accept_queue_of_a_stopped_process_get_their_grace()
 }
 
 #[test]
-fn four_hundred_connections_at_the_instant_of_the_signal_are_all_answered() {
+fn four_hundred_connections_at_the_time_of_the_signal_are_all_served() {
     for _ in 0..3 {
         let mut server = Server::start(&["--lame-duck", "0s"]);
         let mut clients: Vec<_> = (0..400).map(|_| server.connect()).collect();
@@ -124,7 +128,7 @@ fn four_hundred_connections_at_the_instant_of_the_signal_are_all_answered() {
 }
 
 #[test]
-fn a_unix_socket_answers_its_queue_and_takes_its_path_away() {
+fn a_unix_socket_serves_its_queue_and_removes_its_path() {
     let socket = Socket::new("queue");
     let mut server = Server::launch(Command::new(binary()).args([
         "--addr",
@@ -146,8 +150,7 @@ fn a_unix_socket_answers_its_queue_and_takes_its_path_away() {
 }
 
 #[test]
-fn a_unix_socket_serves_in_the_lame_duck_delay_and_then_its_path_is_gone_before_anybody_is_turned_away()
- {
+fn a_unix_socket_serves_in_the_lame_duck_delay_and_then_removes_its_path() {
     let socket = Socket::new("lame-duck");
     let mut server = Server::launch(Command::new(binary()).args([
         "--addr",
@@ -165,15 +168,16 @@ fn a_unix_socket_serves_in_the_lame_duck_delay_and_then_its_path_is_gone_before_
             Err(error) => break error,
         }
     };
-    // Nobody there, rather than somebody who does not answer: a client may go elsewhere at once.
+    // The path is gone instead of a socket that does not accept, so a client can go elsewhere at
+    // once.
     assert_eq!(refused.kind(), io::ErrorKind::NotFound);
     server.exit_clean();
 }
 
-/// All are sealed before any is emptied: a client that one of them keeps out must not find its way into another that nobody
-/// looks at any more.
+/// All listeners are sealed before any queue is emptied. A client that one of them keeps out must
+/// not get into another whose queue is no longer read (P5a).
 #[test]
-fn several_listeners_at_once_all_answer_their_queues() {
+fn several_listeners_at_once_all_serve_their_queues() {
     let socket = Socket::new("several");
     for lame_duck in ["0s", "200ms"] {
         let mut server = Server::launch(Command::new(binary()).args([
@@ -204,12 +208,13 @@ fn several_listeners_at_once_all_answer_their_queues() {
     }
 }
 
-/// P5a. A connection that the kernel completes between the last accept and the close of its listener is reset with it. The
-/// moment is short, so it is stretched: many listeners are emptied and closed one after the other, and the process is stopped
-/// again and again while it does so. Whoever gets in meanwhile has asked, and must be answered; what saves him is the filter
-/// that keeps everybody out before the first queue is emptied.
+/// P5a: a connection that the kernel completes between the last accept and the close of its
+/// listener is reset with it. The moment is short, so the test stretches it. Many listeners are
+/// emptied and closed one after the other, and meanwhile the process is suspended again and again.
+/// A request on any connection that gets in must be served. The filter ensures that: it keeps new
+/// connections out before the first queue is emptied.
 #[test]
-fn whoever_gets_in_while_many_listeners_close_is_answered() {
+fn a_connection_that_gets_in_while_many_listeners_close_is_served() {
     const LISTENERS: usize = 24;
     let mut args = vec!["--lame-duck", "0s", "--workers", "2"];
     args.extend(["--addr", "127.0.0.1:0"].repeat(LISTENERS - 1));
@@ -222,7 +227,7 @@ fn whoever_gets_in_while_many_listeners_close_is_answered() {
         server.stop();
         for round in 0..400 {
             server.freeze();
-            // A SYN that is dropped comes again after a second. Nobody waits for that here.
+            // A dropped SYN is sent again after a second. The test does not wait for that.
             let some = addresses.iter().skip(round % 8).step_by(8);
             let let_in = some.filter_map(|address| TcpStream::connect_timeout(address, ms(2)).ok());
             let mut newcomers: Vec<_> = let_in.map(Client::new).collect();
@@ -246,7 +251,7 @@ fn whoever_gets_in_while_many_listeners_close_is_answered() {
     }
 }
 
-/// A server with no descriptor left, and more clients than that at its door.
+/// A server without a free descriptor, and more clients than it can accept.
 struct Flooded {
     server: Server,
     flood: Vec<Client>,
@@ -261,16 +266,18 @@ fn flooded(lame_duck: &str) -> Flooded {
         "--lame-duck",
         lame_duck,
     ]);
-    // As many as the limit, some of which are in use for other things: so descriptors are what runs out.
+    // `--connections-max` equals the descriptor limit, and other files use some descriptors, so the
+    // descriptors run out first.
     let server = Server::launch(command.args(["--connections-max", "80", "--workers", "2"]));
     let flood = (0..200).map(|_| server.ask("/")).collect();
     server.await_status(|status| status["connections"]["accept_errors"].as_u64() > Some(0));
     Flooded { server, flood }
 }
 
-/// P15, P16.
+/// P15, P16: an operator sees a server without descriptors. Probes must still get their responses,
+/// no worker may spin, and the server must recover.
 #[test]
-fn without_descriptors_probes_are_answered_nothing_spins_and_it_recovers() {
+fn without_descriptors_probes_get_responses_nothing_spins_and_the_server_recovers() {
     let Flooded { server, mut flood } = flooded("0s");
     let before = server.cpu_time();
     for _ in 0..10 {
@@ -280,16 +287,17 @@ fn without_descriptors_probes_are_answered_nothing_spins_and_it_recovers() {
     let used = server.cpu_time() - before;
     assert!(used < ms(500), "it spins: {used:?} of processor time in a second");
     flood.truncate(1);
-    // The one from before, and a new one.
+    // A client from before, and a new one.
     flood[0].answer().is_hello();
     server.keep();
 }
 
 #[test]
-fn whoever_waits_at_the_door_of_a_server_without_descriptors_is_served_as_others_leave() {
+fn queued_clients_of_a_server_without_descriptors_are_served_as_others_leave() {
     let Flooded { mut server, mut flood } = flooded("300ms");
     server.stop();
-    // Each answer closes its connection from now on, or its client does, and the next one's turn has come.
+    // From now on each response closes its connection, or its client does, and makes room for the
+    // next.
     for mut client in flood.drain(..) {
         client.answer().is_hello();
     }
@@ -298,11 +306,12 @@ fn whoever_waits_at_the_door_of_a_server_without_descriptors_is_served_as_others
     assert!(exit.connections("accept_errors") > 0, "{exit:?}");
 }
 
-/// A worker that had no descriptor for those in its queue slept until there was one, and did nothing else: whoever holds one until
-/// his time is up, such as the senders of half a head, then held it for the whole drain, and the queue was thrown away with an
-/// exit of 0.
+/// A worker without a descriptor for the connections in its queue waited for one, and did nothing
+/// else. Clients with half a head held their descriptors for the whole drain, because their
+/// timeouts were not applied. The queue was dropped with exit code 0. Expired connections must make
+/// room for the queue (P5a).
 #[test]
-fn those_whose_time_is_up_make_room_for_the_queue_of_a_server_without_descriptors() {
+fn expired_connections_make_room_for_the_queue_of_a_server_without_descriptors() {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "ulimit -n 60 && exec \"$@\"", "sh"]).arg(binary());
     let mut server = Server::launch(command.args([

@@ -1,8 +1,8 @@
-//! P5a: busy clients through a whole shutdown, over wires with latency: not one request lost.
+//! P5a: busy clients during a whole shutdown, over connections with latency. No request may be
+//! lost.
 //!
-//! The clients follow the rules of HTTP, and no more: what the server does not tell them they do
-//! not know. Latency is what makes it hard. A request is under way for as long as the wire is long,
-//! and so is the news that the server closes.
+//! The clients follow the rules of HTTP, and know only what the server sends. Latency makes this
+//! hard: a request takes some time to arrive, and so does the announcement that the server closes.
 
 use super::help::{PATIENCE, binary, ms};
 use lameduck_soak::{
@@ -29,7 +29,7 @@ async fn loses_nothing(latency: RangeInclusive<Duration>, habit: Habit, lame_duc
     for _ in 0..CLIENTS {
         clients.spawn(run(load.clone(), habit));
     }
-    // Until each has been served a few times.
+    // Waits until each client has been served a few times.
     while load.totals.answered() < 5 * CLIENTS as u64 {
         sleep(ms(5)).await;
     }
@@ -60,7 +60,7 @@ async fn loses_nothing(latency: RangeInclusive<Duration>, habit: Habit, lame_duc
     assert_eq!(report["requests"]["aborted"], 0, "{report:#}");
 }
 
-/// Several shutdowns, some of them at the same time.
+/// Several shutdowns, two at a time.
 fn several_lose_nothing(latency: RangeInclusive<u64>) {
     let latency = ms(*latency.start())..=ms(*latency.end());
     Runtime::new().unwrap().block_on(async {
@@ -93,12 +93,14 @@ fn busy_clients_forty_milliseconds_away_lose_nothing() {
     several_lose_nothing(40..=40);
 }
 
-/// A service in a container, where no filter keeps newcomers out of a listener.
+/// A service in a container, without the privilege to attach the filter that keeps new connections
+/// out.
 #[cfg(target_os = "linux")]
 #[test]
 fn busy_clients_of_a_process_without_privilege_lose_nothing() {
     use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
-    // What this thread starts cannot have it. Who may not even give it up has not got it.
+    // Processes that this thread starts cannot have the capability. A thread that may not drop it
+    // does not have it.
     let _ = remove_capability_from_bounding_set(CapabilitySet::NET_ADMIN);
     several_lose_nothing(1..=3);
 }

@@ -1,8 +1,8 @@
-//! P5b: pipelined requests: those begun are answered, the rest is left for the client to send
-//! again, and nothing that was answered is destroyed.
+//! P5b: pipelined requests. Those that have begun are served, the rest is left for the client to
+//! send again, and no response is destroyed.
 //!
-//! The danger is the reset. A socket closed over unread bytes is reset by the kernel, and the reset
-//! throws away what the client has not read yet (RFC 9112 §9.6).
+//! The danger is the reset. The kernel resets a socket that is closed with unread bytes, and the
+//! reset destroys what the client has not read yet (RFC 9112 §9.6).
 
 use super::help::{End, Server, ms, pass, request, s};
 use std::io::Write;
@@ -12,7 +12,7 @@ fn times(target: &str, count: usize) -> String {
 }
 
 #[test]
-fn of_pipelined_requests_the_one_begun_is_answered_and_the_rest_left_to_the_client() {
+fn of_pipelined_requests_the_started_one_is_served_and_the_rest_left_to_the_client() {
     let mut server = Server::start(&["--lame-duck", "300ms"]);
     let mut client = server.connect();
     client.send(request("/slow?ms=700") + &times("/", 20));
@@ -22,12 +22,12 @@ fn of_pipelined_requests_the_one_begun_is_answered_and_the_rest_left_to_the_clie
     assert_eq!((answer.text(), answer.says_close()), ("slow done\n", true), "{answer:?}");
     client.is_closed();
     let exit = server.exit_clean();
-    // What a connection holds behind its last answer was once neither answered nor counted (P5b).
+    // Requests after the last response count as a close race (P5b).
     assert_eq!((exit.requests("started"), exit.connections("close_races")), (1, 1), "{exit:?}");
 }
 
 #[test]
-fn pipelined_requests_of_a_quiet_time_are_all_answered() {
+fn pipelined_requests_before_a_stop_are_all_served() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.connect();
     client.send(times("/", 100));
@@ -39,9 +39,10 @@ fn pipelined_requests_of_a_quiet_time_are_all_answered() {
     server.exit_clean();
 }
 
-/// Every answer that came was whole, the last said that it is the last, and the end was no reset.
+/// Every response must be complete, the last must announce the close, and the connection must not
+/// end with a reset.
 #[test]
-fn of_pipelined_requests_on_their_way_none_is_answered_in_part() {
+fn of_pipelined_requests_during_a_stop_none_gets_half_a_response() {
     let mut server = Server::start(&["--lame-duck", "200ms"]);
     let mut client = server.connect();
     client.send(times("/slow?ms=5", 400));
@@ -61,14 +62,15 @@ fn of_pipelined_requests_on_their_way_none_is_answered_in_part() {
     assert_eq!(exit.requests("finished"), answers);
 }
 
-/// The rest of the pipeline lies unread when the answer is out: without a lingering close the kernel would reset the
-/// connection, and the client, which reads late, would find nothing.
+/// The rest of the pipeline is unread when the response is sent. Without a lingering close the
+/// kernel would reset the connection, and a client that reads late would find nothing. The response
+/// must arrive (P5d).
 #[test]
-fn an_answer_is_not_destroyed_by_the_requests_behind_it() {
+fn a_response_is_not_destroyed_by_later_requests() {
     let mut server = Server::start(&["--lame-duck", "300ms"]);
     let mut clients: Vec<_> = (0..10).map(|_| server.connect()).collect();
     for client in &mut clients {
-        // More than one read of ours takes.
+        // More than one read of the server takes.
         client.send(request("/slow?ms=600") + &times("/", 3_000));
     }
     server.await_in_flight(10);
@@ -81,9 +83,10 @@ fn an_answer_is_not_destroyed_by_the_requests_behind_it() {
     server.exit_clean();
 }
 
-/// The kernel took the answer at once, and the client takes a while: a reset now would throw away what is still under way.
+/// The kernel took the response at once, and the client reads it slowly. A reset would destroy the
+/// part that is still on its way (P5d).
 #[test]
-fn an_answer_that_is_on_its_way_is_not_destroyed_by_the_requests_behind_it() {
+fn a_response_on_its_way_is_not_destroyed_by_later_requests() {
     const BYTES: usize = 1_500_000;
     let mut server = Server::start(&["--lame-duck", "200ms"]);
     let mut client = server.connect();
@@ -96,16 +99,18 @@ fn an_answer_that_is_on_its_way_is_not_destroyed_by_the_requests_behind_it() {
     server.exit_clean();
 }
 
-/// The handler answers before it has read the upload, and closes: what is still coming must not destroy its answer.
+/// A handler responds before it has read the upload, and the connection closes. The bytes that
+/// still arrive must not destroy the response (P5d).
 #[test]
-fn an_early_answer_is_not_destroyed_by_the_upload_that_nobody_read() {
+fn an_early_response_is_not_destroyed_by_its_unread_upload() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut clients: Vec<_> = (0..5).map(|_| server.connect()).collect();
     for client in &mut clients {
         client.send("POST /nowhere HTTP/1.1\r\nhost: test\r\ncontent-length: 10000000\r\n\r\n");
         client.send(vec![b'x'; 200_000]);
     }
-    // They go on sending for a while, as a client does that only looks for an answer when it has sent all.
+    // The clients send for a while, as a client does that reads its response only after it has sent
+    // everything.
     for _ in 0..40 {
         for client in &mut clients {
             let _ = client.stream.write_all(&[b'x'; 10_000]);
@@ -121,7 +126,7 @@ fn an_early_answer_is_not_destroyed_by_the_upload_that_nobody_read() {
 }
 
 #[test]
-fn an_early_answer_in_the_drain_is_not_destroyed_either() {
+fn an_early_response_in_the_drain_is_not_destroyed_by_its_unread_upload() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.connect();
     client.send("POST /nowhere HTTP/1.1\r\nhost: test\r\n");
@@ -137,9 +142,9 @@ fn an_early_answer_in_the_drain_is_not_destroyed_either() {
     server.exit_clean().within(s(8));
 }
 
-/// A client that sends for ever cannot hold the close for ever.
+/// A client that sends for ever must not delay the close for ever (P6).
 #[test]
-fn an_upload_that_nobody_reads_is_bounded() {
+fn an_unread_upload_is_bounded() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.connect();
     client.send("POST /nowhere HTTP/1.1\r\nhost: test\r\ncontent-length: 1000000000\r\n\r\n");
@@ -152,7 +157,7 @@ fn an_upload_that_nobody_reads_is_bounded() {
 }
 
 #[test]
-fn an_answer_in_the_drain_ends_without_a_reset_though_the_client_sends_on() {
+fn a_response_in_the_drain_ends_without_a_reset_although_the_client_sends_more() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.ask("/slow?ms=600");
     server.await_in_flight(1);
@@ -168,11 +173,11 @@ fn an_answer_in_the_drain_ends_without_a_reset_though_the_client_sends_on() {
     assert_eq!(exit.requests("started"), 1);
 }
 
-/// The big answer is still on its way to a late reader when the connection closes over the rest of the pipeline, and over more
-/// requests that come after it. A linger of fixed length gives up in the middle: then the kernel resets the connection, and
-/// what it still held of the answer is gone.
+/// A big response is on its way to a late reader when the connection closes with unread requests,
+/// and more requests arrive after it. A linger of fixed length would end in the middle. The kernel
+/// would then reset the connection and drop its part of the response.
 #[test]
-fn a_big_answer_to_a_late_reader_is_not_destroyed_by_the_requests_behind_it() {
+fn a_big_response_to_a_late_reader_is_not_destroyed_by_later_requests() {
     const BYTES: usize = 3_000_000;
     let mut server = Server::start(&["--lame-duck", "300ms"]);
     let mut client = server.connect();
@@ -189,10 +194,11 @@ fn a_big_answer_to_a_late_reader_is_not_destroyed_by_the_requests_behind_it() {
     server.exit_clean();
 }
 
-/// A small answer made the connection forget that a big one before it was still on its way: it closed at once, and the reset that the
-/// next request caused threw half of the big one away, with a report that said finished and clean.
+/// After a small response, the connection forgot that a big one before it was still on its way, and
+/// closed at once. The reset that the next request caused destroyed half of the big response, and
+/// the report said finished and clean. Both must arrive (P5d).
 #[test]
-fn a_big_answer_is_not_destroyed_because_a_small_one_follows_it() {
+fn a_big_response_is_not_destroyed_by_a_small_one_after_it() {
     const BYTES: usize = 1_500_000;
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.connect();
@@ -210,10 +216,11 @@ fn a_big_answer_is_not_destroyed_because_a_small_one_follows_it() {
     server.exit_clean();
 }
 
-/// It was taken for granted that ten segments leave at once. Into a receive buffer smaller than that they do not, and the reset
-/// that the next request caused took back what lay behind.
+/// The host assumed that ten segments leave at once. A smaller receive buffer does not take them,
+/// and the reset that the next request caused destroyed the rest. The response must arrive complete
+/// (P5d).
 #[test]
-fn an_answer_is_not_destroyed_by_the_requests_behind_it_though_the_client_has_little_room() {
+fn a_response_into_a_small_receive_buffer_is_not_destroyed_by_later_requests() {
     for bytes in [3_000, 12_000] {
         let mut server = Server::start(&["--lame-duck", "300ms"]);
         let mut client = server.connect();
@@ -230,10 +237,11 @@ fn an_answer_is_not_destroyed_by_the_requests_behind_it_though_the_client_has_li
     }
 }
 
-/// A body that one handler did not read was held against every later request of its connection: what stood behind the last answer was
-/// taken for the rest of that body, and not counted.
+/// After a request whose body its handler did not read, every later byte of the connection was
+/// taken for the rest of that body. Requests after the last response were not counted. They must
+/// count as a close race (P5b).
 #[test]
-fn a_body_that_nobody_read_is_forgotten_with_its_request() {
+fn an_unread_body_does_not_affect_later_requests() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.connect();
     client.send("POST /nowhere HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\nhello");

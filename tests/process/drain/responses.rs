@@ -1,11 +1,11 @@
-//! P5c: answers under way at the stop arrive whole, however the client reads; a client that does
-//! not read is bounded.
+//! P5c: responses that are being sent at the stop arrive complete, however the client reads. A
+//! client that does not read is bounded.
 
 use super::help::{End, Server, ms, pass, request, s};
 use std::{io::Read, time::Instant};
 
 #[test]
-fn a_request_in_flight_is_answered_whole_and_told_to_go() {
+fn a_request_in_flight_gets_a_complete_response_that_announces_the_close() {
     let mut server = Server::start(&["--lame-duck", "300ms"]);
     let mut client = server.ask("/slow?ms=1200");
     server.await_in_flight(1);
@@ -30,7 +30,7 @@ fn a_stream_in_flight_comes_to_its_end() {
 }
 
 #[test]
-fn a_stream_until_close_comes_to_its_end_and_looks_whole() {
+fn a_stream_until_close_comes_to_its_end_and_looks_complete() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.connect();
     client.send("GET /stream?ms=700 HTTP/1.0\r\n\r\n");
@@ -42,9 +42,10 @@ fn a_stream_until_close_comes_to_its_end_and_looks_whole() {
     server.exit_clean();
 }
 
-/// A client may shut its side once it has sent all it had to (RFC 9112 §9.6 calls it half-closed): it still reads.
+/// A client may shut down its write side once it has sent everything (RFC 9112 §9.6: half-closed).
+/// It still reads, and must get its response.
 #[test]
-fn a_half_closed_client_is_answered() {
+fn a_half_closed_client_gets_its_response() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.ask("/slow?ms=600");
     client.finish_sending();
@@ -56,7 +57,7 @@ fn a_half_closed_client_is_answered() {
 }
 
 #[test]
-fn a_client_that_is_gone_is_recognised_counted_and_does_not_hold_the_exit() {
+fn a_client_that_is_gone_is_noticed_and_counted_and_does_not_delay_the_exit() {
     let mut server = Server::start(&["--lame-duck", "0s", "--request-timeout", "0s"]);
     let clients: Vec<_> = (0..3).map(|_| server.ask("/stuck?ms=60000")).collect();
     server.await_in_flight(3);
@@ -81,7 +82,7 @@ fn a_client_that_leaves_in_the_middle_of_a_stream_is_counted_as_gone() {
 }
 
 #[test]
-fn a_slow_reader_gets_all_of_a_big_answer() {
+fn a_slow_reader_gets_all_of_a_big_response() {
     const BYTES: usize = 8_000_000;
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.connect();
@@ -92,7 +93,7 @@ fn a_slow_reader_gets_all_of_a_big_answer() {
     client.head();
     let mut received = client.rest_so_far();
     let mut buffer = vec![0; 40_000];
-    // Three seconds or so: far less than the drain, far more than a close would wait for.
+    // About three seconds: far less than the drain, far more than a close would wait.
     while received < BYTES {
         let read = client.stream.read(&mut buffer).unwrap();
         assert_ne!(read, 0, "it ends after {received} bytes");
@@ -103,10 +104,11 @@ fn a_slow_reader_gets_all_of_a_big_answer() {
     server.exit_clean();
 }
 
-/// hyper reports an answer as written once the kernel took it; the kernel takes megabytes. A process that exits then leaves
-/// the rest to the kernel, which delivers it as long as nothing unread lies in the socket.
+/// hyper reports a response as written once the kernel took it, and the kernel takes megabytes.
+/// After an exit the kernel delivers the rest, as long as the socket has no unread bytes. The
+/// response must arrive (P5d).
 #[test]
-fn an_answer_that_the_kernel_holds_outlives_the_process() {
+fn a_response_in_the_kernel_outlives_the_process() {
     const BYTES: usize = 1_500_000;
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.ask(&format!("/big?bytes={BYTES}"));
@@ -117,11 +119,12 @@ fn an_answer_that_the_kernel_holds_outlives_the_process() {
     client.is_closed();
 }
 
-/// A cut is the work of the workers, and on a busy machine the process was gone before they came to it: the report counted the
-/// requests as aborted but told none of them, no connection was reset, and the kernel ended each with a FIN. Many of them here,
+/// Workers perform the cut. On a busy machine the process had exited before they did: the report
+/// counted the requests as aborted but named none, no connection was reset, and the kernel ended
+/// each with a FIN. Every cut connection must be reset and named (P5d, P13). The test uses many,
 /// because each takes a worker some time.
 #[test]
-fn clients_that_read_nothing_cannot_hold_the_exit_beyond_the_drain_and_each_is_reset_and_told() {
+fn clients_that_read_nothing_are_reset_after_the_drain_and_each_is_named() {
     const CLIENTS: u64 = 40;
     let mut server = Server::start(&["--lame-duck", "0s", "--drain", "800ms", "--cancel", "500ms"]);
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
@@ -150,7 +153,7 @@ fn clients_that_read_nothing_cannot_hold_the_exit_beyond_the_drain_and_each_is_r
 }
 
 #[test]
-fn a_panic_costs_its_request_and_the_connection_says_500() {
+fn a_panic_costs_only_its_request_which_gets_a_500() {
     let mut server = Server::start(&["--lame-duck", "300ms"]);
     let mut client = server.ask("/panic");
     assert_eq!(client.answer().status, 500);
@@ -163,7 +166,7 @@ fn a_panic_costs_its_request_and_the_connection_says_500() {
 }
 
 #[test]
-fn a_deadline_that_comes_in_the_drain_is_told() {
+fn a_request_whose_deadline_expires_in_the_drain_gets_a_503() {
     let mut server = Server::start(&["--lame-duck", "0s", "--request-timeout", "700ms"]);
     let mut client = server.ask("/stuck?ms=60000");
     server.await_in_flight(1);
@@ -176,7 +179,7 @@ fn a_deadline_that_comes_in_the_drain_is_told() {
 }
 
 #[test]
-fn twenty_kept_connections_with_a_request_each_all_hear_of_the_stop() {
+fn twenty_kept_connections_with_a_request_each_all_announce_their_close() {
     let mut server = Server::start(&["--lame-duck", "100ms"]);
     let mut clients: Vec<_> = (0..20).map(|_| server.keep()).collect();
     for client in &mut clients {
@@ -194,9 +197,10 @@ fn twenty_kept_connections_with_a_request_each_all_hear_of_the_stop() {
     server.exit_clean();
 }
 
-/// hyper reads an answer of ours to HTTP/1.0 as one that does not say `keep-alive` yet, and said it beside our `close`.
+/// hyper sees that a response to HTTP/1.0 does not have `keep-alive` yet, and added it to the
+/// `close` of the host. Only `close` must be sent (P4).
 #[test]
-fn a_client_of_http_1_0_that_wants_to_keep_its_connection_is_told_to_go_and_nothing_else() {
+fn an_http_1_0_client_with_keep_alive_gets_close_and_nothing_else() {
     let mut server = Server::start(&["--lame-duck", "500ms"]);
     let request = "GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n";
     let mut client = server.connect();

@@ -1,4 +1,5 @@
-//! P6: connections that speak another protocol now: out of hyper's care, not out of ours.
+//! P6: connections that speak another protocol after an upgrade. hyper has given them up; the host
+//! still bounds and counts them.
 
 use super::help::{Client, Server, ms, pass, s};
 
@@ -23,7 +24,7 @@ fn assert_echoes(client: &mut Client, word: &str) {
 }
 
 #[test]
-fn an_upgraded_connection_is_counted_given_the_drain_and_then_closed() {
+fn an_upgraded_connection_is_counted_gets_the_drain_and_is_then_closed() {
     let mut server = Server::start(&["--lame-duck", "0s", "--drain", "1s", "--cancel", "500ms"]);
     let mut client = upgraded(&server);
     assert_echoes(&mut client, "before");
@@ -56,7 +57,8 @@ fn the_exit_is_prompt_when_the_clients_of_upgraded_connections_leave() {
     server.exit_clean().within(s(4));
 }
 
-/// A client may send on before it has seen the 101: those bytes are the other protocol's, and hyper has read them already.
+/// A client may send before it has seen the 101. hyper has read those bytes already, and they
+/// belong to the new protocol. They must not be lost.
 #[test]
 fn bytes_that_came_with_the_upgrade_are_not_lost() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
@@ -82,7 +84,7 @@ fn a_connection_can_be_upgraded_in_the_lame_duck_delay() {
 }
 
 #[test]
-fn a_request_before_the_upgrade_on_the_same_connection_is_counted_as_a_request() {
+fn a_request_before_an_upgrade_on_its_connection_is_counted() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.keep();
     client.send(UPGRADE);

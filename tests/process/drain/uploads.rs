@@ -1,5 +1,5 @@
-//! P5c, P6: request bodies under way at the stop: a slow one is read to its end, a stalled one is
-//! bounded, and a client that asked first (`Expect: 100-continue`) is never left hanging.
+//! P5c, P6: request bodies that are being received at the stop. A slow one is read to its end, a
+//! stalled one is bounded, and a client with `Expect: 100-continue` always gets a response.
 
 use super::help::{Client, Server, ms, pass, s};
 
@@ -15,7 +15,7 @@ fn uploading(server: &Server, length: usize) -> Client {
 }
 
 #[test]
-fn a_client_that_was_told_to_continue_before_the_stop_is_answered() {
+fn a_client_that_got_a_100_before_the_stop_is_served() {
     let mut server = Server::start(&["--lame-duck", "300ms"]);
     let mut client = server.connect();
     client.send(EXPECTING);
@@ -29,7 +29,7 @@ fn a_client_that_was_told_to_continue_before_the_stop_is_answered() {
 }
 
 #[test]
-fn a_client_that_asks_in_the_lame_duck_delay_is_told_to_continue() {
+fn a_client_that_expects_a_100_in_the_lame_duck_delay_gets_it() {
     let mut server = Server::start(&["--lame-duck", "600ms"]);
     let mut client = server.connect();
     server.stop_and_await("lame_duck");
@@ -41,7 +41,7 @@ fn a_client_that_asks_in_the_lame_duck_delay_is_told_to_continue() {
 }
 
 #[test]
-fn a_client_whose_question_arrives_in_the_drain_is_told_to_continue() {
+fn a_client_whose_head_is_completed_in_the_drain_gets_its_100() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.connect();
     let (begun, rest) = EXPECTING.split_at(10);
@@ -58,9 +58,10 @@ fn a_client_whose_question_arrives_in_the_drain_is_told_to_continue() {
     server.exit_clean();
 }
 
-/// A handler that does not want the body answers at once; the client, which waits to be told, must not wait for ever.
+/// A handler that does not read the body responds at once. The client waits for a response before
+/// it sends the body, and must get one.
 #[test]
-fn a_client_whose_body_is_not_wanted_is_refused_and_not_left_hanging() {
+fn a_client_that_expects_a_100_and_is_refused_gets_its_response() {
     let mut server = Server::start(&["--lame-duck", "500ms"]);
     let mut client = server.connect();
     server.stop_and_await("lame_duck");
@@ -104,7 +105,7 @@ fn a_slow_chunked_upload_is_read_to_its_end_in_the_drain() {
 }
 
 #[test]
-fn a_stalled_upload_is_told_and_does_not_hold_the_exit_beyond_the_drain() {
+fn a_stalled_upload_gets_a_503_and_does_not_delay_the_exit_beyond_the_drain() {
     let mut server = Server::start(&[
         "--lame-duck",
         "0s",
@@ -127,7 +128,7 @@ fn a_stalled_upload_is_told_and_does_not_hold_the_exit_beyond_the_drain() {
 }
 
 #[test]
-fn a_client_that_leaves_in_its_upload_is_gone_and_does_not_hold_the_exit() {
+fn a_client_that_leaves_during_its_upload_does_not_delay_the_exit() {
     let mut server = Server::start(&["--lame-duck", "0s", "--request-timeout", "0s"]);
     let mut client = uploading(&server, 20);
     client.send("abc");
