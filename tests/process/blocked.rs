@@ -1,6 +1,6 @@
-//! P5, P7: a handler that blocks its worker cannot be cut, and takes its neighbours on that worker
-//! along; none of them may look whole. The victim is this test binary, run again with a role: what
-//! matters is how its sockets end when it does.
+//! P5, P7: a handler that blocks its worker cannot be cut, and neither can other requests of that
+//! worker. None of them may look complete. The victim is this test binary, started again with a
+//! role, because the test is how its sockets end at the exit.
 
 #![cfg(target_os = "linux")]
 
@@ -34,7 +34,7 @@ async fn drip() -> Body {
     }))
 }
 
-/// Does nothing unless it was given its role; then it never returns.
+/// The process under test. Does nothing without a role; with one it does not return.
 #[test]
 fn victim() {
     if std::env::var_os(ROLE).is_none() {
@@ -62,9 +62,10 @@ fn victim() {
 }
 
 #[test]
-fn a_neighbour_of_a_handler_that_blocks_is_reset_at_the_exit_and_does_not_look_whole() {
-    // An HTTP/1.0 answer ends with its connection. The worker could not carry the cut out, the process ended, and the kernel closed
-    // the connection with a FIN: four pieces of a stream were a whole answer.
+fn a_response_on_a_blocked_worker_is_reset_at_the_exit_and_does_not_look_complete() {
+    // An HTTP/1.0 response ends with its connection. The blocked worker could not perform the cut,
+    // the process exited, and the kernel closed the connection with a FIN. Four chunks of a stream
+    // looked like a complete response. The connection must be reset (P5d).
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "blocked::victim", "--nocapture"]).env(ROLE, "1");
     let mut victim =
@@ -104,8 +105,9 @@ fn a_neighbour_of_a_handler_that_blocks_is_reset_at_the_exit_and_does_not_look_w
     assert_eq!(victim.wait().unwrap().code(), Some(3));
 }
 
-/// Under `Host::run` the runtime is the caller's. Dropped in the middle of a response, it closed the
-/// connection with a FIN, and half a response looked complete.
+/// Under `Host::run` the caller owns the runtime. When it was dropped during a response, the
+/// connection closed with a FIN, and half a response looked complete. The connection must be reset
+/// (P5d).
 #[test]
 fn a_response_that_its_runtime_drops_is_reset() {
     let runtime =

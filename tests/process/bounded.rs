@@ -12,7 +12,7 @@ use crate::support::{
 };
 use std::time::Duration;
 
-/// Resident memory of the process, in KiB.
+/// Returns the resident memory of the process, in KiB.
 fn resident(service: &Service) -> i64 {
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", service.pid().as_raw_nonzero()))
@@ -26,11 +26,12 @@ fn in_flight(service: &Service) -> u64 {
 }
 
 const STREAMS_MAX: u64 = 200;
-/// What allocators and the first use of code add, in KiB.
+/// The memory that allocators and the first use of code add, in KiB.
 const GROWTH_MAX: i64 = 24 * 1024;
 
-/// Opens 90 streams with a path of 4 KB by its index and resets them, again and again, while nothing is read.
-/// Returns the most requests in flight that were seen, and the growth of the memory in KiB.
+/// Opens 90 streams with an indexed path of 4 KB and resets them, again and again, while the client
+/// reads nothing. Returns the largest number of requests in flight, and the growth of the memory in
+/// KiB.
 fn reset_streams_unread(service: &Service, method: &[u8]) -> (u64, i64) {
     let mut client = Http2::connect(service.main);
     client.read_nothing();
@@ -39,7 +40,8 @@ fn reset_streams_unread(service: &Service, method: &[u8]) -> (u64, i64) {
     until_holds("the socket is full", || in_flight(service) == 1);
     block(Duration::from_millis(200));
     let path = format!("/{}", "x".repeat(4000));
-    // RFC 7541 §6.2.1: with incremental indexing, the name of entry 4; the length in seven bits and more.
+    // RFC 7541 §6.2.1: incremental indexing, the name of entry 4, and a length that needs more than
+    // seven bits.
     let path = [&[0x44, 0x7f, 0xa2, 0x1e], path.as_bytes()].concat();
     let block_by = |path: &[u8]| [method, &[0x86], path].concat();
     let mut first = Some(block_by(&path));
@@ -48,7 +50,7 @@ fn reset_streams_unread(service: &Service, method: &[u8]) -> (u64, i64) {
     for _ in 0..60 {
         let streams: Vec<u32> = (0..90).map(|_| client.take_stream()).collect();
         let heads = streams.iter().flat_map(|stream| {
-            // The newest entry of the table.
+            // The newest entry of the dynamic table.
             let block = first.take().unwrap_or_else(|| block_by(&[0x80 | 62]));
             frame(HEADERS, END_STREAM | END_HEADERS, *stream, &block)
         });
@@ -60,7 +62,7 @@ fn reset_streams_unread(service: &Service, method: &[u8]) -> (u64, i64) {
             .flat_map(|stream| frame(RST_STREAM, 0, *stream, &[0, 0, 0, 8]))
             .collect();
         if opened.and_then(|()| client.try_send(&resets, Duration::from_millis(100))).is_err() {
-            // It is not read from any more.
+            // The server no longer reads from this connection.
             break;
         }
         most = most.max(in_flight(service));
@@ -68,11 +70,13 @@ fn reset_streams_unread(service: &Service, method: &[u8]) -> (u64, i64) {
     (most, resident(service) - before)
 }
 
-/// A client left its responses unread until its socket was full, then opened 90 streams and reset them, again and again. Requests
-/// that had ended waited for a flush that never came: `requests_in_flight` was 61,650 on one connection, and memory grew 60 MB/s.
+/// A client left its responses unread until its socket was full. Then it opened 90 streams and
+/// reset them, again and again. Ended requests waited for a flush that never came:
+/// `requests_in_flight` was 61,650 on one connection, and memory grew by 60 MB/s. Both must be
+/// bounded (P15).
 #[test]
-fn streams_that_are_reset_while_nothing_is_read_are_not_kept() {
-    // GET, and HEAD, whose response has no body that could be seen to be thrown away.
+fn streams_that_are_reset_while_nothing_is_read_are_released() {
+    // GET, and HEAD, whose response has no body that could be dropped.
     for method in [&b"\x82"[..], b"\x02\x04HEAD"] {
         let service = Service::start(&[]);
         let (most, growth) = reset_streams_unread(&service, method);
@@ -83,9 +87,9 @@ fn streams_that_are_reset_while_nothing_is_read_are_not_kept() {
     }
 }
 
-/// The same by a pipeline of HTTP/1, of which hyper takes 16 requests at a time.
+/// The same by a pipeline of HTTP/1. hyper takes 16 requests at a time.
 #[test]
-fn a_pipeline_whose_responses_are_not_read_is_not_read_either() {
+fn the_host_stops_reading_a_pipeline_whose_responses_are_not_read() {
     let service = Service::start(&[]);
     let small = "GET / HTTP/1.1\r\nhost: t\r\n\r\n".repeat(10);
     let mut pipelined = Client::connect(service.main);
@@ -96,9 +100,10 @@ fn a_pipeline_whose_responses_are_not_read_is_not_read_either() {
     assert_eq!(service.get("/").status, 200);
 }
 
-/// A client that reads late gets all that it asked for: reading from it is held up only for as long as it does not read.
+/// A client that reads late gets every response. The server stops reading from it only while it
+/// does not read.
 #[test]
-fn a_client_that_reads_at_last_is_served_on() {
+fn a_client_that_reads_late_is_served() {
     let service = Service::start(&[]);
     let mut client = Http2::connect(service.main);
     client.read_nothing();
@@ -118,10 +123,10 @@ fn a_client_that_reads_at_last_is_served_on() {
     until_holds("nothing in flight", || in_flight(&service) == 0);
 }
 
-/// The preface alone, half a frame or a head without its end kept an HTTP/2 connection for 620 s, where `--header-timeout` bounds a
-/// head of HTTP/1 by 10 s.
+/// The preface alone, half a frame or an incomplete head kept an HTTP/2 connection for 620 s.
+/// `--header-timeout` bounded only heads of HTTP/1, by 10 s. It must bound these, too (P15).
 #[test]
-fn what_an_http2_client_has_begun_to_send_must_be_complete_within_the_header_timeout() {
+fn an_http2_head_or_frame_must_be_complete_within_the_header_timeout() {
     const TIMEOUT: Duration = Duration::from_millis(700);
     let service = Service::start(&["--header-timeout=700ms"]);
     let preface = &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..];
@@ -159,7 +164,7 @@ fn what_an_http2_client_has_begun_to_send_must_be_complete_within_the_header_tim
             client
         })
         .collect();
-    // These have sent all that they began to send, or send on.
+    // The clients after this line have completed what they began to send, or send more.
     let mut idle = Client::connect(service.main);
     idle.send(&asked);
     let mut body = Client::connect(service.main);
@@ -182,9 +187,9 @@ fn what_an_http2_client_has_begun_to_send_must_be_complete_within_the_header_tim
     until_holds("the second response", || service.status()["requests"]["finished"] == 5);
 }
 
-/// A client that is told why: GOAWAY with ENHANCE_YOUR_CALM, and the last stream that was read.
+/// The client gets the reason: GOAWAY with ENHANCE_YOUR_CALM, and the last stream that was read.
 #[test]
-fn a_client_that_does_not_complete_its_head_is_told_so_by_goaway() {
+fn a_client_that_does_not_complete_its_head_gets_a_goaway_with_the_reason() {
     let service = Service::start(&["--header-timeout=300ms"]);
     let mut client = Http2::connect(service.main);
     let id = client.get("/");
@@ -195,9 +200,10 @@ fn a_client_that_does_not_complete_its_head_is_told_so_by_goaway() {
     client.read_to_end();
 }
 
-/// 500 fields passed a limit of 10, and 1.8 MB of fields of one byte each cost 143 MB.
+/// 500 fields passed a limit of 10, and 1.8 MB of fields of one byte each cost 143 MB. A head above
+/// the limit must be refused on its stream, without the memory (P15).
 #[test]
-fn header_fields_above_the_limit_are_refused_on_their_stream_and_cost_nothing() {
+fn header_fields_above_the_limit_are_refused_on_their_stream_without_memory() {
     let service = Service::start(&["--headers-max=10"]);
     let mut client = Http2::connect(service.main);
     // RFC 7541 appendix A: 21 is `age` with an empty value.

@@ -1,4 +1,4 @@
-//! P15: what goes wrong costs the one it went wrong for.
+//! P15: a fault costs only the request, connection or log line that it belongs to.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -16,7 +16,7 @@ use std::{
 };
 
 #[test]
-fn a_panic_in_a_handler_is_a_500_for_its_client_and_nothing_for_others() {
+fn a_panic_in_a_handler_is_a_500_for_its_client_only() {
     let mut service = Service::start(&["--lame-duck=0s"]);
     let mut neighbour = Client::connect(service.main);
     neighbour.send_get("/slow?ms=500");
@@ -39,7 +39,7 @@ fn a_panic_in_a_handler_is_a_500_for_its_client_and_nothing_for_others() {
 }
 
 #[test]
-fn a_panic_in_a_body_resets_its_connection_and_no_other() {
+fn a_panic_in_a_body_resets_only_its_connection() {
     async fn breaks() -> Body {
         let pieces = futures_util::stream::unfold(0, |n| async move {
             crate::support::pause(20).await;
@@ -88,7 +88,7 @@ fn garbage_gets_a_400_or_a_close_and_others_are_served() {
         let _ = client.try_send(garbage);
         client.shut_write();
         match client.head() {
-            // An HTTP/2 peer that breaks the rules is told in frames, which are no HTTP/1 head.
+            // An HTTP/2 peer that violates the protocol gets frames, which are no HTTP/1 head.
             Ok(answer) => assert!((400..500).contains(&answer.status), "{answer:?}"),
             Err(end) => {
                 assert!(
@@ -120,7 +120,7 @@ fn a_head_too_large_or_with_too_many_fields_gets_a_431_that_arrives() {
 }
 
 #[test]
-fn half_a_head_gets_a_408_after_the_header_timeout_however_slowly_it_trickles() {
+fn half_a_head_gets_a_408_after_the_header_timeout_even_if_it_trickles() {
     let service = Service::start(&["--header-timeout=500ms"]);
     let mut client = Client::connect(service.main);
     let begin = now();
@@ -135,14 +135,15 @@ fn half_a_head_gets_a_408_after_the_header_timeout_however_slowly_it_trickles() 
     assert_eq!(client.end(), End::Closed);
 }
 
-// Each worker asked for the limit before it waited for a connection, and not again when one came: one that had waited since before the
-// others filled the house let one more in.
+// Each worker checked the limit before it waited for a connection, and not again when one arrived.
+// A worker that had waited since before the others reached the limit accepted one more. The limit
+// must hold.
 #[test]
-fn at_the_limit_of_connections_the_next_one_waits_and_is_served_when_one_leaves() {
+fn at_the_connection_limit_the_next_one_waits_and_is_served_when_one_leaves() {
     let mut service = Service::start(&["--connections-max=4", "--lame-duck=0s"]);
     let mut held: Vec<Client> = (0..4).map(|_| Client::connect(service.main)).collect();
     for client in &mut held {
-        // An idle one would make room.
+        // An idle connection would be evicted.
         client.send_get("/slow?ms=4000");
     }
     until_holds("the limit", || service.status()["connections"]["open"].as_u64() >= Some(4));
@@ -160,8 +161,9 @@ fn at_the_limit_of_connections_the_next_one_waits_and_is_served_when_one_leaves(
 }
 
 #[test]
-fn when_descriptors_run_out_probes_are_answered_and_the_service_comes_back() {
-    // P16 too. The main listeners shared the internal one's reserve of descriptors, and used it up: no probe was answered.
+fn when_descriptors_run_out_probes_get_responses_and_the_service_recovers() {
+    // P16: the main listeners shared the descriptor reserve of the internal one, and used it up. No
+    // probe got a response. Probes must get theirs, and the service must recover.
     let mut shell = Command::new("sh");
     let script = "ulimit -n 60; exec \"$0\" --addr=127.0.0.1:0 --internal-addr=127.0.0.1:0 --log-format=json --lame-duck=0s \
                   --workers=2 --connections-max=60 --drain=5s";
@@ -185,7 +187,8 @@ fn when_descriptors_run_out_probes_are_answered_and_the_service_comes_back() {
     assert_eq!(service.exit_code(), 0);
 }
 
-/// A process whose log is a pipe that is read up to the line that tells the addresses, and no further.
+/// Starts a process whose log is a pipe. The test reads it up to the line with the addresses, and
+/// no further.
 fn with_log_pipe(flags: &[&str]) -> (Child, std::process::ChildStderr, [std::net::SocketAddr; 2]) {
     let mut child = command()
         .args(crate::support::service::ANYWHERE)
@@ -226,23 +229,23 @@ fn assert_serves_and_exits(mut child: Child, [main, internal]: [std::net::Socket
 }
 
 #[test]
-fn a_log_reader_that_is_gone_costs_nothing() {
+fn a_log_reader_that_is_gone_costs_only_lines() {
     let (child, stderr, addresses) = with_log_pipe(&["--log-level=trace"]);
     drop(stderr);
     assert_serves_and_exits(child, addresses);
 }
 
-// The panic hook of the standard library writes to stderr itself: with a reader that was stuck, a panicking handler blocked its worker
-// for ever.
+// The panic hook of the standard library writes to stderr itself. With a stuck reader, a panicking
+// handler blocked its worker for ever. Such a reader must cost only lines (P15).
 #[test]
-fn a_log_reader_that_is_stuck_costs_lines_and_nothing_else() {
+fn a_stuck_log_reader_costs_only_lines() {
     let (child, stderr, addresses) = with_log_pipe(&["--log-level=trace"]);
     assert_serves_and_exits(child, addresses);
     drop(stderr);
 }
 
 #[test]
-fn an_error_line_at_a_stuck_or_dead_stderr_does_not_hold_the_exit() {
+fn an_error_line_to_a_stuck_or_closed_stderr_does_not_delay_the_exit() {
     let service = Service::start(&[]);
     let address = service.main.to_string();
     let mut child =
@@ -253,8 +256,9 @@ fn an_error_line_at_a_stuck_or_dead_stderr_does_not_hold_the_exit() {
 }
 
 #[test]
-fn a_log_reader_that_is_stuck_does_not_turn_an_exit_at_the_bound_into_the_watchdogs() {
-    // P13. The last lines got a second and more to be written, and the watchdog waits for half of one: exit code 5 instead of 3.
+fn a_stuck_log_reader_does_not_make_the_watchdog_end_an_exit_at_the_bound() {
+    // P13: writing the last lines could take more than a second, and the watchdog fires after half
+    // of one. The exit code was 5 instead of 3. A stuck reader must not change the exit code.
     let (child, stderr, addresses) =
         with_log_pipe(&["--log-level=trace", "--cleanup=0s", "--internal-close=0s"]);
     assert_serves_and_exits(child, addresses);

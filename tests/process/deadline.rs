@@ -12,7 +12,7 @@ use std::{
 };
 
 #[test]
-fn at_its_deadline_and_never_before_it_a_request_gets_a_503_that_says_why() {
+fn at_its_deadline_and_not_earlier_a_request_gets_a_503_with_the_reason() {
     let service = Service::start(&["--request-timeout=300ms"]);
     let mut client = Client::connect(service.main);
     for _ in 0..5 {
@@ -33,7 +33,7 @@ fn at_its_deadline_and_never_before_it_a_request_gets_a_503_that_says_why() {
 }
 
 #[test]
-fn an_answer_in_time_is_the_handlers_own_and_zero_means_no_deadline() {
+fn a_response_in_time_is_the_handlers_own_and_zero_means_no_deadline() {
     let service = Service::start(&["--request-timeout=2s"]);
     assert_eq!(service.get("/slow?ms=50").body(), "slow done\n");
     let patient = Service::start(&["--request-timeout=0s"]);
@@ -63,7 +63,7 @@ fn the_deadline_runs_from_the_complete_head_and_while_the_body_is_awaited() {
 }
 
 #[test]
-fn a_request_on_http2_times_out_alone() {
+fn on_http2_only_the_request_at_its_deadline_times_out() {
     let service = Service::start(&["--request-timeout=300ms"]);
     let mut client = crate::support::frames::Http2::connect(service.main);
     let stuck = client.get("/stuck?ms=60000");
@@ -109,7 +109,7 @@ fn a_route_has_a_deadline_of_its_own_or_none() {
 }
 
 #[test]
-fn a_deadline_may_be_moved_away_while_the_handler_waits() {
+fn a_deadline_may_be_removed_while_the_handler_waits() {
     async fn extends(Extension(context): Extension<RequestContext>) -> &'static str {
         pause(150).await;
         context.set_timeout(None);
@@ -125,7 +125,7 @@ fn a_deadline_may_be_moved_away_while_the_handler_waits() {
 }
 
 #[test]
-fn the_context_knows_its_time_and_is_cancelled_at_the_deadline_or_when_the_client_is_gone() {
+fn a_context_has_the_remaining_time_and_is_cancelled_at_the_deadline_or_a_disconnect() {
     let cancelled = Arc::new(AtomicBool::new(false));
     let noted = cancelled.clone();
     let handler = move |Extension(context): Extension<RequestContext>| {
@@ -137,7 +137,7 @@ fn the_context_knows_its_time_and_is_cancelled_at_the_deadline_or_when_the_clien
             );
             assert_eq!(context.app_version(), "9.9.9");
             let token = context.cancellation_token();
-            // Outlives the handler, which is dropped at its deadline.
+            // This task outlives the handler, which is dropped at its deadline.
             context.spawn(async move {
                 token.cancelled().await;
                 noted.store(true, Relaxed);

@@ -1,5 +1,5 @@
-//! P7: what is in `deploy/`, held against the binary and against the schemas of Kubernetes: a
-//! number that is in two places is in step, or this fails.
+//! P7: checks the files of `deploy/` against the binary and the schemas of Kubernetes. A number
+//! that is written in two places must be the same in both.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its subject should fail")]
 
@@ -23,7 +23,7 @@ fn manifest() -> String {
     fs::read_to_string(path("kubernetes.yaml")).unwrap()
 }
 
-/// The object of this kind.
+/// Returns the object of this kind.
 #[track_caller]
 fn object(kind: &str) -> Yaml {
     let objects = YamlLoader::load_from_str(&manifest()).unwrap();
@@ -38,12 +38,12 @@ fn container() -> Yaml {
     pod()["containers"][0].clone()
 }
 
-/// The environment that the manifest gives the container.
+/// Returns the environment that the manifest gives the container.
 fn environment() -> Vec<(String, String)> {
     let variables = container()["env"].as_vec().unwrap().clone();
     let value = |variable: &Yaml| match variable["value"].as_str() {
         Some(value) => value.to_owned(),
-        // The version comes from the pod's label.
+        // The version comes from the label of the pod.
         None => {
             let field = variable["valueFrom"]["fieldRef"]["fieldPath"].as_str().unwrap();
             let label =
@@ -64,7 +64,7 @@ fn with_environment(command: &mut Command) -> &mut Command {
     command.envs(environment())
 }
 
-/// A port of the container by its name.
+/// Returns a port of the container by its name.
 fn container_port(name: &str) -> i64 {
     let ports = container()["ports"].as_vec().unwrap().clone();
     ports.iter().find(|port| port["name"].as_str() == Some(name)).unwrap()["containerPort"]
@@ -74,7 +74,7 @@ fn container_port(name: &str) -> i64 {
 
 const PROBES: [&str; 3] = ["startupProbe", "readinessProbe", "livenessProbe"];
 
-/// How long a probe fails before something is done about it.
+/// Returns how long a probe must fail until Kubernetes acts on it.
 fn patience(probe: &str) -> Duration {
     let probe = container()[probe].clone();
     Duration::from_secs(
@@ -83,14 +83,14 @@ fn patience(probe: &str) -> Duration {
     )
 }
 
-/// A duration of the printed plan.
+/// Returns a duration of the printed plan.
 fn planned(plan: &Ended, line: &str) -> Duration {
     let found = plan.stdout.lines().find_map(|text| text.strip_prefix(line)).unwrap();
     lameduck::parse_duration(found.trim()).unwrap()
 }
 
 #[test]
-fn the_pods_grace_period_holds_the_worst_case_that_the_binary_prints() {
+fn the_grace_period_of_the_pod_covers_the_worst_case_that_the_binary_prints() {
     let plan = run_to_end(with_environment(&mut command()).arg("--print-plan"));
     assert_eq!(plan.code, Some(0), "{plan:?}");
     let grace_period =
@@ -113,7 +113,7 @@ fn a_longer_plan_in_the_same_pod_is_refused_with_exit_2() {
 }
 
 #[test]
-fn its_ports_are_the_binarys_and_the_service_has_the_main_one_alone() {
+fn its_ports_are_those_of_the_binary_and_the_service_has_only_the_main_one() {
     let default = |flag: &str| {
         let setting = lameduck::SETTINGS.iter().find(|setting| setting.flag == flag).unwrap();
         assert!(
@@ -130,7 +130,7 @@ fn its_ports_are_the_binarys_and_the_service_has_the_main_one_alone() {
 }
 
 #[test]
-fn its_probes_ask_for_paths_that_the_binary_has() {
+fn its_probes_request_paths_that_the_binary_serves() {
     let service = Service::watch(with_environment(&mut command()).args([
         "--addr=127.0.0.1:0",
         "--internal-addr=127.0.0.1:0",
@@ -150,8 +150,9 @@ fn its_probes_ask_for_paths_that_the_binary_has() {
 
 #[test]
 fn its_readiness_probe_passes_while_the_deleted_pod_still_serves() {
-    // The manifest sent the kubelet to /readiness, which fails from SIGTERM on. The endpoint of the deleted pod was then
-    // `serving: false`: no fallback of kube-proxy to it, and with some versions of Cilium its connections were cut.
+    // The manifest made the kubelet probe /readiness, which fails from SIGTERM on. The endpoint of
+    // the deleted pod was then `serving: false`: kube-proxy had no fallback to it, and some
+    // versions of Cilium cut its connections. The probe must pass while the pod still serves (P2b).
     let path = container()["readinessProbe"]["httpGet"]["path"].as_str().unwrap().to_owned();
     let service = Service::start(&["--lame-duck=30s"]);
     assert_eq!(service.probe(&path).status, 200, "{path}");
@@ -165,7 +166,7 @@ fn its_readiness_probe_passes_while_the_deleted_pod_still_serves() {
 }
 
 #[test]
-fn its_probes_are_in_step_with_the_plan() {
+fn the_timing_of_its_probes_fits_the_plan() {
     let settings = lameduck::Settings::default();
     assert!(
         patience("startupProbe") > settings.plan.start,
@@ -185,7 +186,7 @@ fn its_probes_are_in_step_with_the_plan() {
 }
 
 #[test]
-fn a_rollout_takes_no_pod_away_before_another_is_ready() {
+fn a_rollout_removes_no_pod_before_another_is_ready() {
     let deployment = object("Deployment");
     let rolling = deployment["spec"]["strategy"]["rollingUpdate"].clone();
     assert_eq!(
@@ -206,7 +207,7 @@ fn a_rollout_takes_no_pod_away_before_another_is_ready() {
 }
 
 #[test]
-fn the_pod_may_do_nothing_that_it_need_not() {
+fn the_pod_has_no_privilege_that_it_does_not_need() {
     let (pod, container) = (pod(), container());
     assert_eq!(
         pod["enableServiceLinks"].as_bool(),
@@ -262,7 +263,7 @@ fn the_image_is_static_and_empty_runs_as_nobody_and_is_its_own_process_1() {
 }
 
 #[test]
-fn hadolint_has_nothing_against_the_dockerfile_and_something_against_a_worse_one() {
+fn hadolint_accepts_the_dockerfile_and_rejects_a_worse_one() {
     if !is_at_hand("hadolint", is_found("hadolint")) {
         return;
     }

@@ -1,10 +1,10 @@
-//! P4, P5, P6: not one request lost, on real sockets: a real process with its drill routes, raw
-//! sockets, real signals.
+//! P4, P5, P6: no request is lost on real sockets, with a real process, its drill routes, raw
+//! clients and real signals.
 //!
-//! Here is seen what a simulation cannot see: the kernel's accept queue, its resets, Unix sockets,
-//! descriptors, a stopped process. Each module is a family of connection shapes and holds P4, P5
-//! and P6 against it. Times are asserted as orders or with seconds of slack; what can be awaited (a
-//! phase, a request in flight, an open connection) is asked of `/status`.
+//! These tests see what a simulation cannot: the accept queue of the kernel, its resets, Unix
+//! sockets, descriptors, a suspended process. Each module tests one family of connections. Times
+//! are asserted as orders, or with seconds of slack. What can be awaited (a phase, a request in
+//! flight, an open connection) is read from `/status`.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::disallowed_methods, reason = "clients of a real process live in real time")]

@@ -1,5 +1,5 @@
-//! P7, P10, P13: what does not finish is cancelled, then cut; every cut is told, to its client and
-//! in the report.
+//! P7, P10, P13: a request that does not finish is cancelled, then cut. Every cut is visible to its
+//! client and in the report.
 
 use crate::support::{
     Client, End, Service,
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const PLAN: [&str; 5] =
     ["--lame-duck=0s", "--drain=500ms", "--cancel=600ms", "--cleanup=1s", "--internal-close=1s"];
 
-/// What the plan above may take, and what a slow machine adds to it.
+/// The worst case of the plan above, and the time that a slow machine adds.
 const WORST_CASE: Duration = Duration::from_millis(3_100);
 const SLACK: Duration = Duration::from_secs(2);
 
@@ -30,7 +30,7 @@ fn assert_exits(service: &mut Service, asked: Instant, expected: i32) {
 }
 
 #[test]
-fn a_cooperative_handler_is_cancelled_when_the_drain_ran_out_and_its_answer_arrives() {
+fn a_cooperative_handler_is_cancelled_after_the_drain_and_its_response_arrives() {
     let mut service = Service::start(&PLAN);
     let mut client = Client::connect(service.main);
     client.send_get("/slow?ms=60000");
@@ -44,7 +44,7 @@ fn a_cooperative_handler_is_cancelled_when_the_drain_ran_out_and_its_answer_arri
 }
 
 #[test]
-fn a_stuck_handler_is_cut_with_a_503_that_says_why() {
+fn a_stuck_handler_is_cut_with_a_503_that_names_the_reason() {
     let mut service = Service::start(&PLAN);
     let mut client = Client::connect(service.main);
     client.send_get("/stuck?ms=60000&head=0");
@@ -80,7 +80,7 @@ fn a_stuck_handler_is_cut_with_a_503_that_says_why() {
 }
 
 #[test]
-fn after_the_head_a_cut_answer_of_known_length_ends_in_a_reset() {
+fn after_the_head_a_cut_response_of_known_length_ends_in_a_reset() {
     let mut service = Service::start(&PLAN);
     let mut client = Client::connect(service.main);
     client.send_get("/stuck?ms=60000&head=1");
@@ -97,7 +97,7 @@ fn after_the_head_a_cut_answer_of_known_length_ends_in_a_reset() {
 }
 
 #[test]
-fn after_the_head_a_cut_chunked_answer_ends_in_a_reset_and_without_a_last_chunk() {
+fn after_the_head_a_cut_chunked_response_ends_in_a_reset_and_without_a_last_chunk() {
     let mut service = Service::start(&PLAN);
     let mut client = Client::connect(service.main);
     client.send_get("/stuck?ms=60000&chunked=1");
@@ -109,8 +109,9 @@ fn after_the_head_a_cut_chunked_answer_ends_in_a_reset_and_without_a_last_chunk(
 }
 
 #[test]
-fn after_the_head_a_cut_http_1_0_answer_that_ends_with_the_connection_is_reset() {
-    // RFC 9112 §8: here a FIN is the end of the answer, so that only a reset can say that it is not whole.
+fn after_the_head_a_cut_http_1_0_response_that_ends_with_the_connection_is_reset() {
+    // RFC 9112 §8: here a FIN is the end of the response, so only a reset marks it as incomplete
+    // (P5d).
     let mut service = Service::start(&PLAN);
     let mut client = Client::connect(service.main);
     client.send("GET /stuck?ms=60000&chunked=1 HTTP/1.0\r\n\r\n");
@@ -149,9 +150,10 @@ fn on_http2_a_stuck_stream_gets_a_503_and_a_cut_one_a_rst_stream() {
 }
 
 #[test]
-fn a_client_that_still_uploads_when_its_request_is_cut_can_read_its_503_before_it_is_reset() {
-    // The 503 of a cut upload was followed by a close at once. The next bytes of the upload were answered with a reset, which on many
-    // systems throws away what the client has not read yet: the flush at the end of the cancel wait is there for this.
+fn a_client_whose_upload_is_cut_can_read_its_503_before_a_reset() {
+    // After the 503 of a cut upload the connection closed at once. The next bytes of the upload
+    // caused a reset, and on many systems a reset destroys what the client has not read yet. The
+    // flush at the end of the cancel wait must prevent that (P5d).
     let mut service = Service::start(&PLAN);
     let mut client = Client::connect(service.main);
     client.send("POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: 10000000\r\n\r\n");
@@ -169,7 +171,7 @@ fn a_client_that_still_uploads_when_its_request_is_cut_can_read_its_503_before_i
 }
 
 #[test]
-fn a_body_that_nobody_reads_harms_neither_the_answer_nor_the_next_connection() {
+fn an_unread_body_harms_neither_the_response_nor_the_next_connection() {
     let service = Service::start(&PLAN);
     let mut client = Client::connect(service.main);
     client.send("POST /slow HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\n\r\nhello");
@@ -178,7 +180,7 @@ fn a_body_that_nobody_reads_harms_neither_the_answer_nor_the_next_connection() {
 }
 
 #[test]
-fn a_slow_reader_of_a_big_answer_is_bounded_and_told_by_a_reset() {
+fn a_slow_reader_of_a_big_response_is_bounded_and_reset() {
     let mut service = Service::start(&PLAN);
     let mut client = Client::connect(service.main);
     client.send_get("/big?bytes=1073741824");
@@ -191,8 +193,7 @@ fn a_slow_reader_of_a_big_answer_is_bounded_and_told_by_a_reset() {
 }
 
 #[test]
-fn half_a_head_in_the_drain_gets_a_408_or_a_close_and_delays_the_exit_by_no_more_than_its_own_timer()
- {
+fn half_a_head_in_the_drain_gets_a_408_or_a_close_and_delays_the_exit_only_by_its_timer() {
     let mut service = Service::start(&["--lame-duck=0s", "--drain=10s"]);
     let mut client = Client::connect(service.main);
     client.send("GET / HTTP/1.1\r\nhos");
@@ -206,8 +207,9 @@ fn half_a_head_in_the_drain_gets_a_408_or_a_close_and_delays_the_exit_by_no_more
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
-// The report was made while workers still carried out the cut: a connection was open in it, and on a busy machine an abort would have
-// been counted without its name.
+// The report was made while workers still performed the cut. A connection was open in it, and on a
+// busy machine an abort would have been counted without its name. Every request must be counted
+// once and named (P13).
 #[test]
 fn everything_at_once_is_counted_once_each_and_ends_within_the_worst_case() {
     let mut service = Service::start(&PLAN);

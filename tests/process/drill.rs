@@ -1,4 +1,4 @@
-//! The binary's routes: hello world, and what one practises shutdowns with.
+//! The routes of the binary: hello world, and the drill routes to practise shutdowns.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -30,7 +30,7 @@ fn hello_world_is_at_exactly_the_root_with_the_version_in_a_header() {
 }
 
 #[test]
-fn head_gets_the_head_alone() {
+fn head_gets_only_the_head() {
     let service = Service::start(&[]);
     let mut client = Client::connect(service.main);
     client.send("HEAD / HTTP/1.1\r\nhost: t\r\n\r\n");
@@ -51,7 +51,7 @@ fn without_the_flag_there_are_no_drill_routes() {
 }
 
 #[test]
-fn each_route_does_what_it_says() {
+fn each_drill_route_works_as_documented() {
     let service = Service::start(&[]);
     let begin = now();
     assert_eq!(service.get("/slow?ms=200").body(), "slow done\n");
@@ -85,7 +85,7 @@ fn each_route_does_what_it_says() {
 }
 
 #[test]
-fn echo_answers_what_it_read_whole_and_no_more_than_16_mib() {
+fn echo_returns_the_whole_body_up_to_16_mib() {
     let service = Service::start(&["--request-timeout=60s"]);
     let echo = |body: &str| {
         let length = body.len();
@@ -105,7 +105,7 @@ fn echo_answers_what_it_read_whole_and_no_more_than_16_mib() {
         "POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n",
         most.len() + 1
     ));
-    // It may answer before it has read it all.
+    // The server may respond before it has read everything.
     let _ = client.try_send(&most);
     let _ = client.try_send("x");
     let refused = client.answer();
@@ -139,7 +139,7 @@ fn upgrade_switches_to_the_offered_protocol_and_echoes() {
 }
 
 #[test]
-fn a_bad_parameter_gets_a_400_that_says_which() {
+fn a_bad_parameter_gets_a_400_that_names_it() {
     let service = Service::start(&[]);
     for (path, words) in [
         ("/slow?ms=abc", ["`ms`", "abc"]),
@@ -163,7 +163,7 @@ fn a_bad_parameter_gets_a_400_that_says_which() {
 }
 
 #[test]
-fn the_wrong_method_gets_a_405_that_says_which_is_right() {
+fn the_wrong_method_gets_a_405_that_names_the_right_one() {
     let service = Service::start(&[]);
     for path in ["/slow", "/stuck", "/work", "/stream", "/big", "/upgrade", "/panic"] {
         let answer = ask(&service, "POST", path);
@@ -173,7 +173,8 @@ fn the_wrong_method_gets_a_405_that_says_which_is_right() {
     assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
 }
 
-/// The rows of the README's table of exit codes: code, flags, path, whether it is stopped by Ctrl-C.
+/// Returns the rows of the README's table of exit codes: code, flags, path, and whether Ctrl-C
+/// stops the process.
 fn practice() -> Vec<(i32, Vec<String>, Option<String>, bool)> {
     let readme = std::fs::read_to_string(crate::support::repository("README.md")).unwrap();
     let section = readme
@@ -196,8 +197,9 @@ fn practice() -> Vec<(i32, Vec<String>, Option<String>, bool)> {
 }
 
 #[test]
-fn every_exit_code_can_be_practised_as_the_readme_says() {
-    // With the defaults no drill ended with 3, since the deadline of 5 s came first, and none with 1, 4 or 5.
+fn every_exit_code_can_be_practised_as_in_the_readme() {
+    // With the defaults no drill exited with 3, because the deadline of 5 s came first, and none
+    // with 1, 4 or 5. The README must show a drill for every exit code (P13).
     let rows = practice();
     let codes: std::collections::BTreeSet<i32> = rows.iter().map(|(code, ..)| *code).collect();
     assert_eq!(codes.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
@@ -209,7 +211,7 @@ fn every_exit_code_can_be_practised_as_the_readme_says() {
     }
 }
 
-/// The exit code of a row.
+/// Runs a row. Returns its exit code.
 fn practise((_, flags, path, is_stopped): &(i32, Vec<String>, Option<String>, bool)) -> i32 {
     let mut command = service::command();
     command
@@ -232,8 +234,8 @@ fn practise((_, flags, path, is_stopped): &(i32, Vec<String>, Option<String>, bo
 }
 
 #[test]
-fn a_report_for_people_is_one_short_line() {
-    // On a terminal the last line was 1,300 characters of JSON.
+fn the_human_report_is_one_short_line() {
+    // On a terminal the last line was 1,300 characters of JSON. It must be one short line.
     let mut command = service::command();
     command.args([
         "--addr=127.0.0.1:0",

@@ -1,9 +1,8 @@
-//! Each example, run as its reader would run it: a process of its own, real sockets, a real
-//! SIGTERM.
+//! Runs each example as its reader would: in its own process, on real sockets, with a real SIGTERM.
 //!
-//! `cargo test` builds the examples first; with `--test examples` alone, `cargo build --examples`
-//! has to come before it. Nothing here sleeps: every wait is for a line of the log, a byte of an
-//! answer or the exit, and none is longer than [`PATIENCE`].
+//! `cargo test` builds the examples first. With `--test` alone, `cargo build --examples` must be
+//! run before it. No test sleeps: every wait is for a log line, a byte of a response or the exit,
+//! and is bounded by [`PATIENCE`].
 #![expect(clippy::disallowed_methods, reason = "a test of a process lives in real time")]
 
 use crate::support::scratch_path;
@@ -17,11 +16,11 @@ use tokio::{
     time::timeout,
 };
 
-/// Far longer than anything here takes, even on a machine that is busy with other tests.
+/// Far longer than any wait takes, even on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn hello_answers_with_its_version_and_closes_its_database_last() {
+async fn hello_responds_with_its_version_and_closes_its_database_last() {
     let mut app = Example::start("hello", &[("APP_VERSION", "1.2.3")]).await;
     app.line("serving: ready").await;
 
@@ -64,7 +63,7 @@ async fn axum_pool_is_closed_after_the_last_handler() {
     assert_eq!(app.post_internal("/outage").await.text(), "the database is up\n");
     app.poll_readiness(200).await;
 
-    // Longer than the lame duck delay, so that its handler is at work when the drain begins.
+    // Longer than the lame duck delay, so that the handler runs when the drain begins.
     let mut query = app.send("GET", "/query/1000", "").await;
     app.poll_status("/in_flight", &1.into()).await;
     app.terminate();
@@ -85,7 +84,7 @@ async fn axum_pool_is_closed_after_the_last_handler() {
 }
 
 #[tokio::test]
-async fn events_end_whole_when_the_drain_begins() {
+async fn event_streams_end_complete_when_the_drain_begins() {
     let mut app = Example::start("events", &[]).await;
     app.line("serving: ready").await;
     let mut streams = Vec::new();
@@ -105,7 +104,8 @@ async fn events_end_whole_when_the_drain_begins() {
         );
         texts.push(rest);
     }
-    // Ticks come four times a second, and the lame duck lasts 600 ms: a stream that ended at the stop request would lack it.
+    // Ticks arrive four times a second, and the lame duck delay lasts 600 ms. A stream that ended
+    // at the stop request would lack this tick.
     for text in &texts {
         assert!(text.contains("tick 2"), "a lame duck serves on: {text:?}");
     }
@@ -116,10 +116,11 @@ async fn events_end_whole_when_the_drain_begins() {
     assert_eq!(end.report()["requests"]["finished"], 3);
 }
 
-/// Once it did not: a worker ended with its last connection, its runtime ended with it, and the confirmation was dropped without
-/// a word, 22 ms into a drain of ten seconds, with exit code 0. Only a process has a runtime a worker, so only here it showed.
+/// A worker ended with its last connection, and its runtime with it. The confirmation was dropped
+/// without a log line, 22 ms into a drain of ten seconds, with exit code 0. The drain must wait for
+/// tracked work (P10). Only a real process has a runtime per worker, so this test needs one.
 #[tokio::test]
-async fn background_work_outlives_its_answer_and_not_the_drain() {
+async fn background_work_outlives_its_response_and_not_the_drain() {
     let mut app = Example::start("background", &[]).await;
     app.line("serving: ready").await;
     let mut order = app.send("POST", "/orders", "").await;
@@ -157,7 +158,7 @@ async fn tower_stack_gives_ids_limits_compression_and_a_deadline_per_route() {
     let answer = app.request("GET", "/page", "accept-encoding: gzip\r\n").await;
     assert_eq!((answer.status, answer.header("content-encoding")), (200, Some("gzip")));
 
-    // The head alone is enough to be refused.
+    // The head alone is refused.
     let answer = app.request("POST", "/upload", "content-length: 20000\r\n").await;
     assert_eq!(answer.status, 413);
 
@@ -224,7 +225,7 @@ async fn the_service_from_axum_serve_serves_as_a_lame_duck_and_exits_with_its_re
     assert_eq!(status.code(), Some(0));
 }
 
-/// An example as a process. Dropped, it is killed.
+/// A running example. It is killed when it is dropped.
 struct Example {
     child: Child,
     lines: Lines<BufReader<ChildStderr>>,
@@ -234,7 +235,7 @@ struct Example {
 }
 
 impl Example {
-    /// Runs it with nothing of our environment, and waits until its addresses are known.
+    /// Starts an example with an empty environment, and waits until its addresses are known.
     async fn start(name: &str, environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(executable(name));
         command
@@ -264,7 +265,7 @@ impl Example {
         app
     }
 
-    /// Reads the log until a line with this message. It may have come already.
+    /// Reads the log until a line has this message. The line may have been read already.
     async fn line(&mut self, message: &str) -> Value {
         loop {
             if let Some(line) = self.log.iter().find(|line| line["message"] == message) {
@@ -278,16 +279,16 @@ impl Example {
         }
     }
 
-    /// Whether a line with this message was read so far.
+    /// Whether a line with this message has been read.
     fn has_logged(&self, message: &str) -> bool {
         self.log.iter().any(|line| line["message"] == message)
     }
 
-    /// False at the end of the log.
+    /// Reads one line. Returns false at the end of the log.
     async fn read_line(&mut self, awaited: &str) -> bool {
         let line = in_time(awaited, self.lines.next_line()).await.expect("the log is text");
         let Some(line) = line else { return false };
-        // What is not JSON did not come from the log: the last words of a start that failed.
+        // Every line of the log is JSON. Only the error of a failed start is not.
         self.log
             .push(serde_json::from_str(&line).unwrap_or_else(|_| panic!("not a log line: {line}")));
         true
@@ -313,7 +314,7 @@ impl Example {
         Answer::read(&mut send(&self.internal, "POST", path, "").await).await
     }
 
-    /// Asks until readiness has this status; returns what it said.
+    /// Polls until readiness has this status. Returns its body.
     async fn poll_readiness(&self, status: u16) -> String {
         in_time("readiness", async {
             loop {
@@ -326,7 +327,7 @@ impl Example {
         .await
     }
 
-    /// Asks until the status has this value at this place.
+    /// Polls until the status has this value at this pointer.
     async fn poll_status(&self, pointer: &str, value: &Value) {
         in_time(pointer, async {
             loop {
@@ -340,13 +341,13 @@ impl Example {
         .await;
     }
 
-    /// SIGTERM, to this child alone.
+    /// Sends SIGTERM to this process only.
     fn terminate(&self) {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         kill_process(id.expect("it runs"), Signal::TERM).expect("it can be told");
     }
 
-    /// Reads the log to its end, then takes the exit code.
+    /// Reads the log to its end, and waits for the exit code.
     async fn end(mut self) -> End {
         while self.read_line("the end of the log").await {}
         let status = in_time("the exit", self.child.wait()).await.expect("it can be waited for");
@@ -354,10 +355,10 @@ impl Example {
     }
 }
 
-/// What is left of an example.
+/// The result of an example.
 #[derive(Debug)]
 struct End {
-    /// `None` if a signal ended it.
+    /// `None` if a signal ended the process.
     code: Option<i32>,
     log: Vec<Value>,
 }
@@ -372,7 +373,7 @@ impl End {
         serde_json::from_str(report).expect("the report is JSON")
     }
 
-    /// The log has a line with each of these messages, in this order.
+    /// Asserts that the log has a line with each of these messages, in this order.
     fn assert_order(&self, messages: &[&str]) {
         let positions: Vec<usize> = messages.iter().map(|message| self.position(message)).collect();
         assert!(positions.is_sorted(), "{messages:?} are at {positions:?} of {:#?}", self.log);
@@ -384,7 +385,7 @@ impl End {
     }
 }
 
-/// An HTTP/1.1 answer on a connection that ends with it.
+/// An HTTP/1.1 response on a connection that ends with it.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -429,7 +430,7 @@ async fn send(address: &str, method: &str, path: &str, headers: &str) -> TcpStre
     stream
 }
 
-/// Reads until the text was seen; what came with it is gone.
+/// Reads until the text arrives, and drops everything read.
 async fn read_until(stream: &mut TcpStream, text: &str) {
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains(text) {
@@ -453,7 +454,7 @@ async fn in_time<F: Future>(what: &str, wait: F) -> F::Output {
     }
 }
 
-/// `target/<profile>/deps/examples-…` is this test; the examples lie next to its directory.
+/// This test is `target/<profile>/deps/…`. The examples are in `target/<profile>/examples`.
 fn executable(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this test has a path");
     let profile = test.parent().and_then(|deps| deps.parent()).expect("it lies two deep");

@@ -1,4 +1,5 @@
-//! P4, P5: what is in flight when the stop comes is answered, and clients are told to go.
+//! P4, P5: requests that are in flight at the stop get their responses, and the close of their
+//! connections is announced.
 
 #[cfg(target_os = "linux")]
 use crate::support::deaf;
@@ -18,7 +19,7 @@ use std::{
 };
 
 #[test]
-fn a_slow_answer_a_stream_and_an_upload_finish_through_the_stop() {
+fn a_slow_response_a_stream_and_an_upload_finish_during_the_stop() {
     let mut service = Service::start(&["--lame-duck=100ms", "--drain=8s"]);
     let mut slow = Client::connect(service.main);
     slow.send_get("/slow?ms=900");
@@ -44,7 +45,7 @@ fn a_slow_answer_a_stream_and_an_upload_finish_through_the_stop() {
 }
 
 #[test]
-fn a_keep_alive_client_is_told_to_close_from_the_stop_request_on() {
+fn responses_to_a_keep_alive_client_announce_the_close_from_the_stop_request_on() {
     let mut service = Service::start(&["--lame-duck=1s"]);
     let mut before = Client::connect(service.main);
     assert!(!before.get("/").says_close(), "nobody is told to go while serving");
@@ -66,7 +67,7 @@ fn a_keep_alive_client_is_told_to_close_from_the_stop_request_on() {
 }
 
 #[test]
-fn an_answer_whose_head_left_before_the_stop_still_ends_whole_and_closes() {
+fn a_response_whose_head_was_sent_before_the_stop_ends_complete_and_closes() {
     let mut service = Service::start(&["--lame-duck=0s", "--drain=8s"]);
     let mut client = Client::connect(service.main);
     client.send_get("/stream?ms=800");
@@ -86,8 +87,9 @@ fn an_answer_whose_head_left_before_the_stop_still_ends_whole_and_closes() {
 }
 
 #[test]
-fn pipelined_requests_that_lie_in_the_kernel_when_the_stop_comes_are_answered_or_not_begun() {
-    // RFC 9112 §9.6: after an answer that closes, nothing more is answered; what was not answered may be tried again.
+fn pipelined_requests_in_the_kernel_at_the_stop_are_served_or_not_started() {
+    // RFC 9112 §9.6: after a response with `Connection: close` no further request is served. The
+    // client may retry those that got no response.
     let mut service = Service::start(&["--lame-duck=300ms"]);
     let mut client = Client::connect(service.main);
     client.send("GET /slow?ms=200 HTTP/1.1\r\nhost: t\r\n\r\nGET / HTTP/1.1\r\nhost: t\r\n\r\n");
@@ -106,13 +108,13 @@ fn pipelined_requests_that_lie_in_the_kernel_when_the_stop_comes_are_answered_or
 }
 
 #[test]
-fn a_request_on_a_fresh_connection_accepted_in_the_drain_is_answered() {
+fn a_request_on_a_new_connection_accepted_in_the_drain_is_served() {
     // P5a: the kernel completed the handshake before the listener closed.
     let mut service = Service::start(&["--lame-duck=0s", "--drain=5s"]);
     let mut clients: Vec<Client> = (0..50).map(|_| Client::connect(service.main)).collect();
     service.signal(Signal::TERM);
     for client in &mut clients {
-        // Within the first-byte grace; one that is closed got no byte of an answer.
+        // Within the first-byte grace. A connection that is closed got no byte of a response.
         if client.try_send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").is_ok() {
             match client.try_answer() {
                 Ok(answer) => assert_eq!(answer.body(), "hello world"),
@@ -123,11 +125,11 @@ fn a_request_on_a_fresh_connection_accepted_in_the_drain_is_answered() {
     assert_eq!(service.exit_code(), 0);
 }
 
-/// A client far away, as loopback can have one: it does not hear the first answer to its SYN, and the kernel sends the next
-/// after a second. Meanwhile the listeners are sealed.
+/// A client far away, simulated on loopback: it discards the first SYN-ACK, and the kernel sends
+/// the next after a second. Meanwhile the listeners are sealed. The client must be served (P5a).
 #[cfg(target_os = "linux")]
 #[test]
-fn a_client_whose_handshake_was_under_way_when_newcomers_were_shut_out_is_served() {
+fn a_client_whose_handshake_was_pending_when_the_listeners_were_sealed_is_served() {
     let mut service = Service::start(&["--lame-duck=900ms"]);
     let mut client = deaf::connect(service.main);
     service.terminate();
@@ -163,7 +165,7 @@ fn an_http2_client_gets_a_goaway_within_the_delay_and_its_streams_finish() {
     client.read_to_end();
     let last: Vec<u32> =
         client.seen.iter().filter(|frame| frame.kind == GOAWAY).map(Frame::last_stream).collect();
-    // RFC 9113 §6.8: the first warns, the last tells which streams were taken.
+    // RFC 9113 §6.8: the first GOAWAY warns, the last one names the last stream that was accepted.
     assert_eq!(last, [0x7fff_ffff, stream], "one graceful GOAWAY");
     assert_eq!(service.exit_code(), 0);
 }
@@ -176,7 +178,8 @@ fn an_http2_stream_begun_between_the_warning_and_the_close_is_served() {
     service.wait_for_in_flight(1);
     service.signal(Signal::TERM);
     client.wait_for("a GOAWAY", |frame| frame.kind == GOAWAY && frame.last_stream() == 0x7fff_ffff);
-    // Sent before the PING that came with it is answered, so within what the warning allows.
+    // This is sent before the response to the PING that came with the warning, so the warning
+    // allows it.
     let late = client.get("/");
     assert_eq!(client.body(slow), "slow done\n");
     assert_eq!(client.body(late), "hello world");
@@ -184,7 +187,7 @@ fn an_http2_stream_begun_between_the_warning_and_the_close_is_served() {
 }
 
 #[tokio::test]
-async fn a_common_http2_client_sees_its_answers_whole_and_its_connection_end_well() {
+async fn a_common_http2_client_gets_complete_responses_and_a_clean_end() {
     let mut service = Service::start(&["--lame-duck=200ms", "--drain=5s"]);
     let io = TokioIo::new(tokio::net::TcpStream::connect(service.main).await.unwrap());
     let (mut client, connection) =
@@ -210,8 +213,8 @@ async fn a_common_http2_client_sees_its_answers_whole_and_its_connection_end_wel
 }
 
 #[test]
-fn an_upgraded_connection_lives_through_the_drain_and_ends_with_the_cancel_wait() {
-    // P6: bounded. P5: counted apart, so it is no aborted request.
+fn an_upgraded_connection_lasts_through_the_drain_and_ends_with_the_cancel_wait() {
+    // P6: the connection is bounded. P5: it is counted separately, not as an aborted request.
     let mut service = Service::start(&["--lame-duck=50ms", "--drain=500ms", "--cancel=500ms"]);
     let mut client = Client::connect(service.main);
     client.send("GET /upgrade HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
@@ -228,13 +231,14 @@ fn an_upgraded_connection_lives_through_the_drain_and_ends_with_the_cancel_wait(
 }
 
 #[test]
-fn a_stream_that_its_client_resets_halfway_leaves_the_connections_other_requests_their_fates() {
-    // It once left behind, for ever, the bytes that hyper had taken and the client's window had not: "all that was taken has
-    // left" never held again, so every later answer of the connection stayed in flight, and in memory. The report called them
-    // gone, or aborted with exit code 3.
+fn a_stream_that_its_client_resets_does_not_affect_the_outcomes_of_others() {
+    // hyper had taken bytes of a stream that the window of the client had not. After a reset they
+    // stayed counted as unsent for ever. Every later response of the connection therefore stayed in
+    // flight and in memory. The report counted those as gone, or as aborted with exit code 3. They
+    // must count as finished (P5c).
     let mut service = Service::start(&["--lame-duck=0s"]);
     let mut client = Http2::connect(service.main);
-    // RFC 9113 §6.9: room on the connection, so that the stream's own window is the one that closes.
+    // RFC 9113 §6.9: enough window on the connection, so that only the window of the stream closes.
     client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 20).to_be_bytes());
     let big = client.get("/big?bytes=1000000");
     client.wait_for("the window's last byte", |frame| frame.stream == big && frame.kind == DATA);
@@ -252,7 +256,7 @@ fn a_stream_that_its_client_resets_halfway_leaves_the_connections_other_requests
 }
 
 #[test]
-fn an_answer_that_is_small_does_not_wait_for_a_big_one_to_be_called_finished() {
+fn a_small_response_counts_as_finished_before_a_big_one() {
     let mut service = Service::start(&["--lame-duck=0s", "--drain=300ms", "--cancel=300ms"]);
     let mut client = Http2::connect(service.main);
     client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 20).to_be_bytes());
@@ -274,11 +278,12 @@ fn an_answer_that_is_small_does_not_wait_for_a_big_one_to_be_called_finished() {
 }
 
 #[test]
-fn an_answer_that_comes_when_its_http2_connection_is_gone_still_gets_a_fate() {
-    // Its stream outlives the connection by a moment. An answer without a body that was ready in that moment was put among
-    // those to be settled once they are flushed, by a connection that was no more: in flight for ever, and exit code 3.
+fn a_response_after_the_end_of_its_http2_connection_has_an_outcome() {
+    // A stream outlives its connection by a moment. A response without a body that was ready in
+    // that moment waited for a flush of the closed connection. It was in flight for ever, and the
+    // exit code was 3. It must get an outcome (P5c).
     let handler = || async {
-        // Meanwhile the client leaves; then the connection is polled before this is.
+        // Meanwhile the client leaves. The connection is then polled before this handler.
         crate::support::block(Duration::from_millis(300));
         tokio::task::yield_now().await;
         http::StatusCode::NO_CONTENT
@@ -286,7 +291,7 @@ fn an_answer_that_comes_when_its_http2_connection_is_gone_still_gets_a_fate() {
     let router = axum::Router::new().route("/", axum::routing::get(handler));
     let app = App::start_on(builder().serve(router), Workers::Threads(1));
     let mut stream = std::net::TcpStream::connect(app.main).unwrap();
-    // RFC 9113 §3.4: the preface, empty SETTINGS; then HEADERS that ask for `/`.
+    // RFC 9113 §3.4: the preface and empty SETTINGS. Then HEADERS that request `/`.
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
     stream.write_all(b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x01\x04test").unwrap();
     until_holds("the request", || app.status()["in_flight"] == 1);

@@ -1,5 +1,5 @@
 //! P14: a start that fails is loud, from every entry point, and names the whole chain of causes.
-//! The victims are this test binary, run again with a role.
+//! The victims are this test binary, started again with a role.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -22,7 +22,7 @@ use std::{
 
 const ROLE: &str = "LAMEDUCK_TEST_ROLE";
 
-/// Runs the victim in a process of its own.
+/// Runs the victim in its own process.
 fn run(role: &str) -> Ended {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
@@ -38,7 +38,7 @@ fn exit(code: u8) -> ! {
     std::process::exit(code.into())
 }
 
-/// A database that is dead, three layers deep.
+/// An error of a database that is down, with three layers of context.
 fn dead_database() -> anyhow::Result<()> {
     let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "refused by 10.0.0.7:5432");
     Err(refused).context("cannot connect").context("cannot prepare the database")
@@ -46,7 +46,7 @@ fn dead_database() -> anyhow::Result<()> {
 
 const DEAD_DATABASE: &str = "cannot prepare the database: cannot connect: refused by 10.0.0.7:5432";
 
-/// `Host::run` in a runtime of the user's, with the port taken.
+/// Runs a host with `Host::run` in a user's runtime, on a port that is in use.
 fn port_in_use() -> Report {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string().parse().unwrap();
@@ -62,7 +62,7 @@ fn settings_of_env() -> anyhow::Result<Settings> {
     Ok(Settings::from_env()?)
 }
 
-/// Builds no host: its build fails with this.
+/// Runs an entry point whose build closure fails with `error`.
 fn never_built(error: anyhow::Error) -> ! {
     fn build(
         error: anyhow::Error,
@@ -75,13 +75,13 @@ fn never_built(error: anyhow::Error) -> ! {
     lameduck::run(move || build(error))
 }
 
-/// A response body whose first piece is an error.
+/// A response body whose first chunk is an error.
 fn broken_body() -> axum::response::Response {
     let pieces = futures_util::stream::iter([Err::<&str, _>(dead_database().unwrap_err())]);
     axum::response::Response::new(axum::body::Body::from_stream(pieces))
 }
 
-/// Serves a body and a handler that fail; both are asked for once.
+/// Serves a body and a handler that fail, and requests each once.
 fn serves_errors() -> Report {
     let service = tower::service_fn(|request: http::Request<lameduck::Body>| async move {
         if request.uri().path() == "/body" {
@@ -98,7 +98,7 @@ fn serves_errors() -> Report {
     app.end()
 }
 
-/// Does nothing unless it was given a role; then it never returns.
+/// The process under test. Does nothing without a role; with one it does not return.
 #[test]
 fn victim() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -128,8 +128,9 @@ fn victim() {
 }
 
 #[test]
-fn a_failed_run_in_a_users_runtime_says_why_with_and_without_a_log() {
-    // The port was in use: nothing was printed, subscriber or not, and `host.run().await; Ok(())` exited with 0.
+fn a_failed_run_in_a_users_runtime_prints_the_reason_with_and_without_a_log() {
+    // The port was in use. Nothing was printed, with a subscriber or without, and
+    // `host.run().await; Ok(())` exited with 0. One line must say why (P14).
     for role in ["no_subscriber", "subscriber_that_is_off"] {
         let ended = run(role);
         assert_eq!(ended.code, Some(1), "{ended:?}");
@@ -170,8 +171,9 @@ fn a_main_may_return_the_report_and_may_not_drop_it() {
 }
 
 #[test]
-fn a_host_does_not_name_flags_and_variables_that_its_program_does_not_have() {
-    // A service without flags was told to lower `--lame-duck`.
+fn a_host_names_only_flags_and_variables_that_its_program_has() {
+    // An error told the user of a service without flags to lower `--lame-duck`. An error may name
+    // only what the program has.
     let alien =
         |error: &str| error.contains("--") || error.contains("APP_") || error.contains("SHUTDOWN_");
     let in_use = port_in_use().error.unwrap().with_causes().to_owned();
@@ -193,7 +195,7 @@ fn a_host_does_not_name_flags_and_variables_that_its_program_does_not_have() {
     assert!(hooks.contains("raise cleanup") && !alien(&hooks), "{hooks}");
     let least = told(Host::builder(settings().limits(Limits::default().headers_max(0))));
     assert_eq!(least, "limits.headers_max=0: must be at least 1");
-    // One that reads its environment is told of variables, and of no flag.
+    // A host that reads its environment names variables, and no flag.
     let from_env = Settings::default().with_env().unwrap();
     let plan = told(Host::builder(from_env.grace_period(Duration::from_secs(3))));
     assert!(plan.contains("SHUTDOWN_LAME_DUCK") && !plan.contains("--"), "{plan}");
@@ -211,9 +213,10 @@ fn a_host_does_not_name_flags_and_variables_that_its_program_does_not_have() {
 }
 
 #[test]
-fn default_limits_fit_the_descriptors_that_a_process_may_have() {
-    // `Limits::default()` promised the descriptor limit less a reserve and gave 10,000: under the usual limit of 1,024
-    // a host with one limit of its own did not start.
+fn default_limits_fit_the_descriptor_limit() {
+    // `Limits::default()` promised the descriptor limit less a reserve, and gave 10,000. Under the
+    // usual limit of 1,024, a host with one changed limit did not start. The default must fit the
+    // descriptor limit.
     assert_eq!(Limits::default(), Settings::default().limits);
     assert_eq!(Limits::default().connections_max, lameduck::os::connections_max());
     let script =
@@ -225,7 +228,7 @@ fn default_limits_fit_the_descriptors_that_a_process_may_have() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
-/// A host of the user's runtime, which stops at once.
+/// A host in a user's runtime that stops at once.
 #[test]
 fn starts_with_limits_of_its_own() {
     let limits = Limits::default().headers_max(55);
@@ -243,8 +246,9 @@ fn starts_with_limits_of_its_own() {
 }
 
 #[test]
-fn an_error_of_the_build_is_told_with_its_causes_and_a_bad_setting_is_exit_2_however_deep() {
-    // With a context around it a `SettingsError` was exit 1; and of a dead database only the outermost sentence was told.
+fn a_build_error_is_printed_with_its_causes_and_a_nested_bad_setting_exits_with_2() {
+    // A `SettingsError` with a context exited with 1. Of an error with causes only the outermost
+    // sentence was printed. The exit code must be 2, and every cause printed (P14).
     for (role, code, told) in [
         ("bad_setting", 2, "error: APP_PORT=tcp://10.0.0.1:80: expected a port"),
         (
@@ -267,7 +271,8 @@ fn an_error_of_the_build_is_told_with_its_causes_and_a_bad_setting_is_exit_2_how
 
 #[test]
 fn a_hook_a_check_and_a_task_are_reported_with_the_causes_of_their_errors() {
-    // Each was told by its outermost sentence: "cannot prepare the database", and not why.
+    // Each error was reported by its outermost sentence: "cannot prepare the database", without the
+    // reason. Every cause must be reported (P14).
     let start = Hook::on_start("pool", || async { dead_database() });
     let report = App::spawn(builder().hook(start).serve(Router::new()), Workers::Task).report();
     assert_eq!(
@@ -298,7 +303,8 @@ fn a_hook_a_check_and_a_task_are_reported_with_the_causes_of_their_errors() {
         (1, Some(&*told))
     );
 
-    // A start hook that reads settings has a bad one: no service ran, and the exit says so (P13).
+    // A start hook that reads settings finds a bad one. No service ran, and the exit code must be 2
+    // (P13).
     let bad = || async {
         Settings::default()
             .resolve(|_| Vec::new(), |_| Some("x".into()))
@@ -327,8 +333,9 @@ fn a_body_and_a_handler_are_logged_with_the_causes_of_their_errors() {
 }
 
 #[test]
-fn one_stop_signal_in_a_slow_start_is_no_further_stop_request() {
-    // One SIGTERM during a start hook was logged as `further stop request`.
+fn one_stop_signal_during_a_slow_start_is_no_further_stop_request() {
+    // One SIGTERM during a start hook was logged as `further stop request`. Only a second one may
+    // be.
     let run = |signals: usize| {
         let mut victim = Command::new(std::env::current_exe().unwrap());
         victim
@@ -341,7 +348,7 @@ fn one_stop_signal_in_a_slow_start_is_no_further_stop_request() {
     assert_eq!(run(2).matches("further stop request").count(), 1);
 }
 
-/// A host whose start hook waits, and that is stopped meanwhile; so many signals, if it was given a role.
+/// A host that is stopped while its start hook waits. The role is the number of signals.
 #[test]
 fn stopped_in_its_start() {
     use lameduck::lifecycle::Signal::Terminate;
@@ -350,7 +357,7 @@ fn stopped_in_its_start() {
     };
     tracing_subscriber::fmt().with_writer(io::stderr).init();
     let slow = Hook::on_start("slow", std::future::pending::<Result<(), io::Error>>);
-    // The second signal finds a stop hook at work.
+    // The second signal arrives while a stop hook runs.
     let (let_go, held) = tokio::sync::oneshot::channel::<()>();
     let stop = Hook::on_stop("stop", || async {
         let _ = held.await;
