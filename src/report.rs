@@ -117,7 +117,7 @@ impl Report {
             .hooks
             .iter()
             .map(|hook| {
-                let (name, end, ms) = (&hook.name, hook_end(hook.verdict), millis(hook.took));
+                let (name, end, ms) = (&hook.name, hook.verdict.to_string(), millis(hook.took));
                 let message = hook.error.as_ref().map(TaskError::with_causes);
                 json!({"name": name, "end": end, "ms": ms, "message": message})
             })
@@ -248,14 +248,4 @@ fn abort_json(abort: &AbortedRequest) -> Value {
         "head_sent": abort.head_sent,
         "by_shutdown": abort.by_shutdown,
     })
-}
-
-/// The end of a hook, as logs and reports name it.
-pub(crate) fn hook_end(verdict: HookVerdict) -> String {
-    match verdict {
-        HookVerdict::Started(result) => format!("start {}", result.name()),
-        HookVerdict::StartDropped => "start dropped".to_owned(),
-        HookVerdict::Stopped(result) => format!("stop {}", result.name()),
-        HookVerdict::GivenUp(why) => format!("stop given up: {why:?}").to_lowercase(),
-    }
 }

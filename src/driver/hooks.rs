@@ -6,7 +6,6 @@ use crate::{
     host_error::{HostError, HostErrorKind, TaskError},
     http::HttpService,
     lifecycle::{Event, HookIndex, HookResult, HookVerdict, Moment},
-    report::hook_end,
     runtime::{Network, SignalSource, Spawner},
     unwind::unwind,
 };
@@ -77,7 +76,7 @@ where
         if was_dropped {
             crate::log::info!(
                 hook = name,
-                end = hook_end(verdict),
+                end = %verdict,
                 "a dropped start hook returned"
             );
             return Some(event);
@@ -88,7 +87,7 @@ where
             crate::log::error!(
                 hook = name,
                 stage = stage.name(),
-                end = hook_end(verdict),
+                end = %verdict,
                 error = end.error.as_ref().map_or("", TaskError::with_causes),
                 "hook failed"
             );
@@ -155,7 +154,7 @@ where
         let may_return = verdict == HookVerdict::StartDropped;
         slot.state = if may_return { HookState::Dropped } else { HookState::Over };
         let name = slot.name.clone();
-        crate::log::error!(hook = name, end = hook_end(verdict), "hook given up");
+        crate::log::error!(hook = name, end = %verdict, "hook given up");
         self.status.record_hook_ended(name, verdict, None, now);
     }
 }

@@ -6,6 +6,7 @@ use core::fmt;
 
 /// The stop that ends a run. Set once, by the first stop request or failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stop {
     /// Why the shutdown began.
     pub reason: StopReason,
@@ -17,6 +18,7 @@ pub struct Stop {
 
 /// The record of a run until now. Entries are added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct History {
     /// Every phase entered, in order.
     pub phases: Vec<PhaseSpan>,
@@ -31,6 +33,7 @@ pub struct History {
 
 /// The time in which a phase lasted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PhaseSpan {
     /// The phase.
     pub phase: Phase,
@@ -42,6 +45,7 @@ pub struct PhaseSpan {
 
 /// The end of one stage of a hook pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HookRecord {
     /// The hook pair.
     pub hook: HookIndex,
@@ -50,7 +54,7 @@ pub struct HookRecord {
 }
 
 /// How one stage of a hook pair ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HookVerdict {
     /// The start hook ended.
     Started(HookResult),
@@ -71,6 +75,18 @@ impl HookVerdict {
             Self::Stopped(HookResult::Done) | Self::Started(_) | Self::StartDropped => false,
             Self::Stopped(HookResult::Failed | HookResult::BadSetting | HookResult::Panicked)
             | Self::GivenUp(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for HookVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started(result) => write!(f, "start {}", result.name()),
+            Self::StartDropped => f.write_str("start dropped"),
+            Self::Stopped(result) => write!(f, "stop {}", result.name()),
+            Self::GivenUp(GiveUp::Overran) => f.write_str("stop given up: overran"),
+            Self::GivenUp(GiveUp::Impatience) => f.write_str("stop given up: impatience"),
         }
     }
 }

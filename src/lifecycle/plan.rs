@@ -25,7 +25,7 @@ pub const WORKER_RELEASE_MIN: Duration = Duration::from_millis(20);
 
 /// The time limits of all steps, from start to exit. Every step ends as soon as nothing is left to
 /// wait for (P8). The exception is the lame duck delay, which lasts in full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Plan {
     /// Limit of the start: start hooks and listening. Default 60 s.
@@ -173,7 +173,7 @@ fn own_budgets(hooks: &[HookBudget]) -> Duration {
 }
 
 /// The time limit of one stop hook.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HookBudget {
     /// An equal share of the time that hooks with their own budget leave, plus what earlier hooks
     /// did not use. The default.
@@ -184,7 +184,7 @@ pub enum HookBudget {
 }
 
 /// The reason why a plan is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PlanError {
     /// The platform would kill the process before the worst case.

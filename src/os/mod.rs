@@ -46,6 +46,7 @@ mod sock_diag;
 mod socket_options;
 mod spare_fds;
 mod spawner;
+#[doc(hidden)]
 pub mod stdio;
 mod transport;
 #[cfg(target_os = "linux")]
@@ -54,19 +55,32 @@ mod unix_path;
 mod watchdog;
 
 pub use clock::TokioClock;
+pub use limits::cores;
+pub use network::OsNetwork;
+pub use signals::{UnixSignals, block_signals};
+pub use socket_options::{ReusePort, SocketOptions};
+pub use spawner::{CurrentRuntime, ThreadPerWorker};
+
+// Associated types of the items above, and what only the binary and tests of this workspace use.
+// Not part of the public API.
 #[cfg(target_os = "linux")]
+#[doc(hidden)]
 pub use idle_poller::{EpollPoller, IdleSocket};
-pub(crate) use limits::with_limit;
-pub use limits::{connections_max, cores, descriptors_max};
+#[doc(hidden)]
+pub use limits::{connections_max, descriptors_max};
+#[doc(hidden)]
 pub use listener::OsListener;
-pub use network::{OsNetwork, OsReservation};
+#[doc(hidden)]
+pub use network::OsReservation;
+#[doc(hidden)]
+pub use spare_fds::SpareFds;
+#[doc(hidden)]
+pub use transport::Socket;
+#[doc(hidden)]
+pub use watchdog::WATCHDOG_EXIT_CODE;
+
+pub(crate) use limits::with_limit;
 #[cfg(all(feature = "systemd", target_os = "linux"))]
 pub(crate) use notify::NotifySocket;
 #[cfg(all(feature = "metrics", target_os = "linux"))]
 pub(crate) use process_stats::ProcStats;
-pub use signals::{UnixSignals, block_signals};
-pub use socket_options::{ReusePort, SocketOptions};
-pub use spare_fds::SpareFds;
-pub use spawner::{CurrentRuntime, ThreadPerWorker};
-pub use transport::Socket;
-pub use watchdog::WATCHDOG_EXIT_CODE;

@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 /// Whether other processes of the same user may listen on the same ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ReusePort {
     /// A second instance is refused with `AddrInUse`. The default.
     #[default]
@@ -16,6 +17,7 @@ pub enum ReusePort {
 
 /// Options of the sockets that a network opens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct SocketOptions {
     /// Connections that the kernel completes and queues before they are accepted, for each
     /// listener. Default 4096; the kernel caps it at `net.core.somaxconn`.
@@ -38,6 +40,44 @@ impl Default for SocketOptions {
     fn default() -> Self {
         let keepalive = Some(Duration::from_secs(60));
         Self { backlog: 4096, nodelay: true, keepalive, reuse_port: ReusePort::No, unix_mode: None }
+    }
+}
+
+/// Setters for a chain: `SocketOptions::default().backlog(128)`.
+impl SocketOptions {
+    /// Sets [`backlog`](#structfield.backlog).
+    #[must_use]
+    pub const fn backlog(mut self, backlog: u32) -> Self {
+        self.backlog = backlog;
+        self
+    }
+
+    /// Sets [`nodelay`](#structfield.nodelay).
+    #[must_use]
+    pub const fn nodelay(mut self, nodelay: bool) -> Self {
+        self.nodelay = nodelay;
+        self
+    }
+
+    /// Sets [`keepalive`](#structfield.keepalive).
+    #[must_use]
+    pub const fn keepalive(mut self, keepalive: Option<Duration>) -> Self {
+        self.keepalive = keepalive;
+        self
+    }
+
+    /// Sets [`reuse_port`](#structfield.reuse_port).
+    #[must_use]
+    pub const fn reuse_port(mut self, reuse_port: ReusePort) -> Self {
+        self.reuse_port = reuse_port;
+        self
+    }
+
+    /// Sets [`unix_mode`](#structfield.unix_mode).
+    #[must_use]
+    pub const fn unix_mode(mut self, unix_mode: Option<u32>) -> Self {
+        self.unix_mode = unix_mode;
+        self
     }
 }
 

@@ -86,6 +86,7 @@ impl FromStr for ListenAddress {
 
 /// The address of one end of a connection, or of a bound socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Address {
     /// A TCP address.
     Tcp(SocketAddr),

@@ -4,6 +4,19 @@
 //! simulation implements them with a paused clock and a simulated network. The rest of the crate
 //! uses time, connections, signals and threads only through these traits. A whole shutdown can
 //! therefore be replayed by seed (P17).
+//!
+//! To run a host in an environment of your own, implement these and pass a [`Runtime`] of them to
+//! [`Host::run_in`](crate::Host::run_in). Any of them can be taken from [`os`](crate::os).
+//!
+//! | trait | provides | by |
+//! |---|---|---|
+//! | [`Clock`], [`Sleep`] | time and timers | `os::TokioClock` |
+//! | [`Network`], [`Reservation`], [`Listener`], [`Transport`] | addresses, connections, their bytes | `os::OsNetwork` |
+//! | [`IdlePoller`] | idle connections without a task; [`NoIdlePoller`] if there is none | `os::OsNetwork`, on Linux |
+//! | [`SignalSource`] | stop signals | `os::UnixSignals` |
+//! | [`Spawner`] | where futures run, and the watchdog | `os::ThreadPerWorker`, `os::CurrentRuntime` |
+//!
+//! `lameduck-sim` implements all of them.
 
 mod address;
 mod clock;
@@ -18,7 +31,9 @@ mod transport;
 
 pub use address::{Address, ListenAddress};
 pub use clock::{Clock, Sleep};
-pub use idle_poller::{IdlePoller, Never, NoIdlePoller};
+#[doc(hidden)]
+pub use idle_poller::Never;
+pub use idle_poller::{IdlePoller, NoIdlePoller};
 pub use network::{Listener, Network, QuiesceOutcome, Reservation, ServerRole};
 #[cfg(feature = "metrics")]
 pub(crate) use process_stats::{ProcessStats, ProcessUsage};
@@ -30,6 +45,9 @@ pub use transport::{Peek, Peer, Transport};
 use std::sync::Arc;
 
 /// The environment that a host runs in.
+///
+/// Exhaustive on purpose: if a host comes to need another source of facts, every environment must
+/// provide it, or runs would no longer be replayed (P17).
 #[derive(Debug)]
 pub struct Runtime<N, S, R> {
     /// The source of time.

@@ -68,6 +68,7 @@ pub struct Settings {
 
 /// Whether two processes may listen on one port (P14).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum PortSharing {
     /// A second instance is refused. The default.
     #[default]

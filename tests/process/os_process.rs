@@ -321,7 +321,7 @@ fn another_user_cannot_keep_a_port_from_being_shared() {
         .stderr(Stdio::piped());
     let mut squatter = squatter.stdout(Stdio::null()).spawn().unwrap();
     squatter.stderr.take().unwrap().read_exact(&mut [0; 8]).unwrap();
-    let options = SocketOptions { reuse_port: ReusePort::Yes, ..SocketOptions::default() };
+    let options = SocketOptions::default().reuse_port(ReusePort::Yes);
     OsNetwork::new(options).reserve(&ListenAddress::Tcp(free), ServerRole::Main, 1).unwrap();
     drop(squatter.stdin.take());
     assert!(squatter.wait().unwrap().success());

@@ -9,20 +9,20 @@ use crate::{
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// The context of one request, derived from the host's root (P9): its deadline, its cancellation, the app's version, the phase
-/// of the process.
+/// The context of one request (P9): its deadline, its cancellation, the app's version, the phase of
+/// the process.
 ///
-/// A hyper service finds it in the request's [`Body`](crate::Body::context); a tower service in the request's extensions, which is
-/// `Extension<RequestContext>` in axum.
-/// With the feature `axum` it is an extractor of its own: `async fn handler(context: RequestContext)`.
-/// Clones are cheap and refer to the same request. For unit tests of handlers, [`TestHost`](crate::TestHost) makes contexts.
+/// A tower service finds it in the request's extensions, which is `Extension<RequestContext>` in
+/// axum; a hyper service in the request's [`Body`](crate::Body::context). With the feature `axum` it
+/// is an extractor: `async fn handler(context: RequestContext)`. Clones are cheap and refer to the
+/// same request. [`TestHost`](crate::TestHost) makes contexts for unit tests of handlers.
 ///
 /// ```
 /// # async fn work() -> &'static str { "done" }
 /// async fn handler(context: lameduck::RequestContext) -> &'static str {
 ///     tokio::select! {
 ///         biased;
-///         answer = work() => answer,
+///         response = work() => response,
 ///         () = context.cancelled() => "gave up in time",
 ///     }
 /// }
@@ -31,13 +31,13 @@ use tokio_util::sync::CancellationToken;
 pub struct RequestContext(pub(crate) Arc<RequestState>);
 
 impl RequestContext {
-    /// The version of the app, as the host was told it.
+    /// The version of the app, from the [settings](crate::Settings::app_version).
     #[must_use]
     pub fn app_version(&self) -> &str {
         &self.0.server().config.app_version
     }
 
-    /// The phase of the process, now.
+    /// The current phase of the process.
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.0.server().phase()
@@ -49,28 +49,29 @@ impl RequestContext {
         &self.0.connection.peer
     }
 
-    /// The address of ours that the client came to.
+    /// The local address of the connection.
     #[must_use]
     pub fn local(&self) -> &Address {
         &self.0.connection.local
     }
 
-    /// When the head of the answer must be there, by the host's clock; `None` if this request has no deadline. At it the
-    /// context is cancelled, the handler dropped, and the client gets a 503. A body that streams is not cut by it.
+    /// The time at which the response head is due, by the host's clock; `None` for no deadline. Then
+    /// the context is cancelled, the handler dropped, and the client gets a 503. The deadline does
+    /// not cut a body that is being sent.
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {
         let at = self.0.deadline();
         (at != Moment::NEVER).then_some(at)
     }
 
-    /// The time left until the deadline; zero once it has passed, `None` if there is none.
+    /// The time until the deadline; zero once it has passed, `None` for no deadline.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         self.deadline().map(|at| at.since(self.0.server().clock.now()))
     }
 
-    /// Gives this request a time of its own, counted from its complete head; `None` takes the deadline away. For a whole route
-    /// in axum or tower see [`RouteTimeout`](crate::RouteTimeout).
+    /// Sets the timeout of this request, counted from its complete head; `None` removes the deadline.
+    /// For a whole route in axum or tower see [`RouteTimeout`](crate::RouteTimeout).
     pub fn set_timeout(&self, timeout: Option<Duration>) {
         self.0.set_deadline(timeout.map_or(Moment::NEVER, |timeout| self.0.arrived + timeout));
     }
@@ -103,13 +104,13 @@ impl RequestContext {
         self.0.cancel_cause()
     }
 
-    /// The cancellation as a token, to hand to libraries. Cancelling it cancels this request's context alone.
+    /// The cancellation as a token, for libraries. Cancelling it cancels only this request's context.
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
         self.0.cancellation().clone()
     }
 
-    /// Ready from the stop request on: readiness fails, all is still served.
+    /// Ready from the stop request on: readiness fails, everything is still served.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -117,8 +118,8 @@ impl RequestContext {
         self.0.server().tokens.stopping.cancelled().await;
     }
 
-    /// Ready once the drain begins: the moment for event streams to end. Ended earlier, a client would reconnect to the very
-    /// same lame duck.
+    /// Ready once the drain begins: the moment for event streams to end. A client of a stream that
+    /// ends earlier may reconnect to the same process.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -126,15 +127,17 @@ impl RequestContext {
         self.0.server().tokens.draining.cancelled().await;
     }
 
-    /// Runs work that may outlive the answer, and that the drain waits for. When the cancel wait is nearly over it is dropped;
-    /// to end in time, watch [`draining`](Self::draining), or the root's [`cancelled`](Self::root_cancelled).
+    /// Spawns work that may outlive the response and that the drain waits for. It is dropped 250 ms
+    /// before the cancel wait ends; to end in time, watch [`draining`](Self::draining) or
+    /// [`root_cancelled`](Self::root_cancelled).
     ///
-    /// It runs on the worker of whoever calls it, a single-threaded runtime under [`run`](crate::run): work that blocks holds that
-    /// worker and its connections. Leave what blocks to `spawn_blocking`.
+    /// It runs on the current runtime, which is the worker's single-threaded one under
+    /// [`run`](crate::run): work that blocks stalls that worker and its connections. Use
+    /// `spawn_blocking` for it.
     ///
     /// # Panics
-    /// If called outside a tokio runtime. A panic inside `work` ends that work alone; it is logged with the request's method and
-    /// path, and makes the exit code 1.
+    /// If called outside a tokio runtime. A panic inside `work` ends only that work; it is logged
+    /// with the request's method and path and makes the exit code 1.
     pub fn spawn<F>(&self, work: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -143,7 +146,7 @@ impl RequestContext {
         self.0.server().spawn(origin, work);
     }
 
-    /// Ready once the root context is cancelled, after the drain: all that still runs is asked to return.
+    /// Ready once the root context is cancelled, after the drain: return now.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.

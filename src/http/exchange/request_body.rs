@@ -14,10 +14,9 @@ use std::{
     task::{Context, Poll},
 };
 
-/// The body of a request.
+/// The body of a request, which carries the request's [context](Self::context).
 ///
-/// It is hyper's, and tells its connection when nobody holds it any more: a connection whose body is held is never taken for
-/// idle.
+/// It implements [`http_body::Body`]. While a body exists, its connection does not count as idle.
 #[derive(Debug)]
 pub struct Body {
     /// `None` if the request has no body, or an empty one.
@@ -52,7 +51,7 @@ impl Body {
         Self { incoming, on_drop: DropNotifier { context: RequestContext(request), read } }
     }
 
-    /// The context of the request that this is the body of.
+    /// The context of the request.
     #[must_use]
     pub fn context(&self) -> &RequestContext {
         &self.on_drop.context

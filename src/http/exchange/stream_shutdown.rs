@@ -3,24 +3,28 @@
 use http::{Response, header};
 use http_body::Body;
 
-/// When an answer whose body streams is ended by the shutdown. Put it into the response's extensions to choose.
+/// The point of the shutdown at which a streaming response ends. Set it in the response's
+/// extensions.
 ///
-/// Without one, an answer of the type `text/event-stream` whose length is not known ends at draining, every other finishes. So does,
-/// whatever its class, one whose head says how long it is: an early end would be no end of it.
+/// Default: [`EndAtDraining`](Self::EndAtDraining) for a `text/event-stream` of unknown length, and
+/// [`Finish`](Self::Finish) for every other response. A response whose head states its length
+/// always finishes: an early end would make it incomplete.
 ///
 /// ```
 /// # use http::Response;
 /// let mut response = Response::new("a long poll");
 /// response.extensions_mut().insert(lameduck::StreamShutdown::EndAtCancel);
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum StreamShutdown {
-    /// It runs to its own end, as long as the drain and the cancel wait last; then it is cut. The default.
+    /// The body runs to its own end. It is cut when the drain and the cancel wait are over.
     #[default]
     Finish,
-    /// It ends, whole, when the drain begins: event streams, whose clients reconnect to somebody else.
+    /// The body ends regularly when the drain begins. For event streams, whose clients reconnect to
+    /// another process.
     EndAtDraining,
-    /// It ends, whole, when the root context is cancelled.
+    /// The body ends regularly when the root context is cancelled, after the drain.
     EndAtCancel,
 }
 

@@ -4,7 +4,8 @@ use crate::lifecycle::Phase;
 use std::time::Duration;
 
 /// A request that was cut.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct AbortedRequest {
     /// The request's method.
     pub method: String,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Limits on connections and requests. The defaults are those of [`Settings`](crate::Settings).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Limits {
     /// Connections at one time. At the limit idle connections make room, first those that never
@@ -46,7 +46,7 @@ pub struct Limits {
 /// If a client is certainly gone, its requests are dropped and count as `gone`, whatever this
 /// setting says. The same holds for HTTP/2, where a client that shuts its side of the connection
 /// ends all of its requests. The end of a single stream's request body means nothing there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HalfClose {
     /// The response is still sent. The request's context is cancelled with the cause

@@ -92,7 +92,8 @@ impl ServerMetrics {
 
 /// Requests by outcome (P5c): `started = finished + timed_out + aborted + gone`, plus those in
 /// flight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct RequestStats {
     /// Requests with a complete head.
     pub started: u64,
@@ -122,7 +123,8 @@ impl RequestStats {
 }
 
 /// Connections by event.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct ConnectionStats {
     /// Connections that were accepted.
     pub accepted: u64,

@@ -12,7 +12,7 @@ use std::{
 /// It is a [tower layer](https://docs.rs/tower-layer). In axum:
 /// `get(handler).layer(RouteTimeout::after(Duration::from_secs(30)))`.
 /// It has no effect outside a lameduck host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RouteTimeout(Option<Duration>);
 
 impl RouteTimeout {

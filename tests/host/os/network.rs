@@ -109,8 +109,7 @@ async fn of_two_instances_that_bind_at_the_same_time_only_one_listens() {
 
 #[tokio::test]
 async fn instances_that_both_set_reuse_port_share_a_port() {
-    let shared =
-        || OsNetwork::new(SocketOptions { reuse_port: ReusePort::Yes, ..SocketOptions::default() });
+    let shared = || OsNetwork::new(SocketOptions::default().reuse_port(ReusePort::Yes));
     let first = shared().reserve(&any_port(), ServerRole::Main, 2).unwrap();
     let address = same(&first.local());
     let _first = first.listen().await.unwrap();
@@ -186,7 +185,7 @@ async fn an_address_of_another_machine_is_refused_with_the_reason_of_the_system(
 }
 
 fn sharing() -> OsNetwork {
-    OsNetwork::new(SocketOptions { reuse_port: ReusePort::Yes, ..SocketOptions::default() })
+    OsNetwork::new(SocketOptions::default().reuse_port(ReusePort::Yes))
 }
 
 /// `--reuse-port` let the main and the internal server of one process have the same port. Each got

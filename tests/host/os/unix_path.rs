@@ -109,8 +109,7 @@ async fn a_socket_has_its_configured_permissions_before_it_listens() {
     let scratch = Scratch::new("mode");
     let path = scratch.path().join("app.sock");
     for mode in [0o600, 0o666] {
-        let network =
-            OsNetwork::new(SocketOptions { unix_mode: Some(mode), ..SocketOptions::default() });
+        let network = OsNetwork::new(SocketOptions::default().unix_mode(Some(mode)));
         let _reserved =
             network.reserve(&ListenAddress::Unix(path.clone()), ServerRole::Main, 1).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
