@@ -9,10 +9,10 @@ use tokio::{
 #[tokio::main]
 async fn main() {
     let router = Router::new().route("/", get(|| async { "hello world" }));
-    let listener = TcpListener::bind("[::]:8080").await.unwrap();
-    axum::serve(listener, router).with_graceful_shutdown(terminated()).await.unwrap();
+    let listener = TcpListener::bind("[::]:8080").await.expect("a free port");
+    axum::serve(listener, router).with_graceful_shutdown(terminated()).await.expect("a listener");
 }
 
 async fn terminated() {
-    signal(SignalKind::terminate()).unwrap().recv().await;
+    signal(SignalKind::terminate()).expect("a handler").recv().await;
 }
