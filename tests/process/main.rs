@@ -1,6 +1,6 @@
-//! The real process: the binary of `bin/lameduck`, which declares this test, and this test itself
-//! run again with a role. Everything that starts a child process is here, and nothing else is:
-//! between fork and exec a child holds every descriptor of its parent for a moment.
+//! The real process: the binary of `bin/lameduck`, whose package declares this test, and this test
+//! binary started again with a role. Every test that starts a child process is here, and no other
+//! test is. Between fork and exec a child holds every descriptor of its parent for a moment.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,5 @@
-//! P13: `/metrics`: what an operator watches agrees with what the report says, in formats that
-//! others can read.
+//! P13: `/metrics`: the numbers that an operator watches agree with the report, in formats that
+//! other programs can read.
 
 mod documents;
 mod drill;

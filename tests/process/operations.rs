@@ -1,5 +1,5 @@
-//! P13: `docs/operations.md` held against the binary: its settings, its exit codes, its log events
-//! and their fields. And the operator's question: what was lost, by the log alone.
+//! P13: checks `docs/operations.md` against the binary: its settings, exit codes, log events and
+//! their fields. The log alone must show an operator what was lost.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its subject should fail")]
 
@@ -15,7 +15,7 @@ fn document() -> String {
     fs::read_to_string(crate::support::repository("docs/operations.md")).unwrap()
 }
 
-/// The rows of the table under this heading, without its head: cells without their spaces.
+/// Returns the rows of the table under this heading, without its header: the trimmed cells.
 fn rows(heading: &str) -> Vec<Vec<String>> {
     let document = document();
     let section =
@@ -27,7 +27,7 @@ fn rows(heading: &str) -> Vec<Vec<String>> {
     lines.map(cells).collect()
 }
 
-/// What stands between backticks.
+/// Returns the texts between backticks.
 fn quoted(cell: &str) -> Vec<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -70,7 +70,7 @@ fn every_exit_code_is_documented_with_its_verdict() {
     assert_eq!(documented, known);
 }
 
-/// The documented events with their fields.
+/// Returns the documented events with their fields.
 fn documented_events() -> BTreeMap<String, BTreeSet<String>> {
     let mut events = BTreeMap::new();
     let mut before = BTreeSet::new();
@@ -83,7 +83,8 @@ fn documented_events() -> BTreeMap<String, BTreeSet<String>> {
     events
 }
 
-/// Every event that the sources log, with its fields. A phase's message comes from a table.
+/// Returns every event that the sources log, with its fields. The message of a phase comes from a
+/// table.
 fn events_of_the_sources() -> BTreeMap<String, BTreeSet<String>> {
     let mut events = BTreeMap::new();
     let mut folders = vec![crate::support::repository("src")];
@@ -116,7 +117,7 @@ fn events_of_the_sources() -> BTreeMap<String, BTreeSet<String>> {
     events
 }
 
-/// The arguments of a call, up to its closing parenthesis.
+/// Returns the arguments of a call, up to its closing parenthesis.
 fn arguments(rest: &str) -> Vec<String> {
     let (mut parts, mut part, mut depth, mut is_text) = (Vec::new(), String::new(), 0, false);
     for c in rest.chars() {
@@ -138,7 +139,7 @@ fn arguments(rest: &str) -> Vec<String> {
     parts
 }
 
-/// `age_ms = …`, `%error` and `path` are all a field's name.
+/// Returns the name of a field: `age_ms = …`, `%error` or `path`.
 fn field(argument: &str) -> String {
     argument.split('=').next().unwrap().trim().trim_start_matches(['%', '?']).to_owned()
 }
@@ -150,7 +151,7 @@ fn phases() -> Vec<String> {
 }
 
 #[test]
-fn every_log_event_is_documented_with_its_fields_and_none_that_is_not_there() {
+fn every_log_event_is_documented_with_its_fields_and_no_other_is() {
     let (documented, known) = (documented_events(), events_of_the_sources());
     for (event, fields) in &known {
         assert_eq!(
@@ -167,7 +168,8 @@ fn every_log_event_is_documented_with_its_fields_and_none_that_is_not_there() {
     );
 }
 
-/// A life that ends with exit 3: a request that finishes, two that are cut, one before and one after its head.
+/// A run that exits with 3. One request finishes, and two are cut: one before its head and one
+/// after.
 fn a_life_with_losses() -> Vec<Value> {
     let mut service = Service::start(&[
         "--lame-duck=200ms",
@@ -197,7 +199,7 @@ fn a_life_with_losses() -> Vec<Value> {
 }
 
 #[test]
-fn what_was_lost_is_answered_by_the_log_alone() {
+fn the_log_alone_shows_what_was_lost() {
     let log = a_life_with_losses();
     let event = |name: &'static str| log.iter().filter(move |line| line["message"] == name);
     let report = event("report").next().unwrap();
@@ -219,7 +221,7 @@ fn what_was_lost_is_answered_by_the_log_alone() {
 }
 
 #[test]
-fn a_phase_is_one_line_the_report_is_one_line_and_every_line_is_as_documented() {
+fn each_phase_and_the_report_are_one_line_and_every_line_is_documented() {
     let log = a_life_with_losses();
     let documented = documented_events();
     for line in &log {

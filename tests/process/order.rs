@@ -1,4 +1,4 @@
-//! P1, P2, P3, P4: the order of a shutdown, seen from outside.
+//! P1, P2, P3, P4: the order of a shutdown, as a client sees it.
 
 use crate::support::{Client, Service, now, until, until_holds, wire};
 use rustix::process::Signal;
@@ -28,7 +28,7 @@ fn readiness_falls_while_everything_is_still_served() {
 fn new_connections_are_served_for_the_whole_lame_duck_delay_and_refused_after_it() {
     let mut service = Service::start(&["--lame-duck=700ms", "--drain=3s"]);
     let mut slow = Client::connect(service.main);
-    // It keeps the drain open, so that there is an after.
+    // This request keeps the drain open, so that the test can observe it.
     slow.send_get("/slow?ms=2000");
     service.wait_for_in_flight(1);
     let asked = now();
@@ -72,7 +72,8 @@ fn liveness_is_200_in_every_phase_and_the_internal_server_closes_last() {
     service.wait_for_in_flight(1);
     service.signal(Signal::TERM);
     let mut phases = Vec::new();
-    // Until nobody listens any more, every probe is answered; what crosses the close itself may be cut.
+    // Every probe gets a response until the listener is closed. A connection that crosses the close
+    // may be cut.
     while let Ok(mut client) = Client::try_connect(service.internal) {
         client.send_get("/status");
         let Ok(status) = client.try_answer() else { break };
@@ -111,8 +112,8 @@ fn the_log_shows_each_phase_once_and_in_order() {
 }
 
 #[test]
-fn an_idle_service_leaves_as_soon_as_the_lame_duck_delay_is_over() {
-    // P8: idle and parked connections hold nothing (P6); only the delay itself is waited for.
+fn an_idle_service_exits_as_soon_as_the_lame_duck_delay_expires() {
+    // P8: idle and parked connections delay nothing (P6). Only the delay itself takes time.
     let mut service = Service::start(&["--lame-duck=300ms"]);
     let mut idle: Vec<Client> = (0..20).map(|_| Client::connect(service.main)).collect();
     for client in &mut idle {

@@ -1,8 +1,9 @@
-//! P7, P12, P16: what needs a process of its own: its signals, its limits, its standard error, its
-//! end. Each test starts itself again.
+//! P7, P12, P16: tests that need a process of their own: its signals, its limits, its standard
+//! error, its exit. Each test starts itself again.
 //!
-//! Apart from the other tests of `os`, because between fork and exec a child holds every descriptor
-//! of its parent for a moment: a port that another test has just closed would still listen.
+//! They are separate from the other tests of `os`, because between fork and exec a child holds
+//! every descriptor of its parent for a moment. A port that another test has just closed would
+//! still listen.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use crate::support::os::{Scratch, accept, any_port, bounded, listen_one, tcp};
@@ -29,12 +30,12 @@ use tokio::io::AsyncWriteExt;
 
 const CHILD: &str = "LAMEDUCK_TEST_CHILD";
 
-/// Whether this is the child that `child` started.
+/// Whether this process is the child that `child` started.
 pub(crate) fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
-/// The name of the test it stands in, as the test runner knows it.
+/// The name of the enclosing test in the test runner.
 macro_rules! this_test {
     () => {{
         fn here() {}
@@ -44,7 +45,7 @@ macro_rules! this_test {
     }};
 }
 
-/// The test of this name again, alone in a process of its own.
+/// Returns a command that runs the test of this name alone, in its own process.
 fn child(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
@@ -59,7 +60,7 @@ pub(crate) fn passes(test: &str) {
 }
 
 #[tokio::test]
-async fn each_stop_signal_is_heard_and_none_kills() {
+async fn each_stop_signal_is_received_and_none_kills() {
     if !is_child() {
         return passes(this_test!());
     }
@@ -77,7 +78,7 @@ async fn each_stop_signal_is_heard_and_none_kills() {
 }
 
 #[tokio::test]
-async fn signals_that_come_together_are_all_heard() {
+async fn signals_that_arrive_together_are_all_received() {
     if !is_child() {
         return passes(this_test!());
     }
@@ -100,7 +101,7 @@ fn signals_cannot_be_installed_without_a_runtime() {
     UnixSignals::install().unwrap_err();
 }
 
-/// Opens files until the process may open none.
+/// Opens files until the process can open no more.
 fn exhaust_descriptors() -> Vec<File> {
     let mut files = Vec::new();
     while let Ok(file) = File::open("/dev/null") {
@@ -109,24 +110,25 @@ fn exhaust_descriptors() -> Vec<File> {
     files
 }
 
-/// An image made of one static binary has no files. The reserve once opened `/dev/null`, and the service did not start where
-/// nobody had mounted a `/dev`.
+/// A container image that holds one static binary has no other files. The reserve opened
+/// `/dev/null`, so the service did not start without a mounted `/dev`. It must start (P16).
 #[test]
-fn a_process_whose_root_has_no_dev_has_its_reserve() {
+fn the_descriptor_reserve_works_without_dev() {
     if !is_child() {
         return passes(this_test!());
     }
     match process::chroot(concat!(env!("CARGO_MANIFEST_DIR"), "/src")) {
         Ok(()) => assert!(!std::path::Path::new("/dev").exists()),
-        // Only root may; the rest holds anyway.
+        // Only root may call `chroot`. The rest of the test holds anyway.
         Err(error) => assert_eq!(error, rustix::io::Errno::PERM),
     }
     assert_eq!(SpareFds::new(4).unwrap().spares(), 4);
 }
 
-/// P16. The reserve is smaller than the number of probes: each descriptor must come back when its connection ends.
+/// P16: the reserve is smaller than the number of probes, so each descriptor must return when its
+/// connection ends.
 #[tokio::test]
-async fn a_process_without_descriptors_still_accepts_with_its_reserve_again_and_again() {
+async fn a_process_without_descriptors_accepts_repeatedly_with_its_reserve() {
     if !is_child() {
         return passes(this_test!());
     }
@@ -134,7 +136,7 @@ async fn a_process_without_descriptors_still_accepts_with_its_reserve_again_and_
     let mut listener = listen_one(&any_port()).await.with_spare_fds(reserve.clone());
     let mut bare = listen_one(&any_port()).await;
     let address = tcp(&listener.local());
-    // The client's descriptors come from before: it is the same process.
+    // The clients get their descriptors before the limit, because they are in the same process.
     let clients: Vec<_> = (0..6)
         .map(|_| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap())
         .collect();
@@ -164,7 +166,7 @@ async fn a_process_without_descriptors_still_accepts_with_its_reserve_again_and_
         let mut answer = String::new();
         TcpStream::from(client).read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "alive");
-        // The client's own descriptor is free now. Nobody shall have it.
+        // The descriptor of the client is free now. It must not be used.
         hoard.extend(exhaust_descriptors());
     }
 
@@ -173,7 +175,7 @@ async fn a_process_without_descriptors_still_accepts_with_its_reserve_again_and_
     drop(queued);
 }
 
-/// Writes into a pipe until it takes no more.
+/// Writes into a pipe until it is full.
 fn fill(pipe: impl AsFd) {
     rustix::io::ioctl_fionbio(&pipe, true).unwrap();
     while rustix::io::write(&pipe, &[b'x'; 4096]).is_ok() {}
@@ -181,7 +183,7 @@ fn fill(pipe: impl AsFd) {
     rustix::io::ioctl_fionbio(&pipe, false).unwrap();
 }
 
-/// A child whose standard error is a pipe that nobody reads, and full already.
+/// Starts a child whose standard error is a full pipe without a reader.
 fn start_with_stuck_stderr(test: &str) -> (Child, std::io::PipeReader) {
     let (reader, writer) = std::io::pipe().unwrap();
     fill(&writer);
@@ -200,7 +202,7 @@ fn wait(mut child: Child) -> ExitStatus {
 }
 
 #[test]
-fn last_words_into_a_stuck_pipe_are_dropped_and_do_not_block() {
+fn stderr_lines_into_a_stuck_pipe_are_dropped_and_do_not_block() {
     if is_child() {
         for _ in 0..100 {
             write_stderr_line("nobody reads this");
@@ -212,7 +214,7 @@ fn last_words_into_a_stuck_pipe_are_dropped_and_do_not_block() {
 }
 
 #[test]
-fn last_words_into_a_dead_pipe_are_dropped_and_do_not_panic() {
+fn stderr_lines_into_a_closed_pipe_are_dropped_and_do_not_panic() {
     if is_child() {
         return write_stderr_line("nobody can read this");
     }
@@ -222,7 +224,7 @@ fn last_words_into_a_dead_pipe_are_dropped_and_do_not_panic() {
 }
 
 #[test]
-fn last_words_are_one_line_of_at_most_a_pipes_atomic_write() {
+fn a_stderr_line_is_at_most_one_atomic_write_of_a_pipe() {
     if is_child() {
         write_stderr_line("short");
         return write_stderr_line(&"é".repeat(5000));
@@ -235,7 +237,7 @@ fn last_words_are_one_line_of_at_most_a_pipes_atomic_write() {
 }
 
 #[test]
-fn last_words_reach_a_file_too() {
+fn stderr_lines_reach_a_file() {
     if is_child() {
         return write_stderr_line("into a file");
     }
@@ -247,8 +249,9 @@ fn last_words_reach_a_file_too() {
     assert!(std::fs::read_to_string(&path).unwrap().contains("into a file\n"));
 }
 
-/// P7. Standard error is stuck, and so is standard output, into which the main thread flushes its last words for ever on its
-/// way out: whoever calls `std::process::exit` now waits for it.
+/// P7: standard error is stuck, and so is standard output. On its way out the main thread flushes
+/// standard output for ever, and a call of `std::process::exit` waits for that. The watchdog must
+/// end the process.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "it is the exit of the user's process that is stuck")]
 fn the_watchdog_ends_a_process_that_is_stuck_in_its_own_exit() {
@@ -267,7 +270,7 @@ fn the_watchdog_ends_a_process_that_is_stuck_in_its_own_exit() {
 }
 
 #[test]
-fn the_watchdog_says_why() {
+fn the_watchdog_prints_the_reason() {
     if is_child() {
         let clock = Arc::new(TokioClock::new());
         let spawner = ThreadPerWorker::new(clock.clone(), NonZeroUsize::MIN).unwrap();
@@ -283,10 +286,10 @@ fn the_watchdog_says_why() {
     );
 }
 
-/// The same by a user that is really another one, and whose socket says so.
+/// The same with a process of another user that owns the name.
 #[cfg(target_os = "linux")]
 #[test]
-fn another_user_cannot_keep_a_port_from_being_shared() {
+fn another_user_cannot_prevent_sharing_a_port() {
     use std::os::{
         linux::net::SocketAddrExt,
         unix::{
@@ -303,7 +306,7 @@ fn another_user_cannot_keep_a_port_from_being_shared() {
         return;
     }
     if !process::geteuid().is_root() {
-        // Nobody else can be had.
+        // Only root can start a process of another user.
         return;
     }
     let scratch = Scratch::new("squatter");

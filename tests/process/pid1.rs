@@ -1,6 +1,6 @@
-//! P12: process 1 of a container has no default action for a signal that it does not handle: a
-//! service that is deaf there is killed at the end of the grace period, with all its requests. Here
-//! the real binary is process 1 of a PID namespace.
+//! P12: process 1 of a container has no default action for a signal that it does not handle. A
+//! service that ignores its stop signal there is killed at the end of the grace period, with all
+//! its requests. In these tests the real binary is process 1 of a PID namespace.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -15,12 +15,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// A new PID namespace with a `/proc` of its own, which ends with `unshare`.
+/// Flags of a new PID namespace with its own `/proc`, which ends with `unshare`.
 const NAMESPACE: [&str; 4] = ["--pid", "--fork", "--mount-proc", "--kill-child"];
-/// The same for those who are not root.
+/// Additional flags for users other than root.
 const AS_ROOT_OF_ITS_OWN: [&str; 2] = ["--user", "--map-root-user"];
 
-/// `unshare` with what it takes on this machine; `None` if it may not.
+/// Returns `unshare` with the flags that work on this machine, or `None` if none do.
 fn unshare() -> Option<Command> {
     let ways: [&[&str]; 2] = [&[], &AS_ROOT_OF_ITS_OWN];
     let way = ways.into_iter().find(|way| {
@@ -44,10 +44,10 @@ fn is_found(command: &Command) -> bool {
         .is_ok()
 }
 
-/// The binary as process 1, and its id as seen from here.
+/// Starts the binary as process 1. Also returns its id outside of the namespace.
 fn process_1(flags: &[&str]) -> Option<(Service, Pid)> {
     let mut unshare = unshare()?;
-    // The tests' own command has the environment as it should be.
+    // `command` has the environment for tests.
     let service = command();
     unshare.arg(service.get_program()).args(ANYWHERE).args(flags);
     for (name, value) in service.get_envs() {

@@ -1,5 +1,5 @@
-//! P7, P14: the operating system refuses something: a thread, a descriptor, a system call. The
-//! service says so and exits, or it serves and stops as ever.
+//! P7, P14: the operating system refuses a thread, a descriptor or a system call. The service exits
+//! with an error, or it serves and stops as usual.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
@@ -17,7 +17,7 @@ const REFUSED: &str = "LAMEDUCK_TEST_REFUSED";
 const FLAGS: &str = "LAMEDUCK_TEST_FLAGS";
 const BINARY: &str = "LAMEDUCK_TEST_BINARY";
 
-/// The service with these flags, in a process to which `refused` is refused.
+/// Returns a command for the service with these flags, in a process with the restriction `refused`.
 fn service_without(refused: &str, flags: &[&str]) -> Command {
     let mut restricted = Command::new(std::env::current_exe().unwrap());
     restricted.args(["--exact", "refused::restricted", "--nocapture", "--test-threads=1"]);
@@ -36,8 +36,7 @@ fn service_without(refused: &str, flags: &[&str]) -> Command {
     restricted
 }
 
-/// Does nothing unless it was given its role. Then this process restricts itself, and becomes the
-/// service.
+/// Does nothing without a role. With one, the process restricts itself and executes the service.
 #[test]
 fn restricted() {
     let Ok(refused) = std::env::var(REFUSED) else { return };

@@ -1,5 +1,5 @@
-//! P4, P5: rolling restarts behind real balancers, the short form of `just rollout`; and its
-//! control, which must fail.
+//! P4, P5: rolling restarts with real balancers, the short form of `just rollout`. Its control
+//! without a delay must lose requests.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -9,10 +9,10 @@ use lameduck_soak::{
 };
 use std::{sync::Mutex, time::Duration};
 
-/// One at a time: three servers, a balancer and two dozen clients are enough for one machine.
+/// One test at a time: three servers, a balancer and two dozen clients use one machine fully.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Rolls three servers behind `kind`; `None` if there is no such program on this machine.
+/// Restarts three servers behind a balancer. Returns `None` if it is not installed.
 fn rolled(kind: Kind, lame_duck: &str, restarts: u64) -> Option<Outcome> {
     if !crate::support::is_at_hand(kind.name(), kind.is_installed()) {
         return None;
@@ -35,23 +35,23 @@ fn rolled(kind: Kind, lame_duck: &str, restarts: u64) -> Option<Outcome> {
 }
 
 #[test]
-fn no_request_fails_behind_haproxy_while_each_server_is_restarted() {
+fn with_haproxy_no_request_fails_while_each_server_is_restarted() {
     if let Some(outcome) = rolled(Kind::Haproxy, "500ms", 4) {
         assert!(outcome.is_perfect(), "{outcome:#?}");
     }
 }
 
 #[test]
-fn no_request_fails_behind_nginx_while_each_server_is_restarted() {
+fn with_nginx_no_request_fails_while_each_server_is_restarted() {
     if let Some(outcome) = rolled(Kind::Nginx, "500ms", 4) {
         assert!(outcome.is_perfect(), "{outcome:#?}");
     }
 }
 
 #[test]
-fn without_a_lame_duck_delay_requests_fail_behind_haproxy() {
-    // Each restart leaves it up to 100 ms of sending requests to a closed port. One that nobody asked for in that time is
-    // possible; twelve are not.
+fn with_haproxy_requests_fail_without_a_lame_duck_delay() {
+    // After each restart the balancer sends requests to a closed port for up to 100 ms. One such
+    // window without a request is possible; twelve are not.
     for _ in 0..3 {
         match rolled(Kind::Haproxy, "0s", 4) {
             Some(outcome) if outcome.failed == 0 => {}

@@ -1,4 +1,4 @@
-//! P16, P2, P3: probes have a port, a thread and descriptors of their own.
+//! P16, P2, P3: probes have their own port, thread and descriptors.
 
 use crate::support::{
     App, Client, Service,
@@ -29,7 +29,7 @@ fn request(address: std::net::SocketAddr, method: &str, path: &str) -> wire::Ans
 }
 
 #[test]
-fn neither_server_answers_for_the_other() {
+fn each_server_serves_only_its_own_paths() {
     let service = Service::start(&[]);
     for path in [
         "/liveness",
@@ -50,7 +50,7 @@ fn neither_server_answers_for_the_other() {
 }
 
 #[test]
-fn probes_answer_head_like_get_refuse_other_methods_and_are_never_stored() {
+fn probes_treat_head_like_get_refuse_other_methods_and_are_never_stored() {
     let service = Service::start(&[]);
     for path in ["/liveness", "/readiness", "/serving", "/startupz", "/status", "/metrics"] {
         let mut client = Client::connect(service.internal);
@@ -67,7 +67,7 @@ fn probes_answer_head_like_get_refuse_other_methods_and_are_never_stored() {
 }
 
 #[test]
-fn the_status_is_json_and_tells_what_an_operator_asks() {
+fn the_status_is_json_with_what_an_operator_needs() {
     let service = Service::start(&["--app-version=1.2.3"]);
     let mut slow = Client::connect(service.main);
     slow.send_get("/slow?ms=800");
@@ -129,9 +129,11 @@ fn a_failing_check_makes_it_unready_is_named_in_the_body_and_recovers() {
 }
 
 #[test]
-fn a_check_counts_what_the_start_hooks_opened_as_soon_as_it_serves() {
-    // The first run was before the hooks, and the next a whole interval later: a pool that was open after 0.3 s made the service
-    // ready after 5 s, and one whose check ran once only, never. One check hung on what was not open, and was waited for.
+fn checks_see_what_the_start_hooks_opened_as_soon_as_the_service_serves() {
+    // The first run of a check was before the hooks, and the next a whole interval later. A pool
+    // that was open after 0.3 s made the service ready after 5 s, and a check that runs once never
+    // did. The start also waited for a check that hung because the pool was closed. Checks must run
+    // as soon as the service serves (P2a).
     let is_open = Arc::new(AtomicBool::new(false));
     let (opened, asked, waited) = (is_open.clone(), is_open.clone(), is_open.clone());
     let open = move || async move {
@@ -189,7 +191,7 @@ fn a_check_that_hangs_or_panics_fails_and_one_that_never_ran_is_not_ready() {
 }
 
 #[test]
-fn probes_answer_while_every_worker_is_blocked_and_liveness_tells_of_it_until_they_run_again() {
+fn probes_respond_while_every_worker_is_blocked_and_liveness_fails_until_they_recover() {
     let release = Arc::new(AtomicBool::new(false));
     let released = release.clone();
     let handler = move || {
@@ -204,7 +206,7 @@ fn probes_answer_while_every_worker_is_blocked_and_liveness_tells_of_it_until_th
     let host = Host::builder(settings().request_timeout(None))
         .serve(Router::new().route("/block", get(handler)));
     let app = App::start_on(host, Workers::Threads(2));
-    // Which worker gets a connection is the kernel's to choose: enough of them reach both.
+    // The kernel chooses the worker of each connection. With enough of them, both workers get some.
     let mut clients: Vec<Client> = (0..32).map(|_| Client::connect(app.main)).collect();
     for client in &mut clients {
         client.send_get("/block");
@@ -229,8 +231,9 @@ fn probes_answer_while_every_worker_is_blocked_and_liveness_tells_of_it_until_th
 }
 
 #[test]
-fn a_stop_with_every_worker_blocked_ends_in_time_and_counts_what_it_left() {
-    // Handlers that block their worker can be neither cancelled nor dropped: the exit cuts them.
+fn a_stop_with_every_worker_blocked_ends_in_time_and_counts_the_cut_requests() {
+    // A handler that blocks its worker can be neither cancelled nor dropped. The exit must cut it
+    // in time, and the report must count it (P7, P13).
     let host = builder().serve(
         Router::new()
             .route("/block", get(|| async { crate::support::block(Duration::from_secs(30)) })),
@@ -253,7 +256,7 @@ fn a_stop_with_every_worker_blocked_ends_in_time_and_counts_what_it_left() {
 }
 
 #[test]
-fn users_mount_internal_routes_of_their_own_and_replace_built_in_ones() {
+fn users_add_internal_routes_and_replace_built_in_ones() {
     let app = App::start(
         builder()
             .internal_route("/metrics", |request: http::Request<lameduck::Body>| async move {
@@ -279,7 +282,7 @@ fn users_mount_internal_routes_of_their_own_and_replace_built_in_ones() {
 }
 
 #[test]
-fn an_internal_route_that_never_ends_does_not_hold_the_exit() {
+fn an_internal_route_that_never_ends_does_not_delay_the_exit() {
     let app = App::start(
         builder()
             .internal_route("/hangs", |_| async {
@@ -301,7 +304,7 @@ fn an_internal_route_that_never_ends_does_not_hold_the_exit() {
 }
 
 #[test]
-fn idle_and_half_spoken_probe_connections_do_not_hold_the_exit() {
+fn idle_probe_connections_and_half_requests_do_not_delay_the_exit() {
     let mut service = Service::start(&["--lame-duck=0s", "--internal-close=10s"]);
     let _silent = Client::connect(service.internal);
     let mut idle = Client::connect(service.internal);
@@ -316,9 +319,10 @@ fn idle_and_half_spoken_probe_connections_do_not_hold_the_exit() {
 }
 
 #[test]
-fn silent_connections_that_fill_the_internal_server_do_not_silence_the_probes() {
-    // P16. It takes 128 connections, and kept silent ones as long as the main server does, for 620 s: whoever reached the port
-    // and said nothing had the platform restart the process.
+fn probes_respond_while_silent_connections_fill_the_internal_server() {
+    // P16: the internal server accepts 128 connections, and kept silent ones as long as the main
+    // server, for 620 s. A client that held them made the platform restart the process. Probes must
+    // still get responses.
     let service = Service::start(&[]);
     let _silent: Vec<Client> = (0..300).map(|_| Client::connect(service.internal)).collect();
     let asked = now();
@@ -327,8 +331,9 @@ fn silent_connections_that_fill_the_internal_server_do_not_silence_the_probes() 
 }
 
 #[test]
-fn a_check_may_be_meant_to_run_once() {
-    // Twice the interval, for what counts as stale, overflowed: the host panicked before it was bound.
+fn a_check_may_run_only_once() {
+    // A result is stale after twice the interval, and that product overflowed: the host panicked
+    // before it was bound. An infinite interval must be possible.
     let once = ReadinessCheck::new("migrated", || async { Ok::<(), io::Error>(()) })
         .interval(Duration::MAX);
     let app = App::start(builder().readiness_check(once).serve(Router::new()));
@@ -336,15 +341,16 @@ fn a_check_may_be_meant_to_run_once() {
     assert_eq!(app.end().code(), 0);
 }
 
-/// A plan whose lame duck delay outlasts what a test does in it. A further SIGINT ends it.
+/// A plan whose lame duck delay outlasts the test. A further SIGINT ends it.
 fn long_delay() -> Plan {
     quick_plan().lame_duck(Duration::from_secs(60))
 }
 
 #[test]
 fn serving_holds_through_the_lame_duck_delay_and_ends_before_the_listeners() {
-    // The manifest's kubelet probe failed from SIGTERM on, so the endpoint was terminating and not serving: kube-proxy does not fall
-    // back to such an endpoint, and Cilium cut its connections, while the process would have served them all.
+    // The kubelet probe of the manifest failed from SIGTERM on, so the endpoint was terminating and
+    // not serving. kube-proxy had no fallback to it, and Cilium cut its connections, although the
+    // process would have served them. `/serving` must hold during the delay (P2b).
     let app = App::start(
         Host::builder(settings().plan(long_delay()).grace_period(Duration::ZERO))
             .serve(Router::new().route("/", get(|| async { "hello" }))),
@@ -370,8 +376,9 @@ fn serving_holds_through_the_lame_duck_delay_and_ends_before_the_listeners() {
 }
 
 #[test]
-fn serving_ends_at_once_after_a_stop_that_the_process_began_itself() {
-    // A background task fails, or code calls the shutdown handle: no platform knows, so the probe must say so.
+fn serving_ends_at_once_after_a_stop_that_the_process_requested_itself() {
+    // A background task fails, or code calls the shutdown handle. No platform knows of that stop,
+    // so the probe must fail at once (P2b).
     let app = App::start(
         Host::builder(settings().plan(long_delay()).grace_period(Duration::ZERO))
             .serve(Router::new()),
@@ -406,9 +413,10 @@ fn serving_ends_at_once_after_a_stop_that_the_process_began_itself() {
 }
 
 #[test]
-fn checks_are_made_through_the_lame_duck_delay_and_serving_follows_them() {
-    // The checks ended at the stop request. In a delay of 35 s their last results became stale, and a probe that
-    // needs them would have failed while all was well; or passed on a database that was lost meanwhile.
+fn checks_run_during_the_lame_duck_delay_and_serving_follows_them() {
+    // The checks ended at the stop request. In a delay of 35 s their last results became stale: a
+    // probe that needs them would have failed on a healthy process, or passed without a database.
+    // Checks must run during the delay (P2b).
     let (healthy, runs) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
     let (seen, counted) = (healthy.clone(), runs.clone());
     let check = ReadinessCheck::new("database", move || {
@@ -438,7 +446,7 @@ fn checks_are_made_through_the_lame_duck_delay_and_serving_follows_them() {
 }
 
 #[test]
-fn a_worker_that_is_wedged_is_not_serving_in_the_lame_duck_delay_either_and_stays_alive() {
+fn a_worker_wedged_in_the_lame_duck_delay_is_not_serving_but_alive() {
     let release = Arc::new(AtomicBool::new(false));
     let released = release.clone();
     let handler = move || {
@@ -467,15 +475,16 @@ fn a_worker_that_is_wedged_is_not_serving_in_the_lame_duck_delay_either_and_stay
     assert_eq!(app.report().code(), 0);
 }
 
-/// The status of a request with these lines, on a connection of its own.
+/// Returns the status of a request with these lines, on a new connection.
 fn status_of(address: std::net::SocketAddr, head: &str) -> u16 {
     wire::request(address, &format!("{head}\r\nconnection: close\r\n\r\n")).status
 }
 
 #[test]
-fn a_page_cannot_read_the_status_by_a_name_of_its_own() {
-    // DNS rebinding: a web page's own name resolves to an address inside, and the browser there sends the page's requests to it.
-    // `/status` responded to any Host, and tells addresses, version and plan.
+fn a_web_page_cannot_read_the_status_through_its_own_dns_name() {
+    // DNS rebinding: the own name of a web page resolves to an internal address, and the browser
+    // sends the page's requests there. `/status` responded to any Host, with addresses, version and
+    // plan. Unknown names must be refused (P16).
     let app = App::start(
         Host::builder(settings().internal_host("app.default.svc").internal_host(".pods.example"))
             .internal_route("/mine", |_| async { http::Response::new("mine") })
@@ -501,7 +510,8 @@ fn a_page_cannot_read_the_status_by_a_name_of_its_own() {
         421,
         "absolute form"
     );
-    // A kubelet, Prometheus by address and by a configured name, people, and what has no Host.
+    // A kubelet, Prometheus by address and by a configured name, people, and requests without a
+    // Host.
     for host in
         [internal.to_string(), "127.0.0.1".into(), "[::1]:8081".into(), "localhost:8081".into()]
     {
@@ -528,7 +538,7 @@ fn a_page_cannot_read_the_status_by_a_name_of_its_own() {
 }
 
 #[test]
-fn a_rebound_name_is_refused_over_http2_too() {
+fn a_rebound_dns_name_is_refused_over_http2() {
     let app = App::start(builder().serve(Router::new()));
     let mut http2 = Http2::connect(app.internal);
     let stream = http2.get_from("evil.example", "/status");
@@ -540,7 +550,7 @@ fn a_rebound_name_is_refused_over_http2_too() {
 
 #[test]
 fn an_internal_unix_socket_responds_to_any_name() {
-    // No web page reaches a Unix socket, and clients make up a name for it.
+    // No web page can reach a Unix socket, and clients invent a name for it.
     use std::{
         io::{Read, Write},
         os::unix::net::UnixStream,
@@ -565,15 +575,15 @@ fn an_internal_unix_socket_responds_to_any_name() {
     assert_eq!(service.exit_code_since(asked).0, 0);
 }
 
-/// The streams that have ended.
+/// Returns the number of streams that have ended.
 fn asked_to_the_end(client: &Http2) -> u64 {
     client.seen.iter().filter(|frame| frame.ends_stream()).count() as u64
 }
 
-/// Connections that strangers hold on the internal port: more than it takes.
+/// More connections than the internal port accepts.
 const STRANGERS: usize = 140;
 
-/// Probes one after the other. Each must be responded to within a probe's own timeout of 1 s.
+/// Sends probes one after the other. Each must get its response within the timeout of a probe, 1 s.
 #[track_caller]
 fn probes_are_responded_to(what: &str, internal: std::net::SocketAddr) {
     let mut longest = Duration::ZERO;
@@ -600,9 +610,9 @@ fn per_second(count: u64, begin: std::time::Instant) -> u64 {
 }
 
 #[test]
-fn probes_are_responded_to_whatever_strangers_hold_on_their_port() {
-    // P16. 128 connections to the internal port, each with a request whose response its HTTP/2 windows did not let out, kept every
-    // probe waiting for as long as they stayed.
+fn probes_respond_whatever_other_clients_hold_on_their_port() {
+    // P16: 128 connections to the internal port each requested a page that their HTTP/2 windows did
+    // not let out. Every probe waited for as long as they stayed. Probes must get responses.
     let service = Service::start(&[]);
     let internal = service.internal;
     let preface =
@@ -639,7 +649,7 @@ fn probes_are_responded_to_whatever_strangers_hold_on_their_port() {
 }
 
 #[test]
-fn probes_are_responded_to_while_strangers_come_again_and_again() {
+fn probes_respond_while_other_clients_connect_again_and_again() {
     let service = Service::start(&[]);
     let internal = service.internal;
     for (what, bytes) in
@@ -668,8 +678,8 @@ fn probes_are_responded_to_while_strangers_come_again_and_again() {
 }
 
 #[test]
-fn probes_are_responded_to_in_a_flood_of_requests_for_pages() {
-    // Many connections, each of which asks on as soon as it can, over HTTP/1 and HTTP/2.
+fn probes_respond_during_a_flood_of_page_requests() {
+    // Many connections that send requests as fast as they can, over HTTP/1 and HTTP/2.
     let service = Service::start(&[]);
     let internal = service.internal;
     let over = Arc::new(AtomicBool::new(false));
@@ -719,7 +729,7 @@ fn probes_are_responded_to_in_a_flood_of_requests_for_pages() {
 }
 
 #[test]
-fn probes_are_responded_to_while_a_route_of_the_user_holds_every_connection() {
+fn probes_respond_while_a_user_route_holds_every_connection() {
     let app = App::start(
         builder()
             .internal_route("/hangs", |_| async {

@@ -1,4 +1,4 @@
-//! P12: every stop signal is heard; the impatient ones end the current wait.
+//! P12: every stop signal takes effect, and an impatient one ends the current wait.
 
 use crate::support::{
     Client, Service, now,
@@ -7,7 +7,7 @@ use crate::support::{
 use rustix::process::Signal;
 use std::{process::Stdio, time::Duration};
 
-/// Waits so long that only a signal can end them within a test's patience.
+/// Waits so long that only a signal can end them within the bound of a test.
 const ENDLESS: [&str; 3] = ["--lame-duck=300s", "--drain=300s", "--cancel=300s"];
 
 fn phases_after_serving(service: &Service) -> Vec<String> {
@@ -15,7 +15,7 @@ fn phases_after_serving(service: &Service) -> Vec<String> {
 }
 
 #[test]
-fn each_of_the_four_signals_asks_for_the_same_stop() {
+fn each_of_the_four_signals_requests_the_same_stop() {
     for (signal, name) in [
         (Signal::TERM, "SIGTERM"),
         (Signal::INT, "SIGINT"),
@@ -110,7 +110,7 @@ fn a_burst_of_signals_of_all_kinds_ends_in_a_stop_like_any_other() {
     let mut service = Service::start(&ENDLESS);
     for _ in 0..20 {
         for signal in [Signal::TERM, Signal::HUP, Signal::QUIT, Signal::INT] {
-            // It may be gone already.
+            // The process may have exited already.
             let _ = rustix::process::kill_process(service.pid(), signal);
         }
     }
@@ -119,8 +119,8 @@ fn a_burst_of_signals_of_all_kinds_ends_in_a_stop_like_any_other() {
 
 #[test]
 fn a_signal_right_after_the_exec_is_never_lost() {
-    // The handlers are in place before anything is bound, so that process 1 of a container is never deaf; before them the signal
-    // has its default action, which ends the process too.
+    // The handlers are installed before anything is bound, so process 1 of a container never
+    // ignores a signal. Before that the signal has its default action, which also ends the process.
     for delay in 0..10 {
         let mut child = command().args(ANYWHERE).arg("--lame-duck=0s").spawn().unwrap();
         crate::support::block(Duration::from_millis(delay));
@@ -132,7 +132,7 @@ fn a_signal_right_after_the_exec_is_never_lost() {
 }
 
 #[test]
-fn a_signal_that_asks_for_nothing_changes_nothing() {
+fn a_signal_that_is_no_stop_signal_changes_nothing() {
     let mut service = Service::start(&[]);
     service.signal(Signal::PIPE);
     assert_eq!(service.get("/").status, 200);
@@ -140,10 +140,11 @@ fn a_signal_that_asks_for_nothing_changes_nothing() {
     assert_eq!(service.status()["phase"], "serving");
 }
 
-/// A blocked signal stays blocked over an exec, and was never heard: whoever was started like that could only be killed.
+/// A blocked signal stays blocked over an exec. A service that was started with blocked signals
+/// could only be killed. It must unblock them (P12).
 #[cfg(target_os = "linux")]
 #[test]
-fn signals_that_the_parent_blocked_are_heard() {
+fn signals_that_the_parent_blocked_are_received() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP] {
         let service = command();
         let mut blocked = std::process::Command::new("env");
@@ -166,10 +167,11 @@ fn signals_that_the_parent_blocked_are_heard() {
     }
 }
 
-/// Of two signals that wait nobody can know which came first. SIGINT was taken for a further one if a SIGTERM came with it, as when a
-/// Ctrl-C meets a parent that passes its own end on: the whole lame duck delay was skipped.
+/// The order of two pending signals is unknown. A Ctrl-C reached a service and its parent, which
+/// passed a SIGTERM on. The SIGINT was taken for a further signal, and the whole lame duck delay
+/// was skipped. Both together are one stop (P12).
 #[test]
-fn sigint_with_a_sigterm_behind_it_is_one_stop_and_not_impatience() {
+fn a_sigint_followed_by_a_sigterm_is_one_stop_request() {
     let mut service = Service::start(&["--lame-duck=700ms"]);
     let asked = now();
     service.signal(Signal::STOP);
@@ -184,14 +186,15 @@ fn sigint_with_a_sigterm_behind_it_is_one_stop_and_not_impatience() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn no_thread_on_which_users_code_runs_blocks_a_signal() {
-    // Children inherit what the thread that starts them blocks: `timeout 1 sleep 6`, run by a handler, took six seconds, and what a
-    // service had started could not be ended by SIGTERM.
+fn no_thread_that_runs_user_code_blocks_a_signal() {
+    // A child inherits the blocked signals of the thread that starts it. `timeout 1 sleep 6`, run
+    // by a handler, took six seconds, and SIGTERM could not end processes that a service had
+    // started. No thread that runs user code may block a signal.
     let service = Service::start(&[]);
     let threads = || {
         let tasks =
             std::fs::read_dir(format!("/proc/{}/task", service.pid().as_raw_nonzero())).unwrap();
-        // One that ends meanwhile has no status any more.
+        // A thread that ends meanwhile has no status.
         let statuses = tasks
             .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).ok());
         let field = |status: &str, name: &str| {
@@ -206,7 +209,7 @@ fn no_thread_on_which_users_code_runs_blocks_a_signal() {
             .map(|status| (field(&status, "Name:"), field(&status, "SigBlk:")))
             .collect::<Vec<_>>()
     };
-    // The kernel keeps fifteen letters of a name, and a thread gives itself its own once it runs.
+    // The kernel keeps fifteen characters of a name, and a thread sets its name once it runs.
     for name in ["lameduck-worker", "lameduck-contro", "lameduck-intern"] {
         let blocked = crate::support::until(name, || {
             let blocked: Vec<_> = threads()
@@ -220,12 +223,12 @@ fn no_thread_on_which_users_code_runs_blocks_a_signal() {
     }
 }
 
-/// Under `nohup` SIGHUP is ignored from the start. The service took it back, and the end of the
-/// terminal stopped it. A background job of a shell has SIGINT and SIGQUIT ignored: those must stop
-/// it all the same.
+/// Under `nohup` SIGHUP is ignored from the start. The service restored its default, and the end of
+/// the terminal stopped it. It must stay ignored. A background job of a shell has SIGINT and
+/// SIGQUIT ignored, and those must still stop the service (P12).
 #[cfg(target_os = "linux")]
 #[test]
-fn a_hangup_that_was_ignored_at_the_start_stays_ignored_and_no_other_signal_does() {
+fn only_sighup_stays_ignored_if_it_was_ignored_at_the_start() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let service = command();
         let mut ignoring = std::process::Command::new("sh");

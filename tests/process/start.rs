@@ -1,4 +1,5 @@
-//! P14: a failed start is loud. And the settings: flag over environment over default.
+//! P14: a failed start is loud. The settings: flags override the environment, which overrides the
+//! defaults.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -71,7 +72,7 @@ fn a_second_instance_is_refused_while_the_first_serves_on() {
 }
 
 #[test]
-fn two_that_both_say_reuse_port_share_it_and_one_takes_over_from_the_other() {
+fn two_instances_with_reuse_port_share_it_and_one_takes_over_from_the_other() {
     let mut first = Service::start(&["--reuse-port", "--lame-duck=0s", "--app-version=first"]);
     let address = first.main.to_string();
     let second = Service::watch(
@@ -99,7 +100,7 @@ fn a_bad_value_exits_with_2_and_names_setting_and_value() {
         ("--port=70000", ["--port", "70000"]),
         ("--addr=localhost", ["--addr", "localhost"]),
         ("--addr=unix:", ["--addr", "path"]),
-        // It made a file of that name.
+        // This created a file of that name.
         ("--addr=unix:@app", ["--addr=unix:@app:", "abstract"]),
         ("--internal-addr=unix:@app", ["--internal-addr=unix:@app:", "abstract"]),
         ("--unix-mode=rw", ["--unix-mode=rw:", "octal"]),
@@ -120,7 +121,7 @@ fn a_bad_value_exits_with_2_and_names_setting_and_value() {
         }
     }
     assert_one_line(&refused(&[], &[("SHUTDOWN_DRAIN", "soon")]), 2, &["SHUTDOWN_DRAIN", "soon"]);
-    // The value was left out of the line, since the part that is wrong is nothing.
+    // The wrong part is empty, so the line did not show the value.
     let ended = refused(&[], &[("APP_ADDR", "127.0.0.1:1,")]);
     assert_one_line(&ended, 2, &["APP_ADDR=127.0.0.1:1,:", "number 2 of 2"]);
     assert_one_line(
@@ -131,7 +132,7 @@ fn a_bad_value_exits_with_2_and_names_setting_and_value() {
 }
 
 #[test]
-fn what_kubernetes_injects_is_explained() {
+fn variables_that_kubernetes_injects_are_explained() {
     let ended = refused(&[], &[("APP_PORT", "tcp://10.0.0.1:80")]);
     assert_one_line(
         &ended,
@@ -140,14 +141,15 @@ fn what_kubernetes_injects_is_explained() {
     );
     let internal = refused(&[], &[("INTERNAL_PORT", "tcp://10.0.0.1:80")]);
     assert_one_line(&internal, 2, &["INTERNAL_PORT", "INTERNAL_ADDR"]);
-    // An address goes before a port, also before one that is nonsense.
+    // An address has priority over a port of the same source, even over an invalid one.
     let mut service = Service::watch(command().args(ANYWHERE).env("APP_PORT", "tcp://10.0.0.1:80"));
     assert!(service.is_running());
 }
 
 #[test]
-fn a_value_that_is_no_text_is_refused_and_not_ignored() {
-    // A variable with bytes that are no UTF-8 was taken for an unset one, and the default served in its place.
+fn a_value_that_is_not_utf8_is_refused_and_not_ignored() {
+    // A variable with bytes that are not UTF-8 was treated as unset, and the default served
+    // instead. It must be refused (P14).
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
     for name in ["APP_PORT", "APP_ADDR", "SHUTDOWN_DRAIN", "APP_VERSION", "RUST_LOG"] {
         let mut command = command();
@@ -161,7 +163,7 @@ fn a_value_that_is_no_text_is_refused_and_not_ignored() {
 }
 
 #[test]
-fn a_flag_goes_before_a_variable_and_an_empty_variable_is_an_unset_one() {
+fn a_flag_overrides_a_variable_and_an_empty_variable_is_unset() {
     let variables = [
         ("SHUTDOWN_DRAIN", "7s"),
         ("SHUTDOWN_CANCEL", ""),
@@ -187,7 +189,7 @@ fn a_flag_goes_before_a_variable_and_an_empty_variable_is_an_unset_one() {
 }
 
 #[test]
-fn an_address_goes_before_a_port_of_the_same_source_and_any_flag_before_any_variable() {
+fn an_address_overrides_a_port_of_the_same_source_and_any_flag_any_variable() {
     let text = |flags: &[&str], variables: &[(&str, &str)]| {
         let flag = |setting: &lameduck::Setting| {
             let prefix = format!("--{}=", setting.flag);
@@ -219,7 +221,7 @@ fn an_address_goes_before_a_port_of_the_same_source_and_any_flag_before_any_vari
     );
 }
 
-/// What a host that is to be refused says.
+/// Returns the error of a host that must be refused.
 #[track_caller]
 fn refusal(builder: Builder) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -229,8 +231,9 @@ fn refusal(builder: Builder) -> String {
 }
 
 #[test]
-fn what_a_variable_may_not_say_code_may_not_say() {
-    // Code went around the table: a host with no connection to give, or none to keep, started and served nobody.
+fn bounds_of_a_setting_hold_for_variables_and_code() {
+    // Code bypassed the bounds of the table. A host that could not accept or keep a connection
+    // started and served no request. The bounds must hold for code, too.
     let limits = |set: fn(&mut Limits)| {
         let mut limits = Limits::default();
         set(&mut limits);
@@ -275,7 +278,7 @@ fn what_a_variable_may_not_say_code_may_not_say() {
     }
     let said = refusal(Host::builder(Settings::default().app_version("a\nb")));
     assert!(said.starts_with("app_version=a\\nb: expected visible characters"), "{said}");
-    // What reads the environment names the variable, too.
+    // Settings that were read from the environment name the variable, too.
     let settings = Settings::default().with_env().unwrap();
     let none = Limits::default().headers_max(0);
     let said = refusal(Host::builder(settings.limits(none)));
@@ -291,7 +294,7 @@ fn what_a_variable_may_not_say_code_may_not_say() {
 }
 
 #[test]
-fn an_abstract_socket_is_refused_whoever_asks_for_it() {
+fn an_abstract_socket_is_refused_from_every_source() {
     let ended = refused(&[], &[("APP_ADDR", "127.0.0.1:0,unix:@app")]);
     assert_one_line(&ended, 2, &["APP_ADDR", "number 2 of 2", "abstract", "./@name"]);
     for name in ["@app", "\0app"] {
@@ -321,15 +324,16 @@ fn the_mode_of_a_unix_socket_is_a_setting() {
 
 #[test]
 fn an_internal_route_without_its_slash_is_refused() {
-    // It was mounted, and never found: no request has such a path.
+    // The route was mounted and never found, because no request has such a path.
     let builder = Host::builder(Settings::default())
         .internal_route("outage", |_| async { http::Response::new("") });
     assert_eq!(refusal(builder), "internal route \"outage\": a path begins with a slash");
 }
 
 #[test]
-fn a_zero_that_means_none_in_a_variable_means_none_in_code() {
-    // A deadline of zero was a deadline, and every request timed out.
+fn a_zero_that_means_none_in_a_variable_means_the_same_in_code() {
+    // A deadline of zero from code was a deadline, and every request timed out. Zero must mean
+    // none, as in a variable.
     let mut settings = Settings::default();
     settings.tcp_keepalive = Some(Duration::ZERO);
     let builder = Host::builder(crate::support::settings().request_timeout(Some(Duration::ZERO)));
@@ -347,8 +351,9 @@ fn a_zero_that_means_none_in_a_variable_means_none_in_code() {
 }
 
 #[test]
-fn an_address_that_was_chosen_stays() {
-    // The default was known by a hidden mark, which did not see an address that code had set: the next one took its place.
+fn a_chosen_address_is_kept() {
+    // A hidden mark identified the default address. It missed an address that code had set, and the
+    // next one replaced it. A chosen address must stay.
     let (first, second): (ListenAddress, ListenAddress) =
         ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
     let mut settings = Settings::default();
@@ -363,7 +368,7 @@ fn an_address_that_was_chosen_stays() {
     let mut settings = settings.resolve(|_| Vec::new(), |_| None).unwrap();
     settings.main_addresses.push(second.clone());
     assert_eq!(settings.main_addresses, [first, second.clone()]);
-    // What an operator says goes before what code has chosen.
+    // An address of the operator has priority over one of the code.
     let by_variable = |name: &str| (name == "APP_PORT").then(|| "3".to_owned());
     let mut settings = settings.resolve(|_| Vec::new(), by_variable).unwrap();
     assert_eq!(settings.main_addresses, [ListenAddress::Port(3)]);
@@ -407,7 +412,7 @@ fn help_version_and_plan_are_printed_and_an_unknown_flag_is_bad_usage() {
     assert!(unknown.stderr.contains("--nonsense"));
     assert_eq!(refused(&["--log-format=xml"], &[]).code, Some(2));
     assert_eq!(refused(&["--log-level=a=b=c"], &[]).code, Some(2));
-    // It was taken for the name of a module: no line was logged, not even the report.
+    // This was taken for the name of a module. No line was logged, not even the report.
     assert_one_line(
         &refused(&["--log-level=inof"], &[]),
         2,
@@ -417,7 +422,7 @@ fn help_version_and_plan_are_printed_and_an_unknown_flag_is_bad_usage() {
 }
 
 #[test]
-fn the_first_line_and_the_status_tell_the_addresses_and_the_worst_case() {
+fn the_first_line_and_the_status_have_the_addresses_and_the_worst_case() {
     let service = Service::start(&["--addr=127.0.0.1:0", "--lame-duck=1s"]);
     let first = service.lines().remove(0);
     assert_eq!(first["message"], "bound");
@@ -437,7 +442,7 @@ fn the_first_line_and_the_status_tell_the_addresses_and_the_worst_case() {
 }
 
 #[test]
-fn a_unix_socket_is_served_its_leftover_replaced_and_a_living_one_refused() {
+fn a_leftover_unix_socket_is_replaced_and_one_in_use_refused() {
     use std::{io::Read, io::Write, os::unix::net::UnixStream};
     let path = crate::support::scratch_path("main.sock");
     let flag = format!("--addr=unix:{}", path.display());
@@ -473,7 +478,7 @@ fn a_unix_socket_is_served_its_leftover_replaced_and_a_living_one_refused() {
 }
 
 #[test]
-fn a_limit_on_connections_beyond_the_descriptors_is_refused() {
+fn a_connection_limit_beyond_the_descriptor_limit_is_refused() {
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -n 100; exec \"$0\" --addr=127.0.0.1:0 --internal-addr=127.0.0.1:0 --connections-max=5000"]);
     shell
@@ -483,10 +488,11 @@ fn a_limit_on_connections_beyond_the_descriptors_is_refused() {
     assert_one_line(&run_to_end(&mut shell), 1, &["--connections-max", "5000", "100", "ulimit"]);
 }
 
-/// The workers of one instance share its port by `SO_REUSEPORT`, and that let in a second instance that set it too, although the
-/// first had never agreed to share: half of its connections went elsewhere, silently.
+/// The workers of one instance share its port with `SO_REUSEPORT`. A second instance that set it
+/// could therefore bind, although the first had not agreed to share. Half of the connections
+/// silently went to it. It must be refused (P14).
 #[test]
-fn a_second_instance_that_would_share_is_refused_by_one_that_would_not() {
+fn a_second_instance_cannot_share_the_port_of_an_exclusive_one() {
     let first = Service::start(&[]);
     let address = first.main.to_string();
     let second =

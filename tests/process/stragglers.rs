@@ -1,4 +1,4 @@
-//! P6: no straggler holds the exit. Each of these would keep a naive drain waiting for ever.
+//! P6: no straggler delays the exit. Each of these would make a naive drain wait for ever.
 
 use crate::support::{
     Client, End, Service,
@@ -8,7 +8,7 @@ use crate::support::{
 use rustix::process::Signal;
 use std::time::Duration;
 
-/// A drain so long that whoever is not bounded by a timer of its own is found out.
+/// A drain so long that a connection without its own timer is noticed.
 const LONG: [&str; 2] = ["--lame-duck=0s", "--drain=15s"];
 
 #[track_caller]
@@ -26,7 +26,7 @@ fn wait_for_open(service: &Service, count: u64) {
 }
 
 #[test]
-fn an_http2_connection_without_a_stream_is_told_to_go_and_let_go() {
+fn an_http2_connection_without_a_stream_gets_a_goaway_and_is_closed() {
     let service = Service::start(&LONG);
     let mut client = Http2::connect(service.main);
     let stream = client.get("/");
@@ -40,8 +40,8 @@ fn an_http2_connection_without_a_stream_is_told_to_go_and_let_go() {
 }
 
 #[test]
-fn an_http2_peer_that_neither_reads_nor_answers_pings_is_let_go() {
-    // The PONG behind a graceful GOAWAY is awaited without a timer by hyper.
+fn an_http2_peer_that_neither_reads_nor_responds_to_pings_is_closed() {
+    // After a graceful GOAWAY, hyper waits for the PONG without a timer.
     let service = Service::start(&LONG);
     let mut client = Http2::connect(service.main);
     let stream = client.get("/");
@@ -50,7 +50,7 @@ fn an_http2_peer_that_neither_reads_nor_answers_pings_is_let_go() {
 }
 
 #[test]
-fn an_unfinished_http2_handshake_is_let_go() {
+fn an_unfinished_http2_handshake_is_closed() {
     let service = Service::start(&LONG);
     let mut preface = Client::connect(service.main);
     preface.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
@@ -62,7 +62,7 @@ fn an_unfinished_http2_handshake_is_let_go() {
 }
 
 #[test]
-fn a_client_that_shut_its_side_is_still_answered() {
+fn a_client_that_shut_down_its_write_side_gets_its_response() {
     let mut service = Service::start(&["--lame-duck=0s", "--drain=5s"]);
     let mut client = Client::connect(service.main);
     client.send_get("/slow?ms=600");
@@ -74,10 +74,11 @@ fn a_client_that_shut_its_side_is_still_answered() {
 }
 
 #[test]
-fn a_client_that_left_is_counted_gone_and_not_aborted() {
+fn a_client_that_left_is_counted_as_gone_and_not_as_aborted() {
     let service = Service::start(&["--lame-duck=0s", "--drain=15s"]);
     let mut client = Client::connect(service.main);
-    // It reads nothing of a large answer, then goes: the close with unread bytes is a reset.
+    // The client reads nothing of a large response and closes. A close with unread bytes is a
+    // reset.
     client.send_get("/big?bytes=1073741824");
     service.wait_for_in_flight(1);
     crate::support::block(Duration::from_millis(50));
@@ -91,7 +92,7 @@ fn a_client_that_left_is_counted_gone_and_not_aborted() {
 fn an_http2_client_with_a_closed_window_is_bounded_by_the_cancel_wait() {
     let mut service = Service::start(&["--lame-duck=0s", "--drain=500ms", "--cancel=500ms"]);
     let mut client = Http2::connect(service.main);
-    // More than the 65,535 bytes that a stream may send before the client says that it may go on.
+    // More than the 65,535 bytes that a stream may send without a WINDOW_UPDATE.
     let stream = client.get("/big?bytes=1000000");
     service.wait_for_in_flight(1);
     let asked = now();
@@ -107,15 +108,16 @@ fn an_http2_client_with_a_closed_window_is_bounded_by_the_cancel_wait() {
     assert_eq!(service.report()["requests"]["aborted"], 1);
 }
 
-/// Far longer than the five seconds that a client may stand still.
+/// A drain far longer than the five seconds that a client may stall.
 const FAR: [&str; 3] = ["--lame-duck=0s", "--drain=20s", "--request-timeout=15s"];
 
-/// More than the 65,535 bytes that a stream may send before the client says that it may go on.
+/// More than the 65,535 bytes that a stream may send without a WINDOW_UPDATE.
 const MORE_THAN_A_WINDOW: &str = "/big?bytes=1000000";
 
 #[test]
-fn an_http2_client_that_stops_reading_is_cut_though_it_asks_whether_we_are_there() {
-    // Its connection was held until the drain was over: 20 s of it here, with nothing to be done.
+fn an_http2_client_that_stops_reading_is_cut_even_if_it_sends_pings() {
+    // Such a client held its connection until the end of the drain, here 20 s, with nothing left to
+    // do. PINGs are no progress (P6).
     let mut service = Service::start(&FAR);
     let mut client = Http2::connect(service.main);
     let stream = client.get(MORE_THAN_A_WINDOW);
@@ -139,12 +141,12 @@ fn an_http2_client_that_stops_reading_is_cut_though_it_asks_whether_we_are_there
 }
 
 #[test]
-fn an_http2_client_that_stops_reading_one_answer_gets_the_other() {
+fn an_http2_client_that_stops_reading_one_response_gets_the_other() {
     let mut service = Service::start(&FAR);
     let mut client = Http2::connect(service.main);
     let (slow, _) = (client.get("/slow?ms=8000"), client.get(MORE_THAN_A_WINDOW));
     service.wait_for_in_flight(2);
-    // The one stream stands still, not the whole connection: that has room for the other answer.
+    // Only the one stream stalls. The connection has enough window for the other response.
     client.send(WINDOW_UPDATE, 0, 0, &1_000_u32.to_be_bytes());
     service.signal(Signal::TERM);
     assert_eq!(client.body(slow), "slow done\n", "what a handler takes is not its client's fault");
@@ -162,7 +164,7 @@ fn an_http2_client_that_reads_slowly_is_not_cut() {
     service.signal(Signal::TERM);
     let mut opened = 65_535;
     while opened < 150_000 {
-        // Each time later than half of what it may take, and all in all far more.
+        // Each interval is more than half of the time that it may take, and their sum is far more.
         crate::support::block(Duration::from_secs(3));
         let more = 30_000_u32.to_be_bytes();
         client.send(WINDOW_UPDATE, 0, 0, &more);
@@ -174,7 +176,7 @@ fn an_http2_client_that_reads_slowly_is_not_cut() {
 }
 
 #[test]
-fn a_slow_reader_who_reads_on_gets_his_answer_whole() {
+fn a_slow_reader_that_reads_on_gets_its_complete_response() {
     let mut service = Service::start(&["--lame-duck=0s", "--drain=15s"]);
     let mut client = Client::connect(service.main);
     let length = 20_000_000;

@@ -1,5 +1,5 @@
-//! P15: a subscriber that panics costs lines and nothing else. It is a process's only one, and so
-//! this test runs itself again as a child process.
+//! P15: a subscriber that panics costs only log lines. A process has one subscriber, so this test
+//! runs itself again as a child process.
 
 use super::os_process::{is_child, passes};
 use crate::support::{App, Client, app::Workers, builder, pause, until_holds};
@@ -12,7 +12,8 @@ use std::{
 };
 use tracing::{Event, Metadata, Subscriber, span};
 
-/// As `tracing_subscriber::fmt` does whose reader is gone: it reports its own failure to write by `eprintln!`, which panics.
+/// Panics like `tracing_subscriber::fmt` without a reader, which reports its failed write with
+/// `eprintln!`.
 struct Broken;
 
 static SAID: AtomicU32 = AtomicU32::new(0);
@@ -42,11 +43,12 @@ async fn panics() -> &'static str {
 }
 
 #[test]
-fn a_subscriber_that_panics_costs_its_lines_alone() {
-    // The driver's first line in the stop ended the process with 101: no lame duck, no drain, no answer for who waited. A check that
-    // said it failed was never run again, and a handler that panicked took its connection along.
+fn a_subscriber_that_panics_costs_only_its_lines() {
+    // The first line of the driver after a stop request ended the process with 101: no lame duck
+    // phase, no drain, no response for a waiting client. A check whose failure was logged did not
+    // run again, and a panicking handler cost its connection. Only lines may be lost (P15).
     if !is_child() {
-        return passes("subscriber::a_subscriber_that_panics_costs_its_lines_alone");
+        return passes("subscriber::a_subscriber_that_panics_costs_only_its_lines");
     }
     tracing::subscriber::set_global_default(Broken).unwrap();
     static ASKED: AtomicU32 = AtomicU32::new(0);

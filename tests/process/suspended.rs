@@ -1,12 +1,13 @@
-//! P6, P8: a process that was suspended (SIGSTOP) and goes on with timers that have expired.
+//! P6, P8: a process that was suspended (SIGSTOP) and continues with expired timers.
 
 use crate::support::{Client, Service, block};
 use rustix::process::Signal;
 use std::time::Duration;
 
-// The rest of a head arrived while the process was stopped. As it went on its timers had expired, and it sent a 408 before it looked.
+// The rest of a head arrived while the process was suspended. When it continued its timers had
+// expired, and it sent a 408 before it read. It must read first (P6).
 #[test]
-fn what_arrived_while_the_process_was_stopped_is_read_before_a_timer_speaks() {
+fn bytes_that_arrived_while_the_process_was_suspended_are_read_before_timers_expire() {
     let mut service = Service::start(&["--header-timeout=500ms", "--lame-duck=0s"]);
     let half = || {
         let mut client = Client::connect(service.main);

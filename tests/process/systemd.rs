@@ -1,5 +1,5 @@
-//! P2, P5, P7: the service manager's side: a real datagram socket, real sockets that are handed
-//! over, and restarts that lose nothing.
+//! P2, P5, P7: the service manager: a real datagram socket, inherited sockets, and restarts that
+//! lose nothing.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -10,7 +10,7 @@ mod sockets;
 mod units;
 mod victim;
 
-/// A tool that the machine may not have. Where everything is to be tested, it must.
+/// Whether a tool is installed. In CI it must be.
 fn is_installed(tool: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|directory| directory.join(tool).is_file());

@@ -1,4 +1,4 @@
-//! Options of the sockets, as the kernel has them.
+//! Socket options, read back from the kernel.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test says what must not fail by unwrapping it")]
 
@@ -9,7 +9,8 @@ use crate::support::{
 use rustix::process::Signal;
 use std::{net::TcpStream, time::Duration};
 
-/// What the kernel's table says of the connections to this port that the service has: the timer that runs, and its rest in seconds.
+/// Returns the timers of the service's connections to this port by the kernel's table: the kind,
+/// and the seconds left.
 fn timers(port: u16) -> Vec<(u8, f64)> {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -25,7 +26,7 @@ fn timers(port: u16) -> Vec<(u8, f64)> {
 }
 
 #[test]
-fn a_silent_peer_is_asked_after_the_time_that_was_set_or_never() {
+fn a_silent_peer_is_probed_after_the_configured_time_or_never() {
     const KEEPALIVE: u8 = 2;
     for (flag, expected) in [("--tcp-keepalive=33s", Some(33.0)), ("--tcp-keepalive=0s", None)] {
         let service = Service::start(&[flag]);
@@ -45,14 +46,14 @@ fn a_silent_peer_is_asked_after_the_time_that_was_set_or_never() {
 }
 
 #[test]
-fn the_kernel_completes_no_more_connections_than_the_backlog_says() {
+fn the_kernel_completes_no_more_connections_than_the_backlog() {
     let flags = ANYWHERE.into_iter().filter(|flag| !flag.starts_with("--workers"));
     let service = Service::watch(command().args(flags).args(["--backlog=3", "--workers=1"]));
     service.wait_for_phase("serving");
     service.signal(Signal::STOP);
     let connect = || TcpStream::connect_timeout(&service.main, Duration::from_millis(100));
-    // One more than was asked for, since the kernel counts those that wait before the newcomer; and those that were accepted while
-    // the process was being stopped.
+    // One more than configured, because the kernel compares the queue before it adds a connection.
+    // In addition those that the process accepted while it was being suspended.
     let queued: Vec<_> = std::iter::from_fn(|| connect().ok()).take(40).collect();
     assert!((4..40).contains(&queued.len()), "{} connections", queued.len());
     service.signal(Signal::CONT);

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 #[test]
 fn the_log_names_what_a_drain_waits_for_and_what_it_dropped() {
-    // The log showed zeros while tracked work held a drain, and the warning that it was dropped named nothing.
+    // An operator saw zeros in the log while tracked work delayed a drain, and the warning that it
+    // was dropped named nothing. Both must name it (P13).
     let mut service = Service::start(&[
         "--lame-duck=100ms",
         "--drain=500ms",

@@ -1,4 +1,4 @@
-//! P7, P13: the bound holds, whatever hangs. The victims are this test binary, run again with a
+//! P7, P13: the bound holds, whatever hangs. The victims are this test binary, started again with a
 //! role.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
@@ -26,7 +26,7 @@ const PLAN: Plan = Plan::new()
     .cleanup(Duration::from_millis(500))
     .internal_close(Duration::from_millis(500));
 
-/// Runs the victim in a process of its own.
+/// Runs the victim in its own process.
 fn run(role: &str) -> crate::support::service::Ended {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "watchdog::victim", "--nocapture"]).env(ROLE, role);
@@ -34,12 +34,13 @@ fn run(role: &str) -> crate::support::service::Ended {
     run_to_end(&mut command)
 }
 
-/// What the bound of the plan and its watchdog are, and what a slow machine adds.
+/// Asserts the bound of the plan and its watchdog, with tolerance for a slow machine.
 fn assert_bounded(ended: &crate::support::service::Ended) {
     assert!(ended.took < PLAN.worst_case() + Duration::from_secs(5), "{:?}", ended.took);
 }
 
-/// Background tasks that block every thread of the runtime they run on, and a signal to the process a little later.
+/// Adds background tasks that block every thread of their runtime. A little later the process gets
+/// SIGTERM.
 fn block_every_thread(mut builder: lameduck::Builder) -> lameduck::Builder {
     for n in 0..8 {
         builder =
@@ -89,7 +90,7 @@ fn victim_of(role: &str) -> (Vec<Hook>, fn()) {
     }
 }
 
-/// Does nothing unless it was given a role; then it never returns.
+/// The process under test. Does nothing without a role; with one it does not return.
 #[test]
 fn victim() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -135,14 +136,14 @@ fn victim() {
 }
 
 #[test]
-fn a_process_that_owns_itself_exits_with_the_code_of_its_report() {
+fn a_process_run_by_lameduck_exits_with_the_code_of_its_report() {
     let ended = run("clean");
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_bounded(&ended);
 }
 
 #[test]
-fn one_hook_that_blocks_its_thread_is_given_up_and_costs_the_exit_code_alone() {
+fn one_hook_that_blocks_its_thread_is_given_up_and_costs_only_the_exit_code() {
     let ended = run("one_hook_blocks");
     assert_eq!(ended.code, Some(4), "{ended:?}");
     assert_bounded(&ended);
@@ -150,14 +151,15 @@ fn one_hook_that_blocks_its_thread_is_given_up_and_costs_the_exit_code_alone() {
 
 #[test]
 fn hooks_that_block_every_thread_are_given_up_like_any_other() {
-    // They held the driver's timers with their threads, and met the watchdog.
+    // Blocked hooks also blocked the driver's timers, which ran on the same threads, and the
+    // watchdog ended the process. The hooks must be given up on time (P11).
     let ended = run("hooks_block_every_thread");
     assert_eq!(ended.code, Some(4), "{ended:?}");
     assert_bounded(&ended);
 }
 
 #[test]
-fn an_end_that_never_ends_meets_the_watchdog() {
+fn the_watchdog_ends_a_finish_closure_that_hangs() {
     let begin = now();
     let ended = run("the_end_blocks");
     assert_eq!(ended.code, Some(5), "{ended:?}");
@@ -166,9 +168,9 @@ fn an_end_that_never_ends_meets_the_watchdog() {
 }
 
 #[test]
-fn an_end_that_never_ends_is_bounded_after_a_start_that_failed_too() {
-    // P14. The watchdog is armed by the stop, and a start that fails before there is anything to stop has none: with the port in
-    // use and a `finish` that hung, the process stayed for ever.
+fn the_watchdog_ends_a_finish_closure_that_hangs_after_a_failed_start() {
+    // P14: the stop arms the watchdog, and a start that fails early had none. With the port in use
+    // and a `finish` that hung, the process stayed for ever. It must be bounded, too.
     let begin = now();
     let ended = run("the_start_fails_and_the_end_blocks");
     assert_eq!(ended.code, Some(5), "{ended:?}");
@@ -177,8 +179,9 @@ fn an_end_that_never_ends_is_bounded_after_a_start_that_failed_too() {
 }
 
 #[test]
-fn an_error_of_several_lines_is_said_in_one() {
-    // P14. A start hook's error was said as it came, and what collects logs took its second line for another's.
+fn an_error_of_several_lines_is_printed_in_one() {
+    // P14: the error of a start hook was printed as it was, and log collectors took its second line
+    // for another event. It must be one line.
     let ended = run("a_hook_complains_at_length");
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let said = "error: start hook pool failed: no pool:; host unknown; is it 10.0.0.1?\n";
@@ -186,16 +189,18 @@ fn an_error_of_several_lines_is_said_in_one() {
 }
 
 #[test]
-fn a_blocking_task_that_is_stuck_does_not_hold_the_exit() {
+fn a_stuck_blocking_task_does_not_delay_the_exit() {
     let ended = run("blocking_task");
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_bounded(&ended);
 }
 
 #[test]
-fn tasks_that_block_every_thread_of_their_runtime_do_not_hold_the_shutdown() {
-    // P7, P13. Users' tasks, hooks and checks shared two threads with the driver's timers: two consumers that block theirs, as
-    // synchronous clients do, and no deadline of the shutdown came any more. Only the watchdog ended it, without a report.
+fn tasks_that_block_every_thread_of_their_runtime_do_not_delay_the_shutdown() {
+    // P7, P13: tasks, hooks and checks of users shared two threads with the driver's timers. Two
+    // consumers blocked them, as synchronous clients do, and no deadline of the shutdown expired
+    // any more. The watchdog ended the process without a report. Users' code must not delay the
+    // deadlines.
     let ended = run("tasks_block_every_thread");
     assert_eq!(
         ended.code,

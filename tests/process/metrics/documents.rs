@@ -1,4 +1,4 @@
-//! What is written about the metrics is true: the table, and the alerts.
+//! The documents of the metrics are true: the table, and the alerts.
 
 #![expect(clippy::unwrap_used, reason = "a document that cannot be read should fail the test")]
 
@@ -16,7 +16,7 @@ fn document(path: &str) -> String {
     fs::read_to_string(crate::support::repository(path)).unwrap()
 }
 
-/// The table's rows: name, type, unit.
+/// Returns the rows of the table: name, type, unit.
 fn table() -> BTreeMap<String, (String, String)> {
     let text = document("docs/metrics.md");
     let rows = text
@@ -34,7 +34,7 @@ fn table() -> BTreeMap<String, (String, String)> {
     table
 }
 
-/// What the binary has: the same.
+/// Returns the same of the metrics that the binary shows.
 fn shown() -> BTreeMap<String, (String, String)> {
     let page = Page::scrape(Service::start(&[]).internal, OPENMETRICS);
     let families = page.families().into_iter().map(|(name, family)| {
@@ -57,7 +57,7 @@ fn the_table_has_every_metric_of_the_binary_and_no_other() {
 }
 
 #[test]
-fn the_alerts_are_well_formed_and_fire_when_they_should() {
+fn the_alerts_are_well_formed_and_fire_as_expected() {
     promtool(
         &["check", "rules", "--lint=all", "--lint-fatal", "deploy/prometheus/alerts.yaml"],
         "",
@@ -66,7 +66,7 @@ fn the_alerts_are_well_formed_and_fire_when_they_should() {
 }
 
 #[test]
-fn the_alerts_name_only_metrics_that_there_are() {
+fn the_alerts_name_only_existing_metrics() {
     let table = table();
     for path in ["deploy/prometheus/alerts.yaml", "deploy/prometheus/alerts_test.yaml"] {
         let text = document(path);
@@ -80,7 +80,7 @@ fn the_alerts_name_only_metrics_that_there_are() {
 }
 
 #[test]
-fn every_alert_has_a_test_and_tells_what_to_do() {
+fn every_alert_has_a_test_a_summary_and_a_description() {
     let (alerts, tests) =
         (document("deploy/prometheus/alerts.yaml"), document("deploy/prometheus/alerts_test.yaml"));
     let named: Vec<&str> =

@@ -1,5 +1,4 @@
-//! P5, P13: as an operator sees them: after a drill the last scrape agrees with the report to the
-//! unit.
+//! P5, P13: after a drill, the last scrape of an operator agrees with the report exactly.
 
 #![expect(clippy::unwrap_used, reason = "a drill that cannot be held should fail the test")]
 
@@ -8,7 +7,8 @@ use crate::support::{Client, Service, until_holds};
 use rustix::process::Signal;
 use serde_json::Value;
 
-/// Half a head holds the internal server for a second after it was told to close: long enough to ask, at the very end.
+/// Half a head keeps the internal server open for a second after the start of its close. The rest
+/// of the head then scrapes at the very end.
 struct LastScrape(Client);
 
 impl LastScrape {
@@ -57,7 +57,7 @@ fn assert_agrees(page: &Page, report: &Value) {
             page.text
         );
     }
-    // What has ended by then lasted as long as the report says; it says whole milliseconds.
+    // The duration of each finished phase agrees with the report, which has whole milliseconds.
     for phase in report["phases"].as_array().unwrap() {
         let name = phase["phase"].as_str().unwrap();
         if ["lame_duck", "draining", "cancelling"].contains(&name) {
@@ -68,7 +68,7 @@ fn assert_agrees(page: &Page, report: &Value) {
 }
 
 #[test]
-fn the_last_scrape_agrees_with_the_report_to_the_unit() {
+fn the_last_scrape_agrees_with_the_report_exactly() {
     let mut service = Service::start(&[
         "--request-timeout=300ms",
         "--lame-duck=200ms",
@@ -80,7 +80,7 @@ fn the_last_scrape_agrees_with_the_report_to_the_unit() {
     }
     assert_eq!(service.get("/panic").status, 500);
     assert_eq!(service.get("/slow?ms=5000").status, 503, "its deadline came first");
-    // Left with most of an answer unread: the kernel says so with a reset.
+    // A client that leaves with most of a response unread, so that the kernel sends a reset.
     let mut leaver = Client::connect(service.main);
     leaver.send_get("/big?bytes=100000000");
     assert_eq!(leaver.head().unwrap().status, 200);
@@ -135,7 +135,7 @@ fn the_last_scrape_agrees_with_the_report_to_the_unit() {
 }
 
 #[test]
-fn a_clean_life_leaves_nothing_in_the_other_columns() {
+fn a_clean_run_leaves_all_other_outcomes_at_zero() {
     let mut service = Service::start(&["--lame-duck=100ms"]);
     for _ in 0..10 {
         assert_eq!(service.get("/").status, 200);

@@ -1,4 +1,4 @@
-//! Both text formats, to whom they belong.
+//! Both text formats, and which clients get which.
 
 use super::{
     page::{CLASSIC, OPENMETRICS, Page},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::support::{Client, Service, wire};
 
-/// A process that has seen a little of everything.
+/// A process with requests of every outcome.
 fn busy() -> Service {
     let service = Service::start(&["--request-timeout=50ms", "--app-version=1.2.3"]);
     for path in ["/", "/slow?ms=20", "/slow?ms=5000", "/panic", "/nowhere"] {
@@ -16,7 +16,7 @@ fn busy() -> Service {
 }
 
 #[test]
-fn promtool_finds_nothing_to_say_about_the_classic_page() {
+fn promtool_accepts_the_classic_page() {
     let page = Page::scrape(busy().internal, CLASSIC);
     assert_eq!(page.content_type, "text/plain; version=0.0.4; charset=utf-8");
     assert!(!page.text.contains("# EOF") && !page.text.contains("# UNIT"));
@@ -24,7 +24,7 @@ fn promtool_finds_nothing_to_say_about_the_classic_page() {
 }
 
 #[test]
-fn a_parser_of_openmetrics_reads_the_other() {
+fn an_openmetrics_parser_reads_the_openmetrics_page() {
     let page = Page::scrape(busy().internal, OPENMETRICS);
     assert_eq!(page.content_type, "application/openmetrics-text; version=1.0.0; charset=utf-8");
     assert!(page.text.ends_with("# EOF\n"));
@@ -32,7 +32,7 @@ fn a_parser_of_openmetrics_reads_the_other() {
 }
 
 #[test]
-fn both_pages_have_the_same_samples_and_each_family_says_what_it_is() {
+fn both_pages_have_the_same_samples_and_each_family_has_its_metadata() {
     let service = busy();
     let names =
         |page: &Page| page.like("").iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>();
@@ -48,7 +48,7 @@ fn both_pages_have_the_same_samples_and_each_family_says_what_it_is() {
 }
 
 #[test]
-fn a_person_with_curl_gets_the_classic_page_and_nobody_may_store_it() {
+fn curl_gets_the_classic_page_which_must_not_be_stored() {
     let service = Service::start(&[]);
     let answer = service.probe("/metrics");
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));

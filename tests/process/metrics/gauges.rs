@@ -1,4 +1,4 @@
-//! What goes up and down: connections by state, phases, the probes' answers, latency, the process.
+//! Gauges: connections by state, phases, results of the probes, latency, the process.
 
 use super::page::{CLASSIC, Page};
 use crate::support::{
@@ -22,7 +22,7 @@ fn states(service: &Service) -> [f64; 5] {
 }
 
 #[test]
-fn connections_are_counted_by_what_they_are_at() {
+fn connections_are_counted_by_state() {
     let service = Service::start(&[]);
     let silent = Client::connect(service.main);
     until_holds("one without a byte", || states(&service) == [1.0, 0.0, 0.0, 0.0, 0.0]);
@@ -52,7 +52,7 @@ fn an_idle_connection_is_parked_again() {
 }
 
 #[test]
-fn latency_runs_from_the_head_to_the_answer_and_of_finished_requests_alone() {
+fn latency_runs_from_the_head_to_the_response_and_counts_only_finished_requests() {
     let service = Service::start(&["--request-timeout=200ms"]);
     assert_eq!(service.get("/slow?ms=120").status, 200);
     assert_eq!(
@@ -110,7 +110,7 @@ fn a_stop_is_seen_phase_by_phase() {
 }
 
 #[test]
-fn a_check_that_fails_is_named() {
+fn a_failing_check_is_named() {
     let healthy = Arc::new(AtomicBool::new(true));
     let probe = healthy.clone();
     let check = ReadinessCheck::new("database", move || {
@@ -130,7 +130,7 @@ fn a_check_that_fails_is_named() {
 }
 
 #[test]
-fn the_process_is_measured_by_the_names_that_everybody_uses() {
+fn process_metrics_have_their_standard_names() {
     let service = Service::start(&[]);
     let page = Page::scrape(service.internal, CLASSIC);
     if !cfg!(target_os = "linux") {
@@ -159,7 +159,7 @@ fn descriptors_in_use_follow_the_connections() {
 }
 
 #[test]
-fn workers_that_are_all_blocked_do_not_silence_the_page() {
+fn the_page_responds_while_all_workers_are_blocked() {
     let held = Arc::new(AtomicBool::new(true));
     let holds = held.clone();
     let blocking = move || {

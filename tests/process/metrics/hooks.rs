@@ -1,5 +1,5 @@
-//! P11: on the page, which half of which pair ran, how it ended and how long it took; the one that
-//! runs, above all.
+//! P11: the page shows which stage of which hook ran, how it ended and how long it took, and above
+//! all the one that runs.
 
 use super::{
     page::{CLASSIC, OPENMETRICS, Page},
@@ -18,7 +18,7 @@ fn row(hook: &str, stage: &str, outcome: &str) -> String {
 }
 
 #[test]
-fn a_stop_hook_that_takes_its_time_is_seen_while_it_runs() {
+fn a_slow_stop_hook_is_visible_while_it_runs() {
     let released = Arc::new(Notify::new());
     let waits = released.clone();
     let slow = Hook::on_stop("queue", move || async move {
@@ -56,7 +56,7 @@ fn a_stop_hook_that_takes_its_time_is_seen_while_it_runs() {
 }
 
 #[test]
-fn names_may_hold_anything_and_two_may_be_the_same() {
+fn names_may_contain_anything_and_two_may_be_the_same() {
     let hook = || Hook::on_stop("data \"base\"\\\n", || async { Done::Ok(()) });
     let check = || ReadinessCheck::new("a b,c}=\"", || async { Done::Ok(()) });
     let host = builder()

@@ -1,4 +1,5 @@
-//! A page of metrics, read: by the rules of the formats, and not by the code that wrote it.
+//! A parser for a page of metrics, by the rules of the formats and independent of the code that
+//! writes it.
 
 #![expect(clippy::unwrap_used, reason = "a page that cannot be read should fail the test")]
 
@@ -8,7 +9,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0";
 pub(crate) const CLASSIC: &str = "text/plain; version=0.0.4";
 
-/// A page.
+/// A parsed page.
 #[derive(Clone, Debug)]
 pub(crate) struct Page {
     pub(crate) text: String,
@@ -16,7 +17,7 @@ pub(crate) struct Page {
     samples: BTreeMap<String, f64>,
 }
 
-/// What is said of a family of samples.
+/// The metadata of a family of samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Family {
     pub(crate) kind: String,
@@ -25,7 +26,7 @@ pub(crate) struct Family {
 }
 
 impl Page {
-    /// Asks for it, as somebody who accepts this.
+    /// Requests the page with this `accept` header.
     pub(crate) fn scrape(internal: SocketAddr, accept: &str) -> Self {
         let mut client = Client::connect(internal);
         client.send(format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\nconnection: close\r\n\r\n"));
@@ -44,7 +45,7 @@ impl Page {
         Self { text, content_type: answer.header("content-type").unwrap().to_owned(), samples }
     }
 
-    /// A sample by its name and labels as they are written; `lameduck_` goes without saying.
+    /// Returns a sample by its name and labels as written, without the prefix `lameduck_`.
     #[track_caller]
     pub(crate) fn of_host(&self, sample: &str) -> f64 {
         self.try_sample(&format!("lameduck_{sample}"))
@@ -55,13 +56,13 @@ impl Page {
         self.samples.get(sample).copied()
     }
 
-    /// The samples whose name, with labels, begins like this.
+    /// Returns the samples whose name, with labels, begins with `begin`.
     pub(crate) fn like(&self, begin: &str) -> Vec<(&str, f64)> {
         let like = self.samples.iter().filter(|(name, _)| name.starts_with(begin));
         like.map(|(name, value)| (name.as_str(), *value)).collect()
     }
 
-    /// The families, by the names the page gives them.
+    /// Returns the families by their names on the page.
     pub(crate) fn families(&self) -> BTreeMap<String, Family> {
         let mut families = BTreeMap::<String, Family>::new();
         for line in self.text.lines().filter_map(|line| line.strip_prefix("# ")) {

@@ -1,6 +1,6 @@
-//! Other people's readers: promtool and a parser of OpenMetrics.
+//! Independent parsers: promtool, and an OpenMetrics parser.
 //!
-//! In CI they must be there, and `.ci/run` installs them. Elsewhere a test without them says so,
+//! In CI they must be installed; `.ci/run` does that. Elsewhere a test without them prints that,
 //! and checks what it can.
 
 #![expect(clippy::unwrap_used, reason = "a tool that cannot be run should fail the test")]
@@ -11,13 +11,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Runs promtool on these words, with this as its input. False if it is not there.
+/// Runs promtool with these arguments and this input. Returns false if it is not installed.
 #[track_caller]
 pub(crate) fn promtool(words: &[&str], input: &str) -> bool {
     run(Command::new("promtool").args(words), input, "Debian's package prometheus")
 }
 
-/// Has an OpenMetrics page read by the parser of Prometheus's own client library. False if it is not there.
+/// Parses an OpenMetrics page with the parser of Prometheus's own client library. Returns false if
+/// it is not installed.
 #[track_caller]
 pub(crate) fn openmetrics_parser(page: &str) -> bool {
     let is_there = Command::new("python3")

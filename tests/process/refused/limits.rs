@@ -9,14 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Plus what the tests may take on a machine that is busy.
+/// The time of a prompt stop, with tolerance for a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 pub(super) fn descriptors(most: &str) {
     limit(Resource::Nofile, most);
 }
 
-/// Root has as many threads as it likes: `service` becomes a user that has no other.
+/// Root has no limit on threads, so `service` becomes a user without another process.
 pub(super) fn threads(most: &str, service: &mut Command) {
     limit(Resource::Nproc, most);
     if geteuid().is_root() {
@@ -29,16 +29,16 @@ fn limit(resource: Resource, most: &str) {
     setrlimit(resource, Rlimit { current, maximum: getrlimit(resource).maximum }).unwrap();
 }
 
-/// How a start ended.
+/// The result of a start.
 #[derive(Debug, PartialEq, Eq)]
 enum Start {
-    /// With exit code 1 and this line.
+    /// The start failed with exit code 1 and this line.
     Failed(String),
-    /// It served. Then it was asked to stop, and did, at once.
+    /// The service served, and stopped at once after the stop request.
     Served,
 }
 
-/// Starts it, and lets nothing pass but these two.
+/// Starts the service, and asserts one of these two results.
 fn start(mut service: Service, what: &str) -> Start {
     let begin = now();
     let serving = until(what, || {
@@ -73,8 +73,8 @@ fn start(mut service: Service, what: &str) -> Start {
     Start::Failed(plain.into_iter().next().unwrap())
 }
 
-/// Starts it with ever more of something, until it has served three times in a row. Returns what it
-/// said until then.
+/// Starts the service with increasing limits, until it has served three times in total. Returns the
+/// error lines of the failed starts.
 fn sweep(from: u32, mut command: impl FnMut(u32) -> Command) -> Vec<String> {
     let mut said = Vec::new();
     let mut served = 0;
@@ -92,12 +92,12 @@ fn sweep(from: u32, mut command: impl FnMut(u32) -> Command) -> Vec<String> {
 
 const FLAGS: [&str; 2] = ["--connections-max=1", "--lame-duck=0s"];
 
-/// With a limit of 6 or 7 descriptors tokio panicked over its socket pair: exit code 101 and no
-/// `error:` line. With a few more, the service started and could not stop: each accept of the drain
-/// failed for want of a descriptor, also with an empty queue.
+/// With a limit of 6 or 7 descriptors, tokio panicked because of its socket pair: exit code 101 and
+/// no `error:` line. With a few more the service started and could not stop: each accept of the
+/// drain failed without a descriptor, even with an empty queue. A start must fail in one line, or
+/// the service must serve and stop at once (P14, P8).
 #[test]
-fn whatever_descriptor_is_refused_the_start_fails_in_one_line_or_the_service_serves_and_stops_at_once()
- {
+fn with_too_few_descriptors_the_start_fails_in_one_line_or_the_service_stops_at_once() {
     let said = sweep(4, |most| service_without(&format!("descriptors={most}"), &FLAGS));
     for what in ["driver's runtime", "control runtime", "internal server", "main address", "worker"]
     {
@@ -109,12 +109,11 @@ fn whatever_descriptor_is_refused_the_start_fails_in_one_line_or_the_service_ser
     assert!(said.iter().all(|line| line.contains("ulimit -n")), "{said:#?}");
 }
 
-/// A limit that allowed three threads hung the start for ever, deaf to SIGTERM: tokio had panicked
-/// over the second thread of a runtime, whose drop waited for the first. With one or two it exited
-/// with code 101.
+/// A limit of three threads made the start hang for ever, even after SIGTERM. tokio had panicked
+/// because of the second thread of a runtime, whose drop waited for the first. With one or two
+/// threads, the exit code was 101. A start must fail in one line (P14).
 #[test]
-fn whatever_thread_is_refused_the_start_fails_in_one_line_or_the_service_serves_and_stops_at_once()
-{
+fn with_too_few_threads_the_start_fails_in_one_line_or_the_service_stops_at_once() {
     let copy = std::env::temp_dir().join(format!("lameduck-{}-threads", std::process::id()));
     std::fs::copy(env!("CARGO_BIN_EXE_lameduck"), &copy).unwrap();
     let said = if geteuid().is_root() {
@@ -124,7 +123,7 @@ fn whatever_thread_is_refused_the_start_fails_in_one_line_or_the_service_serves_
             service
         })
     } else {
-        // The tester's own threads count, too: none is left.
+        // The threads of the tester count, too, so none is left.
         vec![match start(Service::launch(&mut service_without("threads=1", &FLAGS)), "with 1") {
             Start::Failed(line) => line,
             Start::Served => panic!("a limit that does not hold"),
@@ -143,12 +142,12 @@ fn whatever_thread_is_refused_the_start_fails_in_one_line_or_the_service_serves_
     }
 }
 
-/// An idle process that had used up its descriptors took 12.8 s to stop, the whole of drain and
-/// cancel.
+/// An idle process that had used up its descriptors took 12.8 s to stop, the whole drain and cancel
+/// wait. The stop must be as prompt as any other (P8).
 #[test]
-fn a_stop_without_a_free_descriptor_takes_no_longer_than_any() {
+fn a_stop_without_a_free_descriptor_is_prompt() {
     let mut service = Service::start(&["--lame-duck=0s"]);
-    // The kernel may not have closed yet what the last scrape used.
+    // The kernel may not yet have closed the descriptor of the last scrape.
     let open = |pid: Pid| {
         std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap().count() as u64
     };

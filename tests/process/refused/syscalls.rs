@@ -1,5 +1,5 @@
-//! System calls that the service can do without. A container's profile or sandbox refuses some of
-//! them.
+//! System calls that the service can do without. The profile of a container or a sandbox refuses
+//! some of them.
 
 use super::service_without;
 use crate::support::{Client, End, Service, aside, until};
@@ -36,7 +36,7 @@ const OPTIONAL: [Optional; 12] = [
     Optional("compare", libc::SYS_kcmp, &[]),
 ];
 
-/// The calls of these names return this error from now on: `EPERM:filter,decoy`.
+/// Makes the named calls return this error from now on: `EPERM:filter,decoy`.
 pub(super) fn refuse(what: &str) {
     let (error, names) = what.split_once(':').unwrap();
     let error = if error == "EPERM" { libc::EPERM } else { libc::ENOSYS };
@@ -60,7 +60,7 @@ pub(super) fn refuse(what: &str) {
     apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
 }
 
-/// A life with requests of every kind, one of them in flight at the stop; the lines it logged.
+/// A run with requests of every kind, one of them in flight at the stop. Returns its log lines.
 fn lives(what: &str) -> Vec<Value> {
     let flags = ["--lame-duck=0s", "--connections-max=100"];
     let mut service = Service::watch(&mut service_without(&format!("calls={what}"), &flags));
@@ -97,7 +97,7 @@ const NOT_SEALED: &str =
     "cannot block new connections while the accept queue is emptied; some may be reset";
 
 #[test]
-fn no_optional_call_is_missed_whatever_error_refuses_it() {
+fn no_optional_call_is_needed_whatever_error_refuses_it() {
     for error in ["EPERM", "ENOSYS"] {
         for Optional(name, ..) in OPTIONAL {
             let said = warnings(&lives(&format!("{error}:{name}")));
@@ -106,9 +106,10 @@ fn no_optional_call_is_missed_whatever_error_refuses_it() {
     }
 }
 
-/// A listener that cannot be sealed in either way is a fact that the operator should know.
+/// A listener that cannot be sealed in either way is logged with the reason, so that the operator
+/// knows.
 #[test]
-fn a_listener_that_neither_way_can_seal_is_told_with_the_reason() {
+fn a_listener_that_cannot_be_sealed_is_logged_with_the_reason() {
     for (error, reason) in [("EPERM", "not permitted"), ("ENOSYS", "not implemented")] {
         for second in ["decoy", "ttl"] {
             let said = warnings(&lives(&format!("{error}:filter,{second}")));
@@ -126,17 +127,18 @@ fn all() -> String {
 }
 
 #[test]
-fn with_none_of_the_optional_calls_as_in_a_sandbox_nothing_is_lost() {
+fn without_any_optional_call_as_in_a_sandbox_no_request_is_lost() {
     for error in ["EPERM", "ENOSYS"] {
         let said = warnings(&lives(&format!("{error}:{}", all())));
         assert!(said.iter().all(|line| line.contains(NOT_SEALED)), "{said:?}");
     }
 }
 
-/// Docker's profile refuses the call that took copies of our sockets to reset them at the exit: of
-/// 1,000 responses that a dying process had cut, 927 ended in a FIN and looked complete.
+/// Docker's profile refuses the call that copied the sockets to reset them at the exit. Of 1,000
+/// responses that a dying process had cut, 927 ended with a FIN and looked complete. None may
+/// (P5d).
 #[test]
-fn what_a_killed_process_has_cut_does_not_look_complete_without_any_optional_call() {
+fn responses_of_a_killed_process_do_not_look_complete_without_any_optional_call() {
     for (what, signal) in
         [(format!("EPERM:{}", all()), Signal::KILL), ("ENOSYS:copies".to_owned(), Signal::ABORT)]
     {
@@ -144,7 +146,7 @@ fn what_a_killed_process_has_cut_does_not_look_complete_without_any_optional_cal
         service.wait_for_phase("serving");
         let mut streams: Vec<_> = (0..20).map(|_| Client::connect(service.main)).collect();
         for stream in &mut streams {
-            // Its end is the end of the connection.
+            // An HTTP/1.0 response ends with its connection.
             stream.send("GET /stream?ms=60000 HTTP/1.0\r\n\r\n");
             stream.head().unwrap();
         }
@@ -156,8 +158,7 @@ fn what_a_killed_process_has_cut_does_not_look_complete_without_any_optional_cal
     }
 }
 
-/// A response that is complete, and of which the client has not acknowledged a byte, is not
-/// destroyed by the exit.
+/// A complete response of which the client has not acknowledged a byte must survive the exit (P5d).
 #[test]
 fn a_complete_response_outlives_the_process() {
     let mut service = Service::start(&["--lame-duck=0s"]);

@@ -1,7 +1,7 @@
-//! P5a: from one process to the next on one host, without a balancer, under load: nothing lost,
-//! nobody refused.
+//! P5a: restarts on one host without a balancer, under load. No request may be lost, and no
+//! connection refused.
 //!
-//! `lameduck-soak --hand-over …` does the same for as long as one likes.
+//! `lameduck-soak --hand-over …` does the same for any time.
 
 use crate::support::wire;
 use lameduck_soak::{
@@ -18,7 +18,7 @@ use tokio::{runtime::Runtime, task::JoinSet};
 const CLIENTS: usize = 8;
 const ROUNDS: usize = 5;
 
-/// Passes on under the load of busy clients a few milliseconds away, several times.
+/// Restarts several times under the load of busy clients a few milliseconds away.
 fn loses_nothing(hand_over: HandOver) -> Relay {
     let flags = ["--drill", "--lame-duck", "200ms", "--workers", "2"];
     let relay = Relay::start(hand_over, env!("CARGO_BIN_EXE_lameduck").into(), &flags).unwrap();
@@ -33,7 +33,7 @@ fn loses_nothing(hand_over: HandOver) -> Relay {
         }
         let mut relay = relay;
         for round in 0..ROUNDS {
-            // Until each has been served a few times by this one.
+            // Waits until this process has served each client a few times.
             let served = load.totals.answered() + 10 * CLIENTS as u64;
             crate::support::until_holds("answers", || load.totals.answered() >= served);
             let passing = tokio::task::block_in_place(|| relay.pass_on());
@@ -51,11 +51,11 @@ fn loses_nothing(hand_over: HandOver) -> Relay {
 }
 
 #[test]
-fn a_socket_that_stays_with_its_holder_loses_nothing_and_refuses_nobody() {
+fn a_socket_that_stays_with_its_holder_loses_and_refuses_nothing() {
     let relay = loses_nothing(HandOver::Socket);
     let address = relay.address;
     assert_eq!(wire::get(address, "/").status, 200);
-    // Without anybody to serve it, it still takes connections: no filter is left on it.
+    // The socket still accepts connections without a server: no filter is left on it.
     let held = relay.held().unwrap().try_clone().unwrap();
     drop(relay);
     drop(wire::Client::try_connect(address).unwrap());
@@ -63,6 +63,6 @@ fn a_socket_that_stays_with_its_holder_loses_nothing_and_refuses_nobody() {
 }
 
 #[test]
-fn a_new_process_beside_the_old_one_loses_nothing_and_refuses_nobody() {
+fn a_new_process_that_shares_the_port_of_the_old_one_loses_and_refuses_nothing() {
     loses_nothing(HandOver::ReusePort);
 }

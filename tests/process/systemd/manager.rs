@@ -1,4 +1,4 @@
-//! A service manager's end of `NOTIFY_SOCKET`.
+//! The service manager's end of `NOTIFY_SOCKET`.
 
 use crate::support::{aside, now, scratch_path, until};
 use std::{
@@ -11,15 +11,15 @@ use std::{
     time::Instant,
 };
 
-/// Hears everything, in order.
+/// Records every notification, in order.
 pub(crate) struct Manager {
-    /// What `NOTIFY_SOCKET` says.
+    /// The value of `NOTIFY_SOCKET`.
     pub(crate) address: String,
     heard: Arc<Mutex<Vec<Notification>>>,
     path: Option<PathBuf>,
 }
 
-/// A line, and when it came.
+/// A line, and the time of its arrival.
 #[derive(Clone, Debug)]
 pub(crate) struct Notification {
     pub(crate) at: Instant,
@@ -44,7 +44,7 @@ impl Manager {
     fn hearing(socket: UnixDatagram, address: String) -> Self {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let told = heard.clone();
-        // It ends with the process of the test.
+        // This thread ends with the process of the test.
         aside(move || {
             let mut buffer = [0; 4096];
             while let Ok(length) = socket.recv(&mut buffer) {
@@ -58,7 +58,7 @@ impl Manager {
         Self { address, heard, path: None }
     }
 
-    /// All lines so far.
+    /// Returns all lines until now.
     pub(crate) fn heard(&self) -> Vec<Notification> {
         self.heard.lock().unwrap().clone()
     }
@@ -67,12 +67,12 @@ impl Manager {
         self.heard().into_iter().map(|heard| heard.line).collect()
     }
 
-    /// How many lines begin like this.
+    /// Returns the number of lines that begin with `begin`.
     pub(crate) fn count(&self, begin: &str) -> usize {
         self.lines().iter().filter(|line| line.starts_with(begin)).count()
     }
 
-    /// Waits for a line that begins like this.
+    /// Waits for a line that begins with `begin`.
     #[track_caller]
     pub(crate) fn wait_for(&self, begin: &str) {
         until(&format!("{begin} at the manager"), || (self.count(begin) > 0).then_some(()));

@@ -1,4 +1,4 @@
-//! What the manager hears, and when.
+//! Which notifications the manager receives, and when.
 
 use super::{
     manager::Manager,
@@ -21,7 +21,7 @@ fn start(variables: &[(&str, &str)]) -> Service {
     service
 }
 
-/// A whole life with a request in flight, as `manager` hears it.
+/// A whole run with a request in flight, and the notifications that `manager` receives.
 fn life_with_a_slow_request(manager: &Manager) {
     let mut service = start(&[("NOTIFY_SOCKET", &manager.address)]);
     manager.wait_for("STATUS=serving");
@@ -46,7 +46,8 @@ fn life_with_a_slow_request(manager: &Manager) {
     assert_eq!((manager.count("READY"), manager.count("STOPPING")), (1, 1), "{lines:#?}");
     assert!((2..=5).contains(&manager.count("STATUS=draining")), "about once a second: {lines:#?}");
     assert_eq!(manager.count("WATCHDOG"), 0, "nobody asked for it");
-    // The lame duck, the drain, perhaps the cancel wait, the cleaning up: each time what is left, which is ever less.
+    // In the lame duck, the drain, perhaps the cancel wait, and the clean-up: each time the
+    // remaining time, which decreases.
     let extended: Vec<u64> = lines
         .iter()
         .filter_map(|line| line.strip_prefix("EXTEND_TIMEOUT_USEC=")?.parse().ok())
@@ -58,20 +59,21 @@ fn life_with_a_slow_request(manager: &Manager) {
 }
 
 #[test]
-fn a_manager_at_a_path_hears_ready_then_the_status_then_the_stop() {
+fn a_manager_at_a_path_receives_ready_then_the_status_then_the_stop() {
     life_with_a_slow_request(&Manager::at_a_path());
 }
 
 #[test]
-fn a_manager_with_an_abstract_name_hears_the_same() {
+fn a_manager_with_an_abstract_name_receives_the_same() {
     life_with_a_slow_request(&Manager::with_an_abstract_name());
 }
 
 #[test]
-fn nothing_is_said_before_serving() {
+fn nothing_is_sent_before_serving() {
     let manager = Manager::at_a_path();
     let victim = Victim::spawn(&[("NOTIFY_SOCKET", &manager.address), ("WATCHDOG_USEC", "50000")]);
-    // Both the herald and this answer live on the internal thread; the watchdog's time comes several times.
+    // The notifier and this response use the internal thread. The interval of the watchdog expires
+    // several times.
     assert!(victim.ask("internal", "/startupz").unwrap().starts_with("HTTP/1.1 503"));
     block(Duration::from_millis(200));
     assert_eq!(manager.lines(), [""; 0]);
@@ -83,9 +85,10 @@ fn nothing_is_said_before_serving() {
     );
 }
 
-// The feature alone, which another crate may have enabled, changed what a host did.
+// The feature alone, which another crate may enable, made a host notify the manager. Only the call
+// may.
 #[test]
-fn a_host_that_does_not_call_systemd_is_silent_though_the_feature_is_on() {
+fn a_host_that_does_not_call_systemd_sends_nothing_even_with_the_feature() {
     let manager = Manager::at_a_path();
     let variables = [("NOTIFY_SOCKET", &*manager.address), (WITHOUT_SYSTEMD, "1")];
     let mut victim = Victim::spawn(&variables);
@@ -99,7 +102,7 @@ fn a_host_that_does_not_call_systemd_is_silent_though_the_feature_is_on() {
 }
 
 #[test]
-fn a_stop_during_the_start_is_told_and_was_never_ready() {
+fn a_stop_during_the_start_is_sent_and_ready_never_was() {
     let manager = Manager::at_a_path();
     let mut victim = Victim::spawn(&[("NOTIFY_SOCKET", &manager.address)]);
     kill_process(Pid::from_child(&victim.child), Signal::TERM).unwrap();
@@ -109,7 +112,7 @@ fn a_stop_during_the_start_is_told_and_was_never_ready() {
 }
 
 #[test]
-fn the_watchdog_is_fed_at_half_of_its_time_and_while_draining() {
+fn the_watchdog_is_notified_at_half_of_its_time_and_while_draining() {
     let manager = Manager::at_a_path();
     let mut service = start(&[("NOTIFY_SOCKET", &manager.address), ("WATCHDOG_USEC", "200000")]);
     until_holds("some feeding", || manager.count("WATCHDOG=1") >= 3);
@@ -123,14 +126,15 @@ fn the_watchdog_is_fed_at_half_of_its_time_and_while_draining() {
     let fed: Vec<_> =
         manager.heard().into_iter().filter(|heard| heard.line == "WATCHDOG=1").collect();
     let while_draining = fed.iter().filter(|heard| heard.at >= draining).count();
-    // About a second of it, at ten a second; a slow machine gets fewer, and never more than one in half of the time.
+    // About a second at ten per second. A slow machine sends fewer, and never more than one per
+    // half of the interval.
     assert!((4..=16).contains(&while_draining), "{while_draining}");
     let silence = fed.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap();
     assert!(silence < Duration::from_millis(1_000), "{silence:?}");
 }
 
 #[test]
-fn a_watchdog_of_another_process_is_not_fed() {
+fn a_watchdog_of_another_process_is_not_notified() {
     let manager = Manager::at_a_path();
     let variables = [
         ("NOTIFY_SOCKET", manager.address.as_str()),
@@ -144,9 +148,10 @@ fn a_watchdog_of_another_process_is_not_fed() {
     assert_eq!(manager.count("WATCHDOG"), 0);
 }
 
-/// Two silent ticks of 2.5 s make a wedge (P3): then the manager is to see it too, and to see the recovery.
+/// A worker that misses two ticks of 2.5 s is wedged (P3). The manager must notice that and the
+/// recovery.
 #[test]
-fn the_watchdog_is_not_fed_while_a_worker_is_wedged() {
+fn the_watchdog_is_not_notified_while_a_worker_is_wedged() {
     let manager = Manager::at_a_path();
     let variables = [("NOTIFY_SOCKET", manager.address.as_str()), ("WATCHDOG_USEC", "400000")];
     let victim = Victim::spawn(&variables);
@@ -166,7 +171,7 @@ fn the_watchdog_is_not_fed_while_a_worker_is_wedged() {
 }
 
 #[test]
-fn a_manager_that_cannot_be_told_costs_a_line_in_the_log() {
+fn a_manager_that_cannot_be_reached_costs_one_line_in_the_log() {
     let gone = scratch_path("nobody").display().to_string();
     for (address, line) in [
         (gone.as_str(), "cannot reach the service manager"),
@@ -187,7 +192,7 @@ fn a_manager_that_cannot_be_told_costs_a_line_in_the_log() {
 }
 
 #[test]
-fn a_manager_that_does_not_read_holds_nothing_up_and_hears_ready_once_it_does() {
+fn a_manager_that_does_not_read_delays_nothing_and_receives_ready_once_it_does() {
     let path = scratch_path("deaf");
     let manager = UnixDatagram::bind(&path).unwrap();
     let filler = UnixDatagram::unbound().unwrap();

@@ -1,4 +1,4 @@
-//! Sockets that the manager bound: taken as descriptor 3 and up, served, and left as they were.
+//! Sockets that the manager bound: inherited as descriptors from 3 on, served, and left unchanged.
 
 use super::is_installed;
 use crate::support::{
@@ -18,7 +18,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The binary, with what comes as its standard input as descriptor 3, and as its standard output as descriptor 4.
+/// Returns a command for the binary whose descriptors 3 and 4 are these.
 fn handed(variables: &str, third: OwnedFd, fourth: Option<OwnedFd>) -> Command {
     let exec_service = format!("{variables} exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null");
     let mut command = Command::new("/bin/sh");
@@ -50,10 +50,10 @@ fn listener() -> (TcpListener, SocketAddr) {
 }
 
 #[test]
-fn an_inherited_socket_takes_the_place_of_the_configured_addresses_and_is_left_as_it_was() {
+fn an_inherited_socket_replaces_the_configured_addresses_and_is_left_unchanged() {
     let (held, address) = listener();
     let mut command = handed("LISTEN_FDS=1 LISTEN_PID=$$", held.try_clone().unwrap().into(), None);
-    // One that cannot be had: it is not even tried.
+    // This address is in use, and the service does not even try it.
     let mut service = Service::watch(command.arg(format!("--addr={address}")));
     assert_eq!(service.main, address);
     let line = service.wait_for_line("sockets inherited");
@@ -64,7 +64,7 @@ fn an_inherited_socket_takes_the_place_of_the_configured_addresses_and_is_left_a
     }
     service.signal(Signal::TERM);
     assert_eq!(service.exit_code(), 0);
-    // No filter was left behind: a handshake completes, and the holder gets it.
+    // No filter is left on the socket: a handshake completes, and the holder accepts it.
     let waiting = aside(move || wire::Client::try_connect(address).map(drop));
     held.set_nonblocking(false).unwrap();
     held.accept().unwrap();
@@ -72,7 +72,7 @@ fn an_inherited_socket_takes_the_place_of_the_configured_addresses_and_is_left_a
 }
 
 #[test]
-fn one_that_is_named_internal_is_the_internal_servers() {
+fn an_inherited_socket_named_internal_belongs_to_the_internal_server() {
     let ((main, main_address), (internal, internal_address)) = (listener(), listener());
     let variables = "LISTEN_FDS=2 LISTEN_FDNAMES=internal:web LISTEN_PID=$$";
     let service = Service::watch(&mut handed(variables, internal.into(), Some(main.into())));
@@ -96,13 +96,13 @@ fn an_inherited_unix_socket_keeps_its_path_for_the_successor() {
         service.signal(Signal::TERM);
         assert_eq!(service.exit_code(), 0);
     }
-    // Between the two, and after them, connects wait in its queue.
+    // Between the two processes, and after them, connections wait in the queue.
     drop(UnixStream::connect(&path).unwrap());
     std::fs::remove_file(&path).unwrap();
 }
 
 #[test]
-fn sockets_for_another_process_are_not_ours() {
+fn sockets_for_another_process_are_not_inherited() {
     let (held, address) = listener();
     for variables in ["LISTEN_FDS=1 LISTEN_PID=1", "LISTEN_FDS=1", "LISTEN_PID=$$"] {
         let service =
@@ -112,7 +112,7 @@ fn sockets_for_another_process_are_not_ours() {
 }
 
 #[test]
-fn what_is_no_listening_socket_is_refused_in_one_line() {
+fn a_descriptor_that_is_no_listening_socket_is_refused_in_one_line() {
     let file = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
     let unconnected = || OwnedFd::from(UnixStream::pair().unwrap().0);
     let two = || Some(OwnedFd::from(listener().0));
@@ -130,7 +130,7 @@ fn what_is_no_listening_socket_is_refused_in_one_line() {
     ];
     for (variables, third, fourth, words) in cases {
         let mut command = handed(variables, third, fourth);
-        // The line comes by standard error; standard output may be a socket.
+        // The line is on standard error. Standard output may be a socket.
         let mut child = command.spawn().unwrap();
         let code = crate::support::service::wait(&mut child);
         let mut stderr = String::new();
@@ -143,9 +143,9 @@ fn what_is_no_listening_socket_is_refused_in_one_line() {
     }
 }
 
-/// It executes the program at the first connection, which is then the first of the queue.
+/// The tool executes the program at the first connection, which is then the first in the queue.
 #[test]
-fn systemd_socket_activate_hands_its_sockets_over() {
+fn systemd_socket_activate_passes_its_sockets() {
     if !is_installed("systemd-socket-activate") {
         return;
     }
@@ -173,7 +173,7 @@ fn systemd_socket_activate_hands_its_sockets_over() {
 }
 
 #[test]
-fn without_the_variables_nothing_is_taken() {
+fn without_the_variables_nothing_is_inherited() {
     let ended = run_to_end(handed("", listener().0.into(), None).arg("--print-plan"));
     assert_eq!(ended.code, Some(0));
 }

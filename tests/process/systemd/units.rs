@@ -1,4 +1,4 @@
-//! `deploy/systemd` is in step with the plan, and systemd understands it.
+//! `deploy/systemd` fits the plan, and systemd accepts it.
 
 use super::is_installed;
 use crate::support::{repository, run_to_end, scratch_path, service::command};
@@ -12,7 +12,7 @@ fn unit(name: &str) -> String {
     fs::read_to_string(repository("deploy/systemd").join(name)).unwrap()
 }
 
-/// The last value of a key.
+/// Returns the last value of a key.
 fn value<'a>(unit: &'a str, key: &str) -> &'a str {
     unit.lines().rev().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).expect(key)
 }
@@ -22,7 +22,7 @@ fn span(unit: &str, key: &str) -> Duration {
 }
 
 #[test]
-fn the_timeouts_of_the_unit_are_in_step_with_the_plan() {
+fn the_timeouts_of_the_unit_fit_the_plan() {
     let service = unit("lameduck.service");
     let words = value(&service, "ExecStart").split_whitespace();
     let (own, words): (Vec<_>, Vec<_>) = words.partition(|word| word.starts_with("--log-format"));
@@ -43,7 +43,8 @@ fn the_timeouts_of_the_unit_are_in_step_with_the_plan() {
         settings.plan.start < span(&service, "TimeoutStartSec"),
         "the one who knows more speaks first"
     );
-    // Two silent ticks of 2.5 s are a wedge; the manager's patience comes on top.
+    // A worker that misses two ticks of 2.5 s is wedged. The timeout of the manager is added to
+    // that.
     assert!(span(&service, "WatchdogSec") >= Duration::from_secs(5));
     assert_eq!(value(&service, "Type"), "notify");
     assert!(
@@ -53,13 +54,13 @@ fn the_timeouts_of_the_unit_are_in_step_with_the_plan() {
 }
 
 #[test]
-fn systemd_understands_the_units() {
+fn systemd_accepts_the_units() {
     if !is_installed("systemd-analyze") {
         return;
     }
     let directory = scratch_path("units");
     fs::create_dir_all(&directory).unwrap();
-    // It looks for the program, which is not installed here.
+    // The tool looks for the program, which is not installed here.
     let service =
         unit("lameduck.service").replace("/usr/bin/lameduck", env!("CARGO_BIN_EXE_lameduck"));
     fs::write(directory.join("lameduck.service"), service).unwrap();

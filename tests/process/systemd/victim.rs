@@ -1,5 +1,5 @@
 //! A service with a start hook that waits and a handler that blocks its worker: this test binary,
-//! run again with a role.
+//! started again with a role.
 
 use crate::support::{PATIENCE, block, pause, scratch_path, until};
 use axum::{Router, routing::get};
@@ -13,17 +13,17 @@ use std::{
 };
 
 const ROLE: &str = "LAMEDUCK_TEST_VICTIM";
-/// A variable with which the victim does not call `Builder::systemd`.
+/// With this variable the victim does not call `Builder::systemd`.
 pub(crate) const WITHOUT_SYSTEMD: &str = "LAMEDUCK_TEST_WITHOUT_SYSTEMD";
 
-/// A victim; dropped, it is killed.
+/// A victim. It is killed when it is dropped.
 pub(crate) struct Victim {
     pub(crate) child: Child,
     directory: PathBuf,
 }
 
 impl Victim {
-    /// Starts it. Its start hook waits until it is [allowed](Self::allow) to go on.
+    /// Starts the victim. Its start hook waits until it is [allowed](Self::allow) to finish.
     pub(crate) fn spawn(variables: &[(&str, &str)]) -> Self {
         let directory = scratch_path("victim");
         std::fs::create_dir_all(&directory).unwrap();
@@ -38,12 +38,12 @@ impl Victim {
         victim
     }
 
-    /// Lets the start hook end.
+    /// Lets the start hook finish.
     pub(crate) fn allow(&self) {
         std::fs::write(self.directory.join("go"), "").unwrap();
     }
 
-    /// The answer of its main or its internal server, to its end.
+    /// Returns the response of the main or internal server, up to the end of the connection.
     pub(crate) fn ask(&self, server: &str, path: &str) -> io::Result<String> {
         let mut stream = UnixStream::connect(self.directory.join(server))?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -56,7 +56,8 @@ impl Victim {
         Ok(answer)
     }
 
-    /// Asks its main server to block a worker for a while, and does not wait for the answer.
+    /// Requests that the main server blocks a worker for `span`, and does not wait for the
+    /// response.
     pub(crate) fn block_for(&self, span: Duration) -> UnixStream {
         let mut stream = UnixStream::connect(self.directory.join("main")).unwrap();
         let target = format!("/block/{}", span.as_millis());
