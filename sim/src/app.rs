@@ -326,7 +326,7 @@ impl HttpBody for ObservedBody {
         let chunk = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
         assert!(
             !self.breaks || chunk.is_none_or(|chunk| !chunk.is_empty()),
-            "asked to, by /breaks"
+            "requested by /breaks"
         );
         Poll::Ready(frame)
     }

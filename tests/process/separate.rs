@@ -627,7 +627,7 @@ fn probes_respond_whatever_other_clients_hold_on_their_port() {
         ("HTTP/2 without a request", preface.clone()),
         ("HTTP/2 with half a header block", [&preface[..], &half_block].concat()),
         ("a pipeline whose responses are not read", pages.into_bytes()),
-        ("half a head", b"GET /livez HTTP/1.1\r\nhost: localhost\r\n".to_vec()),
+        ("a partial head", b"GET /livez HTTP/1.1\r\nhost: localhost\r\n".to_vec()),
         ("a byte of a head", b"G".to_vec()),
         (
             "half a body",

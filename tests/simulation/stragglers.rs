@@ -73,7 +73,7 @@ fn a_first_byte_within_the_grace_is_answered_and_after_it_is_not() {
 #[test]
 fn half_a_head_gets_a_408_within_the_drain() {
     fn told<W: World>() {
-        let scenario = Scenario::new("half a head").client(Client::new(
+        let scenario = Scenario::new("a partial head").client(Client::new(
             1_500,
             RequestKind::Fast,
             Traffic::HalfHead,

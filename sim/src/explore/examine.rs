@@ -48,9 +48,7 @@ impl FromStr for Network {
         [Self::TurmoilNet, Self::Turmoil]
             .into_iter()
             .find(|network| network.name() == name)
-            .ok_or_else(|| {
-                format!("no network is called {name}; there are turmoil-net and turmoil")
-            })
+            .ok_or_else(|| format!("unknown network {name}; available: turmoil-net and turmoil"))
     }
 }
 
@@ -163,7 +161,7 @@ impl Examined {
         self.replayed = true;
         if hash != self.hash {
             let why = format!(
-                "played again its trace hashes to {hash:016x} instead of {:016x}",
+                "a second run has the trace hash {hash:016x} instead of {:016x}",
                 self.hash
             );
             self.broken.push(Broken { promise: "P17", words: "replayable", why });

@@ -76,7 +76,7 @@ fn stops(all: &mut Vec<Sometimes>) {
             ));
         }
     }
-    all.push(Sometimes::new("stop: four impatient ones", |coverage| {
+    all.push(Sometimes::new("stop: four further signals", |coverage| {
         coverage
             .stops
             .iter()
@@ -102,7 +102,7 @@ fn edges(all: &mut Vec<Sometimes>) {
         let report = coverage.history.outcome.report.as_ref();
         report.is_some_and(|report| report.reason == Some(StopReason::StartTimedOut))
     });
-    edge("lame duck, draining: the delay is over", |coverage| {
+    edge("lame duck, draining: the delay ended", |coverage| {
         let delay = coverage.history.scenario.plan().lame_duck;
         !delay.is_zero() && coverage.lasted(Phase::LameDuck, delay)
     });
@@ -137,7 +137,7 @@ fn edges(all: &mut Vec<Sometimes>) {
             && coverage.lasted(Phase::Cancelling, coverage.history.scenario.plan().cancel)
     });
     edge("cancelling, cleaning up: impatience", |coverage| coverage.hurried(Phase::Cancelling));
-    edge("cleaning up, stopped: the hooks' time was up", |coverage| {
+    edge("cleaning up, stopped: the hooks' limit", |coverage| {
         let plan = coverage.history.scenario.plan();
         !plan.cleanup.is_zero() && coverage.lasted(Phase::CleaningUp, plan.cleanup)
     });
@@ -154,7 +154,7 @@ type Is = fn(&Traffic) -> bool;
 fn clients(all: &mut Vec<Sometimes>) {
     let kinds: [(&str, Is); 15] = [
         ("one request", |traffic| *traffic == Traffic::Once(Pacing::Prompt)),
-        ("a head in halves", |traffic| matches!(traffic, Traffic::Once(Pacing::HeadPause(_)))),
+        ("a head in two parts", |traffic| matches!(traffic, Traffic::Once(Pacing::HeadPause(_)))),
         ("a slow upload", |traffic| matches!(traffic, Traffic::Once(Pacing::SlowUpload(..)))),
         ("a slow reader", |traffic| matches!(traffic, Traffic::Once(Pacing::SlowReader(..)))),
         ("a half-closed client", |traffic| *traffic == Traffic::Once(Pacing::HalfClosed)),
@@ -164,7 +164,7 @@ fn clients(all: &mut Vec<Sometimes>) {
         ("pipelined requests", |traffic| matches!(traffic, Traffic::Pipelined { .. })),
         ("a late first byte", |traffic| matches!(traffic, Traffic::Late { .. })),
         ("no byte at all", |traffic| *traffic == Traffic::ByteLess),
-        ("half a head", |traffic| *traffic == Traffic::HalfHead),
+        ("a partial head", |traffic| *traffic == Traffic::HalfHead),
         ("a silent HTTP/2 peer", |traffic| *traffic == Traffic::SilentHttp2),
         ("an upgraded connection", |traffic| matches!(traffic, Traffic::Upgraded { .. })),
         ("a client that leaves", |traffic| matches!(traffic, Traffic::Leaves { .. })),
@@ -190,7 +190,7 @@ fn requests(all: &mut Vec<Sometimes>) {
     fate("aborted after its head", |coverage| coverage.aborted("yes"));
     fate("gone", |coverage| coverage.tally().is_some_and(|tally| tally.gone > 0));
     fate("panicked", |coverage| coverage.tally().is_some_and(|tally| tally.panicked > 0));
-    fate("cancelled, and answered", |coverage| {
+    fate("cancelled, with a response", |coverage| {
         coverage.history.server("handler cancelled").next().is_some()
     });
     fate("a 408", |coverage| {
@@ -199,10 +199,10 @@ fn requests(all: &mut Vec<Sometimes>) {
     });
     fate("a 500", |coverage| coverage.completed(500));
     fate("a 503", |coverage| coverage.completed(503));
-    fate("tried again", |coverage| coverage.clients_did("retries"));
-    fate("refused, for nobody listens", |coverage| coverage.clients_did("connect failed"));
+    fate("retried", |coverage| coverage.clients_did("retries"));
+    fate("refused connect", |coverage| coverage.clients_did("connect failed"));
     fate("an idle connection closed", |coverage| coverage.clients_did("closed idle"));
-    fate("an upload given up in the drain", |coverage| {
+    fate("an upload aborted in the drain", |coverage| {
         coverage.history.server("abort").any(|abort| abort.text("phase") == Some("draining"))
     });
     let mut link = |what: &str, test: fn(&Coverage<'_>) -> bool| {
@@ -244,7 +244,7 @@ fn hooks(all: &mut Vec<Sometimes>) {
         }));
     }
     for why in [GiveUp::Overran, GiveUp::Impatience] {
-        all.push(Sometimes::new(format!("hook: a stop given up for {why:?}"), move |coverage| {
+        all.push(Sometimes::new(format!("hook: a stop given up: {why:?}"), move |coverage| {
             coverage.hook(|verdict| verdict == HookVerdict::GivenUp(why))
         }));
     }
@@ -258,23 +258,23 @@ fn company(all: &mut Vec<Sometimes>) {
         all.push(Sometimes::new(format!("task: {how}"), move |coverage| coverage.task(how)));
     }
     for until in [Until::Stopping, Until::Draining, Until::Cancelled] {
-        all.push(Sometimes::new(format!("task: told of {}", until.name()), move |coverage| {
+        all.push(Sometimes::new(format!("task: notified of {}", until.name()), move |coverage| {
             coverage.task_notified(until)
         }));
     }
     let mut state =
         |what: &str, test: fn(&Coverage<'_>) -> bool| all.push(Sometimes::new(what, test));
-    state("task: one that failed was the reason of the stop", |coverage| {
+    state("task: a failure stopped the host", |coverage| {
         coverage.report().is_some_and(|report| report.reason == Some(StopReason::TaskFailed))
     });
-    state("task: one failed after the stop request", |coverage| {
+    state("task: a failure after the stop request", |coverage| {
         coverage.history.a_task_failed() == Some(true)
             && coverage.report().is_some_and(|report| report.reason != Some(StopReason::TaskFailed))
     });
-    state("task: left behind by a handler, in the drain", |coverage| {
+    state("task: spawned by a handler, running in the drain", |coverage| {
         coverage.leftover_in_the_drain()
     });
-    state("upgraded: said farewell", |coverage| coverage.clients_did("farewell"));
+    state("upgraded: closed by the app", |coverage| coverage.clients_did("farewell"));
     state("upgraded: cut", |coverage| {
         coverage.clients_did("upgraded")
             && !coverage.clients_did("farewell")
@@ -283,8 +283,10 @@ fn company(all: &mut Vec<Sometimes>) {
     state("check: failed while serving", |coverage| {
         coverage.probed("/readiness", 503, Phase::Serving)
     });
-    state("request: events that the drain ended", |coverage| coverage.completed_target("/events"));
-    state("request: a deadline of its own", |coverage| {
+    state("request: an event stream that ended with the drain", |coverage| {
+        coverage.completed_target("/events")
+    });
+    state("request: its own deadline", |coverage| {
         coverage.history.requests.iter().any(|observed| {
             observed.target.contains("within=")
                 && observed.head.is_some_and(|(_, status, _)| status == 503)
@@ -297,16 +299,16 @@ fn coincidences(all: &mut Vec<Sometimes>) {
     let mut meets = |what: &str, test: fn(&Coverage<'_>) -> bool| {
         all.push(Sometimes::new(format!("meets: {what}"), test));
     };
-    meets("a request within 2 ms of the drain's beginning", |coverage| {
+    meets("a request within 2 ms of the begin of the drain", |coverage| {
         coverage.handler_near("handler begins", Phase::Draining)
     });
-    meets("an end within 2 ms of the drain's", |coverage| {
+    meets("a request that ends within 2 ms of the end of the drain", |coverage| {
         coverage.handler_near("handler ends", Phase::Cancelling)
     });
-    meets("an end within 2 ms of the cancel wait's", |coverage| {
+    meets("a request that ends within 2 ms of the end of the cancel wait", |coverage| {
         coverage.handler_near("handler ends", Phase::CleaningUp)
     });
-    meets("a connection while the listeners settle", |coverage| {
+    meets("a connection while the listeners are sealed", |coverage| {
         coverage.connected_while_settling()
     });
     meets("a signal in the instant the drain begins", |coverage| {
@@ -318,15 +320,15 @@ fn coincidences(all: &mut Vec<Sometimes>) {
     meets("a signal in the instant cleaning up begins", |coverage| {
         coverage.signal_at(Phase::CleaningUp)
     });
-    meets("nobody connected as the drain begins", |coverage| {
+    meets("no connection when the drain begins", |coverage| {
         coverage.history.phases.iter().any(|(phase, place, _)| {
             *phase == Phase::Draining
                 && coverage.history.records[*place].number("connections") == Some(0)
         })
     });
-    meets("a link held as the drain begins", |coverage| coverage.held_at(Phase::Draining));
-    meets("a link held as the drain ends", |coverage| coverage.held_at(Phase::Cancelling));
-    meets("no filter for newcomers, and some come", |coverage| {
+    meets("a held link when the drain begins", |coverage| coverage.held_at(Phase::Draining));
+    meets("a held link when the drain ends", |coverage| coverage.held_at(Phase::Cancelling));
+    meets("new connections without a filter", |coverage| {
         coverage.history.scenario.syn_filter == crate::scenario::Filter::Missing
             && coverage.connected_while_settling()
     });
@@ -371,7 +373,7 @@ fn faults(all: &mut Vec<Sometimes>) {
     let mut fault = |what: &str, test: fn(&Coverage<'_>) -> bool| {
         all.push(Sometimes::new(format!("fault: {what}"), test));
     };
-    fault("reads and writes torn, and answers whole", |coverage| {
+    fault("partial reads and writes, complete responses", |coverage| {
         coverage.has_fault(|fault| matches!(fault, Fault::PartialIo { .. }))
             && coverage.tally().is_some_and(|tally| tally.finished > 0)
     });
@@ -384,19 +386,19 @@ fn faults(all: &mut Vec<Sometimes>) {
     fault("an accept fails in the drain", |coverage| {
         coverage.accept_failed_in("descriptors", Phase::Draining)
     });
-    fault("somebody else's connection is gone before its accept", |coverage| {
+    fault("another connection is aborted before its accept", |coverage| {
         coverage.accept_failed_in("aborted", Phase::Serving)
     });
     fault("all connections reset, with requests in flight", |coverage| {
         coverage.has_fault(|fault| matches!(fault, Fault::ResetAll { .. }))
             && coverage.tally().is_some_and(|tally| tally.gone > 0)
     });
-    fault("a reset by a client whose handler is at work", |coverage| {
+    fault("a reset by a client whose handler is running", |coverage| {
         let resets = |traffic: &Traffic| matches!(traffic, Traffic::Leaves { resets: true, .. });
         coverage.history.scenario.clients.iter().any(|client| resets(&client.traffic))
             && coverage.clients_did("leaves")
     });
-    fault("HTTP/2 answers thrown away", |coverage| {
+    fault("discarded HTTP/2 responses", |coverage| {
         let leaves = |traffic: &Traffic| matches!(traffic, Traffic::Http2Leaves { .. });
         coverage.history.scenario.clients.iter().any(|client| leaves(&client.traffic))
             && coverage.clients_did("leaves")
@@ -415,15 +417,15 @@ fn faults(all: &mut Vec<Sometimes>) {
     fault("a body that panics", |coverage| {
         coverage.history.server("abort").any(|abort| abort.text("path") == Some("/breaks"))
     });
-    fault("a reader given up in the drain", |coverage| {
+    fault("a reader cut in the drain", |coverage| {
         coverage.history.server("abort").any(|abort| {
             abort.text("phase") == Some("draining") && abort.text("path") == Some("/bytes")
         })
     });
-    fault("half a head in the internal server's close", |coverage| {
+    fault("a partial head in the internal server's close", |coverage| {
         coverage.internal_close_waited()
     });
-    fault("a request cut in the instant of its deadline", |coverage| {
+    fault("a request aborted in the instant of its deadline", |coverage| {
         coverage.history.scenario.request_timeout_ms.is_some_and(|ms| {
             coverage.history.server("handler begins").any(|record| {
                 let due = record.at + coverage.history.world(Duration::from_millis(ms));

@@ -151,7 +151,7 @@ impl fmt::Display for Summary {
         let ratio = per_second(1, self.real) * self.simulated.as_secs_f64();
         write!(
             f,
-            "\n{:.0} scenarios a second; {:.1} simulated seconds each, {ratio:.0} times as fast as real time",
+            "\n{:.0} scenarios per second; {:.1} simulated seconds each, {ratio:.0} times real time",
             per_second(self.scenarios, self.real),
             self.simulated.as_secs_f64() / self.scenarios.max(1) as f64,
         )?;

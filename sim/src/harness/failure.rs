@@ -18,16 +18,16 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stop = self.scenario.first_stop_ms().unwrap_or(0);
         writeln!(f, "{}", self.broken)?;
-        writeln!(f, "seed {}, shrunk: a stop is asked for at {stop} ms", self.seed)?;
+        writeln!(f, "seed {}, shrunk: stop requested at {stop} ms", self.seed)?;
         for client in &self.scenario.clients {
             writeln!(
                 f,
-                "  at {:>6} ms {:?} asks {:?}",
+                "  at {:>6} ms {:?} requests {:?}",
                 client.at_ms, client.traffic, client.request_kind
             )?;
         }
         let text = serde_json::to_string(&self.scenario).map_err(|_| fmt::Error)?;
-        write!(f, "to see it again, in place of the seeds: .replay(r#\"{text}\"#)")
+        write!(f, "to reproduce it, replace the seeds by: .replay(r#\"{text}\"#)")
     }
 }
 

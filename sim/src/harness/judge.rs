@@ -15,29 +15,29 @@ pub(super) const JUDGES: &[Oracle] = &[
     HOST_ORACLES[2],
     HOST_ORACLES[3],
     HOST_ORACLES[4],
-    Oracle::new("S1", "its work is finished", its_work_is_finished),
-    Oracle::new("S2", "nothing is left behind", nothing_is_left_behind),
-    Oracle::new("S3", "it ends well", it_ends_well),
-    Oracle::new("S4", "what it said is so", what_it_said_is_so),
+    Oracle::new("S1", "all requests and work finish", all_work_finishes),
+    Oracle::new("S2", "no task is left", no_task_is_left),
+    Oracle::new("S3", "the exit is clean", exit_is_clean),
+    Oracle::new("S4", "the exit condition holds", exit_condition_holds),
 ];
 
-fn its_work_is_finished(history: &RunHistory<'_>) -> Judgement {
+fn all_work_finishes(history: &RunHistory<'_>) -> Judgement {
     let Some(report) = &history.outcome.report else { return Ok(Exercise::No) };
     let aborted: Vec<String> = report
         .aborts
         .iter()
         .map(|abort| {
             format!(
-                "{} {}, {:?} after it came, in {}",
+                "{} {}, {:?} after it arrived, in {}",
                 abort.method, abort.path, abort.age, abort.phase
             )
         })
         .collect();
     if !aborted.is_empty() {
-        return Err(format!("the shutdown cut {}", aborted.join("; ")));
+        return Err(format!("the shutdown aborted {}", aborted.join("; ")));
     }
     if report.requests.aborted > 0 {
-        return Err(format!("the shutdown cut {} requests", report.requests.aborted));
+        return Err(format!("the shutdown aborted {} requests", report.requests.aborted));
     }
     if report.work_panicked > 0 {
         return Err(format!(
@@ -48,25 +48,25 @@ fn its_work_is_finished(history: &RunHistory<'_>) -> Judgement {
     if report.work_dropped > 0 {
         let work = report.work_dropped;
         return Err(format!(
-            "tracked work that did not end when its context was cancelled was dropped: {work}"
+            "tracked work was dropped because it did not end when its context was cancelled: {work}"
         ));
     }
     Ok(Exercise::Yes)
 }
 
-fn nothing_is_left_behind(history: &RunHistory<'_>) -> Judgement {
+fn no_task_is_left(history: &RunHistory<'_>) -> Judgement {
     let Some(left) = history.server(TASKS_LEFT).next() else { return Ok(Exercise::No) };
     match left.number("count") {
         Some(0) => Ok(Exercise::Yes),
         count => Err(format!(
-            "tasks that nobody waits for were alive at the exit, and died with the process: {}; \
+            "untracked tasks were still running at the exit and ended with the process: {}; \
              spawn them with RequestContext::spawn or TaskContext::spawn",
             count.unwrap_or(0)
         )),
     }
 }
 
-fn it_ends_well(history: &RunHistory<'_>) -> Judgement {
+fn exit_is_clean(history: &RunHistory<'_>) -> Judgement {
     let Some(report) = &history.outcome.report else { return Ok(Exercise::No) };
     let fails = |verdict| match verdict {
         HookVerdict::Started(result) | HookVerdict::Stopped(result) => result != HookResult::Done,
@@ -86,7 +86,7 @@ fn it_ends_well(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::Yes)
 }
 
-fn what_it_said_is_so(history: &RunHistory<'_>) -> Judgement {
+fn exit_condition_holds(history: &RunHistory<'_>) -> Judgement {
     match history.server(FLAW).next() {
         Some(flaw) => Err(flaw.text("why").unwrap_or_default().to_owned()),
         None => Ok(Exercise::Yes),

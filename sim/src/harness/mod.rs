@@ -19,12 +19,12 @@
 //! one outcome per request and the bound of the shutdown. In addition it checks these promises of
 //! the service:
 //!
-//! - S1, **its work is finished.** The shutdown cuts no request and no tracked work: they end
+//! - S1, **all requests and work finish.** The shutdown aborts no request or tracked work: they end
 //!   within the drain, or react to the cancellation.
-//! - S2, **nothing is left behind.** No task of the service is alive at the exit. An untracked task
+//! - S2, **no task is left.** No task of the service is running at the exit. An untracked task
 //!   would be lost with the process.
-//! - S3, **it ends well.** No handler and no hook fails or panics.
-//! - S4, **what it said is so.** The condition of [`Trial::at_exit`] holds when the process exits.
+//! - S3, **the exit is clean.** No handler and no hook fails or panics.
+//! - S4, **the exit condition holds.** The condition of [`Trial::at_exit`] holds when the process exits.
 //!
 //! Time is simulated: whatever sleeps by tokio's clock takes no real time. Threads, real sockets
 //! and `spawn_blocking` are not simulated.
@@ -75,7 +75,7 @@ where
 type Setup<S> = Arc<dyn Fn(Builder) -> Trial<S> + Send + Sync>;
 
 /// Settings of the shutdowns for a service. [`run`](Self::run) performs them.
-#[must_use = "nothing is tried until it is run"]
+#[must_use = "nothing is explored until it is run"]
 pub struct Trials<S> {
     setup: Setup<S>,
     request_kinds: Vec<RequestKind>,
@@ -160,15 +160,19 @@ impl<S: HttpService> Trials<S> {
         let setup = Arc::clone(&self.setup);
         let play = move |scenario: &Scenario| runner::play(scenario, Arc::clone(&setup));
         if let Some(text) = &self.replay {
-            let scenario =
-                serde_json::from_str(text).expect("a scenario to replay is what a flaw printed");
+            let scenario = serde_json::from_str(text)
+                .expect("the scenario to replay must be one that a failure printed");
             return self.judge_one(&play, &scenario);
         }
         assert!(
             !self.request_kinds.is_empty(),
-            "nothing is asked of the service: name requests with .get(\"/path\") or .post(…)"
+            "the service gets no requests: add them with .get(\"/path\") or .post(…)"
         );
-        assert!(!self.seeds.is_empty(), "no seed in {:?}: nothing would be tried", self.seeds);
+        assert!(
+            !self.seeds.is_empty(),
+            "the range {:?} is empty: there is nothing to run",
+            self.seeds
+        );
         let draw =
             |seed| draw::draw(seed, self.plan_ms(), self.request_timeout_ms(), &self.request_kinds);
         let never = AtomicBool::new(false);
@@ -229,10 +233,13 @@ impl<S: HttpService> Trials<S> {
 /// survives that.
 #[track_caller]
 fn checked(target: String) -> String {
-    assert!(target.starts_with('/'), "nobody can ask for {target:?}: a target begins with a slash");
+    assert!(
+        target.starts_with('/'),
+        "invalid request target {target:?}: it must begin with a slash"
+    );
     let whole =
         target.parse::<http::uri::PathAndQuery>().is_ok_and(|parsed| parsed.as_str() == target);
-    assert!(whole, "nobody can ask for {target:?}: it is no path with a query");
+    assert!(whole, "invalid request target {target:?}: it must be a path with an optional query");
     target
 }
 
@@ -260,19 +267,22 @@ mod tests {
         // A target without its slash, no request and no seed: each of these tests passed, although
         // it tested nothing. Such a mistake must fail, with its cause.
         let said = panic_message(|trials| trials.get("no slash here").seeds(0..1));
-        assert_eq!(said, "nobody can ask for \"no slash here\": a target begins with a slash");
+        assert_eq!(said, "invalid request target \"no slash here\": it must begin with a slash");
         assert!(panic_message(|trials| trials.post("orders", "tea")).contains("\"orders\""));
-        assert!(panic_message(|trials| trials.get("/two words")).contains("no path with a query"));
         assert!(
-            panic_message(|trials| trials.get("/orders#first")).contains("no path with a query")
+            panic_message(|trials| trials.get("/two words"))
+                .contains("it must be a path with an optional query")
         );
         assert!(
-            panic_message(|trials| trials.seeds(0..1))
-                .starts_with("nothing is asked of the service")
+            panic_message(|trials| trials.get("/orders#first"))
+                .contains("it must be a path with an optional query")
+        );
+        assert!(
+            panic_message(|trials| trials.seeds(0..1)).starts_with("the service gets no requests")
         );
         assert_eq!(
             panic_message(|trials| trials.get("/").seeds(0..0)),
-            "no seed in 0..0: nothing would be tried"
+            "the range 0..0 is empty: there is nothing to run"
         );
     }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 pub(super) type AtExit = Box<dyn FnOnce(&Received) -> Result<(), String> + Send>;
 
 /// A service under test.
-#[must_use = "it is what the setup returns"]
+#[must_use = "returned by the setup"]
 pub struct Trial<S> {
     pub(super) host: Host<S>,
     pub(super) at_exit: Option<AtExit>,

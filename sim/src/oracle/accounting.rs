@@ -54,9 +54,7 @@ fn spans_are_the_phases(history: &RunHistory<'_>, report: &Report) -> Result<(),
         history.phases.iter().map(|(phase, _, at)| (*phase, *at)).collect();
     let said: Vec<Phase> = report.phases.iter().map(|(phase, _)| *phase).collect();
     if said != seen.iter().map(|(phase, _)| *phase).collect::<Vec<_>>() {
-        return Err(format!(
-            "the report's phases are {said:?}, and those that were entered {seen:?}"
-        ));
+        return Err(format!("the report lists the phases {said:?}, but the trace has {seen:?}"));
     }
     for (n, (phase, span)) in report.phases.iter().enumerate() {
         let (_, from) = seen[n];
@@ -64,7 +62,7 @@ fn spans_are_the_phases(history: &RunHistory<'_>, report: &Report) -> Result<(),
         let lasted = history.host(to) - history.host(from);
         if span.abs_diff(lasted) > history.rounding() {
             return Err(format!(
-                "the report says that {phase} lasted {span:?}, and it lasted {lasted:?}"
+                "the report says that {phase} lasted {span:?}, but it lasted {lasted:?}"
             ));
         }
     }
@@ -72,7 +70,7 @@ fn spans_are_the_phases(history: &RunHistory<'_>, report: &Report) -> Result<(),
     let lasted = history.host(exit) - history.host(stop);
     if report.shutdown.abs_diff(lasted) > history.rounding() {
         return Err(format!(
-            "the report says that the shutdown took {:?}, and it took {lasted:?}",
+            "the report says that the shutdown took {:?}, but it took {lasted:?}",
             report.shutdown
         ));
     }
@@ -83,7 +81,7 @@ fn the_bound_is_the_plans(history: &RunHistory<'_>, report: &Report) -> Result<(
     let worst = worst_case(history);
     if report.worst_case != worst {
         return Err(format!(
-            "the report's worst case is {:?}, and the plan's {worst:?}",
+            "the worst case is {:?} in the report, but {worst:?} in the plan",
             report.worst_case
         ));
     }
@@ -119,7 +117,7 @@ fn failures_are_reported(history: &RunHistory<'_>, report: &Report) -> Result<()
     };
     if !reason_holds {
         return Err(format!(
-            "the report's reason is {:?}, and nothing of that kind happened",
+            "the report's reason is {:?}, but no such event happened",
             report.reason
         ));
     }
@@ -130,7 +128,7 @@ fn failures_are_reported(history: &RunHistory<'_>, report: &Report) -> Result<()
         || report.reason.is_none_or(is_failure);
     if failed != report.error.is_some() {
         return Err(format!(
-            "the service {}failed, and the error is {:?}",
+            "the service {}failed, but the error is {:?}",
             if failed { "" } else { "never " },
             report.error
         ));
@@ -157,7 +155,7 @@ fn connections_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<
     let is_conversation = history.server("conversation begins").count() as u64;
     if is_conversation > connections.upgraded {
         return Err(format!(
-            "{is_conversation} connections were upgraded, and the host counts {}",
+            "{is_conversation} connections were upgraded, but the host counts {}",
             connections.upgraded
         ));
     }
@@ -167,7 +165,7 @@ fn connections_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<
         .count() as u64;
     if connections.accept_errors != failed {
         return Err(format!(
-            "{failed} accepts failed, and the host counts {}",
+            "{failed} accepts failed, but the host counts {}",
             connections.accept_errors
         ));
     }
@@ -179,7 +177,7 @@ fn connections_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<
         .collect();
     if connections.accepted < answered.len() as u64 {
         return Err(format!(
-            "{} connections were served, and the host accepted {}",
+            "{} connections were served, but the host accepted {}",
             answered.len(),
             connections.accepted
         ));
@@ -195,7 +193,7 @@ fn connections_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<
         .collect();
     if history.delivers() && connections.reset < torn.len() as u64 {
         return Err(format!(
-            "{} clients saw a reset, and the host counts {}",
+            "{} clients received a reset, but the host counts {}",
             torn.len(),
             connections.reset
         ));
@@ -227,7 +225,7 @@ pub(super) fn races_are_counted(history: &RunHistory<'_>, report: &Report) -> Re
         && crossed > report.connections.close_races
     {
         return Err(format!(
-            "{crossed} requests crossed a close, and the host counts {}",
+            "{crossed} requests raced with a close, but the host counts {}",
             report.connections.close_races
         ));
     }
@@ -254,7 +252,7 @@ pub(super) fn unannounced_closes_are_counted(
     );
     if connections.unannounced + told.len() as u64 > connections.accepted {
         return Err(format!(
-            "{} of {} connections saw an announcement, and the host counts {} unannounced",
+            "{} of {} connections received an announcement, but the host counts {} unannounced",
             told.len(),
             connections.accepted,
             connections.unannounced
@@ -293,7 +291,7 @@ pub(super) fn unannounced_closes_are_counted(
     let closed = closed.filter_map(number).filter(|key| !told.contains(key)).count() as u64;
     if history.delivers() && closed > connections.unannounced {
         return Err(format!(
-            "{closed} idle connections were closed without an announcement, and the host counts {}",
+            "{closed} idle connections were closed without an announcement, but the host counts {}",
             connections.unannounced
         ));
     }
@@ -301,9 +299,7 @@ pub(super) fn unannounced_closes_are_counted(
 }
 
 fn unannounced_without_drain(unannounced: u64) -> String {
-    format!(
-        "nothing was drained, and the host counts {unannounced} connections that it closed unannounced"
-    )
+    format!("there was no drain, but the host counts {unannounced} unannounced closes")
 }
 
 pub(super) fn is_http2(client: Option<&Client>) -> bool {
@@ -320,7 +316,7 @@ pub(super) fn outcomes_are_counted(
     let tally = &report.requests;
     if tally.aborted != report.aborts.len() as u64 {
         return Err(format!(
-            "{} requests were aborted, and {} have particulars",
+            "{} requests were aborted, but the report lists {}",
             tally.aborted,
             report.aborts.len()
         ));
@@ -330,7 +326,7 @@ pub(super) fn outcomes_are_counted(
     };
     if said(ErrorKind::TimedOut) > tally.timed_out {
         return Err(format!(
-            "{} clients were told of a deadline, and the host counts {}",
+            "{} clients got a timeout response, but the host counts {}",
             said(ErrorKind::TimedOut),
             tally.timed_out
         ));
@@ -341,7 +337,7 @@ pub(super) fn outcomes_are_counted(
     let cut = said(ErrorKind::Aborted) + said(ErrorKind::Stalled);
     if cut > aborts(false) {
         return Err(format!(
-            "{cut} requests were cut before their head, and the report has {}",
+            "{cut} requests were aborted before their response head, but the report has {}",
             aborts(false)
         ));
     }
@@ -360,7 +356,7 @@ pub(super) fn outcomes_are_counted(
     let torn = history.requests.iter().filter(torn).count() as u64;
     if torn > aborts(true) {
         return Err(format!(
-            "{torn} answers broke off after their head, and the report has {} of those",
+            "{torn} responses were reset after their head, but the report has {}",
             aborts(true)
         ));
     }
@@ -384,7 +380,7 @@ pub(super) fn outcomes_are_counted(
             (said(ErrorKind::TimedOut), answered - said(ErrorKind::TimedOut) - cut);
         if (tally.timed_out, tally.aborted, tally.finished) != (timed_out, cut, others) {
             return Err(format!(
-                "clients were told of {timed_out} deadlines, {cut} cuts and {others} answers: {tally:?}"
+                "clients got {timed_out} timeouts, {cut} aborts and {others} other responses: {tally:?}"
             ));
         }
     }
@@ -416,7 +412,7 @@ fn abort_ages_match_the_handlers(history: &RunHistory<'_>) -> Result<(), String>
         };
         if !history.server("handler begins").any(is_it) {
             return Err(format!(
-                "{path} is said to be cut at {:?} after {age:?}, and no handler of it was that old",
+                "{path} was logged as aborted at {:?} after {age:?}, but no handler of it was that old",
                 record.at
             ));
         }
@@ -440,7 +436,7 @@ fn cut_short_is_reset(history: &RunHistory<'_>) -> Result<(), String> {
     });
     match ended {
         Some(observed) => Err(format!(
-            "an answer to {} was cut in its body, and ended as if it were whole",
+            "a response to {} was cut in its body, but ended like a complete one",
             observed.target
         )),
         None => Ok(()),
@@ -459,7 +455,7 @@ fn unread_is_not_finished(history: &RunHistory<'_>, report: &Report) -> Result<(
     let unread = unread.count() as u64;
     if report.requests.finished + unread > report.requests.started {
         return Err(format!(
-            "{unread} answers were never read, and {} of {} are said to be finished",
+            "{unread} responses were never read, but {} of {} are counted as finished",
             report.requests.finished, report.requests.started
         ));
     }
@@ -503,7 +499,7 @@ fn hook_verdicts_match_the_trace(history: &RunHistory<'_>, report: &Report) -> R
             HookVerdict::Started(said) | HookVerdict::Stopped(said) => {
                 if Some(said) != result {
                     return Err(format!(
-                        "the {half} of {} is said to be {said:?}, and it was {result:?}",
+                        "the {half} of {} is reported as {said:?}, but it was {result:?}",
                         hook.name
                     ));
                 }
@@ -514,7 +510,7 @@ fn hook_verdicts_match_the_trace(history: &RunHistory<'_>, report: &Report) -> R
                     && history.host(ends) + history.rounding() < history.host(begins) + hook.took
                 {
                     return Err(format!(
-                        "the {half} of {} ended at {ends:?}, and is said to be given up",
+                        "the {half} of {} ended at {ends:?}, but is reported as given up",
                         hook.name
                     ));
                 }
@@ -537,7 +533,7 @@ fn hook_verdicts_match_the_trace(history: &RunHistory<'_>, report: &Report) -> R
         let late = until + Duration::from_millis(1) + history.rounding();
         if over > late {
             return Err(format!(
-                "{} had until {until:?} by the host's clock, and its stop was over at {over:?}",
+                "{} had time until {until:?} by the host's clock, but its stop ended at {over:?}",
                 hook.name
             ));
         }
@@ -545,7 +541,7 @@ fn hook_verdicts_match_the_trace(history: &RunHistory<'_>, report: &Report) -> R
             && over + Duration::from_micros(1) + history.rounding() < until
         {
             return Err(format!(
-                "{} had until {until:?} by the host's clock, and was given up at {over:?}",
+                "{} had time until {until:?} by the host's clock, but was given up at {over:?}",
                 hook.name
             ));
         }
@@ -555,7 +551,7 @@ fn hook_verdicts_match_the_trace(history: &RunHistory<'_>, report: &Report) -> R
                 .any(|(_, signal)| history.host(signal.at).abs_diff(over) <= history.rounding());
             if !heard {
                 return Err(format!(
-                    "{} was given up at {over:?} for impatience, and nobody was impatient then",
+                    "{} was given up at {over:?} because of a further signal, but there was none then",
                     hook.name
                 ));
             }
@@ -583,7 +579,9 @@ pub(super) fn the_exit_follows(history: &RunHistory<'_>) -> Result<(), String> {
         return Ok(());
     };
     if exit > stopped + history.world(CUT) + history.rounding() {
-        return Err(format!("nothing was left at {stopped:?}, and the process exited at {exit:?}"));
+        return Err(format!(
+            "the shutdown was complete at {stopped:?}, but the process exited at {exit:?}"
+        ));
     }
     Ok(())
 }

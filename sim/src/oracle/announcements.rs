@@ -278,7 +278,7 @@ impl<'a> Delay<'a> {
         let at_once = |told: &Duration| *told <= self.stop + self.history.under_way() + AT_ONCE;
         if told.len() > 1 && told.iter().all(at_once) {
             return Err(format!(
-                "{} connections got their GOAWAY in the moment of the stop, {:?}",
+                "{} connections got their GOAWAY at the time of the stop, {:?}",
                 told.len(),
                 self.stop
             ));

@@ -127,7 +127,7 @@ fn nothing_else_ends_a_wait(history: &RunHistory<'_>) -> Result<(), String> {
     let hooks = history.outcome.report.iter().flat_map(|report| &report.hooks);
     match hooks.into_iter().find(|hook| hook.verdict == HookVerdict::GivenUp(GiveUp::Impatience)) {
         Some(hook) => Err(format!(
-            "the hook {} was given up for impatience, and nobody was impatient",
+            "the hook {} was given up because of a further signal, but there was none",
             hook.name
         )),
         None => Ok(()),

@@ -86,7 +86,7 @@ pub const ORACLES: &[Oracle] = &[
     Oracle { promise: "P4", words: "a lame duck serves", judge: lifecycle::a_lame_duck_serves },
     Oracle {
         promise: "P5",
-        words: "one fate per request",
+        words: "one outcome per request",
         judge: requests::one_outcome_per_request,
     },
     Oracle {
@@ -109,12 +109,12 @@ pub const ORACLES: &[Oracle] = &[
     Oracle { promise: "P11", words: "hooks in pairs", judge: shutdown::hooks_in_pairs },
     Oracle {
         promise: "P12",
-        words: "impatience is heard",
+        words: "a second interrupt ends the current wait",
         judge: lifecycle::an_interrupt_ends_the_wait,
     },
     Oracle {
         promise: "P13",
-        words: "the exit tells the truth",
+        words: "exit code and report are accurate",
         judge: shutdown::the_exit_code_is_accurate,
     },
 ];

@@ -25,11 +25,13 @@ pub(super) fn ready_means_ready(history: &RunHistory<'_>) -> Judgement {
                 if may_be_ready && checks_pass(history, observed, answered) == Some(false) =>
             {
                 return Err(format!(
-                    "readiness asked for at {observed:?} was 200 while a check failed"
+                    "/readiness, requested at {observed:?}, was 200 while a check failed"
                 ));
             }
             Some(200) if !may_be_ready => {
-                return Err(format!("readiness asked for at {observed:?} was 200 outside Serving"));
+                return Err(format!(
+                    "/readiness, requested at {observed:?}, was 200 outside Serving"
+                ));
             }
             Some(status)
                 if status != 200
@@ -37,7 +39,7 @@ pub(super) fn ready_means_ready(history: &RunHistory<'_>) -> Judgement {
                     && checks_pass(history, observed, answered) == Some(true) =>
             {
                 return Err(format!(
-                    "readiness asked for at {observed:?} was {status} while Serving"
+                    "/readiness, requested at {observed:?}, was {status} while Serving"
                 ));
             }
             Some(_) => judged += 1,
@@ -57,7 +59,7 @@ fn says_why(history: &RunHistory<'_>, probe: &Record) -> Result<(), String> {
     };
     if status == 200 && hash != hash_of("ready\n") {
         return Err(format!(
-            "readiness asked for at {observed:?} was 200, and did not say that it is ready"
+            "/readiness, requested at {observed:?}, was 200, but the body does not say `ready`"
         ));
     }
     let mut phases = vec![Phase::Starting];
@@ -85,10 +87,12 @@ fn says_why(history: &RunHistory<'_>, probe: &Record) -> Result<(), String> {
         && !checked
         && !may_be.any(|phase| hash == hash_of(&format!("not ready: phase is {phase}\n")))
     {
-        return Err(format!("readiness asked for at {observed:?} named another phase than {last}"));
+        return Err(format!(
+            "/readiness, requested at {observed:?}, named another phase than {last}"
+        ));
     }
     if status != 200 && status != 503 {
-        return Err(format!("readiness asked for at {observed:?} was {status}"));
+        return Err(format!("/readiness, requested at {observed:?}, was {status}"));
     }
     Ok(())
 }
@@ -118,28 +122,28 @@ pub(super) fn serving_means_responding(history: &RunHistory<'_>) -> Judgement {
         let checks = checks_pass(history, observed, answered);
         if status == 200 && hash != hash_of("serving\n") {
             return Err(format!(
-                "serving asked for at {observed:?} was 200, and the body does not say so"
+                "/serving, requested at {observed:?}, was 200, but the body does not say `serving`"
             ));
         }
         match status {
             200 if !may_serve => {
                 return Err(format!(
-                    "serving asked for at {observed:?} was 200 when nothing had to respond"
+                    "/serving, requested at {observed:?}, was 200 when the service did not have to respond"
                 ));
             }
             200 if checks == Some(false) => {
                 return Err(format!(
-                    "serving asked for at {observed:?} was 200 while a check failed"
+                    "/serving, requested at {observed:?}, was 200 while a check failed"
                 ));
             }
             200 => {}
             503 if must_serve && checks == Some(true) => {
                 return Err(format!(
-                    "serving asked for at {observed:?} was 503 before the listeners closed"
+                    "/serving, requested at {observed:?}, was 503 before the listeners closed"
                 ));
             }
             503 => {}
-            _ => return Err(format!("serving asked for at {observed:?} was {status}")),
+            _ => return Err(format!("/serving, requested at {observed:?}, was {status}")),
         }
         judged += 1;
     }
@@ -159,7 +163,7 @@ fn startup_is_reported(history: &RunHistory<'_>) -> Result<(), String> {
         let is_clear = answered < serving || (observed > serving && answered < left);
         if is_clear && probe.number("status").is_some_and(|status| status != due) {
             return Err(format!(
-                "whether it has started was asked at {observed:?}, and was {:?} instead of {due}",
+                "/startupz, requested at {observed:?}, was {:?} instead of {due}",
                 probe.number("status")
             ));
         }
@@ -216,17 +220,17 @@ pub(super) fn alive_to_the_last(history: &RunHistory<'_>) -> Judgement {
                 if probe.number("body_hash").is_some_and(|hash| hash != hash_of("alive\n")) =>
             {
                 return Err(format!(
-                    "liveness asked for at {:?} did not say that it is alive",
+                    "/liveness, requested at {:?}, was 200, but the body does not say `alive`",
                     observed(probe)
                 ));
             }
             (Some(200), _) => judged += 1,
             (Some(status), _) => {
-                return Err(format!("liveness asked for at {:?} was {status}", observed(probe)));
+                return Err(format!("/liveness, requested at {:?}, was {status}", observed(probe)));
             }
             (None, how) if observed(probe) > bound && probe.at < closes => {
                 return Err(format!(
-                    "liveness asked for at {:?} got no answer: {}",
+                    "/liveness, requested at {:?}, got no response: {}",
                     observed(probe),
                     how.unwrap_or_default()
                 ));

@@ -36,7 +36,7 @@ pub(super) fn one_outcome_per_request(history: &RunHistory<'_>) -> Judgement {
         let tally = &report.requests;
         let ended = tally.finished + tally.timed_out + tally.aborted + tally.gone;
         if tally.started != ended {
-            return Err(format!("{} requests started and {ended} ended", tally.started));
+            return Err(format!("{} requests started, but {ended} ended", tally.started));
         }
         counts_match_the_clients(history, tally)?;
         counts_match_the_handlers(history, tally)?;
@@ -73,7 +73,7 @@ fn counts_match_the_clients(
         ends().any(|(_, end)| matches!(end, RequestResult::Failed(how) if how == "timed-out"));
     if answered > tally.finished + tally.timed_out + tally.aborted {
         return Err(format!(
-            "clients got {answered} answers, more than the host counts: {tally:?}"
+            "clients got {answered} responses, more than the host counts: {tally:?}"
         ));
     }
     // A reset that aborts one request may discard complete responses of other requests on the same
@@ -92,7 +92,7 @@ fn counts_match_the_clients(
         && answered < tally.finished + tally.timed_out
     {
         return Err(format!(
-            "clients got {answered} whole answers, fewer than the host says it gave: {tally:?}"
+            "clients got {answered} complete responses, fewer than the host counts: {tally:?}"
         ));
     }
     Ok(())
@@ -113,7 +113,7 @@ fn counts_match_the_handlers(
     let begun = history.server("handler begins").count() as u64;
     if tally.started != begun {
         return Err(format!(
-            "{begun} handlers began, and the host counts {} requests",
+            "{begun} handlers began, but the host counts {} requests",
             tally.started
         ));
     }
@@ -126,7 +126,7 @@ fn counts_match_the_handlers(
     });
     if !broke && tally.panicked != panicked {
         return Err(format!(
-            "{panicked} handlers panicked, and the host counts {}",
+            "{panicked} handlers panicked, but the host counts {}",
             tally.panicked
         ));
     }
@@ -142,7 +142,7 @@ fn counts_match_the_handlers(
             .iter()
             .all(|observed| matches!(&observed.end, Some((_, RequestResult::Completed(..)))));
     if stays && tally.gone > 0 {
-        return Err(format!("nobody left, and the host counts {} clients as gone", tally.gone));
+        return Err(format!("no client left, but the host counts {} as gone", tally.gone));
     }
     Ok(())
 }
@@ -151,7 +151,7 @@ fn counts_match_the_handlers(
 fn says_why(observed: &ObservedRequest) -> Result<(), String> {
     match observed.end {
         Some((at, RequestResult::Completed(503, 0))) => {
-            Err(format!("a 503 for {} at {at:?} does not say why", observed.target))
+            Err(format!("a 503 for {} at {at:?} has no reason", observed.target))
         }
         Some(_) | None => Ok(()),
     }
@@ -192,7 +192,7 @@ fn is_not_cut_early(history: &RunHistory<'_>, observed: &ObservedRequest) -> Res
         && history.delivers()
     {
         return Err(format!(
-            "the answer to {} was cut at {at:?}, before the cancel wait",
+            "the response to {} was cut at {at:?}, before the cancel wait",
             observed.target
         ));
     }
@@ -218,7 +218,7 @@ fn events_end_at_the_drain(
     let by = draining.max(head) + history.under_way() * 2;
     if *at < draining || !matches!(end, RequestResult::Completed(..)) || *at > by {
         return Err(format!(
-            "events that were to end with the drain, at {draining:?}, ended at {at:?} with {end:?}"
+            "events had to end with the drain at {draining:?}, but ended at {at:?} with {end:?}"
         ));
     }
     Ok(())
@@ -252,7 +252,7 @@ fn looks_complete_only_if_complete(
     };
     if *bytes != whole {
         return Err(format!(
-            "an answer to {} at {at:?} looked whole with {bytes} of {whole} bytes",
+            "a response to {} at {at:?} looked complete with {bytes} of {whole} bytes",
             observed.target
         ));
     }
@@ -325,7 +325,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     let fresh = observed.earlier == 0 && settles;
     if arrived_before || fresh {
         return Err(format!(
-            "client-{} asked for {} at {:?} and lost it at {at:?}: {how}",
+            "client-{} requested {} at {:?} and lost it at {at:?}: {how}",
             observed.client, observed.target, observed.observed
         ));
     }
@@ -367,7 +367,7 @@ pub(super) fn a_deadline_per_request(history: &RunHistory<'_>) -> Judgement {
                 .is_none_or(|timeout| head + Duration::from_millis(1) < observed.observed + timeout)
         {
             return Err(format!(
-                "a request asked for at {:?} was cut at {head:?}, before its deadline",
+                "a request sent at {:?} timed out at {head:?}, before its deadline",
                 observed.observed
             ));
         }
@@ -378,9 +378,7 @@ pub(super) fn a_deadline_per_request(history: &RunHistory<'_>) -> Judgement {
             + history.under_way() * 2
             + history.world(Duration::from_millis(10));
         if prompt && history.delivers() && head > latest {
-            return Err(format!(
-                "the head of an answer was due by {latest:?} and came at {head:?}"
-            ));
+            return Err(format!("a response head was due by {latest:?}, but arrived at {head:?}"));
         }
         judged += usize::from(timeout.is_some_and(|timeout| work >= timeout));
     }
@@ -427,7 +425,7 @@ fn handlers_have_their_time(
         let due = timeout.map_or(work, |timeout| work.min(timeout));
         if took > due + history.world(LATE) {
             return Err(format!(
-                "the handler of {target} at {:?} was at work for {took:?} instead of {due:?}",
+                "the handler of {target} at {:?} ran for {took:?} instead of {due:?}",
                 begins.at
             ));
         }
@@ -450,7 +448,7 @@ pub(super) fn cancel_after_drain(history: &RunHistory<'_>) -> Judgement {
     {
         if cancelling.is_none_or(|cancelling| record.at < cancelling) {
             return Err(format!(
-                "a handler was cancelled at {:?}, before the drain was over",
+                "a handler was cancelled at {:?}, before the drain ended",
                 record.at
             ));
         }
@@ -464,7 +462,10 @@ pub(super) fn cancel_after_drain(history: &RunHistory<'_>) -> Judgement {
         // responses that had not been sent are lost with it.
         let breaks = record.text("by_shutdown") == Some("no");
         if breaks && !history.requests.iter().any(|observed| observed.target == "/breaks") {
-            return Err(format!("{} broke off by itself", record.text("path").unwrap_or_default()));
+            return Err(format!(
+                "{} failed without a cause",
+                record.text("path").unwrap_or_default()
+            ));
         }
         if !stalled && !breaks && !matches!(phase, "cancelling" | "cleaning_up") {
             return Err(format!(
@@ -477,7 +478,7 @@ pub(super) fn cancel_after_drain(history: &RunHistory<'_>) -> Judgement {
     aborted_in_time(history)?;
     timing::cancelled_on_time(history)?;
     timing::tasks_are_notified(history)?;
-    timing::nothing_is_left_behind(history)?;
+    timing::no_work_is_left(history)?;
     let first_hook = history
         .records
         .iter()
@@ -493,11 +494,11 @@ pub(super) fn cancel_after_drain(history: &RunHistory<'_>) -> Judgement {
             |event| history.records[..place].iter().filter(|record| record.event == event).count();
         let (begun, ended) = (count("handler begins"), count("handler ends"));
         if begun != ended {
-            return Err(format!("stop hooks began while {} handlers were at work", begun - ended));
+            return Err(format!("stop hooks began while {} handlers were running", begun - ended));
         }
         let (begun, ended) = (count("task begins"), count("task ends"));
         if begun != ended {
-            return Err(format!("stop hooks began while {} tasks were at work", begun - ended));
+            return Err(format!("stop hooks began while {} tasks were running", begun - ended));
         }
         let hook_began = history.records[place].at;
         let begun = history.server("conversation begins").count();
@@ -534,7 +535,7 @@ fn tasks_are_notified_on_time(history: &RunHistory<'_>) -> Result<(), String> {
         let due = came.map(|came| came.max(begun.unwrap_or_default()));
         if due != Some(record.at) {
             return Err(format!(
-                "{} was told of {of} at {:?} instead of {due:?}",
+                "{} was notified of {of} at {:?} instead of {due:?}",
                 task.unwrap_or_default(),
                 record.at
             ));
@@ -566,7 +567,7 @@ fn aborted_in_time(history: &RunHistory<'_>) -> Result<(), String> {
     for cut in tasks.chain(requests) {
         if cut.at + EARLY + history.rounding() < until {
             return Err(format!(
-                "what was at work was cut at {:?}, and had until {until:?} to return",
+                "running work was aborted at {:?}, but had time until {until:?}",
                 cut.at
             ));
         }

@@ -98,7 +98,7 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
         history.scenario.clients.iter().all(|client| client.traffic == Traffic::InternalHalfHead);
     if !outside && history.delivers() && history.scenario.tasks.is_empty() && span > most {
         return Err(format!(
-            "with nobody but silent clients the drain took {span:?}, more than {most:?}"
+            "with only silent clients the drain took {span:?}, more than {most:?}"
         ));
     }
     Ok(())
@@ -129,7 +129,7 @@ fn each_silent_client_is_disconnected(
         let by = by + history.under_way() * 3;
         if history.delivers() && by < exit && when("ended").is_none_or(|ended| ended > by) {
             return Err(format!(
-                "{}, who said nothing whole, was not let go by {by:?}",
+                "{}, which sent no complete request, was not closed by {by:?}",
                 client_name(n)
             ));
         }
@@ -166,7 +166,7 @@ pub(super) fn bounded(history: &RunHistory<'_>) -> Judgement {
     let by = Duration::from_millis(stop) + history.world(report.worst_case) + MOMENT;
     if exit > by {
         return Err(format!(
-            "a stop was asked for at {stop} ms and the process exited at {exit:?}, later than {by:?}"
+            "a stop was requested at {stop} ms, but the process exited at {exit:?}, later than {by:?}"
         ));
     }
     Ok(Exercise::Yes)
@@ -211,7 +211,9 @@ fn the_watchdog_is_armed(history: &RunHistory<'_>, report: &Report) -> Result<()
         .collect();
     match armed.as_slice() {
         [at] if at.abs_diff(due) <= MOMENT => Ok(()),
-        _ => Err(format!("the watchdog was to be armed once, for {due:?}, and was for {armed:?}")),
+        _ => Err(format!(
+            "the watchdog had to be armed once, for {due:?}, but was armed for {armed:?}"
+        )),
     }
 }
 
@@ -348,7 +350,7 @@ fn phases_end_with_the_last_request(history: &RunHistory<'_>) -> Result<(), Stri
     let hangs = history.server("task ends").any(|record| record.text("how") == Some("dropped"));
     if simple && !unended && !hangs && history.delivers() && cleaning_up > most {
         return Err(format!(
-            "the last of all clients was heard of at {last:?}, and cleaning up began at {cleaning_up:?}"
+            "the last client event was at {last:?}, but cleaning up began at {cleaning_up:?}"
         ));
     }
     Ok(())
@@ -451,7 +453,7 @@ pub(super) fn the_exit_code_is_accurate(history: &RunHistory<'_>) -> Judgement {
     let unbegun = (history.scenario.tasks.len() as u64).saturating_sub(begun.count() as u64);
     if dropped > report.work_dropped || report.work_dropped > dropped + unbegun {
         return Err(format!(
-            "{dropped} tasks were dropped, and the report knows of {}",
+            "{dropped} tasks were dropped, but the report has {}",
             report.work_dropped
         ));
     }
@@ -460,7 +462,7 @@ pub(super) fn the_exit_code_is_accurate(history: &RunHistory<'_>) -> Judgement {
             as u64;
     if panicked != report.work_panicked {
         return Err(format!(
-            "{panicked} tasks panicked, and the report knows of {}",
+            "{panicked} tasks panicked, but the report has {}",
             report.work_panicked
         ));
     }
@@ -488,7 +490,7 @@ pub(super) fn the_exit_code_is_accurate(history: &RunHistory<'_>) -> Judgement {
     };
     if code != truth {
         return Err(format!(
-            "the exit code is {code}, and the report's particulars make it {truth}"
+            "the exit code is {code}, but the details of the report imply {truth}"
         ));
     }
     let torn = history
@@ -496,7 +498,7 @@ pub(super) fn the_exit_code_is_accurate(history: &RunHistory<'_>) -> Judgement {
         .iter()
         .filter(|observed| matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "reset-in-body" || how == "body-cut"));
     if history.delivers() && torn.count() > 0 && report.requests.aborted == 0 {
-        return Err("a client's answer was cut, and the report knows of no abort".to_owned());
+        return Err("a client's response was cut, but the report has no abort".to_owned());
     }
     let broke = history.scenario.hooks.iter().find(|hook| {
         hook.stop.end != ActEnd::Done
@@ -508,10 +510,7 @@ pub(super) fn the_exit_code_is_accurate(history: &RunHistory<'_>) -> Judgement {
     if let Some(hook) = broke
         && code == 0
     {
-        return Err(format!(
-            "the stop hook {} did not end well, and the exit code is 0",
-            hook.name
-        ));
+        return Err(format!("the stop hook {} failed, but the exit code is 0", hook.name));
     }
     Ok(Exercise::Yes)
 }
@@ -523,7 +522,7 @@ fn the_reason_is_the_first(history: &RunHistory<'_>, report: &Report) -> Result<
     let sum: Duration = spans.sum();
     if sum.abs_diff(report.shutdown) > MOMENT {
         return Err(format!(
-            "the phases of the shutdown add up to {sum:?}, and the report says {:?}",
+            "the phases of the shutdown add up to {sum:?}, but the report has {:?}",
             report.shutdown
         ));
     }
@@ -544,7 +543,7 @@ fn the_reason_is_the_first(history: &RunHistory<'_>, report: &Report) -> Result<
     let ties = observed.next().is_some_and(|second| second.at == first.at);
     if !ties && first.text("signal") != named {
         return Err(format!(
-            "the stop was asked for by {:?}, and the report says {reason}",
+            "the stop was requested by {:?}, but the report has {reason}",
             first.text("signal")
         ));
     }

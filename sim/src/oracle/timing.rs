@@ -39,7 +39,7 @@ pub(super) fn contexts_are_true(history: &RunHistory<'_>) -> Result<(), String> 
             .map(|(phase, _, _)| *phase);
         if entered.is_some_and(|entered| entered.name() != phase) {
             return Err(format!(
-                "a handler at {:?} was told {phase}, and it was {entered:?}",
+                "a handler at {:?} got the phase {phase}, but it was {entered:?}",
                 record.at
             ));
         }
@@ -47,7 +47,7 @@ pub(super) fn contexts_are_true(history: &RunHistory<'_>) -> Result<(), String> 
         // A skewed clock yields fractions of a microsecond.
         if left.zip(own).map_or(left != own, |(left, own)| left.abs_diff(own) > 1) {
             return Err(format!(
-                "a handler at {:?} had {left:?} µs left, and not {own:?}",
+                "a handler at {:?} had {left:?} µs left instead of {own:?}",
                 record.at
             ));
         }
@@ -82,7 +82,7 @@ pub(super) fn cancelled_at_the_deadline(history: &RunHistory<'_>) -> Result<(), 
             .is_some_and(|ms| record.at + Duration::from_millis(ms) > due + history.rounding());
         if met && late && is_longer && due + history.rounding() < exit {
             return Err(format!(
-                "{target} met its deadline at {due:?}, and its context was not cancelled then"
+                "{target} reached its deadline at {due:?}, but its context was not cancelled then"
             ));
         }
     }
@@ -119,14 +119,14 @@ pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> 
             let told = of_it("handler cancelled");
             if told.is_none_or(|told| told > cancelling + history.rounding()) {
                 return Err(format!(
-                    "{target}, at work since {:?}, was not told to return at {cancelling:?}",
+                    "the context of {target}, running since {:?}, was not cancelled at {cancelling:?}",
                     record.at
                 ));
             }
         }
         if !heeds && ends > abort && cleaning_up > abort {
             return Err(format!(
-                "{target}, at work since {:?}, was to be cut by {abort:?}, and was at {ends:?}",
+                "{target}, running since {:?}, had to be aborted by {abort:?}, but was at {ends:?}",
                 record.at
             ));
         }
@@ -142,7 +142,7 @@ pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> 
         let fresh = history.server("handler begins").any(|begins| begins.at >= abort);
         if record.text("head_sent") == Some("false") && !fresh && history.delivers() {
             return Err(format!(
-                "a request was cut at {:?}, and its time was up at {abort:?}",
+                "a request was aborted at {:?}, but had to be at {abort:?}",
                 record.at
             ));
         }
@@ -155,7 +155,7 @@ pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> 
                 .filter(|begun| begun.text("task") == record.text("task"));
             if begun.map(|begun| begun.at).max().is_some_and(|begun| begun < abort) {
                 return Err(format!(
-                    "a task was dropped at {:?}, and its time was up at {abort:?}",
+                    "a task was dropped at {:?}, but had to be at {abort:?}",
                     record.at
                 ));
             }
@@ -175,7 +175,7 @@ pub(super) fn tasks_are_notified(history: &RunHistory<'_>) -> Result<(), String>
         };
         let (begins, ends) = (of_it("task begins"), of_it("task ends"));
         if begins != serving && (begins.is_some() || ends.is_some()) {
-            return Err(format!("{} began at {begins:?}, and Serving at {serving:?}", task.name));
+            return Err(format!("{} began at {begins:?}, but Serving at {serving:?}", task.name));
         }
         let due = match task.until {
             Until::Begun => None,
@@ -187,7 +187,11 @@ pub(super) fn tasks_are_notified(history: &RunHistory<'_>) -> Result<(), String>
             && ends > due
             && of_it("task told").is_none()
         {
-            return Err(format!("{} was not told of {} at {due:?}", task.name, task.until.name()));
+            return Err(format!(
+                "{} was not notified of {} at {due:?}",
+                task.name,
+                task.until.name()
+            ));
         }
     }
     Ok(())
@@ -241,7 +245,7 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
             && ended + history.rounding() + history.outcome.grain < least + near
         {
             return Err(format!(
-                "{}, who had until {least:?}, was told to go by {ended:?}",
+                "{} had time until {least:?}, but was refused by {ended:?}",
                 client_name(n)
             ));
         }
@@ -272,7 +276,10 @@ pub(super) fn silent_connections_are_closed(history: &RunHistory<'_>) -> Result<
             + history.under_way() * 2
             + history.rounding();
         if latest < draining && when("ended").is_none_or(|ended| ended > latest) {
-            return Err(format!("{} said nothing, and had no end by {latest:?}", client_name(n)));
+            return Err(format!(
+                "{} sent nothing, but was not closed by {latest:?}",
+                client_name(n)
+            ));
         }
     }
     Ok(())
@@ -307,11 +314,11 @@ pub(super) fn uploads_have_their_time(history: &RunHistory<'_>) -> Result<(), St
             + (far - near) * 2
             + history.rounding();
         if pause + (far - near) + history.rounding() < history.world(PROGRESS_WAIT) {
-            return Err(format!("an upload that went on every {pause:?} was given up at {head:?}"));
+            return Err(format!("an upload with progress every {pause:?} was aborted at {head:?}"));
         }
         if still > most {
             return Err(format!(
-                "an upload stood still for {still:?} in the drain, and had {most:?}"
+                "an upload stalled for {still:?} in the drain; the limit is {most:?}"
             ));
         }
     }
@@ -338,7 +345,7 @@ pub(super) fn readers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
     for record in history.server("log").filter(aborted) {
         if record.at + history.rounding() < draining + history.world(PROGRESS_WAIT) {
             return Err(format!(
-                "a client was given up at {:?}, and the drain began at {draining:?}",
+                "a client was cut at {:?}, but the drain began at {draining:?}",
                 record.at
             ));
         }
@@ -364,7 +371,7 @@ pub(super) fn readers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
         let given_up = history.server("log").filter(aborted).any(|record| record.at <= by);
         if stalls(client) && was_there && by < next && by < cancelling && !given_up {
             return Err(format!(
-                "client-{} read nothing from {moved:?} on, and was not given up by {by:?}",
+                "client-{} read nothing from {moved:?} on, but was not cut by {by:?}",
                 observed.client
             ));
         }
@@ -395,7 +402,7 @@ pub(super) fn half_heads_are_refused(history: &RunHistory<'_>) -> Result<(), Str
             + history.rounding();
         if history.delivers() && by < left && when("ended").is_none_or(|ended| ended > by) {
             return Err(format!(
-                "{} sent half a head at {connected:?}, and was not refused by {by:?}",
+                "{} sent a partial head at {connected:?}, but was not refused by {by:?}",
                 client_name(n)
             ));
         }
@@ -442,7 +449,7 @@ pub(super) fn internal_heads_have_their_time(history: &RunHistory<'_>) -> Result
             && stopped + Duration::from_millis(1) + history.rounding() * 3 < until
         {
             return Err(format!(
-                "the internal server had until {until:?} to hear {} out, and closed at {stopped:?}",
+                "the internal server had time until {until:?} to read from {}, but closed at {stopped:?}",
                 client_name(n)
             ));
         }
@@ -464,7 +471,7 @@ pub(super) fn nothing_is_accepted_after_the_seal(history: &RunHistory<'_>) -> Re
         let came = record.at.saturating_sub(Duration::from_millis(near));
         if client.traffic != Traffic::InternalHalfHead && came > draining {
             return Err(format!(
-                "{} came at {came:?}, after the drain began at {draining:?}, and was let in",
+                "{} connected at {came:?}, after the drain began at {draining:?}, and was accepted",
                 record.actor
             ));
         }
@@ -502,7 +509,7 @@ pub(super) fn heads_have_their_time(history: &RunHistory<'_>) -> Result<(), Stri
         let was_there = observed.observed + far < draining;
         if !heard && was_there && last + SWEEP_STOPPING < limit(first).min(cut) {
             return Err(format!(
-                "a head whole by {last:?} had until {:?}, and got {end:?}",
+                "a head that was complete by {last:?} had time until {:?}, but got {end:?}",
                 limit(first)
             ));
         }
@@ -513,7 +520,7 @@ pub(super) fn heads_have_their_time(history: &RunHistory<'_>) -> Result<(), Stri
         let whole = observed.observed + near + pause;
         if heard && whole > latest {
             return Err(format!(
-                "half a head had until {latest:?}, and was heard out until {whole:?}"
+                "a partial head had time until {latest:?}, but was read until {whole:?}"
             ));
         }
     }
@@ -549,7 +556,7 @@ pub(super) fn late_first_bytes_are_served(history: &RunHistory<'_>) -> Result<()
             && *at < cut
         {
             return Err(format!(
-                "client-{} spoke at {:?}, had until {until:?}, and was not heard",
+                "client-{} sent a byte at {:?} and had time until {until:?}, but got no response",
                 observed.client, observed.observed
             ));
         }
@@ -593,7 +600,7 @@ pub(super) fn departed_clients_are_noticed(history: &RunHistory<'_>) -> Result<(
             .find(|record| record.number("handler") == begins.number("handler"));
         if ends.is_some_and(|ends| ends.at > by) {
             return Err(format!(
-                "client-{n} was gone at {:?}, and its handler was at work after {by:?}",
+                "client-{n} left at {:?}, but its handler was running after {by:?}",
                 left.at
             ));
         }
@@ -622,7 +629,7 @@ pub(super) fn the_deadline_goes_first(history: &RunHistory<'_>) -> Result<(), St
             .find(|record| record.number("handler") == begins.number("handler"));
         if ends.is_some_and(|ends| ends.at >= due + history.rounding() && ends.at > cancelling) {
             return Err(format!(
-                "{} met its deadline at {due:?}, and was told that it was cut",
+                "{} reached its deadline at {due:?}, but its response says that it was aborted",
                 observed.target
             ));
         }
@@ -631,7 +638,7 @@ pub(super) fn the_deadline_goes_first(history: &RunHistory<'_>) -> Result<(), St
 }
 
 /// Checks that nothing of a request is left in the process when it cleans up early.
-pub(super) fn nothing_is_left_behind(history: &RunHistory<'_>) -> Result<(), String> {
+pub(super) fn no_work_is_left(history: &RunHistory<'_>) -> Result<(), String> {
     let Some((_, place, at)) =
         history.phases.iter().find(|(phase, _, _)| *phase == Phase::CleaningUp)
     else {
@@ -658,7 +665,7 @@ pub(super) fn nothing_is_left_behind(history: &RunHistory<'_>) -> Result<(), Str
         });
         if begun > ended {
             return Err(format!(
-                "cleaning up began at {at:?}, and {} of {begun} were not over: {}",
+                "cleaning up began at {at:?}, but {} of {begun} had not ended: {}",
                 begun - ended,
                 what[0]
             ));

@@ -216,7 +216,7 @@ impl Connection {
 const fn name(traffic: &Traffic) -> &'static str {
     match traffic {
         Traffic::Once(Pacing::Prompt) => "one request",
-        Traffic::Once(Pacing::HeadPause(_)) => "head in halves",
+        Traffic::Once(Pacing::HeadPause(_)) => "head in two parts",
         Traffic::Once(Pacing::SlowUpload(..)) => "slow upload",
         Traffic::Once(Pacing::SlowReader(..)) => "slow reader",
         Traffic::Once(Pacing::HalfClosed) => "half-closed",
@@ -224,12 +224,12 @@ const fn name(traffic: &Traffic) -> &'static str {
         Traffic::PerRequest { .. } => "per request",
         Traffic::Http2 { .. } => "HTTP/2",
         Traffic::Http2Leaves { .. } => "HTTP/2, unread",
-        Traffic::InternalHalfHead => "half a head, internal",
+        Traffic::InternalHalfHead => "partial head, internal",
         Traffic::Pipelined { .. } => "pipelined",
         Traffic::Late { .. } => "late first byte",
         Traffic::Leaves { .. } => "leaves",
         Traffic::ByteLess => "no byte",
-        Traffic::HalfHead => "half a head",
+        Traffic::HalfHead => "a partial head",
         Traffic::SilentHttp2 => "silent HTTP/2",
         Traffic::Upgraded { .. } => "upgraded",
     }

@@ -261,8 +261,8 @@ fn draw_sign(out: &mut String, x: f64, y: f64, sign: Sign) -> fmt::Result {
 fn legend(out: &mut String, y: f64) -> fmt::Result {
     let fills = [
         ("answered", "#2f9e6e"),
-        ("told 503 or 408", "#d98a1f"),
-        ("not whole", "#d0413a"),
+        ("503 or 408", "#d98a1f"),
+        ("incomplete", "#d0413a"),
         ("hook", "#5b6ee1"),
     ];
     let mut x = LEFT;
