@@ -38,7 +38,7 @@ use axum::{
 };
 use lameduck::{
     Hook, Host, ReadinessCheck, RunOptions, Settings,
-    cli::logging::{self, LogFormat},
+    cli::logging::{self, LogError, LogFormat},
 };
 use std::{
     io,
@@ -53,7 +53,7 @@ use tokio::{
     time::sleep,
 };
 
-fn main() -> Result<(), String> {
+fn main() -> Result<(), LogError> {
     let log = logging::install(LogFormat::Auto, None)?;
     lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || {
         let pool = Pool::default();

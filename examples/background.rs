@@ -35,7 +35,7 @@
 use axum::{Extension, Router, extract::State, http::StatusCode, routing::post};
 use lameduck::{
     BackgroundTask, Host, RequestContext, RunOptions, Settings, TaskContext,
-    cli::logging::{self, LogFormat},
+    cli::logging::{self, LogError, LogFormat},
 };
 use std::{
     convert::Infallible,
@@ -51,7 +51,7 @@ use tokio::time::sleep;
 const CONFIRMATION: Duration = Duration::from_secs(1);
 const JOB: Duration = Duration::from_millis(200);
 
-fn main() -> Result<(), String> {
+fn main() -> Result<(), LogError> {
     let log = logging::install(LogFormat::Auto, None)?;
     lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || {
         let router = Router::new().route("/orders", post(order)).with_state(Arc::default());

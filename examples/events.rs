@@ -36,13 +36,13 @@ use axum::{
 use futures_util::{Stream, StreamExt, stream};
 use lameduck::{
     Host, RequestContext, RunOptions, Settings, StreamShutdown,
-    cli::logging::{self, LogFormat},
+    cli::logging::{self, LogError, LogFormat},
 };
 use std::{convert::Infallible, time::Duration};
 
 const EVERY: Duration = Duration::from_millis(250);
 
-fn main() -> Result<(), String> {
+fn main() -> Result<(), LogError> {
     let log = logging::install(LogFormat::Auto, None)?;
     lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || {
         let router = Router::new()

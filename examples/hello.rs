@@ -23,11 +23,11 @@
 use axum::{Extension, Router, routing::get};
 use lameduck::{
     Hook, Host, RequestContext, RunOptions, Settings,
-    cli::logging::{self, LogFormat},
+    cli::logging::{self, LogError, LogFormat},
 };
 use std::convert::Infallible;
 
-fn main() -> Result<(), String> {
+fn main() -> Result<(), LogError> {
     let log = logging::install(LogFormat::Auto, None)?;
     lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || {
         let router = Router::new().route("/", get(hello));

@@ -35,7 +35,7 @@ use axum::{
 };
 use lameduck::{
     Host, RouteTimeout, RunOptions, Settings,
-    cli::logging::{self, LogFormat},
+    cli::logging::{self, LogError, LogFormat},
 };
 use std::time::Duration;
 use tower::ServiceBuilder;
@@ -50,7 +50,7 @@ use tracing::{Level, Span, info_span};
 const BODY_BYTES_MAX: usize = 16 * 1024;
 const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
-fn main() -> Result<(), String> {
+fn main() -> Result<(), LogError> {
     let log = logging::install(LogFormat::Auto, None)?;
     lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || {
         let router = Router::new()

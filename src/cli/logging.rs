@@ -75,12 +75,6 @@ impl fmt::Display for LogError {
 
 impl Error for LogError {}
 
-impl From<LogError> for String {
-    fn from(error: LogError) -> Self {
-        error.to_string()
-    }
-}
-
 /// Installs the log of this process.
 ///
 /// # Errors

@@ -7,11 +7,14 @@
 use divan::Bencher;
 use hyper::{Request, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use lameduck::{Settings, 
-    Body, Host,
-    runtime::{Address, ServerRole, QuiesceOutcome, Runtime as HostRuntime, ListenAddress, Listener, Network, NoIdlePoller, Reservation, Seed, SignalSource},
+use lameduck::{
+    Body, Host, Settings,
     lifecycle::Signal,
     os::{CurrentRuntime, TokioClock},
+    runtime::{
+        Address, ListenAddress, Listener, Network, NoIdlePoller, QuiesceOutcome, Reservation,
+        Runtime as HostRuntime, Seed, ServerRole, SignalSource,
+    },
 };
 use lameduck_peers::{HELLO, answer};
 use std::{
@@ -44,7 +47,8 @@ fn lameduck(bencher: Bencher<'_, '_>) {
     let runtime = runtime();
     let (connect, accept) = unbounded_channel();
     connect.send(theirs).expect("the receiver is here");
-    let host = Host::builder(Settings::default()).serve_hyper(service_fn(|request: Request<Body>| answer(&request)));
+    let service = service_fn(|request: Request<Body>| answer(&request));
+    let host = Host::builder(Settings::default()).serve_hyper(service);
     runtime.block_on(async {
         let runtime = HostRuntime {
             clock: Arc::new(TokioClock::new()),

@@ -107,9 +107,12 @@ pub fn host() -> Result<lameduck::Builder, Box<dyn std::error::Error + Send + Sy
     let mut settings = Settings::default();
     settings.plan.lame_duck = Duration::ZERO;
     settings.limits.connections_max = CONNECTIONS_MAX;
-    let host = Host::builder(settings.with_env()?.main_address(ListenAddress::Tcp(address()?)).internal_address(ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))))
-        .on_bound(|bound| drop(bound.main.first().map(announce)));
-    Ok(host)
+    let settings = settings
+        .with_env()?
+        .main_address(ListenAddress::Tcp(address()?))
+        .internal_address(ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))));
+    let announced = |bound: &lameduck::BoundAddresses| drop(bound.main.first().map(announce));
+    Ok(Host::builder(settings).on_bound(announced))
 }
 
 /// More than the bench opens.
