@@ -348,7 +348,7 @@ impl Checker {
                 stop.deadline
             );
             if let Some((until, timer)) = machine.poll_timeout() {
-                // After a pause of the whole process each worker must get to run once.
+                // After a suspension of the process each worker must get to run once.
                 let latest = if timer == Timer::WorkerRelease {
                     stop.deadline.max(now + WORKER_RELEASE_MIN)
                 } else {

@@ -65,7 +65,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Begins a run at second 100, so that a moment before its beginning differs from the epoch.
+    /// Begins a run at second 100, so that its beginning differs from the epoch.
     pub(crate) fn begin(plan: Plan, hooks: &[HookBudget]) -> (Self, Vec<Action>) {
         let now = Moment::EPOCH + Duration::from_secs(100);
         let machine = Lifecycle::new(plan, hooks, now).expect("the hooks fit into the plan");

@@ -52,7 +52,7 @@ pub(crate) struct Model {
     to_do: Vec<Wait>,
     until: Moment,
     cleaned_up_by: Option<Moment>,
-    /// When the clean-up begins at the latest, and when everything must have ended.
+    /// The latest begin of the clean-up, and the end of everything.
     clean_up_from: Moment,
     deadline: Moment,
     /// The start hook that was cancelled or dropped and has not returned.

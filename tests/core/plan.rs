@@ -93,7 +93,7 @@ fn hook_budgets_that_fill_the_clean_up_exactly_are_granted() {
 }
 
 #[test]
-fn a_hook_that_hangs_takes_its_share_and_leaves_the_others_theirs() {
+fn a_hook_that_hangs_uses_only_its_share() {
     let mut life = cleaning_up(Plan::new().cleanup(6 * SECOND), &[HookBudget::Shared; 3]);
     for hook in [2, 1] {
         assert_eq!(life.time_left(), 2 * SECOND, "P11: a third of 6 s");

@@ -45,8 +45,9 @@ fn an_endless_clean_up_takes_no_time_from_the_drain() {
     );
 }
 
-/// The same saturation among hooks. Half of an endless budget was reserved for the next hook, which
-/// left the one before it a deadline at the epoch. It was given up in the turn in which it began.
+/// The same saturation affected hooks. Half of an endless budget was reserved for the next hook,
+/// which left the one before it a deadline at the epoch. It was given up in the turn in which it
+/// began.
 #[test]
 fn hooks_that_share_an_endless_clean_up_all_get_their_time() {
     let plan = Plan::new().cleanup(Duration::MAX);
@@ -235,7 +236,7 @@ fn a_late_start_hook_is_stopped_after_the_others_and_before_the_internal_close()
 /// A start hook that never returns delays the exit by the clean-up at most. An impatient signal
 /// ends that wait at once.
 #[test]
-fn a_start_hook_that_never_returns_holds_the_exit_for_the_clean_up_and_no_longer() {
+fn a_start_hook_that_never_returns_delays_the_exit_by_the_clean_up_at_most() {
     for impatient in [false, true] {
         let (mut life, _) = Run::begin(Plan::default(), &[HookBudget::Shared]);
         life.tell(signal(Signal::Terminate));

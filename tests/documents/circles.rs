@@ -18,7 +18,8 @@ const FLOORS: [(&str, u8); 6] = [
     ("server", 1),
 ];
 
-/// The modules of the crate, such as `http::server::date`, with their code. Test modules are left out.
+/// The modules of the crate, such as `http::server::date`, with their code but without test
+/// modules.
 type Modules = BTreeMap<String, String>;
 
 fn modules() -> Modules {
@@ -44,7 +45,7 @@ fn modules() -> Modules {
     modules
 }
 
-/// The path of a name that `module` writes, from the crate's root.
+/// Resolves a path in the code of `module` to a path from the crate's root.
 fn from_root(module: &str, prefix: &str, path: &str) -> String {
     let mut base: Vec<&str> = module.split("::").collect();
     let mut parts: Vec<&str> = path.split("::").collect();
@@ -61,7 +62,7 @@ fn from_root(module: &str, prefix: &str, path: &str) -> String {
     base.join("::")
 }
 
-/// The module that holds what a path names. A name that a module re-exports is held elsewhere.
+/// Returns the module that defines the item of a path. A re-export is resolved to its origin.
 fn holder<'a>(modules: &'a Modules, path: &str) -> Option<&'a str> {
     let parts: Vec<&str> = path.split("::").collect();
     let (module, code, item) = (1..=parts.len()).rev().find_map(|len| {
@@ -80,7 +81,7 @@ fn holder<'a>(modules: &'a Modules, path: &str) -> Option<&'a str> {
             .find(|prefix| uses.strip_prefix(prefix).is_some_and(|rest| rest.starts_with("::")));
         let (prefix, paths) = match prefix {
             Some(prefix) => (prefix, paths_after(uses, prefix)),
-            // A module of its own, as in `pub use date::Date`.
+            // A submodule, as in `pub use date::Date`.
             None => ("self", paths_after(&format!("self::{uses}"), "self")),
         };
         let found = paths.iter().find(|path| path.rsplit("::").next() == Some(item));
@@ -95,7 +96,7 @@ fn holder<'a>(modules: &'a Modules, path: &str) -> Option<&'a str> {
     Some(module)
 }
 
-/// The modules that each module imports from.
+/// Returns the modules that each module imports from.
 fn imports(modules: &Modules) -> BTreeMap<&str, BTreeSet<&str>> {
     modules
         .iter()
@@ -113,10 +114,10 @@ fn imports(modules: &Modules) -> BTreeMap<&str, BTreeSet<&str>> {
 }
 
 #[test]
-fn no_import_circle_is_in_the_sources() {
+fn the_sources_have_no_import_circle() {
     let modules = modules();
     let mut left = imports(&modules);
-    // Modules that import nothing that is left are in no circle.
+    // A module that imports no remaining module is in no circle.
     loop {
         let free: BTreeSet<&str> = left
             .iter()
@@ -128,7 +129,7 @@ fn no_import_circle_is_in_the_sources() {
         }
         left.retain(|module, _| !free.contains(module));
     }
-    // Nor are those that no module that is left imports.
+    // A module that no remaining module imports is in no circle either.
     loop {
         let imported: BTreeSet<&str> = left.values().flatten().copied().collect();
         let count = left.len();
@@ -148,7 +149,7 @@ fn no_import_circle_is_in_the_sources() {
 }
 
 #[test]
-fn imports_in_http_go_down_its_floors() {
+fn imports_in_http_go_down_only() {
     let floor_of = |module: &str| {
         let folder = module.strip_prefix("http::")?.split("::").next()?;
         FLOORS.iter().find(|(name, _)| *name == folder).map(|(_, floor)| *floor)
@@ -170,7 +171,7 @@ fn imports_in_http_go_down_its_floors() {
 }
 
 #[test]
-fn the_reader_of_modules_reads_what_it_should() {
+fn the_module_parser_resolves_imports_and_re_exports() {
     let modules: Modules = [
         ("a", "pub use b::{Item, Other};\npub(crate) use self::c::Third;"),
         ("a::b", "use crate::a::Third;"),

@@ -1,4 +1,4 @@
-//! `docs/from-axum-serve.md` shows the difference of two programs that compile.
+//! `docs/from-axum-serve.md` shows the difference between two programs that compile.
 
 use std::{fs, path::Path};
 
@@ -6,13 +6,13 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a file")
 }
 
-/// The code of an example, without its doc comment.
+/// Returns the code of an example, without its doc comment.
 fn code(path: &str) -> Vec<String> {
     let text = read(path);
     text.lines().skip_while(|line| !line.starts_with("use ")).map(str::to_owned).collect()
 }
 
-/// The lines of the page's diff that begin with a space or with this sign, without it.
+/// Returns the lines of the page's diff that begin with a space or this sign, without it.
 fn side(sign: char) -> Vec<String> {
     let page = read("docs/from-axum-serve.md");
     let (_, diff) = page.split_once("```diff\n").expect("a diff");

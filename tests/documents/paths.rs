@@ -1,4 +1,4 @@
-//! The documents name files that exist, link to pages and headings that exist, and
+//! Checks that the documents name existing files and link to existing pages and headings, and that
 //! `ARCHITECTURE.md` has every file of `src/http`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its subject should fail")]
@@ -35,7 +35,7 @@ fn read(page: &str) -> String {
     fs::read_to_string(root().join(page)).unwrap()
 }
 
-/// The texts in backticks of one line, outside code blocks.
+/// Returns the texts in backticks outside of code blocks, each within one line.
 fn code_spans(page: &str) -> Vec<String> {
     let mut in_block = false;
     let mut spans = Vec::new();
@@ -49,7 +49,7 @@ fn code_spans(page: &str) -> Vec<String> {
     spans
 }
 
-/// Whether a text is a path of this repository, without a place holder.
+/// Whether a text is a path of this repository, without a placeholder.
 fn is_path(text: &str) -> bool {
     let folder = text.split('/').next().unwrap_or_default();
     let is_path = |char: char| char.is_ascii_alphanumeric() || "/_-.".contains(char);
@@ -58,7 +58,7 @@ fn is_path(text: &str) -> bool {
 
 #[test]
 fn files_that_the_documents_name_exist() {
-    // Folders that a command of the page makes.
+    // Folders that a command on the page creates.
     let made = ["sim/failures/"];
     for page in PAGES {
         for path in code_spans(&read(page)).iter().filter(|span| is_path(span)) {
@@ -70,7 +70,7 @@ fn files_that_the_documents_name_exist() {
     }
 }
 
-/// The anchor of a heading, as GitHub makes it.
+/// Returns the anchor of a heading, as on GitHub.
 fn anchor(heading: &str) -> String {
     let kept = |char: &char| char.is_alphanumeric() || "-_ ".contains(*char);
     heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
@@ -82,14 +82,14 @@ fn anchors(page: &Path) -> BTreeSet<String> {
     headings.map(|heading| anchor(heading.trim_start_matches('#').trim())).collect()
 }
 
-/// The targets of the links of a page.
+/// Returns the targets of the links on a page.
 fn links(page: &str) -> Vec<String> {
     let targets = page.split("](").skip(1);
     targets.filter_map(|rest| rest.split(')').next()).map(str::to_owned).collect()
 }
 
 #[test]
-fn links_between_the_documents_lead_somewhere() {
+fn links_between_the_documents_have_targets() {
     for page in PAGES {
         let at = root().join(page);
         for link in links(&read(page)).iter().filter(|link| !link.contains("://")) {
@@ -129,7 +129,7 @@ fn the_architecture_has_each_file_of_http_once() {
 
 #[test]
 fn the_phases_have_one_diagram() {
-    // There were three, and they differed.
+    // There were three diagrams of the phases, and they differed. There must be one.
     for page in ["README.md", "src/lib.rs", "src/lifecycle/mod.rs", "docs/operations.md"] {
         let text = read(page);
         assert!(

@@ -1,4 +1,6 @@
-//! Checks that `tests/README.md` lists, for each promise, the modules whose headers name it.
+//! Checks the documents of the promises. `tests/README.md` lists the modules whose headers name a
+//! promise. `docs/promises.md` names existing code, tests, oracles and wrong variants, and its text
+//! is quoted word for word.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -108,7 +110,7 @@ fn the_table_lists_the_tests_of_each_promise() {
     assert!(!table[rows.len()..].starts_with('|'), "tests/README.md has rows of no test:\n{table}");
 }
 
-/// The rows of the tables of `docs/promises.md` with this number of cells, by their first cell.
+/// Returns the rows in `docs/promises.md` that have this number of cells, by their first cell.
 fn rows_of_the_page(cells: usize) -> BTreeMap<String, Vec<String>> {
     let page = fs::read_to_string(root().join("docs/promises.md")).expect("the page");
     let rows = page.lines().filter(|line| line.starts_with("| P"));
@@ -119,7 +121,7 @@ fn rows_of_the_page(cells: usize) -> BTreeMap<String, Vec<String>> {
         .collect()
 }
 
-/// The texts in backticks of a cell.
+/// Returns the texts in backticks of a cell.
 fn named_in(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }

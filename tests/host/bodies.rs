@@ -248,7 +248,7 @@ fn a_body_that_panics_when_it_is_cut_does_not_look_complete() {
 }
 
 #[test]
-fn a_body_that_panics_when_its_client_leaves_costs_its_request_alone() {
+fn a_body_that_panics_when_its_client_leaves_costs_only_its_request() {
     let app = app();
     let mut http2 = Http2::connect(app.main);
     let left = http2.get("/never-ends");
@@ -267,7 +267,7 @@ fn a_body_that_panics_when_its_client_leaves_costs_its_request_alone() {
 // hyper dropped a handler together with its connection, and the handler panicked. The panic was not
 // counted. It must be, and it costs only its request (P15).
 #[test]
-fn a_handler_that_panics_when_its_client_leaves_costs_its_request_alone() {
+fn a_handler_that_panics_when_its_client_leaves_costs_only_its_request() {
     let app = app();
     let mut http2 = Http2::connect(app.main);
     let left = http2.get("/waits");
@@ -556,7 +556,7 @@ fn a_status_without_content_has_no_body_and_no_wrong_length() {
     assert_eq!(fates(&report), ([count + 1, 0, 0, 0], 0), "{report:?}");
 }
 
-// A handler behind a client library returned a response with version 0.9 or 3. hyper panicked, and
+// A proxy returned the response of its client library, with version 0.9 or 3. hyper panicked, and
 // the request was counted as gone. The version must be that of the connection.
 #[test]
 fn the_version_of_a_response_is_that_of_its_connection() {
@@ -632,9 +632,9 @@ fn a_body_that_ends_with_trailers_is_finished() {
     assert_eq!(fates(&report), ([2, 0, 0, 0], 0), "{report:?}");
 }
 
-// An upstream failed during the drain, and the exit code was 3; a moment earlier it would have been
-// 0. The operator on call looked for a drain that was too short. An error of the body itself is not
-// a cut by the shutdown (P13).
+// An upstream failed during the drain, and the exit code was 3; just before the drain it would have
+// been 0. The operator on call looked for a drain that was too short. An error of the body itself
+// is not a cut by the shutdown (P13).
 #[test]
 fn a_body_that_fails_in_the_drain_is_not_counted_as_cut_by_the_shutdown() {
     let app = app();

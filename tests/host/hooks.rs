@@ -381,7 +381,7 @@ fn a_start_hook_that_blocks_beyond_the_stop_and_finishes_is_stopped() {
 }
 
 #[test]
-fn a_start_hook_that_never_yields_is_not_waited_for_beyond_the_bound() {
+fn a_start_hook_that_never_yields_delays_the_exit_by_the_bound_at_most() {
     let stuck = Hook::on_start("stuck", || async {
         crate::support::block(Duration::from_secs(30));
         Done::Ok(())

@@ -311,7 +311,7 @@ fn a_half_close_cancels_the_context_and_the_response_is_sent() {
         assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
         assert_eq!(client.end(), End::Closed);
     }
-    // The FIN is found later if another request lies before it.
+    // The FIN is found later if another request is queued before it.
     let mut client = Client::connect(app.main);
     run(&app, &mut client, "/cause", "GET / HTTP/1.1\r\nhost: test\r\n\r\n");
     client.shut_write();

@@ -87,7 +87,8 @@ fn streams_that_are_reset_while_nothing_is_read_are_released() {
     }
 }
 
-/// The same by a pipeline of HTTP/1. hyper takes 16 requests at a time.
+/// An HTTP/1 pipeline without a reader, which must be bounded, too. hyper takes 16 requests at a
+/// time.
 #[test]
 fn the_host_stops_reading_a_pipeline_whose_responses_are_not_read() {
     let service = Service::start(&[]);

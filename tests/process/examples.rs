@@ -186,7 +186,7 @@ async fn tower_stack_gives_ids_limits_compression_and_a_deadline_per_route() {
     );
 }
 
-/// It logs nothing, so its addresses are paths and not ports.
+/// The service does not log its addresses, so they are paths and not ports.
 #[tokio::test]
 async fn the_service_from_axum_serve_serves_as_a_lame_duck_and_exits_with_its_report() {
     let (main, internal) = (scratch_path("main"), scratch_path("internal"));

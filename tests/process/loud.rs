@@ -172,8 +172,8 @@ fn a_main_may_return_the_report_and_may_not_drop_it() {
 
 #[test]
 fn a_host_names_only_flags_and_variables_that_its_program_has() {
-    // An error told the user of a service without flags to lower `--lame-duck`. An error may name
-    // only what the program has.
+    // An error advised the user of a service without flags to lower `--lame-duck`. An error may
+    // name only what the program has.
     let alien =
         |error: &str| error.contains("--") || error.contains("APP_") || error.contains("SHUTDOWN_");
     let in_use = port_in_use().error.unwrap().with_causes().to_owned();

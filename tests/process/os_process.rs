@@ -286,7 +286,8 @@ fn the_watchdog_prints_the_reason() {
     );
 }
 
-/// The same with a process of another user that owns the name.
+/// Another user owns the name that marks a port as exclusive. Sharing the port must still be
+/// possible.
 #[cfg(target_os = "linux")]
 #[test]
 fn another_user_cannot_prevent_sharing_a_port() {

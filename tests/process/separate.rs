@@ -377,8 +377,8 @@ fn serving_holds_through_the_lame_duck_delay_and_ends_before_the_listeners() {
 
 #[test]
 fn serving_ends_at_once_after_a_stop_that_the_process_requested_itself() {
-    // A background task fails, or code calls the shutdown handle. No platform knows of that stop,
-    // so the probe must fail at once (P2b).
+    // A background task fails, or code calls the shutdown handle. No platform is notified of that
+    // stop, so the probe must fail at once (P2b).
     let app = App::start(
         Host::builder(settings().plan(long_delay()).grace_period(Duration::ZERO))
             .serve(Router::new()),

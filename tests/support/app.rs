@@ -54,7 +54,7 @@ pub(crate) struct App {
     report: mpsc::Receiver<Report>,
 }
 
-/// How the host gets its workers.
+/// The workers of a host.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Workers {
     /// One worker, a task on a runtime with two threads, as in `Host::run`.

@@ -23,7 +23,7 @@ pub(crate) struct Service {
     log: Arc<Mutex<Vec<Value>>>,
 }
 
-/// The path of the binary. Only the package that builds it knows it.
+/// The path of the binary. Only the package that builds the binary has it.
 pub(crate) fn binary() -> &'static str {
     let path: Option<&str> = option_env!("CARGO_BIN_EXE_lameduck");
     path.expect("tests of the binary are in tests/process")

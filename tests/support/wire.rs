@@ -24,7 +24,7 @@ pub(crate) struct Answer {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// How a connection ended before the response was complete.
+/// The end of a connection before its response is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// A FIN before the first byte of a response.

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     pub(crate) fault: Fault,
     /// Whether to serve or to print the plan.
     pub(crate) mode: Mode,
-    /// How log lines look.
+    /// The format of log lines.
     pub(crate) log_format: LogFormat,
     /// A filter in the syntax of `RUST_LOG`, if the flag was given.
     pub(crate) log_level: Option<String>,

@@ -1,4 +1,4 @@
-//! What the kernel knows about a connection and the runtime does not.
+//! Connection state that only the kernel has: peeked bytes, resets, unacknowledged bytes.
 
 use crate::support::os::{accept, any_port, bounded, listen_one, tcp};
 use futures_util::FutureExt;

@@ -195,7 +195,7 @@ pub(crate) struct Client<S = TcpStream> {
     received: Vec<u8>,
 }
 
-/// How a connection ended.
+/// The end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// With a FIN: everything before it looks complete.

@@ -24,7 +24,7 @@ const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// How far the client cooperates.
+/// The degree of cooperation of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manners {
     /// The client responds to PINGs and opens windows.
@@ -37,7 +37,7 @@ pub(crate) enum Manners {
     Mute,
 }
 
-/// What has been received on a stream until now.
+/// The part of a response that has been received on a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
     pub(crate) status: Option<u16>,

@@ -88,7 +88,7 @@ fn connections_in_the_accept_queue_of_a_suspended_process_are_all_served() {
     }
 }
 
-/// The same, but the requests follow only after the process continues. Each connection is new and
+/// As above, but the requests follow only after the process continues. Each connection is new and
 /// silent at the stop, and must get its grace (P5a).
 #[test]
 fn silent_connections_in_the_accept_queue_of_a_suspended_process_get_their_grace() {

@@ -34,7 +34,7 @@ fn table() -> BTreeMap<String, (String, String)> {
     table
 }
 
-/// Returns the same of the metrics that the binary shows.
+/// Returns the same columns for the metrics of the binary.
 fn shown() -> BTreeMap<String, (String, String)> {
     let page = Page::scrape(Service::start(&[]).internal, OPENMETRICS);
     let families = page.families().into_iter().map(|(name, family)| {

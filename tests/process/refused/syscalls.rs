@@ -106,8 +106,8 @@ fn no_optional_call_is_needed_whatever_error_refuses_it() {
     }
 }
 
-/// A listener that cannot be sealed in either way is logged with the reason, so that the operator
-/// knows.
+/// A listener that cannot be sealed in either way can reset connections. The operator must find the
+/// reason in the log.
 #[test]
 fn a_listener_that_cannot_be_sealed_is_logged_with_the_reason() {
     for (error, reason) in [("EPERM", "not permitted"), ("ENOSYS", "not implemented")] {

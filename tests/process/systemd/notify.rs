@@ -1,4 +1,4 @@
-//! Which notifications the manager receives, and when.
+//! The notifications that the manager receives, and their times.
 
 use super::{
     manager::Manager,
