@@ -90,8 +90,8 @@ impl Hook {
     }
 
     /// The time limit of the stop hook. All such limits together must fit into
-    /// [`Plan::cleanup`](crate::lifecycle::Plan::cleanup), or the host refuses to start. Default: an
-    /// equal share of the rest of `cleanup`, plus what earlier hooks did not use.
+    /// [`Plan::cleanup`](crate::lifecycle::Plan::cleanup), or the host refuses to start. Default:
+    /// an equal share of the rest of `cleanup`, plus what earlier hooks did not use.
     #[must_use]
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
         self.budget = HookBudget::Own(timeout);

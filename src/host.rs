@@ -18,7 +18,8 @@ use std::{fmt, future::Future};
 /// A service with everything that it needs to start, serve and stop.
 ///
 /// There are two entry points with the same features: [`run`](crate::run) for a process that the
-/// host owns, and [`Host::run`] inside a tokio runtime of yours. `docs/operations.md` compares them.
+/// host owns, and [`Host::run`] inside a tokio runtime of yours. `docs/operations.md` compares
+/// them.
 ///
 /// ```no_run
 /// # fn router() -> axum::Router { axum::Router::new() }
@@ -78,9 +79,9 @@ impl Builder {
     /// Adds a route to the internal server, at exactly this path. A path that does not begin with a
     /// slash is refused at the start. A built-in route with the same path is replaced.
     ///
-    /// The handler gets every method. A `GET` must change nothing, because prefetchers, crawlers and
-    /// web pages may send one: check for `POST`, as `examples/axum_pool.rs` does. The
-    /// [host name](Settings::internal_hosts) is checked before the handler is called.
+    /// The handler gets every method. A `GET` must change nothing, because prefetchers, crawlers
+    /// and web pages may send one: check for `POST`, as `examples/axum_pool.rs` does. The [host
+    /// name](Settings::internal_hosts) is checked before the handler is called.
     ///
     /// The handler runs on the thread that serves the probes. Code that blocks it delays every
     /// probe: use `await`, or another thread.

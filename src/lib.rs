@@ -47,7 +47,7 @@
 //! | a deadline for one route | [`RouteTimeout`] | P9 |
 //! | the end of a long stream | [`StreamShutdown`] | P5 |
 //!
-//! A handler finds its [`RequestContext`] in the request's extensions: deadline, cancellation, phase.
+//! A handler finds its [`RequestContext`] in the request extensions: deadline, cancellation, phase.
 //! [`TestHost`] makes contexts for unit tests of handlers.
 //!
 //! # Where it runs

@@ -44,24 +44,24 @@ impl<S: HttpService> Host<S> {
     /// stay installed: after the report, none of these signals ends the process.
     ///
     /// # Performance
-    /// The accept loop is a task, and each connection is a task of your runtime. In a multi-threaded
-    /// runtime they are spread over its threads as work arrives: a handler that blocks stalls one
-    /// thread, and others take over its tasks. In return tasks move between threads, counters are
-    /// shared, and each idle connection keeps a task (about 1 KB). One HTTP/1 connection uses one
-    /// core at a time, as does the framing of one HTTP/2 connection; the handlers of HTTP/2 streams
-    /// are separate tasks. In a `current_thread` runtime everything that [`run`](crate::run) says of
-    /// one worker applies to the whole service.
+    /// The accept loop is a task, and each connection is a task of your runtime. In a
+    /// multi-threaded runtime they are spread over its threads as work arrives: a handler that
+    /// blocks stalls one thread, and others take over its tasks. In return tasks move between
+    /// threads, counters are shared, and each idle connection keeps a task (about 1 KB). One HTTP/1
+    /// connection uses one core at a time, as does the framing of one HTTP/2 connection; the
+    /// handlers of HTTP/2 streams are separate tasks. In a `current_thread` runtime everything that
+    /// [`run`](crate::run) says of one worker applies to the whole service.
     ///
     /// # The caller's part
     /// - The end: return the report from `main`, or its exit code is lost. The drop of a runtime,
-    ///   at the end of a `#[tokio::main]`, waits for every `spawn_blocking`, and no signal ends that
-    ///   wait. `std::process::exit(report.code().into())`, as in the example at [`Host`], or
+    ///   at the end of a `#[tokio::main]`, waits for every `spawn_blocking`, and no signal ends
+    ///   that wait. `std::process::exit(report.code().into())`, as in the example at [`Host`], or
     ///   `runtime.shutdown_background()` avoids it.
     /// - The log: a failure is logged as `the host failed`. If no subscriber takes that, it is one
-    ///   line `error: …` on standard error (P14). [`run`](crate::run#the-log) lists what a subscriber
-    ///   must not do.
-    /// - The threads: a handler that blocks a thread of the runtime may delay the driver, and with it
-    ///   signals and deadlines, for as long as it blocks.
+    ///   line `error: …` on standard error (P14). [`run`](crate::run#the-log) lists what a
+    ///   subscriber must not do.
+    /// - The threads: a handler that blocks a thread of the runtime may delay the driver, and with
+    ///   it signals and deadlines, for as long as it blocks.
     ///
     /// # Panics
     /// If called outside a tokio runtime with its time and io drivers enabled.
@@ -125,8 +125,8 @@ impl<S: HttpService> Host<S> {
 /// Runs a host that owns its process, and exits with the code of its [`Report`].
 ///
 /// The main server gets one single-threaded runtime per core, the internal server a thread, and a
-/// watchdog bounds the stop. [`Host::run`] has the same features inside a tokio runtime of yours; it
-/// has a table of the differences.
+/// watchdog bounds the stop. [`Host::run`] has the same features inside a tokio runtime of yours;
+/// it has a table of the differences.
 ///
 /// `build` runs in the context of the control runtime, on which hooks, background tasks and
 /// readiness checks will run. A signal that arrives meanwhile is handled once it returns.
@@ -197,8 +197,8 @@ impl<S: HttpService> Host<S> {
 ///   over its work.
 ///
 /// Choose [`Host::run`] in a multi-threaded runtime if handlers compute, if few connections carry
-/// most of the traffic, or if the app needs work stealing. Choose this function for many connections
-/// and short handlers.
+/// most of the traffic, or if the app needs work stealing. Choose this function for many
+/// connections and short handlers.
 ///
 /// # The log
 /// The host logs through `tracing`, also from its own threads. A subscriber must neither block them
@@ -285,7 +285,8 @@ where
     };
     // Before anything is opened: see there.
     systemd::inspect();
-    // The driver has this thread to itself. No user code runs here, so none can delay a signal (P7).
+    // The driver has this thread to itself. No user code runs here, so none can delay a signal
+    // (P7).
     let driving =
         preflight::single_threaded().map_err(failed("cannot start the driver's runtime"))?;
     // Install the handlers first. Process 1 of a container has no default action for SIGTERM, so
@@ -411,8 +412,8 @@ mod systemd {
     }
 }
 
-/// A seed from the time and the process id. It only spreads the moments at which connections announce
-/// their close, so it may be easy to guess.
+/// A seed from the time and the process id. It only spreads the moments at which connections
+/// announce their close, so it may be easy to guess.
 fn seed(clock: &dyn Clock) -> Seed {
     let nanos = clock.wall().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos();
     Seed(u64::try_from(nanos & u128::from(u64::MAX)).unwrap_or(0) ^ u64::from(std::process::id()))

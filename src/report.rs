@@ -17,7 +17,7 @@ use std::{
 ///
 /// A `main` function may return it: it implements [`Termination`] with the exit code of P13.
 #[derive(Clone, Debug)]
-#[must_use = "a host that failed must not exit with 0: return the report from `main`, or exit with its code"]
+#[must_use = "return the report from `main` or exit with its code: a failed host must not exit with 0"]
 #[non_exhaustive]
 pub struct Report {
     /// The verdict on the run.
@@ -90,8 +90,8 @@ impl Report {
         }
     }
 
-    /// The exit code: 0 clean; 1 the start or a background task failed, or tracked work panicked;
-    /// 2 bad plan or setting; 3 the shutdown cut requests or work; 4 a stop hook failed or was given
+    /// The exit code: 0 clean; 1 the start or a background task failed, or tracked work panicked; 2
+    /// bad plan or setting; 3 the shutdown cut requests or work; 4 a stop hook failed or was given
     /// up.
     #[must_use]
     pub fn code(&self) -> u8 {

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 /// the process.
 ///
 /// A tower service finds it in the request's extensions, which is `Extension<RequestContext>` in
-/// axum; a hyper service in the request's [`Body`](crate::Body::context). With the feature `axum` it
-/// is an extractor: `async fn handler(context: RequestContext)`. Clones are cheap and refer to the
-/// same request. [`TestHost`](crate::TestHost) makes contexts for unit tests of handlers.
+/// axum; a hyper service in the request's [`Body`](crate::Body::context). With the feature `axum`
+/// it is an extractor: `async fn handler(context: RequestContext)`. Clones are cheap and refer to
+/// the same request. [`TestHost`](crate::TestHost) makes contexts for unit tests of handlers.
 ///
 /// ```
 /// # async fn work() -> &'static str { "done" }
@@ -55,9 +55,9 @@ impl RequestContext {
         &self.0.connection.local
     }
 
-    /// The time at which the response head is due, by the host's clock; `None` for no deadline. Then
-    /// the context is cancelled, the handler dropped, and the client gets a 503. The deadline does
-    /// not cut a body that is being sent.
+    /// The time at which the response head is due, by the host's clock; `None` for no deadline.
+    /// Then the context is cancelled, the handler dropped, and the client gets a 503. The deadline
+    /// does not cut a body that is being sent.
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {
         let at = self.0.deadline();
@@ -70,20 +70,21 @@ impl RequestContext {
         self.deadline().map(|at| at.since(self.0.server().clock.now()))
     }
 
-    /// Sets the timeout of this request, counted from its complete head; `None` removes the deadline.
-    /// For a whole route in axum or tower see [`RouteTimeout`](crate::RouteTimeout).
+    /// Sets the timeout of this request, counted from its complete head; `None` removes the
+    /// deadline. For a whole route in axum or tower see [`RouteTimeout`](crate::RouteTimeout).
     pub fn set_timeout(&self, timeout: Option<Duration>) {
         self.0.set_deadline(timeout.map_or(Moment::NEVER, |timeout| self.0.arrived + timeout));
     }
 
-    /// Ready when the context is cancelled: at the request's deadline, when its client has shut its side
-    /// of the connection or is gone, when its response body fails, or when the drain is over.
+    /// Ready when the context is cancelled: at the request's deadline, when its client has shut its
+    /// side of the connection or is gone, when its response body fails, or when the drain is over.
     /// [`cancel_cause`](Self::cancel_cause) says which.
     ///
-    /// A client that has shut its side of an HTTP/1 connection may still read the response, and gets it
-    /// unless [`Limits::half_close`](crate::Limits::half_close) says otherwise. A handler that should not
-    /// run for a client that may have left returns at this cause, too. It is noticed at once; where the
-    /// client has sent a next request before it, or resets the connection after it, within a second.
+    /// A client that has shut its side of an HTTP/1 connection may still read the response, and
+    /// gets it unless [`Limits::half_close`](crate::Limits::half_close) says otherwise. A handler
+    /// that should not run for a client that may have left returns at this cause, too. It is
+    /// noticed at once; where the client has sent a next request before it, or resets the
+    /// connection after it, within a second.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -104,7 +105,8 @@ impl RequestContext {
         self.0.cancel_cause()
     }
 
-    /// The cancellation as a token, for libraries. Cancelling it cancels only this request's context.
+    /// The cancellation as a token, for libraries. Cancelling it cancels only this request's
+    /// context.
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
         self.0.cancellation().clone()
