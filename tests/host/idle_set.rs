@@ -406,7 +406,8 @@ fn a_close_race_is_counted_even_if_its_watch_runs_late() {
 
 #[test]
 fn a_connection_in_the_idle_set_expires_and_can_be_evicted() {
-    let limits = Limits::default().keep_alive(Duration::from_millis(1_500)).connections_max(3);
+    // Long enough to see all of them idle first: `/proc` is read for every descriptor of the process.
+    let limits = Limits::default().keep_alive(Duration::from_secs(4)).connections_max(3);
     let service = service_fn(async |_: Request<lameduck::Body>| {
         Ok::<_, Infallible>(Response::new(Body::from("hello")))
     });
