@@ -406,7 +406,7 @@ fn a_close_race_is_counted_even_if_its_watch_runs_late() {
 
 #[test]
 fn a_connection_in_the_idle_set_expires_and_can_be_evicted() {
-    // Long enough to see all of them idle first: `/proc` is read for every descriptor of the process.
+    // Long enough to see them idle first: the check reads `/proc` for every descriptor in use.
     let limits = Limits::default().keep_alive(Duration::from_secs(4)).connections_max(3);
     let service = service_fn(async |_: Request<lameduck::Body>| {
         Ok::<_, Infallible>(Response::new(Body::from("hello")))
