@@ -25,9 +25,10 @@ run *args:
 sim *args:
     cargo run --release -p lameduck-sim -- {{args}}
 
-# Whether the two published crates build as users get them.
+# Whether the two published crates build as users get them. In a directory of its own each time: cargo keeps the unpacked source
+# of a version by the path of its directory, and would build `lameduck-sim` with the `lameduck` of the last time.
 publish-check:
-    cargo publish --dry-run -p lameduck -p lameduck-sim
+    cargo publish --dry-run --target-dir "$(mktemp -d)" -p lameduck -p lameduck-sim
 
 # The simulation's named scenarios.
 scenarios *args:
