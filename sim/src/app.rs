@@ -7,6 +7,7 @@
 //! | `/slow` `/stuck` `/echo` `/stream` `/panic` | the routes of `lameduck::drill` |
 //! | `/bytes?n=N` | sends N bytes at once |
 //! | `/breaks` | sends a chunk, and panics 100 ms later |
+//! | `/mismatch?says=N` | sends 4 bytes with a `Content-Length` of N; `&late=yes` in two pieces |
 //! | `/events` | sends an event every 100 ms, until the host ends the stream |
 //! | `/work?ms=N` | responds at once, and spawns tracked work for N ms |
 //! | `/upgrade` | switches to an echo protocol |
@@ -50,6 +51,11 @@ pub struct Actor {
     pub name: String,
     /// Where the app records events.
     pub trace: Trace,
+}
+
+/// Whether the body of the response to this target fails.
+pub(crate) fn has_failing_body(target: &str) -> bool {
+    matches!(target.split('?').next(), Some("/breaks" | "/mismatch"))
 }
 
 /// The default app.
@@ -133,6 +139,7 @@ async fn respond(
         "/slow" => slow(service, request, &query, &guard).await,
         "/fast" => drill::text(StatusCode::OK, "fast\n"),
         "/breaks" => breaks(),
+        "/mismatch" => mismatch(&query),
         "/bytes" => {
             let bytes = parameter(&query, "n").and_then(|n| n.parse().ok()).unwrap_or(0);
             drill::text(StatusCode::OK, vec![b'b'; bytes])
@@ -202,6 +209,19 @@ fn watch(context: RequestContext, actor: Actor, handler: u64) {
 fn breaks() -> DrillResponse {
     let chunk = (Duration::ZERO, Bytes::from_static(b"as far as this\n"));
     Paced::response([chunk, (CHUNK_INTERVAL, Bytes::new())], None)
+}
+
+/// Sends four bytes, whatever the head says.
+fn mismatch(query: &str) -> DrillResponse {
+    let mut response = if parameter(query, "late") == Some("yes") {
+        let half = Bytes::from_static(b"12");
+        Paced::response([(Duration::ZERO, half.clone()), (CHUNK_INTERVAL, half)], None)
+    } else {
+        drill::text(StatusCode::OK, "1234")
+    };
+    let says = parameter(query, "says").and_then(|says| says.parse::<u64>().ok()).unwrap_or(0);
+    response.headers_mut().insert(header::CONTENT_LENGTH, says.into());
+    response
 }
 
 fn events() -> DrillResponse {

@@ -121,8 +121,11 @@ fn simpler_traffic(traffic: Traffic) -> Traffic {
         Traffic::KeepAlive { .. }
         | Traffic::PerRequest { .. }
         | Traffic::Pipelined { .. }
+        | Traffic::Stalls { .. }
         | Traffic::Once(_) => Traffic::Once(Pacing::Prompt),
-        Traffic::Http2Leaves { requests, .. } => Traffic::Http2 { requests, every_ms: 0 },
+        Traffic::Http2Leaves { requests, .. } | Traffic::Http2Windowless { requests } => {
+            Traffic::Http2 { requests, every_ms: 0 }
+        }
         Traffic::Http2 { .. }
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
@@ -154,6 +157,8 @@ fn simpler_request(request_kind: &RequestKind) -> RequestKind {
         | RequestKind::Work(..)
         | RequestKind::Get(_)
         | RequestKind::Post(..)
+        | RequestKind::Odd(_)
+        | RequestKind::Mismatch(_)
         | RequestKind::Fast => RequestKind::Fast,
     }
 }
@@ -215,14 +220,19 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
             | RequestKind::Head
             | RequestKind::Events
             | RequestKind::Get(_)
-            | RequestKind::Post(..) => {}
+            | RequestKind::Post(..)
+            | RequestKind::Odd(_)
+            | RequestKind::Mismatch(_) => {}
         }
         match &mut client.traffic {
             Traffic::KeepAlive { requests, every_ms, .. }
             | Traffic::PerRequest { requests, every_ms }
             | Traffic::Http2 { requests, every_ms } => all.extend([requests, every_ms]),
             Traffic::Http2Leaves { requests, after_ms } => all.extend([requests, after_ms]),
-            Traffic::Pipelined { requests } => all.push(requests),
+            Traffic::Pipelined { requests } | Traffic::Http2Windowless { requests } => {
+                all.push(requests);
+            }
+            Traffic::Stalls { reads, for_ms } => all.extend([reads, for_ms]),
             Traffic::Late { after_ms: ms }
             | Traffic::Leaves { after_ms: ms, .. }
             | Traffic::Upgraded { every_ms: ms, .. } => {

@@ -10,8 +10,8 @@ use http::Method;
 pub struct Head {
     /// The status code.
     pub status: u16,
-    /// Whether the server closes the connection after this response: it sent `Connection: close` or
-    /// uses HTTP/1.0.
+    /// Whether the server closes the connection after this response: it sent `Connection: close`, or
+    /// uses HTTP/1.0 without `Connection: keep-alive`.
     pub closes: bool,
     framing: Framing,
 }
@@ -38,14 +38,18 @@ impl Head {
         let version = status_line.strip_prefix("HTTP/1.").ok_or(Garbled)?;
         let status: u16 =
             status_line.get(9..12).and_then(|code| code.parse().ok()).ok_or(Garbled)?;
-        let mut closes = version.starts_with('0');
+        let is_http10 = version.starts_with('0');
+        let (mut closes, mut keeps) = (false, !is_http10);
         let mut framing = Framing::UntilClose;
         for line in lines {
             let (name, value) = line.split_once(':').ok_or(Garbled)?;
             let value = value.trim();
             if name.eq_ignore_ascii_case("connection") {
-                closes |=
-                    value.split(',').any(|option| option.trim().eq_ignore_ascii_case("close"));
+                let has = |option: &str| {
+                    value.split(',').any(|value| value.trim().eq_ignore_ascii_case(option))
+                };
+                closes |= has("close");
+                keeps |= has("keep-alive");
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
                 framing = Framing::Chunked;
             } else if name.eq_ignore_ascii_case("content-length") && framing != Framing::Chunked {
@@ -56,7 +60,7 @@ impl Head {
         if method == Method::HEAD || status < 200 || status == 204 || status == 304 {
             framing = Framing::Length(0);
         }
-        Ok(Some(Self { status, closes, framing }))
+        Ok(Some(Self { status, closes: closes || !keeps, framing }))
     }
 
     /// Returns whether another head follows (RFC 9110 §15.2). None follows a 101.

@@ -14,19 +14,27 @@ pub struct RequestSpec {
     pub fields: Vec<(String, String)>,
     /// The body; empty for none.
     pub body: Bytes,
+    /// The whole request in HTTP/1, where it differs from what the other fields say.
+    pub wire: Option<Bytes>,
 }
 
 impl RequestSpec {
     /// Creates `GET target`.
     #[must_use]
     pub fn get(target: impl Into<String>) -> Self {
-        Self { method: Method::GET, target: target.into(), fields: Vec::new(), body: Bytes::new() }
+        Self {
+            method: Method::GET,
+            target: target.into(),
+            fields: Vec::new(),
+            body: Bytes::new(),
+            wire: None,
+        }
     }
 
     /// Creates `POST target` with a body.
     #[must_use]
     pub fn post(target: impl Into<String>, body: impl Into<Bytes>) -> Self {
-        Self { method: Method::POST, target: target.into(), fields: Vec::new(), body: body.into() }
+        Self { method: Method::POST, body: body.into(), ..Self::get(target) }
     }
 
     /// Adds a header field.
@@ -53,6 +61,9 @@ impl RequestSpec {
     /// Returns the whole request in HTTP/1.1.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
+        if let Some(wire) = &self.wire {
+            return wire.to_vec();
+        }
         let mut bytes = self.head();
         bytes.extend_from_slice(&self.body);
         bytes

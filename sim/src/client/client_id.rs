@@ -88,6 +88,11 @@ impl ClientId {
         );
     }
 
+    /// Records that a response that the client did not take was cut.
+    pub(super) fn response_lost(&self, request: u64, how: How) {
+        self.tell("response lost", &[("of", request.into()), ("how", how.name().into())]);
+    }
+
     pub(super) fn ended(&self, request: u64, end: &Result<ResponseSummary, RequestFailure>) {
         match end {
             Ok(done) => self.tell(

@@ -67,8 +67,8 @@ impl ExchangePacing {
 /// An HTTP/1 connection, as seen by its client.
 #[derive(Debug)]
 pub struct Http1Client<Io> {
-    io: Io,
-    buffer: BytesMut,
+    pub(super) io: Io,
+    pub(super) buffer: BytesMut,
     /// Number of the connection in the trace.
     pub(super) connection: u64,
     /// Number of requests sent on it.
@@ -258,15 +258,15 @@ async fn send(
 }
 
 /// Reads responses, and counts their bytes.
-struct Reader<'a, R> {
-    io: R,
-    buffer: &'a mut BytesMut,
-    seen: u64,
-    pace: Pace,
+pub(super) struct Reader<'a, R> {
+    pub(super) io: R,
+    pub(super) buffer: &'a mut BytesMut,
+    pub(super) seen: u64,
+    pub(super) pace: Pace,
 }
 
 impl<R: AsyncRead + Unpin> Reader<'_, R> {
-    async fn answer(
+    pub(super) async fn answer(
         &mut self,
         method: &Method,
         on_head: impl FnOnce(&Head),

@@ -118,6 +118,37 @@ pub async fn given_up<C: Connect>(
     tasks.wait().await;
 }
 
+/// Sends all requests at once on one connection, and never opens the window of a stream. Records how
+/// each stream ended.
+pub async fn windowless<C: Connect>(client_id: &ClientId, connect: &C, asks: &[RequestSpec]) {
+    let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
+    let Ok(link) = Link::open(client_id, connect, &tasks, &over, Some(0)).await else { return };
+    let mut requests = JoinSet::new();
+    for (ask, earlier) in asks.iter().zip(0_u64..) {
+        let (client_id, mut sender, ask, connection) =
+            (client_id.clone(), link.sender.clone(), ask.clone(), link.connection);
+        requests.spawn(async move {
+            let request = client_id.asks(&ask, connection, earlier);
+            let end = tokio::select! {
+                biased;
+                end = answer(&client_id, request, &mut sender, &ask) => end,
+                () = super::pause(client_id.patience()) => {
+                    Err(RequestFailure::new(How::TimedOut, 0))
+                }
+            };
+            match end {
+                Ok(_) => client_id.ended(request, &end),
+                Err(failure) => client_id.response_lost(request, failure.how),
+            }
+        });
+    }
+    while requests.join_next().await.is_some() {}
+    drop(link);
+    over.cancel();
+    tasks.close();
+    tasks.wait().await;
+}
+
 /// The most that a server may send of an unread response: the initial window of RFC 9113 §6.9.2.
 pub(crate) const UNREAD_WINDOW: u32 = 65_535;
 

@@ -8,7 +8,8 @@
 //! Records under the client's name: `connected`, `connect failed`, `asks`, `sent` (the last byte
 //! was passed to the network), `head` (with the status, and `close` = `yes` for
 //! `Connection: close`), `completed`, `failed`, `retries`, `closed idle` (the server closed a
-//! connection between requests), `goaway` (HTTP/2, with `last_stream` and `code`), `ended`.
+//! connection between requests), `goaway` (HTTP/2, with `last_stream` and `code`), `stalls` (the
+//! client reads nothing from now on), `stall ends`, `response lost`, `ended`.
 
 mod answer;
 mod ask;
@@ -18,6 +19,7 @@ mod goaway;
 mod http1;
 mod http2;
 mod silent;
+mod stalled;
 mod upgraded;
 
 pub use answer::Head;
@@ -26,12 +28,13 @@ pub use client_id::{ClientId, How, RequestFailure, ResponseSummary};
 pub use exchange::{AfterRequest, ExchangePacing, Http1Client, Pace};
 pub use http1::{Retry, connection_per_request, keep_alive, one_request, pipelined};
 pub(crate) use http2::UNREAD_WINDOW;
-pub use http2::{given_up, multiplexed};
+pub use http2::{given_up, multiplexed, windowless};
 pub use silent::{Step, byte_less, raw, silent_http2};
+pub use stalled::stalled;
 pub use upgraded::{FAREWELL, PING, upgraded};
 
 use crate::network::HostNetwork;
-use lameduck::runtime::Transport;
+use lameduck::runtime::{Peek, Transport};
 use std::{fmt, future::Future, io, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -49,6 +52,13 @@ pub trait Connect: Clone + fmt::Debug + Send + Sync + 'static {
     /// Resets a connection, if the transport can; the default drops it.
     fn reset(io: Self::Io) {
         drop(io);
+    }
+
+    /// Returns whether the connection was reset, without reading; the default is that nothing is
+    /// known.
+    fn is_broken(io: &Self::Io) -> bool {
+        let _ = io;
+        false
     }
 }
 
@@ -76,6 +86,10 @@ impl<H: HostNetwork> Connect for Route<H> {
 
     fn reset(mut io: Self::Io) {
         io.reset_on_drop();
+    }
+
+    fn is_broken(io: &Self::Io) -> bool {
+        io.peek() == Peek::Broken
     }
 }
 

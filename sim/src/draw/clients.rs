@@ -94,9 +94,11 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         Kind::ByteLess => Traffic::ByteLess,
         Kind::HalfHead => Traffic::HalfHead,
         Kind::InternalHalfHead => Traffic::InternalHalfHead,
-        Kind::Leaves => {
-            Traffic::Leaves { after_ms: dice.pick(&[1, 5, 20, 100, 500]), resets: !dice.one_in(3) }
-        }
+        Kind::Leaves => Traffic::Leaves {
+            after_ms: dice.pick(&[1, 5, 20, 100, 500]),
+            resets: !dice.one_in(3),
+            half_closed: dice.one_in(4),
+        },
     };
     let stalls = matches!(traffic, Traffic::Once(Pacing::SlowReader(_, pause)) if pause >= 1_000);
     let request_kind = match traffic {
@@ -128,6 +130,8 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         | Traffic::Pipelined { .. }
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
+        | Traffic::Http2Windowless { .. }
+        | Traffic::Stalls { .. }
         | Traffic::InternalHalfHead
         | Traffic::SilentHttp2
         | Traffic::Upgraded { .. }

@@ -31,6 +31,11 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0x11_3175)), thrown: 0 }
     }
 
+    /// Creates independent dice for what is bounded or refused while serving.
+    pub(super) const fn of_serving(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x5e_4517)), thrown: 0 }
+    }
+
     const fn throw(&mut self) -> u64 {
         self.thrown += 1;
         self.seed.nth(self.thrown)

@@ -15,6 +15,7 @@ mod dice;
 mod edges;
 mod extras;
 mod latecomers;
+mod serving;
 
 use crate::{
     hooks::{Act, ActEnd, HookScript},
@@ -141,6 +142,7 @@ pub fn draw(seed: u64) -> Scenario {
     extras::draw(&mut Dice::of_extras(seed), &mut scenario, &edges);
     latecomers::draw(&mut Dice::of_latecomers(seed), &mut scenario, &edges);
     limits(&mut Dice::of_limits(seed), &mut scenario);
+    serving::draw(&mut Dice::of_serving(seed), &mut scenario, &edges);
     scenario
 }
 

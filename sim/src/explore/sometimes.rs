@@ -5,6 +5,7 @@
 //! run of at least [`REACHES_ALL`](super::REACHES_ALL) scenarios that misses one of them fails.
 
 mod coverage;
+mod serving;
 
 pub(super) use coverage::Coverage;
 
@@ -56,6 +57,7 @@ pub fn sometimes() -> &'static [Sometimes] {
         hooks(&mut all);
         company(&mut all);
         coincidences(&mut all);
+        serving::serving(&mut all);
         all
     })
 }

@@ -35,7 +35,10 @@ const fn fair(traffic: Traffic) -> Traffic {
         Traffic::Once(Pacing::HeadPause(_) | Pacing::SlowUpload(..) | Pacing::SlowReader(..)) => {
             Traffic::Once(Pacing::Prompt)
         }
-        Traffic::Http2Leaves { requests, .. } => Traffic::Http2 { requests, every_ms: 0 },
+        Traffic::Http2Leaves { requests, .. } | Traffic::Http2Windowless { requests } => {
+            Traffic::Http2 { requests, every_ms: 0 }
+        }
+        Traffic::Stalls { .. } => Traffic::Once(Pacing::Prompt),
         Traffic::Once(Pacing::Prompt | Pacing::HalfClosed)
         | Traffic::InternalHalfHead
         | Traffic::KeepAlive { .. }

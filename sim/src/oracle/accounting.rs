@@ -272,6 +272,8 @@ pub(super) fn unannounced_closes_are_counted(
                 request_kind,
                 RequestKind::Unread(_)
                     | RequestKind::Breaks
+                    | RequestKind::Odd(_)
+                    | RequestKind::Mismatch(_)
                     | RequestKind::Get(_)
                     | RequestKind::Post(..)
             )
@@ -304,7 +306,10 @@ fn unannounced_without_drain(unannounced: u64) -> String {
 
 pub(super) fn is_http2(client: Option<&Client>) -> bool {
     client.is_some_and(|client| {
-        matches!(client.traffic, Traffic::Http2 { .. } | Traffic::Http2Leaves { .. })
+        matches!(
+            client.traffic,
+            Traffic::Http2 { .. } | Traffic::Http2Leaves { .. } | Traffic::Http2Windowless { .. }
+        )
     })
 }
 
@@ -365,14 +370,16 @@ pub(super) fn outcomes_are_counted(
         .iter()
         .all(|observed| matches!(&observed.end, Some((_, RequestResult::Completed(..)))));
     let asks = |client: &Client| {
-        !matches!(
-            client.traffic,
-            Traffic::Upgraded { .. } | Traffic::HalfHead | Traffic::SilentHttp2
-        )
+        !client.has_failing_body()
+            && !matches!(
+                client.traffic,
+                Traffic::Upgraded { .. } | Traffic::HalfHead | Traffic::SilentHttp2
+            )
     };
     if all_answered && history.scenario.clients.iter().all(asks) {
         let refused = |observed: &&ObservedRequest| {
             matches!(&observed.end, Some((_, RequestResult::Completed(400 | 408 | 431, _))))
+                && !history.is_refused(observed)
         };
         let refused = history.requests.iter().filter(refused).count() as u64;
         let answered = history.requests.len() as u64 - refused;

@@ -157,10 +157,16 @@ impl<'a> Delay<'a> {
     fn closes_for_itself(&self, observed: &ObservedRequest) -> bool {
         let unread = matches!(
             self.history.request_kind(observed),
-            Some(RequestKind::Unread(_) | RequestKind::Get(_) | RequestKind::Post(..)) | None
+            Some(
+                RequestKind::Unread(_)
+                    | RequestKind::Mismatch(_)
+                    | RequestKind::Get(_)
+                    | RequestKind::Post(..)
+            ) | None
         );
+        let odd = matches!(self.history.request_kind(observed), Some(RequestKind::Odd(odd)) if odd.closes());
         let half_closed = |client: &Client| client.traffic == Traffic::Once(Pacing::HalfClosed);
-        unread || self.history.client(observed).is_some_and(half_closed)
+        unread || odd || self.history.client(observed).is_some_and(half_closed)
     }
 
     /// HTTP/1: checks that an early connection announces with its first response in the delay, and
@@ -173,7 +179,10 @@ impl<'a> Delay<'a> {
                 // A slow reader receives the head long after it was sent.
                 let is_exempt = self.history.client(observed).is_some_and(|client| {
                     is_http2(Some(client))
-                        || matches!(client.traffic, Traffic::Once(Pacing::SlowReader(..)))
+                        || matches!(
+                            client.traffic,
+                            Traffic::Once(Pacing::SlowReader(..)) | Traffic::Stalls { .. }
+                        )
                 });
                 if let Some((at, status, false)) = observed.head
                     && !is_exempt

@@ -13,6 +13,7 @@ mod lifecycle;
 mod probes;
 mod requests;
 mod run_history;
+mod serving;
 mod shutdown;
 mod timing;
 
@@ -117,6 +118,7 @@ pub const ORACLES: &[Oracle] = &[
         words: "exit code and report are accurate",
         judge: shutdown::the_exit_code_is_accurate,
     },
+    Oracle { promise: "P15", words: "contained", judge: serving::contained },
 ];
 
 /// The oracles that need no knowledge of the app, its hooks and its checks.

@@ -1,9 +1,11 @@
 //! Oracles for the requests: P5, P9, P10.
 
-use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory, accounting, timing};
+use super::{
+    Exercise, Judgement, ObservedRequest, RequestResult, RunHistory, accounting, serving, timing,
+};
 use crate::trace::Record;
 use crate::{
-    app::{SLOW_DONE, STUCK_HALVES},
+    app::{SLOW_DONE, STUCK_HALVES, has_failing_body},
     scenario::{Client, Filter, Pacing, RequestKind, StuckResponse, Traffic},
 };
 use lameduck::lifecycle::{ABORT_FLUSH, Phase};
@@ -48,8 +50,10 @@ pub(super) fn one_outcome_per_request(history: &RunHistory<'_>) -> Judgement {
     timing::late_first_bytes_are_served(history)?;
     timing::nothing_is_accepted_after_the_seal(history)?;
     timing::departed_clients_are_noticed(history)?;
+    serving::nothing_arrives_unasked(history)?;
     for observed in &history.requests {
         looks_complete_only_if_complete(history, observed)?;
+        serving::odd_requests_are_answered(history, observed)?;
         is_not_lost(history, observed)?;
         says_why(observed)?;
         is_not_cut_early(history, observed)?;
@@ -64,8 +68,14 @@ fn counts_match_the_clients(
     tally: &lameduck::RequestStats,
 ) -> Result<(), String> {
     let ends = || history.requests.iter().filter_map(|observed| observed.end.as_ref());
-    // A malformed request gets a response, but is not counted as a request.
-    let answered = ends().filter(|(_, end)| matches!(end, RequestResult::Completed(status, _) if ![400, 408, 431].contains(status)));
+    // A malformed request gets a response, but is not counted as a request. One with a wrong `Host`
+    // is.
+    let counts = |observed: &&ObservedRequest| match &observed.end {
+        Some((_, RequestResult::Completed(400, _))) => history.is_refused(observed),
+        Some((_, RequestResult::Completed(status, _))) => ![408, 431].contains(status),
+        Some((_, RequestResult::Failed(_))) | None => false,
+    };
+    let answered = history.requests.iter().filter(counts);
     let upgraded = history.records.iter().filter(|record| record.event == "upgraded");
     let answered = (answered.count() + upgraded.count()) as u64;
     let unended = history.requests.iter().any(|observed| observed.end.is_none());
@@ -111,7 +121,10 @@ fn counts_match_the_handlers(
         return Ok(());
     }
     let begun = history.server("handler begins").count() as u64;
-    if tally.started != begun {
+    // These reach no handler, and their response may not reach the client.
+    let refused =
+        history.requests.iter().filter(|observed| history.is_refused(observed)).count() as u64;
+    if tally.started < begun || tally.started > begun + refused {
         return Err(format!(
             "{begun} handlers began, but the host counts {} requests",
             tally.started
@@ -133,7 +146,11 @@ fn counts_match_the_handlers(
     let leaves = |client: &Client| {
         matches!(
             client.traffic,
-            Traffic::Leaves { .. } | Traffic::Http2Leaves { .. } | Traffic::Upgraded { .. }
+            Traffic::Leaves { .. }
+                | Traffic::Http2Leaves { .. }
+                | Traffic::Http2Windowless { .. }
+                | Traffic::Stalls { .. }
+                | Traffic::Upgraded { .. }
         )
     };
     let stays = !history.scenario.clients.iter().any(leaves)
@@ -161,16 +178,15 @@ fn says_why(observed: &ObservedRequest) -> Result<(), String> {
 fn is_not_cut_early(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(), String> {
     let Some((at, RequestResult::Failed(how))) = &observed.end else { return Ok(()) };
     // A body that fails aborts its whole connection.
-    let breaks = |client: &Client| {
-        client.request_kind == RequestKind::Breaks || client.then == Some(RequestKind::Breaks)
-    };
-    if history.client(observed).is_some_and(breaks) {
+    if history.client(observed).is_some_and(Client::has_failing_body) {
         return Ok(());
     }
     let early = history.began(Phase::Cancelling).is_none_or(|cancelling| *at < cancelling);
     let patient = |client: &Client| match client.traffic {
         Traffic::Leaves { .. }
         | Traffic::Http2Leaves { .. }
+        | Traffic::Http2Windowless { .. }
+        | Traffic::Stalls { .. }
         | Traffic::Once(Pacing::SlowReader(..)) => false,
         Traffic::Once(_)
         | Traffic::KeepAlive { .. }
@@ -244,7 +260,9 @@ fn looks_complete_only_if_complete(
             | RequestKind::Events
             | RequestKind::Work(..)
             | RequestKind::Get(_)
-            | RequestKind::Post(..),
+            | RequestKind::Post(..)
+            | RequestKind::Odd(_)
+            | RequestKind::Mismatch(_),
         )
         | None => {
             return Ok(());
@@ -271,6 +289,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
             | RequestKind::Stream(_)
             | RequestKind::Events
             | RequestKind::Breaks
+            | RequestKind::Mismatch(_)
             | RequestKind::Bytes(LARGER_THAN_A_FLUSH..)
     );
     if halved && history.began(Phase::Cancelling).is_some_and(|cancelling| *at >= cancelling) {
@@ -292,6 +311,8 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
         | Traffic::Http2 { .. } => true,
         Traffic::Once(Pacing::HeadPause(_) | Pacing::SlowUpload(..))
         | Traffic::Http2Leaves { .. }
+        | Traffic::Http2Windowless { .. }
+        | Traffic::Stalls { .. }
         | Traffic::Pipelined { .. }
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
@@ -358,7 +379,9 @@ pub(super) fn a_deadline_per_request(history: &RunHistory<'_>) -> Judgement {
             | RequestKind::Head
             | RequestKind::Bytes(_)
             | RequestKind::Get(_)
-            | RequestKind::Post(..) => continue,
+            | RequestKind::Post(..)
+            | RequestKind::Odd(_)
+            | RequestKind::Mismatch(_) => continue,
         };
         let Some((head, status, _)) = observed.head else { continue };
         if status == 503
@@ -461,7 +484,7 @@ pub(super) fn cancel_after_drain(history: &RunHistory<'_>) -> Judgement {
         // A body that fails is not aborted by the host. On HTTP/1 its connection is reset, and
         // responses that had not been sent are lost with it.
         let breaks = record.text("by_shutdown") == Some("no");
-        if breaks && !history.requests.iter().any(|observed| observed.target == "/breaks") {
+        if breaks && !history.requests.iter().any(|observed| has_failing_body(&observed.target)) {
             return Err(format!(
                 "{} failed without a cause",
                 record.text("path").unwrap_or_default()
@@ -555,7 +578,8 @@ fn aborted_in_time(history: &RunHistory<'_>) -> Result<(), String> {
     let tasks = history.server("task ends").filter(|record| record.text("how") == Some("dropped"));
     // Uploads that make no progress are cut in the drain, and a failing body ends without the host.
     let cut = |record: &&Record| {
-        record.text("message") == Some("request aborted") && record.text("path") != Some("/breaks")
+        record.text("message") == Some("request aborted")
+            && !record.text("path").is_some_and(has_failing_body)
     };
     let requests = history.server("log").filter(cut);
     let requests = requests.filter(|record| record.text("phase") != Some("draining"));

@@ -181,7 +181,13 @@ impl<'a> RunHistory<'a> {
     #[must_use]
     pub fn all_clients_stay(&self) -> bool {
         let stays = |client: &Client| {
-            !matches!(client.traffic, Traffic::Leaves { .. } | Traffic::Http2Leaves { .. })
+            !matches!(
+                client.traffic,
+                Traffic::Leaves { .. }
+                    | Traffic::Http2Leaves { .. }
+                    | Traffic::Http2Windowless { .. }
+                    | Traffic::Stalls { .. }
+            )
         };
         self.delivers() && self.scenario.clients.iter().all(stays)
     }
@@ -258,6 +264,12 @@ impl<'a> RunHistory<'a> {
                 .count();
         let enough = if self.scenario.plan().cancel > ABORT_FLUSH { 2 } else { 1 };
         self.scenario.plan().cancel >= FLUSH && hurried < enough
+    }
+
+    /// Whether a request must get a 400 for its `Host`.
+    #[must_use]
+    pub fn is_refused(&self, observed: &ObservedRequest) -> bool {
+        matches!(self.request_kind(observed), Some(RequestKind::Odd(odd)) if odd.is_refused())
     }
 
     /// Returns the client of a request.

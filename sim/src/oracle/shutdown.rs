@@ -43,6 +43,8 @@ pub(super) fn no_straggler_holds_the_exit(history: &RunHistory<'_>) -> Judgement
         | Traffic::Pipelined { .. }
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
+        | Traffic::Http2Windowless { .. }
+        | Traffic::Stalls { .. }
         | Traffic::HalfHead
         | Traffic::InternalHalfHead
         | Traffic::SilentHttp2
@@ -88,6 +90,8 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
         | Traffic::Pipelined { .. }
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
+        | Traffic::Http2Windowless { .. }
+        | Traffic::Stalls { .. }
         | Traffic::Upgraded { .. } => None,
     };
     let all: Option<Vec<Duration>> = history.scenario.clients.iter().map(of_its_own).collect();

@@ -3,6 +3,7 @@
 
 use super::{ErrorKind, RequestResult, RunHistory};
 use crate::{
+    app::has_failing_body,
     scenario::{Client, Filter, Pacing, RequestKind, StuckResponse, Traffic, client_name},
     tasks::Until,
     trace::Record,
@@ -135,7 +136,7 @@ pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> 
     let cut = |record: &&Record| {
         record.text("message") == Some("request aborted")
             && record.text("phase") != Some("draining")
-            && record.text("path") != Some("/breaks")
+            && !record.text("path").is_some_and(has_failing_body)
     };
     let late = |record: &&Record| record.at > abort && record.at < cleaning_up;
     for record in history.server("log").filter(cut).filter(late) {
@@ -235,6 +236,8 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
             | Traffic::Pipelined { .. }
             | Traffic::Late { .. }
             | Traffic::Leaves { .. }
+            | Traffic::Http2Windowless { .. }
+            | Traffic::Stalls { .. }
             | Traffic::InternalHalfHead
             | Traffic::SilentHttp2
             | Traffic::Upgraded { .. }
@@ -336,11 +339,15 @@ pub(super) fn readers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
     else {
         return Ok(());
     };
+    // A shorter timeout applies in the drain, too.
+    if history.scenario.limits.send_timeout.is_some() {
+        return Ok(());
+    }
     let stalls = |client: &Client| matches!(client.traffic, Traffic::Once(Pacing::SlowReader(_, pause)) if pause > 7_000);
     let aborted = |record: &&Record| {
         record.text("message") == Some("request aborted")
             && record.text("phase") == Some("draining")
-            && record.text("path") != Some("/breaks")
+            && !record.text("path").is_some_and(has_failing_body)
     };
     for record in history.server("log").filter(aborted) {
         if record.at + history.rounding() < draining + history.world(PROGRESS_WAIT) {

@@ -4,12 +4,14 @@
 //! drawn from a seed, shrunk, and kept in files. All times are milliseconds of the world since its
 //! beginning, unless a field says that they are by the host's clock.
 
+mod odd;
 mod run;
 mod traffic;
 
+pub use odd::OddRequest;
 pub use run::{CLIENTS, Outcome, PROBER, SERVER, run, run_with};
 pub(crate) use run::{client_name, run_life};
-pub use traffic::{Client, Cooperation, Pacing, RequestKind, StuckResponse, Traffic};
+pub use traffic::{Client, Cooperation, Pacing, RequestKind, StuckResponse, Traffic, WrongLength};
 
 use crate::{checks::CheckScript, hooks::HookScript, tasks::TaskScript};
 use lameduck::{
@@ -67,6 +69,7 @@ pub struct LimitsMs {
     pub first_byte_timeout: Option<u64>,
     pub send_timeout: Option<u64>,
     pub body_timeout: Option<u64>,
+    pub keep_alive: Option<u64>,
 }
 
 impl LimitsMs {
@@ -84,6 +87,7 @@ impl LimitsMs {
             .first_byte_timeout(span(self.first_byte_timeout, defaults.first_byte_timeout))
             .send_timeout(span(self.send_timeout, defaults.send_timeout))
             .body_timeout(span(self.body_timeout, defaults.body_timeout))
+            .keep_alive(span(self.keep_alive, defaults.keep_alive))
     }
 }
 

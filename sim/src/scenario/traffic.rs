@@ -1,9 +1,10 @@
 //! The clients of a scenario.
 
+use super::OddRequest;
 use crate::client::{
     AfterRequest, ClientId, Connect, ExchangePacing, Http1Client, Pace, RequestSpec, Retry, Step,
     byte_less, connection_per_request, given_up, keep_alive, multiplexed, one_request, pause,
-    pipelined, raw, silent_http2, upgraded,
+    pipelined, raw, silent_http2, stalled, upgraded, windowless,
 };
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
@@ -57,6 +58,43 @@ pub enum RequestKind {
     Get(String),
     /// A `POST` to any path and query with a body, for other apps.
     Post(String, String),
+    /// An unusual request. Only on HTTP/1.
+    Odd(OddRequest),
+    /// A response whose body does not match its `Content-Length`.
+    Mismatch(WrongLength),
+}
+
+/// A `Content-Length` that does not match the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WrongLength {
+    /// 3 for a body of 4 bytes.
+    Short,
+    /// 10 for a body of 4 bytes.
+    Long,
+    /// 3 for 4 bytes that are sent in pieces, so that the host learns it after the head.
+    ShortLate,
+    /// 10 for 4 bytes that are sent in pieces.
+    LongLate,
+}
+
+impl WrongLength {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Short, Self::Long, Self::ShortLate, Self::LongLate];
+
+    /// Returns the length that the head has.
+    #[must_use]
+    pub const fn said(self) -> u64 {
+        match self {
+            Self::Short | Self::ShortLate => 3,
+            Self::Long | Self::LongLate => 10,
+        }
+    }
+
+    /// Whether the host learns the length of the body only after the head.
+    #[must_use]
+    pub const fn is_late(self) -> bool {
+        matches!(self, Self::ShortLate | Self::LongLate)
+    }
 }
 
 /// Whether a handler's work ends when it is cancelled.
@@ -117,6 +155,19 @@ pub enum Traffic {
         /// How long the bodies are left unread.
         after_ms: u64,
     },
+    /// All requests at once on one HTTP/2 connection whose client never opens a window.
+    Http2Windowless {
+        /// Number of requests.
+        requests: u64,
+    },
+    /// One request on one HTTP/1 connection. The client reads some bytes of the response, then
+    /// nothing for a while, then the rest.
+    Stalls {
+        /// Bytes of the response that it reads first.
+        reads: u64,
+        /// How long it then reads nothing, unless the connection is reset earlier.
+        for_ms: u64,
+    },
     /// All requests at once on one HTTP/1 connection.
     Pipelined {
         /// Number of requests.
@@ -133,6 +184,9 @@ pub enum Traffic {
         after_ms: u64,
         /// Whether it resets the connection, as the exit of a process does.
         resets: bool,
+        /// Whether it has shut down its write side after the request.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        half_closed: bool,
     },
     /// Connects and never sends anything.
     ByteLess,
@@ -187,6 +241,15 @@ impl Client {
         self
     }
 
+    /// Whether the body of one of its responses fails, which ends the whole connection.
+    #[must_use]
+    pub fn has_failing_body(&self) -> bool {
+        let fails = |request_kind: &RequestKind| {
+            matches!(request_kind, RequestKind::Breaks | RequestKind::Mismatch(_))
+        };
+        fails(&self.request_kind) || self.then.as_ref().is_some_and(fails)
+    }
+
     /// Returns the request that has this target.
     #[must_use]
     pub fn request_kind_of(&self, target: &str) -> &RequestKind {
@@ -224,6 +287,13 @@ impl Client {
                 let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();
                 given_up(client_id, route, &asks, Duration::from_millis(after_ms)).await;
             }
+            Traffic::Http2Windowless { requests } => {
+                let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();
+                windowless(client_id, route, &asks).await;
+            }
+            Traffic::Stalls { reads, for_ms } => {
+                stalled(client_id, route, &ask, reads, Duration::from_millis(for_ms)).await;
+            }
             Traffic::Pipelined { requests } => {
                 let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();
                 drop(pipelined(client_id, route, &asks).await);
@@ -234,13 +304,14 @@ impl Client {
                     let _ = http1_client.exchange(client_id, &ask, ExchangePacing::PROMPT).await;
                 }
             }
-            Traffic::Leaves { after_ms, resets } => {
+            Traffic::Leaves { after_ms, resets, half_closed } => {
                 let Ok(mut http1_client) = Http1Client::open(client_id, route).await else {
                     return;
                 };
+                let pacing = if half_closed { Pacing::HalfClosed } else { Pacing::Prompt };
                 tokio::select! {
                     biased;
-                    _ = http1_client.exchange(client_id, &ask, ExchangePacing::PROMPT) => return,
+                    _ = http1_client.exchange(client_id, &ask, pacing.pacing()) => return,
                     () = pause(Duration::from_millis(after_ms)) => client_id.tell("leaves", &[]),
                 }
                 if resets {
@@ -301,6 +372,12 @@ impl RequestKind {
             Self::Within(ms, within) => RequestSpec::get(format!("/slow?ms={ms}&within={within}")),
             Self::Get(target) => RequestSpec::get(target.clone()),
             Self::Post(target, body) => RequestSpec::post(target.clone(), body.clone()),
+            Self::Odd(odd) => odd.ask(),
+            Self::Mismatch(length) => RequestSpec::get(format!(
+                "/mismatch?says={}&late={}",
+                length.said(),
+                if length.is_late() { "yes" } else { "no" }
+            )),
         }
     }
 }

@@ -224,6 +224,8 @@ const fn name(traffic: &Traffic) -> &'static str {
         Traffic::PerRequest { .. } => "per request",
         Traffic::Http2 { .. } => "HTTP/2",
         Traffic::Http2Leaves { .. } => "HTTP/2, unread",
+        Traffic::Http2Windowless { .. } => "HTTP/2, no window",
+        Traffic::Stalls { .. } => "stops reading",
         Traffic::InternalHalfHead => "partial head, internal",
         Traffic::Pipelined { .. } => "pipelined",
         Traffic::Late { .. } => "late first byte",

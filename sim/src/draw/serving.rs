@@ -1,0 +1,148 @@
+//! Draws what a host must bound or refuse while it serves: clients that stop reading or sending,
+//! and unusual requests. It uses its own dice, so that the rest of the scenario does not depend on
+//! it.
+
+use super::{Dice, Edges};
+use crate::scenario::{
+    Client, Fault, OddRequest, Pacing, RequestKind, Scenario, Traffic, WrongLength,
+};
+
+/// Timeouts, in milliseconds. All are shorter than the drain waits for progress.
+const TIMEOUTS: [u64; 6] = [200, 200, 350, 700, 1_500, 3_000];
+
+/// Longest latency with which timeouts of 200 ms are drawn: a round trip must fit.
+const NEAR_MS: u64 = 9;
+
+/// Adds one of these to some scenarios.
+pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    match dice.below(18) {
+        0..=1 => stalled_readers(dice, scenario, edges),
+        2 => stalled_uploads(dice, scenario, edges),
+        3..=5 => odd_requests(dice, scenario, edges),
+        6 => wrong_lengths(dice, scenario, edges),
+        _ => {}
+    }
+}
+
+/// Whether short timeouts can be judged: everything arrives, and whole.
+fn is_calm(scenario: &Scenario) -> bool {
+    let tears = |fault: &Fault| matches!(fault, Fault::PartialIo { .. });
+    scenario.latency_ms.1 <= NEAR_MS
+        && scenario.faults.iter().all(|fault| fault.delivers() && !tears(fault))
+}
+
+/// Clients that read nothing of a large response, or stop half-way.
+fn stalled_readers(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    if !is_calm(scenario) {
+        return;
+    }
+    without_slow_clients(scenario);
+    let timeout = dice.pick(&TIMEOUTS);
+    scenario.limits.send_timeout = Some(timeout);
+    for _ in 0..dice.between(1, 3) {
+        let at_ms = before_the_drain(dice, edges, timeout);
+        if dice.one_in(3) {
+            let request_kind = if dice.one_in(2) {
+                RequestKind::Fast
+            } else {
+                RequestKind::Bytes(dice.pick(&[5, 70_000]))
+            };
+            let traffic = Traffic::Http2Windowless { requests: dice.between(1, 4) };
+            scenario.clients.push(Client::new(at_ms, request_kind, traffic));
+            continue;
+        }
+        // The last fits into the buffers of both kernels.
+        let bytes = dice.pick(&[400_000, 400_000, 100_000]);
+        let reads = if bytes > 100_000 { dice.pick(&[0, 0, 1, 100_000]) } else { 0 };
+        let for_ms = if dice.one_in(4) { timeout * 3 / 5 } else { timeout * 2 + 4_000 };
+        let traffic = Traffic::Stalls { reads, for_ms };
+        scenario.clients.push(Client::new(at_ms, RequestKind::Bytes(bytes), traffic));
+    }
+}
+
+/// Clients that stop sending their request body.
+fn stalled_uploads(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    if !is_calm(scenario) {
+        return;
+    }
+    without_slow_clients(scenario);
+    let timeout = dice.pick(&TIMEOUTS);
+    scenario.limits.body_timeout = Some(timeout);
+    if dice.one_in(2) {
+        scenario.request_timeout_ms = None;
+    }
+    for _ in 0..dice.between(1, 2) {
+        let at_ms = before_the_drain(dice, edges, timeout);
+        let pause = dice.pick(&[timeout * 3 / 5, timeout + 100, timeout * 2 + 2_000]);
+        let traffic = Traffic::Once(Pacing::SlowUpload(2_000, pause));
+        let bytes = dice.pick(&[2_000, 6_000]);
+        scenario.clients.push(Client::new(at_ms, RequestKind::Echo(bytes), traffic));
+    }
+}
+
+/// Draws a time before the drain, often early enough for the timeout to expire before it.
+fn before_the_drain(dice: &mut Dice, edges: &Edges, timeout: u64) -> u64 {
+    if dice.one_in(3) { edges.aim(dice) } else { dice.below(edges.drain.saturating_sub(timeout)) }
+}
+
+/// Makes the clients that a short timeout would cut prompt.
+fn without_slow_clients(scenario: &mut Scenario) {
+    for client in &mut scenario.clients {
+        let is_slow = matches!(
+            client.traffic,
+            Traffic::Once(Pacing::SlowReader(..) | Pacing::SlowUpload(..))
+                | Traffic::Http2Leaves { .. }
+        );
+        if is_slow {
+            client.traffic = Traffic::Once(Pacing::Prompt);
+        }
+    }
+}
+
+fn odd_requests(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    for _ in 0..dice.between(1, 3) {
+        let odd = match dice.pick(&OddRequest::ALL) {
+            OddRequest::EmptyLine(_) => OddRequest::EmptyLine(dice.pick(&[0, 0, 10, 5_000])),
+            OddRequest::GetLength(_) => OddRequest::GetLength(dice.pick(&[1, 100, 70_000])),
+            OddRequest::GetChunked(_) => OddRequest::GetChunked(dice.pick(&[1, 100, 70_000])),
+            OddRequest::UpgradeBody(_) => OddRequest::UpgradeBody(dice.pick(&[10, 1_000, 90_000])),
+            odd => odd,
+        };
+        let client = http1_client(dice, scenario, edges, RequestKind::Odd(odd));
+        scenario.clients.push(client);
+    }
+}
+
+fn wrong_lengths(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    for _ in 0..dice.between(1, 2) {
+        let request_kind = RequestKind::Mismatch(dice.pick(&WrongLength::ALL));
+        let client = http1_client(dice, scenario, edges, request_kind);
+        scenario.clients.push(client);
+    }
+}
+
+/// Draws how a request is sent on HTTP/1: alone, or between others on one connection.
+fn http1_client(
+    dice: &mut Dice,
+    scenario: &Scenario,
+    edges: &Edges,
+    request_kind: RequestKind,
+) -> Client {
+    let lead = scenario.latency_ms.1 * dice.below(5);
+    let at_ms =
+        if dice.one_in(2) { dice.below(edges.drain) } else { edges.aim(dice).saturating_sub(lead) };
+    let requests = dice.between(2, 4);
+    let traffic = match dice.below(6) {
+        0 => Traffic::Once(Pacing::Prompt),
+        1 => Traffic::Once(Pacing::HalfClosed),
+        2 => Traffic::Pipelined { requests },
+        _ => {
+            // At once, or after the connection has lost its task.
+            let every_ms = dice.pick(&[1, 40, 300, 1_500]);
+            Traffic::KeepAlive { requests, every_ms, retries: false }
+        }
+    };
+    let then =
+        (!matches!(traffic, Traffic::Once(_)) && dice.one_in(2)).then_some(RequestKind::Fast);
+    Client { at_ms, request_kind, traffic, then }
+}

@@ -1,0 +1,110 @@
+//! States of a host that serves: timeouts of clients, and unusual requests.
+
+use super::{Coverage, Sometimes};
+use crate::{
+    oracle::{ObservedRequest, RequestResult},
+    scenario::{OddRequest, RequestKind, Traffic, WrongLength},
+};
+use lameduck::lifecycle::Phase;
+use std::time::Duration;
+
+pub(super) fn serving(all: &mut Vec<Sometimes>) {
+    timeouts(all);
+    odd_requests(all);
+}
+
+fn timeouts(all: &mut Vec<Sometimes>) {
+    let mut timeout = |what: &str, test: fn(&Coverage<'_>) -> bool| {
+        all.push(Sometimes::new(format!("timeout: {what}"), test));
+    };
+    timeout("a reader of nothing cut while serving", |coverage| {
+        coverage.stalled(Phase::Serving, "reset", |reads| reads == 0)
+    });
+    timeout("a reader that stopped half-way cut while serving", |coverage| {
+        coverage.stalled(Phase::Serving, "reset", |reads| reads > 0)
+    });
+    timeout("a reader cut in the lame duck delay", |coverage| {
+        coverage.stalled(Phase::LameDuck, "reset", |_| true)
+    });
+    timeout("a reader cut in the drain", |coverage| {
+        coverage.stalled(Phase::Draining, "reset", |_| true)
+    });
+    timeout("a reader that went on in time", |coverage| {
+        coverage.stalled(Phase::Serving, "in time", |_| true)
+    });
+    timeout("a stream without a window reset while serving", |coverage| {
+        coverage.history.records.iter().any(|record| {
+            record.event == "response lost"
+                && record.text("how") == Some("stream-reset")
+                && coverage.history.left_serving().is_none_or(|left| record.at < left)
+        })
+    });
+    timeout("a body that stopped, while serving", |coverage| {
+        let left = coverage.history.left_serving().unwrap_or(Duration::MAX);
+        coverage.report().is_some_and(|report| report.connections.body_timeouts > 0)
+            && coverage.answered(|observed| {
+                observed.head.is_some_and(|(at, status, _)| status == 503 && at < left)
+            })
+    });
+    timeout("a client whose half-closed connection is reset", |coverage| {
+        let leaves = |traffic: &Traffic| {
+            matches!(traffic, Traffic::Leaves { resets: true, half_closed: true, .. })
+        };
+        coverage.history.scenario.clients.iter().any(|client| leaves(&client.traffic))
+            && coverage.clients_did("leaves")
+            && coverage.tally().is_some_and(|tally| tally.gone > 0)
+    });
+}
+
+fn odd_requests(all: &mut Vec<Sometimes>) {
+    for odd in OddRequest::ALL.into_iter().chain([OddRequest::EmptyLine(10)]) {
+        all.push(Sometimes::new(format!("odd request: {}", odd.name()), move |coverage| {
+            coverage.answered(|observed| {
+                let kind = coverage.history.request_kind(observed);
+                let is_it =
+                    matches!(kind, Some(RequestKind::Odd(other)) if other.name() == odd.name());
+                is_it && observed.head.is_some_and(|(_, status, _)| status == odd.response().0)
+            })
+        }));
+    }
+    for length in WrongLength::ALL {
+        all.push(Sometimes::new(format!("wrong length: {length:?}"), move |coverage| {
+            coverage.history.requests.iter().any(|observed| {
+                let is_it =
+                    coverage.history.request_kind(observed) == Some(&RequestKind::Mismatch(length));
+                let cut = matches!(observed.end, Some((_, RequestResult::Failed(_))));
+                let status = observed.head.map(|(_, status, _)| status);
+                is_it
+                    && if length.is_late() { cut && status.is_some() } else { status == Some(500) }
+            })
+        }));
+    }
+}
+
+impl Coverage<'_> {
+    /// Whether a request with a complete response is one that `is` accepts.
+    fn answered(&self, is: impl Fn(&ObservedRequest) -> bool) -> bool {
+        let whole = |observed: &&ObservedRequest| {
+            matches!(observed.end, Some((_, RequestResult::Completed(..))))
+        };
+        self.history.requests.iter().filter(whole).any(is)
+    }
+
+    /// Whether the stall of a reader ended so in this phase.
+    fn stalled(&self, phase: Phase, how: &str, reads: fn(u64) -> bool) -> bool {
+        let Some(from) = self.history.began(phase) else { return false };
+        let next = self.history.phases.iter().find(|(entered, _, _)| *entered > phase);
+        let to = next.map_or(Duration::MAX, |(_, _, at)| *at);
+        self.history.records.iter().any(|record| {
+            record.event == "stall ends"
+                && record.text("how") == Some(how)
+                && record.at > from
+                && record.at < to
+                && self.history.records.iter().any(|stalls| {
+                    stalls.event == "stalls"
+                        && stalls.actor == record.actor
+                        && stalls.number("bytes").is_some_and(reads)
+                })
+        })
+    }
+}

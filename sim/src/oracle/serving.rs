@@ -1,0 +1,258 @@
+//! Oracles for what a host bounds and refuses while it serves: P15, and its part of P5.
+
+use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
+use crate::{
+    scenario::{Pacing, RequestKind, Traffic, client_name},
+    trace::Record,
+};
+use lameduck::lifecycle::Phase;
+use std::time::Duration;
+
+/// Longest time between two checks of a busy client.
+const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval between sweeps over the connections while serving.
+const SWEEP: Duration = Duration::from_millis(250);
+/// Tolerance of a timer, including a second look and a write.
+const MOMENT: Duration = Duration::from_millis(50);
+/// A response larger than this does not fit into the buffers of both kernels.
+const LARGER_THAN_THE_BUFFERS: usize = 300_000;
+
+/// P15: a client that makes no progress is cut after its timeout, and not before.
+pub(super) fn contained(history: &RunHistory<'_>) -> Judgement {
+    let mut judged = 0;
+    if history.delivers() && history.resets() && !history.has_partial_io() {
+        judged += stalled_readers_are_cut(history)?;
+        judged += closed_windows_are_cut(history)?;
+        judged += stalled_uploads_are_cut(history)?;
+    }
+    timeouts_are_counted(history)?;
+    Ok(Exercise::of(judged))
+}
+
+/// The end of the time in which only a client's own timeout may cut it.
+fn served_until(history: &RunHistory<'_>) -> Duration {
+    let end = history.began(Phase::Cancelling).or(history.began(Phase::CleaningUp));
+    end.or(history.exit().map(|(at, _)| at)).unwrap_or(Duration::MAX)
+}
+
+/// Returns the record of an event that a client made about the request `of`.
+fn of_request<'a>(
+    history: &'a RunHistory<'_>,
+    observed: &ObservedRequest,
+    event: &str,
+) -> Option<&'a Record> {
+    let (actor, place) = (client_name(observed.client), Some(request_number(history, observed)));
+    history.records.iter().find(|record| {
+        record.event == event && *record.actor == *actor && record.number("of") == place
+    })
+}
+
+/// Returns the number of a request among those of its client.
+fn request_number(history: &RunHistory<'_>, observed: &ObservedRequest) -> u64 {
+    let earlier = history.requests.iter().take_while(|other| !std::ptr::eq(*other, observed));
+    earlier.filter(|other| other.client == observed.client).count() as u64
+}
+
+fn send_timeout(history: &RunHistory<'_>) -> Option<Duration> {
+    history.scenario.limits.send_timeout.map(|ms| history.world(Duration::from_millis(ms)))
+}
+
+/// Checks that an HTTP/1 client which stops reading loses its connection in time, and one that goes
+/// on in time does not.
+fn stalled_readers_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
+    let Some(timeout) = send_timeout(history) else { return Ok(0) };
+    let until = served_until(history);
+    let mut judged = 0;
+    for observed in &history.requests {
+        let (Some(RequestKind::Bytes(bytes)), Some(Traffic::Stalls { for_ms, .. })) =
+            (history.request_kind(observed), history.client(observed).map(|client| client.traffic))
+        else {
+            continue;
+        };
+        let of_it = |event| of_request(history, observed, event);
+        let (Some(stalls), Some(ends)) = (of_it("stalls"), of_it("stall ends")) else { continue };
+        // A response that is wholly in the kernels is checked once a timeout, and is cut if nothing
+        // of it moved since the check before. The drain begins such a wait again.
+        let is_large = *bytes > LARGER_THAN_THE_BUFFERS;
+        let waits = if is_large { timeout } else { timeout * 2 };
+        let draining = history.began(Phase::Draining).filter(|_| !is_large);
+        let since = draining.filter(|at| *at < stalls.at + waits * 2).unwrap_or(stalls.at);
+        let by = since.max(stalls.at)
+            + waits
+            + CLIENT_CHECK_INTERVAL
+            + SWEEP * 2
+            + MOMENT
+            + history.under_way() * 8
+            + history.rounding() * 2;
+        let comes_back = stalls.at + Duration::from_millis(for_ms);
+        let cut = ends.text("how") == Some("reset");
+        if cut && ends.at < until && ends.at + history.rounding() < stalls.at + timeout {
+            return Err(format!(
+                "client-{} read nothing from {:?} on, had {timeout:?}, and was cut by {:?}",
+                observed.client, stalls.at, ends.at
+            ));
+        }
+        if by < until.min(comes_back) && (!cut || ends.at > by) {
+            return Err(format!(
+                "client-{} read nothing from {:?} on, and was not cut by {by:?}",
+                observed.client, stalls.at
+            ));
+        }
+        let completed = matches!(observed.end, Some((_, RequestResult::Completed(200, _))));
+        let lost = of_it("response lost").is_some_and(|lost| lost.at < until);
+        if !cut && lost && !completed {
+            return Err(format!(
+                "client-{} went on to read in time, at {:?}, and got no whole response",
+                observed.client, ends.at
+            ));
+        }
+        judged += usize::from(cut);
+    }
+    Ok(judged)
+}
+
+/// Checks that a stream whose window stays closed is reset in time, and not before.
+fn closed_windows_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
+    let Some(timeout) = send_timeout(history) else { return Ok(0) };
+    let until = served_until(history);
+    let near = Duration::from_millis(history.scenario.latency_ms.0);
+    let mut judged = 0;
+    for observed in &history.requests {
+        let windowless = history
+            .client(observed)
+            .is_some_and(|client| matches!(client.traffic, Traffic::Http2Windowless { .. }));
+        let (true, Some((head, 200, _))) = (windowless, observed.head) else { continue };
+        let lost = of_request(history, observed, "response lost");
+        let least = observed.observed + near * 2 + timeout;
+        let by = head + timeout + MOMENT + history.under_way() * 2 + history.rounding() * 2;
+        if let Some(lost) = lost
+            && lost.at < until
+            && lost.at + history.rounding() < least
+        {
+            return Err(format!(
+                "a stream of client-{} was to have until {least:?}, and was cut at {:?}",
+                observed.client, lost.at
+            ));
+        }
+        if by < until && lost.is_none_or(|lost| lost.at > by) {
+            return Err(format!(
+                "client-{} opened no window from {head:?} on, and its stream was not cut by {by:?}",
+                observed.client
+            ));
+        }
+        judged += usize::from(lost.is_some());
+    }
+    Ok(judged)
+}
+
+/// Checks that a request whose body stops gets its 503 in time, and one whose body goes on does not.
+fn stalled_uploads_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
+    let Some(timeout) = history.scenario.limits.body_timeout else { return Ok(0) };
+    let timeout = history.world(Duration::from_millis(timeout));
+    let until = served_until(history);
+    let deadline = history
+        .scenario
+        .request_timeout_ms
+        .map_or(Duration::MAX, |ms| history.world(Duration::from_millis(ms)));
+    let far = history.under_way();
+    let near = Duration::from_millis(history.scenario.latency_ms.0);
+    let mut judged = 0;
+    for observed in &history.requests {
+        let (Some(RequestKind::Echo(_)), Some(Traffic::Once(Pacing::SlowUpload(_, pause)))) =
+            (history.request_kind(observed), history.client(observed).map(|client| client.traffic))
+        else {
+            continue;
+        };
+        let pause = Duration::from_millis(pause);
+        let cut = observed.head.filter(|(_, status, _)| *status == 503).map(|(at, ..)| at);
+        let until = until.min(observed.observed.saturating_add(deadline));
+        if let Some(cut) = cut.filter(|cut| *cut < until) {
+            let goes_on = pause + (far - near) + history.rounding() < timeout;
+            if goes_on || cut + history.rounding() < observed.observed + near * 2 + timeout {
+                return Err(format!(
+                    "an upload of client-{} with a piece every {pause:?} had {timeout:?} for each, \
+                     and was cut at {cut:?}",
+                    observed.client
+                ));
+            }
+            judged += 1;
+        }
+        let by = observed.observed + timeout + MOMENT + far * 2 + history.rounding() * 2;
+        let stands_still = by < until.min(observed.observed + pause);
+        if stands_still && cut.is_none_or(|cut| cut > by) {
+            return Err(format!(
+                "client-{} sent nothing of its body from {:?} on, and got no 503 by {by:?}",
+                observed.client, observed.observed
+            ));
+        }
+    }
+    Ok(judged)
+}
+
+/// Checks that each client that was seen to be cut was counted.
+fn timeouts_are_counted(history: &RunHistory<'_>) -> Result<(), String> {
+    let (Some(report), true) = (&history.outcome.report, history.delivers() && history.resets())
+    else {
+        return Ok(());
+    };
+    let until = served_until(history).saturating_sub(history.under_way() + MOMENT);
+    let lost = |observed: &&ObservedRequest| {
+        let is = |event, how| {
+            let record = of_request(history, observed, event);
+            record.is_some_and(|record| record.text("how") == Some(how) && record.at < until)
+        };
+        is("stall ends", "reset") || is("response lost", "stream-reset")
+    };
+    let cut = history.requests.iter().filter(lost).count() as u64;
+    let connections = &report.connections;
+    if send_timeout(history).is_some() && cut > connections.send_timeouts {
+        return Err(format!(
+            "{cut} responses were cut because nobody took them, and the host counts {}",
+            connections.send_timeouts
+        ));
+    }
+    Ok(())
+}
+
+/// P5d: an unusual request is served as any other, one with a wrong `Host` is refused, and a
+/// response whose body does not match its length is never complete.
+pub(super) fn odd_requests_are_answered(
+    history: &RunHistory<'_>,
+    observed: &ObservedRequest,
+) -> Result<(), String> {
+    let Some((at, RequestResult::Completed(status, bytes))) = observed.end else {
+        return Ok(());
+    };
+    match history.request_kind(observed) {
+        Some(RequestKind::Odd(odd)) => {
+            let (due, length) = odd.response();
+            // 503: the deadline, or the shutdown.
+            let is_it = status == due && length.is_none_or(|length| length == bytes);
+            if is_it || (status == 503 && !odd.is_refused()) {
+                return Ok(());
+            }
+            Err(format!(
+                "a request of the kind {} got a {status} with {bytes} bytes at {at:?}",
+                odd.name()
+            ))
+        }
+        Some(RequestKind::Mismatch(length)) if status == 200 => Err(format!(
+            "4 bytes with a content-length of {} looked whole at {at:?}",
+            length.said()
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// P5: nothing arrives on a connection that nobody asked for.
+pub(super) fn nothing_arrives_unasked(history: &RunHistory<'_>) -> Result<(), String> {
+    let unasked = history.records.iter().find(|record| {
+        record.event == "closed idle" && record.text("how") == Some("unasked-bytes")
+    });
+    match unasked {
+        Some(record) => {
+            Err(format!("{} got bytes at {:?} that it had not asked for", record.actor, record.at))
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,185 @@
+//! Requests that are valid and unusual, or invalid in their `Host`.
+
+use crate::client::RequestSpec;
+use http::Method;
+use serde::{Deserialize, Serialize};
+
+/// An unusual HTTP/1 request to a route of the [default app](crate::app).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum OddRequest {
+    /// A request with a body of this many bytes (0 for a `GET` without one), and an empty line
+    /// after it (RFC 9112 §2.2).
+    EmptyLine(usize),
+    /// A `GET` with a body of this many bytes and its `Content-Length`; it is sent back.
+    GetLength(usize),
+    /// A `GET` with a chunked body of this many bytes; it is sent back.
+    GetChunked(usize),
+    /// A `POST` that offers an upgrade and has a body of this many bytes, which the handler does
+    /// not read.
+    UpgradeBody(usize),
+    /// An HTTP/1.1 request without `Host`.
+    NoHost,
+    /// A request with two equal `Host` fields.
+    TwoHosts,
+    /// A request whose `Host` is not a host.
+    InvalidHost,
+    /// `Connection: close`.
+    Close,
+    /// HTTP/1.0, without `Host`.
+    Http10,
+    /// HTTP/1.0 with `Connection: keep-alive`.
+    Http10KeepAlive,
+    /// `Connection` with options that mean nothing.
+    ConnectionOptions,
+    /// Two fields `Connection`.
+    TwoConnections,
+    /// A target in absolute form.
+    AbsoluteTarget,
+    /// `Content-Length: 0`.
+    LengthZero,
+    /// `Expect: 100-continue` without a body.
+    Expect,
+    /// `Upgrade` without a body, to a protocol that the handler does not accept.
+    Upgrade,
+    /// 40 header fields.
+    ManyFields,
+    /// `OPTIONS *`, which no route serves.
+    Asterisk,
+}
+
+impl OddRequest {
+    /// One of each kind.
+    pub const ALL: [Self; 18] = [
+        Self::EmptyLine(0),
+        Self::GetLength(100),
+        Self::GetChunked(100),
+        Self::UpgradeBody(1_000),
+        Self::NoHost,
+        Self::TwoHosts,
+        Self::InvalidHost,
+        Self::Close,
+        Self::Http10,
+        Self::Http10KeepAlive,
+        Self::ConnectionOptions,
+        Self::TwoConnections,
+        Self::AbsoluteTarget,
+        Self::LengthZero,
+        Self::Expect,
+        Self::Upgrade,
+        Self::ManyFields,
+        Self::Asterisk,
+    ];
+
+    /// Returns the name of the kind.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EmptyLine(0) => "empty-line",
+            Self::EmptyLine(_) => "empty-line-after-a-body",
+            Self::GetLength(_) => "get-length",
+            Self::GetChunked(_) => "get-chunked",
+            Self::UpgradeBody(_) => "upgrade-body",
+            Self::NoHost => "no-host",
+            Self::TwoHosts => "two-hosts",
+            Self::InvalidHost => "invalid-host",
+            Self::Close => "close",
+            Self::Http10 => "http-1.0",
+            Self::Http10KeepAlive => "http-1.0-keep-alive",
+            Self::ConnectionOptions => "connection-options",
+            Self::TwoConnections => "two-connections",
+            Self::AbsoluteTarget => "absolute-target",
+            Self::LengthZero => "length-zero",
+            Self::Expect => "expect",
+            Self::Upgrade => "upgrade",
+            Self::ManyFields => "many-fields",
+            Self::Asterisk => "asterisk",
+        }
+    }
+
+    /// Whether the host must refuse the request with a 400 (RFC 9112 §3.2).
+    #[must_use]
+    pub const fn is_refused(self) -> bool {
+        matches!(self, Self::NoHost | Self::TwoHosts | Self::InvalidHost)
+    }
+
+    /// Whether the connection ends with the response in any phase.
+    #[must_use]
+    pub const fn closes(self) -> bool {
+        matches!(self, Self::UpgradeBody(_) | Self::Close | Self::Http10)
+    }
+
+    /// Returns the status and the length of the response, if nothing cuts the request.
+    #[must_use]
+    pub const fn response(self) -> (u64, Option<u64>) {
+        match self {
+            Self::NoHost | Self::TwoHosts | Self::InvalidHost => (400, None),
+            Self::Asterisk => (404, None),
+            Self::EmptyLine(0) => (200, Some(5)),
+            Self::EmptyLine(bytes) | Self::GetLength(bytes) | Self::GetChunked(bytes) => {
+                (200, Some(bytes as u64))
+            }
+            _ => (200, Some(5)),
+        }
+    }
+
+    /// Returns the request to send.
+    #[must_use]
+    pub fn ask(self) -> RequestSpec {
+        let name = self.name();
+        let fast = format!("/fast?odd={name}");
+        let head = |fields: &str| format!("GET {fast} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+        let body = |bytes: usize| "o".repeat(bytes);
+        let echo = match self {
+            Self::EmptyLine(bytes) | Self::GetLength(bytes) | Self::GetChunked(bytes) => {
+                format!("/echo?odd={name}&n={bytes}")
+            }
+            _ => fast.clone(),
+        };
+        let wire = match self {
+            Self::EmptyLine(0) => format!("{}\r\n", head("")),
+            Self::EmptyLine(bytes) => format!(
+                "POST {echo} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {bytes}\r\n\r\n{}\r\n",
+                body(bytes)
+            ),
+            Self::GetLength(bytes) => format!(
+                "GET {echo} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {bytes}\r\n\r\n{}",
+                body(bytes)
+            ),
+            Self::GetChunked(bytes) => format!(
+                "GET {echo} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{bytes:x}\r\n{}\r\n0\r\n\r\n",
+                body(bytes)
+            ),
+            Self::UpgradeBody(bytes) => format!(
+                "POST {fast} HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: {bytes}\r\n\r\n{}",
+                body(bytes)
+            ),
+            Self::NoHost => format!("GET {fast} HTTP/1.1\r\nAccept: */*\r\n\r\n"),
+            Self::TwoHosts => head("Host: localhost\r\n"),
+            Self::InvalidHost => format!("GET {fast} HTTP/1.1\r\nHost: a b/c\r\n\r\n"),
+            Self::Close => head("Connection: close\r\n"),
+            Self::Http10 => format!("GET {fast} HTTP/1.0\r\n\r\n"),
+            Self::Http10KeepAlive => {
+                format!("GET {fast} HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n")
+            }
+            Self::ConnectionOptions => head("Connection: keep-alive, x-nothing\r\n"),
+            Self::TwoConnections => head("Connection: keep-alive\r\nConnection: x-nothing\r\n"),
+            Self::AbsoluteTarget => {
+                format!("GET http://localhost{fast} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            }
+            Self::LengthZero => head("Content-Length: 0\r\n"),
+            Self::Expect => head("Expect: 100-continue\r\nContent-Length: 0\r\n"),
+            Self::Upgrade => head("Connection: upgrade\r\nUpgrade: h2c\r\n"),
+            Self::ManyFields => {
+                head(&(0..40).map(|n| format!("x-{n}: {n}\r\n")).collect::<String>())
+            }
+            Self::Asterisk => "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+        };
+        let target = if self == Self::Asterisk { "*".to_owned() } else { echo };
+        let method = match self {
+            Self::EmptyLine(1..) | Self::UpgradeBody(_) => Method::POST,
+            Self::Asterisk => Method::OPTIONS,
+            _ => Method::GET,
+        };
+        RequestSpec { method, wire: Some(wire.into()), ..RequestSpec::get(target) }
+    }
+}
