@@ -138,7 +138,7 @@ fn http1_client(
         2 => Traffic::Pipelined { requests },
         _ => {
             // At once, or after the connection has lost its task.
-            let every_ms = dice.pick(&[1, 40, 300, 1_500]);
+            let every_ms = dice.pick(&[1, 40, 300, 1_500, 12_000]);
             Traffic::KeepAlive { requests, every_ms, retries: false }
         }
     };

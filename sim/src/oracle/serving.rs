@@ -77,13 +77,10 @@ fn stalled_readers_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
         let waits = if is_large { timeout } else { timeout * 2 };
         let draining = history.began(Phase::Draining).filter(|_| !is_large);
         let since = draining.filter(|at| *at < stalls.at + waits * 2).unwrap_or(stalls.at);
-        let by = since.max(stalls.at)
-            + waits
-            + CLIENT_CHECK_INTERVAL
-            + SWEEP * 2
-            + MOMENT
-            + history.under_way() * 8
-            + history.rounding() * 2;
+        // Each check waits for a sweep.
+        let checks = history.world(CLIENT_CHECK_INTERVAL + SWEEP * if is_large { 2 } else { 4 });
+        let slack = MOMENT + history.under_way() * 8 + history.rounding() * 2;
+        let by = since.max(stalls.at) + waits + checks + slack;
         let comes_back = stalls.at + Duration::from_millis(for_ms);
         let cut = ends.text("how") == Some("reset");
         if cut && ends.at < until && ends.at + history.rounding() < stalls.at + timeout {
