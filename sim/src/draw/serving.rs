@@ -101,13 +101,28 @@ fn without_slow_clients(scenario: &mut Scenario) {
 
 fn odd_requests(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     for _ in 0..dice.between(1, 3) {
-        let odd = match dice.pick(&OddRequest::ALL) {
-            OddRequest::EmptyLine(_) => OddRequest::EmptyLine(dice.pick(&[0, 0, 10, 5_000])),
-            OddRequest::GetLength(_) => OddRequest::GetLength(dice.pick(&[1, 100, 70_000])),
-            OddRequest::GetChunked(_) => OddRequest::GetChunked(dice.pick(&[1, 100, 70_000])),
-            OddRequest::UpgradeBody(_) => OddRequest::UpgradeBody(dice.pick(&[10, 1_000, 90_000])),
-            odd => odd,
-        };
+        let mut odd = dice.pick(&OddRequest::ALL);
+        match &mut odd {
+            OddRequest::EmptyLine(bytes) => *bytes = dice.pick(&[0, 0, 10, 5_000]),
+            OddRequest::GetLength(bytes) | OddRequest::GetChunked(bytes) => {
+                *bytes = dice.pick(&[1, 100, 70_000]);
+            }
+            OddRequest::UpgradeBody(bytes) => *bytes = dice.pick(&[10, 1_000, 90_000]),
+            OddRequest::NoHost
+            | OddRequest::TwoHosts
+            | OddRequest::InvalidHost
+            | OddRequest::Close
+            | OddRequest::Http10
+            | OddRequest::Http10KeepAlive
+            | OddRequest::ConnectionOptions
+            | OddRequest::TwoConnections
+            | OddRequest::AbsoluteTarget
+            | OddRequest::LengthZero
+            | OddRequest::Expect
+            | OddRequest::Upgrade
+            | OddRequest::ManyFields
+            | OddRequest::Asterisk => {}
+        }
         let client = http1_client(dice, scenario, edges, RequestKind::Odd(odd));
         scenario.clients.push(client);
     }

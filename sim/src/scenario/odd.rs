@@ -108,17 +108,28 @@ impl OddRequest {
         matches!(self, Self::UpgradeBody(_) | Self::Close | Self::Http10)
     }
 
+    /// Returns the length of a body that is sent back.
+    const fn echoed(self) -> Option<usize> {
+        if let Self::EmptyLine(bytes @ 1..) | Self::GetLength(bytes) | Self::GetChunked(bytes) =
+            self
+        {
+            Some(bytes)
+        } else {
+            None
+        }
+    }
+
     /// Returns the status and the length of the response, if nothing cuts the request.
     #[must_use]
     pub const fn response(self) -> (u64, Option<u64>) {
-        match self {
-            Self::NoHost | Self::TwoHosts | Self::InvalidHost => (400, None),
-            Self::Asterisk => (404, None),
-            Self::EmptyLine(0) => (200, Some(5)),
-            Self::EmptyLine(bytes) | Self::GetLength(bytes) | Self::GetChunked(bytes) => {
-                (200, Some(bytes as u64))
-            }
-            _ => (200, Some(5)),
+        if self.is_refused() {
+            (400, None)
+        } else if matches!(self, Self::Asterisk) {
+            (404, None)
+        } else if let Some(bytes) = self.echoed() {
+            (200, Some(bytes as u64))
+        } else {
+            (200, Some(5))
         }
     }
 
@@ -129,12 +140,9 @@ impl OddRequest {
         let fast = format!("/fast?odd={name}");
         let head = |fields: &str| format!("GET {fast} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         let body = |bytes: usize| "o".repeat(bytes);
-        let echo = match self {
-            Self::EmptyLine(bytes) | Self::GetLength(bytes) | Self::GetChunked(bytes) => {
-                format!("/echo?odd={name}&n={bytes}")
-            }
-            _ => fast.clone(),
-        };
+        let echo = self
+            .echoed()
+            .map_or_else(|| fast.clone(), |bytes| format!("/echo?odd={name}&n={bytes}"));
         let wire = match self {
             Self::EmptyLine(0) => format!("{}\r\n", head("")),
             Self::EmptyLine(bytes) => format!(
@@ -175,10 +183,12 @@ impl OddRequest {
             Self::Asterisk => "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
         };
         let target = if self == Self::Asterisk { "*".to_owned() } else { echo };
-        let method = match self {
-            Self::EmptyLine(1..) | Self::UpgradeBody(_) => Method::POST,
-            Self::Asterisk => Method::OPTIONS,
-            _ => Method::GET,
+        let method = if self == Self::Asterisk {
+            Method::OPTIONS
+        } else if matches!(self, Self::EmptyLine(1..) | Self::UpgradeBody(_)) {
+            Method::POST
+        } else {
+            Method::GET
         };
         RequestSpec { method, wire: Some(wire.into()), ..RequestSpec::get(target) }
     }
