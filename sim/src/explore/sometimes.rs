@@ -233,7 +233,7 @@ fn requests(all: &mut Vec<Sometimes>) {
         },
     );
     link("GOAWAY in the drain", |coverage| coverage.goaway_in(Phase::Draining));
-    link("GOAWAY with streams open", Coverage::goaway_with_streams);
+    link("GOAWAY with streams open", |coverage| coverage.goaway_with_streams());
 }
 
 fn hooks(all: &mut Vec<Sometimes>) {
