@@ -7,6 +7,7 @@
 //! | `/slow` `/stuck` `/echo` `/stream` `/panic` | the routes of `lameduck::drill` |
 //! | `/bytes?n=N` | sends N bytes at once |
 //! | `/breaks` | sends a chunk, and panics 100 ms later |
+//! | `/body` | reads the whole body of any method, then sends it back |
 //! | `/mismatch?says=N` | sends 4 bytes with a `Content-Length` of N; `&late=yes` in two pieces |
 //! | `/events` | sends an event every 100 ms, until the host ends the stream |
 //! | `/work?ms=N` | responds at once, and spawns tracked work for N ms |
@@ -25,6 +26,7 @@ use crate::{client, scenario::Cooperation, tasks, trace::Trace};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 pub use lameduck::drill::{SLOW_CANCELLED, SLOW_DONE, STUCK_HALVES};
 use lameduck::{
@@ -139,6 +141,10 @@ async fn respond(
         "/slow" => slow(service, request, &query, &guard).await,
         "/fast" => drill::text(StatusCode::OK, "fast\n"),
         "/breaks" => breaks(),
+        "/body" => match request.into_body().collect().await {
+            Ok(body) => drill::text(StatusCode::OK, body.to_bytes()),
+            Err(_) => drill::text(StatusCode::BAD_REQUEST, "the body did not come\n"),
+        },
         "/mismatch" => mismatch(&query),
         "/bytes" => {
             let bytes = parameter(&query, "n").and_then(|n| n.parse().ok()).unwrap_or(0);

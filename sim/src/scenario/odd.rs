@@ -142,7 +142,7 @@ impl OddRequest {
         let body = |bytes: usize| "o".repeat(bytes);
         let echo = self
             .echoed()
-            .map_or_else(|| fast.clone(), |bytes| format!("/echo?odd={name}&n={bytes}"));
+            .map_or_else(|| fast.clone(), |bytes| format!("/body?odd={name}&n={bytes}"));
         let wire = match self {
             Self::EmptyLine(0) => format!("{}\r\n", head("")),
             Self::EmptyLine(bytes) => format!(
