@@ -51,17 +51,30 @@ fn is_same(host: &HeaderValue, authority: &Authority, uri: &Uri) -> bool {
 
 /// Whether this is `uri-host [ ":" port ]` (RFC 9110 §7.2, RFC 3986 §3.2.2).
 pub(crate) fn is_valid(host: &[u8]) -> bool {
-    let (name, port) = match host.iter().position(|byte| *byte == b':') {
-        _ if host.first() == Some(&b'[') => return is_valid_literal(&host[1..]),
-        Some(at) => (&host[..at], &host[at + 1..]),
-        None => (host, &[][..]),
-    };
-    name.iter().all(|byte| NAME_BYTES[usize::from(*byte)])
-        && (!name.contains(&b'%') || are_escapes_valid(name))
-        && port.iter().all(u8::is_ascii_digit)
+    // One pass for the usual host, since each request has one.
+    match host.iter().position(|byte| !NAME_BYTES[usize::from(*byte)]) {
+        None => true,
+        Some(0) if host[0] == b'[' => is_valid_literal(&host[1..]),
+        Some(at) => is_valid_rest(&host[at..]),
+    }
 }
 
-/// The bytes of a host name: unreserved, sub-delims, and `%`, which begins an escape (RFC 3986
+/// Whether the rest of a host, from the first byte that is not plain, is valid.
+fn is_valid_rest(mut rest: &[u8]) -> bool {
+    loop {
+        rest = match rest {
+            [] => return true,
+            [b':', port @ ..] => return port.iter().all(u8::is_ascii_digit),
+            [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                rest
+            }
+            [plain, rest @ ..] if NAME_BYTES[usize::from(*plain)] => rest,
+            _ => return false,
+        };
+    }
+}
+
+/// The bytes of a host name that need no further check: unreserved and sub-delims (RFC 3986
 /// §3.2.2).
 const NAME_BYTES: [bool; 256] = {
     let mut table = [false; 256];
@@ -83,19 +96,12 @@ const NAME_BYTES: [bool; 256] = {
                 | b','
                 | b';'
                 | b'='
-                | b'%'
         );
         table[byte as usize] = byte.is_ascii_alphanumeric() || marks;
         byte += 1;
     }
     table
 };
-
-fn are_escapes_valid(name: &[u8]) -> bool {
-    let mut parts = name.split(|byte| *byte == b'%');
-    parts.next();
-    parts.all(|part| part.get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
-}
 
 /// Whether this is an IPv6 address, its closing bracket and perhaps a port. `literal` begins after
 /// the opening bracket.
