@@ -14,13 +14,7 @@ use crate::{
 use std::{io, sync::Arc};
 use tokio::sync::{mpsc, oneshot};
 
-impl<S, N, G, R> Driver<S, N, G, R>
-where
-    S: HttpService,
-    N: Network,
-    G: SignalSource,
-    R: Spawner,
-{
+impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R> {
     pub(super) fn perform_all(&mut self, now: Moment) -> Exiting {
         while let Some(action) = self.lifecycle.poll_action() {
             if self.perform(action, now) == Exiting::Yes {

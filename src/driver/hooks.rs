@@ -38,13 +38,7 @@ pub(super) struct HookSlot {
     pub(super) give_up: CancellationToken,
 }
 
-impl<S, N, G, R> Driver<S, N, G, R>
-where
-    S: HttpService,
-    N: Network,
-    G: SignalSource,
-    R: Spawner,
-{
+impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R> {
     /// Returns the machine's event for the result of a hook's task.
     pub(super) fn on_hook_ended(
         &mut self,

@@ -124,13 +124,7 @@ struct Worker {
     end: JoinHandle,
 }
 
-impl<S, N, G, R> Driver<S, N, G, R>
-where
-    S: HttpService,
-    N: Network,
-    G: SignalSource,
-    R: Spawner,
-{
+impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R> {
     async fn run(mut self) -> Report {
         self.announce();
         let now = self.clock.now();

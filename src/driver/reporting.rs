@@ -10,13 +10,7 @@ use crate::{
     settings::Settings,
 };
 
-impl<S, N, G, R> Driver<S, N, G, R>
-where
-    S: HttpService,
-    N: Network,
-    G: SignalSource,
-    R: Spawner,
-{
+impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R> {
     pub(super) fn announce(&self) {
         let addresses: Vec<String> =
             self.status.main_addresses.iter().map(ToString::to_string).collect();

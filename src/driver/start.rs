@@ -57,13 +57,7 @@ pub(super) fn reserve<N: Network, G, R: Spawner>(
     Ok(Reserved { main, internal })
 }
 
-impl<S, N, G, R> Driver<S, N, G, R>
-where
-    S: HttpService,
-    N: Network,
-    G: SignalSource,
-    R: Spawner,
-{
+impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R> {
     /// Sets up the driver before its first turn. When this returns, the internal server serves.
     pub(super) async fn new(
         lifecycle: Lifecycle,
