@@ -15,10 +15,10 @@ use super::{
 use crate::http::{
     exchange::{
         connection_state::{ConnectionState, Protocol},
+        in_flight::UnflushedResponses,
         service::{ConnectionService, HttpService},
         sniff::{after_empty_lines, is_blank},
         tracked_io::{TrackedIo, joined},
-        unflushed::UnflushedResponses,
     },
     fast_path::{codec::KeepAlive, serve::HyperHandoff},
     server::{

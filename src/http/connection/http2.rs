@@ -18,9 +18,9 @@ use crate::http::{
     exchange::{
         connection_state::{ConnectionState, Protocol},
         http2_input::Partial,
+        in_flight::UnflushedResponses,
         service::{CalledRequest, ConnectionService, HttpService},
         tracked_io::{IoReturn, TrackedIo},
-        unflushed::UnflushedResponses,
     },
     server::{
         abort::AbortCause,

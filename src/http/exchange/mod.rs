@@ -6,6 +6,7 @@ pub(super) mod connection_state;
 pub(super) mod context;
 pub(super) mod framing;
 pub(super) mod http2_input;
+pub(super) mod in_flight;
 mod io_state;
 mod request_bodies;
 pub(super) mod request_body;
@@ -17,7 +18,6 @@ pub(super) mod sniff;
 pub(super) mod stream_shutdown;
 pub(super) mod tracked_chunk;
 pub(super) mod tracked_io;
-pub(super) mod unflushed;
 mod upgrade_state;
 
 pub use context::RequestContext;

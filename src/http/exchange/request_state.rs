@@ -5,16 +5,12 @@ use super::{
     connection_state::{ConnectionState, Protocol},
 };
 use crate::http::server::{
-    abort::{AbortCause, AbortedRequest},
-    client_timeout::ClientTimeout,
-    deadline_timers::TimeoutSource,
-    state::ServerState,
+    client_timeout::ClientTimeout, deadline_timers::TimeoutSource, state::ServerState,
     tracked::SlowRequest,
 };
-use crate::lifecycle::{Moment, Phase};
+use crate::lifecycle::Moment;
 use http::{Method, StatusCode, Uri};
 use std::{
-    fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{
@@ -330,6 +326,18 @@ impl RequestState {
         }
     }
 
+    pub(super) fn is_head_sent(&self) -> bool {
+        self.head_sent.load(Relaxed)
+    }
+
+    pub(super) fn set_head_sent(&self, sent: bool) {
+        self.head_sent.store(sent, Relaxed);
+    }
+
+    pub(super) fn is_cut_by_drain(&self) -> bool {
+        self.cut_by_drain.load(Relaxed)
+    }
+
     pub(crate) fn record_cut_by_drain(&self) {
         self.cut_by_drain.store(true, Relaxed);
     }
@@ -378,7 +386,7 @@ impl SlowRequest for RequestState {
     }
 
     fn is_head_sent(&self) -> bool {
-        self.head_sent.load(Relaxed)
+        Self::is_head_sent(self)
     }
 
     fn method_and_path(&self) -> (&str, &str) {
@@ -407,133 +415,4 @@ pub(super) enum Delivery {
     Pending,
     /// The stream was reset.
     Incomplete,
-}
-
-/// A request in flight. Its holder must settle its outcome. If it is dropped unsettled, it counts
-/// as *aborted* if the host cut it, and else as *gone*.
-#[derive(Debug)]
-pub(crate) struct InFlight {
-    request: Arc<RequestState>,
-    outcome: Outcome,
-    /// Key of the request in its worker's list of slow requests.
-    listed: Option<usize>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Open,
-    Settled,
-}
-
-impl InFlight {
-    pub(super) fn begin(request: Arc<RequestState>) -> Self {
-        request.connection.worker.metrics.count(|requests| &requests.started);
-        Self { request, outcome: Outcome::Open, listed: None }
-    }
-
-    pub(super) const fn request(&self) -> &Arc<RequestState> {
-        &self.request
-    }
-
-    pub(crate) fn connection(&self) -> &Arc<ConnectionState> {
-        &self.request.connection
-    }
-
-    pub(crate) fn server(&self) -> &Arc<ServerState> {
-        self.request.connection.server()
-    }
-
-    pub(super) fn method_and_path(&self) -> (&str, &str) {
-        self.request.method_and_path()
-    }
-
-    /// Lists the request as slow. A shutdown names the listed requests for which it waits (P13).
-    pub(super) fn list(&mut self) {
-        if self.listed.is_none() {
-            self.listed =
-                Some(self.connection().worker.metrics.listed.insert(self.request.clone()));
-        }
-    }
-
-    pub(super) fn record_head_sent(&self, sent: bool) {
-        self.request.head_sent.store(sent, Relaxed);
-    }
-
-    /// Logs why the client gets a 500 instead of the handler's response.
-    #[cold]
-    pub(super) fn log_refusal(&self, why: &dyn fmt::Display) {
-        let (method, path) = self.method_and_path();
-        crate::log::error!(error = %why, method, path, "invalid response; the client gets a 500");
-    }
-
-    pub(super) fn count_panic(&self) {
-        self.connection().worker.metrics.count(|requests| &requests.panicked);
-    }
-
-    /// Settles the request as *finished*: its complete response was handed to the kernel at `now`.
-    pub(crate) fn finish(mut self, now: &impl Fn() -> Moment) {
-        self.outcome = Outcome::Settled;
-        self.connection().worker.metrics.on_finished(self.request.arrived, now);
-        self.connection().worker.metrics.count(|requests| &requests.finished);
-    }
-
-    /// Settles the request as *timed out*.
-    pub(super) fn time_out(mut self) {
-        self.outcome = Outcome::Settled;
-        self.connection().worker.metrics.count(|requests| &requests.timed_out);
-        self.request.cancel(CancelCause::Deadline);
-    }
-
-    /// Settles the request as *aborted*.
-    pub(crate) fn abort(mut self, abort_cause: AbortCause) {
-        self.record_aborted(abort_cause);
-    }
-
-    fn record_aborted(&mut self, abort_cause: AbortCause) {
-        self.outcome = Outcome::Settled;
-        let server = self.server();
-        self.connection().worker.metrics.count(|requests| &requests.aborted);
-        if abort_cause == AbortCause::Shutdown {
-            server.aborted_by_stop.add_one();
-        }
-        let (method, path) = self.method_and_path();
-        server.record_abort(AbortedRequest {
-            method: method.to_owned(),
-            path: path.to_owned(),
-            age: server.clock.now().since(self.request.arrived),
-            // The cut belongs to Cancelling, even if a worker carries it out after that phase.
-            phase: server.phase().min(Phase::Cancelling),
-            head_sent: self.request.head_sent.load(Relaxed),
-            by_shutdown: abort_cause == AbortCause::Shutdown,
-        });
-        self.request.cancel(match abort_cause {
-            AbortCause::Shutdown => CancelCause::Shutdown,
-            AbortCause::Body => CancelCause::ResponseFailed,
-            AbortCause::Client => CancelCause::ClientGone,
-        });
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        if let Some(key) = self.listed.take() {
-            self.connection().worker.metrics.listed.remove(key);
-        }
-        if self.outcome == Outcome::Settled {
-            return;
-        }
-        let abort_cause = match self.connection().responses.abort_cause() {
-            None if self.server().is_aborting() || self.request.cut_by_drain.load(Relaxed) => {
-                Some(AbortCause::Shutdown)
-            }
-            Some(AbortCause::Client) => None,
-            abort_cause => abort_cause,
-        };
-        if let Some(abort_cause) = abort_cause {
-            self.record_aborted(abort_cause);
-        } else {
-            self.connection().worker.metrics.count(|requests| &requests.gone);
-            self.request.cancel(CancelCause::ClientGone);
-        }
-    }
 }

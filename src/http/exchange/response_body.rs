@@ -4,10 +4,9 @@
 use super::{
     connection_state::{ConnectionState, Protocol},
     framing::{LengthError, check_length},
-    request_state::InFlight,
+    in_flight::{InFlight, UnflushedResponses},
     stream_shutdown::StreamShutdown,
     tracked_chunk::TrackedChunk,
-    unflushed::{UnflushedResponses, push_or_drop},
 };
 use crate::http::server::{abort::AbortCause, connection_slot::WriteStrategy};
 use crate::{errors::Chain, unwind::catch};
@@ -64,9 +63,6 @@ pub(crate) type PinnedResponseBody<B> = Pin<Box<Option<ResponseBody<B>>>>;
 struct BodyState {
     /// `None` once the request's outcome is settled.
     in_flight: Option<InFlight>,
-    /// The queue that takes over the request when the body has ended. Dangling while the fast path
-    /// writes the response.
-    unflushed: Weak<UnflushedResponses>,
     /// Rest of a chunk that is passed on in parts.
     rest: Option<Box<Bytes>>,
     /// Bytes that are still missing of the length in the head, if the head has one.
@@ -195,11 +191,11 @@ impl<B> ResponseBody<B> {
         match &mut self.source {
             Source::Resumed { body } => {
                 if let Some(mut body) = body.as_mut().as_pin_mut() {
-                    body.as_mut().project().state.unflushed.clone_from(queue);
+                    body.as_mut().project().state.set_queue(queue);
                 }
             }
             Source::Handler { .. } | Source::Suppressed { .. } | Source::Text { .. } => {
-                self.state.unflushed.clone_from(queue);
+                self.state.set_queue(queue);
             }
         }
     }
@@ -489,12 +485,17 @@ const EMPTY_FRAMES_MAX: usize = 16;
 const CHUNK_BYTES_MAX: usize = 64 * 1024;
 
 impl BodyState {
+    fn set_queue(&mut self, queue: &Weak<UnflushedResponses>) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.set_queue(queue.clone());
+        }
+    }
+
     /// Returns the state of a body that is complete without another byte.
     const fn complete(in_flight: Option<InFlight>) -> Self {
         let class = StreamShutdown::Finish;
         Self {
             in_flight,
-            unflushed: Weak::new(),
             rest: None,
             remaining: None,
             complete: true,
@@ -774,7 +775,7 @@ impl Drop for BodyState {
         self.wait_on(WaitingOn::Client);
         let Some(in_flight) = self.in_flight.take() else { return };
         if self.complete {
-            push_or_drop(&self.unflushed, in_flight);
+            in_flight.end_response();
         } else {
             in_flight.connection().on_request_ended();
         }

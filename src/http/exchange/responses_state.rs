@@ -22,7 +22,7 @@ pub(crate) struct ResponsesState {
     /// Set once a response was cut after its head. The connection is then reset, so that the
     /// response cannot look complete (P5d).
     abort_cause: OnceLock<AbortCause>,
-    /// The number of [`UnflushedResponses`](super::unflushed::UnflushedResponses).
+    /// The number of [`UnflushedResponses`](super::in_flight::UnflushedResponses).
     unflushed: AtomicU32,
     /// h2 discarded bytes of a response since this was last cleared.
     discarded: AtomicBool,

@@ -6,11 +6,11 @@ use super::{
     body_wait::Waited,
     connection_state::{ConnectionState, Protocol},
     framing::{Content, declared_length},
+    in_flight::{InFlight, UnflushedResponses},
     request_body::Body,
-    request_state::{InFlight, RequestState},
+    request_state::RequestState,
     response_body::ResponseBody,
     stream_shutdown::StreamShutdown,
-    unflushed::UnflushedResponses,
 };
 use crate::http::server::{
     abort::AbortCause, client_timeout::ClientTimeout, date, deadline_timers::DeadlineKey,
@@ -114,7 +114,7 @@ impl<S: HttpService> Resumed<S> {
         match self {
             Self::Pending(handler) | Self::Handler(handler) => {
                 if let Some(handler) = handler.as_mut().as_pin_mut() {
-                    handler.project().state.unflushed.clone_from(queue);
+                    handler.project().state.set_queue(queue);
                 }
             }
             Self::Response(response) => response.body_mut().set_queue(queue),
@@ -178,17 +178,17 @@ impl<S: HttpService> ConnectionService<S> {
         uri: &Uri,
         version: Version,
         upgrade: Upgrade,
+        queue: Weak<UnflushedResponses>,
     ) -> (HandlerState, Arc<RequestState>) {
         self.connection.on_call();
         let arrived = self.connection.server().clock.now();
         let request_state =
             RequestState::next(self.last.take(), &self.connection, arrived, method, uri);
         self.last.set(Some(request_state.clone()));
-        let in_flight = Some(InFlight::begin(request_state.clone()));
+        let in_flight = Some(InFlight::begin(request_state.clone(), queue));
         (
             HandlerState {
                 in_flight,
-                unflushed: Weak::new(),
                 timer: None,
                 version,
                 without_handler: ErrorResponse::Failed,
@@ -206,14 +206,18 @@ impl<S: HttpService> ConnectionService<S> {
             && request.version() == Version::HTTP_11
             && request.headers().contains_key(header::UPGRADE);
         let upgrade = if wants_upgrade { Upgrade::Requested } else { Upgrade::No };
-        let (state, request_state) =
-            self.begin(request.method(), request.uri(), request.version(), upgrade);
+        let (state, request_state) = self.begin(
+            request.method(),
+            request.uri(),
+            request.version(),
+            upgrade,
+            Arc::downgrade(&self.unflushed),
+        );
         if let Some(called) = &self.called {
             called.set(request_state.clone());
         }
         // Build the future in place. Returning it through `catch` would copy it.
         let mut handler = HandlerFuture { future: None, state };
-        handler.state.unflushed = Arc::downgrade(&self.unflushed);
         if let Err(why) = authority::check(&mut request) {
             handler.state.without_handler = ErrorResponse::Refused(why);
             // Records in the connection state that the body is unread.
@@ -266,7 +270,8 @@ impl<S: HttpService> ConnectionService<S> {
         uri: Uri,
         headers: &mut HeaderMap,
     ) -> Moment {
-        let (state, request_state) = self.begin(&Method::GET, &uri, Version::HTTP_11, Upgrade::No);
+        let (state, request_state) =
+            self.begin(&Method::GET, &uri, Version::HTTP_11, Upgrade::No, Weak::new());
         let arrived = request_state.arrived;
         place.set(Some(HandlerFuture { future: None, state }));
         let Some(mut handler) = place.as_mut().as_pin_mut().map(HandlerFuture::project) else {
@@ -377,8 +382,6 @@ pin_project! {
 
 struct HandlerState {
     in_flight: Option<InFlight>,
-    /// The queue for the body of the response. Dangling while the fast path serves the request.
-    unflushed: Weak<UnflushedResponses>,
     /// Entry in the worker's deadline timers. A handler that responds at once needs none.
     timer: Option<DeadlineKey>,
     version: Version,
@@ -463,6 +466,13 @@ impl<F> HandlerFuture<F> {
 }
 
 impl HandlerState {
+    /// From now on the request is served by hyper.
+    fn set_queue(&mut self, queue: &Weak<UnflushedResponses>) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.set_queue(queue.clone());
+        }
+    }
+
     /// Returns an error response if a timeout or the abort ends the handler. Otherwise a timer
     /// wakes this task for both.
     fn wait(&mut self, cx: &mut Context<'_>) -> Option<ErrorResponse> {
@@ -518,17 +528,7 @@ impl HandlerState {
         None
     }
 
-    fn respond<B>(&mut self, response: Response<B>) -> Response<ResponseBody<B>>
-    where
-        B: HttpBody<Data = Bytes>,
-    {
-        let mut response = self.framed(response);
-        response.body_mut().set_queue(&self.unflushed);
-        response
-    }
-
-    /// Returns the response with its body wrapped and its connection headers set.
-    fn framed<B>(&mut self, mut response: Response<B>) -> Response<ResponseBody<B>>
+    fn respond<B>(&mut self, mut response: Response<B>) -> Response<ResponseBody<B>>
     where
         B: HttpBody<Data = Bytes>,
     {
@@ -632,11 +632,7 @@ impl HandlerState {
                 None
             }
         };
-        response.map(|()| {
-            let mut body = ResponseBody::text(line, left);
-            body.set_queue(&self.unflushed);
-            body
-        })
+        response.map(|()| ResponseBody::text(line, left))
     }
 
     fn log_panic(&self, panic: &str) {

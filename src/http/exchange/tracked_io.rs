@@ -3,7 +3,7 @@
 use super::{
     connection_state::{ConnectionState, Protocol},
     http2_input::FrameScanner,
-    unflushed::UnflushedResponses,
+    in_flight::UnflushedResponses,
 };
 use crate::http::server::{connection_slot::WriteStrategy, date, limits::READ_PER_POLL_MAX};
 use crate::runtime::{Peek, Peer, Transport};

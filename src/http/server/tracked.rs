@@ -48,12 +48,13 @@ impl<T> Default for Listed<T> {
 }
 
 impl<T: Clone> Listed<T> {
-    pub(crate) fn insert(&self, entry: T) -> usize {
-        self.lock().insert(entry)
+    /// Returns the key that removes the entry.
+    pub(crate) fn insert(&self, entry: T) -> u32 {
+        u32::try_from(self.lock().insert(entry)).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn remove(&self, key: usize) {
-        let removed = self.lock().try_remove(key);
+    pub(crate) fn remove(&self, key: u32) {
+        let removed = self.lock().try_remove(key as usize);
         drop(removed);
     }
 
@@ -81,7 +82,7 @@ pub(super) struct Work {
 #[derive(Debug)]
 pub(crate) struct TrackedWork {
     list: Arc<WorkList>,
-    key: usize,
+    key: u32,
     pub(super) work: Arc<Work>,
 }
 

@@ -1,0 +1,284 @@
+//! Requests in flight, and the queue of those whose responses have ended.
+//!
+//! A response is *finished* only once all of its bytes were handed to the kernel (P5c). Until then
+//! its request waits in the queue of its connection. Requests refer to that queue weakly, so there is
+//! no reference cycle.
+
+use super::{
+    connection_state::{ConnectionState, Protocol},
+    request_state::{CancelCause, Delivery, RequestState},
+};
+use crate::{
+    http::server::{
+        abort::{AbortCause, AbortedRequest},
+        limits::UNFLUSHED_SETTLED_FROM,
+        state::ServerState,
+    },
+    lifecycle::{Moment, Phase},
+};
+use std::{
+    fmt, mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+/// A request in flight. Its holder must settle its outcome. If it is dropped unsettled, it counts
+/// as *aborted* if the host cut it, and else as *gone*.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    request: Arc<RequestState>,
+    outcome: Outcome,
+    /// Key of the request in its worker's list of slow requests.
+    listed: Option<u32>,
+    /// The queue of the connection, for the end of the response. Dangling while the request is
+    /// served without hyper.
+    queue: Weak<UnflushedResponses>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Open,
+    Settled,
+}
+
+impl InFlight {
+    pub(super) fn begin(request: Arc<RequestState>, queue: Weak<UnflushedResponses>) -> Self {
+        request.connection.worker.metrics.count(|requests| &requests.started);
+        Self { request, outcome: Outcome::Open, listed: None, queue }
+    }
+
+    /// From now on the request is served by hyper.
+    pub(super) fn set_queue(&mut self, queue: Weak<UnflushedResponses>) {
+        self.queue = queue;
+    }
+
+    /// The body of the response has ended. An HTTP/2 stream may outlive its connection by a moment:
+    /// a response that ends then was not sent.
+    pub(super) fn end_response(mut self) {
+        match mem::take(&mut self.queue).upgrade() {
+            Some(queue) => queue.push(self),
+            None => self.connection().on_request_ended(),
+        }
+    }
+
+    pub(super) const fn request(&self) -> &Arc<RequestState> {
+        &self.request
+    }
+
+    pub(crate) fn connection(&self) -> &Arc<ConnectionState> {
+        &self.request.connection
+    }
+
+    pub(crate) fn server(&self) -> &Arc<ServerState> {
+        self.request.connection.server()
+    }
+
+    pub(super) fn method_and_path(&self) -> (&str, &str) {
+        self.request.method_and_path()
+    }
+
+    /// Lists the request as slow. A shutdown names the listed requests for which it waits (P13).
+    pub(super) fn list(&mut self) {
+        if self.listed.is_none() {
+            self.listed =
+                Some(self.connection().worker.metrics.listed.insert(self.request.clone()));
+        }
+    }
+
+    pub(super) fn record_head_sent(&self, sent: bool) {
+        self.request.set_head_sent(sent);
+    }
+
+    /// Logs why the client gets a 500 instead of the handler's response.
+    #[cold]
+    pub(super) fn log_refusal(&self, why: &dyn fmt::Display) {
+        let (method, path) = self.method_and_path();
+        crate::log::error!(error = %why, method, path, "invalid response; the client gets a 500");
+    }
+
+    pub(super) fn count_panic(&self) {
+        self.connection().worker.metrics.count(|requests| &requests.panicked);
+    }
+
+    /// Settles the request as *finished*: its complete response was handed to the kernel at `now`.
+    pub(crate) fn finish(mut self, now: &impl Fn() -> Moment) {
+        self.outcome = Outcome::Settled;
+        self.connection().worker.metrics.on_finished(self.request.arrived, now);
+        self.connection().worker.metrics.count(|requests| &requests.finished);
+    }
+
+    /// Settles the request as *timed out*.
+    pub(super) fn time_out(mut self) {
+        self.outcome = Outcome::Settled;
+        self.connection().worker.metrics.count(|requests| &requests.timed_out);
+        self.request.cancel(CancelCause::Deadline);
+    }
+
+    /// Settles the request as *aborted*.
+    pub(crate) fn abort(mut self, abort_cause: AbortCause) {
+        self.record_aborted(abort_cause);
+    }
+
+    fn record_aborted(&mut self, abort_cause: AbortCause) {
+        self.outcome = Outcome::Settled;
+        let server = self.server();
+        self.connection().worker.metrics.count(|requests| &requests.aborted);
+        if abort_cause == AbortCause::Shutdown {
+            server.aborted_by_stop.add_one();
+        }
+        let (method, path) = self.method_and_path();
+        server.record_abort(AbortedRequest {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            age: server.clock.now().since(self.request.arrived),
+            // The cut belongs to Cancelling, even if a worker carries it out after that phase.
+            phase: server.phase().min(Phase::Cancelling),
+            head_sent: self.request.is_head_sent(),
+            by_shutdown: abort_cause == AbortCause::Shutdown,
+        });
+        self.request.cancel(match abort_cause {
+            AbortCause::Shutdown => CancelCause::Shutdown,
+            AbortCause::Body => CancelCause::ResponseFailed,
+            AbortCause::Client => CancelCause::ClientGone,
+        });
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(key) = self.listed.take() {
+            self.connection().worker.metrics.listed.remove(key);
+        }
+        if self.outcome == Outcome::Settled {
+            return;
+        }
+        let abort_cause = match self.connection().responses.abort_cause() {
+            None if self.server().is_aborting() || self.request.is_cut_by_drain() => {
+                Some(AbortCause::Shutdown)
+            }
+            Some(AbortCause::Client) => None,
+            abort_cause => abort_cause,
+        };
+        if let Some(abort_cause) = abort_cause {
+            self.record_aborted(abort_cause);
+        } else {
+            self.connection().worker.metrics.count(|requests| &requests.gone);
+            self.request.cancel(CancelCause::ClientGone);
+        }
+    }
+}
+
+/// The queue of one connection. Requests that are left in it when it is dropped were not sent: they are *aborted* or *gone*.
+#[derive(Debug)]
+pub(crate) struct UnflushedResponses {
+    connection: Arc<ConnectionState>,
+    queue: Mutex<Vec<InFlight>>,
+}
+
+impl UnflushedResponses {
+    pub(super) fn new(connection: Arc<ConnectionState>) -> Arc<Self> {
+        Arc::new(Self { connection, queue: Mutex::default() })
+    }
+
+    /// The body of a response has ended.
+    pub(crate) fn push(&self, in_flight: InFlight) {
+        // The stream of a response of which bytes were thrown away was reset: nothing of it waits for a flush.
+        let is_lost = self.connection.protocol == Protocol::Http2
+            && in_flight.request().delivery() == Delivery::Incomplete;
+        let lost = if is_lost {
+            Some(in_flight)
+        } else {
+            let mut queue = self.lock();
+            queue.push(in_flight);
+            self.connection.responses.set_unflushed(queue.len());
+            None
+        };
+        self.connection.on_request_ended();
+        drop(lost);
+    }
+
+    /// Everything that hyper wrote was flushed. HTTP/2 may still hold bytes of a response.
+    pub(crate) fn settle_flushed(&self, now: impl Fn() -> Moment) {
+        if !self.connection.responses.has_unflushed() {
+            return;
+        }
+        let mut queue = self.lock();
+        match self.connection.protocol {
+            // What was flushed has left.
+            Protocol::Http1 => {
+                while let Some(in_flight) = queue.pop() {
+                    in_flight.finish(&now);
+                }
+            }
+            Protocol::Http2 => {
+                let ended = queue.extract_if(.., |in_flight| {
+                    in_flight.request().delivery() != Delivery::Pending
+                });
+                for in_flight in ended {
+                    if in_flight.request().delivery() == Delivery::Complete {
+                        in_flight.finish(&now);
+                    }
+                }
+                queue.iter_mut().for_each(InFlight::list);
+            }
+        }
+        self.connection.responses.set_unflushed(queue.len());
+    }
+
+    /// hyper's write buffer is empty, and HTTP/2 may hold more that the client does not take. If the queue is long, responses that
+    /// were written whole are settled without a wait for the rest.
+    pub(super) fn settle_written(&self) {
+        if self.connection.protocol == Protocol::Http1
+            || self.connection.responses.unflushed() < UNFLUSHED_SETTLED_FROM
+        {
+            return;
+        }
+        let now = self.connection.server().clock.now();
+        // The end of the stream may still wait, unless the last chunk carried it.
+        self.settle(
+            |request| request.delivery() == Delivery::Complete && request.ends_with_chunk(),
+            |in_flight| in_flight.finish(&|| now),
+        );
+    }
+
+    /// Responses of which HTTP/2 threw bytes away wait for no flush, which might never come.
+    pub(crate) fn settle_discarded(&self) {
+        if self.connection.responses.take_discarded() {
+            self.settle(|request| request.delivery() == Delivery::Incomplete, drop);
+        }
+    }
+
+    /// Lists the requests whose responses cannot be sent, because their client does not read.
+    pub(crate) fn list(&self) {
+        if self.connection.responses.has_unflushed() {
+            self.lock().iter_mut().for_each(InFlight::list);
+        }
+    }
+
+    /// The progress of the first response in the queue: when its request arrived, and how many of its bytes have left.
+    pub(crate) fn first(&self) -> Option<[u64; 2]> {
+        if !self.connection.responses.has_unflushed() {
+            return None;
+        }
+        let queue = self.lock();
+        let request = queue.first()?.request();
+        Some([request.arrived.as_nanos(), request.passed()])
+    }
+
+    fn settle(&self, which: impl Fn(&RequestState) -> bool, settle: impl Fn(InFlight)) {
+        let mut queue = self.lock();
+        for in_flight in queue.extract_if(.., |in_flight| which(in_flight.request())) {
+            settle(in_flight);
+        }
+        self.connection.responses.set_unflushed(queue.len());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<InFlight>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for UnflushedResponses {
+    fn drop(&mut self) {
+        self.connection.responses.set_unflushed(0);
+    }
+}
