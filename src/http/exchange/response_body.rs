@@ -16,7 +16,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::{
     error::Error,
-    fmt,
+    fmt, mem,
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll, ready},
@@ -55,6 +55,8 @@ pin_project! {
     }
 }
 
+type PolledFrame = Poll<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>>;
+
 /// A response body that was polled, and must not move any more.
 pub(crate) type PinnedResponseBody<B> = Pin<Box<Option<ResponseBody<B>>>>;
 
@@ -63,32 +65,41 @@ pub(crate) type PinnedResponseBody<B> = Pin<Box<Option<ResponseBody<B>>>>;
 struct BodyState {
     /// `None` once the request's outcome is settled.
     in_flight: Option<InFlight>,
-    /// Rest of a chunk that is passed on in parts.
-    rest: Option<Box<Bytes>>,
     /// Bytes that are still missing of the length in the head, if the head has one.
     remaining: Option<u64>,
     /// Whether the body is complete if it is dropped now.
     complete: bool,
     class: StreamShutdown,
     waiting_on: WaitingOn,
+    /// Absent for most bodies, which are short and ready at once.
+    later: Option<Box<Later>>,
+}
+
+/// State of a body that is not passed on at once.
+#[derive(Debug, Default)]
+struct Later {
+    /// Rest of a chunk that is passed on in parts.
+    rest: Option<Bytes>,
     ahead: Ahead,
-    waits: Option<Box<ShutdownWaits>>,
+    waits: Option<ShutdownWaits>,
     /// The end of an HTTP/2 response that is held back while much of the response waits for the
     /// client.
     held_end: HeldEnd,
 }
 
 /// The end of a response, held back until everything before it was written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum HeldEnd {
+    #[default]
     None,
     End,
     Trailers(Box<HeaderMap>),
 }
 
 /// What the body returned after the bytes that its head promised.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Ahead {
+    #[default]
     Nothing,
     End,
     Trailers(Box<HeaderMap>),
@@ -229,10 +240,7 @@ where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    fn poll_source(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>> {
+    fn poll_source(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame {
         let this = self.project();
         let mut body = match this.source.project() {
             SourceProjection::Text { line } => {
@@ -249,29 +257,8 @@ where
             }
             SourceProjection::Handler { body } => body,
         };
-        if !matches!(this.state.held_end, HeldEnd::None) {
-            return this.state.poll_held_end(cx);
-        }
-        if let Some(rest) = this.state.rest.take() {
-            let ends = matches!(this.state.ahead, Ahead::End) || body.is_end_stream();
-            let chunk = this.state.next_chunk(*rest, ends);
-            return Poll::Ready(Some(Ok(Frame::data(chunk))));
-        }
-        match std::mem::replace(&mut this.state.ahead, Ahead::Nothing) {
-            Ahead::Nothing => {}
-            Ahead::End => {
-                this.state.ahead = Ahead::End;
-                return this.state.poll_end(cx);
-            }
-            Ahead::Trailers(trailers) => {
-                this.state.ahead = Ahead::End;
-                let Some(trailers) = this.state.hold_trailers(Frame::trailers(*trailers)) else {
-                    return this.state.poll_held_end(cx);
-                };
-                return Poll::Ready(Some(Ok(
-                    trailers.map_data(|bytes| this.state.chunk(bytes, false))
-                )));
-            }
+        if let Some(polled) = this.state.poll_later(cx, || body.is_end_stream()) {
+            return polled;
         }
         // A handler may respond to its cancellation at the instant of the abort. Like the response
         // of a ready handler, a ready body of known length is still sent. Only a body that is
@@ -403,7 +390,7 @@ where
         if state.complete {
             return Poll::Ready(Some(bytes));
         }
-        state.rest = Some(Box::new(bytes));
+        state.later().rest = Some(bytes);
         Poll::Pending
     }
 
@@ -423,10 +410,7 @@ where
     type Data = TrackedChunk;
     type Error = ResponseBodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame {
         let polled = self.as_mut().poll_source(cx);
         if let Poll::Ready(Some(Err(why))) = &polled {
             self.abort_with(why);
@@ -438,9 +422,9 @@ where
         match &self.source {
             // A body that ends too early must be polled once more, to return its error.
             Source::Handler { body } => {
-                self.state.rest.is_none()
+                self.state.rest().is_none()
                     && self.state.remaining.is_none_or(|remaining| remaining == 0)
-                    && (matches!(self.state.ahead, Ahead::End) || body.is_end_stream())
+                    && (self.state.has_ended_ahead() || body.is_end_stream())
             }
             Source::Suppressed { .. } => true,
             Source::Text { line } => line.is_none(),
@@ -454,7 +438,7 @@ where
         match &self.source {
             Source::Suppressed { .. } => SizeHint::with_exact(0),
             // A `StreamShutdown` may end a body early, but none with an exact size.
-            Source::Handler { body } => match (&self.state.rest, self.state.remaining) {
+            Source::Handler { body } => match (self.state.rest(), self.state.remaining) {
                 // The fast path has polled this body and has sent nothing of it.
                 (Some(rest), Some(remaining)) => {
                     SizeHint::with_exact(rest.len() as u64 + remaining)
@@ -496,14 +480,55 @@ impl BodyState {
         let class = StreamShutdown::Finish;
         Self {
             in_flight,
-            rest: None,
             remaining: None,
             complete: true,
             class,
             waiting_on: WaitingOn::Client,
-            ahead: Ahead::Nothing,
-            waits: None,
-            held_end: HeldEnd::None,
+            later: None,
+        }
+    }
+
+    fn later(&mut self) -> &mut Later {
+        self.later.get_or_insert_default()
+    }
+
+    fn rest(&self) -> Option<&Bytes> {
+        self.later.as_ref()?.rest.as_ref()
+    }
+
+    fn has_ended_ahead(&self) -> bool {
+        self.later.as_ref().is_some_and(|later| matches!(later.ahead, Ahead::End))
+    }
+
+    /// Returns what was taken of the body and not passed on, if there is any. `ends`: whether the
+    /// body has ended.
+    fn poll_later(
+        &mut self,
+        cx: &mut Context<'_>,
+        ends: impl FnOnce() -> bool,
+    ) -> Option<PolledFrame> {
+        let later = &mut **self.later.as_mut()?;
+        if !matches!(later.held_end, HeldEnd::None) {
+            return Some(self.poll_held_end(cx));
+        }
+        if let Some(rest) = later.rest.take() {
+            let ends = matches!(later.ahead, Ahead::End) || ends();
+            let chunk = self.next_chunk(rest, ends);
+            return Some(Poll::Ready(Some(Ok(Frame::data(chunk)))));
+        }
+        match mem::replace(&mut later.ahead, Ahead::End) {
+            Ahead::Nothing => {
+                later.ahead = Ahead::Nothing;
+                None
+            }
+            Ahead::End => Some(self.poll_end(cx)),
+            Ahead::Trailers(trailers) => {
+                let Some(trailers) = self.hold_trailers(Frame::trailers(*trailers)) else {
+                    return Some(self.poll_held_end(cx));
+                };
+                let trailers = trailers.map_data(|bytes| self.chunk(bytes, false));
+                Some(Poll::Ready(Some(Ok(trailers))))
+            }
         }
     }
 
@@ -552,7 +577,7 @@ impl BodyState {
             match polled {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(None) => {
-                    self.ahead = Ahead::End;
+                    self.later().ahead = Ahead::End;
                     return Ok(true);
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -562,7 +587,7 @@ impl BodyState {
                     Ok(bytes) if bytes.is_empty() => {}
                     Ok(_) => return Err(ResponseBodyError::Long),
                     Err(frame) => {
-                        self.ahead = frame
+                        self.later().ahead = frame
                             .into_trailers()
                             .map_or(Ahead::End, |trailers| Ahead::Trailers(Box::new(trailers)));
                         return Ok(false);
@@ -602,13 +627,16 @@ impl BodyState {
         {
             connection.responses.on_large_chunk();
             if bytes.len() > CHUNK_BYTES_MAX {
-                self.rest = Some(Box::new(bytes.split_off(CHUNK_BYTES_MAX)));
+                self.later().rest = Some(bytes.split_off(CHUNK_BYTES_MAX));
             }
         }
-        if self.rest.is_none() && self.is_last(ends) {
-            self.rest = self.split_last(&mut bytes);
+        if self.rest().is_none()
+            && self.is_last(ends)
+            && let Some(last) = self.split_last(&mut bytes)
+        {
+            self.later().rest = Some(last);
         }
-        self.complete = self.rest.is_none() && self.is_last(ends);
+        self.complete = self.rest().is_none() && self.is_last(ends);
         if let Some(in_flight) = self.in_flight.as_mut().filter(|_| !self.complete) {
             in_flight.list();
         }
@@ -628,28 +656,22 @@ impl BodyState {
         if frame.is_data() || !self.must_hold_end() {
             return Some(frame);
         }
-        self.held_end = frame
+        self.later().held_end = frame
             .into_trailers()
             .map_or(HeldEnd::End, |trailers| HeldEnd::Trailers(Box::new(trailers)));
         None
     }
 
-    fn poll_end(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>> {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> PolledFrame {
         if !self.must_hold_end() {
             return Poll::Ready(None);
         }
-        self.held_end = HeldEnd::End;
+        self.later().held_end = HeldEnd::End;
         self.poll_held_end(cx)
     }
 
     /// Returns the end once everything before it was written.
-    fn poll_held_end(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>> {
+    fn poll_held_end(&mut self, cx: &mut Context<'_>) -> PolledFrame {
         if self
             .in_flight
             .as_ref()
@@ -657,7 +679,7 @@ impl BodyState {
         {
             return Poll::Pending;
         }
-        Poll::Ready(match std::mem::replace(&mut self.held_end, HeldEnd::None) {
+        Poll::Ready(match mem::take(&mut self.later().held_end) {
             HeldEnd::Trailers(trailers) => Some(Ok(Frame::trailers(*trailers))),
             HeldEnd::None | HeldEnd::End => None,
         })
@@ -666,13 +688,13 @@ impl BodyState {
     /// Splits the last byte off a large HTTP/2 chunk, so that the stream can still be reset. hyper
     /// passes that byte, and the end with it, to h2 only once the client's window has room for all
     /// before it.
-    fn split_last(&mut self, bytes: &mut Bytes) -> Option<Box<Bytes>> {
+    fn split_last(&self, bytes: &mut Bytes) -> Option<Bytes> {
         let is_large = bytes.len() > COPIED_BYTES_MAX;
         let is_http2 = self
             .in_flight
             .as_ref()
             .is_some_and(|in_flight| in_flight.connection().protocol == Protocol::Http2);
-        (is_large && is_http2).then(|| Box::new(bytes.split_off(bytes.len() - 1)))
+        (is_large && is_http2).then(|| bytes.split_off(bytes.len() - 1))
     }
 
     /// Records a change of the side that the body waits for.
@@ -702,25 +724,23 @@ impl BodyState {
     }
 
     /// Arranges a wake-up for when the shutdown ends this body.
-    fn wait(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>> {
+    fn wait(&mut self, cx: &mut Context<'_>) -> PolledFrame {
         let Some(in_flight) = &mut self.in_flight else { return Poll::Pending };
         in_flight.list();
         in_flight.request().cancel_if_half_closed();
         let tokens = &in_flight.server().tokens;
         let class = self.class;
-        let waits = self.waits.get_or_insert_with(|| {
+        let later = self.later.get_or_insert_default();
+        let waits = later.waits.get_or_insert_with(|| {
             let end = match class {
                 StreamShutdown::Finish => None,
                 StreamShutdown::EndAtDraining => Some(&tokens.draining),
                 StreamShutdown::EndAtCancel => Some(&tokens.root),
             };
-            Box::new(ShutdownWaits {
+            ShutdownWaits {
                 abort: Box::pin(tokens.abort.clone().cancelled_owned()),
                 end: end.map(|end| Box::pin(end.clone().cancelled_owned())),
-            })
+            }
         });
         let aborted = waits.abort.as_mut().poll(cx).is_ready();
         let ended = waits.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready());
