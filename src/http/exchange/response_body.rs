@@ -55,6 +55,9 @@ pin_project! {
     }
 }
 
+/// The result of a poll of the handler's body, or the message of its panic.
+type PolledBody<E> = Result<Poll<Option<Result<Frame<Bytes>, E>>>, String>;
+
 type PolledFrame = Poll<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>>;
 
 /// A response body that was polled, and must not move any more.
@@ -269,44 +272,7 @@ where
             return Poll::Ready(end.into_frame());
         }
         let polled = catch(|| body.as_mut().poll_frame(cx));
-        this.state.wait_on(if matches!(polled, Ok(Poll::Pending)) {
-            WaitingOn::Handler
-        } else {
-            WaitingOn::Client
-        });
-        match polled {
-            Ok(Poll::Ready(Some(Ok(frame)))) => {
-                let frame = match this.state.check_length(frame) {
-                    Ok(frame) => frame,
-                    Err(broken) => return Poll::Ready(Some(Err(broken))),
-                };
-                // Trailers end the body.
-                this.state.complete = true;
-                let Some(frame) = this.state.hold_trailers(frame) else {
-                    return this.state.poll_held_end(cx);
-                };
-                let mut ends = body.is_end_stream();
-                if !ends && this.state.is_all_promised() {
-                    match this.state.look_ahead(body.as_mut(), cx) {
-                        Ok(ended) => ends = ended,
-                        Err(broken) => return Poll::Ready(Some(Err(broken))),
-                    }
-                }
-                Poll::Ready(Some(Ok(frame.map_data(|bytes| this.state.next_chunk(bytes, ends)))))
-            }
-            Ok(Poll::Ready(None)) => match this.state.end() {
-                Ok(()) => this.state.poll_end(cx),
-                Err(broken) => Poll::Ready(Some(Err(broken))),
-            },
-            Ok(Poll::Ready(Some(Err(error)))) => {
-                Poll::Ready(Some(Err(ResponseBodyError::Handler(error.into()))))
-            }
-            Ok(Poll::Pending) => this.state.wait(cx),
-            Err(panic) => {
-                this.state.log_panic(&panic);
-                Poll::Ready(Some(Err(ResponseBodyError::Panicked)))
-            }
-        }
+        this.state.on_polled(body, polled, cx)
     }
 }
 
@@ -381,9 +347,30 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Bytes>> {
-        let Some(Ok(frame)) = ready!(self.as_mut().poll_frame(cx)) else {
-            return Poll::Ready(None);
+        let this = self.as_mut().project();
+        let polled = match this.source.project() {
+            SourceProjection::Handler { mut body } if this.state.later.is_none() => {
+                match catch(|| body.as_mut().poll_frame(cx)) {
+                    // Most bodies are one chunk.
+                    Ok(Poll::Ready(Some(Ok(frame))))
+                        if this.state.is_whole(&frame) && body.is_end_stream() =>
+                    {
+                        this.state.remaining = Some(0);
+                        this.state.complete = true;
+                        return Poll::Ready(frame.into_data().ok());
+                    }
+                    polled => this.state.on_polled(body, polled, cx),
+                }
+            }
+            SourceProjection::Handler { .. }
+            | SourceProjection::Suppressed { .. }
+            | SourceProjection::Text { .. }
+            | SourceProjection::Resumed { .. } => self.as_mut().poll_source(cx),
         };
+        if let Poll::Ready(Some(Err(why))) = &polled {
+            self.as_mut().abort_with(why);
+        }
+        let Some(Ok(frame)) = ready!(polled) else { return Poll::Ready(None) };
         let Ok(mut chunk) = frame.into_data() else { return Poll::Ready(None) };
         let bytes = chunk.copy_to_bytes(chunk.remaining());
         let state = self.project().state;
@@ -530,6 +517,63 @@ impl BodyState {
                 Some(Poll::Ready(Some(Ok(trailers))))
             }
         }
+    }
+
+    /// Returns the frame for a result of the handler's body.
+    fn on_polled<B>(
+        &mut self,
+        mut body: Pin<&mut B>,
+        polled: PolledBody<B::Error>,
+        cx: &mut Context<'_>,
+    ) -> PolledFrame
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.wait_on(if matches!(polled, Ok(Poll::Pending)) {
+            WaitingOn::Handler
+        } else {
+            WaitingOn::Client
+        });
+        match polled {
+            Ok(Poll::Ready(Some(Ok(frame)))) => {
+                let frame = match self.check_length(frame) {
+                    Ok(frame) => frame,
+                    Err(broken) => return Poll::Ready(Some(Err(broken))),
+                };
+                // Trailers end the body.
+                self.complete = true;
+                let Some(frame) = self.hold_trailers(frame) else {
+                    return self.poll_held_end(cx);
+                };
+                let mut ends = body.is_end_stream();
+                if !ends && self.is_all_promised() {
+                    match self.look_ahead(body.as_mut(), cx) {
+                        Ok(ended) => ends = ended,
+                        Err(broken) => return Poll::Ready(Some(Err(broken))),
+                    }
+                }
+                Poll::Ready(Some(Ok(frame.map_data(|bytes| self.next_chunk(bytes, ends)))))
+            }
+            Ok(Poll::Ready(None)) => match self.end() {
+                Ok(()) => self.poll_end(cx),
+                Err(broken) => Poll::Ready(Some(Err(broken))),
+            },
+            Ok(Poll::Ready(Some(Err(error)))) => {
+                Poll::Ready(Some(Err(ResponseBodyError::Handler(error.into()))))
+            }
+            Ok(Poll::Pending) => self.wait(cx),
+            Err(panic) => {
+                self.log_panic(&panic);
+                Poll::Ready(Some(Err(ResponseBodyError::Panicked)))
+            }
+        }
+    }
+
+    /// Whether this frame is all that the head promised.
+    fn is_whole(&self, frame: &Frame<Bytes>) -> bool {
+        let len = frame.data_ref().map(|bytes| bytes.len() as u64);
+        len.is_some() && len == self.remaining
     }
 
     fn chunk(&self, bytes: Bytes, ends: bool) -> TrackedChunk {

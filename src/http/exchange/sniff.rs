@@ -16,7 +16,15 @@ pub(crate) enum Sniffed {
 
 /// Strips the empty lines that a client may send before a request; they are ignored (RFC 9112
 /// §2.2).
-pub(crate) fn after_empty_lines(mut bytes: &[u8]) -> &[u8] {
+pub(crate) fn after_empty_lines(bytes: &[u8]) -> &[u8] {
+    match bytes.first() {
+        Some(b'\r' | b'\n') => skip_empty_lines(bytes),
+        Some(_) | None => bytes,
+    }
+}
+
+#[cold]
+fn skip_empty_lines(mut bytes: &[u8]) -> &[u8] {
     while let [b'\r', b'\n', rest @ ..] | [b'\n', rest @ ..] = bytes {
         bytes = rest;
     }
