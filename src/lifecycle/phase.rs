@@ -13,7 +13,7 @@ pub enum Phase {
     /// No longer ready, but everything is still accepted and served. Connections announce their
     /// close (P4).
     LameDuck = 2,
-    /// Listeners are closed; requests in flight finish.
+    /// The listeners close once their queues are accepted; requests in flight finish.
     Draining = 3,
     /// The root context is cancelled. What still runs may return, and is then cut.
     Cancelling = 4,

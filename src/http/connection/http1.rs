@@ -7,7 +7,7 @@
 //! [`announcement`](crate::http::server::announcement)), and idleness is detected here.
 
 use super::{
-    lingering::{Lingering, close_after_response, close_at_once, head_timed_out},
+    lingering::{Lingering, close_after_response, close_at_once, head_timeout_response},
     stall_timer::{ProgressSample, StallTimer},
     transition::Transition,
     worker_context::WorkerContext,
@@ -270,7 +270,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
                 return self.take_parts().map_or(Transition::Close, |(io, _)| {
                     Transition::linger(Lingering::after_response(
                         io,
-                        head_timed_out(worker.server()),
+                        head_timeout_response(worker.server()),
                     ))
                 });
             }

@@ -231,7 +231,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 if until <= now { self.expired.push(key) } else { next = next.min(until) }
             }
         }
-        next.min(self.close_expired(now))
+        next.min(self.handle_expired(now))
     }
 
     /// Whether expired connections are left that were not handled yet.
@@ -240,7 +240,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
     }
 
     /// Handles a batch of expired connections. Returns the next deadline among them.
-    pub(crate) fn close_expired(&mut self, now: Moment) -> Moment {
+    pub(crate) fn handle_expired(&mut self, now: Moment) -> Moment {
         let mut next = Moment::NEVER;
         let left = self.expired.len().saturating_sub(CLOSE_BATCH_MAX);
         while self.expired.len() > left
@@ -420,7 +420,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             return self.close(key);
         };
         match outcome {
-            FastPathOutcome::Drained(now) => {
+            FastPathOutcome::AllServed(now) => {
                 info.since = now;
                 info.responded |= fast_path.connection().responses.has_responded();
                 *delivery = Delivery::default();
@@ -428,7 +428,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             FastPathOutcome::Fallback(leftover) => {
                 self.resume_http1(key, *fast_path.into_handoff(leftover.for_another_task()));
             }
-            FastPathOutcome::Closed(read) => {
+            FastPathOutcome::LastSent(read) => {
                 let _ = Pin::new(io).poll_shutdown(cx);
                 let Some((_, slot, io, more)) = self.remove(key) else { return };
                 match close_after_response(io, &joined(read, more), fast_path.connection()) {

@@ -35,7 +35,7 @@ use tokio::io::ReadBuf;
 
 /// Returns the response to a request head that took too long: a 408 that announces the close (RFC
 /// 9110 §15.5.9), with a date (§6.6.1).
-pub(super) fn head_timed_out(server: &ServerState) -> Bytes {
+pub(super) fn head_timeout_response(server: &ServerState) -> Bytes {
     const LINE: &str = "the request head took too long\n";
     let (date, length) = (date::header(server.clock.wall()), LINE.len());
     let date = date.to_str().unwrap_or_default();
@@ -52,7 +52,7 @@ pub(super) struct Lingering<T> {
     step: Step,
     /// Time to read and discard, if the client does not close earlier.
     min_wait: Duration,
-    response: Response,
+    response: Owed,
     race: Race,
     /// When to check whether the transport may be closed.
     until: Option<Moment>,
@@ -62,9 +62,9 @@ pub(super) struct Lingering<T> {
 
 /// Whether there is a response that the client must receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Response {
-    Some,
-    None,
+enum Owed {
+    Yes,
+    No,
 }
 
 /// The transition that a lingering connection requests after a poll.
@@ -105,7 +105,7 @@ impl<T: Transport> Lingering<T> {
             final_response,
             step: Step::Writing,
             min_wait: LINGER,
-            response: Response::Some,
+            response: Owed::Yes,
             race: Race::NotCounted,
             until: None,
             stall_timer: StallTimer::default(),
@@ -121,11 +121,7 @@ impl<T: Transport> Lingering<T> {
     /// Closes a connection without a request, and so without a response that the client must
     /// receive. Only leaves a moment for the last bytes of HTTP/2.
     pub(super) fn brief(io: T) -> Self {
-        Self {
-            min_wait: RACE_WATCH,
-            response: Response::None,
-            ..Self::after_response(io, Bytes::new())
-        }
+        Self { min_wait: RACE_WATCH, response: Owed::No, ..Self::after_response(io, Bytes::new()) }
     }
 
     /// Closes an idle connection. What its client sends during the close gets no byte of a
@@ -182,7 +178,7 @@ impl<T: Transport> Lingering<T> {
     fn delivery(&mut self, server: &ServerState, now: Moment) -> Delivery {
         // Our FIN counts as one byte, and nothing is lost with it.
         let Some(unacknowledged @ 2..) = self.io.unacknowledged() else { return Delivery::Done };
-        if self.response == Response::None {
+        if self.response == Owed::No {
             return Delivery::Done;
         }
         let sample = ProgressSample { moved: [0, 0], unacknowledged: unacknowledged as u64 };

@@ -5,7 +5,7 @@
 
 use super::{
     idle_handoff::IdleHandoff,
-    lingering::{Lingering, close_after_response, close_at_once, head_timed_out},
+    lingering::{Lingering, close_after_response, close_at_once, head_timeout_response},
     stall_timer::Delivery,
     transition::{ReceivedAny, Transition},
     worker_context::WorkerContext,
@@ -187,7 +187,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             .fast_path
             .get_or_insert_with(|| Box::new(FastPath::new(&worker.service, &worker.shared, slot)));
         let outcome = fast_path.serve(cx, io, read, requests_left);
-        if let FastPathOutcome::Drained(now) = outcome {
+        if let FastPathOutcome::AllServed(now) = outcome {
             self.len = 0;
             self.since = Some(now);
             fast_path.connection().responses.record_responses_in(slot);
@@ -201,8 +201,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             return Err(Transition::Close);
         };
         Err(match outcome {
-            FastPathOutcome::Drained(_) | FastPathOutcome::Disconnected => Transition::Close,
-            FastPathOutcome::Closed(read) => {
+            FastPathOutcome::AllServed(_) | FastPathOutcome::Disconnected => Transition::Close,
+            FastPathOutcome::LastSent(read) => {
                 let _ = Pin::new(&mut io).poll_shutdown(cx);
                 close_after_response(io, &read, fast_path.connection())
                     .map_or(Transition::Close, Transition::linger)
@@ -347,7 +347,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             1..4 => {
                 return Transition::linger(Lingering::after_response(
                     io,
-                    head_timed_out(worker.server()),
+                    head_timeout_response(worker.server()),
                 ));
             }
             // RFC 9113 §3.4: only an HTTP/2 client begins with "PRI ".

@@ -77,7 +77,7 @@ impl IoState {
         self.read.store(self.read() + bytes.len() as u64, Relaxed);
     }
 
-    pub(super) fn on_write(&self) {
+    pub(super) fn before_write(&self) {
         self.flushed.store(false, Relaxed);
         self.write_blocked.store(true, Relaxed);
     }

@@ -178,7 +178,7 @@ impl RequestState {
     }
 
     /// Returns the source of `deadline`.
-    pub(super) fn timeout(&self, deadline: Moment) -> TimeoutSource {
+    pub(super) fn timeout_source(&self, deadline: Moment) -> TimeoutSource {
         if deadline == self.host_deadline { TimeoutSource::Host } else { TimeoutSource::Request }
     }
 

@@ -225,7 +225,7 @@ impl<B> ResponseBody<B> {
     fn drop_body(self: Pin<&mut Self>) {
         let mut this = self.project();
         if let Err(panic) = catch(|| this.source.set(Source::Text { line: None })) {
-            this.state.log_panic(&panic);
+            this.state.record_panic(&panic);
         }
     }
 
@@ -541,7 +541,7 @@ impl BodyState {
                     Ok(frame) => frame,
                     Err(broken) => return Poll::Ready(Some(Err(broken))),
                 };
-                // Trailers end the body.
+                // True for trailers. For data, `next_chunk` sets it again below.
                 self.complete = true;
                 let Some(frame) = self.hold_trailers(frame) else {
                     return self.poll_held_end(cx);
@@ -564,7 +564,7 @@ impl BodyState {
             }
             Ok(Poll::Pending) => self.wait(cx),
             Err(panic) => {
-                self.log_panic(&panic);
+                self.record_panic(&panic);
                 Poll::Ready(Some(Err(ResponseBodyError::Panicked)))
             }
         }
@@ -615,7 +615,7 @@ impl BodyState {
     {
         for _ in 0..EMPTY_FRAMES_MAX {
             let polled = catch(|| body.as_mut().poll_frame(cx)).map_err(|panic| {
-                self.log_panic(&panic);
+                self.record_panic(&panic);
                 ResponseBodyError::Panicked
             })?;
             match polled {
@@ -796,7 +796,7 @@ impl BodyState {
         Poll::Pending
     }
 
-    fn log_panic(&self, panic: &str) {
+    fn record_panic(&self, panic: &str) {
         if let Some(in_flight) = &self.in_flight {
             in_flight.count_panic();
         }

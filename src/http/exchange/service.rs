@@ -231,7 +231,7 @@ impl<S: HttpService> ConnectionService<S> {
             );
         });
         if let Err(panic) = called {
-            handler.state.log_panic(&panic);
+            handler.state.record_panic(&panic);
         }
         handler
     }
@@ -284,7 +284,7 @@ impl<S: HttpService> ConnectionService<S> {
             handler.future.set(Some(self.service.call(request)));
         });
         if let Err(panic) = called {
-            handler.state.log_panic(&panic);
+            handler.state.record_panic(&panic);
         }
         arrived
     }
@@ -443,7 +443,7 @@ where
                 Some(ErrorResponse::Failed)
             }
             Err(panic) => {
-                me.state.log_panic(&panic);
+                me.state.record_panic(&panic);
                 Some(ErrorResponse::Failed)
             }
             Ok(Poll::Pending) => me.state.wait(cx),
@@ -460,7 +460,7 @@ impl<F> HandlerFuture<F> {
     fn drop_handler(self: Pin<&mut Self>) {
         let mut me = self.project();
         if let Err(panic) = catch(|| me.future.set(None)) {
-            me.state.log_panic(&panic);
+            me.state.record_panic(&panic);
         }
     }
 }
@@ -499,7 +499,7 @@ impl HandlerState {
             }
             self.timer = Some(connection.worker.deadlines.wait(
                 wake_at,
-                request.timeout(wake_at),
+                request.timeout_source(wake_at),
                 cx.waker().clone(),
             ));
         }
@@ -586,7 +586,7 @@ impl HandlerState {
             }
         }
         if let Err(panic) = catch(|| drop(response)) {
-            self.log_panic(&panic);
+            self.record_panic(&panic);
         }
         self.error_response(ErrorResponse::Failed)
     }
@@ -635,7 +635,7 @@ impl HandlerState {
         response.map(|()| ResponseBody::text(line, left))
     }
 
-    fn log_panic(&self, panic: &str) {
+    fn record_panic(&self, panic: &str) {
         let Some(in_flight) = &self.in_flight else { return };
         in_flight.count_panic();
         let (method, path) = in_flight.method_and_path();

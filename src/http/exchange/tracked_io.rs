@@ -117,7 +117,7 @@ impl<T: Transport> TrackedIo<T> {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
         while self.unwritten.has_remaining() {
-            self.connection.io.on_write();
+            self.connection.io.before_write();
             let polled = Pin::new(&mut *io).poll_write(cx, &self.unwritten);
             if let Poll::Ready(Err(_)) = &polled {
                 self.connection.io.on_broken();
@@ -322,7 +322,7 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         if bytes.starts_with(ERROR_PREFIX) && this.is_made_by_hyper() {
             return this.write_dated(cx, bytes);
         }
-        this.connection.io.on_write();
+        this.connection.io.before_write();
         let polled = this.io()?.poll_write(cx, bytes);
         let written = ready!(this.record_error(polled))?;
         this.connection.io.on_written(written);
@@ -344,7 +344,7 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         {
             return this.write_dated(cx, bytes);
         }
-        this.connection.io.on_write();
+        this.connection.io.before_write();
         let polled = this.io()?.poll_write_vectored(cx, slices);
         let written = ready!(this.record_error(polled))?;
         this.connection.io.on_written(written);

@@ -65,9 +65,9 @@ pub(crate) struct FastPath<S: HttpService> {
 /// Outcome for the bytes that were read.
 pub(crate) enum FastPathOutcome<S: HttpService> {
     /// All requests were served; the last response was sent at this moment.
-    Drained(Moment),
+    AllServed(Moment),
     /// The last response of the connection was written. These bytes were read after its request.
-    Closed(Bytes),
+    LastSent(Bytes),
     /// Hyper must take over.
     Fallback(Leftover<S>),
     /// A response was cut. The connection must be reset, so that the response does not look
@@ -201,9 +201,9 @@ impl<S: HttpService> FastPath<S> {
             read = request.next;
             match sent {
                 Err(outcome) => return outcome,
-                Ok((KeepAlive::No, _)) => return FastPathOutcome::Closed(codec::copy_head(read)),
+                Ok((KeepAlive::No, _)) => return FastPathOutcome::LastSent(codec::copy_head(read)),
                 Ok((KeepAlive::Yes, now)) if read.is_empty() => {
-                    return FastPathOutcome::Drained(now);
+                    return FastPathOutcome::AllServed(now);
                 }
                 Ok((KeepAlive::Yes, _)) => {}
             }

@@ -1,4 +1,4 @@
-//! The time that a client may make no progress (P6, P15).
+//! The time that a client may make no progress with a response or a request body (P6, P15).
 
 use super::limits::{Limits, PROGRESS_WAIT};
 use crate::lifecycle::Moment;

@@ -146,14 +146,16 @@ impl Limits {
     }
 }
 
-/// Time that a connection may stay silent after its accept before the drain may close it.
+/// Time that a connection may stay silent after its accept before the drain may close it, before it
+/// may be evicted at the connection limit, and before an HTTP/2 connection gets its GOAWAY.
 pub(crate) const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
 
 /// Connections at one time above the limit, while evicted ones close. They use descriptors that the
 /// default limit leaves free.
 pub(super) const EVICTED_AT_ONCE: u64 = 8;
 
-/// Time in which a partial request head must become complete in the drain.
+/// Time in which a partial request head must become complete in the drain. On HTTP/2 also the time
+/// after a GOAWAY for a client that has sent no request yet.
 pub(crate) const HEAD_GRACE: Duration = Duration::from_secs(1);
 
 /// Time that a close with unread bytes continues to read, so that the kernel does not discard our

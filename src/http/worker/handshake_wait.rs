@@ -34,7 +34,7 @@ impl SealBarrier {
         Self { open: AtomicUsize::new(workers), all: CancellationToken::new() }
     }
 
-    pub(super) fn seal_one(&self) {
+    pub(super) fn on_worker_sealed(&self) {
         if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.all.cancel();
         }

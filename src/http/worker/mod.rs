@@ -1,14 +1,14 @@
 //! A worker accepts connections, wakes those whose deadlines have expired, and ends when the last
 //! one is gone and no tracked work is left.
 
-mod accept_loop;
 mod command;
+mod event_loop;
 mod eviction;
 mod handshake_wait;
 mod listeners;
 
-use self::accept_loop::Worker;
 pub(crate) use self::command::WorkerCommand;
+use self::event_loop::Worker;
 pub(crate) use self::handshake_wait::SealBarrier;
 use crate::http::{
     connection::worker_context::WorkerContext,

@@ -72,7 +72,8 @@ enum Accepting {
     /// The listeners are to be closed once their queues are empty, and an accept failed for lack of
     /// resources.
     Emptying,
-    Never,
+    /// The listeners are closed.
+    Closed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +103,7 @@ enum Event<T> {
     Accepted(AcceptedSocket<T>),
     IdleSetReady,
     ExpiredLeft,
-    AllClosed,
+    NothingLeft,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,8 +210,8 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
             }), if accepting == Accepting::Yes && may_accept() => Event::Accepted(accepted),
             () = idle_set.ready() => Event::IdleSetReady,
             () = yield_now(), if idle_set.has_more_expired() => Event::ExpiredLeft,
-            () = all_closed(context), if accepting == Accepting::Never && idle_set.is_empty() => {
-                Event::AllClosed
+            () = nothing_left(context), if accepting == Accepting::Closed && idle_set.is_empty() => {
+                Event::NothingLeft
             }
         }
     }
@@ -234,10 +235,10 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
                 yield_now().await;
             }
             Event::ExpiredLeft => {
-                let next = self.idle_set.close_expired(self.server().clock.now());
+                let next = self.idle_set.handle_expired(self.server().clock.now());
                 self.context.schedule_sweep(next);
             }
-            Event::AllClosed => return Flow::Stop,
+            Event::NothingLeft => return Flow::Stop,
         }
         Flow::Continue
     }
@@ -247,7 +248,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
             Some(WorkerCommand::Wake) => {}
             Some(WorkerCommand::Quiesce) => {
                 self.listeners.quiesce();
-                self.seal_barrier.seal_one();
+                self.seal_barrier.on_worker_sealed();
                 let clock = self.server().clock.clone();
                 self.handshake_wait = Some(HandshakeWait::new(clock, self.seal_barrier.clone()));
             }
@@ -355,7 +356,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     fn close_listeners(&mut self) {
         self.listeners.close();
         self.context.close();
-        self.accepting = Accepting::Never;
+        self.accepting = Accepting::Closed;
     }
 
     /// Removes stale slots, since a slot keeps the memory of its task. Between two sweeps many
@@ -406,7 +407,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
 }
 
 /// Ready when the last connection is gone, and then the work that handlers spawned (P10).
-async fn all_closed<S: HttpService>(context: &WorkerContext<S>) {
+async fn nothing_left<S: HttpService>(context: &WorkerContext<S>) {
     context.tasks.wait().await;
     // Work that handlers of other workers spawned counts, too, so a worker may stay a little longer
     // than it must. The order matters: without a connection, only work can spawn more work here.
