@@ -8,7 +8,10 @@ use crate::{
     SimClock, SimSpawner,
     app::Actor,
     checks::CheckScript,
-    client::{self, ClientId, ExchangePacing, Http1Client, RequestSpec, Route},
+    client::{
+        self, ClientId, ExchangePacing, Http1Client, RequestFailure, RequestSpec, ResponseSummary,
+        Route,
+    },
     hooks::HookScript,
     network::HostNetwork,
     observe,
@@ -220,23 +223,8 @@ pub async fn probe<H: HostNetwork>(
             }
             let asked = world_time(&trace);
             let route = Route::new(host.clone(), process.clone(), INTERNAL_PORT);
-            let mut http1_client = match kept.take() {
-                Some(http1_client) => Ok(http1_client),
-                None => Http1Client::open(&untraced_client, &route).await,
-            };
             let target = if round.is_multiple_of(3) { *alias } else { *path };
-            let answer = match &mut http1_client {
-                Ok(http1_client) => {
-                    http1_client
-                        .exchange(
-                            &untraced_client,
-                            &RequestSpec::get(target),
-                            ExchangePacing::PROMPT,
-                        )
-                        .await
-                }
-                Err(failure) => Err(*failure),
-            };
+            let answer = probe_once(&untraced_client, &route, target, kept).await;
             let mut told = vec![("path", (*path).into()), ("asked_us", asked.into())];
             match answer {
                 Ok(done) => told
@@ -244,9 +232,6 @@ pub async fn probe<H: HostNetwork>(
                 Err(failure) => told.push(("none", failure.how.name().into())),
             }
             trace.record("prober", "probe", &told);
-            if answer.is_ok_and(|done| done.keeps_alive) {
-                *kept = http1_client.ok();
-            }
         }
         round = round.wrapping_add(1);
         let pause = pauses.0.saturating_mul(1 << (quiet / 3).min(6)).min(pauses.1);
@@ -254,6 +239,33 @@ pub async fn probe<H: HostNetwork>(
             biased;
             () = changed.notified() => quiet = 0,
             () = client::pause(pause) => quiet = quiet.saturating_add(1),
+        }
+    }
+}
+
+/// Sends one probe on the kept connection. If that was closed meanwhile, sends it on a new one, as
+/// every client of a pool does.
+async fn probe_once<H: HostNetwork>(
+    client_id: &ClientId,
+    route: &Route<H>,
+    target: &str,
+    kept: &mut Option<Http1Client<H::Stream>>,
+) -> Result<ResponseSummary, RequestFailure> {
+    let ask = RequestSpec::get(target);
+    loop {
+        let open = kept.take().and_then(|mut kept| kept.is_open().then_some(kept));
+        let is_reused = open.is_some();
+        let mut http1_client = match open {
+            Some(http1_client) => http1_client,
+            None => Http1Client::open(client_id, route).await?,
+        };
+        match http1_client.exchange(client_id, &ask, ExchangePacing::PROMPT).await {
+            Err(failure) if is_reused && failure.answer_bytes == 0 => {}
+            Ok(done) if done.keeps_alive => {
+                *kept = Some(http1_client);
+                return Ok(done);
+            }
+            answer => return answer,
         }
     }
 }

@@ -132,6 +132,7 @@ fn simpler_traffic(traffic: Traffic) -> Traffic {
         | Traffic::ByteLess
         | Traffic::HalfHead
         | Traffic::InternalHalfHead
+        | Traffic::InternalStrangers { .. }
         | Traffic::SilentHttp2
         | Traffic::Upgraded { .. } => traffic,
     }
@@ -232,6 +233,7 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
             Traffic::Pipelined { requests } | Traffic::Http2Windowless { requests } => {
                 all.push(requests);
             }
+            Traffic::InternalStrangers { count, .. } => all.push(count),
             Traffic::Stalls { reads, for_ms } => all.extend([reads, for_ms]),
             Traffic::Late { after_ms: ms }
             | Traffic::Leaves { after_ms: ms, .. }

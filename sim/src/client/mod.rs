@@ -29,7 +29,7 @@ pub use exchange::{AfterRequest, ExchangePacing, Http1Client, Pace};
 pub use http1::{Retry, connection_per_request, keep_alive, one_request, pipelined};
 pub(crate) use http2::UNREAD_WINDOW;
 pub use http2::{given_up, multiplexed, windowless};
-pub use silent::{Step, byte_less, raw, silent_http2};
+pub use silent::{Step, byte_less, raw, silent_http2, strangers, windowless_request};
 pub use stalled::stalled;
 pub use upgraded::{FAREWELL, PING, upgraded};
 

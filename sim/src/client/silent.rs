@@ -3,7 +3,10 @@
 use super::{ClientId, Connect, http1};
 use bytes::Bytes;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinSet,
+};
 
 /// Connects, sends nothing, and waits at most `patience` for the server to end the connection.
 pub async fn byte_less<C: Connect>(client_id: &ClientId, connect: &C, patience: Duration) {
@@ -18,6 +21,37 @@ const HTTP2_HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\
 pub async fn silent_http2<C: Connect>(client_id: &ClientId, connect: &C, patience: Duration) {
     let hello = Bytes::from_static(HTTP2_HELLO);
     raw(client_id, connect, &[Step::Send(hello), Step::ReadToEnd { at_most: patience }]).await;
+}
+
+/// Opens `count` connections, sends `bytes` on each, and keeps it until the server ends it.
+pub async fn strangers<C: Connect>(client_id: &ClientId, connect: &C, bytes: Bytes, count: u64) {
+    let mut all = JoinSet::new();
+    for _ in 0..count {
+        let (client_id, connect, bytes) = (client_id.clone(), connect.clone(), bytes.clone());
+        all.spawn(async move {
+            let script = [Step::Send(bytes), Step::ReadToEnd { at_most: client_id.patience() }];
+            raw(&client_id, &connect, &script).await;
+        });
+    }
+    while all.join_next().await.is_some() {}
+}
+
+/// Returns the bytes of an HTTP/2 client that asks for `path`, and gives its streams no window.
+#[must_use]
+pub fn windowless_request(path: &str) -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // SETTINGS with INITIAL_WINDOW_SIZE 0.
+    bytes.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0]);
+    // `:method: GET`, `:scheme: http`, and two literals (RFC 7541 §6).
+    let mut block = vec![0x82, 0x86];
+    for (name, value) in [(4, path), (1, "localhost")] {
+        block.extend([name, u8::try_from(value.len()).unwrap_or(0)]);
+        block.extend(value.as_bytes());
+    }
+    // HEADERS with END_STREAM and END_HEADERS.
+    bytes.extend([0, 0, u8::try_from(block.len()).unwrap_or(0), 1, 5, 0, 0, 0, 1]);
+    bytes.extend(block);
+    bytes
 }
 
 /// Step of a script.

@@ -133,6 +133,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         | Traffic::Http2Windowless { .. }
         | Traffic::Stalls { .. }
         | Traffic::InternalHalfHead
+        | Traffic::InternalStrangers { .. }
         | Traffic::SilentHttp2
         | Traffic::Upgraded { .. }
         | Traffic::ByteLess

@@ -2,13 +2,16 @@
 //! and unusual requests. It uses its own dice, so that the rest of the scenario does not depend on
 //! it.
 
-use super::{Dice, Edges};
+use super::{Dice, Edges, edges::start_takes};
 use crate::scenario::{
-    Client, Fault, OddRequest, Pacing, RequestKind, Scenario, Traffic, WrongLength,
+    Client, Fault, OddRequest, Pacing, RequestKind, Scenario, Stranger, Traffic, WrongLength,
 };
 
 /// Timeouts, in milliseconds. All are shorter than the drain waits for progress.
 const TIMEOUTS: [u64; 6] = [200, 200, 350, 700, 1_500, 3_000];
+
+/// Interval between two sweeps over the connections while serving.
+const SWEEP_MS: u64 = 250;
 
 /// Longest latency with which timeouts of 200 ms are drawn: a round trip must fit.
 const NEAR_MS: u64 = 9;
@@ -20,6 +23,9 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         2 => stalled_uploads(dice, scenario, edges),
         3..=5 => odd_requests(dice, scenario, edges),
         6 => wrong_lengths(dice, scenario, edges),
+        7..=8 => at_the_connection_limit(dice, scenario, edges),
+        9 => short_keep_alive(dice, scenario, edges),
+        10 if dice.one_in(2) => internal_strangers(dice, scenario, edges),
         _ => {}
     }
 }
@@ -77,6 +83,79 @@ fn stalled_uploads(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         let traffic = Traffic::Once(Pacing::SlowUpload(2_000, pause));
         let bytes = dice.pick(&[2_000, 6_000]);
         scenario.clients.push(Client::new(at_ms, RequestKind::Echo(bytes), traffic));
+    }
+}
+
+/// Few connections at one time, silent and idle ones among them, and a client that wants one.
+fn at_the_connection_limit(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    if !is_calm(scenario) {
+        return;
+    }
+    let most = dice.between(1, 4);
+    scenario.limits.connections_max = usize::try_from(most).ok();
+    scenario.limits.first_byte_timeout = None;
+    scenario.workers = 1;
+    scenario.clients.clear();
+    let begin = dice.between(edges.stop.saturating_sub(4_000), edges.stop);
+    if dice.one_in(3) {
+        // All are busy, so the rest wait in the kernel's queue.
+        for _ in 0..most + dice.between(1, 2) {
+            let request_kind = RequestKind::Slow(dice.pick(&[100, 400, 1_500]));
+            scenario.clients.push(Client::once(begin + dice.below(3), request_kind));
+        }
+        return;
+    }
+    let working = u64::from(most > 1 && dice.one_in(2));
+    if working > 0 {
+        let traffic = Traffic::KeepAlive { requests: 25, every_ms: 100, retries: false };
+        scenario.clients.push(Client::new(begin, RequestKind::Fast, traffic));
+    }
+    for _ in 0..most - working + dice.below(3) {
+        let traffic = if dice.one_in(3) {
+            Traffic::KeepAlive { requests: 2, every_ms: 20_000, retries: false }
+        } else {
+            Traffic::ByteLess
+        };
+        scenario.clients.push(Client::new(begin + dice.below(60), RequestKind::Fast, traffic));
+    }
+    for _ in 0..dice.between(1, 3) {
+        let at_ms = begin + dice.between(100, 2_000);
+        scenario.clients.push(Client::once(at_ms, RequestKind::Fast));
+    }
+}
+
+/// More connections to the internal server than it keeps.
+fn internal_strangers(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    let stranger = dice.pick(&[Stranger::ByteLess, Stranger::HalfHead, Stranger::Windowless]);
+    let traffic = Traffic::InternalStrangers { stranger, count: dice.between(126, 140) };
+    let at_ms = dice.between(edges.stop / 2, edges.drain);
+    scenario.clients.push(Client::new(at_ms, RequestKind::Fast, traffic));
+}
+
+/// Idle connections that are closed while the host serves, and requests that cross such a close.
+fn short_keep_alive(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    if !is_calm(scenario) {
+        return;
+    }
+    let keep_alive = dice.pick(&[300, 300, 700, 1_200, 2_500]);
+    scenario.limits.keep_alive = Some(keep_alive);
+    for _ in 0..dice.between(1, 3) {
+        let at_ms = before_the_drain(dice, edges, keep_alive * 2);
+        // A sweep closes it, once a stop was requested in time, and the client sends within a
+        // latency of that.
+        let far = scenario.latency_ms.1;
+        let idle = (at_ms + far * 3 + keep_alive).saturating_sub(start_takes(scenario));
+        let idle = if dice.one_in(2) { idle } else { idle.div_ceil(SWEEP_MS) * SWEEP_MS };
+        let closed = start_takes(scenario) + idle;
+        let at_the_close = closed.saturating_sub(at_ms + far * 4) + dice.below(far * 2 + 1);
+        let at_the_close = at_the_close.saturating_sub(far);
+        let every_ms = dice.pick(&[keep_alive / 2, at_the_close, at_the_close, keep_alive + 2_500]);
+        let traffic = if dice.one_in(4) {
+            Traffic::Http2 { requests: 2, every_ms }
+        } else {
+            Traffic::KeepAlive { requests: 3, every_ms, retries: dice.one_in(2) }
+        };
+        scenario.clients.push(Client::new(at_ms, RequestKind::Fast, traffic));
     }
 }
 

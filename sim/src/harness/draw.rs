@@ -41,6 +41,7 @@ const fn fair(traffic: Traffic) -> Traffic {
         Traffic::Stalls { .. } => Traffic::Once(Pacing::Prompt),
         Traffic::Once(Pacing::Prompt | Pacing::HalfClosed)
         | Traffic::InternalHalfHead
+        | Traffic::InternalStrangers { .. }
         | Traffic::KeepAlive { .. }
         | Traffic::PerRequest { .. }
         | Traffic::Http2 { .. }

@@ -99,7 +99,8 @@ impl<'a> Delay<'a> {
     /// Whether the host accepted the connection before the stop request.
     fn is_early(&self, connection: &Connection<'_>) -> bool {
         let starved = |fault: &Fault| matches!(fault, Fault::NoDescriptors { .. });
-        let waits = self.history.scenario.faults.iter().any(starved);
+        let waits =
+            self.history.scenario.faults.iter().any(starved) || self.history.may_wait_for_room();
         !waits && connection.opened + self.history.under_way() + MOMENT < self.stop
     }
 

@@ -19,7 +19,10 @@ mod timing;
 
 pub use run_history::{ErrorKind, ObservedRequest, RequestResult, RunHistory};
 
-use crate::scenario::{Outcome, Scenario};
+use crate::{
+    app::has_failing_body,
+    scenario::{Outcome, Scenario},
+};
 use std::fmt;
 
 /// Verdict of an oracle on one run: the error says what happened instead of what was promised.
@@ -32,6 +35,14 @@ pub enum Exercise {
     Yes,
     /// Nothing happened that the promise is about.
     No,
+}
+
+/// The path that strangers request from the internal server, which has limits of its own.
+const INTERNAL_PATH: &str = "/status";
+
+/// Whether the shutdown is not what ends requests to this path.
+fn may_end_at_any_time(path: &str) -> bool {
+    has_failing_body(path) || path == INTERNAL_PATH
 }
 
 impl Exercise {
@@ -119,6 +130,7 @@ pub const ORACLES: &[Oracle] = &[
         judge: shutdown::the_exit_code_is_accurate,
     },
     Oracle { promise: "P15", words: "contained", judge: serving::contained },
+    Oracle { promise: "P16", words: "separate", judge: probes::probes_have_a_response },
 ];
 
 /// The oracles that need no knowledge of the app, its hooks and its checks.

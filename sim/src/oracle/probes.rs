@@ -1,7 +1,10 @@
 //! Oracles for the probes: P2, P2b, P3.
 
 use super::{Exercise, Judgement, RunHistory};
-use crate::trace::{Fnv64, Record};
+use crate::{
+    scenario::Traffic,
+    trace::{Fnv64, Record},
+};
 use lameduck::lifecycle::{Phase, StopReason};
 use std::time::Duration;
 
@@ -237,6 +240,33 @@ pub(super) fn alive_to_the_last(history: &RunHistory<'_>) -> Judgement {
             }
             (None, _) => {}
         }
+    }
+    Ok(Exercise::of(judged))
+}
+
+/// Longest time for a probe that strangers delay (P16), without the network's.
+const PROBE_WITHIN: Duration = Duration::from_millis(100);
+
+/// P16: every probe has its response soon, whatever connections strangers hold.
+pub(super) fn probes_have_a_response(history: &RunHistory<'_>) -> Judgement {
+    let has_strangers = history
+        .scenario
+        .clients
+        .iter()
+        .any(|client| matches!(client.traffic, Traffic::InternalStrangers { .. }));
+    // A connection that was closed meanwhile costs a second attempt.
+    let most = history.world(PROBE_WITHIN) + history.under_way() * 8;
+    let mut judged = 0;
+    for probe in history.records.iter().filter(|record| record.event == "probe") {
+        let took = probe.at.saturating_sub(observed(probe));
+        if probe.number("status").is_some() && took > most {
+            return Err(format!(
+                "{}, requested at {:?}, got its response after {took:?}",
+                probe.text("path").unwrap_or_default(),
+                observed(probe)
+            ));
+        }
+        judged += usize::from(has_strangers);
     }
     Ok(Exercise::of(judged))
 }

@@ -174,7 +174,7 @@ impl<'a> RunHistory<'a> {
     /// Whether a client with an incomplete head delays the close of the internal server.
     #[must_use]
     pub fn has_slow_internal_client(&self) -> bool {
-        self.scenario.clients.iter().any(|client| client.traffic == Traffic::InternalHalfHead)
+        self.scenario.clients.iter().any(|client| client.traffic.is_internal())
     }
 
     /// Whether every client waits for its response, and the network delivers all the time.
@@ -264,6 +264,28 @@ impl<'a> RunHistory<'a> {
                 .count();
         let enough = if self.scenario.plan().cancel > ABORT_FLUSH { 2 } else { 1 };
         self.scenario.plan().cancel >= FLUSH && hurried < enough
+    }
+
+    /// Whether connections may wait in the kernel's queue for others to close.
+    #[must_use]
+    pub const fn may_wait_for_room(&self) -> bool {
+        self.scenario.limits.connections_max.is_some()
+    }
+
+    /// Whether a request may have been sent on a connection whose keep-alive time expired before it
+    /// arrived.
+    #[must_use]
+    pub fn may_cross_an_idle_close(&self, observed: &ObservedRequest) -> bool {
+        let Some(keep_alive) = self.scenario.limits.keep_alive else { return false };
+        let before = self.requests.iter().find(|other| {
+            (other.client, other.connection) == (observed.client, observed.connection)
+                && other.earlier + 1 == observed.earlier
+        });
+        let idle = before.and_then(|before| before.end.as_ref()).map(|(at, _)| *at);
+        let keep_alive = self.world(Duration::from_millis(keep_alive));
+        idle.is_some_and(|idle| {
+            observed.observed + self.under_way() * 2 + self.rounding() >= idle + keep_alive
+        })
     }
 
     /// Whether a request must get a 400 for its `Host`.

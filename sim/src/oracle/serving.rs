@@ -1,5 +1,7 @@
 //! Oracles for what a host bounds and refuses while it serves: P15, and its part of P5.
 
+mod places;
+
 use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
 use crate::{
     scenario::{Pacing, RequestKind, Traffic, client_name},
@@ -25,6 +27,7 @@ pub(super) fn contained(history: &RunHistory<'_>) -> Judgement {
         judged += closed_windows_are_cut(history)?;
         judged += stalled_uploads_are_cut(history)?;
     }
+    judged += places::limits_of_connections(history)?;
     timeouts_are_counted(history)?;
     Ok(Exercise::of(judged))
 }

@@ -47,11 +47,15 @@ pub(super) fn no_straggler_holds_the_exit(history: &RunHistory<'_>) -> Judgement
         | Traffic::Stalls { .. }
         | Traffic::HalfHead
         | Traffic::InternalHalfHead
+        | Traffic::InternalStrangers { .. }
         | Traffic::SilentHttp2
         | Traffic::Upgraded { .. } => false,
     });
-    silent_clients_are_bounded(history, span)?;
-    each_silent_client_is_disconnected(history, draining)?;
+    // A connection that waits for another to close has its grace from its accept.
+    if !history.may_wait_for_room() {
+        silent_clients_are_bounded(history, span)?;
+        each_silent_client_is_disconnected(history, draining)?;
+    }
     timing::silent_connections_have_their_grace(history)?;
     timing::silent_connections_are_closed(history)?;
     timing::half_heads_are_refused(history)?;
@@ -60,7 +64,8 @@ pub(super) fn no_straggler_holds_the_exit(history: &RunHistory<'_>) -> Judgement
         .requests
         .iter()
         .any(|observed| observed.end.as_ref().is_none_or(|(at, _)| *at > since));
-    if !simple || busy || history.has_long_running_work() || !history.delivers() {
+    let excused = history.has_long_running_work() || history.may_wait_for_room();
+    if !simple || busy || excused || !history.delivers() {
         return Ok(Exercise::No);
     }
     // The host waits for a connection that is being established when the listeners close. The grace
@@ -79,7 +84,7 @@ pub(super) fn no_straggler_holds_the_exit(history: &RunHistory<'_>) -> Judgement
 fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Result<(), String> {
     let of_its_own = |client: &Client| match client.traffic {
         // The drain does not wait for it.
-        Traffic::InternalHalfHead => Some(Duration::ZERO),
+        Traffic::InternalHalfHead | Traffic::InternalStrangers { .. } => Some(Duration::ZERO),
         Traffic::ByteLess => Some(GRACE),
         Traffic::HalfHead | Traffic::SilentHttp2 => Some(GRACE + HEAD_GRACE),
         Traffic::Once(_)
@@ -98,8 +103,7 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
     let Some(longest) = all.and_then(|all| all.into_iter().max()) else { return Ok(()) };
     // Includes the response, and the client's close after it.
     let most = longest + QUIESCE + history.under_way() * 4;
-    let outside =
-        history.scenario.clients.iter().all(|client| client.traffic == Traffic::InternalHalfHead);
+    let outside = history.scenario.clients.iter().all(|client| client.traffic.is_internal());
     if !outside && history.delivers() && history.scenario.tasks.is_empty() && span > most {
         return Err(format!(
             "with only silent clients the drain took {span:?}, more than {most:?}"
@@ -310,6 +314,10 @@ fn hooks_follow_each_other(history: &RunHistory<'_>) -> Result<(), String> {
 /// Checks that the drain and the cancel wait end soon after the last request has ended and no
 /// client connects any more.
 fn phases_end_with_the_last_request(history: &RunHistory<'_>) -> Result<(), String> {
+    // A connection that waited in the kernel's queue has its grace from its accept.
+    if history.may_wait_for_room() {
+        return Ok(());
+    }
     let simple = history.scenario.clients.iter().all(|client| {
         let asks = matches!(
             client.traffic,

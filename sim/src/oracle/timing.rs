@@ -1,9 +1,8 @@
 //! Checks that are exact to the millisecond: when handlers, tasks and silent clients are notified,
 //! and how much time each of them has (P6, P9, P10, P12).
 
-use super::{ErrorKind, RequestResult, RunHistory};
+use super::{ErrorKind, RequestResult, RunHistory, may_end_at_any_time};
 use crate::{
-    app::has_failing_body,
     scenario::{Client, Filter, Pacing, RequestKind, StuckResponse, Traffic, client_name},
     tasks::Until,
     trace::Record,
@@ -136,7 +135,7 @@ pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> 
     let cut = |record: &&Record| {
         record.text("message") == Some("request aborted")
             && record.text("phase") != Some("draining")
-            && !record.text("path").is_some_and(has_failing_body)
+            && !record.text("path").is_some_and(may_end_at_any_time)
     };
     let late = |record: &&Record| record.at > abort && record.at < cleaning_up;
     for record in history.server("log").filter(cut).filter(late) {
@@ -225,7 +224,14 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
         let least = match client.traffic {
             Traffic::ByteLess => {
                 let least = draining.max(accepted + history.world(FIRST_BYTE_GRACE));
-                first_byte_timeout(history).map_or(least, |timeout| least.min(accepted + timeout))
+                let least = first_byte_timeout(history)
+                    .map_or(least, |timeout| least.min(accepted + timeout));
+                // At the connection limit it makes room after its grace.
+                if history.may_wait_for_room() {
+                    least.min(accepted + history.world(FIRST_BYTE_GRACE))
+                } else {
+                    least
+                }
             }
             Traffic::HalfHead => (accepted + history.world(HEADER_TIMEOUT))
                 .min(draining.max(accepted) + history.world(HEAD_GRACE)),
@@ -239,6 +245,7 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
             | Traffic::Http2Windowless { .. }
             | Traffic::Stalls { .. }
             | Traffic::InternalHalfHead
+            | Traffic::InternalStrangers { .. }
             | Traffic::SilentHttp2
             | Traffic::Upgraded { .. }
             | Traffic::Http2Leaves { .. } => continue,
@@ -347,7 +354,7 @@ pub(super) fn readers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
     let aborted = |record: &&Record| {
         record.text("message") == Some("request aborted")
             && record.text("phase") == Some("draining")
-            && !record.text("path").is_some_and(has_failing_body)
+            && !record.text("path").is_some_and(may_end_at_any_time)
     };
     for record in history.server("log").filter(aborted) {
         if record.at + history.rounding() < draining + history.world(PROGRESS_WAIT) {
@@ -476,7 +483,7 @@ pub(super) fn nothing_is_accepted_after_the_seal(history: &RunHistory<'_>) -> Re
         let client = record.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
         let Some(client) = client.and_then(|n| history.scenario.clients.get(n)) else { continue };
         let came = record.at.saturating_sub(Duration::from_millis(near));
-        if client.traffic != Traffic::InternalHalfHead && came > draining {
+        if !client.traffic.is_internal() && came > draining {
             return Err(format!(
                 "{} connected at {came:?}, after the drain began at {draining:?}, and was accepted",
                 record.actor

@@ -11,7 +11,9 @@ mod traffic;
 pub use odd::OddRequest;
 pub use run::{CLIENTS, Outcome, PROBER, SERVER, run, run_with};
 pub(crate) use run::{client_name, run_life};
-pub use traffic::{Client, Cooperation, Pacing, RequestKind, StuckResponse, Traffic, WrongLength};
+pub use traffic::{
+    Client, Cooperation, Pacing, RequestKind, Stranger, StuckResponse, Traffic, WrongLength,
+};
 
 use crate::{checks::CheckScript, hooks::HookScript, tasks::TaskScript};
 use lameduck::{

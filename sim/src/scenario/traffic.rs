@@ -4,7 +4,7 @@ use super::OddRequest;
 use crate::client::{
     AfterRequest, ClientId, Connect, ExchangePacing, Http1Client, Pace, RequestSpec, Retry, Step,
     byte_less, connection_per_request, given_up, keep_alive, multiplexed, one_request, pause,
-    pipelined, raw, silent_http2, stalled, upgraded, windowless,
+    pipelined, raw, silent_http2, stalled, strangers, upgraded, windowless, windowless_request,
 };
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
@@ -194,6 +194,13 @@ pub enum Traffic {
     HalfHead,
     /// Sends half of a request head to the internal server, and nothing more.
     InternalHalfHead,
+    /// Opens many connections to the internal server, and keeps them.
+    InternalStrangers {
+        /// What each of them sends.
+        stranger: Stranger,
+        /// Number of connections.
+        count: u64,
+    },
     /// Starts HTTP/2 and sends nothing more.
     SilentHttp2,
     /// Upgrades the connection and sends a line at intervals until the server closes.
@@ -203,6 +210,17 @@ pub enum Traffic {
         /// Whether the handler ends the connection when the drain begins.
         cooperation: Cooperation,
     },
+}
+
+/// What a stranger sends to the internal server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stranger {
+    /// Nothing.
+    ByteLess,
+    /// Half of a request head.
+    HalfHead,
+    /// A request on HTTP/2, whose stream never gets a window.
+    Windowless,
 }
 
 /// How a client paces one request.
@@ -318,6 +336,15 @@ impl Client {
                     C::reset(http1_client.into_io());
                 }
             }
+            Traffic::InternalStrangers { stranger, count } => {
+                let head = RequestSpec::get("/status").head();
+                let bytes = match stranger {
+                    Stranger::ByteLess => Vec::new(),
+                    Stranger::HalfHead => head[..head.len() / 2].to_vec(),
+                    Stranger::Windowless => windowless_request("/status"),
+                };
+                strangers(client_id, internal, bytes.into(), count).await;
+            }
             Traffic::ByteLess => byte_less(client_id, route, client_id.patience()).await,
             Traffic::SilentHttp2 => silent_http2(client_id, route, client_id.patience()).await,
             Traffic::Upgraded { every_ms, cooperation } => {
@@ -338,6 +365,14 @@ impl Client {
                 .await;
             }
         }
+    }
+}
+
+impl Traffic {
+    /// Whether the client uses the internal server only.
+    #[must_use]
+    pub const fn is_internal(&self) -> bool {
+        matches!(self, Self::InternalHalfHead | Self::InternalStrangers { .. })
     }
 }
 

@@ -226,6 +226,7 @@ const fn name(traffic: &Traffic) -> &'static str {
         Traffic::Http2Leaves { .. } => "HTTP/2, unread",
         Traffic::Http2Windowless { .. } => "HTTP/2, no window",
         Traffic::Stalls { .. } => "stops reading",
+        Traffic::InternalStrangers { .. } => "strangers, internal",
         Traffic::InternalHalfHead => "partial head, internal",
         Traffic::Pipelined { .. } => "pipelined",
         Traffic::Late { .. } => "late first byte",

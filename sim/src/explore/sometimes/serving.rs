@@ -3,13 +3,14 @@
 use super::{Coverage, Sometimes};
 use crate::{
     oracle::{ObservedRequest, RequestResult},
-    scenario::{OddRequest, RequestKind, Traffic, WrongLength},
+    scenario::{OddRequest, RequestKind, Stranger, Traffic, WrongLength, client_name},
 };
 use lameduck::lifecycle::Phase;
 use std::time::Duration;
 
 pub(super) fn serving(all: &mut Vec<Sometimes>) {
     timeouts(all);
+    connections(all);
     odd_requests(all);
 }
 
@@ -56,6 +57,70 @@ fn timeouts(all: &mut Vec<Sometimes>) {
     });
 }
 
+fn connections(all: &mut Vec<Sometimes>) {
+    let mut limit = |what: &str, test: fn(&Coverage<'_>) -> bool| {
+        all.push(Sometimes::new(format!("connections: {what}"), test));
+    };
+    limit("a silent one made room while serving", |coverage| {
+        coverage.made_room("ended", |traffic| *traffic == Traffic::ByteLess)
+    });
+    limit("an idle one made room while serving", |coverage| {
+        coverage.made_room("closed idle", |traffic| matches!(traffic, Traffic::KeepAlive { .. }))
+    });
+    limit("a new one waited for a busy one", |coverage| {
+        coverage.history.scenario.limits.connections_max.is_some()
+            && coverage.history.requests.iter().any(|observed| {
+                let asked = observed.observed;
+                let other = |other: &ObservedRequest| {
+                    other.client != observed.client
+                        && other.observed <= asked
+                        && matches!(&other.end, Some((at, _)) if *at > asked)
+                };
+                let waited = Duration::from_millis(90);
+                coverage.history.request_kind(observed) == Some(&RequestKind::Slow(100))
+                    && observed
+                        .head
+                        .is_some_and(|(at, status, _)| status == 200 && at > asked + waited * 2)
+                    && coverage.history.requests.iter().any(other)
+            })
+    });
+    limit("an idle one closed while serving, for its time", |coverage| {
+        coverage.history.scenario.limits.keep_alive.is_some()
+            && coverage.closed_while_serving("closed idle")
+    });
+    limit("a request crossed the close of an idle one before the drain", |coverage| {
+        coverage.history.requests.iter().any(|observed| {
+            coverage.history.may_cross_an_idle_close(observed)
+                && coverage.failed_before_the_drain(observed)
+        })
+    });
+    for stranger in [Stranger::ByteLess, Stranger::HalfHead, Stranger::Windowless] {
+        all.push(Sometimes::new(format!("probe: among strangers, {stranger:?}"), move |coverage| {
+            let is_it = |traffic: &Traffic| {
+                matches!(traffic, Traffic::InternalStrangers { stranger: other, count: 128.. } if *other == stranger)
+            };
+            let mut clients = coverage.history.scenario.clients.iter().enumerate();
+            let Some((n, _)) = clients.find(|(_, client)| is_it(&client.traffic)) else {
+                return false;
+            };
+            let mut connected = coverage.history.records.iter().filter(|record| {
+                record.event == "connected" && *record.actor == *client_name(n)
+            });
+            let Some(full) = connected.nth(127).map(|record| record.at) else { return false };
+            coverage.history.records.iter().any(|record| {
+                record.event == "probe" && record.number("status").is_some() && record.at > full
+            })
+        }));
+    }
+    let mut limit = |what: &str, test: fn(&Coverage<'_>) -> bool| {
+        all.push(Sometimes::new(format!("connections: {what}"), test));
+    };
+    limit("a GOAWAY while serving, for its time", |coverage| {
+        coverage.history.scenario.limits.keep_alive.is_some()
+            && coverage.closed_while_serving("goaway")
+    });
+}
+
 fn odd_requests(all: &mut Vec<Sometimes>) {
     for odd in OddRequest::ALL.into_iter().chain([OddRequest::EmptyLine(10)]) {
         all.push(Sometimes::new(format!("odd request: {}", odd.name()), move |coverage| {
@@ -82,6 +147,30 @@ fn odd_requests(all: &mut Vec<Sometimes>) {
 }
 
 impl Coverage<'_> {
+    fn closed_while_serving(&self, event: &str) -> bool {
+        let left = self.history.left_serving().unwrap_or(Duration::MAX);
+        self.history.records.iter().any(|record| record.event == event && record.at < left)
+    }
+
+    fn failed_before_the_drain(&self, observed: &ObservedRequest) -> bool {
+        let left = self.history.left_lame_duck().unwrap_or(Duration::MAX);
+        matches!(&observed.end, Some((at, RequestResult::Failed(_))) if *at < left)
+    }
+
+    /// Whether a client of this kind lost its connection at the connection limit.
+    fn made_room(&self, event: &str, is: fn(&Traffic) -> bool) -> bool {
+        let left = self.history.left_serving().unwrap_or(Duration::MAX);
+        self.report().is_some_and(|report| report.connections.evicted > 0)
+            && self.history.scenario.clients.iter().enumerate().any(|(n, client)| {
+                is(&client.traffic)
+                    && self.history.records.iter().any(|record| {
+                        record.event == event
+                            && record.at < left
+                            && *record.actor == *client_name(n)
+                    })
+            })
+    }
+
     /// Whether a request with a complete response is one that `is` accepts.
     fn answered(&self, is: impl Fn(&ObservedRequest) -> bool) -> bool {
         let whole = |observed: &&ObservedRequest| {

@@ -1,0 +1,198 @@
+//! The limit of connections, and the time for which idle ones are kept (P5b, P15).
+
+use super::{RequestResult, RunHistory, SWEEP};
+use crate::{
+    scenario::{Client, Pacing, RequestKind, Traffic, client_name},
+    trace::Record,
+};
+use lameduck::lifecycle::Phase;
+use std::time::Duration;
+
+/// Longest time in which a connection that may make room for one that waits has done so: its own
+/// grace, and the longest time between two searches.
+const ROOM: Duration = Duration::from_millis(250 + 250 + 100);
+/// Idle time after which a connection gives up its task, which may begin its wait again.
+const PARK_AFTER: Duration = Duration::from_secs(1);
+
+/// Judges the connection limit and the keep-alive time, if the scenario sets them.
+pub(super) fn limits_of_connections(history: &RunHistory<'_>) -> Result<usize, String> {
+    let limits = &history.scenario.limits;
+    if !history.delivers() || !history.resets() || history.has_partial_io() {
+        return Ok(0);
+    }
+    let mut judged = 0;
+    if let Some(most) = limits.connections_max.filter(|_| history.scenario.workers == 1) {
+        new_clients_get_in(history)?;
+        working_clients_stay(history)?;
+        silent_ones_make_room_first(history)?;
+        no_more_than_the_limit_work(history, most)?;
+        judged += 1;
+    }
+    if let Some(keep_alive) = limits.keep_alive {
+        let keep_alive = history.world(Duration::from_millis(keep_alive));
+        idle_connections_are_closed_in_time(history, keep_alive)?;
+        judged += 1;
+    }
+    Ok(judged)
+}
+
+fn clients<'a>(history: &'a RunHistory<'_>) -> impl Iterator<Item = (usize, &'a Client)> + use<'a> {
+    history.scenario.clients.iter().enumerate()
+}
+
+fn event_of<'a>(history: &'a RunHistory<'_>, client: usize, event: &str) -> Option<&'a Record> {
+    let actor = client_name(client);
+    history.records.iter().find(|record| record.event == event && *record.actor == *actor)
+}
+
+/// Checks that a new client gets its response soon, since silent and idle connections make room.
+fn new_clients_get_in(history: &RunHistory<'_>) -> Result<(), String> {
+    let open_until = history.began(Phase::Draining).or(history.exit().map(|(at, _)| at));
+    for observed in history.requests.iter().filter(|observed| observed.earlier == 0) {
+        let is_new = history.client(observed).is_some_and(|client| {
+            client.traffic == Traffic::Once(Pacing::Prompt)
+                && client.request_kind == RequestKind::Fast
+        });
+        let since = observed.observed;
+        let before = history.records.iter().filter(|record| {
+            record.event == "connected" && record.at <= since && record.at + ROOM * 4 > since
+        });
+        let ahead = u32::try_from(before.count()).unwrap_or(u32::MAX);
+        let by = since + history.world(ROOM * ahead) + history.under_way() * 6;
+        let late = observed.head.is_none_or(|(at, ..)| at > by);
+        if is_new && late && open_until.is_some_and(|until| by < until) {
+            return Err(format!(
+                "client-{} connected at {since:?}, and got no response by {by:?} although silent \
+                 connections could make room",
+                observed.client
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a client sends its requests so often that its connection is never idle for long.
+fn is_working(client: &Client) -> bool {
+    let often = matches!(client.traffic, Traffic::KeepAlive { every_ms: ..=100, .. });
+    often && client.request_kind == RequestKind::Fast && client.then.is_none()
+}
+
+/// Checks that silent connections do not displace one that is used.
+fn working_clients_stay(history: &RunHistory<'_>) -> Result<(), String> {
+    let left = history.left_serving().unwrap_or(Duration::MAX);
+    for (n, _) in clients(history).filter(|(_, client)| is_working(client)) {
+        let closed = event_of(history, n, "closed idle").filter(|record| record.at < left);
+        if let Some(record) = closed {
+            return Err(format!("client-{n} used its connection, and lost it at {:?}", record.at));
+        }
+    }
+    Ok(())
+}
+
+/// Checks the order in which connections make room: silent ones before idle ones, and the longest
+/// silent one first.
+fn silent_ones_make_room_first(history: &RunHistory<'_>) -> Result<(), String> {
+    let left = history.left_serving().unwrap_or(Duration::MAX);
+    let slack = history.under_way() * 2 + Duration::from_millis(20);
+    let silent: Vec<(Duration, Duration)> = clients(history)
+        .filter(|(_, client)| client.traffic == Traffic::ByteLess)
+        .filter_map(|(n, _)| {
+            let ended = event_of(history, n, "ended").map_or(Duration::MAX, |record| record.at);
+            Some((event_of(history, n, "connected")?.at, ended))
+        })
+        .collect();
+    for (n, client) in clients(history) {
+        let is_silent = client.traffic == Traffic::ByteLess;
+        let event = if is_silent { "ended" } else { "closed idle" };
+        let (Some(connected), Some(closed)) =
+            (event_of(history, n, "connected"), event_of(history, n, event))
+        else {
+            continue;
+        };
+        if closed.at >= left {
+            continue;
+        }
+        let since = if is_silent {
+            connected.at.saturating_sub(slack)
+        } else {
+            closed.at.saturating_sub(history.world(ROOM) + slack)
+        };
+        let passed_over = silent
+            .iter()
+            .find(|(connected, ended)| *connected < since && *ended > closed.at + slack);
+        if let Some((connected, _)) = passed_over {
+            return Err(format!(
+                "client-{n} had to make room at {:?}, and one that was silent since {connected:?} \
+                 had not",
+                closed.at
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that no more handlers are at work than connections may be open, if every connection has
+/// one request.
+fn no_more_than_the_limit_work(history: &RunHistory<'_>, most: usize) -> Result<(), String> {
+    if clients(history).any(|(_, client)| client.traffic != Traffic::Once(Pacing::Prompt)) {
+        return Ok(());
+    }
+    // The drain empties the kernel's queue, whatever the limit is (P5a).
+    let draining = history.began(Phase::Draining).unwrap_or(Duration::MAX);
+    let mut working = 0_usize;
+    for record in history.records.iter().take_while(|record| record.at < draining) {
+        match record.event {
+            "handler begins" => working += 1,
+            "handler ends" => working = working.saturating_sub(1),
+            _ => continue,
+        }
+        if working > most {
+            return Err(format!(
+                "{working} handlers were at work at {:?}, with a limit of {most} connections",
+                record.at
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that an idle connection is closed after its time, and not before.
+fn idle_connections_are_closed_in_time(
+    history: &RunHistory<'_>,
+    keep_alive: Duration,
+) -> Result<(), String> {
+    let left = history.left_serving().unwrap_or(Duration::MAX);
+    let (far, rounding) = (history.under_way(), history.rounding());
+    for observed in &history.requests {
+        let Some((idle, RequestResult::Completed(..))) = observed.end else { continue };
+        let keeps = history.client(observed).is_some_and(|client| {
+            matches!(client.traffic, Traffic::KeepAlive { .. })
+                && client.request_kind == RequestKind::Fast
+                && client.then.is_none()
+        });
+        if !keeps || observed.head.is_none_or(|(_, _, closes)| closes) {
+            continue;
+        }
+        let actor = client_name(observed.client);
+        // What ended the idle time, if the client did not close the connection itself.
+        let next = history.records.iter().find(|record| {
+            matches!(record.event, "closed idle" | "asks")
+                && *record.actor == *actor
+                && record.at >= idle
+        });
+        let Some(next) = next else { continue };
+        let closed = next.event == "closed idle" && next.text("how") == Some("fin");
+        if closed && next.at < left && next.at + far + rounding < idle + keep_alive {
+            return Err(format!(
+                "{actor} had its last response at {idle:?}, and its idle connection was closed \
+                 before {:?}",
+                next.at
+            ));
+        }
+        let by = idle + keep_alive + history.world(PARK_AFTER + SWEEP * 3) + far * 2 + rounding;
+        if by < left.min(next.at) {
+            return Err(format!("{actor} was idle since {idle:?}, and was kept after {by:?}"));
+        }
+    }
+    Ok(())
+}
