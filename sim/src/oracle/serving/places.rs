@@ -93,6 +93,7 @@ fn working_clients_stay(history: &RunHistory<'_>) -> Result<(), String> {
 /// silent one first.
 fn silent_ones_make_room_first(history: &RunHistory<'_>) -> Result<(), String> {
     let left = history.left_serving().unwrap_or(Duration::MAX);
+    let draining = history.left_lame_duck().unwrap_or(Duration::MAX);
     let slack = history.under_way() * 2 + Duration::from_millis(20);
     let silent: Vec<(Duration, Duration)> = clients(history)
         .filter(|(_, client)| client.traffic == Traffic::ByteLess)
@@ -109,7 +110,8 @@ fn silent_ones_make_room_first(history: &RunHistory<'_>) -> Result<(), String> {
         else {
             continue;
         };
-        if closed.at >= left {
+        // In the lame duck delay only silent connections are closed for nothing else.
+        if closed.at >= if is_silent { draining } else { left } {
             continue;
         }
         let since = if is_silent {
