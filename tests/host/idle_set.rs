@@ -241,7 +241,10 @@ fn connections_without_a_byte_get_the_first_byte_grace_in_the_idle_set() {
     for client in &mut crowd {
         assert_eq!(client.end(), End::Closed);
     }
-    assert_eq!(connections(&report), [401, 401, 0, 0]);
+    let [accepted, drained, close_races, reset] = connections(&report);
+    assert_eq!([accepted, close_races, reset], [401, 0, 0]);
+    // The late one may be served, and closed, before the drain begins.
+    assert!(drained >= 400, "{drained}");
 }
 
 #[test]
@@ -570,7 +573,11 @@ fn connections_that_come_and_go_in_a_full_idle_set_get_their_own_responses() {
             asked += 1;
         }
     }
-    until_holds("the crowd", || app.status()["connections"]["open"] == 400);
+    // The kernel may hold new connections while closed ones are not noticed yet.
+    until_holds("the crowd", || {
+        let connections = &app.status()["connections"];
+        connections["accepted"] == accepted && connections["open"] == 400
+    });
     let report = app.end();
     assert_eq!(fates(&report), [asked, asked, 0, 0, 0]);
     assert_eq!(connections(&report), [accepted, 400, 0, 0]);
