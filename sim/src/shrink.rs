@@ -114,28 +114,17 @@ fn without(
 }
 
 fn simpler_traffic(traffic: Traffic) -> Traffic {
-    match traffic {
-        Traffic::KeepAlive { requests, every_ms, retries: true } => {
-            Traffic::KeepAlive { requests, every_ms, retries: false }
-        }
-        Traffic::KeepAlive { .. }
-        | Traffic::PerRequest { .. }
-        | Traffic::Pipelined { .. }
-        | Traffic::Stalls { .. }
-        | Traffic::Once(_) => Traffic::Once(Pacing::Prompt),
-        Traffic::Http2Leaves { requests, .. } | Traffic::Http2Windowless { requests } => {
-            Traffic::Http2 { requests, every_ms: 0 }
-        }
-        Traffic::Http2 { .. }
-        | Traffic::Late { .. }
-        | Traffic::Leaves { .. }
-        | Traffic::ByteLess
-        | Traffic::HalfHead
-        | Traffic::InternalHalfHead
-        | Traffic::InternalStrangers { .. }
-        | Traffic::SilentHttp2
-        | Traffic::Upgraded { .. } => traffic,
+    if let Traffic::KeepAlive { requests, every_ms, retries: true } = traffic {
+        return Traffic::KeepAlive { requests, every_ms, retries: false };
     }
+    let many = matches!(
+        traffic,
+        Traffic::KeepAlive { .. }
+            | Traffic::PerRequest { .. }
+            | Traffic::Pipelined { .. }
+            | Traffic::Once(Pacing::HalfClosed)
+    );
+    if many { Traffic::Once(Pacing::Prompt) } else { traffic.at_full_pace() }
 }
 
 fn simpler_request(request_kind: &RequestKind) -> RequestKind {

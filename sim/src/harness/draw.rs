@@ -2,7 +2,7 @@
 
 use crate::{
     draw::draw_with,
-    scenario::{Client, Pacing, PlanMs, RequestKind, Scenario, Traffic},
+    scenario::{Client, PlanMs, RequestKind, Scenario},
 };
 use lameduck::runtime::Seed;
 
@@ -23,34 +23,8 @@ pub(super) fn draw(
         client.request_kind = usize::try_from(chance % observed.len() as u64)
             .map_or(RequestKind::Fast, |place| observed[place].clone());
         client.then = None;
-        client.traffic = fair(client.traffic);
+        // The drain gives up slow clients, which is not the fault of the service.
+        client.traffic = client.traffic.at_full_pace();
     }
     scenario
-}
-
-/// Replaces the clients that are so slow that the drain gives them up: that is not the service's
-/// fault.
-const fn fair(traffic: Traffic) -> Traffic {
-    match traffic {
-        Traffic::Once(Pacing::HeadPause(_) | Pacing::SlowUpload(..) | Pacing::SlowReader(..)) => {
-            Traffic::Once(Pacing::Prompt)
-        }
-        Traffic::Http2Leaves { requests, .. } | Traffic::Http2Windowless { requests } => {
-            Traffic::Http2 { requests, every_ms: 0 }
-        }
-        Traffic::Stalls { .. } => Traffic::Once(Pacing::Prompt),
-        Traffic::Once(Pacing::Prompt | Pacing::HalfClosed)
-        | Traffic::InternalHalfHead
-        | Traffic::InternalStrangers { .. }
-        | Traffic::KeepAlive { .. }
-        | Traffic::PerRequest { .. }
-        | Traffic::Http2 { .. }
-        | Traffic::Pipelined { .. }
-        | Traffic::Late { .. }
-        | Traffic::Leaves { .. }
-        | Traffic::ByteLess
-        | Traffic::HalfHead
-        | Traffic::SilentHttp2
-        | Traffic::Upgraded { .. } => traffic,
-    }
 }

@@ -144,16 +144,7 @@ fn counts_match_the_handlers(
             tally.panicked
         ));
     }
-    let leaves = |client: &Client| {
-        matches!(
-            client.traffic,
-            Traffic::Leaves { .. }
-                | Traffic::Http2Leaves { .. }
-                | Traffic::Http2Windowless { .. }
-                | Traffic::Stalls { .. }
-                | Traffic::Upgraded { .. }
-        )
-    };
+    let leaves = |client: &Client| client.traffic.leaves();
     let stays = !history.scenario.clients.iter().any(leaves)
         && history
             .requests
@@ -183,25 +174,7 @@ fn is_not_cut_early(history: &RunHistory<'_>, observed: &ObservedRequest) -> Res
         return Ok(());
     }
     let early = history.began(Phase::Cancelling).is_none_or(|cancelling| *at < cancelling);
-    let patient = |client: &Client| match client.traffic {
-        Traffic::Leaves { .. }
-        | Traffic::Http2Leaves { .. }
-        | Traffic::Http2Windowless { .. }
-        | Traffic::Stalls { .. }
-        | Traffic::Once(Pacing::SlowReader(..)) => false,
-        Traffic::Once(_)
-        | Traffic::KeepAlive { .. }
-        | Traffic::PerRequest { .. }
-        | Traffic::Http2 { .. }
-        | Traffic::Pipelined { .. }
-        | Traffic::Late { .. }
-        | Traffic::ByteLess
-        | Traffic::HalfHead
-        | Traffic::InternalHalfHead
-        | Traffic::InternalStrangers { .. }
-        | Traffic::SilentHttp2
-        | Traffic::Upgraded { .. } => true,
-    };
+    let patient = |client: &Client| client.traffic.is_patient();
     let cut = matches!(how.as_str(), "reset-in-body" | "body-cut" | "stream-reset");
     if early
         && cut
@@ -304,27 +277,8 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     if matches!(client.request_kind, RequestKind::Unread(_)) && observed.earlier > 0 {
         return Ok(());
     }
-    let prompt = match client.traffic {
-        // It reads so slowly that the host gives it up.
-        Traffic::Once(Pacing::SlowReader(_, pause)) if pause > PATIENCE_MS => false,
-        Traffic::Once(Pacing::Prompt | Pacing::HalfClosed | Pacing::SlowReader(..))
-        | Traffic::KeepAlive { .. }
-        | Traffic::PerRequest { .. }
-        | Traffic::Http2 { .. } => true,
-        Traffic::Once(Pacing::HeadPause(_) | Pacing::SlowUpload(..))
-        | Traffic::Http2Leaves { .. }
-        | Traffic::Http2Windowless { .. }
-        | Traffic::Stalls { .. }
-        | Traffic::Pipelined { .. }
-        | Traffic::Late { .. }
-        | Traffic::Leaves { .. }
-        | Traffic::ByteLess
-        | Traffic::HalfHead
-        | Traffic::InternalHalfHead
-        | Traffic::InternalStrangers { .. }
-        | Traffic::SilentHttp2
-        | Traffic::Upgraded { .. } => false,
-    };
+    // The host gives up a client that reads more slowly.
+    let prompt = client.traffic.is_prompt(PATIENCE_MS);
     // The host does not wait for the rest of a body that the handler does not read. The client gets
     // the response while it still uploads.
     let unread = matches!(client.request_kind_of(&observed.target), RequestKind::Unread(_));

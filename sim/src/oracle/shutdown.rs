@@ -32,25 +32,7 @@ pub(super) fn no_straggler_holds_the_exit(history: &RunHistory<'_>) -> Judgement
     else {
         return Ok(Exercise::No);
     };
-    let simple = history.scenario.clients.iter().all(|client| match client.traffic {
-        Traffic::Once(Pacing::Prompt)
-        | Traffic::KeepAlive { .. }
-        | Traffic::PerRequest { .. }
-        | Traffic::ByteLess => true,
-        Traffic::Once(_)
-        | Traffic::Http2 { .. }
-        | Traffic::Http2Leaves { .. }
-        | Traffic::Pipelined { .. }
-        | Traffic::Late { .. }
-        | Traffic::Leaves { .. }
-        | Traffic::Http2Windowless { .. }
-        | Traffic::Stalls { .. }
-        | Traffic::HalfHead
-        | Traffic::InternalHalfHead
-        | Traffic::InternalStrangers { .. }
-        | Traffic::SilentHttp2
-        | Traffic::Upgraded { .. } => false,
-    });
+    let simple = history.scenario.clients.iter().all(|client| client.traffic.is_simple());
     // A connection that waits for another to close has its grace from its accept.
     if !history.may_wait_for_room() {
         silent_clients_are_bounded(history, span)?;

@@ -239,6 +239,78 @@ pub enum Pacing {
     HalfClosed,
 }
 
+impl Traffic {
+    /// Whether nothing but the requests themselves delays this client.
+    #[must_use]
+    pub const fn is_simple(self) -> bool {
+        matches!(
+            self,
+            Self::Once(Pacing::Prompt)
+                | Self::KeepAlive { .. }
+                | Self::PerRequest { .. }
+                | Self::ByteLess
+        )
+    }
+
+    /// Whether this client may end its connection before it has all that it requested.
+    #[must_use]
+    pub const fn leaves(self) -> bool {
+        matches!(
+            self,
+            Self::Leaves { .. }
+                | Self::Http2Leaves { .. }
+                | Self::Http2Windowless { .. }
+                | Self::Stalls { .. }
+                | Self::Upgraded { .. }
+        )
+    }
+
+    /// Whether this client waits for its responses and reads them at once.
+    #[must_use]
+    pub const fn is_patient(self) -> bool {
+        !matches!(
+            self,
+            Self::Leaves { .. }
+                | Self::Http2Leaves { .. }
+                | Self::Http2Windowless { .. }
+                | Self::Stalls { .. }
+                | Self::Once(Pacing::SlowReader(..))
+        )
+    }
+
+    /// Whether this client sends whole requests at once, and reads without a pause above
+    /// `pause_max_ms`.
+    #[must_use]
+    pub const fn is_prompt(self, pause_max_ms: u64) -> bool {
+        if let Self::Once(Pacing::SlowReader(_, pause)) = self {
+            return pause <= pause_max_ms;
+        }
+        matches!(
+            self,
+            Self::Once(Pacing::Prompt | Pacing::HalfClosed)
+                | Self::KeepAlive { .. }
+                | Self::PerRequest { .. }
+                | Self::Http2 { .. }
+        )
+    }
+
+    /// Returns the same kind of client without a pace of its own.
+    #[must_use]
+    pub const fn at_full_pace(self) -> Self {
+        if let Self::Http2Leaves { requests, .. } | Self::Http2Windowless { requests } = self {
+            return Self::Http2 { requests, every_ms: 0 };
+        }
+        let has_own_pace = matches!(
+            self,
+            Self::Stalls { .. }
+                | Self::Once(
+                    Pacing::HeadPause(_) | Pacing::SlowUpload(..) | Pacing::SlowReader(..)
+                )
+        );
+        if has_own_pace { Self::Once(Pacing::Prompt) } else { self }
+    }
+}
+
 impl Client {
     /// Creates a client that sends one prompt request.
     #[must_use]
