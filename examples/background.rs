@@ -5,8 +5,8 @@
 //! - [`RequestContext::spawn`]: work that a request starts and that outlives its response. `POST
 //!   /orders` responds with 202 at once, and the confirmation is sent afterwards. A bare
 //!   `tokio::spawn` would lose it at exit.
-//! - [`Builder::background_task`](lameduck::Builder::background_task): a task that runs as long as the host.
-//!   It begins with Serving; if it fails, the host stops with exit code 1.
+//! - [`Builder::background_task`](lameduck::Builder::background_task): a task that runs as long as
+//!   the host. It begins with Serving; if it fails, the host stops with exit code 1.
 //!
 //! The moment at which such a task should stop depends on where its work comes from:
 //!

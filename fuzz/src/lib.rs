@@ -1,9 +1,9 @@
 //! The fuzz bodies, as plain functions: everything that parses bytes from the network, and the
 //! settings.
 //!
-//! Each takes any bytes and must return; a broken promise is a panic that names it. `tests/simulation/fuzz.rs`
-//! replays the corpus and a few hundred drawn inputs with the stable toolchain; `fuzz/targets`
-//! passes the same functions to cargo-fuzz.
+//! Each takes any bytes and must return; a broken promise is a panic that names it.
+//! `tests/simulation/fuzz.rs` replays the corpus and a few hundred drawn inputs with the stable
+//! toolchain; `fuzz/targets` passes the same functions to cargo-fuzz.
 
 mod client_time;
 mod connection;

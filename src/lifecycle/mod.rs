@@ -9,7 +9,8 @@
 //! table and its diagram in `tests/core/snapshots/`.
 //!
 //! This is floor 0: it imports only `core` and `alloc`, which `tests/documents/architecture.rs`
-//! enforces. It knows no request and no connection: only the edges between phases pass through here.
+//! enforces. It knows no request and no connection: only the edges between phases pass through
+//! here.
 
 mod action;
 mod event;

@@ -10,8 +10,8 @@ use http::Method;
 pub struct Head {
     /// The status code.
     pub status: u16,
-    /// Whether the server closes the connection after this response: it sent `Connection: close`, or
-    /// uses HTTP/1.0 without `Connection: keep-alive`.
+    /// Whether the server closes the connection after this response: it sent `Connection: close`,
+    /// or uses HTTP/1.0 without `Connection: keep-alive`.
     pub closes: bool,
     framing: Framing,
 }

@@ -118,8 +118,8 @@ pub async fn given_up<C: Connect>(
     tasks.wait().await;
 }
 
-/// Sends all requests at once on one connection, and never opens the window of a stream. Records how
-/// each stream ended.
+/// Sends all requests at once on one connection, and never opens the window of a stream. Records
+/// how each stream ended.
 pub async fn windowless<C: Connect>(client_id: &ClientId, connect: &C, asks: &[RequestSpec]) {
     let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
     let Ok(link) = Link::open(client_id, connect, &tasks, &over, Some(0)).await else { return };

@@ -13,8 +13,8 @@ const CHECK: Duration = Duration::from_millis(10);
 /// More than a connection's receive buffer holds, so that one read empties it.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Sends `ask`, and reads `reads` bytes of the response. Then it reads nothing for `pause`, or until
-/// the connection is reset, and after that the rest. A response that was cut is recorded as
+/// Sends `ask`, and reads `reads` bytes of the response. Then it reads nothing for `pause`, or
+/// until the connection is reset, and after that the rest. A response that was cut is recorded as
 /// `response lost`.
 pub async fn stalled<C: Connect>(
     client_id: &ClientId,

@@ -24,7 +24,8 @@
 //! - S2, **no task is left.** No task of the service is running at the exit. An untracked task
 //!   would be lost with the process.
 //! - S3, **the exit is clean.** No handler and no hook fails or panics.
-//! - S4, **the exit condition holds.** The condition of [`Trial::at_exit`] holds when the process exits.
+//! - S4, **the exit condition holds.** The condition of [`Trial::at_exit`] holds when the process
+//!   exits.
 //!
 //! Time is simulated: whatever sleeps by tokio's clock takes no real time. Threads, real sockets
 //! and `spawn_blocking` are not simulated.

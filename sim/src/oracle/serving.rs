@@ -145,7 +145,8 @@ fn closed_windows_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
     Ok(judged)
 }
 
-/// Checks that a request whose body stops gets its 503 in time, and one whose body goes on does not.
+/// Checks that a request whose body stops gets its 503 in time, and one whose body goes on does
+/// not.
 fn stalled_uploads_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
     let Some(timeout) = history.scenario.limits.body_timeout else { return Ok(0) };
     let timeout = history.world(Duration::from_millis(timeout));

@@ -54,8 +54,8 @@ pub(super) struct Http2<T: Transport, S: HttpService> {
     io_return: IoReturn<T>,
     connection: Arc<ConnectionState>,
     unflushed: Arc<UnflushedResponses>,
-    /// For a connection that was opened before the stop request: where in the delay its GOAWAY falls.
-    /// A later connection has its moment in `announcement`.
+    /// For a connection that was opened before the stop request: where in the delay its GOAWAY
+    /// falls. A later connection has its moment in `announcement`.
     jitter: u64,
     announcement: Announcement,
     /// Whether a response was passed to hyper before its last poll, and so was written before any

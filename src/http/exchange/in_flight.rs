@@ -1,8 +1,8 @@
 //! Requests in flight, and the queue of those whose responses have ended.
 //!
 //! A response is *finished* only once all of its bytes were handed to the kernel (P5c). Until then
-//! its request waits in the queue of its connection. Requests refer to that queue weakly, so there is
-//! no reference cycle.
+//! its request waits in the queue of its connection. Requests refer to that queue weakly, so there
+//! is no reference cycle.
 
 use super::{
     connection_state::{ConnectionState, Protocol},
@@ -167,7 +167,8 @@ impl Drop for InFlight {
     }
 }
 
-/// The queue of one connection. Requests that are left in it when it is dropped were not sent: they are *aborted* or *gone*.
+/// The queue of one connection. Requests that are left in it when it is dropped were not sent: they
+/// are *aborted* or *gone*.
 #[derive(Debug)]
 pub(crate) struct UnflushedResponses {
     connection: Arc<ConnectionState>,
@@ -181,7 +182,8 @@ impl UnflushedResponses {
 
     /// The body of a response has ended.
     pub(crate) fn push(&self, in_flight: InFlight) {
-        // The stream of a response of which bytes were thrown away was reset: nothing of it waits for a flush.
+        // The stream of a response of which bytes were thrown away was reset: nothing of it waits
+        // for a flush.
         let is_lost = self.connection.protocol == Protocol::Http2
             && in_flight.request().delivery() == Delivery::Incomplete;
         let lost = if is_lost {
@@ -224,8 +226,9 @@ impl UnflushedResponses {
         self.connection.responses.set_unflushed(queue.len());
     }
 
-    /// hyper's write buffer is empty, and HTTP/2 may hold more that the client does not take. If the queue is long, responses that
-    /// were written whole are settled without a wait for the rest.
+    /// hyper's write buffer is empty, and HTTP/2 may hold more that the client does not take. If
+    /// the queue is long, responses that were written whole are settled without a wait for the
+    /// rest.
     pub(super) fn settle_written(&self) {
         if self.connection.protocol == Protocol::Http1
             || self.connection.responses.unflushed() < UNFLUSHED_SETTLED_FROM
@@ -254,7 +257,8 @@ impl UnflushedResponses {
         }
     }
 
-    /// The progress of the first response in the queue: when its request arrived, and how many of its bytes have left.
+    /// The progress of the first response in the queue: when its request arrived, and how many of
+    /// its bytes have left.
     pub(crate) fn first(&self) -> Option<[u64; 2]> {
         if !self.connection.responses.has_unflushed() {
             return None;

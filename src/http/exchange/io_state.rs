@@ -6,8 +6,8 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-/// Updated by the io that hyper holds. All of an HTTP/1 connection is polled in one task, so plain loads and stores suffice; on
-/// HTTP/2 only the connection's task writes here, too.
+/// Updated by the io that hyper holds. All of an HTTP/1 connection is polled in one task, so plain
+/// loads and stores suffice; on HTTP/2 only the connection's task writes here, too.
 #[derive(Debug)]
 pub(crate) struct IoState {
     /// hyper's write buffer is empty, and all that hyper wrote was flushed.

@@ -7,8 +7,8 @@ pub(crate) enum WorkerCommand {
     Wake,
     /// Keep new connections out, accept those that the kernel completed, then close the listeners.
     Quiesce,
-    /// Accept the connections that the listeners hold, then close the listeners at once: for a server whose
-    /// clients retry.
+    /// Accept the connections that the listeners hold, then close the listeners at once: for a
+    /// server whose clients retry.
     Close,
     /// Close the listeners, whatever they hold.
     Abort,
