@@ -8,7 +8,8 @@
 //! use clap::{Arg, Command};
 //! use lameduck::{Settings, cli};
 //!
-//! let command = Command::new("shop").args(cli::flags()).arg(Arg::new("database").long("database"));
+//! let database = Arg::new("database").long("database");
+//! let command = Command::new("shop").args(cli::flags()).arg(database);
 //! let matches = command.get_matches_from(["shop", "--drain=20s", "--database=db:5432"]);
 //!
 //! let mut defaults = Settings::default();

@@ -7,3 +7,4 @@ mod limits;
 mod names;
 mod paths;
 mod promises;
+mod width;

@@ -4,7 +4,8 @@ use clap::{Parser, Subcommand};
 use lameduck_sim::{Case, draw::draw, explore::Network};
 use std::{io, ops::Range, path::PathBuf, time::Duration};
 
-/// Finds shutdown bugs: generates scenarios from seeds, runs them in a simulated network, and checks every promise
+/// Finds shutdown bugs: generates scenarios from seeds, runs them in a simulated network, and
+/// checks every promise
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
@@ -48,7 +49,8 @@ pub(crate) struct Args {
 /// Subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Apply each patch of sim/zoo to a copy of the tree, and count the seeds until the bug is found
+    /// Apply each patch of sim/zoo to a copy of the tree, and count the seeds until the bug is
+    /// found
     Zoo {
         /// Run only patches whose names contain one of these
         names: Vec<String>,

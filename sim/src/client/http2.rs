@@ -36,17 +36,19 @@ pub async fn multiplexed<C: Connect>(
     let tasks = TaskTracker::new();
     let over = CancellationToken::new();
     let mut requests = JoinSet::new();
-    let mut open: Option<Link> = None;
+    let mut open: Option<ClientConnection> = None;
     for (pause, ask) in asks {
         super::pause(pause).await;
         // For a large response, use the small window, which the client extends only as it reads.
         let window = ask.target.starts_with("/bytes").then_some(UNREAD_WINDOW);
         let mut link = match open.take() {
             Some(link) if !link.sender.is_closed() => link,
-            Some(_) | None => match Link::open(client_id, connect, &tasks, &over, window).await {
-                Ok(link) => link,
-                Err(_) => break,
-            },
+            Some(_) | None => {
+                match ClientConnection::open(client_id, connect, &tasks, &over, window).await {
+                    Ok(link) => link,
+                    Err(_) => break,
+                }
+            }
         };
         let (mut sender, connection, earlier) =
             (link.sender.clone(), link.connection, link.requests);
@@ -73,7 +75,9 @@ pub async fn given_up<C: Connect>(
     leave: Duration,
 ) {
     let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
-    let Ok(link) = Link::open(client_id, connect, &tasks, &over, Some(UNREAD_WINDOW)).await else {
+    let Ok(link) =
+        ClientConnection::open(client_id, connect, &tasks, &over, Some(UNREAD_WINDOW)).await
+    else {
         return;
     };
     let mut requests = JoinSet::new();
@@ -122,7 +126,9 @@ pub async fn given_up<C: Connect>(
 /// how each stream ended.
 pub async fn windowless<C: Connect>(client_id: &ClientId, connect: &C, asks: &[RequestSpec]) {
     let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
-    let Ok(link) = Link::open(client_id, connect, &tasks, &over, Some(0)).await else { return };
+    let Ok(link) = ClientConnection::open(client_id, connect, &tasks, &over, Some(0)).await else {
+        return;
+    };
     let mut requests = JoinSet::new();
     for (ask, earlier) in asks.iter().zip(0_u64..) {
         let (client_id, mut sender, ask, connection) =
@@ -152,14 +158,14 @@ pub async fn windowless<C: Connect>(client_id: &ClientId, connect: &C, asks: &[R
 /// The most that a server may send of an unread response: the initial window of RFC 9113 §6.9.2.
 pub(crate) const UNREAD_WINDOW: u32 = 65_535;
 
-struct Link {
+struct ClientConnection {
     ended: CancellationToken,
     sender: SendRequest<Full<Bytes>>,
     connection: u64,
     requests: u64,
 }
 
-impl Link {
+impl ClientConnection {
     /// Returns when the connection has ended.
     async fn closed(&self) {
         self.ended.cancelled().await;
