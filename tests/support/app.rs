@@ -9,7 +9,7 @@ use lameduck::{
     lifecycle::{Moment, Plan, Signal},
     os::{CurrentRuntime, OsListener, OsNetwork, OsReservation, ThreadPerWorker, TokioClock},
     runtime::{
-        BoxFuture, Clock, JoinHandle, ListenAddress, Network, Reservation, Runtime, Seed,
+        Address, BoxFuture, Clock, JoinHandle, ListenAddress, Network, Reservation, Runtime, Seed,
         ServerRole, SignalSource, Spawner, TaskKind,
     },
 };
@@ -73,13 +73,11 @@ impl App {
 
     pub(crate) fn start_on<S: HttpService>(host: Host<S>, workers: Workers) -> Self {
         let app = Self::spawn(host, workers);
-        // A bound socket does not listen yet.
-        until("the internal server", || wire::Client::try_connect(app.internal).ok());
         until("the start", || (wire::get(app.internal, "/startupz").status == 200).then_some(()));
         app
     }
 
-    /// Starts a host and returns once both its addresses are bound.
+    /// Starts a host and returns once the main address is bound and the internal server listens.
     pub(crate) fn spawn<S: HttpService>(host: Host<S>, workers: Workers) -> Self {
         Self::spawn_by(host, workers, |clock| clock)
     }
@@ -174,7 +172,8 @@ impl App {
     }
 }
 
-/// The system's network, which also sends each bound address to the test.
+/// The system's network, which also sends the addresses to the test: the main server's when it is
+/// bound, the internal server's when it listens, so that a probe is never refused.
 #[derive(Debug)]
 struct Telling {
     network: OsNetwork,
@@ -183,19 +182,47 @@ struct Telling {
 
 impl Network for Telling {
     type Listener = OsListener;
-    type Reservation = OsReservation;
+    type Reservation = Announced;
 
     fn reserve(
         &self,
         address: &ListenAddress,
         role: ServerRole,
         listeners: usize,
-    ) -> io::Result<OsReservation> {
+    ) -> io::Result<Announced> {
         let reservation = self.network.reserve(address, role, listeners)?;
-        if let Some(address) = reservation.local().tcp() {
+        let address = reservation.local().tcp();
+        if role == ServerRole::Main
+            && let Some(address) = address
+        {
             let _ = self.bound.send(address);
         }
-        Ok(reservation)
+        let listening = (role == ServerRole::Internal).then(|| self.bound.clone());
+        Ok(Announced { reservation, listening })
+    }
+}
+
+/// A bound socket. `listening` receives its address when it listens.
+#[derive(Debug)]
+struct Announced {
+    reservation: OsReservation,
+    listening: Option<mpsc::Sender<SocketAddr>>,
+}
+
+impl Reservation for Announced {
+    type Listener = OsListener;
+
+    fn local(&self) -> Address {
+        self.reservation.local()
+    }
+
+    async fn listen(self) -> io::Result<Vec<OsListener>> {
+        let address = self.local().tcp();
+        let listeners = self.reservation.listen().await?;
+        if let (Some(listening), Some(address)) = (self.listening, address) {
+            let _ = listening.send(address);
+        }
+        Ok(listeners)
     }
 }
 
