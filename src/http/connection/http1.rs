@@ -15,8 +15,9 @@ use super::{
 use crate::http::{
     exchange::{
         connection_state::{ConnectionState, Protocol},
+        http_service::HttpService,
         in_flight::UnflushedResponses,
-        service::{ConnectionService, HttpService},
+        service::ConnectionService,
         sniff::{after_empty_lines, is_blank},
         tracked_io::{TrackedIo, joined},
     },

@@ -17,9 +17,10 @@ use super::{
 use crate::http::{
     exchange::{
         connection_state::{ConnectionState, Protocol},
+        http_service::HttpService,
         http2_input::Partial,
         in_flight::UnflushedResponses,
-        service::{CalledRequest, ConnectionService, HttpService},
+        service::{CalledRequest, ConnectionService},
         tracked_io::{IoReturn, TrackedIo},
     },
     server::{

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::http::{
     exchange::{
-        service::HttpService,
+        http_service::HttpService,
         sniff::{Sniffed, after_empty_lines, is_blank, sniff},
         tracked_io::joined,
     },

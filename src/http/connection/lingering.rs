@@ -11,7 +11,7 @@ use super::{
     worker_context::WorkerContext,
 };
 use crate::http::{
-    exchange::{connection_state::ConnectionState, service::HttpService, sniff::is_blank},
+    exchange::{connection_state::ConnectionState, http_service::HttpService, sniff::is_blank},
     server::{
         abort::AbortCause,
         client_timeout::ClientTimeout,

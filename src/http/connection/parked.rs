@@ -12,7 +12,7 @@ use super::{
 };
 use crate::http::{
     exchange::{
-        service::HttpService,
+        http_service::HttpService,
         sniff::{PREFACE, Sniffed, after_empty_lines, is_blank, sniff},
     },
     fast_path::serve::{FastPath, FastPathOutcome},

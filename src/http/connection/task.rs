@@ -10,7 +10,7 @@ use super::{
     worker_context::WorkerContext,
 };
 use crate::http::{
-    exchange::service::HttpService,
+    exchange::http_service::HttpService,
     server::{
         abort::AbortCause,
         connection_slot::ConnectionSlot,

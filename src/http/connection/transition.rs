@@ -1,7 +1,7 @@
 //! State transitions of a connection.
 
 use super::lingering::{Lingered, Lingering};
-use crate::http::{exchange::service::HttpService, fast_path::serve::HyperHandoff};
+use crate::http::{exchange::http_service::HttpService, fast_path::serve::HyperHandoff};
 use crate::lifecycle::Moment;
 use bytes::Bytes;
 

@@ -2,7 +2,7 @@
 
 use super::{http2_streams::StreamExecutor, hyper_timer::HyperTimer};
 use crate::http::{
-    exchange::service::{CalledRequest, HttpService},
+    exchange::{http_service::HttpService, service::CalledRequest},
     server::{
         connection_slot::ConnectionSlot,
         deadline_timers::DeadlineTimers,

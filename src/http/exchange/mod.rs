@@ -1,17 +1,24 @@
 //! One request and its response.
 
 pub(super) mod authority;
+mod before_head;
 pub(super) mod body_wait;
 pub(super) mod connection_state;
 pub(super) mod context;
+mod error_response;
 pub(super) mod framing;
+pub(super) mod handler;
 pub(super) mod http2_input;
+pub(super) mod http_service;
 pub(super) mod in_flight;
 mod io_state;
 mod request_bodies;
 pub(super) mod request_body;
 pub(super) mod request_state;
 pub(super) mod response_body;
+mod response_body_error;
+mod response_body_state;
+mod response_head;
 mod responses_state;
 pub(super) mod service;
 pub(super) mod sniff;
@@ -21,9 +28,9 @@ pub(super) mod tracked_io;
 mod upgrade_state;
 
 pub use context::RequestContext;
+pub use http_service::HttpService;
 pub use request_body::Body;
 pub use request_state::CancelCause;
-pub use service::HttpService;
 pub use stream_shutdown::StreamShutdown;
 
-pub(crate) use service::BoxError;
+pub(crate) use http_service::BoxError;

@@ -1,7 +1,14 @@
 //! The point of the shutdown at which a streaming response ends.
 
+use super::{response_body_error::ResponseBodyError, tracked_chunk::TrackedChunk};
+use crate::http::server::state::PhaseTokens;
 use http::{Response, header};
-use http_body::Body;
+use http_body::{Body, Frame};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// The point of the shutdown at which a streaming response ends. Set it in the response's
 /// extensions.
@@ -41,5 +48,58 @@ impl StreamShutdown {
             .get(header::CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         if is_event_stream { Self::EndAtDraining } else { Self::Finish }
+    }
+}
+
+/// How the shutdown ends a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ShutdownEnd {
+    /// The body ends early as its `StreamShutdown` says. The response is complete.
+    Complete,
+    Cut,
+}
+
+impl ShutdownEnd {
+    pub(super) fn into_frame(self) -> Option<Result<Frame<TrackedChunk>, ResponseBodyError>> {
+        match self {
+            Self::Complete => None,
+            Self::Cut => Some(Err(ResponseBodyError::Cut)),
+        }
+    }
+}
+
+/// Whether the remaining length of a body is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KnownLength {
+    Yes,
+    No,
+}
+
+/// Futures that wake a pending body at the shutdown. Created at the first wait, since most bodies
+/// never wait.
+#[derive(Debug)]
+pub(super) struct ShutdownWaits {
+    abort: Pin<Box<WaitForCancellationFutureOwned>>,
+    end: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+impl ShutdownWaits {
+    pub(super) fn new(class: StreamShutdown, tokens: &PhaseTokens) -> Self {
+        let end = match class {
+            StreamShutdown::Finish => None,
+            StreamShutdown::EndAtDraining => Some(&tokens.draining),
+            StreamShutdown::EndAtCancel => Some(&tokens.root),
+        };
+        Self {
+            abort: Box::pin(tokens.abort.clone().cancelled_owned()),
+            end: end.map(|end| Box::pin(end.clone().cancelled_owned())),
+        }
+    }
+
+    /// Ready once the shutdown cuts or ends the body.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let aborted = self.abort.as_mut().poll(cx).is_ready();
+        let ended = self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready());
+        if aborted || ended { Poll::Ready(()) } else { Poll::Pending }
     }
 }

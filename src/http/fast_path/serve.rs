@@ -30,8 +30,10 @@ use super::codec::{self, FastRequest, KeepAlive};
 use crate::http::{
     exchange::{
         connection_state::{ConnectionState, Protocol},
+        handler::PinnedHandler,
+        http_service::HttpService,
         response_body::{PinnedResponseBody, ResponseBody},
-        service::{ConnectionService, HttpService, PinnedHandler, Resumed},
+        service::{ConnectionService, Resumed},
         sniff::after_empty_lines,
     },
     server::{

@@ -2,8 +2,8 @@
 //! extensions, where tower services expect it.
 
 use crate::http::exchange::{
+    http_service::{BoxError, HttpService},
     request_body::Body,
-    service::{BoxError, HttpService},
 };
 use crate::runtime::Address;
 use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};

@@ -11,7 +11,7 @@ use crate::http::{
         idle_handoff::IdleHandoff, idle_set::IdleSet, task::Connection,
         worker_context::WorkerContext,
     },
-    exchange::service::HttpService,
+    exchange::http_service::HttpService,
     server::{connection_slot::ConnectionSlot, state::ServerState},
 };
 use crate::{

@@ -2,7 +2,7 @@
 
 use crate::http::{
     connection::idle_set::{Evicted, IdleSet},
-    exchange::service::HttpService,
+    exchange::http_service::HttpService,
     server::{
         connection_slot::ConnectionSlot,
         idle_policy::{Idle, evictable},

@@ -12,7 +12,7 @@ use self::event_loop::Worker;
 pub(crate) use self::handshake_wait::SealBarrier;
 use crate::http::{
     connection::worker_context::WorkerContext,
-    exchange::service::HttpService,
+    exchange::http_service::HttpService,
     server::{state::ServerState, worker_runtime::WorkerRuntime},
 };
 use crate::runtime::Listener;

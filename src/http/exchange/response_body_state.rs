@@ -1,0 +1,471 @@
+//! State of a response body: the bytes that it owes, its end, and the request that it holds.
+
+use super::{
+    connection_state::Protocol,
+    http_service::BoxError,
+    in_flight::{InFlight, UnflushedResponses},
+    response_body_error::ResponseBodyError,
+    stream_shutdown::{KnownLength, ShutdownEnd, ShutdownWaits, StreamShutdown},
+    tracked_chunk::TrackedChunk,
+};
+use crate::http::server::{abort::AbortCause, connection_slot::WriteStrategy};
+use crate::{errors::Chain, unwind::catch};
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame};
+use std::{
+    error::Error,
+    mem,
+    pin::Pin,
+    sync::Weak,
+    task::{Context, Poll},
+};
+
+/// The result of a poll of the handler's body, or the message of its panic.
+pub(super) type PolledBody<E> = Result<Poll<Option<Result<Frame<Bytes>, E>>>, String>;
+
+pub(super) type PolledFrame = Poll<Option<Result<Frame<TrackedChunk>, ResponseBodyError>>>;
+
+/// State of the body. A separate type, so that it can implement `Drop`.
+#[derive(Debug)]
+pub(super) struct BodyState {
+    /// `None` once the request's outcome is settled.
+    pub(super) in_flight: Option<InFlight>,
+    /// Bytes that are still missing of the length in the head, if the head has one.
+    pub(super) remaining: Option<u64>,
+    /// Whether the body is complete if it is dropped now.
+    pub(super) complete: bool,
+    pub(super) class: StreamShutdown,
+    waiting_on: WaitingOn,
+    /// Absent for most bodies, which are short and ready at once.
+    pub(super) later: Option<Box<Later>>,
+}
+
+/// State of a body that is not passed on at once.
+#[derive(Debug, Default)]
+pub(super) struct Later {
+    /// Rest of a chunk that is passed on in parts.
+    pub(super) rest: Option<Bytes>,
+    ahead: Ahead,
+    waits: Option<ShutdownWaits>,
+    /// The end of an HTTP/2 response that is held back while much of the response waits for the
+    /// client.
+    held_end: HeldEnd,
+}
+
+/// The end of a response, held back until everything before it was written.
+#[derive(Debug, Default)]
+enum HeldEnd {
+    #[default]
+    None,
+    End,
+    Trailers(Box<HeaderMap>),
+}
+
+/// What the body returned after the bytes that its head promised.
+#[derive(Debug, Default)]
+enum Ahead {
+    #[default]
+    Nothing,
+    End,
+    Trailers(Box<HeaderMap>),
+}
+
+/// The side whose next step the body waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WaitingOn {
+    /// The client: there are bytes for it to read, or there were.
+    Client,
+    /// The handler: the body waits for its next chunk.
+    Handler,
+}
+
+/// Bytes of a chunk that hyper copies to join them with the head. After a larger chunk the
+/// connection changes to vectored writes. Also the number of unwritten HTTP/2 bytes up to which the
+/// end is not held back.
+const COPIED_BYTES_MAX: usize = 16 * 1024;
+
+/// Empty frames after the promised bytes that are skipped in search of the end.
+const EMPTY_FRAMES_MAX: usize = 16;
+
+/// Bytes of a larger chunk that are copied at a time, while the connection does not use vectored
+/// writes.
+const CHUNK_BYTES_MAX: usize = 64 * 1024;
+
+impl BodyState {
+    pub(super) fn set_queue(&mut self, queue: &Weak<UnflushedResponses>) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.set_queue(queue.clone());
+        }
+    }
+
+    /// Returns the state of a body that is complete without another byte.
+    pub(super) const fn complete(in_flight: Option<InFlight>) -> Self {
+        let class = StreamShutdown::Finish;
+        Self {
+            in_flight,
+            remaining: None,
+            complete: true,
+            class,
+            waiting_on: WaitingOn::Client,
+            later: None,
+        }
+    }
+
+    pub(super) fn later(&mut self) -> &mut Later {
+        self.later.get_or_insert_default()
+    }
+
+    pub(super) fn rest(&self) -> Option<&Bytes> {
+        self.later.as_ref()?.rest.as_ref()
+    }
+
+    pub(super) fn has_ended_ahead(&self) -> bool {
+        self.later.as_ref().is_some_and(|later| matches!(later.ahead, Ahead::End))
+    }
+
+    /// Returns what was taken of the body and not passed on, if there is any. `ends`: whether the
+    /// body has ended.
+    pub(super) fn poll_later(
+        &mut self,
+        cx: &mut Context<'_>,
+        ends: impl FnOnce() -> bool,
+    ) -> Option<PolledFrame> {
+        let later = &mut **self.later.as_mut()?;
+        if !matches!(later.held_end, HeldEnd::None) {
+            return Some(self.poll_held_end(cx));
+        }
+        if let Some(rest) = later.rest.take() {
+            let ends = matches!(later.ahead, Ahead::End) || ends();
+            let chunk = self.next_chunk(rest, ends);
+            return Some(Poll::Ready(Some(Ok(Frame::data(chunk)))));
+        }
+        match mem::replace(&mut later.ahead, Ahead::End) {
+            Ahead::Nothing => {
+                later.ahead = Ahead::Nothing;
+                None
+            }
+            Ahead::End => Some(self.poll_end(cx)),
+            Ahead::Trailers(trailers) => {
+                let Some(trailers) = self.hold_trailers(Frame::trailers(*trailers)) else {
+                    return Some(self.poll_held_end(cx));
+                };
+                let trailers = trailers.map_data(|bytes| self.chunk(bytes, false));
+                Some(Poll::Ready(Some(Ok(trailers))))
+            }
+        }
+    }
+
+    /// Returns the frame for a result of the handler's body.
+    pub(super) fn on_polled<B>(
+        &mut self,
+        mut body: Pin<&mut B>,
+        polled: PolledBody<B::Error>,
+        cx: &mut Context<'_>,
+    ) -> PolledFrame
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        self.wait_on(if matches!(polled, Ok(Poll::Pending)) {
+            WaitingOn::Handler
+        } else {
+            WaitingOn::Client
+        });
+        match polled {
+            Ok(Poll::Ready(Some(Ok(frame)))) => {
+                let frame = match self.check_length(frame) {
+                    Ok(frame) => frame,
+                    Err(broken) => return Poll::Ready(Some(Err(broken))),
+                };
+                // True for trailers. For data, `next_chunk` sets it again below.
+                self.complete = true;
+                let Some(frame) = self.hold_trailers(frame) else {
+                    return self.poll_held_end(cx);
+                };
+                let mut ends = body.is_end_stream();
+                if !ends && self.is_all_promised() {
+                    match self.look_ahead(body.as_mut(), cx) {
+                        Ok(ended) => ends = ended,
+                        Err(broken) => return Poll::Ready(Some(Err(broken))),
+                    }
+                }
+                Poll::Ready(Some(Ok(frame.map_data(|bytes| self.next_chunk(bytes, ends)))))
+            }
+            Ok(Poll::Ready(None)) => match self.end() {
+                Ok(()) => self.poll_end(cx),
+                Err(broken) => Poll::Ready(Some(Err(broken))),
+            },
+            Ok(Poll::Ready(Some(Err(error)))) => {
+                Poll::Ready(Some(Err(ResponseBodyError::Handler(error.into()))))
+            }
+            Ok(Poll::Pending) => self.wait(cx),
+            Err(panic) => {
+                self.record_panic(&panic);
+                Poll::Ready(Some(Err(ResponseBodyError::Panicked)))
+            }
+        }
+    }
+
+    /// Whether this frame is all that the head promised.
+    pub(super) fn is_whole(&self, frame: &Frame<Bytes>) -> bool {
+        let len = frame.data_ref().map(|bytes| bytes.len() as u64);
+        len.is_some() && len == self.remaining
+    }
+
+    pub(super) fn chunk(&self, bytes: Bytes, ends: bool) -> TrackedChunk {
+        TrackedChunk::of(self.in_flight.as_ref().map(InFlight::request), bytes, ends)
+    }
+
+    /// Checks a frame against the promised length.
+    fn check_length(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, ResponseBodyError> {
+        let Some(remaining) = &mut self.remaining else { return Ok(frame) };
+        let Some(bytes) = frame.data_ref() else { return self.end().map(|()| frame) };
+        *remaining = remaining.checked_sub(bytes.len() as u64).ok_or(ResponseBodyError::Long)?;
+        Ok(frame)
+    }
+
+    /// Whether all bytes that an HTTP/1 head promised were returned. hyper then polls the body no
+    /// more.
+    pub(super) fn is_all_promised(&self) -> bool {
+        self.remaining == Some(0)
+            && self
+                .in_flight
+                .as_ref()
+                .is_some_and(|in_flight| in_flight.connection().protocol == Protocol::Http1)
+    }
+
+    /// Polls the body for what follows the promised bytes, before the last of these are sent. Once
+    /// they are sent the response looks complete, and an error could no longer be shown to the
+    /// client (P5d).
+    ///
+    /// Returns whether the body has ended. A pending body counts as complete, since it may stay
+    /// pending for ever.
+    fn look_ahead<B>(
+        &mut self,
+        mut body: Pin<&mut B>,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, ResponseBodyError>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        for _ in 0..EMPTY_FRAMES_MAX {
+            let polled = catch(|| body.as_mut().poll_frame(cx)).map_err(|panic| {
+                self.record_panic(&panic);
+                ResponseBodyError::Panicked
+            })?;
+            match polled {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(None) => {
+                    self.later().ahead = Ahead::End;
+                    return Ok(true);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    return Err(ResponseBodyError::Handler(error.into()));
+                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(bytes) if bytes.is_empty() => {}
+                    Ok(_) => return Err(ResponseBodyError::Long),
+                    Err(frame) => {
+                        self.later().ahead = frame
+                            .into_trailers()
+                            .map_or(Ahead::End, |trailers| Ahead::Trailers(Box::new(trailers)));
+                        return Ok(false);
+                    }
+                },
+            }
+        }
+        Ok(false)
+    }
+
+    /// Records the end of the body. Returns an error if promised bytes are missing.
+    const fn end(&mut self) -> Result<(), ResponseBodyError> {
+        match self.remaining {
+            None | Some(0) => {
+                self.complete = true;
+                Ok(())
+            }
+            Some(remaining) => Err(ResponseBodyError::Short(remaining)),
+        }
+    }
+
+    /// Whether hyper polls the body no more. On HTTP/1 it stops once it has the promised bytes,
+    /// whether or not the body has ended.
+    pub(super) fn is_last(&self, ends: bool) -> bool {
+        match self.remaining {
+            None => ends,
+            Some(0) => ends || self.is_all_promised(),
+            Some(_) => false,
+        }
+    }
+
+    /// Returns a chunk of the handler's body, or the first part of it. `ends`: no chunk follows.
+    fn next_chunk(&mut self, mut bytes: Bytes, ends: bool) -> TrackedChunk {
+        if bytes.len() > COPIED_BYTES_MAX
+            && let Some(connection) = self.in_flight.as_ref().map(InFlight::connection)
+            && connection.writes == WriteStrategy::Flatten
+        {
+            connection.responses.on_large_chunk();
+            if bytes.len() > CHUNK_BYTES_MAX {
+                self.later().rest = Some(bytes.split_off(CHUNK_BYTES_MAX));
+            }
+        }
+        if self.rest().is_none()
+            && self.is_last(ends)
+            && let Some(last) = self.split_last(&mut bytes)
+        {
+            self.later().rest = Some(last);
+        }
+        self.complete = self.rest().is_none() && self.is_last(ends);
+        if let Some(in_flight) = self.in_flight.as_mut().filter(|_| !self.complete) {
+            in_flight.list();
+        }
+        self.chunk(bytes, self.complete)
+    }
+
+    /// Whether the end of an HTTP/2 response must be held back. hyper is done with a stream once it
+    /// has passed the end to h2. h2 may then hold megabytes that the client never takes, and the
+    /// stream could no longer be reset.
+    fn must_hold_end(&self) -> bool {
+        self.in_flight
+            .as_ref()
+            .is_some_and(|in_flight| in_flight.request().unwritten() > COPIED_BYTES_MAX as u64)
+    }
+
+    fn hold_trailers(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        if frame.is_data() || !self.must_hold_end() {
+            return Some(frame);
+        }
+        self.later().held_end = frame
+            .into_trailers()
+            .map_or(HeldEnd::End, |trailers| HeldEnd::Trailers(Box::new(trailers)));
+        None
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> PolledFrame {
+        if !self.must_hold_end() {
+            return Poll::Ready(None);
+        }
+        self.later().held_end = HeldEnd::End;
+        self.poll_held_end(cx)
+    }
+
+    /// Returns the end once everything before it was written.
+    fn poll_held_end(&mut self, cx: &mut Context<'_>) -> PolledFrame {
+        if self
+            .in_flight
+            .as_ref()
+            .is_some_and(|in_flight| in_flight.request().poll_written(cx).is_pending())
+        {
+            return Poll::Pending;
+        }
+        Poll::Ready(match mem::take(&mut self.later().held_end) {
+            HeldEnd::Trailers(trailers) => Some(Ok(Frame::trailers(*trailers))),
+            HeldEnd::None | HeldEnd::End => None,
+        })
+    }
+
+    /// Splits the last byte off a large HTTP/2 chunk, so that the stream can still be reset. hyper
+    /// passes that byte, and the end with it, to h2 only once the client's window has room for all
+    /// before it.
+    fn split_last(&self, bytes: &mut Bytes) -> Option<Bytes> {
+        let is_large = bytes.len() > COPIED_BYTES_MAX;
+        let is_http2 = self
+            .in_flight
+            .as_ref()
+            .is_some_and(|in_flight| in_flight.connection().protocol == Protocol::Http2);
+        (is_large && is_http2).then(|| bytes.split_off(bytes.len() - 1))
+    }
+
+    /// Records a change of the side that the body waits for.
+    pub(super) fn wait_on(&mut self, waiting_on: WaitingOn) {
+        if let Some(in_flight) = self.in_flight.as_ref().filter(|_| self.waiting_on != waiting_on) {
+            match waiting_on {
+                WaitingOn::Handler => in_flight.connection().handler_started(),
+                WaitingOn::Client => in_flight.connection().handler_stopped(),
+            }
+            self.waiting_on = waiting_on;
+        }
+    }
+
+    /// Returns how the shutdown ends this body, if it does so now.
+    pub(super) fn check_end(&mut self, known_length: KnownLength) -> Option<ShutdownEnd> {
+        let server = self.in_flight.as_ref()?.server();
+        if server.is_aborting() && known_length == KnownLength::No {
+            return Some(ShutdownEnd::Cut);
+        }
+        let ended = match self.class {
+            StreamShutdown::Finish => false,
+            StreamShutdown::EndAtDraining => server.tokens.draining.is_cancelled(),
+            StreamShutdown::EndAtCancel => server.tokens.root.is_cancelled(),
+        };
+        self.complete |= ended;
+        ended.then_some(ShutdownEnd::Complete)
+    }
+
+    /// Arranges a wake-up for when the shutdown ends this body.
+    fn wait(&mut self, cx: &mut Context<'_>) -> PolledFrame {
+        let Some(in_flight) = &mut self.in_flight else { return Poll::Pending };
+        in_flight.list();
+        in_flight.request().cancel_if_half_closed();
+        let tokens = &in_flight.server().tokens;
+        let later = self.later.get_or_insert_default();
+        let waits = later.waits.get_or_insert_with(|| ShutdownWaits::new(self.class, tokens));
+        if waits.poll(cx).is_ready() {
+            // The shutdown came between the check and the wait.
+            let end = self.check_end(KnownLength::No);
+            return end.map_or(Poll::Pending, |end| Poll::Ready(end.into_frame()));
+        }
+        Poll::Pending
+    }
+
+    pub(super) fn record_panic(&self, panic: &str) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.count_panic();
+        }
+        let (method, path) = self.in_flight.as_ref().map(InFlight::method_and_path).unzip();
+        crate::log::error!(panic, method, path, "response body panicked");
+    }
+
+    /// Aborts the request. On HTTP/1 the connection is then reset.
+    pub(super) fn abort(&mut self, why: &ResponseBodyError) {
+        self.wait_on(WaitingOn::Client);
+        let Some(in_flight) = self.in_flight.take() else { return };
+        let abort_cause = match why {
+            ResponseBodyError::Cut => AbortCause::Shutdown,
+            ResponseBodyError::Handler(_)
+            | ResponseBodyError::Panicked
+            | ResponseBodyError::Short(_)
+            | ResponseBodyError::Long => AbortCause::Body,
+        };
+        let error: Option<&(dyn Error + 'static)> = match why {
+            ResponseBodyError::Handler(error) => Some(&**error),
+            ResponseBodyError::Short(_) | ResponseBodyError::Long => Some(why),
+            // A panic was logged already, and the shutdown logs what it aborts.
+            ResponseBodyError::Panicked | ResponseBodyError::Cut => None,
+        };
+        if let Some(error) = error {
+            let (method, path) = in_flight.method_and_path();
+            crate::log::error!(error = %Chain(error), method, path, "response body failed");
+        }
+        let connection = in_flight.connection().clone();
+        if connection.protocol == Protocol::Http1 {
+            connection.responses.set_abort_cause(abort_cause);
+        }
+        connection.on_request_ended();
+        in_flight.abort(abort_cause);
+    }
+}
+
+impl Drop for BodyState {
+    fn drop(&mut self) {
+        self.wait_on(WaitingOn::Client);
+        let Some(in_flight) = self.in_flight.take() else { return };
+        if self.complete {
+            in_flight.end_response();
+        } else {
+            in_flight.connection().on_request_ended();
+        }
+    }
+}
