@@ -25,10 +25,10 @@ run *args:
 sim *args:
     cargo run --release -p lameduck-sim -- {{args}}
 
-# Whether the two published crates build as users get them. In a directory of its own each time: cargo keeps the unpacked source
+# Whether the three published crates build as users get them. In a directory of its own each time: cargo keeps the unpacked source
 # of a version by the path of its directory, and would build `lameduck-sim` with the `lameduck` of the last time.
 publish-check:
-    cargo publish --dry-run --target-dir "$(mktemp -d)" -p lameduck -p lameduck-sim
+    cargo publish --dry-run --target-dir "$(mktemp -d)" -p lameduck -p lameduck-wire -p lameduck-sim
 
 # The simulation's named scenarios.
 scenarios *args:

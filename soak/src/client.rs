@@ -9,6 +9,7 @@ use crate::{
     totals::Totals,
     wire::{Line, Wire},
 };
+use lameduck_wire::http1::{Parsed, Response, parse};
 use std::{
     io,
     pin::Pin,
@@ -81,10 +82,10 @@ impl RequestSpec {
         bytes
     }
 
-    fn is_answered_by(&self, answer: &Answer) -> bool {
+    fn is_answered_by(&self, answer: &Response) -> bool {
         self.expected
             .as_ref()
-            .is_none_or(|expected| answer.status == 200 && answer.body == *expected)
+            .is_none_or(|expected| answer.status == 200 && answer.bytes == *expected)
     }
 }
 
@@ -177,7 +178,7 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
                         ask.method, ask.target, answer.status
                     ));
                 }
-                if answer.keeps_alive && habit == Habit::KeepAlive {
+                if !answer.says_close() && habit == Habit::KeepAlive {
                     kept = Some(stream);
                 }
             }
@@ -205,17 +206,6 @@ fn is_open(stream: &mut Line) -> bool {
     Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut [0; 1])).is_pending()
 }
 
-/// The parts of a response that a client checks.
-#[derive(Debug)]
-pub struct Answer {
-    /// Status code.
-    pub status: u16,
-    /// Whether the connection may be used again.
-    pub keeps_alive: bool,
-    /// Body.
-    pub body: Vec<u8>,
-}
-
 /// Why there is no response.
 #[derive(Debug)]
 pub struct Failure {
@@ -232,14 +222,14 @@ pub struct Failure {
 pub async fn exchange(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     request: &str,
-) -> Result<Answer, Failure> {
+) -> Result<Response, Failure> {
     exchange_bytes(stream, request.as_bytes()).await
 }
 
 async fn exchange_bytes(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     request: &[u8],
-) -> Result<Answer, Failure> {
+) -> Result<Response, Failure> {
     let mut received = Vec::new();
     let fail = |error, received: &Vec<u8>| Failure { error, answer_bytes: received.len() };
     // Read even if the write fails: a response may have been sent before.
@@ -247,11 +237,9 @@ async fn exchange_bytes(
     let mut buffer = [0; 16 * 1024];
     loop {
         match parse(&received) {
-            Parsed::Whole(answer) => return Ok(answer),
-            Parsed::Broken(why) => {
-                return Err(fail(io::Error::new(io::ErrorKind::InvalidData, why), &received));
-            }
-            Parsed::Part => {}
+            Parsed::Complete(response, _) => return Ok(response),
+            Parsed::Malformed => return Err(fail(io::ErrorKind::InvalidData.into(), &received)),
+            Parsed::Partial => {}
         }
         match stream.read(&mut buffer).await {
             Ok(0) => {
@@ -261,48 +249,5 @@ async fn exchange_bytes(
             Ok(read) => received.extend_from_slice(&buffer[..read]),
             Err(error) => return Err(fail(error, &received)),
         }
-    }
-}
-
-enum Parsed {
-    Whole(Answer),
-    Part,
-    Broken(&'static str),
-}
-
-fn parse(received: &[u8]) -> Parsed {
-    let Some(head_end) = received.windows(4).position(|window| window == b"\r\n\r\n") else {
-        return Parsed::Part;
-    };
-    let Ok(head) = std::str::from_utf8(&received[..head_end]) else {
-        return Parsed::Broken("the head is not text");
-    };
-    let mut lines = head.split("\r\n");
-    let status =
-        lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
-    let Some(status) = status else { return Parsed::Broken("no status") };
-    let (mut length, mut chunked, mut keeps_alive) = (None, false, true);
-    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
-        let value = value.trim();
-        match name.to_ascii_lowercase().as_str() {
-            "content-length" => length = value.parse::<usize>().ok(),
-            "transfer-encoding" => chunked = value.eq_ignore_ascii_case("chunked"),
-            "connection" => keeps_alive = !value.eq_ignore_ascii_case("close"),
-            _ => {}
-        }
-    }
-    let body = &received[head_end + 4..];
-    if chunked {
-        return match body.ends_with(b"0\r\n\r\n") {
-            true => Parsed::Whole(Answer { status, keeps_alive, body: body.to_vec() }),
-            false => Parsed::Part,
-        };
-    }
-    match length {
-        Some(length) if body.len() >= length => {
-            Parsed::Whole(Answer { status, keeps_alive, body: body[..length].to_vec() })
-        }
-        Some(_) => Parsed::Part,
-        None => Parsed::Broken("neither a length nor chunked"),
     }
 }

@@ -244,7 +244,7 @@ async fn get(server: SocketAddr, path: &str) -> Option<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect(server).await.ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     let answer = exchange(&mut stream, &request).await.ok()?;
-    Some((answer.status, answer.body))
+    Some((answer.status, answer.bytes))
 }
 
 async fn blocking<T: Send + 'static>(

@@ -9,8 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const CODE: [&str; 8] =
-    ["src", "bin", "sim/src", "sim/tests", "soak/src", "fuzz/src", "examples", "tests"];
+const CODE: [&str; 9] =
+    ["src", "bin", "sim/src", "sim/tests", "soak/src", "wire/src", "fuzz/src", "examples", "tests"];
 
 /// Names that are barred everywhere.
 const GONE: &str = "

@@ -28,8 +28,8 @@ const PAGES: [&str; 13] = [
 ];
 
 /// The folders in which a path of a document begins.
-const FOLDERS: [&str; 10] =
-    ["src", "bin", "sim", "soak", "fuzz", "tests", "examples", "docs", "deploy", "benches"];
+const FOLDERS: [&str; 11] =
+    ["src", "bin", "sim", "soak", "wire", "fuzz", "tests", "examples", "docs", "deploy", "benches"];
 
 fn read(page: &str) -> String {
     fs::read_to_string(root().join(page)).unwrap()

@@ -5,7 +5,7 @@
 use super::architecture::root;
 use std::{fs, path::Path};
 
-const FOLDERS: [&str; 7] = ["src", "bin", "sim", "soak", "fuzz", "examples", "tests"];
+const FOLDERS: [&str; 8] = ["src", "bin", "sim", "soak", "wire", "fuzz", "examples", "tests"];
 
 fn check(path: &Path, wide: &mut Vec<String>) {
     if path.is_dir() {

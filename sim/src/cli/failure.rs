@@ -5,7 +5,7 @@ use lameduck_sim::{
     Case,
     explore::{Found, Network, examine, play_on},
     shrink::shrink,
-    timeline::Picture,
+    timeline::of_scenario,
 };
 use std::{fs, io, path::PathBuf};
 
@@ -36,7 +36,7 @@ pub(super) fn tell(network: Network, found: &Found) -> io::Result<()> {
     fs::write(&file, case.to_json())?;
     if let Some(outcome) = &examined.outcome {
         fs::write(stem.with_extension("trace"), outcome.trace.text())?;
-        fs::write(stem.with_extension("svg"), Picture::of(&case.scenario, outcome).svg())?;
+        fs::write(stem.with_extension("svg"), of_scenario(&case.scenario, outcome).svg())?;
     }
     print_error(&format!(
         "shrunk: {why}\nreplay: cargo run --release -p lameduck-sim -- --replay {} --trace",

@@ -4,7 +4,7 @@ use super::{Held, args::Args, print, print_error};
 use lameduck_sim::{
     Case,
     explore::{examine, play_on, quiet_panics},
-    timeline::Picture,
+    timeline::{Picture, of_log, of_scenario},
 };
 use std::{fs, io, path::Path};
 
@@ -12,7 +12,7 @@ use std::{fs, io, path::Path};
 pub(super) fn draw_log(args: &Args, log: &Path) -> io::Result<Held> {
     let text = fs::read_to_string(log)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", log.display())))?;
-    let picture = Picture::of_log(&text).map_err(|error| {
+    let picture = of_log(&text).map_err(|error| {
         io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", log.display()))
     })?;
     print(&picture.to_string())?;
@@ -29,7 +29,7 @@ pub(super) fn replay(args: &Args, case: &io::Result<Case>) -> io::Result<Held> {
     quiet_panics();
     let examined = examine(play_on(case.network), &case.scenario);
     if let Some(outcome) = &examined.outcome {
-        let picture = Picture::of(&case.scenario, outcome);
+        let picture = of_scenario(&case.scenario, outcome);
         if args.json {
             print(&case.to_json())?;
         } else if args.trace {

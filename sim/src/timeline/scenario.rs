@@ -1,37 +1,36 @@
 //! Builds the picture of a scenario from its trace.
 
-use super::{Band, Bar, Kind, Mark, Picture, Row, Sign, seconds};
+use super::{Band, Bar, Kind, Mark, Picture, Row, Sign, band};
 use crate::{
     oracle::{ObservedRequest, RequestResult, RunHistory},
     scenario::{Outcome, Pacing, Scenario, Traffic},
     trace::Record,
 };
 use lameduck::lifecycle::{ABORT_FLUSH, Phase};
+use lameduck_wire::timeline::seconds;
 use std::{collections::BTreeMap, time::Duration};
 
-impl Picture {
-    /// Builds the picture of a scenario and its outcome.
-    #[must_use]
-    pub fn of(scenario: &Scenario, outcome: &Outcome) -> Self {
-        let history = RunHistory::read(scenario, outcome);
-        let last = history
-            .exit()
-            .map(|(at, _)| at)
-            .or(history.records.last().map(|record| record.at))
-            .unwrap_or_default();
-        let begins = scenario.first_stop_ms().map_or(Duration::ZERO, Duration::from_millis);
-        let shutdown = last.saturating_sub(begins).max(Duration::from_millis(10));
-        let bands = bands(&history, last);
-        Self {
-            title: scenario.about.clone(),
-            outcome: ending(outcome),
-            from: begins.saturating_sub(shutdown.mul_f64(0.35)),
-            to: last + shutdown.mul_f64(0.04),
-            bands,
-            stops: stops(&history),
-            deadlines: deadlines(&history),
-            rows: hooks(&history, last).into_iter().chain(connections(&history)).collect(),
-        }
+/// Builds the picture of a scenario and its outcome.
+#[must_use]
+pub fn of_scenario(scenario: &Scenario, outcome: &Outcome) -> Picture {
+    let history = RunHistory::read(scenario, outcome);
+    let last = history
+        .exit()
+        .map(|(at, _)| at)
+        .or(history.records.last().map(|record| record.at))
+        .unwrap_or_default();
+    let begins = scenario.first_stop_ms().map_or(Duration::ZERO, Duration::from_millis);
+    let shutdown = last.saturating_sub(begins).max(Duration::from_millis(10));
+    let bands = bands(&history, last);
+    Picture {
+        title: scenario.about.clone(),
+        outcome: ending(outcome),
+        from: begins.saturating_sub(shutdown.mul_f64(0.35)),
+        to: last + shutdown.mul_f64(0.04),
+        bands,
+        stops: stops(&history),
+        deadlines: deadlines(&history),
+        rows: hooks(&history, last).into_iter().chain(connections(&history)).collect(),
     }
 }
 
@@ -55,12 +54,7 @@ fn ending(outcome: &Outcome) -> String {
 
 fn bands(history: &RunHistory<'_>, last: Duration) -> Vec<Band> {
     let ends = history.phases.iter().skip(1).map(|(_, _, at)| *at).chain([last]);
-    history
-        .phases
-        .iter()
-        .zip(ends)
-        .map(|((phase, _, from), to)| Band { phase: *phase, from: *from, to })
-        .collect()
+    history.phases.iter().zip(ends).map(|((phase, _, from), to)| band(*phase, *from, to)).collect()
 }
 
 fn stops(history: &RunHistory<'_>) -> Vec<Mark> {

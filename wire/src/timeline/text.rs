@@ -1,7 +1,6 @@
 //! Draws a picture as text, for a terminal.
 
 use super::{Bar, Kind, Mark, Picture, Sign, seconds};
-use lameduck::lifecycle::Phase;
 use std::{fmt, time::Duration};
 
 /// Columns for the time axis.
@@ -55,7 +54,7 @@ impl Picture {
     fn phases(&self) -> Line {
         let mut line = Line::new(' ');
         for band in self.bands.iter().filter(|band| band.to >= self.from) {
-            line.fill(self.column(band.from), self.column(band.to), initial(band.phase));
+            line.fill(self.column(band.from), self.column(band.to), band.letter);
         }
         line
     }
@@ -69,19 +68,6 @@ impl Picture {
                 line.write(column, &format!("^{}", mark.what.trim_start_matches("SIG"))) + 1;
         }
         line
-    }
-}
-
-/// `S`erving, `L`ame duck, `D`raining, `C`ancelling, cleaning `U`p.
-const fn initial(phase: Phase) -> char {
-    match phase {
-        Phase::Starting => '.',
-        Phase::Serving => 'S',
-        Phase::LameDuck => 'L',
-        Phase::Draining => 'D',
-        Phase::Cancelling => 'C',
-        Phase::CleaningUp => 'U',
-        Phase::Stopped => '#',
     }
 }
 

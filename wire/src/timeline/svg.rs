@@ -1,7 +1,6 @@
 //! Draws a picture as SVG, without scripts or embedded fonts, readable on light and dark pages.
 
-use super::{Bar, Kind, Picture, Row, Sign, seconds};
-use lameduck::lifecycle::Phase;
+use super::{Bar, Kind, Picture, Row, Sign, Tone, seconds};
 use std::{
     fmt::{self, Write},
     time::Duration,
@@ -71,7 +70,7 @@ impl Picture {
             if band.to <= self.from || to - from < 0.4 {
                 continue;
             }
-            let (fill, ink) = colours(band.phase);
+            let (fill, ink) = colours(band.tone);
             let (y, width) = (top - 26.0, to - from);
             writeln!(
                 out,
@@ -79,10 +78,10 @@ impl Picture {
                  <rect x=\"{from:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"3\" fill=\"{ink}\"/>",
                 bottom - y
             )?;
-            let name = band.phase.name().replace('_', " ");
+            let name = &band.name;
             if from + 5.0 >= free_from && width > name.len() as f64 * 6.0 {
                 let style = format!("font-weight=\"600\" fill=\"{ink}\"");
-                text(out, from + 5.0, top - 8.0, &style, &name)?;
+                text(out, from + 5.0, top - 8.0, &style, name)?;
                 free_from = from + 5.0 + name.len() as f64 * 7.0;
             }
         }
@@ -220,15 +219,15 @@ fn lanes(bars: &[Bar]) -> (Vec<usize>, usize) {
     (lanes, ends.len().max(1))
 }
 
-const fn colours(phase: Phase) -> (&'static str, &'static str) {
-    match phase {
-        Phase::Starting => ("#f3f4f6", "#6b7280"),
-        Phase::Serving => ("#ecfdf3", "#15803d"),
-        Phase::LameDuck => ("#fef9e7", "#a16207"),
-        Phase::Draining => ("#eaf4ff", "#1d4ed8"),
-        Phase::Cancelling => ("#fdeeee", "#b91c1c"),
-        Phase::CleaningUp => ("#f5effd", "#7e22ce"),
-        Phase::Stopped => ("#e5e7eb", "#374151"),
+const fn colours(tone: Tone) -> (&'static str, &'static str) {
+    match tone {
+        Tone::Grey => ("#f3f4f6", "#6b7280"),
+        Tone::Green => ("#ecfdf3", "#15803d"),
+        Tone::Yellow => ("#fef9e7", "#a16207"),
+        Tone::Blue => ("#eaf4ff", "#1d4ed8"),
+        Tone::Red => ("#fdeeee", "#b91c1c"),
+        Tone::Purple => ("#f5effd", "#7e22ce"),
+        Tone::Dark => ("#e5e7eb", "#374151"),
     }
 }
 

@@ -1,0 +1,324 @@
+//! HTTP/1: responses, and a client that can send anything.
+
+use crate::{Connection, End, Track};
+use std::{
+    io,
+    net::SocketAddr,
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+/// A response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// Status code.
+    pub status: u16,
+    /// Fields, with names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Body. It is empty if only the head was read.
+    pub bytes: Vec<u8>,
+}
+
+/// How the end of a body is known (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// No body: 1xx, 204 and 304.
+    Empty,
+    /// By this length.
+    Length(usize),
+    /// By the last chunk.
+    Chunked,
+    /// By the close of the connection.
+    Close,
+}
+
+impl Response {
+    /// Returns the first field with this name, which must be in lower case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Returns the body as text.
+    #[must_use]
+    pub fn body(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+
+    /// Returns whether the response announces the close of its connection.
+    #[must_use]
+    pub fn says_close(&self) -> bool {
+        self.header("connection")
+            .is_some_and(|value| value.split(',').any(|v| v.trim().eq_ignore_ascii_case("close")))
+    }
+
+    /// Returns how the end of the body is known, or `None` if the length is not a number.
+    #[must_use]
+    pub fn framing(&self) -> Option<Framing> {
+        if self.status < 200 || self.status == 204 || self.status == 304 {
+            return Some(Framing::Empty);
+        }
+        let coding = self.header("transfer-encoding").and_then(|value| value.rsplit(',').next());
+        if coding.is_some_and(|coding| coding.trim().eq_ignore_ascii_case("chunked")) {
+            return Some(Framing::Chunked);
+        }
+        match self.header("content-length") {
+            Some(length) => length.parse().ok().map(Framing::Length),
+            None => Some(Framing::Close),
+        }
+    }
+}
+
+/// Bytes read as a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// A complete response, and its length in bytes.
+    Complete(Response, usize),
+    /// The beginning of a response. One without a length is never complete before the close.
+    Partial,
+    /// No response of HTTP/1.
+    Malformed,
+}
+
+/// Reads a response from the beginning of `bytes`.
+#[must_use]
+pub fn parse(bytes: &[u8]) -> Parsed {
+    let Some(head_end) = find(bytes, b"\r\n\r\n") else { return Parsed::Partial };
+    let Some(mut response) = parse_head(&bytes[..head_end]) else { return Parsed::Malformed };
+    let body = &bytes[head_end + 4..];
+    let (read, length) = match response.framing() {
+        None => return Parsed::Malformed,
+        Some(Framing::Close) => return Parsed::Partial,
+        Some(Framing::Empty) => (Vec::new(), 0),
+        Some(Framing::Length(length)) if body.len() < length => return Parsed::Partial,
+        Some(Framing::Length(length)) => (body[..length].to_vec(), length),
+        Some(Framing::Chunked) => match parse_chunks(body) {
+            Ok(chunks) => chunks,
+            Err(failed) => return failed,
+        },
+    };
+    response.bytes = read;
+    Parsed::Complete(response, head_end + 4 + length)
+}
+
+/// Returns the decoded body and the bytes that it took.
+fn parse_chunks(bytes: &[u8]) -> Result<(Vec<u8>, usize), Parsed> {
+    let (mut body, mut at) = (Vec::new(), 0);
+    loop {
+        let line = find(&bytes[at..], b"\r\n").ok_or(Parsed::Partial)?;
+        let length = parse_chunk_size(&bytes[at..at + line]).ok_or(Parsed::Malformed)?;
+        at += line + 2;
+        let end = at.checked_add(length).ok_or(Parsed::Malformed)?;
+        if bytes.len() < end + 2 {
+            return Err(Parsed::Partial);
+        }
+        body.extend_from_slice(&bytes[at..end]);
+        at = end + 2;
+        if length == 0 {
+            return Ok((body, at));
+        }
+    }
+}
+
+fn parse_chunk_size(line: &[u8]) -> Option<usize> {
+    let line = std::str::from_utf8(line).ok()?;
+    usize::from_str_radix(line.split(';').next()?.trim(), 16).ok()
+}
+
+fn parse_head(head: &[u8]) -> Option<Response> {
+    let mut lines = std::str::from_utf8(head).ok()?.split("\r\n");
+    let status = lines.next()?.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+    let headers = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
+        .collect();
+    Some(Response { status, headers, bytes: Vec::new() })
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
+}
+
+/// Returns a GET request that keeps the connection open.
+#[must_use]
+pub fn get_bytes(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")
+}
+
+/// An HTTP/1 client on one connection.
+#[derive(Debug)]
+pub struct Client(Connection);
+
+impl Deref for Client {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl DerefMut for Client {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.0
+    }
+}
+
+impl From<Connection> for Client {
+    fn from(connection: Connection) -> Self {
+        Self(connection)
+    }
+}
+
+impl Client {
+    /// Connects, and gives up each wait after `patience`.
+    ///
+    /// # Errors
+    /// Errors of the system.
+    pub fn connect(address: SocketAddr, patience: Duration) -> io::Result<Self> {
+        Connection::connect(address, patience).map(Self)
+    }
+
+    /// Connects, and records what happens on the connection.
+    ///
+    /// # Errors
+    /// Errors of the system.
+    pub fn connect_tracked(
+        address: SocketAddr,
+        patience: Duration,
+        track: Track,
+    ) -> io::Result<Self> {
+        Connection::connect_tracked(address, patience, Some(track)).map(Self)
+    }
+
+    /// Closes the connection by a reset.
+    ///
+    /// # Errors
+    /// Errors of the system.
+    pub fn reset(self) -> io::Result<()> {
+        self.0.reset()
+    }
+
+    /// Sends a GET request, and returns its response. A request that could not be sent may have a
+    /// response all the same.
+    ///
+    /// # Errors
+    /// How the connection ended before the response was complete.
+    pub fn request(&mut self, path: &str) -> Result<Response, End> {
+        let _ = self.send(get_bytes(path));
+        self.response()
+    }
+
+    /// Returns the head of the next response. Its body stays unread.
+    ///
+    /// # Errors
+    /// How the connection ended before the head was complete.
+    pub fn head(&mut self) -> Result<Response, End> {
+        loop {
+            if let Some(end) = find(self.unread(), b"\r\n\r\n") {
+                let head = self.consume(end + 4);
+                return parse_head(&head[..end]).ok_or(End::Malformed);
+            }
+            if self.read_more()? == 0 {
+                return Err(if self.unread().is_empty() { End::Closed } else { End::ClosedEarly });
+            }
+        }
+    }
+
+    /// Returns the next response.
+    ///
+    /// # Errors
+    /// How the connection ended before the response was complete.
+    pub fn response(&mut self) -> Result<Response, End> {
+        let mut response = self.head()?;
+        response.bytes = self.body(&response)?;
+        Ok(response)
+    }
+
+    /// Returns the body of a response whose head was read.
+    ///
+    /// # Errors
+    /// How the connection ended before the body was complete.
+    pub fn body(&mut self, head: &Response) -> Result<Vec<u8>, End> {
+        match head.framing().ok_or(End::Malformed)? {
+            Framing::Empty => Ok(Vec::new()),
+            Framing::Length(length) => self.exactly(length),
+            Framing::Chunked => self.chunks(),
+            Framing::Close => self.to_end(),
+        }
+    }
+
+    /// Reads one chunk. The last one is empty.
+    ///
+    /// # Errors
+    /// How the connection ended before the chunk was complete.
+    pub fn chunk(&mut self) -> Result<Vec<u8>, End> {
+        let line = loop {
+            if let Some(end) = find(self.unread(), b"\r\n") {
+                break self.consume(end + 2);
+            }
+            if self.read_more()? == 0 {
+                return Err(End::ClosedEarly);
+            }
+        };
+        let length = parse_chunk_size(&line[..line.len() - 2]).ok_or(End::Malformed)?;
+        let chunk = self.exactly(length)?;
+        self.exactly(2)?;
+        Ok(chunk)
+    }
+
+    fn chunks(&mut self) -> Result<Vec<u8>, End> {
+        let mut body = Vec::new();
+        loop {
+            let chunk = self.chunk()?;
+            if chunk.is_empty() {
+                return Ok(body);
+            }
+            body.extend(chunk);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Framing, Parsed, parse};
+
+    fn complete(bytes: &str) -> (u16, String, usize) {
+        match parse(bytes.as_bytes()) {
+            Parsed::Complete(response, length) => (response.status, response.body(), length),
+            Parsed::Partial | Parsed::Malformed => panic!("{bytes:?}"),
+        }
+    }
+
+    #[test]
+    fn a_response_is_complete_with_its_last_byte() {
+        let by_length = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+        let chunked =
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;a=b\r\nhi\r\n0\r\n\r\n";
+        for bytes in [by_length, chunked] {
+            let next = format!("{bytes}HTTP/1.1 500 ");
+            assert_eq!(complete(&next), (200, "hi".to_owned(), bytes.len()));
+            for length in 0..bytes.len() {
+                assert_eq!(parse(&bytes.as_bytes()[..length]), Parsed::Partial, "{length}");
+            }
+        }
+        assert_eq!(complete("HTTP/1.1 204 No Content\r\n\r\n").2, 27);
+    }
+
+    #[test]
+    fn what_is_no_response_is_malformed() {
+        for bytes in [
+            "SSH-2.0\r\n\r\n",
+            "HTTP/1.1 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
+        ] {
+            assert_eq!(parse(bytes.as_bytes()), Parsed::Malformed, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_without_a_length_ends_with_its_connection() {
+        assert_eq!(parse(b"HTTP/1.0 200 OK\r\n\r\nhello"), Parsed::Partial);
+        let Some(response) = super::parse_head(b"HTTP/1.0 200 OK") else { panic!() };
+        assert_eq!(response.framing(), Some(Framing::Close));
+    }
+}
