@@ -136,6 +136,9 @@ mod systemd;
 mod unwind;
 mod user_tasks;
 
+#[cfg(feature = "__caps")]
+#[doc(hidden)]
+pub use crate::http::Caps;
 #[cfg(feature = "axum")]
 pub use crate::http::MissingRequestContext;
 pub use crate::http::{

@@ -19,6 +19,8 @@ mod tower;
 mod worker;
 
 pub use exchange::{Body, CancelCause, HttpService, RequestContext, StreamShutdown};
+#[cfg(feature = "__caps")]
+pub use server::Caps;
 pub use server::{AbortedRequest, ConnectionStats, HalfClose, Limits, RequestStats};
 pub use test_host::TestHost;
 #[cfg(feature = "axum")]

@@ -258,6 +258,8 @@ impl Default for Limits {
             keep_alive: Duration::from_secs(620),
             http2_streams_max: 200,
             half_close: HalfClose::Serve,
+            #[cfg(feature = "__caps")]
+            caps: crate::http::Caps::DEFAULT,
         }
     }
 }

@@ -52,6 +52,9 @@ const OTHERS: [(&str, &str); 17] = [
     ("BUCKETS", "a histogram's"),
 ];
 
+/// The source of the caps, which are the fields of one struct.
+const CAPS: &str = "http/server/caps.rs";
+
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
@@ -89,8 +92,17 @@ fn constants() -> Vec<Constant> {
     let mut found = Vec::new();
     for path in files {
         let file = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-        for line in fs::read_to_string(&path).unwrap().lines().filter(|line| !line.starts_with(' '))
-        {
+        let text = fs::read_to_string(&path).unwrap();
+        if file == CAPS {
+            let caps = text.split("\ncaps! {").nth(1).unwrap().split("\n}").next().unwrap();
+            let caps = caps.lines().filter_map(|line| line.trim().split_once(" = "));
+            found.extend(caps.map(|(name, value)| Constant {
+                file: file.clone(),
+                name: name.to_owned(),
+                value: value.trim_end_matches(';').to_owned(),
+            }));
+        }
+        for line in text.lines().filter(|line| !line.starts_with(' ')) {
             let Some((_, declared)) = line.split_once("const ") else { continue };
             let Some((name, rest)) = declared.split_once(": ") else { continue };
             let Some((kind, value)) = rest.split_once(" = ") else { continue };
@@ -113,14 +125,14 @@ fn collect(path: &Path, files: &mut Vec<std::path::PathBuf>) {
     }
 }
 
-/// Whether a constant bounds something: all of `http/server/limits.rs`, and elsewhere by the words
-/// of its name.
+/// Whether a constant bounds something: all of `http/server/limits.rs` and all caps, and elsewhere
+/// by the words of its name.
 fn is_limit(constant: &Constant) -> bool {
     let words = [
         "MAX", "LEAST", "MOST", "ONCE", "KEPT", "TIMEOUT", "GRACE", "WAIT", "PAUSE", "LIMIT",
         "BYTES", "TURNS", "SWEEP",
     ];
-    constant.file == "http/server/limits.rs"
+    ["http/server/limits.rs", CAPS].contains(&constant.file.as_str())
         || constant.name.split('_').any(|word| words.contains(&word))
         || ["SETTLE_UNKNOWN", "SPARE_DESCRIPTORS", "TICK", "UNWRAPPED_BYTES_MAX"]
             .contains(&constant.name.as_str())

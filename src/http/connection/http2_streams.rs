@@ -11,7 +11,7 @@ use crate::http::{
         abort::AbortCause,
         client_timeout::ClientTimeout,
         deadline_timers::{DeadlineKey, TimeoutSource},
-        limits::{CLIENT_CHECK_INTERVAL, STREAM_TURN_BYTES},
+        limits::CLIENT_CHECK_INTERVAL,
         worker_runtime::WorkerRuntime,
     },
 };
@@ -111,7 +111,8 @@ impl SendTimer {
         if current.passed != progress.passed {
             *progress = current;
         } else if connection.io.is_blocked()
-            && current.delivered - progress.delivered < STREAM_TURN_BYTES * connection.in_flight()
+            && current.delivered - progress.delivered
+                < server.caps().stream_turn_bytes.get_u64() * connection.in_flight()
         {
             // The stream may not have had its turn. The whole connection waits for the client, and
             // has its own timer.

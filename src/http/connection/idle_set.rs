@@ -22,7 +22,7 @@ use super::{
     http2::Http2,
     idle_handoff::{IdleHandoff, IdleInfo},
     lingering::{Lingering, close_after_response},
-    parked::{Parked, READ_BUF_SIZE, REQUESTS_PER_POLL},
+    parked::{Parked, READ_BUF_SIZE, read_buf},
     stall_timer::Delivery,
     task::{Connection, State},
     transition::ReceivedAny,
@@ -88,9 +88,6 @@ pub(crate) struct IdleSet<L: IdlePoller, S: HttpService> {
     /// Slots of resumed connections, for the worker's table.
     resumed: Vec<Arc<ConnectionSlot>>,
 }
-
-/// Maximum of expired connections handled in one turn: other connections have deadlines, too.
-const CLOSE_BATCH_MAX: usize = 256;
 
 struct IdleConnection<D> {
     io: D,
@@ -242,7 +239,9 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
     /// Handles a batch of expired connections. Returns the next deadline among them.
     pub(crate) fn handle_expired(&mut self, now: Moment) -> Moment {
         let mut next = Moment::NEVER;
-        let left = self.expired.len().saturating_sub(CLOSE_BATCH_MAX);
+        let batch = self.worker.server().caps().close_batch;
+        batch.note(self.expired.len());
+        let left = self.expired.len().saturating_sub(batch.get());
         while self.expired.len() > left
             && let Some(key) = self.expired.pop()
         {
@@ -393,8 +392,9 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         let Some(IdleConnection { io, info, delivery, .. }) = self.connections.get_mut(key) else {
             return;
         };
+        let caps = self.worker.server().caps();
         let mut buf = [MaybeUninit::uninit(); READ_BUF_SIZE];
-        let mut buf = ReadBuf::uninit(&mut buf);
+        let mut buf = read_buf(&mut buf, caps);
         match Pin::new(&mut *io).poll_read(cx, &mut buf) {
             Poll::Pending => return,
             Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
@@ -413,7 +413,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         info.received_any = ReceivedAny::Yes;
         let mut fast_path =
             FastPath::new(&self.worker.service, &self.worker.shared, &slot_of(info));
-        let mut requests_left = REQUESTS_PER_POLL;
+        let mut requests_left = caps.requests_per_poll.get_u32();
         // Elsewhere an uncaught panic in a body ends one connection's task. This task serves all
         // idle connections, so catch it here.
         let Ok(outcome) = catch(|| fast_path.serve(cx, io, read, &mut requests_left)) else {

@@ -14,10 +14,11 @@ use crate::http::{
     exchange::{connection_state::ConnectionState, http_service::HttpService, sniff::is_blank},
     server::{
         abort::AbortCause,
+        caps::Cap,
         client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         date,
-        limits::{ACK_CHECK_INTERVAL, LINGER, RACE_WATCH, SENT_AT_ONCE},
+        limits::{ACK_CHECK_INTERVAL, LINGER, RACE_WATCH},
         state::ServerState,
     },
 };
@@ -143,7 +144,7 @@ impl<T: Transport> Lingering<T> {
     ) -> Lingered {
         // The abort does not end this state: it may be delivering the 503 of a request that was
         // just cut. The cut does.
-        let closed = self.poll_close(cx);
+        let closed = self.poll_close(cx, worker.server().caps().discards_per_poll);
         if self.race == Race::Seen {
             self.race = Race::NotCounted;
             worker.server().metrics.close_races.add_one();
@@ -192,10 +193,10 @@ impl<T: Transport> Lingering<T> {
         }
     }
 
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_close(&mut self, cx: &mut Context<'_>, reads_max: Cap) -> Poll<()> {
         let mut discard = [0; 4096];
         // The timer bounds a client that sends without end. This bounds one poll.
-        for _ in 0..64 {
+        for _ in 0..reads_max.get() {
             let io = Pin::new(&mut self.io);
             match self.step {
                 Step::Writing if self.final_response.has_remaining() => match io
@@ -227,6 +228,7 @@ impl<T: Transport> Lingering<T> {
                 }
             }
         }
+        reads_max.note(reads_max.get());
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -253,7 +255,8 @@ pub(super) fn close_after_response<T: Transport>(
     // If the server ends the connection, the client may still send. The reset that this causes must
     // not find undelivered bytes. The same holds if the client ends it and the response was too
     // large to be sent at once.
-    let is_at_risk = is_our_end || connection.io.written() > SENT_AT_ONCE;
+    let is_at_risk = is_our_end
+        || connection.server().caps().sent_at_once.is_exceeded_by(connection.io.written() as usize);
     if is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > 0) {
         return Some(Lingering::until_acked(io));
     }

@@ -17,6 +17,7 @@ use crate::http::{
     },
     fast_path::serve::{FastPath, FastPathOutcome},
     server::{
+        caps::Caps,
         client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         idle_policy::{Awaited, Idle},
@@ -52,12 +53,16 @@ pub(super) struct Parked<T, S: HttpService> {
 /// One byte more, and it is either the whole preface or not the preface.
 const UNDECIDED_MAX: usize = PREFACE.len() - 1;
 
-/// Nearly every head is shorter, so that one read and one parse suffice.
-pub(super) const READ_BUF_SIZE: usize = 4096;
+/// The largest read, in production every one.
+pub(super) const READ_BUF_SIZE: usize = Caps::DEFAULT.read_buf_bytes.get();
 
-/// Requests that are served in one poll of the connection's task, before other tasks have a turn.
-/// hyper serves as many.
-pub(super) const REQUESTS_PER_POLL: u8 = 16;
+/// Returns the part of a buffer that one read may fill, at least the preface of HTTP/2.
+pub(super) fn read_buf<'a>(
+    buf: &'a mut [MaybeUninit<u8>; READ_BUF_SIZE],
+    caps: &Caps,
+) -> ReadBuf<'a> {
+    ReadBuf::uninit(&mut buf[..caps.read_buf_bytes.get().clamp(PREFACE.len(), READ_BUF_SIZE)])
+}
 
 impl<T: Transport, S: HttpService> Parked<T, S> {
     /// Creates the state of a connection that was just accepted.
@@ -111,18 +116,20 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         slot: &ConnectionSlot,
         idle_handoff: &IdleHandoff<T>,
     ) -> Transition<T, S> {
-        let mut requests_left = REQUESTS_PER_POLL;
+        let caps = worker.server().caps();
+        let mut requests_left = caps.requests_per_poll.get_u32();
         let mut last_sent = None;
         loop {
             if requests_left == 0 {
                 // Other tasks have a turn first.
+                caps.requests_per_poll.note(caps.requests_per_poll.get());
                 cx.waker().wake_by_ref();
                 return Transition::Wait;
             }
             let len = usize::from(self.len);
             let Some(io) = &mut self.io else { return Transition::Close };
             let mut buf = [MaybeUninit::uninit(); READ_BUF_SIZE];
-            let mut buf = ReadBuf::uninit(&mut buf);
+            let mut buf = read_buf(&mut buf, caps);
             buf.put_slice(&self.bytes[..len]);
             match Pin::new(io).poll_read(cx, &mut buf) {
                 Poll::Pending => {
@@ -180,7 +187,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         read: &[u8],
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
-        requests_left: &mut u8,
+        requests_left: &mut u32,
     ) -> Result<Moment, Transition<T, S>> {
         let Some(io) = &mut self.io else { return Err(Transition::Close) };
         let fast_path = self

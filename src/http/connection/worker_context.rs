@@ -4,15 +4,8 @@ use super::{http2_streams::StreamExecutor, hyper_timer::HyperTimer};
 use crate::http::{
     exchange::{http_service::HttpService, service::CalledRequest},
     server::{
-        connection_slot::ConnectionSlot,
-        deadline_timers::DeadlineTimers,
-        limits::{
-            HPACK_TABLE, HTTP1_BUFFER, HTTP2_ERROR_RESETS_MAX, HTTP2_FRAME_MAX,
-            HTTP2_RECEIVE_WINDOW, HTTP2_RESETS_PENDING_MAX, HTTP2_SEND_BUFFER, LIVE_MAX, TASKS_MAX,
-        },
-        state::ServerState,
-        worker_metrics::WorkerMetrics,
-        worker_runtime::WorkerRuntime,
+        connection_slot::ConnectionSlot, deadline_timers::DeadlineTimers, limits::HTTP2_FRAME_MAX,
+        state::ServerState, worker_metrics::WorkerMetrics, worker_runtime::WorkerRuntime,
         worker_shared::WorkerShared,
     },
 };
@@ -68,7 +61,7 @@ impl<S: HttpService> WorkerContext<S> {
             .auto_date_header(false)
             .max_headers(limits.headers_max)
             .max_header_size(limits.header_bytes_max)
-            .max_buf_size(limits.header_bytes_max.max(HTTP1_BUFFER));
+            .max_buf_size(limits.header_bytes_max.max(server.caps().http1_buffer.get()));
         let mut http1_last = http1.clone();
         http1_last.keep_alive(false);
         let metrics = Arc::new(WorkerMetrics::new(runtime.threads));
@@ -104,6 +97,8 @@ impl<S: HttpService> WorkerContext<S> {
     /// to the executor of its streams.
     pub(crate) fn http2(&self, called: CalledRequest) -> http2::Builder<StreamExecutor> {
         let limits = self.server().config.limits;
+        let caps = limits.fixed();
+        let window = caps.http2_receive_window.get_u32();
         let mut http2 = http2::Builder::new(StreamExecutor {
             tasks: self.tasks.clone(),
             runtime: self.runtime.clone(),
@@ -113,13 +108,13 @@ impl<S: HttpService> WorkerContext<S> {
             .timer(HyperTimer(self.server().clock.clone()))
             .auto_date_header(false)
             .max_concurrent_streams(limits.http2_streams_max)
-            .initial_stream_window_size(HTTP2_RECEIVE_WINDOW)
-            .initial_connection_window_size(HTTP2_RECEIVE_WINDOW)
+            .initial_stream_window_size(window)
+            .initial_connection_window_size(window)
             .max_frame_size(HTTP2_FRAME_MAX)
-            .max_send_buf_size(HTTP2_SEND_BUFFER)
-            .header_table_size(HPACK_TABLE)
-            .max_pending_accept_reset_streams(HTTP2_RESETS_PENDING_MAX)
-            .max_local_error_reset_streams(HTTP2_ERROR_RESETS_MAX)
+            .max_send_buf_size(caps.http2_send_buffer.get())
+            .header_table_size(caps.hpack_table.get_u32())
+            .max_pending_accept_reset_streams(caps.http2_resets_pending_max.get())
+            .max_local_error_reset_streams(caps.http2_error_resets_max.get())
             .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
         http2
     }
@@ -142,17 +137,17 @@ impl<S: HttpService> WorkerContext<S> {
 
     /// Whether hyper serves more HTTP/1 connections than it may keep while they are idle.
     pub(super) fn over_hyper_limit(&self) -> bool {
-        self.shared.metrics.http1.get() > LIVE_MAX
+        self.server().caps().live_max.is_exceeded_by(self.shared.metrics.http1.get())
     }
 
     /// Whether more connections keep the state of the fast path than may do so while they are idle.
     pub(super) fn over_fast_path_limit(&self) -> bool {
-        self.shared.metrics.fast_path.get() > LIVE_MAX
+        self.server().caps().live_max.is_exceeded_by(self.shared.metrics.fast_path.get())
     }
 
     /// Whether more connections have tasks than may keep them while they are idle.
     pub(crate) fn has_many_tasks(&self) -> bool {
-        self.tasks.len() > TASKS_MAX
+        self.server().caps().tasks_max.is_exceeded_by(self.tasks.len())
     }
 
     // The sweep.

@@ -14,7 +14,7 @@ use super::{
 use crate::http::server::{
     announcement::Announcement,
     connection_slot::{ConnectionSlot, WriteStrategy},
-    limits::{HTTP2_RECEIVE_WINDOW, HalfClose, UNREAD_ROUNDS_MAX},
+    limits::HalfClose,
     state::ServerState,
     tracked::Kind,
     worker_shared::WorkerShared,
@@ -96,7 +96,8 @@ impl ConnectionState {
         }
         let max = self.server().config.limits.http2_streams_max;
         let kept = self.in_flight.load(Relaxed).saturating_add(self.responses.unflushed());
-        kept > max || self.io.inflow.requests_unflushed() > max.saturating_mul(UNREAD_ROUNDS_MAX)
+        let rounds_max = self.server().caps().unread_rounds_max.get_u32();
+        kept > max || self.io.inflow.requests_unflushed() > max.saturating_mul(rounds_max)
     }
 
     pub(super) fn on_half_closed(&self) {
@@ -195,7 +196,8 @@ impl ConnectionState {
     pub(super) fn may_body_window_be_closed(&self) -> bool {
         let read = self.io.read().saturating_sub(self.bodies.window_open_at.load(Relaxed));
         let unread = read.saturating_sub(self.bodies.body_bytes_read.load(Relaxed));
-        self.protocol == Protocol::Http2 && unread >= u64::from(HTTP2_RECEIVE_WINDOW) / 2
+        self.protocol == Protocol::Http2
+            && unread >= self.server().caps().http2_receive_window.get_u64() / 2
     }
 
     pub(crate) fn in_flight(&self) -> u64 {

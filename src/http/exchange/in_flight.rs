@@ -11,7 +11,6 @@ use super::{
 use crate::{
     http::server::{
         abort::{AbortCause, AbortedRequest},
-        limits::UNFLUSHED_SETTLED_FROM,
         state::ServerState,
     },
     lifecycle::{Moment, Phase},
@@ -230,8 +229,9 @@ impl UnflushedResponses {
     /// the queue is long, responses that were written whole are settled without a wait for the
     /// rest.
     pub(super) fn settle_written(&self) {
+        let settled_from = self.connection.server().caps().unflushed_settled_from;
         if self.connection.protocol == Protocol::Http1
-            || self.connection.responses.unflushed() < UNFLUSHED_SETTLED_FROM
+            || !settled_from.is_reached_by(self.connection.responses.unflushed() as usize)
         {
             return;
         }

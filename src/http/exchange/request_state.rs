@@ -87,9 +87,6 @@ impl CancelCause {
 /// Value of `cancel_cause` while the context is not cancelled.
 const NOT_CANCELLED: u8 = u8::MAX;
 
-/// Capacity in bytes above which a path's allocation is not kept for the next request.
-const PATH_KEPT_MAX: usize = 256;
-
 impl RequestState {
     fn new(connection: Arc<ConnectionState>) -> Self {
         Self {
@@ -137,7 +134,7 @@ impl RequestState {
     fn begin(&mut self, arrived: Moment, method: &Method, uri: &Uri) {
         self.arrived = arrived;
         self.method.clone_from(method);
-        if self.path.capacity() > PATH_KEPT_MAX {
+        if self.server().caps().path_kept_bytes.is_exceeded_by(self.path.capacity()) {
             self.path = String::new();
         }
         self.path.clear();

@@ -80,18 +80,6 @@ pub(super) enum WaitingOn {
     Handler,
 }
 
-/// Bytes of a chunk that hyper copies to join them with the head. After a larger chunk the
-/// connection changes to vectored writes. Also the number of unwritten HTTP/2 bytes up to which the
-/// end is not held back.
-const COPIED_BYTES_MAX: usize = 16 * 1024;
-
-/// Empty frames after the promised bytes that are skipped in search of the end.
-const EMPTY_FRAMES_MAX: usize = 16;
-
-/// Bytes of a larger chunk that are copied at a time, while the connection does not use vectored
-/// writes.
-const CHUNK_BYTES_MAX: usize = 64 * 1024;
-
 impl BodyState {
     pub(super) fn set_queue(&mut self, queue: &Weak<UnflushedResponses>) {
         if let Some(in_flight) = &mut self.in_flight {
@@ -250,7 +238,9 @@ impl BodyState {
         B: HttpBody<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        for _ in 0..EMPTY_FRAMES_MAX {
+        let Some(in_flight) = &self.in_flight else { return Ok(false) };
+        let most = in_flight.server().caps().empty_frames_max;
+        for _ in 0..most.get() {
             let polled = catch(|| body.as_mut().poll_frame(cx)).map_err(|panic| {
                 self.record_panic(&panic);
                 ResponseBodyError::Panicked
@@ -276,6 +266,7 @@ impl BodyState {
                 },
             }
         }
+        most.note(most.get());
         Ok(false)
     }
 
@@ -302,13 +293,14 @@ impl BodyState {
 
     /// Returns a chunk of the handler's body, or the first part of it. `ends`: no chunk follows.
     fn next_chunk(&mut self, mut bytes: Bytes, ends: bool) -> TrackedChunk {
-        if bytes.len() > COPIED_BYTES_MAX
-            && let Some(connection) = self.in_flight.as_ref().map(InFlight::connection)
+        if let Some(connection) = self.in_flight.as_ref().map(InFlight::connection)
             && connection.writes == WriteStrategy::Flatten
+            && connection.server().caps().copied_bytes.is_exceeded_by(bytes.len())
         {
             connection.responses.on_large_chunk();
-            if bytes.len() > CHUNK_BYTES_MAX {
-                self.later().rest = Some(bytes.split_off(CHUNK_BYTES_MAX));
+            let most = connection.server().caps().chunk_bytes;
+            if most.is_exceeded_by(bytes.len()) {
+                self.later().rest = Some(bytes.split_off(most.get()));
             }
         }
         if self.rest().is_none()
@@ -328,9 +320,9 @@ impl BodyState {
     /// has passed the end to h2. h2 may then hold megabytes that the client never takes, and the
     /// stream could no longer be reset.
     fn must_hold_end(&self) -> bool {
-        self.in_flight
-            .as_ref()
-            .is_some_and(|in_flight| in_flight.request().unwritten() > COPIED_BYTES_MAX as u64)
+        self.in_flight.as_ref().is_some_and(|in_flight| {
+            in_flight.request().unwritten() > in_flight.server().caps().copied_bytes.get_u64()
+        })
     }
 
     fn hold_trailers(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
@@ -370,12 +362,11 @@ impl BodyState {
     /// passes that byte, and the end with it, to h2 only once the client's window has room for all
     /// before it.
     fn split_last(&self, bytes: &mut Bytes) -> Option<Bytes> {
-        let is_large = bytes.len() > COPIED_BYTES_MAX;
-        let is_http2 = self
-            .in_flight
-            .as_ref()
-            .is_some_and(|in_flight| in_flight.connection().protocol == Protocol::Http2);
-        (is_large && is_http2).then(|| bytes.split_off(bytes.len() - 1))
+        let is_large_http2 = self.in_flight.as_ref().is_some_and(|in_flight| {
+            in_flight.connection().protocol == Protocol::Http2
+                && in_flight.server().caps().copied_bytes.is_exceeded_by(bytes.len())
+        });
+        is_large_http2.then(|| bytes.split_off(bytes.len() - 1))
     }
 
     /// Records a change of the side that the body waits for.

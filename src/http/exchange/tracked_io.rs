@@ -5,7 +5,7 @@ use super::{
     http2_input::FrameScanner,
     in_flight::UnflushedResponses,
 };
-use crate::http::server::{connection_slot::WriteStrategy, date, limits::READ_PER_POLL_MAX};
+use crate::http::server::{connection_slot::WriteStrategy, date};
 use crate::runtime::{Peek, Peer, Transport};
 use bytes::{Buf, Bytes};
 use std::{
@@ -164,7 +164,8 @@ impl<T: Transport> TrackedIo<T> {
             self.connection.io.inflow.on_reads_held();
             return Poll::Pending;
         }
-        if self.connection.io.inflow.read_in_poll() >= READ_PER_POLL_MAX {
+        let read = self.connection.io.inflow.read_in_poll() as usize;
+        if self.connection.server().caps().read_per_poll.is_reached_by(read) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

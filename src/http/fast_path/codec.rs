@@ -5,7 +5,7 @@
 //! included, is left to hyper to read or refuse; this module only recognises it. A response that is
 //! written here equals hyper's byte for byte; all others are left to hyper, too.
 
-use crate::http::exchange::authority;
+use crate::http::{exchange::authority, server::caps::Caps};
 use bytes::{Buf, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri,
@@ -30,9 +30,6 @@ pub(crate) enum KeepAlive {
     /// The request or the response carries `Connection: close`.
     No,
 }
-
-/// Maximum of header fields; a request with more is left to hyper.
-const FIELDS_MAX: usize = 32;
 
 thread_local! {
     /// Buffer for the heads of requests. Its memory is reused once no request refers to it.
@@ -61,8 +58,9 @@ pub(super) fn parse(
     headers: &mut HeaderMap,
 ) -> Option<FastRequest> {
     headers.clear();
-    let mut fields = [MaybeUninit::uninit(); FIELDS_MAX];
-    let fields = &mut fields[..fields_max.min(FIELDS_MAX)];
+    let mut fields = [MaybeUninit::uninit(); Caps::DEFAULT.fast_path_fields_max.get()];
+    let fields_max = fields_max.min(fields.len());
+    let fields = &mut fields[..fields_max];
     let mut head = httparse::Request::new(&mut []);
     let Ok(httparse::Status::Complete(len)) = head.parse_with_uninit_headers(read, fields) else {
         return None;

@@ -37,8 +37,8 @@ use crate::http::{
         sniff::after_empty_lines,
     },
     server::{
-        connection_slot::ConnectionSlot, date::CachedDate, limits::SENT_AT_ONCE,
-        worker_metrics::Counted, worker_shared::WorkerShared,
+        connection_slot::ConnectionSlot, date::CachedDate, worker_metrics::Counted,
+        worker_shared::WorkerShared,
     },
 };
 use crate::{lifecycle::Moment, runtime::Transport};
@@ -121,9 +121,6 @@ struct Handled<'a> {
     arrived: Moment,
 }
 
-/// Bytes of capacity that the response buffer keeps between responses.
-const OUT_CAPACITY_KEPT: usize = 64 * 1024;
-
 thread_local! {
     /// Buffer in which responses are assembled, one at a time.
     static OUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -163,10 +160,11 @@ impl<S: HttpService> FastPath<S> {
         cx: &mut Context<'_>,
         io: &mut T,
         mut read: &[u8],
-        requests_left: &mut u8,
+        requests_left: &mut u32,
     ) -> FastPathOutcome<S> {
         loop {
-            let fields_max = self.connection().server().config.limits.headers_max;
+            let limits = &self.connection().server().config.limits;
+            let fields_max = limits.fixed().fast_path_fields_max.get().min(limits.headers_max);
             let parsed = if *requests_left == 0 {
                 None
             } else {
@@ -196,7 +194,8 @@ impl<S: HttpService> FastPath<S> {
                 Handled { read, next: after_empty_lines(&read[len..]), keep_alive, arrived };
             let mut out = OUT.take();
             let sent = self.respond(cx, io, response, &request, &mut out);
-            if out.capacity() <= OUT_CAPACITY_KEPT {
+            let server = self.service.connection().server();
+            if !server.caps().out_kept_bytes.is_exceeded_by(out.capacity()) {
                 out.clear();
                 OUT.set(out);
             }
@@ -236,7 +235,8 @@ impl<S: HttpService> FastPath<S> {
         let after = length
             .and_then(|length| codec::encode(out, &mut response, length, request.keep_alive, date));
         let (Some(length), Some(after)) = (length, after) else { return Err(for_hyper(response)) };
-        if length.saturating_add(out.len() as u64) > SENT_AT_ONCE {
+        let sent = length.saturating_add(out.len() as u64);
+        if server.caps().sent_at_once.is_exceeded_by(usize::try_from(sent).unwrap_or(usize::MAX)) {
             return Err(for_hyper(response));
         }
         let (mut head, body) = response.into_parts();

@@ -4,6 +4,7 @@
 //! The policy is pure, and the same for a connection with a task and for one in the idle set.
 //! Whatever the policy says, the caller reads the kernel once more before it closes (P5b).
 
+use super::caps::Cap;
 use super::limits::{FIRST_BYTE_GRACE, HEAD_GRACE, Limits};
 use crate::lifecycle::Moment;
 use std::{cmp::Reverse, time::Duration};
@@ -103,9 +104,6 @@ pub(crate) struct Evictable<K> {
     pub(crate) next_check: Moment,
 }
 
-/// The maximum of connections that one search returns.
-const FOUND_MAX: usize = 64;
-
 /// Chooses the connections that make room: first those without a byte, then those idle the longest,
 /// then those that have waited longest in the middle of a request, where `grace` allows it.
 ///
@@ -116,6 +114,7 @@ pub(crate) fn evictable<K>(
     connections: impl IntoIterator<Item = (Idle, K)>,
     grace: EvictionGrace,
     now: Moment,
+    found_max: Cap,
 ) -> Evictable<K> {
     let mut order = Vec::new();
     let (mut silent, mut waiting) = (0_usize, 0_usize);
@@ -146,9 +145,9 @@ pub(crate) fn evictable<K>(
         order.truncate(most);
         order.extend(stuck);
     }
-    if order.len() > FOUND_MAX {
-        order.select_nth_unstable_by_key(FOUND_MAX - 1, |(idle, _)| *idle);
-        order.truncate(FOUND_MAX);
+    if found_max.is_exceeded_by(order.len()) {
+        order.select_nth_unstable_by_key(found_max.get() - 1, |(idle, _)| *idle);
+        order.truncate(found_max.get());
     }
     order.sort_by_key(|(idle, _)| Reverse(*idle));
     Evictable { order, next_check }
@@ -166,6 +165,8 @@ mod tests {
         Idle { awaited, since: at(since) }
     }
 
+    const FOUND_MAX: Cap = crate::http::server::caps::Caps::DEFAULT.evictable_max;
+
     const LIMITS: Limits = Limits {
         connections_max: 10,
         header_bytes_max: 0,
@@ -177,6 +178,8 @@ mod tests {
         keep_alive: Duration::from_secs(620),
         http2_streams_max: 0,
         half_close: crate::HalfClose::Serve,
+        #[cfg(feature = "__caps")]
+        caps: crate::http::server::caps::Caps::DEFAULT,
     };
 
     #[test]
@@ -213,13 +216,13 @@ mod tests {
             (idle(Awaited::NextRequest, 900), 'f'),
         ];
         let Evictable { mut order, next_check } =
-            evictable(connections, EvictionGrace::MAIN, at(1_000));
+            evictable(connections, EvictionGrace::MAIN, at(1_000), FOUND_MAX);
         let popped: String = std::iter::from_fn(|| order.pop()).map(|(_, key)| key).collect();
         assert_eq!(popped, "db", "the silent ones are more than enough");
         assert_eq!(next_check, at(1_150));
         let waiting =
             connections.into_iter().filter(|(idle, _)| idle.awaited != Awaited::FirstByte);
-        let mut order = evictable(waiting, EvictionGrace::MAIN, at(1_150)).order;
+        let mut order = evictable(waiting, EvictionGrace::MAIN, at(1_150), FOUND_MAX).order;
         let popped: String = std::iter::from_fn(|| order.pop()).map(|(_, key)| key).collect();
         assert_eq!(
             popped, "c",
@@ -238,6 +241,7 @@ mod tests {
                 working(working_count).chain(silent(silent_count)),
                 EvictionGrace::MAIN,
                 at(1_000),
+                FOUND_MAX,
             );
             (found.order.len() as u64, found.next_check)
         };
@@ -260,7 +264,7 @@ mod tests {
             (idle(Awaited::Client, 990), 'f'),
         ];
         let order = |grace| {
-            let mut order = evictable(connections, grace, at(1_000)).order;
+            let mut order = evictable(connections, grace, at(1_000), FOUND_MAX).order;
             std::iter::from_fn(|| order.pop()).map(|(_, key)| key).collect::<String>()
         };
         assert_eq!(order(EvictionGrace::INTERNAL), "ecba", "of two that work, one goes in a look");
@@ -270,8 +274,8 @@ mod tests {
     #[test]
     fn of_many_connections_the_first_to_evict_are_found() {
         let crowd = (0..10_000_u64).rev().map(|key| (idle(Awaited::FirstByte, key), key));
-        let mut found = evictable(crowd, EvictionGrace::MAIN, at(20_000));
-        assert_eq!(found.order.len(), FOUND_MAX);
+        let mut found = evictable(crowd, EvictionGrace::MAIN, at(20_000), FOUND_MAX);
+        assert_eq!(found.order.len(), FOUND_MAX.get());
         assert_eq!(found.order.pop().map(|(_, key)| key), Some(0));
         assert_eq!(found.order.first().map(|(_, key)| *key), Some(63));
     }

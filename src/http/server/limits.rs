@@ -1,5 +1,6 @@
 //! Limits on clients: what they may send and hold, and how long they may take.
 
+use super::caps::Caps;
 use std::time::Duration;
 
 /// Limits on connections and requests. The defaults are those of [`Settings`](crate::Settings).
@@ -37,6 +38,8 @@ pub struct Limits {
     /// Treatment of a running HTTP/1 request whose client shuts its side of the connection.
     /// Default: it is served.
     pub half_close: HalfClose,
+    #[cfg(feature = "__caps")]
+    pub(crate) caps: Caps,
 }
 
 /// Treatment of a running HTTP/1 request whose client shuts its side of the connection. TCP does
@@ -133,14 +136,36 @@ impl Limits {
 }
 
 impl Limits {
+    /// Replaces the caps. Not for users.
+    #[cfg(feature = "__caps")]
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn caps(mut self, caps: Caps) -> Self {
+        self.caps = caps;
+        self
+    }
+
+    /// Returns the caps that users cannot set.
+    #[cfg(feature = "__caps")]
+    pub(crate) const fn fixed(&self) -> &Caps {
+        &self.caps
+    }
+
+    /// Returns the caps that users cannot set.
+    #[cfg(not(feature = "__caps"))]
+    pub(crate) const fn fixed(&self) -> &'static Caps {
+        &Caps::DEFAULT
+    }
+
     /// Returns the limits of the internal server.
     pub(crate) fn internal(self) -> Self {
+        let caps = self.fixed();
         Self {
-            connections_max: INTERNAL_CONNECTIONS_MAX,
+            connections_max: caps.internal_connections_max.get(),
             header_timeout: self.header_timeout.min(INTERNAL_PROGRESS_WAIT),
             send_timeout: self.send_timeout.min(INTERNAL_PROGRESS_WAIT),
             body_timeout: self.body_timeout.min(INTERNAL_PROGRESS_WAIT),
-            http2_streams_max: self.http2_streams_max.min(INTERNAL_STREAMS_MAX),
+            http2_streams_max: self.http2_streams_max.min(caps.internal_streams_max.get_u32()),
             ..self
         }
     }
@@ -149,10 +174,6 @@ impl Limits {
 /// Time that a connection may stay silent after its accept before the drain may close it, before it
 /// may be evicted at the connection limit, and before an HTTP/2 connection gets its GOAWAY.
 pub(crate) const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
-
-/// Connections at one time above the limit, while evicted ones close. They use descriptors that the
-/// default limit leaves free.
-pub(super) const EVICTED_AT_ONCE: u64 = 8;
 
 /// Time in which a partial request head must become complete in the drain. On HTTP/2 also the time
 /// after a GOAWAY for a client that has sent no request yet.
@@ -175,14 +196,6 @@ pub(super) const PROGRESS_WAIT: Duration = Duration::from_secs(5);
 /// are reset first.
 pub(crate) const STREAM_RESETS_FIRST: Duration = Duration::from_secs(1);
 
-/// Bytes that an HTTP/2 connection writes per stream before each of its streams has certainly had a
-/// turn.
-pub(crate) const STREAM_TURN_BYTES: u64 = 64 * 1024;
-
-/// Bytes of a response that are sent at once whatever the peer does (the initial congestion window,
-/// RFC 6928). A later reset cannot take them back.
-pub(crate) const SENT_AT_ONCE: u64 = 10 * 1460;
-
 /// Interval at which a close that waits for acknowledgements checks for them.
 pub(crate) const ACK_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -190,72 +203,15 @@ pub(crate) const ACK_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 /// state of the fast path.
 pub(crate) const PARK_AFTER: Duration = Duration::from_secs(1);
 
-/// Idle connections per worker that keep hyper, and that keep the state of the fast path. Above the
-/// limit they are parked at once. It bounds the memory of a burst.
-pub(crate) const LIVE_MAX: usize = 256;
-
-/// Tasks of a worker above which waiting connections move into the idle set at once, where
-/// fast-path requests are served as well.
-pub(crate) const TASKS_MAX: usize = 128;
-
 /// Time for an HTTP/2 peer to return the PONG after a GOAWAY, with no stream open.
 pub(crate) const PONG_WAIT: Duration = Duration::from_secs(1);
 
 /// Interval at which a busy connection or stream is checked for a client that left or stalled.
 pub(crate) const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Connections of the internal server at one time: probes, scrapers and a few people. One more is
-/// accepted nevertheless, and another makes room.
-pub(super) const INTERNAL_CONNECTIONS_MAX: usize = 128;
-
-/// Streams of an HTTP/2 connection to the internal server. At most this many requests of one client
-/// are served before a probe.
-pub(super) const INTERNAL_STREAMS_MAX: u32 = 16;
-
 /// Time for a request head on the internal server, and the maximum without progress of a body or a
 /// response. Its clients are near and few.
 pub(super) const INTERNAL_PROGRESS_WAIT: Duration = Duration::from_secs(2);
 
-// The following limits bound each queue, table and buffer that is kept for a client. Together they
-// bound the memory of a connection (P15).
-
-/// Bytes that hyper reads from an HTTP/2 connection in one poll of its task. h2 decodes all that it
-/// can read before hyper takes the first request. So this bounds the requests and fields that are
-/// decoded and not yet checked, and the time that other connections wait meanwhile.
-pub(crate) const READ_PER_POLL_MAX: u32 = 64 * 1024;
-
-/// Minimum size of hyper's read buffer and of its write buffer for HTTP/1; `header_bytes_max` if
-/// that is larger. When they are full, nothing more is read, or taken from a response.
-pub(crate) const HTTP1_BUFFER: usize = 64 * 1024;
-
-/// Responses that wait for a flush of an HTTP/2 connection. From this number on each one is settled
-/// as soon as it was written, because a client that reads slowly may never let hyper's write buffer
-/// become empty.
-pub(crate) const UNFLUSHED_SETTLED_FROM: u32 = 16;
-
-/// Rounds of `http2_streams_max` requests that are read while the client does not read: it may
-/// reset streams and open others. h2 keeps some 400 bytes of each until it can write again.
-pub(crate) const UNREAD_ROUNDS_MAX: u32 = 4;
-
-/// Bytes of a response body that h2 holds for one stream whose client does not read. A larger
-/// single chunk of the handler's is held whole: it is in memory anyway.
-pub(crate) const HTTP2_SEND_BUFFER: usize = 64 * 1024;
-
-/// Bytes of request bodies that a client may send on an HTTP/2 connection before its handlers read
-/// any, on all streams together and on each one. It is the bandwidth-delay product of 100 Mbit/s
-/// and 80 ms.
-pub(crate) const HTTP2_RECEIVE_WINDOW: u32 = 1024 * 1024;
-
 /// The largest HTTP/2 frame that is accepted: the minimum that RFC 9113 §4.2 allows.
 pub(crate) const HTTP2_FRAME_MAX: u32 = 16 * 1024;
-
-/// Bytes of the table that a client's HPACK encoder may fill (RFC 7541 §4.2: the default).
-pub(crate) const HPACK_TABLE: u32 = 4 * 1024;
-
-/// Streams that a client may reset before hyper has taken their requests. One more ends the
-/// connection with ENHANCE_YOUR_CALM (CVE-2023-44487).
-pub(crate) const HTTP2_RESETS_PENDING_MAX: usize = 20;
-
-/// Streams that h2 may reset for errors of the client in the lifetime of a connection. One more
-/// ends it with ENHANCE_YOUR_CALM.
-pub(crate) const HTTP2_ERROR_RESETS_MAX: usize = 1024;

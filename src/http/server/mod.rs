@@ -2,6 +2,7 @@
 
 pub(super) mod abort;
 pub(super) mod announcement;
+pub(super) mod caps;
 pub(super) mod client_timeout;
 pub(super) mod connection_slot;
 pub(super) mod counters;
@@ -21,6 +22,8 @@ pub(super) mod worker_runtime;
 pub(super) mod worker_shared;
 
 pub use abort::AbortedRequest;
+#[cfg(feature = "__caps")]
+pub use caps::Caps;
 pub use limits::{HalfClose, Limits};
 pub use server_metrics::{ConnectionStats, RequestStats};
 

@@ -5,6 +5,7 @@
 //! request that is served at once is counted only, and costs nothing here.
 
 use super::{
+    caps::Cap,
     state::{ServerState, millis},
     tracked::{Kind, SlowRequest, Work},
 };
@@ -27,15 +28,9 @@ pub(crate) struct Outstanding {
     pub(crate) counts: [u64; Kind::ALL.len()],
     /// The age of the oldest listed entry of each kind.
     pub(crate) oldest_ages: [Duration; Kind::ALL.len()],
-    /// At most [`NAMED_MAX`] entries, the oldest first.
+    /// At most `named_max` entries, the oldest first.
     pub(super) oldest: Vec<OutstandingItem>,
 }
-
-/// Entries that are named; more are only counted.
-const NAMED_MAX: usize = 10;
-
-/// Characters of a name; a longer one is truncated.
-const NAME_CHARS_MAX: usize = 120;
 
 /// An entry whose name is not rendered yet. Only the oldest entries get one.
 enum Entry {
@@ -71,7 +66,10 @@ impl Outstanding {
         let in_flight = server.metrics.requests().in_flight();
         counts[0] = in_flight.saturating_sub(counts[Kind::Stream as usize]).max(counts[0]);
         entries.sort_by_key(|(since, ..)| *since);
-        entries.truncate(NAMED_MAX);
+        let caps = server.caps();
+        caps.named_max.note(entries.len());
+        entries.truncate(caps.named_max.get());
+        let truncated = |name: &str| truncated(name, caps.name_chars_max);
         let named = |(since, kind, entry): (Moment, Kind, Entry)| OutstandingItem {
             kind,
             name: match entry {
@@ -141,8 +139,8 @@ impl fmt::Display for Outstanding {
     }
 }
 
-fn truncated(name: &str) -> String {
-    match name.char_indices().nth(NAME_CHARS_MAX) {
+fn truncated(name: &str, most: Cap) -> String {
+    match name.char_indices().nth(most.get()) {
         Some((end, _)) => format!("{}…", &name[..end]),
         None => name.to_owned(),
     }

@@ -3,10 +3,11 @@
 use super::{
     abort::{AbortCause, AbortedRequest},
     announcement::{Announcement, LameDuck},
+    caps::Caps,
     client_timeout::{ClientTimeout, gives_up},
     counters::Counter,
     idle_policy::EvictionGrace,
-    limits::{EVICTED_AT_ONCE, Limits},
+    limits::Limits,
     server_metrics::ServerMetrics,
     tracked::{Kind, TrackedWork, Work, WorkList, WorkOrigin},
 };
@@ -93,9 +94,6 @@ struct ClientTimeoutsLogged {
     next: Moment,
     left_out: u64,
 }
-
-/// Aborted requests that are listed; more are only counted.
-const ABORTS_LISTED_MAX: usize = 1_000;
 
 impl ServerState {
     pub(crate) fn new(clock: Arc<dyn Clock>, config: ServerConfig) -> Self {
@@ -192,6 +190,11 @@ impl ServerState {
         Moment::from_nanos(self.draining_since.load(Ordering::Relaxed))
     }
 
+    /// Returns the caps that users cannot set.
+    pub(crate) const fn caps(&self) -> &Caps {
+        self.config.limits.fixed()
+    }
+
     /// Whether the connection limit is reached.
     pub(crate) fn is_full(&self) -> bool {
         self.metrics.connections().open() >= self.config.limits.connections_max as u64
@@ -200,8 +203,9 @@ impl ServerState {
     /// Whether a further connection would be too many even if an existing one makes room for it. A
     /// connection is accepted before the one that makes room has closed.
     pub(crate) fn is_over_full(&self) -> bool {
-        self.metrics.connections().open()
-            >= self.config.limits.connections_max as u64 + EVICTED_AT_ONCE
+        let above = self.metrics.connections().open() as usize;
+        let above = above.saturating_sub(self.config.limits.connections_max);
+        self.caps().evicted_at_once.is_reached_by(above)
     }
 
     /// Whether connections in the middle of a request or a response make room, too.
@@ -270,14 +274,14 @@ impl ServerState {
             "request aborted"
         );
         let mut aborts = self.aborts.lock().unwrap_or_else(PoisonError::into_inner);
-        if aborts.len() < ABORTS_LISTED_MAX {
+        if !self.caps().aborts_listed_max.is_reached_by(aborts.len()) {
             aborts.push(request);
         }
     }
 
     fn record_dropped_work(&self, work: &Work) {
         self.work_dropped.add_one();
-        if self.work_dropped.get() > ABORTS_LISTED_MAX as u64 {
+        if self.caps().aborts_listed_max.is_exceeded_by(self.work_dropped.get() as usize) {
             return;
         }
         crate::log::warn!(

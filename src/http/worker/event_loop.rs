@@ -30,10 +30,6 @@ use tokio::{sync::mpsc, task::yield_now};
 
 /// The pause after an accept that failed because the process has no descriptor or no memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-/// Connections that are accepted in one turn of the loop, before other events have theirs.
-const ACCEPT_BATCH_MAX: usize = 16;
-/// Slots of closed connections that are kept before the table is compacted.
-const STALE_SLOTS_MAX: usize = 64;
 /// The time between two sweeps while serving.
 const SWEEP: Duration = Duration::from_millis(250);
 /// The longest time between two sweeps once a stop was requested.
@@ -294,7 +290,11 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     /// Accepts connections that are ready, up to a limit.
     async fn accept_batch(&mut self, first: AcceptedSocket<L::Io>) -> Accepted {
         let mut accepted = self.register(first);
-        for _ in 1..ACCEPT_BATCH_MAX {
+        let batch = self.server().caps().accept_batch;
+        for count in 1.. {
+            if batch.is_reached_by(count) {
+                break;
+            }
             if accepted == Accepted::OutOfResources || self.server().is_full() {
                 break;
             }
@@ -362,7 +362,8 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     /// Removes stale slots, since a slot keeps the memory of its task. Between two sweeps many
     /// connections may be accepted, be served, and move into the idle set.
     fn compact_slots(&mut self) {
-        if self.slots.len() > 2 * self.context.tasks.len() + STALE_SLOTS_MAX {
+        let stale = self.slots.len().saturating_sub(2 * self.context.tasks.len());
+        if self.server().caps().stale_slots_max.is_exceeded_by(stale) {
             self.slots.retain(|slot| !slot.is_closed());
         }
     }

@@ -53,7 +53,12 @@ impl EvictionQueue {
         let tasks = slots.iter().filter(|slot| !slot.is_closed());
         let tasks = tasks.filter_map(|slot| Some((slot.evictable()?, Place::Task(slot.clone()))));
         let idle = idle_set.idle().map(|(idle, key)| (idle, Place::IdleSet(key)));
-        let found = evictable(tasks.chain(idle), server.config.eviction_grace, now);
+        let found = evictable(
+            tasks.chain(idle),
+            server.config.eviction_grace,
+            now,
+            server.caps().evictable_max,
+        );
         // If busy connections make room, too, a connection that was not polled yet may soon do so.
         let most = if server.evicts_busy() { SEARCH_LEAST } else { SEARCH_MOST };
         let next_search = found.next_check.clamp(now + SEARCH_LEAST, now + most);
