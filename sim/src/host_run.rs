@@ -2,7 +2,7 @@
 //!
 //! Records under the process's name: log events of the host (`phase`, `log`); after the run
 //! `report`, `phase span` (by the host's clock), `tally`, `connections`, `abort`, `hook report`;
-//! and last `exit`. The prober records `probe`.
+//! `cap` for each cap that was reached; and last `exit`. The prober records `probe`.
 
 use crate::{
     SimClock, SimSpawner,
@@ -20,7 +20,7 @@ use crate::{
     trace::Trace,
 };
 use lameduck::{
-    BackgroundTask, Builder, Host, HttpService, Limits, Report, Settings, ShutdownHandle,
+    BackgroundTask, Builder, Caps, Host, HttpService, Limits, Report, Settings, ShutdownHandle,
     lifecycle::Plan,
     runtime::{ListenAddress, Network, Runtime, Seed},
 };
@@ -77,6 +77,8 @@ impl HostRun {
         N: Network,
         S: HttpService,
     {
+        // A run before this one on the same thread may have panicked.
+        drop(Caps::take_seen());
         let actor = Actor { name: self.name.clone(), trace: trace.clone() };
         let clock = Arc::new(SimClock::with_skew(self.clock_skew_ppm));
         let spawner =
@@ -123,6 +125,10 @@ impl HostRun {
         spawner.process_exited();
         if let Some(report) = &report {
             record_report(&self.name, &trace, report);
+        }
+        for (cap, exceeded) in Caps::take_seen() {
+            let exceeded = if exceeded { "yes" } else { "no" };
+            trace.record(&self.name, "cap", &[("name", cap.into()), ("exceeded", exceeded.into())]);
         }
         let code = report.as_ref().map_or(WATCHDOG_CODE, Report::code);
         trace.record(&self.name, "exit", &[("code", u64::from(code).into())]);

@@ -64,6 +64,12 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     change(&|scenario| scenario.latency_ms = (1, 1));
     change(&|scenario| scenario.request_timeout_ms = None);
     change(&|scenario| scenario.limits = LimitsMs::default());
+    change(&|scenario| scenario.caps.clear());
+    for name in scenario.caps.keys() {
+        change(&|scenario| {
+            let _ = scenario.caps.remove(name);
+        });
+    }
     change(&|scenario| scenario.probe_every_ms = scenario.probe_every_ms.max(1_000));
     for n in 0..scenario.clients.len() {
         change(&|scenario| {

@@ -67,6 +67,7 @@ fn limited(limits: Limits) -> Host<impl HttpService> {
                     crate::support::pause(700).await;
                     Ok(Response::new(Body::from(format!("{:?}", context.cancel_cause()))))
                 }
+                "/large" => Ok(Response::new(Body::from("x".repeat(20_000)))),
                 "/never" => std::future::pending().await,
                 "/endless" => {
                     let piece = futures_util::stream::iter([Ok::<_, Infallible>("piece")]);
@@ -519,4 +520,22 @@ fn a_request_without_one_valid_host_is_refused() {
         assert_eq!(client.answer().status, 200, "{request:?}");
     }
     let _ = app.end();
+}
+
+#[test]
+fn a_body_that_nobody_read_is_never_taken_for_the_next_request() {
+    // A handler responded with a large chunk and had not read its request's body. The connection
+    // changed to vectored writes before hyper had looked at the body again, and the rest of the
+    // body, which came later, was served as a request.
+    let app = start(paths());
+    let mut client = Client::connect(app.main);
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let length = smuggled.len();
+    let head =
+        format!("POST /large HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+    client.send(head);
+    assert_eq!(client.answer().body().len(), 20_000);
+    let _ = client.try_send(smuggled);
+    client.end();
+    assert_eq!(fates(&app.end()), [1, 1, 0, 0, 0]);
 }

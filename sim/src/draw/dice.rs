@@ -26,6 +26,11 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0x1a7_ec0e)), thrown: 0 }
     }
 
+    /// Creates independent dice for the caps.
+    pub(super) const fn of_caps(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x0ca_9511)), thrown: 0 }
+    }
+
     /// Creates independent dice for the limits.
     pub(super) const fn of_limits(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x11_3175)), thrown: 0 }

@@ -10,6 +10,7 @@
 //! phase changes, so most times aim at it. The [sometimes-table](crate::explore::sometimes)
 //! measures what this does not reach.
 
+mod caps;
 mod clients;
 mod dice;
 mod edges;
@@ -143,6 +144,7 @@ pub fn draw(seed: u64) -> Scenario {
     latecomers::draw(&mut Dice::of_latecomers(seed), &mut scenario, &edges);
     limits(&mut Dice::of_limits(seed), &mut scenario);
     serving::draw(&mut Dice::of_serving(seed), &mut scenario, &edges);
+    caps::draw(&mut Dice::of_caps(seed), &mut scenario, &edges);
     scenario
 }
 

@@ -20,6 +20,9 @@ use std::{collections::BTreeSet, time::Duration};
 /// Time allowed between the last phase and the exit, in which the remaining work is aborted.
 const CUT: Duration = Duration::from_millis(50);
 
+/// Aborted requests that the report lists.
+const ABORTS_LISTED_MAX: u32 = 1_000;
+
 /// Checks that the report's numbers add up and match the trace.
 pub(super) fn report_matches_the_trace(
     history: &RunHistory<'_>,
@@ -319,7 +322,8 @@ pub(super) fn outcomes_are_counted(
     report: &Report,
 ) -> Result<(), String> {
     let tally = &report.requests;
-    if tally.aborted != report.aborts.len() as u64 {
+    let listed_max = history.scenario.cap("aborts_listed_max").unwrap_or(ABORTS_LISTED_MAX);
+    if tally.aborted.min(listed_max.into()) != report.aborts.len() as u64 {
         return Err(format!(
             "{} requests were aborted, but the report lists {}",
             tally.aborted,
@@ -335,6 +339,9 @@ pub(super) fn outcomes_are_counted(
             said(ErrorKind::TimedOut),
             tally.timed_out
         ));
+    }
+    if tally.aborted > report.aborts.len() as u64 {
+        return Ok(());
     }
     let aborts = |head_sent: bool| {
         report.aborts.iter().filter(|abort| abort.head_sent == head_sent).count() as u64

@@ -17,11 +17,11 @@ pub use traffic::{
 
 use crate::{checks::CheckScript, hooks::HookScript, tasks::TaskScript};
 use lameduck::{
-    Limits,
+    Caps, Limits,
     lifecycle::{Plan, Signal},
 };
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Everything that happens to one host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,9 @@ pub struct Scenario {
     /// Limits on what clients may take, where they differ from the defaults.
     #[serde(default, skip_serializing_if = "LimitsMs::are_default")]
     pub limits: LimitsMs,
+    /// Caps of the host that differ from production's, by their names in `lameduck::Caps`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub caps: BTreeMap<String, u32>,
     /// Number of workers.
     pub workers: usize,
     /// The hooks, in order.
@@ -215,6 +218,7 @@ impl Scenario {
             },
             request_timeout_ms: Some(5_000),
             limits: LimitsMs::default(),
+            caps: BTreeMap::new(),
             workers: 1,
             hooks: Vec::new(),
             tasks: Vec::new(),
@@ -224,6 +228,22 @@ impl Scenario {
             faults: Vec::new(),
             probe_every_ms: 100,
         }
+    }
+
+    /// Returns the host's limits, with its caps.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let mut caps = Caps::DEFAULT;
+        for (name, most) in &self.caps {
+            caps.set(name, *most);
+        }
+        self.limits.limits().caps(caps)
+    }
+
+    /// Returns a cap of the host.
+    #[must_use]
+    pub fn cap(&self, name: &str) -> Option<u32> {
+        self.caps.get(name).copied()
     }
 
     /// Adds a client.

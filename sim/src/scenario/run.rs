@@ -213,7 +213,7 @@ fn life(scenario: &Scenario) -> HostRun {
         name: SERVER.to_owned(),
         plan: scenario.plan(),
         request_timeout: scenario.request_timeout_ms.map(Duration::from_millis),
-        limits: scenario.limits.limits(),
+        limits: scenario.limits(),
         hooks: scenario.hooks.clone(),
         tasks: scenario.tasks.clone(),
         checks: scenario.checks.clone(),

@@ -156,6 +156,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         // Sample this before polling hyper. A body dropped concurrently is not yet visible to
         // hyper.
         let bodies_held = self.connection.bodies.are_bodies_held();
+        let abandoned = self.connection.bodies.abandoned();
         let was_half_closed = self.connection.io.is_half_closed();
         self.connection.io.before_poll();
         if self.poll_hyper(cx).is_ready() {
@@ -177,8 +178,16 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         } else {
             self.unflushed.list();
         }
-        let quiet =
-            !self.connection.is_in_flight() && self.connection.io.is_flushed() && !bodies_held;
+        // hyper skips the rest of an abandoned body, or closes, in its next poll. If the connection
+        // were taken apart before that, the rest would be read as the next request.
+        let may_skip = self.connection.bodies.abandoned() != abandoned;
+        if may_skip {
+            cx.waker().wake_by_ref();
+        }
+        let quiet = !self.connection.is_in_flight()
+            && self.connection.io.is_flushed()
+            && !bodies_held
+            && !may_skip;
         if quiet { self.on_quiet(worker, slot, now) } else { self.on_busy(worker, slot, now) }
     }
 

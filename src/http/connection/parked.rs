@@ -139,6 +139,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                 Poll::Ready(Err(_)) => return Transition::Close,
                 Poll::Ready(Ok(())) => {
                     let read = buf.filled().len() - len;
+                    caps.read_buf_bytes.note(buf.filled().len());
                     let bytes = after_empty_lines(buf.filled());
                     if is_blank(bytes) {
                         if read == 0 {

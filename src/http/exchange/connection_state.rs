@@ -96,8 +96,10 @@ impl ConnectionState {
         }
         let max = self.server().config.limits.http2_streams_max;
         let kept = self.in_flight.load(Relaxed).saturating_add(self.responses.unflushed());
-        let rounds_max = self.server().caps().unread_rounds_max.get_u32();
-        kept > max || self.io.inflow.requests_unflushed() > max.saturating_mul(rounds_max)
+        let rounds_max = self.server().caps().unread_rounds_max;
+        let unflushed = self.io.inflow.requests_unflushed();
+        rounds_max.note(unflushed as usize / max.max(1) as usize);
+        kept > max || unflushed > max.saturating_mul(rounds_max.get_u32())
     }
 
     pub(super) fn on_half_closed(&self) {

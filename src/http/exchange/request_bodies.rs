@@ -15,6 +15,8 @@ pub(crate) struct RequestBodies {
     pub(super) body_bytes_read: AtomicU64,
     /// A request body was dropped before its end was read.
     pub(super) body_unread: AtomicBool,
+    /// The number of such bodies.
+    bodies_abandoned: AtomicU32,
 }
 
 impl RequestBodies {
@@ -25,12 +27,17 @@ impl RequestBodies {
     pub(super) fn on_body_dropped(&self, unread: bool) {
         if unread {
             self.body_unread.store(true, Relaxed);
+            self.bodies_abandoned.fetch_add(1, Relaxed);
         }
         self.bodies_held.fetch_sub(1, Relaxed);
     }
 
     pub(crate) fn are_bodies_held(&self) -> bool {
         self.bodies_held.load(Relaxed) > 0
+    }
+
+    pub(crate) fn abandoned(&self) -> u32 {
+        self.bodies_abandoned.load(Relaxed)
     }
 
     pub(crate) fn is_body_awaited(&self) -> bool {

@@ -140,6 +140,7 @@ impl fmt::Display for Outstanding {
 }
 
 fn truncated(name: &str, most: Cap) -> String {
+    most.note(name.chars().count());
     match name.char_indices().nth(most.get()) {
         Some((end, _)) => format!("{}…", &name[..end]),
         None => name.to_owned(),
