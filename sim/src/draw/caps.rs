@@ -43,6 +43,15 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         };
         scenario.caps.insert((*name).to_owned(), u32::try_from(value).unwrap_or(most));
     }
+    // Connections make room one by one, which takes time.
+    let most = scenario.cap("internal_connections_max").unwrap_or(128);
+    for client in &mut scenario.clients {
+        if let Traffic::InternalStrangers { count, .. } = &mut client.traffic {
+            *count = (u64::from(most) + dice.below(12)).min(*count);
+            scenario.caps.remove("evictable_max");
+            scenario.caps.remove("evicted_at_once");
+        }
+    }
     if scenario.limits.connections_max.is_none() && dice.one_in(2) {
         many(dice, scenario, edges);
     }

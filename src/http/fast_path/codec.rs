@@ -62,8 +62,13 @@ pub(super) fn parse(
     let fields_max = fields_max.min(fields.len());
     let fields = &mut fields[..fields_max];
     let mut head = httparse::Request::new(&mut []);
-    let Ok(httparse::Status::Complete(len)) = head.parse_with_uninit_headers(read, fields) else {
-        return None;
+    let len = match head.parse_with_uninit_headers(read, fields) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Err(httparse::Error::TooManyHeaders) => {
+            Caps::DEFAULT.fast_path_fields_max.note(usize::MAX);
+            return None;
+        }
+        Ok(httparse::Status::Partial) | Err(_) => return None,
     };
     if head.method != Some("GET") || head.version != Some(1) {
         return None;
