@@ -9,6 +9,8 @@ mod bodies;
 mod builder;
 mod date;
 mod fast_path;
+#[cfg(feature = "axum")]
+mod grpc;
 mod hooks;
 mod http1;
 mod idle;

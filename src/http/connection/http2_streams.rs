@@ -42,7 +42,9 @@ where
     fn execute(&self, stream: F) {
         // hyper has just called the service for this stream. An upgraded stream has no request.
         let request = self.called.take();
-        self.runtime.spawn(&self.tasks, Stream { stream, timer: request.map(SendTimer::new) });
+        let call = request.clone().filter(|request| request.is_call()).map(CallTimer::new);
+        let timer = request.map(SendTimer::new);
+        self.runtime.spawn(&self.tasks, Stream { stream, timer, call });
     }
 }
 
@@ -51,6 +53,7 @@ pin_project! {
         #[pin]
         stream: F,
         timer: Option<SendTimer>,
+        call: Option<CallTimer>,
     }
 }
 
@@ -62,10 +65,51 @@ impl<F: Future> Future for Stream<F> {
         if this.stream.poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        match this.timer {
-            // When this task is ready its future is dropped, and the stream with it.
-            Some(timer) => timer.poll(cx),
-            None => Poll::Pending,
+        // When this task is ready its future is dropped, and the stream with it.
+        if let Some(call) = this.call
+            && call.poll(cx).is_ready()
+        {
+            return Poll::Ready(());
+        }
+        this.timer.as_mut().map_or(Poll::Pending, |timer| timer.poll(cx))
+    }
+}
+
+/// Wakes a gRPC call at its deadline and at the abort. Then its handler or its body ends the call
+/// by trailers. Where these would wait for the client, the stream is reset.
+struct CallTimer {
+    request: Arc<RequestState>,
+    timer_key: Option<DeadlineKey>,
+}
+
+impl CallTimer {
+    const fn new(request: Arc<RequestState>) -> Self {
+        Self { request, timer_key: None }
+    }
+
+    /// Ready when the stream must be reset.
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let (server, deadline) = (self.request.server(), self.request.call_deadline());
+        if deadline != Moment::NEVER && server.clock.now() >= deadline {
+            self.request.record_call_expired();
+            return Poll::Ready(());
+        }
+        if server.is_aborting() {
+            return Poll::Ready(());
+        }
+        if self.timer_key.is_none() {
+            let deadlines = &self.request.connection.worker.deadlines;
+            let waker = cx.waker().clone();
+            self.timer_key = Some(deadlines.wait(deadline, TimeoutSource::Request, waker));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for CallTimer {
+    fn drop(&mut self) {
+        if let Some(timer_key) = self.timer_key.take() {
+            self.request.connection.worker.deadlines.remove(timer_key);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The last check of a response, before hyper writes its head.
 
 use super::{
-    connection_state::Protocol, error_response::ErrorResponse, framing::declared_length,
+    connection_state::Protocol, error_response::ErrorResponse, framing::declared_length, grpc,
     http_service::BoxError, response_body::ResponseBody,
 };
 use crate::http::server::date;
@@ -21,8 +21,11 @@ where
     B::Error: Into<BoxError>,
 {
     let Some(in_flight) = response.body().in_flight() else { return response };
-    let (protocol, method) =
-        (in_flight.connection().protocol, in_flight.request().method().clone());
+    let (protocol, method, is_call) = (
+        in_flight.connection().protocol,
+        in_flight.request().method().clone(),
+        in_flight.request().is_call(),
+    );
     let wall = in_flight.server().clock.wall();
     response.headers_mut().entry(header::DATE).or_insert_with(|| date::header(wall));
     let checked = match declared_length(response.headers_mut()) {
@@ -50,12 +53,27 @@ where
     if !is_broken {
         return response;
     }
+    if is_call {
+        return replacement_trailers(&response);
+    }
     // On HTTP/1 hyper omits the body of a response to HEAD itself, and sends its length.
     let is_unsent = protocol == Protocol::Http2 && method == Method::HEAD;
     replacement_500(
         &response,
         (!is_unsent).then(|| Bytes::from(format!("{}\n", ErrorResponse::Failed))),
     )
+}
+
+/// Returns the response of only trailers that replaces a response to a gRPC call.
+#[cold]
+fn replacement_trailers<B>(response: &Response<ResponseBody<B>>) -> Response<ResponseBody<B>> {
+    let (mut head, ()) = Response::new(()).into_parts();
+    if let Some(date) = response.headers().get(header::DATE) {
+        head.headers.insert(header::DATE, date.clone());
+    }
+    let error = ErrorResponse::Failed;
+    grpc::set_trailers_only(&mut head, error.grpc_status(), &error.to_string());
+    Response::from_parts(head, ResponseBody::text(None, None))
 }
 
 /// Returns the 500 that replaces a response. Keeps the date and a `Connection: close` of its head.

@@ -2,6 +2,7 @@
 
 use super::{
     connection_state::Protocol,
+    grpc::{self, GrpcStatus},
     in_flight::InFlight,
     response_body::ResponseBody,
     response_head::{add_date, add_standard_headers, announce_close},
@@ -32,17 +33,16 @@ impl ErrorResponse {
         in_flight: InFlight,
         version: Version,
     ) -> Response<ResponseBody<B>> {
-        let mut response = Response::new(());
-        *response.status_mut() = match self {
-            Self::TimedOut(_) | Self::BodyTimedOut(_) | Self::Aborted | Self::Stalled => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Refused(_) => StatusCode::BAD_REQUEST,
-        };
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        let is_call = in_flight.request().is_call();
+        let (mut head, ()) = Response::new(()).into_parts();
+        if is_call {
+            grpc::set_trailers_only(&mut head, self.grpc_status(), &self.to_string());
+        } else {
+            head.status = self.status();
+            let text = HeaderValue::from_static("text/plain; charset=utf-8");
+            head.headers.insert(header::CONTENT_TYPE, text);
+        }
+        let mut response = Response::from_parts(head, ());
         add_date(response.headers_mut(), &in_flight);
         add_standard_headers(&mut response, &in_flight, version);
         if matches!(self, Self::Refused(_)) {
@@ -52,7 +52,7 @@ impl ErrorResponse {
         // On HTTP/1 hyper omits the body of a response to HEAD itself, and sends its length.
         let is_unsent =
             connection.protocol == Protocol::Http2 && *in_flight.request().method() == Method::HEAD;
-        let line = (!is_unsent).then(|| Bytes::from(format!("{self}\n")));
+        let line = (!is_unsent && !is_call).then(|| Bytes::from(format!("{self}\n")));
         let left = match self {
             // This response counts as the handler's: the request is *finished* once it was sent
             // (P5c).
@@ -69,6 +69,25 @@ impl ErrorResponse {
             }
         };
         response.map(|()| ResponseBody::text(line, left))
+    }
+
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::TimedOut(_) | Self::BodyTimedOut(_) | Self::Aborted | Self::Stalled => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Refused(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// Returns the status of a gRPC call. A refusal is the one to which gRPC maps a 400.
+    pub(super) const fn grpc_status(self) -> GrpcStatus {
+        match self {
+            Self::TimedOut(_) | Self::BodyTimedOut(_) => GrpcStatus::DeadlineExceeded,
+            Self::Aborted | Self::Stalled => GrpcStatus::Unavailable,
+            Self::Failed | Self::Refused(_) => GrpcStatus::Internal,
+        }
     }
 }
 

@@ -107,6 +107,10 @@ impl InFlight {
 
     /// Settles the request as *timed out*.
     pub(super) fn time_out(mut self) {
+        self.record_timed_out();
+    }
+
+    fn record_timed_out(&mut self) {
         self.outcome = Outcome::Settled;
         self.connection().worker.metrics.count(|requests| &requests.timed_out);
         self.request.cancel(CancelCause::Deadline);
@@ -148,6 +152,10 @@ impl Drop for InFlight {
             self.connection().worker.metrics.listed.remove(key);
         }
         if self.outcome == Outcome::Settled {
+            return;
+        }
+        if self.request.is_call_expired() {
+            self.record_timed_out();
             return;
         }
         let abort_cause = match self.connection().responses.abort_cause() {

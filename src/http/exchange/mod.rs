@@ -7,6 +7,7 @@ pub(super) mod connection_state;
 pub(super) mod context;
 mod error_response;
 pub(super) mod framing;
+mod grpc;
 pub(super) mod handler;
 pub(super) mod http2_input;
 pub(super) mod http_service;

@@ -19,6 +19,7 @@ use std::{
         },
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -48,8 +49,10 @@ pub(crate) struct RequestState {
     is_awaited: AtomicBool,
     /// Wakes the response body from that wait.
     on_written: Mutex<Option<Waker>>,
-    /// The HTTP/2 stream was reset because the drain no longer waits for the client.
-    cut_by_drain: AtomicBool,
+    /// What is known about the request, as bits of [`Flag`].
+    flags: AtomicU8,
+    /// When a gRPC call must have ended. Set with [`Flag::Call`].
+    call_deadline: AtomicU64,
     cancellation: OnceLock<CancellationToken>,
     /// Set if the request has a body.
     body_wait: OnceLock<Box<Mutex<BodyWait>>>,
@@ -84,6 +87,17 @@ impl CancelCause {
     ];
 }
 
+/// A fact about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flag {
+    /// The HTTP/2 stream was reset because the drain no longer waits for the client.
+    CutByDrain = 1,
+    /// The request is a gRPC call.
+    Call = 2,
+    /// The HTTP/2 stream was reset at the deadline of its call.
+    CallExpired = 4,
+}
+
 /// Value of `cancel_cause` while the context is not cancelled.
 const NOT_CANCELLED: u8 = u8::MAX;
 
@@ -104,7 +118,8 @@ impl RequestState {
             ends_with_chunk: AtomicBool::new(false),
             is_awaited: AtomicBool::new(false),
             on_written: Mutex::new(None),
-            cut_by_drain: AtomicBool::new(false),
+            flags: AtomicU8::new(0),
+            call_deadline: AtomicU64::new(u64::MAX),
             cancellation: OnceLock::new(),
             body_wait: OnceLock::new(),
             cancel_cause: AtomicU8::new(NOT_CANCELLED),
@@ -149,7 +164,7 @@ impl RequestState {
         *self.ends_with_chunk.get_mut() = false;
         *self.body.get_mut() = BodyRead::Absent as u8;
         *self.is_awaited.get_mut() = false;
-        *self.cut_by_drain.get_mut() = false;
+        *self.flags.get_mut() = 0;
         *self.cancel_cause.get_mut() = NOT_CANCELLED;
         drop(self.cancellation.take());
         drop(self.body_wait.take());
@@ -179,8 +194,52 @@ impl RequestState {
         if deadline == self.host_deadline { TimeoutSource::Host } else { TimeoutSource::Request }
     }
 
+    /// Sets when the response head must be ready. The client of a gRPC call waits no longer than
+    /// its own timeout.
     pub(super) fn set_deadline(&self, at: Moment) {
-        self.deadline.store(at.as_nanos(), Relaxed);
+        self.deadline.store(at.min(self.call_deadline()).as_nanos(), Relaxed);
+    }
+
+    // gRPC.
+
+    /// Records that the request is a gRPC call, with the timeout that its client has set.
+    pub(super) fn begin_call(&self, timeout: Option<Duration>) {
+        let until = timeout.map_or(Moment::NEVER, |timeout| self.arrived + timeout);
+        self.call_deadline.store(until.as_nanos(), Relaxed);
+        self.set_flag(Flag::Call);
+        self.set_deadline(self.deadline());
+    }
+
+    /// Whether the request is a gRPC call.
+    pub(crate) fn is_call(&self) -> bool {
+        self.has_flag(Flag::Call)
+    }
+
+    /// Returns when the whole call must have ended, by the timeout that its client has set; `NEVER`
+    /// if it has set none.
+    pub(crate) fn call_deadline(&self) -> Moment {
+        if self.is_call() {
+            Moment::from_nanos(self.call_deadline.load(Relaxed))
+        } else {
+            Moment::NEVER
+        }
+    }
+
+    /// Records that the stream of a call was reset at the deadline of the call.
+    pub(crate) fn record_call_expired(&self) {
+        self.set_flag(Flag::CallExpired);
+    }
+
+    pub(super) fn is_call_expired(&self) -> bool {
+        self.has_flag(Flag::CallExpired)
+    }
+
+    fn set_flag(&self, flag: Flag) {
+        self.flags.fetch_or(flag as u8, Relaxed);
+    }
+
+    fn has_flag(&self, flag: Flag) -> bool {
+        self.flags.load(Relaxed) & flag as u8 != 0
     }
 
     // The request body.
@@ -332,11 +391,11 @@ impl RequestState {
     }
 
     pub(super) fn is_cut_by_drain(&self) -> bool {
-        self.cut_by_drain.load(Relaxed)
+        self.has_flag(Flag::CutByDrain)
     }
 
     pub(crate) fn record_cut_by_drain(&self) {
-        self.cut_by_drain.store(true, Relaxed);
+        self.set_flag(Flag::CutByDrain);
     }
 
     /// Returns how much of a response was written whose body has ended.

@@ -165,7 +165,7 @@ where
         let ends = body.is_end_stream() || body.size_hint().exact().is_some();
         let known_length = if ends { KnownLength::Yes } else { KnownLength::No };
         if let Some(end) = this.state.check_end(known_length) {
-            return Poll::Ready(end.into_frame());
+            return this.state.end_early(end, cx);
         }
         let polled = catch(|| body.as_mut().poll_frame(cx));
         this.state.on_polled(body, polled, cx)
@@ -296,7 +296,11 @@ where
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame {
         let polled = self.as_mut().poll_source(cx);
         if let Poll::Ready(Some(Err(why))) = &polled {
+            let trailers = self.state.grpc_trailers(why);
             self.abort_with(why);
+            if let Some(trailers) = trailers {
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
         }
         polled
     }

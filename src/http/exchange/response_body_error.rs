@@ -13,6 +13,8 @@ pub(crate) enum ResponseBodyError {
     /// The body has more bytes than its head promised.
     Long,
     Cut,
+    /// The deadline of a gRPC call has passed.
+    TimedOut,
 }
 
 impl fmt::Display for ResponseBodyError {
@@ -25,6 +27,7 @@ impl fmt::Display for ResponseBodyError {
             }
             Self::Long => f.write_str("the response body is longer than its content-length"),
             Self::Cut => f.write_str("the response was cut by the shutdown"),
+            Self::TimedOut => f.write_str("the deadline of the call has passed"),
         }
     }
 }
@@ -33,7 +36,7 @@ impl Error for ResponseBodyError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Handler(error) => Some(&**error),
-            Self::Panicked | Self::Short(_) | Self::Long | Self::Cut => None,
+            Self::Panicked | Self::Short(_) | Self::Long | Self::Cut | Self::TimedOut => None,
         }
     }
 }

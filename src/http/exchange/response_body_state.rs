@@ -2,10 +2,11 @@
 
 use super::{
     connection_state::Protocol,
+    grpc::{self, GrpcStatus},
     http_service::BoxError,
     in_flight::{InFlight, UnflushedResponses},
     response_body_error::ResponseBodyError,
-    stream_shutdown::{KnownLength, ShutdownEnd, ShutdownWaits, StreamShutdown},
+    stream_shutdown::{EarlyEnd, KnownLength, ShutdownWaits, StreamShutdown},
     tracked_chunk::TrackedChunk,
 };
 use crate::http::server::{abort::AbortCause, connection_slot::WriteStrategy};
@@ -380,11 +381,15 @@ impl BodyState {
         }
     }
 
-    /// Returns how the shutdown ends this body, if it does so now.
-    pub(super) fn check_end(&mut self, known_length: KnownLength) -> Option<ShutdownEnd> {
-        let server = self.in_flight.as_ref()?.server();
+    /// Returns how the host ends this body, if it does so now.
+    pub(super) fn check_end(&mut self, known_length: KnownLength) -> Option<EarlyEnd> {
+        let request = self.in_flight.as_ref()?.request();
+        let server = request.server();
+        if request.is_call() && server.clock.now() >= request.call_deadline() {
+            return Some(EarlyEnd::TimedOut);
+        }
         if server.is_aborting() && known_length == KnownLength::No {
-            return Some(ShutdownEnd::Cut);
+            return Some(EarlyEnd::Cut);
         }
         let ended = match self.class {
             StreamShutdown::Finish => false,
@@ -392,7 +397,55 @@ impl BodyState {
             StreamShutdown::EndAtCancel => server.tokens.root.is_cancelled(),
         };
         self.complete |= ended;
-        ended.then_some(ShutdownEnd::Complete)
+        ended.then_some(EarlyEnd::Complete)
+    }
+
+    /// Ends this body before its own end. A gRPC call that ends without the trailers of its handler
+    /// has failed for its client, which may repeat it elsewhere.
+    pub(super) fn end_early(&mut self, end: EarlyEnd, cx: &mut Context<'_>) -> PolledFrame {
+        if end != EarlyEnd::Complete || !self.is_call() {
+            return Poll::Ready(end.into_frame());
+        }
+        let trailers = grpc::trailers(GrpcStatus::Unavailable, "the service is shutting down");
+        match self.hold_trailers(Frame::trailers(trailers)) {
+            Some(trailers) => {
+                Poll::Ready(Some(Ok(trailers.map_data(|bytes| self.chunk(bytes, false)))))
+            }
+            None => self.poll_held_end(cx),
+        }
+    }
+
+    fn is_call(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|in_flight| in_flight.request().is_call())
+    }
+
+    /// Returns the trailers that tell the client of a gRPC call why its response failed. `None` if
+    /// the stream must be reset: it is no call, its head promised more bytes, or bytes of it wait
+    /// for the client, and the trailers would wait after them.
+    pub(super) fn grpc_trailers(&self, why: &ResponseBodyError) -> Option<HeaderMap> {
+        let request = self.in_flight.as_ref()?.request();
+        if !request.is_call() || self.remaining.is_some() {
+            return None;
+        }
+        let wait_max = request.server().caps().copied_bytes.get_u64();
+        let (status, wait_max) = match why {
+            ResponseBodyError::Cut => (GrpcStatus::Unavailable, 0),
+            ResponseBodyError::TimedOut => (GrpcStatus::DeadlineExceeded, wait_max),
+            ResponseBodyError::Handler(_)
+            | ResponseBodyError::Panicked
+            | ResponseBodyError::Short(_)
+            | ResponseBodyError::Long => (GrpcStatus::Internal, wait_max),
+        };
+        let message = match why {
+            // What the service says of its errors is for the log only.
+            ResponseBodyError::Handler(_) => "the response body failed".to_owned(),
+            ResponseBodyError::Cut
+            | ResponseBodyError::TimedOut
+            | ResponseBodyError::Panicked
+            | ResponseBodyError::Short(_)
+            | ResponseBodyError::Long => why.to_string(),
+        };
+        (request.unwritten() <= wait_max).then(|| grpc::trailers(status, &message))
     }
 
     /// Arranges a wake-up for when the shutdown ends this body.
@@ -406,7 +459,7 @@ impl BodyState {
         if waits.poll(cx).is_ready() {
             // The shutdown came between the check and the wait.
             let end = self.check_end(KnownLength::No);
-            return end.map_or(Poll::Pending, |end| Poll::Ready(end.into_frame()));
+            return end.map_or(Poll::Pending, |end| self.end_early(end, cx));
         }
         Poll::Pending
     }
@@ -424,6 +477,12 @@ impl BodyState {
         self.wait_on(WaitingOn::Client);
         let Some(in_flight) = self.in_flight.take() else { return };
         let abort_cause = match why {
+            ResponseBodyError::TimedOut => {
+                let connection = in_flight.connection().clone();
+                in_flight.time_out();
+                connection.on_request_ended();
+                return;
+            }
             ResponseBodyError::Cut => AbortCause::Shutdown,
             ResponseBodyError::Handler(_)
             | ResponseBodyError::Panicked
@@ -434,7 +493,9 @@ impl BodyState {
             ResponseBodyError::Handler(error) => Some(&**error),
             ResponseBodyError::Short(_) | ResponseBodyError::Long => Some(why),
             // A panic was logged already, and the shutdown logs what it aborts.
-            ResponseBodyError::Panicked | ResponseBodyError::Cut => None,
+            ResponseBodyError::Panicked | ResponseBodyError::Cut | ResponseBodyError::TimedOut => {
+                None
+            }
         };
         if let Some(error) = error {
             let (method, path) = in_flight.method_and_path();

@@ -6,6 +6,7 @@ use super::{
     before_head::for_hyper,
     connection_state::{ConnectionState, Protocol},
     error_response::ErrorResponse,
+    grpc::{self, GrpcStatus},
     handler::{HandlerFuture, HandlerState, PinnedHandler, Upgrade},
     http_service::HttpService,
     in_flight::{InFlight, UnflushedResponses},
@@ -157,6 +158,9 @@ impl<S: HttpService> ConnectionService<S> {
         if let Some(called) = &self.called {
             called.set(request_state.clone());
         }
+        if self.is_call(&request) {
+            request_state.begin_call(grpc::timeout(request.headers()));
+        }
         // Build the future in place. Returning it through `catch` would copy it.
         let mut handler = HandlerFuture { future: None, state };
         if let Err(why) = authority::check(&mut request) {
@@ -189,18 +193,24 @@ impl<S: HttpService> ConnectionService<S> {
             return None;
         }
         self.connection.on_refused();
-        let line = (*request.method() != Method::HEAD).then(|| {
-            Bytes::from(format!(
-                "the request has {count} header fields, above the limit of {max}\n"
-            ))
-        });
-        let mut response = Response::new(ResponseBody::text(line, None));
-        *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        response.headers_mut().insert(header::DATE, date::header(server.clock.wall()));
-        Some(response)
+        let why = format!("the request has {count} header fields, above the limit of {max}");
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.headers.insert(header::DATE, date::header(server.clock.wall()));
+        if self.is_call(request) {
+            grpc::set_trailers_only(&mut head, GrpcStatus::ResourceExhausted, &why);
+            return Some(Response::from_parts(head, ResponseBody::text(None, None)));
+        }
+        head.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        let text = HeaderValue::from_static("text/plain; charset=utf-8");
+        head.headers.insert(header::CONTENT_TYPE, text);
+        let line = (*request.method() != Method::HEAD).then(|| Bytes::from(why + "\n"));
+        Some(Response::from_parts(head, ResponseBody::text(line, None)))
+    }
+
+    /// Whether a request is a gRPC call. gRPC needs HTTP/2.
+    fn is_call<B>(&self, request: &http::Request<B>) -> bool {
+        self.connection.protocol == Protocol::Http2
+            && grpc::is_call(request.method(), request.headers())
     }
 
     /// Calls the handler for a fast-path `GET` and builds its future in `place`. Takes the header

@@ -51,19 +51,22 @@ impl StreamShutdown {
     }
 }
 
-/// How the shutdown ends a body.
+/// How the host ends a body before its own end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ShutdownEnd {
+pub(super) enum EarlyEnd {
     /// The body ends early as its `StreamShutdown` says. The response is complete.
     Complete,
     Cut,
+    /// The deadline of a gRPC call has passed.
+    TimedOut,
 }
 
-impl ShutdownEnd {
+impl EarlyEnd {
     pub(super) fn into_frame(self) -> Option<Result<Frame<TrackedChunk>, ResponseBodyError>> {
         match self {
             Self::Complete => None,
             Self::Cut => Some(Err(ResponseBodyError::Cut)),
+            Self::TimedOut => Some(Err(ResponseBodyError::TimedOut)),
         }
     }
 }
