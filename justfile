@@ -21,7 +21,8 @@ check:
 run *args:
     cargo run --release -- --drill {{args}}
 
-# Explores: scenarios drawn from seeds, held against every promise. `just sim --seeds 0..5000`, `just sim --time 10m`.
+# Explores: scenarios drawn from seeds, held against every promise. `just sim --seeds 0..5000`, `just sim --time 10m`,
+# `just sim --network linux --seeds 0..1000` on real sockets.
 sim *args:
     cargo run --release -p lameduck-sim -- {{args}}
 

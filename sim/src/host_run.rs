@@ -5,7 +5,6 @@
 //! `cap` for each cap that was reached; and last `exit`. The prober records `probe`.
 
 use crate::{
-    SimClock, SimSpawner,
     app::Actor,
     checks::CheckScript,
     client::{
@@ -13,9 +12,10 @@ use crate::{
         Route,
     },
     hooks::HookScript,
-    network::HostNetwork,
+    network::{HostNetwork, Process},
     observe,
     signals::ScriptedSignals,
+    spawner::ProcessSpawner,
     tasks::TaskScript,
     trace::Trace,
 };
@@ -24,7 +24,7 @@ use lameduck::{
     lifecycle::Plan,
     runtime::{ListenAddress, Network, Runtime, Seed},
 };
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tracing::instrument::WithSubscriber;
 
@@ -61,12 +61,13 @@ pub struct HostRun {
 }
 
 impl HostRun {
-    /// Runs the host that `build` creates with these settings on `network`. Returns its report, or
-    /// `None` if the watchdog ended the process.
+    /// Runs the host that `build` creates with these settings on `machine`, with the network
+    /// `network`. Returns its report, or `None` if the watchdog ended the process.
     ///
     /// Before the start, `asks` receives a handle that can request a stop.
-    pub async fn live<N, S>(
+    pub async fn live<H, N, S>(
         self,
+        machine: H,
         network: N,
         build: impl FnOnce(Builder, Actor) -> Host<S> + Send,
         signals: ScriptedSignals,
@@ -74,15 +75,15 @@ impl HostRun {
         asks: impl FnOnce(ShutdownHandle) + Send,
     ) -> Option<Report>
     where
+        H: HostNetwork,
         N: Network,
         S: HttpService,
     {
         // A run before this one on the same thread may have panicked.
         drop(Caps::take_seen());
         let actor = Actor { name: self.name.clone(), trace: trace.clone() };
-        let clock = Arc::new(SimClock::with_skew(self.clock_skew_ppm));
-        let spawner =
-            SimSpawner::with_workers(&self.name, trace.clone(), clock.clone(), self.workers);
+        let Process { clock, spawner } =
+            machine.process(&self.name, &trace, self.clock_skew_ppm, self.workers);
         let watchdog_fired = CancellationToken::new();
         spawner.on_watchdog({
             let watchdog_fired = watchdog_fired.clone();

@@ -1,18 +1,20 @@
 //! The simulation: a whole service, its clients and the network between them, replayed by seed.
 //!
 //! A [`World`](network::World) holds named hosts, a network that delays packets and may hold them
-//! back, and one virtual time. The time advances only when every task waits. Two worlds exist and
-//! run the same scenarios:
+//! back, and one time. Three worlds exist and run the same scenarios. In two of them the time is
+//! virtual and advances only when every task waits:
 //!
 //! ```text
 //!                       scenario: servers, clients, link changes, a seed
 //!                                          │
-//!                     ┌────────────────────┴────────────────────┐
-//!          TurmoilNetWorld                                 TurmoilWorld
-//!   one paused runtime, a kernel with                one runtime a host, fixed ticks,
-//!   handshake, backlog, windows, RST, and            crash and bounce; connects wait
-//!   a pump that wakes only for packets               for the accept, RST is rare
-//!                     └────────────────────┬────────────────────┘
+//!            ┌─────────────────────────────┼──────────────────────────────┐
+//!     TurmoilNetWorld                TurmoilWorld                     LinuxWorld
+//!  one paused runtime, a         one runtime a host, fixed      real sockets on loopback,
+//!  kernel with handshake,        ticks, crash and bounce;       production's threads and
+//!  backlog, windows, RST, and    connects wait for the          epoll, real time; not
+//!  a pump that wakes only for    accept, RST is rare            replayable
+//!  packets
+//!            └─────────────────────────────┼──────────────────────────────┘
 //!                                          │
 //!                       Trace: records and wire bytes, one hash (P17)
 //! ```
@@ -21,7 +23,7 @@
 //! [`ScriptedSignals`]. [`client`] and [`balancer`] produce the load. Everything that happens is
 //! recorded in a [`Trace`].
 //!
-//! Determinism is by construction: no wall time, no hash map, no unbiased `select!`, no `watch`,
+//! In the simulated worlds determinism is by construction: no wall time, no hash map, no unbiased `select!`, no `watch`,
 //! one thread. All randomness comes from a [`Seed`](lameduck::runtime::Seed). The tests run each
 //! seed twice, the second time on a fresh thread.
 //!
@@ -55,5 +57,5 @@ pub use case::Case;
 pub use clock::SimClock;
 pub use harness::explore;
 pub use signals::{ScriptedSignals, SignalSender, scripted_signals};
-pub use spawner::SimSpawner;
+pub use spawner::{ProcessSpawner, SimSpawner};
 pub use trace::Trace;

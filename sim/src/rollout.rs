@@ -142,6 +142,7 @@ impl Rollout {
                     };
                     let running = life.live(
                         host.clone(),
+                        host.clone(),
                         |builder, actor| builder.serve_hyper(Drill::new(actor)),
                         signals,
                         trace.clone(),

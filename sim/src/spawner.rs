@@ -15,6 +15,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// Called when the watchdog fires.
 type WatchdogCallback = Box<dyn FnOnce() + Send>;
 
+/// The spawner of a process whose watchdog ends the process only, and not the world.
+pub trait ProcessSpawner: Spawner + Clone {
+    /// Sets a callback that runs once, when the watchdog fires.
+    fn on_watchdog(&self, on_watchdog: impl FnOnce() + Send + 'static);
+
+    /// Marks the process as exited, which disarms its watchdog.
+    fn process_exited(&self);
+}
+
 /// Spawner of one simulated process. Every worker and server is a task of the same runtime, so
 /// nothing runs in parallel and a run can be replayed.
 ///
@@ -81,6 +90,16 @@ impl SimSpawner {
     #[must_use]
     pub fn unfinished(&self) -> usize {
         self.shared.tasks.len()
+    }
+}
+
+impl ProcessSpawner for SimSpawner {
+    fn on_watchdog(&self, on_watchdog: impl FnOnce() + Send + 'static) {
+        Self::on_watchdog(self, on_watchdog);
+    }
+
+    fn process_exited(&self) {
+        Self::process_exited(self);
     }
 }
 

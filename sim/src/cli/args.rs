@@ -1,7 +1,7 @@
 //! Command line arguments.
 
 use clap::{Parser, Subcommand};
-use lameduck_sim::{Case, draw::draw, explore::Network};
+use lameduck_sim::{Case, explore::Network};
 use std::{io, ops::Range, path::PathBuf, time::Duration};
 
 /// Finds shutdown bugs: generates scenarios from seeds, runs them in a simulated network, and
@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// Explore for this time instead, starting at the first seed: 90s, 10m, 8h
     #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
     pub(crate) time: Option<Duration>,
-    /// Simulated network: turmoil-net or turmoil
+    /// Network: turmoil-net or turmoil, both simulated, or linux, in real time
     #[arg(long, value_name = "NAME", default_value = "turmoil-net")]
     pub(crate) network: Network,
     /// Number of scenarios that run in parallel [default: the number of cores]
@@ -70,7 +70,7 @@ impl Args {
             return Some(Case::read(path).map_err(named));
         }
         self.seed.map(|seed| {
-            let scenario = draw(seed);
+            let scenario = self.network.draw(seed);
             Ok(Case {
                 description: String::new(),
                 promise: String::new(),

@@ -19,6 +19,9 @@ use std::{
 /// Interval between progress lines if stderr is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
+/// Scenarios side by side in real time. They mostly wait.
+const REAL_TIME_THREADS: usize = 32;
+
 pub(super) fn explore(args: &Args) -> io::Result<Held> {
     let stop = Arc::new(AtomicBool::new(false));
     // On a second SIGINT the flag is already set, which ends the process at once.
@@ -39,6 +42,12 @@ pub(super) fn explore(args: &Args) -> io::Result<Held> {
         }
     };
     let mut exploration = Exploration::new(play_on(args.network), seeds, &stop);
+    let draw = |seed| args.network.draw(seed);
+    exploration.draw = &draw;
+    if !args.network.replays() {
+        exploration.replay_every = None;
+        exploration.threads = REAL_TIME_THREADS;
+    }
     exploration.threads = args.threads.unwrap_or(exploration.threads).max(1);
     if args.census {
         exploration.found_max = usize::MAX;

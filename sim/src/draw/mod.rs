@@ -16,6 +16,7 @@ mod dice;
 mod edges;
 mod extras;
 mod latecomers;
+mod real_time;
 mod serving;
 
 use crate::{
@@ -106,8 +107,25 @@ pub(crate) fn draw_with(seed: u64, plan: PlanMs, request_timeout_ms: Option<u64>
 /// Draws the scenario of a seed.
 #[must_use]
 pub fn draw(seed: u64) -> Scenario {
+    draw_as(seed, Features::draw, plan)
+}
+
+/// Draws the scenario of a seed for a world in real time: short, and only with what such a world
+/// can do.
+#[must_use]
+pub fn draw_in_real_time(seed: u64) -> Scenario {
+    let mut scenario = draw_as(seed, real_time::features, real_time::plan);
+    real_time::leave_out(&mut scenario);
+    scenario
+}
+
+fn draw_as(
+    seed: u64,
+    features: impl FnOnce(&mut Dice) -> Features,
+    plan: impl FnOnce(&mut Dice, Features) -> PlanMs,
+) -> Scenario {
     let dice = &mut Dice::new(seed);
-    let features = Features::draw(dice);
+    let features = features(dice);
     let mut scenario = Scenario::new(format!("drawn from seed {seed}"));
     scenario.seed = seed;
     scenario.plan = plan(dice, features);

@@ -2,9 +2,10 @@
 
 use super::sometimes::{Coverage, sometimes};
 use crate::{
+    draw::{draw, draw_in_real_time},
     network::{TurmoilNetWorld, TurmoilWorld},
     oracle::{Broken, Exercise, ORACLES, Oracle, RunHistory},
-    scenario::{Outcome, Scenario, run},
+    scenario::{Outcome, Scenario, run, run_in_real_time},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -19,7 +20,7 @@ use std::{
 /// Runs a scenario in a world, with an app.
 pub type Runner = dyn Fn(&Scenario) -> Outcome + Sync;
 
-/// Simulated network in which scenarios run.
+/// Network on which scenarios run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Network {
@@ -28,6 +29,8 @@ pub enum Network {
     TurmoilNet,
     /// [`TurmoilWorld`].
     Turmoil,
+    /// [`LinuxWorld`](crate::network::LinuxWorld): real sockets in real time.
+    Linux,
 }
 
 impl Network {
@@ -37,7 +40,23 @@ impl Network {
         match self {
             Self::TurmoilNet => "turmoil-net",
             Self::Turmoil => "turmoil",
+            Self::Linux => "linux",
         }
+    }
+
+    /// Returns whether a seed gives the same trace each time (P17).
+    #[must_use]
+    pub const fn replays(self) -> bool {
+        match self {
+            Self::TurmoilNet | Self::Turmoil => true,
+            Self::Linux => false,
+        }
+    }
+
+    /// Draws the scenario of a seed for this network.
+    #[must_use]
+    pub fn draw(self, seed: u64) -> Scenario {
+        if self.replays() { draw(seed) } else { draw_in_real_time(seed) }
     }
 }
 
@@ -45,10 +64,12 @@ impl FromStr for Network {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        [Self::TurmoilNet, Self::Turmoil]
+        [Self::TurmoilNet, Self::Turmoil, Self::Linux]
             .into_iter()
             .find(|network| network.name() == name)
-            .ok_or_else(|| format!("unknown network {name}; available: turmoil-net and turmoil"))
+            .ok_or_else(|| {
+                format!("unknown network {name}; available: turmoil-net, turmoil and linux")
+            })
     }
 }
 
@@ -57,6 +78,7 @@ pub fn play_on(network: Network) -> &'static Runner {
     match network {
         Network::TurmoilNet => &run::<TurmoilNetWorld>,
         Network::Turmoil => &run::<TurmoilWorld>,
+        Network::Linux => &run_in_real_time,
     }
 }
 
@@ -75,6 +97,10 @@ pub struct Examined {
     pub hash: u64,
     /// Whether the scenario was run twice.
     pub replayed: bool,
+    /// Number of runs that prove nothing because the machine stalled.
+    pub void_runs: u64,
+    /// Whether the last run proves nothing either. It was not judged.
+    pub is_void: bool,
     /// The whole outcome; `None` if the run panicked.
     pub outcome: Option<Outcome>,
 }
@@ -106,6 +132,9 @@ pub fn examine_by(judges: &[Oracle], play: &Runner, scenario: &Scenario) -> Exam
         Ok(outcome) => outcome,
         Err(payload) => return Examined::panicked(&*payload),
     };
+    if outcome.is_void() {
+        return Examined::void(outcome);
+    }
     let history = RunHistory::read(scenario, &outcome);
     let mut broken = Vec::new();
     let mut exercised = vec![false; judges.len()];
@@ -121,7 +150,7 @@ pub fn examine_by(judges: &[Oracle], play: &Runner, scenario: &Scenario) -> Exam
         Ok(span) => *span,
         Err(overrun) => overrun.limit,
     };
-    let hash = outcome.trace.hash();
+    let (hash, void_runs) = (outcome.trace.hash(), outcome.void_runs);
     Examined {
         broken,
         exercised,
@@ -129,11 +158,32 @@ pub fn examine_by(judges: &[Oracle], play: &Runner, scenario: &Scenario) -> Exam
         simulated,
         hash,
         replayed: false,
+        void_runs,
+        is_void: false,
         outcome: Some(outcome),
     }
 }
 
 impl Examined {
+    fn nothing() -> Self {
+        Self {
+            broken: Vec::new(),
+            exercised: vec![false; ORACLES.len()],
+            reached: vec![false; sometimes().len()],
+            simulated: Duration::ZERO,
+            hash: 0,
+            replayed: false,
+            void_runs: 0,
+            is_void: false,
+            outcome: None,
+        }
+    }
+
+    fn void(outcome: Outcome) -> Self {
+        let void_runs = outcome.void_runs + 1;
+        Self { void_runs, is_void: true, outcome: Some(outcome), ..Self::nothing() }
+    }
+
     fn panicked(payload: &(dyn Any + Send)) -> Self {
         let said = payload
             .downcast_ref::<String>()
@@ -147,12 +197,7 @@ impl Examined {
             named.map_or(("P15", "contained"), |oracle| (oracle.promise, oracle.words));
         Self {
             broken: vec![Broken { promise, words, why: format!("a panic at {at}: {said}") }],
-            exercised: vec![false; ORACLES.len()],
-            reached: vec![false; sometimes().len()],
-            simulated: Duration::ZERO,
-            hash: 0,
-            replayed: false,
-            outcome: None,
+            ..Self::nothing()
         }
     }
 
@@ -181,7 +226,9 @@ pub fn quiet_panics() {
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if EXPLORING.get() {
+            // The threads of a world in real time, and of the hosts in it.
+            let is_world = |name: &str| name.starts_with("world-") || name.starts_with("lameduck-");
+            if EXPLORING.get() || std::thread::current().name().is_some_and(is_world) {
                 let at = info.location().map(ToString::to_string).unwrap_or_default();
                 LAST_PANIC.set(at);
             } else {

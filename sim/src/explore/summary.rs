@@ -9,6 +9,9 @@ use std::{fmt, time::Duration};
 /// some.
 pub const REACHES_ALL: u64 = 5_000;
 
+/// Of this many runs in real time at most one may be void.
+const RUNS_A_VOID_ONE: u64 = 50;
+
 /// Result of an exploration.
 #[derive(Clone, Debug)]
 pub struct Summary {
@@ -16,6 +19,11 @@ pub struct Summary {
     pub scenarios: u64,
     /// Number of scenarios that were run twice (P17).
     pub replayed: u64,
+    /// Number of runs in real time that prove nothing because the machine stalled. Each was
+    /// repeated, up to a limit.
+    pub void_runs: u64,
+    /// Number of scenarios without any run that proves something.
+    pub void: u64,
     /// Total simulated time.
     pub simulated: Duration,
     /// For each oracle, the number of scenarios that exercised its promise.
@@ -37,6 +45,8 @@ impl Summary {
         Self {
             scenarios: 0,
             replayed: 0,
+            void_runs: 0,
+            void: 0,
             simulated: Duration::ZERO,
             exercised: vec![0; ORACLES.len()],
             reached: vec![0; sometimes().len()],
@@ -49,6 +59,8 @@ impl Summary {
     pub(super) fn add(&mut self, seed: u64, scenario: Scenario, examined: Examined) {
         self.scenarios += 1;
         self.replayed += u64::from(examined.replayed);
+        self.void_runs += examined.void_runs;
+        self.void += u64::from(examined.is_void);
         self.simulated += examined.simulated;
         let count = |counts: &mut Vec<u64>, seen: &[bool]| {
             counts.iter_mut().zip(seen).for_each(|(count, seen)| *count += u64::from(*seen));
@@ -67,10 +79,19 @@ impl Summary {
         missed.map(|(state, _)| state.what.as_str()).collect()
     }
 
+    /// Whether so many runs were void that the others prove nothing.
+    #[must_use]
+    pub const fn proves_nothing(&self) -> bool {
+        let runs = self.scenarios - self.void + self.void_runs;
+        self.void_runs * RUNS_A_VOID_ONE > runs
+    }
+
     /// Whether every promise held and, if the run was long enough, every state was reached.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.found.is_empty() && (self.scenarios < REACHES_ALL || self.missed().is_empty())
+        self.found.is_empty()
+            && !self.proves_nothing()
+            && (self.scenarios < REACHES_ALL || self.missed().is_empty())
     }
 
     /// Returns the CPU time per run, in milliseconds.
@@ -105,6 +126,8 @@ impl Summary {
             "good": self.is_good(),
             "scenarios": self.scenarios,
             "replayed": self.replayed,
+            "void_runs": self.void_runs,
+            "void": self.void,
             "simulated_s": self.simulated.as_secs_f64(),
             "real_s": self.real.as_secs_f64(),
             "cpu_ms_each": self.cpu_ms_each(),
@@ -126,7 +149,14 @@ impl Summary {
             0 => format!("all {} states reached", self.reached.len()),
             missed => format!("{missed} of {} states not reached", self.reached.len()),
         };
-        format!("{} scenarios, {promises}, {states}", self.scenarios)
+        let void = match (self.void_runs, self.proves_nothing()) {
+            (0, _) => String::new(),
+            (runs, false) => format!(", {runs} runs repeated because the machine stalled"),
+            (runs, true) => format!(
+                ", but {runs} runs were void because the machine stalled: this proves nothing"
+            ),
+        };
+        format!("{} scenarios, {promises}, {states}{void}", self.scenarios)
     }
 }
 

@@ -88,7 +88,7 @@ impl Faults {
     }
 
     /// Returns how many of `bytes` are moved now; `None` if the call must return `Pending`.
-    fn part_of(&self, bytes: usize, part_max: &mut u32) -> Option<usize> {
+    pub(super) fn part_of(&self, bytes: usize, part_max: &mut u32) -> Option<usize> {
         let Some(most) = self.part_max.filter(|_| *part_max < PARTIAL_IO_MAX) else {
             return Some(bytes);
         };
@@ -99,6 +99,11 @@ impl Faults {
         }
         let part = 1 + usize::try_from(chance / 5).unwrap_or(0) % most.max(1);
         Some(part.min(bytes))
+    }
+
+    /// Makes [`reset_all`](Self::reset_all) reset this connection, too.
+    pub(super) fn watch(&self, connection: Weak<dyn Break>) {
+        lock(&self.breakable).push(connection);
     }
 
     fn is_out_of_descriptors(&self) -> bool {
@@ -125,7 +130,7 @@ impl Faults {
 }
 
 /// A connection that can be reset by [`Faults::reset_all`].
-trait Break: fmt::Debug + Send + Sync {
+pub(super) trait Break: fmt::Debug + Send + Sync {
     /// Resets the connection. Returns false if that has already happened.
     fn reset(&self) -> bool;
 }
@@ -274,7 +279,7 @@ impl<T: Transport> FaultyStream<T> {
         let shared = Arc::new(Mutex::new(Breakable { io: Some(io), reader: None, writer: None }));
         if let Some(faults) = &faults {
             let weak: Weak<Mutex<Breakable<T>>> = Arc::downgrade(&shared);
-            lock(&faults.breakable).push(weak);
+            faults.watch(weak);
         }
         Self { shared, faults, reads: 0, writes: 0 }
     }

@@ -1,11 +1,14 @@
-//! Simulated networks behind one trait, so that a scenario runs on each of them.
+//! Networks behind one trait, so that a scenario runs on each of them: two simulated ones, and
+//! Linux's own.
 //!
 //! On all of them, hosts have names, and links have a latency drawn from the seed and can be held.
 //! A host's network is a [`runtime::Network`](lameduck::runtime::Network) for servers and a
-//! `connect` for clients. [`TurmoilNetWorld`] and [`TurmoilWorld`] document their differences.
+//! `connect` for clients. [`TurmoilNetWorld`], [`TurmoilWorld`] and [`LinuxWorld`] document their
+//! differences.
 
 mod faulty;
 mod idle_poller;
+mod linux;
 mod ports;
 mod running;
 mod turmoil;
@@ -14,6 +17,7 @@ mod turmoil_net;
 pub use self::{
     faulty::{Faults, FaultyListener, FaultyNetwork, FaultyReservation, FaultyStream},
     idle_poller::{PolledIdlePoller, PolledStream},
+    linux::{LinuxHost, LinuxSpawner, LinuxStream, LinuxWorld},
     ports::Lease,
     turmoil::{TurmoilHost, TurmoilListener, TurmoilReservation, TurmoilStream, TurmoilWorld},
     turmoil_net::{
@@ -22,20 +26,30 @@ pub use self::{
     },
 };
 
-use crate::trace::Trace;
-use lameduck::runtime::{Listener, Network, Seed};
-use std::{fmt, future::Future, io, time::Duration};
+use crate::{SimClock, SimSpawner, spawner::ProcessSpawner, trace::Trace};
+use lameduck::runtime::{Clock, Network, Seed, Transport};
+use std::{fmt, future::Future, io, num::NonZeroUsize, sync::Arc, time::Duration};
 
-/// Hosts, a network between them, and one virtual time.
+/// Hosts, a network between them, and one time.
 ///
-/// The time stands still while any task can run. Everything runs on the thread that calls
-/// [`run`](Self::run). Only one world may run on a thread at a time.
+/// In a simulated world the time stands still while any task can run, and everything runs on the
+/// thread that calls [`run`](Self::run). Only one such world may run on a thread at a time.
 pub trait World: Sized {
     /// One host's end of the network.
     type Host: HostNetwork;
 
     /// How much later than its latency a packet may arrive, in worlds where packets move in ticks.
     const GRAIN: Duration;
+
+    /// Whether a connection can be reset, and waits in an accept queue.
+    const RESETS: bool;
+
+    /// How late anything may happen because the machine is busy; zero in simulated time.
+    const TOLERANCE: Duration = Duration::ZERO;
+
+    /// How long the world goes on after the exit of the host under test, if it does not wait for
+    /// the clients to return.
+    const LINGER: Option<Duration> = None;
 
     /// Creates a world without hosts.
     fn new(config: WorldConfig, trace: Trace) -> Self;
@@ -64,11 +78,29 @@ pub trait World: Sized {
 }
 
 /// One host's end of the network. Servers use it as a [`Network`], clients call `connect`.
-pub trait HostNetwork:
-    Network<Listener: Listener<Io = <Self as HostNetwork>::Stream>> + Clone
-{
-    /// Type of a connection, the same at both ends.
-    type Stream: lameduck::runtime::Transport + fmt::Debug;
+pub trait HostNetwork: Network + Clone {
+    /// Type of a client's end of a connection.
+    type Stream: Transport + fmt::Debug;
+    /// The network of the host under test, with its faults.
+    type Faulty: Network;
+    /// Where the tasks of a process run.
+    type Spawner: ProcessSpawner;
+
+    /// Returns the network of the host under test, with these faults.
+    fn with_faults(&self, faults: Arc<Faults>) -> Self::Faulty;
+
+    /// Starts a process: its clock, which may run at a different rate than the world, and the
+    /// threads or tasks that it runs on.
+    ///
+    /// # Panics
+    /// If the system refuses a thread.
+    fn process(
+        &self,
+        name: &str,
+        trace: &Trace,
+        clock_skew_ppm: i64,
+        workers: NonZeroUsize,
+    ) -> Process<Self::Spawner>;
 
     /// Returns the name of the host, which is its actor in the trace.
     fn name(&self) -> &str;
@@ -85,6 +117,24 @@ pub trait HostNetwork:
         host: &str,
         port: u16,
     ) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+/// What a process runs on.
+#[derive(Debug)]
+pub struct Process<S> {
+    /// Its clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where its tasks run.
+    pub spawner: S,
+}
+
+impl Process<SimSpawner> {
+    /// A process in simulated time.
+    fn simulated(name: &str, trace: &Trace, clock_skew_ppm: i64, workers: NonZeroUsize) -> Self {
+        let clock = Arc::new(SimClock::with_skew(clock_skew_ppm));
+        let spawner = SimSpawner::with_workers(name, trace.clone(), clock.clone(), workers);
+        Self { clock, spawner }
+    }
 }
 
 /// Configuration of a world.

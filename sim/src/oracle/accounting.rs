@@ -216,7 +216,7 @@ pub(super) fn races_are_counted(history: &RunHistory<'_>, report: &Report) -> Re
             && lost
             && observed.earlier > 0
             && observed.head.is_none()
-            && observed.sent.is_some_and(|sent| sent + history.under_way() < cut)
+            && observed.sent.is_some_and(|sent| sent + history.under_way() + history.tolerance() < cut)
     });
     let crossed = crossed.count() as u64;
     let near = history.scenario.latency_ms.1 <= 4
@@ -268,6 +268,10 @@ pub(super) fn unannounced_closes_are_counted(
             Err(unannounced_without_drain(connections.unannounced))
         };
     };
+    // One whose keep-alive time was over may have been closed a moment before the drain.
+    let expires = history.scenario.limits.keep_alive.is_some();
+    let since = draining + history.tolerance();
+    let since = if expires { since + history.under_way() } else { since };
     // A connection that is closed because of an unread body was never idle.
     let keeps = |client: &Client| {
         let tears = |request_kind: &RequestKind| {
@@ -289,7 +293,7 @@ pub(super) fn unannounced_closes_are_counted(
         let client = number(record).and_then(|(n, _)| history.scenario.clients.get(n));
         record.event == "closed idle"
             && record.text("how") == Some("fin")
-            && record.at >= draining
+            && record.at >= since
             && record.at < exit.0
             && client.is_some_and(keeps)
     });

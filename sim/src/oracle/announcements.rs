@@ -96,17 +96,23 @@ impl<'a> Delay<'a> {
         Self { history, stop, last_part: last_part.min(drain), drain, connections }
     }
 
+    fn moment(&self) -> Duration {
+        MOMENT + self.history.tolerance()
+    }
+
     /// Whether the host accepted the connection before the stop request.
     fn is_early(&self, connection: &Connection<'_>) -> bool {
         let starved = |fault: &Fault| matches!(fault, Fault::NoDescriptors { .. });
         let waits =
             self.history.scenario.faults.iter().any(starved) || self.history.may_wait_for_room();
-        !waits && connection.opened + self.history.under_way() + MOMENT < self.stop
+        !waits
+            && connection.opened + self.history.under_way() + MOMENT + self.history.tolerance()
+                < self.stop
     }
 
     /// Whether the host accepted the connection after the stop request.
     fn is_late(&self, connection: &Connection<'_>) -> bool {
-        connection.opened > self.stop + self.history.under_way() * 2
+        connection.opened > self.stop + self.history.under_way() * 2 + self.history.tolerance()
     }
 
     fn late(&self) -> impl Iterator<Item = &Connection<'a>> {
@@ -122,7 +128,7 @@ impl<'a> Delay<'a> {
     fn nothing_is_announced_early(&self) -> Result<(), String> {
         for connection in self.connections.values() {
             let until = if self.is_late(connection) {
-                self.last_part.saturating_sub(self.history.rounding())
+                self.last_part.saturating_sub(self.history.early())
             } else {
                 self.stop
             };
@@ -143,7 +149,7 @@ impl<'a> Delay<'a> {
             }
             let told = connection.goaway.filter(|told| *told < until);
             if let Some(told) = told
-                && connection.first_head().is_none_or(|head| told < head)
+                && connection.first_head().is_none_or(|head| told + self.history.tolerance() < head)
             {
                 return Err(format!(
                     "a connection opened at {:?} got a GOAWAY at {told:?}, before any response",
@@ -207,7 +213,7 @@ impl<'a> Delay<'a> {
         }
         for connection in self.connections.values().filter(|connection| self.is_http2(connection)) {
             let Some(head) = connection.first_head() else { continue };
-            let by = (self.last_part + self.history.under_way()).max(head) + MOMENT;
+            let by = (self.last_part + self.history.under_way()).max(head) + self.moment();
             // Not judged if the first response came in the drain: the GOAWAY may then be the last
             // frame of a connection that its client ends.
             if let Some(told) = connection.goaway
@@ -233,7 +239,8 @@ impl<'a> Delay<'a> {
         {
             for observed in &connection.requests {
                 let under_way = self.history.under_way();
-                let by = self.drain.max(observed.observed + under_way * 2) + under_way + MOMENT;
+                let by =
+                    self.drain.max(observed.observed + under_way * 2) + under_way + self.moment();
                 let is_http2 = self
                     .history
                     .client(observed)

@@ -58,7 +58,7 @@ fn no_connection_is_refused(history: &RunHistory<'_>) -> Result<(), String> {
     let open_until = history.began(Phase::Draining).unwrap_or(Duration::MAX);
     for record in history.records.iter().filter(|record| record.event == "connect failed") {
         if record.actor.starts_with("client-")
-            && record.at > serving + history.under_way() * 2
+            && record.at > serving + history.under_way() * 2 + history.tolerance()
             && record.at < open_until
         {
             return Err(format!(
@@ -94,7 +94,7 @@ pub(super) fn an_interrupt_ends_the_wait(history: &RunHistory<'_>) -> Judgement 
         };
         hurried = *phase == Phase::Cancelling;
         let next = history.phases.iter().find(|(_, entered, _)| *entered > place);
-        if next.is_none_or(|(_, _, at)| *at > signal.at + patience + MOMENT) {
+        if next.is_none_or(|(_, _, at)| *at > signal.at + patience + MOMENT + history.tolerance()) {
             return Err(format!("a further signal at {:?} did not end {phase}", signal.at));
         }
         heard += 1;
@@ -109,9 +109,10 @@ fn nothing_else_ends_a_wait(history: &RunHistory<'_>) -> Result<(), String> {
         return Ok(());
     }
     let plan = history.scenario.plan();
+    let last = plan.cleanup + plan.internal_close;
     for (phase, limit, next) in [
-        (Phase::Draining, plan.drain, Phase::Cancelling),
-        (Phase::Cancelling, plan.cancel, Phase::CleaningUp),
+        (Phase::Draining, history.budget(Phase::Draining, plan.cancel + last), Phase::Cancelling),
+        (Phase::Cancelling, history.budget(Phase::Cancelling, last), Phase::CleaningUp),
     ] {
         let (Some(span), Some((_, place, at))) =
             (history.span(phase), history.phases.iter().find(|(entered, ..)| *entered == next))
@@ -138,7 +139,9 @@ fn nothing_else_ends_a_wait(history: &RunHistory<'_>) -> Result<(), String> {
 /// responses are being flushed.
 fn is_flushing(history: &RunHistory<'_>, at: Duration) -> bool {
     let observed = history.world(history.scenario.plan().cancel.saturating_sub(ABORT_FLUSH));
-    history.began(Phase::Cancelling).is_some_and(|cancelling| at > cancelling + observed + MOMENT)
+    history
+        .began(Phase::Cancelling)
+        .is_some_and(|cancelling| at > cancelling + observed + MOMENT + history.tolerance())
 }
 
 /// Checks that a further signal ends the close of the internal server when no stop hook is left.
@@ -153,7 +156,10 @@ fn the_internal_close_is_ended(
         .any(|record| record.text("end").is_some_and(|end| end.starts_with("stop")));
     let stopped =
         history.phases.iter().find(|(phase, _, _)| *phase == Phase::Stopped).map(|(_, _, at)| *at);
-    if !hook_follows && !unbegun && stopped.is_some_and(|stopped| stopped > at + MOMENT) {
+    if !hook_follows
+        && !unbegun
+        && stopped.is_some_and(|stopped| stopped > at + MOMENT + history.tolerance())
+    {
         return Err(format!("a further signal at {at:?} did not end the internal server's close"));
     }
     Ok(())
@@ -182,7 +188,7 @@ fn the_running_hook_is_given_up(
     };
     let was_over = before.iter().any(|record| is_over(&record));
     let by = after.iter().find(is_over).map(|over| over.at);
-    if was_over || by.is_some_and(|by| by <= at + MOMENT) {
+    if was_over || by.is_some_and(|by| by <= at + MOMENT + history.tolerance()) {
         return Ok(());
     }
     Err(format!("a further signal at {at:?} did not give up the hook {hook}"))

@@ -15,13 +15,14 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) fn ready_means_ready(history: &RunHistory<'_>) -> Judgement {
     let serving = history.began(Phase::Serving);
     let left = history.left_serving();
+    let late = history.tolerance();
     let mut judged = 0;
     for probe in probes(history, "/readiness") {
         let (observed, answered) = (observed(probe), probe.at);
         // The host made the response at some moment between the two times.
         let may_be_ready = serving.is_some_and(|serving| answered >= serving)
-            && left.is_none_or(|left| observed <= left);
-        let must_be_ready = serving.is_some_and(|serving| observed > serving)
+            && left.is_none_or(|left| observed <= left + late);
+        let must_be_ready = serving.is_some_and(|serving| observed > serving + late)
             && left.is_none_or(|left| answered < left);
         match probe.number("status") {
             Some(200)
@@ -73,18 +74,18 @@ fn says_why(history: &RunHistory<'_>, probe: &Record) -> Result<(), String> {
         history
             .phases
             .iter()
-            .find(|(_, _, at)| *at >= observed)
+            .find(|(_, _, at)| *at + history.tolerance() >= observed)
             .is_none_or(|(next, _, _)| phase <= *next)
     };
     let last = history
         .phases
         .iter()
-        .rfind(|(_, _, at)| *at < observed)
+        .rfind(|(_, _, at)| *at + history.tolerance() < observed)
         .map_or(Phase::Starting, |(phase, _, _)| *phase);
     let mut may_be =
         phases.into_iter().filter(|phase| *phase >= last && (since(*phase) || *phase > last));
-    let serving =
-        last <= Phase::Serving && history.left_serving().is_none_or(|left| observed <= left);
+    let serving = last <= Phase::Serving
+        && history.left_serving().is_none_or(|left| observed <= left + history.tolerance());
     let checked = serving && !history.scenario.checks.is_empty();
     if status == 503
         && !checked
@@ -111,6 +112,7 @@ pub(super) fn serving_means_responding(history: &RunHistory<'_>) -> Judgement {
         .and_then(|report| report.reason)
         .is_none_or(StopReason::is_external);
     let ends = if is_external { history.left_lame_duck() } else { history.left_serving() };
+    let late = history.tolerance();
     let mut judged = 0;
     for probe in probes(history, "/serving") {
         let (observed, answered) = (observed(probe), probe.at);
@@ -119,8 +121,8 @@ pub(super) fn serving_means_responding(history: &RunHistory<'_>) -> Judgement {
         };
         // The host made the response at some moment between the two times.
         let may_serve = serving.is_some_and(|serving| answered >= serving)
-            && ends.is_none_or(|ends| observed <= ends);
-        let must_serve = serving.is_some_and(|serving| observed > serving)
+            && ends.is_none_or(|ends| observed <= ends + late);
+        let must_serve = serving.is_some_and(|serving| observed > serving + late)
             && ends.is_none_or(|ends| answered < ends);
         let checks = checks_pass(history, observed, answered);
         if status == 200 && hash != hash_of("serving\n") {
@@ -163,7 +165,8 @@ fn startup_is_reported(history: &RunHistory<'_>) -> Result<(), String> {
     for probe in probes(history, "/startupz") {
         let (observed, answered) = (observed(probe), probe.at);
         let due = if answered < serving { 503 } else { 200 };
-        let is_clear = answered < serving || (observed > serving && answered < left);
+        let is_clear =
+            answered < serving || (observed > serving + history.tolerance() && answered < left);
         if is_clear && probe.number("status").is_some_and(|status| status != due) {
             return Err(format!(
                 "/startupz, requested at {observed:?}, was {:?} instead of {due}",
@@ -183,6 +186,7 @@ fn hash_of(text: &str) -> u64 {
 /// Whether all checks passed in their last run. Returns `None` if a check ran between the request
 /// and the response.
 fn checks_pass(history: &RunHistory<'_>, observed: Duration, answered: Duration) -> Option<bool> {
+    let late = history.tolerance();
     let mut all = true;
     for check in &history.scenario.checks {
         if history.host(Duration::from_millis(check.takes_ms)) > CHECK_TIMEOUT {
@@ -192,7 +196,7 @@ fn checks_pass(history: &RunHistory<'_>, observed: Duration, answered: Duration)
         let mut runs = history
             .server("checked")
             .filter(|record| record.text("check") == Some(check.name.as_str()));
-        if runs.clone().any(|record| record.at >= observed && record.at <= answered) {
+        if runs.clone().any(|record| record.at + late >= observed && record.at <= answered + late) {
             return None;
         }
         let last = runs.rfind(|record| record.at < observed);
@@ -231,7 +235,7 @@ pub(super) fn alive_to_the_last(history: &RunHistory<'_>) -> Judgement {
             (Some(status), _) => {
                 return Err(format!("/liveness, requested at {:?}, was {status}", observed(probe)));
             }
-            (None, how) if observed(probe) > bound && probe.at < closes => {
+            (None, how) if observed(probe) > bound + history.tolerance() && probe.at < closes => {
                 return Err(format!(
                     "/liveness, requested at {:?}, got no response: {}",
                     observed(probe),
@@ -255,7 +259,7 @@ pub(super) fn probes_have_a_response(history: &RunHistory<'_>) -> Judgement {
         .iter()
         .any(|client| matches!(client.traffic, Traffic::InternalStrangers { .. }));
     // A connection that was closed meanwhile costs a second attempt.
-    let most = history.world(PROBE_WITHIN) + history.under_way() * 8;
+    let most = history.world(PROBE_WITHIN) + history.under_way() * 8 + history.tolerance();
     let mut judged = 0;
     for probe in history.records.iter().filter(|record| record.event == "probe") {
         let took = probe.at.saturating_sub(observed(probe));

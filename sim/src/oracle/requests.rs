@@ -206,7 +206,7 @@ fn events_end_at_the_drain(
     if !is_events || hurried || !history.delivers() {
         return Ok(());
     }
-    let by = draining.max(head) + history.under_way() * 2;
+    let by = draining.max(head) + history.under_way() * 2 + history.tolerance();
     if *at < draining || !matches!(end, RequestResult::Completed(..)) || *at > by {
         return Err(format!(
             "events had to end with the drain at {draining:?}, but ended at {at:?} with {end:?}"
@@ -294,7 +294,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     if history.may_cross_an_idle_close(observed) {
         return Ok(());
     }
-    let arrived_before = observed.observed + history.under_way() < draining;
+    let arrived_before = observed.observed + history.under_way() + history.tolerance() < draining;
     // The first-byte grace is 250 ms, so a connection that sends a request at once is always
     // served. A handshake under way when new connections are shut out completes for the client
     // first. The host waits for it, with three exceptions: the latency is longer than that wait,
@@ -359,7 +359,8 @@ pub(super) fn a_deadline_per_request(history: &RunHistory<'_>) -> Judgement {
         let latest = observed.sent.unwrap_or(observed.observed)
             + timeout.map_or(work, |timeout| work.min(timeout))
             + history.under_way() * 2
-            + history.world(Duration::from_millis(10));
+            + history.world(Duration::from_millis(10))
+            + history.tolerance();
         // At the connection limit a request waits in the kernel's queue.
         if prompt && !history.may_wait_for_room() && history.delivers() && head > latest {
             return Err(format!("a response head was due by {latest:?}, but arrived at {head:?}"));
@@ -407,13 +408,14 @@ fn handlers_have_their_time(
         };
         let took = *end - begins.at;
         let due = timeout.map_or(work, |timeout| work.min(timeout));
-        if took > due + history.world(LATE) {
+        if took > due + history.world(LATE) + history.tolerance() {
             return Err(format!(
                 "the handler of {target} at {:?} ran for {took:?} instead of {due:?}",
                 begins.at
             ));
         }
-        if took + EARLY < due && *end < cancelling {
+        // The deadline counts from the head, and the handler may begin later.
+        if took + EARLY + history.tolerance() < due && *end < cancelling {
             return Err(format!(
                 "the handler of {target} at {:?} was ended after {took:?}, before its time",
                 begins.at
@@ -517,7 +519,11 @@ fn tasks_are_notified_on_time(history: &RunHistory<'_>) -> Result<(), String> {
             .map(|begun| begun.at)
             .max();
         let due = came.map(|came| came.max(begun.unwrap_or_default()));
-        if due != Some(record.at) {
+        let on_time = due.is_some_and(|due| {
+            let early = history.tolerance().min(history.early());
+            record.at + early >= due && record.at <= due + history.tolerance()
+        });
+        if !on_time {
             return Err(format!(
                 "{} was notified of {of} at {:?} instead of {due:?}",
                 task.unwrap_or_default(),
@@ -534,8 +540,9 @@ fn aborted_in_time(history: &RunHistory<'_>) -> Result<(), String> {
     else {
         return Ok(());
     };
-    let until =
-        cancelling + history.world(history.scenario.plan().cancel.saturating_sub(ABORT_FLUSH));
+    let plan = history.scenario.plan();
+    let budget = history.budget(Phase::Cancelling, plan.cleanup + plan.internal_close);
+    let until = cancelling + history.world(budget.saturating_sub(ABORT_FLUSH));
     let tasks = history.server("task ends").filter(|record| record.text("how") == Some("dropped"));
     // Uploads that make no progress are cut in the drain, and a failing body ends without the host.
     let cut = |record: &&Record| {
@@ -550,7 +557,7 @@ fn aborted_in_time(history: &RunHistory<'_>) -> Result<(), String> {
     let requests = requests
         .filter(move |record| !uploads || record.number("age_ms") < Some(PROGRESS_WAIT_US / 1_000));
     for cut in tasks.chain(requests) {
-        if cut.at + EARLY + history.rounding() < until {
+        if cut.at + EARLY + history.early() < until {
             return Err(format!(
                 "running work was aborted at {:?}, but had time until {until:?}",
                 cut.at

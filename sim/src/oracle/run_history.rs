@@ -92,6 +92,9 @@ pub enum RequestResult {
 /// The host's pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
+/// Precision of timers of a clock with a different rate.
+const SKEW_ROUNDING: Duration = Duration::from_millis(2);
+
 /// Shortest time in which a 503 is certain to be sent.
 const FLUSH: Duration = Duration::from_millis(20);
 
@@ -100,7 +103,7 @@ impl<'a> RunHistory<'a> {
     #[must_use]
     pub fn read(scenario: &'a Scenario, outcome: &'a Outcome) -> Self {
         let records = outcome.trace.records();
-        let phases = records
+        let mut phases: Vec<(Phase, usize, Duration)> = records
             .iter()
             .enumerate()
             .filter(|(_, record)| record.event == "phase" && &*record.actor == SERVER)
@@ -108,6 +111,9 @@ impl<'a> RunHistory<'a> {
                 Some((phase_called(record.text("phase")?)?, place, record.at))
             })
             .collect();
+        if !outcome.tolerance.is_zero() {
+            take_times_of_the_report(&mut phases, outcome);
+        }
         let requests = requests(&records);
         Self { scenario, outcome, records, phases, requests }
     }
@@ -137,6 +143,21 @@ impl<'a> RunHistory<'a> {
         report.phases.iter().find(|(lived, _)| *lived == phase).map(|(_, span)| *span)
     }
 
+    /// Returns the time that a wait of the shutdown has by the host's clock: its limit, or less if
+    /// earlier phases were late and the `later` ones need the rest (P7).
+    #[must_use]
+    pub fn budget(&self, phase: Phase, later: Duration) -> Duration {
+        let plan = self.scenario.plan();
+        let limit = if phase == Phase::Draining { plan.drain } else { plan.cancel };
+        let report = self.outcome.report.iter().flat_map(|report| &report.phases);
+        let before: Duration = report
+            .filter(|(other, _)| *other > Phase::Serving && *other < phase)
+            .map(|(_, span)| *span)
+            .sum();
+        let worst = super::accounting::worst_case(self);
+        limit.min(worst.saturating_sub(later).saturating_sub(before))
+    }
+
     /// Returns when the host exited, and its exit code.
     #[must_use]
     pub fn exit(&self) -> Option<(Duration, u64)> {
@@ -153,16 +174,31 @@ impl<'a> RunHistory<'a> {
     }
 
     /// Precision of timers. Simulated timers are exact to the millisecond, so only a host clock
-    /// with a different rate causes rounding.
+    /// with a different rate causes rounding. In real time the machine may be late.
     #[must_use]
     pub const fn rounding(&self) -> Duration {
-        if self.scenario.clock_skew_ppm == 0 { Duration::ZERO } else { Duration::from_millis(2) }
+        let skew =
+            if self.scenario.clock_skew_ppm == 0 { 0 } else { SKEW_ROUNDING.as_millis() as u64 };
+        self.tolerance().saturating_add(Duration::from_millis(skew))
+    }
+
+    /// How late anything may happen because the machine is busy; zero in simulated time.
+    #[must_use]
+    pub const fn tolerance(&self) -> Duration {
+        self.outcome.tolerance
+    }
+
+    /// How early something may seem to happen whose beginning was recorded before it began, and
+    /// whose end after it ended. The machine is never early.
+    #[must_use]
+    pub const fn early(&self) -> Duration {
+        if self.tolerance().is_zero() { self.rounding() } else { Duration::from_millis(1) }
     }
 
     /// Whether the world's network is close to Linux: it has RST and an accept queue.
     #[must_use]
     pub const fn resets(&self) -> bool {
-        self.outcome.grain.is_zero()
+        self.outcome.resets
     }
 
     /// Whether the host's reads and writes are partial.
@@ -319,7 +355,7 @@ impl<'a> RunHistory<'a> {
     }
 
     /// Whether a background task failed while it was needed. Returns `None` if the failure and the
-    /// cancellation have the same timestamp.
+    /// cancellation are too near to each other.
     #[must_use]
     pub fn a_task_failed(&self) -> Option<bool> {
         let cancelling = self.began(Phase::Cancelling).unwrap_or(Duration::MAX);
@@ -332,7 +368,9 @@ impl<'a> RunHistory<'a> {
                     .any(|task| Some(task.name.as_str()) == record.text("task"))
         };
         let at = self.server("task ends").filter(fails).map(|record| record.at).min();
-        (at != Some(cancelling)).then_some(at < Some(cancelling) && at.is_some())
+        let is_clear =
+            at.is_none_or(|at| at != cancelling && at.abs_diff(cancelling) >= self.tolerance());
+        is_clear.then_some(at < Some(cancelling) && at.is_some())
     }
 
     /// Whether the start of this hook was dropped. It may have finished all the same.
@@ -371,7 +409,7 @@ impl<'a> RunHistory<'a> {
             .find(|script| script.name == hook)
             .and_then(|script| script.budget_ms)
             .unwrap_or(share);
-        mine <= 2
+        Duration::from_millis(mine) <= SKEW_ROUNDING + self.tolerance()
     }
 
     /// Whether a further SIGINT or SIGQUIT may have ended a wait.
@@ -383,6 +421,27 @@ impl<'a> RunHistory<'a> {
                 .stops
                 .iter()
                 .any(|stop| matches!(stop.by, StopBy::Sigint | StopBy::Sigquit))
+    }
+}
+
+/// Replaces the times at which phases were logged by those of the host's own clock. The report has
+/// the spans, and the log line that was written soonest has the beginning.
+fn take_times_of_the_report(phases: &mut [(Phase, usize, Duration)], outcome: &Outcome) {
+    let Some(report) = &outcome.report else { return };
+    let mut since = Duration::ZERO;
+    let starts: Vec<Duration> = report
+        .phases
+        .iter()
+        .map(|(_, span)| {
+            let start = since;
+            since += *span;
+            start
+        })
+        .collect();
+    let begins = phases.iter().zip(&starts).map(|((.., at), start)| at.saturating_sub(*start));
+    let Some(begin) = begins.min() else { return };
+    for ((.., at), start) in phases.iter_mut().zip(&starts) {
+        *at = begin + *start;
     }
 }
 

@@ -127,7 +127,7 @@ fn closed_windows_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
         let by = head + timeout + MOMENT + history.under_way() * 2 + history.rounding() * 2;
         if let Some(lost) = lost
             && lost.at < until
-            && lost.at + history.rounding() < least
+            && lost.at + history.early() < least
         {
             return Err(format!(
                 "a stream of client-{} was to have until {least:?}, and was cut at {:?}",
@@ -169,7 +169,7 @@ fn stalled_uploads_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
         let until = until.min(observed.observed.saturating_add(deadline));
         if let Some(cut) = cut.filter(|cut| *cut < until) {
             let goes_on = pause + (far - near) + history.rounding() < timeout;
-            if goes_on || cut + history.rounding() < observed.observed + near * 2 + timeout {
+            if goes_on || cut + history.early() < observed.observed + near * 2 + timeout {
                 return Err(format!(
                     "an upload of client-{} with a piece every {pause:?} had {timeout:?} for each, \
                      and was cut at {cut:?}",

@@ -52,7 +52,7 @@ pub(super) fn no_straggler_holds_the_exit(history: &RunHistory<'_>) -> Judgement
     }
     // The host waits for a connection that is being established when the listeners close. The grace
     // of such a connection starts at its accept.
-    let most = GRACE + QUIESCE + history.under_way() * 2;
+    let most = GRACE + QUIESCE + history.under_way() * 2 + history.tolerance();
     if span > most {
         return Err(format!("with no request left the drain took {span:?}, more than {most:?}"));
     }
@@ -84,7 +84,7 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
     let all: Option<Vec<Duration>> = history.scenario.clients.iter().map(of_its_own).collect();
     let Some(longest) = all.and_then(|all| all.into_iter().max()) else { return Ok(()) };
     // Includes the response, and the client's close after it.
-    let most = longest + QUIESCE + history.under_way() * 4;
+    let most = longest + QUIESCE + history.under_way() * 4 + history.tolerance();
     let outside = history.scenario.clients.iter().all(|client| client.traffic.is_internal());
     if !outside && history.delivers() && history.scenario.tasks.is_empty() && span > most {
         return Err(format!(
@@ -116,7 +116,7 @@ fn each_silent_client_is_disconnected(
             // A client that has just begun an HTTP/2 handshake had the first-byte grace before it.
             (connected + history.world(GRACE)).max(draining) + history.world(HEAD_GRACE)
         };
-        let by = by + history.under_way() * 3;
+        let by = by + history.under_way() * 3 + history.tolerance();
         if history.delivers() && by < exit && when("ended").is_none_or(|ended| ended > by) {
             return Err(format!(
                 "{}, which sent no complete request, was not closed by {by:?}",
@@ -145,7 +145,7 @@ pub(super) fn bounded(history: &RunHistory<'_>) -> Judgement {
     else {
         return Ok(Exercise::No);
     };
-    if report.shutdown > report.worst_case + MOMENT {
+    if report.shutdown > report.worst_case + MOMENT + history.tolerance() {
         return Err(format!(
             "the shutdown took {:?} of at most {:?}",
             report.shutdown, report.worst_case
@@ -153,7 +153,10 @@ pub(super) fn bounded(history: &RunHistory<'_>) -> Judgement {
     }
     each_phase_is_bounded(history, report)?;
     the_watchdog_is_armed(history, report)?;
-    let by = Duration::from_millis(stop) + history.world(report.worst_case) + MOMENT;
+    let by = Duration::from_millis(stop)
+        + history.world(report.worst_case)
+        + MOMENT
+        + history.tolerance();
     if exit > by {
         return Err(format!(
             "a stop was requested at {stop} ms, but the process exited at {exit:?}, later than {by:?}"
@@ -173,7 +176,7 @@ fn each_phase_is_bounded(history: &RunHistory<'_>, report: &Report) -> Result<()
             Phase::Starting => plan.start,
             Phase::Serving | Phase::LameDuck | Phase::Stopped => continue,
         };
-        if *span > most + MOMENT {
+        if *span > most + MOMENT + history.tolerance() {
             return Err(format!("{phase} lasted {span:?} of at most {most:?}"));
         }
     }
@@ -200,7 +203,7 @@ fn the_watchdog_is_armed(history: &RunHistory<'_>, report: &Report) -> Result<()
         .map(Duration::from_micros)
         .collect();
     match armed.as_slice() {
-        [at] if at.abs_diff(due) <= MOMENT => Ok(()),
+        [at] if at.abs_diff(due) <= MOMENT + history.tolerance() => Ok(()),
         _ => Err(format!(
             "the watchdog had to be armed once, for {due:?}, but was armed for {armed:?}"
         )),
@@ -231,7 +234,7 @@ pub(super) fn prompt(history: &RunHistory<'_>) -> Judgement {
         let newcomers = history.records.iter().any(|record| {
             matches!(record.event, "connected" | "connect failed")
                 && record.actor.starts_with("client-")
-                && record.at + history.under_way() * 2 > *at
+                && record.at + history.under_way() * 2 + history.tolerance() > *at
                 && record.at < *at + span + history.under_way() * 2
         });
         let most = match phase {
@@ -260,7 +263,7 @@ pub(super) fn prompt(history: &RunHistory<'_>) -> Judgement {
             | Phase::CleaningUp
             | Phase::Stopped => continue,
         };
-        if span > most {
+        if span > most + history.tolerance() {
             return Err(format!("with nothing left to wait for, {phase} lasted {span:?}"));
         }
         judged += 1;
@@ -282,7 +285,7 @@ fn hooks_follow_each_other(history: &RunHistory<'_>) -> Result<(), String> {
     {
         if record.event == "hook ends" {
             free = Some(record.at);
-        } else if free.take().is_some_and(|free| record.at > free + MOMENT) {
+        } else if free.take().is_some_and(|free| record.at > free + MOMENT + history.tolerance()) {
             return Err(format!(
                 "{} was kept waiting until {:?}",
                 record.text("hook").unwrap_or("a hook"),
@@ -340,7 +343,8 @@ fn phases_end_with_the_last_request(history: &RunHistory<'_>) -> Result<(), Stri
         .iter()
         .any(|observed| observed.end.as_ref().is_none_or(|(at, _)| *at > cleaning_up));
     // Includes packets under way, a sweep, and the check for acknowledged bytes.
-    let most = last + history.under_way() * 3 + history.world(SWEEP_AND_ACK_CHECK);
+    let most =
+        last + history.under_way() * 3 + history.world(SWEEP_AND_ACK_CHECK) + history.tolerance();
     let hangs = history.server("task ends").any(|record| record.text("how") == Some("dropped"));
     if simple && !unended && !hangs && history.delivers() && cleaning_up > most {
         return Err(format!(
@@ -408,7 +412,7 @@ fn given_up_hooks_do_not_go_on(history: &RunHistory<'_>) -> Result<(), String> {
             later.event == "hook ends"
                 && later.text("stage") == Some("stop")
                 && later.text("hook") == hook
-                && later.at > record.at
+                && later.at > record.at + history.tolerance()
         };
         if let Some(later) = history.records[place..].iter().find(ends) {
             return Err(format!(
@@ -516,7 +520,10 @@ fn the_reason_is_the_first(history: &RunHistory<'_>, report: &Report) -> Result<
     let spans =
         report.phases.iter().filter(|(phase, _)| *phase > Phase::Serving).map(|(_, span)| *span);
     let sum: Duration = spans.sum();
-    if sum.abs_diff(report.shutdown) > MOMENT {
+    // A stop in the start may have to wait for the hook that runs.
+    let late =
+        if history.began(Phase::Serving).is_none() { history.tolerance() } else { Duration::ZERO };
+    if sum.abs_diff(report.shutdown) > MOMENT + late {
         return Err(format!(
             "the phases of the shutdown add up to {sum:?}, but the report has {:?}",
             report.shutdown
@@ -536,7 +543,7 @@ fn the_reason_is_the_first(history: &RunHistory<'_>, report: &Report) -> Result<
         }
     };
     // The host orders stop requests of the same instant itself.
-    let ties = observed.next().is_some_and(|second| second.at == first.at);
+    let ties = observed.next().is_some_and(|second| second.at <= first.at + history.tolerance());
     if !ties && first.text("signal") != named {
         return Err(format!(
             "the stop was requested by {:?}, but the report has {reason}",

@@ -28,6 +28,8 @@ const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Checks the context that a handler gets: it shows the current phase and the whole deadline.
 pub(super) fn contexts_are_true(history: &RunHistory<'_>) -> Result<(), String> {
     let own = history.scenario.request_timeout_ms.map(|ms| ms * 1_000);
+    // A skewed clock yields fractions of a microsecond.
+    let slack = 1 + u64::try_from(history.tolerance().as_micros()).unwrap_or(u64::MAX);
     for (place, record) in
         history.records.iter().enumerate().filter(|(_, record)| record.event == "handler begins")
     {
@@ -37,15 +39,18 @@ pub(super) fn contexts_are_true(history: &RunHistory<'_>) -> Result<(), String> 
             .iter()
             .rfind(|(_, entered, _)| *entered < place)
             .map(|(phase, _, _)| *phase);
-        if entered.is_some_and(|entered| entered.name() != phase) {
+        let near = |(_, _, at): &(Phase, usize, Duration)| {
+            !history.tolerance().is_zero() && at.abs_diff(record.at) <= history.tolerance()
+        };
+        let changes = history.phases.iter().any(near);
+        if !changes && entered.is_some_and(|entered| entered.name() != phase) {
             return Err(format!(
                 "a handler at {:?} got the phase {phase}, but it was {entered:?}",
                 record.at
             ));
         }
         let left = record.number("left_us");
-        // A skewed clock yields fractions of a microsecond.
-        if left.zip(own).map_or(left != own, |(left, own)| left.abs_diff(own) > 1) {
+        if left.zip(own).map_or(left != own, |(left, own)| left.abs_diff(own) > slack) {
             return Err(format!(
                 "a handler at {:?} had {left:?} µs left instead of {own:?}",
                 record.at
@@ -174,7 +179,10 @@ pub(super) fn tasks_are_notified(history: &RunHistory<'_>) -> Result<(), String>
             history.server(event).find(mine).map(|record| record.at)
         };
         let (begins, ends) = (of_it("task begins"), of_it("task ends"));
-        if begins != serving && (begins.is_some() || ends.is_some()) {
+        let begins_late = begins.zip(serving).is_none_or(|(begins, serving)| {
+            begins < serving || begins - serving > history.tolerance()
+        });
+        if begins_late && (begins.is_some() || ends.is_some()) {
             return Err(format!("{} began at {begins:?}, but Serving at {serving:?}", task.name));
         }
         let due = match task.until {
@@ -184,7 +192,7 @@ pub(super) fn tasks_are_notified(history: &RunHistory<'_>) -> Result<(), String>
             Until::Cancelled => history.began(Phase::Cancelling),
         };
         if let (Some(due), Some(_), Some(ends)) = (due, begins, ends)
-            && ends > due
+            && ends > due + history.tolerance()
             && of_it("task told").is_none()
         {
             return Err(format!(
@@ -357,7 +365,7 @@ pub(super) fn readers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
             && !record.text("path").is_some_and(may_end_at_any_time)
     };
     for record in history.server("log").filter(aborted) {
-        if record.at + history.rounding() < draining + history.world(PROGRESS_WAIT) {
+        if record.at + history.early() < draining + history.world(PROGRESS_WAIT) {
             return Err(format!(
                 "a client was cut at {:?}, but the drain began at {draining:?}",
                 record.at
@@ -483,7 +491,7 @@ pub(super) fn nothing_is_accepted_after_the_seal(history: &RunHistory<'_>) -> Re
         let client = record.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
         let Some(client) = client.and_then(|n| history.scenario.clients.get(n)) else { continue };
         let came = record.at.saturating_sub(Duration::from_millis(near));
-        if !client.traffic.is_internal() && came > draining {
+        if !client.traffic.is_internal() && came > draining + history.tolerance() {
             return Err(format!(
                 "{} connected at {came:?}, after the drain began at {draining:?}, and was accepted",
                 record.actor
@@ -520,8 +528,9 @@ pub(super) fn heads_have_their_time(history: &RunHistory<'_>) -> Result<(), Stri
         let (first, last) = (observed.observed + near, observed.observed + far + pause);
         let heard = observed.head.is_some_and(|(_, status, _)| status != 408);
         // Otherwise the client connects while the listeners close, or not at all.
-        let was_there = observed.observed + far < draining;
-        if !heard && was_there && last + SWEEP_STOPPING < limit(first).min(cut) {
+        let late = history.tolerance();
+        let was_there = observed.observed + far + late < draining;
+        if !heard && was_there && last + SWEEP_STOPPING + late < limit(first).min(cut) {
             return Err(format!(
                 "a head that was complete by {last:?} had time until {:?}, but got {end:?}",
                 limit(first)
@@ -566,7 +575,7 @@ pub(super) fn late_first_bytes_are_served(history: &RunHistory<'_>) -> Result<()
             && matches!(how.as_str(), "reset-before-head" | "end-before-head");
         if lost
             && connected.at + history.under_way() < draining
-            && arrives < until.min(cut)
+            && arrives + history.tolerance() < until.min(cut)
             && *at < cut
         {
             return Err(format!(
@@ -608,7 +617,8 @@ pub(super) fn departed_clients_are_noticed(history: &RunHistory<'_>) -> Result<(
         let by = left.at.max(begins.at)
             + history.under_way()
             + history.world(CLIENT_CHECK_INTERVAL * 2 + SWEEP)
-            + SWEEP_STOPPING;
+            + SWEEP_STOPPING
+            + history.tolerance();
         let ends = history
             .server("handler ends")
             .find(|record| record.number("handler") == begins.number("handler"));
@@ -674,8 +684,10 @@ pub(super) fn no_work_is_left(history: &RunHistory<'_>) -> Result<(), String> {
             let said =
                 history.records.iter().enumerate().filter(|(_, record)| record.event == event);
             // An end in the same instant may be recorded slightly later.
-            said.filter(|(n, record)| n < place || (event.ends_with("ends") && record.at <= *at))
-                .count()
+            said.filter(|(n, record)| {
+                n < place || (event.ends_with("ends") && record.at <= *at + history.tolerance())
+            })
+            .count()
         });
         if begun > ended {
             return Err(format!(

@@ -9,7 +9,7 @@ mod run;
 mod traffic;
 
 pub use odd::OddRequest;
-pub use run::{CLIENTS, Outcome, PROBER, SERVER, run, run_with};
+pub use run::{CLIENTS, Outcome, PROBER, SERVER, run, run_in_real_time, run_with};
 pub(crate) use run::{client_name, run_life};
 pub use traffic::{
     Client, Cooperation, Pacing, RequestKind, Stranger, StuckResponse, Traffic, WrongLength,

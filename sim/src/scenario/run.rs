@@ -7,7 +7,7 @@ use crate::{
     host_run::{self, HostRun, INTERNAL_PORT, MAIN_PORT},
     network::{
         Attendance::{Awaited, Background},
-        Faults, FaultyNetwork, HostNetwork, LinkChange, Overrun, SynFilter, World, WorldConfig,
+        Faults, HostNetwork, LinkChange, LinuxWorld, Overrun, SynFilter, World, WorldConfig,
     },
     observe, scripted_signals,
     signals::SignalSender,
@@ -34,6 +34,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest pause between the probes while nothing changes.
 const PROBE_PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// Number of void runs after which a scenario in real time is given up.
+const VOID_RUNS_MAX: u64 = 5;
+
 /// Outcome of a scenario.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -45,6 +48,22 @@ pub struct Outcome {
     pub ended: Result<Duration, Overrun>,
     /// How much later than its latency a packet may arrive in this world.
     pub grain: Duration,
+    /// Whether this world's connections can be reset.
+    pub resets: bool,
+    /// How late anything may happen because the machine is busy; zero in simulated time.
+    pub tolerance: Duration,
+    /// Longest time for which the machine let the world wait; zero in simulated time.
+    pub stalled: Duration,
+    /// Number of runs before this one that were void.
+    pub void_runs: u64,
+}
+
+impl Outcome {
+    /// Whether the machine let the world wait for so long that the run proves nothing.
+    #[must_use]
+    pub fn is_void(&self) -> bool {
+        self.stalled * 2 > self.tolerance
+    }
 }
 
 /// Runs `scenario` with the default app.
@@ -54,6 +73,23 @@ pub struct Outcome {
 #[must_use]
 pub fn run<W: World>(scenario: &Scenario) -> Outcome {
     run_with::<W, _>(scenario, Drill::new)
+}
+
+/// Runs `scenario` in real time with the default app, again while the machine stalls, but only a
+/// few times.
+///
+/// # Panics
+/// If the host or a client panics unexpectedly.
+#[must_use]
+pub fn run_in_real_time(scenario: &Scenario) -> Outcome {
+    let mut void_runs = 0;
+    loop {
+        let outcome = Outcome { void_runs, ..run::<LinuxWorld>(scenario) };
+        if !outcome.is_void() || void_runs == VOID_RUNS_MAX {
+            return outcome;
+        }
+        void_runs += 1;
+    }
 }
 
 /// Runs `scenario` with another app.
@@ -101,9 +137,10 @@ where
                 }
                 std::future::pending::<()>().await;
             };
-            let network = FaultyNetwork::new(host, Arc::clone(&faults));
-            let living =
-                life.live(network, build, signals, trace.clone(), |asker| drop(handle.send(asker)));
+            let network = host.with_faults(Arc::clone(&faults));
+            let living = life.live(host, network, build, signals, trace.clone(), |asker| {
+                drop(handle.send(asker));
+            });
             let lived = tokio::select! {
                 biased;
                 () = asking => None,
@@ -111,12 +148,14 @@ where
                 lived = living => lived,
             };
             at_exit(trace).await;
+            client::pause(W::LINGER.unwrap_or_default()).await;
             *report.lock().unwrap_or_else(PoisonError::into_inner) = lived;
         }
     });
+    let attendance = if W::LINGER.is_none() { Awaited } else { Background };
     for (n, client) in scenario.clients.iter().enumerate() {
         let client_id = ClientId::new(client_name(n), trace.clone()).with_patience(PATIENCE);
-        world.spawn(CLIENTS, Awaited, use_host(client.clone(), client_id));
+        world.spawn(CLIENTS, attendance, use_host(client.clone(), client_id));
     }
     let every = Duration::from_millis(scenario.probe_every_ms);
     world.spawn(PROBER, Background, {
@@ -141,7 +180,10 @@ where
     let ended = world.run(scenario.limit());
     drop(listening);
     let report = report.lock().unwrap_or_else(PoisonError::into_inner).take();
-    Outcome { trace, report, ended, grain: W::GRAIN }
+    let stalled = trace.stalled();
+    let (resets, tolerance) = (W::RESETS, W::TOLERANCE);
+    let grain = W::GRAIN;
+    Outcome { trace, report, ended, grain, resets, tolerance, stalled, void_runs: 0 }
 }
 
 /// Returns the faults at the host's own end of the network.

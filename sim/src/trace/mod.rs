@@ -53,6 +53,7 @@ struct Inner {
     hash: Fnv64,
     wire_bytes: u64,
     phase_changed: Arc<Notify>,
+    stalled: Duration,
 }
 
 impl Trace {
@@ -67,6 +68,7 @@ impl Trace {
                 hash: Fnv64::new(),
                 wire_bytes: 0,
                 phase_changed: Arc::default(),
+                stalled: Duration::ZERO,
             })),
         }
     }
@@ -104,6 +106,17 @@ impl Trace {
     #[must_use]
     pub fn now(&self) -> Option<Duration> {
         self.lock().stamp()
+    }
+
+    /// Notes that the machine let the world wait for `span`. Of several, the longest counts.
+    pub(crate) fn note_stall(&self, span: Duration) {
+        let mut inner = self.lock();
+        inner.stalled = inner.stalled.max(span);
+    }
+
+    /// Returns the longest time for which the machine let the world wait.
+    pub(crate) fn stalled(&self) -> Duration {
+        self.lock().stalled
     }
 
     /// Adds bytes on the wire to the hash.

@@ -5,15 +5,23 @@ mod socket;
 
 pub use socket::{TurmoilListener, TurmoilReservation, TurmoilStream};
 
-use super::{Attendance, HostNetwork, LinkChange, Overrun, World, WorldConfig, ports::Ports};
-use crate::trace::{Trace, TracedIo};
+use super::{
+    Attendance, Faults, FaultyNetwork, HostNetwork, LinkChange, Overrun, Process, World,
+    WorldConfig, ports::Ports,
+};
+use crate::{
+    SimSpawner,
+    trace::{Trace, TracedIo},
+};
 use lameduck::runtime::{ListenAddress, Network, ServerRole};
 use std::{
     cell::RefCell,
     collections::BTreeMap,
     fmt,
     future::{self, Future},
-    io, panic,
+    io,
+    num::NonZeroUsize,
+    panic,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -114,6 +122,7 @@ struct Progress {
 impl World for TurmoilWorld {
     type Host = TurmoilHost;
     const GRAIN: Duration = Duration::from_millis(10);
+    const RESETS: bool = false;
 
     fn new(config: WorldConfig, trace: Trace) -> Self {
         Self { config, trace, hosts: Vec::new(), changes: Vec::new() }
@@ -268,6 +277,22 @@ impl Network for TurmoilHost {
 
 impl HostNetwork for TurmoilHost {
     type Stream = TurmoilStream;
+    type Faulty = FaultyNetwork<Self>;
+    type Spawner = SimSpawner;
+
+    fn with_faults(&self, faults: Arc<Faults>) -> FaultyNetwork<Self> {
+        FaultyNetwork::new(self.clone(), faults)
+    }
+
+    fn process(
+        &self,
+        name: &str,
+        trace: &Trace,
+        clock_skew_ppm: i64,
+        workers: NonZeroUsize,
+    ) -> Process<SimSpawner> {
+        Process::simulated(name, trace, clock_skew_ppm, workers)
+    }
 
     fn name(&self) -> &str {
         &self.name

@@ -7,10 +7,10 @@ mod wakeup;
 pub use socket::{TurmoilNetListener, TurmoilNetStream};
 
 use super::{
-    Attendance, HostNetwork, Lease, LinkChange, Overrun, SynFilter, World, WorldConfig,
-    ports::Ports, running,
+    Attendance, Faults, FaultyNetwork, HostNetwork, Lease, LinkChange, Overrun, Process, SynFilter,
+    World, WorldConfig, ports::Ports, running,
 };
-use crate::trace::Trace;
+use crate::{SimSpawner, trace::Trace};
 use fabric::{Fabric, Pump};
 use lameduck::runtime::{Address, ListenAddress, Network, Reservation, ServerRole};
 use socket::HostHandle;
@@ -20,6 +20,7 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -76,6 +77,7 @@ struct Change {
 impl World for TurmoilNetWorld {
     type Host = TurmoilNetHost;
     const GRAIN: Duration = Duration::ZERO;
+    const RESETS: bool = true;
 
     fn new(config: WorldConfig, trace: Trace) -> Self {
         Self { config, trace, jobs: Vec::new(), changes: Vec::new() }
@@ -225,6 +227,22 @@ impl Network for TurmoilNetHost {
 
 impl HostNetwork for TurmoilNetHost {
     type Stream = TurmoilNetStream;
+    type Faulty = FaultyNetwork<Self>;
+    type Spawner = SimSpawner;
+
+    fn with_faults(&self, faults: Arc<Faults>) -> FaultyNetwork<Self> {
+        FaultyNetwork::new(self.clone(), faults)
+    }
+
+    fn process(
+        &self,
+        name: &str,
+        trace: &Trace,
+        clock_skew_ppm: i64,
+        workers: NonZeroUsize,
+    ) -> Process<SimSpawner> {
+        Process::simulated(name, trace, clock_skew_ppm, workers)
+    }
 
     fn name(&self) -> &str {
         &self.name

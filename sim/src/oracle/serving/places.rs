@@ -58,7 +58,8 @@ fn new_clients_get_in(history: &RunHistory<'_>) -> Result<(), String> {
             record.event == "connected" && record.at <= since && record.at + ROOM * 4 > since
         });
         let ahead = u32::try_from(before.count()).unwrap_or(u32::MAX);
-        let by = since + history.world(ROOM * ahead) + history.under_way() * 6;
+        let by =
+            since + history.world(ROOM * ahead) + history.under_way() * 6 + history.tolerance();
         let late = observed.head.is_none_or(|(at, ..)| at > by);
         if is_new && late && open_until.is_some_and(|until| by < until) {
             return Err(format!(
@@ -94,7 +95,7 @@ fn working_clients_stay(history: &RunHistory<'_>) -> Result<(), String> {
 fn silent_ones_make_room_first(history: &RunHistory<'_>) -> Result<(), String> {
     let left = history.left_serving().unwrap_or(Duration::MAX);
     let draining = history.left_lame_duck().unwrap_or(Duration::MAX);
-    let slack = history.under_way() * 2 + Duration::from_millis(20);
+    let slack = history.under_way() * 2 + Duration::from_millis(20) + history.tolerance();
     let silent: Vec<(Duration, Duration)> = clients(history)
         .filter(|(_, client)| client.traffic == Traffic::ByteLess)
         .filter_map(|(n, _)| {
