@@ -30,6 +30,8 @@ pub(super) mod idle_handoff;
 pub(super) mod idle_set;
 mod lingering;
 mod parked;
+#[cfg(test)]
+mod polls;
 mod stall_timer;
 pub(super) mod task;
 mod transition;

@@ -1,0 +1,271 @@
+//! A connection, poll by poll: each of its states, whatever the transport does next, in each phase.
+//!
+//! In every cell a connection that was not woken must have nothing to do (no wake-up is lost), must
+//! come to rest (it does not spin), and must end at the cut with all of its requests accounted for.
+//! The snapshot `connection_polls` has the rest: `*` if the event woke the connection, then what the
+//! client received, how the connection ended, and the outcomes (finished, timed out, aborted, gone).
+//! A cell in parentheses had ended before the event. The names are those of [`output`].
+
+mod output;
+mod script;
+mod world;
+
+use self::{
+    output::{http1, http2},
+    script::End,
+    world::{Stage, World},
+};
+use std::fmt::Write as _;
+
+/// How a connection comes into a state.
+struct State {
+    name: &'static str,
+    input: &'static [u8],
+    /// Bytes that the kernel takes from the responses, if the client receives nothing.
+    room: Option<usize>,
+    /// The next bytes of the client, which complete what it began.
+    rest: &'static [u8],
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\
+    \x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x04\x01\x00\x00\x00\x00";
+
+/// A preface and a GET of `/waits` on stream 1.
+const HTTP2_WAITS: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\
+    \x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x04\x01\x00\x00\x00\x00\
+    \x00\x00\x0d\x01\x05\x00\x00\x00\x01\x82\x86\x04\x06/waits\x01\x01a";
+
+/// A GET of `/` on stream 1.
+const HTTP2_FIRST: &[u8] = b"\x00\x00\x06\x01\x05\x00\x00\x00\x01\x82\x86\x84\x01\x01a";
+
+/// A GET of `/` on stream 3.
+const HTTP2_SECOND: &[u8] = b"\x00\x00\x06\x01\x05\x00\x00\x00\x03\x82\x86\x84\x01\x01a";
+
+const STATES: [State; 16] = [
+    State { name: "new", input: b"", room: None, rest: GET },
+    State { name: "new, 40 requests at once", input: b"", room: None, rest: PIPELINE },
+    State {
+        name: "half a head",
+        input: b"GET / HTTP/1.1\r\nho",
+        room: None,
+        rest: b"st: a\r\n\r\n",
+    },
+    State { name: "parked after a response", input: GET, room: None, rest: GET },
+    State {
+        name: "fast path, response half written",
+        input: b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n",
+        room: Some(20_000),
+        rest: GET,
+    },
+    State {
+        name: "fast path, 40 pipelined requests behind a full socket",
+        input: PIPELINE,
+        room: Some(1_000),
+        rest: GET,
+    },
+    State {
+        name: "HTTP/1, handler runs",
+        input: b"GET /waits HTTP/1.1\r\nhost: a\r\n\r\n",
+        room: None,
+        rest: GET,
+    },
+    State {
+        name: "HTTP/1, handler runs, a request behind it",
+        input: b"GET /waits HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n",
+        room: None,
+        rest: GET,
+    },
+    State {
+        name: "HTTP/1, half a request body",
+        input: b"POST /reads HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n12345",
+        room: None,
+        rest: b"67890",
+    },
+    State {
+        name: "HTTP/1, half a chunked request body",
+        input: b"POST /reads HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\n12",
+        room: None,
+        rest: b"345\r\n0\r\n\r\n",
+    },
+    State {
+        name: "HTTP/1, response streams",
+        input: b"GET /streams HTTP/1.1\r\nhost: a\r\n\r\n",
+        room: None,
+        rest: GET,
+    },
+    State {
+        name: "HTTP/1, response half written",
+        input: b"POST /large HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n",
+        room: Some(20_000),
+        rest: GET,
+    },
+    State {
+        name: "lingering after the last response",
+        input: b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\nGET",
+        room: None,
+        rest: GET,
+    },
+    State { name: "HTTP/2, preface", input: PREFACE, room: None, rest: HTTP2_FIRST },
+    State { name: "HTTP/2, handler runs", input: HTTP2_WAITS, room: None, rest: HTTP2_SECOND },
+    State { name: "HTTP/2, half a frame", input: HTTP2_HALF, room: None, rest: HTTP2_OTHER_HALF },
+];
+
+const PIPELINE: &[u8] = &repeated::<40, { 40 * GET.len() }>(GET);
+
+const HTTP2_HALF: &[u8] = PREFACE_AND_HALF.split_at(PREFACE.len() + 11).0;
+const PREFACE_AND_HALF: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\
+    \x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x04\x01\x00\x00\x00\x00\
+    \x00\x00\x06\x01\x05\x00\x00\x00\x01\x82\x86\x84\x01\x01a";
+const HTTP2_OTHER_HALF: &[u8] = HTTP2_FIRST.split_at(11).1;
+
+/// Returns `N` copies of a request.
+const fn repeated<const N: usize, const L: usize>(request: &[u8]) -> [u8; L] {
+    let mut all = [0; L];
+    let mut at = 0;
+    while at < L {
+        all[at] = request[at % request.len()];
+        at += 1;
+    }
+    all
+}
+
+/// What the transport, the handler or the clock does next.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Nothing,
+    OneByte,
+    Rest,
+    RestInPieces,
+    Flood,
+    RestIntoFullSocket,
+    Room,
+    Handler,
+    End,
+    RestAndEnd,
+    Reset,
+    Evicted,
+    Time,
+}
+
+const EVENTS: [(Event, &str); 13] = [
+    (Event::Nothing, "nothing"),
+    (Event::OneByte, "one byte"),
+    (Event::Rest, "rest"),
+    (Event::RestInPieces, "rest, in pieces"),
+    (Event::Flood, "flood"),
+    (Event::RestIntoFullSocket, "rest, no room"),
+    (Event::Room, "room"),
+    (Event::Handler, "handler returns"),
+    (Event::End, "end"),
+    (Event::RestAndEnd, "rest and end"),
+    (Event::Reset, "reset"),
+    (Event::Evicted, "evicted"),
+    (Event::Time, "65 s"),
+];
+
+/// Takes a connection into a state, a stage, and through an event. Returns the cell of the table.
+async fn cell(state: &State, stage: Stage, event: Event) -> String {
+    let place = format!("{}, {stage:?}, {event:?}", state.name);
+    let mut world = World::new();
+    world.start().await;
+    if let Some(room) = state.room {
+        world.wire().stop_receiving(room);
+    }
+    world.wire().send(state.input);
+    world.settle().await;
+    world.nothing_was_left(&place).await;
+    world.enter(stage).await;
+    world.nothing_was_left(&place).await;
+    if world.has_ended() {
+        finish(&mut world, &place).await;
+        return format!("({})", summary(state, &world));
+    }
+    match event {
+        Event::Nothing => {}
+        Event::OneByte => world.wire().send(&state.rest[..1]),
+        Event::Rest => world.wire().send(state.rest),
+        Event::RestInPieces => {
+            world.wire().piece = state.rest.len().div_ceil(40);
+            world.wire().send(state.rest);
+        }
+        Event::Flood => world.wire().send(&[b'x'; 500_000]),
+        Event::RestIntoFullSocket => {
+            world.wire().stop_receiving(0);
+            world.wire().send(state.rest);
+        }
+        Event::Room => world.wire().make_room(usize::MAX),
+        Event::Handler => world.release_handler(),
+        Event::End => world.wire().end(),
+        Event::RestAndEnd => {
+            world.wire().send(state.rest);
+            world.wire().end();
+        }
+        Event::Reset => world.wire().break_off(),
+        Event::Evicted => world.evict(),
+        Event::Time => world.wait(65).await,
+    }
+    let woken = if world.is_woken() { "*" } else { "" };
+    world.settle().await;
+    world.nothing_was_left(&place).await;
+    let cell = format!("{woken}{}", summary(state, &world));
+    finish(&mut world, &place).await;
+    cell
+}
+
+fn summary(state: &State, world: &World) -> String {
+    let wire = world.wire();
+    let is_http2 = state.input.starts_with(b"PRI");
+    let output = if is_http2 { http2(&wire.written) } else { http1(&wire.written) };
+    let end = match wire.how_it_ended() {
+        End::Open => "",
+        End::Fin => " fin",
+        End::Reset => " rst",
+    };
+    let requests = world.requests();
+    let mut outcomes = String::new();
+    let counts = [
+        ("f", requests.finished),
+        ("t", requests.timed_out),
+        ("a", requests.aborted),
+        ("g", requests.gone),
+    ];
+    for (letter, count) in counts {
+        match count {
+            0 => {}
+            1 => outcomes.push_str(letter),
+            _ => write!(outcomes, "{letter}{count}").unwrap(),
+        }
+    }
+    let outcomes = if outcomes.is_empty() { outcomes } else { format!(" {outcomes}") };
+    format!("{output}{end}{outcomes}")
+}
+
+/// Takes the connection through the rest of the shutdown. It must end, and so must its requests.
+async fn finish(world: &mut World, place: &str) {
+    world.enter(Stage::Cut).await;
+    assert!(world.has_ended(), "it survives the cut: {place}");
+    let requests = world.requests();
+    let ended = requests.finished + requests.timed_out + requests.aborted + requests.gone;
+    assert_eq!(requests.started, ended, "{place}: {requests:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_state_in_each_phase_does_what_the_table_says_at_each_event() {
+    let mut table = String::new();
+    for state in &STATES {
+        writeln!(table, "\n{}", state.name).unwrap();
+        for (event, name) in EVENTS {
+            let mut row = format!("  {name:16}");
+            for stage in Stage::ALL {
+                write!(row, "| {:22}", cell(state, stage, event).await).unwrap();
+            }
+            writeln!(table, "{}", row.trim_end()).unwrap();
+        }
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/core/snapshots");
+    insta::with_settings!({ snapshot_path => path, prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::assert_snapshot!("connection_polls", table);
+    });
+}

@@ -1,0 +1,234 @@
+//! A transport whose every read and write is decided by the test.
+
+use crate::runtime::{Peek, Peer, Transport};
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, Waker},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The connection's end of the wire. The test holds the other one.
+#[derive(Debug)]
+pub(super) struct Script(Arc<Mutex<Wire>>);
+
+/// What the kernel and the peer hold of one connection.
+#[derive(Debug)]
+pub(super) struct Wire {
+    unread: VecDeque<u8>,
+    ended: bool,
+    broken: bool,
+    /// Bytes that one read returns at most.
+    pub(super) piece: usize,
+    /// Bytes that writes still take before they are pending.
+    pub(super) room: usize,
+    pub(super) written: Vec<u8>,
+    /// Bytes of `written` that the peer has acknowledged: all, if `None`.
+    acknowledged: Option<usize>,
+    pub(super) shut: bool,
+    reset: bool,
+    dropped: bool,
+    /// Calls of the transport that did something.
+    pub(super) calls: usize,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+/// How the connection ended, as the peer sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Open,
+    Fin,
+    Reset,
+}
+
+pub(super) fn script() -> (Script, Arc<Mutex<Wire>>) {
+    let wire = Arc::new(Mutex::new(Wire {
+        unread: VecDeque::new(),
+        ended: false,
+        broken: false,
+        piece: usize::MAX,
+        room: usize::MAX,
+        written: Vec::new(),
+        acknowledged: None,
+        shut: false,
+        reset: false,
+        dropped: false,
+        calls: 0,
+        reader: None,
+        writer: None,
+    }));
+    (Script(wire.clone()), wire)
+}
+
+impl Wire {
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        self.unread.extend(bytes);
+        self.wake_reader();
+    }
+
+    /// The peer closes its sending side.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+        self.wake_reader();
+    }
+
+    /// The peer resets the connection.
+    pub(super) fn break_off(&mut self) {
+        self.broken = true;
+        self.unread.clear();
+        self.wake_reader();
+        self.wake_writer();
+    }
+
+    /// The peer receives all that was written, and the kernel takes `room` further bytes.
+    pub(super) fn make_room(&mut self, room: usize) {
+        self.room = room;
+        self.acknowledged = None;
+        self.wake_writer();
+    }
+
+    /// The peer receives nothing more, and the kernel takes only `room` further bytes.
+    pub(super) fn stop_receiving(&mut self, room: usize) {
+        self.room = room;
+        self.acknowledged = Some(self.written.len());
+    }
+
+    pub(super) fn unread(&self) -> usize {
+        self.unread.len()
+    }
+
+    /// The kernel turns a close with unread bytes into a reset.
+    pub(super) fn how_it_ended(&self) -> End {
+        match (self.dropped, self.reset || self.broken || !self.unread.is_empty()) {
+            (true, true) => End::Reset,
+            (true, false) => End::Fin,
+            (false, _) if self.shut => End::Fin,
+            (false, _) => End::Open,
+        }
+    }
+
+    fn wake_reader(&mut self) {
+        self.reader.take().into_iter().for_each(Waker::wake);
+    }
+
+    fn wake_writer(&mut self) {
+        self.writer.take().into_iter().for_each(Waker::wake);
+    }
+
+    fn is_readable(&self) -> bool {
+        self.broken || self.ended || !self.unread.is_empty()
+    }
+}
+
+impl Script {
+    fn wire(&self) -> MutexGuard<'_, Wire> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl AsyncRead for Script {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut wire = self.wire();
+        if !wire.is_readable() {
+            wire.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        wire.calls += 1;
+        if wire.broken {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let length = buf.remaining().min(wire.unread.len()).min(wire.piece);
+        let bytes: Vec<u8> = wire.unread.drain(..length).collect();
+        buf.put_slice(&bytes);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Script {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut wire = self.wire();
+        if wire.broken || wire.shut {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let length = bytes.len().min(wire.room);
+        if length == 0 && !bytes.is_empty() {
+            wire.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        wire.calls += 1;
+        wire.room -= length;
+        wire.written.extend(&bytes[..length]);
+        Poll::Ready(Ok(length))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut wire = self.wire();
+        wire.shut = true;
+        if wire.broken {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Transport for Script {
+    fn peek(&self) -> Peek {
+        let wire = self.wire();
+        match (wire.broken, wire.unread.is_empty(), wire.ended) {
+            (true, ..) => Peek::Broken,
+            (false, false, _) => Peek::Data,
+            (false, true, true) => Peek::Ended,
+            (false, true, false) => Peek::Empty,
+        }
+    }
+
+    fn peer(&self) -> Peer {
+        let wire = self.wire();
+        match (wire.broken, wire.ended) {
+            (true, _) => Peer::Gone,
+            (false, true) => Peer::HalfClosed,
+            (false, false) => Peer::Open,
+        }
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut wire = self.wire();
+        if wire.is_readable() {
+            return Poll::Ready(());
+        }
+        wire.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn unacknowledged(&self) -> Option<usize> {
+        let wire = self.wire();
+        let acknowledged = wire.acknowledged.filter(|_| !wire.broken);
+        Some(acknowledged.map_or(0, |acknowledged| wire.written.len() - acknowledged))
+    }
+
+    fn reset_on_drop(&mut self) {
+        self.wire().reset = true;
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        let mut wire = self.wire();
+        wire.dropped = true;
+    }
+}

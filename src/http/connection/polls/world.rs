@@ -1,0 +1,321 @@
+//! One connection over a scripted transport, polled by the test.
+
+use super::script::{End, Script, Wire, script};
+use crate::http::{
+    connection::{idle_handoff::IdleHandoff, task::Connection, worker_context::WorkerContext},
+    exchange::request_body::Body,
+    server::{
+        announcement::Announcement,
+        connection_slot::ConnectionSlot,
+        idle_policy::EvictionGrace,
+        limits::Limits,
+        server_metrics::{ConnectionStats, RequestStats},
+        state::{CloseRaces, ServerConfig, ServerState},
+        worker_runtime::WorkerRuntime,
+    },
+};
+use crate::{
+    lifecycle::{Moment, Phase},
+    runtime::{Address, Clock, Seed, Sleep},
+};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
+    task::{Context, Poll},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::{
+    sync::Notify,
+    task::{JoinSet, yield_now},
+    time::Instant,
+};
+use tokio_test::task::Spawn;
+
+/// The phases of the table, and the abort and the cut, which have no phase of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    Serving,
+    LameDuck,
+    Draining,
+    Cancelling,
+    Abort,
+    Cut,
+}
+
+impl Stage {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Serving, Self::LameDuck, Self::Draining, Self::Cancelling, Self::Abort, Self::Cut];
+}
+
+/// The handlers. They run until the test releases them, whatever their context says.
+#[derive(Clone, Debug)]
+pub(super) struct Routes {
+    release: Arc<Notify>,
+}
+
+type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
+
+impl hyper::service::Service<Request<Body>> for Routes {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Body>) -> Self::Future {
+        let release = self.release.clone();
+        Box::pin(async move {
+            let whole = |text: &[u8]| Full::new(Bytes::copy_from_slice(text)).boxed_unsync();
+            Ok(Response::new(match request.uri().path() {
+                "/waits" => {
+                    release.notified().await;
+                    whole(b"waited")
+                }
+                "/streams" => StreamBody::new(async_stream(release)).boxed_unsync(),
+                "/reads" => match request.into_body().collect().await {
+                    Ok(body) => whole(&body.to_bytes()),
+                    Err(_) => whole(b"no body"),
+                },
+                "/large" => whole(&[b'x'; 50_000]),
+                _ => whole(b"hello"),
+            }))
+        })
+    }
+}
+
+/// One frame at once, the second when the test releases it.
+fn async_stream(
+    release: Arc<Notify>,
+) -> impl futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
+    futures_util::stream::unfold(0, move |sent| {
+        let release = release.clone();
+        async move {
+            if sent == 2 {
+                return None;
+            }
+            if sent == 1 {
+                release.notified().await;
+            }
+            Some((Ok(Frame::data(Bytes::from_static(b"part"))), sent + 1))
+        }
+    })
+}
+
+/// One connection, and all that the test does to it.
+pub(super) struct World {
+    server: Arc<ServerState>,
+    slot: Arc<ConnectionSlot>,
+    task: Option<Spawn<Connection<Script, Routes>>>,
+    wire: Arc<Mutex<Wire>>,
+    release: Arc<Notify>,
+    stage: Stage,
+    _timers: JoinSet<()>,
+}
+
+/// All that a poll may change.
+type Fingerprint = (usize, usize, usize, bool, End, RequestStats, ConnectionStats);
+
+impl World {
+    /// Accepts a connection while serving.
+    pub(super) fn new() -> Self {
+        let clock = Arc::new(PausedClock(Instant::now()));
+        let config = ServerConfig {
+            app_version: "1".into(),
+            request_timeout: Some(Duration::from_secs(5)),
+            lame_duck: Duration::from_secs(3),
+            limits: Limits::default().keep_alive(Duration::from_secs(50)),
+            close_races: CloseRaces::Counted,
+            eviction_grace: EvictionGrace::MAIN,
+            seed: Seed(1),
+        };
+        let server = Arc::new(ServerState::new(clock.clone(), config));
+        server.publish(Phase::Serving, clock.now());
+        let release = Arc::new(Notify::new());
+        let routes = Arc::new(Routes { release: release.clone() });
+        let worker = Arc::new(WorkerContext::new(
+            server.clone(),
+            routes,
+            Arc::<AtomicU64>::default(),
+            WorkerRuntime::of_tasks(),
+        ));
+        let mut timers = JoinSet::new();
+        timers.spawn(watch_deadlines(worker.clone()));
+        let slot = Arc::new(ConnectionSlot::new(
+            clock.now(),
+            Address::Unix(None),
+            Arc::new(Address::Unix(None)),
+            Announcement::OPENED_BEFORE,
+        ));
+        let (io, wire) = script();
+        let handoff = Arc::new(IdleHandoff::new(false));
+        let connection = Connection::new(worker, slot.clone(), handoff, io);
+        let task = Some(tokio_test::task::spawn(connection));
+        Self { server, slot, task, wire, release, stage: Stage::Serving, _timers: timers }
+    }
+
+    pub(super) fn wire(&self) -> MutexGuard<'_, Wire> {
+        self.wire.lock().unwrap()
+    }
+
+    /// Polls the connection for the first time.
+    pub(super) async fn start(&mut self) {
+        self.poll();
+        self.settle().await;
+    }
+
+    pub(super) fn release_handler(&self) {
+        self.release.notify_one();
+    }
+
+    pub(super) fn evict(&self) {
+        self.slot.evict();
+    }
+
+    pub(super) fn is_woken(&self) -> bool {
+        self.task.as_ref().is_some_and(Spawn::is_woken)
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.task.is_none()
+    }
+
+    pub(super) fn requests(&self) -> RequestStats {
+        self.server.metrics.requests()
+    }
+
+    fn poll(&mut self) {
+        if let Some(task) = &mut self.task
+            && task.poll().is_ready()
+        {
+            self.task = None;
+        }
+    }
+
+    /// Polls the connection as long as it is woken. It must come to rest.
+    pub(super) async fn settle(&mut self) {
+        for _ in 0..200 {
+            // The streams of HTTP/2 are tasks of the runtime.
+            for _ in 0..8 {
+                yield_now().await;
+            }
+            if !self.is_woken() {
+                return;
+            }
+            self.poll();
+        }
+        panic!("the connection is woken for ever: {}", self.text());
+    }
+
+    /// Polls the connection although it was not woken. If that changes anything, a wake-up was
+    /// lost. Each poll of a cut counts, so there it is left out.
+    pub(super) async fn nothing_was_left(&mut self, place: &str) {
+        if self.stage == Stage::Cut {
+            return;
+        }
+        let before = self.fingerprint();
+        self.poll();
+        self.settle().await;
+        let after = self.fingerprint();
+        assert_eq!(before, after, "a wake-up was lost: {place}: {}", self.text());
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        let wire = self.wire();
+        (
+            wire.written.len(),
+            wire.unread(),
+            wire.calls,
+            wire.shut,
+            wire.how_it_ended(),
+            self.requests(),
+            self.server.metrics.connections(),
+        )
+    }
+
+    /// Goes forward to a stage, and through all between, as a worker does.
+    pub(super) async fn enter(&mut self, stage: Stage) {
+        for next in Stage::ALL {
+            if self.stage < next && next <= stage {
+                self.stage = next;
+                let now = self.server.clock.now();
+                match next {
+                    Stage::Serving => {}
+                    Stage::LameDuck => self.server.publish(Phase::LameDuck, now),
+                    Stage::Draining => self.server.publish(Phase::Draining, now),
+                    Stage::Cancelling => {
+                        self.server.publish(Phase::Cancelling, now);
+                        self.server.cancel_root();
+                    }
+                    Stage::Abort => self.server.abort(),
+                    Stage::Cut => self.server.cut(),
+                }
+                self.slot.wake();
+                self.settle().await;
+            }
+        }
+    }
+
+    /// Time passes, and the worker sweeps each second.
+    pub(super) async fn wait(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            self.slot.wake_if_due(self.server.clock.now());
+            self.settle().await;
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.wire().written).into_owned()
+    }
+}
+
+/// Fires the deadlines of handlers, as a worker does.
+async fn watch_deadlines(worker: Arc<WorkerContext<Routes>>) {
+    let server = worker.server();
+    worker.shared.deadlines.watch(&*server.clock, &server.tokens.abort).await;
+}
+
+/// tokio's clock, which the test pauses.
+#[derive(Debug)]
+struct PausedClock(Instant);
+
+impl Clock for PausedClock {
+    fn now(&self) -> Moment {
+        Moment::EPOCH + self.0.elapsed()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the clock of a test")]
+    fn sleep_until(&self, at: Moment) -> Pin<Box<dyn Sleep>> {
+        let at = self.0 + at.since_epoch().min(Duration::from_secs(1_000_000));
+        Box::pin(PausedSleep(Box::pin(tokio::time::sleep_until(at)), self.0))
+    }
+
+    fn wall(&self) -> SystemTime {
+        UNIX_EPOCH + self.now().since_epoch()
+    }
+
+    fn epoch(&self) -> std::time::Instant {
+        self.0.into_std()
+    }
+}
+
+struct PausedSleep(Pin<Box<tokio::time::Sleep>>, Instant);
+
+impl Future for PausedSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl Sleep for PausedSleep {
+    fn reset(mut self: Pin<&mut Self>, at: Moment) {
+        let at = self.1 + at.since_epoch().min(Duration::from_secs(1_000_000));
+        self.0.as_mut().reset(at);
+    }
+}
