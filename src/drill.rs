@@ -12,6 +12,7 @@
 //! | `GET /big?bytes=N` | N bytes |
 //! | `GET /upgrade` | 101 with the offered protocol, then echo |
 //! | `GET /panic` | panics |
+//! | `GET /cpu?ms=N` | computes for N ms without a pause, so its worker serves nothing else |
 //!
 //! `/slow` with `&within=M` sets a deadline of M ms for the request, and `&within=none` removes it.
 //! `/stuck` with `&head=1` sends the head and half of the body first, and with `&chunked=1` the
@@ -135,8 +136,9 @@ impl fmt::Debug for DrillFuture {
 async fn drill(request: Request<Body>) -> Result<DrillResponse, Box<DrillResponse>> {
     let path = request.uri().path().to_owned();
     let expected = if path == "/echo" { Method::POST } else { Method::GET };
-    let known = ["/slow", "/stuck", "/work", "/echo", "/stream", "/big", "/upgrade", "/panic"]
-        .contains(&path.as_str());
+    let known =
+        ["/slow", "/stuck", "/work", "/echo", "/stream", "/big", "/upgrade", "/panic", "/cpu"]
+            .contains(&path.as_str());
     if !known {
         return Err(Box::new(text(StatusCode::NOT_FOUND, "not found\n")));
     }
@@ -152,6 +154,7 @@ async fn drill(request: Request<Body>) -> Result<DrillResponse, Box<DrillRespons
         "/stream" => Ok(stream(query.ms)),
         "/big" => Ok(big(query.bytes)),
         "/upgrade" => Ok(upgrade(request)),
+        "/cpu" => Ok(cpu(query.ms)),
         _ => panic!("requested by GET /panic"),
     }
 }
@@ -200,6 +203,32 @@ async fn stuck(query: &Query) -> DrillResponse {
 fn work(request: &Request<Body>, ms: u64) -> DrillResponse {
     request.body().context().spawn(sleep(ms));
     text(StatusCode::ACCEPTED, "work started\n")
+}
+
+fn cpu(ms: u64) -> DrillResponse {
+    text(StatusCode::OK, format!("{:016x}\n", compute(Duration::from_millis(ms))))
+}
+
+/// Computes until `span` has passed, in rounds of some microseconds.
+#[expect(clippy::disallowed_methods, reason = "a handler of the app, which uses real CPU time")]
+fn compute(span: Duration) -> u64 {
+    let begin = std::time::Instant::now();
+    let mut state = 1;
+    while begin.elapsed() < span {
+        state = hot_function(state);
+    }
+    state
+}
+
+/// The function that a profile of `/cpu` must name: xorshift.
+#[inline(never)]
+fn hot_function(mut state: u64) -> u64 {
+    for _ in 0..10_000 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+    }
+    state
 }
 
 async fn echo(request: Request<Body>) -> DrillResponse {

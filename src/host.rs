@@ -112,6 +112,41 @@ impl Builder {
         self
     }
 
+    /// Serves profiles of the process at `/debug/pprof/` on the internal server, at the paths and in
+    /// the formats of Go's `net/http/pprof`: `go tool pprof
+    /// http://localhost:8081/debug/pprof/profile?seconds=5`.
+    ///
+    /// While a profile is taken, SIGPROF arrives at every hundredth of a second of CPU time (99 in a
+    /// second), at whichever thread runs. System calls of the app that do not restart may then
+    /// return `EINTR`. The first profile allocates some 20 MB, which stay. Without a profile nothing
+    /// runs. `docs/operations.md` lists what profiles need. They exist on Linux only, with
+    /// [`run`](crate::run) and [`Host::run`]; elsewhere the response is a 501.
+    #[cfg(feature = "profiles")]
+    pub fn profiles(mut self) -> Self {
+        self.config.profiles = true;
+        self
+    }
+
+    /// Serves what `dump` returns as `/debug/pprof/heap`, and the other [profiles](Self::profiles).
+    ///
+    /// Which allocator runs, and whether it samples, is the app's choice. `docs/operations.md` has
+    /// the recipe for jemalloc. `dump` runs on a thread of its own and may block. The same limit of
+    /// one profile at a time applies. A second call replaces the first.
+    #[cfg(feature = "profiles")]
+    pub fn heap_profile<F, E>(mut self, dump: F) -> Self
+    where
+        F: Fn() -> Result<Vec<u8>, E> + Send + Sync + 'static,
+        E: Into<crate::http::BoxError>,
+    {
+        self.config.profiles = true;
+        self.config.heap_profile = Some(std::sync::Arc::new(move || {
+            let dumped =
+                crate::unwind::catch(&dump).map_err(|panic| format!("it panicked: {panic}"))?;
+            dumped.map_err(|error| crate::errors::Chain(&*error.into()).to_string())
+        }));
+        self
+    }
+
     /// Calls `callback` once the ports are reserved, before the start hooks. With port 0, this is
     /// where the port is found out. A second call replaces the first.
     ///

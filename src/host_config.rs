@@ -25,6 +25,14 @@ pub(crate) struct HostConfig {
     /// Reads the resource usage of the process; set only by the entry points that own one.
     #[cfg(feature = "metrics")]
     pub(crate) process_stats: Option<Box<dyn crate::runtime::ProcessStats>>,
+    /// Whether `/debug/pprof/` is served.
+    #[cfg(feature = "profiles")]
+    pub(crate) profiles: bool,
+    #[cfg(feature = "profiles")]
+    pub(crate) heap_profile: Option<crate::runtime::HeapProfile>,
+    /// Takes profiles of the process; set only by the entry points that own one.
+    #[cfg(feature = "profiles")]
+    pub(crate) profiler: Option<Box<dyn crate::runtime::Profiler>>,
     pub(crate) observer: Option<Observer>,
     #[cfg(all(feature = "systemd", target_os = "linux"))]
     pub(crate) systemd: bool,

@@ -96,6 +96,7 @@ impl<S: HttpService> Host<S> {
         };
         let seed = seed(&*clock);
         self.with_process_stats()
+            .with_profiler()
             .run_quietly(Runtime { clock, network, signals, spawner, seed })
             .await
     }
@@ -114,6 +115,18 @@ impl<S: HttpService> Host<S> {
 
     #[cfg(not(feature = "metrics"))]
     fn with_process_stats(self) -> Self {
+        self
+    }
+
+    /// Adds the sampler of the profiles.
+    #[cfg(all(feature = "profiles", target_os = "linux"))]
+    fn with_profiler(mut self) -> Self {
+        self.config.profiler = Some(Box::new(crate::os::SamplingProfiler));
+        self
+    }
+
+    #[cfg(not(all(feature = "profiles", target_os = "linux")))]
+    fn with_profiler(self) -> Self {
         self
     }
 
@@ -315,6 +328,7 @@ where
         let seed = seed(&*clock);
         Ok(host
             .with_process_stats()
+            .with_profiler()
             .run_quietly(Runtime { clock, network, signals, spawner, seed })
             .await)
     });

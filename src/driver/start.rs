@@ -3,6 +3,8 @@
 use super::{CutOnDrop, Driver, hooks::HookSlot};
 #[cfg(feature = "metrics")]
 use crate::internal::Metrics;
+#[cfg(feature = "profiles")]
+use crate::internal::Profiles;
 use crate::{
     hook::HookState,
     host_config::{BoundAddresses, HostConfig},
@@ -191,6 +193,8 @@ fn open_internal<L: Listener>(
         ),
         #[cfg(feature = "metrics")]
         Metrics::new(status.clone(), config.process_stats.take()),
+        #[cfg(feature = "profiles")]
+        config.profiles.then(|| Profiles::new(config.profiler.take(), config.heap_profile.take())),
     );
     let clock = status.clock.clone();
     server.publish(Phase::Serving, clock.now());

@@ -9,6 +9,7 @@
 //! | `/startupz` | 200 once Serving was reached |
 //! | `/status` | the state of the process, as JSON |
 //! | `/metrics` | the same and more for Prometheus, with the feature `metrics` |
+//! | `/debug/pprof/` | profiles, with the feature `profiles` and by a call |
 //!
 //! Requests for a host name that was not configured get a 421 ([`AllowedHosts`]). No built-in route
 //! changes anything.
@@ -19,6 +20,8 @@
 mod hosts;
 #[cfg(feature = "metrics")]
 mod metrics;
+#[cfg(feature = "profiles")]
+mod profiles;
 mod routes;
 mod status;
 mod wedge;
@@ -26,6 +29,8 @@ mod wedge;
 pub(crate) use hosts::AllowedHosts;
 #[cfg(feature = "metrics")]
 pub(crate) use metrics::Metrics;
+#[cfg(feature = "profiles")]
+pub(crate) use profiles::Profiles;
 pub(crate) use routes::{InternalRoute, InternalService, route};
 pub(crate) use status::HostStatus;
 pub(crate) use wedge::{Heartbeats, watch};

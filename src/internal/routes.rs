@@ -24,6 +24,8 @@ pub(crate) struct InternalService {
     turn: Arc<Mutex<()>>,
     #[cfg(feature = "metrics")]
     metrics: Arc<super::Metrics>,
+    #[cfg(feature = "profiles")]
+    profiles: Option<Arc<super::Profiles>>,
 }
 
 impl hyper::service::Service<Request<Body>> for InternalService {
@@ -36,7 +38,7 @@ impl hyper::service::Service<Request<Body>> for InternalService {
             match (self.misdirected(&request), self.routes.get(request.uri().path())) {
                 (Some(refusal), _) => EndpointResponse::Now(refusal),
                 (None, Some(route)) => EndpointResponse::Later(route(request)),
-                (None, None) => self.answer(&request),
+                (None, None) => self.answer(request),
             };
         Box::pin(async move {
             Ok(match answering {
@@ -58,6 +60,7 @@ impl InternalService {
         routes: BTreeMap<String, InternalRoute>,
         hosts: AllowedHosts,
         #[cfg(feature = "metrics")] metrics: super::Metrics,
+        #[cfg(feature = "profiles")] profiles: Option<super::Profiles>,
     ) -> Self {
         Self {
             status,
@@ -66,6 +69,8 @@ impl InternalService {
             turn: Arc::default(),
             #[cfg(feature = "metrics")]
             metrics: Arc::new(metrics),
+            #[cfg(feature = "profiles")]
+            profiles: profiles.map(Arc::new),
         }
     }
 
@@ -79,8 +84,8 @@ impl InternalService {
         Some(text(StatusCode::MISDIRECTED_REQUEST, self.hosts.reason(&host)))
     }
 
-    fn answer(&self, request: &Request<Body>) -> EndpointResponse {
-        let endpoint: fn(&Self, &Request<Body>) -> EndpointResponse = match request.uri().path() {
+    fn answer(&self, request: Request<Body>) -> EndpointResponse {
+        let endpoint: fn(&Self, Request<Body>) -> EndpointResponse = match request.uri().path() {
             "/liveness" | "/livez" => |this, _| EndpointResponse::Now(this.liveness()),
             "/readiness" | "/readyz" => |this, _| EndpointResponse::Now(this.readiness()),
             "/serving" => |this, _| EndpointResponse::Now(this.serving()),
@@ -88,6 +93,10 @@ impl InternalService {
             "/status" => |this, _| this.status(),
             #[cfg(feature = "metrics")]
             "/metrics" => Self::metrics,
+            #[cfg(feature = "profiles")]
+            path if self.profiles.is_some() && path.starts_with(super::profiles::PATH) => {
+                Self::profiles
+            }
             _ => return EndpointResponse::Now(text(StatusCode::NOT_FOUND, NOT_FOUND)),
         };
         if request.method() != Method::GET && request.method() != Method::HEAD {
@@ -157,7 +166,7 @@ impl InternalService {
     }
 
     #[cfg(feature = "metrics")]
-    fn metrics(&self, request: &Request<Body>) -> EndpointResponse {
+    fn metrics(&self, request: Request<Body>) -> EndpointResponse {
         let format = super::metrics::Format::of(request.headers());
         let metrics = self.metrics.clone();
         self.page(move || {
@@ -172,6 +181,14 @@ impl InternalService {
             response
         })
     }
+
+    #[cfg(feature = "profiles")]
+    fn profiles(&self, request: Request<Body>) -> EndpointResponse {
+        let Some(profiles) = self.profiles.clone() else {
+            return EndpointResponse::Now(text(StatusCode::NOT_FOUND, NOT_FOUND));
+        };
+        EndpointResponse::Later(Box::pin(profiles.respond(self.status.clone(), request)))
+    }
 }
 
 #[cfg(feature = "metrics")]
@@ -181,7 +198,7 @@ const NOT_FOUND: &str =
 const NOT_FOUND: &str =
     "not found; available: /liveness, /readiness, /serving, /startupz and /status\n";
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<InternalBody> {
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<InternalBody> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -161,7 +161,8 @@ impl OsListener {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         // If the call fails, assume a connection: an extra `accept` is better than a lost
         // connection.
-        poll(&mut sockets, Some(&at_once)).map_or(true, |readable| readable > 0)
+        let polled = rustix::io::retry_on_intr(|| poll(&mut sockets, Some(&at_once)));
+        polled.map_or(true, |readable| readable > 0)
     }
 
     fn configure(&self, stream: AcceptedStream) -> Socket {

@@ -16,6 +16,7 @@
 //! | `preflight` | checks that a runtime gets its threads and descriptors | P14 |
 //! | `limits` | how much of the machine this process may use | P15 |
 //! | `process_stats` | how much of it this process uses, for the metrics | |
+//! | `profiler`, `flame_graph` | samples the stacks of all threads | |
 //!
 //! Linux is the main target. Other Unixes compile with less: new connections arrive until the
 //! listener closes, and neither handshakes nor unacknowledged bytes can be counted. There is no
@@ -26,6 +27,8 @@
 mod clock;
 #[cfg(target_os = "linux")]
 mod decoy;
+#[cfg(all(feature = "profiles", target_os = "linux"))]
+mod flame_graph;
 #[cfg(target_os = "linux")]
 mod handshakes;
 #[cfg(target_os = "linux")]
@@ -39,6 +42,8 @@ mod port_lock;
 pub(crate) mod preflight;
 #[cfg(all(feature = "metrics", target_os = "linux"))]
 mod process_stats;
+#[cfg(all(feature = "profiles", target_os = "linux"))]
+mod profiler;
 mod quiesce;
 mod signals;
 #[cfg(target_os = "linux")]
@@ -84,3 +89,5 @@ pub(crate) use limits::with_limit;
 pub(crate) use notify::NotifySocket;
 #[cfg(all(feature = "metrics", target_os = "linux"))]
 pub(crate) use process_stats::ProcStats;
+#[cfg(all(feature = "profiles", target_os = "linux"))]
+pub(crate) use profiler::SamplingProfiler;

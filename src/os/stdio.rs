@@ -35,7 +35,8 @@ fn write_or_drop(bytes: &[u8]) {
     let stderr = stderr();
     let mut waiting = [PollFd::new(&stderr, PollFlags::OUT)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    if poll(&mut waiting, Some(&at_once)).is_ok() && waiting[0].revents().contains(PollFlags::OUT) {
+    let polled = io::retry_on_intr(|| poll(&mut waiting, Some(&at_once)));
+    if polled.is_ok() && waiting[0].revents().contains(PollFlags::OUT) {
         let _ = io::write(stderr, bytes);
     }
 }

@@ -328,7 +328,9 @@ pub(super) fn peek(descriptor: BorrowedFd<'_>, is_shut: bool) -> Peek {
 #[cfg(target_os = "linux")]
 pub(super) fn peer(descriptor: BorrowedFd<'_>, is_shut: bool) -> Peer {
     let mut polled = [PollFd::from_borrowed_fd(descriptor, PollFlags::RDHUP)];
-    if poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_err() {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // A signal, such as the sampler of a profile sends, interrupts even a `poll` that does not wait.
+    if rustix::io::retry_on_intr(|| poll(&mut polled, Some(&now))).is_err() {
         return Peer::Unknown;
     }
     let found = polled[0].revents();

@@ -24,6 +24,8 @@ mod idle_poller;
 mod network;
 #[cfg(feature = "metrics")]
 mod process_stats;
+#[cfg(feature = "profiles")]
+mod profiler;
 mod seed;
 mod signals;
 mod spawner;
@@ -37,6 +39,10 @@ pub use idle_poller::{IdlePoller, NoIdlePoller};
 pub use network::{Listener, Network, QuiesceOutcome, Reservation, ServerRole};
 #[cfg(feature = "metrics")]
 pub(crate) use process_stats::{ProcessStats, ProcessUsage};
+#[cfg(feature = "profiles")]
+pub(crate) use profiler::{
+    HeapProfile, Profile, ProfileError, ProfileFormat, ProfileResult, Profiler,
+};
 pub use seed::Seed;
 pub use signals::SignalSource;
 pub use spawner::{BoxFuture, JoinHandle, Spawner, TaskKind};

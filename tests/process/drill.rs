@@ -44,7 +44,9 @@ fn without_the_flag_there_are_no_drill_routes() {
     let flags = ["--addr=127.0.0.1:0", "--internal-addr=127.0.0.1:0", "--log-format=json"];
     let service = Service::watch(service::command().args(flags));
     service.wait_for_phase("serving");
-    for path in ["/slow", "/stuck", "/work", "/stream", "/big", "/upgrade", "/panic", "/echo"] {
+    for path in
+        ["/slow", "/stuck", "/work", "/stream", "/big", "/upgrade", "/panic", "/echo", "/cpu"]
+    {
         assert_eq!(service.get(path).status, 404, "{path}");
     }
     assert_eq!(service.get("/").status, 200);
@@ -82,6 +84,9 @@ fn each_drill_route_works_as_documented() {
     assert_eq!((big.bytes.len(), big.header("content-length")), (1_000_001, Some("1000001")));
     assert_eq!(service.get("/big").bytes, b"");
     assert_eq!(service.get("/panic").status, 500);
+    let begin = now();
+    assert_eq!(service.get("/cpu?ms=100").body().len(), 17);
+    assert!(begin.elapsed() >= Duration::from_millis(100));
 }
 
 #[test]
@@ -165,7 +170,7 @@ fn a_bad_parameter_gets_a_400_that_names_it() {
 #[test]
 fn the_wrong_method_gets_a_405_that_names_the_right_one() {
     let service = Service::start(&[]);
-    for path in ["/slow", "/stuck", "/work", "/stream", "/big", "/upgrade", "/panic"] {
+    for path in ["/slow", "/stuck", "/work", "/stream", "/big", "/upgrade", "/panic", "/cpu"] {
         let answer = ask(&service, "POST", path);
         assert_eq!((answer.status, answer.header("allow")), (405, Some("GET")), "{path}");
     }

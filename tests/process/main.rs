@@ -21,6 +21,7 @@ mod operations;
 mod order;
 mod os_process;
 mod pid1;
+mod profiles;
 mod refused;
 mod rollout;
 mod separate;

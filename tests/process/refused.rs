@@ -18,7 +18,7 @@ const FLAGS: &str = "LAMEDUCK_TEST_FLAGS";
 const BINARY: &str = "LAMEDUCK_TEST_BINARY";
 
 /// Returns a command for the service with these flags, in a process with the restriction `refused`.
-fn service_without(refused: &str, flags: &[&str]) -> Command {
+pub(crate) fn service_without(refused: &str, flags: &[&str]) -> Command {
     let mut restricted = Command::new(std::env::current_exe().unwrap());
     restricted.args(["--exact", "refused::restricted", "--nocapture", "--test-threads=1"]);
     for (name, value) in command().get_envs() {

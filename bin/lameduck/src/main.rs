@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     // Then exits with the code of the report.
     let service = Service::new(&args.settings.app_version, args.routes);
     let fault = args.fault;
-    let builder = fault::inject(Host::builder(args.settings).systemd(), fault);
+    let builder = fault::inject(Host::builder(args.settings).systemd().profiles(), fault);
     lameduck::run_with(
         RunOptions::new().finish(|_| {
             drop(log);

@@ -17,7 +17,7 @@ struct Optional(&'static str, c_long, &'static [(u8, c_int)]);
 
 const SO_ATTACH_REUSEPORT_CBPF: c_int = 51;
 
-const OPTIONAL: [Optional; 12] = [
+const OPTIONAL: [Optional; 13] = [
     Optional("filter", libc::SYS_setsockopt, &[(1, libc::SOL_SOCKET), (2, libc::SO_ATTACH_FILTER)]),
     Optional(
         "decoy",
@@ -34,6 +34,7 @@ const OPTIONAL: [Optional; 12] = [
     Optional("pidfd", libc::SYS_pidfd_open, &[]),
     Optional("copies", libc::SYS_pidfd_getfd, &[]),
     Optional("compare", libc::SYS_kcmp, &[]),
+    Optional("events", libc::SYS_perf_event_open, &[]),
 ];
 
 /// Makes the named calls return this error from now on: `EPERM:filter,decoy`.
