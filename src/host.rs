@@ -112,14 +112,14 @@ impl Builder {
         self
     }
 
-    /// Serves profiles of the process at `/debug/pprof/` on the internal server, at the paths and in
-    /// the formats of Go's `net/http/pprof`: `go tool pprof
-    /// http://localhost:8081/debug/pprof/profile?seconds=5`.
+    /// Serves profiles of the process at `/debug/pprof/` on the internal server. Paths and formats
+    /// are those of Go's `net/http/pprof`:
+    /// `go tool pprof http://localhost:8081/debug/pprof/profile?seconds=5`.
     ///
-    /// While a profile is taken, SIGPROF arrives at every hundredth of a second of CPU time (99 in a
-    /// second), at whichever thread runs. System calls of the app that do not restart may then
-    /// return `EINTR`. The first profile allocates some 20 MB, which stay. Without a profile nothing
-    /// runs. `docs/operations.md` lists what profiles need. They exist on Linux only, with
+    /// While a profile is taken, SIGPROF arrives 99 times in a second of CPU time, at the thread
+    /// that runs. System calls of the app that do not restart may then return `EINTR`. The first
+    /// profile allocates some 20 MB, which stay. Without a profile nothing runs.
+    /// `docs/operations.md` lists what profiles need. They exist on Linux only, with
     /// [`run`](crate::run) and [`Host::run`]; elsewhere the response is a 501.
     #[cfg(feature = "profiles")]
     pub fn profiles(mut self) -> Self {

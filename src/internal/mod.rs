@@ -7,7 +7,8 @@
 //! | `/readiness`, `/readyz` | 200 while Serving and every check passes, else 503 with the reason (P2) |
 //! | `/serving` | 200 from Serving to the end of the lame duck delay while every check passes and no worker is wedged (P2b) |
 //! | `/startupz` | 200 once Serving was reached |
-//! | `/status` | the state of the process, as JSON |
+//! | `/` | the state of the process, as a page for a browser |
+//! | `/status` | the same as JSON |
 //! | `/metrics` | the same and more for Prometheus, with the feature `metrics` |
 //! | `/debug/pprof/` | profiles, with the feature `profiles` and by a call |
 //!
@@ -20,8 +21,10 @@
 mod hosts;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod page;
 #[cfg(feature = "profiles")]
 mod profiles;
+mod response;
 mod routes;
 mod status;
 mod wedge;
@@ -33,4 +36,6 @@ pub(crate) use metrics::Metrics;
 pub(crate) use profiles::Profiles;
 pub(crate) use routes::{InternalRoute, InternalService, route};
 pub(crate) use status::HostStatus;
+#[cfg(feature = "metrics")]
+use status::connections_by_state;
 pub(crate) use wedge::{Heartbeats, watch};

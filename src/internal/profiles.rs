@@ -2,7 +2,7 @@
 
 use super::{
     HostStatus,
-    routes::{InternalBody, text},
+    response::{InternalBody, text},
 };
 use crate::{
     http::Body,
@@ -134,8 +134,9 @@ async fn cpu(
 ) -> Response<InternalBody> {
     let (sampling, end) = mpsc::channel();
     let (begun, beginning) = oneshot::channel();
-    let (result, mut taken) = oneshot::channel();
-    profiler.start(Profile::Cpu { format, begun, end }, result);
+    // The client may have left.
+    let begun = Box::new(move || begun.send(()).unwrap_or_default());
+    let mut taken = start(profiler, Profile::Cpu { format, begun, end });
     let clock = &status.clock;
     let stopping = &status.main.tokens.stopping;
     let wait = async {
@@ -166,13 +167,20 @@ async fn cpu(
     }
 }
 
+/// Starts a profile. The receiver fails if there is no thread for it, or if it panics.
+fn start(profiler: &dyn Profiler, profile: Profile) -> oneshot::Receiver<ProfileResult> {
+    let (result, taken) = oneshot::channel();
+    // The client may have left.
+    profiler.start(profile, Box::new(move |file| drop(result.send(file))));
+    taken
+}
+
 async fn heap_profile(
     profiler: &dyn Profiler,
     request: &Request<Body>,
     heap: HeapProfile,
 ) -> Response<InternalBody> {
-    let (result, taken) = oneshot::channel();
-    profiler.start(Profile::Heap(heap), result);
+    let taken = start(profiler, Profile::Heap(heap));
     tokio::select! {
         biased;
         () = request.body().context().draining() => exiting(),

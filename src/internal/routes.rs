@@ -1,15 +1,15 @@
 //! The responses of the internal server.
 
-use super::{AllowedHosts, HostStatus};
+use super::{
+    AllowedHosts, HostStatus,
+    response::{InternalBody, text},
+};
 use crate::{hook::BoxFuture, http::Body, runtime::Address};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use std::{collections::BTreeMap, convert::Infallible, fmt, future::Future, sync::Arc};
 use tokio::{sync::Mutex, task::yield_now};
-
-/// The body of an internal response: small and complete.
-pub(crate) type InternalBody = Full<Bytes>;
 
 /// A route mounted by a user.
 pub(crate) type InternalRoute =
@@ -86,6 +86,7 @@ impl InternalService {
 
     fn answer(&self, request: Request<Body>) -> EndpointResponse {
         let endpoint: fn(&Self, Request<Body>) -> EndpointResponse = match request.uri().path() {
+            "/" => |this, _| this.page_for_browsers(),
             "/liveness" | "/livez" => |this, _| EndpointResponse::Now(this.liveness()),
             "/readiness" | "/readyz" => |this, _| EndpointResponse::Now(this.readiness()),
             "/serving" => |this, _| EndpointResponse::Now(this.serving()),
@@ -155,6 +156,44 @@ impl InternalService {
         }))
     }
 
+    fn page_for_browsers(&self) -> EndpointResponse {
+        let status = self.status.clone();
+        let paths = self.paths();
+        self.page(move || {
+            let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+            let Ok(page) = super::page::write(&status.status(), &paths) else {
+                return text(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the page\n");
+            };
+            let mut response = text(StatusCode::OK, page);
+            let headers = response.headers_mut();
+            for (name, value) in [
+                (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+                (header::CONTENT_SECURITY_POLICY, super::page::POLICY),
+                (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+                (header::REFERRER_POLICY, "no-referrer"),
+            ] {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+            response
+        })
+    }
+
+    /// The paths to which the page links: the built-in ones, and the app's.
+    fn paths(&self) -> Vec<String> {
+        let mut paths: Vec<String> =
+            ["/status", "/liveness", "/readiness", "/serving", "/startupz"]
+                .map(str::to_owned)
+                .into();
+        #[cfg(feature = "metrics")]
+        paths.push("/metrics".to_owned());
+        #[cfg(feature = "profiles")]
+        if self.profiles.is_some() {
+            paths.push(super::profiles::PATH.to_owned());
+        }
+        paths.extend(self.routes.keys().filter(|path| *path != "/").cloned());
+        paths
+    }
+
     fn status(&self) -> EndpointResponse {
         let status = self.status.clone();
         self.page(move || {
@@ -166,6 +205,7 @@ impl InternalService {
     }
 
     #[cfg(feature = "metrics")]
+    #[expect(clippy::needless_pass_by_value, reason = "the signature of all endpoints")]
     fn metrics(&self, request: Request<Body>) -> EndpointResponse {
         let format = super::metrics::Format::of(request.headers());
         let metrics = self.metrics.clone();
@@ -193,20 +233,10 @@ impl InternalService {
 
 #[cfg(feature = "metrics")]
 const NOT_FOUND: &str =
-    "not found; available: /liveness, /readiness, /serving, /startupz, /status and /metrics\n";
+    "not found; available: /, /liveness, /readiness, /serving, /startupz, /status and /metrics\n";
 #[cfg(not(feature = "metrics"))]
 const NOT_FOUND: &str =
-    "not found; available: /liveness, /readiness, /serving, /startupz and /status\n";
-
-pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<InternalBody> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    // A probe's response is only valid now.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
+    "not found; available: /, /liveness, /readiness, /serving, /startupz and /status\n";
 
 /// Boxes a user's handler.
 pub(crate) fn route<F, Fut, B>(handler: F) -> InternalRoute

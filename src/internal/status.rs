@@ -3,7 +3,7 @@
 use super::Heartbeats;
 use crate::{
     host_error::TaskError,
-    http::{Outstanding, ServerState, millis},
+    http::{ConnectionStats, Outstanding, ServerState, millis},
     lifecycle::{HookVerdict, Moment, Phase, Plan},
     readiness::CheckResult,
     report::{HookReport, connections_json, requests_json},
@@ -248,6 +248,14 @@ impl HostStatus {
             json!({"name": name, "stage": stage, "running_for_ms": ms})
         });
         let requests = self.main.metrics.requests();
+        let connections = self.main.metrics.connections();
+        let by_state: serde_json::Map<String, Value> =
+            connections_by_state(&self.main, &connections)
+                .into_iter()
+                .map(|(state, count)| (state.to_owned(), count.into()))
+                .collect();
+        let (ready, serving) = (self.readiness_failures_in(phase), self.serving_failures_in(phase));
+        let live: Vec<String> = self.liveness_failure_in(phase).into_iter().collect();
         let checks: Vec<Value> = self
             .checks
             .iter()
@@ -263,14 +271,17 @@ impl HostStatus {
             "phase_for_ms": millis(now.since(since)),
             "up_for_ms": millis(now.since(self.started_at)),
             "app_version": &*self.main.config.app_version,
-            "ready": self.readiness_failures_in(phase).is_empty(),
-            "serving": self.serving_failures_in(phase).is_empty(),
-            "live": self.liveness_failure_in(phase).is_none(),
+            "phases": self.phases_json(now),
+            "ready": ready.is_empty(),
+            "serving": serving.is_empty(),
+            "live": live.is_empty(),
+            "reasons": {"ready": ready, "serving": serving, "live": live},
             "addresses": {"main": main_addresses, "internal": self.internal_address.to_string()},
             "in_flight": requests.in_flight(),
             "waiting_for": Outstanding::of(&self.main).to_json(),
             "requests": requests_json(&requests),
-            "connections": connections_json(&self.main.metrics.connections()),
+            "connections": connections_json(&connections),
+            "connections_by_state": by_state,
             "checks": checks,
             "hook": hook_running,
             "plan": {
@@ -286,6 +297,42 @@ impl HostStatus {
             "must_exit_within_ms": deadline.map(|deadline| millis(deadline.since(now))),
         })
     }
+}
+
+impl HostStatus {
+    /// Every phase until now: when it was entered, since the start, and how long it lasted.
+    fn phases_json(&self, now: Moment) -> Vec<Value> {
+        let timeline = self.timeline();
+        let ends = timeline.phases.iter().skip(1).map(|(_, at)| *at).chain([now]);
+        let phases = timeline.phases.iter().zip(ends);
+        let span = |((phase, from), to): (&(Phase, Moment), Moment)| {
+            let (after, lasted) = (from.since(self.started_at), to.since(*from));
+            json!({"phase": phase.name(), "after_ms": millis(after), "lasted_ms": millis(lasted)})
+        };
+        phases.map(span).collect()
+    }
+}
+
+/// Connections by state. All that are in no other state are parked.
+pub(super) fn connections_by_state(
+    main: &ServerState,
+    connections: &ConnectionStats,
+) -> [(&'static str, u64); 5] {
+    let (mut http1, mut http2, mut lingering) = (0, 0, 0);
+    for worker in main.metrics.workers() {
+        http1 += worker.http1.get() as u64;
+        http2 += worker.http2.get() as u64;
+        lingering += worker.lingering.get() as u64;
+    }
+    let upgraded = connections.upgraded.saturating_sub(connections.upgraded_closed);
+    let parked = connections.open().saturating_sub(http1 + http2 + lingering + upgraded);
+    [
+        ("parked", parked),
+        ("http1", http1),
+        ("http2", http2),
+        ("lingering", lingering),
+        ("upgraded", upgraded),
+    ]
 }
 
 #[cfg(feature = "metrics")]

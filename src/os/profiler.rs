@@ -22,7 +22,6 @@ use std::{
     },
     thread,
 };
-use tokio::sync::oneshot;
 
 /// Samples in a second of CPU time. Not 100, which would stay in step with the kernel's ticks.
 const FREQUENCY: i32 = 99;
@@ -35,18 +34,17 @@ static TAKING: AtomicBool = AtomicBool::new(false);
 pub(crate) struct SamplingProfiler;
 
 impl Profiler for SamplingProfiler {
-    fn start(&self, profile: Profile, result: oneshot::Sender<ProfileResult>) {
+    fn start(&self, profile: Profile, finish: Box<dyn FnOnce(ProfileResult) + Send>) {
         if TAKING.swap(true, Ordering::AcqRel) {
-            let _ = result.send(Err(ProfileError::Busy));
-            return;
+            return finish(Err(ProfileError::Busy));
         }
         let turn = Turn;
         let spawned = thread::Builder::new().name("lameduck-profil".into()).spawn(move || {
             let taken = take(profile);
             drop(turn);
-            let _ = result.send(taken);
+            finish(taken);
         });
-        // Without a thread, the sender of the result was dropped with its closure.
+        // Without a thread, `finish` was dropped uncalled.
         if let Err(error) = spawned {
             crate::log::warn!(%error, "cannot start the thread of a profile");
         }
@@ -82,10 +80,10 @@ fn take(profile: Profile) -> ProfileResult {
 
 /// Samples until the sender of `end` is dropped. Names the functions after that, so that the
 /// signals have stopped by then.
-fn sample(begun: oneshot::Sender<()>, end: &Receiver<()>) -> Result<Report, rpprof::Error> {
+fn sample(begun: Box<dyn FnOnce() + Send>, end: &Receiver<()>) -> Result<Report, rpprof::Error> {
     // Reads the unwind tables at the first time, which takes a while.
     let guard = ProfilerGuardBuilder::default().frequency(FREQUENCY).build()?;
-    let _ = begun.send(());
+    begun();
     // Nothing is ever sent.
     let _ = end.recv();
     let samples = guard.report().build_unresolved()?;

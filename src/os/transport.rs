@@ -329,7 +329,7 @@ pub(super) fn peek(descriptor: BorrowedFd<'_>, is_shut: bool) -> Peek {
 pub(super) fn peer(descriptor: BorrowedFd<'_>, is_shut: bool) -> Peer {
     let mut polled = [PollFd::from_borrowed_fd(descriptor, PollFlags::RDHUP)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    // A signal, such as the sampler of a profile sends, interrupts even a `poll` that does not wait.
+    // A signal, such as a profile sends, interrupts even a `poll` that does not wait.
     if rustix::io::retry_on_intr(|| poll(&mut polled, Some(&now))).is_err() {
         return Peer::Unknown;
     }

@@ -1,14 +1,16 @@
 //! Profiles of the process.
 
-use std::{fmt, sync::Arc, sync::mpsc};
-use tokio::sync::oneshot;
+use std::{
+    fmt,
+    sync::{Arc, mpsc},
+};
 
 /// Takes profiles of the process. Absent where the host has no process of its own, as in a
 /// simulation.
 pub(crate) trait Profiler: fmt::Debug + Send + Sync + 'static {
-    /// Takes one profile on a thread of its own, which sends the result to `result`. No two
+    /// Takes one profile on a thread of its own, which calls `finish` with the result. No two
     /// profiles are taken at the same time, by whatever host of the process.
-    fn start(&self, profile: Profile, result: oneshot::Sender<ProfileResult>);
+    fn start(&self, profile: Profile, finish: Box<dyn FnOnce(ProfileResult) + Send>);
 
     /// The program and its arguments.
     fn command_line(&self) -> Vec<String>;
@@ -19,9 +21,9 @@ pub(crate) type ProfileResult = Result<Vec<u8>, ProfileError>;
 
 /// What to take.
 pub(crate) enum Profile {
-    /// CPU time by stack. `begun` is notified when the first sample can be taken; the sampling ends
+    /// CPU time by stack. `begun` is called when the first sample can be taken; the sampling ends
     /// when the sender of `end` is dropped.
-    Cpu { format: ProfileFormat, begun: oneshot::Sender<()>, end: mpsc::Receiver<()> },
+    Cpu { format: ProfileFormat, begun: Box<dyn FnOnce() + Send>, end: mpsc::Receiver<()> },
     /// What the user's closure returns.
     Heap(HeapProfile),
 }

@@ -20,6 +20,7 @@ mod metrics;
 mod operations;
 mod order;
 mod os_process;
+mod page;
 mod pid1;
 mod profiles;
 mod refused;

@@ -44,7 +44,7 @@ fn each_server_serves_only_its_own_paths() {
         assert_eq!(service.get(path).status, 404, "{path} on the main port");
         assert_eq!(service.probe(path).status, 200, "{path} on the internal port");
     }
-    for path in ["/", "/slow", "/metrics/"] {
+    for path in ["/slow", "/metrics/"] {
         assert_eq!(service.probe(path).status, 404, "{path} on the internal port");
     }
 }

@@ -3,8 +3,8 @@
 
 use super::page::{Family, Measure, Page};
 use crate::{
-    http::{BOUNDS, ConnectionStats, Kind, LatencySum, Outstanding, RequestStats, ServerState},
-    internal::HostStatus,
+    http::{BOUNDS, Kind, LatencySum, Outstanding, RequestStats, ServerState},
+    internal::{HostStatus, connections_by_state},
     lifecycle::{HookVerdict, Moment},
     runtime::ProcessStats,
 };
@@ -131,8 +131,8 @@ fn requests(page: &mut Page<'_>, main: &ServerState) -> Result {
 
 fn connections(page: &mut Page<'_>, main: &ServerState) -> Result {
     let connections = main.metrics.connections();
-    let states =
-        by_state(main, &connections).map(|(state, count)| ([("state", state)], float(count)));
+    let states = connections_by_state(main, &connections)
+        .map(|(state, count)| ([("state", state)], float(count)));
     page.gauges(things("connections", "Open connections by state"), states)?;
     let limit = u64::try_from(main.config.limits.connections_max).unwrap_or(u64::MAX);
     page.gauge(things("connections_max", "Maximum number of open connections"), float(limit))?;
@@ -169,25 +169,6 @@ fn connections(page: &mut Page<'_>, main: &ServerState) -> Result {
         things("accept_errors", "Failed accepts, mostly for lack of file descriptors"),
         connections.accept_errors,
     )
-}
-
-/// Connections by state. All that are in no other state are parked.
-fn by_state(main: &ServerState, connections: &ConnectionStats) -> [(&'static str, u64); 5] {
-    let (mut http1, mut http2, mut lingering) = (0, 0, 0);
-    for worker in main.metrics.workers() {
-        http1 += worker.http1.get() as u64;
-        http2 += worker.http2.get() as u64;
-        lingering += worker.lingering.get() as u64;
-    }
-    let upgraded = connections.upgraded.saturating_sub(connections.upgraded_closed);
-    let parked = connections.open().saturating_sub(http1 + http2 + lingering + upgraded);
-    [
-        ("parked", parked),
-        ("http1", http1),
-        ("http2", http2),
-        ("lingering", lingering),
-        ("upgraded", upgraded),
-    ]
 }
 
 fn shutdown(page: &mut Page<'_>, status: &HostStatus, now: Moment) -> Result {

@@ -1,0 +1,383 @@
+//! `GET /`: the status as a page for a browser, without anything from outside.
+//!
+//! It is written from the JSON of `/status`, and complete without a script. The script fetches it
+//! again every two seconds, and draws the counts of the last five minutes, which it keeps itself.
+//! The content security policy allows this style and this script alone, by their hashes.
+
+use serde_json::Value;
+use std::fmt::{self, Display, Write};
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// The value of `Content-Security-Policy`. A test compares the hashes with the two files.
+pub(super) const POLICY: &str = "default-src 'none'; \
+     style-src 'sha256-LJCFpL5+oanoeCWZ9RvXWmlJLE5M9xerXX0zpc+BP0c='; \
+     script-src 'sha256-7+igvM1QDG2Vih7Y/ayuxtIW4EOXX5CCH8YuT7+RHhE='; \
+     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Writes the page of this status.
+///
+/// # Errors
+/// None: text is written into memory.
+pub(super) fn write(status: &Value, paths: &[&str]) -> Result<String, fmt::Error> {
+    let mut page = String::with_capacity(16 * 1024);
+    let (phase, version) = (text(&status["phase"]), text(&status["app_version"]));
+    write!(
+        page,
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>{} · {}</title><style>{STYLE}</style>\
+         <noscript><meta http-equiv=\"refresh\" content=\"5\"></noscript></head>\
+         <body><div id=\"lost\">No response: the process has exited, or cannot be reached. \
+         This is its last state.</div><main>",
+        Escaped(&words(phase)),
+        Escaped(version)
+    )?;
+    head(&mut page, status)?;
+    plan(&mut page, status)?;
+    waiting(&mut page, status)?;
+    phases(&mut page, status)?;
+    checks(&mut page, status)?;
+    counts(&mut page, "Requests", &status["requests"], &["in_flight"])?;
+    counts(&mut page, "Open connections", &status["connections_by_state"], &["*"])?;
+    counts(&mut page, "Connections since the start", &status["connections"], &["open"])?;
+    page.push_str("<section class=\"wide\"><h2>More</h2><ul class=\"links\">");
+    for path in paths {
+        write!(page, "<li><a href=\"{0}\">{0}</a></li>", Escaped(path))?;
+    }
+    writeln!(page, "</ul></section></main><script>{SCRIPT}</script></body></html>")?;
+    Ok(page)
+}
+
+/// The phase, what the probes return, and the addresses.
+fn head(page: &mut String, status: &Value) -> fmt::Result {
+    let phase = words(text(&status["phase"]));
+    write!(page, "<header><h1>{}</h1><div class=\"chips\">", Escaped(&phase))?;
+    for (name, words) in [
+        ("ready", ["ready", "not ready"]),
+        ("serving", ["serving", "not serving"]),
+        ("live", ["alive", "wedged"]),
+    ] {
+        let (class, word) =
+            if status[name] == true { ("good", words[0]) } else { ("bad", words[1]) };
+        write!(page, "<span class=\"chip {class}\">{word}</span>")?;
+    }
+    let addresses = strings(&status["addresses"]["main"]).collect::<Vec<_>>().join(", ");
+    write!(
+        page,
+        "</div><div class=\"facts\">version {} · up for {} · serves {} · internal {}</div></header>",
+        Escaped(text(&status["app_version"])),
+        Span(&status["up_for_ms"]),
+        Escaped(&addresses),
+        Escaped(text(&status["addresses"]["internal"]))
+    )
+}
+
+const STEPS: [(&str, &str); 5] = [
+    ("lame_duck", "lame duck: serves everything, is no longer ready"),
+    ("drain", "drain: requests in flight finish"),
+    ("cancel", "cancel: contexts are cancelled, then the rest is cut"),
+    ("cleanup", "clean up: stop hooks"),
+    ("internal_close", "close of this server"),
+];
+
+/// The plan as the timeline of a stop, with a mark at the present if a stop is in progress.
+fn plan(page: &mut String, status: &Value) -> fmt::Result {
+    let plan = &status["plan"];
+    let of = |step: &str| number(&plan[format!("{step}_ms")]);
+    let all = STEPS.iter().map(|(step, _)| of(step)).sum::<u64>().max(1);
+    let left = &status["must_exit_within_ms"];
+    let title = if left.is_null() { "If it were stopped now" } else { "The stop in progress" };
+    write!(page, "<section class=\"wide\"><h2>{title}</h2><p>")?;
+    if left.is_null() {
+        write!(page, "It would exit within <b>{}</b>. ", Span(&plan["worst_case_ms"]))?;
+        page.push_str("Only the lame duck delay lasts in full; each later step ends when nothing is left to wait for.");
+    } else {
+        write!(page, "It must have exited within <b>{}</b>, at the latest.", Span(left))?;
+    }
+    page.push_str("</p><svg class=\"plan\" viewBox=\"0 0 1000 26\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"timeline\">");
+    let mut x = 0.0;
+    for (step, _) in STEPS {
+        let width = 1000.0 * of(step) as f64 / all as f64;
+        write!(page, "<rect class=\"{step}\" x=\"{x:.1}\" width=\"{width:.1}\" height=\"26\"/>")?;
+        x += width;
+    }
+    if !left.is_null() {
+        let done = all.saturating_sub(number(left)) as f64 / all as f64;
+        write!(page, "<rect class=\"now\" x=\"{:.1}\" width=\"4\" height=\"26\"/>", 996.0 * done)?;
+    }
+    page.push_str("</svg><ul class=\"legend\">");
+    for (step, words) in STEPS {
+        write!(
+            page,
+            "<li><svg viewBox=\"0 0 1 1\"><rect class=\"{step}\" width=\"1\" height=\"1\"/></svg>{words} <b>{}</b></li>",
+            Span(&plan[format!("{step}_ms")])
+        )?;
+    }
+    page.push_str("</ul></section>");
+    Ok(())
+}
+
+/// What a stop waits for, or would wait for, by name.
+fn waiting(page: &mut String, status: &Value) -> fmt::Result {
+    let (waiting, hook) = (&status["waiting_for"], &status["hook"]);
+    let total = number(&waiting["total"]);
+    let title = if status["must_exit_within_ms"].is_null() {
+        "A stop would wait for"
+    } else {
+        "The stop waits for"
+    };
+    write!(page, "<section class=\"wide\"><h2>{title}</h2>")?;
+    if !hook.is_null() {
+        write!(
+            page,
+            "<p>The {} hook <b>{}</b> has been running for {}.</p>",
+            Escaped(text(&hook["stage"])),
+            Escaped(text(&hook["name"])),
+            Span(&hook["running_for_ms"])
+        )?;
+    }
+    let oldest = waiting["oldest"].as_array().map_or(&[][..], Vec::as_slice);
+    if total == 0 && hook.is_null() {
+        page.push_str("<p class=\"soft\">nothing</p>");
+    }
+    if !oldest.is_empty() {
+        page.push_str("<table><thead><tr><th>what</th><th>name</th><th class=\"n\">for</th></tr></thead><tbody>");
+        for item in oldest {
+            write!(
+                page,
+                "<tr><td>{}</td><td>{}</td><td class=\"n\">{}</td></tr>",
+                Escaped(text(&item["kind"])),
+                Escaped(text(&item["name"])),
+                Span(&item["age_ms"])
+            )?;
+        }
+        page.push_str("</tbody></table>");
+    }
+    let unnamed = total.saturating_sub(oldest.len() as u64);
+    if unnamed > 0 {
+        write!(
+            page,
+            "<p class=\"soft\">{}{unnamed} that have no name here</p>",
+            if oldest.is_empty() { "" } else { "and " }
+        )?;
+    }
+    page.push_str("</section>");
+    Ok(())
+}
+
+/// The phases until now.
+fn phases(page: &mut String, status: &Value) -> fmt::Result {
+    page.push_str(
+        "<section><h2>Phases</h2><table><thead><tr><th>phase</th>\
+         <th class=\"n\">entered after</th><th class=\"n\">lasted</th></tr></thead><tbody>",
+    );
+    let phases = status["phases"].as_array().map_or(&[][..], Vec::as_slice);
+    for (n, phase) in phases.iter().enumerate() {
+        let current = if n + 1 == phases.len() { " …" } else { "" };
+        write!(
+            page,
+            "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}{current}</td></tr>",
+            Escaped(&words(text(&phase["phase"]))),
+            Span(&phase["after_ms"]),
+            Span(&phase["lasted_ms"])
+        )?;
+    }
+    page.push_str("</tbody></table></section>");
+    Ok(())
+}
+
+/// The readiness checks, and why the probes fail.
+fn checks(page: &mut String, status: &Value) -> fmt::Result {
+    page.push_str("<section><h2>Readiness</h2>");
+    for (probe, words) in
+        [("ready", "not ready"), ("serving", "not serving"), ("live", "not alive")]
+    {
+        for reason in strings(&status["reasons"][probe]) {
+            write!(page, "<p class=\"bad\">{words}: {}</p>", Escaped(reason))?;
+        }
+    }
+    let checks = status["checks"].as_array().map_or(&[][..], Vec::as_slice);
+    if checks.is_empty() {
+        page.push_str("<p class=\"soft\">no checks are registered</p></section>");
+        return Ok(());
+    }
+    page.push_str("<table><thead><tr><th>check</th><th></th></tr></thead><tbody>");
+    for check in checks {
+        let (class, word) = if check["passes"] == true {
+            ("good", "passes")
+        } else {
+            ("bad", text(&check["reason"]))
+        };
+        write!(
+            page,
+            "<tr><td>{}</td><td class=\"{class}\">{}</td></tr>",
+            Escaped(text(&check["name"])),
+            Escaped(word)
+        )?;
+    }
+    page.push_str("</tbody></table></section>");
+    Ok(())
+}
+
+/// A table of numbers. The columns of the last minutes are filled by the script. `gauges` are not
+/// sums; `*` stands for all.
+fn counts(page: &mut String, title: &str, counts: &Value, gauges: &[&str]) -> fmt::Result {
+    let are_gauges = gauges == ["*"];
+    let minute = if are_gauges { "" } else { "last minute" };
+    write!(
+        page,
+        "<section><h2>{title}</h2><table><thead><tr><th></th><th class=\"n\">{}</th>\
+         <th class=\"n scripted\">{minute}</th><th class=\"scripted\">last 5 min</th></tr></thead><tbody>",
+        if are_gauges { "now" } else { "all" }
+    )?;
+    for (name, value) in counts.as_object().into_iter().flatten() {
+        let (key, is_gauge) =
+            (format!("{title}/{name}"), are_gauges || gauges.contains(&name.as_str()));
+        let class = match (name.as_str(), number(value)) {
+            ("timed_out" | "aborted" | "panicked" | "reset" | "accept_errors", 1..) => "n bad",
+            (_, 0) => "n soft",
+            _ => "n",
+        };
+        let last = if is_gauge { String::new() } else { format!(" data-last=\"{key}\"") };
+        let kind = if is_gauge { "gauge" } else { "sum" };
+        write!(
+            page,
+            "<tr><th>{}</th><td class=\"{class}\" data-count=\"{key}\" data-value=\"{value}\">{}</td>\
+             <td class=\"n scripted\"{last}></td><td class=\"scripted\" data-of=\"{key}\" data-kind=\"{kind}\">\
+             <svg class=\"spark\" viewBox=\"0 0 300 22\" preserveAspectRatio=\"none\"><path/></svg></td></tr>",
+            Escaped(&words(name)),
+            Grouped(number(value))
+        )?;
+    }
+    page.push_str("</tbody></table></section>");
+    Ok(())
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("")
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(0)
+}
+
+fn strings(value: &Value) -> impl Iterator<Item = &str> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
+/// A name of the JSON in words.
+fn words(name: &str) -> String {
+    name.replace('_', " ")
+}
+
+/// Text in HTML. It may come from a client: a path, for example.
+struct Escaped<'a>(&'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '&' => f.write_str("&amp;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                other => f.write_char(other)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number of milliseconds, to two units.
+struct Span<'a>(&'a Value);
+
+impl Display for Span<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = number(self.0);
+        let seconds = ms / 1000;
+        match ms {
+            0..1_000 => write!(f, "{ms} ms"),
+            1_000..60_000 if ms.is_multiple_of(1000) => write!(f, "{seconds} s"),
+            1_000..60_000 => write!(f, "{seconds}.{} s", ms % 1000 / 100),
+            60_000..3_600_000 => write!(f, "{} min {} s", seconds / 60, seconds % 60),
+            3_600_000..86_400_000 => write!(f, "{} h {} min", seconds / 3600, seconds / 60 % 60),
+            _ => write!(f, "{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+        }
+    }
+}
+
+/// A number with its thousands apart.
+struct Grouped(u64);
+
+impl Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        for (n, digit) in digits.chars().enumerate() {
+            if n > 0 && (digits.len() - n).is_multiple_of(3) {
+                f.write_char(',')?;
+            }
+            f.write_char(digit)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use sha2::{Digest, Sha256};
+
+    /// RFC 4648 §4, for the 32 bytes of a hash.
+    fn base64(bytes: &[u8]) -> String {
+        const LETTERS: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let mut text = String::new();
+        for chunk in bytes.chunks(3) {
+            let group = chunk.iter().fold(0_u32, |group, byte| group << 8 | u32::from(*byte))
+                << (8 * (3 - chunk.len()));
+            for n in 0..=chunk.len() {
+                text.push(char::from(LETTERS[(group >> (18 - 6 * n) & 63) as usize]));
+            }
+        }
+        text + &"=".repeat((3 - bytes.len() % 3) % 3)
+    }
+
+    #[test]
+    fn the_policy_allows_this_style_and_this_script() {
+        for (directive, file) in [("style-src", STYLE), ("script-src", SCRIPT)] {
+            let hash = base64(&Sha256::digest(file.as_bytes()));
+            let allowed = format!("{directive} 'sha256-{hash}';");
+            assert!(POLICY.contains(&allowed), "page.rs: POLICY must have {allowed}");
+        }
+    }
+
+    #[test]
+    fn names_that_clients_choose_are_text() {
+        let oldest =
+            json!({"kind": "request", "name": "GET /<script>alert('1')</script>&\"", "age_ms": 1});
+        let status = json!({"phase": "lame_duck", "waiting_for": {"total": 1, "oldest": [oldest]}});
+        let page = write(&status, &["/status"]).unwrap();
+        assert_eq!(page.matches("<script>").count(), 1, "its own");
+        assert!(
+            page.contains("GET /&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;&quot;"),
+            "{page}"
+        );
+        assert!(page.contains("<h1>lame duck</h1>") && page.contains("href=\"/status\""), "{page}");
+    }
+
+    #[test]
+    fn times_have_two_units_and_numbers_groups() {
+        let span = |ms: u64| Span(&json!(ms)).to_string();
+        let spans =
+            [span(999), span(5_000), span(5_250), span(61_000), span(3_660_000), span(90_000_000)];
+        assert_eq!(spans, ["999 ms", "5 s", "5.2 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+        assert_eq!(
+            [0, 999, 1_000, 12_345_678].map(|n| Grouped(n).to_string()),
+            ["0", "999", "1,000", "12,345,678"]
+        );
+    }
+}
