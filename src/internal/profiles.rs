@@ -257,7 +257,8 @@ mod tests {
         assert_eq!(span("seconds=5&debug=1"), Ok(Duration::from_secs(5)));
         assert_eq!(span("seconds=0.25"), Ok(Duration::from_millis(250)));
         for bad in ["0", "-1", "301", "NaN", "inf", "five", ""] {
-            let refusal = span(&format!("seconds={bad}")).unwrap_err();
+            let query = format!("seconds={bad}");
+            let refusal = Parameters::of(&query).unwrap_err();
             assert!(refusal.contains(bad) && refusal.contains("300"), "{refusal}");
         }
         let format = |query| Parameters::of(query).map(|parameters| parameters.format);

@@ -134,12 +134,7 @@ fn warn_of_short_stacks(report: &Report) {
         .sum();
     let short = usize::try_from(short).unwrap_or(0);
     if short * 2 > samples {
-        crate::log::warn!(
-            samples,
-            short,
-            "most stacks of a profile are one frame deep: the executable has no unwind tables, or \
-             its file was replaced"
-        );
+        crate::log::warn!(samples, short, "most stacks of a profile are one frame deep");
     }
 }
 

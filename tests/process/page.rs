@@ -48,7 +48,7 @@ fn picture(service: &Service, name: &str, size: (u32, u32)) {
 fn the_page_needs_no_script_and_shows_what_the_status_has() {
     let service = Service::start(&["--app-version=1.4.2"]);
     let mut slow = Client::connect(service.main);
-    slow.send_get("/slow?ms=5000&%3Cb%3E");
+    slow.send_get("/slow?ms=5000");
     service.wait_for_in_flight(1);
     let page = service.probe("/");
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
@@ -100,7 +100,7 @@ fn pictures_of_the_page_in_serving_and_in_a_drain_that_waits_for_work() {
     if !is_at_hand("chromium", found) {
         return;
     }
-    let service = Service::start(&["--app-version=1.4.2", "--lame-duck=0s", "--drain=10min"]);
+    let service = Service::start(&["--app-version=1.4.2", "--lame-duck=3s", "--drain=60s"]);
     for path in ["/", "/slow?ms=1", "/panic", "/work?ms=600000", "/work?ms=600000", "/big?bytes=9"]
     {
         service.get(path);

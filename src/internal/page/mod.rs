@@ -12,7 +12,7 @@ const SCRIPT: &str = include_str!("page.js");
 
 /// The value of `Content-Security-Policy`. A test compares the hashes with the two files.
 pub(super) const POLICY: &str = "default-src 'none'; \
-     style-src 'sha256-LJCFpL5+oanoeCWZ9RvXWmlJLE5M9xerXX0zpc+BP0c='; \
+     style-src 'sha256-zLgliR3zHhtszVJ++Hb1/YeKSGiRfWhTJm4JCI6rkIc='; \
      script-src 'sha256-7+igvM1QDG2Vih7Y/ayuxtIW4EOXX5CCH8YuT7+RHhE='; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -39,9 +39,9 @@ pub(super) fn write(status: &Value, paths: &[&str]) -> Result<String, fmt::Error
     waiting(&mut page, status)?;
     phases(&mut page, status)?;
     checks(&mut page, status)?;
-    counts(&mut page, "Requests", &status["requests"], &["in_flight"])?;
-    counts(&mut page, "Open connections", &status["connections_by_state"], &["*"])?;
-    counts(&mut page, "Connections since the start", &status["connections"], &["open"])?;
+    counts(&mut page, "Requests", &status["requests"], &REQUESTS)?;
+    counts(&mut page, "Open connections", &status["connections_by_state"], &STATES)?;
+    counts(&mut page, "Connections since the start", &status["connections"], &CONNECTIONS)?;
     page.push_str("<section class=\"wide\"><h2>More</h2><ul class=\"links\">");
     for path in paths {
         write!(page, "<li><a href=\"{0}\">{0}</a></li>", Escaped(path))?;
@@ -66,7 +66,8 @@ fn head(page: &mut String, status: &Value) -> fmt::Result {
     let addresses = strings(&status["addresses"]["main"]).collect::<Vec<_>>().join(", ");
     write!(
         page,
-        "</div><div class=\"facts\">version {} · up for {} · serves {} · internal {}</div></header>",
+        "</div><div class=\"facts\">version {} · up for {} · serves {} · internal {}</div>\
+         </header>",
         Escaped(text(&status["app_version"])),
         Span(&status["up_for_ms"]),
         Escaped(&addresses),
@@ -92,11 +93,17 @@ fn plan(page: &mut String, status: &Value) -> fmt::Result {
     write!(page, "<section class=\"wide\"><h2>{title}</h2><p>")?;
     if left.is_null() {
         write!(page, "It would exit within <b>{}</b>. ", Span(&plan["worst_case_ms"]))?;
-        page.push_str("Only the lame duck delay lasts in full; each later step ends when nothing is left to wait for.");
+        page.push_str(
+            "Only the lame duck delay lasts in full; each later step ends when nothing is left \
+             to wait for.",
+        );
     } else {
         write!(page, "It must have exited within <b>{}</b>, at the latest.", Span(left))?;
     }
-    page.push_str("</p><svg class=\"plan\" viewBox=\"0 0 1000 26\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"timeline\">");
+    page.push_str(
+        "</p><svg class=\"plan\" viewBox=\"0 0 1000 26\" preserveAspectRatio=\"none\" role=\"img\" \
+         aria-label=\"timeline\">",
+    );
     let mut x = 0.0;
     for (step, _) in STEPS {
         let width = 1000.0 * of(step) as f64 / all as f64;
@@ -111,7 +118,8 @@ fn plan(page: &mut String, status: &Value) -> fmt::Result {
     for (step, words) in STEPS {
         write!(
             page,
-            "<li><svg viewBox=\"0 0 1 1\"><rect class=\"{step}\" width=\"1\" height=\"1\"/></svg>{words} <b>{}</b></li>",
+            "<li><svg viewBox=\"0 0 1 1\"><rect class=\"{step}\" width=\"1\" height=\"1\"/></svg>\
+             {words} <b>{}</b></li>",
             Span(&plan[format!("{step}_ms")])
         )?;
     }
@@ -143,7 +151,10 @@ fn waiting(page: &mut String, status: &Value) -> fmt::Result {
         page.push_str("<p class=\"soft\">nothing</p>");
     }
     if !oldest.is_empty() {
-        page.push_str("<table><thead><tr><th>what</th><th>name</th><th class=\"n\">for</th></tr></thead><tbody>");
+        page.push_str(
+            "<table><thead><tr><th>what</th><th>name</th><th class=\"n\">for</th></tr></thead>\
+             <tbody>",
+        );
         for item in oldest {
             write!(
                 page,
@@ -221,34 +232,66 @@ fn checks(page: &mut String, status: &Value) -> fmt::Result {
     Ok(())
 }
 
-/// A table of numbers. The columns of the last minutes are filled by the script. `gauges` are not
-/// sums; `*` stands for all.
-fn counts(page: &mut String, title: &str, counts: &Value, gauges: &[&str]) -> fmt::Result {
-    let are_gauges = gauges == ["*"];
-    let minute = if are_gauges { "" } else { "last minute" };
+/// A number of the status: its name, and whether it is a gauge. Others only grow.
+type Count = (&'static str, bool);
+
+const REQUESTS: [Count; 7] = [
+    ("started", false),
+    ("in_flight", true),
+    ("finished", false),
+    ("timed_out", false),
+    ("aborted", false),
+    ("gone", false),
+    ("panicked", false),
+];
+
+const STATES: [Count; 5] =
+    [("parked", true), ("http1", true), ("http2", true), ("lingering", true), ("upgraded", true)];
+
+const CONNECTIONS: [Count; 11] = [
+    ("accepted", false),
+    ("drained", false),
+    ("reset", false),
+    ("close_races", false),
+    ("unannounced", false),
+    ("upgraded", false),
+    ("evicted", false),
+    ("first_byte_timeouts", false),
+    ("send_timeouts", false),
+    ("body_timeouts", false),
+    ("accept_errors", false),
+];
+
+/// A table of numbers. The columns of the last minutes are filled by the script.
+fn counts(page: &mut String, title: &str, values: &Value, counts: &[Count]) -> fmt::Result {
+    let are_gauges = counts.iter().all(|(_, is_gauge)| *is_gauge);
+    let (now, minute) = if are_gauges { ("now", "") } else { ("all", "last minute") };
     write!(
         page,
-        "<section><h2>{title}</h2><table><thead><tr><th></th><th class=\"n\">{}</th>\
-         <th class=\"n scripted\">{minute}</th><th class=\"scripted\">last 5 min</th></tr></thead><tbody>",
-        if are_gauges { "now" } else { "all" }
+        "<section{}><h2>{title}</h2><table class=\"counts\"><thead><tr><th></th>\
+         <th class=\"n\">{now}</th><th class=\"n scripted\">{minute}</th>\
+         <th class=\"scripted\">last 5 min</th></tr></thead><tbody>",
+        if counts.len() > 8 { " class=\"wide\"" } else { "" }
     )?;
-    for (name, value) in counts.as_object().into_iter().flatten() {
-        let (key, is_gauge) =
-            (format!("{title}/{name}"), are_gauges || gauges.contains(&name.as_str()));
-        let class = match (name.as_str(), number(value)) {
+    for (name, is_gauge) in counts {
+        let (key, value) = (format!("{title}/{name}"), number(&values[*name]));
+        let class = match (*name, value) {
             ("timed_out" | "aborted" | "panicked" | "reset" | "accept_errors", 1..) => "n bad",
             (_, 0) => "n soft",
             _ => "n",
         };
-        let last = if is_gauge { String::new() } else { format!(" data-last=\"{key}\"") };
-        let kind = if is_gauge { "gauge" } else { "sum" };
+        let last = if *is_gauge { String::new() } else { format!(" data-last=\"{key}\"") };
+        let kind = if *is_gauge { "gauge" } else { "sum" };
         write!(
             page,
-            "<tr><th>{}</th><td class=\"{class}\" data-count=\"{key}\" data-value=\"{value}\">{}</td>\
-             <td class=\"n scripted\"{last}></td><td class=\"scripted\" data-of=\"{key}\" data-kind=\"{kind}\">\
-             <svg class=\"spark\" viewBox=\"0 0 300 22\" preserveAspectRatio=\"none\"><path/></svg></td></tr>",
-            Escaped(&words(name)),
-            Grouped(number(value))
+            "<tr><th>{}</th>\
+             <td class=\"{class}\" data-count=\"{key}\" data-value=\"{value}\">{}</td>\
+             <td class=\"n scripted\"{last}></td>\
+             <td class=\"scripted\" data-of=\"{key}\" data-kind=\"{kind}\">\
+             <svg class=\"spark\" viewBox=\"0 0 300 22\" preserveAspectRatio=\"none\"><path/></svg>\
+             </td></tr>",
+            words(name),
+            Grouped(value)
         )?;
     }
     page.push_str("</tbody></table></section>");
