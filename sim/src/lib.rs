@@ -23,9 +23,10 @@
 //! [`ScriptedSignals`]. [`client`] and [`balancer`] produce the load. Everything that happens is
 //! recorded in a [`Trace`].
 //!
-//! In the simulated worlds determinism is by construction: no wall time, no hash map, no unbiased `select!`, no `watch`,
-//! one thread. All randomness comes from a [`Seed`](lameduck::runtime::Seed). The tests run each
-//! seed twice, the second time on a fresh thread.
+//! In the simulated worlds determinism is by construction: no wall time, no hash map, no unbiased
+//! `select!`, no `watch`, one thread. All randomness comes from a
+//! [`Seed`](lameduck::runtime::Seed). The tests run each seed twice, the second time on a fresh
+//! thread.
 //!
 //! The host under test is the real one. [`host_run`] gives it a world and an [`app`], [`scenario`]
 //! defines what happens to it, and [`oracle`] judges the trace.

@@ -1,11 +1,12 @@
 //! A connection, poll by poll: each of its states, whatever the transport does next, in each phase.
 //!
 //! In every cell a connection that was not woken must have nothing to do (no wake-up is lost), must
-//! come to rest (it does not spin), and must end at the cut with all of its requests accounted for.
-//! The snapshot `connection_polls` has the rest: `*` if the event woke the connection, then what the
-//! client received, how the connection ended, and the outcomes (finished, timed out, aborted, gone).
-//! A cell in parentheses had ended before the event. The names are those of [`output`].
+//! come to rest (it does not spin), and must end at the cut with all requests accounted for. The
+//! snapshot `connection_polls` has the rest: `*` if the event woke the connection, then what the
+//! client received (by the names of [`output`]), how the connection ended, and the outcomes
+//! (finished, timed out, aborted, gone). A cell in parentheses had ended before the event.
 
+mod clock;
 mod output;
 mod script;
 mod world;
@@ -136,14 +137,14 @@ const fn repeated<const N: usize, const L: usize>(request: &[u8]) -> [u8; L] {
 enum Event {
     Nothing,
     OneByte,
-    Rest,
-    RestInPieces,
+    Remainder,
+    InPieces,
     Flood,
-    RestIntoFullSocket,
-    Room,
+    IntoFullSocket,
+    SocketDrained,
     Handler,
     End,
-    RestAndEnd,
+    RemainderAndEnd,
     Reset,
     Evicted,
     Time,
@@ -152,14 +153,14 @@ enum Event {
 const EVENTS: [(Event, &str); 13] = [
     (Event::Nothing, "nothing"),
     (Event::OneByte, "one byte"),
-    (Event::Rest, "rest"),
-    (Event::RestInPieces, "rest, in pieces"),
+    (Event::Remainder, "rest"),
+    (Event::InPieces, "rest, in pieces"),
     (Event::Flood, "flood"),
-    (Event::RestIntoFullSocket, "rest, no room"),
-    (Event::Room, "room"),
+    (Event::IntoFullSocket, "rest, full socket"),
+    (Event::SocketDrained, "socket drained"),
     (Event::Handler, "handler returns"),
     (Event::End, "end"),
-    (Event::RestAndEnd, "rest and end"),
+    (Event::RemainderAndEnd, "rest and end"),
     (Event::Reset, "reset"),
     (Event::Evicted, "evicted"),
     (Event::Time, "65 s"),
@@ -185,20 +186,20 @@ async fn cell(state: &State, stage: Stage, event: Event) -> String {
     match event {
         Event::Nothing => {}
         Event::OneByte => world.wire().send(&state.rest[..1]),
-        Event::Rest => world.wire().send(state.rest),
-        Event::RestInPieces => {
+        Event::Remainder => world.wire().send(state.rest),
+        Event::InPieces => {
             world.wire().piece = state.rest.len().div_ceil(40);
             world.wire().send(state.rest);
         }
         Event::Flood => world.wire().send(&[b'x'; 500_000]),
-        Event::RestIntoFullSocket => {
+        Event::IntoFullSocket => {
             world.wire().stop_receiving(0);
             world.wire().send(state.rest);
         }
-        Event::Room => world.wire().make_room(usize::MAX),
+        Event::SocketDrained => world.wire().make_room(usize::MAX),
         Event::Handler => world.release_handler(),
         Event::End => world.wire().end(),
-        Event::RestAndEnd => {
+        Event::RemainderAndEnd => {
             world.wire().send(state.rest);
             world.wire().end();
         }
@@ -251,7 +252,7 @@ async fn finish(world: &mut World, place: &str) {
     assert_eq!(requests.started, ended, "{place}: {requests:?}");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn each_state_in_each_phase_does_what_the_table_says_at_each_event() {
     let mut table = String::new();
     for state in &STATES {
@@ -265,7 +266,9 @@ async fn each_state_in_each_phase_does_what_the_table_says_at_each_event() {
         }
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/core/snapshots");
-    insta::with_settings!({ snapshot_path => path, prepend_module_to_snapshot => false, omit_expression => true }, {
-        insta::assert_snapshot!("connection_polls", table);
-    });
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(path);
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("connection_polls", table));
 }

@@ -1,6 +1,9 @@
 //! One connection over a scripted transport, polled by the test.
 
-use super::script::{End, Script, Wire, script};
+use super::{
+    clock::ManualClock,
+    script::{End, Script, Wire, script},
+};
 use crate::http::{
     connection::{idle_handoff::IdleHandoff, task::Connection, worker_context::WorkerContext},
     exchange::request_body::Body,
@@ -15,8 +18,8 @@ use crate::http::{
     },
 };
 use crate::{
-    lifecycle::{Moment, Phase},
-    runtime::{Address, Clock, Seed, Sleep},
+    lifecycle::Phase,
+    runtime::{Address, Clock, Seed},
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -27,13 +30,11 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
-    task::{Context, Poll},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 use tokio::{
     sync::Notify,
     task::{JoinSet, yield_now},
-    time::Instant,
 };
 use tokio_test::task::Spawn;
 
@@ -107,6 +108,7 @@ fn async_stream(
 
 /// One connection, and all that the test does to it.
 pub(super) struct World {
+    clock: Arc<ManualClock>,
     server: Arc<ServerState>,
     slot: Arc<ConnectionSlot>,
     task: Option<Spawn<Connection<Script, Routes>>>,
@@ -122,7 +124,7 @@ type Fingerprint = (usize, usize, usize, bool, End, RequestStats, ConnectionStat
 impl World {
     /// Accepts a connection while serving.
     pub(super) fn new() -> Self {
-        let clock = Arc::new(PausedClock(Instant::now()));
+        let clock = Arc::new(ManualClock::new());
         let config = ServerConfig {
             app_version: "1".into(),
             request_timeout: Some(Duration::from_secs(5)),
@@ -154,7 +156,7 @@ impl World {
         let handoff = Arc::new(IdleHandoff::new(false));
         let connection = Connection::new(worker, slot.clone(), handoff, io);
         let task = Some(tokio_test::task::spawn(connection));
-        Self { server, slot, task, wire, release, stage: Stage::Serving, _timers: timers }
+        Self { clock, server, slot, task, wire, release, stage: Stage::Serving, _timers: timers }
     }
 
     pub(super) fn wire(&self) -> MutexGuard<'_, Wire> {
@@ -262,7 +264,7 @@ impl World {
     /// Time passes, and the worker sweeps each second.
     pub(super) async fn wait(&mut self, seconds: u64) {
         for _ in 0..seconds {
-            tokio::time::advance(Duration::from_secs(1)).await;
+            self.clock.advance(Duration::from_secs(1));
             self.slot.wake_if_due(self.server.clock.now());
             self.settle().await;
         }
@@ -277,45 +279,4 @@ impl World {
 async fn watch_deadlines(worker: Arc<WorkerContext<Routes>>) {
     let server = worker.server();
     worker.shared.deadlines.watch(&*server.clock, &server.tokens.abort).await;
-}
-
-/// tokio's clock, which the test pauses.
-#[derive(Debug)]
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Moment {
-        Moment::EPOCH + self.0.elapsed()
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "the clock of a test")]
-    fn sleep_until(&self, at: Moment) -> Pin<Box<dyn Sleep>> {
-        let at = self.0 + at.since_epoch().min(Duration::from_secs(1_000_000));
-        Box::pin(PausedSleep(Box::pin(tokio::time::sleep_until(at)), self.0))
-    }
-
-    fn wall(&self) -> SystemTime {
-        UNIX_EPOCH + self.now().since_epoch()
-    }
-
-    fn epoch(&self) -> std::time::Instant {
-        self.0.into_std()
-    }
-}
-
-struct PausedSleep(Pin<Box<tokio::time::Sleep>>, Instant);
-
-impl Future for PausedSleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl Sleep for PausedSleep {
-    fn reset(mut self: Pin<&mut Self>, at: Moment) {
-        let at = self.1 + at.since_epoch().min(Duration::from_secs(1_000_000));
-        self.0.as_mut().reset(at);
-    }
 }
