@@ -12,7 +12,7 @@ use crate::{
         Route,
     },
     hooks::HookScript,
-    network::{HostNetwork, Process},
+    network::{HostNetwork, Process, Stalls},
     observe,
     signals::ScriptedSignals,
     spawner::ProcessSpawner,
@@ -24,12 +24,14 @@ use lameduck::{
     lifecycle::Plan,
     runtime::{ListenAddress, Network, Runtime, Seed},
 };
-use std::{num::NonZeroUsize, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tracing::instrument::WithSubscriber;
 
 /// The port of the main server.
 pub const MAIN_PORT: u16 = 80;
+/// The second port of the main server, if it has one.
+pub const SECOND_PORT: u16 = 82;
 /// The port of the internal server.
 pub const INTERNAL_PORT: u16 = 81;
 /// The exit code of a process that the watchdog ended (P13).
@@ -58,6 +60,12 @@ pub struct HostRun {
     pub workers: NonZeroUsize,
     /// Seed of the host's own randomness.
     pub seed: Seed,
+    /// Seed of the order of its tasks; `None` for the order of their wake-ups.
+    pub order: Option<Seed>,
+    /// Whether it listens on [`SECOND_PORT`], too.
+    pub second_address: bool,
+    /// Stalls of its workers.
+    pub stalls: Option<Arc<Stalls>>,
 }
 
 impl HostRun {
@@ -84,14 +92,18 @@ impl HostRun {
         let actor = Actor { name: self.name.clone(), trace: trace.clone() };
         let Process { clock, spawner } =
             machine.process(&self.name, &trace, self.clock_skew_ppm, self.workers);
+        let spawner = spawner.disturbed(self.order, self.stalls.clone());
         let watchdog_fired = CancellationToken::new();
         spawner.on_watchdog({
             let watchdog_fired = watchdog_fired.clone();
             move || watchdog_fired.cancel()
         });
+        let mut settings = Settings::default().main_address(ListenAddress::Port(MAIN_PORT));
+        if self.second_address {
+            settings = settings.main_address(ListenAddress::Port(SECOND_PORT));
+        }
         let mut builder = Host::builder(
-            Settings::default()
-                .main_address(ListenAddress::Port(MAIN_PORT))
+            settings
                 .internal_address(ListenAddress::Port(INTERNAL_PORT))
                 .app_version("simulated")
                 .request_timeout(self.request_timeout)

@@ -53,6 +53,7 @@ mod spawner;
 pub mod tasks;
 pub mod timeline;
 pub mod trace;
+mod turns;
 
 pub use case::Case;
 pub use clock::SimClock;

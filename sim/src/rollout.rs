@@ -139,6 +139,9 @@ impl Rollout {
                         clock_skew_ppm: 0,
                         workers: NonZeroUsize::MIN,
                         seed: Seed(seed ^ (n as u64) << 8 ^ generation),
+                        order: None,
+                        second_address: false,
+                        stalls: None,
                     };
                     let running = life.live(
                         host.clone(),

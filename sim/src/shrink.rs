@@ -60,6 +60,8 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     };
     change(&|scenario| scenario.clock_skew_ppm = 0);
     change(&|scenario| scenario.workers = 1);
+    change(&|scenario| scenario.second_address = false);
+    change(&|scenario| scenario.reordered = false);
     change(&|scenario| scenario.syn_filter = Filter::Available);
     change(&|scenario| scenario.latency_ms = (1, 1));
     change(&|scenario| scenario.request_timeout_ms = None);
@@ -182,7 +184,9 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
     all.extend(scenario.stops.iter_mut().map(|stop| &mut stop.at_ms));
     for fault in &mut scenario.faults {
         match fault {
-            Fault::Hold { at_ms, for_ms } | Fault::NoDescriptors { at_ms, for_ms } => {
+            Fault::Hold { at_ms, for_ms }
+            | Fault::NoDescriptors { at_ms, for_ms }
+            | Fault::Stall { at_ms, for_ms, .. } => {
                 all.extend([at_ms, for_ms]);
             }
             Fault::ResetAll { at_ms } => all.push(at_ms),

@@ -1,9 +1,9 @@
 //! A spawner whose tasks run on the ambient runtime.
 
-use crate::trace::Trace;
+use crate::{network::Stalls, trace::Trace, turns::Turns};
 use lameduck::{
     lifecycle::Moment,
-    runtime::{BoxFuture, Clock, JoinHandle, Spawner, TaskKind},
+    runtime::{BoxFuture, Clock, JoinHandle, Seed, Spawner, TaskKind},
 };
 use std::{
     fmt, io,
@@ -22,6 +22,14 @@ pub trait ProcessSpawner: Spawner + Clone {
 
     /// Marks the process as exited, which disarms its watchdog.
     fn process_exited(&self);
+
+    /// Draws the order of tasks by seed, and stalls workers, where that can be simulated. Must be
+    /// called before the spawner is cloned.
+    #[must_use]
+    fn disturbed(self, order: Option<Seed>, stalls: Option<Arc<Stalls>>) -> Self {
+        let _ = (order, stalls);
+        self
+    }
 }
 
 /// Spawner of one simulated process. Every worker and server is a task of the same runtime, so
@@ -43,6 +51,9 @@ struct Shared {
     tasks: TaskTracker,
     over: CancellationToken,
     on_watchdog: Mutex<Option<WatchdogCallback>>,
+    /// Order of the tasks of one instant.
+    order: Option<Seed>,
+    stalls: Option<Arc<Stalls>>,
 }
 
 impl SimSpawner {
@@ -70,8 +81,20 @@ impl SimSpawner {
                 tasks: TaskTracker::new(),
                 over: CancellationToken::new(),
                 on_watchdog: Mutex::new(None),
+                order: None,
+                stalls: None,
             }),
         }
+    }
+
+    /// Lets each task that is spawned wait for others by seed before it runs, and stalls workers.
+    /// Must be called before the spawner is cloned.
+    #[must_use]
+    pub fn disturbed(mut self, order: Option<Seed>, stalls: Option<Arc<Stalls>>) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            (shared.order, shared.stalls) = (order, stalls);
+        }
+        self
     }
 
     /// Sets a callback that runs once, when the watchdog fires.
@@ -101,6 +124,10 @@ impl ProcessSpawner for SimSpawner {
     fn process_exited(&self) {
         Self::process_exited(self);
     }
+
+    fn disturbed(self, order: Option<Seed>, stalls: Option<Arc<Stalls>>) -> Self {
+        Self::disturbed(self, order, stalls)
+    }
 }
 
 impl fmt::Debug for SimSpawner {
@@ -118,7 +145,13 @@ impl Spawner for SimSpawner {
     }
 
     fn spawn(&self, kind: TaskKind, job: BoxFuture) -> io::Result<JoinHandle> {
-        let handle = self.shared.tasks.spawn(job);
+        let number = self.shared.tasks.len() as u64;
+        let order = self.shared.order.map(|order| Seed(order.nth(number)));
+        let stalls = match kind {
+            TaskKind::Worker(index) => self.shared.stalls.clone().map(|stalls| (stalls, index)),
+            TaskKind::InternalServer | TaskKind::User => None,
+        };
+        let handle = self.shared.tasks.spawn(Turns::new(job, order, stalls));
         let shared = Arc::clone(&self.shared);
         Ok(Box::pin(async move {
             if let Err(lost) = handle.await

@@ -539,3 +539,22 @@ fn a_body_that_nobody_read_is_never_taken_for_the_next_request() {
     client.end();
     assert_eq!(fates(&app.end()), [1, 1, 0, 0, 0]);
 }
+
+#[test]
+fn a_body_is_not_taken_for_a_head_that_takes_too_long() {
+    // hyper skipped the rest of a body that the handler had not read. It counted as the begin of a
+    // head, and the idle connection got a 408.
+    let app = start(limited(Limits::default().header_timeout(Duration::from_millis(300))));
+    let mut client = Client::connect(app.main);
+    let body = "b".repeat(9_000);
+    for _ in 0..2 {
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000\r\n\r\n{body}"
+        ));
+        assert_eq!(client.answer().body(), "hello");
+        block(Duration::from_millis(20));
+    }
+    assert!(client.is_silent_for(Duration::from_millis(900)));
+    assert_eq!(client.get("/").body(), "hello");
+    assert_eq!(fates(&app.end()), [3, 3, 0, 0, 0]);
+}

@@ -52,6 +52,7 @@ struct Features {
     no_descriptors: bool,
     accepts_aborted: bool,
     reset_all: bool,
+    stalled: bool,
 }
 
 impl Features {
@@ -63,7 +64,7 @@ impl Features {
             far: dice.one_in(5),
             held: dice.one_in(8),
             no_filter: dice.one_in(6),
-            workers: dice.one_in(5),
+            workers: dice.one_in(3),
             hooks: dice.one_in(2),
             bad_hooks: dice.one_in(2),
             start: dice.one_in(8),
@@ -76,6 +77,7 @@ impl Features {
             no_descriptors: dice.one_in(7),
             accepts_aborted: dice.one_in(12),
             reset_all: dice.one_in(16),
+            stalled: dice.one_in(12),
         }
     }
 }
@@ -137,15 +139,17 @@ fn draw_as(
         scenario.syn_filter = Filter::Missing;
     }
     if features.workers {
-        scenario.workers = dice.pick(&[2, 3]);
+        scenario.workers = dice.pick(&[2, 2, 3, 5]);
     }
+    scenario.second_address = dice.one_in(6);
+    scenario.reordered = dice.one_in(3);
     scenario.probe_every_ms = dice.pick(&[97, 250, 500, 1_000]);
     scenario.request_timeout_ms = deadline(dice, features);
     scenario.hooks = hooks(dice, features, scenario.plan.cleanup);
     scenario.stops = vec![first_stop(dice, features, &scenario)];
     let edges = Edges::of(&scenario);
     if features.further_stops {
-        let more = dice.pick(&[1, 1, 1, 2, 3, 6]);
+        let more = dice.pick(&[1, 1, 2, 3, 6, 8]);
         scenario.stops.extend(
             (0..more).map(|_| StopRequest { at_ms: edges.after_stop(dice), by: dice.pick(&STOPS) }),
         );
@@ -225,6 +229,11 @@ fn faults(dice: &mut Dice, features: Features, edges: &Edges, clients: &[Client]
     }
     if features.accepts_aborted {
         faults.push(Fault::AcceptAborted);
+    }
+    if features.stalled {
+        let at_ms = edges.aim(dice).saturating_sub(dice.pick(&[0, 0, 20]));
+        let worker = usize::try_from(dice.below(2)).unwrap_or(0);
+        faults.push(Fault::Stall { worker, at_ms, for_ms: dice.pick(&[1, 5, 20, 100, 190, 400]) });
     }
     if features.reset_all {
         let at_ms = edges.aim(dice);

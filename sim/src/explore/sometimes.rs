@@ -7,6 +7,7 @@
 mod caps;
 mod coverage;
 mod serving;
+mod workers;
 
 pub(super) use coverage::Coverage;
 
@@ -60,6 +61,7 @@ pub fn sometimes() -> &'static [Sometimes] {
         coincidences(&mut all);
         serving::serving(&mut all);
         caps::caps(&mut all);
+        workers::workers(&mut all);
         all
     })
 }

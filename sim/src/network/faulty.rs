@@ -4,7 +4,7 @@
 //! Only the main server is faulty. The internal server has reserved descriptors (P16), and the
 //! prober needs it to judge a shutdown.
 
-use super::idle_poller::PolledIdlePoller;
+use super::{idle_poller::PolledIdlePoller, spread::SpreadListener, stalls::Stalls};
 use crate::trace::Trace;
 use lameduck::runtime::{
     Address, ListenAddress, Listener, Network, Peek, QuiesceOutcome, Reservation, Seed, ServerRole,
@@ -18,7 +18,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -44,6 +44,9 @@ pub struct Faults {
     accepts_aborted: bool,
     /// Time of the last failed accept, and the number of failures at that time.
     failed: Mutex<(Duration, u64)>,
+    stalls: Arc<Stalls>,
+    /// Whether each listener of an address can be sealed alone.
+    seals_apart: bool,
     breakable: Mutex<Vec<Weak<dyn Break>>>,
 }
 
@@ -53,6 +56,8 @@ impl Faults {
     pub fn new(name: impl Into<String>, trace: Trace, seed: Seed) -> Self {
         Self {
             name: name.into(),
+            stalls: Arc::new(Stalls::new(trace.clone(), Vec::new())),
+            seals_apart: true,
             trace,
             seed,
             draws: AtomicU64::new(0),
@@ -78,6 +83,16 @@ impl Faults {
     /// Makes each accept fail once before it succeeds.
     pub const fn abort_accepts(&mut self) {
         self.accepts_aborted = true;
+    }
+
+    /// Stalls workers.
+    pub fn stall(&mut self, stalls: Arc<Stalls>) {
+        self.stalls = stalls;
+    }
+
+    /// Makes listeners report that they cannot be sealed.
+    pub const fn without_seals(&mut self) {
+        self.seals_apart = false;
     }
 
     /// Resets every open connection, at both ends.
@@ -163,9 +178,9 @@ impl<N: Network> Network for FaultyNetwork<N> {
         role: ServerRole,
         listeners: usize,
     ) -> io::Result<Self::Reservation> {
-        let inner = self.inner.reserve(address, role, listeners)?;
+        let inner = self.inner.reserve(address, role, 1)?;
         let faults = (role == ServerRole::Main).then(|| Arc::clone(&self.faults));
-        Ok(FaultyReservation { inner, faults })
+        Ok(FaultyReservation { inner, listeners, faults })
     }
 }
 
@@ -173,6 +188,7 @@ impl<N: Network> Network for FaultyNetwork<N> {
 #[derive(Debug)]
 pub struct FaultyReservation<R> {
     inner: R,
+    listeners: usize,
     faults: Option<Arc<Faults>>,
 }
 
@@ -185,16 +201,28 @@ impl<R: Reservation> Reservation for FaultyReservation<R> {
 
     async fn listen(self) -> io::Result<Vec<Self::Listener>> {
         let faults = self.faults;
-        let listeners = self.inner.listen().await?.into_iter();
+        let Some(inner) = self.inner.listen().await?.pop() else { return Ok(Vec::new()) };
+        let seed = faults.as_ref().map_or(Seed(0), |faults| Seed(faults.seed.nth(0x59_2ead)));
+        let seals_apart = faults.as_ref().is_none_or(|faults| faults.seals_apart);
+        let listeners = SpreadListener::share(inner, self.listeners, seed, seals_apart);
         Ok(listeners
-            .map(|inner| FaultyListener { inner, faults: faults.clone(), waiting: VecDeque::new() })
+            .into_iter()
+            .enumerate()
+            .map(|(worker, inner)| FaultyListener {
+                inner,
+                worker,
+                faults: faults.clone(),
+                waiting: VecDeque::new(),
+            })
             .collect())
     }
 }
 
 /// A listener of a [`FaultyNetwork`].
 pub struct FaultyListener<L: Listener> {
-    inner: L,
+    inner: SpreadListener<L>,
+    /// Index of the worker that accepts from it.
+    worker: usize,
     faults: Option<Arc<Faults>>,
     /// Connections taken from the inner listener and held back because an accept failed.
     waiting: VecDeque<(FaultyStream<L::Io>, Address)>,
@@ -219,13 +247,17 @@ impl<L: Listener> Listener for FaultyListener<L> {
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Io, Address)>> {
+        if let Some(faults) = &self.faults {
+            ready!(faults.stalls.poll_runs(self.worker, cx));
+        }
         let fresh = self.waiting.is_empty();
         if fresh {
             match self.inner.poll_accept(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok((io, peer))) => {
-                    self.waiting.push_back((FaultyStream::new(io, self.faults.clone()), peer));
+                    let io = FaultyStream::new(io, self.worker, self.faults.clone());
+                    self.waiting.push_back((io, peer));
                 }
             }
         }
@@ -241,7 +273,15 @@ impl<L: Listener> Listener for FaultyListener<L> {
             }
         }
         match self.waiting.pop_front() {
-            Some((io, peer)) => Poll::Ready(Ok((io, peer))),
+            Some((io, peer)) => {
+                if let Some(faults) =
+                    self.faults.as_ref().filter(|_| self.inner.is_one_of_several())
+                {
+                    let worker = [("worker", self.worker.into())];
+                    faults.trace.record(&faults.name, "accepted", &worker);
+                }
+                Poll::Ready(Ok((io, peer)))
+            }
             None => Poll::Pending,
         }
     }
@@ -262,6 +302,7 @@ impl<L: Listener> Listener for FaultyListener<L> {
 /// A connection of a [`FaultyNetwork`].
 pub struct FaultyStream<T> {
     shared: Arc<Mutex<Breakable<T>>>,
+    worker: usize,
     faults: Option<Arc<Faults>>,
     reads: u32,
     writes: u32,
@@ -275,13 +316,20 @@ struct Breakable<T> {
 }
 
 impl<T: Transport> FaultyStream<T> {
-    fn new(io: T, faults: Option<Arc<Faults>>) -> Self {
+    fn new(io: T, worker: usize, faults: Option<Arc<Faults>>) -> Self {
         let shared = Arc::new(Mutex::new(Breakable { io: Some(io), reader: None, writer: None }));
         if let Some(faults) = &faults {
             let weak: Weak<Mutex<Breakable<T>>> = Arc::downgrade(&shared);
             faults.watch(weak);
         }
-        Self { shared, faults, reads: 0, writes: 0 }
+        Self { shared, worker, faults, reads: 0, writes: 0 }
+    }
+
+    /// Pending while the worker is stalled.
+    fn poll_runs(&self, cx: &Context<'_>) -> Poll<()> {
+        self.faults
+            .as_ref()
+            .map_or(Poll::Ready(()), |faults| faults.stalls.poll_runs(self.worker, cx))
     }
 }
 
@@ -322,6 +370,7 @@ impl<T: Transport> AsyncRead for FaultyStream<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let me = self.get_mut();
+        ready!(me.poll_runs(cx));
         let mut shared = lock(&me.shared);
         let Some(io) = shared.io.as_mut() else { return reset() };
         let part = match &me.faults {
@@ -356,6 +405,7 @@ impl<T: Transport> AsyncWrite for FaultyStream<T> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let me = self.get_mut();
+        ready!(me.poll_runs(cx));
         let mut shared = lock(&me.shared);
         let Some(io) = shared.io.as_mut() else { return reset() };
         let part = match &me.faults {

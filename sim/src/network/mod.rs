@@ -11,6 +11,8 @@ mod idle_poller;
 mod linux;
 mod ports;
 mod running;
+mod spread;
+mod stalls;
 mod turmoil;
 mod turmoil_net;
 
@@ -19,6 +21,7 @@ pub use self::{
     idle_poller::{PolledIdlePoller, PolledStream},
     linux::{LinuxHost, LinuxSpawner, LinuxStream, LinuxWorld},
     ports::Lease,
+    stalls::Stalls,
     turmoil::{TurmoilHost, TurmoilListener, TurmoilReservation, TurmoilStream, TurmoilWorld},
     turmoil_net::{
         TurmoilNetHost, TurmoilNetListener, TurmoilNetReservation, TurmoilNetStream,

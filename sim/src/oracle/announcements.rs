@@ -4,7 +4,7 @@
 //! hold for every connection, and what would be very unlikely for several connections at once.
 
 use super::{ObservedRequest, RunHistory, accounting::is_http2};
-use crate::scenario::{Client, Fault, Pacing, RequestKind, Traffic};
+use crate::scenario::{Client, Fault, OddRequest, Pacing, RequestKind, Traffic};
 use lameduck::lifecycle::Phase;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -171,7 +171,10 @@ impl<'a> Delay<'a> {
                     | RequestKind::Post(..)
             ) | None
         );
-        let odd = matches!(self.history.request_kind(observed), Some(RequestKind::Odd(odd)) if odd.closes());
+        // A chunked body may not be read further once its request was cut.
+        let cut = matches!(observed.head, Some((_, 503, _)));
+        let odd = matches!(self.history.request_kind(observed), Some(RequestKind::Odd(odd))
+            if odd.closes() || cut && matches!(odd, OddRequest::GetChunked(_)));
         let half_closed = |client: &Client| client.traffic == Traffic::Once(Pacing::HalfClosed);
         unread || odd || self.history.client(observed).is_some_and(half_closed)
     }

@@ -94,7 +94,7 @@ pub(super) fn an_interrupt_ends_the_wait(history: &RunHistory<'_>) -> Judgement 
         };
         hurried = *phase == Phase::Cancelling;
         let next = history.phases.iter().find(|(_, entered, _)| *entered > place);
-        if next.is_none_or(|(_, _, at)| *at > signal.at + patience + MOMENT + history.tolerance()) {
+        if next.is_none_or(|(_, _, at)| *at > signal.at + patience + MOMENT + history.release()) {
             return Err(format!("a further signal at {:?} did not end {phase}", signal.at));
         }
         heard += 1;
@@ -158,7 +158,7 @@ fn the_internal_close_is_ended(
         history.phases.iter().find(|(phase, _, _)| *phase == Phase::Stopped).map(|(_, _, at)| *at);
     if !hook_follows
         && !unbegun
-        && stopped.is_some_and(|stopped| stopped > at + MOMENT + history.tolerance())
+        && stopped.is_some_and(|stopped| stopped > at + MOMENT + history.release())
     {
         return Err(format!("a further signal at {at:?} did not end the internal server's close"));
     }

@@ -89,6 +89,9 @@ pub enum RequestResult {
     Failed(String),
 }
 
+/// How long the host waits at the end for workers that do not return.
+const WORKER_RELEASE_MAX: Duration = Duration::from_millis(50);
+
 /// The host's pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -201,6 +204,18 @@ impl<'a> RunHistory<'a> {
         self.outcome.resets
     }
 
+    /// How late the end of a wait may be: the [`tolerance`](Self::tolerance), and the time for which
+    /// the host waits for workers that are stalled.
+    #[must_use]
+    pub fn release(&self) -> Duration {
+        let stalls = |fault: &Fault| matches!(fault, Fault::Stall { .. });
+        if self.scenario.faults.iter().any(stalls) {
+            self.world(WORKER_RELEASE_MAX) + self.tolerance()
+        } else {
+            self.tolerance()
+        }
+    }
+
     /// Whether the host's reads and writes are partial.
     #[must_use]
     pub fn has_partial_io(&self) -> bool {
@@ -261,7 +276,9 @@ impl<'a> RunHistory<'a> {
             Duration::from_millis(at_ms + for_ms) + ACCEPT_PAUSE * 2 < by
         };
         self.scenario.faults.iter().all(|fault| match fault {
-            Fault::NoDescriptors { at_ms, for_ms } => over_by(at_ms, for_ms),
+            Fault::NoDescriptors { at_ms, for_ms } | Fault::Stall { at_ms, for_ms, .. } => {
+                over_by(at_ms, for_ms)
+            }
             Fault::Hold { .. } | Fault::ResetAll { .. } => false,
             Fault::PartialIo { .. } | Fault::AcceptAborted => true,
         })

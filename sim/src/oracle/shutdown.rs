@@ -145,7 +145,7 @@ pub(super) fn bounded(history: &RunHistory<'_>) -> Judgement {
     else {
         return Ok(Exercise::No);
     };
-    if report.shutdown > report.worst_case + MOMENT + history.tolerance() {
+    if report.shutdown > report.worst_case + MOMENT + history.release() {
         return Err(format!(
             "the shutdown took {:?} of at most {:?}",
             report.shutdown, report.worst_case
@@ -153,10 +153,8 @@ pub(super) fn bounded(history: &RunHistory<'_>) -> Judgement {
     }
     each_phase_is_bounded(history, report)?;
     the_watchdog_is_armed(history, report)?;
-    let by = Duration::from_millis(stop)
-        + history.world(report.worst_case)
-        + MOMENT
-        + history.tolerance();
+    let by =
+        Duration::from_millis(stop) + history.world(report.worst_case) + MOMENT + history.release();
     if exit > by {
         return Err(format!(
             "a stop was requested at {stop} ms, but the process exited at {exit:?}, later than {by:?}"
@@ -176,7 +174,7 @@ fn each_phase_is_bounded(history: &RunHistory<'_>, report: &Report) -> Result<()
             Phase::Starting => plan.start,
             Phase::Serving | Phase::LameDuck | Phase::Stopped => continue,
         };
-        if *span > most + MOMENT + history.tolerance() {
+        if *span > most + MOMENT + history.release() {
             return Err(format!("{phase} lasted {span:?} of at most {most:?}"));
         }
     }

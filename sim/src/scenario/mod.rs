@@ -21,7 +21,7 @@ use lameduck::{
     lifecycle::{Plan, Signal},
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Not, time::Duration};
 
 /// Everything that happens to one host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,12 @@ pub struct Scenario {
     pub caps: BTreeMap<String, u32>,
     /// Number of workers.
     pub workers: usize,
+    /// Whether the main server listens on a second address, which every second client uses.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub second_address: bool,
+    /// Whether the host's tasks run in an order that is drawn from the seed.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub reordered: bool,
     /// The hooks, in order.
     pub hooks: Vec<HookScript>,
     /// The background tasks.
@@ -178,6 +184,15 @@ pub enum Fault {
     },
     /// Each accept of the host fails once, as if a client had aborted its connection first.
     AcceptAborted,
+    /// A worker does not run for a while, as if something blocked its thread.
+    Stall {
+        /// Index of the worker.
+        worker: usize,
+        /// When it begins.
+        at_ms: u64,
+        /// How long it lasts.
+        for_ms: u64,
+    },
     /// All connections are reset by the network.
     ResetAll {
         /// When they are reset.
@@ -191,7 +206,10 @@ impl Fault {
     pub const fn delivers(self) -> bool {
         match self {
             Self::PartialIo { .. } | Self::AcceptAborted => true,
-            Self::Hold { .. } | Self::NoDescriptors { .. } | Self::ResetAll { .. } => false,
+            Self::Hold { .. }
+            | Self::NoDescriptors { .. }
+            | Self::Stall { .. }
+            | Self::ResetAll { .. } => false,
         }
     }
 }
@@ -220,6 +238,8 @@ impl Scenario {
             limits: LimitsMs::default(),
             caps: BTreeMap::new(),
             workers: 1,
+            second_address: false,
+            reordered: false,
             hooks: Vec::new(),
             tasks: Vec::new(),
             checks: Vec::new(),

@@ -4,10 +4,11 @@ use super::{Client, Fault, Filter, Scenario, StopBy};
 use crate::{
     app::{Actor, Drill},
     client::{self, ClientId, Route},
-    host_run::{self, HostRun, INTERNAL_PORT, MAIN_PORT},
+    host_run::{self, HostRun, INTERNAL_PORT, MAIN_PORT, SECOND_PORT},
     network::{
         Attendance::{Awaited, Background},
-        Faults, HostNetwork, LinkChange, LinuxWorld, Overrun, SynFilter, World, WorldConfig,
+        Faults, HostNetwork, LinkChange, LinuxWorld, Overrun, Stalls, SynFilter, World,
+        WorldConfig,
     },
     observe, scripted_signals,
     signals::SignalSender,
@@ -124,8 +125,14 @@ where
     let mut world = W::new(config(scenario), trace.clone());
     let (sender, signals) = scripted_signals(SERVER, trace.clone());
     let report = Arc::new(Mutex::new(None));
-    let life = life(scenario);
-    let faults = Arc::new(faults(scenario, &trace));
+    let stalls = Arc::new(stalls(scenario, &trace));
+    let life = HostRun {
+        // Its exact times do not survive the ticks of the other world.
+        order: (scenario.reordered && W::GRAIN.is_zero()).then_some(Seed(scenario.seed)),
+        stalls: Some(Arc::clone(&stalls)),
+        ..life(scenario)
+    };
+    let faults = Arc::new(faults(scenario, &trace, &stalls));
     let resets = resets(scenario);
     world.spawn(SERVER, Awaited, {
         let (report, trace, stops) = (Arc::clone(&report), trace.clone(), scenario.stops.clone());
@@ -145,6 +152,7 @@ where
                 biased;
                 () = asking => None,
                 () = reset_all(resets, faults) => None,
+                () = stalls.run() => None,
                 lived = living => lived,
             };
             at_exit(trace).await;
@@ -155,7 +163,9 @@ where
     let attendance = if W::LINGER.is_none() { Awaited } else { Background };
     for (n, client) in scenario.clients.iter().enumerate() {
         let client_id = ClientId::new(client_name(n), trace.clone()).with_patience(PATIENCE);
-        world.spawn(CLIENTS, attendance, use_host(client.clone(), client_id));
+        let is_second = scenario.second_address && n % 2 == 1;
+        let port = if is_second { SECOND_PORT } else { MAIN_PORT };
+        world.spawn(CLIENTS, attendance, use_host(client.clone(), client_id, port));
     }
     let every = Duration::from_millis(scenario.probe_every_ms);
     world.spawn(PROBER, Background, {
@@ -187,8 +197,12 @@ where
 }
 
 /// Returns the faults at the host's own end of the network.
-fn faults(scenario: &Scenario, trace: &Trace) -> Faults {
+fn faults(scenario: &Scenario, trace: &Trace, stalls: &Arc<Stalls>) -> Faults {
     let mut faults = Faults::new(SERVER, trace.clone(), Seed(scenario.seed));
+    faults.stall(Arc::clone(stalls));
+    if scenario.syn_filter == Filter::Missing {
+        faults.without_seals();
+    }
     for fault in &scenario.faults {
         match fault {
             Fault::PartialIo { bytes } => {
@@ -201,10 +215,23 @@ fn faults(scenario: &Scenario, trace: &Trace) -> Faults {
                 );
             }
             Fault::AcceptAborted => faults.abort_accepts(),
-            Fault::Hold { .. } | Fault::ResetAll { .. } => {}
+            Fault::Hold { .. } | Fault::ResetAll { .. } | Fault::Stall { .. } => {}
         }
     }
     faults
+}
+
+fn stalls(scenario: &Scenario, trace: &Trace) -> Stalls {
+    let ms = Duration::from_millis;
+    let stall = |fault: &Fault| match fault {
+        Fault::Stall { worker, at_ms, for_ms } => Some((*worker, ms(*at_ms), ms(at_ms + for_ms))),
+        Fault::Hold { .. }
+        | Fault::PartialIo { .. }
+        | Fault::NoDescriptors { .. }
+        | Fault::AcceptAborted
+        | Fault::ResetAll { .. } => None,
+    };
+    Stalls::new(trace.clone(), scenario.faults.iter().filter_map(stall).collect())
 }
 
 /// Returns the times at which all connections are reset, in order.
@@ -217,6 +244,7 @@ fn resets(scenario: &Scenario) -> Vec<u64> {
             Fault::Hold { .. }
             | Fault::PartialIo { .. }
             | Fault::NoDescriptors { .. }
+            | Fault::Stall { .. }
             | Fault::AcceptAborted => None,
         })
         .collect();
@@ -262,6 +290,9 @@ fn life(scenario: &Scenario) -> HostRun {
         clock_skew_ppm: scenario.clock_skew_ppm,
         workers: NonZeroUsize::new(scenario.workers).unwrap_or(NonZeroUsize::MIN),
         seed: Seed(scenario.seed),
+        order: None,
+        second_address: scenario.second_address,
+        stalls: None,
     }
 }
 
@@ -292,11 +323,12 @@ async fn ask_to_stop(
 fn use_host<H: HostNetwork>(
     client: Client,
     client_id: ClientId,
+    port: u16,
 ) -> impl FnOnce(H) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + 'static {
     move |host| {
         Box::pin(async move {
             let internal = Route::new(host.clone(), SERVER, INTERNAL_PORT);
-            client.use_host(&client_id, &Route::new(host, SERVER, MAIN_PORT), &internal).await;
+            client.use_host(&client_id, &Route::new(host, SERVER, port), &internal).await;
         })
     }
 }

@@ -255,7 +255,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     ) -> Transition<T, S> {
         let called = self.connection.take_called();
         self.connection.responses.record_responses_in(slot);
-        if self.state == Http1State::Busy && called {
+        if called {
             // The bytes that were read since the call were the request's body. A next head that
             // came with them stays in hyper's buffer, and is found there when the connection is
             // taken apart.
@@ -264,8 +264,8 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         let draining = worker.server().phase() >= Phase::Draining;
         if self.connection.io.has_received() {
             let since = match self.state {
-                Http1State::Reading { since } => since,
-                Http1State::Busy | Http1State::Idle { .. } => now,
+                Http1State::Reading { since } if !called => since,
+                Http1State::Reading { .. } | Http1State::Busy | Http1State::Idle { .. } => now,
             };
             self.state = Http1State::Reading { since };
             slot.set_busy();
@@ -288,8 +288,9 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             return Transition::Wait;
         }
         let since = match self.state {
-            Http1State::Idle { since } => since,
-            Http1State::Busy | Http1State::Reading { .. } => now,
+            // A request may begin and end within one poll.
+            Http1State::Idle { since } if !called => since,
+            Http1State::Idle { .. } | Http1State::Busy | Http1State::Reading { .. } => now,
         };
         self.state = Http1State::Idle { since };
         slot.set_idle(Idle { awaited: Awaited::NextRequest, since });
