@@ -363,6 +363,55 @@ fn a_panic_of_a_body_in_the_idle_set_costs_only_its_connection() {
     assert_eq!(started, finished + timed_out + aborted + gone);
 }
 
+/// A body that yields its four bytes, and fails at once or after a moment.
+struct Fails {
+    left: Option<&'static str>,
+    wait: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl http_body::Body for Fails {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(left) = self.left.take() {
+            return Poll::Ready(Some(Ok(Frame::data(left.into()))));
+        }
+        let wait = self.wait.as_mut().map_or(Poll::Ready(()), |wait| wait.as_mut().poll(cx));
+        wait.map(|()| Some(Err(io::Error::other("the upstream broke"))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(4)
+    }
+}
+
+// A body failed in the idle set, and its connection was reset together with earlier responses. An
+// error that came after the promised bytes was not noticed. One that comes before anything was
+// written must become a 500, and one that comes later must cut the response (P5d).
+#[test]
+fn a_body_that_fails_in_the_idle_set_becomes_a_500_or_cuts_its_response() {
+    let app = start(host(async |path, _| match &*path {
+        "/at-once" => Body::new(Fails { left: Some("four"), wait: None }),
+        "/late" => Body::new(Fails { left: Some("four"), wait: Some(Box::pin(pause(100))) }),
+        _ => Body::from("hello"),
+    }));
+    let [mut at_once, mut late] = sleepers(&app);
+    at_once.send(format!("{GET}GET /at-once HTTP/1.1\r\nhost: test\r\n\r\n{GET}"));
+    assert_eq!(at_once.answer().body(), "hello");
+    assert_eq!(at_once.answer().status, 500);
+    assert_eq!(at_once.answer().body(), "hello", "the connection goes on");
+    late.send(format!("{GET}GET /late HTTP/1.1\r\nhost: test\r\n\r\n{GET}"));
+    assert_eq!(late.answer().body(), "hello");
+    assert_eq!(late.try_answer().unwrap_err(), End::Reset);
+    let report = app.end();
+    assert_eq!(fates(&report), [7, 5, 0, 2, 0], "{report:?}");
+    assert_eq!(connections(&report), [2, 1, 0, 1], "{report:?}");
+}
+
 // Some instrumentation reads the id of the current task, and tokio panics outside of a task. The
 // same request was a 500 if its connection was in the idle set. A handler must always run in a
 // task.

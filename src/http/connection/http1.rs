@@ -15,6 +15,7 @@ use super::{
 use crate::http::{
     exchange::{
         connection_state::{ConnectionState, Protocol},
+        error_response::ErrorResponse,
         http_service::HttpService,
         in_flight::UnflushedResponses,
         service::ConnectionService,
@@ -201,9 +202,12 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             self.hyper = self.hyper.take().map(Hyper::with_upgrades);
             polled = self.hyper.as_mut().map_or(Poll::Ready(Ok(())), |hyper| hyper.poll(cx));
         }
-        let is_final = self.connection.io.is_flushed()
-            || self.connection.io.is_broken()
-            || self.connection.responses.is_aborted();
+        let is_final = self.connection.io.is_flushed() || self.connection.io.is_broken();
+        if self.connection.responses.is_aborted() {
+            // The body of a response failed. hyper does not know if bytes must be sent before the
+            // end.
+            return if is_final { Poll::Ready(()) } else { polled.map(drop) };
+        }
         if polled.is_pending() || is_final {
             return polled.map(drop);
         }
@@ -327,27 +331,43 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         if self.connection.io.is_flushed() {
             self.unflushed.settle_flushed(|| worker.server().clock.now());
         }
-        let Some((mut io, read)) = self.take_parts() else {
+        let Some((io, read)) = self.take_parts() else {
             self.begin_upgrade(worker);
             return Transition::Close;
         };
-        if self.connection.responses.is_aborted() {
-            io.reset_on_drop();
-            return Transition::Reset;
+        if let Some(cause) = self.connection.responses.abort_cause() {
+            return self.end_aborted(worker, io, cause);
         }
         close_after_response(io, &read, &self.connection)
             .map_or(Transition::Close, Transition::linger)
     }
 
+    /// Ends the connection after a response that was aborted: with an error response in its place
+    /// if nothing of it was written, and otherwise with a reset (P5d). Earlier responses are not
+    /// lost.
+    fn end_aborted(
+        &self,
+        worker: &WorkerContext<S>,
+        mut io: T,
+        cause: AbortCause,
+    ) -> Transition<T, S> {
+        if self.connection.io.is_broken() {
+            io.reset_on_drop();
+            return Transition::Reset;
+        }
+        Transition::linger(if self.connection.io.is_response_begun() {
+            Lingering::before_reset(io)
+        } else {
+            let response = ErrorResponse::from(cause).last_response(worker.server());
+            Lingering::after_response(io, response)
+        })
+    }
+
     /// Drops the running request, because its client has shut its side.
     fn drop_request(&mut self) -> Transition<T, S> {
         let is_cut = self.connection.io.written() > 0;
-        let io = self.take_parts();
-        match io {
-            Some((mut io, _)) if is_cut => {
-                io.reset_on_drop();
-                Transition::Reset
-            }
+        match self.take_parts() {
+            Some((io, _)) if is_cut => Transition::linger(Lingering::before_reset(io)),
             Some(_) | None => Transition::Close,
         }
     }

@@ -436,12 +436,6 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                     None => self.count_closed(),
                 }
             }
-            FastPathOutcome::Aborted => {
-                io.reset_on_drop();
-                self.worker.server().metrics.reset.add_one();
-                drop(self.connections.try_remove(key));
-                self.count_closed();
-            }
             FastPathOutcome::Disconnected => self.close(key),
         }
     }

@@ -11,13 +11,15 @@ use super::{
     worker_context::WorkerContext,
 };
 use crate::http::{
-    exchange::{connection_state::ConnectionState, http_service::HttpService, sniff::is_blank},
+    exchange::{
+        connection_state::ConnectionState, error_response::last_response,
+        http_service::HttpService, sniff::is_blank,
+    },
     server::{
         abort::AbortCause,
         caps::Cap,
         client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
-        date,
         limits::{ACK_CHECK_INTERVAL, LINGER, RACE_WATCH},
         state::ServerState,
     },
@@ -27,6 +29,7 @@ use crate::{
     runtime::{Peek, Transport},
 };
 use bytes::{Buf, Bytes};
+use http::StatusCode;
 use std::{
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -35,15 +38,10 @@ use std::{
 use tokio::io::ReadBuf;
 
 /// Returns the response to a request head that took too long: a 408 that announces the close (RFC
-/// 9110 §15.5.9), with a date (§6.6.1).
+/// 9110 §15.5.9).
 pub(super) fn head_timeout_response(server: &ServerState) -> Bytes {
     const LINE: &str = "the request head took too long\n";
-    let (date, length) = (date::header(server.clock.wall()), LINE.len());
-    let date = date.to_str().unwrap_or_default();
-    Bytes::from(format!(
-        "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ndate: {date}\r\n\
-         content-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n\r\n{LINE}"
-    ))
+    last_response(StatusCode::REQUEST_TIMEOUT, LINE, server)
 }
 
 /// A transport that is being closed.
@@ -55,6 +53,8 @@ pub(super) struct Lingering<T> {
     min_wait: Duration,
     response: Owed,
     race: Race,
+    /// The end of the connection: a close or a reset.
+    end: Lingered,
     /// When to check whether the transport may be closed.
     until: Option<Moment>,
     /// The client's progress with the response.
@@ -88,6 +88,8 @@ enum Step {
     Writing,
     Shutting,
     Discarding,
+    /// Waits for acknowledgements, with the sending side open.
+    Acknowledging,
 }
 
 /// Whether input counts as a close race (RFC 9112 §9.5), which it does at most once.
@@ -108,6 +110,7 @@ impl<T: Transport> Lingering<T> {
             min_wait: LINGER,
             response: Owed::Yes,
             race: Race::NotCounted,
+            end: Lingered::Close,
             until: None,
             stall_timer: StallTimer::default(),
         }
@@ -131,9 +134,21 @@ impl<T: Transport> Lingering<T> {
         Self { min_wait: RACE_WATCH, race: Race::Open, ..Self::after_response(io, Bytes::new()) }
     }
 
-    /// Closes the transport without a further wait.
-    pub(super) fn cut(self) {
-        close_at_once(self.io);
+    /// Resets a connection whose last response was cut, once the client has acknowledged what was
+    /// written before. An earlier response may be on its way, and a reset would discard it.
+    pub(super) fn before_reset(mut io: T) -> Self {
+        io.reset_on_drop();
+        let (step, end) = (Step::Acknowledging, Lingered::Reset);
+        Self { step, end, ..Self::until_acked(io) }
+    }
+
+    /// Ends the connection without a further wait. Returns whether that was a reset.
+    pub(super) fn cut(self) -> bool {
+        let was_reset = self.end == Lingered::Reset;
+        if !was_reset {
+            close_at_once(self.io);
+        }
+        was_reset
     }
 
     pub(super) fn poll<S: HttpService>(
@@ -150,7 +165,7 @@ impl<T: Transport> Lingering<T> {
             worker.server().metrics.close_races.add_one();
         }
         if closed.is_ready() {
-            return Lingered::Close;
+            return self.end;
         }
         let now = worker.server().clock.now();
         let until = *self.until.get_or_insert(now + self.min_wait);
@@ -160,7 +175,7 @@ impl<T: Transport> Lingering<T> {
         }
         match self.delivery(worker.server(), now) {
             Delivery::Awaited => {}
-            Delivery::Done => return Lingered::Close,
+            Delivery::Done => return self.end,
             Delivery::TimedOut => {
                 worker.server().note_client_timeout(ClientTimeout::Send, &slot.peer, None);
                 self.io.reset_on_drop();
@@ -226,6 +241,7 @@ impl<T: Transport> Lingering<T> {
                         Poll::Pending => return Poll::Pending,
                     }
                 }
+                Step::Acknowledging => return Poll::Pending,
             }
         }
         reads_max.note(reads_max.get());

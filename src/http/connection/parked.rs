@@ -218,10 +218,6 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             FastPathOutcome::Fallback(leftover) => {
                 Transition::ResumeHttp1(io, fast_path.into_handoff(leftover))
             }
-            FastPathOutcome::Aborted => {
-                io.reset_on_drop();
-                Transition::Reset
-            }
         })
     }
 

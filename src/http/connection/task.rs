@@ -213,10 +213,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
                 parked.cut();
                 false
             }
-            State::Lingering(lingering) => {
-                lingering.cut();
-                false
-            }
+            State::Lingering(lingering) => lingering.cut(),
             State::Suspended | State::Closed => false,
         };
         let metrics = &self.worker.server().metrics;

@@ -4,17 +4,22 @@ use super::{
     connection_state::Protocol,
     grpc::{self, GrpcStatus},
     in_flight::InFlight,
+    request_state::RequestState,
     response_body::ResponseBody,
     response_head::{add_date, add_standard_headers, announce_close},
 };
-use crate::http::server::{abort::AbortCause, state::millis};
+use crate::http::server::{
+    abort::AbortCause,
+    date,
+    state::{ServerState, millis},
+};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Response, StatusCode, Version, header, response};
 use std::{fmt, time::Duration};
 
 /// An error response in place of the handler's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ErrorResponse {
+pub(crate) enum ErrorResponse {
     TimedOut(Duration),
     Aborted,
     /// The handler waited for the request body for this time.
@@ -33,15 +38,8 @@ impl ErrorResponse {
         in_flight: InFlight,
         version: Version,
     ) -> Response<ResponseBody<B>> {
-        let is_call = in_flight.request().is_call();
         let (mut head, ()) = Response::new(()).into_parts();
-        if is_call {
-            grpc::set_trailers_only(&mut head, self.grpc_status(), &self.to_string());
-        } else {
-            head.status = self.status();
-            let text = HeaderValue::from_static("text/plain; charset=utf-8");
-            head.headers.insert(header::CONTENT_TYPE, text);
-        }
+        self.set_in(&mut head, in_flight.request());
         let mut response = Response::from_parts(head, ());
         add_date(response.headers_mut(), &in_flight);
         add_standard_headers(&mut response, &in_flight, version);
@@ -49,10 +47,7 @@ impl ErrorResponse {
             announce_close(&mut response, version);
         }
         let connection = in_flight.connection().clone();
-        // On HTTP/1 hyper omits the body of a response to HEAD itself, and sends its length.
-        let is_unsent =
-            connection.protocol == Protocol::Http2 && *in_flight.request().method() == Method::HEAD;
-        let line = (!is_unsent && !is_call).then(|| Bytes::from(format!("{self}\n")));
+        let line = self.line(in_flight.request());
         let left = match self {
             // This response counts as the handler's: the request is *finished* once it was sent
             // (P5c).
@@ -71,6 +66,61 @@ impl ErrorResponse {
         response.map(|()| ResponseBody::text(line, left))
     }
 
+    /// Returns the response that replaces the handler's, whose request was aborted before its
+    /// `head` was written.
+    #[cold]
+    pub(super) fn replace<B>(
+        self,
+        head: &response::Parts,
+        request: &RequestState,
+    ) -> Response<ResponseBody<B>> {
+        let (mut head, _) = self.replace_with_text::<B>(head, request.server()).into_parts();
+        self.set_in(&mut head, request);
+        Response::from_parts(head, ResponseBody::text(self.line(request), None))
+    }
+
+    /// Returns that response for a request of the fast path. Keeps a `Connection: close` of `head`.
+    #[cold]
+    pub(crate) fn replace_with_text<B>(
+        self,
+        head: &response::Parts,
+        server: &ServerState,
+    ) -> Response<ResponseBody<B>> {
+        let line = Bytes::from(format!("{self}\n"));
+        let mut response = Response::new(ResponseBody::text(Some(line), None));
+        *response.status_mut() = self.status();
+        *response.version_mut() = head.version;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(TEXT));
+        headers.insert(header::DATE, date::header(server.clock.wall()));
+        if head.headers.get(header::CONNECTION).is_some_and(|value| value == "close") {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// Returns the bytes of this response, which is the last on its HTTP/1 connection.
+    pub(crate) fn last_response(self, server: &ServerState) -> Bytes {
+        last_response(self.status(), &format!("{self}\n"), server)
+    }
+
+    fn set_in(self, head: &mut response::Parts, request: &RequestState) {
+        if request.is_call() {
+            grpc::set_trailers_only(head, self.grpc_status(), &self.to_string());
+        } else {
+            head.status = self.status();
+            head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(TEXT));
+        }
+    }
+
+    /// Returns the line of text of the response, if it has one. On HTTP/1 hyper omits the body of a
+    /// response to HEAD itself, and sends its length.
+    fn line(self, request: &RequestState) -> Option<Bytes> {
+        let is_unsent =
+            request.connection.protocol == Protocol::Http2 && *request.method() == Method::HEAD;
+        (!is_unsent && !request.is_call()).then(|| Bytes::from(format!("{self}\n")))
+    }
+
     const fn status(self) -> StatusCode {
         match self {
             Self::TimedOut(_) | Self::BodyTimedOut(_) | Self::Aborted | Self::Stalled => {
@@ -87,6 +137,28 @@ impl ErrorResponse {
             Self::TimedOut(_) | Self::BodyTimedOut(_) => GrpcStatus::DeadlineExceeded,
             Self::Aborted | Self::Stalled => GrpcStatus::Unavailable,
             Self::Failed | Self::Refused(_) => GrpcStatus::Internal,
+        }
+    }
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Returns the bytes of a response that announces the close of its HTTP/1 connection, with a date
+/// (RFC 9110 §6.6.1).
+pub(crate) fn last_response(status: StatusCode, line: &str, server: &ServerState) -> Bytes {
+    let (date, length) = (date::header(server.clock.wall()), line.len());
+    let date = date.to_str().unwrap_or_default();
+    Bytes::from(format!(
+        "HTTP/1.1 {status}\r\nconnection: close\r\ndate: {date}\r\ncontent-type: {TEXT}\r\n\
+         content-length: {length}\r\n\r\n{line}"
+    ))
+}
+
+impl From<AbortCause> for ErrorResponse {
+    fn from(cause: AbortCause) -> Self {
+        match cause {
+            AbortCause::Shutdown => Self::Aborted,
+            AbortCause::Body | AbortCause::Client => Self::Failed,
         }
     }
 }

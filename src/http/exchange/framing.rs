@@ -74,8 +74,8 @@ pub(super) fn declared_length(headers: &mut HeaderMap) -> Result<Option<u64>, Le
     Ok(said)
 }
 
-/// Returns an error if the body cannot have the length in its head.
-pub(super) fn check_length<B: HttpBody>(says: u64, body: &B) -> Result<(), LengthError> {
+/// Returns an error if the body cannot have the length that its head `says`.
+pub(super) fn compare_length<B: HttpBody>(says: u64, body: &B) -> Result<(), LengthError> {
     let hint = body.size_hint();
     let (least, most) =
         if body.is_end_stream() { (0, Some(0)) } else { (hint.lower(), hint.upper()) };

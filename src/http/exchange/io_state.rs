@@ -146,6 +146,12 @@ impl IoState {
         self.written.load(Relaxed)
     }
 
+    /// Whether bytes of the last HTTP/1 response, or of earlier ones, may have been written since
+    /// hyper called the service, or may wait in a buffer.
+    pub(crate) fn is_response_begun(&self) -> bool {
+        self.written() > 0 || self.is_write_blocked()
+    }
+
     pub(crate) fn is_write_blocked(&self) -> bool {
         self.write_blocked.load(Relaxed)
     }

@@ -3,7 +3,7 @@
 
 use super::{
     connection_state::ConnectionState,
-    framing::{LengthError, check_length},
+    framing::{LengthError, compare_length},
     http_service::BoxError,
     in_flight::{InFlight, UnflushedResponses},
     response_body_error::ResponseBodyError,
@@ -48,6 +48,8 @@ pin_project! {
         Suppressed { #[pin] body: B },
         /// A line of text from the host.
         Text { line: Option<Bytes> },
+        /// A body that was aborted. hyper sees neither its error nor its end.
+        Aborted,
         /// A body that was polled before hyper took over, and that has not ended. It settles its
         /// request's outcome itself.
         Resumed { body: PinnedResponseBody<B> },
@@ -104,9 +106,10 @@ impl<B> ResponseBody<B> {
                     body.as_mut().project().state.set_queue(queue);
                 }
             }
-            Source::Handler { .. } | Source::Suppressed { .. } | Source::Text { .. } => {
-                self.state.set_queue(queue);
-            }
+            Source::Handler { .. }
+            | Source::Suppressed { .. }
+            | Source::Text { .. }
+            | Source::Aborted => self.state.set_queue(queue),
         }
     }
 
@@ -125,12 +128,26 @@ impl<B> ResponseBody<B> {
         }
     }
 
-    /// Aborts the response, so that it cannot look complete (P5d).
+    /// Aborts the response, so that it cannot look complete (P5d). Returns `Pending` if hyper must
+    /// see no error: it would drop what it has buffered, which may belong to earlier responses. It
+    /// sends that instead, and its connection then ends.
     #[cold]
-    fn abort_with(mut self: Pin<&mut Self>, why: &ResponseBodyError) {
+    fn abort_with(mut self: Pin<&mut Self>, why: &ResponseBodyError) -> Poll<()> {
         // Drop the body first: a panic in its destructor is then logged with the method and path.
         self.as_mut().drop_body();
-        self.project().state.abort(why);
+        let mut this = self.project();
+        let aborted = this.state.abort(why);
+        if aborted.is_pending() {
+            this.source.set(Source::Aborted);
+        }
+        aborted
+    }
+
+    /// Aborts the response before its head is written.
+    #[cold]
+    fn abort_before_head(mut self: Pin<&mut Self>, why: &ResponseBodyError) {
+        self.as_mut().drop_body();
+        self.project().state.abort_before_head(why);
     }
 }
 
@@ -148,6 +165,7 @@ where
                 );
             }
             SourceProjection::Suppressed { .. } => return Poll::Ready(None),
+            SourceProjection::Aborted => return Poll::Pending,
             SourceProjection::Resumed { body } => {
                 return body
                     .as_mut()
@@ -156,7 +174,9 @@ where
             }
             SourceProjection::Handler { body } => body,
         };
-        if let Some(polled) = this.state.poll_later(cx, || body.is_end_stream()) {
+        if this.state.later.is_some()
+            && let Some(polled) = this.state.poll_later(body.as_mut(), cx)
+        {
             return polled;
         }
         // A handler may respond to its cancellation at the instant of the abort. Like the response
@@ -182,38 +202,67 @@ where
     pub(super) fn in_flight(&self) -> Option<&InFlight> {
         match &self.source {
             Source::Resumed { body } => body.as_ref().get_ref().as_ref()?.in_flight(),
-            Source::Handler { .. } | Source::Suppressed { .. } | Source::Text { .. } => {
-                self.state.in_flight.as_ref()
-            }
+            Source::Handler { .. }
+            | Source::Suppressed { .. }
+            | Source::Text { .. }
+            | Source::Aborted => self.state.in_flight.as_ref(),
         }
     }
 
     /// Returns an error if the body cannot have the length that the head `says`.
     pub(super) fn check_length(&self, says: u64) -> Result<(), LengthError> {
         match &self.source {
-            Source::Handler { body } => check_length(says, body),
-            Source::Suppressed { .. } | Source::Text { .. } | Source::Resumed { .. } => Ok(()),
+            Source::Handler { body } => compare_length(says, body),
+            Source::Suppressed { .. }
+            | Source::Text { .. }
+            | Source::Aborted
+            | Source::Resumed { .. } => Ok(()),
         }
     }
 
     /// Whether the head promises no bytes and the body may have some. hyper would not poll such a
     /// body.
     pub(super) fn may_exceed_zero_length(&self) -> bool {
-        matches!(self.source, Source::Handler { .. })
-            && self.state.is_all_promised()
-            && !HttpBody::is_end_stream(self)
+        match &self.source {
+            Source::Handler { .. } => {
+                self.state.is_all_promised() && !HttpBody::is_end_stream(self)
+            }
+            Source::Resumed { body } => {
+                body.as_ref().get_ref().as_ref().is_some_and(Self::may_exceed_zero_length)
+            }
+            Source::Suppressed { .. } | Source::Text { .. } | Source::Aborted => false,
+        }
     }
 
-    /// Polls a body whose head promises no bytes. Ready if the body failed or has bytes; its
-    /// request is then aborted.
-    #[cold]
-    pub(super) fn poll_before_head(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let note =
-            |body: &Self, sent| body.in_flight().map(|in_flight| in_flight.record_head_sent(sent));
-        note(&self, false);
-        let polled = self.as_mut().poll_frame(cx);
-        note(&self, true);
-        if matches!(polled, Poll::Ready(Some(Err(_)))) { Poll::Ready(()) } else { Poll::Pending }
+    /// Moves the body to a place that it never leaves, so that it can be polled.
+    pub(super) fn into_pinned(self) -> Self {
+        let is_pinned = matches!(self.source, Source::Resumed { .. });
+        if is_pinned { self } else { Self::resumed(Box::pin(Some(self))) }
+    }
+
+    /// Polls a pinned body whose head promises no bytes, until its end is known. If it failed or
+    /// has bytes, its request is aborted, for the returned cause.
+    pub(super) fn poll_before_head(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), AbortCause>> {
+        let Source::Resumed { body } = &mut self.source else { return Poll::Ready(Ok(())) };
+        body.as_mut().as_pin_mut().map_or(Poll::Ready(Ok(())), |body| body.poll_zero_length(cx))
+    }
+
+    fn poll_zero_length(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), AbortCause>> {
+        let this = self.as_mut().project();
+        let SourceProjection::Handler { body } = this.source.project() else {
+            return Poll::Ready(Ok(()));
+        };
+        let Err(why) = ready!(this.state.poll_end_known(body, cx)) else {
+            return Poll::Ready(Ok(()));
+        };
+        self.abort_before_head(&why);
+        Poll::Ready(Err(why.abort_cause()))
     }
 
     /// Aborts the request and drops the body unsent.
@@ -237,8 +286,8 @@ where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    /// Returns the whole body if one poll yields all of it, and `None` if it failed. After
-    /// `Pending` the body continues as if it had not been polled.
+    /// Returns the whole body if one poll yields all of it, and `None` if it failed and its request
+    /// was aborted. After `Pending` the body continues as if it had not been polled.
     pub(crate) fn poll_complete(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -261,10 +310,11 @@ where
             SourceProjection::Handler { .. }
             | SourceProjection::Suppressed { .. }
             | SourceProjection::Text { .. }
+            | SourceProjection::Aborted
             | SourceProjection::Resumed { .. } => self.as_mut().poll_source(cx),
         };
         if let Poll::Ready(Some(Err(why))) = &polled {
-            self.as_mut().abort_with(why);
+            self.as_mut().abort_before_head(why);
         }
         let Some(Ok(frame)) = ready!(polled) else { return Poll::Ready(None) };
         let Ok(mut chunk) = frame.into_data() else { return Poll::Ready(None) };
@@ -297,7 +347,7 @@ where
         let polled = self.as_mut().poll_source(cx);
         if let Poll::Ready(Some(Err(why))) = &polled {
             let trailers = self.state.grpc_trailers(why);
-            self.abort_with(why);
+            ready!(self.abort_with(why));
             if let Some(trailers) = trailers {
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
@@ -314,6 +364,7 @@ where
                     && (self.state.has_ended_ahead() || body.is_end_stream())
             }
             Source::Suppressed { .. } => true,
+            Source::Aborted => false,
             Source::Text { line } => line.is_none(),
             Source::Resumed { body } => {
                 body.as_ref().get_ref().as_ref().is_none_or(HttpBody::is_end_stream)
@@ -324,14 +375,12 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Suppressed { .. } => SizeHint::with_exact(0),
-            // A `StreamShutdown` may end a body early, but none with an exact size.
-            Source::Handler { body } => match (self.state.rest(), self.state.remaining) {
-                // The fast path has polled this body and has sent nothing of it.
-                (Some(rest), Some(remaining)) => {
-                    SizeHint::with_exact(rest.len() as u64 + remaining)
-                }
-                (Some(_), None) | (None, _) => body.size_hint(),
-            },
+            Source::Aborted => SizeHint::default(),
+            // A `StreamShutdown` may end a body early, but none with an exact size. The fast path
+            // may have polled this body, of which nothing was sent.
+            Source::Handler { body } => {
+                self.state.unsent().map_or_else(|| body.size_hint(), SizeHint::with_exact)
+            }
             Source::Text { line } => {
                 SizeHint::with_exact(line.as_ref().map_or(0, |line| line.len() as u64))
             }

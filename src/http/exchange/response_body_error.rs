@@ -1,6 +1,7 @@
 //! Why a response body failed.
 
 use super::http_service::BoxError;
+use crate::http::server::abort::AbortCause;
 use std::{error::Error, fmt};
 
 /// The error of a response body.
@@ -15,6 +16,17 @@ pub(crate) enum ResponseBodyError {
     Cut,
     /// The deadline of a gRPC call has passed.
     TimedOut,
+}
+
+impl ResponseBodyError {
+    pub(super) const fn abort_cause(&self) -> AbortCause {
+        match self {
+            Self::Cut => AbortCause::Shutdown,
+            Self::Handler(_) | Self::Panicked | Self::Short(_) | Self::Long | Self::TimedOut => {
+                AbortCause::Body
+            }
+        }
+    }
 }
 
 impl fmt::Display for ResponseBodyError {

@@ -9,8 +9,8 @@ use super::{
     stream_shutdown::{EarlyEnd, KnownLength, ShutdownWaits, StreamShutdown},
     tracked_chunk::TrackedChunk,
 };
-use crate::http::server::{abort::AbortCause, connection_slot::WriteStrategy};
-use crate::{errors::Chain, unwind::catch};
+use crate::http::server::{connection_slot::WriteStrategy, deadline_timers::DeadlineKey};
+use crate::{errors::Chain, lifecycle::Moment};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame};
@@ -47,16 +47,19 @@ pub(super) struct BodyState {
 pub(super) struct Later {
     /// Rest of a chunk that is passed on in parts.
     pub(super) rest: Option<Bytes>,
-    ahead: Ahead,
+    /// The last byte that an HTTP/1 head promised, while the end of the body is unknown.
+    pub(super) held_last: Option<Bytes>,
+    pub(super) end_wait: Option<EndWait>,
+    pub(super) ahead: Ahead,
     waits: Option<ShutdownWaits>,
     /// The end of an HTTP/2 response that is held back while much of the response waits for the
     /// client.
-    held_end: HeldEnd,
+    pub(super) held_end: HeldEnd,
 }
 
 /// The end of a response, held back until everything before it was written.
 #[derive(Debug, Default)]
-enum HeldEnd {
+pub(super) enum HeldEnd {
     #[default]
     None,
     End,
@@ -65,11 +68,19 @@ enum HeldEnd {
 
 /// What the body returned after the bytes that its head promised.
 #[derive(Debug, Default)]
-enum Ahead {
+pub(super) enum Ahead {
     #[default]
     Nothing,
     End,
     Trailers(Box<HeaderMap>),
+}
+
+/// The wait for the end of a body that has yielded all bytes that its head promised.
+#[derive(Debug)]
+pub(super) struct EndWait {
+    pub(super) until: Moment,
+    /// Entry in the worker's timers, which wake the body at the end of the wait and at the abort.
+    pub(super) timer: Option<DeadlineKey>,
 }
 
 /// The side whose next step the body waits for.
@@ -109,25 +120,41 @@ impl BodyState {
         self.later.as_ref()?.rest.as_ref()
     }
 
+    /// Returns how many of the promised bytes are left, if bytes were taken of the body that were
+    /// not passed on.
+    pub(super) fn unsent(&self) -> Option<u64> {
+        let later = self.later.as_ref()?;
+        if later.rest.is_none() && later.held_last.is_none() {
+            return None;
+        }
+        Some(later.rest.as_ref().map_or(0, Bytes::len) as u64 + self.remaining?)
+    }
+
     pub(super) fn has_ended_ahead(&self) -> bool {
         self.later.as_ref().is_some_and(|later| matches!(later.ahead, Ahead::End))
     }
 
-    /// Returns what was taken of the body and not passed on, if there is any. `ends`: whether the
-    /// body has ended.
-    pub(super) fn poll_later(
+    /// Returns what was taken of the body and not passed on, if there is any.
+    pub(super) fn poll_later<B>(
         &mut self,
+        body: Pin<&mut B>,
         cx: &mut Context<'_>,
-        ends: impl FnOnce() -> bool,
-    ) -> Option<PolledFrame> {
+    ) -> Option<PolledFrame>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
         let later = &mut **self.later.as_mut()?;
         if !matches!(later.held_end, HeldEnd::None) {
             return Some(self.poll_held_end(cx));
         }
         if let Some(rest) = later.rest.take() {
-            let ends = matches!(later.ahead, Ahead::End) || ends();
+            let ends = matches!(later.ahead, Ahead::End) || body.is_end_stream();
             let chunk = self.next_chunk(rest, ends);
             return Some(Poll::Ready(Some(Ok(Frame::data(chunk)))));
+        }
+        if later.held_last.is_some() {
+            return Some(self.poll_held_last(body, cx));
         }
         match mem::replace(&mut later.ahead, Ahead::End) {
             Ahead::Nothing => {
@@ -163,7 +190,7 @@ impl BodyState {
         });
         match polled {
             Ok(Poll::Ready(Some(Ok(frame)))) => {
-                let frame = match self.check_length(frame) {
+                let frame = match self.count_frame(frame) {
                     Ok(frame) => frame,
                     Err(broken) => return Poll::Ready(Some(Err(broken))),
                 };
@@ -174,9 +201,10 @@ impl BodyState {
                 };
                 let mut ends = body.is_end_stream();
                 if !ends && self.is_all_promised() {
-                    match self.look_ahead(body.as_mut(), cx) {
-                        Ok(ended) => ends = ended,
-                        Err(broken) => return Poll::Ready(Some(Err(broken))),
+                    match self.poll_end_known(body.as_mut(), cx) {
+                        Poll::Ready(Ok(ended)) => ends = ended,
+                        Poll::Ready(Err(broken)) => return Poll::Ready(Some(Err(broken))),
+                        Poll::Pending => return self.hold_last(frame),
                     }
                 }
                 Poll::Ready(Some(Ok(frame.map_data(|bytes| self.next_chunk(bytes, ends)))))
@@ -206,8 +234,8 @@ impl BodyState {
         TrackedChunk::of(self.in_flight.as_ref().map(InFlight::request), bytes, ends)
     }
 
-    /// Checks a frame against the promised length.
-    fn check_length(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, ResponseBodyError> {
+    /// Subtracts a frame from the bytes that the head promised.
+    fn count_frame(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, ResponseBodyError> {
         let Some(remaining) = &mut self.remaining else { return Ok(frame) };
         let Some(bytes) = frame.data_ref() else { return self.end().map(|()| frame) };
         *remaining = remaining.checked_sub(bytes.len() as u64).ok_or(ResponseBodyError::Long)?;
@@ -222,53 +250,6 @@ impl BodyState {
                 .in_flight
                 .as_ref()
                 .is_some_and(|in_flight| in_flight.connection().protocol == Protocol::Http1)
-    }
-
-    /// Polls the body for what follows the promised bytes, before the last of these are sent. Once
-    /// they are sent the response looks complete, and an error could no longer be shown to the
-    /// client (P5d).
-    ///
-    /// Returns whether the body has ended. A pending body counts as complete, since it may stay
-    /// pending for ever.
-    fn look_ahead<B>(
-        &mut self,
-        mut body: Pin<&mut B>,
-        cx: &mut Context<'_>,
-    ) -> Result<bool, ResponseBodyError>
-    where
-        B: HttpBody<Data = Bytes>,
-        B::Error: Into<BoxError>,
-    {
-        let Some(in_flight) = &self.in_flight else { return Ok(false) };
-        let most = in_flight.server().caps().empty_frames_max;
-        for _ in 0..most.get() {
-            let polled = catch(|| body.as_mut().poll_frame(cx)).map_err(|panic| {
-                self.record_panic(&panic);
-                ResponseBodyError::Panicked
-            })?;
-            match polled {
-                Poll::Pending => return Ok(false),
-                Poll::Ready(None) => {
-                    self.later().ahead = Ahead::End;
-                    return Ok(true);
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    return Err(ResponseBodyError::Handler(error.into()));
-                }
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(bytes) if bytes.is_empty() => {}
-                    Ok(_) => return Err(ResponseBodyError::Long),
-                    Err(frame) => {
-                        self.later().ahead = frame
-                            .into_trailers()
-                            .map_or(Ahead::End, |trailers| Ahead::Trailers(Box::new(trailers)));
-                        return Ok(false);
-                    }
-                },
-            }
-        }
-        most.note(most.get());
-        Ok(false)
     }
 
     /// Records the end of the body. Returns an error if promised bytes are missing.
@@ -293,7 +274,7 @@ impl BodyState {
     }
 
     /// Returns a chunk of the handler's body, or the first part of it. `ends`: no chunk follows.
-    fn next_chunk(&mut self, mut bytes: Bytes, ends: bool) -> TrackedChunk {
+    pub(super) fn next_chunk(&mut self, mut bytes: Bytes, ends: bool) -> TrackedChunk {
         if let Some(connection) = self.in_flight.as_ref().map(InFlight::connection)
             && connection.writes == WriteStrategy::Flatten
             && connection.server().caps().copied_bytes.is_exceeded_by(bytes.len())
@@ -315,48 +296,6 @@ impl BodyState {
             in_flight.list();
         }
         self.chunk(bytes, self.complete)
-    }
-
-    /// Whether the end of an HTTP/2 response must be held back. hyper is done with a stream once it
-    /// has passed the end to h2. h2 may then hold megabytes that the client never takes, and the
-    /// stream could no longer be reset.
-    fn must_hold_end(&self) -> bool {
-        self.in_flight.as_ref().is_some_and(|in_flight| {
-            in_flight.request().unwritten() > in_flight.server().caps().copied_bytes.get_u64()
-        })
-    }
-
-    fn hold_trailers(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
-        if frame.is_data() || !self.must_hold_end() {
-            return Some(frame);
-        }
-        self.later().held_end = frame
-            .into_trailers()
-            .map_or(HeldEnd::End, |trailers| HeldEnd::Trailers(Box::new(trailers)));
-        None
-    }
-
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> PolledFrame {
-        if !self.must_hold_end() {
-            return Poll::Ready(None);
-        }
-        self.later().held_end = HeldEnd::End;
-        self.poll_held_end(cx)
-    }
-
-    /// Returns the end once everything before it was written.
-    fn poll_held_end(&mut self, cx: &mut Context<'_>) -> PolledFrame {
-        if self
-            .in_flight
-            .as_ref()
-            .is_some_and(|in_flight| in_flight.request().poll_written(cx).is_pending())
-        {
-            return Poll::Pending;
-        }
-        Poll::Ready(match mem::take(&mut self.later().held_end) {
-            HeldEnd::Trailers(trailers) => Some(Ok(Frame::trailers(*trailers))),
-            HeldEnd::None | HeldEnd::End => None,
-        })
     }
 
     /// Splits the last byte off a large HTTP/2 chunk, so that the stream can still be reset. hyper
@@ -472,23 +411,43 @@ impl BodyState {
         crate::log::error!(panic, method, path, "response body panicked");
     }
 
-    /// Aborts the request. On HTTP/1 the connection is then reset.
-    pub(super) fn abort(&mut self, why: &ResponseBodyError) {
+    /// Aborts the request of a response that hyper writes. On HTTP/1 its connection then ends.
+    /// Returns `Pending` if bytes of the response, or of earlier ones, may be written or waiting.
+    pub(super) fn abort(&mut self, why: &ResponseBodyError) -> Poll<()> {
+        let Some(in_flight) = &self.in_flight else { return Poll::Ready(()) };
+        let connection = in_flight.connection().clone();
+        if connection.protocol == Protocol::Http2 {
+            self.abort_request(why);
+            return Poll::Ready(());
+        }
+        connection.responses.set_abort_cause(why.abort_cause());
+        if connection.io.is_response_begun() {
+            self.abort_request(why);
+            Poll::Pending
+        } else {
+            self.abort_before_head(why);
+            Poll::Ready(())
+        }
+    }
+
+    /// Aborts the request of a response whose head was not written.
+    pub(super) fn abort_before_head(&mut self, why: &ResponseBodyError) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.record_head_sent(false);
+        }
+        self.abort_request(why);
+    }
+
+    fn abort_request(&mut self, why: &ResponseBodyError) {
         self.wait_on(WaitingOn::Client);
+        self.stop_timer();
         let Some(in_flight) = self.in_flight.take() else { return };
-        let abort_cause = match why {
-            ResponseBodyError::TimedOut => {
-                let connection = in_flight.connection().clone();
-                in_flight.time_out();
-                connection.on_request_ended();
-                return;
-            }
-            ResponseBodyError::Cut => AbortCause::Shutdown,
-            ResponseBodyError::Handler(_)
-            | ResponseBodyError::Panicked
-            | ResponseBodyError::Short(_)
-            | ResponseBodyError::Long => AbortCause::Body,
-        };
+        if matches!(why, ResponseBodyError::TimedOut) {
+            let connection = in_flight.connection().clone();
+            in_flight.time_out();
+            connection.on_request_ended();
+            return;
+        }
         let error: Option<&(dyn Error + 'static)> = match why {
             ResponseBodyError::Handler(error) => Some(&**error),
             ResponseBodyError::Short(_) | ResponseBodyError::Long => Some(why),
@@ -501,18 +460,15 @@ impl BodyState {
             let (method, path) = in_flight.method_and_path();
             crate::log::error!(error = %Chain(error), method, path, "response body failed");
         }
-        let connection = in_flight.connection().clone();
-        if connection.protocol == Protocol::Http1 {
-            connection.responses.set_abort_cause(abort_cause);
-        }
-        connection.on_request_ended();
-        in_flight.abort(abort_cause);
+        in_flight.connection().on_request_ended();
+        in_flight.abort(why.abort_cause());
     }
 }
 
 impl Drop for BodyState {
     fn drop(&mut self) {
         self.wait_on(WaitingOn::Client);
+        self.stop_timer();
         let Some(in_flight) = self.in_flight.take() else { return };
         if self.complete {
             in_flight.end_response();

@@ -102,7 +102,7 @@ impl ResponsesState {
         self.abort_cause().is_some()
     }
 
-    pub(super) fn abort_cause(&self) -> Option<AbortCause> {
+    pub(crate) fn abort_cause(&self) -> Option<AbortCause> {
         self.abort_cause.get().copied()
     }
 

@@ -3,7 +3,7 @@
 
 use super::{
     authority,
-    before_head::for_hyper,
+    before_head::{BeforeHead, for_hyper},
     connection_state::{ConnectionState, Protocol},
     error_response::ErrorResponse,
     grpc::{self, GrpcStatus},
@@ -278,6 +278,23 @@ pin_project! {
     }
 }
 
+impl<S: HttpService> CallFuture<S> {
+    /// Passes a response to hyper, now or once the end of its body is known.
+    fn finish(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        response: Response<ResponseBody<S::ResponseBody>>,
+    ) -> Poll<<Self as Future>::Output> {
+        match for_hyper(cx, response) {
+            BeforeHead::Ready(response) => Poll::Ready(Ok(response)),
+            BeforeHead::Wait(response) => {
+                self.set(Self::Resumed { resumed: Some(Resumed::Response(response)) });
+                Poll::Pending
+            }
+        }
+    }
+}
+
 impl<S: HttpService> Future for CallFuture<S> {
     type Output = Result<Response<ResponseBody<S::ResponseBody>>, Infallible>;
 
@@ -286,7 +303,7 @@ impl<S: HttpService> Future for CallFuture<S> {
             CallFutureProjection::New { handler } => {
                 let Ok(response) = ready!(handler.poll(cx));
                 let Some(connection) = response.body().switching(response.status()) else {
-                    return Poll::Ready(Ok(for_hyper(cx, response)));
+                    return self.finish(cx, response);
                 };
                 // The connection then polls hyper again at once, with upgrades enabled.
                 connection.upgrade.set_switching();
@@ -298,16 +315,17 @@ impl<S: HttpService> Future for CallFuture<S> {
                     *resumed = Some(Resumed::Handler(handler));
                     Poll::Pending
                 }
-                Some(Resumed::Response(response)) => Poll::Ready(Ok(for_hyper(cx, *response))),
+                Some(Resumed::Response(response)) => self.finish(cx, *response),
                 Some(Resumed::Handler(mut handler)) => {
                     let polled = handler
                         .as_mut()
                         .as_pin_mut()
                         .map_or(Poll::Pending, |handler| handler.poll(cx));
-                    if polled.is_pending() {
+                    let Poll::Ready(Ok(response)) = polled else {
                         *resumed = Some(Resumed::Handler(handler));
-                    }
-                    polled.map_ok(|response| for_hyper(cx, response))
+                        return Poll::Pending;
+                    };
+                    self.finish(cx, response)
                 }
                 None => Poll::Pending,
             },

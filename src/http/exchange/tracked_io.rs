@@ -43,6 +43,9 @@ pub(crate) struct TrackedIo<T: Transport> {
 /// The first bytes of a response that hyper makes itself.
 const ERROR_PREFIX: &[u8] = b"HTTP/1.1 4";
 
+/// The interim response that hyper makes. It is no part of the response.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// Whether hyper may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
@@ -91,6 +94,9 @@ impl<T: Transport> TrackedIo<T> {
 
     /// Sets the bytes that are written before any of hyper's.
     pub(crate) fn write_first(&mut self, unwritten: Bytes) {
+        if !unwritten.is_empty() {
+            self.connection.io.before_write();
+        }
         self.unwritten = unwritten;
     }
 
@@ -326,7 +332,7 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         this.connection.io.before_write();
         let polled = this.io()?.poll_write(cx, bytes);
         let written = ready!(this.record_error(polled))?;
-        this.connection.io.on_written(written);
+        this.connection.io.on_written(if bytes == CONTINUE { 0 } else { written });
         Poll::Ready(Ok(written))
     }
 
@@ -348,7 +354,8 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         this.connection.io.before_write();
         let polled = this.io()?.poll_write_vectored(cx, slices);
         let written = ready!(this.record_error(polled))?;
-        this.connection.io.on_written(written);
+        let is_interim = matches!(slices, [bytes] if **bytes == *CONTINUE);
+        this.connection.io.on_written(if is_interim { 0 } else { written });
         Poll::Ready(Ok(written))
     }
 

@@ -14,7 +14,7 @@
 //!    │ yes                                        │
 //!    ▼                                            │
 //!  poll the body once ────────────── incomplete ──┤
-//!    │ complete                                   │
+//!    │ complete, or failed: a 500                 │
 //!    ▼                                            │
 //!  write ─────────────────────────── not all ─────┘
 //!    │ all
@@ -30,6 +30,7 @@ use super::codec::{self, FastRequest, KeepAlive};
 use crate::http::{
     exchange::{
         connection_state::{ConnectionState, Protocol},
+        error_response::ErrorResponse,
         handler::PinnedHandler,
         http_service::HttpService,
         response_body::{PinnedResponseBody, ResponseBody},
@@ -72,9 +73,6 @@ pub(crate) enum FastPathOutcome<S: HttpService> {
     LastSent(Bytes),
     /// Hyper must take over.
     Fallback(Leftover<S>),
-    /// A response was cut. The connection must be reset, so that the response does not look
-    /// complete (P5d).
-    Aborted,
     /// The connection is broken.
     Disconnected,
 }
@@ -250,7 +248,12 @@ impl<S: HttpService> FastPath<S> {
                 .map_or(Poll::Pending, |body| body.poll_complete(cx))
             {
                 Poll::Ready(Some(bytes)) => out.extend_from_slice(&bytes),
-                Poll::Ready(None) => return Err(FastPathOutcome::Aborted),
+                // Its request was aborted. Nothing of its response was written.
+                Poll::Ready(None) => {
+                    self.body.set(None);
+                    let error = ErrorResponse::Failed.replace_with_text(&head, server);
+                    return Err(for_hyper(error));
+                }
                 Poll::Pending => {
                     let body = mem::replace(&mut self.body, Box::pin(None));
                     return Err(for_hyper(Response::from_parts(head, ResponseBody::resumed(body))));

@@ -15,8 +15,8 @@ pub struct AbortedRequest {
     pub age: Duration,
     /// The phase in which it was cut.
     pub phase: Phase,
-    /// Whether the client had received the response head, and therefore got a reset. Otherwise it
-    /// got a 503, or a 500 if the length of its response contradicted itself.
+    /// Whether a part of the response may have been written, so that the client got a reset.
+    /// Otherwise it got a 503, or a 500 if its response failed.
     pub head_sent: bool,
     /// Whether the shutdown cut the request, which makes the exit code 3. Otherwise, in whatever
     /// phase, a response body failed, panicked or did not match its `content-length`.
@@ -28,7 +28,8 @@ pub struct AbortedRequest {
 pub(crate) enum AbortCause {
     Shutdown,
     /// A body that failed, panicked or did not match the length in its head. On HTTP/1 it may also
-    /// be the body of a later response on the same connection, since a cut resets the connection.
+    /// be the body of a later response on the same connection, if the client does not read: a reset
+    /// then ends the connection.
     Body,
     /// The client, which received nothing of the response for the send timeout. The request counts
     /// as *gone*.
