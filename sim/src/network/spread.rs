@@ -80,7 +80,8 @@ impl<L: Listener> Group<L> {
 }
 
 impl<L: Listener> SpreadListener<L> {
-    /// Shares `inner` among `count` listeners. `seals_apart`: whether they can be sealed. Must be called in the runtime of the world.
+    /// Shares `inner` among `count` listeners. `seals_apart`: whether they can be sealed. Must be
+    /// called in the runtime of the world.
     pub(super) fn share(inner: L, count: usize, seed: Seed, seals_apart: bool) -> Vec<Self> {
         let queue = |_| Queue { waiting: VecDeque::new(), waker: None, state: QueueState::Open };
         let queues = (0..count.max(1)).map(queue).collect();

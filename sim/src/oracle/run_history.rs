@@ -204,8 +204,8 @@ impl<'a> RunHistory<'a> {
         self.outcome.resets
     }
 
-    /// How late the end of a wait may be: the [`tolerance`](Self::tolerance), and the time for which
-    /// the host waits for workers that are stalled.
+    /// How late the end of a wait may be: the [`tolerance`](Self::tolerance), and the time for
+    /// which the host waits for workers that are stalled.
     #[must_use]
     pub fn release(&self) -> Duration {
         let stalls = |fault: &Fault| matches!(fault, Fault::Stall { .. });

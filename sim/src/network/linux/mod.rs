@@ -131,7 +131,7 @@ impl World for LinuxWorld {
 }
 
 /// The end of a job: which host it ran on, whether it was awaited, and its panic.
-struct End {
+struct EndedHost {
     host: String,
     attendance: Attendance,
     panic: Option<Panic>,
@@ -144,7 +144,7 @@ type Panic = Box<dyn std::any::Any + Send>;
 #[expect(clippy::disallowed_methods, reason = "this world has real time")]
 fn await_jobs(
     trace: &Trace,
-    ends: &mpsc::Receiver<End>,
+    ends: &mpsc::Receiver<EndedHost>,
     mut awaited: Vec<String>,
     epoch: Instant,
     limit: Duration,
@@ -152,13 +152,13 @@ fn await_jobs(
     while !awaited.is_empty() {
         let asleep = Instant::now();
         match ends.recv_timeout(PROBE) {
-            Ok(End { panic: Some(panic), .. }) => return Err(panic),
-            Ok(End { host, attendance: Attendance::Awaited, .. }) => {
+            Ok(EndedHost { panic: Some(panic), .. }) => return Err(panic),
+            Ok(EndedHost { host, attendance: Attendance::Awaited, .. }) => {
                 if let Some(place) = awaited.iter().position(|name| *name == host) {
                     awaited.swap_remove(place);
                 }
             }
-            Ok(End { attendance: Attendance::Background, .. }) => {}
+            Ok(EndedHost { attendance: Attendance::Background, .. }) => {}
             Err(RecvTimeoutError::Timeout) => {
                 trace.note_stall(asleep.elapsed().saturating_sub(PROBE));
             }
@@ -189,7 +189,7 @@ impl HostThread {
         self,
         name: String,
         over: CancellationToken,
-        ended: mpsc::Sender<End>,
+        ended: mpsc::Sender<EndedHost>,
         default: Dispatch,
     ) -> thread::JoinHandle<()> {
         let thread = thread::Builder::new().name(format!("world-{name}")).stack_size(STACK_BYTES);
@@ -205,7 +205,7 @@ impl HostThread {
         thread.spawn(run).expect("the system has a thread left for another world")
     }
 
-    async fn live(self, name: &str, over: &CancellationToken, ended: &mpsc::Sender<End>) {
+    async fn live(self, name: &str, over: &CancellationToken, ended: &mpsc::Sender<EndedHost>) {
         let mut attendances = BTreeMap::new();
         let mut jobs = JoinSet::new();
         for (attendance, job) in self.jobs {
@@ -230,7 +230,7 @@ impl HostThread {
                 Err(lost) => (lost.id(), lost.try_into_panic().ok()),
             };
             let attendance = attendances.remove(&id).unwrap_or(Attendance::Background);
-            let _ = ended.send(End { host: name.to_owned(), attendance, panic });
+            let _ = ended.send(EndedHost { host: name.to_owned(), attendance, panic });
         }
     }
 }
