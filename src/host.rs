@@ -5,7 +5,7 @@ use crate::{
     driver,
     hook::Hook,
     host_config::{BoundAddresses, HostConfig, ShutdownHandle},
-    http::{Body, HttpService, IntoHttpService},
+    http::{Body, EndedRequest, HttpService, IntoHttpService, OutcomeObserver},
     internal::route,
     readiness::ReadinessCheck,
     report::Report,
@@ -92,6 +92,21 @@ impl Builder {
         B: Into<Bytes>,
     {
         self.config.routes.insert(path.into(), route(handler));
+        self
+    }
+
+    /// Calls `observe` once for each request to the main server, when it has ended: for an access
+    /// log, a span, or counts by route. `examples/access_log.rs` and `examples/telemetry` do.
+    ///
+    /// It is called on the thread that served the request, after the response was sent, and must
+    /// not block: pass what it needs to a channel or to a log that does not wait. A panic in it is
+    /// logged. Requests that hyper refused before they had a complete head are not seen. A second
+    /// call replaces the first.
+    pub fn on_outcome(
+        mut self,
+        observe: impl Fn(&EndedRequest<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        self.config.outcome_observer = Some(OutcomeObserver::new(observe));
         self
     }
 

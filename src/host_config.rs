@@ -4,6 +4,7 @@ use crate::{
     background::BackgroundTask,
     hook::{BoxFuture, Hook},
     host_error::{HostError, HostErrorKind},
+    http::OutcomeObserver,
     internal::{HostStatus, InternalRoute},
     readiness::ReadinessCheck,
     runtime::Address,
@@ -33,6 +34,7 @@ pub(crate) struct HostConfig {
     /// Takes profiles of the process; set only by the entry points that own one.
     #[cfg(feature = "profiles")]
     pub(crate) profiler: Option<Box<dyn crate::runtime::Profiler>>,
+    pub(crate) outcome_observer: Option<OutcomeObserver>,
     pub(crate) observer: Option<Observer>,
     #[cfg(all(feature = "systemd", target_os = "linux"))]
     pub(crate) systemd: bool,

@@ -142,9 +142,9 @@ pub use crate::http::Caps;
 #[cfg(feature = "axum")]
 pub use crate::http::MissingRequestContext;
 pub use crate::http::{
-    AbortedRequest, Body, CancelCause, ConnectionStats, HalfClose, HttpService, IntoHttpService,
-    Limits, OfPeers, OfRequests, RequestContext, RequestStats, RouteTimeout, RouteTimeoutService,
-    StreamShutdown, TestHost, TowerMakeService, TowerService,
+    AbortedRequest, Body, CancelCause, ConnectionStats, EndedRequest, HalfClose, HttpService,
+    IntoHttpService, Limits, OfPeers, OfRequests, RequestContext, RequestOutcome, RequestStats,
+    RouteTimeout, RouteTimeoutService, StreamShutdown, TestHost, TowerMakeService, TowerService,
 };
 pub use background::{BackgroundTask, TaskContext};
 pub use hook::Hook;

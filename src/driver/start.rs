@@ -19,7 +19,6 @@ use crate::{
         Clock, JoinHandle, Listener, Network, Reservation, Runtime, Seed, ServerRole, SignalSource,
         Spawner, TaskKind,
     },
-    settings::Settings,
     unwind::unwind,
     user_tasks::UserTasks,
 };
@@ -69,7 +68,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
         reserved: Reserved<N>,
     ) -> Result<Self, HostError> {
         let Runtime { clock, network: _, signals, spawner, seed } = runtime;
-        let (main, internal) = servers(&config.settings, &clock, seed);
+        let (main, internal) = servers(&mut config, &clock, seed);
         let heartbeats = Arc::new(Heartbeats::new(spawner.workers().get()));
         let checks = std::mem::take(&mut config.checks);
         let results: Vec<_> = checks.iter().map(crate::readiness::ReadinessCheck::result).collect();
@@ -146,10 +145,12 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
 
 /// Creates the shared state of the main and of the internal server.
 fn servers(
-    settings: &Settings,
+    config: &mut HostConfig,
     clock: &Arc<dyn Clock>,
     seed: Seed,
 ) -> (Arc<ServerState>, Arc<ServerState>) {
+    let outcome_observer = config.outcome_observer.take();
+    let settings = &config.settings;
     let main = ServerConfig {
         app_version: settings.app_version.as_str().into(),
         request_timeout: settings.request_timeout,
@@ -158,6 +159,7 @@ fn servers(
         close_races: CloseRaces::Counted,
         eviction_grace: EvictionGrace::MAIN,
         seed,
+        outcome_observer,
     };
     let internal = ServerConfig {
         app_version: main.app_version.clone(),
@@ -167,6 +169,7 @@ fn servers(
         close_races: CloseRaces::Ignored,
         eviction_grace: EvictionGrace::INTERNAL,
         seed,
+        outcome_observer: None,
     };
     (
         Arc::new(ServerState::new(clock.clone(), main)),

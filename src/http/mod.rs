@@ -21,7 +21,9 @@ mod worker;
 pub use exchange::{Body, CancelCause, HttpService, RequestContext, StreamShutdown};
 #[cfg(feature = "__caps")]
 pub use server::Caps;
-pub use server::{AbortedRequest, ConnectionStats, HalfClose, Limits, RequestStats};
+pub use server::{
+    AbortedRequest, ConnectionStats, EndedRequest, HalfClose, Limits, RequestOutcome, RequestStats,
+};
 pub use test_host::TestHost;
 #[cfg(feature = "axum")]
 pub use tower::MissingRequestContext;
@@ -35,7 +37,7 @@ pub(crate) use exchange::BoxError;
 #[cfg(feature = "metrics")]
 pub(crate) use server::{BOUNDS, LatencySum};
 pub(crate) use server::{
-    CloseRaces, EvictionGrace, Kind, Outstanding, ServerConfig, ServerState, WorkOrigin,
-    WorkerRuntime, millis,
+    CloseRaces, EvictionGrace, Kind, OutcomeObserver, Outstanding, ServerConfig, ServerState,
+    WorkOrigin, WorkerRuntime, millis,
 };
 pub(crate) use worker::{SealBarrier, WorkerCommand, WorkerParts, run, run_until_released};

@@ -224,6 +224,7 @@ fn serving_server(
         close_races: CloseRaces::Ignored,
         eviction_grace: EvictionGrace::MAIN,
         seed: Seed(0),
+        outcome_observer: None,
     };
     let server = ServerState::new(clock.clone(), config);
     server.publish(Phase::Serving, clock.now());

@@ -176,9 +176,7 @@ impl HostStatus {
     }
 
     fn wedged_worker(&self) -> Option<String> {
-        self.heartbeats.wedged().map(|(worker, span)| {
-            format!("worker {worker} of the main runtime has not run for at least {span:?}")
-        })
+        self.heartbeats.blocked(&self.main).map(|blocked| blocked.to_string())
     }
 
     /// The reasons why no traffic should be sent here; empty if it should.
@@ -284,6 +282,7 @@ impl HostStatus {
             "connections_by_state": by_state,
             "checks": checks,
             "hook": hook_running,
+            "blocked": self.heartbeats.blocked(&self.main).map(|blocked| blocked.to_json()),
             "plan": {
                 "start_ms": millis(self.plan.start),
                 "lame_duck_ms": millis(self.plan.lame_duck),

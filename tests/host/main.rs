@@ -16,6 +16,7 @@ mod http1;
 mod idle;
 mod idle_set;
 mod os;
+mod outcomes;
 mod outstanding;
 mod timeouts;
 #[cfg(feature = "axum")]

@@ -221,12 +221,24 @@ fn probes_respond_while_every_worker_is_blocked_and_liveness_fails_until_they_re
         "judged over two ticks: {:?}",
         blocked.elapsed()
     );
-    assert!(app.probe("/livez").body().contains("worker"), "{}", app.probe("/livez").body());
+    let body = app.probe("/livez").body();
+    assert!(
+        body.contains("worker") && body.contains("it is busy with GET /block, which"),
+        "{body}"
+    );
+    let blocked = app.status()["blocked"].clone();
+    assert_eq!(
+        (&blocked["request"]["method"], &blocked["request"]["path"]),
+        (&"GET".into(), &"/block".into())
+    );
+    assert!(blocked["request"]["age_ms"].as_u64().unwrap() >= 2_500, "{blocked}");
+    assert!(app.probe("/").body().contains("GET /block"), "the page names it");
     release.store(true, Relaxed);
     for client in &mut clients {
         assert_eq!(client.answer().body(), "blocked no more");
     }
     until_holds("life again", || app.probe("/liveness").status == 200);
+    assert!(app.status()["blocked"].is_null());
     assert_eq!(app.end().code(), 0);
 }
 

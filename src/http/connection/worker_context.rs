@@ -28,8 +28,6 @@ pub(crate) struct WorkerContext<S> {
     /// The tasks of this worker's connections and their streams.
     pub(crate) tasks: TaskTracker,
     runtime: WorkerRuntime,
-    /// Grows while the worker runs (P3).
-    pub(crate) heartbeat: Arc<AtomicU64>,
     http1: http1::Builder,
     http1_last: http1::Builder,
     next_id: AtomicU64,
@@ -64,7 +62,7 @@ impl<S: HttpService> WorkerContext<S> {
             .max_buf_size(limits.header_bytes_max.max(server.caps().http1_buffer.get()));
         let mut http1_last = http1.clone();
         http1_last.keep_alive(false);
-        let metrics = Arc::new(WorkerMetrics::new(runtime.threads));
+        let metrics = Arc::new(WorkerMetrics::new(runtime.threads, heartbeat));
         // Each worker gets its own id range, so that no two connections draw the same GOAWAY delay.
         let next_id = AtomicU64::new(server.metrics.register(metrics.clone()) << 40);
         Self {
@@ -72,7 +70,6 @@ impl<S: HttpService> WorkerContext<S> {
             service,
             tasks,
             runtime,
-            heartbeat,
             http1,
             http1_last,
             next_id,

@@ -40,6 +40,8 @@ impl ErrorResponse {
     ) -> Response<ResponseBody<B>> {
         let (mut head, ()) = Response::new(()).into_parts();
         self.set_in(&mut head, in_flight.request());
+        in_flight.request().record_status(head.status);
+        in_flight.request().set_running(false);
         let mut response = Response::from_parts(head, ());
         add_date(response.headers_mut(), &in_flight);
         add_standard_headers(&mut response, &in_flight, version);

@@ -78,7 +78,10 @@ where
             return Poll::Ready(Ok(me.state.error_response(error)));
         };
         let mut polled = Poll::Pending;
-        let error = match catch(|| polled = future.poll(cx)).map(|()| polled) {
+        me.state.set_running(true);
+        let caught = catch(|| polled = future.poll(cx));
+        me.state.set_running(false);
+        let error = match caught.map(|()| polled) {
             Ok(Poll::Ready(Ok(response))) => {
                 self.as_mut().drop_handler();
                 let state = self.project().state;
@@ -125,6 +128,13 @@ impl HandlerState {
             version,
             without_handler: ErrorResponse::Failed,
             upgrade,
+        }
+    }
+
+    /// Records whether the handler is being polled.
+    fn set_running(&self, is_running: bool) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.request().set_running(is_running);
         }
     }
 
@@ -209,7 +219,7 @@ impl HandlerState {
         *response.version_mut() = Version::HTTP_11;
         add_standard_headers(&mut response, &in_flight, self.version);
         let content = Content::of(in_flight.request().method(), response.status());
-        in_flight.record_head_sent(true);
+        in_flight.request().record_head(response.status());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
             || *in_flight.request().method() == Method::CONNECT
         {

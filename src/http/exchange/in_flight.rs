@@ -11,6 +11,7 @@ use super::{
 use crate::{
     http::server::{
         abort::{AbortCause, AbortedRequest},
+        outcome::RequestOutcome,
         state::ServerState,
     },
     lifecycle::{Moment, Phase},
@@ -103,6 +104,7 @@ impl InFlight {
         self.outcome = Outcome::Settled;
         self.connection().worker.metrics.on_finished(self.request.arrived, now);
         self.connection().worker.metrics.count(|requests| &requests.finished);
+        self.observe(RequestOutcome::Finished);
     }
 
     /// Settles the request as *timed out*.
@@ -113,12 +115,19 @@ impl InFlight {
     fn record_timed_out(&mut self) {
         self.outcome = Outcome::Settled;
         self.connection().worker.metrics.count(|requests| &requests.timed_out);
+        self.observe(RequestOutcome::TimedOut);
         self.request.cancel(CancelCause::Deadline);
     }
 
     /// Settles the request as *aborted*.
     pub(crate) fn abort(mut self, abort_cause: AbortCause) {
         self.record_aborted(abort_cause);
+    }
+
+    fn observe(&self, outcome: RequestOutcome) {
+        if let Some(observer) = &self.server().config.outcome_observer {
+            self.request.observe(observer, outcome);
+        }
     }
 
     fn record_aborted(&mut self, abort_cause: AbortCause) {
@@ -138,6 +147,7 @@ impl InFlight {
             head_sent: self.request.is_head_sent(),
             by_shutdown: abort_cause == AbortCause::Shutdown,
         });
+        self.observe(RequestOutcome::Aborted);
         self.request.cancel(match abort_cause {
             AbortCause::Shutdown => CancelCause::Shutdown,
             AbortCause::Body => CancelCause::ResponseFailed,
@@ -148,6 +158,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        self.request.set_running(false);
         if let Some(key) = self.listed.take() {
             self.connection().worker.metrics.listed.remove(key);
         }
@@ -169,6 +180,7 @@ impl Drop for InFlight {
             self.record_aborted(abort_cause);
         } else {
             self.connection().worker.metrics.count(|requests| &requests.gone);
+            self.observe(RequestOutcome::Gone);
             self.request.cancel(CancelCause::ClientGone);
         }
     }

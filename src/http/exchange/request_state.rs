@@ -5,16 +5,19 @@ use super::{
     connection_state::{ConnectionState, Protocol},
 };
 use crate::http::server::{
-    client_timeout::ClientTimeout, deadline_timers::TimeoutSource, state::ServerState,
-    tracked::SlowRequest,
+    client_timeout::ClientTimeout,
+    deadline_timers::TimeoutSource,
+    outcome::{EndedRequest, OutcomeObserver, RequestOutcome},
+    state::ServerState,
+    tracked::{KnownRequest, RunningRequest, SlowRequest},
 };
 use crate::lifecycle::Moment;
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode, Uri, Version};
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{
-            AtomicBool, AtomicU8, AtomicU64,
+            AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -35,7 +38,14 @@ pub(crate) struct RequestState {
     deadline: AtomicU64,
     /// The deadline that follows from the host's timeout.
     host_deadline: Moment,
-    head_sent: AtomicBool,
+    /// The status of the response, 0 without one, and [`HEAD_SENT`].
+    head: AtomicU16,
+    /// Bytes of the handler's response body that were passed on to be sent.
+    body_bytes: AtomicU64,
+    /// Whether the handler is being called or polled now.
+    is_running: AtomicBool,
+    /// Key of the request in its worker's list of known requests.
+    known: AtomicU32,
     body: AtomicU8,
     /// Bytes of the response that h2 has taken.
     taken: AtomicU64,
@@ -98,6 +108,9 @@ enum Flag {
     CallExpired = 4,
 }
 
+/// Set in `head` while the head of the response counts as sent.
+const HEAD_SENT: u16 = 1 << 15;
+
 /// Value of `cancel_cause` while the context is not cancelled.
 const NOT_CANCELLED: u8 = u8::MAX;
 
@@ -110,7 +123,10 @@ impl RequestState {
             path: String::new(),
             deadline: AtomicU64::new(0),
             host_deadline: Moment::NEVER,
-            head_sent: AtomicBool::new(false),
+            head: AtomicU16::new(0),
+            body_bytes: AtomicU64::new(0),
+            is_running: AtomicBool::new(false),
+            known: AtomicU32::new(u32::MAX),
             body: AtomicU8::new(BodyRead::Absent as u8),
             taken: AtomicU64::new(0),
             passed: AtomicU64::new(0),
@@ -143,7 +159,10 @@ impl RequestState {
         }
         let mut request = Self::new(connection.clone());
         request.begin(arrived, method, uri);
-        Arc::new(request)
+        let request = Arc::new(request);
+        let known: Weak<dyn KnownRequest> = Arc::<Self>::downgrade(&request);
+        request.known.store(connection.worker.metrics.known.insert(known), Relaxed);
+        request
     }
 
     fn begin(&mut self, arrived: Moment, method: &Method, uri: &Uri) {
@@ -157,7 +176,9 @@ impl RequestState {
         self.host_deadline =
             self.server().config.request_timeout.map_or(Moment::NEVER, |timeout| arrived + timeout);
         *self.deadline.get_mut() = self.host_deadline.as_nanos();
-        *self.head_sent.get_mut() = false;
+        *self.head.get_mut() = 0;
+        *self.body_bytes.get_mut() = 0;
+        *self.is_running.get_mut() = true;
         *self.taken.get_mut() = 0;
         *self.passed.get_mut() = 0;
         *self.discarded.get_mut() = false;
@@ -383,11 +404,58 @@ impl RequestState {
     }
 
     pub(super) fn is_head_sent(&self) -> bool {
-        self.head_sent.load(Relaxed)
+        self.head.load(Relaxed) & HEAD_SENT != 0
     }
 
+    /// Records whether the head of the response is sent.
     pub(super) fn set_head_sent(&self, sent: bool) {
-        self.head_sent.store(sent, Relaxed);
+        let status = self.head.load(Relaxed) & !HEAD_SENT;
+        self.head.store(if sent { status | HEAD_SENT } else { status }, Relaxed);
+    }
+
+    /// Records the status of the handler's response, whose head is sent now.
+    pub(super) fn record_head(&self, status: StatusCode) {
+        self.head.store(status.as_u16() | HEAD_SENT, Relaxed);
+    }
+
+    /// Records the status of a response in place of the handler's.
+    pub(super) fn record_status(&self, status: StatusCode) {
+        let sent = self.head.load(Relaxed) & HEAD_SENT;
+        self.head.store(status.as_u16() | sent, Relaxed);
+    }
+
+    fn status(&self) -> Option<StatusCode> {
+        StatusCode::from_u16(self.head.load(Relaxed) & !HEAD_SENT).ok()
+    }
+
+    /// Only the task that sends the response adds to them.
+    pub(super) fn add_body_bytes(&self, bytes: usize) {
+        self.body_bytes.store(self.body_bytes.load(Relaxed) + bytes as u64, Relaxed);
+    }
+
+    /// Records whether the handler is being called or polled.
+    pub(super) fn set_running(&self, is_running: bool) {
+        self.is_running.store(is_running, Relaxed);
+    }
+
+    /// Calls the app's observer.
+    #[cold]
+    pub(super) fn observe(&self, observer: &OutcomeObserver, outcome: RequestOutcome) {
+        let server = self.server();
+        observer.observe(&EndedRequest {
+            outcome,
+            method: &self.method,
+            path: &self.path,
+            version: match self.connection.protocol {
+                Protocol::Http1 => Version::HTTP_11,
+                Protocol::Http2 => Version::HTTP_2,
+            },
+            peer: &self.connection.peer,
+            status: self.status(),
+            body_bytes: self.body_bytes.load(Relaxed),
+            duration: server.clock.now().since(self.arrived),
+            phase: server.phase(),
+        });
     }
 
     pub(super) fn is_cut_by_drain(&self) -> bool {
@@ -433,6 +501,23 @@ impl RequestState {
         if self.connection.io.is_half_closed() && self.cancel_cause().is_none() {
             self.cancel(CancelCause::ClientHalfClosed);
         }
+    }
+}
+
+impl KnownRequest for RequestState {
+    fn running(&self) -> Option<RunningRequest> {
+        let (method, path) = self.method_and_path();
+        self.is_running.load(Relaxed).then(|| RunningRequest {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            arrived: self.arrived,
+        })
+    }
+}
+
+impl Drop for RequestState {
+    fn drop(&mut self) {
+        self.connection.worker.metrics.known.remove(*self.known.get_mut());
     }
 }
 

@@ -275,6 +275,7 @@ where
         let Some(in_flight) = state.in_flight.take() else { return };
         in_flight.log_refusal(why);
         in_flight.record_head_sent(false);
+        in_flight.request().record_status(StatusCode::INTERNAL_SERVER_ERROR);
         in_flight.connection().on_request_ended();
         in_flight.abort(AbortCause::Body);
     }
@@ -302,7 +303,9 @@ where
                     {
                         this.state.remaining = Some(0);
                         this.state.complete = true;
-                        return Poll::Ready(frame.into_data().ok());
+                        let bytes = frame.into_data().ok();
+                        this.state.record_bytes(bytes.as_ref().map_or(0, Bytes::len));
+                        return Poll::Ready(bytes);
                     }
                     polled => this.state.on_polled(body, polled, cx),
                 }

@@ -230,7 +230,15 @@ impl BodyState {
         len.is_some() && len == self.remaining
     }
 
+    /// Counts bytes that are passed on to be sent.
+    pub(super) fn record_bytes(&self, bytes: usize) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.request().add_body_bytes(bytes);
+        }
+    }
+
     pub(super) fn chunk(&self, bytes: Bytes, ends: bool) -> TrackedChunk {
+        self.record_bytes(bytes.len());
         TrackedChunk::of(self.in_flight.as_ref().map(InFlight::request), bytes, ends)
     }
 

@@ -13,6 +13,7 @@ pub(super) mod idle_policy;
 #[cfg(feature = "metrics")]
 pub(super) mod latency;
 pub(super) mod limits;
+pub(super) mod outcome;
 pub(super) mod outstanding;
 pub(super) mod server_metrics;
 pub(super) mod state;
@@ -25,11 +26,13 @@ pub use abort::AbortedRequest;
 #[cfg(feature = "__caps")]
 pub use caps::Caps;
 pub use limits::{HalfClose, Limits};
+pub use outcome::{EndedRequest, RequestOutcome};
 pub use server_metrics::{ConnectionStats, RequestStats};
 
 pub(crate) use idle_policy::EvictionGrace;
 #[cfg(feature = "metrics")]
 pub(crate) use latency::{BOUNDS, LatencySum};
+pub(crate) use outcome::OutcomeObserver;
 pub(crate) use outstanding::Outstanding;
 pub(crate) use state::{CloseRaces, ServerConfig, ServerState, millis};
 pub(crate) use tracked::{Kind, WorkOrigin};

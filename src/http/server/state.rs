@@ -8,6 +8,7 @@ use super::{
     counters::Counter,
     idle_policy::EvictionGrace,
     limits::Limits,
+    outcome::OutcomeObserver,
     server_metrics::ServerMetrics,
     tracked::{Kind, TrackedWork, Work, WorkList, WorkOrigin},
 };
@@ -62,6 +63,7 @@ pub(crate) struct ServerConfig {
     pub(crate) close_races: CloseRaces,
     pub(crate) eviction_grace: EvictionGrace,
     pub(crate) seed: Seed,
+    pub(crate) outcome_observer: Option<OutcomeObserver>,
 }
 
 /// Whether requests that race with a close are counted.

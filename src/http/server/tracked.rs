@@ -58,7 +58,7 @@ impl<T: Clone> Listed<T> {
         drop(removed);
     }
 
-    pub(super) fn entries(&self) -> Vec<T> {
+    pub(crate) fn entries(&self) -> Vec<T> {
         self.lock().iter().map(|(_, entry)| entry.clone()).collect()
     }
 
@@ -97,6 +97,21 @@ impl Drop for TrackedWork {
     fn drop(&mut self) {
         self.list.remove(self.key);
     }
+}
+
+/// A request whose state exists. A worker that does not run is busy with one of them (P3).
+pub(crate) trait KnownRequest: fmt::Debug + Send + Sync {
+    /// The request, if its handler is being called or polled now.
+    fn running(&self) -> Option<RunningRequest>;
+}
+
+/// A request whose handler is being called or polled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RunningRequest {
+    pub(crate) method: String,
+    /// The path without the query.
+    pub(crate) path: String,
+    pub(crate) arrived: Moment,
 }
 
 /// A request that is not served at once.

@@ -3,10 +3,10 @@
 
 use super::{
     counters::{Counter, Gauge, RequestCounters, WorkerThreads},
-    tracked::{Listed, SlowRequest},
+    tracked::{KnownRequest, Listed, RunningRequest, SlowRequest},
 };
 use crate::lifecycle::Moment;
-use std::sync::Arc;
+use std::sync::{Arc, Weak, atomic::AtomicU64};
 
 /// The counters of one worker. Only the worker adds to them; a scrape reads them and adds up all
 /// workers.
@@ -15,6 +15,10 @@ use std::sync::Arc;
 pub(crate) struct WorkerMetrics {
     threads: WorkerThreads,
     pub(super) requests: RequestCounters,
+    /// Grows while the worker runs (P3).
+    pub(crate) heartbeat: Arc<AtomicU64>,
+    /// All requests whose state exists.
+    pub(crate) known: Listed<Weak<dyn KnownRequest>>,
     /// Requests in flight that were not served at once.
     pub(crate) listed: Listed<Arc<dyn SlowRequest>>,
     /// HTTP/1 connections that hyper serves.
@@ -29,10 +33,12 @@ pub(crate) struct WorkerMetrics {
 
 impl WorkerMetrics {
     /// Returns the metrics of a worker whose tasks run on `threads`.
-    pub(crate) fn new(threads: WorkerThreads) -> Self {
+    pub(crate) fn new(threads: WorkerThreads, heartbeat: Arc<AtomicU64>) -> Self {
         Self {
             threads,
             requests: RequestCounters::default(),
+            heartbeat,
+            known: Listed::default(),
             listed: Listed::default(),
             http1: Gauge::default(),
             fast_path: Gauge::default(),
@@ -41,6 +47,13 @@ impl WorkerMetrics {
             #[cfg(feature = "metrics")]
             latency: super::latency::Latency::default(),
         }
+    }
+
+    /// Returns the oldest request whose handler is being called or polled.
+    pub(crate) fn running(&self) -> Option<RunningRequest> {
+        let known = self.known.entries();
+        let running = known.iter().filter_map(|request| request.upgrade()?.running());
+        running.min_by_key(|request| request.arrived)
     }
 
     /// Adds one request to the counter that `which` selects.

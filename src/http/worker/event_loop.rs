@@ -379,7 +379,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
 
     /// Wakes the connections whose deadlines have expired, and arranges the next sweep.
     fn on_sweep(&mut self) {
-        self.context.heartbeat.fetch_add(1, Ordering::Relaxed);
+        self.context.shared.metrics.heartbeat.fetch_add(1, Ordering::Relaxed);
         self.slots.retain(|slot| !slot.is_closed());
         let now = self.server().clock.now();
         let idle_next = self.idle_set.sweep(now);

@@ -1,0 +1,103 @@
+//! P5c: the observer of outcomes sees each request once, with what the counters have.
+
+use crate::support::{App, Client, app::Workers, quick_plan, settings, until, until_holds};
+use axum::{
+    Router,
+    routing::{get, post},
+};
+use lameduck::{Host, RequestOutcome};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// What the observer was called with: outcome, method, path, status, bytes of the body.
+type Seen = (RequestOutcome, String, String, Option<u16>, u64);
+
+fn start(workers: Workers) -> (App, impl Fn() -> Vec<Seen>) {
+    let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+    let written = seen.clone();
+    let router = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route("/upload", post(|body: String| async move { body }))
+        .route("/large", get(|| async { vec![b'x'; 100_000] }))
+        .route("/slow", get(|| crate::support::pause(60_000)))
+        .route("/panic", get(async || -> &'static str { panic!("on purpose") }));
+    let plan = quick_plan().drain(Duration::from_millis(300));
+    let settings = settings().plan(plan).request_timeout(Some(Duration::from_secs(30)));
+    let host = Host::builder(settings)
+        .on_outcome(move |request| {
+            assert!(request.duration < Duration::from_secs(30), "{request:?}");
+            written.lock().unwrap_or_else(PoisonError::into_inner).push((
+                request.outcome,
+                request.method.to_string(),
+                request.path.to_owned(),
+                request.status.map(|status| status.as_u16()),
+                request.body_bytes,
+            ));
+            assert_ne!(request.path, "/large", "a panic in the observer harms nothing");
+        })
+        .serve(router);
+    let of = move || {
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        seen.sort_by(|one, other| (&one.2, one.4).cmp(&(&other.2, other.4)));
+        seen
+    };
+    (App::start_on(host, workers), of)
+}
+
+fn row(outcome: RequestOutcome, method: &str, path: &str, status: Option<u16>, bytes: u64) -> Seen {
+    (outcome, method.to_owned(), path.to_owned(), status, bytes)
+}
+
+#[test]
+fn each_request_is_seen_once_with_its_outcome_status_and_bytes() {
+    use RequestOutcome::{Aborted, Finished, Gone};
+    for workers in [Workers::Task, Workers::Threads(1)] {
+        let (app, seen) = start(workers);
+        let mut client = Client::connect(app.main);
+        assert_eq!(client.get("/?secret=1").body(), "hello", "without hyper");
+        client.send("POST /upload HTTP/1.1\r\nhost: t\r\ncontent-length: 3\r\n\r\nabc");
+        assert_eq!(client.answer().body(), "abc", "by hyper");
+        assert_eq!(client.get("/large").bytes.len(), 100_000);
+        assert_eq!(client.get("/panic").status, 500);
+        let mut leaving = Client::connect(app.main);
+        leaving.send_get("/slow?of=one+that+leaves");
+        until_holds("in flight", || app.status()["in_flight"] == 1);
+        leaving.reset();
+        until("its outcome", || (seen().len() == 5).then_some(()));
+        let mut cut = Client::connect(app.main);
+        cut.send_get("/slow");
+        until_holds("in flight", || app.status()["in_flight"] == 1);
+        let report = app.end();
+        let expected = [
+            row(Finished, "GET", "/", Some(200), 5),
+            row(Finished, "GET", "/large", Some(200), 100_000),
+            row(Finished, "GET", "/panic", Some(500), 22),
+            row(Gone, "GET", "/slow", None, 0),
+            row(Aborted, "GET", "/slow", Some(503), 0),
+            row(Finished, "POST", "/upload", Some(200), 3),
+        ];
+        assert_eq!(seen(), expected, "{workers:?}");
+        assert_eq!(report.requests.started, expected.len() as u64);
+    }
+}
+
+#[test]
+fn a_request_whose_deadline_expires_is_seen_as_timed_out() {
+    let seen: Arc<Mutex<Vec<(RequestOutcome, Option<u16>)>>> = Arc::default();
+    let written = seen.clone();
+    let timeout = Some(Duration::from_millis(50));
+    let host = Host::builder(settings().request_timeout(timeout))
+        .on_outcome(move |request| {
+            let status = request.status.map(|status| status.as_u16());
+            let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
+            written.push((request.outcome, status));
+        })
+        .serve(Router::new().route("/slow", get(|| crate::support::pause(60_000))));
+    let app = App::start(host);
+    assert_eq!(app.get("/slow").status, 503);
+    assert_eq!(app.end().requests.timed_out, 1);
+    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    assert_eq!(*seen, [(RequestOutcome::TimedOut, Some(503))]);
+}
