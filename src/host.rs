@@ -110,6 +110,27 @@ impl Builder {
         self
     }
 
+    /// Calls `reload` when SIGHUP arrives, which then no longer requests the stop: to read
+    /// certificates, a log level or a configuration again.
+    ///
+    /// It runs on the control runtime (with [`Host::run`] on yours), one at a time, and only while
+    /// the host serves. A SIGHUP that arrives during a reload begins one more after it. An error or
+    /// a panic is logged, and the process goes on as before. Its future is dropped at the exit.
+    /// With `Builder::systemd`, the unit may have `Type=notify-reload`: `systemctl reload` returns
+    /// when the reload has ended. A second call replaces the first.
+    pub fn on_reload<F, Fut, E>(mut self, reload: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<crate::http::BoxError>,
+    {
+        self.config.reload = Some(std::sync::Arc::new(move || {
+            let reloading = reload();
+            Box::pin(async move { reloading.await.map_err(Into::into) })
+        }));
+        self
+    }
+
     /// Works with the service manager that started this process, by the variables of its
     /// environment. Without them, nothing changes.
     ///

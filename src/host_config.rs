@@ -4,7 +4,7 @@ use crate::{
     background::BackgroundTask,
     hook::{BoxFuture, Hook},
     host_error::{HostError, HostErrorKind},
-    http::OutcomeObserver,
+    http::{BoxError, OutcomeObserver},
     internal::{HostStatus, InternalRoute},
     readiness::ReadinessCheck,
     runtime::Address,
@@ -34,11 +34,15 @@ pub(crate) struct HostConfig {
     /// Takes profiles of the process; set only by the entry points that own one.
     #[cfg(feature = "profiles")]
     pub(crate) profiler: Option<Box<dyn crate::runtime::Profiler>>,
+    pub(crate) reload: Option<Reload>,
     pub(crate) outcome_observer: Option<OutcomeObserver>,
     pub(crate) observer: Option<Observer>,
     #[cfg(all(feature = "systemd", target_os = "linux"))]
     pub(crate) systemd: bool,
 }
+
+/// The app's reload.
+pub(crate) type Reload = Arc<dyn Fn() -> BoxFuture<Result<(), BoxError>> + Send + Sync>;
 
 pub(crate) type OnBound = Box<dyn FnOnce(&BoundAddresses) + Send>;
 

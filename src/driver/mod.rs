@@ -9,6 +9,7 @@
 
 mod actions;
 mod hooks;
+mod reload;
 mod reporting;
 mod start;
 
@@ -69,6 +70,7 @@ enum Wake<L> {
     HookEnded(HookStage, HookIndex, Option<HookEnd>),
     Listening(Result<Vec<Vec<L>>, HostError>),
     BackgroundEnded(String, Result<(), TaskError>),
+    Reloaded(Result<(), TaskError>),
     MainClosed,
     WorkersReleased,
     InternalClosed,
@@ -104,6 +106,11 @@ struct Driver<S, N: Network, G, R> {
     listening: Option<BoxFuture<Result<Listeners<N>, HostError>>>,
     background: UserTasks<(String, Result<(), TaskError>)>,
     checks: UserTasks<()>,
+    reloads: UserTasks<Result<(), TaskError>>,
+    /// When the running reload began.
+    reload_since: Option<Moment>,
+    /// Another reload was requested during the running one.
+    reload_again: bool,
     workers: Vec<Worker>,
     /// Present while the main server closes.
     main_closing: Option<BoxFuture<()>>,
@@ -167,6 +174,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             signal = self.signals.recv() => Wake::Signal(signal),
             () = self.config.stop.requested(), if !self.stop_asked => Wake::StopAsked,
             (name, result) = self.background.join_next() => Wake::BackgroundEnded(name, result),
+            result = self.reloads.join_next() => Wake::Reloaded(result),
             () = ready(&mut self.main_closing) => {
                 self.main_closing = None;
                 Wake::MainClosed
@@ -186,7 +194,11 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
     fn event_of(&mut self, wake: Wake<N::Listener>, now: Moment) -> Option<Event> {
         match wake {
             Wake::Time => None,
-            Wake::Signal(signal) => Some(Event::StopRequested(StopReason::Signal(signal))),
+            Wake::Signal(signal) => self.on_signal(signal, now),
+            Wake::Reloaded(result) => {
+                self.on_reloaded(&result, now);
+                None
+            }
             Wake::StopAsked => {
                 self.stop_asked = true;
                 Some(Event::StopRequested(StopReason::Requested))

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -31,6 +31,8 @@ pub(crate) struct HostStatus {
     pub(crate) started_at: Moment,
     pub(crate) internal_address: Address,
     pub(crate) main_addresses: Vec<Address>,
+    /// Reloads that have begun, and those that have ended.
+    reloads: [AtomicU64; 2],
     timeline: Mutex<Timeline>,
     /// The lifecycle's `is_serving`, stored before the phase is published.
     is_serving: AtomicBool,
@@ -82,6 +84,7 @@ impl HostStatus {
             started_at,
             internal_address,
             main_addresses,
+            reloads: Default::default(),
             timeline: Mutex::new(Timeline {
                 phases: vec![(Phase::Starting, started_at)],
                 deadline: None,
@@ -132,6 +135,25 @@ impl HostStatus {
             .find(|(noted, _)| *noted == phase)
             .map_or(now, |(_, at)| *at);
         (since, timeline.deadline)
+    }
+
+    pub(crate) fn record_reload_begun(&self) {
+        self.reloads[0].fetch_add(1, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn record_reload_ended(&self) {
+        self.reloads[1].fetch_add(1, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// The number of reloads that have begun, and of those that have ended.
+    #[cfg(all(feature = "systemd", target_os = "linux"))]
+    pub(crate) fn reloads(&self) -> [u64; 2] {
+        let [begun, ended] = &self.reloads;
+        // The ends are read first, so that none comes before its beginning.
+        let ended = ended.load(Ordering::Acquire);
+        [begun.load(Ordering::Acquire), ended]
     }
 
     pub(crate) fn record_hook_running(&self, name: &str, stage: &'static str, since: Moment) {

@@ -86,7 +86,7 @@ pub use watchdog::WATCHDOG_EXIT_CODE;
 
 pub(crate) use limits::with_limit;
 #[cfg(all(feature = "systemd", target_os = "linux"))]
-pub(crate) use notify::NotifySocket;
+pub(crate) use notify::{NotifySocket, monotonic_usec};
 #[cfg(all(feature = "metrics", target_os = "linux"))]
 pub(crate) use process_stats::ProcStats;
 #[cfg(all(feature = "profiles", target_os = "linux"))]

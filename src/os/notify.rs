@@ -10,6 +10,14 @@ use rustix::{
 };
 use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt};
 
+/// Returns the monotonic time in microseconds, by which a manager orders its signals and our
+/// messages.
+pub(crate) fn monotonic_usec() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    let now = now.map(std::time::Duration::from).unwrap_or_default();
+    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Sends to one Unix datagram address.
 #[derive(Debug)]
 pub(crate) struct NotifySocket {

@@ -13,7 +13,7 @@ pub use table::{SETTINGS, Setting};
 use crate::{
     host_error::HostError,
     http::{HalfClose, Limits},
-    lifecycle::{BadSetting, Plan},
+    lifecycle::{BadSetting, Plan, Signal},
     runtime::ListenAddress,
 };
 use std::{
@@ -62,6 +62,9 @@ pub struct Settings {
     /// The idle time after which the kernel probes a TCP peer (`SO_KEEPALIVE`). Default 60 s,
     /// minimum 1 s; `None` or zero for no probes.
     pub tcp_keepalive: Option<Duration>,
+    /// The signals that request the stop; the others of the four are logged and ignored. Default:
+    /// all four. With [`Builder::on_reload`](crate::Builder::on_reload), SIGHUP reloads.
+    pub stop_signals: Vec<Signal>,
     /// The sources of settings in addition to code.
     knobs: Knobs,
 }
@@ -94,6 +97,7 @@ impl Default for Settings {
             backlog: 4096,
             tcp_nodelay: true,
             tcp_keepalive: Some(Duration::from_secs(60)),
+            stop_signals: Signal::ALL.to_vec(),
             knobs: Knobs::Fields,
         }
     }

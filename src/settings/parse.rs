@@ -1,6 +1,6 @@
 //! Parsers for the values of settings.
 
-use crate::{http::HalfClose, runtime::ListenAddress};
+use crate::{http::HalfClose, lifecycle::Signal, runtime::ListenAddress};
 use std::{error::Error, fmt, time::Duration};
 
 /// The maximum of every duration.
@@ -96,6 +96,21 @@ pub(super) fn parse_half_close(text: &str) -> Result<HalfClose, String> {
         "ignore" => Ok(HalfClose::Ignore),
         _ => Err("expected serve, drop or ignore".to_owned()),
     }
+}
+
+/// Parses names of signals, with or without `SIG`, separated by commas.
+pub(super) fn parse_signals(text: &str) -> Result<Vec<Signal>, String> {
+    let parse = |name: &str| {
+        let name = name.trim();
+        let is_of = |signal: &Signal| {
+            let full = signal.name();
+            name.eq_ignore_ascii_case(full) || name.eq_ignore_ascii_case(&full["SIG".len()..])
+        };
+        Signal::ALL.into_iter().find(is_of).ok_or_else(|| {
+            format!("{name:?} is none of TERM, INT, QUIT and HUP, separated by commas")
+        })
+    };
+    text.split(',').map(parse).collect()
 }
 
 pub(super) fn parse_switch(text: &str) -> Result<bool, String> {

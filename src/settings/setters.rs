@@ -1,7 +1,11 @@
 //! Settings in code, as a chain.
 
 use super::{PortSharing, Settings};
-use crate::{http::Limits, lifecycle::Plan, runtime::ListenAddress};
+use crate::{
+    http::Limits,
+    lifecycle::{Plan, Signal},
+    runtime::ListenAddress,
+};
 use std::{num::NonZeroUsize, time::Duration};
 
 /// Setters for a chain. Each sets the field of its name.
@@ -24,6 +28,13 @@ impl Settings {
     #[must_use]
     pub fn internal_host(mut self, name: impl Into<String>) -> Self {
         self.internal_hosts.push(name.into());
+        self
+    }
+
+    /// Sets [`stop_signals`](#structfield.stop_signals).
+    #[must_use]
+    pub fn stop_signals(mut self, signals: impl IntoIterator<Item = Signal>) -> Self {
+        self.stop_signals = signals.into_iter().collect();
         self
     }
 

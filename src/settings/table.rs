@@ -5,7 +5,7 @@ use super::{
     least::{HEADER_BYTES_MIN, TCP_KEEPALIVE_MIN},
     parse::{
         parse_address, parse_count, parse_half_close, parse_host_name, parse_mode, parse_port,
-        parse_positive_duration, parse_span, parse_switch,
+        parse_positive_duration, parse_signals, parse_span, parse_switch,
     },
 };
 use crate::runtime::ListenAddress;
@@ -297,6 +297,16 @@ pub const SETTINGS: &[Setting] = &[
         help: "Maximum idle time of a connection; must be longer than the idle timeout of any balancer",
         apply: |settings, value| {
             parse_positive_duration(value).map(|span| settings.limits.keep_alive = span)
+        },
+    },
+    Setting {
+        flag: "stop-signals",
+        variable: "APP_STOP_SIGNALS",
+        value: "SIGNALS",
+        default: "TERM,INT,QUIT,HUP",
+        help: "Signals that request the stop, separated by commas; the others of the four are ignored",
+        apply: |settings, value| {
+            parse_signals(value).map(|signals| settings.stop_signals = signals)
         },
     },
     Setting {

@@ -21,7 +21,7 @@
 use crate::{
     internal::HostStatus,
     lifecycle::{Moment, Phase, WATCHDOG_SLACK},
-    os::NotifySocket,
+    os::{NotifySocket, monotonic_usec},
 };
 use humantime::format_duration;
 use std::{io, sync::Arc, time::Duration};
@@ -66,7 +66,12 @@ impl Notifier {
             }
             if let Some(message) = self.pending.next(&snapshot, feeding.is_some()) {
                 let sent = self.socket.send(&message);
+                let was_sent = sent.is_ok();
                 self.note(sent);
+                // The end of a reload is a message of its own.
+                if was_sent && self.pending.reloads != snapshot.reloads {
+                    continue;
+                }
             }
             let wake = [
                 (!self.pending.unacked.is_empty()).then(|| now + RETRY_DELAY),
@@ -108,6 +113,9 @@ struct StatusSnapshot {
     in_flight: u64,
     connections: u64,
     wedged: Option<String>,
+    /// Reloads that have begun, and those that have ended.
+    reloads: [u64; 2],
+    monotonic_usec: u64,
 }
 
 impl StatusSnapshot {
@@ -119,6 +127,8 @@ impl StatusSnapshot {
             in_flight: status.main.metrics.requests().in_flight(),
             connections: status.main.metrics.connections().open(),
             wedged: status.liveness_failure(),
+            reloads: status.reloads(),
+            monotonic_usec: monotonic_usec(),
         }
     }
 
@@ -141,6 +151,8 @@ impl StatusSnapshot {
 #[derive(Debug, Default)]
 struct PendingMessages {
     sent: Option<Phase>,
+    /// Reloads whose beginning, and those whose end was added.
+    reloads: [u64; 2],
     status: String,
     /// Lines that must be delivered and were not yet, in order.
     unacked: Vec<String>,
@@ -155,6 +167,11 @@ impl PendingMessages {
         if self.sent != Some(snapshot.phase) {
             self.enter_phase(snapshot);
         }
+        if snapshot.phase == Phase::Serving {
+            self.add_reloads(snapshot);
+        } else {
+            self.reloads = snapshot.reloads;
+        }
         let mut lines = self.unacked.clone();
         let status = snapshot.status();
         if status != self.status {
@@ -165,6 +182,20 @@ impl PendingMessages {
             lines.push("WATCHDOG=1".to_owned());
         }
         (!lines.is_empty()).then(|| lines.join("\n") + "\n")
+    }
+
+    /// Adds the beginning of a reload, or its end, each in its own message (`sd_notify(3)`).
+    fn add_reloads(&mut self, snapshot: &StatusSnapshot) {
+        let ([begun, ended], [begun_sent, ended_sent]) = (snapshot.reloads, self.reloads);
+        if begun > begun_sent {
+            self.reloads[0] = begun;
+            // Reloads that ended meanwhile are part of this one.
+            self.reloads[1] = ended.min(begun - 1);
+            self.unacked.push(format!("RELOADING=1\nMONOTONIC_USEC={}", snapshot.monotonic_usec));
+        } else if ended == begun && ended > ended_sent && self.unacked.is_empty() {
+            self.reloads[1] = ended;
+            self.unacked.push("READY=1".to_owned());
+        }
     }
 
     fn enter_phase(&mut self, snapshot: &StatusSnapshot) {
@@ -196,6 +227,8 @@ mod tests {
             in_flight: 2,
             connections: 3,
             wedged: None,
+            reloads: [0; 2],
+            monotonic_usec: 7,
         }
     }
 
@@ -251,6 +284,20 @@ mod tests {
         let sent =
             PendingMessages::default().next(&snapshot(Phase::CleaningUp, Some(6)), false).unwrap();
         assert!(sent.starts_with("STOPPING=1\nEXTEND_TIMEOUT_USEC=7000000\n"), "{sent}");
+    }
+
+    #[test]
+    fn a_reload_is_two_messages_in_order_however_short_it_is() {
+        let mut pending = PendingMessages::default();
+        deliver_next(&mut pending, &snapshot(Phase::Serving, None), false);
+        let at = |reloads| StatusSnapshot { reloads, ..snapshot(Phase::Serving, None) };
+        let mut next = |reloads| deliver_next(&mut pending, &at(reloads), false);
+        assert_eq!(next([1, 1]).unwrap(), "RELOADING=1\nMONOTONIC_USEC=7\n");
+        assert_eq!(next([1, 1]).unwrap(), "READY=1\n");
+        assert_eq!(next([1, 1]), None);
+        assert_eq!(next([2, 1]).unwrap(), "RELOADING=1\nMONOTONIC_USEC=7\n");
+        assert_eq!(next([2, 1]), None, "it is not ready yet");
+        assert_eq!(next([2, 2]).unwrap(), "READY=1\n");
     }
 
     #[test]

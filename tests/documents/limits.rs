@@ -6,7 +6,8 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Settings that bound nothing that clients do.
-const NO_LIMITS: [&str; 11] = [
+const NO_LIMITS: [&str; 12] = [
+    "stop-signals",
     "port",
     "addr",
     "internal-port",

@@ -18,6 +18,7 @@ mod idle_set;
 mod os;
 mod outcomes;
 mod outstanding;
+mod reload;
 mod timeouts;
 #[cfg(feature = "axum")]
 mod tower;

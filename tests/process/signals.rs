@@ -258,3 +258,25 @@ fn only_sighup_stays_ignored_if_it_was_ignored_at_the_start() {
         assert_eq!(service.report()["reason"], name);
     }
 }
+
+#[test]
+fn signals_that_do_not_stop_are_logged_and_ignored() {
+    let mut service = Service::start(&["--stop-signals=TERM", "--lame-duck=0s"]);
+    service.signal(Signal::HUP);
+    let line = service.wait_for_line("signal ignored");
+    assert_eq!(line["signal"], "SIGHUP");
+    service.signal(Signal::INT);
+    service.wait_for_line("SIGINT");
+    assert_eq!(service.probe("/readiness").status, 200);
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 0);
+}
+
+#[test]
+fn an_unknown_stop_signal_is_refused_at_the_start() {
+    let ended = crate::support::run_to_end(
+        crate::support::service::command().arg("--stop-signals=TERM,USR1"),
+    );
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("USR1") && ended.stderr.contains("QUIT"), "{}", ended.stderr);
+}
