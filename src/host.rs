@@ -96,7 +96,7 @@ impl Builder {
     }
 
     /// Calls `observe` once for each request to the main server, when it has ended: for an access
-    /// log, a span, or counts by route. `examples/access_log.rs` and `examples/telemetry` do.
+    /// log, a span, or counts by route. `examples/telemetry` does both of the first.
     ///
     /// It is called on the thread that served the request, after the response was sent, and must
     /// not block: pass what it needs to a channel or to a log that does not wait. A panic in it is
