@@ -85,7 +85,7 @@ fn each_request_is_seen_once_with_its_outcome_status_and_bytes() {
 
 #[test]
 fn a_request_whose_deadline_expires_is_seen_as_timed_out() {
-    let seen: Arc<Mutex<Vec<(RequestOutcome, Option<u16>)>>> = Arc::default();
+    let seen: Arc<Mutex<Vec<_>>> = Arc::default();
     let written = seen.clone();
     let timeout = Some(Duration::from_millis(50));
     let host = Host::builder(settings().request_timeout(timeout))

@@ -276,6 +276,25 @@ fn hadolint_accepts_the_dockerfile_and_rejects_a_worse_one() {
     assert!(refused.code != Some(0) && refused.stdout.contains("DL3025"), "{refused:?}");
 }
 
+#[test]
+fn the_template_of_a_service_passes_the_same_tools_and_its_grace_periods_agree() {
+    let folder = crate::support::repository("examples/service");
+    for (name, tool_name, file) in [
+        ("--strict", "kubernetes-validate", "deploy/kubernetes.yaml"),
+        ("--no-color", "hadolint", "Dockerfile"),
+    ] {
+        if is_at_hand(tool_name, is_found(tool_name)) {
+            let checked = run_to_end(tool(tool_name).arg(name).arg(folder.join(file)));
+            assert_eq!(checked.code, Some(0), "{checked:?}");
+        }
+    }
+    let manifest = fs::read_to_string(folder.join("deploy/kubernetes.yaml")).unwrap();
+    assert!(manifest.contains("terminationGracePeriodSeconds: 30\n"));
+    assert!(manifest.contains("name: SHUTDOWN_GRACE_PERIOD\n              value: 30s\n"));
+    let unit = fs::read_to_string(folder.join("deploy/orders.service")).unwrap();
+    assert!(unit.contains("SHUTDOWN_GRACE_PERIOD=30s\n") && unit.contains("TimeoutStopSec=30s\n"));
+}
+
 fn tool(name: &str) -> Command {
     let mut command = Command::new(name);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
