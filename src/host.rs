@@ -95,6 +95,27 @@ impl Builder {
         self
     }
 
+    /// Adds the app's metrics to `/metrics`, after the host's and in both formats.
+    ///
+    /// The names `lameduck_…`, `process_…` and `tokio_…` are taken. The registry is read on the
+    /// thread that serves the probes: a collector must not block. A panic in one is logged, and the
+    /// scrape gets a 500. A second call replaces the first.
+    ///
+    /// ```
+    /// use lameduck::{Host, Settings, prometheus_client};
+    /// use prometheus_client::{metrics::counter::Counter, registry::Registry};
+    ///
+    /// let orders: Counter = Counter::default();
+    /// let mut registry = Registry::with_prefix("shop");
+    /// registry.register("orders", "Orders that were stored", orders.clone());
+    /// let builder = Host::builder(Settings::default()).metrics(registry);
+    /// ```
+    #[cfg(feature = "metrics")]
+    pub fn metrics(mut self, registry: prometheus_client::registry::Registry) -> Self {
+        self.config.app_metrics = Some(registry);
+        self
+    }
+
     /// Calls `observe` once for each request to the main server, when it has ended: for an access
     /// log, a span, or counts by route. `examples/telemetry` does both of the first.
     ///

@@ -26,6 +26,9 @@ pub(crate) struct HostConfig {
     /// Reads the resource usage of the process; set only by the entry points that own one.
     #[cfg(feature = "metrics")]
     pub(crate) process_stats: Option<Box<dyn crate::runtime::ProcessStats>>,
+    /// The metrics of the app.
+    #[cfg(feature = "metrics")]
+    pub(crate) app_metrics: Option<prometheus_client::registry::Registry>,
     /// Whether `/debug/pprof/` is served.
     #[cfg(feature = "profiles")]
     pub(crate) profiles: bool,

@@ -153,6 +153,8 @@ pub use host_config::{BoundAddresses, ShutdownHandle};
 pub use host_error::{HostError, HostErrorKind, TaskError};
 #[cfg(unix)]
 pub use process::{RunOptions, run, run_with};
+#[cfg(feature = "metrics")]
+pub use prometheus_client;
 pub use readiness::ReadinessCheck;
 pub use report::{HookReport, Report};
 pub use settings::{

@@ -198,7 +198,7 @@ fn open_internal<L: Listener>(
             config.settings.knobs(&["internal-hosts"]),
         ),
         #[cfg(feature = "metrics")]
-        Metrics::new(status.clone(), config.process_stats.take()),
+        Metrics::new(status.clone(), config.process_stats.take(), config.app_metrics.take()),
         #[cfg(feature = "profiles")]
         config.profiles.then(|| Profiles::new(config.profiler.take(), config.heap_profile.take())),
     );

@@ -42,6 +42,12 @@ impl Heartbeats {
         self.counters.get(n).cloned()
     }
 
+    /// The number of the worker that increments this counter.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn number_of(&self, counter: &Arc<AtomicU64>) -> Option<usize> {
+        self.counters.iter().position(|other| Arc::ptr_eq(other, counter))
+    }
+
     /// The first wedged worker, and the minimum time for which it has not run.
     fn wedged(&self) -> Option<(usize, Duration)> {
         self.silent_ticks.iter().enumerate().find_map(|(worker, silent)| {

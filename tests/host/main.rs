@@ -15,6 +15,8 @@ mod hooks;
 mod http1;
 mod idle;
 mod idle_set;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod os;
 mod outcomes;
 mod outstanding;

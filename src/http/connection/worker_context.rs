@@ -62,7 +62,7 @@ impl<S: HttpService> WorkerContext<S> {
             .max_buf_size(limits.header_bytes_max.max(server.caps().http1_buffer.get()));
         let mut http1_last = http1.clone();
         http1_last.keep_alive(false);
-        let metrics = Arc::new(WorkerMetrics::new(runtime.threads, heartbeat));
+        let metrics = Arc::new(WorkerMetrics::new(&runtime, heartbeat));
         // Each worker gets its own id range, so that no two connections draw the same GOAWAY delay.
         let next_id = AtomicU64::new(server.metrics.register(metrics.clone()) << 40);
         Self {

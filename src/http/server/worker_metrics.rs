@@ -4,6 +4,7 @@
 use super::{
     counters::{Counter, Gauge, RequestCounters, WorkerThreads},
     tracked::{KnownRequest, Listed, RunningRequest, SlowRequest},
+    worker_runtime::WorkerRuntime,
 };
 use crate::lifecycle::Moment;
 use std::sync::{Arc, Weak, atomic::AtomicU64};
@@ -29,13 +30,16 @@ pub(crate) struct WorkerMetrics {
     pub(crate) lingering: Gauge,
     #[cfg(feature = "metrics")]
     pub(crate) latency: super::latency::Latency,
+    /// The metrics of the runtime that runs the worker's connections.
+    #[cfg(feature = "metrics")]
+    pub(crate) runtime: Option<tokio::runtime::RuntimeMetrics>,
 }
 
 impl WorkerMetrics {
     /// Returns the metrics of a worker whose tasks run on `threads`.
-    pub(crate) fn new(threads: WorkerThreads, heartbeat: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(runtime: &WorkerRuntime, heartbeat: Arc<AtomicU64>) -> Self {
         Self {
-            threads,
+            threads: runtime.threads,
             requests: RequestCounters::default(),
             heartbeat,
             known: Listed::default(),
@@ -46,6 +50,8 @@ impl WorkerMetrics {
             lingering: Gauge::default(),
             #[cfg(feature = "metrics")]
             latency: super::latency::Latency::default(),
+            #[cfg(feature = "metrics")]
+            runtime: runtime.metrics(),
         }
     }
 

@@ -40,6 +40,12 @@ impl WorkerRuntime {
         Self { handle: None, threads: WorkerThreads::Several }
     }
 
+    /// The metrics of the runtime.
+    #[cfg(feature = "metrics")]
+    pub(super) fn metrics(&self) -> Option<tokio::runtime::RuntimeMetrics> {
+        self.handle.as_ref().map(Handle::metrics)
+    }
+
     /// Runs a worker as a task of the runtime, whatever polls this future. Then only tasks of the
     /// runtime add to the worker's counters.
     pub(crate) async fn run(self, worker: impl Future<Output = ()> + Send + 'static) {

@@ -23,11 +23,11 @@ pub(super) struct OfHost(pub(super) Arc<HostStatus>);
 #[derive(Debug)]
 pub(super) struct OfProcess(pub(super) Box<dyn ProcessStats>);
 
-const fn things(name: &'static str, help: &'static str) -> Family {
+pub(super) const fn things(name: &'static str, help: &'static str) -> Family {
     Family { name, unit: Measure::Things, help }
 }
 
-const fn seconds(name: &'static str, help: &'static str) -> Family {
+pub(super) const fn seconds(name: &'static str, help: &'static str) -> Family {
     Family { name, unit: Measure::Seconds, help }
 }
 
@@ -41,7 +41,7 @@ const fn flag(holds: bool) -> f64 {
 
 /// Converts a count to a gauge value. Rounded above 2^53.
 #[expect(clippy::cast_precision_loss, reason = "no gauge of ours comes near 2^53")]
-const fn float(count: u64) -> f64 {
+pub(super) const fn float(count: u64) -> f64 {
     count as f64
 }
 

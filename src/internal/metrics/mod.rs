@@ -13,35 +13,46 @@ mod accept;
 mod classic;
 mod collect;
 mod page;
+mod runtimes;
 
 pub(crate) use accept::Format;
 
 use super::HostStatus;
-use crate::runtime::ProcessStats;
+use crate::{runtime::ProcessStats, unwind::catch};
 use collect::{OfHost, OfProcess};
 use prometheus_client::{encoding::text, registry::Registry};
+use runtimes::OfRuntimes;
 use std::{fmt, sync::Arc};
 
 /// The response of `/metrics`.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
+    /// The metrics of the app.
+    app: Option<Registry>,
 }
 
 impl Metrics {
     pub(crate) fn new(
         status: Arc<HostStatus>,
         process_stats: Option<Box<dyn ProcessStats>>,
+        app: Option<Registry>,
     ) -> Self {
         let mut registry = Registry::default();
-        registry.sub_registry_with_prefix("lameduck").register_collector(Box::new(OfHost(status)));
+        registry
+            .sub_registry_with_prefix("lameduck")
+            .register_collector(Box::new(OfHost(status.clone())));
         if let Some(process_stats) = process_stats {
             // These names are standard: dashboards and alerts rely on them.
             registry
                 .sub_registry_with_prefix("process")
                 .register_collector(Box::new(OfProcess(process_stats)));
+            // Real times, which a simulation must not see.
+            registry
+                .sub_registry_with_prefix("tokio")
+                .register_collector(Box::new(OfRuntimes(status)));
         }
-        Self { registry }
+        Self { registry, app }
     }
 
     /// Returns the current page.
@@ -50,7 +61,15 @@ impl Metrics {
     /// If the format cannot represent a number.
     pub(crate) fn encode(&self, format: Format) -> Result<String, fmt::Error> {
         let mut page = String::with_capacity(16 * 1024);
-        text::encode(&mut page, &self.registry)?;
+        text::encode_registry(&mut page, &self.registry)?;
+        if let Some(app) = &self.app {
+            // The code of the app: its collectors may panic.
+            catch(|| text::encode_registry(&mut page, app)).map_err(|panic| {
+                crate::log::error!(panic, "the app's metrics panicked");
+                fmt::Error
+            })??;
+        }
+        text::encode_eof(&mut page)?;
         Ok(match format {
             Format::OpenMetrics => page,
             Format::Classic => classic::translate(&page),

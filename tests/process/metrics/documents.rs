@@ -19,9 +19,11 @@ fn document(path: &str) -> String {
 /// Returns the rows of the table: name, type, unit.
 fn table() -> BTreeMap<String, (String, String)> {
     let text = document("docs/metrics.md");
-    let rows = text
-        .lines()
-        .filter(|line| line.starts_with("| `lameduck_") || line.starts_with("| `process_"));
+    let rows = text.lines().filter(|line| {
+        ["lameduck_", "process_", "tokio_"]
+            .iter()
+            .any(|prefix| line.starts_with(&format!("| `{prefix}")))
+    });
     let mut table = BTreeMap::new();
     for row in rows {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();

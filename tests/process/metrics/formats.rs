@@ -42,7 +42,8 @@ fn both_pages_have_the_same_samples_and_each_family_has_its_metadata() {
     for page in [&classic, &open] {
         for (name, family) in page.families() {
             assert!(!family.kind.is_empty() && family.help.len() > 10, "{name}: {family:?}");
-            assert!(name.starts_with("lameduck_") || name.starts_with("process_"), "{name}");
+            let prefixes = ["lameduck_", "process_", "tokio_"];
+            assert!(prefixes.iter().any(|prefix| name.starts_with(prefix)), "{name}");
         }
     }
 }

@@ -133,6 +133,7 @@ impl World {
             close_races: CloseRaces::Counted,
             eviction_grace: EvictionGrace::MAIN,
             seed: Seed(1),
+            outcome_observer: None,
         };
         let server = Arc::new(ServerState::new(clock.clone(), config));
         server.publish(Phase::Serving, clock.now());
