@@ -111,7 +111,7 @@ impl Builder {
     /// let builder = Host::builder(Settings::default()).metrics(registry);
     /// ```
     #[cfg(feature = "metrics")]
-    pub fn metrics(mut self, registry: prometheus_client::registry::Registry) -> Self {
+    pub fn metrics(mut self, registry: crate::internal::AppMetrics) -> Self {
         self.config.app_metrics = Some(registry);
         self
     }

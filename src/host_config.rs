@@ -28,7 +28,7 @@ pub(crate) struct HostConfig {
     pub(crate) process_stats: Option<Box<dyn crate::runtime::ProcessStats>>,
     /// The metrics of the app.
     #[cfg(feature = "metrics")]
-    pub(crate) app_metrics: Option<prometheus_client::registry::Registry>,
+    pub(crate) app_metrics: Option<crate::internal::AppMetrics>,
     /// Whether `/debug/pprof/` is served.
     #[cfg(feature = "profiles")]
     pub(crate) profiles: bool,

@@ -31,7 +31,7 @@ mod wedge;
 
 pub(crate) use hosts::AllowedHosts;
 #[cfg(feature = "metrics")]
-pub(crate) use metrics::Metrics;
+pub(crate) use metrics::{AppMetrics, Metrics};
 #[cfg(feature = "profiles")]
 pub(crate) use profiles::Profiles;
 pub(crate) use routes::{InternalRoute, InternalService, route};

@@ -274,9 +274,7 @@ fn signals_that_do_not_stop_are_logged_and_ignored() {
 
 #[test]
 fn an_unknown_stop_signal_is_refused_at_the_start() {
-    let ended = crate::support::run_to_end(
-        crate::support::service::command().arg("--stop-signals=TERM,USR1"),
-    );
+    let ended = crate::support::run_to_end(command().arg("--stop-signals=TERM,USR1"));
     assert_eq!(ended.code, Some(2));
     assert!(ended.stderr.contains("USR1") && ended.stderr.contains("QUIT"), "{}", ended.stderr);
 }

@@ -24,19 +24,22 @@ use prometheus_client::{encoding::text, registry::Registry};
 use runtimes::OfRuntimes;
 use std::{fmt, sync::Arc};
 
+/// The app's metrics.
+pub(crate) type AppMetrics = Registry;
+
 /// The response of `/metrics`.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
     /// The metrics of the app.
-    app: Option<Registry>,
+    app: Option<AppMetrics>,
 }
 
 impl Metrics {
     pub(crate) fn new(
         status: Arc<HostStatus>,
         process_stats: Option<Box<dyn ProcessStats>>,
-        app: Option<Registry>,
+        app: Option<AppMetrics>,
     ) -> Self {
         let mut registry = Registry::default();
         registry
