@@ -163,7 +163,7 @@ fn systemd_socket_activate_passes_its_sockets() {
     };
     let mut service = Service::watch(&mut command);
     assert!(first.join().unwrap().ends_with("hello world"));
-    assert!(ask(&internal).contains("404"), "the other one is the internal server's");
+    assert!(ask(&internal).contains("<h1>"), "the other one is the internal server, with its page");
     service.signal(Signal::TERM);
     assert_eq!(service.exit_code(), 0);
     assert!(main.exists() && internal.exists(), "they are not ours to unlink");
