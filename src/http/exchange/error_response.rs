@@ -40,8 +40,6 @@ impl ErrorResponse {
     ) -> Response<ResponseBody<B>> {
         let (mut head, ()) = Response::new(()).into_parts();
         self.set_in(&mut head, in_flight.request());
-        in_flight.request().record_status(head.status);
-        in_flight.request().set_running(false);
         let mut response = Response::from_parts(head, ());
         add_date(response.headers_mut(), &in_flight);
         add_standard_headers(&mut response, &in_flight, version);
@@ -113,6 +111,7 @@ impl ErrorResponse {
             head.status = self.status();
             head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(TEXT));
         }
+        request.record_status(head.status);
     }
 
     /// Returns the line of text of the response, if it has one. On HTTP/1 hyper omits the body of a
