@@ -35,7 +35,7 @@ pub use tower::{
 pub(crate) use connection::worker_context::WorkerContext;
 pub(crate) use exchange::BoxError;
 #[cfg(feature = "metrics")]
-pub(crate) use server::{BOUNDS, LatencySum};
+pub(crate) use server::{BOUNDS, LatencySum, RuntimeMetrics};
 pub(crate) use server::{
     CloseRaces, EvictionGrace, Kind, OutcomeObserver, Outstanding, ServerConfig, ServerState,
     WorkOrigin, WorkerRuntime, millis,

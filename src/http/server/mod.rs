@@ -36,4 +36,6 @@ pub(crate) use outcome::OutcomeObserver;
 pub(crate) use outstanding::Outstanding;
 pub(crate) use state::{CloseRaces, ServerConfig, ServerState, millis};
 pub(crate) use tracked::{Kind, WorkOrigin};
+#[cfg(feature = "metrics")]
+pub(crate) use worker_runtime::RuntimeMetrics;
 pub(crate) use worker_runtime::WorkerRuntime;

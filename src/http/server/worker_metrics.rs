@@ -32,7 +32,7 @@ pub(crate) struct WorkerMetrics {
     pub(crate) latency: super::latency::Latency,
     /// The metrics of the runtime that runs the worker's connections.
     #[cfg(feature = "metrics")]
-    pub(crate) runtime: Option<tokio::runtime::RuntimeMetrics>,
+    pub(crate) runtime: Option<super::worker_runtime::RuntimeMetrics>,
 }
 
 impl WorkerMetrics {

@@ -9,6 +9,9 @@ use std::{future::Future, panic::resume_unwind};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+#[cfg(feature = "metrics")]
+pub(crate) use tokio::runtime::RuntimeMetrics;
+
 /// The runtime on which a worker's connections and streams are spawned.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerRuntime {
@@ -42,7 +45,7 @@ impl WorkerRuntime {
 
     /// The metrics of the runtime.
     #[cfg(feature = "metrics")]
-    pub(super) fn metrics(&self) -> Option<tokio::runtime::RuntimeMetrics> {
+    pub(super) fn metrics(&self) -> Option<RuntimeMetrics> {
         self.handle.as_ref().map(Handle::metrics)
     }
 

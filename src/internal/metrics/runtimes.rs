@@ -4,10 +4,9 @@ use super::{
     collect::{float, seconds, things},
     page::Page,
 };
-use crate::internal::HostStatus;
+use crate::{http::RuntimeMetrics, internal::HostStatus};
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use std::{fmt::Result, sync::Arc};
-use tokio::runtime::RuntimeMetrics;
 
 /// Collects the metrics of the runtimes on which the main server's connections run.
 #[derive(Debug)]
