@@ -9,8 +9,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const CODE: [&str; 9] =
-    ["src", "bin", "sim/src", "sim/tests", "soak/src", "wire/src", "fuzz/src", "examples", "tests"];
+const CODE: [&str; 10] = [
+    "src",
+    "bin",
+    "sim/src",
+    "sim/tests",
+    "soak/src",
+    "wire/src",
+    "check/src",
+    "fuzz/src",
+    "examples",
+    "tests",
+];
 
 /// Names that are barred everywhere.
 const GONE: &str = "

@@ -28,8 +28,10 @@ const PAGES: [&str; 13] = [
 ];
 
 /// The folders in which a path of a document begins.
-const FOLDERS: [&str; 11] =
-    ["src", "bin", "sim", "soak", "wire", "fuzz", "tests", "examples", "docs", "deploy", "benches"];
+const FOLDERS: [&str; 12] = [
+    "src", "bin", "sim", "soak", "wire", "check", "fuzz", "tests", "examples", "docs", "deploy",
+    "benches",
+];
 
 fn read(page: &str) -> String {
     fs::read_to_string(root().join(page)).unwrap()

@@ -7,6 +7,7 @@ mod support;
 
 mod blocked;
 mod bounded;
+mod check;
 mod contained;
 mod deadline;
 mod deploy;

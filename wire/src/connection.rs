@@ -1,6 +1,6 @@
 //! A TCP connection that reports how it ends.
 
-use crate::recorder::{Event, Track};
+use crate::recorder::{Event, Excerpt, Track};
 use socket2::SockRef;
 use std::{
     fmt,
@@ -108,7 +108,7 @@ impl Connection {
     /// If the kernel does not take them all in time.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         let bytes = bytes.as_ref();
-        self.record(|| Event::Sent(bytes.to_vec()));
+        self.record(|| Event::Sent(Excerpt::of(bytes)));
         self.stream.write_all(bytes)
     }
 
@@ -182,7 +182,7 @@ impl Connection {
                 self.unread.extend_from_slice(&buffer[..read]);
                 self.record(|| match read {
                     0 => Event::Ended(End::Closed),
-                    _ => Event::Received(buffer[..read].to_vec()),
+                    _ => Event::Received(Excerpt::of(&buffer[..read])),
                 });
                 Ok(read)
             }

@@ -14,4 +14,4 @@ pub mod recorder;
 pub mod timeline;
 
 pub use connection::{Connection, End};
-pub use recorder::{Event, Recorder, Track};
+pub use recorder::{Event, Excerpt, Recorder, Track};

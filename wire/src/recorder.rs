@@ -17,15 +17,32 @@ pub enum Event {
     /// The connect failed.
     ConnectFailed(ErrorKind),
     /// The client sent bytes.
-    Sent(Vec<u8>),
+    Sent(Excerpt),
     /// The client received bytes.
-    Received(Vec<u8>),
+    Received(Excerpt),
     /// The client sent a FIN.
     ShutWrite,
     /// A read ended: by a FIN, by a reset, or without anything.
     Ended(End),
     /// A remark of the client, for example what it expected.
     Remark(String),
+}
+
+/// The beginning of some bytes, and their number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excerpt {
+    /// At most 4 KiB.
+    pub bytes: Vec<u8>,
+    /// Number of all bytes.
+    pub length: usize,
+}
+
+impl Excerpt {
+    /// Keeps the beginning of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { bytes: bytes[..bytes.len().min(4096)].to_vec(), length: bytes.len() }
+    }
 }
 
 /// The connections of a run. All times count from its creation.
@@ -65,9 +82,20 @@ impl Recorder {
     /// Adds a connection.
     #[must_use]
     pub fn track(&self, label: &str) -> Track {
-        let track = Track { epoch: self.epoch, label: label.into(), events: Arc::default() };
-        self.tracks.lock().unwrap_or_else(PoisonError::into_inner).push(track.clone());
+        let track = self.track_alone(label);
+        self.keep(track.clone());
         track
+    }
+
+    /// Returns the record of a connection that is not added yet. [`Recorder::keep`] adds it.
+    #[must_use]
+    pub fn track_alone(&self, label: &str) -> Track {
+        Track { epoch: self.epoch, label: label.into(), events: Arc::default() }
+    }
+
+    /// Adds the record of a connection.
+    pub fn keep(&self, track: Track) {
+        self.tracks.lock().unwrap_or_else(PoisonError::into_inner).push(track);
     }
 
     /// Returns the connections, in the order in which they were added.

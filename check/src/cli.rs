@@ -1,0 +1,386 @@
+//! The command line.
+
+use crate::{
+    formats::{Format, format},
+    grading::{Effort, Report, grade},
+    probe::{Route, Routes, examine},
+    process,
+    progress::Progress,
+    scenario::{Scenario, all, matches},
+    target::{Listen, Paths, Profile, Stop, Target, Url},
+};
+use clap::{Args, Parser, Subcommand};
+use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
+use std::{
+    ffi::OsString,
+    fs,
+    io::{self, IsTerminal, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+/// Grades the shutdown of any HTTP server process, in any language.
+#[derive(Debug, Parser)]
+#[command(name = "lameduck-check", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Grade a server
+    Run(Box<RunArgs>),
+    /// List the scenarios
+    List(Selection),
+    /// Explain a scenario: what it does, why it matters, and the usual repair
+    Explain {
+        /// Name of the scenario, or a pattern such as 'accept/*'
+        name: String,
+    },
+}
+
+const EXAMPLES: &str = "\
+Only GET on one path that responds 200 is required. A server with the routes of --slow, --echo,
+--stream, --big and --ws is tried with more; a scenario whose route is missing is skipped.
+
+Examples:
+  lameduck-check run --port-env PORT -- node server.js
+  lameduck-check run -- python3 -m http.server --bind 127.0.0.1 {port}
+  lameduck-check run --addr 127.0.0.1:3000 --profile bare --grace 10s -- ./server
+  lameduck-check run --ready http://127.0.0.1:{port2}/readiness --strict -- \\
+      ./server --addr 127.0.0.1:{port} --internal-addr 127.0.0.1:{port2}
+
+Exit code: 0 passed, 1 a MUST failed (--strict: or a SHOULD), 2 something could not be tried.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+struct RunArgs {
+    /// Address on which the server listens, if it cannot be chosen; one server runs at a time
+    #[arg(long, default_value = "127.0.0.1:8080", conflicts_with = "port_env")]
+    addr: SocketAddr,
+    /// Environment variable that tells the server its port; may be repeated. `{port}` in the
+    /// command does the same
+    #[arg(long, value_name = "NAME")]
+    port_env: Vec<String>,
+    /// URL that responds 200 when the server is ready; without it the server is ready when --path
+    /// responds 200
+    #[arg(long, value_name = "URL")]
+    ready: Option<String>,
+    /// How the stop is requested: TERM, INT, QUIT, http:POST:URL or cmd:'COMMAND'
+    #[arg(long, default_value = "TERM")]
+    stop: Stop,
+    /// Time from the stop to SIGKILL; a server that still runs then has failed
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    grace: Duration,
+    /// Longest wait for the start
+    #[arg(long, default_value = "20s", value_parser = humantime::parse_duration)]
+    start: Duration,
+    /// How long new connections should be served after the stop
+    #[arg(long, default_value = "100ms", value_parser = humantime::parse_duration)]
+    lame_duck: Duration,
+    /// Path whose GET responds 200 at once
+    #[arg(long, default_value = "/")]
+    path: String,
+    /// Path that responds 200 after {ms} milliseconds [default: '/slow?ms={ms}' if it is there]
+    #[arg(long, value_name = "PATH")]
+    slow: Option<String>,
+    /// Path that responds to a POST with its body [default: /echo if it is there]
+    #[arg(long, value_name = "PATH")]
+    echo: Option<String>,
+    /// Path that sends a body in parts for {ms} milliseconds [default: '/stream?ms={ms}' if it is
+    /// there]
+    #[arg(long, value_name = "PATH")]
+    stream: Option<String>,
+    /// Path that sends a body of {n} bytes [default: '/big?bytes={n}' if it is there]
+    #[arg(long, value_name = "PATH")]
+    big: Option<String>,
+    /// Path that upgrades to WebSocket [default: /ws if it is there]
+    #[arg(long, value_name = "PATH")]
+    ws: Option<String>,
+    /// Which behaviour is expected
+    #[arg(long, value_enum, default_value = "kubernetes")]
+    profile: Profile,
+    #[command(flatten)]
+    selection: Selection,
+    /// Repetitions of each scenario
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeat: u32,
+    /// Decides the drawn moments
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Servers that run at the same time, if the port can be chosen
+    #[arg(long, default_value_t = 4, value_parser = parse_jobs)]
+    jobs: usize,
+    /// A failed SHOULD is a failure, too
+    #[arg(long)]
+    strict: bool,
+    /// List what would be tried
+    #[arg(long)]
+    list: bool,
+    /// Form of the report
+    #[arg(long, value_enum, default_value = "human")]
+    format: Format,
+    /// Folder for the timeline and the bytes of each failure
+    #[arg(long, value_name = "DIR")]
+    evidence: Option<PathBuf>,
+    /// The server and its arguments
+    #[arg(last = true, required_unless_present = "list", value_name = "CMD")]
+    command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Selection {
+    /// Only these scenarios, for example 'accept/*'; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    only: Vec<String>,
+    /// Not these scenarios; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    skip: Vec<String>,
+}
+
+impl Selection {
+    /// Returns the selected scenarios.
+    fn scenarios(&self) -> Result<Vec<&'static Scenario>, String> {
+        for pattern in self.only.iter().chain(&self.skip) {
+            if !all().any(|scenario| matches(pattern, scenario.name)) {
+                return Err(format!(
+                    "no scenario matches `{pattern}`; `lameduck-check list` has all"
+                ));
+            }
+        }
+        let is_in = |patterns: &[String], name| patterns.iter().any(|one| matches(one, name));
+        let selected: Vec<_> = all()
+            .filter(|scenario| self.only.is_empty() || is_in(&self.only, scenario.name))
+            .filter(|scenario| !is_in(&self.skip, scenario.name))
+            .collect();
+        if selected.is_empty() { Err("no scenario is left".to_owned()) } else { Ok(selected) }
+    }
+}
+
+fn parse_jobs(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|jobs| (1..=64).contains(jobs))
+        .ok_or_else(|| "expected a number from 1 to 64".to_owned())
+}
+
+/// Runs the command of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    if let Err(error) = kill_on_signals() {
+        eprintln!("error: cannot handle signals: {error}");
+        return ExitCode::from(2);
+    }
+    let result = match Cli::parse().command {
+        Action::Run(args) => run(&args),
+        Action::List(selection) => list(&selection),
+        Action::Explain { name } => explain(&name),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(2)
+    })
+}
+
+/// Kills the servers when this process is ended by a signal.
+fn kill_on_signals() -> io::Result<()> {
+    let mut signals = Signals::new(TERM_SIGNALS)?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            process::kill_all();
+            std::process::exit(128 + signal);
+        }
+    })?;
+    Ok(())
+}
+
+/// Grades the server of a command line, which begins with `run`. Prints nothing.
+///
+/// # Errors
+/// What is wrong with the command line, or why the server could not be tried.
+pub fn grade_by<I, T>(arguments: I) -> Result<Report, String>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let cli = Cli::try_parse_from(arguments).map_err(|error| error.to_string())?;
+    match cli.command {
+        Action::Run(args) => args.grade(&Progress::silent()),
+        Action::List(_) | Action::Explain { .. } => Err("expected `run`".to_owned()),
+    }
+}
+
+impl RunArgs {
+    fn grade(&self, progress: &Progress) -> Result<Report, String> {
+        let scenarios = self.selection.scenarios()?;
+        let mut target = self.target()?;
+        let abilities = examine(&mut target, &self.routes())?;
+        let effort = Effort { repeat: self.repeat, seed: self.seed, jobs: self.jobs };
+        let report = grade(&target, &abilities, &scenarios, effort, progress);
+        progress.end();
+        if let Some(folder) = &self.evidence {
+            write_evidence(&report, folder)?;
+        }
+        Ok(report)
+    }
+
+    fn target(&self) -> Result<Target, String> {
+        let has_port = self.command.iter().any(|word| word.contains("{port}"));
+        let listen = if has_port || !self.port_env.is_empty() {
+            Listen::Chosen { variables: self.port_env.clone() }
+        } else {
+            Listen::At(self.addr)
+        };
+        if !self.path.starts_with('/') {
+            return Err(format!("--path {}: a path begins with a slash", self.path));
+        }
+        if let Some(url) = &self.ready {
+            let filled = url.replace("{port}", "1").replace("{port2}", "1");
+            filled.parse::<Url>().map_err(|error| format!("--ready: {error}"))?;
+        }
+        if self.grace.is_zero() {
+            return Err("--grace 0s: expected a time from 1ms on".to_owned());
+        }
+        Ok(Target {
+            command: self.command.clone(),
+            listen,
+            ready: self.ready.clone(),
+            stop: self.stop.clone(),
+            grace: self.grace,
+            start_max: self.start,
+            lame_duck: self.lame_duck,
+            paths: Paths { plain: self.path.clone(), ..Paths::default() },
+            profile: self.profile,
+        })
+    }
+
+    fn routes(&self) -> Routes {
+        let route = |given: &Option<String>, conventional: &str| {
+            let path = given.clone().unwrap_or_else(|| conventional.to_owned());
+            (!path.is_empty()).then(|| Route { path, is_given: given.is_some() })
+        };
+        Routes {
+            slow: route(&self.slow, "/slow?ms={ms}"),
+            echo: route(&self.echo, "/echo"),
+            stream: route(&self.stream, "/stream?ms={ms}"),
+            big: route(&self.big, "/big?bytes={n}"),
+            upgrade: route(&self.ws, "/ws"),
+        }
+    }
+}
+
+fn run(args: &RunArgs) -> Result<ExitCode, String> {
+    if args.list {
+        return list(&args.selection);
+    }
+    let report = args.grade(&Progress::on_terminal())?;
+    print(&format(&report, args.format, args.strict))?;
+    Ok(ExitCode::from(report.exit_code(args.strict)))
+}
+
+fn write_evidence(report: &Report, folder: &Path) -> Result<(), String> {
+    let failed = |error| format!("--evidence {}: {error}", folder.display());
+    fs::create_dir_all(folder).map_err(failed)?;
+    for graded in &report.graded {
+        if let Some(evidence) = &graded.evidence {
+            let name = graded.scenario.name.replace('/', "-");
+            evidence.write(&folder.join(name)).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn list(selection: &Selection) -> Result<ExitCode, String> {
+    let width = if io::stdout().is_terminal() { 60 } else { 1000 };
+    let lines: String = selection
+        .scenarios()?
+        .into_iter()
+        .map(|scenario| {
+            let grade = scenario.weight.in_profile(Profile::Kubernetes);
+            let does: String = scenario.does.chars().take(width).collect();
+            format!("{:26} {grade:6} {does}\n", scenario.name)
+        })
+        .collect();
+    print(&lines)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn explain(name: &str) -> Result<ExitCode, String> {
+    let selection = Selection { only: vec![name.to_owned()], skip: Vec::new() };
+    let mut text = String::new();
+    for scenario in selection.scenarios()? {
+        let grades: Vec<String> = [Profile::Kubernetes, Profile::Proxy, Profile::Bare]
+            .into_iter()
+            .map(|profile| format!("{} {}", profile.name(), scenario.weight.in_profile(profile)))
+            .collect();
+        let needs: Vec<&str> = scenario.needs.iter().map(|need| need.missing()).collect();
+        let needs = if needs.is_empty() { "never".to_owned() } else { needs.join("; ") };
+        text += &format!(
+            "{}\n  does     {}\n  matters  {}\n  rule     {}\n  repair   {}\n  grade    {}\n  \
+             skipped  {needs}\n",
+            scenario.name,
+            scenario.does,
+            scenario.why,
+            scenario.rule,
+            scenario.repair,
+            grades.join(", ")
+        );
+    }
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints to standard output, whose reader may be gone.
+fn print(text: &str) -> Result<(), String> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.to_string()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cli, Selection, grade_by};
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bad_input_has_an_error_with_its_value() {
+        let error = |arguments: &[&str]| {
+            let all = ["lameduck-check", "run"].iter().chain(arguments);
+            grade_by(all.copied()).unwrap_err()
+        };
+        for (arguments, words) in [
+            (&["--only", "nothing/*", "--", "true"][..], "no scenario matches `nothing/*`"),
+            (&["--stop", "KILL", "--", "true"], "expected TERM, INT, QUIT"),
+            (&["--ready", "here", "--", "true"], "`here` is not a URL"),
+            (&["--path", "x", "--", "true"], "a path begins with a slash"),
+            (&["--grace", "0s", "--", "true"], "expected a time"),
+            (&["--grace", "soon", "--", "true"], "soon"),
+            (&["--jobs", "0", "--", "true"], "from 1 to 64"),
+            (&["--repeat", "0", "--", "true"], "0"),
+            (&[], "<CMD>"),
+            (&["--", "/no/such/program", "{port}"], "cannot start `/no/such/program`"),
+            (&["--", "sh", "-c", "echo alas; exit 3 # {port}"], "exit code 3"),
+            (&["--", "sh", "-c", "echo alas; exit 3 # {port}"], "alas"),
+        ] {
+            let error = error(arguments);
+            assert!(error.contains(words), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn scenarios_are_selected_by_patterns() {
+        let selection = Selection { only: vec!["accept/*".into()], skip: vec!["*/backlog".into()] };
+        let names: Vec<_> = selection.scenarios().unwrap().iter().map(|one| one.name).collect();
+        assert_eq!(names, ["accept/at-close"]);
+    }
+}

@@ -1,0 +1,254 @@
+//! Finds out what a server can do, so that scenarios are skipped that cannot apply to it.
+
+use crate::{
+    scenario::Need,
+    server::Server,
+    target::{Listen, Stop, Target},
+    trial::route,
+};
+use lameduck_wire::{
+    End,
+    http1::{Client, Response},
+    http2,
+};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A shorter wait, for protocols that a server may not speak.
+const HTTP2_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the scenarios may use.
+#[derive(Clone, Debug, Default)]
+pub struct Abilities {
+    present: BTreeSet<Need>,
+}
+
+impl Abilities {
+    /// Returns the first need that is missing.
+    #[must_use]
+    pub fn missing(&self, needs: &[Need]) -> Option<Need> {
+        needs.iter().copied().find(|need| !self.present.contains(need))
+    }
+}
+
+/// A route that is tried: as it was given, or by its conventional path.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its path, with the placeholder.
+    pub path: String,
+    /// Whether it was given on the command line. Then the server must have it.
+    pub is_given: bool,
+}
+
+/// The routes to try.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "named as the flags")]
+pub struct Routes {
+    pub slow: Option<Route>,
+    pub echo: Option<Route>,
+    pub stream: Option<Route>,
+    pub big: Option<Route>,
+    pub upgrade: Option<Route>,
+}
+
+/// Starts the server once, and tries what it has. Fills in the routes of the target.
+///
+/// # Errors
+/// If the server does not start, its path does not respond 200, or it does not have a route that
+/// was given.
+pub fn examine(target: &mut Target, routes: &Routes) -> Result<Abilities, String> {
+    let server = Server::start(target)?;
+    let mut probe = Probe { server: &server, present: BTreeSet::new() };
+    probe.plain(&target.paths.plain)?;
+    let paths = &mut target.paths;
+    paths.slow = probe.route(&routes.slow, "--slow", Need::Slow, Probe::is_slow)?;
+    paths.echo = probe.route(&routes.echo, "--echo", Need::Echo, Probe::is_echo)?;
+    paths.stream = probe.route(&routes.stream, "--stream", Need::Stream, Probe::is_stream)?;
+    paths.big = probe.route(&routes.big, "--big", Need::Big, Probe::is_big)?;
+    paths.upgrade = probe.route(&routes.upgrade, "--ws", Need::Upgrade, Probe::is_upgrade)?;
+    if probe.speaks_http2(&paths.plain) {
+        probe.present.insert(Need::Http2);
+    }
+    let mut present = probe.present;
+    if target.ready.is_some() {
+        present.insert(Need::Ready);
+    }
+    if matches!(target.stop, Stop::Signal(_)) {
+        present.insert(Need::StopSignal);
+    }
+    if matches!(target.listen, Listen::Chosen { .. }) {
+        present.insert(Need::ChosenPort);
+    }
+    if Path::new("/proc/self/fd").exists() {
+        present.insert(Need::LogPipe);
+    }
+    if may_unshare() {
+        present.insert(Need::PidNamespace);
+    }
+    Ok(Abilities { present })
+}
+
+/// Command that runs another one as PID 1 of a new namespace.
+#[must_use]
+pub fn unshare() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-current-user", "--pid", "--fork", "--kill-child"]);
+    command
+}
+
+fn may_unshare() -> bool {
+    let mut command = unshare();
+    command.arg("true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+struct Probe<'a> {
+    server: &'a Server,
+    present: BTreeSet<Need>,
+}
+
+impl Probe<'_> {
+    fn client(&self) -> Result<Client, String> {
+        Client::connect(self.server.address, PATIENCE)
+            .map_err(|error| format!("cannot connect to {}: {error}", self.server.address))
+    }
+
+    fn request(&self, bytes: &str) -> Result<Response, String> {
+        let mut client = self.client()?;
+        let _ = client.send(bytes);
+        client.response().map_err(|end| end.to_string())
+    }
+
+    fn get(&self, path: &str) -> Result<Response, String> {
+        self.request(&format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+        ))
+    }
+
+    fn plain(&mut self, path: &str) -> Result<(), String> {
+        let mut client = self.client()?;
+        let first = client
+            .request(path)
+            .map_err(|end| format!("--path: GET {path} has no response: {end}"))?;
+        if first.status != 200 {
+            return Err(format!("--path: GET {path} responded {}, expected 200", first.status));
+        }
+        if !first.says_close() && client.request(path).is_ok() {
+            self.present.insert(Need::KeepAlive);
+        }
+        Ok(())
+    }
+
+    /// Returns the path if the server has the route.
+    fn route(
+        &mut self,
+        route: &Option<Route>,
+        flag: &str,
+        need: Need,
+        has: impl Fn(&Self, &str) -> Result<(), String>,
+    ) -> Result<Option<String>, String> {
+        let Some(route) = route else { return Ok(None) };
+        match has(self, &route.path) {
+            Ok(()) => {
+                self.present.insert(need);
+                Ok(Some(route.path.clone()))
+            }
+            Err(why) if route.is_given => Err(format!("{flag} {}: {why}", route.path)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn is_slow(&self, path: &str) -> Result<(), String> {
+        let begin = Instant::now();
+        let response = self.get(&route(path, 300))?;
+        is_200(&response)?;
+        let took = begin.elapsed();
+        if took < Duration::from_millis(280) {
+            return Err(format!("responded after {took:?}, although it should take 300 ms"));
+        }
+        Ok(())
+    }
+
+    fn is_echo(&self, path: &str) -> Result<(), String> {
+        let body = "lameduck-check";
+        let response = self.request(&format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        ))?;
+        is_200(&response)?;
+        if response.bytes != body.as_bytes() {
+            return Err("the response does not have the request's body".to_owned());
+        }
+        Ok(())
+    }
+
+    fn is_stream(&self, path: &str) -> Result<(), String> {
+        let mut client = self.client()?;
+        let _ = client.send(format!(
+            "GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+            route(path, 500)
+        ));
+        let head = client.head().map_err(|end| end.to_string())?;
+        is_200(&head)?;
+        let begin = Instant::now();
+        client.body(&head).map_err(|end| end.to_string())?;
+        let took = begin.elapsed();
+        if took < Duration::from_millis(200) {
+            return Err(format!("the body took {took:?}, although it should take 500 ms"));
+        }
+        Ok(())
+    }
+
+    fn is_big(&self, path: &str) -> Result<(), String> {
+        let response = self.get(&route(path, 100_000))?;
+        is_200(&response)?;
+        if response.bytes.len() < 100_000 {
+            return Err(format!("the body has {} of 100000 bytes", response.bytes.len()));
+        }
+        Ok(())
+    }
+
+    fn is_upgrade(&self, path: &str) -> Result<(), String> {
+        let mut client = self.client()?;
+        let _ = client.send(upgrade_request(path));
+        let head = client.head().map_err(|end| end.to_string())?;
+        (head.status == 101).then_some(()).ok_or(format!("responded {}, expected 101", head.status))
+    }
+
+    fn speaks_http2(&self, path: &str) -> bool {
+        let request = || -> Result<(), End> {
+            let failed = |_| End::Malformed;
+            let mut client =
+                http2::Client::connect(self.server.address, HTTP2_PATIENCE).map_err(failed)?;
+            let first = client.next_frame()?;
+            if first.kind != http2::SETTINGS {
+                return Err(End::Malformed);
+            }
+            let stream = client.request("GET", "localhost", path).map_err(failed)?;
+            client.find(|frame| frame.stream == stream && frame.ends_stream())?;
+            Ok(())
+        };
+        request().is_ok()
+    }
+}
+
+/// Returns a request for an upgrade to WebSocket.
+#[must_use]
+pub fn upgrade_request(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+fn is_200(response: &Response) -> Result<(), String> {
+    (response.status == 200)
+        .then_some(())
+        .ok_or_else(|| format!("responded {}, expected 200", response.status))
+}

@@ -1,0 +1,227 @@
+//! Streams and GOAWAY.
+
+use crate::{
+    scenario::{Grade, Need, Scenario, Weight},
+    trial::{Abort, Trial, route},
+};
+use lameduck_wire::{
+    End,
+    http2::{Client, Frame, GOAWAY, HEADERS, RST_STREAM},
+};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "http2/goaway",
+        weight: Weight::Always(Grade::Should),
+        needs: &[Need::Http2],
+        does: "Keeps idle HTTP/2 connections, requests the stop, and waits for the GOAWAY.",
+        why: "Without a GOAWAY the client does not know which requests to repeat on another \
+              connection.",
+        rule: "RFC 9113 §6.8: endpoints should always send a GOAWAY before closing",
+        repair: "Use the graceful shutdown of the HTTP/2 library on every connection.",
+        play: goaway,
+    },
+    Scenario {
+        name: "http2/in-flight",
+        weight: Weight::Always(Grade::Should),
+        needs: &[Need::Http2, Need::Slow],
+        does: "Opens three streams whose responses take 500 ms, and requests the stop 150 ms \
+               later.",
+        why: "One HTTP/2 connection carries the requests of many users.",
+        rule: "RFC 9113 §6.8: streams up to the last stream id are still served",
+        repair: "After the GOAWAY keep the connection until its streams have ended.",
+        play: in_flight,
+    },
+    Scenario {
+        name: "http2/last-stream-id",
+        weight: Weight::Always(Grade::Must),
+        needs: &[Need::Http2],
+        does: "Sends requests on one connection from before the stop until a GOAWAY arrives, and \
+               compares the responses with its last stream id.",
+        why: "The client repeats what is above the last stream id, and nothing else. A wrong id \
+              loses requests or performs them twice.",
+        rule: "RFC 9113 §6.8: the id is the highest that might be acted upon",
+        repair: "Send a first GOAWAY with 2^31-1, wait a round trip, then send the exact one.",
+        play: last_stream_id,
+    },
+    Scenario {
+        name: "http2/requests-unread",
+        weight: Weight::Always(Grade::Should),
+        needs: &[Need::Http2, Need::StopSignal],
+        does: "Freezes the process, sends three requests on a kept connection, requests the stop, \
+               and continues the process.",
+        why: "The requests had arrived before the stop. Each must be served, or be above the last \
+              stream id of a GOAWAY, so that the client repeats it.",
+        rule: "RFC 9113 §6.8",
+        repair: "Read the connection once more before it is closed, and do not reset it.",
+        play: requests_unread,
+    },
+];
+
+/// A GOAWAY of a long lame duck is not waited for any longer.
+const GOAWAY_MAX: Duration = Duration::from_secs(15);
+
+fn goaway(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let mut clients = Vec::new();
+    for n in 0..3 {
+        let label = format!("idle {n}");
+        clients.push((trial.keep_http2(&label)?, label));
+    }
+    trial.stop()?;
+    let most = trial.target.grace.min(GOAWAY_MAX);
+    for (mut client, label) in clients {
+        client.connection().set_patience(most);
+        let found = client.find(|frame| frame.kind == GOAWAY);
+        trial.expect(found.is_ok(), || match found {
+            Err(end) => format!("{label}: no GOAWAY, {end}"),
+            Ok(_) => String::new(),
+        });
+    }
+    Ok(())
+}
+
+fn in_flight(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let path = route(trial.target.paths.slow.as_deref().unwrap_or_default(), 500);
+    let mut client = trial.keep_http2("streams")?;
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(client.request("GET", "localhost", &path)?);
+    }
+    thread::sleep(Duration::from_millis(150));
+    trial.stop()?;
+    for stream in streams {
+        let state = outcome_of(&mut client, stream);
+        trial.expect(state == State::Served, || format!("stream {stream}: {state}"));
+    }
+    Ok(())
+}
+
+/// What became of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Served,
+    /// With a status of 500 or more.
+    Refused(u16),
+    Reset,
+    Unresolved(End),
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Served => f.write_str("served"),
+            Self::Refused(status) => write!(f, "status {status}"),
+            Self::Reset => f.write_str("RST_STREAM"),
+            Self::Unresolved(end) => write!(f, "no response: the connection was {end}"),
+        }
+    }
+}
+
+fn outcome_of(client: &mut Client, stream: u32) -> State {
+    let ends =
+        |frame: &Frame| frame.stream == stream && (frame.ends_stream() || frame.kind == RST_STREAM);
+    match client.find(ends) {
+        Err(end) => State::Unresolved(end),
+        Ok(frame) if frame.kind == RST_STREAM => State::Reset,
+        Ok(_) => {
+            let mut heads = client.seen.iter();
+            let head = heads.find(|frame| frame.stream == stream && frame.kind == HEADERS);
+            match head.and_then(Frame::status).unwrap_or(200) {
+                status @ 500.. => State::Refused(status),
+                _ => State::Served,
+            }
+        }
+    }
+}
+
+/// The last stream id of the last GOAWAY.
+fn last_id(client: &Client) -> Option<u32> {
+    client.seen.iter().rev().find(|frame| frame.kind == GOAWAY).map(Frame::last_stream)
+}
+
+fn last_stream_id(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let path = trial.target.paths.plain.clone();
+    let mut client = trial.keep_http2("busy")?;
+    let pause = Duration::from_millis(5);
+    let stop_after = Duration::from_millis(40 + trial.drawn(1, 20));
+    let begin = Instant::now();
+    let mut streams = Vec::new();
+    client.connection().set_patience(pause);
+    let mut is_stopped = false;
+    let most = trial.target.grace.min(GOAWAY_MAX);
+    let ended = loop {
+        if !is_stopped && begin.elapsed() >= stop_after {
+            trial.stop()?;
+            is_stopped = true;
+        }
+        if is_stopped && trial.since_stop() >= most {
+            break None;
+        }
+        match client.request("GET", "localhost", &path) {
+            Ok(stream) => streams.push(stream),
+            Err(_) => break Some(End::Reset),
+        }
+        // Reads for as long as a pause between two requests.
+        match client.find(|frame| frame.kind == GOAWAY) {
+            Ok(_) => break None,
+            Err(End::Silent) => {}
+            Err(end) => break Some(end),
+        }
+    };
+    client.connection().set_patience(crate::trial::PATIENCE);
+    for stream in streams {
+        let state = match ended {
+            Some(_) | None => outcome_above(&mut client, stream),
+        };
+        let last = last_id(&client);
+        let is_right = match (state, last) {
+            (State::Served | State::Refused(_), Some(last)) => stream <= last,
+            (State::Unresolved(_), Some(last)) => stream > last,
+            (State::Served | State::Refused(_) | State::Reset, _) => true,
+            (State::Unresolved(_), None) => false,
+        };
+        trial.expect(is_right, || match last {
+            Some(last) => format!("stream {stream}, last stream id {last}: {state}"),
+            None => format!("stream {stream}, without a GOAWAY: {state}"),
+        });
+    }
+    Ok(())
+}
+
+/// Waits for the outcome of a stream, unless a GOAWAY has excluded it.
+fn outcome_above(client: &mut Client, stream: u32) -> State {
+    match last_id(client) {
+        Some(last) if stream > last => {
+            let was_served =
+                client.seen.iter().any(|frame| frame.stream == stream && frame.kind == HEADERS);
+            if was_served { State::Served } else { State::Unresolved(End::Closed) }
+        }
+        _ => outcome_of(client, stream),
+    }
+}
+
+fn requests_unread(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let path = trial.target.paths.plain.clone();
+    let mut client = trial.keep_http2("kept")?;
+    trial.freeze()?;
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(client.request("GET", "localhost", &path)?);
+    }
+    trial.stop()?;
+    trial.thaw()?;
+    for stream in streams {
+        let state = outcome_above(&mut client, stream);
+        let is_above = last_id(&client).is_some_and(|last| stream > last);
+        trial.expect(is_above || state == State::Served, || format!("stream {stream}: {state}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! The scenarios, one file a family.
+
+mod accept;
+mod close;
+mod cut;
+mod exit;
+mod http2;
+mod idle;
+mod lame_duck;
+mod log;
+mod port;
+mod ready;
+mod request;
+mod signal;
+
+use crate::scenario::Scenario;
+
+/// The families, in the order of reports.
+pub const FAMILIES: &[&[Scenario]] = &[
+    accept::SCENARIOS,
+    lame_duck::SCENARIOS,
+    ready::SCENARIOS,
+    idle::SCENARIOS,
+    request::SCENARIOS,
+    http2::SCENARIOS,
+    cut::SCENARIOS,
+    close::SCENARIOS,
+    exit::SCENARIOS,
+    signal::SCENARIOS,
+    port::SCENARIOS,
+    log::SCENARIOS,
+];

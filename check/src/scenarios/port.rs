@@ -1,0 +1,80 @@
+//! The port, before the start and after the exit.
+
+use crate::{
+    process::{Exit, Output},
+    scenario::{Grade, Need, Scenario, Weight},
+    server::{Plan, Server},
+    trial::{Abort, Trial},
+};
+use std::{
+    net::TcpListener,
+    time::{Duration, Instant},
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "port/in-use",
+        weight: Weight::Always(Grade::Should),
+        needs: &[Need::ChosenPort],
+        does: "Starts the server while another socket listens on its port.",
+        why: "A process that goes on without its port looks healthy to its supervisor and serves \
+              nobody.",
+        rule: "bind(2): EADDRINUSE; a supervisor sees only the exit code",
+        repair: "Exit with an error if the port cannot be bound.",
+        play: in_use,
+    },
+    Scenario {
+        name: "port/rebind",
+        weight: Weight::Always(Grade::Should),
+        needs: &[Need::ChosenPort],
+        does: "Holds connections, requests the stop, and starts the server again on the same port \
+               as soon as it has exited.",
+        why: "The connections that the server closed stay in TIME_WAIT for a minute. Without \
+              SO_REUSEADDR the successor cannot bind for so long.",
+        rule: "tcp(7), socket(7): SO_REUSEADDR",
+        repair: "Set SO_REUSEADDR before bind.",
+        play: rebind,
+    },
+];
+
+/// Some servers try for some seconds.
+const GIVE_UP_MAX: Duration = Duration::from_secs(12);
+
+fn in_use(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    let plan = Plan::new(trial.target)?;
+    let holder = TcpListener::bind(plan.address())?;
+    let command = plan.command(trial.target);
+    let mut server = Server::spawn(trial.target, &plan, command, Output::Kept)?;
+    let exit = server.process.exit_until(Instant::now() + GIVE_UP_MAX);
+    drop(holder);
+    trial.set_server(server);
+    let is_loud = matches!(exit, Some((Exit::Code(1..), _) | (Exit::Signal(_), _)));
+    trial.expect(is_loud, || match exit {
+        Some((exit, _)) => format!("it exited with success: {exit}"),
+        None => format!("it still ran {GIVE_UP_MAX:?} after its start"),
+    });
+    Ok(())
+}
+
+fn rebind(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    let plan = Plan::new(trial.target)?;
+    let command = plan.command(trial.target);
+    trial.start_by(&plan, command, Output::Kept)?;
+    let path = trial.target.paths.plain.clone();
+    let mut clients = Vec::new();
+    for n in 0..3 {
+        let mut client = trial.connect(&format!("kept {n}"))?;
+        let _ = client.request(&path);
+        clients.push(client);
+    }
+    trial.stop()?;
+    trial.exit()?;
+    drop(clients);
+    let command = plan.command(trial.target);
+    let successor = Server::start_by(trial.target, &plan, command, Output::Kept);
+    trial.expect(successor.is_ok(), || match &successor {
+        Err(error) => format!("the successor: {error}"),
+        Ok(_) => String::new(),
+    });
+    Ok(())
+}

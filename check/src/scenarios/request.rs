@@ -1,0 +1,323 @@
+//! Requests that are on their way, or served, at the stop.
+
+use crate::{
+    scenario::{Grade, Need, Scenario, Weight},
+    trial::{Abort, Trial, get, outcome, route},
+};
+use lameduck_wire::{End, http1::Client};
+use std::{thread, time::Duration};
+
+const SHOULD: Weight = Weight::Always(Grade::Should);
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "request/in-flight",
+        weight: SHOULD,
+        needs: &[Need::Slow],
+        does: "Requests responses that take 500 ms, and the stop 150 ms later.",
+        why: "These are the requests that a graceful stop exists for.",
+        rule: "RFC 9110 §9.2.2: the client may not repeat what it cannot know to be unserved",
+        repair: "Handle the signal: close the listener, wait for the handlers, then exit.",
+        play: in_flight,
+    },
+    Scenario {
+        name: "request/half-head",
+        weight: SHOULD,
+        needs: &[],
+        does: "Sends the first half of a request's head before the stop, and the rest 100 ms \
+               after it.",
+        why: "A request of which a byte has arrived is being sent; large cookies take several \
+              packets. A server that sees the connection as idle closes it under the request.",
+        rule: "RFC 9112 §9.6: a server that closes should have read the request in progress",
+        repair: "Treat a connection with part of a head as busy, with a time limit.",
+        play: half_head,
+    },
+    Scenario {
+        name: "request/first-byte",
+        weight: Weight::LameDuck,
+        needs: &[],
+        does: "Opens connections before the stop, and sends the first request 50 ms after it.",
+        why: "Clients open connections in advance, and a request is always a round trip behind \
+              its handshake.",
+        rule: "RFC 9112 §9.5: a close may cross a request",
+        repair: "Give connections that were never used some time for their first request.",
+        play: first_byte,
+    },
+    Scenario {
+        name: "request/pipelined",
+        weight: SHOULD,
+        needs: &[Need::KeepAlive, Need::StopSignal],
+        does: "Freezes the process, sends four requests in one segment, requests the stop, and \
+               continues the process.",
+        why: "A server may close after any response, but only if that response says so. Then the \
+              client knows which requests to repeat.",
+        rule: "RFC 9112 §9.3.2 and §9.6",
+        repair: "Serve all requests that were read, or announce the close with the last served.",
+        play: pipelined,
+    },
+    Scenario {
+        name: "request/upload",
+        weight: SHOULD,
+        needs: &[Need::Echo],
+        does: "Sends half of a body before the stop and the rest 200 ms after it.",
+        why: "An upload is a request in flight, although no handler may have begun.",
+        rule: "RFC 9110 §9.2.2: a POST may not be repeated",
+        repair: "Count a request from its first byte until its response is sent.",
+        play: upload,
+    },
+    Scenario {
+        name: "request/expect-continue",
+        weight: SHOULD,
+        needs: &[Need::Echo],
+        does: "Sends a head with `Expect: 100-continue` before the stop, and the body 100 ms \
+               after it.",
+        why: "The client waits for the server's word, so the connection looks idle to a server \
+              that only counts bytes.",
+        rule: "RFC 9110 §10.1.1: 100 or a final response must be sent",
+        repair: "Count a request from its first byte until its response is sent.",
+        play: expect_continue,
+    },
+    Scenario {
+        name: "request/stream",
+        weight: SHOULD,
+        needs: &[Need::Stream],
+        does: "Requests a body that is sent in parts for 600 ms, and the stop 200 ms later.",
+        why: "The response head was sent long ago. A server that counts handlers, not bodies, \
+              exits in the middle.",
+        rule: "RFC 9112 §8: the recipient sees an incomplete message",
+        repair: "Count a request until the last byte of its body was written.",
+        play: stream,
+    },
+    Scenario {
+        name: "request/slow-reader",
+        weight: SHOULD,
+        needs: &[Need::Big],
+        does: "Requests 4 MB, reads nothing for 300 ms, requests the stop, and reads all.",
+        why: "The last part of a response waits in the server's buffers. A process that exits \
+              after its handlers drops it.",
+        rule: "RFC 9112 §8: the recipient sees an incomplete message",
+        repair: "Wait until the kernel has taken the whole response, then close.",
+        play: slow_reader,
+    },
+    Scenario {
+        name: "request/half-closed",
+        weight: Weight::Always(Grade::Info),
+        needs: &[Need::Slow],
+        does: "Sends a request that takes 300 ms and a FIN, and requests the stop 100 ms later.",
+        why: "Some clients send a FIN after their last request and still read. Many servers take \
+              it for a disconnect, which is allowed.",
+        rule: "RFC 9112 §9.6 describes the half-close of a server only",
+        repair: "Go on writing after the client's FIN.",
+        play: half_closed,
+    },
+];
+
+const CLIENTS: usize = 4;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Reads all responses and expects each.
+fn expect_all(trial: &mut Trial<'_>, clients: Vec<(Client, String)>) {
+    for (mut client, label) in clients {
+        let response = client.response();
+        trial.expect_response(&label, &response);
+    }
+}
+
+fn in_flight(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let path = route(trial.target.paths.slow.as_deref().unwrap_or_default(), 500);
+    let mut clients = Vec::new();
+    for n in 0..CLIENTS {
+        let label = format!("slow {n}");
+        let mut client = trial.connect(&label)?;
+        client.send(get(&path))?;
+        clients.push((client, label));
+    }
+    thread::sleep(ms(150));
+    trial.stop()?;
+    expect_all(trial, clients);
+    Ok(())
+}
+
+fn half_head(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let request = get(&trial.target.paths.plain);
+    let (first, second) = request.split_at(request.len() / 2);
+    let mut clients = Vec::new();
+    for n in 0..CLIENTS {
+        let label = format!("half head {n}");
+        let mut client = trial.connect(&label)?;
+        client.send(first)?;
+        clients.push((client, label));
+    }
+    thread::sleep(ms(50));
+    trial.stop()?;
+    trial.wait_until(ms(100));
+    for (client, _) in &mut clients {
+        let _ = client.send(second);
+    }
+    expect_all(trial, clients);
+    Ok(())
+}
+
+fn first_byte(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let request = get(&trial.target.paths.plain);
+    let mut clients = Vec::new();
+    for n in 0..CLIENTS {
+        let label = format!("unused {n}");
+        clients.push((trial.connect(&label)?, label));
+    }
+    thread::sleep(ms(50));
+    trial.stop()?;
+    trial.wait_until(ms(50));
+    for (client, _) in &mut clients {
+        let _ = client.send(&request);
+    }
+    expect_all(trial, clients);
+    Ok(())
+}
+
+const PIPELINED: usize = 4;
+
+fn pipelined(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let requests = get(&trial.target.paths.plain).repeat(PIPELINED);
+    let mut client = trial.keep("pipelined")?;
+    trial.freeze()?;
+    client.send(requests)?;
+    trial.stop()?;
+    trial.thaw()?;
+    let mut served = 0;
+    let end = loop {
+        match client.response() {
+            Ok(response) => {
+                served += 1;
+                if served == PIPELINED || response.says_close() {
+                    break None;
+                }
+            }
+            Err(end) => break Some(end),
+        }
+    };
+    trial.expect(end.is_none(), || {
+        let end = outcome(&Err(end.unwrap_or(End::Closed)));
+        format!("after {served} of {PIPELINED} responses, none of which announced it: {end}")
+    });
+    Ok(())
+}
+
+fn upload(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let path = trial.target.paths.echo.clone().unwrap_or_default();
+    let body: String = ('a'..='z').cycle().take(20_000).collect();
+    let (first, second) = body.split_at(10_000);
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut client = trial.connect("upload")?;
+    client.send(head + first)?;
+    thread::sleep(ms(100));
+    trial.stop()?;
+    trial.wait_until(ms(200));
+    let _ = client.send(second);
+    let response = client.response();
+    let is_whole = response.as_ref().is_ok_and(|response| response.bytes == body.as_bytes());
+    trial.expect(is_whole, || format!("upload: {}", outcome(&response)));
+    Ok(())
+}
+
+fn expect_continue(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let path = trial.target.paths.echo.clone().unwrap_or_default();
+    let mut client = trial.connect("expects 100")?;
+    client.send(format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n\
+         content-length: 5\r\n\r\n"
+    ))?;
+    thread::sleep(ms(50));
+    trial.stop()?;
+    trial.wait_until(ms(100));
+    let _ = client.send("hello");
+    let mut response = client.response();
+    if response.as_ref().is_ok_and(|response| response.status == 100) {
+        response = client.response();
+    }
+    trial.expect_response("expects 100", &response);
+    Ok(())
+}
+
+fn stream(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let path = route(trial.target.paths.stream.as_deref().unwrap_or_default(), 600);
+    let whole = trial
+        .connect("before the stop")?
+        .request(&path)
+        .map_err(|end| Abort::Broken(format!("no whole stream before the stop: {end}")))?;
+    let mut clients = Vec::new();
+    for n in 0..CLIENTS {
+        let label = format!("stream {n}");
+        let mut client = trial.connect(&label)?;
+        client.send(get(&path))?;
+        clients.push((client, label));
+    }
+    thread::sleep(ms(200));
+    trial.stop()?;
+    for (mut client, label) in clients {
+        let response = client.response();
+        let is_whole =
+            response.as_ref().is_ok_and(|response| response.bytes.len() >= whole.bytes.len());
+        trial.expect(is_whole, || match &response {
+            Ok(short) => format!(
+                "{label}: {} of {} bytes, and it looks complete",
+                short.bytes.len(),
+                whole.bytes.len()
+            ),
+            Err(_) => format!("{label}: {}", outcome(&response)),
+        });
+    }
+    Ok(())
+}
+
+const BIG: u64 = 4_000_000;
+
+fn slow_reader(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let path = route(trial.target.paths.big.as_deref().unwrap_or_default(), BIG);
+    let mut clients = Vec::new();
+    for n in 0..2 {
+        let label = format!("slow reader {n}");
+        let mut client = trial.connect(&label)?;
+        client.set_receive_buffer(64 * 1024)?;
+        client.send(get(&path))?;
+        clients.push((client, label));
+    }
+    thread::sleep(ms(300));
+    trial.stop()?;
+    trial.wait_until(ms(150));
+    for (mut client, label) in clients {
+        let response = client.response();
+        let length = response.as_ref().map_or(0, |response| response.bytes.len());
+        trial.expect(u64::try_from(length).unwrap_or(0) >= BIG, || {
+            format!("{label}: {}, {length} of {BIG} bytes", outcome(&response))
+        });
+    }
+    Ok(())
+}
+
+fn half_closed(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let path = route(trial.target.paths.slow.as_deref().unwrap_or_default(), 300);
+    let mut client = trial.connect("half-closed")?;
+    client.send(get(&path))?;
+    client.shut_write()?;
+    thread::sleep(ms(100));
+    trial.stop()?;
+    let response = client.response();
+    trial.expect_response("half-closed", &response);
+    Ok(())
+}

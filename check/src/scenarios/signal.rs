@@ -1,0 +1,121 @@
+//! Signals at other moments than the usual one.
+
+use crate::{
+    probe::unshare,
+    process::Output,
+    scenario::{Grade, Need, Scenario, Weight},
+    server::{Plan, Server},
+    target::Stop,
+    trial::{Abort, Trial, get, route},
+};
+use rustix::process::{Pid, Signal, kill_process};
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "signal/during-start",
+        weight: Weight::Always(Grade::Must),
+        needs: &[Need::StopSignal],
+        does: "Requests the stop a few milliseconds after the process was started, and waits for \
+               the exit.",
+        why: "A deploy that is rolled back stops processes that have just been started. A signal \
+              that comes before its handler, or is dropped by the start, is waited for in vain.",
+        rule: "Kubernetes: SIGTERM may come at any time; SIGKILL follows after the grace period",
+        repair: "Install the handler first, and look at it when the start has finished.",
+        play: during_start,
+    },
+    Scenario {
+        name: "signal/twice",
+        weight: Weight::Always(Grade::Should),
+        needs: &[Need::Slow, Need::StopSignal],
+        does: "Requests a response that takes 500 ms, and the stop twice, 100 ms apart.",
+        why: "Supervisors, shells and impatient scripts repeat SIGTERM. Many runtimes restore the \
+              default action after the first, so that the second kills the process.",
+        rule: "signal(7): the default action of SIGTERM ends the process",
+        repair: "Keep the handler for the whole stop; let only SIGINT hurry it.",
+        play: twice,
+    },
+    Scenario {
+        name: "signal/pid-1",
+        weight: Weight::Always(Grade::Must),
+        needs: &[Need::StopSignal, Need::PidNamespace],
+        does: "Runs the server as PID 1 of a namespace, as in a container, requests the stop, and \
+               waits for the exit.",
+        why: "PID 1 has no default action for signals: without a handler SIGTERM is ignored, and \
+              every stop ends with SIGKILL.",
+        rule: "pid_namespaces(7); docker and Kubernetes run the command as PID 1",
+        repair: "Install a handler, or run the command under an init such as tini.",
+        play: pid_1,
+    },
+];
+
+fn during_start(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    let plan = Plan::new(trial.target)?;
+    let command = plan.command(trial.target);
+    let server = Server::spawn(trial.target, &plan, command, Output::Kept)?;
+    trial.set_server(server);
+    thread::sleep(Duration::from_millis(trial.drawn(1, 40)));
+    trial.stop()?;
+    trial.expect_exit("a signal during the start")?;
+    Ok(())
+}
+
+fn twice(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let path = route(trial.target.paths.slow.as_deref().unwrap_or_default(), 500);
+    let mut client = trial.connect("slow")?;
+    client.send(get(&path))?;
+    thread::sleep(Duration::from_millis(100));
+    trial.stop()?;
+    trial.wait_until(Duration::from_millis(100));
+    // The process may be gone already.
+    let _ = trial.stop();
+    let response = client.response();
+    trial.expect_response("slow", &response);
+    Ok(())
+}
+
+fn pid_1(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    let plan = Plan::new(trial.target)?;
+    let inner = plan.command(trial.target);
+    let mut command = unshare();
+    command.arg("--").arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    trial.start_by(&plan, command, Output::Kept)?;
+    let outer = trial.server()?.process.id();
+    let Some(pid) = child_of(outer) else {
+        return Err(Abort::Broken("the process in the namespace was not found".to_owned()));
+    };
+    let signal = match trial.target.stop {
+        Stop::Signal(signal) => signal,
+        Stop::Post(_) | Stop::Command(_) => Signal::TERM,
+    };
+    trial.stop_by(|_| kill_process(pid, signal).map_err(|error| error.to_string()))?;
+    trial.expect_exit("being PID 1")?;
+    Ok(())
+}
+
+/// Returns the child of a process that has one.
+fn child_of(pid: Pid) -> Option<Pid> {
+    let pid = pid.as_raw_pid();
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let end = Instant::now() + Duration::from_secs(2);
+    loop {
+        let children = fs::read_to_string(&path).unwrap_or_default();
+        let child = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
+        if let Some(child) = child {
+            return Pid::from_raw(child);
+        }
+        if Instant::now() >= end {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}

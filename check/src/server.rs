@@ -1,0 +1,220 @@
+//! A started server: its process, and the addresses that it was given.
+
+use crate::{
+    port,
+    process::{Output, Process},
+    target::{Listen, Stop, Target, Url},
+};
+use lameduck_wire::http1::Client;
+use std::{
+    net::{SocketAddr, TcpStream},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// Longest wait for a response to a probe or a stop request.
+const PROBE_MAX: Duration = Duration::from_secs(5);
+/// Pause between two attempts while the server starts.
+const POLL: Duration = Duration::from_millis(5);
+
+/// A server, and everything that was chosen for it.
+#[derive(Debug)]
+pub struct Server {
+    /// Its process.
+    pub process: Process,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its readiness.
+    pub ready: Option<Url>,
+    plan: Plan,
+}
+
+/// The addresses of a server that may be started several times.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    address: SocketAddr,
+    second: u16,
+}
+
+impl Plan {
+    /// Chooses the ports of a server.
+    ///
+    /// # Errors
+    /// If no port is free, or the server's own address is in use.
+    pub fn new(target: &Target) -> Result<Self, String> {
+        let free = || port::free().map_err(|error| error.to_string());
+        let address = match target.listen {
+            Listen::Chosen { .. } => SocketAddr::from(([127, 0, 0, 1], free()?)),
+            Listen::At(address) => {
+                if TcpStream::connect_timeout(&address, PROBE_MAX).is_ok() {
+                    return Err(format!(
+                        "another process listens on {address}; stop it, or let a free port be \
+                         chosen by --port-env or {{port}} in the command"
+                    ));
+                }
+                address
+            }
+        };
+        Ok(Self { address, second: free()? })
+    }
+
+    /// Returns the address of the server.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns the command of the server.
+    ///
+    /// # Panics
+    /// Never: a target has a program.
+    #[must_use]
+    pub fn command(&self, target: &Target) -> Command {
+        let mut words = target.command.iter().map(|word| self.fill(word));
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
+        if let Listen::Chosen { variables } = &target.listen {
+            for variable in variables {
+                command.env(variable, self.address.port().to_string());
+            }
+        }
+        command
+    }
+
+    /// Replaces `{port}` and `{port2}`.
+    fn fill(&self, text: &str) -> String {
+        text.replace("{port}", &self.address.port().to_string())
+            .replace("{port2}", &self.second.to_string())
+    }
+}
+
+impl Server {
+    /// Starts a server and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it cannot be started, exits, or is not ready in time.
+    pub fn start(target: &Target) -> Result<Self, String> {
+        let plan = Plan::new(target)?;
+        Self::start_by(target, &plan, plan.command(target), Output::Kept)
+    }
+
+    /// Starts this command as the server, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it cannot be started, exits, or is not ready in time.
+    pub fn start_by(
+        target: &Target,
+        plan: &Plan,
+        command: Command,
+        output: Output,
+    ) -> Result<Self, String> {
+        let mut server = Self::spawn(target, plan, command, output)?;
+        server.await_ready(target)?;
+        Ok(server)
+    }
+
+    /// Starts this command as the server. It may not be ready.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn spawn(
+        target: &Target,
+        plan: &Plan,
+        mut command: Command,
+        output: Output,
+    ) -> Result<Self, String> {
+        let ready = match &target.ready {
+            Some(url) => Some(plan.fill(url).parse::<Url>()?),
+            None => None,
+        };
+        let process = Process::start(&mut command, output).map_err(|error| error.to_string())?;
+        Ok(Self { process, address: plan.address, ready, plan: plan.clone() })
+    }
+
+    fn await_ready(&mut self, target: &Target) -> Result<(), String> {
+        let end = Instant::now() + target.start_max;
+        let url = self
+            .ready
+            .clone()
+            .unwrap_or_else(|| Url { address: self.address, path: target.paths.plain.clone() });
+        let mut last = String::from("no connection was accepted");
+        loop {
+            match status_of(&url) {
+                Ok(200) => return Ok(()),
+                Ok(status) => last = format!("GET {} responded {status}", url.path),
+                Err(error) => last = error.unwrap_or(last),
+            }
+            let ended = if let Some((exit, _)) = self.process.exit() {
+                exit.to_string()
+            } else if Instant::now() >= end {
+                format!("not ready after {:?}", target.start_max)
+            } else {
+                std::thread::sleep(POLL);
+                continue;
+            };
+            self.process.await_output();
+            let output = self.process.output();
+            return Err(format!(
+                "the server did not start: {ended}; {last} (http://{}{}); its output:\n{}",
+                url.address,
+                url.path,
+                tail(&output)
+            ));
+        }
+    }
+
+    /// Requests the stop.
+    ///
+    /// # Errors
+    /// If the process is gone, or the request or command fails.
+    pub fn stop(&self, stop: &Stop) -> Result<(), String> {
+        match stop {
+            Stop::Signal(signal) => self
+                .process
+                .signal(*signal)
+                .map_err(|error| format!("cannot signal the server: {error}")),
+            Stop::Post(url) => {
+                let url: Url = self.plan.fill(url).parse()?;
+                let mut client = Client::connect(url.address, PROBE_MAX)
+                    .map_err(|error| format!("the stop request: {error}"))?;
+                let _ = client.send(format!(
+                    "POST {} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\
+                     connection: close\r\n\r\n",
+                    url.path
+                ));
+                match client.response() {
+                    Ok(response) if response.status < 300 => Ok(()),
+                    Ok(response) => Err(format!("the stop request: {}", response.status)),
+                    // It may stop before it responds.
+                    Err(_) => Ok(()),
+                }
+            }
+            Stop::Command(command) => {
+                let pid = self.process.id().as_raw_pid().to_string();
+                let command = self.plan.fill(command).replace("{pid}", &pid);
+                let status = Command::new("/bin/sh")
+                    .args(["-c", &command])
+                    .status()
+                    .map_err(|error| format!("the stop command: {error}"))?;
+                status.success().then_some(()).ok_or(format!("the stop command: {status}"))
+            }
+        }
+    }
+}
+
+/// Returns the status of one GET request, or why there is none.
+///
+/// # Errors
+/// `None` if the connection was refused, or what happened after the connect.
+pub fn status_of(url: &Url) -> Result<u16, Option<String>> {
+    let mut client = Client::connect(url.address, PROBE_MAX).map_err(|_| None)?;
+    let _ = client
+        .send(format!("GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", url.path));
+    client.response().map(|response| response.status).map_err(|end| Some(end.to_string()))
+}
+
+/// Returns the last lines of an output.
+fn tail(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}

@@ -1,0 +1,179 @@
+//! The server under test: how it is started, reached and stopped.
+
+use rustix::process::Signal;
+use std::{net::SocketAddr, str::FromStr, time::Duration};
+
+/// Everything that is known about the server.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Program and arguments, with `{port}` and `{port2}` not yet replaced.
+    pub command: Vec<String>,
+    /// Where it listens.
+    pub listen: Listen,
+    /// URL that responds 200 when the server is ready, with the same placeholders. Without it the
+    /// server is ready when `path` responds 200.
+    pub ready: Option<String>,
+    /// How it is stopped.
+    pub stop: Stop,
+    /// Time from the stop until SIGKILL.
+    pub grace: Duration,
+    /// Longest wait for the start.
+    pub start_max: Duration,
+    /// How long a lame duck is expected to serve new connections.
+    pub lame_duck: Duration,
+    /// The routes to use.
+    pub paths: Paths,
+    /// What is expected.
+    pub profile: Profile,
+}
+
+/// Where the server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// On this address, which is the server's own choice.
+    At(SocketAddr),
+    /// On a free port of 127.0.0.1 that is chosen for each start, and passed in these environment
+    /// variables as well as in place of `{port}`.
+    Chosen {
+        /// Names of the environment variables.
+        variables: Vec<String>,
+    },
+}
+
+/// Routes of the server. `None` is a route that it does not have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paths {
+    /// `GET` responds 200 at once.
+    pub plain: String,
+    /// `GET` responds 200 after `{ms}` milliseconds.
+    pub slow: Option<String>,
+    /// `POST` responds 200 with the request's body.
+    pub echo: Option<String>,
+    /// `GET` responds 200 with a body that is sent in parts for `{ms}` milliseconds.
+    pub stream: Option<String>,
+    /// `GET` responds 200 with a body of `{n}` bytes.
+    pub big: Option<String>,
+    /// `GET` with an upgrade to WebSocket responds 101.
+    pub upgrade: Option<String>,
+}
+
+/// How the stop is requested.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// By this signal to the process.
+    Signal(Signal),
+    /// By a POST request to this URL.
+    Post(String),
+    /// By a shell command, in which `{pid}`, `{port}` and `{port2}` are replaced.
+    Command(String),
+}
+
+impl Stop {
+    /// Returns the name for pictures and reports.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Signal(Signal::INT) => "SIGINT",
+            Self::Signal(Signal::QUIT) => "SIGQUIT",
+            Self::Signal(_) => "SIGTERM",
+            Self::Post(_) => "POST",
+            Self::Command(_) => "stop command",
+        }
+    }
+}
+
+impl FromStr for Stop {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "TERM" | "SIGTERM" => return Ok(Self::Signal(Signal::TERM)),
+            "INT" | "SIGINT" => return Ok(Self::Signal(Signal::INT)),
+            "QUIT" | "SIGQUIT" => return Ok(Self::Signal(Signal::QUIT)),
+            _ => {}
+        }
+        if let Some(command) = text.strip_prefix("cmd:").filter(|command| !command.is_empty()) {
+            return Ok(Self::Command(command.to_owned()));
+        }
+        if let Some(url) = text.strip_prefix("http:POST:") {
+            let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+            return Ok(Self::Post(url));
+        }
+        Err("expected TERM, INT, QUIT, http:POST:URL or cmd:COMMAND".to_owned())
+    }
+}
+
+/// What the surroundings of the server need from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Profile {
+    /// Endpoints are withdrawn while the server stops: it must serve new connections for a while.
+    Kubernetes,
+    /// A proxy probes the server and keeps connections to it: the same, and announced closes.
+    Proxy,
+    /// Clients connect directly and no one is told: refused connections are expected.
+    Bare,
+}
+
+impl Profile {
+    /// Returns the name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kubernetes => "kubernetes",
+            Self::Proxy => "proxy",
+            Self::Bare => "bare",
+        }
+    }
+}
+
+/// A URL with an IP address, a port and a path. Names are not resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// The address to connect to.
+    pub address: SocketAddr,
+    /// The request target.
+    pub path: String,
+}
+
+impl FromStr for Url {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a URL like http://127.0.0.1:8081/readiness");
+        let rest = text.strip_prefix("http://").ok_or_else(wrong)?;
+        let (authority, path) = match rest.find('/') {
+            Some(at) => rest.split_at(at),
+            None => (rest, "/"),
+        };
+        let authority = authority.replace("localhost", "127.0.0.1");
+        let authority = if authority.contains(':') { authority } else { format!("{authority}:80") };
+        let address = authority.parse().map_err(|_| wrong())?;
+        Ok(Self { address, path: path.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Stop, Url};
+
+    #[test]
+    fn a_stop_is_a_signal_a_request_or_a_command() {
+        let post = Stop::Post("http://127.0.0.1:8081/stop".to_owned());
+        assert_eq!("http:POST:127.0.0.1:8081/stop".parse(), Ok(post.clone()));
+        assert_eq!("http:POST:http://127.0.0.1:8081/stop".parse(), Ok(post));
+        assert_eq!("cmd:kill {pid}".parse(), Ok(Stop::Command("kill {pid}".to_owned())));
+        for wrong in ["", "KILL", "cmd:", "TERM "] {
+            assert!(wrong.parse::<Stop>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_url_has_an_address() {
+        let url: Url = "http://localhost:8081/a?b=c".parse().unwrap();
+        assert_eq!((url.address.port(), url.path.as_str()), (8081, "/a?b=c"));
+        assert_eq!("http://127.0.0.1".parse::<Url>().unwrap().path, "/");
+        for wrong in ["127.0.0.1:80", "https://127.0.0.1/", "http://example.org/", "http://"] {
+            assert!(wrong.parse::<Url>().unwrap_err().contains("not a URL"), "{wrong}");
+        }
+    }
+}

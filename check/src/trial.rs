@@ -1,0 +1,368 @@
+//! One repetition of a scenario: a server, its clients, and what was expected of each.
+
+use crate::{
+    process::{Exit, Output},
+    server::{Plan, Server},
+    target::Target,
+};
+use lameduck_wire::{
+    End, Event, Recorder, Track,
+    http1::{self, Client, Response},
+    http2,
+};
+use std::{
+    io,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Longest silence of a server before the client gives up.
+pub const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Why a repetition has no result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Abort {
+    /// It does not apply to this server.
+    Skip(String),
+    /// Its preparation failed.
+    Broken(String),
+}
+
+impl From<String> for Abort {
+    fn from(why: String) -> Self {
+        Self::Broken(why)
+    }
+}
+
+impl From<io::Error> for Abort {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// Things that were tried: requests, connections, exits.
+    pub tries: u64,
+    /// Those that went wrong.
+    pub failures: u64,
+    /// Descriptions of the first failures.
+    pub stories: Vec<String>,
+    /// Measured times, with their names.
+    pub times: Vec<(&'static str, Duration)>,
+}
+
+/// Descriptions kept of a scenario.
+const STORIES_MAX: usize = 5;
+
+impl Findings {
+    /// Adds what another repetition found.
+    pub fn add(&mut self, other: Self) {
+        self.tries += other.tries;
+        self.failures += other.failures;
+        for story in other.stories {
+            self.tell(story);
+        }
+        self.times.extend(other.times);
+    }
+
+    fn tell(&mut self, story: String) {
+        if self.stories.len() < STORIES_MAX && !self.stories.contains(&story) {
+            self.stories.push(story);
+        }
+    }
+}
+
+/// One repetition.
+#[derive(Debug)]
+pub struct Trial<'a> {
+    /// The server's description.
+    pub target: &'a Target,
+    /// Number drawn for this repetition; moments are drawn from it.
+    pub draw: u64,
+    /// Records the connections.
+    pub recorder: Recorder,
+    /// What was found.
+    pub findings: Findings,
+    /// Time of the stop and of the exit, for the picture.
+    pub marks: Vec<(Duration, String)>,
+    server: Option<Server>,
+    stopped: Option<Instant>,
+}
+
+impl<'a> Trial<'a> {
+    /// Prepares a repetition. The scenario starts the server.
+    #[must_use]
+    pub fn new(target: &'a Target, draw: u64) -> Self {
+        Self {
+            target,
+            draw,
+            recorder: Recorder::new(),
+            findings: Findings::default(),
+            marks: Vec::new(),
+            server: None,
+            stopped: None,
+        }
+    }
+
+    /// Starts the server and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start(&mut self) -> Result<(), Abort> {
+        let plan = Plan::new(self.target)?;
+        let command = plan.command(self.target);
+        self.start_by(&plan, command, Output::Kept)
+    }
+
+    /// Starts this command as the server, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start_by(&mut self, plan: &Plan, command: Command, output: Output) -> Result<(), Abort> {
+        self.set_server(Server::start_by(self.target, plan, command, output)?);
+        Ok(())
+    }
+
+    /// Takes a server that was started otherwise.
+    pub fn set_server(&mut self, server: Server) {
+        self.server = Some(server);
+    }
+
+    /// Returns the server.
+    ///
+    /// # Errors
+    /// If it was not started.
+    pub fn server(&mut self) -> Result<&mut Server, Abort> {
+        self.server.as_mut().ok_or_else(|| Abort::Broken("no server was started".to_owned()))
+    }
+
+    /// Returns the output of the server until now.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.server.as_ref().map(|server| server.process.output()).unwrap_or_default()
+    }
+
+    /// Returns a number below `bound`, drawn by `salt`.
+    #[must_use]
+    pub const fn drawn(&self, salt: u64, bound: u64) -> u64 {
+        // SplitMix64.
+        let mut x = self.draw.wrapping_add(salt.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ (x >> 31)) % bound
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// If the server refuses it.
+    pub fn connect(&mut self, label: &str) -> Result<Client, Abort> {
+        let track = self.recorder.track(label);
+        let address = self.server()?.address;
+        let mut client = Client::connect_tracked(address, PATIENCE, track)
+            .map_err(|error| Abort::Broken(format!("{label}: cannot connect: {error}")))?;
+        client.set_deadline(self.last_moment());
+        Ok(client)
+    }
+
+    /// Opens a connection, without judging a failure.
+    ///
+    /// # Errors
+    /// Errors of the system.
+    pub fn try_connect(&mut self, track: Track) -> Result<io::Result<Client>, Abort> {
+        let address = self.server()?.address;
+        let end = self.last_moment();
+        Ok(Client::connect_tracked(address, PATIENCE, track).map(|mut client| {
+            client.set_deadline(end);
+            client
+        }))
+    }
+
+    /// Opens a connection that has had one response and is kept.
+    ///
+    /// # Errors
+    /// If there is no response, or the server does not keep the connection.
+    pub fn keep(&mut self, label: &str) -> Result<Client, Abort> {
+        let mut client = self.connect(label)?;
+        let path = self.target.paths.plain.clone();
+        match client.request(&path) {
+            Ok(response) if response.says_close() => {
+                Err(Abort::Skip("the server keeps no connection after a response".to_owned()))
+            }
+            Ok(_) => Ok(client),
+            Err(end) => Err(Abort::Broken(format!("{label}: no response before the stop: {end}"))),
+        }
+    }
+
+    /// Opens an HTTP/2 connection that has had one response.
+    ///
+    /// # Errors
+    /// If there is no response.
+    pub fn keep_http2(&mut self, label: &str) -> Result<http2::Client, Abort> {
+        let track = self.recorder.track(label);
+        let address = self.server()?.address;
+        let mut client = http2::Client::connect_tracked(address, PATIENCE, track)?;
+        client.connection().set_deadline(self.last_moment());
+        let path = self.target.paths.plain.clone();
+        let stream = client.request("GET", "localhost", &path)?;
+        client
+            .find(|frame| frame.stream == stream && frame.ends_stream())
+            .map_err(|end| Abort::Broken(format!("{label}: no response before the stop: {end}")))?;
+        Ok(client)
+    }
+
+    /// Reads wait at most until this moment: some time after SIGKILL.
+    fn last_moment(&self) -> Instant {
+        let begin = self.stopped.unwrap_or_else(Instant::now);
+        begin + self.target.grace + PATIENCE
+    }
+
+    /// Stops the process group with SIGSTOP, as if the machine was busy with something else.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn freeze(&mut self) -> Result<(), Abort> {
+        Ok(self.server()?.process.freeze()?)
+    }
+
+    /// Continues the process group.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn thaw(&mut self) -> Result<(), Abort> {
+        Ok(self.server()?.process.thaw()?)
+    }
+
+    /// Requests the stop.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn stop(&mut self) -> Result<(), Abort> {
+        let stop = &self.target.stop;
+        self.stop_by(|server| server.stop(stop))
+    }
+
+    /// Requests the stop in another way.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn stop_by(
+        &mut self,
+        stop: impl FnOnce(&Server) -> Result<(), String>,
+    ) -> Result<(), Abort> {
+        self.marks.push((self.recorder.now(), self.target.stop.name().to_owned()));
+        self.stopped.get_or_insert_with(Instant::now);
+        Ok(stop(self.server()?)?)
+    }
+
+    /// Requests the stop of a process that may have ended.
+    pub fn stop_if_alive(&mut self) {
+        // The exit is judged by the caller.
+        let _ = self.stop();
+    }
+
+    /// Returns the time since the stop request.
+    #[must_use]
+    pub fn since_stop(&self) -> Duration {
+        self.stopped.map(|stopped| stopped.elapsed()).unwrap_or_default()
+    }
+
+    /// Waits until this time after the stop request.
+    pub fn wait_until(&self, after_stop: Duration) {
+        thread::sleep(after_stop.saturating_sub(self.since_stop()));
+    }
+
+    /// Records one thing that was tried, and the story if it went wrong.
+    pub fn expect(&mut self, holds: bool, story: impl FnOnce() -> String) {
+        self.findings.tries += 1;
+        if !holds {
+            self.findings.failures += 1;
+            self.findings.tell(story());
+        }
+    }
+
+    /// Records a measured time.
+    pub fn measure(&mut self, what: &'static str, time: Duration) {
+        self.findings.times.push((what, time));
+    }
+
+    /// Expects a complete response that is not a refusal.
+    pub fn expect_response(&mut self, label: &str, response: &Result<Response, End>) {
+        self.expect(is_served(response), || format!("{label}: {}", outcome(response)));
+    }
+
+    /// Waits for the exit for as long as the grace period. Then kills the group, and returns how
+    /// and after what time the process exited, if it did.
+    ///
+    /// # Errors
+    /// If no server was started.
+    pub fn exit(&mut self) -> Result<Option<(Exit, Duration)>, Abort> {
+        let stopped = self.stopped.unwrap_or_else(Instant::now);
+        let grace = self.target.grace;
+        let exit = self.server()?.process.exit_until(stopped + grace);
+        self.server()?.process.kill();
+        let what = match exit {
+            Some((exit, _)) => exit.to_string(),
+            None => format!("SIGKILL after {grace:?}"),
+        };
+        self.marks.push((self.recorder.now(), what));
+        Ok(exit.map(|(exit, at)| (exit, at.saturating_duration_since(stopped))))
+    }
+
+    /// Expects the exit within the grace period.
+    ///
+    /// # Errors
+    /// If no server was started.
+    pub fn expect_exit(&mut self, despite: &str) -> Result<Option<(Exit, Duration)>, Abort> {
+        let exit = self.exit()?;
+        let grace = self.target.grace;
+        self.expect(exit.is_some(), || {
+            format!("it had not exited {grace:?} after the stop, because of {despite}")
+        });
+        if let Some((_, took)) = exit {
+            self.measure("exit", took);
+        }
+        Ok(exit)
+    }
+
+    /// Adds a remark to a connection's record.
+    pub fn remark(&self, label: &str, remark: &str) {
+        for track in self.recorder.tracks().iter().filter(|track| track.label() == label) {
+            track.record(Event::Remark(remark.to_owned()));
+        }
+    }
+}
+
+/// Returns whether a response is complete and no refusal.
+#[must_use]
+pub fn is_served(response: &Result<Response, End>) -> bool {
+    response.as_ref().is_ok_and(|response| response.status < 500)
+}
+
+/// Returns what became of a request, in words.
+#[must_use]
+pub fn outcome(response: &Result<Response, End>) -> String {
+    match response {
+        Ok(response) => format!("status {}", response.status),
+        Err(End::Closed) => "the connection was closed without a response".to_owned(),
+        Err(End::ClosedEarly) => "the response was cut by a FIN".to_owned(),
+        Err(End::Reset) => "the connection was reset before the response was complete".to_owned(),
+        Err(End::Silent) => "no response, and the connection stayed open".to_owned(),
+        Err(end @ (End::Malformed | End::Failed(_))) => end.to_string(),
+    }
+}
+
+/// Returns a request for a path that keeps the connection.
+#[must_use]
+pub fn get(path: &str) -> String {
+    http1::get_bytes(path)
+}
+
+/// Replaces the placeholder of a route.
+#[must_use]
+pub fn route(template: &str, value: u64) -> String {
+    template.replace("{ms}", &value.to_string()).replace("{n}", &value.to_string())
+}
