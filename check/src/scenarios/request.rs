@@ -92,7 +92,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "request/slow-reader",
         weight: SHOULD,
         needs: &[Need::Big],
-        does: "Requests 4 MB, reads nothing for 300 ms, requests the stop, and reads all.",
+        does: "Requests 16 MB, reads nothing for 300 ms, requests the stop, and reads all.",
         why: "The last part of a response waits in the server's buffers. A process that exits \
               after its handlers drops it.",
         rule: "RFC 9112 §8: the recipient sees an incomplete message",
@@ -283,7 +283,7 @@ fn stream(trial: &mut Trial<'_>) -> Result<(), Abort> {
     Ok(())
 }
 
-const BIG: u64 = 4_000_000;
+const BIG: u64 = 16_000_000;
 
 fn slow_reader(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.start()?;

@@ -1,0 +1,263 @@
+//! A little server that loses nothing, on threads and without a library. With a fault, which is the
+//! name of a scenario, it does one thing wrong.
+
+use crate::connection;
+use signal_hook::{consts::SIGTERM, flag};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long new connections are served after the stop.
+pub(crate) const LAME_DUCK: Duration = Duration::from_millis(180);
+/// Time from the stop until what is left is cut.
+pub(crate) const DRAIN: Duration = Duration::from_millis(1800);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+/// What a connection is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activity {
+    Unused,
+    Idle,
+    Handler,
+    Upload,
+    Writing,
+    Upgraded,
+    Http2,
+}
+
+/// Shared by all threads.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) fault: String,
+    stop: Arc<AtomicBool>,
+    begin: Instant,
+    /// Milliseconds from `begin` to the stop, or -1.
+    stopped: AtomicI64,
+    activities: [AtomicUsize; 7],
+    /// The reader of standard output is gone.
+    pub(crate) log_is_dead: AtomicBool,
+    log: Mutex<Option<std::sync::mpsc::Sender<()>>>,
+}
+
+impl Server {
+    pub(crate) fn has(&self, fault: &str) -> bool {
+        self.fault == fault
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(SeqCst)
+    }
+
+    /// The time since the stop, or zero.
+    pub(crate) fn since_stop(&self) -> Duration {
+        if !self.is_stopping() {
+            return Duration::ZERO;
+        }
+        let now = i64::try_from(self.begin.elapsed().as_millis()).unwrap();
+        let _ = self.stopped.compare_exchange(-1, now, SeqCst, SeqCst);
+        Duration::from_millis(u64::try_from(now - self.stopped.load(SeqCst)).unwrap_or(0))
+    }
+
+    pub(crate) fn enter(&self, activity: Activity) {
+        self.activities[activity as usize].fetch_add(1, SeqCst);
+    }
+
+    pub(crate) fn leave(&self, activity: Activity) {
+        self.activities[activity as usize].fetch_sub(1, SeqCst);
+    }
+
+    fn open(&self) -> usize {
+        self.activities.iter().map(|count| count.load(SeqCst)).sum()
+    }
+
+    fn is_held(&self) -> bool {
+        [
+            ("exit/silent", Activity::Unused),
+            ("exit/idle", Activity::Idle),
+            ("exit/request", Activity::Handler),
+            ("exit/upload", Activity::Upload),
+            ("exit/reader", Activity::Writing),
+            ("exit/upgraded", Activity::Upgraded),
+            ("exit/http2", Activity::Http2),
+        ]
+        .into_iter()
+        .any(|(fault, activity)| {
+            self.has(fault) && self.activities[activity as usize].load(SeqCst) > 0
+        })
+    }
+
+    /// Logs a request, as the faults of the log do it.
+    pub(crate) fn log(&self) {
+        if self.has("log/stuck-serves") {
+            let _ = io::stdout().write_all(b"a request\n");
+            let _ = io::stdout().flush();
+        }
+        if let Some(log) = &*self.log.lock().unwrap() {
+            let _ = log.send(());
+        }
+    }
+}
+
+/// The whole life of the process.
+pub(crate) fn run(port: u16, probe_port: u16, fault: &str) -> ! {
+    let stop = Arc::new(AtomicBool::new(false));
+    if fault == "signal/during-start" {
+        // A signal that comes during the start is forgotten.
+        let forgotten = Arc::new(AtomicBool::new(false));
+        let id = flag::register(SIGTERM, forgotten).unwrap();
+        thread::sleep(Duration::from_millis(60));
+        flag::register(SIGTERM, stop.clone()).unwrap();
+        signal_hook::low_level::unregister(id);
+    }
+    if !(fault == "signal/pid-1" && process::id() == 1) {
+        if fault == "signal/twice" {
+            flag::register_conditional_shutdown(SIGTERM, 1, stop.clone()).unwrap();
+        }
+        flag::register(SIGTERM, stop.clone()).unwrap();
+    }
+    let server = Arc::new(Server {
+        fault: fault.to_owned(),
+        stop,
+        begin: Instant::now(),
+        stopped: AtomicI64::new(-1),
+        activities: Default::default(),
+        log_is_dead: AtomicBool::new(false),
+        log: Mutex::new(None),
+    });
+    if fault == "log/dead" {
+        let (log, lines) = std::sync::mpsc::channel();
+        *server.log.lock().unwrap() = Some(log);
+        let server = server.clone();
+        thread::spawn(move || {
+            for () in lines {
+                let written =
+                    io::stdout().write_all(b"a request\n").and_then(|()| io::stdout().flush());
+                server.log_is_dead.fetch_or(written.is_err(), SeqCst);
+            }
+        });
+    }
+    let listener = bind(port, &server);
+    let probes = TcpListener::bind(("127.0.0.1", probe_port)).unwrap();
+    let probed = server.clone();
+    thread::spawn(move || serve_probes(probes, &probed));
+    accept_all(&listener, &server);
+    close(listener, &server);
+    end(&server)
+}
+
+fn bind(port: u16, server: &Server) -> TcpListener {
+    loop {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.set_reuse_address(!server.has("port/rebind")).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        match socket.bind(&address.into()).and_then(|()| socket.listen(128)) {
+            Ok(()) => {
+                socket.set_nonblocking(true).unwrap();
+                return socket.into();
+            }
+            Err(_) if server.has("port/in-use") => thread::sleep(Duration::from_millis(50)),
+            Err(error) => {
+                eprintln!("cannot bind: {error}");
+                process::exit(1);
+            }
+        }
+    }
+}
+
+/// Accepts until the end of the lame duck delay.
+fn accept_all(listener: &TcpListener, server: &Arc<Server>) {
+    let mut was_stopping = false;
+    let end = match server.fault.as_str() {
+        "lame-duck/new-connection" => Duration::ZERO,
+        "accept/at-close" => LAME_DUCK - Duration::from_millis(40),
+        _ => LAME_DUCK,
+    };
+    while !(server.is_stopping() && server.since_stop() >= end) {
+        if server.has("accept/backlog") {
+            thread::sleep(Duration::from_millis(5));
+            if server.is_stopping() && !was_stopping {
+                was_stopping = true;
+                while let Ok((stream, _)) = listener.accept() {
+                    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+                }
+            }
+        }
+        if !accept_one(listener, server) {
+            thread::sleep(TICK);
+        }
+    }
+}
+
+fn accept_one(listener: &TcpListener, server: &Arc<Server>) -> bool {
+    let Ok((stream, _)) = listener.accept() else { return false };
+    stream.set_nonblocking(false).unwrap();
+    let server = server.clone();
+    server.enter(Activity::Unused);
+    thread::spawn(move || connection::serve(stream, &server));
+    true
+}
+
+/// Keeps new connections out, serves the queue, and closes the listener.
+fn close(listener: TcpListener, server: &Arc<Server>) {
+    if server.has("accept/at-close") {
+        thread::sleep(Duration::from_millis(40));
+        return drop(listener);
+    }
+    // BPF_RET with 0: the kernel drops every packet, so the SYN is sent again and then refused.
+    SockRef::from(&listener).attach_filter(&[SockFilter::new(6, 0, 0, 0)]).unwrap();
+    thread::sleep(Duration::from_millis(5));
+    while accept_one(&listener, server) {}
+    drop(listener);
+}
+
+/// Waits for the connections, at most until the end of the drain, and exits.
+fn end(server: &Server) -> ! {
+    if server.has("log/stuck-exits") {
+        let _ = io::stdout().write_all(b"stopping\n");
+        let _ = io::stdout().flush();
+    }
+    while server.is_held() || (server.open() > 0 && server.since_stop() < DRAIN) {
+        thread::sleep(TICK);
+    }
+    if server.has("ready/fails-first") {
+        thread::sleep(Duration::from_millis(200));
+    }
+    // Whatever a handler still sends as it is cut.
+    thread::sleep(Duration::from_millis(30));
+    process::exit(if server.has("exit/code") { 7 } else { 0 })
+}
+
+fn serve_probes(listener: TcpListener, server: &Server) {
+    listener.set_nonblocking(true).unwrap();
+    loop {
+        if server.has("ready/responds") && server.is_stopping() {
+            return drop(listener);
+        }
+        let Ok((mut stream, _)) = listener.accept() else {
+            thread::sleep(TICK);
+            continue;
+        };
+        let late =
+            if server.has("ready/fails-first") { LAME_DUCK + 80 * TICK } else { Duration::ZERO };
+        let is_ready = !server.is_stopping() || server.since_stop() < late;
+        let status = if is_ready { "200 OK" } else { "503 Service Unavailable" };
+        stream.set_nonblocking(false).unwrap();
+        let _ = read_some(&mut stream);
+        let _ =
+            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    }
+}
+
+fn read_some(stream: &mut TcpStream) -> io::Result<usize> {
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.read(&mut [0; 4096])
+}
