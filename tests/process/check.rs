@@ -1,4 +1,4 @@
-//! P4 to P8, P12, P14, P15: `lameduck-check`, which knows nothing of this host, finds no fault.
+//! `lameduck-check`, which knows nothing of this host, finds no fault in its shutdown.
 
 use lameduck_check::{
     cli::grade_by,
