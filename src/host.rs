@@ -1,5 +1,7 @@
 //! The public builder of a host.
 
+#[cfg(feature = "tls")]
+use crate::tls::TlsNetwork;
 use crate::{
     background::BackgroundTask,
     driver,
@@ -204,6 +206,21 @@ impl Builder {
         self
     }
 
+    /// Makes the main server's TCP listeners speak TLS with this configuration. Unix sockets and
+    /// the internal server do without. A second call replaces the first.
+    ///
+    /// The configuration decides on certificates (by SNI, if its resolver does), versions, client
+    /// certificates and tickets. For HTTP/2 its `alpn_protocols` contain `h2`; a client without
+    /// ALPN may speak either. To replace a certificate in a running host, use a resolver of your
+    /// own, or [`Settings::tls_files`] in place of this method, whose files are watched.
+    ///
+    /// Both together are refused at the start.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, config: std::sync::Arc<rustls::ServerConfig>) -> Self {
+        self.config.tls = Some(config);
+        self
+    }
+
     /// Calls `callback` once the ports are reserved, before the start hooks. With port 0, this is
     /// where the port is found out. A second call replaces the first.
     ///
@@ -278,7 +295,8 @@ impl<S: HttpService> Host<S> {
     }
 
     /// The same without logging a failure, for a caller that does so itself.
-    pub(crate) async fn run_quietly<N, G, R>(self, runtime: Runtime<N, G, R>) -> Report
+    #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "nothing to take"))]
+    pub(crate) async fn run_quietly<N, G, R>(mut self, runtime: Runtime<N, G, R>) -> Report
     where
         N: Network,
         G: SignalSource,
@@ -286,6 +304,19 @@ impl<S: HttpService> Host<S> {
     {
         if let Some(refusal) = self.config.refusal() {
             return Report::failed_to_start(refusal, self.config.settings.plan.worst_case());
+        }
+        #[cfg(feature = "tls")]
+        match self.config.take_tls() {
+            Ok(None) => {}
+            Ok(Some(tls)) => {
+                let Runtime { clock, network, signals, spawner, seed } = runtime;
+                let network = TlsNetwork::new(network, tls);
+                let runtime = Runtime { clock, network, signals, spawner, seed };
+                return Box::pin(driver::run(self.service, self.config, runtime)).await;
+            }
+            Err(error) => {
+                return Report::failed_to_start(error, self.config.settings.plan.worst_case());
+            }
         }
         driver::run(self.service, self.config, runtime).await
     }

@@ -1,5 +1,7 @@
 //! What a host is given before it runs, except its service.
 
+#[cfg(feature = "tls")]
+use crate::tls::{CertificateFiles, ReloadingCertificate, from_files};
 use crate::{
     background::BackgroundTask,
     hook::{BoxFuture, Hook},
@@ -40,6 +42,12 @@ pub(crate) struct HostConfig {
     pub(crate) reload: Option<Reload>,
     pub(crate) outcome_observer: Option<OutcomeObserver>,
     pub(crate) observer: Option<Observer>,
+    /// The configuration that the app made itself.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// The certificate that was read from files.
+    #[cfg(feature = "tls")]
+    pub(crate) certificate: Option<Arc<ReloadingCertificate>>,
     #[cfg(all(feature = "systemd", target_os = "linux"))]
     pub(crate) systemd: bool,
 }
@@ -59,9 +67,36 @@ impl HostConfig {
         if let Err(error) = self.settings.check() {
             return Some(error);
         }
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() && self.settings.tls_cert.is_some() {
+            let message = "tls_cert is set, and Builder::tls was called: choose one of them";
+            return Some(HostError::new(HostErrorKind::Settings, message));
+        }
         let path = self.routes.keys().find(|path| !path.starts_with('/'))?;
         let message = format!("internal route {path:?}: a path begins with a slash");
         Some(HostError::new(HostErrorKind::Settings, message))
+    }
+}
+
+#[cfg(feature = "tls")]
+impl HostConfig {
+    /// Returns the configuration of the main server's TLS, if it speaks TLS.
+    ///
+    /// # Errors
+    /// If the files of the certificate cannot be used.
+    pub(crate) fn take_tls(&mut self) -> Result<Option<Arc<rustls::ServerConfig>>, HostError> {
+        let settings = &self.settings;
+        let (Some(certificate), Some(key)) = (&settings.tls_cert, &settings.tls_key) else {
+            return Ok(self.tls.take());
+        };
+        let files = CertificateFiles { certificate: certificate.clone(), key: key.clone() };
+        let (config, certificate) = from_files(files).map_err(|error| {
+            let knobs = settings.knobs(&["tls-cert", "tls-key"]);
+            let message = format!("cannot speak TLS{knobs}");
+            HostError::with_source(HostErrorKind::Tls, message, error)
+        })?;
+        self.certificate = Some(certificate);
+        Ok(Some(config))
     }
 }
 

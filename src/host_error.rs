@@ -31,6 +31,8 @@ pub enum HostErrorKind {
     System,
     /// An address could not be bound or listened on.
     Listen,
+    /// The certificate or key of the main server cannot be used.
+    Tls,
     /// A start hook returned an error or panicked.
     StartHook,
     /// The start took longer than [`Plan::start`](crate::lifecycle::Plan::start).

@@ -88,17 +88,19 @@
 //! | `axum` | [`RequestContext`] is an axum extractor: `async fn handler(context: RequestContext)`. |
 //! | `cli` | The settings as clap flags, and log output that does not block: `lameduck::cli`. |
 //! | `metrics` | `GET /metrics` on the internal server, as OpenMetrics or in the classic text format. `docs/metrics.md` has the table. |
+//! | `tls` | TLS on the main server, by rustls: [`Builder::tls`], [`Settings::tls_files`]. `tls-ring` and `tls-aws-lc-rs` add a provider of cryptography; with both, ring is used. |
 //! | `systemd` | `Builder::systemd`: on Linux, readiness and the watchdog by `NOTIFY_SOCKET`, and the sockets of `LISTEN_FDS`. |
 //!
 //! # Public dependencies
 //!
-//! Public items use types of bytes, http, http-body, hyper, serde_json and tokio, all at 1.x. Three
+//! Public items use types of bytes, http, http-body, hyper, serde_json and tokio, all at 1.x. Four
 //! items of 0.x crates are public on purpose. A new major version of one is a new major version of
 //! this crate:
 //! - [`CancellationToken`] of tokio-util 0.7, re-exported here;
 //! - the traits `tower_service::Service` 0.3 and `tower_layer::Layer` 0.3, which
 //!   [`Builder::serve`] and [`RouteTimeout`] implement or take;
-//! - the extractor traits of axum-core 0.5, with the feature `axum`.
+//! - the extractor traits of axum-core 0.5, with the feature `axum`;
+//! - `ServerConfig` of rustls 0.23, with the feature `tls`.
 
 extern crate alloc;
 
@@ -133,6 +135,8 @@ pub mod runtime;
 mod settings;
 #[cfg(all(feature = "systemd", target_os = "linux"))]
 mod systemd;
+#[cfg(feature = "tls")]
+mod tls;
 mod unwind;
 mod user_tasks;
 

@@ -15,6 +15,9 @@ pub(crate) fn takes_errors() -> bool {
     catch_unwind(AssertUnwindSafe(enabled)).unwrap_or(false)
 }
 
+macro_rules! debug_event {
+    ($($said:tt)*) => { $crate::log::contained(|| ::tracing::debug!($($said)*)) };
+}
 macro_rules! info_event {
     ($($said:tt)*) => { $crate::log::contained(|| ::tracing::info!($($said)*)) };
 }
@@ -24,4 +27,6 @@ macro_rules! warn_event {
 macro_rules! error_event {
     ($($said:tt)*) => { $crate::log::contained(|| ::tracing::error!($($said)*)) };
 }
-pub(crate) use {error_event as error, info_event as info, warn_event as warn};
+pub(crate) use {
+    debug_event as debug, error_event as error, info_event as info, warn_event as warn,
+};

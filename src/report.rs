@@ -69,6 +69,7 @@ impl Report {
             HostErrorKind::Build
             | HostErrorKind::System
             | HostErrorKind::Listen
+            | HostErrorKind::Tls
             | HostErrorKind::StartHook
             | HostErrorKind::StartTimeout
             | HostErrorKind::BackgroundTask
@@ -234,6 +235,9 @@ pub(crate) fn connections_json(connections: &ConnectionStats) -> Value {
         "accept_errors": connections.accept_errors,
         "evicted": connections.evicted,
         "first_byte_timeouts": connections.first_byte_timeouts,
+        "handshakes": connections.handshakes,
+        "handshakes_failed": connections.handshakes_failed,
+        "handshake_timeouts": connections.handshake_timeouts,
         "send_timeouts": connections.send_timeouts,
         "body_timeouts": connections.body_timeouts,
     })

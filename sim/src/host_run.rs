@@ -56,6 +56,8 @@ pub struct HostRun {
     pub checks: Vec<CheckScript>,
     /// How much faster than the world the host's clock runs, in parts per million.
     pub clock_skew_ppm: i64,
+    /// Whether the main server speaks TLS.
+    pub tls: bool,
     /// Number of workers.
     pub workers: NonZeroUsize,
     /// Seed of the host's own randomness.
@@ -111,6 +113,9 @@ impl HostRun {
                 .plan(self.plan)
                 .grace_period(Duration::ZERO),
         );
+        if self.tls {
+            builder = builder.tls(client::server_config());
+        }
         for hook in &self.hooks {
             builder = builder.hook(hook.hook(&actor));
         }

@@ -137,6 +137,7 @@ impl Rollout {
                         tasks: Vec::new(),
                         checks: Vec::new(),
                         clock_skew_ppm: 0,
+                        tls: false,
                         workers: NonZeroUsize::MIN,
                         seed: Seed(seed ^ (n as u64) << 8 ^ generation),
                         order: None,

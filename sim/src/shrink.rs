@@ -72,6 +72,7 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
             let _ = scenario.caps.remove(name);
         });
     }
+    change(&|scenario| scenario.tls = false);
     change(&|scenario| scenario.probe_every_ms = scenario.probe_every_ms.max(1_000));
     for n in 0..scenario.clients.len() {
         change(&|scenario| {

@@ -72,14 +72,17 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
         let heartbeats = Arc::new(Heartbeats::new(spawner.workers().get()));
         let checks = std::mem::take(&mut config.checks);
         let results: Vec<_> = checks.iter().map(crate::readiness::ReadinessCheck::result).collect();
-        let status = Arc::new(HostStatus::new(
+        let status = HostStatus::new(
             main.clone(),
             heartbeats.clone(),
             results.clone(),
             config.settings.plan,
             reserved.internal.local(),
             reserved.main.iter().map(Reservation::local).collect(),
-        ));
+        );
+        #[cfg(all(feature = "tls", feature = "metrics"))]
+        let status = status.with_certificate(config.certificate.clone());
+        let status = Arc::new(status);
         if let Some(callback) = config.on_bound.take() {
             let bound = BoundAddresses {
                 main: status.main_addresses.clone(),
@@ -105,6 +108,13 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
                     let message = "cannot run the checks";
                     HostError::with_source(HostErrorKind::System, message, error)
                 })?;
+        }
+        #[cfg(feature = "tls")]
+        if let Some(certificate) = config.certificate.take() {
+            check_tasks.spawn(&spawner, (), certificate.watch(clock.clone())).map_err(|error| {
+                let message = "cannot watch the TLS certificate";
+                HostError::with_source(HostErrorKind::System, message, error)
+            })?;
         }
         let hooks = std::mem::take(&mut config.hooks);
         Ok(Self {

@@ -1,6 +1,8 @@
 //! The status that the internal server reads. It decides nothing.
 
 use super::Heartbeats;
+#[cfg(all(feature = "tls", feature = "metrics"))]
+use crate::tls::ReloadingCertificate;
 use crate::{
     host_error::TaskError,
     http::{ConnectionStats, Outstanding, ServerState, millis},
@@ -33,6 +35,9 @@ pub(crate) struct HostStatus {
     pub(crate) main_addresses: Vec<Address>,
     /// Reloads that have begun, and those that have ended.
     reloads: [AtomicU64; 2],
+    /// The certificate of the main server, if it was read from files.
+    #[cfg(all(feature = "tls", feature = "metrics"))]
+    pub(crate) certificate: Option<Arc<ReloadingCertificate>>,
     timeline: Mutex<Timeline>,
     /// The lifecycle's `is_serving`, stored before the phase is published.
     is_serving: AtomicBool,
@@ -85,6 +90,8 @@ impl HostStatus {
             internal_address,
             main_addresses,
             reloads: Default::default(),
+            #[cfg(all(feature = "tls", feature = "metrics"))]
+            certificate: None,
             timeline: Mutex::new(Timeline {
                 phases: vec![(Phase::Starting, started_at)],
                 deadline: None,
@@ -95,6 +102,11 @@ impl HostStatus {
             serving: CancellationToken::new(),
             changed: Notify::new(),
         }
+    }
+
+    #[cfg(all(feature = "tls", feature = "metrics"))]
+    pub(crate) fn with_certificate(self, certificate: Option<Arc<ReloadingCertificate>>) -> Self {
+        Self { certificate, ..self }
     }
 
     /// Records whether the lifecycle lets the process respond to requests (P2b). Call it before the
@@ -338,16 +350,18 @@ impl HostStatus {
 pub(super) fn connections_by_state(
     main: &ServerState,
     connections: &ConnectionStats,
-) -> [(&'static str, u64); 5] {
-    let (mut http1, mut http2, mut lingering) = (0, 0, 0);
+) -> [(&'static str, u64); 6] {
+    let (mut opening, mut http1, mut http2, mut lingering) = (0, 0, 0, 0);
     for worker in main.metrics.workers() {
         http1 += worker.http1.get() as u64;
         http2 += worker.http2.get() as u64;
         lingering += worker.lingering.get() as u64;
+        opening += worker.opening.get() as u64;
     }
     let upgraded = connections.upgraded.saturating_sub(connections.upgraded_closed);
-    let parked = connections.open().saturating_sub(http1 + http2 + lingering + upgraded);
+    let parked = connections.open().saturating_sub(opening + http1 + http2 + lingering + upgraded);
     [
+        ("opening", opening),
         ("parked", parked),
         ("http1", http1),
         ("http2", http2),

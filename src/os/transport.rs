@@ -295,6 +295,23 @@ impl Transport for Socket {
         }
     }
 
+    fn read_now(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Some(descriptor) = self.descriptor() else { return gone() };
+        let mut room = [MaybeUninit::uninit(); UNWRAPPED_BYTES_MAX];
+        let len = buf.remaining().min(room.len());
+        loop {
+            match recv(descriptor, &mut room[..len], RecvFlags::DONTWAIT) {
+                Ok(((bytes, _), _)) => {
+                    buf.put_slice(bytes);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
     fn reset_on_drop(&mut self) {
         let kind = self.kind();
         let descriptor = match &self.stream {

@@ -46,7 +46,7 @@ pub(crate) use profiler::{
 pub use seed::Seed;
 pub use signals::SignalSource;
 pub use spawner::{BoxFuture, JoinHandle, Spawner, TaskKind};
-pub use transport::{Peek, Peer, Transport};
+pub use transport::{Negotiated, Opening, Peek, Peer, Transport};
 
 use std::sync::Arc;
 

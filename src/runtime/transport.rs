@@ -1,6 +1,7 @@
 //! A connection's bytes, and its state in the kernel.
 
 use std::{
+    io,
     pin::Pin,
     task::{Context, Poll, Waker},
 };
@@ -54,6 +55,80 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
     /// From now on, dropping the transport resets the connection, so that a cut response cannot
     /// look complete.
     fn reset_on_drop(&mut self) {}
+
+    // What a transport between HTTP and the socket adds: TLS.
+
+    /// Whether a write may accept bytes that the kernel has not taken yet. A flush is then pending
+    /// until the kernel has them.
+    const BUFFERS_WRITES: bool = false;
+
+    /// The state of the steps that precede the first byte of HTTP, such as a handshake.
+    fn opening(&self) -> Opening {
+        Opening::Done
+    }
+
+    /// Advances these steps. Ready when they are done.
+    ///
+    /// # Errors
+    /// If they failed; the connection is to be closed.
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let _ = cx;
+        Poll::Ready(Ok(()))
+    }
+
+    /// The protocol that the peers agreed on.
+    fn negotiated(&self) -> Negotiated {
+        Negotiated::Unknown
+    }
+
+    /// Whether bytes were read from the kernel and not returned by a read yet. After a read that
+    /// was pending, they are an incomplete record.
+    fn has_buffered(&self) -> bool {
+        false
+    }
+
+    /// Reads what has arrived, past any readiness cache, and registers no waker.
+    fn read_now(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_read(&mut Context::from_waker(Waker::noop()), buf)
+    }
+
+    /// Takes what has arrived out of the kernel until there is something to read. [`peek`] then
+    /// does not take bytes of the transport's own for data. The amount is bounded. Returns whether
+    /// a read that was pending would be ready by this: no waker is notified of it.
+    ///
+    /// [`peek`]: Self::peek
+    fn read_ahead(&mut self) -> bool {
+        false
+    }
+
+    /// Sends what marks a clean end of the connection, if that is possible at once. A shutdown of
+    /// the sending side does the same and waits for it; a drop does not.
+    fn end_cleanly(&mut self) {}
+
+    /// From now on the end of the connection does not look clean, because a response was cut.
+    fn mark_cut(&mut self) {}
+}
+
+/// The state of the steps that precede the first byte of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Opening {
+    /// The peer has sent nothing yet.
+    Silent,
+    /// The steps have begun.
+    Begun,
+    /// HTTP may be read.
+    Done,
+}
+
+/// The protocol that the peers agreed on before the first byte of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Negotiated {
+    /// There was no agreement. The first bytes decide.
+    Unknown,
+    /// HTTP/1.
+    Http1,
+    /// HTTP/2.
+    Http2,
 }
 
 /// The result of a peek.

@@ -5,7 +5,7 @@ use super::{
     Settings, SettingsError,
     parse::{MODE_MAX, parse_host_name},
 };
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 /// Enough for the head of any browser, and hyper's own minimum.
 pub(super) const HEADER_BYTES_MIN: usize = 8 * 1024;
@@ -17,7 +17,8 @@ impl Settings {
     /// Treats a zero that was set in code as the environment does: an optional time of zero is
     /// `None`.
     pub(crate) fn read_zero_as_none(&mut self) {
-        for span in [&mut self.request_timeout, &mut self.tcp_keepalive] {
+        let Self { request_timeout, tcp_keepalive, limits, .. } = self;
+        for span in [request_timeout, tcp_keepalive, &mut limits.connection_age_max] {
             *span = span.filter(|span| !span.is_zero());
         }
     }
@@ -52,6 +53,7 @@ impl Settings {
         }
         let spans = [
             ("first-byte-timeout", "limits.first_byte_timeout", limits.first_byte_timeout),
+            ("tls-handshake-timeout", "limits.tls_handshake_timeout", limits.tls_handshake_timeout),
             ("header-timeout", "limits.header_timeout", limits.header_timeout),
             ("send-timeout", "limits.send_timeout", limits.send_timeout),
             ("body-timeout", "limits.body_timeout", limits.body_timeout),
@@ -111,6 +113,7 @@ impl Settings {
                 &error.to_string(),
             ));
         }
+        self.check_tls_files()?;
         if http::HeaderValue::from_str(&self.app_version).is_err() {
             let reason = "expected visible characters, since it is sent in a header";
             return Err(self.refused(
@@ -121,6 +124,33 @@ impl Settings {
             ));
         }
         Ok(())
+    }
+
+    /// A certificate needs its key, and both need the feature `tls`.
+    fn check_tls_files(&self) -> Result<(), SettingsError> {
+        let refused = |flag, field, path: &Path, other, reason: &str| {
+            Err(SettingsError {
+                setting: String::from(field),
+                value: path.display().to_string(),
+                reason: format!("{reason}{}", self.knobs(&[flag, other])),
+            })
+        };
+        match (&self.tls_cert, &self.tls_key) {
+            (None, None) => Ok(()),
+            (Some(path), Some(_)) if cfg!(not(feature = "tls")) => {
+                let reason = "this program was built without the feature tls";
+                refused("tls-cert", "tls_cert", path, "tls-key", reason)
+            }
+            (Some(_), Some(_)) => Ok(()),
+            (Some(path), None) => {
+                let reason = "a certificate needs its key: set tls_key, too";
+                refused("tls-cert", "tls_cert", path, "tls-key", reason)
+            }
+            (None, Some(path)) => {
+                let reason = "a key needs its certificate: set tls_cert, too";
+                refused("tls-key", "tls_key", path, "tls-cert", reason)
+            }
+        }
     }
 
     fn refused(&self, flag: &str, field: &str, value: String, reason: &str) -> SettingsError {

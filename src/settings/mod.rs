@@ -20,6 +20,7 @@ use std::{
     error::Error,
     fmt::{self, Write as _},
     num::NonZeroUsize,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -65,6 +66,12 @@ pub struct Settings {
     /// The signals that request the stop; the others of the four are logged and ignored. Default:
     /// all four. With [`Builder::on_reload`](crate::Builder::on_reload), SIGHUP reloads.
     pub stop_signals: Vec<Signal>,
+    /// The certificate chain of the main server, a PEM file. With it and
+    /// [`tls_key`](Self::tls_key) the main server's TCP listeners speak TLS; needs the feature
+    /// `tls`. Default: none.
+    pub tls_cert: Option<PathBuf>,
+    /// The key of [`tls_cert`](Self::tls_cert), a PEM file: PKCS #8, PKCS #1 or SEC 1.
+    pub tls_key: Option<PathBuf>,
     /// The sources of settings in addition to code.
     knobs: Knobs,
 }
@@ -98,6 +105,8 @@ impl Default for Settings {
             tcp_nodelay: true,
             tcp_keepalive: Some(Duration::from_secs(60)),
             stop_signals: Signal::ALL.to_vec(),
+            tls_cert: None,
+            tls_key: None,
             knobs: Knobs::Fields,
         }
     }
@@ -256,10 +265,12 @@ impl Default for Limits {
             header_bytes_max: 32 * 1024,
             headers_max: 100,
             first_byte_timeout: Duration::from_secs(60),
+            tls_handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             send_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(620),
+            connection_age_max: None,
             http2_streams_max: 200,
             half_close: HalfClose::Serve,
             #[cfg(feature = "__caps")]

@@ -6,7 +6,7 @@ use crate::{
     lifecycle::{Plan, Signal},
     runtime::ListenAddress,
 };
-use std::{num::NonZeroUsize, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 /// Setters for a chain. Each sets the field of its name.
 impl Settings {
@@ -105,6 +105,13 @@ impl Settings {
     #[must_use]
     pub fn tcp_nodelay(mut self, nodelay: bool) -> Self {
         self.tcp_nodelay = nodelay;
+        self
+    }
+
+    /// Sets [`tls_cert`](#structfield.tls_cert) and [`tls_key`](#structfield.tls_key).
+    #[must_use]
+    pub fn tls_files(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        (self.tls_cert, self.tls_key) = (Some(cert.into()), Some(key.into()));
         self
     }
 

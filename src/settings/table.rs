@@ -310,6 +310,18 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        flag: "connection-age-max",
+        variable: "APP_CONNECTION_AGE_MAX",
+        value: "DURATION",
+        default: "0s",
+        help: "Maximum age of a connection: then it announces its close, up to a tenth earlier; 0s for no limit",
+        apply: |settings, value| {
+            let age = parse_span(value)?;
+            settings.limits.connection_age_max = (!age.is_zero()).then_some(age);
+            Ok(())
+        },
+    },
+    Setting {
         flag: "half-close",
         variable: "APP_HALF_CLOSE",
         value: "POLICY",
@@ -365,6 +377,38 @@ pub const SETTINGS: &[Setting] = &[
             }
             settings.tcp_keepalive = (!silence.is_zero()).then_some(silence);
             Ok(())
+        },
+    },
+    Setting {
+        flag: "tls-cert",
+        variable: "APP_TLS_CERT",
+        value: "FILE",
+        default: "none",
+        help: "Certificate chain, as PEM: with it the TCP listeners of the main server speak TLS; read again when it changes",
+        apply: |settings, value| {
+            settings.tls_cert = Some(value.into());
+            Ok(())
+        },
+    },
+    Setting {
+        flag: "tls-key",
+        variable: "APP_TLS_KEY",
+        value: "FILE",
+        default: "none",
+        help: "Private key of the certificate, as PEM",
+        apply: |settings, value| {
+            settings.tls_key = Some(value.into());
+            Ok(())
+        },
+    },
+    Setting {
+        flag: "tls-handshake-timeout",
+        variable: "APP_TLS_HANDSHAKE_TIMEOUT",
+        value: "DURATION",
+        default: "10s",
+        help: "Maximum time from the accept of a connection to the end of its TLS handshake; then it is closed",
+        apply: |settings, value| {
+            parse_positive_duration(value).map(|span| settings.limits.tls_handshake_timeout = span)
         },
     },
     Setting {

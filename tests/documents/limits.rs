@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Settings that bound nothing that clients do.
-const NO_LIMITS: [&str; 12] = [
+const NO_LIMITS: [&str; 14] = [
     "stop-signals",
     "port",
     "addr",
@@ -19,12 +19,15 @@ const NO_LIMITS: [&str; 12] = [
     "tcp-nodelay",
     "workers",
     "unix-mode",
+    "tls-cert",
+    "tls-key",
 ];
 
 /// Folders and files whose constants may bound clients.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "http",
     "internal",
+    "tls",
     "driver",
     "os/limits.rs",
     "settings/least.rs",

@@ -7,6 +7,7 @@ mod support;
 mod background;
 mod bodies;
 mod builder;
+mod connection_age;
 mod date;
 mod fast_path;
 #[cfg(feature = "axum")]
@@ -22,6 +23,8 @@ mod outcomes;
 mod outstanding;
 mod reload;
 mod timeouts;
+#[cfg(feature = "tls-ring")]
+mod tls;
 #[cfg(feature = "axum")]
 mod tower;
 mod workers;

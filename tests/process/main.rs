@@ -34,5 +34,6 @@ mod subscriber;
 mod suspended;
 mod systemd;
 mod tcp_options;
+mod tls;
 mod waiting_for;
 mod watchdog;

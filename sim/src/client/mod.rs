@@ -9,7 +9,8 @@
 //! was passed to the network), `head` (with the status, and `close` = `yes` for
 //! `Connection: close`), `completed`, `failed`, `retries`, `closed idle` (the server closed a
 //! connection between requests), `goaway` (HTTP/2, with `last_stream` and `code`), `stalls` (the
-//! client reads nothing from now on), `stall ends`, `response lost`, `ended`.
+//! client reads nothing from now on), `stall ends`, `response lost`, `ended`; with TLS also
+//! `tcp connected` and `tls end`.
 
 mod answer;
 mod ask;
@@ -20,6 +21,7 @@ mod http1;
 mod http2;
 mod silent;
 mod stalled;
+mod tls;
 mod upgraded;
 
 pub use answer::Head;
@@ -31,6 +33,7 @@ pub(crate) use http2::UNREAD_WINDOW;
 pub use http2::{given_up, multiplexed, windowless};
 pub use silent::{Step, byte_less, raw, silent_http2, strangers, windowless_request};
 pub use stalled::stalled;
+pub use tls::{TlsIo, TlsRoute, server_config};
 pub use upgraded::{FAREWELL, PING, upgraded};
 
 use crate::network::HostNetwork;

@@ -41,6 +41,11 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0x5e_4517)), thrown: 0 }
     }
 
+    /// Creates independent dice for TLS.
+    pub(super) const fn of_tls(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x7_15)), thrown: 0 }
+    }
+
     const fn throw(&mut self) -> u64 {
         self.thrown += 1;
         self.seed.nth(self.thrown)

@@ -167,6 +167,7 @@ fn draw_as(
     limits(&mut Dice::of_limits(seed), &mut scenario);
     serving::draw(&mut Dice::of_serving(seed), &mut scenario, &edges);
     caps::draw(&mut Dice::of_caps(seed), &mut scenario, &edges);
+    scenario.tls = Dice::of_tls(seed).one_in(4);
     scenario
 }
 

@@ -16,6 +16,7 @@ mod run_history;
 mod serving;
 mod shutdown;
 mod timing;
+mod tls;
 
 pub use run_history::{ErrorKind, ObservedRequest, RequestResult, RunHistory};
 
@@ -131,6 +132,7 @@ pub const ORACLES: &[Oracle] = &[
     },
     Oracle { promise: "P15", words: "contained", judge: serving::contained },
     Oracle { promise: "P16", words: "separate", judge: probes::probes_have_a_response },
+    Oracle { promise: "P5d", words: "an end over TLS shows a cut", judge: tls::ends_show_cuts },
 ];
 
 /// The oracles that need no knowledge of the app, its hooks and its checks.

@@ -487,7 +487,9 @@ pub(super) fn nothing_is_accepted_after_the_seal(history: &RunHistory<'_>) -> Re
         && history.resets()
         && history.delivers();
     let (Some(draining), true) = (history.began(Phase::Draining), sealed) else { return Ok(()) };
-    for record in history.records.iter().filter(|record| record.event == "connected") {
+    // With TLS a client is connected only after the handshake.
+    let event = if history.scenario.tls { "tcp connected" } else { "connected" };
+    for record in history.records.iter().filter(|record| record.event == event) {
         let client = record.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
         let Some(client) = client.and_then(|n| history.scenario.clients.get(n)) else { continue };
         let came = record.at.saturating_sub(Duration::from_millis(near));

@@ -66,10 +66,18 @@ pub struct Scenario {
     pub stops: Vec<StopRequest>,
     /// The clients.
     pub clients: Vec<Client>,
+    /// Whether the main server and its clients speak TLS.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tls: bool,
     /// The faults.
     pub faults: Vec<Fault>,
     /// Pause between two rounds of probes.
     pub probe_every_ms: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// [`Limits`] in milliseconds by the host's clock; `None` for the default.
@@ -237,6 +245,7 @@ impl Scenario {
             request_timeout_ms: Some(5_000),
             limits: LimitsMs::default(),
             caps: BTreeMap::new(),
+            tls: false,
             workers: 1,
             second_address: false,
             reordered: false,

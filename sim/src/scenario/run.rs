@@ -3,7 +3,7 @@
 use super::{Client, Fault, Filter, Scenario, StopBy};
 use crate::{
     app::{Actor, Drill},
-    client::{self, ClientId, Route},
+    client::{self, ClientId, Route, TlsRoute},
     host_run::{self, HostRun, INTERNAL_PORT, MAIN_PORT, SECOND_PORT},
     network::{
         Attendance::{Awaited, Background},
@@ -122,6 +122,9 @@ where
     Exiting: Future<Output = ()> + Send + 'static,
 {
     let trace = Trace::new();
+    if scenario.tls {
+        trace.hide_payload();
+    }
     let mut world = W::new(config(scenario), trace.clone());
     let (sender, signals) = scripted_signals(SERVER, trace.clone());
     let report = Arc::new(Mutex::new(None));
@@ -165,7 +168,7 @@ where
         let client_id = ClientId::new(client_name(n), trace.clone()).with_patience(PATIENCE);
         let is_second = scenario.second_address && n % 2 == 1;
         let port = if is_second { SECOND_PORT } else { MAIN_PORT };
-        world.spawn(CLIENTS, attendance, use_host(client.clone(), client_id, port));
+        world.spawn(CLIENTS, attendance, use_host(client.clone(), client_id, port, scenario.tls));
     }
     let every = Duration::from_millis(scenario.probe_every_ms);
     world.spawn(PROBER, Background, {
@@ -288,6 +291,7 @@ fn life(scenario: &Scenario) -> HostRun {
         tasks: scenario.tasks.clone(),
         checks: scenario.checks.clone(),
         clock_skew_ppm: scenario.clock_skew_ppm,
+        tls: scenario.tls,
         workers: NonZeroUsize::new(scenario.workers).unwrap_or(NonZeroUsize::MIN),
         seed: Seed(scenario.seed),
         order: None,
@@ -324,11 +328,18 @@ fn use_host<H: HostNetwork>(
     client: Client,
     client_id: ClientId,
     port: u16,
+    tls: bool,
 ) -> impl FnOnce(H) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + 'static {
     move |host| {
         Box::pin(async move {
             let internal = Route::new(host.clone(), SERVER, INTERNAL_PORT);
-            client.use_host(&client_id, &Route::new(host, SERVER, port), &internal).await;
+            let main = Route::new(host, SERVER, port);
+            if tls {
+                let main = TlsRoute::new(main, client_id.clone());
+                client.use_host(&client_id, &main, &internal).await;
+            } else {
+                client.use_host(&client_id, &main, &internal).await;
+            }
         })
     }
 }

@@ -346,7 +346,12 @@ impl Client {
         self.then.as_ref().filter(|then| then.ask().target == target).unwrap_or(&self.request_kind)
     }
 
-    pub(super) async fn use_host<C: Connect>(&self, client_id: &ClientId, route: &C, internal: &C) {
+    pub(super) async fn use_host<C: Connect, I: Connect>(
+        &self,
+        client_id: &ClientId,
+        route: &C,
+        internal: &I,
+    ) {
         pause(Duration::from_millis(self.at_ms)).await;
         let ask = self.request_kind.ask();
         let many = |requests: u64, every_ms: u64| {
@@ -428,13 +433,13 @@ impl Client {
             Traffic::HalfHead | Traffic::InternalHalfHead => {
                 let mut head = ask.head();
                 head.truncate(head.len() / 2);
-                let route = if self.traffic == Traffic::HalfHead { route } else { internal };
-                raw(
-                    client_id,
-                    route,
-                    &[Step::Send(head.into()), Step::ReadToEnd { at_most: client_id.patience() }],
-                )
-                .await;
+                let steps =
+                    [Step::Send(head.into()), Step::ReadToEnd { at_most: client_id.patience() }];
+                if self.traffic == Traffic::HalfHead {
+                    raw(client_id, route, &steps).await;
+                } else {
+                    raw(client_id, internal, &steps).await;
+                }
             }
         }
     }

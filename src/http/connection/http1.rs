@@ -400,10 +400,10 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     pub(super) fn close_evicted(&mut self) {
         let is_cut = self.connection.is_in_flight() || self.connection.responses.has_unflushed();
         let io = self.take_parts();
-        if let Some((mut io, _)) = io
-            && is_cut
-        {
-            io.reset_on_drop();
+        match io {
+            Some((mut io, _)) if is_cut => io.reset_on_drop(),
+            Some((mut io, _)) => io.end_cleanly(),
+            None => {}
         }
     }
 

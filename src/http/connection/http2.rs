@@ -392,11 +392,12 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         Transition::Reset
     }
 
-    /// Returns when this connection sends its GOAWAY; `NEVER` before a stop.
+    /// Returns when this connection sends its GOAWAY; `NEVER` before a stop, unless it has an age
+    /// limit.
     fn goaway_moment(&self, worker: &WorkerContext<S>) -> Moment {
         let server = &worker.server();
         match server.phase() {
-            Phase::Starting | Phase::Serving => Moment::NEVER,
+            Phase::Starting | Phase::Serving => self.announcement.aged_at(),
             Phase::LameDuck => self
                 .announcement
                 .goaway_at(server.lame_duck(), self.jitter, self.responded)
@@ -422,7 +423,11 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         if clean || self.connection.io.is_flushed() {
             self.unflushed.settle_flushed(|| worker.server().clock.now());
         }
-        let Some(io) = self.take_io() else { return Transition::Close };
+        let Some(mut io) = self.take_io() else { return Transition::Close };
+        if !clean && self.is_any_cut() {
+            io.mark_cut();
+        }
+        io.read_ahead();
         if self.seen_request == SeenRequest::No {
             return Transition::linger(Lingering::brief(io));
         }
@@ -435,7 +440,13 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         if may_send || io.unacknowledged().is_some_and(|bytes| bytes > 0) {
             return Transition::linger(Lingering::until_acked(io));
         }
+        io.end_cleanly();
         Transition::Close
+    }
+
+    /// Whether the end of the connection cuts a response.
+    fn is_any_cut(&self) -> bool {
+        self.connection.is_in_flight() || self.connection.responses.has_unflushed()
     }
 
     fn take_io(&self) -> Option<T> {
@@ -446,8 +457,12 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// complete (P5d). A reset would discard complete responses on other streams that are still on
     /// their way.
     pub(super) fn cut(&mut self) {
+        let is_any_cut = self.is_any_cut();
         drop(self.hyper.take());
-        if let Some(io) = self.take_io() {
+        if let Some(mut io) = self.take_io() {
+            if is_any_cut {
+                io.mark_cut();
+            }
             close_at_once(io);
         }
     }

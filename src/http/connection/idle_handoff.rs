@@ -34,7 +34,7 @@ pub(super) struct IdleInfo {
 impl IdleInfo {
     pub(super) const fn idle(&self) -> Idle {
         let awaited = match self.received_any {
-            ReceivedAny::No => Awaited::FirstByte,
+            ReceivedAny::No | ReceivedAny::Handshake => Awaited::FirstByte,
             ReceivedAny::Yes => Awaited::NextRequest,
         };
         Idle { awaited, since: self.since }

@@ -31,7 +31,7 @@ use super::{
 use crate::http::{
     exchange::{
         http_service::HttpService,
-        sniff::{Sniffed, after_empty_lines, is_blank, sniff},
+        sniff::{Sniffed, after_empty_lines, is_blank, sniff_as},
         tracked_io::joined,
     },
     fast_path::serve::{FastPath, FastPathOutcome, HyperHandoff},
@@ -62,7 +62,7 @@ impl<D> IdleConnection<D> {
     /// Returns when to check whether the client has received the last response.
     fn next_delivery_check(&self, limits: &Limits) -> Moment {
         match self.info.received_any {
-            ReceivedAny::No => Moment::NEVER,
+            ReceivedAny::No | ReceivedAny::Handshake => Moment::NEVER,
             ReceivedAny::Yes => self.delivery.next_check(self.info.since, limits.send_timeout),
         }
     }
@@ -286,10 +286,10 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
 
     /// Closes a connection to make room, if it has been idle since the search.
     pub(crate) fn evict(&mut self, key: usize, idle: Idle) -> Evicted {
-        let connection = self.connections.get(key).filter(|connection| {
+        let connection = self.connections.get_mut(key).filter(|connection| {
             connection.state == IdleState::Waiting && connection.info.idle() == idle
         });
-        if connection.is_none_or(|connection| connection.io.peek() == Peek::Data) {
+        if connection.is_none_or(|connection| has_arrived(&mut connection.io)) {
             return Evicted::No;
         }
         let Some((info, slot, io, read)) = self.remove(key) else { return Evicted::Yes };
@@ -349,6 +349,9 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             // The resumed connection closes itself.
             IdleState::Waiting if !is_draining => self.wake_task(key, Bytes::new()),
             // Final read, then FIN (P5b).
+            IdleState::Waiting if has_arrived(&mut connection.io) => {
+                self.wake_task(key, Bytes::new());
+            }
             IdleState::Waiting => match connection.io.peek() {
                 Peek::Data => self.wake_task(key, Bytes::new()),
                 Peek::Ended | Peek::Broken => self.close(key),
@@ -396,6 +399,8 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         let mut buf = [MaybeUninit::uninit(); READ_BUF_SIZE];
         let mut buf = read_buf(&mut buf, caps);
         match Pin::new(&mut *io).poll_read(cx, &mut buf) {
+            // An incomplete record has its own timeout, like a partial head.
+            Poll::Pending if io.has_buffered() => return self.wake_task(key, Bytes::new()),
             Poll::Pending => return,
             Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
             Poll::Ready(Ok(()) | Err(_)) => return self.close(key),
@@ -404,7 +409,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         if read.is_empty() {
             return;
         }
-        match sniff(read) {
+        match sniff_as(io.negotiated(), read) {
             Sniffed::Http1 => {}
             Sniffed::Undecided | Sniffed::Http2 => {
                 return self.wake_task(key, Bytes::copy_from_slice(read));
@@ -417,6 +422,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         // Elsewhere an uncaught panic in a body ends one connection's task. This task serves all
         // idle connections, so catch it here.
         let Ok(outcome) = catch(|| fast_path.serve(cx, io, read, &mut requests_left)) else {
+            io.mark_cut();
             return self.close(key);
         };
         match outcome {
@@ -424,6 +430,10 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 info.since = now;
                 info.responded |= fast_path.connection().responses.has_responded();
                 *delivery = Delivery::default();
+                if io.has_buffered() {
+                    // The poller does not see what the transport has taken out of the kernel.
+                    self.wake_task(key, Bytes::new());
+                }
             }
             FastPathOutcome::Fallback(leftover) => {
                 self.resume_http1(key, *fast_path.into_handoff(leftover.for_another_task()));
@@ -455,8 +465,8 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
 
     fn resume_sniffed(&mut self, info: &IdleInfo, slot: ConnectionSlot, io: L::Io, read: &Bytes) {
         let read = read.slice_ref(after_empty_lines(read));
-        let state = match sniff(&read) {
-            Sniffed::Undecided if is_blank(&read) => {
+        let state = match sniff_as(io.negotiated(), &read) {
+            _ if is_blank(&read) => {
                 State::Parked(Parked::resumed(io, &read, info.received_any, info.since))
             }
             Sniffed::Undecided => State::Parked(Parked::resumed(
@@ -504,7 +514,8 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
     }
 
     fn close(&mut self, key: usize) {
-        if self.connections.try_remove(key).is_some() {
+        if let Some(mut connection) = self.connections.try_remove(key) {
+            connection.io.end_cleanly();
             self.count_closed();
         }
     }
@@ -517,6 +528,12 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         metrics.closed.add_one();
         self.worker.on_connection_closed();
     }
+}
+
+/// Whether bytes of a request may have arrived.
+fn has_arrived<T: Transport>(io: &mut T) -> bool {
+    io.read_ahead();
+    io.peek() == Peek::Data || io.has_buffered()
 }
 
 fn slot_of(info: &IdleInfo) -> ConnectionSlot {

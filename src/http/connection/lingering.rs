@@ -143,8 +143,11 @@ impl<T: Transport> Lingering<T> {
     }
 
     /// Ends the connection without a further wait. Returns whether that was a reset.
-    pub(super) fn cut(self) -> bool {
+    pub(super) fn cut(mut self) -> bool {
         let was_reset = self.end == Lingered::Reset;
+        if self.step == Step::Writing {
+            self.io.mark_cut();
+        }
         if !was_reset {
             close_at_once(self.io);
         }
@@ -241,7 +244,11 @@ impl<T: Transport> Lingering<T> {
                         Poll::Pending => return Poll::Pending,
                     }
                 }
-                Step::Acknowledging => return Poll::Pending,
+                Step::Acknowledging => {
+                    // A transport may hold bytes that the kernel has not taken yet.
+                    let _ = io.poll_flush(cx);
+                    return Poll::Pending;
+                }
             }
         }
         reads_max.note(reads_max.get());
@@ -253,12 +260,13 @@ impl<T: Transport> Lingering<T> {
 /// Decides how to close a connection whose last response was written and whose sending side is
 /// shut. `None`: it may be closed at once. `read`: bytes that were read after the last request.
 pub(super) fn close_after_response<T: Transport>(
-    io: T,
+    mut io: T,
     read: &Bytes,
     connection: &ConnectionState,
 ) -> Option<Lingering<T>> {
+    io.read_ahead();
     let is_own_unread = connection.bodies.is_body_unread() || connection.bodies.are_bodies_held();
-    let is_next_unread = !is_blank(read) || io.peek() == Peek::Data;
+    let is_next_unread = !is_blank(read) || io.peek() == Peek::Data || io.has_buffered();
     let is_our_end = connection.responses.has_announced();
     if is_next_unread && !is_own_unread && is_our_end {
         // Requests after the last response are not served. The client sends them again, as if they
@@ -276,6 +284,7 @@ pub(super) fn close_after_response<T: Transport>(
     if is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > 0) {
         return Some(Lingering::until_acked(io));
     }
+    io.end_cleanly();
     None
 }
 

@@ -11,6 +11,7 @@
 //!                                                                                     closed
 //! ```
 //!
+//! - `Opening` precedes `Parked` if there is a TLS handshake.
 //! - `Parked` waits for a request without hyper, and serves fast-path requests itself.
 //! - `Http1` and `Http2` are served by hyper. The task of the connection owns hyper's connection,
 //!   and takes it apart or drops it.
@@ -29,6 +30,7 @@ mod hyper_timer;
 pub(super) mod idle_handoff;
 pub(super) mod idle_set;
 mod lingering;
+mod opening;
 mod parked;
 #[cfg(test)]
 mod polls;

@@ -13,7 +13,7 @@ use super::{
 use crate::http::{
     exchange::{
         http_service::HttpService,
-        sniff::{PREFACE, Sniffed, after_empty_lines, is_blank, sniff},
+        sniff::{PREFACE, Sniffed, after_empty_lines, is_blank, sniff_as},
     },
     fast_path::serve::{FastPath, FastPathOutcome},
     server::{
@@ -26,7 +26,7 @@ use crate::http::{
 };
 use crate::{
     lifecycle::{Moment, Phase},
-    runtime::{Peek, Transport},
+    runtime::{Negotiated, Peek, Transport},
 };
 use bytes::Bytes;
 use std::{
@@ -43,6 +43,8 @@ pub(super) struct Parked<T, S: HttpService> {
     bytes: [u8; UNDECIDED_MAX],
     len: u8,
     received_any: ReceivedAny,
+    /// The transport holds an incomplete record, which may be the beginning of a request.
+    has_partial_record: bool,
     /// When the current wait began; set at its first poll.
     since: Option<Moment>,
     /// Kept for a while after a fast-path request, since the next one may follow soon.
@@ -72,10 +74,16 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             bytes: [0; UNDECIDED_MAX],
             len: 0,
             received_any: ReceivedAny::No,
+            has_partial_record: false,
             since: None,
             fast_path: None,
             delivery: Delivery::default(),
         }
+    }
+
+    /// Creates the state of a connection whose handshake ended `now`.
+    pub(super) fn opened(io: T, now: Moment) -> Self {
+        Self::resumed(io, &[], ReceivedAny::Handshake, now)
     }
 
     /// Creates the state of a connection that is idle after requests. `read` is at most the first
@@ -143,7 +151,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                     let bytes = after_empty_lines(buf.filled());
                     if is_blank(bytes) {
                         if read == 0 {
-                            return Transition::Close;
+                            return self.end_cleanly();
                         }
                         // No request yet, so the wait goes on. Empty lines use up the poll's
                         // budget, so that a client cannot hold the task with them.
@@ -152,7 +160,9 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                         continue;
                     }
                     self.received_any = ReceivedAny::Yes;
-                    match sniff(bytes) {
+                    let negotiated =
+                        self.io.as_ref().map_or(Negotiated::Unknown, Transport::negotiated);
+                    match sniff_as(negotiated, bytes) {
                         Sniffed::Undecided if read > 0 => {
                             if self.request_bytes() == 0 {
                                 self.since = Some(worker.server().clock.now());
@@ -198,6 +208,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         if let FastPathOutcome::AllServed(now) = outcome {
             self.len = 0;
             self.since = Some(now);
+            self.has_partial_record = false;
             fast_path.connection().responses.record_responses_in(slot);
             self.delivery = Delivery::default();
             if worker.over_fast_path_limit() {
@@ -231,6 +242,13 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         idle_handoff: &IdleHandoff<T>,
     ) -> Transition<T, S> {
         let server = &worker.server();
+        let has_partial_record = self.io.as_ref().is_some_and(Transport::has_buffered);
+        if has_partial_record != self.has_partial_record {
+            self.has_partial_record = has_partial_record;
+            if has_partial_record && self.request_bytes() == 0 {
+                self.since = Some(now);
+            }
+        }
         let since = *self.since.get_or_insert(now);
         let draining = server.phase() >= Phase::Draining;
         let idle = self.idle(since, slot);
@@ -250,7 +268,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             }
             // A connection that has announced its close does not move into the idle set.
             let may_suspend =
-                !draining && self.len == 0 && idle_handoff.is_open() && !slot.has_announced();
+                !draining && self.is_idle() && idle_handoff.is_open() && !slot.has_announced();
             // The reactor may not have reported readiness yet, especially on a new connection, so
             // peek at the socket.
             if may_suspend
@@ -263,12 +281,16 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             worker.wake_at(slot, again);
             return Transition::Wait;
         }
-        let next = self.close(cx, worker, slot);
+        let next = self.close(cx, worker, slot, idle.awaited);
         if self.io.is_none() && !draining {
             match idle.awaited {
                 _ if evicted => server.metrics.evicted.add_one(),
                 Awaited::FirstByte => server.metrics.first_byte_timeouts.add_one(),
-                Awaited::NextRequest | Awaited::Head | Awaited::Client | Awaited::Handler => {}
+                Awaited::NextRequest
+                | Awaited::Handshake
+                | Awaited::Head
+                | Awaited::Client
+                | Awaited::Handler => {}
             }
         }
         next
@@ -304,8 +326,12 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     }
 
     fn idle(&self, since: Moment, slot: &ConnectionSlot) -> Idle {
+        if self.has_partial_record {
+            return Idle { awaited: Awaited::Head, since };
+        }
         match (self.request_bytes(), self.received_any) {
             (0, ReceivedAny::No) => Idle { awaited: Awaited::FirstByte, since: slot.accepted },
+            (0, ReceivedAny::Handshake) => Idle { awaited: Awaited::FirstByte, since },
             (0, ReceivedAny::Yes) => Idle { awaited: Awaited::NextRequest, since },
             (1.., _) => Idle { awaited: Awaited::Head, since },
         }
@@ -313,7 +339,15 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
 
     /// Whether the connection waits for a request of which no byte has arrived.
     pub(super) const fn is_idle(&self) -> bool {
-        self.len == 0
+        self.len == 0 && !self.has_partial_record
+    }
+
+    /// Closes a connection whose client has ended its side between two requests.
+    fn end_cleanly(&mut self) -> Transition<T, S> {
+        if let Some(io) = &mut self.io {
+            io.end_cleanly();
+        }
+        Transition::Close
     }
 
     /// Closes the transport without a wait.
@@ -334,28 +368,31 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         cx: &mut Context<'_>,
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
+        awaited: Awaited,
     ) -> Transition<T, S> {
         let Some(mut io) = self.io.take() else { return Transition::Close };
-        if io.peek() == Peek::Data {
+        io.read_ahead();
+        if io.peek() == Peek::Data || io.has_buffered() && awaited != Awaited::Head {
             // The readiness event is on its way.
             self.io = Some(io);
             cx.waker().wake_by_ref();
             return Transition::Wait;
         }
-        match self.request_bytes() {
+        let is_http2 = io.negotiated() == Negotiated::Http2;
+        match self.request_bytes().max(u8::from(self.has_partial_record)) {
             0 if worker.server().phase() >= Phase::Draining => {
                 worker.server().metrics.count_unannounced(slot);
             }
             0 => {}
             // This may be the beginning of a POST.
-            1..4 => {
+            1..4 if !is_http2 => {
                 return Transition::linger(Lingering::after_response(
                     io,
                     head_timeout_response(worker.server()),
                 ));
             }
             // RFC 9113 §3.4: only an HTTP/2 client begins with "PRI ".
-            4.. => return Transition::linger(Lingering::brief(io)),
+            1.. => return Transition::linger(Lingering::brief(io)),
         }
         if worker.server().tracks_close_races() {
             return Transition::linger(Lingering::counting_races(io));

@@ -5,6 +5,7 @@ use super::{
     http2::Http2,
     idle_handoff::{IdleHandoff, IdleInfo},
     lingering::Lingering,
+    opening::Opening,
     parked::Parked,
     transition::{ReceivedAny, Transition},
     worker_context::WorkerContext,
@@ -18,7 +19,10 @@ use crate::http::{
         worker_metrics::{Counted, WorkerMetrics},
     },
 };
-use crate::{lifecycle::Phase, runtime::Transport};
+use crate::{
+    lifecycle::Phase,
+    runtime::{Opening as OpeningState, Transport},
+};
 use std::{
     future::Future,
     pin::{Pin, pin},
@@ -44,6 +48,7 @@ pub(crate) struct Connection<T: Transport, S: HttpService> {
 const POLLS_BEFORE_CUT: u8 = 3;
 
 pub(super) enum State<T: Transport, S: HttpService> {
+    Opening(Opening<T>),
     Parked(Parked<T, S>),
     Http1(Box<Http1<T, S>>),
     Http2(Box<Http2<T, S>>),
@@ -57,6 +62,7 @@ impl<T: Transport, S: HttpService> State<T, S> {
     /// The gauge of this state. Connections in a state without one count as parked.
     fn counted(&self, metrics: &Arc<WorkerMetrics>) -> Option<Counted> {
         match self {
+            Self::Opening(_) => Some(Counted::new(metrics, |metrics| &metrics.opening)),
             Self::Http1(_) => Some(Counted::new(metrics, |metrics| &metrics.http1)),
             Self::Http2(_) => Some(Counted::new(metrics, |metrics| &metrics.http2)),
             Self::Lingering(_) => Some(Counted::new(metrics, |metrics| &metrics.lingering)),
@@ -73,7 +79,11 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
         io: T,
     ) -> Self {
         worker.server().metrics.accepted.add_one();
-        Self::resumed(worker, slot, idle_handoff, State::Parked(Parked::new(io)))
+        let state = match io.opening() {
+            OpeningState::Done => State::Parked(Parked::new(io)),
+            OpeningState::Silent | OpeningState::Begun => State::Opening(Opening::new(io)),
+        };
+        Self::resumed(worker, slot, idle_handoff, state)
     }
 
     /// Creates the future of a connection that was accepted earlier.
@@ -101,6 +111,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
             }
             let (worker, slot) = (&this.worker, &*this.slot);
             let transition = match &mut this.state {
+                State::Opening(opening) => opening.poll(cx, worker, slot),
                 State::Parked(parked) => parked.poll(cx, worker, slot, &this.idle_handoff),
                 State::Http1(http1) => http1.poll(cx, worker, slot),
                 State::Http2(http2) => http2.poll(cx, worker, slot),
@@ -120,6 +131,9 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                         let _ = pin!(yield_now()).poll(cx);
                     }
                     return Poll::Pending;
+                }
+                Transition::Opened(io) => {
+                    State::Parked(Parked::opened(io, worker.server().clock.now()))
                 }
                 Transition::Park(io, read) => State::Parked(Parked::after_request(io, &read)),
                 Transition::StartHttp1(io, read) => {
@@ -183,7 +197,11 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
         let awaits_handler = match &self.state {
             State::Http1(http1) => http1.awaits_handler(),
             State::Http2(http2) => http2.awaits_handler(),
-            State::Parked(_) | State::Lingering(_) | State::Suspended | State::Closed => false,
+            State::Opening(_)
+            | State::Parked(_)
+            | State::Lingering(_)
+            | State::Suspended
+            | State::Closed => false,
         };
         let awaited = if awaits_handler { Awaited::Handler } else { Awaited::Client };
         slot.set_waiting(awaited, self.worker.server().clock.now());
@@ -204,6 +222,10 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
             State::Http1(mut http1) => http1.cut(AbortCause::Shutdown),
             State::Http2(mut http2) => {
                 http2.cut();
+                false
+            }
+            State::Opening(mut opening) => {
+                opening.cut();
                 false
             }
             State::Parked(mut parked) => {

@@ -9,6 +9,8 @@ use bytes::Bytes;
 pub(super) enum Transition<T, S: HttpService> {
     /// Stay in this state until woken.
     Wait,
+    /// The steps that precede HTTP are done. Wait for the first request.
+    Opened(T),
     /// Wait without a protocol. The bytes that were read are at most half an empty line.
     Park(T, Bytes),
     /// Serve HTTP/1. These bytes were read.
@@ -37,6 +39,8 @@ impl<T, S: HttpService> Transition<T, S> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReceivedAny {
     No,
+    /// Its part of a handshake. The wait for its first byte begins at the end of the handshake.
+    Handshake,
     Yes,
 }
 

@@ -19,7 +19,10 @@ use crate::http::server::{
     tracked::Kind,
     worker_shared::WorkerShared,
 };
-use crate::{lifecycle::Phase, runtime::Address};
+use crate::{
+    lifecycle::{Moment, Phase},
+    runtime::Address,
+};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
@@ -138,7 +141,7 @@ impl ConnectionState {
     pub(super) fn on_response_head(&self) -> bool {
         let phase = self.server().phase();
         if phase < Phase::LameDuck {
-            return false;
+            return self.announcement.aged_at() != Moment::NEVER && self.on_aging_response_head();
         }
         let responded = self.responses.responded.swap(true, Relaxed);
         if self.protocol == Protocol::Http2 {
@@ -150,6 +153,17 @@ impl ConnectionState {
                 self.server().clock.now(),
                 responded,
             );
+        if announces {
+            self.responses.announced.store(true, Relaxed);
+        }
+        announces
+    }
+
+    /// Returns whether a response announces the close because of the age limit.
+    #[cold]
+    fn on_aging_response_head(&self) -> bool {
+        let announces = self.protocol == Protocol::Http1
+            && self.announcement.aged_at() <= self.server().clock.now();
         if announces {
             self.responses.announced.store(true, Relaxed);
         }

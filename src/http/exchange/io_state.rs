@@ -82,6 +82,11 @@ impl IoState {
         self.write_blocked.store(true, Relaxed);
     }
 
+    /// Records whether a flush waits for the kernel.
+    pub(super) fn set_write_blocked(&self, blocked: bool) {
+        self.write_blocked.store(blocked, Relaxed);
+    }
+
     pub(super) fn on_written(&self, bytes: usize) {
         self.write_blocked.store(false, Relaxed);
         self.written.store(self.written() + bytes as u64, Relaxed);

@@ -1,5 +1,7 @@
 //! Detection of a client's protocol by its first bytes.
 
+use crate::runtime::Negotiated;
+
 /// The connection preface of HTTP/2 (RFC 9113 §3.4). No HTTP/1 request can begin with it.
 pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -35,6 +37,18 @@ fn skip_empty_lines(mut bytes: &[u8]) -> &[u8] {
 /// in them.
 pub(crate) fn is_blank(bytes: &[u8]) -> bool {
     matches!(after_empty_lines(bytes), b"" | b"\r")
+}
+
+/// Returns the protocol that the peers agreed on, or else detects it. A client that does not speak
+/// the one that it agreed on is refused by the other's parser. `bytes` must not begin with empty
+/// lines.
+pub(crate) fn sniff_as(negotiated: Negotiated, bytes: &[u8]) -> Sniffed {
+    match negotiated {
+        Negotiated::Unknown => sniff(bytes),
+        Negotiated::Http1 if is_blank(bytes) => Sniffed::Undecided,
+        Negotiated::Http1 => Sniffed::Http1,
+        Negotiated::Http2 => Sniffed::Http2,
+    }
 }
 
 /// Detects the protocol. `bytes` must not begin with empty lines.

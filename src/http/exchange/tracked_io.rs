@@ -146,11 +146,12 @@ impl<T: Transport> TrackedIo<T> {
         }
     }
 
-    fn on_nothing_read(&self, cx: &Context<'_>) {
+    fn on_nothing_read(&mut self, cx: &Context<'_>) {
         let inflow = &self.connection.io.inflow;
         let is_final = self.connection.io.is_final_read_wanted();
         let is_peek_wanted = inflow.take_peek_requested() || is_final;
-        let has_data = is_peek_wanted && self.io.as_ref().is_some_and(|io| io.peek() == Peek::Data);
+        let has_data = is_peek_wanted
+            && self.io.as_mut().is_some_and(|io| io.read_ahead() || io.peek() == Peek::Data);
         if is_final {
             self.connection.io.on_final_read(has_data);
         }
@@ -256,13 +257,17 @@ impl<T: Transport> TrackedIo<T> {
     /// Runs the peek that the connection requested. The connection cannot reach the transport while
     /// hyper holds it.
     #[inline]
-    fn peek_if_requested(&self) -> io::Result<()> {
-        if self.connection.io.take_peek_requested() { self.peek() } else { Ok(()) }
+    fn peek_if_requested(&mut self, cx: &Context<'_>) -> io::Result<()> {
+        if self.connection.io.take_peek_requested() { self.peek(cx) } else { Ok(()) }
     }
 
     #[cold]
-    fn peek(&self) -> io::Result<()> {
-        let Some(io) = &self.io else { return Ok(()) };
+    fn peek(&mut self, cx: &Context<'_>) -> io::Result<()> {
+        let Some(io) = &mut self.io else { return Ok(()) };
+        if io.read_ahead() {
+            // The reactor does not report these bytes any more.
+            cx.waker().wake_by_ref();
+        }
         match io.peer() {
             Peer::Open | Peer::Unknown => {}
             Peer::HalfClosed => self.connection.on_half_closed(),
@@ -324,7 +329,7 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.poll_ending(cx)?;
-        this.peek_if_requested()?;
+        this.peek_if_requested(cx)?;
         ready!(this.poll_unwritten(cx))?;
         if bytes.starts_with(ERROR_PREFIX) && this.is_made_by_hyper() {
             return this.write_dated(cx, bytes);
@@ -343,7 +348,7 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.poll_ending(cx)?;
-        this.peek_if_requested()?;
+        this.peek_if_requested(cx)?;
         ready!(this.poll_unwritten(cx))?;
         if let [bytes] = slices
             && bytes.starts_with(ERROR_PREFIX)
@@ -367,9 +372,12 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.watch_for_departure(cx);
-        this.peek_if_requested()?;
+        this.peek_if_requested(cx)?;
         ready!(this.poll_unwritten(cx))?;
         let polled = this.io()?.poll_flush(cx);
+        if T::BUFFERS_WRITES {
+            this.connection.io.set_write_blocked(polled.is_pending());
+        }
         ready!(this.record_error(polled))?;
         this.connection.io.on_flushed();
         if this.frames.is_some()

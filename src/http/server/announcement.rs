@@ -17,7 +17,10 @@
 //! In a short delay the last 250 ms replace the last tenth, and below 500 ms the second half does:
 //! the announcement must reach far clients before the drain.
 //!
-//! Nothing announces before the delay, and everything does after it. The caller implements both.
+//! Before the delay only a connection that has reached the age limit announces: HTTP/1 with its
+//! next response, HTTP/2 at that moment. The limit of each connection is drawn from the last tenth
+//! of the setting, so that connections that were opened together do not end together. After the
+//! delay everything announces, which the caller implements.
 
 use crate::lifecycle::Moment;
 use std::time::Duration;
@@ -53,33 +56,65 @@ impl LameDuck {
 }
 
 /// The announcement of one connection. Eight bytes, since each idle connection keeps one.
+///
+/// An even number is the moment of the age limit of a connection that was opened before the stop
+/// request, 0 if there is no limit. An odd one is the moment of a connection that was opened in the
+/// delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Announcement(Moment);
+pub(crate) struct Announcement(u64);
 
 impl Announcement {
-    /// The announcement of a connection that was opened before the stop request.
-    pub(crate) const OPENED_BEFORE: Self = Self(Moment::EPOCH);
+    /// The announcement of a connection that was opened before the stop request and has no age
+    /// limit.
+    pub(crate) const OPENED_BEFORE: Self = Self(0);
+
+    /// The announcement of a connection that is opened before a stop request, at `opened`, and
+    /// lives for at most about `age_max`.
+    pub(super) fn aging(opened: Moment, age_max: Duration, jitter: u64) -> Self {
+        let tenth = u128::from(nanos(age_max / 10));
+        let earlier = u64::try_from((tenth * u128::from(jitter)) >> 64).unwrap_or(0);
+        let limit = (opened + age_max).as_nanos().saturating_sub(earlier);
+        Self((limit & !1).max(2))
+    }
 
     /// The announcement of a connection that is opened in the delay, at `opened`.
     pub(super) fn opened_in(delay: LameDuck, opened: Moment, jitter: u64) -> Self {
-        // The epoch marks connections that were opened before the stop request.
-        Self(delay.spread(opened, jitter).max(Moment::from_nanos(1)))
+        Self(delay.spread(opened, jitter).as_nanos() | 1)
+    }
+
+    const fn opened_in_moment(self) -> Moment {
+        Moment::from_nanos(self.0 & !1)
+    }
+
+    const fn is_opened_before(self) -> bool {
+        self.0 & 1 == 0
+    }
+
+    /// Returns when the connection reaches its age limit; `NEVER` if it has none.
+    pub(crate) const fn aged_at(self) -> Moment {
+        if self.0 != 0 && self.is_opened_before() {
+            Moment::from_nanos(self.0)
+        } else {
+            Moment::NEVER
+        }
     }
 
     /// Whether an HTTP/1 response whose head is ready at `now` announces the close. `responded`:
     /// the connection has sent a response since the stop request.
     pub(crate) fn is_due(self, delay: LameDuck, now: Moment, responded: bool) -> bool {
-        self == Self::OPENED_BEFORE || now >= delay.last_part || (responded && now >= self.0)
+        self.is_opened_before()
+            || now >= delay.last_part
+            || (responded && now >= self.opened_in_moment())
     }
 
     /// Returns the moment at which an HTTP/2 connection sends its GOAWAY. A connection that was
     /// opened in the delay and has not `responded` waits for its first response, or for the end of
     /// the delay.
     pub(crate) fn goaway_at(self, delay: LameDuck, jitter: u64, responded: bool) -> Moment {
-        match (self, responded) {
-            (Self::OPENED_BEFORE, _) => delay.spread(delay.since, jitter),
-            (Self(at), true) => at,
-            (Self(_), false) => Moment::NEVER,
+        match (self.is_opened_before(), responded) {
+            (true, _) => delay.spread(delay.since, jitter),
+            (false, true) => self.opened_in_moment(),
+            (false, false) => Moment::NEVER,
         }
     }
 }
@@ -202,6 +237,24 @@ mod tests {
         let late = Announcement::opened_in(delay, Moment::EPOCH, 0);
         assert!(!late.is_due(delay, Moment::EPOCH, false));
         assert_eq!(late.goaway_at(delay, 0, false), Moment::NEVER);
+    }
+
+    #[test]
+    fn an_age_limit_is_in_the_last_tenth_of_the_setting_and_a_stop_comes_first() {
+        let age_max = Duration::from_secs(100);
+        let mut limits: Vec<_> = (0..100)
+            .map(|n| Announcement::aging(at(1_000), age_max, Seed(7).nth(n)).aged_at())
+            .collect();
+        limits.sort_unstable();
+        assert!(limits[0] >= at(91_000) && limits[99] <= at(101_000), "{limits:?}");
+        assert!(limits[0] < at(92_000) && limits[99] > at(100_000), "spread: {limits:?}");
+        let aging = Announcement::aging(at(0), age_max, 0);
+        assert!(aging.is_due(delay(), at(1_000), false), "a stop: with the first response");
+        assert_eq!(aging.goaway_at(delay(), HALF, false), at(5_500));
+        assert_eq!(Announcement::OPENED_BEFORE.aged_at(), Moment::NEVER);
+        assert_eq!(Announcement::opened_in(delay(), at(2_000), 0).aged_at(), Moment::NEVER);
+        let soon = Announcement::aging(Moment::EPOCH, Duration::from_nanos(1), 0);
+        assert!(soon.aged_at() < at(1), "a limit is a limit: {soon:?}");
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl ConnectionSlot {
         let packed = match idle.awaited {
             Awaited::FirstByte => idle.since.as_nanos() << 1 | 1,
             Awaited::NextRequest => idle.since.as_nanos() << 1,
-            Awaited::Head | Awaited::Client | Awaited::Handler => BUSY,
+            Awaited::Handshake | Awaited::Head | Awaited::Client | Awaited::Handler => BUSY,
         };
         self.idle.store(packed, Relaxed);
     }

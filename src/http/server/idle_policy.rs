@@ -16,6 +16,8 @@ pub(crate) enum Awaited {
     FirstByte,
     /// The next request.
     NextRequest,
+    /// The rest of a TLS handshake, since the accept.
+    Handshake,
     /// The rest of a head that has begun, which has its own timer.
     Head,
     /// The client, which has begun a head, sends a body, or does not receive a response.
@@ -40,6 +42,7 @@ impl Idle {
             + match awaited {
                 Awaited::FirstByte => limits.first_byte_timeout,
                 Awaited::NextRequest => limits.keep_alive,
+                Awaited::Handshake => limits.tls_handshake_timeout,
                 Awaited::Head => limits.header_timeout,
                 Awaited::Client | Awaited::Handler => Duration::MAX,
             };
@@ -49,7 +52,9 @@ impl Idle {
         match awaited {
             Awaited::FirstByte => since + FIRST_BYTE_GRACE,
             Awaited::NextRequest => Moment::EPOCH,
-            Awaited::Head => serving.min(since.max(draining_since) + HEAD_GRACE),
+            Awaited::Handshake | Awaited::Head => {
+                serving.min(since.max(draining_since) + HEAD_GRACE)
+            }
             Awaited::Client | Awaited::Handler => serving,
         }
     }
@@ -88,7 +93,7 @@ impl EvictionGrace {
         match idle.awaited {
             Awaited::FirstByte => idle.since + self.first_byte,
             Awaited::NextRequest => idle.since + self.next_request,
-            Awaited::Head => Moment::NEVER,
+            Awaited::Handshake | Awaited::Head => Moment::NEVER,
             Awaited::Client => self.client.map_or(Moment::NEVER, |grace| idle.since + grace),
             Awaited::Handler => self.handler.map_or(Moment::NEVER, |grace| idle.since + grace),
         }
@@ -123,7 +128,7 @@ pub(crate) fn evictable<K>(
         match idle.awaited {
             Awaited::FirstByte => silent += 1,
             Awaited::NextRequest => waiting += 1,
-            Awaited::Head => continue,
+            Awaited::Handshake | Awaited::Head => continue,
             Awaited::Client | Awaited::Handler => {}
         }
         let ends = grace.ends(idle);
@@ -172,10 +177,12 @@ mod tests {
         header_bytes_max: 0,
         headers_max: 0,
         first_byte_timeout: Duration::from_secs(60),
+        tls_handshake_timeout: Duration::from_secs(10),
         header_timeout: Duration::from_secs(10),
         send_timeout: Duration::from_secs(30),
         body_timeout: Duration::from_secs(30),
         keep_alive: Duration::from_secs(620),
+        connection_age_max: None,
         http2_streams_max: 0,
         half_close: crate::HalfClose::Serve,
         #[cfg(feature = "__caps")]

@@ -19,6 +19,9 @@ pub struct Limits {
     /// Time from the accept of a connection to its first byte; then the connection is closed.
     /// Default 60 s, since balancers and browsers connect ahead.
     pub first_byte_timeout: Duration,
+    /// Time from the accept of a connection to the end of its TLS handshake; then the connection is
+    /// closed. Default 10 s. The drain waits for 1 s at most.
+    pub tls_handshake_timeout: Duration,
     /// Time from the first byte of a request head to its last; then the client gets a 408. Default
     /// 10 s. On HTTP/2 it is also the maximum for a frame that carries no data, and from the
     /// preface to the first request; then the client gets a GOAWAY.
@@ -33,6 +36,11 @@ pub struct Limits {
     /// (60 to 600 s), because the end that closes first loses the requests that cross its close on
     /// the wire.
     pub keep_alive: Duration,
+    /// Age at which a connection announces its close while serving: HTTP/1 with its next response,
+    /// HTTP/2 with a GOAWAY, so that long-lived clients spread over new instances. Each connection
+    /// draws its limit from the last tenth of this. Default: `None`, no limit. Streams that are
+    /// open then are served to their end.
+    pub connection_age_max: Option<Duration>,
     /// Concurrent streams on an HTTP/2 connection. Default 200.
     pub http2_streams_max: u32,
     /// Treatment of a running HTTP/1 request whose client shuts its side of the connection.
@@ -92,6 +100,13 @@ impl Limits {
         self
     }
 
+    /// Sets [`tls_handshake_timeout`](#structfield.tls_handshake_timeout).
+    #[must_use]
+    pub const fn tls_handshake_timeout(mut self, tls_handshake_timeout: Duration) -> Self {
+        self.tls_handshake_timeout = tls_handshake_timeout;
+        self
+    }
+
     /// Sets [`header_timeout`](#structfield.header_timeout).
     #[must_use]
     pub const fn header_timeout(mut self, header_timeout: Duration) -> Self {
@@ -117,6 +132,13 @@ impl Limits {
     #[must_use]
     pub const fn keep_alive(mut self, keep_alive: Duration) -> Self {
         self.keep_alive = keep_alive;
+        self
+    }
+
+    /// Sets [`connection_age_max`](#structfield.connection_age_max).
+    #[must_use]
+    pub const fn connection_age_max(mut self, connection_age_max: Option<Duration>) -> Self {
+        self.connection_age_max = connection_age_max;
         self
     }
 
@@ -165,6 +187,7 @@ impl Limits {
             header_timeout: self.header_timeout.min(INTERNAL_PROGRESS_WAIT),
             send_timeout: self.send_timeout.min(INTERNAL_PROGRESS_WAIT),
             body_timeout: self.body_timeout.min(INTERNAL_PROGRESS_WAIT),
+            connection_age_max: None,
             http2_streams_max: self.http2_streams_max.min(caps.internal_streams_max.get_u32()),
             ..self
         }

@@ -23,6 +23,9 @@ pub(crate) struct ServerMetrics {
     pub(crate) accept_errors: Counter,
     pub(crate) evicted: Counter,
     pub(crate) first_byte_timeouts: Counter,
+    pub(crate) handshakes: Counter,
+    pub(crate) handshakes_failed: Counter,
+    pub(crate) handshake_timeouts: Counter,
     pub(super) send_timeouts: Counter,
     pub(super) body_timeouts: Counter,
 }
@@ -84,6 +87,9 @@ impl ServerMetrics {
             accept_errors: self.accept_errors.get(),
             evicted: self.evicted.get(),
             first_byte_timeouts: self.first_byte_timeouts.get(),
+            handshakes: self.handshakes.get(),
+            handshakes_failed: self.handshakes_failed.get(),
+            handshake_timeouts: self.handshake_timeouts.get(),
             send_timeouts: self.send_timeouts.get(),
             body_timeouts: self.body_timeouts.get(),
         }
@@ -154,6 +160,13 @@ pub struct ConnectionStats {
     pub evicted: u64,
     /// Connections that were closed because no byte arrived within the first-byte timeout.
     pub first_byte_timeouts: u64,
+    /// TLS handshakes that were completed.
+    pub handshakes: u64,
+    /// TLS handshakes that failed, or whose client left.
+    pub handshakes_failed: u64,
+    /// Connections that were closed because their TLS handshake took longer than the handshake
+    /// timeout.
+    pub handshake_timeouts: u64,
     /// Connections and HTTP/2 streams that were cut because their client received nothing of a
     /// response for the send timeout.
     pub send_timeouts: u64,

@@ -180,10 +180,11 @@ impl ServerState {
 
     /// Returns the announcement of a connection that is opened `now`. `number` is unique to it.
     pub(crate) fn announcement(&self, now: Moment, number: impl FnOnce() -> u64) -> Announcement {
-        if self.phase() == Phase::LameDuck {
-            Announcement::opened_in(self.lame_duck(), now, self.config.seed.nth(number()))
-        } else {
-            Announcement::OPENED_BEFORE
+        let jitter = || self.config.seed.nth(number());
+        match (self.phase(), self.config.limits.connection_age_max) {
+            (Phase::LameDuck, _) => Announcement::opened_in(self.lame_duck(), now, jitter()),
+            (Phase::Serving, Some(age_max)) => Announcement::aging(now, age_max, jitter()),
+            _ => Announcement::OPENED_BEFORE,
         }
     }
 

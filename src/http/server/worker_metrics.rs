@@ -22,6 +22,8 @@ pub(crate) struct WorkerMetrics {
     pub(crate) known: Listed<Weak<dyn KnownRequest>>,
     /// Requests in flight that were not served at once.
     pub(crate) listed: Listed<Arc<dyn SlowRequest>>,
+    /// Connections whose TLS handshake is under way.
+    pub(crate) opening: Gauge,
     /// HTTP/1 connections that hyper serves.
     pub(crate) http1: Gauge,
     /// HTTP/1 connections without hyper that keep the state of the fast path.
@@ -44,6 +46,7 @@ impl WorkerMetrics {
             heartbeat,
             known: Listed::default(),
             listed: Listed::default(),
+            opening: Gauge::default(),
             http1: Gauge::default(),
             fast_path: Gauge::default(),
             http2: Gauge::default(),

@@ -53,6 +53,7 @@ impl Collector for OfHost {
         life(&mut page, status, now)?;
         requests(&mut page, &status.main)?;
         connections(&mut page, &status.main)?;
+        certificate(&mut page, status)?;
         shutdown(&mut page, status, now)?;
         waiting(&mut page, &status.main)?;
         hooks(&mut page, status, now)
@@ -157,6 +158,7 @@ fn connections(page: &mut Page<'_>, main: &ServerState) -> Result {
     page.counter(things("connections_evicted", evicted), connections.evicted)?;
     let timeouts = [
         ("first_byte", connections.first_byte_timeouts),
+        ("handshake", connections.handshake_timeouts),
         ("send", connections.send_timeouts),
         ("body", connections.body_timeouts),
     ];
@@ -165,10 +167,41 @@ fn connections(page: &mut Page<'_>, main: &ServerState) -> Result {
         things("client_timeouts", "Client timeouts by the setting that expired"),
         timeouts,
     )?;
+    let handshakes =
+        [("completed", connections.handshakes), ("failed", connections.handshakes_failed)];
+    let handshakes = handshakes.map(|(outcome, count)| (("outcome", outcome), count));
+    page.counters(
+        things(
+            "tls_handshakes",
+            "TLS handshakes by outcome; one that timed out is a client timeout",
+        ),
+        handshakes,
+    )?;
     page.counter(
         things("accept_errors", "Failed accepts, mostly for lack of file descriptors"),
         connections.accept_errors,
     )
+}
+
+/// Absent unless the certificate was read from files.
+#[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "nothing to show"))]
+fn certificate(page: &mut Page<'_>, status: &HostStatus) -> Result {
+    #[cfg(feature = "tls")]
+    if let Some(certificate) = &status.certificate {
+        let expiry = "Time at which the TLS certificate expires; absent if it cannot be read";
+        let expires = certificate.expires().map(float);
+        page.gauge(seconds("tls_certificate_expiry_timestamp", expiry), expires)?;
+        let reloads = certificate.reloads().map(|(outcome, count)| (("outcome", outcome), count));
+        let family = things(
+            "tls_certificate_reloads",
+            "Changed certificate files by outcome; a refused one leaves the current in place",
+        );
+        page.counters(family, reloads)?;
+        let last = "Time of the last replacement of the TLS certificate; absent before it";
+        let reloaded_at = certificate.last_reload().map(float);
+        page.gauge(seconds("tls_certificate_reload_timestamp", last), reloaded_at)?;
+    }
+    Ok(())
 }
 
 fn shutdown(page: &mut Page<'_>, status: &HostStatus, now: Moment) -> Result {

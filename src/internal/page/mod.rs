@@ -245,8 +245,14 @@ const REQUESTS: [Count; 7] = [
     ("panicked", false),
 ];
 
-const STATES: [Count; 5] =
-    [("parked", true), ("http1", true), ("http2", true), ("lingering", true), ("upgraded", true)];
+const STATES: [Count; 6] = [
+    ("opening", true),
+    ("parked", true),
+    ("http1", true),
+    ("http2", true),
+    ("lingering", true),
+    ("upgraded", true),
+];
 
 const CONNECTIONS: [Count; 11] = [
     ("accepted", false),

@@ -12,6 +12,28 @@ pub(super) fn serving(all: &mut Vec<Sometimes>) {
     timeouts(all);
     connections(all);
     odd_requests(all);
+    tls(all);
+}
+
+fn tls(all: &mut Vec<Sometimes>) {
+    for clean in ["yes", "no"] {
+        all.push(Sometimes::new(format!("tls: an end with clean={clean}"), move |coverage| {
+            coverage
+                .history
+                .records
+                .iter()
+                .any(|record| record.event == "tls end" && record.text("clean") == Some(clean))
+        }));
+    }
+    all.push(Sometimes::new("tls: a handshake that the drain completes", |coverage| {
+        let Some(draining) = coverage.history.began(Phase::Draining) else { return false };
+        coverage.history.scenario.tls
+            && coverage.history.records.iter().any(|record| {
+                record.event == "connected"
+                    && record.actor.starts_with("client-")
+                    && record.at > draining
+            })
+    }));
 }
 
 fn timeouts(all: &mut Vec<Sometimes>) {

@@ -1,0 +1,154 @@
+//! TLS on both ends, by rustls itself: the records of the host under test are real ones.
+//!
+//! The keys are Ed25519, whose signatures have one length, and no session is resumed. So the length
+//! of every record depends on the scenario alone. Its bytes do not: rustls draws keys and nonces
+//! from the system. A trace with TLS therefore contains lengths, and no bytes on the wire
+//! ([`Trace::hide_payload`](crate::trace::Trace::hide_payload)).
+
+use super::{ClientId, Connect};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    client::Resumption,
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
+};
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, LazyLock},
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::{TlsConnector, client};
+
+const CERTIFICATE: &[u8] = include_bytes!("tls/certificate.der");
+const KEY: &[u8] = include_bytes!("tls/key.der");
+
+/// The name in the certificate.
+const NAME: &str = "server";
+
+/// The configuration of a host under test.
+///
+/// # Panics
+/// Never: the certificate and its key are constants.
+#[must_use]
+pub fn server_config() -> Arc<ServerConfig> {
+    static CONFIG: LazyLock<Arc<ServerConfig>> = LazyLock::new(|| {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(KEY));
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("a provider of TLS 1.3")
+            .with_no_client_auth()
+            .with_single_cert(vec![CERTIFICATE.into()], key);
+        Arc::new(config.expect("a certificate and its key"))
+    });
+    CONFIG.clone()
+}
+
+fn client_config() -> Arc<ClientConfig> {
+    static CONFIG: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(CERTIFICATE)).expect("a certificate");
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("a provider of TLS 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.resumption = Resumption::disabled();
+        Arc::new(config)
+    });
+    CONFIG.clone()
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// A route whose connections speak TLS. `tcp connected` is recorded before the handshake, and
+/// `connected` after it. The end of each connection is recorded as `tls end`: with `clean` =
+/// `yes` after a close_notify, with `no` after a FIN without one.
+#[derive(Clone, Debug)]
+pub struct TlsRoute<C> {
+    route: C,
+    client_id: ClientId,
+}
+
+impl<C> TlsRoute<C> {
+    /// Adds TLS to the route of a client.
+    pub const fn new(route: C, client_id: ClientId) -> Self {
+        Self { route, client_id }
+    }
+}
+
+impl<C: Connect> Connect for TlsRoute<C> {
+    type Io = TlsIo<C::Io>;
+
+    async fn connect(&self) -> io::Result<Self::Io> {
+        let io = self.route.connect().await?;
+        self.client_id.tell("tcp connected", &[]);
+        let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
+        let stream = TlsConnector::from(client_config()).connect(name, io).await?;
+        Ok(TlsIo { stream, client_id: self.client_id.clone(), is_end_recorded: false })
+    }
+
+    fn reset(io: Self::Io) {
+        C::reset(io.stream.into_inner().0);
+    }
+
+    fn is_broken(io: &Self::Io) -> bool {
+        C::is_broken(io.stream.get_ref().0)
+    }
+}
+
+/// A client's connection with TLS.
+#[derive(Debug)]
+pub struct TlsIo<Io> {
+    stream: client::TlsStream<Io>,
+    client_id: ClientId,
+    is_end_recorded: bool,
+}
+
+impl<Io> TlsIo<Io> {
+    fn record_end(&mut self, clean: &'static str) {
+        if !std::mem::replace(&mut self.is_end_recorded, true) {
+            self.client_id.tell("tls end", &[("clean", clean.into())]);
+        }
+    }
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsIo<Io> {
+    /// A FIN without a close_notify ends the stream as over TCP.
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        match ready!(Pin::new(&mut this.stream).poll_read(cx, buf)) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => this.record_end("no"),
+            Err(error) => return Poll::Ready(Err(error)),
+            Ok(()) if buf.filled().len() == before && buf.remaining() > 0 => this.record_end("yes"),
+            Ok(()) => {}
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsIo<Io> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

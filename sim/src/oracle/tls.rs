@@ -1,0 +1,36 @@
+//! P5d over TLS: a close_notify is the sign of a clean end. One at a cut makes the response look
+//! complete, and an idle connection without one looks cut.
+
+use super::{Exercise, Judgement, RunHistory};
+use crate::trace::Record;
+
+/// Checks the end of each connection that a client of TLS has read: after a response that was cut
+/// there is no close_notify, after an idle connection there is one.
+pub(super) fn ends_show_cuts(history: &RunHistory<'_>) -> Judgement {
+    let mut ends = 0;
+    for (n, end) in history.records.iter().enumerate() {
+        if end.event != "tls end" {
+            continue;
+        }
+        ends += 1;
+        let is_clean = end.text("clean") == Some("yes");
+        // The client reacts to the end at once.
+        let reaction = history.records[n + 1..]
+            .iter()
+            .take_while(|record| record.at == end.at)
+            .find(|record| record.actor == end.actor);
+        let Some(reaction) = reaction else { continue };
+        if is_clean && is_cut(reaction) {
+            return Err(format!("{} saw a close_notify at {:?}, in a response", end.actor, end.at));
+        }
+        if !is_clean && reaction.event == "closed idle" {
+            return Err(format!("{} saw an idle end without one at {:?}", end.actor, end.at));
+        }
+    }
+    Ok(Exercise::of(ends))
+}
+
+/// Whether a response ended before it was complete, with its connection.
+fn is_cut(record: &Record) -> bool {
+    record.event == "failed" && record.text("how") == Some("body-cut")
+}

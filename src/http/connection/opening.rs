@@ -1,0 +1,89 @@
+//! A connection that is not ready for HTTP yet: its TLS handshake is to be done.
+//!
+//! The handshake runs in the connection's task, with a timeout of its own. The drain includes it: a
+//! client whose handshake is under way completes it and gets a response to its first request.
+
+use super::{lingering::close_at_once, transition::Transition, worker_context::WorkerContext};
+use crate::http::{
+    exchange::http_service::HttpService,
+    server::{
+        connection_slot::ConnectionSlot,
+        idle_policy::{Awaited, Idle},
+    },
+};
+use crate::runtime::{Opening as OpeningState, Peek, Transport};
+use std::task::{Context, Poll};
+
+/// A transport whose handshake is to be done.
+pub(super) struct Opening<T> {
+    /// `None` only after the transport was passed on.
+    io: Option<T>,
+}
+
+impl<T: Transport> Opening<T> {
+    pub(super) const fn new(io: T) -> Self {
+        Self { io: Some(io) }
+    }
+
+    pub(super) fn poll<S: HttpService>(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &WorkerContext<S>,
+        slot: &ConnectionSlot,
+    ) -> Transition<T, S> {
+        let server = worker.server();
+        let Some(io) = &mut self.io else { return Transition::Close };
+        match io.poll_open(cx) {
+            Poll::Ready(Ok(())) => {
+                server.metrics.handshakes.add_one();
+                return self.io.take().map_or(Transition::Close, Transition::Opened);
+            }
+            Poll::Ready(Err(error)) => {
+                crate::log::debug!(peer = %slot.peer, %error, "TLS handshake failed");
+                server.metrics.handshakes_failed.add_one();
+                return self.close();
+            }
+            Poll::Pending => {}
+        }
+        let now = server.clock.now();
+        let awaited = match io.opening() {
+            OpeningState::Silent => Awaited::FirstByte,
+            OpeningState::Begun | OpeningState::Done => Awaited::Handshake,
+        };
+        let idle = Idle { awaited, since: slot.accepted };
+        let (limits, draining_since) = (&server.config.limits, server.draining_since());
+        let handshake = Idle { awaited: Awaited::Handshake, ..idle };
+        let until =
+            idle.deadline(limits, draining_since).min(handshake.deadline(limits, draining_since));
+        let evicted = slot.take_evicted();
+        if now < until && !evicted {
+            // At the connection limit a handshake makes room like a connection without a byte.
+            slot.set_idle(Idle { awaited: Awaited::FirstByte, ..idle });
+            worker.wake_at(slot, until);
+            return Transition::Wait;
+        }
+        if io.peek() == Peek::Data {
+            // The readiness event is on its way.
+            cx.waker().wake_by_ref();
+            return Transition::Wait;
+        }
+        if evicted {
+            server.metrics.evicted.add_one();
+        } else {
+            server.metrics.handshake_timeouts.add_one();
+        }
+        self.close()
+    }
+
+    fn close<S: HttpService>(&mut self) -> Transition<T, S> {
+        self.cut();
+        Transition::Close
+    }
+
+    /// Closes the transport without a wait.
+    pub(super) fn cut(&mut self) {
+        if let Some(io) = self.io.take() {
+            close_at_once(io);
+        }
+    }
+}

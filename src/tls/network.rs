@@ -1,0 +1,153 @@
+//! A network whose TCP connections to the main server speak TLS.
+
+use super::stream::{Stream, TlsStream};
+use crate::runtime::{
+    Address, IdlePoller, ListenAddress, Listener, Network, QuiesceOutcome, Reservation, ServerRole,
+};
+use bytes::Bytes;
+use rustls::ServerConfig;
+use std::{
+    fmt, io,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio::sync::Semaphore;
+
+/// Handshake steps of one listener that run before other tasks of its worker have their turn. A
+/// step is up to a millisecond of computation (RSA), so a burst of handshakes would otherwise delay
+/// every request by its length.
+const TURNS: usize = 1;
+
+/// Adds TLS to a network. The internal server and Unix sockets do without.
+#[derive(Debug)]
+pub(crate) struct TlsNetwork<N> {
+    network: N,
+    config: Arc<ServerConfig>,
+}
+
+impl<N> TlsNetwork<N> {
+    pub(crate) fn new(network: N, config: Arc<ServerConfig>) -> Self {
+        Self { network, config }
+    }
+}
+
+impl<N: Network> Network for TlsNetwork<N> {
+    type Listener = TlsListener<N::Listener>;
+    type Reservation = TlsReservation<N::Reservation>;
+
+    fn reserve(
+        &self,
+        address: &ListenAddress,
+        role: ServerRole,
+        listeners: usize,
+    ) -> io::Result<Self::Reservation> {
+        let reservation = self.network.reserve(address, role, listeners)?;
+        let has_tls = role == ServerRole::Main && matches!(reservation.local(), Address::Tcp(_));
+        let config = has_tls.then(|| self.config.clone());
+        Ok(TlsReservation { reservation, config })
+    }
+}
+
+/// A reservation, with the configuration if its connections speak TLS.
+#[derive(Debug)]
+pub(crate) struct TlsReservation<R> {
+    reservation: R,
+    config: Option<Arc<ServerConfig>>,
+}
+
+impl<R: Reservation> Reservation for TlsReservation<R> {
+    type Listener = TlsListener<R::Listener>;
+
+    fn local(&self) -> Address {
+        self.reservation.local()
+    }
+
+    async fn listen(self) -> io::Result<Vec<Self::Listener>> {
+        let Self { reservation, config } = self;
+        let tls = || {
+            let config = config.clone()?;
+            Some(ListenerTls { config, turns: Arc::new(Semaphore::new(TURNS)) })
+        };
+        let listeners = reservation.listen().await?;
+        Ok(listeners.into_iter().map(|listener| TlsListener { listener, tls: tls() }).collect())
+    }
+}
+
+/// A listener whose connections speak TLS if it has the configuration.
+#[derive(Debug)]
+pub(crate) struct TlsListener<L> {
+    listener: L,
+    tls: Option<ListenerTls>,
+}
+
+#[derive(Debug)]
+struct ListenerTls {
+    config: Arc<ServerConfig>,
+    turns: Arc<Semaphore>,
+}
+
+impl<L: Listener> Listener for TlsListener<L> {
+    type Io = Stream<L::Io>;
+    type IdlePoller = TlsIdlePoller<L::IdlePoller>;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Io, Address)>> {
+        let (io, peer) = ready!(self.listener.poll_accept(cx))?;
+        let Some(tls) = &self.tls else { return Poll::Ready(Ok((Stream::Plain(io), peer))) };
+        let stream = TlsStream::new(io, tls.config.clone(), tls.turns.clone());
+        Poll::Ready(stream.map(|stream| (Stream::Tls(stream), peer)).map_err(io::Error::other))
+    }
+
+    fn local(&self) -> Address {
+        self.listener.local()
+    }
+
+    fn quiesce(&mut self) -> QuiesceOutcome {
+        self.listener.quiesce()
+    }
+
+    fn idle_poller(&self) -> Option<Self::IdlePoller> {
+        self.listener.idle_poller().map(TlsIdlePoller)
+    }
+
+    fn handshakes(&self) -> Option<usize> {
+        self.listener.handshakes()
+    }
+}
+
+/// Polls the sockets of idle connections. Their sessions wait beside them, without buffers.
+pub(crate) struct TlsIdlePoller<P>(P);
+
+impl<P: IdlePoller> IdlePoller for TlsIdlePoller<P> {
+    type Io = Stream<P::Io>;
+    type Idle = Stream<P::Idle>;
+
+    fn insert(&mut self, io: Self::Io, key: usize) -> Result<Self::Idle, Self::Io> {
+        match io {
+            Stream::Plain(io) => self.0.insert(io, key).map(Stream::Plain).map_err(Stream::Plain),
+            // The poller sees the socket alone: bytes that the session holds would be forgotten.
+            Stream::Tls(stream) if !stream.is_quiet() => Err(Stream::Tls(stream)),
+            Stream::Tls(stream) => stream.swap_io(|io| self.0.insert(io, key)),
+        }
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>, found: &mut Vec<usize>) -> Poll<()> {
+        self.0.poll_ready(cx, found)
+    }
+
+    fn remove(&mut self, idle: Self::Idle) -> io::Result<(Self::Io, Bytes)> {
+        match idle {
+            Stream::Plain(io) => self.0.remove(io).map(|(io, read)| (Stream::Plain(io), read)),
+            Stream::Tls(stream) => {
+                let (mut stream, read) = stream.with_io(|io| self.0.remove(io))?;
+                stream.receive(&read);
+                Ok((Stream::Tls(stream), Bytes::new()))
+            }
+        }
+    }
+}
+
+impl<P> fmt::Debug for TlsIdlePoller<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsIdlePoller").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,131 @@
+//! Replaces the certificate while the host serves. The configuration stays the same, so sessions
+//! and tickets survive.
+
+use super::certificate::{CertificateError, CertificateFiles, Loaded};
+use crate::{errors::Chain, runtime::Clock};
+use rustls::{
+    crypto::CryptoProvider,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, UNIX_EPOCH},
+};
+
+/// Interval at which the files are read. They are a few kilobytes, and their content decides: there
+/// is no time stamp to trust, and a replaced directory or symlink is nothing special.
+const POLL: Duration = Duration::from_secs(1);
+
+/// The current certificate of a host, and the files that it came from.
+#[derive(Debug)]
+pub(crate) struct ReloadingCertificate {
+    files: CertificateFiles,
+    provider: Arc<CryptoProvider>,
+    current: RwLock<Arc<CertifiedKey>>,
+    watched: Mutex<Watched>,
+    /// In seconds since the Unix epoch; 0 if unknown.
+    expires: AtomicU64,
+    /// In seconds since the Unix epoch; 0 before the first.
+    last_reload: AtomicU64,
+    reloaded: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// What the files contained.
+#[derive(Debug)]
+struct Watched {
+    /// The content that was last loaded or refused.
+    decided: u64,
+    /// The content of the last look.
+    seen: u64,
+}
+
+impl ReloadingCertificate {
+    /// # Errors
+    /// If the files cannot be used.
+    pub(super) fn load(
+        files: CertificateFiles,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, CertificateError> {
+        let content = files.read();
+        let fingerprint = content.fingerprint();
+        let Loaded { key, expires } = files.parse(content, &provider)?;
+        Ok(Self {
+            files,
+            provider,
+            current: RwLock::new(Arc::new(key)),
+            watched: Mutex::new(Watched { decided: fingerprint, seen: fingerprint }),
+            expires: AtomicU64::new(expires.map_or(0, |expires| expires.as_secs())),
+            last_reload: AtomicU64::new(0),
+            reloaded: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        })
+    }
+
+    /// Looks at the files every second until it is dropped.
+    pub(crate) async fn watch(self: Arc<Self>, clock: Arc<dyn Clock>) {
+        loop {
+            clock.sleep_until(clock.now() + POLL).await;
+            self.check(&*clock);
+        }
+    }
+
+    /// Loads the files once their content has changed and stayed the same for one interval: a
+    /// program that writes one file after the other is not caught between them. A certificate that
+    /// cannot be used leaves the current one in place.
+    fn check(&self, clock: &dyn Clock) {
+        let content = self.files.read();
+        let fingerprint = content.fingerprint();
+        {
+            let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_stable = watched.seen == fingerprint;
+            watched.seen = fingerprint;
+            if fingerprint == watched.decided || !is_stable {
+                return;
+            }
+            watched.decided = fingerprint;
+        }
+        match self.files.parse(content, &self.provider) {
+            Ok(Loaded { key, expires }) => {
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+                self.expires.store(expires.map_or(0, |expires| expires.as_secs()), Relaxed);
+                let now = clock.wall().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+                self.last_reload.store(now.as_secs(), Relaxed);
+                self.reloaded.fetch_add(1, Relaxed);
+                crate::log::info!(path = %self.files.certificate.display(), "the TLS certificate was replaced");
+            }
+            Err(error) => {
+                self.failed.fetch_add(1, Relaxed);
+                crate::log::warn!(error = %Chain(&error), "cannot use the new TLS certificate; keeping the current one");
+            }
+        }
+    }
+
+    /// The end of the certificate's validity, in seconds since the Unix epoch.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn expires(&self) -> Option<u64> {
+        Some(self.expires.load(Relaxed)).filter(|expires| *expires > 0)
+    }
+
+    /// The last reload, in seconds since the Unix epoch.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn last_reload(&self) -> Option<u64> {
+        Some(self.last_reload.load(Relaxed)).filter(|at| *at > 0)
+    }
+
+    /// The numbers of reloads that succeeded and that failed.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn reloads(&self) -> [(&'static str, u64); 2] {
+        [("replaced", self.reloaded.load(Relaxed)), ("refused", self.failed.load(Relaxed))]
+    }
+}
+
+impl ResolvesServerCert for ReloadingCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}

@@ -1,0 +1,482 @@
+//! The TLS session of one connection: rustls over bytes, without a socket.
+//!
+//! It uses rustls' unbuffered interface, so that the buffers are ours. A session keeps no bytes of
+//! whole records: ciphertext only while a record is incomplete or the kernel does not take it, and
+//! decrypted bytes only until they are read. An idle session therefore has no buffer at all.
+
+use bytes::{Buf, BytesMut};
+use rustls::{
+    ServerConfig,
+    server::UnbufferedServerConnection,
+    unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic},
+};
+use std::{io, mem, sync::Arc};
+use tokio::io::ReadBuf;
+
+/// Ciphertext that is kept while it is incomplete. rustls refuses a record above 18 KiB and a
+/// handshake message above 64 KiB.
+const PARTIAL_MAX: usize = 96 * 1024;
+
+/// Bytes that the records of one write add: the header, the tag and, in TLS 1.2, the nonce of each
+/// 16 KiB, with room for a key update.
+const RECORDS_OVERHEAD: usize = 256;
+
+/// A TLS session and the bytes between it and the kernel.
+pub(super) struct Session {
+    tls: UnbufferedServerConnection,
+    /// Ciphertext of an incomplete record or handshake message.
+    partial: Vec<u8>,
+    /// Decrypted bytes that were not read yet.
+    plain: BytesMut,
+    /// Ciphertext that the kernel has not taken yet.
+    pub(super) unsent: BytesMut,
+    peer: PeerEnd,
+    our_end: OurEnd,
+    /// The error that ended the session. Its alert is in `unsent`.
+    failed: Option<rustls::Error>,
+}
+
+/// Whether the peer has ended its direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PeerEnd {
+    Open,
+    /// By a close_notify, or by a FIN without one.
+    Ended,
+}
+
+/// How our direction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OurEnd {
+    Open,
+    /// A close_notify was encrypted.
+    Notified,
+    /// A response was cut. No close_notify is sent, so that it does not look complete (P5d).
+    Cut,
+}
+
+impl Session {
+    /// # Errors
+    /// If rustls cannot use the configuration.
+    pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        Ok(Self {
+            tls: UnbufferedServerConnection::new(config)?,
+            partial: Vec::new(),
+            plain: BytesMut::new(),
+            unsent: BytesMut::new(),
+            peer: PeerEnd::Open,
+            our_end: OurEnd::Open,
+            failed: None,
+        })
+    }
+
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.tls.is_handshaking()
+    }
+
+    pub(super) fn alpn(&self) -> Option<&[u8]> {
+        self.tls.alpn_protocol()
+    }
+
+    pub(super) fn has_plain(&self) -> bool {
+        !self.plain.is_empty()
+    }
+
+    /// Whether a read would be ready without the socket.
+    pub(super) fn is_readable(&self) -> bool {
+        self.has_plain() || self.has_peer_ended() || self.failed.is_some()
+    }
+
+    /// Whether bytes of the peer are kept, decrypted or not.
+    pub(super) fn has_buffered(&self) -> bool {
+        self.has_plain() || !self.partial.is_empty()
+    }
+
+    /// Whether no bytes are kept in either direction.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.has_buffered() && self.unsent.is_empty() && !self.is_handshaking()
+    }
+
+    pub(super) fn has_peer_ended(&self) -> bool {
+        self.peer == PeerEnd::Ended
+    }
+
+    /// Records the peer's FIN. Without a close_notify it means the same as over TCP: the framing of
+    /// HTTP shows whether a message is complete.
+    pub(super) fn on_fin(&mut self) {
+        self.peer = PeerEnd::Ended;
+    }
+
+    /// From now on no close_notify is sent.
+    pub(super) fn mark_cut(&mut self) {
+        self.our_end = OurEnd::Cut;
+    }
+
+    pub(super) fn discard_plain(&mut self) {
+        self.plain = BytesMut::new();
+    }
+
+    /// Returns the error that ended the session.
+    pub(super) fn check(&self) -> io::Result<()> {
+        match &self.failed {
+            Some(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Moves decrypted bytes into `to`.
+    pub(super) fn read_plain(&mut self, to: &mut ReadBuf<'_>) {
+        let len = self.plain.len().min(to.remaining());
+        to.put_slice(&self.plain[..len]);
+        self.plain.advance(len);
+        if self.plain.is_empty() {
+            self.plain = BytesMut::new();
+        }
+    }
+
+    /// The ciphertext that precedes what is read next.
+    pub(super) fn partial(&self) -> &[u8] {
+        &self.partial
+    }
+
+    /// Keeps ciphertext that was read, without processing it.
+    pub(super) fn keep(&mut self, read: &[u8]) {
+        self.partial.extend_from_slice(read);
+    }
+
+    /// Processes the ciphertext that is kept.
+    pub(super) fn process_kept(&mut self) {
+        let mut input = mem::take(&mut self.partial);
+        self.process(&mut input, &mut ReadBuf::new(&mut []));
+    }
+
+    /// Processes ciphertext, which begins with [`partial`](Self::partial). Decrypted bytes go into
+    /// `to`, and what does not fit is kept. Records other than data are answered in `unsent`.
+    pub(super) fn process(&mut self, input: &mut [u8], to: &mut ReadBuf<'_>) {
+        self.partial = Vec::new();
+        let mut unsent = mem::take(&mut self.unsent);
+        let used = self.advance(input, to, &mut unsent, |_, _| {});
+        self.unsent = unsent;
+        if self.failed.is_none() && self.peer == PeerEnd::Open && used < input.len() {
+            if input.len() - used > PARTIAL_MAX {
+                self.failed = Some(rustls::Error::General("a message is too long".to_owned()));
+            }
+            self.partial = input[used..].to_vec();
+        }
+    }
+
+    /// Appends `plain` as records to `out`.
+    ///
+    /// # Errors
+    /// If the session has failed, or was closed for writing.
+    pub(super) fn encrypt(&mut self, plain: &[u8], out: &mut BytesMut) -> io::Result<()> {
+        if self.our_end != OurEnd::Open {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let len = plain.len() + RECORDS_OVERHEAD;
+        self.write(out, |traffic, out| append(out, len, |room| traffic.encrypt(plain, room)))
+    }
+
+    /// Adds a close_notify to the bytes to be sent, once, unless the connection was cut.
+    pub(super) fn close(&mut self) {
+        let may_close = self.our_end == OurEnd::Open && !self.is_handshaking();
+        if !may_close || self.failed.is_some() {
+            return;
+        }
+        self.our_end = OurEnd::Notified;
+        let mut unsent = mem::take(&mut self.unsent);
+        // A session that cannot encrypt any more ends without it.
+        let _ = self.write(&mut unsent, |traffic, out| {
+            append(out, RECORDS_OVERHEAD, |room| traffic.queue_close_notify(room))
+        });
+        self.unsent = unsent;
+    }
+
+    fn write(
+        &mut self,
+        out: &mut BytesMut,
+        mut write: impl FnMut(&mut WriteTraffic<'_, ServerData>, &mut BytesMut) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.check()?;
+        let mut kept = mem::take(&mut self.partial);
+        let mut result = Err(io::ErrorKind::NotConnected.into());
+        let used = self.advance(&mut kept, &mut ReadBuf::new(&mut []), out, |traffic, out| {
+            result = write(traffic, out);
+        });
+        kept.drain(..used);
+        self.partial = kept;
+        result
+    }
+
+    /// Lets rustls process `input` as far as possible, then calls `write` if it can send data.
+    /// Returns the number of bytes that were used.
+    fn advance(
+        &mut self,
+        input: &mut [u8],
+        to: &mut ReadBuf<'_>,
+        out: &mut BytesMut,
+        write: impl FnOnce(&mut WriteTraffic<'_, ServerData>, &mut BytesMut),
+    ) -> usize {
+        let Self { tls, plain, peer, failed, .. } = self;
+        let mut deliver = |bytes: &[u8]| {
+            let len = if plain.is_empty() { bytes.len().min(to.remaining()) } else { 0 };
+            to.put_slice(&bytes[..len]);
+            plain.extend_from_slice(&bytes[len..]);
+        };
+        let mut used = 0;
+        loop {
+            // After an error rustls has an alert to send, and must not see the input again.
+            let unread = if failed.is_none() { &mut input[used..] } else { &mut [][..] };
+            let UnbufferedStatus { mut discard, state } = tls.process_tls_records(unread);
+            let is_last = match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(Ok(record)) = traffic.next_record() {
+                        discard += record.discard;
+                        deliver(record.payload);
+                    }
+                    false
+                }
+                Ok(ConnectionState::ReadEarlyData(mut early)) => {
+                    while let Some(Ok(record)) = early.next_record() {
+                        discard += record.discard;
+                        deliver(record.payload);
+                    }
+                    false
+                }
+                Ok(ConnectionState::EncodeTlsData(mut message)) => {
+                    let len = RECORDS_OVERHEAD;
+                    append(out, len, |room| message.encode(room)).is_err()
+                }
+                // `out` has it.
+                Ok(ConnectionState::TransmitTlsData(transmit)) => {
+                    transmit.done();
+                    false
+                }
+                Ok(ConnectionState::PeerClosed) => {
+                    *peer = PeerEnd::Ended;
+                    false
+                }
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    used += discard;
+                    write(&mut traffic, out);
+                    return used;
+                }
+                Err(error) => failed.replace(error).is_some(),
+                // Blocked, closed, or a state that this version does not know.
+                Ok(_) => true,
+            };
+            used += discard;
+            if is_last {
+                return used;
+            }
+        }
+    }
+}
+
+type ServerData = rustls::server::ServerConnectionData;
+
+/// Appends what `encode` writes into a buffer of `len` bytes, or of the size that it requires.
+fn append<E: SizeError>(
+    out: &mut BytesMut,
+    len: usize,
+    mut encode: impl FnMut(&mut [u8]) -> Result<usize, E>,
+) -> io::Result<()> {
+    let before = out.len();
+    out.resize(before + len, 0);
+    let mut encoded = encode(&mut out[before..]);
+    if let Err(error) = &encoded
+        && let Some(required) = error.required_size()
+    {
+        out.resize(before + required, 0);
+        encoded = encode(&mut out[before..]);
+    }
+    out.truncate(before + encoded.as_ref().copied().unwrap_or(0));
+    encoded.map(drop).map_err(|_| io::Error::other("the TLS session cannot encrypt"))
+}
+
+/// An error that may mean that a buffer is too small.
+trait SizeError {
+    fn required_size(&self) -> Option<usize>;
+}
+
+impl SizeError for EncodeError {
+    fn required_size(&self) -> Option<usize> {
+        match self {
+            Self::InsufficientSize(error) => Some(error.required_size),
+            Self::AlreadyEncoded => None,
+        }
+    }
+}
+
+impl SizeError for EncryptError {
+    fn required_size(&self) -> Option<usize> {
+        match self {
+            Self::InsufficientSize(error) => Some(error.required_size),
+            Self::EncryptExhausted => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "tls-ring")]
+mod tests {
+    use super::Session;
+    use bytes::BytesMut;
+    use rustls::{
+        ClientConfig, ClientConnection, RootCertStore, ServerConfig,
+        pki_types::{PrivateKeyDer, ServerName},
+    };
+    use std::{
+        io::{Read, Write},
+        sync::Arc,
+    };
+    use tokio::io::ReadBuf;
+
+    /// A client and the session of its server, which are not connected.
+    fn pair() -> (ClientConnection, Session) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let server = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let client = ClientConnection::new(Arc::new(client), name).unwrap();
+        (client, Session::new(Arc::new(server)).unwrap())
+    }
+
+    fn records(client: &mut ClientConnection) -> Vec<u8> {
+        let mut records = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut records).unwrap();
+        }
+        records
+    }
+
+    /// Passes bytes to the session in pieces of this length. Returns what it decrypts.
+    fn pass(session: &mut Session, records: &[u8], piece: usize) -> Vec<u8> {
+        let mut plain = Vec::new();
+        for piece in records.chunks(piece) {
+            let mut input = [session.partial(), piece].concat();
+            let mut room = [0; 100];
+            let mut to = ReadBuf::new(&mut room);
+            session.process(&mut input, &mut to);
+            plain.extend_from_slice(to.filled());
+            while session.has_plain() {
+                let mut to = ReadBuf::new(&mut room);
+                session.read_plain(&mut to);
+                plain.extend_from_slice(to.filled());
+            }
+        }
+        plain
+    }
+
+    /// Passes what the session has to send to the client.
+    fn respond(session: &mut Session, client: &mut ClientConnection) {
+        let unsent = session.unsent.split();
+        let mut unsent = &unsent[..];
+        while !unsent.is_empty() {
+            client.read_tls(&mut unsent).unwrap();
+            client.process_new_packets().unwrap();
+        }
+    }
+
+    fn handshake(client: &mut ClientConnection, session: &mut Session, piece: usize) {
+        while client.is_handshaking() || session.is_handshaking() {
+            let hello = records(client);
+            assert_eq!(pass(session, &hello, piece), b"");
+            respond(session, client);
+        }
+    }
+
+    #[test]
+    fn records_may_arrive_in_pieces_of_any_length() {
+        for piece in [1, 2, 7, 1_000, 1 << 20] {
+            let (mut client, mut session) = pair();
+            handshake(&mut client, &mut session, piece);
+            assert!(session.is_quiet(), "no buffer is kept: {piece}");
+            let sent: Vec<u8> = (0..60_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+            client.writer().write_all(&sent).unwrap();
+            let sealed = records(&mut client);
+            assert_eq!(pass(&mut session, &sealed, piece), sent, "{piece}");
+            assert!(session.is_quiet(), "{piece}");
+            session.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn half_a_record_is_kept_and_readable_only_when_it_is_whole() {
+        let (mut client, mut session) = pair();
+        handshake(&mut client, &mut session, 1_000);
+        client.writer().write_all(b"GET /").unwrap();
+        let record = records(&mut client);
+        let (half, rest) = record.split_at(record.len() - 1);
+        assert_eq!(pass(&mut session, half, 1_000), b"");
+        assert!(session.has_buffered() && !session.is_readable());
+        assert_eq!(pass(&mut session, rest, 1_000), b"GET /");
+        assert!(!session.has_buffered());
+    }
+
+    #[test]
+    fn data_between_two_halves_of_a_record_is_encrypted_in_order() {
+        let (mut client, mut session) = pair();
+        handshake(&mut client, &mut session, 1_000);
+        client.writer().write_all(b"question").unwrap();
+        client.refresh_traffic_keys().unwrap();
+        client.writer().write_all(b" two").unwrap();
+        let sealed = records(&mut client);
+        let (half, rest) = sealed.split_at(sealed.len() - 3);
+        assert_eq!(pass(&mut session, half, 5), b"question");
+        let mut out = BytesMut::new();
+        session.encrypt(b"response", &mut out).unwrap();
+        session.unsent.extend_from_slice(&out);
+        respond(&mut session, &mut client);
+        let mut received = [0; 8];
+        client.reader().read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"response");
+        assert_eq!(pass(&mut session, rest, 1_000), b" two");
+    }
+
+    #[test]
+    fn a_clean_end_has_one_close_notify_and_a_cut_none() {
+        for is_cut in [false, true] {
+            let (mut client, mut session) = pair();
+            handshake(&mut client, &mut session, 1_000);
+            if is_cut {
+                session.mark_cut();
+            }
+            session.close();
+            let first = session.unsent.len();
+            session.close();
+            assert_eq!(session.unsent.len(), first, "once");
+            assert_eq!(first == 0, is_cut);
+            assert!(session.encrypt(b"late", &mut BytesMut::new()).is_err());
+            respond(&mut session, &mut client);
+            let state = client.process_new_packets().unwrap();
+            assert_eq!(state.peer_has_closed(), !is_cut);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_tls_end_the_session_with_an_alert() {
+        let (_, mut session) = pair();
+        assert_eq!(pass(&mut session, b"GET / HTTP/1.1\r\n\r\n", 1_000), b"");
+        assert!(session.check().is_err() && session.is_readable());
+        assert_eq!(session.unsent.first(), Some(&21));
+        session.close();
+        assert_eq!(session.unsent.len(), 7, "the alert, and no close_notify");
+    }
+}

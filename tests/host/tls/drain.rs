@@ -1,0 +1,180 @@
+//! P5b, P5d: the end of a connection over TLS at a stop.
+
+use super::*;
+
+#[test]
+fn an_idle_connection_ends_with_a_close_notify() {
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let app = start(&identity, workers);
+        let mut parked = TlsClient::connect(app.main, &identity.client(&[]));
+        assert_eq!(parked.get("/").body(), "hello");
+        park();
+        let mut recent = TlsClient::connect(app.main, &identity.client(&[]));
+        assert_eq!(recent.get("/").body(), "hello");
+        let mut http2 = TlsClient::connect(app.main, &identity.client(&["h2"]));
+        http2.start_http2("/");
+        assert_eq!(http2.http2_body().unwrap(), "hello");
+        let unused = TlsClient::connect(app.main, &identity.client(&[]));
+        app.stop();
+        for mut client in [parked, recent, http2, unused] {
+            assert_eq!(client.end(), End::Clean, "{workers:?}");
+        }
+        let report = app.report();
+        assert_eq!((report.code(), report.connections.reset), (0, 0));
+        assert_eq!(report.connections.close_races, 0, "an alert is no request");
+    }
+}
+
+#[test]
+fn a_request_in_flight_is_finished_and_its_connection_ends_cleanly() {
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let app = start(&identity, workers);
+        let mut http1 = TlsClient::connect(app.main, &identity.client(&[]));
+        http1.send_get("/slow");
+        let mut http2 = TlsClient::connect(app.main, &identity.client(&["h2"]));
+        http2.start_http2("/slow");
+        until_holds("both requests", || app.status()["in_flight"] == 2);
+        app.stop();
+        let response = http1.response().unwrap();
+        assert_eq!((response.body().as_str(), response.says_close()), ("slow", true));
+        assert_eq!(http1.end(), End::Clean);
+        assert_eq!(http2.http2_body().unwrap(), "slow");
+        assert_eq!(http2.end(), End::Clean);
+        let report = app.report();
+        assert_eq!((report.code(), report.requests.finished), (0, 2));
+    }
+}
+
+#[test]
+fn a_record_of_which_half_has_arrived_at_the_stop_is_served() {
+    // The bytes of an incomplete record may be a request. Whoever looks at decrypted bytes alone
+    // closes the connection under it.
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        for is_parked in [false, true] {
+            let app = start(&identity, workers);
+            let mut used = TlsClient::connect(app.main, &identity.client(&[]));
+            assert_eq!(used.get("/").body(), "hello");
+            let unused = TlsClient::connect(app.main, &identity.client(&[]));
+            if is_parked {
+                park();
+            }
+            let mut clients = [used, unused];
+            let rests = clients.each_mut().map(|client| {
+                let record = client.seal(lameduck_wire::http1::get_bytes("/"));
+                let (half, rest) = record.split_at(record.len() / 2);
+                client.send_raw(half);
+                rest.to_vec()
+            });
+            app.stop();
+            app.wait_for_phase("draining");
+            block(Duration::from_millis(300));
+            for (client, rest) in clients.iter_mut().zip(rests) {
+                client.send_raw(&rest);
+                let response = client.response().expect("a response");
+                assert_eq!(response.body(), "hello", "{workers:?}, parked: {is_parked}");
+                assert_eq!(client.end(), End::Clean);
+            }
+            let report = app.report();
+            assert_eq!((report.code(), report.requests.finished), (0, 3));
+        }
+    }
+}
+
+#[test]
+fn half_a_record_does_not_hold_the_drain() {
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let app = start(&identity, workers);
+        let mut client = TlsClient::connect(app.main, &identity.client(&[]));
+        assert_eq!(client.get("/").body(), "hello");
+        park();
+        let record = client.seal(lameduck_wire::http1::get_bytes("/"));
+        client.send_raw(&record[..record.len() - 1]);
+        let report = app.end();
+        assert!(report.shutdown < Duration::from_secs(4), "{:?}", report.shutdown);
+        assert_eq!(client.response().unwrap().status, 408);
+        assert_eq!((report.code(), report.requests.started), (0, 1));
+    }
+}
+
+#[test]
+fn alerts_are_no_requests() {
+    // The final read finds bytes, but they are the client's close_notify.
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let app = start(&identity, workers);
+        for is_parked in [false, true] {
+            let mut client = TlsClient::connect(app.main, &identity.client(&[]));
+            assert_eq!(client.get("/").body(), "hello");
+            if is_parked {
+                park();
+            }
+            client.send_close_notify();
+            assert_eq!(client.end(), End::Clean, "{workers:?}, parked: {is_parked}");
+        }
+        // The client of a last response says goodbye while the server closes.
+        let mut last = TlsClient::connect(app.main, &identity.client(&[]));
+        last.send("GET /slow HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        block(Duration::from_millis(100));
+        last.send_close_notify();
+        assert_eq!(last.response().unwrap().body(), "slow");
+        assert_eq!(last.end(), End::Clean);
+        let report = app.end();
+        assert_eq!((report.code(), report.connections.close_races), (0, 0));
+    }
+}
+
+#[test]
+fn a_cut_response_ends_without_a_close_notify() {
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let plan = quick_plan().lame_duck(Duration::ZERO).drain(Duration::from_millis(200));
+        let host = Host::builder(settings().plan(plan))
+            .tls(identity.server())
+            .serve_hyper(service_fn(serve));
+        let app = App::start_on(host, workers);
+        let mut http1 = TlsClient::connect(app.main, &identity.client(&[]));
+        http1.send_get("/endless");
+        let mut http2 = TlsClient::connect(app.main, &identity.client(&["h2"]));
+        http2.start_http2("/endless");
+        until_holds("both requests", || app.status()["in_flight"] == 2);
+        let report = app.end();
+        assert_eq!(http1.end(), End::Reset, "{workers:?}");
+        // The stream may have been reset before the end: then the connection ends cleanly.
+        let mut reset = false;
+        let end = loop {
+            match http2.next_frame() {
+                Ok((3, ..)) => reset = true,
+                Ok(_) => {}
+                Err(end) => break end,
+            }
+        };
+        assert!(reset || end != End::Clean, "{workers:?}: {end:?}");
+        assert_eq!((report.code(), report.requests.aborted), (3, 2));
+    }
+}
+
+#[test]
+fn a_body_that_fails_ends_without_a_close_notify() {
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let host =
+            host_with(settings()).tls(identity.server()).serve_hyper(service_fn(async |_| {
+                let parts = [Ok("first"), Err(std::io::Error::other("no more"))];
+                let body =
+                    Body::from_stream(futures_util::stream::iter(parts).then(async |part| {
+                        crate::support::pause(50).await;
+                        part
+                    }));
+                Ok::<_, Infallible>(Response::new(body))
+            }));
+        let app = App::start_on(host, workers);
+        let mut client = TlsClient::connect(app.main, &identity.client(&[]));
+        client.send_get("/");
+        assert_eq!(client.end(), End::Reset, "{workers:?}");
+        drop(app.end());
+    }
+}

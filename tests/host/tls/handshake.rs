@@ -1,0 +1,113 @@
+//! P5a, P6, P15: handshakes are bounded, part of the drain, and do not starve requests.
+
+use super::*;
+use crate::support::now;
+
+/// The first bytes of a handshake and the rest of its first flight.
+fn first_flight(client: &mut TlsClient) -> (Vec<u8>, Vec<u8>) {
+    let hello = client.take_records();
+    let (half, rest) = hello.split_at(hello.len() / 2);
+    (half.to_vec(), rest.to_vec())
+}
+
+#[test]
+fn a_handshake_under_way_at_the_stop_is_completed_and_served_once() {
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let app = start(&identity, workers);
+        let mut begun = TlsClient::silent(app.main, &identity.client(&[]));
+        let (half, rest) = first_flight(&mut begun);
+        begun.send_raw(&half);
+        until_holds("the accept", || app.status()["connections"]["open"] == 1);
+        app.stop();
+        app.wait_for_phase("draining");
+        block(Duration::from_millis(300));
+        begun.send_raw(&rest);
+        begun.handshake().expect("the handshake");
+        let response = begun.get("/");
+        assert_eq!((response.body().as_str(), response.says_close()), ("hello", true));
+        assert_eq!(begun.end(), End::Clean, "{workers:?}");
+        let report = app.report();
+        assert_eq!((report.code(), report.requests.finished), (0, 1));
+    }
+}
+
+#[test]
+fn handshakes_do_not_hold_the_drain() {
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let app = start(&identity, workers);
+        let silent = TlsClient::silent(app.main, &identity.client(&[]));
+        let mut begun = TlsClient::silent(app.main, &identity.client(&[]));
+        let (half, _) = first_flight(&mut begun);
+        begun.send_raw(&half);
+        until_holds("the accepts", || app.status()["connections"]["open"] == 2);
+        let report = app.end();
+        assert!(report.shutdown < Duration::from_secs(4), "{workers:?}: {:?}", report.shutdown);
+        assert_eq!((report.code(), report.connections.handshakes), (0, 0));
+        drop(silent);
+    }
+}
+
+#[test]
+fn a_handshake_has_a_timeout_of_its_own() {
+    let identity = identity();
+    let limits = Limits::default().tls_handshake_timeout(Duration::from_millis(700));
+    for workers in ALL_WORKERS {
+        let app = App::start_on(host(&identity, limits), workers);
+        let begin = now();
+        let mut silent = TlsClient::silent(app.main, &identity.client(&[]));
+        let mut begun = TlsClient::silent(app.main, &identity.client(&[]));
+        let (half, _) = first_flight(&mut begun);
+        begun.send_raw(&half);
+        let mut done = TlsClient::connect(app.main, &identity.client(&[]));
+        assert_eq!((silent.end(), begun.end()), (End::Cut, End::Cut), "{workers:?}");
+        let took = begin.elapsed();
+        assert!(took >= Duration::from_millis(700), "{took:?}");
+        assert!(took < Duration::from_secs(4), "{took:?}");
+        assert_eq!(done.get("/").body(), "hello", "its handshake is complete");
+        let report = app.end();
+        assert_eq!((report.code(), report.connections.handshake_timeouts), (0, 2));
+    }
+}
+
+#[test]
+fn a_failed_handshake_costs_its_connection_only() {
+    let identity = identity();
+    let app = start(&identity, Workers::Task);
+    let mut plain = crate::support::Client::connect(app.main);
+    plain.send("GET / HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let answer = plain.to_end().expect("an alert and a FIN");
+    assert_eq!(answer.first(), Some(&21), "an alert says why: {answer:?}");
+    let mut distrustful = TlsClient::silent(app.main, &super::identity().client(&[]));
+    assert_eq!(distrustful.handshake(), Err(End::Refused));
+    drop(distrustful);
+    let mut client = TlsClient::connect(app.main, &identity.client(&[]));
+    assert_eq!(client.get("/").body(), "hello");
+    until_holds("the failures", || app.status()["connections"]["handshakes_failed"] == 2);
+    let report = app.end();
+    assert_eq!((report.code(), report.connections.handshakes), (0, 1));
+}
+
+#[test]
+fn many_handshakes_do_not_starve_requests() {
+    let identity = identity();
+    let app = start(&identity, Workers::Threads(1));
+    let mut client = TlsClient::connect(app.main, &identity.client(&[]));
+    let config = identity.client(&[]);
+    let mut others: Vec<_> = (0..300).map(|_| TlsClient::silent(app.main, &config)).collect();
+    until_holds("the accepts", || app.status()["connections"]["open"] == 301);
+    let hellos: Vec<_> = others.iter_mut().map(TlsClient::take_records).collect();
+    for (other, hello) in others.iter_mut().zip(hellos) {
+        other.send_raw(&hello);
+    }
+    // The worker has one thread: without turns this request would come after all handshakes.
+    client.send_get("/");
+    let begin = now();
+    assert_eq!(client.response().unwrap().body(), "hello");
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    for other in &mut others {
+        other.handshake().expect("every handshake is completed");
+    }
+    assert_eq!(app.end().connections.handshakes, 301);
+}

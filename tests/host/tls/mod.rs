@@ -1,0 +1,217 @@
+//! P4, P5, P5a, P5b, P5d, P6, P15: connections over TLS are drained as those over TCP.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+mod client;
+mod drain;
+mod handshake;
+mod reload;
+
+use crate::support::{App, app::Workers, block, quick_plan, settings, until_holds};
+use axum::body::Body;
+use client::{End, TlsClient, config};
+use futures_util::StreamExt;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::service::service_fn;
+use lameduck::{Host, HttpService, Limits, Settings};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{
+    ClientConfig, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+const ALL_WORKERS: [Workers; 2] = [Workers::Task, Workers::Threads(1)];
+
+/// A certificate for `localhost` and its key.
+struct Identity {
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+    certificate_pem: String,
+    key_pem: String,
+}
+
+fn identity() -> Identity {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    Identity {
+        certificate: certificate.der().clone(),
+        key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        certificate_pem: certificate.pem(),
+        key_pem: key.serialize_pem(),
+    }
+}
+
+impl Identity {
+    fn server(&self) -> Arc<ServerConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate.clone()], self.key.clone_key())
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+
+    fn client(&self, alpn: &[&str]) -> Arc<ClientConfig> {
+        config(&self.certificate, alpn)
+    }
+}
+
+/// Serves `hello`; `/slow` after 400 ms, `/endless` a body that never ends, `/large` 40 MB, `/echo`
+/// the request's body, `/half` whether the client's half-close was seen within 5 s.
+async fn serve(request: Request<lameduck::Body>) -> Result<Response<Body>, Infallible> {
+    let body = match request.uri().path() {
+        "/slow" => {
+            crate::support::pause(400).await;
+            Body::from("slow")
+        }
+        "/endless" => {
+            let first = futures_util::stream::iter([Ok::<_, Infallible>("first")]);
+            Body::from_stream(first.chain(futures_util::stream::pending()))
+        }
+        "/large" => Body::from(vec![b'x'; 40 << 20]),
+        "/echo" => Body::from(request.into_body().collect().await.unwrap().to_bytes()),
+        "/half" => {
+            let context = request.body().context().clone();
+            context.cancelled().await;
+            Body::from(format!("{:?}", context.cancel_cause()))
+        }
+        _ => Body::from("hello"),
+    };
+    Ok(Response::new(body))
+}
+
+fn host_with(settings: Settings) -> lameduck::Builder {
+    let plan = quick_plan().lame_duck(Duration::ZERO).drain(Duration::from_secs(8));
+    Host::builder(settings.plan(plan).request_timeout(None))
+}
+
+fn host(identity: &Identity, limits: Limits) -> Host<impl HttpService> {
+    host_with(settings().limits(limits)).tls(identity.server()).serve_hyper(service_fn(serve))
+}
+
+fn start(identity: &Identity, workers: Workers) -> App {
+    App::start_on(host(identity, Limits::default()), workers)
+}
+
+/// Waits until idle connections are in the idle set, where there is one.
+fn park() {
+    block(Duration::from_millis(1_500));
+}
+
+#[test]
+fn alpn_chooses_the_protocol() {
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let app = start(&identity, workers);
+        for alpn in [&["http/1.1"][..], &[]] {
+            let mut client = TlsClient::connect(app.main, &identity.client(alpn));
+            assert_eq!(client.get("/").body(), "hello");
+            assert_eq!(client.get("/slow").body(), "slow");
+        }
+        for alpn in [&["h2", "http/1.1"][..], &[]] {
+            let mut client = TlsClient::connect(app.main, &identity.client(alpn));
+            client.start_http2("/");
+            assert_eq!(client.http2_body().unwrap(), "hello");
+        }
+        // A client that does not speak what it agreed on is refused by the other's parser.
+        let mut confused = TlsClient::connect(app.main, &identity.client(&["h2"]));
+        confused.send_get("/");
+        assert_ne!(confused.end(), End::Reset);
+        assert!(!confused.unread.starts_with(b"HTTP/1"), "{:?}", confused.unread);
+        let mut confused = TlsClient::connect(app.main, &identity.client(&["http/1.1"]));
+        confused.start_http2("/");
+        assert_eq!(confused.end(), End::Clean);
+        assert_eq!(confused.unread, b"", "no SETTINGS");
+        let report = app.end();
+        assert_eq!((report.code(), report.connections.handshakes), (0, 6));
+    }
+}
+
+#[test]
+fn parked_connections_serve_requests_of_any_size() {
+    // One record may hold more than a parked connection reads at once. What is left is in the
+    // session, where the kernel does not report it.
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let app = start(&identity, workers);
+        let mut client = TlsClient::connect(app.main, &identity.client(&[]));
+        assert_eq!(client.get("/").body(), "hello");
+        park();
+        assert_eq!(client.get("/").body(), "hello");
+        park();
+        let burst = lameduck_wire::http1::get_bytes("/").repeat(120);
+        client.send(&burst);
+        for _ in 0..120 {
+            assert_eq!(client.response().unwrap().body(), "hello", "{workers:?}");
+        }
+        park();
+        let body = "x".repeat(100_000);
+        client.send(format!(
+            "POST /echo HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        assert_eq!(client.response().unwrap().body(), body);
+        let report = app.end();
+        assert_eq!((report.code(), report.requests.finished), (0, 123));
+    }
+}
+
+#[test]
+fn a_request_is_served_after_the_clients_half_close() {
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let app = start(&identity, workers);
+        for path in ["/", "/slow", "/half"] {
+            let mut notified = TlsClient::connect(app.main, &identity.client(&[]));
+            notified.send_get(path);
+            notified.send_close_notify();
+            let response = notified.response().unwrap();
+            assert_eq!(response.status, 200, "{path}");
+            if path == "/half" {
+                assert_eq!(response.body(), "Some(ClientHalfClosed)");
+            }
+            assert_eq!(notified.end(), End::Clean, "{path}");
+            let mut shut = TlsClient::connect(app.main, &identity.client(&[]));
+            shut.send_get(path);
+            shut.shut_write();
+            assert_eq!(shut.response().unwrap().status, 200, "{path}");
+            assert_eq!(shut.end(), End::Clean, "{path}");
+        }
+        let report = app.end();
+        assert_eq!((report.code(), report.requests.finished, report.requests.gone), (0, 6, 0));
+    }
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_cut_after_the_send_timeout() {
+    // The session accepts bytes that the kernel has not taken. They are not sent.
+    let identity = identity();
+    let limits = Limits::default().send_timeout(Duration::from_secs(1));
+    for workers in ALL_WORKERS {
+        let app = App::start_on(host(&identity, limits), workers);
+        for http2 in [false, true] {
+            let mut client = TlsClient::connect(app.main, &identity.client(&[]));
+            if http2 {
+                client.start_http2("/large");
+            } else {
+                client.send_get("/large");
+            }
+            let expected = if http2 { 2 } else { 1 };
+            until_holds("the send timeout", || {
+                app.status()["connections"]["send_timeouts"].as_u64() >= Some(expected)
+            });
+            if http2 {
+                while client.next_frame().expect("an RST_STREAM").0 != 3 {}
+            } else {
+                assert_eq!(client.end(), End::Reset, "{workers:?}");
+            }
+        }
+        drop(app.end());
+    }
+}

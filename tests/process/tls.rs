@@ -1,0 +1,145 @@
+//! P5d, P14: the binary speaks TLS, as clients of other families see it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+use crate::support::{
+    PATIENCE, Service, run_to_end, scratch_path,
+    service::{ANYWHERE, command},
+};
+use rcgen::{CertificateParams, KeyPair};
+use rustix::process::Signal;
+use std::{
+    fs,
+    io::Write,
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+/// The files of a certificate for `localhost` and its key.
+struct Files {
+    folder: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Files {
+    fn new(name: &str) -> Self {
+        let folder = scratch_path(name);
+        fs::create_dir(&folder).unwrap();
+        let (certificate, key) = (folder.join("tls.crt"), folder.join("tls.key"));
+        let pair = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        fs::write(&certificate, params.self_signed(&pair).unwrap().pem()).unwrap();
+        fs::write(&key, pair.serialize_pem()).unwrap();
+        Self { folder, certificate, key }
+    }
+
+    fn flags(&self) -> [String; 2] {
+        let (certificate, key) = (self.certificate.display(), self.key.display());
+        [format!("--tls-cert={certificate}"), format!("--tls-key={key}")]
+    }
+
+    fn start(&self, flags: &[&str]) -> Service {
+        let [certificate, key] = &self.flags();
+        Service::start(&[&[certificate.as_str(), key.as_str()], flags].concat())
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn piped(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn curl_gets_a_response_on_both_protocols() {
+    let files = Files::new("curl");
+    let mut service = files.start(&[]);
+    let port = service.main.port();
+    for (protocol, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
+        let mut curl = piped("curl");
+        curl.args(["--silent", "--show-error", "--max-time", "20", protocol, "--cacert"])
+            .arg(&files.certificate)
+            .args(["--resolve", &format!("localhost:{port}:127.0.0.1")])
+            .args(["--write-out", "%{http_version}"])
+            .arg(format!("https://localhost:{port}/"));
+        let ended = run_to_end(&mut curl);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert_eq!(ended.stdout, format!("hello world{version}"));
+    }
+    let page = service.probe("/metrics").body();
+    assert!(page.contains("lameduck_tls_handshakes_total{outcome=\"completed\"} 2"), "{page}");
+    assert!(page.contains("lameduck_tls_certificate_expiry_timestamp_seconds 67"), "{page}");
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 0);
+}
+
+/// Sends a GET request by openssl, and returns the TLS messages of the whole connection.
+fn messages(address: SocketAddr, files: &Files, path: &str) -> std::thread::JoinHandle<String> {
+    let mut openssl = piped("openssl");
+    openssl
+        .args(["s_client", "-msg", "-ign_eof", "-servername", "localhost", "-connect"])
+        .arg(address.to_string())
+        .arg("-CAfile")
+        .arg(&files.certificate);
+    let mut child = openssl.spawn().unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    child.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
+    crate::support::aside(move || {
+        String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout).into_owned()
+    })
+}
+
+/// What openssl prints of a close_notify from the server.
+const CLOSE_NOTIFY: &str = "Alert [length 0002], warning close_notify";
+
+fn has_close_notify(messages: &str) -> bool {
+    messages.lines().any(|line| line.starts_with("<<<") && line.contains(CLOSE_NOTIFY))
+}
+
+#[test]
+fn openssl_sees_a_close_notify_at_a_clean_end_and_none_at_a_cut() {
+    let files = Files::new("openssl");
+    let mut service = files.start(&["--lame-duck=0s", "--drain=200ms", "--cancel=500ms"]);
+    let clean = messages(service.main, &files, "/").join().unwrap();
+    assert!(clean.contains("hello world"), "{clean}");
+    assert!(has_close_notify(&clean), "{clean}");
+    let cut = messages(service.main, &files, "/stuck?ms=60000&head=1&chunked=1");
+    service.wait_for_in_flight(1);
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 3);
+    let cut = cut.join().unwrap();
+    assert!(cut.contains("stuck ha"), "{cut}");
+    assert!(!has_close_notify(&cut), "{cut}");
+}
+
+#[test]
+fn one_flag_alone_is_bad_usage_and_a_missing_file_a_failed_start() {
+    let files = Files::new("usage");
+    let [certificate, key] = files.flags();
+    for (flags, code, expected) in [
+        (
+            vec![certificate.as_str()],
+            2,
+            "a certificate needs its key: set tls_key, too (--tls-cert, --tls-key, APP_TLS_CERT, APP_TLS_KEY)",
+        ),
+        (vec![key.as_str()], 2, "a key needs its certificate"),
+        (
+            vec!["--tls-cert=/nowhere/a.pem", key.as_str()],
+            1,
+            "cannot speak TLS (--tls-cert, --tls-key, APP_TLS_CERT, APP_TLS_KEY): cannot read /nowhere/a.pem: No such file",
+        ),
+    ] {
+        let ended = run_to_end(command().args(ANYWHERE).args(&flags));
+        assert_eq!(ended.code, Some(code), "{}", ended.stderr);
+        assert!(ended.stderr.contains(expected), "{flags:?}: {}", ended.stderr);
+        assert!(ended.took < PATIENCE);
+    }
+}
