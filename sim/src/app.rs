@@ -9,7 +9,9 @@
 //! | `/breaks` | sends a chunk, and panics 100 ms later |
 //! | `/body` | reads the whole body of any method, then sends it back |
 //! | `/mismatch?says=N` | sends 4 bytes with a `Content-Length` of N; `&late=yes` in two pieces |
-//! | `/events` | sends an event every 100 ms, until the host ends the stream |
+//! | `/events` | sends an event every 100 ms, until the host ends the stream; with `?end=cancel` at the end of the drain |
+//! | `/ignores` | ignores everything for a minute, under a timeout that it sets itself |
+//! | `/padded` | four bytes with their length, then empty frames |
 //! | `/work?ms=N` | responds at once, and spawns tracked work for N ms |
 //! | `/upgrade` | switches to an echo protocol |
 //!
@@ -30,7 +32,7 @@ use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 pub use lameduck::drill::{SLOW_CANCELLED, SLOW_DONE, STUCK_HALVES};
 use lameduck::{
-    Body, CancelCause, RequestContext,
+    Body, CancelCause, RequestContext, RouteTimeout, StreamShutdown,
     drill::{self, CHUNK_INTERVAL, DrillBody, DrillResponse, Paced, Routes},
 };
 use std::{
@@ -45,6 +47,8 @@ use std::{
     time::Duration,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tower_layer::Layer;
+use tower_service::Service;
 
 /// Identity of a process, given to the factory of its app.
 #[derive(Clone, Debug)]
@@ -57,7 +61,7 @@ pub struct Actor {
 
 /// Whether the body of the response to this target fails.
 pub(crate) fn has_failing_body(target: &str) -> bool {
-    matches!(target.split('?').next(), Some("/breaks" | "/mismatch"))
+    matches!(target.split('?').next(), Some("/breaks" | "/mismatch" | "/padded"))
 }
 
 /// The default app.
@@ -91,18 +95,29 @@ impl hyper::service::Service<Request<Body>> for Drill {
         let guard = HandlerGuard { actor: self.actor.clone(), handler };
         let target = request.uri().path_and_query().map_or("", |target| target.as_str());
         let context = request.body().context();
+        let name = request.headers().get(client::NAME_FIELD).cloned();
         let mut fields = vec![
             ("handler", handler.into()),
+            ("method", request.method().as_str().into()),
             ("target", target.into()),
+            ("fields", request.headers().len().into()),
             ("phase", context.phase().name().into()),
         ];
         // By the host's clock.
         let left =
             context.remaining().map(|left| u64::try_from(left.as_micros()).unwrap_or(u64::MAX));
         fields.extend(left.map(|left| ("left_us", left.into())));
+        let of = name.as_ref().and_then(|name| name.to_str().ok());
+        fields.extend(of.map(|of| ("of", of.into())));
         self.actor.trace.record(&self.actor.name, "handler begins", &fields);
         let service = self.service.clone();
-        Box::pin(async move { Ok(respond(&service, request, guard).await) })
+        Box::pin(async move {
+            let mut response = respond(&service, request, guard).await;
+            if let Some(name) = name {
+                response.headers_mut().insert(client::OF_FIELD, name);
+            }
+            Ok(response)
+        })
     }
 }
 
@@ -150,8 +165,11 @@ async fn respond(
             let bytes = parameter(&query, "n").and_then(|n| n.parse().ok()).unwrap_or(0);
             drill::text(StatusCode::OK, vec![b'b'; bytes])
         }
-        "/events" => events(),
+        "/events" => events(parameter(&query, "end") == Some("cancel")),
+        "/ignores" => ignores(request, &query).await,
+        "/padded" => padded(&query),
         "/work" => work(&request, &query, &guard),
+        "/upgrade" if parameter(&query, "taken") == Some("no") => switching(),
         "/upgrade" => upgrade(request, heeds(&query), &guard),
         _ => call(service, request).await,
     };
@@ -230,13 +248,81 @@ fn mismatch(query: &str) -> DrillResponse {
     response
 }
 
-fn events() -> DrillResponse {
+/// Sends four bytes, then empty frames, then one byte more if the query says so.
+fn padded(query: &str) -> DrillResponse {
+    let frames = number(query, "frames").unwrap_or(0);
+    let empty = (0..frames).map(|_| Bytes::new());
+    let extra = (parameter(query, "extra") == Some("yes")).then(|| Bytes::from_static(b"5"));
+    let all = std::iter::once(Bytes::from_static(b"1234")).chain(empty).chain(extra);
+    let mut response = Paced::response(all.map(|bytes| (Duration::ZERO, bytes)), None);
+    response.headers_mut().insert(header::CONTENT_LENGTH, 4.into());
+    response
+}
+
+/// Sets the timeout of its request, and then ignores everything.
+async fn ignores(mut request: Request<Body>, query: &str) -> DrillResponse {
+    let context = request.body().context().clone();
+    let panics = PanicsIfDropped(parameter(query, "drop") == Some("panics"));
+    if let Some(within) = number(query, "route") {
+        request.extensions_mut().insert(context.clone());
+        let mut route = RouteTimeout::after(Duration::from_millis(within)).layer(Taken);
+        let _ = route.call(request).await;
+    }
+    if let Some(after) = number(query, "after") {
+        client::pause(Duration::from_millis(after)).await;
+        context.set_timeout(number(query, "timeout").map(Duration::from_millis));
+    }
+    client::pause(Duration::from_millis(number(query, "ms").unwrap_or(60_000))).await;
+    panics.disarm();
+    drill::text(StatusCode::OK, SLOW_DONE)
+}
+
+/// A service that does nothing with a request.
+struct Taken;
+
+impl Service<Request<Body>> for Taken {
+    type Response = ();
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<(), Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        std::future::ready(Ok(()))
+    }
+}
+
+/// Panics when dropped, if it is armed.
+struct PanicsIfDropped(bool);
+
+impl PanicsIfDropped {
+    fn disarm(mut self) {
+        self.0 = false;
+    }
+}
+
+impl Drop for PanicsIfDropped {
+    fn drop(&mut self) {
+        assert!(!self.0 || std::thread::panicking(), "as its request says");
+    }
+}
+
+fn number(query: &str, name: &str) -> Option<u64> {
+    parameter(query, name)?.parse().ok()
+}
+
+fn events(to_cancel: bool) -> DrillResponse {
     // More events than any scenario lasts.
     let events = (0..100_000).map(|n| (CHUNK_INTERVAL, Bytes::from(format!("data: {n}\n\n"))));
     let mut response = Paced::response(events, None);
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/event-stream"));
+    if to_cancel {
+        response.extensions_mut().insert(StreamShutdown::EndAtCancel);
+    }
     response
 }
 
@@ -250,7 +336,9 @@ fn work(request: &Request<Body>, query: &str, guard: &HandlerGuard) -> DrillResp
         Some("panics") => Cooperation::Panics,
         Some(_) | None => Cooperation::Ignores,
     };
-    context.spawn(tasks::leftover(left, context.clone(), Duration::from_millis(ms), end));
+    let cancelled = context.clone();
+    let cancelled = async move { cancelled.root_cancelled().await };
+    context.spawn(tasks::leftover(left, cancelled, Duration::from_millis(ms), end));
     drill::text(StatusCode::OK, "begun\n")
 }
 
@@ -266,6 +354,10 @@ fn upgrade(mut request: Request<Body>, heeds: bool, guard: &HandlerGuard) -> Dri
         told.begins();
         echo_lines(TokioIo::new(upgraded), &context, heeds).await;
     }));
+    switching()
+}
+
+fn switching() -> DrillResponse {
     let mut response = drill::text(StatusCode::SWITCHING_PROTOCOLS, Bytes::new());
     response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
     response.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("echo"));

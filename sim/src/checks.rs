@@ -19,6 +19,9 @@ pub struct CheckScript {
     pub fails_from: u64,
     /// Number of runs that fail from there on.
     pub fails: u64,
+    /// Index of the first run that never returns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hangs_from: Option<u64>,
 }
 
 impl CheckScript {
@@ -30,6 +33,12 @@ impl CheckScript {
             let (script, actor) = (script.clone(), actor.clone());
             let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             async move {
+                if script.hangs_from.is_some_and(|from| run >= from) {
+                    let fields = [("check", script.name.into())];
+                    actor.trace.record(&actor.name, "check hangs", &fields);
+                    std::future::pending::<()>().await;
+                    return Ok(());
+                }
                 client::pause(Duration::from_millis(script.takes_ms)).await;
                 let passes = run < script.fails_from || run - script.fails_from >= script.fails;
                 let fields = [

@@ -158,6 +158,7 @@ fn simpler_request(request_kind: &RequestKind) -> RequestKind {
         | RequestKind::Post(..)
         | RequestKind::Odd(_)
         | RequestKind::Mismatch(_)
+        | RequestKind::Rare(_)
         | RequestKind::Fast => RequestKind::Fast,
     }
 }
@@ -223,7 +224,8 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
             | RequestKind::Get(_)
             | RequestKind::Post(..)
             | RequestKind::Odd(_)
-            | RequestKind::Mismatch(_) => {}
+            | RequestKind::Mismatch(_)
+            | RequestKind::Rare(_) => {}
         }
         match &mut client.traffic {
             Traffic::KeepAlive { requests, every_ms, .. }

@@ -11,7 +11,7 @@ use crate::{
     hooks::{Act, ActEnd},
     scenario::Cooperation,
 };
-use lameduck::{RequestContext, TaskContext};
+use lameduck::TaskContext;
 use serde::{Deserialize, Serialize};
 use std::{future, io, time::Duration};
 
@@ -24,6 +24,9 @@ pub struct TaskScript {
     pub until: Until,
     /// What the task does after that moment.
     pub then: Act,
+    /// Work that it spawns when it begins: how long it lasts, and whether it ends when cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spawns: Option<(u64, Cooperation)>,
 }
 
 /// A moment that a task awaits.
@@ -56,6 +59,17 @@ impl TaskScript {
     /// Runs the script.
     pub(crate) async fn run(self, actor: Actor, context: TaskContext) -> io::Result<()> {
         let mut guard = TaskGuard::new(actor, self.name);
+        if let Some((ms, cooperation)) = self.spawns {
+            let left = TaskGuard::new(guard.actor.clone(), format!("left by {}", guard.task));
+            guard.actor.trace.record(&guard.actor.name, "task spawns", &[]);
+            let cancelled = context.clone();
+            context.spawn(leftover(
+                left,
+                async move { cancelled.cancelled().await },
+                Duration::from_millis(ms),
+                cooperation,
+            ));
+        }
         match self.until {
             Until::Begun => {}
             Until::Stopping => context.stopping().await,
@@ -88,13 +102,13 @@ impl TaskScript {
 /// cancellation, it ends earlier when the root context is cancelled.
 pub(crate) async fn leftover(
     mut guard: TaskGuard,
-    context: RequestContext,
+    root_cancelled: impl Future<Output = ()> + Send,
     span: Duration,
     cooperation: Cooperation,
 ) {
     let cancelled = async {
         if cooperation == Cooperation::Heeds {
-            context.root_cancelled().await;
+            root_cancelled.await;
         } else {
             future::pending::<()>().await;
         }

@@ -8,7 +8,9 @@ use common::{LIMIT, ms, serve_http};
 use lameduck::{lifecycle::Signal, runtime::Seed};
 use lameduck_sim::{
     Trace,
-    client::{AfterRequest, ClientId, ExchangePacing, Pace, RequestSpec, Retry, Route, Step},
+    client::{
+        AfterRequest, ClientId, ExchangePacing, First, Pace, RequestSpec, Retry, Route, Step,
+    },
     client::{
         byte_less, connection_per_request, keep_alive, multiplexed, one_request, pipelined, raw,
     },
@@ -50,7 +52,7 @@ fn one_client_of_each_kind<W: World>(seed: u64) -> Trace {
     });
     let me = client_id("h2");
     world.spawn("h2", Awaited, async move |host: W::Host| {
-        multiplexed(&me, &Route::new(host, "server", 80), asks(20)).await;
+        multiplexed(&me, &Route::new(host, "server", 80), asks(20), First::AtOnce).await;
     });
     let me = client_id("slow");
     world.spawn("slow", Awaited, async move |host: W::Host| {

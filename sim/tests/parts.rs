@@ -17,7 +17,7 @@ use lameduck_sim::{
     SimClock, SimSpawner,
     balancer::{Balancer, Replica},
     client::{
-        ClientId, ExchangePacing, How, Pace, RequestSpec, ResponseSummary, Retry, Route,
+        ClientId, ExchangePacing, First, How, Pace, RequestSpec, ResponseSummary, Retry, Route,
         keep_alive, multiplexed, one_request,
     },
     network::{
@@ -251,7 +251,7 @@ fn an_http2_client_follows_a_goaway_to_a_new_connection() {
                 (ms(50), RequestSpec::get("/2")),
                 (ms(250), RequestSpec::get("/3")),
             ];
-            multiplexed(&me, &Route::new(host, "server", 80), asks).await;
+            multiplexed(&me, &Route::new(host, "server", 80), asks, First::AtOnce).await;
         });
         world.run(LIMIT).unwrap();
         assert_eq!(trace.events("completed").len(), 3, "{}", trace.text());

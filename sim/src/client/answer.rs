@@ -1,6 +1,7 @@
 //! Parser of HTTP/1 responses. It is strict, because a cut response must never look complete (RFC
 //! 9112 §6, §7, §8).
 
+use super::OF_FIELD;
 use crate::trace::Fnv64;
 use bytes::{Buf, BytesMut};
 use http::Method;
@@ -13,6 +14,8 @@ pub struct Head {
     /// Whether the server closes the connection after this response: it sent `Connection: close`,
     /// or uses HTTP/1.0 without `Connection: keep-alive`.
     pub closes: bool,
+    /// Hash of the name of the request that it responds to, if it says so.
+    pub of: Option<u64>,
     framing: Framing,
 }
 
@@ -41,10 +44,13 @@ impl Head {
         let is_http10 = version.starts_with('0');
         let (mut closes, mut keeps) = (false, !is_http10);
         let mut framing = Framing::UntilClose;
+        let mut of = None;
         for line in lines {
             let (name, value) = line.split_once(':').ok_or(Garbled)?;
             let value = value.trim();
-            if name.eq_ignore_ascii_case("connection") {
+            if name.eq_ignore_ascii_case(OF_FIELD) {
+                of = Some(Fnv64::of(value.as_bytes()));
+            } else if name.eq_ignore_ascii_case("connection") {
                 let has = |option: &str| {
                     value.split(',').any(|value| value.trim().eq_ignore_ascii_case(option))
                 };
@@ -60,7 +66,7 @@ impl Head {
         if method == Method::HEAD || status < 200 || status == 204 || status == 304 {
             framing = Framing::Length(0);
         }
-        Ok(Some(Self { status, closes: closes || !keeps, framing }))
+        Ok(Some(Self { status, closes: closes || !keeps, of, framing }))
     }
 
     /// Returns whether another head follows (RFC 9110 §15.2). None follows a 101.

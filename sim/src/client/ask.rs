@@ -3,6 +3,12 @@
 use bytes::Bytes;
 use http::Method;
 
+/// The header field with the name of a request.
+pub const NAME_FIELD: &str = "x-request";
+
+/// The header field of a response with the name of its request.
+pub const OF_FIELD: &str = "x-of";
+
 /// A request, independent of the HTTP version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestSpec {
@@ -42,6 +48,28 @@ impl RequestSpec {
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.fields.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Adds the name of the request, by which its handler and its response are recognised.
+    #[must_use]
+    pub(super) fn named(&self, name: &str) -> Self {
+        let mut named = self.clone().with(NAME_FIELD, name);
+        if let Some(wire) = &self.wire
+            && let Some(end) = wire.windows(2).position(|window| window == b"\r\n")
+        {
+            let field = format!("{NAME_FIELD}: {name}\r\n");
+            named.wire =
+                Some([&wire[..end + 2], field.as_bytes(), &wire[end + 2..]].concat().into());
+        }
+        named
+    }
+
+    /// Returns the number of header fields in HTTP/1.
+    #[must_use]
+    pub(super) fn field_count(&self) -> usize {
+        let bytes = self.wire.clone().unwrap_or_else(|| self.head().into());
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(0);
+        bytes[..end].windows(2).filter(|window| *window == b"\r\n").count()
     }
 
     /// Returns the HTTP/1.1 head, including the empty line.

@@ -1,7 +1,7 @@
 //! Identity of a client, and the events that it records about its requests.
 
 use super::{Head, RequestSpec};
-use crate::trace::{Trace, Value};
+use crate::trace::{Fnv64, Trace, Value};
 use std::{
     error::Error,
     fmt, io,
@@ -71,6 +71,7 @@ impl ClientId {
             ("earlier", earlier.into()),
             ("method", ask.method.as_str().into()),
             ("target", ask.target.as_str().into()),
+            ("fields", ask.field_count().into()),
         ];
         self.tell("asks", &fields);
         request
@@ -80,12 +81,20 @@ impl ClientId {
         self.tell("sent", &[("request", request.into())]);
     }
 
-    pub(super) fn head(&self, request: u64, status: u16, closes: bool) {
+    /// Returns the name of a request.
+    pub(super) fn name_of(&self, request: u64) -> String {
+        format!("{}/{request}", self.name)
+    }
+
+    /// Records a response head. `of`: the hash of the name of the request that it responds to.
+    pub(super) fn head(&self, request: u64, status: u16, closes: bool, of: Option<u64>) {
         let closes = if closes { "yes" } else { "no" };
-        self.tell(
-            "head",
-            &[("request", request.into()), ("status", status.into()), ("close", closes.into())],
-        );
+        let mine = Fnv64::of(self.name_of(request).as_bytes());
+        let of = of.map(|of| if of == mine { "mine" } else { "another" });
+        let mut fields =
+            vec![("request", request.into()), ("status", status.into()), ("close", closes.into())];
+        fields.extend(of.map(|of| ("of", of.into())));
+        self.tell("head", &fields);
     }
 
     /// Records that a response that the client did not take was cut.

@@ -125,6 +125,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
     ) -> Result<ResponseSummary, RequestFailure> {
         let request = client_id.asks(ask, self.connection, self.requests);
         self.requests += 1;
+        let ask = &ask.named(&client_id.name_of(request));
         let Self { io, buffer, .. } = self;
         let (read, mut write) = tokio::io::split(io);
         let mut reader = Reader { io: read, buffer, seen: 0, pace: pacing.download };
@@ -139,7 +140,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
         };
         let receiving = async {
             let head = reader
-                .head(&ask.method, |head| client_id.head(request, head.status, head.closes))
+                .head(&ask.method, |head| {
+                    client_id.head(request, head.status, head.closes, head.of);
+                })
                 .await?;
             let body = reader.body(&head).await?;
             Ok((head, body))
@@ -156,6 +159,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
             None => Err(RequestFailure::new(How::TimedOut, reader.seen)),
         };
         client_id.ended(request, &end);
+        // Who refuses an incomplete head does not know that it is one of HEAD.
+        let is_whole = end.is_ok_and(|done| done.status != 408);
+        if is_whole && !self.buffer.is_empty() {
+            client_id.tell("unasked", &[("bytes", self.buffer.len().into())]);
+        }
         end
     }
 
@@ -169,9 +177,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
         let mut bytes = Vec::new();
         let mut requests = Vec::new();
         for ask in asks {
-            requests.push(client_id.asks(ask, self.connection, self.requests));
+            let request = client_id.asks(ask, self.connection, self.requests);
+            requests.push(request);
             self.requests += 1;
-            bytes.extend_from_slice(&ask.bytes());
+            bytes.extend_from_slice(&ask.named(&client_id.name_of(request)).bytes());
         }
         let Self { io, buffer, .. } = self;
         let (read, mut write) = tokio::io::split(io);
@@ -187,7 +196,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
             for (request, ask) in requests.iter().zip(asks) {
                 reader.seen = 0;
                 let end = reader
-                    .answer(&ask.method, |head| client_id.head(*request, head.status, head.closes))
+                    .answer(&ask.method, |head| {
+                        client_id.head(*request, head.status, head.closes, head.of);
+                    })
                     .await;
                 client_id.ended(*request, &end);
                 let over = end.is_err() || end.is_ok_and(|done| done.closes);
@@ -203,11 +214,16 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
             }
             ends
         };
-        tokio::select! {
+        let ends = tokio::select! {
             biased;
             () = sending => Vec::new(),
             ends = receiving => ends,
+            () = super::pause(client_id.patience()) => return Vec::new(),
+        };
+        if !self.buffer.is_empty() {
+            client_id.tell("unasked", &[("bytes", self.buffer.len().into())]);
         }
+        ends
     }
 
     /// Waits until the server ends an idle connection or sends unexpected bytes.

@@ -7,9 +7,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::CancellationToken;
 
 /// Type of a GOAWAY frame (RFC 9113 §6.8).
 const GOAWAY: u8 = 7;
+
+/// Type of a SETTINGS frame, and its flag of an acknowledgement (RFC 9113 §6.5).
+const SETTINGS: u8 = 4;
+const ACK: u8 = 1;
 
 /// Length of a frame header (RFC 9113 §4.1).
 const HEADER_BYTES: usize = 9;
@@ -24,11 +29,24 @@ pub(super) struct GoawayRecorder<Io> {
     client_id: ClientId,
     connection: u64,
     frames: Frames,
+    settled: Settled,
+}
+
+/// Cancelled when a client has received its server's SETTINGS, and a GOAWAY.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settled {
+    pub(super) settings: CancellationToken,
+    pub(super) goaway: CancellationToken,
 }
 
 impl<Io> GoawayRecorder<Io> {
-    pub(super) const fn new(io: Io, client_id: ClientId, connection: u64) -> Self {
-        Self { io, client_id, connection, frames: Frames::new() }
+    pub(super) const fn new(
+        io: Io,
+        client_id: ClientId,
+        connection: u64,
+        settled: Settled,
+    ) -> Self {
+        Self { io, client_id, connection, frames: Frames::new(), settled }
     }
 }
 
@@ -49,6 +67,10 @@ impl<Io: AsyncRead + Unpin> AsyncRead for GoawayRecorder<Io> {
                     ("code", u64::from(goodbye.code).into()),
                 ];
                 this.client_id.tell("goaway", &fields);
+                this.settled.goaway.cancel();
+            }
+            if this.frames.has_settings {
+                this.settled.settings.cancel();
             }
         }
         Poll::Ready(Ok(()))
@@ -86,11 +108,13 @@ struct Frames {
     kept: [u8; HEADER_BYTES + GOAWAY_BYTES],
     /// Number of bytes of the current frame read until now.
     seen: usize,
+    /// Whether SETTINGS that are no acknowledgement were read.
+    has_settings: bool,
 }
 
 impl Frames {
     const fn new() -> Self {
-        Self { kept: [0; HEADER_BYTES + GOAWAY_BYTES], seen: 0 }
+        Self { kept: [0; HEADER_BYTES + GOAWAY_BYTES], seen: 0, has_settings: false }
     }
 
     fn feed(&mut self, byte: u8) -> Option<CloseMode> {
@@ -101,12 +125,13 @@ impl Frames {
         if self.seen < HEADER_BYTES {
             return None;
         }
-        let [a, b, c, kind, ..] = self.kept;
+        let [a, b, c, kind, flags, ..] = self.kept;
         let length = u32::from_be_bytes([0, a, b, c]) as usize;
         if self.seen < HEADER_BYTES + length {
             return None;
         }
         self.seen = 0;
+        self.has_settings |= kind == SETTINGS && flags & ACK == 0;
         let number = |at: usize| {
             u32::from_be_bytes([
                 self.kept[at],

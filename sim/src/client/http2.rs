@@ -2,7 +2,8 @@
 #![expect(clippy::disallowed_methods, reason = "hyper's timer here is the world's time")]
 
 use super::{
-    ClientId, Connect, How, RequestFailure, RequestSpec, ResponseSummary, goaway::GoawayRecorder,
+    ClientId, Connect, How, OF_FIELD, RequestFailure, RequestSpec, ResponseSummary,
+    goaway::{GoawayRecorder, Settled},
     http1,
 };
 use crate::trace::Fnv64;
@@ -25,6 +26,15 @@ use std::{
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+/// When a client sends its first request on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// At once.
+    AtOnce,
+    /// After the server's SETTINGS, and never after a GOAWAY.
+    AfterSettings,
+}
+
 /// Starts each of `asks` a pause after the one before, without waiting for responses. All use one
 /// connection. Once a GOAWAY has closed it, requests not yet started use a new one. Returns when
 /// every request has ended.
@@ -32,6 +42,7 @@ pub async fn multiplexed<C: Connect>(
     client_id: &ClientId,
     connect: &C,
     asks: impl IntoIterator<Item = (Duration, RequestSpec)>,
+    first: First,
 ) {
     let tasks = TaskTracker::new();
     let over = CancellationToken::new();
@@ -50,6 +61,9 @@ pub async fn multiplexed<C: Connect>(
                 }
             }
         };
+        if first == First::AfterSettings && !link.may_ask(client_id.patience()).await {
+            continue;
+        }
         let (mut sender, connection, earlier) =
             (link.sender.clone(), link.connection, link.requests);
         link.requests += 1;
@@ -86,11 +100,11 @@ pub async fn given_up<C: Connect>(
             (client_id.clone(), link.sender.clone(), ask.clone(), link.connection);
         requests.spawn(async move {
             let request = client_id.asks(&ask, connection, earlier);
-            let Ok(ask) = in_http2(&ask) else { return };
+            let Ok(ask) = in_http2(&ask.named(&client_id.name_of(request))) else { return };
             let asked = async {
                 match sender.send_request(ask).await {
                     Ok(response) => {
-                        client_id.head(request, response.status().as_u16(), false);
+                        client_id.head(request, response.status().as_u16(), false, of(&response));
                         super::pause(leave).await;
                         Ok(response)
                     }
@@ -160,12 +174,24 @@ pub(crate) const UNREAD_WINDOW: u32 = 65_535;
 
 struct ClientConnection {
     ended: CancellationToken,
+    settled: Settled,
     sender: SendRequest<Full<Bytes>>,
     connection: u64,
     requests: u64,
 }
 
 impl ClientConnection {
+    /// Waits for the server's SETTINGS. Returns false if a GOAWAY came with them, or before.
+    async fn may_ask(&self, patience: Duration) -> bool {
+        tokio::select! {
+            biased;
+            () = self.settled.settings.cancelled() => {}
+            () = self.ended.cancelled() => return false,
+            () = super::pause(patience) => return false,
+        }
+        !self.settled.goaway.is_cancelled()
+    }
+
     /// Returns when the connection has ended.
     async fn closed(&self) {
         self.ended.cancelled().await;
@@ -181,7 +207,9 @@ impl ClientConnection {
         let io = http1::connect(client_id, connect).await?;
         let executor = Tracked { tasks: tasks.clone(), over: over.clone() };
         let connection = client_id.connected();
-        let io = TokioIo::new(GoawayRecorder::new(io, client_id.clone(), connection));
+        let settled = Settled::default();
+        let io = GoawayRecorder::new(io, client_id.clone(), connection, settled.clone());
+        let io = TokioIo::new(io);
         let mut builder = Builder::new(executor.clone());
         builder.timer(WorldTimer);
         if window.is_some() {
@@ -200,7 +228,7 @@ impl ClientConnection {
             let how = if driver.await.is_ok() { "closed" } else { "broken" };
             client_id.tell("ended", &[("connection", connection.into()), ("how", how.into())]);
         });
-        Ok(Self { ended, sender, connection, requests: 0 })
+        Ok(Self { ended, settled, sender, connection, requests: 0 })
     }
 }
 
@@ -227,11 +255,11 @@ async fn answer(
     ask: &RequestSpec,
 ) -> Result<ResponseSummary, RequestFailure> {
     let response = sender
-        .send_request(in_http2(ask)?)
+        .send_request(in_http2(&ask.named(&client_id.name_of(request)))?)
         .await
         .map_err(|error| RequestFailure::new(how(&error, Stage::Head), 0))?;
     let status = response.status().as_u16();
-    client_id.head(request, status, false);
+    client_id.head(request, status, false, of(&response));
     let mut body: Incoming = response.into_body();
     let (mut bytes, mut hash) = (0, Fnv64::new());
     while let Some(frame) = body.frame().await {
@@ -249,6 +277,11 @@ async fn answer(
         body_bytes: bytes,
         body_hash: hash.value(),
     })
+}
+
+/// Returns the hash of the name of the request that a response belongs to.
+fn of(response: &http::Response<Incoming>) -> Option<u64> {
+    response.headers().get(OF_FIELD).map(|of| Fnv64::of(of.as_bytes()))
 }
 
 fn in_http2(ask: &RequestSpec) -> Result<http::Request<Full<Bytes>>, RequestFailure> {

@@ -25,12 +25,12 @@ mod tls;
 mod upgraded;
 
 pub use answer::Head;
-pub use ask::RequestSpec;
+pub use ask::{NAME_FIELD, OF_FIELD, RequestSpec};
 pub use client_id::{ClientId, How, RequestFailure, ResponseSummary};
 pub use exchange::{AfterRequest, ExchangePacing, Http1Client, Pace};
 pub use http1::{Retry, connection_per_request, keep_alive, one_request, pipelined};
 pub(crate) use http2::UNREAD_WINDOW;
-pub use http2::{given_up, multiplexed, windowless};
+pub use http2::{First, given_up, multiplexed, windowless};
 pub use silent::{Step, byte_less, raw, silent_http2, strangers, windowless_request};
 pub use stalled::stalled;
 pub use tls::{TlsIo, TlsRoute, server_config};

@@ -26,7 +26,7 @@ pub async fn stalled<C: Connect>(
     let Ok(mut http1_client) = Http1Client::open(client_id, connect).await else { return };
     let request = client_id.asks(ask, http1_client.connection, 0);
     let Http1Client { io, buffer, .. } = &mut http1_client;
-    if io.write_all(&ask.bytes()).await.is_ok() {
+    if io.write_all(&ask.named(&client_id.name_of(request)).bytes()).await.is_ok() {
         client_id.sent(request);
     }
     while (buffer.len() as u64) < reads {
@@ -45,7 +45,7 @@ pub async fn stalled<C: Connect>(
     let how = if left.is_zero() { "in time" } else { "reset" };
     client_id.tell("stall ends", &[("of", request.into()), ("how", how.into())]);
     let mut reader = Reader { io, buffer, seen: 0, pace: Pace::AtOnce };
-    let on_head = |head: &super::Head| client_id.head(request, head.status, head.closes);
+    let on_head = |head: &super::Head| client_id.head(request, head.status, head.closes, head.of);
     let end = tokio::select! {
         biased;
         end = reader.answer(&ask.method, on_head) => end,

@@ -143,7 +143,8 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
     let then = (varies && dice.one_in(2)).then(|| self::request_kind(dice, scenario, edges, at_ms));
     // The trace identifies the request by its target, so the two must differ.
     let then = then.filter(|then| then.ask().target != request_kind.ask().target);
-    Client { at_ms, request_kind, traffic, then }
+    let waits_for_settings = kind == Kind::Http2 && at_ms % 3 == 0;
+    Client { then, waits_for_settings, ..Client::new(at_ms, request_kind, traffic) }
 }
 
 /// Draws the number of requests and their pause so that they reach into the drain.

@@ -31,6 +31,11 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0x0ca_9511)), thrown: 0 }
     }
 
+    /// Creates independent dice for rare requests.
+    pub(super) const fn of_rare(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x4a_4e00)), thrown: 0 }
+    }
+
     /// Creates independent dice for the limits.
     pub(super) const fn of_limits(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x11_3175)), thrown: 0 }

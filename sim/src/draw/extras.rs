@@ -117,7 +117,12 @@ fn task(dice: &mut Dice, n: u64, edges: &Edges) -> TaskScript {
         ActEnd::Panics,
         ActEnd::Hangs,
     ]);
-    TaskScript { name: format!("task-{n}"), until, then: Act { after_ms, end } }
+    let spawns = dice.one_in(2).then(|| {
+        let cooperation =
+            dice.pick(&[Cooperation::Heeds, Cooperation::Ignores, Cooperation::Ignores]);
+        (dice.pick(&[1, 500, 5_000, 60_000]), cooperation)
+    });
+    TaskScript { name: format!("task-{n}"), until, then: Act { after_ms, end }, spawns }
 }
 
 fn check(dice: &mut Dice, n: u64) -> CheckScript {
@@ -128,6 +133,7 @@ fn check(dice: &mut Dice, n: u64) -> CheckScript {
         takes_ms: dice.pick(&[0, 0, 0, 5, 5, 3_000]),
         fails_from: dice.below(4),
         fails: dice.pick(&[0, 1, 2, 100]),
+        hangs_from: dice.one_in(4).then(|| dice.below(6)),
     }
 }
 

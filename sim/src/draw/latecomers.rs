@@ -35,7 +35,9 @@ fn opened_at_many_instants(dice: &mut Dice, scenario: &mut Scenario, edges: &Edg
         } else {
             Traffic::Http2 { requests, every_ms }
         };
-        scenario.clients.push(Client::new(at_ms, request_kind, traffic));
+        let mut client = Client::new(at_ms, request_kind, traffic);
+        client.waits_for_settings = dice.one_in(2);
+        scenario.clients.push(client);
     }
 }
 

@@ -16,6 +16,7 @@ mod dice;
 mod edges;
 mod extras;
 mod latecomers;
+mod rare;
 mod real_time;
 mod serving;
 
@@ -166,6 +167,7 @@ fn draw_as(
     latecomers::draw(&mut Dice::of_latecomers(seed), &mut scenario, &edges);
     limits(&mut Dice::of_limits(seed), &mut scenario);
     serving::draw(&mut Dice::of_serving(seed), &mut scenario, &edges);
+    rare::draw(&mut Dice::of_rare(seed), &mut scenario, &edges);
     caps::draw(&mut Dice::of_caps(seed), &mut scenario, &edges);
     scenario.tls = Dice::of_tls(seed).one_in(4);
     scenario

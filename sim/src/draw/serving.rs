@@ -216,7 +216,7 @@ fn wrong_lengths(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
 }
 
 /// Draws how a request is sent on HTTP/1: alone, or between others on one connection.
-fn http1_client(
+pub(super) fn http1_client(
     dice: &mut Dice,
     scenario: &Scenario,
     edges: &Edges,
@@ -238,5 +238,5 @@ fn http1_client(
     };
     let then =
         (!matches!(traffic, Traffic::Once(_)) && dice.one_in(2)).then_some(RequestKind::Fast);
-    Client { at_ms, request_kind, traffic, then }
+    Client { then, ..Client::new(at_ms, request_kind, traffic) }
 }

@@ -12,10 +12,12 @@
 mod examine;
 mod sometimes;
 mod summary;
+mod surface;
 
 pub use examine::{Examined, Found, Network, Runner, examine, examine_by, play_on, quiet_panics};
 pub use sometimes::{Sometimes, sometimes};
 pub use summary::{REACHES_ALL, Summary};
+pub use surface::{SURFACE, Seen};
 
 use crate::{
     draw::draw,

@@ -11,6 +11,7 @@ mod workers;
 
 pub(super) use coverage::Coverage;
 
+use super::{SURFACE, Seen};
 use crate::{
     draw::STOPS,
     oracle::RunHistory,
@@ -62,8 +63,53 @@ pub fn sometimes() -> &'static [Sometimes] {
         serving::serving(&mut all);
         caps::caps(&mut all);
         workers::workers(&mut all);
+        surface(&mut all);
         all
     })
+}
+
+fn surface(all: &mut Vec<Sometimes>) {
+    for (item, seen) in SURFACE {
+        let what = format!("surface: {item}");
+        match *seen {
+            Seen::Target(part) => all.push(Sometimes::new(what, move |coverage| {
+                let mut begun = coverage.history.server("handler begins");
+                begun
+                    .any(|record| record.text("target").is_some_and(|target| target.contains(part)))
+            })),
+            Seen::Event(event) => all.push(Sometimes::new(what, move |coverage| {
+                coverage.history.server(event).next().is_some()
+            })),
+            Seen::Always | Seen::Setting | Seen::Nowhere(_) => {}
+        }
+    }
+    for (what, part) in [
+        ("a body with empty frames", "/padded?"),
+        ("a 101 that no handler takes", "/upgrade?taken=no"),
+        ("a handler that panics when dropped", "drop=panics"),
+    ] {
+        all.push(Sometimes::new(format!("surface: {what}"), move |coverage| {
+            let mut begun = coverage.history.server("handler begins");
+            begun.any(|record| record.text("target").is_some_and(|target| target.contains(part)))
+        }));
+    }
+    all.push(Sometimes::new("surface: a check that hangs", |coverage| {
+        coverage.history.server("check hangs").next().is_some()
+    }));
+    all.push(Sometimes::new(
+        "surface: an HTTP/2 client that waits for SETTINGS, in the delay",
+        |coverage| {
+            let stop = coverage.history.left_serving().unwrap_or(Duration::MAX);
+            coverage.history.requests.iter().any(|observed| {
+                observed.head.is_some()
+                    && observed.observed > stop
+                    && coverage
+                        .history
+                        .client(observed)
+                        .is_some_and(|client| client.waits_for_settings)
+            })
+        },
+    ));
 }
 
 fn stops(all: &mut Vec<Sometimes>) {

@@ -5,7 +5,7 @@
 //! prober needs it to judge a shutdown.
 
 use super::{idle_poller::PolledIdlePoller, spread::SpreadListener, stalls::Stalls};
-use crate::trace::Trace;
+use crate::{trace::Trace, turns::Spins};
 use lameduck::runtime::{
     Address, ListenAddress, Listener, Network, Peek, QuiesceOutcome, Reservation, Seed, ServerRole,
     Transport,
@@ -304,6 +304,7 @@ pub struct FaultyStream<T> {
     shared: Arc<Mutex<Breakable<T>>>,
     worker: usize,
     faults: Option<Arc<Faults>>,
+    spins: Option<Spins>,
     reads: u32,
     writes: u32,
 }
@@ -322,7 +323,9 @@ impl<T: Transport> FaultyStream<T> {
             let weak: Weak<Mutex<Breakable<T>>> = Arc::downgrade(&shared);
             faults.watch(weak);
         }
-        Self { shared, worker, faults, reads: 0, writes: 0 }
+        let spins =
+            faults.as_ref().map(|faults| Spins::new(faults.trace.clone(), faults.name.clone()));
+        Self { shared, worker, faults, spins, reads: 0, writes: 0 }
     }
 
     /// Pending while the worker is stalled.
@@ -370,6 +373,9 @@ impl<T: Transport> AsyncRead for FaultyStream<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let me = self.get_mut();
+        if me.spins.as_mut().is_some_and(Spins::is_spinning) {
+            return reset();
+        }
         ready!(me.poll_runs(cx));
         let mut shared = lock(&me.shared);
         let Some(io) = shared.io.as_mut() else { return reset() };
@@ -440,6 +446,11 @@ impl<T: Transport> AsyncWrite for FaultyStream<T> {
 
 impl<T: Transport> Transport for FaultyStream<T> {
     fn peek(&self) -> Peek {
+        // A stalled worker would not look. It must not find bytes that it cannot read.
+        let faults = self.faults.as_ref();
+        if faults.is_some_and(|faults| faults.stalls.are_on(self.worker)) {
+            return Peek::Empty;
+        }
         lock(&self.shared).io.as_ref().map_or(Peek::Broken, Transport::peek)
     }
 

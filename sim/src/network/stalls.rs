@@ -27,8 +27,8 @@ impl Stalls {
         Self { trace, spans, waiting: Mutex::default() }
     }
 
-    /// Whether a worker is stalled now. If it is, the task is woken at the end.
-    pub fn is_stalled(&self, worker: usize, cx: &Context<'_>) -> bool {
+    /// Whether a worker is stalled now.
+    pub(super) fn are_on(&self, worker: usize) -> bool {
         if self.spans.is_empty() {
             return false;
         }
@@ -36,7 +36,12 @@ impl Stalls {
         let is_it = |(stalled, from, until): &(usize, Duration, Duration)| {
             *stalled == worker && *from <= now && now < *until
         };
-        let stalled = self.spans.iter().any(is_it);
+        self.spans.iter().any(is_it)
+    }
+
+    /// Whether a worker is stalled now. If it is, the task is woken at the end.
+    pub fn is_stalled(&self, worker: usize, cx: &Context<'_>) -> bool {
+        let stalled = self.are_on(worker);
         if stalled {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {

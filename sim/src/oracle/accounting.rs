@@ -209,7 +209,7 @@ fn connections_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<
 pub(super) fn races_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
     let cut = history.began(Phase::CleaningUp).unwrap_or_default();
     let crossed = history.requests.iter().filter(|observed| {
-        let keeps = history.client(observed).is_some_and(|client| matches!(client.traffic, Traffic::KeepAlive { .. }));
+        let keeps = history.client(observed).is_some_and(|client| matches!(client.traffic, Traffic::KeepAlive { .. }) && !client.has_failing_body());
         let lost =
             matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "end-before-head" || how == "reset-before-head");
         keeps
@@ -281,6 +281,7 @@ pub(super) fn unannounced_closes_are_counted(
                     | RequestKind::Breaks
                     | RequestKind::Odd(_)
                     | RequestKind::Mismatch(_)
+                    | RequestKind::Rare(_)
                     | RequestKind::Get(_)
                     | RequestKind::Post(..)
             )

@@ -5,8 +5,12 @@
 
 use super::{ObservedRequest, RunHistory, accounting::is_http2};
 use crate::scenario::{Client, Fault, OddRequest, Pacing, RequestKind, Traffic};
+use crate::trace::Record;
 use lameduck::lifecycle::Phase;
 use std::{collections::BTreeMap, time::Duration};
+
+/// Time that a new client has for its first request before it gets a GOAWAY.
+const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
 
 /// Tolerance of a timer, including a sweep and a write.
 const MOMENT: Duration = Duration::from_millis(20);
@@ -58,6 +62,7 @@ pub(super) fn closes_are_announced(history: &RunHistory<'_>) -> Result<(), Strin
     let Some(stop) = history.left_serving() else { return Ok(()) };
     let delay = Delay::read(history, stop);
     delay.nothing_is_announced_early()?;
+    clients_can_ask_first(history)?;
     if !history.delivers() {
         return Ok(());
     }
@@ -67,6 +72,38 @@ pub(super) fn closes_are_announced(history: &RunHistory<'_>) -> Result<(), Strin
     delay.moments_of_the_stop_are_spread()?;
     delay.moments_of_late_connections_are_spread()?;
     delay.connections_are_bounded()
+}
+
+/// Checks that a client which waits for the SETTINGS gets no GOAWAY in its first-byte grace, before
+/// its first request.
+fn clients_can_ask_first(history: &RunHistory<'_>) -> Result<(), String> {
+    let cancelling = history.began(Phase::Cancelling).unwrap_or(Duration::MAX);
+    let find = |event: &str, of: &Record| {
+        let is_it = |record: &&Record| {
+            record.event == event
+                && record.actor == of.actor
+                && record.number("connection") == of.number("connection")
+        };
+        history.records.iter().find(is_it).map(|record| record.at)
+    };
+    for goaway in history.records.iter().filter(|record| record.event == "goaway") {
+        let client = goaway.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
+        let client = client.and_then(|n| history.scenario.clients.get(n));
+        let Some(connected) = find("connected", goaway) else { continue };
+        let until = connected + history.world(FIRST_BYTE_GRACE);
+        let is_first = find("asks", goaway).is_none_or(|asks| asks > goaway.at);
+        if client.is_some_and(|client| client.waits_for_settings)
+            && is_first
+            && goaway.number("code") == Some(0)
+            && goaway.at + history.rounding() < until.min(cancelling)
+        {
+            return Err(format!(
+                "{} connected at {connected:?} and got a GOAWAY at {:?}, before it could ask",
+                goaway.actor, goaway.at
+            ));
+        }
+    }
+    Ok(())
 }
 
 impl<'a> Delay<'a> {
@@ -167,6 +204,7 @@ impl<'a> Delay<'a> {
             Some(
                 RequestKind::Unread(_)
                     | RequestKind::Mismatch(_)
+                    | RequestKind::Rare(_)
                     | RequestKind::Get(_)
                     | RequestKind::Post(..)
             ) | None
@@ -196,6 +234,7 @@ impl<'a> Delay<'a> {
                 });
                 if let Some((at, status, false)) = observed.head
                     && !is_exempt
+                    && status != 101
                     && at > from + under_way + self.history.rounding()
                 {
                     let (client, target) = (observed.client, &observed.target);

@@ -9,6 +9,7 @@
 
 mod accounting;
 mod announcements;
+mod books;
 mod lifecycle;
 mod probes;
 mod requests;

@@ -200,6 +200,18 @@ fn checks_pass(history: &RunHistory<'_>, observed: Duration, answered: Duration)
             return None;
         }
         let last = runs.rfind(|record| record.at < observed);
+        // The runs begin again with Serving.
+        let serving = history.began(Phase::Serving).unwrap_or(Duration::MAX);
+        let mut hangs = history.server("check hangs").filter(|record| {
+            record.at >= serving && record.text("check") == Some(check.name.as_str())
+        });
+        if let Some(hangs) = hangs.find(|record| record.at <= answered) {
+            let fails = hangs.at + history.world(CHECK_TIMEOUT);
+            if answered + history.rounding() >= fails && observed <= fails + history.rounding() {
+                return None;
+            }
+            all &= observed < fails;
+        }
         all &= last.is_some_and(|record| record.text("passes") == Some("yes"));
     }
     Some(all)

@@ -1,13 +1,13 @@
 //! Oracles for the requests: P5, P9, P10.
 
 use super::{
-    Exercise, Judgement, ObservedRequest, RequestResult, RunHistory, accounting,
+    Exercise, Judgement, ObservedRequest, RequestResult, RunHistory, accounting, books,
     may_end_at_any_time, serving, timing,
 };
 use crate::trace::Record;
 use crate::{
     app::{SLOW_DONE, STUCK_HALVES, has_failing_body},
-    scenario::{Client, Filter, Pacing, RequestKind, StuckResponse, Traffic},
+    scenario::{Client, Filter, Pacing, RareRequest, RequestKind, StuckResponse, Traffic},
 };
 use lameduck::lifecycle::{ABORT_FLUSH, Phase};
 use std::{collections::BTreeMap, time::Duration};
@@ -52,6 +52,7 @@ pub(super) fn one_outcome_per_request(history: &RunHistory<'_>) -> Judgement {
     timing::nothing_is_accepted_after_the_seal(history)?;
     timing::departed_clients_are_noticed(history)?;
     serving::nothing_arrives_unasked(history)?;
+    books::balance(history)?;
     for observed in &history.requests {
         looks_complete_only_if_complete(history, observed)?;
         serving::odd_requests_are_answered(history, observed)?;
@@ -59,6 +60,8 @@ pub(super) fn one_outcome_per_request(history: &RunHistory<'_>) -> Judgement {
         says_why(observed)?;
         is_not_cut_early(history, observed)?;
         events_end_at_the_drain(history, observed)?;
+        long_polls_end_at_the_cancellation(history, observed)?;
+        padded_bodies_are_compared(history, observed)?;
     }
     Ok(Exercise::of(history.requests.len()))
 }
@@ -138,6 +141,11 @@ fn counts_match_the_handlers(
     let broke = history.scenario.clients.iter().any(|client| {
         [Some(&client.request_kind), client.then.as_ref()].contains(&Some(&RequestKind::Breaks))
     });
+    // Whether one that panics when it is dropped counts is not promised.
+    let broke = broke
+        || history.server("handler begins").any(|record| {
+            record.text("target").is_some_and(|target| target.contains("drop=panics"))
+        });
     if !broke && tally.panicked != panicked {
         return Err(format!(
             "{panicked} handlers panicked, but the host counts {}",
@@ -215,6 +223,53 @@ fn events_end_at_the_drain(
     Ok(())
 }
 
+/// Checks that long polls end when the root context is cancelled, and complete.
+fn long_polls_end_at_the_cancellation(
+    history: &RunHistory<'_>,
+    observed: &ObservedRequest,
+) -> Result<(), String> {
+    let is_it =
+        history.request_kind(observed) == Some(&RequestKind::Rare(RareRequest::EndAtCancel));
+    let (Some((head, ..)), Some(cancelling), Some((at, end))) =
+        (observed.head, history.began(Phase::Cancelling), &observed.end)
+    else {
+        return Ok(());
+    };
+    // What has not begun to end by the abort is cut.
+    let hurried = history.scenario.plan().cancel < ABORT_FLUSH + FLUSH
+        || history.is_impatient()
+        || head >= cancelling;
+    let stays = history.client(observed).is_some_and(|client| client.traffic.is_patient());
+    if !is_it || hurried || !stays || !history.delivers() {
+        return Ok(());
+    }
+    let by = cancelling + history.under_way() * 2 + history.tolerance();
+    if *at < cancelling || !matches!(end, RequestResult::Completed(..)) || *at > by {
+        return Err(format!(
+            "a long poll had to end with the drain at {cancelling:?}, but ended at {at:?} with {end:?}"
+        ));
+    }
+    Ok(())
+}
+
+/// Checks that a body which goes on after its length and a few empty frames does not look complete.
+fn padded_bodies_are_compared(
+    history: &RunHistory<'_>,
+    observed: &ObservedRequest,
+) -> Result<(), String> {
+    let Some(RequestKind::Rare(RareRequest::Padded(frames, true))) = history.request_kind(observed)
+    else {
+        return Ok(());
+    };
+    let skipped = history.scenario.cap("empty_frames_max").unwrap_or(16);
+    match observed.end {
+        Some((at, RequestResult::Completed(200, _))) if *frames < skipped.into() => Err(format!(
+            "a body of five bytes, after {frames} empty frames, looked complete with four at {at:?}"
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
 fn looks_complete_only_if_complete(
     history: &RunHistory<'_>,
     observed: &ObservedRequest,
@@ -237,7 +292,8 @@ fn looks_complete_only_if_complete(
             | RequestKind::Get(_)
             | RequestKind::Post(..)
             | RequestKind::Odd(_)
-            | RequestKind::Mismatch(_),
+            | RequestKind::Mismatch(_)
+            | RequestKind::Rare(_),
         )
         | None => {
             return Ok(());
@@ -257,6 +313,13 @@ fn looks_complete_only_if_complete(
 fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(), String> {
     let Some((at, RequestResult::Failed(how))) = &observed.end else { return Ok(()) };
     let Some(client) = history.client(observed) else { return Ok(()) };
+    // The host sees that the body goes on before it sends the head.
+    if matches!(
+        client.request_kind_of(&observed.target),
+        RequestKind::Rare(RareRequest::Padded(_, true))
+    ) {
+        return Ok(());
+    }
     // If the response is aborted at the moment when its head is ready, the head is lost as well.
     let halved = matches!(
         client.request_kind_of(&observed.target),
@@ -265,6 +328,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
             | RequestKind::Events
             | RequestKind::Breaks
             | RequestKind::Mismatch(_)
+            | RequestKind::Rare(_)
             | RequestKind::Bytes(LARGER_THAN_A_FLUSH..)
     );
     if halved && history.began(Phase::Cancelling).is_some_and(|cancelling| *at >= cancelling) {
@@ -303,7 +367,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
         && !history.is_impatient()
         && history.under_way() * 2
             < history.world(HANDSHAKE_WAIT_MAX.min(history.scenario.plan().drain));
-    let fresh = observed.earlier == 0 && settles;
+    let fresh = observed.earlier == 0 && settles && !client.waits_for_settings;
     if arrived_before || fresh {
         return Err(format!(
             "client-{} requested {} at {:?} and lost it at {at:?}: {how}",
@@ -315,6 +379,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
 
 /// P9: a request is not cut before its deadline, nor long after it.
 pub(super) fn a_deadline_per_request(history: &RunHistory<'_>) -> Judgement {
+    timing::own_timeouts_are_kept(history)?;
     let timeout =
         history.scenario.request_timeout_ms.map(|ms| history.world(Duration::from_millis(ms)));
     let cancelling = history.began(Phase::Cancelling).unwrap_or(Duration::MAX);
@@ -341,7 +406,8 @@ pub(super) fn a_deadline_per_request(history: &RunHistory<'_>) -> Judgement {
             | RequestKind::Get(_)
             | RequestKind::Post(..)
             | RequestKind::Odd(_)
-            | RequestKind::Mismatch(_) => continue,
+            | RequestKind::Mismatch(_)
+            | RequestKind::Rare(_) => continue,
         };
         let Some((head, status, _)) = observed.head else { continue };
         if status == 503

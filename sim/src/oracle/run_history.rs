@@ -21,6 +21,8 @@ pub struct RunHistory<'a> {
     pub phases: Vec<(Phase, usize, Duration)>,
     /// Requests, ordered by client and request number.
     pub requests: Vec<ObservedRequest>,
+    /// For each event of the host, the indices of its records.
+    server_events: BTreeMap<&'static str, Vec<usize>>,
 }
 
 /// A request as its client saw it.
@@ -118,7 +120,13 @@ impl<'a> RunHistory<'a> {
             take_times_of_the_report(&mut phases, outcome);
         }
         let requests = requests(&records);
-        Self { scenario, outcome, records, phases, requests }
+        let mut server_events: BTreeMap<&'static str, Vec<usize>> = BTreeMap::new();
+        for (place, record) in records.iter().enumerate() {
+            if &*record.actor == SERVER {
+                server_events.entry(record.event).or_default().push(place);
+            }
+        }
+        Self { scenario, outcome, records, phases, requests, server_events }
     }
 
     /// Returns when a phase began, in simulated time.
@@ -245,7 +253,8 @@ impl<'a> RunHistory<'a> {
 
     /// Returns the records of one event that the host or its app made.
     pub fn server(&self, event: &'static str) -> impl DoubleEndedIterator<Item = &Record> + Clone {
-        self.records.iter().filter(move |record| record.event == event && &*record.actor == SERVER)
+        let places = self.server_events.get(event).map_or(&[][..], Vec::as_slice);
+        places.iter().map(|place| &self.records[*place])
     }
 
     /// Converts a span of the host's clock to simulated time, rounded up.
@@ -281,6 +290,30 @@ impl<'a> RunHistory<'a> {
             }
             Fault::Hold { .. } | Fault::ResetAll { .. } => false,
             Fault::PartialIo { .. } | Fault::AcceptAborted => true,
+        })
+    }
+
+    /// Whether the app is another than the default one, whose handlers record nothing.
+    #[must_use]
+    pub fn uses_another_app(&self) -> bool {
+        let others = |client: &Client| {
+            matches!(client.request_kind, RequestKind::Get(_) | RequestKind::Post(..))
+        };
+        self.scenario.clients.iter().any(others)
+    }
+
+    /// Whether a fault may delay something in this span.
+    #[must_use]
+    pub fn is_disturbed(&self, (from, to): (Duration, Duration)) -> bool {
+        let ms = Duration::from_millis;
+        self.scenario.faults.iter().any(|fault| match fault {
+            Fault::Hold { at_ms, for_ms }
+            | Fault::NoDescriptors { at_ms, for_ms }
+            | Fault::Stall { at_ms, for_ms, .. } => {
+                ms(*at_ms) <= to && from <= ms(at_ms + for_ms) + ACCEPT_PAUSE * 2
+            }
+            Fault::ResetAll { .. } => true,
+            Fault::PartialIo { .. } | Fault::AcceptAborted => false,
         })
     }
 
@@ -404,7 +437,10 @@ impl<'a> RunHistory<'a> {
     pub fn has_long_running_work(&self) -> bool {
         let keeps = |client: &Client| {
             let lasts = |request_kind: &RequestKind| {
-                matches!(request_kind, RequestKind::Work(..) | RequestKind::Events)
+                matches!(
+                    request_kind,
+                    RequestKind::Work(..) | RequestKind::Events | RequestKind::Rare(_)
+                )
             };
             lasts(&client.request_kind)
                 || client.then.as_ref().is_some_and(lasts)

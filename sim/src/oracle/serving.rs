@@ -29,6 +29,9 @@ pub(super) fn contained(history: &RunHistory<'_>) -> Judgement {
     }
     judged += places::limits_of_connections(history)?;
     timeouts_are_counted(history)?;
+    if let Some(spins) = history.server("spins").next() {
+        return Err(format!("{} was polled without end at {:?}", spins, spins.at));
+    }
     Ok(Exercise::of(judged))
 }
 
@@ -248,7 +251,8 @@ pub(super) fn odd_requests_are_answered(
 /// P5: nothing arrives on a connection that nobody asked for.
 pub(super) fn nothing_arrives_unasked(history: &RunHistory<'_>) -> Result<(), String> {
     let unasked = history.records.iter().find(|record| {
-        record.event == "closed idle" && record.text("how") == Some("unasked-bytes")
+        (record.event == "closed idle" && record.text("how") == Some("unasked-bytes"))
+            || record.event == "unasked" && record.actor.starts_with("client-")
     });
     match unasked {
         Some(record) => {

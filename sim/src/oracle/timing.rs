@@ -94,6 +94,54 @@ pub(super) fn cancelled_at_the_deadline(history: &RunHistory<'_>) -> Result<(), 
     Ok(())
 }
 
+/// Checks that a handler that ignores everything ends at the timeout that it set itself, or that
+/// its route has.
+pub(super) fn own_timeouts_are_kept(history: &RunHistory<'_>) -> Result<(), String> {
+    if !history.delivers() {
+        return Ok(());
+    }
+    let until = history.began(Phase::Cancelling).or(history.exit().map(|(at, _)| at));
+    let until = until.unwrap_or(Duration::MAX);
+    let ms = Duration::from_millis;
+    for begins in history.server("handler begins") {
+        let target = begins.text("target").unwrap_or_default();
+        let Some((_, query)) = target.split_once("/ignores?") else { continue };
+        let number = |name: &str| {
+            let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            pairs.filter(|(key, _)| *key == name).find_map(|(_, value)| value.parse::<u64>().ok())
+        };
+        let host = history.scenario.request_timeout_ms.map(|host| history.world(ms(host)));
+        let due = match (number("route"), number("after"), number("timeout")) {
+            (Some(route), ..) => Some(history.world(ms(route))),
+            (None, Some(after), timeout) => {
+                // A timer of the host's clock and one of the world's may meet.
+                if host.is_some_and(|host| host.abs_diff(ms(after)) <= ms(2)) {
+                    continue;
+                }
+                host.filter(|host| *host < ms(after))
+                    .or(timeout.map(|timeout| history.world(ms(timeout)).max(ms(after))))
+            }
+            (None, None, _) => host,
+        };
+        let Some(due) = due.map(|due| begins.at + due) else { continue };
+        let done = begins.at + ms(number("ms").unwrap_or(60_000) + number("after").unwrap_or(0));
+        let ends = history
+            .server("handler ends")
+            .find(|record| record.number("handler") == begins.number("handler"))
+            .map(|record| record.at);
+        let slack = history.rounding() + ms(1) + history.tolerance();
+        let early = ends.is_some_and(|ends| ends + slack < due.min(done).min(until));
+        let late = ends.is_none_or(|ends| ends > due.min(done) + slack);
+        if early || late && due.min(done) + slack < until {
+            return Err(format!(
+                "{target} began at {:?} and had time until {due:?}, but ended at {ends:?}",
+                begins.at
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Checks that a handler which watches its context is notified when the drain ends. One that does
 /// not is dropped when its time expires.
 pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> {

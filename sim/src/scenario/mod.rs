@@ -5,10 +5,12 @@
 //! beginning, unless a field says that they are by the host's clock.
 
 mod odd;
+mod rare;
 mod run;
 mod traffic;
 
 pub use odd::OddRequest;
+pub use rare::RareRequest;
 pub use run::{CLIENTS, Outcome, PROBER, SERVER, run, run_in_real_time, run_with};
 pub(crate) use run::{client_name, run_life};
 pub use traffic::{

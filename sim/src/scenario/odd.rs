@@ -108,6 +108,12 @@ impl OddRequest {
         matches!(self, Self::UpgradeBody(_) | Self::Close | Self::Http10)
     }
 
+    /// Whether the request has a body.
+    #[must_use]
+    pub const fn has_body(self) -> bool {
+        self.echoed().is_some() || matches!(self, Self::UpgradeBody(_))
+    }
+
     /// Returns the length of a body that is sent back.
     const fn echoed(self) -> Option<usize> {
         if let Self::EmptyLine(bytes @ 1..) | Self::GetLength(bytes) | Self::GetChunked(bytes) =

@@ -1,9 +1,9 @@
 //! The clients of a scenario.
 
-use super::OddRequest;
+use super::{OddRequest, RareRequest};
 use crate::client::{
-    AfterRequest, ClientId, Connect, ExchangePacing, Http1Client, Pace, RequestSpec, Retry, Step,
-    byte_less, connection_per_request, given_up, keep_alive, multiplexed, one_request, pause,
+    AfterRequest, ClientId, Connect, ExchangePacing, First, Http1Client, Pace, RequestSpec, Retry,
+    Step, byte_less, connection_per_request, given_up, keep_alive, multiplexed, one_request, pause,
     pipelined, raw, silent_http2, stalled, strangers, upgraded, windowless, windowless_request,
 };
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,9 @@ pub struct Client {
     /// Every second request, if different.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub then: Option<RequestKind>,
+    /// Whether it sends its first request on HTTP/2 only after the server's SETTINGS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits_for_settings: bool,
 }
 
 /// A request to a route of the [default app](crate::app).
@@ -62,6 +65,8 @@ pub enum RequestKind {
     Odd(OddRequest),
     /// A response whose body does not match its `Content-Length`.
     Mismatch(WrongLength),
+    /// A request whose handler uses a rare part of the public interface.
+    Rare(RareRequest),
 }
 
 /// A `Content-Length` that does not match the body.
@@ -321,7 +326,7 @@ impl Client {
     /// Creates a client.
     #[must_use]
     pub const fn new(at_ms: u64, request_kind: RequestKind, traffic: Traffic) -> Self {
-        Self { at_ms, request_kind, traffic, then: None }
+        Self { at_ms, request_kind, traffic, then: None, waits_for_settings: false }
     }
 
     /// Makes every second request a `request_kind`.
@@ -335,7 +340,12 @@ impl Client {
     #[must_use]
     pub fn has_failing_body(&self) -> bool {
         let fails = |request_kind: &RequestKind| {
-            matches!(request_kind, RequestKind::Breaks | RequestKind::Mismatch(_))
+            matches!(
+                request_kind,
+                RequestKind::Breaks
+                    | RequestKind::Mismatch(_)
+                    | RequestKind::Rare(RareRequest::Padded(_, true))
+            )
         };
         fails(&self.request_kind) || self.then.as_ref().is_some_and(fails)
     }
@@ -376,7 +386,9 @@ impl Client {
                 connection_per_request(client_id, route, many(requests, every_ms)).await;
             }
             Traffic::Http2 { requests, every_ms } => {
-                multiplexed(client_id, route, many(requests, every_ms)).await;
+                let first =
+                    if self.waits_for_settings { First::AfterSettings } else { First::AtOnce };
+                multiplexed(client_id, route, many(requests, every_ms), first).await;
             }
             Traffic::Http2Leaves { requests, after_ms } => {
                 let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();
@@ -485,6 +497,7 @@ impl RequestKind {
             Self::Get(target) => RequestSpec::get(target.clone()),
             Self::Post(target, body) => RequestSpec::post(target.clone(), body.clone()),
             Self::Odd(odd) => odd.ask(),
+            Self::Rare(rare) => rare.ask(),
             Self::Mismatch(length) => RequestSpec::get(format!(
                 "/mismatch?says={}&late={}",
                 length.said(),

@@ -7,8 +7,7 @@ use super::Sometimes;
 use lameduck::Caps;
 
 /// Caps without a state.
-const UNSEEN: [&str; 12] = [
-    "empty_frames_max",
+const UNSEEN: [&str; 11] = [
     "unread_rounds_max",
     "out_kept_bytes",
     "http1_buffer",

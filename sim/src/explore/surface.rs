@@ -1,0 +1,73 @@
+//! The declared surface: each public item that users' code calls, and how a scenario exercises it.
+//!
+//! `sim/tests/surface.rs` reads the public items from the sources, and fails for one without an
+//! entry. Each entry that a scenario can exercise is a state that exploration must reach.
+
+/// How a scenario exercises an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// In every scenario.
+    Always,
+    /// By a handler of the default app whose target contains this.
+    Target(&'static str),
+    /// By a task, a hook or a check, which records this event.
+    Event(&'static str),
+    /// By a setting of the scenario, which has its own states.
+    Setting,
+    /// In no world, for this reason.
+    Nowhere(&'static str),
+}
+
+/// The items, with their types.
+pub const SURFACE: &[(&str, Seen)] = &[
+    ("RequestContext::app_version", Seen::Nowhere("a constant of the settings")),
+    ("RequestContext::phase", Seen::Always),
+    ("RequestContext::peer", Seen::Nowhere("tests/host reads it")),
+    ("RequestContext::local", Seen::Nowhere("tests/host reads it")),
+    ("RequestContext::deadline", Seen::Always),
+    ("RequestContext::remaining", Seen::Always),
+    ("RequestContext::set_timeout", Seen::Target("/ignores?after=")),
+    ("RequestContext::cancelled", Seen::Event("context cancelled")),
+    ("RequestContext::is_cancelled", Seen::Nowhere("tests/host reads it")),
+    ("RequestContext::cancel_cause", Seen::Event("half-close noticed")),
+    ("RequestContext::cancellation_token", Seen::Nowhere("the token of `cancelled`")),
+    ("RequestContext::stopping", Seen::Nowhere("the token of `TaskContext::stopping`")),
+    ("RequestContext::draining", Seen::Target("/upgrade?heeds=yes")),
+    ("RequestContext::spawn", Seen::Target("/work?")),
+    ("RequestContext::root_cancelled", Seen::Target("heeds=yes")),
+    ("TaskContext::app_version", Seen::Nowhere("a constant of the settings")),
+    ("TaskContext::phase", Seen::Nowhere("the same as `RequestContext::phase`")),
+    ("TaskContext::stopping", Seen::Event("task told")),
+    ("TaskContext::draining", Seen::Event("task told")),
+    ("TaskContext::cancelled", Seen::Event("task told")),
+    ("TaskContext::spawn", Seen::Event("task spawns")),
+    ("BackgroundTask::new", Seen::Event("task begins")),
+    ("ReadinessCheck::new", Seen::Event("checked")),
+    ("ReadinessCheck::interval", Seen::Event("checked")),
+    ("ReadinessCheck::timeout", Seen::Nowhere("the default applies; tests/process sets it")),
+    ("Hook::pair", Seen::Event("hook begins")),
+    ("Hook::on_start", Seen::Nowhere("half of a pair")),
+    ("Hook::on_stop", Seen::Nowhere("half of a pair")),
+    ("Hook::stop_timeout", Seen::Event("hook begins")),
+    ("ShutdownHandle::stop", Seen::Event("shutdown handle")),
+    ("RouteTimeout::after", Seen::Target("/ignores?route=")),
+    ("RouteTimeout::none", Seen::Nowhere("`set_timeout` of `None` has its scenarios")),
+    ("StreamShutdown::Finish", Seen::Target("/stream?")),
+    ("StreamShutdown::EndAtDraining", Seen::Target("/events")),
+    ("StreamShutdown::EndAtCancel", Seen::Target("/events?end=cancel")),
+    ("HalfClose::Serve", Seen::Event("half-close noticed")),
+    ("HalfClose::Drop", Seen::Nowhere("tests/host sets it")),
+    ("HalfClose::Ignore", Seen::Nowhere("tests/host sets it")),
+    ("Limits::connections_max", Seen::Setting),
+    ("Limits::header_bytes_max", Seen::Nowhere("tests/host sets it")),
+    ("Limits::headers_max", Seen::Nowhere("tests/host sets it")),
+    ("Limits::first_byte_timeout", Seen::Setting),
+    ("Limits::header_timeout", Seen::Nowhere("the default applies; tests/host sets it")),
+    ("Limits::send_timeout", Seen::Setting),
+    ("Limits::body_timeout", Seen::Setting),
+    ("Limits::keep_alive", Seen::Setting),
+    ("Limits::http2_streams_max", Seen::Nowhere("tests/process sets it")),
+    ("Limits::half_close", Seen::Nowhere("tests/host sets it")),
+    ("Limits::caps", Seen::Setting),
+    ("Body::context", Seen::Always),
+];

@@ -1,0 +1,188 @@
+//! The books of each connection: what was sent, what began, what arrived (P5).
+//!
+//! Each request carries a name, which its handler records and its response repeats.
+
+use super::{ObservedRequest, RequestResult, RunHistory, accounting::is_http2};
+use crate::{
+    scenario::{Pacing, RequestKind, Traffic},
+    trace::Record,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// Time for the host's part of a response that needs no wait.
+const SOON: Duration = Duration::from_millis(20);
+
+/// Checks that whatever begins and arrives was asked for, in order, once, and in time.
+pub(super) fn balance(history: &RunHistory<'_>) -> Result<(), String> {
+    if history.uses_another_app() {
+        return Ok(());
+    }
+    every_handler_was_asked_for(history)?;
+    every_response_is_of_its_request(history)?;
+    responses_come_soon(history)
+}
+
+/// A request as its client recorded it.
+struct SentRequest<'a> {
+    record: &'a Record,
+    /// Client and connection.
+    on: (usize, u64),
+    earlier: u64,
+}
+
+/// Returns the requests by name, and for each connection the first request whose response announced
+/// its close.
+fn asked<'a>(
+    history: &'a RunHistory<'_>,
+) -> (BTreeMap<String, SentRequest<'a>>, BTreeMap<(usize, u64), u64>) {
+    let (mut all, mut last) = (BTreeMap::new(), BTreeMap::new());
+    for record in &history.records {
+        let client = record.actor.strip_prefix("client-").and_then(|n| n.parse().ok());
+        let (Some(client), Some(request)) = (client, record.number("request")) else { continue };
+        let name = format!("{}/{request}", record.actor);
+        match record.event {
+            "asks" => {
+                let on = (client, record.number("connection").unwrap_or(0));
+                let earlier = record.number("earlier").unwrap_or(0);
+                all.insert(name, SentRequest { record, on, earlier });
+            }
+            "head" if record.text("close") == Some("yes") => {
+                if let Some(asked) = all.get(&name) {
+                    let last = last.entry(asked.on).or_insert(asked.earlier);
+                    *last = asked.earlier.min(*last);
+                }
+            }
+            _ => {}
+        }
+    }
+    (all, last)
+}
+
+/// Checks that each handler serves a request that was sent, as it was sent, once, in order, and
+/// none after the last response of its connection.
+fn every_handler_was_asked_for(history: &RunHistory<'_>) -> Result<(), String> {
+    let (asked, last) = asked(history);
+    let (mut begun, mut before) = (BTreeSet::new(), BTreeMap::new());
+    for record in history.server("handler begins") {
+        let target = record.text("target").unwrap_or_default();
+        let Some(of) = record.text("of") else {
+            // These are not recorded by their clients.
+            if target.starts_with("/upgrade?heeds=") {
+                continue;
+            }
+            return Err(format!("a handler of {target} began at {:?} without a name", record.at));
+        };
+        let Some(asked) = asked.get(of) else {
+            return Err(format!("a handler began for {target}, {of}, which no client sent"));
+        };
+        let is_same = |field: &str| record.text(field) == asked.record.text(field);
+        if !is_same("method") || !is_same("target") {
+            return Err(format!("a handler got {record} for {}", asked.record));
+        }
+        if !begun.insert(of) {
+            return Err(format!("a second handler began for {target}, {of}, at {:?}", record.at));
+        }
+        if is_http2(history.scenario.clients.get(asked.on.0)) {
+            continue;
+        }
+        // And one for the name.
+        let fields = asked.record.number("fields").map(|fields| fields + 1);
+        if record.number("fields") != fields {
+            return Err(format!("{of} was sent with {fields:?} fields, its handler got {record}"));
+        }
+        let before = before.insert(asked.on, asked.earlier);
+        if before.is_some_and(|before| before >= asked.earlier) {
+            return Err(format!("{of} began after a later request of its connection"));
+        }
+        if last.get(&asked.on).is_some_and(|last| *last < asked.earlier) {
+            return Err(format!(
+                "a handler of {target} began at {:?}, after the last response of its connection",
+                record.at
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a response belongs to the request that it is read for.
+fn every_response_is_of_its_request(history: &RunHistory<'_>) -> Result<(), String> {
+    let heads = history
+        .records
+        .iter()
+        .filter(|record| record.event == "head" && record.actor.starts_with("client-"));
+    for head in heads {
+        match head.text("of") {
+            Some("mine") => {}
+            None if head.number("status") != Some(200) => {}
+            Some(_) => return Err(format!("a response is of another request: {head}")),
+            None => return Err(format!("a response lost its fields: {head}")),
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a response that needs no wait arrives a round trip after its request, or after the
+/// response before it on the same HTTP/1 connection.
+fn responses_come_soon(history: &RunHistory<'_>) -> Result<(), String> {
+    if !history.resets() || !history.tolerance().is_zero() || history.may_wait_for_room() {
+        return Ok(());
+    }
+    let until = history.left_lame_duck().or(history.exit().map(|(at, _)| at));
+    let until = until.unwrap_or(Duration::MAX);
+    for observed in history.requests.iter().filter(|observed| needs_no_wait(history, observed)) {
+        let Some(from) = may_begin(history, observed) else { continue };
+        let by = from + history.under_way() * 4 + SOON;
+        let span = (from.saturating_sub(history.under_way() * 8), by);
+        if by >= until || history.is_disturbed(span) {
+            continue;
+        }
+        let failed = matches!(&observed.end, Some((at, RequestResult::Failed(_))) if *at <= by);
+        if !failed && observed.head.is_none_or(|(at, ..)| at > by) {
+            return Err(format!(
+                "client-{} could have its response to {} soon after {from:?}, and had none by {by:?}",
+                observed.client, observed.target
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn needs_no_wait(history: &RunHistory<'_>, observed: &ObservedRequest) -> bool {
+    let is_prompt = history.client(observed).is_some_and(|client| {
+        matches!(
+            client.traffic,
+            Traffic::Once(Pacing::Prompt)
+                | Traffic::KeepAlive { .. }
+                | Traffic::PerRequest { .. }
+                | Traffic::Http2 { .. }
+                | Traffic::Pipelined { .. }
+        )
+    });
+    let kind = history.request_kind(observed);
+    let at_once =
+        matches!(kind, Some(RequestKind::Fast | RequestKind::Head | RequestKind::Bytes(..=10_000)))
+            || matches!(kind, Some(RequestKind::Odd(odd)) if !odd.has_body());
+    is_prompt && at_once && !history.may_cross_an_idle_close(observed)
+}
+
+/// Returns when the host may begin to serve a request; `None` if that is unknown.
+fn may_begin(history: &RunHistory<'_>, observed: &ObservedRequest) -> Option<Duration> {
+    if is_http2(history.client(observed)) {
+        return Some(observed.observed);
+    }
+    let sent = observed.sent?;
+    if observed.earlier == 0 {
+        return Some(sent);
+    }
+    let before = history.requests.iter().find(|before| {
+        (before.client, before.connection) == (observed.client, observed.connection)
+            && before.earlier + 1 == observed.earlier
+    });
+    match before?.end {
+        Some((at, RequestResult::Completed(..))) => Some(sent.max(at)),
+        Some((_, RequestResult::Failed(_))) | None => None,
+    }
+}

@@ -1,0 +1,51 @@
+//! Requests whose handlers use a rare part of the host's public interface.
+
+use crate::client::RequestSpec;
+use serde::{Deserialize, Serialize};
+
+/// A request to a route of the [default app](crate::app) whose handler uses a rare part of the
+/// interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RareRequest {
+    /// A long poll: a response that ends when the root context is cancelled.
+    EndAtCancel,
+    /// A handler that sets its timeout after `after` milliseconds to `within` milliseconds, counted
+    /// from the head, and then ignores everything.
+    LateTimeout {
+        /// When it sets the timeout.
+        after: u64,
+        /// The timeout.
+        within: u64,
+    },
+    /// A handler that ignores everything, under a `RouteTimeout` of this many milliseconds.
+    RouteTimeout(u64),
+    /// A handler that ignores everything for this many milliseconds, and panics if it is dropped.
+    DropPanics(u64),
+    /// A body of four bytes with its length, followed by this many empty frames, and then by a
+    /// fifth byte or not.
+    Padded(u64, bool),
+    /// A 101 for which the handler takes no connection.
+    NotTaken,
+}
+
+impl RareRequest {
+    /// Returns the request to send.
+    #[must_use]
+    pub fn ask(self) -> RequestSpec {
+        match self {
+            Self::EndAtCancel => RequestSpec::get("/events?end=cancel"),
+            Self::LateTimeout { after, within } => {
+                RequestSpec::get(format!("/ignores?after={after}&timeout={within}"))
+            }
+            Self::RouteTimeout(within) => RequestSpec::get(format!("/ignores?route={within}")),
+            Self::DropPanics(ms) => RequestSpec::get(format!("/ignores?drop=panics&ms={ms}")),
+            Self::Padded(frames, extra) => {
+                let extra = if extra { "yes" } else { "no" };
+                RequestSpec::get(format!("/padded?frames={frames}&extra={extra}"))
+            }
+            Self::NotTaken => RequestSpec::get("/upgrade?taken=no")
+                .with("Connection", "upgrade")
+                .with("Upgrade", "echo"),
+        }
+    }
+}
