@@ -5,8 +5,13 @@
 //! | `/events` | when the drain begins | its type is `text/event-stream` |
 //! | `/lines` | when the drain begins | it carries [`StreamShutdown::EndAtDraining`] |
 //! | `/farewell` | when the drain begins, with a final event | see below |
+//! | `/spread` | at a moment of `SHUTDOWN_STREAMS` | it carries [`StreamShutdown::EndSpread`] |
+//! | `/socket` | the same, with the close code 1012 | a WebSocket; it watches [`RequestContext::stream_end`] |
 //!
 //! `/farewell` carries [`StreamShutdown::Finish`] and watches [`RequestContext::draining`].
+//!
+//! A long stream, as the last two are, has a budget of its own, and ends at a moment in it that is
+//! drawn at random. So the clients of many streams do not reconnect all at once.
 //!
 //! Each stream ends completely: its client sees a regular end, not an error, and reconnects. It
 //! reaches another process, since this one is no longer ready and does not listen. So no stream
@@ -30,6 +35,7 @@
 use axum::{
     Extension, Router,
     body::Body,
+    extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code},
     response::{IntoResponse, Sse, sse::Event},
     routing::get,
 };
@@ -48,7 +54,9 @@ fn main() -> Result<(), LogError> {
         let router = Router::new()
             .route("/events", get(events))
             .route("/lines", get(lines))
-            .route("/farewell", get(farewell));
+            .route("/farewell", get(farewell))
+            .route("/spread", get(spread))
+            .route("/socket", get(socket));
         Ok(Host::builder(Settings::from_env()?).serve(router))
     })
 }
@@ -77,6 +85,43 @@ async fn farewell(Extension(context): Extension<RequestContext>) -> impl IntoRes
     let events =
         ticks.take_until(async move { context.draining().await }).chain(stream::iter([farewell]));
     (Extension(StreamShutdown::Finish), Sse::new(events.map(Ok::<_, Infallible>)))
+}
+
+/// A long stream. Its end is a regular one, like that of all others.
+async fn spread() -> impl IntoResponse {
+    let ticks = ticks().map(|n| Ok::<_, Infallible>(Event::default().data(format!("tick {n}"))));
+    (Extension(StreamShutdown::EndSpread), Sse::new(ticks))
+}
+
+/// A WebSocket. The call of `stream_end` makes it a long stream.
+async fn socket(
+    upgrade: WebSocketUpgrade,
+    Extension(context): Extension<RequestContext>,
+) -> impl IntoResponse {
+    let end = context.stream_end();
+    upgrade.on_upgrade(|socket| talk(socket, end))
+}
+
+async fn talk(mut socket: WebSocket, end: impl Future<Output = ()>) {
+    let mut ticks = std::pin::pin!(ticks());
+    let mut end = std::pin::pin!(end);
+    let sent = loop {
+        let sent = tokio::select! {
+            biased;
+            () = &mut end => {
+                let frame = CloseFrame { code: close_code::RESTART, reason: "reconnect".into() };
+                break socket.send(Message::Close(Some(frame))).await;
+            }
+            Some(n) = ticks.next() => socket.send(format!("tick {n}").into()).await,
+        };
+        if sent.is_err() {
+            return;
+        }
+    };
+    // The client responds with a close frame of its own.
+    if sent.is_ok() {
+        while let Some(Ok(_)) = socket.recv().await {}
+    }
 }
 
 fn ticks() -> impl Stream<Item = u64> {

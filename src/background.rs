@@ -104,6 +104,6 @@ impl TaskContext {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.server.spawn(self.origin.clone(), work);
+        self.server.spawn(self.origin.clone(), &self.server.tokens.abort, work);
     }
 }

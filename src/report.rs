@@ -38,6 +38,8 @@ pub struct Report {
     pub connections: ConnectionStats,
     /// The requests that were aborted; at most the first thousand.
     pub aborts: Vec<AbortedRequest>,
+    /// Long streams that the shutdown ended, each at its moment. They count as finished.
+    pub streams_ended: u64,
     /// Background tasks and tracked work that did not end after the cancellation and were dropped.
     /// They count like aborted requests.
     pub work_dropped: u64,
@@ -85,6 +87,7 @@ impl Report {
             requests: RequestStats::default(),
             connections: ConnectionStats::default(),
             aborts: Vec::new(),
+            streams_ended: 0,
             work_dropped: 0,
             work_panicked: 0,
             hooks: Vec::new(),
@@ -134,6 +137,7 @@ impl Report {
             "requests": requests_json(&self.requests),
             "connections": connections_json(&self.connections),
             "aborts": aborts,
+            "streams_ended": self.streams_ended,
             "work_dropped": self.work_dropped,
             "work_panicked": self.work_panicked,
             "hooks": hooks,
@@ -173,6 +177,7 @@ impl Report {
             reset = self.connections.reset,
             close_races = self.connections.close_races,
             unannounced = self.connections.unannounced,
+            streams_ended = self.streams_ended,
             work_dropped = self.work_dropped,
             work_panicked = self.work_panicked,
             hooks_failed,

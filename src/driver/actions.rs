@@ -34,6 +34,22 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             Action::Abandon => self.abandon(),
             Action::ArmWatchdog(at) => self.spawner.arm_watchdog(at),
             Action::Quiesce => self.quiesce(),
+            Action::CancelRequests => {
+                self.main.cancel_requests();
+                let outstanding = Outstanding::of(&self.main).to_text();
+                crate::log::info!(
+                    waiting_for = outstanding,
+                    "the drain is over for requests; long streams continue"
+                );
+            }
+            Action::AbortRequests => {
+                self.main.abort_requests();
+                self.send_command(WorkerCommand::Wake);
+            }
+            Action::CutRequests => {
+                self.main.cut_requests();
+                self.send_command(WorkerCommand::Wake);
+            }
             Action::CancelRoot => self.main.cancel_root(),
             Action::Abort => {
                 self.main.abort();
@@ -146,7 +162,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
                 // All of this is the app's code: making the future, running it, and formatting its
                 // error.
                 let running = async move { (task.run)(context).await.map_err(TaskError::returned) };
-                let ended = server.run_tracked(&tracked, running).await;
+                let ended = server.run_tracked(&tracked, &server.tokens.abort, running).await;
                 (name, ended.unwrap_or_else(|lost| Err(TaskError::without_cause(lost))))
             };
             // The token is dropped after the result was sent, and the drain waits for the token. A

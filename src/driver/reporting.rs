@@ -90,6 +90,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             requests,
             connections: self.main.metrics.connections(),
             aborts: self.main.aborts(),
+            streams_ended: self.main.metrics.streams_ended.get(),
             work_dropped,
             work_panicked: self.main.work_panicked.get(),
             hooks: self.status.hooks(),

@@ -219,6 +219,7 @@ fn serving_server(
     let config = ServerConfig {
         app_version,
         request_timeout,
+        streams: Duration::ZERO,
         lame_duck: Duration::ZERO,
         limits: Limits::default(),
         close_races: CloseRaces::Ignored,

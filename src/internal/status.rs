@@ -321,6 +321,7 @@ impl HostStatus {
                 "start_ms": millis(self.plan.start),
                 "lame_duck_ms": millis(self.plan.lame_duck),
                 "drain_ms": millis(self.plan.drain),
+                "streams_ms": millis(self.plan.streams),
                 "cancel_ms": millis(self.plan.cancel),
                 "cleanup_ms": millis(self.plan.cleanup),
                 "internal_close_ms": millis(self.plan.internal_close),

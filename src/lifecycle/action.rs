@@ -25,6 +25,13 @@ pub enum Action {
     /// Stop the listeners without losing completed connections, then drain; then report
     /// `MainClosed`.
     Quiesce,
+    /// Cancel the contexts of all requests that are not long streams. Only in a plan whose
+    /// `streams` exceeds its `drain`.
+    CancelRequests,
+    /// Drop the handlers and bodies of such requests that ignored the cancellation.
+    AbortRequests,
+    /// Close the remaining connections that carry no long stream.
+    CutRequests,
     /// Cancel the root context (P10).
     CancelRoot,
     /// Drop the handlers and tasks that ignored the cancellation. Their clients get a 503 or a

@@ -3,7 +3,7 @@
 use super::{
     ABORT_FLUSH, Action, Event, GiveUp, History, HookBudget, HookIndex, HookRecord, HookResult,
     HookVerdict, Moment, Outcome, Phase, PhaseSpan, Plan, PlanError, START_RESULT_WAIT, Stop,
-    StopReason, Timer, WATCHDOG_SLACK, WORKER_RELEASE_MAX, WORKER_RELEASE_MIN,
+    StopReason, Timer, WATCHDOG_SLACK, WORKER_RELEASE_MAX, WORKER_RELEASE_MIN, requests::Requests,
 };
 use alloc::{collections::VecDeque, vec, vec::Vec};
 use core::time::Duration;
@@ -50,11 +50,13 @@ enum State {
     Draining {
         stop: Stop,
         until: Moment,
+        requests: Requests,
     },
     Cancelling {
         stop: Stop,
         until: Moment,
         step: CancelStep,
+        requests: Requests,
     },
     CleaningUp {
         stop: Stop,
@@ -200,6 +202,10 @@ impl Lifecycle {
                 }
                 (State::LameDuck { stop, .. }, Timer::LameDuck) => self.drain(now, stop),
                 (State::Draining { stop, .. }, Timer::Drain) => self.cancel(now, stop),
+                (
+                    State::Draining { .. } | State::Cancelling { .. },
+                    Timer::RequestDrain | Timer::RequestAbort | Timer::RequestFlush,
+                ) => self.end_request_wait(now),
                 (State::Cancelling { stop, until, .. }, Timer::Abort) => self.abort(stop, until),
                 (State::Cancelling { stop, .. }, Timer::Flush) => self.cut(now, stop),
                 (State::CleaningUp { stop, step, late, .. }, _) => {
@@ -224,12 +230,15 @@ impl Lifecycle {
             State::EndingStart { until, .. } => Some((until, Timer::StartResult)),
             State::Serving | State::Stopped { .. } => None,
             State::LameDuck { until, .. } => Some((until, Timer::LameDuck)),
-            State::Draining { until, .. } => Some((until, Timer::Drain)),
-            State::Cancelling { until, step: CancelStep::Asked, .. } => {
-                Some((self.abort_moment(until), Timer::Abort))
+            State::Draining { until, requests, .. } => {
+                requests.timeout_before(until).or(Some((until, Timer::Drain)))
             }
-            State::Cancelling { until, step: CancelStep::Aborted, .. } => {
-                Some((until, Timer::Flush))
+            State::Cancelling { until, step, requests, .. } => {
+                let limit = match step {
+                    CancelStep::Asked => (self.abort_moment(until), Timer::Abort),
+                    CancelStep::Aborted => (until, Timer::Flush),
+                };
+                requests.timeout_before(limit.0).or(Some(limit))
             }
             State::CleaningUp { until, step, .. } => Some((until, step.timer())),
         }
@@ -551,25 +560,70 @@ impl Lifecycle {
 
     fn drain(&mut self, now: Moment, stop: Stop) {
         let later = self.plan.cancel.saturating_add(self.clean_up_budget());
-        let until = self.bounded(now, stop, self.plan.drain, later);
-        self.enter(now, Phase::Draining, State::Draining { stop, until });
+        let longest = self.plan.drain.max(self.plan.streams);
+        let until = self.bounded(now, stop, longest, later);
+        let extra = self.streams_extra();
+        let requests = if extra.is_zero() {
+            Requests::WithPhase
+        } else {
+            let later = later.saturating_add(extra);
+            Requests::Served { until: self.bounded(now, stop, self.plan.drain, later) }
+        };
+        self.enter(now, Phase::Draining, State::Draining { stop, until, requests });
         self.actions.push_back(Action::Quiesce);
+    }
+
+    /// Ends a wait for ordinary requests, while long streams may take longer. The limits are those
+    /// of a plan without streams.
+    fn end_request_wait(&mut self, now: Moment) {
+        let (State::Draining { stop, requests, .. } | State::Cancelling { stop, requests, .. }) =
+            self.state
+        else {
+            return;
+        };
+        let cancelled = || {
+            let later = self.clean_up_budget().saturating_add(self.streams_extra());
+            let cut_at = self.bounded(now, stop, self.plan.cancel, later);
+            Requests::Cancelled { abort_at: self.abort_moment(cut_at), cut_at }
+        };
+        let Some((next, action)) = requests.next(cancelled) else { return };
+        if let State::Draining { requests, .. } | State::Cancelling { requests, .. } =
+            &mut self.state
+        {
+            *requests = next;
+        }
+        self.actions.push_back(action);
+    }
+
+    /// The time that long streams have in addition to the drain of ordinary requests.
+    const fn streams_extra(&self) -> Duration {
+        self.plan.streams.saturating_sub(self.plan.drain)
     }
 
     fn cancel(&mut self, now: Moment, stop: Stop) {
         let until = self.bounded(now, stop, self.plan.cancel, self.clean_up_budget());
-        self.enter(
-            now,
-            Phase::Cancelling,
-            State::Cancelling { stop, until, step: CancelStep::Asked },
-        );
+        let (step, requests) = (CancelStep::Asked, self.requests().after_root_cancelled());
+        self.enter(now, Phase::Cancelling, State::Cancelling { stop, until, step, requests });
         self.actions.push_back(Action::CancelRoot);
     }
 
     /// The last part of the cancel wait is for flushing the responses of what is dropped here.
     fn abort(&mut self, stop: Stop, until: Moment) {
-        self.state = State::Cancelling { stop, until, step: CancelStep::Aborted };
+        let (step, requests) = (CancelStep::Aborted, self.requests().after_abort());
+        self.state = State::Cancelling { stop, until, step, requests };
         self.actions.push_back(Action::Abort);
+    }
+
+    const fn requests(&self) -> Requests {
+        match self.state {
+            State::Draining { requests, .. } | State::Cancelling { requests, .. } => requests,
+            State::Starting { .. }
+            | State::EndingStart { .. }
+            | State::Serving
+            | State::LameDuck { .. }
+            | State::CleaningUp { .. }
+            | State::Stopped { .. } => Requests::WithPhase,
+        }
     }
 
     fn cut(&mut self, now: Moment, stop: Stop) {

@@ -19,6 +19,7 @@ mod machine;
 mod moment;
 mod phase;
 mod plan;
+mod requests;
 mod timer;
 
 pub use action::{Action, GiveUp};

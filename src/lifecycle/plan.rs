@@ -10,9 +10,10 @@ pub const ABORT_FLUSH: Duration = Duration::from_millis(250);
 /// The time from the worst case until the watchdog ends the process: 500 ms.
 pub const WATCHDOG_SLACK: Duration = Duration::from_millis(500);
 
-/// The time that a cancelled start hook has to return: 50 ms. If `lame_duck`, `drain` and `cancel`
-/// add up to less, the difference is taken from the clean-up. If the hook finishes in this time,
-/// its stop hook runs in order. If it finishes later, its stop hook runs after all others.
+/// The time that a cancelled start hook has to return: 50 ms. If `lame_duck`, `drain` (or
+/// `streams`) and `cancel` add up to less, the difference is taken from the clean-up. If the hook
+/// finishes in this time, its stop hook runs in order. If it finishes later, its stop hook runs
+/// after all others.
 pub const START_RESULT_WAIT: Duration = Duration::from_millis(50);
 
 /// The time that workers have to end after the stop hooks: 50 ms, or less if the deadline of the
@@ -34,6 +35,10 @@ pub struct Plan {
     pub lame_duck: Duration,
     /// Limit of the drain: listeners closed, requests in flight finish. Default 10 s.
     pub drain: Duration,
+    /// Budget of long streams, counted from the begin of the drain. If it is longer than `drain`,
+    /// only responses and connections of the class
+    /// [`EndSpread`](crate::StreamShutdown::EndSpread) may use the rest. Default zero: none.
+    pub streams: Duration,
     /// Limit of the wait after the cancellation. Its last [`ABORT_FLUSH`] is for flushing the
     /// responses of what was cut. Default 3 s.
     pub cancel: Duration,
@@ -58,6 +63,7 @@ impl Plan {
             start: Duration::from_secs(60),
             lame_duck: Duration::from_secs(5),
             drain: Duration::from_secs(10),
+            streams: Duration::ZERO,
             cancel: Duration::from_secs(3),
             cleanup: Duration::from_secs(5),
             internal_close: Duration::from_secs(1),
@@ -85,6 +91,13 @@ impl Plan {
         self
     }
 
+    /// Sets [`streams`](#structfield.streams).
+    #[must_use]
+    pub const fn streams(mut self, streams: Duration) -> Self {
+        self.streams = streams;
+        self
+    }
+
     /// Sets [`cancel`](#structfield.cancel).
     #[must_use]
     pub const fn cancel(mut self, cancel: Duration) -> Self {
@@ -109,12 +122,12 @@ impl Plan {
 
 impl Plan {
     /// The longest time from stop request to exit (P7):
-    /// `lame_duck + drain + cancel + cleanup + internal_close`. A stop before Serving skips the
-    /// first three.
+    /// `lame_duck + max(drain, streams) + cancel + cleanup + internal_close`. A stop before Serving
+    /// skips the first three.
     #[must_use]
     pub fn worst_case(&self) -> Duration {
         self.lame_duck
-            .saturating_add(self.drain)
+            .saturating_add(self.drain.max(self.streams))
             .saturating_add(self.cancel)
             .saturating_add(self.cleanup)
             .saturating_add(self.internal_close)
@@ -209,7 +222,8 @@ impl fmt::Display for PlanError {
             Self::ExceedsGracePeriod { worst_case, grace_period } => write!(
                 f,
                 "worst-case shutdown {worst_case:?} exceeds the grace period {grace_period:?}; \
-                 lower lame_duck, drain, cancel, cleanup or internal_close, or raise the grace period"
+                 lower lame_duck, drain, streams, cancel, cleanup or internal_close, or raise the \
+                 grace period"
             ),
             Self::HooksExceedCleanup { hooks, cleanup } => write!(
                 f,

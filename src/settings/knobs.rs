@@ -35,6 +35,7 @@ impl Settings {
             PlanError::ExceedsGracePeriod { .. } => self.knobs(&[
                 "lame-duck",
                 "drain",
+                "streams",
                 "cancel",
                 "cleanup",
                 "internal-close",

@@ -187,6 +187,14 @@ pub const SETTINGS: &[Setting] = &[
         apply: |settings, value| parse_span(value).map(|span| settings.plan.drain = span),
     },
     Setting {
+        flag: "streams",
+        variable: "SHUTDOWN_STREAMS",
+        value: "DURATION",
+        default: "0s",
+        help: "Budget of long streams, from the begin of the drain; their ends are spread over it. Other requests have only the drain",
+        apply: |settings, value| parse_span(value).map(|span| settings.plan.streams = span),
+    },
+    Setting {
         flag: "cancel",
         variable: "SHUTDOWN_CANCEL",
         value: "DURATION",

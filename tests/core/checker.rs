@@ -3,8 +3,8 @@
 
 use core::time::Duration;
 use lameduck::lifecycle::{
-    Action, Event, GiveUp, HookBudget, HookIndex, HookResult, HookVerdict, Lifecycle, Moment,
-    Outcome, Phase, Plan, START_RESULT_WAIT, StopReason, Timer, Verdict, WATCHDOG_SLACK,
+    ABORT_FLUSH, Action, Event, GiveUp, HookBudget, HookIndex, HookResult, HookVerdict, Lifecycle,
+    Moment, Outcome, Phase, Plan, START_RESULT_WAIT, StopReason, Timer, Verdict, WATCHDOG_SLACK,
     WORKER_RELEASE_MIN,
 };
 
@@ -28,6 +28,8 @@ pub(crate) struct Checker {
     to_stop: Vec<HookIndex>,
     phase: Option<Phase>,
     root: Root,
+    requests: Requests,
+    drain_began: Moment,
     main: Main,
     workers: Workers,
     watchdog: Option<Moment>,
@@ -50,6 +52,15 @@ type Place = (Phase, Option<(Moment, Timer)>);
 enum Host {
     Punctual,
     Late,
+}
+
+/// Ordinary requests in a plan with a longer budget for streams, with the time of the last change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Requests {
+    Served,
+    Cancelled(Moment),
+    Aborted(Moment),
+    Cut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +98,8 @@ impl Checker {
             to_stop: Vec::new(),
             phase: None,
             root: Root::Alive,
+            requests: Requests::Served,
+            drain_began: now,
             main: Main::Reserved,
             workers: Workers::Running,
             watchdog: None,
@@ -110,6 +123,16 @@ impl Checker {
     /// All state that decides what this checker accepts from now on.
     pub(crate) fn digest(&self, now: Moment) -> impl Ord + use<> {
         let hook_ran = self.running_stop_hook.map(|hook| (hook, now.since(self.stop_hook_began)));
+        let drains = matches!(self.phase, Some(Phase::Draining | Phase::Cancelling))
+            && self.plan.streams > self.plan.drain;
+        let since = |moment: Moment| now.since(moment);
+        let since_drain = drains.then(|| since(self.drain_began));
+        let requests = drains.then_some(match self.requests {
+            Requests::Served => (0, Duration::ZERO),
+            Requests::Cancelled(at) => (1, since(at)),
+            Requests::Aborted(at) => (2, since(at)),
+            Requests::Cut => (3, Duration::ZERO),
+        });
         let flags = (self.failed, self.bad_setting, self.hook_failed, self.host == Host::Late);
         (
             self.phase,
@@ -117,6 +140,7 @@ impl Checker {
             self.to_stop.len(),
             hook_ran,
             (self.late_start, self.late_stop),
+            (drains, since_drain, requests),
             flags,
         )
     }
@@ -144,6 +168,16 @@ impl Checker {
         own(&self.hooks[hook.0]).unwrap_or_else(|| left / u32::try_from(shared).expect("few hooks"))
     }
 
+    /// An ordinary request never uses the budget of streams, and has its own whole (P7).
+    fn assert_request_limit(&self, now: Moment, limit: Duration) {
+        assert!(self.plan.streams > self.plan.drain, "P7: the phase ends its requests");
+        let took = now.since(self.drain_began);
+        assert!(
+            self.host == Host::Late || took == limit,
+            "P7: requests were limited after {took:?} of {limit:?}"
+        );
+    }
+
     /// Checks one action. Actions come in the order in which they were returned.
     pub(crate) fn saw(&mut self, now: Moment, action: Action) {
         assert!(!self.exited, "P1: {action:?} after Exit");
@@ -156,7 +190,8 @@ impl Checker {
             }
             Action::CancelStartHook(hook) => {
                 // A plan with no other time for this result takes it from the clean-up.
-                let Plan { lame_duck, drain, cancel, .. } = self.plan;
+                let Plan { lame_duck, drain, streams, cancel, .. } = self.plan;
+                let drain = drain.max(streams);
                 self.taken = START_RESULT_WAIT.saturating_sub(lame_duck + drain + cancel);
                 assert_eq!(
                     self.running_start_hook,
@@ -197,6 +232,24 @@ impl Checker {
                 );
                 assert_eq!(self.phase, Some(Phase::Draining), "P4: a lame duck accepts");
                 self.main = Main::Quiesced;
+                self.drain_began = now;
+            }
+            Action::CancelRequests => {
+                assert_eq!(self.requests, Requests::Served, "P10: requests are cancelled once");
+                assert_eq!((self.phase, self.root), (Some(Phase::Draining), Root::Alive), "P10");
+                self.assert_request_limit(now, self.plan.drain);
+                self.requests = Requests::Cancelled(now);
+            }
+            Action::AbortRequests => {
+                assert!(matches!(self.requests, Requests::Cancelled(_)), "P10: asked first");
+                let flush = ABORT_FLUSH.min(self.plan.cancel);
+                self.assert_request_limit(now, self.plan.drain + self.plan.cancel - flush);
+                self.requests = Requests::Aborted(now);
+            }
+            Action::CutRequests => {
+                assert!(self.requests != Requests::Cut, "P10: cut once");
+                self.assert_request_limit(now, self.plan.drain + self.plan.cancel);
+                self.requests = Requests::Cut;
             }
             Action::CancelRoot => {
                 assert_eq!(self.root, Root::Alive, "P10: the root is cancelled once");
@@ -387,6 +440,13 @@ impl Checker {
             (false, false) => Verdict::Aborted,
         };
         assert_eq!(Verdict::of(history, 1, 0), verdict, "P13: {history:?}");
+        let waits = matches!(self.phase, Some(Phase::Draining | Phase::Cancelling));
+        if waits && self.plan.streams > self.plan.drain && self.host == Host::Punctual {
+            let took = now.since(self.drain_began);
+            let limit = self.plan.drain + self.plan.cancel;
+            let is_cut = self.requests == Requests::Cut || self.root == Root::Cancelled;
+            assert!(took <= limit || is_cut, "P7: a request used the budget of streams");
+        }
         if self.exited {
             assert_eq!(machine.poll_timeout(), None, "P8: nothing is waited for once stopped");
         }

@@ -160,6 +160,9 @@ impl Run {
                     .expect("P11: a start hook that is waited for runs");
                 format!("{phase}/hook {} cancelled", hook.0)
             }
+            Some(Timer::RequestDrain) => format!("{phase}/requests"),
+            Some(Timer::RequestAbort) => format!("{phase}/requests cancelled"),
+            Some(Timer::RequestFlush) => format!("{phase}/requests aborted"),
             Some(Timer::Abort) => format!("{phase}/asked"),
             Some(Timer::Flush) => format!("{phase}/aborted"),
             Some(Timer::StopHook) => {

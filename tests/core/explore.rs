@@ -177,6 +177,25 @@ fn promises_hold_with_a_cancel_wait_shorter_than_the_flush() {
     assert_eq!(explore(plan, &[HookBudget::Shared]), places_of(1));
 }
 
+/// Half a second more than the drain, which is less than the cancel wait; then more; then with a
+/// cancel wait of nothing.
+#[test]
+fn promises_hold_with_a_budget_for_streams() {
+    let even = even_plan(SECOND);
+    let in_draining = ["draining/requests cancelled", "draining/requests aborted"];
+    let in_cancelling = ["cancelling/requests cancelled", "cancelling/requests aborted"];
+    for (plan, more) in [
+        (even.streams(SECOND * 3 / 2), &in_cancelling[..]),
+        (even.streams(SECOND * 5), &[in_draining, in_cancelling].concat()[..]),
+        (even.streams(SECOND * 5).cancel(Duration::ZERO), &[]),
+    ] {
+        let mut places = places_of(1);
+        places.insert("draining/requests".to_owned());
+        places.extend(more.iter().map(|place| (*place).to_owned()));
+        assert_eq!(explore(plan, &[HookBudget::Shared]), places, "{plan:?}");
+    }
+}
+
 fn plans_with_one_zero() -> [Plan; 6] {
     let even = even_plan(SECOND);
     let zero = Duration::ZERO;

@@ -51,6 +51,8 @@ pub(crate) struct Model {
     /// The first entry is the current wait.
     to_do: Vec<Wait>,
     until: Moment,
+    /// What becomes of ordinary requests, and when, while streams may take longer.
+    requests: Vec<(Moment, Action)>,
     cleaned_up_by: Option<Moment>,
     /// The latest begin of the clean-up, and the end of everything.
     clean_up_from: Moment,
@@ -76,6 +78,7 @@ impl Model {
             stop: None,
             to_do: Vec::new(),
             until: now,
+            requests: Vec::new(),
             cleaned_up_by: None,
             clean_up_from: now,
             deadline: now,
@@ -130,7 +133,7 @@ impl Model {
             | Phase::LameDuck
             | Phase::Draining
             | Phase::Cancelling
-            | Phase::CleaningUp => Some(self.until),
+            | Phase::CleaningUp => Some(self.request_limit().unwrap_or(self.until)),
         }
     }
 
@@ -167,7 +170,8 @@ impl Model {
             reason,
             StopReason::TaskFailed | StopReason::StartFailed | StopReason::StartTimedOut
         );
-        let Plan { lame_duck, drain, cancel, cleanup, internal_close, .. } = self.plan;
+        let Plan { lame_duck, drain, streams, cancel, cleanup, internal_close, .. } = self.plan;
+        let drain = drain.max(streams);
         let mut over_by = now;
         let mut list = Vec::new();
         let mut add = |what, takes| {
@@ -270,13 +274,24 @@ impl Model {
         };
         match wait.what {
             What::LameDuck => {}
-            What::Drain => self.actions.push(Action::Quiesce),
-            What::Cancelled => self.actions.push(Action::CancelRoot),
+            What::Drain => {
+                self.actions.push(Action::Quiesce);
+                let Plan { drain, streams, .. } = self.plan;
+                if streams > drain {
+                    let latest = wait.over_by.minus(streams - drain);
+                    self.requests = vec![((now + drain).min(latest), Action::CancelRequests)];
+                }
+            }
+            What::Cancelled => {
+                self.actions.push(Action::CancelRoot);
+                self.requests.retain(|(_, action)| *action != Action::CancelRequests);
+            }
             // Impatience ends the wait before the abort early. The time for the flush stays the
             // same.
             What::Flush => {
                 self.until = flush_ends.min(self.until);
                 self.actions.push(Action::Abort);
+                self.requests.retain(|(_, action)| *action == Action::CutRequests);
             }
             What::StartResult => {
                 self.actions.push(Action::CancelStartHook(HookIndex(self.started)));
@@ -324,7 +339,33 @@ impl Model {
 
     pub(crate) fn time_passes(&mut self, now: Moment) {
         while self.deadline().is_some_and(|deadline| deadline <= now) {
-            self.force(now, GiveUp::Overran);
+            if self.request_limit().is_some() {
+                self.limit_requests(now);
+            } else {
+                self.force(now, GiveUp::Overran);
+            }
+        }
+    }
+
+    /// The next limit of ordinary requests, if it comes before the end of the current wait.
+    fn request_limit(&self) -> Option<Moment> {
+        let waits = matches!(self.current(), Some(What::Drain | What::Cancelled | What::Flush));
+        let (at, _) = self.requests.first().filter(|_| waits)?;
+        (*at < self.until).then_some(*at)
+    }
+
+    /// Ordinary requests are cancelled, aborted and cut as if there were no streams.
+    fn limit_requests(&mut self, now: Moment) {
+        let (_, action) = self.requests.remove(0);
+        self.actions.push(action);
+        if action == Action::CancelRequests {
+            let Plan { drain, streams, cancel, .. } = self.plan;
+            let latest = self.clean_up_from.minus(streams - drain);
+            let cut = (now + cancel).min(latest);
+            self.requests = vec![
+                (cut.minus(cancel.min(FLUSH)), Action::AbortRequests),
+                (cut, Action::CutRequests),
+            ];
         }
     }
 

@@ -4,8 +4,8 @@
 use crate::common::{MS, Run, even_plan, signal};
 use core::time::Duration;
 use lameduck::lifecycle::{
-    Action, Event, GiveUp, HookBudget, HookIndex, HookResult, Lifecycle, Moment, Plan, PlanError,
-    Signal, StopReason,
+    ABORT_FLUSH, Action, Event, GiveUp, HookBudget, HookIndex, HookResult, Lifecycle, Moment,
+    Phase, Plan, PlanError, Signal, StopReason, Timer,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,6 +28,59 @@ fn the_default_plan_takes_at_most_24_seconds_and_fits_into_the_grace_period_of_k
     let plan = Plan::default();
     assert_eq!(plan.worst_case(), 24 * SECOND, "P7");
     assert_eq!(plan.check_grace_period(30 * SECOND), Ok(()), "P7");
+}
+
+#[test]
+fn the_worst_case_has_the_longer_of_the_drain_and_the_streams() {
+    let worst = |streams| Plan::default().streams(streams).worst_case();
+    assert_eq!(worst(10 * SECOND), 24 * SECOND, "P7");
+    assert_eq!(worst(10 * SECOND + MS), 24 * SECOND + MS, "P7");
+    assert_eq!(worst(Duration::MAX), Duration::MAX, "P7");
+}
+
+#[test]
+fn ordinary_requests_have_the_same_limits_whatever_the_budget_of_streams() {
+    for streams in [11, 12, 13, 60] {
+        let mut life = Run::serving(Plan::default().streams(streams * SECOND), &[]);
+        life.tell(signal(Signal::Terminate));
+        life.time_out();
+        let drain = life.now;
+        let flush = ABORT_FLUSH;
+        let limits = [
+            (10 * SECOND, Action::CancelRequests),
+            (13 * SECOND - flush, Action::AbortRequests),
+            (13 * SECOND, Action::CutRequests),
+        ];
+        let mut seen = Vec::new();
+        while life.machine.poll_timeout().is_some() {
+            for action in life.time_out_with_prompt_workers() {
+                if limits.iter().any(|(_, limit)| *limit == action) {
+                    seen.push((life.now.since(drain), action));
+                }
+            }
+        }
+        assert_eq!(seen, limits, "P7: with {streams} s for streams");
+        let ended = life.machine.history().phases.iter().find(|span| span.phase == Phase::Draining);
+        let lasted = ended.and_then(|span| span.to).map(|to| to.since(drain));
+        assert_eq!(lasted, Some(streams * SECOND), "P7: streams have their budget");
+    }
+}
+
+#[test]
+fn a_budget_of_streams_within_the_drain_changes_nothing() {
+    let mut life = Run::serving(Plan::default().streams(10 * SECOND), &[]);
+    life.tell(signal(Signal::Terminate));
+    life.time_out();
+    assert_eq!(life.machine.poll_timeout(), Some((life.now + 10 * SECOND, Timer::Drain)), "P7");
+}
+
+#[test]
+fn impatience_ends_the_wait_for_streams() {
+    let mut life = Run::serving(Plan::default().streams(60 * SECOND), &[]);
+    life.tell(signal(Signal::Interrupt));
+    life.time_out();
+    life.time_out();
+    assert!(life.tell(signal(Signal::Interrupt)).contains(&Action::CancelRoot), "P12");
 }
 
 #[test]
@@ -64,8 +117,8 @@ fn a_refusal_names_the_value_the_limit_and_the_settings() {
         Plan::default().check_grace_period(20 * SECOND).expect_err("24 s do not fit into 20 s");
     assert_eq!(
         refused.to_string(),
-        "worst-case shutdown 24s exceeds the grace period 20s; lower lame_duck, drain, cancel, cleanup or internal_close, \
-         or raise the grace period"
+        "worst-case shutdown 24s exceeds the grace period 20s; lower lame_duck, drain, streams, cancel, cleanup or \
+         internal_close, or raise the grace period"
     );
     let hooks = [HookBudget::Own(3 * SECOND), HookBudget::Own(4 * SECOND)];
     let refused = Plan::default().check_hooks(&hooks).expect_err("7 s do not fit into 5 s");

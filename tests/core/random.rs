@@ -63,12 +63,15 @@ fn span(max: u64) -> impl Strategy<Value = Duration> {
 
 fn plans() -> impl Strategy<Value = Plan> {
     let start = prop_oneof![4 => Just(Duration::from_secs(60)), 1 => span(5_000)];
-    (start, span(3_000), span(3_000), span(1_000), span(3_000), span(1_000)).prop_map(
-        |(start, lame_duck, drain, cancel, cleanup, internal_close)| {
+    let streams = prop_oneof![2 => Just(Duration::ZERO), 1 => span(6_000)];
+    let spans = (span(3_000), span(3_000), streams, span(1_000), span(3_000), span(1_000));
+    (start, spans).prop_map(
+        |(start, (lame_duck, drain, streams, cancel, cleanup, internal_close))| {
             Plan::new()
                 .start(start)
                 .lame_duck(lame_duck)
                 .drain(drain)
+                .streams(streams)
                 .cancel(cancel)
                 .cleanup(cleanup)
                 .internal_close(internal_close)

@@ -31,8 +31,8 @@ struct Section {
 }
 
 /// Returns all states of a run with this many hooks, in the order of phases.
-fn sections(hooks: usize) -> Vec<Section> {
-    let (begin, _) = Run::begin(Plan::default(), &vec![HookBudget::Shared; hooks]);
+fn sections(plan: Plan, hooks: usize) -> Vec<Section> {
+    let (begin, _) = Run::begin(plan, &vec![HookBudget::Shared; hooks]);
     let mut found = vec![begin.place()];
     let mut queue = VecDeque::from([begin]);
     let mut sections = Vec::new();
@@ -112,6 +112,9 @@ fn list(actions: &[Action], now: Moment) -> String {
             | Action::Listen
             | Action::Abandon
             | Action::Quiesce
+            | Action::CancelRequests
+            | Action::AbortRequests
+            | Action::CutRequests
             | Action::CancelRoot
             | Action::Abort
             | Action::Cut
@@ -178,10 +181,10 @@ fn name(trigger: Trigger) -> String {
     }
 }
 
-fn table(hooks: usize) -> String {
-    let (_, first) = Run::begin(Plan::default(), &vec![HookBudget::Shared; hooks]);
+fn table(plan: Plan, hooks: usize) -> String {
+    let (_, first) = Run::begin(plan, &vec![HookBudget::Shared; hooks]);
     let mut text = format!("begin\n  yields   {}\n", list(&first, Moment::EPOCH));
-    for Section { from, waits, rows } in sections(hooks) {
+    for Section { from, waits, rows } in sections(plan, hooks) {
         let _ = write!(text, "\n{from}\n  {waits}\n");
         for row in rows {
             let outcome = match row.outcome {
@@ -205,7 +208,7 @@ fn table(hooks: usize) -> String {
 }
 
 fn diagram(hooks: usize) -> String {
-    let sections = sections(hooks);
+    let sections = sections(Plan::default(), hooks);
     let mut text = String::from("stateDiagram-v2\n");
     for Section { from, .. } in &sections {
         let _ = writeln!(text, "    state \"{from}\" as {}", id(from));
@@ -241,7 +244,19 @@ fn id(place: &str) -> String {
 
 #[test]
 fn the_table_of_all_states_and_events_is_reviewed() {
-    insta::assert_snapshot!("table", table(2));
+    insta::assert_snapshot!("table", table(Plan::default(), 2));
+}
+
+/// 2 s more than the drain: ordinary requests are cut in Cancelling; 10 s more: in Draining.
+#[test]
+fn the_table_of_a_plan_with_streams_is_reviewed() {
+    for seconds in [12, 20] {
+        let plan = Plan::default().streams(Duration::from_secs(seconds));
+        let table = table(plan, 0);
+        let from = table.find("\ndraining").expect("it drains");
+        let to = table.find("\ncleaning_up").expect("it cleans up");
+        insta::assert_snapshot!(format!("streams_{seconds}s"), &table[from..to]);
+    }
 }
 
 #[test]
@@ -251,7 +266,8 @@ fn the_diagram_of_all_states_is_reviewed() {
 
 #[test]
 fn an_ignored_event_changes_no_state_and_returns_no_action() {
-    for Section { from, rows, .. } in sections(3) {
+    for Section { from, rows, .. } in sections(Plan::default().streams(Duration::from_secs(20)), 3)
+    {
         for row in rows.iter().filter(|row| row.outcome == Some(Outcome::Ignored)) {
             assert_eq!((&row.to, row.actions.as_str()), (&from, ""), "{}", triggers(&row.triggers));
         }

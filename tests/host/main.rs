@@ -22,9 +22,12 @@ mod os;
 mod outcomes;
 mod outstanding;
 mod reload;
+#[cfg(feature = "axum")]
+mod streams;
 mod timeouts;
 #[cfg(feature = "tls-ring")]
 mod tls;
+mod tonic;
 #[cfg(feature = "axum")]
 mod tower;
 mod workers;

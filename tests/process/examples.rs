@@ -5,6 +5,8 @@
 //! and is bounded by [`PATIENCE`].
 #![expect(clippy::disallowed_methods, reason = "a test of a process lives in real time")]
 
+mod grpc;
+
 use crate::support::scratch_path;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -139,6 +141,33 @@ async fn background_work_outlives_its_response_and_not_the_drain() {
         "report",
     ]);
     assert_eq!(end.line("no more jobs")["phase"], "lame_duck");
+}
+
+#[tokio::test]
+async fn long_streams_end_at_a_moment_of_their_budget_and_a_websocket_says_so() {
+    let environment = [("SHUTDOWN_LAME_DUCK", "0s"), ("SHUTDOWN_STREAMS", "1s")];
+    let mut app = Example::start("events", &environment).await;
+    app.line("serving: ready").await;
+    let mut spread = app.send("GET", "/spread", "").await;
+    read_until(&mut spread, "tick 0").await;
+    let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                   sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let mut socket = TcpStream::connect(&app.main).await.expect("it listens");
+    let request = format!("GET /socket HTTP/1.1\r\nhost: localhost\r\n{upgrade}\r\n");
+    socket.write_all(request.as_bytes()).await.expect("it can be sent");
+    read_until(&mut socket, "tick 0").await;
+    app.terminate();
+    assert!(read_all(&mut spread).await.ends_with("0\r\n\r\n"), "the last chunk");
+    // RFC 6455 §5.5.1, §7.4.1: a close frame of 11 bytes, with the code 1012.
+    let close = b"\x88\x0b\x03\xf4reconnect";
+    let mut seen = Vec::new();
+    while !seen.windows(close.len()).any(|window| window == close) {
+        let read = in_time("the close frame", socket.read_buf(&mut seen)).await;
+        assert_ne!(read.expect("it is not reset"), 0, "no close frame: {seen:?}");
+    }
+    drop(socket);
+    let end = app.end().await;
+    assert_eq!((end.code, &end.report()["streams_ended"]), (Some(0), &2.into()), "{end:#?}");
 }
 
 #[tokio::test]

@@ -402,6 +402,21 @@ fn help_version_and_plan_are_printed_and_an_unknown_flag_is_bad_usage() {
     ] {
         assert!(plan.stdout.contains(words), "no {words:?} in {}", plan.stdout);
     }
+    // Streams end during the drain, and what follows waits for the longer of both.
+    let plan = refused(&["--print-plan", "--streams=14s"], &[]);
+    let rows = |name: &str| {
+        let row = plan.stdout.lines().find(|line| line.starts_with(name));
+        row.map(|row| row.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).unwrap()
+    };
+    assert_eq!(rows("drain")[1..3], ["5s", "15s"]);
+    assert_eq!(rows("streams")[1..3], ["5s", "19s"]);
+    assert_eq!(rows("cancel")[1..3], ["19s", "22s"]);
+    assert!(plan.stdout.contains("worst case      28s"), "{}", plan.stdout);
+    assert_one_line(
+        &refused(&["--streams=17s"], &[]),
+        2,
+        &["31s", "--streams", "SHUTDOWN_STREAMS"],
+    );
     assert_eq!(
         refused(&["--print-plan", "--drain=70s"], &[]).code,
         Some(2),

@@ -19,6 +19,11 @@ fn text(settings: &Settings) -> String {
         ("lame duck", plan.lame_duck, "not ready, still serving; always lasts in full"),
         ("drain", plan.drain, "listeners closed, requests in flight finish"),
         (
+            "streams",
+            plan.streams,
+            "at the same time as the drain: long streams end, each at its moment",
+        ),
+        (
             "cancel",
             plan.cancel,
             "contexts cancelled, handlers may return, then the rest is aborted",
@@ -26,16 +31,23 @@ fn text(settings: &Settings) -> String {
         ("clean up", plan.cleanup, "stop hooks run in reverse order"),
         ("internal close", plan.internal_close, "probes get responses until the end of this step"),
     ];
-    let mut at = Duration::ZERO;
+    let (mut at, mut drain_begins) = (Duration::ZERO, Duration::ZERO);
     let mut text = String::from("step            latest begin     latest end     what happens\n");
     for (name, span, what) in steps {
+        // Streams end during the drain, and what follows waits for the longer of both.
+        match name {
+            "drain" => drain_begins = at,
+            "streams" if span.is_zero() => continue,
+            "streams" => at = drain_begins,
+            _ => {}
+        }
         let end = at + span;
         text += &format!(
             "{name:<16}{:<17}{:<15}{what}\n",
             format_duration(at).to_string(),
             format_duration(end).to_string()
         );
-        at = end;
+        at = if name == "streams" { end.max(drain_begins + plan.drain) } else { end };
     }
     text += &format!("worst case      {}\n", format_duration(plan.worst_case()));
     text += &match settings.grace_period {

@@ -395,6 +395,11 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             && !self.connection.bodies.is_body_awaited()
     }
 
+    /// Whether the running response is a long stream.
+    pub(super) fn has_stream(&self) -> bool {
+        self.connection.has_stream()
+    }
+
     /// Closes the connection to make room for another. A response that was begun must not look
     /// complete (P5d).
     pub(super) fn close_evicted(&mut self) {

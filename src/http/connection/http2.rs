@@ -318,6 +318,11 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         self.end(worker, true)
     }
 
+    /// Whether one of its responses is a long stream.
+    pub(super) fn has_stream(&self) -> bool {
+        self.connection.has_stream()
+    }
+
     /// Whether a stream waits for its handler, and not for the client.
     pub(super) fn awaits_handler(&self) -> bool {
         self.connection.are_handlers_running()

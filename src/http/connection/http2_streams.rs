@@ -94,7 +94,7 @@ impl CallTimer {
             self.request.record_call_expired();
             return Poll::Ready(());
         }
-        if server.is_aborting() {
+        if self.request.is_aborting() {
             return Poll::Ready(());
         }
         if self.timer_key.is_none() {
@@ -142,6 +142,9 @@ impl SendTimer {
         if self.request.unwritten() == 0 {
             self.progress = None;
             return Poll::Pending;
+        }
+        if self.request.is_cut_alone() {
+            return Poll::Ready(());
         }
         let connection = &self.request.connection;
         let server = &connection.server();

@@ -105,7 +105,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
         let this = self.get_mut();
         this.slot.register(cx.waker());
         loop {
-            if this.worker.server().is_cutting() && this.polls_before_cut == 0 {
+            if this.polls_before_cut == 0 && this.is_cutting() {
                 this.cut();
                 return Poll::Ready(());
             }
@@ -124,8 +124,8 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                         this.close_evicted();
                         return Poll::Ready(());
                     }
-                    if this.worker.server().is_cutting() {
-                        this.polls_before_cut -= 1;
+                    if this.is_cutting() {
+                        this.polls_before_cut = this.polls_before_cut.saturating_sub(1);
                         // Yield, so that all tasks that were woken before run first. `wake_by_ref`
                         // could overtake them.
                         let _ = pin!(yield_now()).poll(cx);
@@ -176,6 +176,19 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
 }
 
 impl<T: Transport, S: HttpService> Connection<T, S> {
+    /// Whether the shutdown closes this connection, flushed or not.
+    fn is_cutting(&self) -> bool {
+        self.worker.server().is_cutting_connection(|| match &self.state {
+            State::Http1(http1) => http1.has_stream(),
+            State::Http2(http2) => http2.has_stream(),
+            State::Opening(_)
+            | State::Parked(_)
+            | State::Lingering(_)
+            | State::Suspended
+            | State::Closed => false,
+        })
+    }
+
     /// Changes the state. Returns the previous one.
     fn transition(&mut self, state: State<T, S>) -> State<T, S> {
         self.counted = state.counted(&self.worker.shared.metrics);

@@ -42,6 +42,8 @@ pub(crate) struct ConnectionState {
     called: AtomicBool,
     /// Requests whose response has not ended.
     in_flight: AtomicU32,
+    /// Requests in flight that are long streams.
+    streams: AtomicU32,
     /// HTTP/2 streams that wait for the service: for a handler, or for the next chunk of a body.
     handlers_running: AtomicU32,
     pub(crate) io: IoState,
@@ -78,6 +80,7 @@ impl ConnectionState {
             announcement: slot.announcement,
             called: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
+            streams: AtomicU32::new(0),
             handlers_running: AtomicU32::new(0),
             io: IoState::new(),
             responses: ResponsesState::new(slot),
@@ -173,6 +176,21 @@ impl ConnectionState {
     /// Records that a request is no longer in flight.
     pub(crate) fn on_request_ended(&self) {
         self.count_in_flight(-1);
+    }
+
+    /// Records that a request in flight became a long stream.
+    pub(super) fn on_stream(&self) {
+        self.streams.fetch_add(1, Relaxed);
+    }
+
+    /// Records that a long stream is no longer in flight.
+    pub(super) fn on_stream_ended(&self) {
+        self.streams.fetch_sub(1, Relaxed);
+    }
+
+    /// Whether a request in flight is a long stream.
+    pub(crate) fn has_stream(&self) -> bool {
+        self.streams.load(Relaxed) > 0
     }
 
     /// Records that an HTTP/2 stream waits for the service.

@@ -56,8 +56,9 @@ impl RequestContext {
     }
 
     /// The time at which the response head is due, by the host's clock; `None` for no deadline.
-    /// Then the context is cancelled, the handler dropped, and the client gets a 503. The deadline
-    /// does not cut a body that is being sent.
+    /// Then the context is cancelled, the handler dropped, and the client gets a 503, or the status
+    /// DEADLINE_EXCEEDED of gRPC. The deadline does not cut a body that is being sent; the timeout
+    /// that the client of a gRPC call has set (`grpc-timeout`) does.
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {
         let at = self.0.deadline();
@@ -71,7 +72,8 @@ impl RequestContext {
     }
 
     /// Sets the timeout of this request, counted from its complete head; `None` removes the
-    /// deadline. For a whole route in axum or tower see [`RouteTimeout`](crate::RouteTimeout).
+    /// deadline. A gRPC call never outlasts the timeout that its client has set. For a whole route
+    /// in axum or tower see [`RouteTimeout`](crate::RouteTimeout).
     pub fn set_timeout(&self, timeout: Option<Duration>) {
         self.0.set_deadline(timeout.map_or(Moment::NEVER, |timeout| self.0.arrived + timeout));
     }
@@ -129,6 +131,26 @@ impl RequestContext {
         self.0.server().tokens.draining.cancelled().await;
     }
 
+    /// Ready when this long stream should end: at its moment in the drain, which is drawn from the
+    /// seed, evenly over [`Plan::streams`](crate::lifecycle::Plan::streams); at the latest when the
+    /// root context is cancelled. For streams that say goodbye, such as a WebSocket with the close
+    /// code 1001.
+    ///
+    /// From the call on the request is a long stream, as with
+    /// [`StreamShutdown::EndSpread`](crate::StreamShutdown::EndSpread): call it only in the handler
+    /// of one, or in the code that runs the protocol after an upgrade.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing. The request stays a long stream.
+    pub fn stream_end(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
+        self.0.begin_stream();
+        let request = self.0.clone();
+        async move {
+            request.stream_ended().await;
+            request.count_stream_end();
+        }
+    }
+
     /// Spawns work that may outlive the response and that the drain waits for. It is dropped 250 ms
     /// before the cancel wait ends; to end in time, watch [`draining`](Self::draining) or
     /// [`root_cancelled`](Self::root_cancelled).
@@ -145,14 +167,15 @@ impl RequestContext {
         F: Future<Output = ()> + Send + 'static,
     {
         let origin = WorkOrigin::of_request(self.0.method_and_path());
-        self.0.server().spawn(origin, work);
+        self.0.server().spawn(origin, self.0.abort(), work);
     }
 
-    /// Ready once the root context is cancelled, after the drain: return now.
+    /// Ready once the root context is cancelled, after the drain: return now. While long streams go
+    /// on, it is ready for other requests when their drain is over.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn root_cancelled(&self) {
-        self.0.server().tokens.root.cancelled().await;
+        self.0.root().cancelled().await;
     }
 }

@@ -21,6 +21,9 @@ pub(super) enum GrpcStatus {
 /// The content type of gRPC, and of its responses of only trailers.
 const CONTENT_TYPE: &str = "application/grpc";
 
+/// The path of the call that watches the health of a service, without end.
+pub(super) const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+
 /// Whether a request is a gRPC call: a POST with the content type `application/grpc`, which may be
 /// followed by a message format (`application/grpc+proto`) or by parameters.
 pub(super) fn is_call(method: &Method, headers: &HeaderMap) -> bool {

@@ -194,7 +194,7 @@ impl HandlerState {
                 }
             });
         }
-        if server.is_aborting() {
+        if request.is_aborting() {
             return Some(ErrorResponse::Aborted);
         }
         None
@@ -227,17 +227,26 @@ impl HandlerState {
                 .connection()
                 .upgrade
                 .set_upgrade_origin(WorkOrigin::of_request(in_flight.method_and_path()));
+            if StreamShutdown::of(&response, in_flight.request()) == StreamShutdown::EndSpread
+                || in_flight.request().is_stream()
+            {
+                in_flight.request().begin_stream();
+                in_flight.connection().upgrade.begin_stream();
+            }
         }
         if content != Content::Allowed {
             return without_content(response, content, in_flight);
         }
-        let class = StreamShutdown::of(&response);
+        let class = StreamShutdown::of(&response, in_flight.request());
         // If the head and the body disagree, the response is not sent (P5d), so either gives the
         // length.
         let exact = response.body().size_hint().exact();
         let promised = exact.or_else(|| declared_length(response.headers_mut()).ok().flatten());
         // A body with a promised length would not be complete if it ended early.
         let class = if promised.is_some() { StreamShutdown::Finish } else { class };
+        if class == StreamShutdown::EndSpread {
+            in_flight.request().begin_stream();
+        }
         response.map(|body| ResponseBody::handler(body, in_flight, class, promised))
     }
 

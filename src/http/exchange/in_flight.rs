@@ -13,6 +13,7 @@ use crate::{
         abort::{AbortCause, AbortedRequest},
         outcome::RequestOutcome,
         state::ServerState,
+        tracked::SlowRequest,
     },
     lifecycle::{Moment, Phase},
 };
@@ -29,6 +30,8 @@ pub(crate) struct InFlight {
     outcome: Outcome,
     /// Key of the request in its worker's list of slow requests.
     listed: Option<u32>,
+    /// Whether it counts as a long stream of its connection. Only if it is listed.
+    is_stream_counted: bool,
     /// The queue of the connection, for the end of the response. Dangling while the request is
     /// served without hyper.
     queue: Weak<UnflushedResponses>,
@@ -43,7 +46,7 @@ enum Outcome {
 impl InFlight {
     pub(super) fn begin(request: Arc<RequestState>, queue: Weak<UnflushedResponses>) -> Self {
         request.connection.worker.metrics.count(|requests| &requests.started);
-        Self { request, outcome: Outcome::Open, listed: None, queue }
+        Self { request, outcome: Outcome::Open, listed: None, is_stream_counted: false, queue }
     }
 
     /// From now on the request is served by hyper.
@@ -81,6 +84,13 @@ impl InFlight {
         if self.listed.is_none() {
             self.listed =
                 Some(self.connection().worker.metrics.listed.insert(self.request.clone()));
+            if self.server().tokens.requests.is_cancelled() {
+                self.request.cancel_ordinary();
+            }
+        }
+        if self.request.is_stream() && !self.is_stream_counted {
+            self.is_stream_counted = true;
+            self.connection().on_stream();
         }
     }
 
@@ -161,6 +171,9 @@ impl Drop for InFlight {
         self.request.set_running(false);
         if let Some(key) = self.listed.take() {
             self.connection().worker.metrics.listed.remove(key);
+            if self.is_stream_counted {
+                self.connection().on_stream_ended();
+            }
         }
         if self.outcome == Outcome::Settled {
             return;
@@ -170,7 +183,7 @@ impl Drop for InFlight {
             return;
         }
         let abort_cause = match self.connection().responses.abort_cause() {
-            None if self.server().is_aborting() || self.request.is_cut_by_drain() => {
+            None if self.request.is_aborting() || self.request.is_cut_by_drain() => {
                 Some(AbortCause::Shutdown)
             }
             Some(AbortCause::Client) => None,

@@ -63,6 +63,8 @@ pub(crate) struct RequestState {
     flags: AtomicU8,
     /// When a gRPC call must have ended. Set with [`Flag::Call`].
     call_deadline: AtomicU64,
+    /// The number of a long stream. Set before [`Flag::Stream`].
+    stream_number: AtomicU64,
     cancellation: OnceLock<CancellationToken>,
     /// Set if the request has a body.
     body_wait: OnceLock<Box<Mutex<BodyWait>>>,
@@ -106,6 +108,10 @@ enum Flag {
     Call = 2,
     /// The HTTP/2 stream was reset at the deadline of its call.
     CallExpired = 4,
+    /// The response is a long stream.
+    Stream = 8,
+    /// The end of the long stream by the shutdown was counted.
+    StreamEnded = 16,
 }
 
 /// Set in `head` while the head of the response counts as sent.
@@ -136,6 +142,7 @@ impl RequestState {
             on_written: Mutex::new(None),
             flags: AtomicU8::new(0),
             call_deadline: AtomicU64::new(u64::MAX),
+            stream_number: AtomicU64::new(0),
             cancellation: OnceLock::new(),
             body_wait: OnceLock::new(),
             cancel_cause: AtomicU8::new(NOT_CANCELLED),
@@ -253,6 +260,81 @@ impl RequestState {
 
     pub(super) fn is_call_expired(&self) -> bool {
         self.has_flag(Flag::CallExpired)
+    }
+
+    // Long streams.
+
+    /// Makes the request a long stream: the drain of ordinary requests does not end it.
+    pub(super) fn begin_stream(&self) {
+        if !self.is_stream() {
+            self.stream_number.store(self.server().number_stream(), Relaxed);
+            self.set_flag(Flag::Stream);
+        }
+        self.connection.upgrade.begin_stream();
+    }
+
+    pub(super) fn is_stream(&self) -> bool {
+        self.has_flag(Flag::Stream)
+    }
+
+    /// Returns when this long stream ends in the drain.
+    pub(super) fn stream_end(&self) -> Moment {
+        self.server().stream_end(self.stream_number.load(Relaxed))
+    }
+
+    /// Counts that the shutdown ends this long stream.
+    pub(super) fn count_stream_end(&self) {
+        if self.flags.fetch_or(Flag::StreamEnded as u8, Relaxed) & Flag::StreamEnded as u8 == 0 {
+            self.server().metrics.streams_ended.add_one();
+        }
+    }
+
+    /// Waits for the end of this long stream: its moment in the drain, or the end of the drain.
+    pub(super) async fn stream_ended(&self) {
+        let server = self.server();
+        let in_drain = async {
+            server.tokens.draining.cancelled().await;
+            let at = self.stream_end();
+            let mut sleep = server.clock.sleep_until(at);
+            // The clock decides, not the sleep, which may be ready early.
+            while server.clock.now() < at {
+                sleep.as_mut().await;
+                sleep.as_mut().reset(at);
+            }
+        };
+        tokio::select! {
+            biased;
+            () = server.tokens.root.cancelled() => {}
+            () = in_drain => {}
+        }
+    }
+
+    /// Whether the shutdown drops this request.
+    pub(crate) fn is_aborting(&self) -> bool {
+        if self.is_stream() {
+            self.server().is_aborting()
+        } else {
+            self.server().is_aborting_requests()
+        }
+    }
+
+    /// Whether the shutdown resets the stream of this HTTP/2 request, while its connection carries
+    /// a long stream.
+    pub(crate) fn is_cut_alone(&self) -> bool {
+        !self.is_stream() && self.server().is_cutting_connection(|| false)
+    }
+
+    /// Returns the token whose cancellation means that this request is to return: the root
+    /// context's, or the one of ordinary requests.
+    pub(super) fn root(&self) -> &CancellationToken {
+        let tokens = &self.server().tokens;
+        if self.is_stream() { &tokens.root } else { &tokens.requests }
+    }
+
+    /// Returns the token whose cancellation drops this request and its work.
+    pub(super) fn abort(&self) -> &CancellationToken {
+        let tokens = &self.server().tokens;
+        if self.is_stream() { &tokens.abort } else { &tokens.abort_requests }
     }
 
     fn set_flag(&self, flag: Flag) {
@@ -532,6 +614,12 @@ impl SlowRequest for RequestState {
 
     fn method_and_path(&self) -> (&str, &str) {
         Self::method_and_path(self)
+    }
+
+    fn cancel_ordinary(&self) {
+        if !self.is_stream() && self.cancel_cause().is_none() {
+            self.cancel(CancelCause::Shutdown);
+        }
     }
 }
 

@@ -90,7 +90,7 @@ impl BodyState {
         let now = request.server().clock.now();
         let later = self.later.get_or_insert_default();
         let wait = later.end_wait.get_or_insert(EndWait { until: now + END_WAIT, timer: None });
-        if now >= wait.until || request.server().is_aborting() {
+        if now >= wait.until || request.is_aborting() {
             return false;
         }
         let deadlines = &request.connection.worker.deadlines;

@@ -335,13 +335,22 @@ impl BodyState {
         if request.is_call() && server.clock.now() >= request.call_deadline() {
             return Some(EarlyEnd::TimedOut);
         }
-        if server.is_aborting() && known_length == KnownLength::No {
+        if request.is_aborting() && known_length == KnownLength::No {
             return Some(EarlyEnd::Cut);
         }
         let ended = match self.class {
             StreamShutdown::Finish => false,
             StreamShutdown::EndAtDraining => server.tokens.draining.is_cancelled(),
-            StreamShutdown::EndAtCancel => server.tokens.root.is_cancelled(),
+            StreamShutdown::EndAtCancel => request.root().is_cancelled(),
+            StreamShutdown::EndSpread => {
+                let is_due = server.tokens.draining.is_cancelled()
+                    && server.clock.now() >= request.stream_end();
+                let ended = is_due || server.tokens.root.is_cancelled();
+                if ended {
+                    request.count_stream_end();
+                }
+                ended
+            }
         };
         self.complete |= ended;
         ended.then_some(EarlyEnd::Complete)
@@ -400,9 +409,9 @@ impl BodyState {
         let Some(in_flight) = &mut self.in_flight else { return Poll::Pending };
         in_flight.list();
         in_flight.request().cancel_if_half_closed();
-        let tokens = &in_flight.server().tokens;
+        let request = in_flight.request();
         let later = self.later.get_or_insert_default();
-        let waits = later.waits.get_or_insert_with(|| ShutdownWaits::new(self.class, tokens));
+        let waits = later.waits.get_or_insert_with(|| ShutdownWaits::new(self.class, request));
         if waits.poll(cx).is_ready() {
             // The shutdown came between the check and the wait.
             let end = self.check_end(KnownLength::No);

@@ -1,11 +1,15 @@
 //! The point of the shutdown at which a streaming response ends.
 
-use super::{response_body_error::ResponseBodyError, tracked_chunk::TrackedChunk};
-use crate::http::server::state::PhaseTokens;
+use super::{
+    grpc, request_state::RequestState, response_body_error::ResponseBodyError,
+    tracked_chunk::TrackedChunk,
+};
 use http::{Response, header};
 use http_body::{Body, Frame};
 use std::{
+    fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -13,9 +17,12 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 /// The point of the shutdown at which a streaming response ends. Set it in the response's
 /// extensions.
 ///
-/// Default: [`EndAtDraining`](Self::EndAtDraining) for a `text/event-stream` of unknown length, and
-/// [`Finish`](Self::Finish) for every other response. A response whose head states its length
-/// always finishes: an early end would make it incomplete.
+/// Default: [`EndAtDraining`](Self::EndAtDraining) for a `text/event-stream` of unknown length and
+/// for a watch of gRPC's health, [`Finish`](Self::Finish) for every other response. A response
+/// whose head states its length always finishes: an early end would make it incomplete.
+///
+/// A gRPC call that ends early gets trailers with the status UNAVAILABLE, so that its client does
+/// not take it for complete and may repeat it.
 ///
 /// ```
 /// # use http::Response;
@@ -33,15 +40,29 @@ pub enum StreamShutdown {
     EndAtDraining,
     /// The body ends regularly when the root context is cancelled, after the drain.
     EndAtCancel,
+    /// The body is a long stream, with a budget of its own: [`Plan::streams`], counted from the
+    /// begin of the drain. It ends regularly at a moment in it that is drawn from the seed. So the
+    /// clients of many streams do not reconnect at once. Without a budget the moment is the begin
+    /// of the drain.
+    ///
+    /// Also for a response that changes the protocol, such as the 101 of a WebSocket. The host does
+    /// not know the new protocol: its code waits for [`RequestContext::stream_end`] and ends it.
+    ///
+    /// [`Plan::streams`]: crate::lifecycle::Plan::streams
+    /// [`RequestContext::stream_end`]: crate::RequestContext::stream_end
+    EndSpread,
 }
 
 impl StreamShutdown {
-    pub(super) fn of<B: Body>(response: &Response<B>) -> Self {
+    pub(super) fn of<B: Body>(response: &Response<B>, request: &RequestState) -> Self {
         if let Some(class) = response.extensions().get::<Self>() {
             return *class;
         }
         if response.body().size_hint().exact().is_some() {
             return Self::Finish;
+        }
+        if request.is_call() && request.method_and_path().1 == grpc::HEALTH_WATCH {
+            return Self::EndAtDraining;
         }
         let is_event_stream = response
             .headers()
@@ -80,23 +101,31 @@ pub(super) enum KnownLength {
 
 /// Futures that wake a pending body at the shutdown. Created at the first wait, since most bodies
 /// never wait.
-#[derive(Debug)]
 pub(super) struct ShutdownWaits {
     abort: Pin<Box<WaitForCancellationFutureOwned>>,
-    end: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    end: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+}
+
+impl fmt::Debug for ShutdownWaits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShutdownWaits").finish_non_exhaustive()
+    }
 }
 
 impl ShutdownWaits {
-    pub(super) fn new(class: StreamShutdown, tokens: &PhaseTokens) -> Self {
-        let end = match class {
+    pub(super) fn new(class: StreamShutdown, request: &Arc<RequestState>) -> Self {
+        let end: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>> = match class {
             StreamShutdown::Finish => None,
-            StreamShutdown::EndAtDraining => Some(&tokens.draining),
-            StreamShutdown::EndAtCancel => Some(&tokens.root),
+            StreamShutdown::EndAtDraining => {
+                Some(Box::pin(request.server().tokens.draining.clone().cancelled_owned()))
+            }
+            StreamShutdown::EndAtCancel => Some(Box::pin(request.root().clone().cancelled_owned())),
+            StreamShutdown::EndSpread => {
+                let request = request.clone();
+                Some(Box::pin(async move { request.stream_ended().await }))
+            }
         };
-        Self {
-            abort: Box::pin(tokens.abort.clone().cancelled_owned()),
-            end: end.map(|end| Box::pin(end.clone().cancelled_owned())),
-        }
+        Self { abort: Box::pin(request.abort().clone().cancelled_owned()), end }
     }
 
     /// Ready once the shutdown cuts or ends the body.

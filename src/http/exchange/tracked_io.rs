@@ -37,8 +37,11 @@ pub(crate) struct TrackedIo<T: Transport> {
     /// The socket was readable while hyper did not read.
     is_readable: bool,
     /// Once upgraded: ready when the connection must end.
-    ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    ending: Option<Ending>,
 }
+
+/// Whether the new protocol is a long stream, and the abort of what is one or is none.
+type Ending = (bool, Pin<Box<WaitForCancellationFutureOwned>>);
 
 /// The first bytes of a response that hyper makes itself.
 const ERROR_PREFIX: &[u8] = b"HTTP/1.1 4";
@@ -220,10 +223,15 @@ impl<T: Transport> TrackedIo<T> {
 
     #[cold]
     fn poll_upgraded_ending(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let ending = self.ending.get_or_insert_with(|| {
-            Box::pin(self.connection.server().tokens.abort.clone().cancelled_owned())
-        });
-        if ending.as_mut().poll(cx).is_ready() {
+        let tokens = &self.connection.server().tokens;
+        // It may become a long stream later.
+        let is_stream = self.connection.upgrade.is_stream();
+        let abort = if is_stream { &tokens.abort } else { &tokens.abort_requests };
+        if self.ending.as_ref().is_none_or(|(of_stream, _)| *of_stream != is_stream) {
+            self.ending = Some((is_stream, Box::pin(abort.clone().cancelled_owned())));
+        }
+        let is_over = |ending: &mut Ending| ending.1.as_mut().poll(cx).is_ready();
+        if self.ending.as_mut().is_some_and(is_over) {
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
                 "the service is shutting down",

@@ -17,6 +17,8 @@ pub(crate) struct UpgradeState {
     /// enabled.
     switching: AtomicBool,
     upgraded: AtomicBool,
+    /// The new protocol is a long stream.
+    is_stream: AtomicBool,
     /// Present while the connection speaks another protocol. Keeps the drain waiting for it.
     upgrade: Mutex<Option<(TaskTrackerToken, TrackedWork)>>,
     /// The request that asked for the upgrade.
@@ -35,6 +37,17 @@ impl UpgradeState {
     /// Sets the request that is named as the origin of an upgrade that may follow.
     pub(super) fn set_upgrade_origin(&self, origin: WorkOrigin) {
         let _ = self.upgrade_origin.set(origin);
+    }
+
+    /// Makes the new protocol a long stream, if a handler has agreed to one.
+    pub(super) fn begin_stream(&self) {
+        if self.upgrade_origin.get().is_some() {
+            self.is_stream.store(true, Relaxed);
+        }
+    }
+
+    pub(super) fn is_stream(&self) -> bool {
+        self.is_stream.load(Relaxed)
     }
 
     /// Ends the upgrade. Returns true only to the first caller.

@@ -79,6 +79,11 @@ impl DeadlineQueue {
         due
     }
 
+    /// Returns the wakers of all waiters, in no order.
+    pub(super) fn wakers(&self) -> impl Iterator<Item = &Waker> {
+        self.nodes.iter().map(|(_, node)| &node.waker)
+    }
+
     fn node(&self, node: u32) -> Option<&Node> {
         self.nodes.get(node as usize)
     }

@@ -7,7 +7,7 @@
 //! wait in a FIFO: adding and removing one costs a few links. A request with a timeout of its own
 //! costs a place in a tree.
 
-use super::deadline_queue::DeadlineQueue;
+use super::{deadline_queue::DeadlineQueue, state::PhaseTokens};
 use crate::{lifecycle::Moment, runtime::Clock};
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,6 @@ use std::{
     task::Waker,
 };
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 /// Maps deadlines to wakers. Waking is a hint: the woken task checks the clock itself.
 #[derive(Debug)]
@@ -100,16 +99,28 @@ impl DeadlineTimers {
     }
 
     /// Wakes waiters whose deadlines have expired. Runs until it is dropped.
-    pub(crate) async fn watch(&self, clock: &dyn Clock, abort: &CancellationToken) {
+    pub(crate) async fn watch(&self, clock: &dyn Clock, tokens: &PhaseTokens) {
         let mut sleep = clock.sleep_until(self.armed_for());
-        let mut abort = pin!(abort.cancelled());
-        let mut aborted = false;
+        // The steps that drop waiters: first ordinary requests, whose step also comes with the one
+        // of all.
+        let mut requests = pin!(tokens.abort_requests.cancelled());
+        let mut cut = pin!(tokens.cut_requests.cancelled());
+        let mut all = pin!(tokens.abort.cancelled());
+        let (mut aborted, mut was_cut, mut all_aborted) = (false, false, false);
         loop {
             tokio::select! {
                 biased;
-                () = &mut abort, if !aborted => {
+                () = &mut requests, if !aborted => {
                     aborted = true;
+                    self.wake_each();
+                }
+                () = &mut all, if aborted && !all_aborted => {
+                    all_aborted = true;
                     self.wake_all();
+                }
+                () = &mut cut, if aborted && !was_cut => {
+                    was_cut = true;
+                    self.wake_each();
                 }
                 () = self.changed.notified() => sleep.as_mut().reset(self.armed_for()),
                 () = sleep.as_mut() => {
@@ -135,6 +146,15 @@ impl DeadlineTimers {
             in_order.into_iter().chain(out_of_order.into_values())
         };
         due.for_each(Waker::wake);
+    }
+
+    /// Wakes all waiters. They keep their places.
+    fn wake_each(&self) {
+        let timers = self.lock();
+        let in_order = timers.in_order.wakers().cloned();
+        let wakers: Vec<Waker> = in_order.chain(timers.out_of_order.values().cloned()).collect();
+        drop(timers);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     fn wake_all(&self) {
@@ -240,6 +260,17 @@ mod tests {
             deadlines.wake_due(at(10));
             assert_eq!(woken.0.load(Relaxed), 1, "{timeout:?}");
         }
+    }
+
+    #[test]
+    fn waiters_that_are_woken_at_the_abort_of_others_keep_their_places() {
+        let deadlines = DeadlineTimers::new();
+        let [(own, first), (common, second)] = [waiter(), waiter()];
+        deadlines.wait(at(20), TimeoutSource::Request, first);
+        deadlines.wait(at(10), TimeoutSource::Host, second);
+        deadlines.wake_each();
+        deadlines.wake_due(at(20));
+        assert_eq!([own, common].map(|woken| woken.0.load(Relaxed)), [2, 2]);
     }
 
     #[test]

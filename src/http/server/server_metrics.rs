@@ -26,6 +26,7 @@ pub(crate) struct ServerMetrics {
     pub(crate) handshakes: Counter,
     pub(crate) handshakes_failed: Counter,
     pub(crate) handshake_timeouts: Counter,
+    pub(crate) streams_ended: Counter,
     pub(super) send_timeouts: Counter,
     pub(super) body_timeouts: Counter,
 }

@@ -20,7 +20,7 @@ use crate::{
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -47,8 +47,12 @@ pub(crate) struct ServerState {
     phase: AtomicU8,
     stopping_since: AtomicU64,
     draining_since: AtomicU64,
-    aborting: AtomicBool,
-    cutting: AtomicBool,
+    /// [`Reach`] of the abort.
+    aborting: AtomicU8,
+    /// [`Reach`] of the cut.
+    cutting: AtomicU8,
+    /// Numbers the long streams, whose ends are drawn from the seed.
+    streams: AtomicU64,
     aborts: Mutex<Vec<AbortedRequest>>,
     client_timeouts_logged: Mutex<ClientTimeoutsLogged>,
 }
@@ -59,6 +63,8 @@ pub(crate) struct ServerConfig {
     pub(crate) app_version: Arc<str>,
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) lame_duck: Duration,
+    /// The time over which the ends of long streams are spread.
+    pub(crate) streams: Duration,
     pub(crate) limits: Limits,
     pub(crate) close_races: CloseRaces,
     pub(crate) eviction_grace: EvictionGrace,
@@ -74,8 +80,9 @@ pub(crate) enum CloseRaces {
     Ignored,
 }
 
-/// A token for each step of the shutdown, cancelled when that step begins.
-#[derive(Clone, Debug, Default)]
+/// A token for each step of the shutdown, cancelled when that step begins. Requests that are not
+/// long streams have tokens of their own, since streams may have more time.
+#[derive(Clone, Debug)]
 pub(crate) struct PhaseTokens {
     /// LameDuck begins.
     pub(crate) stopping: CancellationToken,
@@ -83,10 +90,42 @@ pub(crate) struct PhaseTokens {
     pub(crate) draining: CancellationToken,
     /// The root context: cancelled at the end of the drain (P10).
     pub(crate) root: CancellationToken,
+    /// Ordinary requests are cancelled: at the end of their drain, or with the root context.
+    pub(crate) requests: CancellationToken,
     /// Requests and work that ignored the cancellation are dropped.
     pub(crate) abort: CancellationToken,
+    /// The same for ordinary requests.
+    pub(crate) abort_requests: CancellationToken,
     /// The remaining connections are closed.
     pub(super) cut: CancellationToken,
+    /// The remaining connections without a long stream are closed.
+    pub(super) cut_requests: CancellationToken,
+}
+
+impl Default for PhaseTokens {
+    fn default() -> Self {
+        let [root, abort, cut] = [(); 3].map(|()| CancellationToken::new());
+        Self {
+            stopping: CancellationToken::new(),
+            draining: CancellationToken::new(),
+            requests: root.child_token(),
+            abort_requests: abort.child_token(),
+            cut_requests: cut.child_token(),
+            root,
+            abort,
+            cut,
+        }
+    }
+}
+
+/// What a step of the shutdown has reached. Ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum Reach {
+    Nothing = 0,
+    /// Ordinary requests, and connections without a long stream.
+    Requests = 1,
+    Everything = 2,
 }
 
 /// When the next line about a client that timed out may be logged, and how many were not logged
@@ -113,8 +152,9 @@ impl ServerState {
             phase: AtomicU8::new(Phase::Starting as u8),
             stopping_since: AtomicU64::new(u64::MAX),
             draining_since: AtomicU64::new(u64::MAX),
-            aborting: AtomicBool::new(false),
-            cutting: AtomicBool::new(false),
+            aborting: AtomicU8::new(Reach::Nothing as u8),
+            cutting: AtomicU8::new(Reach::Nothing as u8),
+            streams: AtomicU64::new(0),
             aborts: Mutex::new(Vec::new()),
             client_timeouts_logged: Mutex::default(),
         }
@@ -149,23 +189,73 @@ impl ServerState {
 
     /// Drops requests and work that ignored the cancellation. Responses may still be flushed.
     pub(crate) fn abort(&self) {
-        self.aborting.store(true, Ordering::Release);
+        self.aborting.fetch_max(Reach::Everything as u8, Ordering::Release);
         self.tokens.abort.cancel();
+    }
+
+    /// Cancels the contexts of ordinary requests: all but long streams. A request that has not
+    /// waited yet is cancelled when it does.
+    pub(crate) fn cancel_requests(&self) {
+        self.tokens.requests.cancel();
+        for worker in self.metrics.workers() {
+            for request in worker.listed.entries() {
+                request.cancel_ordinary();
+            }
+        }
+    }
+
+    /// Drops ordinary requests, and their work, that ignored the cancellation.
+    pub(crate) fn abort_requests(&self) {
+        self.aborting.fetch_max(Reach::Requests as u8, Ordering::Release);
+        self.tokens.abort_requests.cancel();
+    }
+
+    /// Closes the remaining connections that carry no long stream.
+    pub(crate) fn cut_requests(&self) {
+        self.abort_requests();
+        self.cutting.fetch_max(Reach::Requests as u8, Ordering::Release);
+        self.tokens.cut_requests.cancel();
     }
 
     /// Closes the remaining connections.
     pub(crate) fn cut(&self) {
         self.abort();
-        self.cutting.store(true, Ordering::Release);
+        self.cutting.fetch_max(Reach::Everything as u8, Ordering::Release);
         self.tokens.cut.cancel();
     }
 
     pub(crate) fn is_aborting(&self) -> bool {
-        self.aborting.load(Ordering::Acquire)
+        self.aborting.load(Ordering::Acquire) == Reach::Everything as u8
+    }
+
+    /// Whether ordinary requests are dropped.
+    pub(crate) fn is_aborting_requests(&self) -> bool {
+        self.aborting.load(Ordering::Acquire) >= Reach::Requests as u8
     }
 
     pub(crate) fn is_cutting(&self) -> bool {
-        self.cutting.load(Ordering::Acquire)
+        self.cutting.load(Ordering::Acquire) == Reach::Everything as u8
+    }
+
+    /// Whether a connection is closed, flushed or not. `has_stream`: it carries a long stream.
+    pub(crate) fn is_cutting_connection(&self, has_stream: impl FnOnce() -> bool) -> bool {
+        let reach = self.cutting.load(Ordering::Acquire);
+        reach >= Reach::Requests as u8 && (reach == Reach::Everything as u8 || !has_stream())
+    }
+
+    /// Returns a number for a long stream, from which its end is drawn.
+    pub(crate) fn number_stream(&self) -> u64 {
+        // Connections draw from the numbers at the other end.
+        !self.streams.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Returns when a long stream ends in the drain: at a moment drawn from the seed, evenly over
+    /// the budget of streams, so that its clients do not reconnect at once. `NEVER` before the
+    /// drain.
+    pub(crate) fn stream_end(&self, number: u64) -> Moment {
+        let nanos = u64::try_from(self.config.streams.as_nanos()).unwrap_or(u64::MAX);
+        let part = (u128::from(nanos) * u128::from(self.config.seed.nth(number))) >> 64;
+        self.draining_since() + Duration::from_nanos(u64::try_from(part).unwrap_or(nanos))
     }
 
     /// Returns when the stop was requested; `NEVER` before.
@@ -326,26 +416,29 @@ impl ServerState {
         TrackedWork::new(&self.work, kind, origin, self.clock.now())
     }
 
-    /// Spawns work that the drain waits for, until it ends or the abort drops it.
-    pub(crate) fn spawn<F>(self: &Arc<Self>, origin: WorkOrigin, work: F)
+    /// Spawns work that the drain waits for, until it ends or `abort` drops it.
+    pub(crate) fn spawn<F>(self: &Arc<Self>, origin: WorkOrigin, abort: &CancellationToken, work: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let server = self.clone();
+        let (server, abort) = (self.clone(), abort.clone());
         let tracked = self.track(Kind::Work, origin);
         // The result was already counted and logged.
-        drop(self.tasks.spawn(async move { drop(server.run_tracked(&tracked, work).await) }));
+        drop(
+            self.tasks.spawn(async move { drop(server.run_tracked(&tracked, &abort, work).await) }),
+        );
     }
 
-    /// Runs `work` until it ends or the abort drops it. A panic in it, or in its destructor, is
+    /// Runs `work` until it ends or `abort` drops it. A panic in it, or in its destructor, is
     /// counted and logged (P13).
     pub(crate) async fn run_tracked<F: Future>(
         &self,
         tracked: &TrackedWork,
+        abort: &CancellationToken,
         work: F,
     ) -> Result<F::Output, String> {
         let mut work = unwind(work);
-        let ended = self.tokens.abort.run_until_cancelled(&mut work).await;
+        let ended = abort.run_until_cancelled(&mut work).await;
         let panic = match ended {
             Some(Ok(output)) => return Ok(output),
             Some(Err(panic)) => panic,

@@ -120,6 +120,9 @@ pub(crate) trait SlowRequest: fmt::Debug + Send + Sync {
 
     fn is_head_sent(&self) -> bool;
 
+    /// Cancels the context of the request, unless it is a long stream.
+    fn cancel_ordinary(&self);
+
     /// The method, and the path without the query.
     fn method_and_path(&self) -> (&str, &str);
 }

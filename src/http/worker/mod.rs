@@ -63,7 +63,7 @@ pub(crate) async fn run<L, S>(
     // Concurrent with everything else, so that no wait of the worker delays a deadline.
     tokio::select! {
         biased;
-        () = context.shared.deadlines.watch(&*context.server().clock, &context.server().tokens.abort) => {}
+        () = context.shared.deadlines.watch(&*context.server().clock, &context.server().tokens) => {}
         () = Worker::new(context.clone(), listeners, seal_barrier).run(commands) => {}
     }
 }

@@ -109,6 +109,10 @@ fn requests(page: &mut Page<'_>, main: &ServerState) -> Result {
         panicked,
     )?;
     page.counter(
+        things("streams_ended", "Long streams that the shutdown ended, each at its moment"),
+        main.metrics.streams_ended.get(),
+    )?;
+    page.counter(
         things("work_dropped", "Background work that was dropped at the abort; exit code 3"),
         main.work_dropped.get(),
     )?;

@@ -129,6 +129,7 @@ impl World {
             app_version: "1".into(),
             request_timeout: Some(Duration::from_secs(5)),
             lame_duck: Duration::from_secs(3),
+            streams: Duration::ZERO,
             limits: Limits::default().keep_alive(Duration::from_secs(50)),
             close_races: CloseRaces::Counted,
             eviction_grace: EvictionGrace::MAIN,
@@ -279,5 +280,5 @@ impl World {
 /// Fires the deadlines of handlers, as a worker does.
 async fn watch_deadlines(worker: Arc<WorkerContext<Routes>>) {
     let server = worker.server();
-    worker.shared.deadlines.watch(&*server.clock, &server.tokens.abort).await;
+    worker.shared.deadlines.watch(&*server.clock, &server.tokens).await;
 }
