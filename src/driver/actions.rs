@@ -1,6 +1,10 @@
 //! Performs the actions that the lifecycle machine returns.
 
-use super::{Driver, Exiting, Worker, hooks::HookStage, reporting::phase_message};
+use super::{
+    Driver, Exiting, Worker,
+    hooks::HookStage,
+    reporting::{WaitLog, phase_message},
+};
 use crate::{
     background::TaskContext,
     host_error::{HostError, HostErrorKind, TaskError},
@@ -98,6 +102,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             crate::log::info!("press Ctrl-C again to skip the wait");
         }
         let waits = matches!(phase, Phase::Draining | Phase::Cancelling);
+        self.wait_log = waits.then(|| WaitLog::new(now));
         let outstanding = waits.then(|| Outstanding::of(&self.main));
         crate::log::info!(
             phase = phase.name(),

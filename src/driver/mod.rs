@@ -25,6 +25,7 @@ use crate::{
     user_tasks::UserTasks,
 };
 use hooks::{HookSlot, HookStage, HookTask};
+use reporting::WaitLog;
 use start::reserve;
 use std::{
     future::{Future, pending},
@@ -118,6 +119,8 @@ struct Driver<S, N: Network, G, R> {
     releasing: Option<BoxFuture<()>>,
     internal_commands: mpsc::UnboundedSender<WorkerCommand>,
     internal_end: Option<JoinHandle>,
+    /// Present while a drain or a cancel wait lasts.
+    wait_log: Option<WaitLog>,
     stop_asked: bool,
     failure: Option<HostError>,
 }
@@ -139,6 +142,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
         while exiting == Exiting::No {
             let wake = self.next_wake().await;
             let now = self.clock.now();
+            self.log_wait(now);
             // Apply completed start steps first, then expired timers, then stop requests.
             if !wake.is_start_progress() {
                 self.lifecycle.handle_timeout(now);
@@ -163,6 +167,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
     /// new listener may already hold connections (P5).
     async fn next_wake(&mut self) -> Wake<N::Listener> {
         let deadline = self.lifecycle.poll_timeout().map(|(at, _)| at);
+        let deadline = deadline.into_iter().chain(self.wait_log.as_ref().map(WaitLog::next)).min();
         tokio::select! {
             biased;
             (stage, hook, end) = self.hook_tasks.join_next() => Wake::HookEnded(stage, hook, end),

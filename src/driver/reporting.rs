@@ -3,12 +3,13 @@
 use super::Driver;
 use crate::{
     host_error::{HostError, HostErrorKind},
-    http::{HttpService, Outstanding},
-    lifecycle::{Event, Outcome, Phase, StopReason, Verdict},
+    http::{HttpService, Outstanding, millis},
+    lifecycle::{Event, Moment, Outcome, Phase, StopReason, Verdict},
     report::Report,
     runtime::{Network, SignalSource, Spawner},
     settings::Settings,
 };
+use std::time::Duration;
 
 impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R> {
     pub(super) fn announce(&self) {
@@ -23,6 +24,22 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             worst_case = %humantime::format_duration(settings.plan.worst_case()),
             grace_period = %humantime::format_duration(settings.grace_period),
             "bound"
+        );
+    }
+
+    /// Logs what the drain or the cancel wait waits for, if that is due.
+    pub(super) fn log_wait(&mut self, now: Moment) {
+        if !self.wait_log.as_mut().is_some_and(|log| log.is_due(now)) {
+            return;
+        }
+        let stop = self.lifecycle.history().stop;
+        crate::log::info!(
+            phase = self.lifecycle.phase().name(),
+            requests = self.main.metrics.requests().in_flight(),
+            connections = self.main.metrics.connections().open(),
+            since_stop_ms = stop.map(|stop| millis(now.since(stop.at))),
+            waiting_for = Outstanding::of(&self.main).to_text(),
+            "still waiting"
         );
     }
 
@@ -97,6 +114,34 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
         };
         report.log();
         report
+    }
+}
+
+/// When a wait of the shutdown is logged again: one second after its start, then each time after
+/// twice the time, at most ten seconds.
+#[derive(Debug)]
+pub(super) struct WaitLog {
+    next: Moment,
+    interval: Duration,
+}
+
+impl WaitLog {
+    pub(super) fn new(now: Moment) -> Self {
+        let interval = Duration::from_secs(1);
+        Self { next: now + interval, interval }
+    }
+
+    pub(super) const fn next(&self) -> Moment {
+        self.next
+    }
+
+    fn is_due(&mut self, now: Moment) -> bool {
+        let is_due = now >= self.next;
+        if is_due {
+            self.interval = (self.interval * 2).min(Duration::from_secs(10));
+            self.next = now + self.interval;
+        }
+        is_due
     }
 }
 

@@ -149,6 +149,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             releasing: None,
             internal_commands,
             internal_end: Some(internal_end),
+            wait_log: None,
             stop_asked: false,
             failure: None,
             config,

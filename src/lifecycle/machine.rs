@@ -532,21 +532,21 @@ impl Lifecycle {
         self.abandon(now, stop, hook, late);
     }
 
-    fn stop_before_serving(&mut self, now: Moment, reason: StopReason, started: HookIndex) {
+    fn stop_before_serving(&mut self, now: Moment, reason: StopReason, first_unstarted: HookIndex) {
         let stop = self.stop(now, reason, self.clean_up_budget());
-        self.abandon(now, stop, started, LateStart::None);
+        self.abandon(now, stop, first_unstarted, LateStart::None);
     }
 
     const fn clean_up_budget(&self) -> Duration {
         self.plan.cleanup.saturating_add(self.plan.internal_close)
     }
 
-    /// P1: a stop before Serving skips to CleaningUp. `started` is the first hook whose start did
-    /// not finish.
-    fn abandon(&mut self, now: Moment, stop: Stop, started: HookIndex, late: LateStart) {
+    /// P1: a stop before Serving skips to CleaningUp. `first_unstarted` is the first hook whose
+    /// start did not finish.
+    fn abandon(&mut self, now: Moment, stop: Stop, first_unstarted: HookIndex, late: LateStart) {
         self.actions.push_back(Action::Abandon);
         self.actions.push_back(Action::CancelRoot);
-        self.enter_clean_up(now, stop, started, late);
+        self.enter_clean_up(now, stop, first_unstarted, late);
     }
 
     fn stop(&mut self, now: Moment, reason: StopReason, worst_case: Duration) -> Stop {
@@ -635,9 +635,15 @@ impl Lifecycle {
         self.enter_clean_up(now, stop, HookIndex(self.shares.len()), LateStart::None);
     }
 
-    /// Runs the stop hooks with an index below `started`, last first.
-    fn enter_clean_up(&mut self, now: Moment, stop: Stop, started: HookIndex, late: LateStart) {
-        let step = CleanUpStep::Hook(started);
+    /// Runs the stop hooks with an index below `first_unstarted`, last first.
+    fn enter_clean_up(
+        &mut self,
+        now: Moment,
+        stop: Stop,
+        first_unstarted: HookIndex,
+        late: LateStart,
+    ) {
+        let step = CleanUpStep::Hook(first_unstarted);
         self.enter(now, Phase::CleaningUp, State::CleaningUp { stop, until: now, step, late });
         self.after_stop_hook(now, stop, step, late);
     }

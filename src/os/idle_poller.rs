@@ -21,12 +21,17 @@ use std::{
     pin::Pin,
     task::{Context, Poll},
 };
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd},
+    runtime::Handle,
+};
 
 /// An epoll for idle connections.
 #[derive(Debug)]
 pub struct EpollPoller {
     epoll: AsyncFd<OwnedFd>,
+    /// The runtime of the connections, whatever runtime a handler makes current.
+    runtime: Handle,
 }
 
 /// Maximum number of events per `epoll_wait`.
@@ -44,7 +49,7 @@ impl EpollPoller {
         )]
         let epoll =
             AsyncFd::with_interest(epoll::create(CreateFlags::CLOEXEC)?, Interest::READABLE)?;
-        Ok(Self { epoll })
+        Ok(Self { epoll, runtime: Handle::current() })
     }
 }
 
@@ -101,6 +106,7 @@ impl IdlePoller for EpollPoller {
     fn remove(&mut self, mut idle: IdleSocket) -> io::Result<(Socket, Bytes)> {
         epoll::delete(&self.epoll, idle.descriptor()?)?;
         let descriptor = idle.descriptor.take().ok_or(Errno::BADF)?;
+        let _entered = self.runtime.enter();
         Ok((
             Socket::from_descriptor(descriptor, idle.kind, idle.close, idle.is_shut)?,
             Bytes::new(),

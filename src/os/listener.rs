@@ -45,6 +45,8 @@ pub struct OsListener {
     options: SocketOptions,
     spare_fds: Option<SpareFds>,
     accept_source: AcceptSource,
+    /// The runtime of the first poll, on which the listener and its connections are registered.
+    runtime: Option<Handle>,
     // After the socket: the seal must stay in place until the socket is closed.
     seal: Seal,
     decoy: DecoyListener,
@@ -103,6 +105,7 @@ impl OsListener {
             options,
             spare_fds: None,
             accept_source: AcceptSource::Reactor,
+            runtime: None,
             seal,
             decoy: None,
         }
@@ -224,6 +227,9 @@ impl Listener for OsListener {
     /// Panics outside of a tokio runtime with I/O enabled.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Address)>> {
         self.refill_spare_fds();
+        // A handler may have made another runtime current on this thread.
+        let runtime = self.runtime.get_or_insert_with(Handle::current).clone();
+        let _entered = runtime.enter();
         self.socket.enter_runtime(&self.local)?;
         loop {
             let outcome = self.poll_accept_once(cx);

@@ -8,3 +8,4 @@ mod names;
 mod paths;
 mod promises;
 mod width;
+mod worker_costs;

@@ -3,7 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
-use crate::support::{App, Client, PATIENCE, app::Workers, aside, builder, frames::Http2};
+use crate::support::{
+    App, Client, PATIENCE, app::Workers, aside, block, builder, frames::Http2, pause,
+};
 use axum::body::Body;
 use http::{Request, Response};
 use hyper::service::service_fn;
@@ -21,6 +23,7 @@ use std::{
     num::NonZeroUsize,
     sync::{Arc, Mutex, OnceLock, mpsc},
     thread,
+    time::Duration,
 };
 use tokio::runtime::{self, Builder, Handle};
 
@@ -85,6 +88,52 @@ fn a_handler_that_changes_the_current_runtime_does_not_move_connections() {
         "{threads:?}"
     );
     assert_eq!((counts(&report), report.code()), ((1_600, 1_600), 0), "{report:?}");
+}
+
+/// Waits in a timer of tokio, which is made on the current runtime.
+async fn respond(path: &str) -> Body {
+    if path == "/timer" {
+        pause(10).await;
+    }
+    Body::from("hello")
+}
+
+// A handler made a runtime current that nobody drives. The sockets of later connections, those that
+// left the idle set, and later timers belonged to it: they were never ready, and the worker served
+// nothing any more. They must belong to the worker's runtime (P15).
+#[test]
+fn a_handler_that_changes_the_current_runtime_breaks_no_later_socket_or_timer() {
+    let service = service_fn(|request: Request<lameduck::Body>| async move {
+        if request.uri().path() == "/enter" {
+            let undriven = Builder::new_current_thread().enable_all().build().unwrap();
+            std::mem::forget(undriven.enter());
+            std::mem::forget(undriven);
+        }
+        Ok::<_, Infallible>(Response::new(respond(request.uri().path()).await))
+    });
+    let app = App::start_on(builder().serve_hyper(service), Workers::Threads(1));
+    let mut idle: Vec<_> = (0..4).map(|_| Client::connect(app.main)).collect();
+    for client in &mut idle {
+        assert_eq!(client.get("/").body(), "hello");
+    }
+    // An idle connection without a task, after a second.
+    block(Duration::from_millis(1_500));
+    let mut enters = Client::connect(app.main);
+    let mut opened_before = Client::connect(app.main);
+    assert_eq!(enters.get("/enter").body(), "hello");
+    assert_eq!(opened_before.get("/").body(), "hello");
+    for client in &mut idle {
+        client.send("POST /timer HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(client.answer().body(), "hello");
+    }
+    for path in ["/", "/timer"] {
+        assert_eq!(app.get(path).body(), "hello", "{path} on a new connection");
+    }
+    let mut http2 = Http2::connect(app.main);
+    let stream = http2.get("/timer");
+    assert_eq!(http2.body(stream), "hello");
+    let report = app.end();
+    assert_eq!((counts(&report), report.code()), ((13, 13), 0), "{report:?}");
 }
 
 /// A spawner that polls the job of a worker on its own thread, while the worker spawns on the

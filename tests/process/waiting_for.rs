@@ -54,3 +54,31 @@ fn the_log_names_what_a_drain_waits_for_and_what_it_dropped() {
     assert_eq!(work["kind"], "work", "{work}");
     assert!(work["age_ms"].as_u64().unwrap() >= 800, "{work}");
 }
+
+#[test]
+fn the_log_repeats_what_a_long_drain_waits_for() {
+    // Between the lines of two phases a long drain logged nothing, so an operator could not see
+    // whether it still made progress. The log must repeat what the drain waits for (P13).
+    let mut service = Service::start(&[
+        "--lame-duck=0ms",
+        "--drain=4s",
+        "--cancel=300ms",
+        "--request-timeout=30s",
+    ]);
+    let mut slow = Client::connect(service.main);
+    slow.send_get("/stuck?ms=60000");
+    service.wait_for_in_flight(1);
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 3);
+    let lines = service.lines();
+    let waits: Vec<&Value> =
+        lines.iter().filter(|line| line["message"] == "still waiting").collect();
+    assert!((2..=4).contains(&waits.len()), "after 1 s and after 3 s: {waits:?}");
+    for line in waits {
+        assert_eq!((&line["phase"], &line["requests"]), (&"draining".into(), &1.into()), "{line}");
+        assert!(
+            line["waiting_for"].as_str().unwrap().starts_with("GET /stuck (request, "),
+            "{line}"
+        );
+    }
+}

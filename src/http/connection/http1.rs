@@ -28,7 +28,7 @@ use crate::http::{
         client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         idle_policy::{Awaited, Idle},
-        limits::{CLIENT_CHECK_INTERVAL, HalfClose, PARK_AFTER},
+        limits::{CLIENT_CHECK_INTERVAL, HALF_CLOSED_CHECK_INTERVAL, HalfClose, PARK_AFTER},
     },
 };
 use crate::{
@@ -231,7 +231,12 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         let connection = &self.connection;
         if !connection.io.is_write_blocked() {
             self.stall_timer.reset();
-            worker.wake_at(slot, now + CLIENT_CHECK_INTERVAL);
+            let interval = if connection.io.has_read_ended() {
+                HALF_CLOSED_CHECK_INTERVAL
+            } else {
+                CLIENT_CHECK_INTERVAL
+            };
+            worker.wake_at(slot, now + interval);
             return Transition::Wait;
         }
         let sample = ProgressSample {

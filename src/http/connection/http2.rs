@@ -151,8 +151,11 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 self.unflushed.list();
             }
             self.unflushed.settle_discarded();
-            if self.connection.io.inflow.take_reads_held() && !self.connection.must_hold_reads() {
-                continue;
+            if self.connection.io.inflow.take_reads_held() {
+                self.connection.io.inflow.on_requests_passed();
+                if !self.connection.must_hold_reads() {
+                    continue;
+                }
             }
             if self.connection.take_called() {
                 self.seen_request = SeenRequest::Yes;

@@ -21,7 +21,7 @@ use super::{
     http1::Http1,
     http2::Http2,
     idle_handoff::{IdleHandoff, IdleInfo},
-    lingering::{Lingering, close_after_response},
+    lingering::{Lingering, Race, close_after_response},
     parked::{Parked, READ_BUF_SIZE, read_buf},
     stall_timer::Delivery,
     task::{Connection, State},
@@ -101,12 +101,6 @@ enum IdleState {
     Waiting,
     /// Our side is shut since `info.since`; a request that crossed the FIN is looked for.
     Closing(Race),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Race {
-    Open,
-    Seen,
 }
 
 impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
@@ -323,7 +317,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 if let Some((_, slot, io, _)) = self.remove(key) {
                     let lingering = match race {
                         Race::Open => Lingering::counting_races(io),
-                        Race::Seen => Lingering::until_acked(io),
+                        Race::NotCounted | Race::Seen => Lingering::until_acked(io),
                     };
                     self.resume(slot, State::Lingering(Box::new(lingering)));
                 }

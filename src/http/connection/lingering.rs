@@ -77,7 +77,7 @@ pub(super) enum Lingered {
     Reset,
 }
 
-enum Delivery {
+enum Acknowledgement {
     Awaited,
     Done,
     TimedOut,
@@ -94,7 +94,7 @@ enum Step {
 
 /// Whether input counts as a close race (RFC 9112 §9.5), which it does at most once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Race {
+pub(super) enum Race {
     NotCounted,
     Open,
     Seen,
@@ -176,10 +176,10 @@ impl<T: Transport> Lingering<T> {
             worker.wake_at(slot, until);
             return Lingered::Wait;
         }
-        match self.delivery(worker.server(), now) {
-            Delivery::Awaited => {}
-            Delivery::Done => return self.end,
-            Delivery::TimedOut => {
+        match self.acknowledgement(worker.server(), now) {
+            Acknowledgement::Awaited => {}
+            Acknowledgement::Done => return self.end,
+            Acknowledgement::TimedOut => {
                 worker.server().note_client_timeout(ClientTimeout::Send, &slot.peer, None);
                 self.io.reset_on_drop();
                 return Lingered::Reset;
@@ -194,20 +194,22 @@ impl<T: Transport> Lingering<T> {
     /// Whether the client is still receiving the response. While serving it has the send timeout;
     /// then the connection is reset, because the kernel would keep the rest for minutes. In the
     /// drain it has less time, but the kernel goes on sending after the close.
-    fn delivery(&mut self, server: &ServerState, now: Moment) -> Delivery {
+    fn acknowledgement(&mut self, server: &ServerState, now: Moment) -> Acknowledgement {
         // Our FIN counts as one byte, and nothing is lost with it.
-        let Some(unacknowledged @ 2..) = self.io.unacknowledged() else { return Delivery::Done };
+        let Some(unacknowledged @ 2..) = self.io.unacknowledged() else {
+            return Acknowledgement::Done;
+        };
         if self.response == Owed::No {
-            return Delivery::Done;
+            return Acknowledgement::Done;
         }
         let sample = ProgressSample { moved: [0, 0], unacknowledged: unacknowledged as u64 };
         let since = self.stall_timer.last_progress(sample, now);
         if now < server.gives_up(since, ClientTimeout::Send) {
-            return Delivery::Awaited;
+            return Acknowledgement::Awaited;
         }
         match server.stall_cause(since, ClientTimeout::Send, now) {
-            AbortCause::Client => Delivery::TimedOut,
-            AbortCause::Shutdown | AbortCause::Body => Delivery::Done,
+            AbortCause::Client => Acknowledgement::TimedOut,
+            AbortCause::Shutdown | AbortCause::Body => Acknowledgement::Done,
         }
     }
 

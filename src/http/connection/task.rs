@@ -201,7 +201,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
     fn should_evict(&self) -> bool {
         let slot = &self.slot;
         if slot.idle().is_some() {
-            slot.clear_waiting();
+            slot.clear_busy_awaiting();
             return false;
         }
         if slot.evictable().is_some() && slot.take_evicted() {
@@ -217,7 +217,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
             | State::Closed => false,
         };
         let awaited = if awaits_handler { Awaited::Handler } else { Awaited::Client };
-        slot.set_waiting(awaited, self.worker.server().clock.now());
+        slot.set_busy_awaiting(awaited, self.worker.server().clock.now());
         false
     }
 

@@ -116,6 +116,11 @@ impl<S: HttpService> WorkerContext<S> {
         http2
     }
 
+    /// Makes the worker's runtime the current one again, if a handler has changed that.
+    pub(crate) fn restore_runtime(&self) {
+        self.runtime.restore();
+    }
+
     /// Spawns the task of a connection.
     pub(crate) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(&self.tasks, connection);
@@ -123,7 +128,7 @@ impl<S: HttpService> WorkerContext<S> {
 
     /// Records that no connection will be added: the worker may end once all tasks are gone. A
     /// closed tracker still accepts tasks; closing it only lets a wait for its emptiness end.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close_trackers(&self) {
         self.tasks.close();
         self.server().tasks.close();
     }

@@ -101,14 +101,32 @@ impl ConnectionState {
             return false;
         }
         let max = self.server().config.limits.http2_streams_max;
-        let kept = self.in_flight.load(Relaxed).saturating_add(self.responses.unflushed());
         let rounds_max = self.server().caps().unread_rounds_max;
         let unflushed = self.io.inflow.requests_unflushed();
         rounds_max.note(unflushed as usize / max.max(1) as usize);
-        kept > max || unflushed > max.saturating_mul(rounds_max.get_u32())
+        self.kept() > max
+            || self.io.inflow.is_stopped() && self.requests_left() == 0
+            || unflushed > max.saturating_mul(rounds_max.get_u32())
+    }
+
+    /// Returns how many requests of an HTTP/2 client may follow. While it does not read, those that
+    /// are kept for it are limited like its streams, although a stream may have been reset.
+    pub(super) fn requests_left(&self) -> u32 {
+        if self.io.is_write_blocked() {
+            let max = self.server().config.limits.http2_streams_max;
+            max.saturating_sub(self.kept().saturating_add(self.io.inflow.requests_in_poll()))
+        } else {
+            u32::MAX
+        }
+    }
+
+    /// Requests in flight, and responses that may still be in a buffer.
+    fn kept(&self) -> u32 {
+        self.in_flight.load(Relaxed).saturating_add(self.responses.unflushed())
     }
 
     pub(super) fn on_half_closed(&self) {
+        self.io.read_ended.store(true, Relaxed);
         if self.server().config.limits.half_close != HalfClose::Ignore {
             self.io.half_closed.store(true, Relaxed);
         }

@@ -6,7 +6,10 @@
 
 use super::sniff::PREFACE;
 use bytes::Bytes;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::{
+    mem,
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -30,6 +33,19 @@ pub(super) struct FrameScanner {
     last_stream: [u8; 4],
     /// The first frame of the client, which completes its preface, has ended.
     preface_done: bool,
+    /// The last scan stopped at a request for which there was no room.
+    is_stopped: bool,
+}
+
+/// The result of a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Scanned {
+    /// Units that the bytes complete.
+    whole: u32,
+    /// Requests that they begin.
+    requests: u32,
+    /// Bytes that were scanned.
+    len: usize,
 }
 
 /// The incomplete unit at the end of the bytes that a client has sent.
@@ -53,13 +69,16 @@ impl FrameScanner {
             in_block: false,
             last_stream: [0; 4],
             preface_done: false,
+            is_stopped: false,
         }
     }
 
-    /// Scans the next bytes. Returns the number of units that they complete and of requests that
-    /// they begin.
-    fn scan(&mut self, mut bytes: &[u8]) -> (u32, u32) {
-        let (mut whole, mut requests) = (0, 0);
+    /// Scans the next bytes, up to a request for which `requests_left` has no room. Of that only
+    /// the frame head is scanned.
+    fn scan(&mut self, read: &[u8], requests_left: u32) -> Scanned {
+        // The request at which the last scan stopped comes first.
+        let (mut whole, mut requests) = (0, u32::from(mem::take(&mut self.is_stopped)));
+        let mut bytes = read;
         let preface = self.preface_left.min(bytes.len());
         self.preface_left -= preface;
         bytes = &bytes[preface..];
@@ -74,11 +93,15 @@ impl FrameScanner {
                 }
                 let [a, b, c, kind, flags, ..] = self.head;
                 self.payload_left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-                if kind == HEADERS {
-                    requests += 1;
-                }
                 if matches!(kind, HEADERS | CONTINUATION) {
                     self.in_block = flags & END_HEADERS == 0;
+                }
+                if kind == HEADERS {
+                    if requests >= requests_left && self.payload_left > 0 {
+                        self.is_stopped = true;
+                        break;
+                    }
+                    requests += 1;
                 }
             }
             let part = self.payload_left.min(bytes.len());
@@ -94,7 +117,7 @@ impl FrameScanner {
                 whole += u32::from(!self.in_block);
             }
         }
-        (whole, requests)
+        Scanned { whole, requests, len: read.len() - bytes.len() }
     }
 
     const fn partial(&self) -> Partial {
@@ -124,6 +147,10 @@ pub(crate) struct Inflow {
     requests_unflushed: AtomicU32,
     /// Bytes read since the connection was last polled.
     read_in_poll: AtomicU32,
+    /// Requests read since hyper last passed all that it has read to the service.
+    requests_in_poll: AtomicU32,
+    /// The next request waits, because there was no room for it.
+    is_stopped: AtomicBool,
     /// hyper waits for more bytes from the client.
     awaited: AtomicBool,
     /// hyper was kept from reading.
@@ -137,17 +164,43 @@ impl Inflow {
     /// Begins a poll of the connection by its task.
     pub(crate) fn begin_poll(&self) {
         self.read_in_poll.store(0, Relaxed);
+        self.requests_in_poll.store(0, Relaxed);
         self.awaited.store(false, Relaxed);
     }
 
-    pub(super) fn on_read(&self, scanner: &mut FrameScanner, bytes: &[u8]) {
-        let (whole, requests) = scanner.scan(bytes);
+    /// Records bytes that were read for hyper. Returns how many of them hyper may have: the next
+    /// request must wait if `requests_left` has no room for it.
+    pub(super) fn on_read(
+        &self,
+        scanner: &mut FrameScanner,
+        bytes: &[u8],
+        requests_left: u32,
+    ) -> usize {
+        let Scanned { whole, requests, len } = scanner.scan(bytes, requests_left);
+        self.is_stopped.store(scanner.is_stopped, Relaxed);
+        self.requests_in_poll.store(self.requests_in_poll().saturating_add(requests), Relaxed);
         self.whole.store(self.whole().wrapping_add(u64::from(whole)), Relaxed);
         self.partial.store(scanner.partial() as u8, Relaxed);
         self.requests_unflushed.store(self.requests_unflushed().saturating_add(requests), Relaxed);
         self.last_stream.store(u32::from_be_bytes(scanner.last_stream), Relaxed);
-        let read = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let read = u32::try_from(len).unwrap_or(u32::MAX);
         self.read_in_poll.store(self.read_in_poll().saturating_add(read), Relaxed);
+        len
+    }
+
+    /// Requests read since hyper last passed all that it has read to the service.
+    pub(super) fn requests_in_poll(&self) -> u32 {
+        self.requests_in_poll.load(Relaxed)
+    }
+
+    /// hyper has passed all requests that it has read to the service.
+    pub(crate) fn on_requests_passed(&self) {
+        self.requests_in_poll.store(0, Relaxed);
+    }
+
+    /// Whether a request waits for which there was no room.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Relaxed)
     }
 
     pub(crate) fn request_peek(&self) {
@@ -245,8 +298,9 @@ mod tests {
         for size in 1..64 {
             let mut scanner = FrameScanner::new();
             let bytes = units().into_iter().flat_map(|(unit, _)| unit).collect::<Vec<_>>();
-            let counted = bytes.chunks(size).map(|chunk| scanner.scan(chunk));
-            let (whole, requests) = counted.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+            let counted = bytes.chunks(size).map(|chunk| scanner.scan(chunk, u32::MAX));
+            let (whole, requests) =
+                counted.fold((0, 0), |sum, one| (sum.0 + one.whole, sum.1 + one.requests));
             assert_eq!(
                 (whole, requests, scanner.partial()),
                 (6, 2, Partial::None),
@@ -262,10 +316,29 @@ mod tests {
         assert_eq!(scanner.partial(), Partial::Head, "the preface");
         for (unit, partial) in units() {
             let (last, rest) = unit.split_last().unwrap();
-            assert_eq!(scanner.scan(rest).0, 0);
+            assert_eq!(scanner.scan(rest, u32::MAX).whole, 0);
             assert_eq!(scanner.partial(), partial, "{unit:?}");
-            assert_eq!(scanner.scan(&[*last]).0, 1);
+            assert_eq!(scanner.scan(&[*last], u32::MAX).whole, 1);
             assert_eq!(scanner.partial(), Partial::None, "{unit:?}");
         }
+    }
+
+    #[test]
+    fn a_scan_stops_in_the_request_for_which_there_is_no_room() {
+        let unit = |kind, payload: &[u8]| frame(kind, END_HEADERS, payload);
+        let [request, ping] = [unit(HEADERS, b"block"), unit(6, b"12345678")];
+        let preface = [&PREFACE[..], &frame(4, 0, b"")].concat();
+        let bytes = [&preface[..], &request, &request, &ping, &request, &ping].concat();
+        let mut scanner = FrameScanner::new();
+        let scanned = scanner.scan(&bytes, 2);
+        let before = preface.len() + 2 * request.len() + ping.len();
+        assert_eq!(scanned, Scanned { whole: 4, requests: 2, len: before + FRAME_HEAD });
+        assert!(scanner.is_stopped);
+        let scanned = scanner.scan(&bytes[scanned.len..], 1);
+        assert_eq!(
+            scanned,
+            Scanned { whole: 2, requests: 1, len: bytes.len() - before - FRAME_HEAD }
+        );
+        assert!(!scanner.is_stopped);
     }
 }

@@ -6,7 +6,7 @@
 
 use super::{
     connection_state::{ConnectionState, Protocol},
-    request_state::{CancelCause, Delivery, RequestState},
+    request_state::{CancelCause, RequestState, Written},
 };
 use crate::{
     http::server::{
@@ -217,7 +217,7 @@ impl UnflushedResponses {
         // The stream of a response of which bytes were thrown away was reset: nothing of it waits
         // for a flush.
         let is_lost = self.connection.protocol == Protocol::Http2
-            && in_flight.request().delivery() == Delivery::Incomplete;
+            && in_flight.request().written_part() == Written::Incomplete;
         let lost = if is_lost {
             Some(in_flight)
         } else {
@@ -245,10 +245,10 @@ impl UnflushedResponses {
             }
             Protocol::Http2 => {
                 let ended = queue.extract_if(.., |in_flight| {
-                    in_flight.request().delivery() != Delivery::Pending
+                    in_flight.request().written_part() != Written::Pending
                 });
                 for in_flight in ended {
-                    if in_flight.request().delivery() == Delivery::Complete {
+                    if in_flight.request().written_part() == Written::Complete {
                         in_flight.finish(&now);
                     }
                 }
@@ -271,7 +271,7 @@ impl UnflushedResponses {
         let now = self.connection.server().clock.now();
         // The end of the stream may still wait, unless the last chunk carried it.
         self.settle(
-            |request| request.delivery() == Delivery::Complete && request.ends_with_chunk(),
+            |request| request.written_part() == Written::Complete && request.ends_with_chunk(),
             |in_flight| in_flight.finish(&|| now),
         );
     }
@@ -279,7 +279,7 @@ impl UnflushedResponses {
     /// Responses of which HTTP/2 threw bytes away wait for no flush, which might never come.
     pub(crate) fn settle_discarded(&self) {
         if self.connection.responses.take_discarded() {
-            self.settle(|request| request.delivery() == Delivery::Incomplete, drop);
+            self.settle(|request| request.written_part() == Written::Incomplete, drop);
         }
     }
 

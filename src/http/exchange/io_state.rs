@@ -32,7 +32,9 @@ pub(crate) struct IoState {
     unacknowledged_requested: AtomicBool,
     /// A `FinalRead`: whether the kernel holds bytes that the reactor has not reported.
     final_read: AtomicU8,
-    /// The client has half-closed the connection. Never set under `HalfClose::Ignore`.
+    /// The client has half-closed the connection.
+    pub(super) read_ended: AtomicBool,
+    /// The same, but never set under `HalfClose::Ignore`.
     pub(super) half_closed: AtomicBool,
     /// The transport failed.
     broken: AtomicBool,
@@ -63,6 +65,7 @@ impl IoState {
             peek_requested: AtomicBool::new(false),
             unacknowledged_requested: AtomicBool::new(false),
             final_read: AtomicU8::new(FinalRead::NotWanted as u8),
+            read_ended: AtomicBool::new(false),
             half_closed: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             io_dropped: AtomicBool::new(false),
@@ -109,6 +112,11 @@ impl IoState {
     pub(super) fn on_final_read(&self, has_data: bool) {
         let found = if has_data { FinalRead::Data } else { FinalRead::Nothing };
         self.final_read.store(found as u8, Relaxed);
+    }
+
+    /// Whether the client has half-closed the connection, whatever the settings make of it.
+    pub(crate) fn has_read_ended(&self) -> bool {
+        self.read_ended.load(Relaxed)
     }
 
     pub(crate) fn is_half_closed(&self) -> bool {

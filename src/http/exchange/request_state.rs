@@ -549,13 +549,13 @@ impl RequestState {
     }
 
     /// Returns how much of a response was written whose body has ended.
-    pub(super) fn delivery(&self) -> Delivery {
+    pub(super) fn written_part(&self) -> Written {
         if self.discarded.load(Relaxed) {
-            Delivery::Incomplete
+            Written::Incomplete
         } else if self.unwritten() > 0 {
-            Delivery::Pending
+            Written::Pending
         } else {
-            Delivery::Complete
+            Written::Complete
         }
     }
 
@@ -639,7 +639,7 @@ pub(super) enum BodyRead {
 
 /// How much of a response was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Delivery {
+pub(super) enum Written {
     Complete,
     Pending,
     /// The stream was reset.

@@ -141,12 +141,19 @@ impl<T: Transport> TrackedIo<T> {
         Poll::Ready(Ok(()))
     }
 
-    fn on_read(&mut self, read: &[u8]) {
+    /// Records bytes that were read. Returns how many of them hyper may have. The others must be
+    /// kept as the prefix.
+    fn on_read(&mut self, read: &[u8]) -> usize {
         self.is_readable = false;
-        self.connection.io.on_read(read);
-        if let Some(frames) = &mut self.frames {
-            self.connection.io.inflow.on_read(frames, read);
-        }
+        let len = match &mut self.frames {
+            Some(frames) => {
+                let left = self.connection.requests_left();
+                self.connection.io.inflow.on_read(frames, read, left)
+            }
+            None => read.len(),
+        };
+        self.connection.io.on_read(&read[..len]);
+        len
     }
 
     fn on_nothing_read(&mut self, cx: &Context<'_>) {
@@ -307,14 +314,15 @@ impl<T: Transport> AsyncRead for TrackedIo<T> {
         if this.reading == Reading::Ended {
             return Poll::Ready(Ok(()));
         }
+        ready!(this.poll_may_read(cx));
         if this.prefix.has_remaining() {
             let now = this.prefix.len().min(buf.remaining());
-            let read = this.prefix.split_to(now);
-            buf.put_slice(&read);
-            this.on_read(&read);
+            let read = this.prefix.slice(..now);
+            let len = this.on_read(&read);
+            this.prefix.advance(len);
+            buf.put_slice(&read[..len]);
             return Poll::Ready(Ok(()));
         }
-        ready!(this.poll_may_read(cx));
         let before = buf.filled().len();
         let polled = this.io()?.poll_read(cx, buf);
         if this.record_error(polled)?.is_pending() {
@@ -323,7 +331,11 @@ impl<T: Transport> AsyncRead for TrackedIo<T> {
         }
         let read = &buf.filled()[before..];
         if !read.is_empty() {
-            this.on_read(read);
+            let len = this.on_read(read);
+            if len < read.len() {
+                this.prefix = Bytes::copy_from_slice(&read[len..]);
+                buf.set_filled(before + len);
+            }
         }
         Poll::Ready(Ok(()))
     }

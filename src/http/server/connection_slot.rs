@@ -30,8 +30,8 @@ pub(crate) struct ConnectionSlot {
     wake_at: AtomicU64,
     /// Set by [`Self::set_idle`]; `BUSY` while the connection is busy.
     idle: AtomicU64,
-    /// Set by [`Self::set_waiting`].
-    waiting: AtomicU64,
+    /// What a busy connection waits for, and since when. Set by [`Self::set_busy_awaiting`].
+    busy_awaits: AtomicU64,
     evicted: AtomicBool,
     closed: AtomicBool,
     sends_large: AtomicBool,
@@ -67,7 +67,7 @@ impl ConnectionSlot {
             waker: OnceLock::new(),
             wake_at: AtomicU64::new(Moment::NEVER.as_nanos()),
             idle: AtomicU64::new(BUSY),
-            waiting: AtomicU64::new(BUSY),
+            busy_awaits: AtomicU64::new(BUSY),
             evicted: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             sends_large: AtomicBool::new(false),
@@ -119,24 +119,25 @@ impl ConnectionSlot {
         self.idle.store(BUSY, Relaxed);
     }
 
-    /// Marks the connection as evictable although it is in the middle of a request or a response.
-    pub(crate) fn set_waiting(&self, awaited: Awaited, now: Moment) {
+    /// Records what a busy connection waits for. Although it is in the middle of a request or a
+    /// response, it is then evictable.
+    pub(crate) fn set_busy_awaiting(&self, awaited: Awaited, now: Moment) {
         let kind = u64::from(awaited == Awaited::Handler);
-        let last = self.waiting.load(Relaxed);
+        let last = self.busy_awaits.load(Relaxed);
         if last == BUSY || last & 1 != kind {
-            self.waiting.store(now.as_nanos() << 1 | kind, Relaxed);
+            self.busy_awaits.store(now.as_nanos() << 1 | kind, Relaxed);
         }
     }
 
-    pub(crate) fn clear_waiting(&self) {
-        self.waiting.store(BUSY, Relaxed);
+    pub(crate) fn clear_busy_awaiting(&self) {
+        self.busy_awaits.store(BUSY, Relaxed);
     }
 
     /// Returns what the connection waits for, if it may be closed to make room. It may have become
     /// busy in the meantime.
     pub(crate) fn evictable(&self) -> Option<Idle> {
         self.idle().or_else(|| {
-            let packed = self.waiting.load(Relaxed);
+            let packed = self.busy_awaits.load(Relaxed);
             let awaited = if packed & 1 == 1 { Awaited::Handler } else { Awaited::Client };
             (packed != BUSY).then_some(Idle { awaited, since: Moment::from_nanos(packed >> 1) })
         })

@@ -232,6 +232,10 @@ pub(crate) const PONG_WAIT: Duration = Duration::from_secs(1);
 /// Interval at which a busy connection or stream is checked for a client that left or stalled.
 pub(crate) const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The same once an HTTP/1 client has half-closed its connection. Its socket stays readable, so the
+/// reactor does not report a reset.
+pub(crate) const HALF_CLOSED_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Time for a request head on the internal server, and the maximum without progress of a body or a
 /// response. Its clients are near and few.
 pub(super) const INTERNAL_PROGRESS_WAIT: Duration = Duration::from_secs(2);

@@ -2,10 +2,10 @@
 //!
 //! The handle is stored instead of looked up at each spawn. A handler may make another runtime
 //! current on its thread (with `mem::forget(runtime.enter())`). A task spawned there would add to
-//! the worker's counters from another thread.
+//! the worker's counters from another thread, and a socket or timer made there may never be ready.
 
 use super::counters::WorkerThreads;
-use std::{future::Future, panic::resume_unwind};
+use std::{future::Future, mem, panic::resume_unwind};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -57,6 +57,18 @@ impl WorkerRuntime {
             && lost.is_panic()
         {
             resume_unwind(lost.into_panic());
+        }
+    }
+
+    /// Makes the runtime the current one of this thread again, if a handler has changed that.
+    /// Timers are made on the current runtime, which may be one that is never driven.
+    pub(crate) fn restore(&self) {
+        if let (Some(own), Ok(current)) = (&self.handle, Handle::try_current())
+            && own.id() != current.id()
+        {
+            crate::log::warn!("a handler has left its thread in another tokio runtime");
+            // The handler's guard was forgotten, too. Guards must be dropped in order.
+            mem::forget(own.enter());
         }
     }
 

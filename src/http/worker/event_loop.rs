@@ -181,8 +181,14 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
             let server = context.server();
             !server.is_full() || !evictable.is_empty() && !server.is_over_full()
         };
+        let restored = poll_fn(|_| {
+            context.restore_runtime();
+            Poll::Pending
+        });
         tokio::select! {
             biased;
+            // Never ready: before each poll of the others.
+            () = restored => Event::SweepChanged,
             command = commands.recv() => Event::Command(command),
             () = self.sweep.as_mut() => Event::SweepDue,
             () = context.sweep_changed() => Event::SweepChanged,
@@ -355,7 +361,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
 
     fn close_listeners(&mut self) {
         self.listeners.close();
-        self.context.close();
+        self.context.close_trackers();
         self.accepting = Accepting::Closed;
     }
 
