@@ -45,15 +45,23 @@ bench *args:
 micro *args:
     cargo bench --manifest-path benches/peers/Cargo.toml --bench lifecycle --bench request -- {{args}}
 
-# The real binary restarted under constant load: `just soak --restarts 200 --latency 10`.
+# What the shutdown of the real binary loses, seen from outside: `just grade --strict --evidence evidence`.
+grade *args:
+    cargo build --release --bin lameduck
+    cargo run --release -p lameduck-check -- run --ready 'http://127.0.0.1:{port2}/readiness' --ws /upgrade {{args}} -- \
+        target/release/lameduck --drill --addr '127.0.0.1:{port}' --internal-addr '127.0.0.1:{port2}'
+
+# The real binary restarted under constant load: `just soak --restarts 200 --latency 10ms`.
 soak *args:
     cargo build --release --bin lameduck
-    cargo run --release -p lameduck-soak -- {{args}}
+    cargo run --release -p lameduck-check -- soak --ready 'http://127.0.0.1:{port2}/readiness' {{args}} -- \
+        target/release/lameduck --drill --lame-duck 300ms --addr '127.0.0.1:{port}' --internal-addr '127.0.0.1:{port2}'
 
 # Rolling restarts behind HAProxy and nginx (Debian's packages): `just rollout --restarts 50 --behind nginx`.
 rollout *args:
     cargo build --release --bin lameduck
-    cargo run --release -p lameduck-soak --bin lameduck-rollout -- {{args}}
+    cargo run --release -p lameduck-check -- rollout --ready 'http://127.0.0.1:{port2}/readiness' {{args}} -- \
+        target/release/lameduck --drill --workers 1 --lame-duck 500ms --addr '127.0.0.1:{port}' --internal-addr '127.0.0.1:{port2}'
 
 # The fuzzed bodies with a fuzzer (needs cargo-fuzz and a nightly toolchain): `just fuzz http1`.
 fuzz target:

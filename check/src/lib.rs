@@ -21,14 +21,18 @@
     reason = "a command whose output is its purpose"
 )]
 
+pub mod balancer;
 pub mod cli;
 pub mod evidence;
 pub mod formats;
 pub mod grading;
+pub mod load;
 pub mod port;
 pub mod probe;
 pub mod process;
 pub mod progress;
+pub mod restarts;
+pub mod rollout;
 pub mod scenario;
 pub mod scenarios;
 pub mod server;

@@ -80,12 +80,12 @@ impl fmt::Display for Exit {
 }
 
 impl Process {
-    /// Starts a command in a process group of its own, without standard input.
+    /// Starts a command in a process group of its own.
     ///
     /// # Errors
     /// If the program cannot be started; the error names it.
     pub fn start(command: &mut Command, output: Output) -> io::Result<Self> {
-        command.stdin(Stdio::null()).process_group(0);
+        command.process_group(0);
         let reader = match output {
             Output::Kept => {
                 let (reader, writer) = io::pipe()?;

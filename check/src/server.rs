@@ -8,7 +8,7 @@ use crate::{
 use lameduck_wire::http1::Client;
 use std::{
     net::{SocketAddr, TcpStream},
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -58,6 +58,14 @@ impl Plan {
         Ok(Self { address, second: free()? })
     }
 
+    /// Keeps this address, and chooses the second port.
+    ///
+    /// # Errors
+    /// If no port is free.
+    pub fn at(address: SocketAddr) -> Result<Self, String> {
+        Ok(Self { address, second: port::free().map_err(|error| error.to_string())? })
+    }
+
     /// Returns the address of the server.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
@@ -72,7 +80,7 @@ impl Plan {
     pub fn command(&self, target: &Target) -> Command {
         let mut words = target.command.iter().map(|word| self.fill(word));
         let mut command = Command::new(words.next().unwrap_or_default());
-        command.args(words);
+        command.args(words).stdin(Stdio::null());
         if let Listen::Chosen { variables } = &target.listen {
             for variable in variables {
                 command.env(variable, self.address.port().to_string());

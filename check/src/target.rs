@@ -27,6 +27,24 @@ pub struct Target {
     pub profile: Profile,
 }
 
+impl Target {
+    /// Returns a server with a chosen port, `{port}` in its command, that SIGTERM stops within 30 s.
+    #[must_use]
+    pub fn new(command: Vec<String>) -> Self {
+        Self {
+            command,
+            listen: Listen::Chosen { variables: Vec::new() },
+            ready: None,
+            stop: Stop::Signal(Signal::TERM),
+            grace: Duration::from_secs(30),
+            start_max: Duration::from_secs(20),
+            lame_duck: Duration::from_millis(100),
+            paths: Paths { plain: "/".to_owned(), ..Paths::default() },
+            profile: Profile::Kubernetes,
+        }
+    }
+}
+
 /// Where the server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {

@@ -11,12 +11,13 @@ use std::{
 };
 
 /// The pages that describe the repository as it is. The changelog describes what it was.
-const PAGES: [&str; 13] = [
+const PAGES: [&str; 14] = [
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "README.md",
     "SECURITY.md",
     "docs/from-axum-serve.md",
+    "docs/grade-your-server.md",
     "docs/limits.md",
     "docs/metrics.md",
     "docs/operations.md",
@@ -28,9 +29,8 @@ const PAGES: [&str; 13] = [
 ];
 
 /// The folders in which a path of a document begins.
-const FOLDERS: [&str; 12] = [
-    "src", "bin", "sim", "soak", "wire", "check", "fuzz", "tests", "examples", "docs", "deploy",
-    "benches",
+const FOLDERS: [&str; 11] = [
+    "src", "bin", "sim", "wire", "check", "fuzz", "tests", "examples", "docs", "deploy", "benches",
 ];
 
 fn read(page: &str) -> String {

@@ -5,8 +5,7 @@
 use super::architecture::root;
 use std::{fs, path::Path};
 
-const FOLDERS: [&str; 9] =
-    ["src", "bin", "check", "sim", "soak", "wire", "fuzz", "examples", "tests"];
+const FOLDERS: [&str; 8] = ["src", "bin", "check", "sim", "wire", "fuzz", "examples", "tests"];
 
 fn check(path: &Path, wide: &mut Vec<String>) {
     if path.is_dir() {

@@ -20,5 +20,6 @@ mod listener;
 mod load;
 mod pipelined;
 mod responses;
+mod service;
 mod upgraded;
 mod uploads;

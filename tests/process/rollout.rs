@@ -3,9 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use lameduck_soak::{
+use lameduck_check::{
     balancer::Kind,
-    rollout::{Outcome, Plan, roll},
+    rollout::{Outcome, Rollout, roll},
+    target::Target,
 };
 use std::{sync::Mutex, time::Duration};
 
@@ -18,14 +19,25 @@ fn rolled(kind: Kind, lame_duck: &str, restarts: u64) -> Option<Outcome> {
         return None;
     }
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let plan = Plan {
+    let command = [
+        env!("CARGO_BIN_EXE_lameduck"),
+        "--drill",
+        "--workers=1",
+        "--addr=127.0.0.1:{port}",
+        "--internal-addr=127.0.0.1:{port2}",
+        &format!("--lame-duck={lame_duck}"),
+    ];
+    let mut target = Target::new(command.into_iter().map(str::to_owned).collect());
+    target.ready = Some("http://127.0.0.1:{port2}/readiness".to_owned());
+    target.paths.echo = Some("/echo".to_owned());
+    target.paths.slow = Some("/slow?ms={ms}".to_owned());
+    let plan = Rollout {
         kind,
-        binary: env!("CARGO_BIN_EXE_lameduck").into(),
-        lame_duck: lame_duck.to_owned(),
+        target,
         keeping: 12,
         per_request: 6,
         restarts_min: restarts,
-        answers_min: 500,
+        responses_min: 500,
         span_max: Duration::from_secs(60),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -7,6 +7,7 @@ mod exit;
 mod http2;
 mod idle;
 mod lame_duck;
+mod load;
 mod log;
 mod port;
 mod ready;
@@ -29,4 +30,5 @@ pub const FAMILIES: &[&[Scenario]] = &[
     signal::SCENARIOS,
     port::SCENARIOS,
     log::SCENARIOS,
+    load::SCENARIOS,
 ];

@@ -10,7 +10,9 @@ use crate::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
-    fs, thread,
+    fs,
+    process::Stdio,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -82,7 +84,7 @@ fn pid_1(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let plan = Plan::new(trial.target)?;
     let inner = plan.command(trial.target);
     let mut command = unshare();
-    command.arg("--").arg(inner.get_program()).args(inner.get_args());
+    command.stdin(Stdio::null()).arg("--").arg(inner.get_program()).args(inner.get_args());
     for (name, value) in inner.get_envs() {
         if let Some(value) = value {
             command.env(name, value);

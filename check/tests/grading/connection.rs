@@ -139,8 +139,8 @@ impl Connection<'_> {
         let is_due = if !self.buffer.is_empty() {
             since_stop >= DRAIN || self.has("request/half-head")
         } else if is_unused {
-            since_stop >= LAME_DUCK + 200 * TICK
-                || (self.has("request/first-byte") && self.was_early)
+            let grace = if self.has("load/latency") { 8 * TICK } else { 200 * TICK };
+            since_stop >= LAME_DUCK + grace || (self.has("request/first-byte") && self.was_early)
         } else {
             since_stop >= LAME_DUCK || self.has("lame-duck/kept-connection")
         };

@@ -69,9 +69,10 @@ fn a_server_that_loses_nothing_passes_everything() {
 /// Scenarios that a fault fails besides its own, since they see the same loss.
 fn also(fault: &str) -> &'static [&'static str] {
     match fault {
-        "accept/backlog" => &["accept/at-close", "lame-duck/new-connection"],
+        "accept/backlog" => &["accept/at-close", "lame-duck/new-connection", "load/latency"],
         "lame-duck/kept-connection" => &["lame-duck/announced-close", "request/pipelined"],
-        "request/in-flight" => &["signal/twice", "request/half-closed"],
+        "request/in-flight" => &["signal/twice", "request/half-closed", "load/latency"],
+        "accept/at-close" | "request/first-byte" => &["load/latency"],
         "http2/goaway" | "http2/requests-unread" => &["http2/last-stream-id"],
         _ => &[],
     }

@@ -1,7 +1,7 @@
 //! Shared by the tests of the drain: a server to stop, and clients that see every byte and how the
 //! connection ends.
 
-use lameduck_soak::process::Service;
+use super::service::Service;
 use rustix::process::{Resource, Rlimit, Signal};
 use serde_json::Value;
 use socket2::SockRef;

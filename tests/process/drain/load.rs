@@ -4,12 +4,11 @@
 //! The clients follow the rules of HTTP, and know only what the server sends. Latency makes this
 //! hard: a request takes some time to arrive, and so does the announcement that the server closes.
 
-use super::help::{PATIENCE, binary, ms};
-use lameduck_soak::{
-    client::{Habit, Load, run},
-    process::Service,
-    wire::Wire,
+use super::{
+    help::{PATIENCE, binary, ms},
+    service::Service,
 };
+use lameduck_check::load::{Habit, Load, Wire, run};
 use rustix::process::Signal;
 use std::{
     ops::RangeInclusive,

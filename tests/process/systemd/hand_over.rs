@@ -1,13 +1,13 @@
 //! P5a: restarts on one host without a balancer, under load. No request may be lost, and no
 //! connection refused.
 //!
-//! `lameduck-soak --hand-over …` does the same for any time.
+//! `lameduck-check soak --hand-over …` does the same for any time.
 
 use crate::support::wire;
-use lameduck_soak::{
-    client::{Habit, Load, run},
-    hand_over::{HandOver, Relay},
-    wire::Wire,
+use lameduck_check::{
+    load::{Habit, Load, Wire, run},
+    restarts::{HandOver, Relay},
+    target::Target,
 };
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -20,9 +20,21 @@ const ROUNDS: usize = 5;
 
 /// Restarts several times under the load of busy clients a few milliseconds away.
 fn loses_nothing(hand_over: HandOver) -> Relay {
-    let flags = ["--drill", "--lame-duck", "200ms", "--workers", "2"];
-    let relay = Relay::start(hand_over, env!("CARGO_BIN_EXE_lameduck").into(), &flags).unwrap();
-    let wire = Wire::new(relay.address, Duration::from_millis(1)..=Duration::from_millis(3));
+    let mut command = vec![
+        env!("CARGO_BIN_EXE_lameduck"),
+        "--drill",
+        "--lame-duck=200ms",
+        "--workers=2",
+        "--addr=127.0.0.1:{port}",
+        "--internal-addr=127.0.0.1:{port2}",
+    ];
+    if hand_over == HandOver::ReusePort {
+        command.push("--reuse-port");
+    }
+    let mut target = Target::new(command.into_iter().map(str::to_owned).collect());
+    target.ready = Some("http://127.0.0.1:{port2}/readiness".to_owned());
+    let relay = Relay::start(target, hand_over).unwrap();
+    let wire = Wire::new(relay.address(), Duration::from_millis(1)..=Duration::from_millis(3));
     let load = Arc::new(Load::new(wire, "/slow?ms=3"));
     Runtime::new().unwrap().block_on(async {
         let mut clients = JoinSet::new();
@@ -36,9 +48,8 @@ fn loses_nothing(hand_over: HandOver) -> Relay {
             // Waits until this process has served each client a few times.
             let served = load.totals.answered() + 10 * CLIENTS as u64;
             crate::support::until_holds("answers", || load.totals.answered() >= served);
-            let passing = tokio::task::block_in_place(|| relay.pass_on());
-            let (status, report) = passing.unwrap();
-            assert_eq!(status.code(), Some(0), "round {round}: {report:#?}");
+            let ended = tokio::task::block_in_place(|| relay.pass_on()).unwrap();
+            assert!(ended.is_clean(), "round {round}: {ended:?}");
         }
         load.over.store(true, Relaxed);
         clients.join_all().await;
@@ -53,7 +64,7 @@ fn loses_nothing(hand_over: HandOver) -> Relay {
 #[test]
 fn a_socket_that_stays_with_its_holder_loses_and_refuses_nothing() {
     let relay = loses_nothing(HandOver::Socket);
-    let address = relay.address;
+    let address = relay.address();
     assert_eq!(wire::get(address, "/").status, 200);
     // The socket still accepts connections without a server: no filter is left on it.
     let held = relay.held().unwrap().try_clone().unwrap();

@@ -4,7 +4,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::{
     io::{self, BufRead, BufReader},
     net::SocketAddr,
-    os::fd::OwnedFd,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -14,14 +13,14 @@ use std::{
 
 /// A running service. Dropping it kills the process.
 #[derive(Debug)]
-pub struct Service {
+pub(crate) struct Service {
     child: Child,
     /// Address of its main server: the first TCP address of several.
-    pub main: SocketAddr,
+    pub(crate) main: SocketAddr,
     /// All addresses of its main server, as it logs them.
-    pub addresses: Vec<String>,
+    pub(crate) addresses: Vec<String>,
     /// Address of its internal server.
-    pub internal: SocketAddr,
+    pub(crate) internal: SocketAddr,
     log: Arc<Log>,
     reader: Option<thread::JoinHandle<()>>,
 }
@@ -47,7 +46,7 @@ impl Service {
     ///
     /// # Errors
     /// If it cannot be started, or does not serve in time.
-    pub fn start(binary: &Path, args: &[&str]) -> io::Result<Self> {
+    pub(crate) fn start(binary: &Path, args: &[&str]) -> io::Result<Self> {
         Self::start_on(binary, "127.0.0.1:0", args)
     }
 
@@ -55,23 +54,8 @@ impl Service {
     ///
     /// # Errors
     /// If it cannot be started, or does not serve in time.
-    pub fn start_on(binary: &Path, address: &str, args: &[&str]) -> io::Result<Self> {
+    pub(crate) fn start_on(binary: &Path, address: &str, args: &[&str]) -> io::Result<Self> {
         Self::launch(Command::new(binary).args(["--addr", address]).args(args))
-    }
-
-    /// Starts `binary` with an inherited socket, as a service manager passes it: as descriptor 3,
-    /// with the `LISTEN_*` variables. Waits until it serves.
-    ///
-    /// # Errors
-    /// If it cannot be started, or does not serve in time.
-    pub fn start_with(binary: &Path, socket: OwnedFd, args: &[&str]) -> io::Result<Self> {
-        // The shell becomes the service by `exec`, so `$$` is the service's process id.
-        let exec_service = "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 0</dev/null";
-        Self::launch_from(
-            Command::new("/bin/sh").args(["-c", exec_service]).arg(binary).args(args),
-            socket.into(),
-            "127.0.0.1:0",
-        )
     }
 
     /// Starts `command`, and waits until it serves. The command line must be complete except for
@@ -79,23 +63,11 @@ impl Service {
     ///
     /// # Errors
     /// If it cannot be started, or does not serve in time.
-    pub fn launch(command: &mut Command) -> io::Result<Self> {
-        Self::launch_from(command, Stdio::null(), "127.0.0.1:0")
-    }
-
-    /// Starts `command` with its internal server on `internal`, and waits until it serves.
-    ///
-    /// # Errors
-    /// If it cannot be started, or does not serve in time.
-    pub fn launch_probed_on(command: &mut Command, internal: &str) -> io::Result<Self> {
-        Self::launch_from(command, Stdio::null(), internal)
-    }
-
-    fn launch_from(command: &mut Command, stdin: Stdio, internal: &str) -> io::Result<Self> {
+    pub(crate) fn launch(command: &mut Command) -> io::Result<Self> {
         let mut child = command
-            .args(["--internal-addr", internal, "--log-format", "json"])
+            .args(["--internal-addr", "127.0.0.1:0", "--log-format", "json"])
             .env_clear()
-            .stdin(stdin)
+            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()?;
@@ -137,7 +109,7 @@ impl Service {
     }
 
     /// Returns its process id.
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
@@ -145,7 +117,7 @@ impl Service {
     ///
     /// # Errors
     /// If the process is gone.
-    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         let pid = i32::try_from(self.child.id())
             .ok()
             .and_then(Pid::from_raw)
@@ -157,7 +129,7 @@ impl Service {
     ///
     /// # Errors
     /// If it does not exit in time. Then it is killed.
-    pub fn wait(&mut self, most: Duration) -> io::Result<ExitStatus> {
+    pub(crate) fn wait(&mut self, most: Duration) -> io::Result<ExitStatus> {
         let end = Instant::now() + most;
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -179,12 +151,16 @@ impl Service {
     }
 
     /// Returns the lines logged until now.
-    pub fn log(&self) -> Vec<serde_json::Value> {
+    pub(crate) fn log(&self) -> Vec<serde_json::Value> {
         self.log.lock().clone()
     }
 
     /// Waits until it has logged a matching line. Returns false if it does not in time.
-    pub fn await_log(&self, most: Duration, such: impl Fn(&serde_json::Value) -> bool) -> bool {
+    pub(crate) fn await_log(
+        &self,
+        most: Duration,
+        such: impl Fn(&serde_json::Value) -> bool,
+    ) -> bool {
         let waited = self
             .log
             .grew
@@ -194,7 +170,7 @@ impl Service {
     }
 
     /// Returns its report, once it has exited.
-    pub fn report(&self) -> Option<serde_json::Value> {
+    pub(crate) fn report(&self) -> Option<serde_json::Value> {
         let line = self.log().into_iter().find(|line| line["message"] == "report")?;
         serde_json::from_str(line["report"].as_str()?).ok()
     }

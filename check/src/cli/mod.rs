@@ -1,26 +1,30 @@
 //! The command line.
 
+mod server_args;
+mod under_load;
+
 use crate::{
     formats::{Format, format},
     grading::{Effort, Report, grade},
-    probe::{Route, Routes, examine},
+    probe::examine,
     process,
     progress::Progress,
     scenario::{Scenario, all, matches},
-    target::{Listen, Paths, Profile, Stop, Target, Url},
+    target::Profile,
 };
 use clap::{Args, Parser, Subcommand};
+use server_args::ServerArgs;
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 use std::{
     ffi::OsString,
     fs,
     io::{self, IsTerminal, Write},
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
     time::Duration,
 };
+use under_load::{RolloutArgs, SoakArgs, restart_under_load, roll_out};
 
 /// Grades the shutdown of any HTTP server process, in any language.
 #[derive(Debug, Parser)]
@@ -41,6 +45,10 @@ enum Action {
         /// Name of the scenario, or a pattern such as 'accept/*'
         name: String,
     },
+    /// Restart a server repeatedly under load, and count what was lost
+    Soak(Box<SoakArgs>),
+    /// Restart three servers in turn behind HAProxy and nginx, under load
+    Rollout(Box<RolloutArgs>),
 }
 
 const EXAMPLES: &str = "\
@@ -59,48 +67,11 @@ Exit code: 0 passed, 1 a MUST failed (--strict: or a SHOULD), 2 something could 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 struct RunArgs {
-    /// Address on which the server listens, if it cannot be chosen; one server runs at a time
-    #[arg(long, default_value = "127.0.0.1:8080", conflicts_with = "port_env")]
-    addr: SocketAddr,
-    /// Environment variable that tells the server its port; may be repeated. `{port}` in the
-    /// command does the same
-    #[arg(long, value_name = "NAME")]
-    port_env: Vec<String>,
-    /// URL that responds 200 when the server is ready; without it the server is ready when --path
-    /// responds 200
-    #[arg(long, value_name = "URL")]
-    ready: Option<String>,
-    /// How the stop is requested: TERM, INT, QUIT, http:POST:URL or cmd:'COMMAND'
-    #[arg(long, default_value = "TERM")]
-    stop: Stop,
-    /// Time from the stop to SIGKILL; a server that still runs then has failed
-    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
-    grace: Duration,
-    /// Longest wait for the start
-    #[arg(long, default_value = "20s", value_parser = humantime::parse_duration)]
-    start: Duration,
+    #[command(flatten)]
+    server: ServerArgs,
     /// How long new connections should be served after the stop
     #[arg(long, default_value = "100ms", value_parser = humantime::parse_duration)]
     lame_duck: Duration,
-    /// Path whose GET responds 200 at once
-    #[arg(long, default_value = "/")]
-    path: String,
-    /// Path that responds 200 after {ms} milliseconds [default: '/slow?ms={ms}' if it is there]
-    #[arg(long, value_name = "PATH")]
-    slow: Option<String>,
-    /// Path that responds to a POST with its body [default: /echo if it is there]
-    #[arg(long, value_name = "PATH")]
-    echo: Option<String>,
-    /// Path that sends a body in parts for {ms} milliseconds [default: '/stream?ms={ms}' if it is
-    /// there]
-    #[arg(long, value_name = "PATH")]
-    stream: Option<String>,
-    /// Path that sends a body of {n} bytes [default: '/big?bytes={n}' if it is there]
-    #[arg(long, value_name = "PATH")]
-    big: Option<String>,
-    /// Path that upgrades to WebSocket [default: /ws if it is there]
-    #[arg(long, value_name = "PATH")]
-    ws: Option<String>,
     /// Which behaviour is expected
     #[arg(long, value_enum, default_value = "kubernetes")]
     profile: Profile,
@@ -127,9 +98,6 @@ struct RunArgs {
     /// Folder for the timeline and the bytes of each failure
     #[arg(long, value_name = "DIR")]
     evidence: Option<PathBuf>,
-    /// The server and its arguments
-    #[arg(last = true, required_unless_present = "list", value_name = "CMD")]
-    command: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -179,6 +147,8 @@ pub fn main() -> ExitCode {
         Action::Run(args) => run(&args),
         Action::List(selection) => list(&selection),
         Action::Explain { name } => explain(&name),
+        Action::Soak(args) => restart_under_load(&args),
+        Action::Rollout(args) => roll_out(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error}");
@@ -210,15 +180,18 @@ where
     let cli = Cli::try_parse_from(arguments).map_err(|error| error.to_string())?;
     match cli.command {
         Action::Run(args) => args.grade(&Progress::silent()),
-        Action::List(_) | Action::Explain { .. } => Err("expected `run`".to_owned()),
+        Action::List(_) | Action::Explain { .. } | Action::Soak(_) | Action::Rollout(_) => {
+            Err("expected `run`".to_owned())
+        }
     }
 }
 
 impl RunArgs {
     fn grade(&self, progress: &Progress) -> Result<Report, String> {
         let scenarios = self.selection.scenarios()?;
-        let mut target = self.target()?;
-        let abilities = examine(&mut target, &self.routes())?;
+        let mut target = self.server.target()?;
+        (target.profile, target.lame_duck) = (self.profile, self.lame_duck);
+        let abilities = examine(&mut target, &self.server.routes())?;
         let effort = Effort { repeat: self.repeat, seed: self.seed, jobs: self.jobs };
         let report = grade(&target, &abilities, &scenarios, effort, progress);
         progress.end();
@@ -226,50 +199,6 @@ impl RunArgs {
             write_evidence(&report, folder)?;
         }
         Ok(report)
-    }
-
-    fn target(&self) -> Result<Target, String> {
-        let has_port = self.command.iter().any(|word| word.contains("{port}"));
-        let listen = if has_port || !self.port_env.is_empty() {
-            Listen::Chosen { variables: self.port_env.clone() }
-        } else {
-            Listen::At(self.addr)
-        };
-        if !self.path.starts_with('/') {
-            return Err(format!("--path {}: a path begins with a slash", self.path));
-        }
-        if let Some(url) = &self.ready {
-            let filled = url.replace("{port}", "1").replace("{port2}", "1");
-            filled.parse::<Url>().map_err(|error| format!("--ready: {error}"))?;
-        }
-        if self.grace.is_zero() {
-            return Err("--grace 0s: expected a time from 1ms on".to_owned());
-        }
-        Ok(Target {
-            command: self.command.clone(),
-            listen,
-            ready: self.ready.clone(),
-            stop: self.stop.clone(),
-            grace: self.grace,
-            start_max: self.start,
-            lame_duck: self.lame_duck,
-            paths: Paths { plain: self.path.clone(), ..Paths::default() },
-            profile: self.profile,
-        })
-    }
-
-    fn routes(&self) -> Routes {
-        let route = |given: &Option<String>, conventional: &str| {
-            let path = given.clone().unwrap_or_else(|| conventional.to_owned());
-            (!path.is_empty()).then(|| Route { path, is_given: given.is_some() })
-        };
-        Routes {
-            slow: route(&self.slow, "/slow?ms={ms}"),
-            echo: route(&self.echo, "/echo"),
-            stream: route(&self.stream, "/stream?ms={ms}"),
-            big: route(&self.big, "/big?bytes={n}"),
-            upgrade: route(&self.ws, "/ws"),
-        }
     }
 }
 
@@ -367,7 +296,7 @@ mod tests {
             (&["--grace", "soon", "--", "true"], "soon"),
             (&["--jobs", "0", "--", "true"], "from 1 to 64"),
             (&["--repeat", "0", "--", "true"], "0"),
-            (&[], "<CMD>"),
+            (&[], "no server: its command follows `--`"),
             (&["--", "/no/such/program", "{port}"], "cannot start `/no/such/program`"),
             (&["--", "sh", "-c", "echo alas; exit 3 # {port}"], "exit code 3"),
             (&["--", "sh", "-c", "echo alas; exit 3 # {port}"], "alas"),

@@ -5,7 +5,7 @@
 //! is counted as a close race: RFC 9112 §9.5 allows a client to send it again. On a new connection
 //! it is lost.
 
-use crate::{
+use super::{
     totals::Totals,
     wire::{Line, Wire},
 };
@@ -70,7 +70,7 @@ impl RequestSpec {
             Habit::PerRequest => "close",
         };
         let mut bytes = format!(
-            "{} {} HTTP/1.1\r\nhost: soak\r\nconnection: {connection}\r\n",
+            "{} {} HTTP/1.1\r\nhost: localhost\r\nconnection: {connection}\r\n",
             self.method, self.target
         )
         .into_bytes();

@@ -7,11 +7,12 @@
 //!
 //! | | HAProxy | nginx |
 //! |---|---|---|
-//! | notices a stop | `/readiness` every 100 ms, fall 1, rise 1 | by a failed connect |
+//! | notices a stop | the readiness every 100 ms, fall 1, rise 1 | by a failed connect |
 //! | retries | never: `retries 0`, `no option redispatch` | `error timeout`, but no sent POST |
 //! | keeps connections | `http-reuse always` | `keepalive 32` |
 //! | waits for a connect | 5 s | 5 s: a dropped SYN is sent again after one second |
 
+use crate::target::Url;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs, io,
@@ -41,6 +42,17 @@ impl Kind {
         }
     }
 
+    /// Returns the time after which it sends requests to a server that is ready again.
+    #[must_use]
+    pub const fn settling(self) -> Duration {
+        match self {
+            // Its next probe.
+            Self::Haproxy => Duration::from_millis(400),
+            // `fail_timeout`, after the last failed connect.
+            Self::Nginx => Duration::from_millis(1200),
+        }
+    }
+
     /// Returns whether its program is installed.
     #[must_use]
     pub fn is_installed(self) -> bool {
@@ -55,12 +67,12 @@ impl Kind {
 }
 
 /// One server of the balancer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Backend {
     /// Address for requests.
-    pub main: SocketAddr,
-    /// Address for probes.
-    pub internal: SocketAddr,
+    pub address: SocketAddr,
+    /// What is probed: the readiness, or a path of the server itself.
+    pub probe: Url,
 }
 
 /// A running balancer. Dropping it ends the process.
@@ -175,6 +187,7 @@ impl Drop for Balancer {
 }
 
 fn haproxy(address: SocketAddr, backends: &[Backend]) -> String {
+    let probe = backends.first().map_or("/", |backend| backend.probe.path.as_str());
     let mut config = format!(
         "global
     maxconn 2000
@@ -195,7 +208,7 @@ frontend front
 backend app
     balance roundrobin
     option httpchk
-    http-check send meth GET uri /readiness ver HTTP/1.1 hdr host localhost
+    http-check send meth GET uri {probe} ver HTTP/1.1 hdr host localhost
     http-check expect status 200
     default-server check inter 100ms fall 1 rise 1
 "
@@ -203,9 +216,9 @@ backend app
     for (n, backend) in backends.iter().enumerate() {
         config += &format!(
             "    server s{n} {} addr {} port {}\n",
-            backend.main,
-            backend.internal.ip(),
-            backend.internal.port()
+            backend.address,
+            backend.probe.address.ip(),
+            backend.probe.address.port()
         );
     }
     config
@@ -214,7 +227,7 @@ backend app
 fn nginx(address: SocketAddr, directory: &Path, backends: &[Backend]) -> String {
     let servers: String = backends
         .iter()
-        .map(|backend| format!("        server {} fail_timeout=1s;\n", backend.main))
+        .map(|backend| format!("        server {} fail_timeout=1s;\n", backend.address))
         .collect();
     let at = |name: &str| directory.join(name).display().to_string();
     format!(

@@ -1,0 +1,107 @@
+//! How the server is started, reached and stopped: the flags that all commands share.
+
+use crate::{
+    probe::{Route, Routes, examine},
+    target::{Listen, Stop, Target, Url},
+};
+use clap::Args;
+use std::{net::SocketAddr, time::Duration};
+
+/// How the server is started, reached and stopped.
+#[derive(Debug, Args)]
+pub(super) struct ServerArgs {
+    /// Address on which the server listens, if it cannot be chosen; one server runs at a time
+    #[arg(long, default_value = "127.0.0.1:8080", conflicts_with = "port_env")]
+    addr: SocketAddr,
+    /// Environment variable that tells the server its port; may be repeated. `{port}` in the
+    /// command does the same
+    #[arg(long, value_name = "NAME")]
+    port_env: Vec<String>,
+    /// URL that responds 200 when the server is ready; without it the server is ready when --path
+    /// responds 200
+    #[arg(long, value_name = "URL")]
+    ready: Option<String>,
+    /// How the stop is requested: TERM, INT, QUIT, http:POST:URL or cmd:'COMMAND'
+    #[arg(long, default_value = "TERM")]
+    stop: Stop,
+    /// Time from the stop to SIGKILL; a server that still runs then has failed
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    grace: Duration,
+    /// Longest wait for the start
+    #[arg(long, default_value = "20s", value_parser = humantime::parse_duration)]
+    start: Duration,
+    /// Path whose GET responds 200 at once
+    #[arg(long, default_value = "/")]
+    path: String,
+    /// Path that responds 200 after {ms} milliseconds [default: '/slow?ms={ms}' if it is there]
+    #[arg(long, value_name = "PATH")]
+    slow: Option<String>,
+    /// Path that responds to a POST with its body [default: /echo if it is there]
+    #[arg(long, value_name = "PATH")]
+    echo: Option<String>,
+    /// Path that sends a body in parts for {ms} milliseconds [default: '/stream?ms={ms}' if it is
+    /// there]
+    #[arg(long, value_name = "PATH")]
+    stream: Option<String>,
+    /// Path that sends a body of {n} bytes [default: '/big?bytes={n}' if it is there]
+    #[arg(long, value_name = "PATH")]
+    big: Option<String>,
+    /// Path that upgrades to WebSocket [default: /ws if it is there]
+    #[arg(long, value_name = "PATH")]
+    ws: Option<String>,
+    /// The server and its arguments
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+impl ServerArgs {
+    pub(super) fn target(&self) -> Result<Target, String> {
+        if self.command.is_empty() {
+            return Err("no server: its command follows `--`".to_owned());
+        }
+        let has_port = self.command.iter().any(|word| word.contains("{port}"));
+        let listen = if has_port || !self.port_env.is_empty() {
+            Listen::Chosen { variables: self.port_env.clone() }
+        } else {
+            Listen::At(self.addr)
+        };
+        if !self.path.starts_with('/') {
+            return Err(format!("--path {}: a path begins with a slash", self.path));
+        }
+        if let Some(url) = &self.ready {
+            let filled = url.replace("{port}", "1").replace("{port2}", "1");
+            filled.parse::<Url>().map_err(|error| format!("--ready: {error}"))?;
+        }
+        if self.grace.is_zero() {
+            return Err("--grace 0s: expected a time from 1ms on".to_owned());
+        }
+        let mut target = Target::new(self.command.clone());
+        target.listen = listen;
+        target.ready = self.ready.clone();
+        target.stop = self.stop.clone();
+        (target.grace, target.start_max) = (self.grace, self.start);
+        target.paths.plain = self.path.clone();
+        Ok(target)
+    }
+
+    /// Returns the target with the routes that the server has.
+    pub(super) fn examined(&self) -> Result<Target, String> {
+        let mut target = self.target()?;
+        examine(&mut target, &self.routes())?;
+        Ok(target)
+    }
+
+    pub(super) fn routes(&self) -> Routes {
+        let route = |given: &Option<String>, conventional: &str| {
+            let path = given.clone().unwrap_or_else(|| conventional.to_owned());
+            (!path.is_empty()).then(|| Route { path, is_given: given.is_some() })
+        };
+        Routes {
+            slow: route(&self.slow, "/slow?ms={ms}"),
+            echo: route(&self.echo, "/echo"),
+            stream: route(&self.stream, "/stream?ms={ms}"),
+            big: route(&self.big, "/big?bytes={n}"),
+            upgrade: route(&self.ws, "/ws"),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The commands `soak` and `rollout`.
+
+use super::{print, server_args::ServerArgs};
+use crate::{
+    balancer::Kind,
+    progress::Progress,
+    restarts::{HandOver, Soak, block_on, soak},
+    rollout::{Rollout, roll},
+};
+use clap::Args;
+use std::{process::ExitCode, time::Duration};
+
+#[derive(Debug, Args)]
+pub(super) struct SoakArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Number of restarts
+    #[arg(long, default_value_t = 20)]
+    restarts: usize,
+    /// Busy clients that keep their connection; the same number opens one for every request
+    #[arg(long, default_value_t = 16)]
+    clients: usize,
+    /// Longest one-way latency; each connection draws its own
+    #[arg(long, default_value = "3ms", value_parser = humantime::parse_duration)]
+    latency: Duration,
+    /// Load before each stop. The kernel repeats a dropped SYN after a second; below that most
+    /// clients still wait
+    #[arg(long, default_value = "1300ms", value_parser = humantime::parse_duration)]
+    every: Duration,
+    /// How one process hands over to the next
+    #[arg(long, value_enum, default_value = "restart")]
+    hand_over: HandOver,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RolloutArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Balancer to use
+    #[arg(long, value_enum, default_value = "both")]
+    behind: Behind,
+    /// Minimum number of restarts per balancer
+    #[arg(long, default_value_t = 30)]
+    restarts: u64,
+    /// Minimum number of responses per balancer
+    #[arg(long, default_value_t = 100_000)]
+    responses: u64,
+    /// Clients that keep their connection
+    #[arg(long, default_value_t = 24)]
+    keeping: usize,
+    /// Clients that open a connection for every request
+    #[arg(long, default_value_t = 8)]
+    per_request: usize,
+    /// Longest time per balancer
+    #[arg(long, default_value = "20m", value_parser = humantime::parse_duration)]
+    time: Duration,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Behind {
+    Haproxy,
+    Nginx,
+    Both,
+}
+
+pub(super) fn restart_under_load(args: &SoakArgs) -> Result<ExitCode, String> {
+    // A socket that is held needs no port.
+    let target = match args.hand_over {
+        HandOver::Socket => args.server.target()?,
+        HandOver::Restart | HandOver::ReusePort => args.server.examined()?,
+    };
+    let plan = Soak {
+        hand_over: args.hand_over,
+        restarts: args.restarts,
+        clients: args.clients,
+        latency: args.latency,
+        every: args.every,
+    };
+    let soaked = block_on(soak(&target, plan, &Progress::on_terminal()))
+        .map_err(|error| error.to_string())??;
+    let totals = &soaked.load.totals;
+    print(&format!(
+        "{} restarts: {}; {} exits were not clean\n{}{}",
+        args.restarts,
+        totals.line(),
+        soaked.unclean.len(),
+        soaked.unclean.iter().chain([&totals.stories()]).fold(String::new(), |all, story| {
+            if story.is_empty() { all } else { all + story + "\n" }
+        }),
+        if soaked.is_perfect() { "" } else { "failed\n" }
+    ))?;
+    Ok(if soaked.is_perfect() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub(super) fn roll_out(args: &RolloutArgs) -> Result<ExitCode, String> {
+    let target = args.server.examined()?;
+    let kinds: &[Kind] = match args.behind {
+        Behind::Haproxy => &[Kind::Haproxy],
+        Behind::Nginx => &[Kind::Nginx],
+        Behind::Both => &[Kind::Haproxy, Kind::Nginx],
+    };
+    let mut text =
+        "balancer   restarts  responses     failed   requests/s   unclean exits\n".to_owned();
+    let (mut stories, mut is_perfect) = (String::new(), true);
+    for &kind in kinds {
+        let plan = Rollout {
+            kind,
+            target: target.clone(),
+            keeping: args.keeping,
+            per_request: args.per_request,
+            restarts_min: args.restarts,
+            responses_min: args.responses,
+            span_max: args.time,
+        };
+        let progress = Progress::on_terminal();
+        progress.begin(usize::try_from(args.restarts).unwrap_or(usize::MAX));
+        let rolling = roll(&plan, |step| {
+            let counts = format!("{} responses, {} failed", step.answered, step.failed);
+            progress.next(&format!("{}: {counts}", kind.name()));
+        });
+        let outcome = block_on(rolling).map_err(|error| error.to_string())??;
+        progress.end();
+        text += &format!(
+            "{:<8} {:>10} {:>10} {:>10} {:>12.0} {:>15}\n",
+            kind.name(),
+            outcome.restarts,
+            outcome.answered,
+            outcome.failed,
+            outcome.rate(),
+            outcome.unclean_exits
+        );
+        outcome.stories.iter().for_each(|story| stories += &format!("{story}\n"));
+        is_perfect &= outcome.is_perfect()
+            && outcome.restarts >= args.restarts
+            && outcome.answered >= args.responses;
+    }
+    print(&(text + &stories))?;
+    Ok(if is_perfect { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

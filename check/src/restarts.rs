@@ -1,0 +1,261 @@
+//! Restarts on one host, without a balancer, under load.
+//!
+//! ```text
+//!  restart      old: stop ── lame duck ── drain ── exit
+//!                                                       new: start ── serve
+//!               in between no process listens: connects are refused
+//!
+//!  socket       the same, but this process holds the socket: connects wait in its queue,
+//!               and none is refused
+//!
+//!  reuse-port                       new: start next to the old one ── serve
+//!               old:                                     stop ── lame duck ── drain ── exit
+//! ```
+
+use crate::{
+    load::{Habit, Load, RequestSpec, Totals, Wire, run},
+    process::{Exit, Output},
+    progress::Progress,
+    server::{Plan, Server},
+    target::Target,
+    trial::route,
+};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    process::{Command, Stdio},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+/// How one process hands over to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum HandOver {
+    /// The old process exits, then the new one starts.
+    Restart,
+    /// The same, with a socket that its holder keeps open and passes as `LISTEN_FDS` does.
+    Socket,
+    /// The new process starts next to the old one, which stops once the new one is ready.
+    ReusePort,
+}
+
+/// An address, and processes that serve it one after the other.
+#[derive(Debug)]
+pub struct Relay {
+    target: Target,
+    hand_over: HandOver,
+    plan: Plan,
+    /// The socket, for [`HandOver::Socket`].
+    held: Option<TcpListener>,
+    now: Option<Server>,
+}
+
+/// The end of a process.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// How it ended, or `None` if it did not within its grace period and was killed.
+    pub exit: Option<Exit>,
+    /// Its output.
+    pub output: String,
+}
+
+impl Ended {
+    /// Returns whether it exited with 0.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.exit == Some(Exit::Code(0))
+    }
+}
+
+impl Relay {
+    /// Starts the first process.
+    ///
+    /// # Errors
+    /// If it does not serve.
+    pub fn start(target: Target, hand_over: HandOver) -> Result<Self, String> {
+        if hand_over == HandOver::ReusePort && target.ready.is_none() {
+            return Err("reuse-port needs --ready with {port2}: on the shared port either \
+                        process may respond"
+                .to_owned());
+        }
+        let (held, plan) = match hand_over {
+            HandOver::Socket => {
+                let socket = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+                    .map_err(|error| error.to_string())?;
+                let address = socket.local_addr().map_err(|error| error.to_string())?;
+                (Some(socket), Plan::at(address)?)
+            }
+            HandOver::Restart | HandOver::ReusePort => (None, Plan::new(&target)?),
+        };
+        let mut relay = Self { target, hand_over, plan, held, now: None };
+        relay.now = Some(relay.next()?);
+        Ok(relay)
+    }
+
+    /// Returns the address that is served.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.plan.address()
+    }
+
+    /// Returns the socket, for [`HandOver::Socket`].
+    #[must_use]
+    pub const fn held(&self) -> Option<&TcpListener> {
+        self.held.as_ref()
+    }
+
+    /// Replaces the current process by the next.
+    ///
+    /// # Errors
+    /// If the new one does not serve.
+    pub fn pass_on(&mut self) -> Result<Ended, String> {
+        let old = self.now.take().ok_or("no process is running")?;
+        if self.hand_over == HandOver::ReusePort {
+            self.now = Some(self.next()?);
+        }
+        let ended = end(old, &self.target)?;
+        if self.now.is_none() {
+            self.now = Some(self.next()?);
+        }
+        Ok(ended)
+    }
+
+    fn next(&self) -> Result<Server, String> {
+        // The old process may still have the second port.
+        let plan = Plan::at(self.plan.address())?;
+        let mut command = plan.command(&self.target);
+        if let Some(held) = &self.held {
+            let socket = held.try_clone().map_err(|error| error.to_string())?;
+            command = with_socket(&command, socket.into());
+        }
+        Server::start_by(&self.target, &plan, command, Output::Kept)
+    }
+}
+
+/// Requests the stop of a server, and waits for its exit.
+///
+/// # Errors
+/// If the stop cannot be requested.
+pub fn end(mut server: Server, target: &Target) -> Result<Ended, String> {
+    server.stop(&target.stop)?;
+    let exit = server.process.exit_until(Instant::now() + target.grace);
+    server.process.kill();
+    server.process.await_output();
+    Ok(Ended { exit: exit.map(|(exit, _)| exit), output: server.process.output() })
+}
+
+/// Returns a command with a socket as descriptor 3, as a service manager passes it.
+fn with_socket(inner: &Command, socket: OwnedFd) -> Command {
+    // The shell becomes the server by `exec`, so `$$` is the server's process id.
+    let exec = "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 0</dev/null";
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", exec]).arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    command.stdin(Stdio::from(socket));
+    command
+}
+
+/// Settings of a soak.
+#[derive(Clone, Copy, Debug)]
+pub struct Soak {
+    /// How one process hands over to the next.
+    pub hand_over: HandOver,
+    /// Number of restarts.
+    pub restarts: usize,
+    /// Clients that keep their connection; the same number opens one for every request.
+    pub clients: usize,
+    /// Longest one-way latency.
+    pub latency: Duration,
+    /// Load before each restart.
+    pub every: Duration,
+}
+
+/// Result of a soak.
+#[derive(Debug)]
+pub struct Soaked {
+    /// What became of the requests.
+    pub load: Arc<Load>,
+    /// Exits that were not clean, with the last lines of their outputs.
+    pub unclean: Vec<String>,
+    may_refuse: bool,
+}
+
+impl Soaked {
+    /// Returns whether nothing was lost, every exit was clean, and nothing was refused if
+    /// something always listened.
+    #[must_use]
+    pub fn is_perfect(&self) -> bool {
+        let totals: &Totals = &self.load.totals;
+        let refused = totals.refused.load(Relaxed);
+        totals.lost() == 0 && self.unclean.is_empty() && (self.may_refuse || refused == 0)
+    }
+}
+
+/// A client that waits for its last response longer than this is given up.
+const LAST_RESPONSE_MAX: Duration = Duration::from_secs(60);
+
+/// Restarts a server repeatedly under load.
+///
+/// # Errors
+/// If a process does not serve.
+pub async fn soak(target: &Target, soak: Soak, progress: &Progress) -> Result<Soaked, String> {
+    let mut relay = Relay::start(target.clone(), soak.hand_over)?;
+    let wire = Wire::new(relay.address(), Duration::ZERO..=soak.latency);
+    let path = match &target.paths.slow {
+        Some(slow) => route(slow, 3),
+        None => target.paths.plain.clone(),
+    };
+    let load = Arc::new(Load::of(wire, vec![RequestSpec::get(&path)]));
+    let mut clients = JoinSet::new();
+    for habit in [Habit::KeepAlive, Habit::PerRequest] {
+        for _ in 0..soak.clients {
+            clients.spawn(run(load.clone(), habit));
+        }
+    }
+    let mut unclean = Vec::new();
+    progress.begin(soak.restarts);
+    for _ in 0..soak.restarts {
+        sleep(soak.every).await;
+        let passing = tokio::task::spawn_blocking(move || {
+            let ended = relay.pass_on();
+            (relay, ended)
+        });
+        let (passed, ended) = passing.await.map_err(|error| error.to_string())?;
+        relay = passed;
+        let ended = ended?;
+        if !ended.is_clean() {
+            unclean.push(describe(&ended));
+        }
+        progress.next(&load.totals.line());
+    }
+    progress.end();
+    load.over.store(true, Relaxed);
+    let _ = timeout(LAST_RESPONSE_MAX, clients.join_all()).await;
+    drop(relay);
+    Ok(Soaked { load, unclean, may_refuse: soak.hand_over == HandOver::Restart })
+}
+
+/// Returns how a process ended, with the last lines of its output.
+#[must_use]
+pub fn describe(ended: &Ended) -> String {
+    let exit = ended.exit.map_or_else(|| "no exit in time".to_owned(), |exit| exit.to_string());
+    let lines: Vec<&str> = ended.output.lines().rev().take(8).collect();
+    format!("{exit}; its output, last line first:\n{}", lines.join("\n"))
+}
+
+/// Runs a future on a runtime of its own.
+///
+/// # Errors
+/// If there can be no runtime.
+pub fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work))
+}

@@ -1,0 +1,210 @@
+//! A rolling restart of the servers of a balancer: three real processes, restarted in turn under
+//! constant load.
+//!
+//! ```text
+//! clients ──▶ HAProxy or nginx ──▶ server 0   each in turn: stop, wait for its exit,
+//!             never reloaded   ├─▶ server 1   a successor on the same ports,
+//!                              └─▶ server 2   wait until it is ready and the balancer knows
+//! ```
+//!
+//! A client's request counts as failed unless a handler responded to it, completely and correctly.
+//! The client never retries.
+
+use crate::{
+    balancer::{Backend, Balancer, Kind},
+    load::{Habit, Load, RequestSpec, Wire, run},
+    process::Output,
+    restarts::{describe, end},
+    server::{Plan, Server, status_of},
+    target::{Listen, Target, Url},
+    trial::route,
+};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+use tokio::{task::JoinSet, time::sleep};
+
+/// Settings of a rollout.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    /// The balancer in front of the servers.
+    pub kind: Kind,
+    /// The server.
+    pub target: Target,
+    /// Clients that keep their connection.
+    pub keeping: usize,
+    /// Clients that open a new connection for every request.
+    pub per_request: usize,
+    /// Minimum number of restarts.
+    pub restarts_min: u64,
+    /// Minimum number of responses.
+    pub responses_min: u64,
+    /// Longest time of the load, even if the minimums are not reached.
+    pub span_max: Duration,
+}
+
+/// Progress of a rollout.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Restarts until now.
+    pub restarts: u64,
+    /// Requests with a response until now.
+    pub answered: u64,
+    /// Requests failed until now.
+    pub failed: u64,
+}
+
+/// Result of a rollout.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Number of restarts.
+    pub restarts: u64,
+    /// Requests that a handler responded to.
+    pub answered: u64,
+    /// All other requests.
+    pub failed: u64,
+    /// Duration of the load.
+    pub span: Duration,
+    /// Details of the first failures, from clients, from the balancer, and from servers that did
+    /// not exit with 0.
+    pub stories: Vec<String>,
+    /// Servers whose exit was not clean.
+    pub unclean_exits: u64,
+}
+
+impl Outcome {
+    /// Returns responses per second.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "for people to read")]
+        let answered = self.answered as f64;
+        answered / self.span.as_secs_f64()
+    }
+
+    /// Returns whether nothing failed.
+    #[must_use]
+    pub const fn is_perfect(&self) -> bool {
+        self.failed == 0 && self.unclean_exits == 0
+    }
+}
+
+const SERVERS: usize = 3;
+/// Longest wait until the balancer responds.
+const FIRST_MAX: Duration = Duration::from_secs(20);
+/// Duration of the load before the first restart.
+const WARM_UP: Duration = Duration::from_millis(300);
+
+/// Runs the rollout, and reports the progress after every restart.
+///
+/// # Errors
+/// If a process cannot be started or stopped, or the balancer does not respond.
+pub async fn roll(plan: &Rollout, mut progress: impl FnMut(Step)) -> Result<Outcome, String> {
+    if matches!(plan.target.listen, Listen::At(_)) {
+        return Err("three servers need three ports: use --port-env or {port}".to_owned());
+    }
+    let mut servers = Vec::new();
+    for _ in 0..SERVERS {
+        let ports = Plan::new(&plan.target)?;
+        servers.push((start(&plan.target, &ports).await?, ports));
+    }
+    let backends: Vec<Backend> =
+        servers.iter().map(|(server, _)| backend(server, &plan.target)).collect();
+    let balancer = Balancer::start(plan.kind, &backends).map_err(|error| error.to_string())?;
+    await_response(balancer.address, &plan.target.paths.plain).await?;
+
+    let load = Arc::new(Load::of(Wire::direct(balancer.address), requests(&plan.target)));
+    let mut clients = JoinSet::new();
+    for (habit, count) in [(Habit::KeepAlive, plan.keeping), (Habit::PerRequest, plan.per_request)]
+    {
+        for _ in 0..count {
+            clients.spawn(run(load.clone(), habit));
+        }
+    }
+    let begin = Instant::now();
+    sleep(WARM_UP).await;
+
+    let (mut restarts, mut unclean_exits, mut stories) = (0, 0, Vec::new());
+    while (restarts < plan.restarts_min || load.totals.answered() < plan.responses_min)
+        && begin.elapsed() < plan.span_max
+    {
+        let place = usize::try_from(restarts).unwrap_or(0) % servers.len();
+        let (old, ports) = servers.remove(place);
+        let target = plan.target.clone();
+        let ended = blocking(move || end(old, &target)).await?;
+        if !ended.is_clean() {
+            unclean_exits += 1;
+            stories.push(describe(&ended));
+        }
+        servers.insert(place, (start(&plan.target, &ports).await?, ports));
+        sleep(plan.kind.settling()).await;
+        restarts += 1;
+        let (answered, failed) = (load.totals.answered(), load.totals.failed());
+        progress(Step { restarts, answered, failed });
+    }
+
+    load.over.store(true, Relaxed);
+    while clients.join_next().await.is_some() {}
+    let span = begin.elapsed();
+    stories.extend(load.totals.stories().lines().map(str::to_owned));
+    if load.totals.failed() > 0 {
+        stories.extend(balancer.said().lines().rev().take(20).map(str::to_owned));
+    }
+    let (answered, failed) = (load.totals.answered(), load.totals.failed());
+    Ok(Outcome { restarts, answered, failed, span, stories, unclean_exits })
+}
+
+fn backend(server: &Server, target: &Target) -> Backend {
+    let itself = Url { address: server.address, path: target.paths.plain.clone() };
+    Backend { address: server.address, probe: server.ready.clone().unwrap_or(itself) }
+}
+
+/// Mostly quick requests. Where there are routes for it, a third are POST, and a few are slow and
+/// still run when a listener closes.
+fn requests(target: &Target) -> Vec<RequestSpec> {
+    let paths = &target.paths;
+    let quick = || RequestSpec::get(&paths.plain);
+    let post = |length: usize| match &paths.echo {
+        Some(echo) => {
+            let body: Vec<u8> = (b'a'..=b'z').cycle().take(length).collect();
+            RequestSpec::post(echo, body.clone()).expecting(&body)
+        }
+        None => quick(),
+    };
+    let mut requests = Vec::new();
+    for n in 0..8 {
+        requests.extend([quick(), post(100 + 100 * n), quick(), quick(), post(10), quick()]);
+    }
+    let slow = paths.slow.iter().flat_map(|slow| [route(slow, 20), route(slow, 300)]);
+    requests.extend(slow.map(|slow| RequestSpec::get(&slow)));
+    requests
+}
+
+async fn start(target: &Target, ports: &Plan) -> Result<Server, String> {
+    let (target, ports) = (target.clone(), ports.clone());
+    blocking(move || {
+        let command = ports.command(&target);
+        Server::start_by(&target, &ports, command, Output::Kept)
+    })
+    .await
+}
+
+/// Waits until a request through the balancer succeeds.
+async fn await_response(balancer: SocketAddr, path: &str) -> Result<(), String> {
+    let end = Instant::now() + FIRST_MAX;
+    while Instant::now() < end {
+        let url = Url { address: balancer, path: path.to_owned() };
+        if blocking(move || Ok(status_of(&url))).await? == Ok(200) {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    Err(format!("the balancer does not respond 200 after {FIRST_MAX:?}"))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
+}

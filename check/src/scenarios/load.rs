@@ -1,0 +1,69 @@
+//! Busy clients during a whole stop.
+
+use crate::{
+    load::{Habit, Load, RequestSpec, Wire, run},
+    scenario::{Grade, Scenario, Weight},
+    trial::{Abort, Trial, route},
+};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+use tokio::{runtime::Builder, task::JoinSet, time::timeout};
+
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "load/latency",
+    weight: Weight::Always(Grade::Should),
+    needs: &[],
+    does: "Busy clients, 1 to 40 ms away, keep connections or open one for every request during \
+           the whole stop, and follow the rules of HTTP.",
+    why: "Between a handshake and its request, and between an announcement and the client that \
+          heeds it, there is a round trip. What works without latency loses requests with it.",
+    rule: "RFC 9112 §9.5: a request on a kept connection may be repeated, one on a new may not",
+    repair: "Give connections that were never used some time for their first request.",
+    play: latency,
+}];
+
+const CLIENTS: u64 = 5;
+/// Responses of each client before the stop.
+const WARM_UP: u64 = 4;
+/// The stop of a long lame duck is not waited for.
+const LOAD_MAX: Duration = Duration::from_secs(10);
+
+fn latency(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let path = match &trial.target.paths.slow {
+        Some(slow) => route(slow, 3),
+        None => trial.target.paths.plain.clone(),
+    };
+    let far = Duration::from_millis(1)..=Duration::from_millis(40);
+    let wire = Wire::new(trial.server()?.address, far);
+    let load = Arc::new(Load::of(wire, vec![RequestSpec::get(&path)]));
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let mut clients = JoinSet::new();
+    for habit in [Habit::KeepAlive, Habit::PerRequest] {
+        for _ in 0..CLIENTS {
+            clients.spawn_on(run(load.clone(), habit), runtime.handle());
+        }
+    }
+    let end = Instant::now() + LOAD_MAX;
+    while load.totals.answered() < 2 * CLIENTS * WARM_UP && Instant::now() < end {
+        thread::sleep(Duration::from_millis(5));
+    }
+    trial.stop()?;
+    let end = Instant::now() + trial.target.grace.min(LOAD_MAX);
+    trial.server()?.process.exit_until(end);
+    load.over.store(true, Relaxed);
+    trial.server()?.process.kill();
+    let _ = runtime.block_on(async { timeout(LOAD_MAX, clients.join_all()).await });
+    let totals = &load.totals;
+    let refused = totals.refused_by_status.load(Relaxed);
+    trial.findings.tries += totals.answered();
+    for _ in 0..totals.lost() + refused {
+        let stories = totals.stories();
+        let story = stories.lines().find(|line| !line.ends_with("closed under the request"));
+        trial.expect(false, || story.unwrap_or_default().to_owned());
+    }
+    Ok(())
+}
