@@ -39,6 +39,7 @@ pub mod client;
 mod clock;
 pub mod draw;
 pub mod explore;
+pub mod fidelity;
 pub mod harness;
 pub mod hooks;
 pub mod host_run;

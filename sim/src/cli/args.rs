@@ -49,6 +49,15 @@ pub(crate) struct Args {
 /// Subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the same scenarios in the simulation and on Linux, and compare what every client saw
+    Fidelity {
+        /// Seeds of the scenarios: FROM..TO, TO excluded
+        #[arg(long, value_name = "FROM..TO", value_parser = seeds, default_value = "0..1000")]
+        seeds: Range<u64>,
+        /// Print the scenario of one seed instead, for --replay
+        #[arg(long, value_name = "SEED")]
+        case: Option<u64>,
+    },
     /// Apply each patch of sim/zoo to a copy of the tree, and count the seeds until the bug is
     /// found
     Zoo {

@@ -6,7 +6,12 @@
 
 use super::{Held, args::Args, failure, print, print_error};
 use indicatif::{ProgressBar, ProgressStyle};
-use lameduck_sim::explore::{Exploration, play_on};
+use lameduck_sim::{
+    Case,
+    draw::draw_apart,
+    explore::{Exploration, Network, play_on},
+    fidelity,
+};
 use std::{
     io::{self, IsTerminal},
     sync::{
@@ -75,6 +80,27 @@ pub(super) fn explore(args: &Args) -> io::Result<Held> {
     }
     print(&if args.json { format!("{}\n", summary.to_json()) } else { format!("{summary}\n") })?;
     Ok(if summary.is_good() { Held::Yes } else { Held::No })
+}
+
+/// Compares the simulation with Linux.
+pub(super) fn fidelity(seeds: &std::ops::Range<u64>, case: Option<u64>) -> io::Result<Held> {
+    if let Some(seed) = case {
+        let case = Case {
+            description: format!("seed {seed} of the fidelity report"),
+            promise: String::new(),
+            network: Network::Linux,
+            scenario: draw_apart(seed),
+        };
+        print(&case.to_json())?;
+        return Ok(Held::Yes);
+    }
+    let report = fidelity::Report::of(seeds.clone(), cores(), REAL_TIME_THREADS);
+    print(&format!("{report}\n"))?;
+    Ok(if report.is_good() { Held::Yes } else { Held::No })
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Shows the progress: as a bar on a terminal, otherwise as a line at intervals.

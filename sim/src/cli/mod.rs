@@ -16,6 +16,7 @@ use std::{
 pub(crate) fn main() -> ExitCode {
     let args = args::Args::parse();
     let done = match (&args.command, &args.log, args.one()) {
+        (Some(args::Command::Fidelity { seeds, case }), _, _) => explore::fidelity(seeds, *case),
         (Some(args::Command::Zoo { names, seeds }), _, _) => zoo::zoo(names, *seeds),
         (None, Some(log), _) => replay::draw_log(&args, log),
         (None, None, Some(one)) => replay::replay(&args, &one),

@@ -46,7 +46,8 @@ pub(super) fn zoo(names: &[String], seeds: u64) -> io::Result<Held> {
         let tree = copy(&root, &target.join("tree"))?;
         apply(&tree, patch)?;
         let binary = build(&tree, &target)?;
-        let census = Census::take(&binary, seeds)?;
+        let network = header(patch, "Network: ")?.unwrap_or_else(|| "turmoil-net".to_owned());
+        let census = Census::take(&binary, seeds, &network)?;
         print_error(&format!("{}: {:.0?}", name(patch), began.elapsed()));
         print(&census.line(patch)?)?;
         if census.failing.is_empty() {
@@ -79,6 +80,14 @@ fn is_patch(path: &Path) -> bool {
 
 fn name(patch: &Path) -> String {
     patch.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Returns what a line at the beginning of a patch says: its promise, its story, or the network
+/// that can see it, if that is not the usual one.
+fn header(patch: &Path, name: &str) -> io::Result<Option<String>> {
+    let text = fs::read_to_string(patch)?;
+    let mut lines = text.lines().take_while(|line| !line.is_empty());
+    Ok(lines.find_map(|line| line.strip_prefix(name)).map(str::to_owned))
 }
 
 /// Makes a fresh copy of the files that git tracks, with uncommitted changes.
@@ -147,9 +156,10 @@ struct Census {
 }
 
 impl Census {
-    fn take(binary: &Path, seeds: u64) -> io::Result<Self> {
-        let output =
-            Command::new(binary).args(["--census", "--seeds", &format!("0..{seeds}")]).output()?;
+    fn take(binary: &Path, seeds: u64, network: &str) -> io::Result<Self> {
+        let seeds_of = format!("0..{seeds}");
+        let args = ["--census", "--network", network, "--seeds", &seeds_of];
+        let output = Command::new(binary).args(args).output()?;
         // 0: no promise broken; 1: some promise broken.
         if !matches!(output.status.code(), Some(0 | 1)) {
             let said = String::from_utf8_lossy(&output.stderr);
@@ -182,8 +192,7 @@ impl Census {
     }
 
     fn line(&self, patch: &Path) -> io::Result<String> {
-        let text = fs::read_to_string(patch)?;
-        let promise = text.lines().find_map(|line| line.strip_prefix("Promise: ")).unwrap_or("?");
+        let promise = header(patch, "Promise: ")?.unwrap_or_else(|| "?".to_owned());
         let (mut seeds, mut by): (Vec<u64>, Vec<&str>) =
             self.failing.iter().map(|(seed, promise)| (*seed, promise.as_str())).unzip();
         seeds.dedup();

@@ -49,6 +49,8 @@ struct Features {
     short_deadline: bool,
     long_running: bool,
     long_service: bool,
+    /// The longest service, in milliseconds.
+    service_max: u64,
     torn: bool,
     no_descriptors: bool,
     accepts_aborted: bool,
@@ -74,6 +76,7 @@ impl Features {
             short_deadline: dice.one_in(4),
             long_running: dice.one_in(2),
             long_service: dice.one_in(4),
+            service_max: 14_000,
             torn: dice.one_in(6),
             no_descriptors: dice.one_in(7),
             accepts_aborted: dice.one_in(12),
@@ -119,6 +122,14 @@ pub fn draw(seed: u64) -> Scenario {
 pub fn draw_in_real_time(seed: u64) -> Scenario {
     let mut scenario = draw_as(seed, real_time::features, real_time::plan);
     real_time::leave_out(&mut scenario);
+    scenario
+}
+
+/// Draws the same, with the times so far apart that hardly any order depends on the machine.
+#[must_use]
+pub fn draw_apart(seed: u64) -> Scenario {
+    let mut scenario = draw_in_real_time(seed);
+    real_time::spread(&mut scenario);
     scenario
 }
 
@@ -306,7 +317,7 @@ fn first_stop(dice: &mut Dice, features: Features, scenario: &Scenario) -> StopR
     } else {
         // Long enough for idle connections to be parked, and for a partial head to time out.
         let serves = if features.long_service {
-            dice.between(1_000, 14_000)
+            dice.between(1_000, features.service_max)
         } else {
             dice.between(100, 900)
         };

@@ -2,7 +2,9 @@
 //! them is a second, and have no fault that only a simulated network has.
 
 use super::{Dice, Features};
-use crate::scenario::{Fault, Filter, PlanMs, Scenario};
+use crate::scenario::{
+    Fault, Filter, Pacing, PlanMs, RequestKind, Scenario, Time, TimeOf, Traffic, times,
+};
 
 /// Draws the features. The host's clock has no skew there, and the filter is always there.
 pub(super) fn features(dice: &mut Dice) -> Features {
@@ -11,7 +13,8 @@ pub(super) fn features(dice: &mut Dice) -> Features {
         no_filter: false,
         no_descriptors: false,
         accepts_aborted: false,
-        long_service: false,
+        // Long enough for an idle connection to give up its task.
+        service_max: 3_500,
         ..Features::draw(dice)
     }
 }
@@ -31,11 +34,64 @@ pub(super) fn plan(dice: &mut Dice, features: Features) -> PlanMs {
     }
 }
 
+/// A response that does not fit into the buffers of the real kernel.
+const LARGER_THAN_THE_BUFFERS: usize = 8_000_000;
+
 /// Removes what no world in real time can do.
 pub(crate) fn leave_out(scenario: &mut Scenario) {
-    let exists =
-        |fault: &Fault| !matches!(fault, Fault::NoDescriptors { .. } | Fault::AcceptAborted);
+    let exists = |fault: &Fault| {
+        !matches!(fault, Fault::NoDescriptors { .. } | Fault::AcceptAborted | Fault::Stall { .. })
+    };
     scenario.faults.retain(exists);
+    for client in &mut scenario.clients {
+        let reads_late = matches!(
+            client.traffic,
+            Traffic::Stalls { .. } | Traffic::Once(Pacing::SlowReader(..))
+        );
+        if let (RequestKind::Bytes(bytes @ 300_000..), true) =
+            (&mut client.request_kind, reads_late)
+        {
+            *bytes = LARGER_THAN_THE_BUFFERS;
+        }
+    }
     scenario.clock_skew_ppm = 0;
     scenario.syn_filter = Filter::Available;
+}
+
+/// Distance between two times of one kind, in milliseconds.
+const GRID_MS: u64 = 240;
+
+/// Longest latency on that grid.
+const LATENCY_MAX_MS: u64 = 5;
+
+/// Moves each time to a place of its kind on a grid. Phases change at one place, clients begin at
+/// another, and what they wait for ends at further ones.
+pub(super) fn spread(scenario: &mut Scenario) {
+    for Time { of, ms, .. } in times(scenario) {
+        let steps = ms.div_ceil(GRID_MS);
+        *ms = match of {
+            TimeOf::Edge if *ms == 0 => 0,
+            TimeOf::Edge | TimeOf::Timeout | TimeOf::Pause => steps.max(1) * GRID_MS,
+            // A part of the lame duck delay may begin at its middle.
+            TimeOf::Begin => steps * GRID_MS + GRID_MS / 4,
+            TimeOf::Work => steps * GRID_MS + GRID_MS / 2,
+        };
+    }
+    // On Linux only the host's reads are partial.
+    scenario.faults.retain(|fault| !matches!(fault, Fault::PartialIo { .. }));
+    // Requests, too, keep their place on the grid.
+    if scenario.latency_ms.1 > LATENCY_MAX_MS {
+        scenario.latency_ms = (LATENCY_MAX_MS / 2, LATENCY_MAX_MS);
+    }
+    let most = scenario.plan.cleanup / scenario.hooks.len().max(1) as u64;
+    for hook in &mut scenario.hooks {
+        // The budgets of all hooks must fit into the cleanup.
+        hook.budget_ms = hook.budget_ms.map(|budget| budget.min(most));
+    }
+    // The first stop comes when the start is over.
+    let start: u64 = scenario.hooks.iter().map(|hook| hook.start.after_ms).sum();
+    let start = start.div_ceil(GRID_MS) * GRID_MS;
+    scenario.plan.start += start;
+    scenario.stops.iter_mut().for_each(|stop| stop.at_ms += start);
+    scenario.clients.iter_mut().for_each(|client| client.at_ms += start);
 }

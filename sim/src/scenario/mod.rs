@@ -7,12 +7,14 @@
 mod odd;
 mod rare;
 mod run;
+mod times;
 mod traffic;
 
 pub use odd::OddRequest;
 pub use rare::RareRequest;
 pub use run::{CLIENTS, Outcome, PROBER, SERVER, run, run_in_real_time, run_with};
 pub(crate) use run::{client_name, run_life};
+pub(crate) use times::{Time, TimeOf, times};
 pub use traffic::{
     Client, Cooperation, Pacing, RequestKind, Stranger, StuckResponse, Traffic, WrongLength,
 };

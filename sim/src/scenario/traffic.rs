@@ -270,6 +270,29 @@ impl Traffic {
         )
     }
 
+    /// Returns how many requests this client sends one after the other.
+    #[must_use]
+    pub const fn requests(self) -> u64 {
+        match self {
+            Self::KeepAlive { requests, .. }
+            | Self::PerRequest { requests, .. }
+            | Self::Http2 { requests, .. }
+            | Self::Pipelined { requests } => requests,
+            Self::Once(_)
+            | Self::Http2Leaves { .. }
+            | Self::Http2Windowless { .. }
+            | Self::Stalls { .. }
+            | Self::Late { .. }
+            | Self::Leaves { .. }
+            | Self::ByteLess
+            | Self::HalfHead
+            | Self::InternalHalfHead
+            | Self::InternalStrangers { .. }
+            | Self::SilentHttp2
+            | Self::Upgraded { .. } => 1,
+        }
+    }
+
     /// Whether this client waits for its responses and reads them at once.
     #[must_use]
     pub const fn is_patient(self) -> bool {

@@ -44,10 +44,12 @@ type Link = (String, String);
 /// Returns a loopback address that no other world of this process has.
 fn own_address() -> Ipv4Addr {
     static WORLDS: AtomicU32 = AtomicU32::new(0);
-    let [_, high, middle, low] = WORLDS.fetch_add(1, Relaxed).to_be_bytes();
+    let world = WORLDS.fetch_add(1, Relaxed);
     let [.., process] = std::process::id().to_be_bytes();
     // Not 127.0.0.1, and no broadcast address.
-    Ipv4Addr::new(127, 1 + (high ^ process) % 250, middle, low / 2 + 1)
+    let [.., low] = (world % 250 + 1).to_be_bytes();
+    let [.., middle] = (world / 250).to_be_bytes();
+    Ipv4Addr::new(127, process % 250 + 1, middle, low)
 }
 
 impl fmt::Debug for Shared {

@@ -1,0 +1,309 @@
+//! How faithful the simulation is: the same scenarios on the simulated network and on Linux, and
+//! whether every client saw the same.
+//!
+//! Two events that are near each other may happen in another order on a busy machine. So each
+//! scenario is simulated again many times, with its events moved by up to [`NEAR_MS`], each on its
+//! own. If no client sees a difference in any of these variants, the events that decide lie apart,
+//! and Linux must show the same. Otherwise what Linux shows must be among what the variants show.
+
+use crate::{
+    draw::draw_apart,
+    explore::quiet_panics,
+    network::TurmoilNetWorld,
+    scenario::{Scenario, Time, TimeOf, Traffic, run, run_in_real_time, times},
+    trace::Trace,
+};
+use lameduck::runtime::Seed;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::Range,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+/// Events that are further apart than this keep their order on any machine that is not stalled.
+pub const NEAR_MS: u64 = 50;
+
+/// How long after the exit what clients see still counts: the last bytes are on their way.
+const LAST_BYTES: Duration = Duration::from_millis(200);
+
+const NEAR: Duration = Duration::from_millis(NEAR_MS);
+
+/// Number of variants in which the times are moved.
+const VARIANTS: u64 = 48;
+
+/// Least share of scenarios whose decisive events lie apart, in percent.
+const APART_LEAST: u64 = 60;
+
+/// Least share of scenarios in which Linux shows what the simulation shows, in percent.
+const SAME_LEAST: u64 = 99;
+
+/// What the clients of a run saw: the outcome of each request and the end of each connection.
+///
+/// The keys name the client and the request or the connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ends(BTreeMap<String, String>);
+
+impl Ends {
+    /// Reads them from the trace of a scenario.
+    #[must_use]
+    pub fn of(scenario: &Scenario, trace: &Trace) -> Self {
+        let mut ends = BTreeMap::new();
+        let exit = trace.events("exit").first().map_or(Duration::MAX, |exit| exit.at);
+        for record in trace.records() {
+            let is_over = record.at > exit.saturating_add(LAST_BYTES);
+            if is_over || !is_compared(scenario, &record.actor) {
+                continue;
+            }
+            let number = |name| record.number(name).unwrap_or_default();
+            let text = |name| record.text(name).unwrap_or_default();
+            let (place, end) = match record.event {
+                "completed" => (
+                    format!("request {}", number("request")),
+                    format!("{} with {} bytes", number("status"), number("body_bytes")),
+                ),
+                "failed" => (
+                    format!("request {}", number("request")),
+                    format!("{} after {} bytes", text("how"), number("answer_bytes")),
+                ),
+                // An RST discards what the simulated receiver has not read, and Linux's not.
+                "response lost" => (format!("response {}", number("of")), "reset".to_owned()),
+                "stall ends" => (format!("stall {}", number("of")), text("how").to_owned()),
+                "closed idle" | "ended" => (
+                    format!("connection {}", number("connection")),
+                    format!("{} after {} bytes", text("how"), number("answer_bytes")),
+                ),
+                // At the exit it is a matter of a millisecond whether this is part of the run.
+                "connect failed" if record.at + NEAR < exit => {
+                    ("connect".to_owned(), text("how").to_owned())
+                }
+                _ => continue,
+            };
+            ends.insert(format!("{} {place}", record.actor), end);
+        }
+        Self(ends)
+    }
+
+    /// Returns where two runs differ: the place, and what each shows.
+    fn differences(&self, other: &Self) -> Vec<Difference> {
+        let places: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
+        let show = |ends: &Self, place: &String| {
+            ends.0.get(place).map_or_else(|| "nothing".to_owned(), Clone::clone)
+        };
+        places
+            .into_iter()
+            .filter(|place| self.0.get(*place) != other.0.get(*place))
+            .map(|place| Difference {
+                place: place.clone(),
+                simulated: show(self, place),
+                linux: show(other, place),
+            })
+            .collect()
+    }
+}
+
+/// Whether this is a client whose ends can be compared. Of many strangers on the internal port the
+/// first ones have to go, and which of them are the first depends on the machine.
+fn is_compared(scenario: &Scenario, actor: &str) -> bool {
+    let client = actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
+    client
+        .and_then(|n| scenario.clients.get(n))
+        .is_some_and(|client| !matches!(client.traffic, Traffic::InternalStrangers { .. }))
+}
+
+/// A place at which Linux shows something else than the simulation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The client, and its request or connection.
+    pub place: String,
+    /// What the simulation shows.
+    pub simulated: String,
+    /// What Linux shows.
+    pub linux: String,
+}
+
+/// What the simulation shows of one scenario.
+#[derive(Clone, Debug)]
+struct Expectation {
+    scenario: Scenario,
+    first: Ends,
+    /// What the variants show at each place.
+    shown: BTreeMap<String, BTreeSet<Option<String>>>,
+    /// Whether all variants show the same: the decisive events lie apart.
+    is_apart: bool,
+}
+
+impl Expectation {
+    fn of(scenario: Scenario) -> Self {
+        let simulated =
+            |scenario: &Scenario| Ends::of(scenario, &run::<TurmoilNetWorld>(scenario).trace);
+        let first = simulated(&scenario);
+        let others: Vec<Ends> = (1..=VARIANTS).map(|n| simulated(&moved(&scenario, n))).collect();
+        let is_apart = others.iter().all(|other| *other == first);
+        let places: BTreeSet<&String> =
+            others.iter().chain([&first]).flat_map(|ends| ends.0.keys()).collect();
+        let at = |place: &String| {
+            others.iter().chain([&first]).map(|ends| ends.0.get(place).cloned()).collect()
+        };
+        let shown = places.into_iter().map(|place| (place.clone(), at(place))).collect();
+        Self { scenario, first, shown, is_apart }
+    }
+
+    /// Runs the scenario on Linux. Returns where that differs from everything that the simulation
+    /// shows; `None` if the machine stalled in each run.
+    fn compare(&self) -> Option<Vec<Difference>> {
+        let outcome = run_in_real_time(&self.scenario);
+        if outcome.is_void() {
+            return None;
+        }
+        let linux = Ends::of(&self.scenario, &outcome.trace);
+        let mut differences = self.first.differences(&linux);
+        if !self.is_apart {
+            differences.retain(|difference| {
+                let found = linux.0.get(&difference.place).cloned();
+                !self.shown.get(&difference.place).is_some_and(|shown| shown.contains(&found))
+            });
+        }
+        Some(differences)
+    }
+}
+
+/// Returns the n-th variant. It moves either when clients begin, or how long handlers work and
+/// timeouts last, or how long clients pause: each by up to [`NEAR_MS`] in either direction, the
+/// sum of those that follow each other included. The phases stay where they are.
+fn moved(scenario: &Scenario, n: u64) -> Scenario {
+    let mut scenario = scenario.clone();
+    let seed = Seed(Seed(scenario.seed).nth(n));
+    for (Time { of, ms, repeats }, draw) in times(&mut scenario).into_iter().zip(1..) {
+        let moves = match of {
+            TimeOf::Edge => false,
+            TimeOf::Begin => !n.is_multiple_of(2),
+            TimeOf::Work | TimeOf::Timeout => n.is_multiple_of(4),
+            TimeOf::Pause => n % 4 == 2,
+        };
+        let most = NEAR_MS / repeats;
+        if moves && most > 0 {
+            *ms = (*ms + seed.nth(draw) % (2 * most + 1)).saturating_sub(most).max(1);
+        }
+    }
+    scenario
+}
+
+/// Does `job` for each item, on `threads` threads.
+fn for_each<T: Sync>(items: &[T], threads: usize, job: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    job(item);
+                }
+            });
+        }
+    });
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The fidelity of the simulation over many scenarios.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Scenarios that were compared.
+    pub scenarios: u64,
+    /// Scenarios that proved nothing because the machine stalled.
+    pub void: u64,
+    /// Scenarios whose decisive events lie apart.
+    pub apart: u64,
+    /// Of these, the ones in which Linux shows the same.
+    pub apart_same: u64,
+    /// Of the others, the ones in which Linux shows what the simulation shows in some order.
+    pub near_same: u64,
+    /// What differs, by seed.
+    pub differences: Vec<(u64, bool, Vec<Difference>)>,
+}
+
+impl Report {
+    /// Compares the two worlds on the scenarios of these seeds: first all of them in the
+    /// simulation, `simulations` at a time, then on Linux, `runs` at a time.
+    #[must_use]
+    pub fn of(seeds: Range<u64>, simulations: usize, runs: usize) -> Self {
+        quiet_panics();
+        let seeds: Vec<u64> = seeds.collect();
+        let expected = Mutex::new(BTreeMap::new());
+        for_each(&seeds, simulations, |seed| {
+            let expectation = Expectation::of(draw_apart(*seed));
+            lock(&expected).insert(*seed, expectation);
+        });
+        let expected: Vec<(u64, Expectation)> =
+            std::mem::take(&mut *lock(&expected)).into_iter().collect();
+        let whole = Mutex::new(Self::default());
+        for_each(&expected, runs, |(seed, expectation)| {
+            let differences = expectation.compare();
+            lock(&whole).add(*seed, expectation.is_apart, differences);
+        });
+        let mut whole = std::mem::take(&mut *lock(&whole));
+        whole.differences.sort_by_key(|(seed, ..)| *seed);
+        whole
+    }
+
+    fn add(&mut self, seed: u64, is_apart: bool, differences: Option<Vec<Difference>>) {
+        let Some(differences) = differences else {
+            self.void += 1;
+            return;
+        };
+        self.scenarios += 1;
+        self.apart += u64::from(is_apart);
+        let same = if is_apart { &mut self.apart_same } else { &mut self.near_same };
+        *same += u64::from(differences.is_empty());
+        if !differences.is_empty() {
+            self.differences.push((seed, is_apart, differences));
+        }
+    }
+
+    /// Whether enough scenarios lie apart, and Linux shows the same in enough of both kinds.
+    #[must_use]
+    pub const fn is_good(&self) -> bool {
+        let near = self.scenarios - self.apart;
+        self.scenarios > 0
+            && self.apart * 100 >= self.scenarios * APART_LEAST
+            && self.apart_same * 100 >= self.apart * SAME_LEAST
+            && self.near_same * 100 >= near * SAME_LEAST
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |part: u64, whole: u64| part as f64 * 100.0 / whole.max(1) as f64;
+        for (seed, is_apart, differences) in &self.differences {
+            let kind = if *is_apart { "apart" } else { "near" };
+            for Difference { place, simulated, linux } in differences {
+                writeln!(f, "seed {seed} ({kind}): {place}: simulated {simulated}; Linux {linux}")?;
+            }
+        }
+        let near = self.scenarios - self.apart;
+        writeln!(f, "scenarios compared                          {:>6}", self.scenarios)?;
+        writeln!(f, "void, because the machine stalled           {:>6}", self.void)?;
+        let apart = percent(self.apart, self.scenarios);
+        writeln!(
+            f,
+            "decisive events {NEAR_MS} ms apart                {:>6}  {apart:.1} %",
+            self.apart
+        )?;
+        let same = percent(self.apart_same, self.apart);
+        writeln!(
+            f,
+            "  the same on Linux                         {:>6}  {same:.1} %",
+            self.apart_same
+        )?;
+        let same = percent(self.near_same, near);
+        writeln!(f, "others                                      {near:>6}")?;
+        write!(f, "  one of the simulation's orders on Linux   {:>6}  {same:.1} %", self.near_same)
+    }
+}

@@ -1,0 +1,127 @@
+//! All times of a scenario, by their kind.
+
+use super::{Client, Fault, Pacing, RequestKind, Scenario, Traffic};
+
+/// What a time of a scenario is the length or the moment of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TimeOf {
+    /// A phase, or a request to stop.
+    Edge,
+    /// The beginning of a client, or of a fault.
+    Begin,
+    /// The work of a handler, a task or a hook.
+    Work,
+    /// A timeout of the host.
+    Timeout,
+    /// A pause of a client.
+    Pause,
+}
+
+/// A time of a scenario.
+#[derive(Debug)]
+pub(crate) struct Time<'a> {
+    pub(crate) of: TimeOf,
+    /// The time, in milliseconds.
+    pub(crate) ms: &'a mut u64,
+    /// How often it passes, one after the other.
+    pub(crate) repeats: u64,
+}
+
+impl<'a> Time<'a> {
+    const fn once((of, ms): (TimeOf, &'a mut u64)) -> Self {
+        Self { of, ms, repeats: 1 }
+    }
+}
+
+/// Returns all times of a scenario.
+pub(crate) fn times(scenario: &mut Scenario) -> Vec<Time<'_>> {
+    let plan = &mut scenario.plan;
+    let mut all = vec![
+        (TimeOf::Edge, &mut plan.lame_duck),
+        (TimeOf::Edge, &mut plan.drain),
+        (TimeOf::Edge, &mut plan.cancel),
+        (TimeOf::Edge, &mut plan.cleanup),
+        (TimeOf::Edge, &mut plan.internal_close),
+    ];
+    all.extend(scenario.stops.iter_mut().map(|stop| (TimeOf::Edge, &mut stop.at_ms)));
+    let limits = &mut scenario.limits;
+    let timeouts = [
+        &mut scenario.request_timeout_ms,
+        &mut limits.first_byte_timeout,
+        &mut limits.send_timeout,
+        &mut limits.body_timeout,
+        &mut limits.keep_alive,
+    ];
+    all.extend(timeouts.into_iter().flatten().map(|timeout| (TimeOf::Timeout, timeout)));
+    for fault in &mut scenario.faults {
+        match fault {
+            Fault::Hold { at_ms, .. }
+            | Fault::NoDescriptors { at_ms, .. }
+            | Fault::Stall { at_ms, .. }
+            | Fault::ResetAll { at_ms } => all.push((TimeOf::Begin, at_ms)),
+            Fault::PartialIo { .. } | Fault::AcceptAborted => {}
+        }
+    }
+    for hook in &mut scenario.hooks {
+        all.push((TimeOf::Work, &mut hook.start.after_ms));
+        all.push((TimeOf::Work, &mut hook.stop.after_ms));
+    }
+    all.extend(scenario.tasks.iter_mut().map(|task| (TimeOf::Work, &mut task.then.after_ms)));
+    let mut all: Vec<Time<'_>> = all.into_iter().map(Time::once).collect();
+    scenario.clients.iter_mut().for_each(|client| times_of_client(client, &mut all));
+    all
+}
+
+fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
+    let repeats = client.traffic.requests().max(1);
+    let Client { at_ms, request_kind, traffic, then } = client;
+    times.push(Time::once((TimeOf::Begin, at_ms)));
+    let mut all = Vec::new();
+    for request_kind in [Some(request_kind), then.as_mut()].into_iter().flatten() {
+        match request_kind {
+            RequestKind::Slow(ms)
+            | RequestKind::Stuck(ms, _)
+            | RequestKind::Work(ms, _)
+            | RequestKind::Unlimited(ms) => all.push((TimeOf::Work, ms)),
+            RequestKind::Within(ms, within) => {
+                all.extend([(TimeOf::Work, ms), (TimeOf::Timeout, within)]);
+            }
+            // Its length would change, too.
+            RequestKind::Stream(_)
+            | RequestKind::Fast
+            | RequestKind::Echo(_)
+            | RequestKind::Unread(_)
+            | RequestKind::Bytes(_)
+            | RequestKind::Panic
+            | RequestKind::Breaks
+            | RequestKind::Head
+            | RequestKind::Events
+            | RequestKind::Get(_)
+            | RequestKind::Post(..)
+            | RequestKind::Odd(_)
+            | RequestKind::Mismatch(_) => {}
+        }
+    }
+    match traffic {
+        Traffic::KeepAlive { every_ms: ms, .. }
+        | Traffic::PerRequest { every_ms: ms, .. }
+        | Traffic::Http2 { every_ms: ms, .. }
+        | Traffic::Http2Leaves { after_ms: ms, .. }
+        | Traffic::Stalls { for_ms: ms, .. }
+        | Traffic::Late { after_ms: ms }
+        | Traffic::Leaves { after_ms: ms, .. }
+        | Traffic::Upgraded { every_ms: ms, .. }
+        | Traffic::Once(
+            Pacing::HeadPause(ms) | Pacing::SlowUpload(_, ms) | Pacing::SlowReader(_, ms),
+        ) => all.push((TimeOf::Pause, ms)),
+        Traffic::Once(Pacing::Prompt | Pacing::HalfClosed)
+        | Traffic::Http2Windowless { .. }
+        | Traffic::Pipelined { .. }
+        | Traffic::ByteLess
+        | Traffic::HalfHead
+        | Traffic::InternalHalfHead
+        | Traffic::InternalStrangers { .. }
+        | Traffic::SilentHttp2 => {}
+    }
+    times.extend(all.into_iter().map(|(of, ms)| Time { of, ms, repeats }));
+}
