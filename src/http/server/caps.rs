@@ -3,6 +3,10 @@
 //! A simulation sets them small (hidden feature `__caps`), so that short scenarios overflow each of
 //! them, and learns which ones were reached. Without the feature they are constants, and every
 //! comparison compiles to one with a constant.
+#![cfg_attr(
+    not(feature = "__caps"),
+    allow(unreachable_pub, dead_code, reason = "public only with the feature")
+)]
 
 /// The maximum of something that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
