@@ -220,7 +220,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
             ends = receiving => ends,
             () = super::pause(client_id.patience()) => return Vec::new(),
         };
-        if !self.buffer.is_empty() {
+        // After a failure the rest belongs to the responses that are missing.
+        if ends.iter().all(Result::is_ok) && !self.buffer.is_empty() {
             client_id.tell("unasked", &[("bytes", self.buffer.len().into())]);
         }
         ends
