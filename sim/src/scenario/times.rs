@@ -1,6 +1,6 @@
 //! All times of a scenario, by their kind.
 
-use super::{Client, Fault, Pacing, RequestKind, Scenario, Traffic};
+use super::{Client, Fault, Pacing, RareRequest, RequestKind, Scenario, Traffic};
 
 /// What a time of a scenario is the length or the moment of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub(crate) fn times(scenario: &mut Scenario) -> Vec<Time<'_>> {
 
 fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
     let repeats = client.traffic.requests().max(1);
-    let Client { at_ms, request_kind, traffic, then } = client;
+    let Client { at_ms, request_kind, traffic, then, waits_for_settings: _ } = client;
     times.push(Time::once((TimeOf::Begin, at_ms)));
     let mut all = Vec::new();
     for request_kind in [Some(request_kind), then.as_mut()].into_iter().flatten() {
@@ -86,6 +86,16 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
             RequestKind::Within(ms, within) => {
                 all.extend([(TimeOf::Work, ms), (TimeOf::Timeout, within)]);
             }
+            RequestKind::Rare(RareRequest::LateTimeout { after, within }) => {
+                all.extend([(TimeOf::Work, after), (TimeOf::Timeout, within)]);
+            }
+            RequestKind::Rare(RareRequest::RouteTimeout(within)) => {
+                all.push((TimeOf::Timeout, within));
+            }
+            RequestKind::Rare(RareRequest::DropPanics(ms)) => all.push((TimeOf::Work, ms)),
+            RequestKind::Rare(
+                RareRequest::EndAtCancel | RareRequest::Padded(..) | RareRequest::NotTaken,
+            ) => {}
             // Its length would change, too.
             RequestKind::Stream(_)
             | RequestKind::Fast
