@@ -28,7 +28,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Returns a server with a chosen port, `{port}` in its command, that SIGTERM stops within 30 s.
+    /// Returns a server with a chosen port, `{port}` in its command, that SIGTERM stops within
+    /// 30 s.
     #[must_use]
     pub fn new(command: Vec<String>) -> Self {
         Self {
