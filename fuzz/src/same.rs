@@ -52,8 +52,9 @@ pub fn same(bytes: &[u8]) {
     let (Ok(ours), Ok(theirs)) = (runtime(), runtime()) else { return };
     let ours = ours.block_on(through_the_host(script, sent));
     let theirs = theirs.block_on(through_hyper(script, sent));
+    let answers = [&ours, &theirs].map(|seen| zero_lengths_last(&seen.answers));
     let [(ours_before, ours_refuses), (theirs_before, theirs_refuses)] =
-        [&ours, &theirs].map(|seen| before_a_refusal(&seen.answers));
+        [&answers[0], &answers[1]].map(|answers| before_a_refusal(answers));
     // Whether hyper looks for an error in a partial head depends on how the head was split.
     let ends_in_a_head = !sent.ends_with(b"\n\r\n") && !sent.ends_with(b"\n\n");
     let is_same = ours_before == theirs_before
@@ -85,6 +86,28 @@ enum End {
 
 fn contains(bytes: &[u8], word: &[u8]) -> bool {
     bytes.windows(word.len()).any(|window| window == word)
+}
+
+/// Moves each `content-length: 0` to the end of its head. hyper writes it there for a body that has
+/// ended, and the host knows that earlier than hyper. The order means nothing (RFC 9110 §5.3).
+fn zero_lengths_last(answers: &[u8]) -> Vec<u8> {
+    const FIELD: &[u8] = b"content-length: 0\r\n";
+    let position = |bytes: &[u8], word: &[u8]| bytes.windows(word.len()).position(|at| at == word);
+    let (mut moved, mut rest) = (Vec::new(), answers);
+    while let Some(at) = position(rest, FIELD) {
+        let after = &rest[at + FIELD.len()..];
+        let others = match position(after, b"\r\n\r\n") {
+            _ if after.starts_with(b"\r\n") => 0,
+            Some(end) => end + 2,
+            None => after.len(),
+        };
+        moved.extend_from_slice(&rest[..at]);
+        moved.extend_from_slice(&after[..others]);
+        moved.extend_from_slice(FIELD);
+        rest = &after[others..];
+    }
+    moved.extend_from_slice(rest);
+    moved
 }
 
 /// Splits off a refusal (400). hyper writes it in both cases, but its HTTP version is that of the
