@@ -454,6 +454,17 @@ impl<T: Transport> Transport for FaultyStream<T> {
         lock(&self.shared).io.as_ref().map_or(Peek::Broken, Transport::peek)
     }
 
+    fn read_now(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let faults = self.faults.as_ref();
+        if faults.is_some_and(|faults| faults.stalls.are_on(self.worker)) {
+            return Poll::Pending;
+        }
+        match lock(&self.shared).io.as_mut() {
+            Some(io) => io.read_now(buf),
+            None => reset(),
+        }
+    }
+
     fn discard_unread(&mut self) {
         if let Some(io) = lock(&self.shared).io.as_mut() {
             io.discard_unread();

@@ -167,7 +167,10 @@ fn a_complete_response_outlives_the_process() {
     for client in &mut clients {
         client.send("GET /big?bytes=100000 HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     }
-    until("all are answered", || (service.status()["connections"]["open"] == 0).then_some(()));
+    until("all are answered", || {
+        let connections = &service.status()["connections"];
+        (connections["accepted"] == 20 && connections["open"] == 0).then_some(())
+    });
     service.signal(Signal::KILL);
     until("its end", || (!service.is_running()).then_some(()));
     for client in &mut clients {

@@ -203,6 +203,25 @@ impl Transport for TurmoilNetStream {
         }
     }
 
+    fn read_now(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            let fabric = Arc::clone(&self.host.fabric);
+            let mut scratch = fabric.scratch();
+            let mut all = ReadBuf::new(&mut scratch);
+            let events = Waker::from(Arc::clone(&self.wakeup));
+            let read =
+                self.poll(|inner| inner.poll_read(&mut Context::from_waker(&events), &mut all));
+            if read.is_pending() {
+                self.wakeup.clear();
+            }
+            ready!(read)?;
+            self.ahead.extend_from_slice(all.filled());
+        }
+        let now = buf.remaining().min(self.ahead.len());
+        buf.put_slice(&self.ahead.split_to(now));
+        Poll::Ready(Ok(()))
+    }
+
     fn discard_unread(&mut self) {
         self.ahead.clear();
         let fabric = Arc::clone(&self.host.fabric);

@@ -82,6 +82,11 @@ impl Wakeup {
         self.listen(listener);
     }
 
+    /// Notes that a read returned `Pending`. Whoever waits for the next event still does.
+    pub(super) fn clear(&self) {
+        self.rung.store(false, Relaxed);
+    }
+
     fn listen(&self, listener: &Waker) {
         *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(listener.clone());
     }
