@@ -326,6 +326,23 @@ impl<S: HttpService> Host<S> {
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         self.config.stop.clone()
     }
+
+    /// Replaces the service by another that `wrap` builds from it, for example by one that counts
+    /// requests outside of all layers. Everything else stays.
+    ///
+    /// ```
+    /// use lameduck::{Body, Host, Settings};
+    /// use std::convert::Infallible;
+    ///
+    /// let service = tower::service_fn(|_: http::Request<Body>| async {
+    ///     Ok::<_, Infallible>(http::Response::new(String::from("tea")))
+    /// });
+    /// let host = Host::builder(Settings::default()).serve(service);
+    /// let host = host.map_service(|service| service);
+    /// ```
+    pub fn map_service<T: HttpService>(self, wrap: impl FnOnce(S) -> T) -> Host<T> {
+        Host { service: wrap(self.service), config: self.config }
+    }
 }
 
 impl<S> fmt::Debug for Host<S> {

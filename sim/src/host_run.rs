@@ -89,6 +89,27 @@ impl HostRun {
         N: Network,
         S: HttpService,
     {
+        let subscriber = observe::observer(&self.name, trace.clone());
+        self.live_with(machine, network, build, signals, trace, asks, subscriber).await
+    }
+
+    /// Does the same as [`live`](Self::live) with another subscriber for the events of the process.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the run")]
+    pub(crate) async fn live_with<H, N, S>(
+        self,
+        machine: H,
+        network: N,
+        build: impl FnOnce(Builder, Actor) -> Host<S> + Send,
+        signals: ScriptedSignals,
+        trace: Trace,
+        asks: impl FnOnce(ShutdownHandle) + Send,
+        subscriber: tracing::Dispatch,
+    ) -> Option<Report>
+    where
+        H: HostNetwork,
+        N: Network,
+        S: HttpService,
+    {
         // A run before this one on the same thread may have panicked.
         drop(Caps::take_seen());
         let actor = Actor { name: self.name.clone(), trace: trace.clone() };
@@ -133,8 +154,7 @@ impl HostRun {
         let process = build(builder, actor);
         let runtime =
             Runtime { clock, network, signals, spawner: spawner.clone(), seed: self.seed };
-        let living =
-            process.run_in(runtime).with_subscriber(observe::observer(&self.name, trace.clone()));
+        let living = process.run_in(runtime).with_subscriber(subscriber);
         let report = tokio::select! {
             biased;
             report = living => Some(report),

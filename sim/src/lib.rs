@@ -51,6 +51,7 @@ pub mod scenario;
 pub mod shrink;
 mod signals;
 mod spawner;
+mod task_count;
 pub mod tasks;
 pub mod timeline;
 pub mod trace;
@@ -58,7 +59,11 @@ mod turns;
 
 pub use case::Case;
 pub use clock::SimClock;
-pub use harness::explore;
+pub use harness::{
+    Connection, Connector, Downstream, Failure, Passed, Received, ServerConnection, TestWorld,
+    Trial, Trials, explore,
+};
+pub use scenario::{Request, Statuses};
 pub use signals::{ScriptedSignals, SignalSender, scripted_signals};
 pub use spawner::{ProcessSpawner, SimSpawner};
 pub use trace::Trace;

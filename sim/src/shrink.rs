@@ -154,8 +154,7 @@ fn simpler_request(request_kind: &RequestKind) -> RequestKind {
         | RequestKind::Bytes(_)
         | RequestKind::Events
         | RequestKind::Work(..)
-        | RequestKind::Get(_)
-        | RequestKind::Post(..)
+        | RequestKind::User(_)
         | RequestKind::Odd(_)
         | RequestKind::Mismatch(_)
         | RequestKind::Rare(_)
@@ -188,7 +187,8 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
         match fault {
             Fault::Hold { at_ms, for_ms }
             | Fault::NoDescriptors { at_ms, for_ms }
-            | Fault::Stall { at_ms, for_ms, .. } => {
+            | Fault::Stall { at_ms, for_ms, .. }
+            | Fault::Downstream { at_ms, for_ms, .. } => {
                 all.extend([at_ms, for_ms]);
             }
             Fault::ResetAll { at_ms } => all.push(at_ms),
@@ -221,8 +221,7 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
             | RequestKind::Breaks
             | RequestKind::Head
             | RequestKind::Events
-            | RequestKind::Get(_)
-            | RequestKind::Post(..)
+            | RequestKind::User(_)
             | RequestKind::Odd(_)
             | RequestKind::Mismatch(_)
             | RequestKind::Rare(_) => {}
@@ -230,7 +229,8 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
         match &mut client.traffic {
             Traffic::KeepAlive { requests, every_ms, .. }
             | Traffic::PerRequest { requests, every_ms }
-            | Traffic::Http2 { requests, every_ms } => all.extend([requests, every_ms]),
+            | Traffic::Http2 { requests, every_ms }
+            | Traffic::Session { times: requests, every_ms } => all.extend([requests, every_ms]),
             Traffic::Http2Leaves { requests, after_ms } => all.extend([requests, after_ms]),
             Traffic::Pipelined { requests } | Traffic::Http2Windowless { requests } => {
                 all.push(requests);

@@ -32,7 +32,11 @@ pub(super) struct Garbled;
 
 impl Head {
     /// Removes a complete head from `buffer`, if there is one.
-    pub(super) fn take(buffer: &mut BytesMut, method: &Method) -> Result<Option<Self>, Garbled> {
+    pub(super) fn take(
+        buffer: &mut BytesMut,
+        method: &Method,
+        mut on_field: impl FnMut(&str, &str),
+    ) -> Result<Option<Self>, Garbled> {
         let Some(end) = find(buffer, b"\r\n\r\n") else { return Ok(None) };
         let bytes = buffer.split_to(end + 4);
         let text = std::str::from_utf8(&bytes[..end]).map_err(|_| Garbled)?;
@@ -48,6 +52,7 @@ impl Head {
         for line in lines {
             let (name, value) = line.split_once(':').ok_or(Garbled)?;
             let value = value.trim();
+            on_field(name, value);
             if name.eq_ignore_ascii_case(OF_FIELD) {
                 of = Some(Fnv64::of(value.as_bytes()));
             } else if name.eq_ignore_ascii_case("connection") {
@@ -86,6 +91,9 @@ pub(super) struct Body {
     state: State,
     bytes: u64,
     hash: Fnv64,
+    /// The first bytes, at most as many as the client keeps.
+    kept: Vec<u8>,
+    keeps: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +114,16 @@ impl Body {
             Framing::Chunked => State::ChunkSize,
             Framing::UntilClose => State::UntilClose,
         };
-        Self { state, bytes: 0, hash: Fnv64::new() }
+        Self { state, bytes: 0, hash: Fnv64::new(), kept: Vec::new(), keeps: 0 }
+    }
+
+    /// Keeps the first `keeps` bytes.
+    pub(super) fn keeping(self, keeps: usize) -> Self {
+        Self { keeps, ..self }
+    }
+
+    pub(super) fn into_kept(self) -> Vec<u8> {
+        self.kept
     }
 
     /// Returns the number of body bytes received.
@@ -169,6 +186,8 @@ impl Body {
     fn take_data(&mut self, buffer: &mut BytesMut, most: u64) -> u64 {
         let taken = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.len());
         self.hash.feed(&buffer[..taken]);
+        let room = self.keeps.saturating_sub(self.kept.len());
+        self.kept.extend_from_slice(&buffer[..taken.min(room)]);
         buffer.advance(taken);
         self.bytes += taken as u64;
         taken as u64
@@ -194,7 +213,7 @@ mod tests {
 
     fn read(text: &str) -> (Head, bool, bool, u64) {
         let mut buffer = BytesMut::from(text);
-        let head = Head::take(&mut buffer, &Method::GET).unwrap().unwrap();
+        let head = Head::take(&mut buffer, &Method::GET, |_, _| {}).unwrap().unwrap();
         let mut body = Body::new(&head);
         let whole = body.take(&mut buffer).unwrap();
         (head, whole, body.may_end_here(), body.bytes())

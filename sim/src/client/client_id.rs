@@ -20,7 +20,11 @@ pub struct ClientId {
     patience: Duration,
     requests: Arc<AtomicU64>,
     connections: Arc<AtomicU64>,
+    keeps_bodies: bool,
 }
+
+/// Number of bytes of a response body that are kept.
+pub(super) const KEPT_MAX: usize = 16 * 1024;
 
 impl ClientId {
     /// Creates a client called `name` that abandons a request after 120 s.
@@ -32,7 +36,34 @@ impl ClientId {
             patience: Duration::from_secs(120),
             requests: Arc::new(AtomicU64::new(0)),
             connections: Arc::new(AtomicU64::new(0)),
+            keeps_bodies: false,
         }
+    }
+
+    /// Records the response bodies.
+    #[must_use]
+    pub(crate) fn with_bodies(mut self, keeps_bodies: bool) -> Self {
+        self.keeps_bodies = keeps_bodies;
+        self
+    }
+
+    /// Returns how many bytes of a response body are kept.
+    pub(super) const fn keeps(&self) -> usize {
+        if self.keeps_bodies { KEPT_MAX } else { 0 }
+    }
+
+    /// Records the body of a response, if this client keeps bodies.
+    pub(super) fn received(&self, request: u64, body: &[u8]) {
+        if self.keeps_bodies {
+            let body = String::from_utf8_lossy(body).into_owned();
+            self.tell("body", &[("request", request.into()), ("body", body.into())]);
+        }
+    }
+
+    /// Records which of the requests that follow each other the last one was.
+    pub(super) fn step(&self, step: usize) {
+        let request = self.requests.load(Ordering::Relaxed).saturating_sub(1);
+        self.tell("step", &[("request", request.into()), ("step", step.into())]);
     }
 
     /// Changes the time after which the client abandons a request.

@@ -5,6 +5,7 @@ use super::{
     answer::{Body, Garbled},
     http1,
 };
+use crate::scenario::Previous;
 use bytes::BytesMut;
 use http::Method;
 use std::{
@@ -73,6 +74,8 @@ pub struct Http1Client<Io> {
     pub(super) connection: u64,
     /// Number of requests sent on it.
     pub(super) requests: u64,
+    /// The last complete response, if the client keeps them.
+    pub(super) last: Previous,
 }
 
 /// How an idle connection ended, or that the server sent bytes without a request.
@@ -97,7 +100,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
 
     /// Wraps a new connection, and records it.
     pub fn new(client_id: &ClientId, io: Io) -> Self {
-        Self { io, buffer: BytesMut::new(), connection: client_id.connected(), requests: 0 }
+        let (buffer, connection) = (BytesMut::new(), client_id.connected());
+        Self { io, buffer, connection, requests: 0, last: Previous::default() }
     }
 
     /// Returns the transport.
@@ -126,9 +130,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
         let request = client_id.asks(ask, self.connection, self.requests);
         self.requests += 1;
         let ask = &ask.named(&client_id.name_of(request));
-        let Self { io, buffer, .. } = self;
+        let Self { io, buffer, last, .. } = self;
         let (read, mut write) = tokio::io::split(io);
-        let mut reader = Reader { io: read, buffer, seen: 0, pace: pacing.download };
+        let mut reader = Reader::new(read, buffer, client_id.keeps());
+        reader.pace = pacing.download;
 
         let sending = async {
             if send(&mut write, ask, pacing).await.is_ok() {
@@ -145,7 +150,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
                 })
                 .await?;
             let body = reader.body(&head).await?;
-            Ok((head, body))
+            Ok((head, body, reader.location.take()))
         };
         let answer = tokio::select! {
             biased;
@@ -154,7 +159,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
             () = super::pause(client_id.patience()) => None,
         };
         let end = match answer {
-            Some(Ok((head, body))) => Ok(ResponseSummary::new(&head, body.bytes(), body.hash())),
+            Some(Ok((head, body, location))) => {
+                let done = ResponseSummary::new(&head, body.bytes(), body.hash());
+                let kept = body.into_kept();
+                client_id.received(request, &kept);
+                *last = Previous { location, body: String::from_utf8_lossy(&kept).into_owned() };
+                Ok(done)
+            }
             Some(Err(how)) => Err(RequestFailure::new(how, reader.seen)),
             None => Err(RequestFailure::new(How::TimedOut, reader.seen)),
         };
@@ -178,13 +189,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
         let mut requests = Vec::new();
         for ask in asks {
             let request = client_id.asks(ask, self.connection, self.requests);
-            requests.push(request);
             self.requests += 1;
             bytes.extend_from_slice(&ask.named(&client_id.name_of(request)).bytes());
+            requests.push(request);
         }
         let Self { io, buffer, .. } = self;
         let (read, mut write) = tokio::io::split(io);
-        let mut reader = Reader { io: read, buffer, seen: 0, pace: Pace::AtOnce };
+        let mut reader = Reader::new(read, buffer, client_id.keeps());
         let sending = async {
             if write.write_all(&bytes).await.is_ok() {
                 requests.iter().for_each(|request| client_id.sent(*request));
@@ -200,6 +211,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
                         client_id.head(*request, head.status, head.closes, head.of);
                     })
                     .await;
+                if end.is_ok() {
+                    client_id.received(*request, &reader.kept);
+                }
                 client_id.ended(*request, &end);
                 let over = end.is_err() || end.is_ok_and(|done| done.closes);
                 ends.push(end);
@@ -280,9 +294,18 @@ pub(super) struct Reader<'a, R> {
     pub(super) buffer: &'a mut BytesMut,
     pub(super) seen: u64,
     pub(super) pace: Pace,
+    /// Number of bytes of each body that are kept.
+    keeps: usize,
+    kept: Vec<u8>,
+    location: Option<String>,
 }
 
-impl<R: AsyncRead + Unpin> Reader<'_, R> {
+impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
+    /// Creates a reader that reads at once and keeps the first `keeps` bytes of each body.
+    pub(super) const fn new(io: R, buffer: &'a mut BytesMut, keeps: usize) -> Self {
+        Self { io, buffer, seen: 0, pace: Pace::AtOnce, keeps, kept: Vec::new(), location: None }
+    }
+
     pub(super) async fn answer(
         &mut self,
         method: &Method,
@@ -291,33 +314,44 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
         let head =
             self.head(method, on_head).await.map_err(|how| RequestFailure::new(how, self.seen))?;
         let body = self.body(&head).await.map_err(|how| RequestFailure::new(how, self.seen))?;
-        Ok(ResponseSummary::new(&head, body.bytes(), body.hash()))
+        let done = ResponseSummary::new(&head, body.bytes(), body.hash());
+        self.kept = body.into_kept();
+        Ok(done)
     }
 
     async fn head(&mut self, method: &Method, on_head: impl FnOnce(&Head)) -> Result<Head, How> {
+        let location = &mut self.location;
+        let mut on_field = |name: &str, value: &str| {
+            if name.eq_ignore_ascii_case("location") {
+                *location = Some(value.to_owned());
+            }
+        };
         loop {
-            match Head::take(self.buffer, method) {
+            match Head::take(self.buffer, method, &mut on_field) {
                 Ok(Some(head)) if head.is_interim() => {}
                 Ok(Some(head)) => {
                     on_head(&head);
                     return Ok(head);
                 }
-                Ok(None) => match self.more().await {
-                    Ok(0) => return Err(How::EndBeforeHead),
-                    Ok(_) => {}
-                    Err(_) => return Err(How::ResetBeforeHead),
-                },
+                Ok(None) => {
+                    match more(&mut self.io, self.buffer, self.pace, &mut self.seen).await {
+                        Ok(0) => return Err(How::EndBeforeHead),
+                        Ok(_) => {}
+                        Err(_) => return Err(How::ResetBeforeHead),
+                    }
+                }
                 Err(Garbled) => return Err(How::Garbled),
             }
         }
     }
 
     async fn body(&mut self, head: &Head) -> Result<Body, How> {
-        let mut body = Body::new(head);
+        let mut body = Body::new(head).keeping(self.keeps);
         loop {
             match body.take(self.buffer) {
                 Ok(true) => return Ok(body),
-                Ok(false) => match self.more().await {
+                Ok(false) => match more(&mut self.io, self.buffer, self.pace, &mut self.seen).await
+                {
                     Ok(0) if body.may_end_here() => return Ok(body),
                     Ok(0) => return Err(How::BodyCut),
                     Ok(_) => {}
@@ -327,20 +361,26 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
             }
         }
     }
+}
 
-    async fn more(&mut self) -> io::Result<usize> {
-        let got = match self.pace {
-            Pace::AtOnce => {
-                self.buffer.reserve(READ_BYTES);
-                self.io.read_buf(self.buffer).await?
-            }
-            Pace::Trickle { bytes, pause } => {
-                super::pause(pause).await;
-                self.buffer.reserve(bytes.max(1));
-                (&mut self.io).take(bytes.max(1) as u64).read_buf(self.buffer).await?
-            }
-        };
-        self.seen += got as u64;
-        Ok(got)
-    }
+/// Reads some bytes into `buffer`, and counts them.
+async fn more(
+    io: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    pace: Pace,
+    seen: &mut u64,
+) -> io::Result<usize> {
+    let got = match pace {
+        Pace::AtOnce => {
+            buffer.reserve(READ_BYTES);
+            io.read_buf(buffer).await?
+        }
+        Pace::Trickle { bytes, pause } => {
+            super::pause(pause).await;
+            buffer.reserve(bytes.max(1));
+            io.take(bytes.max(1) as u64).read_buf(buffer).await?
+        }
+    };
+    *seen += got as u64;
+    Ok(got)
 }

@@ -6,7 +6,7 @@ use super::{
     goaway::{GoawayRecorder, Settled},
     http1,
 };
-use crate::trace::Fnv64;
+use crate::{task_count::counted, trace::Fnv64};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -69,8 +69,9 @@ pub async fn multiplexed<C: Connect>(
         link.requests += 1;
         open = Some(link);
         let client_id = client_id.clone();
-        requests
-            .spawn(async move { one(&client_id, &mut sender, &ask, connection, earlier).await });
+        requests.spawn(counted(async move {
+            one(&client_id, &mut sender, &ask, connection, earlier).await;
+        }));
     }
     while requests.join_next().await.is_some() {}
     drop(open);
@@ -261,15 +262,18 @@ async fn answer(
     let status = response.status().as_u16();
     client_id.head(request, status, false, of(&response));
     let mut body: Incoming = response.into_body();
-    let (mut bytes, mut hash) = (0, Fnv64::new());
+    let (mut bytes, mut hash, mut kept) = (0, Fnv64::new(), Vec::new());
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|error| RequestFailure::new(how(&error, Stage::Body), bytes.max(1)))?;
         if let Ok(data) = frame.into_data() {
             bytes += data.len() as u64;
             hash.feed(&data);
+            let room = client_id.keeps().saturating_sub(kept.len());
+            kept.extend_from_slice(&data[..data.len().min(room)]);
         }
     }
+    client_id.received(request, &kept);
     Ok(ResponseSummary {
         status,
         closes: false,
@@ -345,13 +349,13 @@ where
 {
     fn execute(&self, future: F) {
         let over = self.over.clone();
-        self.tasks.spawn(async move {
+        self.tasks.spawn(counted(async move {
             tokio::select! {
                 biased;
                 () = future => {}
                 () = over.cancelled() => {}
             }
-        });
+        }));
     }
 }
 

@@ -1,9 +1,6 @@
 //! An HTTP/1 client that stops reading its response for a while.
 
-use super::{
-    ClientId, Connect, Http1Client, RequestSpec,
-    exchange::{Pace, Reader},
-};
+use super::{ClientId, Connect, Http1Client, RequestSpec, exchange::Reader};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -44,7 +41,7 @@ pub async fn stalled<C: Connect>(
     }
     let how = if left.is_zero() { "in time" } else { "reset" };
     client_id.tell("stall ends", &[("of", request.into()), ("how", how.into())]);
-    let mut reader = Reader { io, buffer, seen: 0, pace: Pace::AtOnce };
+    let mut reader = Reader::new(io, buffer, 0);
     let on_head = |head: &super::Head| client_id.head(request, head.status, head.closes, head.of);
     let end = tokio::select! {
         biased;

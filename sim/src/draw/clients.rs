@@ -128,6 +128,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         | Traffic::PerRequest { .. }
         | Traffic::Http2 { .. }
         | Traffic::Pipelined { .. }
+        | Traffic::Session { .. }
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
         | Traffic::Http2Windowless { .. }

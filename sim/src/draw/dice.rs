@@ -51,6 +51,11 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0x7_15)), thrown: 0 }
     }
 
+    /// Creates independent dice for the faults of downstreams.
+    pub(super) const fn of_downstreams(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0xd0_57_ea)), thrown: 0 }
+    }
+
     const fn throw(&mut self) -> u64 {
         self.thrown += 1;
         self.seed.nth(self.thrown)

@@ -22,7 +22,10 @@ mod serving;
 
 use crate::{
     hooks::{Act, ActEnd, HookScript},
-    scenario::{Client, Fault, Filter, Pacing, PlanMs, Scenario, StopBy, StopRequest, Traffic},
+    scenario::{
+        Client, DownstreamFault, Fault, Filter, Pacing, PlanMs, Scenario, StopBy, StopRequest,
+        Traffic,
+    },
 };
 use dice::Dice;
 use edges::Edges;
@@ -109,6 +112,25 @@ pub(crate) fn draw_with(seed: u64, plan: PlanMs, request_timeout_ms: Option<u64>
     }
     scenario
 }
+
+/// Draws the faults of the services that a user's service depends on, for half of the seeds. Most
+/// of them begin with the stop.
+pub(crate) fn downstream_faults(seed: u64, scenario: &Scenario) -> Vec<Fault> {
+    let dice = &mut Dice::of_downstreams(seed);
+    let edges = Edges::of(scenario);
+    let count = dice.pick(&[0, 0, 1, 2]);
+    (0..count)
+        .map(|_| Fault::Downstream {
+            downstream: dice.pick(&[0, 0, 1, 2]),
+            at_ms: if dice.one_in(2) { edges.stop } else { edges.aim(dice) },
+            for_ms: dice.pick(&[20, 300, 3_000, FOR_GOOD_MS]),
+            how: dice.pick(&DownstreamFault::ALL),
+        })
+        .collect()
+}
+
+/// Longer than any run.
+pub(crate) const FOR_GOOD_MS: u64 = 3_600_000;
 
 /// Draws the scenario of a seed.
 #[must_use]

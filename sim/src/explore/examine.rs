@@ -5,7 +5,8 @@ use crate::{
     draw::{draw, draw_in_real_time},
     network::{TurmoilNetWorld, TurmoilWorld},
     oracle::{Broken, Exercise, ORACLES, Oracle, RunHistory},
-    scenario::{Outcome, Scenario, run, run_in_real_time},
+    scenario::{Outcome, SERVER, Scenario, run, run_in_real_time},
+    trace::Trace,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -185,11 +186,7 @@ impl Examined {
     }
 
     fn panicked(payload: &(dyn Any + Send)) -> Self {
-        let said = payload
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| payload.downcast_ref::<&str>().copied());
-        let said = said.unwrap_or("(no message)");
+        let said = message_of(payload);
         let at = LAST_PANIC.with_borrow(Clone::clone);
         // Assertions of the host begin with the number of their promise.
         let named = ORACLES.iter().find(|oracle| said.starts_with(&format!("{}:", oracle.promise)));
@@ -217,6 +214,33 @@ impl Examined {
 thread_local! {
     static EXPLORING: Cell<bool> = const { Cell::new(false) };
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+    static CURRENT_TRACE: RefCell<Option<Trace>> = const { RefCell::new(None) };
+}
+
+/// Makes `trace` the one of this thread: each panic is recorded in it as `panic` of the server,
+/// with its place and message. A trace that has ended takes no records.
+pub(crate) fn set_current_trace(trace: Trace) {
+    CURRENT_TRACE.set(Some(trace));
+}
+
+/// Returns the trace of the service that runs on this thread, if one does.
+pub(crate) fn current_trace() -> Option<Trace> {
+    CURRENT_TRACE.with_borrow(Clone::clone)
+}
+
+fn record_panic(at: &str, payload: &(dyn Any + Send)) {
+    if let Some(trace) = current_trace() {
+        let fields = [("at", at.into()), ("message", message_of(payload).into())];
+        trace.record(SERVER, "panic", &fields);
+    }
+}
+
+fn message_of(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("(no message)")
 }
 
 /// Installs a panic hook that prints no panics inside a scenario. Most of them belong to the
@@ -230,6 +254,7 @@ pub fn quiet_panics() {
             let is_world = |name: &str| name.starts_with("world-") || name.starts_with("lameduck-");
             if EXPLORING.get() || std::thread::current().name().is_some_and(is_world) {
                 let at = info.location().map(ToString::to_string).unwrap_or_default();
+                record_panic(&at, info.payload());
                 LAST_PANIC.set(at);
             } else {
                 before(info);

@@ -1,5 +1,7 @@
-//! A failure: the broken promise, the smallest scenario found that breaks it, and how to replay it.
+//! A failure: the broken promise, the smallest scenario found that breaks it, what happened in it,
+//! and how to replay it.
 
+use super::account::{Account, in_words};
 use crate::{oracle::Broken, scenario::Scenario};
 use std::{error::Error, fmt};
 
@@ -12,22 +14,36 @@ pub struct Failure {
     pub broken: Broken,
     /// The failing scenario, shrunk.
     pub scenario: Box<Scenario>,
+    pub(super) account: Box<Account>,
+}
+
+impl Failure {
+    /// Returns the picture of the run as SVG, or an empty string if the run left no trace.
+    #[must_use]
+    pub fn svg(&self) -> &str {
+        &self.account.svg
+    }
+
+    /// Returns everything that was recorded in the run, one record a line.
+    #[must_use]
+    pub fn trace(&self) -> &str {
+        &self.account.trace
+    }
+
+    /// Returns the text for [`Trials::replay`](super::Trials::replay).
+    #[must_use]
+    pub fn replay(&self) -> String {
+        // A scenario has only strings, numbers and lists.
+        serde_json::to_string(&self.scenario).unwrap_or_default()
+    }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stop = self.scenario.first_stop_ms().unwrap_or(0);
         writeln!(f, "{}", self.broken)?;
-        writeln!(f, "seed {}, shrunk: stop requested at {stop} ms", self.seed)?;
-        for client in &self.scenario.clients {
-            writeln!(
-                f,
-                "  at {:>6} ms {:?} requests {:?}",
-                client.at_ms, client.traffic, client.request_kind
-            )?;
-        }
-        let text = serde_json::to_string(&self.scenario).map_err(|_| fmt::Error)?;
-        write!(f, "to reproduce it, replace the seeds by: .replay(r#\"{text}\"#)")
+        writeln!(f, "seed {}, shrunk: {}", self.seed, in_words(&self.scenario))?;
+        write!(f, "{}", self.account)?;
+        write!(f, "to reproduce it, replace the seeds by: .replay(r#\"{}\"#)", self.replay())
     }
 }
 

@@ -3,17 +3,18 @@
 //! ```
 //! # use axum::{Router, routing::get};
 //! # fn router() -> Router { Router::new().route("/orders", get(|| async { "tea" }).post(|| async {})) }
-//! lameduck_sim::explore(|host| host.serve(router()))
+//! lameduck_sim::explore(|world| world.host().serve(router()))
 //!     .get("/orders")
 //!     .post("/orders", "tea")
 //!     .seeds(0..50)
 //!     .run()
 //!     .unwrap();
 //! ```
-//! [`explore`] builds a new service for each seed, with the same [`Builder`] that a `main` would
-//! use, including hooks, background tasks and checks. Clients drawn from the seed send the requests
-//! that you named, over HTTP/1 and HTTP/2. Some are patient, some are not, and a stop request comes
-//! at some moment.
+//! [`explore`] builds a new service for each seed, with the same [`Builder`](lameduck::Builder)
+//! that a `main` would use, including hooks, background tasks and checks. Services that yours
+//! depends on are part of the world: [`TestWorld::downstream`]. Clients drawn from the seed send
+//! the requests that you named, over HTTP/1 and HTTP/2. Some are patient, some are not, and a stop
+//! request comes at some moment.
 //!
 //! The run checks the promises of the host that it can judge without knowing the service, such as
 //! one outcome per request and the bound of the shutdown. In addition it checks these promises of
@@ -26,27 +27,48 @@
 //! - S3, **the exit is clean.** No handler and no hook fails or panics.
 //! - S4, **the exit condition holds.** The condition of [`Trial::at_exit`] holds when the process
 //!   exits.
+//! - S5, **responses are as expected.** Each response of the service has an expected status and
+//!   body: [`Request::expect`].
+//! - S6, **each request succeeds.** Over all runs, each request got the response that it expects at
+//!   least once. Otherwise the run proves nothing about it.
+//! - S7, **assertions hold.** [`always!`](crate::always) does at every time, and
+//!   [`sometimes!`](crate::sometimes) in some run.
 //!
-//! Time is simulated: whatever sleeps by tokio's clock takes no real time. Threads, real sockets
-//! and `spawn_blocking` are not simulated.
+//! Time is simulated: whatever sleeps by tokio's clock takes no real time. Threads and real sockets
+//! are not simulated. `spawn_blocking` works if the service waits for its result.
 
+mod account;
+mod assertions;
+pub(crate) mod downstream;
 mod draw;
 mod failure;
 mod judge;
+mod proof;
 mod runner;
+mod seeds;
+mod service;
 mod trial;
+mod world;
 
+#[doc(hidden)]
+pub use assertions::{assert_always, assert_sometimes};
+pub use downstream::{Connection, Connector, Downstream, ServerConnection};
 pub use failure::Failure;
 pub use trial::{Received, Trial};
+pub use world::TestWorld;
 
 use crate::{
-    explore::{Exploration, Found, Runner, examine_by},
-    scenario::{PlanMs, RequestKind, Scenario},
+    explore::{Exploration, Found, Runner, examine_by, quiet_panics},
+    oracle::Broken,
+    scenario::{Client, PlanMs, Request, Scenario, Statuses},
     shrink::shrink,
 };
+use account::{Account, in_words};
 use judge::JUDGES;
-use lameduck::{Builder, HttpService, lifecycle::Plan};
+use lameduck::{HttpService, lifecycle::Plan};
+use proof::Proof;
 use std::{
+    io::{self, Write},
     ops::Range,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -55,16 +77,17 @@ use std::{
 /// Maximum number of runs while shrinking.
 const TRIES: u32 = 400;
 
-/// Tests a service with simulated shutdowns. `setup` builds the service, once per run. The builder
-/// that it receives already has a plan, ports and a request deadline; `setup` must not change them.
-pub fn explore<T, S>(setup: impl Fn(Builder) -> T + Send + Sync + 'static) -> Trials<S>
+/// Tests a service with simulated shutdowns. `setup` builds the service in a [`TestWorld`], once
+/// per run.
+pub fn explore<T, S>(setup: impl Fn(TestWorld) -> T + Send + Sync + 'static) -> Trials<S>
 where
     T: Into<Trial<S>>,
     S: HttpService,
 {
     Trials {
-        setup: Arc::new(move |builder| setup(builder).into()),
-        request_kinds: Vec::new(),
+        setup: Arc::new(move |world| setup(world).into()),
+        requests: Vec::new(),
+        sometimes: Vec::new(),
         seeds: 0..100,
         plan: Plan::default(),
         request_timeout: Some(Duration::from_secs(5)),
@@ -73,13 +96,14 @@ where
 }
 
 /// Builds a service.
-type Setup<S> = Arc<dyn Fn(Builder) -> Trial<S> + Send + Sync>;
+type Setup<S> = Arc<dyn Fn(TestWorld) -> Trial<S> + Send + Sync>;
 
 /// Settings of the shutdowns for a service. [`run`](Self::run) performs them.
 #[must_use = "nothing is explored until it is run"]
 pub struct Trials<S> {
     setup: Setup<S>,
-    request_kinds: Vec<RequestKind>,
+    requests: Vec<Request>,
+    sometimes: Vec<String>,
     seeds: Range<u64>,
     plan: Plan,
     request_timeout: Option<Duration>,
@@ -96,7 +120,7 @@ pub struct Passed {
 impl<S> std::fmt::Debug for Trials<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Trials")
-            .field("deeds", &self.request_kinds)
+            .field("requests", &self.requests)
             .field("seeds", &self.seeds)
             .finish_non_exhaustive()
     }
@@ -109,9 +133,8 @@ impl<S: HttpService> Trials<S> {
     /// Panics if `target` cannot be requested, since it does not begin with a slash or is not a
     /// path and query.
     #[track_caller]
-    pub fn get(mut self, target: impl Into<String>) -> Self {
-        self.request_kinds.push(RequestKind::Get(checked(target.into())));
-        self
+    pub fn get(self, target: impl Into<String>) -> Self {
+        self.request(Request::get(target))
     }
 
     /// Adds a POST request that clients send.
@@ -119,12 +142,81 @@ impl<S: HttpService> Trials<S> {
     /// # Panics
     /// Panics for the same reasons as [`get`](Self::get).
     #[track_caller]
-    pub fn post(mut self, target: impl Into<String>, body: impl Into<String>) -> Self {
-        self.request_kinds.push(RequestKind::Post(checked(target.into()), body.into()));
+    pub fn post(self, target: impl Into<String>, body: impl Into<String>) -> Self {
+        self.request(Request::post(target, body))
+    }
+
+    /// Adds a request of any kind that clients send.
+    ///
+    /// ```
+    /// # use axum::{Router, routing::{delete, get, post}, extract::Path};
+    /// # fn router() -> Router {
+    /// #     let get = get(|Path(id): Path<u64>| async move { format!("order {id}") });
+    /// #     let post = post(|| async { (http::StatusCode::CREATED, [("location", "/orders/7")]) });
+    /// #     Router::new().route("/orders", post).route("/orders/{id}", get)
+    /// # }
+    /// use lameduck_sim::{Request, explore};
+    ///
+    /// let order = Request::post("/orders", "").json(&["tea"]).expect(201);
+    /// explore(|world| world.host().serve(router()))
+    ///     .request(order.then(Request::get("{location}").expect_body("order 7")))
+    ///     .seeds(0..20)
+    ///     .run()
+    ///     .unwrap();
+    /// ```
+    pub fn request(mut self, request: Request) -> Self {
+        self.requests.push(request);
+        self
+    }
+
+    /// Sets the statuses that the response to the last request may have, as
+    /// [`Request::expect`] does.
+    ///
+    /// ```
+    /// # use axum::{Router, routing::get};
+    /// # fn router() -> Router { Router::new().route("/orders", get(|| async { "tea" })) }
+    /// lameduck_sim::explore(|world| world.host().serve(router()))
+    ///     .get("/orders").expect(200)
+    ///     .get("/no-such-page").expect(404)
+    ///     .seeds(0..20)
+    ///     .run()
+    ///     .unwrap();
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if no request was added before.
+    #[track_caller]
+    pub fn expect(self, statuses: impl Into<Statuses>) -> Self {
+        self.change_last(|request| request.expect(statuses))
+    }
+
+    /// Adds a header field to the last request, as [`Request::header`] does.
+    ///
+    /// # Panics
+    /// Panics if no request was added before, or if the name or the value is invalid.
+    #[track_caller]
+    pub fn header(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.change_last(|request| request.header(name, value))
+    }
+
+    #[track_caller]
+    fn change_last(mut self, change: impl FnOnce(Request) -> Request) -> Self {
+        let last = self.requests.pop();
+        let last = last.expect("there is no request yet: call it after .get(…) or .request(…)");
+        self.requests.push(change(last));
+        self
+    }
+
+    /// Names a [`sometimes!`](crate::sometimes) of the service that must be reached in some run.
+    pub fn sometimes(mut self, what: impl Into<String>) -> Self {
+        self.sometimes.push(what.into());
         self
     }
 
     /// Sets the seeds. Each is one shutdown, and there must be at least one. Default `0..100`.
+    ///
+    /// The environment has precedence: `LAMEDUCK_SEED=7` runs one seed, `LAMEDUCK_SEEDS=0..10000`
+    /// runs many.
     pub fn seeds(mut self, seeds: Range<u64>) -> Self {
         self.seeds = seeds;
         self
@@ -142,7 +234,9 @@ impl<S: HttpService> Trials<S> {
         self
     }
 
-    /// Replays one scenario instead of the seeds: the text that a [`Failure`] printed.
+    /// Replays one scenario instead of the seeds: the text that a [`Failure`] printed. Writes what
+    /// happens to the standard error: the timeline, and the log of the host, the service and the
+    /// clients.
     pub fn replay(mut self, scenario: impl Into<String>) -> Self {
         self.replay = Some(scenario.into());
         self
@@ -151,51 +245,51 @@ impl<S: HttpService> Trials<S> {
     /// Runs all shutdowns, on all cores.
     ///
     /// # Errors
-    /// Returns the first [`Failure`], shrunk.
+    /// Returns the first [`Failure`], shrunk. Fails also if a request never got a response that it
+    /// expects, since the run would then prove nothing about it.
     ///
     /// # Panics
     /// Panics if the run would prove nothing, since no request or no seed is given. Panics if the
-    /// text to replay is not a scenario.
+    /// text to replay is not a scenario, or if the seeds in the environment are invalid.
     #[track_caller]
     pub fn run(self) -> Result<Passed, Failure> {
         let setup = Arc::clone(&self.setup);
-        let play = move |scenario: &Scenario| runner::play(scenario, Arc::clone(&setup));
+        let proof = Arc::new(Proof::new(&self.requests, &self.sometimes));
+        let play = {
+            let proof = Arc::clone(&proof);
+            move |scenario: &Scenario| runner::play(scenario, Arc::clone(&setup), &proof)
+        };
         if let Some(text) = &self.replay {
             let scenario = serde_json::from_str(text)
                 .expect("the scenario to replay must be one that a failure printed");
-            return self.judge_one(&play, &scenario);
+            return replayed(&play, &scenario);
         }
         assert!(
-            !self.request_kinds.is_empty(),
+            !self.requests.is_empty(),
             "the service gets no requests: add them with .get(\"/path\") or .post(…)"
         );
-        assert!(
-            !self.seeds.is_empty(),
-            "the range {:?} is empty: there is nothing to run",
-            self.seeds
-        );
+        let seeds = seeds::from_environment(self.seeds.clone());
+        assert!(!seeds.is_empty(), "the range {seeds:?} is empty: there is nothing to run");
+        let first = seeds.start;
         let draw =
-            |seed| draw::draw(seed, self.plan_ms(), self.request_timeout_ms(), &self.request_kinds);
+            |seed| draw::draw(seed, self.plan_ms(), self.request_timeout_ms(), &self.requests);
         let never = AtomicBool::new(false);
-        let mut exploration = Exploration::new(&play, self.seeds.clone(), &never);
+        let mut exploration = Exploration::new(&play, seeds, &never);
         exploration.draw = &draw;
         exploration.judges = JUDGES;
         exploration.found_max = 1;
         // Traces need not be equal: a service may generate random identifiers in its responses.
         exploration.replay_every = None;
         let summary = exploration.run();
-        match summary.found.first() {
-            None => Ok(Passed { scenarios: summary.scenarios }),
-            Some(found) => Err(self.shrunk(&play, found)),
+        if let Some(found) = summary.found.first() {
+            return Err(self.shrunk(&play, found));
         }
-    }
-
-    fn judge_one(&self, play: &Runner, scenario: &Scenario) -> Result<Passed, Failure> {
-        match examine_by(JUDGES, play, scenario).broken.into_iter().next() {
-            None => Ok(Passed { scenarios: 1 }),
-            Some(broken) => {
-                Err(Failure { seed: scenario.seed, broken, scenario: Box::new(scenario.clone()) })
-            }
+        if let Some((broken, scenario)) = proof.missing() {
+            return Err(failure(&play, broken, scenario));
+        }
+        match proof.unreached() {
+            None => Ok(Passed { scenarios: summary.scenarios }),
+            Some(broken) => Err(failure(&play, broken, Box::new(draw(first)))),
         }
     }
 
@@ -208,17 +302,17 @@ impl<S: HttpService> Trials<S> {
                 .find(|broken| broken.promise == first.promise)
         };
         // The plan and the requests belong to the service, so shrinking must not change them.
+        let belongs = |client: &Client| {
+            client.request_kind.user().is_some_and(|request| self.requests.contains(request))
+        };
         let least = shrink(&found.scenario, TRIES, |candidate| {
             candidate.plan == found.scenario.plan
                 && candidate.request_timeout_ms == found.scenario.request_timeout_ms
-                && candidate
-                    .clients
-                    .iter()
-                    .all(|client| self.request_kinds.contains(&client.request_kind))
+                && candidate.clients.iter().all(belongs)
                 && breaks(candidate).is_some()
         });
         let broken = breaks(&least).unwrap_or_else(|| first.clone());
-        Failure { seed: found.seed, broken, scenario: Box::new(least) }
+        failure(play, broken, Box::new(least))
     }
 
     fn plan_ms(&self) -> PlanMs {
@@ -230,18 +324,28 @@ impl<S: HttpService> Trials<S> {
     }
 }
 
-/// Rejects a mistyped target. The request would get a 400 or not be sent at all, and every service
-/// survives that.
-#[track_caller]
-fn checked(target: String) -> String {
-    assert!(
-        target.starts_with('/'),
-        "invalid request target {target:?}: it must begin with a slash"
-    );
-    let whole =
-        target.parse::<http::uri::PathAndQuery>().is_ok_and(|parsed| parsed.as_str() == target);
-    assert!(whole, "invalid request target {target:?}: it must be a path with an optional query");
-    target
+/// Runs a scenario once more, to describe what happens in it.
+fn failure(play: &Runner, broken: Broken, scenario: Box<Scenario>) -> Failure {
+    let examined = examine_by(JUDGES, play, &scenario);
+    let account =
+        examined.outcome.map_or_else(Account::default, |outcome| Account::of(&scenario, &outcome));
+    Failure { seed: scenario.seed, broken, scenario, account: Box::new(account) }
+}
+
+/// Runs one scenario, writes what happens, and judges it.
+fn replayed(play: &Runner, scenario: &Scenario) -> Result<Passed, Failure> {
+    quiet_panics();
+    let examined = examine_by(JUDGES, play, scenario);
+    let account =
+        examined.outcome.map_or_else(Account::default, |outcome| Account::of(scenario, &outcome));
+    let Some(broken) = examined.broken.into_iter().next() else {
+        let said = format!("replayed: {}\n{account}all promises held\n", in_words(scenario));
+        // A test's output is captured, and a replay is made to be read.
+        let _ = io::stderr().write_all(said.as_bytes());
+        return Ok(Passed { scenarios: 1 });
+    };
+    let (seed, scenario) = (scenario.seed, Box::new(scenario.clone()));
+    Err(Failure { seed, broken, scenario, account: Box::new(account) })
 }
 
 #[cfg(test)]
@@ -256,7 +360,7 @@ mod tests {
         ) -> Trials<lameduck::TowerService<Router>>,
     ) -> String {
         let tried = std::panic::AssertUnwindSafe(|| {
-            trials(explore(|host| host.serve(Router::new()))).run()
+            trials(explore(|world| world.host().serve(Router::new()))).run()
         });
         let panic = std::panic::catch_unwind(tried).expect_err("it proves nothing, and passed");
         let said = panic.downcast_ref::<String>().map(String::as_str);

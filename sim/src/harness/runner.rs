@@ -1,60 +1,82 @@
 //! Runs a scenario with a user's service.
 //!
-//! Most runs use the network that is close to Linux. One in five uses the other one, where each
-//! process has its own runtime, so that the tasks left at the exit can be counted.
+//! Most runs use the network that is close to Linux, and one in five the other one. On both, the
+//! tasks that the service leaves at its exit are counted.
 
-use super::{Received, Setup, Trial};
+use super::{Received, Setup, TestWorld, Trial, proof::Proof, service::RecordedService};
 use crate::{
-    network::{TurmoilNetWorld, TurmoilWorld},
-    scenario::{Outcome, SERVER, Scenario, run_life},
+    app::Actor,
+    explore::set_current_trace,
+    network::{Runtimes, TurmoilNetWorld, TurmoilWorld, World},
+    scenario::{Outcome, SERVER, Scenario, ServedApp, run_life},
+    task_count,
     trace::Trace,
 };
 use lameduck::HttpService;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc::unbounded_channel;
 
 /// Event for a false condition of [`Trial::at_exit`].
 pub(super) const FLAW: &str = "flaw";
 /// Event with the number of tasks alive at the exit.
 pub(super) const TASKS_LEFT: &str = "tasks left";
-/// One in this many seeds runs where tasks can be counted.
-const COUNTED_EVERY: u64 = 5;
+/// One in this many seeds runs on the other network.
+const OTHER_EVERY: u64 = 5;
 /// Number of yields after which every task that ends with the process has ended.
-const TURNS: usize = 32;
+const TURNS: usize = 64;
 
-pub(super) fn play<S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Outcome {
-    let counts = scenario.seed.is_multiple_of(COUNTED_EVERY);
-    let kept = Arc::new(Mutex::new((None, 0)));
+/// Runs `scenario`, and counts what its requests proved.
+pub(super) fn play<S: HttpService>(scenario: &Scenario, setup: Setup<S>, proof: &Proof) -> Outcome {
+    let outcome = if scenario.seed.is_multiple_of(OTHER_EVERY) {
+        play_on::<TurmoilWorld, S>(scenario, setup)
+    } else {
+        play_on::<TurmoilNetWorld, S>(scenario, setup)
+    };
+    proof.count(scenario, &outcome);
+    outcome
+}
+
+fn play_on<W: World, S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Outcome {
+    let kept = Arc::new(Mutex::new((None, 0, Vec::new())));
+    let (sender, servers) = unbounded_channel();
     let build = {
-        let kept = Arc::clone(&kept);
-        move |builder, _| {
-            let Trial { host, at_exit } = setup(builder);
-            *kept.lock().unwrap_or_else(PoisonError::into_inner) = (at_exit, tasks_alive());
-            host
+        let (kept, faults) = (Arc::clone(&kept), scenario.faults.clone());
+        move |builder, actor: Actor, network| {
+            let world = TestWorld::new(builder, network, sender, actor.trace.clone(), faults);
+            let Trial { host, at_exit, excepted } = setup(world);
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) =
+                (at_exit, service_tasks::<W>(), excepted);
+            set_current_trace(actor.trace.clone());
+            host.map_service(|service| RecordedService::new(service, actor.trace))
         }
     };
     let at_exit = move |trace: Trace| {
-        let (holds, before) =
+        let (holds, before, excepted) =
             std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(Err(why)) = holds.map(|holds| holds(&Received::by(&trace))) {
             trace.record(SERVER, FLAW, &[("why", why.into())]);
         }
         async move {
-            if counts {
-                for _ in 0..TURNS {
-                    tokio::task::yield_now().await;
+            let mut left = usize::MAX;
+            for _ in 0..TURNS {
+                left = service_tasks::<W>().saturating_sub(before);
+                if left == 0 {
+                    break;
                 }
-                let left = tasks_alive().saturating_sub(before);
-                trace.record(SERVER, TASKS_LEFT, &[("count", left.into())]);
+                tokio::task::yield_now().await;
             }
+            let excepted = excepted.iter().map(|except| except.count).sum::<usize>();
+            let fields = [("count", left.into()), ("excepted", excepted.into())];
+            trace.record(SERVER, TASKS_LEFT, &fields);
         }
     };
-    if counts {
-        run_life::<TurmoilWorld, S, _, _>(scenario, build, at_exit)
-    } else {
-        run_life::<TurmoilNetWorld, S, _, _>(scenario, build, at_exit)
-    }
+    run_life::<W, RecordedService<S>, _, _>(scenario, ServedApp::User(servers), build, at_exit)
 }
 
-fn tasks_alive() -> usize {
-    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+/// Returns the number of tasks on the service's runtime that are not the simulation's own.
+fn service_tasks<W: World>() -> usize {
+    match W::RUNTIMES {
+        Runtimes::Shared => task_count::alive().saturating_sub(task_count::ours()),
+        Runtimes::OnePerHost => task_count::alive(),
+    }
 }

@@ -12,12 +12,47 @@ pub(super) type AtExit = Box<dyn FnOnce(&Received) -> Result<(), String> + Send>
 pub struct Trial<S> {
     pub(super) host: Host<S>,
     pub(super) at_exit: Option<AtExit>,
+    pub(super) excepted: Vec<Excepted>,
+}
+
+/// Tasks that may be left at the exit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Excepted {
+    pub(super) count: usize,
 }
 
 impl<S: HttpService> Trial<S> {
     /// Wraps a host, built as in `main`.
     pub fn of(host: Host<S>) -> Self {
-        Self { host, at_exit: None }
+        Self { host, at_exit: None, excepted: Vec::new() }
+    }
+
+    /// Lets up to `count` untracked tasks be left at the exit (S2), which may end with the process.
+    /// `what` says which: the maintenance task of a connection pool, for example. Calls add up.
+    ///
+    /// ```
+    /// # use axum::{Router, routing::get};
+    /// use lameduck_sim::{Trial, explore};
+    ///
+    /// explore(|world| {
+    ///     let router = Router::new().route("/", get(|| async { "tea" }));
+    ///     Trial::of(world.host().serve(router)).except_tasks(1, "the pool's reaper")
+    /// })
+    /// .get("/")
+    /// .seeds(0..5)
+    /// .run()
+    /// .unwrap();
+    /// ```
+    ///
+    /// Tasks that the setup itself spawns are never counted.
+    ///
+    /// # Panics
+    /// Panics if `what` is empty: an exception needs a reason.
+    #[track_caller]
+    pub fn except_tasks(mut self, count: usize, what: &str) -> Self {
+        assert!(!what.trim().is_empty(), "an exception needs a reason: which tasks are left?");
+        self.excepted.push(Excepted { count });
+        self
     }
 
     /// Adds a condition that compares the service's state with what its clients received. It is

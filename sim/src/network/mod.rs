@@ -6,6 +6,7 @@
 //! `connect` for clients. [`TurmoilNetWorld`], [`TurmoilWorld`] and [`LinuxWorld`] document their
 //! differences.
 
+mod erased;
 mod faulty;
 mod idle_poller;
 mod linux;
@@ -16,6 +17,7 @@ mod stalls;
 mod turmoil;
 mod turmoil_net;
 
+pub(crate) use self::erased::{AnyHost, AnyListener, BoxStream};
 pub use self::{
     faulty::{Faults, FaultyListener, FaultyNetwork, FaultyReservation, FaultyStream},
     idle_poller::{PolledIdlePoller, PolledStream},
@@ -53,6 +55,9 @@ pub trait World: Sized {
     /// How long the world goes on after the exit of the host under test, if it does not wait for
     /// the clients to return.
     const LINGER: Option<Duration> = None;
+
+    /// Whether the hosts share a runtime.
+    const RUNTIMES: Runtimes = Runtimes::OnePerHost;
 
     /// Creates a world without hosts.
     fn new(config: WorldConfig, trace: Trace) -> Self;
@@ -182,6 +187,15 @@ pub enum SynFilter {
     Available,
     /// It cannot, as on a system without such filters.
     Missing,
+}
+
+/// Whether the hosts of a world share a runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtimes {
+    /// All tasks of all hosts are on one runtime.
+    Shared,
+    /// Each host has its own runtime.
+    OnePerHost,
 }
 
 /// Whether a world waits for a job.

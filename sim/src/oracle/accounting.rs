@@ -282,8 +282,7 @@ pub(super) fn unannounced_closes_are_counted(
                     | RequestKind::Odd(_)
                     | RequestKind::Mismatch(_)
                     | RequestKind::Rare(_)
-                    | RequestKind::Get(_)
-                    | RequestKind::Post(..)
+                    | RequestKind::User(_)
             )
         };
         matches!(client.traffic, Traffic::KeepAlive { .. })
@@ -392,6 +391,7 @@ pub(super) fn outcomes_are_counted(
         let refused = |observed: &&ObservedRequest| {
             matches!(&observed.end, Some((_, RequestResult::Completed(400 | 408 | 431, _))))
                 && !history.is_refused(observed)
+                && !observed.is_by_service()
         };
         let refused = history.requests.iter().filter(refused).count() as u64;
         let answered = history.requests.len() as u64 - refused;
@@ -408,9 +408,7 @@ pub(super) fn outcomes_are_counted(
 
 /// Checks that each logged abort has the path and the age of a running handler.
 fn abort_ages_match_the_handlers(history: &RunHistory<'_>) -> Result<(), String> {
-    let others = |client: &Client| {
-        matches!(client.request_kind, RequestKind::Get(_) | RequestKind::Post(..))
-    };
+    let others = |client: &Client| matches!(client.request_kind, RequestKind::User(_));
     if history.scenario.clients.iter().any(others) {
         // The handlers of another app record nothing.
         return Ok(());
@@ -452,7 +450,8 @@ fn cut_short_is_reset(history: &RunHistory<'_>) -> Result<(), String> {
     }
     let ended = history.requests.iter().find(|observed| {
         // A 503 has a Content-Length, so the client sees that it is incomplete.
-        let is_ours = observed.head.is_some_and(|(_, status, _)| status == 503);
+        let is_ours =
+            observed.head.is_some_and(|(_, status, _)| status == 503) && !observed.is_by_service();
         !is_ours
             && !is_http2(history.client(observed))
             && matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "body-cut")

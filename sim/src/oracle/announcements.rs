@@ -205,8 +205,7 @@ impl<'a> Delay<'a> {
                 RequestKind::Unread(_)
                     | RequestKind::Mismatch(_)
                     | RequestKind::Rare(_)
-                    | RequestKind::Get(_)
-                    | RequestKind::Post(..)
+                    | RequestKind::User(_)
             ) | None
         );
         // A chunked body may not be read further once its request was cut.

@@ -73,8 +73,9 @@ fn counts_match_the_clients(
 ) -> Result<(), String> {
     let ends = || history.requests.iter().filter_map(|observed| observed.end.as_ref());
     // A malformed request gets a response, but is not counted as a request. One with a wrong `Host`
-    // is.
+    // is. Nothing of this concerns a response of the service.
     let counts = |observed: &&ObservedRequest| match &observed.end {
+        Some((_, RequestResult::Completed(..))) if observed.is_by_service() => true,
         Some((_, RequestResult::Completed(400, _))) => history.is_refused(observed),
         Some((_, RequestResult::Completed(status, _))) => ![408, 431].contains(status),
         Some((_, RequestResult::Failed(_))) | None => false,
@@ -117,9 +118,7 @@ fn counts_match_the_handlers(
     history: &RunHistory<'_>,
     tally: &lameduck::RequestStats,
 ) -> Result<(), String> {
-    let others = |client: &Client| {
-        matches!(client.request_kind, RequestKind::Get(_) | RequestKind::Post(..))
-    };
+    let others = |client: &Client| matches!(client.request_kind, RequestKind::User(_));
     if history.scenario.clients.iter().any(others) {
         // The handlers of another app record nothing.
         return Ok(());
@@ -167,7 +166,7 @@ fn counts_match_the_handlers(
 /// Checks that a 503 has a body that gives the reason.
 fn says_why(observed: &ObservedRequest) -> Result<(), String> {
     match observed.end {
-        Some((at, RequestResult::Completed(503, 0))) => {
+        Some((at, RequestResult::Completed(503, 0))) if !observed.is_by_service() => {
             Err(format!("a 503 for {} at {at:?} has no reason", observed.target))
         }
         Some(_) | None => Ok(()),
@@ -289,8 +288,7 @@ fn looks_complete_only_if_complete(
             | RequestKind::Breaks
             | RequestKind::Events
             | RequestKind::Work(..)
-            | RequestKind::Get(_)
-            | RequestKind::Post(..)
+            | RequestKind::User(_)
             | RequestKind::Odd(_)
             | RequestKind::Mismatch(_)
             | RequestKind::Rare(_),
@@ -403,8 +401,7 @@ pub(super) fn a_deadline_per_request(history: &RunHistory<'_>) -> Judgement {
             | RequestKind::Unlimited(_)
             | RequestKind::Head
             | RequestKind::Bytes(_)
-            | RequestKind::Get(_)
-            | RequestKind::Post(..)
+            | RequestKind::User(_)
             | RequestKind::Odd(_)
             | RequestKind::Mismatch(_)
             | RequestKind::Rare(_) => continue,

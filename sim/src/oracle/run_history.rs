@@ -46,6 +46,24 @@ pub struct ObservedRequest {
     pub end: Option<(Duration, RequestResult)>,
     /// Which error body the response had, if it was complete.
     pub said: ErrorKind,
+    /// Status of the response that the service made, if the run records it.
+    pub service_status: Option<u64>,
+    /// Position among the requests that follow each other.
+    pub step: usize,
+    /// The beginning of the response body, if the client keeps it.
+    pub body: Option<String>,
+    /// Number of WebSocket messages received.
+    pub messages: Option<u64>,
+}
+
+impl ObservedRequest {
+    /// Whether the service made the response. A run records this only for a user's service. The
+    /// record is made outside the response, so no service can imitate it.
+    #[must_use]
+    pub fn is_by_service(&self) -> bool {
+        let status = self.head.map(|(_, status, _)| status);
+        status.is_some() && status == self.service_status
+    }
 }
 
 /// Kind of a complete response, by its body.
@@ -289,16 +307,14 @@ impl<'a> RunHistory<'a> {
                 over_by(at_ms, for_ms)
             }
             Fault::Hold { .. } | Fault::ResetAll { .. } => false,
-            Fault::PartialIo { .. } | Fault::AcceptAborted => true,
+            Fault::PartialIo { .. } | Fault::AcceptAborted | Fault::Downstream { .. } => true,
         })
     }
 
     /// Whether the app is another than the default one, whose handlers record nothing.
     #[must_use]
     pub fn uses_another_app(&self) -> bool {
-        let others = |client: &Client| {
-            matches!(client.request_kind, RequestKind::Get(_) | RequestKind::Post(..))
-        };
+        let others = |client: &Client| matches!(client.request_kind, RequestKind::User(_));
         self.scenario.clients.iter().any(others)
     }
 
@@ -313,7 +329,7 @@ impl<'a> RunHistory<'a> {
                 ms(*at_ms) <= to && from <= ms(at_ms + for_ms) + ACCEPT_PAUSE * 2
             }
             Fault::ResetAll { .. } => true,
-            Fault::PartialIo { .. } | Fault::AcceptAborted => false,
+            Fault::PartialIo { .. } | Fault::AcceptAborted | Fault::Downstream { .. } => false,
         })
     }
 
@@ -505,7 +521,12 @@ fn phase_called(name: &str) -> Option<Phase> {
 fn requests(records: &[Record]) -> Vec<ObservedRequest> {
     let mut requests: BTreeMap<(usize, u64), ObservedRequest> = BTreeMap::new();
     for record in records {
-        let Some(client) = record.actor.strip_prefix("client-").and_then(|n| n.parse().ok()) else {
+        let by = if record.event == "service responds" {
+            record.text("client").unwrap_or_default()
+        } else {
+            &record.actor
+        };
+        let Some(client) = by.strip_prefix("client-").and_then(|n| n.parse().ok()) else {
             continue;
         };
         let Some(request) = record.number("request") else { continue };
@@ -520,6 +541,10 @@ fn requests(records: &[Record]) -> Vec<ObservedRequest> {
                 head: None,
                 end: None,
                 said: ErrorKind::Anything,
+                service_status: None,
+                step: 0,
+                body: None,
+                messages: None,
             };
             requests.insert((client, request), observed);
             continue;
@@ -537,11 +562,22 @@ fn requests(records: &[Record]) -> Vec<ObservedRequest> {
                     record.at,
                     RequestResult::Completed(status.unwrap_or(0), bytes.unwrap_or(0)),
                 ));
-                observed.said = ErrorKind::of(
-                    status.unwrap_or(0),
-                    record.text("body_hash").unwrap_or_default(),
-                );
+                if !observed.is_by_service() {
+                    observed.said = ErrorKind::of(
+                        status.unwrap_or(0),
+                        record.text("body_hash").unwrap_or_default(),
+                    );
+                }
             }
+            "service responds" => observed.service_status = record.number("status"),
+            "step" => {
+                observed.step = record
+                    .number("step")
+                    .and_then(|step| usize::try_from(step).ok())
+                    .unwrap_or_default();
+            }
+            "body" => observed.body = record.text("body").map(ToOwned::to_owned),
+            "messages" => observed.messages = record.number("count"),
             "failed" => {
                 observed.end = Some((
                     record.at,

@@ -75,6 +75,7 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
         | Traffic::Http2 { .. }
         | Traffic::Http2Leaves { .. }
         | Traffic::Pipelined { .. }
+        | Traffic::Session { .. }
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
         | Traffic::Http2Windowless { .. }

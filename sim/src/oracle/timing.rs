@@ -296,6 +296,7 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
             | Traffic::PerRequest { .. }
             | Traffic::Http2 { .. }
             | Traffic::Pipelined { .. }
+            | Traffic::Session { .. }
             | Traffic::Late { .. }
             | Traffic::Leaves { .. }
             | Traffic::Http2Windowless { .. }

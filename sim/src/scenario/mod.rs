@@ -6,14 +6,17 @@
 
 mod odd;
 mod rare;
+mod request;
 mod run;
 mod times;
 mod traffic;
 
 pub use odd::OddRequest;
 pub use rare::RareRequest;
+pub(crate) use request::{Previous, Reads};
+pub use request::{Request, Statuses};
 pub use run::{CLIENTS, Outcome, PROBER, SERVER, run, run_in_real_time, run_with};
-pub(crate) use run::{client_name, run_life};
+pub(crate) use run::{ServedApp, client_name, run_life};
 pub(crate) use times::{Time, TimeOf, times};
 pub use traffic::{
     Client, Cooperation, Pacing, RequestKind, Stranger, StuckResponse, Traffic, WrongLength,
@@ -210,6 +213,43 @@ pub enum Fault {
         /// When they are reset.
         at_ms: u64,
     },
+    /// A service that a user's service depends on fails. Without that many, nothing happens.
+    Downstream {
+        /// Number of the downstream, in the order in which they were added.
+        downstream: u64,
+        /// When it begins.
+        at_ms: u64,
+        /// How long it lasts.
+        for_ms: u64,
+        /// How it fails.
+        how: DownstreamFault,
+    },
+}
+
+/// How a service that a user's service depends on fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DownstreamFault {
+    /// It responds late.
+    Slow,
+    /// It has ended: its connections are reset, and new ones are refused.
+    Refuses,
+    /// It resets its connections, also new ones.
+    Resets,
+    /// It accepts connections and sends nothing.
+    Stalls,
+    /// It is gone from the network: nothing is answered.
+    Gone,
+}
+
+impl DownstreamFault {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Slow, Self::Refuses, Self::Resets, Self::Stalls, Self::Gone];
+
+    /// Whether open connections are reset.
+    #[must_use]
+    pub const fn resets(self) -> bool {
+        matches!(self, Self::Refuses | Self::Resets)
+    }
 }
 
 impl Fault {
@@ -217,7 +257,8 @@ impl Fault {
     #[must_use]
     pub const fn delivers(self) -> bool {
         match self {
-            Self::PartialIo { .. } | Self::AcceptAborted => true,
+            // Between the clients and the host, that is.
+            Self::PartialIo { .. } | Self::AcceptAborted | Self::Downstream { .. } => true,
             Self::Hold { .. }
             | Self::NoDescriptors { .. }
             | Self::Stall { .. }

@@ -4,8 +4,10 @@ use super::{Client, Fault, Filter, Scenario, StopBy};
 use crate::{
     app::{Actor, Drill},
     client::{self, ClientId, Route, TlsRoute},
+    harness::downstream::{HOST as DOWNSTREAMS, Server, serve_all},
     host_run::{self, HostRun, INTERNAL_PORT, MAIN_PORT, SECOND_PORT},
     network::{
+        AnyHost,
         Attendance::{Awaited, Background},
         Faults, HostNetwork, LinkChange, LinuxWorld, Overrun, Stalls, SynFilter, World,
         WorldConfig,
@@ -20,6 +22,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Name of the host under test.
 pub const SERVER: &str = "server";
@@ -104,15 +107,35 @@ pub fn run_with<W: World, S: HttpService>(
 ) -> Outcome {
     run_life::<W, S, _, _>(
         scenario,
-        |builder, actor| builder.serve_hyper(factory(actor)),
+        ServedApp::Default,
+        |builder, actor, _| builder.serve_hyper(factory(actor)),
         |_| std::future::ready(()),
     )
+}
+
+/// The app of a run.
+pub(crate) enum ServedApp {
+    /// The default app, which records its own events.
+    Default,
+    /// A user's service: its log is recorded, its requests are marked, and its downstreams are
+    /// served as they arrive.
+    User(UnboundedReceiver<Server>),
+}
+
+impl ServedApp {
+    fn subscriber(&self, trace: Trace) -> tracing::Dispatch {
+        match self {
+            Self::Default => observe::observer(SERVER, trace),
+            Self::User(_) => observe::service_observer(SERVER, trace),
+        }
+    }
 }
 
 /// Runs `scenario` with the host that `build` creates. `at_exit` is called when its process exits.
 pub(crate) fn run_life<W, S, Exit, Exiting>(
     scenario: &Scenario,
-    build: impl FnOnce(Builder, Actor) -> Host<S> + Send + 'static,
+    app: ServedApp,
+    build: impl FnOnce(Builder, Actor, Arc<dyn AnyHost>) -> Host<S> + Send + 'static,
     at_exit: Exit,
 ) -> Outcome
 where
@@ -139,7 +162,10 @@ where
     let resets = resets(scenario);
     world.spawn(SERVER, Awaited, {
         let (report, trace, stops) = (Arc::clone(&report), trace.clone(), scenario.stops.clone());
+        let subscriber = app.subscriber(trace.clone());
         move |host| async move {
+            let any_host: Arc<dyn AnyHost> = Arc::new(host.clone());
+            let build = |builder, actor| build(builder, actor, any_host);
             let (handle, handed) = tokio::sync::oneshot::channel();
             let asking = async move {
                 if let Ok(handle) = handed.await {
@@ -148,9 +174,9 @@ where
                 std::future::pending::<()>().await;
             };
             let network = host.with_faults(Arc::clone(&faults));
-            let living = life.live(host, network, build, signals, trace.clone(), |asker| {
-                drop(handle.send(asker));
-            });
+            let asks = |asker| drop(handle.send(asker));
+            let living =
+                life.live_with(host, network, build, signals, trace.clone(), asks, subscriber);
             let lived = tokio::select! {
                 biased;
                 () = asking => None,
@@ -165,7 +191,9 @@ where
     });
     let attendance = if W::LINGER.is_none() { Awaited } else { Background };
     for (n, client) in scenario.clients.iter().enumerate() {
-        let client_id = ClientId::new(client_name(n), trace.clone()).with_patience(PATIENCE);
+        let client_id = ClientId::new(client_name(n), trace.clone())
+            .with_patience(PATIENCE)
+            .with_bodies(matches!(app, ServedApp::User(_)));
         let is_second = scenario.second_address && n % 2 == 1;
         let port = if is_second { SECOND_PORT } else { MAIN_PORT };
         world.spawn(CLIENTS, attendance, use_host(client.clone(), client_id, port, scenario.tls));
@@ -189,7 +217,10 @@ where
     }
     // Connection tasks have no subscriber attached, so their events are recorded by the default
     // one.
-    let listening = tracing::dispatcher::set_default(&observe::observer(SERVER, trace.clone()));
+    let listening = tracing::dispatcher::set_default(&app.subscriber(trace.clone()));
+    if let ServedApp::User(servers) = app {
+        world.spawn(DOWNSTREAMS, Background, move |host| serve_all(Arc::new(host), servers));
+    }
     let ended = world.run(scenario.limit());
     drop(listening);
     let report = report.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -218,7 +249,10 @@ fn faults(scenario: &Scenario, trace: &Trace, stalls: &Arc<Stalls>) -> Faults {
                 );
             }
             Fault::AcceptAborted => faults.abort_accepts(),
-            Fault::Hold { .. } | Fault::ResetAll { .. } | Fault::Stall { .. } => {}
+            Fault::Hold { .. }
+            | Fault::ResetAll { .. }
+            | Fault::Stall { .. }
+            | Fault::Downstream { .. } => {}
         }
     }
     faults
@@ -232,7 +266,8 @@ fn stalls(scenario: &Scenario, trace: &Trace) -> Stalls {
         | Fault::PartialIo { .. }
         | Fault::NoDescriptors { .. }
         | Fault::AcceptAborted
-        | Fault::ResetAll { .. } => None,
+        | Fault::ResetAll { .. }
+        | Fault::Downstream { .. } => None,
     };
     Stalls::new(trace.clone(), scenario.faults.iter().filter_map(stall).collect())
 }
@@ -248,7 +283,8 @@ fn resets(scenario: &Scenario) -> Vec<u64> {
             | Fault::PartialIo { .. }
             | Fault::NoDescriptors { .. }
             | Fault::Stall { .. }
-            | Fault::AcceptAborted => None,
+            | Fault::AcceptAborted
+            | Fault::Downstream { .. } => None,
         })
         .collect();
     resets.sort_unstable();

@@ -59,6 +59,9 @@ pub(crate) fn times(scenario: &mut Scenario) -> Vec<Time<'_>> {
             | Fault::NoDescriptors { at_ms, .. }
             | Fault::Stall { at_ms, .. }
             | Fault::ResetAll { at_ms } => all.push((TimeOf::Begin, at_ms)),
+            Fault::Downstream { at_ms, for_ms, .. } => {
+                all.extend([(TimeOf::Begin, at_ms), (TimeOf::Work, for_ms)]);
+            }
             Fault::PartialIo { .. } | Fault::AcceptAborted => {}
         }
     }
@@ -106,8 +109,7 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
             | RequestKind::Breaks
             | RequestKind::Head
             | RequestKind::Events
-            | RequestKind::Get(_)
-            | RequestKind::Post(..)
+            | RequestKind::User(_)
             | RequestKind::Odd(_)
             | RequestKind::Mismatch(_) => {}
         }
@@ -121,6 +123,7 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
         | Traffic::Late { after_ms: ms }
         | Traffic::Leaves { after_ms: ms, .. }
         | Traffic::Upgraded { every_ms: ms, .. }
+        | Traffic::Session { every_ms: ms, .. }
         | Traffic::Once(
             Pacing::HeadPause(ms) | Pacing::SlowUpload(_, ms) | Pacing::SlowReader(_, ms),
         ) => all.push((TimeOf::Pause, ms)),

@@ -1,10 +1,11 @@
 //! The clients of a scenario.
 
-use super::{OddRequest, RareRequest};
+use super::{OddRequest, RareRequest, Request};
 use crate::client::{
     AfterRequest, ClientId, Connect, ExchangePacing, First, Http1Client, Pace, RequestSpec, Retry,
     Step, byte_less, connection_per_request, given_up, keep_alive, multiplexed, one_request, pause,
-    pipelined, raw, silent_http2, stalled, strangers, upgraded, windowless, windowless_request,
+    pipelined, raw, session, silent_http2, stalled, strangers, upgraded, windowless,
+    windowless_request,
 };
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
@@ -57,10 +58,8 @@ pub enum RequestKind {
     Work(u64, Cooperation),
     /// A response after the given milliseconds, under the route's own deadline in milliseconds.
     Within(u64, u64),
-    /// A `GET` of any path and query, for other apps.
-    Get(String),
-    /// A `POST` to any path and query with a body, for other apps.
-    Post(String, String),
+    /// A request to a user's service.
+    User(Box<Request>),
     /// An unusual request. Only on HTTP/1.
     Odd(OddRequest),
     /// A response whose body does not match its `Content-Length`.
@@ -193,6 +192,13 @@ pub enum Traffic {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         half_closed: bool,
     },
+    /// Sends a user's request and the ones that follow it, one after the other, and repeats this.
+    Session {
+        /// Number of repetitions.
+        times: u64,
+        /// Pause between repetitions.
+        every_ms: u64,
+    },
     /// Connects and never sends anything.
     ByteLess,
     /// Connects, sends half of a request head, and nothing more.
@@ -277,7 +283,8 @@ impl Traffic {
             Self::KeepAlive { requests, .. }
             | Self::PerRequest { requests, .. }
             | Self::Http2 { requests, .. }
-            | Self::Pipelined { requests } => requests,
+            | Self::Pipelined { requests }
+            | Self::Session { times: requests, .. } => requests,
             Self::Once(_)
             | Self::Http2Leaves { .. }
             | Self::Http2Windowless { .. }
@@ -319,6 +326,7 @@ impl Traffic {
                 | Self::KeepAlive { .. }
                 | Self::PerRequest { .. }
                 | Self::Http2 { .. }
+                | Self::Session { .. }
         )
     }
 
@@ -457,6 +465,12 @@ impl Client {
                 };
                 strangers(client_id, internal, bytes.into(), count).await;
             }
+            Traffic::Session { times, every_ms } => {
+                if let RequestKind::User(request) = &self.request_kind {
+                    let every = Duration::from_millis(every_ms);
+                    session(client_id, route, request, times, every).await;
+                }
+            }
             Traffic::ByteLess => byte_less(client_id, route, client_id.patience()).await,
             Traffic::SilentHttp2 => silent_http2(client_id, route, client_id.patience()).await,
             Traffic::Upgraded { every_ms, cooperation } => {
@@ -489,6 +503,12 @@ impl Traffic {
 }
 
 impl RequestKind {
+    /// Returns the request, if it is one to a user's service.
+    #[must_use]
+    pub const fn user(&self) -> Option<&Request> {
+        if let Self::User(request) = self { Some(request) } else { None }
+    }
+
     /// Returns the request to send.
     #[must_use]
     pub fn ask(&self) -> RequestSpec {
@@ -517,8 +537,7 @@ impl RequestKind {
                 RequestSpec::get(format!("/work?ms={ms}&heeds={}", cooperation.name()))
             }
             Self::Within(ms, within) => RequestSpec::get(format!("/slow?ms={ms}&within={within}")),
-            Self::Get(target) => RequestSpec::get(target.clone()),
-            Self::Post(target, body) => RequestSpec::post(target.clone(), body.clone()),
+            Self::User(request) => request.spec(None),
             Self::Odd(odd) => odd.ask(),
             Self::Rare(rare) => rare.ask(),
             Self::Mismatch(length) => RequestSpec::get(format!(

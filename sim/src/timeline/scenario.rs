@@ -223,6 +223,7 @@ const fn name(traffic: &Traffic) -> &'static str {
         Traffic::InternalStrangers { .. } => "strangers, internal",
         Traffic::InternalHalfHead => "partial head, internal",
         Traffic::Pipelined { .. } => "pipelined",
+        Traffic::Session { .. } => "in sequence",
         Traffic::Late { .. } => "late first byte",
         Traffic::Leaves { .. } => "leaves",
         Traffic::ByteLess => "no byte",

@@ -7,10 +7,10 @@ mod wakeup;
 pub use socket::{TurmoilNetListener, TurmoilNetStream};
 
 use super::{
-    Attendance, Faults, FaultyNetwork, HostNetwork, Lease, LinkChange, Overrun, Process, SynFilter,
-    World, WorldConfig, ports::Ports, running,
+    Attendance, Faults, FaultyNetwork, HostNetwork, Lease, LinkChange, Overrun, Process, Runtimes,
+    SynFilter, World, WorldConfig, ports::Ports, running,
 };
-use crate::{SimSpawner, trace::Trace};
+use crate::{SimSpawner, task_count::counted, trace::Trace};
 use fabric::{Fabric, Pump};
 use lameduck::runtime::{Address, ListenAddress, Network, Reservation, ServerRole};
 use socket::HostHandle;
@@ -78,6 +78,7 @@ impl World for TurmoilNetWorld {
     type Host = TurmoilNetHost;
     const GRAIN: Duration = Duration::ZERO;
     const RESETS: bool = true;
+    const RUNTIMES: Runtimes = Runtimes::Shared;
 
     fn new(config: WorldConfig, trace: Trace) -> Self {
         Self { config, trace, jobs: Vec::new(), changes: Vec::new() }
@@ -146,8 +147,10 @@ impl World for TurmoilNetWorld {
             for task in self.jobs {
                 let job = (task.job)(host(&task.host));
                 match task.attendance {
-                    Attendance::Background => drop(background.spawn(job)),
-                    Attendance::Awaited => drop(names.insert(awaited.spawn(job).id(), task.host)),
+                    Attendance::Background => drop(background.spawn(counted(job))),
+                    Attendance::Awaited => {
+                        drop(names.insert(awaited.spawn(counted(job)).id(), task.host));
+                    }
                 }
             }
             running::await_jobs(awaited, background, names, epoch, limit).await

@@ -1,6 +1,16 @@
 //! Tests of the harness: services that survive a shutdown, and services that do not. Each flaw must
 //! be found and described.
 
+mod assertions;
+mod downstreams;
+mod panics;
+mod proof;
+mod replay;
+mod requests;
+mod responses;
+mod tasks;
+mod well_behaved;
+
 use axum::{
     Router,
     extract::State,
@@ -9,7 +19,7 @@ use axum::{
 use lameduck::{Hook, RequestContext, RouteTimeout};
 use lameduck_sim::{
     explore,
-    harness::{Failure, Trial},
+    harness::{Failure, TestWorld, Trial},
 };
 use std::{
     io,
@@ -51,15 +61,15 @@ where
 }
 
 /// Builds a service whose acknowledged orders must all be stored at the exit.
-fn trial<H, T>(order: H) -> impl Fn(lameduck::Builder) -> Trial<lameduck::TowerService<Router>>
+fn trial<H, T>(order: H) -> impl Fn(TestWorld) -> Trial<lameduck::TowerService<Router>>
 where
     H: axum::handler::Handler<T, Store> + Sync,
     T: 'static,
 {
-    move |host| {
+    move |world| {
         let store = Store::default();
         let router = orders(order.clone()).with_state(store.clone());
-        Trial::of(host.serve(router)).at_exit(move |told| {
+        Trial::of(world.host().serve(router)).at_exit(move |told| {
             let (acknowledged, kept) = (told.succeeded("/orders"), store.kept());
             if acknowledged <= kept {
                 Ok(())
@@ -86,9 +96,9 @@ fn work_that_is_tracked_is_waited_for() {
         // The response does not wait for this work, but the drain does.
         context.spawn(async move { store.keep().await });
     };
-    explore(move |host| {
+    explore(move |world| {
         let store = Store::default();
-        host.serve(orders(order).with_state(store))
+        world.host().serve(orders(order).with_state(store))
     })
     .post("/orders", "tea")
     .seeds(SEEDS)
@@ -96,7 +106,7 @@ fn work_that_is_tracked_is_waited_for() {
     .unwrap();
 }
 
-fn flaw_of<T>(run: Result<T, Failure>) -> Failure {
+fn failure_of<T>(run: Result<T, Failure>) -> Failure {
     run.err().expect("it is flawed, and was found sound")
 }
 
@@ -106,19 +116,19 @@ fn detached_work_is_found_and_the_order_that_it_loses() {
     async fn order(State(store): State<Store>) {
         drop(tokio::spawn(async move { store.keep().await }));
     }
-    let lost = flaw_of(explore(trial(order)).post("/orders", "tea").seeds(SEEDS).run());
+    let lost = failure_of(explore(trial(order)).post("/orders", "tea").seeds(SEEDS).run());
     assert!(matches!(lost.broken.promise, "S2" | "S4"), "{lost}");
     let replay = serde_json::to_string(&lost.scenario).unwrap();
     assert!(lost.to_string().contains(&format!(".replay(r#\"{replay}\"#)")), "{lost}");
-    let again = flaw_of(explore(trial(order)).replay(replay).run());
+    let again = failure_of(explore(trial(order)).replay(replay).run());
     assert_eq!(again.broken, lost.broken, "what is printed shows it again");
     assert!(lost.scenario.clients.len() == 1, "shrunk: {lost}");
 
-    let left = explore(|host| host.serve(orders(order).with_state(Store::default())))
+    let left = explore(|world| world.host().serve(orders(order).with_state(Store::default())))
         .post("/orders", "tea")
         .seeds(SEEDS);
     assert_eq!(
-        flaw_of(left.run()).broken.promise,
+        failure_of(left.run()).broken.promise,
         "S2",
         "without a look at its state, the task itself is seen"
     );
@@ -135,7 +145,9 @@ fn a_handler_that_outlasts_the_drain_and_heeds_nothing_is_found() {
         "done"
     }
     let router = || Router::new().route("/report", get(report)).layer(RouteTimeout::none());
-    let cut = flaw_of(explore(move |host| host.serve(router())).get("/report").seeds(SEEDS).run());
+    let cut = failure_of(
+        explore(move |world| world.host().serve(router())).get("/report").seeds(SEEDS).run(),
+    );
     assert_eq!(cut.broken.promise, "S1", "{cut}");
     assert!(cut.broken.why.contains("GET /report"), "{cut}");
 }
@@ -153,7 +165,7 @@ fn a_handler_that_heeds_its_cancellation_survives() {
         }
     }
     let router = || Router::new().route("/report", get(report)).layer(RouteTimeout::none());
-    explore(move |host| host.serve(router())).get("/report").seeds(SEEDS).run().unwrap();
+    explore(move |world| world.host().serve(router())).get("/report").seeds(SEEDS).run().unwrap();
 }
 
 #[test]
@@ -161,9 +173,11 @@ fn a_pool_that_does_not_close_is_found() {
     let failing = || {
         Hook::on_stop("pool", || async { Err(io::Error::other("connections are still in use")) })
     };
-    let found =
-        explore(move |host| host.hook(failing()).serve(Router::new())).get("/").seeds(SEEDS).run();
-    let flaw = flaw_of(found);
+    let found = explore(move |world| world.host().hook(failing()).serve(Router::new()))
+        .get("/")
+        .seeds(SEEDS)
+        .run();
+    let flaw = failure_of(found);
     assert_eq!(flaw.broken.promise, "S3", "{flaw}");
     assert!(flaw.to_string().contains("connections are still in use"), "{flaw}");
 }

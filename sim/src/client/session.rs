@@ -1,0 +1,49 @@
+//! A client that sends a user's request, and then the requests that follow it.
+
+use super::{ClientId, Connect, ExchangePacing, Http1Client, websocket::websocket};
+use crate::scenario::{Previous, Reads, Request};
+use std::time::Duration;
+
+/// Sends `request` and those that follow it on one connection, `times` times. A request follows
+/// only a response that was expected. Reconnects when the server has closed the connection.
+pub(crate) async fn session<C: Connect>(
+    client_id: &ClientId,
+    connect: &C,
+    request: &Request,
+    times: u64,
+    every: Duration,
+) {
+    let mut kept: Option<Http1Client<C::Io>> = None;
+    for n in 0..times {
+        super::pause(if n == 0 { Duration::ZERO } else { every }).await;
+        let mut previous: Option<Previous> = None;
+        for (step, request) in request.steps().enumerate() {
+            let spec = request.spec(previous.as_ref());
+            if let Reads::WebSocket(messages) = request.reads() {
+                if !websocket(client_id, connect, &spec, messages, step).await {
+                    return;
+                }
+                previous = Some(Previous::default());
+                continue;
+            }
+            let open = kept.take().and_then(|mut kept| kept.is_open().then_some(kept));
+            let mut http1_client = match open {
+                Some(http1_client) => http1_client,
+                None => match Http1Client::open(client_id, connect).await {
+                    Ok(http1_client) => http1_client,
+                    Err(_) => return,
+                },
+            };
+            let done = http1_client.exchange(client_id, &spec, ExchangePacing::PROMPT).await;
+            client_id.step(step);
+            let Ok(done) = done else { break };
+            previous = Some(std::mem::take(&mut http1_client.last));
+            if done.keeps_alive {
+                kept = Some(http1_client);
+            }
+            if !request.expects(done.status.into()) {
+                break;
+            }
+        }
+    }
+}

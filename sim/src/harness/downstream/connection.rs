@@ -1,0 +1,170 @@
+//! The service's end of a connection to a downstream, with the downstream's faults.
+
+use super::{HOST, Schedule};
+use crate::{
+    client::pause,
+    network::{AnyHost, BoxStream},
+    scenario::DownstreamFault,
+};
+use hyper_util::client::legacy::connect::{Connected, Connection as HyperConnection};
+use std::{
+    fmt,
+    future::{Future, pending},
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A port on which no downstream listens.
+const NO_PORT: u16 = 9;
+
+/// How much later a slow downstream responds.
+const SLOW: Duration = Duration::from_millis(700);
+
+/// Connects, unless the downstream has a fault at this moment.
+pub(super) async fn connect(
+    network: &dyn AnyHost,
+    port: u16,
+    schedule: Arc<Schedule>,
+) -> io::Result<Connection> {
+    let port = match schedule.fault() {
+        None | Some(DownstreamFault::Resets | DownstreamFault::Stalls) => port,
+        Some(DownstreamFault::Slow) => {
+            schedule.note("is slow to accept a connection");
+            pause(SLOW).await;
+            port
+        }
+        Some(DownstreamFault::Refuses) => {
+            schedule.note("refuses a connection");
+            NO_PORT
+        }
+        Some(DownstreamFault::Gone) => {
+            schedule.note("does not answer a connect");
+            while schedule.fault() == Some(DownstreamFault::Gone) {
+                match schedule.next_change() {
+                    Some(change) => pause(change).await,
+                    None => pending().await,
+                }
+            }
+            port
+        }
+    };
+    let stream = network.connect(HOST, port).await?;
+    let opened = schedule.opened();
+    Ok(Connection { stream, schedule, opened, wait: None, noted: false, is_slow: false })
+}
+
+/// A connection from your service to a [`Downstream`](super::Downstream): a byte stream, for a
+/// client such as `tokio_postgres::Config::connect_raw`.
+pub struct Connection {
+    stream: BoxStream,
+    schedule: Arc<Schedule>,
+    /// When it was opened, in the world's time.
+    opened: Duration,
+    /// Wakes the reader when a fault begins or ends.
+    wait: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    /// Whether the current fault was recorded.
+    noted: bool,
+    /// Whether the current read has already been slow.
+    is_slow: bool,
+}
+
+impl Connection {
+    /// Returns an error if the downstream has reset the connection.
+    fn check(&mut self) -> io::Result<()> {
+        let resets = self.schedule.fault().is_some_and(DownstreamFault::resets)
+            || self.schedule.has_reset_since(self.opened);
+        if !resets {
+            return Ok(());
+        }
+        self.note("resets a connection");
+        self.stream.reset_on_drop();
+        Err(io::ErrorKind::ConnectionReset.into())
+    }
+
+    fn note(&mut self, what: &'static str) {
+        if !self.noted {
+            self.noted = true;
+            self.schedule.note(what);
+        }
+    }
+
+    /// Waits until a fault begins or ends. Returns `Pending` if none will.
+    fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(change) = self.schedule.next_change() else { return Poll::Pending };
+        let wait = self.wait.get_or_insert_with(|| Box::pin(pause(change)));
+        ready!(wait.as_mut().poll(cx));
+        self.wait = None;
+        self.noted = false;
+        Poll::Ready(())
+    }
+
+    /// Whether the current fault lets nothing arrive.
+    fn is_silent(&self) -> bool {
+        matches!(self.schedule.fault(), Some(DownstreamFault::Stalls | DownstreamFault::Gone))
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            this.check()?;
+            if this.is_silent() {
+                this.note("does not respond");
+                ready!(this.poll_change(cx));
+                continue;
+            }
+            if this.schedule.fault() == Some(DownstreamFault::Slow) && !this.is_slow {
+                this.note("is slow to respond");
+                let wait = this.wait.get_or_insert_with(|| Box::pin(pause(SLOW)));
+                ready!(wait.as_mut().poll(cx));
+                (this.wait, this.is_slow) = (None, true);
+                continue;
+            }
+            if Pin::new(&mut this.stream).poll_read(cx, buffer)?.is_ready() {
+                this.is_slow = false;
+                return Poll::Ready(Ok(()));
+            }
+            ready!(this.poll_change(cx));
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl HyperConnection for Connection {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("schedule", &self.schedule).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,75 @@
+//! When a downstream fails, and how.
+
+use crate::{
+    scenario::{DownstreamFault, Fault},
+    trace::Trace,
+};
+use std::{sync::Arc, time::Duration};
+
+/// Event for a fault that had an effect on the service.
+pub(crate) const EFFECT: &str = "downstream";
+
+/// The faults of one downstream, in the world's time.
+#[derive(Clone, Debug)]
+pub(crate) struct Schedule {
+    name: Arc<str>,
+    trace: Trace,
+    faults: Vec<(Duration, Duration, DownstreamFault)>,
+}
+
+impl Schedule {
+    /// Takes the faults of the downstream number `place` of `count` from a scenario.
+    pub(crate) fn new(name: &str, trace: Trace, faults: &[Fault], place: u64) -> Self {
+        let faults = faults.iter().filter_map(|fault| match *fault {
+            Fault::Downstream { downstream, at_ms, for_ms, how } if downstream == place => {
+                let from = Duration::from_millis(at_ms);
+                Some((from, from + Duration::from_millis(for_ms), how))
+            }
+            Fault::Downstream { .. }
+            | Fault::Hold { .. }
+            | Fault::PartialIo { .. }
+            | Fault::NoDescriptors { .. }
+            | Fault::AcceptAborted
+            | Fault::Stall { .. }
+            | Fault::ResetAll { .. } => None,
+        });
+        Self { name: name.into(), trace, faults: faults.collect() }
+    }
+
+    pub(crate) fn without_faults(&self) -> Self {
+        Self { faults: Vec::new(), ..self.clone() }
+    }
+
+    fn now(&self) -> Duration {
+        self.trace.now().unwrap_or_default()
+    }
+
+    /// Returns the fault at this moment.
+    pub(super) fn fault(&self) -> Option<DownstreamFault> {
+        let now = self.now();
+        let current = self.faults.iter().find(|(from, until, _)| *from <= now && now < *until);
+        current.map(|(_, _, how)| *how)
+    }
+
+    /// Whether connections that were opened at `opened` have been reset since then.
+    pub(super) fn has_reset_since(&self, opened: Duration) -> bool {
+        let now = self.now();
+        self.faults.iter().any(|(from, until, how)| how.resets() && *from <= now && opened < *until)
+    }
+
+    /// Returns how long it takes until a fault begins or ends.
+    pub(super) fn next_change(&self) -> Option<Duration> {
+        let now = self.now();
+        let edges = self.faults.iter().flat_map(|(from, until, _)| [*from, *until]);
+        edges.filter(|at| *at > now).min().map(|at| at.saturating_sub(now))
+    }
+
+    pub(super) fn opened(&self) -> Duration {
+        self.now()
+    }
+
+    /// Records that a fault had an effect.
+    pub(super) fn note(&self, what: &'static str) {
+        self.trace.record(&self.name, EFFECT, &[("what", what.into())]);
+    }
+}

@@ -1,0 +1,416 @@
+//! A request of a user's service: what a client sends, what it expects, and what it sends next.
+
+use crate::client::RequestSpec;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A request that clients send to your service, with what you expect of the response.
+///
+/// ```
+/// use lameduck_sim::Request;
+///
+/// let order = Request::post("/orders", "tea")
+///     .header("idempotency-key", "1")
+///     .expect(201)
+///     .then(Request::get("{location}").expect(200).expect_body("tea"));
+/// assert_eq!(order.to_string(), "POST /orders, then GET {location}");
+/// ```
+///
+/// # What a client expects
+/// Without [`expect`](Self::expect) a request succeeds with a status below 400, and a status of 500
+/// or more is a failure. With it, every other status is a failure. Only responses that your service
+/// made are judged, and only until a downstream of it fails.
+///
+/// # Requests that follow
+/// A client sends the request of [`then`](Self::then) after a response that succeeded. In its
+/// target, body and header values, `{location}` is replaced by the header field `Location` of that
+/// response, `{body}` by its body, and `{/id}` by the string or number at this JSON pointer (RFC
+/// 6901) in its body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    method: String,
+    target: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    headers: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    body: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    statuses: Vec<(u16, u16)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    has: Option<String>,
+    #[serde(default, skip_serializing_if = "Reads::is_whole")]
+    reads: Reads,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    then: Option<Box<Self>>,
+}
+
+/// What a client reads after the head of a response.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Reads {
+    /// The body, to its end.
+    #[default]
+    Whole,
+    /// A stream of server-sent events. At least this many must arrive.
+    Events(u64),
+    /// WebSocket messages: it sends these, one after the other, and receives one for each.
+    WebSocket(Vec<String>),
+}
+
+impl Reads {
+    fn is_whole(&self) -> bool {
+        *self == Self::Whole
+    }
+}
+
+/// A response from which the next request takes values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Previous {
+    pub(crate) location: Option<String>,
+    pub(crate) body: String,
+}
+
+impl Request {
+    /// Creates a `GET` request.
+    ///
+    /// # Panics
+    /// Panics if `target` does not begin with a slash or is not a path and query. A target with
+    /// values of an earlier response, such as `{location}`, is not checked.
+    #[track_caller]
+    #[must_use]
+    pub fn get(target: impl Into<String>) -> Self {
+        Self::new(Method::GET, target)
+    }
+
+    /// Creates a `POST` request with a body.
+    ///
+    /// # Panics
+    /// Panics for the same reasons as [`get`](Self::get).
+    #[track_caller]
+    #[must_use]
+    pub fn post(target: impl Into<String>, body: impl Into<String>) -> Self {
+        Self::new(Method::POST, target).body(body)
+    }
+
+    /// Creates a `PUT` request with a body.
+    ///
+    /// # Panics
+    /// Panics for the same reasons as [`get`](Self::get).
+    #[track_caller]
+    #[must_use]
+    pub fn put(target: impl Into<String>, body: impl Into<String>) -> Self {
+        Self::new(Method::PUT, target).body(body)
+    }
+
+    /// Creates a `DELETE` request.
+    ///
+    /// # Panics
+    /// Panics for the same reasons as [`get`](Self::get).
+    #[track_caller]
+    #[must_use]
+    pub fn delete(target: impl Into<String>) -> Self {
+        Self::new(Method::DELETE, target)
+    }
+
+    /// Creates a request with any method, without a body.
+    ///
+    /// # Panics
+    /// Panics for the same reasons as [`get`](Self::get).
+    #[track_caller]
+    #[must_use]
+    pub fn new(method: impl Into<Method>, target: impl Into<String>) -> Self {
+        Self {
+            method: method.into().to_string(),
+            target: checked(target.into()),
+            headers: Vec::new(),
+            body: String::new(),
+            statuses: Vec::new(),
+            has: None,
+            reads: Reads::Whole,
+            then: None,
+        }
+    }
+
+    /// Creates a WebSocket handshake (RFC 6455). The client then sends each of `messages`, receives
+    /// one message for each, and closes the connection. A close by the service ends it earlier.
+    ///
+    /// ```
+    /// # use lameduck_sim::Request;
+    /// let chat = Request::websocket("/chat", ["hello", "bye"]);
+    /// assert_eq!(chat.to_string(), "WebSocket /chat");
+    /// ```
+    ///
+    /// # Panics
+    /// Panics for the same reasons as [`get`](Self::get).
+    #[track_caller]
+    #[must_use]
+    pub fn websocket(
+        target: impl Into<String>,
+        messages: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        let messages = messages.into_iter().map(Into::into).collect();
+        let handshake = Self::get(target)
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        Self { reads: Reads::WebSocket(messages), ..handshake }
+    }
+
+    /// Creates a `GET` of server-sent events. The client reads until the service ends the stream,
+    /// and expects at least `least` events before that, unless the stop comes earlier.
+    ///
+    /// # Panics
+    /// Panics for the same reasons as [`get`](Self::get).
+    #[track_caller]
+    #[must_use]
+    pub fn events(target: impl Into<String>, least: u64) -> Self {
+        let get = Self::get(target).header("accept", "text/event-stream");
+        Self { reads: Reads::Events(least), ..get }
+    }
+
+    /// Sets the body.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<String>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Sets the body to `value` as JSON, with its `Content-Type`.
+    ///
+    /// # Panics
+    /// Panics if `value` cannot be written as JSON.
+    #[track_caller]
+    #[must_use]
+    pub fn json(self, value: &impl Serialize) -> Self {
+        let body = serde_json::to_string(value).expect("the body of a request must fit into JSON");
+        self.header("content-type", "application/json").body(body)
+    }
+
+    /// Adds a header field. `Host` and `Content-Length` are added for you.
+    ///
+    /// # Panics
+    /// Panics if the name or the value is invalid.
+    #[track_caller]
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        assert!(
+            HeaderName::from_bytes(name.as_bytes()).is_ok()
+                && HeaderValue::from_str(&value).is_ok(),
+            "invalid header field {name:?}: {value:?}"
+        );
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Sets the statuses that the response may have: a number, several, or a range.
+    ///
+    /// ```
+    /// # use lameduck_sim::Request;
+    /// let health = Request::get("/health").expect([200, 503]);
+    /// let order = Request::delete("/orders/1").expect(200..=299);
+    /// ```
+    #[must_use]
+    pub fn expect(mut self, statuses: impl Into<Statuses>) -> Self {
+        self.statuses = statuses.into().0;
+        self
+    }
+
+    /// Sets text that the body of the response must contain. It is compared with the first 16 KiB.
+    #[must_use]
+    pub fn expect_body(mut self, text: impl Into<String>) -> Self {
+        self.has = Some(text.into());
+        self
+    }
+
+    /// Adds the request that the same client sends after a response that succeeded. A second call
+    /// adds a third request, and so on.
+    #[must_use]
+    pub fn then(mut self, next: Self) -> Self {
+        self.then = Some(match self.then.take() {
+            None => Box::new(next),
+            Some(then) => Box::new(then.then(next)),
+        });
+        self
+    }
+
+    /// Returns this request and those that follow.
+    pub(crate) fn steps(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |request| request.then.as_deref())
+    }
+
+    /// Whether an ordinary client can send it: it is one request with one response.
+    pub(crate) fn is_single(&self) -> bool {
+        self.then.is_none() && self.reads == Reads::Whole
+    }
+
+    pub(crate) const fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    /// Returns the name of this request alone.
+    pub(crate) fn name(&self) -> String {
+        let method =
+            if matches!(self.reads, Reads::WebSocket(_)) { "WebSocket" } else { &self.method };
+        format!("{method} {}", self.target)
+    }
+
+    /// Whether a response of the service with this status is a failure.
+    pub(crate) fn refuses(&self, status: u64) -> bool {
+        if self.statuses.is_empty() { status >= 500 } else { !self.expects(status) }
+    }
+
+    /// Whether a response with this status is what the client wants.
+    pub(crate) fn expects(&self, status: u64) -> bool {
+        if self.statuses.is_empty() {
+            return status < 400;
+        }
+        self.statuses.iter().any(|(from, to)| (u64::from(*from)..=u64::from(*to)).contains(&status))
+    }
+
+    /// Returns the text that the body must have and does not.
+    pub(crate) fn misses<'a>(&'a self, body: &str) -> Option<&'a str> {
+        self.has.as_deref().filter(|text| !body.contains(text))
+    }
+
+    /// Returns the expected statuses in words.
+    pub(crate) fn expected(&self) -> String {
+        if self.statuses.is_empty() {
+            return "a status below 500".to_owned();
+        }
+        let words = self.statuses.iter().map(|(from, to)| {
+            if from == to { from.to_string() } else { format!("{from} to {to}") }
+        });
+        words.collect::<Vec<_>>().join(" or ")
+    }
+
+    /// Returns the request to send, with values of the previous response.
+    pub(crate) fn spec(&self, previous: Option<&Previous>) -> RequestSpec {
+        let fill = |text: &str| previous.map_or_else(|| text.to_owned(), |found| found.fill(text));
+        RequestSpec {
+            method: self.method.parse().unwrap_or(Method::GET),
+            fields: self.headers.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
+            body: fill(&self.body).into(),
+            ..RequestSpec::get(fill(&self.target))
+        }
+    }
+}
+
+/// Writes the method and target of the request and of those that follow it.
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, step) in self.steps().enumerate() {
+            f.write_str(if n == 0 { "" } else { ", then " })?;
+            f.write_str(&step.name())?;
+        }
+        Ok(())
+    }
+}
+
+impl Previous {
+    /// Replaces `{location}`, `{body}` and `{/json/pointer}`. Other braces stay.
+    fn fill(&self, text: &str) -> String {
+        let mut filled = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            filled.push_str(before);
+            let value =
+                after.split_once('}').and_then(|(name, rest)| Some((self.value(name)?, rest)));
+            if let Some((value, after)) = value {
+                filled.push_str(&value);
+                rest = after;
+            } else {
+                filled.push('{');
+                rest = after;
+            }
+        }
+        filled + rest
+    }
+
+    fn value(&self, name: &str) -> Option<String> {
+        match name {
+            "location" => self.location.clone(),
+            "body" => Some(self.body.trim().to_owned()),
+            _ if name.starts_with('/') => {
+                let json: serde_json::Value = serde_json::from_str(&self.body).ok()?;
+                let found = json.pointer(name)?;
+                Some(found.as_str().map_or_else(|| found.to_string(), ToOwned::to_owned))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Statuses of a response: a number, several numbers, or a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statuses(Vec<(u16, u16)>);
+
+impl From<u16> for Statuses {
+    fn from(status: u16) -> Self {
+        Self(vec![(status, status)])
+    }
+}
+
+impl From<StatusCode> for Statuses {
+    fn from(status: StatusCode) -> Self {
+        status.as_u16().into()
+    }
+}
+
+impl<const N: usize> From<[u16; N]> for Statuses {
+    fn from(statuses: [u16; N]) -> Self {
+        Self(statuses.into_iter().map(|status| (status, status)).collect())
+    }
+}
+
+impl From<std::ops::RangeInclusive<u16>> for Statuses {
+    fn from(range: std::ops::RangeInclusive<u16>) -> Self {
+        Self(vec![range.into_inner()])
+    }
+}
+
+/// Rejects a mistyped target. The request would get a 400 or not be sent at all, and every service
+/// survives that.
+#[track_caller]
+fn checked(target: String) -> String {
+    if target.contains('{') {
+        return target;
+    }
+    assert!(
+        target.starts_with('/'),
+        "invalid request target {target:?}: it must begin with a slash"
+    );
+    let whole =
+        target.parse::<http::uri::PathAndQuery>().is_ok_and(|parsed| parsed.as_str() == target);
+    assert!(whole, "invalid request target {target:?}: it must be a path with an optional query");
+    target
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Previous, Request};
+
+    #[test]
+    fn a_request_takes_values_from_the_response_before_it() {
+        let previous = Previous {
+            location: Some("/orders/7".to_owned()),
+            body: r#"{"id":7,"tea":{"name":"oolong"}}"#.to_owned(),
+        };
+        let spec = Request::put("{location}?of={/id}", "{/tea/name} {of} {/none} {")
+            .header("if-match", "{/id}")
+            .spec(Some(&previous));
+        assert_eq!(spec.target, "/orders/7?of=7");
+        assert_eq!(spec.body, "oolong {of} {/none} {".as_bytes());
+        assert_eq!(spec.fields, [("if-match".to_owned(), "7".to_owned())]);
+    }
+
+    #[test]
+    fn what_is_expected_is_compared_with_the_status() {
+        let any = Request::get("/");
+        assert!(any.expects(302) && !any.expects(404) && !any.refuses(404) && any.refuses(500));
+        let gone = Request::get("/").expect([404, 410]);
+        assert!(gone.expects(410) && gone.refuses(200) && !gone.refuses(404));
+        assert_eq!(Request::get("/").expect(200..=299).expected(), "200 to 299");
+    }
+}
