@@ -229,7 +229,7 @@ fn end(server: &Server) -> ! {
         thread::sleep(TICK);
     }
     if server.has("ready/fails-first") {
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(700));
     }
     // Whatever a handler still sends as it is cut.
     thread::sleep(Duration::from_millis(30));
@@ -246,8 +246,9 @@ fn serve_probes(listener: TcpListener, server: &Server) {
             thread::sleep(TICK);
             continue;
         };
+        // A connect whose SYN is dropped while the listener closes takes 200 ms to be refused.
         let late =
-            if server.has("ready/fails-first") { LAME_DUCK + 80 * TICK } else { Duration::ZERO };
+            if server.has("ready/fails-first") { LAME_DUCK + 500 * TICK } else { Duration::ZERO };
         let is_ready = !server.is_stopping() || server.since_stop() < late;
         let status = if is_ready { "200 OK" } else { "503 Service Unavailable" };
         stream.set_nonblocking(false).unwrap();
