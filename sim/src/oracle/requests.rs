@@ -361,9 +361,11 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     // served. A handshake under way when new connections are shut out completes for the client
     // first. The host waits for it, with three exceptions: the latency is longer than that wait,
     // the drain is shorter than it, or a further SIGINT or SIGQUIT may have ended it.
+    // Under TLS two more round trips come before the request.
+    let ways = if history.scenario.tls { 6 } else { 2 };
     let settles = history.scenario.syn_filter == Filter::Available
         && !history.is_impatient()
-        && history.under_way() * 2
+        && history.under_way() * ways
             < history.world(HANDSHAKE_WAIT_MAX.min(history.scenario.plan().drain));
     let fresh = observed.earlier == 0 && settles && !client.waits_for_settings;
     if arrived_before || fresh {
