@@ -6,10 +6,10 @@ use orders::{Orders, host};
 
 #[test]
 fn no_acknowledged_order_is_lost_in_a_shutdown() {
-    explore(|builder| {
+    explore(|world| {
         let orders = Orders::default();
         let seen = orders.clone();
-        Trial::of(host(builder, &orders)).at_exit(move |requests| {
+        Trial::of(host(world.host(), &orders)).at_exit(move |requests| {
             let (acknowledged, stored) = (requests.succeeded("/orders"), seen.stored());
             if acknowledged <= stored {
                 Ok(())
