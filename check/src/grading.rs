@@ -236,7 +236,7 @@ fn work(
             Ok(()) | Err(_) if failed => graded.verdict = Verdict::Fail,
             Ok(()) => {}
             Err(Abort::Skip(why)) => graded.verdict = Verdict::Skip(why),
-            // A later repetition may fail for want of a port; what was found before counts.
+            // A later repetition may find no free port. The results before it count.
             Err(Abort::Broken(why)) if graded.findings.tries == 0 => {
                 graded.verdict = Verdict::Broken(why);
             }

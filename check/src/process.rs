@@ -80,7 +80,7 @@ impl fmt::Display for Exit {
 }
 
 impl Process {
-    /// Starts a command in a process group of its own.
+    /// Starts a command in its own process group.
     ///
     /// # Errors
     /// If the program cannot be started; the error names it.

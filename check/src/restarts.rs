@@ -252,7 +252,7 @@ pub fn describe(ended: &Ended) -> String {
     format!("{exit}; its output, last line first:\n{}", lines.join("\n"))
 }
 
-/// Runs a future on a runtime of its own.
+/// Runs a future on a new runtime.
 ///
 /// # Errors
 /// If there can be no runtime.

@@ -129,7 +129,7 @@ pub enum Profile {
     Kubernetes,
     /// A proxy probes the server and keeps connections to it: the same, and announced closes.
     Proxy,
-    /// Clients connect directly and no one is told: refused connections are expected.
+    /// Clients connect directly, and nothing announces the stop: refused connections are expected.
     Bare,
 }
 

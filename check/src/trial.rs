@@ -197,6 +197,19 @@ impl<'a> Trial<'a> {
         }
     }
 
+    /// Opens this many connections that have had one response and are kept, with their labels.
+    ///
+    /// # Errors
+    /// If there is no response, or the server does not keep a connection.
+    pub fn keep_all(&mut self, count: usize) -> Result<Vec<(Client, String)>, Abort> {
+        (0..count)
+            .map(|n| {
+                let label = format!("kept {n}");
+                Ok((self.keep(&label)?, label))
+            })
+            .collect()
+    }
+
     /// Opens an HTTP/2 connection that has had one response.
     ///
     /// # Errors

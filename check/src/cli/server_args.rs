@@ -13,7 +13,7 @@ pub(super) struct ServerArgs {
     /// Address on which the server listens, if it cannot be chosen; one server runs at a time
     #[arg(long, default_value = "127.0.0.1:8080", conflicts_with = "port_env")]
     addr: SocketAddr,
-    /// Environment variable that tells the server its port; may be repeated. `{port}` in the
+    /// Environment variable with the port of the server; may be repeated. `{port}` in the
     /// command does the same
     #[arg(long, value_name = "NAME")]
     port_env: Vec<String>,

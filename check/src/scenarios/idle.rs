@@ -23,11 +23,7 @@ const KEPT: usize = 5;
 fn request_unread(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.start()?;
     let path = trial.target.paths.plain.clone();
-    let mut clients = Vec::new();
-    for n in 0..KEPT {
-        let label = format!("kept {n}");
-        clients.push((trial.keep(&label)?, label));
-    }
+    let mut clients = trial.keep_all(KEPT)?;
     trial.freeze()?;
     for (client, _) in &mut clients {
         client.send(get(&path))?;

@@ -86,11 +86,7 @@ const KEPT: usize = 4;
 fn kept_connection(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.start()?;
     let path = trial.target.paths.plain.clone();
-    let mut clients = Vec::new();
-    for n in 0..KEPT {
-        let label = format!("kept {n}");
-        clients.push((trial.keep(&label)?, label));
-    }
+    let mut clients = trial.keep_all(KEPT)?;
     trial.stop()?;
     trial.wait_until(Duration::from_millis(20));
     for (client, _) in &mut clients {
@@ -109,11 +105,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(10);
 fn announced_close(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.start()?;
     let path = trial.target.paths.plain.clone();
-    let mut clients = Vec::new();
-    for n in 0..KEPT {
-        let label = format!("kept {n}");
-        clients.push((trial.keep(&label)?, label));
-    }
+    let mut clients = trial.keep_all(KEPT)?;
     trial.stop()?;
     let most = trial.target.grace.min(CLOSE_MAX);
     while !clients.is_empty() && trial.since_stop() < most {

@@ -60,7 +60,7 @@ fn start(trial: &mut Trial<'_>) -> Result<(io::PipeReader, io::PipeWriter), Abor
     Ok((reader, writer))
 }
 
-/// Fills the pipe. The end is opened again, since a flag of ours must not be the server's.
+/// Fills the pipe. Opens its end again first: the server shares the flags of the first one.
 fn fill(writer: &io::PipeWriter) -> io::Result<()> {
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits();
     let mut again = OpenOptions::new()
