@@ -248,7 +248,7 @@ fn mismatch(query: &str) -> DrillResponse {
     response
 }
 
-/// Sends four bytes, then empty frames, then one byte more if the query says so.
+/// Sends four bytes, then empty frames, then one byte more if the query has `extra=yes`.
 fn padded(query: &str) -> DrillResponse {
     let frames = number(query, "frames").unwrap_or(0);
     let empty = (0..frames).map(|_| Bytes::new());

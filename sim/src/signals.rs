@@ -28,11 +28,11 @@ pub struct SignalSender {
 impl SignalSender {
     /// Sends one signal now. If the process has exited, the signal is lost and recorded as such.
     pub fn send(&self, signal: Signal) {
-        let fate = if self.sender.send(signal).is_ok() { "sent" } else { "no receiver" };
+        let delivery = if self.sender.send(signal).is_ok() { "sent" } else { "no receiver" };
         self.trace.record(
             &self.actor,
             "signal",
-            &[("signal", signal.name().into()), ("fate", fate.into())],
+            &[("signal", signal.name().into()), ("delivery", delivery.into())],
         );
     }
 

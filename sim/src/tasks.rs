@@ -1,7 +1,7 @@
 //! Scripts of work that no client waits for: background tasks of the host, and tasks that handlers
 //! leave behind.
 //!
-//! Records under the process's name: `task new`; `task told`, with the moment in `of`; and
+//! Records under the process's name: `task new`; `task notified`, with the moment in `of`; and
 //! `task ends`, with `how` = `done`, `failed`, `panicked`, or `dropped` if the task was dropped
 //! before it finished.
 
@@ -140,7 +140,7 @@ impl TaskGuard {
 
     fn told(&self, of: Until) {
         let fields = [("task", self.task.as_str().into()), ("of", of.name().into())];
-        self.actor.trace.record(&self.actor.name, "task told", &fields);
+        self.actor.trace.record(&self.actor.name, "task notified", &fields);
     }
 }
 

@@ -141,7 +141,7 @@ fn signals_come_at_their_times_and_in_order() {
     world.run(LIMIT).unwrap();
     assert_eq!(
         trace.events("signal")[1].to_string(),
-        "   0.020000 server signal signal=SIGINT fate=sent"
+        "   0.020000 server signal signal=SIGINT delivery=sent"
     );
 }
 

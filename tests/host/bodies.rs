@@ -236,7 +236,7 @@ fn assert_becomes_a_500(app: &App, path: &str) {
 /// sends a reset.
 fn leave(app: &App, path: &str) {
     // A client may have received its response before the request is counted.
-    until_holds("all have their fate", || app.status()["in_flight"] == 0);
+    until_holds("all have ended", || app.status()["in_flight"] == 0);
     let finished = app.status()["requests"]["finished"].as_u64().unwrap();
     let mut client = Client::connect(app.main);
     client.send_get("/");

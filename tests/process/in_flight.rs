@@ -296,7 +296,7 @@ fn a_response_after_the_end_of_its_http2_connection_has_an_outcome() {
     stream.write_all(b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x01\x04test").unwrap();
     until_holds("the request", || app.status()["in_flight"] == 1);
     drop(stream);
-    until_holds("its fate", || app.status()["in_flight"] == 0);
+    until_holds("its end", || app.status()["in_flight"] == 0);
     let report = app.end();
     assert_eq!((report.code(), report.requests.gone), (0, 1), "{report:?}");
 }

@@ -1,5 +1,5 @@
 //! The page of the internal server in a real browser: it obeys its own content security policy, its
-//! script runs, and pictures of it are kept for whoever changes it.
+//! script runs, and its pictures are kept for review.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]

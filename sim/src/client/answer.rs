@@ -14,7 +14,7 @@ pub struct Head {
     /// Whether the server closes the connection after this response: it sent `Connection: close`,
     /// or uses HTTP/1.0 without `Connection: keep-alive`.
     pub closes: bool,
-    /// Hash of the name of the request that it responds to, if it says so.
+    /// Hash of the name of the request that it responds to, if the response repeats it.
     pub of: Option<u64>,
     framing: Framing,
 }

@@ -233,28 +233,28 @@ fn clients(all: &mut Vec<Sometimes>) {
     reason = "a method's path is not general enough over lifetimes"
 )]
 fn requests(all: &mut Vec<Sometimes>) {
-    let mut fate = |what: &str, test: fn(&Coverage<'_>) -> bool| {
+    let mut outcome = |what: &str, test: fn(&Coverage<'_>) -> bool| {
         all.push(Sometimes::new(format!("request: {what}"), test));
     };
-    fate("finished", |coverage| coverage.tally().is_some_and(|tally| tally.finished > 0));
-    fate("timed out", |coverage| coverage.tally().is_some_and(|tally| tally.timed_out > 0));
-    fate("aborted before its head", |coverage| coverage.aborted("no"));
-    fate("aborted after its head", |coverage| coverage.aborted("yes"));
-    fate("gone", |coverage| coverage.tally().is_some_and(|tally| tally.gone > 0));
-    fate("panicked", |coverage| coverage.tally().is_some_and(|tally| tally.panicked > 0));
-    fate("cancelled, with a response", |coverage| {
+    outcome("finished", |coverage| coverage.tally().is_some_and(|tally| tally.finished > 0));
+    outcome("timed out", |coverage| coverage.tally().is_some_and(|tally| tally.timed_out > 0));
+    outcome("aborted before its head", |coverage| coverage.aborted("no"));
+    outcome("aborted after its head", |coverage| coverage.aborted("yes"));
+    outcome("gone", |coverage| coverage.tally().is_some_and(|tally| tally.gone > 0));
+    outcome("panicked", |coverage| coverage.tally().is_some_and(|tally| tally.panicked > 0));
+    outcome("cancelled, with a response", |coverage| {
         coverage.history.server("handler cancelled").next().is_some()
     });
-    fate("a 408", |coverage| {
+    outcome("a 408", |coverage| {
         coverage.completed(408)
             || coverage.history.records.iter().any(coverage::is_answered_half_head)
     });
-    fate("a 500", |coverage| coverage.completed(500));
-    fate("a 503", |coverage| coverage.completed(503));
-    fate("retried", |coverage| coverage.clients_did("retries"));
-    fate("refused connect", |coverage| coverage.clients_did("connect failed"));
-    fate("an idle connection closed", |coverage| coverage.clients_did("closed idle"));
-    fate("an upload aborted in the drain", |coverage| {
+    outcome("a 500", |coverage| coverage.completed(500));
+    outcome("a 503", |coverage| coverage.completed(503));
+    outcome("retried", |coverage| coverage.clients_did("retries"));
+    outcome("refused connect", |coverage| coverage.clients_did("connect failed"));
+    outcome("an idle connection closed", |coverage| coverage.clients_did("closed idle"));
+    outcome("an upload aborted in the drain", |coverage| {
         coverage.history.server("abort").any(|abort| abort.text("phase") == Some("draining"))
     });
     let mut link = |what: &str, test: fn(&Coverage<'_>) -> bool| {

@@ -5,7 +5,7 @@ use std::ops::Range;
 /// Returns the seeds that the environment sets, or `seeds`.
 ///
 /// # Panics
-/// Panics if a variable is set and invalid: a run of other seeds than asked for proves nothing.
+/// Panics if a variable is set and invalid: a run with other seeds proves nothing.
 #[track_caller]
 pub(super) fn from_environment(seeds: Range<u64>) -> Range<u64> {
     match read(|name| std::env::var(name).ok()) {

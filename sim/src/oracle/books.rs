@@ -15,7 +15,8 @@ use std::{
 /// Time for the host's part of a response that needs no wait.
 const SOON: Duration = Duration::from_millis(20);
 
-/// Checks that whatever begins and arrives was asked for, in order, once, and in time.
+/// Checks that each handler that begins and each response that arrives belongs to a request, in
+/// order, once, and in time.
 pub(super) fn balance(history: &RunHistory<'_>) -> Result<(), String> {
     if history.uses_another_app() {
         return Ok(());

@@ -39,7 +39,7 @@ pub enum Exercise {
     No,
 }
 
-/// The path that strangers request from the internal server, which has limits of its own.
+/// The path that strangers request from the internal server, which has its own limits.
 const INTERNAL_PATH: &str = "/status";
 
 /// Whether the shutdown is not what ends requests to this path.

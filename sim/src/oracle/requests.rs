@@ -573,7 +573,7 @@ fn tasks_are_notified_on_time(history: &RunHistory<'_>) -> Result<(), String> {
         ("draining", history.began(Phase::Draining)),
         ("cancelled", history.began(Phase::Cancelling)),
     ];
-    for record in history.server("task told") {
+    for record in history.server("task notified") {
         let of = record.text("of").unwrap_or_default();
         let Some((_, came)) = moments.iter().find(|(moment, _)| *moment == of) else { continue };
         // A task that begins later is notified at once.

@@ -530,7 +530,7 @@ fn the_reason_is_the_first(history: &RunHistory<'_>, report: &Report) -> Result<
     }
     let asks = |record: &&Record| {
         matches!(record.event, "signal" | "shutdown handle")
-            && record.text("fate") != Some("no receiver")
+            && record.text("delivery") != Some("no receiver")
     };
     let mut observed = history.records.iter().filter(asks);
     let (Some(first), Some(reason)) = (observed.next(), report.reason) else { return Ok(()) };

@@ -241,7 +241,7 @@ pub(super) fn tasks_are_notified(history: &RunHistory<'_>) -> Result<(), String>
         };
         if let (Some(due), Some(_), Some(ends)) = (due, begins, ends)
             && ends > due + history.tolerance()
-            && of_it("task told").is_none()
+            && of_it("task notified").is_none()
         {
             return Err(format!(
                 "{} was not notified of {} at {due:?}",

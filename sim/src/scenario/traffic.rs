@@ -330,7 +330,7 @@ impl Traffic {
         )
     }
 
-    /// Returns the same kind of client without a pace of its own.
+    /// Returns the same kind of client, which reads at once.
     #[must_use]
     pub const fn at_full_pace(self) -> Self {
         if let Self::Http2Leaves { requests, .. } | Self::Http2Windowless { requests } = self {

@@ -60,7 +60,7 @@ fn bands(history: &RunHistory<'_>, last: Duration) -> Vec<Band> {
 fn stops(history: &RunHistory<'_>) -> Vec<Mark> {
     let observed = |record: &&Record| {
         matches!(record.event, "signal" | "shutdown handle")
-            && record.text("fate") != Some("no receiver")
+            && record.text("delivery") != Some("no receiver")
     };
     let what = |record: &Record| record.text("signal").unwrap_or("stop()").to_owned();
     history

@@ -151,7 +151,7 @@ impl Server {
         let took = self.since_stop();
         let exit =
             Exit { code: status.code().unwrap(), took, report: self.service.report().unwrap() };
-        let count = |fate: &str| exit.requests(fate);
+        let count = |outcome: &str| exit.requests(outcome);
         let fates = ["finished", "timed_out", "aborted", "gone"].map(count).iter().sum::<u64>();
         assert_eq!(
             count("started"),
@@ -174,8 +174,8 @@ impl Server {
 
 impl Exit {
     /// Returns the number of requests with this outcome.
-    pub(crate) fn requests(&self, fate: &str) -> u64 {
-        self.report["requests"][fate].as_u64().unwrap()
+    pub(crate) fn requests(&self, outcome: &str) -> u64 {
+        self.report["requests"][outcome].as_u64().unwrap()
     }
 
     pub(crate) fn connections(&self, what: &str) -> u64 {

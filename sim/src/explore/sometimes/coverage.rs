@@ -179,7 +179,7 @@ impl<'a> Coverage<'a> {
     }
 
     pub(super) fn task_notified(&self, of: Until) -> bool {
-        self.history.server("task told").any(|record| record.text("of") == Some(of.name()))
+        self.history.server("task notified").any(|record| record.text("of") == Some(of.name()))
     }
 
     /// Whether work that outlives its response ended in the drain.
@@ -285,7 +285,7 @@ impl<'a> Coverage<'a> {
 }
 
 fn stop_source(record: &Record) -> Option<StopBy> {
-    if &*record.actor != SERVER || record.text("fate") == Some("no receiver") {
+    if &*record.actor != SERVER || record.text("delivery") == Some("no receiver") {
         return None;
     }
     match record.event {
