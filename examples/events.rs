@@ -10,7 +10,7 @@
 //!
 //! `/farewell` carries [`StreamShutdown::Finish`] and watches [`RequestContext::draining`].
 //!
-//! A long stream, as the last two are, has a budget of its own, and ends at a moment in it that is
+//! A long stream, as the last two are, has a separate budget, and ends at a moment in it that is
 //! drawn at random. So the clients of many streams do not reconnect all at once.
 //!
 //! Each stream ends completely: its client sees a regular end, not an error, and reconnects. It
@@ -118,7 +118,7 @@ async fn talk(mut socket: WebSocket, end: impl Future<Output = ()>) {
             return;
         }
     };
-    // The client responds with a close frame of its own.
+    // The client responds with its own close frame.
     if sent.is_ok() {
         while let Some(Ok(_)) = socket.recv().await {}
     }

@@ -41,7 +41,7 @@ use tonic_health::{ServingStatus, server::health_reporter};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
-/// The services whose health is told; `""` stands for the whole process.
+/// The services whose health is reported. `""` is the whole process.
 const SERVICES: [&str; 2] = ["", "hello.Greeter"];
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -189,7 +189,7 @@ impl Builder {
     /// Serves what `dump` returns as `/debug/pprof/heap`, and the other [profiles](Self::profiles).
     ///
     /// Which allocator runs, and whether it samples, is the app's choice. `docs/operations.md` has
-    /// the recipe for jemalloc. `dump` runs on a thread of its own and may block. The same limit of
+    /// the recipe for jemalloc. `dump` runs on a separate thread and may block. The same limit of
     /// one profile at a time applies. A second call replaces the first.
     #[cfg(feature = "profiles")]
     pub fn heap_profile<F, E>(mut self, dump: F) -> Self

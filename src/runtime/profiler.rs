@@ -5,10 +5,10 @@ use std::{
     sync::{Arc, mpsc},
 };
 
-/// Takes profiles of the process. Absent where the host has no process of its own, as in a
+/// Takes profiles of the process. Absent where the host shares its process, as in a
 /// simulation.
 pub(crate) trait Profiler: fmt::Debug + Send + Sync + 'static {
-    /// Takes one profile on a thread of its own, which calls `finish` with the result. No two
+    /// Takes one profile on a new thread, which calls `finish` with the result. No two
     /// profiles are taken at the same time, by whatever host of the process.
     fn start(&self, profile: Profile, finish: Box<dyn FnOnce(ProfileResult) + Send>);
 

@@ -68,7 +68,7 @@ impl Notifier {
                 let sent = self.socket.send(&message);
                 let was_sent = sent.is_ok();
                 self.note(sent);
-                // The end of a reload is a message of its own.
+                // The end of a reload is a separate message.
                 if was_sent && self.pending.reloads != snapshot.reloads {
                     continue;
                 }

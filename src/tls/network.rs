@@ -114,7 +114,7 @@ impl<L: Listener> Listener for TlsListener<L> {
     }
 }
 
-/// Polls the sockets of idle connections. Their sessions wait beside them, without buffers.
+/// Polls the sockets of idle connections. Their sessions are kept with them, without buffers.
 pub(crate) struct TlsIdlePoller<P>(P);
 
 impl<P: IdlePoller> IdlePoller for TlsIdlePoller<P> {

@@ -65,7 +65,7 @@ impl Call {
     }
 }
 
-/// Runs calls on one connection, all at once, in a thread of their own.
+/// Runs calls on one connection, all at once, in a new thread.
 #[expect(clippy::disallowed_methods, reason = "these tests live in real time")]
 fn calls(main: SocketAddr, calls: &'static [(&str, &[(&str, &str)])]) -> Calls {
     let (began, begun) = std::sync::mpsc::channel();
@@ -382,7 +382,7 @@ fn windowless(app: &App, path: &str, timeout: &str) -> Http2 {
     let mut block = request_block("POST", "localhost", path);
     let fields = [("content-type", "application/grpc"), ("grpc-timeout", timeout)];
     for text in fields.iter().filter(|(_, value)| !value.is_empty()) {
-        // RFC 7541 §6.2.2: a literal without indexing, with a name of its own.
+        // RFC 7541 §6.2.2: a literal without indexing, with a new name.
         block.push(0);
         for text in [text.0, text.1] {
             block.push(u8::try_from(text.len()).unwrap());

@@ -1,4 +1,4 @@
-//! P7, P10: long streams have a budget of their own, and end at moments spread over it. Nothing
+//! P7, P10: long streams have a separate budget, and end at moments spread over it. Nothing
 //! else benefits from it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
@@ -101,7 +101,7 @@ fn start(plan: Plan) -> (App, Causes) {
     (App::start(host), causes)
 }
 
-/// Sends a GET request and reads the response to its end in a thread of its own. Returns how it
+/// Sends a GET request and reads the response to its end in a new thread. Returns how it
 /// ended, and when.
 fn reader(app: &App, path: &'static str, fields: &str) -> std::thread::JoinHandle<Ended> {
     let mut client = Client::connect(app.main);

@@ -100,7 +100,7 @@ fn start(settings: Settings) -> App {
     App::start(Host::builder(settings).serve(router))
 }
 
-/// A client of tonic's, on a runtime of its own.
+/// A client of tonic, on a new runtime.
 struct Client {
     runtime: tokio::runtime::Runtime,
     channel: Channel,

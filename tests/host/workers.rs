@@ -98,9 +98,9 @@ async fn respond(path: &str) -> Body {
     Body::from("hello")
 }
 
-// A handler made a runtime current that nobody drives. The sockets of later connections, those that
-// left the idle set, and later timers belonged to it: they were never ready, and the worker served
-// nothing any more. They must belong to the worker's runtime (P15).
+// A handler made a runtime current that no thread drives. The sockets of later connections, those
+// that left the idle set, and later timers belonged to it: they were never ready, and the worker
+// served nothing any more. They must belong to the worker's runtime (P15).
 #[test]
 fn a_handler_that_changes_the_current_runtime_breaks_no_later_socket_or_timer() {
     let service = service_fn(|request: Request<lameduck::Body>| async move {

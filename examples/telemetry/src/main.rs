@@ -1,5 +1,5 @@
 //! An access log and an OpenTelemetry span for each request, whatever became of it. Both are
-//! written by threads of their own, so no request waits for them, and both are flushed at the end.
+//! written by separate threads, so no request waits for them, and both are flushed at the end.
 //!
 //! Here the spans go to standard output. For a collector, replace the exporter by that of
 //! `opentelemetry-otlp`; the rest stays.

@@ -1,6 +1,6 @@
 //! A connection that is not ready for HTTP yet: its TLS handshake is to be done.
 //!
-//! The handshake runs in the connection's task, with a timeout of its own. The drain includes it: a
+//! The handshake runs in the connection's task, with its own timeout. The drain includes it: a
 //! client whose handshake is under way completes it and gets a response to its first request.
 
 use super::{lingering::close_at_once, transition::Transition, worker_context::WorkerContext};

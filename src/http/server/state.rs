@@ -81,7 +81,7 @@ pub(crate) enum CloseRaces {
 }
 
 /// A token for each step of the shutdown, cancelled when that step begins. Requests that are not
-/// long streams have tokens of their own, since streams may have more time.
+/// long streams have separate tokens, since streams may have more time.
 #[derive(Clone, Debug)]
 pub(crate) struct PhaseTokens {
     /// LameDuck begins.

@@ -38,7 +38,7 @@ use tokio::{
 };
 use tokio_test::task::Spawn;
 
-/// The phases of the table, and the abort and the cut, which have no phase of their own.
+/// The phases of the table, and the abort and the cut, which are not phases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
     Serving,
