@@ -153,6 +153,9 @@ impl Session {
     /// `to`, and what does not fit is kept. Records other than data are answered in `unsent`.
     pub(super) fn process(&mut self, input: &mut [u8], to: &mut ReadBuf<'_>) {
         self.partial = Vec::new();
+        if self.failed.is_some() {
+            return;
+        }
         let mut unsent = mem::take(&mut self.unsent);
         let used = self.advance(input, to, &mut unsent, |_, _| {});
         self.unsent = unsent;
@@ -224,8 +227,9 @@ impl Session {
         };
         let mut used = 0;
         loop {
-            // After an error rustls has an alert to send, and must not see the input again.
-            let unread = if failed.is_none() { &mut input[used..] } else { &mut [][..] };
+            // Once more after an error: rustls may have an alert to send, and returns that before it
+            // looks at the input. It keeps positions in the input, so it must be the same.
+            let unread = &mut input[used..];
             let UnbufferedStatus { mut discard, state } = tls.process_tls_records(unread);
             let is_last = match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
@@ -244,9 +248,9 @@ impl Session {
                 }
                 Ok(ConnectionState::EncodeTlsData(mut message)) => {
                     let len = RECORDS_OVERHEAD;
-                    append(out, len, |room| message.encode(room)).is_err()
+                    append(out, len, |room| message.encode(room)).is_err() || failed.is_some()
                 }
-                // `out` has it.
+                // The bytes are already in `out`.
                 Ok(ConnectionState::TransmitTlsData(transmit)) => {
                     transmit.done();
                     false
@@ -260,7 +264,11 @@ impl Session {
                     write(&mut traffic, out);
                     return used;
                 }
-                Err(error) => failed.replace(error).is_some(),
+                Err(error) => {
+                    let is_second = failed.is_some();
+                    failed.get_or_insert(error);
+                    is_second
+                }
                 // Blocked, closed, or a state that this version does not know.
                 Ok(_) => true,
             };
@@ -414,6 +422,62 @@ mod tests {
             assert_eq!(pass(&mut session, &sealed, piece), sent, "{piece}");
             assert!(session.is_quiet(), "{piece}");
             session.check().unwrap();
+        }
+    }
+
+    // The second record interrupts the handshake message of the first. rustls kept positions in its
+    // input, was given another one to send its alert, and panicked. In the idle set that ended the
+    // worker with all of its connections (P15).
+    #[test]
+    fn a_record_that_interrupts_a_handshake_message_is_an_error() {
+        let interrupted = b"\x16\x03\x01\0\x04\x01\0\x01\0\x17\x03\x03\0\x01\0";
+        for piece in [1, 9, 10, 15] {
+            let (_, mut session) = pair();
+            assert_eq!(pass(&mut session, interrupted, piece), b"");
+            session.check().unwrap_err();
+            session.close();
+        }
+    }
+
+    // Any bytes, before and after the handshake, are data or an error (P15).
+    #[test]
+    fn no_input_makes_the_session_panic() {
+        let mut state = 1_u64;
+        let mut draw = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        for n in 0..400 {
+            let (mut client, mut session) = pair();
+            if n % 4 > 0 {
+                handshake(&mut client, &mut session, 1_000);
+                client.writer().write_all(b"GET / HTTP/1.1\r\n").unwrap();
+            }
+            if n % 4 > 1 {
+                client.refresh_traffic_keys().unwrap();
+                client.writer().write_all(b"host: a\r\n\r\n").unwrap();
+            }
+            if n % 4 > 2 {
+                client.send_close_notify();
+            }
+            let mut input = records(&mut client);
+            for _ in 0..draw(3) {
+                let (at, kind) = (draw(input.len()), draw(256));
+                input[at] = kind.to_le_bytes()[0];
+            }
+            let foreign: &[u8] = [
+                &b"\x17\x03\x03\0\x01\0"[..],
+                b"\x16\x03\x01\0\x04\x01\0\x01\0",
+                b"\x15\x03\x03\0\x02\x01\0",
+                b"\x14\x03\x03\0\x01\x01",
+            ][draw(4)];
+            let at = if draw(2) == 0 { 0 } else { draw(input.len()) };
+            input.splice(at..at, foreign.iter().copied().cycle().take(foreign.len() * draw(3)));
+            let piece = 1 + draw(60);
+            let _ = pass(&mut session, &input, piece);
+            let _ = session.encrypt(b"response", &mut BytesMut::new());
+            let _ = pass(&mut session, foreign, piece);
+            session.close();
         }
     }
 

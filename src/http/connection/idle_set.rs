@@ -280,10 +280,13 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
 
     /// Closes a connection to make room, if it has been idle since the search.
     pub(crate) fn evict(&mut self, key: usize, idle: Idle) -> Evicted {
-        let connection = self.connections.get_mut(key).filter(|connection| {
+        let Some(connection) = self.connections.get_mut(key).filter(|connection| {
             connection.state == IdleState::Waiting && connection.info.idle() == idle
-        });
-        if connection.is_none_or(|connection| has_arrived(&mut connection.io)) {
+        }) else {
+            return Evicted::No;
+        };
+        if has_arrived(&mut connection.io) {
+            self.wake_if_buffered(key);
             return Evicted::No;
         }
         let Some((info, slot, io, read)) = self.remove(key) else { return Evicted::Yes };
@@ -393,15 +396,13 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         let mut buf = [MaybeUninit::uninit(); READ_BUF_SIZE];
         let mut buf = read_buf(&mut buf, caps);
         match Pin::new(&mut *io).poll_read(cx, &mut buf) {
-            // An incomplete record has its own timeout, like a partial head.
-            Poll::Pending if io.has_buffered() => return self.wake_task(key, Bytes::new()),
-            Poll::Pending => return,
+            Poll::Pending => return self.wake_if_buffered(key),
             Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
             Poll::Ready(Ok(()) | Err(_)) => return self.close(key),
         }
         let read = after_empty_lines(buf.filled());
         if read.is_empty() {
-            return;
+            return self.wake_if_buffered(key);
         }
         match sniff_as(io.negotiated(), read) {
             Sniffed::Http1 => {}
@@ -424,10 +425,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 info.since = now;
                 info.responded |= fast_path.connection().responses.has_responded();
                 *delivery = Delivery::default();
-                if io.has_buffered() {
-                    // The poller does not see what the transport has taken out of the kernel.
-                    self.wake_task(key, Bytes::new());
-                }
+                self.wake_if_buffered(key);
             }
             FastPathOutcome::Fallback(leftover) => {
                 self.resume_http1(key, *fast_path.into_handoff(leftover.for_another_task()));
@@ -449,6 +447,14 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         handoff_to_hyper.read = joined(handoff_to_hyper.read, more);
         let http1 = Http1::resume(&self.worker, io, handoff_to_hyper);
         self.resume(slot, State::Http1(Box::new(http1)));
+    }
+
+    /// Resumes a connection if its transport has taken bytes out of the kernel, where the poller
+    /// does not see them. An incomplete record has its own timeout, like a partial head.
+    fn wake_if_buffered(&mut self, key: usize) {
+        if self.connections.get(key).is_some_and(|connection| connection.io.has_buffered()) {
+            self.wake_task(key, Bytes::new());
+        }
     }
 
     /// Resumes a connection, which begins with these bytes.

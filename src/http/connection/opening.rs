@@ -11,18 +11,23 @@ use crate::http::{
         idle_policy::{Awaited, Idle},
     },
 };
-use crate::runtime::{Opening as OpeningState, Peek, Transport};
+use crate::{
+    lifecycle::Moment,
+    runtime::{Opening as OpeningState, Peek, Transport},
+};
 use std::task::{Context, Poll};
 
 /// A transport whose handshake is to be done.
 pub(super) struct Opening<T> {
     /// `None` only after the transport was passed on.
     io: Option<T>,
+    /// Whether it was polled once more at its deadline, because bytes had arrived.
+    had_last_poll: bool,
 }
 
 impl<T: Transport> Opening<T> {
     pub(super) const fn new(io: T) -> Self {
-        Self { io: Some(io) }
+        Self { io: Some(io), had_last_poll: false }
     }
 
     pub(super) fn poll<S: HttpService>(
@@ -53,8 +58,9 @@ impl<T: Transport> Opening<T> {
         let idle = Idle { awaited, since: slot.accepted };
         let (limits, draining_since) = (&server.config.limits, server.draining_since());
         let handshake = Idle { awaited: Awaited::Handshake, ..idle };
-        let until =
-            idle.deadline(limits, draining_since).min(handshake.deadline(limits, draining_since));
+        let (idle_until, handshake_until) =
+            (idle.deadline(limits, draining_since), handshake.deadline(limits, draining_since));
+        let until = idle_until.min(handshake_until);
         let evicted = slot.take_evicted();
         if now < until && !evicted {
             // At the connection limit a handshake makes room like a connection without a byte.
@@ -62,14 +68,17 @@ impl<T: Transport> Opening<T> {
             worker.wake_at(slot, until);
             return Transition::Wait;
         }
-        if io.peek() == Peek::Data {
-            // The readiness event is on its way.
+        if io.peek() == Peek::Data && !self.had_last_poll {
+            // The readiness event is on its way. Once: a client that does not read may send on.
+            self.had_last_poll = true;
             cx.waker().wake_by_ref();
             return Transition::Wait;
         }
         if evicted {
             server.metrics.evicted.add_one();
-        } else {
+        } else if draining_since == Moment::NEVER && idle_until < handshake_until {
+            server.metrics.first_byte_timeouts.add_one();
+        } else if draining_since == Moment::NEVER {
             server.metrics.handshake_timeouts.add_one();
         }
         self.close()

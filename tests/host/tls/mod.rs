@@ -133,6 +133,23 @@ fn alpn_chooses_the_protocol() {
     }
 }
 
+// An idle connection read the empty lines and left the request in the session, where the poller
+// does not see it. It was served when the client sent more, or never.
+#[test]
+fn a_request_behind_empty_lines_in_one_record_is_served() {
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let app = start(&identity, workers);
+        let mut client = TlsClient::connect(app.main, &identity.client(&[]));
+        assert_eq!(client.get("/").body(), "hello");
+        park();
+        let lines = b"\r\n".repeat(2_048);
+        client.send(&[&lines[..], lameduck_wire::http1::get_bytes("/").as_ref()].concat());
+        assert_eq!(client.response().expect("a response").body(), "hello", "{workers:?}");
+        assert_eq!(app.end().code(), 0);
+    }
+}
+
 #[test]
 fn parked_connections_serve_requests_of_any_size() {
     // One record may hold more than a parked connection reads at once. What is left is in the
