@@ -144,7 +144,7 @@ fn a_request_behind_empty_lines_in_one_record_is_served() {
         assert_eq!(client.get("/").body(), "hello");
         park();
         let lines = b"\r\n".repeat(2_048);
-        client.send(&[&lines[..], lameduck_wire::http1::get_bytes("/").as_ref()].concat());
+        client.send([&lines[..], lameduck_wire::http1::get_bytes("/").as_ref()].concat());
         assert_eq!(client.response().expect("a response").body(), "hello", "{workers:?}");
         assert_eq!(app.end().code(), 0);
     }
