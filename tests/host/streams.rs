@@ -85,6 +85,11 @@ fn start(plan: Plan) -> (App, Causes) {
         context.spawn(pending());
         "spawned"
     };
+    let farewell = |context: RequestContext| async move {
+        let watched = context.clone();
+        context.spawn(async move { watched.cancelled().await });
+        "spawned"
+    };
     let chat =
         |context: RequestContext, request: Request| async move { upgrade(request, Some(context)) };
     let router = Router::new()
@@ -93,6 +98,7 @@ fn start(plan: Plan) -> (App, Causes) {
         .route("/stuck", get(pending::<&'static str>))
         .route("/asks", get(asks))
         .route("/work", get(work))
+        .route("/farewell", get(farewell))
         .route("/ticks", get(|| async { ticks() }))
         .route("/large", get(|| async { vec![b'x'; 40 << 20] }))
         .route("/chat", get(chat))
@@ -210,6 +216,21 @@ fn nothing_else_benefits_from_the_budget_of_streams() {
     assert_eq!((report.code(), report.work_dropped, report.streams_ended), (3, 1, 6), "{report}");
     assert_eq!((requests.finished, requests.aborted), (9, 3), "{report}");
     assert_eq!(unread.end(), End::Reset);
+}
+
+// The context of a request that had ended was not cancelled at the end of the drain of ordinary
+// requests, and its work was dropped although it watched the context (P10).
+#[test]
+fn work_whose_request_has_ended_is_cancelled_with_ordinary_requests() {
+    let (app, _) = start(plan());
+    let stream = reader(&app, "/spread", "");
+    wait_for_in_flight(&app, 1);
+    assert_eq!(app.get("/farewell").body(), "spawned");
+    let (before, _) = drain(&app);
+    assert_eq!(stream.join().unwrap().status, 200);
+    let report = app.report();
+    assert_bounded(&report, before);
+    assert_eq!((report.code(), report.work_dropped), (0, 0), "{report}");
 }
 
 #[test]

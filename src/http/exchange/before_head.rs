@@ -20,7 +20,7 @@ pub(super) enum BeforeHead<B> {
 }
 
 /// Completes a response that hyper writes. Replaces it by an error response if its head and its
-/// body contradict each other in length (P5d).
+/// body disagree about the length (P5d).
 pub(super) fn for_hyper<B>(
     cx: &mut Context<'_>,
     mut response: Response<ResponseBody<B>>,

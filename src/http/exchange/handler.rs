@@ -16,7 +16,7 @@ use crate::http::server::{
 };
 use crate::{errors::Chain, lifecycle::Moment, unwind::catch};
 use bytes::Bytes;
-use http::{Method, Response, StatusCode, Version};
+use http::{Response, StatusCode, Version};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use std::{
@@ -220,9 +220,7 @@ impl HandlerState {
         add_standard_headers(&mut response, &in_flight, self.version);
         let content = Content::of(in_flight.request().method(), response.status());
         in_flight.request().record_head(response.status());
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS
-            || *in_flight.request().method() == Method::CONNECT
-        {
+        if in_flight.request().switches_protocol(response.status()) {
             in_flight
                 .connection()
                 .upgrade
@@ -231,7 +229,6 @@ impl HandlerState {
                 || in_flight.request().is_stream()
             {
                 in_flight.request().begin_stream();
-                in_flight.connection().upgrade.begin_stream();
             }
         }
         if content != Content::Allowed {

@@ -13,7 +13,7 @@ use crate::{
         abort::{AbortCause, AbortedRequest},
         outcome::RequestOutcome,
         state::ServerState,
-        tracked::SlowRequest,
+        tracked::KnownRequest,
     },
     lifecycle::{Moment, Phase},
 };

@@ -515,6 +515,11 @@ impl RequestState {
         self.body_bytes.store(self.body_bytes.load(Relaxed) + bytes as u64, Relaxed);
     }
 
+    /// Takes back bytes that were added, and are to be passed on once more.
+    pub(super) fn subtract_body_bytes(&self, bytes: usize) {
+        self.body_bytes.store(self.body_bytes.load(Relaxed) - bytes as u64, Relaxed);
+    }
+
     /// Records whether the handler is being called or polled.
     pub(super) fn set_running(&self, is_running: bool) {
         self.is_running.store(is_running, Relaxed);
@@ -562,7 +567,12 @@ impl RequestState {
     /// Returns the request's token. It is created at the first call, since most handlers never use
     /// it.
     pub(super) fn cancellation(&self) -> &CancellationToken {
-        self.cancellation.get_or_init(|| self.server().tokens.root.child_token())
+        self.cancellation.get_or_init(|| {
+            // A request may become a long stream until ordinary ones are cancelled.
+            let tokens = &self.server().tokens;
+            let is_over = tokens.requests.is_cancelled();
+            if is_over { self.root().child_token() } else { tokens.root.child_token() }
+        })
     }
 }
 
@@ -575,7 +585,7 @@ impl RequestState {
 
     pub(super) fn cancel_cause(&self) -> Option<CancelCause> {
         let own = CancelCause::ALL.get(usize::from(self.cancel_cause.load(Relaxed))).copied();
-        own.or_else(|| self.server().tokens.root.is_cancelled().then_some(CancelCause::Shutdown))
+        own.or_else(|| self.root().is_cancelled().then_some(CancelCause::Shutdown))
     }
 
     /// Cancels the request's context if its client has half-closed the connection.
@@ -587,6 +597,12 @@ impl RequestState {
 }
 
 impl KnownRequest for RequestState {
+    fn cancel_ordinary(&self) {
+        if !self.is_stream() && self.cancel_cause.load(Relaxed) == NOT_CANCELLED {
+            self.cancel(CancelCause::Shutdown);
+        }
+    }
+
     fn running(&self) -> Option<RunningRequest> {
         let (method, path) = self.method_and_path();
         self.is_running.load(Relaxed).then(|| RunningRequest {
@@ -614,12 +630,6 @@ impl SlowRequest for RequestState {
 
     fn method_and_path(&self) -> (&str, &str) {
         Self::method_and_path(self)
-    }
-
-    fn cancel_ordinary(&self) {
-        if !self.is_stream() && self.cancel_cause().is_none() {
-            self.cancel(CancelCause::Shutdown);
-        }
     }
 }
 

@@ -275,7 +275,10 @@ where
         let Some(in_flight) = state.in_flight.take() else { return };
         in_flight.log_refusal(why);
         in_flight.record_head_sent(false);
-        in_flight.request().record_status(StatusCode::INTERNAL_SERVER_ERROR);
+        // A gRPC call gets its error in trailers (the status is 200).
+        let is_call = in_flight.request().is_call();
+        let status = if is_call { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
+        in_flight.request().record_status(status);
         in_flight.connection().on_request_ended();
         in_flight.abort(AbortCause::Body);
     }
@@ -326,7 +329,7 @@ where
         if state.complete {
             return Poll::Ready(Some(bytes));
         }
-        state.later().rest = Some(bytes);
+        state.put_back(bytes);
         Poll::Pending
     }
 

@@ -6,7 +6,7 @@ use super::{
     response_body_error::ResponseBodyError,
     response_body_state::{Ahead, BodyState, EndWait, HeldEnd, PolledFrame},
 };
-use crate::{http::server::deadline_timers::TimeoutSource, unwind::catch};
+use crate::{http::server::deadline_timers::TimeoutSource, lifecycle::Moment, unwind::catch};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
 use std::{
@@ -89,7 +89,10 @@ impl BodyState {
         request.cancel_if_half_closed();
         let now = request.server().clock.now();
         let later = self.later.get_or_insert_default();
-        let wait = later.end_wait.get_or_insert(EndWait { until: now + END_WAIT, timer: None });
+        // With no byte promised, the head itself waits, and has its deadline (P9).
+        let latest = if self.remaining == Some(0) { request.deadline() } else { Moment::NEVER };
+        let until = latest.min(now + END_WAIT);
+        let wait = later.end_wait.get_or_insert(EndWait { until, timer: None });
         if now >= wait.until || request.is_aborting() {
             return false;
         }

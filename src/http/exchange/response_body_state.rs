@@ -237,6 +237,14 @@ impl BodyState {
         }
     }
 
+    /// Keeps bytes that were counted and not sent, to return them once more.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.request().subtract_body_bytes(bytes.len());
+        }
+        self.later().rest = Some(bytes);
+    }
+
     pub(super) fn chunk(&self, bytes: Bytes, ends: bool) -> TrackedChunk {
         self.record_bytes(bytes.len());
         TrackedChunk::of(self.in_flight.as_ref().map(InFlight::request), bytes, ends)

@@ -41,7 +41,7 @@ pub enum StreamShutdown {
     /// The body ends regularly when the root context is cancelled, after the drain.
     EndAtCancel,
     /// The body is a long stream, with a separate budget: [`Plan::streams`], counted from the
-    /// begin of the drain. It ends regularly at a moment in it that is drawn from the seed. So the
+    /// start of the drain. It ends regularly at a moment in it that is drawn from the seed. So the
     /// clients of many streams do not reconnect at once. Without a budget the moment is the begin
     /// of the drain.
     ///

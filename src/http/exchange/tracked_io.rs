@@ -40,7 +40,7 @@ pub(crate) struct TrackedIo<T: Transport> {
     ending: Option<Ending>,
 }
 
-/// Whether the new protocol is a long stream, and the abort of what is one or is none.
+/// Whether the wait is for a long stream, and the wait for its abort.
 type Ending = (bool, Pin<Box<WaitForCancellationFutureOwned>>);
 
 /// The first bytes of a response that hyper makes itself.

@@ -118,7 +118,7 @@ impl Default for PhaseTokens {
     }
 }
 
-/// What a step of the shutdown has reached. Ordered.
+/// How far the abort or the cut extends. Ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 enum Reach {
@@ -198,8 +198,11 @@ impl ServerState {
     pub(crate) fn cancel_requests(&self) {
         self.tokens.requests.cancel();
         for worker in self.metrics.workers() {
-            for request in worker.listed.entries() {
-                request.cancel_ordinary();
+            // Also those that have ended: their work, or the connection that they upgraded, goes on.
+            for request in worker.known.entries() {
+                if let Some(request) = request.upgrade() {
+                    request.cancel_ordinary();
+                }
             }
         }
     }

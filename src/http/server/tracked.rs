@@ -103,6 +103,9 @@ impl Drop for TrackedWork {
 pub(crate) trait KnownRequest: fmt::Debug + Send + Sync {
     /// The request, if its handler is being called or polled now.
     fn running(&self) -> Option<RunningRequest>;
+
+    /// Cancels the context of the request, unless it is a long stream.
+    fn cancel_ordinary(&self);
 }
 
 /// A request whose handler is being called or polled.
@@ -119,9 +122,6 @@ pub(crate) trait SlowRequest: fmt::Debug + Send + Sync {
     fn arrived(&self) -> Moment;
 
     fn is_head_sent(&self) -> bool;
-
-    /// Cancels the context of the request, unless it is a long stream.
-    fn cancel_ordinary(&self);
 
     /// The method, and the path without the query.
     fn method_and_path(&self) -> (&str, &str);
