@@ -142,7 +142,6 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
         while exiting == Exiting::No {
             let wake = self.next_wake().await;
             let now = self.clock.now();
-            self.log_wait(now);
             // Apply completed start steps first, then expired timers, then stop requests.
             if !wake.is_start_progress() {
                 self.lifecycle.handle_timeout(now);
@@ -157,6 +156,9 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
                     self.log_further_stop(event, outcome);
                 }
                 exiting = self.perform_all(now);
+            }
+            if exiting == Exiting::No {
+                self.log_wait(now);
             }
         }
         self.report()

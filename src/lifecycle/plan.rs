@@ -35,7 +35,7 @@ pub struct Plan {
     pub lame_duck: Duration,
     /// Limit of the drain: listeners closed, requests in flight finish. Default 10 s.
     pub drain: Duration,
-    /// Budget of long streams, counted from the begin of the drain. If it is longer than `drain`,
+    /// Budget of long streams, counted from the start of the drain. If it is longer than `drain`,
     /// only responses and connections of the class
     /// [`EndSpread`](crate::StreamShutdown::EndSpread) may use the rest. Default zero: none.
     pub streams: Duration,

@@ -191,7 +191,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "SHUTDOWN_STREAMS",
         value: "DURATION",
         default: "0s",
-        help: "Budget of long streams, from the begin of the drain; their ends are spread over it. Other requests have only the drain",
+        help: "Budget of long streams, from the start of the drain; their ends are spread over it. Other requests have only the drain",
         apply: |settings, value| parse_span(value).map(|span| settings.plan.streams = span),
     },
     Setting {
