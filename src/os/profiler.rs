@@ -2,10 +2,10 @@
 //! hundredth of a second of CPU time.
 //!
 //! The signal handler unwinds by the tables of the executable (`framehop`), so no build needs frame
-//! pointers. It asks the C runtime for one thing, the function around an address, and libgcc
-//! searches for it without a lock since GCC 12 with glibc 2.35. Older ones lock, and a signal in
-//! the middle of a panic would then deadlock, so no profile is taken there. `perf_event_open` is
-//! not used, because the default seccomp profile of containers refuses it.
+//! pointers. It calls the C runtime only to find the function that contains an address. The shared
+//! libgcc does so without a lock since GCC 12 with glibc 2.35. Older ones lock, and a signal in the
+//! middle of a panic would then deadlock, so no profile is taken there. `perf_event_open` is not
+//! used, because the default seccomp profile of containers refuses it.
 
 use super::flame_graph::FlameGraph;
 use crate::runtime::{Profile, ProfileError, ProfileFormat, ProfileResult, Profiler};
@@ -14,7 +14,7 @@ use rpprof::{Frames, ProfilerGuardBuilder, Report, protos::Message};
 use std::{
     env, fs,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process,
     sync::{
         atomic::{AtomicBool, Ordering},
@@ -81,7 +81,7 @@ fn take(profile: Profile) -> ProfileResult {
 /// Samples until the sender of `end` is dropped. Names the functions after that, so that the
 /// signals have stopped by then.
 fn sample(begun: Box<dyn FnOnce() + Send>, end: &Receiver<()>) -> Result<Report, rpprof::Error> {
-    // Reads the unwind tables at the first time, which takes a while.
+    // Reads the unwind tables the first time, which takes a while.
     let guard = ProfilerGuardBuilder::default().frequency(FREQUENCY).build()?;
     begun();
     // Nothing is ever sent.
@@ -138,7 +138,7 @@ fn warn_of_short_stacks(report: &Report) {
     }
 }
 
-/// The sampler keeps rare stacks in a temporary file. It would remember a failure for ever.
+/// The sampler keeps rare stacks in a temporary file. It would keep a failure for ever.
 fn check_temporary_directory() -> Result<(), String> {
     let path = env::temp_dir().join(format!("lameduck-profile-{}", process::id()));
     let created = fs::OpenOptions::new().write(true).create_new(true).open(&path);
@@ -160,26 +160,52 @@ const LOCK_FREE_SEARCH: &[u8] = b"_dl_find_object\0";
 /// Checks that the unwinder in this process takes no lock, by the name of the function that it
 /// calls.
 fn check_unwinder() -> Result<(), String> {
-    let unwinder = unwinder_path();
-    let file = fs::read(&unwinder)
+    let maps = fs::read_to_string("/proc/self/maps")
+        .map_err(|error| format!("cannot read /proc/self/maps: {error}"))?;
+    let unwinder = unwinder_path(&maps)?;
+    let file = fs::read(unwinder)
         .map_err(|error| format!("cannot read the unwinder {}: {error}", unwinder.display()))?;
     if file.windows(LOCK_FREE_SEARCH.len()).any(|bytes| bytes == LOCK_FREE_SEARCH) {
         return Ok(());
     }
     Err(format!(
         "the unwinder {} may lock, so that a profile could block a panicking thread for ever; \
-         profiles need libgcc of GCC 12 with glibc 2.35 or later (or a backport, as RHEL 9 has), \
-         and in a static executable its symbols",
+         profiles need libgcc of GCC 12 with glibc 2.35 or later (or a backport, as RHEL 9 has)",
         unwinder.display()
     ))
 }
 
-/// The shared libgcc, or the executable if it is static.
-fn unwinder_path() -> PathBuf {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+/// Returns the path of the shared libgcc in these memory maps. The unwinder of an executable
+/// without one is part of the executable, where [`LOCK_FREE_SEARCH`] proves nothing: the executable
+/// contains it in any case.
+fn unwinder_path(maps: &str) -> Result<&Path, String> {
     let mut paths = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
     let is_libgcc = |path: &&Path| {
         path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libgcc_s"))
     };
-    paths.find(is_libgcc).unwrap_or(Path::new("/proc/self/exe")).to_owned()
+    paths.find(is_libgcc).ok_or_else(|| {
+        "this executable uses no shared libgcc (libgcc_s), so its unwinder may lock, and a profile \
+         could block a panicking thread for ever; link it dynamically, with glibc"
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIBC: &str = "7f00-7f01 r-xp 00000000 08:01 11   /usr/lib/x86_64-linux-gnu/libc.so.6\n";
+    const LIBGCC: &str = "7f02-7f03 r-xp 00000000 08:01 12   /usr/lib/libgcc_s.so.1\n";
+    const STATIC: &str = "5500-5501 r-xp 00000000 08:01 10   /srv/libgcc_s-app/service\n\
+                          7ffe-7fff rw-p 00000000 00:00 0    [stack]\n";
+
+    #[test]
+    fn an_executable_without_a_shared_libgcc_has_no_profiles() {
+        let maps = [STATIC, LIBC, LIBGCC].concat();
+        assert_eq!(unwinder_path(&maps), Ok(Path::new("/usr/lib/libgcc_s.so.1")));
+        for maps in ["", STATIC, &[STATIC, LIBC].concat()] {
+            let reason = unwinder_path(maps).unwrap_err();
+            assert!(reason.contains("libgcc_s"), "{reason}");
+        }
+    }
 }
