@@ -13,11 +13,12 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use std::{
     fmt,
-    future::pending,
+    future::{Future, pending},
     sync::{Arc, mpsc},
     time::Duration,
 };
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// The path of the index, and the beginning of all others.
 pub(super) const PATH: &str = "/debug/pprof/";
@@ -132,38 +133,50 @@ async fn cpu(
     request: &Request<Body>,
     Parameters { span, format }: Parameters,
 ) -> Response<InternalBody> {
+    let context = request.body().context();
     let (sampling, end) = mpsc::channel();
     let (begun, beginning) = oneshot::channel();
+    let wait =
+        wait_for_end(beginning, status.main.tokens.stopping.clone(), context.cancelled(), || {
+            status.clock.sleep_until(status.clock.now() + span)
+        });
     // The client may have left.
     let begun = Box::new(move || begun.send(()).unwrap_or_default());
     let mut taken = start(profiler, Profile::Cpu { format, begun, end });
-    let clock = &status.clock;
-    let stopping = &status.main.tokens.stopping;
-    let wait = async {
-        if beginning.await.is_err() {
-            // The result says why.
-            return pending().await;
-        }
-        let sleep = clock.sleep_until(clock.now() + span);
-        // A profile that begins after the stop request lasts its whole time.
-        let is_cut = !stopping.is_cancelled();
-        tokio::select! {
-            biased;
-            () = stopping.cancelled(), if is_cut => {}
-            () = request.body().context().cancelled() => {}
-            () = sleep => {}
-        }
-    };
     tokio::select! {
         biased;
-        () = request.body().context().draining() => return exiting(),
+        () = context.draining() => return exiting(),
         taken = &mut taken => return finished(taken, format.headers()),
         () = wait => drop(sampling),
     }
     tokio::select! {
         biased;
-        () = request.body().context().draining() => exiting(),
+        () = context.draining() => exiting(),
         taken = taken => finished(taken, format.headers()),
+    }
+}
+
+/// Waits until the sampling has begun and should end: after `sleep`, which then begins, at a stop
+/// request, or when the client leaves. A profile that was requested after the stop request lasts
+/// its whole time, so the token is read at the call.
+fn wait_for_end<S: Future>(
+    beginning: oneshot::Receiver<()>,
+    stopping: CancellationToken,
+    client_left: impl Future<Output = ()>,
+    sleep: impl FnOnce() -> S,
+) -> impl Future<Output = ()> {
+    let is_cut = !stopping.is_cancelled();
+    async move {
+        if beginning.await.is_err() {
+            // The result says why.
+            return pending().await;
+        }
+        tokio::select! {
+            biased;
+            () = stopping.cancelled(), if is_cut => {}
+            () = client_left => {}
+            _ = sleep() => {}
+        }
     }
 }
 
@@ -249,6 +262,7 @@ impl fmt::Debug for Profiles {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::task::Poll;
 
     #[test]
     fn a_query_sets_the_time_and_the_format_within_bounds() {
@@ -265,5 +279,26 @@ mod tests {
         assert_eq!(format("format=flamegraph"), Ok(ProfileFormat::Flamegraph));
         assert_eq!(format("seconds=1"), Ok(ProfileFormat::Protobuf));
         assert!(format("format=png").unwrap_err().contains("png"));
+    }
+
+    /// Requests a profile without an end, and a stop before or after the request, but before the
+    /// first sample. Returns whether the stop ends the profile.
+    async fn is_cut_by_stop(before: bool) -> bool {
+        let stopping = CancellationToken::new();
+        let (begun, beginning) = oneshot::channel();
+        if before {
+            stopping.cancel();
+        }
+        let end = wait_for_end(beginning, stopping.clone(), pending(), pending::<()>);
+        stopping.cancel();
+        begun.send(()).unwrap();
+        let mut end = Box::pin(end);
+        std::future::poll_fn(|context| Poll::Ready(end.as_mut().poll(context).is_ready())).await
+    }
+
+    #[tokio::test]
+    async fn a_stop_between_the_request_and_the_first_sample_ends_the_profile() {
+        assert!(is_cut_by_stop(false).await);
+        assert!(!is_cut_by_stop(true).await, "it was requested after the stop");
     }
 }
