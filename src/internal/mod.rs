@@ -13,7 +13,8 @@
 //! | `/debug/pprof/` | profiles, with the feature `profiles` and by a call |
 //!
 //! Requests for a host name that was not configured get a 421 ([`AllowedHosts`]). No built-in route
-//! changes anything.
+//! changes the state of the process. A profile costs CPU time, and only one is taken at a time, so
+//! a browser's request for a page of another site gets a 403 in its place.
 //!
 //! Users can mount their own routes in addition. The internal server runs on the same engine as the
 //! main server, and has its own drain.

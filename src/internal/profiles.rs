@@ -65,6 +65,12 @@ impl Profiles {
                 "profiles exist only on Linux, in a process that runs on its own".to_owned(),
             ));
         };
+        if is_taken_at(request.uri().path()) && is_from_other_site(&request) {
+            return text(
+                StatusCode::FORBIDDEN,
+                "no profile: the request comes from a web page of another site\n",
+            );
+        }
         match name {
             "profile" => match Parameters::of(request.uri().query().unwrap_or_default()) {
                 Ok(parameters) => cpu(&**profiler, &status, &request, parameters).await,
@@ -81,6 +87,18 @@ impl Profiles {
             _ => text(StatusCode::NOT_FOUND, INDEX),
         }
     }
+}
+
+/// Whether requests for this path take a profile.
+pub(super) fn is_taken_at(path: &str) -> bool {
+    matches!(path.strip_prefix(PATH), Some("profile" | "heap"))
+}
+
+/// Whether a browser sends this request for a page of another site. Other clients do not send the
+/// field.
+fn is_from_other_site<B>(request: &Request<B>) -> bool {
+    let sites = request.headers().get_all("sec-fetch-site");
+    sites.iter().any(|site| site != "same-origin" && site != "none")
 }
 
 /// What to take, and for how long.
@@ -279,6 +297,22 @@ mod tests {
         assert_eq!(format("format=flamegraph"), Ok(ProfileFormat::Flamegraph));
         assert_eq!(format("seconds=1"), Ok(ProfileFormat::Protobuf));
         assert!(format("format=png").unwrap_err().contains("png"));
+    }
+
+    #[test]
+    fn requests_for_pages_of_other_sites_are_recognised() {
+        let from = |sites: &[&str]| {
+            let request = sites
+                .iter()
+                .fold(Request::get("/"), |request, site| request.header("Sec-Fetch-Site", *site));
+            is_from_other_site(&request.body(()).unwrap())
+        };
+        for own in [&[][..], &["none"], &["same-origin"]] {
+            assert!(!from(own), "{own:?}");
+        }
+        for other in [&["cross-site"][..], &["same-site"], &["none", "cross-site"]] {
+            assert!(from(other), "{other:?}");
+        }
     }
 
     /// Requests a profile without an end, and a stop before or after the request, but before the

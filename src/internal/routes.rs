@@ -100,12 +100,14 @@ impl InternalService {
             }
             _ => return EndpointResponse::Now(text(StatusCode::NOT_FOUND, NOT_FOUND)),
         };
+        #[cfg(feature = "profiles")]
+        if super::profiles::is_taken_at(request.uri().path()) && request.method() != Method::GET {
+            // Its head alone would cost as much as the profile.
+            return EndpointResponse::Now(not_allowed("only GET is allowed\n", "GET"));
+        }
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut response =
-                text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n");
-            // RFC 9110 §15.5.6: a 405 must list the allowed methods.
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return EndpointResponse::Now(response);
+            let reason = "only GET and HEAD are allowed\n";
+            return EndpointResponse::Now(not_allowed(reason, "GET, HEAD"));
         }
         endpoint(self, request)
     }
@@ -229,6 +231,13 @@ impl InternalService {
         };
         EndpointResponse::Later(Box::pin(profiles.respond(self.status.clone(), request)))
     }
+}
+
+/// RFC 9110 §15.5.6: a 405 must list the allowed methods.
+fn not_allowed(reason: &'static str, methods: &'static str) -> Response<InternalBody> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, reason);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
 }
 
 #[cfg(feature = "metrics")]

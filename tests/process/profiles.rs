@@ -147,6 +147,32 @@ fn the_same_is_a_flame_graph_and_the_index_lists_all() {
 }
 
 #[test]
+fn a_page_of_another_site_and_a_head_request_start_no_profile() {
+    let service = Service::start(&[]);
+    let request_from = |site: &str, path: &str| {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nsec-fetch-site: {site}");
+        wire::request(service.internal, &format!("{head}\r\nconnection: close\r\n\r\n"))
+    };
+    let head_of = |path: &str| {
+        let mut client = Client::connect(service.internal);
+        client.send(format!("HEAD {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"));
+        client.head().unwrap()
+    };
+    for path in ["/debug/pprof/profile?seconds=60", "/debug/pprof/heap"] {
+        for site in ["cross-site", "same-site"] {
+            let answer = request_from(site, path);
+            assert_eq!(answer.status, 403, "{site} {path}: {}", answer.body());
+        }
+        let answer = head_of(path);
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("GET")), "{path}");
+    }
+    for site in ["none", "same-origin"] {
+        decode(&request_from(site, "/debug/pprof/profile?seconds=0.01"));
+    }
+    assert_eq!(head_of("/debug/pprof/").status, 200);
+}
+
+#[test]
 fn one_profile_at_a_time_and_a_client_that_leaves_ends_it() {
     let service = Service::start(&[]);
     let first = long_profile(&service);
