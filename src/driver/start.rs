@@ -80,7 +80,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             reserved.internal.local(),
             reserved.main.iter().map(Reservation::local).collect(),
         );
-        #[cfg(all(feature = "tls", feature = "metrics"))]
+        #[cfg(feature = "tls")]
         let status = status.with_certificate(config.certificate.clone());
         let status = Arc::new(status);
         if let Some(callback) = config.on_bound.take() {

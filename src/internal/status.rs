@@ -1,7 +1,7 @@
 //! The status that the internal server reads. It decides nothing.
 
 use super::Heartbeats;
-#[cfg(all(feature = "tls", feature = "metrics"))]
+#[cfg(feature = "tls")]
 use crate::tls::ReloadingCertificate;
 use crate::{
     host_error::TaskError,
@@ -36,7 +36,7 @@ pub(crate) struct HostStatus {
     /// Reloads that have begun, and those that have ended.
     reloads: [AtomicU64; 2],
     /// The certificate of the main server, if it was read from files.
-    #[cfg(all(feature = "tls", feature = "metrics"))]
+    #[cfg(feature = "tls")]
     pub(crate) certificate: Option<Arc<ReloadingCertificate>>,
     timeline: Mutex<Timeline>,
     /// The lifecycle's `is_serving`, stored before the phase is published.
@@ -90,7 +90,7 @@ impl HostStatus {
             internal_address,
             main_addresses,
             reloads: Default::default(),
-            #[cfg(all(feature = "tls", feature = "metrics"))]
+            #[cfg(feature = "tls")]
             certificate: None,
             timeline: Mutex::new(Timeline {
                 phases: vec![(Phase::Starting, started_at)],
@@ -104,7 +104,7 @@ impl HostStatus {
         }
     }
 
-    #[cfg(all(feature = "tls", feature = "metrics"))]
+    #[cfg(feature = "tls")]
     pub(crate) fn with_certificate(self, certificate: Option<Arc<ReloadingCertificate>>) -> Self {
         Self { certificate, ..self }
     }
@@ -315,6 +315,7 @@ impl HostStatus {
             "connections": connections_json(&connections),
             "connections_by_state": by_state,
             "checks": checks,
+            "certificate": self.certificate_json(),
             "hook": hook_running,
             "blocked": self.heartbeats.blocked(&self.main).map(|blocked| blocked.to_json()),
             "plan": {
@@ -334,6 +335,32 @@ impl HostStatus {
 }
 
 impl HostStatus {
+    /// The certificate of the main server; null unless it was read from files.
+    #[cfg(feature = "tls")]
+    fn certificate_json(&self) -> Value {
+        let Some(certificate) = &self.certificate else {
+            return Value::Null;
+        };
+        let wall =
+            self.clock.wall().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let [(_, replaced), (_, refused)] = certificate.reloads();
+        let (expires, last_reload) = (certificate.expires(), certificate.last_reload());
+        json!({
+            "expires_in_ms": expires
+                .map(|at| millis(Duration::from_secs(at).saturating_sub(wall))),
+            "last_reload_ms_ago": last_reload
+                .map(|at| millis(wall.saturating_sub(Duration::from_secs(at)))),
+            "replaced": replaced,
+            "refused": refused,
+        })
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[expect(clippy::unused_self, reason = "the signature with the feature")]
+    const fn certificate_json(&self) -> Value {
+        Value::Null
+    }
+
     /// Every phase until now: when it was entered, since the start, and how long it lasted.
     fn phases_json(&self, now: Moment) -> Vec<Value> {
         let timeline = self.timeline();

@@ -106,19 +106,16 @@ impl ReloadingCertificate {
     }
 
     /// The end of the certificate's validity, in seconds since the Unix epoch.
-    #[cfg(feature = "metrics")]
     pub(crate) fn expires(&self) -> Option<u64> {
         Some(self.expires.load(Relaxed)).filter(|expires| *expires > 0)
     }
 
     /// The last reload, in seconds since the Unix epoch.
-    #[cfg(feature = "metrics")]
     pub(crate) fn last_reload(&self) -> Option<u64> {
         Some(self.last_reload.load(Relaxed)).filter(|at| *at > 0)
     }
 
     /// The numbers of reloads that succeeded and that failed.
-    #[cfg(feature = "metrics")]
     pub(crate) fn reloads(&self) -> [(&'static str, u64); 2] {
         [("replaced", self.reloaded.load(Relaxed)), ("refused", self.failed.load(Relaxed))]
     }

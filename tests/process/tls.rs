@@ -77,6 +77,11 @@ fn curl_gets_a_response_on_both_protocols() {
     let page = service.probe("/metrics").body();
     assert!(page.contains("lameduck_tls_handshakes_total{outcome=\"completed\"} 2"), "{page}");
     assert!(page.contains("lameduck_tls_certificate_expiry_timestamp_seconds 67"), "{page}");
+    let page = service.probe("/").body();
+    assert!(page.contains("TLS certificate") && page.contains("It expires in <b>"), "{page}");
+    let certificate = &service.status()["certificate"];
+    assert!(certificate["expires_in_ms"].as_u64().is_some_and(|ms| ms > 0), "{certificate}");
+    assert!(certificate["last_reload_ms_ago"].is_null(), "{certificate}");
     service.signal(Signal::TERM);
     assert_eq!(service.exit_code(), 0);
 }

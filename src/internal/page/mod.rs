@@ -39,6 +39,7 @@ pub(super) fn write(status: &Value, paths: &[&str]) -> Result<String, fmt::Error
     waiting(&mut page, status)?;
     phases(&mut page, status)?;
     checks(&mut page, status)?;
+    certificate(&mut page, &status["certificate"])?;
     counts(&mut page, "Requests", &status["requests"], &REQUESTS)?;
     counts(&mut page, "Open connections", &status["connections_by_state"], &STATES)?;
     counts(&mut page, "Connections since the start", &status["connections"], &CONNECTIONS)?;
@@ -86,7 +87,11 @@ const STEPS: [(&str, &str); 5] = [
 /// The plan as the timeline of a stop, with a mark at the present if a stop is in progress.
 fn plan(page: &mut String, status: &Value) -> fmt::Result {
     let plan = &status["plan"];
-    let of = |step: &str| number(&plan[format!("{step}_ms")]);
+    let of = |step: &str| {
+        let limit = number(&plan[format!("{step}_ms")]);
+        // Long streams may outlast the drain of the requests.
+        if step == "drain" { limit.max(number(&plan["streams_ms"])) } else { limit }
+    };
     let all = STEPS.iter().map(|(step, _)| of(step)).sum::<u64>().max(1);
     let left = &status["must_exit_within_ms"];
     let title = if left.is_null() { "If it were stopped now" } else { "The stop in progress" };
@@ -119,9 +124,13 @@ fn plan(page: &mut String, status: &Value) -> fmt::Result {
         write!(
             page,
             "<li><svg viewBox=\"0 0 1 1\"><rect class=\"{step}\" width=\"1\" height=\"1\"/></svg>\
-             {words} <b>{}</b></li>",
+             {words} <b>{}</b>",
             Span(&plan[format!("{step}_ms")])
         )?;
+        if step == "drain" && number(&plan["streams_ms"]) > 0 {
+            write!(page, ", and long streams <b>{}</b>", Span(&plan["streams_ms"]))?;
+        }
+        page.push_str("</li>");
     }
     page.push_str("</ul></section>");
     Ok(())
@@ -232,6 +241,37 @@ fn checks(page: &mut String, status: &Value) -> fmt::Result {
     Ok(())
 }
 
+/// The certificate of the main server, if it was read from files.
+fn certificate(page: &mut String, certificate: &Value) -> fmt::Result {
+    if certificate.is_null() {
+        return Ok(());
+    }
+    page.push_str("<section><h2>TLS certificate</h2>");
+    match certificate["expires_in_ms"].as_u64() {
+        Some(0) => page.push_str("<p class=\"bad\">It has expired.</p>"),
+        Some(_) => {
+            write!(page, "<p>It expires in <b>{}</b>.</p>", Span(&certificate["expires_in_ms"]))?;
+        }
+        None => page.push_str("<p class=\"warn\">Its expiry cannot be read.</p>"),
+    }
+    if certificate["last_reload_ms_ago"].is_null() {
+        page.push_str("<p>Its files were loaded at the start, and not again.</p>");
+    } else {
+        let ago = Span(&certificate["last_reload_ms_ago"]);
+        write!(page, "<p>It was last replaced <b>{ago}</b> ago.</p>")?;
+    }
+    let refused = number(&certificate["refused"]);
+    if refused > 0 {
+        write!(
+            page,
+            "<p class=\"bad\">Changed files that could not be used: {}. The log has the reason.</p>",
+            Grouped(refused)
+        )?;
+    }
+    page.push_str("</section>");
+    Ok(())
+}
+
 /// A number of the status: its name, and whether it is a gauge. Others only grow.
 type Count = (&'static str, bool);
 
@@ -254,7 +294,7 @@ const STATES: [Count; 6] = [
     ("upgraded", true),
 ];
 
-const CONNECTIONS: [Count; 11] = [
+const CONNECTIONS: [Count; 14] = [
     ("accepted", false),
     ("drained", false),
     ("reset", false),
@@ -263,6 +303,9 @@ const CONNECTIONS: [Count; 11] = [
     ("upgraded", false),
     ("evicted", false),
     ("first_byte_timeouts", false),
+    ("handshakes", false),
+    ("handshakes_failed", false),
+    ("handshake_timeouts", false),
     ("send_timeouts", false),
     ("body_timeouts", false),
     ("accept_errors", false),
@@ -377,8 +420,13 @@ impl Display for Grouped {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        http::{ConnectionStats, RequestStats},
+        report::{connections_json, requests_json},
+    };
     use serde_json::json;
     use sha2::{Digest, Sha256};
+    use std::collections::BTreeSet;
 
     /// RFC 4648 §4, for the 32 bytes of a hash.
     fn base64(bytes: &[u8]) -> String {
@@ -416,6 +464,52 @@ mod tests {
             "{page}"
         );
         assert!(page.contains("<h1>lame duck</h1>") && page.contains("href=\"/status\""), "{page}");
+    }
+
+    #[test]
+    fn the_tables_have_every_count_of_the_status() {
+        let names = |counts: &[Count]| -> BTreeSet<String> {
+            counts.iter().map(|(name, _)| (*name).to_owned()).collect()
+        };
+        let keys = |value: Value| -> BTreeSet<String> {
+            value.as_object().unwrap().keys().cloned().collect()
+        };
+        assert_eq!(names(&REQUESTS), keys(requests_json(&RequestStats::default())));
+        let mut connections = keys(connections_json(&ConnectionStats::default()));
+        assert!(connections.remove("open"), "the states have it");
+        assert_eq!(names(&CONNECTIONS), connections);
+    }
+
+    #[test]
+    fn the_drain_of_the_timeline_holds_the_streams() {
+        let page = |streams: u64| {
+            let plan = json!({"lame_duck_ms": 5_000, "drain_ms": 10_000, "streams_ms": streams,
+                "cancel_ms": 5_000, "worst_case_ms": 10_000 + streams.max(10_000)});
+            write(&json!({"plan": plan}), &[]).unwrap()
+        };
+        let without = page(0);
+        assert!(without.contains("class=\"drain\" x=\"250.0\" width=\"500.0\""), "{without}");
+        assert!(!without.contains("streams"), "{without}");
+        let short = page(8_000);
+        assert!(short.contains("class=\"drain\" x=\"250.0\" width=\"500.0\""), "{short}");
+        assert!(short.contains("<b>10 s</b>, and long streams <b>8 s</b>"), "{short}");
+        let long = page(30_000);
+        assert!(long.contains("class=\"drain\" x=\"125.0\" width=\"750.0\""), "{long}");
+        assert!(long.contains("<b>10 s</b>, and long streams <b>30 s</b>"), "{long}");
+    }
+
+    #[test]
+    fn the_certificate_is_shown_if_there_is_one() {
+        let page = |certificate: Value| write(&json!({"certificate": certificate}), &[]).unwrap();
+        assert!(!page(Value::Null).contains("certificate"));
+        let fresh = page(json!({"expires_in_ms": 90_000_000, "refused": 0}));
+        for part in ["expires in <b>1 d 1 h</b>", "loaded at the start, and not again"] {
+            assert!(fresh.contains(part), "{part}: {fresh}");
+        }
+        let old = page(json!({"expires_in_ms": 0, "last_reload_ms_ago": 5_000, "refused": 2}));
+        for part in ["has expired", "replaced <b>5 s</b> ago", "not be used: 2."] {
+            assert!(old.contains(part), "{part}: {old}");
+        }
     }
 
     #[test]
