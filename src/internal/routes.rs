@@ -98,7 +98,7 @@ impl InternalService {
             path if self.profiles.is_some() && path.starts_with(super::profiles::PATH) => {
                 Self::profiles
             }
-            _ => return EndpointResponse::Now(text(StatusCode::NOT_FOUND, NOT_FOUND)),
+            _ => return EndpointResponse::Now(self.not_found()),
         };
         #[cfg(feature = "profiles")]
         if super::profiles::is_taken_at(request.uri().path()) && request.method() != Method::GET {
@@ -180,7 +180,12 @@ impl InternalService {
         })
     }
 
-    /// The paths to which the page links: the built-in ones, and the app's.
+    fn not_found(&self) -> Response<InternalBody> {
+        let paths = self.paths().join(", ");
+        text(StatusCode::NOT_FOUND, format!("not found; available: /, {paths}\n"))
+    }
+
+    /// All paths except `/`: the built-in ones, and the app's. The page links to them.
     fn paths(&self) -> Vec<String> {
         let mut paths: Vec<String> =
             ["/status", "/liveness", "/readiness", "/serving", "/startupz"]
@@ -227,7 +232,7 @@ impl InternalService {
     #[cfg(feature = "profiles")]
     fn profiles(&self, request: Request<Body>) -> EndpointResponse {
         let Some(profiles) = self.profiles.clone() else {
-            return EndpointResponse::Now(text(StatusCode::NOT_FOUND, NOT_FOUND));
+            return EndpointResponse::Now(self.not_found());
         };
         EndpointResponse::Later(Box::pin(profiles.respond(self.status.clone(), request)))
     }
@@ -239,13 +244,6 @@ fn not_allowed(reason: &'static str, methods: &'static str) -> Response<Internal
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
     response
 }
-
-#[cfg(feature = "metrics")]
-const NOT_FOUND: &str =
-    "not found; available: /, /liveness, /readiness, /serving, /startupz, /status and /metrics\n";
-#[cfg(not(feature = "metrics"))]
-const NOT_FOUND: &str =
-    "not found; available: /, /liveness, /readiness, /serving, /startupz and /status\n";
 
 /// Boxes a user's handler.
 pub(crate) fn route<F, Fut, B>(handler: F) -> InternalRoute

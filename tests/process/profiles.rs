@@ -141,6 +141,9 @@ fn the_same_is_a_flame_graph_and_the_index_lists_all() {
     ] {
         assert_eq!(service.probe(path).status, status, "{path}");
     }
+    let elsewhere = service.probe("/nowhere");
+    assert_eq!(elsewhere.status, 404);
+    assert!(elsewhere.body().ends_with(", /metrics, /debug/pprof/\n"), "{}", elsewhere.body());
     let post = "POST /debug/pprof/profile HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     assert_eq!(wire::request(service.internal, post).status, 405);
     assert_eq!(service.get("/debug/pprof/").status, 404, "not on the main port");
