@@ -211,8 +211,8 @@ impl Builder {
     ///
     /// The configuration decides on certificates (by SNI, if its resolver does), versions, client
     /// certificates and tickets. For HTTP/2 its `alpn_protocols` contain `h2`; a client without
-    /// ALPN may speak either. To replace a certificate in a running host, use a resolver of your
-    /// own, or [`Settings::tls_files`] in place of this method, whose files are watched.
+    /// ALPN may speak either. To replace a certificate in a running host, use your own
+    /// resolver, or [`Settings::tls_files`] in place of this method, whose files are watched.
     ///
     /// Both together are refused at the start.
     #[cfg(feature = "tls")]

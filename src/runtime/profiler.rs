@@ -8,8 +8,8 @@ use std::{
 /// Takes profiles of the process. Absent where the host shares its process, as in a
 /// simulation.
 pub(crate) trait Profiler: fmt::Debug + Send + Sync + 'static {
-    /// Takes one profile on a new thread, which calls `finish` with the result. No two
-    /// profiles are taken at the same time, by whatever host of the process.
+    /// Takes one profile on a new thread, which calls `finish` with the result. At most
+    /// one profile is taken at a time, whichever host of the process requests it.
     fn start(&self, profile: Profile, finish: Box<dyn FnOnce(ProfileResult) + Send>);
 
     /// The program and its arguments.
