@@ -5,8 +5,7 @@ use crate::{
     server::status_of,
     trial::{Abort, Trial},
 };
-use lameduck_wire::connection::is_refused;
-use std::{thread, time::Duration};
+use std::{io::ErrorKind, net::TcpStream, thread, time::Duration};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -37,8 +36,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 /// A long lame duck is not waited for.
 const LOOK_MAX: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
+/// Longest wait for a connect. A SYN that is dropped while a listener closes has no response.
+const CONNECT_MAX: Duration = Duration::from_millis(200);
 
-/// A probe is a request, a connect less: allow for the time of one look.
+/// The readiness must fail earlier than the connects by more than this. Each round of the loop
+/// probes before it connects, so what fails at the same time is seen up to one round apart.
 const SLACK: Duration = Duration::from_millis(50);
 
 fn fails_first(trial: &mut Trial<'_>) -> Result<(), Abort> {
@@ -46,34 +48,49 @@ fn fails_first(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let address = trial.server()?.address;
     let Some(url) = trial.server()?.ready.clone() else { return Ok(()) };
     trial.stop()?;
-    let (mut unready, mut refused) = (None, None);
+    // Times are those before each attempt, so that a slow attempt counts for no more than a quick
+    // one.
+    let (mut unready, mut closed, mut is_refused) = (None, None, false);
     let most = trial.target.grace.min(LOOK_MAX);
-    while trial.since_stop() < most && refused.is_none() {
-        // The probe first: a refusal that follows it is later.
+    while trial.since_stop() < most && !is_refused {
+        let begin = trial.since_stop();
         if unready.is_none() && status_of(&url) != Ok(200) {
-            unready = Some(trial.since_stop());
+            unready = Some(begin);
         }
-        if is_refused(address) {
-            refused = Some(trial.since_stop());
+        let begin = trial.since_stop();
+        match TcpStream::connect_timeout(&address, CONNECT_MAX) {
+            Ok(_) => closed = None,
+            // The listener was closed at the first of the attempts that failed in a row.
+            Err(error) => {
+                closed.get_or_insert(begin);
+                is_refused = error.kind() == ErrorKind::ConnectionRefused;
+            }
         }
         thread::sleep(POLL);
     }
+    let refused = closed.filter(|_| is_refused);
     if let Some(at) = unready {
         trial.measure("not ready", at);
     }
     if let Some(at) = refused {
         trial.measure("refused", at);
     }
-    let holds = match (unready, refused) {
-        (Some(unready), Some(refused)) => unready < refused && unready < refused + SLACK,
-        (Some(_), None) => true,
-        (None, _) => false,
-    };
-    trial.expect(holds, || match (unready, refused) {
-        (None, _) => "it stayed ready after the stop".to_owned(),
+    trial.expect(is_first(unready, refused, trial.target.lame_duck), || match (unready, refused) {
+        (None, None) => "it stayed ready after the stop".to_owned(),
+        (None, Some(_)) => "connections were refused while it was ready".to_owned(),
         _ => "connections were refused as soon as it was not ready".to_owned(),
     });
     Ok(())
+}
+
+/// Returns whether the readiness failed clearly before connections were refused. The margin is at
+/// most half of `--lame-duck`.
+fn is_first(unready: Option<Duration>, refused: Option<Duration>, lame_duck: Duration) -> bool {
+    match (unready, refused) {
+        (Some(unready), Some(refused)) => unready + SLACK.min(lame_duck / 2) < refused,
+        (Some(_), None) => true,
+        (None, _) => false,
+    }
 }
 
 fn responds(trial: &mut Trial<'_>) -> Result<(), Abort> {
@@ -93,4 +110,24 @@ fn responds(trial: &mut Trial<'_>) -> Result<(), Abort> {
         Err(Some(end)) => format!("the probe before it had failed: {end}"),
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_first;
+    use std::time::Duration;
+
+    #[test]
+    fn the_readiness_fails_clearly_before_connects_are_refused() {
+        let is_first = |unready: Option<u64>, refused: Option<u64>, lame_duck| {
+            let ms = Duration::from_millis;
+            is_first(unready.map(ms), refused.map(ms), ms(lame_duck))
+        };
+        assert!(is_first(Some(2), Some(180), 100) && is_first(Some(2), None, 100));
+        assert!(is_first(Some(1), Some(21), 20), "a short lame duck delay");
+        // The probe comes first in each round.
+        assert!(!is_first(Some(180), Some(183), 100) && !is_first(Some(2), Some(4), 100));
+        assert!(!is_first(Some(380), Some(181), 100), "the connect whose SYN was dropped");
+        assert!(!is_first(None, Some(180), 100) && !is_first(None, None, 100));
+    }
 }

@@ -1,5 +1,5 @@
-//! A little server that loses nothing, on threads and without a library. With a fault, which is the
-//! name of a scenario, it does one thing wrong.
+//! A little server that loses nothing, on threads and without a library. With a fault it does one
+//! thing wrong. The first word of a fault is the name of the scenario that must see it.
 
 use crate::connection;
 use signal_hook::{consts::SIGTERM, flag};
@@ -228,7 +228,7 @@ fn end(server: &Server) -> ! {
     while server.is_held() || (server.open() > 0 && server.since_stop() < DRAIN) {
         thread::sleep(TICK);
     }
-    if server.has("ready/fails-first") {
+    if server.fault.starts_with("ready/fails-first") {
         thread::sleep(Duration::from_millis(700));
     }
     // Whatever a handler still sends as it is cut.
@@ -246,9 +246,12 @@ fn serve_probes(listener: TcpListener, server: &Server) {
             thread::sleep(TICK);
             continue;
         };
-        // A connect whose SYN is dropped while the listener closes takes 200 ms to be refused.
-        let late =
-            if server.has("ready/fails-first") { LAME_DUCK + 500 * TICK } else { Duration::ZERO };
+        let late = match server.fault.as_str() {
+            // A connect whose SYN is dropped while the listener closes takes 200 ms to be refused.
+            "ready/fails-first" => LAME_DUCK + 500 * TICK,
+            "ready/fails-first at-close" => LAME_DUCK,
+            _ => Duration::ZERO,
+        };
         let is_ready = !server.is_stopping() || server.since_stop() < late;
         let status = if is_ready { "200 OK" } else { "503 Service Unavailable" };
         stream.set_nonblocking(false).unwrap();
