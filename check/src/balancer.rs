@@ -12,13 +12,16 @@
 //! | keeps connections | `http-reuse always` | `keepalive 32` |
 //! | waits for a connect | 5 s | 5 s: a dropped SYN is sent again after one second |
 
-use crate::target::Url;
-use rustix::process::{Pid, Signal, kill_process};
+use crate::{
+    process::{Output, Process},
+    target::Url,
+};
+use rustix::process::Signal;
 use std::{
     fs, io,
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -78,7 +81,7 @@ pub struct Backend {
 /// A running balancer. Dropping it ends the process.
 #[derive(Debug)]
 pub struct Balancer {
-    child: Child,
+    process: Process,
     /// Address that it listens on.
     pub address: SocketAddr,
     directory: PathBuf,
@@ -140,17 +143,12 @@ impl Balancer {
                     .arg(&config);
             }
         }
-        let said = fs::File::create(directory.join("said"))?;
-        let child =
-            command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said).spawn().map_err(
-                |error| {
-                    io::Error::new(error.kind(), format!("cannot start {}: {error}", kind.name()))
-                },
-            )?;
-        let mut me = Self { child, address, directory };
+        let process = Process::start(command.stdin(Stdio::null()), Output::Kept)?;
+        let mut me = Self { process, address, directory };
         let end = now() + START_MAX;
         while TcpStream::connect(address).is_err() {
-            if me.child.try_wait()?.is_some() || now() >= end {
+            if me.process.exit().is_some() || now() >= end {
+                me.process.await_output();
                 return Err(io::Error::other(format!(
                     "{} does not listen: {}",
                     kind.name(),
@@ -165,23 +163,17 @@ impl Balancer {
     /// Returns its output and its error log.
     #[must_use]
     pub fn said(&self) -> String {
-        let read = |name| fs::read_to_string(self.directory.join(name)).unwrap_or_default();
-        format!("{}{}", read("said"), read("error.log"))
+        let log = fs::read_to_string(self.directory.join("error.log")).unwrap_or_default();
+        self.process.output() + &log
     }
 }
 
 impl Drop for Balancer {
-    /// Sends SIGTERM before SIGKILL: a killed nginx leaves its workers running.
+    /// Sends SIGTERM before SIGKILL, so that it can clean up.
     fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let end = now() + STOP_MAX;
-        while matches!(self.child.try_wait(), Ok(None)) && now() < end {
-            thread::sleep(Duration::from_millis(5));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.process.signal(Signal::TERM);
+        let _ = self.process.exit_until(now() + STOP_MAX);
+        self.process.kill();
         let _ = fs::remove_dir_all(&self.directory);
     }
 }

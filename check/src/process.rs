@@ -4,7 +4,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::{
     collections::BTreeSet,
     fmt,
-    io::{self, Read},
+    io::{self, ErrorKind, Read},
     os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -15,13 +15,45 @@ use std::{
 /// Bytes of a process's output that are kept.
 const OUTPUT_MAX: usize = 256 * 1024;
 
-/// The groups that are alive, for [`kill_all`].
-static GROUPS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+/// The process groups that this program has started.
+static GROUPS: Groups = Groups::new();
 
-/// Kills all process groups that this program has started, before it is ended by a signal.
+/// Kills all process groups that this program has started, before it is ended by a signal. No
+/// process can be started after that.
 pub fn kill_all() {
-    for group in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        if let Some(group) = Pid::from_raw(*group) {
+    GROUPS.kill_all();
+}
+
+/// Process groups that are alive, or `None` after they were all killed.
+#[derive(Debug)]
+struct Groups(Mutex<Option<BTreeSet<i32>>>);
+
+impl Groups {
+    const fn new() -> Self {
+        Self(Mutex::new(Some(BTreeSet::new())))
+    }
+
+    /// Starts a command in its own group. The lock is held for the whole start, so that no group
+    /// escapes a [`Self::kill_all`].
+    fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(groups) = groups.as_mut() else {
+            return Err(io::Error::new(ErrorKind::Interrupted, "this program is being ended"));
+        };
+        let child = command.process_group(0).spawn()?;
+        groups.insert(Pid::from_child(&child).as_raw_pid());
+        Ok(child)
+    }
+
+    fn remove(&self, group: Pid) {
+        if let Some(groups) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            groups.remove(&group.as_raw_pid());
+        }
+    }
+
+    fn kill_all(&self) {
+        let groups = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for group in groups.into_iter().flatten().filter_map(Pid::from_raw) {
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
@@ -85,7 +117,6 @@ impl Process {
     /// # Errors
     /// If the program cannot be started; the error names it.
     pub fn start(command: &mut Command, output: Output) -> io::Result<Self> {
-        command.process_group(0);
         let reader = match output {
             Output::Kept => {
                 let (reader, writer) = io::pipe()?;
@@ -97,14 +128,13 @@ impl Process {
                 None
             }
         };
-        let child = command.spawn().map_err(|error| {
+        let child = GROUPS.spawn(command).map_err(|error| {
             let program = command.get_program().to_string_lossy().into_owned();
             io::Error::new(error.kind(), format!("cannot start `{program}`: {error}"))
         })?;
         // The command holds the write ends of the pipe, which would hide the end of the output.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let group = Pid::from_child(&child);
-        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).insert(group.as_raw_pid());
         let kept = Arc::new(Mutex::new(Vec::new()));
         let output = kept.clone();
         let mut process = Self { child, group, output, reader: None, exited: None };
@@ -185,7 +215,7 @@ impl Process {
         // The group still exists if its first process was not waited for, or has descendants.
         let _ = kill_process_group(self.group, Signal::KILL);
         let _ = self.exit_until(Instant::now() + Duration::from_secs(5));
-        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.group.as_raw_pid());
+        GROUPS.remove(self.group);
     }
 
     /// Waits a moment for the end of the output of a process that has exited.
@@ -217,5 +247,38 @@ fn keep(mut reader: io::PipeReader, kept: &Mutex<Vec<u8>>) {
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
         let room = OUTPUT_MAX.saturating_sub(kept.len());
         kept.extend_from_slice(&buffer[..read.min(room)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Groups;
+    use std::{
+        io::ErrorKind, os::unix::process::ExitStatusExt, process::Command, sync::Barrier, thread,
+    };
+
+    #[test]
+    fn no_group_escapes_the_kill_of_all() {
+        let (groups, barrier) = (Groups::new(), Barrier::new(2));
+        let sleep = || groups.spawn(Command::new("sleep").arg("60"));
+        let mut first = sleep().unwrap();
+        let mut others = Vec::new();
+        let refused = thread::scope(|scope| {
+            scope.spawn(|| {
+                barrier.wait();
+                groups.kill_all();
+            });
+            barrier.wait();
+            loop {
+                match sleep() {
+                    Ok(child) => others.push(child),
+                    Err(error) => return error,
+                }
+            }
+        });
+        assert_eq!(refused.kind(), ErrorKind::Interrupted);
+        for child in others.iter_mut().chain([&mut first]) {
+            assert_eq!(child.wait().unwrap().signal(), Some(9));
+        }
     }
 }
