@@ -227,7 +227,7 @@ fn work(
         let begin = Instant::now();
         let draw = seed.wrapping_mul(1_000_003).wrapping_add(u64::from(item.repetition) + 1);
         let mut trial = Trial::new(target, draw);
-        let played = (item.scenario.play)(&mut trial);
+        let played = trial.play(item.scenario);
         let failed = trial.findings.failures > 0;
         let evidence = failed.then(|| Evidence::of(item.scenario, &trial));
         let mut all = lock();

@@ -140,10 +140,10 @@ impl Relay {
 /// Requests the stop of a server, and waits for its exit.
 ///
 /// # Errors
-/// If the stop cannot be requested.
+/// If the stop cannot be requested, or the stop command fails.
 pub fn end(mut server: Server, target: &Target) -> Result<Ended, String> {
     server.stop(&target.stop)?;
-    let exit = server.process.exit_until(Instant::now() + target.grace);
+    let exit = server.exit_until(Instant::now() + target.grace)?;
     server.process.kill();
     server.process.await_output();
     Ok(Ended { exit: exit.map(|(exit, _)| exit), output: server.process.output() })

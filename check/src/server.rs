@@ -2,7 +2,7 @@
 
 use crate::{
     port,
-    process::{Output, Process},
+    process::{Exit, Output, Process},
     target::{Listen, Stop, Target, Url},
 };
 use lameduck_wire::http1::Client;
@@ -27,6 +27,8 @@ pub struct Server {
     /// Its readiness.
     pub ready: Option<Url>,
     plan: Plan,
+    /// The last stop command, which may still run. Dropping it kills it.
+    stop_command: Option<Process>,
 }
 
 /// The addresses of a server that may be started several times.
@@ -136,7 +138,7 @@ impl Server {
             None => None,
         };
         let process = Process::start(&mut command, output).map_err(|error| error.to_string())?;
-        Ok(Self { process, address: plan.address, ready, plan: plan.clone() })
+        Ok(Self { process, address: plan.address, ready, plan: plan.clone(), stop_command: None })
     }
 
     fn await_ready(&mut self, target: &Target) -> Result<(), String> {
@@ -171,11 +173,12 @@ impl Server {
         }
     }
 
-    /// Requests the stop.
+    /// Requests the stop. A stop command is started and not waited for: one such as `docker stop`
+    /// waits for the exit itself.
     ///
     /// # Errors
-    /// If the process is gone, or the request or command fails.
-    pub fn stop(&self, stop: &Stop) -> Result<(), String> {
+    /// If the process is gone, the request fails, or the command cannot be started.
+    pub fn stop(&mut self, stop: &Stop) -> Result<(), String> {
         match stop {
             Stop::Signal(signal) => self
                 .process
@@ -200,12 +203,50 @@ impl Server {
             Stop::Command(command) => {
                 let pid = self.process.id().as_raw_pid().to_string();
                 let command = self.plan.fill(command).replace("{pid}", &pid);
-                let status = Command::new("/bin/sh")
-                    .args(["-c", &command])
-                    .status()
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &command]).stdin(Stdio::null());
+                let started = Process::start(&mut shell, Output::Kept)
                     .map_err(|error| format!("the stop command: {error}"))?;
-                status.success().then_some(()).ok_or(format!("the stop command: {status}"))
+                self.stop_command = Some(started);
+                Ok(())
             }
+        }
+    }
+
+    /// Judges the stop command, if there was one and it has ended.
+    ///
+    /// # Errors
+    /// If it did not end with exit code 0.
+    pub fn judge_stop_command(&mut self) -> Result<(), String> {
+        let Some(command) = &mut self.stop_command else { return Ok(()) };
+        match command.exit() {
+            None | Some((Exit::Code(0), _)) => Ok(()),
+            Some((exit, _)) => {
+                command.await_output();
+                let output = command.output();
+                Err(format!("the stop command: {exit} {}", tail(&output)).trim_end().to_owned())
+            }
+        }
+    }
+
+    /// Waits for the exit until `end`. Returns `None` if it still runs then. A stop command that
+    /// still waits for the exit is killed.
+    ///
+    /// # Errors
+    /// If the stop command fails meanwhile.
+    pub fn exit_until(&mut self, end: Instant) -> Result<Option<(Exit, Instant)>, String> {
+        loop {
+            let exit = self.process.exit();
+            self.judge_stop_command()?;
+            if exit.is_some() {
+                return Ok(exit);
+            }
+            if Instant::now() >= end {
+                // It could fail because of the SIGKILL that follows.
+                self.stop_command = None;
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     process::{Exit, Output},
+    scenario::Scenario,
     server::{Plan, Server},
     target::Target,
 };
@@ -105,6 +106,19 @@ impl<'a> Trial<'a> {
             server: None,
             stopped: None,
         }
+    }
+
+    /// Plays the scenario. If the stop command has failed, it has found nothing.
+    ///
+    /// # Errors
+    /// If it does not apply, or could not be tried.
+    pub fn play(&mut self, scenario: &Scenario) -> Result<(), Abort> {
+        let played = (scenario.play)(self);
+        if let Some(Err(why)) = self.server.as_mut().map(Server::judge_stop_command) {
+            self.findings = Findings::default();
+            return Err(Abort::Broken(why));
+        }
+        played
     }
 
     /// Starts the server and waits until it is ready.
@@ -264,7 +278,7 @@ impl<'a> Trial<'a> {
     /// If that fails.
     pub fn stop_by(
         &mut self,
-        stop: impl FnOnce(&Server) -> Result<(), String>,
+        stop: impl FnOnce(&mut Server) -> Result<(), String>,
     ) -> Result<(), Abort> {
         self.marks.push((self.recorder.now(), self.target.stop.name().to_owned()));
         self.stopped.get_or_insert_with(Instant::now);
@@ -273,8 +287,10 @@ impl<'a> Trial<'a> {
 
     /// Requests the stop of a process that may have ended.
     pub fn stop_if_alive(&mut self) {
-        // The exit is judged by the caller.
-        let _ = self.stop();
+        // The exit is judged by the caller. A stop command would fail without the process.
+        if self.server.as_mut().is_some_and(|server| server.process.exit().is_none()) {
+            let _ = self.stop();
+        }
     }
 
     /// Returns the time since the stop request.
@@ -311,11 +327,11 @@ impl<'a> Trial<'a> {
     /// and after what time the process exited, if it did.
     ///
     /// # Errors
-    /// If no server was started.
+    /// If no server was started, or the stop command fails.
     pub fn exit(&mut self) -> Result<Option<(Exit, Duration)>, Abort> {
         let stopped = self.stopped.unwrap_or_else(Instant::now);
         let grace = self.target.grace;
-        let exit = self.server()?.process.exit_until(stopped + grace);
+        let exit = self.server()?.exit_until(stopped + grace)?;
         self.server()?.process.kill();
         let what = match exit {
             Some((exit, _)) => exit.to_string(),
@@ -328,7 +344,7 @@ impl<'a> Trial<'a> {
     /// Expects the exit within the grace period.
     ///
     /// # Errors
-    /// If no server was started.
+    /// If no server was started, or the stop command fails.
     pub fn expect_exit(&mut self, despite: &str) -> Result<Option<(Exit, Duration)>, Abort> {
         let exit = self.exit()?;
         let grace = self.target.grace;

@@ -135,6 +135,37 @@ fn finds_more_or_less_than(fault: &str) -> Option<BTreeSet<&'static str>> {
     (!found.contains(scenario) || !others.is_empty()).then_some(found)
 }
 
+#[test]
+fn a_stop_command_that_goes_on_holds_nothing_and_is_killed() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let file = std::env::temp_dir().join(format!("lameduck-stop-{}", std::process::id()));
+    // A standard input that is not empty would hold `cat`.
+    let stop = format!("--stop=cmd:cat; kill {{pid}}; echo $$ >> {}; sleep 60", file.display());
+    let only = ["--only=exit/code", "--only=lame-duck/new-connection", "--repeat=1"];
+    let report = graded("none", &[&[stop.as_str()], &only[..]].concat());
+    let text = format(&report, Format::Human, true);
+    assert_eq!(report.exit_code(true), 0, "{text}");
+    assert!(report.graded.iter().all(|graded| graded.findings.tries > 0), "{text}");
+    assert!(report.took < std::time::Duration::from_secs(10), "{text}");
+    let pids = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(pids.lines().count(), 2);
+    for pid in pids.lines() {
+        ended::until("the stop command still runs", || !ended::runs(pid));
+    }
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn a_scenario_whose_stop_command_fails_could_not_be_tried() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let report = graded("none", &["--stop=cmd:echo alas; exit 3", "--only=exit/*", "--repeat=1"]);
+    assert_eq!(report.exit_code(false), 2, "{}", format(&report, Format::Human, false));
+    for graded in &report.graded {
+        let why = "the stop command: exit code 3 alas".to_owned();
+        assert_eq!(graded.verdict, Verdict::Broken(why), "{}", graded.scenario.name);
+    }
+}
+
 const HELLO: &str = r#"
 import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
