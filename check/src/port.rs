@@ -1,7 +1,6 @@
 //! Free ports for servers.
 
 use std::{
-    collections::BTreeSet,
     io,
     net::{SocketAddr, TcpListener},
     sync::{Mutex, PoisonError},
@@ -10,30 +9,52 @@ use std::{
 /// Below the range from which Linux takes the ports of clients, so that no client is in the way.
 const FIRST: u16 = 20_000;
 const LAST: u16 = 32_000;
+const COUNT: u16 = LAST - FIRST;
 
-static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+/// The next port to try, counted from [`FIRST`].
+static NEXT: Mutex<Option<u16>> = Mutex::new(None);
 
-/// Returns a port of 127.0.0.1 on which nothing listens, and which was not returned before.
+/// Returns a port of 127.0.0.1 on which nothing listens. A port is returned again only after all
+/// others were tried.
 ///
 /// # Errors
 /// If there is none.
 pub fn free() -> io::Result<u16> {
-    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let count = LAST - FIRST;
+    let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
     // Processes of this program that run at the same time begin at different places.
-    let offset = u16::try_from(std::process::id().wrapping_mul(613) % u32::from(count));
-    let begin = offset.unwrap_or(0);
-    let mut ports = (0..count).map(|n| FIRST + (begin + n) % count);
-    let is_free = |port: &u16| {
-        !taken.contains(port)
-            && TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], *port))).is_ok()
-    };
-    let Some(port) = ports.find(is_free) else {
-        return Err(io::Error::new(
+    let offset = u16::try_from(std::process::id().wrapping_mul(613) % u32::from(COUNT));
+    let next = next.get_or_insert_with(|| offset.unwrap_or(0));
+    let is_free = |port| TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).is_ok();
+    take(next, is_free).ok_or_else(|| {
+        io::Error::new(
             io::ErrorKind::AddrInUse,
             format!("no port from {FIRST} to {LAST} of 127.0.0.1 is free"),
-        ));
-    };
-    taken.insert(port);
-    Ok(port)
+        )
+    })
+}
+
+/// Returns the first free port from `next` on, in a circle, and moves `next` past it.
+fn take(next: &mut u16, is_free: impl Fn(u16) -> bool) -> Option<u16> {
+    let offset = (0..COUNT).map(|n| (*next + n) % COUNT).find(|offset| is_free(FIRST + offset))?;
+    *next = (offset + 1) % COUNT;
+    Some(FIRST + offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{COUNT, FIRST, LAST, take};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn ports_never_run_out_and_come_again_as_late_as_possible() {
+        let mut next = COUNT - 1;
+        for _ in 0..3 {
+            let ports: Option<BTreeSet<u16>> =
+                (0..COUNT).map(|_| take(&mut next, |_| true)).collect();
+            assert_eq!(ports, Some((FIRST..LAST).collect()));
+        }
+        assert_eq!(take(&mut next, |port| port == FIRST + 7), Some(FIRST + 7));
+        assert_eq!(take(&mut next, |port| port != FIRST + 8), Some(FIRST + 9));
+        assert_eq!(take(&mut next, |_| false), None);
+    }
 }
