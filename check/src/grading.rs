@@ -35,7 +35,8 @@ pub enum Verdict {
     Fail,
     /// It does not apply, for this reason.
     Skip(String),
-    /// It could not be tried, for this reason.
+    /// It could not be tried, or more repetitions could not be tried than could. This is the reason
+    /// of the first.
     Broken(String),
 }
 
@@ -48,6 +49,10 @@ pub struct Graded {
     pub grade: Grade,
     /// What became of it.
     pub verdict: Verdict,
+    /// Repetitions that were played to their end, or failed.
+    pub played: u32,
+    /// Reasons of the repetitions that could not be tried.
+    pub broken: Vec<String>,
     /// What all repetitions found.
     pub findings: Findings,
     /// The record of the first repetition that failed.
@@ -57,7 +62,48 @@ pub struct Graded {
 impl Graded {
     fn new(scenario: &'static Scenario, profile: Profile, verdict: Verdict) -> Self {
         let grade = scenario.weight.in_profile(profile);
-        Self { scenario, grade, verdict, findings: Findings::default(), evidence: None }
+        Self {
+            scenario,
+            grade,
+            verdict,
+            played: 0,
+            broken: Vec::new(),
+            findings: Findings::default(),
+            evidence: None,
+        }
+    }
+
+    /// Returns whether other repetitions are pointless: it does not apply, or could not be tried
+    /// even once.
+    fn is_settled(&self) -> bool {
+        match self.verdict {
+            Verdict::Pass | Verdict::Fail => false,
+            Verdict::Skip(_) => true,
+            Verdict::Broken(_) => self.played == 0,
+        }
+    }
+
+    /// Adds a repetition.
+    fn add(&mut self, played: Result<(), Abort>, findings: Findings, evidence: Option<Evidence>) {
+        let failed = findings.failures > 0;
+        match played {
+            Err(Abort::Skip(why)) if !failed => self.verdict = Verdict::Skip(why),
+            Err(Abort::Broken(why)) if !failed => self.broken.push(why),
+            Ok(()) | Err(_) => self.played += 1,
+        }
+        if failed {
+            self.verdict = Verdict::Fail;
+        }
+        // A failure that was seen is one, whatever could not be tried.
+        if matches!(self.verdict, Verdict::Pass | Verdict::Broken(_)) {
+            let is_broken = self.broken.len() > usize::try_from(self.played).unwrap_or(usize::MAX);
+            let why = self.broken.first().filter(|_| is_broken);
+            self.verdict = why.cloned().map_or(Verdict::Pass, Verdict::Broken);
+        }
+        self.findings.add(findings);
+        if self.evidence.is_none() {
+            self.evidence = evidence;
+        }
     }
 
     /// Returns the median of each measured time, in the order of their first measurement.
@@ -221,7 +267,7 @@ fn work(
         let item = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some(item) = item else { return };
         progress.next(item.scenario.name);
-        if !matches!(lock()[item.place].verdict, Verdict::Pass | Verdict::Fail) {
+        if lock()[item.place].is_settled() {
             continue;
         }
         let begin = Instant::now();
@@ -231,21 +277,7 @@ fn work(
         let failed = trial.findings.failures > 0;
         let evidence = failed.then(|| Evidence::of(item.scenario, &trial));
         let mut all = lock();
-        let graded = &mut all[item.place];
-        match played {
-            Ok(()) | Err(_) if failed => graded.verdict = Verdict::Fail,
-            Ok(()) => {}
-            Err(Abort::Skip(why)) => graded.verdict = Verdict::Skip(why),
-            // A later repetition may find no free port. The results before it count.
-            Err(Abort::Broken(why)) if graded.findings.tries == 0 => {
-                graded.verdict = Verdict::Broken(why);
-            }
-            Err(Abort::Broken(_)) => {}
-        }
-        graded.findings.add(trial.findings);
-        if graded.evidence.is_none() {
-            graded.evidence = evidence;
-        }
+        all[item.place].add(played, trial.findings, evidence);
         drop(all);
         if failed && begin.elapsed() > LONG {
             let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -256,7 +288,38 @@ fn work(
 
 #[cfg(test)]
 mod tests {
-    use super::interval;
+    use super::{Graded, Verdict, interval};
+    use crate::{
+        scenario::all,
+        target::Profile,
+        trial::{Abort, Findings},
+    };
+
+    fn graded(repetitions: &[(Result<(), Abort>, u64)]) -> Graded {
+        let mut graded = Graded::new(all().next().unwrap(), Profile::Kubernetes, Verdict::Pass);
+        for (played, failures) in repetitions {
+            let findings = Findings { tries: 1, failures: *failures, ..Findings::default() };
+            graded.add(played.clone(), findings, None);
+        }
+        graded
+    }
+
+    #[test]
+    fn repetitions_that_could_not_be_tried_are_counted() {
+        let broken = |why: &str| (Err(Abort::Broken(why.to_owned())), 0);
+        let (passed, failed) = ((Ok(()), 0), (Ok(()), 1));
+        let most = graded(&[passed.clone(), broken("a"), broken("b")]);
+        assert_eq!(most.verdict, Verdict::Broken("a".to_owned()));
+        assert!(!most.is_settled() && graded(&[broken("a")]).is_settled());
+        let half = graded(&[broken("a"), passed.clone()]);
+        assert_eq!((half.verdict, half.played, half.broken.len()), (Verdict::Pass, 1, 1));
+        let fault = graded(&[broken("a"), broken("b"), failed.clone()]);
+        assert_eq!((fault.verdict, fault.broken.len()), (Verdict::Fail, 2));
+        let later = graded(&[failed, broken("a"), broken("b")]);
+        assert_eq!((later.verdict, later.broken.len()), (Verdict::Fail, 2));
+        let cut = graded(&[passed, (broken("a").0, 1)]);
+        assert_eq!((cut.verdict, cut.played, cut.broken.len()), (Verdict::Fail, 2, 0));
+    }
 
     #[test]
     fn an_interval_contains_its_rate_and_never_leaves_zero_to_one() {

@@ -31,7 +31,7 @@ fn scenario(graded: &Graded) -> Value {
     let (low, high) = interval(findings.failures, findings.tries);
     let reason = match &graded.verdict {
         Verdict::Skip(why) | Verdict::Broken(why) => Some(why),
-        Verdict::Pass | Verdict::Fail => None,
+        Verdict::Pass | Verdict::Fail => graded.broken.first(),
     };
     let times: Map<String, Value> = graded
         .medians()
@@ -43,6 +43,8 @@ fn scenario(graded: &Graded) -> Value {
         "grade": graded.grade.name(),
         "verdict": verdict(graded),
         "reason": reason,
+        "played": graded.played,
+        "broken": graded.broken.len(),
         "tries": findings.tries,
         "failures": findings.failures,
         "rate_low": low,

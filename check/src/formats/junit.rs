@@ -48,7 +48,10 @@ fn case(out: &mut String, graded: &Graded) {
             graded.grade,
             escape(&graded.findings.stories.join("\n"))
         ),
-        Verdict::Pass | Verdict::Fail => writeln!(out, "/>"),
+        Verdict::Pass | Verdict::Fail if graded.broken.is_empty() => writeln!(out, "/>"),
+        Verdict::Pass | Verdict::Fail => {
+            writeln!(out, "><system-out>{why}</system-out></testcase>")
+        }
         Verdict::Skip(_) => writeln!(out, "><skipped message=\"{why}\"/></testcase>"),
         Verdict::Broken(_) => writeln!(out, "><error message=\"{why}\"/></testcase>"),
     };

@@ -45,8 +45,23 @@ const fn verdict(graded: &Graded) -> &'static str {
     }
 }
 
-/// Returns the counts in words: `3 of 20 failed (5–36 %)`.
+/// Returns the counts in words: `3 of 20 failed (5–36 %)`, and the repetitions that could not be
+/// tried.
 fn counts(graded: &Graded) -> String {
+    let counts = tried(graded);
+    match (graded.broken.first(), &graded.verdict) {
+        (Some(why), Verdict::Pass | Verdict::Fail) => {
+            let (broken, semicolon) =
+                (graded.broken.len(), if counts.is_empty() { "" } else { "; " });
+            let all = broken + usize::try_from(graded.played).unwrap_or(usize::MAX);
+            format!("{counts}{semicolon}{broken} of {all} repetitions could not be tried: {why}")
+        }
+        (Some(_) | None, _) => counts,
+    }
+}
+
+/// Returns the counts of what was tried.
+fn tried(graded: &Graded) -> String {
     let findings = &graded.findings;
     match &graded.verdict {
         Verdict::Skip(why) | Verdict::Broken(why) => why.clone(),
@@ -87,13 +102,19 @@ fn summary(report: &Report, strict: bool) -> String {
         format!("{grade} {}/{}", score.passed, score.tried)
     };
     let skipped = |graded: &&Graded| matches!(graded.verdict, Verdict::Skip(_));
+    let broken: usize = report.graded.iter().map(|graded| graded.broken.len()).sum();
+    let broken = match broken {
+        0 => String::new(),
+        1 => ", 1 repetition could not be tried".to_owned(),
+        _ => format!(", {broken} repetitions could not be tried"),
+    };
     let verdict = match report.exit_code(strict) {
         0 => "passed",
         1 => "failed",
         _ => "could not try everything",
     };
     format!(
-        "{verdict}: {}, {}, {}, {} skipped, profile {}, {:.0} s",
+        "{verdict}: {}, {}, {}, {} skipped{broken}, profile {}, {:.0} s",
         of(Grade::Must),
         of(Grade::Should),
         of(Grade::Info),
@@ -101,4 +122,46 @@ fn summary(report: &Report, strict: bool) -> String {
         report.profile.name(),
         report.took.as_secs_f64()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Format, format};
+    use crate::{
+        grading::{Graded, Report, Verdict},
+        scenario::{Grade, all},
+        target::Profile,
+        trial::Findings,
+    };
+    use std::time::Duration;
+
+    #[test]
+    fn every_form_has_the_repetitions_that_could_not_be_tried() {
+        let graded = Graded {
+            scenario: all().next().unwrap(),
+            grade: Grade::Must,
+            verdict: Verdict::Pass,
+            played: 2,
+            broken: vec!["no port is free".to_owned()],
+            findings: Findings { tries: 2, ..Findings::default() },
+            evidence: None,
+        };
+        let report = Report {
+            command: vec!["server".to_owned()],
+            profile: Profile::Kubernetes,
+            graded: vec![graded],
+            took: Duration::from_secs(1),
+        };
+        assert_eq!(report.exit_code(true), 0);
+        let words = "1 of 3 repetitions could not be tried: no port is free";
+        for form in [Format::Human, Format::Junit, Format::Tap, Format::Markdown] {
+            let text = format(&report, form, false);
+            assert!(text.contains(words), "{form:?}\n{text}");
+        }
+        let json: serde_json::Value =
+            serde_json::from_str(&format(&report, Format::Json, false)).unwrap();
+        let scenario = &json["scenarios"][0];
+        assert_eq!((&scenario["played"], &scenario["broken"]), (&2.into(), &1.into()));
+        assert_eq!(scenario["reason"], "no port is free");
+    }
 }

@@ -23,11 +23,13 @@ pub(super) fn format(report: &Report) -> String {
         if !is_ok {
             let _ =
                 writeln!(out, "  ---\n  grade: {}\n  verdict: {}", graded.grade, verdict(graded));
-            let _ = writeln!(out, "  counts: {}", serde_json::Value::from(text));
+            let _ = writeln!(out, "  counts: {}", serde_json::Value::from(text.as_str()));
             for story in &graded.findings.stories {
                 let _ = writeln!(out, "  # {}", story.replace('\n', " "));
             }
             out.push_str("  ...\n");
+        } else if graded.verdict == Verdict::Pass && !graded.broken.is_empty() {
+            let _ = writeln!(out, "# {text}");
         }
     }
     out
