@@ -83,7 +83,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         weight: MUST,
         needs: &[Need::Upgrade],
         does: "Holds an upgraded connection, and waits for the exit.",
-        why: "A WebSocket has no end of its own. Many servers forget upgraded connections, or \
+        why: "A WebSocket does not end by a timeout. Many servers forget upgraded connections, or \
               wait for them for ever.",
         rule: RULE,
         repair: "Notify upgraded connections of the stop, and close them after a limit.",

@@ -22,7 +22,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         why: "A log collector that is stuck blocks every write to standard output, and with it \
               the handler that logs.",
         rule: "pipe(7): a write to a full pipe blocks",
-        repair: "Log from a thread of its own, and drop lines when it cannot keep up.",
+        repair: "Log from a separate thread, and drop lines when it cannot keep up.",
         play: stuck_serves,
     },
     Scenario {
@@ -33,7 +33,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                waits for the exit.",
         why: "The first thing that many servers do in a shutdown is to log it.",
         rule: "pipe(7): a write to a full pipe blocks; SIGKILL follows after the grace period",
-        repair: "Log from a thread of its own, and do not wait for it at the exit.",
+        repair: "Log from a separate thread, and do not wait for it at the exit.",
         play: stuck_exits,
     },
     Scenario {
