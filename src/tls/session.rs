@@ -227,8 +227,8 @@ impl Session {
         };
         let mut used = 0;
         loop {
-            // Once more after an error: rustls may have an alert to send, which it returns before it
-            // looks at the input. It keeps positions in the input, so that must be the same.
+            // Once more after an error: rustls may have an alert to send, which it returns before
+            // it looks at the input. It keeps positions in the input, so that must be the same.
             let unread = &mut input[used..];
             let UnbufferedStatus { mut discard, state } = tls.process_tls_records(unread);
             let is_last = match state {

@@ -198,7 +198,7 @@ impl ServerState {
     pub(crate) fn cancel_requests(&self) {
         self.tokens.requests.cancel();
         for worker in self.metrics.workers() {
-            // Also those that have ended: their work, or the connection that they upgraded, goes on.
+            // Also those that have ended: their work or their upgraded connection goes on.
             for request in worker.known.entries() {
                 if let Some(request) = request.upgrade() {
                     request.cancel_ordinary();
