@@ -111,10 +111,13 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
         }
         #[cfg(feature = "tls")]
         if let Some(certificate) = config.certificate.take() {
-            check_tasks.spawn(&spawner, (), certificate.watch(clock.clone())).map_err(|error| {
-                let message = "cannot watch the TLS certificate";
-                HostError::with_source(HostErrorKind::System, message, error)
-            })?;
+            certificate
+                .watch(clock.clone())
+                .and_then(|watching| check_tasks.spawn(&spawner, (), watching))
+                .map_err(|error| {
+                    let message = "cannot watch the TLS certificate";
+                    HostError::with_source(HostErrorKind::System, message, error)
+                })?;
         }
         let hooks = std::mem::take(&mut config.hooks);
         Ok(Self {

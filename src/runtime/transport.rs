@@ -92,9 +92,10 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
         Pin::new(self).poll_read(&mut Context::from_waker(Waker::noop()), buf)
     }
 
-    /// Takes what has arrived out of the kernel until there is something to read. [`peek`] then
-    /// does not take bytes of the transport's own for data. The amount is bounded. Returns whether
-    /// a read that was pending would be ready by this: no waker is notified of it.
+    /// Takes what has arrived out of the kernel until there is something to read, up to a bound.
+    /// Bytes that are only the transport's own, such as an alert of TLS, are gone then, and
+    /// [`peek`] does not report them as data. Returns whether a read that was pending would now be
+    /// ready. No waker is notified of that.
     ///
     /// [`peek`]: Self::peek
     fn read_ahead(&mut self) -> bool {

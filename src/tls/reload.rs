@@ -1,7 +1,7 @@
 //! Replaces the certificate while the host serves. The configuration stays the same, so sessions
 //! and tickets survive.
 
-use super::certificate::{CertificateError, CertificateFiles, Loaded};
+use super::certificate::{CertificateError, CertificateFiles, Content, Loaded};
 use crate::{errors::Chain, runtime::Clock};
 use rustls::{
     crypto::CryptoProvider,
@@ -9,16 +9,19 @@ use rustls::{
     sign::CertifiedKey,
 };
 use std::{
+    io,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    thread,
     time::{Duration, UNIX_EPOCH},
 };
+use tokio::sync::mpsc;
 
-/// Interval at which the files are read. They are a few kilobytes, and their content decides: there
-/// is no time stamp to trust, and a replaced directory or symlink is nothing special.
-const POLL: Duration = Duration::from_secs(1);
+/// Interval at which the files are read. They are a few kilobytes. Their content shows a change
+/// whatever the time stamps say, and however a directory or symlink was replaced.
+const READ_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The current certificate of a host, and the files that it came from.
 #[derive(Debug)]
@@ -38,9 +41,9 @@ pub(crate) struct ReloadingCertificate {
 /// What the files contained.
 #[derive(Debug)]
 struct Watched {
-    /// The content that was last loaded or refused.
+    /// Fingerprint of the content that was last loaded or refused.
     decided: u64,
-    /// The content of the last look.
+    /// Fingerprint of the content that was last read.
     seen: u64,
 }
 
@@ -66,19 +69,37 @@ impl ReloadingCertificate {
         })
     }
 
-    /// Looks at the files every second until it is dropped.
-    pub(crate) async fn watch(self: Arc<Self>, clock: Arc<dyn Clock>) {
-        loop {
-            clock.sleep_until(clock.now() + POLL).await;
-            self.check(&*clock);
-        }
+    /// Checks the files every second until the future is dropped. A separate thread reads them, so
+    /// that a file system that hangs stops neither the driver nor the exit.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub(crate) fn watch(
+        self: Arc<Self>,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<impl Future<Output = ()> + Send> {
+        let (requests, mut requested) = mpsc::channel::<()>(1);
+        let (contents, mut read) = mpsc::channel(1);
+        let files = self.files.clone();
+        thread::Builder::new().name("lameduck-certif".into()).spawn(move || {
+            while requested.blocking_recv().is_some() {
+                let _ = contents.blocking_send(files.read());
+            }
+        })?;
+        Ok(async move {
+            loop {
+                clock.sleep_until(clock.now() + READ_INTERVAL).await;
+                let _ = requests.send(()).await;
+                let Some(content) = read.recv().await else { return };
+                self.check(content, &*clock);
+            }
+        })
     }
 
     /// Loads the files once their content has changed and stayed the same for one interval: a
     /// program that writes one file after the other is not caught between them. A certificate that
     /// cannot be used leaves the current one in place.
-    fn check(&self, clock: &dyn Clock) {
-        let content = self.files.read();
+    fn check(&self, content: Content, clock: &dyn Clock) {
         let fingerprint = content.fingerprint();
         {
             let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);

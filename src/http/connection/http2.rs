@@ -208,9 +208,14 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         } else {
             self.connection.io.inflow.goaway()
         };
+        let is_any_cut = self.is_any_cut();
         drop(self.hyper.take());
         self.take_io().map_or(Transition::Close, |io| {
-            Transition::linger(Lingering::after_response(io, goaway))
+            Transition::linger(if is_any_cut {
+                Lingering::after_cut(io, goaway)
+            } else {
+                Lingering::after_response(io, goaway)
+            })
         })
     }
 

@@ -52,6 +52,8 @@ pub(super) struct Lingering<T> {
     /// Time to read and discard, if the client does not close earlier.
     min_wait: Duration,
     response: Owed,
+    /// Whether the end of the connection cuts a response. TLS then sends no close_notify.
+    is_cut: bool,
     race: Race,
     /// The end of the connection: a close or a reset.
     end: Lingered,
@@ -109,11 +111,18 @@ impl<T: Transport> Lingering<T> {
             step: Step::Writing,
             min_wait: LINGER,
             response: Owed::Yes,
+            is_cut: false,
             race: Race::NotCounted,
             end: Lingered::Close,
             until: None,
             stall_timer: StallTimer::default(),
         }
+    }
+
+    /// Closes a connection on which responses are cut. `last_frame` is written first, and tells the
+    /// client so. Without a reset: it would discard complete responses on other streams.
+    pub(super) fn after_cut(io: T, last_frame: Bytes) -> Self {
+        Self { is_cut: true, ..Self::after_response(io, last_frame) }
     }
 
     /// Closes a connection without unread input. Done once the client has acknowledged the whole
@@ -226,7 +235,12 @@ impl<T: Transport> Lingering<T> {
                     Poll::Ready(_) => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                 },
-                Step::Writing => self.step = Step::Shutting,
+                Step::Writing => {
+                    if self.is_cut {
+                        self.io.mark_cut();
+                    }
+                    self.step = Step::Shutting;
+                }
                 Step::Shutting => match io.poll_shutdown(cx) {
                     Poll::Ready(Ok(())) => self.step = Step::Discarding,
                     Poll::Ready(Err(_)) => return Poll::Ready(()),

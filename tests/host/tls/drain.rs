@@ -1,6 +1,7 @@
 //! P5b, P5d: the end of a connection over TLS at a stop.
 
 use super::*;
+use crate::support::frames::frame;
 
 #[test]
 fn an_idle_connection_ends_with_a_close_notify() {
@@ -154,6 +155,32 @@ fn a_cut_response_ends_without_a_close_notify() {
         };
         assert!(reset || end != End::Clean, "{workers:?}: {end:?}");
         assert_eq!((report.code(), report.requests.aborted), (3, 2));
+    }
+}
+
+// A connection that was given up for half a frame ended with a close_notify, although that cut the
+// responses of its other streams (P5d).
+#[test]
+fn half_a_frame_that_cuts_a_stream_ends_without_a_close_notify() {
+    let identity = identity();
+    let limits = Limits::default().header_timeout(Duration::from_millis(300));
+    for workers in ALL_WORKERS {
+        let app = App::start_on(host(&identity, limits), workers);
+        for (path, expected) in [("/endless", End::Cut), ("/", End::Clean)] {
+            let mut client = TlsClient::connect(app.main, &identity.client(&["h2"]));
+            client.start_http2(path);
+            while client.next_frame().expect("a frame of the response").0 != 0 {}
+            client.send(&frame(1, 0, 3, &[0x82])[..5]);
+            let mut goaway = false;
+            let end = loop {
+                match client.next_frame() {
+                    Ok((kind, ..)) => goaway |= kind == 7,
+                    Err(end) => break end,
+                }
+            };
+            assert_eq!((end, goaway), (expected, true), "{workers:?} {path}");
+        }
+        drop(app.end());
     }
 }
 

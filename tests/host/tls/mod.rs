@@ -151,6 +151,32 @@ fn a_request_behind_empty_lines_in_one_record_is_served() {
 }
 
 #[test]
+fn idle_connections_make_room_at_the_limit_and_end_cleanly() {
+    // An idle connection waits for the kernel to report bytes. It must also wake up to make room.
+    let identity = identity();
+    let limits = Limits::default().connections_max(2);
+    for workers in ALL_WORKERS {
+        for is_parked in [false, true] {
+            let app = App::start_on(host(&identity, limits), workers);
+            let mut clients = [(); 2].map(|()| {
+                let mut client = TlsClient::connect(app.main, &identity.client(&[]));
+                assert_eq!(client.get("/").body(), "hello");
+                client
+            });
+            if is_parked {
+                park();
+            }
+            let mut third = TlsClient::connect(app.main, &identity.client(&[]));
+            assert_eq!(third.get("/").body(), "hello");
+            assert_eq!(clients[0].end(), End::Clean, "{workers:?}, parked: {is_parked}");
+            assert_eq!(clients[1].get("/").body(), "hello");
+            let report = app.end();
+            assert_eq!((report.code(), report.connections.evicted), (0, 1));
+        }
+    }
+}
+
+#[test]
 fn parked_connections_serve_requests_of_any_size() {
     // One record may hold more than a parked connection reads at once. What is left is in the
     // session, where the kernel does not report it.
