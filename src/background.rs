@@ -10,7 +10,7 @@ use std::{fmt, future::Future, sync::Arc};
 /// A long-lived task of the host: a consumer of a queue, a scheduler.
 ///
 /// It starts with Serving. Its [`TaskContext`] tells it when the stop was requested, and the drain
-/// waits for it. If it returns an error or panics before the root context is cancelled, the exit
+/// waits for it. If it returns an error or panics before its context is cancelled, the exit
 /// code is 1; while Serving, the host then stops. Returning `Ok` early changes nothing.
 ///
 /// ```
@@ -87,12 +87,13 @@ impl TaskContext {
     }
 
     /// Ready once the drain is over: return now. A task that does not is dropped 250 ms before the
-    /// cancel wait ends.
+    /// cancel wait ends. The budget of long streams ([`Plan::streams`](crate::lifecycle::Plan))
+    /// gives tasks no more time.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn cancelled(&self) {
-        self.server.tokens.root.cancelled().await;
+        self.server.tokens.requests.cancelled().await;
     }
 
     /// Spawns work on the current runtime. The drain waits for it as it does for this task.
@@ -104,6 +105,6 @@ impl TaskContext {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.server.spawn(self.origin.clone(), &self.server.tokens.abort, work);
+        self.server.spawn(self.origin.clone(), &self.server.tokens.abort_requests, work);
     }
 }

@@ -47,7 +47,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
                 .unwrap_or_else(|panic| Err(TaskError::without_cause(format!("panicked: {panic}"))))
         };
         if let Err(error) = self.reloads.spawn(&self.spawner, (), work) {
-            crate::log::error!(%error, "cannot spawn a reload");
+            self.on_reloaded(&Err(TaskError::returned(error.into())), now);
         }
     }
 

@@ -13,13 +13,20 @@ pub(super) enum Requests {
     Cancelled { abort_at: Moment, cut_at: Moment },
     /// Those that did not return were dropped; their responses are being flushed.
     Aborted { cut_at: Moment },
+    /// Their connections were closed.
+    Cut,
 }
 
 impl Requests {
+    /// Whether they were cancelled before the root context.
+    pub(super) const fn are_cancelled(self) -> bool {
+        matches!(self, Self::Cancelled { .. } | Self::Aborted { .. } | Self::Cut)
+    }
+
     /// The next limit, if it comes before the limit of the phase.
     pub(super) fn timeout_before(self, phase: Moment) -> Option<(Moment, Timer)> {
         let next = match self {
-            Self::WithPhase => return None,
+            Self::WithPhase | Self::Cut => return None,
             Self::Served { until } => (until, Timer::RequestDrain),
             Self::Cancelled { abort_at, .. } => (abort_at, Timer::RequestAbort),
             Self::Aborted { cut_at } => (cut_at, Timer::RequestFlush),
@@ -30,12 +37,12 @@ impl Requests {
     /// The next step at its limit, and its action. `cancelled`: the step after the cancellation.
     pub(super) fn next(self, cancelled: impl FnOnce() -> Self) -> Option<(Self, Action)> {
         match self {
-            Self::WithPhase => None,
+            Self::WithPhase | Self::Cut => None,
             Self::Served { .. } => Some((cancelled(), Action::CancelRequests)),
             Self::Cancelled { cut_at, .. } => {
                 Some((Self::Aborted { cut_at }, Action::AbortRequests))
             }
-            Self::Aborted { .. } => Some((Self::WithPhase, Action::CutRequests)),
+            Self::Aborted { .. } => Some((Self::Cut, Action::CutRequests)),
         }
     }
 
@@ -43,7 +50,7 @@ impl Requests {
     pub(super) const fn after_root_cancelled(self) -> Self {
         match self {
             Self::Served { .. } => Self::WithPhase,
-            Self::WithPhase | Self::Cancelled { .. } | Self::Aborted { .. } => self,
+            Self::WithPhase | Self::Cancelled { .. } | Self::Aborted { .. } | Self::Cut => self,
         }
     }
 
@@ -51,7 +58,7 @@ impl Requests {
     pub(super) const fn after_abort(self) -> Self {
         match self {
             Self::Cancelled { cut_at, .. } => Self::Aborted { cut_at },
-            Self::Served { .. } | Self::WithPhase | Self::Aborted { .. } => {
+            Self::Served { .. } | Self::WithPhase | Self::Aborted { .. } | Self::Cut => {
                 self.after_root_cancelled()
             }
         }

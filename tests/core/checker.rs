@@ -489,8 +489,10 @@ impl Checker {
                 self.running_stop_hook = None;
                 self.hook_failed |= result != HookResult::Done;
             }
-            // P13: a task that fails before the root is cancelled was still needed.
-            Event::StopRequested(StopReason::TaskFailed) => self.failed |= self.root == Root::Alive,
+            // P13: a task that fails before its context is cancelled was still needed.
+            Event::StopRequested(StopReason::TaskFailed) => {
+                self.failed |= self.root == Root::Alive && self.requests == Requests::Served;
+            }
             Event::StartHookEnded(..)
             | Event::StartHookCancelled(_)
             | Event::Listening

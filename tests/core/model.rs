@@ -53,6 +53,8 @@ pub(crate) struct Model {
     until: Moment,
     /// What becomes of ordinary requests, and when, while streams may take longer.
     requests: Vec<(Moment, Action)>,
+    /// Whether ordinary requests and tasks were cancelled before the root context.
+    are_tasks_cancelled: bool,
     cleaned_up_by: Option<Moment>,
     /// The latest begin of the clean-up, and the end of everything.
     clean_up_from: Moment,
@@ -79,6 +81,7 @@ impl Model {
             to_do: Vec::new(),
             until: now,
             requests: Vec::new(),
+            are_tasks_cancelled: false,
             cleaned_up_by: None,
             clean_up_from: now,
             deadline: now,
@@ -359,6 +362,7 @@ impl Model {
         let (_, action) = self.requests.remove(0);
         self.actions.push(action);
         if action == Action::CancelRequests {
+            self.are_tasks_cancelled = true;
             let Plan { drain, streams, cancel, .. } = self.plan;
             let latest = self.clean_up_from.minus(streams - drain);
             let cut = (now + cancel).min(latest);
@@ -398,7 +402,7 @@ impl Model {
                 self.force(now, GiveUp::Impatience);
             }
             Event::StopRequested(StopReason::TaskFailed)
-                if phase < Phase::Cancelling && !self.failed =>
+                if phase < Phase::Cancelling && !self.are_tasks_cancelled && !self.failed =>
             {
                 self.failed = true;
             }

@@ -18,7 +18,9 @@ use axum::{
 use futures_util::{StreamExt, stream};
 use http::{StatusCode, header};
 use hyper_util::rt::TokioIo;
-use lameduck::{CancelCause, Host, Report, RequestContext, StreamShutdown, lifecycle::Plan};
+use lameduck::{
+    BackgroundTask, CancelCause, Host, Report, RequestContext, StreamShutdown, lifecycle::Plan,
+};
 use std::{
     convert::Infallible,
     future::pending,
@@ -216,6 +218,46 @@ fn nothing_else_benefits_from_the_budget_of_streams() {
     assert_eq!((report.code(), report.work_dropped, report.streams_ended), (3, 1, 6), "{report}");
     assert_eq!((requests.finished, requests.aborted), (9, 3), "{report}");
     assert_eq!(unread.end(), End::Reset);
+}
+
+// Background tasks were cancelled with the root context, and so had the budget of streams.
+#[test]
+fn background_tasks_have_the_drain_of_ordinary_requests() {
+    let ends = Arc::new(Mutex::new(Vec::new()));
+    let task = |name: &'static str| {
+        let ends = ends.clone();
+        BackgroundTask::new(name, move |context| async move {
+            if name == "stuck" {
+                pending::<()>().await;
+            }
+            context.cancelled().await;
+            ends.lock().unwrap().push(now());
+            if name == "fails" { Err(std::io::Error::other("too late to count")) } else { Ok(()) }
+        })
+    };
+    let spread = || async { (Extension(StreamShutdown::EndSpread), ticks()) };
+    let host = Host::builder(settings().plan(plan()).request_timeout(None))
+        .background_task(task("asks"))
+        .background_task(task("fails"))
+        .background_task(task("stuck"))
+        .serve(Router::new().route("/spread", get(spread)));
+    let app = App::start(host);
+    let streams: Vec<_> = (0..6).map(|_| reader(&app, "/spread", "")).collect();
+    wait_for_in_flight(&app, 6);
+    let (before, after) = drain(&app);
+    until_holds("only streams are left", || {
+        let status = app.status();
+        status["waiting_for"]["by_kind"]["stream"] == status["waiting_for"]["total"]
+    });
+    assert!(after.elapsed() < ORDINARY + SLACK, "P7: {:?}", after.elapsed());
+    let streams: Vec<_> = streams.into_iter().map(|stream| stream.join().unwrap()).collect();
+    assert!(streams.iter().all(|ended| ended.status == 200 && !ended.reset), "{streams:?}");
+    let ends = ends.lock().unwrap();
+    assert_eq!(ends.len(), 2);
+    assert!(ends.iter().all(|end| (DRAIN..ORDINARY + SLACK).contains(&(*end - before))), "P10");
+    let report = app.report();
+    assert_bounded(&report, before);
+    assert_eq!((report.code(), report.work_dropped), (3, 1), "{report}");
 }
 
 // The context of a request that had ended was not cancelled at the end of the drain of ordinary
