@@ -284,8 +284,8 @@ impl Lifecycle {
     }
 
     /// P13: a task that fails during the shutdown does not change its course, but counts for the
-    /// exit code. This ends when the contexts of tasks are cancelled: from then on every task has to
-    /// end, and a failure no longer counts.
+    /// exit code. This ends when the contexts of tasks are cancelled: from then on every task has
+    /// to end, and a failure no longer counts.
     fn on_task_failed_after_stop(&mut self) -> Outcome {
         match self.state {
             State::Draining { requests, .. } if requests.are_cancelled() => Outcome::Ignored,
