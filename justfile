@@ -51,6 +51,11 @@ grade *args:
     cargo run --release -p lameduck-check -- run --ready 'http://127.0.0.1:{port2}/readiness' --ws /upgrade {{args}} -- \
         target/release/lameduck --drill --addr '127.0.0.1:{port}' --internal-addr '127.0.0.1:{port2}'
 
+# The shutdown of other servers, each with its best settings: `docs/conformance.md`. `check/servers/README.md` says what to install;
+# what is missing is listed as not graded. One server: `just conformance --server nginx`, more repetitions: `just conformance -- --repeat 20`.
+conformance *args:
+    cargo run --release -p lameduck-check -- compare check/servers/servers.json --page docs/conformance.md {{args}}
+
 # The real binary restarted under constant load: `just soak --restarts 200 --latency 10ms`.
 soak *args:
     cargo build --release --bin lameduck

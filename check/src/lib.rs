@@ -23,6 +23,7 @@
 
 pub mod balancer;
 pub mod cli;
+pub mod compare;
 pub mod evidence;
 pub mod formats;
 pub mod grading;

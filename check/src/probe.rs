@@ -87,24 +87,29 @@ pub fn examine(target: &mut Target, routes: &Routes) -> Result<Abilities, String
     if Path::new("/proc/self/fd").exists() {
         present.insert(Need::LogPipe);
     }
-    if may_unshare() {
+    if unshare().is_some() {
         present.insert(Need::PidNamespace);
     }
     Ok(Abilities { present })
 }
 
-/// Command that runs another one as PID 1 of a new namespace.
+/// Returns a command that runs another one as PID 1 of a new namespace, or `None` if this user may
+/// not create one. Where the namespace needs no privileges of its own, it has none: in a user
+/// namespace servers cannot change their user.
 #[must_use]
-pub fn unshare() -> Command {
+pub fn unshare() -> Option<Command> {
+    let works = |options: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(options).args(["true"]).stdin(Stdio::null());
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        status.is_ok_and(|status| status.success())
+    };
+    let alone: &[&str] = &["--pid", "--fork", "--kill-child"];
+    let as_user = [&["--user", "--map-current-user"], alone].concat();
+    let options = [alone, &as_user].into_iter().find(|options| works(options))?;
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-current-user", "--pid", "--fork", "--kill-child"]);
-    command
-}
-
-fn may_unshare() -> bool {
-    let mut command = unshare();
-    command.arg("true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
+    command.args(options);
+    Some(command)
 }
 
 struct Probe<'a> {

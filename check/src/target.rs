@@ -87,14 +87,26 @@ pub enum Stop {
     Command(String),
 }
 
+/// Signals that stop some server: nginx stops gracefully by SIGQUIT, HAProxy by SIGUSR1, Apache by
+/// SIGWINCH.
+const SIGNALS: [(&str, Signal); 7] = [
+    ("SIGTERM", Signal::TERM),
+    ("SIGINT", Signal::INT),
+    ("SIGQUIT", Signal::QUIT),
+    ("SIGHUP", Signal::HUP),
+    ("SIGUSR1", Signal::USR1),
+    ("SIGUSR2", Signal::USR2),
+    ("SIGWINCH", Signal::WINCH),
+];
+
 impl Stop {
     /// Returns the name for pictures and reports.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Signal(Signal::INT) => "SIGINT",
-            Self::Signal(Signal::QUIT) => "SIGQUIT",
-            Self::Signal(_) => "SIGTERM",
+            Self::Signal(signal) => {
+                SIGNALS.iter().find(|(_, known)| known == signal).map_or("signal", |(name, _)| name)
+            }
             Self::Post(_) => "POST",
             Self::Command(_) => "stop command",
         }
@@ -105,11 +117,9 @@ impl FromStr for Stop {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "TERM" | "SIGTERM" => return Ok(Self::Signal(Signal::TERM)),
-            "INT" | "SIGINT" => return Ok(Self::Signal(Signal::INT)),
-            "QUIT" | "SIGQUIT" => return Ok(Self::Signal(Signal::QUIT)),
-            _ => {}
+        let is_name = |name: &str| text == name || name.strip_prefix("SIG") == Some(text);
+        if let Some((_, signal)) = SIGNALS.iter().find(|(name, _)| is_name(name)) {
+            return Ok(Self::Signal(*signal));
         }
         if let Some(command) = text.strip_prefix("cmd:").filter(|command| !command.is_empty()) {
             return Ok(Self::Command(command.to_owned()));
@@ -118,7 +128,8 @@ impl FromStr for Stop {
             let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
             return Ok(Self::Post(url));
         }
-        Err("expected TERM, INT, QUIT, http:POST:URL or cmd:COMMAND".to_owned())
+        Err("expected TERM, INT, QUIT, HUP, USR1, USR2, WINCH, http:POST:URL or cmd:COMMAND"
+            .to_owned())
     }
 }
 
@@ -174,6 +185,7 @@ impl FromStr for Url {
 #[cfg(test)]
 mod tests {
     use super::{Stop, Url};
+    use rustix::process::Signal;
 
     #[test]
     fn a_stop_is_a_signal_a_request_or_a_command() {
@@ -181,7 +193,9 @@ mod tests {
         assert_eq!("http:POST:127.0.0.1:8081/stop".parse(), Ok(post.clone()));
         assert_eq!("http:POST:http://127.0.0.1:8081/stop".parse(), Ok(post));
         assert_eq!("cmd:kill {pid}".parse(), Ok(Stop::Command("kill {pid}".to_owned())));
-        for wrong in ["", "KILL", "cmd:", "TERM "] {
+        assert_eq!("USR1".parse(), Ok(Stop::Signal(Signal::USR1)));
+        assert_eq!("SIGWINCH".parse::<Stop>().unwrap().name(), "SIGWINCH");
+        for wrong in ["", "SIG", "KILL", "cmd:", "TERM "] {
             assert!(wrong.parse::<Stop>().is_err(), "{wrong}");
         }
     }

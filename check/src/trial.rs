@@ -21,6 +21,11 @@ use std::{
 /// Longest silence of a server before the client gives up.
 pub const PATIENCE: Duration = Duration::from_secs(8);
 
+/// Time between the readiness of the server and the first thing that a scenario does. A start that
+/// goes on after the first response, as that of a supervisor beside its workers, is judged by the
+/// scenarios of the family `signal` alone.
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// Why a repetition has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Abort {
@@ -121,7 +126,7 @@ impl<'a> Trial<'a> {
         played
     }
 
-    /// Starts the server and waits until it is ready.
+    /// Starts the server, waits until it is ready, and lets it settle.
     ///
     /// # Errors
     /// If it does not start.
@@ -131,12 +136,13 @@ impl<'a> Trial<'a> {
         self.start_by(&plan, command, Output::Kept)
     }
 
-    /// Starts this command as the server, and waits until it is ready.
+    /// Starts this command as the server, waits until it is ready, and lets it settle.
     ///
     /// # Errors
     /// If it does not start.
     pub fn start_by(&mut self, plan: &Plan, command: Command, output: Output) -> Result<(), Abort> {
         self.set_server(Server::start_by(self.target, plan, command, output)?);
+        thread::sleep(SETTLE);
         Ok(())
     }
 

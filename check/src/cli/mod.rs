@@ -1,5 +1,6 @@
 //! The command line.
 
+mod comparison;
 mod server_args;
 mod under_load;
 
@@ -13,6 +14,7 @@ use crate::{
     target::Profile,
 };
 use clap::{Args, Parser, Subcommand};
+use comparison::{CompareArgs, compare};
 use server_args::ServerArgs;
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 use std::{
@@ -49,6 +51,8 @@ enum Action {
     Soak(Box<SoakArgs>),
     /// Restart three servers in turn behind HAProxy and nginx, under load
     Rollout(Box<RolloutArgs>),
+    /// Grade the servers of a list, and write a page with a picture
+    Compare(CompareArgs),
 }
 
 const EXAMPLES: &str = "\
@@ -149,6 +153,7 @@ pub fn main() -> ExitCode {
         Action::Explain { name } => explain(&name),
         Action::Soak(args) => restart_under_load(&args),
         Action::Rollout(args) => roll_out(&args),
+        Action::Compare(args) => compare(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error}");
@@ -180,9 +185,11 @@ where
     let cli = Cli::try_parse_from(arguments).map_err(|error| error.to_string())?;
     match cli.command {
         Action::Run(args) => args.grade(&Progress::silent()),
-        Action::List(_) | Action::Explain { .. } | Action::Soak(_) | Action::Rollout(_) => {
-            Err("expected `run`".to_owned())
-        }
+        Action::List(_)
+        | Action::Explain { .. }
+        | Action::Soak(_)
+        | Action::Rollout(_)
+        | Action::Compare(_) => Err("expected `run`".to_owned()),
     }
 }
 

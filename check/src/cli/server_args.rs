@@ -21,7 +21,8 @@ pub(super) struct ServerArgs {
     /// responds 200
     #[arg(long, value_name = "URL")]
     ready: Option<String>,
-    /// How the stop is requested: TERM, INT, QUIT, http:POST:URL or cmd:'COMMAND'
+    /// How the stop is requested: TERM, INT, QUIT, HUP, USR1, USR2, WINCH, http:POST:URL or
+    /// cmd:'COMMAND'
     #[arg(long, default_value = "TERM")]
     stop: Stop,
     /// Time from the stop to SIGKILL; a server that still runs then has failed

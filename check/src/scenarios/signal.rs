@@ -30,6 +30,18 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         play: during_start,
     },
     Scenario {
+        name: "signal/at-ready",
+        weight: Weight::Always(Grade::Must),
+        needs: &[Need::StopSignal],
+        does: "Requests the stop as soon as the server has responded that it is ready, and waits \
+               for the exit.",
+        why: "Workers may serve before their supervisor handles signals. A signal that comes in \
+              between is lost, and the process goes on as if nothing had been requested.",
+        rule: "Kubernetes: SIGTERM may come at any time; SIGKILL follows after the grace period",
+        repair: "Install the handlers of all processes before the listeners are opened.",
+        play: at_ready,
+    },
+    Scenario {
         name: "signal/twice",
         weight: Weight::Always(Grade::Should),
         needs: &[Need::Slow, Need::StopSignal],
@@ -65,6 +77,13 @@ fn during_start(trial: &mut Trial<'_>) -> Result<(), Abort> {
     Ok(())
 }
 
+fn at_ready(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.set_server(Server::start(trial.target)?);
+    trial.stop()?;
+    trial.expect_exit("a signal at the moment of its readiness")?;
+    Ok(())
+}
+
 fn twice(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.start()?;
     let path = route(trial.target.paths.slow.as_deref().unwrap_or_default(), 500);
@@ -83,7 +102,9 @@ fn twice(trial: &mut Trial<'_>) -> Result<(), Abort> {
 fn pid_1(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let plan = Plan::new(trial.target)?;
     let inner = plan.command(trial.target);
-    let mut command = unshare();
+    let Some(mut command) = unshare() else {
+        return Err(Abort::Skip(Need::PidNamespace.missing().to_owned()));
+    };
     command.stdin(Stdio::null()).arg("--").arg(inner.get_program()).args(inner.get_args());
     for (name, value) in inner.get_envs() {
         if let Some(value) = value {

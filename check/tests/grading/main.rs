@@ -74,6 +74,8 @@ fn also(fault: &str) -> &'static [&'static str] {
         // Connections are refused from the stop on, when it has just become not ready.
         "lame-duck/new-connection" => &["ready/fails-first"],
         "lame-duck/kept-connection" => &["lame-duck/announced-close", "request/pipelined"],
+        // A response that is cut, and a close under requests that were sent.
+        "request/slow-reader" | "request/pipelined" => &["close/unread-bytes"],
         "request/in-flight" => &["signal/twice", "request/half-closed", "load/latency"],
         "accept/at-close" | "request/first-byte" => &["load/latency"],
         "http2/goaway" | "http2/requests-unread" => &["http2/last-stream-id"],

@@ -236,8 +236,16 @@ fn end(server: &Server) -> ! {
     process::exit(if server.has("exit/code") { 7 } else { 0 })
 }
 
-fn serve_probes(listener: TcpListener, server: &Server) {
+/// Forgets a signal that arrives shortly after the first probe.
+fn forget_signals(server: &Server) {
+    thread::sleep(60 * TICK);
+    server.stop.store(false, SeqCst);
+    server.stopped.store(-1, SeqCst);
+}
+
+fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
     listener.set_nonblocking(true).unwrap();
+    let mut was_probed = false;
     loop {
         if server.has("ready/responds") && server.is_stopping() {
             return drop(listener);
@@ -256,6 +264,10 @@ fn serve_probes(listener: TcpListener, server: &Server) {
         let status = if is_ready { "200 OK" } else { "503 Service Unavailable" };
         stream.set_nonblocking(false).unwrap();
         let _ = read_some(&mut stream);
+        if server.has("signal/at-ready") && !std::mem::replace(&mut was_probed, true) {
+            let server = server.clone();
+            thread::spawn(move || forget_signals(&server));
+        }
         let _ =
             write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     }

@@ -1,0 +1,3 @@
+module lameduck-check-server
+
+go 1.19
