@@ -4,6 +4,7 @@
 //! | route | what it does |
 //! |---|---|
 //! | `GET /` | `hello world`, with the version in the header `app-version` |
+//! | `GET /peer` | the address of the client, or of the client that a proxy announced |
 //! | `GET /slow?ms=N` | responds after N ms; honours cancellation |
 //! | `GET /stuck?ms=N` | the same, but ignores cancellation |
 //! | `GET /work?ms=N` | responds at once, and spawns work of N ms that ignores cancellation |
@@ -136,10 +137,11 @@ impl fmt::Debug for DrillFuture {
 async fn drill(request: Request<Body>) -> Result<DrillResponse, Box<DrillResponse>> {
     let path = request.uri().path().to_owned();
     let expected = if path == "/echo" { Method::POST } else { Method::GET };
-    let known =
-        ["/slow", "/stuck", "/work", "/echo", "/stream", "/big", "/upgrade", "/panic", "/cpu"]
-            .contains(&path.as_str());
-    if !known {
+    const KNOWN: [&str; 10] = [
+        "/peer", "/slow", "/stuck", "/work", "/echo", "/stream", "/big", "/upgrade", "/panic",
+        "/cpu",
+    ];
+    if !KNOWN.contains(&path.as_str()) {
         return Err(Box::new(text(StatusCode::NOT_FOUND, "not found\n")));
     }
     if request.method() != expected {
@@ -147,6 +149,7 @@ async fn drill(request: Request<Body>) -> Result<DrillResponse, Box<DrillRespons
     }
     let query = Query::of(&request)?;
     match path.as_str() {
+        "/peer" => Ok(text(StatusCode::OK, format!("{}\n", request.body().context().peer()))),
         "/slow" => Ok(slow(&request, &query).await),
         "/stuck" => Ok(stuck(&query).await),
         "/work" => Ok(work(&request, query.ms)),

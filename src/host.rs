@@ -307,8 +307,8 @@ impl<S: HttpService> Host<S> {
         }
         #[cfg(feature = "tls")]
         match self.config.take_tls() {
-            Ok(None) => {}
-            Ok(Some(tls)) => {
+            Ok(None) if self.config.settings.proxy_protocol_addresses.is_empty() => {}
+            Ok(tls) => {
                 let Runtime { clock, network, signals, spawner, seed } = runtime;
                 let network = TlsNetwork::new(network, tls);
                 let runtime = Runtime { clock, network, signals, spawner, seed };

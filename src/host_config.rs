@@ -117,7 +117,8 @@ impl fmt::Debug for HostConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct BoundAddresses {
-    /// The addresses of the main server, in the order of the settings.
+    /// The addresses of the main server, in the order of the settings: first those without, then
+    /// those with PROXY headers.
     pub main: Vec<Address>,
     /// The address of the internal server.
     pub internal: Address,

@@ -88,7 +88,7 @@
 //! | `axum` | [`RequestContext`] is an axum extractor: `async fn handler(context: RequestContext)`. |
 //! | `cli` | The settings as clap flags, and log output that does not block: `lameduck::cli`. |
 //! | `metrics` | `GET /metrics` on the internal server, as OpenMetrics or in the classic text format. `docs/metrics.md` has the table. |
-//! | `tls` | TLS on the main server, by rustls: [`Builder::tls`], [`Settings::tls_files`]. `tls-ring` and `tls-aws-lc-rs` add a provider of cryptography; with both, ring is used. |
+//! | `tls` | TLS on the main server, by rustls: [`Builder::tls`], [`Settings::tls_files`]; and the PROXY protocol: [`Settings::proxy_protocol_addresses`]. `tls-ring` and `tls-aws-lc-rs` add a provider of cryptography; with both, ring is used. |
 //! | `systemd` | `Builder::systemd`: on Linux, readiness and the watchdog by `NOTIFY_SOCKET`, and the sockets of `LISTEN_FDS`. |
 //!
 //! # Public dependencies

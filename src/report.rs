@@ -240,6 +240,7 @@ pub(crate) fn connections_json(connections: &ConnectionStats) -> Value {
         "accept_errors": connections.accept_errors,
         "evicted": connections.evicted,
         "first_byte_timeouts": connections.first_byte_timeouts,
+        "proxy_headers_refused": connections.proxy_headers_refused,
         "handshakes": connections.handshakes,
         "handshakes_failed": connections.handshakes_failed,
         "handshake_timeouts": connections.handshake_timeouts,

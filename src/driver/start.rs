@@ -38,17 +38,25 @@ pub(super) fn reserve<N: Network, G, R: Spawner>(
 ) -> Result<Reserved<N>, HostError> {
     let settings = &config.settings;
     let workers = runtime.spawner.workers().get();
-    let main = settings
-        .main_addresses_or_default()
-        .iter()
-        .map(|address| {
-            runtime.network.reserve(address, ServerRole::Main, workers).map_err(|error| {
-                let knobs = settings.knobs(&["addr", "port"]);
-                let message = format!("cannot bind the main address {address}{knobs}");
-                HostError::with_source(HostErrorKind::Listen, message, error)
-            })
+    let reserve = |address, flags: &[&str]| {
+        runtime.network.reserve(address, ServerRole::Main, workers).map_err(|error| {
+            let knobs = settings.knobs(flags);
+            let message = format!("cannot bind the main address {address}{knobs}");
+            HostError::with_source(HostErrorKind::Listen, message, error)
         })
+    };
+    let addresses = settings.main_addresses_or_default().iter();
+    let mut main = addresses
+        .map(|address| reserve(address, &["addr", "port"]))
         .collect::<Result<Vec<_>, _>>()?;
+    for address in &settings.proxy_protocol_addresses {
+        let mut reservation = reserve(address, &["proxy-protocol"])?;
+        reservation.require_proxy_header().map_err(|error| {
+            let message = format!("cannot require PROXY headers on {address}");
+            HostError::with_source(HostErrorKind::Listen, message, error)
+        })?;
+        main.push(reservation);
+    }
     let address = &settings.internal_address;
     let internal = runtime.network.reserve(address, ServerRole::Internal, 1).map_err(|error| {
         let knobs = settings.knobs(&["internal-addr", "internal-port"]);

@@ -46,6 +46,14 @@ pub trait Reservation: fmt::Debug + Send + 'static {
     /// The address it is bound to; with port 0, the port that the system chose.
     fn local(&self) -> Address;
 
+    /// Makes the connections of this address begin with a PROXY header.
+    ///
+    /// # Errors
+    /// By default: not every network can do so.
+    fn require_proxy_header(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Starts to listen. Returns the number of listeners that was given to [`Network::reserve`].
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! A connection's bytes, and its state in the kernel.
 
+use super::Address;
 use std::{
     io,
     pin::Pin,
@@ -67,13 +68,19 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
         Opening::Done
     }
 
-    /// Advances these steps. Ready when they are done.
+    /// Advances these steps. Ready when they are done, with the address of the client if a proxy
+    /// has announced it.
     ///
     /// # Errors
     /// If they failed; the connection is to be closed.
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Address>>> {
         let _ = cx;
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(None))
+    }
+
+    /// Whether a TLS handshake is among these steps.
+    fn has_handshake(&self) -> bool {
+        false
     }
 
     /// The protocol that the peers agreed on.
@@ -113,9 +120,11 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
 /// The state of the steps that precede the first byte of HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Opening {
-    /// The peer has sent nothing yet.
+    /// The peer has sent nothing yet of the first step, or nothing since a PROXY header.
     Silent,
-    /// The steps have begun.
+    /// Bytes of a PROXY header have arrived, and not all of it.
+    Header,
+    /// A handshake has begun.
     Begun,
     /// HTTP may be read.
     Done,

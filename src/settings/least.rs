@@ -5,6 +5,7 @@ use super::{
     Settings, SettingsError,
     parse::{MODE_MAX, parse_host_name},
 };
+use crate::runtime::ListenAddress;
 use std::{path::Path, time::Duration};
 
 /// Enough for the head of any browser, and hyper's own minimum.
@@ -104,6 +105,7 @@ impl Settings {
                 ));
             }
         }
+        self.check_proxy_protocol()?;
         if let Err(error) = self.internal_address.check() {
             let address = self.internal_address.to_string();
             return Err(self.refused(
@@ -151,6 +153,27 @@ impl Settings {
                 refused("tls-key", "tls_key", path, "tls-cert", reason)
             }
         }
+    }
+
+    /// Checks the addresses that require a PROXY header.
+    fn check_proxy_protocol(&self) -> Result<(), SettingsError> {
+        for address in &self.proxy_protocol_addresses {
+            let is_any_port = matches!(address, ListenAddress::Tcp(tcp) if tcp.port() == 0);
+            let reason = match address.check() {
+                Err(error) => error.to_string(),
+                Ok(()) if cfg!(not(feature = "tls")) => {
+                    "this program was built without the feature tls".to_owned()
+                }
+                Ok(()) if !is_any_port && self.main_addresses.contains(address) => {
+                    "this address is among the main addresses, where no header is expected"
+                        .to_owned()
+                }
+                Ok(()) => continue,
+            };
+            let (flag, field) = ("proxy-protocol", "proxy_protocol_addresses");
+            return Err(self.refused(flag, field, address.to_string(), &reason));
+        }
+        Ok(())
     }
 
     fn refused(&self, flag: &str, field: &str, value: String, reason: &str) -> SettingsError {

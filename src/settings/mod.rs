@@ -31,6 +31,12 @@ pub struct Settings {
     /// The main server's addresses. Empty, the default, means `[::]:8080`, dual stack, or
     /// `0.0.0.0:8080` where IPv6 is not available.
     pub main_addresses: Vec<ListenAddress>,
+    /// Further addresses of the main server, on which each connection begins with a header of the
+    /// PROXY protocol, version 1 or 2. The client's address is the one in the header. A connection
+    /// without a header is closed. Only proxies may reach such an address, since anybody can claim
+    /// any address there. If these are set and `main_addresses` is empty, there is no default
+    /// address. Needs the feature `tls`. Default: none.
+    pub proxy_protocol_addresses: Vec<ListenAddress>,
     /// The internal server's address. Default: `[::]:8081`.
     pub internal_address: ListenAddress,
     /// Host names that the internal server responds to, in addition to IP addresses and
@@ -91,6 +97,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             main_addresses: Vec::new(),
+            proxy_protocol_addresses: Vec::new(),
             internal_address: ListenAddress::Port(8081),
             internal_hosts: Vec::new(),
             app_version: String::new(),
@@ -148,6 +155,7 @@ impl Settings {
         let mut settings = self;
         // Values from the environment or flags replace these.
         let own_addresses = std::mem::take(&mut settings.main_addresses);
+        let own_proxy_protocol_addresses = std::mem::take(&mut settings.proxy_protocol_addresses);
         let own_hosts = std::mem::take(&mut settings.internal_hosts);
         for setting in SETTINGS {
             let alternative = |given: &dyn Fn(&Setting) -> Vec<String>| {
@@ -169,6 +177,9 @@ impl Settings {
         if settings.main_addresses.is_empty() {
             settings.main_addresses = own_addresses;
         }
+        if settings.proxy_protocol_addresses.is_empty() {
+            settings.proxy_protocol_addresses = own_proxy_protocol_addresses;
+        }
         if settings.internal_hosts.is_empty() {
             settings.internal_hosts = own_hosts;
         }
@@ -181,7 +192,8 @@ impl Settings {
     #[must_use]
     pub fn main_addresses_or_default(&self) -> &[ListenAddress] {
         const DEFAULT: &[ListenAddress] = &[ListenAddress::Port(8080)];
-        if self.main_addresses.is_empty() { DEFAULT } else { &self.main_addresses }
+        let is_default = self.main_addresses.is_empty() && self.proxy_protocol_addresses.is_empty();
+        if is_default { DEFAULT } else { &self.main_addresses }
     }
 
     /// Checks every bound that does not depend on the machine, and the plan against the grace

@@ -17,6 +17,13 @@ impl Settings {
         self
     }
 
+    /// Adds an address to [`proxy_protocol_addresses`](#structfield.proxy_protocol_addresses).
+    #[must_use]
+    pub fn proxy_protocol_address(mut self, address: ListenAddress) -> Self {
+        self.proxy_protocol_addresses.push(address);
+        self
+    }
+
     /// Sets [`internal_address`](#structfield.internal_address).
     #[must_use]
     pub fn internal_address(mut self, address: ListenAddress) -> Self {

@@ -32,7 +32,7 @@ impl Setting {
     /// Whether the setting may be given several times (in the environment: separated by commas).
     #[must_use]
     pub fn is_repeatable(&self) -> bool {
-        matches!(self.flag, "addr" | "internal-hosts")
+        matches!(self.flag, "addr" | "proxy-protocol" | "internal-hosts")
     }
 
     /// For a port the address that overrides it; for an address the port that it overrides.
@@ -91,6 +91,18 @@ pub const SETTINGS: &[Setting] = &[
                separated by commas); overrides the port",
         apply: |settings, value| {
             settings.main_addresses.push(parse_address(value)?);
+            Ok(())
+        },
+    },
+    Setting {
+        flag: "proxy-protocol",
+        variable: "APP_PROXY_PROTOCOL",
+        value: "ADDRESS",
+        default: "none",
+        help: "Address of the main server on which each connection begins with a PROXY header (version 1 or 2); may be \
+               repeated (in the variable: separated by commas)",
+        apply: |settings, value| {
+            settings.proxy_protocol_addresses.push(parse_address(value)?);
             Ok(())
         },
     },

@@ -79,19 +79,23 @@ pub(super) fn take() -> Result<Vec<InheritedSocket>, String> {
         .collect())
 }
 
-/// Replaces the configured addresses by the inherited sockets.
+/// Replaces the configured addresses by the inherited sockets. The addresses that require a PROXY
+/// header stay: an inherited socket with one of these requires it, too.
 pub(super) fn inherit(
     handed: Vec<InheritedSocket>,
     settings: &mut Settings,
     network: &OsNetwork,
 ) -> Result<(), String> {
-    let (mut main, mut internal) = (Vec::new(), None);
+    let (mut main, mut proxied, mut internal) = (Vec::new(), Vec::new(), None);
     for InheritedSocket { number, name, descriptor } in handed {
         let role = if name == INTERNAL { ServerRole::Internal } else { ServerRole::Main };
         let address = network.inherit(role, descriptor).map_err(|error| {
             format!("cannot use descriptor {number} ({name:?}) from LISTEN_FDS: {error}")
         })?;
         match role {
+            ServerRole::Main if settings.proxy_protocol_addresses.contains(&address) => {
+                proxied.push(address);
+            }
             ServerRole::Main => main.push(address),
             ServerRole::Internal if internal.is_none() => internal = Some(address),
             ServerRole::Internal => {
@@ -101,7 +105,7 @@ pub(super) fn inherit(
             }
         }
     }
-    if main.is_empty() && internal.is_none() {
+    if main.is_empty() && proxied.is_empty() && internal.is_none() {
         return Ok(());
     }
     let text = |addresses: &[ListenAddress]| {
@@ -109,10 +113,11 @@ pub(super) fn inherit(
     };
     crate::log::info!(
         main = text(&main),
+        proxy_protocol = text(&proxied),
         internal = text(internal.as_slice()),
         "sockets inherited"
     );
-    if !main.is_empty() {
+    if !main.is_empty() || !proxied.is_empty() {
         settings.main_addresses = main;
     }
     if let Some(address) = internal {

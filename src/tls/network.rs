@@ -1,6 +1,9 @@
-//! A network whose TCP connections to the main server speak TLS.
+//! A network whose connections to the main server may begin with a PROXY header and speak TLS.
 
-use super::stream::{Stream, TlsStream};
+use super::{
+    proxy_header::HeaderReader,
+    stream::{ProxiedStream, Stream, TlsStream},
+};
 use crate::runtime::{
     Address, IdlePoller, ListenAddress, Listener, Network, QuiesceOutcome, Reservation, ServerRole,
 };
@@ -18,17 +21,26 @@ use tokio::sync::Semaphore;
 /// every request by its length.
 const TURNS: usize = 1;
 
-/// Adds TLS to a network. The internal server and Unix sockets do without.
+/// Adds TLS and PROXY headers to a network. The internal server does without, and Unix sockets
+/// without TLS.
 #[derive(Debug)]
 pub(crate) struct TlsNetwork<N> {
     network: N,
-    config: Arc<ServerConfig>,
+    config: Option<Arc<ServerConfig>>,
 }
 
 impl<N> TlsNetwork<N> {
-    pub(crate) fn new(network: N, config: Arc<ServerConfig>) -> Self {
+    pub(crate) const fn new(network: N, config: Option<Arc<ServerConfig>>) -> Self {
         Self { network, config }
     }
+}
+
+/// Whether the connections of an address begin with a PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Header {
+    Required,
+    /// A header is not HTTP, and gets a 400 or an alert.
+    Refused,
 }
 
 impl<N: Network> Network for TlsNetwork<N> {
@@ -43,8 +55,8 @@ impl<N: Network> Network for TlsNetwork<N> {
     ) -> io::Result<Self::Reservation> {
         let reservation = self.network.reserve(address, role, listeners)?;
         let has_tls = role == ServerRole::Main && matches!(reservation.local(), Address::Tcp(_));
-        let config = has_tls.then(|| self.config.clone());
-        Ok(TlsReservation { reservation, config })
+        let config = self.config.clone().filter(|_| has_tls);
+        Ok(TlsReservation { reservation, config, header: Header::Refused })
     }
 }
 
@@ -53,6 +65,7 @@ impl<N: Network> Network for TlsNetwork<N> {
 pub(crate) struct TlsReservation<R> {
     reservation: R,
     config: Option<Arc<ServerConfig>>,
+    header: Header,
 }
 
 impl<R: Reservation> Reservation for TlsReservation<R> {
@@ -62,14 +75,20 @@ impl<R: Reservation> Reservation for TlsReservation<R> {
         self.reservation.local()
     }
 
+    fn require_proxy_header(&mut self) -> io::Result<()> {
+        self.header = Header::Required;
+        Ok(())
+    }
+
     async fn listen(self) -> io::Result<Vec<Self::Listener>> {
-        let Self { reservation, config } = self;
+        let Self { reservation, config, header } = self;
         let tls = || {
             let config = config.clone()?;
             Some(ListenerTls { config, turns: Arc::new(Semaphore::new(TURNS)) })
         };
         let listeners = reservation.listen().await?;
-        Ok(listeners.into_iter().map(|listener| TlsListener { listener, tls: tls() }).collect())
+        let listeners = listeners.into_iter();
+        Ok(listeners.map(|listener| TlsListener { listener, tls: tls(), header }).collect())
     }
 }
 
@@ -78,6 +97,7 @@ impl<R: Reservation> Reservation for TlsReservation<R> {
 pub(crate) struct TlsListener<L> {
     listener: L,
     tls: Option<ListenerTls>,
+    header: Header,
 }
 
 #[derive(Debug)]
@@ -92,8 +112,15 @@ impl<L: Listener> Listener for TlsListener<L> {
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Io, Address)>> {
         let (io, peer) = ready!(self.listener.poll_accept(cx))?;
-        let Some(tls) = &self.tls else { return Poll::Ready(Ok((Stream::Plain(io), peer))) };
-        let stream = TlsStream::new(io, tls.config.clone(), tls.turns.clone());
+        let Some(tls) = &self.tls else {
+            let stream = match self.header {
+                Header::Required => Stream::Proxied(ProxiedStream::new(io)),
+                Header::Refused => Stream::Plain(io),
+            };
+            return Poll::Ready(Ok((stream, peer)));
+        };
+        let header = (self.header == Header::Required).then(HeaderReader::default);
+        let stream = TlsStream::new(io, tls.config.clone(), tls.turns.clone(), header);
         Poll::Ready(stream.map(|stream| (Stream::Tls(stream), peer)).map_err(io::Error::other))
     }
 
@@ -124,6 +151,7 @@ impl<P: IdlePoller> IdlePoller for TlsIdlePoller<P> {
     fn insert(&mut self, io: Self::Io, key: usize) -> Result<Self::Idle, Self::Io> {
         match io {
             Stream::Plain(io) => self.0.insert(io, key).map(Stream::Plain).map_err(Stream::Plain),
+            Stream::Proxied(stream) => stream.swap_io(|io| self.0.insert(io, key)),
             // The poller sees the socket alone: bytes that the session holds would be forgotten.
             Stream::Tls(stream) if !stream.is_quiet() => Err(Stream::Tls(stream)),
             Stream::Tls(stream) => stream.swap_io(|io| self.0.insert(io, key)),
@@ -137,6 +165,10 @@ impl<P: IdlePoller> IdlePoller for TlsIdlePoller<P> {
     fn remove(&mut self, idle: Self::Idle) -> io::Result<(Self::Io, Bytes)> {
         match idle {
             Stream::Plain(io) => self.0.remove(io).map(|(io, read)| (Stream::Plain(io), read)),
+            Stream::Proxied(stream) => {
+                let (io, read) = self.0.remove(stream.into_io())?;
+                Ok((Stream::Plain(io), read))
+            }
             Stream::Tls(stream) => {
                 let (mut stream, read) = stream.with_io(|io| self.0.remove(io))?;
                 stream.receive(&read);

@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Settings that bound nothing that clients do.
-const NO_LIMITS: [&str; 14] = [
+const NO_LIMITS: [&str; 15] = [
     "stop-signals",
     "port",
     "addr",
@@ -21,6 +21,7 @@ const NO_LIMITS: [&str; 14] = [
     "unix-mode",
     "tls-cert",
     "tls-key",
+    "proxy-protocol",
 ];
 
 /// Folders and files whose constants may bound clients.

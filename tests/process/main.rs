@@ -24,6 +24,7 @@ mod os_process;
 mod page;
 mod pid1;
 mod profiles;
+mod proxy_protocol;
 mod refused;
 mod rollout;
 mod separate;

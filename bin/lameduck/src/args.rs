@@ -120,7 +120,7 @@ fn command() -> Command {
                 .default_missing_value("none")
                 .value_parser(PossibleValuesParser::new(["none", "task", "hook", "exit"]))
                 .help(
-                    "Serve routes to practise shutdowns: /slow, /stuck, /work, /echo, /stream, /big, /upgrade, /panic. With \
+                    "Serve routes to practise shutdowns: /slow, /stuck, /work, /echo, /stream, /big, /upgrade, /panic, /peer. With \
                      a fault: task (exit code 1), hook (4), exit (5)",
                 ),
         )

@@ -251,7 +251,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
         // The response has begun and makes no progress. It is cut, and must not look complete
         // (P5d).
-        server.note_client_timeout(ClientTimeout::Send, &slot.peer, None);
+        server.note_client_timeout(ClientTimeout::Send, slot.peer(), None);
         let abort_cause = server.stall_cause(since, ClientTimeout::Send, now);
         if self.cut(abort_cause) { Transition::Reset } else { Transition::Close }
     }

@@ -247,7 +247,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 return self.cut_stalled(worker, slot, since, now);
             }
             if self.has_stuck_response(worker, now) && self.goaway == Goaway::NotYet {
-                worker.server().note_client_timeout(ClientTimeout::Send, &slot.peer, None);
+                worker.server().note_client_timeout(ClientTimeout::Send, slot.peer(), None);
                 self.start_goaway(now);
                 slot.wake();
             }
@@ -391,7 +391,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         since: Moment,
         now: Moment,
     ) -> Transition<T, S> {
-        worker.server().note_client_timeout(ClientTimeout::Send, &slot.peer, None);
+        worker.server().note_client_timeout(ClientTimeout::Send, slot.peer(), None);
         let abort_cause = worker.server().stall_cause(since, ClientTimeout::Send, now);
         self.connection.responses.set_abort_cause(abort_cause);
         if abort_cause == AbortCause::Shutdown {

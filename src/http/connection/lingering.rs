@@ -189,7 +189,7 @@ impl<T: Transport> Lingering<T> {
             Acknowledgement::Awaited => {}
             Acknowledgement::Done => return self.end,
             Acknowledgement::TimedOut => {
-                worker.server().note_client_timeout(ClientTimeout::Send, &slot.peer, None);
+                worker.server().note_client_timeout(ClientTimeout::Send, slot.peer(), None);
                 self.io.reset_on_drop();
                 return Lingered::Reset;
             }

@@ -1,7 +1,8 @@
-//! A connection that is not ready for HTTP yet: its TLS handshake is to be done.
+//! A connection that is not ready for HTTP yet: its PROXY header and its TLS handshake are awaited.
 //!
 //! The handshake runs in the connection's task, with its own timeout. The drain includes it: a
-//! client whose handshake is under way completes it and gets a response to its first request.
+//! client whose handshake is under way completes it and gets a response to its first request. The
+//! bytes of a PROXY header are bounded like those of a request head, but are no request.
 
 use super::{lingering::close_at_once, transition::Transition, worker_context::WorkerContext};
 use crate::http::{
@@ -17,7 +18,7 @@ use crate::{
 };
 use std::task::{Context, Poll};
 
-/// A transport whose handshake is to be done.
+/// A transport whose PROXY header or handshake is to be done.
 pub(super) struct Opening<T> {
     /// `None` only after the transport was passed on.
     io: Option<T>,
@@ -39,13 +40,24 @@ impl<T: Transport> Opening<T> {
         let server = worker.server();
         let Some(io) = &mut self.io else { return Transition::Close };
         match io.poll_open(cx) {
-            Poll::Ready(Ok(())) => {
-                server.metrics.handshakes.add_one();
-                return self.io.take().map_or(Transition::Close, Transition::Opened);
+            Poll::Ready(Ok(client)) => {
+                if io.has_handshake() {
+                    server.metrics.handshakes.add_one();
+                }
+                let io = self.io.take();
+                return io.map_or(Transition::Close, |io| Transition::Opened(io, client));
             }
             Poll::Ready(Err(error)) => {
-                crate::log::debug!(peer = %slot.peer, %error, "TLS handshake failed");
-                server.metrics.handshakes_failed.add_one();
+                match io.opening() {
+                    // The client has closed the connection without a byte, as some health checks
+                    // do.
+                    OpeningState::Silent => {}
+                    OpeningState::Header => server.note_refused_header(slot.peer(), &error),
+                    OpeningState::Begun | OpeningState::Done => {
+                        crate::log::debug!(peer = %slot.peer(), %error, "TLS handshake failed");
+                        server.metrics.handshakes_failed.add_one();
+                    }
+                }
                 return self.close();
             }
             Poll::Pending => {}
@@ -53,13 +65,18 @@ impl<T: Transport> Opening<T> {
         let now = server.clock.now();
         let awaited = match io.opening() {
             OpeningState::Silent => Awaited::FirstByte,
+            OpeningState::Header => Awaited::Head,
             OpeningState::Begun | OpeningState::Done => Awaited::Handshake,
         };
         let idle = Idle { awaited, since: slot.accepted };
         let (limits, draining_since) = (&server.config.limits, server.draining_since());
         let handshake = Idle { awaited: Awaited::Handshake, ..idle };
-        let (idle_until, handshake_until) =
-            (idle.deadline(limits, draining_since), handshake.deadline(limits, draining_since));
+        let idle_until = idle.deadline(limits, draining_since);
+        let handshake_until = if io.has_handshake() {
+            handshake.deadline(limits, draining_since)
+        } else {
+            Moment::NEVER
+        };
         let until = idle_until.min(handshake_until);
         let evicted = slot.take_evicted();
         if now < until && !evicted {
@@ -76,10 +93,14 @@ impl<T: Transport> Opening<T> {
         }
         if evicted {
             server.metrics.evicted.add_one();
-        } else if draining_since == Moment::NEVER && idle_until < handshake_until {
-            server.metrics.first_byte_timeouts.add_one();
         } else if draining_since == Moment::NEVER {
-            server.metrics.handshake_timeouts.add_one();
+            if handshake_until <= idle_until {
+                server.metrics.handshake_timeouts.add_one();
+            } else if awaited == Awaited::Head {
+                server.note_refused_header(slot.peer(), &"incomplete after the header timeout");
+            } else {
+                server.metrics.first_byte_timeouts.add_one();
+            }
         }
         self.close()
     }

@@ -318,7 +318,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     }
 
     fn reset(&mut self, worker: &WorkerContext<S>, slot: &ConnectionSlot) -> Transition<T, S> {
-        worker.server().note_client_timeout(ClientTimeout::Send, &slot.peer, None);
+        worker.server().note_client_timeout(ClientTimeout::Send, slot.peer(), None);
         if let Some(io) = &mut self.io {
             io.reset_on_drop();
         }

@@ -81,7 +81,9 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
         worker.server().metrics.accepted.add_one();
         let state = match io.opening() {
             OpeningState::Done => State::Parked(Parked::new(io)),
-            OpeningState::Silent | OpeningState::Begun => State::Opening(Opening::new(io)),
+            OpeningState::Silent | OpeningState::Header | OpeningState::Begun => {
+                State::Opening(Opening::new(io))
+            }
         };
         Self::resumed(worker, slot, idle_handoff, state)
     }
@@ -132,7 +134,10 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                     }
                     return Poll::Pending;
                 }
-                Transition::Opened(io) => {
+                Transition::Opened(io, client) => {
+                    if let Some(client) = client {
+                        slot.set_client(client);
+                    }
                     State::Parked(Parked::opened(io, worker.server().clock.now()))
                 }
                 Transition::Park(io, read) => State::Parked(Parked::after_request(io, &read)),
@@ -146,7 +151,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                     State::Http2(Box::new(Http2::new(worker, slot, io, read)))
                 }
                 Transition::Suspend(io, since, received_any) => {
-                    let (peer, local) = (slot.peer.clone(), slot.local.clone());
+                    let (peer, local) = (slot.peer().clone(), slot.local.clone());
                     // The first poll may have come late, so the wait counts from the accept.
                     let since = if received_any == ReceivedAny::No { slot.accepted } else { since };
                     let (announcement, responded) = (slot.announcement, slot.has_responded());

@@ -2,15 +2,16 @@
 
 use super::lingering::{Lingered, Lingering};
 use crate::http::{exchange::http_service::HttpService, fast_path::serve::HyperHandoff};
-use crate::lifecycle::Moment;
+use crate::{lifecycle::Moment, runtime::Address};
 use bytes::Bytes;
 
 /// The transition that a state requests after a poll.
 pub(super) enum Transition<T, S: HttpService> {
     /// Stay in this state until woken.
     Wait,
-    /// The steps that precede HTTP are done. Wait for the first request.
-    Opened(T),
+    /// The steps that precede HTTP are done, and a proxy may have announced the client's address.
+    /// Wait for the first request.
+    Opened(T, Option<Address>),
     /// Wait without a protocol. The bytes that were read are at most half an empty line.
     Park(T, Bytes),
     /// Serve HTTP/1. These bytes were read.

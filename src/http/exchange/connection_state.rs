@@ -75,7 +75,7 @@ impl ConnectionState {
             } else {
                 WriteStrategy::Vectored
             },
-            peer: slot.peer.clone(),
+            peer: slot.peer().clone(),
             local: slot.local.clone(),
             announcement: slot.announcement,
             called: AtomicBool::new(false),

@@ -17,7 +17,9 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct ConnectionSlot {
     pub(crate) accepted: Moment,
-    pub(crate) peer: Address,
+    peer: Address,
+    /// The client that a proxy has announced. Boxed, since most connections have none.
+    client: OnceLock<Box<Address>>,
     pub(crate) local: Arc<Address>,
     pub(crate) announcement: Announcement,
     /// Whether a response began since the stop request.
@@ -60,6 +62,7 @@ impl ConnectionSlot {
         Self {
             accepted,
             peer,
+            client: OnceLock::new(),
             local,
             announcement,
             responded: AtomicBool::new(false),
@@ -72,6 +75,15 @@ impl ConnectionSlot {
             closed: AtomicBool::new(false),
             sends_large: AtomicBool::new(false),
         }
+    }
+
+    /// The address of the client: of the socket's peer, unless a proxy has announced another.
+    pub(crate) fn peer(&self) -> &Address {
+        self.client.get().map_or(&self.peer, |client| client)
+    }
+
+    pub(crate) fn set_client(&self, client: Address) {
+        self.client.get_or_init(|| Box::new(client));
     }
 
     pub(crate) fn register(&self, waker: &Waker) {

@@ -20,11 +20,13 @@ pub struct Limits {
     /// Default 60 s, since balancers and browsers connect ahead.
     pub first_byte_timeout: Duration,
     /// Time from the accept of a connection to the end of its TLS handshake; then the connection is
-    /// closed. Default 10 s. The drain waits for 1 s at most.
+    /// closed. A PROXY header before the handshake is included. Default 10 s. The drain waits for
+    /// 1 s at most.
     pub tls_handshake_timeout: Duration,
     /// Time from the first byte of a request head to its last; then the client gets a 408. Default
     /// 10 s. On HTTP/2 it is also the maximum for a frame that carries no data, and from the
-    /// preface to the first request; then the client gets a GOAWAY.
+    /// preface to the first request; then the client gets a GOAWAY. A PROXY header that has begun
+    /// has this time from the accept of its connection; then the connection is closed.
     pub header_timeout: Duration,
     /// Time that a client may receive nothing of a response while bytes of it are waiting to be
     /// sent; then the response is cut. Default 30 s. The drain waits for 5 s at most.

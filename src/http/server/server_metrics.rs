@@ -23,6 +23,7 @@ pub(crate) struct ServerMetrics {
     pub(crate) accept_errors: Counter,
     pub(crate) evicted: Counter,
     pub(crate) first_byte_timeouts: Counter,
+    pub(crate) proxy_headers_refused: Counter,
     pub(crate) handshakes: Counter,
     pub(crate) handshakes_failed: Counter,
     pub(crate) handshake_timeouts: Counter,
@@ -88,6 +89,7 @@ impl ServerMetrics {
             accept_errors: self.accept_errors.get(),
             evicted: self.evicted.get(),
             first_byte_timeouts: self.first_byte_timeouts.get(),
+            proxy_headers_refused: self.proxy_headers_refused.get(),
             handshakes: self.handshakes.get(),
             handshakes_failed: self.handshakes_failed.get(),
             handshake_timeouts: self.handshake_timeouts.get(),
@@ -161,9 +163,12 @@ pub struct ConnectionStats {
     pub evicted: u64,
     /// Connections that were closed because no byte arrived within the first-byte timeout.
     pub first_byte_timeouts: u64,
+    /// Connections that were closed because their PROXY header was missing, invalid, or incomplete
+    /// after the header timeout.
+    pub proxy_headers_refused: u64,
     /// TLS handshakes that were completed.
     pub handshakes: u64,
-    /// TLS handshakes that failed, or whose client left.
+    /// TLS handshakes that failed, or whose client left in the middle.
     pub handshakes_failed: u64,
     /// Connections that were closed because their TLS handshake took longer than the handshake
     /// timeout.

@@ -18,6 +18,7 @@ use crate::{
     unwind::unwind,
 };
 use std::{
+    fmt,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering},
@@ -54,7 +55,8 @@ pub(crate) struct ServerState {
     /// Numbers the long streams, whose ends are drawn from the seed.
     streams: AtomicU64,
     aborts: Mutex<Vec<AbortedRequest>>,
-    client_timeouts_logged: Mutex<ClientTimeoutsLogged>,
+    client_timeouts_logged: LogLimit,
+    refused_headers_logged: LogLimit,
 }
 
 /// Configuration of a server, fixed at its start.
@@ -128,12 +130,29 @@ enum Reach {
     Everything = 2,
 }
 
-/// When the next line about a client that timed out may be logged, and how many were not logged
-/// since the last one.
+/// Limits log lines that clients can cause to one per second.
 #[derive(Debug, Default)]
-struct ClientTimeoutsLogged {
+struct LogLimit(Mutex<LogLimitState>);
+
+/// When the next line may be logged, and how many were not logged since the last one.
+#[derive(Debug, Default)]
+struct LogLimitState {
     next: Moment,
     left_out: u64,
+}
+
+impl LogLimit {
+    /// Returns the number of lines that were left out since the last one; `None` if this one is
+    /// left out, too.
+    fn admit(&self, now: Moment) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if now < state.next {
+            state.left_out += 1;
+            return None;
+        }
+        state.next = now + Duration::from_secs(1);
+        Some(std::mem::take(&mut state.left_out))
+    }
 }
 
 impl ServerState {
@@ -156,7 +175,8 @@ impl ServerState {
             cutting: AtomicU8::new(Reach::Nothing as u8),
             streams: AtomicU64::new(0),
             aborts: Mutex::new(Vec::new()),
-            client_timeouts_logged: Mutex::default(),
+            client_timeouts_logged: LogLimit::default(),
+            refused_headers_logged: LogLimit::default(),
         }
     }
 
@@ -346,17 +366,18 @@ impl ServerState {
             ClientTimeout::Send => self.metrics.send_timeouts.add_one(),
             ClientTimeout::Body => self.metrics.body_timeouts.add_one(),
         }
-        let now = self.clock.now();
-        let mut logged = self.client_timeouts_logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if now < logged.next {
-            logged.left_out += 1;
-            return;
-        }
-        let suppressed = std::mem::take(&mut logged.left_out);
-        logged.next = now + Duration::from_secs(1);
-        drop(logged);
+        let Some(suppressed) = self.client_timeouts_logged.admit(self.clock.now()) else { return };
         let limit_ms = millis(timeout.limit(&self.config.limits));
         crate::log::warn!(timeout = timeout.name(), limit_ms, %peer, path, suppressed, "client timed out");
+    }
+
+    /// Counts a connection without a valid PROXY header, and logs it. At most one line per second
+    /// is logged, with the number of others since the last line.
+    pub(crate) fn note_refused_header(&self, peer: &Address, error: &dyn fmt::Display) {
+        self.metrics.proxy_headers_refused.add_one();
+        if let Some(suppressed) = self.refused_headers_logged.admit(self.clock.now()) {
+            crate::log::warn!(%peer, %error, suppressed, "PROXY header refused");
+        }
     }
 
     pub(crate) fn record_abort(&self, request: AbortedRequest) {

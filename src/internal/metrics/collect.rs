@@ -171,6 +171,8 @@ fn connections(page: &mut Page<'_>, main: &ServerState) -> Result {
         things("client_timeouts", "Client timeouts by the setting that expired"),
         timeouts,
     )?;
+    let refused = "Connections closed because their PROXY header was missing, invalid or late";
+    page.counter(things("proxy_headers_refused", refused), connections.proxy_headers_refused)?;
     let handshakes =
         [("completed", connections.handshakes), ("failed", connections.handshakes_failed)];
     let handshakes = handshakes.map(|(outcome, count)| (("outcome", outcome), count));

@@ -294,7 +294,7 @@ const STATES: [Count; 6] = [
     ("upgraded", true),
 ];
 
-const CONNECTIONS: [Count; 14] = [
+const CONNECTIONS: [Count; 15] = [
     ("accepted", false),
     ("drained", false),
     ("reset", false),
@@ -303,6 +303,7 @@ const CONNECTIONS: [Count; 14] = [
     ("upgraded", false),
     ("evicted", false),
     ("first_byte_timeouts", false),
+    ("proxy_headers_refused", false),
     ("handshakes", false),
     ("handshakes_failed", false),
     ("handshake_timeouts", false),
