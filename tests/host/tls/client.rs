@@ -26,8 +26,18 @@ pub(super) enum End {
 
 /// A configuration that trusts one certificate.
 pub(super) fn config(trusted: &CertificateDer<'static>, alpn: &[&str]) -> Arc<ClientConfig> {
+    config_of_several([trusted], alpn)
+}
+
+/// A configuration that trusts several certificates.
+pub(super) fn config_of_several<'a>(
+    trusted: impl IntoIterator<Item = &'a CertificateDer<'static>>,
+    alpn: &[&str],
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(trusted.clone()).unwrap();
+    for certificate in trusted {
+        roots.add(certificate.clone()).unwrap();
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -185,14 +195,19 @@ impl TlsClient {
 
     /// Sends the preface of HTTP/2 and a GET request on stream 1.
     pub(super) fn start_http2(&mut self, path: &str) {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(frame(4, 0, 0, &[]));
+        self.send(bytes);
+        self.send_http2(path, 1);
+    }
+
+    /// Sends a GET request on this stream.
+    pub(super) fn send_http2(&mut self, path: &str, stream: u32) {
         let mut block = vec![0x82, 0x87, 0x41, 9];
         block.extend_from_slice(b"localhost");
         block.extend_from_slice(&[0x44, u8::try_from(path.len()).unwrap()]);
         block.extend_from_slice(path.as_bytes());
-        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        bytes.extend(frame(4, 0, 0, &[]));
-        bytes.extend(frame(1, 0x5, 1, &block));
-        self.send(bytes);
+        self.send(frame(1, 0x5, stream, &block));
     }
 
     /// Returns the next HTTP/2 frame: its type, its flags and its payload.
@@ -210,13 +225,19 @@ impl TlsClient {
         }
     }
 
-    /// Returns the body of the only stream once it has ended. Answers PINGs and SETTINGS.
+    /// Returns the body of the only open stream once it has ended. Acknowledges PINGs and SETTINGS,
+    /// and opens the window of the connection again.
     pub(super) fn http2_body(&mut self) -> Result<String, End> {
         let mut body = Vec::new();
         loop {
             let (kind, flags, payload) = self.next_frame()?;
             match kind {
-                0 => body.extend(payload),
+                0 => {
+                    if let Ok(read @ 1..) = u32::try_from(payload.len()) {
+                        self.send(frame(8, 0, 0, &read.to_be_bytes()));
+                    }
+                    body.extend(payload);
+                }
                 4 if flags == 0 => self.send(frame(4, 1, 0, &[])),
                 6 if flags == 0 => self.send(frame(6, 1, 0, &payload)),
                 _ => {}

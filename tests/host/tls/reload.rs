@@ -1,12 +1,21 @@
 //! Replaces certificate and key in files while the host serves.
 
 use super::*;
-use crate::support::scratch_path;
+use crate::support::{aside, scratch_path};
+use client::config_of_several;
+use lameduck::{
+    lifecycle::Moment,
+    os::TokioClock,
+    runtime::{Clock, Sleep},
+};
 use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    pin::Pin,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    task::{Context, Poll},
+    time::{Instant, SystemTime},
 };
 
 /// A directory whose files are replaced as Kubernetes does: by another target of a symlink.
@@ -33,9 +42,12 @@ impl Mounted {
         fs::rename(next, self.0.join("data")).unwrap();
     }
 
+    fn settings(&self) -> Settings {
+        settings().tls_files(self.0.join("tls.crt"), self.0.join("tls.key"))
+    }
+
     fn host(&self) -> Host<impl HttpService> {
-        let settings = settings().tls_files(self.0.join("tls.crt"), self.0.join("tls.key"));
-        host_with(settings).serve_hyper(service_fn(serve))
+        host_with(self.settings()).serve_hyper(service_fn(serve))
     }
 }
 
@@ -64,7 +76,7 @@ fn a_replaced_certificate_is_used_by_new_connections_and_loses_none() {
         identities.iter().map(|identity| identity.certificate.clone()).collect::<Vec<_>>(),
     );
     // Each connection gets one of the certificates, and its response.
-    let load = crate::support::aside({
+    let load = aside({
         let done = done.clone();
         move || {
             let mut served = 0;
@@ -92,6 +104,132 @@ fn a_replaced_certificate_is_used_by_new_connections_and_loses_none() {
     done.store(true, Relaxed);
     assert!(load.join().unwrap() > 0);
     assert_eq!(app.end().code(), 0);
+}
+
+/// How many times faster the host's clock runs in the next test. The files are read once a second.
+const SPEED: u32 = 50;
+
+/// A clock that runs faster than the real one.
+#[derive(Debug)]
+struct FastClock(TokioClock);
+
+struct FastSleep(Pin<Box<dyn Sleep>>);
+
+fn real(at: Moment) -> Moment {
+    Moment::EPOCH + at.since_epoch() / SPEED
+}
+
+impl Future for FastSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl Sleep for FastSleep {
+    fn reset(mut self: Pin<&mut Self>, at: Moment) {
+        self.0.as_mut().reset(real(at));
+    }
+}
+
+impl Clock for FastClock {
+    fn now(&self) -> Moment {
+        Moment::EPOCH + self.0.now().since_epoch() * SPEED
+    }
+
+    fn sleep_until(&self, at: Moment) -> Pin<Box<dyn Sleep>> {
+        Box::pin(FastSleep(self.0.sleep_until(real(at))))
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.0.wall()
+    }
+
+    fn epoch(&self) -> Instant {
+        self.0.epoch()
+    }
+}
+
+/// A host whose time limits are as long as usual in real time, although its clock runs fast.
+fn fast_host(mounted: &Mounted) -> Host<impl HttpService> {
+    let span = |seconds| Duration::from_secs(seconds) * SPEED;
+    let limits = Limits::default()
+        .first_byte_timeout(span(60))
+        .tls_handshake_timeout(span(10))
+        .header_timeout(span(10))
+        .send_timeout(span(30))
+        .keep_alive(span(600));
+    let plan = quick_plan().start(span(10)).lame_duck(Duration::ZERO).drain(span(8));
+    let plan = plan.cancel(span(1)).cleanup(span(2)).internal_close(span(1));
+    let settings = mounted.settings().limits(limits).plan(plan).grace_period(Duration::ZERO);
+    Host::builder(settings.request_timeout(None)).serve_hyper(service_fn(serve))
+}
+
+/// Sends requests until `done`, with pauses. Counts the complete responses; panics at any other.
+fn load(
+    done: &Arc<AtomicBool>,
+    served: &Arc<AtomicU64>,
+    mut request: impl FnMut() -> String + Send + 'static,
+) -> std::thread::JoinHandle<()> {
+    let (done, served) = (done.clone(), served.clone());
+    aside(move || {
+        while !done.load(Relaxed) {
+            assert_eq!(request(), "hello");
+            served.fetch_add(1, Relaxed);
+            block(Duration::from_millis(4));
+        }
+    })
+}
+
+#[test]
+fn a_certificate_is_replaced_a_hundred_times_under_load_and_no_request_fails() {
+    let identities = [identity(), identity(), identity()];
+    let mounted = Mounted::new("hundred", &identities[0], &identities[0]);
+    let app = App::spawn_by(fast_host(&mounted), Workers::Threads(1), FastClock);
+    until_holds("the start", || app.probe("/startupz").status == 200);
+    let main = app.main;
+    let trusting = |alpn: &[&str]| {
+        config_of_several(identities.iter().map(|identity| &identity.certificate), alpn)
+    };
+    let (http1, http2) = (trusting(&["http/1.1"]), trusting(&["h2"]));
+    let mut kept1 = TlsClient::connect(main, &http1);
+    let mut kept2 = TlsClient::connect(main, &http2);
+    kept2.start_http2("/");
+    assert_eq!(kept2.http2_body().unwrap(), "hello");
+    let (done, mut stream) = (Arc::<AtomicBool>::default(), 1);
+    let served: [Arc<AtomicU64>; 4] = Default::default();
+    let loads = [
+        load(&done, &served[0], move || kept1.get("/").body()),
+        load(&done, &served[1], move || {
+            stream += 2;
+            kept2.send_http2("/", stream);
+            kept2.http2_body().unwrap()
+        }),
+        load(&done, &served[2], move || TlsClient::connect(main, &http1).get("/").body()),
+        load(&done, &served[3], move || {
+            let mut client = TlsClient::connect(main, &http2);
+            client.start_http2("/");
+            client.http2_body().unwrap()
+        }),
+    ];
+    for n in 1..=100 {
+        let next = &identities[n % identities.len()];
+        mounted.replace(&n.to_string(), next, next);
+        until_holds("the new certificate", || serves(&app, next));
+    }
+    done.store(true, Relaxed);
+    for load in loads {
+        load.join().expect("no request fails");
+    }
+    let served = served.map(|count| count.load(Relaxed));
+    assert!(served.iter().all(|count| *count >= 100), "{served:?}");
+    let report = app.end();
+    let connections = report.connections;
+    assert_eq!((report.code(), report.requests.started), (0, report.requests.finished));
+    assert_eq!((connections.reset, connections.close_races), (0, 0), "{connections:?}");
+    let timeouts = (connections.handshake_timeouts, connections.first_byte_timeouts);
+    assert_eq!(timeouts, (0, 0), "{connections:?}");
 }
 
 #[test]
