@@ -16,6 +16,22 @@ pub struct Case {
     pub network: Network,
     /// The scenario.
     pub scenario: Scenario,
+    /// What happened, if the scenario belongs to a user's service: only its own test can play it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Recorded>,
+}
+
+/// What happened in a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// The timeline as text.
+    pub timeline: String,
+    /// The log of the host, the service and the clients.
+    pub log: Vec<String>,
+    /// Every record, one a line.
+    pub trace: String,
+    /// The picture.
+    pub svg: String,
 }
 
 impl Case {

@@ -57,7 +57,7 @@ pub mod timeline;
 pub mod trace;
 mod turns;
 
-pub use case::Case;
+pub use case::{Case, Recorded};
 pub use clock::SimClock;
 pub use harness::{
     Connection, Connector, Downstream, Failure, Passed, Received, ServerConnection, TestWorld,

@@ -85,6 +85,7 @@ impl Args {
                 promise: String::new(),
                 network: self.network,
                 scenario,
+                recorded: None,
             })
         })
     }

@@ -90,6 +90,7 @@ pub(super) fn fidelity(seeds: &std::ops::Range<u64>, case: Option<u64>) -> io::R
             promise: String::new(),
             network: Network::Linux,
             scenario: draw_apart(seed),
+            recorded: None,
         };
         print(&case.to_json())?;
         return Ok(Held::Yes);

@@ -25,8 +25,13 @@ pub(super) fn tell(network: Network, found: &Found) -> io::Result<()> {
     scenario.about = format!("shrunk from seed {}", found.seed);
     let examined = examine(play, &scenario);
     let why = fails(&examined).map_or_else(|| broken.to_string(), |broken| broken.to_string());
-    let case =
-        Case { description: why.clone(), promise: broken.promise.to_owned(), network, scenario };
+    let case = Case {
+        description: why.clone(),
+        promise: broken.promise.to_owned(),
+        network,
+        scenario,
+        recorded: None,
+    };
 
     let folder = folder();
     fs::create_dir_all(&folder)?;

@@ -2,7 +2,7 @@
 
 use super::{Held, args::Args, print, print_error};
 use lameduck_sim::{
-    Case,
+    Case, Recorded,
     explore::{examine, play_on, quiet_panics},
     timeline::{Picture, of_log, of_scenario},
 };
@@ -26,6 +26,9 @@ fn save(args: &Args, picture: &Picture) -> io::Result<()> {
 
 pub(super) fn replay(args: &Args, case: &io::Result<Case>) -> io::Result<Held> {
     let case = case.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+    if let Some(recorded) = &case.recorded {
+        return show(args, case, recorded);
+    }
     quiet_panics();
     let examined = examine(play_on(case.network), &case.scenario);
     if let Some(outcome) = &examined.outcome {
@@ -46,5 +49,22 @@ pub(super) fn replay(args: &Args, case: &io::Result<Case>) -> io::Result<Held> {
         print_error(&format!("{}: all promises held", case.scenario.about));
         return Ok(Held::Yes);
     }
+    Ok(Held::No)
+}
+
+/// Shows the run of a user's service, as it was recorded.
+fn show(args: &Args, case: &Case, recorded: &Recorded) -> io::Result<Held> {
+    if args.json {
+        print(&case.to_json())?;
+    } else if args.trace {
+        print(&recorded.trace)?;
+    } else {
+        print(&format!("{}\n{}\n", recorded.timeline, recorded.log.join("\n")))?;
+    }
+    if let Some(path) = &args.svg {
+        fs::write(path, &recorded.svg)?;
+    }
+    print_error(&case.description);
+    print_error("this was recorded; to run it again, set LAMEDUCK_REPLAY to this file in its test");
     Ok(Held::No)
 }

@@ -16,10 +16,14 @@ const LINES_MAX: usize = 60;
 /// What happened in a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Account {
-    timeline: String,
-    log: Vec<String>,
+    pub(super) timeline: String,
+    pub(super) log: Vec<String>,
     pub(super) svg: String,
     pub(super) trace: String,
+    /// Why it may not happen again.
+    pub(super) note: Option<String>,
+    /// Where the failure was saved.
+    pub(super) saved: Option<String>,
 }
 
 impl Account {
@@ -31,6 +35,7 @@ impl Account {
             log: records.iter().filter_map(line).collect(),
             svg: picture.svg(),
             trace: outcome.trace.text(),
+            ..Self::default()
         }
     }
 }
@@ -117,7 +122,10 @@ fn of_client(client: &Client) -> String {
             format!("sends {request} and shuts down its write side")
         }
         Traffic::Once(_) => format!("sends {request}"),
-        Traffic::Session { times: 1, .. } => format!("sends {request}"),
+        Traffic::Session { times: 1, .. } | Traffic::KeepAlive { requests: 1, .. } => {
+            format!("sends {request}")
+        }
+        Traffic::Http2 { requests: 1, .. } => format!("sends {request} over HTTP/2"),
         Traffic::Session { times, every_ms } => {
             format!("sends {request}, {times} times, {every_ms} ms apart")
         }

@@ -17,7 +17,7 @@ use lameduck::{
     TaskError,
     lifecycle::{HookResult, HookVerdict, Phase},
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// The host's promises, then the service's.
 pub(super) const JUDGES: &[Oracle] = &[
@@ -53,12 +53,23 @@ fn all_work_finishes(history: &RunHistory<'_>) -> Judgement {
         return Err(format!("the shutdown aborted {} requests", report.requests.aborted));
     }
     if report.work_dropped > 0 {
-        let work = report.work_dropped;
         return Err(format!(
-            "tracked work was dropped because it did not end when its context was cancelled: {work}"
+            "tracked work was dropped because it did not end when its context was cancelled: {}{}",
+            report.work_dropped,
+            work_of(history)
         ));
     }
     Ok(Exercise::Yes)
+}
+
+/// Names the requests and tasks whose work was dropped.
+fn work_of(history: &RunHistory<'_>) -> String {
+    let dropped = history.server("log").filter(|log| {
+        log.text("message").is_some_and(|message| message.starts_with("background work dropped"))
+    });
+    let names: BTreeSet<&str> = dropped.filter_map(|log| log.text("work")).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    if names.is_empty() { String::new() } else { format!(", of {}", names.join(" and ")) }
 }
 
 fn no_task_is_left(history: &RunHistory<'_>) -> Judgement {
@@ -78,7 +89,7 @@ fn no_task_is_left(history: &RunHistory<'_>) -> Judgement {
 }
 
 fn exit_is_clean(history: &RunHistory<'_>) -> Judgement {
-    if let Some(panic) = first_panic(history) {
+    if let Some(panic) = first_unsupported(history).or_else(|| first_panic(history)) {
         return Err(panic);
     }
     let Some(report) = &history.outcome.report else { return Ok(Exercise::No) };
@@ -151,14 +162,44 @@ fn what_panicked(log: &Record) -> String {
     }
 }
 
+/// Returns the first panic that only the simulation causes, contained by the host or not: a client
+/// may contain it, too.
+fn first_unsupported(history: &RunHistory<'_>) -> Option<String> {
+    let mut panics = history.records.iter().filter(|record| record.event == "panic");
+    panics.find_map(|panic| {
+        let message = panic.text("message").unwrap_or_default();
+        let hint = Some(hint(message)).filter(|hint| !hint.is_empty())?;
+        let at = panic.text("at").unwrap_or_default();
+        Some(format!("code of the service panicked at {at}: {message}{hint}"))
+    })
+}
+
 /// Explains a panic that only the simulation causes.
 fn hint(message: &str) -> &'static str {
-    if message.contains("IO is disabled") || message.contains("no reactor running") {
-        "; the simulation has no real sockets, so let the service connect to a simulated downstream"
-    } else {
-        ""
-    }
+    HINTS.iter().find(|(part, _)| message.contains(part)).map_or("", |(_, hint)| hint)
 }
+
+/// Parts of tokio's panics, each with what it means in the simulation.
+const HINTS: [(&str, &str); 6] = [
+    ("IO is disabled", NO_SOCKETS),
+    ("no reactor running", NO_SOCKETS),
+    (
+        "no signal driver running",
+        "; the simulation has no process signals: its stop requests reach the service through the \
+         host (RequestContext::draining, TaskContext::stopping)",
+    ),
+    (
+        "can call blocking only when running on the multi-threaded runtime",
+        "; the simulation runs on one thread, so use spawn_blocking instead of block_in_place",
+    ),
+    ("Cannot start a runtime from within a runtime", NO_RUNTIME),
+    ("Cannot drop a runtime in a context where blocking is not allowed", NO_RUNTIME),
+];
+
+const NO_SOCKETS: &str = "; the simulation has no real sockets, so let the service connect to a \
+                          simulated downstream";
+const NO_RUNTIME: &str = "; a blocking client waits for a runtime of its own, whose time is not \
+                          simulated, so use its asynchronous form";
 
 fn exit_condition_holds(history: &RunHistory<'_>) -> Judgement {
     match history.server(FLAW).next() {

@@ -33,17 +33,25 @@
 //!   least once. Otherwise the run proves nothing about it.
 //! - S7, **assertions hold.** [`always!`](crate::always) does at every time, and
 //!   [`sometimes!`](crate::sometimes) in some run.
+//! - S8, **runs can be replayed.** Some seeds are played twice, and the same happens each time:
+//!   [`Trials::may_diverge`].
 //!
 //! Time is simulated: whatever sleeps by tokio's clock takes no real time. Threads and real sockets
 //! are not simulated. `spawn_blocking` works if the service waits for its result.
+//!
+//! In the repository, `docs/test-your-shutdown.md` begins with an empty crate and says what cannot
+//! be simulated. `docs/cookbook.md` has the usual bugs of a shutdown, and what this kit says about
+//! each. A handler alone is tested with a [`TestHost`](lameduck::TestHost).
 
 mod account;
 mod assertions;
+mod doctor;
 pub(crate) mod downstream;
 mod draw;
 mod failure;
 mod judge;
 mod proof;
+mod recorded;
 mod runner;
 mod seeds;
 mod service;
@@ -91,6 +99,7 @@ where
         seeds: 0..100,
         plan: Plan::default(),
         request_timeout: Some(Duration::from_secs(5)),
+        may_diverge: false,
         replay: None,
     }
 }
@@ -107,6 +116,7 @@ pub struct Trials<S> {
     seeds: Range<u64>,
     plan: Plan,
     request_timeout: Option<Duration>,
+    may_diverge: bool,
     replay: Option<String>,
 }
 
@@ -216,7 +226,7 @@ impl<S: HttpService> Trials<S> {
     /// Sets the seeds. Each is one shutdown, and there must be at least one. Default `0..100`.
     ///
     /// The environment has precedence: `LAMEDUCK_SEED=7` runs one seed, `LAMEDUCK_SEEDS=0..10000`
-    /// runs many.
+    /// runs many. `LAMEDUCK_FAILURES=FOLDER` [saves](Failure::save) a failure in this folder.
     pub fn seeds(mut self, seeds: Range<u64>) -> Self {
         self.seeds = seeds;
         self
@@ -234,11 +244,26 @@ impl<S: HttpService> Trials<S> {
         self
     }
 
-    /// Replays one scenario instead of the seeds: the text that a [`Failure`] printed. Writes what
-    /// happens to the standard error: the timeline, and the log of the host, the service and the
-    /// clients.
+    /// Replays one scenario instead of the seeds: the text that a [`Failure`] printed, or of a file
+    /// that it [saved](Failure::save). Writes what happens to the standard error: the timeline, and
+    /// the log of the host, the service and the clients.
+    ///
+    /// `LAMEDUCK_REPLAY=FILE` replays a file without a change of the code, in each test that sends
+    /// its requests.
     pub fn replay(mut self, scenario: impl Into<String>) -> Self {
         self.replay = Some(scenario.into());
+        self
+    }
+
+    /// Accepts that two runs of one seed may differ (S8), and says why: `"retries have a random
+    /// delay"`. A failure may then not be seen again when it is replayed.
+    ///
+    /// # Panics
+    /// Panics if `why` is empty: an exception needs a reason.
+    #[track_caller]
+    pub fn may_diverge(mut self, why: &str) -> Self {
+        assert!(!why.trim().is_empty(), "an exception needs a reason: why do two runs differ?");
+        self.may_diverge = true;
         self
     }
 
@@ -250,7 +275,8 @@ impl<S: HttpService> Trials<S> {
     ///
     /// # Panics
     /// Panics if the run would prove nothing, since no request or no seed is given. Panics if the
-    /// text to replay is not a scenario, or if the seeds in the environment are invalid.
+    /// text to replay is not a scenario, or if the environment has invalid seeds or a file that
+    /// cannot be replayed.
     #[track_caller]
     pub fn run(self) -> Result<Passed, Failure> {
         let setup = Arc::clone(&self.setup);
@@ -260,21 +286,27 @@ impl<S: HttpService> Trials<S> {
             move |scenario: &Scenario| runner::play(scenario, Arc::clone(&setup), &proof)
         };
         if let Some(text) = &self.replay {
-            let scenario = serde_json::from_str(text)
-                .expect("the scenario to replay must be one that a failure printed");
+            let scenario = recorded::read(text)
+                .expect("the scenario to replay must be one that a failure printed or saved");
             return replayed(&play, &scenario);
         }
         assert!(
             !self.requests.is_empty(),
             "the service gets no requests: add them with .get(\"/path\") or .post(…)"
         );
+        if let Some(scenario) = recorded::from_environment(&self.requests) {
+            return replayed(&play, &scenario);
+        }
         let seeds = seeds::from_environment(self.seeds.clone());
         assert!(!seeds.is_empty(), "the range {seeds:?} is empty: there is nothing to run");
-        let first = seeds.start;
+        self.explored(&play, &proof, seeds).map_err(Failure::saved)
+    }
+
+    fn explored(&self, play: &Runner, proof: &Proof, seeds: Range<u64>) -> Result<Passed, Failure> {
         let draw =
             |seed| draw::draw(seed, self.plan_ms(), self.request_timeout_ms(), &self.requests);
         let never = AtomicBool::new(false);
-        let mut exploration = Exploration::new(&play, seeds, &never);
+        let mut exploration = Exploration::new(play, seeds.clone(), &never);
         exploration.draw = &draw;
         exploration.judges = JUDGES;
         exploration.found_max = 1;
@@ -282,15 +314,20 @@ impl<S: HttpService> Trials<S> {
         exploration.replay_every = None;
         let summary = exploration.run();
         if let Some(found) = summary.found.first() {
-            return Err(self.shrunk(&play, found));
+            return Err(self.shrunk(play, found));
         }
         if let Some((broken, scenario)) = proof.missing() {
-            return Err(failure(&play, broken, scenario));
+            return Err(failure(play, broken, scenario));
         }
-        match proof.unreached() {
-            None => Ok(Passed { scenarios: summary.scenarios }),
-            Some(broken) => Err(failure(&play, broken, Box::new(draw(first)))),
+        if let Some(broken) = proof.unreached() {
+            return Err(failure(play, broken, Box::new(draw(seeds.start))));
         }
+        if !self.may_diverge
+            && let Some((broken, scenario)) = doctor::examine(play, &draw, &seeds)
+        {
+            return Err(failure(play, broken, scenario));
+        }
+        Ok(Passed { scenarios: summary.scenarios })
     }
 
     fn shrunk(&self, play: &Runner, found: &Found) -> Failure {
@@ -311,8 +348,12 @@ impl<S: HttpService> Trials<S> {
                 && candidate.clients.iter().all(belongs)
                 && breaks(candidate).is_some()
         });
-        let broken = breaks(&least).unwrap_or_else(|| first.clone());
-        failure(play, broken, Box::new(least))
+        if let Some(broken) = breaks(&least) {
+            return failure(play, broken, Box::new(least));
+        }
+        let mut failure = failure(play, first.clone(), Box::new(least));
+        failure.account.note = Some(doctor::explain(play, &found.scenario));
+        failure
     }
 
     fn plan_ms(&self) -> PlanMs {
@@ -329,7 +370,7 @@ fn failure(play: &Runner, broken: Broken, scenario: Box<Scenario>) -> Failure {
     let examined = examine_by(JUDGES, play, &scenario);
     let account =
         examined.outcome.map_or_else(Account::default, |outcome| Account::of(&scenario, &outcome));
-    Failure { seed: scenario.seed, broken, scenario, account: Box::new(account) }
+    Failure::new(broken, scenario, account)
 }
 
 /// Runs one scenario, writes what happens, and judges it.
@@ -344,8 +385,7 @@ fn replayed(play: &Runner, scenario: &Scenario) -> Result<Passed, Failure> {
         let _ = io::stderr().write_all(said.as_bytes());
         return Ok(Passed { scenarios: 1 });
     };
-    let (seed, scenario) = (scenario.seed, Box::new(scenario.clone()));
-    Err(Failure { seed, broken, scenario, account: Box::new(account) })
+    Err(Failure::new(broken, Box::new(scenario.clone()), account))
 }
 
 #[cfg(test)]

@@ -13,6 +13,10 @@ use std::{
 /// Longest part of a response body in a message.
 const QUOTE_MAX: usize = 120;
 
+/// A cause of requests that always time out.
+const THREADS: &str = ". Simulated time waits only for tasks and spawn_blocking: if the handler \
+                       waits for a thread of its own, it is too late";
+
 /// The results of all requests, over all runs.
 #[derive(Debug)]
 pub(super) struct Proof {
@@ -126,6 +130,13 @@ impl StepProof {
         }
     }
 
+    /// Whether the host's deadline ended every attempt.
+    fn always_times_out(&self) -> bool {
+        self.others.values().all(|(_, body)| {
+            body.as_deref().is_some_and(|body| body.starts_with("request timed out: no response"))
+        })
+    }
+
     fn words(&self) -> String {
         let name = self.request().name();
         if self.sent == 0 {
@@ -143,11 +154,12 @@ impl StepProof {
             })
             .collect();
         format!(
-            "{name} never got the response that it expects, in {} attempts: {}; a run in which a \
+            "{name} never got the response that it expects, in {} attempts: {}{}; a run in which a \
              request never succeeds proves nothing about it. Correct the request, or add .expect(…) \
              if this is its right response",
             self.sent,
-            others.join(", ")
+            others.join(", "),
+            if self.always_times_out() { THREADS } else { "" }
         )
     }
 }

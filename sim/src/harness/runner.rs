@@ -25,9 +25,14 @@ const OTHER_EVERY: u64 = 5;
 /// Number of yields after which every task that ends with the process has ended.
 const TURNS: usize = 64;
 
+/// Whether a seed runs on the network that is less close to Linux.
+pub(super) const fn is_on_other_network(seed: u64) -> bool {
+    seed.is_multiple_of(OTHER_EVERY)
+}
+
 /// Runs `scenario`, and counts what its requests proved.
 pub(super) fn play<S: HttpService>(scenario: &Scenario, setup: Setup<S>, proof: &Proof) -> Outcome {
-    let outcome = if scenario.seed.is_multiple_of(OTHER_EVERY) {
+    let outcome = if is_on_other_network(scenario.seed) {
         play_on::<TurmoilWorld, S>(scenario, setup)
     } else {
         play_on::<TurmoilNetWorld, S>(scenario, setup)

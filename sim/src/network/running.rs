@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "a world's limit is in its own time")]
 
 use super::Overrun;
+use crate::trace::Trace;
 use std::{collections::BTreeMap, panic, time::Duration};
 use tokio::{
     runtime::Runtime,
@@ -10,13 +11,16 @@ use tokio::{
 };
 
 /// Creates a runtime on this thread with a paused time. The time advances only when all tasks wait.
+/// Threads that it starts are noted in `trace`.
 ///
 /// # Panics
 /// If the runtime cannot be built. Without I/O it needs no system resource.
-pub(super) fn paused_runtime() -> Runtime {
+pub(super) fn paused_runtime(trace: &Trace) -> Runtime {
+    let trace = trace.clone();
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
+        .on_thread_start(move || trace.note_thread())
         .build()
         .expect("a runtime without I/O asks nothing of the system")
 }

@@ -55,6 +55,7 @@ struct Inner {
     is_payload_hidden: bool,
     phase_changed: Arc<Notify>,
     stalled: Duration,
+    has_threads: bool,
 }
 
 impl Trace {
@@ -71,6 +72,7 @@ impl Trace {
                 is_payload_hidden: false,
                 phase_changed: Arc::default(),
                 stalled: Duration::ZERO,
+                has_threads: false,
             })),
         }
     }
@@ -119,6 +121,17 @@ impl Trace {
     /// Returns the longest time for which the machine let the world wait.
     pub(crate) fn stalled(&self) -> Duration {
         self.lock().stalled
+    }
+
+    /// Notes that a thread of `spawn_blocking` ran.
+    pub(crate) fn note_thread(&self) {
+        self.lock().has_threads = true;
+    }
+
+    /// Whether a thread of `spawn_blocking` ran: what happened may then have another order in
+    /// another run. Known only on turmoil-net.
+    pub(crate) fn has_threads(&self) -> bool {
+        self.lock().has_threads
     }
 
     /// From now on the hash contains the lengths of what is on the wire, and no bytes: those of a

@@ -2,6 +2,7 @@
 //! be found and described.
 
 mod assertions;
+mod doctor;
 mod downstreams;
 mod panics;
 mod proof;
@@ -9,6 +10,7 @@ mod replay;
 mod requests;
 mod responses;
 mod tasks;
+mod tutorial;
 mod well_behaved;
 
 use axum::{

@@ -3,7 +3,13 @@
 use crate::failure_of;
 use axum::{Router, extract::Path, routing::get};
 use lameduck_sim::{Failure, explore};
-use std::time::Duration;
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{self, Write},
+    process::Command,
+    time::Duration,
+};
 
 #[expect(clippy::disallowed_methods, reason = "a service that sleeps sleeps by the world's time")]
 fn slow() -> Router {
@@ -46,4 +52,54 @@ fn a_replay_that_passes_shows_it_too_and_needs_no_request() {
     let repaired = || Router::new().route("/report/{id}", get(|| async { "done" }));
     let passed = explore(move |world| world.host().serve(repaired())).replay(found.replay()).run();
     assert_eq!(passed.unwrap().scenarios, 1);
+}
+
+/// Runs this test binary again, with a variable of the environment and one test.
+fn run_again(variable: (&str, &OsStr)) -> String {
+    let test = "replay::a_failure_with_the_environment";
+    let this = std::env::current_exe().expect("a test binary");
+    let mut command = Command::new(this);
+    command.args(["--exact", test, "--nocapture"]).env(variable.0, variable.1);
+    let run = command.output().expect("it can be started again");
+    let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{out}{err}");
+    format!("{out}{err}")
+}
+
+#[test]
+fn a_failure_with_the_environment() -> io::Result<()> {
+    io::stdout().write_all(failure().to_string().as_bytes())
+}
+
+#[test]
+fn a_failure_is_saved_as_a_file_that_the_command_shows_and_the_test_replays() {
+    let folder = std::env::temp_dir().join(format!("lameduck-failures-{}", std::process::id()));
+    let text = run_again(("LAMEDUCK_FAILURES", folder.as_os_str()));
+    let file = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .unwrap();
+    assert!(text.contains(&format!("it was saved as {}", file.display())), "{text}");
+
+    let replayed = run_again(("LAMEDUCK_REPLAY", file.as_os_str()));
+    assert!(replayed.contains("S1 (all requests and work finish) is broken"), "{replayed}");
+    let case = fs::read_to_string(&file).unwrap();
+    let again = failure_of(explore(|world| world.host().serve(slow())).replay(case).run());
+    assert!(again.broken.why.contains("GET /report/7"), "{again}");
+
+    if let Some(command) = option_env!("CARGO_BIN_EXE_lameduck-sim") {
+        let picture = folder.join("again.svg");
+        let shown = Command::new(command)
+            .args(["--replay".as_ref(), file.as_os_str(), "--svg".as_ref(), picture.as_os_str()])
+            .output()
+            .unwrap();
+        assert_eq!(shown.status.code(), Some(1), "a failure: {shown:?}");
+        let timeline = String::from_utf8_lossy(&shown.stdout);
+        assert!(timeline.contains("── draining ──"), "{timeline}");
+        assert!(String::from_utf8_lossy(&shown.stderr).contains("GET /report/7"), "{shown:?}");
+        let svg = fs::read_to_string(file.with_extension("svg")).unwrap();
+        assert!(svg.starts_with("<svg") && svg == fs::read_to_string(picture).unwrap());
+    }
+    fs::remove_dir_all(folder).unwrap();
 }

@@ -129,7 +129,7 @@ impl World for TurmoilNetWorld {
         };
         let address = |name: &str| hosts.get(name).map(|(_, ip, _)| *ip);
 
-        let runtime = running::paused_runtime();
+        let runtime = running::paused_runtime(&self.trace);
         let local = LocalSet::new();
         let result = local.block_on(&runtime, async {
             let epoch = running::settle_time().await;

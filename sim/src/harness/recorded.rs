@@ -1,0 +1,38 @@
+//! Failures as files: what `Trials::replay` and the environment take.
+
+use crate::{
+    Case,
+    scenario::{Request, Scenario},
+};
+use std::{env, path::Path};
+
+/// The file that replaces the seeds.
+const VARIABLE: &str = "LAMEDUCK_REPLAY";
+
+/// Reads a scenario: its own text, or the text of a file in which it was saved.
+pub(super) fn read(text: &str) -> Result<Scenario, serde_json::Error> {
+    serde_json::from_str(text).or_else(|error| {
+        serde_json::from_str::<Case>(text).map_or(Err(error), |it| Ok(it.scenario))
+    })
+}
+
+/// Returns the scenario of the file that the environment names, if it sends only `requests`.
+///
+/// # Panics
+/// Panics if the file cannot be read: a run of something else proves nothing.
+#[track_caller]
+pub(super) fn from_environment(requests: &[Request]) -> Option<Scenario> {
+    let path = env::var_os(VARIABLE)?;
+    match Case::read(Path::new(&path)) {
+        Ok(case) => sends_only(&case.scenario, requests).then_some(case.scenario),
+        Err(error) => panic!("{VARIABLE}={}: {error}", path.display()),
+    }
+}
+
+/// Whether all clients of a scenario send one of `requests`.
+pub(super) fn sends_only(scenario: &Scenario, requests: &[Request]) -> bool {
+    scenario
+        .clients
+        .iter()
+        .all(|client| client.request_kind.user().is_some_and(|request| requests.contains(request)))
+}
