@@ -9,6 +9,13 @@ test:
     cargo test --workspace
     cargo test -p lameduck
 
+# The packages in examples/ that have lock files of their own: a template of a service, a shop with a database, a payment service and
+# a queue, whose shutdown is tested with planted bugs, and telemetry.
+examples:
+    cargo test --manifest-path examples/service/Cargo.toml --target-dir target
+    cargo test --manifest-path examples/shop/Cargo.toml --target-dir target
+    cargo test --manifest-path examples/telemetry/Cargo.toml --target-dir target
+
 # What CI checks before the tests: format, lints, documents, dependencies.
 check:
     cargo fmt --all --check

@@ -11,11 +11,12 @@ use std::{
 };
 
 /// The pages that describe the repository as it is. The changelog describes what it was.
-const PAGES: [&str; 14] = [
+const PAGES: [&str; 16] = [
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "README.md",
     "SECURITY.md",
+    "docs/cookbook.md",
     "docs/from-axum-serve.md",
     "docs/grade-your-server.md",
     "docs/limits.md",
@@ -23,6 +24,7 @@ const PAGES: [&str; 14] = [
     "docs/operations.md",
     "docs/promises.md",
     "docs/restarts.md",
+    "docs/test-your-shutdown.md",
     "sim/README.md",
     "benches/README.md",
     "tests/README.md",
