@@ -79,6 +79,14 @@ rollout *args:
 fuzz target:
     cargo fuzz run --fuzz-dir fuzz/targets {{target}} fuzz/corpus/{{target}}
 
+# What axum::serve, hyper-util and lameduck lose in a deploy, as a table: `just servers 200`.
+servers *args:
+    cargo run --release -p lameduck-sim --example servers -- {{args}}
+
+# The shortest lame duck delay that loses nothing: `just advise --platform kubernetes --propagation 3s --svg curve.svg`.
+advise *args:
+    cargo run --release -p lameduck-sim -- advise {{args}}
+
 # The bug zoo: wrong variants of the host, each of which exploration must find.
 zoo *args:
     cargo run --release -p lameduck-sim -- zoo {{args}}

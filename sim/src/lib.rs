@@ -61,7 +61,12 @@ pub use case::{Case, Recorded};
 pub use clock::SimClock;
 pub use harness::{
     Connection, Connector, Downstream, Failure, Passed, Received, ServerConnection, TestWorld,
-    Trial, Trials, explore,
+    Trial, Trials,
+    deploy::{
+        Deploy, DeployFailure, DeployTrials, Ledger, Losses, Resource, ServerTrials, SimListener,
+        StopSignal, explore_server,
+    },
+    explore,
 };
 pub use scenario::{Request, Statuses};
 pub use signals::{ScriptedSignals, SignalSender, scripted_signals};

@@ -49,6 +49,8 @@ pub(crate) struct Args {
 /// Subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Search for the shortest lame duck delay that loses no request on a platform
+    Advise(super::advise::Advise),
     /// Run the same scenarios in the simulation and on Linux, and compare what every client saw
     Fidelity {
         /// Seeds of the scenarios: FROM..TO, TO excluded

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod advise;
 mod args;
 mod explore;
 mod failure;
@@ -16,6 +17,7 @@ use std::{
 pub(crate) fn main() -> ExitCode {
     let args = args::Args::parse();
     let done = match (&args.command, &args.log, args.one()) {
+        (Some(args::Command::Advise(settings)), _, _) => advise::advise_on(settings),
         (Some(args::Command::Fidelity { seeds, case }), _, _) => explore::fidelity(seeds, *case),
         (Some(args::Command::Zoo { names, seeds }), _, _) => zoo::zoo(names, *seeds),
         (None, Some(log), _) => replay::draw_log(&args, log),

@@ -9,6 +9,9 @@ pub const NAME_FIELD: &str = "x-request";
 /// The header field of a response with the name of its request.
 pub const OF_FIELD: &str = "x-of";
 
+/// What [`RequestSpec::with_key`] replaces.
+const KEY: &str = "{key}";
+
 /// A request, independent of the HTTP version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestSpec {
@@ -48,6 +51,22 @@ impl RequestSpec {
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.fields.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Replaces `{key}` in the target, the header values and the body. Returns also whether there
+    /// was one.
+    #[must_use]
+    pub(crate) fn with_key(&self, key: &str) -> (Self, bool) {
+        let fill = |text: &str| text.replace(KEY, key);
+        let body = String::from_utf8_lossy(&self.body);
+        let keyed = Self {
+            target: fill(&self.target),
+            fields: self.fields.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
+            body: if body.contains(KEY) { fill(&body).into() } else { self.body.clone() },
+            ..self.clone()
+        };
+        let has_key = keyed != *self;
+        (keyed, has_key)
     }
 
     /// Adds the name of the request, by which its handler and its response are recognised.

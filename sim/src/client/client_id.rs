@@ -244,6 +244,11 @@ impl RequestFailure {
         Self { how, answer_bytes }
     }
 
+    /// Whether the server cannot have seen the request.
+    pub(crate) const fn was_not_sent(&self) -> bool {
+        matches!(self.how, How::Refused | How::Unreachable | How::NotSent | How::StreamRefused)
+    }
+
     pub(super) fn of_connect(error: &io::Error) -> Self {
         let how = if error.kind() == io::ErrorKind::ConnectionRefused {
             How::Refused

@@ -104,6 +104,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
         Self { io, buffer, connection, requests: 0, last: Previous::default() }
     }
 
+    /// Takes the last complete response, if the client keeps them.
+    pub(crate) fn take_last(&mut self) -> Previous {
+        std::mem::take(&mut self.last)
+    }
+
     /// Returns the transport.
     pub fn into_io(self) -> Io {
         self.io

@@ -4,7 +4,7 @@ use lameduck::runtime::Seed;
 
 /// A sequence of random numbers that follows from a seed.
 #[derive(Clone, Debug)]
-pub(super) struct Dice {
+pub(crate) struct Dice {
     seed: Seed,
     thrown: u64,
 }
@@ -12,48 +12,53 @@ pub(super) struct Dice {
 impl Dice {
     /// Creates dice for the scenario itself. They are independent of the world's own randomness,
     /// which has the same seed.
-    pub(super) const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x5ce_a210)), thrown: 0 }
     }
 
     /// Creates independent dice for the extra load.
-    pub(super) const fn of_extras(seed: u64) -> Self {
+    pub(crate) const fn of_extras(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0xc03_9a47)), thrown: 0 }
     }
 
     /// Creates independent dice for the clients of the lame duck delay.
-    pub(super) const fn of_latecomers(seed: u64) -> Self {
+    pub(crate) const fn of_latecomers(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x1a7_ec0e)), thrown: 0 }
     }
 
     /// Creates independent dice for the caps.
-    pub(super) const fn of_caps(seed: u64) -> Self {
+    pub(crate) const fn of_caps(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x0ca_9511)), thrown: 0 }
     }
 
     /// Creates independent dice for rare requests.
-    pub(super) const fn of_rare(seed: u64) -> Self {
+    pub(crate) const fn of_rare(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x4a_4e00)), thrown: 0 }
     }
 
     /// Creates independent dice for the limits.
-    pub(super) const fn of_limits(seed: u64) -> Self {
+    pub(crate) const fn of_limits(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x11_3175)), thrown: 0 }
     }
 
     /// Creates independent dice for what is bounded or refused while serving.
-    pub(super) const fn of_serving(seed: u64) -> Self {
+    pub(crate) const fn of_serving(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x5e_4517)), thrown: 0 }
     }
 
     /// Creates independent dice for TLS.
-    pub(super) const fn of_tls(seed: u64) -> Self {
+    pub(crate) const fn of_tls(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x7_15)), thrown: 0 }
     }
 
     /// Creates independent dice for the faults of downstreams.
-    pub(super) const fn of_downstreams(seed: u64) -> Self {
+    pub(crate) const fn of_downstreams(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0xd0_57_ea)), thrown: 0 }
+    }
+
+    /// Creates independent dice for deploys.
+    pub(crate) const fn of_deploys(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0xde_91_07)), thrown: 0 }
     }
 
     const fn throw(&mut self) -> u64 {
@@ -62,28 +67,28 @@ impl Dice {
     }
 
     /// Returns a number below `end`, or 0 if `end` is 0.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.throw() % end.max(1)
     }
 
     /// Returns a number from `from` to `to`, both inclusive.
-    pub(super) fn between(&mut self, from: u64, to: u64) -> u64 {
+    pub(crate) fn between(&mut self, from: u64, to: u64) -> u64 {
         from + self.below(to.saturating_sub(from) + 1)
     }
 
     /// Returns true with a probability of 1 in `n`.
-    pub(super) fn one_in(&mut self, n: u64) -> bool {
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
     /// Returns one element of `from`.
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         let place = usize::try_from(self.below(from.len() as u64)).unwrap_or(0);
         from[place]
     }
 
     /// Returns a time within 2 ms of `at`.
-    pub(super) fn about(&mut self, at: u64) -> u64 {
+    pub(crate) fn about(&mut self, at: u64) -> u64 {
         (at + self.below(5)).saturating_sub(2)
     }
 }

@@ -27,7 +27,7 @@ use crate::{
         Traffic,
     },
 };
-use dice::Dice;
+pub(crate) use dice::Dice;
 use edges::Edges;
 
 /// All ways to request a stop.

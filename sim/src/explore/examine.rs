@@ -126,10 +126,7 @@ pub fn examine(play: &Runner, scenario: &Scenario) -> Examined {
 /// Runs a scenario and judges it by the given oracles.
 #[must_use]
 pub fn examine_by(judges: &[Oracle], play: &Runner, scenario: &Scenario) -> Examined {
-    EXPLORING.set(true);
-    let played = panic::catch_unwind(AssertUnwindSafe(|| play(scenario)));
-    EXPLORING.set(false);
-    let outcome = match played {
+    let outcome = match exploring(|| play(scenario)) {
         Ok(outcome) => outcome,
         Err(payload) => return Examined::panicked(&*payload),
     };
@@ -163,6 +160,14 @@ pub fn examine_by(judges: &[Oracle], play: &Runner, scenario: &Scenario) -> Exam
         is_void: false,
         outcome: Some(outcome),
     }
+}
+
+/// Calls `play`, whose panics are not printed.
+pub(crate) fn exploring<T>(play: impl FnOnce() -> T) -> std::thread::Result<T> {
+    EXPLORING.set(true);
+    let played = panic::catch_unwind(AssertUnwindSafe(play));
+    EXPLORING.set(false);
+    played
 }
 
 impl Examined {

@@ -59,10 +59,16 @@ impl fmt::Display for Account {
 
 /// Returns the line of a record, if people want to read it.
 fn line(record: &Record) -> Option<String> {
+    let words = words(record)?;
+    Some(format!("{:>8.3} s  {:<9} {words}", record.at.as_secs_f64(), record.actor))
+}
+
+/// Returns what a record says, without its time and actor.
+pub(super) fn words(record: &Record) -> Option<String> {
     let text = |name| record.text(name).unwrap_or_default();
     let number = |name| record.number(name).unwrap_or_default();
     let by_host = &*record.actor == SERVER;
-    let words = match record.event {
+    Some(match record.event {
         "phase" => format!("── {} ──", text("phase")),
         "signal" => format!("{} arrives", text("signal")),
         "shutdown handle" => "a stop is requested by code".to_owned(),
@@ -92,8 +98,7 @@ fn line(record: &Record) -> Option<String> {
             format!("request {}: {} messages received", number("request"), number("count"))
         }
         _ => return None,
-    };
-    Some(format!("{:>8.3} s  {:<9} {words}", record.at.as_secs_f64(), record.actor))
+    })
 }
 
 fn join(words: &[&str]) -> String {
@@ -156,7 +161,7 @@ fn of_client(client: &Client) -> String {
     }
 }
 
-fn of_fault(fault: Fault) -> String {
+pub(super) fn of_fault(fault: Fault) -> String {
     match fault {
         Fault::Hold { at_ms, for_ms } => {
             format!("at {at_ms:>6} ms the clients' packets are held back for {for_ms} ms")

@@ -45,6 +45,7 @@
 
 mod account;
 mod assertions;
+pub mod deploy;
 mod doctor;
 pub(crate) mod downstream;
 mod draw;

@@ -3,7 +3,9 @@
 //! Most runs use the network that is close to Linux, and one in five the other one. On both, the
 //! tasks that the service leaves at its exit are counted.
 
-use super::{Received, Setup, TestWorld, Trial, proof::Proof, service::RecordedService};
+use super::{
+    Received, Setup, TestWorld, Trial, proof::Proof, service::RecordedService, world::Shared,
+};
 use crate::{
     app::Actor,
     explore::set_current_trace,
@@ -47,7 +49,8 @@ fn play_on<W: World, S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Ou
     let build = {
         let (kept, faults) = (Arc::clone(&kept), scenario.faults.clone());
         move |builder, actor: Actor, network| {
-            let world = TestWorld::new(builder, network, sender, actor.trace.clone(), faults);
+            let shared = Arc::new(Shared::new(sender, actor.trace.clone(), faults));
+            let world = TestWorld::new(builder, network, shared, None);
             let Trial { host, at_exit, excepted } = setup(world);
             *kept.lock().unwrap_or_else(PoisonError::into_inner) =
                 (at_exit, service_tasks::<W>(), excepted);

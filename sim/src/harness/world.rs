@@ -1,43 +1,79 @@
 //! The world in which a service under test is built.
 
 use super::ServerConnection;
+use super::deploy::{Ledger, Resource};
 use super::downstream::{Downstream, Schedule, Server, serve_http, serve_tcp};
-use crate::{network::AnyHost, scenario::Fault, trace::Trace};
+use crate::{
+    network::AnyHost,
+    scenario::{Fault, SERVER},
+    trace::Trace,
+};
 use hyper::body::Incoming;
 use lameduck::Builder;
 use std::{
     error::Error,
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
 
 /// Port of the first downstream.
 const FIRST_PORT: u16 = 1_000;
 
-/// The world in which your service is built, once per run: the builder of its host, and the
+/// The world in which your service is built, once per process: the builder of its host, and the
 /// services that it depends on.
 pub struct TestWorld {
     pub(super) builder: Builder,
     pub(super) network: Arc<dyn AnyHost>,
+    pub(super) shared: Arc<Shared>,
+    /// In a deploy, the process that is built.
+    pub(super) process: Option<ProcessId>,
+}
+
+/// The process of a deploy.
+#[derive(Clone, Debug)]
+pub(super) struct ProcessId {
+    /// Its actor in the trace.
+    pub(super) name: String,
+    /// Cancelled at its exit.
+    pub(super) gone: CancellationToken,
+}
+
+/// What the processes of a run share.
+pub(super) struct Shared {
     pub(super) servers: UnboundedSender<Server>,
     pub(super) trace: Trace,
     pub(super) faults: Vec<Fault>,
-    pub(super) ports: AtomicU16,
+    /// The names of the downstreams, in the order of their ports.
+    pub(super) downstreams: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    pub(super) fn new(servers: UnboundedSender<Server>, trace: Trace, faults: Vec<Fault>) -> Self {
+        Self { servers, trace, faults, downstreams: Mutex::default() }
+    }
+
+    /// Returns the number of a downstream, and whether it is new. Without `by_name`, each is.
+    fn downstream(&self, name: &str, by_name: bool) -> (u16, bool) {
+        let mut names = self.downstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = names.iter().position(|known| by_name && known == name);
+        let place = known.unwrap_or(names.len());
+        if known.is_none() {
+            names.push(name.to_owned());
+        }
+        (u16::try_from(place).unwrap_or(u16::MAX - FIRST_PORT), known.is_none())
+    }
 }
 
 impl TestWorld {
-    pub(super) fn new(
+    pub(super) const fn new(
         builder: Builder,
         network: Arc<dyn AnyHost>,
-        servers: UnboundedSender<Server>,
-        trace: Trace,
-        faults: Vec<Fault>,
+        shared: Arc<Shared>,
+        process: Option<ProcessId>,
     ) -> Self {
-        Self { builder, network, servers, trace, faults, ports: AtomicU16::new(FIRST_PORT) }
+        Self { builder, network, shared, process }
     }
 
     /// Returns the builder of the host, as `Host::builder` does in a `main`. It has a plan, ports
@@ -48,6 +84,9 @@ impl TestWorld {
 
     /// Adds an HTTP service that yours depends on: an axum router, or another tower service. It
     /// serves HTTP/1 and HTTP/2, so gRPC too. [`Downstream::connector`] has an example.
+    ///
+    /// All processes of a [deploy](super::Trials::deploy) share the downstream of the same name:
+    /// the first that adds it creates it.
     pub fn downstream<S, B>(&self, name: &str, service: S) -> Downstream
     where
         S: tower_service::Service<http::Request<Incoming>, Response = http::Response<B>>
@@ -100,12 +139,63 @@ impl TestWorld {
         self.add(name, |port| serve_tcp(port, serve))
     }
 
+    /// Returns the ledger of a database or queue, to record in it what was written and what became
+    /// of messages. In a [deploy](super::Trials::deploy) it is judged by D1 to D3.
+    ///
+    /// ```
+    /// # use axum::{Router, extract::State, http::StatusCode, routing::post};
+    /// use hyper_util::{client::legacy::{Client, connect::Connect}, rt::TokioExecutor};
+    /// use lameduck_sim::{Deploy, Request, TestWorld, explore};
+    ///
+    /// # type Body = http_body_util::Full<bytes::Bytes>;
+    /// # fn shop<C: Connect + Clone + Send + Sync + 'static>(database: Client<C, Body>) -> Router {
+    /// #     let order = |State(database): State<Client<C, Body>>, key: String| async move {
+    /// #         let commit = http::Request::post("http://database/commit").body(key.into());
+    /// #         match database.request(commit.expect("a request")).await {
+    /// #             Ok(_) => StatusCode::CREATED,
+    /// #             Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+    /// #         }
+    /// #     };
+    /// #     Router::new().route("/orders", post(order)).with_state(database)
+    /// # }
+    /// explore(|world: TestWorld| {
+    ///     let ledger = world.ledger("orders");
+    ///     let commit = move |key: String| async move { ledger.wrote(&key) };
+    ///     let router = Router::new().route("/commit", post(commit));
+    ///     let database = world.downstream("database", router);
+    ///     let client = Client::builder(TokioExecutor::new()).build(database.connector());
+    ///     world.host().serve(shop(client))
+    /// })
+    /// .request(Request::post("/orders", "{key}").expect(201))
+    /// .seeds(0..2)
+    /// .deploy(Deploy::rolling(2))
+    /// .run()
+    /// .unwrap();
+    /// ```
+    #[must_use]
+    pub fn ledger(&self, name: &str) -> Ledger {
+        Ledger::new(name, self.shared.trace.clone())
+    }
+
+    /// Returns something that the process must not use after its stop hook ran. In a
+    /// [deploy](super::Trials::deploy) it is judged by D4.
+    #[must_use]
+    pub fn resource(&self, name: &str) -> Resource {
+        let process = self.process.as_ref().map_or(SERVER, |process| &process.name);
+        Resource::new(name, process, self.shared.trace.clone())
+    }
+
     fn add(&self, name: &str, server: impl FnOnce(u16) -> Server) -> Downstream {
-        let port = self.ports.fetch_add(1, Relaxed);
-        // The host of the downstreams lives as long as the world.
-        let _ = self.servers.send(server(port));
-        let place = u64::from(port - FIRST_PORT);
-        let schedule = Schedule::new(name, self.trace.clone(), &self.faults, place);
+        let shared = &self.shared;
+        let (place, is_new) = shared.downstream(name, self.process.is_some());
+        let port = FIRST_PORT + place;
+        if is_new {
+            // The host of the downstreams lives as long as the world.
+            let _ = shared.servers.send(server(port));
+        }
+        let gone = self.process.as_ref().map(|process| process.gone.clone());
+        let schedule =
+            Schedule::new(name, shared.trace.clone(), &shared.faults, place.into()).until(gone);
         Downstream::new(name, Arc::clone(&self.network), port, schedule)
     }
 }

@@ -245,6 +245,16 @@ impl Request {
         self.then.is_none() && self.reads == Reads::Whole
     }
 
+    /// Whether it changes something, by its method.
+    pub(crate) fn is_write(&self) -> bool {
+        matches!(self.method.as_str(), "POST" | "PUT" | "PATCH" | "DELETE")
+    }
+
+    /// Whether it has one response, which is read to its end.
+    pub(crate) fn has_one_response(&self) -> bool {
+        self.reads == Reads::Whole
+    }
+
     pub(crate) const fn reads(&self) -> &Reads {
         &self.reads
     }

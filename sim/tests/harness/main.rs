@@ -2,6 +2,7 @@
 //! be found and described.
 
 mod assertions;
+mod deploys;
 mod doctor;
 mod downstreams;
 mod panics;
@@ -9,6 +10,7 @@ mod proof;
 mod replay;
 mod requests;
 mod responses;
+mod servers;
 mod tasks;
 mod tutorial;
 mod well_behaved;

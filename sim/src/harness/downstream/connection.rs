@@ -52,6 +52,9 @@ pub(super) async fn connect(
             port
         }
     };
+    if schedule.is_gone() {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
     let stream = network.connect(HOST, port).await?;
     let opened = schedule.opened();
     Ok(Connection { stream, schedule, opened, wait: None, noted: false, is_slow: false })
@@ -73,8 +76,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Returns an error if the downstream has reset the connection.
+    /// Returns an error if the downstream has reset the connection, or the process has exited.
     fn check(&mut self) -> io::Result<()> {
+        if self.schedule.is_gone() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let resets = self.schedule.fault().is_some_and(DownstreamFault::resets)
             || self.schedule.has_reset_since(self.opened);
         if !resets {

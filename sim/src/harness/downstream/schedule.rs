@@ -5,6 +5,7 @@ use crate::{
     trace::Trace,
 };
 use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
 
 /// Event for a fault that had an effect on the service.
 pub(crate) const EFFECT: &str = "downstream";
@@ -15,6 +16,8 @@ pub(crate) struct Schedule {
     name: Arc<str>,
     trace: Trace,
     faults: Vec<(Duration, Duration, DownstreamFault)>,
+    /// Cancelled when the process that uses the downstream has exited.
+    gone: Option<CancellationToken>,
 }
 
 impl Schedule {
@@ -33,7 +36,18 @@ impl Schedule {
             | Fault::Stall { .. }
             | Fault::ResetAll { .. } => None,
         });
-        Self { name: name.into(), trace, faults: faults.collect() }
+        Self { name: name.into(), trace, faults: faults.collect(), gone: None }
+    }
+
+    /// Ends all use of the downstream when `gone` is cancelled.
+    pub(crate) fn until(self, gone: Option<CancellationToken>) -> Self {
+        Self { gone, ..self }
+    }
+
+    /// Whether the process that uses the downstream has exited. What it has left may still run in
+    /// the simulation, and must have no effect.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.as_ref().is_some_and(CancellationToken::is_cancelled)
     }
 
     pub(crate) fn without_faults(&self) -> Self {

@@ -1,0 +1,113 @@
+//! `lameduck-sim advise`: how long the lame duck delay must be.
+
+use super::{Held, print};
+use clap::{Args, ValueEnum};
+use lameduck_sim::harness::deploy::{
+    BlueGreen, Deploy, Kubernetes, Platform, ProbingBalancer, advise,
+};
+use std::{fs, io, path::PathBuf, time::Duration};
+
+/// Settings of the platform. Those that are not given have the defaults of its model.
+#[derive(Debug, Args)]
+pub(crate) struct Advise {
+    /// What replaces the processes and routes the requests
+    #[arg(long, value_enum, default_value = "kubernetes")]
+    platform: Named,
+    /// Time between two probes of a process: periodSeconds, or HAProxy's inter [default: 2s for
+    /// kubernetes and blue-green, 1s for balancer]
+    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
+    probe_period: Option<Duration>,
+    /// Failed probes after which a process gets no requests: failureThreshold, or HAProxy's fall
+    /// [default: 1]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    failure_threshold: Option<u32>,
+    /// Longest time until a node applies a change of the endpoints, not for balancer [default: 3s]
+    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
+    propagation: Option<Duration>,
+    /// Number of replicas
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=20), default_value_t = 3)]
+    replicas: u8,
+    /// Number of deploys for each delay
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..), default_value_t = 30)]
+    deploys: u32,
+    /// Write the curve of lost requests to this SVG file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+/// Names of the platforms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Named {
+    /// A rolling update of Kubernetes
+    Kubernetes,
+    /// Restarts behind a balancer that probes
+    #[value(alias = "haproxy", alias = "alb")]
+    Balancer,
+    /// A switch from old to new processes
+    BlueGreen,
+}
+
+impl Advise {
+    fn platform(&self) -> Result<Platform, String> {
+        let refused = |flag: &str| Err(format!("{flag} does not apply to {:?}", self.platform));
+        match self.platform {
+            Named::Kubernetes => {
+                let default = Kubernetes::default();
+                Ok(Platform::Kubernetes(Kubernetes {
+                    probe_period: self.probe_period.unwrap_or(default.probe_period),
+                    failure_threshold: self.failure_threshold.unwrap_or(default.failure_threshold),
+                    propagation: self.propagation.unwrap_or(default.propagation),
+                    grace_period: GRACE_PERIOD,
+                    ..default
+                }))
+            }
+            Named::Balancer if self.propagation.is_some() => refused("--propagation"),
+            Named::Balancer => {
+                let default = ProbingBalancer::default();
+                Ok(Platform::ProbingBalancer(ProbingBalancer {
+                    interval: self.probe_period.unwrap_or(default.interval),
+                    fall: self.failure_threshold.unwrap_or(default.fall),
+                    grace_period: GRACE_PERIOD,
+                    ..default
+                }))
+            }
+            Named::BlueGreen if self.failure_threshold.is_some() => refused("--failure-threshold"),
+            Named::BlueGreen => {
+                let default = BlueGreen::default();
+                Ok(Platform::BlueGreen(BlueGreen {
+                    probe_period: self.probe_period.unwrap_or(default.probe_period),
+                    propagation: self.propagation.unwrap_or(default.propagation),
+                    grace_period: GRACE_PERIOD,
+                    ..default
+                }))
+            }
+        }
+    }
+}
+
+/// The delay is searched for, and the grace period must follow it.
+const GRACE_PERIOD: Duration = Duration::from_secs(600);
+/// Longest time that a platform may need to notice a stop.
+const NOTICES_MAX: Duration = Duration::from_secs(300);
+
+pub(crate) fn advise_on(settings: &Advise) -> io::Result<Held> {
+    let too_long = [settings.probe_period, settings.propagation]
+        .into_iter()
+        .flatten()
+        .find(|span| *span > NOTICES_MAX || span.is_zero());
+    if let Some(span) = too_long {
+        let why = format!("a time of {span:?} is not above 0s and at most {NOTICES_MAX:?}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let platform =
+        settings.platform().map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+    let deploy = Deploy::rolling(settings.replicas.into()).on(platform);
+    let advice = advise(deploy, 0..settings.deploys.into());
+    print(&format!("{platform:?}\n{advice}\n"))?;
+    if let Some(path) = &settings.svg {
+        fs::write(path, advice.svg()).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        })?;
+    }
+    Ok(if advice.least.is_some() { Held::Yes } else { Held::No })
+}

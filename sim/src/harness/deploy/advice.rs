@@ -1,0 +1,196 @@
+//! How long the lame duck delay must be on a platform.
+
+use super::{
+    losses::Losses,
+    platform::{Deploy, Platform},
+};
+use crate::{
+    app::{Actor, Drill},
+    harness::{TestWorld, explore},
+    trace::Trace,
+};
+use lameduck::lifecycle::Plan;
+use std::{fmt, ops::Range, time::Duration};
+
+/// Number of delays in the first pass.
+const STEPS: u32 = 8;
+/// Delays are multiples of this.
+const GRAIN: Duration = Duration::from_millis(100);
+/// Width of the longest bar of the curve.
+const BAR_MAX: f64 = 40.0;
+
+/// The losses of one lame duck delay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// The delay.
+    pub lame_duck: Duration,
+    /// What clients lost.
+    pub losses: Losses,
+}
+
+/// The shortest lame duck delay that loses nothing on a platform, and how it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advice {
+    /// The shortest delay that lost nothing, unless each lost something.
+    pub least: Option<Duration>,
+    /// All delays that were tried, in order.
+    pub curve: Vec<Point>,
+}
+
+/// Searches for the shortest lame duck delay that loses nothing. Each delay is tried in one deploy
+/// for each seed; the shortest one in three times as many.
+///
+/// The service has quick and slow requests, `GET` and `POST`. Half of its clients never repeat a
+/// request.
+///
+/// # Panics
+/// Panics if there is no seed.
+#[must_use]
+pub fn advise(deploy: Deploy, seeds: Range<u64>) -> Advice {
+    let mut search = Search { deploy, curve: Vec::new(), seeds: seeds.clone() };
+    let most = rounded(longest(&deploy.platform));
+    for step in 0..=STEPS {
+        search.lost(rounded(most * step / STEPS));
+    }
+    // Between the longest delay that loses something, and the next one.
+    let lossy = search.curve.iter().rposition(Point::loses);
+    let mut clean = lossy.map_or(0, |place| place + 1);
+    if clean == search.curve.len() {
+        return Advice { least: None, curve: search.curve };
+    }
+    let mut below = lossy.map(|place| search.curve[place].lame_duck);
+    let mut least = search.curve[clean].lame_duck;
+    while let Some(lost) = below
+        && least - lost > GRAIN
+    {
+        let middle = rounded(lost + (least - lost) / 2);
+        if search.lost(middle) { below = Some(middle) } else { least = middle }
+    }
+    // Rare losses show in more deploys only.
+    search.seeds = seeds.start..seeds.end + 2 * (seeds.end - seeds.start);
+    clean = search.place(least);
+    while clean < search.curve.len() {
+        search.curve[clean].losses =
+            losses(deploy, search.curve[clean].lame_duck, search.seeds.clone());
+        if !search.curve[clean].loses() {
+            break;
+        }
+        let next = search.curve[clean].lame_duck + GRAIN;
+        if next > most {
+            return Advice { least: None, curve: search.curve };
+        }
+        search.lost(next);
+        clean = search.place(next);
+    }
+    let least = search.curve.get(clean).map(|point| point.lame_duck);
+    Advice { least, curve: search.curve }
+}
+
+struct Search {
+    deploy: Deploy,
+    seeds: Range<u64>,
+    /// In the order of the delays.
+    curve: Vec<Point>,
+}
+
+impl Search {
+    /// Tries a delay. Returns whether something was lost.
+    fn lost(&mut self, lame_duck: Duration) -> bool {
+        let place = self.place(lame_duck);
+        if self.curve.get(place).is_none_or(|point| point.lame_duck != lame_duck) {
+            let losses = losses(self.deploy, lame_duck, self.seeds.clone());
+            self.curve.insert(place, Point { lame_duck, losses });
+        }
+        self.curve[place].loses()
+    }
+
+    fn place(&self, lame_duck: Duration) -> usize {
+        self.curve.partition_point(|point| point.lame_duck < lame_duck)
+    }
+}
+
+impl Point {
+    fn loses(&self) -> bool {
+        self.losses.plays_with_loss > 0
+    }
+}
+
+/// Returns a delay that is long enough on any platform that is worth a search.
+fn longest(platform: &Platform) -> Duration {
+    let probing = platform.probing();
+    let probes = probing.period * (probing.fall + 1);
+    let notices = if platform.has_pool() { probes } else { platform.propagation() };
+    notices + notices / 2 + Duration::from_secs(1)
+}
+
+fn rounded(delay: Duration) -> Duration {
+    let grains = delay.as_millis().div_ceil(GRAIN.as_millis());
+    GRAIN * u32::try_from(grains).unwrap_or(u32::MAX)
+}
+
+fn losses(deploy: Deploy, lame_duck: Duration, seeds: Range<u64>) -> Losses {
+    let service = |world: TestWorld| {
+        world.host().serve_hyper(Drill::new(Actor { name: String::new(), trace: Trace::new() }))
+    };
+    explore(service)
+        .get("/fast")
+        .get("/slow?ms=30")
+        .post("/echo", "tea")
+        .plan(Plan::new().lame_duck(lame_duck))
+        .seeds(seeds)
+        .deploy(deploy)
+        .losses()
+}
+
+impl Advice {
+    /// Returns the upper bound of the share of deploys that lose a request with the advised delay,
+    /// from 0 to 1, with a confidence of 95 %.
+    #[must_use]
+    pub fn bound(&self) -> Option<f64> {
+        let point = self.curve.iter().find(|point| Some(point.lame_duck) == self.least)?;
+        // None of n: the rule of three.
+        Some((3.0 / point.losses.plays as f64).min(1.0))
+    }
+
+    /// Returns the curve as a picture.
+    #[must_use]
+    pub fn svg(&self) -> String {
+        super::curve::svg(&self.curve, self.least)
+    }
+}
+
+/// Writes the curve, a line for each delay, and the result.
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let most = self.curve.iter().map(|point| point.losses.per_deploy()).fold(0.0, f64::max);
+        writeln!(f, "lame duck   lost per deploy   deploys that lose a request")?;
+        for Point { lame_duck, losses } in &self.curve {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a width")]
+            let width =
+                (losses.per_deploy() / most.max(f64::MIN_POSITIVE) * BAR_MAX).ceil() as usize;
+            writeln!(
+                f,
+                "{:>7.1} s   {:>15.2}   {:>5} of {:<5} {}",
+                lame_duck.as_secs_f64(),
+                losses.per_deploy(),
+                losses.plays_with_loss,
+                losses.plays,
+                "█".repeat(width)
+            )?;
+        }
+        let point = self.curve.iter().find(|point| Some(point.lame_duck) == self.least);
+        let Some(point) = point else {
+            return write!(f, "every delay loses requests: see what the platform does");
+        };
+        write!(
+            f,
+            "the least lame duck delay that loses nothing: {:.1} s\n\
+             none of {} requests was lost in {} deploys: with a confidence of 95 %, at most {:.1} % \
+             of all deploys lose one",
+            point.lame_duck.as_secs_f64(),
+            point.losses.requests + point.losses.requests_with_retries,
+            point.losses.plays,
+            self.bound().unwrap_or(1.0) * 100.0
+        )
+    }
+}

@@ -1,0 +1,100 @@
+//! Processes of a service on lameduck.
+
+use super::process::{Probe, Process, Program, Version};
+use crate::{
+    explore::set_current_trace,
+    harness::{
+        Setup, TestWorld, Trial,
+        world::{ProcessId, Shared},
+    },
+    host_run::HostRun,
+    network::{AnyHost, Faults, HostNetwork},
+    observe, scripted_signals,
+};
+use lameduck::{
+    HttpService, Limits,
+    lifecycle::{Plan, Signal},
+};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+/// How the host of a process is set up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HostSetup {
+    pub(super) plan: Plan,
+    pub(super) request_timeout: Option<Duration>,
+}
+
+/// Returns the version of a service that `setup` builds. All its processes share `shared`.
+pub(super) fn version<S: HttpService>(
+    setup: Setup<S>,
+    host: HostSetup,
+    shared: Arc<Shared>,
+) -> Version {
+    let program: Program = Arc::new(move |process| {
+        Box::pin(run(Arc::clone(&setup), host, Arc::clone(&shared), process))
+    });
+    Version { program, probe: Probe::Internal }
+}
+
+async fn run<S: HttpService>(
+    setup: Setup<S>,
+    HostSetup { plan, request_timeout }: HostSetup,
+    shared: Arc<Shared>,
+    process: Process,
+) {
+    let Process { name, host, trace, seed, stop, gone } = process;
+    let (sender, signals) = scripted_signals(name.clone(), trace.clone());
+    let host_run = HostRun {
+        name: name.clone(),
+        plan,
+        request_timeout,
+        limits: Limits::default(),
+        hooks: Vec::new(),
+        tasks: Vec::new(),
+        checks: Vec::new(),
+        clock_skew_ppm: 0,
+        tls: false,
+        workers: NonZeroUsize::MIN,
+        seed,
+        order: None,
+        second_address: false,
+        stalls: None,
+    };
+    let any_host: Arc<dyn AnyHost> = Arc::new(host.clone());
+    let id = ProcessId { name: name.clone(), gone };
+    let build = {
+        let trace = trace.clone();
+        move |builder, _| {
+            let Trial { host, .. } = setup(TestWorld::new(builder, any_host, shared, Some(id)));
+            set_current_trace(trace);
+            host
+        }
+    };
+    let faults = Arc::new(Faults::new(name.clone(), trace.clone(), seed));
+    let mut killed = ResetIfKilled(Some(Arc::clone(&faults)));
+    let network = host.with_faults(faults);
+    let subscriber = observe::service_observer(&name, trace.clone());
+    let running = host_run.live_with(host, network, build, signals, trace, drop, subscriber);
+    let stopping = async move {
+        stop.cancelled().await;
+        sender.send(Signal::Terminate);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        () = stopping => {}
+        _ = running => {}
+    }
+    killed.0 = None;
+}
+
+/// Ends the connections of a process that is killed.
+struct ResetIfKilled(Option<Arc<Faults>>);
+
+impl Drop for ResetIfKilled {
+    fn drop(&mut self) {
+        if let Some(faults) = &self.0 {
+            faults.reset_all();
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Whole deploys: old and new processes side by side, a platform that routes requests to them with
+//! delays of its own, and clients with and without retries.
+//!
+//! ```text
+//! clients ── node: which processes get requests? ──▶ host 0: old process, or its successor
+//!              ▲ with a lag                      ├─▶ host 1
+//!  platform: starts, probes, withdraws, stops ───┴─▶ host 2 …
+//! ```
+//! [`Trials::deploy`](super::Trials::deploy) deploys a service on lameduck, and checks:
+//!
+//! - D1, **no acknowledged write is lost.** Each write with a key that got the response that its
+//!   client expects is in a [`Ledger`]. A write is a `POST`, `PUT`, `PATCH` or `DELETE` with
+//!   `{key}` in its target, header values or body; clients replace it by a name of the request,
+//!   which stays the same when they send it again.
+//! - D2, **no write is applied twice.** No ledger has a key twice.
+//! - D3, **every message is acknowledged once or delivered again.** No message of a ledger is
+//!   acknowledged twice, and none stays with a process that is gone.
+//! - D4, **nothing is used after its stop hook ran.** No process uses a [`Resource`] that it has
+//!   closed.
+//! - D5, **no client sees an avoidable error.** Each client gets a complete response that it
+//!   expects, unless the [`Platform`] makes that impossible: nothing listens in a restart without
+//!   a balancer, a downstream fails, or a connection was not used in the whole lame duck delay, so
+//!   that its close could not be announced.
+//! - D6, **the deploy ends.** Each new process becomes ready, and each old one exits.
+//!
+//! [`always!`](crate::always) holds in deploys, too (S7), and each request must succeed at least
+//! once (S6).
+//!
+//! [`explore_server`] counts what any other server loses.
+
+mod advice;
+mod curve;
+mod failure;
+mod hosted;
+mod judge;
+mod listener;
+mod losses;
+mod platform;
+mod play;
+mod process;
+mod records;
+mod rollout;
+mod rotation;
+mod scenario;
+mod server;
+mod traffic;
+mod trials;
+
+pub use advice::{Advice, Point, advise};
+pub use failure::DeployFailure;
+pub use listener::{SimListener, SimStream, StopSignal};
+pub use losses::Losses;
+pub use platform::{BlueGreen, Deploy, Kubernetes, Platform, ProbePath, ProbingBalancer, Systemd};
+pub use records::{Ledger, Resource};
+pub use scenario::{DeployClient, DeployScenario, Retries};
+pub use server::{ServerTrials, explore_server};
+pub use trials::DeployTrials;

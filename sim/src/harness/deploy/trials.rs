@@ -1,0 +1,232 @@
+//! Deploys of a service on lameduck.
+
+use super::{
+    failure::{self, DeployFailure},
+    hosted::{HostSetup, version},
+    judge::{Case, Finding},
+    losses::Losses,
+    platform::Deploy,
+    play::{DeployOutcome, for_each_seed, play},
+    scenario::DeployScenario,
+    server::checked,
+};
+use crate::{
+    explore::exploring,
+    harness::{Passed, Setup, TestWorld, Trial, Trials, world::Shared},
+    oracle::Broken,
+    scenario::Request,
+    trace::Trace,
+};
+use lameduck::HttpService;
+use std::{fmt, ops::Range, panic::resume_unwind, sync::Arc};
+use tokio::sync::mpsc::unbounded_channel;
+
+impl<S: HttpService> Trials<S> {
+    /// Deploys the service instead of stopping one process of it. Without
+    /// [`DeployTrials::to`] the new version is the same as the old one.
+    ///
+    /// The requests, seeds, plan and deadline that were set before are kept.
+    pub fn deploy(self, deploy: Deploy) -> DeployTrials<S> {
+        DeployTrials {
+            old: Arc::clone(&self.setup),
+            new: self.setup,
+            requests: self.requests,
+            seeds: self.seeds,
+            host: HostSetup { plan: self.plan, request_timeout: self.request_timeout },
+            deploy,
+            replay: self.replay,
+        }
+    }
+}
+
+/// Settings of the deploys of a service, from version `S` to version `T`.
+#[must_use = "nothing is explored until it is run"]
+pub struct DeployTrials<S, T = S> {
+    old: Setup<S>,
+    new: Setup<T>,
+    requests: Vec<Request>,
+    seeds: Range<u64>,
+    host: HostSetup,
+    deploy: Deploy,
+    replay: Option<String>,
+}
+
+/// Most plays while shrinking.
+const TRIES: u32 = 40;
+
+/// A play that was judged.
+struct Judged {
+    found: Option<Finding>,
+    /// The requests that succeeded.
+    proved: Vec<Request>,
+}
+
+impl<S, T> fmt::Debug for DeployTrials<S, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeployTrials")
+            .field("requests", &self.requests)
+            .field("deploy", &self.deploy)
+            .field("seeds", &self.seeds)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
+    /// Sets the new version of the service.
+    pub fn to<New, U>(
+        self,
+        setup: impl Fn(TestWorld) -> U + Send + Sync + 'static,
+    ) -> DeployTrials<S, New>
+    where
+        U: Into<Trial<New>>,
+        New: HttpService,
+    {
+        let Self { old, requests, seeds, host, deploy, replay, .. } = self;
+        DeployTrials {
+            old,
+            new: Arc::new(move |world| setup(world).into()),
+            requests,
+            seeds,
+            host,
+            deploy,
+            replay,
+        }
+    }
+
+    /// Sets the seeds, as [`Trials::seeds`] does.
+    pub fn seeds(mut self, seeds: Range<u64>) -> Self {
+        self.seeds = seeds;
+        self
+    }
+
+    /// Plays one scenario instead of the seeds: the text that a [`DeployFailure`] printed.
+    pub fn replay(mut self, scenario: impl Into<String>) -> Self {
+        self.replay = Some(scenario.into());
+        self
+    }
+
+    /// Performs all deploys, on all cores, and judges them by D1 to D6.
+    ///
+    /// # Errors
+    /// Returns the first [`DeployFailure`], shrunk. Fails also if a request never got a response
+    /// that it expects (S6), since the run would then prove nothing about it.
+    ///
+    /// # Panics
+    /// Panics if the run would prove nothing, since no request or no seed is given. Panics if the
+    /// text to replay is not a scenario, or if the seeds in the environment are invalid.
+    #[track_caller]
+    pub fn run(self) -> Result<Passed, DeployFailure> {
+        if let Some(text) = &self.replay {
+            let scenario: DeployScenario = serde_json::from_str(text)
+                .expect("the scenario to replay must be one that a failure printed");
+            let played = self.judged(&scenario);
+            return match played.found {
+                Some(found) => Err(self.failure(scenario, found)),
+                None => Ok(Passed { scenarios: 1 }),
+            };
+        }
+        let seeds = checked(&self.requests, self.seeds.clone());
+        let played = for_each_seed(
+            seeds,
+            |seed| self.judged(&self.draw(seed)),
+            |played| played.found.is_some(),
+        );
+        let scenarios = played.len() as u64;
+        let mut unproved = self.requests.clone();
+        for (seed, played) in played {
+            let played = played.unwrap_or_else(|payload| resume_unwind(payload));
+            if let Some(found) = played.found {
+                return Err(self.shrunk(seed, found));
+            }
+            unproved.retain(|request| !request.steps().all(|step| played.proved.contains(step)));
+        }
+        match unproved.first() {
+            None => Ok(Passed { scenarios }),
+            Some(request) => Err(DeployFailure {
+                seed: 0,
+                broken: Broken {
+                    promise: "S6",
+                    words: "each request succeeds",
+                    why: format!(
+                        "{request} never got the response that it expects in {scenarios} deploys"
+                    ),
+                },
+                scenario: None,
+                log: Vec::new(),
+            }),
+        }
+    }
+
+    fn judged(&self, scenario: &DeployScenario) -> Judged {
+        let outcome = self.play(scenario);
+        let found = Case::new(self.deploy, self.host.plan.lame_duck, &outcome).judge();
+        let mut proved: Vec<Request> = Vec::new();
+        for observed in outcome.observed.iter().filter(|observed| observed.succeeded()) {
+            if !proved.contains(&observed.request) {
+                proved.push(observed.request.clone());
+            }
+        }
+        Judged { found, proved }
+    }
+
+    /// Shrinks the scenario of a seed for as long as it breaks the same promise.
+    fn shrunk(&self, seed: u64, mut found: Finding) -> DeployFailure {
+        let mut least = self.draw(seed);
+        let mut tries = TRIES;
+        'again: loop {
+            for candidate in least.simpler() {
+                if tries == 0 {
+                    break 'again;
+                }
+                tries -= 1;
+                let again =
+                    exploring(|| self.judged(&candidate)).ok().and_then(|again| again.found);
+                if let Some(again) = again
+                    && again.broken.promise == found.broken.promise
+                {
+                    (least, found) = (candidate, again);
+                    continue 'again;
+                }
+            }
+            break;
+        }
+        self.failure(least, found)
+    }
+
+    fn failure(&self, scenario: DeployScenario, found: Finding) -> DeployFailure {
+        let log = failure::log(&self.play(&scenario), &found);
+        let seed = scenario.seed;
+        DeployFailure { seed, broken: found.broken, scenario: Some(Box::new(scenario)), log }
+    }
+
+    fn draw(&self, seed: u64) -> DeployScenario {
+        DeployScenario::draw(seed, &self.requests).with_faults(self.deploy.replicas)
+    }
+
+    /// Performs all deploys, and counts what their clients lose, as
+    /// [`explore_server`](super::explore_server) does. Nothing else is judged.
+    ///
+    /// # Panics
+    /// Panics if the run would prove nothing, since no request or no seed is given, or if the seeds
+    /// in the environment are invalid.
+    #[track_caller]
+    pub fn losses(self) -> Losses {
+        let seeds = checked(&self.requests, self.seeds.clone());
+        let draw = |seed| DeployScenario::draw(seed, &self.requests);
+        let played = for_each_seed(seeds, |seed| Losses::of(&self.play(&draw(seed))), |_| false);
+        let mut losses = Losses::default();
+        for (_, counted) in played {
+            losses.add(&counted.unwrap_or_else(|payload| resume_unwind(payload)));
+        }
+        losses
+    }
+
+    fn play(&self, scenario: &DeployScenario) -> DeployOutcome {
+        let (sender, servers) = unbounded_channel();
+        let trace = Trace::new();
+        let shared = Arc::new(Shared::new(sender, trace.clone(), scenario.faults.clone()));
+        let old = version(Arc::clone(&self.old), self.host, Arc::clone(&shared));
+        let new = version(Arc::clone(&self.new), self.host, shared);
+        play(scenario, self.deploy, (old, new), &trace, servers)
+    }
+}
