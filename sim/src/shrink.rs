@@ -235,10 +235,12 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
             Traffic::Pipelined { requests } | Traffic::Http2Windowless { requests } => {
                 all.push(requests);
             }
+            Traffic::Http2Resets { rounds, streams } => all.extend([rounds, streams]),
             Traffic::InternalStrangers { count, .. } => all.push(count),
             Traffic::Stalls { reads, for_ms } => all.extend([reads, for_ms]),
             Traffic::Late { after_ms: ms }
             | Traffic::Leaves { after_ms: ms, .. }
+            | Traffic::Http2Upload { every_ms: ms, .. }
             | Traffic::Upgraded { every_ms: ms, .. } => {
                 all.push(ms);
             }

@@ -4,6 +4,10 @@ use super::ClientId;
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -32,9 +36,11 @@ pub(super) struct GoawayRecorder<Io> {
     settled: Settled,
 }
 
-/// Cancelled when a client has received its server's SETTINGS, and a GOAWAY.
+/// Cancelled when a client has received its server's SETTINGS, and a GOAWAY; and whether it reads
+/// at all.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settled {
+    pub(super) deaf: Arc<AtomicBool>,
     pub(super) settings: CancellationToken,
     pub(super) goaway: CancellationToken,
 }
@@ -57,6 +63,9 @@ impl<Io: AsyncRead + Unpin> AsyncRead for GoawayRecorder<Io> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.settled.deaf.load(Relaxed) {
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
         for byte in &buffer.filled()[before..] {

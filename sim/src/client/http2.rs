@@ -8,19 +8,21 @@ use super::{
 };
 use crate::{task_count::counted, trace::Fnv64};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
-    body::Incoming,
+    body::{Body, Frame, Incoming},
     client::conn::http2::{Builder, SendRequest},
     rt::{Executor, Sleep, Timer},
 };
 use hyper_util::rt::TokioIo;
 use std::{
+    convert::Infallible,
     error::Error,
     future::Future,
     io,
     pin::Pin,
-    task::{Context, Poll},
+    sync::atomic::Ordering::Relaxed,
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 use tokio::task::JoinSet;
@@ -137,6 +139,114 @@ pub async fn given_up<C: Connect>(
     tasks.wait().await;
 }
 
+/// Leaves a large response unread until the socket is full, and then asks and resets without end:
+/// each of `rounds` asks for `ask` `streams` times, and soon resets these streams.
+pub async fn resetting<C: Connect>(
+    client_id: &ClientId,
+    connect: &C,
+    ask: &RequestSpec,
+    rounds: u64,
+    streams: u64,
+) {
+    let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
+    let Ok(link) =
+        ClientConnection::open(client_id, connect, &tasks, &over, Some(WIDE_WINDOW)).await
+    else {
+        return;
+    };
+    let send = |ask: &RequestSpec, earlier: u64| {
+        let request = client_id.asks(ask, link.connection, earlier);
+        let named = in_http2(&ask.named(&client_id.name_of(request)));
+        let mut sender = link.sender.clone();
+        async move {
+            match named {
+                Ok(named) => sender.send_request(named).await.ok(),
+                Err(_) => None,
+            }
+        }
+    };
+    let unread = send(&RequestSpec::get(format!("/bytes?n={UNREAD_BYTES}")), 0).await;
+    link.settled.deaf.store(true, Relaxed);
+    for round in 0..rounds {
+        let mut asked = JoinSet::new();
+        for stream in 0..streams {
+            asked.spawn(counted(send(ask, 1 + round * streams + stream)));
+        }
+        super::pause(RESET_AFTER).await;
+        client_id.tell("leaves", &[("streams", streams.into())]);
+        asked.shutdown().await;
+    }
+    let patience = client_id.patience();
+    link.settled.deaf.store(false, Relaxed);
+    // The read that was pending has no waker, so the client's driver is woken by this request.
+    let woken = send(ask, 1 + rounds * streams);
+    tokio::select! {
+        biased;
+        _ = woken => {}
+        () = super::pause(patience) => {}
+    }
+    drop((unread, link));
+    over.cancel();
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// Sends one request whose body comes in pieces of `bytes`, each after a pause.
+pub async fn uploading<C: Connect>(
+    client_id: &ClientId,
+    connect: &C,
+    ask: &RequestSpec,
+    bytes: usize,
+    every: Duration,
+) {
+    let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
+    let Ok(link) = ClientConnection::open(client_id, connect, &tasks, &over, None).await else {
+        return;
+    };
+    let pause = Box::pin(tokio::time::sleep(every));
+    let body = Pieces { left: ask.body.clone(), bytes, every, pause }.boxed_unsync();
+    let request = client_id.asks(ask, link.connection, 0);
+    let mut sender = link.sender.clone();
+    let named = in_http2_with(&ask.named(&client_id.name_of(request)), body);
+    let asked = async { answer_to(client_id, request, &mut sender, named?).await };
+    let end = tokio::select! {
+        biased;
+        end = asked => end,
+        () = super::pause(client_id.patience()) => Err(RequestFailure::new(How::TimedOut, 0)),
+    };
+    client_id.ended(request, &end);
+    drop(link);
+    over.cancel();
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// A body in pieces, with a pause before each.
+struct Pieces {
+    left: Bytes,
+    bytes: usize,
+    every: Duration,
+    pause: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.left.is_empty() {
+            return Poll::Ready(None);
+        }
+        ready!(self.pause.as_mut().poll(cx));
+        self.pause = Box::pin(tokio::time::sleep(self.every));
+        let bytes = self.bytes.min(self.left.len());
+        Poll::Ready(Some(Ok(Frame::data(self.left.split_to(bytes)))))
+    }
+}
+
 /// Sends all requests at once on one connection, and never opens the window of a stream. Records
 /// how each stream ended.
 pub async fn windowless<C: Connect>(client_id: &ClientId, connect: &C, asks: &[RequestSpec]) {
@@ -173,10 +283,21 @@ pub async fn windowless<C: Connect>(client_id: &ClientId, connect: &C, asks: &[R
 /// The most that a server may send of an unread response: the initial window of RFC 9113 §6.9.2.
 pub(crate) const UNREAD_WINDOW: u32 = 65_535;
 
+/// A window that a whole unread response fits into.
+const WIDE_WINDOW: u32 = 1 << 20;
+
+/// More than the buffers of both kernels hold, and less than the window.
+const UNREAD_BYTES: u32 = 900_000;
+
+/// How long a request is left alone before its stream is reset.
+const RESET_AFTER: Duration = Duration::from_millis(5);
+
+type RequestBody = UnsyncBoxBody<Bytes, Infallible>;
+
 struct ClientConnection {
     ended: CancellationToken,
     settled: Settled,
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<RequestBody>,
     connection: u64,
     requests: u64,
 }
@@ -235,7 +356,7 @@ impl ClientConnection {
 
 async fn one(
     client_id: &ClientId,
-    sender: &mut SendRequest<Full<Bytes>>,
+    sender: &mut SendRequest<RequestBody>,
     ask: &RequestSpec,
     connection: u64,
     earlier: u64,
@@ -252,11 +373,21 @@ async fn one(
 async fn answer(
     client_id: &ClientId,
     request: u64,
-    sender: &mut SendRequest<Full<Bytes>>,
+    sender: &mut SendRequest<RequestBody>,
     ask: &RequestSpec,
 ) -> Result<ResponseSummary, RequestFailure> {
+    let named = in_http2(&ask.named(&client_id.name_of(request)))?;
+    answer_to(client_id, request, sender, named).await
+}
+
+async fn answer_to(
+    client_id: &ClientId,
+    request: u64,
+    sender: &mut SendRequest<RequestBody>,
+    named: http::Request<RequestBody>,
+) -> Result<ResponseSummary, RequestFailure> {
     let response = sender
-        .send_request(in_http2(&ask.named(&client_id.name_of(request)))?)
+        .send_request(named)
         .await
         .map_err(|error| RequestFailure::new(how(&error, Stage::Head), 0))?;
     let status = response.status().as_u16();
@@ -288,14 +419,21 @@ fn of(response: &http::Response<Incoming>) -> Option<u64> {
     response.headers().get(OF_FIELD).map(|of| Fnv64::of(of.as_bytes()))
 }
 
-fn in_http2(ask: &RequestSpec) -> Result<http::Request<Full<Bytes>>, RequestFailure> {
+fn in_http2(ask: &RequestSpec) -> Result<http::Request<RequestBody>, RequestFailure> {
+    in_http2_with(ask, Full::new(ask.body.clone()).boxed_unsync())
+}
+
+fn in_http2_with(
+    ask: &RequestSpec,
+    body: RequestBody,
+) -> Result<http::Request<RequestBody>, RequestFailure> {
     let mut request = http::Request::builder()
         .method(ask.method.clone())
         .uri(format!("http://localhost{}", ask.target));
     for (name, value) in &ask.fields {
         request = request.header(name, value);
     }
-    request.body(Full::new(ask.body.clone())).map_err(|_| RequestFailure::new(How::NotSent, 0))
+    request.body(body).map_err(|_| RequestFailure::new(How::NotSent, 0))
 }
 
 /// How far the response had come.

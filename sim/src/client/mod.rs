@@ -33,7 +33,7 @@ pub use client_id::{ClientId, How, RequestFailure, ResponseSummary};
 pub use exchange::{AfterRequest, ExchangePacing, Http1Client, Pace};
 pub use http1::{Retry, connection_per_request, keep_alive, one_request, pipelined};
 pub(crate) use http2::UNREAD_WINDOW;
-pub use http2::{First, given_up, multiplexed, windowless};
+pub use http2::{First, given_up, multiplexed, resetting, uploading, windowless};
 pub(crate) use session::session;
 pub use silent::{Step, byte_less, raw, silent_http2, strangers, windowless_request};
 pub use stalled::stalled;

@@ -132,6 +132,8 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
         | Traffic::Http2Windowless { .. }
+        | Traffic::Http2Resets { .. }
+        | Traffic::Http2Upload { .. }
         | Traffic::Stalls { .. }
         | Traffic::InternalHalfHead
         | Traffic::InternalStrangers { .. }

@@ -26,6 +26,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         7..=8 => at_the_connection_limit(dice, scenario, edges),
         9 => short_keep_alive(dice, scenario, edges),
         10 if dice.one_in(2) => internal_strangers(dice, scenario, edges),
+        11 => resetting_clients(dice, scenario, edges),
         _ => {}
     }
 }
@@ -80,7 +81,11 @@ fn stalled_uploads(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     for _ in 0..dice.between(1, 2) {
         let at_ms = before_the_drain(dice, edges, timeout);
         let pause = dice.pick(&[timeout * 3 / 5, timeout + 100, timeout * 2 + 2_000]);
-        let traffic = Traffic::Once(Pacing::SlowUpload(2_000, pause));
+        let traffic = if dice.one_in(3) {
+            Traffic::Http2Upload { bytes: 2_000, every_ms: pause }
+        } else {
+            Traffic::Once(Pacing::SlowUpload(2_000, pause))
+        };
         let bytes = dice.pick(&[2_000, 6_000]);
         scenario.clients.push(Client::new(at_ms, RequestKind::Echo(bytes), traffic));
     }
@@ -121,6 +126,24 @@ fn at_the_connection_limit(dice: &mut Dice, scenario: &mut Scenario, edges: &Edg
     for _ in 0..dice.between(1, 3) {
         let at_ms = begin + dice.between(100, 2_000);
         scenario.clients.push(Client::once(at_ms, RequestKind::Fast));
+    }
+}
+
+/// Clients that read nothing, and ask and reset streams without end, across the stop request.
+fn resetting_clients(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    if !is_calm(scenario) {
+        return;
+    }
+    without_slow_clients(scenario);
+    let streams = dice.between(1, 8);
+    // Other clients of HTTP/2 would wait for their turn, or give up.
+    scenario.clients.retain(|client| !client.traffic.is_http2());
+    scenario.limits.http2_streams_max = u32::try_from(streams).ok();
+    let rounds = dice.between(10, 60);
+    for _ in 0..dice.between(1, 2) {
+        let at_ms = edges.stop.saturating_sub(dice.between(0, rounds * 5 + 50));
+        let traffic = Traffic::Http2Resets { rounds, streams };
+        scenario.clients.push(Client::new(at_ms, RequestKind::Fast, traffic));
     }
 }
 
@@ -170,6 +193,7 @@ fn without_slow_clients(scenario: &mut Scenario) {
         let is_slow = matches!(
             client.traffic,
             Traffic::Once(Pacing::SlowReader(..) | Pacing::SlowUpload(..))
+                | Traffic::Http2Upload { .. }
                 | Traffic::Http2Leaves { .. }
         );
         if is_slow {

@@ -68,7 +68,7 @@ pub const SURFACE: &[(&str, Seen)] = &[
     ("Limits::send_timeout", Seen::Setting),
     ("Limits::body_timeout", Seen::Setting),
     ("Limits::keep_alive", Seen::Setting),
-    ("Limits::http2_streams_max", Seen::Nowhere("tests/process sets it")),
+    ("Limits::http2_streams_max", Seen::Setting),
     ("Limits::half_close", Seen::Nowhere("tests/host sets it")),
     ("Limits::tls_handshake_timeout", Seen::Nowhere("the default applies; tests/host sets it")),
     ("Limits::connection_age_max", Seen::Nowhere("tests/host sets it")),

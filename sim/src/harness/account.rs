@@ -153,6 +153,8 @@ fn of_client(client: &Client) -> String {
         Traffic::HalfHead => format!("sends half of the head of {request}"),
         Traffic::Http2Leaves { .. }
         | Traffic::Http2Windowless { .. }
+        | Traffic::Http2Resets { .. }
+        | Traffic::Http2Upload { .. }
         | Traffic::Stalls { .. }
         | Traffic::InternalHalfHead
         | Traffic::InternalStrangers { .. }

@@ -61,6 +61,8 @@ const fn in_sequence(traffic: Traffic) -> Traffic {
         Traffic::Once(_)
         | Traffic::Http2Leaves { .. }
         | Traffic::Http2Windowless { .. }
+        | Traffic::Http2Resets { .. }
+        | Traffic::Http2Upload { .. }
         | Traffic::Stalls { .. }
         | Traffic::Pipelined { .. }
         | Traffic::Late { .. }

@@ -312,12 +312,7 @@ fn unannounced_without_drain(unannounced: u64) -> String {
 }
 
 pub(super) fn is_http2(client: Option<&Client>) -> bool {
-    client.is_some_and(|client| {
-        matches!(
-            client.traffic,
-            Traffic::Http2 { .. } | Traffic::Http2Leaves { .. } | Traffic::Http2Windowless { .. }
-        )
-    })
+    client.is_some_and(|client| client.traffic.is_http2())
 }
 
 /// Checks that each outcome is counted for the requests that had it.

@@ -32,6 +32,9 @@ const SENT_AT_ONCE: usize = 10_000;
 /// requests without a pause opens about ln(delay / round trip) connections, which is at most 10.
 const CONNECTIONS_MAX: usize = 40;
 
+/// Error code of a GOAWAY for a client that resets too many streams (RFC 9113 §7).
+const ENHANCE_YOUR_CALM: u64 = 11;
+
 /// One connection as its client saw it.
 #[derive(Debug, Default)]
 struct Connection<'a> {
@@ -121,6 +124,8 @@ impl<'a> Delay<'a> {
             };
             let connection = connections.entry(key).or_default();
             match record.event {
+                // h2 ends a connection on which too many streams are reset.
+                "goaway" if record.number("code") == Some(ENHANCE_YOUR_CALM) => {}
                 "connected" => connection.opened = record.at,
                 _ => connection.goaway = connection.goaway.or(Some(record.at)),
             }

@@ -344,8 +344,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     // The host does not wait for the rest of a body that the handler does not read. The client gets
     // the response while it still uploads.
     let unread = matches!(client.request_kind_of(&observed.target), RequestKind::Unread(_));
-    let prompt =
-        prompt || (unread && matches!(client.traffic, Traffic::Once(Pacing::SlowUpload(..))));
+    let prompt = prompt || (unread && client.traffic.upload_pause().is_some());
     if !lost || observed.head.is_some() || !prompt || !history.flushes() {
         return Ok(());
     }
@@ -617,7 +616,7 @@ fn aborted_in_time(history: &RunHistory<'_>) -> Result<(), String> {
     let requests = history.server("log").filter(cut);
     let requests = requests.filter(|record| record.text("phase") != Some("draining"));
     // Such an upload gets no extra time when the cancel wait begins meanwhile.
-    let uploads = |client: &Client| matches!(client.traffic, Traffic::Once(Pacing::SlowUpload(..)));
+    let uploads = |client: &Client| client.traffic.upload_pause().is_some();
     let uploads = history.scenario.clients.iter().any(uploads);
     let requests = requests
         .filter(move |record| !uploads || record.number("age_ms") < Some(PROGRESS_WAIT_US / 1_000));

@@ -263,6 +263,7 @@ impl<'a> RunHistory<'a> {
                 Traffic::Leaves { .. }
                     | Traffic::Http2Leaves { .. }
                     | Traffic::Http2Windowless { .. }
+                    | Traffic::Http2Resets { .. }
                     | Traffic::Stalls { .. }
             )
         };

@@ -4,7 +4,7 @@ mod places;
 
 use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
 use crate::{
-    scenario::{Pacing, RequestKind, Traffic, client_name},
+    scenario::{RequestKind, Traffic, client_name},
     trace::Record,
 };
 use lameduck::lifecycle::Phase;
@@ -16,6 +16,8 @@ const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_millis(250);
 /// Tolerance of a timer, including a second look and a write.
 const MOMENT: Duration = Duration::from_millis(50);
+/// The most requests that a client of HTTP/2 sends at once, unless it resets them.
+const REQUESTS_AT_ONCE: u64 = 8;
 /// A response larger than this does not fit into the buffers of both kernels.
 const LARGER_THAN_THE_BUFFERS: usize = 300_000;
 
@@ -28,11 +30,39 @@ pub(super) fn contained(history: &RunHistory<'_>) -> Judgement {
         judged += stalled_uploads_are_cut(history)?;
     }
     judged += places::limits_of_connections(history)?;
+    judged += resets_are_bounded(history)?;
     timeouts_are_counted(history)?;
     if let Some(spins) = history.server("spins").next() {
         return Err(format!("{} was polled without end at {:?}", spins, spins.at));
     }
     Ok(Exercise::of(judged))
+}
+
+/// Checks that streams which were reset are not kept while their client reads nothing: at most as
+/// many as may be open, and those that one read brings.
+fn resets_are_bounded(history: &RunHistory<'_>) -> Result<usize, String> {
+    let Some(streams_max) = history.scenario.limits.http2_streams_max else { return Ok(0) };
+    let most: u64 = history
+        .scenario
+        .clients
+        .iter()
+        .map(|client| {
+            let resets = matches!(client.traffic, Traffic::Http2Resets { .. });
+            let others = client.traffic.requests().max(REQUESTS_AT_ONCE);
+            if resets { u64::from(streams_max) * 2 + 1 } else { others }
+        })
+        .sum();
+    let mut judged = 0;
+    for (_, place, at) in &history.phases {
+        let in_flight = history.records[*place].number("in_flight").unwrap_or(0);
+        if in_flight > most {
+            return Err(format!(
+                "{in_flight} requests were in flight at {at:?}, where clients can have {most}"
+            ));
+        }
+        judged += usize::from(in_flight > 1);
+    }
+    Ok(judged)
 }
 
 /// The end of the time in which only a client's own timeout may cut it.
@@ -162,9 +192,10 @@ fn stalled_uploads_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
     let near = Duration::from_millis(history.scenario.latency_ms.0);
     let mut judged = 0;
     for observed in &history.requests {
-        let (Some(RequestKind::Echo(_)), Some(Traffic::Once(Pacing::SlowUpload(_, pause)))) =
-            (history.request_kind(observed), history.client(observed).map(|client| client.traffic))
-        else {
+        let (Some(RequestKind::Echo(_)), Some(pause)) = (
+            history.request_kind(observed),
+            history.client(observed).and_then(|client| client.traffic.upload_pause()),
+        ) else {
             continue;
         };
         let pause = Duration::from_millis(pause);

@@ -79,6 +79,8 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
         | Traffic::Http2Windowless { .. }
+        | Traffic::Http2Resets { .. }
+        | Traffic::Http2Upload { .. }
         | Traffic::Stalls { .. }
         | Traffic::Upgraded { .. } => None,
     };

@@ -300,6 +300,8 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
             | Traffic::Late { .. }
             | Traffic::Leaves { .. }
             | Traffic::Http2Windowless { .. }
+            | Traffic::Http2Resets { .. }
+            | Traffic::Http2Upload { .. }
             | Traffic::Stalls { .. }
             | Traffic::InternalHalfHead
             | Traffic::InternalStrangers { .. }
@@ -367,7 +369,7 @@ pub(super) fn uploads_have_their_time(history: &RunHistory<'_>) -> Result<(), St
         let (Some(client), Some((head, ..))) = (history.client(observed), observed.head) else {
             continue;
         };
-        let Traffic::Once(Pacing::SlowUpload(_, pause)) = client.traffic else { continue };
+        let Some(pause) = client.traffic.upload_pause() else { continue };
         let pause = Duration::from_millis(pause.max(1));
         // The client sends a piece after each pause.
         let piece_before = |at: Duration| {

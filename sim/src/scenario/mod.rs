@@ -87,7 +87,7 @@ const fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// [`Limits`] in milliseconds by the host's clock; `None` for the default.
+/// [`Limits`], with spans in milliseconds by the host's clock; `None` for the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the limits' own")]
 pub struct LimitsMs {
@@ -96,6 +96,8 @@ pub struct LimitsMs {
     pub send_timeout: Option<u64>,
     pub body_timeout: Option<u64>,
     pub keep_alive: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http2_streams_max: Option<u32>,
 }
 
 impl LimitsMs {
@@ -114,6 +116,7 @@ impl LimitsMs {
             .send_timeout(span(self.send_timeout, defaults.send_timeout))
             .body_timeout(span(self.body_timeout, defaults.body_timeout))
             .keep_alive(span(self.keep_alive, defaults.keep_alive))
+            .http2_streams_max(self.http2_streams_max.unwrap_or(defaults.http2_streams_max))
     }
 }
 

@@ -120,6 +120,7 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
         | Traffic::Http2 { every_ms: ms, .. }
         | Traffic::Http2Leaves { after_ms: ms, .. }
         | Traffic::Stalls { for_ms: ms, .. }
+        | Traffic::Http2Upload { every_ms: ms, .. }
         | Traffic::Late { after_ms: ms }
         | Traffic::Leaves { after_ms: ms, .. }
         | Traffic::Upgraded { every_ms: ms, .. }
@@ -129,6 +130,7 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
         ) => all.push((TimeOf::Pause, ms)),
         Traffic::Once(Pacing::Prompt | Pacing::HalfClosed)
         | Traffic::Http2Windowless { .. }
+        | Traffic::Http2Resets { .. }
         | Traffic::Pipelined { .. }
         | Traffic::ByteLess
         | Traffic::HalfHead

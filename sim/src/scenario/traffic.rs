@@ -4,8 +4,8 @@ use super::{OddRequest, RareRequest, Request};
 use crate::client::{
     AfterRequest, ClientId, Connect, ExchangePacing, First, Http1Client, Pace, RequestSpec, Retry,
     Step, byte_less, connection_per_request, given_up, keep_alive, multiplexed, one_request, pause,
-    pipelined, raw, session, silent_http2, stalled, strangers, upgraded, windowless,
-    windowless_request,
+    pipelined, raw, resetting, session, silent_http2, stalled, strangers, upgraded, uploading,
+    windowless, windowless_request,
 };
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
@@ -164,6 +164,21 @@ pub enum Traffic {
         /// Number of requests.
         requests: u64,
     },
+    /// A client of HTTP/2 that reads nothing of a large response, and then asks and resets streams
+    /// without end.
+    Http2Resets {
+        /// How often it asks and resets.
+        rounds: u64,
+        /// Streams of one round.
+        streams: u64,
+    },
+    /// One request over HTTP/2, whose body comes in pieces.
+    Http2Upload {
+        /// Bytes of a piece.
+        bytes: usize,
+        /// Pause before each piece.
+        every_ms: u64,
+    },
     /// One request on one HTTP/1 connection. The client reads some bytes of the response, then
     /// nothing for a while, then the rest.
     Stalls {
@@ -271,9 +286,34 @@ impl Traffic {
             Self::Leaves { .. }
                 | Self::Http2Leaves { .. }
                 | Self::Http2Windowless { .. }
+                | Self::Http2Resets { .. }
                 | Self::Stalls { .. }
                 | Self::Upgraded { .. }
         )
+    }
+
+    /// Whether this client sends requests over HTTP/2.
+    #[must_use]
+    pub const fn is_http2(self) -> bool {
+        matches!(
+            self,
+            Self::Http2 { .. }
+                | Self::Http2Leaves { .. }
+                | Self::Http2Windowless { .. }
+                | Self::Http2Resets { .. }
+                | Self::Http2Upload { .. }
+        )
+    }
+
+    /// Returns the pause before each piece of a body that comes in pieces.
+    #[must_use]
+    pub const fn upload_pause(self) -> Option<u64> {
+        if let Self::Once(Pacing::SlowUpload(_, ms)) | Self::Http2Upload { every_ms: ms, .. } = self
+        {
+            Some(ms)
+        } else {
+            None
+        }
     }
 
     /// Returns how many requests this client sends one after the other.
@@ -288,6 +328,8 @@ impl Traffic {
             Self::Once(_)
             | Self::Http2Leaves { .. }
             | Self::Http2Windowless { .. }
+            | Self::Http2Resets { .. }
+            | Self::Http2Upload { .. }
             | Self::Stalls { .. }
             | Self::Late { .. }
             | Self::Leaves { .. }
@@ -308,6 +350,7 @@ impl Traffic {
             Self::Leaves { .. }
                 | Self::Http2Leaves { .. }
                 | Self::Http2Windowless { .. }
+                | Self::Http2Resets { .. }
                 | Self::Stalls { .. }
                 | Self::Once(Pacing::SlowReader(..))
         )
@@ -339,6 +382,7 @@ impl Traffic {
         let has_own_pace = matches!(
             self,
             Self::Stalls { .. }
+                | Self::Http2Upload { .. }
                 | Self::Once(
                     Pacing::HeadPause(_) | Pacing::SlowUpload(..) | Pacing::SlowReader(..)
                 )
@@ -428,6 +472,13 @@ impl Client {
             Traffic::Http2Windowless { requests } => {
                 let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();
                 windowless(client_id, route, &asks).await;
+            }
+            Traffic::Http2Upload { bytes, every_ms } => {
+                let every = Duration::from_millis(every_ms);
+                uploading(client_id, route, &ask, bytes.max(1), every).await;
+            }
+            Traffic::Http2Resets { rounds, streams } => {
+                resetting(client_id, route, &ask, rounds, streams).await;
             }
             Traffic::Stalls { reads, for_ms } => {
                 stalled(client_id, route, &ask, reads, Duration::from_millis(for_ms)).await;

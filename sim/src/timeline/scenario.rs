@@ -219,6 +219,8 @@ const fn name(traffic: &Traffic) -> &'static str {
         Traffic::Http2 { .. } => "HTTP/2",
         Traffic::Http2Leaves { .. } => "HTTP/2, unread",
         Traffic::Http2Windowless { .. } => "HTTP/2, no window",
+        Traffic::Http2Resets { .. } => "HTTP/2, resets",
+        Traffic::Http2Upload { .. } => "HTTP/2, slow upload",
         Traffic::Stalls { .. } => "stops reading",
         Traffic::InternalStrangers { .. } => "strangers, internal",
         Traffic::InternalHalfHead => "partial head, internal",
