@@ -11,7 +11,7 @@ use std::{
 };
 
 /// The pages that describe the repository as it is. The changelog describes what it was.
-const PAGES: [&str; 16] = [
+const PAGES: [&str; 17] = [
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "README.md",
@@ -24,6 +24,7 @@ const PAGES: [&str; 16] = [
     "docs/operations.md",
     "docs/promises.md",
     "docs/restarts.md",
+    "docs/should-i-worry.md",
     "docs/test-your-shutdown.md",
     "sim/README.md",
     "benches/README.md",

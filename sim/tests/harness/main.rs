@@ -1,6 +1,7 @@
 //! Tests of the harness: services that survive a shutdown, and services that do not. Each flaw must
 //! be found and described.
 
+mod advice;
 mod assertions;
 mod deploys;
 mod doctor;

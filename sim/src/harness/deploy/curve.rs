@@ -27,7 +27,7 @@ pub(super) fn svg(curve: &[Point], least: Option<Duration>) -> String {
         let _ =
             writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>");
     };
-    text(MARGIN, MARGIN - 16.0, "start", "requests lost per deploy, by the lame duck delay");
+    text(MARGIN, MARGIN - 16.0, "start", "requests lost per deploy by the lame duck delay");
     text(MARGIN - 8.0, y(most) + 4.0, "end", &format!("{most:.0}"));
     text(MARGIN - 8.0, bottom + 4.0, "end", "0");
     let seconds = longest.floor();

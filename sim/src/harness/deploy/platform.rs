@@ -73,6 +73,8 @@ pub struct ProbingBalancer {
     pub fall: u32,
     /// Number of successful probes after which a server gets requests. Default 1.
     pub rise: u32,
+    /// Time from the exit of a process to the start of the next. Default 1 s.
+    pub restart_delay: Duration,
     /// Time from the stop until a process is killed. Default 30 s.
     pub grace_period: Duration,
 }
@@ -84,6 +86,7 @@ impl Default for ProbingBalancer {
             interval: secs(1),
             fall: 1,
             rise: 1,
+            restart_delay: secs(1),
             grace_period: secs(30),
         }
     }

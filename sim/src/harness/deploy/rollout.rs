@@ -104,7 +104,9 @@ impl DeployRun {
         trace.record("deploy", "deploy begins", &[]);
         match deploy.platform {
             Platform::Kubernetes(_) => fleet.roll_with_surge(old).await,
-            Platform::ProbingBalancer(_) => fleet.restart_in_turn(old, Duration::ZERO).await,
+            Platform::ProbingBalancer(platform) => {
+                fleet.restart_in_turn(old, platform.restart_delay).await;
+            }
             Platform::Systemd(platform) => {
                 fleet.restart_in_turn(old, platform.restart_delay).await;
             }
