@@ -199,7 +199,7 @@ impl TestHost {
         let slot = ConnectionSlot::new(now, peer, local, Announcement::OPENED_BEFORE);
         let connection =
             Arc::new(ConnectionState::new(Protocol::Http1, worker.shared.clone(), &slot));
-        let request = RequestState::next(None, &connection, now, method, uri);
+        let request = RequestState::begun(&connection, now, method, uri);
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&request));
         request
     }

@@ -20,6 +20,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
+    task::coop::poll_proceed,
 };
 
 /// An accepted TCP or Unix connection.
@@ -175,49 +176,59 @@ impl Stream {
         let room = &mut room[..buf.remaining()];
         loop {
             let mut drained = false;
+            // Tried before the runtime is asked for readiness, which costs more than the attempt.
+            let turn = ready!(poll_proceed(cx));
             let tried = match self {
-                Self::Tcp(stream) => {
-                    ready!(stream.poll_read_ready(cx))?;
-                    stream.try_io(Interest::READABLE, || {
-                        receive(stream.as_fd(), room, buf, &mut drained)
-                    })
-                }
-                Self::Unix(stream) => {
-                    ready!(stream.poll_read_ready(cx))?;
-                    stream.try_io(Interest::READABLE, || {
-                        receive(stream.as_fd(), room, buf, &mut drained)
-                    })
-                }
+                Self::Tcp(stream) => stream.try_io(Interest::READABLE, || {
+                    receive(stream.as_fd(), room, buf, &mut drained)
+                }),
+                Self::Unix(stream) => stream.try_io(Interest::READABLE, || {
+                    receive(stream.as_fd(), room, buf, &mut drained)
+                }),
                 Self::Gone => return gone(),
             };
             match tried {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if drained {
+                        turn.made_progress();
                         return Poll::Ready(Ok(()));
                     }
                 }
-                tried => return Poll::Ready(tried),
+                tried => {
+                    turn.made_progress();
+                    return Poll::Ready(tried);
+                }
             }
+            drop(turn);
+            ready!(match self {
+                Self::Tcp(stream) => stream.poll_read_ready(cx),
+                Self::Unix(stream) => stream.poll_read_ready(cx),
+                Self::Gone => return gone(),
+            })?;
         }
     }
 
     fn poll_write_short(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
+            let turn = ready!(poll_proceed(cx));
+            let send = |socket: BorrowedFd<'_>| Ok(send(socket, bytes, WITHOUT_SIGPIPE)?);
             let tried = match self {
-                Self::Tcp(stream) => {
-                    ready!(stream.poll_write_ready(cx))?;
-                    stream.try_io(Interest::WRITABLE, || Ok(send(stream, bytes, WITHOUT_SIGPIPE)?))
-                }
-                Self::Unix(stream) => {
-                    ready!(stream.poll_write_ready(cx))?;
-                    stream.try_io(Interest::WRITABLE, || Ok(send(stream, bytes, WITHOUT_SIGPIPE)?))
-                }
+                Self::Tcp(stream) => stream.try_io(Interest::WRITABLE, || send(stream.as_fd())),
+                Self::Unix(stream) => stream.try_io(Interest::WRITABLE, || send(stream.as_fd())),
                 Self::Gone => return gone(),
             };
             match tried {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                tried => return Poll::Ready(tried),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => drop(turn),
+                tried => {
+                    turn.made_progress();
+                    return Poll::Ready(tried);
+                }
             }
+            ready!(match self {
+                Self::Tcp(stream) => stream.poll_write_ready(cx),
+                Self::Unix(stream) => stream.poll_write_ready(cx),
+                Self::Gone => return gone(),
+            })?;
         }
     }
 }

@@ -171,7 +171,7 @@ impl SendTimer {
             server.note_client_timeout(
                 ClientTimeout::Send,
                 &connection.peer,
-                Some(self.request.method_and_path().1),
+                Some(&self.request.method_and_path().1),
             );
             if server.stall_cause(since, ClientTimeout::Send, now) == AbortCause::Shutdown {
                 self.request.record_cut_by_drain();

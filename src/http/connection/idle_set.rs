@@ -45,7 +45,6 @@ use crate::http::{
 use crate::{
     lifecycle::{Moment, Phase},
     runtime::{IdlePoller, Peek, Transport},
-    unwind::catch,
 };
 use bytes::Bytes;
 use slab::Slab;
@@ -414,13 +413,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         let mut fast_path =
             FastPath::new(&self.worker.service, &self.worker.shared, &slot_of(info));
         let mut requests_left = caps.requests_per_poll.get_u32();
-        // Elsewhere an uncaught panic in a body ends one connection's task. This task serves all
-        // idle connections, so catch it here.
-        let Ok(outcome) = catch(|| fast_path.serve(cx, io, read, &mut requests_left)) else {
-            io.mark_cut();
-            return self.close(key);
-        };
-        match outcome {
+        match fast_path.serve(cx, io, read, &mut requests_left) {
             FastPathOutcome::AllServed(now) => {
                 info.since = now;
                 info.responded |= fast_path.connection().responses.has_responded();

@@ -113,6 +113,9 @@ impl<F> HandlerFuture<F> {
     /// Drops the handler and catches a panic of its destructor, which would otherwise unwind
     /// through hyper.
     fn drop_handler(self: Pin<&mut Self>) {
+        if self.future.is_none() {
+            return;
+        }
         let mut me = self.project();
         if let Err(panic) = catch(|| me.future.set(None)) {
             me.state.record_panic(&panic);
@@ -185,7 +188,7 @@ impl HandlerState {
             server.note_client_timeout(
                 ClientTimeout::Body,
                 &connection.peer,
-                Some(request.method_and_path().1),
+                Some(&request.method_and_path().1),
             );
             return Some(match server.stall_cause(since, ClientTimeout::Body, now) {
                 AbortCause::Shutdown => ErrorResponse::Stalled,

@@ -13,7 +13,6 @@ use crate::{
         abort::{AbortCause, AbortedRequest},
         outcome::RequestOutcome,
         state::ServerState,
-        tracked::KnownRequest,
     },
     lifecycle::{Moment, Phase},
 };
@@ -75,7 +74,7 @@ impl InFlight {
         self.request.connection.server()
     }
 
-    pub(super) fn method_and_path(&self) -> (&str, &str) {
+    pub(super) fn method_and_path(&self) -> (String, String) {
         self.request.method_and_path()
     }
 
@@ -84,9 +83,6 @@ impl InFlight {
         if self.listed.is_none() {
             self.listed =
                 Some(self.connection().worker.metrics.listed.insert(self.request.clone()));
-            if self.server().tokens.requests.is_cancelled() {
-                self.request.cancel_ordinary();
-            }
         }
         if self.request.is_stream() && !self.is_stream_counted {
             self.is_stream_counted = true;
@@ -149,8 +145,8 @@ impl InFlight {
         }
         let (method, path) = self.method_and_path();
         server.record_abort(AbortedRequest {
-            method: method.to_owned(),
-            path: path.to_owned(),
+            method,
+            path,
             age: server.clock.now().since(self.request.arrived),
             // The cut belongs to Cancelling, even if a worker carries it out after that phase.
             phase: server.phase().min(Phase::Cancelling),
@@ -212,6 +208,10 @@ impl UnflushedResponses {
         Arc::new(Self { connection, queue: Mutex::default() })
     }
 
+    pub(crate) const fn connection(&self) -> &Arc<ConnectionState> {
+        &self.connection
+    }
+
     /// The body of a response has ended.
     pub(crate) fn push(&self, in_flight: InFlight) {
         // The stream of a response of which bytes were thrown away was reset: nothing of it waits
@@ -239,7 +239,7 @@ impl UnflushedResponses {
         match self.connection.protocol {
             // What was flushed has left.
             Protocol::Http1 => {
-                while let Some(in_flight) = queue.pop() {
+                for in_flight in queue.drain(..) {
                     in_flight.finish(&now);
                 }
             }

@@ -16,6 +16,7 @@ mod io_state;
 mod request_bodies;
 pub(super) mod request_body;
 pub(super) mod request_state;
+mod request_states;
 pub(super) mod response_body;
 mod response_body_end;
 mod response_body_error;

@@ -9,13 +9,13 @@ use crate::http::server::{
     deadline_timers::TimeoutSource,
     outcome::{EndedRequest, OutcomeObserver, RequestOutcome},
     state::ServerState,
-    tracked::{KnownRequest, RunningRequest, SlowRequest},
+    tracked::{KnownRequest, SlowRequest},
 };
 use crate::lifecycle::Moment;
 use http::{Method, StatusCode, Uri, Version};
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{
             AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64,
             Ordering::{Relaxed, SeqCst},
@@ -33,8 +33,11 @@ pub(crate) struct RequestState {
     pub(crate) connection: Arc<ConnectionState>,
     pub(super) arrived: Moment,
     method: Method,
-    /// A copy, since a slice of hyper's read buffer would keep hyper from reusing that buffer.
-    path: String,
+    /// Its path is a copy, since a slice of hyper's read buffer would keep hyper from reusing that
+    /// buffer.
+    known: Arc<KnownRequest>,
+    /// Key of the request in its worker's list of known requests.
+    known_key: u32,
     deadline: AtomicU64,
     /// The deadline that follows from the host's timeout.
     host_deadline: Moment,
@@ -42,10 +45,6 @@ pub(crate) struct RequestState {
     head: AtomicU16,
     /// Bytes of the handler's response body that were passed on to be sent.
     body_bytes: AtomicU64,
-    /// Whether the handler is being called or polled now.
-    is_running: AtomicBool,
-    /// Key of the request in its worker's list of known requests.
-    known: AtomicU32,
     body: AtomicU8,
     /// Bytes of the response that h2 has taken.
     taken: AtomicU64,
@@ -66,6 +65,8 @@ pub(crate) struct RequestState {
     /// The number of a long stream. Set before [`Flag::Stream`].
     stream_number: AtomicU64,
     cancellation: OnceLock<CancellationToken>,
+    /// Key of the token in its worker's list of tokens, or [`NOT_LISTED`].
+    token_key: AtomicU32,
     /// Set if the request has a body.
     body_wait: OnceLock<Box<Mutex<BodyWait>>>,
     cancel_cause: AtomicU8,
@@ -117,22 +118,25 @@ enum Flag {
 /// Set in `head` while the head of the response counts as sent.
 const HEAD_SENT: u16 = 1 << 15;
 
+/// Value of `token_key` while the token is not listed.
+const NOT_LISTED: u32 = u32::MAX;
+
 /// Value of `cancel_cause` while the context is not cancelled.
 const NOT_CANCELLED: u8 = u8::MAX;
 
 impl RequestState {
     fn new(connection: Arc<ConnectionState>) -> Self {
+        let known = Arc::<KnownRequest>::default();
         Self {
+            known_key: connection.worker.metrics.known.insert(known.clone()),
+            known,
             connection,
             arrived: Moment::EPOCH,
             method: Method::GET,
-            path: String::new(),
             deadline: AtomicU64::new(0),
             host_deadline: Moment::NEVER,
             head: AtomicU16::new(0),
             body_bytes: AtomicU64::new(0),
-            is_running: AtomicBool::new(false),
-            known: AtomicU32::new(u32::MAX),
             body: AtomicU8::new(BodyRead::Absent as u8),
             taken: AtomicU64::new(0),
             passed: AtomicU64::new(0),
@@ -144,48 +148,34 @@ impl RequestState {
             call_deadline: AtomicU64::new(u64::MAX),
             stream_number: AtomicU64::new(0),
             cancellation: OnceLock::new(),
+            token_key: AtomicU32::new(NOT_LISTED),
             body_wait: OnceLock::new(),
             cancel_cause: AtomicU8::new(NOT_CANCELLED),
         }
     }
 
-    /// Returns the state of a connection's next request. Reuses that of the `last` one if nothing
-    /// else refers to it. Most requests have ended by then, so they cost no allocation.
-    pub(crate) fn next(
-        last: Option<Arc<Self>>,
+    /// Returns the state of a connection's next request.
+    pub(crate) fn begun(
         connection: &Arc<ConnectionState>,
         arrived: Moment,
         method: &Method,
         uri: &Uri,
     ) -> Arc<Self> {
-        if let Some(mut place) = last
-            && let Some(request) = Arc::get_mut(&mut place)
-        {
-            request.begin(arrived, method, uri);
-            return place;
-        }
         let mut request = Self::new(connection.clone());
         request.begin(arrived, method, uri);
-        let request = Arc::new(request);
-        let known: Weak<dyn KnownRequest> = Arc::<Self>::downgrade(&request);
-        request.known.store(connection.worker.metrics.known.insert(known), Relaxed);
-        request
+        Arc::new(request)
     }
 
-    fn begin(&mut self, arrived: Moment, method: &Method, uri: &Uri) {
+    /// Begins another request in this state, to which nothing else refers.
+    pub(super) fn begin(&mut self, arrived: Moment, method: &Method, uri: &Uri) {
         self.arrived = arrived;
         self.method.clone_from(method);
-        if self.server().caps().path_kept_bytes.is_exceeded_by(self.path.capacity()) {
-            self.path = String::new();
-        }
-        self.path.clear();
-        self.path.push_str(uri.path());
+        self.known.begin(arrived, method, uri.path(), self.server().caps().path_kept_bytes);
         self.host_deadline =
             self.server().config.request_timeout.map_or(Moment::NEVER, |timeout| arrived + timeout);
         *self.deadline.get_mut() = self.host_deadline.as_nanos();
         *self.head.get_mut() = 0;
         *self.body_bytes.get_mut() = 0;
-        *self.is_running.get_mut() = true;
         *self.taken.get_mut() = 0;
         *self.passed.get_mut() = 0;
         *self.discarded.get_mut() = false;
@@ -194,7 +184,9 @@ impl RequestState {
         *self.is_awaited.get_mut() = false;
         *self.flags.get_mut() = 0;
         *self.cancel_cause.get_mut() = NOT_CANCELLED;
-        drop(self.cancellation.take());
+        if self.cancellation.take().is_some() {
+            self.unlist_token();
+        }
         drop(self.body_wait.take());
     }
 
@@ -204,8 +196,12 @@ impl RequestState {
 
     /// Returns the method and the path, by which logs name the request. The query is left out,
     /// since it may hold secrets.
-    pub(crate) fn method_and_path(&self) -> (&str, &str) {
-        (self.method.as_str(), &self.path)
+    pub(crate) fn method_and_path(&self) -> (String, String) {
+        self.known.method_and_path()
+    }
+
+    pub(super) fn has_path(&self, path: &str) -> bool {
+        self.known.name().1 == path
     }
 
     pub(crate) fn server(&self) -> &Arc<ServerState> {
@@ -269,6 +265,7 @@ impl RequestState {
         if !self.is_stream() {
             self.stream_number.store(self.server().number_stream(), Relaxed);
             self.set_flag(Flag::Stream);
+            self.unlist_token();
         }
         self.connection.upgrade.begin_stream();
     }
@@ -522,7 +519,7 @@ impl RequestState {
 
     /// Records whether the handler is being called or polled.
     pub(super) fn set_running(&self, is_running: bool) {
-        self.is_running.store(is_running, Relaxed);
+        self.known.set_running(is_running);
     }
 
     /// Calls the app's observer.
@@ -532,7 +529,7 @@ impl RequestState {
         observer.observe(&EndedRequest {
             outcome,
             method: &self.method,
-            path: &self.path,
+            path: &self.known.name().1,
             version: match self.connection.protocol {
                 Protocol::Http1 => Version::HTTP_11,
                 Protocol::Http2 => Version::HTTP_2,
@@ -570,9 +567,25 @@ impl RequestState {
         self.cancellation.get_or_init(|| {
             // A request may become a long stream until ordinary ones are cancelled.
             let tokens = &self.server().tokens;
-            let is_over = tokens.requests.is_cancelled();
-            if is_over { self.root().child_token() } else { tokens.root.child_token() }
+            let token = tokens.root.child_token();
+            if !self.is_stream() {
+                let listed = &self.connection.worker.metrics.ordinary_tokens;
+                self.token_key.store(listed.insert(token.clone()), Relaxed);
+                // They may have been cancelled before the token was listed.
+                if tokens.requests.is_cancelled() {
+                    token.cancel();
+                }
+            }
+            token
         })
+    }
+
+    /// From now on the cancellation of ordinary requests leaves the token alone.
+    fn unlist_token(&self) {
+        let key = self.token_key.swap(NOT_LISTED, Relaxed);
+        if key != NOT_LISTED {
+            self.connection.worker.metrics.ordinary_tokens.remove(key);
+        }
     }
 }
 
@@ -596,26 +609,10 @@ impl RequestState {
     }
 }
 
-impl KnownRequest for RequestState {
-    fn cancel_ordinary(&self) {
-        if !self.is_stream() && self.cancel_cause.load(Relaxed) == NOT_CANCELLED {
-            self.cancel(CancelCause::Shutdown);
-        }
-    }
-
-    fn running(&self) -> Option<RunningRequest> {
-        let (method, path) = self.method_and_path();
-        self.is_running.load(Relaxed).then(|| RunningRequest {
-            method: method.to_owned(),
-            path: path.to_owned(),
-            arrived: self.arrived,
-        })
-    }
-}
-
 impl Drop for RequestState {
     fn drop(&mut self) {
-        self.connection.worker.metrics.known.remove(*self.known.get_mut());
+        self.unlist_token();
+        self.connection.worker.metrics.known.remove(self.known_key);
     }
 }
 
@@ -628,7 +625,7 @@ impl SlowRequest for RequestState {
         Self::is_head_sent(self)
     }
 
-    fn method_and_path(&self) -> (&str, &str) {
+    fn method_and_path(&self) -> (String, String) {
         Self::method_and_path(self)
     }
 }

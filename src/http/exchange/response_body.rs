@@ -122,6 +122,9 @@ impl<B> ResponseBody<B> {
     /// Drops the source and catches a panic of its destructor, which would otherwise unwind through
     /// hyper. A response that was sent in full stays complete.
     fn drop_body(self: Pin<&mut Self>) {
+        if matches!(self.source, Source::Text { line: None }) {
+            return;
+        }
         let mut this = self.project();
         if let Err(panic) = catch(|| this.source.set(Source::Text { line: None })) {
             this.state.record_panic(&panic);

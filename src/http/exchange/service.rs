@@ -12,6 +12,7 @@ use super::{
     in_flight::{InFlight, UnflushedResponses},
     request_body::Body,
     request_state::RequestState,
+    request_states::RequestStates,
     response_body::ResponseBody,
 };
 use crate::{http::server::date, lifecycle::Moment, unwind::catch};
@@ -35,8 +36,7 @@ pub(crate) struct ConnectionService<S: HttpService> {
     unflushed: Arc<UnflushedResponses>,
     /// HTTP/2: passes the request of the last call to the executor of the streams.
     called: Option<CalledRequest>,
-    /// The last request. The next one reuses its state if possible.
-    last: Cell<Option<Arc<RequestState>>>,
+    states: RequestStates,
     /// The request that hyper's first call continues, if it began before hyper took over.
     resumed: Cell<Option<Resumed<S>>>,
 }
@@ -98,7 +98,7 @@ impl<S: HttpService> ConnectionService<S> {
             unflushed: UnflushedResponses::new(connection.clone()),
             connection,
             called: None,
-            last: Cell::new(None),
+            states: RequestStates::default(),
             resumed: Cell::new(None),
         }
     }
@@ -133,9 +133,7 @@ impl<S: HttpService> ConnectionService<S> {
     ) -> (HandlerState, Arc<RequestState>) {
         self.connection.on_call();
         let arrived = self.connection.server().clock.now();
-        let request_state =
-            RequestState::next(self.last.take(), &self.connection, arrived, method, uri);
-        self.last.set(Some(request_state.clone()));
+        let request_state = self.states.next(&self.connection, arrived, method, uri);
         let in_flight = InFlight::begin(request_state.clone(), queue);
         (HandlerState::new(in_flight, version, upgrade), request_state)
     }

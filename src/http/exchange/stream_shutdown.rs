@@ -61,7 +61,7 @@ impl StreamShutdown {
         if response.body().size_hint().exact().is_some() {
             return Self::Finish;
         }
-        if request.is_call() && request.method_and_path().1 == grpc::HEALTH_WATCH {
+        if request.is_call() && request.has_path(grpc::HEALTH_WATCH) {
             return Self::EndAtDraining;
         }
         let is_event_stream = response

@@ -115,15 +115,15 @@ pub(super) fn parse(
     Some(FastRequest { uri, len, keep_alive })
 }
 
-/// Writes the head of a response whose body is `length` bytes long, with `date` unless it has a
-/// date. Returns `None` if the response must be left to hyper; then the bytes added to `out` are
-/// invalid.
+/// Writes the head of a response whose body is `length` bytes long. `date_and_end` follows its
+/// fields unless they have a date. Returns `None` if the response must be left to hyper; then the
+/// bytes added to `out` are invalid.
 pub(super) fn encode<B>(
     out: &mut Vec<u8>,
     response: &mut Response<B>,
     length: u64,
     keep_alive: KeepAlive,
-    date: &[u8],
+    date_and_end: &[u8],
 ) -> Option<KeepAlive> {
     let status = response.status();
     if response.extensions().get::<hyper::ext::ReasonPhrase>().is_some() {
@@ -175,12 +175,7 @@ pub(super) fn encode<B>(
         out.extend_from_slice(length);
         out.extend_from_slice(b"\r\n");
     }
-    if !has_date {
-        out.extend_from_slice(b"date: ");
-        out.extend_from_slice(date);
-        out.extend_from_slice(b"\r\n");
-    }
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(if has_date { b"\r\n" } else { date_and_end });
     Some(after)
 }
 

@@ -16,17 +16,23 @@
 //!  poll the body once ────────────── incomplete ──┤
 //!    │ complete, or failed: a 500                 │
 //!    ▼                                            │
-//!  write ─────────────────────────── not all ─────┘
-//!    │ all
+//!  next request in the bytes read ── yes ──▶ from above
+//!    │ no
 //!    ▼
-//!  next request in the bytes read
+//!  write all responses ───────────── not all ─────┘
 //! ```
+//!
+//! What is left to hyper follows the responses that are gathered by then, so these are written
+//! first.
 //!
 //! Hyper resumes from exactly the state it would have reached itself: unread bytes, a started
 //! handler or response, unwritten bytes. All slow and unusual cases are therefore handled in one
 //! place.
 
-use super::codec::{self, FastRequest, KeepAlive};
+use super::{
+    codec::{self, FastRequest, KeepAlive},
+    gathered::{Gathered, Sent},
+};
 use crate::http::{
     exchange::{
         connection_state::{ConnectionState, Protocol},
@@ -42,14 +48,12 @@ use crate::http::{
         worker_shared::WorkerShared,
     },
 };
-use crate::{lifecycle::Moment, runtime::Transport};
+use crate::{lifecycle::Moment, runtime::Transport, unwind::catch};
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::Body as HttpBody;
 use std::{
-    cell::Cell,
     mem,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -109,21 +113,6 @@ pub(crate) struct HyperHandoff<S: HttpService> {
     pub(crate) after: KeepAlive,
 }
 
-/// A request whose handler has responded.
-struct Handled<'a> {
-    /// The bytes from the request's head on.
-    read: &'a [u8],
-    /// The bytes from the next head on.
-    next: &'a [u8],
-    keep_alive: KeepAlive,
-    arrived: Moment,
-}
-
-thread_local! {
-    /// Buffer in which responses are assembled, one at a time.
-    static OUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
 impl<S: HttpService> FastPath<S> {
     pub(crate) fn new(service: &Arc<S>, worker: &Arc<WorkerShared>, slot: &ConnectionSlot) -> Self {
         let connection = Arc::new(ConnectionState::new(Protocol::Http1, worker.clone(), slot));
@@ -157,8 +146,30 @@ impl<S: HttpService> FastPath<S> {
         &mut self,
         cx: &mut Context<'_>,
         io: &mut T,
+        read: &[u8],
+        requests_left: &mut u32,
+    ) -> FastPathOutcome<S> {
+        let mut gathered = Gathered::take();
+        let served = catch(|| self.serve_all(cx, io, read, requests_left, &mut gathered));
+        let outcome = served.unwrap_or_else(|panic| {
+            // A body panics where it says how long it is. Earlier responses are not lost by that.
+            crate::log::error!(panic, "a response body panicked; its connection ends");
+            gathered.discard_incomplete();
+            let _ = gathered.send(cx, io, self.service.unflushed());
+            io.mark_cut();
+            FastPathOutcome::Disconnected
+        });
+        gathered.keep(self.connection().server().caps());
+        outcome
+    }
+
+    fn serve_all<T: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut T,
         mut read: &[u8],
         requests_left: &mut u32,
+        gathered: &mut Gathered,
     ) -> FastPathOutcome<S> {
         loop {
             let limits = &self.connection().server().config.limits;
@@ -172,7 +183,7 @@ impl<S: HttpService> FastPath<S> {
                 // No handler was called for these bytes. They may be a partial head, which has its
                 // own timeout.
                 self.connection().take_called();
-                return FastPathOutcome::Fallback(Leftover::new(read, None));
+                return self.hand_over(cx, io, gathered, Leftover::new(read, None));
             };
             *requests_left -= 1;
             let FastRequest { uri, len, keep_alive } = parsed;
@@ -185,58 +196,90 @@ impl<S: HttpService> FastPath<S> {
             let Poll::Ready(Ok(response)) = polled else {
                 let handler = mem::replace(&mut self.handler, Box::pin(None));
                 let leftover = Leftover::new(read, Some(Resumed::Pending(handler)));
-                return FastPathOutcome::Fallback(leftover);
+                return self.hand_over(cx, io, gathered, leftover);
             };
             self.handler.set(None);
-            let request =
-                Handled { read, next: after_empty_lines(&read[len..]), keep_alive, arrived };
-            let mut out = OUT.take();
-            let sent = self.respond(cx, io, response, &request, &mut out);
-            let server = self.service.connection().server();
-            // Not noted: what a thread has kept depends on the worlds before this one.
-            if out.capacity() <= server.caps().out_kept_bytes.get() {
-                out.clear();
-                OUT.set(out);
-            }
-            read = request.next;
-            match sent {
-                Err(outcome) => return outcome,
-                Ok((KeepAlive::No, _)) => return FastPathOutcome::LastSent(codec::copy_head(read)),
-                Ok((KeepAlive::Yes, now)) if read.is_empty() => {
-                    return FastPathOutcome::AllServed(now);
+            let after = match self.gather(cx, response, keep_alive, arrived, gathered) {
+                Ok(after) => after,
+                Err(response) => {
+                    let leftover = Leftover::new(read, Some(Resumed::Response(response)));
+                    return self.hand_over(cx, io, gathered, leftover);
                 }
-                Ok((KeepAlive::Yes, _)) => {}
+            };
+            read = after_empty_lines(&read[len..]);
+            let at_once = self.connection().server().caps().sent_at_once;
+            if after == KeepAlive::Yes
+                && !read.is_empty()
+                && !at_once.is_reached_by(gathered.bytes.len())
+            {
+                continue;
+            }
+            match gathered.send(cx, io, self.service.unflushed()) {
+                Sent::All(_) if after == KeepAlive::No => {
+                    return FastPathOutcome::LastSent(codec::copy_head(read));
+                }
+                Sent::All(now) if read.is_empty() => return FastPathOutcome::AllServed(now),
+                Sent::All(_) => {}
+                Sent::Blocked => {
+                    let unwritten = gathered.take_rest();
+                    let leftover = Leftover { unwritten, after, ..Leftover::new(read, None) };
+                    return FastPathOutcome::Fallback(leftover);
+                }
+                Sent::Disconnected => return FastPathOutcome::Disconnected,
             }
         }
     }
 
-    /// Sends a response, if it is short and complete. Returns whether the connection stays open,
-    /// and when everything was sent.
-    fn respond<T: Transport>(
-        &mut self,
+    /// Sends the gathered responses, and leaves the rest to hyper.
+    fn hand_over<T: Transport>(
+        &self,
         cx: &mut Context<'_>,
         io: &mut T,
+        gathered: &mut Gathered,
+        leftover: Leftover<S>,
+    ) -> FastPathOutcome<S> {
+        if gathered.bytes.is_empty() {
+            return FastPathOutcome::Fallback(leftover);
+        }
+        match gathered.send(cx, io, self.service.unflushed()) {
+            Sent::All(_) => FastPathOutcome::Fallback(leftover),
+            Sent::Blocked => {
+                let unwritten = gathered.take_rest();
+                FastPathOutcome::Fallback(Leftover { unwritten, ..leftover })
+            }
+            Sent::Disconnected => FastPathOutcome::Disconnected,
+        }
+    }
+
+    /// Adds a response to those that are sent next, if it is short and complete. Returns whether
+    /// the connection stays open; otherwise the response.
+    fn gather(
+        &mut self,
+        cx: &mut Context<'_>,
         mut response: Response<ResponseBody<S::ResponseBody>>,
-        request: &Handled<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<(KeepAlive, Moment), FastPathOutcome<S>> {
-        let for_hyper = |response| {
-            let resumed = Resumed::Response(Box::new(response));
-            FastPathOutcome::Fallback(Leftover::new(request.read, Some(resumed)))
-        };
+        keep_alive: KeepAlive,
+        arrived: Moment,
+        gathered: &mut Gathered,
+    ) -> Result<KeepAlive, Box<Response<ResponseBody<S::ResponseBody>>>> {
+        let out = &mut gathered.bytes;
+        let start = out.len();
         let server = self.service.connection().server();
         // The handler responded at once, so the time of arrival serves for the date. The clock is
         // read again once everything was sent.
-        let date = self.date_cache.at(request.arrived, || server.clock.wall());
+        let date = self.date_cache.at(arrived, || server.clock.wall());
         let source = response.body();
         let length =
             source.size_hint().exact().filter(|length| *length > 0 || source.is_end_stream());
-        let after = length
-            .and_then(|length| codec::encode(out, &mut response, length, request.keep_alive, date));
-        let (Some(length), Some(after)) = (length, after) else { return Err(for_hyper(response)) };
-        let sent = length.saturating_add(out.len() as u64);
+        let after =
+            length.and_then(|length| codec::encode(out, &mut response, length, keep_alive, date));
+        let (Some(length), Some(after)) = (length, after) else {
+            out.truncate(start);
+            return Err(Box::new(response));
+        };
+        let sent = length.saturating_add((out.len() - start) as u64);
         if server.caps().sent_at_once.is_exceeded_by(usize::try_from(sent).unwrap_or(usize::MAX)) {
-            return Err(for_hyper(response));
+            out.truncate(start);
+            return Err(Box::new(response));
         }
         let (mut head, body) = response.into_parts();
         self.body.set(Some(body));
@@ -250,70 +293,22 @@ impl<S: HttpService> FastPath<S> {
                 Poll::Ready(Some(bytes)) => out.extend_from_slice(&bytes),
                 // Its request was aborted. Nothing of its response was written.
                 Poll::Ready(None) => {
+                    out.truncate(start);
                     self.body.set(None);
-                    let error = ErrorResponse::Failed.replace_with_text(&head, server);
-                    return Err(for_hyper(error));
+                    return Err(Box::new(ErrorResponse::Failed.replace_with_text(&head, server)));
                 }
                 Poll::Pending => {
+                    out.truncate(start);
                     let body = mem::replace(&mut self.body, Box::pin(None));
-                    return Err(for_hyper(Response::from_parts(head, ResponseBody::resumed(body))));
+                    let body = ResponseBody::resumed(body);
+                    return Err(Box::new(Response::from_parts(head, body)));
                 }
             }
         }
         let in_flight = self.body.as_mut().as_pin_mut().and_then(ResponseBody::end);
         self.body.set(None);
         mem::swap(&mut self.headers, &mut head.headers);
-        let connection = self.service.connection();
-        match send(cx, io, out) {
-            Poll::Ready(Ok(())) => {
-                let now = connection.server().clock.now();
-                if let Some(in_flight) = in_flight {
-                    connection.on_request_ended();
-                    in_flight.finish(&|| now);
-                }
-                Ok((after, now))
-            }
-            Poll::Ready(Err(Disconnected)) => {
-                if in_flight.is_some() {
-                    connection.on_request_ended();
-                }
-                Err(FastPathOutcome::Disconnected)
-            }
-            Poll::Pending => {
-                if let Some(in_flight) = in_flight {
-                    self.service.unflushed().push(in_flight);
-                }
-                let unwritten = Bytes::from(mem::take(out));
-                let leftover = Leftover { unwritten, after, ..Leftover::new(request.next, None) };
-                Err(FastPathOutcome::Fallback(leftover))
-            }
-        }
+        gathered.end_response(in_flight);
+        Ok(after)
     }
-}
-
-/// The connection is broken.
-struct Disconnected;
-
-/// Writes and flushes. Unwritten bytes stay in `out`.
-fn send<T: Transport>(
-    cx: &mut Context<'_>,
-    io: &mut T,
-    out: &mut Vec<u8>,
-) -> Poll<Result<(), Disconnected>> {
-    let mut written = 0;
-    while written < out.len() {
-        match Pin::new(&mut *io).poll_write(cx, &out[written..]) {
-            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Disconnected)),
-            Poll::Ready(Ok(more)) => written += more,
-            Poll::Pending => {
-                drop(out.drain(..written));
-                return Poll::Pending;
-            }
-        }
-    }
-    let flushed = Pin::new(io).poll_flush(cx);
-    if flushed.is_pending() {
-        out.clear();
-    }
-    flushed.map_err(|_| Disconnected)
 }

@@ -1,54 +1,72 @@
 //! The `Date` header (RFC 9110 §6.6.1), from an injected clock, formatted once per second.
 
 use crate::lifecycle::Moment;
+use bytes::Bytes;
 use http::HeaderValue;
 use std::{
     cell::RefCell,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-thread_local! {
-    /// The last second and its text. It depends on the second alone, so sharing it between
-    /// simulations leaks nothing.
-    static LAST: RefCell<(u64, HeaderValue)> = const { RefCell::new((u64::MAX, HeaderValue::from_static(""))) };
+/// A second, and its date in two forms.
+struct Second {
+    since_epoch: u64,
+    value: HeaderValue,
+    /// The field and the empty line after it, with which a head ends.
+    end_of_head: Bytes,
 }
 
-pub(crate) fn header(wall: SystemTime) -> HeaderValue {
-    let second = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-    LAST.with_borrow_mut(|(last, text)| {
-        if *last != second {
-            let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+thread_local! {
+    /// The last second. It depends on nothing else, so sharing it between simulations leaks
+    /// nothing.
+    static LAST: RefCell<Second> = const { RefCell::new(Second {
+        since_epoch: u64::MAX,
+        value: HeaderValue::from_static(""),
+        end_of_head: Bytes::new(),
+    }) };
+}
+
+fn with_second<T>(wall: SystemTime, read: impl FnOnce(&Second) -> T) -> T {
+    let since_epoch = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+    LAST.with_borrow_mut(|last| {
+        if last.since_epoch != since_epoch {
+            let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(since_epoch));
+            let end_of_head = format!("date: {date}\r\n\r\n").into();
             if let Ok(value) = HeaderValue::try_from(date) {
-                (*last, *text) = (second, value);
+                *last = Second { since_epoch, value, end_of_head };
             }
         }
-        text.clone()
+        read(last)
     })
 }
 
-/// A cached `Date` value, valid until the end of its second.
+pub(crate) fn header(wall: SystemTime) -> HeaderValue {
+    with_second(wall, |second| second.value.clone())
+}
+
+/// A cached end of a head with its `Date`, valid until the end of its second.
 #[derive(Debug)]
 pub(crate) struct CachedDate {
-    text: HeaderValue,
+    end_of_head: Bytes,
     until: Moment,
 }
 
 impl CachedDate {
     pub(crate) const fn unknown() -> Self {
-        Self { text: HeaderValue::from_static(""), until: Moment::EPOCH }
+        Self { end_of_head: Bytes::new(), until: Moment::EPOCH }
     }
 
-    /// Returns the date at `now`. Calls `wall` for the wall-clock time if the cached value has
-    /// expired.
+    /// Returns the end of a head at `now`: the date and an empty line. Calls `wall` for the
+    /// wall-clock time if the cached value has expired.
     pub(crate) fn at(&mut self, now: Moment, wall: impl FnOnce() -> SystemTime) -> &[u8] {
         if now >= self.until {
             let wall = wall();
             let nanos_of_second =
                 wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
-            self.text = header(wall);
+            self.end_of_head = with_second(wall, |second| second.end_of_head.clone());
             self.until = now + Duration::from_nanos(u64::from(1_000_000_000 - nanos_of_second));
         }
-        self.text.as_bytes()
+        &self.end_of_head
     }
 }
 
@@ -69,16 +87,16 @@ mod tests {
         let mut date = CachedDate::unknown();
         let now = Moment::from_nanos(5_000_000_000);
         let wall = UNIX_EPOCH + Duration::from_millis(784_111_777_400);
-        assert_eq!(date.at(now, || wall), b"Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date.at(now, || wall), b"date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n");
         let last = now + Duration::from_nanos(599_999_999);
         assert_eq!(
             date.at(last, || unreachable!("its second is not over")),
-            b"Sun, 06 Nov 1994 08:49:37 GMT"
+            b"date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n"
         );
         let next = now + Duration::from_millis(600);
         assert_eq!(
             date.at(next, || wall + Duration::from_millis(600)),
-            b"Sun, 06 Nov 1994 08:49:38 GMT"
+            b"date: Sun, 06 Nov 1994 08:49:38 GMT\r\n\r\n"
         );
     }
 }

@@ -213,16 +213,13 @@ impl ServerState {
         self.tokens.abort.cancel();
     }
 
-    /// Cancels the contexts of ordinary requests: all but long streams. A request that has not
-    /// waited yet is cancelled when it does.
+    /// Cancels the contexts of ordinary requests: all but long streams.
     pub(crate) fn cancel_requests(&self) {
         self.tokens.requests.cancel();
         for worker in self.metrics.workers() {
             // Also those that have ended: their work or their upgraded connection goes on.
-            for request in worker.known.entries() {
-                if let Some(request) = request.upgrade() {
-                    request.cancel_ordinary();
-                }
+            for token in worker.ordinary_tokens.entries() {
+                token.cancel();
             }
         }
     }

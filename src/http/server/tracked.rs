@@ -1,10 +1,15 @@
 //! Lists of what a shutdown waits for: slow requests, tracked work, background tasks.
 
+use super::caps::Cap;
 use crate::lifecycle::Moment;
+use http::Method;
 use slab::Slab;
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 /// The kinds of things that a shutdown waits for.
@@ -99,13 +104,55 @@ impl Drop for TrackedWork {
     }
 }
 
-/// A request whose state exists. A worker that does not run is busy with one of them (P3).
-pub(crate) trait KnownRequest: fmt::Debug + Send + Sync {
-    /// The request, if its handler is being called or polled now.
-    fn running(&self) -> Option<RunningRequest>;
+/// The part of a request's state that other threads read. A worker that does not run is busy with
+/// one of its known requests (P3).
+#[derive(Debug, Default)]
+pub(crate) struct KnownRequest {
+    /// Whether the handler is being called or polled now.
+    is_running: AtomicBool,
+    arrived: AtomicU64,
+    /// The method, and the path without the query.
+    name: Mutex<(Method, String)>,
+}
 
-    /// Cancels the context of the request, unless it is a long stream.
-    fn cancel_ordinary(&self);
+impl KnownRequest {
+    /// Begins another request, whose handler is called next. The memory of the last path is kept
+    /// if it has at most `kept_max` bytes.
+    pub(crate) fn begin(&self, arrived: Moment, method: &Method, path: &str, kept_max: Cap) {
+        let mut name = self.name();
+        name.0.clone_from(method);
+        if kept_max.is_exceeded_by(name.1.capacity()) {
+            name.1 = String::new();
+        }
+        name.1.clear();
+        name.1.push_str(path);
+        self.arrived.store(arrived.as_nanos(), Relaxed);
+        self.is_running.store(true, Relaxed);
+    }
+
+    pub(crate) fn set_running(&self, is_running: bool) {
+        self.is_running.store(is_running, Relaxed);
+    }
+
+    /// Locks the method and the path.
+    pub(crate) fn name(&self) -> MutexGuard<'_, (Method, String)> {
+        self.name.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn method_and_path(&self) -> (String, String) {
+        let (method, path) = &*self.name();
+        (method.to_string(), path.clone())
+    }
+
+    /// Returns the request if its handler is being called or polled now.
+    pub(super) fn running(&self) -> Option<RunningRequest> {
+        let (method, path) = self.is_running.load(Relaxed).then(|| self.method_and_path())?;
+        Some(RunningRequest {
+            method,
+            path,
+            arrived: Moment::from_nanos(self.arrived.load(Relaxed)),
+        })
+    }
 }
 
 /// A request whose handler is being called or polled.
@@ -124,7 +171,7 @@ pub(crate) trait SlowRequest: fmt::Debug + Send + Sync {
     fn is_head_sent(&self) -> bool;
 
     /// The method, and the path without the query.
-    fn method_and_path(&self) -> (&str, &str);
+    fn method_and_path(&self) -> (String, String);
 }
 
 /// The origin of tracked work, which is its name in the log and in the report.
@@ -139,8 +186,8 @@ pub(crate) enum WorkOrigin {
 }
 
 impl WorkOrigin {
-    pub(crate) fn of_request((method, path): (&str, &str)) -> Self {
-        Self::Request { method: method.to_owned(), path: path.to_owned() }
+    pub(crate) fn of_request((method, path): (String, String)) -> Self {
+        Self::Request { method, path }
     }
 
     /// Returns the name of a task without its kind.

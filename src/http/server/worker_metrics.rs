@@ -7,7 +7,8 @@ use super::{
     worker_runtime::WorkerRuntime,
 };
 use crate::lifecycle::Moment;
-use std::sync::{Arc, Weak, atomic::AtomicU64};
+use std::sync::{Arc, atomic::AtomicU64};
+use tokio_util::sync::CancellationToken;
 
 /// The counters of one worker. Only the worker adds to them; a scrape reads them and adds up all
 /// workers.
@@ -18,8 +19,10 @@ pub(crate) struct WorkerMetrics {
     pub(super) requests: RequestCounters,
     /// Grows while the worker runs (P3).
     pub(crate) heartbeat: Arc<AtomicU64>,
-    /// All requests whose state exists.
-    pub(crate) known: Listed<Weak<dyn KnownRequest>>,
+    /// All requests whose state exists. A state serves one request after another.
+    pub(crate) known: Listed<Arc<KnownRequest>>,
+    /// The tokens of contexts that are cancelled with the ordinary requests.
+    pub(crate) ordinary_tokens: Listed<CancellationToken>,
     /// Requests in flight that were not served at once.
     pub(crate) listed: Listed<Arc<dyn SlowRequest>>,
     /// Connections whose TLS handshake is under way.
@@ -45,6 +48,7 @@ impl WorkerMetrics {
             requests: RequestCounters::default(),
             heartbeat,
             known: Listed::default(),
+            ordinary_tokens: Listed::default(),
             listed: Listed::default(),
             opening: Gauge::default(),
             http1: Gauge::default(),
@@ -61,7 +65,7 @@ impl WorkerMetrics {
     /// Returns the oldest request whose handler is being called or polled.
     pub(crate) fn running(&self) -> Option<RunningRequest> {
         let known = self.known.entries();
-        let running = known.iter().filter_map(|request| request.upgrade()?.running());
+        let running = known.iter().filter_map(|request| request.running());
         running.min_by_key(|request| request.arrived)
     }
 

@@ -8,6 +8,7 @@
 
 mod clock;
 mod output;
+mod pipelines;
 mod script;
 mod world;
 

@@ -20,11 +20,15 @@ pub(super) struct Wire {
     unread: VecDeque<u8>,
     ended: bool,
     broken: bool,
+    /// Writes fail.
+    writes_fail: bool,
     /// Bytes that one read returns at most.
     pub(super) piece: usize,
     /// Bytes that writes still take before they are pending.
     pub(super) room: usize,
     pub(super) written: Vec<u8>,
+    /// The length of `written` after each write.
+    pub(super) writes: Vec<usize>,
     /// Bytes of `written` that the peer has acknowledged: all, if `None`.
     acknowledged: Option<usize>,
     pub(super) shut: bool,
@@ -49,9 +53,11 @@ pub(super) fn script() -> (Script, Arc<Mutex<Wire>>) {
         unread: VecDeque::new(),
         ended: false,
         broken: false,
+        writes_fail: false,
         piece: usize::MAX,
         room: usize::MAX,
         written: Vec::new(),
+        writes: Vec::new(),
         acknowledged: None,
         shut: false,
         reset: false,
@@ -83,6 +89,11 @@ impl Wire {
         self.wake_writer();
     }
 
+    /// The connection breaks, which the next write finds out.
+    pub(super) const fn break_writes(&mut self) {
+        self.writes_fail = true;
+    }
+
     /// The peer receives all that was written, and the kernel takes `room` further bytes.
     pub(super) fn make_room(&mut self, room: usize) {
         self.room = room;
@@ -94,6 +105,12 @@ impl Wire {
     pub(super) fn stop_receiving(&mut self, room: usize) {
         self.room = room;
         self.acknowledged = Some(self.written.len());
+    }
+
+    /// Returns what each write carried.
+    pub(super) fn parts(&self) -> Vec<&[u8]> {
+        let begins = [0].into_iter().chain(self.writes.iter().copied());
+        begins.zip(&self.writes).map(|(begin, end)| &self.written[begin..*end]).collect()
     }
 
     pub(super) fn unread(&self) -> usize {
@@ -158,7 +175,7 @@ impl AsyncWrite for Script {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let mut wire = self.wire();
-        if wire.broken || wire.shut {
+        if wire.broken || wire.shut || wire.writes_fail {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let length = bytes.len().min(wire.room);
@@ -169,6 +186,8 @@ impl AsyncWrite for Script {
         wire.calls += 1;
         wire.room -= length;
         wire.written.extend(&bytes[..length]);
+        let end = wire.written.len();
+        wire.writes.push(end);
         Poll::Ready(Ok(length))
     }
 

@@ -23,13 +23,14 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
+    task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
@@ -82,9 +83,30 @@ impl hyper::service::Service<Request<Body>> for Routes {
                     Err(_) => whole(b"no body"),
                 },
                 "/large" => whole(&[b'x'; 50_000]),
+                "/middling" => whole(&[b'x'; 6_000]),
+                "/panics" => Panics.boxed_unsync(),
                 _ => whole(b"hello"),
             }))
         })
+    }
+}
+
+/// A body that panics when its length is needed.
+struct Panics;
+
+impl http_body::Body for Panics {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(None)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        panic!("asked for its length, on purpose");
     }
 }
 

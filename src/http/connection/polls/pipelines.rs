@@ -1,0 +1,106 @@
+//! Pipelined requests on the fast path: what each write carries, and what is counted when.
+
+use super::{GET, output::http1, script::End, world::World};
+
+const WAITS: &[u8] = b"GET /waits HTTP/1.1\r\nhost: a\r\n\r\n";
+const LARGE: &[u8] = b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n";
+const MIDDLING: &[u8] = b"GET /middling HTTP/1.1\r\nhost: a\r\n\r\n";
+const PANICS: &[u8] = b"GET /panics HTTP/1.1\r\nhost: a\r\n\r\n";
+
+/// A connection whose client has sent these requests at once.
+async fn after(requests: &[&[u8]]) -> World {
+    let mut world = World::new();
+    world.start().await;
+    world.wire().send(&requests.concat());
+    world.settle().await;
+    world
+}
+
+/// Names the responses that each write carried.
+fn writes(world: &World) -> Vec<String> {
+    world.wire().parts().into_iter().map(http1).collect()
+}
+
+#[tokio::test]
+async fn the_responses_to_requests_that_arrive_together_leave_in_one_write() {
+    let world = after(&[GET; 16]).await;
+    assert_eq!(writes(&world), ["16x200"]);
+    let requests = world.requests();
+    assert_eq!((requests.started, requests.finished), (16, 16));
+}
+
+// A handler that waits would hold back the responses of the handlers before it.
+#[tokio::test]
+async fn responses_do_not_wait_for_a_later_handler() {
+    let mut world = after(&[GET, GET, WAITS, GET]).await;
+    assert_eq!(writes(&world), ["2x200"]);
+    assert_eq!(world.requests().finished, 2);
+    world.release_handler();
+    world.settle().await;
+    assert_eq!(http1(&world.wire().written), "4x200");
+    assert_eq!(world.requests().finished, 4);
+}
+
+#[tokio::test]
+async fn responses_do_not_wait_for_a_later_response_of_hyper() {
+    let world = after(&[GET, GET, LARGE, GET]).await;
+    assert_eq!(writes(&world)[0], "2x200");
+    assert_eq!(http1(&world.wire().written), "4x200");
+    assert_eq!(world.requests().finished, 4);
+}
+
+/// A client could let the process hold a response for each of its pipelined requests.
+#[tokio::test]
+async fn gathered_responses_are_sent_once_they_are_as_long_as_one_response_may_be() {
+    let world = after(&[MIDDLING; 8]).await;
+    assert_eq!(writes(&world), ["3x200", "3x200", "2x200"]);
+}
+
+#[tokio::test]
+async fn the_last_response_of_a_connection_leaves_with_those_before_it() {
+    let close = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let world = after(&[GET, GET, close, GET]).await;
+    assert_eq!(writes(&world), ["2x200 200c"]);
+    assert_eq!(world.requests().started, 3, "no request follows the last response");
+}
+
+// Each response is finished once the kernel has it, not once it has all that were gathered.
+#[tokio::test]
+async fn of_responses_that_were_written_in_part_those_that_left_are_finished() {
+    let mut world = World::new();
+    world.start().await;
+    let one = {
+        let world = after(&[GET]).await;
+        world.wire().written.len()
+    };
+    world.wire().stop_receiving(2 * one + 1);
+    world.wire().send(&[GET; 4].concat());
+    world.settle().await;
+    assert_eq!((world.requests().started, world.requests().finished), (4, 2));
+    world.wire().make_room(usize::MAX);
+    world.settle().await;
+    assert_eq!(http1(&world.wire().written), "4x200");
+    assert_eq!(world.requests().finished, 4);
+}
+
+#[tokio::test]
+async fn gathered_responses_are_gone_if_the_connection_breaks_before_they_are_written() {
+    let mut world = World::new();
+    world.start().await;
+    world.wire().send(&[GET; 4].concat());
+    world.wire().break_writes();
+    world.settle().await;
+    let requests = world.requests();
+    assert_eq!((requests.started, requests.finished, requests.gone), (4, 0, 4));
+    assert!(world.has_ended());
+}
+
+// The connection's task ended with the panic, and the responses that it had gathered were lost.
+#[tokio::test]
+async fn a_body_that_panics_does_not_take_earlier_responses_with_it() {
+    let world = after(&[GET, GET, PANICS, GET]).await;
+    assert_eq!(writes(&world), ["2x200"]);
+    assert_eq!(world.wire().how_it_ended(), End::Fin);
+    let requests = world.requests();
+    assert_eq!((requests.started, requests.finished, requests.gone), (3, 2, 1));
+}
