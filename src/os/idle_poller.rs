@@ -3,7 +3,10 @@
 //! A connection costs only its descriptor here: no task, and no registration in the runtime. The
 //! kernel stores the key by which the owner identifies it.
 
-use super::transport::{self, Close, Kind, Socket};
+use super::{
+    transport::{self, Close, Kind, Socket},
+    unacknowledged::ShutConnections,
+};
 use crate::runtime::{IdlePoller, Peek, Peer, Transport};
 use bytes::Bytes;
 use rustix::{
@@ -32,6 +35,8 @@ pub struct EpollPoller {
     epoll: AsyncFd<OwnedFd>,
     /// The runtime of the connections, whatever runtime a handler makes current.
     runtime: Handle,
+    /// `None` before the first query, and if the kernel does not report them.
+    shut: Option<ShutConnections>,
 }
 
 /// Maximum number of events per `epoll_wait`.
@@ -49,7 +54,7 @@ impl EpollPoller {
         )]
         let epoll =
             AsyncFd::with_interest(epoll::create(CreateFlags::CLOEXEC)?, Interest::READABLE)?;
-        Ok(Self { epoll, runtime: Handle::current() })
+        Ok(Self { epoll, runtime: Handle::current(), shut: None })
     }
 }
 
@@ -100,6 +105,17 @@ impl IdlePoller for EpollPoller {
                 Err(Errno::INTR) => {}
                 Err(_) => return Poll::Pending,
             }
+        }
+    }
+
+    fn query_shut(&mut self) {
+        self.shut = ShutConnections::dump();
+    }
+
+    fn unacknowledged(&self, idle: &IdleSocket) -> Option<usize> {
+        match (&self.shut, idle.kind) {
+            (Some(shut), Kind::Tcp) => shut.unacknowledged(idle.descriptor.as_ref()?),
+            (None, Kind::Tcp) | (_, Kind::Unix) => idle.unacknowledged(),
         }
     }
 

@@ -6,12 +6,15 @@
 //! only messages. One request costs a few microseconds. It is made rarely: for peers that a drain
 //! waits for.
 
-use super::sock_diag::{self, DiagRequest, REQUEST, SOCK_DIAG_BY_FAMILY, u16_at, u32_at};
+use super::sock_diag::{
+    self, DUMP, DiagRequest, Dump, NO_COOKIE, REQUEST, SOCK_DIAG_BY_FAMILY, u16_at, u32_at,
+};
 use socket2::SockRef;
 use std::os::fd::AsFd;
 use std::{
     cell::{Cell, OnceCell},
-    net::SocketAddr,
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
 };
 
@@ -22,6 +25,61 @@ pub(super) fn ask(stream: &impl AsFd) -> Option<usize> {
     let peer = socket.peer_addr().ok()?.as_socket()?;
     let cookie = socket.cookie().ok()?;
     NETLINK.with(|netlink| netlink.ask(local, peer, cookie))
+}
+
+/// The connections of this machine whose sending sides are shut, and whose peers have not
+/// acknowledged everything before the FIN. Each has its cookie and its bytes.
+#[derive(Debug)]
+pub(super) struct ShutConnections(BTreeMap<u64, usize>);
+
+/// The TCP states between our FIN and its acknowledgement, of `linux/tcp_states.h`, as bits:
+/// `TCP_FIN_WAIT1`, `TCP_LAST_ACK`, `TCP_CLOSING`.
+const FIN_SENT: u32 = 1 << 4 | 1 << 9 | 1 << 11;
+/// Enough for some thousand connections.
+const DATAGRAMS_MAX: usize = 64;
+
+impl ShutConnections {
+    /// Dumps them, which costs less than a question for each of many. `None` if the kernel does not
+    /// report them, or there are very many.
+    pub(super) fn dump() -> Option<Self> {
+        let mut found = BTreeMap::new();
+        for any in [
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        ] {
+            let request = DiagRequest {
+                flags: REQUEST | DUMP,
+                number: 1,
+                states: FIN_SENT,
+                local: any,
+                peer: any,
+                cookie: NO_COOKIE,
+            };
+            let dumped =
+                sock_diag::dump(&sock_diag::open().ok()?, &request, DATAGRAMS_MAX, |message| {
+                    // The FIN counts as a byte.
+                    let unacknowledged = send_queue(message)?;
+                    if unacknowledged > 1 {
+                        found.insert(cookie(message)?, unacknowledged);
+                    }
+                    Some(())
+                })?;
+            if dumped == Dump::TooLong {
+                return None;
+            }
+        }
+        Some(Self(found))
+    }
+
+    /// Returns the number of bytes written to `stream` and not acknowledged by the time of the
+    /// dump. `stream` was shut before.
+    pub(super) fn unacknowledged(&self, stream: &impl AsFd) -> Option<usize> {
+        if self.0.is_empty() {
+            return Some(0);
+        }
+        let cookie = SockRef::from(stream).cookie().ok()?;
+        Some(self.0.get(&cookie).copied().unwrap_or(0))
+    }
 }
 
 thread_local! {
@@ -60,12 +118,25 @@ impl NetlinkSocket {
     }
 }
 
-/// Extracts the send queue from an `nlmsghdr` and an `inet_diag_msg`. Before it come 16 bytes of
-/// header, 4 of state, 48 of identity, the timer's expiry and the receive queue.
+/// Extracts the send queue from an `nlmsghdr` and an `inet_diag_msg`.
 fn answer(message: &[u8]) -> Option<usize> {
-    const SEND_QUEUE_AT: usize = 16 + 4 + 48 + 4 + 4;
+    const HEADER_BYTES: usize = 16;
     if u16_at(message, 4)? != SOCK_DIAG_BY_FAMILY {
         return None;
     }
-    usize::try_from(u32_at(message, SEND_QUEUE_AT)?).ok()
+    send_queue(message.get(HEADER_BYTES..)?)
+}
+
+/// Extracts the send queue from an `inet_diag_msg`. Before it come 4 bytes of state, 48 of
+/// identity, the timer's expiry and the receive queue.
+fn send_queue(message: &[u8]) -> Option<usize> {
+    usize::try_from(u32_at(message, 4 + 48 + 4 + 4)?).ok()
+}
+
+/// Extracts the cookie, with which the identity ends.
+fn cookie(message: &[u8]) -> Option<u64> {
+    const COOKIE_AT: usize = 4 + 48 - 8;
+    let low = u32_at(message, COOKIE_AT)?;
+    let high = u32_at(message, COOKIE_AT + 4)?;
+    Some(u64::from(high) << 32 | u64::from(low))
 }

@@ -29,6 +29,16 @@ pub trait IdlePoller: Send + 'static {
     /// Ready if there are any. They are found again until their input is read.
     fn poll_ready(&mut self, cx: &mut Context<'_>, found: &mut Vec<usize>) -> Poll<()>;
 
+    /// Queries the kernel once about all connections whose sending sides are shut by now, so that
+    /// `unacknowledged` need not query it for each of them.
+    fn query_shut(&mut self) {}
+
+    /// Bytes written to `idle` that its peer has not acknowledged, if known. Its sending side was
+    /// shut before the last `query_shut`.
+    fn unacknowledged(&self, idle: &Self::Idle) -> Option<usize> {
+        idle.unacknowledged()
+    }
+
     /// Makes a connection active again. Returns it with the bytes that the poller has read from it.
     ///
     /// # Errors

@@ -162,6 +162,18 @@ impl<P: IdlePoller> IdlePoller for TlsIdlePoller<P> {
         self.0.poll_ready(cx, found)
     }
 
+    fn query_shut(&mut self) {
+        self.0.query_shut();
+    }
+
+    fn unacknowledged(&self, idle: &Self::Idle) -> Option<usize> {
+        match idle {
+            Stream::Plain(io) => self.0.unacknowledged(io),
+            Stream::Proxied(stream) => self.0.unacknowledged(stream.io()),
+            Stream::Tls(stream) => stream.unacknowledged_by(|io| self.0.unacknowledged(io)),
+        }
+    }
+
     fn remove(&mut self, idle: Self::Idle) -> io::Result<(Self::Io, Bytes)> {
         match idle {
             Stream::Plain(io) => self.0.remove(io).map(|(io, read)| (Stream::Plain(io), read)),

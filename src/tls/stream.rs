@@ -191,6 +191,10 @@ impl<T: Transport> TlsStream<T> {
 }
 
 impl<T> ProxiedStream<T> {
+    pub(super) const fn io(&self) -> &T {
+        &self.io
+    }
+
     pub(super) fn into_io(self) -> T {
         self.io
     }
@@ -209,6 +213,11 @@ impl<T> TlsStream<T> {
     /// Whether the session holds no bytes, so that only the socket can have something to read.
     pub(super) fn is_quiet(&self) -> bool {
         self.handshake.is_none() && self.session.is_quiet()
+    }
+
+    /// Bytes that the peer has not acknowledged, with those of the socket by `of_io`.
+    pub(super) fn unacknowledged_by(&self, of_io: impl Fn(&T) -> Option<usize>) -> Option<usize> {
+        Some(of_io(&self.io)? + self.session.unsent.len())
     }
 
     /// Processes ciphertext that was read from the socket by the idle poller.
@@ -351,7 +360,7 @@ impl<T: Transport> Transport for TlsStream<T> {
     }
 
     fn unacknowledged(&self) -> Option<usize> {
-        Some(self.io.unacknowledged()? + self.session.unsent.len())
+        self.unacknowledged_by(Transport::unacknowledged)
     }
 
     fn discard_unread(&mut self) {

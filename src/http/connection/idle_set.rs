@@ -67,6 +67,10 @@ impl<D> IdleConnection<D> {
     }
 }
 
+/// Connections that end their watch at once, from which on one query to the kernel costs less than
+/// one for each: it walks through all connections of the machine.
+const QUERY_AT_ONCE_FROM: usize = 64;
+
 /// Whether a connection makes room for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Evicted {
@@ -84,6 +88,8 @@ pub(crate) struct IdleSet<L: IdlePoller, S: HttpService> {
     /// Keys of connections whose deadlines had expired at the last sweep, and that were not handled
     /// yet.
     expired: Vec<usize>,
+    /// One query to the kernel has covered those of them that are closing.
+    queried: bool,
     /// Slots of resumed connections, for the worker's table.
     resumed: Vec<Arc<ConnectionSlot>>,
 }
@@ -111,6 +117,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             connections: Slab::new(),
             found: Vec::new(),
             expired: Vec::new(),
+            queried: false,
             resumed: Vec::new(),
         }
     }
@@ -220,6 +227,14 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 let until = self.until(connection, now);
                 if until <= now { self.expired.push(key) } else { next = next.min(until) }
             }
+            let is_shut = |key: &&usize| {
+                let connection = self.connections.get(**key);
+                connection.is_some_and(|shut| matches!(shut.state, IdleState::Closing(_)))
+            };
+            self.queried = self.expired.iter().filter(is_shut).count() >= QUERY_AT_ONCE_FROM;
+            if let Some(poller) = self.poller.as_mut().filter(|_| self.queried) {
+                poller.query_shut();
+            }
         }
         next.min(self.handle_expired(now))
     }
@@ -312,10 +327,15 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             self.count_race(&mut Context::from_waker(Waker::noop()), key);
         }
         let Some(connection) = self.connections.get_mut(key) else { return Moment::NEVER };
+        // The FIN counts as a byte.
+        let is_unacknowledged = matches!(connection.state, IdleState::Closing(_))
+            && match self.poller.as_ref().filter(|_| self.queried) {
+                Some(poller) => poller.unacknowledged(&connection.io),
+                None => connection.io.unacknowledged(),
+            }
+            .is_some_and(|bytes| bytes > 1);
         match connection.state {
-            IdleState::Closing(race)
-                if connection.io.unacknowledged().is_some_and(|bytes| bytes > 1) =>
-            {
+            IdleState::Closing(race) if is_unacknowledged => {
                 if let Some((_, slot, io, _)) = self.remove(key) {
                     let lingering = match race {
                         Race::Open => Lingering::counting_races(io),

@@ -2,7 +2,7 @@
 //! some of them.
 
 use super::service_without;
-use crate::support::{Client, End, Service, aside, until};
+use crate::support::{Client, End, Service, aside, until, until_holds};
 use nix::libc::{self, c_int, c_long};
 use rustix::process::Signal;
 use seccompiler::{
@@ -133,6 +133,33 @@ fn without_any_optional_call_as_in_a_sandbox_no_request_is_lost() {
         let said = warnings(&lives(&format!("{error}:{}", all())));
         assert!(said.iter().all(|line| line.contains(NOT_SEALED)), "{said:?}");
     }
+}
+
+/// At the stop the kernel is queried once about the idle connections of a worker. Where it does not
+/// respond, they must be closed like without the query.
+#[test]
+fn many_idle_connections_are_closed_without_the_kernels_report_of_them() {
+    let flags = ["--lame-duck=0s", "--connections-max=300"];
+    let mut service = Service::watch(&mut service_without("calls=EPERM:netlink,cookie", &flags));
+    service.wait_for_phase("serving");
+    let mut clients: Vec<_> = (0..200).map(|_| Client::connect(service.main)).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").status, 200);
+    }
+    // After a second an idle connection needs no task any more.
+    until_holds("they are in the idle sets", || {
+        let page = service.probe("/metrics").body();
+        let tasks = page.lines().filter_map(|line| line.strip_prefix("tokio_tasks_alive{"));
+        let tasks: Vec<f64> =
+            tasks.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+        tasks.len() == 2 && tasks.iter().sum::<f64>() < 50.0
+    });
+    service.signal(Signal::TERM);
+    for client in &mut clients {
+        assert!(matches!(client.end(), End::Closed));
+    }
+    assert_eq!(service.exit_code(), 0, "{:?}", service.lines());
+    assert!(warnings(&service.lines()).is_empty(), "{:?}", service.lines());
 }
 
 /// Docker's profile refuses the call that copied the sockets to reset them at the exit. Of 1,000
