@@ -1,3 +1,3 @@
 module lameduck-peer
 
-go 1.24
+go 1.19

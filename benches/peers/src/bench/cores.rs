@@ -55,15 +55,16 @@ impl Noise {
 
     /// Returns the median spin in milliseconds, how far the slowest spin and the 90th percentile
     /// exceed it, and the fraction of time that was stolen.
-    pub fn summary(mut self) -> serde_json::Value {
-        self.spins.sort_by(f64::total_cmp);
-        let middle = median_of(&self.spins);
+    pub fn summary(&self) -> serde_json::Value {
+        let mut spins = self.spins.clone();
+        spins.sort_by(f64::total_cmp);
+        let middle = median_of(&spins);
         let above = |spin: Option<&f64>| spin.map_or(0.0, |spin| spin / middle - 1.0);
         serde_json::json!({
             "spin_millis": middle,
             "spins": self.spins.len(),
-            "slowest_above": above(self.spins.last()),
-            "ninetieth_above": above(self.spins.get(self.spins.len() * 9 / 10)),
+            "slowest_above": above(spins.last()),
+            "ninetieth_above": above(spins.get(spins.len() * 9 / 10)),
             "stolen": (stolen() - self.stolen) / self.began.elapsed().as_secs_f64(),
             "seconds": self.began.elapsed().as_secs_f64(),
         })

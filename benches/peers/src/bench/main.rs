@@ -40,8 +40,8 @@ fn main() -> Result<()> {
         Some(path) => serde_json::from_str(&fs::read_to_string(path)?)?,
         None => run(&options)?,
     };
-    if let Some(path) = &options.json {
-        fs::write(path, serde_json::to_string_pretty(&results)? + "\n")?;
+    if options.from.is_some() {
+        write(options.json.as_deref(), &results)?;
     }
     if let Some(path) = &options.plot {
         fs::write(path, plot::draw(&results))?;
@@ -51,7 +51,8 @@ fn main() -> Result<()> {
 }
 
 fn run(options: &Options) -> Result<Value> {
-    let mut run = conditions::describe(options.rounds, options.seconds, options.connections);
+    let mut results =
+        json!({ "run": conditions::describe(options.rounds, options.seconds, options.connections) });
     cores::pin_client()?;
     let mut peers = Vec::new();
     for peer in &options.peers {
@@ -61,7 +62,7 @@ fn run(options: &Options) -> Result<Value> {
         }
     }
     let mut noise = Noise::listen();
-    let mut servers = peers.iter().map(|peer| begin(peer)).collect::<Result<Vec<Value>>>()?;
+    results["servers"] = peers.iter().map(|peer| begin(peer)).collect::<Result<Vec<Value>>>()?.into();
     for measure in &options.measures {
         let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); peers.len()];
         let rounds = options.rounds.min(measure.rounds_max);
@@ -69,17 +70,27 @@ fn run(options: &Options) -> Result<Value> {
             for (samples, peer) in samples.iter_mut().zip(&peers).filter(|(_, peer)| (measure.suits)(peer)) {
                 say(&format!("{}: round {round} of {rounds}, {}", measure.name, peer.name));
                 noise.peek()?;
-                samples.push((measure.take)(peer, options)?);
+                match (measure.take)(peer, options) {
+                    Ok(sample) => samples.push(sample),
+                    Err(error) => say(&format!("{} of {} is left out: {error}\n", measure.name, peer.name)),
+                }
             }
         }
-        for (server, samples) in servers.iter_mut().zip(&samples) {
-            server[measure.name] = measure::summary(samples);
+        for (index, samples) in samples.iter().enumerate() {
+            results["servers"][index][measure.name] = measure::summary(samples);
         }
+        results["run"]["noise"] = noise.summary();
+        // An interrupted run keeps what it has measured.
+        write(options.json.as_deref(), &results)?;
     }
     peer::clean_up();
     say("");
-    run["noise"] = noise.summary();
-    Ok(json!({ "run": run, "servers": servers }))
+    Ok(results)
+}
+
+fn write(path: Option<&str>, results: &Value) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    Ok(fs::write(path, serde_json::to_string_pretty(results)? + "\n")?)
 }
 
 fn begin(peer: &Peer) -> Result<Value> {

@@ -1,4 +1,4 @@
-//! The tables, as Markdown: medians, and the ratios of lameduck to the two servers that it is
+//! The tables, as Markdown: medians with half of their spread, and the ratios of lameduck to the two servers that it is
 //! compared with.
 
 use crate::conditions;
@@ -8,7 +8,7 @@ use std::io::{self, Write};
 /// A row: its title, its path in a server's results, and its number format.
 type Row = (&'static str, &'static str, fn(f64) -> String);
 
-const COSTS: [Row; 46] = [
+const COSTS: [Row; 43] = [
     ("CPU a request, µs (64 connections)", "load/cpu_micros", fine),
     ("– user, µs", "load/user_micros", fine),
     ("– system, µs", "load/system_micros", fine),
@@ -52,9 +52,6 @@ const COSTS: [Row; 46] = [
     ("– answered between stop and exit", "draining_kept/answered_draining", whole),
     ("– **lost**", "draining_kept/lost", whole),
     ("binary, MB", "binary/bytes", |bytes| fine(bytes / 1e6)),
-    ("spread of CPU a request, %", "load/cpu_micros|spread", |spread| whole(spread * 100.0)),
-    ("– of one connection's p50, %", "one/p50_micros|spread", |spread| whole(spread * 100.0)),
-    ("– of the time to close idle ones, %", "idle/close_millis|spread", |spread| whole(spread * 100.0)),
 ];
 
 const COUNTS: [Row; 1] = [("instructions a request (callgrind, 64 connections)", "instructions/per_request", whole)];
@@ -87,7 +84,8 @@ pub fn print(results: &Value, out: &mut impl Write) -> io::Result<()> {
     rows(&SLOPES, servers, out)
 }
 
-/// Returns the median at `path`, or another statistic that the path names after a `|`.
+/// Returns the median at `path`, or the spread if `|spread` follows: the largest minus the smallest
+/// of the rounds, relative to the median.
 pub fn number(server: &Value, path: &str) -> Option<f64> {
     let (path, what) = path.split_once('|').unwrap_or((path, "median"));
     server.pointer(&format!("/{path}/{what}"))?.as_f64()
@@ -117,7 +115,9 @@ fn rows(rows: &[Row], servers: &[Value], out: &mut impl Write) -> io::Result<()>
     for (title, path, text) in rows {
         write!(out, "| {title} |")?;
         for server in &servers {
-            write!(out, " {} |", number(server, path).map(text).unwrap_or_default())?;
+            let spread = number(server, &format!("{path}|spread")).filter(|spread| *spread >= 0.005);
+            let spread = spread.map(|spread| format!(" ±{:.0} %", spread * 50.0)).unwrap_or_default();
+            write!(out, " {}{spread} |", number(server, path).map(text).unwrap_or_default())?;
         }
         for (_, (ours, other)) in &others {
             let ratio = number(ours, path).zip(number(other, path)).filter(|(_, other)| *other > 0.0);
