@@ -24,6 +24,8 @@
 //! `handler ends` (when the handler and its body are dropped). Any other
 //! [`HttpService`](lameduck::HttpService) can replace this app: see [`Actor`].
 
+mod grpc;
+
 use crate::{client, scenario::Cooperation, tasks, trace::Trace};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
@@ -152,10 +154,15 @@ async fn respond(
 ) -> Response<ObservedBody> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let is_to_break = request.uri().path() == "/breaks";
+    let mut trailers = None;
     let response = match request.uri().path() {
         "/slow" => slow(service, request, &query, &guard).await,
         "/fast" => drill::text(StatusCode::OK, "fast\n"),
         "/breaks" => breaks(),
+        "/call" => {
+            trailers = Some(grpc::trailers());
+            grpc::respond(&query).await
+        }
         "/body" => match request.into_body().collect().await {
             Ok(body) => drill::text(StatusCode::OK, body.to_bytes()),
             Err(_) => drill::text(StatusCode::BAD_REQUEST, "the body did not come\n"),
@@ -165,7 +172,7 @@ async fn respond(
             let bytes = parameter(&query, "n").and_then(|n| n.parse().ok()).unwrap_or(0);
             drill::text(StatusCode::OK, vec![b'b'; bytes])
         }
-        "/events" => events(parameter(&query, "end") == Some("cancel")),
+        "/events" => events(parameter(&query, "end")),
         "/ignores" => ignores(request, &query).await,
         "/padded" => padded(&query),
         "/work" => work(&request, &query, &guard),
@@ -173,7 +180,7 @@ async fn respond(
         "/upgrade" => upgrade(request, heeds(&query), &guard),
         _ => call(service, request).await,
     };
-    response.map(|body| ObservedBody { body, breaks: is_to_break, _guard: guard })
+    response.map(|body| ObservedBody { body, trailers, breaks: is_to_break, _guard: guard })
 }
 
 async fn call(service: &drill::Service, request: Request<Body>) -> DrillResponse {
@@ -313,15 +320,17 @@ fn number(query: &str, name: &str) -> Option<u64> {
     parameter(query, name)?.parse().ok()
 }
 
-fn events(to_cancel: bool) -> DrillResponse {
+fn events(end: Option<&str>) -> DrillResponse {
     // More events than any scenario lasts.
     let events = (0..100_000).map(|n| (CHUNK_INTERVAL, Bytes::from(format!("data: {n}\n\n"))));
     let mut response = Paced::response(events, None);
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/event-stream"));
-    if to_cancel {
-        response.extensions_mut().insert(StreamShutdown::EndAtCancel);
+    match end {
+        Some("cancel") => drop(response.extensions_mut().insert(StreamShutdown::EndAtCancel)),
+        Some("spread") => drop(response.extensions_mut().insert(StreamShutdown::EndSpread)),
+        Some(_) | None => {}
     }
     response
 }
@@ -427,6 +436,8 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 #[derive(Debug)]
 pub struct ObservedBody {
     body: DrillBody,
+    /// Sent after the body.
+    trailers: Option<http::HeaderMap>,
     /// Panics in place of an empty chunk.
     breaks: bool,
     _guard: HandlerGuard,
@@ -441,6 +452,11 @@ impl HttpBody for ObservedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none()
+            && let Some(trailers) = self.trailers.take()
+        {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
         let chunk = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
         assert!(
             !self.breaks || chunk.is_none_or(|chunk| !chunk.is_empty()),
@@ -450,7 +466,7 @@ impl HttpBody for ObservedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.is_end_stream() && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -6,6 +6,9 @@ use http::Method;
 /// The header field with the name of a request.
 pub const NAME_FIELD: &str = "x-request";
 
+/// The field with the status of a gRPC call.
+pub(crate) const GRPC_STATUS: http::HeaderName = http::HeaderName::from_static("grpc-status");
+
 /// The header field of a response with the name of its request.
 pub const OF_FIELD: &str = "x-of";
 

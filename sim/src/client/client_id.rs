@@ -128,6 +128,19 @@ impl ClientId {
         self.tell("head", &fields);
     }
 
+    /// Records the status of a gRPC call, where it was, and the length of the body before it.
+    pub(super) fn call_ended(&self, request: u64, status: u64, place: &'static str, bytes: u64) {
+        self.tell(
+            "call status",
+            &[
+                ("request", request.into()),
+                ("status", status.into()),
+                ("place", place.into()),
+                ("bytes", bytes.into()),
+            ],
+        );
+    }
+
     /// Records that a response that the client did not take was cut.
     pub(super) fn response_lost(&self, request: u64, how: How) {
         self.tell("response lost", &[("of", request.into()), ("how", how.name().into())]);

@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "hyper's timer here is the world's time")]
 
 use super::{
-    ClientId, Connect, How, OF_FIELD, RequestFailure, RequestSpec, ResponseSummary,
+    ClientId, Connect, GRPC_STATUS, How, OF_FIELD, RequestFailure, RequestSpec, ResponseSummary,
     goaway::{GoawayRecorder, Settled},
     http1,
 };
@@ -392,17 +392,27 @@ async fn answer_to(
         .map_err(|error| RequestFailure::new(how(&error, Stage::Head), 0))?;
     let status = response.status().as_u16();
     client_id.head(request, status, false, of(&response));
+    let mut call_status = grpc_status(response.headers()).map(|status| (status, "head"));
     let mut body: Incoming = response.into_body();
     let (mut bytes, mut hash, mut kept) = (0, Fnv64::new(), Vec::new());
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|error| RequestFailure::new(how(&error, Stage::Body), bytes.max(1)))?;
-        if let Ok(data) = frame.into_data() {
-            bytes += data.len() as u64;
-            hash.feed(&data);
-            let room = client_id.keeps().saturating_sub(kept.len());
-            kept.extend_from_slice(&data[..data.len().min(room)]);
+        match frame.into_data() {
+            Ok(data) => {
+                bytes += data.len() as u64;
+                hash.feed(&data);
+                let room = client_id.keeps().saturating_sub(kept.len());
+                kept.extend_from_slice(&data[..data.len().min(room)]);
+            }
+            Err(frame) => {
+                let trailers = frame.trailers_ref().and_then(grpc_status);
+                call_status = trailers.map(|status| (status, "trailers")).or(call_status);
+            }
         }
+    }
+    if let Some((status, place)) = call_status {
+        client_id.call_ended(request, status, place, bytes);
     }
     client_id.received(request, &kept);
     Ok(ResponseSummary {
@@ -412,6 +422,11 @@ async fn answer_to(
         body_bytes: bytes,
         body_hash: hash.value(),
     })
+}
+
+/// Returns the status of a gRPC call, if these fields have one.
+fn grpc_status(fields: &http::HeaderMap) -> Option<u64> {
+    fields.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
 /// Returns the hash of the name of the request that a response belongs to.

@@ -28,6 +28,7 @@ mod upgraded;
 mod websocket;
 
 pub use answer::Head;
+pub(crate) use ask::GRPC_STATUS;
 pub use ask::{NAME_FIELD, OF_FIELD, RequestSpec};
 pub use client_id::{ClientId, How, RequestFailure, ResponseSummary};
 pub use exchange::{AfterRequest, ExchangePacing, Http1Client, Pace};

@@ -36,6 +36,16 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0x4a_4e00)), thrown: 0 }
     }
 
+    /// Creates independent dice for long streams.
+    pub(super) const fn of_streams(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x57_4ea)), thrown: 0 }
+    }
+
+    /// Creates independent dice for gRPC calls.
+    pub(super) const fn of_calls(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x9_4bc)), thrown: 0 }
+    }
+
     /// Creates independent dice for the limits.
     pub(crate) const fn of_limits(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x11_3175)), thrown: 0 }

@@ -10,6 +10,7 @@
 //! phase changes, so most times aim at it. The [sometimes-table](crate::explore::sometimes)
 //! measures what this does not reach.
 
+mod calls;
 mod caps;
 mod clients;
 mod dice;
@@ -19,6 +20,7 @@ mod latecomers;
 mod rare;
 mod real_time;
 mod serving;
+mod streams;
 
 use crate::{
     hooks::{Act, ActEnd, HookScript},
@@ -201,6 +203,8 @@ fn draw_as(
     limits(&mut Dice::of_limits(seed), &mut scenario);
     serving::draw(&mut Dice::of_serving(seed), &mut scenario, &edges);
     rare::draw(&mut Dice::of_rare(seed), &mut scenario, &edges);
+    streams::draw(&mut Dice::of_streams(seed), &mut scenario, &edges);
+    calls::draw(&mut Dice::of_calls(seed), &mut scenario, &edges);
     caps::draw(&mut Dice::of_caps(seed), &mut scenario, &edges);
     scenario.tls = Dice::of_tls(seed).one_in(4);
     scenario
@@ -240,6 +244,7 @@ fn plan(dice: &mut Dice, features: Features) -> PlanMs {
         cancel: span(&[1_000, 3_000, 3_000], &[20, 249, 250, 251, 300]),
         cleanup: span(&[1_000, 5_000, 5_000, 9_000], &[20, 100, 300]),
         internal_close: span(&[500, 1_000, 1_000], &[20, 100, 300]),
+        streams: 0,
     }
 }
 

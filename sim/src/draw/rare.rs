@@ -27,6 +27,8 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             | RareRequest::LateTimeout { .. }
             | RareRequest::RouteTimeout(_)
             | RareRequest::DropPanics(_)
+            | RareRequest::Call(_)
+            | RareRequest::LongStream
             | RareRequest::Padded(..) => http1_client(dice, scenario, edges, kind),
         };
         scenario.clients.push(client);

@@ -31,6 +31,7 @@ pub(super) fn plan(dice: &mut Dice, features: Features) -> PlanMs {
         cancel: span(&[20, 249, 250, 300, 600]),
         cleanup: span(&[20, 100, 300, 600]),
         internal_close: span(&[20, 100, 300, 500]),
+        streams: 0,
     }
 }
 

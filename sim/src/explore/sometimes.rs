@@ -4,6 +4,7 @@
 //! states it never draws. The states that must be reached are therefore declared here by hand. A
 //! run of at least [`REACHES_ALL`](super::REACHES_ALL) scenarios that misses one of them fails.
 
+mod calls;
 mod caps;
 mod coverage;
 mod serving;
@@ -61,6 +62,7 @@ pub fn sometimes() -> &'static [Sometimes] {
         company(&mut all);
         coincidences(&mut all);
         serving::serving(&mut all);
+        calls::calls(&mut all);
         caps::caps(&mut all);
         workers::workers(&mut all);
         surface(&mut all);

@@ -56,7 +56,7 @@ pub const SURFACE: &[(&str, Seen)] = &[
     ("StreamShutdown::Finish", Seen::Target("/stream?")),
     ("StreamShutdown::EndAtDraining", Seen::Target("/events")),
     ("StreamShutdown::EndAtCancel", Seen::Target("/events?end=cancel")),
-    ("StreamShutdown::EndSpread", Seen::Nowhere("tests/host::streams has it")),
+    ("StreamShutdown::EndSpread", Seen::Target("/events?end=spread")),
     ("HalfClose::Serve", Seen::Event("half-close noticed")),
     ("HalfClose::Drop", Seen::Nowhere("tests/host sets it")),
     ("HalfClose::Ignore", Seen::Nowhere("tests/host sets it")),

@@ -38,7 +38,8 @@ pub(super) fn report_matches_the_trace(
 /// Longest time that a shutdown may take by this scenario's plan.
 pub(super) fn worst_case(history: &RunHistory<'_>) -> Duration {
     let plan = &history.scenario.plan;
-    let all = plan.lame_duck + plan.drain + plan.cancel + plan.cleanup + plan.internal_close;
+    let drain = plan.drain.max(plan.streams);
+    let all = plan.lame_duck + drain + plan.cancel + plan.cleanup + plan.internal_close;
     Duration::from_millis(all)
 }
 

@@ -117,12 +117,24 @@ fn every_response_is_of_its_request(history: &RunHistory<'_>) -> Result<(), Stri
     for head in heads {
         match head.text("of") {
             Some("mine") => {}
+            None if is_error_of_a_call(history, head) => {}
             None if head.number("status") != Some(200) => {}
             Some(_) => return Err(format!("a response is of another request: {head}")),
             None => return Err(format!("a response lost its fields: {head}")),
         }
     }
     Ok(())
+}
+
+/// Whether a head is the host's error response to a gRPC call, whose HTTP status is 200.
+fn is_error_of_a_call(history: &RunHistory<'_>, head: &Record) -> bool {
+    history.records.iter().any(|record| {
+        record.event == "call status"
+            && record.text("place") == Some("head")
+            && record.number("status") != Some(0)
+            && record.actor == head.actor
+            && record.number("request") == head.number("request")
+    })
 }
 
 /// Checks that a response that needs no wait arrives a round trip after its request, or after the

@@ -10,12 +10,14 @@
 mod accounting;
 mod announcements;
 mod books;
+mod calls;
 mod lifecycle;
 mod probes;
 mod requests;
 mod run_history;
 mod serving;
 mod shutdown;
+mod streams;
 mod timing;
 mod tls;
 
@@ -134,6 +136,16 @@ pub const ORACLES: &[Oracle] = &[
     Oracle { promise: "P15", words: "contained", judge: serving::contained },
     Oracle { promise: "P16", words: "separate", judge: probes::probes_have_a_response },
     Oracle { promise: "P5d", words: "an end over TLS shows a cut", judge: tls::ends_show_cuts },
+    Oracle {
+        promise: "P5d",
+        words: "the status of a gRPC call is the one of its end",
+        judge: calls::statuses_are_true,
+    },
+    Oracle {
+        promise: "P7",
+        words: "long streams have a budget, and only they",
+        judge: streams::streams_have_a_budget,
+    },
 ];
 
 /// The oracles that need no knowledge of the app, its hooks and its checks.

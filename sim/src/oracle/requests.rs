@@ -166,7 +166,9 @@ fn counts_match_the_handlers(
 /// Checks that a 503 has a body that gives the reason.
 fn says_why(observed: &ObservedRequest) -> Result<(), String> {
     match observed.end {
-        Some((at, RequestResult::Completed(503, 0))) if !observed.is_by_service() => {
+        Some((at, RequestResult::Completed(503, 0)))
+            if !observed.is_by_service() && observed.call.is_none() =>
+        {
             Err(format!("a 503 for {} at {at:?} has no reason", observed.target))
         }
         Some(_) | None => Ok(()),
@@ -517,7 +519,8 @@ pub(super) fn cancel_after_drain(history: &RunHistory<'_>) -> Judgement {
                 record.text("path").unwrap_or_default()
             ));
         }
-        if !stalled && !breaks && !matches!(phase, "cancelling" | "cleaning_up") {
+        let early = history.requests_cancelled().is_some_and(|at| record.at >= at);
+        if !stalled && !breaks && !early && !matches!(phase, "cancelling" | "cleaning_up") {
             return Err(format!(
                 "{} was aborted in {phase}",
                 record.text("path").unwrap_or_default()

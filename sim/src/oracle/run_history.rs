@@ -54,6 +54,10 @@ pub struct ObservedRequest {
     pub body: Option<String>,
     /// Number of WebSocket messages received.
     pub messages: Option<u64>,
+    /// Number of the request, per client.
+    pub number: u64,
+    /// The status of a gRPC call, and the length of the body before it.
+    pub call: Option<(u64, u64)>,
 }
 
 impl ObservedRequest {
@@ -63,6 +67,42 @@ impl ObservedRequest {
     pub fn is_by_service(&self) -> bool {
         let status = self.head.map(|(_, status, _)| status);
         status.is_some() && status == self.service_status
+    }
+}
+
+impl ObservedRequest {
+    /// Reads the status of a gRPC call. One that the host gives in place of a response head is what
+    /// a 503 is for other requests.
+    fn read_call_status(&mut self, record: &Record) {
+        let (status, bytes) = (record.number("status"), record.number("bytes"));
+        self.call = status.zip(bytes);
+        let is_error = record.text("place") == Some("head") && status != Some(0);
+        if let Some((_, head, _)) = &mut self.head
+            && is_error
+            && self.service_status.is_none()
+        {
+            *head = 503;
+        }
+    }
+
+    /// Translates the end of a gRPC call into that of another request: a deadline is a 503, and so
+    /// is a cut before the head. A cut after the head is a reset.
+    fn read_end_of_call(&mut self, at: Duration) {
+        let is_by_host = self.service_status.is_none();
+        match self.call {
+            Some((4, bytes)) if is_by_host => {
+                self.end = Some((at, RequestResult::Completed(503, bytes)));
+                self.said = ErrorKind::TimedOut;
+            }
+            Some((14, _)) if is_by_host && self.head.is_some_and(|(_, head, _)| head == 503) => {
+                self.end = Some((at, RequestResult::Completed(503, 0)));
+                self.said = ErrorKind::Aborted;
+            }
+            Some((14, _)) if is_by_host => {
+                self.end = Some((at, RequestResult::Failed("stream-reset".to_owned())));
+            }
+            Some(_) | None => {}
+        }
     }
 }
 
@@ -147,9 +187,28 @@ impl<'a> RunHistory<'a> {
         Self { scenario, outcome, records, phases, requests, server_events }
     }
 
-    /// Returns when a phase began, in simulated time.
+    /// Returns when a phase began, in simulated time. Where long streams outlast the drain, the
+    /// others are cancelled in it: for them that is the begin of `Cancelling`.
     #[must_use]
     pub fn began(&self, phase: Phase) -> Option<Duration> {
+        let early = self.requests_cancelled().filter(|_| phase == Phase::Cancelling);
+        early.or_else(|| self.began_as_a_phase(phase))
+    }
+
+    /// Returns when everything but long streams was cancelled, in a drain that went on for these.
+    #[must_use]
+    pub fn requests_cancelled(&self) -> Option<Duration> {
+        const LINE: &str = "the drain is over for requests; long streams continue";
+        let line = self.server("log").find(|record| record.text("message") == Some(LINE))?.at;
+        if self.tolerance().is_zero() {
+            return Some(line);
+        }
+        // In real time the line follows the cancellation, which is not early.
+        let draining = self.began_as_a_phase(Phase::Draining)?;
+        Some(line.min(draining + self.scenario.plan().drain))
+    }
+
+    fn began_as_a_phase(&self, phase: Phase) -> Option<Duration> {
         self.phases.iter().find(|(entered, _, _)| *entered == phase).map(|(_, _, at)| *at)
     }
 
@@ -177,7 +236,8 @@ impl<'a> RunHistory<'a> {
     #[must_use]
     pub fn budget(&self, phase: Phase, later: Duration) -> Duration {
         let plan = self.scenario.plan();
-        let limit = if phase == Phase::Draining { plan.drain } else { plan.cancel };
+        let drain = plan.drain.max(plan.streams);
+        let limit = if phase == Phase::Draining { drain } else { plan.cancel };
         let report = self.outcome.report.iter().flat_map(|report| &report.phases);
         let before: Duration = report
             .filter(|(other, _)| *other > Phase::Serving && *other < phase)
@@ -546,6 +606,8 @@ fn requests(records: &[Record]) -> Vec<ObservedRequest> {
                 step: 0,
                 body: None,
                 messages: None,
+                number: request,
+                call: None,
             };
             requests.insert((client, request), observed);
             continue;
@@ -563,13 +625,16 @@ fn requests(records: &[Record]) -> Vec<ObservedRequest> {
                     record.at,
                     RequestResult::Completed(status.unwrap_or(0), bytes.unwrap_or(0)),
                 ));
-                if !observed.is_by_service() {
+                if observed.call.is_some() {
+                    observed.read_end_of_call(record.at);
+                } else if !observed.is_by_service() {
                     observed.said = ErrorKind::of(
                         status.unwrap_or(0),
                         record.text("body_hash").unwrap_or_default(),
                     );
                 }
             }
+            "call status" => observed.read_call_status(record),
             "service responds" => observed.service_status = record.number("status"),
             "step" => {
                 observed.step = record

@@ -171,7 +171,7 @@ fn each_phase_is_bounded(history: &RunHistory<'_>, report: &Report) -> Result<()
     let plan = history.scenario.plan();
     for (phase, span) in &report.phases {
         let most = match phase {
-            Phase::Draining => plan.drain,
+            Phase::Draining => plan.drain.max(plan.streams),
             Phase::Cancelling => plan.cancel,
             Phase::CleaningUp => plan.cleanup + plan.internal_close,
             Phase::Starting => plan.start,

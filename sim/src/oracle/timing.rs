@@ -50,6 +50,10 @@ pub(super) fn contexts_are_true(history: &RunHistory<'_>) -> Result<(), String> 
             ));
         }
         let left = record.number("left_us");
+        // The timeout of a gRPC call, if that is shorter.
+        let call = record.text("target").and_then(|target| target.split_once("&grpc="));
+        let call = call.and_then(|(_, ms)| ms.parse::<u64>().ok()).map(|ms| ms * 1_000);
+        let own = own.into_iter().chain(call).min();
         if left.zip(own).map_or(left != own, |(left, own)| left.abs_diff(own) > slack) {
             return Err(format!(
                 "a handler at {:?} had {left:?} µs left instead of {own:?}",
@@ -410,9 +414,11 @@ pub(super) fn readers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
         return Ok(());
     }
     let stalls = |client: &Client| matches!(client.traffic, Traffic::Once(Pacing::SlowReader(_, pause)) if pause > 7_000);
+    let ordinary_until = history.requests_cancelled().unwrap_or(Duration::MAX);
     let aborted = |record: &&Record| {
         record.text("message") == Some("request aborted")
             && record.text("phase") == Some("draining")
+            && record.at < ordinary_until
             && !record.text("path").is_some_and(may_end_at_any_time)
     };
     for record in history.server("log").filter(aborted) {

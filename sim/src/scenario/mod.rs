@@ -4,6 +4,7 @@
 //! drawn from a seed, shrunk, and kept in files. All times are milliseconds of the world since its
 //! beginning, unless a field says that they are by the host's clock.
 
+mod call;
 mod odd;
 mod rare;
 mod request;
@@ -11,6 +12,8 @@ mod run;
 mod times;
 mod traffic;
 
+pub use call::Call;
+pub(crate) use call::MESSAGE;
 pub use odd::OddRequest;
 pub use rare::RareRequest;
 pub(crate) use request::{Previous, Reads};
@@ -83,6 +86,11 @@ pub struct Scenario {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 const fn is_false(value: &bool) -> bool {
     !*value
 }
@@ -130,6 +138,8 @@ pub struct PlanMs {
     pub cancel: u64,
     pub cleanup: u64,
     pub internal_close: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub streams: u64,
 }
 
 impl PlanMs {
@@ -144,6 +154,7 @@ impl PlanMs {
             cancel: ms(plan.cancel),
             cleanup: ms(plan.cleanup),
             internal_close: ms(plan.internal_close),
+            streams: ms(plan.streams),
         }
     }
 }
@@ -289,6 +300,7 @@ impl Scenario {
                 cancel: 1_000,
                 cleanup: 1_000,
                 internal_close: 500,
+                streams: 0,
             },
             request_timeout_ms: Some(5_000),
             limits: LimitsMs::default(),
@@ -377,6 +389,7 @@ impl Scenario {
             .cancel(Duration::from_millis(ms.cancel))
             .cleanup(Duration::from_millis(ms.cleanup))
             .internal_close(Duration::from_millis(ms.internal_close))
+            .streams(Duration::from_millis(ms.streams))
     }
 }
 

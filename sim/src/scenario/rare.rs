@@ -1,5 +1,6 @@
 //! Requests whose handlers use a rare part of the host's public interface.
 
+use super::Call;
 use crate::client::RequestSpec;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,10 @@ pub enum RareRequest {
     Padded(u64, bool),
     /// A 101 for which the handler takes no connection.
     NotTaken,
+    /// An event stream of the class `StreamShutdown::EndSpread`.
+    LongStream,
+    /// A gRPC call. Only on HTTP/2.
+    Call(Call),
 }
 
 impl RareRequest {
@@ -43,6 +48,8 @@ impl RareRequest {
                 let extra = if extra { "yes" } else { "no" };
                 RequestSpec::get(format!("/padded?frames={frames}&extra={extra}"))
             }
+            Self::LongStream => RequestSpec::get("/events?end=spread"),
+            Self::Call(call) => call.ask(),
             Self::NotTaken => RequestSpec::get("/upgrade?taken=no")
                 .with("Connection", "upgrade")
                 .with("Upgrade", "echo"),

@@ -95,9 +95,16 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
             RequestKind::Rare(RareRequest::RouteTimeout(within)) => {
                 all.push((TimeOf::Timeout, within));
             }
+            RequestKind::Rare(RareRequest::Call(call)) => {
+                all.push((TimeOf::Work, &mut call.ms));
+                all.extend(call.timeout_ms.as_mut().map(|ms| (TimeOf::Timeout, ms)));
+            }
             RequestKind::Rare(RareRequest::DropPanics(ms)) => all.push((TimeOf::Work, ms)),
             RequestKind::Rare(
-                RareRequest::EndAtCancel | RareRequest::Padded(..) | RareRequest::NotTaken,
+                RareRequest::EndAtCancel
+                | RareRequest::LongStream
+                | RareRequest::Padded(..)
+                | RareRequest::NotTaken,
             ) => {}
             // Its length would change, too.
             RequestKind::Stream(_)

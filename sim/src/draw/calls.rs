@@ -1,0 +1,40 @@
+//! Draws clients that make gRPC calls. It uses its own dice, so that the rest of the scenario does
+//! not depend on it.
+
+use super::{Dice, Edges};
+use crate::scenario::{Call, Client, RareRequest, RequestKind, Scenario, Traffic};
+
+/// Adds some to one scenario in five.
+pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    if scenario.limits.connections_max.is_some() || !dice.one_in(5) {
+        return;
+    }
+    for _ in 0..dice.between(1, 2) {
+        let at_ms = edges.aim(dice).saturating_sub(scenario.latency_ms.1 * dice.below(6));
+        let call = call(dice, edges, at_ms + scenario.latency_ms.0 * 3);
+        let traffic =
+            Traffic::Http2 { requests: dice.between(1, 3), every_ms: dice.pick(&[1, 20, 300]) };
+        let kind = RequestKind::Rare(RareRequest::Call(call));
+        scenario.clients.push(Client::new(at_ms, kind, traffic));
+    }
+}
+
+fn call(dice: &mut Dice, edges: &Edges, begins: u64) -> Call {
+    let until = |dice: &mut Dice, edge: u64| dice.about(edge).saturating_sub(begins);
+    let ms = match dice.below(6) {
+        0 => until(dice, edges.drain),
+        1 => until(dice, edges.cancel),
+        2 => until(dice, edges.abort),
+        3 => dice.pick(&[1, 30, 400]),
+        _ => 60_000,
+    };
+    let timeout_ms = match dice.below(4) {
+        0 => Some(dice.pick(&[1, 30, 250, 900, 3_000])),
+        1 => {
+            let edge = dice.pick(&[edges.drain, edges.cancel, edges.abort]);
+            Some(until(dice, edge).max(1))
+        }
+        _ => None,
+    };
+    Call { ms, messages: dice.pick(&[0, 0, 1, 2, 3]), timeout_ms }
+}

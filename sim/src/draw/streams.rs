@@ -1,0 +1,46 @@
+//! Draws a budget of long streams, and clients that have such streams open. It uses its own dice,
+//! so that the rest of the scenario does not depend on it.
+
+use super::{Dice, Edges};
+use crate::scenario::{Client, Pacing, RareRequest, RequestKind, Scenario, StuckResponse, Traffic};
+
+/// Adds a budget and streams to one scenario in eight. If the budget is longer than the drain, the
+/// other clients are replaced by some that must not benefit from it, and nothing disturbs them.
+pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    let plan = &mut scenario.plan;
+    if scenario.limits.connections_max.is_some() || plan.drain < 100 || !dice.one_in(8) {
+        return;
+    }
+    let is_longer = dice.one_in(2);
+    plan.streams = if is_longer {
+        plan.drain + dice.pick(&[1, 300, 2_000, plan.cancel, plan.cancel + 3_000])
+    } else {
+        dice.pick(&[plan.drain, plan.drain / 2, 50])
+    };
+    if is_longer {
+        scenario.stops.truncate(1);
+        scenario.tasks.clear();
+        scenario.faults.clear();
+        scenario.clients = (0..dice.between(1, 3)).map(|_| ordinary(dice, edges)).collect();
+    }
+    for _ in 0..dice.between(1, 3) {
+        let at_ms = edges.drain.saturating_sub(dice.pick(&[0, 5, 100, 800]));
+        let traffic = if dice.one_in(2) {
+            Traffic::Http2 { requests: dice.between(1, 2), every_ms: 1 }
+        } else {
+            Traffic::Once(Pacing::Prompt)
+        };
+        let kind = RequestKind::Rare(RareRequest::LongStream);
+        scenario.clients.push(Client::new(at_ms, kind, traffic));
+    }
+}
+
+fn ordinary(dice: &mut Dice, edges: &Edges) -> Client {
+    let kind = match dice.below(3) {
+        0 => RequestKind::Unlimited(60_000),
+        1 => RequestKind::Stuck(60_000, StuckResponse::Chunked),
+        _ => RequestKind::Stuck(60_000, StuckResponse::Nothing),
+    };
+    let at_ms = edges.drain.saturating_sub(dice.pick(&[0, 20, 90, 900]));
+    Client::once(at_ms, kind)
+}

@@ -1,0 +1,30 @@
+//! States of gRPC calls and of long streams.
+
+use super::Sometimes;
+
+/// Adds a state for each way in which a call ends: its status, and whether it was in the head.
+pub(super) fn calls(all: &mut Vec<Sometimes>) {
+    for (what, status, place) in [
+        ("that succeeds", 0, "trailers"),
+        ("whose deadline passes before its head", 4, "head"),
+        ("whose timeout passes after its head", 4, "trailers"),
+        ("that is cut before its head", 14, "head"),
+        ("that is cut after its head", 14, "trailers"),
+    ] {
+        all.push(Sometimes::new(format!("surface: a gRPC call {what}"), move |coverage| {
+            coverage.history.records.iter().any(|record| {
+                record.event == "call status"
+                    && record.number("status") == Some(status)
+                    && record.text("place") == Some(place)
+            })
+        }));
+    }
+    all.push(Sometimes::new(
+        "surface: long streams that outlast the drain of requests",
+        |coverage| {
+            let history = coverage.history;
+            history.requests_cancelled().is_some()
+                && history.outcome.report.as_ref().is_some_and(|report| report.streams_ended > 1)
+        },
+    ));
+}

@@ -1,0 +1,94 @@
+//! P5d, P9 for gRPC: the status of a call is the one of its end.
+
+use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
+use crate::scenario::{Call, RareRequest, RequestKind};
+use lameduck::lifecycle::Phase;
+use std::time::Duration;
+
+const OK: u64 = 0;
+const DEADLINE_EXCEEDED: u64 = 4;
+const UNAVAILABLE: u64 = 14;
+
+/// Rounding of clocks.
+const EARLY: Duration = Duration::from_micros(1);
+
+/// How long a call may go on after its timeout, by the host's clock.
+const LATE: Duration = Duration::from_millis(20);
+
+/// Checks each call: its status is 0 only if all messages came, `DEADLINE_EXCEEDED` only at a
+/// deadline, and `UNAVAILABLE` only when the shutdown cuts. No call outlasts its timeout, and none
+/// is refused as unprocessed after its handler began.
+pub(super) fn statuses_are_true(history: &RunHistory<'_>) -> Judgement {
+    let mut ended = 0;
+    for observed in &history.requests {
+        let Some(RequestKind::Rare(RareRequest::Call(call))) = history.request_kind(observed)
+        else {
+            continue;
+        };
+        let Some((at, end)) = &observed.end else { continue };
+        ended += 1;
+        let wrong = match (observed.call, end) {
+            (Some((OK, bytes)), _) if bytes != call.bytes() => {
+                Some(format!("the status 0 after {bytes} of {} bytes", call.bytes()))
+            }
+            (Some((OK, _)), _) => None,
+            (Some((DEADLINE_EXCEEDED, _)), _) => before_its_deadline(history, observed, *call, *at),
+            (Some((UNAVAILABLE, _)), _) => before_the_cut(history, *at),
+            (Some((status, _)), _) => Some(format!("the status {status}")),
+            (None, RequestResult::Completed(200, _)) => Some("no status".to_owned()),
+            (None, RequestResult::Failed(how)) if how == "stream-refused" => {
+                after_its_handler_began(history, observed)
+            }
+            (None, _) => None,
+        };
+        if let Some(wrong) = wrong.or_else(|| after_its_timeout(history, observed, *call, *at)) {
+            return Err(format!(
+                "a call of client-{} to {}, sent at {:?}, ended at {at:?} with {wrong}",
+                observed.client, observed.target, observed.observed
+            ));
+        }
+    }
+    Ok(Exercise::of(ended))
+}
+
+fn before_its_deadline(
+    history: &RunHistory<'_>,
+    observed: &ObservedRequest,
+    call: Call,
+    at: Duration,
+) -> Option<String> {
+    // The deadline of the host ends with the response head.
+    let host = history.scenario.request_timeout_ms;
+    let host = host.filter(|_| call.messages == 0 || history.has_partial_io());
+    let Some(timeout) = call.timeout_ms.into_iter().chain(host).min() else {
+        return Some("a deadline that it did not have".to_owned());
+    };
+    let due = observed.observed + history.world(Duration::from_millis(timeout));
+    (at + EARLY + history.tolerance() < due).then(|| format!("its deadline, before {due:?}"))
+}
+
+fn before_the_cut(history: &RunHistory<'_>, at: Duration) -> Option<String> {
+    let cut = history.began(Phase::Cancelling).or(history.began(Phase::CleaningUp));
+    let early = cut.is_none_or(|cut| at + history.tolerance() < cut);
+    (early && history.delivers()).then(|| format!("UNAVAILABLE, before the cut at {cut:?}"))
+}
+
+fn after_its_handler_began(history: &RunHistory<'_>, observed: &ObservedRequest) -> Option<String> {
+    let name = format!("client-{}/{}", observed.client, observed.number);
+    let begun = history.server("handler begins").any(|record| record.text("of") == Some(&name));
+    begun.then(|| "a refusal, although its handler had begun".to_owned())
+}
+
+fn after_its_timeout(
+    history: &RunHistory<'_>,
+    observed: &ObservedRequest,
+    call: Call,
+    at: Duration,
+) -> Option<String> {
+    let timeout = Duration::from_millis(call.timeout_ms?);
+    let due = observed.observed
+        + history.under_way() * 6
+        + history.world(timeout + LATE)
+        + history.tolerance();
+    (at > due && history.delivers()).then(|| format!("its timeout at {due:?} ignored"))
+}

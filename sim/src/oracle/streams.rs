@@ -1,0 +1,75 @@
+//! P7: long streams end inside their budget, and nothing else benefits from it.
+
+use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
+use crate::scenario::{RareRequest, RequestKind};
+use lameduck::lifecycle::Phase;
+use std::time::Duration;
+
+/// Time for the host's part of an end.
+const SOON: Duration = Duration::from_millis(20);
+
+/// The target of a long stream.
+const TARGET: &str = "/events?end=spread";
+
+/// Checks that a long stream ends complete and inside its budget, that those that ended so are
+/// counted, and that every other handler ends when it would without a budget of streams.
+pub(super) fn streams_have_a_budget(history: &RunHistory<'_>) -> Judgement {
+    let plan = history.scenario.plan();
+    let Some(draining) = history.began(Phase::Draining).filter(|_| !plan.streams.is_zero()) else {
+        return Ok(Exercise::No);
+    };
+    let is_stream = |observed: &&ObservedRequest| {
+        history.request_kind(observed) == Some(&RequestKind::Rare(RareRequest::LongStream))
+    };
+    let by = draining + history.world(plan.streams);
+    let mut ended = 0;
+    for observed in history.requests.iter().filter(is_stream) {
+        let (Some(_), Some((at, end))) = (observed.head, &observed.end) else { continue };
+        let late = by.max(observed.observed + history.under_way())
+            + history.under_way() * 2
+            + SOON
+            + history.tolerance();
+        let wrong = match end {
+            RequestResult::Completed(200, _) if *at < draining => "before the drain",
+            RequestResult::Completed(200, _) if *at > late && history.delivers() => {
+                "after its budget"
+            }
+            RequestResult::Completed(200, _) => {
+                ended += 1;
+                continue;
+            }
+            RequestResult::Failed(_) if history.delivers() && !history.is_impatient() => "by a cut",
+            RequestResult::Failed(_) | RequestResult::Completed(..) => continue,
+        };
+        return Err(format!(
+            "a long stream of client-{} ended at {at:?}, {wrong}; its budget was from {draining:?} \
+             to {by:?}",
+            observed.client
+        ));
+    }
+    let counted = history.outcome.report.as_ref().map(|report| report.streams_ended);
+    if counted.is_some_and(|counted| counted < ended) {
+        return Err(format!("{ended} long streams ended, but the host counts {counted:?}"));
+    }
+    nothing_else_benefits(history, draining)?;
+    Ok(Exercise::of(usize::try_from(ended).unwrap_or(usize::MAX)))
+}
+
+fn nothing_else_benefits(history: &RunHistory<'_>, draining: Duration) -> Result<(), String> {
+    let plan = history.scenario.plan();
+    let until = draining + history.world(plan.drain + plan.cancel) + SOON + history.tolerance();
+    for ends in history.server("handler ends").filter(|ends| ends.at > until) {
+        let begins = history
+            .server("handler begins")
+            .find(|begins| begins.number("handler") == ends.number("handler"));
+        let target = begins.and_then(|begins| begins.text("target")).unwrap_or_default();
+        if target != TARGET {
+            return Err(format!(
+                "the handler of {target} ran until {:?}, but the drain and the cancel wait of \
+                 requests ended at {until:?}",
+                ends.at
+            ));
+        }
+    }
+    Ok(())
+}
