@@ -48,6 +48,11 @@ bench *args:
     cargo build --release --manifest-path benches/peers/Cargo.toml
     cargo run --release --manifest-path benches/peers/Cargo.toml --bin bench -- {{args}}
 
+# Instructions a request of each kind, and bytes an idle connection; needs valgrind. `just cost --check` is CI's check against the
+# baseline, `just cost --save` replaces that.
+cost *args:
+    cargo run --release -p lameduck-cost -- {{args}}
+
 # What the core's transitions and the guard of a request cost, by divan.
 micro *args:
     cargo bench --manifest-path benches/peers/Cargo.toml --bench lifecycle --bench request -- {{args}}
