@@ -221,7 +221,7 @@ pub fn grade(
     progress: &Progress,
 ) -> Report {
     let begin = Instant::now();
-    let verdict = |scenario: &Scenario| match abilities.missing(scenario.needs) {
+    let verdict = |scenario: &Scenario| match abilities.missing(scenario) {
         Some(need) => Verdict::Skip(need.missing().to_owned()),
         None => Verdict::Pass,
     };

@@ -38,4 +38,5 @@ pub mod scenario;
 pub mod scenarios;
 pub mod server;
 pub mod target;
+pub mod tls;
 pub mod trial;

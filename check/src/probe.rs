@@ -1,9 +1,10 @@
 //! Finds out what a server can do, so that scenarios are skipped that cannot apply to it.
 
 use crate::{
-    scenario::Need,
+    scenario::{Need, Scenario},
     server::Server,
     target::{Listen, Stop, Target},
+    tls,
     trial::route,
 };
 use lameduck_wire::{
@@ -29,10 +30,12 @@ pub struct Abilities {
 }
 
 impl Abilities {
-    /// Returns the first need that is missing.
+    /// Returns the first need of a scenario that is missing.
     #[must_use]
-    pub fn missing(&self, needs: &[Need]) -> Option<Need> {
-        needs.iter().copied().find(|need| !self.present.contains(need))
+    pub fn missing(&self, scenario: &Scenario) -> Option<Need> {
+        let plain = (!scenario.needs.contains(&Need::Tls)).then_some(Need::PlainText);
+        let needs = plain.iter().chain(scenario.needs);
+        needs.copied().find(|need| !self.present.contains(need))
     }
 }
 
@@ -64,6 +67,16 @@ pub struct Routes {
 pub fn examine(target: &mut Target, routes: &Routes) -> Result<Abilities, String> {
     let server = Server::start(target)?;
     let mut probe = Probe { server: &server, present: BTreeSet::new() };
+    if target.tls {
+        let paths = &mut target.paths;
+        probe.over_tls(&paths.plain)?;
+        paths.stream = probe.route(&routes.stream, "--stream", Need::Stream, Probe::over_tls)?;
+        let present = [Need::Tls, Need::StopSignal];
+        let is_signal = matches!(target.stop, Stop::Signal(_));
+        probe.present.extend(present.into_iter().take(if is_signal { 2 } else { 1 }));
+        return Ok(Abilities { present: probe.present });
+    }
+    probe.present.insert(Need::PlainText);
     probe.plain(&target.paths.plain)?;
     let paths = &mut target.paths;
     paths.slow = probe.route(&routes.slow, "--slow", Need::Slow, Probe::is_slow)?;
@@ -86,6 +99,9 @@ pub fn examine(target: &mut Target, routes: &Routes) -> Result<Abilities, String
     }
     if Path::new("/proc/self/fd").exists() {
         present.insert(Need::LogPipe);
+    }
+    if cfg!(target_os = "linux") {
+        present.insert(Need::Limits);
     }
     if unshare().is_some() {
         present.insert(Need::PidNamespace);
@@ -224,6 +240,17 @@ impl Probe<'_> {
         let _ = client.send(upgrade_request(path));
         let head = client.head().map_err(|end| end.to_string())?;
         (head.status == 101).then_some(()).ok_or(format!("responded {}, expected 101", head.status))
+    }
+
+    fn over_tls(&self, path: &str) -> Result<(), String> {
+        match tls::status_of(self.server.address, &route(path, 100), PATIENCE) {
+            Ok(200) => Ok(()),
+            Ok(status) => Err(format!("GET {path} responded {status} over TLS, expected 200")),
+            Err(error) => {
+                let error = error.unwrap_or_else(|| "the connection was refused".to_owned());
+                Err(format!("GET {path} has no response over TLS: {error}"))
+            }
+        }
     }
 
     fn speaks_http2(&self, path: &str) -> bool {

@@ -159,6 +159,21 @@ impl Process {
         Ok(kill_process(self.group, signal)?)
     }
 
+    /// Lets the process open this many descriptors more than it has.
+    ///
+    /// # Errors
+    /// If the process is gone, or the system has no such limit.
+    pub fn limit_descriptors(&self, spare: u64) -> io::Result<()> {
+        let folder = format!("/proc/{}/fd", self.group.as_raw_pid());
+        let used: BTreeSet<u64> = std::fs::read_dir(folder)?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect();
+        // The limit is one of their numbers, not of their count. Unused numbers are taken first.
+        let mut unused = (0..).filter(|number| !used.contains(number));
+        let limit = unused.nth(usize::try_from(spare).unwrap_or(usize::MAX)).unwrap_or(u64::MAX);
+        limit_to(self.group, limit)
+    }
+
     /// Stops the whole group, and waits until its first process is stopped. The kernel still
     /// completes handshakes and keeps bytes for it.
     ///
@@ -239,6 +254,19 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+#[cfg(target_os = "linux")]
+fn limit_to(pid: Pid, limit: u64) -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, prlimit};
+    let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+    prlimit(Some(pid), Resource::Nofile, limit)?;
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn limit_to(_: Pid, _: u64) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
 }
 
 fn keep(mut reader: io::PipeReader, kept: &Mutex<Vec<u8>>) {

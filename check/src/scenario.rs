@@ -80,8 +80,14 @@ pub enum Need {
     StopSignal,
     /// A port that can be chosen for each start.
     ChosenPort,
+    /// TLS on the server's address.
+    Tls,
+    /// No TLS on the server's address, which all other scenarios need.
+    PlainText,
     /// `/proc`, to fill a pipe.
     LogPipe,
+    /// Linux, to limit another process.
+    Limits,
     /// The right to start a process as PID 1 of a namespace.
     PidNamespace,
 }
@@ -102,6 +108,9 @@ impl Need {
             Self::StopSignal => "the stop is no signal",
             Self::ChosenPort => "the port is fixed: use --port-env or {port}",
             Self::LogPipe => "this system has no /proc/self/fd",
+            Self::Tls => "the server was not said to speak TLS: --tls",
+            Self::PlainText => "the server speaks TLS",
+            Self::Limits => "only Linux limits the descriptors of another process",
             Self::PidNamespace => "this user may not create PID namespaces with `unshare`",
         }
     }

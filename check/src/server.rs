@@ -4,6 +4,7 @@ use crate::{
     port,
     process::{Exit, Output, Process},
     target::{Listen, Stop, Target, Url},
+    tls,
 };
 use lameduck_wire::http1::Client;
 use std::{
@@ -149,7 +150,12 @@ impl Server {
             .unwrap_or_else(|| Url { address: self.address, path: target.paths.plain.clone() });
         let mut last = String::from("no connection was accepted");
         loop {
-            match status_of(&url) {
+            let status = if target.tls && target.ready.is_none() {
+                tls::status_of(url.address, &url.path, PROBE_MAX)
+            } else {
+                status_of(&url)
+            };
+            match status {
                 Ok(200) => return Ok(()),
                 Ok(status) => last = format!("GET {} responded {status}", url.path),
                 Err(error) => last = error.unwrap_or(last),

@@ -13,6 +13,8 @@ pub struct Target {
     /// URL that responds 200 when the server is ready, with the same placeholders. Without it the
     /// server is ready when `path` responds 200.
     pub ready: Option<String>,
+    /// Whether it speaks TLS there. Then only the scenarios of TLS are played.
+    pub tls: bool,
     /// How it is stopped.
     pub stop: Stop,
     /// Time from the stop until SIGKILL.
@@ -36,6 +38,7 @@ impl Target {
             command,
             listen: Listen::Chosen { variables: Vec::new() },
             ready: None,
+            tls: false,
             stop: Stop::Signal(Signal::TERM),
             grace: Duration::from_secs(30),
             start_max: Duration::from_secs(20),

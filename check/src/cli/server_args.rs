@@ -21,6 +21,10 @@ pub(super) struct ServerArgs {
     /// responds 200
     #[arg(long, value_name = "URL")]
     ready: Option<String>,
+    /// The server speaks TLS, with any certificate: the scenarios of the family `tls` are tried, and
+    /// no others
+    #[arg(long)]
+    tls: bool,
     /// How the stop is requested: TERM, INT, QUIT, HUP, USR1, USR2, WINCH, http:POST:URL or
     /// cmd:'COMMAND'
     #[arg(long, default_value = "TERM")]
@@ -78,7 +82,7 @@ impl ServerArgs {
         }
         let mut target = Target::new(self.command.clone());
         target.listen = listen;
-        target.ready = self.ready.clone();
+        (target.ready, target.tls) = (self.ready.clone(), self.tls);
         target.stop = self.stop.clone();
         (target.grace, target.start_max) = (self.grace, self.start);
         target.paths.plain = self.path.clone();

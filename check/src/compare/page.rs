@@ -28,7 +28,7 @@ const READING: &str = "\
 - A scenario is *not tried* if the server has nothing to try: no HTTP/2 with prior knowledge, no
   WebSocket, no readiness of its own.
 - Each server has the settings that its own documentation recommends for a graceful shutdown. All
-  limits are scaled, so that a shutdown fits into a grace period of 10 s.
+  limits are scaled, so that a shutdown fits into a grace period of 20 s.
 - `lame-duck/*` and `request/first-byte` expect a server that goes on serving after the stop
   request, for 100 ms. A server without such a setting can have the same from outside: a `preStop`
   hook that sleeps before the signal is sent.

@@ -38,7 +38,7 @@ fn cell(verdict: &str, grade: &str) -> (&'static str, &'static str) {
 /// Returns the picture as SVG.
 pub(super) fn draw(graded: &[Graded<'_>]) -> String {
     let rows: Vec<_> = graded.iter().filter(|(_, result)| !scenarios(result).is_empty()).collect();
-    let columns = columns();
+    let columns = columns(graded);
     let width = columns.last().map_or(LEFT, |(_, x)| x + CELL) + 60;
     let height = TOP + CELL * rows.len() + FOOT;
     let mut out = format!(
@@ -74,11 +74,16 @@ pub(super) fn draw(graded: &[Graded<'_>]) -> String {
     out
 }
 
-/// Returns the scenarios and their places, with a gap between two families.
-fn columns() -> Vec<(&'static str, usize)> {
+/// Returns the scenarios that were tried with any server, and their places, with a gap between two
+/// families.
+fn columns(graded: &[Graded<'_>]) -> Vec<(&'static str, usize)> {
+    let is_tried = |name: &str| {
+        let results = graded.iter().flat_map(|(_, result)| scenarios(result));
+        results.filter(|one| one["verdict"] != "skip").any(|one| one["name"] == name)
+    };
     let mut columns = Vec::new();
     let (mut x, mut family) = (LEFT, "");
-    for scenario in all() {
+    for scenario in all().filter(|scenario| is_tried(scenario.name)) {
         if !family.is_empty() && family != scenario.family() {
             x += GAP;
         }

@@ -99,6 +99,18 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         repair: "Close an HTTP/2 connection without streams after its GOAWAY.",
         play: http2,
     },
+    Scenario {
+        name: "exit/descriptors",
+        weight: MUST,
+        needs: &[Need::Limits],
+        does: "Lowers the limit of the server's descriptors to a few more than it has, opens more \
+               connections than that, requests the stop, and waits for the exit.",
+        why: "A leak or a burst of clients uses up the descriptors, and accept fails with EMFILE \
+              again and again. That is when a server is restarted, and it must still stop.",
+        rule: RULE,
+        repair: "Wait a moment after an accept that failed, and look at the stop request meanwhile.",
+        play: descriptors,
+    },
 ];
 
 fn code(trial: &mut Trial<'_>) -> Result<(), Abort> {
@@ -207,5 +219,24 @@ fn http2(trial: &mut Trial<'_>) -> Result<(), Abort> {
     }
     trial.stop()?;
     trial.expect_exit("HTTP/2 connections")?;
+    Ok(())
+}
+
+/// Descriptors that the server may still open.
+const SPARE: u64 = 6;
+
+fn descriptors(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let path = trial.target.paths.plain.clone();
+    trial.server()?.process.limit_descriptors(SPARE)?;
+    let mut clients = Vec::new();
+    for n in 0..2 * SPARE {
+        let mut client = trial.connect(&format!("connection {n}"))?;
+        client.send(get(&path))?;
+        clients.push(client);
+    }
+    thread::sleep(Duration::from_millis(100));
+    trial.stop()?;
+    trial.expect_exit("a lack of descriptors")?;
     Ok(())
 }

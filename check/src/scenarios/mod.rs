@@ -13,6 +13,7 @@ mod port;
 mod ready;
 mod request;
 mod signal;
+mod tls;
 
 use crate::scenario::Scenario;
 
@@ -31,4 +32,5 @@ pub const FAMILIES: &[&[Scenario]] = &[
     port::SCENARIOS,
     log::SCENARIOS,
     load::SCENARIOS,
+    tls::SCENARIOS,
 ];

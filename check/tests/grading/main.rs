@@ -13,6 +13,7 @@ mod connection;
 mod ended;
 mod http2;
 mod server;
+mod tls;
 
 use lameduck_check::{
     cli::grade_by,
@@ -33,6 +34,42 @@ fn server_role() {
     if let (Some(port), Some(probes)) = (value("port="), value("probes=")) {
         let fault = value("fault=").unwrap_or_default();
         server::run(port.parse().unwrap(), probes.parse().unwrap(), fault);
+    }
+}
+
+/// The server that speaks TLS.
+#[test]
+fn tls_role() {
+    let words: Vec<String> = std::env::args().collect();
+    let value = |name: &str| words.iter().find_map(|word| word.strip_prefix(name));
+    if let (Some(port), Some(fault)) = (value("port="), value("fault=")) {
+        tls::run(port.parse().unwrap(), fault);
+    }
+}
+
+/// Grades the server that speaks TLS with this fault.
+fn graded_over_tls(fault: &str, repeat: &str) -> Report {
+    let this = std::env::current_exe().unwrap().display().to_string();
+    let check = ["lameduck-check", "run", "--grace=4s", "--tls", repeat, "--"];
+    let role = ["--exact", "--nocapture", "tls_role", "port={port}"];
+    let fault = format!("fault={fault}");
+    grade_by(check.into_iter().chain([this.as_str()]).chain(role).chain([fault.as_str()])).unwrap()
+}
+
+#[test]
+fn a_server_that_speaks_tls_passes_or_fails_what_it_does_wrong() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let good = graded_over_tls("none", "--repeat=2");
+    let text = format(&good, Format::Human, true);
+    assert_eq!(good.exit_code(true), 0, "{text}");
+    let is_tls = |name: &str| name.starts_with("tls/");
+    for graded in &good.graded {
+        let is_skipped = matches!(graded.verdict, Verdict::Skip(_));
+        assert_eq!(is_skipped, !is_tls(graded.scenario.name), "{text}");
+    }
+    for fault in all().map(|scenario| scenario.name).filter(|name| is_tls(name)) {
+        let found = failed(&graded_over_tls(fault, "--repeat=2"));
+        assert_eq!(found, BTreeSet::from([fault]));
     }
 }
 
@@ -63,6 +100,7 @@ fn a_server_that_loses_nothing_passes_everything() {
     let skipped = |graded: &&lameduck_check::grading::Graded| {
         matches!(graded.verdict, Verdict::Skip(_))
             && !graded.scenario.needs.contains(&Need::PidNamespace)
+            && !graded.scenario.needs.contains(&Need::Tls)
     };
     assert_eq!(report.graded.iter().find(skipped).map(|graded| graded.scenario.name), None);
 }
@@ -74,6 +112,8 @@ fn also(fault: &str) -> &'static [&'static str] {
         // Connections are refused from the stop on, when it has just become not ready.
         "lame-duck/new-connection" => &["ready/fails-first"],
         "lame-duck/kept-connection" => &["lame-duck/announced-close", "request/pipelined"],
+        // Its connections are idle, too.
+        "exit/idle" => &["exit/descriptors"],
         // A response that is cut, and a close under requests that were sent.
         "request/slow-reader" | "request/pipelined" => &["close/unread-bytes"],
         "request/in-flight" => &["signal/twice", "request/half-closed", "load/latency"],
@@ -92,7 +132,8 @@ fn each_fault_fails_its_scenario_and_no_other() {
         .args(["--user", "--map-current-user", "--pid", "--fork", "true"])
         .status()
         .is_ok_and(|status| status.success());
-    let faults = all().filter(|scenario| {
+    let faults = all().filter(|scenario| !scenario.needs.contains(&Need::Tls));
+    let faults = faults.filter(|scenario| {
         let is_tried = may_unshare || !scenario.needs.contains(&Need::PidNamespace);
         if !is_tried {
             eprintln!("NOT TRIED: {}: this user may not create PID namespaces", scenario.name);

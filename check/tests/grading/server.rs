@@ -198,7 +198,16 @@ fn accept_all(listener: &TcpListener, server: &Arc<Server>) {
 }
 
 fn accept_one(listener: &TcpListener, server: &Arc<Server>) -> bool {
-    let Ok((stream, _)) = listener.accept() else { return false };
+    let stream = loop {
+        match listener.accept() {
+            Ok((stream, _)) => break stream,
+            // EMFILE ends the thread that accepts, and that would stop the server.
+            Err(error) if error.raw_os_error() == Some(24) && server.has("exit/descriptors") => {
+                thread::park();
+            }
+            Err(_) => return false,
+        }
+    };
     stream.set_nonblocking(false).unwrap();
     let server = server.clone();
     server.enter(Activity::Unused);
