@@ -21,8 +21,8 @@ pub(super) struct ServerArgs {
     /// responds 200
     #[arg(long, value_name = "URL")]
     ready: Option<String>,
-    /// The server speaks TLS, with any certificate: the scenarios of the family `tls` are tried, and
-    /// no others
+    /// The server speaks TLS, with any certificate: the scenarios of the family `tls` are tried,
+    /// and no others
     #[arg(long)]
     tls: bool,
     /// How the stop is requested: TERM, INT, QUIT, HUP, USR1, USR2, WINCH, http:POST:URL or
