@@ -3,7 +3,7 @@
 //! An oracle does not know the seed. Where the host draws a moment at random, it checks what must
 //! hold for every connection, and what would be very unlikely for several connections at once.
 
-use super::{ObservedRequest, RunHistory, accounting::is_http2};
+use super::{ObservedRequest, RequestResult, RunHistory, accounting::is_http2};
 use crate::scenario::{Client, Fault, OddRequest, Pacing, RequestKind, Traffic};
 use crate::trace::Record;
 use lameduck::lifecycle::Phase;
@@ -311,9 +311,20 @@ impl<'a> Delay<'a> {
         let has_large = |client: &Client| {
             is_large(&client.request_kind) || client.then.as_ref().is_some_and(is_large)
         };
+        // How much a user's service sends is known only afterwards.
+        let was_large = |observed: &&ObservedRequest| {
+            let bytes = match observed.end {
+                Some((_, RequestResult::Completed(_, bytes))) => bytes,
+                Some((_, RequestResult::Failed(_))) | None => u64::MAX,
+            };
+            matches!(self.history.request_kind(observed), Some(RequestKind::User(_)))
+                && bytes > SENT_AT_ONCE as u64
+        };
         let client = connection.requests.first().and_then(|observed| self.history.client(observed));
         client.is_some_and(|client| {
-            matches!(client.traffic, Traffic::Http2 { .. }) && !has_large(client)
+            matches!(client.traffic, Traffic::Http2 { .. })
+                && !has_large(client)
+                && !connection.requests.iter().any(was_large)
         })
     }
 

@@ -16,7 +16,7 @@ use axum::{
 };
 use futures_util::stream;
 use lameduck::{BackgroundTask, Hook, ReadinessCheck, RequestContext, RouteTimeout, TaskContext};
-use lameduck_sim::{Request, TestWorld, Trial, Trials, explore};
+use lameduck_sim::{Downstream, Request, TestWorld, Trial, Trials, explore};
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -27,6 +27,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 type Service = lameduck::TowerService<Router>;
 
@@ -122,6 +123,20 @@ fn large_responses_and_uploads() {
             .request(Request::put("/upload", "x".repeat(60_000)).expect_body("60000"))
             .request(Request::put("/upload", "x".repeat(200_000)).expect(413)),
     );
+}
+
+// A GOAWAY is sent after the bytes that were written before it. A large response delayed it, and
+// the host was blamed: in one seed of 300.
+#[test]
+fn a_goaway_after_a_large_response_is_not_late() {
+    let router = || Router::new().route("/large", get(|| async { "x".repeat(300_000) }));
+    let scenario = r#"{"about":"drawn from seed 184","seed":184,"latency_ms":[20,40],
+        "syn_filter":"Available","clock_skew_ppm":0,"plan":{"start":60000,"lame_duck":5000,
+        "drain":10000,"cancel":3000,"cleanup":5000,"internal_close":1000},"request_timeout_ms":5000,
+        "workers":1,"hooks":[],"stops":[{"at_ms":800,"by":"Handle"}],"clients":[{"at_ms":5700,
+        "request_kind":{"User":{"method":"GET","target":"/large"}},"traffic":{"Http2":{"requests":1,
+        "every_ms":0}}}],"faults":[],"probe_every_ms":1000}"#;
+    survives(serve(router).replay(scenario));
 }
 
 #[test]
@@ -344,4 +359,63 @@ fn a_router_with_a_fallback_and_head_requests() {
     let router =
         || Router::new().route("/", get(|| async { "tea" })).fallback(|| async { "a page" });
     survives(serve(router).get("/any/page").request(Request::new(http::Method::HEAD, "/")));
+}
+
+/// Tries three times, and gives up.
+#[expect(clippy::disallowed_methods, reason = "a service that times out does so by its world")]
+async fn fetch(payments: &Downstream) -> StatusCode {
+    for attempt in 0..3 {
+        sleep(100 * attempt).await;
+        let fetched = tokio::time::timeout(Duration::from_millis(800), async {
+            let mut text = String::new();
+            payments.connect().await?.read_to_string(&mut text).await?;
+            Ok::<_, io::Error>(text)
+        });
+        if fetched.await.is_ok_and(|fetched| fetched.is_ok_and(|text| text == "paid")) {
+            return StatusCode::OK;
+        }
+    }
+    StatusCode::BAD_GATEWAY
+}
+
+#[test]
+fn retries_of_what_a_downstream_refuses() {
+    survives(
+        explore(|world: TestWorld| {
+            let payments = world.tcp_downstream("payments", |mut client| async move {
+                let _ = client.write_all(b"paid").await;
+            });
+            let pay = move || async move { fetch(&payments).await };
+            world.host().serve(Router::new().route("/", get(pay)))
+        })
+        .get("/")
+        .expect(200),
+    );
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "as users' services do")]
+fn a_channel_that_tells_streams_to_end() {
+    survives(
+        explore(|world: TestWorld| {
+            let (ends, ended) = tokio::sync::watch::channel(false);
+            let task = BackgroundTask::new("ends", move |context: TaskContext| async move {
+                context.draining().await;
+                ends.send_replace(true);
+                Ok::<_, io::Error>(())
+            });
+            let lines = move || async move {
+                Body::from_stream(stream::unfold(ended, |mut ended| async move {
+                    let is_over = tokio::select! {
+                        biased;
+                        _ = ended.wait_for(|ended| *ended) => true,
+                        () = sleep(70) => false,
+                    };
+                    (!is_over).then_some((Ok::<_, Infallible>("line\n"), ended))
+                }))
+            };
+            world.host().background_task(task).serve(Router::new().route("/", get(lines)))
+        })
+        .request(Request::get("/").expect(200)),
+    );
 }
