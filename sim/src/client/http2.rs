@@ -166,6 +166,9 @@ pub async fn resetting<C: Connect>(
         }
     };
     let unread = send(&RequestSpec::get(format!("/bytes?n={UNREAD_BYTES}")), 0).await;
+    if let Some(unread) = &unread {
+        client_id.head(0, unread.status().as_u16(), false, of(unread));
+    }
     link.settled.deaf.store(true, Relaxed);
     for round in 0..rounds {
         let mut asked = JoinSet::new();

@@ -405,10 +405,19 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         self.connection.has_stream()
     }
 
+    /// Whether the end of the connection cuts a response. An error response in place of the
+    /// handler's belongs to no request in flight, and may not be written yet.
+    fn is_any_cut(&self) -> bool {
+        self.connection.is_in_flight()
+            || self.connection.responses.has_unflushed()
+            || self.connection.responses.is_aborted()
+            || !self.connection.io.is_flushed()
+    }
+
     /// Closes the connection to make room for another. A response that was begun must not look
     /// complete (P5d).
     pub(super) fn close_evicted(&mut self) {
-        let is_cut = self.connection.is_in_flight() || self.connection.responses.has_unflushed();
+        let is_cut = self.is_any_cut();
         let io = self.take_parts();
         match io {
             Some((mut io, _)) if is_cut => io.reset_on_drop(),
@@ -419,9 +428,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
 
     /// Ends the connection. Returns whether a request was cut by that.
     pub(super) fn cut(&mut self, abort_cause: AbortCause) -> bool {
-        let is_cut = self.connection.is_in_flight()
-            || self.connection.responses.has_unflushed()
-            || self.connection.responses.is_aborted();
+        let is_cut = self.is_any_cut();
         if is_cut {
             self.connection.responses.set_abort_cause(abort_cause);
         }
@@ -438,9 +445,7 @@ impl<T: Transport, S: HttpService> Drop for Http1<T, S> {
     fn drop(&mut self) {
         // The runtime may be dropped, and the connection with it. A response that is cut by that
         // must not look complete (P5d).
-        let is_cut = self.connection.is_in_flight()
-            || self.connection.responses.has_unflushed()
-            || self.connection.responses.is_aborted();
+        let is_cut = self.is_any_cut();
         if let Some((mut io, _)) = self.take_parts()
             && is_cut
         {

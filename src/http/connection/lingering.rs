@@ -151,16 +151,17 @@ impl<T: Transport> Lingering<T> {
         Self { step, end, ..Self::until_acked(io) }
     }
 
-    /// Ends the connection without a further wait. Returns whether that was a reset.
+    /// Ends the connection without a further wait. Returns whether that cut a response.
     pub(super) fn cut(mut self) -> bool {
-        let was_reset = self.end == Lingered::Reset;
-        if self.step == Step::Writing {
+        if self.end == Lingered::Reset {
+            return true;
+        }
+        let is_cut = self.is_cut || self.final_response.has_remaining();
+        if is_cut {
             self.io.mark_cut();
         }
-        if !was_reset {
-            close_at_once(self.io);
-        }
-        was_reset
+        close_at_once(self.io);
+        is_cut
     }
 
     pub(super) fn poll<S: HttpService>(

@@ -242,7 +242,12 @@ impl BodyState {
         if let Some(in_flight) = &self.in_flight {
             in_flight.request().subtract_body_bytes(bytes.len());
         }
-        self.later().rest = Some(bytes);
+        let rest = &mut self.later().rest;
+        // They may be the first part of a larger chunk.
+        *rest = Some(match rest.take() {
+            Some(after) => [bytes, after].concat().into(),
+            None => bytes,
+        });
     }
 
     pub(super) fn chunk(&self, bytes: Bytes, ends: bool) -> TrackedChunk {
