@@ -173,6 +173,10 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
                 return self.end(worker);
             }
         }
+        if self.connection.io.is_shutting_down() && self.connection.io.is_flushed() {
+            // The last response was sent. What the client sent after it is no further request.
+            return self.end(worker);
+        }
         let now = worker.server().clock.now();
         if self.connection.io.is_flushed() {
             self.unflushed.settle_flushed(|| now);

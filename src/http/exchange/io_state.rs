@@ -39,6 +39,8 @@ pub(crate) struct IoState {
     /// The transport failed.
     broken: AtomicBool,
     io_dropped: AtomicBool,
+    /// A shutdown of the sending side has begun and waits for the transport.
+    shutting_down: AtomicBool,
 }
 
 /// State of the last read of the kernel before an expired timeout takes effect (P5b).
@@ -69,6 +71,7 @@ impl IoState {
             half_closed: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             io_dropped: AtomicBool::new(false),
+            shutting_down: AtomicBool::new(false),
         }
     }
 
@@ -144,6 +147,16 @@ impl IoState {
     /// least once, which sets it again.
     pub(crate) fn before_poll(&self) {
         self.flushed.store(false, Relaxed);
+    }
+
+    pub(super) fn on_shutdown_pending(&self) {
+        self.shutting_down.store(true, Relaxed);
+    }
+
+    /// Whether hyper has ended the connection, and the transport has bytes of its own to send
+    /// before the FIN.
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Relaxed)
     }
 
     pub(crate) fn is_flushed(&self) -> bool {

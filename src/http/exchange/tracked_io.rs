@@ -417,6 +417,9 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         }
         ready!(this.poll_unwritten(cx))?;
         let polled = this.io()?.poll_shutdown(cx);
+        if polled.is_pending() {
+            this.connection.io.on_shutdown_pending();
+        }
         this.record_error(polled)
     }
 }
