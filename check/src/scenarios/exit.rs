@@ -93,7 +93,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "exit/http2",
         weight: MUST,
         needs: &[Need::Http2],
-        does: "Holds HTTP/2 connections whose client ignores the GOAWAY, and waits for the exit.",
+        does: "Holds HTTP/2 connections whose client ignores the GOAWAY and answers no PING, and waits for the exit.",
         why: "A client may keep its connection after a GOAWAY for as long as it likes.",
         rule: RULE,
         repair: "Close an HTTP/2 connection without streams after its GOAWAY.",
