@@ -38,6 +38,7 @@ fn the_check_finds_no_fault_in_the_service() {
         .filter(|graded| matches!(graded.verdict, Verdict::Skip(_)))
         .map(|graded| graded.scenario.name)
         .collect();
-    // Not every container may create PID namespaces.
-    assert!(skipped.iter().all(|name| *name == "signal/pid-1"), "{skipped:?}");
+    // Not every container may create PID namespaces, and this service speaks no TLS.
+    let may_be_skipped = |name: &&str| *name == "signal/pid-1" || name.starts_with("tls/");
+    assert!(skipped.iter().all(may_be_skipped), "{skipped:?}");
 }
