@@ -110,8 +110,8 @@ pub fn examine(target: &mut Target, routes: &Routes) -> Result<Abilities, String
 }
 
 /// Returns a command that runs another one as PID 1 of a new namespace, or `None` if this user may
-/// not create one. Where the namespace needs no privileges of its own, it has none: in a user
-/// namespace servers cannot change their user.
+/// not create one. It creates a user namespace only where the PID namespace requires one, because
+/// servers cannot change their user in it.
 #[must_use]
 pub fn unshare() -> Option<Command> {
     let works = |options: &[&str]| {
