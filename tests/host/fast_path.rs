@@ -101,7 +101,7 @@ where
 }
 
 /// Returns the counts of started, finished, timed out, aborted and gone requests.
-fn fates(report: &Report) -> [u64; 5] {
+fn outcomes(report: &Report) -> [u64; 5] {
     let requests = &report.requests;
     [requests.started, requests.finished, requests.timed_out, requests.aborted, requests.gone]
 }
@@ -135,7 +135,7 @@ fn a_fast_path_body_longer_than_its_length_becomes_a_500() {
     assert!(error.status == 500 && error.says_close(), "{error:?}");
     assert_eq!(client.end(), End::Closed);
     let report = app.end();
-    assert_eq!(fates(&report), [10, 6, 0, 4, 0], "{report:?}");
+    assert_eq!(outcomes(&report), [10, 6, 0, 4, 0], "{report:?}");
     assert!(report.aborts.iter().all(|abort| !abort.by_shutdown && !abort.head_sent), "{report:?}");
     assert_eq!(report.connections.reset, 0, "{report:?}");
 }
@@ -177,7 +177,7 @@ fn fast_path_requests_before_garbage_are_served_whatever_their_number() {
         }
         assert_eq!(client.end(), End::Closed);
         let count = count as u64;
-        assert_eq!(fates(&app.end()), [count, count, 0, 0, 0]);
+        assert_eq!(outcomes(&app.end()), [count, count, 0, 0, 0]);
     }
 }
 
@@ -218,7 +218,7 @@ fn a_client_with_many_pipelined_requests_does_not_starve_others() {
         assert_eq!(client.answer().body(), "hello");
     }
     assert_eq!(seen.load(SeqCst), 200);
-    assert_eq!(fates(&app.end()), [202, 202, 0, 0, 0]);
+    assert_eq!(outcomes(&app.end()), [202, 202, 0, 0, 0]);
 }
 
 // A request kept its connection state and the connection state kept the request. Neither was
@@ -239,7 +239,7 @@ fn a_body_that_panics_when_it_is_polled_for_its_end_is_counted() {
         let _ = client.end();
     }
     let report = app.end();
-    assert_eq!((fates(&report), report.code()), ([2, 0, 0, 0, 2], 0), "{report:?}");
+    assert_eq!((outcomes(&report), report.code()), ([2, 0, 0, 0, 2], 0), "{report:?}");
 }
 
 // The latency was read when the handler had returned, not when its body had been sent.
@@ -306,7 +306,7 @@ fn fast_path_responses_beyond_the_send_buffer_arrive_complete() {
         assert_eq!(client.answer().body(), number.repeat(13_000 / number.len()));
     }
     assert_eq!(client.get("/").status, 200, "the connection goes on");
-    assert_eq!(fates(&app.end()), [1_001, 1_001, 0, 0, 0]);
+    assert_eq!(outcomes(&app.end()), [1_001, 1_001, 0, 0, 0]);
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn a_fast_path_response_unread_until_the_stop_is_reset_and_counted() {
     let mut client = stuff(&app, 1_000);
     app.stop();
     let report = app.report();
-    let [started, finished, timed_out, aborted, gone] = fates(&report);
+    let [started, finished, timed_out, aborted, gone] = outcomes(&report);
     assert_eq!((started, timed_out, gone), (finished + aborted, 0, 0), "{report:?}");
     assert!(finished > 0 && aborted > 0, "{report:?}");
     assert_eq!(report.connections.reset, 1, "{report:?}");
@@ -328,7 +328,7 @@ fn a_fast_path_response_whose_client_leaves_is_counted_gone() {
     drop(stuff(&app, 1_000));
     until_holds("gone", || app.status()["requests"]["in_flight"] == 0);
     let report = app.end();
-    let [started, finished, timed_out, aborted, gone] = fates(&report);
+    let [started, finished, timed_out, aborted, gone] = outcomes(&report);
     assert_eq!((started, timed_out, aborted), (finished + gone, 0, 0), "{report:?}");
     assert!(finished > 0 && gone > 0, "{report:?}");
 }
@@ -355,7 +355,7 @@ fn a_stop_while_a_fast_path_handler_blocks_is_announced_with_its_response() {
     assert!(client.answer().says_close());
     assert_eq!(client.end(), End::Closed);
     let report = app.report();
-    assert_eq!(fates(&report), [1, 1, 0, 0, 0], "{report:?}");
+    assert_eq!(outcomes(&report), [1, 1, 0, 0, 0], "{report:?}");
     assert_eq!(report.connections.close_races, 1, "{report:?}");
 }
 
@@ -398,7 +398,7 @@ fn a_fast_path_handler_that_waits_is_timed_out_cancelled_and_counted_once() {
     let cancelled: Vec<_> =
         contexts.lock().unwrap().iter().map(lameduck::RequestContext::is_cancelled).collect();
     assert_eq!(cancelled, [true, true, true, false]);
-    assert_eq!(fates(&app.end()), [4, 1, 3, 0, 0]);
+    assert_eq!(outcomes(&app.end()), [4, 1, 3, 0, 0]);
 }
 
 // A client sent another request after the one with `connection: close`. It must get the complete
@@ -413,7 +413,7 @@ fn a_fast_path_request_with_connection_close_is_the_last_one_served() {
     assert!(last.says_close() && last.header(header::DATE.as_str()).is_some());
     assert_eq!(client.end(), End::Closed);
     let report = app.end();
-    assert_eq!(fates(&report), [2, 2, 0, 0, 0], "{report:?}");
+    assert_eq!(outcomes(&report), [2, 2, 0, 0, 0], "{report:?}");
     assert_eq!(report.connections.close_races, 0, "the client's own end is no race");
 }
 
@@ -432,7 +432,7 @@ fn a_service_that_panics_when_it_is_called_costs_only_its_request() {
         [200, 500, 200]
     );
     let report = app.end();
-    assert_eq!((fates(&report), report.requests.panicked), ([3, 3, 0, 0, 0], 1), "{report:?}");
+    assert_eq!((outcomes(&report), report.requests.panicked), ([3, 3, 0, 0, 0], 1), "{report:?}");
 }
 
 // A handler keeps its context, head and body after the response. They must never change into those
@@ -466,7 +466,7 @@ fn the_context_and_the_fields_of_a_fast_path_request_outlive_its_response() {
         assert!(deadline > last && !body.context().is_cancelled(), "{number}");
         last = deadline;
     }
-    assert_eq!(fates(&app.end()), [200, 200, 0, 0, 0]);
+    assert_eq!(outcomes(&app.end()), [200, 200, 0, 0, 0]);
 }
 
 // Connections whose last response was sent a moment ago have nothing left to do. They must not
@@ -487,7 +487,7 @@ fn connections_that_were_just_served_do_not_delay_the_exit() {
     let report = app.end();
     assert!(report.shutdown < Duration::from_millis(900), "{report:?}");
     assert_eq!(
-        (fates(&report), report.connections.drained),
+        (outcomes(&report), report.connections.drained),
         ([300, 300, 0, 0, 0], 300),
         "{report:?}"
     );
@@ -520,7 +520,7 @@ fn a_fast_path_handler_may_block_in_place() {
         .collect();
     answers.sort_unstable();
     assert_eq!(answers, (0..32).collect::<Vec<_>>());
-    assert_eq!(fates(&app.end()), [32, 32, 0, 0, 0]);
+    assert_eq!(outcomes(&app.end()), [32, 32, 0, 0, 0]);
 }
 
 // A client leaves while its handler waits. The context must be cancelled and the handler dropped,
@@ -550,7 +550,7 @@ fn a_fast_path_handler_whose_client_leaves_is_cancelled_and_counted_gone() {
     let cancelled: Vec<_> =
         contexts.lock().unwrap().iter().map(lameduck::RequestContext::is_cancelled).collect();
     assert_eq!(cancelled, [false, true]);
-    assert_eq!(fates(&app.end()), [2, 1, 0, 0, 1]);
+    assert_eq!(outcomes(&app.end()), [2, 1, 0, 0, 1]);
 }
 
 // A client sends the HTTP/2 preface after HTTP/1 requests. It must get HTTP/2, as on a connection
@@ -563,7 +563,7 @@ fn a_preface_after_a_fast_path_response_starts_http2() {
     client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
     assert_eq!(client.exactly(9).map(|frame| frame[3]), Ok(4), "SETTINGS");
     drop(client);
-    assert_eq!(fates(&app.end()), [1, 1, 0, 0, 0]);
+    assert_eq!(outcomes(&app.end()), [1, 1, 0, 0, 0]);
 }
 
 // A client stops reading in the middle of a response. In the drain it has five seconds, and is then
@@ -576,7 +576,7 @@ fn a_client_that_stops_reading_is_cut_after_five_seconds_of_the_drain() {
     app.stop();
     let report = app.report();
     assert!((5..8).contains(&report.shutdown.as_secs()), "{report:?}");
-    let [started, finished, timed_out, aborted, gone] = fates(&report);
+    let [started, finished, timed_out, aborted, gone] = outcomes(&report);
     assert_eq!((started, timed_out, gone), (finished + aborted, 0, 0), "{report:?}");
     assert_eq!(client.end(), End::Reset);
 }
@@ -602,7 +602,7 @@ fn a_client_that_reads_again_in_the_drain_gets_responses_that_had_begun() {
     };
     assert_eq!(end, End::Closed);
     let report = app.report();
-    assert_eq!(fates(&report), [whole, whole, 0, 0, 0], "{report:?}");
+    assert_eq!(outcomes(&report), [whole, whole, 0, 0, 0], "{report:?}");
     assert_eq!(report.connections.close_races, 1, "{report:?}");
     assert!(report.shutdown < Duration::from_secs(5), "{report:?}");
 }

@@ -55,7 +55,7 @@ fn in_flight(app: &App) -> u64 {
 }
 
 /// Returns the counts of finished, timed out, aborted and gone requests.
-fn fates(report: &Report) -> [u64; 4] {
+fn outcomes(report: &Report) -> [u64; 4] {
     let requests = &report.requests;
     [requests.finished, requests.timed_out, requests.aborted, requests.gone]
 }
@@ -82,7 +82,7 @@ fn clients_that_read_nothing_of_large_responses_are_cut_after_the_send_timeout()
         assert_eq!(send_timeouts(&app), 30);
         let report = app.end();
         assert_eq!(
-            (report.code(), fates(&report)),
+            (report.code(), outcomes(&report)),
             (0, [0, 0, 0, 30]),
             "they are gone, and cost no exit code"
         );
@@ -121,7 +121,7 @@ fn a_slow_reader_is_not_cut_while_it_reads() {
     assert!(slow.exactly(LARGE - 24 * 1024 * 1024).is_ok());
     assert_eq!(slow.get("/").body(), "hello");
     let report = app.end();
-    assert_eq!(fates(&report), [2, 0, 0, 0]);
+    assert_eq!(outcomes(&report), [2, 0, 0, 0]);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn only_a_stream_whose_window_stays_closed_is_reset() {
             );
             assert_eq!(send_timeouts(&app), 1);
             let report = app.end();
-            assert_eq!((report.code(), fates(&report)), (0, [moving + 1, 0, 0, 1]));
+            assert_eq!((report.code(), outcomes(&report)), (0, [moving + 1, 0, 0, 1]));
         }
     }
 }
@@ -184,7 +184,7 @@ fn a_stream_without_a_window_is_reset_and_one_whose_window_opens_in_time_is_serv
     assert_eq!(client.body(served).len(), 70_000);
     client.wait_for("a reset", |frame| frame.kind == RST_STREAM && frame.stream == stuck);
     let report = app.end();
-    assert_eq!((report.code(), fates(&report)), (0, [1, 0, 0, 1]));
+    assert_eq!((report.code(), outcomes(&report)), (0, [1, 0, 0, 1]));
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_response_whose_length_is_the_window_ends_without_another_window() {
     client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 20).to_be_bytes());
     let stream = client.get("/seventy");
     assert_eq!(client.body(stream).len(), 70_000);
-    assert_eq!(fates(&app.end()), [1, 0, 0, 0]);
+    assert_eq!(outcomes(&app.end()), [1, 0, 0, 0]);
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn a_body_that_stops_gets_a_503_after_the_body_timeout() {
         let status = app.status();
         assert_eq!(status["connections"]["body_timeouts"], 1);
         let report = app.end();
-        assert_eq!((report.code(), fates(&report)), (0, [1, 1, 0, 0]));
+        assert_eq!((report.code(), outcomes(&report)), (0, [1, 1, 0, 0]));
     }
 }
 
@@ -267,7 +267,7 @@ fn on_http2_a_body_that_stops_costs_its_stream_and_a_bidirectional_one_goes_on()
         client.send(DATA, 1, 1, b" last");
         assert_eq!(client.body(1), "first last", "{workers:?}");
         let report = app.end();
-        assert_eq!((report.code(), fates(&report)), (0, [1, 1, 0, 0]));
+        assert_eq!((report.code(), outcomes(&report)), (0, [1, 1, 0, 0]));
     }
 }
 
@@ -277,6 +277,6 @@ fn a_silent_event_stream_is_not_cut() {
         let app = start(workers);
         let mut client = Client::connect(app.main);
         assert_eq!(client.get("/silent").body(), "data: first\n\ndata: later\n\n");
-        assert_eq!(fates(&app.end()), [1, 0, 0, 0]);
+        assert_eq!(outcomes(&app.end()), [1, 0, 0, 0]);
     }
 }

@@ -1,0 +1,109 @@
+//! P15: a panic of a body or of a handler costs only its request, and is named.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+use super::{app, outcomes, wait_for_gone, wait_for_line};
+use crate::support::{
+    App, Client, End,
+    frames::{Http2, RST_STREAM},
+    until_holds,
+};
+
+/// Sends a request over HTTP/1 and closes the connection with a response unread, so that the kernel
+/// sends a reset.
+fn leave(app: &App, path: &str) {
+    // A client may have received its response before the request is counted.
+    until_holds("all have ended", || app.status()["in_flight"] == 0);
+    let finished = app.status()["requests"]["finished"].as_u64().unwrap();
+    let mut client = Client::connect(app.main);
+    client.send_get("/");
+    until_holds("an answer", || app.status()["requests"]["finished"] == finished + 1);
+    client.send_get(path);
+    until_holds("the request", || app.status()["in_flight"] == 1);
+    drop(client);
+}
+
+// A body that had sent everything panicked when it was dropped, and the panic unwound through
+// hyper. The client got a FIN without a byte of the response, the request was counted as gone, and
+// no panic was counted. The response must be sent, and the panic counted (P15).
+#[test]
+fn a_body_that_panics_when_it_is_dropped_is_sent_and_its_panic_counted() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    for _ in 0..2 {
+        assert_eq!(client.get("/drops-badly").body(), "all of it", "the connection goes on");
+    }
+    let mut http2 = Http2::connect(app.main);
+    let badly = http2.get("/drops-badly");
+    assert_eq!(http2.body(badly), "all of it");
+    let report = app.end();
+    assert_eq!(outcomes(&report), ([3, 0, 0, 3], 0), "{report:?}");
+    wait_for_line(&["ERROR", "response body panicked", "GET", "/drops-badly"]);
+}
+
+// For an HTTP/1.0 client the end of the connection is the end of the response. A body panicked when
+// the shutdown dropped it, and the connection closed with a FIN instead of a reset. Half a response
+// must never look complete (P5d).
+#[test]
+fn a_body_that_panics_when_it_is_cut_does_not_look_complete() {
+    let app = app();
+    let mut client = Client::connect(app.main);
+    client.send("GET /never-ends HTTP/1.0\r\n\r\n");
+    client.head().unwrap();
+    assert_eq!(client.exactly(10).unwrap(), b"some of it");
+    app.stop();
+    assert_eq!(client.end(), End::Reset);
+    let report = app.report();
+    assert_eq!(outcomes(&report), ([0, 1, 0, 1], 3), "{report:?}");
+    assert_eq!(report.connections.reset, 1, "{report:?}");
+}
+
+#[test]
+fn a_body_that_panics_when_its_client_leaves_costs_only_its_request() {
+    let app = app();
+    let mut http2 = Http2::connect(app.main);
+    let left = http2.get("/never-ends");
+    http2.wait_for("data", |frame| {
+        frame.stream == left && frame.kind == crate::support::frames::DATA
+    });
+    http2.send(RST_STREAM, 0, left, &8_u32.to_be_bytes());
+    wait_for_gone(&app, 1);
+    let stays = http2.get("/");
+    assert_eq!(http2.body(stays), "hello");
+    leave(&app, "/never-ends");
+    let report = app.end();
+    assert_eq!(outcomes(&report), ([2, 0, 2, 2], 0), "{report:?}");
+}
+
+// hyper dropped a handler together with its connection, and the handler panicked. The panic was not
+// counted. It must be, and it costs only its request (P15).
+#[test]
+fn a_handler_that_panics_when_its_client_leaves_costs_only_its_request() {
+    let app = app();
+    let mut http2 = Http2::connect(app.main);
+    let left = http2.get("/waits");
+    until_holds("the request", || app.status()["in_flight"] == 1);
+    http2.send(RST_STREAM, 0, left, &8_u32.to_be_bytes());
+    wait_for_gone(&app, 1);
+    let stays = http2.get("/");
+    assert_eq!(http2.body(stays), "hello");
+    leave(&app, "/waits");
+    let report = app.end();
+    assert_eq!(outcomes(&report), ([2, 0, 2, 2], 0), "{report:?}");
+    wait_for_line(&["ERROR", "handler panicked", "GET", "/waits"]);
+}
+
+// Work that a handler had spawned panicked after the response, and the log had no line. It must be
+// logged with its request (P13).
+#[test]
+fn tracked_work_that_panics_is_logged_with_its_request() {
+    let app = app();
+    assert_eq!(app.get("/spawns?secret=x").status, 200);
+    wait_for_line(&[
+        "ERROR",
+        "tracked work panicked",
+        "work=GET /spawns phase",
+        "after the response, on purpose",
+    ]);
+    assert_eq!(app.end().code(), 1);
+}
