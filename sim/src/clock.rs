@@ -4,6 +4,7 @@
     reason = "this clock is what the rest asks instead of tokio's time"
 )]
 
+use crate::spins;
 use lameduck::{
     lifecycle::Moment,
     runtime::{Clock, Sleep},
@@ -100,6 +101,7 @@ impl Default for SimClock {
 
 impl Clock for SimClock {
     fn now(&self) -> Moment {
+        spins::note_poll();
         Moment::from_nanos(self.to_host_time(self.epoch.elapsed()))
     }
 

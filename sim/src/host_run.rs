@@ -16,6 +16,7 @@ use crate::{
     observe,
     signals::ScriptedSignals,
     spawner::ProcessSpawner,
+    spins,
     tasks::TaskScript,
     trace::Trace,
 };
@@ -112,6 +113,7 @@ impl HostRun {
     {
         // A run before this one on the same thread may have panicked.
         drop(Caps::take_seen());
+        let spins = spins::found();
         let actor = Actor { name: self.name.clone(), trace: trace.clone() };
         let Process { clock, spawner } =
             machine.process(&self.name, &trace, self.clock_skew_ppm, self.workers);
@@ -157,6 +159,7 @@ impl HostRun {
         let living = process.run_in(runtime).with_subscriber(subscriber);
         let report = tokio::select! {
             biased;
+            () = spins.cancelled() => panic!("{}", spins::message(&self.name)),
             report = living => Some(report),
             () = watchdog_fired.cancelled() => None,
         };

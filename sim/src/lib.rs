@@ -51,6 +51,7 @@ pub mod scenario;
 pub mod shrink;
 mod signals;
 mod spawner;
+mod spins;
 mod task_count;
 pub mod tasks;
 pub mod timeline;

@@ -1,10 +1,6 @@
 //! A spawner whose tasks run on the ambient runtime.
 
-use crate::{
-    network::Stalls,
-    trace::Trace,
-    turns::{Spins, Turns},
-};
+use crate::{network::Stalls, trace::Trace, turns::Turns};
 use lameduck::{
     lifecycle::Moment,
     runtime::{BoxFuture, Clock, JoinHandle, Seed, Spawner, TaskKind},
@@ -155,8 +151,7 @@ impl Spawner for SimSpawner {
             TaskKind::Worker(index) => self.shared.stalls.clone().map(|stalls| (stalls, index)),
             TaskKind::InternalServer | TaskKind::User => None,
         };
-        let spins = Spins::new(self.shared.trace.clone(), self.shared.actor.clone());
-        let handle = self.shared.tasks.spawn(Turns::new(job, order, stalls, spins));
+        let handle = self.shared.tasks.spawn(Turns::new(job, order, stalls));
         let shared = Arc::clone(&self.shared);
         Ok(Box::pin(async move {
             if let Err(lost) = handle.await

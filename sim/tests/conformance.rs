@@ -16,8 +16,8 @@ use lameduck_sim::{
         WorldConfig,
     },
 };
-use std::{future::poll_fn, io::ErrorKind, sync::mpsc, task::Poll};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::{future::poll_fn, io::ErrorKind, pin::Pin, sync::mpsc, task::Poll};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 /// Runs the same test on each network.
 macro_rules! on_both_networks {
@@ -35,6 +35,7 @@ on_both_networks! {
     a_connection_queued_before_the_first_accept_is_accepted_later
     what_one_end_writes_the_other_reads
     a_dropped_stream_ends_the_peers_reads
+    a_task_that_waits_is_woken_after_another_read
     a_half_closed_client_gets_its_answer
     a_stream_with_unread_bytes_resets_when_dropped
     a_megabyte_passes_a_reader_of_small_pieces
@@ -149,6 +150,34 @@ fn what_one_end_writes_the_other_reads<W: World>() {
     });
     world.run(LIMIT).unwrap();
     assert!(trace.wire_bytes() >= 10);
+}
+
+// A session of TLS looks once more into the socket while its task waits. That read took the task's
+// place as the one to be woken, and a request waited for a sweep.
+fn a_task_that_waits_is_woken_after_another_read<W: World>() {
+    let (mut world, _) = world::<W>(1);
+    world.spawn("server", Awaited, async |host: W::Host| {
+        let mut io = accept(&mut listen(&host, 80).await).await;
+        let mut looked = false;
+        let read = poll_fn(|cx| {
+            let mut room = [0; 5];
+            let mut room = ReadBuf::new(&mut room);
+            let polled = Pin::new(&mut io).poll_read(cx, &mut room);
+            if polled.is_pending() && !looked {
+                looked = true;
+                assert!(io.read_now(&mut room).is_pending());
+            }
+            polled.map_ok(|()| room.filled().to_vec())
+        });
+        assert_eq!(within(ms(500), read).await.unwrap().unwrap(), b"hello");
+    });
+    world.spawn("client", Awaited, async |host: W::Host| {
+        let mut io = host.connect("server", 80).await.unwrap();
+        sleep(ms(100)).await;
+        io.write_all(b"hello").await.unwrap();
+        sleep(ms(1_000)).await;
+    });
+    world.run(LIMIT).unwrap();
 }
 
 fn a_dropped_stream_ends_the_peers_reads<W: World>() {

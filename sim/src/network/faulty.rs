@@ -5,7 +5,7 @@
 //! prober needs it to judge a shutdown.
 
 use super::{idle_poller::PolledIdlePoller, spread::SpreadListener, stalls::Stalls};
-use crate::{trace::Trace, turns::Spins};
+use crate::{spins, trace::Trace};
 use lameduck::runtime::{
     Address, ListenAddress, Listener, Network, Peek, QuiesceOutcome, Reservation, Seed, ServerRole,
     Transport,
@@ -304,7 +304,6 @@ pub struct FaultyStream<T> {
     shared: Arc<Mutex<Breakable<T>>>,
     worker: usize,
     faults: Option<Arc<Faults>>,
-    spins: Option<Spins>,
     reads: u32,
     writes: u32,
 }
@@ -323,9 +322,7 @@ impl<T: Transport> FaultyStream<T> {
             let weak: Weak<Mutex<Breakable<T>>> = Arc::downgrade(&shared);
             faults.watch(weak);
         }
-        let spins =
-            faults.as_ref().map(|faults| Spins::new(faults.trace.clone(), faults.name.clone()));
-        Self { shared, worker, faults, spins, reads: 0, writes: 0 }
+        Self { shared, worker, faults, reads: 0, writes: 0 }
     }
 
     /// Pending while the worker is stalled.
@@ -373,9 +370,7 @@ impl<T: Transport> AsyncRead for FaultyStream<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let me = self.get_mut();
-        if me.spins.as_mut().is_some_and(Spins::is_spinning) {
-            return reset();
-        }
+        spins::note_poll();
         ready!(me.poll_runs(cx));
         let mut shared = lock(&me.shared);
         let Some(io) = shared.io.as_mut() else { return reset() };
@@ -411,6 +406,7 @@ impl<T: Transport> AsyncWrite for FaultyStream<T> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let me = self.get_mut();
+        spins::note_poll();
         ready!(me.poll_runs(cx));
         let mut shared = lock(&me.shared);
         let Some(io) = shared.io.as_mut() else { return reset() };

@@ -9,7 +9,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -140,6 +140,16 @@ impl<T: Transport> Transport for PolledStream<T> {
     fn peek(&self) -> Peek {
         let place = lock(&self.0);
         if place.unread.is_empty() { place.io.peek() } else { Peek::Data }
+    }
+
+    fn read_now(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut place = lock(&self.0);
+        if place.is_over || !place.unread.is_empty() {
+            drop(place);
+            let noop = &mut Context::from_waker(Waker::noop());
+            return Pin::new(self).poll_read(noop, buf);
+        }
+        place.io.read_now(buf)
     }
 
     fn discard_unread(&mut self) {

@@ -52,7 +52,9 @@ pub(super) fn no_straggler_holds_the_exit(history: &RunHistory<'_>) -> Judgement
     }
     // The host waits for a connection that is being established when the listeners close. The grace
     // of such a connection starts at its accept.
-    let most = GRACE + QUIESCE + history.under_way() * 2 + history.tolerance();
+    // Over TLS it starts a round trip later, at the end of the handshake.
+    let trips = if history.scenario.tls { 4 } else { 2 };
+    let most = GRACE + QUIESCE + history.under_way() * trips + history.tolerance();
     if span > most {
         return Err(format!("with no request left the drain took {span:?}, more than {most:?}"));
     }
@@ -274,27 +276,33 @@ pub(super) fn prompt(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::of(judged))
 }
 
-/// Checks that each stop hook begins when the one before it ended.
+/// Checks that each stop hook begins when the one before it ended or was given up.
 fn hooks_follow_each_other(history: &RunHistory<'_>) -> Result<(), String> {
-    let is_stop = |record: &&Record| record.text("stage") == Some("stop");
+    let is_stop = |record: &&Record| record.text("stage") == Some("stop") || is_given_up(record);
     let mut free = history.began(Phase::CleaningUp);
-    for record in history
-        .records
-        .iter()
-        .filter(|record| matches!(record.event, "hook begins" | "hook ends"))
-        .filter(is_stop)
-    {
-        if record.event == "hook ends" {
-            free = Some(record.at);
-        } else if free.take().is_some_and(|free| record.at > free + MOMENT + history.tolerance()) {
-            return Err(format!(
-                "{} was kept waiting until {:?}",
-                record.text("hook").unwrap_or("a hook"),
-                record.at
-            ));
+    let mut running = None;
+    for record in history.records.iter().filter(is_stop) {
+        match record.event {
+            "hook begins" => {
+                if free.take().is_some_and(|free| record.at > free + MOMENT + history.tolerance()) {
+                    return Err(format!(
+                        "{} was kept waiting until {:?}",
+                        record.text("hook").unwrap_or("a hook"),
+                        record.at
+                    ));
+                }
+                running = record.text("hook");
+            }
+            // One that was given up may end in that instant, while the next one runs.
+            "hook ends" | "log" if record.text("hook") == running => free = Some(record.at),
+            _ => {}
         }
     }
     Ok(())
+}
+
+fn is_given_up(record: &Record) -> bool {
+    record.text("end").is_some_and(|end| end.starts_with("stop given up"))
 }
 
 /// Checks that the drain and the cancel wait end soon after the last request has ended and no
@@ -387,7 +395,19 @@ pub(super) fn hooks_in_pairs(history: &RunHistory<'_>) -> Judgement {
                 && (history.is_impatient() || history.has_no_time(name))
         })
     };
-    expected.retain(|name| stopped.contains(name) || !late(name));
+    // One that was dropped, and finished after the time of all stop hooks, is not stopped.
+    let over = history
+        .began(Phase::CleaningUp)
+        .map(|at| at + history.world(history.scenario.plan().cleanup));
+    let too_late = |name: &str| {
+        let ends = |record: &&Record| {
+            record.text("stage") == Some("start") && record.text("hook") == Some(name)
+        };
+        let ends = history.server("hook ends").find(ends).map(|record| record.at);
+        history.was_dropped(name)
+            && ends.zip(over).is_some_and(|(ends, over)| ends + history.rounding() >= over)
+    };
+    expected.retain(|name| stopped.contains(name) || !late(name) && !too_late(name));
     if history.exit().is_some_and(|(_, code)| code != 5) && stopped != expected {
         return Err(format!(
             "start hooks that finished: {started:?}; stop hooks that ran: {stopped:?}"
@@ -404,10 +424,8 @@ pub(super) fn hooks_in_pairs(history: &RunHistory<'_>) -> Judgement {
 
 /// Checks that a stop hook which was given up does not go on while the next one runs.
 fn given_up_hooks_do_not_go_on(history: &RunHistory<'_>) -> Result<(), String> {
-    let given_up =
-        |record: &Record| record.text("end").is_some_and(|end| end.starts_with("stop given up"));
-    for (place, record) in history.records.iter().enumerate().filter(|(_, record)| given_up(record))
-    {
+    let records = history.records.iter().enumerate();
+    for (place, record) in records.filter(|(_, record)| is_given_up(record)) {
         let hook = record.text("hook");
         let ends = |later: &&Record| {
             later.event == "hook ends"

@@ -2,7 +2,8 @@
 //! complete, and an idle connection without one looks cut.
 
 use super::{Exercise, Judgement, RunHistory};
-use crate::trace::Record;
+use crate::{scenario::Fault, trace::Record};
+use std::time::Duration;
 
 /// Checks the end of each connection that a client of TLS has read: after a response that was cut
 /// there is no close_notify, after an idle connection there is one.
@@ -24,11 +25,21 @@ pub(super) fn ends_show_cuts(history: &RunHistory<'_>) -> Judgement {
         if is_clean && reactions().take_while(|record| record.event != "tls end").any(is_cut) {
             return Err(format!("{} saw a close_notify at {:?}, in a response", end.actor, end.at));
         }
-        if !is_clean && reactions().next().is_some_and(|first| first.event == "closed idle") {
+        if !is_clean
+            && !may_be_reset(history, end.at)
+            && reactions().next().is_some_and(|first| first.event == "closed idle")
+        {
             return Err(format!("{} saw an idle end without one at {:?}", end.actor, end.at));
         }
     }
     Ok(Exercise::of(ends))
+}
+
+/// Whether an end may be that of a fault that resets all connections, which looks like a FIN in a
+/// world without resets.
+fn may_be_reset(history: &RunHistory<'_>, at: Duration) -> bool {
+    let resets_before = |fault: &Fault| matches!(fault, Fault::ResetAll { at_ms } if Duration::from_millis(*at_ms) <= at);
+    !history.resets() && history.scenario.faults.iter().any(resets_before)
 }
 
 /// Whether a response ended before it was complete, with its connection.

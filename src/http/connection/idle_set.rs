@@ -151,8 +151,10 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
     }
 
     /// Moves connections from the handoff into the set. One that cannot be inserted is resumed.
-    pub(crate) fn drain_handoff(&mut self) {
+    /// Returns whether there were any.
+    pub(crate) fn drain_handoff(&mut self) -> bool {
         let waiting = if self.is_draining() { self.handoff.close() } else { self.handoff.take() };
+        let has_any = !waiting.is_empty();
         for (io, info) in waiting {
             let Err((io, info)) = self.insert(io, info) else { continue };
             let parked = Parked::resumed(io, &[], info.received_any, info.since);
@@ -160,6 +162,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             let closed = Arc::new(IdleHandoff::new(false));
             self.resume_with(closed, slot_of(&info), State::Parked(parked));
         }
+        has_any
     }
 
     fn insert(&mut self, io: L::Io, info: IdleInfo) -> Result<(), (L::Io, IdleInfo)> {

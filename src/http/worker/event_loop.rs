@@ -150,22 +150,26 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
 
     /// Does what precedes each wait. Returns whether the server is at its connection limit.
     fn prepare(&mut self) -> bool {
-        let is_full = self.server().is_full();
-        if is_full && self.accepting == Accepting::Yes {
-            self.context.wait_for_capacity();
-            self.evictable.search(self.context.server(), &self.slots, &self.idle_set);
-            self.next_search.as_mut().reset(self.evictable.next_search());
-        } else {
-            self.evictable = EvictionQueue::default();
-        }
         // The last periodic sweep set the timer up to 250 ms ahead, which is too late during a
         // stop.
         if self.sweep_mode == SweepMode::Periodic && self.server().phase() >= Phase::LameDuck {
             self.sweep_mode = SweepMode::OnDemand;
             self.on_sweep();
         }
+        let is_full = self.server().is_full();
+        let makes_room = is_full && self.accepting == Accepting::Yes;
+        if makes_room {
+            self.drain_idle_handoff();
+        }
         self.slots.extend(self.idle_set.drain_resumed());
         self.compact_slots();
+        if makes_room {
+            self.context.wait_for_capacity();
+            self.evictable.search(self.context.server(), &self.slots, &self.idle_set);
+            self.next_search.as_mut().reset(self.evictable.next_search());
+        } else {
+            self.evictable = EvictionQueue::default();
+        }
         is_full
     }
 
@@ -229,7 +233,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
             Event::HandshakeCheckDue => self.on_handshake_check().await,
             Event::AcceptPauseOver => self.on_accept_pause_over().await,
             Event::CapacityFreed | Event::SearchDue => {}
-            Event::ConnectionsIdle => self.idle_set.drain_handoff(),
+            Event::ConnectionsIdle => self.drain_idle_handoff(),
             Event::Accepted(accepted) => self.on_accepted(accepted).await,
             Event::IdleSetReady => {
                 self.idle_set.serve().await;
@@ -260,6 +264,14 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
         self.wake_all();
         // Without a sender the host is gone, and nothing can end this worker later.
         if command.is_none() { Flow::Stop } else { Flow::Continue }
+    }
+
+    /// Moves connections into the idle set. The list of those that may make room has them where
+    /// they were, and would pass over them, so it is made again.
+    fn drain_idle_handoff(&mut self) {
+        if self.idle_set.drain_handoff() {
+            self.evictable.forget();
+        }
     }
 
     async fn on_handshake_check(&mut self) {

@@ -39,6 +39,14 @@ impl EvictionQueue {
         self.next_search
     }
 
+    /// Forgets what the last search found. The next one is not much earlier than otherwise.
+    pub(super) fn forget(&mut self) {
+        if !self.is_empty() {
+            self.order.clear();
+            self.next_search = self.searched + SEARCH_LEAST;
+        }
+    }
+
     /// Searches among the connections with a task and those of the idle set, if it is time.
     pub(super) fn search<L: IdlePoller, S: HttpService>(
         &mut self,

@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
@@ -23,6 +23,8 @@ use turmoil::net::{TcpListener, TcpStream};
 pub struct TurmoilStream {
     inner: TracedIo<TcpStream>,
     shutdown: Shutdown,
+    /// The waker of the last read that was pending.
+    reader: Option<Waker>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +35,19 @@ enum Shutdown {
 
 impl TurmoilStream {
     pub(super) const fn new(inner: TracedIo<TcpStream>) -> Self {
-        Self { inner, shutdown: Shutdown::Open }
+        Self { inner, shutdown: Shutdown::Open, reader: None }
     }
 }
 
-impl Transport for TurmoilStream {}
+impl Transport for TurmoilStream {
+    /// The socket has one waker, which a read replaces. So the task that waits stays the one to be
+    /// woken.
+    fn read_now(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let waker = self.reader.clone();
+        let waker = waker.as_ref().unwrap_or(Waker::noop());
+        Pin::new(&mut self.inner).poll_read(&mut Context::from_waker(waker), buf)
+    }
+}
 
 impl AsyncRead for TurmoilStream {
     fn poll_read(
@@ -45,7 +55,9 @@ impl AsyncRead for TurmoilStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buffer)
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        self.reader = polled.is_pending().then(|| cx.waker().clone());
+        polled
     }
 }
 
