@@ -30,6 +30,8 @@ pub struct Socket {
     close: Close,
     /// Whether our sending direction has been shut down.
     is_shut: bool,
+    /// Whether the last read emptied the kernel's buffer.
+    is_drained: bool,
     /// Takes over the descriptor when the connection is dropped.
     spare_fds: Option<SpareFds>,
 }
@@ -138,7 +140,7 @@ impl Socket {
             Kind::Tcp => Stream::Tcp(TcpStream::from_std(descriptor.into())?),
             Kind::Unix => Stream::Unix(UnixStream::from_std(descriptor.into())?),
         };
-        Ok(Self { stream, close, is_shut, spare_fds: None })
+        Ok(Self { stream, close, is_shut, is_drained: false, spare_fds: None })
     }
 
     /// Called before our FIN. What was written by then is complete, and is delivered even if the
@@ -171,40 +173,49 @@ const WITHOUT_SIGPIPE: SendFlags = SendFlags::NOSIGNAL;
 const WITHOUT_SIGPIPE: SendFlags = SendFlags::empty();
 
 impl Stream {
-    fn poll_read_short(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// `is_drained`: whether the last read emptied the kernel's buffer, before and after this one.
+    fn poll_read_short(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        is_drained: &mut bool,
+    ) -> Poll<io::Result<()>> {
         let mut room = [MaybeUninit::uninit(); UNWRAPPED_BYTES_MAX];
         let room = &mut room[..buf.remaining()];
+        if mem::take(is_drained) {
+            ready!(self.poll_read_ready(cx))?;
+        }
         loop {
-            let mut drained = false;
-            // Tried before the runtime is asked for readiness, which costs more than the attempt.
+            // Otherwise tried before the runtime is asked for readiness, which costs more than the
+            // attempt.
             let turn = ready!(poll_proceed(cx));
             let tried = match self {
-                Self::Tcp(stream) => stream.try_io(Interest::READABLE, || {
-                    receive(stream.as_fd(), room, buf, &mut drained)
-                }),
-                Self::Unix(stream) => stream.try_io(Interest::READABLE, || {
-                    receive(stream.as_fd(), room, buf, &mut drained)
-                }),
+                Self::Tcp(stream) => stream
+                    .try_io(Interest::READABLE, || receive(stream.as_fd(), room, buf, is_drained)),
+                Self::Unix(stream) => stream
+                    .try_io(Interest::READABLE, || receive(stream.as_fd(), room, buf, is_drained)),
                 Self::Gone => return gone(),
             };
             match tried {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if drained {
-                        turn.made_progress();
-                        return Poll::Ready(Ok(()));
-                    }
+                _ if *is_drained => {
+                    turn.made_progress();
+                    return Poll::Ready(Ok(()));
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => drop(turn),
                 tried => {
                     turn.made_progress();
                     return Poll::Ready(tried);
                 }
             }
-            drop(turn);
-            ready!(match self {
-                Self::Tcp(stream) => stream.poll_read_ready(cx),
-                Self::Unix(stream) => stream.poll_read_ready(cx),
-                Self::Gone => return gone(),
-            })?;
+            ready!(self.poll_read_ready(cx))?;
+        }
+    }
+
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+            Self::Gone => gone(),
         }
     }
 
@@ -234,19 +245,19 @@ impl Stream {
 }
 
 /// Reads once. A read that does not fill `room` has emptied the kernel's buffer, so the next one
-/// would block. In that case, if it read anything, sets `drained` and returns `WouldBlock`, so
+/// would block. In that case, if it read anything, sets `is_drained` and returns `WouldBlock`, so
 /// that the reactor clears its readiness.
 fn receive(
     from: BorrowedFd<'_>,
     room: &mut [MaybeUninit<u8>],
     to: &mut ReadBuf<'_>,
-    drained: &mut bool,
+    is_drained: &mut bool,
 ) -> io::Result<()> {
     let most = room.len();
     let ((bytes, _), len) = recv(from, room, RecvFlags::empty())?;
     to.put_slice(bytes);
     if 0 < len && len < most {
-        *drained = true;
+        *is_drained = true;
         return Err(io::ErrorKind::WouldBlock.into());
     }
     Ok(())
@@ -258,6 +269,7 @@ impl From<TcpStream> for Socket {
             stream: Stream::Tcp(stream),
             close: Close::ResetByExit,
             is_shut: false,
+            is_drained: false,
             spare_fds: None,
         }
     }
@@ -265,7 +277,13 @@ impl From<TcpStream> for Socket {
 
 impl From<UnixStream> for Socket {
     fn from(stream: UnixStream) -> Self {
-        Self { stream: Stream::Unix(stream), close: Close::Fin, is_shut: false, spare_fds: None }
+        Self {
+            stream: Stream::Unix(stream),
+            close: Close::Fin,
+            is_shut: false,
+            is_drained: false,
+            spare_fds: None,
+        }
     }
 }
 
@@ -279,12 +297,10 @@ impl Transport for Socket {
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let polled = match &self.stream {
-            Stream::Tcp(stream) => stream.poll_read_ready(cx),
-            Stream::Unix(stream) => stream.poll_read_ready(cx),
-            Stream::Gone => return Poll::Pending,
-        };
-        polled.map(drop)
+        match &self.stream {
+            Stream::Gone => Poll::Pending,
+            stream => stream.poll_read_ready(cx).map(drop),
+        }
     }
 
     #[cfg(target_os = "linux")]
@@ -408,8 +424,11 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            stream if buf.remaining() <= UNWRAPPED_BYTES_MAX => stream.poll_read_short(cx, buf),
+        let this = self.get_mut();
+        match &mut this.stream {
+            stream if buf.remaining() <= UNWRAPPED_BYTES_MAX => {
+                stream.poll_read_short(cx, buf, &mut this.is_drained)
+            }
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Gone => gone(),

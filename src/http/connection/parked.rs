@@ -138,7 +138,9 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             let Some(io) = &mut self.io else { return Transition::Close };
             let mut buf = [MaybeUninit::uninit(); READ_BUF_SIZE];
             let mut buf = read_buf(&mut buf, caps);
-            buf.put_slice(&self.bytes[..len]);
+            if len > 0 {
+                buf.put_slice(&self.bytes[..len]);
+            }
             match Pin::new(io).poll_read(cx, &mut buf) {
                 Poll::Pending => {
                     let now = last_sent.unwrap_or_else(|| worker.server().clock.now());

@@ -41,7 +41,9 @@ pin_project! {
 
     impl<F> PinnedDrop for HandlerFuture<F> {
         fn drop(this: Pin<&mut Self>) {
-            this.drop_handler();
+            if this.future.is_some() {
+                this.drop_handler();
+            }
         }
     }
 }
@@ -81,8 +83,8 @@ where
         me.state.set_running(true);
         let caught = catch(|| polled = future.poll(cx));
         me.state.set_running(false);
-        let error = match caught.map(|()| polled) {
-            Ok(Poll::Ready(Ok(response))) => {
+        let error = match polled {
+            Poll::Ready(Ok(response)) => {
                 self.as_mut().drop_handler();
                 let state = self.project().state;
                 if response.status().is_informational() && !state.may_switch(&response) {
@@ -90,18 +92,20 @@ where
                 }
                 return Poll::Ready(Ok(state.respond(response)));
             }
-            Ok(Poll::Ready(Err(error))) => {
+            Poll::Ready(Err(error)) => {
                 let error: BoxError = error.into();
                 let (method, path) =
                     me.state.in_flight.as_ref().map(InFlight::method_and_path).unzip();
                 crate::log::error!(error = %Chain(&*error), method, path, "handler failed");
                 Some(ErrorResponse::Failed)
             }
-            Err(panic) => {
-                me.state.record_panic(&panic);
-                Some(ErrorResponse::Failed)
-            }
-            Ok(Poll::Pending) => me.state.wait(cx),
+            Poll::Pending => match caught {
+                Ok(()) => me.state.wait(cx),
+                Err(panic) => {
+                    me.state.record_panic(&panic);
+                    Some(ErrorResponse::Failed)
+                }
+            },
         };
         let Some(error) = error else { return Poll::Pending };
         self.as_mut().drop_handler();
@@ -113,9 +117,6 @@ impl<F> HandlerFuture<F> {
     /// Drops the handler and catches a panic of its destructor, which would otherwise unwind
     /// through hyper.
     fn drop_handler(self: Pin<&mut Self>) {
-        if self.future.is_none() {
-            return;
-        }
         let mut me = self.project();
         if let Err(panic) = catch(|| me.future.set(None)) {
             me.state.record_panic(&panic);

@@ -106,7 +106,7 @@ impl InFlight {
     }
 
     /// Settles the request as *finished*: its complete response was handed to the kernel at `now`.
-    pub(crate) fn finish(mut self, now: &impl Fn() -> Moment) {
+    pub(crate) fn finish(&mut self, now: &impl Fn() -> Moment) {
         self.outcome = Outcome::Settled;
         self.connection().worker.metrics.on_finished(self.request.arrived, now);
         self.connection().worker.metrics.count(|requests| &requests.finished);
@@ -239,7 +239,7 @@ impl UnflushedResponses {
         match self.connection.protocol {
             // What was flushed has left.
             Protocol::Http1 => {
-                for in_flight in queue.drain(..) {
+                for mut in_flight in queue.drain(..) {
                     in_flight.finish(&now);
                 }
             }
@@ -247,7 +247,7 @@ impl UnflushedResponses {
                 let ended = queue.extract_if(.., |in_flight| {
                     in_flight.request().written_part() != Written::Pending
                 });
-                for in_flight in ended {
+                for mut in_flight in ended {
                     if in_flight.request().written_part() == Written::Complete {
                         in_flight.finish(&now);
                     }
@@ -272,7 +272,7 @@ impl UnflushedResponses {
         // The end of the stream may still wait, unless the last chunk carried it.
         self.settle(
             |request| request.written_part() == Written::Complete && request.ends_with_chunk(),
-            |in_flight| in_flight.finish(&|| now),
+            |mut in_flight| in_flight.finish(&|| now),
         );
     }
 

@@ -169,7 +169,9 @@ impl RequestState {
     /// Begins another request in this state, to which nothing else refers.
     pub(super) fn begin(&mut self, arrived: Moment, method: &Method, uri: &Uri) {
         self.arrived = arrived;
-        self.method.clone_from(method);
+        if self.method != *method {
+            self.method = method.clone();
+        }
         self.known.begin(arrived, method, uri.path(), self.server().caps().path_kept_bytes);
         self.host_deadline =
             self.server().config.request_timeout.map_or(Moment::NEVER, |timeout| arrived + timeout);

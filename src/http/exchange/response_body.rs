@@ -33,7 +33,9 @@ pin_project! {
 
     impl<B> PinnedDrop for ResponseBody<B> {
         fn drop(this: Pin<&mut Self>) {
-            this.drop_body();
+            if !matches!(this.source, Source::Text { line: None }) {
+                this.drop_body();
+            }
         }
     }
 }
@@ -122,9 +124,6 @@ impl<B> ResponseBody<B> {
     /// Drops the source and catches a panic of its destructor, which would otherwise unwind through
     /// hyper. A response that was sent in full stays complete.
     fn drop_body(self: Pin<&mut Self>) {
-        if matches!(self.source, Source::Text { line: None }) {
-            return;
-        }
         let mut this = self.project();
         if let Err(panic) = catch(|| this.source.set(Source::Text { line: None })) {
             this.state.record_panic(&panic);

@@ -212,12 +212,12 @@ impl<S: HttpService> ConnectionService<S> {
     }
 
     /// Calls the handler for a fast-path `GET` and builds its future in `place`. Takes the header
-    /// fields from `headers`. Returns when the request arrived.
+    /// fields. Returns when the request arrived.
     pub(crate) fn handle_in(
         &self,
         place: &mut PinnedHandler<S>,
         uri: Uri,
-        headers: &mut HeaderMap,
+        headers: &mut Option<HeaderMap>,
     ) -> Moment {
         let (state, request_state) =
             self.begin(&Method::GET, &uri, Version::HTTP_11, Upgrade::No, Weak::new());
@@ -229,7 +229,10 @@ impl<S: HttpService> ConnectionService<S> {
         let called = catch(|| {
             let mut request = http::Request::new(Body::new(None, request_state));
             *request.uri_mut() = uri;
-            mem::swap(request.headers_mut(), headers);
+            if let Some(headers) = headers.take() {
+                // The replaced map is empty and owns no memory, so its destructor is skipped.
+                mem::forget(mem::replace(request.headers_mut(), headers));
+            }
             handler.future.set(Some(self.service.call(request)));
         });
         if let Err(panic) = called {

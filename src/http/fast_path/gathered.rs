@@ -18,6 +18,8 @@ use std::{
 #[derive(Default)]
 pub(super) struct Gathered {
     pub(super) bytes: Vec<u8>,
+    /// Where the last complete response ends in `bytes`.
+    complete: usize,
     /// The requests in flight, each with the end of its response in `bytes`.
     requests: Vec<(InFlight, usize)>,
 }
@@ -55,7 +57,10 @@ impl Gathered {
     /// Records that a response ends where `bytes` end. `in_flight` is its request, unless its
     /// outcome is settled.
     pub(super) fn end_response(&mut self, in_flight: Option<InFlight>) {
-        self.requests.extend(in_flight.map(|in_flight| (in_flight, self.bytes.len())));
+        self.complete = self.bytes.len();
+        if let Some(in_flight) = in_flight {
+            self.requests.push((in_flight, self.complete));
+        }
     }
 
     /// Writes and flushes the responses. Then their requests are finished. Those whose responses
@@ -66,6 +71,7 @@ impl Gathered {
         io: &mut T,
         unflushed: &UnflushedResponses,
     ) -> Sent {
+        self.complete = 0;
         let mut written = 0;
         let mut polled = Poll::Ready(());
         while written < self.bytes.len() && polled.is_ready() {
@@ -85,16 +91,25 @@ impl Gathered {
             }
         }
         let now = unflushed.connection().server().clock.now();
-        for (in_flight, end) in self.requests.drain(..) {
+        let sent = |in_flight: &mut InFlight| {
+            in_flight.connection().on_request_ended();
+            in_flight.finish(&|| now);
+        };
+        if polled.is_ready() {
+            self.requests.iter_mut().for_each(|(in_flight, _)| sent(in_flight));
+            self.requests.clear();
+            self.bytes.clear();
+            return Sent::All(now);
+        }
+        for (mut in_flight, end) in self.requests.drain(..) {
             if end <= written {
-                in_flight.connection().on_request_ended();
-                in_flight.finish(&|| now);
+                sent(&mut in_flight);
             } else {
                 unflushed.push(in_flight);
             }
         }
         drop(self.bytes.drain(..written));
-        if polled.is_ready() { Sent::All(now) } else { Sent::Blocked }
+        Sent::Blocked
     }
 
     /// The connection is broken: its client gets none of these responses.
@@ -107,7 +122,7 @@ impl Gathered {
 
     /// Discards what follows the last complete response.
     pub(super) fn discard_incomplete(&mut self) {
-        self.bytes.truncate(self.requests.last().map_or(0, |(_, end)| *end));
+        self.bytes.truncate(self.complete);
     }
 
     /// Returns what was not sent.

@@ -63,8 +63,8 @@ pub(crate) struct FastPath<S: HttpService> {
     service: ConnectionService<S>,
     handler: PinnedHandler<S>,
     body: PinnedResponseBody<S::ResponseBody>,
-    /// The header map of the last response, to be reused.
-    headers: HeaderMap,
+    /// The header map of the last response, which the next request uses again.
+    headers: Option<HeaderMap>,
     date_cache: CachedDate,
     _counted: Counted,
 }
@@ -76,7 +76,7 @@ pub(crate) enum FastPathOutcome<S: HttpService> {
     /// The last response of the connection was written. These bytes were read after its request.
     LastSent(Bytes),
     /// Hyper must take over.
-    Fallback(Leftover<S>),
+    Fallback(Box<Leftover<S>>),
     /// The connection is broken.
     Disconnected,
 }
@@ -93,13 +93,15 @@ pub(crate) struct Leftover<S: HttpService> {
 }
 
 impl<S: HttpService> Leftover<S> {
-    fn new(read: &[u8], begun: Option<Resumed<S>>) -> Self {
-        Self { read: codec::copy_head(read), begun, unwritten: Bytes::new(), after: KeepAlive::Yes }
+    fn new(read: &[u8], begun: Option<Resumed<S>>) -> Box<Self> {
+        let (read, unwritten) = (codec::copy_head(read), Bytes::new());
+        Box::new(Self { read, begun, unwritten, after: KeepAlive::Yes })
     }
 
     /// Prepares a begun request for a task other than the one that polled its handler.
-    pub(crate) fn for_another_task(self) -> Self {
-        Self { begun: self.begun.map(Resumed::for_another_task), ..self }
+    pub(crate) fn for_another_task(mut self: Box<Self>) -> Box<Self> {
+        self.begun = self.begun.map(Resumed::for_another_task);
+        self
     }
 }
 
@@ -120,15 +122,15 @@ impl<S: HttpService> FastPath<S> {
             service: ConnectionService::new(service.clone(), connection),
             handler: Box::pin(None),
             body: Box::pin(None),
-            headers: HeaderMap::new(),
+            headers: None,
             date_cache: CachedDate::unknown(),
             _counted: Counted::new(&worker.metrics, |metrics| &metrics.fast_path),
         }
     }
 
     /// Returns the state from which hyper resumes.
-    pub(crate) fn into_handoff(self, leftover: Leftover<S>) -> Box<HyperHandoff<S>> {
-        let Leftover { read, begun, unwritten, after } = leftover;
+    pub(crate) fn into_handoff(self, leftover: Box<Leftover<S>>) -> Box<HyperHandoff<S>> {
+        let Leftover { read, begun, unwritten, after } = *leftover;
         let mut service = self.service;
         if let Some(begun) = begun {
             service.resume(begun);
@@ -150,15 +152,15 @@ impl<S: HttpService> FastPath<S> {
         requests_left: &mut u32,
     ) -> FastPathOutcome<S> {
         let mut gathered = Gathered::take();
-        let served = catch(|| self.serve_all(cx, io, read, requests_left, &mut gathered));
-        let outcome = served.unwrap_or_else(|panic| {
+        let mut outcome = FastPathOutcome::Disconnected;
+        let served = catch(|| outcome = self.serve_all(cx, io, read, requests_left, &mut gathered));
+        if let Err(panic) = served {
             // A body panics where it says how long it is. Earlier responses are not lost by that.
             crate::log::error!(panic, "a response body panicked; its connection ends");
             gathered.discard_incomplete();
             let _ = gathered.send(cx, io, self.service.unflushed());
             io.mark_cut();
-            FastPathOutcome::Disconnected
-        });
+        }
         gathered.keep(self.connection().server().caps());
         outcome
     }
@@ -177,7 +179,7 @@ impl<S: HttpService> FastPath<S> {
             let parsed = if *requests_left == 0 {
                 None
             } else {
-                codec::parse(read, fields_max, &mut self.headers)
+                codec::parse(read, fields_max, self.headers.get_or_insert_default())
             };
             let Some(parsed) = parsed else {
                 // No handler was called for these bytes. They may be a partial head, which has its
@@ -193,15 +195,23 @@ impl<S: HttpService> FastPath<S> {
                 .as_mut()
                 .as_pin_mut()
                 .map_or(Poll::Pending, |handler| handler.poll(cx));
-            let Poll::Ready(Ok(response)) = polled else {
+            let Poll::Ready(Ok(mut response)) = polled else {
                 let handler = mem::replace(&mut self.handler, Box::pin(None));
                 let leftover = Leftover::new(read, Some(Resumed::Pending(handler)));
                 return self.hand_over(cx, io, gathered, leftover);
             };
             self.handler.set(None);
-            let after = match self.gather(cx, response, keep_alive, arrived, gathered) {
+            let head = self.gather_head(&mut response, keep_alive, arrived, gathered);
+            let gathered_all = match head {
+                Some((length, after)) => {
+                    self.gather_body(cx, response, length, gathered).map(|()| after)
+                }
+                None => Err(Box::new(response)),
+            };
+            let after = match gathered_all {
                 Ok(after) => after,
                 Err(response) => {
+                    gathered.discard_incomplete();
                     let leftover = Leftover::new(read, Some(Resumed::Response(response)));
                     return self.hand_over(cx, io, gathered, leftover);
                 }
@@ -221,8 +231,8 @@ impl<S: HttpService> FastPath<S> {
                 Sent::All(now) if read.is_empty() => return FastPathOutcome::AllServed(now),
                 Sent::All(_) => {}
                 Sent::Blocked => {
-                    let unwritten = gathered.take_rest();
-                    let leftover = Leftover { unwritten, after, ..Leftover::new(read, None) };
+                    let mut leftover = Leftover::new(read, None);
+                    (leftover.unwritten, leftover.after) = (gathered.take_rest(), after);
                     return FastPathOutcome::Fallback(leftover);
                 }
                 Sent::Disconnected => return FastPathOutcome::Disconnected,
@@ -236,7 +246,7 @@ impl<S: HttpService> FastPath<S> {
         cx: &mut Context<'_>,
         io: &mut T,
         gathered: &mut Gathered,
-        leftover: Leftover<S>,
+        mut leftover: Box<Leftover<S>>,
     ) -> FastPathOutcome<S> {
         if gathered.bytes.is_empty() {
             return FastPathOutcome::Fallback(leftover);
@@ -244,23 +254,22 @@ impl<S: HttpService> FastPath<S> {
         match gathered.send(cx, io, self.service.unflushed()) {
             Sent::All(_) => FastPathOutcome::Fallback(leftover),
             Sent::Blocked => {
-                let unwritten = gathered.take_rest();
-                FastPathOutcome::Fallback(Leftover { unwritten, ..leftover })
+                leftover.unwritten = gathered.take_rest();
+                FastPathOutcome::Fallback(leftover)
             }
             Sent::Disconnected => FastPathOutcome::Disconnected,
         }
     }
 
-    /// Adds a response to those that are sent next, if it is short and complete. Returns whether
-    /// the connection stays open; otherwise the response.
-    fn gather(
+    /// Adds the head of a response to those that are sent next, if the response is short and of a
+    /// known length. Returns that length, and whether the connection stays open.
+    fn gather_head(
         &mut self,
-        cx: &mut Context<'_>,
-        mut response: Response<ResponseBody<S::ResponseBody>>,
+        response: &mut Response<ResponseBody<S::ResponseBody>>,
         keep_alive: KeepAlive,
         arrived: Moment,
         gathered: &mut Gathered,
-    ) -> Result<KeepAlive, Box<Response<ResponseBody<S::ResponseBody>>>> {
+    ) -> Option<(u64, KeepAlive)> {
         let out = &mut gathered.bytes;
         let start = out.len();
         let server = self.service.connection().server();
@@ -269,19 +278,24 @@ impl<S: HttpService> FastPath<S> {
         let date = self.date_cache.at(arrived, || server.clock.wall());
         let source = response.body();
         let length =
-            source.size_hint().exact().filter(|length| *length > 0 || source.is_end_stream());
-        let after =
-            length.and_then(|length| codec::encode(out, &mut response, length, keep_alive, date));
-        let (Some(length), Some(after)) = (length, after) else {
-            out.truncate(start);
-            return Err(Box::new(response));
-        };
+            source.size_hint().exact().filter(|length| *length > 0 || source.is_end_stream())?;
+        let after = codec::encode(out, response, length, keep_alive, date)?;
         let sent = length.saturating_add((out.len() - start) as u64);
-        if server.caps().sent_at_once.is_exceeded_by(usize::try_from(sent).unwrap_or(usize::MAX)) {
-            out.truncate(start);
-            return Err(Box::new(response));
-        }
-        let (mut head, body) = response.into_parts();
+        let is_long =
+            server.caps().sent_at_once.is_exceeded_by(usize::try_from(sent).unwrap_or(usize::MAX));
+        (!is_long).then_some((length, after))
+    }
+
+    /// Adds the body of a response after its head, if one poll yields all of it. Otherwise returns
+    /// the response, or the one that replaces it.
+    fn gather_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        response: Response<ResponseBody<S::ResponseBody>>,
+        length: u64,
+        gathered: &mut Gathered,
+    ) -> Result<(), Box<Response<ResponseBody<S::ResponseBody>>>> {
+        let (head, body) = response.into_parts();
         self.body.set(Some(body));
         if length > 0 {
             match self
@@ -290,15 +304,14 @@ impl<S: HttpService> FastPath<S> {
                 .as_pin_mut()
                 .map_or(Poll::Pending, |body| body.poll_complete(cx))
             {
-                Poll::Ready(Some(bytes)) => out.extend_from_slice(&bytes),
+                Poll::Ready(Some(bytes)) => gathered.bytes.extend_from_slice(&bytes),
                 // Its request was aborted. Nothing of its response was written.
                 Poll::Ready(None) => {
-                    out.truncate(start);
                     self.body.set(None);
+                    let server = self.service.connection().server();
                     return Err(Box::new(ErrorResponse::Failed.replace_with_text(&head, server)));
                 }
                 Poll::Pending => {
-                    out.truncate(start);
                     let body = mem::replace(&mut self.body, Box::pin(None));
                     let body = ResponseBody::resumed(body);
                     return Err(Box::new(Response::from_parts(head, body)));
@@ -307,8 +320,8 @@ impl<S: HttpService> FastPath<S> {
         }
         let in_flight = self.body.as_mut().as_pin_mut().and_then(ResponseBody::end);
         self.body.set(None);
-        mem::swap(&mut self.headers, &mut head.headers);
+        self.headers = Some(head.headers);
         gathered.end_response(in_flight);
-        Ok(after)
+        Ok(())
     }
 }

@@ -120,7 +120,9 @@ impl KnownRequest {
     /// if it has at most `kept_max` bytes.
     pub(crate) fn begin(&self, arrived: Moment, method: &Method, path: &str, kept_max: Cap) {
         let mut name = self.name();
-        name.0.clone_from(method);
+        if name.0 != *method {
+            name.0 = method.clone();
+        }
         if kept_max.is_exceeded_by(name.1.capacity()) {
             name.1 = String::new();
         }

@@ -5,6 +5,7 @@ use super::{GET, output::http1, script::End, world::World};
 const WAITS: &[u8] = b"GET /waits HTTP/1.1\r\nhost: a\r\n\r\n";
 const LARGE: &[u8] = b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n";
 const MIDDLING: &[u8] = b"GET /middling HTTP/1.1\r\nhost: a\r\n\r\n";
+const LATE: &[u8] = b"GET /late HTTP/1.1\r\nhost: a\r\n\r\n";
 const PANICS: &[u8] = b"GET /panics HTTP/1.1\r\nhost: a\r\n\r\n";
 
 /// A connection whose client has sent these requests at once.
@@ -103,4 +104,13 @@ async fn a_body_that_panics_does_not_take_earlier_responses_with_it() {
     assert_eq!(world.wire().how_it_ended(), End::Fin);
     let requests = world.requests();
     assert_eq!((requests.started, requests.finished, requests.gone), (3, 2, 1));
+}
+
+// The end of the responses that were gathered was that of the last request without an outcome.
+#[tokio::test]
+async fn nor_the_response_to_a_request_that_had_its_outcome() {
+    let world = after(&[GET, LATE, PANICS]).await;
+    assert_eq!(writes(&world), ["200 503"]);
+    let requests = world.requests();
+    assert_eq!((requests.finished, requests.timed_out, requests.gone), (1, 1, 1));
 }

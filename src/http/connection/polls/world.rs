@@ -27,7 +27,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, pending},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
     task::{Context, Poll},
@@ -85,6 +85,10 @@ impl hyper::service::Service<Request<Body>> for Routes {
                 "/large" => whole(&[b'x'; 50_000]),
                 "/middling" => whole(&[b'x'; 6_000]),
                 "/panics" => Panics.boxed_unsync(),
+                "/late" => {
+                    request.body().context().set_timeout(Some(Duration::ZERO));
+                    pending().await
+                }
                 _ => whole(b"hello"),
             }))
         })
