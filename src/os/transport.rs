@@ -297,10 +297,10 @@ impl Transport for Socket {
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match &self.stream {
-            Stream::Gone => Poll::Pending,
-            stream => stream.poll_read_ready(cx).map(drop),
+        if matches!(self.stream, Stream::Gone) {
+            return Poll::Pending;
         }
+        self.stream.poll_read_ready(cx).map(drop)
     }
 
     #[cfg(target_os = "linux")]

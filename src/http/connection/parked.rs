@@ -229,7 +229,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                     .map_or(Transition::Close, Transition::linger)
             }
             FastPathOutcome::Fallback(leftover) => {
-                Transition::ResumeHttp1(io, fast_path.into_handoff(leftover))
+                Transition::ResumeHttp1(io, fast_path.into_handoff(*leftover))
             }
         })
     }

@@ -99,9 +99,8 @@ impl<S: HttpService> Leftover<S> {
     }
 
     /// Prepares a begun request for a task other than the one that polled its handler.
-    pub(crate) fn for_another_task(mut self: Box<Self>) -> Box<Self> {
-        self.begun = self.begun.map(Resumed::for_another_task);
-        self
+    pub(crate) fn for_another_task(self) -> Self {
+        Self { begun: self.begun.map(Resumed::for_another_task), ..self }
     }
 }
 
@@ -129,8 +128,8 @@ impl<S: HttpService> FastPath<S> {
     }
 
     /// Returns the state from which hyper resumes.
-    pub(crate) fn into_handoff(self, leftover: Box<Leftover<S>>) -> Box<HyperHandoff<S>> {
-        let Leftover { read, begun, unwritten, after } = *leftover;
+    pub(crate) fn into_handoff(self, leftover: Leftover<S>) -> Box<HyperHandoff<S>> {
+        let Leftover { read, begun, unwritten, after } = leftover;
         let mut service = self.service;
         if let Some(begun) = begun {
             service.resume(begun);
