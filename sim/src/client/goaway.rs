@@ -78,9 +78,9 @@ impl<Io: AsyncRead + Unpin> AsyncRead for GoawayRecorder<Io> {
                 this.client_id.tell("goaway", &fields);
                 this.settled.goaway.cancel();
             }
-            if this.frames.has_settings {
-                this.settled.settings.cancel();
-            }
+        }
+        if this.frames.has_settings && !this.settled.settings.is_cancelled() {
+            this.settled.settings.cancel();
         }
         Poll::Ready(Ok(()))
     }
