@@ -1,16 +1,19 @@
 //! TLS on both ends, by rustls itself: the records of the host under test are real ones.
 //!
-//! The keys are Ed25519, whose signatures have one length, and no session is resumed. So the length
-//! of every record depends on the scenario alone. Its bytes do not: rustls draws keys and nonces
-//! from the system. A trace with TLS therefore contains lengths, and no bytes on the wire
+//! Only the key exchange and the signature are not: they would take most of the CPU of a scenario
+//! ([`crypto`]). All have one length, and no session is resumed. So the length of every record
+//! depends on the scenario alone. Its bytes do not: rustls draws numbers from the system. A trace
+//! with TLS therefore contains lengths, and no bytes on the wire
 //! ([`Trace::hide_payload`](crate::trace::Trace::hide_payload)).
+
+mod crypto;
 
 use super::{ClientId, Connect};
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    ClientConfig, ServerConfig,
     client::Resumption,
-    crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
+    pki_types::ServerName,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use std::{
     io,
@@ -22,7 +25,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsConnector, client};
 
 const CERTIFICATE: &[u8] = include_bytes!("tls/certificate.der");
-const KEY: &[u8] = include_bytes!("tls/key.der");
 
 /// The name in the certificate.
 const NAME: &str = "server";
@@ -30,38 +32,33 @@ const NAME: &str = "server";
 /// The configuration of a host under test.
 ///
 /// # Panics
-/// Never: the certificate and its key are constants.
+/// Never: the provider has TLS 1.3.
 #[must_use]
 pub fn server_config() -> Arc<ServerConfig> {
     static CONFIG: LazyLock<Arc<ServerConfig>> = LazyLock::new(|| {
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(KEY));
-        let config = ServerConfig::builder_with_provider(provider())
+        let key = CertifiedKey::new(vec![CERTIFICATE.into()], Arc::new(crypto::Key));
+        let config = ServerConfig::builder_with_provider(crypto::provider())
             .with_safe_default_protocol_versions()
             .expect("a provider of TLS 1.3")
             .with_no_client_auth()
-            .with_single_cert(vec![CERTIFICATE.into()], key);
-        Arc::new(config.expect("a certificate and its key"))
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        Arc::new(config)
     });
     CONFIG.clone()
 }
 
 fn client_config() -> Arc<ClientConfig> {
     static CONFIG: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(CERTIFICATE)).expect("a certificate");
-        let mut config = ClientConfig::builder_with_provider(provider())
+        let mut config = ClientConfig::builder_with_provider(crypto::provider())
             .with_safe_default_protocol_versions()
             .expect("a provider of TLS 1.3")
-            .with_root_certificates(roots)
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(crypto::Verifier(CERTIFICATE)))
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
         Arc::new(config)
     });
     CONFIG.clone()
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
 }
 
 /// A route whose connections speak TLS. `tcp connected` is recorded before the handshake, and
