@@ -145,7 +145,12 @@ mod tests {
 
     fn record(ms: u64, event: &'static str, status: u64, body: &str) -> Record {
         let fields = vec![("status", status.into()), ("body", body.into())];
-        Record { at: Duration::from_millis(ms), actor: "client-0".into(), event, fields }
+        Record {
+            at: Duration::from_millis(ms),
+            actor: "client-0".into(),
+            event,
+            fields: fields.into(),
+        }
     }
 
     #[test]

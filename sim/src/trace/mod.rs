@@ -10,6 +10,7 @@ pub use io::TracedIo;
 pub use record::{Record, Value};
 
 use std::{
+    collections::BTreeSet,
     fmt::{self, Write},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -50,6 +51,7 @@ struct Inner {
     now: Option<Now>,
     last: Duration,
     records: Vec<Record>,
+    actors: BTreeSet<Arc<str>>,
     hash: Fnv64,
     wire_bytes: u64,
     is_payload_hidden: bool,
@@ -67,6 +69,7 @@ impl Trace {
                 now: None,
                 last: Duration::ZERO,
                 records: Vec::new(),
+                actors: BTreeSet::new(),
                 hash: Fnv64::new(),
                 wire_bytes: 0,
                 is_payload_hidden: false,
@@ -92,7 +95,8 @@ impl Trace {
     pub fn record(&self, actor: &str, event: &'static str, fields: &[(&'static str, Value)]) {
         let mut inner = self.lock();
         let Some(at) = inner.stamp() else { return };
-        let record = Record { at, actor: actor.into(), event, fields: fields.to_vec() };
+        let actor = inner.name(actor);
+        let record = Record { at, actor, event, fields: fields.into() };
         record.feed(&mut inner.hash);
         inner.records.push(record);
         if event == "phase" {
@@ -227,6 +231,16 @@ impl fmt::Debug for Trace {
 }
 
 impl Inner {
+    /// Returns the name of an actor, as all its records share it.
+    fn name(&mut self, actor: &str) -> Arc<str> {
+        if let Some(known) = self.actors.get(actor) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = actor.into();
+        self.actors.insert(Arc::clone(&name));
+        name
+    }
+
     fn stamp(&mut self) -> Option<Duration> {
         let now = self.now.as_ref()?;
         if let Some(now) = now() {

@@ -13,7 +13,7 @@ pub struct Record {
     /// Name of the event.
     pub event: &'static str,
     /// Fields, in the order in which they were recorded.
-    pub fields: Vec<(&'static str, Value)>,
+    pub fields: Arc<[(&'static str, Value)]>,
 }
 
 impl Record {
@@ -39,7 +39,7 @@ impl Record {
         hash.feed_number(micros(self.at));
         hash.feed_text(&self.actor);
         hash.feed_text(self.event);
-        for (name, value) in &self.fields {
+        for (name, value) in &*self.fields {
             hash.feed_text(name);
             match value {
                 Value::Number(number) => hash.feed_number(*number),
@@ -61,7 +61,7 @@ impl fmt::Display for Record {
             self.actor,
             self.event
         )?;
-        for (name, value) in &self.fields {
+        for (name, value) in &*self.fields {
             write!(f, " {name}={value}")?;
         }
         Ok(())
