@@ -3,7 +3,18 @@
 
 use super::Overrun;
 use crate::trace::Trace;
-use std::{collections::BTreeMap, panic, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    panic,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
 use tokio::{
     runtime::Runtime,
     task::{Id, JoinError, JoinSet},
@@ -63,5 +74,57 @@ pub(super) async fn await_jobs(
 fn go_on_panicking(lost: JoinError) {
     if let Ok(payload) = lost.try_into_panic() {
         panic::resume_unwind(payload);
+    }
+}
+
+/// Polls a future only when it was woken. A `LocalSet` polls its root each time that any of its
+/// tasks was woken.
+pub(super) struct WhenWoken<F> {
+    future: Pin<Box<F>>,
+    woken: Arc<Woken>,
+    waker: Waker,
+}
+
+/// Whether the future was woken, and the task that polls it.
+struct Woken {
+    is_woken: AtomicBool,
+    task: Mutex<Option<Waker>>,
+}
+
+impl<F: Future> WhenWoken<F> {
+    pub(super) fn new(future: F) -> Self {
+        let woken = Arc::new(Woken { is_woken: AtomicBool::new(true), task: Mutex::default() });
+        Self { future: Box::pin(future), waker: Waker::from(Arc::clone(&woken)), woken }
+    }
+}
+
+impl<F: Future> Future for WhenWoken<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        {
+            let mut task = this.woken.task.lock().unwrap_or_else(PoisonError::into_inner);
+            if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+                *task = Some(cx.waker().clone());
+            }
+        }
+        if !this.woken.is_woken.swap(false, Relaxed) {
+            return Poll::Pending;
+        }
+        this.future.as_mut().poll(&mut Context::from_waker(&this.waker))
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_woken.store(true, Relaxed);
+        if let Some(task) = &*self.task.lock().unwrap_or_else(PoisonError::into_inner) {
+            task.wake_by_ref();
+        }
     }
 }

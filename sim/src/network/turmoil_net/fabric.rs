@@ -21,6 +21,7 @@ use lameduck::runtime::Seed;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -229,6 +230,7 @@ impl Pump {
     )]
     pub(super) async fn run(mut self) {
         let fabric = Arc::clone(&self.fabric);
+        let mut sleep = pin!(tokio::time::sleep_until(Instant::now()));
         loop {
             let now = Instant::now();
             self.deliver_released();
@@ -236,11 +238,16 @@ impl Pump {
             self.send_egress(now);
             match self.in_flight.first_key_value().map(|((due, _), _)| *due) {
                 Some(due) if due <= now => {}
-                Some(due) => tokio::select! {
-                    biased;
-                    () = fabric.stirred.notified() => {}
-                    () = tokio::time::sleep_until(due) => {}
-                },
+                Some(due) => {
+                    if sleep.deadline() != due {
+                        sleep.as_mut().reset(due);
+                    }
+                    tokio::select! {
+                        biased;
+                        () = fabric.stirred.notified() => {}
+                        () = &mut sleep => {}
+                    }
+                }
                 None => fabric.stirred.notified().await,
             }
         }

@@ -8,7 +8,9 @@ pub use socket::{TurmoilNetListener, TurmoilNetStream};
 
 use super::{
     Attendance, Faults, FaultyNetwork, HostNetwork, Lease, LinkChange, Overrun, Process, Runtimes,
-    SynFilter, World, WorldConfig, ports::Ports, running,
+    SynFilter, World, WorldConfig,
+    ports::Ports,
+    running::{self, WhenWoken},
 };
 use crate::{SimSpawner, task_count::counted, trace::Trace};
 use fabric::{Fabric, Pump};
@@ -153,7 +155,7 @@ impl World for TurmoilNetWorld {
                     }
                 }
             }
-            running::await_jobs(awaited, background, names, epoch, limit).await
+            WhenWoken::new(running::await_jobs(awaited, background, names, epoch, limit)).await
         });
         self.trace.end();
         // The locals drop in reverse order: first the tasks, which close their sockets, then the

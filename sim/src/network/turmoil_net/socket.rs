@@ -4,7 +4,10 @@
 //! host first, including the close in `Drop`. After the end of the world nothing can be closed; the
 //! remaining sockets are forgotten.
 
-use super::{fabric::Fabric, wakeup::Wakeup};
+use super::{
+    fabric::{Fabric, RECEIVE_BUFFER},
+    wakeup::Wakeup,
+};
 use crate::network::{Lease, SynFilter};
 use bytes::BytesMut;
 use lameduck::runtime::{Address, Listener, NoIdlePoller, Peek, QuiesceOutcome, Transport};
@@ -40,6 +43,20 @@ impl HostHandle {
             self.fabric.wake_pump();
         }
         Ok(polled)
+    }
+
+    /// Runs a read into `all`. Only one that frees half of the kernel's buffer sends something: the
+    /// new window.
+    fn read(
+        &self,
+        all: &mut ReadBuf<'_>,
+        read: impl FnOnce(&mut ReadBuf<'_>) -> Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        let polled = self.look(|| read(all))?;
+        if all.filled().len() >= RECEIVE_BUFFER / 2 {
+            self.fabric.wake_pump();
+        }
+        polled
     }
 
     pub(super) fn act<R>(&self, operation: impl FnOnce() -> R) -> io::Result<R> {
@@ -112,6 +129,13 @@ impl TurmoilNetStream {
         self.peer
     }
 
+    fn read_all(&mut self, cx: &mut Context<'_>, all: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Some(inner) = self.inner.as_mut() else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        self.host.read(all, |all| Pin::new(inner).poll_read(cx, all))
+    }
+
     fn poll<R>(
         &mut self,
         operation: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<R>>,
@@ -149,8 +173,7 @@ impl AsyncRead for TurmoilNetStream {
             let mut scratch = fabric.scratch();
             let mut all = ReadBuf::new(&mut scratch);
             let events = Waker::from(Arc::clone(&self.wakeup));
-            let read =
-                self.poll(|inner| inner.poll_read(&mut Context::from_waker(&events), &mut all));
+            let read = self.read_all(&mut Context::from_waker(&events), &mut all);
             if read.is_pending() {
                 self.wakeup.clear_ready(cx.waker());
             }
@@ -175,8 +198,9 @@ impl AsyncWrite for TurmoilNetStream {
         self.poll(|inner| inner.poll_write(cx, bytes))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll(|inner| inner.poll_flush(cx))
+    /// The kernel has all bytes that were written.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -209,8 +233,7 @@ impl Transport for TurmoilNetStream {
             let mut scratch = fabric.scratch();
             let mut all = ReadBuf::new(&mut scratch);
             let events = Waker::from(Arc::clone(&self.wakeup));
-            let read =
-                self.poll(|inner| inner.poll_read(&mut Context::from_waker(&events), &mut all));
+            let read = self.read_all(&mut Context::from_waker(&events), &mut all);
             if read.is_pending() {
                 self.wakeup.clear();
             }
@@ -229,7 +252,7 @@ impl Transport for TurmoilNetStream {
         loop {
             let mut all = ReadBuf::new(&mut scratch);
             let cx = &mut Context::from_waker(Waker::noop());
-            let read = self.poll(|inner| inner.poll_read(cx, &mut all));
+            let read = self.read_all(cx, &mut all);
             if !matches!(read, Poll::Ready(Ok(()))) || all.filled().is_empty() {
                 return;
             }
@@ -317,7 +340,7 @@ impl Listener for TurmoilNetListener {
         let Some(inner) = inner.as_ref() else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        match self.socket.host.attempt(|| inner.poll_accept(cx))? {
+        match self.socket.host.look(|| inner.poll_accept(cx))? {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok((stream, peer))) => {
