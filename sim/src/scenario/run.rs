@@ -160,9 +160,10 @@ where
     };
     let faults = Arc::new(faults(scenario, &trace, &stalls));
     let resets = resets(scenario);
+    let subscriber = app.subscriber(trace.clone());
     world.spawn(SERVER, Awaited, {
         let (report, trace, stops) = (Arc::clone(&report), trace.clone(), scenario.stops.clone());
-        let subscriber = app.subscriber(trace.clone());
+        let subscriber = subscriber.clone();
         move |host| async move {
             let any_host: Arc<dyn AnyHost> = Arc::new(host.clone());
             let build = |builder, actor| build(builder, actor, any_host);
@@ -217,7 +218,7 @@ where
     }
     // Connection tasks have no subscriber attached, so their events are recorded by the default
     // one.
-    let listening = tracing::dispatcher::set_default(&app.subscriber(trace.clone()));
+    let listening = tracing::dispatcher::set_default(&subscriber);
     if let ServedApp::User(servers) = app {
         world.spawn(DOWNSTREAMS, Background, move |host| serve_all(Arc::new(host), servers));
     }
