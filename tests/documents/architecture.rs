@@ -20,59 +20,63 @@ const RULES: &[Rule] = &[
     Rule {
         module: "lifecycle",
         may: &[],
-        sentence: "lifecycle is pure: it imports nothing of ours",
+        sentence: "lifecycle is pure: it imports nothing of this crate",
     },
     Rule {
         module: "runtime",
         may: &["lifecycle"],
-        sentence: "runtime is traits and nothing else: it imports the lifecycle's labels alone",
+        sentence: "runtime has only traits: it imports only the lifecycle's labels",
     },
     Rule {
         module: "errors",
         may: &["lifecycle"],
-        sentence: "errors puts any error into words, and knows its mark alone",
+        sentence: "errors writes any error as text: it imports only the lifecycle's labels",
     },
-    Rule { module: "log", may: &[], sentence: "log is for everybody, and knows nobody" },
-    Rule { module: "unwind", may: &["log"], sentence: "unwind is for everybody, and knows nobody" },
+    Rule { module: "log", may: &[], sentence: "log is used by all modules, and imports none" },
+    Rule {
+        module: "unwind",
+        may: &["log"],
+        sentence: "unwind is used by all modules, and imports only log",
+    },
     Rule {
         module: "host_error",
         may: &["errors", "lifecycle", "unwind", "http"],
-        sentence: "host_error stands below the host",
+        sentence: "host_error is below the host: it imports nothing of it",
     },
     Rule {
         module: "http",
         may: &["runtime", "errors", "lifecycle", "log", "unwind"],
-        sentence: "http stands on the ports and the lifecycle's labels alone",
+        sentence: "http imports only the runtime traits, the lifecycle's labels and the helpers",
     },
     Rule {
         module: "user_tasks",
         may: &["runtime", "lifecycle", "log", "unwind"],
-        sentence: "user_tasks stands below the host",
+        sentence: "user_tasks is below the host: it imports nothing of it",
     },
     Rule {
         module: "hook",
         may: &["runtime", "errors", "lifecycle", "log", "unwind", "http", "host_error"],
-        sentence: "hook stands below the host",
+        sentence: "hook is below the host: it imports nothing of it",
     },
     Rule {
         module: "readiness",
         may: &["runtime", "errors", "lifecycle", "log", "unwind", "http", "hook"],
-        sentence: "readiness stands below the host",
+        sentence: "readiness is below the host: it imports nothing of it",
     },
     Rule {
         module: "background",
         may: &["runtime", "errors", "lifecycle", "log", "unwind", "http", "host_error", "hook"],
-        sentence: "background stands below the host",
+        sentence: "background is below the host: it imports nothing of it",
     },
     Rule {
         module: "tls",
         may: &["runtime", "errors", "log"],
-        sentence: "tls wraps a network, and knows no host",
+        sentence: "tls wraps a network, and imports nothing of the host",
     },
     Rule {
         module: "report",
         may: &["runtime", "errors", "lifecycle", "log", "unwind", "http", "host_error"],
-        sentence: "report stands below the host",
+        sentence: "report is below the host: it imports nothing of it",
     },
     Rule {
         module: "internal",
@@ -89,17 +93,17 @@ const RULES: &[Rule] = &[
             "report",
             "tls",
         ],
-        sentence: "internal reads what the host publishes, and knows no host",
+        sentence: "internal reads what the host publishes, and imports nothing of the host",
     },
     Rule {
         module: "settings",
         may: &["runtime", "lifecycle", "http", "host_error", "os::connections_max"],
-        sentence: "settings know limits and plans, and of the system only its limit on connections",
+        sentence: "settings import limits and plans, and of `os` only its limit on connections",
     },
     Rule {
         module: "os",
         may: &["runtime", "errors", "lifecycle", "log"],
-        sentence: "os implements the ports, and decides nothing",
+        sentence: "os implements the runtime traits, and decides nothing",
     },
     Rule {
         module: "host_config",
@@ -114,7 +118,7 @@ const RULES: &[Rule] = &[
             "settings",
             "tls",
         ],
-        sentence: "host_config holds what host and driver need, and knows neither",
+        sentence: "host_config holds what host and driver need, and imports neither",
     },
     Rule {
         module: "host",
@@ -137,7 +141,7 @@ const RULES: &[Rule] = &[
             "driver",
             "tls",
         ],
-        sentence: "the host stands on ports: it knows no operating system",
+        sentence: "the host uses the runtime traits: it imports nothing of `os`",
     },
     Rule {
         module: "driver",
@@ -158,12 +162,12 @@ const RULES: &[Rule] = &[
             "host_config",
             "host_error",
         ],
-        sentence: "the driver stands on ports: it knows no operating system",
+        sentence: "the driver uses the runtime traits: it imports nothing of `os`",
     },
     Rule {
         module: "drill",
         may: &["http"],
-        sentence: "the demo service is a service like those of users",
+        sentence: "the demo service uses the public API, as the services of users do",
     },
     Rule {
         module: "systemd",
@@ -177,12 +181,12 @@ const RULES: &[Rule] = &[
             "host_config",
             "os",
         ],
-        sentence: "systemd tells what the board says and hands over what it was handed: it decides nothing",
+        sentence: "systemd reports the host's status and passes inherited sockets on: it decides nothing",
     },
 ];
 
 /// Entry points: modules that may import anything of the crate.
-const DOORS: [&str; 3] = ["process", "cli", "lib"];
+const ENTRY_POINTS: [&str; 3] = ["process", "cli", "lib"];
 
 pub(super) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -293,7 +297,7 @@ fn imports_go_down_only() {
         let module = module_of(&path);
         let Some(rule) = RULES.iter().find(|rule| rule.module == module) else {
             assert!(
-                DOORS.contains(&module.as_str()),
+                ENTRY_POINTS.contains(&module.as_str()),
                 "{}: a new module needs a rule here",
                 path.display()
             );
@@ -382,7 +386,7 @@ fn only_os_and_the_entry_points_touch_the_operating_system() {
     for (path, code) in sources() {
         let module = module_of(&path);
         // The demo service uses tokio's time, as services of users do.
-        if module == "os" || module == "drill" || DOORS.contains(&module.as_str()) {
+        if module == "os" || module == "drill" || ENTRY_POINTS.contains(&module.as_str()) {
             continue;
         }
         for outside in ["socket2", "rustix", "signal_hook", "libc"] {

@@ -9,7 +9,7 @@ use crate::{
 use std::{thread, time::Duration};
 
 const MUST: Weight = Weight::Always(Grade::Must);
-const RULE: &str = "Kubernetes, systemd, docker: SIGKILL follows when the grace period is over";
+const RULE: &str = "Kubernetes, systemd, docker: SIGKILL follows after the grace period";
 const REPAIR: &str = "Give the drain a limit, and close what is left when it is reached.";
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -17,7 +17,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "exit/code",
         weight: Weight::Always(Grade::Should),
         needs: &[],
-        does: "Serves a request, requests the stop, and looks at the exit code.",
+        does: "Serves a request, requests the stop, and checks the exit code.",
         why: "A restart that loses nothing should not look like a crash. A process without a \
               signal handler is killed by the signal.",
         rule: "systemd and Kubernetes report any other exit code than 0 as a failure",
@@ -30,7 +30,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: &[],
         does: "Holds idle connections, and waits for the exit.",
         why: "Pools and browsers hold idle connections for minutes. A server that waits for them \
-              is killed, and what it should have cleaned up is lost.",
+              is killed, and its clean-up never runs.",
         rule: RULE,
         repair: "Close idle connections at the stop.",
         play: idle,
@@ -53,7 +53,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: &[Need::Slow],
         does: "Requests a response that takes longer than the grace period, and waits for the \
                exit.",
-        why: "One stuck request must not cost all clean-up.",
+        why: "One stuck request must not prevent the whole clean-up.",
         rule: RULE,
         repair: REPAIR,
         play: request,
@@ -93,8 +93,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "exit/http2",
         weight: MUST,
         needs: &[Need::Http2],
-        does: "Holds HTTP/2 connections whose client ignores the GOAWAY and answers no PING, and waits for the exit.",
-        why: "A client may keep its connection after a GOAWAY for as long as it likes.",
+        does: "Holds HTTP/2 connections whose client ignores the GOAWAY and acknowledges no PING, \
+               and waits for the exit.",
+        why: "A client may keep its connection after a GOAWAY without a time limit.",
         rule: RULE,
         repair: "Close an HTTP/2 connection without streams after its GOAWAY.",
         play: http2,
@@ -108,7 +109,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         why: "A leak or a burst of clients uses up the descriptors, and accept fails with EMFILE \
               again and again. That is when a server is restarted, and it must still stop.",
         rule: RULE,
-        repair: "Wait a moment after an accept that failed, and look at the stop request meanwhile.",
+        repair: "Pause after a failed accept, and check for the stop request meanwhile.",
         play: descriptors,
     },
 ];

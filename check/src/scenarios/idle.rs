@@ -12,7 +12,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     does: "Freezes the process, sends a request on each of several kept connections, requests the \
            stop, and continues the process.",
     why: "The requests had arrived before the stop. A server that closes its idle connections \
-          without a last look at the socket resets them.",
+          without a last read of the socket resets them.",
     rule: "RFC 9112 §9.5 and §9.6; close(2) with unread bytes sends RST",
     repair: "Before an idle connection is closed, read once more, and serve what is there.",
     play: request_unread,

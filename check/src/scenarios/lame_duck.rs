@@ -39,8 +39,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: &[Need::KeepAlive],
         does: "Sends requests on kept connections after the stop, until each closes, and looks \
                for `Connection: close` in the last response.",
-        why: "A client that was told uses another connection for its next request, and nothing \
-              races with the close.",
+        why: "A client that sees the announcement uses another connection for its next request, so \
+              nothing races with the close.",
         rule: "RFC 9112 §9.6: a server that will close sends the close option in its last response",
         repair: "After the stop add `Connection: close` to every response.",
         play: announced_close,

@@ -18,9 +18,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     needs: &[],
     does: "Busy clients, 1 to 40 ms away, keep connections or open one for every request during \
            the whole stop, and follow the rules of HTTP.",
-    why: "Between a handshake and its request, and between an announcement and the client that \
-          heeds it, there is a round trip. What works without latency loses requests with it.",
-    rule: "RFC 9112 §9.5: a request on a kept connection may be repeated, one on a new may not",
+    why: "A request arrives later than its handshake, and a client sees an announcement later \
+          than it was sent. A shutdown that loses nothing without latency may lose requests \
+          with it.",
+    rule: "RFC 9112 §9.5: a request on a kept connection may be repeated, one on a new \
+           connection may not",
     repair: "Give connections that were never used some time for their first request.",
     play: latency,
 }];

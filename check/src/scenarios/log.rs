@@ -31,7 +31,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: &[Need::LogPipe],
         does: "Fills the pipe of the server's output, which nothing reads, requests the stop, and \
                waits for the exit.",
-        why: "The first thing that many servers do in a shutdown is to log it.",
+        why: "Many servers begin a shutdown by logging it, and that write blocks.",
         rule: "pipe(7): a write to a full pipe blocks; SIGKILL follows after the grace period",
         repair: "Log from a separate thread, and do not wait for it at the exit.",
         play: stuck_exits,

@@ -17,7 +17,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         weight: Weight::Always(Grade::Should),
         needs: &[Need::ChosenPort],
         does: "Starts the server while another socket listens on its port.",
-        why: "A process that goes on without its port looks healthy to its supervisor and serves \
+        why: "A process that continues without its port looks healthy to its supervisor and serves \
               no client.",
         rule: "bind(2): EADDRINUSE; a supervisor sees only the exit code",
         repair: "Exit with an error if the port cannot be bound.",

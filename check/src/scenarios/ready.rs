@@ -14,8 +14,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: &[Need::Ready],
         does: "Probes the readiness and opens connections after the stop, and compares when \
                each begins to fail.",
-        why: "A balancer that probes the process must see the stop before connections are \
-              refused. Otherwise it sends requests into the void until its next probe.",
+        why: "A balancer that probes the process must see the stop before connections are refused. \
+              Otherwise it sends requests to a closed port until its next probe.",
         rule: "Kubernetes: Pod lifecycle, termination; HAProxy: `option httpchk`",
         repair: "Respond 503 from the stop request on, and close the listener later.",
         play: fails_first,
@@ -24,7 +24,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "ready/responds",
         weight: Weight::LameDuck,
         needs: &[Need::Ready],
-        does: "Probes the readiness after the stop until it fails, and looks how.",
+        does: "Probes the readiness after the stop until it fails, and records how it fails.",
         why: "A probe that is refused looks like a crash, and delays the withdrawal by the \
               probe's timeouts and retries.",
         rule: "Kubernetes: a probe without a response is a failure of the container",

@@ -16,7 +16,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: &[Need::Slow],
         does: "Requests responses that take 500 ms, and the stop 150 ms later.",
         why: "These are the requests that a graceful stop exists for.",
-        rule: "RFC 9110 §9.2.2: the client may not repeat what it cannot know to be unserved",
+        rule: "RFC 9110 §9.2.2: the client may not repeat a request that may have been served",
         repair: "Handle the signal: close the listener, wait for the handlers, then exit.",
         play: in_flight,
     },
@@ -37,8 +37,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         weight: Weight::LameDuck,
         needs: &[],
         does: "Opens connections before the stop, and sends the first request 50 ms after it.",
-        why: "Clients open connections in advance, and a request is always a round trip behind \
-              its handshake.",
+        why: "Clients open connections in advance, and a request always arrives later than its \
+              handshake.",
         rule: "RFC 9112 §9.5: a close may cross a request",
         repair: "Give connections that were never used some time for their first request.",
         play: first_byte,
@@ -71,8 +71,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: &[Need::Echo],
         does: "Sends a head with `Expect: 100-continue` before the stop, and the body 100 ms \
                after it.",
-        why: "The client waits for the server's word, so the connection looks idle to a server \
-              that only counts bytes.",
+        why: "The client waits for the 100 response, so the connection looks idle to a server that \
+              only counts bytes.",
         rule: "RFC 9110 §10.1.1: 100 or a final response must be sent",
         repair: "Count a request from its first byte until its response is sent.",
         play: expect_continue,
@@ -107,7 +107,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         why: "Some clients send a FIN after their last request and still read. Many servers take \
               it for a disconnect, which is allowed.",
         rule: "RFC 9112 §9.6 describes the half-close of a server only",
-        repair: "Go on writing after the client's FIN.",
+        repair: "Continue to write after the client's FIN.",
         play: half_closed,
     },
 ];

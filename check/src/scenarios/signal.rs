@@ -23,10 +23,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: &[Need::StopSignal],
         does: "Requests the stop a few milliseconds after the process was started, and waits for \
                the exit.",
-        why: "A deploy that is rolled back stops processes that have just been started. A signal \
-              that comes before its handler, or is dropped by the start, is waited for in vain.",
+        why: "A deploy that is rolled back stops processes that have just been started. If a \
+              signal arrives before its handler, or the start drops it, the stop never begins.",
         rule: "Kubernetes: SIGTERM may come at any time; SIGKILL follows after the grace period",
-        repair: "Install the handler first, and look at it when the start has finished.",
+        repair: "Install the handler first, and check for a signal when the start has finished.",
         play: during_start,
     },
     Scenario {
@@ -35,8 +35,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: &[Need::StopSignal],
         does: "Requests the stop as soon as the server has responded that it is ready, and waits \
                for the exit.",
-        why: "Workers may serve before their supervisor handles signals. A signal that comes in \
-              between is lost, and the process goes on as if nothing had been requested.",
+        why: "Workers may serve before their supervisor handles signals. A signal that arrives in \
+              between is lost, and the process continues as if nothing had been requested.",
         rule: "Kubernetes: SIGTERM may come at any time; SIGKILL follows after the grace period",
         repair: "Install the handlers of all processes before the listeners are opened.",
         play: at_ready,
@@ -46,10 +46,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         weight: Weight::Always(Grade::Should),
         needs: &[Need::Slow, Need::StopSignal],
         does: "Requests a response that takes 500 ms, and the stop twice, 100 ms apart.",
-        why: "Supervisors, shells and impatient scripts repeat SIGTERM. Many runtimes restore the \
-              default action after the first, so that the second kills the process.",
+        why: "Supervisors, shells and scripts repeat SIGTERM. Many runtimes restore the default \
+              action after the first, so that the second kills the process.",
         rule: "signal(7): the default action of SIGTERM ends the process",
-        repair: "Keep the handler for the whole stop; let only SIGINT hurry it.",
+        repair: "Keep the handler for the whole stop; let only SIGINT shorten it.",
         play: twice,
     },
     Scenario {

@@ -16,9 +16,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "tls/close-notify",
         weight: Weight::Always(Grade::Should),
         needs: &[Need::Tls],
-        does: "Keeps TLS connections after a response, requests the stop, and looks how each is \
+        does: "Keeps TLS connections after a response, requests the stop, and records how each is \
                closed.",
-        why: "Without a `close_notify` a client cannot tell the end of a connection from an \
+        why: "Without a `close_notify` a client cannot distinguish the end of a connection from an \
               attack that cuts it.",
         rule: "RFC 8446 §6.1; RFC 9112 §9.8: servers should exchange closure alerts",
         repair: "Shut the TLS session down before the socket is closed.",
@@ -30,7 +30,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: &[Need::Tls, Need::Stream],
         does: "Requests a body without a length (HTTP/1.0) that is sent for longer than the grace \
                period, and the stop.",
-        why: "The body ends with the connection. A `close_notify` says that it is whole, and the \
+        why: "The body ends with the connection. A `close_notify` marks it as complete, so the \
               client stores half a file.",
         rule: "RFC 9112 §9.8: a `close_notify` completes a message without a length",
         repair: "Close a connection whose response was cut without a `close_notify`.",
@@ -43,8 +43,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         does: "Freezes the process, opens connections and sends the first message of the \
                handshake, requests the stop, continues the process, and sends a request after the \
                handshake.",
-        why: "A handshake takes a round trip or two. A server that closes what has no request yet \
-              cuts clients that have just arrived.",
+        why: "A handshake takes a round trip or two. A server that closes connections without a \
+              request cuts clients that have just connected.",
         rule: "RFC 9112 §9.5: a close may cross a request",
         repair: "Give connections in their handshake some time for their first request.",
         play: handshake,
