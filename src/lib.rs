@@ -53,8 +53,8 @@
 //! # Where it runs
 //!
 //! [`run`] owns the process: one single-threaded runtime per core, a thread for the probes, a
-//! watchdog. [`Host::run`] has the same features inside a tokio runtime of yours, work stealing
-//! included, and returns the [`Report`]. [`Host::run_in`] runs the same host in any environment
+//! watchdog. [`Host::run`] has the same features inside your tokio runtime, with its work stealing,
+//! and returns the [`Report`]. [`Host::run_in`] runs the same host in any environment
 //! that implements [`runtime`]. The crate `lameduck-sim` does so to replay signals, slow clients,
 //! timeouts and faults by seed; it tests this host, and your service.
 //!
@@ -73,8 +73,8 @@
 //! - For a process that is not a server, or that nobody deploys while it serves.
 //! - On Windows, or for HTTP/3.
 //! - For a program that may be killed at any moment anyway and whose clients retry every request.
-//! - As a web framework: routing, body limits, compression and request ids are axum's and
-//!   tower-http's part.
+//! - As a web framework: routing, body limits, compression and request ids belong to axum and
+//!   tower-http.
 //!
 //! Linux is the main platform. On other Unixes new connections arrive until the listeners close, so
 //! a connection may be refused at that moment.
@@ -88,18 +88,20 @@
 //! | `axum` | [`RequestContext`] is an axum extractor: `async fn handler(context: RequestContext)`. |
 //! | `cli` | The settings as clap flags, and log output that does not block: `lameduck::cli`. |
 //! | `metrics` | `GET /metrics` on the internal server, as OpenMetrics or in the classic text format. `docs/metrics.md` has the table. |
+//! | `profiles` | `Builder::profiles`: on Linux, CPU profiles for `go tool pprof` and as flame graphs, at `/debug/pprof/` of the internal server. |
 //! | `tls` | TLS on the main server, by rustls: [`Builder::tls`], [`Settings::tls_files`]; and the PROXY protocol: [`Settings::proxy_protocol_addresses`]. `tls-ring` and `tls-aws-lc-rs` add a provider of cryptography; with both, ring is used. |
 //! | `systemd` | `Builder::systemd`: on Linux, readiness and the watchdog by `NOTIFY_SOCKET`, and the sockets of `LISTEN_FDS`. |
 //!
 //! # Public dependencies
 //!
-//! Public items use types of bytes, http, http-body, hyper, serde_json and tokio, all at 1.x. Four
-//! items of 0.x crates are public on purpose. A new major version of one is a new major version of
-//! this crate:
+//! Public items use types of bytes, http, http-body, hyper, serde_json and tokio, all at 1.x. Some
+//! items of 0.x crates are public on purpose. A new major version of one of these crates is a new
+//! major version of this crate:
 //! - [`CancellationToken`] of tokio-util 0.7, re-exported here;
 //! - the traits `tower_service::Service` 0.3 and `tower_layer::Layer` 0.3, which
 //!   [`Builder::serve`] and [`RouteTimeout`] implement or take;
 //! - the extractor traits of axum-core 0.5, with the feature `axum`;
+//! - the crate prometheus-client 0.25, re-exported here, with the feature `metrics`;
 //! - `ServerConfig` of rustls 0.23, with the feature `tls`.
 
 extern crate alloc;

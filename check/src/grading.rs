@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often and how much at once.
+/// Number of repetitions, and of servers at the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
     /// Repetitions of each scenario.
@@ -26,7 +26,7 @@ pub struct Effort {
     pub jobs: usize,
 }
 
-/// What became of a scenario.
+/// The outcome of a scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing went wrong.
@@ -47,7 +47,7 @@ pub struct Graded {
     pub scenario: &'static Scenario,
     /// Its grade in the profile.
     pub grade: Grade,
-    /// What became of it.
+    /// Its outcome.
     pub verdict: Verdict,
     /// Repetitions that were played to their end, or failed.
     pub played: u32,
@@ -129,7 +129,7 @@ pub struct Report {
     pub command: Vec<String>,
     /// What was expected.
     pub profile: Profile,
-    /// One result a scenario, family by family.
+    /// One result per scenario, family by family.
     pub graded: Vec<Graded>,
     /// How long the run took.
     pub took: Duration,

@@ -2,7 +2,7 @@
 //!
 //! A scenario starts the server, opens connections in a certain state, requests the stop, and
 //! compares what arrives with what the HTTP RFCs, the platform and careful operators expect. It
-//! knows nothing of the server but its command line and its responses.
+//! sees only the server's command line, its responses and its exit.
 //!
 //! ```text
 //!  command line ──▶ Target ──┐                              ┌──▶ human, JSON, JUnit, TAP, Markdown

@@ -182,7 +182,7 @@ pub struct Soak {
 /// Result of a soak.
 #[derive(Debug)]
 pub struct Soaked {
-    /// What became of the requests.
+    /// The outcomes of the requests.
     pub load: Arc<Load>,
     /// Exits that were not clean, with the last lines of their outputs.
     pub unclean: Vec<String>,

@@ -18,7 +18,7 @@ const PROBE_MAX: Duration = Duration::from_secs(5);
 /// Pause between two attempts while the server starts.
 const POLL: Duration = Duration::from_millis(5);
 
-/// A server, and everything that was chosen for it.
+/// A server, with its chosen addresses.
 #[derive(Debug)]
 pub struct Server {
     /// Its process.

@@ -377,7 +377,7 @@ pub fn is_served(response: &Result<Response, End>) -> bool {
     response.as_ref().is_ok_and(|response| response.status < 500)
 }
 
-/// Returns what became of a request, in words.
+/// Describes the outcome of a request.
 #[must_use]
 pub fn outcome(response: &Result<Response, End>) -> String {
     match response {

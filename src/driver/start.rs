@@ -240,7 +240,7 @@ fn open_internal<L: Listener>(
     };
     let watching = watch(clock, status.main.clone(), status.heartbeats.clone());
     let observing = config.observer.take().map(|observe| observe(status.clone()));
-    // If the observer ends, the internal server goes on.
+    // If the observer ends, the internal server continues.
     let observing = async move {
         if let Some(observing) = observing {
             observing.await;

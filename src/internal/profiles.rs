@@ -186,7 +186,7 @@ fn wait_for_end<S: Future>(
     let is_cut = !stopping.is_cancelled();
     async move {
         if beginning.await.is_err() {
-            // The result says why.
+            // The result has the reason.
             return pending().await;
         }
         tokio::select! {

@@ -1,5 +1,5 @@
-//! CPU profiles of this process: `rpprof` samples the stacks of all threads, by SIGPROF at every
-//! hundredth of a second of CPU time.
+//! CPU profiles of this process: `rpprof` samples the stacks of all threads, by SIGPROF 99 times in
+//! a second of CPU time.
 //!
 //! The signal handler unwinds by the tables of the executable (`framehop`), so no build needs frame
 //! pointers. It calls the C runtime only to find the function that contains an address. The shared

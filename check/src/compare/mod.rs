@@ -219,7 +219,7 @@ fn version_in(text: &str) -> Option<&str> {
         .find(|word| word.contains('.'))
 }
 
-/// Writes the page and the picture beside it, of all results that are there.
+/// Writes the page and its picture, of all results that are there.
 ///
 /// # Errors
 /// If a file cannot be read or written.

@@ -29,8 +29,8 @@ const READING: &str = "\
   WebSocket, no readiness of its own.
 - Each server has the settings that its own documentation recommends for a graceful shutdown. All
   limits are scaled, so that a shutdown fits into a grace period of 20 s.
-- `lame-duck/*` and `request/first-byte` expect a server that goes on serving after the stop
-  request, for 100 ms. A server without such a setting can have the same from outside: a `preStop`
+- `lame-duck/*` and `request/first-byte` expect a server that continues to serve for 100 ms
+  after the stop request. A server without such a setting can have the same from outside: a `preStop`
   hook that sleeps before the signal is sent.
 - `log/*` is about what a server writes to standard output and standard error by itself. One that
   writes nothing passes.
@@ -42,7 +42,7 @@ pub(super) fn format(graded: &[Graded<'_>], picture: &str) -> String {
     let mut out = INTRODUCTION.to_owned();
     out += &conditions(graded);
     // Writing to a string cannot fail.
-    let _ = writeln!(out, "![A row a server, a column a scenario]({picture})\n");
+    let _ = writeln!(out, "![One row per server, one column per scenario]({picture})\n");
     let tried = || graded.iter().filter(|(_, result)| !scenarios(result).is_empty());
     out += "| server | version | MUST | SHOULD | INFO |\n|---|---|---:|---:|---:|\n";
     for (entry, result) in tried() {

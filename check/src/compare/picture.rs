@@ -1,4 +1,4 @@
-//! The picture: a row a server, a column a scenario.
+//! The picture: one row per server, one column per scenario.
 
 use super::{Graded, scenarios};
 use crate::scenario::all;

@@ -1,4 +1,4 @@
-//! For a terminal: a line a scenario, the first stories of those that failed, and a summary.
+//! For a terminal: a line per scenario, the first descriptions of those that failed, and a summary.
 
 use super::{counts, summary};
 use crate::grading::{Graded, Report, Verdict};

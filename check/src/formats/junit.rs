@@ -1,4 +1,4 @@
-//! JUnit's XML, as CI systems read it: a suite a family. An INFO that failed is a passed case.
+//! JUnit's XML, as CI systems read it: one suite per family. An INFO that failed is a passed case.
 
 use super::counts;
 use crate::{

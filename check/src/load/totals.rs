@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Totals {
     /// Requests with a complete response.
     pub answered: AtomicU64,
-    /// Requests whose status no handler chose: 503 and the like.
+    /// Requests with a status that no handler chose, such as 503.
     pub refused_by_status: AtomicU64,
     /// Requests not sent, because the connect was refused: the client may go elsewhere.
     pub refused: AtomicU64,

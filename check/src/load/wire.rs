@@ -1,8 +1,8 @@
 //! A wire with latency: every byte, and every end of file, arrives some time after it was sent.
 //!
 //! It is part of the client, not a proxy in between. A proxy would complete the client's connect
-//! before it knows whether the server accepts the connection, and a refused connect would look like
-//! a lost request.
+//! before the server has accepted the connection, and a refused connect would look like a lost
+//! request.
 
 use std::{
     io,

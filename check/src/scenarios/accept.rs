@@ -37,7 +37,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// A server may have a queue of five, as Python's.
+/// Python's servers have a queue of five.
 const QUEUED: usize = 5;
 
 fn backlog(trial: &mut Trial<'_>) -> Result<(), Abort> {

@@ -102,7 +102,7 @@ fn in_flight(trial: &mut Trial<'_>) -> Result<(), Abort> {
     Ok(())
 }
 
-/// What became of a stream.
+/// The outcome of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Served,

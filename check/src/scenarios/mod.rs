@@ -1,4 +1,4 @@
-//! The scenarios, one file a family.
+//! The scenarios, one file per family.
 
 mod accept;
 mod close;

@@ -57,13 +57,13 @@ impl fmt::Display for Account {
     }
 }
 
-/// Returns the line of a record, if people want to read it.
+/// Returns the line of a record, unless it is of no interest to a reader.
 fn line(record: &Record) -> Option<String> {
     let words = words(record)?;
     Some(format!("{:>8.3} s  {:<9} {words}", record.at.as_secs_f64(), record.actor))
 }
 
-/// Returns what a record says, without its time and actor.
+/// Returns the content of a record, without its time and actor.
 pub(super) fn words(record: &Record) -> Option<String> {
     let text = |name| record.text(name).unwrap_or_default();
     let number = |name| record.number(name).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Assertions of the user's own, at any place in a service: [`always!`](crate::always) and
+//! Assertions by the user, at any place in a service: [`always!`](crate::always) and
 //! [`sometimes!`](crate::sometimes).
 
 use crate::{explore::current_trace, scenario::SERVER};

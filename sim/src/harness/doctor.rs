@@ -1,8 +1,8 @@
-//! The determinism doctor: whether two runs of one seed are the same (S8).
+//! Checks whether two runs of one seed are the same (S8).
 //!
-//! A failure can be replayed only if they are. Some seeds are therefore played twice, each time on
-//! a new thread, and the records are compared. Contents may differ: a service may put random
-//! identifiers and the time of day into its responses and its log.
+//! Only then can a failure be replayed. Some seeds are therefore played twice, each time on a new
+//! thread, and the records are compared. Contents may differ: a service may put random identifiers
+//! and the time of day into its responses and its log.
 
 use super::runner::is_on_other_network;
 use crate::{
@@ -78,7 +78,7 @@ fn chosen(seeds: &Range<u64>) -> impl Iterator<Item = u64> {
         .filter(move |seed| *seed < seeds.end)
 }
 
-/// Plays a scenario twice. Returns `None` if a run panics, which is a failure of its own.
+/// Plays a scenario twice. Returns `None` if a run panics, which is reported as another failure.
 fn play_twice(play: &Runner, scenario: &Scenario) -> Option<(Outcome, Outcome)> {
     // Hash maps and tokio's `select!` take their randomness from the thread.
     let on_new_thread = || {
@@ -87,7 +87,7 @@ fn play_twice(play: &Runner, scenario: &Scenario) -> Option<(Outcome, Outcome)> 
     Some((on_new_thread()?, on_new_thread()?))
 }
 
-/// Where two runs part.
+/// The first difference of two runs.
 #[derive(Debug, PartialEq, Eq)]
 struct Parting {
     words: String,

@@ -60,8 +60,8 @@ impl Failure {
     }
 
     /// Writes the failure to a folder, which is created if it does not exist: as a file for
-    /// `lameduck-sim --replay` and [`Trials::replay`](super::Trials::replay), and its picture
-    /// beside it. Returns the path of the file, such as `s2-7-6e1f0a3b.json`.
+    /// `lameduck-sim --replay` and [`Trials::replay`](super::Trials::replay), and its picture next
+    /// to it. Returns the path of the file, such as `s2-7-6e1f0a3b.json`.
     ///
     /// `LAMEDUCK_FAILURES=FOLDER` does this for each failure of
     /// [`Trials::run`](super::Trials::run).

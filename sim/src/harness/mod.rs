@@ -13,7 +13,7 @@
 //! [`explore`] builds a new service for each seed, with the same [`Builder`](lameduck::Builder)
 //! that a `main` would use, including hooks, background tasks and checks. Services that yours
 //! depends on are part of the world: [`TestWorld::downstream`]. Clients drawn from the seed send
-//! the requests that you named, over HTTP/1 and HTTP/2. Some are patient, some are not, and a stop
+//! the requests that you named, over HTTP/1 and HTTP/2. Some give up early, some do not, and a stop
 //! request comes at some moment.
 //!
 //! The run checks the promises of the host that it can judge without knowing the service, such as
@@ -39,9 +39,9 @@
 //! Time is simulated: whatever sleeps by tokio's clock takes no real time. Threads and real sockets
 //! are not simulated. `spawn_blocking` works if the service waits for its result.
 //!
-//! In the repository, `docs/test-your-shutdown.md` begins with an empty crate and says what cannot
-//! be simulated. `docs/cookbook.md` has the usual bugs of a shutdown, and what this kit says about
-//! each. A handler alone is tested with a [`TestHost`](lameduck::TestHost).
+//! In the repository, `docs/test-your-shutdown.md` begins with an empty crate and lists what cannot
+//! be simulated. `docs/cookbook.md` has the usual bugs of a shutdown, each with the output of these
+//! tests. A handler alone is tested with a [`TestHost`](lameduck::TestHost).
 
 mod account;
 mod assertions;
@@ -256,8 +256,8 @@ impl<S: HttpService> Trials<S> {
         self
     }
 
-    /// Accepts that two runs of one seed may differ (S8), and says why: `"retries have a random
-    /// delay"`. A failure may then not be seen again when it is replayed.
+    /// Accepts that two runs of one seed may differ (S8), for this reason:
+    /// `"retries have a random delay"`. A failure may then not be seen again when it is replayed.
     ///
     /// # Panics
     /// Panics if `why` is empty: an exception needs a reason.

@@ -28,7 +28,7 @@ impl<S: HttpService> Trial<S> {
     }
 
     /// Lets up to `count` untracked tasks be left at the exit (S2), which may end with the process.
-    /// `what` says which: the maintenance task of a connection pool, for example. Calls add up.
+    /// `what` names them: the maintenance task of a connection pool, for example. Calls add up.
     ///
     /// ```
     /// # use axum::{Router, routing::get};

@@ -139,8 +139,8 @@ impl TestWorld {
         self.add(name, |port| serve_tcp(port, serve))
     }
 
-    /// Returns the ledger of a database or queue, to record in it what was written and what became
-    /// of messages. In a [deploy](super::Trials::deploy) it is judged by D1 to D3.
+    /// Returns the ledger of a database or queue, to record in it what was written and how each
+    /// message ended. In a [deploy](super::Trials::deploy) it is judged by D1 to D3.
     ///
     /// ```
     /// # use axum::{Router, extract::State, http::StatusCode, routing::post};

@@ -1,5 +1,5 @@
-//! gRPC over HTTP/2: which requests are calls, how long a call may take, and how its client learns
-//! of an error.
+//! gRPC over HTTP/2: which requests are calls, how long a call may take, and how errors are
+//! reported to its client.
 //!
 //! A gRPC client reads the status of a call from the field `grpc-status` and ignores the text of a
 //! 503. An error before the head is a response of only trailers: HTTP status 200, and the fields of

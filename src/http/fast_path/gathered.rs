@@ -24,7 +24,7 @@ pub(super) struct Gathered {
     requests: Vec<(InFlight, usize)>,
 }
 
-/// What became of the gathered responses.
+/// The result of a send.
 pub(super) enum Sent {
     /// The kernel has taken all of them by this moment.
     All(Moment),
@@ -40,7 +40,7 @@ thread_local! {
 }
 
 impl Gathered {
-    /// Returns an empty one, with the memory of the last one of this thread.
+    /// Returns an empty one, with the memory that this thread has kept.
     pub(super) fn take() -> Box<Self> {
         GATHERED.take().unwrap_or_default()
     }

@@ -154,7 +154,8 @@ impl<S: HttpService> FastPath<S> {
         let mut outcome = FastPathOutcome::Disconnected;
         let served = catch(|| outcome = self.serve_all(cx, io, read, requests_left, &mut gathered));
         if let Err(panic) = served {
-            // A body panics where it says how long it is. Earlier responses are not lost by that.
+            // The body panicked when its length was queried. Earlier responses are not lost by
+            // that.
             crate::log::error!(panic, "a response body panicked; its connection ends");
             gathered.discard_incomplete();
             let _ = gathered.send(cx, io, self.service.unflushed());

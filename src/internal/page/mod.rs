@@ -1,8 +1,8 @@
-//! `GET /`: the status as a page for a browser, without anything from outside.
+//! `GET /`: the status as a page for a browser, which loads nothing else.
 //!
-//! It is written from the JSON of `/status`, and complete without a script. The script fetches it
-//! again every two seconds, and draws the counts of the last five minutes, which it keeps itself.
-//! The content security policy allows this style and this script alone, by their hashes.
+//! It is made from the JSON of `/status`, and is complete without the script. The script fetches it
+//! again every two seconds, and draws the counts of the last five minutes, which only the script
+//! keeps. The content security policy allows this style and this script alone, by their hashes.
 
 use serde_json::Value;
 use std::fmt::{self, Display, Write};

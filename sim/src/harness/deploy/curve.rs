@@ -5,7 +5,7 @@ use std::{fmt::Write, time::Duration};
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 320.0;
-/// Space for the numbers beside and below the curve.
+/// Space for the numbers next to and below the curve.
 const MARGIN: f64 = 56.0;
 
 /// Draws the lost requests per deploy over the lame duck delay, and marks the advised one.

@@ -56,7 +56,7 @@ pub(super) fn log(outcome: &DeployOutcome, found: &Finding) -> Vec<String> {
     lines.collect()
 }
 
-/// Returns the line of a record, if people want to read it.
+/// Returns the line of a record, unless it is of no interest to a reader.
 fn line(record: &Record, of: Option<&str>, client: Option<&str>, is_near: bool) -> Option<String> {
     match record.event {
         "deploy begins" | "deploy ends" | "process begins" | "process ends" | "killed"

@@ -66,7 +66,7 @@ impl SimListener {
         })
         .await?;
         let gone = Box::pin(self.gone.clone().cancelled_owned());
-        // The simulated network does not say where a connection comes from.
+        // The simulated network does not have the address of the peer.
         Ok((SimStream { stream, gone }, SocketAddr::from(([0, 0, 0, 0], 0))))
     }
 

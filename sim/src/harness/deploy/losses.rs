@@ -15,7 +15,7 @@ pub struct Losses {
     pub plays_with_loss: u64,
     /// Plays in which a client that repeats requests lost one.
     pub plays_with_loss_despite_retries: u64,
-    /// Plays whose deploy did not come to its end.
+    /// Plays whose deploy did not end.
     pub unfinished: u64,
     /// Processes that were killed after the grace period.
     pub killed: u64,

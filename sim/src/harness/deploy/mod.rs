@@ -1,5 +1,5 @@
 //! Whole deploys: old and new processes side by side, a platform that routes requests to them with
-//! delays of its own, and clients with and without retries.
+//! its own delays, and clients with and without retries.
 //!
 //! ```text
 //! clients ── node: which processes get requests? ──▶ host 0: old process, or its successor

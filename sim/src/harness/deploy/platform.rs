@@ -6,8 +6,8 @@ const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// Endpoint of lameduck's internal server that a platform probes. A server that is not lameduck is
-/// probed as [`ServerTrials::probe`](super::ServerTrials::probe) says.
+/// Endpoint of lameduck's internal server that a platform probes.
+/// [`ServerTrials::probe`](super::ServerTrials::probe) sets it for a server that is not lameduck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbePath {
     /// `/readiness`: 503 from the stop request on.
@@ -28,9 +28,9 @@ impl ProbePath {
 /// Kubernetes with a Service: a rolling update with `maxSurge: 1` and `maxUnavailable: 0`.
 ///
 /// A new pod is started. Once the kubelet's probe has succeeded, an old pod is deleted: it gets
-/// SIGTERM, and its endpoint is withdrawn at the same moment. Each node applies a change of the
-/// endpoints with a lag of its own, up to `propagation`, and in order. A connection stays with its
-/// pod until it is closed. Each client is on a node of its own.
+/// SIGTERM, and its endpoint is withdrawn at the same moment. Each node applies the changes of the
+/// endpoints in order, each with its own lag, up to `propagation`. A connection stays with its pod
+/// until it is closed. Each client is on a separate node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kubernetes {
     /// Endpoint that the kubelet probes. Default [`ProbePath::Serving`].
@@ -57,8 +57,8 @@ impl Default for Kubernetes {
     }
 }
 
-/// A balancer that learns of a stop from its probes alone, as HAProxy does, or an ALB with targets
-/// by address. It has a pool of connections to each server, chooses a server for each request, and
+/// A balancer that detects a stop only by its probes, as HAProxy does, or an ALB with targets by
+/// address. It has a pool of connections to each server, chooses a server for each request, and
 /// never repeats a request.
 ///
 /// The servers are fixed. Each in turn is stopped, and started again on its address after its exit.
@@ -109,7 +109,7 @@ impl Default for Systemd {
     }
 }
 
-/// Blue/green: all new processes are started beside the old ones. Once all are ready, the traffic
+/// Blue/green: all new processes are started next to the old ones. Once all are ready, the traffic
 /// is switched, which each node applies within `propagation`. The old processes are stopped `bake`
 /// after the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,7 +194,7 @@ impl Platform {
         }
     }
 
-    /// Whether a new process runs beside the old one that it replaces, on an address of its own.
+    /// Whether a new process runs next to the old one that it replaces, on a separate address.
     pub(super) const fn has_surge(&self) -> bool {
         matches!(self, Self::Kubernetes(_) | Self::BlueGreen(_))
     }
@@ -219,7 +219,7 @@ impl Platform {
                 fall: platform.fall,
                 rise: platform.rise,
             },
-            // Stands for `READY=1`.
+            // In place of `READY=1`.
             Self::Systemd(_) => Probing {
                 path: ProbePath::Readiness.path(),
                 period: Duration::from_millis(20),

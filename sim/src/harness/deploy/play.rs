@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Longest time of a play.
 const LIMIT: Duration = Duration::from_secs(3_600);
-/// How long the world goes on after the traffic, so that work in the background can finish.
+/// How long the world continues after the traffic, so that background work can finish.
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// What happened in a play.
@@ -42,7 +42,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 pub(super) struct DeployOutcome {
     pub(super) trace: Trace,
     pub(super) observed: Vec<Observed>,
-    /// Whether the deploy came to its end.
+    /// Whether the deploy ended.
     pub(super) is_finished: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Performs a deploy: starts, probes and stops processes, and says which of them get requests.
+//! Performs a deploy: starts, probes and stops processes, and decides which of them get requests.
 
 use super::{
     platform::{Deploy, Platform, Probing},
@@ -25,12 +25,12 @@ use tokio_util::sync::CancellationToken;
 pub(super) const ENDS: &str = "deploy ends";
 /// Event of a deploy that is given up.
 pub(super) const STUCK: &str = "deploy stuck";
-/// Event of a process that is told to stop.
+/// Event of a process whose stop is requested.
 pub(super) const SIGTERM: &str = "SIGTERM";
 
 /// Longest time until a process is ready, apart from the time that its platform needs to see it.
 const READY_MAX: Duration = Duration::from_secs(90);
-/// How long the traffic goes on after the last old process has gone.
+/// How long the traffic continues after the last old process has exited.
 const TAIL: Duration = Duration::from_secs(1);
 /// Longest wait for the response to a probe.
 const PROBE_MAX: Duration = Duration::from_secs(1);
@@ -55,11 +55,11 @@ pub(super) struct DeployRun {
     pub(super) rotation: Arc<Rotation>,
     pub(super) trace: Trace,
     pub(super) seed: Seed,
-    /// Time from the first request to the begin of the deploy.
+    /// Time from the first request to the start of the deploy.
     pub(super) begins: Duration,
     /// Cancelled when the old processes get requests.
     pub(super) serving: CancellationToken,
-    /// Cancelled when the deploy is over.
+    /// Cancelled when the deploy has ended.
     pub(super) over: CancellationToken,
 }
 
@@ -97,7 +97,7 @@ impl DeployRun {
         for started in &old {
             fleet.await_requests(started).await;
         }
-        // Each node knows them.
+        // They are in the rotation of each node.
         pause(deploy.platform.propagation()).await;
         serving.cancel();
         pause(begins).await;
@@ -115,7 +115,7 @@ impl DeployRun {
         trace.record("deploy", ENDS, &[]);
         pause(deploy.platform.propagation() + TAIL).await;
         over.cancel();
-        // The new processes live on until the world ends.
+        // The new processes run until the world ends.
         std::future::pending::<()>().await;
     }
 }
@@ -189,7 +189,7 @@ impl Fleet {
         run.trace.record(&started.process.name, "ready", &[]);
     }
 
-    /// Waits until the kubelet finds a process ready, and goes on probing it. If `rotates`, the
+    /// Waits until the kubelet finds a process ready, and continues to probe it. If `rotates`, the
     /// probes decide whether it gets requests.
     async fn await_kubelet(
         &mut self,
@@ -231,7 +231,7 @@ impl Fleet {
         ready.cancelled().await;
     }
 
-    /// Lets a balancer probe every address, for ever.
+    /// Lets a balancer probe every address until the world ends.
     fn probe_addresses(&mut self) {
         let probing = self.run.deploy.platform.probing();
         for target in 0..self.run.deploy.replicas {
@@ -318,8 +318,8 @@ async fn await_ready(run: &DeployRun, target: usize, probe: &Probe, probing: Pro
     }
 }
 
-/// Probes a target for ever. Calls `changed` when it has been found up or down often enough; it
-/// begins as down.
+/// Probes a target until the world ends. Calls `changed` when it was found up or down often enough.
+/// It begins as down.
 async fn watch(
     run: &DeployRun,
     target: usize,

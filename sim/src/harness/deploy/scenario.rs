@@ -13,7 +13,7 @@ pub struct DeployScenario {
     pub seed: u64,
     /// Shortest and longest one-way latency.
     pub latency_ms: (u64, u64),
-    /// Time from the first requests to the begin of the deploy.
+    /// Time from the first requests to the start of the deploy.
     pub begins_ms: u64,
     /// The clients.
     pub clients: Vec<DeployClient>,
@@ -22,7 +22,7 @@ pub struct DeployScenario {
     pub faults: Vec<Fault>,
 }
 
-/// A client. It sends its request again and again until the deploy is over.
+/// A client. It sends its request repeatedly until the deploy has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeployClient {
     /// When it begins.
@@ -49,7 +49,7 @@ pub enum Retries {
 
 /// Clients of each request.
 const CLIENTS_OF_EACH: u64 = 3;
-/// When a deploy is over, about: some seconds, and some for each replica.
+/// The approximate length of a deploy: some seconds, and some for each replica.
 const DEPLOY_MIN_MS: u64 = 3_000;
 const DEPLOY_EACH_MS: u64 = 2_500;
 /// Fewest clients.

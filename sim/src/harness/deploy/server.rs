@@ -48,7 +48,7 @@ where
         let serve = Arc::clone(&serve);
         Box::pin(async move {
             let stop = StopSignal::new(process.stop.clone());
-            // Closes the port at the exit, whoever still holds the listener.
+            // Closes the port at the exit, even if a task still holds the listener.
             let Ok((listener, _closing)) = SimListener::open(&process).await else { return };
             serve(listener, stop).await;
         })

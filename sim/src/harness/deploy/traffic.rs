@@ -18,7 +18,7 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Field of a request whose repetition the server recognises.
+/// Field by which the server recognises a repeated request.
 pub(super) const KEY_FIELD: &str = "idempotency-key";
 /// Most repetitions of a request.
 const REPETITIONS_MAX: u32 = 5;
@@ -72,7 +72,7 @@ impl Observed {
             if self.request.expects(u64::from(*status)) && self.request.misses(body).is_none())
     }
 
-    /// Whether the response says that the request was done.
+    /// Whether the response confirms that the request was done.
     pub(super) fn is_acknowledged(&self) -> bool {
         self.succeeded()
             && matches!(&self.last.result, AttemptResult::Response { status: 200..=299, .. })
@@ -129,7 +129,7 @@ struct Session {
 }
 
 impl Traffic {
-    /// Sends the requests of the client number `n` until the deploy is over.
+    /// Sends the requests of client number `n` until the deploy has ended.
     pub(super) async fn run(self, n: usize, client: DeployClient) {
         let name: Arc<str> = format!("client-{n}").into();
         let client_id = ClientId::new(Arc::clone(&name), self.trace.clone())

@@ -36,7 +36,7 @@ pub(crate) struct Server {
     serve: Serve,
 }
 
-/// Serves the downstreams that arrive, for ever.
+/// Serves the downstreams that arrive, until the world ends.
 pub(crate) async fn serve_all(host: Arc<dyn AnyHost>, mut servers: UnboundedReceiver<Server>) {
     let mut tasks = JoinSet::new();
     while let Some(server) = servers.recv().await {
@@ -74,7 +74,7 @@ where
         let service = TowerToHyperService::new(service.clone());
         Box::pin(async move {
             let http = HttpBuilder::new(Counted(TaskTracker::new()));
-            // A client that leaves is an error here, and none of the service under test.
+            // A client that leaves is an error here, but not one of the service under test.
             let _ = http.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
         })
     });
