@@ -1,16 +1,18 @@
-# The one door. Each recipe is a plain cargo command that works without just, too.
+# Each recipe is a plain cargo command, which also works without just. `just --list` prints the
+# last line of each comment.
 
-# What there is.
+# Lists the recipes.
 default:
     @just --list
 
-# All tests: the core, real sockets, the simulation. Then the library without its features, which a workspace build unifies.
+# First everything, then the library without its features, which a workspace build unifies.
+# All tests: the core, real sockets, real processes, the simulation.
 test:
     cargo test --workspace
     cargo test -p lameduck
 
-# The packages in examples/ that have lock files of their own: a template of a service, a shop with a database, a payment service and
-# a queue, whose shutdown is tested with planted bugs, and telemetry.
+# A template of a service, a shop with planted shutdown bugs, and telemetry.
+# The packages in examples/ that have separate lock files.
 examples:
     cargo test --manifest-path examples/service/Cargo.toml --target-dir target
     cargo test --manifest-path examples/shop/Cargo.toml --target-dir target
@@ -28,13 +30,14 @@ check:
 run *args:
     cargo run --release -- --drill {{args}}
 
-# Explores: scenarios drawn from seeds, held against every promise. `just sim --seeds 0..5000`, `just sim --time 10m`,
-# `just sim --network linux --seeds 0..1000` on real sockets.
+# `just sim --time 10m`; `just sim --network linux --seeds 0..1000` on real sockets.
+# Explores: scenarios drawn from seeds, judged by every promise: `just sim --seeds 0..5000`.
 sim *args:
     cargo run --release -p lameduck-sim -- {{args}}
 
-# Whether the three published crates build as users get them. In a directory of its own each time: cargo keeps the unpacked source
-# of a version by the path of its directory, and would build `lameduck-sim` with the `lameduck` of the last time.
+# In a new directory each time: cargo caches the unpacked source of a version by the path of its
+# directory, and would build `lameduck-sim` with the `lameduck` of the last time.
+# Whether the three published crates build as users get them.
 publish-check:
     cargo publish --dry-run --target-dir "$(mktemp -d)" -p lameduck -p lameduck-wire -p lameduck-sim
 
@@ -42,29 +45,31 @@ publish-check:
 scenarios *args:
     cargo test --release --test simulation {{args}}
 
-# lameduck beside its peers, each on one core (`benches/README.md` says what it needs): `just bench --quick`,
-# `just bench --json bench.json --plot docs/peers.svg`.
+# `benches/README.md` lists what it needs. `just bench --json bench.json --plot docs/peers.svg`.
+# lameduck compared with other servers, each on one core: `just bench --quick`.
 bench *args:
     cargo build --release --manifest-path benches/peers/Cargo.toml
     cargo run --release --manifest-path benches/peers/Cargo.toml --bin bench -- {{args}}
 
-# Instructions a request of each kind, and bytes an idle connection; needs valgrind. `just cost --check` is CI's check against the
-# baseline, `just cost --save` replaces that.
+# `just cost --check` is CI's check against the baseline, which `just cost --save` replaces.
+# Instructions per request of each kind, and bytes per idle connection; needs valgrind.
 cost *args:
     cargo run --release -p lameduck-cost -- {{args}}
 
-# What the core's transitions and the guard of a request cost, by divan.
+# The cost of the core's transitions and of the guard of a request, by divan.
 micro *args:
     cargo bench --manifest-path benches/peers/Cargo.toml --bench lifecycle --bench request -- {{args}}
 
-# What the shutdown of the real binary loses, seen from outside: `just grade --strict --evidence evidence`.
+# `just grade --strict --evidence evidence`.
+# What the shutdown of the real binary loses, seen from outside.
 grade *args:
     cargo build --release --bin lameduck
     cargo run --release -p lameduck-check -- run --ready 'http://127.0.0.1:{port2}/readiness' --ws /upgrade {{args}} -- \
         target/release/lameduck --drill --addr '127.0.0.1:{port}' --internal-addr '127.0.0.1:{port2}'
 
-# The shutdown of other servers, each with its best settings: `docs/conformance.md`. `check/servers/README.md` says what to install;
-# what is missing is listed as not graded. One server: `just conformance --server nginx`, more repetitions: `just conformance -- --repeat 20`.
+# `check/servers/README.md` lists what to install; a server that is missing is listed as not graded.
+# One server: `just conformance --server nginx`. More repetitions: `just conformance -- --repeat 20`.
+# The shutdown of other servers, each with its best settings: writes `docs/conformance.md`.
 conformance *args:
     cargo run --release -p lameduck-check -- compare check/servers/servers.json --page docs/conformance.md {{args}}
 
@@ -74,7 +79,8 @@ soak *args:
     cargo run --release -p lameduck-check -- soak --ready 'http://127.0.0.1:{port2}/readiness' {{args}} -- \
         target/release/lameduck --drill --lame-duck 300ms --addr '127.0.0.1:{port}' --internal-addr '127.0.0.1:{port2}'
 
-# Rolling restarts behind HAProxy and nginx (Debian's packages): `just rollout --restarts 50 --behind nginx`.
+# `just rollout --restarts 50 --behind nginx`.
+# Rolling restarts behind HAProxy and nginx (Debian's packages).
 rollout *args:
     cargo build --release --bin lameduck
     cargo run --release -p lameduck-check -- rollout --ready 'http://127.0.0.1:{port2}/readiness' {{args}} -- \
@@ -88,7 +94,8 @@ fuzz target:
 servers *args:
     cargo run --release -p lameduck-sim --example servers -- {{args}}
 
-# The shortest lame duck delay that loses nothing: `just advise --platform kubernetes --propagation 3s --svg curve.svg`.
+# `just advise --platform kubernetes --propagation 3s --svg curve.svg`.
+# The shortest lame duck delay that loses nothing.
 advise *args:
     cargo run --release -p lameduck-sim -- advise {{args}}
 
@@ -96,11 +103,12 @@ advise *args:
 zoo *args:
     cargo run --release -p lameduck-sim -- zoo {{args}}
 
-# A real process's shutdown as a picture, from its JSON log: `just timeline service.log --svg shutdown.svg`.
+# `just timeline service.log --svg shutdown.svg`.
+# A real process's shutdown as a picture, from its JSON log.
 timeline log *args:
     cargo run --release -p lameduck-sim -- --log {{log}} {{args}}
 
-# The documents, opened.
+# Opens the documentation of the crates.
 doc:
     cargo doc --workspace --no-deps --open
 
