@@ -19,14 +19,19 @@
 //! `&heeds=panics` it panics after N ms. `/upgrade` with `?heeds=yes` sends a farewell when the
 //! drain begins.
 //!
-//! Every handler records `handler begins` (with the phase and, by the host's clock, the time until
-//! the deadline), `handler cancelled` (with the cause, if a handler can know it), and
+//! Every handler records `handler begins` (with the phase, by the host's clock the time until the
+//! deadline, and the client's address if a PROXY header announces it), `handler cancelled` (with the cause, if a handler can know it), and
 //! `handler ends` (when the handler and its body are dropped). Any other
 //! [`HttpService`](lameduck::HttpService) can replace this app: see [`Actor`].
 
 mod grpc;
 
-use crate::{client, scenario::Cooperation, tasks, trace::Trace};
+use crate::{
+    client,
+    scenario::{Cooperation, is_announced},
+    tasks,
+    trace::Trace,
+};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -111,6 +116,7 @@ impl hyper::service::Service<Request<Body>> for Drill {
         fields.extend(left.map(|left| ("left_us", left.into())));
         let of = name.as_ref().and_then(|name| name.to_str().ok());
         fields.extend(of.map(|of| ("of", of.into())));
+        fields.extend(announced(context).map(|peer| ("peer", peer.into())));
         self.actor.trace.record(&self.actor.name, "handler begins", &fields);
         let service = self.service.clone();
         Box::pin(async move {
@@ -121,6 +127,12 @@ impl hyper::service::Service<Request<Body>> for Drill {
             Ok(response)
         })
     }
+}
+
+/// Returns the client's address, if a PROXY header of the scenario announces it.
+fn announced(context: &RequestContext) -> Option<String> {
+    let peer = context.peer().tcp().filter(|peer| is_announced(*peer));
+    peer.map(|peer| peer.to_string())
 }
 
 /// Records `handler ends` when the handler and its body are dropped.

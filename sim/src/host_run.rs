@@ -33,6 +33,8 @@ use tracing::instrument::WithSubscriber;
 pub const MAIN_PORT: u16 = 80;
 /// The second port of the main server, if it has one.
 pub const SECOND_PORT: u16 = 82;
+/// The port of the main server on which each connection begins with a PROXY header, if it has one.
+pub const PROXIED_PORT: u16 = 83;
 /// The port of the internal server.
 pub const INTERNAL_PORT: u16 = 81;
 /// The exit code of a process that the watchdog ended (P13).
@@ -67,6 +69,8 @@ pub struct HostRun {
     pub order: Option<Seed>,
     /// Whether it listens on [`SECOND_PORT`], too.
     pub second_address: bool,
+    /// Whether it listens on [`PROXIED_PORT`], too.
+    pub expects_headers: bool,
     /// Stalls of its workers.
     pub stalls: Option<Arc<Stalls>>,
 }
@@ -126,6 +130,9 @@ impl HostRun {
         let mut settings = Settings::default().main_address(ListenAddress::Port(MAIN_PORT));
         if self.second_address {
             settings = settings.main_address(ListenAddress::Port(SECOND_PORT));
+        }
+        if self.expects_headers {
+            settings = settings.proxy_protocol_address(ListenAddress::Port(PROXIED_PORT));
         }
         let mut builder = Host::builder(
             settings

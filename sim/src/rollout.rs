@@ -142,6 +142,7 @@ impl Rollout {
                         seed: Seed(seed ^ (n as u64) << 8 ^ generation),
                         order: None,
                         second_address: false,
+                        expects_headers: false,
                         stalls: None,
                     };
                     let running = life.live(

@@ -82,6 +82,7 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
             scenario.clients[n].request_kind = simpler_request(&scenario.clients[n].request_kind);
         });
         change(&|scenario| scenario.clients[n].then = None);
+        change(&|scenario| scenario.clients[n].header = None);
     }
     for n in 0..scenario.hooks.len() {
         change(&|scenario| scenario.hooks[n].start.end = ActEnd::Done);
@@ -251,6 +252,7 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
             | Traffic::ByteLess
             | Traffic::HalfHead
             | Traffic::InternalHalfHead
+            | Traffic::BadHeader(_)
             | Traffic::SilentHttp2 => {}
         }
     }

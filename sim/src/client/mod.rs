@@ -10,7 +10,7 @@
 //! `Connection: close`), `completed`, `failed`, `retries`, `closed idle` (the server closed a
 //! connection between requests), `goaway` (HTTP/2, with `last_stream` and `code`), `stalls` (the
 //! client reads nothing from now on), `stall ends`, `response lost`, `ended`; with TLS also
-//! `tcp connected` and `tls end`. The clients of a user's service record `body`, `step` (which of
+//! `tcp connected` and `tls end`; with a PROXY header `header begins` and `header sent`. The clients of a user's service record `body`, `step` (which of
 //! the requests that follow each other it was) and `messages` (of a WebSocket), too.
 
 mod answer;
@@ -20,6 +20,7 @@ mod exchange;
 mod goaway;
 mod http1;
 mod http2;
+mod proxied;
 mod session;
 mod silent;
 mod stalled;
@@ -35,6 +36,7 @@ pub use exchange::{AfterRequest, ExchangePacing, Http1Client, Pace};
 pub use http1::{Retry, connection_per_request, keep_alive, one_request, pipelined};
 pub(crate) use http2::UNREAD_WINDOW;
 pub use http2::{First, given_up, multiplexed, resetting, uploading, windowless};
+pub use proxied::ProxiedRoute;
 pub(crate) use session::session;
 pub use silent::{Step, byte_less, raw, silent_http2, strangers, windowless_request};
 pub use stalled::stalled;

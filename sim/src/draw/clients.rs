@@ -138,6 +138,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         | Traffic::InternalHalfHead
         | Traffic::InternalStrangers { .. }
         | Traffic::SilentHttp2
+        | Traffic::BadHeader(_)
         | Traffic::Upgraded { .. }
         | Traffic::ByteLess
         | Traffic::HalfHead => request_kind,

@@ -56,6 +56,11 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0x5e_4517)), thrown: 0 }
     }
 
+    /// Creates independent dice for PROXY headers.
+    pub(super) const fn of_headers(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x4e_ad)), thrown: 0 }
+    }
+
     /// Creates independent dice for TLS.
     pub(crate) const fn of_tls(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x7_15)), thrown: 0 }

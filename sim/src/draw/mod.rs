@@ -16,6 +16,7 @@ mod clients;
 mod dice;
 mod edges;
 mod extras;
+mod headers;
 mod latecomers;
 mod rare;
 mod real_time;
@@ -206,6 +207,7 @@ fn draw_as(
     streams::draw(&mut Dice::of_streams(seed), &mut scenario, &edges);
     calls::draw(&mut Dice::of_calls(seed), &mut scenario, &edges);
     caps::draw(&mut Dice::of_caps(seed), &mut scenario, &edges);
+    headers::draw(&mut Dice::of_headers(seed), &mut scenario, &edges);
     scenario.tls = Dice::of_tls(seed).one_in(4);
     scenario
 }

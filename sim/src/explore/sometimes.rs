@@ -7,6 +7,7 @@
 mod calls;
 mod caps;
 mod coverage;
+mod headers;
 mod serving;
 mod workers;
 
@@ -63,6 +64,7 @@ pub fn sometimes() -> &'static [Sometimes] {
         coincidences(&mut all);
         serving::serving(&mut all);
         calls::calls(&mut all);
+        headers::headers(&mut all);
         caps::caps(&mut all);
         workers::workers(&mut all);
         surface(&mut all);

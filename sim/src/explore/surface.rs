@@ -22,7 +22,7 @@ pub enum Seen {
 pub const SURFACE: &[(&str, Seen)] = &[
     ("RequestContext::app_version", Seen::Nowhere("a constant of the settings")),
     ("RequestContext::phase", Seen::Always),
-    ("RequestContext::peer", Seen::Nowhere("tests/host reads it")),
+    ("RequestContext::peer", Seen::Always),
     ("RequestContext::local", Seen::Nowhere("tests/host reads it")),
     ("RequestContext::deadline", Seen::Always),
     ("RequestContext::remaining", Seen::Always),

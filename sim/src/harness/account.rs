@@ -159,6 +159,7 @@ fn of_client(client: &Client) -> String {
         | Traffic::InternalHalfHead
         | Traffic::InternalStrangers { .. }
         | Traffic::SilentHttp2
+        | Traffic::BadHeader(_)
         | Traffic::Upgraded { .. } => format!("{:?}", client.traffic),
     }
 }

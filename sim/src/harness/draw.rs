@@ -57,6 +57,7 @@ const fn in_sequence(traffic: Traffic) -> Traffic {
         | Traffic::HalfHead
         | Traffic::InternalHalfHead
         | Traffic::InternalStrangers { .. }
+        | Traffic::BadHeader(_)
         | Traffic::SilentHttp2) => silent,
         Traffic::Once(_)
         | Traffic::Http2Leaves { .. }

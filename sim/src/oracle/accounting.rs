@@ -380,7 +380,10 @@ pub(super) fn outcomes_are_counted(
         !client.has_failing_body()
             && !matches!(
                 client.traffic,
-                Traffic::Upgraded { .. } | Traffic::HalfHead | Traffic::SilentHttp2
+                Traffic::Upgraded { .. }
+                    | Traffic::HalfHead
+                    | Traffic::SilentHttp2
+                    | Traffic::BadHeader(_)
             )
     };
     if all_answered && history.scenario.clients.iter().all(asks) {

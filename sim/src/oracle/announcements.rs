@@ -4,7 +4,7 @@
 //! hold for every connection, and what would be very unlikely for several connections at once.
 
 use super::{ObservedRequest, RequestResult, RunHistory, accounting::is_http2};
-use crate::scenario::{Client, Fault, OddRequest, Pacing, RequestKind, Traffic};
+use crate::scenario::{Client, Fault, OddRequest, Pacing, ProxyHeader, RequestKind, Traffic};
 use crate::trace::Record;
 use lameduck::lifecycle::Phase;
 use std::{collections::BTreeMap, time::Duration};
@@ -154,7 +154,10 @@ impl<'a> Delay<'a> {
 
     /// Whether the host accepted the connection after the stop request.
     fn is_late(&self, connection: &Connection<'_>) -> bool {
-        connection.opened > self.stop + self.history.under_way() * 2 + self.history.tolerance()
+        let client = connection.requests.first().and_then(|first| self.history.client(first));
+        let header = client.and_then(|client| client.header).map(ProxyHeader::lasts);
+        let slack = self.history.under_way() * 2 + self.history.tolerance();
+        connection.opened > self.stop + header.unwrap_or_default() + slack
     }
 
     fn late(&self) -> impl Iterator<Item = &Connection<'a>> {

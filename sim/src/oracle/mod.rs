@@ -11,6 +11,7 @@ mod accounting;
 mod announcements;
 mod books;
 mod calls;
+mod headers;
 mod lifecycle;
 mod probes;
 mod requests;
@@ -140,6 +141,11 @@ pub const ORACLES: &[Oracle] = &[
         promise: "P5d",
         words: "the status of a gRPC call is the one of its end",
         judge: calls::statuses_are_true,
+    },
+    Oracle {
+        promise: "P15",
+        words: "a PROXY header is read, and only where it is due",
+        judge: headers::headers_are_read,
     },
     Oracle {
         promise: "P7",

@@ -7,7 +7,9 @@ use super::{
 use crate::trace::Record;
 use crate::{
     app::{SLOW_DONE, STUCK_HALVES, has_failing_body},
-    scenario::{Client, Filter, Pacing, RareRequest, RequestKind, StuckResponse, Traffic},
+    scenario::{
+        Client, Filter, OddRequest, Pacing, RareRequest, RequestKind, StuckResponse, Traffic,
+    },
 };
 use lameduck::lifecycle::{ABORT_FLUSH, Phase};
 use std::{collections::BTreeMap, time::Duration};
@@ -338,7 +340,11 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     let lost = matches!(how.as_str(), "reset-before-head" | "end-before-head" | "stream-reset");
     // hyper closes the connection after a response to a request whose body was not read. If an
     // earlier request had such a body, the client may have got no announcement of that close.
-    if matches!(client.request_kind, RequestKind::Unread(_)) && observed.earlier > 0 {
+    let unread = matches!(
+        client.request_kind,
+        RequestKind::Unread(_) | RequestKind::Odd(OddRequest::UpgradeBody(_))
+    );
+    if unread && observed.earlier > 0 {
         return Ok(());
     }
     // The host gives up a client that reads more slowly.
@@ -354,7 +360,8 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     if !history.delivers_by(draining) || (draining == Duration::MAX && !history.delivers()) {
         return Ok(());
     }
-    if history.may_cross_an_idle_close(observed) {
+    // Its header may have taken too long, which another oracle judges.
+    if history.may_cross_an_idle_close(observed) || client.has_slow_header() {
         return Ok(());
     }
     let arrived_before = observed.observed + history.under_way() + history.tolerance() < draining;

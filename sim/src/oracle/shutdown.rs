@@ -3,7 +3,7 @@
 use super::{Exercise, Judgement, RequestResult, RunHistory, accounting, timing};
 use crate::{
     hooks::ActEnd,
-    scenario::{Client, Pacing, Traffic, client_name},
+    scenario::{Client, HeaderFault, Pacing, Traffic, client_name},
     trace::Record,
 };
 use lameduck::{
@@ -32,7 +32,8 @@ pub(super) fn no_straggler_holds_the_exit(history: &RunHistory<'_>) -> Judgement
     else {
         return Ok(Exercise::No);
     };
-    let simple = history.scenario.clients.iter().all(|client| client.traffic.is_simple());
+    let is_simple = |client: &Client| client.traffic.is_simple() && !client.has_slow_header();
+    let simple = history.scenario.clients.iter().all(is_simple);
     // A connection that waits for another to close has its grace from its accept.
     if !history.may_wait_for_room() {
         silent_clients_are_bounded(history, span)?;
@@ -70,7 +71,9 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
         // The drain does not wait for it.
         Traffic::InternalHalfHead | Traffic::InternalStrangers { .. } => Some(Duration::ZERO),
         Traffic::ByteLess => Some(GRACE),
-        Traffic::HalfHead | Traffic::SilentHttp2 => Some(GRACE + HEAD_GRACE),
+        Traffic::HalfHead | Traffic::SilentHttp2 | Traffic::BadHeader(_) => {
+            Some(GRACE + HEAD_GRACE)
+        }
         Traffic::Once(_)
         | Traffic::KeepAlive { .. }
         | Traffic::PerRequest { .. }
@@ -134,7 +137,13 @@ fn each_silent_client_is_disconnected(
 
 /// Whether a client never completes a request.
 const fn is_silent(client: &Client) -> bool {
-    matches!(client.traffic, Traffic::ByteLess | Traffic::HalfHead | Traffic::SilentHttp2)
+    matches!(
+        client.traffic,
+        Traffic::ByteLess
+            | Traffic::HalfHead
+            | Traffic::SilentHttp2
+            | Traffic::BadHeader(HeaderFault::Half)
+    )
 }
 
 /// P7: the time from the stop request to the exit is within the plan.
@@ -317,7 +326,7 @@ fn phases_end_with_the_last_request(history: &RunHistory<'_>) -> Result<(), Stri
             client.traffic,
             Traffic::Once(Pacing::Prompt) | Traffic::KeepAlive { .. } | Traffic::PerRequest { .. }
         );
-        asks || is_silent(client)
+        (asks && !client.has_slow_header()) || is_silent(client)
     });
     let (Some(draining), Some(cleaning_up)) =
         (history.began(Phase::Draining), history.began(Phase::CleaningUp))

@@ -3,7 +3,9 @@
 
 use super::{ErrorKind, RequestResult, RunHistory, may_end_at_any_time};
 use crate::{
-    scenario::{Client, Filter, Pacing, RequestKind, StuckResponse, Traffic, client_name},
+    scenario::{
+        Client, Filter, HeaderFault, Pacing, RequestKind, StuckResponse, Traffic, client_name,
+    },
     tasks::Until,
     trace::Record,
 };
@@ -293,8 +295,9 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
                     least
                 }
             }
-            Traffic::HalfHead => (accepted + history.world(HEADER_TIMEOUT))
-                .min(draining.max(accepted) + history.world(HEAD_GRACE)),
+            Traffic::HalfHead | Traffic::BadHeader(HeaderFault::Half) => (accepted
+                + history.world(HEADER_TIMEOUT))
+            .min(draining.max(accepted) + history.world(HEAD_GRACE)),
             Traffic::Once(_)
             | Traffic::KeepAlive { .. }
             | Traffic::PerRequest { .. }
@@ -310,6 +313,7 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
             | Traffic::InternalHalfHead
             | Traffic::InternalStrangers { .. }
             | Traffic::SilentHttp2
+            | Traffic::BadHeader(_)
             | Traffic::Upgraded { .. }
             | Traffic::Http2Leaves { .. } => continue,
         };
@@ -461,13 +465,9 @@ pub(super) fn readers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
 /// Checks that, while serving, a partial head is refused at its time limit.
 pub(super) fn half_heads_are_refused(history: &RunHistory<'_>) -> Result<(), String> {
     let left = history.left_serving().unwrap_or(Duration::MAX);
-    for (n, _) in history
-        .scenario
-        .clients
-        .iter()
-        .enumerate()
-        .filter(|(_, client)| client.traffic == Traffic::HalfHead)
-    {
+    for (n, _) in history.scenario.clients.iter().enumerate().filter(|(_, client)| {
+        matches!(client.traffic, Traffic::HalfHead | Traffic::BadHeader(HeaderFault::Half))
+    }) {
         let when = |event: &str| {
             let is_its =
                 |record: &&Record| record.event == event && *record.actor == *client_name(n);
@@ -544,11 +544,19 @@ pub(super) fn nothing_is_accepted_after_the_seal(history: &RunHistory<'_>) -> Re
         && history.resets()
         && history.delivers();
     let (Some(draining), true) = (history.began(Phase::Draining), sealed) else { return Ok(()) };
-    // With TLS a client is connected only after the handshake.
-    let event = if history.scenario.tls { "tcp connected" } else { "connected" };
-    for record in history.records.iter().filter(|record| record.event == event) {
+    for record in &history.records {
         let client = record.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
         let Some(client) = client.and_then(|n| history.scenario.clients.get(n)) else { continue };
+        // With a header or TLS a client is connected only after these.
+        let bare = matches!(client.traffic, Traffic::BadHeader(_));
+        let event = match (client.header, history.scenario.tls && !bare) {
+            (Some(_), _) => "header begins",
+            (None, true) => "tcp connected",
+            (None, false) => "connected",
+        };
+        if record.event != event {
+            continue;
+        }
         let came = record.at.saturating_sub(Duration::from_millis(near));
         if !client.traffic.is_internal() && came > draining + history.tolerance() {
             return Err(format!(

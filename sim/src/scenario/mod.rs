@@ -5,6 +5,7 @@
 //! beginning, unless a field says that they are by the host's clock.
 
 mod call;
+mod header;
 mod odd;
 mod rare;
 mod request;
@@ -14,6 +15,8 @@ mod traffic;
 
 pub use call::Call;
 pub(crate) use call::MESSAGE;
+pub use header::{HeaderFault, HeaderKind, ProxyHeader};
+pub(crate) use header::{UNANNOUNCED, is_announced};
 pub use odd::OddRequest;
 pub use rare::RareRequest;
 pub(crate) use request::{Previous, Reads};
@@ -317,6 +320,12 @@ impl Scenario {
             faults: Vec::new(),
             probe_every_ms: 100,
         }
+    }
+
+    /// Whether the main server has an address whose connections begin with a PROXY header.
+    #[must_use]
+    pub fn expects_headers(&self) -> bool {
+        self.clients.iter().any(Client::expects_header)
     }
 
     /// Returns the host's limits, with its caps.

@@ -3,9 +3,9 @@
 use super::{Client, Fault, Filter, Scenario, StopBy};
 use crate::{
     app::{Actor, Drill},
-    client::{self, ClientId, Route, TlsRoute},
+    client::{self, ClientId, ProxiedRoute, Route, TlsRoute},
     harness::downstream::{HOST as DOWNSTREAMS, Server, serve_all},
-    host_run::{self, HostRun, INTERNAL_PORT, MAIN_PORT, SECOND_PORT},
+    host_run::{self, HostRun, INTERNAL_PORT, MAIN_PORT, PROXIED_PORT, SECOND_PORT},
     network::{
         AnyHost,
         Attendance::{Awaited, Background},
@@ -195,9 +195,15 @@ where
         let client_id = ClientId::new(client_name(n), trace.clone())
             .with_patience(PATIENCE)
             .with_bodies(matches!(app, ServedApp::User(_)));
-        let is_second = scenario.second_address && n % 2 == 1;
-        let port = if is_second { SECOND_PORT } else { MAIN_PORT };
-        world.spawn(CLIENTS, attendance, use_host(client.clone(), client_id, port, scenario.tls));
+        let port = if client.expects_header() {
+            PROXIED_PORT
+        } else if scenario.second_address && n % 2 == 1 {
+            SECOND_PORT
+        } else {
+            MAIN_PORT
+        };
+        let job = use_host(client.clone(), n, client_id, port, scenario.tls);
+        world.spawn(CLIENTS, attendance, job);
     }
     let every = Duration::from_millis(scenario.probe_every_ms);
     world.spawn(PROBER, Background, {
@@ -333,6 +339,7 @@ fn life(scenario: &Scenario) -> HostRun {
         seed: Seed(scenario.seed),
         order: None,
         second_address: scenario.second_address,
+        expects_headers: scenario.expects_headers(),
         stalls: None,
     }
 }
@@ -363,6 +370,7 @@ async fn ask_to_stop(
 /// `Send`.
 fn use_host<H: HostNetwork>(
     client: Client,
+    n: usize,
     client_id: ClientId,
     port: u16,
     tls: bool,
@@ -370,12 +378,16 @@ fn use_host<H: HostNetwork>(
     move |host| {
         Box::pin(async move {
             let internal = Route::new(host.clone(), SERVER, INTERNAL_PORT);
-            let main = Route::new(host, SERVER, port);
+            let bare = Route::new(host, SERVER, port);
+            let (pieces, pause_ms) =
+                client.header.map_or((Vec::new(), 0), |header| (header.pieces(n), header.pause_ms));
+            let pause = Duration::from_millis(pause_ms);
+            let main = ProxiedRoute::new(bare.clone(), client_id.clone(), pieces, pause);
             if tls {
                 let main = TlsRoute::new(main, client_id.clone());
-                client.use_host(&client_id, &main, &internal).await;
+                client.use_host(n, &client_id, &main, (&internal, &bare)).await;
             } else {
-                client.use_host(&client_id, &main, &internal).await;
+                client.use_host(n, &client_id, &main, (&internal, &bare)).await;
             }
         })
     }

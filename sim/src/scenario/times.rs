@@ -77,9 +77,11 @@ pub(crate) fn times(scenario: &mut Scenario) -> Vec<Time<'_>> {
 
 fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
     let repeats = client.traffic.requests().max(1);
-    let Client { at_ms, request_kind, traffic, then, waits_for_settings: _ } = client;
+    let Client { at_ms, request_kind, traffic, then, waits_for_settings: _, header } = client;
     times.push(Time::once((TimeOf::Begin, at_ms)));
     let mut all = Vec::new();
+    let pause = header.as_mut().map(|header| &mut header.pause_ms).filter(|ms| **ms > 0);
+    all.extend(pause.map(|ms| (TimeOf::Pause, ms)));
     for request_kind in [Some(request_kind), then.as_mut()].into_iter().flatten() {
         match request_kind {
             RequestKind::Slow(ms)
@@ -143,6 +145,7 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
         | Traffic::HalfHead
         | Traffic::InternalHalfHead
         | Traffic::InternalStrangers { .. }
+        | Traffic::BadHeader(_)
         | Traffic::SilentHttp2 => {}
     }
     times.extend(all.into_iter().map(|(of, ms)| Time { of, ms, repeats }));

@@ -1,6 +1,6 @@
 //! The clients of a scenario.
 
-use super::{OddRequest, RareRequest, Request};
+use super::{HeaderFault, OddRequest, ProxyHeader, RareRequest, Request};
 use crate::client::{
     AfterRequest, ClientId, Connect, ExchangePacing, First, Http1Client, Pace, RequestSpec, Retry,
     Step, byte_less, connection_per_request, given_up, keep_alive, multiplexed, one_request, pause,
@@ -25,6 +25,9 @@ pub struct Client {
     /// Whether it sends its first request on HTTP/2 only after the server's SETTINGS.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub waits_for_settings: bool,
+    /// The PROXY header with which each of its connections begins, if it comes through a proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<ProxyHeader>,
 }
 
 /// A request to a route of the [default app](crate::app).
@@ -229,6 +232,8 @@ pub enum Traffic {
     },
     /// Starts HTTP/2 and sends nothing more.
     SilentHttp2,
+    /// Errs in the PROXY header of its connection.
+    BadHeader(HeaderFault),
     /// Upgrades the connection and sends a line at intervals until the server closes.
     Upgraded {
         /// Pause between lines.
@@ -338,6 +343,7 @@ impl Traffic {
             | Self::InternalHalfHead
             | Self::InternalStrangers { .. }
             | Self::SilentHttp2
+            | Self::BadHeader(_)
             | Self::Upgraded { .. } => 1,
         }
     }
@@ -401,7 +407,7 @@ impl Client {
     /// Creates a client.
     #[must_use]
     pub const fn new(at_ms: u64, request_kind: RequestKind, traffic: Traffic) -> Self {
-        Self { at_ms, request_kind, traffic, then: None, waits_for_settings: false }
+        Self { at_ms, request_kind, traffic, then: None, waits_for_settings: false, header: None }
     }
 
     /// Makes every second request a `request_kind`.
@@ -431,11 +437,30 @@ impl Client {
         self.then.as_ref().filter(|then| then.ask().target == target).unwrap_or(&self.request_kind)
     }
 
-    pub(super) async fn use_host<C: Connect, I: Connect>(
+    /// Whether its connections have to begin with a PROXY header.
+    #[must_use]
+    pub const fn expects_header(&self) -> bool {
+        self.header.is_some()
+            || matches!(
+                self.traffic,
+                Traffic::BadHeader(HeaderFault::Missing | HeaderFault::Invalid | HeaderFault::Half)
+            )
+    }
+
+    /// Whether it pauses within its PROXY header.
+    #[must_use]
+    pub fn has_slow_header(&self) -> bool {
+        self.header.is_some_and(|header| !header.lasts().is_zero())
+    }
+
+    /// Uses the host on `route`, its internal server, or, without a header and TLS, the address
+    /// `bare`. `n` is the client's number.
+    pub(super) async fn use_host<C: Connect, R: Connect>(
         &self,
+        n: usize,
         client_id: &ClientId,
         route: &C,
-        internal: &I,
+        (internal, bare): (&R, &R),
     ) {
         pause(Duration::from_millis(self.at_ms)).await;
         let ask = self.request_kind.ask();
@@ -524,6 +549,11 @@ impl Client {
             }
             Traffic::ByteLess => byte_less(client_id, route, client_id.patience()).await,
             Traffic::SilentHttp2 => silent_http2(client_id, route, client_id.patience()).await,
+            Traffic::BadHeader(fault) => {
+                let bytes = Step::Send(fault.bytes(n).into());
+                raw(client_id, bare, &[bytes, Step::ReadToEnd { at_most: client_id.patience() }])
+                    .await;
+            }
             Traffic::Upgraded { every_ms, cooperation } => {
                 let ask = RequestSpec::get(format!("/upgrade?heeds={}", cooperation.name()))
                     .with("Connection", "upgrade")

@@ -3,7 +3,7 @@
 use super::{Band, Bar, Kind, Mark, Picture, Row, Sign, band};
 use crate::{
     oracle::{ObservedRequest, RequestResult, RunHistory},
-    scenario::{Outcome, Pacing, Scenario, Traffic},
+    scenario::{HeaderFault, Outcome, Pacing, Scenario, Traffic},
     trace::Record,
 };
 use lameduck::lifecycle::{ABORT_FLUSH, Phase};
@@ -231,6 +231,10 @@ const fn name(traffic: &Traffic) -> &'static str {
         Traffic::ByteLess => "no byte",
         Traffic::HalfHead => "a partial head",
         Traffic::SilentHttp2 => "silent HTTP/2",
+        Traffic::BadHeader(HeaderFault::Missing) => "no PROXY header",
+        Traffic::BadHeader(HeaderFault::Invalid) => "bad PROXY header",
+        Traffic::BadHeader(HeaderFault::Half) => "half a PROXY header",
+        Traffic::BadHeader(HeaderFault::Unexpected) => "unexpected PROXY header",
         Traffic::Upgraded { .. } => "upgraded",
     }
 }

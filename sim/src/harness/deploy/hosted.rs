@@ -58,6 +58,7 @@ async fn run<S: HttpService>(
         seed,
         order: None,
         second_address: false,
+        expects_headers: false,
         stalls: None,
     };
     let any_host: Arc<dyn AnyHost> = Arc::new(host.clone());
