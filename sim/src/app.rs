@@ -20,9 +20,10 @@
 //! drain begins.
 //!
 //! Every handler records `handler begins` (with the phase, by the host's clock the time until the
-//! deadline, and the client's address if a PROXY header announces it), `handler cancelled` (with the cause, if a handler can know it), and
-//! `handler ends` (when the handler and its body are dropped). Any other
-//! [`HttpService`](lameduck::HttpService) can replace this app: see [`Actor`].
+//! deadline, and the client's address if a PROXY header announces it), `handler cancelled` (with
+//! the cause, if a handler can know it), and `handler ends` (when the handler and its body are
+//! dropped). Any other [`HttpService`](lameduck::HttpService) can replace this app: see
+//! [`Actor`].
 
 mod grpc;
 

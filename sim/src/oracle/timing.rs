@@ -266,8 +266,10 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
         return Ok(());
     }
     let Some(draining) = history.began(Phase::Draining) else { return Ok(()) };
+    // A drain that goes on for long streams cuts the others before its end.
     let cut = history
-        .began(Phase::CleaningUp)
+        .requests_cancelled()
+        .or(history.began(Phase::CleaningUp))
         .or(history.exit().map(|(at, _)| at))
         .unwrap_or(Duration::MAX);
     let near = Duration::from_millis(history.scenario.latency_ms.0);
