@@ -105,10 +105,8 @@ fn refused_headers_are_counted(history: &RunHistory<'_>) -> Result<(), String> {
     let counted = report.connections.proxy_headers_refused;
     let (mut seen, mut possible) = (0, 0);
     for (n, client) in history.scenario.clients.iter().enumerate() {
-        let is_refused = match client.traffic {
-            Traffic::BadHeader(fault) => fault != HeaderFault::Unexpected,
-            _ => false,
-        };
+        let is_refused =
+            matches!(client.traffic, Traffic::BadHeader(fault) if fault != HeaderFault::Unexpected);
         possible += u64::from(is_refused || client.has_slow_header());
         let ended = first(history, n, "ended");
         let by_host = ended.is_some_and(|ended| {
