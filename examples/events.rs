@@ -24,7 +24,7 @@
 //! $ curl -N localhost:8080/farewell     # in another terminal; then press Ctrl-C at the first
 //! ```
 //!
-//! The stream goes on for the five seconds of the lame duck, sends its farewell and ends; curl
+//! The stream continues for the five seconds of the lame duck, sends its final event and ends; curl
 //! exits with 0. The request's deadline of five seconds does not apply to it: a deadline is for the
 //! head of a response.
 #![expect(

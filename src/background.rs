@@ -9,8 +9,8 @@ use std::{fmt, future::Future, sync::Arc};
 
 /// A long-lived task of the host: a consumer of a queue, a scheduler.
 ///
-/// It starts with Serving. Its [`TaskContext`] tells it when the stop was requested, and the drain
-/// waits for it. If it returns an error or panics before its context is cancelled, the exit
+/// It starts with Serving. Its [`TaskContext`] notifies it when the stop was requested, and the
+/// drain waits for it. If it returns an error or panics before its context is cancelled, the exit
 /// code is 1; while Serving, the host then stops. Returning `Ok` early changes nothing.
 ///
 /// ```

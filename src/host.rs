@@ -20,8 +20,7 @@ use std::{fmt, future::Future};
 /// A service with everything that it needs to start, serve and stop.
 ///
 /// There are two entry points with the same features: [`run`](crate::run) for a process that the
-/// host owns, and [`Host::run`] inside a tokio runtime of yours. `docs/operations.md` compares
-/// them.
+/// host owns, and [`Host::run`] inside your tokio runtime. `docs/operations.md` compares them.
 ///
 /// ```no_run
 /// # fn router() -> axum::Router { axum::Router::new() }
@@ -138,7 +137,7 @@ impl Builder {
     ///
     /// It runs on the control runtime (with [`Host::run`] on yours), one at a time, and only while
     /// the host serves. A SIGHUP that arrives during a reload begins one more after it. An error or
-    /// a panic is logged, and the process goes on as before. Its future is dropped at the exit.
+    /// a panic is logged, and the process continues as before. Its future is dropped at the exit.
     /// With `Builder::systemd`, the unit may have `Type=notify-reload`: `systemctl reload` returns
     /// when the reload has ended. A second call replaces the first.
     pub fn on_reload<F, Fut, E>(mut self, reload: F) -> Self

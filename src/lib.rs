@@ -70,7 +70,7 @@
 //!
 //! # When not to use it
 //!
-//! - For a process that is not a server, or that nobody deploys while it serves.
+//! - For a process that is not a server, or that is never stopped while it serves.
 //! - On Windows, or for HTTP/3.
 //! - For a program that may be killed at any moment anyway and whose clients retry every request.
 //! - As a web framework: routing, body limits, compression and request ids belong to axum and

@@ -138,8 +138,8 @@ impl<S: HttpService> Host<S> {
 /// Runs a host that owns its process, and exits with the code of its [`Report`].
 ///
 /// The main server gets one single-threaded runtime per core, the internal server a thread, and a
-/// watchdog bounds the stop. [`Host::run`] has the same features inside a tokio runtime of yours;
-/// it has a table of the differences.
+/// watchdog bounds the stop. [`Host::run`] has the same features inside your tokio runtime; it has
+/// a table of the differences.
 ///
 /// `build` runs in the context of the control runtime, on which hooks, background tasks and
 /// readiness checks will run. A signal that arrives meanwhile is handled once it returns.

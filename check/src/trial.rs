@@ -22,7 +22,7 @@ use std::{
 pub const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Time between the readiness of the server and the first thing that a scenario does. A start that
-/// goes on after the first response, as that of a supervisor beside its workers, is judged by the
+/// goes on after the first response, as that of a supervisor next to its workers, is judged by the
 /// scenarios of the family `signal` alone.
 const SETTLE: Duration = Duration::from_millis(200);
 

@@ -53,7 +53,7 @@ pub(crate) fn note_poll() {
 }
 
 impl Spins {
-    /// Whether the loop goes on although it was found.
+    /// Whether the loop continues although it was found.
     fn check(&mut self) -> bool {
         let (was_found, now) = (self.found.is_cancelled(), Instant::now());
         self.polls = 0;

@@ -1,4 +1,4 @@
-//! Counts the simulation's own tasks, so that those of a service can be told apart on a runtime
+//! Counts the simulation's own tasks, so that those of a service can be distinguished on a runtime
 //! that they share.
 
 use std::{

@@ -71,7 +71,7 @@ pub enum StopReason {
 
 impl StopReason {
     /// Whether the stop was requested from outside the process. Such a request usually comes from
-    /// the platform, which also withdraws the endpoint. No other system knows of a stop that the
+    /// the platform, which also withdraws the endpoint. No other system sees a stop that the
     /// process began itself (P2b).
     #[must_use]
     pub const fn is_external(self) -> bool {

@@ -9,7 +9,7 @@
 //! table and its diagram in `tests/core/snapshots/`.
 //!
 //! This is floor 0: it imports only `core` and `alloc`, which `tests/documents/architecture.rs`
-//! enforces. It knows no request and no connection: only the edges between phases pass through
+//! enforces. It has no requests and no connections: only the edges between phases pass through
 //! here.
 
 mod action;

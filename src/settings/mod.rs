@@ -33,8 +33,8 @@ pub struct Settings {
     pub main_addresses: Vec<ListenAddress>,
     /// Further addresses of the main server, on which each connection begins with a header of the
     /// PROXY protocol, version 1 or 2. The client's address is the one in the header. A connection
-    /// without a header is closed. Only proxies may reach such an address, since anybody can claim
-    /// any address there. If these are set and `main_addresses` is empty, there is no default
+    /// without a header is closed. Only proxies may reach such an address, since any client can
+    /// claim any address there. If these are set and `main_addresses` is empty, there is no default
     /// address. Needs the feature `tls`. Default: none.
     pub proxy_protocol_addresses: Vec<ListenAddress>,
     /// The internal server's address. Default: `[::]:8081`.

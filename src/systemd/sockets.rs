@@ -33,7 +33,7 @@ pub(super) struct InheritedSocket {
 }
 
 /// Counts the sockets that `LISTEN_FDS` hands to this process, and takes none of them. Call it
-/// before anything else is opened, so that a wrong `LISTEN_FDS` cannot mean a descriptor of ours.
+/// before anything else is opened, so that a wrong `LISTEN_FDS` cannot name one of our descriptors.
 pub(crate) fn inspect() {
     let _ = inspected();
 }

@@ -21,8 +21,8 @@ use tokio::sync::Semaphore;
 /// every request by its length.
 const TURNS: usize = 1;
 
-/// Adds TLS and PROXY headers to a network. The internal server does without, and Unix sockets
-/// without TLS.
+/// Adds TLS and PROXY headers to a network. The internal server has neither, and Unix sockets have
+/// no TLS.
 #[derive(Debug)]
 pub(crate) struct TlsNetwork<N> {
     network: N,

@@ -29,12 +29,12 @@ const SIGNATURE_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 #[derive(Debug, Default)]
 pub(super) struct HeaderReader(Vec<u8>);
 
-/// Whose connection a header announces.
+/// The client that a header announces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Announced {
-    /// A client's, with this address.
+    /// A client with this address.
     Client(Address),
-    /// The proxy's own, such as a health check, or that of a client whose address it does not say.
+    /// The proxy itself, such as a health check, or a client without an address.
     Unknown,
 }
 
@@ -91,7 +91,7 @@ impl HeaderReader {
         end.saturating_sub(arrived)
     }
 
-    /// Adds bytes. Returns whose connection it is once the header is complete.
+    /// Adds bytes. Returns the client once the header is complete.
     ///
     /// # Errors
     /// If the bytes are no header.

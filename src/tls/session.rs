@@ -150,7 +150,7 @@ impl Session {
     }
 
     /// Processes ciphertext, which begins with [`partial`](Self::partial). Decrypted bytes go into
-    /// `to`, and what does not fit is kept. Records other than data are answered in `unsent`.
+    /// `to`, and what does not fit is kept. Responses to other records go into `unsent`.
     pub(super) fn process(&mut self, input: &mut [u8], to: &mut ReadBuf<'_>) {
         self.partial = Vec::new();
         if self.failed.is_some() {

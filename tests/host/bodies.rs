@@ -107,7 +107,7 @@ async fn waits_at_its_end() -> Response {
     ([(header::CONTENT_LENGTH, "9")], Body::from_stream(pieces)).into_response()
 }
 
-/// A body that knows its length, but not when it has ended: it keeps the default `is_end_stream`.
+/// A body of known length that does not report its end: it keeps the default `is_end_stream`.
 struct Known {
     piece: Option<&'static str>,
     length: u64,

@@ -32,7 +32,7 @@ fn wait_for_open(app: &App, count: u64) {
 
 #[test]
 fn only_a_connection_without_a_byte_is_closed_after_the_first_byte_timeout() {
-    // A connection that never sent a byte lived for the keep-alive time of ten minutes. The
+    // A connection that never sent a byte was kept for the keep-alive time of ten minutes. The
     // first-byte timeout must end it, and no other connection (P15).
     let limits = Limits::default().first_byte_timeout(Duration::from_millis(700));
     for workers in ALL_WORKERS {

@@ -1,4 +1,4 @@
-//! `lameduck-check`, which knows nothing of this host, finds no fault in its shutdown.
+//! `lameduck-check`, which works on any server, finds no fault in this host's shutdown.
 
 use lameduck_check::{
     cli::grade_by,

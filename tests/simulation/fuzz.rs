@@ -65,7 +65,7 @@ fn draw(seed: Seed, words: &[&[u8]]) -> Vec<u8> {
     input
 }
 
-/// Requests that a parser takes, for the most part: what is behind it is of interest here.
+/// Requests that a parser mostly accepts: the code after it is of interest here.
 fn draw_requests(seed: Seed) -> Vec<u8> {
     let mut taken = 0;
     let mut one_of = |words: &[&'static [u8]]| {

@@ -4,7 +4,7 @@
 //! response or between two, by a reset, or not at all ([`End`]). They block, have a bound on every
 //! wait, and can record each byte with its time ([`Recorder`]). [`timeline`] draws what happened.
 //!
-//! This crate knows no server. The tests, the simulation and the check use it.
+//! This crate works with any server. The tests, the simulation and the check use it.
 #![expect(clippy::disallowed_methods, reason = "clients outside the host: they live in real time")]
 
 pub mod connection;

@@ -107,7 +107,7 @@ impl Server {
     }
 }
 
-/// The whole life of the process.
+/// The whole run of the process.
 pub(crate) fn run(port: u16, probe_port: u16, fault: &str) -> ! {
     let stop = Arc::new(AtomicBool::new(false));
     if fault == "signal/during-start" {

@@ -2,7 +2,7 @@
 //! delivers each of them at least once.
 //!
 //! `main` connects it to real services, `tests/shutdown` to simulated ones. [`Bug`] plants one of
-//! the usual bugs of a shutdown; `docs/cookbook.md` has what the simulation says about each.
+//! the usual bugs of a shutdown; `docs/cookbook.md` has the output of the simulation for each.
 
 mod dial;
 mod messages;

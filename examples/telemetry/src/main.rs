@@ -1,5 +1,5 @@
-//! An access log and an OpenTelemetry span for each request, whatever became of it. Both are
-//! written by separate threads, so no request waits for them, and both are flushed at the end.
+//! An access log and an OpenTelemetry span for each request, with any outcome. Both are written by
+//! separate threads, so no request waits for them, and both are flushed at the end.
 //!
 //! Here the spans go to standard output. For a collector, replace the exporter by that of
 //! `opentelemetry-otlp`; the rest stays.

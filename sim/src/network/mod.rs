@@ -52,7 +52,7 @@ pub trait World: Sized {
     /// How late anything may happen because the machine is busy; zero in simulated time.
     const TOLERANCE: Duration = Duration::ZERO;
 
-    /// How long the world goes on after the exit of the host under test, if it does not wait for
+    /// How long the world continues after the exit of the host under test, if it does not wait for
     /// the clients to return.
     const LINGER: Option<Duration> = None;
 

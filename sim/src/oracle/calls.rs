@@ -12,7 +12,7 @@ const UNAVAILABLE: u64 = 14;
 /// Rounding of clocks.
 const EARLY: Duration = Duration::from_micros(1);
 
-/// How long a call may go on after its timeout, by the host's clock.
+/// How long a call may continue after its timeout, by the host's clock.
 const LATE: Duration = Duration::from_millis(20);
 
 /// Checks each call: its status is 0 only if all messages came, `DEADLINE_EXCEEDED` only at a

@@ -29,8 +29,8 @@ const PATIENCE_MS: u64 = 4_000;
 /// How long an upload may make no progress in the drain, by the host's clock.
 const PROGRESS_WAIT_US: u64 = 5_000_000;
 
-/// How long a request may go on after its deadline, by the host's clock, including the rounding of
-/// timers.
+/// How long a request may continue after its deadline, by the host's clock, including the rounding
+/// of timers.
 const LATE: Duration = Duration::from_millis(10 + 1);
 /// Rounding of clocks.
 const EARLY: Duration = Duration::from_micros(1);
@@ -255,7 +255,8 @@ fn long_polls_end_at_the_cancellation(
     Ok(())
 }
 
-/// Checks that a body which goes on after its length and a few empty frames does not look complete.
+/// Checks that a body which continues after its length and a few empty frames does not look
+/// complete.
 fn padded_bodies_are_compared(
     history: &RunHistory<'_>,
     observed: &ObservedRequest,
@@ -315,7 +316,7 @@ fn looks_complete_only_if_complete(
 fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(), String> {
     let Some((at, RequestResult::Failed(how))) = &observed.end else { return Ok(()) };
     let Some(client) = history.client(observed) else { return Ok(()) };
-    // The host sees that the body goes on before it sends the head.
+    // The host sees that the body continues before it sends the head.
     if matches!(
         client.request_kind_of(&observed.target),
         RequestKind::Rare(RareRequest::Padded(_, true))

@@ -38,7 +38,7 @@ pub struct ObservedRequest {
     pub target: String,
     /// When the client began to send the request.
     pub observed: Duration,
-    /// When the client had written its last byte, if it knows.
+    /// When the client had written its last byte, if known.
     pub sent: Option<Duration>,
     /// Arrival of the response head, its status, and whether it announces the close.
     pub head: Option<(Duration, u64, bool)>,
@@ -195,7 +195,7 @@ impl<'a> RunHistory<'a> {
         early.or_else(|| self.began_as_a_phase(phase))
     }
 
-    /// Returns when everything but long streams was cancelled, in a drain that went on for these.
+    /// Returns when everything but long streams was cancelled, in a drain that continued for these.
     #[must_use]
     pub fn requests_cancelled(&self) -> Option<Duration> {
         const LINE: &str = "the drain is over for requests; long streams continue";

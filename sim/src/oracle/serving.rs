@@ -175,7 +175,7 @@ fn closed_windows_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
     Ok(judged)
 }
 
-/// Checks that a request whose body stops gets its 503 in time, and one whose body goes on does
+/// Checks that a request whose body stops gets its 503 in time, and one whose body continues does
 /// not.
 fn stalled_uploads_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
     let Some(timeout) = history.scenario.limits.body_timeout else { return Ok(0) };
@@ -276,7 +276,7 @@ pub(super) fn odd_requests_are_answered(
     }
 }
 
-/// P5: nothing arrives on a connection that nobody asked for.
+/// P5: nothing arrives on a connection that was not requested.
 pub(super) fn nothing_arrives_unasked(history: &RunHistory<'_>) -> Result<(), String> {
     let unasked = history.records.iter().find(|record| {
         (record.event == "closed idle" && record.text("how") == Some("unasked-bytes"))

@@ -431,7 +431,7 @@ pub(super) fn hooks_in_pairs(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::of(stopped.len()))
 }
 
-/// Checks that a stop hook which was given up does not go on while the next one runs.
+/// Checks that a stop hook which was given up does not continue while the next one runs.
 fn given_up_hooks_do_not_go_on(history: &RunHistory<'_>) -> Result<(), String> {
     let records = history.records.iter().enumerate();
     for (place, record) in records.filter(|(_, record)| is_given_up(record)) {

@@ -254,7 +254,7 @@ pub enum DownstreamFault {
     Resets,
     /// It accepts connections and sends nothing.
     Stalls,
-    /// It is gone from the network: nothing is answered.
+    /// It is gone from the network: nothing gets a response.
     Gone,
 }
 

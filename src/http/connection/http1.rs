@@ -115,7 +115,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         Self::serving(worker, io, service, connection)
     }
 
-    /// Continues a connection that the fast path served so far.
+    /// Continues a connection that the fast path has served.
     pub(super) fn resume(
         worker: &Arc<WorkerContext<S>>,
         io: T,

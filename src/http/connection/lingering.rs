@@ -119,8 +119,9 @@ impl<T: Transport> Lingering<T> {
         }
     }
 
-    /// Closes a connection on which responses are cut. `last_frame` is written first, and tells the
-    /// client so. Without a reset: it would discard complete responses on other streams.
+    /// Closes a connection on which responses are cut. `last_frame` is written first, so that the
+    /// client sees the cut. There is no reset, which would discard complete responses on other
+    /// streams.
     pub(super) fn after_cut(io: T, last_frame: Bytes) -> Self {
         Self { is_cut: true, ..Self::after_response(io, last_frame) }
     }
@@ -203,7 +204,7 @@ impl<T: Transport> Lingering<T> {
 
     /// Whether the client is still receiving the response. While serving it has the send timeout;
     /// then the connection is reset, because the kernel would keep the rest for minutes. In the
-    /// drain it has less time, but the kernel goes on sending after the close.
+    /// drain it has less time, but the kernel continues to send after the close.
     fn acknowledgement(&mut self, server: &ServerState, now: Moment) -> Acknowledgement {
         // Our FIN counts as one byte, and nothing is lost with it.
         let Some(unacknowledged @ 2..) = self.io.unacknowledged() else {

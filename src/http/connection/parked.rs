@@ -155,7 +155,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                         if read == 0 {
                             return self.end_cleanly();
                         }
-                        // No request yet, so the wait goes on. Empty lines use up the poll's
+                        // No request yet, so the wait continues. Empty lines use up the poll's
                         // budget, so that a client cannot hold the task with them.
                         self.keep(bytes);
                         requests_left -= 1;

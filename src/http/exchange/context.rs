@@ -133,8 +133,8 @@ impl RequestContext {
 
     /// Ready when this long stream should end: at its moment in the drain, which is drawn from the
     /// seed, evenly over [`Plan::streams`](crate::lifecycle::Plan::streams); at the latest when the
-    /// root context is cancelled. For streams that say goodbye, such as a WebSocket with the close
-    /// code 1001.
+    /// root context is cancelled. For streams that close by their own protocol, such as a WebSocket
+    /// with the close code 1001.
     ///
     /// From the call on the request is a long stream, as with
     /// [`StreamShutdown::EndSpread`](crate::StreamShutdown::EndSpread): call it only in the handler

@@ -5,8 +5,8 @@ use crate::lifecycle::Moment;
 use http::{Method, Uri};
 use std::{cell::Cell, collections::VecDeque, sync::Arc};
 
-/// States that are kept beside the last one. A client has more requests at a time on HTTP/2, where
-/// a state takes little in comparison.
+/// States that are kept in addition to the last one. A client has more requests at a time on
+/// HTTP/2, where a state takes little in comparison.
 const STATES_KEPT: usize = 32;
 
 /// The states of the last requests. Most requests have ended when another one begins, so they cost

@@ -1,5 +1,5 @@
-//! The end of a response body: awaited on HTTP/1, so that a body that goes on too long is noticed,
-//! and held back on HTTP/2, so that its stream can still be reset.
+//! The end of a response body: awaited on HTTP/1, so that a body that is too long is noticed, and
+//! held back on HTTP/2, so that its stream can still be reset.
 
 use super::{
     http_service::BoxError,

@@ -217,7 +217,7 @@ impl ServerState {
     pub(crate) fn cancel_requests(&self) {
         self.tokens.requests.cancel();
         for worker in self.metrics.workers() {
-            // Also those that have ended: their work or their upgraded connection goes on.
+            // Also those that have ended: their work or their upgraded connection continues.
             for token in worker.ordinary_tokens.entries() {
                 token.cancel();
             }

@@ -351,7 +351,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     }
 
     /// Accepts all connections that the kernel completed, then closes the listeners. It does not
-    /// wait for resources: the sweep must go on, since connections that only a timer closes hold
+    /// wait for resources: the sweep must continue, since connections that only a timer closes hold
     /// descriptors.
     async fn empty_backlogs(&mut self) {
         while let Some(accepted) = self.listeners.accept_ready().await {

@@ -116,7 +116,7 @@ fn alerts_are_no_requests() {
             client.send_close_notify();
             assert_eq!(client.end(), End::Clean, "{workers:?}, parked: {is_parked}");
         }
-        // The client of a last response says goodbye while the server closes.
+        // The client of a last response sends its close_notify while the server closes.
         let mut last = TlsClient::connect(app.main, &identity.client(&[]));
         last.send("GET /slow HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         block(Duration::from_millis(100));

@@ -34,7 +34,7 @@ fn half_a_head_that_is_never_completed_gets_a_408_in_time() {
     assert_eq!(exit.requests("started"), 0, "a request begins with its whole head");
 }
 
-/// A head that arrives a byte at a time could go on for ever, if each byte extended its time.
+/// A head that arrives byte by byte could last for ever, if each byte extended its time.
 #[test]
 fn a_head_that_trickles_is_bounded() {
     let mut server = Server::start(&["--lame-duck", "0s"]);

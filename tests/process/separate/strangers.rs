@@ -1,4 +1,4 @@
-//! P16: probes are answered whatever other clients hold or send on their port.
+//! P16: probes get a response whatever other clients hold or send on their port.
 
 use crate::support::{
     App, Client, Service, aside, builder,

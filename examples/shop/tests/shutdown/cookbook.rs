@@ -1,4 +1,4 @@
-//! `docs/cookbook.md` shows the code of the shop, and what the simulation says about each bug.
+//! `docs/cookbook.md` shows the code of the shop, and the output of the simulation for each bug.
 
 use lameduck_sim::Failure;
 use shop::Bug;
@@ -30,7 +30,7 @@ fn normal(text: &str) -> String {
     normal
 }
 
-/// Asserts that the section of a bug has only code of the shop, and only output of the kit.
+/// Asserts that the section of a bug has only code of the shop, and only output of the simulation.
 #[track_caller]
 pub fn is_shown(bug: Bug, failure: &Failure) {
     let page = read("../../docs/cookbook.md");

@@ -51,7 +51,7 @@ fn trials(bug: Bug) -> Trials<TowerService<Router>> {
         .expect(200)
 }
 
-/// Returns what the simulation says about a bug.
+/// Returns the output of the simulation for a bug.
 fn found(bug: Bug) -> Failure {
     trials(bug).seeds(0..300).run().expect_err("a bug is planted")
 }

@@ -13,7 +13,7 @@ fn a_shutdown_loses_nothing() {
         .unwrap();
 }
 
-/// Returns what the kit prints, for the page.
+/// Returns the output of the failing test, for the page.
 pub fn printed() -> String {
     let store = Store::default();
     assert_eq!(store.stored(), 0);
