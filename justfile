@@ -64,7 +64,7 @@ micro *args:
 # What the shutdown of the real binary loses, seen from outside.
 grade *args:
     cargo build --release --bin lameduck
-    cargo run --release -p lameduck-check -- run --ready 'http://127.0.0.1:{port2}/readiness' --ws /upgrade {{args}} -- \
+    cargo run --release -p lameduck-check -- run --ready 'http://127.0.0.1:{port2}/readiness' --live 'http://127.0.0.1:{port2}/liveness' --ws /upgrade {{args}} -- \
         target/release/lameduck --drill --addr '127.0.0.1:{port}' --internal-addr '127.0.0.1:{port2}'
 
 # `check/servers/README.md` lists what to install; a server that is missing is listed as not graded.

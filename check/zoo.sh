@@ -18,8 +18,8 @@ build() {
 }
 
 grade() {
-    target/debug/lameduck-check run --grace 15s --repeat 3 --format json --ws /upgrade \
-        --ready 'http://127.0.0.1:{port2}/readiness' -- \
+    target/debug/lameduck-check run --grace 15s --repeat 3 --format json --ws /upgrade --lame-duck 1s \
+        --ready 'http://127.0.0.1:{port2}/readiness' --live 'http://127.0.0.1:{port2}/liveness' -- \
         "$1" --drill --addr '127.0.0.1:{port}' --internal-addr '127.0.0.1:{port2}' \
         --lame-duck 1s --drain 5s --cancel 1s --cleanup 1s --grace-period 15s >"$1.json" || true
 }

@@ -91,6 +91,9 @@ pub fn examine(target: &mut Target, routes: &Routes) -> Result<Abilities, String
     if target.ready.is_some() {
         present.insert(Need::Ready);
     }
+    if target.live.is_some() {
+        present.insert(Need::Live);
+    }
     if matches!(target.stop, Stop::Signal(_)) {
         present.insert(Need::StopSignal);
     }

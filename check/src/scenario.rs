@@ -76,6 +76,8 @@ pub enum Need {
     Upgrade,
     /// The URL of `--ready`.
     Ready,
+    /// The URL of `--live`.
+    Live,
     /// A stop by signal, which works on a frozen process.
     StopSignal,
     /// A port that can be chosen for each start.
@@ -105,6 +107,7 @@ impl Need {
             Self::Big => "no --big route",
             Self::Upgrade => "no --ws route",
             Self::Ready => "no --ready URL",
+            Self::Live => "no --live URL",
             Self::StopSignal => "the stop is no signal",
             Self::ChosenPort => "the port is fixed: use --port-env or {port}",
             Self::LogPipe => "this system has no /proc/self/fd",

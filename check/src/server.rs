@@ -27,6 +27,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// Its readiness.
     pub ready: Option<Url>,
+    /// Its liveness.
+    pub live: Option<Url>,
     plan: Plan,
     /// The last stop command, which may still run. Dropping it kills it.
     stop_command: Option<Process>,
@@ -134,12 +136,19 @@ impl Server {
         mut command: Command,
         output: Output,
     ) -> Result<Self, String> {
-        let ready = match &target.ready {
-            Some(url) => Some(plan.fill(url).parse::<Url>()?),
-            None => None,
+        let parse = |url: &Option<String>| {
+            url.as_ref().map(|url| plan.fill(url).parse::<Url>()).transpose()
         };
+        let (ready, live) = (parse(&target.ready)?, parse(&target.live)?);
         let process = Process::start(&mut command, output).map_err(|error| error.to_string())?;
-        Ok(Self { process, address: plan.address, ready, plan: plan.clone(), stop_command: None })
+        Ok(Self {
+            process,
+            address: plan.address,
+            ready,
+            live,
+            plan: plan.clone(),
+            stop_command: None,
+        })
     }
 
     fn await_ready(&mut self, target: &Target) -> Result<(), String> {

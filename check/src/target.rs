@@ -13,6 +13,8 @@ pub struct Target {
     /// URL that responds 200 when the server is ready, with the same placeholders. Without it the
     /// server is ready when `path` responds 200.
     pub ready: Option<String>,
+    /// URL that responds 200 for as long as the process runs, with the same placeholders.
+    pub live: Option<String>,
     /// Whether it speaks TLS there. Then only the scenarios of TLS are played.
     pub tls: bool,
     /// How it is stopped.
@@ -38,6 +40,7 @@ impl Target {
             command,
             listen: Listen::Chosen { variables: Vec::new() },
             ready: None,
+            live: None,
             tls: false,
             stop: Stop::Signal(Signal::TERM),
             grace: Duration::from_secs(30),

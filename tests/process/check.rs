@@ -14,6 +14,8 @@ fn the_check_finds_no_fault_in_the_service() {
         "--strict",
         "--repeat=1",
         "--grace=15s",
+        "--lame-duck=700ms",
+        "--live=http://127.0.0.1:{port2}/liveness",
         "--ready=http://127.0.0.1:{port2}/readiness",
         "--ws=/upgrade",
         "--",

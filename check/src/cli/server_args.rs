@@ -21,6 +21,9 @@ pub(super) struct ServerArgs {
     /// responds 200
     #[arg(long, value_name = "URL")]
     ready: Option<String>,
+    /// URL that responds 200 for as long as the process runs
+    #[arg(long, value_name = "URL")]
+    live: Option<String>,
     /// The server speaks TLS, with any certificate: the scenarios of the family `tls` are tried,
     /// and no others
     #[arg(long)]
@@ -73,16 +76,18 @@ impl ServerArgs {
         if !self.path.starts_with('/') {
             return Err(format!("--path {}: a path begins with a slash", self.path));
         }
-        if let Some(url) = &self.ready {
+        for (flag, url) in [("--ready", &self.ready), ("--live", &self.live)] {
+            let Some(url) = url else { continue };
             let filled = url.replace("{port}", "1").replace("{port2}", "1");
-            filled.parse::<Url>().map_err(|error| format!("--ready: {error}"))?;
+            filled.parse::<Url>().map_err(|error| format!("{flag}: {error}"))?;
         }
         if self.grace.is_zero() {
             return Err("--grace 0s: expected a time from 1ms on".to_owned());
         }
         let mut target = Target::new(self.command.clone());
         target.listen = listen;
-        (target.ready, target.tls) = (self.ready.clone(), self.tls);
+        (target.ready, target.live) = (self.ready.clone(), self.live.clone());
+        target.tls = self.tls;
         target.stop = self.stop.clone();
         (target.grace, target.start_max) = (self.grace, self.start);
         target.paths.plain = self.path.clone();

@@ -88,12 +88,21 @@ fn goaway(trial: &mut Trial<'_>) -> Result<(), Abort> {
 fn in_flight(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.start()?;
     let path = route(trial.target.paths.slow.as_deref().unwrap_or_default(), 500);
+    expect_streams(trial, &path, Duration::from_millis(150))
+}
+
+/// Opens three streams for this path, requests the stop later, and expects the responses.
+pub(super) fn expect_streams(
+    trial: &mut Trial<'_>,
+    path: &str,
+    begun: Duration,
+) -> Result<(), Abort> {
     let mut client = trial.keep_http2("streams")?;
     let mut streams = Vec::new();
     for _ in 0..3 {
-        streams.push(client.request("GET", "localhost", &path)?);
+        streams.push(client.request("GET", "localhost", path)?);
     }
-    thread::sleep(Duration::from_millis(150));
+    thread::sleep(begun);
     trial.stop()?;
     for stream in streams {
         let state = outcome_of(&mut client, stream);

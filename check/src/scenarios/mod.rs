@@ -3,6 +3,7 @@
 mod accept;
 mod close;
 mod cut;
+mod drain;
 mod exit;
 mod http2;
 mod idle;
@@ -25,6 +26,7 @@ pub const FAMILIES: &[&[Scenario]] = &[
     idle::SCENARIOS,
     request::SCENARIOS,
     http2::SCENARIOS,
+    drain::SCENARIOS,
     cut::SCENARIOS,
     close::SCENARIOS,
     exit::SCENARIOS,

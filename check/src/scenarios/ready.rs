@@ -1,9 +1,9 @@
-//! The readiness probe during a stop.
+//! The probes during a stop.
 
 use crate::{
-    scenario::{Need, Scenario, Weight},
+    scenario::{Grade, Need, Scenario, Weight},
     server::status_of,
-    trial::{Abort, Trial},
+    trial::{Abort, Trial, get, route},
 };
 use std::{io::ErrorKind, net::TcpStream, thread, time::Duration};
 
@@ -30,6 +30,18 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         rule: "Kubernetes: a probe without a response is a failure of the container",
         repair: "Close the listener of the probes last.",
         play: responds,
+    },
+    Scenario {
+        name: "ready/alive",
+        weight: Weight::Always(Grade::Should),
+        needs: &[Need::Live, Need::Slow],
+        does: "Requests a response that takes 800 ms longer than --lame-duck, then the stop, and \
+               probes the liveness until the response has arrived.",
+        why: "What restarts a process that is not alive also ends one that drains, and with it \
+              the requests that it still serves.",
+        rule: "Kubernetes: a failed liveness probe kills the container",
+        repair: "Respond 200 to the liveness probe for as long as the process runs.",
+        play: alive,
     },
 ];
 
@@ -109,6 +121,37 @@ fn responds(trial: &mut Trial<'_>) -> Result<(), Abort> {
         Err(None) => "the probe was refused before it had failed".to_owned(),
         Err(Some(end)) => format!("the probe before it had failed: {end}"),
     });
+    Ok(())
+}
+
+fn alive(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    trial.start()?;
+    let Some(url) = trial.server()?.live.clone() else { return Ok(()) };
+    if status_of(&url) != Ok(200) {
+        return Err(Abort::Broken("--live did not respond 200 before the stop".to_owned()));
+    }
+    let takes = trial.target.lame_duck + Duration::from_millis(800);
+    let slow = trial.target.paths.slow.as_deref().unwrap_or_default();
+    let mut client = trial.connect("slow")?;
+    client.send(get(&route(slow, u64::try_from(takes.as_millis()).unwrap_or(u64::MAX))))?;
+    thread::sleep(Duration::from_millis(50));
+    trial.stop()?;
+    while client.is_silent_for(POLL) {
+        let at = trial.since_stop();
+        let status = status_of(&url);
+        // The last request may have ended, and the process with it, during this probe.
+        if !client.is_silent_for(Duration::from_millis(1)) {
+            break;
+        }
+        trial.expect(status == Ok(200), || {
+            let what = match status {
+                Ok(status) => format!("responded {status}"),
+                Err(None) => "was refused".to_owned(),
+                Err(Some(error)) => error,
+            };
+            format!("{} ms after the stop the liveness {what}", at.as_millis())
+        });
+    }
     Ok(())
 }
 

@@ -126,14 +126,16 @@ impl Connection<'_> {
                 }
                 continue;
             }
-            if was_stopping {
-                self.close_if_due()?;
+            // A process that was frozen in the read finds it expired, whatever has arrived.
+            let is_due = was_stopping && self.is_due();
+            if is_due && (self.has("drain/idle-request") || !self.read()?) {
+                return Err(Ended);
             }
         }
     }
 
-    /// Closes a connection without a request, once the lame duck delay is over.
-    fn close_if_due(&self) -> Step<()> {
+    /// Whether a connection without a request ends: once the lame duck delay is over.
+    fn is_due(&self) -> bool {
         let is_unused = self.activity == Activity::Unused;
         let since_stop = self.server.since_stop();
         let is_due = if !self.buffer.is_empty() {
@@ -146,7 +148,7 @@ impl Connection<'_> {
         };
         let is_held = (self.has("exit/silent") && is_unused)
             || (self.has("exit/idle") && self.activity == Activity::Idle);
-        if is_due && !is_held { Err(Ended) } else { Ok(()) }
+        is_due && !is_held
     }
 
     fn reset<T>(&self) -> Step<T> {
@@ -208,6 +210,9 @@ impl Connection<'_> {
                 return self.text(head, "200 OK", "cancelled");
             }
             if self.server.is_stopping() && self.has("request/in-flight") {
+                return Err(Ended);
+            }
+            if self.server.since_stop() > LAME_DUCK + 300 * TICK && self.has("drain/in-flight") {
                 return Err(Ended);
             }
             if self.has("request/half-closed") {

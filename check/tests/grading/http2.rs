@@ -46,7 +46,9 @@ pub(crate) fn serve(connection: &mut Connection<'_>) -> Result<(), Ended> {
                 _ => {}
             }
         }
-        if server.is_stopping() && server.has("http2/in-flight") {
+        let is_cut = server.has("http2/in-flight") && server.is_stopping()
+            || server.has("drain/http2") && server.since_stop() > LAME_DUCK + 500 * TICK;
+        if is_cut {
             let now = Instant::now();
             for stream in streams.iter().filter(|stream| stream.due > now) {
                 connection.write(&frame(RST_STREAM, 0, stream.id, &8_u32.to_be_bytes()))?;

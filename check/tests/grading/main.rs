@@ -76,11 +76,12 @@ fn a_server_that_speaks_tls_passes_or_fails_what_it_does_wrong() {
 /// Grades the little server with this fault.
 fn graded(fault: &str, options: &[&str]) -> Report {
     let this = std::env::current_exe().unwrap().display().to_string();
-    let check = ["lameduck-check", "run", "--grace=4s", "--jobs=6"];
-    let ready = ["--ready=http://127.0.0.1:{port2}/", "--"];
+    let check = ["lameduck-check", "run", "--grace=4s", "--jobs=6", "--lame-duck=170ms"];
+    let probes =
+        ["--ready=http://127.0.0.1:{port2}/", "--live=http://127.0.0.1:{port2}/live", "--"];
     let role = ["--exact", "--nocapture", "server_role", "port={port}", "probes={port2}"];
     let fault = format!("fault={fault}");
-    let arguments = check.into_iter().chain(options.iter().copied()).chain(ready);
+    let arguments = check.into_iter().chain(options.iter().copied()).chain(probes);
     grade_by(arguments.chain([this.as_str()]).chain(role).chain([fault.as_str()])).unwrap()
 }
 
@@ -116,8 +117,17 @@ fn also(fault: &str) -> &'static [&'static str] {
         "exit/idle" => &["exit/descriptors"],
         // A response that is cut, and a close under requests that were sent.
         "request/slow-reader" | "request/pipelined" => &["close/unread-bytes"],
-        "request/in-flight" => &["signal/twice", "request/half-closed", "load/latency"],
-        "accept/at-close" | "request/first-byte" => &["load/latency"],
+        "request/in-flight" => {
+            &["drain/in-flight", "signal/twice", "request/half-closed", "load/latency"]
+        }
+        "accept/at-close" => &["drain/backlog", "load/latency"],
+        "request/first-byte" => &["load/latency"],
+        // The probes are gone, whatever they ask.
+        "ready/responds" => &["ready/alive"],
+        "http2/in-flight" => &["drain/http2"],
+        // The listener closes at the same moment.
+        "drain/backlog" => &["accept/at-close", "load/latency"],
+        "drain/idle-request" => &["load/latency", "lame-duck/announced-close"],
         "http2/goaway" | "http2/requests-unread" => &["http2/last-stream-id"],
         _ => &[],
     }

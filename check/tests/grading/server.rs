@@ -217,6 +217,9 @@ fn accept_one(listener: &TcpListener, server: &Arc<Server>) -> bool {
 
 /// Keeps new connections out, serves the queue, and closes the listener.
 fn close(listener: TcpListener, server: &Arc<Server>) {
+    if server.has("drain/backlog") {
+        return drop(listener);
+    }
     if server.has("accept/at-close") {
         thread::sleep(Duration::from_millis(40));
         return drop(listener);
@@ -256,7 +259,9 @@ fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
     listener.set_nonblocking(true).unwrap();
     let mut was_probed = false;
     loop {
-        if server.has("ready/responds") && server.is_stopping() {
+        let is_gone = server.has("ready/responds") && server.is_stopping()
+            || server.has("ready/alive") && server.since_stop() > DRAIN / 4;
+        if is_gone {
             return drop(listener);
         }
         let Ok((mut stream, _)) = listener.accept() else {
@@ -269,10 +274,10 @@ fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
             "ready/fails-first at-close" => LAME_DUCK,
             _ => Duration::ZERO,
         };
-        let is_ready = !server.is_stopping() || server.since_stop() < late;
-        let status = if is_ready { "200 OK" } else { "503 Service Unavailable" };
         stream.set_nonblocking(false).unwrap();
-        let _ = read_some(&mut stream);
+        let is_live = read_some(&mut stream).is_ok_and(|request| request.starts_with("GET /live "));
+        let is_ready = !server.is_stopping() || server.since_stop() < late;
+        let status = if is_live || is_ready { "200 OK" } else { "503 Service Unavailable" };
         if server.has("signal/at-ready") && !std::mem::replace(&mut was_probed, true) {
             let server = server.clone();
             thread::spawn(move || forget_signals(&server));
@@ -282,7 +287,9 @@ fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
     }
 }
 
-fn read_some(stream: &mut TcpStream) -> io::Result<usize> {
+fn read_some(stream: &mut TcpStream) -> io::Result<String> {
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    stream.read(&mut [0; 4096])
+    let mut buffer = [0; 4096];
+    let read = stream.read(&mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..read]).into_owned())
 }
