@@ -103,6 +103,11 @@ advise *args:
 zoo *args:
     cargo run --release -p lameduck-sim -- zoo {{args}}
 
+# Services of users in which the simulation must find nothing; `just well-behaved 0..500` takes
+# some minutes.
+well-behaved seeds="0..500":
+    LAMEDUCK_SEEDS={{seeds}} cargo test --release -p lameduck-sim --test harness well_behaved
+
 # `just timeline service.log --svg shutdown.svg`.
 # A real process's shutdown as a picture, from its JSON log.
 timeline log *args:

@@ -4,6 +4,7 @@
 use super::{
     ClientId, Connect, GRPC_STATUS, How, OF_FIELD, RequestFailure, RequestSpec, ResponseSummary,
     goaway::{GoawayRecorder, Settled},
+    grpc::Reply,
     http1,
 };
 use crate::{task_count::counted, trace::Fnv64};
@@ -80,6 +81,25 @@ pub async fn multiplexed<C: Connect>(
     over.cancel();
     tasks.close();
     tasks.wait().await;
+}
+
+/// Makes one call on a connection of its own. Returns whether its response was complete.
+pub(super) async fn call<C: Connect>(
+    client_id: &ClientId,
+    connect: &C,
+    ask: &RequestSpec,
+    step: usize,
+) -> bool {
+    let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
+    let open = ClientConnection::open(client_id, connect, &tasks, &over, None).await;
+    let Ok(mut link) = open else { return false };
+    let is_complete = one(client_id, &mut link.sender, ask, link.connection, 0).await;
+    client_id.step(step);
+    drop(link);
+    over.cancel();
+    tasks.close();
+    tasks.wait().await;
+    is_complete
 }
 
 /// Sends all requests at once on one connection, and reads only the response heads. After `leave`
@@ -357,13 +377,14 @@ impl ClientConnection {
     }
 }
 
+/// Sends one request. Returns whether its response was complete.
 async fn one(
     client_id: &ClientId,
     sender: &mut SendRequest<RequestBody>,
     ask: &RequestSpec,
     connection: u64,
     earlier: u64,
-) {
+) -> bool {
     let request = client_id.asks(ask, connection, earlier);
     let end = tokio::select! {
         biased;
@@ -371,6 +392,7 @@ async fn one(
         () = super::pause(client_id.patience()) => Err(RequestFailure::new(How::TimedOut, 0)),
     };
     client_id.ended(request, &end);
+    end.is_ok()
 }
 
 async fn answer(
@@ -396,28 +418,42 @@ async fn answer_to(
     let status = response.status().as_u16();
     client_id.head(request, status, false, of(&response));
     let mut call_status = grpc_status(response.headers()).map(|status| (status, "head"));
+    let mut reply = Reply::begin(response.headers()).filter(|_| client_id.keeps() > 0);
     let mut body: Incoming = response.into_body();
     let (mut bytes, mut hash, mut kept) = (0, Fnv64::new(), Vec::new());
+    let mut broken = None;
     while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| RequestFailure::new(how(&error, Stage::Body), bytes.max(1)))?;
-        match frame.into_data() {
-            Ok(data) => {
+        match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => {
                 bytes += data.len() as u64;
                 hash.feed(&data);
                 let room = client_id.keeps().saturating_sub(kept.len());
                 kept.extend_from_slice(&data[..data.len().min(room)]);
+                reply.iter_mut().for_each(|reply| reply.read(&data));
             }
-            Err(frame) => {
-                let trailers = frame.trailers_ref().and_then(grpc_status);
-                call_status = trailers.map(|status| (status, "trailers")).or(call_status);
+            Ok(Err(frame)) => {
+                let trailers = frame.into_trailers().unwrap_or_default();
+                let status = grpc_status(&trailers).map(|status| (status, "trailers"));
+                call_status = status.or(call_status);
+                reply.iter_mut().for_each(|reply| reply.end(trailers.clone()));
+            }
+            Err(error) => {
+                broken = Some(RequestFailure::new(how(&error, Stage::Body), bytes.max(1)));
+                break;
             }
         }
+    }
+    if let Some(reply) = &reply {
+        reply.record(client_id, request);
+    }
+    if let Some(broken) = broken {
+        return Err(broken);
     }
     if let Some((status, place)) = call_status {
         client_id.call_ended(request, status, place, bytes);
     }
-    client_id.received(request, &kept);
+    let said = reply.as_ref().and_then(Reply::message);
+    client_id.received(request, said.unwrap_or(&kept));
     Ok(ResponseSummary {
         status,
         closes: false,

@@ -12,13 +12,14 @@
 //! reads nothing from now on), `stall ends`, `response lost`, `ended`; with TLS also `tcp
 //! connected` and `tls end`; with a PROXY header `header begins` and `header sent`. The clients
 //! of a user's service record `body`, `step` (which of the requests that follow each other it
-//! was) and `messages` (of a WebSocket), too.
+//! was), `messages` (of a WebSocket) and `call messages` (of a gRPC call), too.
 
 mod answer;
 mod ask;
 mod client_id;
 mod exchange;
 mod goaway;
+mod grpc;
 mod http1;
 mod http2;
 mod proxied;
@@ -34,6 +35,7 @@ pub(crate) use ask::GRPC_STATUS;
 pub use ask::{NAME_FIELD, OF_FIELD, RequestSpec};
 pub use client_id::{ClientId, How, RequestFailure, ResponseSummary};
 pub use exchange::{AfterRequest, ExchangePacing, Http1Client, Pace};
+pub(crate) use grpc::frame as grpc_frame;
 pub use http1::{Retry, connection_per_request, keep_alive, one_request, pipelined};
 pub(crate) use http2::UNREAD_WINDOW;
 pub use http2::{First, given_up, multiplexed, resetting, uploading, windowless};

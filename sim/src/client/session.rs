@@ -1,6 +1,6 @@
 //! A client that sends a user's request, and then the requests that follow it.
 
-use super::{ClientId, Connect, ExchangePacing, Http1Client, websocket::websocket};
+use super::{ClientId, Connect, ExchangePacing, Http1Client, http2::call, websocket::websocket};
 use crate::scenario::{Previous, Reads, Request};
 use std::time::Duration;
 
@@ -18,9 +18,20 @@ pub(crate) async fn session<C: Connect>(
         super::pause(if n == 0 { Duration::ZERO } else { every }).await;
         let mut previous: Option<Previous> = None;
         for (step, request) in request.steps().enumerate() {
+            if let Some(value) = previous.as_ref().and_then(|found| request.missing_value(found)) {
+                client_id.tell("no value", &[("step", step.into()), ("what", value.into())]);
+                break;
+            }
             let spec = request.spec(previous.as_ref());
             if let Reads::WebSocket(messages) = request.reads() {
                 if !websocket(client_id, connect, &spec, messages, step).await {
+                    return;
+                }
+                previous = Some(Previous::default());
+                continue;
+            }
+            if matches!(request.reads(), Reads::Grpc { .. }) {
+                if !call(client_id, connect, &spec, step).await {
                     return;
                 }
                 previous = Some(Previous::default());

@@ -124,7 +124,7 @@ pub(crate) fn downstream_faults(seed: u64, scenario: &Scenario) -> Vec<Fault> {
     let count = dice.pick(&[0, 0, 1, 2]);
     (0..count)
         .map(|_| Fault::Downstream {
-            downstream: dice.pick(&[0, 0, 1, 2]),
+            downstream: dice.below(12),
             at_ms: if dice.one_in(2) { edges.stop } else { edges.aim(dice) },
             for_ms: dice.pick(&[20, 300, 3_000, FOR_GOOD_MS]),
             how: dice.pick(&DownstreamFault::ALL),

@@ -191,16 +191,20 @@ impl Examined {
     }
 
     fn panicked(payload: &(dyn Any + Send)) -> Self {
-        let said = message_of(payload);
+        let broken = match payload.downcast_ref::<Broken>() {
+            Some(broken) => broken.clone(),
+            None => Self::panic_of_host(message_of(payload)),
+        };
+        Self { broken: vec![broken], ..Self::nothing() }
+    }
+
+    fn panic_of_host(said: &str) -> Broken {
         let at = LAST_PANIC.with_borrow(Clone::clone);
         // Assertions of the host begin with the number of their promise.
         let named = ORACLES.iter().find(|oracle| said.starts_with(&format!("{}:", oracle.promise)));
         let (promise, words) =
             named.map_or(("P15", "contained"), |oracle| (oracle.promise, oracle.words));
-        Self {
-            broken: vec![Broken { promise, words, why: format!("a panic at {at}: {said}") }],
-            ..Self::nothing()
-        }
+        Broken { promise, words, why: format!("a panic at {at}: {said}") }
     }
 
     /// P17: compares the hash of a second run of the same scenario.
@@ -226,6 +230,20 @@ thread_local! {
 /// with its place and message. A trace that has ended takes no records.
 pub(crate) fn set_current_trace(trace: Trace) {
     CURRENT_TRACE.set(Some(trace));
+}
+
+/// Makes this thread one of the service of `trace`.
+pub(crate) fn enter_thread(trace: Trace) {
+    EXPLORING.set(true);
+    set_current_trace(trace);
+}
+
+/// Calls code of a test. If it panics, returns where and with which message.
+pub(crate) fn call<T>(code: impl FnOnce() -> T) -> Result<T, String> {
+    panic::catch_unwind(AssertUnwindSafe(code)).map_err(|payload| {
+        let at = LAST_PANIC.with_borrow(Clone::clone);
+        format!("panicked at {at}: {}", message_of(&*payload))
+    })
 }
 
 /// Returns the trace of the service that runs on this thread, if one does.

@@ -15,7 +15,7 @@ mod summary;
 mod surface;
 
 pub use examine::{Examined, Found, Network, Runner, examine, examine_by, play_on, quiet_panics};
-pub(crate) use examine::{current_trace, exploring, set_current_trace};
+pub(crate) use examine::{call, current_trace, enter_thread, exploring, set_current_trace};
 pub use sometimes::{Sometimes, sometimes};
 pub use summary::{REACHES_ALL, Summary};
 pub use surface::{SURFACE, Seen};

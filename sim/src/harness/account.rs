@@ -1,7 +1,7 @@
 //! What happened in a run, as text: the scenario in words, the timeline, and the log of the host,
 //! the service and its clients.
 
-use super::downstream::EFFECT;
+use super::{downstream::EFFECT, proof::ADDED};
 use crate::{
     draw::FOR_GOOD_MS,
     scenario::{Client, DownstreamFault, Fault, Outcome, Pacing, SERVER, Scenario, Traffic},
@@ -20,6 +20,8 @@ pub(super) struct Account {
     pub(super) log: Vec<String>,
     pub(super) svg: String,
     pub(super) trace: String,
+    /// The names of the downstreams, in their order.
+    pub(super) downstreams: Vec<String>,
     /// Why it may not happen again.
     pub(super) note: Option<String>,
     /// Where the failure was saved.
@@ -30,7 +32,9 @@ impl Account {
     pub(super) fn of(scenario: &Scenario, outcome: &Outcome) -> Self {
         let picture = of_scenario(scenario, outcome);
         let records = outcome.trace.records();
+        let added = records.iter().filter(|record| record.event == ADDED);
         Self {
+            downstreams: added.filter_map(|it| it.text("what").map(ToOwned::to_owned)).collect(),
             timeline: picture.to_string(),
             log: records.iter().filter_map(line).collect(),
             svg: picture.svg(),
@@ -94,8 +98,11 @@ pub(super) fn words(record: &Record) -> Option<String> {
         "completed" => format!("request {}: response {}", number("request"), number("status")),
         "failed" => format!("request {}: no response, {}", number("request"), text("how")),
         "connect failed" => format!("cannot connect: {}", text("how")),
-        "messages" => {
-            format!("request {}: {} messages received", number("request"), number("count"))
+        "call status" => format!("request {}: gRPC status {}", number("request"), number("status")),
+        "messages" | "call messages" => {
+            let said =
+                record.text("message").map_or_else(String::new, |said| format!(", {said:?}"));
+            format!("request {}: {} messages received{said}", number("request"), number("count"))
         }
         _ => return None,
     })
@@ -105,8 +112,8 @@ fn join(words: &[&str]) -> String {
     words.iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(" ")
 }
 
-/// Describes a scenario, one line for each client and fault.
-pub(super) fn in_words(scenario: &Scenario) -> String {
+/// Describes a scenario, one line for each client and fault. `downstreams` are the names of these.
+pub(super) fn in_words(scenario: &Scenario, downstreams: &[String]) -> String {
     let mut words = String::new();
     for stop in &scenario.stops {
         let _ = write!(words, "stop requested at {} ms ({:?})", stop.at_ms, stop.by);
@@ -115,7 +122,7 @@ pub(super) fn in_words(scenario: &Scenario) -> String {
         let _ = write!(words, "\n  at {:>6} ms a client {}", client.at_ms, of_client(client));
     }
     for fault in &scenario.faults {
-        let _ = write!(words, "\n  {}", of_fault(*fault));
+        let _ = write!(words, "\n  {}", of_fault(*fault, downstreams));
     }
     words
 }
@@ -164,7 +171,7 @@ fn of_client(client: &Client) -> String {
     }
 }
 
-pub(super) fn of_fault(fault: Fault) -> String {
+pub(super) fn of_fault(fault: Fault, downstreams: &[String]) -> String {
     match fault {
         Fault::Hold { at_ms, for_ms } => {
             format!("at {at_ms:>6} ms the clients' packets are held back for {for_ms} ms")
@@ -182,7 +189,11 @@ pub(super) fn of_fault(fault: Fault) -> String {
             } else {
                 format!("for {for_ms} ms")
             };
-            format!("at {at_ms:>6} ms the downstream number {downstream} {how}, {span}")
+            let name = usize::try_from(downstream % downstreams.len().max(1) as u64)
+                .ok()
+                .and_then(|place| downstreams.get(place).cloned());
+            let name = name.unwrap_or_else(|| format!("number {downstream}"));
+            format!("at {at_ms:>6} ms the downstream {name} {how}, {span}")
         }
         Fault::PartialIo { .. }
         | Fault::NoDescriptors { .. }

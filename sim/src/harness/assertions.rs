@@ -5,12 +5,15 @@ use crate::{explore::current_trace, scenario::SERVER};
 
 /// Event for an `always!` that did not hold.
 pub(super) const BROKEN: &str = "always broken";
-/// Event for a `sometimes!`, whether its condition held or not.
+/// Event for a `sometimes!`, whether its condition held or not, and for an `always!` that held.
 pub(super) const SOMETIMES: &str = "sometimes";
 
 #[doc(hidden)]
 pub fn assert_always(holds: bool, what: &str, at: &str) {
-    if !holds && let Some(trace) = current_trace() {
+    let Some(trace) = current_trace() else { return };
+    if holds {
+        trace.record(SERVER, SOMETIMES, &[("what", what.into()), ("holds", "yes".into())]);
+    } else {
         trace.record(SERVER, BROKEN, &[("what", what.into()), ("at", at.into())]);
     }
 }
@@ -25,6 +28,9 @@ pub fn assert_sometimes(holds: bool, what: &str) {
 
 /// Asserts that a condition holds whenever this place in your service is reached. Outside a
 /// simulation it does nothing. A failure names the text and the place (S7).
+///
+/// [`Trials::sometimes`](crate::Trials::sometimes) with the same text makes a run fail that never
+/// reaches this place.
 ///
 /// ```
 /// # use axum::{Router, routing::get};

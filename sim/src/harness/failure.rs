@@ -115,12 +115,19 @@ impl fmt::Display for Failure {
         if let Some(note) = &self.account.note {
             writeln!(f, "note: {note}")?;
         }
-        writeln!(f, "seed {}, shrunk: {}", self.seed, in_words(&self.scenario))?;
+        writeln!(
+            f,
+            "seed {}, shrunk: {}",
+            self.seed,
+            in_words(&self.scenario, &self.account.downstreams)
+        )?;
         write!(f, "{}", self.account)?;
         if let Some(saved) = &self.account.saved {
             writeln!(f, "{saved}")?;
         }
-        write!(f, "to reproduce it, replace the seeds by: .replay(r#\"{}\"#)", self.replay())
+        // One run of many is no proof that something is never reached.
+        let what = if self.broken.promise == "S6" { "see one of the runs" } else { "reproduce it" };
+        write!(f, "to {what}, replace the seeds by: .replay(r#\"{}\"#)", self.replay())
     }
 }
 

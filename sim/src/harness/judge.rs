@@ -7,6 +7,7 @@ use super::{
     runner::{FLAW, TASKS_LEFT},
 };
 use crate::{
+    host_run::MAIN_PORT,
     oracle::{
         Exercise, HOST_ORACLES, Judgement, ObservedRequest, Oracle, RequestResult, RunHistory,
     },
@@ -21,6 +22,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 /// The host's promises, then the service's.
 pub(super) const JUDGES: &[Oracle] = &[
+    Oracle::new("S6", "each request succeeds", host_is_of_the_world),
     HOST_ORACLES[0],
     HOST_ORACLES[1],
     HOST_ORACLES[2],
@@ -33,6 +35,20 @@ pub(super) const JUDGES: &[Oracle] = &[
     Oracle::new("S5", "responses are as expected", responses_are_as_expected),
     Oracle::new("S7", "assertions hold", assertions_hold),
 ];
+
+/// A host of another builder listens elsewhere, and has another plan.
+fn host_is_of_the_world(history: &RunHistory<'_>) -> Judgement {
+    let mut bound = history.server("log").filter(|log| log.text("message") == Some("bound"));
+    let main = bound.find_map(|log| log.text("main")).unwrap_or_default();
+    let port = main.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    match port {
+        Some(port) if port != MAIN_PORT => Err(format!(
+            "the service listens on {main}, where no client connects; build its host by \
+             world.host(), which has the addresses and the plan of the simulation"
+        )),
+        Some(_) | None => Ok(Exercise::No),
+    }
+}
 
 fn all_work_finishes(history: &RunHistory<'_>) -> Judgement {
     let Some(report) = &history.outcome.report else { return Ok(Exercise::No) };
@@ -175,7 +191,7 @@ fn first_unsupported(history: &RunHistory<'_>) -> Option<String> {
 }
 
 /// Explains a panic that only the simulation causes.
-fn hint(message: &str) -> &'static str {
+pub(super) fn hint(message: &str) -> &'static str {
     HINTS.iter().find(|(part, _)| message.contains(part)).map_or("", |(_, hint)| hint)
 }
 
@@ -239,6 +255,7 @@ fn is_as_expected(
     observed: &ObservedRequest,
 ) -> Result<(), String> {
     let Some((at, RequestResult::Completed(status, _))) = &observed.end else { return Ok(()) };
+    let status = &request.status_of(observed.grpc_status(), *status);
     // A handler may refuse what it can no longer finish.
     let cancelled = history.began(Phase::Cancelling).is_some_and(|cancelling| *at >= cancelling);
     if cancelled && *status == 503 {

@@ -30,7 +30,8 @@
 //! - S5, **responses are as expected.** Each response of the service has an expected status and
 //!   body: [`Request::expect`].
 //! - S6, **each request succeeds.** Over all runs, each request got the response that it expects at
-//!   least once. Otherwise the run proves nothing about it.
+//!   least once, and the service connected to each of its downstreams. Otherwise the run proves
+//!   nothing about it.
 //! - S7, **assertions hold.** [`always!`](crate::always) does at every time, and
 //!   [`sometimes!`](crate::sometimes) in some run.
 //! - S8, **runs can be replayed.** Some seeds are played twice, and the same happens each time:
@@ -79,7 +80,9 @@ use proof::Proof;
 use std::{
     io::{self, Write},
     ops::Range,
+    panic::resume_unwind,
     sync::{Arc, atomic::AtomicBool},
+    thread,
     time::Duration,
 };
 
@@ -218,7 +221,8 @@ impl<S: HttpService> Trials<S> {
         self
     }
 
-    /// Names a [`sometimes!`](crate::sometimes) of the service that must be reached in some run.
+    /// Names a [`sometimes!`](crate::sometimes) or an [`always!`](crate::always) of the service
+    /// that must be reached in some run, with a condition that holds.
     pub fn sometimes(mut self, what: impl Into<String>) -> Self {
         self.sometimes.push(what.into());
         self
@@ -272,12 +276,13 @@ impl<S: HttpService> Trials<S> {
     ///
     /// # Errors
     /// Returns the first [`Failure`], shrunk. Fails also if a request never got a response that it
-    /// expects, since the run would then prove nothing about it.
+    /// expects, or if the service never connected to a downstream: the run would then prove nothing
+    /// about it.
     ///
     /// # Panics
     /// Panics if the run would prove nothing, since no request or no seed is given. Panics if the
-    /// text to replay is not a scenario, or if the environment has invalid seeds or a file that
-    /// cannot be replayed.
+    /// text to replay is not a scenario, or one of another test, or if the environment has invalid
+    /// seeds or a file that cannot be replayed.
     #[track_caller]
     pub fn run(self) -> Result<Passed, Failure> {
         let setup = Arc::clone(&self.setup);
@@ -289,18 +294,23 @@ impl<S: HttpService> Trials<S> {
         if let Some(text) = &self.replay {
             let scenario = recorded::read(text)
                 .expect("the scenario to replay must be one that a failure printed or saved");
-            return replayed(&play, &scenario);
+            assert!(
+                self.requests.is_empty() || recorded::sends_only(&scenario, &self.requests),
+                "the scenario to replay sends requests that this test does not have, so it proves \
+                 nothing: remove .replay(…), or the requests"
+            );
+            return on_new_thread(|| replayed(&play, &scenario));
         }
         assert!(
             !self.requests.is_empty(),
             "the service gets no requests: add them with .get(\"/path\") or .post(…)"
         );
         if let Some(scenario) = recorded::from_environment(&self.requests) {
-            return replayed(&play, &scenario);
+            return on_new_thread(|| replayed(&play, &scenario));
         }
         let seeds = seeds::from_environment(self.seeds.clone());
         assert!(!seeds.is_empty(), "the range {seeds:?} is empty: there is nothing to run");
-        self.explored(&play, &proof, seeds).map_err(Failure::saved)
+        on_new_thread(|| self.explored(&play, &proof, seeds)).map_err(Failure::saved)
     }
 
     fn explored(&self, play: &Runner, proof: &Proof, seeds: Range<u64>) -> Result<Passed, Failure> {
@@ -366,6 +376,12 @@ impl<S: HttpService> Trials<S> {
     }
 }
 
+/// Calls `run` on a thread of its own, since the test's own may be in a runtime.
+fn on_new_thread<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    let ran = thread::scope(|scope| scope.spawn(run).join());
+    ran.unwrap_or_else(|payload| resume_unwind(payload))
+}
+
 /// Runs a scenario once more, to describe what happens in it.
 fn failure(play: &Runner, broken: Broken, scenario: Box<Scenario>) -> Failure {
     let examined = examine_by(JUDGES, play, &scenario);
@@ -381,7 +397,8 @@ fn replayed(play: &Runner, scenario: &Scenario) -> Result<Passed, Failure> {
     let account =
         examined.outcome.map_or_else(Account::default, |outcome| Account::of(scenario, &outcome));
     let Some(broken) = examined.broken.into_iter().next() else {
-        let said = format!("replayed: {}\n{account}all promises held\n", in_words(scenario));
+        let words = in_words(scenario, &account.downstreams);
+        let said = format!("replayed: {words}\n{account}all promises held\n");
         // A test's output is captured, and a replay is made to be read.
         let _ = io::stderr().write_all(said.as_bytes());
         return Ok(Passed { scenarios: 1 });

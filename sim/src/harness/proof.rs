@@ -4,6 +4,7 @@ use super::assertions::SOMETIMES;
 use crate::{
     oracle::{Broken, ObservedRequest, RequestResult, RunHistory},
     scenario::{Outcome, Reads, Request, RequestKind, Scenario},
+    trace::Record,
 };
 use std::{
     collections::BTreeMap,
@@ -23,7 +24,20 @@ pub(super) struct Proof {
     steps: Mutex<Vec<StepProof>>,
     /// For each `sometimes!`, whether it held.
     sometimes: Mutex<BTreeMap<String, bool>>,
+    /// For each downstream, whether the service connected to it.
+    downstreams: Mutex<BTreeMap<String, bool>>,
+    /// For each target that the exit condition counts, whether a client requested it.
+    counted: Mutex<BTreeMap<String, bool>>,
 }
+
+/// Event for a downstream that the setup added.
+pub(super) const ADDED: &str = "downstream added";
+/// Event for an attempt to connect to a downstream.
+pub(super) const CONNECTS: &str = "downstream connect";
+/// Event for a target whose responses the exit condition counts.
+pub(super) const COUNTED: &str = "counted";
+/// Event for a request that could not be sent, since it takes a value from the response before it.
+const NO_VALUE: &str = "no value";
 
 /// The results of one request that clients send.
 #[derive(Debug)]
@@ -37,6 +51,27 @@ struct StepProof {
     others: BTreeMap<String, (u64, Option<String>)>,
     /// The first scenario without a success.
     scenario: Option<Box<Scenario>>,
+    /// A value that no response before it had, so that it was not sent.
+    no_value: Option<String>,
+}
+
+/// Merges what was seen in a run: whether each of `names` was reached.
+fn merge<'a>(
+    seen: &Mutex<BTreeMap<String, bool>>,
+    records: impl Iterator<Item = &'a Record>,
+    is_reached: impl Fn(&Record) -> bool,
+) {
+    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    for record in records {
+        let what = record.text("what").unwrap_or_default().to_owned();
+        *seen.entry(what).or_insert(false) |= is_reached(record);
+    }
+}
+
+/// Returns the first name that was never reached.
+fn unreached(seen: &Mutex<BTreeMap<String, bool>>) -> Option<String> {
+    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    seen.iter().find(|(_, reached)| !**reached).map(|(what, _)| what.clone())
 }
 
 impl Proof {
@@ -50,28 +85,43 @@ impl Proof {
                 succeeded: 0,
                 others: BTreeMap::new(),
                 scenario: None,
+                no_value: None,
             })
         });
         let sometimes = sometimes.iter().map(|what| (what.clone(), false)).collect();
-        Self { steps: Mutex::new(steps.collect()), sometimes: Mutex::new(sometimes) }
+        Self {
+            steps: Mutex::new(steps.collect()),
+            sometimes: Mutex::new(sometimes),
+            downstreams: Mutex::default(),
+            counted: Mutex::default(),
+        }
     }
 
     /// Counts the requests of a run.
     pub(super) fn count(&self, scenario: &Scenario, outcome: &Outcome) {
         let history = RunHistory::read(scenario, outcome);
-        let mut sometimes = self.sometimes.lock().unwrap_or_else(PoisonError::into_inner);
-        for record in history.server(SOMETIMES) {
-            let what = record.text("what").unwrap_or_default().to_owned();
-            *sometimes.entry(what).or_insert(false) |= record.text("holds") == Some("yes");
-        }
-        drop(sometimes);
+        merge(&self.sometimes, history.server(SOMETIMES), |it| it.text("holds") == Some("yes"));
+        merge(&self.counted, history.server(COUNTED), |it| it.text("sent") == Some("yes"));
+        merge(&self.downstreams, history.server(ADDED), |_| false);
+        merge(&self.downstreams, history.server(CONNECTS), |_| true);
         let mut steps = self.lock();
         for observed in &history.requests {
             let Some(RequestKind::User(first)) = history.request_kind(observed) else { continue };
-            let mut proofs = steps.iter_mut();
-            let proof = proofs.find(|proof| proof.first == **first && proof.step == observed.step);
-            if let Some(proof) = proof {
+            let is_its = |proof: &&mut StepProof| proof.is(first, observed.step);
+            for proof in steps.iter_mut().filter(is_its) {
                 proof.add(observed, scenario);
+            }
+        }
+        for record in history.records.iter().filter(|record| record.event == NO_VALUE) {
+            let client = record.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
+            let client = client.and_then(|client| scenario.clients.get(client));
+            let Some(first) = client.and_then(|client| client.request_kind.user()) else {
+                continue;
+            };
+            let step = record.number("step").and_then(|step| usize::try_from(step).ok());
+            let is_its = |proof: &&mut StepProof| step.is_some_and(|step| proof.is(first, step));
+            for proof in steps.iter_mut().filter(is_its) {
+                proof.no_value = record.text("what").map(ToOwned::to_owned);
             }
         }
     }
@@ -87,17 +137,34 @@ impl Proof {
         })
     }
 
-    /// Returns the first `sometimes!` that never held.
+    /// Returns the first thing that was never reached: a `sometimes!`, a downstream, or a target
+    /// that the exit condition counts.
     pub(super) fn unreached(&self) -> Option<Broken> {
-        let sometimes = self.sometimes.lock().unwrap_or_else(PoisonError::into_inner);
-        sometimes.iter().find(|(_, held)| !**held).map(|(what, _)| Broken {
-            promise: "S7",
-            words: "assertions hold",
-            why: format!(
+        let sometimes = || {
+            let what = unreached(&self.sometimes)?;
+            let why = format!(
                 "sometimes: {what:?} was not reached in any run; run more seeds, or see whether it \
                  can happen at all"
-            ),
-        })
+            );
+            Some(Broken { promise: "S7", words: "assertions hold", why })
+        };
+        let counted = || {
+            let target = unreached(&self.counted)?;
+            let why = format!(
+                "the condition counts the responses to {target:?}, which no client ever requested, \
+                 so it proves nothing"
+            );
+            Some(Broken { promise: "S4", words: "the exit condition holds", why })
+        };
+        let downstream = || {
+            let name = unreached(&self.downstreams)?;
+            let why = format!(
+                "the service never connected to its downstream {name:?}, so the run proves nothing \
+                 about it. Send a request that needs it, or do not add it to the world"
+            );
+            Some(Broken { promise: "S6", words: "each request succeeds", why })
+        };
+        sometimes().or_else(counted).or_else(downstream)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<StepProof>> {
@@ -110,6 +177,10 @@ impl StepProof {
         self.first.steps().nth(self.step).unwrap_or(&self.first)
     }
 
+    fn is(&self, first: &Request, step: usize) -> bool {
+        self.first == *first && self.step == step
+    }
+
     fn add(&mut self, observed: &ObservedRequest, scenario: &Scenario) {
         self.sent += 1;
         if succeeded(self.request(), observed) {
@@ -118,7 +189,10 @@ impl StepProof {
         }
         let how = match &observed.end {
             Some((_, RequestResult::Completed(status, _))) => {
-                format!("{status}{}", if observed.is_by_service() { "" } else { " by the host" })
+                let status = self.request().status_of(observed.grpc_status(), *status);
+                let kind = if self.request().is_grpc() { "gRPC status " } else { "" };
+                let by = if observed.is_by_service() { "" } else { " by the host" };
+                format!("{kind}{status}{by}")
             }
             Some((_, RequestResult::Failed(how))) => how.clone(),
             None => "no end".to_owned(),
@@ -140,7 +214,13 @@ impl StepProof {
     fn words(&self) -> String {
         let name = self.request().name();
         if self.sent == 0 {
-            return format!("{name} was never sent: run more seeds");
+            return match &self.no_value {
+                Some(value) => format!(
+                    "{name} was never sent: no response of the request before it had a value for \
+                     {value}"
+                ),
+                None => format!("{name} was never sent: run more seeds"),
+            };
         }
         let others: Vec<String> = self
             .others
@@ -169,16 +249,24 @@ fn succeeded(request: &Request, observed: &ObservedRequest) -> bool {
     let body = observed.body.as_deref().unwrap_or_default();
     let events = body.matches("\n\n").count() as u64;
     match request.reads() {
-        Reads::WebSocket(messages) => {
+        Reads::WebSocket(messages) if observed.end.is_none() => {
             observed.messages.is_some_and(|received| received == messages.len() as u64)
         }
-        reads @ (Reads::Whole | Reads::Events(_)) => {
+        // A handshake that was refused, which is right only if that was expected.
+        Reads::WebSocket(_) => {
+            let status = observed.head.map_or(0, |(_, status, _)| status);
+            observed.is_by_service() && request.has_statuses() && request.expects(status)
+        }
+        Reads::Grpc { least: Some(least), .. } => {
+            observed.messages.is_some_and(|received| received >= *least)
+        }
+        reads @ (Reads::Whole | Reads::Events(_) | Reads::Grpc { least: None, .. }) => {
             let Some((_, RequestResult::Completed(status, _))) = &observed.end else {
                 return false;
             };
             let enough = !matches!(reads, Reads::Events(least) if events < *least);
             observed.is_by_service()
-                && request.expects(*status)
+                && request.expects(request.status_of(observed.grpc_status(), *status))
                 && request.misses(body).is_none()
                 && enough
         }

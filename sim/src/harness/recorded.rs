@@ -4,7 +4,11 @@ use crate::{
     Case,
     scenario::{Request, Scenario},
 };
-use std::{env, path::Path};
+use std::{
+    env,
+    io::{self, Write},
+    path::Path,
+};
 
 /// The file that replaces the seeds.
 const VARIABLE: &str = "LAMEDUCK_REPLAY";
@@ -24,7 +28,16 @@ pub(super) fn read(text: &str) -> Result<Scenario, serde_json::Error> {
 pub(super) fn from_environment(requests: &[Request]) -> Option<Scenario> {
     let path = env::var_os(VARIABLE)?;
     match Case::read(Path::new(&path)) {
-        Ok(case) => sends_only(&case.scenario, requests).then_some(case.scenario),
+        Ok(case) if sends_only(&case.scenario, requests) => Some(case.scenario),
+        Ok(_) => {
+            let said = format!(
+                "{VARIABLE}={}: it is of another test, so this one runs its seeds\n",
+                path.display()
+            );
+            // A test's output is captured, and this is made to be read.
+            let _ = io::stderr().write_all(said.as_bytes());
+            None
+        }
         Err(error) => panic!("{VARIABLE}={}: {error}", path.display()),
     }
 }

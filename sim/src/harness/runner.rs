@@ -4,18 +4,23 @@
 //! tasks that the service leaves at its exit are counted.
 
 use super::{
-    Received, Setup, TestWorld, Trial, proof::Proof, service::RecordedService, world::Shared,
+    Received, Setup, TestWorld, Trial, judge::hint, proof::Proof, service::RecordedService,
+    world::Shared,
 };
 use crate::{
     app::Actor,
-    explore::set_current_trace,
+    explore::{call, set_current_trace},
     network::{Runtimes, TurmoilNetWorld, TurmoilWorld, World},
+    oracle::Broken,
     scenario::{Outcome, SERVER, Scenario, ServedApp, run_life},
     task_count,
     trace::Trace,
 };
 use lameduck::HttpService;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    panic::resume_unwind,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio::sync::mpsc::unbounded_channel;
 
 /// Event for a false condition of [`Trial::at_exit`].
@@ -51,7 +56,8 @@ fn play_on<W: World, S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Ou
         move |builder, actor: Actor, network| {
             let shared = Arc::new(Shared::new(sender, actor.trace.clone(), faults));
             let world = TestWorld::new(builder, network, shared, None);
-            let Trial { host, at_exit, excepted } = setup(world);
+            let Trial { host, at_exit, excepted } =
+                call(|| setup(world)).unwrap_or_else(|panic| setup_failed(&panic));
             *kept.lock().unwrap_or_else(PoisonError::into_inner) =
                 (at_exit, service_tasks::<W>(), excepted);
             set_current_trace(actor.trace.clone());
@@ -61,7 +67,11 @@ fn play_on<W: World, S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Ou
     let at_exit = move |trace: Trace| {
         let (holds, before, excepted) =
             std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Some(Err(why)) = holds.map(|holds| holds(&Received::by(&trace))) {
+        let received = Received::by(&trace);
+        let holds = holds.map(|holds| call(|| holds(&received)));
+        if let Some(Err(why)) =
+            holds.map(|it| it.unwrap_or_else(|panic| Err(format!("the condition {panic}"))))
+        {
             trace.record(SERVER, FLAW, &[("why", why.into())]);
         }
         async move {
@@ -79,6 +89,12 @@ fn play_on<W: World, S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Ou
         }
     };
     run_life::<W, RecordedService<S>, _, _>(scenario, ServedApp::User(servers), build, at_exit)
+}
+
+/// Ends a run whose service could not be built.
+fn setup_failed(panic: &str) -> ! {
+    let why = format!("the setup of the service {panic}{}", hint(panic));
+    resume_unwind(Box::new(Broken { promise: "S3", words: "the exit is clean", why }))
 }
 
 /// Returns the number of tasks on the service's runtime that are not the simulation's own.

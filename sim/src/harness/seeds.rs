@@ -8,7 +8,7 @@ use std::ops::Range;
 /// Panics if a variable is set and invalid: a run with other seeds proves nothing.
 #[track_caller]
 pub(super) fn from_environment(seeds: Range<u64>) -> Range<u64> {
-    match read(|name| std::env::var(name).ok()) {
+    match read(|name| std::env::var_os(name).map(|it| it.to_string_lossy().into_owned())) {
         Ok(read) => read.unwrap_or(seeds),
         Err(why) => panic!("{why}"),
     }

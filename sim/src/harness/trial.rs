@@ -1,6 +1,10 @@
 //! A service under test, and the condition that must hold when its process exits.
 
-use crate::trace::{Record, Trace};
+use super::proof::COUNTED;
+use crate::{
+    scenario::SERVER,
+    trace::{Record, Trace},
+};
 use lameduck::{Host, HttpService};
 use std::fmt;
 
@@ -82,17 +86,24 @@ impl<S> fmt::Debug for Trial<S> {
 #[derive(Clone, Debug)]
 pub struct Received {
     records: Vec<Record>,
+    trace: Trace,
 }
 
 impl Received {
     pub(super) fn by(trace: &Trace) -> Self {
-        Self { records: trace.records() }
+        Self { records: trace.records(), trace: trace.clone() }
     }
 
     /// Returns how many requests for `target` (path and query) got a complete response with a
-    /// status from 200 to 299.
+    /// status from 200 to 299. If no client requests `target` in any run, the exploration fails: a
+    /// condition on a mistyped target always holds.
     #[must_use]
     pub fn succeeded(&self, target: &str) -> usize {
+        let is_sent =
+            |record: &Record| record.event == "asks" && record.text("target") == Some(target);
+        let sent = if self.records.iter().any(is_sent) { "yes" } else { "no" };
+        let fields = [("what", target.to_owned().into()), ("sent", sent.into())];
+        self.trace.record(SERVER, COUNTED, &fields);
         let completed = self.records.iter().filter(|record| {
             record.event == "completed"
                 && record.number("status").is_some_and(|status| (200..300).contains(&status))

@@ -3,6 +3,7 @@
 use super::ServerConnection;
 use super::deploy::{Ledger, Resource};
 use super::downstream::{Downstream, Schedule, Server, serve_http, serve_tcp};
+use super::proof::ADDED;
 use crate::{
     network::AnyHost,
     scenario::{Fault, SERVER},
@@ -13,7 +14,10 @@ use lameduck::Builder;
 use std::{
     error::Error,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
@@ -47,11 +51,12 @@ pub(super) struct Shared {
     pub(super) faults: Vec<Fault>,
     /// The names of the downstreams, in the order of their ports.
     pub(super) downstreams: Mutex<Vec<String>>,
+    pub(super) count: Arc<AtomicU64>,
 }
 
 impl Shared {
     pub(super) fn new(servers: UnboundedSender<Server>, trace: Trace, faults: Vec<Fault>) -> Self {
-        Self { servers, trace, faults, downstreams: Mutex::default() }
+        Self { servers, trace, faults, downstreams: Mutex::default(), count: Arc::default() }
     }
 
     /// Returns the number of a downstream, and whether it is new. Without `by_name`, each is.
@@ -61,6 +66,7 @@ impl Shared {
         let place = known.unwrap_or(names.len());
         if known.is_none() {
             names.push(name.to_owned());
+            self.count.store(names.len() as u64, Relaxed);
         }
         (u16::try_from(place).unwrap_or(u16::MAX - FIRST_PORT), known.is_none())
     }
@@ -192,10 +198,11 @@ impl TestWorld {
         if is_new {
             // The host of the downstreams lives as long as the world.
             let _ = shared.servers.send(server(port));
+            shared.trace.record(SERVER, ADDED, &[("what", name.into())]);
         }
         let gone = self.process.as_ref().map(|process| process.gone.clone());
-        let schedule =
-            Schedule::new(name, shared.trace.clone(), &shared.faults, place.into()).until(gone);
+        let (trace, count) = (shared.trace.clone(), Arc::clone(&shared.count));
+        let schedule = Schedule::new(name, trace, &shared.faults, place.into(), count).until(gone);
         Downstream::new(name, Arc::clone(&self.network), port, schedule)
     }
 }

@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "a world's limit is in its own time")]
 
 use super::Overrun;
-use crate::trace::Trace;
+use crate::{explore::enter_thread, trace::Trace};
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -31,7 +31,10 @@ pub(super) fn paused_runtime(trace: &Trace) -> Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
-        .on_thread_start(move || trace.note_thread())
+        .on_thread_start(move || {
+            trace.note_thread();
+            enter_thread(trace.clone());
+        })
         .build()
         .expect("a runtime without I/O asks nothing of the system")
 }

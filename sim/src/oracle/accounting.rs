@@ -192,7 +192,7 @@ fn connections_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<
         .requests
         .iter()
         .filter(|observed| matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "reset-in-body"))
-        .filter(|observed| !is_http2(history.client(observed)))
+        .filter(|observed| !history.is_http2(observed))
         .map(|observed| (observed.client, observed.connection))
         .collect();
     if history.delivers() && connections.reset < torn.len() as u64 {
@@ -452,7 +452,7 @@ fn cut_short_is_reset(history: &RunHistory<'_>) -> Result<(), String> {
         let is_ours =
             observed.head.is_some_and(|(_, status, _)| status == 503) && !observed.is_by_service();
         !is_ours
-            && !is_http2(history.client(observed))
+            && !history.is_http2(observed)
             && matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "body-cut")
     });
     match ended {

@@ -3,7 +3,7 @@
 //! An oracle does not know the seed. Where the host draws a moment at random, it checks what must
 //! hold for every connection, and what would be very unlikely for several connections at once.
 
-use super::{ObservedRequest, RequestResult, RunHistory, accounting::is_http2};
+use super::{ObservedRequest, RequestResult, RunHistory};
 use crate::scenario::{Client, Fault, OddRequest, Pacing, ProxyHeader, RequestKind, Traffic};
 use crate::trace::Record;
 use lameduck::lifecycle::Phase;
@@ -165,7 +165,7 @@ impl<'a> Delay<'a> {
     }
 
     fn is_http2(&self, connection: &Connection<'_>) -> bool {
-        connection.requests.first().is_some_and(|observed| is_http2(self.history.client(observed)))
+        connection.requests.first().is_some_and(|observed| self.history.is_http2(observed))
     }
 
     /// Checks that nothing is announced before the stop request. After it, a connection opened in
@@ -232,13 +232,13 @@ impl<'a> Delay<'a> {
             let from = if self.is_early(connection) { self.stop } else { self.last_part };
             for observed in &connection.requests {
                 // A slow reader receives the head long after it was sent.
-                let is_exempt = self.history.client(observed).is_some_and(|client| {
-                    is_http2(Some(client))
-                        || matches!(
-                            client.traffic,
-                            Traffic::Once(Pacing::SlowReader(..)) | Traffic::Stalls { .. }
-                        )
+                let reads_late = self.history.client(observed).is_some_and(|client| {
+                    matches!(
+                        client.traffic,
+                        Traffic::Once(Pacing::SlowReader(..)) | Traffic::Stalls { .. }
+                    )
                 });
+                let is_exempt = reads_late || self.history.is_http2(observed);
                 if let Some((at, status, false)) = observed.head
                     && !is_exempt
                     && status != 101

@@ -183,7 +183,7 @@ fn needs_no_wait(history: &RunHistory<'_>, observed: &ObservedRequest) -> bool {
 
 /// Returns when the host may begin to serve a request; `None` if that is unknown.
 fn may_begin(history: &RunHistory<'_>, observed: &ObservedRequest) -> Option<Duration> {
-    if is_http2(history.client(observed)) {
+    if history.is_http2(observed) {
         return Some(observed.observed);
     }
     let sent = observed.sent?;

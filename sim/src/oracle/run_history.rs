@@ -2,10 +2,10 @@
 
 use crate::{
     app::SLOW_CANCELLED,
-    scenario::{Client, Fault, Outcome, RequestKind, SERVER, Scenario, StopBy, Traffic},
+    scenario::{Client, Fault, Outcome, Request, RequestKind, SERVER, Scenario, StopBy, Traffic},
     trace::{Fnv64, Record},
 };
-use lameduck::lifecycle::{ABORT_FLUSH, HookVerdict, Phase};
+use lameduck::lifecycle::{ABORT_FLUSH, HookVerdict, Phase, StopReason};
 use std::{collections::BTreeMap, time::Duration};
 
 /// A scenario and its outcome, parsed into the terms of the promises.
@@ -52,7 +52,7 @@ pub struct ObservedRequest {
     pub step: usize,
     /// The beginning of the response body, if the client keeps it.
     pub body: Option<String>,
-    /// Number of WebSocket messages received.
+    /// Number of messages received, of a WebSocket or a gRPC call.
     pub messages: Option<u64>,
     /// Number of the request, per client.
     pub number: u64,
@@ -67,6 +67,12 @@ impl ObservedRequest {
     pub fn is_by_service(&self) -> bool {
         let status = self.head.map(|(_, status, _)| status);
         status.is_some() && status == self.service_status
+    }
+
+    /// Returns the status of a gRPC call, if its response has one.
+    #[must_use]
+    pub fn grpc_status(&self) -> Option<u64> {
+        self.call.map(|(status, _)| status)
     }
 }
 
@@ -463,6 +469,15 @@ impl<'a> RunHistory<'a> {
         self.scenario.clients.get(observed.client)
     }
 
+    /// Whether a request was sent over HTTP/2.
+    #[must_use]
+    pub fn is_http2(&self, observed: &ObservedRequest) -> bool {
+        let client = self.client(observed);
+        let user = client.and_then(|client| client.request_kind.user());
+        let step = user.and_then(|first| first.steps().nth(observed.step));
+        super::accounting::is_http2(client) || step.is_some_and(Request::is_grpc)
+    }
+
     /// Returns the further stop requests that end a wait, each with the index of its record.
     pub fn impatient(&self) -> impl Iterator<Item = (usize, &Record)> {
         let observed = |record: &Record| {
@@ -475,10 +490,12 @@ impl<'a> RunHistory<'a> {
     }
 
     /// Returns the number of stop requests that began the shutdown: zero if a failed start or task
-    /// began it, otherwise one.
+    /// began it, or the service itself, otherwise one.
     fn initial_stops(&self) -> usize {
         let reason = self.outcome.report.as_ref().and_then(|report| report.reason);
-        usize::from(!reason.is_some_and(super::accounting::is_failure))
+        let has_handle = self.scenario.stops.iter().any(|stop| stop.by == StopBy::Handle);
+        let by_service = reason == Some(StopReason::Requested) && !has_handle;
+        usize::from(!by_service && !reason.is_some_and(super::accounting::is_failure))
     }
 
     /// Whether a background task failed while it was needed. Returns `None` if the failure and the
@@ -643,7 +660,7 @@ fn requests(records: &[Record]) -> Vec<ObservedRequest> {
                     .unwrap_or_default();
             }
             "body" => observed.body = record.text("body").map(ToOwned::to_owned),
-            "messages" => observed.messages = record.number("count"),
+            "messages" | "call messages" => observed.messages = record.number("count"),
             "failed" => {
                 observed.end = Some((
                     record.at,

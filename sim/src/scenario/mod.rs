@@ -230,9 +230,9 @@ pub enum Fault {
         /// When they are reset.
         at_ms: u64,
     },
-    /// A service that a user's service depends on fails. Without that many, nothing happens.
+    /// A service that a user's service depends on fails.
     Downstream {
-        /// Number of the downstream, in the order in which they were added.
+        /// Number of the downstream, in the order in which they were added, modulo their count.
         downstream: u64,
         /// When it begins.
         at_ms: u64,

@@ -1,6 +1,6 @@
 //! A request of a user's service: what a client sends, what it expects, and what it sends next.
 
-use crate::client::RequestSpec;
+use crate::client::{RequestSpec, grpc_frame};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -45,6 +45,10 @@ pub struct Request {
     then: Option<Box<Self>>,
 }
 
+/// The statuses of gRPC that say that the service is broken: UNKNOWN, UNIMPLEMENTED, INTERNAL and
+/// DATA_LOSS.
+const GRPC_FAILURES: [u64; 4] = [2, 12, 13, 15];
+
 /// What a client reads after the head of a response.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Reads {
@@ -55,6 +59,9 @@ pub(crate) enum Reads {
     Events(u64),
     /// WebSocket messages: it sends these, one after the other, and receives one for each.
     WebSocket(Vec<String>),
+    /// The response to a gRPC call with these messages. At least so many messages must arrive; the
+    /// call need not end then.
+    Grpc { messages: Vec<Vec<u8>>, least: Option<u64> },
 }
 
 impl Reads {
@@ -161,12 +168,63 @@ impl Request {
     /// and expects at least `least` events before that, unless the stop comes earlier.
     ///
     /// # Panics
-    /// Panics for the same reasons as [`get`](Self::get).
+    /// Panics if `least` is 0, and for the same reasons as [`get`](Self::get).
     #[track_caller]
     #[must_use]
     pub fn events(target: impl Into<String>, least: u64) -> Self {
+        assert!(least > 0, "a stream without an event proves nothing: expect at least one");
         let get = Self::get(target).header("accept", "text/event-stream");
         Self { reads: Reads::Events(least), ..get }
+    }
+
+    /// Creates a gRPC call over HTTP/2 (without TLS): `target` is `/package.Service/Method`, and
+    /// `messages` are encoded, with prost by `encode_to_vec`: one of a unary call, several of a
+    /// stream. The client sends them and reads the response to its end.
+    ///
+    /// The statuses of [`expect`](Self::expect) are those of gRPC. Without it a call succeeds with
+    /// status 0. Statuses that say that the service is broken are failures: 2 (UNKNOWN), 12
+    /// (UNIMPLEMENTED), 13 (INTERNAL) and 15 (DATA_LOSS).
+    ///
+    /// ```
+    /// # use lameduck_sim::Request;
+    /// let check = Request::grpc("/grpc.health.v1.Health/Check", [""]);
+    /// let unknown = Request::grpc("/grpc.health.v1.Health/Check", ["\n\x03tea"]).expect(5);
+    /// assert_eq!(check.to_string(), "gRPC /grpc.health.v1.Health/Check");
+    /// ```
+    ///
+    /// # Panics
+    /// Panics for the same reasons as [`get`](Self::get).
+    #[track_caller]
+    #[must_use]
+    pub fn grpc<M: Into<Vec<u8>>>(
+        target: impl Into<String>,
+        messages: impl IntoIterator<Item = M>,
+    ) -> Self {
+        let messages = messages.into_iter().map(Into::into).collect();
+        let call = Self::new(Method::POST, target)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        Self { reads: Reads::Grpc { messages, least: None }, ..call }
+    }
+
+    /// Creates a gRPC call whose response is a stream, as [`grpc`](Self::grpc) does. The call
+    /// succeeds once at least `least` messages have arrived, even if it never ends by itself.
+    ///
+    /// # Panics
+    /// Panics if `least` is 0, and for the same reasons as [`get`](Self::get).
+    #[track_caller]
+    #[must_use]
+    pub fn grpc_stream<M: Into<Vec<u8>>>(
+        target: impl Into<String>,
+        messages: impl IntoIterator<Item = M>,
+        least: u64,
+    ) -> Self {
+        assert!(least > 0, "a stream without a message proves nothing: expect at least one");
+        let mut call = Self::grpc(target, messages);
+        if let Reads::Grpc { least: wanted, .. } = &mut call.reads {
+            *wanted = Some(least);
+        }
+        call
     }
 
     /// Sets the body.
@@ -211,16 +269,32 @@ impl Request {
     /// let health = Request::get("/health").expect([200, 503]);
     /// let order = Request::delete("/orders/1").expect(200..=299);
     /// ```
+    ///
+    /// # Panics
+    /// Panics if no status or each status is expected: that would prove nothing.
+    #[track_caller]
     #[must_use]
     pub fn expect(mut self, statuses: impl Into<Statuses>) -> Self {
         self.statuses = statuses.into().0;
+        let is_any = self.statuses.iter().any(|(from, to)| from <= to);
+        assert!(is_any, "no status is expected: name one, as .expect(200)");
+        let mut all = if self.is_grpc() { 0..=16 } else { 200..=599 };
+        assert!(
+            !all.all(|status| self.expects(status)),
+            "each status is expected, which proves nothing: name those of a success"
+        );
         self
     }
 
     /// Sets text that the body of the response must contain. It is compared with the first 16 KiB.
+    ///
+    /// # Panics
+    /// Panics if the text is empty: each body contains that.
+    #[track_caller]
     #[must_use]
     pub fn expect_body(mut self, text: impl Into<String>) -> Self {
-        self.has = Some(text.into());
+        let text = self.has.insert(text.into());
+        assert!(!text.is_empty(), "each body contains the empty text, which proves nothing");
         self
     }
 
@@ -261,22 +335,45 @@ impl Request {
 
     /// Returns the name of this request alone.
     pub(crate) fn name(&self) -> String {
-        let method =
-            if matches!(self.reads, Reads::WebSocket(_)) { "WebSocket" } else { &self.method };
+        let method = match self.reads {
+            Reads::WebSocket(_) => "WebSocket",
+            Reads::Grpc { .. } => "gRPC",
+            Reads::Whole | Reads::Events(_) => &self.method,
+        };
         format!("{method} {}", self.target)
+    }
+
+    /// Whether it is a gRPC call, whose statuses are those of gRPC.
+    pub(crate) const fn is_grpc(&self) -> bool {
+        matches!(self.reads, Reads::Grpc { .. })
+    }
+
+    /// Returns the status that is compared: of a gRPC call its own, which is 2 (UNKNOWN) if the
+    /// response has none.
+    pub(crate) fn status_of(&self, grpc: Option<u64>, http: u64) -> u64 {
+        if self.is_grpc() { grpc.unwrap_or(2) } else { http }
     }
 
     /// Whether a response of the service with this status is a failure.
     pub(crate) fn refuses(&self, status: u64) -> bool {
-        if self.statuses.is_empty() { status >= 500 } else { !self.expects(status) }
+        match (self.statuses.is_empty(), self.is_grpc()) {
+            (true, false) => status >= 500,
+            (true, true) => GRPC_FAILURES.contains(&status),
+            (false, _) => !self.expects(status),
+        }
     }
 
     /// Whether a response with this status is what the client wants.
     pub(crate) fn expects(&self, status: u64) -> bool {
         if self.statuses.is_empty() {
-            return status < 400;
+            return if self.is_grpc() { status == 0 } else { status < 400 };
         }
         self.statuses.iter().any(|(from, to)| (u64::from(*from)..=u64::from(*to)).contains(&status))
+    }
+
+    /// Whether the statuses were named.
+    pub(crate) fn has_statuses(&self) -> bool {
+        !self.statuses.is_empty()
     }
 
     /// Returns the text that the body must have and does not.
@@ -287,12 +384,25 @@ impl Request {
     /// Returns the expected statuses in words.
     pub(crate) fn expected(&self) -> String {
         if self.statuses.is_empty() {
-            return "a status below 500".to_owned();
+            return if self.is_grpc() { "status 0" } else { "a status below 500" }.to_owned();
         }
         let words = self.statuses.iter().map(|(from, to)| {
             if from == to { from.to_string() } else { format!("{from} to {to}") }
         });
         words.collect::<Vec<_>>().join(" or ")
+    }
+
+    /// Returns the first value that the request takes from the previous response and that this does
+    /// not have, such as `{location}`.
+    pub(crate) fn missing_value(&self, previous: &Previous) -> Option<String> {
+        let headers = self.headers.iter().map(|(_, value)| value.as_str());
+        let texts = [self.target.as_str(), self.body.as_str()].into_iter().chain(headers);
+        let names = texts.flat_map(|text| text.split('{').skip(1)).filter_map(|rest| {
+            let (name, _) = rest.split_once('}')?;
+            (name == "location" || name.starts_with('/')).then_some(name)
+        });
+        let mut missing = names.filter(|name| previous.value(name).is_none());
+        missing.next().map(|name| format!("{{{name}}}"))
     }
 
     /// Returns the request to send, with values of the previous response.
@@ -301,7 +411,10 @@ impl Request {
         RequestSpec {
             method: self.method.parse().unwrap_or(Method::GET),
             fields: self.headers.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
-            body: fill(&self.body).into(),
+            body: match &self.reads {
+                Reads::Grpc { messages, .. } => grpc_frame(messages),
+                Reads::Whole | Reads::Events(_) | Reads::WebSocket(_) => fill(&self.body).into(),
+            },
             ..RequestSpec::get(fill(&self.target))
         }
     }

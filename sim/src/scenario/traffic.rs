@@ -385,6 +385,11 @@ impl Traffic {
         if let Self::Http2Leaves { requests, .. } | Self::Http2Windowless { requests } = self {
             return Self::Http2 { requests, every_ms: 0 };
         }
+        // A host cannot tell a client that left from one that shut down its side, until Linux sends
+        // a reset for what arrives later. The simulated networks do not.
+        if let Self::Leaves { after_ms, half_closed, .. } = self {
+            return Self::Leaves { after_ms, resets: true, half_closed };
+        }
         let has_own_pace = matches!(
             self,
             Self::Stalls { .. }

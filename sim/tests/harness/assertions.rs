@@ -34,3 +34,29 @@ fn a_state_that_no_run_reaches_fails_the_run() {
     let named = failure_of(run().sometimes("a request at night").run());
     assert!(named.broken.why.contains("\"a request at night\""), "{named}");
 }
+
+// An `always!` that nothing reached held, and one on a thread of `spawn_blocking` always did.
+#[test]
+fn an_always_that_is_named_must_be_reached_and_one_in_blocking_work_is_seen() {
+    #[expect(clippy::disallowed_methods, reason = "as users' handlers do")]
+    async fn blocking() {
+        let hashed = tokio::task::spawn_blocking(|| {
+            sometimes!("blocking work ran");
+            always!(std::hint::black_box(1) > 2, "one is more than two");
+        });
+        hashed.await.expect("it does not panic");
+    }
+    async fn handler() {
+        always!(std::hint::black_box(1) > 0, "one is positive");
+    }
+    let run = || {
+        let router = || Router::new().route("/", get(handler)).route("/blocking", get(blocking));
+        explore(move |world: TestWorld| world.host().serve(router())).get("/").seeds(0..6)
+    };
+    run().sometimes("one is positive").run().unwrap();
+    let named = failure_of(run().sometimes("one is more than two").run());
+    assert!(named.broken.why.contains("\"one is more than two\" was not reached"), "{named}");
+    let failure = failure_of(run().get("/blocking").sometimes("blocking work ran").run());
+    assert_eq!(failure.broken.promise, "S7", "{failure}");
+    assert!(failure.broken.why.starts_with("always: one is more than two does not"), "{failure}");
+}

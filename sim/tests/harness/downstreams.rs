@@ -120,7 +120,7 @@ fn what_is_acknowledged_before_the_queue_has_it_is_lost_by_a_fault_of_the_queue(
     let failure = failure_of(failed);
     assert!(matches!(failure.broken.promise, "S1" | "S4"), "{failure}");
     let text = failure.to_string();
-    assert!(text.contains("the downstream number 0 "), "the fault in words: {text}");
+    assert!(text.contains("the downstream queue "), "the fault in words: {text}");
     assert!(text.contains(" s  queue     "), "the fault in the log: {text}");
 }
 

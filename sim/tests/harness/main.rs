@@ -6,6 +6,7 @@ mod assertions;
 mod deploys;
 mod doctor;
 mod downstreams;
+mod grpc;
 mod panics;
 mod proof;
 mod replay;

@@ -1,7 +1,6 @@
 //! Well-behaved services: none of them raises a false alarm.
 //!
-//! CI runs a few seeds of each. By hand: `LAMEDUCK_SEEDS=0..500 cargo test --release -p
-//! lameduck-sim --test harness well_behaved`.
+//! CI runs a few seeds of each. By hand: `just well-behaved 0..500`.
 
 use axum::{
     Json, Router,
@@ -108,8 +107,7 @@ fn a_handler_that_times_out_now_and_then() {
     survives(serve(router).get("/"));
 }
 
-#[test]
-fn large_responses_and_uploads() {
+fn large() -> Trials<Service> {
     let router = || {
         let upload = |body: bytes::Bytes| async move { body.len().to_string() };
         Router::new()
@@ -117,12 +115,22 @@ fn large_responses_and_uploads() {
             .route("/upload", put(upload))
             .layer(DefaultBodyLimit::max(100_000))
     };
-    survives(
-        serve(router)
-            .get("/large")
-            .request(Request::put("/upload", "x".repeat(60_000)).expect_body("60000"))
-            .request(Request::put("/upload", "x".repeat(200_000)).expect(413)),
-    );
+    serve(router)
+        .get("/large")
+        .request(Request::put("/upload", "x".repeat(60_000)).expect_body("60000"))
+        .request(Request::put("/upload", "x".repeat(200_000)).expect(413))
+}
+
+#[test]
+fn large_responses_and_uploads() {
+    survives(large());
+}
+
+// A client left without a reset. The response waited for it until the end of the drain, and the
+// service was blamed.
+#[test]
+fn a_client_that_leaves_a_large_response() {
+    large().seeds(354..355).run().unwrap();
 }
 
 // A GOAWAY is sent after the bytes that were written before it. A large response delayed it, and
@@ -417,5 +425,35 @@ fn a_channel_that_tells_streams_to_end() {
             world.host().background_task(task).serve(Router::new().route("/", get(lines)))
         })
         .request(Request::get("/").expect(200)),
+    );
+}
+
+// A stop by the service itself, at its start or by a request: the host was blamed (P4).
+#[test]
+fn a_service_that_stops_itself() {
+    let ends = |after_ms: u64| {
+        explore(move |world: TestWorld| {
+            let builder = world.host();
+            let handle = builder.shutdown_handle();
+            let task = BackgroundTask::new("once", move |_: TaskContext| async move {
+                sleep(after_ms).await;
+                handle.stop();
+                Ok::<_, io::Error>(())
+            });
+            builder.background_task(task).serve(Router::new().route("/", get(|| async { "tea" })))
+        })
+        .get("/")
+    };
+    survives(ends(100));
+    survives(ends(3_000));
+    survives(
+        explore(|world: TestWorld| {
+            let builder = world.host();
+            let handle = builder.shutdown_handle();
+            let stop = move || async move { handle.stop() };
+            builder.serve(Router::new().route("/", get(|| async {})).route("/stop", post(stop)))
+        })
+        .get("/")
+        .post("/stop", ""),
     );
 }

@@ -92,7 +92,7 @@ fn in_words(scenario: &DeployScenario, f: &mut impl Write) -> fmt::Result {
         )?;
     }
     for fault in &scenario.faults {
-        writeln!(f, "  {}", account::of_fault(*fault))?;
+        writeln!(f, "  {}", account::of_fault(*fault, &[]))?;
     }
     Ok(())
 }

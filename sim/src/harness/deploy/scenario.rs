@@ -84,7 +84,7 @@ impl DeployScenario {
         let count = dice.pick(&[0, 0, 2, 4]);
         self.faults = (0..count)
             .map(|_| Fault::Downstream {
-                downstream: dice.pick(&[0, 0, 1, 2]),
+                downstream: dice.below(12),
                 at_ms: dice.between(self.begins_ms, latest_ms),
                 for_ms: dice.pick(&[1, 20, 300, 3_000]),
                 how: dice.pick(&DownstreamFault::ALL),

@@ -169,7 +169,11 @@ pub(super) fn checked(requests: &[Request], seeds: Range<u64>) -> Range<u64> {
         "the service gets no requests: add them with .get(\"/path\") or .post(…)"
     );
     let whole = requests.iter().flat_map(Request::steps).all(Request::has_one_response);
-    assert!(whole, "the clients of a deploy send no WebSocket and read no server-sent events");
+    assert!(
+        whole,
+        "the clients of a deploy send no WebSocket, read no server-sent events and make no gRPC \
+         calls"
+    );
     let seeds = seeds::from_environment(seeds);
     assert!(!seeds.is_empty(), "the range {seeds:?} is empty: there is nothing to run");
     seeds

@@ -30,6 +30,7 @@ pub(super) async fn connect(
     port: u16,
     schedule: Arc<Schedule>,
 ) -> io::Result<Connection> {
+    schedule.note_connect();
     let port = match schedule.fault() {
         None | Some(DownstreamFault::Resets | DownstreamFault::Stalls) => port,
         Some(DownstreamFault::Slow) => {

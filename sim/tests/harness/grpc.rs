@@ -1,0 +1,153 @@
+//! gRPC calls, unary and streaming.
+
+use crate::failure_of;
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    http::{HeaderMap, HeaderValue, Response, StatusCode},
+    routing::{get, post},
+};
+use futures_util::{StreamExt, stream};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use lameduck::{RequestContext, lifecycle::Phase};
+use lameduck_sim::{Request, TestWorld, explore};
+use std::{convert::Infallible, time::Duration};
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+type Item = Result<Frame<Bytes>, Infallible>;
+
+/// A message of two bytes, with its prefix.
+const MESSAGE: &[u8] = b"\0\0\0\0\x02ok";
+
+fn trailers(status: u64) -> Frame<Bytes> {
+    let mut fields = HeaderMap::new();
+    fields.insert("grpc-status", HeaderValue::from(status));
+    Frame::trailers(fields)
+}
+
+fn reply(frames: impl futures_util::Stream<Item = Item> + Send + 'static) -> Response<Body> {
+    let mut response = Response::new(Body::new(StreamBody::new(frames)));
+    let kind = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert("content-type", kind);
+    response
+}
+
+async fn unary(call: Bytes) -> Response<Body> {
+    assert_eq!(&call[..], b"\0\0\0\0\x03tea", "the message with its prefix");
+    reply(stream::iter([Ok(Frame::data(Bytes::from_static(MESSAGE))), Ok(trailers(0))]))
+}
+
+/// A message every 30 ms, until the drain begins.
+#[expect(clippy::disallowed_methods, reason = "a service that sleeps sleeps by the world's time")]
+async fn stream_of(context: axum::Extension<RequestContext>) -> Response<Body> {
+    let messages = stream::unfold(context.0, |context| async move {
+        tokio::select! {
+            biased;
+            () = context.draining() => None,
+            () = tokio::time::sleep(Duration::from_millis(30)) => {
+                Some((Ok(Frame::data(Bytes::from_static(MESSAGE))), context))
+            }
+        }
+    });
+    reply(messages.chain(stream::iter([Ok(trailers(0))])))
+}
+
+/// Responds with only a head, as a service does that needs its closed pool.
+async fn closed(context: axum::Extension<RequestContext>) -> Response<Body> {
+    if context.phase() <= Phase::LameDuck {
+        return reply(stream::iter([Ok(trailers(0))]));
+    }
+    let mut response = reply(stream::empty());
+    let fields = response.headers_mut();
+    fields.insert("grpc-status", HeaderValue::from_static("13"));
+    fields.insert("grpc-message", HeaderValue::from_static("the pool is closed"));
+    response
+}
+
+fn router() -> Router {
+    Router::new()
+        .route("/tea.Tea/Unary", post(unary))
+        .route("/tea.Tea/Stream", post(stream_of))
+        .route("/tea.Tea/Closed", post(closed))
+}
+
+#[test]
+fn unary_calls_and_streams_are_made_and_their_messages_counted() {
+    explore(|world| world.host().serve(router()))
+        .request(Request::grpc("/tea.Tea/Unary", ["tea"]))
+        .request(Request::grpc_stream("/tea.Tea/Stream", [""], 3))
+        .request(Request::grpc("/tea.Tea/Unary", ["tea"]).then(Request::get("/none").expect(404)))
+        .seeds(0..25)
+        .run()
+        .unwrap();
+    let too_many = Request::grpc_stream("/tea.Tea/Stream", [""], 1_000_000);
+    let failed = explore(|world| world.host().serve(router())).request(too_many).seeds(0..5).run();
+    assert_eq!(failure_of(failed).broken.promise, "S6");
+}
+
+#[test]
+fn a_status_that_says_that_the_service_is_broken_is_found_with_its_message() {
+    let failed = explore(|world| world.host().serve(router()))
+        .request(Request::grpc("/tea.Tea/Closed", [""]))
+        .seeds(0..100)
+        .run();
+    let failure = failure_of(failed);
+    assert_eq!(failure.broken.promise, "S5", "{failure}");
+    let why = &failure.broken.why;
+    assert!(why.starts_with("gRPC /tea.Tea/Closed got 13 in draining"), "{failure}");
+    assert!(why.contains("instead of status 0: \"the pool is closed\""), "{failure}");
+    let log = failure.to_string();
+    assert!(log.contains("0 messages received, \"the pool is closed\""), "{failure}");
+    assert!(log.contains(": gRPC status 13"), "{failure}");
+}
+
+#[test]
+fn a_service_of_tonic_is_called_and_an_unknown_method_proves_nothing() {
+    let health = || {
+        let (_, health) = tonic_health::server::health_reporter();
+        tonic::service::Routes::new(health).into_axum_router()
+    };
+    let check = "/grpc.health.v1.Health/Check";
+    explore(move |world| world.host().serve(health()))
+        .request(Request::grpc(check, [""]))
+        .request(Request::grpc(check, ["\n\x03tea"]).expect(5))
+        .seeds(0..12)
+        .run()
+        .unwrap();
+    let mistyped = explore(move |world| world.host().serve(health()))
+        .request(Request::grpc("/grpc.health.v1.Health/Chek", [""]))
+        .seeds(0..2);
+    let failure = failure_of(mistyped.run());
+    assert!(failure.broken.why.contains("got 12"), "UNIMPLEMENTED: {failure}");
+}
+
+/// Responds as its downstream does, or gives up after a second.
+#[expect(clippy::disallowed_methods, reason = "a service that times out does so by its world")]
+async fn is_healthy(channel: Channel) -> StatusCode {
+    let mut health = HealthClient::new(channel);
+    let check = health.check(HealthCheckRequest::default());
+    match tokio::time::timeout(Duration::from_secs(1), check).await {
+        Ok(Ok(_)) => StatusCode::OK,
+        Ok(Err(_)) | Err(_) => StatusCode::BAD_GATEWAY,
+    }
+}
+
+#[test]
+fn a_service_calls_another_over_a_channel_of_tonic_whatever_faults_that_one_has() {
+    explore(|world: TestWorld| {
+        let (_, health) = tonic_health::server::health_reporter();
+        let router = tonic::service::Routes::new(health).into_axum_router();
+        let peer = world.downstream("peer", router);
+        let endpoint = Endpoint::from_static("http://peer");
+        let channel = endpoint.connect_with_connector_lazy(peer.connector());
+        let router = Router::new().route("/", get(move || is_healthy(channel)));
+        world.host().serve(router)
+    })
+    .get("/")
+    .expect(200)
+    .seeds(0..60)
+    .run()
+    .unwrap();
+}
