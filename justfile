@@ -103,8 +103,8 @@ advise *args:
 zoo *args:
     cargo run --release -p lameduck-sim -- zoo {{args}}
 
-# Services of users in which the simulation must find nothing; `just well-behaved 0..500` takes
-# some minutes.
+# `just well-behaved 0..500` takes some minutes.
+# Services of users in which the simulation must find nothing.
 well-behaved seeds="0..500":
     LAMEDUCK_SEEDS={{seeds}} cargo test --release -p lameduck-sim --test harness well_behaved
 
