@@ -43,8 +43,9 @@ pub(super) struct Parked<T, S: HttpService> {
     bytes: [u8; UNDECIDED_MAX],
     len: u8,
     received_any: ReceivedAny,
-    /// The transport holds an incomplete record, which may be the beginning of a request.
-    has_partial_record: bool,
+    /// Since when the transport holds an incomplete record, which may be the beginning of a
+    /// request. The record may turn out to hold none, so the wait goes on meanwhile.
+    partial_record: Option<Moment>,
     /// When the current wait began; set at its first poll.
     since: Option<Moment>,
     /// Kept for a while after a fast-path request, since the next one may follow soon.
@@ -74,7 +75,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             bytes: [0; UNDECIDED_MAX],
             len: 0,
             received_any: ReceivedAny::No,
-            has_partial_record: false,
+            partial_record: None,
             since: None,
             fast_path: None,
             delivery: Delivery::default(),
@@ -210,7 +211,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         if let FastPathOutcome::AllServed(now) = outcome {
             self.len = 0;
             self.since = Some(now);
-            self.has_partial_record = false;
+            self.partial_record = None;
             fast_path.connection().responses.record_responses_in(slot);
             self.delivery = Delivery::default();
             if worker.over_fast_path_limit() {
@@ -245,12 +246,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     ) -> Transition<T, S> {
         let server = &worker.server();
         let has_partial_record = self.io.as_ref().is_some_and(Transport::has_buffered);
-        if has_partial_record != self.has_partial_record {
-            self.has_partial_record = has_partial_record;
-            if has_partial_record && self.request_bytes() == 0 {
-                self.since = Some(now);
-            }
-        }
+        self.partial_record = has_partial_record.then(|| self.partial_record.unwrap_or(now));
         let since = *self.since.get_or_insert(now);
         let draining = server.phase() >= Phase::Draining;
         let idle = self.idle(since, slot);
@@ -328,7 +324,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     }
 
     fn idle(&self, since: Moment, slot: &ConnectionSlot) -> Idle {
-        if self.has_partial_record {
+        if let (0, Some(since)) = (self.request_bytes(), self.partial_record) {
             return Idle { awaited: Awaited::Head, since };
         }
         match (self.request_bytes(), self.received_any) {
@@ -341,7 +337,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
 
     /// Whether the connection waits for a request of which no byte has arrived.
     pub(super) const fn is_idle(&self) -> bool {
-        self.len == 0 && !self.has_partial_record
+        self.len == 0 && self.partial_record.is_none()
     }
 
     /// Closes a connection whose client has ended its side between two requests.
@@ -381,7 +377,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             return Transition::Wait;
         }
         let is_http2 = io.negotiated() == Negotiated::Http2;
-        match self.request_bytes().max(u8::from(self.has_partial_record)) {
+        match self.request_bytes().max(u8::from(self.partial_record.is_some())) {
             0 if worker.server().phase() >= Phase::Draining => {
                 worker.server().metrics.count_unannounced(slot);
             }

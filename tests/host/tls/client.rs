@@ -111,6 +111,11 @@ impl TlsClient {
         self.socket.write_all(records).unwrap();
     }
 
+    /// Sends records. Returns whether the peer was still there.
+    pub(super) fn try_send_raw(&mut self, records: &[u8]) -> bool {
+        self.socket.write_all(records).is_ok()
+    }
+
     pub(super) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let records = self.seal(bytes);
         self.send_raw(&records);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::support::frames::frame;
+use crate::support::now;
 
 #[test]
 fn an_idle_connection_ends_with_a_close_notify() {
@@ -203,5 +204,51 @@ fn a_body_that_fails_ends_without_a_close_notify() {
         client.send_get("/");
         assert_eq!(client.end(), End::Reset, "{workers:?}");
         drop(app.end());
+    }
+}
+
+/// Sends empty lines in records of which each arrives in two parts, until the connection ends.
+/// Returns whether it has ended within this time.
+fn is_closed_during_empty_lines(client: &mut TlsClient, limit: Duration) -> bool {
+    let begin = now();
+    while begin.elapsed() < limit {
+        let record = client.seal("\r\n");
+        for part in [&record[..5], &record[5..]] {
+            if !client.try_send_raw(part) {
+                return true;
+            }
+            block(Duration::from_millis(100));
+        }
+    }
+    false
+}
+
+// The wait for the first byte began again with every record of which only a part had arrived, and
+// went on from there when the record held an empty line. Such a client kept a connection for ever
+// without a request, and held the drain to its end (P6, P15).
+#[test]
+fn empty_lines_in_parts_of_records_extend_no_wait() {
+    let identity = identity();
+    let limits = Limits::default().first_byte_timeout(Duration::from_millis(700));
+    for workers in ALL_WORKERS {
+        let app = App::start_on(host(&identity, limits), workers);
+        let mut client = TlsClient::connect(app.main, &identity.client(&[]));
+        let is_closed = is_closed_during_empty_lines(&mut client, Duration::from_secs(4));
+        assert!(is_closed, "{workers:?}");
+        let report = app.end();
+        assert_eq!(report.connections.first_byte_timeouts, 1, "{workers:?}");
+    }
+}
+
+#[test]
+fn empty_lines_in_parts_of_records_do_not_hold_the_drain() {
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let app = start(&identity, workers);
+        let mut client = TlsClient::connect(app.main, &identity.client(&[]));
+        app.stop();
+        let is_closed = is_closed_during_empty_lines(&mut client, Duration::from_secs(5));
+        assert!(is_closed, "{workers:?}");
+        assert_eq!(app.report().code(), 0);
     }
 }
