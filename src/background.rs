@@ -105,6 +105,6 @@ impl TaskContext {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.server.spawn(self.origin.clone(), &self.server.tokens.abort_requests, work);
+        self.server.spawn(self.origin.clone(), || false, work);
     }
 }

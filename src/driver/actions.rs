@@ -167,8 +167,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
                 // All of this is the app's code: making the future, running it, and formatting its
                 // error.
                 let running = async move { (task.run)(context).await.map_err(TaskError::returned) };
-                let ended =
-                    server.run_tracked(&tracked, &server.tokens.abort_requests, running).await;
+                let ended = server.run_tracked(&tracked, || false, running).await;
                 (name, ended.unwrap_or_else(|lost| Err(TaskError::without_cause(lost))))
             };
             // The token is dropped after the result was sent, and the drain waits for the token. A

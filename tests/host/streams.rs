@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::BoxFuture, stream};
 use http::{StatusCode, header};
 use hyper_util::rt::TokioIo;
 use lameduck::{
@@ -27,7 +27,7 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, sync::mpsc};
 
 const DRAIN: Duration = Duration::from_millis(400);
 const CANCEL: Duration = Duration::from_millis(600);
@@ -53,10 +53,19 @@ fn ticks() -> Body {
 
 /// Changes the protocol. Without `context` it waits for ever, otherwise it says goodbye at the end
 /// of the stream.
-fn upgrade(mut request: Request, context: Option<RequestContext>) -> Response {
-    let upgrading = hyper::upgrade::on(&mut request);
+fn upgrade(request: Request, context: Option<RequestContext>) -> Response {
     #[expect(clippy::disallowed_methods, reason = "as libraries for WebSocket do")]
-    tokio::spawn(async move {
+    upgrade_by(request, context, |chat| drop(tokio::spawn(chat)))
+}
+
+/// Like [`upgrade`], with a task that `spawn` starts.
+fn upgrade_by(
+    mut request: Request,
+    context: Option<RequestContext>,
+    spawn: impl FnOnce(BoxFuture<'static, ()>),
+) -> Response {
+    let upgrading = hyper::upgrade::on(&mut request);
+    spawn(Box::pin(async move {
         let mut io = TokioIo::new(upgrading.await.unwrap());
         match context {
             Some(context) => {
@@ -65,7 +74,7 @@ fn upgrade(mut request: Request, context: Option<RequestContext>) -> Response {
             }
             None => drop(tokio::io::copy_bidirectional(&mut io, &mut tokio::io::empty()).await),
         }
-    });
+    }));
     let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "chat")];
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
@@ -94,8 +103,26 @@ fn start(plan: Plan) -> (App, Causes) {
     };
     let chat =
         |context: RequestContext, request: Request| async move { upgrade(request, Some(context)) };
+    let worker = |context: RequestContext, request: Request| async move {
+        let spawn = |chat| context.spawn(chat);
+        upgrade_by(request, Some(context.clone()), spawn)
+    };
+    let produces = |context: RequestContext| async move {
+        let (chunks, produced) = mpsc::channel::<Result<_, Infallible>>(1);
+        context.spawn(async move {
+            while chunks.send(Ok("tick\n")).await.is_ok() {
+                pause(20).await;
+            }
+        });
+        let chunks = stream::unfold(produced, |mut produced: mpsc::Receiver<_>| async {
+            produced.recv().await.map(|chunk| (chunk, produced))
+        });
+        (Extension(StreamShutdown::EndSpread), Body::from_stream(chunks))
+    };
     let router = Router::new()
         .route("/spread", get(spread))
+        .route("/worker-chat", get(worker))
+        .route("/produced", get(produces))
         .route("/silent", get(silent))
         .route("/stuck", get(pending::<&'static str>))
         .route("/asks", get(asks))
@@ -289,6 +316,30 @@ fn an_upgraded_connection_says_goodbye_at_its_moment() {
     let report = app.report();
     assert_bounded(&report, before);
     assert_eq!((report.code(), report.streams_ended), (0, 6));
+}
+
+// The work of a request was dropped with ordinary requests if it was spawned before the request
+// became a long stream, as it usually is. The connection of a WebSocket then ended without a
+// goodbye, and a response that its work produced ended early and looked complete (P5d).
+#[test]
+fn the_work_of_a_long_stream_has_its_budget() {
+    let (app, _) = start(plan());
+    let upgrade = "connection: upgrade\r\nupgrade: chat\r\n";
+    let chats: Vec<_> = (0..6).map(|_| reader(&app, "/worker-chat", upgrade)).collect();
+    until_holds("upgraded", || app.status()["connections"]["upgraded"] == 6);
+    let produced: Vec<_> = (0..6).map(|_| reader(&app, "/produced", "")).collect();
+    wait_for_in_flight(&app, 6);
+    let (before, after) = drain(&app);
+    let ended: Vec<_> = chats.into_iter().map(|chat| chat.join().unwrap()).collect();
+    assert!(ended.iter().all(|chat| chat.rest == b"bye"), "{ended:?}");
+    let streams: Vec<_> = produced.into_iter().map(|stream| stream.join().unwrap()).collect();
+    for ended in [ended, streams] {
+        let last = ended.iter().map(|stream| stream.at).max().unwrap();
+        assert!(last - after > ORDINARY, "beyond the limits of requests: {:?}", last - after);
+    }
+    let report = app.report();
+    assert_bounded(&report, before);
+    assert_eq!((report.code(), report.streams_ended), (0, 12), "{report}");
 }
 
 #[test]

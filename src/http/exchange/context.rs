@@ -167,7 +167,8 @@ impl RequestContext {
         F: Future<Output = ()> + Send + 'static,
     {
         let origin = WorkOrigin::of_request(self.0.method_and_path());
-        self.0.server().spawn(origin, self.0.abort(), work);
+        let request = self.0.clone();
+        self.0.server().spawn(origin, move || request.is_stream(), work);
     }
 
     /// Ready once the root context is cancelled, after the drain: return now. While long streams go
@@ -176,6 +177,6 @@ impl RequestContext {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn root_cancelled(&self) {
-        self.0.root().cancelled().await;
+        self.0.root_cancelled().await;
     }
 }

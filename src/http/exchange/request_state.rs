@@ -330,7 +330,13 @@ impl RequestState {
         if self.is_stream() { &tokens.root } else { &tokens.requests }
     }
 
-    /// Returns the token whose cancellation drops this request and its work.
+    /// Waits until this request is to return. It may become a long stream meanwhile.
+    pub(super) async fn root_cancelled(&self) {
+        self.server().tokens.requests.cancelled().await;
+        self.root().cancelled().await;
+    }
+
+    /// Returns the token whose cancellation drops this request.
     pub(super) fn abort(&self) -> &CancellationToken {
         let tokens = &self.server().tokens;
         if self.is_stream() { &tokens.abort } else { &tokens.abort_requests }

@@ -437,29 +437,37 @@ impl ServerState {
         TrackedWork::new(&self.work, kind, origin, self.clock.now())
     }
 
-    /// Spawns work that the drain waits for, until it ends or `abort` drops it.
-    pub(crate) fn spawn<F>(self: &Arc<Self>, origin: WorkOrigin, abort: &CancellationToken, work: F)
-    where
+    /// Spawns work that the drain waits for, until it ends or the abort drops it.
+    pub(crate) fn spawn<F>(
+        self: &Arc<Self>,
+        origin: WorkOrigin,
+        is_of_stream: impl Fn() -> bool + Send + Sync + 'static,
+        work: F,
+    ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (server, abort) = (self.clone(), abort.clone());
+        let server = self.clone();
         let tracked = self.track(Kind::Work, origin);
         // The result was already counted and logged.
-        drop(
-            self.tasks.spawn(async move { drop(server.run_tracked(&tracked, &abort, work).await) }),
-        );
+        drop(self.tasks.spawn(async move {
+            drop(server.run_tracked(&tracked, is_of_stream, work).await);
+        }));
     }
 
-    /// Runs `work` until it ends or `abort` drops it. A panic in it, or in its destructor, is
-    /// counted and logged (P13).
+    /// Runs `work` until it ends or the abort drops it: that of ordinary requests, unless
+    /// `is_of_stream` then. A request may become a long stream after it has spawned its work. A
+    /// panic in the work, or in its destructor, is counted and logged (P13).
     pub(crate) async fn run_tracked<F: Future>(
         &self,
         tracked: &TrackedWork,
-        abort: &CancellationToken,
+        is_of_stream: impl Fn() -> bool,
         work: F,
     ) -> Result<F::Output, String> {
         let mut work = unwind(work);
-        let ended = abort.run_until_cancelled(&mut work).await;
+        let mut ended = self.tokens.abort_requests.run_until_cancelled(&mut work).await;
+        if ended.is_none() && is_of_stream() {
+            ended = self.tokens.abort.run_until_cancelled(&mut work).await;
+        }
         let panic = match ended {
             Some(Ok(output)) => return Ok(output),
             Some(Err(panic)) => panic,
