@@ -374,7 +374,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
 
     /// Drops the running request, because its client has shut its side.
     fn drop_request(&mut self) -> Transition<T, S> {
-        let is_cut = self.connection.io.written() > 0;
+        let is_cut = self.connection.io.is_response_begun();
         match self.take_parts() {
             Some((io, _)) if is_cut => Transition::linger(Lingering::before_reset(io)),
             Some(_) | None => Transition::Close,

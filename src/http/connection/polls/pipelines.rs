@@ -1,6 +1,7 @@
 //! Pipelined requests on the fast path: what each write carries, and what is counted when.
 
 use super::{GET, output::http1, script::End, world::World};
+use crate::http::server::limits::{HalfClose, Limits};
 
 const WAITS: &[u8] = b"GET /waits HTTP/1.1\r\nhost: a\r\n\r\n";
 const LARGE: &[u8] = b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -113,4 +114,22 @@ async fn nor_the_response_to_a_request_that_had_its_outcome() {
     assert_eq!(writes(&world), ["200 503"]);
     let requests = world.requests();
     assert_eq!((requests.finished, requests.timed_out, requests.gone), (1, 1, 1));
+}
+
+// The part that had left without hyper was not counted, and the connection ended with a FIN (P5d).
+#[tokio::test]
+async fn a_response_that_left_in_part_is_reset_if_its_client_shuts_its_side_and_is_dropped() {
+    let mut world = World::with_limits(Limits::default().half_close(HalfClose::Drop));
+    world.start().await;
+    world.wire().stop_receiving(10);
+    world.wire().send(&[GET, WAITS].concat());
+    world.settle().await;
+    assert_eq!(world.wire().written.len(), 10);
+    world.wire().end();
+    world.settle().await;
+    assert_eq!(world.requests().gone, 2);
+    world.wire().make_room(0);
+    world.wait(1).await;
+    assert!(world.has_ended());
+    assert_eq!(world.wire().how_it_ended(), End::Reset);
 }

@@ -150,13 +150,18 @@ type Fingerprint = (usize, usize, usize, bool, End, RequestStats, ConnectionStat
 impl World {
     /// Accepts a connection while serving.
     pub(super) fn new() -> Self {
+        Self::with_limits(Limits::default().keep_alive(Duration::from_secs(50)))
+    }
+
+    /// Like [`Self::new`], with these limits.
+    pub(super) fn with_limits(limits: Limits) -> Self {
         let clock = Arc::new(ManualClock::new());
         let config = ServerConfig {
             app_version: "1".into(),
             request_timeout: Some(Duration::from_secs(5)),
             lame_duck: Duration::from_secs(3),
             streams: Duration::ZERO,
-            limits: Limits::default().keep_alive(Duration::from_secs(50)),
+            limits,
             close_races: CloseRaces::Counted,
             eviction_grace: EvictionGrace::MAIN,
             seed: Seed(1),
