@@ -16,8 +16,8 @@
 //! | `/upgrade` | switches to an echo protocol |
 //!
 //! The work of `/work` ends with `&heeds=yes` when the root context is cancelled; with
-//! `&heeds=panics` it panics after N ms. `/upgrade` with `?heeds=yes` sends a farewell when the
-//! drain begins.
+//! `&heeds=panics` it panics after N ms. `/upgrade` with `heeds=yes` sends a farewell when the
+//! drain begins, with `class=spread` at the moment of a long stream.
 //!
 //! Every handler records `handler begins` (with the phase, by the host's clock the time until the
 //! deadline, and the client's address if a PROXY header announces it), `handler cancelled` (with
@@ -190,7 +190,7 @@ async fn respond(
         "/padded" => padded(&query),
         "/work" => work(&request, &query, &guard),
         "/upgrade" if parameter(&query, "taken") == Some("no") => switching(),
-        "/upgrade" => upgrade(request, heeds(&query), &guard),
+        "/upgrade" => upgrade(request, &query, &guard),
         _ => call(service, request).await,
     };
     response.map(|body| ObservedBody { body, trailers, breaks: is_to_break, _guard: guard })
@@ -367,16 +367,22 @@ fn work(request: &Request<Body>, query: &str, guard: &HandlerGuard) -> DrillResp
 /// Upgrades without tracking the task: during the drain only the upgraded io keeps the connection
 /// open.
 #[expect(clippy::disallowed_methods, reason = "that the host does without is what is practised")]
-fn upgrade(mut request: Request<Body>, heeds: bool, guard: &HandlerGuard) -> DrillResponse {
+fn upgrade(mut request: Request<Body>, query: &str, guard: &HandlerGuard) -> DrillResponse {
+    let heeds = parameter(query, "heeds") == Some("yes");
+    let is_long = parameter(query, "class") == Some("spread");
     let context = request.body().context().clone();
     let upgrading = hyper::upgrade::on(&mut request);
-    let told = Http1Client { actor: guard.actor.clone() };
+    let conversation = UpgradedGuard { actor: guard.actor.clone(), heeds, is_long };
     drop(tokio::spawn(async move {
         let Ok(upgraded) = upgrading.await else { return };
-        told.begins();
-        echo_lines(TokioIo::new(upgraded), &context, heeds).await;
+        conversation.record("conversation begins");
+        echo_lines(TokioIo::new(upgraded), &context, &conversation).await;
     }));
-    switching()
+    let mut response = switching();
+    if is_long {
+        response.extensions_mut().insert(StreamShutdown::EndSpread);
+    }
+    response
 }
 
 fn switching() -> DrillResponse {
@@ -389,34 +395,38 @@ fn switching() -> DrillResponse {
 
 /// Records `conversation begins` and, when the task of the upgraded connection is dropped,
 /// `conversation ends`.
-struct Http1Client {
+struct UpgradedGuard {
     actor: Actor,
+    heeds: bool,
+    is_long: bool,
 }
 
-impl Http1Client {
-    fn begins(&self) {
-        self.actor.trace.record(&self.actor.name, "conversation begins", &[]);
+impl UpgradedGuard {
+    fn record(&self, event: &'static str) {
+        let yes = |is: bool| if is { "yes" } else { "no" };
+        let fields = [("heeds", yes(self.heeds).into()), ("long", yes(self.is_long).into())];
+        self.actor.trace.record(&self.actor.name, event, &fields);
     }
 }
 
-impl Drop for Http1Client {
+impl Drop for UpgradedGuard {
     fn drop(&mut self) {
-        self.actor.trace.record(&self.actor.name, "conversation ends", &[]);
+        self.record("conversation ends");
     }
 }
 
 async fn echo_lines(
     mut io: TokioIo<hyper::upgrade::Upgraded>,
     context: &RequestContext,
-    heeds: bool,
+    conversation: &UpgradedGuard,
 ) {
     let mut line = [0; client::PING.len()];
     loop {
         let told = async {
-            if heeds {
-                context.draining().await;
-            } else {
-                std::future::pending::<()>().await;
+            match (conversation.heeds, conversation.is_long) {
+                (true, true) => context.stream_end().await,
+                (true, false) => context.draining().await,
+                (false, _) => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -431,10 +441,6 @@ async fn echo_lines(
             }
         }
     }
-}
-
-fn heeds(query: &str) -> bool {
-    parameter(query, "heeds") == Some("yes")
 }
 
 fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {

@@ -1,10 +1,13 @@
 //! A gRPC call: some messages, then trailers with the status 0.
 
-use super::number;
+use super::{number, parameter};
 use crate::{client, scenario::MESSAGE};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
-use lameduck::drill::{DrillResponse, Paced};
+use lameduck::{
+    StreamShutdown,
+    drill::{DrillResponse, Paced},
+};
 use std::time::Duration;
 
 /// Responds after a while with one message, or at once with the first of several. The rest comes
@@ -21,6 +24,11 @@ pub(super) async fn respond(query: &str) -> DrillResponse {
         client::pause(Duration::from_millis(ms)).await;
         Paced::response([(Duration::ZERO, message)], None)
     };
+    match parameter(query, "end") {
+        Some("drain") => drop(response.extensions_mut().insert(StreamShutdown::EndAtDraining)),
+        Some("spread") => drop(response.extensions_mut().insert(StreamShutdown::EndSpread)),
+        Some(_) | None => {}
+    }
     let kind = HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response

@@ -2,7 +2,7 @@
 //! not depend on it.
 
 use super::{Dice, Edges};
-use crate::scenario::{Call, Client, RareRequest, RequestKind, Scenario, Traffic};
+use crate::scenario::{Call, CallEnd, Client, RareRequest, RequestKind, Scenario, Traffic};
 
 /// Adds some to one scenario in five.
 pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
@@ -36,5 +36,7 @@ fn call(dice: &mut Dice, edges: &Edges, begins: u64) -> Call {
         }
         _ => None,
     };
-    Call { ms, messages: dice.pick(&[0, 0, 1, 2, 3]), timeout_ms }
+    let messages = dice.pick(&[0, 0, 1, 2, 3]);
+    let ends = dice.pick(&[None, None, Some(CallEnd::Draining), Some(CallEnd::Spread)]);
+    Call { ms, messages, timeout_ms, ends }
 }

@@ -250,7 +250,7 @@ fn client(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) -> Client {
         _ => Client::new(
             early.min(edges.drain),
             RequestKind::Fast,
-            Traffic::Upgraded { every_ms: dice.pick(&[300, 1_000]), cooperation },
+            Traffic::Upgraded { every_ms: dice.pick(&[300, 1_000]), cooperation, is_long: false },
         ),
     }
 }

@@ -2,7 +2,9 @@
 //! so that the rest of the scenario does not depend on it.
 
 use super::{Dice, Edges};
-use crate::scenario::{Client, Pacing, RareRequest, RequestKind, Scenario, StuckResponse, Traffic};
+use crate::scenario::{
+    Client, Cooperation, Pacing, RareRequest, RequestKind, Scenario, StuckResponse, Traffic,
+};
 
 /// Adds a budget and streams to one scenario in eight. If the budget is longer than the drain, the
 /// other clients are replaced by some that must not benefit from it, and nothing disturbs them.
@@ -25,10 +27,20 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     }
     for _ in 0..dice.between(1, 3) {
         let at_ms = edges.drain.saturating_sub(dice.pick(&[0, 5, 100, 800]));
-        let traffic = if dice.one_in(2) {
-            Traffic::Http2 { requests: dice.between(1, 2), every_ms: 1 }
-        } else {
-            Traffic::Once(Pacing::Prompt)
+        let traffic = match dice.below(3) {
+            0 => Traffic::Http2 { requests: dice.between(1, 2), every_ms: 1 },
+            1 => Traffic::Once(Pacing::Prompt),
+            _ => {
+                let cooperation =
+                    dice.pick(&[Cooperation::Heeds, Cooperation::Heeds, Cooperation::Ignores]);
+                let upgraded = Traffic::Upgraded {
+                    every_ms: dice.pick(&[20, 300]),
+                    cooperation,
+                    is_long: true,
+                };
+                scenario.clients.push(Client::new(at_ms, RequestKind::Fast, upgraded));
+                continue;
+            }
         };
         let kind = RequestKind::Rare(RareRequest::LongStream);
         scenario.clients.push(Client::new(at_ms, kind, traffic));
@@ -36,11 +48,17 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
 }
 
 fn ordinary(dice: &mut Dice, edges: &Edges) -> Client {
-    let kind = match dice.below(3) {
+    let kind = dice.below(4);
+    let at_ms = edges.drain.saturating_sub(dice.pick(&[0, 20, 90, 900]));
+    let kind = match kind {
         0 => RequestKind::Unlimited(60_000),
         1 => RequestKind::Stuck(60_000, StuckResponse::Chunked),
-        _ => RequestKind::Stuck(60_000, StuckResponse::Nothing),
+        2 => RequestKind::Stuck(60_000, StuckResponse::Nothing),
+        _ => {
+            let cooperation = dice.pick(&[Cooperation::Heeds, Cooperation::Ignores]);
+            let upgraded = Traffic::Upgraded { every_ms: 300, cooperation, is_long: false };
+            return Client::new(at_ms, RequestKind::Fast, upgraded);
+        }
     };
-    let at_ms = edges.drain.saturating_sub(dice.pick(&[0, 20, 90, 900]));
     Client::once(at_ms, kind)
 }

@@ -34,7 +34,7 @@ pub const SURFACE: &[(&str, Seen)] = &[
     ("RequestContext::stopping", Seen::Nowhere("the token of `TaskContext::stopping`")),
     ("RequestContext::draining", Seen::Target("/upgrade?heeds=yes")),
     ("RequestContext::spawn", Seen::Target("/work?")),
-    ("RequestContext::stream_end", Seen::Nowhere("tests/host::streams reads it")),
+    ("RequestContext::stream_end", Seen::Target("/upgrade?heeds=yes&class=spread")),
     ("RequestContext::root_cancelled", Seen::Target("heeds=yes")),
     ("TaskContext::app_version", Seen::Nowhere("a constant of the settings")),
     ("TaskContext::phase", Seen::Nowhere("the same as `RequestContext::phase`")),

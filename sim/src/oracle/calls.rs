@@ -1,7 +1,7 @@
 //! P5d, P9 for gRPC: the status of a call is the one of its end.
 
 use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
-use crate::scenario::{Call, RareRequest, RequestKind};
+use crate::scenario::{Call, CallEnd, RareRequest, RequestKind};
 use lameduck::lifecycle::Phase;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub(super) fn statuses_are_true(history: &RunHistory<'_>) -> Judgement {
             }
             (Some((OK, _)), _) => None,
             (Some((DEADLINE_EXCEEDED, _)), _) => before_its_deadline(history, observed, *call, *at),
-            (Some((UNAVAILABLE, _)), _) => before_the_cut(history, *at),
+            (Some((UNAVAILABLE, _)), _) => before_the_cut(history, *call, *at),
             (Some((status, _)), _) => Some(format!("the status {status}")),
             (None, RequestResult::Completed(200, _)) => Some("no status".to_owned()),
             (None, RequestResult::Failed(how)) if how == "stream-refused" => {
@@ -41,7 +41,10 @@ pub(super) fn statuses_are_true(history: &RunHistory<'_>) -> Judgement {
             }
             (None, _) => None,
         };
-        if let Some(wrong) = wrong.or_else(|| after_its_timeout(history, observed, *call, *at)) {
+        let wrong = wrong
+            .or_else(|| after_its_timeout(history, observed, *call, *at))
+            .or_else(|| after_its_end(history, observed, *call, *at));
+        if let Some(wrong) = wrong {
             return Err(format!(
                 "a call of client-{} to {}, sent at {:?}, ended at {at:?} with {wrong}",
                 observed.client, observed.target, observed.observed
@@ -67,8 +70,9 @@ fn before_its_deadline(
     (at + EARLY + history.tolerance() < due).then(|| format!("its deadline, before {due:?}"))
 }
 
-fn before_the_cut(history: &RunHistory<'_>, at: Duration) -> Option<String> {
+fn before_the_cut(history: &RunHistory<'_>, call: Call, at: Duration) -> Option<String> {
     let cut = history.began(Phase::Cancelling).or(history.began(Phase::CleaningUp));
+    let cut = if call.ends.is_some() { history.began(Phase::Draining).or(cut) } else { cut };
     let early = cut.is_none_or(|cut| at + history.tolerance() < cut);
     (early && history.delivers()).then(|| format!("UNAVAILABLE, before the cut at {cut:?}"))
 }
@@ -77,6 +81,25 @@ fn after_its_handler_began(history: &RunHistory<'_>, observed: &ObservedRequest)
     let name = format!("client-{}/{}", observed.client, observed.number);
     let begun = history.server("handler begins").any(|record| record.text("of") == Some(&name));
     begun.then(|| "a refusal, although its handler had begun".to_owned())
+}
+
+/// Whether a call whose head came before the drain went on after the host had to end it.
+fn after_its_end(
+    history: &RunHistory<'_>,
+    observed: &ObservedRequest,
+    call: Call,
+    at: Duration,
+) -> Option<String> {
+    let draining = history.began(Phase::Draining)?;
+    let budget = match call.ends? {
+        CallEnd::Draining => Duration::ZERO,
+        CallEnd::Spread => history.scenario.plan().streams,
+    };
+    let (head, ..) = observed.head?;
+    let due =
+        draining + history.world(budget + LATE) + history.under_way() * 2 + history.tolerance();
+    let is_judged = head < draining && history.delivers() && !history.has_partial_io();
+    (is_judged && at > due).then(|| format!("its end at the drain, by {due:?}, ignored"))
 }
 
 fn after_its_timeout(

@@ -104,7 +104,8 @@ impl ObservedRequest {
                 self.end = Some((at, RequestResult::Completed(503, 0)));
                 self.said = ErrorKind::Aborted;
             }
-            Some((14, _)) if is_by_host => {
+            // One that the host ends at its time has finished.
+            Some((14, _)) if is_by_host && !self.target.contains("&end=") => {
                 self.end = Some((at, RequestResult::Failed("stream-reset".to_owned())));
             }
             Some(_) | None => {}

@@ -47,12 +47,45 @@ pub(super) fn streams_have_a_budget(history: &RunHistory<'_>) -> Judgement {
             observed.client
         ));
     }
+    ended += conversations_end(history, draining)?;
     let counted = history.outcome.report.as_ref().map(|report| report.streams_ended);
     if counted.is_some_and(|counted| counted < ended) {
         return Err(format!("{ended} long streams ended, but the host counts {counted:?}"));
     }
     nothing_else_benefits(history, draining)?;
     Ok(Exercise::of(usize::try_from(ended).unwrap_or(usize::MAX)))
+}
+
+/// Checks that upgraded connections which are long streams are told so inside their budget, and
+/// have all of it, and that others have the time of requests. Returns the number that were told.
+fn conversations_end(history: &RunHistory<'_>, draining: Duration) -> Result<u64, String> {
+    let plan = history.scenario.plan();
+    let slack = SOON + history.tolerance();
+    let by = draining + history.world(plan.streams);
+    let whole = draining + history.world(plan.drain.max(plan.streams));
+    let requests = draining + history.world(plan.drain + plan.cancel);
+    let mut told = 0;
+    for ends in history.server("conversation ends") {
+        let at = ends.at;
+        let is_longer = plan.streams > plan.drain;
+        let in_peace = history.delivers() && !history.is_impatient();
+        let wrong = match (ends.text("long"), ends.text("heeds")) {
+            (Some("yes"), Some("yes")) => {
+                // A fault may have ended it before its moment.
+                told += u64::from(in_peace && at > draining && at < by);
+                (at > by + slack || (in_peace && at + history.early() < draining))
+                    .then(|| format!("was told between {draining:?} and {by:?}"))
+            }
+            (Some("yes"), _) => (in_peace && at + slack < whole)
+                .then(|| format!("is a long stream, and has until {whole:?}")),
+            (_, _) => (is_longer && at > requests + slack)
+                .then(|| format!("is no long stream, and has until {requests:?}")),
+        };
+        if let Some(wrong) = wrong {
+            return Err(format!("an upgraded connection that {wrong} ended at {at:?}"));
+        }
+    }
+    Ok(told)
 }
 
 fn nothing_else_benefits(history: &RunHistory<'_>, draining: Duration) -> Result<(), String> {
@@ -63,7 +96,7 @@ fn nothing_else_benefits(history: &RunHistory<'_>, draining: Duration) -> Result
             .server("handler begins")
             .find(|begins| begins.number("handler") == ends.number("handler"));
         let target = begins.and_then(|begins| begins.text("target")).unwrap_or_default();
-        if target != TARGET {
+        if target != TARGET && !target.contains("&end=spread") {
             return Err(format!(
                 "the handler of {target} ran until {:?}, but the drain and the cancel wait of \
                  requests ended at {until:?}",

@@ -17,12 +17,29 @@ pub struct Call {
     /// The `grpc-timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// When the host ends it early, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<CallEnd>,
+}
+
+/// When the host ends a call before its handler does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CallEnd {
+    /// When the drain begins.
+    Draining,
+    /// At its moment in the budget of long streams.
+    Spread,
 }
 
 impl Call {
     pub(super) fn ask(self) -> RequestSpec {
-        let Self { ms, messages, timeout_ms } = self;
+        let Self { ms, messages, timeout_ms, ends } = self;
         let mut target = format!("/call?ms={ms}&messages={messages}");
+        target.push_str(match ends {
+            Some(CallEnd::Draining) => "&end=drain",
+            Some(CallEnd::Spread) => "&end=spread",
+            None => "",
+        });
         if let Some(timeout) = timeout_ms {
             target.push_str(&format!("&grpc={timeout}"));
         }

@@ -13,8 +13,8 @@ mod run;
 mod times;
 mod traffic;
 
-pub use call::Call;
 pub(crate) use call::MESSAGE;
+pub use call::{Call, CallEnd};
 pub use header::{HeaderFault, HeaderKind, ProxyHeader};
 pub(crate) use header::{UNANNOUNCED, is_announced};
 pub use odd::OddRequest;

@@ -238,8 +238,12 @@ pub enum Traffic {
     Upgraded {
         /// Pause between lines.
         every_ms: u64,
-        /// Whether the handler ends the connection when the drain begins.
+        /// Whether the handler ends the connection when the drain begins, or at the moment of a
+        /// long stream.
         cooperation: Cooperation,
+        /// Whether it is a long stream.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_long: bool,
     },
 }
 
@@ -559,10 +563,11 @@ impl Client {
                 raw(client_id, bare, &[bytes, Step::ReadToEnd { at_most: client_id.patience() }])
                     .await;
             }
-            Traffic::Upgraded { every_ms, cooperation } => {
-                let ask = RequestSpec::get(format!("/upgrade?heeds={}", cooperation.name()))
-                    .with("Connection", "upgrade")
-                    .with("Upgrade", "echo");
+            Traffic::Upgraded { every_ms, cooperation, is_long } => {
+                let class = if is_long { "&class=spread" } else { "" };
+                let target = format!("/upgrade?heeds={}{class}", cooperation.name());
+                let ask =
+                    RequestSpec::get(target).with("Connection", "upgrade").with("Upgrade", "echo");
                 upgraded(client_id, route, &ask, Duration::from_millis(every_ms)).await;
             }
             Traffic::HalfHead | Traffic::InternalHalfHead => {
