@@ -27,8 +27,7 @@ use std::{
 };
 
 /// A handler that was polled, and must not move any more.
-pub(crate) type PinnedHandler<S> =
-    Pin<Box<Option<HandlerFuture<<S as HttpService>::ServiceFuture>>>>;
+pub(crate) type PinnedHandler<S> = Pin<Box<HandlerFuture<<S as HttpService>::ServiceFuture>>>;
 
 pin_project! {
     /// A running handler. `future` is `None` if the request was refused, or if the handler panicked
@@ -114,6 +113,17 @@ where
 }
 
 impl<F> HandlerFuture<F> {
+    /// Begins a request in the place of an earlier one that has ended, or in a new place.
+    pub(super) fn pinned(place: Option<Pin<Box<Self>>>, state: HandlerState) -> Pin<Box<Self>> {
+        match place {
+            Some(mut place) => {
+                *place.as_mut().project().state = state;
+                place
+            }
+            None => Box::pin(Self { future: None, state }),
+        }
+    }
+
     /// Drops the handler and catches a panic of its destructor, which would otherwise unwind
     /// through hyper.
     fn drop_handler(self: Pin<&mut Self>) {

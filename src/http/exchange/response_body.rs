@@ -59,7 +59,7 @@ pin_project! {
 }
 
 /// A response body that was polled, and must not move any more.
-pub(crate) type PinnedResponseBody<B> = Pin<Box<Option<ResponseBody<B>>>>;
+pub(crate) type PinnedResponseBody<B> = Pin<Box<ResponseBody<B>>>;
 
 impl<B> ResponseBody<B> {
     /// Wraps the handler's body. `content_length`: the length in the response head.
@@ -95,6 +95,20 @@ impl<B> ResponseBody<B> {
         Self { source: Source::Text { line }, state: BodyState::complete(in_flight) }
     }
 
+    /// Moves a body to the place of an earlier one that has ended, or to a new place.
+    pub(crate) fn pinned(
+        place: Option<PinnedResponseBody<B>>,
+        body: Self,
+    ) -> PinnedResponseBody<B> {
+        match place {
+            Some(mut place) => {
+                place.set(body);
+                place
+            }
+            None => Box::pin(body),
+        }
+    }
+
     /// Wraps a body that was polled before hyper took over.
     pub(crate) fn resumed(body: PinnedResponseBody<B>) -> Self {
         Self { source: Source::Resumed { body }, state: BodyState::complete(None) }
@@ -103,11 +117,7 @@ impl<B> ResponseBody<B> {
     /// Sets the queue that takes over the request when the body has ended.
     pub(super) fn set_queue(&mut self, queue: &Weak<UnflushedResponses>) {
         match &mut self.source {
-            Source::Resumed { body } => {
-                if let Some(mut body) = body.as_mut().as_pin_mut() {
-                    body.as_mut().project().state.set_queue(queue);
-                }
-            }
+            Source::Resumed { body } => body.as_mut().project().state.set_queue(queue),
             Source::Handler { .. }
             | Source::Suppressed { .. }
             | Source::Text { .. }
@@ -168,12 +178,7 @@ where
             }
             SourceProjection::Suppressed { .. } => return Poll::Ready(None),
             SourceProjection::Aborted => return Poll::Pending,
-            SourceProjection::Resumed { body } => {
-                return body
-                    .as_mut()
-                    .as_pin_mut()
-                    .map_or(Poll::Ready(None), |body| body.poll_frame(cx));
-            }
+            SourceProjection::Resumed { body } => return body.as_mut().poll_frame(cx),
             SourceProjection::Handler { body } => body,
         };
         if this.state.later.is_some()
@@ -203,7 +208,7 @@ where
     /// Returns the request, unless its outcome is settled.
     pub(super) fn in_flight(&self) -> Option<&InFlight> {
         match &self.source {
-            Source::Resumed { body } => body.as_ref().get_ref().as_ref()?.in_flight(),
+            Source::Resumed { body } => body.in_flight(),
             Source::Handler { .. }
             | Source::Suppressed { .. }
             | Source::Text { .. }
@@ -229,9 +234,7 @@ where
             Source::Handler { .. } => {
                 self.state.is_all_promised() && !HttpBody::is_end_stream(self)
             }
-            Source::Resumed { body } => {
-                body.as_ref().get_ref().as_ref().is_some_and(Self::may_exceed_zero_length)
-            }
+            Source::Resumed { body } => body.may_exceed_zero_length(),
             Source::Suppressed { .. } | Source::Text { .. } | Source::Aborted => false,
         }
     }
@@ -239,7 +242,7 @@ where
     /// Moves the body to a place that it never leaves, so that it can be polled.
     pub(super) fn into_pinned(self) -> Self {
         let is_pinned = matches!(self.source, Source::Resumed { .. });
-        if is_pinned { self } else { Self::resumed(Box::pin(Some(self))) }
+        if is_pinned { self } else { Self::resumed(Box::pin(self)) }
     }
 
     /// Polls a pinned body whose head promises no bytes, until its end is known. If it failed or
@@ -249,7 +252,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), AbortCause>> {
         let Source::Resumed { body } = &mut self.source else { return Poll::Ready(Ok(())) };
-        body.as_mut().as_pin_mut().map_or(Poll::Ready(Ok(())), |body| body.poll_zero_length(cx))
+        body.as_mut().poll_zero_length(cx)
     }
 
     fn poll_zero_length(
@@ -374,9 +377,7 @@ where
             Source::Suppressed { .. } => true,
             Source::Aborted => false,
             Source::Text { line } => line.is_none(),
-            Source::Resumed { body } => {
-                body.as_ref().get_ref().as_ref().is_none_or(HttpBody::is_end_stream)
-            }
+            Source::Resumed { body } => HttpBody::is_end_stream(body),
         }
     }
 
@@ -392,10 +393,7 @@ where
             Source::Text { line } => {
                 SizeHint::with_exact(line.as_ref().map_or(0, |line| line.len() as u64))
             }
-            Source::Resumed { body } => match body.as_ref().get_ref() {
-                Some(body) => body.size_hint(),
-                None => SizeHint::with_exact(0),
-            },
+            Source::Resumed { body } => HttpBody::size_hint(body),
         }
     }
 }

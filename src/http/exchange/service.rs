@@ -68,9 +68,7 @@ impl<S: HttpService> Resumed<S> {
     fn set_queue(&mut self, queue: &Weak<UnflushedResponses>) {
         match self {
             Self::Pending(handler) | Self::Handler(handler) => {
-                if let Some(handler) = handler.as_mut().as_pin_mut() {
-                    handler.project().state.set_queue(queue);
-                }
+                handler.as_mut().project().state.set_queue(queue);
             }
             Self::Response(response) => response.body_mut().set_queue(queue),
         }
@@ -81,9 +79,7 @@ impl<S: HttpService> Resumed<S> {
     pub(crate) fn for_another_task(self) -> Self {
         match self {
             Self::Pending(mut handler) | Self::Handler(mut handler) => {
-                if let Some(handler) = handler.as_mut().as_pin_mut() {
-                    handler.project().state.stop_timer();
-                }
+                handler.as_mut().project().state.stop_timer();
                 Self::Handler(handler)
             }
             Self::Response(response) => Self::Response(response),
@@ -211,21 +207,19 @@ impl<S: HttpService> ConnectionService<S> {
             && grpc::is_call(request.method(), request.headers())
     }
 
-    /// Calls the handler for a fast-path `GET` and builds its future in `place`. Takes the header
-    /// fields. Returns when the request arrived.
+    /// Calls the handler for a fast-path `GET`, in `place` if that is given. Takes the header
+    /// fields. Returns the handler, and when the request arrived.
     pub(crate) fn handle_in(
         &self,
-        place: &mut PinnedHandler<S>,
+        place: Option<PinnedHandler<S>>,
         uri: Uri,
         headers: &mut Option<HeaderMap>,
-    ) -> Moment {
+    ) -> (PinnedHandler<S>, Moment) {
         let (state, request_state) =
             self.begin(&Method::GET, &uri, Version::HTTP_11, Upgrade::No, Weak::new());
         let arrived = request_state.arrived;
-        place.set(Some(HandlerFuture { future: None, state }));
-        let Some(mut handler) = place.as_mut().as_pin_mut().map(HandlerFuture::project) else {
-            return arrived;
-        };
+        let mut pinned = HandlerFuture::pinned(place, state);
+        let mut handler = pinned.as_mut().project();
         let called = catch(|| {
             let mut request = http::Request::new(Body::new(None, request_state));
             *request.uri_mut() = uri;
@@ -238,7 +232,7 @@ impl<S: HttpService> ConnectionService<S> {
         if let Err(panic) = called {
             handler.state.record_panic(&panic);
         }
-        arrived
+        (pinned, arrived)
     }
 }
 
@@ -318,11 +312,7 @@ impl<S: HttpService> Future for CallFuture<S> {
                 }
                 Some(Resumed::Response(response)) => self.finish(cx, *response),
                 Some(Resumed::Handler(mut handler)) => {
-                    let polled = handler
-                        .as_mut()
-                        .as_pin_mut()
-                        .map_or(Poll::Pending, |handler| handler.poll(cx));
-                    let Poll::Ready(Ok(response)) = polled else {
+                    let Poll::Ready(Ok(response)) = handler.as_mut().poll(cx) else {
                         *resumed = Some(Resumed::Handler(handler));
                         return Poll::Pending;
                     };

@@ -53,7 +53,6 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::Body as HttpBody;
 use std::{
-    mem,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -61,8 +60,9 @@ use std::{
 /// State that a connection keeps to serve fast-path requests.
 pub(crate) struct FastPath<S: HttpService> {
     service: ConnectionService<S>,
-    handler: PinnedHandler<S>,
-    body: PinnedResponseBody<S::ResponseBody>,
+    /// The places of the last handler and of the last response body, to be used again.
+    handler: Option<PinnedHandler<S>>,
+    body: Option<PinnedResponseBody<S::ResponseBody>>,
     /// The header map of the last response, which the next request uses again.
     headers: Option<HeaderMap>,
     date_cache: CachedDate,
@@ -119,8 +119,8 @@ impl<S: HttpService> FastPath<S> {
         let connection = Arc::new(ConnectionState::new(Protocol::Http1, worker.clone(), slot));
         Self {
             service: ConnectionService::new(service.clone(), connection),
-            handler: Box::pin(None),
-            body: Box::pin(None),
+            handler: None,
+            body: None,
             headers: None,
             date_cache: CachedDate::unknown(),
             _counted: Counted::new(&worker.metrics, |metrics| &metrics.fast_path),
@@ -189,18 +189,13 @@ impl<S: HttpService> FastPath<S> {
             };
             *requests_left -= 1;
             let FastRequest { uri, len, keep_alive } = parsed;
-            let arrived = self.service.handle_in(&mut self.handler, uri, &mut self.headers);
-            let polled = self
-                .handler
-                .as_mut()
-                .as_pin_mut()
-                .map_or(Poll::Pending, |handler| handler.poll(cx));
-            let Poll::Ready(Ok(mut response)) = polled else {
-                let handler = mem::replace(&mut self.handler, Box::pin(None));
+            let (mut handler, arrived) =
+                self.service.handle_in(self.handler.take(), uri, &mut self.headers);
+            let Poll::Ready(Ok(mut response)) = handler.as_mut().poll(cx) else {
                 let leftover = Leftover::new(read, Some(Resumed::Pending(handler)));
                 return self.hand_over(cx, io, gathered, leftover);
             };
-            self.handler.set(None);
+            self.handler = Some(handler);
             let head = self.gather_head(&mut response, keep_alive, arrived, gathered);
             let gathered_all = match head {
                 Some((length, after)) => {
@@ -296,30 +291,23 @@ impl<S: HttpService> FastPath<S> {
         gathered: &mut Gathered,
     ) -> Result<(), Box<Response<ResponseBody<S::ResponseBody>>>> {
         let (head, body) = response.into_parts();
-        self.body.set(Some(body));
+        let mut body = ResponseBody::pinned(self.body.take(), body);
         if length > 0 {
-            match self
-                .body
-                .as_mut()
-                .as_pin_mut()
-                .map_or(Poll::Pending, |body| body.poll_complete(cx))
-            {
+            match body.as_mut().poll_complete(cx) {
                 Poll::Ready(Some(bytes)) => gathered.bytes.extend_from_slice(&bytes),
                 // Its request was aborted. Nothing of its response was written.
                 Poll::Ready(None) => {
-                    self.body.set(None);
                     let server = self.service.connection().server();
                     return Err(Box::new(ErrorResponse::Failed.replace_with_text(&head, server)));
                 }
                 Poll::Pending => {
-                    let body = mem::replace(&mut self.body, Box::pin(None));
                     let body = ResponseBody::resumed(body);
                     return Err(Box::new(Response::from_parts(head, body)));
                 }
             }
         }
-        let in_flight = self.body.as_mut().as_pin_mut().and_then(ResponseBody::end);
-        self.body.set(None);
+        let in_flight = body.as_mut().end();
+        self.body = Some(body);
         self.headers = Some(head.headers);
         gathered.end_response(in_flight);
         Ok(())
