@@ -1,6 +1,6 @@
 //! Queue of idle connections, from their tasks into the worker's [idle set](super::idle_set).
 
-use super::transition::ReceivedAny;
+use super::{lingering::Race, transition::ReceivedAny};
 use crate::{
     http::server::{
         announcement::Announcement,
@@ -29,6 +29,16 @@ pub(super) struct IdleInfo {
     pub(crate) announcement: Announcement,
     /// Whether a response began since the stop request.
     pub(super) responded: bool,
+    /// Here, where it takes no more memory.
+    pub(super) state: IdleState,
+}
+
+/// The state of a connection in the idle set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IdleState {
+    Waiting,
+    /// Our side is shut since `IdleInfo::since`; a request that crossed the FIN is looked for.
+    Closing(Race),
 }
 
 impl IdleInfo {

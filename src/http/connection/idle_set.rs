@@ -20,7 +20,7 @@
 use super::{
     http1::Http1,
     http2::Http2,
-    idle_handoff::{IdleHandoff, IdleInfo},
+    idle_handoff::{IdleHandoff, IdleInfo, IdleState},
     lingering::{Lingering, Race, close_after_response},
     parked::{Parked, READ_BUF_SIZE, read_buf},
     stall_timer::Delivery,
@@ -97,15 +97,7 @@ pub(crate) struct IdleSet<L: IdlePoller, S: HttpService> {
 struct IdleConnection<D> {
     io: D,
     info: IdleInfo,
-    state: IdleState,
     delivery: Delivery,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum IdleState {
-    Waiting,
-    /// Our side is shut since `info.since`; a request that crossed the FIN is looked for.
-    Closing(Race),
 }
 
 impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
@@ -172,12 +164,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         let entry = self.connections.vacant_entry();
         match poller.insert(io, entry.key()) {
             Ok(io) => {
-                entry.insert(IdleConnection {
-                    io,
-                    info,
-                    state: IdleState::Waiting,
-                    delivery: Delivery::default(),
-                });
+                entry.insert(IdleConnection { io, info, delivery: Delivery::default() });
                 Ok(())
             }
             Err(io) => Err((io, info)),
@@ -210,7 +197,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         let mut found = mem::take(&mut self.found);
         for key in found.drain(..) {
             let Some(connection) = self.connections.get(key) else { continue };
-            match connection.state {
+            match connection.info.state {
                 IdleState::Closing(_) => self.count_race(cx, key),
                 IdleState::Waiting if self.is_draining() => self.wake_task(key, Bytes::new()),
                 IdleState::Waiting => self.serve_one(cx, key),
@@ -232,7 +219,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             }
             let is_shut = |key: &&usize| {
                 let connection = self.connections.get(**key);
-                connection.is_some_and(|shut| matches!(shut.state, IdleState::Closing(_)))
+                connection.is_some_and(|shut| matches!(shut.info.state, IdleState::Closing(_)))
             };
             self.queried = self.expired.iter().filter(is_shut).count() >= QUERY_AT_ONCE_FROM;
             if let Some(poller) = self.poller.as_mut().filter(|_| self.queried) {
@@ -274,7 +261,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
     /// Returns the moment until which a connection may stay in its state.
     fn until(&self, connection: &IdleConnection<L::Idle>, now: Moment) -> Moment {
         let server = &self.worker.server();
-        match connection.state {
+        match connection.info.state {
             _ if server.is_cutting() => now,
             IdleState::Closing(_) => connection.info.since + RACE_WATCH,
             IdleState::Waiting => {
@@ -291,14 +278,14 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         let waiting = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.state == IdleState::Waiting);
+            .filter(|(_, connection)| connection.info.state == IdleState::Waiting);
         waiting.map(|(key, connection)| (connection.info.idle(), key))
     }
 
     /// Closes a connection to make room, if it has been idle since the search.
     pub(crate) fn evict(&mut self, key: usize, idle: Idle) -> Evicted {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| {
-            connection.state == IdleState::Waiting && connection.info.idle() == idle
+            connection.info.state == IdleState::Waiting && connection.info.idle() == idle
         }) else {
             return Evicted::No;
         };
@@ -319,25 +306,25 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         let is_draining = self.is_draining();
         let Some(connection) = self.connections.get(key) else { return Moment::NEVER };
         if self.worker.server().is_cutting() {
-            if connection.state == IdleState::Waiting {
+            if connection.info.state == IdleState::Waiting {
                 self.worker.server().metrics.unannounced.add_one();
             }
             self.close(key);
             return Moment::NEVER;
         }
-        if matches!(connection.state, IdleState::Closing(_)) {
+        if matches!(connection.info.state, IdleState::Closing(_)) {
             // The deadline may pass before the socket was polled; poll it once more.
             self.count_race(&mut Context::from_waker(Waker::noop()), key);
         }
         let Some(connection) = self.connections.get_mut(key) else { return Moment::NEVER };
         // The FIN counts as a byte.
-        let is_unacknowledged = matches!(connection.state, IdleState::Closing(_))
+        let is_unacknowledged = matches!(connection.info.state, IdleState::Closing(_))
             && match self.poller.as_ref().filter(|_| self.queried) {
                 Some(poller) => poller.unacknowledged(&connection.io),
                 None => connection.io.unacknowledged(),
             }
             .is_some_and(|bytes| bytes > 1);
-        match connection.state {
+        match connection.info.state {
             IdleState::Closing(race) if is_unacknowledged => {
                 if let Some((_, slot, io, _)) = self.remove(key) {
                     let lingering = match race {
@@ -378,7 +365,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                     let _ = Pin::new(&mut connection.io)
                         .poll_shutdown(&mut Context::from_waker(Waker::noop()));
                     connection.info.since = now;
-                    connection.state = IdleState::Closing(Race::Open);
+                    connection.info.state = IdleState::Closing(Race::Open);
                     self.worker.server().metrics.unannounced.add_one();
                     return now + RACE_WATCH;
                 }
@@ -390,11 +377,8 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
     /// Discards input after our FIN. It gets no response, but is counted as a close race (RFC 9112
     /// §9.5).
     fn count_race(&mut self, cx: &mut Context<'_>, key: usize) {
-        let Some(IdleConnection { io, state: IdleState::Closing(race), .. }) =
-            self.connections.get_mut(key)
-        else {
-            return;
-        };
+        let Some(IdleConnection { io, info, .. }) = self.connections.get_mut(key) else { return };
+        let IdleState::Closing(race) = &mut info.state else { return };
         let mut discard = [0; READ_BUF_SIZE];
         let mut unread = ReadBuf::new(&mut discard);
         match Pin::new(io).poll_read(cx, &mut unread) {

@@ -3,7 +3,7 @@
 use super::{
     http1::Http1,
     http2::Http2,
-    idle_handoff::{IdleHandoff, IdleInfo},
+    idle_handoff::{IdleHandoff, IdleInfo, IdleState},
     lingering::Lingering,
     opening::Opening,
     parked::Parked,
@@ -155,9 +155,18 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                     // The first poll may have come late, so the wait counts from the accept.
                     let since = if received_any == ReceivedAny::No { slot.accepted } else { since };
                     let (announcement, responded) = (slot.announcement, slot.has_responded());
+                    let state = IdleState::Waiting;
                     match this.idle_handoff.push(
                         io,
-                        IdleInfo { since, peer, local, received_any, announcement, responded },
+                        IdleInfo {
+                            since,
+                            peer,
+                            local,
+                            received_any,
+                            announcement,
+                            responded,
+                            state,
+                        },
                     ) {
                         Ok(()) => State::Suspended,
                         Err(io) => State::Parked(Parked::resumed(io, &[], received_any, since)),
