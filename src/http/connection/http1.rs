@@ -181,7 +181,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         if self.connection.io.is_flushed() {
             self.unflushed.settle_flushed(|| now);
         } else {
-            self.unflushed.list();
+            self.unflushed.set_slow();
         }
         // hyper skips the rest of an abandoned body, or closes, in its next poll. If the connection
         // were taken apart before that, the rest would be read as the next request.

@@ -148,7 +148,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             if self.connection.io.is_flushed() {
                 self.unflushed.settle_flushed(|| now);
             } else {
-                self.unflushed.list();
+                self.unflushed.set_slow();
             }
             self.unflushed.settle_discarded();
             if self.connection.io.inflow.take_reads_held() {

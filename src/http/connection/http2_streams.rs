@@ -26,12 +26,22 @@ use std::{
 };
 use tokio_util::task::TaskTracker;
 
-/// Spawns the streams of one connection as tasks that the drain waits for.
+/// Spawns the streams of one connection as tasks that the drain waits for. hyper clones it for each
+/// stream.
 #[derive(Clone, Debug)]
-pub(crate) struct StreamExecutor {
-    pub(crate) tasks: TaskTracker,
-    pub(super) runtime: WorkerRuntime,
-    pub(super) called: CalledRequest,
+pub(crate) struct StreamExecutor(Arc<StreamSpawner>);
+
+#[derive(Debug)]
+struct StreamSpawner {
+    tasks: TaskTracker,
+    runtime: WorkerRuntime,
+    called: CalledRequest,
+}
+
+impl StreamExecutor {
+    pub(super) fn new(tasks: TaskTracker, runtime: WorkerRuntime, called: CalledRequest) -> Self {
+        Self(Arc::new(StreamSpawner { tasks, runtime, called }))
+    }
 }
 
 impl<F> Executor<F> for StreamExecutor
@@ -41,10 +51,9 @@ where
 {
     fn execute(&self, stream: F) {
         // hyper has just called the service for this stream. An upgraded stream has no request.
-        let request = self.called.take();
-        let call = request.clone().filter(|request| request.is_call()).map(CallTimer::new);
-        let timer = request.map(SendTimer::new);
-        self.runtime.spawn(&self.tasks, Stream { stream, timer, call });
+        let StreamSpawner { tasks, runtime, called } = &*self.0;
+        let request = called.take();
+        runtime.spawn(tasks, Stream { stream, request, timers: None });
     }
 }
 
@@ -52,8 +61,9 @@ pin_project! {
     struct Stream<F> {
         #[pin]
         stream: F,
-        timer: Option<SendTimer>,
-        call: Option<CallTimer>,
+        request: Option<Arc<RequestState>>,
+        // Boxed, since most streams end at their first poll, and are moved before it.
+        timers: Option<Box<Timers>>,
     }
 }
 
@@ -65,13 +75,33 @@ impl<F: Future> Future for Stream<F> {
         if this.stream.poll(cx).is_ready() {
             return Poll::Ready(());
         }
+        let Some(request) = this.request else { return Poll::Pending };
+        if this.timers.is_none() && request.unwritten() == 0 && !request.is_call() {
+            return Poll::Pending;
+        }
         // When this task is ready its future is dropped, and the stream with it.
-        if let Some(call) = this.call
-            && call.poll(cx).is_ready()
-        {
+        this.timers.get_or_insert_with(|| Box::new(Timers::new(request))).poll(cx)
+    }
+}
+
+/// The timers of a stream that has not ended at once.
+struct Timers {
+    send: SendTimer,
+    call: Option<CallTimer>,
+}
+
+impl Timers {
+    fn new(request: &Arc<RequestState>) -> Self {
+        let call = request.is_call().then(|| CallTimer::new(request.clone()));
+        Self { send: SendTimer::new(request.clone()), call }
+    }
+
+    /// Ready when the stream must be reset.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.call.as_mut().is_some_and(|call| call.poll(cx).is_ready()) {
             return Poll::Ready(());
         }
-        this.timer.as_mut().map_or(Poll::Pending, |timer| timer.poll(cx))
+        self.send.poll(cx)
     }
 }
 

@@ -21,6 +21,11 @@ use std::{
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
+/// The number of header fields that hyper allows if it is told none. It then parses a head into an
+/// array on its stack. For any other number, the same one told to it included, it fills the array
+/// for each request, which costs as much as parsing a short head.
+const HYPER_HEADERS_MAX: usize = 100;
+
 /// A worker's service, protocol builders and counters.
 pub(crate) struct WorkerContext<S> {
     pub(crate) shared: Arc<WorkerShared>,
@@ -57,9 +62,11 @@ impl<S: HttpService> WorkerContext<S> {
             .header_read_timeout(None)
             // hyper's own date does not follow the system clock when that is set back.
             .auto_date_header(false)
-            .max_headers(limits.headers_max)
             .max_header_size(limits.header_bytes_max)
             .max_buf_size(limits.header_bytes_max.max(server.caps().http1_buffer.get()));
+        if limits.headers_max != HYPER_HEADERS_MAX {
+            http1.max_headers(limits.headers_max);
+        }
         let mut http1_last = http1.clone();
         http1_last.keep_alive(false);
         let metrics = Arc::new(WorkerMetrics::new(&runtime, heartbeat));
@@ -96,11 +103,8 @@ impl<S: HttpService> WorkerContext<S> {
         let limits = self.server().config.limits;
         let caps = limits.fixed();
         let window = caps.http2_receive_window.get_u32();
-        let mut http2 = http2::Builder::new(StreamExecutor {
-            tasks: self.tasks.clone(),
-            runtime: self.runtime.clone(),
-            called,
-        });
+        let streams = StreamExecutor::new(self.tasks.clone(), self.runtime.clone(), called);
+        let mut http2 = http2::Builder::new(streams);
         http2
             .timer(HyperTimer(self.server().clock.clone()))
             .auto_date_header(false)

@@ -1,53 +1,86 @@
 //! The last check of a response, before hyper writes its head.
 
 use super::{
+    connection_state::Protocol,
     error_response::ErrorResponse,
-    framing::{LengthError, declared_length},
+    framing::{LengthError, declared_length, number},
     http_service::BoxError,
     response_body::ResponseBody,
 };
 use crate::http::server::date;
 use bytes::Bytes;
-use http::{Response, header};
+use http::{
+    Response,
+    header::{self, Entry},
+};
 use http_body::Body as HttpBody;
 use std::task::{Context, Poll};
 
-/// A response before its head is written.
+/// Whether hyper may write the head of a response now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Head {
+    Complete,
+    /// Not before the end of the body is known.
+    NeedsEnd,
+}
+
+/// Completes the head of a response that hyper writes.
+///
+/// # Errors
+/// The head and the body disagree about the length, so the response must not be sent (P5d).
+pub(super) fn complete<B>(response: &mut Response<ResponseBody<B>>) -> Result<Head, LengthError>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let Some(in_flight) = response.body().in_flight() else { return Ok(Head::Complete) };
+    let protocol = in_flight.connection().protocol;
+    let wall = in_flight.server().clock.wall();
+    response.headers_mut().entry(header::DATE).or_insert_with(|| date::header(wall));
+    if protocol == Protocol::Http2 && add_length(response) {
+        return Ok(Head::Complete);
+    }
+    if let Some(says) = declared_length(response.headers_mut())? {
+        response.body().check_length(says)?;
+    }
+    let needs_end = response.body().may_exceed_zero_length();
+    Ok(if needs_end { Head::NeedsEnd } else { Head::Complete })
+}
+
+/// Adds the length to an HTTP/2 head that has none. Returns false if it has one, which must be
+/// checked. hyper would add the same, but would allocate the value twice.
+fn add_length<B>(response: &mut Response<ResponseBody<B>>) -> bool
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let body = response.body();
+    let length = if body.is_end_stream() { None } else { body.size_hint().exact() };
+    match response.headers_mut().entry(header::CONTENT_LENGTH) {
+        Entry::Occupied(_) => false,
+        Entry::Vacant(entry) => {
+            if let Some(length) = length {
+                entry.insert(number(length));
+            }
+            true
+        }
+    }
+}
+
+/// A response whose head is not written at once.
 pub(super) enum BeforeHead<B> {
     Ready(Response<ResponseBody<B>>),
     /// The head is written once the end of the body is known.
     Wait(Box<Response<ResponseBody<B>>>),
 }
 
-/// Completes a response that hyper writes. Replaces it by an error response if its head and its
-/// body disagree about the length (P5d).
-pub(super) fn for_hyper<B>(
-    cx: &mut Context<'_>,
-    mut response: Response<ResponseBody<B>>,
-) -> BeforeHead<B>
-where
-    B: HttpBody<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let Some(in_flight) = response.body().in_flight() else { return BeforeHead::Ready(response) };
-    let wall = in_flight.server().clock.wall();
-    response.headers_mut().entry(header::DATE).or_insert_with(|| date::header(wall));
-    let checked = match declared_length(response.headers_mut()) {
-        Ok(None) => Ok(()),
-        Ok(Some(says)) => response.body().check_length(says),
-        Err(why) => Err(why),
-    };
-    match checked {
-        Ok(()) if !response.body().may_exceed_zero_length() => BeforeHead::Ready(response),
-        checked => replace_or_wait(cx, response, checked),
-    }
-}
-
+/// Polls the body of a response for its end, or replaces a response that must not be sent, because
+/// of `error`, by an error response.
 #[cold]
-fn replace_or_wait<B>(
+pub(super) fn replace_or_wait<B>(
     cx: &mut Context<'_>,
     response: Response<ResponseBody<B>>,
-    checked: Result<(), LengthError>,
+    error: Option<&LengthError>,
 ) -> BeforeHead<B>
 where
     B: HttpBody<Data = Bytes>,
@@ -57,8 +90,8 @@ where
     let request = in_flight.request().clone();
     let (head, body) = response.into_parts();
     let replace = |error: ErrorResponse| BeforeHead::Ready(error.replace(&head, &request));
-    if let Err(why) = checked {
-        body.refuse(&why);
+    if let Some(why) = error {
+        body.refuse(why);
         return replace(ErrorResponse::Failed);
     }
     let mut body = body.into_pinned();

@@ -162,7 +162,7 @@ impl HandlerState {
     /// Returns an error response if a timeout or the abort ends the handler. Otherwise a timer
     /// wakes this task for both.
     fn wait(&mut self, cx: &mut Context<'_>) -> Option<ErrorResponse> {
-        self.in_flight.as_mut()?.list();
+        self.in_flight.as_mut()?.set_slow();
         let request = self.in_flight.as_ref()?.request();
         let (connection, server) = (&request.connection, request.server());
         let deadline = request.deadline();

@@ -27,9 +27,7 @@ use std::{
 pub(crate) struct InFlight {
     request: Arc<RequestState>,
     outcome: Outcome,
-    /// Key of the request in its worker's list of slow requests.
-    listed: Option<u32>,
-    /// Whether it counts as a long stream of its connection. Only if it is listed.
+    /// Whether it counts as a long stream of its connection.
     is_stream_counted: bool,
     /// The queue of the connection, for the end of the response. Dangling while the request is
     /// served without hyper.
@@ -45,7 +43,7 @@ enum Outcome {
 impl InFlight {
     pub(super) fn begin(request: Arc<RequestState>, queue: Weak<UnflushedResponses>) -> Self {
         request.connection.worker.metrics.count(|requests| &requests.started);
-        Self { request, outcome: Outcome::Open, listed: None, is_stream_counted: false, queue }
+        Self { request, outcome: Outcome::Open, is_stream_counted: false, queue }
     }
 
     /// From now on the request is served by hyper.
@@ -78,12 +76,9 @@ impl InFlight {
         self.request.method_and_path()
     }
 
-    /// Lists the request as slow. A shutdown names the listed requests for which it waits (P13).
-    pub(super) fn list(&mut self) {
-        if self.listed.is_none() {
-            self.listed =
-                Some(self.connection().worker.metrics.listed.insert(self.request.clone()));
-        }
+    /// Marks the request as slow. A shutdown names the slow requests for which it waits (P13).
+    pub(super) fn set_slow(&mut self) {
+        self.request.set_slow(true);
         if self.request.is_stream() && !self.is_stream_counted {
             self.is_stream_counted = true;
             self.connection().on_stream();
@@ -165,11 +160,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.request.set_running(false);
-        if let Some(key) = self.listed.take() {
-            self.connection().worker.metrics.listed.remove(key);
-            if self.is_stream_counted {
-                self.connection().on_stream_ended();
-            }
+        self.request.set_slow(false);
+        if self.is_stream_counted {
+            self.connection().on_stream_ended();
         }
         if self.outcome == Outcome::Settled {
             return;
@@ -252,7 +245,7 @@ impl UnflushedResponses {
                         in_flight.finish(&now);
                     }
                 }
-                queue.iter_mut().for_each(InFlight::list);
+                queue.iter_mut().for_each(InFlight::set_slow);
             }
         }
         self.connection.responses.set_unflushed(queue.len());
@@ -283,10 +276,11 @@ impl UnflushedResponses {
         }
     }
 
-    /// Lists the requests whose responses cannot be sent, because their client does not read.
-    pub(crate) fn list(&self) {
+    /// Marks the requests as slow whose responses cannot be sent, because their client does not
+    /// read.
+    pub(crate) fn set_slow(&self) {
         if self.connection.responses.has_unflushed() {
-            self.lock().iter_mut().for_each(InFlight::list);
+            self.lock().iter_mut().for_each(InFlight::set_slow);
         }
     }
 

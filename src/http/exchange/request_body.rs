@@ -45,8 +45,7 @@ impl Body {
         };
         if read != BodyRead::Absent {
             request.connection.bodies.on_body_held();
-            request.set_body(read);
-            request.expect_body();
+            request.expect_body(read);
         }
         Self { incoming, on_drop: DropNotifier { context: RequestContext(request), read } }
     }

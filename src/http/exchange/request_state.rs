@@ -9,7 +9,7 @@ use crate::http::server::{
     deadline_timers::TimeoutSource,
     outcome::{EndedRequest, OutcomeObserver, RequestOutcome},
     state::ServerState,
-    tracked::{KnownRequest, SlowRequest},
+    tracked::KnownRequest,
 };
 use crate::lifecycle::Moment;
 use http::{Method, StatusCode, Uri, Version};
@@ -41,8 +41,8 @@ pub(crate) struct RequestState {
     deadline: AtomicU64,
     /// The deadline that follows from the host's timeout.
     host_deadline: Moment,
-    /// The status of the response, 0 without one, and [`HEAD_SENT`].
-    head: AtomicU16,
+    /// The status of the response, 0 without one.
+    status: AtomicU16,
     /// Bytes of the handler's response body that were passed on to be sent.
     body_bytes: AtomicU64,
     body: AtomicU8,
@@ -67,8 +67,8 @@ pub(crate) struct RequestState {
     cancellation: OnceLock<CancellationToken>,
     /// Key of the token in its worker's list of tokens, or [`NOT_LISTED`].
     token_key: AtomicU32,
-    /// Set if the request has a body.
-    body_wait: OnceLock<Box<Mutex<BodyWait>>>,
+    /// The wait for the body, if the request has one.
+    body_wait: Mutex<BodyWait>,
     cancel_cause: AtomicU8,
 }
 
@@ -113,10 +113,9 @@ enum Flag {
     Stream = 8,
     /// The end of the long stream by the shutdown was counted.
     StreamEnded = 16,
+    /// The request has a body.
+    Body = 32,
 }
-
-/// Set in `head` while the head of the response counts as sent.
-const HEAD_SENT: u16 = 1 << 15;
 
 /// Value of `token_key` while the token is not listed.
 const NOT_LISTED: u32 = u32::MAX;
@@ -135,7 +134,7 @@ impl RequestState {
             method: Method::GET,
             deadline: AtomicU64::new(0),
             host_deadline: Moment::NEVER,
-            head: AtomicU16::new(0),
+            status: AtomicU16::new(0),
             body_bytes: AtomicU64::new(0),
             body: AtomicU8::new(BodyRead::Absent as u8),
             taken: AtomicU64::new(0),
@@ -149,7 +148,7 @@ impl RequestState {
             stream_number: AtomicU64::new(0),
             cancellation: OnceLock::new(),
             token_key: AtomicU32::new(NOT_LISTED),
-            body_wait: OnceLock::new(),
+            body_wait: Mutex::new(BodyWait::new()),
             cancel_cause: AtomicU8::new(NOT_CANCELLED),
         }
     }
@@ -176,7 +175,7 @@ impl RequestState {
         self.host_deadline =
             self.server().config.request_timeout.map_or(Moment::NEVER, |timeout| arrived + timeout);
         *self.deadline.get_mut() = self.host_deadline.as_nanos();
-        *self.head.get_mut() = 0;
+        *self.status.get_mut() = 0;
         *self.body_bytes.get_mut() = 0;
         *self.taken.get_mut() = 0;
         *self.passed.get_mut() = 0;
@@ -189,7 +188,6 @@ impl RequestState {
         if self.cancellation.take().is_some() {
             self.unlist_token();
         }
-        drop(self.body_wait.take());
     }
 
     pub(super) const fn method(&self) -> &Method {
@@ -384,36 +382,37 @@ impl RequestState {
     // The wait for the body, which ends with the head of the response.
 
     pub(super) fn has_body(&self) -> bool {
-        self.body_wait.get().is_some()
+        self.has_flag(Flag::Body)
     }
 
-    pub(super) fn expect_body(&self) {
-        self.body_wait.get_or_init(|| Box::new(Mutex::new(BodyWait::new())));
+    /// Records that the request has a body, of which this is unread.
+    pub(super) fn expect_body(&self, read: BodyRead) {
+        self.set_flag(Flag::Body);
+        self.set_body(read);
     }
 
-    fn body_wait(&self) -> Option<MutexGuard<'_, BodyWait>> {
-        Some(self.body_wait.get()?.lock().unwrap_or_else(PoisonError::into_inner))
+    fn body_wait(&self) -> MutexGuard<'_, BodyWait> {
+        self.body_wait.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn begin_body_wait(&self, waker: &Waker) {
         self.connection.on_body_awaited();
-        if let Some(mut wait) = self.body_wait() {
-            wait.begin(waker, || self.server().clock.now());
-        }
+        self.body_wait().begin(waker, || self.server().clock.now());
     }
 
     /// Ends the wait: the body was polled and returned this number of bytes, or it is no longer
     /// read.
     pub(super) fn end_body_wait(&self, bytes: usize) {
         self.connection.on_body_read(bytes);
-        if let Some(mut wait) = self.body_wait() {
-            wait.end();
-        }
+        self.body_wait().end();
     }
 
     /// Returns whether the client has delayed its body for too long; `None` without a body.
     pub(super) fn check_body_wait(&self, now: Moment) -> Option<Waited> {
-        let mut wait = self.body_wait()?;
+        if !self.has_body() {
+            return None;
+        }
+        let mut wait = self.body_wait();
         if self.connection.may_body_window_be_closed() {
             // Flow control may keep the client from sending.
             wait.end();
@@ -491,28 +490,27 @@ impl RequestState {
     }
 
     pub(super) fn is_head_sent(&self) -> bool {
-        self.head.load(Relaxed) & HEAD_SENT != 0
+        self.known.is_head_sent()
     }
 
     /// Records whether the head of the response is sent.
     pub(super) fn set_head_sent(&self, sent: bool) {
-        let status = self.head.load(Relaxed) & !HEAD_SENT;
-        self.head.store(if sent { status | HEAD_SENT } else { status }, Relaxed);
+        self.known.set_head_sent(sent);
     }
 
     /// Records the status of the handler's response, whose head is sent now.
     pub(super) fn record_head(&self, status: StatusCode) {
-        self.head.store(status.as_u16() | HEAD_SENT, Relaxed);
+        self.record_status(status);
+        self.set_head_sent(true);
     }
 
     /// Records the status of a response in place of the handler's.
     pub(super) fn record_status(&self, status: StatusCode) {
-        let sent = self.head.load(Relaxed) & HEAD_SENT;
-        self.head.store(status.as_u16() | sent, Relaxed);
+        self.status.store(status.as_u16(), Relaxed);
     }
 
     fn status(&self) -> Option<StatusCode> {
-        StatusCode::from_u16(self.head.load(Relaxed) & !HEAD_SENT).ok()
+        StatusCode::from_u16(self.status.load(Relaxed)).ok()
     }
 
     /// Only the task that sends the response adds to them.
@@ -523,6 +521,11 @@ impl RequestState {
     /// Takes back bytes that were added, and are to be passed on once more.
     pub(super) fn subtract_body_bytes(&self, bytes: usize) {
         self.body_bytes.store(self.body_bytes.load(Relaxed) - bytes as u64, Relaxed);
+    }
+
+    /// Records whether the request is in flight and was not served at once.
+    pub(super) fn set_slow(&self, is_slow: bool) {
+        self.known.set_slow(is_slow);
     }
 
     /// Records whether the handler is being called or polled.
@@ -621,20 +624,6 @@ impl Drop for RequestState {
     fn drop(&mut self) {
         self.unlist_token();
         self.connection.worker.metrics.known.remove(self.known_key);
-    }
-}
-
-impl SlowRequest for RequestState {
-    fn arrived(&self) -> Moment {
-        self.arrived
-    }
-
-    fn is_head_sent(&self) -> bool {
-        Self::is_head_sent(self)
-    }
-
-    fn method_and_path(&self) -> (String, String) {
-        Self::method_and_path(self)
     }
 }
 

@@ -84,7 +84,7 @@ impl BodyState {
     /// Whether the end of the body is still awaited. Then a timer wakes the body.
     fn is_end_awaited(&mut self, cx: &Context<'_>) -> bool {
         let Some(in_flight) = &mut self.in_flight else { return false };
-        in_flight.list();
+        in_flight.set_slow();
         let request = in_flight.request();
         request.cancel_if_half_closed();
         let now = request.server().clock.now();

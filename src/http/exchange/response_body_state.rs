@@ -314,7 +314,7 @@ impl BodyState {
         }
         self.complete = self.rest().is_none() && self.is_last(ends);
         if let Some(in_flight) = self.in_flight.as_mut().filter(|_| !self.complete) {
-            in_flight.list();
+            in_flight.set_slow();
         }
         self.chunk(bytes, self.complete)
     }
@@ -420,7 +420,7 @@ impl BodyState {
     /// Arranges a wake-up for when the shutdown ends this body.
     fn wait(&mut self, cx: &mut Context<'_>) -> PolledFrame {
         let Some(in_flight) = &mut self.in_flight else { return Poll::Pending };
-        in_flight.list();
+        in_flight.set_slow();
         in_flight.request().cancel_if_half_closed();
         let request = in_flight.request();
         let later = self.later.get_or_insert_default();

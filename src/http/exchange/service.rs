@@ -3,9 +3,10 @@
 
 use super::{
     authority,
-    before_head::{BeforeHead, for_hyper},
+    before_head::{self, BeforeHead, Head},
     connection_state::{ConnectionState, Protocol},
     error_response::ErrorResponse,
+    framing::LengthError,
     grpc::{self, GrpcStatus},
     handler::{HandlerFuture, HandlerState, PinnedHandler, Upgrade},
     http_service::HttpService,
@@ -135,7 +136,7 @@ impl<S: HttpService> ConnectionService<S> {
     }
 
     /// Calls the handler for a request that hyper read.
-    fn handle(&self, mut request: http::Request<Incoming>) -> HandlerFuture<S::ServiceFuture> {
+    fn handle(&self, mut request: http::Request<Incoming>) -> CallFuture<S> {
         // hyper adds `OnUpgrade` for CONNECT too, and on HTTP/2, where 101 is not allowed (RFC 9113
         // §8.6).
         let wants_upgrade = request.extensions().get::<hyper::upgrade::OnUpgrade>().is_some()
@@ -156,12 +157,13 @@ impl<S: HttpService> ConnectionService<S> {
             request_state.begin_call(grpc::timeout(request.headers()));
         }
         // Build the future in place. Returning it through `catch` would copy it.
-        let mut handler = HandlerFuture { future: None, state };
+        let mut call = CallFuture::New { handler: HandlerFuture { future: None, state } };
+        let CallFuture::New { handler } = &mut call else { return call };
         if let Err(why) = authority::check(&mut request) {
             handler.state.without_handler = ErrorResponse::Refused(why);
             // Records in the connection state that the body is unread.
             drop(Body::new(Some(request.into_body()), request_state));
-            return handler;
+            return call;
         }
         // A service may panic before it returns its future.
         let called = catch(|| {
@@ -172,7 +174,7 @@ impl<S: HttpService> ConnectionService<S> {
         if let Err(panic) = called {
             handler.state.record_panic(&panic);
         }
-        handler
+        call
     }
 
     /// Returns a 431 if an HTTP/2 request has too many header fields. hyper limits their number on
@@ -244,7 +246,7 @@ impl<S: HttpService> hyper::service::Service<http::Request<Incoming>> for Connec
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         match self.resumed.take() {
             None => match self.refusal(&request) {
-                None => CallFuture::New { handler: self.handle(request) },
+                None => self.handle(request),
                 Some(refusal) => {
                     CallFuture::Resumed { resumed: Some(Resumed::Response(Box::new(refusal))) }
                 }
@@ -275,12 +277,27 @@ pin_project! {
 
 impl<S: HttpService> CallFuture<S> {
     /// Passes a response to hyper, now or once the end of its body is known.
+    #[inline]
     fn finish(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut response: Response<ResponseBody<S::ResponseBody>>,
+    ) -> Poll<<Self as Future>::Output> {
+        match before_head::complete(&mut response) {
+            Ok(Head::Complete) => Poll::Ready(Ok(response)),
+            Ok(Head::NeedsEnd) => self.finish_later(cx, response, None),
+            Err(error) => self.finish_later(cx, response, Some(&error)),
+        }
+    }
+
+    #[cold]
+    fn finish_later(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         response: Response<ResponseBody<S::ResponseBody>>,
+        error: Option<&LengthError>,
     ) -> Poll<<Self as Future>::Output> {
-        match for_hyper(cx, response) {
+        match before_head::replace_or_wait(cx, response, error) {
             BeforeHead::Ready(response) => Poll::Ready(Ok(response)),
             BeforeHead::Wait(response) => {
                 self.set(Self::Resumed { resumed: Some(Resumed::Response(response)) });

@@ -9,7 +9,7 @@ use crate::http::server::{connection_slot::WriteStrategy, date};
 use crate::runtime::{Peek, Peer, Transport};
 use bytes::{Buf, Bytes};
 use std::{
-    io,
+    io, mem,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context, Poll, ready},
@@ -34,6 +34,8 @@ pub(crate) struct TrackedIo<T: Transport> {
     connection: Arc<ConnectionState>,
     unflushed: Weak<UnflushedResponses>,
     io_return: Option<IoReturn<T>>,
+    /// Bytes of hyper's were written since its last flush.
+    has_written: bool,
     /// The socket was readable while hyper did not read.
     is_readable: bool,
     /// Once upgraded: ready when the connection must end.
@@ -75,6 +77,7 @@ impl<T: Transport> TrackedIo<T> {
             connection,
             unflushed: Arc::downgrade(unflushed),
             io_return: None,
+            has_written: false,
             is_readable: false,
             ending: None,
         }
@@ -110,7 +113,7 @@ impl<T: Transport> TrackedIo<T> {
 
     /// Returns the transport and the part of the prefix that hyper has not read.
     pub(crate) fn into_transport(mut self) -> Option<(T, Bytes)> {
-        let prefix = std::mem::take(&mut self.prefix);
+        let prefix = mem::take(&mut self.prefix);
         self.io.take().map(|io| (io, prefix))
     }
 
@@ -357,6 +360,7 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         this.connection.io.before_write();
         let polled = this.io()?.poll_write(cx, bytes);
         let written = ready!(this.record_error(polled))?;
+        this.has_written = true;
         this.connection.io.on_written(if bytes == CONTINUE { 0 } else { written });
         Poll::Ready(Ok(written))
     }
@@ -379,6 +383,7 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         this.connection.io.before_write();
         let polled = this.io()?.poll_write_vectored(cx, slices);
         let written = ready!(this.record_error(polled))?;
+        this.has_written = true;
         let is_interim = matches!(slices, [bytes] if **bytes == *CONTINUE);
         this.connection.io.on_written(if is_interim { 0 } else { written });
         Poll::Ready(Ok(written))
@@ -400,7 +405,9 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         }
         ready!(this.record_error(polled))?;
         this.connection.io.on_flushed();
+        // h2 flushes more often than it writes.
         if this.frames.is_some()
+            && mem::take(&mut this.has_written)
             && let Some(unflushed) = this.unflushed.upgrade()
         {
             unflushed.settle_written();

@@ -10,7 +10,8 @@ use std::{
 
 /// A second, and its date in two forms.
 struct Second {
-    since_epoch: u64,
+    begin: SystemTime,
+    end: SystemTime,
     value: HeaderValue,
     /// The field and the empty line after it, with which a head ends.
     end_of_head: Bytes,
@@ -20,24 +21,33 @@ thread_local! {
     /// The last second. It depends on nothing else, so sharing it between simulations leaks
     /// nothing.
     static LAST: RefCell<Second> = const { RefCell::new(Second {
-        since_epoch: u64::MAX,
+        begin: UNIX_EPOCH,
+        end: UNIX_EPOCH,
         value: HeaderValue::from_static(""),
         end_of_head: Bytes::new(),
     }) };
 }
 
 fn with_second<T>(wall: SystemTime, read: impl FnOnce(&Second) -> T) -> T {
-    let since_epoch = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     LAST.with_borrow_mut(|last| {
-        if last.since_epoch != since_epoch {
-            let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(since_epoch));
-            let end_of_head = format!("date: {date}\r\n\r\n").into();
-            if let Ok(value) = HeaderValue::try_from(date) {
-                *last = Second { since_epoch, value, end_of_head };
-            }
+        if wall < last.begin || wall >= last.end {
+            last.renew(wall);
         }
         read(last)
     })
+}
+
+impl Second {
+    #[cold]
+    fn renew(&mut self, wall: SystemTime) {
+        let since_epoch = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        let begin = UNIX_EPOCH + Duration::from_secs(since_epoch);
+        let date = httpdate::fmt_http_date(begin);
+        let end_of_head = format!("date: {date}\r\n\r\n").into();
+        if let Ok(value) = HeaderValue::try_from(date) {
+            *self = Self { begin, end: begin + Duration::from_secs(1), value, end_of_head };
+        }
+    }
 }
 
 pub(crate) fn header(wall: SystemTime) -> HeaderValue {

@@ -7,7 +7,7 @@
 use super::{
     caps::Cap,
     state::{ServerState, millis},
-    tracked::{Kind, SlowRequest, Work},
+    tracked::{Kind, KnownRequest, Work},
 };
 use crate::lifecycle::Moment;
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ pub(crate) struct Outstanding {
 
 /// An entry whose name is not rendered yet. Only the oldest entries get one.
 enum Entry {
-    Request(Arc<dyn SlowRequest>),
+    Request(Arc<KnownRequest>),
     Work(Arc<Work>),
 }
 
@@ -43,7 +43,7 @@ impl Outstanding {
         let now = server.clock.now();
         let mut entries: Vec<(Moment, Kind, Entry)> = Vec::new();
         for worker in server.metrics.workers() {
-            entries.extend(worker.listed.entries().into_iter().map(|request| {
+            entries.extend(worker.slow().into_iter().map(|request| {
                 let kind = if request.is_head_sent() { Kind::Stream } else { Kind::Request };
                 (request.arrived(), kind, Entry::Request(request))
             }));
@@ -70,18 +70,18 @@ impl Outstanding {
         caps.named_max.note(entries.len());
         entries.truncate(caps.named_max.get());
         let truncated = |name: &str| truncated(name, caps.name_chars_max);
-        let named = |(since, kind, entry): (Moment, Kind, Entry)| OutstandingItem {
-            kind,
-            name: match entry {
+        let named = |(since, kind, entry): (Moment, Kind, Entry)| {
+            let name = match entry {
                 Entry::Request(request) => {
-                    let (method, path) = request.method_and_path();
+                    // It may have ended in the meantime.
+                    let (method, path) = request.name_of(since)?;
                     truncated(&format!("{method} {path}"))
                 }
                 Entry::Work(work) => truncated(&work.origin.to_string()),
-            },
-            age: now.since(since),
+            };
+            Some(OutstandingItem { kind, name, age: now.since(since) })
         };
-        Self { counts, oldest_ages, oldest: entries.into_iter().map(named).collect() }
+        Self { counts, oldest_ages, oldest: entries.into_iter().filter_map(named).collect() }
     }
 
     pub(super) fn total(&self) -> u64 {

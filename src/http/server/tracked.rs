@@ -64,7 +64,13 @@ impl<T: Clone> Listed<T> {
     }
 
     pub(crate) fn entries(&self) -> Vec<T> {
-        self.lock().iter().map(|(_, entry)| entry.clone()).collect()
+        self.entries_with(|_| true)
+    }
+
+    /// Returns the entries that `which` selects.
+    pub(super) fn entries_with(&self, which: impl Fn(&T) -> bool) -> Vec<T> {
+        let list = self.lock();
+        list.iter().map(|(_, entry)| entry).filter(|entry| which(entry)).cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Slab<T>> {
@@ -105,11 +111,15 @@ impl Drop for TrackedWork {
 }
 
 /// The part of a request's state that other threads read. A worker that does not run is busy with
-/// one of its known requests (P3).
+/// one of its known requests (P3), and a shutdown names those for which it waits (P13).
 #[derive(Debug, Default)]
 pub(crate) struct KnownRequest {
     /// Whether the handler is being called or polled now.
     is_running: AtomicBool,
+    /// Whether the request is in flight and was not served at once.
+    is_slow: AtomicBool,
+    /// Whether the head of its response counts as sent.
+    is_head_sent: AtomicBool,
     arrived: AtomicU64,
     /// The method, and the path without the query.
     name: Mutex<(Method, String)>,
@@ -129,11 +139,32 @@ impl KnownRequest {
         name.1.clear();
         name.1.push_str(path);
         self.arrived.store(arrived.as_nanos(), Relaxed);
+        self.is_head_sent.store(false, Relaxed);
         self.is_running.store(true, Relaxed);
     }
 
     pub(crate) fn set_running(&self, is_running: bool) {
         self.is_running.store(is_running, Relaxed);
+    }
+
+    pub(crate) fn set_slow(&self, is_slow: bool) {
+        self.is_slow.store(is_slow, Relaxed);
+    }
+
+    pub(super) fn is_slow(&self) -> bool {
+        self.is_slow.load(Relaxed)
+    }
+
+    pub(crate) fn set_head_sent(&self, is_sent: bool) {
+        self.is_head_sent.store(is_sent, Relaxed);
+    }
+
+    pub(crate) fn is_head_sent(&self) -> bool {
+        self.is_head_sent.load(Relaxed)
+    }
+
+    pub(super) fn arrived(&self) -> Moment {
+        Moment::from_nanos(self.arrived.load(Relaxed))
     }
 
     /// Locks the method and the path.
@@ -146,14 +177,17 @@ impl KnownRequest {
         (method.to_string(), path.clone())
     }
 
+    /// Returns the method and the path, unless a request began since the one that arrived then.
+    pub(super) fn name_of(&self, arrived: Moment) -> Option<(String, String)> {
+        let name = self.name();
+        let (method, path) = &*name;
+        (self.arrived() == arrived).then(|| (method.to_string(), path.clone()))
+    }
+
     /// Returns the request if its handler is being called or polled now.
     pub(super) fn running(&self) -> Option<RunningRequest> {
         let (method, path) = self.is_running.load(Relaxed).then(|| self.method_and_path())?;
-        Some(RunningRequest {
-            method,
-            path,
-            arrived: Moment::from_nanos(self.arrived.load(Relaxed)),
-        })
+        Some(RunningRequest { method, path, arrived: self.arrived() })
     }
 }
 
@@ -164,16 +198,6 @@ pub(crate) struct RunningRequest {
     /// The path without the query.
     pub(crate) path: String,
     pub(crate) arrived: Moment,
-}
-
-/// A request that is not served at once.
-pub(crate) trait SlowRequest: fmt::Debug + Send + Sync {
-    fn arrived(&self) -> Moment;
-
-    fn is_head_sent(&self) -> bool;
-
-    /// The method, and the path without the query.
-    fn method_and_path(&self) -> (String, String);
 }
 
 /// The origin of tracked work, which is its name in the log and in the report.

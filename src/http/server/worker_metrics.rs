@@ -3,7 +3,7 @@
 
 use super::{
     counters::{Counter, Gauge, RequestCounters, WorkerThreads},
-    tracked::{KnownRequest, Listed, RunningRequest, SlowRequest},
+    tracked::{KnownRequest, Listed, RunningRequest},
     worker_runtime::WorkerRuntime,
 };
 use crate::lifecycle::Moment;
@@ -23,8 +23,6 @@ pub(crate) struct WorkerMetrics {
     pub(crate) known: Listed<Arc<KnownRequest>>,
     /// The tokens of contexts that are cancelled with the ordinary requests.
     pub(crate) ordinary_tokens: Listed<CancellationToken>,
-    /// Requests in flight that were not served at once.
-    pub(crate) listed: Listed<Arc<dyn SlowRequest>>,
     /// Connections whose TLS handshake is under way.
     pub(crate) opening: Gauge,
     /// HTTP/1 connections that hyper serves.
@@ -49,7 +47,6 @@ impl WorkerMetrics {
             heartbeat,
             known: Listed::default(),
             ordinary_tokens: Listed::default(),
-            listed: Listed::default(),
             opening: Gauge::default(),
             http1: Gauge::default(),
             fast_path: Gauge::default(),
@@ -67,6 +64,11 @@ impl WorkerMetrics {
         let known = self.known.entries();
         let running = known.iter().filter_map(|request| request.running());
         running.min_by_key(|request| request.arrived)
+    }
+
+    /// Returns the requests in flight that were not served at once.
+    pub(super) fn slow(&self) -> Vec<Arc<KnownRequest>> {
+        self.known.entries_with(|request| request.is_slow())
     }
 
     /// Adds one request to the counter that `which` selects.
