@@ -457,9 +457,12 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         Transition::Close
     }
 
-    /// Whether the end of the connection cuts a response.
+    /// Whether the end of the connection cuts a response. An error response in place of the
+    /// handler's belongs to no request in flight, and may not be written yet.
     fn is_any_cut(&self) -> bool {
-        self.connection.is_in_flight() || self.connection.responses.has_unflushed()
+        self.connection.is_in_flight()
+            || self.connection.responses.has_unflushed()
+            || !self.connection.io.is_flushed()
     }
 
     fn take_io(&self) -> Option<T> {

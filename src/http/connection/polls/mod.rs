@@ -273,3 +273,20 @@ async fn each_state_in_each_phase_does_what_the_table_says_at_each_event() {
     settings.set_omit_expression(true);
     settings.bind(|| insta::assert_snapshot!("connection_polls", table));
 }
+
+// The 503 of an aborted request belongs to no request in flight. A connection that was cut while
+// the 503 waited for the client ended like a complete one, with a close_notify over TLS (P5d).
+#[tokio::test]
+async fn a_503_that_waits_for_an_http2_client_is_cut() {
+    for room in [0, 5, usize::MAX] {
+        let mut world = World::new();
+        world.start().await;
+        world.wire().send(HTTP2_WAITS);
+        world.settle().await;
+        world.wire().stop_receiving(room);
+        world.enter(Stage::Cut).await;
+        let is_whole = room == usize::MAX;
+        assert_eq!(world.wire().is_cut, !is_whole, "{room} bytes fit");
+        assert_eq!(world.wire().how_it_ended(), End::Fin);
+    }
+}

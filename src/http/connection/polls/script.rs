@@ -33,6 +33,8 @@ pub(super) struct Wire {
     acknowledged: Option<usize>,
     pub(super) shut: bool,
     reset: bool,
+    /// The end of the connection cuts a response.
+    pub(super) is_cut: bool,
     dropped: bool,
     /// Calls of the transport that did something.
     pub(super) calls: usize,
@@ -61,6 +63,7 @@ pub(super) fn script() -> (Script, Arc<Mutex<Wire>>) {
         acknowledged: None,
         shut: false,
         reset: false,
+        is_cut: false,
         dropped: false,
         calls: 0,
         reader: None,
@@ -242,6 +245,10 @@ impl Transport for Script {
 
     fn reset_on_drop(&mut self) {
         self.wire().reset = true;
+    }
+
+    fn mark_cut(&mut self) {
+        self.wire().is_cut = true;
     }
 }
 
