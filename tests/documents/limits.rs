@@ -37,7 +37,7 @@ const SOURCES: [&str; 8] = [
 ];
 
 /// Constants in these sources that bound nothing that clients do, each with its reason.
-const OTHERS: [(&str, &str); 17] = [
+const OTHERS: [(&str, &str); 18] = [
     ("UNDECIDED_MAX", "follows from the preface of HTTP/2"),
     ("POLLS_BEFORE_CUT", "polls of a task that is cut"),
     ("SWEEP", "how often due connections are looked for"),
@@ -48,6 +48,7 @@ const OTHERS: [(&str, &str); 17] = [
     ("FIRST_CHECK_AFTER", "how often handshakes are looked for"),
     ("CHECK_INTERVAL_MAX", "the same"),
     ("HEAD_BUF_SIZE", "an arena for heads, whose bytes are bounded elsewhere"),
+    ("HYPER_HEADERS_MAX", "a number for which the builder of hyper need not be told"),
     ("UNWRAPPED_BYTES_MAX", "which system call is used"),
     ("CUT_MAX", "the host's wait for its own threads"),
     ("CUT_LEAST", "the same"),

@@ -290,3 +290,19 @@ async fn a_503_that_waits_for_an_http2_client_is_cut() {
         assert_eq!(world.wire().how_it_ended(), End::Fin);
     }
 }
+
+// hyper is not told a limit on fields that equals its own.
+#[tokio::test]
+async fn the_default_limit_on_fields_is_kept_by_hyper() {
+    for (fields, status) in [(100, "200"), (101, "431")] {
+        let mut world = World::new();
+        world.start().await;
+        // One of them is the host, and one the length.
+        let others = "a: b\r\n".repeat(fields - 2);
+        let request = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n{others}\r\n");
+        world.wire().send(request.as_bytes());
+        world.settle().await;
+        let output = http1(&world.wire().written);
+        assert!(output.starts_with(status), "{fields} fields: {output}");
+    }
+}
