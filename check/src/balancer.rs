@@ -143,7 +143,8 @@ impl Balancer {
                     .arg(&config);
             }
         }
-        let process = Process::start(command.stdin(Stdio::null()), Output::Kept)?;
+        let process = Process::start(command.stdin(Stdio::null()), Output::Kept)
+            .inspect_err(|_| drop(fs::remove_dir_all(&directory)))?;
         let mut me = Self { process, address, directory };
         let end = now() + START_MAX;
         while TcpStream::connect(address).is_err() {
