@@ -11,11 +11,12 @@ use std::{
 };
 
 /// The pages that describe the repository as it is. The changelog describes what it was.
-const PAGES: [&str; 17] = [
+const PAGES: [&str; 20] = [
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "README.md",
     "SECURITY.md",
+    "docs/conformance.md",
     "docs/cookbook.md",
     "docs/from-axum-serve.md",
     "docs/grade-your-server.md",
@@ -26,6 +27,8 @@ const PAGES: [&str; 17] = [
     "docs/restarts.md",
     "docs/should-i-worry.md",
     "docs/test-your-shutdown.md",
+    "check/README.md",
+    "check/servers/README.md",
     "sim/README.md",
     "benches/README.md",
     "tests/README.md",
