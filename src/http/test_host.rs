@@ -6,7 +6,8 @@ use crate::http::{
         connection_state::{ConnectionState, Protocol},
         context::RequestContext,
         request_body::Body,
-        request_state::{CancelCause, RequestState},
+        request_end::CancelCause,
+        request_state::RequestState,
     },
     server::{
         announcement::Announcement,

@@ -76,7 +76,7 @@ impl<F: Future> Future for Stream<F> {
             return Poll::Ready(());
         }
         let Some(request) = this.request else { return Poll::Pending };
-        if this.timers.is_none() && request.unwritten() == 0 && !request.is_call() {
+        if this.timers.is_none() && request.progress.unwritten() == 0 && !request.is_call() {
             return Poll::Pending;
         }
         // When this task is ready its future is dropped, and the stream with it.
@@ -169,7 +169,7 @@ impl SendTimer {
 
     /// Ready when the stream must be reset.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.request.unwritten() == 0 {
+        if self.request.progress.unwritten() == 0 {
             self.progress = None;
             return Poll::Pending;
         }
@@ -181,7 +181,7 @@ impl SendTimer {
         let now = server.clock.now();
         let current = Progress {
             since: now,
-            passed: self.request.passed(),
+            passed: self.request.progress.passed(),
             delivered: connection.responses.delivered(),
         };
         let progress = self.progress.get_or_insert(current);

@@ -1,6 +1,6 @@
 //! The context of a request, for its handler.
 
-use super::request_state::{CancelCause, RequestState};
+use super::{request_end::CancelCause, request_state::RequestState};
 use crate::http::server::tracked::WorkOrigin;
 use crate::{
     lifecycle::{Moment, Phase},

@@ -6,7 +6,9 @@
 
 use super::{
     connection_state::{ConnectionState, Protocol},
-    request_state::{CancelCause, RequestState, Written},
+    request_end::CancelCause,
+    request_state::RequestState,
+    response_progress::Written,
 };
 use crate::{
     http::server::{
@@ -210,7 +212,7 @@ impl UnflushedResponses {
         // The stream of a response of which bytes were thrown away was reset: nothing of it waits
         // for a flush.
         let is_lost = self.connection.protocol == Protocol::Http2
-            && in_flight.request().written_part() == Written::Incomplete;
+            && in_flight.request().progress.written_part() == Written::Incomplete;
         let lost = if is_lost {
             Some(in_flight)
         } else {
@@ -238,10 +240,10 @@ impl UnflushedResponses {
             }
             Protocol::Http2 => {
                 let ended = queue.extract_if(.., |in_flight| {
-                    in_flight.request().written_part() != Written::Pending
+                    in_flight.request().progress.written_part() != Written::Pending
                 });
                 for mut in_flight in ended {
-                    if in_flight.request().written_part() == Written::Complete {
+                    if in_flight.request().progress.written_part() == Written::Complete {
                         in_flight.finish(&now);
                     }
                 }
@@ -264,7 +266,10 @@ impl UnflushedResponses {
         let now = self.connection.server().clock.now();
         // The end of the stream may still wait, unless the last chunk carried it.
         self.settle(
-            |request| request.written_part() == Written::Complete && request.ends_with_chunk(),
+            |request| {
+                let progress = &request.progress;
+                progress.written_part() == Written::Complete && progress.ends_with_chunk()
+            },
             |mut in_flight| in_flight.finish(&|| now),
         );
     }
@@ -272,7 +277,7 @@ impl UnflushedResponses {
     /// Responses of which HTTP/2 threw bytes away wait for no flush, which might never come.
     pub(crate) fn settle_discarded(&self) {
         if self.connection.responses.take_discarded() {
-            self.settle(|request| request.written_part() == Written::Incomplete, drop);
+            self.settle(|request| request.progress.written_part() == Written::Incomplete, drop);
         }
     }
 
@@ -292,7 +297,7 @@ impl UnflushedResponses {
         }
         let queue = self.lock();
         let request = queue.first()?.request();
-        Some([request.arrived.as_nanos(), request.passed()])
+        Some([request.arrived.as_nanos(), request.progress.passed()])
     }
 
     fn settle(&self, which: impl Fn(&RequestState) -> bool, settle: impl Fn(InFlight)) {

@@ -3,10 +3,10 @@
 use super::{
     body_wait::{BodyWait, CONFIRM_CHECK, Waited},
     connection_state::{ConnectionState, Protocol},
+    response_progress::ResponseProgress,
 };
 use crate::http::server::{
     client_timeout::ClientTimeout,
-    deadline_timers::TimeoutSource,
     outcome::{EndedRequest, OutcomeObserver, RequestOutcome},
     state::ServerState,
     tracked::KnownRequest,
@@ -16,13 +16,9 @@ use http::{Method, StatusCode, Uri, Version};
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{
-            AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64,
-            Ordering::{Relaxed, SeqCst},
-        },
+        atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
-    time::Duration,
+    task::Waker,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -38,71 +34,33 @@ pub(crate) struct RequestState {
     known: Arc<KnownRequest>,
     /// Key of the request in its worker's list of known requests.
     known_key: u32,
-    deadline: AtomicU64,
+    pub(super) deadline: AtomicU64,
     /// The deadline that follows from the host's timeout.
-    host_deadline: Moment,
+    pub(super) host_deadline: Moment,
     /// The status of the response, 0 without one.
     status: AtomicU16,
     /// Bytes of the handler's response body that were passed on to be sent.
     body_bytes: AtomicU64,
     body: AtomicU8,
-    /// Bytes of the response that h2 has taken.
-    taken: AtomicU64,
-    /// Bytes of these that h2 no longer holds, because it has written or discarded them.
-    passed: AtomicU64,
-    /// h2 has discarded bytes of the response.
-    discarded: AtomicBool,
-    /// The last chunk of the response carries the end of its HTTP/2 stream.
-    ends_with_chunk: AtomicBool,
-    /// The response body waits until h2 has written all that it took.
-    is_awaited: AtomicBool,
-    /// Wakes the response body from that wait.
-    on_written: Mutex<Option<Waker>>,
+    /// How much of the response HTTP/2 has written.
+    pub(crate) progress: ResponseProgress,
     /// What is known about the request, as bits of [`Flag`].
-    flags: AtomicU8,
+    pub(super) flags: AtomicU8,
     /// When a gRPC call must have ended. Set with [`Flag::Call`].
-    call_deadline: AtomicU64,
+    pub(super) call_deadline: AtomicU64,
     /// The number of a long stream. Set before [`Flag::Stream`].
-    stream_number: AtomicU64,
-    cancellation: OnceLock<CancellationToken>,
+    pub(super) stream_number: AtomicU64,
+    pub(super) cancellation: OnceLock<CancellationToken>,
     /// Key of the token in its worker's list of tokens, or [`NOT_LISTED`].
-    token_key: AtomicU32,
+    pub(super) token_key: AtomicU32,
     /// The wait for the body, if the request has one.
     body_wait: Mutex<BodyWait>,
-    cancel_cause: AtomicU8,
-}
-
-/// The cause for which a request's context was cancelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum CancelCause {
-    /// The deadline of the request has passed.
-    Deadline,
-    /// The service is shutting down, and the drain has ended.
-    Shutdown,
-    /// The client has half-closed its HTTP/1 connection. It may be gone, or it may still read the
-    /// response, which is sent: see [`HalfClose`](crate::HalfClose).
-    ClientHalfClosed,
-    /// The client can receive no response. It has closed or reset the connection or the stream, or
-    /// it has half-closed the connection under [`HalfClose::Drop`](crate::HalfClose::Drop).
-    ClientGone,
-    /// The response was cut, because its body failed.
-    ResponseFailed,
-}
-
-impl CancelCause {
-    const ALL: [Self; 5] = [
-        Self::Deadline,
-        Self::Shutdown,
-        Self::ClientHalfClosed,
-        Self::ClientGone,
-        Self::ResponseFailed,
-    ];
+    pub(super) cancel_cause: AtomicU8,
 }
 
 /// A fact about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flag {
+pub(super) enum Flag {
     /// The HTTP/2 stream was reset because the drain no longer waits for the client.
     CutByDrain = 1,
     /// The request is a gRPC call.
@@ -118,10 +76,10 @@ enum Flag {
 }
 
 /// Value of `token_key` while the token is not listed.
-const NOT_LISTED: u32 = u32::MAX;
+pub(super) const NOT_LISTED: u32 = u32::MAX;
 
 /// Value of `cancel_cause` while the context is not cancelled.
-const NOT_CANCELLED: u8 = u8::MAX;
+pub(super) const NOT_CANCELLED: u8 = u8::MAX;
 
 impl RequestState {
     fn new(connection: Arc<ConnectionState>) -> Self {
@@ -137,12 +95,7 @@ impl RequestState {
             status: AtomicU16::new(0),
             body_bytes: AtomicU64::new(0),
             body: AtomicU8::new(BodyRead::Absent as u8),
-            taken: AtomicU64::new(0),
-            passed: AtomicU64::new(0),
-            discarded: AtomicBool::new(false),
-            ends_with_chunk: AtomicBool::new(false),
-            is_awaited: AtomicBool::new(false),
-            on_written: Mutex::new(None),
+            progress: ResponseProgress::default(),
             flags: AtomicU8::new(0),
             call_deadline: AtomicU64::new(u64::MAX),
             stream_number: AtomicU64::new(0),
@@ -177,12 +130,8 @@ impl RequestState {
         *self.deadline.get_mut() = self.host_deadline.as_nanos();
         *self.status.get_mut() = 0;
         *self.body_bytes.get_mut() = 0;
-        *self.taken.get_mut() = 0;
-        *self.passed.get_mut() = 0;
-        *self.discarded.get_mut() = false;
-        *self.ends_with_chunk.get_mut() = false;
+        self.progress.begin();
         *self.body.get_mut() = BodyRead::Absent as u8;
-        *self.is_awaited.get_mut() = false;
         *self.flags.get_mut() = 0;
         *self.cancel_cause.get_mut() = NOT_CANCELLED;
         if self.cancellation.take().is_some() {
@@ -208,143 +157,11 @@ impl RequestState {
         self.connection.server()
     }
 
-    /// When the response head must be ready; `NEVER` without a deadline.
-    pub(crate) fn deadline(&self) -> Moment {
-        Moment::from_nanos(self.deadline.load(Relaxed))
-    }
-
-    /// Returns the source of `deadline`.
-    pub(super) fn timeout_source(&self, deadline: Moment) -> TimeoutSource {
-        if deadline == self.host_deadline { TimeoutSource::Host } else { TimeoutSource::Request }
-    }
-
-    /// Sets when the response head must be ready. The client of a gRPC call waits no longer than
-    /// its own timeout.
-    pub(super) fn set_deadline(&self, at: Moment) {
-        self.deadline.store(at.min(self.call_deadline()).as_nanos(), Relaxed);
-    }
-
-    // gRPC.
-
-    /// Records that the request is a gRPC call, with the timeout that its client has set.
-    pub(super) fn begin_call(&self, timeout: Option<Duration>) {
-        let until = timeout.map_or(Moment::NEVER, |timeout| self.arrived + timeout);
-        self.call_deadline.store(until.as_nanos(), Relaxed);
-        self.set_flag(Flag::Call);
-        self.set_deadline(self.deadline());
-    }
-
-    /// Whether the request is a gRPC call.
-    pub(crate) fn is_call(&self) -> bool {
-        self.has_flag(Flag::Call)
-    }
-
-    /// Returns when the whole call must have ended, by the timeout that its client has set; `NEVER`
-    /// if it has set none.
-    pub(crate) fn call_deadline(&self) -> Moment {
-        if self.is_call() {
-            Moment::from_nanos(self.call_deadline.load(Relaxed))
-        } else {
-            Moment::NEVER
-        }
-    }
-
-    /// Records that the stream of a call was reset at the deadline of the call.
-    pub(crate) fn record_call_expired(&self) {
-        self.set_flag(Flag::CallExpired);
-    }
-
-    pub(super) fn is_call_expired(&self) -> bool {
-        self.has_flag(Flag::CallExpired)
-    }
-
-    // Long streams.
-
-    /// Makes the request a long stream: the drain of ordinary requests does not end it.
-    pub(super) fn begin_stream(&self) {
-        if !self.is_stream() {
-            self.stream_number.store(self.server().number_stream(), Relaxed);
-            self.set_flag(Flag::Stream);
-            self.unlist_token();
-        }
-        self.connection.upgrade.begin_stream();
-    }
-
-    pub(super) fn is_stream(&self) -> bool {
-        self.has_flag(Flag::Stream)
-    }
-
-    /// Returns when this long stream ends in the drain.
-    pub(super) fn stream_end(&self) -> Moment {
-        self.server().stream_end(self.stream_number.load(Relaxed))
-    }
-
-    /// Counts that the shutdown ends this long stream.
-    pub(super) fn count_stream_end(&self) {
-        if self.flags.fetch_or(Flag::StreamEnded as u8, Relaxed) & Flag::StreamEnded as u8 == 0 {
-            self.server().metrics.streams_ended.add_one();
-        }
-    }
-
-    /// Waits for the end of this long stream: its moment in the drain, or the end of the drain.
-    pub(super) async fn stream_ended(&self) {
-        let server = self.server();
-        let in_drain = async {
-            server.tokens.draining.cancelled().await;
-            let at = self.stream_end();
-            let mut sleep = server.clock.sleep_until(at);
-            // The clock decides, not the sleep, which may be ready early.
-            while server.clock.now() < at {
-                sleep.as_mut().await;
-                sleep.as_mut().reset(at);
-            }
-        };
-        tokio::select! {
-            biased;
-            () = server.tokens.root.cancelled() => {}
-            () = in_drain => {}
-        }
-    }
-
-    /// Whether the shutdown drops this request.
-    pub(crate) fn is_aborting(&self) -> bool {
-        if self.is_stream() {
-            self.server().is_aborting()
-        } else {
-            self.server().is_aborting_requests()
-        }
-    }
-
-    /// Whether the shutdown resets the stream of this HTTP/2 request, while its connection carries
-    /// a long stream.
-    pub(crate) fn is_cut_alone(&self) -> bool {
-        !self.is_stream() && self.server().is_cutting_connection(|| false)
-    }
-
-    /// Returns the token whose cancellation means that this request is to return: the root
-    /// context's, or the one of ordinary requests.
-    pub(super) fn root(&self) -> &CancellationToken {
-        let tokens = &self.server().tokens;
-        if self.is_stream() { &tokens.root } else { &tokens.requests }
-    }
-
-    /// Waits until this request is to return. It may become a long stream meanwhile.
-    pub(super) async fn root_cancelled(&self) {
-        self.server().tokens.requests.cancelled().await;
-        self.root().cancelled().await;
-    }
-
-    /// Returns the token whose cancellation drops this request.
-    pub(super) fn abort(&self) -> &CancellationToken {
-        let tokens = &self.server().tokens;
-        if self.is_stream() { &tokens.abort } else { &tokens.abort_requests }
-    }
-
-    fn set_flag(&self, flag: Flag) {
+    pub(super) fn set_flag(&self, flag: Flag) {
         self.flags.fetch_or(flag as u8, Relaxed);
     }
 
-    fn has_flag(&self, flag: Flag) -> bool {
+    pub(super) fn has_flag(&self, flag: Flag) -> bool {
         self.flags.load(Relaxed) & flag as u8 != 0
     }
 
@@ -431,62 +248,18 @@ impl RequestState {
     // Updated by the chunks of the response.
 
     pub(super) fn on_buffered(&self, bytes: usize) {
-        self.taken.fetch_add(bytes as u64, Relaxed);
+        self.progress.on_buffered(bytes);
         self.connection.responses.on_buffered(bytes);
     }
 
     pub(super) fn on_written(&self, bytes: usize) {
-        self.passed.fetch_add(bytes as u64, SeqCst);
         self.connection.responses.on_delivered(bytes);
-        if self.is_awaited.load(SeqCst) {
-            self.wake_if_written();
-        }
+        self.progress.on_written(bytes);
     }
 
     pub(super) fn on_discarded(&self, bytes: usize) {
-        self.discarded.store(true, Relaxed);
-        self.passed.fetch_add(bytes as u64, Relaxed);
+        self.progress.on_discarded(bytes);
         self.connection.responses.on_discarded(bytes);
-    }
-
-    pub(super) fn record_last_chunk(&self) {
-        self.ends_with_chunk.store(true, Relaxed);
-    }
-
-    pub(super) fn ends_with_chunk(&self) -> bool {
-        self.ends_with_chunk.load(Relaxed)
-    }
-
-    /// Bytes of the response that h2 holds and has not written.
-    pub(crate) fn unwritten(&self) -> u64 {
-        let passed = self.passed();
-        self.taken.load(Relaxed).saturating_sub(passed)
-    }
-
-    /// Bytes of the response that h2 took and no longer holds.
-    pub(crate) fn passed(&self) -> u64 {
-        self.passed.load(Relaxed)
-    }
-
-    /// Ready once h2 has written all that it took.
-    pub(super) fn poll_written(&self, cx: &Context<'_>) -> Poll<()> {
-        *self.on_written.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
-        self.is_awaited.store(true, SeqCst);
-        if self.taken.load(SeqCst) > self.passed.load(SeqCst) {
-            Poll::Pending
-        } else {
-            Poll::Ready(())
-        }
-    }
-
-    #[cold]
-    fn wake_if_written(&self) {
-        if self.unwritten() == 0
-            && let Some(waker) =
-                self.on_written.lock().unwrap_or_else(PoisonError::into_inner).take()
-        {
-            waker.wake();
-        }
     }
 
     pub(super) fn is_head_sent(&self) -> bool {
@@ -552,72 +325,6 @@ impl RequestState {
             phase: server.phase(),
         });
     }
-
-    pub(super) fn is_cut_by_drain(&self) -> bool {
-        self.has_flag(Flag::CutByDrain)
-    }
-
-    pub(crate) fn record_cut_by_drain(&self) {
-        self.set_flag(Flag::CutByDrain);
-    }
-
-    /// Returns how much of a response was written whose body has ended.
-    pub(super) fn written_part(&self) -> Written {
-        if self.discarded.load(Relaxed) {
-            Written::Incomplete
-        } else if self.unwritten() > 0 {
-            Written::Pending
-        } else {
-            Written::Complete
-        }
-    }
-
-    /// Returns the request's token. It is created at the first call, since most handlers never use
-    /// it.
-    pub(super) fn cancellation(&self) -> &CancellationToken {
-        self.cancellation.get_or_init(|| {
-            // A request may become a long stream until ordinary ones are cancelled.
-            let tokens = &self.server().tokens;
-            let token = tokens.root.child_token();
-            if !self.is_stream() {
-                let listed = &self.connection.worker.metrics.ordinary_tokens;
-                self.token_key.store(listed.insert(token.clone()), Relaxed);
-                // They may have been cancelled before the token was listed.
-                if tokens.requests.is_cancelled() {
-                    token.cancel();
-                }
-            }
-            token
-        })
-    }
-
-    /// From now on the cancellation of ordinary requests leaves the token alone.
-    fn unlist_token(&self) {
-        let key = self.token_key.swap(NOT_LISTED, Relaxed);
-        if key != NOT_LISTED {
-            self.connection.worker.metrics.ordinary_tokens.remove(key);
-        }
-    }
-}
-
-impl RequestState {
-    /// Cancels the request's context. A later cause replaces an earlier one.
-    pub(crate) fn cancel(&self, cause: CancelCause) {
-        self.cancel_cause.store(cause as u8, Relaxed);
-        self.cancellation().cancel();
-    }
-
-    pub(super) fn cancel_cause(&self) -> Option<CancelCause> {
-        let own = CancelCause::ALL.get(usize::from(self.cancel_cause.load(Relaxed))).copied();
-        own.or_else(|| self.root().is_cancelled().then_some(CancelCause::Shutdown))
-    }
-
-    /// Cancels the request's context if its client has half-closed the connection.
-    pub(super) fn cancel_if_half_closed(&self) {
-        if self.connection.io.is_half_closed() && self.cancel_cause().is_none() {
-            self.cancel(CancelCause::ClientHalfClosed);
-        }
-    }
 }
 
 impl Drop for RequestState {
@@ -639,13 +346,4 @@ pub(super) enum BodyRead {
     Complete,
     /// All of the body, and a trailer section after it.
     WithTrailers,
-}
-
-/// How much of a response was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
-    Complete,
-    Pending,
-    /// The stream was reset.
-    Incomplete,
 }

@@ -148,7 +148,8 @@ impl BodyState {
     /// stream could no longer be reset.
     fn must_hold_end(&self) -> bool {
         self.in_flight.as_ref().is_some_and(|in_flight| {
-            in_flight.request().unwritten() > in_flight.server().caps().copied_bytes.get_u64()
+            in_flight.request().progress.unwritten()
+                > in_flight.server().caps().copied_bytes.get_u64()
         })
     }
 
@@ -175,7 +176,7 @@ impl BodyState {
         if self
             .in_flight
             .as_ref()
-            .is_some_and(|in_flight| in_flight.request().poll_written(cx).is_pending())
+            .is_some_and(|in_flight| in_flight.request().progress.poll_written(cx).is_pending())
         {
             return Poll::Pending;
         }

@@ -414,7 +414,7 @@ impl BodyState {
             | ResponseBodyError::Short(_)
             | ResponseBodyError::Long => why.to_string(),
         };
-        (request.unwritten() <= wait_max).then(|| grpc::trailers(status, &message))
+        (request.progress.unwritten() <= wait_max).then(|| grpc::trailers(status, &message))
     }
 
     /// Arranges a wake-up for when the shutdown ends this body.

@@ -25,7 +25,7 @@ impl TrackedChunk {
         if let Some(request) = &watched {
             request.on_buffered(bytes.len());
             if ends && !bytes.is_empty() {
-                request.record_last_chunk();
+                request.progress.record_last_chunk();
             }
         }
         Self { bytes, watched }
