@@ -149,7 +149,8 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
                 WorkerParts { server: self.main.clone(), service: self.service.clone(), heartbeat };
             let (commands, received) = mpsc::unbounded_channel();
             let (closed, all_closed) = oneshot::channel();
-            let working = run_until_released(config, listeners, received, sealing.clone(), closed);
+            let (sealing, wrap) = (sealing.clone(), self.spawner.wrap_worker(n));
+            let working = run_until_released(config, listeners, received, sealing, closed, wrap);
             let end = self.spawner.spawn(TaskKind::Worker(n), Box::pin(working))?;
             self.workers.push(Worker { commands, all_closed: Some(all_closed), end });
         }

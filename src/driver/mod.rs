@@ -248,7 +248,9 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             Err(error) => {
                 let text = error.with_causes();
                 crate::log::error!(task = name, error = text, "background task failed");
-                if self.lifecycle.phase() > Phase::Draining {
+                // In a drain that goes on for long streams, tasks are cancelled earlier.
+                let is_cancelled = self.main.tokens.requests.is_cancelled();
+                if is_cancelled || self.lifecycle.phase() > Phase::Draining {
                     return None;
                 }
                 let message = format!("background task {name} failed");
