@@ -69,7 +69,7 @@ pub struct Actor {
 
 /// Whether the body of the response to this target fails.
 pub(crate) fn has_failing_body(target: &str) -> bool {
-    matches!(target.split('?').next(), Some("/breaks" | "/mismatch" | "/padded"))
+    matches!(target.split('?').next(), Some("/breaks" | "/mismatch" | "/padded" | "/fails"))
 }
 
 /// The default app.
@@ -167,11 +167,13 @@ async fn respond(
 ) -> Response<ObservedBody> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let is_to_break = request.uri().path() == "/breaks";
+    let is_to_fail = request.uri().path() == "/fails";
     let mut trailers = None;
     let response = match request.uri().path() {
         "/slow" => slow(service, request, &query, &guard).await,
         "/fast" => drill::text(StatusCode::OK, "fast\n"),
         "/breaks" => breaks(),
+        "/fails" => drill::text(StatusCode::OK, "1234"),
         "/call" => {
             trailers = Some(grpc::trailers());
             grpc::respond(&query).await
@@ -193,7 +195,13 @@ async fn respond(
         "/upgrade" => upgrade(request, &query, &guard),
         _ => call(service, request).await,
     };
-    response.map(|body| ObservedBody { body, trailers, breaks: is_to_break, _guard: guard })
+    response.map(|body| ObservedBody {
+        body,
+        trailers,
+        breaks: is_to_break,
+        fails: is_to_fail,
+        _guard: guard,
+    })
 }
 
 async fn call(service: &drill::Service, request: Request<Body>) -> DrillResponse {
@@ -459,6 +467,8 @@ pub struct ObservedBody {
     trailers: Option<http::HeaderMap>,
     /// Panics in place of an empty chunk.
     breaks: bool,
+    /// Panics at its first poll.
+    fails: bool,
     _guard: HandlerGuard,
 }
 
@@ -470,6 +480,7 @@ impl HttpBody for ObservedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        assert!(!self.fails, "requested by /fails");
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if frame.is_none()
             && let Some(trailers) = self.trailers.take()

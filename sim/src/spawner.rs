@@ -3,7 +3,7 @@
 use crate::{network::Stalls, trace::Trace, turns::Turns};
 use lameduck::{
     lifecycle::Moment,
-    runtime::{BoxFuture, Clock, JoinHandle, Seed, Spawner, TaskKind},
+    runtime::{BoxFuture, Clock, JoinHandle, Seed, Spawner, TaskKind, WrapTask},
 };
 use std::{
     fmt, io,
@@ -147,11 +147,7 @@ impl Spawner for SimSpawner {
     fn spawn(&self, kind: TaskKind, job: BoxFuture) -> io::Result<JoinHandle> {
         let number = self.shared.tasks.len() as u64;
         let order = self.shared.order.map(|order| Seed(order.nth(number)));
-        let stalls = match kind {
-            TaskKind::Worker(index) => self.shared.stalls.clone().map(|stalls| (stalls, index)),
-            TaskKind::InternalServer | TaskKind::User => None,
-        };
-        let handle = self.shared.tasks.spawn(Turns::new(job, order, stalls));
+        let handle = self.shared.tasks.spawn(Turns::new(job, order, None));
         let shared = Arc::clone(&self.shared);
         Ok(Box::pin(async move {
             if let Err(lost) = handle.await
@@ -164,6 +160,14 @@ impl Spawner for SimSpawner {
                 );
             }
         }))
+    }
+
+    /// Delays the worker's own task: the future that was given to [`spawn`](Spawner::spawn) only
+    /// waits for it.
+    fn wrap_worker(&self, index: usize) -> WrapTask {
+        let order = self.shared.order.map(|order| Seed(order.nth(!(index as u64))));
+        let stalls = self.shared.stalls.clone().map(|stalls| (stalls, index));
+        Box::new(move |task| Box::pin(Turns::new(task, order, stalls)))
     }
 
     fn arm_watchdog(&self, at: Moment) {

@@ -45,7 +45,7 @@ pub(crate) use profiler::{
 };
 pub use seed::Seed;
 pub use signals::SignalSource;
-pub use spawner::{BoxFuture, JoinHandle, Spawner, TaskKind};
+pub use spawner::{BoxFuture, JoinHandle, Spawner, TaskKind, WrapTask};
 pub use transport::{Negotiated, Opening, Peek, Peer, Transport};
 
 use std::sync::Arc;

@@ -9,6 +9,9 @@ pub type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Ready once a spawned future returned, or was lost because its thread or task panicked.
 pub type JoinHandle = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Wraps a task before it is spawned.
+pub type WrapTask = Box<dyn FnOnce(BoxFuture) -> BoxFuture + Send>;
+
 /// The kind of a spawned task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TaskKind {
@@ -32,6 +35,13 @@ pub trait Spawner: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The system's error, if it refuses the resources for the task.
     fn spawn(&self, kind: TaskKind, future: BoxFuture) -> io::Result<JoinHandle>;
+
+    /// Returns what wraps the task of the worker with this index. The host spawns that task itself,
+    /// inside the future of the worker. A simulation delays it. Default: it stays as it is.
+    fn wrap_worker(&self, index: usize) -> WrapTask {
+        let _ = index;
+        Box::new(|task| task)
+    }
 
     /// Ends the process at `at`, with exit code 5, whatever happens (P7). Does nothing where the
     /// host does not own the process.

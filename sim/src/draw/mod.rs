@@ -22,6 +22,7 @@ mod rare;
 mod real_time;
 mod serving;
 mod streams;
+mod together;
 
 use crate::{
     hooks::{Act, ActEnd, HookScript},
@@ -208,9 +209,32 @@ fn draw_as(
     calls::draw(&mut Dice::of_calls(seed), &mut scenario, &edges);
     caps::draw(&mut Dice::of_caps(seed), &mut scenario, &edges);
     headers::draw(&mut Dice::of_headers(seed), &mut scenario, &edges);
+    together::draw(&mut Dice::of_things_together(seed), &mut scenario, &edges);
+    stalls_end_in_time(&mut scenario, &edges);
     scenario.tls = Dice::of_tls(seed).one_in(4);
     scenario
 }
+
+/// Removes stalls that may last until the abort. A worker that does not run then ends with the
+/// process, and what it had to do is not judged.
+fn stalls_end_in_time(scenario: &mut Scenario, edges: &Edges) {
+    let is_impatient = |stop: &StopRequest| matches!(stop.by, StopBy::Sigint | StopBy::Sigquit);
+    let is_cut_short = scenario.stops.iter().skip(1).any(is_impatient);
+    scenario.faults.retain(|fault| match fault {
+        Fault::Stall { at_ms, for_ms, .. } => {
+            !is_cut_short && at_ms + for_ms + STALL_ENDS_BEFORE_MS < edges.abort
+        }
+        Fault::Hold { .. }
+        | Fault::PartialIo { .. }
+        | Fault::NoDescriptors { .. }
+        | Fault::AcceptAborted
+        | Fault::ResetAll { .. }
+        | Fault::Downstream { .. } => true,
+    });
+}
+
+/// Time from the end of a stall to the abort, in which the worker does what it has missed.
+const STALL_ENDS_BEFORE_MS: u64 = 50;
 
 /// Sets the first-byte timeout, if no other client may be silent for that long.
 fn limits(dice: &mut Dice, scenario: &mut Scenario) {

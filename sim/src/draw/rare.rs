@@ -29,6 +29,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             | RareRequest::DropPanics(_)
             | RareRequest::Call(_)
             | RareRequest::LongStream
+            | RareRequest::Fails
             | RareRequest::Padded(..) => http1_client(dice, scenario, edges, kind),
         };
         scenario.clients.push(client);
@@ -36,7 +37,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
 }
 
 fn rare(dice: &mut Dice) -> RareRequest {
-    match dice.below(6) {
+    match dice.below(8) {
         0 => RareRequest::EndAtCancel,
         1 => RareRequest::LateTimeout {
             after: dice.pick(&[0, 1, 30, 200]),
@@ -45,6 +46,7 @@ fn rare(dice: &mut Dice) -> RareRequest {
         2 => RareRequest::RouteTimeout(dice.pick(&[1, 50, 400, 2_000])),
         3 => RareRequest::DropPanics(dice.pick(&[1, 200, 60_000])),
         4 => RareRequest::Padded(dice.pick(&[0, 1, 2, 3, 15, 16, 17]), dice.one_in(2)),
-        _ => RareRequest::NotTaken,
+        5 => RareRequest::NotTaken,
+        _ => RareRequest::Fails,
     }
 }

@@ -27,6 +27,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         9 => short_keep_alive(dice, scenario, edges),
         10 if dice.one_in(2) => internal_strangers(dice, scenario, edges),
         11 => resetting_clients(dice, scenario, edges),
+        12 => aging_connections(dice, scenario, edges),
         _ => {}
     }
 }
@@ -127,6 +128,29 @@ fn at_the_connection_limit(dice: &mut Dice, scenario: &mut Scenario, edges: &Edg
         let at_ms = begin + dice.between(100, 2_000);
         scenario.clients.push(Client::once(at_ms, RequestKind::Fast));
     }
+    if dice.one_in(2) {
+        requests_as_room_is_made(dice, scenario, begin);
+    }
+}
+
+/// The next requests on idle connections, in the instant in which a new client needs their place.
+fn requests_as_room_is_made(dice: &mut Dice, scenario: &mut Scenario, begin: u64) {
+    let (near, far) = scenario.latency_ms;
+    let places = scenario.limits.connections_max.unwrap_or(1) as u64;
+    scenario.clients.clear();
+    // After it they are in the idle set.
+    let every_ms = dice.pick(&[700, 1_500, 2_500]);
+    for _ in 0..places {
+        let traffic = Traffic::KeepAlive { requests: 3, every_ms, retries: false };
+        scenario.clients.push(Client::new(begin, RequestKind::Fast, traffic));
+    }
+    // The second request arrives two round trips and a pause after the beginning, a new client's
+    // handshake after one and a half.
+    let arrives = begin + near * 5 + every_ms;
+    for _ in 0..dice.between(1, 2) {
+        let at_ms = arrives.saturating_sub(near * 3) + dice.below(far + 2);
+        scenario.clients.push(Client::once(at_ms.saturating_sub(1), RequestKind::Fast));
+    }
 }
 
 /// Clients that read nothing, and ask and reset streams without end, across the stop request.
@@ -174,9 +198,28 @@ fn short_keep_alive(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         let at_the_close = at_the_close.saturating_sub(far);
         let every_ms = dice.pick(&[keep_alive / 2, at_the_close, at_the_close, keep_alive + 2_500]);
         let traffic = if dice.one_in(4) {
-            Traffic::Http2 { requests: 2, every_ms }
+            Traffic::Http2 { requests: dice.between(2, 4), every_ms }
         } else {
             Traffic::KeepAlive { requests: 3, every_ms, retries: dice.one_in(2) }
+        };
+        scenario.clients.push(Client::new(at_ms, RequestKind::Fast, traffic));
+    }
+}
+
+/// Connections that reach their age limit while the host serves.
+fn aging_connections(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    if !is_calm(scenario) {
+        return;
+    }
+    let age = dice.pick(&[200, 600, 1_500, 4_000]);
+    scenario.limits.connection_age_max = Some(age);
+    for _ in 0..dice.between(1, 3) {
+        let at_ms = dice.below(edges.stop.saturating_sub(age).max(1));
+        let (requests, every_ms) = (dice.between(3, 12), dice.pick(&[age / 6, age / 3, age]));
+        let traffic = if dice.one_in(3) {
+            Traffic::Http2 { requests, every_ms }
+        } else {
+            Traffic::KeepAlive { requests, every_ms, retries: dice.one_in(2) }
         };
         scenario.clients.push(Client::new(at_ms, RequestKind::Fast, traffic));
     }

@@ -2,8 +2,12 @@
 //! so that the rest of the scenario does not depend on it.
 
 use super::{Dice, Edges};
-use crate::scenario::{
-    Client, Cooperation, Pacing, RareRequest, RequestKind, Scenario, StuckResponse, Traffic,
+use crate::{
+    hooks::{Act, ActEnd},
+    scenario::{
+        Client, Cooperation, Pacing, RareRequest, RequestKind, Scenario, StuckResponse, Traffic,
+    },
+    tasks::{TaskScript, Until},
 };
 
 /// Adds a budget and streams to one scenario in eight. If the budget is longer than the drain, the
@@ -24,6 +28,18 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         scenario.tasks.clear();
         scenario.faults.clear();
         scenario.clients = (0..dice.between(1, 3)).map(|_| ordinary(dice, edges)).collect();
+        if dice.one_in(2) {
+            // It is cancelled with the requests.
+            let then = Act { after_ms: dice.pick(&[0, 20]), end: ActEnd::Done };
+            let (name, until) = ("task-0".to_owned(), Until::Cancelled);
+            scenario.tasks.push(TaskScript { name, until, then, spawns: None });
+        }
+        if dice.one_in(3) {
+            // Its response is never flushed.
+            let at_ms = edges.drain.saturating_sub(dice.pick(&[20, 400]));
+            let traffic = Traffic::Stalls { reads: 0, for_ms: 60_000 };
+            scenario.clients.push(Client::new(at_ms, RequestKind::Bytes(400_000), traffic));
+        }
     }
     for _ in 0..dice.between(1, 3) {
         let at_ms = edges.drain.saturating_sub(dice.pick(&[0, 5, 100, 800]));

@@ -71,7 +71,7 @@ pub const SURFACE: &[(&str, Seen)] = &[
     ("Limits::http2_streams_max", Seen::Setting),
     ("Limits::half_close", Seen::Nowhere("tests/host sets it")),
     ("Limits::tls_handshake_timeout", Seen::Nowhere("the default applies; tests/host sets it")),
-    ("Limits::connection_age_max", Seen::Nowhere("tests/host sets it")),
+    ("Limits::connection_age_max", Seen::Setting),
     ("Limits::caps", Seen::Setting),
     ("Body::context", Seen::Always),
 ];

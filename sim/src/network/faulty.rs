@@ -228,6 +228,25 @@ pub struct FaultyListener<L: Listener> {
     waiting: VecDeque<(FaultyStream<L::Io>, Address)>,
 }
 
+impl<L: Listener> FaultyListener<L> {
+    /// Records what becomes of this listener, if its address has several.
+    fn record(&self, event: &'static str) {
+        if let Some(faults) = self.faults.as_ref().filter(|_| self.inner.is_one_of_several()) {
+            let fields = [
+                ("worker", self.worker.into()),
+                ("address", self.inner.local().to_string().into()),
+            ];
+            faults.trace.record(&faults.name, event, &fields);
+        }
+    }
+}
+
+impl<L: Listener> Drop for FaultyListener<L> {
+    fn drop(&mut self) {
+        self.record("listener closed");
+    }
+}
+
 impl<L: Listener> fmt::Debug for FaultyListener<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FaultyListener")
@@ -291,6 +310,7 @@ impl<L: Listener> Listener for FaultyListener<L> {
     }
 
     fn quiesce(&mut self) -> QuiesceOutcome {
+        self.record("listener sealed");
         self.inner.quiesce()
     }
 

@@ -220,6 +220,22 @@ pub(super) fn races_are_counted(history: &RunHistory<'_>, report: &Report) -> Re
             && observed.sent.is_some_and(|sent| sent + history.under_way() + history.tolerance() < cut)
     });
     let crossed = crossed.count() as u64;
+    // At most one a connection, and only where a request was not answered.
+    let unanswered: BTreeSet<(usize, u64)> = history
+        .requests
+        .iter()
+        .filter(|observed| !matches!(observed.end, Some((_, RequestResult::Completed(..)))))
+        .map(|observed| (observed.client, observed.connection))
+        .collect();
+    let is_raw = |client: &&Client| !client.traffic.is_simple() || client.has_failing_body();
+    let raw = history.scenario.clients.iter().filter(is_raw).count() as u64;
+    let most = unanswered.len() as u64 + raw;
+    if report.connections.close_races > most {
+        return Err(format!(
+            "the host counts {} requests that raced with a close, but {most} can have done so",
+            report.connections.close_races
+        ));
+    }
     let near = history.scenario.latency_ms.1 <= 4
         && history.outcome.grain.is_zero()
         && history.scenario.clock_skew_ppm <= 0;

@@ -15,6 +15,9 @@ const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
 /// Tolerance of a timer, including a sweep and a write.
 const MOMENT: Duration = Duration::from_millis(20);
 
+/// Interval between sweeps over the connections while serving.
+const SWEEP: Duration = Duration::from_millis(250);
+
 /// An announcement within this time after the first response counts as immediate.
 const AT_ONCE: Duration = Duration::from_millis(5);
 
@@ -65,6 +68,7 @@ pub(super) fn closes_are_announced(history: &RunHistory<'_>) -> Result<(), Strin
     let Some(stop) = history.left_serving() else { return Ok(()) };
     let delay = Delay::read(history, stop);
     delay.nothing_is_announced_early()?;
+    delay.old_connections_announce()?;
     clients_can_ask_first(history)?;
     if !history.delivers() {
         return Ok(());
@@ -168,6 +172,45 @@ impl<'a> Delay<'a> {
         connection.requests.first().is_some_and(|observed| self.history.is_http2(observed))
     }
 
+    /// Returns the times between which a connection reaches its age limit, if there is one.
+    fn ages(&self, connection: &Connection<'_>) -> Option<(Duration, Duration)> {
+        let age = Duration::from_millis(self.history.scenario.limits.connection_age_max?);
+        let far = self.history.under_way();
+        // The age counts from the accept, which a handshake follows; on HTTP/2 from the first byte.
+        let first = connection.requests.first().map_or(connection.opened, |first| first.observed);
+        let from = connection.opened.saturating_sub(far * 4);
+        let earliest = from + self.history.world(age - age / 10);
+        Some((
+            earliest.saturating_sub(self.history.early()),
+            first + far * 2 + self.history.world(age) + self.history.rounding(),
+        ))
+    }
+
+    /// Checks that while serving a connection that has reached its age limit announces its close:
+    /// HTTP/1 with its next response, HTTP/2 after a sweep.
+    fn old_connections_announce(&self) -> Result<(), String> {
+        let far = self.history.under_way();
+        for connection in self.connections.values() {
+            let Some((_, latest)) = self.ages(connection) else { continue };
+            let is_http2 = self.is_http2(connection);
+            let late = latest + if is_http2 { SWEEP + far * 2 + self.moment() } else { far };
+            for observed in connection.requests.iter().filter(|observed| observed.observed > late) {
+                let announced = match observed.head {
+                    _ if is_http2 => connection.goaway.is_some_and(|told| told <= late),
+                    Some((at, _, closes)) => closes || at >= self.stop,
+                    None => true,
+                };
+                if !announced && observed.observed < self.stop && self.history.delivers() {
+                    return Err(format!(
+                        "client-{} used a connection after {late:?}, when it was too old",
+                        observed.client
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that nothing is announced before the stop request. After it, a connection opened in
     /// the delay must not announce with its first response before the last part.
     fn nothing_is_announced_early(&self) -> Result<(), String> {
@@ -175,12 +218,14 @@ impl<'a> Delay<'a> {
             let until = if self.is_late(connection) {
                 self.last_part.saturating_sub(self.history.early())
             } else {
-                self.stop
+                let earliest =
+                    self.ages(connection).map_or(Duration::MAX, |(earliest, _)| earliest);
+                self.stop.min(earliest)
             };
             for observed in connection
                 .requests
                 .iter()
-                .filter(|observed| observed.earlier == 0 || until == self.stop)
+                .filter(|observed| observed.earlier == 0 || until <= self.stop)
             {
                 if let Some((at, 200 | 500 | 503, true)) = observed.head
                     && at < until

@@ -59,7 +59,7 @@ fn no_connection_is_refused(history: &RunHistory<'_>) -> Result<(), String> {
     for record in history.records.iter().filter(|record| record.event == "connect failed") {
         if record.actor.starts_with("client-")
             && record.at > serving + history.under_way() * 2 + history.tolerance()
-            && record.at < open_until
+            && record.at + history.outcome.grain < open_until
         {
             return Err(format!(
                 "{} could not connect at {:?}, before the drain",

@@ -13,6 +13,7 @@ mod books;
 mod calls;
 mod headers;
 mod lifecycle;
+mod outstanding;
 mod probes;
 mod requests;
 mod run_history;

@@ -52,6 +52,7 @@ pub(super) fn one_outcome_per_request(history: &RunHistory<'_>) -> Judgement {
     timing::readers_have_their_time(history)?;
     timing::late_first_bytes_are_served(history)?;
     timing::nothing_is_accepted_after_the_seal(history)?;
+    timing::all_are_sealed_before_one_is_closed(history)?;
     timing::departed_clients_are_noticed(history)?;
     serving::nothing_arrives_unasked(history)?;
     books::balance(history)?;
@@ -145,7 +146,9 @@ fn counts_match_the_handlers(
     // Whether one that panics when it is dropped counts is not promised.
     let broke = broke
         || history.server("handler begins").any(|record| {
-            record.text("target").is_some_and(|target| target.contains("drop=panics"))
+            record
+                .text("target")
+                .is_some_and(|target| target.contains("drop=panics") || target == "/fails")
         });
     if !broke && tally.panicked != panicked {
         return Err(format!(
@@ -261,6 +264,11 @@ fn padded_bodies_are_compared(
     history: &RunHistory<'_>,
     observed: &ObservedRequest,
 ) -> Result<(), String> {
+    if history.request_kind(observed) == Some(&RequestKind::Rare(RareRequest::Fails))
+        && matches!(observed.end, Some((_, RequestResult::Completed(200, _))))
+    {
+        return Err("a body that failed looked complete".to_owned());
+    }
     let Some(RequestKind::Rare(RareRequest::Padded(frames, true))) = history.request_kind(observed)
     else {
         return Ok(());
@@ -319,7 +327,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     // The host sees that the body continues before it sends the head.
     if matches!(
         client.request_kind_of(&observed.target),
-        RequestKind::Rare(RareRequest::Padded(_, true))
+        RequestKind::Rare(RareRequest::Padded(_, true) | RareRequest::Fails)
     ) {
         return Ok(());
     }
@@ -363,6 +371,11 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     }
     // Its header may have taken too long, which another oracle judges.
     if history.may_cross_an_idle_close(observed) || client.has_slow_header() {
+        return Ok(());
+    }
+    // A connection that made room was closed before the request had arrived.
+    let crosses = *at < observed.observed + history.under_way() * 2 + history.tolerance();
+    if history.may_wait_for_room() && observed.earlier > 0 && crosses {
         return Ok(());
     }
     let arrived_before = observed.observed + history.under_way() + history.tolerance() < draining;

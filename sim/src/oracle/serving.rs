@@ -4,7 +4,7 @@ mod places;
 
 use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
 use crate::{
-    scenario::{RequestKind, Traffic, client_name},
+    scenario::{OddRequest, RequestKind, Traffic, client_name},
     trace::Record,
 };
 use lameduck::lifecycle::Phase;
@@ -256,6 +256,11 @@ pub(super) fn odd_requests_are_answered(
         return Ok(());
     };
     match history.request_kind(observed) {
+        Some(RequestKind::Odd(OddRequest::Close))
+            if matches!(observed.head, Some((_, _, false))) =>
+        {
+            Err(format!("a request to close was answered at {at:?} as if it went on"))
+        }
         Some(RequestKind::Odd(odd)) => {
             let (due, length) = odd.response();
             // 503: the deadline, or the shutdown.

@@ -1,9 +1,9 @@
 //! Oracles for the shutdown: P6, P7, P8, P11, P13.
 
-use super::{Exercise, Judgement, RequestResult, RunHistory, accounting, timing};
+use super::{Exercise, Judgement, RequestResult, RunHistory, accounting, outstanding, timing};
 use crate::{
     hooks::ActEnd,
-    scenario::{Client, HeaderFault, Pacing, Traffic, client_name},
+    scenario::{Client, HeaderFault, Pacing, RequestKind, Traffic, client_name},
     trace::Record,
 };
 use lameduck::{
@@ -42,6 +42,7 @@ pub(super) fn no_straggler_holds_the_exit(history: &RunHistory<'_>) -> Judgement
     timing::silent_connections_have_their_grace(history)?;
     timing::silent_connections_are_closed(history)?;
     timing::half_heads_are_refused(history)?;
+    idle_connections_are_closed_at_once(history, draining)?;
     let since = draining.saturating_sub(history.under_way() * 2);
     let busy = history
         .requests
@@ -62,6 +63,47 @@ pub(super) fn no_straggler_holds_the_exit(history: &RunHistory<'_>) -> Judgement
     Ok(Exercise::of(usize::from(
         history.scenario.clients.iter().any(|client| client.traffic == Traffic::ByteLess),
     )))
+}
+
+/// Checks that the drain closes each connection that is idle when it begins.
+fn idle_connections_are_closed_at_once(
+    history: &RunHistory<'_>,
+    draining: Duration,
+) -> Result<(), String> {
+    let (far, slack) = (history.under_way(), MOMENT + history.tolerance());
+    let by = draining + far + slack;
+    let exit = history.exit().map_or(Duration::MAX, |(at, _)| at);
+    if !history.delivers() || history.has_partial_io() || by >= exit {
+        return Ok(());
+    }
+    for observed in &history.requests {
+        let small = matches!(
+            history.request_kind(observed),
+            Some(RequestKind::Fast | RequestKind::Slow(_) | RequestKind::Head)
+        );
+        let keeps = history.client(observed).is_some_and(|client| {
+            matches!(client.traffic, Traffic::KeepAlive { .. }) && !client.has_failing_body()
+        });
+        let (Some((ended, RequestResult::Completed(..))), Some((_, _, false)), true, true) =
+            (&observed.end, observed.head, small, keeps)
+        else {
+            continue;
+        };
+        let actor = client_name(observed.client);
+        // After its last request it has closed the connection itself.
+        let next = history.records.iter().find(|record| {
+            matches!(record.event, "closed idle" | "asks")
+                && *record.actor == *actor
+                && record.at >= *ended
+        });
+        if *ended + far + slack < draining && next.is_some_and(|next| next.at > by) {
+            return Err(format!(
+                "{actor} was idle since {ended:?}, and was not closed by {by:?}, at the beginning \
+                 of the drain"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that, if no client ever completes a request, the drain lasts no longer than the slowest
@@ -460,6 +502,7 @@ pub(super) fn the_exit_code_is_accurate(history: &RunHistory<'_>) -> Judgement {
         return Ok(Exercise::No);
     };
     the_reason_is_the_first(history, report)?;
+    outstanding::only_what_goes_on_is_waited_for(history)?;
     accounting::report_matches_the_trace(history, report)?;
     accounting::races_are_counted(history, report)?;
     accounting::unannounced_closes_are_counted(history, report)?;

@@ -1,7 +1,10 @@
 //! P7: long streams end inside their budget, and nothing else benefits from it.
 
 use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
-use crate::scenario::{RareRequest, RequestKind};
+use crate::{
+    scenario::{RareRequest, RequestKind},
+    trace::Record,
+};
 use lameduck::lifecycle::Phase;
 use std::time::Duration;
 
@@ -91,6 +94,14 @@ fn conversations_end(history: &RunHistory<'_>, draining: Duration) -> Result<u64
 fn nothing_else_benefits(history: &RunHistory<'_>, draining: Duration) -> Result<(), String> {
     let plan = history.scenario.plan();
     let until = draining + history.world(plan.drain + plan.cancel) + SOON + history.tolerance();
+    let seen = until + history.under_way() * 2;
+    let late = |record: &&Record| record.event == "stall ends" && record.at > seen;
+    if let Some(late) = history.records.iter().find(late).filter(|_| history.delivers()) {
+        return Err(format!(
+            "{} read nothing, and kept its connection until {:?}, after {seen:?}",
+            late.actor, late.at
+        ));
+    }
     for ends in history.server("handler ends").filter(|ends| ends.at > until) {
         let begins = history
             .server("handler begins")

@@ -24,6 +24,8 @@ const INTERNAL_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval between sweeps over the connections while serving, and after the stop request.
 const SWEEP: Duration = Duration::from_millis(250);
 const SWEEP_STOPPING: Duration = Duration::from_millis(10);
+/// Longest time that a listener is kept open for others to be sealed.
+const SEAL_BARRIER_MAX: Duration = Duration::from_millis(200);
 /// Longest time in which the host does not notice that a client has left.
 const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -564,6 +566,33 @@ pub(super) fn nothing_is_accepted_after_the_seal(history: &RunHistory<'_>) -> Re
             return Err(format!(
                 "{} connected at {came:?}, after the drain began at {draining:?}, and was accepted",
                 record.actor
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that no listener is closed while another one still takes new connections, unless it has
+/// waited for that one long enough (P5a).
+pub(super) fn all_are_sealed_before_one_is_closed(history: &RunHistory<'_>) -> Result<(), String> {
+    let drain_ends = history
+        .phases
+        .iter()
+        .find(|(phase, ..)| *phase > Phase::Draining)
+        .map_or(Duration::MAX, |(_, _, at)| *at);
+    let key =
+        |record: &Record| (record.number("worker"), record.text("address").map(ToOwned::to_owned));
+    let sealed: Vec<_> = history.server("listener sealed").map(|at| (key(at), at.at)).collect();
+    let last = sealed.iter().map(|(_, at)| *at).max();
+    for closed in history.server("listener closed").filter(|closed| closed.at < drain_ends) {
+        let own = sealed.iter().find(|(of, _)| *of == key(closed));
+        let (Some((_, own)), Some(last)) = (own, last) else { continue };
+        let until = last.min(*own + history.world(SEAL_BARRIER_MAX));
+        if closed.at + history.early() < until {
+            return Err(format!(
+                "a listener of worker {:?} was closed at {:?}, and others were sealed at {last:?}",
+                closed.number("worker"),
+                closed.at
             ));
         }
     }

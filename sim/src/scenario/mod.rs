@@ -109,6 +109,8 @@ pub struct LimitsMs {
     pub keep_alive: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http2_streams_max: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_age_max: Option<u64>,
 }
 
 impl LimitsMs {
@@ -127,6 +129,7 @@ impl LimitsMs {
             .send_timeout(span(self.send_timeout, defaults.send_timeout))
             .body_timeout(span(self.body_timeout, defaults.body_timeout))
             .keep_alive(span(self.keep_alive, defaults.keep_alive))
+            .connection_age_max(self.connection_age_max.map(Duration::from_millis))
             .http2_streams_max(self.http2_streams_max.unwrap_or(defaults.http2_streams_max))
     }
 }

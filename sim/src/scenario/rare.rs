@@ -25,6 +25,8 @@ pub enum RareRequest {
     /// A body of four bytes with its length, followed by this many empty frames, and then by a
     /// fifth byte or not.
     Padded(u64, bool),
+    /// A body of four bytes with its length, which panics at its first poll.
+    Fails,
     /// A 101 for which the handler takes no connection.
     NotTaken,
     /// An event stream of the class `StreamShutdown::EndSpread`.
@@ -48,6 +50,7 @@ impl RareRequest {
                 let extra = if extra { "yes" } else { "no" };
                 RequestSpec::get(format!("/padded?frames={frames}&extra={extra}"))
             }
+            Self::Fails => RequestSpec::get("/fails"),
             Self::LongStream => RequestSpec::get("/events?end=spread"),
             Self::Call(call) => call.ask(),
             Self::NotTaken => RequestSpec::get("/upgrade?taken=no")

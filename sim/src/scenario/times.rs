@@ -51,6 +51,7 @@ pub(crate) fn times(scenario: &mut Scenario) -> Vec<Time<'_>> {
         &mut limits.send_timeout,
         &mut limits.body_timeout,
         &mut limits.keep_alive,
+        &mut limits.connection_age_max,
     ];
     all.extend(timeouts.into_iter().flatten().map(|timeout| (TimeOf::Timeout, timeout)));
     for fault in &mut scenario.faults {
@@ -106,6 +107,7 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
                 RareRequest::EndAtCancel
                 | RareRequest::LongStream
                 | RareRequest::Padded(..)
+                | RareRequest::Fails
                 | RareRequest::NotTaken,
             ) => {}
             // Its length would change, too.

@@ -434,7 +434,7 @@ impl Client {
                 request_kind,
                 RequestKind::Breaks
                     | RequestKind::Mismatch(_)
-                    | RequestKind::Rare(RareRequest::Padded(_, true))
+                    | RequestKind::Rare(RareRequest::Padded(_, true) | RareRequest::Fails)
             )
         };
         fails(&self.request_kind) || self.then.as_ref().is_some_and(fails)

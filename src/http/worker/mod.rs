@@ -15,19 +15,21 @@ use crate::http::{
     exchange::http_service::HttpService,
     server::{state::ServerState, worker_runtime::WorkerRuntime},
 };
-use crate::runtime::Listener;
+use crate::runtime::{Listener, WrapTask};
 use std::sync::{Arc, atomic::AtomicU64};
 use tokio::sync::{mpsc, oneshot};
 
 /// Runs the worker, then keeps its runtime alive until the driver closes the command channel.
 /// Untracked tasks on it, such as a shared client's connection, may still be needed by other
-/// handlers or stop hooks (P10). `all_closed` is dropped when the worker is done.
+/// handlers or stop hooks (P10). `all_closed` is dropped when the worker is done. `wrap` wraps the
+/// worker's task.
 pub(crate) async fn run_until_released<L, S>(
     parts: WorkerParts<S>,
     listeners: Vec<L>,
     mut commands: mpsc::UnboundedReceiver<WorkerCommand>,
     seal_barrier: Arc<SealBarrier>,
     all_closed: oneshot::Sender<()>,
+    wrap: WrapTask,
 ) where
     L: Listener,
     S: HttpService,
@@ -40,7 +42,7 @@ pub(crate) async fn run_until_released<L, S>(
         drop(all_closed);
         while commands.recv().await.is_some() {}
     };
-    runtime.run(working).await;
+    runtime.run(wrap(Box::pin(working))).await;
 }
 
 /// The parts of a worker's context that exist before its runtime is known.

@@ -21,6 +21,18 @@ pub(super) fn workers(all: &mut Vec<Sometimes>) {
     state("a reordered shutdown", |coverage| {
         coverage.history.scenario.reordered && coverage.history.began(Phase::Draining).is_some()
     });
+    // The faults must reach the loop of a worker, which is a task of its own.
+    state("one seals its listener later than others", |coverage| {
+        let sealed = || coverage.history.server("listener sealed").map(|record| record.at);
+        sealed().min() != sealed().max()
+    });
+    state("the first seals its listener after another one in the same instant", |coverage| {
+        let sealed = coverage.history.server("listener sealed");
+        let first = sealed.clone().find(|record| record.number("worker") == Some(0));
+        let at = first.map(|record| record.at);
+        let mut others = sealed.take_while(|record| record.number("worker") != Some(0));
+        others.any(|other| Some(other.at) == at)
+    });
     state("a second address served", |coverage| {
         let second = |client: usize| client % 2 == 1;
         coverage.history.scenario.second_address

@@ -1,6 +1,6 @@
 //! The limit of connections, and the time for which idle ones are kept (P5b, P15).
 
-use super::{RequestResult, RunHistory, SWEEP};
+use super::{ObservedRequest, RequestResult, RunHistory, SWEEP};
 use crate::{
     scenario::{Client, Pacing, RequestKind, Traffic, client_name},
     trace::Record,
@@ -31,6 +31,9 @@ pub(super) fn limits_of_connections(history: &RunHistory<'_>) -> Result<usize, S
     if let Some(keep_alive) = limits.keep_alive {
         let keep_alive = history.world(Duration::from_millis(keep_alive));
         idle_connections_are_closed_in_time(history, keep_alive)?;
+        if limits.connection_age_max.is_none() {
+            http2_connections_are_kept(history, keep_alive)?;
+        }
         judged += 1;
     }
     Ok(judged)
@@ -195,6 +198,38 @@ fn idle_connections_are_closed_in_time(
         let by = idle + keep_alive + history.world(PARK_AFTER + SWEEP * 3) + far * 2 + rounding;
         if by < left.min(next.at) {
             return Err(format!("{actor} was idle since {idle:?}, and was kept after {by:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that an idle connection of HTTP/2 gets no GOAWAY before its time is over, which counts
+/// from its last response.
+fn http2_connections_are_kept(
+    history: &RunHistory<'_>,
+    keep_alive: Duration,
+) -> Result<(), String> {
+    let left = history.left_serving().unwrap_or(Duration::MAX);
+    for goaway in history.records.iter().filter(|record| record.event == "goaway") {
+        let of_it = |observed: &&ObservedRequest| {
+            *goaway.actor == *client_name(observed.client)
+                && goaway.number("connection") == Some(observed.connection)
+                && observed.observed < goaway.at
+        };
+        let sends = |client: &Client| matches!(client.traffic, Traffic::Http2 { .. });
+        let ends = history.requests.iter().filter(of_it);
+        let ends = ends.filter(|observed| history.client(observed).is_some_and(sends));
+        let last = ends.filter_map(|observed| observed.end.as_ref()).map(|(at, _)| *at).max();
+        let Some(last) = last.filter(|last| *last < goaway.at && goaway.at < left) else {
+            continue;
+        };
+        if goaway.number("code") == Some(0)
+            && goaway.at + history.under_way() + history.rounding() < last + keep_alive
+        {
+            return Err(format!(
+                "{} had its last response at {last:?}, and got a GOAWAY at {:?}",
+                goaway.actor, goaway.at
+            ));
         }
     }
     Ok(())
