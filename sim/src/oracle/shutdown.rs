@@ -286,7 +286,7 @@ pub(super) fn prompt(history: &RunHistory<'_>) -> Judgement {
         let is_empty =
             record.number("in_flight") == Some(0) && record.number("connections") == Some(0);
         let newcomers = history.records.iter().any(|record| {
-            matches!(record.event, "connected" | "connect failed")
+            matches!(record.event, "connected" | "connect failed" | "header begins")
                 && record.actor.starts_with("client-")
                 && record.at + history.under_way() * 2 + history.tolerance() > *at
                 && record.at < *at + span + history.under_way() * 2

@@ -5,7 +5,7 @@ use crate::{
     scenario::{RareRequest, RequestKind},
     trace::Record,
 };
-use lameduck::lifecycle::Phase;
+use lameduck::lifecycle::{ABORT_FLUSH, Phase};
 use std::time::Duration;
 
 /// Time for the host's part of an end.
@@ -41,6 +41,8 @@ pub(super) fn streams_have_a_budget(history: &RunHistory<'_>) -> Judgement {
                 ended += 1;
                 continue;
             }
+            // Without a cancel wait before the abort, the last stream may end in its moment.
+            RequestResult::Failed(_) if plan.cancel <= ABORT_FLUSH && *at >= by => continue,
             RequestResult::Failed(_) if history.delivers() && !history.is_impatient() => "by a cut",
             RequestResult::Failed(_) | RequestResult::Completed(..) => continue,
         };
@@ -76,7 +78,10 @@ fn conversations_end(history: &RunHistory<'_>, draining: Duration) -> Result<u64
             (Some("yes"), Some("yes")) => {
                 // A fault may have ended it before its moment.
                 told += u64::from(in_peace && at > draining && at < by);
-                (at > by + slack || (in_peace && at + history.early() < draining))
+                // What is upgraded later ends at once.
+                let begins = history.server("conversation begins");
+                let is_new = begins.clone().any(|begins| begins.at == at && at > by);
+                ((at > by + slack && !is_new) || (in_peace && at + history.early() < draining))
                     .then(|| format!("was told between {draining:?} and {by:?}"))
             }
             (Some("yes"), _) => (in_peace && at + slack < whole)
@@ -95,7 +100,10 @@ fn nothing_else_benefits(history: &RunHistory<'_>, draining: Duration) -> Result
     let plan = history.scenario.plan();
     let until = draining + history.world(plan.drain + plan.cancel) + SOON + history.tolerance();
     let seen = until + history.under_way() * 2;
-    let late = |record: &&Record| record.event == "stall ends" && record.at > seen;
+    // A client that begins to read again by itself may find a complete response.
+    let late = |record: &&Record| {
+        record.event == "stall ends" && record.text("how") == Some("reset") && record.at > seen
+    };
     // Without resets a client that reads nothing sees no cut.
     let sees = history.delivers() && history.resets();
     if let Some(late) = history.records.iter().find(late).filter(|_| sees) {

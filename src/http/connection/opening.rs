@@ -94,10 +94,10 @@ impl<T: Transport> Opening<T> {
         if evicted {
             server.metrics.evicted.add_one();
         } else if draining_since == Moment::NEVER {
-            if handshake_until <= idle_until {
-                server.metrics.handshake_timeouts.add_one();
-            } else if awaited == Awaited::Head {
+            if awaited == Awaited::Head && idle_until <= handshake_until {
                 server.note_refused_header(slot.peer(), &"incomplete after the header timeout");
+            } else if handshake_until <= idle_until {
+                server.metrics.handshake_timeouts.add_one();
             } else {
                 server.metrics.first_byte_timeouts.add_one();
             }
