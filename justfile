@@ -103,6 +103,11 @@ advise *args:
 zoo *args:
     cargo run --release -p lameduck-sim -- zoo {{args}}
 
+# `just mutants --sample 60 --seed 7`; needs cargo-mutants. What survives is in `mutants.out`.
+# Mutants of the library, drawn by a seed, each of which the fast tests must find.
+mutants *args:
+    .ci/mutants {{args}}
+
 # `just well-behaved 0..500` takes some minutes.
 # Services of users in which the simulation must find nothing.
 well-behaved seeds="0..500":
