@@ -85,6 +85,18 @@ mod tests {
         assert_eq!(sniff(b"\r"), Sniffed::Undecided);
     }
 
+    // By the agreed protocol, half an empty line would be the head of a request.
+    #[test]
+    fn half_an_empty_line_begins_no_request_whatever_was_agreed_on() {
+        for blank in [&b""[..], b"\r"] {
+            assert_eq!(sniff_as(Negotiated::Unknown, blank), Sniffed::Undecided);
+            assert_eq!(sniff_as(Negotiated::Http1, blank), Sniffed::Undecided);
+        }
+        assert_eq!(sniff_as(Negotiated::Http1, b"G"), Sniffed::Http1);
+        assert_eq!(sniff_as(Negotiated::Http1, PREFACE), Sniffed::Http1, "its parser refuses it");
+        assert_eq!(sniff_as(Negotiated::Http2, b"GET"), Sniffed::Http2, "its parser refuses it");
+    }
+
     #[test]
     fn a_method_that_begins_like_the_preface_is_http1() {
         assert_eq!(sniff(b"PROPFIND / HTTP/1.1\r\n"), Sniffed::Http1);
