@@ -2,11 +2,14 @@
 
 use crate::{
     scenario::{Grade, Need, Scenario, Weight},
-    scenarios::http2::expect_streams,
+    scenarios::{
+        http2::expect_streams,
+        request::{expect_all, expect_in_flight},
+    },
     trial::{Abort, Trial, get, route},
 };
 use lameduck_wire::http1::Client;
-use std::{thread, time::Duration};
+use std::time::Duration;
 
 const SHOULD: Weight = Weight::Always(Grade::Should);
 
@@ -77,10 +80,7 @@ fn freeze_at_end(trial: &mut Trial<'_>) -> Result<(), Abort> {
 fn thaw_and_expect(trial: &mut Trial<'_>, clients: Vec<(Client, String)>) -> Result<(), Abort> {
     trial.wait_until(trial.target.lame_duck + MARGIN);
     trial.thaw()?;
-    for (mut client, label) in clients {
-        let response = client.response();
-        trial.expect_response(&label, &response);
-    }
+    expect_all(trial, clients);
     Ok(())
 }
 
@@ -119,7 +119,7 @@ fn idle_request(trial: &mut Trial<'_>) -> Result<(), Abort> {
 }
 
 /// Returns the path of a response that takes this much longer than the lame duck delay.
-fn slower_than_the_delay(trial: &Trial<'_>, by: Duration) -> String {
+pub(super) fn slower_than_the_delay(trial: &Trial<'_>, by: Duration) -> String {
     let takes = trial.target.lame_duck + by;
     let slow = trial.target.paths.slow.as_deref().unwrap_or_default();
     route(slow, u64::try_from(takes.as_millis()).unwrap_or(u64::MAX))
@@ -128,20 +128,7 @@ fn slower_than_the_delay(trial: &Trial<'_>, by: Duration) -> String {
 fn in_flight(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.start()?;
     let path = slower_than_the_delay(trial, Duration::from_millis(800));
-    let mut clients = Vec::new();
-    for n in 0..CLIENTS {
-        let label = format!("slow {n}");
-        let mut client = trial.connect(&label)?;
-        client.send(get(&path))?;
-        clients.push((client, label));
-    }
-    thread::sleep(BEGUN);
-    trial.stop()?;
-    for (mut client, label) in clients {
-        let response = client.response();
-        trial.expect_response(&label, &response);
-    }
-    Ok(())
+    expect_in_flight(trial, &path, BEGUN)
 }
 
 fn http2(trial: &mut Trial<'_>) -> Result<(), Abort> {

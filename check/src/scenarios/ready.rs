@@ -2,8 +2,9 @@
 
 use crate::{
     scenario::{Grade, Need, Scenario, Weight},
+    scenarios::drain::slower_than_the_delay,
     server::status_of,
-    trial::{Abort, Trial, get, route},
+    trial::{Abort, Trial, get},
 };
 use std::{io::ErrorKind, net::TcpStream, thread, time::Duration};
 
@@ -130,10 +131,9 @@ fn alive(trial: &mut Trial<'_>) -> Result<(), Abort> {
     if status_of(&url) != Ok(200) {
         return Err(Abort::Broken("--live did not respond 200 before the stop".to_owned()));
     }
-    let takes = trial.target.lame_duck + Duration::from_millis(800);
-    let slow = trial.target.paths.slow.as_deref().unwrap_or_default();
+    let path = slower_than_the_delay(trial, Duration::from_millis(800));
     let mut client = trial.connect("slow")?;
-    client.send(get(&route(slow, u64::try_from(takes.as_millis()).unwrap_or(u64::MAX))))?;
+    client.send(get(&path))?;
     thread::sleep(Duration::from_millis(50));
     trial.stop()?;
     while client.is_silent_for(POLL) {

@@ -119,7 +119,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 /// Reads all responses and expects each.
-fn expect_all(trial: &mut Trial<'_>, clients: Vec<(Client, String)>) {
+pub(super) fn expect_all(trial: &mut Trial<'_>, clients: Vec<(Client, String)>) {
     for (mut client, label) in clients {
         let response = client.response();
         trial.expect_response(&label, &response);
@@ -129,14 +129,23 @@ fn expect_all(trial: &mut Trial<'_>, clients: Vec<(Client, String)>) {
 fn in_flight(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.start()?;
     let path = route(trial.target.paths.slow.as_deref().unwrap_or_default(), 500);
+    expect_in_flight(trial, &path, ms(150))
+}
+
+/// Requests this path on several connections, requests the stop later, and expects the responses.
+pub(super) fn expect_in_flight(
+    trial: &mut Trial<'_>,
+    path: &str,
+    begun: Duration,
+) -> Result<(), Abort> {
     let mut clients = Vec::new();
     for n in 0..CLIENTS {
         let label = format!("slow {n}");
         let mut client = trial.connect(&label)?;
-        client.send(get(&path))?;
+        client.send(get(path))?;
         clients.push((client, label));
     }
-    thread::sleep(ms(150));
+    thread::sleep(begun);
     trial.stop()?;
     expect_all(trial, clients);
     Ok(())
