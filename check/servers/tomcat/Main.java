@@ -18,6 +18,8 @@ public final class Main {
         Connector connector = new Connector();
         connector.setProperty("address", "127.0.0.1");
         connector.setPort(Integer.parseInt(System.getenv("PORT")));
+        // Only such connectors are waited for: the documentation of gracefulStopAwaitMillis.
+        connector.setProperty("bindOnInit", "false");
         connector.addUpgradeProtocol(new Http2Protocol());
         tomcat.setConnector(connector);
         ((StandardService) tomcat.getService()).setGracefulStopAwaitMillis(DRAIN_MS);
