@@ -1,25 +1,23 @@
-//! Compares each number in the report with what the trace shows (P5, P11, P13).
+//! Compares each number in the report with what the trace shows (P5, P13).
 //!
 //! Nothing here uses the host's own code to decide what a failure is, how long a plan may take at
 //! worst, or how much time a hook has. All of this is computed again, so that a mistake in the host
 //! is not repeated here.
 
-use super::{ErrorKind, INTERNAL_PATH, ObservedRequest, RequestResult, RunHistory};
+use super::{ErrorKind, INTERNAL_PATH, ObservedRequest, RequestResult, RunHistory, closes, hooks};
 use crate::{
     client::UNREAD_WINDOW,
-    hooks::ActEnd,
     scenario::{Client, RequestKind, Traffic},
     trace::Record,
 };
 use lameduck::{
     Report,
-    lifecycle::{GiveUp, HookResult, HookVerdict, Phase, StopReason},
+    lifecycle::{HookResult, HookVerdict, Phase, StopReason},
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 /// Time allowed between the last phase and the exit, in which the remaining work is aborted.
 const CUT: Duration = Duration::from_millis(50);
-
 /// Aborted requests that the report lists.
 const ABORTS_LISTED_MAX: u32 = 1_000;
 
@@ -31,8 +29,8 @@ pub(super) fn report_matches_the_trace(
     spans_are_the_phases(history, report)?;
     the_bound_is_the_plans(history, report)?;
     failures_are_reported(history, report)?;
-    connections_are_counted(history, report)?;
-    hook_verdicts_match_the_trace(history, report)
+    closes::connections_are_counted(history, report)?;
+    hooks::hook_verdicts_match_the_trace(history, report)
 }
 
 /// Longest time that a shutdown may take by this scenario's plan.
@@ -149,183 +147,6 @@ pub(super) const fn is_failed_start(hook: &lameduck::HookReport) -> bool {
 
 fn has_failed(record: &Record) -> bool {
     matches!(record.text("how"), Some("failed" | "panicked"))
-}
-
-fn connections_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
-    let connections = &report.connections;
-    if connections.open() > 0 {
-        return Err(format!("{} connections were open at the exit", connections.open()));
-    }
-    let is_conversation = history.server("conversation begins").count() as u64;
-    if is_conversation > connections.upgraded {
-        return Err(format!(
-            "{is_conversation} connections were upgraded, but the host counts {}",
-            connections.upgraded
-        ));
-    }
-    let failed = history
-        .server("accept failed")
-        .filter(|record| record.text("how") == Some("descriptors"))
-        .count() as u64;
-    if connections.accept_errors != failed {
-        return Err(format!(
-            "{failed} accepts failed, but the host counts {}",
-            connections.accept_errors
-        ));
-    }
-    let answered: BTreeSet<(usize, u64)> = history
-        .requests
-        .iter()
-        .filter(|observed| observed.head.is_some())
-        .map(|observed| (observed.client, observed.connection))
-        .collect();
-    if connections.accepted < answered.len() as u64 {
-        return Err(format!(
-            "{} connections were served, but the host accepted {}",
-            answered.len(),
-            connections.accepted
-        ));
-    }
-    // Without network faults only the host resets a connection, so it must have counted a response
-    // that was cut in its body.
-    let torn: BTreeSet<(usize, u64)> = history
-        .requests
-        .iter()
-        .filter(|observed| matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "reset-in-body"))
-        .filter(|observed| !history.is_http2(observed))
-        .map(|observed| (observed.client, observed.connection))
-        .collect();
-    if history.delivers() && connections.reset < torn.len() as u64 {
-        return Err(format!(
-            "{} clients received a reset, but the host counts {}",
-            torn.len(),
-            connections.reset
-        ));
-    }
-    Ok(())
-}
-
-/// Checks that requests that crossed the close of an idle connection are counted. Applies only
-/// where the latency is so short that the host must have seen them.
-pub(super) fn races_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
-    let cut = history.began(Phase::CleaningUp).unwrap_or_default();
-    let crossed = history.requests.iter().filter(|observed| {
-        let keeps = history.client(observed).is_some_and(|client| matches!(client.traffic, Traffic::KeepAlive { .. }) && !client.has_failing_body());
-        let lost =
-            matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "end-before-head" || how == "reset-before-head");
-        keeps
-            && lost
-            && observed.earlier > 0
-            && observed.head.is_none()
-            && observed.sent.is_some_and(|sent| sent + history.under_way() + history.tolerance() < cut)
-    });
-    let crossed = crossed.count() as u64;
-    // At most one a connection, and only where a request was not answered.
-    let unanswered: BTreeSet<(usize, u64)> = history
-        .requests
-        .iter()
-        .filter(|observed| !matches!(observed.end, Some((_, RequestResult::Completed(..)))))
-        .map(|observed| (observed.client, observed.connection))
-        .collect();
-    let is_raw = |client: &&Client| !client.traffic.is_simple() || client.has_failing_body();
-    let raw = history.scenario.clients.iter().filter(is_raw).count() as u64;
-    let most = unanswered.len() as u64 + raw;
-    if report.connections.close_races > most {
-        return Err(format!(
-            "the host counts {} requests that raced with a close, but {most} can have done so",
-            report.connections.close_races
-        ));
-    }
-    let near = history.scenario.latency_ms.1 <= 4
-        && history.outcome.grain.is_zero()
-        && history.scenario.clock_skew_ppm <= 0;
-    if near
-        && history.delivers()
-        && !history.is_impatient()
-        && crossed > report.connections.close_races
-    {
-        return Err(format!(
-            "{crossed} requests raced with a close, but the host counts {}",
-            report.connections.close_races
-        ));
-    }
-    Ok(())
-}
-
-/// Checks that connections which the drain closed without an announcement are counted, and no
-/// others.
-pub(super) fn unannounced_closes_are_counted(
-    history: &RunHistory<'_>,
-    report: &Report,
-) -> Result<(), String> {
-    let connections = &report.connections;
-    let announced = |observed: &&ObservedRequest| matches!(observed.head, Some((_, _, true)));
-    let key = |observed: &ObservedRequest| (observed.client, observed.connection);
-    let mut told: BTreeSet<(usize, u64)> =
-        history.requests.iter().filter(announced).map(key).collect();
-    let number = |record: &Record| {
-        let client = record.actor.strip_prefix("client-").and_then(|n| n.parse().ok());
-        client.zip(record.number("connection"))
-    };
-    told.extend(
-        history.records.iter().filter(|record| record.event == "goaway").filter_map(number),
-    );
-    if connections.unannounced + told.len() as u64 > connections.accepted {
-        return Err(format!(
-            "{} of {} connections received an announcement, but the host counts {} unannounced",
-            told.len(),
-            connections.accepted,
-            connections.unannounced
-        ));
-    }
-    let (Some(draining), Some(exit)) = (history.began(Phase::Draining), history.exit()) else {
-        return if connections.unannounced == 0 {
-            Ok(())
-        } else {
-            Err(unannounced_without_drain(connections.unannounced))
-        };
-    };
-    // One whose keep-alive time was over may have been closed a moment before the drain.
-    let expires = history.scenario.limits.keep_alive.is_some();
-    let since = draining + history.tolerance();
-    let since = if expires { since + history.under_way() } else { since };
-    // A connection that is closed because of an unread body was never idle.
-    let keeps = |client: &Client| {
-        let tears = |request_kind: &RequestKind| {
-            matches!(
-                request_kind,
-                RequestKind::Unread(_)
-                    | RequestKind::Breaks
-                    | RequestKind::Odd(_)
-                    | RequestKind::Mismatch(_)
-                    | RequestKind::Rare(_)
-                    | RequestKind::User(_)
-            )
-        };
-        matches!(client.traffic, Traffic::KeepAlive { .. })
-            && !tears(&client.request_kind)
-            && !client.then.as_ref().is_some_and(tears)
-    };
-    let closed = history.records.iter().filter(|record| {
-        let client = number(record).and_then(|(n, _)| history.scenario.clients.get(n));
-        record.event == "closed idle"
-            && record.text("how") == Some("fin")
-            && record.at >= since
-            && record.at < exit.0
-            && client.is_some_and(keeps)
-    });
-    let closed = closed.filter_map(number).filter(|key| !told.contains(key)).count() as u64;
-    if history.delivers() && closed > connections.unannounced {
-        return Err(format!(
-            "{closed} idle connections were closed without an announcement, but the host counts {}",
-            connections.unannounced
-        ));
-    }
-    Ok(())
-}
-
-fn unannounced_without_drain(unannounced: u64) -> String {
-    format!("there was no drain, but the host counts {unannounced} unannounced closes")
 }
 
 pub(super) fn is_http2(client: Option<&Client>) -> bool {
@@ -505,117 +326,6 @@ fn unread_is_not_finished(history: &RunHistory<'_>, report: &Report) -> Result<(
         ));
     }
     Ok(())
-}
-
-/// Checks that each hook's verdict matches the trace, and that no hook is given up too early or too
-/// late.
-fn hook_verdicts_match_the_trace(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
-    let shares = shares(history);
-    let began = history.began(Phase::CleaningUp).map(|at| history.host(at)).unwrap_or_default();
-    let plan = &history.scenario.plan;
-    let cleanup = Duration::from_millis(plan.cleanup);
-    // If a phase itself was too long, P7 reports it.
-    let common = began + cleanup;
-    for hook in &report.hooks {
-        let Some(n) = history.scenario.hooks.iter().position(|script| script.name == hook.name)
-        else {
-            continue;
-        };
-        let script = &history.scenario.hooks[n];
-        let half = match hook.verdict {
-            HookVerdict::Started(_) | HookVerdict::StartDropped => "start",
-            HookVerdict::Stopped(_) | HookVerdict::GivenUp(_) => "stop",
-        };
-        let when = |event: &'static str| {
-            let mine = |record: &&Record| {
-                record.text("stage") == Some(half) && record.text("hook") == Some(&script.name)
-            };
-            history.server(event).find(mine).map(|record| record.at)
-        };
-        let (begins, ends) = (when("hook begins"), when("hook ends"));
-        let act = if half == "start" { script.start } else { script.stop };
-        let result = match act.end {
-            ActEnd::Done => Some(HookResult::Done),
-            ActEnd::Fails => Some(HookResult::Failed),
-            ActEnd::Panics => Some(HookResult::Panicked),
-            ActEnd::Hangs => None,
-        };
-        match hook.verdict {
-            HookVerdict::Started(said) | HookVerdict::Stopped(said) => {
-                if Some(said) != result {
-                    return Err(format!(
-                        "the {half} of {} is reported as {said:?}, but it was {result:?}",
-                        hook.name
-                    ));
-                }
-            }
-            HookVerdict::StartDropped | HookVerdict::GivenUp(_) => {
-                // A hook that returns in the moment in which its time expires was too late.
-                if let (Some(ends), Some(begins)) = (ends, begins)
-                    && history.host(ends) + history.rounding() < history.host(begins) + hook.took
-                {
-                    return Err(format!(
-                        "the {half} of {} ended at {ends:?}, but is reported as given up",
-                        hook.name
-                    ));
-                }
-            }
-        }
-        let (HookVerdict::GivenUp(_) | HookVerdict::Stopped(_), Some(begins)) =
-            (hook.verdict, begins)
-        else {
-            continue;
-        };
-        // A late hook runs after all others and gets the time that they left.
-        let below = if history.was_dropped(&hook.name) { 0 } else { n };
-        let reserved: Duration = shares[..below].iter().sum();
-        let until = common.saturating_sub(reserved);
-        let until = script
-            .budget_ms
-            .map_or(until, |own| until.min(history.host(begins) + Duration::from_millis(own)));
-        let over = history.host(begins) + hook.took;
-        // A third of the budget is not a whole number of milliseconds.
-        let late = until + Duration::from_millis(1) + history.rounding();
-        if over > late {
-            return Err(format!(
-                "{} had time until {until:?} by the host's clock, but its stop ended at {over:?}",
-                hook.name
-            ));
-        }
-        if hook.verdict == HookVerdict::GivenUp(GiveUp::Overran)
-            && over + Duration::from_micros(1) + history.rounding() < until
-        {
-            return Err(format!(
-                "{} had time until {until:?} by the host's clock, but was given up at {over:?}",
-                hook.name
-            ));
-        }
-        if hook.verdict == HookVerdict::GivenUp(GiveUp::Impatience) {
-            let heard = history
-                .impatient()
-                .any(|(_, signal)| history.host(signal.at).abs_diff(over) <= history.rounding());
-            if !heard {
-                return Err(format!(
-                    "{} was given up at {over:?} because of a further signal, but there was none then",
-                    hook.name
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Time guaranteed to each hook: its own budget, or an equal share of the rest.
-fn shares(history: &RunHistory<'_>) -> Vec<Duration> {
-    let hooks = &history.scenario.hooks;
-    let own: u64 = hooks.iter().filter_map(|hook| hook.budget_ms).sum();
-    let open = hooks.iter().filter(|hook| hook.budget_ms.is_none()).count();
-    let left = Duration::from_millis(history.scenario.plan.cleanup.saturating_sub(own));
-    let share = u32::try_from(open)
-        .ok()
-        .filter(|open| *open > 0)
-        .map_or(Duration::ZERO, |open| left / open);
-    hooks.iter().map(|hook| hook.budget_ms.map_or(share, Duration::from_millis)).collect()
 }
 
 /// Checks that the exit follows soon after the last phase.

@@ -1,6 +1,6 @@
 //! Oracles for the phases: P1, P4, P12.
 
-use super::{Exercise, Judgement, RunHistory, announcements, timing};
+use super::{Exercise, Judgement, RunHistory, announcements, client_times};
 use crate::trace::Record;
 use lameduck::lifecycle::{ABORT_FLUSH, GiveUp, HookVerdict, Phase};
 use std::time::Duration;
@@ -73,7 +73,7 @@ fn no_connection_is_refused(history: &RunHistory<'_>) -> Result<(), String> {
 /// P12: a further SIGINT or SIGQUIT ends the current wait at once.
 pub(super) fn an_interrupt_ends_the_wait(history: &RunHistory<'_>) -> Judgement {
     nothing_else_ends_a_wait(history)?;
-    timing::internal_heads_have_their_time(history)?;
+    client_times::internal_heads_have_their_time(history)?;
     let mut heard = 0;
     let mut hurried = false;
     for (place, signal) in history.impatient() {

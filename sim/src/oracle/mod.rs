@@ -11,19 +11,29 @@ mod accounting;
 mod announcements;
 mod books;
 mod calls;
+mod cancellation;
+mod client_times;
+mod closes;
+mod exit_code;
+mod handler_times;
 mod headers;
+mod hooks;
 mod lifecycle;
+mod observed_request;
 mod outstanding;
 mod probes;
+mod request_deadline;
 mod requests;
 mod run_history;
+mod sealing;
 mod serving;
 mod shutdown;
+mod stragglers;
 mod streams;
-mod timing;
 mod tls;
 
-pub use run_history::{ErrorKind, ObservedRequest, RequestResult, RunHistory};
+pub use observed_request::{ErrorKind, ObservedRequest, RequestResult};
+pub use run_history::RunHistory;
 
 use crate::{
     app::has_failing_body,
@@ -110,21 +120,21 @@ pub const ORACLES: &[Oracle] = &[
     Oracle {
         promise: "P6",
         words: "no straggler holds the exit",
-        judge: shutdown::no_straggler_holds_the_exit,
+        judge: stragglers::no_straggler_holds_the_exit,
     },
     Oracle { promise: "P7", words: "bounded", judge: shutdown::bounded },
     Oracle { promise: "P8", words: "prompt", judge: shutdown::prompt },
     Oracle {
         promise: "P9",
         words: "a deadline per request",
-        judge: requests::a_deadline_per_request,
+        judge: request_deadline::a_deadline_per_request,
     },
     Oracle {
         promise: "P10",
         words: "cancel after drain, clean up after cancel",
-        judge: requests::cancel_after_drain,
+        judge: cancellation::cancel_after_drain,
     },
-    Oracle { promise: "P11", words: "hooks in pairs", judge: shutdown::hooks_in_pairs },
+    Oracle { promise: "P11", words: "hooks in pairs", judge: hooks::hooks_in_pairs },
     Oracle {
         promise: "P12",
         words: "a second interrupt ends the current wait",
@@ -133,7 +143,7 @@ pub const ORACLES: &[Oracle] = &[
     Oracle {
         promise: "P13",
         words: "exit code and report are accurate",
-        judge: shutdown::the_exit_code_is_accurate,
+        judge: exit_code::the_exit_code_is_accurate,
     },
     Oracle { promise: "P15", words: "contained", judge: serving::contained },
     Oracle { promise: "P16", words: "separate", judge: probes::probes_have_a_response },

@@ -1,39 +1,24 @@
-//! Oracles for the requests: P5, P9, P10.
+//! The oracle for P5: one outcome per request, which its client sees.
 
 use super::{
     Exercise, Judgement, ObservedRequest, RequestResult, RunHistory, accounting, books,
-    may_end_at_any_time, serving, timing,
+    client_times, sealing, serving,
 };
-use crate::trace::Record;
 use crate::{
-    app::{SLOW_DONE, STUCK_HALVES, has_failing_body},
-    scenario::{
-        Client, Filter, OddRequest, Pacing, RareRequest, RequestKind, StuckResponse, Traffic,
-    },
+    app::{SLOW_DONE, STUCK_HALVES},
+    scenario::{Client, Filter, OddRequest, RareRequest, RequestKind, StuckResponse, Traffic},
 };
 use lameduck::lifecycle::{ABORT_FLUSH, Phase};
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 /// Longest wait for pending handshakes once new connections are kept out.
 const HANDSHAKE_WAIT_MAX: Duration = Duration::from_millis(250);
-
 /// Shortest time in which the end of a response is certain to be sent.
 const FLUSH: Duration = Duration::from_millis(20);
-
 /// Body size from which a head may be delayed by another stream for longer than the flush lasts.
 const LARGER_THAN_A_FLUSH: usize = 10_000;
-
 /// Roughly how long a client may make no progress in the drain.
 const PATIENCE_MS: u64 = 4_000;
-
-/// How long an upload may make no progress in the drain, by the host's clock.
-const PROGRESS_WAIT_US: u64 = 5_000_000;
-
-/// How long a request may continue after its deadline, by the host's clock, including the rounding
-/// of timers.
-const LATE: Duration = Duration::from_millis(10 + 1);
-/// Rounding of clocks.
-const EARLY: Duration = Duration::from_micros(1);
 
 /// P5: every request has exactly one outcome, and a response that was cut does not look complete.
 pub(super) fn one_outcome_per_request(history: &RunHistory<'_>) -> Judgement {
@@ -47,13 +32,13 @@ pub(super) fn one_outcome_per_request(history: &RunHistory<'_>) -> Judgement {
         counts_match_the_handlers(history, tally)?;
         accounting::outcomes_are_counted(history, report)?;
     }
-    timing::heads_have_their_time(history)?;
-    timing::uploads_have_their_time(history)?;
-    timing::readers_have_their_time(history)?;
-    timing::late_first_bytes_are_served(history)?;
-    timing::nothing_is_accepted_after_the_seal(history)?;
-    timing::all_are_sealed_before_one_is_closed(history)?;
-    timing::departed_clients_are_noticed(history)?;
+    client_times::heads_have_their_time(history)?;
+    client_times::uploads_have_their_time(history)?;
+    client_times::readers_have_their_time(history)?;
+    client_times::late_first_bytes_are_served(history)?;
+    sealing::nothing_is_accepted_after_the_seal(history)?;
+    sealing::all_are_sealed_before_one_is_closed(history)?;
+    client_times::departed_clients_are_noticed(history)?;
     serving::nothing_arrives_unasked(history)?;
     books::balance(history)?;
     for observed in &history.requests {
@@ -395,262 +380,6 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
             "client-{} requested {} at {:?} and lost it at {at:?}: {how}",
             observed.client, observed.target, observed.observed
         ));
-    }
-    Ok(())
-}
-
-/// P9: a request is not cut before its deadline, nor long after it.
-pub(super) fn a_deadline_per_request(history: &RunHistory<'_>) -> Judgement {
-    timing::own_timeouts_are_kept(history)?;
-    let timeout =
-        history.scenario.request_timeout_ms.map(|ms| history.world(Duration::from_millis(ms)));
-    let cancelling = history.began(Phase::Cancelling).unwrap_or(Duration::MAX);
-    let mut judged = 0;
-    for observed in &history.requests {
-        let Some(client) = history.client(observed) else { continue };
-        let work = match client.request_kind_of(&observed.target) {
-            RequestKind::Slow(ms) | RequestKind::Stuck(ms, StuckResponse::Nothing) => {
-                Duration::from_millis(*ms)
-            }
-            RequestKind::Fast
-            | RequestKind::Stuck(_, StuckResponse::Length | StuckResponse::Chunked)
-            | RequestKind::Echo(_)
-            | RequestKind::Unread(_)
-            | RequestKind::Stream(_)
-            | RequestKind::Panic
-            | RequestKind::Breaks
-            | RequestKind::Events
-            | RequestKind::Work(..)
-            | RequestKind::Within(..)
-            | RequestKind::Unlimited(_)
-            | RequestKind::Head
-            | RequestKind::Bytes(_)
-            | RequestKind::User(_)
-            | RequestKind::Odd(_)
-            | RequestKind::Mismatch(_)
-            | RequestKind::Rare(_) => continue,
-        };
-        let Some((head, status, _)) = observed.head else { continue };
-        if status == 503
-            && head < cancelling
-            && timeout
-                .is_none_or(|timeout| head + Duration::from_millis(1) < observed.observed + timeout)
-        {
-            return Err(format!(
-                "a request sent at {:?} timed out at {head:?}, before its deadline",
-                observed.observed
-            ));
-        }
-        let prompt =
-            matches!(client.traffic, Traffic::Once(Pacing::Prompt) | Traffic::KeepAlive { .. });
-        let latest = observed.sent.unwrap_or(observed.observed)
-            + timeout.map_or(work, |timeout| work.min(timeout))
-            + history.under_way() * 2
-            + history.world(Duration::from_millis(10))
-            + history.tolerance();
-        // At the connection limit a request waits in the kernel's queue.
-        if prompt && !history.may_wait_for_room() && history.delivers() && head > latest {
-            return Err(format!("a response head was due by {latest:?}, but arrived at {head:?}"));
-        }
-        judged += usize::from(timeout.is_some_and(|timeout| work >= timeout));
-    }
-    handlers_have_their_time(history, timeout, cancelling)?;
-    timing::contexts_are_true(history)?;
-    timing::cancelled_at_the_deadline(history)?;
-    timing::the_deadline_goes_first(history)?;
-    Ok(Exercise::of(judged))
-}
-
-/// The same from the view of the handlers that send their response in one piece. Their records are
-/// exact to the millisecond.
-fn handlers_have_their_time(
-    history: &RunHistory<'_>,
-    timeout: Option<Duration>,
-    cancelling: Duration,
-) -> Result<(), String> {
-    if !history.all_clients_stay() {
-        return Ok(());
-    }
-    let mut ends: BTreeMap<u64, Duration> = BTreeMap::new();
-    ends.extend(
-        history
-            .server("handler ends")
-            .filter_map(|record| Some((record.number("handler")?, record.at))),
-    );
-    for begins in history.server("handler begins") {
-        let target = begins.text("target").unwrap_or_default();
-        let work = target.strip_prefix("/slow?ms=").or_else(|| target.strip_prefix("/stuck?ms="));
-        let (work, within) = work.map(|ms| ms.split_once("&within=").unwrap_or((ms, ""))).unzip();
-        let Some(work) = work.and_then(|ms: &str| ms.parse().ok()).map(Duration::from_millis)
-        else {
-            continue;
-        };
-        // A route's own deadline replaces the host's; `none` removes it.
-        let own = within
-            .and_then(|ms: &str| ms.parse().ok())
-            .map(|ms| history.world(Duration::from_millis(ms)));
-        let timeout = if within == Some("none") { None } else { own.or(timeout) };
-        let Some(end) = begins.number("handler").and_then(|handler| ends.get(&handler)) else {
-            continue;
-        };
-        let took = *end - begins.at;
-        let due = timeout.map_or(work, |timeout| work.min(timeout));
-        if took > due + history.world(LATE) + history.tolerance() {
-            return Err(format!(
-                "the handler of {target} at {:?} ran for {took:?} instead of {due:?}",
-                begins.at
-            ));
-        }
-        // The deadline counts from the head, and the handler may begin later.
-        if took + EARLY + history.tolerance() < due && *end < cancelling {
-            return Err(format!(
-                "the handler of {target} at {:?} was ended after {took:?}, before its time",
-                begins.at
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// P10: the root context is cancelled after the drain, and stop hooks run after the handlers.
-pub(super) fn cancel_after_drain(history: &RunHistory<'_>) -> Judgement {
-    let cancelling = history.began(Phase::Cancelling);
-    let mut judged = 0;
-    for record in
-        history.server("handler cancelled").filter(|record| record.text("by") == Some("root"))
-    {
-        if cancelling.is_none_or(|cancelling| record.at < cancelling) {
-            return Err(format!(
-                "a handler was cancelled at {:?}, before the drain ended",
-                record.at
-            ));
-        }
-        judged += 1;
-    }
-    for record in history.server("abort") {
-        let phase = record.text("phase").unwrap_or_default();
-        // An upload that makes no progress is given up in the drain (P6).
-        let stalled = phase == "draining" && record.number("age_us") >= Some(PROGRESS_WAIT_US);
-        // A body that fails is not aborted by the host. On HTTP/1 its connection is reset, and
-        // responses that had not been sent are lost with it.
-        let breaks = record.text("by_shutdown") == Some("no");
-        if breaks && !history.requests.iter().any(|observed| has_failing_body(&observed.target)) {
-            return Err(format!(
-                "{} failed without a cause",
-                record.text("path").unwrap_or_default()
-            ));
-        }
-        let early = history.requests_cancelled().is_some_and(|at| record.at >= at);
-        if !stalled && !breaks && !early && !matches!(phase, "cancelling" | "cleaning_up") {
-            return Err(format!(
-                "{} was aborted in {phase}",
-                record.text("path").unwrap_or_default()
-            ));
-        }
-    }
-    tasks_are_notified_on_time(history)?;
-    aborted_in_time(history)?;
-    timing::cancelled_on_time(history)?;
-    timing::tasks_are_notified(history)?;
-    timing::no_work_is_left(history)?;
-    let first_hook = history
-        .records
-        .iter()
-        .position(|record| record.event == "hook begins" && record.text("stage") == Some("stop"));
-    let time_was_up = history.is_impatient()
-        || history
-            .span(Phase::Cancelling)
-            .is_none_or(|span| span + history.rounding() >= history.scenario.plan().cancel);
-    if let Some(place) = first_hook
-        && !time_was_up
-    {
-        let count =
-            |event| history.records[..place].iter().filter(|record| record.event == event).count();
-        let (begun, ended) = (count("handler begins"), count("handler ends"));
-        if begun != ended {
-            return Err(format!("stop hooks began while {} handlers were running", begun - ended));
-        }
-        let (begun, ended) = (count("task begins"), count("task ends"));
-        if begun != ended {
-            return Err(format!("stop hooks began while {} tasks were running", begun - ended));
-        }
-        let hook_began = history.records[place].at;
-        let begun = history.server("conversation begins").count();
-        let ended =
-            history.server("conversation ends").filter(|record| record.at <= hook_began).count();
-        if begun > ended {
-            return Err(format!(
-                "stop hooks began while {} upgraded connections were open",
-                begun - ended
-            ));
-        }
-        judged += 1;
-    }
-    Ok(Exercise::of(judged))
-}
-
-/// Checks that tasks are notified of each shutdown step when it begins, and not before.
-fn tasks_are_notified_on_time(history: &RunHistory<'_>) -> Result<(), String> {
-    let moments = [
-        ("stopping", history.left_serving()),
-        ("draining", history.began(Phase::Draining)),
-        ("cancelled", history.began(Phase::Cancelling)),
-    ];
-    for record in history.server("task notified") {
-        let of = record.text("of").unwrap_or_default();
-        let Some((_, came)) = moments.iter().find(|(moment, _)| *moment == of) else { continue };
-        // A task that begins later is notified at once.
-        let task = record.text("task");
-        let begun = history
-            .server("task begins")
-            .filter(|begun| begun.text("task") == task)
-            .map(|begun| begun.at)
-            .max();
-        let due = came.map(|came| came.max(begun.unwrap_or_default()));
-        let on_time = due.is_some_and(|due| {
-            let early = history.tolerance().min(history.early());
-            record.at + early >= due && record.at <= due + history.tolerance()
-        });
-        if !on_time {
-            return Err(format!(
-                "{} was notified of {of} at {:?} instead of {due:?}",
-                task.unwrap_or_default(),
-                record.at
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Checks that work which ignores the cancellation has the whole cancel wait except for the flush.
-fn aborted_in_time(history: &RunHistory<'_>) -> Result<(), String> {
-    let (Some(cancelling), false) = (history.began(Phase::Cancelling), history.is_impatient())
-    else {
-        return Ok(());
-    };
-    let plan = history.scenario.plan();
-    let budget = history.budget(Phase::Cancelling, plan.cleanup + plan.internal_close);
-    let until = cancelling + history.world(budget.saturating_sub(ABORT_FLUSH));
-    let tasks = history.server("task ends").filter(|record| record.text("how") == Some("dropped"));
-    // Uploads that make no progress are cut in the drain, and a failing body ends without the host.
-    let cut = |record: &&Record| {
-        record.text("message") == Some("request aborted")
-            && !record.text("path").is_some_and(may_end_at_any_time)
-    };
-    let requests = history.server("log").filter(cut);
-    let requests = requests.filter(|record| record.text("phase") != Some("draining"));
-    // Such an upload gets no extra time when the cancel wait begins meanwhile.
-    let uploads = |client: &Client| client.traffic.upload_pause().is_some();
-    let uploads = history.scenario.clients.iter().any(uploads);
-    let requests = requests
-        .filter(move |record| !uploads || record.number("age_ms") < Some(PROGRESS_WAIT_US / 1_000));
-    for cut in tasks.chain(requests) {
-        if cut.at + EARLY + history.early() < until {
-            return Err(format!(
-                "running work was aborted at {:?}, but had time until {until:?}",
-                cut.at
-            ));
-        }
     }
     Ok(())
 }

@@ -1,12 +1,21 @@
 //! The parsed trace that all oracles share.
 
+use super::observed_request::{ObservedRequest, requests};
 use crate::{
-    app::SLOW_CANCELLED,
     scenario::{Client, Fault, Outcome, Request, RequestKind, SERVER, Scenario, StopBy, Traffic},
-    trace::{Fnv64, Record},
+    trace::Record,
 };
 use lameduck::lifecycle::{ABORT_FLUSH, HookVerdict, Phase, StopReason};
 use std::{collections::BTreeMap, time::Duration};
+
+/// How long the host waits at the end for workers that do not return.
+const WORKER_RELEASE_MAX: Duration = Duration::from_millis(50);
+/// The host's pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// Precision of timers of a clock with a different rate.
+const SKEW_ROUNDING: Duration = Duration::from_millis(2);
+/// Shortest time in which a 503 is certain to be sent.
+const FLUSH: Duration = Duration::from_millis(20);
 
 /// A scenario and its outcome, parsed into the terms of the promises.
 #[derive(Debug)]
@@ -24,149 +33,6 @@ pub struct RunHistory<'a> {
     /// For each event of the host, the indices of its records.
     server_events: BTreeMap<&'static str, Vec<usize>>,
 }
-
-/// A request as its client saw it.
-#[derive(Clone, Debug)]
-pub struct ObservedRequest {
-    /// Index of the client.
-    pub client: usize,
-    /// Connection number, per client.
-    pub connection: u64,
-    /// Number of earlier requests on the same connection.
-    pub earlier: u64,
-    /// Path and query.
-    pub target: String,
-    /// When the client began to send the request.
-    pub observed: Duration,
-    /// When the client had written its last byte, if known.
-    pub sent: Option<Duration>,
-    /// Arrival of the response head, its status, and whether it announces the close.
-    pub head: Option<(Duration, u64, bool)>,
-    /// When and how the request ended.
-    pub end: Option<(Duration, RequestResult)>,
-    /// Which error body the response had, if it was complete.
-    pub said: ErrorKind,
-    /// Status of the response that the service made, if the run records it.
-    pub service_status: Option<u64>,
-    /// Position among the requests that follow each other.
-    pub step: usize,
-    /// The beginning of the response body, if the client keeps it.
-    pub body: Option<String>,
-    /// Number of messages received, of a WebSocket or a gRPC call.
-    pub messages: Option<u64>,
-    /// Number of the request, per client.
-    pub number: u64,
-    /// The status of a gRPC call, and the length of the body before it.
-    pub call: Option<(u64, u64)>,
-}
-
-impl ObservedRequest {
-    /// Whether the service made the response. A run records this only for a user's service. The
-    /// record is made outside the response, so no service can imitate it.
-    #[must_use]
-    pub fn is_by_service(&self) -> bool {
-        let status = self.head.map(|(_, status, _)| status);
-        status.is_some() && status == self.service_status
-    }
-
-    /// Returns the status of a gRPC call, if its response has one.
-    #[must_use]
-    pub fn grpc_status(&self) -> Option<u64> {
-        self.call.map(|(status, _)| status)
-    }
-}
-
-impl ObservedRequest {
-    /// Reads the status of a gRPC call. One that the host gives in place of a response head is what
-    /// a 503 is for other requests.
-    fn read_call_status(&mut self, record: &Record) {
-        let (status, bytes) = (record.number("status"), record.number("bytes"));
-        self.call = status.zip(bytes);
-        let is_error = record.text("place") == Some("head") && status != Some(0);
-        if let Some((_, head, _)) = &mut self.head
-            && is_error
-            && self.service_status.is_none()
-        {
-            *head = 503;
-        }
-    }
-
-    /// Translates the end of a gRPC call into that of another request: a deadline is a 503, and so
-    /// is a cut before the head. A cut after the head is a reset.
-    fn read_end_of_call(&mut self, at: Duration) {
-        let is_by_host = self.service_status.is_none();
-        match self.call {
-            Some((4, bytes)) if is_by_host => {
-                self.end = Some((at, RequestResult::Completed(503, bytes)));
-                self.said = ErrorKind::TimedOut;
-            }
-            Some((14, _)) if is_by_host && self.head.is_some_and(|(_, head, _)| head == 503) => {
-                self.end = Some((at, RequestResult::Completed(503, 0)));
-                self.said = ErrorKind::Aborted;
-            }
-            // One that the host ends at its time has finished.
-            Some((14, _)) if is_by_host && !self.target.contains("&end=") => {
-                self.end = Some((at, RequestResult::Failed("stream-reset".to_owned())));
-            }
-            Some(_) | None => {}
-        }
-    }
-}
-
-/// Kind of a complete response, by its body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// The handler's own response, or none.
-    Anything,
-    /// Request timeout: a 503 with none of the other bodies.
-    TimedOut,
-    /// Aborted by the shutdown.
-    Aborted,
-    /// Aborted because the request body stopped arriving.
-    Stalled,
-}
-
-impl ErrorKind {
-    fn of(status: u64, body_hash: &str) -> Self {
-        let is = |line: &str| {
-            let mut hash = Fnv64::new();
-            hash.feed(line.as_bytes());
-            format!("{:016x}", hash.value()) == body_hash
-        };
-        if status != 503 || is(SLOW_CANCELLED) {
-            Self::Anything
-        } else if is("request aborted: the service is shutting down and the drain has ended\n") {
-            Self::Aborted
-        } else if is(
-            "request aborted: its body stopped arriving while the service was shutting down\n",
-        ) {
-            Self::Stalled
-        } else {
-            Self::TimedOut
-        }
-    }
-}
-
-/// How a request ended for its client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RequestResult {
-    /// Complete response: status and length.
-    Completed(u64, u64),
-    /// No complete response, and the cause.
-    Failed(String),
-}
-
-/// How long the host waits at the end for workers that do not return.
-const WORKER_RELEASE_MAX: Duration = Duration::from_millis(50);
-
-/// The host's pause after a failed accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-
-/// Precision of timers of a clock with a different rate.
-const SKEW_ROUNDING: Duration = Duration::from_millis(2);
-
-/// Shortest time in which a 503 is certain to be sent.
-const FLUSH: Duration = Duration::from_millis(20);
 
 impl<'a> RunHistory<'a> {
     /// Parses the trace.
@@ -595,81 +461,4 @@ fn take_times_of_the_report(phases: &mut [(Phase, usize, Duration)], outcome: &O
 
 fn phase_called(name: &str) -> Option<Phase> {
     Phase::ALL.into_iter().find(|phase| phase.name() == name)
-}
-
-fn requests(records: &[Record]) -> Vec<ObservedRequest> {
-    let mut requests: BTreeMap<(usize, u64), ObservedRequest> = BTreeMap::new();
-    for record in records {
-        let by = if record.event == "service responds" {
-            record.text("client").unwrap_or_default()
-        } else {
-            &record.actor
-        };
-        let Some(client) = by.strip_prefix("client-").and_then(|n| n.parse().ok()) else {
-            continue;
-        };
-        let Some(request) = record.number("request") else { continue };
-        if record.event == "asks" {
-            let observed = ObservedRequest {
-                client,
-                connection: record.number("connection").unwrap_or(0),
-                earlier: record.number("earlier").unwrap_or(0),
-                target: record.text("target").unwrap_or_default().to_owned(),
-                observed: record.at,
-                sent: None,
-                head: None,
-                end: None,
-                said: ErrorKind::Anything,
-                service_status: None,
-                step: 0,
-                body: None,
-                messages: None,
-                number: request,
-                call: None,
-            };
-            requests.insert((client, request), observed);
-            continue;
-        }
-        let Some(observed) = requests.get_mut(&(client, request)) else { continue };
-        match record.event {
-            "sent" => observed.sent = Some(record.at),
-            "head" => {
-                let status = record.number("status").unwrap_or(0);
-                observed.head = Some((record.at, status, record.text("close") == Some("yes")));
-            }
-            "completed" => {
-                let (status, bytes) = (record.number("status"), record.number("body_bytes"));
-                observed.end = Some((
-                    record.at,
-                    RequestResult::Completed(status.unwrap_or(0), bytes.unwrap_or(0)),
-                ));
-                if observed.call.is_some() {
-                    observed.read_end_of_call(record.at);
-                } else if !observed.is_by_service() {
-                    observed.said = ErrorKind::of(
-                        status.unwrap_or(0),
-                        record.text("body_hash").unwrap_or_default(),
-                    );
-                }
-            }
-            "call status" => observed.read_call_status(record),
-            "service responds" => observed.service_status = record.number("status"),
-            "step" => {
-                observed.step = record
-                    .number("step")
-                    .and_then(|step| usize::try_from(step).ok())
-                    .unwrap_or_default();
-            }
-            "body" => observed.body = record.text("body").map(ToOwned::to_owned),
-            "messages" | "call messages" => observed.messages = record.number("count"),
-            "failed" => {
-                observed.end = Some((
-                    record.at,
-                    RequestResult::Failed(record.text("how").unwrap_or_default().to_owned()),
-                ));
-            }
-            _ => {}
-        }
-    }
-    requests.into_values().collect()
 }
